@@ -1,0 +1,123 @@
+"""Descriptors: media type, digest and size of a blob, with annotations.
+
+A bare digest is not a handle for a blob, because it cannot bound a read; this is.
+
+Spec: OCI image-spec v1.1, descriptor.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from imagers.errors import FormatError
+from imagers.model.digest import Digest, parse_digest
+from imagers.model.strict_json import (
+    JSON,
+    JSONObject,
+    get_int,
+    get_optional_object,
+    get_optional_str,
+    get_str,
+    get_string_map,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Descriptor", "Platform", "parse_descriptor"]
+
+_MAX_MEDIA_TYPE = 255  # RFC 6838 section 4.2: 127 characters each side of the slash
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Operating system and architecture that an image is for, in GOOS and GOARCH words."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """The handle for any blob.
+
+    Attributes:
+        media_type: as written; not checked against a list here.
+        digest: of the stored bytes.
+        size: of the stored bytes.
+        annotations: read-only; may be empty.
+        platform: only in the entries of an index.
+        artifact_type: only where the manifest behind it has one.
+    """
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=lambda: _EMPTY, hash=False)
+    platform: Platform | None = None
+    artifact_type: str | None = None
+
+    def to_json(self) -> JSONObject:
+        """The members in the order of the specification's examples."""
+        value: JSONObject = {
+            "mediaType": self.media_type,
+            "digest": str(self.digest),
+            "size": self.size,
+        }
+        if self.annotations:
+            value["annotations"] = dict(self.annotations)
+        if self.platform is not None:
+            platform: JSONObject = {
+                "architecture": self.platform.architecture,
+                "os": self.platform.os,
+            }
+            if self.platform.variant:
+                platform["variant"] = self.platform.variant
+            value["platform"] = platform
+        if self.artifact_type is not None:
+            value["artifactType"] = self.artifact_type
+        return value
+
+
+def parse_descriptor(value: JSON, *, what: str, where: str) -> Descriptor:
+    """A `Descriptor` from its JSON. Unknown members are ignored, as the specification asks.
+
+    Raises:
+        FormatError: a member is missing, has another type, or a value out of range.
+    """
+    if not isinstance(value, dict):
+        raise FormatError("expected a descriptor, which is an object", what=what, where=where)
+    media_type = get_str(value, "mediaType", what=what, where=where)
+    if not media_type or len(media_type) > _MAX_MEDIA_TYPE or not media_type.isascii():
+        raise FormatError(
+            f"expected a media type, got {media_type[:80]!r}", what=what, where=f"{where}.mediaType"
+        )
+    return Descriptor(
+        media_type=media_type,
+        digest=parse_digest(
+            get_str(value, "digest", what=what, where=where), what=what, where=f"{where}.digest"
+        ),
+        size=get_int(value, "size", what=what, where=where),
+        annotations=MappingProxyType(get_string_map(value, "annotations", what=what, where=where)),
+        platform=_parse_platform(value, what=what, where=where),
+        artifact_type=get_optional_str(value, "artifactType", what=what, where=where),
+    )
+
+
+def _parse_platform(value: JSONObject, *, what: str, where: str) -> Platform | None:
+    platform = get_optional_object(value, "platform", what=what, where=where)
+    if platform is None:
+        return None
+    inside = f"{where}.platform"
+    return Platform(
+        os=get_str(platform, "os", what=what, where=inside),
+        architecture=get_str(platform, "architecture", what=what, where=inside),
+        variant=get_optional_str(platform, "variant", what=what, where=inside) or "",
+    )

@@ -1,0 +1,218 @@
+"""Where images come from and go to: Protocols, and the view of one image.
+
+    source (oci: or docker:)  ->  Image  ->  change  ->  sink (oci: or docker:)
+
+A sink takes blobs first and the manifest last, so that a half-written image has no name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
+
+from imagers.errors import FormatError
+from imagers.model.digest import check_digest
+from imagers.model.manifest import (
+    MAX_CONFIG_BYTES,
+    ImageConfig,
+    Manifest,
+    RawManifest,
+    check_layer_count,
+    parse_config,
+)
+from imagers.model.stream import read_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from imagers.model.descriptor import Descriptor
+    from imagers.model.digest import Digest
+    from imagers.model.stream import ByteStream, RawStream
+
+__all__ = ["BlobSource", "Image", "ImageSink", "ImageSource", "Layer", "StagedBlob", "load_image"]
+
+
+class BlobSource(Protocol):
+    """Gives the stored bytes of blobs."""
+
+    def open_blob(self, descriptor: Descriptor, *, what: str) -> ByteStream:
+        """The blob, checked against its descriptor at the end of the stream.
+
+        Args:
+            what: name in messages, such as `config` or `layer 3 of 7`.
+
+        Raises:
+            NotFound: there is no such blob.
+            RemoteError, LocalError: it could not be opened.
+        """
+
+    def open_raw_blob(self, descriptor: Descriptor, *, what: str) -> RawStream:
+        """The same bytes, *unchecked*: for `imagers.core`, which checks size and digest itself.
+
+        A stream over a local file also has `fileno()`.
+        """
+
+
+class ImageSource(BlobSource, Protocol):
+    """One place that an image is read from, such as a repository of a registry."""
+
+    @property
+    def name(self) -> str:
+        """As the user wrote it, with its transport: `docker://127.0.0.1:5000/app:v1`."""
+
+    def read_manifest(self, digest: Digest | None = None) -> RawManifest:
+        """The manifest or index that the source names, or the one with `digest`.
+
+        The bytes are bounded, and checked against `digest` if there is one (or the source
+        is pinned); nothing of the rest is verified.
+
+        Raises:
+            NotFound: there is none.
+            DigestMismatch: other bytes than asked for.
+            RemoteError, LocalError: it could not be read.
+        """
+
+    def close(self) -> None:
+        """Give back connections and files. Safe to call twice."""
+
+
+class StagedBlob(Protocol):
+    """A blob on its way into a sink: a file that has no name there yet.
+
+    Write to `fileno()` from offset 0, then `commit` or `abort`. Leaving the context without
+    `commit` aborts.
+    """
+
+    def fileno(self) -> int:
+        """A file descriptor, open for reading and writing; this object keeps it."""
+
+    def commit(self, descriptor: Descriptor, *, what: str) -> None:
+        """Make the blob part of the sink, under the digest of `descriptor`.
+
+        The caller has computed digest and size from the bytes that it wrote. An upload that
+        fails is tried again with the same bytes, from the file.
+
+        Raises:
+            SizeMismatch: the file has another size.
+            RemoteError, LocalError: the sink did not take it; nothing is left there.
+        """
+
+    def abort(self) -> None:
+        """Drop the bytes. Safe after `commit`, and twice."""
+
+    def __enter__(self) -> Self:
+        """The blob itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Abort what was not committed."""
+
+
+class ImageSink(Protocol):
+    """One place that an image is written to."""
+
+    @property
+    def name(self) -> str:
+        """As the user wrote it, with its transport."""
+
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        """Whether a blob with this digest and size is there already."""
+
+    def stage_blob(self) -> StagedBlob:
+        """Room for a new blob, on the sink's own file system or in a spool file."""
+
+    def put_blob(self, descriptor: Descriptor, data: bytes, *, what: str) -> None:
+        """A small blob from memory, such as a config.
+
+        Raises:
+            DigestMismatch, SizeMismatch: `data` is not what `descriptor` says.
+        """
+
+    def put_manifest(self, raw: bytes, media_type: str, *, by_name: bool) -> None:
+        """A manifest or index, byte for byte, after its blobs.
+
+        Args:
+            by_name: under the name (tag) of the sink; else under its digest only, for the
+                children of an index.
+        """
+
+    def close(self) -> None:
+        """Give back connections and files. Safe to call twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of an image.
+
+    Attributes:
+        index: from 0, the base.
+        count: layers of the image.
+        descriptor: of the stored bytes.
+        diff_id: digest of the tar.
+    """
+
+    index: int
+    count: int
+    descriptor: Descriptor
+    diff_id: Digest
+    source: BlobSource
+
+    @property
+    def what(self) -> str:
+        """The layer's name in messages."""
+        return f"layer {self.index + 1} of {self.count}"
+
+    def open_stored(self) -> ByteStream:
+        """The stored bytes, checked against the descriptor at the end."""
+        return self.source.open_blob(self.descriptor, what=self.what)
+
+    def open_raw(self) -> RawStream:
+        """The stored bytes, unchecked: for `imagers.core` only."""
+        return self.source.open_raw_blob(self.descriptor, what=self.what)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An immutable view of one image. Manifest and config agree; nothing else is verified.
+
+    `TrustedImage` of `imagers.pull` is the type for images whose origin was verified.
+    """
+
+    manifest: Manifest
+    config: ImageConfig
+    source: BlobSource
+
+    def layers(self) -> Iterator[Layer]:
+        """The layers, from the base up."""
+        count = len(self.manifest.layers)
+        for index, (descriptor, diff_id) in enumerate(
+            zip(self.manifest.layers, self.config.diff_ids, strict=True)
+        ):
+            yield Layer(index, count, descriptor, diff_id, self.source)
+
+
+def load_image(manifest: Manifest, source: BlobSource) -> Image:
+    """The image of a parsed manifest: reads and checks its config.
+
+    Raises:
+        FormatError, Unsupported: the config is none, or too large.
+        IntegrityError: it is not the config of the descriptor, or counts differ.
+    """
+    descriptor = manifest.config
+    if descriptor.size > MAX_CONFIG_BYTES:
+        raise FormatError(
+            f"expected at most {MAX_CONFIG_BYTES} bytes, got {descriptor.size}",
+            what="manifest",
+            where="$.config.size",
+        )
+    with source.open_blob(descriptor, what="config") as stream:
+        raw = read_all(stream, size=descriptor.size)
+    check_digest(raw, descriptor.digest, what="config")
+    config = parse_config(raw, media_type=descriptor.media_type)
+    check_layer_count(manifest, config)
+    return Image(manifest, config, source)

@@ -1,0 +1,312 @@
+"""Manifests, indexes and image configs: strict, bounded, raw bytes kept.
+
+The raw bytes are what a digest and a signature speak of, so they are kept as they came
+and nothing is ever serialised again to be compared.
+
+    manifest = parse_manifest(raw, media_type=None)
+    manifest.layers[0].digest
+
+Bounds: a manifest or index 4 MiB, a config 8 MiB, 512 layers, 1024 entries of an index.
+
+Spec: OCI image-spec v1.1, manifest.md, image-index.md, config.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagers.errors import FormatError, SizeMismatch, Unsupported
+from imagers.model.descriptor import Descriptor, Platform, parse_descriptor
+from imagers.model.digest import Digest, digest_of, parse_digest
+from imagers.model.media import (
+    DOCKER_CONFIG,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
+)
+from imagers.model.strict_json import (
+    JSONObject,
+    get_int,
+    get_list,
+    get_object,
+    get_optional_object,
+    get_optional_str,
+    get_str,
+    get_string_map,
+    parse_object,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "MAX_CONFIG_BYTES",
+    "MAX_LAYERS",
+    "MAX_MANIFEST_BYTES",
+    "ImageConfig",
+    "Index",
+    "Manifest",
+    "RawManifest",
+    "check_layer_count",
+    "parse_config",
+    "parse_index",
+    "parse_manifest",
+    "parse_manifest_or_index",
+]
+
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # as the distribution specification and containers/image
+MAX_CONFIG_BYTES = 8 * 1024 * 1024
+MAX_LAYERS = 512
+_MAX_INDEX_ENTRIES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RawManifest:
+    """Bytes of a manifest or index as they came, with the media type that came with them.
+
+    Attributes:
+        raw: at most `MAX_MANIFEST_BYTES`.
+        media_type: of the answer's header or the descriptor; "" where nothing said one.
+        digest: SHA-256 of `raw` (or the algorithm that it was asked for by).
+    """
+
+    raw: bytes
+    media_type: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One image: a config and its layers.
+
+    Attributes:
+        raw: the bytes as they came.
+        document: the parsed members, for functions that change an image and must keep
+            members that they do not know. Treat it as read-only.
+        descriptor: media type, digest and size of `raw`.
+    """
+
+    raw: bytes
+    document: JSONObject
+    descriptor: Descriptor
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str]
+    subject: Descriptor | None
+    artifact_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Several images, usually one a platform.
+
+    Attributes:
+        raw: the bytes as they came.
+        document: the parsed members; treat as read-only.
+        descriptor: media type, digest and size of `raw`.
+        manifests: the entries, in order.
+    """
+
+    raw: bytes
+    document: JSONObject
+    descriptor: Descriptor
+    manifests: tuple[Descriptor, ...]
+    annotations: Mapping[str, str]
+
+    def find_platform(self, platform: Platform) -> Descriptor | None:
+        """The first entry for `platform`; a variant that is not asked for is not compared."""
+        for entry in self.manifests:
+            found = entry.platform
+            if (
+                found is not None
+                and (found.os, found.architecture) == (platform.os, platform.architecture)
+                and platform.variant in ("", found.variant)
+            ):
+                return entry
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """The configuration of an image; readable to everybody, also in an encrypted image.
+
+    Attributes:
+        raw: the bytes as they came.
+        document: the parsed members; treat as read-only.
+        platform: what the image is for.
+        diff_ids: digests of the tars of the layers, in order.
+        config: the `config` member (Env, Entrypoint, Labels, ...), empty if absent.
+    """
+
+    raw: bytes
+    document: JSONObject
+    platform: Platform
+    diff_ids: tuple[Digest, ...]
+    config: JSONObject
+
+
+def _open_document(raw: bytes, what: str) -> JSONObject:
+    document = parse_object(raw, what=what, max_bytes=MAX_MANIFEST_BYTES)
+    version = document.get("schemaVersion")
+    if version == 1:
+        raise Unsupported(
+            "manifest of schema 1 is not supported: expected schema 2; push the image again "
+            "with a current tool"
+        )
+    if get_int(document, "schemaVersion", what=what) != 2:  # noqa: PLR2004  # the only version
+        raise FormatError(f"expected 2, got {version}", what=what, where="$.schemaVersion")
+    # CVE-2021-41190: a document that two readers take for two different kinds.
+    if "manifests" in document and ("layers" in document or "config" in document):
+        raise FormatError("has both 'manifests' and 'layers' or 'config'", what=what, where="$")
+    return document
+
+
+def _check_media_type(document: JSONObject, told: str, allowed: frozenset[str], what: str) -> str:
+    """The media type, from the document and from outside, which must agree."""
+    inside = get_optional_str(document, "mediaType", what=what)
+    if inside and told and told in MANIFEST_TYPES | INDEX_TYPES and inside != told:
+        raise FormatError(
+            f"expected {told!r} as the answer's header says, got {inside[:160]!r}",
+            what=what,
+            where="$.mediaType",
+        )
+    media_type = inside or told
+    if media_type and media_type not in allowed:
+        raise Unsupported(
+            f"media type {media_type[:160]!r} of a {what} is not supported: expected one of "
+            + ", ".join(sorted(allowed))
+        )
+    return media_type
+
+
+def parse_manifest(raw: bytes, *, media_type: str = "") -> Manifest:
+    """The manifest in `raw`.
+
+    Args:
+        media_type: what came beside the bytes (header or descriptor); "" for nothing.
+
+    Raises:
+        FormatError: not a manifest, or beyond a bound.
+        Unsupported: a well-formed manifest of another kind.
+    """
+    what = "manifest"
+    document = _open_document(raw, what)
+    found = _check_media_type(document, media_type, MANIFEST_TYPES, what) or OCI_MANIFEST
+    config = parse_descriptor(
+        get_object(document, "config", what=what), what=what, where="$.config"
+    )
+    layers = get_list(document, "layers", what=what)
+    if len(layers) > MAX_LAYERS:
+        raise FormatError(
+            f"expected at most {MAX_LAYERS} layers, got {len(layers)}", what=what, where="$.layers"
+        )
+    subject = get_optional_object(document, "subject", what=what)
+    return Manifest(
+        raw=raw,
+        document=document,
+        descriptor=Descriptor(found, digest_of(raw), len(raw)),
+        config=config,
+        layers=tuple(
+            parse_descriptor(layer, what=what, where=f"$.layers[{index}]")
+            for index, layer in enumerate(layers)
+        ),
+        annotations=get_string_map(document, "annotations", what=what),
+        subject=None
+        if subject is None
+        else parse_descriptor(subject, what=what, where="$.subject"),
+        artifact_type=get_optional_str(document, "artifactType", what=what),
+    )
+
+
+def parse_index(raw: bytes, *, media_type: str = "") -> Index:
+    """The index in `raw`; arguments and errors as of `parse_manifest`."""
+    what = "index"
+    document = _open_document(raw, what)
+    found = _check_media_type(document, media_type, INDEX_TYPES, what) or OCI_INDEX
+    manifests = get_list(document, "manifests", what=what)
+    if len(manifests) > _MAX_INDEX_ENTRIES:
+        raise FormatError(
+            f"expected at most {_MAX_INDEX_ENTRIES} entries, got {len(manifests)}",
+            what=what,
+            where="$.manifests",
+        )
+    return Index(
+        raw=raw,
+        document=document,
+        descriptor=Descriptor(found, digest_of(raw), len(raw)),
+        manifests=tuple(
+            parse_descriptor(entry, what=what, where=f"$.manifests[{index}]")
+            for index, entry in enumerate(manifests)
+        ),
+        annotations=get_string_map(document, "annotations", what=what),
+    )
+
+
+def parse_manifest_or_index(raw: bytes, *, media_type: str = "") -> Manifest | Index:
+    """Whichever of the two `raw` holds, told by its members and checked against its type."""
+    document = parse_object(raw, what="manifest", max_bytes=MAX_MANIFEST_BYTES)
+    if "manifests" in document:
+        return parse_index(raw, media_type=media_type)
+    return parse_manifest(raw, media_type=media_type)
+
+
+def parse_config(raw: bytes, *, media_type: str = OCI_CONFIG) -> ImageConfig:
+    """The image config in `raw`.
+
+    Raises:
+        FormatError: not a config, or beyond a bound.
+        Unsupported: another kind of config, as artifacts have.
+    """
+    what = "config"
+    if media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+        raise Unsupported(
+            f"config of media type {media_type[:160]!r} is not supported: expected an image, "
+            "this may be another kind of artifact"
+        )
+    document = parse_object(raw, what=what, max_bytes=MAX_CONFIG_BYTES)
+    rootfs = get_object(document, "rootfs", what=what)
+    if get_str(rootfs, "type", what=what, where="$.rootfs") != "layers":
+        raise FormatError("expected 'layers'", what=what, where="$.rootfs.type")
+    diff_ids = get_list(rootfs, "diff_ids", what=what, where="$.rootfs")
+    if len(diff_ids) > MAX_LAYERS:
+        raise FormatError(
+            f"expected at most {MAX_LAYERS} layers, got {len(diff_ids)}",
+            what=what,
+            where="$.rootfs.diff_ids",
+        )
+    parsed = []
+    for index, diff_id in enumerate(diff_ids):
+        where = f"$.rootfs.diff_ids[{index}]"
+        if not isinstance(diff_id, str):
+            raise FormatError("expected a digest, which is a string", what=what, where=where)
+        parsed.append(parse_digest(diff_id, what=what, where=where))
+    return ImageConfig(
+        raw=raw,
+        document=document,
+        platform=Platform(
+            os=get_str(document, "os", what=what),
+            architecture=get_str(document, "architecture", what=what),
+            variant=get_optional_str(document, "variant", what=what) or "",
+        ),
+        diff_ids=tuple(parsed),
+        config=get_optional_object(document, "config", what=what) or {},
+    )
+
+
+def check_layer_count(manifest: Manifest, config: ImageConfig) -> None:
+    """Nothing, if every layer of the manifest has its diff_id in the config.
+
+    Raises:
+        SizeMismatch: the counts differ: layers were added or dropped.
+    """
+    if len(manifest.layers) != len(config.diff_ids):
+        raise SizeMismatch(
+            noun="count of layers",
+            expected=len(config.diff_ids),
+            actual=len(manifest.layers),
+            what="manifest and config",
+            hint="layers were added to or dropped from the manifest; do not use this image",
+        )

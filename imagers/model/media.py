@@ -1,0 +1,137 @@
+"""Media types: which exist, what they hold, and what encryption makes of them.
+
+    >>> encrypted_media_type(OCI_LAYER_GZIP)
+    'application/vnd.oci.image.layer.v1.tar+gzip+encrypted'
+
+Spec: OCI image-spec v1.1, media-types.md; containers/ocicrypt v1.3.2, spec/spec.go.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from imagers.errors import Unsupported
+
+__all__ = [
+    "DOCKER_CONFIG",
+    "DOCKER_INDEX",
+    "DOCKER_LAYER",
+    "DOCKER_LAYER_GZIP",
+    "DOCKER_MANIFEST",
+    "ENCRYPTED_SUFFIX",
+    "INDEX_TYPES",
+    "MANIFEST_TYPES",
+    "OCI_CONFIG",
+    "OCI_EMPTY",
+    "OCI_INDEX",
+    "OCI_LAYER",
+    "OCI_LAYER_GZIP",
+    "OCI_LAYER_ZSTD",
+    "OCI_MANIFEST",
+    "Compression",
+    "compressed_media_type",
+    "compression_of",
+    "encrypted_media_type",
+    "is_encrypted",
+    "plaintext_media_type",
+]
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_EMPTY = "application/vnd.oci.empty.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER_GZIP = OCI_LAYER + "+gzip"
+OCI_LAYER_ZSTD = OCI_LAYER + "+zstd"
+OCI_NONDISTRIBUTABLE = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_LAYER_GZIP = DOCKER_LAYER + ".gzip"
+DOCKER_LAYER_ZSTD = DOCKER_LAYER + ".zstd"
+
+MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
+
+ENCRYPTED_SUFFIX = "+encrypted"
+
+
+class Compression(Enum):
+    """How the tar of a layer is compressed. The value is the word of media types."""
+
+    NONE = ""
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+_OCI_BASES = (OCI_LAYER, OCI_NONDISTRIBUTABLE)
+_COMPRESSION = {
+    **{
+        base + (f"+{kind.value}" if kind.value else ""): kind
+        for base in _OCI_BASES
+        for kind in Compression
+    },
+    DOCKER_LAYER: Compression.NONE,
+    DOCKER_LAYER_GZIP: Compression.GZIP,
+    DOCKER_LAYER_ZSTD: Compression.ZSTD,
+}
+_DOCKER_TO_OCI = {
+    DOCKER_LAYER: OCI_LAYER,
+    DOCKER_LAYER_GZIP: OCI_LAYER_GZIP,
+    DOCKER_LAYER_ZSTD: OCI_LAYER_ZSTD,
+}
+
+
+def is_encrypted(media_type: str) -> bool:
+    """Whether a layer of this type is encrypted: its type ends in `+encrypted`."""
+    return media_type.endswith(ENCRYPTED_SUFFIX)
+
+
+def compression_of(media_type: str) -> Compression:
+    """The compression of a plaintext layer type.
+
+    Raises:
+        Unsupported: not a layer type that is known here, or an encrypted one.
+    """
+    try:
+        return _COMPRESSION[media_type]
+    except KeyError:
+        raise Unsupported(
+            f"media type {media_type[:160]!r} of a layer is not supported: expected a tar, "
+            "plain or with gzip or zstd"
+        ) from None
+
+
+def encrypted_media_type(media_type: str) -> str:
+    """The type of the layer after encryption; a Docker type becomes the OCI one first.
+
+    Raises:
+        Unsupported: not a known layer type, or one that is encrypted already.
+    """
+    compression_of(media_type)
+    return _DOCKER_TO_OCI.get(media_type, media_type) + ENCRYPTED_SUFFIX
+
+
+def plaintext_media_type(media_type: str) -> str:
+    """The type of the layer after decryption.
+
+    Raises:
+        Unsupported: not the encrypted form of a known layer type.
+    """
+    plain = media_type.removesuffix(ENCRYPTED_SUFFIX)
+    if plain == media_type or plain not in _COMPRESSION or plain in _DOCKER_TO_OCI:
+        raise Unsupported(f"media type {media_type[:160]!r} is not one of an encrypted OCI layer")
+    return plain
+
+
+def compressed_media_type(media_type: str, compression: Compression) -> str:
+    """The OCI type of the same layer with another compression.
+
+    Raises:
+        Unsupported: not a known plaintext layer type.
+    """
+    compression_of(media_type)
+    oci = _DOCKER_TO_OCI.get(media_type, media_type)
+    base = oci.removesuffix("+gzip").removesuffix("+zstd")
+    return base + (f"+{compression.value}" if compression.value else "")

@@ -1,0 +1,119 @@
+"""References: registry, repository, tag or digest.
+
+    >>> str(parse_reference("busybox"))
+    'docker.io/library/busybox:latest'
+    >>> parse_reference("127.0.0.1:5000/app").registry
+    '127.0.0.1:5000'
+
+Spec: distribution/reference v0.6, reference.go and normalize.go; OCI distribution-spec
+v1.1, "Pulling manifests" for the grammar of names and tags.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from imagers.errors import FormatError
+from imagers.model.digest import Digest, parse_digest
+
+__all__ = ["Reference", "parse_reference"]
+
+_MAX_NAME = 255  # characters of registry and repository together
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+_REGISTRY = re.compile(
+    r"(?:\[[0-9A-Fa-f:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?\Z"
+)
+DEFAULT_REGISTRY = "docker.io"
+_DEFAULT_NAMESPACE = "library"
+_DEFAULT_TAG = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The name of an image in a registry; exactly one of `tag` and `digest` is set."""
+
+    registry: str
+    repository: str
+    tag: str | None
+    digest: Digest | None
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the name says which bytes: it has a digest."""
+        return self.digest is not None
+
+    @property
+    def name(self) -> str:
+        """Registry and repository, without tag or digest."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def target(self) -> str:
+        """What stands in the URL of the manifest: the digest or the tag."""
+        return str(self.digest) if self.digest is not None else str(self.tag)
+
+    def with_digest(self, digest: Digest) -> Reference:
+        """The same repository, pinned."""
+        return Reference(self.registry, self.repository, None, digest)
+
+    def with_tag(self, tag: str) -> Reference:
+        """The same repository with another tag."""
+        if not _TAG.match(tag):
+            raise FormatError(f"expected a tag, got {tag[:160]!r}", what="reference")
+        return Reference(self.registry, self.repository, tag, None)
+
+    def __str__(self) -> str:
+        if self.digest is not None:
+            return f"{self.name}@{self.digest}"
+        return f"{self.name}:{self.tag}"
+
+
+def parse_reference(text: str) -> Reference:
+    """A `Reference` as docker, skopeo and podman read it.
+
+    A name without a registry is at docker.io, one without a namespace there is in
+    `library`, one without tag and digest means `latest`. A tag and a digest together are
+    refused, as skopeo does: which of the two decides would be anybody's guess.
+
+    Raises:
+        FormatError: it is not a reference.
+    """
+
+    def refuse(message: str) -> FormatError:
+        return FormatError(
+            message,
+            what=f"reference {text[:160]!r}",
+            hint="a reference looks like registry.example.org/namespace/name:tag",
+        )
+
+    rest, at, digest_text = text.partition("@")
+    digest = parse_digest(digest_text, what=f"reference {text[:160]!r}") if at else None
+    tag: str | None = None
+    colon = rest.rfind(":")
+    if colon > rest.rfind("/"):
+        rest, tag = rest[:colon], rest[colon + 1 :]
+        if not _TAG.match(tag):
+            raise refuse(f"expected a tag after the colon, got {tag[:160]!r}")
+    if tag is not None and digest is not None:
+        raise refuse("has a tag and a digest: expected one of them")
+    first, slash, remainder = rest.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        registry, repository = first, remainder
+    else:
+        registry, repository = DEFAULT_REGISTRY, rest
+    if registry == "index.docker.io":
+        registry = DEFAULT_REGISTRY
+    if registry == DEFAULT_REGISTRY and "/" not in repository:
+        repository = f"{_DEFAULT_NAMESPACE}/{repository}"
+    if not _REGISTRY.match(registry):
+        raise refuse(f"expected a host and optional port, got {registry[:160]!r}")
+    if not _REPOSITORY.match(repository):
+        raise refuse(f"expected a lower-case repository name, got {repository[:160]!r}")
+    if len(registry) + 1 + len(repository) > _MAX_NAME:
+        raise refuse(f"expected a name of at most {_MAX_NAME} characters")
+    if tag is None and digest is None:
+        tag = _DEFAULT_TAG
+    return Reference(registry, repository, tag, digest)

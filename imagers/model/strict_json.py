@@ -1,0 +1,236 @@
+"""JSON from outside: bounded, duplicate names refused, no NaN.
+
+Two readers that disagree about a duplicate name see two different documents under one
+digest; that is refused here, for every document that the project reads.
+
+    >>> parse_json(b'{"a": 1}', what="manifest", max_bytes=100)
+    {'a': 1}
+
+Spec: RFC 8259 sections 4 and 9.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from imagers.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "JSON",
+    "JSONObject",
+    "dump_json",
+    "get_int",
+    "get_list",
+    "get_object",
+    "get_optional_object",
+    "get_optional_str",
+    "get_str",
+    "get_string_map",
+    "parse_json",
+    "parse_object",
+]
+
+JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+JSONObject = dict[str, JSON]
+
+_MAX_DEPTH = 64  # deeper than any document of these formats; json itself recurses
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_MAX_INT_DIGITS = 20  # a uint64; longer ones cost quadratic time to convert
+
+
+def parse_json(data: bytes, *, what: str, max_bytes: int) -> JSON:
+    """The value of one JSON document.
+
+    Args:
+        what: name of the document in error messages.
+        max_bytes: upper bound on the length of `data` in bytes.
+
+    Raises:
+        FormatError: too long, too deep, not UTF-8, not JSON, a name twice in one object,
+            a number that is not finite.
+    """
+    if len(data) > max_bytes:
+        raise FormatError(f"expected at most {max_bytes} bytes, got {len(data)}", what=what)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"is not UTF-8 at byte {error.start}", what=what) from None
+    _check_depth(text, what)
+
+    def no_duplicates(pairs: list[tuple[str, JSON]]) -> JSONObject:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise FormatError(f"has the name {twice[:80]!r} twice in one object", what=what)
+        return result
+
+    def no_constant(name: str) -> NoReturn:
+        raise FormatError(f"has {name}, which is not JSON", what=what)
+
+    def bounded_int(digits: str) -> int:
+        if len(digits) > _MAX_INT_DIGITS:
+            raise FormatError(f"has a number of {len(digits)} digits", what=what)
+        return int(digits)
+
+    try:
+        return cast(
+            "JSON",
+            json.loads(
+                text,
+                object_pairs_hook=no_duplicates,
+                parse_constant=no_constant,
+                parse_int=bounded_int,
+            ),
+        )
+    except json.JSONDecodeError as error:
+        raise FormatError(
+            f"is not JSON: {error.msg} at line {error.lineno} column {error.colno}", what=what
+        ) from None
+
+
+def _check_depth(text: str, what: str) -> None:
+    """Refuse nesting that would exhaust the stack of `json`, without parsing."""
+    if text.count("[") + text.count("{") <= _MAX_DEPTH:
+        return
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(text):
+        character = token[0]
+        if character in "[{":
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise FormatError(f"is nested deeper than {_MAX_DEPTH}", what=what)
+        elif character in "]}":
+            depth -= 1
+
+
+def parse_object(data: bytes, *, what: str, max_bytes: int) -> JSONObject:
+    """Like `parse_json`, and the document must be an object."""
+    value = parse_json(data, what=what, max_bytes=max_bytes)
+    if not isinstance(value, dict):
+        raise FormatError(f"expected an object, got {_kind(value)}", what=what, where="$")
+    return value
+
+
+def dump_json(value: object) -> bytes:
+    """Compact UTF-8 JSON, members in the order that they have."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _kind(value: object) -> str:
+    names = {
+        type(None): "null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "an object",
+    }
+    return names[type(value)]
+
+
+def _missing(what: str, where: str, wanted: str) -> NoReturn:
+    raise FormatError(f"is missing, expected {wanted}", what=what, where=where)
+
+
+def get_str(value: Mapping[str, JSON], name: str, *, what: str, where: str = "$") -> str:
+    """Member `name`, which must be a string."""
+    text = get_optional_str(value, name, what=what, where=where)
+    if text is None:
+        _missing(what, f"{where}.{name}", "a string")
+    return text
+
+
+def get_optional_str(
+    value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
+) -> str | None:
+    """Member `name`, a string, or None where it is absent or null."""
+    item = value.get(name)
+    if item is None:
+        return None
+    if not isinstance(item, str):
+        raise FormatError(
+            f"expected a string, got {_kind(item)}", what=what, where=f"{where}.{name}"
+        )
+    return item
+
+
+def get_int(
+    value: Mapping[str, JSON],
+    name: str,
+    *,
+    what: str,
+    where: str = "$",
+    minimum: int = 0,
+    maximum: int = 2**63 - 1,
+) -> int:
+    """Member `name`, a whole number from `minimum` to `maximum`."""
+    item = value.get(name)
+    if item is None:
+        _missing(what, f"{where}.{name}", "a whole number")
+    if isinstance(item, bool) or not isinstance(item, int):
+        raise FormatError(
+            f"expected a whole number, got {_kind(item)}", what=what, where=f"{where}.{name}"
+        )
+    if not minimum <= item <= maximum:
+        raise FormatError(
+            f"expected a number from {minimum} to {maximum}, got {item}",
+            what=what,
+            where=f"{where}.{name}",
+        )
+    return item
+
+
+def get_list(value: Mapping[str, JSON], name: str, *, what: str, where: str = "$") -> list[JSON]:
+    """Member `name`, which must be a list."""
+    item = value.get(name)
+    if item is None:
+        _missing(what, f"{where}.{name}", "a list")
+    if not isinstance(item, list):
+        raise FormatError(f"expected a list, got {_kind(item)}", what=what, where=f"{where}.{name}")
+    return item
+
+
+def get_object(value: Mapping[str, JSON], name: str, *, what: str, where: str = "$") -> JSONObject:
+    """Member `name`, which must be an object."""
+    item = get_optional_object(value, name, what=what, where=where)
+    if item is None:
+        _missing(what, f"{where}.{name}", "an object")
+    return item
+
+
+def get_optional_object(
+    value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
+) -> JSONObject | None:
+    """Member `name`, an object, or None where it is absent or null."""
+    item = value.get(name)
+    if item is None:
+        return None
+    if not isinstance(item, dict):
+        raise FormatError(
+            f"expected an object, got {_kind(item)}", what=what, where=f"{where}.{name}"
+        )
+    return item
+
+
+def get_string_map(
+    value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
+) -> dict[str, str]:
+    """Member `name`, an object of strings; empty where it is absent or null."""
+    item = get_optional_object(value, name, what=what, where=where) or {}
+    result: dict[str, str] = {}
+    for key, entry in item.items():
+        if not isinstance(entry, str):
+            raise FormatError(
+                f"expected a string, got {_kind(entry)}",
+                what=what,
+                where=f"{where}.{name}[{key[:80]!r}]",
+            )
+        result[key] = entry
+    return result

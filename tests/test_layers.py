@@ -1,0 +1,255 @@
+"""The import rule: imports go down, never up, never sideways; and who may touch the world."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "imagers"
+
+# Row by row from the bottom. A package imports from lower rows only; `errors` is for all.
+ROWS = [
+    {"errors"},
+    {"model"},
+    {"core", "net"},
+    {"registry", "store"},
+    {"transport"},
+    {"encrypt", "sign", "attest"},
+    {"pull", "broker"},
+    {"agent", "testing"},
+    {"cli"},
+]
+ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}
+
+# What a plugin may import of ours.
+PLUGIN_IMPORTS = {"model", "errors", "net"}
+
+# Who may import what touches the world: module -> places (package or package/module prefix).
+WORLD = {
+    "socket": {"net", "broker", "agent", "transport/daemon", "testing"},
+    "urllib3": {"net"},
+    "http.client": {"net"},
+    "http.server": {"testing"},
+    "requests": set(),
+    "subprocess": {"encrypt/providers", "sign/gpg", "pull/snapshot"},
+    "getpass": {"cli"},
+    "time": {"net", "broker", "cli", "attest", "testing", "core/plain", "registry"},
+}
+# Who may read the environment, print, exit.
+ENVIRONMENT = {"cli/settings", "agent/settings"}
+PRINTS = {"cli"}
+# Who may open files by path.
+OPENS = {
+    "store",
+    "transport",
+    "pull",
+    "broker",
+    "attest",
+    "cli",
+    "testing",
+    "encrypt/keyfiles",
+    "sign/keyfiles",
+    "registry/spool",
+}
+# These do no IO and read no clock.
+PURE = ["model", "pull/trust"]
+
+
+def modules():
+    return sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+def place(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+def package_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path, root: Path, name: str):
+    """Every imported dotted name of a module, absolute, with its line."""
+    tree = ast.parse(path.read_text())
+    parts = [name, *path.relative_to(root).with_suffix("").parts]
+    if parts[-1] == "__init__":
+        parts.pop()
+        is_package = True
+    else:
+        is_package = False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                anchor = parts[: len(parts) - node.level + (1 if is_package else 0)]
+                base = ".".join([*anchor, base] if base else anchor)
+            for alias in node.names:
+                yield node.lineno, f"{base}.{alias.name}"
+
+
+def is_allowed(where: str, allowed: set[str]) -> bool:
+    return any(where == one or where.startswith(one + "/") for one in allowed)
+
+
+def break_of(path: Path, imported: str) -> str | None:
+    """Why `path` may not import `imported`, or None."""
+    if not imported.startswith("imagers."):
+        return None
+    target = imported.split(".")[1]
+    if target == "__version__":
+        return None
+    own = package_of(path)
+    if own in ("__init__", "__main__"):
+        return None if own == "__main__" else "the package docstring module imports nothing"
+    if target in (own, "errors"):
+        return None
+    if target not in ROW_OF:
+        return f"unknown package {target}"
+    if ROW_OF[target] >= ROW_OF[own]:
+        return f"{own} (row {ROW_OF[own]}) imports {target} (row {ROW_OF[target]})"
+    return None
+
+
+@pytest.mark.parametrize("path", modules(), ids=place)
+def test_imports_go_down_only(path):
+    breaks = [
+        f"{place(path)}:{line}: {why}"
+        for line, imported in imports_of(path, PACKAGE, "imagers")
+        if (why := break_of(path, imported))
+    ]
+    assert breaks == []
+
+
+@pytest.mark.parametrize("path", modules(), ids=place)
+def test_only_named_places_touch_the_world(path):
+    where = place(path)
+    breaks = [
+        f"{where}:{line}: imports {imported}"
+        for line, imported in imports_of(path, PACKAGE, "imagers")
+        for module, allowed in WORLD.items()
+        if (imported == module or imported.startswith(module + "."))
+        and not is_allowed(where, allowed)
+    ]
+    assert breaks == []
+
+
+@pytest.mark.parametrize("path", modules(), ids=place)
+def test_only_named_places_read_environment_print_or_open(path):
+    where = place(path)
+    breaks = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in ("environ", "getenv")
+            and not is_allowed(where, ENVIRONMENT)
+        ):
+            breaks.append(f"{where}:{node.lineno}: reads the environment")
+        if isinstance(node, ast.Call):
+            function = node.func
+            name = function.id if isinstance(function, ast.Name) else ""
+            if name in ("print", "input") and not is_allowed(where, PRINTS):
+                breaks.append(f"{where}:{node.lineno}: {name}()")
+            if name == "open" and not is_allowed(where, OPENS):
+                breaks.append(f"{where}:{node.lineno}: opens a file")
+            if (
+                isinstance(function, ast.Attribute)
+                and function.attr in ("read_bytes", "read_text", "write_bytes", "write_text")
+                and not is_allowed(where, OPENS)
+            ):
+                breaks.append(f"{where}:{node.lineno}: opens a file")
+    assert breaks == []
+
+
+@pytest.mark.parametrize("prefix", PURE)
+def test_pure_modules_do_no_io_and_read_no_clock(prefix):
+    breaks = []
+    for path in modules():
+        where = place(path)
+        if not is_allowed(where, {prefix}):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                function = node.func
+                name = (
+                    function.attr
+                    if isinstance(function, ast.Attribute)
+                    else getattr(function, "id", "")
+                )
+                if name in ("open", "now", "time", "monotonic", "run", "urlopen", "sleep"):
+                    breaks.append(f"{where}:{node.lineno}: {name}()")
+    assert breaks == []
+
+
+def test_every_package_has_a_row():
+    packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert packages <= set(ROW_OF)
+
+
+def test_every_module_has_its_test_file():
+    """tests/unit mirrors imagers/; modules without logic are named here with the reason."""
+    without_logic = {
+        "__init__": "docstring and version",
+        "__main__": "two lines",
+        "model/image": "Protocols; load_image is tested in tests/unit/pull",
+        "model/evidence": "values and Protocols",
+        "model/media": "tables; tested with the manifests",
+    }
+    missing = []
+    for path in modules():
+        where = place(path)
+        if path.name == "__init__.py" or where in without_logic:
+            continue
+        parts = where.split("/")
+        parts[-1] = f"test_{parts[-1].lstrip('_')}.py"
+        if not (ROOT / "tests" / "unit" / "/".join(parts)).exists():
+            missing.append(where)
+    assert missing == []
+
+
+def test_plugins_import_only_what_they_may():
+    breaks = []
+    for path in sorted((ROOT / "plugins").rglob("*.py")):
+        for line, imported in imports_of(path, ROOT / "plugins", "plugins"):
+            if imported.startswith("imagers.") and imported.split(".")[1] not in PLUGIN_IMPORTS:
+                breaks.append(f"{path.name}:{line}: imports {imported}")
+    assert breaks == []
+
+
+def test_nothing_imports_a_plugin():
+    breaks = [
+        f"{place(path)}:{line}"
+        for path in modules()
+        for line, imported in imports_of(path, PACKAGE, "imagers")
+        if imported.startswith(("imagers_", "plugins."))
+    ]
+    assert breaks == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import imagers.pull.run",
+        "from imagers.pull import run",
+        "from imagers import pull",
+        "from ..pull import run",
+        "from .. import pull",
+    ],
+)
+def test_the_rule_itself_sees_each_form_of_an_upward_import(source):
+    path = PACKAGE / "encrypt" / "trial.py"
+    tree = ast.parse(source)
+    found = []
+    parts = ["imagers", "encrypt", "trial"]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                anchor = parts[: len(parts) - node.level]
+                base = ".".join([*anchor, base] if base else anchor)
+            found += [f"{base}.{alias.name}" for alias in node.names]
+    assert any(break_of(path, one) for one in found)
