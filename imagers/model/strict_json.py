@@ -12,6 +12,7 @@ Spec: RFC 8259 sections 4 and 9.
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -52,7 +53,7 @@ def parse_json(data: bytes, *, what: str, max_bytes: int) -> JSON:
 
     Raises:
         FormatError: too long, too deep, not UTF-8, not JSON, a name twice in one object,
-            a number that is not finite.
+            a number that is not finite, an escape that is no character.
     """
     if len(data) > max_bytes:
         raise FormatError(f"expected at most {max_bytes} bytes, got {len(data)}", what=what)
@@ -78,20 +79,34 @@ def parse_json(data: bytes, *, what: str, max_bytes: int) -> JSON:
             raise FormatError(f"has a number of {len(digits)} digits", what=what)
         return int(digits)
 
+    def finite_float(digits: str) -> float:
+        number = float(digits)
+        if math.isinf(number):  # 1e999
+            raise FormatError("has a number that is out of range", what=what)
+        return number
+
     try:
-        return cast(
+        value = cast(
             "JSON",
             json.loads(
                 text,
                 object_pairs_hook=no_duplicates,
                 parse_constant=no_constant,
                 parse_int=bounded_int,
+                parse_float=finite_float,
             ),
         )
     except json.JSONDecodeError as error:
         raise FormatError(
             f"is not JSON: {error.msg} at line {error.lineno} column {error.colno}", what=what
         ) from None
+    # An escape can spell half a surrogate pair, which no writer could encode again.
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            dump_json(value)
+        except UnicodeEncodeError:
+            raise FormatError("has an escape that is no character", what=what) from None
+    return value
 
 
 def _check_depth(text: str, what: str) -> None:
