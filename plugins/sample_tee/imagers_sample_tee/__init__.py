@@ -1,0 +1,87 @@
+"""The sample TEE: evidence that anybody can make. For demonstrations and tests.
+
+    {"svn": "1", "report_data": base64 of the report data}
+
+It shows that the messages of a handshake fit together, and nothing about the machine: a
+broker must be told to take it.
+
+Spec: Trustee key broker protocol 0.4.0, TEE `sample`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from typing import TYPE_CHECKING
+
+from imagers.errors import EvidenceRejected, FormatError
+from imagers.model.evidence import Attester, Claims, Evidence, ReportData, Verifier
+from imagers.model.strict_json import get_str
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from imagers.model.strict_json import JSON
+
+__all__ = ["SampleAttester", "SampleVerifier"]
+
+_TEE = "sample"
+_WHAT = "sample evidence"
+_MAX_REPORT_DATA = 256  # characters; 88 for the longest hash
+
+
+class SampleAttester:
+    """Makes evidence without hardware."""
+
+    @property
+    def tee(self) -> str:
+        """See `Attester`."""
+        return _TEE
+
+    def collect(self, report_data: ReportData) -> Evidence:
+        """See `Attester`; never raises `NoTEE`, because it needs none."""
+        text = base64.b64encode(report_data.digest).decode("ascii")
+        return Evidence(tee=_TEE, body={"svn": "1", "report_data": text}, report_data=report_data)
+
+
+class SampleVerifier:
+    """Checks that the evidence binds the report data; there is nothing else to check."""
+
+    @property
+    def tee(self) -> str:
+        """See `Verifier`."""
+        return _TEE
+
+    def verify(self, body: JSON, *, report_data: ReportData, now: datetime) -> Claims:
+        """See `Verifier`."""
+        if not isinstance(body, dict):
+            raise FormatError("expected an object", what=_WHAT, where="$")
+        svn = get_str(body, "svn", what=_WHAT)
+        text = get_str(body, "report_data", what=_WHAT)
+        try:
+            bound = base64.b64decode(text, validate=True) if len(text) <= _MAX_REPORT_DATA else b""
+        except (binascii.Error, ValueError):
+            raise FormatError("expected base64", what=_WHAT, where="$.report_data") from None
+        if not hmac.compare_digest(bound, report_data.digest):
+            raise EvidenceRejected(
+                f"{_WHAT}: is bound to other report data than this handshake's",
+                hint="evidence cannot be used twice, nor with another key",
+            )
+        # The same claims as Trustee's verifier, so that policies for it read alike.
+        return Claims(
+            tee=_TEE,
+            tee_class="cpu",
+            values={
+                "svn": svn[:80],
+                "launch_digest": "abcde",
+                "platform_version": {"major": 1, "minor": 4},
+                "debug": False,
+            },
+            established_at=now,
+        )
+
+
+if TYPE_CHECKING:
+    _attester: Attester = SampleAttester()
+    _verifier: Verifier = SampleVerifier()
