@@ -1,0 +1,52 @@
+# make demo      the whole way once: encrypt, push, sign, attest, pull, run, three refusals
+# make test      the test suite
+# Both do all their set-up on a fresh machine; see CONTRIBUTING.md for the rest.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+IMAGE ?=
+
+.PHONY: demo test dev check lint types layers docs fmt build clean
+
+demo: ## run the demo; IMAGE=oci:PATH:TAG takes another image
+	@.ci/setup demo
+	@$(BIN)/python examples/demo.py $(if $(IMAGE),--image $(IMAGE))
+
+test:
+	@.ci/setup test
+	$(BIN)/pytest -n auto --dist worksteal
+
+dev:
+	@.ci/setup test
+
+check: test lint types layers docs
+
+lint:
+	@.ci/setup test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	@.ci/setup test
+	$(BIN)/mypy
+
+layers:
+	@.ci/setup test
+	$(BIN)/pytest -q tests/test_layers.py tests/test_c_lint.py
+
+docs:
+	@.ci/setup test
+	$(BIN)/pytest -q tests/test_docs.py
+
+fmt:
+	@.ci/setup test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --exit-zero .
+
+build:
+	@.ci/setup test
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:
+	rm -rf build dist .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

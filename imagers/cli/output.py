@@ -1,0 +1,110 @@
+"""What the program says: messages on standard error, results on standard output.
+
+`say` writes the lines with `imagers:` before them; `Steps` shows progress, as bars on a
+terminal and as nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from tqdm import tqdm
+
+__all__ = ["ProgressBar", "human_bytes", "print_json", "print_table", "say"]
+
+_KIBI = 1024
+
+
+def say(kind: str, text: str) -> None:
+    """One line on standard error; `kind` is error, hint, warning or "" for plain news."""
+    prefix = f"imagers: {kind}: " if kind else "imagers: "
+    # Text from a peer may hold anything; a terminal gets printable characters only.
+    clean = "".join(c if c.isprintable() else "\ufffd" for c in text.replace("\n", " "))
+    try:
+        click.echo(prefix + clean, err=True)
+    except BrokenPipeError:
+        return
+
+
+def print_json(value: object) -> None:
+    """The result as one JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows in columns on standard output; columns of numbers are set right."""
+    clean = [
+        ["".join(c if c.isprintable() else "\ufffd" for c in cell) for cell in row] for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *clean, strict=True)]
+    right = [
+        bool(clean) and all(cell[:1].isdigit() or cell in ("-", "") for cell in column)
+        for column in (zip(*clean, strict=True) if clean else [()] * len(head))
+    ]
+    for row in [list(head), *clean]:
+        cells = [
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(row, widths, right, strict=True)
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def human_bytes(count: int) -> str:
+    """A size as people read it, in powers of 1024."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < _KIBI or unit == "GiB":
+            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= _KIBI
+    raise AssertionError  # unreachable: the loop returns at its last unit
+
+
+class ProgressBar:
+    """Bytes done of bytes to do, on a terminal; silent where standard error is none.
+
+    Args:
+        total: bytes.
+        label: stands before the bar.
+    """
+
+    def __init__(self, total: int, label: str) -> None:
+        self._bar: tqdm[None] | None = None
+        self._base = 0
+        if sys.stderr.isatty():
+            from tqdm import tqdm  # noqa: PLC0415
+
+            self._bar = tqdm(
+                total=total, desc=label, unit="B", unit_scale=True, leave=False, file=sys.stderr
+            )
+
+    def start(self, label: str) -> None:
+        """The next part of the work begins."""
+        if self._bar is not None:
+            self._base = int(self._bar.n)
+            self._bar.set_description(label)
+
+    def update(self, bytes_done: int) -> None:
+        """So many bytes of the present part are done."""
+        if self._bar is not None:
+            self._bar.update(self._base + bytes_done - self._bar.n)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

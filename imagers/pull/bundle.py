@@ -1,0 +1,247 @@
+"""The runtime side: an OCI bundle's config.json from an image config.
+
+What comes from the image: Entrypoint, Cmd, Env, WorkingDir, User, Volumes, Labels. All
+else is a fixed, tight frame: three capabilities, no new privileges, namespaces of its own,
+a read-only root. The frame equals the one that Confidential Containers guests get, with
+one repair: `User` is looked up in the image instead of being ignored.
+
+    document = make_runtime_config(config, passwd=..., group=..., owner=(0, 0))
+
+This module opens nothing: the two account files come in as bytes.
+
+Spec: OCI runtime-spec v1.0.2, config.md; OCI image-spec v1.1, conversion.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagers.errors import FormatError, Unsupported
+from imagers.model.strict_json import (
+    JSON,
+    JSONObject,
+    dump_json,
+    get_optional_object,
+    get_optional_str,
+    get_string_map,
+)
+
+if TYPE_CHECKING:
+    from imagers.model.manifest import ImageConfig
+
+__all__ = ["make_runtime_config"]
+
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
+_OPEN_FILES = 1024
+_MAX_ID = 2**32 - 2  # the last one means "none" to the kernel
+_MAX_ACCOUNTS_BYTES = 1024 * 1024
+
+_MASKED = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/sys/firmware",
+    "/proc/scsi",
+]
+_READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+
+
+def _mount(destination: str, kind: str, source: str, *options: str) -> JSONObject:
+    mount: JSONObject = {"destination": destination, "type": kind, "source": source}
+    if options:
+        mount["options"] = list(options)
+    return mount
+
+
+def _default_mounts(*, rootless: bool) -> list[JSON]:
+    # Inside a user namespace with one mapped id, group 5 (tty) does not exist.
+    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+    if not rootless:
+        pts.append("gid=5")
+    mounts: list[JSON] = [
+        _mount("/proc", "proc", "proc"),
+        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        _mount("/dev/pts", "devpts", "devpts", *pts),
+        _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),
+        _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
+        _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro"),
+    ]
+    if not rootless:
+        mounts.append(
+            _mount(
+                "/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", "ro"
+            )
+        )
+    return mounts
+
+
+def _string_list(config: JSONObject, name: str) -> list[str]:
+    value = config.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise FormatError("expected a list of strings", what="config", where=f"$.config.{name}")
+    strings = []
+    for index, item in enumerate(value):
+        if not isinstance(item, str) or "\0" in item:
+            raise FormatError(
+                "expected a string without NUL", what="config", where=f"$.config.{name}[{index}]"
+            )
+        strings.append(item)
+    return strings
+
+
+def _accounts(data: bytes, fields: int) -> list[list[str]]:
+    """The well-formed lines of /etc/passwd or /etc/group; broken lines are passed over."""
+    lines = data[:_MAX_ACCOUNTS_BYTES].decode("utf-8", "replace").splitlines()
+    return [parts for line in lines if len(parts := line.split(":")) >= fields]
+
+
+def _number(text: str) -> int | None:
+    if text.isascii() and text.isdigit() and int(text[:12]) <= _MAX_ID:
+        return int(text[:12])
+    return None
+
+
+def _resolve_user(text: str, passwd: bytes, group: bytes) -> tuple[int, int, list[int]]:
+    """User id, group id and supplementary groups of `USER[:GROUP]`, by name or number.
+
+    Spec: OCI image-spec v1.1, config.md, "User".
+    """
+
+    def unknown(kind: str, name: str, file: str) -> FormatError:
+        return FormatError(
+            f"expected a {kind} of the image's {file} or a number, got {name[:80]!r}",
+            what="config",
+            where="$.config.User",
+        )
+
+    user_text, colon, group_text = text.partition(":")
+    users = _accounts(passwd, 4)
+    by_name = next((parts for parts in users if parts[0] == user_text), None)
+    uid = _number(user_text)
+    if by_name is not None:
+        uid = _number(by_name[2])
+    if not user_text:
+        uid = 0
+    if uid is None:
+        raise unknown("user", user_text, "/etc/passwd")
+    entry = by_name or next((parts for parts in users if _number(parts[2]) == uid), None)
+    groups = _accounts(group, 4)
+    if colon and group_text:
+        named = next((parts for parts in groups if parts[0] == group_text), None)
+        gid = _number(named[2]) if named is not None else _number(group_text)
+        if gid is None:
+            raise unknown("group", group_text, "/etc/group")
+        # With a group given, conversion.md asks for that group and no others.
+        return uid, gid, []
+    gid = _number(entry[3]) if entry is not None else 0
+    if gid is None:
+        raise unknown("group", entry[3] if entry else "", "/etc/passwd")
+    name = entry[0] if entry is not None else None
+    more = sorted(
+        number
+        for parts in groups
+        if name is not None
+        and name in parts[3].split(",")
+        and (number := _number(parts[2])) is not None
+        and number != gid
+    )
+    return uid, gid, more
+
+
+def _annotations(image: ImageConfig) -> dict[str, JSON]:
+    """Labels, and the fields of the image that conversion.md makes annotations of."""
+    document, config = image.document, image.config
+    result: dict[str, JSON] = {}
+    for name, value in (
+        ("os", image.platform.os),
+        ("os.version", get_optional_str(document, "os.version", what="config")),
+        ("architecture", image.platform.architecture),
+        ("variant", image.platform.variant),
+        ("author", get_optional_str(document, "author", what="config")),
+        ("created", get_optional_str(document, "created", what="config")),
+        ("stopSignal", get_optional_str(config, "StopSignal", what="config", where="$.config")),
+    ):
+        if value:
+            result[f"org.opencontainers.image.{name}"] = value
+    ports = get_optional_object(config, "ExposedPorts", what="config", where="$.config")
+    if ports:
+        result["org.opencontainers.image.exposedPorts"] = ",".join(sorted(ports))
+    # A label of the same name wins, as conversion.md says.
+    result.update(get_string_map(config, "Labels", what="config", where="$.config"))
+    return result
+
+
+def make_runtime_config(
+    image: ImageConfig, *, passwd: bytes, group: bytes, owner: tuple[int, int]
+) -> bytes:
+    """The bytes of config.json: the same for the same input.
+
+    Args:
+        passwd: the image's /etc/passwd, b"" where it has none.
+        group: the image's /etc/group, likewise.
+        owner: user and group id of the caller. Another than (0, 0) gives a user namespace
+            in which the caller is root, and no cgroup mount.
+
+    Raises:
+        Unsupported: an image for another operating system.
+        FormatError: the config has a member of the wrong type, or names a missing user.
+    """
+    if image.platform.os != "linux":
+        raise Unsupported(f"image is for {image.platform.os[:40]!r}: expected 'linux'")
+    rootless = owner[0] != 0
+    config = image.config
+    uid, gid, groups = _resolve_user(
+        get_optional_str(config, "User", what="config", where="$.config") or "", passwd, group
+    )
+    user: JSONObject = {"uid": uid, "gid": gid}
+    if groups and not rootless:
+        user["additionalGids"] = list(groups)
+    capabilities: list[JSON] = list(_CAPABILITIES)
+    volumes = get_optional_object(config, "Volumes", what="config", where="$.config") or {}
+    options = ("nosuid", "noexec", "nodev", "relatime", "rw")
+    args = _string_list(config, "Entrypoint") + _string_list(config, "Cmd")
+    namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"] + ["user"] * rootless
+    linux: JSONObject = {
+        "resources": {},
+        "namespaces": [{"type": name} for name in namespaces],
+        "maskedPaths": list(_MASKED),
+        "readonlyPaths": list(_READ_ONLY),
+    }
+    if rootless:
+        linux["uidMappings"] = [{"containerID": uid, "hostID": owner[0], "size": 1}]
+        linux["gidMappings"] = [{"containerID": gid, "hostID": owner[1], "size": 1}]
+    return dump_json(
+        {
+            "ociVersion": "1.0.2",
+            "hostname": "imagers",
+            "root": {"path": "rootfs", "readonly": True},
+            "process": {
+                "terminal": False,
+                "user": user,
+                "args": args or ["sh"],
+                "env": _string_list(config, "Env") or [_PATH, "TERM=xterm"],
+                "cwd": get_optional_str(config, "WorkingDir", what="config", where="$.config")
+                or "/",
+                "noNewPrivileges": True,
+                "capabilities": {
+                    kind: capabilities
+                    for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")
+                },
+                "rlimits": [{"type": "RLIMIT_NOFILE", "soft": _OPEN_FILES, "hard": _OPEN_FILES}],
+            },
+            "mounts": [
+                *(_mount(path, "tmpfs", "tmpfs", *options) for path in sorted(volumes)),
+                *_default_mounts(rootless=rootless),
+            ],
+            "annotations": _annotations(image),
+            "linux": linux,
+        }
+    )

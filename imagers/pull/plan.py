@@ -1,0 +1,69 @@
+"""What a pull will do: which layers, in what order, with which keys still to be got.
+
+A plan is made of a `TrustedImage` only, before any key is asked for and any layer is
+fetched. Layers are applied from the base up, each into the same root.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagers.model.image import Layer
+from imagers.model.media import Compression, compression_of, is_encrypted, plaintext_media_type
+
+if TYPE_CHECKING:
+    from imagers.model.image import BlobSource
+    from imagers.pull.trust import TrustedImage
+
+__all__ = ["PlannedLayer", "Plan", "make_plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLayer:
+    """One layer and what has to be done with it.
+
+    Attributes:
+        layer: with the descriptor and diff_id that trust fixed.
+        is_encrypted: whether a key is needed.
+        compression: of the layer once it is decrypted.
+    """
+
+    layer: Layer
+    is_encrypted: bool
+    compression: Compression
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All layers, base first.
+
+    Attributes:
+        stored_bytes: sum of the sizes of the stored layers, as their descriptors say.
+    """
+
+    trusted: TrustedImage
+    layers: tuple[PlannedLayer, ...]
+    stored_bytes: int
+
+
+def make_plan(trusted: TrustedImage, source: BlobSource) -> Plan:
+    """The plan for a trusted image whose blobs `source` has."""
+    manifest, config = trusted.manifest, trusted.config
+    count = len(manifest.layers)
+    layers = []
+    for index, (descriptor, diff_id) in enumerate(
+        zip(manifest.layers, config.diff_ids, strict=True)
+    ):
+        encrypted = is_encrypted(descriptor.media_type)
+        media_type = (
+            plaintext_media_type(descriptor.media_type) if encrypted else descriptor.media_type
+        )
+        layers.append(
+            PlannedLayer(
+                layer=Layer(index, count, descriptor, diff_id, source),
+                is_encrypted=encrypted,
+                compression=compression_of(media_type),
+            )
+        )
+    return Plan(trusted, tuple(layers), sum(layer.size for layer in manifest.layers))

@@ -1,0 +1,264 @@
+"""Drive a pull: sources, signatures, keys, the core and the staging place, in that order.
+
+    report = pull_image(
+        source,
+        Path("bundle"),
+        identity=identity,
+        signatures=lambda digest: find_signatures(source, digest),
+        options=PullOptions(policy=policy, platform=Platform("linux", "amd64")),
+        resources=broker_client,
+    )
+
+All decisions of trust are in `trust.py`; this module only fetches what it is asked for.
+Nothing is at the destination before the last check has passed, and nothing is left beside
+it after a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from imagers.core import CipherParameters, DirectorySink, Limits, Ownership, open_layer
+from imagers.encrypt.image import unwrap_layer_keys
+from imagers.encrypt.packets import BrokerKeyUnwrapper
+from imagers.errors import LocalError
+from imagers.model.keys import UnwrapContext
+from imagers.model.stream import read_all
+from imagers.pull.bundle import make_runtime_config
+from imagers.pull.plan import make_plan
+from imagers.pull.staging import Staging, check_destination
+from imagers.pull.trust import TrustDecision, check_config_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from imagers.core import Cancellation, OpenedLayer, Progress
+    from imagers.encrypt.image import LayerKey
+    from imagers.model.descriptor import Platform
+    from imagers.model.digest import Digest
+    from imagers.model.image import ImageSource
+    from imagers.model.keys import KeyUnwrapper, ResourceStore
+    from imagers.pull.plan import Plan, PlannedLayer
+    from imagers.pull.trust import TrustedImage
+    from imagers.sign.policy_json import ContainersPolicy
+    from imagers.sign.verify import ImageIdentity, Signatures
+
+__all__ = ["PullOptions", "PullReport", "PulledLayer", "pull_image", "trust_image"]
+
+_MAX_ACCOUNTS_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PullOptions:
+    """What a pull accepts.
+
+    Attributes:
+        policy: the containers policy in force; there is no default.
+        platform: what is chosen of an index.
+        require_encrypted: refuse an image with a plain layer.
+        limits: bounds of every layer.
+    """
+
+    policy: ContainersPolicy
+    platform: Platform
+    require_encrypted: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class PulledLayer:
+    """What became of one layer; sizes in bytes."""
+
+    planned: PlannedLayer
+    opened: OpenedLayer
+
+
+@dataclass(frozen=True, slots=True)
+class PullReport:
+    """What a pull did."""
+
+    trusted: TrustedImage
+    layers: tuple[PulledLayer, ...]
+
+
+def trust_image(
+    source: ImageSource,
+    *,
+    identity: ImageIdentity,
+    signatures: Callable[[Digest], Signatures],
+    options: PullOptions,
+) -> TrustedImage:
+    """Fetch manifest, signatures and config, and decide; no layer and no key is asked for.
+
+    Args:
+        identity: the name that the policy is evaluated for: what the user wrote, never the
+            name of a mirror.
+        signatures: finds the signatures for a manifest digest.
+
+    Raises:
+        As the steps of `TrustDecision`, and what `source` raises.
+    """
+    decision = TrustDecision(
+        identity,
+        options.policy,
+        options.platform,
+        require_encrypted=options.require_encrypted,
+    )
+    child = decision.receive_top(source.read_manifest())
+    if child is not None:
+        decision.receive_manifest(source.read_manifest(child.digest))
+    manifest = decision.manifest
+    decision.receive_signatures(signatures(manifest.descriptor.digest))
+    check_config_size(manifest.config)
+    with source.open_blob(manifest.config, what="config") as stream:
+        decision.receive_config(read_all(stream, size=manifest.config.size))
+    return decision.conclude()
+
+
+def pull_image(
+    source: ImageSource,
+    bundle: Path,
+    *,
+    identity: ImageIdentity,
+    signatures: Callable[[Digest], Signatures],
+    options: PullOptions,
+    unwrappers: Sequence[KeyUnwrapper] = (),
+    resources: ResourceStore | None = None,
+    on_trusted: Callable[[TrustedImage], None] | None = None,
+    on_keys: Callable[[int], None] | None = None,
+    on_progress: Callable[[PlannedLayer, Progress], None] | None = None,
+    cancellation: Cancellation | None = None,
+) -> PullReport:
+    """Verify an image, decrypt it and let it appear as an OCI bundle at `bundle`.
+
+    Args:
+        bundle: missing or an empty directory. It appears with one rename, after the last
+            check, open to its owner only.
+        unwrappers: keys from files.
+        resources: a broker that keys are asked for, once for the whole image.
+        on_trusted, on_keys, on_progress: news for a user interface. They are called in
+            this thread; `on_progress` at most ten times a second and layer.
+        cancellation: ends the work within about 100 ms.
+
+    Raises:
+        VerificationError, IntegrityError, FormatError, Unsupported: the image is not what
+            it should be.
+        KeyUnavailable, AttestationError: there are no keys.
+        RemoteError, LocalError, Cancelled: the outside world.
+        In each case nothing is at `bundle` that was not there before.
+
+    Spec: OCI image-spec v1.1, layer.md; OCI runtime-spec v1.0.2, bundle.md.
+    """
+    check_destination(bundle)
+    trusted = trust_image(source, identity=identity, signatures=signatures, options=options)
+    if on_trusted is not None:
+        on_trusted(trusted)
+    plan = make_plan(trusted, source)
+    # Steps 7 and 8 of trust.py: all keys first, then the layers.
+    with _layer_keys(plan, unwrappers, resources) as keys, Staging(bundle) as staging:
+        if on_keys is not None:
+            on_keys(sum(key is not None for key in keys))
+        layers = []
+        for planned, key in zip(plan.layers, keys, strict=True):
+            opened = _unpack(
+                planned,
+                key,
+                staging.root_fd,
+                limits=options.limits,
+                on_progress=on_progress,
+                cancellation=cancellation,
+            )
+            layers.append(PulledLayer(planned, opened))
+        staging.publish(
+            make_runtime_config(
+                trusted.config,
+                passwd=_read_below(staging.root_fd, "passwd"),
+                group=_read_below(staging.root_fd, "group"),
+                owner=(os.geteuid(), os.getegid()),
+            )
+        )
+    return PullReport(trusted, tuple(layers))
+
+
+@contextmanager
+def _layer_keys(
+    plan: Plan, unwrappers: Sequence[KeyUnwrapper], resources: ResourceStore | None
+) -> Iterator[list[LayerKey | None]]:
+    """Every layer's key, None for plain ones; wiped when the block ends."""
+    trusted = plan.trusted
+    with ExitStack() as stack:
+        asked = list(unwrappers)
+        if resources is not None and trusted.encrypted_layers:
+            trusted.check_may_ask_broker()
+            asked.append(stack.enter_context(BrokerKeyUnwrapper(resources)))
+        keys = unwrap_layer_keys(
+            [planned.layer for planned in plan.layers],
+            asked,
+            manifest_digest=trusted.manifest.descriptor.digest,
+        )
+        for key in keys:
+            if key is not None:
+                stack.callback(key.close)
+        yield keys
+
+
+def _unpack(
+    planned: PlannedLayer,
+    key: LayerKey | None,
+    root_fd: int,
+    *,
+    limits: Limits,
+    on_progress: Callable[[PlannedLayer, Progress], None] | None,
+    cancellation: Cancellation | None,
+) -> OpenedLayer:
+    layer = planned.layer
+    stream = layer.open_raw()
+    try:
+        return open_layer(
+            stream,
+            DirectorySink(root_fd, Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE),
+            expected=layer.descriptor,
+            cipher=None if key is None else CipherParameters(key.cipher, key.key, key.nonce),
+            hmac=None if key is None else key.hmac,
+            compression=planned.compression,
+            diff_id=layer.diff_id,
+            what=layer.what,
+            limits=limits,
+            on_progress=None
+            if on_progress is None
+            else lambda progress: on_progress(planned, progress),
+            cancellation=cancellation,
+        )
+    finally:
+        stream.close()
+
+
+def _read_below(root_fd: int, name: str) -> bytes:
+    """/etc/`name` of the unpacked image; b"" if it has none, or it is no plain file.
+
+    The tree is the image's: no symbolic link in it is followed, so that nothing of the
+    host is read in its place.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        etc = os.open("etc", flags | os.O_DIRECTORY, dir_fd=root_fd)
+    except OSError:
+        return b""
+    try:
+        fd = os.open(name, flags, dir_fd=etc)
+    except OSError:
+        return b""
+    finally:
+        os.close(etc)
+    try:
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return b""
+            return file.read(_MAX_ACCOUNTS_BYTES)
+    except OSError as error:
+        raise LocalError(str(error.strerror).lower(), path=f"/etc/{name} of the image") from error
