@@ -1,0 +1,126 @@
+"""What went wrong below HTTP, in one line: who, what, and what to do.
+
+Errors of urllib3, ssl and sockets end here and become `RemoteError`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+import urllib3.exceptions as u3
+
+from imagers.errors import RemoteError
+
+if TYPE_CHECKING:
+    from imagers.net.urls import Origin
+
+__all__ = ["NOT_TLS", "remote_error"]
+
+NOT_TLS = "NOT_TLS"  # `RemoteError.code` where the server speaks something else than TLS
+_NOT_TLS_REASONS = frozenset(
+    {
+        "HTTP_REQUEST",
+        "PACKET_LENGTH_TOO_LONG",
+        "RECORD_LAYER_FAILURE",
+        "UNKNOWN_PROTOCOL",
+        "WRONG_VERSION_NUMBER",
+    }
+)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """`error`, the errors in its arguments, and its causes, outermost first."""
+    found: list[BaseException] = []
+    queue: list[BaseException] = [error]
+    while queue:
+        one = queue.pop(0)
+        if any(one is other for other in found):
+            continue
+        found.append(one)
+        queue += [argument for argument in one.args if isinstance(argument, BaseException)]
+        if one.__cause__ is not None:
+            queue.append(one.__cause__)
+    return found
+
+
+def remote_error(error: Exception, origin: Origin, *, timeout_s: float) -> RemoteError:
+    """The `RemoteError` that says what `error` means to a user.
+
+    Args:
+        timeout_s: the time limit that was in force, for messages.
+    """
+    chain = _chain(error)
+    for one in chain:
+        if isinstance(one, ssl.SSLError) or (
+            isinstance(one, u3.SSLError) and "hostname" in str(one)
+        ):
+            return _tls_error(one, origin)
+        if isinstance(one, socket.gaierror):
+            return RemoteError(
+                f"{origin}: the host name was not found",
+                temporary=one.errno == socket.EAI_AGAIN,
+                hint="check the name, and that this machine can resolve names",
+            )
+    for one in chain:
+        if isinstance(one, (u3.ConnectTimeoutError, u3.ReadTimeoutError, TimeoutError)) and (
+            not isinstance(one, u3.NewConnectionError)
+        ):
+            return RemoteError(
+                f"{origin}: no answer within {timeout_s:g} s",
+                temporary=True,
+                hint="the server hangs, or a firewall drops the packets; try again later",
+            )
+    for one in chain:
+        if isinstance(one, OSError) and one.errno is not None:
+            return _socket_error(one.errno, origin)
+    return RemoteError(
+        f"{origin}: the connection broke before the answer was complete",
+        temporary=True,
+        hint="try again; if it stays, look at the server and the proxies before it",
+    )
+
+
+def _tls_error(error: BaseException, origin: Origin) -> RemoteError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return RemoteError(
+            f"{origin}: the certificate was not accepted: {error.verify_message}",
+            hint="name the CA of the server, or check that the host name is right",
+        )
+    if isinstance(error, ssl.SSLEOFError) or (
+        isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS_REASONS
+    ):
+        return RemoteError(
+            f"{origin}: the server does not speak TLS",
+            code=NOT_TLS,
+            hint="it may speak plain http; that must be allowed by name",
+        )
+    reason = error.reason if isinstance(error, ssl.SSLError) else str(error)
+    return RemoteError(
+        f"{origin}: TLS failed: {str(reason).lower().replace('_', ' ')[:200]}",
+        hint="client and server have no protocol or cipher in common, or something between them "
+        "broke the connection",
+    )
+
+
+def _socket_error(number: int, origin: Origin) -> RemoteError:
+    if number == errno.ECONNREFUSED:
+        return RemoteError(
+            f"{origin}: connection refused",
+            temporary=True,
+            hint="is the server running, and is the port right?",
+        )
+    if number in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED):
+        return RemoteError(
+            f"{origin}: the server closed the connection before the answer was complete",
+            temporary=True,
+            hint="try again; if it stays, look at the server and the proxies before it",
+        )
+    return RemoteError(
+        f"{origin}: {os.strerror(number).lower()}",
+        temporary=True,
+        hint="check the network of this machine",
+    )

@@ -1,0 +1,465 @@
+"""The one HTTP client: time limits, bounded reads, retries, safe redirects.
+
+    with HTTPClient(HTTPSettings(ca_file="/etc/broker-ca.pem")) as client:
+        answer = client.request("GET", "https://broker:8080/kbs/v0/auth", max_bytes=65536)
+
+What it promises: plain http only to this machine unless it is allowed by name; no
+`Authorization`, cookie or body ever follows a redirect to another origin; no answer is
+longer than allowed, none is decoded, none is silently cut. Errors below HTTP and statuses
+that the caller did not expect are `RemoteError` and its kinds, in one line.
+
+Left to callers: who is logged in (`Authorization` is a header like others here), and what
+the bytes mean.
+
+Spec: RFC 9110.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Self, TypeVar
+from urllib.parse import urlsplit
+
+import urllib3
+import urllib3.exceptions as u3
+
+from imagers import __version__
+from imagers.errors import (
+    FormatError,
+    LocalError,
+    NotFound,
+    RateLimited,
+    RemoteError,
+    Unauthorized,
+    UsageError,
+)
+from imagers.net.failures import remote_error
+from imagers.net.retry import RETRIED_STATUS, RetryPolicy, is_idempotent, parse_retry_after
+from imagers.net.stream import ResponseStream
+from imagers.net.urls import Origin, join_url, parse_origin, redact_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterator, Mapping
+    from types import TracebackType
+
+__all__ = [
+    "ANY_STATUS",
+    "SUCCESS",
+    "FileBody",
+    "HTTPClient",
+    "HTTPSettings",
+    "Response",
+    "status_error",
+    "status_text",
+]
+
+_Answer = TypeVar("_Answer", "Response", ResponseStream)
+
+SUCCESS = range(200, 300)
+ANY_STATUS = range(100, 600)
+_MAX_REDIRECTS = 5
+_MAX_BODY = 1024 * 1024  # as containers/image reads of an error
+_MAX_IDLE = 8  # connections kept to one server
+_SEND_PIECE = 64 * 1024  # one piece must leave within the read time limit
+_USER_AGENT = f"imagers/{__version__}"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_KEPT_ACROSS_ORIGINS = frozenset({"accept", "range", "user-agent", "accept-encoding"})
+
+
+@dataclass(frozen=True, slots=True)
+class HTTPSettings:
+    """How to speak to servers.
+
+    Attributes:
+        ca_file: PEM file; only its certificates are trusted then, and none of the system's.
+        insecure_http: allow plain http to other machines.
+        insecure_skip_verify: accept any certificate.
+        connect_timeout_s: bound on one connection attempt.
+        read_timeout_s: bound on the silence of a server.
+        total_timeout_s: bound on one `request`, retries included, unless it sends a file.
+        upload_answer_timeout_s: bound on the silence after a file was sent, while a server
+            stores and hashes it.
+        retry: how often and how long to wait.
+    """
+
+    ca_file: str | os.PathLike[str] | None = None
+    insecure_http: bool = False
+    insecure_skip_verify: bool = False
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 30.0
+    total_timeout_s: float = 300.0
+    upload_answer_timeout_s: float = 600.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class FileBody:
+    """A body read from a file, from its start at each attempt.
+
+    Attributes:
+        fd: open for reading; its position is neither used nor moved.
+        size: of the file in bytes.
+    """
+
+    fd: int
+    size: int
+
+
+def _pieces(body: bytes | FileBody) -> Iterator[bytes]:
+    """The body in pieces, of which each must leave within the time limit."""
+    size = body.size if isinstance(body, FileBody) else len(body)
+    for at in range(0, size, _SEND_PIECE):
+        count = min(_SEND_PIECE, size - at)
+        if isinstance(body, FileBody):
+            yield os.pread(body.fd, count, at)
+        else:
+            yield body[at : at + count]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer.
+
+    Attributes:
+        headers: names compare without case.
+        url: that answered, after redirects.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)  # may be a token
+    url: str = field(repr=False)  # may be signed
+
+
+def status_error(
+    status: int, message: str, *, code: str = "", hint: str | None = None
+) -> RemoteError:
+    """The kind of `RemoteError` that a status asks for, with a message of the caller's."""
+    kind = RemoteError
+    if status == 404:  # noqa: PLR2004  # Not Found
+        kind = NotFound
+    elif status in (401, 403):
+        kind = Unauthorized
+    elif status == 429:  # noqa: PLR2004  # Too Many Requests
+        kind = RateLimited
+    return kind(message, status=status, code=code, temporary=status in RETRIED_STATUS, hint=hint)
+
+
+class HTTPClient:
+    """Speaks to any number of servers; connections are kept and reused.
+
+    Args:
+        sleep: waits between attempts; tests give their own.
+
+    Threads: safe.
+    """
+
+    def __init__(
+        self, settings: HTTPSettings | None = None, *, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._settings = settings or HTTPSettings()
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._plain = urllib3.PoolManager(maxsize=_MAX_IDLE, blocksize=_SEND_PIECE)
+        self._tls: urllib3.PoolManager | None = None
+
+    @property
+    def settings(self) -> HTTPSettings:
+        """As given."""
+        return self._settings
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | FileBody | None = None,
+        max_bytes: int = _MAX_BODY,
+        expected: Container[int] = SUCCESS,
+        repeatable: bool | None = None,
+    ) -> Response:
+        """The whole answer, its body bounded by `max_bytes`.
+
+        Args:
+            expected: statuses to return; all others are raised by `status_error`.
+            repeatable: whether sending twice is as good as once; None: by the method.
+
+        Raises:
+            RemoteError: no answer, or none that was expected; `temporary` after all retries.
+            UsageError: plain http to another machine, which was not allowed.
+            FormatError: `url` is none.
+        """
+        # A file may take as long as it takes, while each piece makes progress.
+        deadline = (
+            None
+            if isinstance(body, FileBody)
+            else time.monotonic() + self._settings.total_timeout_s
+        )
+
+        def once() -> Response:
+            with self._open_once(method, url, headers or {}, body) as stream:
+                data = b""
+                if stream.status in expected:
+                    data = stream.read_bounded(max_bytes, deadline=deadline)
+                else:
+                    stream.discard()
+                return Response(stream.status, stream.headers, data, stream.url)
+
+        response = self._with_retries(
+            once, repeat=is_idempotent(method) if repeatable is None else repeatable, until=deadline
+        )
+        if response.status not in expected:
+            raise _unexpected(method, response)
+        return response
+
+    def open(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        expected: Container[int] = SUCCESS,
+    ) -> ResponseStream:
+        """The answer with its body still to be read; the caller closes it.
+
+        Retries end when the headers are there: a body that breaks off is the reader's.
+        Raises as `request`.
+        """
+        stream = self._with_retries(
+            lambda: self._open_once(method, url, headers or {}, None),
+            repeat=is_idempotent(method),
+            until=time.monotonic() + self._settings.total_timeout_s,
+        )
+        if stream.status not in expected:
+            stream.discard()
+            raise _unexpected(method, stream)
+        return stream
+
+    def close(self) -> None:
+        """Close all idle connections. Safe to call twice."""
+        self._plain.clear()
+        if self._tls is not None:
+            self._tls.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _with_retries(
+        self, once: Callable[[], _Answer], *, repeat: bool, until: float | None
+    ) -> _Answer:
+        """What `once` gives, after retries; an answer of any status."""
+        waited = 0.0
+        attempt = 1
+        while True:
+            attempt += 1
+            retry_after = None
+            try:
+                answer = once()
+            except RemoteError as error:
+                wait = self._wait_before(attempt, None, waited, until)
+                if not error.temporary or not repeat or wait is None:
+                    raise
+            else:
+                if answer.status not in RETRIED_STATUS or not repeat:
+                    return answer
+                retry_after = parse_retry_after(
+                    answer.headers.get("Retry-After"), now=datetime.now(UTC)
+                )
+                wait = self._wait_before(attempt, retry_after, waited, until)
+                if wait is None:
+                    return answer
+                if isinstance(answer, ResponseStream):
+                    answer.discard()
+            self._sleep(wait)
+            waited += wait
+
+    def _wait_before(
+        self, attempt: int, retry_after: float | None, waited: float, until: float | None
+    ) -> float | None:
+        wait = self._settings.retry.wait_before(attempt, retry_after=retry_after, waited=waited)
+        if wait is None or (until is not None and time.monotonic() + wait > until):
+            return None
+        return wait
+
+    def _open_once(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | FileBody | None,
+    ) -> ResponseStream:
+        """One attempt: follows redirects, retries nothing."""
+        origin = parse_origin(url)
+        if not self._may_ask(origin):
+            raise UsageError(
+                f"{origin}: plain http is used to this machine only",
+                hint="use https, or allow plain http by name",
+            )
+        for _ in range(_MAX_REDIRECTS + 1):
+            stream = self._exchange(method, url, origin, headers, body)
+            location = stream.headers.get("Location")
+            if stream.status not in _REDIRECTS or location is None:
+                _refuse_encoding(method, stream, origin)
+                return stream
+            stream.discard()
+            url = join_url(url, location)
+            target = parse_origin(url)
+            self._check_redirect(method, stream.status, origin, target)
+            if target != origin:
+                headers = {
+                    name: value
+                    for name, value in headers.items()
+                    if name.lower() in _KEPT_ACROSS_ORIGINS
+                }
+            origin = target
+        raise RemoteError(
+            f"{origin}: expected at most {_MAX_REDIRECTS} redirects in a row, got more",
+            hint="the server, or something before it, sends requests in a circle",
+        )
+
+    def _may_ask(self, origin: Origin) -> bool:
+        return origin.scheme == "https" or origin.is_loopback or self._settings.insecure_http
+
+    def _check_redirect(self, method: str, status: int, origin: Origin, target: Origin) -> None:
+        if origin.scheme == "https" and target.scheme == "http":
+            raise RemoteError(
+                f"{origin}: redirects from https to plain http at {target}, which is refused",
+                status=status,
+            )
+        if not self._may_ask(target):
+            raise RemoteError(
+                f"{origin}: redirects to plain http at {target}, which is refused", status=status
+            )
+        # What is written, and secrets in bodies, go only where the caller sent them.
+        if method not in ("GET", "HEAD") and (target != origin or status not in (307, 308)):
+            raise RemoteError(
+                f"{origin}: redirects a {method} request to {target}, which is refused",
+                status=status,
+            )
+
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        origin: Origin,
+        headers: Mapping[str, str],
+        body: bytes | FileBody | None,
+    ) -> ResponseStream:
+        settings = self._settings
+        sent = {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT, **headers}
+        # The time limit for connecting is also the one for sending a piece.
+        timeout = urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s)
+        if body is not None:
+            sent["Content-Length"] = str(body.size if isinstance(body, FileBody) else len(body))
+        if isinstance(body, FileBody):
+            timeout = urllib3.Timeout(
+                connect=settings.read_timeout_s, read=settings.upload_answer_timeout_s
+            )
+        try:
+            # The pool of the checked origin, and not of what another parser sees in the URL.
+            pool = self._manager(origin.scheme).connection_from_host(
+                f"[{origin.host}]" if ":" in origin.host else origin.host,
+                origin.port,
+                origin.scheme,
+            )
+            response = pool.urlopen(
+                method,
+                _request_target(url),
+                body=None if body is None else _pieces(body),
+                headers=sent,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=timeout,
+            )
+        except (u3.HTTPError, OSError) as error:
+            raise remote_error(error, origin, timeout_s=settings.read_timeout_s) from error
+        return ResponseStream(response, origin, url, timeout_s=settings.read_timeout_s)
+
+    def _manager(self, scheme: str) -> urllib3.PoolManager:
+        if scheme == "http":
+            return self._plain
+        with self._lock:
+            if self._tls is None:  # reading the system's roots takes 10 ms
+                self._tls = urllib3.PoolManager(
+                    maxsize=_MAX_IDLE,
+                    blocksize=_SEND_PIECE,
+                    ssl_context=_tls_context(self._settings),
+                )
+            return self._tls
+
+
+def _tls_context(settings: HTTPSettings) -> ssl.SSLContext:
+    path = settings.ca_file
+    try:
+        context = ssl.create_default_context(cafile=path)
+    except ssl.SSLError as error:
+        raise FormatError("expected certificates in PEM", what=f"CA file {str(path)!r}") from error
+    except OSError as error:
+        raise LocalError(
+            f"could not be read: {error.strerror}", path=str(path), hint="it should be a CA file"
+        ) from error
+    if path is not None:
+        # A server's own certificate may be pinned, too, and not only that of its CA.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if settings.insecure_skip_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        # Whoever asked for it has said so; a warning for each request helps nobody.
+        urllib3.disable_warnings(u3.InsecureRequestWarning)
+    return context
+
+
+def _request_target(url: str) -> str:
+    parts = urlsplit(url)
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _refuse_encoding(method: str, stream: ResponseStream, origin: Origin) -> None:
+    # We ask for bytes as they are: a decoder would be one more bomb, and digests are of these.
+    encoding = stream.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity") and method != "HEAD" and stream.status in SUCCESS:
+        stream.close()
+        raise RemoteError(
+            f"{origin}: expected the bytes as they are, got them with content encoding "
+            f"{encoding[:40]!r}",
+            status=stream.status,
+            hint="a proxy before the server may add it",
+        )
+
+
+def _unexpected(method: str, answer: Response | ResponseStream) -> RemoteError:
+    hint = None
+    if answer.status in (401, 403):
+        hint = "log in, or give other credentials"
+    elif answer.status in RETRIED_STATUS:
+        hint = "try again later"
+    return status_error(
+        answer.status,
+        f"{method} {redact_url(answer.url)}: the server answered {status_text(answer.status)}",
+        hint=hint,
+    )
+
+
+def status_text(status: int) -> str:
+    """A status with its name: `503 service unavailable`."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase.lower()}"
+    except ValueError:
+        return str(status)
