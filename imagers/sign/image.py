@@ -1,0 +1,290 @@
+"""Sign images, and find their signatures: between the decision and a registry.
+
+    signed = sign_image(source, sink, reference, key)
+    found = find_signatures(source, digest)
+
+Signatures of a manifest are in its own repository under the tag `sha256-HEX.sig`. That tag can
+be overwritten by anybody who may push, and registries have no compare-and-swap: signing keeps
+what is there, looks again afterwards, and repeats itself if somebody else wrote meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from imagers.errors import (
+    Cancelled,
+    CouldNotVerify,
+    FormatError,
+    ImagersError,
+    NotFound,
+    RemoteError,
+    Unsupported,
+    UsageError,
+)
+from imagers.model.descriptor import Descriptor
+from imagers.model.digest import Digest, check_digest, digest_of
+from imagers.model.manifest import Index, parse_manifest_or_index
+from imagers.model.media import INDEX_TYPES, MANIFEST_TYPES, OCI_CONFIG, OCI_MANIFEST
+from imagers.model.stream import read_all
+from imagers.sign.identity import parse_signed_name
+from imagers.sign.payload import build_payload
+from imagers.sign.sigstore import (
+    SIGNATURE_ANNOTATION,
+    SignatureManifest,
+    SigstoreSignature,
+    build_signature_manifest,
+    decode_signature,
+    parse_signature_manifest,
+    sign_payload,
+    signature_tag,
+)
+from imagers.sign.verify import CouldNotLook
+
+if TYPE_CHECKING:
+    from imagers.model.manifest import RawManifest
+    from imagers.model.reference import Reference
+    from imagers.model.stream import ByteStream
+    from imagers.sign.sigstore_key import SigstorePrivateKey
+
+__all__ = [
+    "ManifestSource",
+    "SignatureSink",
+    "SignatureSource",
+    "SignedManifest",
+    "find_signatures",
+    "look_for_signatures",
+    "sign_image",
+]
+
+_MAX_DEPTH = 3  # indexes within indexes
+_MAX_MANIFESTS = 1024  # of one image with all that it contains
+_ATTEMPTS = 3  # to write where somebody else writes at the same time
+
+
+class SignatureSource(Protocol):
+    """A repository that signatures are read from, such as `RegistrySource`."""
+
+    def read_tag(self, tag: str) -> RawManifest:
+        """The manifest of another tag of the repository.
+
+        Raises:
+            NotFound: there is no such tag.
+            RemoteError: it could not be asked.
+        """
+
+    def open_blob(self, descriptor: Descriptor, *, what: str) -> ByteStream:
+        """A blob of the repository, checked at its end against `descriptor`."""
+
+
+class ManifestSource(SignatureSource, Protocol):
+    """A repository that an image is read from to be signed."""
+
+    def read_manifest(self, digest: Digest | None = None) -> RawManifest:
+        """The manifest or index that the source names, or the one with `digest`."""
+
+
+class SignatureSink(Protocol):
+    """A repository that signatures are written to, such as `RegistrySink`."""
+
+    def put_blob(self, descriptor: Descriptor, data: bytes, *, what: str) -> None:
+        """A small blob."""
+
+    def put_manifest_as(self, raw: bytes, media_type: str, tag: str) -> None:
+        """A manifest, byte for byte, under a tag of the repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedManifest:
+    """What `sign_image` did for one manifest or index.
+
+    Attributes:
+        digest: of the manifest that is signed now.
+        tag: that its signatures are under.
+        identity: the name in the signature.
+        added: false where the same signature by the same key was there already.
+        count: signatures under the tag now.
+    """
+
+    digest: Digest
+    tag: str
+    identity: str
+    added: bool
+    count: int
+
+
+def sign_image(
+    source: ManifestSource,
+    sink: SignatureSink,
+    reference: Reference,
+    key: SigstorePrivateKey,
+    *,
+    identity: str | None = None,
+    timestamp: int | None = None,
+) -> tuple[SignedManifest, ...]:
+    """Sign the image that `source` names; of an index, every image in it and then itself.
+
+    All get one identity, as `cosign sign --recursive` and containers/image do: a guest pulls
+    one image of the index, by the name of the index, and looks for that image's signature.
+
+    Args:
+        reference: the name of the image, as those who verify will write it.
+        identity: the name to sign instead of `reference`; needs a tag or a digest.
+        timestamp: seconds since 1970 to write into the signature; nothing verifies it.
+
+    Returns:
+        One entry a manifest, the one that `source` names last.
+
+    Raises:
+        UsageError: `identity` names a repository only.
+        FormatError, Unsupported: the image, or what is under the tag, cannot be read.
+        RemoteError: the registry could not be asked or did not take it. Manifests that were
+            signed before stay signed; signing again adds nothing to them.
+    """
+    name = parse_signed_name(str(reference) if identity is None else identity, what="identity")
+    if name.is_name_only:
+        raise UsageError(
+            f"expected an identity with a tag or a digest, got '{name}'",
+            hint=f"write '{name}:TAG': a signature without one satisfies no default policy",
+        )
+    digests: dict[Digest, None] = {}
+    _collect(source, source.read_manifest().raw, 0, digests)
+    return tuple(
+        _sign_manifest(source, sink, digest, identity=str(name), key=key, timestamp=timestamp)
+        for digest in digests
+    )
+
+
+def _collect(source: ManifestSource, raw: bytes, depth: int, digests: dict[Digest, None]) -> None:
+    """Add the digests of all that `raw` contains, then its own: read before any is signed."""
+    parsed = parse_manifest_or_index(raw)
+    if isinstance(parsed, Index):
+        if depth >= _MAX_DEPTH:
+            raise Unsupported(f"expected at most {_MAX_DEPTH} levels of indexes, got more")
+        for entry in parsed.manifests:
+            if entry.media_type not in MANIFEST_TYPES | INDEX_TYPES:
+                raise Unsupported(
+                    f"index has an entry of media type {entry.media_type[:160]!r}: expected images "
+                    "and indexes"
+                )
+            if entry.digest in digests:
+                continue
+            if len(digests) >= _MAX_MANIFESTS:
+                raise Unsupported(f"expected at most {_MAX_MANIFESTS} manifests, got more")
+            child = source.read_manifest(entry.digest)
+            check_digest(child.raw, entry.digest, what="manifest of the index")
+            _collect(source, child.raw, depth + 1, digests)
+    # Signed by SHA-256 whatever digest the index used: the tag of another would not be found.
+    digests[digest_of(raw)] = None
+
+
+def _sign_manifest(
+    source: SignatureSource,
+    sink: SignatureSink,
+    digest: Digest,
+    *,
+    identity: str,
+    key: SigstorePrivateKey,
+    timestamp: int | None,
+) -> SignedManifest:
+    tag = signature_tag(digest)
+    payload = build_payload(identity, digest, timestamp=timestamp)
+    signature: SigstoreSignature | None = None
+    for _ in range(_ATTEMPTS):
+        existing = _read_signature_manifest(source, tag)
+        if existing is not None and _has(existing, payload, key):
+            count = len(existing.signatures)
+            return SignedManifest(digest, tag, identity, signature is not None, count)
+        signature = signature or sign_payload(payload, key)
+        raw, config = build_signature_manifest(existing, [signature])
+        sink.put_blob(
+            Descriptor(signature.media_type, digest_of(payload), len(payload)),
+            payload,
+            what="signature payload",
+        )
+        sink.put_blob(
+            Descriptor(OCI_CONFIG, digest_of(config), len(config)),
+            config,
+            what="config of the signatures",
+        )
+        sink.put_manifest_as(raw, OCI_MANIFEST, tag)
+    # The last look: the same as the one that begins an attempt.
+    existing = _read_signature_manifest(source, tag)
+    if existing is None or not _has(existing, payload, key):
+        raise RemoteError(
+            f"tag '{tag}' does not keep the signature: somebody else writes it, or the registry "
+            "forgets it",
+            temporary=True,
+            hint="sign again when nobody else does",
+        )
+    return SignedManifest(digest, tag, identity, added=True, count=len(existing.signatures))
+
+
+def _read_signature_manifest(source: SignatureSource, tag: str) -> SignatureManifest | None:
+    try:
+        found = source.read_tag(tag)
+    except NotFound:
+        return None
+    return parse_signature_manifest(found.raw, media_type=found.media_type)
+
+
+def _has(existing: SignatureManifest, payload: bytes, key: SigstorePrivateKey) -> bool:
+    """Whether a good signature by `key` over these very bytes is there."""
+    wanted = digest_of(payload)
+    for layer in existing.signatures:
+        if layer.digest != wanted or SIGNATURE_ANNOTATION not in layer.annotations:
+            continue
+        try:
+            signature = decode_signature(layer.annotations)
+        except FormatError:
+            continue
+        if key.public_key.is_good(signature, payload):
+            return True
+    return False
+
+
+def find_signatures(source: SignatureSource, digest: Digest) -> tuple[SigstoreSignature, ...]:
+    """The signatures that are kept for the manifest with `digest`. *Nothing* is verified.
+
+    Empty if the repository has no tag for them, which is the one answer that means "none": a
+    registry that fails, a payload that is missing, a manifest that cannot be read are not.
+
+    Args:
+        digest: SHA-256 of the exact bytes of the image's manifest, not of an index around it.
+
+    Raises:
+        CouldNotVerify: they could not be looked for; the cause says why.
+    """
+    tag = signature_tag(digest)
+    try:
+        existing = _read_signature_manifest(source, tag)
+        if existing is None:
+            return ()
+        payloads: dict[tuple[Digest, int], bytes] = {}
+        count = len(existing.signatures)
+        for number, layer in enumerate(existing.signatures, 1):
+            place = (layer.digest, layer.size)
+            if place not in payloads:  # one payload often has many signatures
+                with source.open_blob(layer, what=f"signature {number} of {count}") as stream:
+                    payloads[place] = read_all(stream, size=layer.size)
+    except Cancelled:
+        raise
+    except ImagersError as error:
+        raise CouldNotVerify(
+            f"could not read the signatures in tag '{tag}': {error}", hint=error.hint
+        ) from error
+    return tuple(
+        SigstoreSignature(payloads[layer.digest, layer.size], layer.annotations, layer.media_type)
+        for layer in existing.signatures
+    )
+
+
+def look_for_signatures(
+    source: SignatureSource, digest: Digest
+) -> tuple[SigstoreSignature, ...] | CouldNotLook:
+    """As `find_signatures`, with the failure as a value, for `verify.verify_image`."""
+    try:
+        return find_signatures(source, digest)
+    except CouldNotVerify as error:
+        return CouldNotLook(error)

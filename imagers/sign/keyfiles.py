@@ -1,0 +1,175 @@
+"""The one place of this package that opens files: keys and policies.
+
+    key = load_private_key("release.key", passphrase)
+    save_key_pair(key, "release.key", "release.pub", passphrase)
+    policy = load_policy(locate_policy(explicit=None, candidates=[user, system]))
+
+Private keys are written with mode 0600 to a name that did not exist, and never over a file.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from imagers.errors import LocalError, Unsupported
+from imagers.sign.policy_json import MAX_POLICY_BYTES, Policy, parse_policy
+from imagers.sign.public_key import MAX_KEY_BYTES, PublicKey, parse_public_key
+from imagers.sign.sigstore_key import SigstorePrivateKey, open_private_key, seal_private_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imagers.model.keys import SecretKey
+
+__all__ = [
+    "load_policy",
+    "load_private_key",
+    "load_public_key",
+    "locate_policy",
+    "read_key_file",
+    "save_key_pair",
+]
+
+
+def _reason(error: OSError | ValueError) -> str:
+    # ValueError: a NUL or a lone surrogate in a name that came from a policy.
+    text = error.strerror if isinstance(error, OSError) else None
+    return (text or "is not a file name").lower()
+
+
+def _read(path: str, *, max_bytes: int, hint: str | None = None) -> bytes:
+    """The bytes of a regular file (or a pipe), bounded."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  # str and file descriptors' paths alike
+            data = file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:
+        raise LocalError(_reason(error), path=path, hint=hint) from error
+    if len(data) > max_bytes:
+        raise LocalError(f"expected at most {max_bytes} bytes, got more", path=path)
+    return data
+
+
+def read_key_file(path: str) -> bytes:
+    """The bytes of a public key that a policy names: a path or `file:///path`.
+
+    Raises:
+        LocalError: it cannot be read.
+        Unsupported: a `kbs:` URI; a caller with a broker passes a reader of its own.
+    """
+    if path.startswith("kbs:"):
+        raise Unsupported(
+            f"policy names the key {path[:160]!r}, which only a broker has",
+            hint="pull with --broker, or put the key into a file and name that",
+        )
+    if path.startswith("file:///"):
+        path = path.removeprefix("file://")
+    return _read(path, max_bytes=MAX_KEY_BYTES)
+
+
+def load_public_key(path: str) -> PublicKey:
+    """The public key in a PEM file.
+
+    Raises:
+        LocalError: the file cannot be read.
+        FormatError, Unsupported: it holds no public key for signatures of images.
+    """
+    return parse_public_key(_read(path, max_bytes=MAX_KEY_BYTES), what=f"key file '{path}'")
+
+
+def load_private_key(path: str, passphrase: SecretKey) -> SigstorePrivateKey:
+    """The signing key in a cosign key file.
+
+    Raises:
+        LocalError: the file cannot be read.
+        FormatError, Unsupported: it is not such a file.
+        KeyUnavailable: the passphrase does not open it.
+    """
+    return open_private_key(
+        _read(path, max_bytes=MAX_KEY_BYTES), passphrase, what=f"key file '{path}'"
+    )
+
+
+def save_key_pair(
+    key: SigstorePrivateKey, private_path: str, public_path: str, passphrase: SecretKey
+) -> None:
+    """Write both halves, each to a name that does not exist yet; on failure neither is left.
+
+    Raises:
+        LocalError: one of the names exists, or cannot be written.
+    """
+    sealed = seal_private_key(key, passphrase)
+    _write_new(private_path, sealed, mode=0o600)
+    try:
+        _write_new(public_path, key.public_key.to_pem(), mode=0o644)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(private_path)  # noqa: PTH108  # made by this call, see O_EXCL
+        raise
+
+
+def _write_new(path: str, data: bytes, *, mode: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags, mode)
+    except FileExistsError:
+        raise LocalError(
+            "exists, and a key is never written over a file",
+            path=path,
+            hint="choose another name, or move the old key away",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise LocalError(_reason(error), path=path) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(path)  # noqa: PTH108  # made by this call, see O_EXCL
+        if isinstance(error, OSError):
+            raise LocalError(_reason(error), path=path) from error
+        raise
+
+
+def locate_policy(*, explicit: str | None, candidates: Sequence[str]) -> str:
+    """The path of the policy that is in force: `explicit`, else the first candidate there is.
+
+    A candidate that is there and cannot be read is chosen all the same, and reading it fails:
+    passing over it would put a weaker policy in force than the user wrote.
+
+    Args:
+        candidates: the user's and the system's policy.json, in this order.
+
+    Raises:
+        LocalError: there is none. That is never taken for permission.
+    """
+    if explicit is not None:
+        return explicit
+    for path in candidates:
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise LocalError(_reason(error), path=path) from error
+        return path
+    looked = " and ".join(f"'{path}'" for path in candidates) or "nowhere"
+    raise LocalError(
+        f"no policy is in force: expected a containers policy.json, looked at {looked}",
+        hint="write one that trusts your key and nothing else, and name it with --policy: "
+        '{"default":[{"type":"reject"}],"transports":{"docker":{"REGISTRY/REPOSITORY":'
+        '[{"type":"sigstoreSigned","keyPath":"/path/to/key.pub"}]}}}',
+    )
+
+
+def load_policy(path: str) -> Policy:
+    """The policy in the file `path`.
+
+    Raises:
+        LocalError: it cannot be read.
+        FormatError: anything in it is not what containers-policy.json(5) says.
+    """
+    return parse_policy(_read(path, max_bytes=MAX_POLICY_BYTES), what=f"policy '{path}'")

@@ -1,0 +1,130 @@
+"""The simple-signing payload: which manifest is signed, and under which name.
+
+    {"critical":{"identity":{"docker-reference":"registry.example.org/team/app:v1"},
+                 "image":{"docker-manifest-digest":"sha256:..."},
+                 "type":"cosign container image signature"},
+     "optional":{"creator":"imagers 0.1.0"}}
+
+Only a payload whose signature has been verified over its exact bytes is parsed for a
+decision; parsing verifies nothing. It is strict, as containers/image is: a member more or
+less in `critical`, another letter case, a name twice, another type are refused.
+
+Spec: containers-signature.5.md; cosign SIGNATURE_SPEC.md; containers/image df7e80d2,
+signature/internal/sigstore_payload.go.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagers import __version__
+from imagers.errors import FormatError
+from imagers.model.digest import Digest, parse_digest
+from imagers.model.strict_json import JSON, JSONObject, get_object, get_str, parse_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["MAX_PAYLOAD_BYTES", "Payload", "build_payload", "parse_payload"]
+
+MAX_PAYLOAD_BYTES = 64 * 1024  # a real one has 300 bytes; annotations of cosign add some
+_TYPE = "cosign container image signature"
+_WHAT = "signature payload"
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What a signer said. Nothing of it is verified by being in this type.
+
+    Attributes:
+        reference: the name as written; `identity.parse_signed_name` reads it.
+        manifest_digest: of the exact bytes of the manifest or index.
+        optional: what else the signer said; empty where it is null.
+    """
+
+    reference: str
+    manifest_digest: Digest
+    optional: JSONObject
+
+
+def build_payload(
+    reference: str, manifest_digest: Digest, *, timestamp: int | None = None
+) -> bytes:
+    """The bytes to sign, as containers/image writes them: sorted members, compact.
+
+    Args:
+        reference: the name that the signature is to speak for, with tag or digest.
+        timestamp: seconds since 1970, for people; nothing verifies it. Without one, signing
+            the same image again gives the same bytes.
+    """
+    optional: JSONObject = {"creator": f"imagers {__version__}"}
+    if timestamp is not None:
+        optional["timestamp"] = timestamp
+    document = {
+        "critical": {
+            "identity": {"docker-reference": reference},
+            "image": {"docker-manifest-digest": str(manifest_digest)},
+            "type": _TYPE,
+        },
+        "optional": optional,
+    }
+    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode("ascii")
+
+
+def parse_payload(raw: bytes) -> Payload:
+    """The payload in `raw`, which is *not* verified by this.
+
+    Raises:
+        FormatError: not exactly a payload of this type.
+    """
+    document = parse_object(raw, what=_WHAT, max_bytes=MAX_PAYLOAD_BYTES)
+    _exactly(document, ("critical", "optional"), "$")
+    critical = get_object(document, "critical", what=_WHAT)
+    _exactly(critical, ("identity", "image", "type"), "$.critical")
+    kind = get_str(critical, "type", what=_WHAT, where="$.critical")
+    if kind != _TYPE:
+        raise FormatError(
+            f"expected {_TYPE!r}, got {kind[:160]!r}", what=_WHAT, where="$.critical.type"
+        )
+    image = get_object(critical, "image", what=_WHAT, where="$.critical")
+    _exactly(image, ("docker-manifest-digest",), "$.critical.image")
+    identity = get_object(critical, "identity", what=_WHAT, where="$.critical")
+    _exactly(identity, ("docker-reference",), "$.critical.identity")
+    return Payload(
+        reference=get_str(identity, "docker-reference", what=_WHAT, where="$.critical.identity"),
+        manifest_digest=parse_digest(
+            get_str(image, "docker-manifest-digest", what=_WHAT, where="$.critical.image"),
+            what=_WHAT,
+            where="$.critical.image.docker-manifest-digest",
+        ),
+        optional=_parse_optional(document["optional"]),
+    )
+
+
+def _exactly(document: JSONObject, members: Iterable[str], where: str) -> None:
+    for name in document:
+        if name not in members:
+            raise FormatError(f"has the unknown member {name[:80]!r}", what=_WHAT, where=where)
+    for name in members:
+        if name not in document:
+            raise FormatError("is missing", what=_WHAT, where=f"{where}.{name}")
+
+
+def _parse_optional(value: JSON) -> JSONObject:
+    if value is None:  # cosign writes null where it has no annotations
+        return {}
+    if not isinstance(value, dict):
+        raise FormatError("expected an object or null", what=_WHAT, where="$.optional")
+    if "creator" in value and not isinstance(value["creator"], str):
+        raise FormatError("expected a string", what=_WHAT, where="$.optional.creator")
+    if "timestamp" in value:
+        timestamp = value["timestamp"]
+        # Go reads any number whose value is whole: 1.0 is one, true and "1" are not.
+        is_whole = (isinstance(timestamp, int) and not isinstance(timestamp, bool)) or (
+            isinstance(timestamp, float) and timestamp.is_integer()
+        )
+        if not is_whole:
+            raise FormatError("expected a whole number", what=_WHAT, where="$.optional.timestamp")
+    return value

@@ -1,0 +1,225 @@
+"""Private keys of signers, in the encrypted file form of cosign.
+
+    -----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----
+    base64 of {"kdf":{"name":"scrypt","params":{"N":65536,"r":8,"p":1},"salt":B64},
+               "cipher":{"name":"nacl/secretbox","nonce":B64},
+               "ciphertext":B64}                    plaintext: PKCS#8 DER
+    -----END ENCRYPTED SIGSTORE PRIVATE KEY-----
+
+The label `ENCRYPTED COSIGN PRIVATE KEY` of older writers is read too. The work factor comes
+from the file, so it is one of the three that writers use: another would let a file ask for
+any amount of memory. Those three cost 32 to 128 MiB for the length of one call.
+
+Spec: cosign v3.1.2, pkg/cosign/keys.go; go-securesystemslib, encrypted/encrypted.go.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import re
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+from imagers.errors import FormatError, KeyUnavailable, Unsupported
+from imagers.model.strict_json import JSONObject, dump_json, get_int, get_object, get_str
+from imagers.model.strict_json import parse_object as parse_json_object
+from imagers.sign.public_key import MAX_KEY_BYTES, PublicKey, public_key_of
+
+if TYPE_CHECKING:
+    from imagers.model.keys import SecretKey
+
+__all__ = ["SigstorePrivateKey", "generate_private_key", "open_private_key", "seal_private_key"]
+
+_LABEL = "ENCRYPTED SIGSTORE PRIVATE KEY"
+_BLOCK = re.compile(
+    rb"-----BEGIN (ENCRYPTED (?:SIGSTORE|COSIGN) PRIVATE KEY)-----\s"
+    rb"([A-Za-z0-9+/=\s]+)-----END \1-----"
+)
+_SCRYPT_N = 65536  # what cosign writes
+_SCRYPT_N_READ = (32768, 65536, 131072)
+_SCRYPT_R = 8
+_SCRYPT_P = 1
+_SCRYPT_MEMORY = 129 * 131072 * _SCRYPT_R  # bytes: 128 * N * r for the largest N, and room
+_SALT_BYTES = 32
+_NONCE_BYTES = 24
+_KEY_BYTES = 32
+_PEM_LINE = 64  # characters
+_WHAT = "signing key"
+
+_Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+class SigstorePrivateKey:
+    """A key that signs images. It does not print and cannot be pickled.
+
+    `cryptography` keeps the secret in memory of its own, which is freed, not wiped, when the
+    last reference goes.
+    """
+
+    __slots__ = ("_key", "public_key")
+
+    def __init__(self, key: _Private) -> None:
+        self._key = key
+        self.public_key: PublicKey = public_key_of(key.public_key(), what=_WHAT)
+
+    def __repr__(self) -> str:
+        return f"SigstorePrivateKey({self.public_key.kind}, {self.public_key.fingerprint[:16]}…)"
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature over `data`: ECDSA in ASN.1 DER, or RSA PKCS#1 v1.5; SHA-256."""
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            return self._key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+        return self._key.sign(data, ec.ECDSA(hashes.SHA256()))
+
+    def _to_der(self) -> bytes:
+        return self._key.private_bytes(
+            serialization.Encoding.DER,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+
+def generate_private_key() -> SigstorePrivateKey:
+    """A fresh ECDSA P-256 key, the one kind that every verifier must know."""
+    return SigstorePrivateKey(ec.generate_private_key(ec.SECP256R1()))
+
+
+def _derive(passphrase: SecretKey, salt: bytes, n: int) -> bytes:
+    with passphrase.view() as data:
+        return hashlib.scrypt(
+            data,
+            salt=salt,
+            n=n,
+            r=_SCRYPT_R,
+            p=_SCRYPT_P,
+            maxmem=_SCRYPT_MEMORY,
+            dklen=_KEY_BYTES,
+        )
+
+
+def seal_private_key(key: SigstorePrivateKey, passphrase: SecretKey) -> bytes:
+    """The PEM file of `key`, encrypted under `passphrase`, which may be empty as in cosign."""
+    from nacl.secret import SecretBox  # noqa: PLC0415  # only key files need it
+
+    salt = os.urandom(_SALT_BYTES)
+    nonce = os.urandom(_NONCE_BYTES)
+    box = SecretBox(_derive(passphrase, salt, _SCRYPT_N))
+    ciphertext = box.encrypt(key._to_der(), nonce).ciphertext  # noqa: SLF001  # same module
+
+    def text(data: bytes) -> str:
+        return base64.b64encode(data).decode("ascii")
+
+    document = dump_json(
+        {
+            "kdf": {
+                "name": "scrypt",
+                "params": {"N": _SCRYPT_N, "r": _SCRYPT_R, "p": _SCRYPT_P},
+                "salt": text(salt),
+            },
+            "cipher": {"name": "nacl/secretbox", "nonce": text(nonce)},
+            "ciphertext": text(ciphertext),
+        }
+    )
+    body = text(document)
+    lines = [body[at : at + _PEM_LINE] for at in range(0, len(body), _PEM_LINE)]
+    return "\n".join([f"-----BEGIN {_LABEL}-----", *lines, f"-----END {_LABEL}-----", ""]).encode()
+
+
+def open_private_key(pem: bytes, passphrase: SecretKey, *, what: str = _WHAT) -> SigstorePrivateKey:
+    """The key in the file `pem`.
+
+    Raises:
+        FormatError: not such a file.
+        Unsupported: a key or a cipher that is not used here.
+        KeyUnavailable: the passphrase does not open it.
+    """
+    from nacl.exceptions import CryptoError  # noqa: PLC0415  # only key files need it
+    from nacl.secret import SecretBox  # noqa: PLC0415
+
+    document = _parse_file(pem, what)
+    kdf = get_object(document, "kdf", what=what)
+    params = get_object(kdf, "params", what=what, where="$.kdf")
+    cipher = get_object(document, "cipher", what=what)
+    names = (
+        get_str(kdf, "name", what=what, where="$.kdf"),
+        get_str(cipher, "name", what=what, where="$.cipher"),
+    )
+    if names != ("scrypt", "nacl/secretbox"):
+        raise Unsupported(
+            f"{what}: expected 'scrypt' and 'nacl/secretbox', "
+            f"got {names[0][:80]!r} and {names[1][:80]!r}"
+        )
+    n, r, p = (get_int(params, name, what=what, where="$.kdf.params") for name in ("N", "r", "p"))
+    if n not in _SCRYPT_N_READ or (r, p) != (_SCRYPT_R, _SCRYPT_P):
+        raise Unsupported(
+            f"{what}: expected scrypt with N 32768, 65536 or 131072, r 8 and p 1, "
+            f"got N {n}, r {r} and p {p}"
+        )
+    salt = _parse_base64(kdf, "salt", what, "$.kdf", minimum=16, maximum=64)
+    nonce = _parse_base64(
+        cipher, "nonce", what, "$.cipher", minimum=_NONCE_BYTES, maximum=_NONCE_BYTES
+    )
+    ciphertext = _parse_base64(document, "ciphertext", what, "$", minimum=17, maximum=MAX_KEY_BYTES)
+    box = SecretBox(_derive(passphrase, salt, n))
+    try:
+        der = box.decrypt(ciphertext, nonce)
+    except CryptoError:
+        raise KeyUnavailable(
+            f"{what}: the passphrase does not open it",
+            hint="give the passphrase that the key was made with, "
+            "without a line end that an editor added",
+        ) from None
+    try:
+        key = serialization.load_der_private_key(der, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise FormatError("holds no PKCS#8 private key", what=what) from None
+    is_p256 = isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
+    if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)) or not (
+        is_p256 or isinstance(key, rsa.RSAPrivateKey)
+    ):
+        raise Unsupported(
+            f"{what}: expected an ECDSA P-256 or an RSA key, whose signatures every verifier "
+            "reads, got another kind"
+        )
+    return SigstorePrivateKey(key)
+
+
+def _parse_file(pem: bytes, what: str) -> JSONObject:
+    if len(pem) > MAX_KEY_BYTES:
+        raise FormatError(f"expected at most {MAX_KEY_BYTES} bytes, got {len(pem)}", what=what)
+    blocks = _BLOCK.findall(pem)
+    if len(blocks) != 1 or pem.count(b"-----BEGIN") != 1:
+        raise FormatError(
+            f"expected one PEM block {_LABEL!r}",
+            what=what,
+            hint="'imagers key generate' and 'cosign generate-key-pair' write such files; "
+            "'cosign import-key-pair' turns another key into one",
+        )
+    try:
+        body = base64.b64decode(b"".join(blocks[0][1].split()), validate=True)
+    except binascii.Error:
+        raise FormatError("the PEM block is not base64", what=what) from None
+    return parse_json_object(body, what=what, max_bytes=MAX_KEY_BYTES)
+
+
+def _parse_base64(
+    document: JSONObject, name: str, what: str, where: str, *, minimum: int, maximum: int
+) -> bytes:
+    text = get_str(document, name, what=what, where=where)
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:  # also text that is not ASCII
+        raise FormatError("expected base64", what=what, where=f"{where}.{name}") from None
+    if not minimum <= len(data) <= maximum:
+        raise FormatError(
+            f"expected {minimum} to {maximum} bytes, got {len(data)}",
+            what=what,
+            where=f"{where}.{name}",
+        )
+    return data
