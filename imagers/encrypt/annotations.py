@@ -1,0 +1,161 @@
+"""The annotations of an encrypted layer, written and read.
+
+    org.opencontainers.image.enc.pubopts          base64 of the public options
+    org.opencontainers.image.enc.keys.SCHEME      base64 of one packet, or several with commas
+
+SCHEME is `jwe`, `pkcs7`, `pgp`, `pkcs11` or `provider.NAME`. Each packet alone opens the
+layer for the recipients that it was made for. Nothing here needs a key.
+
+Spec: containers/ocicrypt v1.3.2, encryption.go; containers/image, copy/encryption.go (what
+happens to annotations at decryption).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagers.encrypt._base64 import decode_base64, encode_base64
+from imagers.encrypt.options import PublicOptions, build_public_options, parse_public_options
+from imagers.errors import FormatError
+from imagers.model.keys import WrappedKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from imagers.model.descriptor import Descriptor
+
+__all__ = [
+    "COCO_SCHEME",
+    "EncryptedLayerInfo",
+    "clear_annotations",
+    "read_annotations",
+    "read_wrapped_keys",
+    "write_annotations",
+]
+
+# Without the dot at its end: what containers/image removes at decryption.
+_PREFIX = "org.opencontainers.image.enc"
+_PUBLIC = f"{_PREFIX}.pubopts"
+_KEYS = f"{_PREFIX}.keys."
+
+COCO_SCHEME = "provider.attestation-agent"
+"""Where the Confidential Containers key provider puts its packets."""
+
+_MAX_SCHEMES = 32
+_MAX_PACKETS = 128  # of one scheme; a packet is for many recipients, a second one is rare
+_MAX_PACKET_BYTES = 256 * 1024  # a JWE for 300 RSA-4096 recipients
+_MAX_PUBLIC_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptedLayerInfo:
+    """What the annotations of one encrypted layer say; unauthenticated.
+
+    Attributes:
+        wrapped: in the order in which unwrappers are asked: schemes of local keys first,
+            then the Confidential Containers packet, then other providers.
+    """
+
+    public: PublicOptions
+    wrapped: tuple[WrappedKey, ...]
+
+
+def read_annotations(descriptor: Descriptor, *, what: str) -> EncryptedLayerInfo:
+    """What the annotations of `descriptor` say.
+
+    Args:
+        what: name of the layer in messages.
+
+    Raises:
+        FormatError: the public options are missing or not right; a packet is not base64; too
+            many or too long.
+        Unsupported: a cipher that does not exist here.
+    """
+    text = descriptor.annotations.get(_PUBLIC)
+    if not text:
+        raise FormatError(
+            "is missing or empty, so that no cipher is named",
+            what=what,
+            where=f"annotation {_PUBLIC}",
+        )
+    public = _decode(text, _PUBLIC, _MAX_PUBLIC_BYTES, what)
+    return EncryptedLayerInfo(
+        public=parse_public_options(public, what=what),
+        wrapped=read_wrapped_keys(descriptor, what=what),
+    )
+
+
+def read_wrapped_keys(descriptor: Descriptor, *, what: str) -> tuple[WrappedKey, ...]:
+    """The packets of all schemes; none for a layer that has none.
+
+    An empty element counts as absent, as an empty annotation does for ocicrypt. One that is
+    not base64 refuses the layer, whatever the other elements are.
+
+    Raises:
+        FormatError: a packet is not base64; too many or too long.
+    """
+    found = {
+        name.removeprefix(_KEYS): value
+        for name, value in descriptor.annotations.items()
+        if name.startswith(_KEYS) and value
+    }
+    if len(found) > _MAX_SCHEMES:
+        raise FormatError(
+            f"expected at most {_MAX_SCHEMES} schemes of keys, got {len(found)}", what=what
+        )
+    wrapped: list[WrappedKey] = []
+    for scheme in sorted(found, key=_turn):
+        name = _KEYS + scheme
+        count = found[scheme].count(",") + 1
+        if count > _MAX_PACKETS:
+            raise FormatError(
+                f"expected at most {_MAX_PACKETS} packets, got {count}",
+                what=what,
+                where=f"annotation {name[:160]}",
+            )
+        wrapped += (
+            WrappedKey(scheme, _decode(element, name, _MAX_PACKET_BYTES, what))
+            for element in found[scheme].split(",")
+            if element
+        )
+    return tuple(wrapped)
+
+
+def _turn(scheme: str) -> tuple[int, str]:
+    """When a scheme has its turn: what needs no network first."""
+    if scheme == COCO_SCHEME:
+        return 1, scheme
+    return (2 if scheme.startswith("provider.") else 0), scheme
+
+
+def _decode(text: str, name: str, max_bytes: int, what: str) -> bytes:
+    where = f"annotation {name[:160]}"
+    if len(text) > max_bytes // 3 * 4 + 4:
+        raise FormatError(
+            f"expected base64 of at most {max_bytes} bytes, got {len(text)} characters",
+            what=what,
+            where=where,
+        )
+    return decode_base64(text, what=what, where=where)
+
+
+def write_annotations(
+    annotations: Mapping[str, str], public: PublicOptions, wrapped: Sequence[WrappedKey]
+) -> dict[str, str]:
+    """`annotations` of a layer after encryption: its own, and those of encryption.
+
+    Several packets of one scheme are joined with commas, in their order.
+    """
+    result = clear_annotations(annotations)
+    result[_PUBLIC] = encode_base64(build_public_options(public))
+    for one in wrapped:
+        name = _KEYS + one.scheme
+        text = encode_base64(one.packet)
+        result[name] = f"{result[name]},{text}" if name in result else text
+    return result
+
+
+def clear_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
+    """`annotations` of a layer without those of encryption; the others are kept."""
+    return {name: value for name, value in annotations.items() if not name.startswith(_PREFIX)}

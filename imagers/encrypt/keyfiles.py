@@ -1,0 +1,372 @@
+"""RSA and EC keys in files: public ones of recipients, private ones that decrypt.
+
+    public    PEM or DER SubjectPublicKeyInfo (a PEM block of any name), public JWK
+    private   PEM or DER of PKCS8, PKCS1 and SEC1, each also with a password; private JWK
+
+What a file holds is told from its content. A file of the other half, a certificate or a
+signing key gives an error that says so. `parse_*` work on bytes, `load_*` read files.
+
+A private key lives in an object of `cryptography` or `jwcrypto` and cannot be wiped there;
+the bytes of its file are wiped where we hold them.
+
+Spec: RFC 5208, 5915, 7517, 7518 section 6, 8017; containers/ocicrypt v1.3.2, utils/utils.go
+(what it reads; this reads all of it, and PEM SEC1 and encrypted PKCS8 besides).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_der_public_key,
+    load_pem_private_key,
+)
+
+from imagers.encrypt._jwk import (
+    is_private_jwk,
+    jwk_algorithm,
+    jwk_private_key,
+    jwk_public_key,
+)
+from imagers.errors import FormatError, KeyUnavailable, LocalError, Unsupported, UsageError
+from imagers.model.keys import SecretKey
+from imagers.model.strict_json import JSONObject, get_optional_str, parse_object
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "Password",
+    "PrivateKey",
+    "PublicKey",
+    "load_private_key",
+    "load_public_key",
+    "parse_private_key",
+    "parse_public_key",
+    "read_password",
+]
+
+_MAX_KEY_BYTES = 128 * 1024  # an RSA-16384 private JWK has 13 KiB
+_MAX_PASSWORD_BYTES = 4096
+_MIN_RSA_BITS = 2048  # NIST SP 800-131A; peers write nothing smaller
+_MAX_RSA_BITS = 16384  # above it one operation takes seconds
+_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----")
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A recipient's key.
+
+    Attributes:
+        name: of its file, for messages.
+        algorithm: what a JWK asks for; "" where the kind of key decides.
+        kid: of a JWK; "" for others.
+    """
+
+    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+    name: str
+    algorithm: str = ""
+    kid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateKey:
+    """A key that decrypts.
+
+    Attributes:
+        name: of its file, for messages.
+    """
+
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey = field(repr=False)
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """Where the password of a key is.
+
+    Attributes:
+        kind: `argument` (everybody on the machine could read it), `file` or `fd`.
+        secret: the password itself, only for `argument`.
+        path: only for `file`.
+        descriptor: only for `fd`.
+    """
+
+    kind: Literal["argument", "file", "fd"]
+    secret: SecretKey | None = None
+    path: str = ""
+    descriptor: int = -1
+
+
+def load_public_key(path: str) -> PublicKey:
+    """The public key in the file at `path`.
+
+    Raises:
+        LocalError: it cannot be read.
+        FormatError: it holds something else.
+        Unsupported: a key of another kind or size.
+    """
+    with _read(path, _MAX_KEY_BYTES) as content, content.view() as data:
+        return parse_public_key(bytes(data), name=path)
+
+
+def load_private_key(path: str, password: Password | None = None) -> PrivateKey:
+    """The private key in the file at `path`.
+
+    Raises:
+        KeyUnavailable: the password is missing or does not open it.
+        LocalError, FormatError, Unsupported: as of `load_public_key`.
+    """
+    with _read(path, _MAX_KEY_BYTES) as content:
+        if password is None:
+            return parse_private_key(content, name=path)
+        with read_password(password) as secret:
+            return parse_private_key(content, name=path, password=secret)
+
+
+def read_password(password: Password) -> SecretKey:
+    """The password; the caller closes it. One line end after it is no part of it.
+
+    Raises:
+        LocalError: its file or descriptor cannot be read.
+        UsageError: it is empty.
+    """
+    if password.kind == "argument" and password.secret is not None:
+        with password.secret.view() as data:
+            return SecretKey(data)
+    if password.kind == "file":
+        content = _read(password.path, _MAX_PASSWORD_BYTES)
+    else:
+        content = _read_descriptor(
+            password.descriptor, f"file descriptor {password.descriptor}", _MAX_PASSWORD_BYTES
+        )
+    with content, content.view() as data:
+        end = len(data)
+        if end and data[end - 1] == ord("\n"):
+            end -= 1
+            if end and data[end - 1] == ord("\r"):
+                end -= 1
+        if not end:
+            raise UsageError(f"the password in {password.path or 'the descriptor'} is empty")
+        return SecretKey(data[:end])
+
+
+def _read(path: str, max_bytes: int) -> SecretKey:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise LocalError(f"cannot be read: {reason}", path=path) from error
+    try:
+        return _read_descriptor(descriptor, path, max_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _read_descriptor(descriptor: int, name: str, max_bytes: int) -> SecretKey:
+    content = bytearray(max_bytes + 1)
+    view = memoryview(content)
+    size = 0
+    try:
+        # Until the end: pipes and `<(command)` give pieces.
+        while size <= max_bytes and (count := os.readv(descriptor, [view[size:]])):
+            size += count
+        if size > max_bytes:
+            raise FormatError(f"expected at most {max_bytes} bytes", what=name)
+        return SecretKey(view[:size])
+    except OSError as error:
+        raise LocalError(f"cannot be read: {error.strerror}", path=name) from error
+    finally:
+        view.release()
+        content[:] = bytes(len(content))
+
+
+def parse_public_key(data: bytes, *, name: str) -> PublicKey:
+    """The public key in `data`; arguments and errors as of `load_public_key`."""
+    if data.lstrip().startswith(b"{"):
+        document = _parse_jwk(data, name)
+        if is_private_jwk(document):
+            raise _wrong_half(name)
+        return PublicKey(
+            _check_public(jwk_public_key(document, what=name), name),
+            name,
+            algorithm=jwk_algorithm(document, what=name),
+            kid=get_optional_str(document, "kid", what=name) or "",
+        )
+    pem = _PEM.search(data)
+    if pem is None:
+        try:
+            return PublicKey(_check_public(load_der_public_key(data), name), name)
+        except (ValueError, UnsupportedAlgorithm):
+            pass
+        if _is_private_der(data):
+            raise _wrong_half(name)
+        raise _not_a_key("public", name)
+    label = pem[1].decode("ascii")
+    if "PRIVATE KEY" in label:
+        raise _wrong_half(name)
+    if "CERTIFICATE" in label:
+        raise FormatError(
+            "is a certificate, expected a public key",
+            what=name,
+            hint=f"take the key out of it: openssl x509 -in {name} -pubkey -noout",
+        )
+    try:
+        return PublicKey(_check_public(load_der_public_key(_pem_body(data, pem)), name), name)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _not_a_key("public", name, label) from error
+
+
+def _pem_body(data: bytes, begin: re.Match[bytes]) -> bytes:
+    """The DER in a PEM block of any name."""
+    import binascii  # noqa: PLC0415  # the one use
+
+    end = data.find(b"-----END " + begin[1] + b"-----", begin.end())
+    if end < 0:
+        raise ValueError("the PEM block has no end")
+    return binascii.a2b_base64(data[begin.end() : end])
+
+
+def parse_private_key(
+    content: SecretKey, *, name: str, password: SecretKey | None = None
+) -> PrivateKey:
+    """The private key in `content`, which stays the caller's; errors as of `load_private_key`."""
+    with content.view() as view:
+        # The parsers take `bytes`: an immutable copy until this function returns.
+        data = bytes(view)
+    if data.lstrip().startswith(b"{"):
+        document = _parse_jwk(data, name)
+        if not is_private_jwk(document):
+            raise _not_private(name)
+        _refuse_password(password, name)
+        return PrivateKey(_check_private(jwk_private_key(document, what=name), name), name)
+    pem = _PEM.search(data)
+    if pem is None:
+        return _load_private(load_der_private_key, data, name, "", password)
+    label = pem[1].decode("ascii")
+    if "COSIGN" in label or "SIGSTORE" in label:
+        raise Unsupported(f"{name}: is a signing key ({label}), expected an RSA or EC key")
+    if "PUBLIC KEY" in label:
+        raise _not_private(name)
+    return _load_private(load_pem_private_key, data, name, label, password)
+
+
+def _load_private(
+    load: Callable[[bytes, bytes | None], object],
+    data: bytes,
+    name: str,
+    label: str,
+    password: SecretKey | None,
+) -> PrivateKey:
+    secret: bytes | None = None
+    if password is not None:
+        with password.view() as view:
+            secret = bytes(view)
+    try:
+        return PrivateKey(_check_private(load(data, secret), name), name)
+    except TypeError as error:  # how `cryptography` says both of these
+        if secret is None:
+            raise KeyUnavailable(
+                f"{name}: the key has a password, and none was given",
+                hint=f"give it as {name}:file=PASSWORDFILE or {name}:fd=N",
+            ) from error
+        raise _needless_password(name) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        # A wrong password can leave padding that looks right, and then a "wrong key format".
+        if secret is not None and (
+            "ENCRYPTED" in label or b"DEK-Info" in data or "assword" in str(error)
+        ):
+            raise KeyUnavailable(f"{name}: the password does not open the key") from error
+        if not label and _is_public_der(data):
+            raise _not_private(name) from error
+        raise _not_a_key("private", name, label) from error
+
+
+def _refuse_password(password: SecretKey | None, name: str) -> None:
+    if password is not None:
+        raise _needless_password(name)
+
+
+def _parse_jwk(data: bytes, name: str) -> JSONObject:
+    return parse_object(data, what=name, max_bytes=_MAX_KEY_BYTES)
+
+
+def _check_public(key: object, name: str) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
+    if isinstance(key, rsa.RSAPublicKey):
+        _check_bits(key.key_size, name, _MIN_RSA_BITS)
+        return key
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES):
+        return key
+    raise _wrong_kind(key, name)
+
+
+def _check_private(key: object, name: str) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+    if isinstance(key, rsa.RSAPrivateKey):
+        # No lower bound: an old image must stay readable.
+        _check_bits(key.key_size, name, 0)
+        return key
+    if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, _CURVES):
+        return key
+    raise _wrong_kind(key, name)
+
+
+def _check_bits(bits: int, name: str, least: int) -> None:
+    if not least <= bits <= _MAX_RSA_BITS:
+        raise Unsupported(
+            f"{name}: expected an RSA key of {least} to {_MAX_RSA_BITS} bits, got {bits}"
+        )
+
+
+def _wrong_kind(key: object, name: str) -> Unsupported:
+    curve = getattr(getattr(key, "curve", None), "name", None)
+    found = f"EC {curve}" if curve else type(key).__name__.removesuffix("Key")
+    return Unsupported(f"{name}: expected an RSA or EC (P-256, P-384, P-521) key, got {found}")
+
+
+def _wrong_half(name: str) -> FormatError:
+    return FormatError(
+        "is a private key, expected a public one",
+        what=name,
+        hint=f"give the recipient's public half: openssl pkey -in {name} -pubout",
+    )
+
+
+def _not_private(name: str) -> FormatError:
+    return FormatError("is a public key, expected a private one", what=name)
+
+
+def _needless_password(name: str) -> UsageError:
+    return UsageError(
+        f"{name}: a password was given, and the key has none",
+        hint="leave the password away, or check that this is the right file",
+    )
+
+
+def _not_a_key(half: str, name: str, label: str = "") -> FormatError:
+    found = f", got PEM '{label}'" if label else ""
+    return FormatError(f"expected a {half} key (PEM, DER or JWK){found}", what=name)
+
+
+def _is_private_der(data: bytes) -> bool:
+    try:
+        load_der_private_key(data, None)
+    except TypeError:
+        return True  # it wants a password
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _is_public_der(data: bytes) -> bool:
+    try:
+        load_der_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return True

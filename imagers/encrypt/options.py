@@ -1,0 +1,207 @@
+"""Public and private options: the two JSON documents of an encrypted layer.
+
+The public ones stand in the annotation `org.opencontainers.image.enc.pubopts`:
+
+    {"cipher":"AES_256_CTR_HMAC_SHA256","hmac":"<32 bytes>","cipheroptions":{}}
+
+The private ones are what recipients' packets hold, 193 bytes:
+
+    {"symkey":"<32 bytes>","digest":"sha256:<64 hex>","cipheroptions":{"nonce":"<16 bytes>"}}
+
+Bytes are standard padded base64, members in the order of ocicrypt, which readers must not
+depend on. Closed here, because the peers leave them open:
+
+- a nonce in the *public* options wins in ocicrypt over the encrypted one, and no MAC covers
+  it: anybody could turn a layer into garbage that passes. It is refused;
+- a missing nonce is invented at random there, one of another length crashes it: refused;
+- `digest` is of whatever the encrypting tool was handed, so real images carry a digest that
+  fits nothing. It is read, and never compared; diff_ids are the check.
+
+Unknown members are ignored. Names are matched exactly: ocicrypt writes no other case.
+
+Spec: containers/ocicrypt v1.3.2, blockcipher/blockcipher.go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from imagers.encrypt._base64 import decode_base64, encode_base64
+from imagers.errors import FormatError, Unsupported
+from imagers.model.keys import SecretKey
+from imagers.model.strict_json import (
+    JSONObject,
+    dump_json,
+    get_optional_object,
+    get_optional_str,
+    get_str,
+    get_string_map,
+    parse_object,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from imagers.model.digest import Digest
+
+__all__ = [
+    "AES_256_CTR_HMAC_SHA256",
+    "CIPHERS",
+    "PrivateOptions",
+    "PublicOptions",
+    "build_private_options",
+    "build_public_options",
+    "check_cipher",
+    "parse_private_options",
+    "parse_public_options",
+]
+
+AES_256_CTR_HMAC_SHA256 = "AES_256_CTR_HMAC_SHA256"
+CIPHERS = frozenset({AES_256_CTR_HMAC_SHA256})
+
+_KEY_BYTES = 32
+_NONCE_BYTES = 16
+_HMAC_BYTES = 32
+_MAX_BYTES = 16 * 1024  # of either document; 193 and some 120 in practice
+
+
+@dataclass(frozen=True, slots=True)
+class PublicOptions:
+    """What everybody may read of an encrypted layer. Not authenticated by anything.
+
+    Attributes:
+        cipher: one of `CIPHERS`.
+        hmac: HMAC-SHA256 of the stored bytes, 32 bytes.
+    """
+
+    cipher: str
+    hmac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateOptions:
+    """The secret half: with it, and only with it, a layer can be read.
+
+    Attributes:
+        key: of cipher and HMAC, 32 bytes; wiped by `close`.
+        nonce: the initial counter block, 16 bytes.
+        digest: as written by the encrypting tool; "" where absent. Fits nothing reliably.
+    """
+
+    key: SecretKey
+    nonce: bytes
+    digest: str
+
+    def close(self) -> None:
+        """Wipe the key. Safe to call twice."""
+        self.key.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def check_cipher(name: str, *, what: str) -> None:
+    """Nothing, if `name` is a cipher that exists here.
+
+    Raises:
+        Unsupported: it is not.
+    """
+    if name not in CIPHERS:
+        raise Unsupported(
+            f"{what}: cipher {name[:80]!r} is not supported: expected {', '.join(sorted(CIPHERS))}"
+        )
+
+
+def build_public_options(options: PublicOptions) -> bytes:
+    """The document, byte for byte as ocicrypt writes it.
+
+    `cipheroptions` is always there: the Rust reader refuses null and absent.
+    """
+    return dump_json(
+        {"cipher": options.cipher, "hmac": encode_base64(options.hmac), "cipheroptions": {}}
+    )
+
+
+def parse_public_options(data: bytes, *, what: str) -> PublicOptions:
+    """The public options in `data`.
+
+    Raises:
+        FormatError: not the document; no cipher named; HMAC missing or not 32 bytes; a nonce
+            where everybody could put one.
+        Unsupported: a cipher that does not exist here.
+    """
+    inside = f"{what}: public options"
+    document = parse_object(data, what=inside, max_bytes=_MAX_BYTES)
+    cipher = get_optional_str(document, "cipher", what=inside)
+    if not cipher:
+        raise FormatError("names no cipher", what=inside, where="$.cipher")
+    check_cipher(cipher, what=what)
+    options = get_string_map(document, "cipheroptions", what=inside)
+    if "nonce" in options:
+        raise FormatError(
+            "has a nonce, which belongs into the encrypted options",
+            what=inside,
+            where="$.cipheroptions.nonce",
+            hint="the annotation was changed after encryption; do not use this image",
+        )
+    return PublicOptions(
+        cipher=cipher,
+        hmac=_get_bytes(document, "hmac", _HMAC_BYTES, what=inside, where="$"),
+    )
+
+
+def build_private_options(key: SecretKey, nonce: bytes, *, digest: Digest) -> SecretKey:
+    """The document that recipients wrap; the caller closes it.
+
+    Args:
+        key: 32 fresh random bytes; stays the caller's.
+        nonce: 16 fresh random bytes.
+        digest: of the blob that is encrypted, as its descriptor had it.
+    """
+    if len(key) != _KEY_BYTES or len(nonce) != _NONCE_BYTES:
+        raise ValueError("a key has 32 bytes and a nonce 16")
+    # The base64 text of the key is an immutable copy until this function returns.
+    with key.view() as data:
+        text = (
+            f'{{"symkey":"{encode_base64(data)}","digest":"{digest}",'
+            f'"cipheroptions":{{"nonce":"{encode_base64(nonce)}"}}}}'
+        )
+    return SecretKey(text.encode("ascii"))
+
+
+def parse_private_options(document: SecretKey, *, what: str) -> PrivateOptions:
+    """The private options in an unwrapped `document`, which stays the caller's.
+
+    JSON forces immutable copies of the key; they live no longer than this call.
+
+    Raises:
+        FormatError: not the document; key not 32 bytes; nonce missing or not 16 bytes.
+    """
+    inside = f"{what}: private options"
+    with document.view() as data:
+        parsed = parse_object(bytes(data), what=inside, max_bytes=_MAX_BYTES)
+    options = get_optional_object(parsed, "cipheroptions", what=inside) or {}
+    nonce = _get_bytes(options, "nonce", _NONCE_BYTES, what=inside, where="$.cipheroptions")
+    digest = get_optional_str(parsed, "digest", what=inside) or ""
+    key = _get_bytes(parsed, "symkey", _KEY_BYTES, what=inside, where="$")
+    return PrivateOptions(key=SecretKey(key), nonce=nonce, digest=digest)
+
+
+def _get_bytes(value: JSONObject, name: str, length: int, *, what: str, where: str) -> bytes:
+    """Member `name`, base64 of exactly `length` bytes."""
+    text = get_str(value, name, what=what, where=where)
+    data = decode_base64(text, what=what, where=f"{where}.{name}")
+    if len(data) != length:
+        raise FormatError(
+            f"expected {length} bytes, got {len(data)}", what=what, where=f"{where}.{name}"
+        )
+    return data
