@@ -34,7 +34,16 @@ WORLD = {
     "requests": set(),
     "subprocess": {"encrypt/providers", "sign/gpg", "pull/snapshot"},
     "getpass": {"cli"},
-    "time": {"net", "broker", "cli", "attest", "testing", "core/plain", "registry"},
+    "time": {
+        "net",
+        "broker",
+        "cli",
+        "attest",
+        "testing",
+        "core/plain",
+        "registry",
+        "encrypt/image",
+    },
 }
 # Who may read the environment, print, exit.
 ENVIRONMENT = {"cli/settings", "agent/settings"}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_wrapped_key"]
 
+_MAX_LINE = 400
 _MAX_SHOWN = 4  # recipients of one JWE that a line names
 
 
@@ -30,9 +31,9 @@ def describe_wrapped_key(wrapped: WrappedKey) -> str:
         try:
             packet = parse_packet(wrapped.packet, what="")
         except (FormatError, Unsupported):
-            return wrapped.scheme
-        return f"{wrapped.scheme} {packet.kid} ({packet.wrap_type or packet.provider})"
-    return wrapped.scheme
+            return _shown(wrapped.scheme)
+        return _shown(f"{wrapped.scheme} {packet.kid} ({packet.wrap_type or packet.provider})")
+    return _shown(wrapped.scheme)
 
 
 def _describe_jwe(packet: bytes) -> str:
@@ -44,4 +45,9 @@ def _describe_jwe(packet: bytes) -> str:
         return ""
     names = [str(header.get("kid") or header.get("alg", "?"))[:80] for header in headers]
     more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
-    return f" ({', '.join(names[:_MAX_SHOWN])}{more})"
+    return _shown(f" ({', '.join(names[:_MAX_SHOWN])}{more})")
+
+
+def _shown(text: str) -> str:
+    """`text` on one line and bounded: control characters must not reach a terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:_MAX_LINE])

@@ -149,4 +149,6 @@ def parse_decryption_key(text: str) -> DecryptionKey:
             f"decryption key: {path}: the password is empty",
             hint=f"for a key without a password give {path} alone",
         )
-    return DecryptionKey(path, Password("argument", secret=SecretKey(secret.encode())))
+    # surrogateescape: as the bytes that stood in the argument, whatever they are.
+    data = secret.encode("utf-8", "surrogateescape")
+    return DecryptionKey(path, Password("argument", secret=SecretKey(data)))

@@ -1,0 +1,192 @@
+"""The keys of an image's layers: which of the unwrappers opens which of the packets.
+
+    with unwrap_layer_keys(list(image.layers()), unwrappers, manifest_digest=None) as keys:
+        keys.of(layer)                       # None for a layer that is not encrypted
+
+All layers are looked at before the first key is asked for, and all keys are there before
+the first byte of a layer is needed. What is got here is *not* verified against the image:
+whoever knows a recipient's public key can make a packet. HMAC, digest and diff_id of the
+layer's bytes are for `imagers.core`, the trust in all of them for a signature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from imagers.core import CipherParameters
+from imagers.encrypt.annotations import EncryptedLayerInfo, read_annotations
+from imagers.encrypt.options import parse_private_options
+from imagers.errors import KeyUnavailable, NoMatchingKey, Unsupported
+from imagers.model.keys import NotMine, UnwrapContext
+from imagers.model.media import Compression, compression_of, is_encrypted, plaintext_media_type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+    from imagers.model.digest import Digest
+    from imagers.model.image import Layer
+    from imagers.model.keys import KeyUnwrapper, SecretKey, WrappedKey
+
+__all__ = ["LayerKey", "LayerKeys", "unwrap_layer_keys"]
+
+_MAX_TRIED = 100  # lines that an error keeps
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKey:
+    """All that opening one encrypted layer takes.
+
+    Attributes:
+        cipher: name, key and nonce, for `imagers.core.open_layer`.
+        hmac: of the stored bytes, for the same.
+        media_type: of the layer after decryption.
+        compression: of the layer after decryption.
+        scheme: of the packet that was opened.
+        opened_by: description of the unwrapper that opened it.
+    """
+
+    cipher: CipherParameters
+    hmac: bytes
+    media_type: str
+    compression: Compression
+    scheme: str
+    opened_by: str
+
+    def close(self) -> None:
+        """Wipe the key. Safe to call twice."""
+        self.cipher.key.close()
+
+
+class LayerKeys(list[LayerKey | None]):
+    """One entry a layer, in order: its key, or None where it is not encrypted.
+
+    A context manager: the keys are wiped when its block ends.
+    """
+
+    def close(self) -> None:
+        """Wipe all keys. Safe to call twice."""
+        for key in self:
+            if key is not None:
+                key.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def unwrap_layer_keys(
+    layers: Sequence[Layer],
+    unwrappers: Iterable[KeyUnwrapper],
+    *,
+    manifest_digest: Digest | None,
+) -> LayerKeys:
+    """The keys of all encrypted layers, one entry a layer; the caller closes them.
+
+    Each packet of a layer is offered to each unwrapper until one opens it, packets that
+    need no network first. `NotMine` and a key that is not to be had go on to the next.
+
+    Args:
+        manifest_digest: of the image, if it is trusted; told to brokers. None where no
+            image is trusted.
+
+    Raises:
+        FormatError, Unsupported: a layer's type, annotations or options are not right; for
+            annotations before any unwrapper is asked.
+        NoMatchingKey: no packet of a layer is for any of the unwrappers.
+        KeyUnavailable, IntegrityError, AttestationError, RemoteError: from an unwrapper.
+    """
+    unwrappers = tuple(unwrappers)
+    opened: list[tuple[EncryptedLayerInfo, str] | None] = [
+        (
+            read_annotations(layer.descriptor, what=layer.what),
+            plaintext_media_type(layer.descriptor.media_type),
+        )
+        if is_encrypted(layer.descriptor.media_type)
+        else None
+        for layer in layers
+    ]
+    keys = LayerKeys()
+    try:
+        for layer, found in zip(layers, opened, strict=True):
+            keys.append(
+                found
+                and _unwrap_layer_key(layer, *found, unwrappers, manifest_digest=manifest_digest)
+            )
+    except BaseException:
+        keys.close()
+        raise
+    return keys
+
+
+def _unwrap_layer_key(
+    layer: Layer,
+    info: EncryptedLayerInfo,
+    media_type: str,
+    unwrappers: tuple[KeyUnwrapper, ...],
+    *,
+    manifest_digest: Digest | None,
+) -> LayerKey:
+    context = UnwrapContext(layer.what, manifest_digest)
+    document, wrapped, unwrapper = _unwrap_any(info.wrapped, unwrappers, context)
+    with document:
+        private = parse_private_options(document, what=layer.what)
+    return LayerKey(
+        cipher=CipherParameters(info.public.cipher, private.key, private.nonce),
+        hmac=info.public.hmac,
+        media_type=media_type,
+        compression=compression_of(media_type),
+        scheme=wrapped.scheme,
+        opened_by=unwrapper.description,
+    )
+
+
+def _unwrap_any(
+    packets: tuple[WrappedKey, ...],
+    unwrappers: tuple[KeyUnwrapper, ...],
+    context: UnwrapContext,
+) -> tuple[SecretKey, WrappedKey, KeyUnwrapper]:
+    """The first private options that can be had, the packet they were in, and who opened it."""
+    if not packets:
+        raise NoMatchingKey(f"{context.what}: is encrypted, and holds no key for anybody")
+    if not unwrappers:
+        raise NoMatchingKey(
+            f"{context.what}: is encrypted, and no key was given",
+            hint="give a private key, or the broker that keeps the image's key",
+        )
+    tried: list[str] = []
+    refused: KeyUnavailable | None = None
+    unsupported: Unsupported | None = None
+    for wrapped in packets:
+        for unwrapper in unwrappers:
+            try:
+                return unwrapper.unwrap(wrapped, context), wrapped, unwrapper
+            except NotMine as reason:
+                tried.append(f"{unwrapper.description}: {wrapped.scheme[:80]}: {reason}")
+            # These two are an answer only if no other packet opens: an image may be for two
+            # brokers, of which this machine may ask one.
+            except KeyUnavailable as error:
+                refused = refused or error
+            except Unsupported as error:
+                unsupported = unsupported or error
+    if refused is not None:
+        raise refused
+    if unsupported is not None:
+        raise unsupported
+    raise NoMatchingKey(
+        f"{context.what}: none of the given keys opens it",
+        tried=tuple(tried[:_MAX_TRIED]),
+        hint=f"it is encrypted for: {_schemes(packets)}",
+    )
+
+
+def _schemes(packets: tuple[WrappedKey, ...]) -> str:
+    return ", ".join(sorted({packet.scheme[:80] for packet in packets})[:8])

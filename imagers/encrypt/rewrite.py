@@ -1,0 +1,146 @@
+"""What encryption and decryption of an image share: the reports and the new manifest.
+
+A changed manifest keeps all that it is not about: other annotations, members that nobody
+here knows, the order of members. An unchanged one keeps its bytes.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from imagers.errors import FormatError
+from imagers.model.descriptor import Descriptor
+from imagers.model.digest import digest_of
+from imagers.model.media import OCI_CONFIG, OCI_MANIFEST
+from imagers.model.strict_json import JSONObject, dump_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from imagers.model.image import Image, ImageSink
+
+__all__ = [
+    "LayerAction",
+    "LayerReport",
+    "RewrittenImage",
+    "build_manifest",
+    "write_config_and_manifest",
+]
+
+
+class LayerAction(Enum):
+    """What was done to one layer."""
+
+    ENCRYPTED = "encrypted"
+    DECRYPTED = "decrypted"
+    COPIED = "copied"  # in the clear before and after
+    KEPT = "kept"  # encrypted already, for whom it was
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """What was done to one layer, and what it cost.
+
+    Attributes:
+        index: from 0, the base.
+        media_type: afterwards.
+        cipher: "" for layers that were copied or kept.
+        schemes: of the packets that were written, or of the one that was opened.
+        keys: the recipients, or the description of the unwrapper that opened it.
+        source_size: stored bytes before.
+        size: stored bytes afterwards.
+        seconds: from the first byte read to the blob in its place.
+    """
+
+    index: int
+    action: LayerAction
+    media_type: str
+    cipher: str
+    schemes: tuple[str, ...]
+    keys: tuple[str, ...]
+    source_size: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RewrittenImage:
+    """An image that is in its sink.
+
+    Attributes:
+        raw: the manifest, byte for byte.
+        media_type: of the manifest.
+        descriptor: of the manifest.
+        layers: a report each, in order.
+        was_docker: whether a Docker manifest became an OCI one.
+    """
+
+    raw: bytes
+    media_type: str
+    descriptor: Descriptor
+    layers: tuple[LayerReport, ...]
+    was_docker: bool
+
+    def count(self, action: LayerAction) -> int:
+        """How many layers had this done to them."""
+        return sum(layer.action is action for layer in self.layers)
+
+
+def write_config_and_manifest(
+    image: Image,
+    sink: ImageSink,
+    descriptors: Sequence[Descriptor],
+    *,
+    was_docker: bool,
+    by_name: bool,
+) -> tuple[bytes, str, Descriptor]:
+    """The config and, last of all, the manifest in the sink."""
+    manifest = image.manifest
+    media_type = OCI_MANIFEST if was_docker else manifest.descriptor.media_type
+    unchanged = tuple(descriptors) == manifest.layers
+    raw = manifest.raw if unchanged else build_manifest(image, descriptors, was_docker=was_docker)
+    sink.put_blob(manifest.config, image.config.raw, what="config")
+    sink.put_manifest(raw, media_type, by_name=by_name)
+    return raw, media_type, Descriptor(media_type, digest_of(raw), len(raw))
+
+
+def build_manifest(image: Image, descriptors: Iterable[Descriptor], *, was_docker: bool) -> bytes:
+    """The manifest with other layers, and all else as it was."""
+    document = copy.deepcopy(image.manifest.document)
+    if was_docker:
+        document["mediaType"] = OCI_MANIFEST
+        config = document["config"]
+        assert isinstance(config, dict)  # parsed as a descriptor before
+        config["mediaType"] = OCI_CONFIG
+    layers = document["layers"]
+    assert isinstance(layers, list)
+    for index, (old, new) in enumerate(zip(image.manifest.layers, descriptors, strict=True)):
+        entry = layers[index]
+        assert isinstance(entry, dict)
+        if new != old:
+            layers[index] = _build_layer(entry, new, old)
+    try:
+        return dump_json(document)
+    except ValueError as error:
+        # A lone surrogate ("\\ud800") or a number beyond all floats: JSON lets them in only.
+        raise FormatError("holds a value that cannot be written again", what="manifest") from error
+
+
+def _build_layer(entry: JSONObject, new: Descriptor, old: Descriptor) -> JSONObject:
+    """The descriptor `entry` of a layer with the values of `new`; unknown members are kept."""
+    value = dict(entry)
+    if new.digest != old.digest:
+        # Both speak of the old bytes: where else to get them, and the bytes themselves, which
+        # after encryption would be the layer in the clear.
+        value.pop("urls", None)
+        value.pop("data", None)
+    value["mediaType"] = new.media_type
+    value["digest"] = str(new.digest)
+    value["size"] = new.size
+    value.pop("annotations", None)
+    if new.annotations:
+        value["annotations"] = dict(new.annotations)
+    return value
