@@ -63,8 +63,18 @@ def _shown(value: object) -> str:
     text = str(value)
     if len(text) > _LONGEST_VALUE:
         text = text[:_LONGEST_VALUE] + "…"
-    # Control characters from a registry must not reach a terminal.
-    return "'" + "".join(c if c.isprintable() else "\ufffd" for c in text) + "'"
+    return f"'{_printable(text)}'"
+
+
+def _printable(text: str) -> str:
+    """`text` on one line, without what moves a cursor or hides a word.
+
+    Text of a registry, a broker or a path ends in messages; control characters of it must
+    not reach a terminal or a log.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 class ImagersError(Exception):
@@ -78,8 +88,8 @@ class ImagersError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(_printable(message))
+        self.hint = None if hint is None else _printable(hint)
 
 
 class UsageError(ImagersError):

@@ -7,6 +7,7 @@ Spec: OCI image-spec v1.1, descriptor.md.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from imagers.model.digest import Digest, parse_digest
 from imagers.model.strict_json import (
     JSON,
     JSONObject,
+    check_spelling,
     get_int,
     get_optional_object,
     get_optional_str,
@@ -28,7 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Descriptor", "Platform", "parse_descriptor"]
 
-_MAX_MEDIA_TYPE = 255  # RFC 6838 section 4.2: 127 characters each side of the slash
+# RFC 6838 section 4.2: at most 127 characters on each side of the slash.
+_TYPE_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+_MEDIA_TYPE = re.compile(rf"{_TYPE_NAME}/{_TYPE_NAME}\Z")
+_MEMBERS = frozenset({"mediaType", "digest", "size", "annotations", "platform", "artifactType"})
+_PLATFORM_MEMBERS = frozenset({"os", "architecture", "variant"})
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -94,8 +100,9 @@ def parse_descriptor(value: JSON, *, what: str, where: str) -> Descriptor:
     """
     if not isinstance(value, dict):
         raise FormatError("expected a descriptor, which is an object", what=what, where=where)
+    check_spelling(value, _MEMBERS, what=what, where=where)
     media_type = get_str(value, "mediaType", what=what, where=where)
-    if not media_type or len(media_type) > _MAX_MEDIA_TYPE or not media_type.isascii():
+    if not _MEDIA_TYPE.match(media_type):
         raise FormatError(
             f"expected a media type, got {media_type[:80]!r}", what=what, where=f"{where}.mediaType"
         )
@@ -116,6 +123,7 @@ def _parse_platform(value: JSONObject, *, what: str, where: str) -> Platform | N
     if platform is None:
         return None
     inside = f"{where}.platform"
+    check_spelling(platform, _PLATFORM_MEMBERS, what=what, where=inside)
     return Platform(
         os=get_str(platform, "os", what=what, where=inside),
         architecture=get_str(platform, "architecture", what=what, where=inside),

@@ -51,7 +51,8 @@ class SecretKey:
     __slots__ = ("_closed", "_data")
 
     def __init__(self, data: Buffer) -> None:
-        self._data = bytearray(data)
+        with memoryview(data) as view:  # refuses a number, of which bytearray() makes zeros
+            self._data = bytearray(view)
         self._closed = False
 
     def __len__(self) -> int:
@@ -65,6 +66,9 @@ class SecretKey:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SecretKey):
             return NotImplemented
+        # Wiped keys are all alike, which must never be taken for the same key.
+        if self._closed or other._closed:
+            raise ValueError("the key was closed")
         return hmac.compare_digest(self._data, other._data)
 
     __hash__ = None  # type: ignore[assignment]  # a set of secrets would compare their hashes

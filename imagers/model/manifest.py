@@ -3,7 +3,7 @@
 The raw bytes are what a digest and a signature speak of, so they are kept as they came
 and nothing is ever serialised again to be compared.
 
-    manifest = parse_manifest(raw, media_type=None)
+    manifest = parse_manifest(raw, media_type="")
     manifest.layers[0].digest
 
 Bounds: a manifest or index 4 MiB, a config 8 MiB, 512 layers, 1024 entries of an index.
@@ -14,9 +14,10 @@ Spec: OCI image-spec v1.1, manifest.md, image-index.md, config.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, SizeMismatch, Unsupported
+from imagers.errors import FormatError, NotFound, SizeMismatch, Unsupported
 from imagers.model.descriptor import Descriptor, Platform, parse_descriptor
 from imagers.model.digest import Digest, digest_of, parse_digest
 from imagers.model.media import (
@@ -29,6 +30,7 @@ from imagers.model.media import (
 )
 from imagers.model.strict_json import (
     JSONObject,
+    check_spelling,
     get_int,
     get_list,
     get_object,
@@ -61,6 +63,43 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # as the distribution specification and co
 MAX_CONFIG_BYTES = 8 * 1024 * 1024
 MAX_LAYERS = 512
 _MAX_INDEX_ENTRIES = 1024
+
+# As containers/image does: members that cannot stand beside each other.
+_FOREIGN = {
+    "layers": ("manifests", "fsLayers", "history"),
+    "config": ("manifests", "fsLayers", "history"),
+    "manifests": ("fsLayers", "history"),
+}
+_DOCUMENT_MEMBERS = frozenset(
+    {
+        "schemaVersion",
+        "mediaType",
+        "config",
+        "layers",
+        "manifests",
+        "fsLayers",
+        "history",
+        "subject",
+        "artifactType",
+        "annotations",
+    }
+)
+_CONFIG_MEMBERS = frozenset({"os", "architecture", "variant", "rootfs", "config"})
+_ROOTFS_MEMBERS = frozenset({"type", "diff_ids"})
+# What a runtime is told: read by `imagers.pull`, and by Docker without regard to case.
+_RUNTIME_MEMBERS = frozenset(
+    {
+        "Cmd",
+        "Entrypoint",
+        "Env",
+        "ExposedPorts",
+        "Labels",
+        "StopSignal",
+        "User",
+        "Volumes",
+        "WorkingDir",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +167,25 @@ class Index:
                 return entry
         return None
 
+    def require_platform(self, platform: Platform, *, what: str) -> Descriptor:
+        """As `find_platform`, with an error for none.
+
+        Args:
+            what: name of the image in the message.
+
+        Raises:
+            NotFound: no entry is for `platform`.
+        """
+        entry = self.find_platform(platform)
+        if entry is None:
+            offered = ", ".join(str(one.platform) for one in self.manifests if one.platform)
+            raise NotFound(
+                f"{what} is not there for platform '{platform}': expected one of "
+                f"{offered[:200] or 'none'}",
+                hint="choose another one with --platform OS/ARCH",
+            )
+        return entry
+
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
@@ -148,20 +206,27 @@ class ImageConfig:
     config: JSONObject
 
 
-def _open_document(raw: bytes, what: str) -> JSONObject:
-    document = parse_object(raw, what=what, max_bytes=MAX_MANIFEST_BYTES)
-    version = document.get("schemaVersion")
+def _parse_document(raw: bytes, what: str) -> JSONObject:
+    return parse_object(raw, what=what, max_bytes=MAX_MANIFEST_BYTES)
+
+
+def _check_document(document: JSONObject, what: str) -> None:
+    """Refuse what another reader would take for another kind of document."""
+    check_spelling(document, _DOCUMENT_MEMBERS, what=what)
+    version = get_int(document, "schemaVersion", what=what)
     if version == 1:
         raise Unsupported(
             "manifest of schema 1 is not supported: expected schema 2; push the image again "
             "with a current tool"
         )
-    if get_int(document, "schemaVersion", what=what) != 2:  # noqa: PLR2004  # the only version
+    if version != 2:  # noqa: PLR2004  # the only version
         raise FormatError(f"expected 2, got {version}", what=what, where="$.schemaVersion")
-    # CVE-2021-41190: a document that two readers take for two different kinds.
-    if "manifests" in document and ("layers" in document or "config" in document):
-        raise FormatError("has both 'manifests' and 'layers' or 'config'", what=what, where="$")
-    return document
+    # CVE-2021-41190: a document that two readers take for two different kinds. A member
+    # counts also where it is null; `fsLayers` and `history` are those of schema 1.
+    for mark in ("layers", "config", "manifests"):
+        for other in _FOREIGN[mark]:
+            if mark in document and other in document:
+                raise FormatError(f"has both {mark!r} and {other!r}", what=what, where="$")
 
 
 def _check_media_type(document: JSONObject, told: str, allowed: frozenset[str], what: str) -> str:
@@ -192,8 +257,12 @@ def parse_manifest(raw: bytes, *, media_type: str = "") -> Manifest:
         FormatError: not a manifest, or beyond a bound.
         Unsupported: a well-formed manifest of another kind.
     """
+    return _make_manifest(raw, _parse_document(raw, "manifest"), media_type)
+
+
+def _make_manifest(raw: bytes, document: JSONObject, media_type: str) -> Manifest:
     what = "manifest"
-    document = _open_document(raw, what)
+    _check_document(document, what)
     found = _check_media_type(document, media_type, MANIFEST_TYPES, what) or OCI_MANIFEST
     config = parse_descriptor(
         get_object(document, "config", what=what), what=what, where="$.config"
@@ -213,7 +282,7 @@ def parse_manifest(raw: bytes, *, media_type: str = "") -> Manifest:
             parse_descriptor(layer, what=what, where=f"$.layers[{index}]")
             for index, layer in enumerate(layers)
         ),
-        annotations=get_string_map(document, "annotations", what=what),
+        annotations=MappingProxyType(get_string_map(document, "annotations", what=what)),
         subject=None
         if subject is None
         else parse_descriptor(subject, what=what, where="$.subject"),
@@ -223,8 +292,12 @@ def parse_manifest(raw: bytes, *, media_type: str = "") -> Manifest:
 
 def parse_index(raw: bytes, *, media_type: str = "") -> Index:
     """The index in `raw`; arguments and errors as of `parse_manifest`."""
+    return _make_index(raw, _parse_document(raw, "index"), media_type)
+
+
+def _make_index(raw: bytes, document: JSONObject, media_type: str) -> Index:
     what = "index"
-    document = _open_document(raw, what)
+    _check_document(document, what)
     found = _check_media_type(document, media_type, INDEX_TYPES, what) or OCI_INDEX
     manifests = get_list(document, "manifests", what=what)
     if len(manifests) > _MAX_INDEX_ENTRIES:
@@ -241,16 +314,16 @@ def parse_index(raw: bytes, *, media_type: str = "") -> Index:
             parse_descriptor(entry, what=what, where=f"$.manifests[{index}]")
             for index, entry in enumerate(manifests)
         ),
-        annotations=get_string_map(document, "annotations", what=what),
+        annotations=MappingProxyType(get_string_map(document, "annotations", what=what)),
     )
 
 
 def parse_manifest_or_index(raw: bytes, *, media_type: str = "") -> Manifest | Index:
     """Whichever of the two `raw` holds, told by its members and checked against its type."""
-    document = parse_object(raw, what="manifest", max_bytes=MAX_MANIFEST_BYTES)
+    document = _parse_document(raw, "manifest")
     if "manifests" in document:
-        return parse_index(raw, media_type=media_type)
-    return parse_manifest(raw, media_type=media_type)
+        return _make_index(raw, document, media_type)
+    return _make_manifest(raw, document, media_type)
 
 
 def parse_config(raw: bytes, *, media_type: str = OCI_CONFIG) -> ImageConfig:
@@ -267,7 +340,11 @@ def parse_config(raw: bytes, *, media_type: str = OCI_CONFIG) -> ImageConfig:
             "this may be another kind of artifact"
         )
     document = parse_object(raw, what=what, max_bytes=MAX_CONFIG_BYTES)
+    check_spelling(document, _CONFIG_MEMBERS, what=what)
     rootfs = get_object(document, "rootfs", what=what)
+    check_spelling(rootfs, _ROOTFS_MEMBERS, what=what, where="$.rootfs")
+    runtime = get_optional_object(document, "config", what=what) or {}
+    check_spelling(runtime, _RUNTIME_MEMBERS, what=what, where="$.config")
     if get_str(rootfs, "type", what=what, where="$.rootfs") != "layers":
         raise FormatError("expected 'layers'", what=what, where="$.rootfs.type")
     diff_ids = get_list(rootfs, "diff_ids", what=what, where="$.rootfs")
@@ -292,7 +369,7 @@ def parse_config(raw: bytes, *, media_type: str = OCI_CONFIG) -> ImageConfig:
             variant=get_optional_str(document, "variant", what=what) or "",
         ),
         diff_ids=tuple(parsed),
-        config=get_optional_object(document, "config", what=what) or {},
+        config=runtime,
     )
 
 

@@ -20,12 +20,16 @@ from imagers.model.digest import Digest, parse_digest
 __all__ = ["Reference", "parse_reference"]
 
 _MAX_NAME = 255  # characters of registry and repository together
+_MAX_TEXT = 640  # more than the longest name, tag and digest; bounds what is searched
+_MAX_PORT = 65535
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _REGISTRY = re.compile(
-    r"(?:\[[0-9A-Fa-f:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?\Z"
+    rf"(?:\[[0-9A-Fa-f:]+\]|{_LABEL}(?:\.{_LABEL})*)(?::(?P<port>[0-9]{{1,5}}))?\Z"
 )
+_IMAGE_ID = re.compile(r"[0-9a-f]{64}\Z")
 DEFAULT_REGISTRY = "docker.io"
 _DEFAULT_NAMESPACE = "library"
 _DEFAULT_TAG = "latest"
@@ -76,7 +80,8 @@ def parse_reference(text: str) -> Reference:
 
     A name without a registry is at docker.io, one without a namespace there is in
     `library`, one without tag and digest means `latest`. A tag and a digest together are
-    refused, as skopeo does: which of the two decides would be anybody's guess.
+    refused, as skopeo does: which of the two decides would be anybody's guess. So are 64
+    hex digits alone, which docker would take for the id of a local image.
 
     Raises:
         FormatError: it is not a reference.
@@ -89,6 +94,10 @@ def parse_reference(text: str) -> Reference:
             hint="a reference looks like registry.example.org/namespace/name:tag",
         )
 
+    if len(text) > _MAX_TEXT:
+        raise refuse(f"expected at most {_MAX_TEXT} characters, got {len(text)}")
+    if _IMAGE_ID.match(text):
+        raise refuse("expected a name, got the id of an image")
     rest, at, digest_text = text.partition("@")
     digest = parse_digest(digest_text, what=f"reference {text[:160]!r}") if at else None
     tag: str | None = None
@@ -108,7 +117,8 @@ def parse_reference(text: str) -> Reference:
         registry = DEFAULT_REGISTRY
     if registry == DEFAULT_REGISTRY and "/" not in repository:
         repository = f"{_DEFAULT_NAMESPACE}/{repository}"
-    if not _REGISTRY.match(registry):
+    host = _REGISTRY.match(registry)
+    if host is None or int(host["port"] or 1) not in range(1, _MAX_PORT + 1):
         raise refuse(f"expected a host and optional port, got {registry[:160]!r}")
     if not _REPOSITORY.match(repository):
         raise refuse(f"expected a lower-case repository name, got {repository[:160]!r}")

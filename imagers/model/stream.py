@@ -39,7 +39,11 @@ class ByteStream(Protocol):
     """
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a part of `buffer`; 0 means ended *and* everything checked."""
+        """Fill a part of `buffer`; 0 means ended *and* everything checked.
+
+        Raises:
+            ValueError: `buffer` is empty; 0 would say what is not known.
+        """
 
     def close(self) -> None:
         """Give back what the stream holds; checks nothing. Safe to call twice."""
@@ -79,7 +83,9 @@ class CheckedStream:
         """See `ByteStream`."""
         if self._error is not None:
             raise self._error
-        if self._ended or not len(buffer):
+        if not len(buffer):
+            raise ValueError("expected a buffer with room, got an empty one")
+        if self._ended:
             return 0
         try:
             return self._read(buffer)
@@ -102,6 +108,8 @@ class CheckedStream:
         count = self._raw.readinto(piece)
         if count == 0:
             raise Truncated(expected=self._expected.size, actual=self._size, what=self._what)
+        if not 0 < count <= len(piece):
+            raise RuntimeError(f"raw stream filled {count} of {len(piece)} bytes")
         self._hasher.update(piece[:count])
         self._size += count
         return count

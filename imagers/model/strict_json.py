@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from imagers.errors import FormatError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JSON",
     "JSONObject",
+    "check_spelling",
     "dump_json",
     "get_int",
     "get_list",
@@ -40,7 +42,10 @@ JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 JSONObject = dict[str, JSON]
 
 _MAX_DEPTH = 64  # deeper than any document of these formats; json itself recurses
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_MAX_VALUES = 200_000  # a value of two bytes costs up to 80 in memory; 512 layers need some 10,000
+# The closing quote is optional, so that a string without one ends the search: trying again
+# at each of its escaped quotes would take time in the square of its length.
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{},]', re.DOTALL)
 _MAX_INT_DIGITS = 20  # a uint64; longer ones cost quadratic time to convert
 
 
@@ -52,8 +57,8 @@ def parse_json(data: bytes, *, what: str, max_bytes: int) -> JSON:
         max_bytes: upper bound on the length of `data` in bytes.
 
     Raises:
-        FormatError: too long, too deep, not UTF-8, not JSON, a name twice in one object,
-            a number that is not finite, an escape that is no character.
+        FormatError: too long, too deep, too many values, not UTF-8, not JSON, a name twice
+            in one object, a number that is not finite, an escape that is no character.
     """
     if len(data) > max_bytes:
         raise FormatError(f"expected at most {max_bytes} bytes, got {len(data)}", what=what)
@@ -61,13 +66,13 @@ def parse_json(data: bytes, *, what: str, max_bytes: int) -> JSON:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"is not UTF-8 at byte {error.start}", what=what) from None
-    _check_depth(text, what)
+    _check_structure(text, what)
 
     def no_duplicates(pairs: list[tuple[str, JSON]]) -> JSONObject:
         result = dict(pairs)
         if len(result) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            counts = Counter(name for name, _ in pairs)
+            twice = next(name for name, count in counts.items() if count > 1)
             raise FormatError(f"has the name {twice[:80]!r} twice in one object", what=what)
         return result
 
@@ -98,7 +103,8 @@ def parse_json(data: bytes, *, what: str, max_bytes: int) -> JSON:
         )
     except json.JSONDecodeError as error:
         raise FormatError(
-            f"is not JSON: {error.msg} at line {error.lineno} column {error.colno}", what=what
+            f"is not JSON: {error.msg.lower()} at line {error.lineno} column {error.colno}",
+            what=what,
         ) from None
     # An escape can spell half a surrogate pair, which no writer could encode again.
     if "\\ud" in text or "\\uD" in text:
@@ -109,19 +115,25 @@ def parse_json(data: bytes, *, what: str, max_bytes: int) -> JSON:
     return value
 
 
-def _check_depth(text: str, what: str) -> None:
-    """Refuse nesting that would exhaust the stack of `json`, without parsing."""
-    if text.count("[") + text.count("{") <= _MAX_DEPTH:
+def _check_structure(text: str, what: str) -> None:
+    """Refuse nesting and numbers of values that cost stack or memory, without parsing."""
+    opened = text.count("[") + text.count("{")
+    if opened <= _MAX_DEPTH and opened + text.count(",") <= _MAX_VALUES:
         return
-    depth = 0
-    for token in _STRING_OR_BRACKET.finditer(text):
-        character = token[0]
+    depth = values = 0
+    for token in _STRUCTURE.finditer(text):
+        character = token[0][0]
         if character in "[{":
             depth += 1
+            values += 1
             if depth > _MAX_DEPTH:
                 raise FormatError(f"is nested deeper than {_MAX_DEPTH}", what=what)
         elif character in "]}":
             depth -= 1
+        elif character == ",":
+            values += 1
+        if values > _MAX_VALUES:
+            raise FormatError(f"has more than {_MAX_VALUES} values", what=what)
 
 
 def parse_object(data: bytes, *, what: str, max_bytes: int) -> JSONObject:
@@ -130,6 +142,25 @@ def parse_object(data: bytes, *, what: str, max_bytes: int) -> JSONObject:
     if not isinstance(value, dict):
         raise FormatError(f"expected an object, got {_kind(value)}", what=what, where="$")
     return value
+
+
+def check_spelling(
+    value: Mapping[str, JSON], names: frozenset[str], *, what: str, where: str = "$"
+) -> None:
+    """Nothing, if no member is one of `names` but for upper and lower case.
+
+    Readers in Go take `Layers` for `layers`: with both in one object, they and we would
+    see two different images under one digest, and with the first alone only they see one.
+
+    Raises:
+        FormatError: such a member is there.
+    """
+    folded = {name.casefold(): name for name in names}
+    for member in value:
+        # The long s (U+017F) and the Kelvin sign (U+212A) fold to s and k, there and here.
+        meant = folded.get(member.casefold())
+        if meant is not None and meant != member:
+            raise FormatError(f"expected {meant!r}, got {member[:80]!r}", what=what, where=where)
 
 
 def dump_json(value: object) -> bytes:
