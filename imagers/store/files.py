@@ -1,0 +1,183 @@
+"""Files of a store: opened only if they are files, written under no name until they are whole.
+
+A `StagedFile` has no name on file systems with O_TMPFILE, so that even a killed process
+leaves nothing; elsewhere it has a hidden one. `publish` makes it appear by one rename, after
+its bytes are on the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import secrets
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from imagers.errors import FormatError, LocalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["LocalBlob", "StagedFile", "local_errors", "open_regular", "sync_directory", "write_all"]
+
+_FILE_MODE = 0o644  # less the umask
+_NO_UNNAMED_FILES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+_PROC_FD = "/proc/self/fd"
+
+
+@contextmanager
+def local_errors(path: Path | str) -> Iterator[None]:
+    """Turns an `OSError` of the block into a `LocalError` about `path`."""
+    try:
+        yield
+    except OSError as error:
+        hint = None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "make room, or choose a destination on another file system"
+        raise LocalError(
+            (error.strerror or "could not be used").lower(), path=str(path), hint=hint
+        ) from error
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor of a regular file, for reading.
+
+    Raises:
+        FileNotFoundError, OSError: as `os.open`; the caller knows what is missing.
+        FormatError: it is a directory, a FIFO, a device.
+    """
+    # Without O_NONBLOCK a FIFO in a layout would hold us for ever.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FormatError("expected a regular file", what=str(path))
+    return fd
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data` at the position of `fd`."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_directory(path: Path) -> None:
+    """Put the names in a directory on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class LocalBlob:
+    """A `RawStream` over a local file, with `fileno()` for those who read it themselves.
+
+    Args:
+        fd: is owned by this object afterwards.
+    """
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self._file = io.FileIO(fd, "r")
+        self._path = path
+
+    def fileno(self) -> int:
+        """The descriptor, at the position up to which was read; this object keeps it."""
+        return self._file.fileno()
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill a part of `buffer`; 0 only at the end of the file."""
+        with local_errors(self._path):
+            count = self._file.readinto(buffer)
+        assert count is not None  # a regular file never blocks
+        return count
+
+    def close(self) -> None:
+        """Close the file. Safe to call twice."""
+        self._file.close()
+
+
+class StagedFile:
+    """A new file without a name, open for reading and writing.
+
+    Args:
+        directory: where its bytes go; `publish` must stay on the same file system.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._name: Path | None = None  # the hidden one, where a file must have one
+        self._closed = False
+        fd = _open_unnamed(directory)
+        if fd is None:
+            self._name = directory / _hidden_name()
+            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+            fd = os.open(self._name, flags, _FILE_MODE)
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The descriptor; this object keeps it."""
+        return self._fd
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file now."""
+        return os.fstat(self._fd).st_size
+
+    def publish(self, target: Path) -> None:
+        """Give it its name, in place of what has it, after its bytes are on the disk; close."""
+        os.fsync(self._fd)
+        if self._name is None:
+            name = target.parent / _hidden_name()
+            self._link(name)
+            self._name = name
+        self._name.replace(target)
+        self._name = None
+        self.close()
+        sync_directory(target.parent)
+
+    def publish_new(self, target: Path) -> None:
+        """Like `publish`, but `FileExistsError` if something has the name; stays open then."""
+        os.fsync(self._fd)
+        if self._name is None:
+            self._link(target)
+        else:
+            os.link(self._name, target)
+        self.close()
+        sync_directory(target.parent)
+
+    def _link(self, name: Path) -> None:
+        # A directory descriptor makes Python use linkat, which follows the link in /proc.
+        parent = os.open(name.parent, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        try:
+            os.link(f"{_PROC_FD}/{self._fd}", name.name, dst_dir_fd=parent)
+        finally:
+            os.close(parent)
+
+    def close(self) -> None:
+        """Drop the file if it was not published. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        os.close(self._fd)
+        if self._name is not None:
+            with suppress(OSError):
+                self._name.unlink()
+
+
+def _open_unnamed(directory: Path) -> int | None:
+    """A file without a name, or None where that cannot be had (or could not be named later)."""
+    if not os.path.isdir(_PROC_FD):  # noqa: PTH112  # a constant
+        return None
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, _FILE_MODE)
+    except OSError as error:
+        if error.errno in _NO_UNNAMED_FILES:
+            return None
+        raise
+
+
+def _hidden_name() -> str:
+    return f".imagers-{secrets.token_hex(8)}"
