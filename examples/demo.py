@@ -173,7 +173,7 @@ def story(demo: Demo, image: str | None) -> None:
             sys.executable, str(Path(__file__).with_name("demo_image.py")), str(work / "image")
         )
         image = f"oci:{work}/image:latest"
-    facts, _ = demo.run("imagers", "inspect", image)
+    demo.run("imagers", "inspect", image)
 
     title("A registry and a key broker, on loopback")
     registry_file = work / "registry.address"

@@ -20,9 +20,8 @@ from pathlib import Path
 
 from imagers.core import seal_layer
 from imagers.model.descriptor import Descriptor
-from imagers.model.digest import digest_of, new_hasher
+from imagers.model.digest import Digest, digest_of, new_hasher
 from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Compression
-from imagers.model.digest import Digest
 from imagers.store.oci_layout import OCILayoutSink
 
 BUSYBOX = Path("/bin/busybox")

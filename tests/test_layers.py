@@ -43,6 +43,7 @@ WORLD = {
         "core/plain",
         "registry",
         "encrypt/image",
+        "pull/run",
     },
 }
 # Who may read the environment, print, exit.

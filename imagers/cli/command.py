@@ -1,17 +1,17 @@
-"""The click command of a verb: hand-written help, and the options that several verbs share."""
+"""The click commands of verbs: hand-written help, and options that several verbs share."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+__all__ = ["Verb", "VerbCommand", "VerbGroup", "json_option", "option_group", "platform_option"]
 
-__all__ = ["VerbCommand", "json_option", "registry_options"]
-
-Function = TypeVar("Function", bound="Callable[..., Any]")
+Verb = Callable[..., Any]
+"""What click's decorators take and give: a verb's function, whatever its options are."""
 
 
 class VerbCommand(click.Command):
@@ -19,27 +19,46 @@ class VerbCommand(click.Command):
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the docstring."""
+        del ctx
         formatter.write((self.help or "").strip("\n") + "\n")
 
 
-def json_option(function: Function) -> Function:
-    """`--json`: the result as one JSON document."""
-    return click.option("--json", "as_json", is_flag=True)(function)
+class VerbGroup(click.Group):
+    """A verb with words below it; its help is the docstring of its module too."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the docstring."""
+        del ctx
+        formatter.write((self.help or "").strip("\n") + "\n")
 
 
-def registry_options(*sides: str) -> Callable[[Function], Function]:
-    """`--creds` and `--tls-verify`, and with sides (`src`, `dest`) their forms for each."""
+def option_group(
+    name: str, make: Callable[..., object], options: Mapping[str, Callable[[Verb], Verb]]
+) -> Callable[[Verb], Verb]:
+    """A decorator: several options that reach the verb as one value.
 
-    def decorate(function: Function) -> Function:
-        for side in ("", *sides):
-            prefix = f"{side}-" if side else ""
-            name = f"{side}_" if side else ""
-            function = click.option(f"--{prefix}creds", f"{name}creds", metavar="USER:PASSWORD")(
-                function
-            )
-            function = click.option(
-                f"--{prefix}tls-verify", f"{name}tls_verify", type=bool, default=None
-            )(function)
-        return click.option("--registry-ca", type=click.Path())(function)
+    Args:
+        name: of the verb's argument.
+        make: called with the options' values, by the keys of `options`.
+        options: click's decorators, by the name that click gives the value.
+    """
+
+    def decorate(function: Verb) -> Verb:
+        @functools.wraps(function)
+        def wrapped(**given: Any) -> Any:
+            values = {key: given.pop(key) for key in options}
+            return function(**given, **{name: make(**values)})
+
+        decorated: Verb = wrapped
+        for option in reversed(options.values()):
+            decorated = option(decorated)
+        return decorated
 
     return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True)
+"""`--json`: the result as one JSON document."""
+
+platform_option = click.option("--platform", metavar="OS/ARCH[/VARIANT]")
+"""`--platform`: which image of an index."""

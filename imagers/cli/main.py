@@ -21,6 +21,7 @@ from imagers.errors import ImagersError
 
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import TextIO
 
 __all__ = ["VERBS", "main", "root"]
 
@@ -75,9 +76,11 @@ class _Root(click.Group):
     """The program itself: verbs by name, imported on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
         module = VERBS.get(cmd_name)
         if module is None:
             return None
@@ -86,6 +89,7 @@ class _Root(click.Group):
         return command
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
         formatter.write(HELP)
 
 
@@ -112,8 +116,15 @@ def _on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated
 
 
-def _show_warning(message: Warning | str, *details: object) -> None:
-    del details
+def _show_warning(  # noqa: PLR0917  # the shape that `warnings` asks for
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    del category, filename, lineno, file, line
     say("warning", str(message))
 
 

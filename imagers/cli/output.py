@@ -1,7 +1,7 @@
 """What the program says: messages on standard error, results on standard output.
 
-`say` writes the lines with `imagers:` before them; `Steps` shows progress, as bars on a
-terminal and as nothing elsewhere.
+`say` writes the lines with `imagers:` before them; `ProgressBar` shows how far the work is,
+on a terminal only.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
-    from typing import Self
+    from typing import NoReturn, Self
 
     from tqdm import tqdm
 
@@ -77,8 +77,10 @@ class ProgressBar:
     """
 
     def __init__(self, total: int, label: str) -> None:
-        self._bar: tqdm[None] | None = None
-        self._base = 0
+        self._bar: tqdm[NoReturn] | None = None
+        self._label = label
+        self._part = ""
+        self._before = 0
         if sys.stderr.isatty():
             from tqdm import tqdm  # noqa: PLC0415
 
@@ -86,16 +88,20 @@ class ProgressBar:
                 total=total, desc=label, unit="B", unit_scale=True, leave=False, file=sys.stderr
             )
 
-    def start(self, label: str) -> None:
-        """The next part of the work begins."""
+    def set_total(self, total: int) -> None:
+        """The bytes to do, where they were not known at the start."""
         if self._bar is not None:
-            self._base = int(self._bar.n)
-            self._bar.set_description(label)
+            self._bar.total = total
 
-    def update(self, bytes_done: int) -> None:
-        """So many bytes of the present part are done."""
-        if self._bar is not None:
-            self._bar.update(self._base + bytes_done - self._bar.n)
+    def show(self, part: str, bytes_done: int) -> None:
+        """So many bytes of a part, such as a layer, are done; parts come one after another."""
+        if self._bar is None:
+            return
+        if part != self._part:
+            self._part = part
+            self._before = int(self._bar.n)
+            self._bar.set_description(f"{self._label} {part}")
+        self._bar.update(self._before + bytes_done - self._bar.n)
 
     def __enter__(self) -> Self:
         return self

@@ -231,10 +231,9 @@ def make_runtime_config(
                 "cwd": get_optional_str(config, "WorkingDir", what="config", where="$.config")
                 or "/",
                 "noNewPrivileges": True,
-                "capabilities": {
-                    kind: capabilities
-                    for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")
-                },
+                "capabilities": dict.fromkeys(
+                    ("bounding", "effective", "inheritable", "permitted", "ambient"), capabilities
+                ),
                 "rlimits": [{"type": "RLIMIT_NOFILE", "soft": _OPEN_FILES, "hard": _OPEN_FILES}],
             },
             "mounts": [

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from imagers.model.image import BlobSource
     from imagers.pull.trust import TrustedImage
 
-__all__ = ["PlannedLayer", "Plan", "make_plan"]
+__all__ = ["Plan", "PlannedLayer", "make_plan"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,8 @@
     report = pull_image(
         source,
         Path("bundle"),
-        identity=identity,
-        signatures=lambda digest: find_signatures(source, digest),
-        options=PullOptions(policy=policy, platform=Platform("linux", "amd64")),
+        signatures=lambda digest: look_for_signatures(source, digest),
+        options=PullOptions(requirements=trust, platform=Platform("linux", "amd64")),
         resources=broker_client,
     )
 
@@ -18,15 +17,15 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagers.core import CipherParameters, DirectorySink, Limits, Ownership, open_layer
-from imagers.encrypt.image import unwrap_layer_keys
+from imagers.core import DirectorySink, Limits, Ownership, open_layer
+from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.packets import BrokerKeyUnwrapper
 from imagers.errors import LocalError
-from imagers.model.keys import UnwrapContext
 from imagers.model.stream import read_all
 from imagers.pull.bundle import make_runtime_config
 from imagers.pull.plan import make_plan
@@ -38,15 +37,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagers.core import Cancellation, OpenedLayer, Progress
-    from imagers.encrypt.image import LayerKey
+    from imagers.encrypt.keys import LayerKey, LayerKeys
     from imagers.model.descriptor import Platform
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSource
     from imagers.model.keys import KeyUnwrapper, ResourceStore
     from imagers.pull.plan import Plan, PlannedLayer
     from imagers.pull.trust import TrustedImage
-    from imagers.sign.policy_json import ContainersPolicy
-    from imagers.sign.verify import ImageIdentity, Signatures
+    from imagers.sign.sigstore import SigstoreSignature
+    from imagers.sign.verify import CouldNotLook, Trust
+
+    SignatureFinder = Callable[[Digest], Sequence[SigstoreSignature] | CouldNotLook]
 
 __all__ = ["PullOptions", "PullReport", "PulledLayer", "pull_image", "trust_image"]
 
@@ -58,13 +59,14 @@ class PullOptions:
     """What a pull accepts.
 
     Attributes:
-        policy: the containers policy in force; there is no default.
+        requirements: of the containers policy in force, for the name that the user wrote
+            (never that of a mirror), with their keys. There is no default.
         platform: what is chosen of an index.
         require_encrypted: refuse an image with a plain layer.
         limits: bounds of every layer.
     """
 
-    policy: ContainersPolicy
+    requirements: Trust
     platform: Platform
     require_encrypted: bool = False
     limits: Limits = field(default_factory=Limits)
@@ -72,10 +74,15 @@ class PullOptions:
 
 @dataclass(frozen=True, slots=True)
 class PulledLayer:
-    """What became of one layer; sizes in bytes."""
+    """What became of one layer; sizes in bytes.
+
+    Attributes:
+        seconds: from the request for the layer to its last check.
+    """
 
     planned: PlannedLayer
     opened: OpenedLayer
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +96,20 @@ class PullReport:
 def trust_image(
     source: ImageSource,
     *,
-    identity: ImageIdentity,
-    signatures: Callable[[Digest], Signatures],
+    signatures: SignatureFinder,
     options: PullOptions,
 ) -> TrustedImage:
     """Fetch manifest, signatures and config, and decide; no layer and no key is asked for.
 
     Args:
-        identity: the name that the policy is evaluated for: what the user wrote, never the
-            name of a mirror.
-        signatures: finds the signatures for a manifest digest.
+        signatures: finds the signatures for a manifest digest. Not called where the policy
+            asks for none.
 
     Raises:
         As the steps of `TrustDecision`, and what `source` raises.
     """
     decision = TrustDecision(
-        identity,
-        options.policy,
+        options.requirements,
         options.platform,
         require_encrypted=options.require_encrypted,
     )
@@ -113,7 +117,9 @@ def trust_image(
     if child is not None:
         decision.receive_manifest(source.read_manifest(child.digest))
     manifest = decision.manifest
-    decision.receive_signatures(signatures(manifest.descriptor.digest))
+    decision.receive_signatures(
+        signatures(manifest.descriptor.digest) if options.requirements.needs_signatures else ()
+    )
     check_config_size(manifest.config)
     with source.open_blob(manifest.config, what="config") as stream:
         decision.receive_config(read_all(stream, size=manifest.config.size))
@@ -124,8 +130,7 @@ def pull_image(
     source: ImageSource,
     bundle: Path,
     *,
-    identity: ImageIdentity,
-    signatures: Callable[[Digest], Signatures],
+    signatures: SignatureFinder,
     options: PullOptions,
     unwrappers: Sequence[KeyUnwrapper] = (),
     resources: ResourceStore | None = None,
@@ -155,7 +160,7 @@ def pull_image(
     Spec: OCI image-spec v1.1, layer.md; OCI runtime-spec v1.0.2, bundle.md.
     """
     check_destination(bundle)
-    trusted = trust_image(source, identity=identity, signatures=signatures, options=options)
+    trusted = trust_image(source, signatures=signatures, options=options)
     if on_trusted is not None:
         on_trusted(trusted)
     plan = make_plan(trusted, source)
@@ -165,6 +170,7 @@ def pull_image(
             on_keys(sum(key is not None for key in keys))
         layers = []
         for planned, key in zip(plan.layers, keys, strict=True):
+            start = time.monotonic()
             opened = _unpack(
                 planned,
                 key,
@@ -173,7 +179,7 @@ def pull_image(
                 on_progress=on_progress,
                 cancellation=cancellation,
             )
-            layers.append(PulledLayer(planned, opened))
+            layers.append(PulledLayer(planned, opened, time.monotonic() - start))
         staging.publish(
             make_runtime_config(
                 trusted.config,
@@ -188,7 +194,7 @@ def pull_image(
 @contextmanager
 def _layer_keys(
     plan: Plan, unwrappers: Sequence[KeyUnwrapper], resources: ResourceStore | None
-) -> Iterator[list[LayerKey | None]]:
+) -> Iterator[LayerKeys]:
     """Every layer's key, None for plain ones; wiped when the block ends."""
     trusted = plan.trusted
     with ExitStack() as stack:
@@ -196,15 +202,13 @@ def _layer_keys(
         if resources is not None and trusted.encrypted_layers:
             trusted.check_may_ask_broker()
             asked.append(stack.enter_context(BrokerKeyUnwrapper(resources)))
-        keys = unwrap_layer_keys(
-            [planned.layer for planned in plan.layers],
-            asked,
-            manifest_digest=trusted.manifest.descriptor.digest,
+        yield stack.enter_context(
+            unwrap_layer_keys(
+                [planned.layer for planned in plan.layers],
+                asked,
+                manifest_digest=trusted.manifest.descriptor.digest,
+            )
         )
-        for key in keys:
-            if key is not None:
-                stack.callback(key.close)
-        yield keys
 
 
 def _unpack(
@@ -223,7 +227,7 @@ def _unpack(
             stream,
             DirectorySink(root_fd, Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE),
             expected=layer.descriptor,
-            cipher=None if key is None else CipherParameters(key.cipher, key.key, key.nonce),
+            cipher=None if key is None else key.cipher,
             hmac=None if key is None else key.hmac,
             compression=planned.compression,
             diff_id=layer.diff_id,

@@ -38,7 +38,6 @@ from typing import TYPE_CHECKING
 from imagers.encrypt.annotations import read_annotations
 from imagers.errors import (
     FormatError,
-    NotFound,
     PolicyDenied,
     SizeMismatch,
     Unsupported,
@@ -54,15 +53,18 @@ from imagers.model.manifest import (
     parse_manifest_or_index,
 )
 from imagers.model.media import compression_of, is_encrypted, plaintext_media_type
+from imagers.sign.verify import Basis as PolicyBasis
+from imagers.sign.verify import verify_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from imagers.model.descriptor import Descriptor, Platform
     from imagers.model.digest import Digest
     from imagers.model.manifest import ImageConfig, RawManifest
-    from imagers.sign.verify import Decision, ImageIdentity, Signatures
-    from imagers.sign.policy_json import ContainersPolicy
+    from imagers.sign.policy_json import ImageIdentity
+    from imagers.sign.sigstore import SigstoreSignature
+    from imagers.sign.verify import CouldNotLook, Decision, Trust
 
 __all__ = ["Basis", "TrustDecision", "TrustedImage"]
 
@@ -141,22 +143,21 @@ class TrustDecision:
     """The steps of the module docstring, one method each.
 
     Args:
-        identity: what the user named: transport and reference or path (step 1).
-        policy: the policy in force; there is always one (step 1).
+        requirements: of the policy in force for what the user named, with their keys
+            (step 1). There is always a policy.
         platform: what to choose of an index.
         require_encrypted: refuse an image with a plain layer.
     """
 
     def __init__(
         self,
-        identity: ImageIdentity,
-        policy: ContainersPolicy,
+        requirements: Trust,
         platform: Platform,
         *,
         require_encrypted: bool = False,
     ) -> None:
-        self._identity = identity
-        self._policy = policy
+        self._requirements = requirements
+        self._identity = requirements.selected.identity
         self._platform = platform
         self._require_encrypted = require_encrypted
         self._next = _Step.TOP
@@ -176,7 +177,8 @@ class TrustDecision:
     @property
     def pinned(self) -> Digest | None:
         """Step 1: the digest in the reference, if it has one."""
-        return self._identity.pinned_digest
+        reference = self._identity.reference
+        return None if reference is None else reference.digest
 
     def receive_top(self, answer: RawManifest) -> Descriptor | None:
         """Step 2: the document that the reference named.
@@ -196,23 +198,14 @@ class TrustDecision:
             self._top = self.pinned or digest_of(answer.raw)
             document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
             if isinstance(document, Index):
-                self._child = self._choose(document)
+                self._child = document.require_platform(
+                    self._platform, what=f"image {self._identity}"
+                )
                 self._next = _Step.MANIFEST
             else:
                 self._manifest = document
                 self._next = _Step.SIGNATURES
             return self._child
-
-    def _choose(self, index: Index) -> Descriptor:
-        entry = index.find_platform(self._platform)
-        if entry is None:
-            offered = ", ".join(str(one.platform) for one in index.manifests if one.platform)
-            raise NotFound(
-                f"image {self._identity} is not there for platform '{self._platform}': "
-                f"expected one of {offered[:200] or 'none'}",
-                hint="choose another one with --platform OS/ARCH",
-            )
-        return entry
 
     def receive_manifest(self, answer: RawManifest) -> None:
         """Step 3: the manifest of the platform, after an index.
@@ -237,7 +230,7 @@ class TrustDecision:
             raise RuntimeError("trust decision has no manifest yet")
         return self._manifest
 
-    def receive_signatures(self, found: Signatures) -> None:
+    def receive_signatures(self, found: Sequence[SigstoreSignature] | CouldNotLook) -> None:
         """Step 4: the signatures found for the manifest, judged by the policy.
 
         Args:
@@ -246,21 +239,12 @@ class TrustDecision:
         Raises:
             VerificationError: the policy says no; its sub-classes say why.
             CouldNotVerify: it would need signatures that nobody could look for.
+            Unsupported: a requirement that cannot be checked here; never skipped.
         """
         with self._step(_Step.SIGNATURES):
-            # The digest of exactly the bytes of step 2 or 3: whitespace counts.
-            self._decision = self._policy_decision(found)
+            # Exactly the bytes of step 2 or 3: whitespace counts.
+            self._decision = verify_image(self._requirements, self.manifest.raw, found)
             self._next = _Step.CONFIG
-
-    def _policy_decision(self, found: Signatures) -> Decision:
-        from imagers.sign.verify import evaluate  # noqa: PLC0415
-
-        return evaluate(
-            self._policy,
-            identity=self._identity,
-            manifest_digest=self.manifest.descriptor.digest,
-            signatures=found,
-        )
 
     def receive_config(self, raw: bytes) -> None:
         """Step 5: the config.
@@ -308,7 +292,7 @@ class TrustDecision:
 
     def _basis(self) -> Basis:
         assert self._decision is not None
-        if self._decision.is_signed:
+        if self._decision.basis is PolicyBasis.SIGNATURE:
             return Basis.SIGNATURE
         # A pinned index chains to the manifest by step 3.
         return Basis.UNSIGNED if self.pinned is None else Basis.PINNED_DIGEST

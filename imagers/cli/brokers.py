@@ -1,0 +1,100 @@
+"""The options of a broker, and what they are turned into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from imagers.cli.command import option_group
+from imagers.cli.settings import read_settings
+from imagers.errors import UsageError
+
+if TYPE_CHECKING:
+    from imagers.attest.admin import BrokerAdmin
+    from imagers.attest.client import BrokerClient
+    from imagers.net.http import HTTPSettings
+
+__all__ = ["BrokerOptions", "admin_options", "broker_options"]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerOptions:
+    """Which broker, and how to speak to it.
+
+    Attributes:
+        url: None where no broker was named.
+        ca_file: PEM certificates that are trusted for it, and no others.
+        insecure_http: plain http to another machine.
+        admin_key: file of the administrator's key; None for the default place.
+    """
+
+    url: str | None
+    ca_file: str | None
+    insecure_http: bool
+    admin_key: str | None = None
+
+    def _http(self) -> HTTPSettings:
+        from imagers.net.http import HTTPSettings  # noqa: PLC0415
+
+        return HTTPSettings(ca_file=self.ca_file, insecure_http=self.insecure_http)
+
+    def require_url(self) -> str:
+        """The URL.
+
+        Raises:
+            UsageError: none was given.
+        """
+        if self.url is None:
+            raise UsageError(
+                "no broker is named", hint="name it with --broker https://HOST, and its CA"
+            )
+        return self.url
+
+    def admin(self) -> BrokerAdmin:
+        """The administrator's side of the broker; the caller closes it."""
+        from imagers.attest.admin import BrokerAdmin  # noqa: PLC0415
+
+        url = self.require_url()
+        key = self.admin_key or str(read_settings().broker_admin_key)
+        return BrokerAdmin(url, key_file=key, http=self._http())
+
+    def client(self, tee: str | None) -> BrokerClient:
+        """The guest's side of the broker; the caller closes it.
+
+        Args:
+            tee: name of the TEE to give evidence of.
+
+        Raises:
+            NoTEE: none was named, and this machine has none that is known here.
+            PluginNotFound: no plugin for it is installed.
+        """
+        from imagers.attest.client import BrokerClient  # noqa: PLC0415
+        from imagers.attest.collectors import load_attester  # noqa: PLC0415
+        from imagers.errors import NoTEE  # noqa: PLC0415
+
+        url = self.require_url()
+        if tee is None:
+            raise NoTEE(
+                "this machine has no TEE that is known here: expected one, or a name",
+                hint="for tests and demos: --tee sample, with the plugin imagers-sample-tee",
+            )
+        return BrokerClient(url, attester=load_attester(tee), http=self._http())
+
+
+_GUEST = {
+    "url": click.option("--broker", "url", metavar="URL"),
+    "ca_file": click.option("--broker-ca", "ca_file", metavar="FILE"),
+    "insecure_http": click.option("--insecure-broker-http", "insecure_http", is_flag=True),
+}
+
+broker_options = option_group("broker", BrokerOptions, _GUEST)
+"""The options of a guest; the verb gets them as `broker`."""
+
+admin_options = option_group(
+    "broker",
+    BrokerOptions,
+    {**_GUEST, "admin_key": click.option("--broker-admin-key", "admin_key", metavar="FILE")},
+)
+"""The options of an administrator; the verb gets them as `broker`."""

@@ -1,0 +1,203 @@
+"""Image names of the command line, turned into open sources and sinks."""
+
+from __future__ import annotations
+
+import platform as machine
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from imagers.cli.command import Verb, option_group
+from imagers.cli.settings import read_settings
+from imagers.errors import UsageError
+from imagers.model.descriptor import Platform
+from imagers.model.image import load_image
+from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from imagers.model.digest import Digest
+    from imagers.model.image import Image, ImageSink, ImageSource
+    from imagers.sign.sigstore import SigstoreSignature
+    from imagers.sign.verify import CouldNotLook
+    from imagers.transport.open import TransportOptions
+
+__all__ = [
+    "RegistryOptions",
+    "TwoRegistries",
+    "opened_sink",
+    "opened_source",
+    "parse_platform",
+    "registry_options",
+    "resolve_image",
+    "signature_finder",
+    "two_registries_options",
+]
+
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+
+
+def parse_platform(text: str | None) -> Platform:
+    """`OS/ARCH[/VARIANT]`; without it, the platform of this machine.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if text is None:
+        return Platform("linux", _MACHINES.get(machine.machine(), machine.machine()))
+    parts = text.split("/")
+    if not 2 <= len(parts) <= 3 or not all(parts):  # os, architecture, variant
+        raise UsageError(f"--platform: expected OS/ARCH or OS/ARCH/VARIANT, got {text!r}")
+    return Platform(parts[0], parts[1], parts[2] if len(parts) > 2 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryOptions:
+    """How to speak to one registry."""
+
+    creds: str | None = None
+    tls_verify: bool = True
+    ca_file: str | None = None
+
+    def transport(self) -> TransportOptions:
+        """The same for `imagers.transport`.
+
+        Raises:
+            UsageError: the credentials are not USER:PASSWORD.
+        """
+        from imagers.registry.auth import Credentials  # noqa: PLC0415
+        from imagers.transport.open import TransportOptions  # noqa: PLC0415
+
+        credentials = None
+        if self.creds is not None:
+            user, colon, password = self.creds.partition(":")
+            if not colon or not user:
+                raise UsageError("--creds: expected USER:PASSWORD")
+            credentials = Credentials(user, password)
+        return TransportOptions(
+            credentials=credentials,
+            tls_verify=self.tls_verify,
+            ca_file=self.ca_file,
+            spool_directory=read_settings().spool,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TwoRegistries:
+    """Options for a source and a destination; what is said of one side wins."""
+
+    source: RegistryOptions
+    sink: RegistryOptions
+
+
+_CA = click.option("--registry-ca", "registry_ca", metavar="FILE")
+
+
+def _creds(side: str = "") -> Callable[[Verb], Verb]:
+    return click.option(f"--{side}creds", f"{side}creds".replace("-", "_"), metavar="USER:PASSWORD")
+
+
+def _tls_verify(side: str = "") -> Callable[[Verb], Verb]:
+    return click.option(
+        f"--{side}tls-verify", f"{side}tls_verify".replace("-", "_"), type=bool, default=None
+    )
+
+
+def _one(*, creds: str | None, tls_verify: bool | None, registry_ca: str | None) -> RegistryOptions:
+    return RegistryOptions(creds, tls_verify is not False, registry_ca)
+
+
+def _two(  # two sides of three options
+    *,
+    creds: str | None,
+    src_creds: str | None,
+    dest_creds: str | None,
+    tls_verify: bool | None,
+    src_tls_verify: bool | None,
+    dest_tls_verify: bool | None,
+    registry_ca: str | None,
+) -> TwoRegistries:
+    def side(own_creds: str | None, own_verify: bool | None) -> RegistryOptions:  # noqa: FBT001
+        verify = tls_verify if own_verify is None else own_verify
+        return _one(creds=own_creds or creds, tls_verify=verify, registry_ca=registry_ca)
+
+    return TwoRegistries(side(src_creds, src_tls_verify), side(dest_creds, dest_tls_verify))
+
+
+registry_options = option_group(
+    "registry",
+    _one,
+    {"creds": _creds(), "tls_verify": _tls_verify(), "registry_ca": _CA},
+)
+"""Options of a verb with one image; it gets them as `registry`."""
+
+two_registries_options = option_group(
+    "registries",
+    _two,
+    {
+        "creds": _creds(),
+        "src_creds": _creds("src-"),
+        "dest_creds": _creds("dest-"),
+        "tls_verify": _tls_verify(),
+        "src_tls_verify": _tls_verify("src-"),
+        "dest_tls_verify": _tls_verify("dest-"),
+        "registry_ca": _CA,
+    },
+)
+"""Options of a verb with a source and a destination; it gets them as `registries`."""
+
+
+@contextmanager
+def opened_source(text: str, options: RegistryOptions) -> Iterator[ImageSource]:
+    """The source that a name of the command line means."""
+    from imagers.transport.names import parse_image_name  # noqa: PLC0415
+    from imagers.transport.open import open_source  # noqa: PLC0415
+
+    source = open_source(parse_image_name(text), options.transport())
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+@contextmanager
+def opened_sink(text: str, options: RegistryOptions) -> Iterator[ImageSink]:
+    """The sink that a name of the command line means."""
+    from imagers.transport.names import parse_image_name  # noqa: PLC0415
+    from imagers.transport.open import open_sink  # noqa: PLC0415
+
+    sink = open_sink(parse_image_name(text), options.transport())
+    try:
+        yield sink
+    finally:
+        sink.close()
+
+
+def resolve_image(source: ImageSource, platform: Platform) -> Image:
+    """The image of a source for a platform; config and manifest agree, no origin is verified.
+
+    Raises:
+        NotFound: an index without that platform.
+    """
+    answer = source.read_manifest()
+    document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
+    if isinstance(document, Index):
+        entry = document.require_platform(platform, what=source.name)
+        answer = source.read_manifest(entry.digest)
+        document = parse_manifest(answer.raw, media_type=entry.media_type)
+    return load_image(document, source)
+
+
+def signature_finder(
+    source: ImageSource,
+) -> Callable[[Digest], Sequence[SigstoreSignature] | CouldNotLook]:
+    """What finds the signatures of the images of a source; a directory keeps none."""
+    from imagers.registry.source import RegistrySource  # noqa: PLC0415
+    from imagers.sign.image import look_for_signatures  # noqa: PLC0415
+
+    if not isinstance(source, RegistrySource):
+        return lambda _: ()
+    return lambda digest: look_for_signatures(source, digest)

@@ -1,0 +1,158 @@
+"""The recipients of `imagers encrypt` and the keys of `imagers decrypt` and `imagers pull`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from imagers.cli.output import say
+from imagers.errors import FormatError, LocalError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from imagers.cli.brokers import BrokerOptions
+    from imagers.encrypt.recipients import BrokerRecipient
+    from imagers.model.digest import Digest
+    from imagers.model.keys import KeyUnwrapper, KeyWrapper, SecretKey
+
+__all__ = ["ImageKeys", "load_unwrappers"]
+
+_KEK_BYTES = 32
+
+
+class ImageKeys:
+    """The wrappers for one image, with its key-encryption key in the broker.
+
+    Entering loads the keys of `jwe:` recipients and stores the key-encryption key, so it
+    is in the broker before anything of the image is published. `bind` registers the
+    manifest with it afterwards. Leaving wipes it.
+
+    Args:
+        recipients: texts of `--encryption-key`.
+        broker: where `broker:` recipients are.
+        replace: overwrite a key of the same name.
+        kek_file: a key to use instead of a fresh one; the broker is then not asked.
+    """
+
+    def __init__(
+        self,
+        recipients: Sequence[str],
+        broker: BrokerOptions,
+        *,
+        replace: bool,
+        kek_file: str | None,
+    ) -> None:
+        from imagers.encrypt.recipients import BrokerRecipient, parse_recipients  # noqa: PLC0415
+
+        parsed = parse_recipients(recipients)
+        brokers = [one for one in parsed if isinstance(one, BrokerRecipient)]
+        if len(brokers) > 1:
+            raise UsageError("expected one broker: recipient at most, got several")
+        if kek_file is not None and (not brokers or brokers[0].is_fresh):
+            raise UsageError("--kek-file needs a recipient broker:kbs:///REPOSITORY/TYPE/NAME")
+        if kek_file is None and brokers:
+            broker.require_url()
+        self._files = [one.path for one in parsed if not isinstance(one, BrokerRecipient)]
+        self._recipient: BrokerRecipient | None = brokers[0] if brokers else None
+        self._broker = broker
+        self._replace = replace
+        self._kek_file = kek_file
+        self._stored = False
+        self._stack = ExitStack()
+        self.kid: str | None = None
+        self.wrappers: tuple[KeyWrapper, ...] = ()
+
+    def __enter__(self) -> Self:
+        from imagers.encrypt.jwe import JWEWrapper  # noqa: PLC0415
+        from imagers.encrypt.keyfiles import load_public_key  # noqa: PLC0415
+        from imagers.encrypt.packets import BrokerKeyWrapper  # noqa: PLC0415
+
+        wrappers: list[KeyWrapper] = []
+        if self._files:
+            wrappers.append(JWEWrapper([load_public_key(path) for path in self._files]))
+        if self._recipient is not None:
+            self.kid = self._recipient.kid()
+            with ExitStack() as unless_entered:
+                kek = unless_entered.enter_context(self._kek())
+                self._store(kek)
+                wrappers.append(BrokerKeyWrapper(kek, self.kid))
+                self._stack = unless_entered.pop_all()
+        self.wrappers = tuple(wrappers)
+        return self
+
+    def _kek(self) -> SecretKey:
+        from imagers.model.keys import SecretKey, random_secret  # noqa: PLC0415
+
+        if self._kek_file is None:
+            return random_secret(_KEK_BYTES)
+        try:
+            with open(self._kek_file, "rb") as file:
+                data = file.read(_KEK_BYTES + 1)
+        except OSError as error:
+            raise LocalError(str(error.strerror).lower(), path=self._kek_file) from error
+        if len(data) != _KEK_BYTES:
+            raise FormatError(
+                f"expected exactly {_KEK_BYTES} bytes, got "
+                + (f"{len(data)}" if len(data) < _KEK_BYTES else "more"),
+                what=self._kek_file,
+                hint="a raw key, as 'imagers key generate kek' makes it",
+            )
+        return SecretKey(data)
+
+    def _store(self, kek: SecretKey) -> None:
+        if self._kek_file is not None:
+            return
+        assert self.kid is not None
+        with self._broker.admin() as admin:
+            admin.put_resource(self.kid, kek, replace=self._replace)
+        self._stored = True
+
+    def bind(self, digest: Digest) -> None:
+        """Register the manifest with the key: from now on it is this image's key.
+
+        Raises:
+            RemoteError: the broker could not be asked; the image is published and signed by
+                nobody yet, and no guest gets its key.
+        """
+        if self._stored:
+            assert self.kid is not None
+            with self._broker.admin() as admin:
+                admin.bind_manifest(self.kid, digest)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+        if value is not None and self._stored:
+            say("", f"the key {self.kid} is in the broker, bound to no image: no guest gets it")
+
+
+def load_unwrappers(keys: Sequence[str]) -> tuple[KeyUnwrapper, ...]:
+    """The key files of `--decryption-key`.
+
+    Raises:
+        UsageError, LocalError, FormatError, KeyUnavailable: one of them is not usable.
+    """
+    from imagers.encrypt.jwe import JWEUnwrapper  # noqa: PLC0415
+    from imagers.encrypt.keyfiles import load_private_key  # noqa: PLC0415
+    from imagers.encrypt.recipients import parse_decryption_key  # noqa: PLC0415
+
+    unwrappers = []
+    warned = False
+    for text in keys:
+        key = parse_decryption_key(text)
+        if key.has_password_in_argument and not warned:
+            say(
+                "warning",
+                "a password in an argument can be read by everybody on this machine; "
+                "use FILE:file=PASSWORDFILE or FILE:fd=N",
+            )
+            warned = True
+        unwrappers.append(JWEUnwrapper(load_private_key(key.path, key.password)))
+    return tuple(unwrappers)

@@ -1,0 +1,79 @@
+"""usage: imagers copy [OPTION]... SRC DST
+
+Copies an image. Bytes and digests stay as they are; every blob is checked against its
+descriptor on the way, and the manifest is written last. Of an index, the image for this
+machine's platform is copied, or with --all the index with all its images.
+
+  --all                       all platforms of an index, and the index itself
+  --platform OS/ARCH[/VAR]    another platform than this machine's
+  --creds USER:PASSWORD       for a registry; also --src-creds, --dest-creds
+  --tls-verify BOOL           false allows plain http and any certificate; also
+                              --src-tls-verify, --dest-tls-verify; loopback may use http
+  --registry-ca FILE          PEM certificates to trust for registries, and no others
+  --json                      the result as JSON
+  --help                      this text
+
+example:
+  imagers copy oci:app:v1 docker://registry.example.org/app:v1
+"""
+
+from __future__ import annotations
+
+import click
+
+from imagers.cli.command import VerbCommand, json_option, platform_option
+from imagers.cli.images import (
+    TwoRegistries,
+    opened_sink,
+    opened_source,
+    parse_platform,
+    two_registries_options,
+)
+from imagers.cli.output import human_bytes, print_json
+from imagers.errors import UsageError
+
+__all__ = ["command"]
+
+
+@click.command("copy", cls=VerbCommand, help=__doc__)
+@click.argument("src")
+@click.argument("dst")
+@click.option("--all", "all_platforms", is_flag=True)
+@platform_option
+@two_registries_options
+@json_option
+def command(
+    *,
+    src: str,
+    dst: str,
+    all_platforms: bool,
+    platform: str | None,
+    registries: TwoRegistries,
+    as_json: bool,
+) -> None:
+    """See the module."""
+    from imagers.transport.copy import copy_image  # noqa: PLC0415
+
+    if all_platforms and platform is not None:
+        raise UsageError("--all and --platform exclude each other")
+    with (
+        opened_source(src, registries.source) as source,
+        opened_sink(dst, registries.sink) as sink,
+    ):
+        report = copy_image(
+            source, sink, platform=parse_platform(platform), all_platforms=all_platforms
+        )
+    if as_json:
+        print_json(
+            {
+                "digest": str(report.digest),
+                "blobs": report.blobs,
+                "bytes": report.size,
+                "skipped": report.skipped,
+            }
+        )
+    else:
+        click.echo(
+            f"copied {report.digest}: {report.blobs} blobs, {human_bytes(report.size)}"
+            + (f"; {report.skipped} were there already" if report.skipped else "")
+        )

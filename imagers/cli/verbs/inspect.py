@@ -1,0 +1,142 @@
+"""usage: imagers inspect [OPTION]... REF
+
+Shows what an image is, without a key: manifest, platforms, layers with sizes, which are
+encrypted, with what cipher and for whom, and how many signatures are beside it. Nothing
+of it is verified: "imagers pull" verifies.
+
+  --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
+  --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE
+                              as of "imagers copy"
+  --json                      the facts as JSON
+  --help                      this text
+
+example:
+  imagers inspect docker://registry.example.org/app:v1
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from imagers.cli.command import VerbCommand, json_option, platform_option
+from imagers.cli.images import (
+    RegistryOptions,
+    opened_source,
+    parse_platform,
+    registry_options,
+    signature_finder,
+)
+from imagers.cli.output import human_bytes, print_json, print_table
+from imagers.model.image import load_image
+from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
+from imagers.model.media import is_encrypted
+
+if TYPE_CHECKING:
+    from imagers.model.descriptor import Platform
+    from imagers.model.digest import Digest
+    from imagers.model.image import ImageSource, Layer
+
+__all__ = ["command"]
+
+
+@click.command("inspect", cls=VerbCommand, help=__doc__)
+@click.argument("ref")
+@platform_option
+@registry_options
+@json_option
+def command(*, ref: str, platform: str | None, registry: RegistryOptions, as_json: bool) -> None:
+    """See the module."""
+    with opened_source(ref, registry) as source:
+        facts = _facts(source, parse_platform(platform))
+    if as_json:
+        print_json(facts)
+    else:
+        _print_facts(facts)
+
+
+def _facts(source: ImageSource, platform: Platform) -> dict[str, object]:
+    answer = source.read_manifest()
+    document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
+    facts: dict[str, object] = {"name": source.name, "digest": str(document.descriptor.digest)}
+    if isinstance(document, Index):
+        facts["platforms"] = [
+            str(entry.platform) for entry in document.manifests if entry.platform is not None
+        ]
+        entry = document.require_platform(platform, what=source.name)
+        answer = source.read_manifest(entry.digest)
+        document = parse_manifest(answer.raw, media_type=entry.media_type)
+    image = load_image(document, source)
+    facts |= {
+        "manifest": str(document.descriptor.digest),
+        "media_type": document.descriptor.media_type,
+        "platform": str(image.config.platform),
+        "config": {"digest": str(document.config.digest), "size": document.config.size},
+        "layers": [_layer_facts(layer) for layer in image.layers()],
+        "signatures": _signatures(source, document.descriptor.digest),
+    }
+    return facts
+
+
+def _signatures(source: ImageSource, digest: Digest) -> int | str:
+    """How many there are, or why nobody could look."""
+    from imagers.sign.verify import CouldNotLook  # noqa: PLC0415
+
+    found = signature_finder(source)(digest)
+    return str(found.error) if isinstance(found, CouldNotLook) else len(found)
+
+
+def _layer_facts(layer: Layer) -> dict[str, object]:
+    from imagers.encrypt.annotations import read_annotations  # noqa: PLC0415
+    from imagers.encrypt.describe import describe_wrapped_key  # noqa: PLC0415
+
+    descriptor = layer.descriptor
+    facts: dict[str, object] = {
+        "index": layer.index,
+        "digest": str(descriptor.digest),
+        "size": descriptor.size,
+        "media_type": descriptor.media_type,
+        "diff_id": str(layer.diff_id),
+        "encrypted": is_encrypted(descriptor.media_type),
+    }
+    if is_encrypted(descriptor.media_type):
+        info = read_annotations(descriptor, what=layer.what)
+        facts["cipher"] = info.public.cipher
+        facts["recipients"] = [describe_wrapped_key(wrapped) for wrapped in info.wrapped]
+    return facts
+
+
+def _print_facts(facts: dict[str, object]) -> None:
+    for name in ("name", "digest", "platforms", "manifest", "media_type", "platform"):
+        value = facts.get(name)
+        if value is not None and (name != "manifest" or value != facts["digest"]):
+            shown = ", ".join(value) if isinstance(value, list) else str(value)
+            click.echo(f"{name.replace('_', ' ') + ':':12} {shown}")
+    signatures = facts["signatures"]
+    click.echo(f"{'signatures:':12} {signatures}")
+    layers = facts["layers"]
+    assert isinstance(layers, list)
+    rows = []
+    for layer in layers:
+        for number, recipient in enumerate(layer.get("recipients") or ["-"]):
+            first = number == 0
+            rows.append(
+                [
+                    str(layer["index"]) if first else "",
+                    human_bytes(layer["size"]) if first else "",
+                    _short_type(layer["media_type"]) if first else "",
+                    layer.get("cipher", "not encrypted") if first else "",
+                    recipient,
+                ]
+            )
+    print_table(["layer", "size", "type", "cipher", "for"], rows)
+
+
+def _short_type(media_type: str) -> str:
+    for prefix in (
+        "application/vnd.oci.image.layer.v1.",
+        "application/vnd.docker.image.rootfs.diff.",
+    ):
+        media_type = media_type.removeprefix(prefix)
+    return media_type

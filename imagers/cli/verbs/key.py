@@ -1,0 +1,134 @@
+"""usage: imagers key generate KIND --output NAME [--passphrase-file FILE]
+       imagers key show FILE [--json]
+
+Makes keys, and says what a key file holds. Files appear as NAME.key (secret, for its owner
+only) and NAME.pub; nothing is ever overwritten.
+
+  KIND is one of
+    cosign     ECDSA P-256 for signatures, in cosign's encrypted file format
+    rsa        RSA 3072 for encryption, for recipients jwe:NAME.pub
+    ec         ECDH P-256 for encryption, for recipients jwe:NAME.pub
+    kek        32 random bytes, a key-encryption key for --kek-file
+
+  --output NAME            where to write, without ending
+  --passphrase-file FILE   passphrase of a cosign key: the first line; without it the
+                           passphrase is empty, as cosign allows
+  --json                   the facts as JSON
+  --help                   this text
+
+example:
+  imagers key generate cosign --output release --passphrase-file passphrase.txt
+"""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from imagers.cli.command import VerbCommand, VerbGroup, json_option
+from imagers.cli.output import print_json
+from imagers.cli.passphrases import read_passphrase
+from imagers.errors import LocalError, UsageError
+
+__all__ = ["command"]
+
+_RSA_BITS = 3072
+_KEK_BYTES = 32
+
+
+@click.group("key", cls=VerbGroup, help=__doc__)
+def command() -> None:
+    """See the module."""
+
+
+@command.command("generate", cls=VerbCommand, help=__doc__)
+@click.argument("kind", type=click.Choice(["cosign", "rsa", "ec", "kek"]))
+@click.option("--output", required=True, metavar="NAME")
+@click.option("--passphrase-file", metavar="FILE")
+def generate(kind: str, output: str, passphrase_file: str | None) -> None:
+    """Make a key."""
+    if passphrase_file is not None and kind != "cosign":
+        raise UsageError("--passphrase-file is for keys of kind cosign")
+    if kind == "cosign":
+        _generate_cosign(output, passphrase_file)
+    elif kind == "kek":
+        _write_new(f"{output}.kek", os.urandom(_KEK_BYTES), 0o600)
+        click.echo(f"{output}.kek: 32 random bytes")
+    else:
+        _generate_recipient(kind, output)
+
+
+def _generate_cosign(output: str, passphrase_file: str | None) -> None:
+    from imagers.sign.keyfiles import save_key_pair  # noqa: PLC0415
+    from imagers.sign.sigstore_key import generate_private_key  # noqa: PLC0415
+
+    key = generate_private_key()
+    with read_passphrase(passphrase_file) as passphrase:
+        save_key_pair(key, f"{output}.key", f"{output}.pub", passphrase)
+    click.echo(f"{output}.key: private, ECDSA P-256, cosign format")
+    click.echo(f"{output}.pub: public, SHA-256 {key.public_key.fingerprint}")
+
+
+def _generate_recipient(kind: str, output: str) -> None:
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+    )
+
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    if kind == "rsa":
+        key, shown = rsa.generate_private_key(65537, _RSA_BITS), f"RSA {_RSA_BITS}"
+    else:
+        key, shown = ec.generate_private_key(ec.SECP256R1()), "EC P-256"
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    _write_new(f"{output}.key", secret, 0o600)
+    try:
+        _write_new(f"{output}.pub", public, 0o644)
+    except BaseException:
+        os.unlink(f"{output}.key")
+        raise
+    click.echo(f"{output}.key: private, {shown}, PKCS #8")
+    click.echo(f"{output}.pub: public, {shown}")
+
+
+def _write_new(path: str, data: bytes, mode: int) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except FileExistsError:
+        raise LocalError(
+            "exists, and a key is never written over a file",
+            path=path,
+            hint="choose another name, or move the old key away",
+        ) from None
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+
+
+@command.command("show", cls=VerbCommand, help=__doc__)
+@click.argument("file")
+@json_option
+def show(file: str, *, as_json: bool) -> None:
+    """Say what a public key file holds."""
+    import hashlib  # noqa: PLC0415
+
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+        Encoding,
+        PublicFormat,
+    )
+
+    from imagers.encrypt.keyfiles import load_public_key  # noqa: PLC0415
+
+    key = load_public_key(file).key
+    kind = f"RSA {key.key_size}" if isinstance(key, rsa.RSAPublicKey) else f"EC {key.curve.name}"
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    fingerprint = hashlib.sha256(spki).hexdigest()
+    if as_json:
+        print_json({"file": file, "kind": kind, "fingerprint": f"sha256:{fingerprint}"})
+    else:
+        click.echo(f"{file}: public, {kind}, SHA-256 {fingerprint}")

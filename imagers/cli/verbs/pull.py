@@ -1,0 +1,173 @@
+"""usage: imagers pull [OPTION]... REF BUNDLE
+
+Pulls an image for a runtime: checks the signature as the policy demands, gets the keys,
+decrypts, checks every digest and diff_id, unpacks, and lets BUNDLE appear with rootfs and
+config.json, by one rename after the last check. BUNDLE must be missing or empty.
+
+  --policy FILE               containers policy.json; else ~/.config/containers/policy.json,
+                              else /etc/containers/policy.json; without any, nothing is pulled
+  --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE, FILE:fd=N; repeatable
+  --broker URL                a key broker; it is asked only for an image that is signed or
+                              named by digest; https, or http on loopback
+  --broker-ca FILE            PEM certificates to trust for it, and no others
+  --insecure-broker-http      plain http to a broker that is not on loopback
+  --tee NAME                  the TEE to give evidence of; "sample" for tests
+  --require-encrypted         fail if a layer is not encrypted
+  --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
+  --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE
+                              as of "imagers copy"
+  --json                      the result as JSON
+  --help                      this text
+
+example:
+  imagers pull registry.example.org/app@sha256:9f2c... bundle --policy policy.json \\
+    --broker https://broker.example.org --broker-ca ca.pem
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imagers.cli.brokers import BrokerOptions, broker_options
+from imagers.cli.command import VerbCommand, json_option, platform_option
+from imagers.cli.images import (
+    RegistryOptions,
+    opened_source,
+    parse_platform,
+    registry_options,
+    signature_finder,
+)
+from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
+from imagers.cli.recipients import load_unwrappers
+from imagers.cli.settings import read_settings
+from imagers.errors import UsageError
+
+if TYPE_CHECKING:
+    from imagers.pull.run import PullReport
+    from imagers.pull.trust import TrustedImage
+
+__all__ = ["command"]
+
+
+@click.command("pull", cls=VerbCommand, help=__doc__)
+@click.argument("ref")
+@click.argument("bundle")
+@click.option("--policy", metavar="FILE")
+@click.option("--decryption-key", "keys", multiple=True, metavar="KEY")
+@broker_options
+@click.option("--tee", metavar="NAME")
+@click.option("--require-encrypted", is_flag=True)
+@platform_option
+@registry_options
+@json_option
+def command(  # one parameter an option
+    *,
+    ref: str,
+    bundle: str,
+    policy: str | None,
+    keys: tuple[str, ...],
+    broker: BrokerOptions,
+    tee: str | None,
+    require_encrypted: bool,
+    platform: str | None,
+    registry: RegistryOptions,
+    as_json: bool,
+) -> None:
+    """See the module."""
+    from imagers.pull.run import PullOptions, pull_image  # noqa: PLC0415
+    from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file  # noqa: PLC0415
+    from imagers.sign.verify import load_trust  # noqa: PLC0415
+    from imagers.transport.names import parse_image_name  # noqa: PLC0415
+
+    if broker.url is None and tee is not None:
+        raise UsageError("--tee is for a broker: expected --broker URL")
+    start = time.perf_counter()
+    path = locate_policy(
+        explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]
+    )
+    identity = parse_image_name(ref).identity()
+    options = PullOptions(
+        requirements=load_trust(load_policy(path).select(identity), read_key_file),
+        platform=parse_platform(platform),
+        require_encrypted=require_encrypted,
+    )
+    with ExitStack() as stack:
+        unwrappers = load_unwrappers(keys)
+        resources = None
+        if broker.url is not None:
+            resources = stack.enter_context(broker.client(tee))
+        source = stack.enter_context(opened_source(ref, registry))
+        bar = stack.enter_context(ProgressBar(0, "pull"))
+
+        def on_trusted(trusted: TrustedImage) -> None:
+            bar.set_total(sum(layer.size for layer in trusted.manifest.layers))
+
+        report = pull_image(
+            source,
+            Path(bundle).absolute(),
+            signatures=signature_finder(source),
+            options=options,
+            unwrappers=unwrappers,
+            resources=resources,
+            on_trusted=on_trusted,
+            on_progress=lambda planned, progress: bar.show(planned.layer.what, progress.bytes_in),
+        )
+    _print_report(report, bundle, time.perf_counter() - start, as_json=as_json)
+
+
+def _print_report(report: PullReport, bundle: str, seconds: float, *, as_json: bool) -> None:
+    trusted = report.trusted
+    signers = [
+        {"key": f"sha256:{signer.fingerprint}", "identity": signer.reference}
+        for signer in trusted.decision.signers
+    ]
+    if as_json:
+        print_json(
+            {
+                "bundle": bundle,
+                "reference": str(trusted.identity),
+                "digest": str(trusted.manifest.descriptor.digest),
+                "basis": trusted.basis.value,
+                "signers": signers,
+                "policy": trusted.decision.where,
+                "seconds": round(seconds, 3),
+                "layers": [
+                    {
+                        "digest": str(layer.planned.layer.descriptor.digest),
+                        "encrypted": layer.planned.is_encrypted,
+                        "size": layer.opened.size,
+                        "tar_size": layer.opened.tar_size,
+                        "entries": layer.opened.entries,
+                        "seconds": round(layer.seconds, 3),
+                    }
+                    for layer in report.layers
+                ],
+            }
+        )
+        return
+    click.echo(f"trusted {trusted.manifest.descriptor.digest}")
+    if trusted.basis.value == "unsigned":
+        say("warning", "the policy accepts this image unsigned: nobody says where it is from")
+    for signer in signers:
+        click.echo(f"  signed as {signer['identity']} by key {signer['key']}")
+    click.echo(f"  basis: {trusted.basis.value}; policy: {trusted.decision.where}")
+    print_table(
+        ["layer", "encrypted", "stored", "tar", "entries", "MB/s of tar"],
+        [
+            [
+                str(layer.planned.layer.index),
+                "yes" if layer.planned.is_encrypted else "no",
+                human_bytes(layer.opened.size),
+                human_bytes(layer.opened.tar_size),
+                str(layer.opened.entries),
+                f"{layer.opened.tar_size / layer.seconds / 1e6:.0f}" if layer.seconds > 0 else "-",
+            ]
+            for layer in report.layers
+        ],
+    )
+    click.echo(f"bundle {bundle}, {len(report.layers)} layers checked, in {seconds:.2f} s")
