@@ -1,0 +1,1 @@
+"""Registries over `imagers.net`: who is logged in, one image as source or as sink."""

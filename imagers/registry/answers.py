@@ -1,0 +1,77 @@
+"""What registries answer: error documents, media types, limits.
+
+Spec: OCI distribution-spec v1.1, "Error Codes".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagers.errors import FormatError
+from imagers.model.strict_json import get_list, get_optional_str, parse_object
+from imagers.net.http import status_error, status_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from imagers.errors import RemoteError
+
+__all__ = ["MAX_ERROR_BYTES", "media_type_of", "parse_error_body", "refusal"]
+
+MAX_ERROR_BYTES = 1024 * 1024  # as containers/image
+_MAX_CODE = 80
+_MAX_MESSAGE = 300
+_HINTS = {
+    401: "log in, or give other credentials",
+    403: "log in, or give credentials that may do this",
+    404: "check the name and the tag",
+    405: "the registry does not take this kind of request: it may be a read-only mirror",
+    413: "the registry, or a proxy before it, has a limit on sizes",
+    429: "wait, and try again",
+}
+
+
+def media_type_of(headers: Mapping[str, str]) -> str:
+    """The media type of a `Content-Type` header, without parameters; "" if there is none."""
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def parse_error_body(body: bytes) -> tuple[str, str]:
+    """Code and message of the first error of an error document; empty where there is none.
+
+    It never raises: it is read while another error is told.
+    """
+    what = "error"
+    try:
+        errors = get_list(
+            parse_object(body, what=what, max_bytes=MAX_ERROR_BYTES), "errors", what=what
+        )
+        first = errors[0] if errors else None
+        if not isinstance(first, dict):
+            return "", ""
+        code = get_optional_str(first, "code", what=what) or ""
+        message = get_optional_str(first, "message", what=what) or ""
+    except FormatError:
+        return "", ""
+    return _one_line(code, _MAX_CODE), _one_line(message, _MAX_MESSAGE)
+
+
+def _one_line(text: str, limit: int) -> str:
+    # Control characters of a registry must not reach a terminal.
+    return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()
+
+
+def refusal(status: int, body: bytes, *, doing: str, name: str) -> RemoteError:
+    """The error for an answer that was not the wished one.
+
+    Args:
+        doing: what was asked, such as `manifest` or `upload of layer 3 of 7`.
+        name: of the image, as messages show it.
+    """
+    code, message = parse_error_body(body)
+    said = status_text(status)
+    if code or message:
+        said += f" ({': '.join(part for part in (code, message) if part)})"
+    return status_error(
+        status, f"{name}: {doing}: the registry answered {said}", code=code, hint=_HINTS.get(status)
+    )

@@ -1,0 +1,214 @@
+"""Logging in to a registry: anonymous, basic, and tokens fetched after a challenge.
+
+    Authorization is sent only to the registry that asked, and credentials only to it and to
+    the token server that it names, over https unless plain http is allowed for both.
+
+A token is kept for the scope that it was fetched for, and no longer than it says.
+
+Spec: distribution v2.8, docs/spec/auth/token.md; RFC 7617 (basic); RFC 9110 section 11.6.1.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from imagers.errors import FormatError, RemoteError, UsageError
+from imagers.model.keys import SecretKey
+from imagers.model.strict_json import get_int, get_optional_str, parse_object
+from imagers.net.http import ANY_STATUS, status_error, status_text
+from imagers.net.urls import join_url, parse_origin, redact_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from imagers.net.http import HTTPClient
+
+__all__ = ["Authenticator", "Challenge", "Credentials", "parse_challenges"]
+
+_MAX_HEADER = 8 * 1024
+_MAX_TOKEN = 1024 * 1024  # as containers/image
+_TOKEN = re.compile(r"[!-~]+\Z")
+_LIFETIME_S = 60  # where the token server says none, and the least that it may say
+_MARGIN_S = 5.0  # a token must not run out on the way
+_SCHEME = re.compile(r"\s*,*\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:\s+|\Z)")
+_PARAMETER = re.compile(
+    r"""\s*,?\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))"""
+)
+
+
+class Credentials:
+    """A user name and a password, which never show in texts.
+
+    Args:
+        password: a `SecretKey` stays the caller's; a `str` is copied into one.
+    """
+
+    __slots__ = ("_password", "username")
+
+    def __init__(self, username: str, password: SecretKey | str) -> None:
+        if ":" in username or not username.isprintable():
+            raise UsageError("expected a user name without colon and control characters")
+        self.username = username
+        self._password = SecretKey(password.encode()) if isinstance(password, str) else password
+
+    @classmethod
+    def parse(cls, text: str) -> Credentials:
+        """The credentials in `user:password`, as `--creds` takes them.
+
+        Raises:
+            UsageError: there is no colon, or no user name.
+        """
+        username, colon, password = text.partition(":")
+        if not colon or not username:
+            raise UsageError("expected credentials as USER:PASSWORD")
+        return cls(username, password)
+
+    def authorization(self) -> str:
+        """The value of the header for basic authentication."""
+        # The copies of urllib3 and of http.client live as long as the request.
+        with self._password.view() as password:
+            pair = self.username.encode() + b":" + bytes(password)
+        return "Basic " + base64.b64encode(pair).decode()
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.username!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One way to log in that a server offers; names are in lower case."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+def parse_challenges(header: str) -> tuple[Challenge, ...]:
+    """The challenges of a `WWW-Authenticate` header; what cannot be read ends the list."""
+    found: list[Challenge] = []
+    header = header[:_MAX_HEADER]
+    at = 0
+    while scheme := _SCHEME.match(header, at):
+        at = scheme.end()
+        parameters: dict[str, str] = {}
+        while parameter := _PARAMETER.match(header, at):
+            name, quoted, plain = parameter.groups()
+            value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+            parameters.setdefault(name.lower(), value)
+            at = parameter.end()
+        found.append(Challenge(scheme[1].lower(), parameters))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    header: str
+    good_until: float
+
+
+class Authenticator:
+    """Knows how one registry wants to be spoken to.
+
+    Threads: safe.
+    """
+
+    def __init__(self, client: HTTPClient, credentials: Credentials | None) -> None:
+        self._client = client
+        self._credentials = credentials
+        self._lock = threading.Lock()
+        self._bearer: tuple[Challenge, str] | None = None  # and the URL that sent it
+        self._basic = False
+        self._tokens: dict[str, _Token] = {}
+
+    def header(self, scope: str) -> str | None:
+        """The `Authorization` for a request, as far as the registry has asked for one.
+
+        Args:
+            scope: what the request needs, as `repository:library/busybox:pull`.
+
+        Raises:
+            RemoteError, Unauthorized: the token server did not answer, or refused.
+        """
+        with self._lock:
+            if self._bearer is not None:
+                token = self._tokens.get(scope)
+                if token is None or time.monotonic() > token.good_until:
+                    token = self._tokens[scope] = self._fetch(*self._bearer, scope)
+                return token.header
+            if self._basic and self._credentials is not None:
+                return self._credentials.authorization()
+            return None
+
+    def take_challenge(self, header: str, url: str, scope: str, *, sent: str | None) -> bool:
+        """Whether a refused request is worth another try, with what `header()` then gives.
+
+        Args:
+            header: `WWW-Authenticate` of the answer.
+            url: that answered; it must be of the registry itself, or whoever it redirects to
+                could name a token server that gets the password.
+            sent: the `Authorization` of the refused request.
+        """
+        with self._lock:
+            for challenge in parse_challenges(header):
+                if challenge.scheme == "bearer" and "realm" in challenge.parameters:
+                    self._bearer = (challenge, url)
+                    token = self._tokens.get(scope)
+                    if token is not None and token.header == sent:
+                        del self._tokens[scope]  # it may have run out, or been revoked
+                    return True
+                if challenge.scheme == "basic" and self._credentials is not None:
+                    self._basic = True
+                    return sent is None
+        return False
+
+    def _fetch(self, challenge: Challenge, url: str, scope: str) -> _Token:
+        realm = join_url(url, challenge.parameters["realm"])
+        if parse_origin(url).scheme == "https" and parse_origin(realm).scheme != "https":
+            raise RemoteError(
+                f"{parse_origin(url)}: names a token server over plain http, which is refused: "
+                f"{redact_url(realm)}",
+                hint="a password would travel in the clear",
+            )
+        query = [("scope", scope)]
+        if "service" in challenge.parameters:
+            query.insert(0, ("service", challenge.parameters["service"]))
+        headers = {"Accept": "application/json"}
+        if self._credentials is not None:
+            headers["Authorization"] = self._credentials.authorization()
+        answer = self._client.request(
+            "GET",
+            realm + ("&" if "?" in realm else "?") + urlencode(query),
+            headers=headers,
+            max_bytes=_MAX_TOKEN,
+            expected=ANY_STATUS,
+        )
+        where = str(parse_origin(realm))
+        if answer.status != 200:  # OK
+            raise status_error(
+                answer.status,
+                f"{where}: the token server answered {status_text(answer.status)} for {scope!r}",
+                hint="log in, or give other credentials" if answer.status in (401, 403) else None,
+            )
+        return _parse_token(answer.body, where)
+
+
+def _parse_token(body: bytes, where: str) -> _Token:
+    what = f"token of {where}"
+    document = parse_object(body, what=what, max_bytes=_MAX_TOKEN)
+    token = get_optional_str(document, "token", what=what) or get_optional_str(
+        document, "access_token", what=what
+    )
+    # The token goes into a header: what is not visible ASCII would end or split it.
+    if not token or not _TOKEN.match(token):
+        raise FormatError(
+            "expected a token of visible ASCII characters", what=what, where="$.token"
+        )
+    lifetime = _LIFETIME_S
+    if document.get("expires_in") is not None:
+        lifetime = max(lifetime, get_int(document, "expires_in", what=what))
+    return _Token(f"Bearer {token}", time.monotonic() + lifetime - _MARGIN_S)

@@ -1,0 +1,188 @@
+"""One repository of one registry: where it is, who is logged in, what went wrong.
+
+    client = RegistryClient(reference, http=HTTPClient(), credentials=None, actions="pull")
+    answer = client.request("GET", "manifests/latest", doing="manifest", max_bytes=4096)
+
+Left to `source` and `sink`: what is asked and what the bytes mean.
+
+Spec: OCI distribution-spec v1.1.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from imagers.errors import RemoteError
+from imagers.model.reference import DEFAULT_REGISTRY
+from imagers.net.failures import NOT_TLS
+from imagers.net.http import ANY_STATUS, HTTPClient, Response
+from imagers.net.stream import ResponseStream
+from imagers.net.urls import parse_origin
+from imagers.registry.answers import MAX_ERROR_BYTES, refusal
+from imagers.registry.auth import Authenticator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Mapping
+
+    from imagers.model.reference import Reference
+    from imagers.net.http import FileBody
+    from imagers.registry.auth import Credentials
+
+__all__ = ["RegistryClient"]
+
+_DOCKER_HUB = "registry-1.docker.io"  # where the names of docker.io really are
+_UNAUTHORIZED = 401
+
+_Answer = TypeVar("_Answer", Response, ResponseStream)
+
+
+class RegistryClient:
+    """Requests to the repository of `reference`.
+
+    The registry is spoken to over https. Plain http is tried only where the server does not
+    speak TLS, and only to this machine or where the settings of `http` allow it.
+
+    Args:
+        reference: registry and repository count, tag and digest do not.
+        http: is owned by this object afterwards, and closed with it.
+        actions: what the token is for: `pull` or `pull,push`.
+
+    Threads: safe.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        http: HTTPClient,
+        credentials: Credentials | None = None,
+        actions: str = "pull",
+    ) -> None:
+        self.reference = reference
+        self._http = http
+        self._auth = Authenticator(http, credentials)
+        self._scope = f"repository:{reference.repository}:{actions}"
+        self._lock = threading.Lock()
+        self._base: str | None = None
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        doing: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | FileBody | None = None,
+        max_bytes: int = MAX_ERROR_BYTES,
+        expected: Container[int],
+        repeatable: bool | None = None,
+    ) -> Response:
+        """The whole answer, with one of the `expected` statuses.
+
+        Args:
+            target: below the repository, as `blobs/uploads/`; or an absolute URL that the
+                registry gave, which sees the login only if it is on the registry itself.
+            doing: names the request in messages.
+
+        Raises:
+            RemoteError: and its kinds; with code and message of the registry.
+        """
+        answer = self._logged_in(
+            target,
+            lambda url, extra: self._http.request(
+                method,
+                url,
+                headers={**(headers or {}), **extra},
+                body=body,
+                max_bytes=max(max_bytes, MAX_ERROR_BYTES),
+                expected=ANY_STATUS,
+                repeatable=repeatable,
+            ),
+        )
+        if answer.status not in expected:
+            raise refusal(answer.status, answer.body, doing=doing, name=str(self.reference))
+        if len(answer.body) > max_bytes:
+            raise RemoteError(
+                f"{self.reference}: {doing}: the answer is too long: expected at most "
+                f"{max_bytes} bytes, got {len(answer.body)}",
+                status=answer.status,
+            )
+        return answer
+
+    def open(self, target: str, *, doing: str, expected: Container[int]) -> ResponseStream:
+        """A GET whose body is still to be read; the caller closes it. Raises as `request`."""
+        stream = self._logged_in(
+            target,
+            lambda url, extra: self._http.open("GET", url, headers=extra, expected=ANY_STATUS),
+        )
+        if stream.status in expected:
+            return stream
+        body = b""
+        with suppress(RemoteError), stream:
+            body = stream.read_bounded(MAX_ERROR_BYTES)
+        raise refusal(stream.status, body, doing=doing, name=str(self.reference))
+
+    def close(self) -> None:
+        """Close the connections. Safe to call twice."""
+        self._http.close()
+
+    def _logged_in(self, target: str, send: Callable[[str, Mapping[str, str]], _Answer]) -> _Answer:
+        """What `send` gets, the second time with the login that the registry asked for."""
+        url = self._url(target)
+        is_registry = parse_origin(url) == parse_origin(self._base_url())
+        sent = self._auth.header(self._scope) if is_registry else None
+        answer = send(url, {} if sent is None else {"Authorization": sent})
+        if answer.status != _UNAUTHORIZED or not self._take_challenge(answer, sent):
+            return answer
+        if not isinstance(answer, Response):
+            answer.discard()
+        sent = self._auth.header(self._scope)
+        return send(url, {} if sent is None else {"Authorization": sent})
+
+    def _take_challenge(self, answer: Response | ResponseStream, sent: str | None) -> bool:
+        if parse_origin(answer.url) != parse_origin(self._base_url()):
+            return False
+        return self._auth.take_challenge(
+            answer.headers.get("WWW-Authenticate", ""), answer.url, self._scope, sent=sent
+        )
+
+    def _url(self, target: str) -> str:
+        base = self._base_url()
+        if not target.startswith(("http://", "https://")):
+            return f"{base}/v2/{self.reference.repository}/{target}"
+        if base.startswith("https:") and target.startswith("http:"):
+            raise RemoteError(
+                f"{self.reference}: the registry sends us to plain http at "
+                f"{parse_origin(target)}, which is refused",
+                hint="a proxy before the registry must tell it that it is reached over https",
+            )
+        return target
+
+    def _base_url(self) -> str:
+        """Scheme and host of the registry; the first call asks it."""
+        with self._lock:
+            if self._base is None:
+                self._base = self._find_base()
+            return self._base
+
+    def _find_base(self) -> str:
+        host = self.reference.registry
+        if host == DEFAULT_REGISTRY:
+            host = _DOCKER_HUB
+        try:
+            # Without a login: nothing secret is sent before it is known how it travels.
+            self._http.request("GET", f"https://{host}/v2/", expected=ANY_STATUS)
+        except RemoteError as error:
+            if error.code != NOT_TLS:
+                raise
+            origin = parse_origin(f"http://{host}/")
+            if not origin.is_loopback and not self._http.settings.insecure_http:
+                raise RemoteError(
+                    f"{origin}: the registry does not speak TLS",
+                    code=NOT_TLS,
+                    hint="--tls-verify=false allows plain http, readable and changeable on the way",
+                ) from error
+            return f"http://{host}"
+        return f"https://{host}"

@@ -1,0 +1,235 @@
+"""A repository of a registry as the place that images are written to.
+
+    sink = RegistrySink(reference, client, name="docker://127.0.0.1:5000/app:v1")
+    with sink.stage_blob() as staged:
+        ...                                        # write to staged.fileno()
+        staged.commit(descriptor, what="layer 1 of 3")
+    sink.put_manifest(raw, media_type, by_name=True)
+
+A blob is spooled whole before its upload, and every attempt sends the same bytes. Manifests
+go byte for byte, with their own media type.
+
+Spec: OCI distribution-spec v1.1, "Pushing blobs" (POST then PUT), "Pushing manifests".
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+from imagers.errors import DigestMismatch, NotFound, RemoteError, SizeMismatch
+from imagers.model.digest import check_digest, digest_of, parse_digest
+from imagers.net.http import FileBody
+from imagers.net.urls import join_url
+from imagers.registry.spool import SpoolFile
+
+if TYPE_CHECKING:
+    import os
+    from types import TracebackType
+
+    from imagers.model.descriptor import Descriptor
+    from imagers.model.digest import Digest
+    from imagers.model.image import ImageSink, StagedBlob
+    from imagers.model.reference import Reference
+    from imagers.net.http import Response
+    from imagers.registry.client import RegistryClient
+
+__all__ = ["RegistrySink"]
+
+_UPLOADS = 3  # whole uploads of one blob, each a new session
+_FOUND = (200,)
+_ACCEPTED = (202,)
+_CREATED = (201,)
+
+
+class RegistrySink:
+    """An `ImageSink` into one repository.
+
+    Args:
+        reference: the name that the image gets.
+        client: of the same repository, for `pull,push`; owned by this object afterwards.
+        name: as the user wrote it, with its transport.
+        spool_directory: for blobs that wait for their upload.
+
+    Threads: safe.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        client: RegistryClient,
+        *,
+        name: str,
+        spool_directory: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.reference = reference
+        self._client = client
+        self._name = name
+        self._spool_directory = spool_directory
+
+    @property
+    def name(self) -> str:
+        """See `ImageSink`."""
+        return self._name
+
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        """See `ImageSink`; the registry's word, which readers hold against the digest."""
+        try:
+            answer = self._client.request(
+                "HEAD", f"blobs/{descriptor.digest}", doing="look for a blob", expected=_FOUND
+            )
+        except NotFound:
+            return False
+        return answer.headers.get("Content-Length", str(descriptor.size)) == str(descriptor.size)
+
+    def stage_blob(self) -> StagedBlob:
+        """See `ImageSink`: a spool file, uploaded by `commit`."""
+        return _SpooledBlob(self, SpoolFile(self._spool_directory))
+
+    def put_blob(self, descriptor: Descriptor, data: bytes, *, what: str) -> None:
+        """See `ImageSink`."""
+        if len(data) != descriptor.size:
+            raise SizeMismatch(expected=descriptor.size, actual=len(data), what=what)
+        check_digest(data, descriptor.digest, what=what)
+        if not self.has_blob(descriptor):
+            self.upload(descriptor, data, what=what)
+
+    def put_manifest(self, raw: bytes, media_type: str, *, by_name: bool) -> None:
+        """See `ImageSink`.
+
+        Raises:
+            DigestMismatch: the sink is named by a digest, and these are other bytes; or the
+                registry says that it stored other bytes.
+        """
+        reference = self.reference if by_name else self.reference.with_digest(digest_of(raw))
+        self._put_manifest(raw, media_type, reference)
+
+    def put_manifest_as(self, raw: bytes, media_type: str, tag: str) -> None:
+        """Like `put_manifest` by name, for another tag of the same repository."""
+        self._put_manifest(raw, media_type, self.reference.with_tag(tag))
+
+    def upload(self, descriptor: Descriptor, body: bytes | FileBody, *, what: str) -> None:
+        """Send a blob, if need be more than once; every attempt sends the same bytes.
+
+        Raises:
+            RemoteError: the registry did not take it.
+            DigestMismatch: it says that it stored other bytes.
+        """
+        for attempt in range(1, _UPLOADS + 1):
+            try:
+                self._upload_once(descriptor, body, what)
+            except RemoteError as error:
+                if attempt == _UPLOADS or not (error.temporary or isinstance(error, NotFound)):
+                    raise
+                # A lost session, or a lost answer to an upload that did arrive.
+                if self.has_blob(descriptor):
+                    return
+            else:
+                return
+
+    def close(self) -> None:
+        """See `ImageSink`."""
+        self._client.close()
+
+    def _upload_once(self, descriptor: Descriptor, body: bytes | FileBody, what: str) -> None:
+        doing = f"upload of {what}"
+        # Repeating it leaves at most a session without bytes, which registries clear away.
+        opened = self._client.request(
+            "POST", "blobs/uploads/", doing=doing, expected=_ACCEPTED, repeatable=True
+        )
+        session = self._session(opened, doing)
+        try:
+            # Repeated from a new session and not into this one: see `upload`.
+            stored = self._client.request(
+                "PUT",
+                session + ("&" if "?" in session else "?") + f"digest={descriptor.digest}",
+                doing=doing,
+                headers={"Content-Type": "application/octet-stream"},
+                body=body,
+                expected=_CREATED,
+                repeatable=False,
+            )
+        except BaseException:
+            with suppress(RemoteError):
+                self._client.request(
+                    "DELETE", session, doing=doing, expected=range(200, 500), repeatable=False
+                )
+            raise
+        self._check_told_digest(stored, descriptor.digest, what)
+
+    def _session(self, opened: Response, doing: str) -> str:
+        location = opened.headers.get("Location")
+        if location is None:
+            raise RemoteError(
+                f"{self.reference}: {doing}: expected a Location header in the answer, got none",
+                status=opened.status,
+                hint="this may be no registry",
+            )
+        return join_url(opened.url, location)
+
+    def _put_manifest(self, raw: bytes, media_type: str, reference: Reference) -> None:
+        if reference.digest is not None:
+            check_digest(raw, reference.digest, what=f"{reference.name}: manifest")
+        stored = self._client.request(
+            "PUT",
+            f"manifests/{reference.target}",
+            doing="manifest",
+            headers={"Content-Type": media_type},
+            body=raw,
+            expected=_CREATED,
+        )
+        self._check_told_digest(stored, reference.digest or digest_of(raw), "manifest")
+
+    def _check_told_digest(self, answer: Response, expected: Digest, what: str) -> None:
+        """Nothing, unless the registry itself says that it has other bytes than we sent."""
+        told = answer.headers.get("Docker-Content-Digest")
+        if told is None:
+            return
+        actual = parse_digest(told, what=f"{self.reference}: Docker-Content-Digest")
+        if actual.algorithm == expected.algorithm and actual != expected:
+            raise DigestMismatch(
+                expected=expected,
+                actual=actual,
+                what=f"{self.reference}: {what}",
+                hint="the registry changed what it was given; do not use it",
+            )
+
+
+class _SpooledBlob:
+    """A `StagedBlob` in a spool file."""
+
+    def __init__(self, sink: RegistrySink, file: SpoolFile) -> None:
+        self._sink = sink
+        self._file = file
+
+    def fileno(self) -> int:
+        """See `StagedBlob`."""
+        return self._file.fileno()
+
+    def commit(self, descriptor: Descriptor, *, what: str) -> None:
+        """See `StagedBlob`; a blob that the registry has already is not sent."""
+        if self._file.size != descriptor.size:
+            raise SizeMismatch(expected=descriptor.size, actual=self._file.size, what=what)
+        if not self._sink.has_blob(descriptor):
+            body = FileBody(self._file.fileno(), descriptor.size)
+            self._sink.upload(descriptor, body, what=what)
+        self._file.close()
+
+    def abort(self) -> None:
+        """See `StagedBlob`."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+
+if TYPE_CHECKING:
+    _sink: type[ImageSink] = RegistrySink  # what it promises, checked by mypy

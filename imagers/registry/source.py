@@ -1,0 +1,114 @@
+"""A repository of a registry as the source of images.
+
+    source = RegistrySource(reference, client, name="docker://127.0.0.1:5000/app:v1")
+    raw = source.read_manifest()
+
+Digests are computed from the bytes that came; what the registry says about them in
+`Docker-Content-Digest` is never believed.
+
+Spec: OCI distribution-spec v1.1, "Pulling manifests", "Pulling blobs".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagers.errors import NotFound, SizeMismatch
+from imagers.model.digest import check_digest, digest_of
+from imagers.model.manifest import MAX_MANIFEST_BYTES, RawManifest
+from imagers.model.media import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from imagers.model.stream import CheckedStream
+from imagers.registry.answers import media_type_of
+
+if TYPE_CHECKING:
+    from imagers.model.descriptor import Descriptor
+    from imagers.model.digest import Digest
+    from imagers.model.image import ImageSource
+    from imagers.model.reference import Reference
+    from imagers.model.stream import ByteStream, RawStream
+    from imagers.registry.client import RegistryClient
+
+__all__ = ["RegistrySource"]
+
+_ACCEPT = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_INDEX}"
+_FOUND = (200,)
+
+
+class RegistrySource:
+    """An `ImageSource` over one repository.
+
+    Args:
+        reference: which image of it `read_manifest` means.
+        client: of the same repository; owned by this object afterwards.
+        name: as the user wrote it, with its transport.
+
+    Threads: safe.
+    """
+
+    def __init__(self, reference: Reference, client: RegistryClient, *, name: str) -> None:
+        self.reference = reference
+        self._client = client
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """See `ImageSource`."""
+        return self._name
+
+    def read_manifest(self, digest: Digest | None = None) -> RawManifest:
+        """See `ImageSource`."""
+        reference = self.reference if digest is None else self.reference.with_digest(digest)
+        return self._read_manifest(reference)
+
+    def read_tag(self, tag: str) -> RawManifest:
+        """The manifest of another tag of the repository, such as one with signatures.
+
+        Raises:
+            NotFound: there is no such tag: the registry was asked, and said so.
+            RemoteError: it could not be asked.
+        """
+        return self._read_manifest(self.reference.with_tag(tag))
+
+    def open_blob(self, descriptor: Descriptor, *, what: str) -> ByteStream:
+        """See `BlobSource`; a size that the registry announces is compared at once."""
+        return CheckedStream(self.open_raw_blob(descriptor, what=what), descriptor, what=what)
+
+    def open_raw_blob(self, descriptor: Descriptor, *, what: str) -> RawStream:
+        """See `BlobSource`; a size that the registry announces is compared at once."""
+        stream = self._client.open(f"blobs/{descriptor.digest}", doing=what, expected=_FOUND)
+        if stream.length is not None and stream.length != descriptor.size:
+            stream.close()
+            raise SizeMismatch(expected=descriptor.size, actual=stream.length, what=what)
+        return stream
+
+    def close(self) -> None:
+        """See `ImageSource`."""
+        self._client.close()
+
+    def _read_manifest(self, reference: Reference) -> RawManifest:
+        try:
+            answer = self._client.request(
+                "GET",
+                f"manifests/{reference.target}",
+                doing="manifest",
+                headers={"Accept": _ACCEPT},
+                max_bytes=MAX_MANIFEST_BYTES,
+                expected=_FOUND,
+            )
+        except NotFound as error:
+            raise NotFound(
+                f"{reference}: the registry has no such image",
+                status=error.status,
+                code=error.code,
+                hint="check the name and the tag",
+            ) from error
+        digest = reference.digest
+        if digest is None:
+            digest = digest_of(answer.body)
+        else:
+            check_digest(answer.body, digest, what=f"{reference.name}: manifest")
+        return RawManifest(answer.body, media_type_of(answer.headers), digest)
+
+
+if TYPE_CHECKING:
+    _source: type[ImageSource] = RegistrySource  # what it promises, checked by mypy

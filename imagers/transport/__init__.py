@@ -1,0 +1,1 @@
+"""`docker://...` and `oci:...`: names parsed, sources and sinks opened, images copied."""

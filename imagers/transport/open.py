@@ -1,0 +1,110 @@
+"""Sources and sinks from names.
+
+with closing(open_source(parse_image_name("oci:build/app:v1"))) as source:
+    raw = source.read_manifest()
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from imagers.errors import UsageError
+from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
+
+if TYPE_CHECKING:
+    import os
+
+    from imagers.model.image import ImageSink, ImageSource
+    from imagers.model.reference import Reference
+    from imagers.registry.auth import Credentials
+    from imagers.registry.client import RegistryClient
+    from imagers.transport.names import ImageName
+
+__all__ = ["TransportOptions", "open_sink", "open_source"]
+
+
+@dataclass(frozen=True, slots=True)
+class TransportOptions:
+    """How to reach images.
+
+    Attributes:
+        credentials: for the registry; None: anonymous.
+        tls_verify: the word of skopeo: False accepts any certificate, and plain http to any
+            machine. Plain http to this machine needs no permission.
+        ca_file: PEM; only its certificates are trusted, and none of the system's.
+        spool_directory: for blobs that wait for their upload; None: /var/tmp.
+        connect_timeout_s: bound on one connection attempt.
+        read_timeout_s: bound on the silence of a registry.
+    """
+
+    credentials: Credentials | None = field(default=None, repr=False)
+    tls_verify: bool = True
+    ca_file: str | os.PathLike[str] | None = None
+    spool_directory: str | os.PathLike[str] | None = None
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 30.0
+
+
+def open_source(name: ImageName, options: TransportOptions | None = None) -> ImageSource:
+    """The place that `name` means, to read from; the caller closes it.
+
+    Nothing is read or asked yet: what is missing shows at the first use.
+    """
+    if name.transport == "oci":
+        return OCILayoutSource(name.path, name.ref, name=str(name), position=name.position)
+    from imagers.registry.source import RegistrySource  # noqa: PLC0415  # urllib3, when needed
+
+    reference = _reference(name)
+    client = _registry_client(reference, options or TransportOptions(), "pull")
+    return RegistrySource(reference, client, name=str(name))
+
+
+def open_sink(name: ImageName, options: TransportOptions | None = None) -> ImageSink:
+    """The place that `name` means, to write to; the caller closes it.
+
+    Nothing is written or asked yet.
+
+    Raises:
+        UsageError: the name cannot be written to.
+    """
+    if name.transport == "oci":
+        if name.position is not None:
+            raise UsageError(
+                f"expected a name to write to, got the position {name.position} of {name.path!r}",
+                hint="oci:PATH:REF",
+            )
+        return OCILayoutSink(name.path, name.ref, name=str(name))
+    from imagers.registry.sink import RegistrySink  # noqa: PLC0415  # urllib3, when needed
+
+    options = options or TransportOptions()
+    reference = _reference(name)
+    return RegistrySink(
+        reference,
+        _registry_client(reference, options, "pull,push"),
+        name=str(name),
+        spool_directory=options.spool_directory,
+    )
+
+
+def _reference(name: ImageName) -> Reference:
+    assert name.reference is not None  # of every name in a registry
+    return name.reference
+
+
+def _registry_client(
+    reference: Reference, options: TransportOptions, actions: str
+) -> RegistryClient:
+    from imagers.net.http import HTTPClient, HTTPSettings  # noqa: PLC0415  # urllib3, when needed
+    from imagers.registry.client import RegistryClient  # noqa: PLC0415  # same
+
+    settings = HTTPSettings(
+        ca_file=options.ca_file,
+        insecure_http=not options.tls_verify,
+        insecure_skip_verify=not options.tls_verify,
+        connect_timeout_s=options.connect_timeout_s,
+        read_timeout_s=options.read_timeout_s,
+    )
+    return RegistryClient(
+        reference, http=HTTPClient(settings), credentials=options.credentials, actions=actions
+    )
