@@ -1,0 +1,17 @@
+"""The key broker: gives secrets to guests that proved what they are. One process, no set-up.
+
+    server     serve and run: what a caller starts
+    app        HTTP to calls and back
+    state      what one broker consists of, and its start
+    handshake  challenge and evidence
+    resources  secrets: released to guests, kept by admins
+    policy     the allow and deny table
+    tokens     what an attested guest carries; what an admin shows
+    audit      the log that only grows
+    storage    SQLite
+    sealing    encryption of what storage keeps
+    keyfiles   files that only their owner may read
+    refusals   every "no" of the protocol, with its status
+
+Needs the extra `imagers[broker]`. This package imports none of its modules.
+"""

@@ -1,0 +1,284 @@
+"""HTTP to calls and back: paths, bounds, cookies, statuses.
+
+    POST /kbs/v0/auth                    anybody
+    POST /kbs/v0/attest                  session cookie
+    GET  /kbs/v0/resource/R/T/T          session cookie or bearer token
+    POST, PUT, DELETE the same           admin    (POST creates, PUT or ?replace=true replaces)
+    GET  /kbs/v0/resource                admin
+    GET  /kbs/v0/imagers/metadata/R/T/T  admin
+    POST /kbs/v0/imagers/binding/R/T/T   admin
+    GET, POST /kbs/v0/imagers/policy     admin
+    GET  /kbs/v0/imagers/audit           admin
+    GET  /healthz                        anybody
+
+The body of a request is read only up to its bound and within a time; who is not an admin
+is told so before the body of an admin's request is read. An error of ours is answered with
+an id under which the log has the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from imagers.attest.jwe import MAX_RESOURCE_BYTES
+from imagers.attest.messages import MAX_ATTESTATION_BYTES, MAX_MESSAGE_BYTES
+from imagers.attest.wire import COOKIE_NAME, PREFIX
+from imagers.broker.audit import AuditEvent, append
+from imagers.broker.handshake import Handshake
+from imagers.broker.policy import MAX_POLICY_BYTES
+from imagers.broker.refusals import Refusal, error_body, refusal_of
+from imagers.broker.resources import Credentials, Resources
+from imagers.errors import ImagersError
+from imagers.model.keys import SecretKey
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import Receive, Scope, Send
+
+    from imagers.broker.handshake import Answer
+    from imagers.broker.state import BrokerState
+
+__all__ = ["create_app"]
+
+_log = logging.getLogger("imagers.broker")
+
+_BODY_SECONDS = 30.0  # for a body of 2 MiB: slower is no guest and no admin
+_SMALL = 16 * 1024
+_JSON = "application/json"
+_COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})\s*(?=;|$)")
+_BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9_.-]+) *\Z")
+
+
+def create_app(state: BrokerState) -> Starlette:
+    """The ASGI application of an open broker; closing the state is the caller's."""
+    endpoints = _Endpoints(state)
+    return Starlette(
+        routes=[
+            Route("/healthz", _Guarded(endpoints.health), methods=["GET"]),
+            Route(f"{PREFIX}/auth", _Guarded(endpoints.auth), methods=["POST"]),
+            Route(f"{PREFIX}/attest", _Guarded(endpoints.attest), methods=["POST"]),
+            Route(f"{PREFIX}/resource", _Guarded(endpoints.names), methods=["GET"]),
+            Route(f"{PREFIX}/resource/{{path:path}}", _Guarded(endpoints.resource)),
+            Route(f"{PREFIX}/imagers/metadata/{{path:path}}", _Guarded(endpoints.metadata)),
+            Route(f"{PREFIX}/imagers/binding/{{path:path}}", _Guarded(endpoints.bind)),
+            Route(f"{PREFIX}/imagers/policy", _Guarded(endpoints.policy)),
+            Route(f"{PREFIX}/imagers/audit", _Guarded(endpoints.audit)),
+            Route("/{path:path}", _Guarded(endpoints.nothing)),
+        ],
+    )
+
+
+class _Guarded:
+    """An ASGI endpoint whose every failure is an error answer of the protocol.
+
+    It is a class so that starlette hands over all methods, and refuses none in its own words.
+    """
+
+    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            return await self._endpoint(request)
+        except Refusal as refusal:
+            return _error(refusal)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except ImagersError as error:
+            meant = refusal_of(error)
+            return _own_fault(error) if meant is None else _error(meant)
+        except Exception as error:  # noqa: BLE001 - the border: nothing may leave it unshaped
+            return _own_fault(error)
+
+
+def _error(refusal: Refusal) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    if refusal.name == "TooManySessions":
+        headers["Retry-After"] = "5"
+    return Response(error_body(refusal), refusal.status, headers=headers, media_type=_JSON)
+
+
+def _own_fault(error: Exception) -> Response:
+    number = secrets.token_hex(4)
+    # The classes of our errors hold no secrets; of others only the kind is logged, since
+    # their text may repeat parameters.
+    told = str(error) if isinstance(error, ImagersError) else ""
+    _log.error(
+        "fault %s: %s %s", number, type(error).__name__, told, exc_info=_log.isEnabledFor(10)
+    )
+    return _error(
+        Refusal("InternalError", f"fault {number} of the broker; its log has more under that id")
+    )
+
+
+class _Endpoints:
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
+        self._handshake = Handshake(state)
+        self._resources = Resources(state)
+
+    async def health(self, _: Request) -> Response:
+        return Response(b"ok\n", media_type="text/plain")
+
+    async def nothing(self, request: Request) -> Response:
+        path = request.url.path[:80]
+        if path.startswith(f"{PREFIX}/"):
+            raise Refusal("PluginNotFound", f"there is nothing at {path!r} for {request.method}")
+        raise Refusal("InvalidRequestPath", f"expected a path below '{PREFIX}', got {path!r}")
+
+    async def auth(self, request: Request) -> Response:
+        body = await _read(request, MAX_MESSAGE_BYTES)
+        return _with_cookie(await run_in_threadpool(self._handshake.auth, bytes(body)))
+
+    async def attest(self, request: Request) -> Response:
+        body = await _read(request, MAX_ATTESTATION_BYTES)
+        cookie = _cookie(request)
+        return _with_cookie(await run_in_threadpool(self._handshake.attest, cookie, bytes(body)))
+
+    async def resource(self, request: Request) -> Response:
+        path = request.path_params["path"]
+        if request.method == "GET":
+            credentials = Credentials(cookie=_cookie(request), bearer=_bearer(request))
+            query = {name: request.query_params.getlist(name) for name in request.query_params}
+            body = await run_in_threadpool(self._resources.release, credentials, path, query)
+            return Response(body, headers={"Cache-Control": "no-store"}, media_type=_JSON)
+        await self._admin(request)
+        if request.method == "DELETE":
+            await run_in_threadpool(self._resources.delete, path)
+            return Response(b"")
+        _only(request, "POST", "PUT")
+        replace = request.method == "PUT" or _flag(request, "replace")
+        data = await _read(request, MAX_RESOURCE_BYTES)
+        with SecretKey(data) as secret:
+            data[:] = bytes(len(data))
+            await run_in_threadpool(_put, self._resources, path, secret, replace)
+        return Response(b"")
+
+    async def names(self, request: Request) -> Response:
+        await self._admin(request)
+        _only(request, "GET")
+        return _json(await run_in_threadpool(self._resources.names))
+
+    async def metadata(self, request: Request) -> Response:
+        await self._admin(request)
+        _only(request, "GET")
+        return _json(await run_in_threadpool(self._resources.metadata, request.path_params["path"]))
+
+    async def bind(self, request: Request) -> Response:
+        await self._admin(request)
+        _only(request, "POST")
+        body = bytes(await _read(request, _SMALL))
+        await run_in_threadpool(self._resources.bind, request.path_params["path"], body)
+        return Response(b"")
+
+    async def policy(self, request: Request) -> Response:
+        await self._admin(request)
+        _only(request, "GET", "POST")
+        if request.method == "GET":
+            return _json(await run_in_threadpool(self._resources.policy_text))
+        body = bytes(await _read(request, MAX_POLICY_BYTES))
+        await run_in_threadpool(self._resources.set_policy, body)
+        return Response(b"")
+
+    async def audit(self, request: Request) -> Response:
+        await self._admin(request)
+        _only(request, "GET")
+        limit = request.query_params.get("limit", "100")
+        return _json(await run_in_threadpool(self._resources.audit, limit))
+
+    async def _admin(self, request: Request) -> None:
+        """Nothing, if the request is an admin's."""
+        try:
+            self._state.admin_tokens.check(_bearer(request), now=self._state.now())
+        except Refusal as refusal:
+            await run_in_threadpool(self._log_stranger, request, refusal)
+            raise
+
+    def _log_stranger(self, request: Request, refusal: Refusal) -> None:
+        now = self._state.now()
+        left_out = self._state.strangers.admit(now)
+        if left_out is None:
+            return
+        detail = f"{request.method} {request.url.path[:160]}: {refusal.detail}"
+        if left_out:
+            detail += f" (and {left_out} more before it)"
+        with self._state.store.transaction() as transaction:
+            append(
+                transaction, AuditEvent(event="admin", outcome="refused", detail=detail), now=now
+            )
+
+
+def _put(resources: Resources, path: str, secret: SecretKey, replace: bool) -> None:  # noqa: FBT001
+    resources.put(path, secret, replace=replace)
+
+
+async def _read(request: Request, limit: int) -> bytearray:
+    """The body, of at most `limit` bytes; the caller may overwrite it."""
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and (len(length) > len(str(limit)) or int(length) > limit):
+        raise Refusal("PayloadTooLarge", f"expected at most {limit} bytes")
+    data = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.stream():
+                if len(data) + len(piece) > limit:
+                    raise Refusal("PayloadTooLarge", f"expected at most {limit} bytes")
+                data += piece
+    except TimeoutError:
+        raise Refusal("RequestTimeout", f"expected the body within {_BODY_SECONDS:g} s") from None
+    return data
+
+
+def _only(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise Refusal("MethodNotAllowed", f"expected {' or '.join(methods)}, got {request.method}")
+
+
+def _flag(request: Request, name: str) -> bool:
+    values = request.query_params.getlist(name)
+    if values not in ([], ["true"], ["false"]):
+        raise Refusal("SerdeError", f"expected '{name}=true' or '{name}=false'")
+    return values == ["true"]
+
+
+def _cookie(request: Request) -> str | None:
+    found = _COOKIE.search(request.headers.get("cookie", ""))
+    return found[1] if found else None
+
+
+def _bearer(request: Request) -> str | None:
+    found = _BEARER.match(request.headers.get("authorization", ""))
+    return found[1] if found else None
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, headers={"Cache-Control": "no-store"}, media_type=_JSON)
+
+
+def _with_cookie(answer: Answer) -> Response:
+    # No Path, Secure or SameSite: as Trustee, whose clients' cookie jars are used to it.
+    expires = format_datetime(answer.expires, usegmt=True)
+    return Response(
+        answer.body,
+        headers={
+            "Set-Cookie": f"{COOKIE_NAME}={answer.cookie}; Expires={expires}",
+            "Cache-Control": "no-store",
+        },
+        media_type=_JSON,
+    )

@@ -1,0 +1,229 @@
+"""Files and folders that only their owner may read: the state directory and its keys.
+
+A key file is made whole or not at all: it is written under a temporary name and then linked
+to its own, which fails if that exists. Of two brokers that start at once, one makes the key
+and both use it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from imagers.errors import FormatError, LocalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+__all__ = [
+    "check_owner_only",
+    "load_admin_public_key",
+    "load_master_key",
+    "make_admin_key",
+    "make_owner_only",
+    "make_state_directory",
+]
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_MASTER_KEY_BYTES = 32
+_MAX_PEM = 64 * 1024
+
+
+def make_state_directory(path: Path) -> None:
+    """The directory with mode 0700, made with its parents if it is missing.
+
+    Raises:
+        LocalError: it cannot be made, is another user's, or open to others.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalError(
+            f"the state directory cannot be made: {error.strerror}", path=str(path)
+        ) from None
+    check_owner_only(path)
+
+
+def check_owner_only(path: Path, *, readable: bool = False) -> None:
+    """Nothing, if only this user may touch `path`.
+
+    Args:
+        readable: others may read it, and not write.
+
+    Raises:
+        LocalError: it is another user's, or open to others.
+    """
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise LocalError(f"cannot be looked at: {error.strerror}", path=str(path)) from None
+    if stat.S_ISLNK(status.st_mode):
+        raise LocalError("expected the file itself, got a symbolic link", path=str(path))
+    if status.st_uid != os.geteuid():
+        raise LocalError(
+            f"expected to be its owner (user {os.geteuid()}), it belongs to user {status.st_uid}",
+            path=str(path),
+        )
+    mode = stat.S_IMODE(status.st_mode)
+    wanted = 0o700 if stat.S_ISDIR(status.st_mode) else 0o600
+    if mode & (_OTHERS_WRITE if readable else _OTHERS):
+        raise LocalError(
+            f"expected mode {wanted:04o}, got {mode:04o}: others could read or change it",
+            path=str(path),
+            hint=f"if nobody has: chmod {wanted:o} {path}",
+        )
+
+
+def make_owner_only(path: Path, data: bytes) -> bool:
+    """Whether `path` was made now, with mode 0600 and `data`; False if it existed.
+
+    Raises:
+        LocalError: it could not be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            path.hardlink_to(temporary)
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+        _sync_directory(path.parent)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise LocalError(f"cannot be written: {error.strerror}", path=str(path)) from None
+    return True
+
+
+def _sync_directory(path: Path) -> None:
+    """A key that sealed something must not vanish in a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_master_key(path: Path, *, may_make: Callable[[], bool]) -> tuple[bytearray, bool]:
+    """The master key, and whether it was made now.
+
+    Args:
+        may_make: whether a missing file may be made: not once something was sealed.
+
+    Raises:
+        LocalError: missing and not to be made; of another length; open to others.
+    """
+    made = False
+    if not path.exists() and not path.is_symlink():
+        if not may_make():
+            raise LocalError(
+                "the master key is missing, and the store was sealed with it",
+                path=str(path),
+                hint="bring the file back from where it was saved; without it the secrets are lost",
+            )
+        made = make_owner_only(path, secrets.token_bytes(_MASTER_KEY_BYTES))
+    check_owner_only(path)
+    data = bytearray(_read(path, _MASTER_KEY_BYTES + 1))
+    if len(data) != _MASTER_KEY_BYTES:
+        raise LocalError(
+            f"expected a master key of {_MASTER_KEY_BYTES} bytes, got {len(data)}"
+            + (" or more" if len(data) > _MASTER_KEY_BYTES else ""),
+            path=str(path),
+        )
+    return data, made
+
+
+def make_admin_key(private_path: Path, public_path: Path) -> bool:
+    """Whether an Ed25519 admin key was made now: not if its public half is there.
+
+    The broker needs the public file only; the private one may be moved elsewhere.
+
+    Raises:
+        LocalError: it could not be written.
+    """
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - heavy
+
+    if public_path.exists() or public_path.is_symlink():
+        return False
+    private = ed25519.Ed25519PrivateKey.generate()
+    made = make_owner_only(
+        private_path,
+        private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )
+    if not made:
+        # A start that was cut off between the two files, or another that runs now.
+        check_owner_only(private_path)
+        private = _load_private(private_path)
+    make_owner_only(
+        public_path,
+        private.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        ),
+    )
+    return made
+
+
+def load_admin_public_key(path: Path) -> Ed25519PublicKey:
+    """The admin's public key; others may read the file, and must not be able to change it.
+
+    Raises:
+        LocalError: it cannot be read, or others may write it.
+        FormatError: no such key in it.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - heavy
+
+    check_owner_only(path, readable=True)
+    try:
+        key = serialization.load_pem_public_key(_read(path, _MAX_PEM))
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ed25519.Ed25519PublicKey):
+        raise FormatError("expected a PEM file with an Ed25519 public key", what=str(path))
+    return key
+
+
+def _load_private(path: Path) -> Ed25519PrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - heavy
+
+    try:
+        key = serialization.load_pem_private_key(_read(path, _MAX_PEM), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise FormatError("expected a PEM file with an Ed25519 private key", what=str(path))
+    return key
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise LocalError(f"cannot be read: {error.strerror}", path=str(path)) from None

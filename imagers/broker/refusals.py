@@ -1,0 +1,72 @@
+"""Every "no" of the broker: its name on the wire and its HTTP status, in one table.
+
+The Rust clients read any error body with `type` and `detail`; they take 401 as "shake hands
+again", 404 as "there is none", and every other status as final.
+
+Spec: Trustee key broker protocol 0.4.0, errors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagers.attest.wire import ERROR_TYPE_PREFIX
+from imagers.errors import AttestationError, FormatError, ImagersError, Unsupported
+from imagers.model.strict_json import dump_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["STATUS", "Refusal", "error_body", "refusal_of"]
+
+STATUS: Mapping[str, int] = {
+    "SerdeError": 400,  # a message, policy or digest that is not well-formed
+    "AttestationError": 401,  # evidence, version or TEE not accepted
+    "SessionNotFound": 401,  # cookie unknown or expired
+    "TokenNotFound": 401,  # neither cookie nor bearer token
+    "TokenVerifierError": 401,  # bearer token not ours or expired
+    "AdminAuthAccess": 401,
+    "PolicyDeny": 403,
+    "InvalidRequestPath": 404,
+    "PluginNotFound": 404,
+    "ResourceNotFound": 404,
+    "MethodNotAllowed": 405,
+    "RequestTimeout": 408,
+    "ResourceExists": 409,
+    "PayloadTooLarge": 413,
+    "TooManySessions": 429,
+    "InternalError": 500,
+}
+
+
+class Refusal(Exception):  # the broker's own signal; it ends in `app`
+    """An answer that is an error.
+
+    Attributes:
+        name: of the table above.
+        detail: for the peer; nothing secret.
+    """
+
+    def __init__(self, name: str, detail: str) -> None:
+        super().__init__(f"{name}: {detail}")
+        self.name = name
+        self.detail = detail
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return STATUS[self.name]
+
+
+def refusal_of(error: ImagersError) -> Refusal | None:
+    """The refusal that an error of the libraries means to a peer; None if it is our own fault."""
+    if isinstance(error, AttestationError):
+        return Refusal("AttestationError", str(error))
+    if isinstance(error, (FormatError, Unsupported)):
+        return Refusal("SerdeError", str(error))
+    return None
+
+
+def error_body(refusal: Refusal) -> bytes:
+    """The JSON of an error answer."""
+    return dump_json({"type": ERROR_TYPE_PREFIX + refusal.name, "detail": refusal.detail})

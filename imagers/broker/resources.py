@@ -1,0 +1,331 @@
+"""Secrets: released to guests, kept by admins.
+
+A release, in order; each step can refuse and each refusal is in the audit log:
+
+1. the caller has an attested session or a token of this broker that is not over;
+2. its TEE is one whose verifier is enabled now;
+3. the path and the image digest are well-formed;
+4. there is such a resource (a guest that attested may learn that there is not);
+5. the policy allows it: for this path, TEE, named image and the resource's bindings;
+6. the audit row is on disk;
+7. the secret is opened and sealed to the public key that the evidence bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+from imagers.attest.jwe import MAX_RESOURCE_BYTES, seal_answer
+from imagers.attest.resources import parse_resource_path
+from imagers.broker.audit import AuditEvent, append, shown_session
+from imagers.broker.policy import ReleaseFacts, parse_policy
+from imagers.broker.refusals import Refusal
+from imagers.broker.storage import Session, StoredResource
+from imagers.errors import FormatError, PolicyDenied
+from imagers.model.digest import parse_digest
+from imagers.model.strict_json import JSON, dump_json, get_str, parse_object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from imagers.attest.resources import ResourcePath
+    from imagers.broker.state import BrokerState
+    from imagers.broker.storage import Transaction
+    from imagers.broker.tokens import AttestedGuest
+    from imagers.model.digest import Digest
+    from imagers.model.keys import SecretKey
+
+__all__ = ["Credentials", "Resources"]
+
+_KIND = "resource"
+_IMAGE = "image-digest"
+_MAX_AUDIT = 10_000  # rows of one answer
+_MAX_BINDING = 4096  # bytes of the message
+_MAX_BINDINGS = 1000  # of one resource: the manifests of a large index
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a caller shows: a session's cookie, a bearer token, both or neither."""
+
+    cookie: str | None = None
+    bearer: str | None = None
+
+
+class Resources:
+    """The secrets of one broker.
+
+    Threads: safe.
+    """
+
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
+
+    # For guests
+
+    def release(
+        self, credentials: Credentials, path_text: str, query: Mapping[str, Sequence[str]]
+    ) -> bytes:
+        """The JWE of a secret, for the guest of the credentials.
+
+        Raises:
+            Refusal: see the steps of the module.
+        """
+        now = self._state.now()
+        guest, session = self._identify(credentials, now)  # step 1
+        with self._state.store.transaction() as transaction:
+            try:
+                stored, image, rule = self._decide(transaction, guest, path_text, query)
+            except Refusal as refusal:
+                event = AuditEvent(
+                    event="release",
+                    outcome="refused",
+                    tee=guest.tee,
+                    path=path_text,
+                    image=",".join(query.get(_IMAGE, ())),
+                    session=shown_session(session),
+                    detail=refusal.detail,
+                )
+                denied: Refusal | None = refusal
+            else:
+                denied = None
+                event = AuditEvent(
+                    event="release",
+                    outcome="ok",
+                    tee=guest.tee,
+                    path=path_text,
+                    image=str(image or ""),
+                    rule=rule,
+                    session=shown_session(session),
+                )
+            append(transaction, event, now=now)  # step 6: committed when the block ends
+        if denied is not None:
+            raise denied
+        with self._open(stored) as secret:
+            return seal_answer(secret, guest.tee_pubkey)  # step 7
+
+    def _identify(
+        self, credentials: Credentials, now: datetime
+    ) -> tuple[AttestedGuest, Session | None]:
+        """The guest; a good session goes before a bearer token, as with Trustee."""
+        session = None
+        if credentials.cookie is not None:
+            with self._state.store.transaction() as transaction:
+                session = transaction.find_session(credentials.cookie, int(now.timestamp() * 1000))
+        token = session.token if session is not None else None
+        if token is None:
+            token, session = credentials.bearer, None
+        if token is None:
+            if credentials.cookie is not None:
+                raise Refusal("SessionNotFound", "the session is unknown, expired or not attested")
+            raise Refusal("TokenNotFound", "the request has neither a session nor a token")
+        return self._state.guest_tokens.check(token, now=now), session
+
+    def _decide(
+        self,
+        transaction: Transaction,
+        guest: AttestedGuest,
+        path_text: str,
+        query: Mapping[str, Sequence[str]],
+    ) -> tuple[StoredResource, Digest | None, str]:
+        """The resource, the image named, and the rule that allows it."""
+        if guest.tee not in self._state.verifiers:  # step 2
+            raise Refusal("PolicyDeny", f"the TEE '{guest.tee}' is not taken any more")
+        path = _parse_path(path_text)  # step 3
+        image = _parse_image(query.get(_IMAGE, ()))
+        stored = transaction.find_resource(path)
+        if stored is None:  # step 4
+            raise Refusal("ResourceNotFound", f"there is no resource '{path}'")
+        facts = ReleaseFacts(
+            path=path, tee=guest.tee, image=image, bindings=transaction.bindings(path)
+        )
+        try:
+            rule = self._state.policy(transaction).decide(facts)  # step 5
+        except PolicyDenied as denied:
+            raise Refusal("PolicyDeny", str(denied)) from None
+        return stored, image, rule
+
+    def _open(self, stored: StoredResource) -> SecretKey:
+        return self._state.sealer.open(
+            stored.sealed, kind=_KIND, name=str(stored.path), version=stored.version
+        )
+
+    # For admins. The caller has checked the admin's token.
+
+    def put(self, path_text: str, secret: SecretKey, *, replace: bool) -> None:
+        """Store a secret; without `replace` only under a free name.
+
+        Raises:
+            Refusal: `ResourceExists`, or a bad name or size.
+        """
+        path = _parse_path(path_text)
+        if not 1 <= len(secret) <= MAX_RESOURCE_BYTES:
+            raise Refusal(
+                "SerdeError", f"expected 1 to {MAX_RESOURCE_BYTES} bytes, got {len(secret)}"
+            )
+        now = self._state.now()
+        event: Literal["put", "replace"] = "put"
+        with self._state.store.transaction() as transaction:
+            exists = transaction.find_resource(path) is not None
+            if exists and not replace:
+                append(
+                    transaction,
+                    AuditEvent(event="put", outcome="refused", path=str(path), detail="exists"),
+                    now=now,
+                )
+            else:
+                if exists:
+                    # The new secret is not the key of the images that the old one was for.
+                    event = "replace"
+                    transaction.delete_resource(path)
+                version = transaction.next_version(path)
+                transaction.insert_resource(
+                    StoredResource(
+                        path=path,
+                        sealed=self._state.sealer.seal(
+                            secret, kind=_KIND, name=str(path), version=version
+                        ),
+                        size=len(secret),
+                        version=version,
+                        created_at=now.isoformat(timespec="seconds"),
+                    )
+                )
+                append(transaction, AuditEvent(event=event, outcome="ok", path=str(path)), now=now)
+        if exists and not replace:
+            raise Refusal("ResourceExists", f"there is a resource '{path}' already")
+
+    def delete(self, path_text: str) -> None:
+        """Remove a secret and its bindings.
+
+        Raises:
+            Refusal: `ResourceNotFound`.
+        """
+        path = _parse_path(path_text)
+        with self._state.store.transaction() as transaction:
+            if not transaction.delete_resource(path):
+                _raise_missing(path)
+            append(
+                transaction,
+                AuditEvent(event="delete", outcome="ok", path=str(path)),
+                now=self._state.now(),
+            )
+
+    def names(self) -> bytes:
+        """The JSON list of all paths."""
+        with self._state.store.transaction() as transaction:
+            return dump_json([str(path) for path in transaction.list_resources()])
+
+    def metadata(self, path_text: str) -> bytes:
+        """The JSON of what may be told of a secret.
+
+        Raises:
+            Refusal: `ResourceNotFound`.
+        """
+        path = _parse_path(path_text)
+        with self._state.store.transaction() as transaction:
+            stored = transaction.find_resource(path)
+            if stored is None:
+                _raise_missing(path)
+            bindings = sorted(str(digest) for digest in transaction.bindings(path))
+        return dump_json(
+            {
+                "path": str(path),
+                "size": stored.size,
+                "version": stored.version,
+                "created_at": stored.created_at,
+                "manifest_digests": bindings,
+            }
+        )
+
+    def bind(self, path_text: str, body: bytes) -> None:
+        """Register that a secret belongs to an image.
+
+        Raises:
+            Refusal: `ResourceNotFound`, or too many.
+            FormatError: the message is none.
+        """
+        path = _parse_path(path_text)
+        what = "binding"
+        value = parse_object(body, what=what, max_bytes=_MAX_BINDING)
+        digest = parse_digest(
+            get_str(value, "manifest_digest", what=what), what=what, where="$.manifest_digest"
+        )
+        with self._state.store.transaction() as transaction:
+            if transaction.find_resource(path) is None:
+                _raise_missing(path)
+            bindings = transaction.bindings(path)
+            if digest in bindings:
+                return
+            if len(bindings) >= _MAX_BINDINGS:
+                raise Refusal("SerdeError", f"expected at most {_MAX_BINDINGS} bindings")
+            transaction.add_binding(path, digest)
+            append(
+                transaction,
+                AuditEvent(event="bind", outcome="ok", path=str(path), image=str(digest)),
+                now=self._state.now(),
+            )
+
+    def policy_text(self) -> bytes:
+        """The policy in force."""
+        with self._state.store.transaction() as transaction:
+            return self._state.policy(transaction).text.encode()
+
+    def set_policy(self, body: bytes) -> None:
+        """Put another policy in force.
+
+        Raises:
+            FormatError: it is none; the old one stays.
+        """
+        try:
+            policy = parse_policy(body.decode())
+        except UnicodeDecodeError:
+            raise FormatError("is not UTF-8", what="resource policy") from None
+        with self._state.store.transaction() as transaction:
+            self._state.set_policy(transaction, policy)
+            append(
+                transaction,
+                AuditEvent(
+                    event="policy",
+                    outcome="ok",
+                    detail=f"rules: {', '.join(rule.name for rule in policy.rules) or 'none'}",
+                ),
+                now=self._state.now(),
+            )
+
+    def audit(self, limit_text: str) -> bytes:
+        """The JSON of the last rows.
+
+        Raises:
+            Refusal: the limit is no number.
+        """
+        if not (limit_text.isascii() and limit_text.isdigit() and len(limit_text) <= len("10000")):
+            raise Refusal("SerdeError", f"expected a limit from 1 to {_MAX_AUDIT}")
+        limit = min(int(limit_text), _MAX_AUDIT)
+        with self._state.store.transaction() as transaction:
+            rows: list[JSON] = [dict(row) for row in transaction.list_audit(limit)]
+        return dump_json({"entries": rows})
+
+
+def _parse_path(text: str) -> ResourcePath:
+    try:
+        return parse_resource_path(text)
+    except FormatError as error:
+        raise Refusal("InvalidRequestPath", str(error)) from None
+
+
+def _parse_image(values: Sequence[str]) -> Digest | None:
+    if not values:
+        return None
+    if len(values) > 1:
+        # Two readers could take different ones.
+        raise Refusal("SerdeError", f"expected one '{_IMAGE}', got {len(values)}")
+    try:
+        return parse_digest(values[0], what=_IMAGE)
+    except FormatError as error:
+        raise Refusal("SerdeError", str(error)) from None
+
+
+def _raise_missing(path: ResourcePath) -> NoReturn:
+    raise Refusal("ResourceNotFound", f"there is no resource '{path}'")

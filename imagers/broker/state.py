@@ -1,0 +1,242 @@
+"""What the parts of one broker share: store, keys, verifiers, clock and limits.
+
+`open_state` is the whole start: it makes what is missing (state directory, master key,
+admin key, token key, default policy), checks what is there, and writes the first audit row.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from imagers.attest.collectors import load_verifier
+from imagers.broker.audit import AuditEvent, StrangerLimit, append
+from imagers.broker.keyfiles import (
+    load_admin_public_key,
+    load_master_key,
+    make_admin_key,
+    make_state_directory,
+)
+from imagers.broker.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, parse_policy
+from imagers.broker.sealing import Sealer
+from imagers.broker.storage import Store
+from imagers.broker.tokens import AdminTokens, GuestTokens
+from imagers.errors import FormatError, LocalError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from imagers.broker.policy import ResourcePolicy
+    from imagers.broker.storage import Transaction
+    from imagers.model.evidence import Verifier
+
+__all__ = ["BrokerConfig", "BrokerState", "open_state"]
+
+ADMIN_KEY = "admin.key"
+ADMIN_PUBLIC_KEY = "admin.pub"
+MASTER_KEY = "master.key"
+STORE = "broker.sqlite"
+SAMPLE = "sample"
+_TOKEN_KEY = "token-key"  # noqa: S105 - the name of a setting
+_POLICY = "policy"
+
+_log = logging.getLogger("imagers.broker")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """How one broker is run.
+
+    Attributes:
+        state_directory: for the store and the keys; made with mode 0700 if missing.
+        host: address to listen on.
+        port: 0 for any free one.
+        tees: names of the TEEs whose verifier plugins to load.
+        allow_sample_tee: take evidence that anybody can make. For demonstrations.
+        policy_file: resource policy to put in force at the start; None keeps the stored
+            one, which at first is "an image's key only for that image".
+        certificate_file, certificate_key_file: PEM, for https.
+        unsafe_plain_http: listen without TLS on an address that is not this machine's own.
+        session_lifetime: of a handshake and its token, from its start, never extended.
+        max_sessions: at the same time; more are refused with 429.
+        stop_timeout_s: how long a stop waits for requests that run.
+        clock: gives aware times; tests give their own.
+    """
+
+    state_directory: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    tees: tuple[str, ...] = ()
+    allow_sample_tee: bool = False
+    policy_file: Path | None = None
+    certificate_file: Path | None = None
+    certificate_key_file: Path | None = None
+    unsafe_plain_http: bool = False
+    session_lifetime: timedelta = timedelta(minutes=5)
+    max_sessions: int = 10_000
+    stop_timeout_s: int = 30
+    clock: Callable[[], datetime] = field(default=_utc_now, compare=False)
+
+    @property
+    def admin_key_file(self) -> Path:
+        """Where the first start writes the admin's private key."""
+        return self.state_directory / ADMIN_KEY
+
+    @property
+    def master_key_file(self) -> Path:
+        """Where the first start writes the master key."""
+        return self.state_directory / MASTER_KEY
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerState:
+    """An open broker, not yet listening.
+
+    Attributes:
+        admin_key_made: the admin key file, if this start made it.
+        master_key_made: the master key file, if this start made it.
+        strangers: bounds the audit rows of callers that proved nothing.
+    """
+
+    config: BrokerConfig
+    store: Store
+    sealer: Sealer
+    guest_tokens: GuestTokens
+    admin_tokens: AdminTokens
+    verifiers: Mapping[str, Verifier]
+    admin_key_made: Path | None
+    master_key_made: Path | None
+    strangers: StrangerLimit = field(default_factory=StrangerLimit)
+
+    def now(self) -> datetime:
+        """The time, by the broker's clock."""
+        return self.config.clock()
+
+    def policy(self, transaction: Transaction) -> ResourcePolicy:
+        """The policy in force.
+
+        Raises:
+            FormatError: the stored one was damaged; nothing is released then.
+        """
+        stored = transaction.get_setting(_POLICY)
+        return parse_policy((stored or b"").decode("utf-8", "replace"))
+
+    def set_policy(self, transaction: Transaction, policy: ResourcePolicy) -> None:
+        """Put another one in force."""
+        transaction.set_setting(_POLICY, policy.text.encode())
+
+    def close(self) -> None:
+        """Close the store. Safe to call twice."""
+        self.store.close()
+
+
+def open_state(config: BrokerConfig) -> BrokerState:
+    """A broker that is ready to listen.
+
+    Raises:
+        LocalError: state directory, key files or store cannot be used as they are.
+        FormatError: the policy file is none.
+        UsageError: the sample TEE is named without being allowed.
+        PluginError: a verifier is missing or broken.
+    """
+    verifiers = _load_verifiers(config)
+    policy = _read_policy(config.policy_file) if config.policy_file is not None else None
+    directory = config.state_directory
+    make_state_directory(directory)
+    store = Store(directory / STORE)
+    try:
+        return _open_in(config, store, verifiers, policy)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _open_in(
+    config: BrokerConfig,
+    store: Store,
+    verifiers: Mapping[str, Verifier],
+    policy: ResourcePolicy | None,
+) -> BrokerState:
+    def nothing_sealed() -> bool:
+        with store.transaction() as transaction:
+            return transaction.get_setting(_TOKEN_KEY) is None
+
+    master_key, master_made = load_master_key(config.master_key_file, may_make=nothing_sealed)
+    try:
+        sealer = Sealer(master_key)
+    finally:
+        master_key[:] = bytes(len(master_key))
+    public_key_file = config.state_directory / ADMIN_PUBLIC_KEY
+    admin_made = make_admin_key(config.admin_key_file, public_key_file)
+    state = BrokerState(
+        config=config,
+        store=store,
+        sealer=sealer,
+        guest_tokens=_open_token_key(store, sealer, config.master_key_file),
+        admin_tokens=AdminTokens(load_admin_public_key(public_key_file)),
+        verifiers=verifiers,
+        admin_key_made=config.admin_key_file if admin_made else None,
+        master_key_made=config.master_key_file if master_made else None,
+    )
+    with store.transaction() as transaction:
+        if policy is None and transaction.get_setting(_POLICY) is None:
+            policy = parse_policy(DEFAULT_POLICY)
+        if policy is not None:
+            state.set_policy(transaction, policy)
+        detail = f"TEEs: {', '.join(sorted(verifiers)) or 'none'}"
+        if config.policy_file is not None:
+            detail += f"; policy from {config.policy_file}"
+        append(transaction, AuditEvent(event="start", outcome="ok", detail=detail), now=state.now())
+    if SAMPLE in verifiers:
+        _log.warning(
+            "the sample TEE is allowed: anybody who reaches this broker can attest; "
+            "use it for demonstrations only"
+        )
+    return state
+
+
+def _open_token_key(store: Store, sealer: Sealer, master_key_file: Path) -> GuestTokens:
+    """The key for tokens: opening it also proves that the master key is the right one."""
+    with store.transaction() as transaction:
+        sealed = transaction.get_setting(_TOKEN_KEY)
+        if sealed is None:
+            private = GuestTokens.make_key()
+            sealed = sealer.seal(private, kind="setting", name=_TOKEN_KEY, version=1)
+            transaction.set_setting(_TOKEN_KEY, sealed)
+        else:
+            private = sealer.open_first(
+                sealed, kind="setting", name=_TOKEN_KEY, master_key_path=str(master_key_file)
+            )
+    with private:
+        return GuestTokens(private)
+
+
+def _load_verifiers(config: BrokerConfig) -> Mapping[str, Verifier]:
+    names = dict.fromkeys(config.tees)
+    if SAMPLE in names and not config.allow_sample_tee:
+        raise UsageError(
+            "the sample TEE proves nothing and is not taken",
+            hint="for a demonstration, say --allow-sample-tee",
+        )
+    if config.allow_sample_tee:
+        names[SAMPLE] = None
+    return {name: load_verifier(name) for name in names}
+
+
+def _read_policy(path: Path) -> ResourcePolicy:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_POLICY_BYTES + 1)
+    except OSError as error:
+        raise LocalError(f"the policy cannot be read: {error.strerror}", path=str(path)) from None
+    try:
+        return parse_policy(data.decode())
+    except UnicodeDecodeError:
+        raise FormatError("is not UTF-8", what=str(path)) from None

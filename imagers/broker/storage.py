@@ -1,0 +1,364 @@
+"""What the broker keeps, in one SQLite file with mode 0600: nothing that matters is in memory.
+
+    resources  path -> sealed secret, its size and version
+    bindings   path, manifest digest: which images a resource belongs to
+    sessions   handshakes, by the hash of their cookie
+    settings   the sealed token key, the policy
+    audit      rows that triggers protect from change
+
+All access is in transactions that take SQLite's write lock at their start, so that what was
+read still holds when something is written: create-only puts, one-time nonces and the limit
+on sessions rest on that, for any number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from imagers.attest.resources import ResourcePath, parse_resource_path
+from imagers.broker.keyfiles import check_owner_only, make_owner_only
+from imagers.errors import LocalError
+from imagers.model.digest import Digest, parse_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["Session", "Store", "StoredResource", "Transaction", "session_name"]
+
+_SCHEMA_VERSION = 1
+_BUSY_MS = 10_000  # how long a transaction waits for another process's
+
+_metadata = sa.MetaData()
+_resources = sa.Table(
+    "resources",
+    _metadata,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+)
+# Version numbers go on when a path is deleted and made again: an old sealed value stays dead.
+_versions = sa.Table(
+    "versions",
+    _metadata,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("last", sa.Integer, nullable=False),
+)
+_bindings = sa.Table(
+    "bindings",
+    _metadata,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("manifest_digest", sa.Text, primary_key=True),
+)
+_sessions = sa.Table(
+    "sessions",
+    _metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("tee", sa.Text, nullable=False),
+    sa.Column("nonce", sa.Text, nullable=False),
+    sa.Column("expires_ms", sa.Integer, nullable=False, index=True),
+    sa.Column("attested_with", sa.Text),
+    sa.Column("token", sa.Text),
+)
+_settings = sa.Table(
+    "settings",
+    _metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+)
+_audit = sa.Table(
+    "audit",
+    _metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    *(
+        sa.Column(name, sa.Text, nullable=False)
+        for name in (
+            "at",
+            "event",
+            "outcome",
+            "tee",
+            "path",
+            "image",
+            "rule",
+            "session",
+            "detail",
+        )
+    ),
+    sqlite_autoincrement=True,
+)
+_TRIGGERS = tuple(
+    f"CREATE TRIGGER audit_no_{verb.lower()} BEFORE {verb} ON audit "
+    "BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END"
+    for verb in ("UPDATE", "DELETE")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResource:
+    """A resource as it is stored; `sealed` opens with kind `resource`, its path and version."""
+
+    path: ResourcePath
+    sealed: bytes
+    size: int
+    version: int
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One handshake.
+
+    Attributes:
+        name: hash of the cookie, in hex: names the session and does not open it.
+        attested_with: hash of the attestation that was accepted, or None before.
+        token: what it got, or None.
+    """
+
+    name: str
+    tee: str
+    nonce: str
+    expires_ms: int
+    attested_with: str | None = None
+    token: str | None = None
+
+
+def session_name(cookie: str) -> str:
+    """The name of the session of a cookie."""
+    return hashlib.sha256(cookie.encode()).hexdigest()
+
+
+class Transaction:
+    """Reads and writes that happen together or not at all. Good inside its `with` block."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    # Resources
+
+    def find_resource(self, path: ResourcePath) -> StoredResource | None:
+        """The resource of that name."""
+        row = self._connection.execute(
+            sa.select(_resources).where(_resources.c.path == str(path))
+        ).first()
+        if row is None:
+            return None
+        return StoredResource(path, row.sealed, row.size, row.version, row.created_at)
+
+    def next_version(self, path: ResourcePath) -> int:
+        """The number for the next value of that name; it is never given again."""
+        last = self._connection.execute(
+            sa.select(_versions.c.last).where(_versions.c.path == str(path))
+        ).scalar()
+        if last is None:
+            self._connection.execute(sa.insert(_versions).values(path=str(path), last=1))
+            return 1
+        self._connection.execute(
+            sa.update(_versions).where(_versions.c.path == str(path)).values(last=last + 1)
+        )
+        return int(last) + 1
+
+    def insert_resource(self, resource: StoredResource) -> None:
+        """A new row; the name must be free."""
+        self._connection.execute(
+            sa.insert(_resources).values(
+                path=str(resource.path),
+                sealed=resource.sealed,
+                size=resource.size,
+                version=resource.version,
+                created_at=resource.created_at,
+            )
+        )
+
+    def delete_resource(self, path: ResourcePath) -> bool:
+        """Whether there was one; its bindings go with it."""
+        self._connection.execute(sa.delete(_bindings).where(_bindings.c.path == str(path)))
+        gone = self._connection.execute(sa.delete(_resources).where(_resources.c.path == str(path)))
+        return gone.rowcount > 0
+
+    def list_resources(self) -> tuple[ResourcePath, ...]:
+        """All names, sorted."""
+        rows = self._connection.execute(sa.select(_resources.c.path).order_by(_resources.c.path))
+        return tuple(parse_resource_path(row.path) for row in rows)
+
+    def bindings(self, path: ResourcePath) -> frozenset[Digest]:
+        """The images that a resource belongs to."""
+        rows = self._connection.execute(
+            sa.select(_bindings.c.manifest_digest).where(_bindings.c.path == str(path))
+        )
+        return frozenset(parse_digest(row.manifest_digest) for row in rows)
+
+    def add_binding(self, path: ResourcePath, digest: Digest) -> None:
+        """One more image; the pair must be new."""
+        self._connection.execute(
+            sa.insert(_bindings).values(path=str(path), manifest_digest=str(digest))
+        )
+
+    # Sessions
+
+    def drop_expired_sessions(self, now_ms: int) -> None:
+        """Forget what is over."""
+        self._connection.execute(sa.delete(_sessions).where(_sessions.c.expires_ms <= now_ms))
+
+    def count_sessions(self) -> int:
+        """How many there are."""
+        count = self._connection.execute(sa.select(sa.func.count()).select_from(_sessions))
+        return int(count.scalar_one())
+
+    def insert_session(self, session: Session) -> None:
+        """A new handshake."""
+        self._connection.execute(
+            sa.insert(_sessions).values(
+                name=session.name,
+                tee=session.tee,
+                nonce=session.nonce,
+                expires_ms=session.expires_ms,
+            )
+        )
+
+    def find_session(self, cookie: str, now_ms: int) -> Session | None:
+        """The session of a cookie, unless it is over."""
+        row = self._connection.execute(
+            sa.select(_sessions).where(
+                _sessions.c.name == session_name(cookie), _sessions.c.expires_ms > now_ms
+            )
+        ).first()
+        if row is None:
+            return None
+        return Session(row.name, row.tee, row.nonce, row.expires_ms, row.attested_with, row.token)
+
+    def finish_session(self, name: str, *, attested_with: str, token: str) -> bool:
+        """Whether the session was open and is attested now; only one attestation wins."""
+        done = self._connection.execute(
+            sa.update(_sessions)
+            .where(_sessions.c.name == name, _sessions.c.token.is_(None))
+            .values(attested_with=attested_with, token=token)
+        )
+        return done.rowcount > 0
+
+    def delete_open_session(self, name: str) -> None:
+        """End a session, unless it was attested meanwhile."""
+        self._connection.execute(
+            sa.delete(_sessions).where(_sessions.c.name == name, _sessions.c.token.is_(None))
+        )
+
+    # Settings
+
+    def get_setting(self, name: str) -> bytes | None:
+        """A value, or None."""
+        value = self._connection.execute(
+            sa.select(_settings.c.value).where(_settings.c.name == name)
+        ).scalar()
+        return None if value is None else bytes(value)
+
+    def set_setting(self, name: str, value: bytes) -> None:
+        """Set or replace a value."""
+        self._connection.execute(sa.delete(_settings).where(_settings.c.name == name))
+        self._connection.execute(sa.insert(_settings).values(name=name, value=value))
+
+    # Audit
+
+    def append_audit(self, row: dict[str, str]) -> None:
+        """One more row."""
+        self._connection.execute(sa.insert(_audit).values(**row))
+
+    def list_audit(self, limit: int) -> list[dict[str, str | int]]:
+        """The last rows, oldest first."""
+        rows = self._connection.execute(
+            sa.select(_audit).order_by(_audit.c.number.desc()).limit(limit)
+        ).mappings()
+        return [dict(row) for row in rows][::-1]
+
+
+class Store:
+    """The database of one state directory.
+
+    Raises:
+        LocalError: it cannot be opened, is not a store of ours, or open to others.
+
+    Threads: safe; each transaction has a connection of its own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        make_owner_only(path, b"")
+        check_owner_only(path)
+        # An absolute path as a value, not as text in a URL, which would need quoting.
+        self._engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(path.resolve())), pool_size=8, max_overflow=64
+        )
+        sa.event.listen(self._engine, "connect", _configure)
+        sa.event.listen(self._engine, "begin", _begin)
+        try:
+            self._make_schema()
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def _make_schema(self) -> None:
+        with self._begin() as connection:
+            version = connection.exec_driver_sql("PRAGMA user_version").scalar()
+            if version == 0:
+                _metadata.create_all(connection)
+                for trigger in _TRIGGERS:
+                    connection.exec_driver_sql(trigger)
+                connection.exec_driver_sql(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            elif version != _SCHEMA_VERSION:
+                raise LocalError(
+                    f"expected a store of version {_SCHEMA_VERSION}, got {version}",
+                    path=str(self._path),
+                    hint="it was made by another version of imagers",
+                )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A block of reads and writes; an exception undoes all of it.
+
+        Raises:
+            LocalError: the disk is full, the file damaged, another process holds the lock.
+        """
+        with self._begin() as connection:
+            yield Transaction(connection)
+
+    @contextmanager
+    def _begin(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            # Neither statement nor parameters: those hold sealed values and tokens.
+            cause = getattr(error, "orig", None)
+            raise LocalError(
+                f"the store failed: {type(cause or error).__name__}: {cause or 'see the log'}",
+                path=str(self._path),
+            ) from None
+
+    def close(self) -> None:
+        """Close all connections. Safe to call twice."""
+        self._engine.dispose()
+
+
+def _configure(connection: object, _: object) -> None:
+    """Settings of a new connection."""
+    # sqlite3 would open transactions by its own rules; `_begin` does it instead.
+    connection.isolation_level = None  # type: ignore[attr-defined]  # the DBAPI connection
+    cursor = connection.cursor()  # type: ignore[attr-defined]  # same
+    try:
+        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")  # an answer is sent after its audit row is safe
+        cursor.execute("PRAGMA secure_delete = ON")
+        cursor.execute("PRAGMA trusted_schema = OFF")
+    finally:
+        cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

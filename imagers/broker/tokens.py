@@ -1,0 +1,209 @@
+"""What an attested guest carries, and what an admin shows.
+
+The guest's token is an EAR (EAT attestation result) as Trustee writes it: ES256, the
+verifier's claims below `submods`, and the guest's public key where Trustee looks for it.
+It is made and checked with the broker's own key; the key in its header is for other
+readers, and never believed here.
+
+The trustworthiness vector is Trustee's for evidence that no reference value confirms:
+executables 33, hardware 97, configuration 36, so the status is "contraindicated". This broker
+compares no reference values yet, and says nothing better of anybody.
+
+Spec: draft-ietf-rats-ear; draft-ietf-rats-ar4si; Trustee attestation token.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from imagers import __version__
+from imagers.attest.jwt import sign_token, verify_token
+from imagers.attest.messages import parse_public_key
+from imagers.broker.refusals import Refusal
+from imagers.errors import FormatError, ImagersError
+from imagers.model.keys import SecretKey
+from imagers.model.strict_json import get_int, get_object, get_optional_str, get_str
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from jwcrypto.jwk import JWK
+
+    from imagers.attest.messages import Attestation, TEEPublicKey
+    from imagers.model.evidence import Claims, ReportData
+    from imagers.model.strict_json import JSONObject
+
+__all__ = ["AdminTokens", "AttestedGuest", "GuestTokens"]
+
+_PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
+_ISSUER = "imagers-broker"
+_EVIDENCE = "ear.veraison.annotated-evidence"
+_VECTOR: JSONObject = {
+    "instance-identity": 0,
+    "configuration": 36,
+    "executables": 33,
+    "file-system": 0,
+    "hardware": 97,
+    "runtime-opaque": 0,
+    "storage-opaque": 0,
+    "sourced-data": 0,
+}
+_LEEWAY = timedelta(seconds=30)  # between the clocks of an admin and the broker
+_LONGEST_ADMIN_TOKEN = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class AttestedGuest:
+    """What a good token says: whose evidence was accepted, and what answers are sealed to."""
+
+    tee: str
+    tee_pubkey: TEEPublicKey
+
+
+class GuestTokens:
+    """Makes and checks the tokens of guests.
+
+    Args:
+        private_pem: the P-256 key of this broker.
+
+    Threads: safe.
+    """
+
+    def __init__(self, private_pem: SecretKey) -> None:
+        from jwcrypto.jwk import JWK  # noqa: PLC0415 - heavy
+
+        with private_pem.view() as data:
+            self._key = JWK.from_pem(bytes(data))
+        public = self._key.export_public(as_dict=True)
+        self._header: JSONObject = {
+            "jwk": {name: public[name] for name in ("kty", "crv")}
+            | {"alg": "ES256"}
+            | {name: public[name] for name in ("x", "y")}
+        }
+
+    @staticmethod
+    def make_key() -> SecretKey:
+        """A new private key, in PEM."""
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - heavy
+        from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - heavy
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        return SecretKey(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+
+    def issue(
+        self,
+        claims: Claims,
+        *,
+        attestation: Attestation,
+        report_data: ReportData,
+        now: datetime,
+        expires: datetime,
+    ) -> str:
+        """The token of a guest whose evidence was accepted."""
+        evidence: JSONObject = {
+            claims.tee: dict(claims.values),
+            "report_data": base64.b64encode(report_data.digest).decode("ascii"),
+            "runtime_data_claims": {
+                "nonce": attestation.nonce,
+                "tee-pubkey": attestation.tee_pubkey.to_json(),
+            },
+        }
+        appraisal: JSONObject = {
+            "ear.status": "contraindicated",
+            "ear.trustworthiness-vector": _VECTOR,
+            "ear.appraisal-policy-id": "default",
+            _EVIDENCE: evidence,
+        }
+        payload: JSONObject = {
+            "eat_profile": _PROFILE,
+            "iat": int(now.timestamp()),
+            "ear.verifier-id": {"developer": "imagers", "build": f"imagers-broker {__version__}"},
+            "submods": {f"{claims.tee_class}0": appraisal},
+            "exp": int(expires.timestamp()),
+            "iss": _ISSUER,
+            "imagers.tee": claims.tee,
+        }
+        return sign_token(payload, key=self._key, algorithm="ES256", header=self._header)
+
+    def check(self, token: str, *, now: datetime) -> AttestedGuest:
+        """The guest of a token that this broker made and that is not over.
+
+        Raises:
+            Refusal: it is another's, changed, or expired.
+        """
+        what = "token"
+        try:
+            payload = verify_token(token, key=self._key, algorithm="ES256", what=what)
+            expires = get_int(payload, "exp", what=what)
+            tee = get_str(payload, "imagers.tee", what=what)
+            guest = AttestedGuest(tee, _public_key(payload, what))
+        except ImagersError as error:
+            raise Refusal("TokenVerifierError", str(error)) from None
+        # No leeway: the same clock made it.
+        if now.timestamp() >= expires:
+            raise Refusal("TokenVerifierError", "the token has expired")
+        return guest
+
+
+def _public_key(payload: JSONObject, what: str) -> TEEPublicKey:
+    submods = get_object(payload, "submods", what=what)
+    if len(submods) != 1:  # unreachable: `issue` writes one
+        raise FormatError("expected one submod", what=what, where="$.submods")
+    (name,) = submods
+    value = get_object(submods, name, what=what)
+    for member in (_EVIDENCE, "runtime_data_claims", "tee-pubkey"):
+        value = get_object(value, member, what=what)
+    return parse_public_key(value, what=what)
+
+
+class AdminTokens:
+    """Checks the tokens of admins.
+
+    Threads: safe.
+    """
+
+    def __init__(self, public_key: Ed25519PublicKey) -> None:
+        from jwcrypto.jwk import JWK  # noqa: PLC0415 - heavy
+
+        self._key: JWK = JWK.from_pyca(public_key)
+
+    def check(self, token: str | None, *, now: datetime) -> None:
+        """Nothing, if the admin's key signed it, a short while ago and for a short while.
+
+        Raises:
+            Refusal: else.
+        """
+        what = "admin token"
+        if token is None:
+            raise Refusal("AdminAuthAccess", "the request has no token of an admin")
+        try:
+            payload = verify_token(token, key=self._key, algorithm="EdDSA", what=what)
+            issued, expires = (_time(payload, name, what) for name in ("iat", "exp"))
+            not_before = _time(payload, "nbf", what) if "nbf" in payload else issued
+            role = get_optional_str(payload, "role", what=what)
+        except ImagersError as error:
+            raise Refusal("AdminAuthAccess", str(error)) from None
+        if role != "admin":
+            raise Refusal("AdminAuthAccess", f"{what}: expected the role 'admin'")
+        if expires - issued > _LONGEST_ADMIN_TOKEN:
+            raise Refusal(
+                "AdminAuthAccess",
+                f"{what}: expected one for at most {_LONGEST_ADMIN_TOKEN.seconds} s",
+            )
+        if max(issued, not_before) > now + _LEEWAY:
+            raise Refusal("AdminAuthAccess", f"{what}: is from the future; do the clocks agree?")
+        if expires + _LEEWAY <= now:
+            raise Refusal("AdminAuthAccess", f"{what}: has expired; do the clocks agree?")
+
+
+def _time(payload: JSONObject, name: str, what: str) -> datetime:
+    latest = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that datetime knows
+    return datetime.fromtimestamp(get_int(payload, name, what=what, maximum=latest), UTC)
