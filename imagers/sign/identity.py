@@ -85,7 +85,7 @@ def parse_signed_name(text: str, *, what: str = "docker-reference", where: str =
         parsed = parse_reference(rest)
     except FormatError:
         raise FormatError(
-            f"expected an image name such as 'registry.example.org/team/app:v1', got {text[:160]!r}",
+            f"expected an image name such as 'r.example.org/team/app:v1', got {text[:160]!r}",
             what=what,
             where=where,
         ) from None

@@ -42,7 +42,7 @@ def _reason(error: OSError | ValueError) -> str:
 def _read(path: str, *, max_bytes: int, hint: str | None = None) -> bytes:
     """The bytes of a regular file (or a pipe), bounded."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  # str and file descriptors' paths alike
+        with open(path, "rb") as file:  # str and file descriptors' paths alike
             data = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:
         raise LocalError(_reason(error), path=path, hint=hint) from error
@@ -105,7 +105,7 @@ def save_key_pair(
         _write_new(public_path, key.public_key.to_pem(), mode=0o644)
     except BaseException:
         with suppress(OSError):
-            os.unlink(private_path)  # noqa: PTH108  # made by this call, see O_EXCL
+            os.unlink(private_path)  # made by this call, see O_EXCL
         raise
 
 
@@ -128,7 +128,7 @@ def _write_new(path: str, data: bytes, *, mode: int) -> None:
             os.fsync(file.fileno())
     except BaseException as error:
         with suppress(OSError):
-            os.unlink(path)  # noqa: PTH108  # made by this call, see O_EXCL
+            os.unlink(path)  # made by this call, see O_EXCL
         if isinstance(error, OSError):
             raise LocalError(_reason(error), path=path) from error
         raise

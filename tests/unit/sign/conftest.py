@@ -1,0 +1,132 @@
+"""A repository in memory that speaks the Protocols of imagers.sign.image, and can misbehave."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from imagers.errors import NotFound
+from imagers.model.descriptor import Descriptor
+from imagers.model.digest import digest_of, parse_digest
+from imagers.model.keys import SecretKey
+from imagers.model.manifest import RawManifest
+from imagers.model.stream import CheckedStream
+from imagers.sign.sigstore_key import generate_private_key
+
+VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
+
+
+class BytesStream(io.BytesIO):
+    def readinto(self, buffer, /):
+        return super().readinto(buffer)
+
+
+class Repository:
+    """Tags, manifests and blobs; `fail` maps a tag or digest to the error to raise."""
+
+    def __init__(self):
+        self.tags = {}
+        self.manifests = {}
+        self.blobs = {}
+        self.fail = {}
+        self.opened = []
+
+    def put_manifest_as(self, raw, media_type, tag):
+        digest = digest_of(raw)
+        self.manifests[digest] = (raw, media_type)
+        self.tags[tag] = digest
+
+    def add_manifest(self, raw, media_type):
+        self.manifests[digest_of(raw)] = (raw, media_type)
+        return digest_of(raw)
+
+    def put_blob(self, descriptor, data, *, what):
+        assert (descriptor.digest, descriptor.size) == (digest_of(data), len(data)), what
+        self.blobs[descriptor.digest] = bytes(data)
+
+    def read_tag(self, tag):
+        if tag in self.fail:
+            raise self.fail[tag]
+        if tag not in self.tags:
+            raise NotFound(f"no tag '{tag}'", status=404, code="MANIFEST_UNKNOWN")
+        return self.read_manifest(self.tags[tag])
+
+    def read_manifest(self, digest=None):
+        digest = self.tags["v1"] if digest is None else digest
+        if digest not in self.manifests:
+            raise NotFound(f"no manifest '{digest}'", status=404, code="MANIFEST_UNKNOWN")
+        raw, media_type = self.manifests[digest]
+        return RawManifest(raw, media_type, digest)
+
+    def open_blob(self, descriptor, *, what):
+        self.opened.append(descriptor.digest)
+        if descriptor.digest in self.fail:
+            raise self.fail[descriptor.digest]
+        if descriptor.digest not in self.blobs:
+            raise NotFound(f"no blob for {what}", status=404, code="BLOB_UNKNOWN")
+        return CheckedStream(BytesStream(self.blobs[descriptor.digest]), descriptor, what=what)
+
+    @classmethod
+    def from_layout(cls, path):
+        """A repository as the vectors keep it: an OCI layout whose ref names are the tags."""
+        self = cls()
+        for blob in (path / "blobs" / "sha256").iterdir():
+            digest = parse_digest(f"sha256:{blob.name}")
+            raw = blob.read_bytes()
+            self.blobs[digest] = raw
+            try:
+                document = json.loads(raw)
+            except ValueError:
+                continue
+            if isinstance(document, dict) and "schemaVersion" in document:
+                self.manifests[digest] = (raw, document.get("mediaType", ""))
+        for entry in json.loads((path / "index.json").read_bytes())["manifests"]:
+            name = entry.get("annotations", {}).get("org.opencontainers.image.ref.name")
+            self.tags[name] = parse_digest(entry["digest"])
+        return self
+
+
+@pytest.fixture
+def vectors():
+    return VECTORS
+
+
+@pytest.fixture
+def repository():
+    return Repository()
+
+
+@pytest.fixture
+def repository_of():
+    return Repository.from_layout
+
+
+@pytest.fixture(scope="session")
+def key():
+    return generate_private_key()
+
+
+@pytest.fixture(scope="session")
+def other_key():
+    return generate_private_key()
+
+
+@pytest.fixture
+def passphrase():
+    with SecretKey(b"sigpass") as secret:
+        yield secret
+
+
+@pytest.fixture
+def manifest():
+    """The bytes of an image manifest; what it names does not exist, nobody looks."""
+    config = Descriptor("application/vnd.oci.image.config.v1+json", digest_of(b"{}"), 2)
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config.to_json(),
+            "layers": [],
+        }
+    ).encode()

@@ -1,0 +1,190 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagers.errors import FormatError
+from imagers.model.reference import parse_reference
+from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
+
+D1 = "sha256:" + "1" * 64
+REJECT = [{"type": "reject"}]
+
+
+def policy_of(transports):
+    return parse_policy(json.dumps({"default": REJECT, "transports": transports}).encode())
+
+
+def selected(scopes, identity, transport="docker"):
+    policy = policy_of({transport: dict.fromkeys(scopes, REJECT)})
+    return policy.select(identity).where
+
+
+@pytest.mark.parametrize(
+    ("reference", "scopes"),
+    [
+        (
+            "r.example.org:5000/a/b/app:v1",
+            [
+                "r.example.org:5000/a/b/app:v1",
+                "r.example.org:5000/a/b/app",
+                "r.example.org:5000/a/b",
+                "r.example.org:5000/a",
+                "r.example.org:5000",
+                "*.example.org",
+                "*.org",
+            ],
+        ),
+        (
+            f"box@{D1}",
+            [
+                f"docker.io/library/box@{D1}",
+                "docker.io/library/box",
+                "docker.io/library",
+                "docker.io",
+                "*.io",
+            ],
+        ),
+        ("localhost/x:1", ["localhost/x:1", "localhost/x", "localhost"]),
+        (
+            "127.0.0.1:5000/x:1",
+            [
+                "127.0.0.1:5000/x:1",
+                "127.0.0.1:5000/x",
+                "127.0.0.1:5000",
+                "*.0.0.1",
+                "*.0.1",
+                "*.1",
+            ],
+        ),
+        ("[::1]:5000/x:1", ["[::1]:5000/x:1", "[::1]:5000/x", "[::1]:5000"]),
+    ],
+)
+def test_docker_identity_has_the_scopes_of_containers_image(reference, scopes):
+    assert list(docker_identity(parse_reference(reference)).scopes) == scopes
+
+
+def test_path_identity_has_the_path_and_its_parents_without_the_root():
+    identity = path_identity("oci", "/srv/images/app")
+    assert identity.scopes == ("/srv/images/app", "/srv/images", "/srv")
+    assert (identity.reference, str(identity)) == (None, "oci:/srv/images/app")
+
+
+@pytest.mark.parametrize("path", ["", "/", "a/b", "/a/../b", "/a//b", "/a/", "//a", "/./a"])
+def test_path_identity_that_is_not_normal_is_the_callers_bug(path):
+    with pytest.raises(ValueError, match="absolute, normal"):
+        path_identity("oci", path)
+
+
+def test_select_takes_the_most_specific_scope_only():
+    identity = docker_identity(parse_reference("r.example.org/a/app:v1"))
+    scopes = ["", "*.org", "*.example.org", "r.example.org", "r.example.org/a"]
+    scopes += ["r.example.org/a/app", "r.example.org/a/app:v1"]
+    while scopes:
+        assert selected(scopes, identity) == f"$.transports.docker[{scopes[-1]!r}]"
+        scopes.pop()
+    assert selected([], identity) == "$.default"
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "r.example.org/ap",
+        "r.example.org/app:v2",
+        "example.org",
+        "*.r.example.org",
+        "r.example.org:443",
+        "app:v1",
+        "R.example.org",
+        "r.example.org/",
+    ],
+)
+def test_select_scope_that_only_looks_alike_does_not_count(scope):
+    identity = docker_identity(parse_reference("r.example.org/app:v1"))
+    assert selected([scope], identity) == "$.default"
+
+
+def test_select_path_scopes_are_whole_components():
+    identity = path_identity("oci", "/srv/images/app")
+    assert selected(["/srv"], identity, "oci") == "$.transports.oci['/srv']"
+    assert selected(["/srv/image"], identity, "oci") == "$.default"
+    assert selected(["/srv"], identity, "dir") == "$.default"
+    assert selected([""], identity, "oci") == "$.transports.oci['']"
+
+
+def test_parse_policy_without_transports_is_the_default_alone():
+    policy = parse_policy(b'{"default":[{"type":"reject"}]}')
+    assert policy.transports == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "piece"),
+    [
+        ("", "", "is not JSON"),
+        ("[]", "$", "expected an object"),
+        ("{}", "$.default", "is missing"),
+        ('{"transports":{}}', "$.default", "is missing"),
+        ('{"default":null}', "$.default", "expected a list"),
+        ('{"default":[]}', "$.default", "got an empty list"),
+        ('{"default":{}}', "$.default", "expected a list"),
+        ('{"default":[null]}', "$.default[0]", "expected an object"),
+        ('{"default":[{"type":"reject"}],"x":1}', "$", "unknown member 'x'"),
+        ('{"default":[{"type":"reject"}],"Transports":{}}', "$", "unknown member 'Transports'"),
+        ('{"default":[{"type":"reject"}],"transports":null}', "$.transports", "an object"),
+        ('{"default":[{"type":"reject"}],"transports":[]}', "$.transports", "an object"),
+        (
+            '{"default":[{"type":"reject"}],"transports":{"docker":[]}}',
+            "$.transports.docker",
+            "an object",
+        ),
+        (
+            '{"default":[{"type":"reject"}],"transports":{"docker":{"":[]}}}',
+            "$.transports.docker['']",
+            "empty list",
+        ),
+        (
+            '{"default":[{"type":"reject"}],"transports":{"docker":{"docker://r":[]}}}',
+            "$.transports.docker['docker://r']",
+            "without a scheme",
+        ),
+        ('{"default":[{"type":"reject","type":"insecureAcceptAnything"}]}', "", "twice"),
+        ('{"default":[{"type":"reject"}],"default":[{"type":"reject"}]}', "", "twice"),
+        ('{"default":[{"type":"reject"}]} x', "", "is not JSON"),
+    ],
+)
+def test_parse_policy_that_is_not_one_is_refused_with_the_place(text, where, piece):
+    with pytest.raises(FormatError) as caught:
+        parse_policy(text.encode(), what="policy 'p.json'")
+    assert (caught.value.what, caught.value.where) == ("policy 'p.json'", where)
+    assert piece in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("transport", "scope"),
+    [
+        ("oci", "relative"),
+        ("oci", "/"),
+        ("oci", "/a/../b"),
+        ("dir", "/a/"),
+        ("oci-archive", "//a"),
+        ("docker-archive", "/a"),
+        ("tarball", "x"),
+        ("docker-daemon", D1),
+    ],
+)
+def test_parse_policy_scope_that_can_never_match_is_refused(transport, scope):
+    with pytest.raises(FormatError) as caught:
+        policy_of({transport: {scope: REJECT}})
+    assert caught.value.where == f"$.transports.{transport}[{scope!r}]"
+
+
+def test_parse_policy_unknown_transports_are_kept_and_never_apply():
+    policy = policy_of({"future": {"anything": REJECT}, "docker-daemon": {"box:1": REJECT}})
+    assert policy.select(path_identity("oci", "/a")).where == "$.default"
+
+
+@given(st.binary(max_size=300))
+def test_parse_policy_any_bytes_give_format_error(raw):
+    with pytest.raises(FormatError):
+        parse_policy(raw)
