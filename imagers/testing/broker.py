@@ -1,0 +1,190 @@
+"""The real key broker inside a test: a thread, a free port, a state directory that goes away.
+
+    with EmbeddedBroker() as broker:
+        broker.put("kbs:///default/key/1", b"0" * 32, image=digest)
+        with broker.client() as client, client.get(uri, manifest_digest=digest) as key:
+            ...
+        assert broker.handshakes == 1
+
+Nothing of the broker is replaced: what it counts is read from its audit log, and to make it
+say no, its policy is changed. Only its clock can be moved.
+
+It takes the TEE `sample`, whose plugin comes with the package `imagers-sample-tee`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from imagers.attest.admin import BrokerAdmin
+from imagers.attest.client import BrokerClient
+from imagers.attest.collectors import load_attester
+from imagers.broker.policy import DEFAULT_POLICY, DENY_ALL_POLICY
+from imagers.broker.server import BrokerConfig, running
+from imagers.model.keys import SecretKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from imagers.attest.admin import AuditEntry
+    from imagers.broker.server import RunningBroker
+    from imagers.model.digest import Digest
+    from imagers.model.evidence import Attester
+
+__all__ = ["EmbeddedBroker"]
+
+_ALL_ROWS = 10_000
+
+
+class EmbeddedBroker:
+    """A broker for one test; a context manager that starts and stops it.
+
+    Args:
+        allow_sample_tee: whether it takes evidence that anybody can make.
+        state_directory: keeps the state when it stops; None: a temporary one.
+        session_lifetime, max_sessions: as in `BrokerConfig`.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_sample_tee: bool = True,
+        state_directory: Path | None = None,
+        session_lifetime: timedelta = timedelta(minutes=5),
+        max_sessions: int = 10_000,
+    ) -> None:
+        self._allow_sample_tee = allow_sample_tee
+        self._given_directory = state_directory
+        self._session_lifetime = session_lifetime
+        self._max_sessions = max_sessions
+        self._clock_offset = timedelta(0)
+        self._stack = ExitStack()
+        self._running: RunningBroker | None = None
+        self._admin: BrokerAdmin | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            directory = self._given_directory
+            if directory is None:
+                temporary = Path(tempfile.mkdtemp(prefix="imagers-broker-"))
+                stack.callback(shutil.rmtree, temporary)
+                directory = temporary / "state"
+            self._running = stack.enter_context(
+                running(
+                    BrokerConfig(
+                        state_directory=directory,
+                        port=0,
+                        allow_sample_tee=self._allow_sample_tee,
+                        session_lifetime=self._session_lifetime,
+                        max_sessions=self._max_sessions,
+                        clock=lambda: datetime.now(UTC) + self._clock_offset,
+                    )
+                )
+            )
+            self._admin = stack.enter_context(
+                BrokerAdmin(self._running.url, key_file=self._running.admin_key_file)
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+        self._running = self._admin = None
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        return self._started().url
+
+    @property
+    def admin_key_file(self) -> Path:
+        """The admin's private key, for the command line."""
+        return self._started().admin_key_file
+
+    @property
+    def state_directory(self) -> Path:
+        """Where its store and keys are."""
+        return self._started().admin_key_file.parent
+
+    @property
+    def admin(self) -> BrokerAdmin:
+        """An admin's client, closed with the broker."""
+        if self._admin is None:
+            raise RuntimeError("the broker is not running")
+        return self._admin
+
+    @property
+    def attester(self) -> Attester:
+        """Makes evidence that this broker takes.
+
+        Raises:
+            PluginNotFound: the package `imagers-sample-tee` is not installed.
+        """
+        return load_attester("sample")
+
+    def client(self) -> BrokerClient:
+        """A new guest; the caller closes it."""
+        return BrokerClient(self.url, attester=self.attester)
+
+    def put(self, uri: str, secret: bytes, *, image: Digest | None = None) -> None:
+        """Store a secret, bound to an image if one is given."""
+        with SecretKey(secret) as key:
+            self.admin.put_resource(uri, key)
+        if image is not None:
+            self.admin.bind_manifest(uri, image)
+
+    def deny(self) -> None:
+        """Refuse every secret from now on, by policy."""
+        self.admin.set_policy(DENY_ALL_POLICY)
+
+    def allow_bound(self) -> None:
+        """Go back to the default policy: a secret is released for its own image only."""
+        self.admin.set_policy(DEFAULT_POLICY)
+
+    @contextmanager
+    def clock_moved(self, by: timedelta) -> Iterator[None]:
+        """A block in which the broker's clock is off; admins' tokens are too old in it."""
+        self._clock_offset = by
+        try:
+            yield
+        finally:
+            self._clock_offset = timedelta(0)
+
+    @property
+    def log(self) -> tuple[AuditEntry, ...]:
+        """The audit log, oldest first."""
+        return self.admin.audit(_ALL_ROWS)
+
+    @property
+    def handshakes(self) -> int:
+        """How many guests attested."""
+        return self._count("attest", "ok")
+
+    @property
+    def releases(self) -> int:
+        """How many secrets were given out."""
+        return self._count("release", "ok")
+
+    @property
+    def refusals(self) -> int:
+        """How many times a secret was refused."""
+        return self._count("release", "refused")
+
+    def _count(self, event: str, outcome: str) -> int:
+        return sum(row.event == event and row.outcome == outcome for row in self.log)
+
+    def _started(self) -> RunningBroker:
+        if self._running is None:
+            raise RuntimeError("the broker is not running")
+        return self._running

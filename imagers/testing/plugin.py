@@ -1,0 +1,43 @@
+"""Fixtures for pytest, found by its entry point: nothing to import, nothing to set up.
+
+    def test_release(imagers_broker):
+        imagers_broker.put("kbs:///default/key/1", b"0" * 32, image=digest)
+        with imagers_broker.client() as client:
+            ...
+
+pytest loads this module in every run of an environment that has imagers, so it imports
+nothing of weight; each fixture loads what it needs. `imagers_broker` needs the extra
+`imagers[broker]` and the package `imagers-sample-tee`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imagers.testing.broker import EmbeddedBroker
+    from imagers.testing.registry import EmbeddedRegistry
+
+__all__ = ["imagers_broker", "imagers_registry"]
+
+
+@pytest.fixture
+def imagers_registry() -> Iterator[EmbeddedRegistry]:
+    """An empty registry on a free loopback port, for one test."""
+    from imagers.testing.registry import EmbeddedRegistry  # noqa: PLC0415 - see the module
+
+    with EmbeddedRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def imagers_broker() -> Iterator[EmbeddedBroker]:
+    """An empty broker on a free loopback port that takes the sample TEE, for one test."""
+    from imagers.testing.broker import EmbeddedBroker  # noqa: PLC0415 - see the module
+
+    with EmbeddedBroker() as broker:
+        yield broker
