@@ -275,11 +275,13 @@ def story(demo: Demo, image: str | None) -> None:
     run_container(demo, bundles / "app")
 
     title("Refusal 1: the broker's policy denies the guest")
-    (work / "deny.json").write_text(
-        json.dumps(
-            {"rules": [{"name": "demo-is-closed", "effect": "deny", "resource": "default/demo/*"}]}
-        )
-    )
+    closed = {
+        "name": "demo-is-closed",
+        "effect": "deny",
+        "resource": "default/demo/*",
+        "image": "any",
+    }
+    (work / "deny.json").write_text(json.dumps({"rules": [closed]}))
     demo.run("imagers", "broker", "policy", "set", str(work / "deny.json"), *admin)
     demo.run("imagers", "pull", reference, str(bundles / "denied"), *pull, expect=31)
     check_nothing(bundles / "denied")

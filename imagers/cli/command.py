@@ -50,7 +50,7 @@ def option_group(
             return function(**given, **{name: make(**values)})
 
         decorated: Verb = wrapped
-        for option in reversed(options.values()):
+        for option in reversed(tuple(options.values())):
             decorated = option(decorated)
         return decorated
 

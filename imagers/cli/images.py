@@ -71,12 +71,7 @@ class RegistryOptions:
         from imagers.registry.auth import Credentials  # noqa: PLC0415
         from imagers.transport.open import TransportOptions  # noqa: PLC0415
 
-        credentials = None
-        if self.creds is not None:
-            user, colon, password = self.creds.partition(":")
-            if not colon or not user:
-                raise UsageError("--creds: expected USER:PASSWORD")
-            credentials = Credentials(user, password)
+        credentials = None if self.creds is None else Credentials.parse(self.creds)
         return TransportOptions(
             credentials=credentials,
             tls_verify=self.tls_verify,

@@ -31,6 +31,7 @@ from imagers.pull.bundle import make_runtime_config
 from imagers.pull.plan import make_plan
 from imagers.pull.staging import Staging, check_destination
 from imagers.pull.trust import TrustDecision, check_config_size
+from imagers.sign.policy_json import docker_identity, path_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,14 +45,27 @@ if TYPE_CHECKING:
     from imagers.model.keys import KeyUnwrapper, ResourceStore
     from imagers.pull.plan import Plan, PlannedLayer
     from imagers.pull.trust import TrustedImage
+    from imagers.sign.policy_json import ImageIdentity
     from imagers.sign.sigstore import SigstoreSignature
     from imagers.sign.verify import CouldNotLook, Trust
+    from imagers.transport.names import ImageName
 
     SignatureFinder = Callable[[Digest], Sequence[SigstoreSignature] | CouldNotLook]
 
-__all__ = ["PullOptions", "PullReport", "PulledLayer", "pull_image", "trust_image"]
+__all__ = ["PullOptions", "PullReport", "PulledLayer", "identity_of", "pull_image", "trust_image"]
 
 _MAX_ACCOUNTS_BYTES = 1024 * 1024
+
+
+def identity_of(name: ImageName) -> ImageIdentity:
+    """What a policy looks up for a name that a user wrote.
+
+    The path of a layout is made absolute and free of symbolic links: a policy for a
+    directory does not hold for what a link in it points to.
+    """
+    if name.reference is not None:
+        return docker_identity(name.reference)
+    return path_identity(name.transport, os.path.realpath(name.path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.pull.run import PullOptions, pull_image  # noqa: PLC0415
+    from imagers.pull.run import PullOptions, identity_of, pull_image  # noqa: PLC0415
     from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file  # noqa: PLC0415
     from imagers.sign.verify import load_trust  # noqa: PLC0415
     from imagers.transport.names import parse_image_name  # noqa: PLC0415
@@ -90,7 +90,7 @@ def command(  # one parameter an option
     path = locate_policy(
         explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]
     )
-    identity = parse_image_name(ref).identity()
+    identity = identity_of(parse_image_name(ref))
     options = PullOptions(
         requirements=load_trust(load_policy(path).select(identity), read_key_file),
         platform=parse_platform(platform),

@@ -20,7 +20,6 @@ example:
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import click
 
@@ -29,9 +28,6 @@ from imagers.cli.images import RegistryOptions, opened_sink, opened_source, regi
 from imagers.cli.output import print_json
 from imagers.cli.passphrases import read_passphrase
 from imagers.errors import Unsupported, UsageError
-
-if TYPE_CHECKING:
-    from imagers.model.reference import Reference
 
 __all__ = ["command"]
 
@@ -57,23 +53,26 @@ def command(
     from imagers.registry.source import RegistrySource  # noqa: PLC0415
     from imagers.sign.image import sign_image  # noqa: PLC0415
     from imagers.sign.keyfiles import load_private_key  # noqa: PLC0415
+    from imagers.transport.names import parse_image_name  # noqa: PLC0415
 
     if key_file is None:
         raise UsageError(
             "expected --sign-by-sigstore-private-key FILE, got none",
             hint='"imagers key generate cosign --output NAME" makes one',
         )
+    name = parse_image_name(ref)
+    if name.reference is None:
+        raise Unsupported(
+            f"signatures of {name} are not supported: expected an image in a registry",
+            hint="push it first, and sign docker://REGISTRY/NAME:TAG",
+        )
     with read_passphrase(passphrase_file) as passphrase:
         key = load_private_key(key_file, passphrase)
     with opened_source(ref, registry) as source, opened_sink(ref, registry) as sink:
-        if not isinstance(source, RegistrySource) or not isinstance(sink, RegistrySink):
-            raise Unsupported(
-                f"signatures of {source.name} are not supported: expected an image in a registry",
-                hint="push it first, and sign docker://REGISTRY/NAME:TAG",
-            )
-        reference: Reference = source.reference
+        assert isinstance(source, RegistrySource)
+        assert isinstance(sink, RegistrySink)
         signed = sign_image(
-            source, sink, reference, key, identity=identity, timestamp=int(time.time())
+            source, sink, name.reference, key, identity=identity, timestamp=int(time.time())
         )
     fingerprint = f"sha256:{key.public_key.fingerprint}"
     if as_json:

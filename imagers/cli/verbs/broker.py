@@ -1,0 +1,277 @@
+"""usage: imagers broker serve [OPTION]...
+       imagers broker put URI FILE | get URI | list | delete URI
+       imagers broker policy show | set FILE | reset
+       imagers broker audit [--limit N]
+
+A key broker for guests. "serve" needs no set-up: its database and keys are made at first
+start, for their owner only. The other words administrate a running one; "get" shows what
+is known of a secret, never the secret. A secret bound to an image goes to guests that name
+this image; the policy may say more, see docs/broker.md.
+
+  serve:
+  --state DIR                 database and keys; default: ~/.local/state/imagers/broker
+  --listen HOST:PORT          default 127.0.0.1:8080; port 0 takes a free one
+  --certificate FILE, --certificate-key FILE
+                              PEM, for https; needed to listen on more than loopback
+  --url-file FILE             write the URL here once the broker listens
+  --allow-sample-tee          believe guests that prove nothing: for tests and demos only
+
+  the others:
+  --broker URL                default http://127.0.0.1:8080
+  --broker-ca FILE, --insecure-broker-http, --broker-admin-key FILE
+                              as of "imagers encrypt"
+  --replace                   of "put": overwrite; the old bindings are lost
+  --limit N                   of "audit": how many entries, the newest ones; default 100
+  --json                      the facts as JSON
+  --help                      this text
+
+example:
+  imagers broker serve --listen 127.0.0.1:8080
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imagers.cli.brokers import BrokerOptions, admin_options
+from imagers.cli.command import VerbCommand, VerbGroup, json_option
+from imagers.cli.output import print_json, print_table, say
+from imagers.cli.settings import read_settings
+from imagers.errors import LocalError, UsageError
+
+if TYPE_CHECKING:
+    from imagers.broker.server import RunningBroker
+
+__all__ = ["command"]
+
+_DEFAULT_PORT = 8080
+_MAX_PORT = 65535
+
+
+@click.group("broker", cls=VerbGroup, help=__doc__)
+def command() -> None:
+    """See the module."""
+
+
+class _ToStandardError(logging.Handler):
+    """Log lines of the server, in the program's form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.levelname.lower(), record.getMessage())
+
+
+@command.command("serve", cls=VerbCommand, help=__doc__)
+@click.option("--state", metavar="DIR")
+@click.option("--listen", default=f"127.0.0.1:{_DEFAULT_PORT}", metavar="HOST:PORT")
+@click.option("--certificate", metavar="FILE")
+@click.option("--certificate-key", metavar="FILE")
+@click.option("--url-file", metavar="FILE")
+@click.option("--allow-sample-tee", is_flag=True)
+def serve(
+    *,
+    state: str | None,
+    listen: str,
+    certificate: str | None,
+    certificate_key: str | None,
+    url_file: str | None,
+    allow_sample_tee: bool,
+) -> None:
+    """Run a broker."""
+    try:
+        from imagers.broker.server import BrokerConfig  # noqa: PLC0415
+        from imagers.broker.server import serve as run_broker  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the broker's packages are not installed: {error.name} is missing",
+            hint="pip install 'imagers[broker]'",
+        ) from error
+    host, port = _parse_listen(listen)
+    handler = _ToStandardError(level=logging.WARNING)
+    logging.getLogger().addHandler(handler)
+
+    def on_start(broker: RunningBroker) -> None:
+        _announce(broker)
+        if url_file is not None:
+            Path(url_file).write_text(broker.url + "\n", encoding="utf-8")
+
+    try:
+        run_broker(
+            BrokerConfig(
+                state_directory=Path(state) if state else read_settings().broker_state,
+                host=host,
+                port=port,
+                certificate_file=Path(certificate) if certificate else None,
+                certificate_key_file=Path(certificate_key) if certificate_key else None,
+                allow_sample_tee=allow_sample_tee,
+            ),
+            on_start=on_start,
+        )
+    finally:
+        logging.getLogger().removeHandler(handler)
+        if url_file is not None:
+            with suppress(FileNotFoundError):
+                Path(url_file).unlink()
+
+
+def _parse_listen(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > _MAX_PORT:
+        raise UsageError(f"--listen: expected HOST:PORT, got {text!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _announce(broker: RunningBroker) -> None:
+    for made, path, what in (
+        (broker.master_key_made, broker.master_key_file, "master key"),
+        (broker.admin_key_made, broker.admin_key_file, "admin key"),
+    ):
+        if made:
+            say("", f"made the {what} {path}; keep a copy in a safe place")
+    if broker.sample_tee:
+        say("warning", "TEE 'sample' is allowed: guests prove nothing; for tests and demos only")
+    say("", f"the broker listens on {broker.url}; admin key {broker.admin_key_file}")
+
+
+def _with_default(broker: BrokerOptions) -> BrokerOptions:
+    """The administrator's broker is the one of this machine, if none is named."""
+    if broker.url is not None:
+        return broker
+    return dataclasses.replace(broker, url=f"http://127.0.0.1:{_DEFAULT_PORT}")
+
+
+@command.command("put", cls=VerbCommand, help=__doc__)
+@click.argument("uri")
+@click.argument("file")
+@click.option("--replace", is_flag=True)
+@admin_options
+def put(*, uri: str, file: str, replace: bool, broker: BrokerOptions) -> None:
+    """Store a secret."""
+    from imagers.attest.jwe import MAX_RESOURCE_BYTES  # noqa: PLC0415
+    from imagers.model.keys import SecretKey  # noqa: PLC0415
+
+    with open(file, "rb") as stream:
+        data = stream.read(MAX_RESOURCE_BYTES + 1)
+    if not 1 <= len(data) <= MAX_RESOURCE_BYTES:
+        raise LocalError(f"expected 1 to {MAX_RESOURCE_BYTES} bytes of secret", path=file)
+    with SecretKey(data) as secret, _with_default(broker).admin() as admin:
+        admin.put_resource(uri, secret, replace=replace)
+    click.echo(f"stored {uri}, {len(data)} bytes, bound to no image")
+
+
+@command.command("get", cls=VerbCommand, help=__doc__)
+@click.argument("uri")
+@admin_options
+@json_option
+def get(*, uri: str, broker: BrokerOptions, as_json: bool) -> None:
+    """Show what is known of a secret."""
+    with _with_default(broker).admin() as admin:
+        found = admin.metadata(uri)
+    digests = [str(digest) for digest in found.manifest_digests]
+    if as_json:
+        print_json(
+            {
+                "uri": found.uri,
+                "size": found.size,
+                "version": found.version,
+                "created_at": found.created_at,
+                "manifest_digests": digests,
+            }
+        )
+        return
+    click.echo(f"{found.uri}: {found.size} bytes, version {found.version}, {found.created_at}")
+    for digest in digests:
+        click.echo(f"  bound to {digest}")
+
+
+@command.command("list", cls=VerbCommand, help=__doc__)
+@admin_options
+@json_option
+def list_(*, broker: BrokerOptions, as_json: bool) -> None:
+    """List the secrets."""
+    with _with_default(broker).admin() as admin:
+        uris = admin.list_resources()
+    if as_json:
+        print_json(list(uris))
+    else:
+        for uri in uris:
+            click.echo(uri)
+
+
+@command.command("delete", cls=VerbCommand, help=__doc__)
+@click.argument("uri")
+@admin_options
+def delete(*, uri: str, broker: BrokerOptions) -> None:
+    """Remove a secret."""
+    with _with_default(broker).admin() as admin:
+        admin.delete_resource(uri)
+    click.echo(f"deleted {uri}")
+
+
+@command.group("policy", cls=VerbGroup, help=__doc__)
+def policy() -> None:
+    """The resource policy."""
+
+
+@policy.command("show", cls=VerbCommand, help=__doc__)
+@admin_options
+def show_policy(*, broker: BrokerOptions) -> None:
+    """Show the policy in force."""
+    with _with_default(broker).admin() as admin:
+        click.echo(admin.get_policy().rstrip("\n"))
+
+
+@policy.command("set", cls=VerbCommand, help=__doc__)
+@click.argument("file")
+@admin_options
+def set_policy(*, file: str, broker: BrokerOptions) -> None:
+    """Put another policy in force."""
+    text = Path(file).read_text(encoding="utf-8")
+    with _with_default(broker).admin() as admin:
+        admin.set_policy(text)
+    click.echo(f"policy {file} is in force")
+
+
+@policy.command("reset", cls=VerbCommand, help=__doc__)
+@admin_options
+def reset_policy(*, broker: BrokerOptions) -> None:
+    """Put the default policy in force."""
+    from imagers.broker.policy import DEFAULT_POLICY  # noqa: PLC0415
+
+    with _with_default(broker).admin() as admin:
+        admin.set_policy(DEFAULT_POLICY)
+    click.echo("the default policy is in force: keys go to guests of the image that they belong to")
+
+
+@command.command("audit", cls=VerbCommand, help=__doc__)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100)
+@admin_options
+@json_option
+def audit(*, limit: int, broker: BrokerOptions, as_json: bool) -> None:
+    """Show who got what, and who did not."""
+    with _with_default(broker).admin() as admin:
+        entries = admin.audit(limit)
+    if as_json:
+        print_json([dataclasses.asdict(entry) for entry in entries])
+        return
+    print_table(
+        ["no", "at", "event", "outcome", "tee", "resource", "rule", "detail"],
+        [
+            [
+                str(entry.number),
+                entry.at,
+                entry.event,
+                entry.outcome,
+                entry.tee or "-",
+                entry.path or "-",
+                entry.rule or "-",
+                entry.detail or "-",
+            ]
+            for entry in entries
+        ],
+    )

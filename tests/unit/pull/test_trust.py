@@ -1,0 +1,428 @@
+"""Attacks on the trust decision, each named after the step that must stop it."""
+
+import base64
+import json
+
+import pytest
+
+from imagers.errors import (
+    CouldNotVerify,
+    DigestMismatch,
+    FormatError,
+    NoSignature,
+    NotFound,
+    PolicyDenied,
+    RemoteError,
+    SignatureInvalid,
+    SizeMismatch,
+    Unsupported,
+    UntrustedSigner,
+)
+from imagers.model.descriptor import Descriptor, Platform
+from imagers.model.digest import digest_of
+from imagers.model.manifest import RawManifest
+from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
+from imagers.model.reference import parse_reference
+from imagers.pull.trust import Basis, TrustDecision, TrustedImage, check_config_size
+from imagers.sign.payload import build_payload
+from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.sigstore import sign_payload
+from imagers.sign.sigstore_key import generate_private_key
+from imagers.sign.verify import CouldNotLook, load_trust
+
+AMD64 = Platform("linux", "amd64")
+NAME = "registry.example.org/team/app:v1"
+ENCRYPTED = OCI_LAYER_GZIP + "+encrypted"
+OPTIONS = json.dumps(
+    {
+        "cipher": "AES_256_CTR_HMAC_SHA256",
+        "hmac": base64.b64encode(bytes(32)).decode(),
+        "cipheroptions": {},
+    }
+).encode()
+ANNOTATIONS = {
+    "org.opencontainers.image.enc.pubopts": base64.b64encode(OPTIONS).decode(),
+    "org.opencontainers.image.enc.keys.jwe": base64.b64encode(b"{}").decode(),
+}
+
+
+@pytest.fixture(scope="module")
+def key():
+    return generate_private_key()
+
+
+def make_config(count=1, **more):
+    document = {
+        "os": "linux",
+        "architecture": "amd64",
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [str(digest_of(b"tar %d" % number)) for number in range(count)],
+        },
+        **more,
+    }
+    return json.dumps(document).encode()
+
+
+def make_manifest(config, layers=None):
+    if layers is None:
+        layers = [make_layer()]
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {
+                "mediaType": OCI_CONFIG,
+                "digest": str(digest_of(config)),
+                "size": len(config),
+            },
+            "layers": layers,
+        }
+    ).encode()
+
+
+def make_layer(media_type=ENCRYPTED, annotations=ANNOTATIONS):
+    layer = {"mediaType": media_type, "digest": str(digest_of(b"layer")), "size": 5}
+    return layer | ({"annotations": annotations} if annotations else {})
+
+
+def make_index(manifest, **platform):
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [
+                {
+                    "mediaType": OCI_MANIFEST,
+                    "digest": str(digest_of(manifest)),
+                    "size": len(manifest),
+                    "platform": {"os": "linux", "architecture": "amd64"} | platform,
+                }
+            ],
+        }
+    ).encode()
+
+
+def answer(raw, media_type=OCI_MANIFEST):
+    return RawManifest(raw, media_type, digest_of(raw))
+
+
+def requirements(key, name=NAME, requirement=None):
+    if requirement is None:
+        requirement = {
+            "type": "sigstoreSigned",
+            "keyData": base64.b64encode(key.public_key.to_pem()).decode(),
+        }
+    policy = parse_policy(
+        json.dumps(
+            {
+                "default": [{"type": "reject"}],
+                "transports": {"docker": {"registry.example.org": [requirement]}},
+            }
+        ).encode()
+    )
+
+    def read_key(path):
+        raise AssertionError(path)
+
+    return load_trust(policy.select(docker_identity(parse_reference(name))), read_key)
+
+
+ACCEPT = {"type": "insecureAcceptAnything"}
+
+
+def signed(manifest, key, name=NAME):
+    return [sign_payload(build_payload(name, digest_of(manifest)), key)]
+
+
+def decide(key, manifest, config, *, signatures=None, rules=None, **options):
+    decision = TrustDecision(rules or requirements(key), AMD64, **options)
+    assert decision.receive_top(answer(manifest)) is None
+    decision.receive_signatures(signed(manifest, key) if signatures is None else signatures)
+    decision.receive_config(config)
+    return decision.conclude()
+
+
+def test_signed_image_is_trusted_on_its_signature(key):
+    config = make_config()
+    manifest = make_manifest(config)
+    trusted = decide(key, manifest, config)
+    assert trusted.basis is Basis.SIGNATURE
+    assert trusted.manifest.raw == manifest
+    assert trusted.config.raw == config
+    assert trusted.encrypted_layers == 1
+    assert trusted.decision.signers[0].fingerprint == key.public_key.fingerprint
+    trusted.check_may_ask_broker()
+
+
+def test_index_chooses_the_platform_and_holds_the_manifest_to_its_entry(key):
+    config = make_config()
+    manifest = make_manifest(config)
+    index = make_index(manifest)
+    decision = TrustDecision(requirements(key), AMD64)
+    child = decision.receive_top(answer(index, OCI_INDEX))
+    assert child.digest == digest_of(manifest)
+    decision.receive_manifest(answer(manifest))
+    decision.receive_signatures(signed(manifest, key))
+    decision.receive_config(config)
+    trusted = decision.conclude()
+    assert trusted.top_digest == digest_of(index)
+    assert trusted.manifest.descriptor.digest == digest_of(manifest)
+
+
+def test_pinned_image_under_an_accepting_policy_is_trusted_on_its_digest(key):
+    config = make_config()
+    manifest = make_manifest(config)
+    name = f"registry.example.org/team/app@{digest_of(manifest)}"
+    trusted = decide(key, manifest, config, signatures=[], rules=requirements(key, name, ACCEPT))
+    assert trusted.basis is Basis.PINNED_DIGEST
+    trusted.check_may_ask_broker()
+
+
+def test_step_2_other_bytes_than_the_pinned_ones_are_refused(key):
+    """Step 2: the registry serves another manifest under a pinned digest."""
+    manifest = make_manifest(make_config())
+    name = f"registry.example.org/team/app@{digest_of(manifest)}"
+    decision = TrustDecision(requirements(key, name, ACCEPT), AMD64)
+    other = manifest + b" "
+    with pytest.raises(DigestMismatch, match="digest mismatch: expected") as caught:
+        decision.receive_top(answer(other))
+    assert caught.value.expected == digest_of(manifest)
+    assert caught.value.actual == digest_of(other)
+
+
+def test_step_2_claimed_digest_of_the_registry_is_not_believed(key):
+    """Step 2: the answer says that it has the pinned digest; its bytes have not."""
+    manifest = make_manifest(make_config())
+    name = f"registry.example.org/team/app@{digest_of(manifest)}"
+    decision = TrustDecision(requirements(key, name, ACCEPT), AMD64)
+    lie = RawManifest(manifest + b" ", OCI_MANIFEST, digest_of(manifest))
+    with pytest.raises(DigestMismatch):
+        decision.receive_top(lie)
+
+
+def test_step_2_index_without_the_platform_is_not_found(key):
+    """Step 2: no entry for this machine."""
+    index = make_index(make_manifest(make_config()), architecture="s390x")
+    decision = TrustDecision(requirements(key), AMD64)
+    with pytest.raises(NotFound, match="linux/s390x") as caught:
+        decision.receive_top(answer(index, OCI_INDEX))
+    assert "--platform" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("raw", "error"),
+    [
+        (b"not json", FormatError),
+        (b"{}", FormatError),
+        (b'{"schemaVersion":2,"schemaVersion":2}', FormatError),
+        (b'{"schemaVersion":1,"fsLayers":[]}', Unsupported),
+    ],
+    ids=["no JSON", "no members", "a name twice", "schema 1"],
+)
+def test_step_2_no_manifest_is_refused(key, raw, error):
+    """Step 2: something else than a manifest."""
+    with pytest.raises(error):
+        TrustDecision(requirements(key), AMD64).receive_top(answer(raw, ""))
+
+
+@pytest.mark.parametrize("change", [b" ", None], ids=["one byte more", "one bit"])
+def test_step_3_manifest_swapped_behind_an_index_is_refused(key, change):
+    """Step 3: the index is right and its manifest is not."""
+    manifest = make_manifest(make_config())
+    decision = TrustDecision(requirements(key), AMD64)
+    decision.receive_top(answer(make_index(manifest), OCI_INDEX))
+    other = manifest + change if change else manifest.replace(b"linux", b"linuX")
+    if other == manifest:
+        other = manifest[:-1] + b" "
+    with pytest.raises((SizeMismatch, DigestMismatch)):
+        decision.receive_manifest(answer(other))
+
+
+def test_step_3_index_inside_an_index_is_refused(key):
+    """Step 3: an entry that claims to be a manifest and is an index."""
+    inner = make_index(make_manifest(make_config()))
+    outer = make_index(inner)
+    decision = TrustDecision(requirements(key), AMD64)
+    decision.receive_top(answer(outer, OCI_INDEX))
+    with pytest.raises((FormatError, Unsupported)):
+        decision.receive_manifest(answer(inner, OCI_INDEX))
+
+
+def test_step_4_unsigned_image_is_refused(key):
+    """Step 4: no signature at all."""
+    manifest = make_manifest(make_config())
+    decision = TrustDecision(requirements(key), AMD64)
+    decision.receive_top(answer(manifest))
+    with pytest.raises(NoSignature):
+        decision.receive_signatures([])
+
+
+def test_step_4_manifest_swapped_after_signing_is_denied(key):
+    """Step 4: the signature is good, for another manifest."""
+    old = make_manifest(make_config())
+    new = make_manifest(make_config(author="somebody"))
+    decision = TrustDecision(requirements(key), AMD64)
+    decision.receive_top(answer(new))
+    with pytest.raises(SignatureInvalid):
+        decision.receive_signatures(signed(old, key))
+
+
+def test_step_4_signature_by_another_key_is_denied(key):
+    """Step 4: somebody else signed."""
+    manifest = make_manifest(make_config())
+    decision = TrustDecision(requirements(key), AMD64)
+    decision.receive_top(answer(manifest))
+    with pytest.raises((UntrustedSigner, SignatureInvalid)):
+        decision.receive_signatures(signed(manifest, generate_private_key()))
+
+
+def test_step_4_signature_for_another_name_is_denied(key):
+    """Step 4: the right key signed these bytes under another name (replay across names)."""
+    manifest = make_manifest(make_config())
+    decision = TrustDecision(requirements(key), AMD64)
+    decision.receive_top(answer(manifest))
+    with pytest.raises(UntrustedSigner, match="team/other"):
+        decision.receive_signatures(signed(manifest, key, "registry.example.org/team/other:v1"))
+
+
+def test_step_4_could_not_look_is_not_none(key):
+    """Step 4: the registry fails while it is asked: neither a yes nor "unsigned"."""
+    manifest = make_manifest(make_config())
+    decision = TrustDecision(requirements(key), AMD64)
+    decision.receive_top(answer(manifest))
+    with pytest.raises(CouldNotVerify):
+        decision.receive_signatures(CouldNotLook(RemoteError("registry fails", status=500)))
+
+
+def test_step_4_reject_is_final(key):
+    """Step 4: the policy rejects, whatever is signed."""
+    manifest = make_manifest(make_config())
+    decision = TrustDecision(requirements(key, requirement={"type": "reject"}), AMD64)
+    decision.receive_top(answer(manifest))
+    with pytest.raises(PolicyDenied):
+        decision.receive_signatures(signed(manifest, key))
+
+
+def test_step_5_config_swapped_is_refused(key):
+    """Step 5: another config than the signed manifest names."""
+    config = make_config()
+    manifest = make_manifest(config)
+    decision = TrustDecision(requirements(key), AMD64)
+    decision.receive_top(answer(manifest))
+    decision.receive_signatures(signed(manifest, key))
+    with pytest.raises(DigestMismatch, match="config"):
+        decision.receive_config(config.replace(b"amd64", b"arm64"))
+
+
+@pytest.mark.parametrize("layers", [0, 2], ids=["dropped", "added"])
+def test_step_5_count_of_layers_differs_is_refused(key, layers):
+    """Step 5: layers were dropped or added."""
+    config = make_config(1)
+    manifest = make_manifest(config, [make_layer() for _ in range(layers)])
+    with pytest.raises(SizeMismatch, match="count of layers") as caught:
+        decide(key, manifest, config)
+    assert (caught.value.expected, caught.value.actual) == (1, layers)
+
+
+def test_step_5_config_that_claims_to_be_huge_is_refused_unfetched():
+    """Step 5: a bound before memory is spent."""
+    with pytest.raises(FormatError, match="at most 8388608") as caught:
+        check_config_size(Descriptor(OCI_CONFIG, digest_of(b""), 1 << 40))
+    assert caught.value.where == "$.config.size"
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "text"),
+    [
+        (make_layer("application/x-tar", None), Unsupported, "layer 1 of 1"),
+        (make_layer(ENCRYPTED, None), FormatError, "layer 1 of 1"),
+        (make_layer("application/x-tar+encrypted"), Unsupported, "layer 1 of 1"),
+        (
+            make_layer(
+                annotations=ANNOTATIONS
+                | {
+                    "org.opencontainers.image.enc.pubopts": base64.b64encode(
+                        OPTIONS.replace(b"AES_256", b"AES_512")
+                    ).decode()
+                }
+            ),
+            Unsupported,
+            "AES_512",
+        ),
+    ],
+    ids=["unknown type", "no annotations", "unknown encrypted type", "unknown cipher"],
+)
+def test_step_6_layer_that_cannot_be_opened_is_refused(key, layer, error, text):
+    """Step 6: found before a key is asked for."""
+    config = make_config()
+    with pytest.raises(error, match=text):
+        decide(key, make_manifest(config, [layer]), config)
+
+
+def test_step_6_plain_layer_where_encryption_is_demanded_is_denied(key):
+    """Step 6: an encrypted layer was replaced by a plain one."""
+    config = make_config()
+    manifest = make_manifest(config, [make_layer(OCI_LAYER_GZIP, None)])
+    assert decide(key, manifest, config).encrypted_layers == 0
+    with pytest.raises(PolicyDenied, match="layer 1 of 1 is not encrypted"):
+        decide(key, manifest, config, require_encrypted=True)
+
+
+def test_step_7_unsigned_unpinned_image_gets_no_keys_from_a_broker(key):
+    """Step 7: the host serves somebody's encrypted layers in an image of its own."""
+    config = make_config()
+    trusted = decide(
+        key,
+        make_manifest(config),
+        config,
+        signatures=[],
+        rules=requirements(key, requirement=ACCEPT),
+    )
+    assert trusted.basis is Basis.UNSIGNED
+    with pytest.raises(PolicyDenied, match="not asked for at a broker") as caught:
+        trusted.check_may_ask_broker()
+    assert "sign the image" in caught.value.hint
+
+
+def test_trusted_image_cannot_be_made_elsewhere(key):
+    config = make_config()
+    trusted = decide(key, make_manifest(config), config)
+    with pytest.raises(RuntimeError, match="conclude"):
+        TrustedImage(
+            identity=trusted.identity,
+            basis=Basis.SIGNATURE,
+            decision=trusted.decision,
+            manifest=trusted.manifest,
+            config=trusted.config,
+            top_digest=trusted.top_digest,
+            _seal=None,
+        )
+
+
+def test_steps_out_of_order_are_the_callers_bug(key):
+    config = make_config()
+    manifest = make_manifest(config)
+    decision = TrustDecision(requirements(key), AMD64)
+    with pytest.raises(RuntimeError, match="wants the top document, got the signatures"):
+        decision.receive_signatures([])
+    with pytest.raises(RuntimeError):
+        decision.conclude()
+    decision.receive_top(answer(manifest))
+    with pytest.raises(RuntimeError):
+        decision.receive_config(config)
+    with pytest.raises(RuntimeError):
+        decision.conclude()
+
+
+def test_a_failed_step_is_final(key):
+    config = make_config()
+    manifest = make_manifest(config)
+    decision = TrustDecision(requirements(key), AMD64)
+    decision.receive_top(answer(manifest))
+    with pytest.raises(NoSignature):
+        decision.receive_signatures([])
+    with pytest.raises(RuntimeError, match="it failed"):
+        decision.receive_signatures(signed(manifest, key))
+    with pytest.raises(RuntimeError, match="it failed"):
+        decision.receive_config(config)
