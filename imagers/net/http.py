@@ -142,11 +142,11 @@ def status_error(
 ) -> RemoteError:
     """The kind of `RemoteError` that a status asks for, with a message of the caller's."""
     kind = RemoteError
-    if status == 404:  # noqa: PLR2004  # Not Found
+    if status == 404:  # Not Found
         kind = NotFound
     elif status in (401, 403):
         kind = Unauthorized
-    elif status == 429:  # noqa: PLR2004  # Too Many Requests
+    elif status == 429:  # Too Many Requests
         kind = RateLimited
     return kind(message, status=status, code=code, temporary=status in RETRIED_STATUS, hint=hint)
 

@@ -60,7 +60,9 @@ class ResponseStream:
     def length(self) -> int | None:
         """Bytes that the header promises, or None where it does not (or not usably)."""
         text = self.headers.get("Content-Length", "")
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None  # noqa: PLR2004  # 2**63 has 19
+        return (
+            int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+        )  # 2**63 has 19
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill a part of `buffer`; 0 at the end of the body.
@@ -70,7 +72,9 @@ class ResponseStream:
         """
         if self._error is not None:
             raise self._error
-        if self._ended or not len(buffer):
+        if not len(buffer):
+            raise ValueError("expected a buffer with room, got an empty one")
+        if self._ended:
             return 0
         started = time.monotonic()
         try:

@@ -169,7 +169,7 @@ class StagedFile:
 
 def _open_unnamed(directory: Path) -> int | None:
     """A file without a name, or None where that cannot be had (or could not be named later)."""
-    if not os.path.isdir(_PROC_FD):  # noqa: PTH112  # a constant
+    if not os.path.isdir(_PROC_FD):  # a constant
         return None
     try:
         return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, _FILE_MODE)
