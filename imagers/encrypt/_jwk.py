@@ -11,14 +11,29 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from imagers.encrypt._algorithms import KEY_ALGORITHMS
 from imagers.errors import FormatError, Unsupported
 from imagers.model.strict_json import get_optional_str, get_str
 
 if TYPE_CHECKING:
     from imagers.model.strict_json import JSONObject
 
-__all__ = ["is_private_jwk", "jwk_algorithm", "jwk_private_key", "jwk_public_key"]
+__all__ = [
+    "KEY_ALGORITHMS",
+    "is_private_jwk",
+    "jwk_algorithm",
+    "jwk_private_key",
+    "jwk_public_key",
+]
+
+# What layer keys are wrapped by (RFC 7518 section 4), and the kty of the keys that it is
+# for: the list of ocicrypt on go-jose v4. RSA1_5, dir and PBES2 are left out on purpose.
+KEY_ALGORITHMS = {
+    "RSA-OAEP": "RSA",
+    "RSA-OAEP-256": "RSA",
+    "ECDH-ES+A128KW": "EC",
+    "ECDH-ES+A192KW": "EC",
+    "ECDH-ES+A256KW": "EC",
+}
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
 _MAX_NUMBER_BYTES = 2048  # of an RSA-16384 modulus

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
-from imagers.encrypt._algorithms import CONTENT_ALGORITHMS, KEY_ALGORITHMS
+from imagers.encrypt._jwk import KEY_ALGORITHMS
 from imagers.errors import FormatError, Unsupported
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 from imagers.model.strict_json import JSON, JSONObject, dump_json, parse_object
@@ -48,6 +48,16 @@ if TYPE_CHECKING:
 __all__ = ["JWE_SCHEME", "JWEUnwrapper", "JWEWrapper", "ParsedJWE", "parse_jwe"]
 
 JWE_SCHEME = "jwe"
+
+# RFC 7518 section 5: all of it, as go-jose reads.
+_CONTENT_ALGORITHMS = (
+    "A128GCM",
+    "A192GCM",
+    "A256GCM",
+    "A128CBC-HS256",
+    "A192CBC-HS384",
+    "A256CBC-HS512",
+)
 
 _MAX_BYTES = 256 * 1024
 _MAX_RECIPIENTS = 300  # as many RSA-4096 ones as fit the bytes
@@ -274,8 +284,11 @@ class JWEUnwrapper:
         refused = ""
         tried = 0
         for recipient, header in zip(parsed.recipients, parsed.headers, strict=True):
-            algorithm = str(header.get("alg", ""))
-            if KEY_ALGORITHMS.get(algorithm, self._kind) != self._kind:
+            algorithm = header.get("alg")
+            if (
+                not isinstance(algorithm, str)
+                or KEY_ALGORITHMS.get(algorithm, self._kind) != self._kind
+            ):
                 continue
             reason = _why_refused(header)
             if reason:
@@ -312,7 +325,7 @@ class JWEUnwrapper:
 
 def _why_refused(header: JSONObject) -> str:
     """Why a recipient with this header is not tried; "" where it is."""
-    for name, allowed in (("alg", tuple(KEY_ALGORITHMS)), ("enc", CONTENT_ALGORITHMS)):
+    for name, allowed in (("alg", tuple(KEY_ALGORITHMS)), ("enc", _CONTENT_ALGORITHMS)):
         value = header.get(name)
         if value not in allowed:
             return f"expected {name} to be one of {', '.join(allowed)}, got {str(value)[:40]!r}"

@@ -140,7 +140,7 @@ def parse_decryption_key(text: str) -> DecryptionKey:
         return DecryptionKey(path, Password("file", path=value))
     if equals and kind == "fd":
         # int() would also take signs, blanks, underscores and other digits.
-        if not (value.isascii() and value.isdigit() and len(value) < 10):  # noqa: PLR2004  # an int
+        if not (value.isascii() and value.isdigit() and len(value) < 10):
             raise UsageError(f"decryption key: {path}: expected fd= and a number")
         return DecryptionKey(path, Password("fd", descriptor=int(value)))
     secret = value if equals and kind == "pass" else rest

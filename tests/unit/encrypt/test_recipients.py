@@ -1,0 +1,108 @@
+import pytest
+
+from imagers.encrypt.recipients import (
+    BrokerRecipient,
+    DecryptionKey,
+    JWERecipient,
+    parse_decryption_key,
+    parse_recipient,
+    parse_recipients,
+)
+from imagers.errors import FormatError, Unsupported, UsageError
+from imagers.model.keys import SecretKey
+
+
+def test_parse_recipients_takes_commas_and_repeats_in_order():
+    assert parse_recipients(["jwe:a.pem,jwe:b.pem", "broker:kbs:///a/b/c"]) == (
+        JWERecipient("a.pem"),
+        JWERecipient("b.pem"),
+        BrokerRecipient("kbs:///a/b/c"),
+    )
+
+
+def test_parse_recipient_keeps_colons_of_a_path():
+    assert parse_recipient("jwe:dir:x/a.pem") == JWERecipient("dir:x/a.pem")
+
+
+def test_broker_recipient_with_full_name_has_always_that_kid():
+    recipient = parse_recipient("broker:kbs:///a/b/c")
+    assert not recipient.is_fresh
+    assert recipient.kid() == recipient.kid() == "kbs:///a/b/c"
+
+
+def test_broker_recipient_with_open_name_makes_another_kid_each_time():
+    recipient = parse_recipient("broker:kbs:///default/demo/")
+    assert recipient.is_fresh
+    kids = {recipient.kid() for _ in range(10)}
+    assert len(kids) == 10
+    assert all(kid.startswith("kbs:///default/demo/") and len(kid) == 52 for kid in kids)
+
+
+@pytest.mark.parametrize(
+    "text", ["broker:kbs:///a/b", "broker:kbs:///a/", "broker:https://x/a/b/c", "broker:a/b/c"]
+)
+def test_parse_recipient_with_a_name_that_is_none_raises(text):
+    with pytest.raises(FormatError, match="kbs:///REPOSITORY/TYPE/TAG"):
+        parse_recipient(text)
+
+
+@pytest.mark.parametrize("text", ["", "jwe", "jwe:", "a.pem", ":a", "JWE:a.pem", "rsa:a.pem"])
+def test_parse_recipient_of_other_text_raises(text):
+    with pytest.raises(UsageError, match="recipient: expected"):
+        parse_recipient(text)
+
+
+@pytest.mark.parametrize("scheme", ["pkcs7", "pgp", "pkcs11", "provider"])
+def test_parse_recipient_of_a_scheme_not_done_here_raises_unsupported(scheme):
+    with pytest.raises(Unsupported, match=f"scheme '{scheme}' is not supported"):
+        parse_recipient(f"{scheme}:x")
+
+
+def test_parse_decryption_key_of_a_path_has_no_password():
+    key = parse_decryption_key("dir/a.pem")
+    assert key == DecryptionKey("dir/a.pem")
+    assert not key.has_password_in_argument
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("a.pem:correct horse", b"correct horse"),
+        ("a.pem:pass=correct=horse", b"correct=horse"),
+        ("a.pem:x:y", b"x:y"),
+        ("a.pem:other=x", b"other=x"),
+        ("a.pem:p\udcffw", b"p\xffw"),
+    ],
+)
+def test_parse_decryption_key_with_password_in_argument_says_so(text, secret):
+    key = parse_decryption_key(text)
+    assert key.path == "a.pem"
+    assert key.has_password_in_argument
+    assert key.password.secret == SecretKey(secret)
+    assert "horse" not in repr(key)
+
+
+def test_parse_decryption_key_with_file_or_descriptor_keeps_the_place_only():
+    by_file = parse_decryption_key("a.pem:file=dir/pw:1")
+    assert (by_file.password.kind, by_file.password.path) == ("file", "dir/pw:1")
+    by_fd = parse_decryption_key("a.pem:fd=7")
+    assert (by_fd.password.kind, by_fd.password.descriptor) == ("fd", 7)
+    assert not by_file.has_password_in_argument
+    assert not by_fd.has_password_in_argument
+
+
+@pytest.mark.parametrize("text", ["", ":x", "a.pem:", "a.pem:pass=", "a.pem:file="])
+def test_parse_decryption_key_with_nothing_where_something_belongs_raises(text):
+    with pytest.raises(UsageError, match="decryption key"):
+        parse_decryption_key(text)
+
+
+@pytest.mark.parametrize("number", ["", "x", "-1", "+1", " 1", "1_0", "٣", "9" * 30])
+def test_parse_decryption_key_with_a_descriptor_that_is_no_number_raises(number):
+    with pytest.raises(UsageError, match="expected fd= and a number"):
+        parse_decryption_key(f"a.pem:fd={number}")
+
+
+def test_parse_decryption_key_of_a_provider_raises_unsupported():
+    with pytest.raises(Unsupported, match="key providers are not supported"):
+        parse_decryption_key("provider:attestation-agent")
