@@ -241,7 +241,7 @@ def _check_media_type(document: JSONObject, told: str, allowed: frozenset[str], 
     media_type = inside or told
     if media_type and media_type not in allowed:
         raise Unsupported(
-            f"media type {media_type[:160]!r} of a {what} is not supported: expected one of "
+            f"media type {media_type[:160]!r} of the {what} is not supported: expected one of "
             + ", ".join(sorted(allowed))
         )
     return media_type

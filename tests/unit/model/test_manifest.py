@@ -1,0 +1,617 @@
+"""Manifests, indexes and configs: real ones parse, ambiguous ones are refused with their place."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagers.errors import FormatError, SizeMismatch, Unsupported
+from imagers.model.descriptor import Platform
+from imagers.model.digest import digest_of
+from imagers.model.manifest import (
+    MAX_CONFIG_BYTES,
+    MAX_LAYERS,
+    MAX_MANIFEST_BYTES,
+    Index,
+    Manifest,
+    check_layer_count,
+    parse_config,
+    parse_index,
+    parse_manifest,
+    parse_manifest_or_index,
+)
+from imagers.model.media import (
+    DOCKER_INDEX,
+    DOCKER_LAYER,
+    DOCKER_LAYER_GZIP,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    OCI_MANIFEST,
+    Compression,
+    compressed_media_type,
+    compression_of,
+    encrypted_media_type,
+    is_encrypted,
+    plaintext_media_type,
+)
+
+VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
+DIGEST = "sha256:" + "a" * 64
+
+
+def descriptor(media_type=OCI_LAYER_GZIP, **members):
+    return {"mediaType": media_type, "digest": DIGEST, "size": 12, **members}
+
+
+MANIFEST = {
+    "schemaVersion": 2,
+    "mediaType": OCI_MANIFEST,
+    "config": descriptor(OCI_CONFIG),
+    "layers": [descriptor(), descriptor(OCI_LAYER)],
+}
+INDEX = {
+    "schemaVersion": 2,
+    "mediaType": OCI_INDEX,
+    "manifests": [
+        descriptor(OCI_MANIFEST, platform={"os": "linux", "architecture": "amd64"}),
+        descriptor(
+            OCI_MANIFEST, platform={"os": "linux", "architecture": "arm64", "variant": "v8"}
+        ),
+        descriptor(OCI_MANIFEST),
+    ],
+}
+CONFIG = {
+    "architecture": "amd64",
+    "os": "linux",
+    "config": {"Env": ["A=b"]},
+    "rootfs": {"type": "layers", "diff_ids": [DIGEST, "sha256:" + "b" * 64]},
+}
+
+
+def changed(document, **members):
+    return {name: value for name, value in {**document, **members}.items() if value is not ...}
+
+
+def encode(document):
+    return json.dumps(document).encode()
+
+
+# --- real documents
+
+
+def documents():
+    """Every JSON blob and every manifest file of the vectors."""
+    for path in sorted(VECTORS.rglob("*")):
+        relative = path.relative_to(VECTORS).parts
+        if (
+            path.is_file()
+            and relative[0] in ("plain", "encrypted", "tampered", "signed", "tar")
+            and path.stat().st_size <= MAX_CONFIG_BYTES
+            and (path.name in ("manifest.json", "index.json") or "." not in path.name)
+        ):
+            with path.open("rb") as file:
+                if file.read(1) == b"{":
+                    yield path
+
+
+def test_vectors_every_manifest_and_config_parses_or_is_refused_with_its_place():
+    """The damage of the vectors is elsewhere: in blobs, keys and annotations."""
+    kinds = {"manifest": 0, "index": 0, "config": 0, "other": 0}
+    for path in documents():
+        raw = path.read_bytes()
+        try:
+            document = json.loads(raw)
+        except ValueError:
+            continue  # ciphertext that begins with a brace
+        if "schemaVersion" in document:
+            parsed = parse_manifest_or_index(raw)
+            assert parsed.raw is raw
+            assert parsed.descriptor.digest == digest_of(raw)
+            assert parsed.descriptor.size == len(raw)
+            if isinstance(parsed, Manifest):
+                kinds["manifest"] += 1
+                assert [layer.to_json()["digest"] for layer in parsed.layers] == [
+                    layer["digest"] for layer in document["layers"]
+                ]
+            else:
+                kinds["index"] += 1
+                assert len(parsed.manifests) == len(document["manifests"])
+        elif "rootfs" in document:
+            config = parse_config(raw)
+            kinds["config"] += 1
+            assert [str(one) for one in config.diff_ids] == document["rootfs"]["diff_ids"]
+        else:
+            kinds["other"] += 1
+            with pytest.raises(FormatError) as caught:
+                parse_manifest_or_index(raw)
+            assert caught.value.where == "$.schemaVersion"
+            with pytest.raises(FormatError) as caught:
+                parse_config(raw)
+            assert caught.value.where == "$.rootfs"
+    assert kinds["manifest"] > 100
+    assert kinds["index"] > 50
+    assert kinds["config"] > 50
+
+
+# --- manifests
+
+
+def test_parse_manifest_keeps_the_raw_bytes_and_their_digest():
+    raw = json.dumps(MANIFEST, indent=7).encode()
+    manifest = parse_manifest(raw)
+    assert manifest.raw is raw
+    assert manifest.descriptor.digest == digest_of(raw)
+    assert manifest.descriptor.size == len(raw)
+    assert manifest.descriptor.media_type == OCI_MANIFEST
+    assert [layer.media_type for layer in manifest.layers] == [OCI_LAYER_GZIP, OCI_LAYER]
+    assert manifest.subject is None
+    assert manifest.artifact_type is None
+    assert manifest.annotations == {}
+
+
+def test_parse_manifest_annotations_cannot_be_changed():
+    manifest = parse_manifest(encode(changed(MANIFEST, annotations={"a": "b"})))
+    with pytest.raises(TypeError):
+        manifest.annotations["a"] = "c"
+
+
+def test_parse_manifest_with_subject_gives_it():
+    manifest = parse_manifest(
+        encode(changed(MANIFEST, subject=descriptor(OCI_MANIFEST), artifactType="a/b"))
+    )
+    assert manifest.subject is not None
+    assert manifest.subject.media_type == OCI_MANIFEST
+    assert manifest.artifact_type == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("inside", "told", "found"),
+    [
+        (..., "", OCI_MANIFEST),
+        (..., OCI_MANIFEST, OCI_MANIFEST),
+        (..., DOCKER_MANIFEST, DOCKER_MANIFEST),
+        (OCI_MANIFEST, "", OCI_MANIFEST),
+        (DOCKER_MANIFEST, DOCKER_MANIFEST, DOCKER_MANIFEST),
+        (DOCKER_MANIFEST, "application/octet-stream", DOCKER_MANIFEST),
+        ("", DOCKER_MANIFEST, DOCKER_MANIFEST),
+    ],
+)
+def test_parse_manifest_media_type_from_inside_or_beside(inside, told, found):
+    raw = encode(changed(MANIFEST, mediaType=inside))
+    assert parse_manifest(raw, media_type=told).descriptor.media_type == found
+    both = parse_manifest_or_index(raw, media_type=told)
+    assert both.descriptor.media_type == found
+
+
+@pytest.mark.parametrize(
+    ("inside", "told"),
+    [
+        (OCI_MANIFEST, DOCKER_MANIFEST),
+        (DOCKER_MANIFEST, OCI_MANIFEST),
+        (OCI_MANIFEST, OCI_INDEX),
+        (OCI_INDEX, OCI_MANIFEST),
+        ("a/b", OCI_MANIFEST),
+    ],
+)
+@pytest.mark.parametrize("parse", [parse_manifest, parse_manifest_or_index])
+def test_parse_manifest_media_types_that_disagree_refused_with_both(parse, inside, told):
+    with pytest.raises(FormatError) as caught:
+        parse(encode(changed(MANIFEST, mediaType=inside)), media_type=told)
+    assert caught.value.where == "$.mediaType"
+    assert str(caught.value).index(told) < str(caught.value).index(inside)
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        pytest.param(changed(MANIFEST, mediaType=OCI_INDEX), "", id="says index inside"),
+        pytest.param(changed(MANIFEST, mediaType="a/b"), "", id="says something else inside"),
+        pytest.param(changed(MANIFEST, mediaType=...), OCI_INDEX, id="told index"),
+        pytest.param(changed(MANIFEST, mediaType=...), "text/html", id="told something else"),
+        pytest.param(changed(INDEX, mediaType=OCI_MANIFEST), "", id="index says manifest"),
+        pytest.param(changed(INDEX, mediaType=...), OCI_MANIFEST, id="index told manifest"),
+    ],
+)
+def test_parse_manifest_of_another_kind_than_its_type_unsupported(document, told):
+    with pytest.raises(Unsupported, match="is not supported: expected one of application/vnd"):
+        parse_manifest_or_index(encode(document), media_type=told)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param({"manifests": []}, id="manifest with manifests"),
+        pytest.param({"manifests": None}, id="manifest with null manifests"),
+        pytest.param({"manifests": INDEX["manifests"], "layers": ...}, id="config and manifests"),
+        pytest.param({"manifests": [], "config": ...}, id="layers and manifests"),
+        pytest.param({"fsLayers": []}, id="manifest with fsLayers"),
+        pytest.param({"history": []}, id="manifest with history"),
+    ],
+)
+@pytest.mark.parametrize("parse", [parse_manifest, parse_index, parse_manifest_or_index])
+def test_parse_document_of_two_kinds_refused(parse, extra):
+    """CVE-2021-41190: one digest, two documents."""
+    document = changed(MANIFEST, mediaType=..., **extra)
+    with pytest.raises(FormatError, match="has both '") as caught:
+        parse(encode(document))
+    assert caught.value.where == "$"
+
+
+@pytest.mark.parametrize("member", ["fsLayers", "history"])
+def test_parse_index_with_members_of_schema_1_refused(member):
+    with pytest.raises(FormatError, match=f"has both 'manifests' and '{member}'"):
+        parse_manifest_or_index(encode(changed(INDEX, **{member: []})))
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("Layers", []),
+        ("LAYERS", []),
+        ("Config", descriptor(OCI_CONFIG)),
+        ("Manifests", []),
+        ("mediatype", OCI_INDEX),
+        ("layer\u017f", []),
+    ],
+)
+def test_parse_manifest_second_spelling_of_a_member_refused(member, value):
+    """Go's encoding/json takes either spelling, and the last one wins."""
+    with pytest.raises(FormatError, match="got '") as caught:
+        parse_manifest_or_index(encode(changed(MANIFEST, **{member: value})))
+    assert caught.value.where == "$"
+
+
+@pytest.mark.parametrize(
+    ("members", "where", "piece"),
+    [
+        pytest.param({"schemaVersion": ...}, "$.schemaVersion", "is missing", id="no version"),
+        pytest.param({"schemaVersion": 3}, "$.schemaVersion", "expected 2, got 3", id="version 3"),
+        pytest.param({"schemaVersion": "2"}, "$.schemaVersion", "a string", id="version text"),
+        pytest.param({"schemaVersion": True}, "$.schemaVersion", "a boolean", id="version true"),
+        pytest.param({"schemaVersion": 2.0}, "$.schemaVersion", "whole", id="version fraction"),
+        pytest.param({"mediaType": 1}, "$.mediaType", "expected a string", id="type a number"),
+        pytest.param({"config": ...}, "$.config", "is missing", id="no config"),
+        pytest.param({"config": None}, "$.config", "is missing", id="null config"),
+        pytest.param({"config": []}, "$.config", "got a list", id="config a list"),
+        pytest.param({"config": descriptor(size=-1)}, "$.config.size", "from 0", id="config size"),
+        pytest.param({"layers": ...}, "$.layers", "is missing, expected a list", id="no layers"),
+        pytest.param({"layers": None}, "$.layers", "is missing, expected a list", id="null layers"),
+        pytest.param({"layers": {}}, "$.layers", "got an object", id="layers an object"),
+        pytest.param(
+            {"layers": [descriptor(), None]},
+            "$.layers[1]",
+            "expected a descriptor",
+            id="null layer",
+        ),
+        pytest.param(
+            {"layers": [descriptor(), descriptor(), descriptor(size="1")]},
+            "$.layers[2].size",
+            "got a string",
+            id="size of the third layer",
+        ),
+        pytest.param(
+            {"layers": [descriptor(digest="sha256:" + "A" * 64)]},
+            "$.layers[0].digest",
+            "lower-case hex",
+            id="digest of the first layer",
+        ),
+        pytest.param({"annotations": {"a": 1}}, "$.annotations['a']", "number", id="annotation"),
+        pytest.param({"subject": {}}, "$.subject.mediaType", "is missing", id="empty subject"),
+        pytest.param({"subject": "x"}, "$.subject", "got a string", id="subject a string"),
+        pytest.param({"artifactType": 1}, "$.artifactType", "got a number", id="artifact type"),
+    ],
+)
+def test_parse_manifest_bad_member_refused_with_its_place(members, where, piece):
+    with pytest.raises(FormatError) as caught:
+        parse_manifest(encode(changed(MANIFEST, **members)))
+    assert caught.value.where == where
+    assert caught.value.what == "manifest"
+    assert piece in str(caught.value)
+    assert str(caught.value).startswith(f"manifest at {where}: ")
+
+
+def test_parse_manifest_schema_1_unsupported_with_what_to_do():
+    with pytest.raises(Unsupported, match=r"schema 1 is not supported.*push the image again"):
+        parse_manifest_or_index(encode({"schemaVersion": 1, "fsLayers": [], "history": []}))
+
+
+def test_parse_manifest_as_many_layers_as_allowed_and_one_more():
+    most = [descriptor()] * MAX_LAYERS
+    assert len(parse_manifest(encode(changed(MANIFEST, layers=most))).layers) == 512
+    with pytest.raises(FormatError, match="expected at most 512 layers, got 513") as caught:
+        parse_manifest(encode(changed(MANIFEST, layers=[*most, descriptor()])))
+    assert caught.value.where == "$.layers"
+
+
+@pytest.mark.parametrize("parse", [parse_manifest, parse_index, parse_manifest_or_index])
+def test_parse_manifest_beyond_4_mib_refused_before_it_is_read(parse):
+    assert MAX_MANIFEST_BYTES == 4 * 1024 * 1024
+    with pytest.raises(FormatError, match="expected at most 4194304 bytes, got 4194305"):
+        parse(b"{" + b" " * MAX_MANIFEST_BYTES)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"null", b"{}", b'"manifest"', b"\xff\xfe", b"<html>"])
+def test_parse_manifest_of_something_else_is_a_format_error(raw):
+    for parse in (parse_manifest, parse_index, parse_manifest_or_index, parse_config):
+        with pytest.raises(FormatError):
+            parse(raw)
+
+
+# --- indexes
+
+
+def test_parse_index_gives_its_entries_in_order():
+    raw = encode(INDEX)
+    index = parse_manifest_or_index(raw)
+    assert isinstance(index, Index)
+    assert index.raw is raw
+    assert index.descriptor.media_type == OCI_INDEX
+    assert [str(one.platform) for one in index.manifests] == [
+        "linux/amd64",
+        "linux/arm64/v8",
+        "None",
+    ]
+    docker = parse_index(encode(changed(INDEX, mediaType=...)), media_type=DOCKER_INDEX)
+    assert docker.descriptor.media_type == DOCKER_INDEX
+
+
+@pytest.mark.parametrize(
+    ("platform", "position"),
+    [
+        (Platform("linux", "amd64"), 0),
+        (Platform("linux", "arm64"), 1),
+        (Platform("linux", "arm64", "v8"), 1),
+        (Platform("linux", "arm64", "v7"), None),
+        (Platform("windows", "amd64"), None),
+        (Platform("linux", ""), None),
+        (Platform("", ""), None),
+    ],
+)
+def test_find_platform_first_entry_that_fits_or_none(platform, position):
+    index = parse_index(encode(INDEX))
+    expected = None if position is None else index.manifests[position]
+    assert index.find_platform(platform) == expected
+
+
+def test_parse_index_too_many_entries_refused():
+    with pytest.raises(FormatError, match="expected at most 1024 entries, got 1025") as caught:
+        parse_index(encode(changed(INDEX, manifests=[descriptor(OCI_MANIFEST)] * 1025)))
+    assert caught.value.where == "$.manifests"
+
+
+@pytest.mark.parametrize(
+    ("members", "where"),
+    [
+        ({"manifests": {}}, "$.manifests"),
+        ({"manifests": None}, "$.manifests"),
+        ({"manifests": ["x"]}, "$.manifests[0]"),
+        ({"manifests": [descriptor(platform={"os": 1})]}, "$.manifests[0].platform.os"),
+        ({"annotations": []}, "$.annotations"),
+        ({"schemaVersion": 4}, "$.schemaVersion"),
+    ],
+)
+def test_parse_index_bad_member_refused_with_its_place(members, where):
+    with pytest.raises(FormatError) as caught:
+        parse_index(encode(changed(INDEX, **members)))
+    assert caught.value.where == where
+    assert caught.value.what == "index"
+
+
+# --- configs
+
+
+def test_parse_config_gives_platform_diff_ids_and_what_to_run():
+    raw = encode(CONFIG)
+    config = parse_config(raw)
+    assert config.raw is raw
+    assert config.platform == Platform("linux", "amd64")
+    assert [str(one) for one in config.diff_ids] == CONFIG["rootfs"]["diff_ids"]
+    assert config.config == {"Env": ["A=b"]}
+    assert parse_config(encode(changed(CONFIG, config=None))).config == {}
+
+
+@pytest.mark.parametrize(
+    ("members", "where", "piece"),
+    [
+        pytest.param({"os": ...}, "$.os", "is missing", id="no system"),
+        pytest.param({"architecture": 1}, "$.architecture", "number", id="architecture a number"),
+        pytest.param({"variant": []}, "$.variant", "a list", id="variant a list"),
+        pytest.param({"rootfs": ...}, "$.rootfs", "is missing", id="no rootfs"),
+        pytest.param({"rootfs": {}}, "$.rootfs.type", "is missing", id="empty rootfs"),
+        pytest.param(
+            {"rootfs": {"type": "x", "diff_ids": []}}, "$.rootfs.type", "'layers'", id="other type"
+        ),
+        pytest.param({"rootfs": {"type": "layers"}}, "$.rootfs.diff_ids", "missing", id="no ids"),
+        pytest.param(
+            {"rootfs": {"type": "layers", "diff_ids": [DIGEST, 1]}},
+            "$.rootfs.diff_ids[1]",
+            "expected a digest",
+            id="diff_id a number",
+        ),
+        pytest.param(
+            {"rootfs": {"type": "layers", "diff_ids": ["a" * 64]}},
+            "$.rootfs.diff_ids[0]",
+            "expected 'sha256:'",
+            id="diff_id without algorithm",
+        ),
+        pytest.param(
+            {"rootfs": {"type": "layers", "diff_ids": [DIGEST] * 513}},
+            "$.rootfs.diff_ids",
+            "at most 512 layers, got 513",
+            id="many diff_ids",
+        ),
+        pytest.param(
+            {"rootfs": {**CONFIG["rootfs"], "Diff_Ids": []}}, "$.rootfs", "'diff_ids'", id="spelt"
+        ),
+        pytest.param({"config": []}, "$.config", "a list", id="config a list"),
+        pytest.param({"RootFS": {}}, "$", "expected 'rootfs', got 'RootFS'", id="second rootfs"),
+        pytest.param(
+            {"config": {"entrypoint": ["sh"]}},
+            "$.config",
+            "expected 'Entrypoint', got 'entrypoint'",
+            id="entry point in another spelling",
+        ),
+    ],
+)
+def test_parse_config_bad_member_refused_with_its_place(members, where, piece):
+    with pytest.raises(FormatError) as caught:
+        parse_config(encode(changed(CONFIG, **members)))
+    assert caught.value.where == where
+    assert caught.value.what == "config"
+    assert piece in str(caught.value)
+
+
+def test_parse_config_of_an_artifact_unsupported():
+    with pytest.raises(Unsupported, match="another kind of artifact"):
+        parse_config(b"{}", media_type="application/vnd.oci.empty.v1+json")
+
+
+def test_parse_config_beyond_8_mib_refused():
+    with pytest.raises(FormatError, match="expected at most 8388608 bytes"):
+        parse_config(b"{" + b" " * MAX_CONFIG_BYTES)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_check_layer_count_other_count_raises_with_both(layers):
+    manifest = parse_manifest(encode(changed(MANIFEST, layers=[descriptor()] * layers)))
+    with pytest.raises(
+        SizeMismatch, match=f"count of layers mismatch: expected 2, got {layers}"
+    ) as caught:
+        check_layer_count(manifest, parse_config(encode(CONFIG)))
+    assert (caught.value.expected, caught.value.actual) == (2, layers)
+
+
+def test_check_layer_count_same_count_passes():
+    check_layer_count(parse_manifest(encode(MANIFEST)), parse_config(encode(CONFIG)))
+
+
+# --- any document
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 2**64)
+    | st.sampled_from([DIGEST, OCI_MANIFEST, "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "mediaType",
+                    "digest",
+                    "size",
+                    "annotations",
+                    "platform",
+                    "os",
+                    "type",
+                    "diff_ids",
+                    "x",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    st.sampled_from([MANIFEST, INDEX, CONFIG]),
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "schemaVersion",
+                "mediaType",
+                "config",
+                "layers",
+                "manifests",
+                "subject",
+                "rootfs",
+                "os",
+            ]
+        ),
+        JSON,
+        max_size=3,
+    ),
+)
+def test_parse_any_document_gives_a_value_or_an_error_of_the_api(document, members):
+    raw = encode({**document, **members})
+    for parse in (parse_manifest, parse_index, parse_manifest_or_index, parse_config):
+        try:
+            parsed = parse(raw)
+        except (FormatError, Unsupported):
+            continue
+        assert parsed.raw is raw
+
+
+# --- media types of layers
+
+# type, compression, type after encryption
+LAYER_TYPES = [
+    (OCI_LAYER, Compression.NONE, OCI_LAYER + "+encrypted"),
+    (OCI_LAYER_GZIP, Compression.GZIP, OCI_LAYER_GZIP + "+encrypted"),
+    (OCI_LAYER_ZSTD, Compression.ZSTD, OCI_LAYER_ZSTD + "+encrypted"),
+    (DOCKER_LAYER, Compression.NONE, OCI_LAYER + "+encrypted"),
+    (DOCKER_LAYER_GZIP, Compression.GZIP, OCI_LAYER_GZIP + "+encrypted"),
+    (DOCKER_LAYER + ".zstd", Compression.ZSTD, OCI_LAYER_ZSTD + "+encrypted"),
+    (
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        Compression.GZIP,
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip+encrypted",
+    ),
+]
+
+
+@pytest.mark.parametrize(("plain", "compression", "encrypted"), LAYER_TYPES)
+def test_layer_media_type_there_and_back(plain, compression, encrypted):
+    assert compression_of(plain) is compression
+    assert not is_encrypted(plain)
+    assert encrypted_media_type(plain) == encrypted
+    assert is_encrypted(encrypted)
+    assert compression_of(plaintext_media_type(encrypted)) is compression
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+@pytest.mark.parametrize("plain", [row[0] for row in LAYER_TYPES])
+def test_compressed_media_type_is_of_that_compression(plain, compression):
+    assert compression_of(compressed_media_type(plain, compression)) is compression
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "",
+        "foo",
+        "foo/ bar",
+        OCI_CONFIG,
+        OCI_LAYER + "+xz",
+        OCI_LAYER + "+gzip+gzip",
+        OCI_LAYER_GZIP.upper(),
+    ],
+)
+def test_layer_media_type_unknown_unsupported_everywhere(media_type):
+    for function in (
+        compression_of,
+        encrypted_media_type,
+        plaintext_media_type,
+        lambda one: plaintext_media_type(one + "+encrypted"),
+        lambda one: compressed_media_type(one, Compression.GZIP),
+    ):
+        with pytest.raises(Unsupported, match="media type"):
+            function(media_type)
+
+
+def test_layer_media_type_encrypted_twice_unsupported():
+    with pytest.raises(Unsupported):
+        encrypted_media_type(OCI_LAYER + "+encrypted")
+    with pytest.raises(Unsupported):
+        plaintext_media_type(OCI_LAYER + "+encrypted+encrypted")
+    with pytest.raises(Unsupported):
+        plaintext_media_type(DOCKER_LAYER + "+encrypted")
