@@ -133,8 +133,6 @@ def _announce(broker: RunningBroker) -> None:
     ):
         if made:
             say("", f"made the {what} {path}; keep a copy in a safe place")
-    if broker.sample_tee:
-        say("warning", "TEE 'sample' is allowed: guests prove nothing; for tests and demos only")
     say("", f"the broker listens on {broker.url}; admin key {broker.admin_key_file}")
 
 
