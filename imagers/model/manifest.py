@@ -219,7 +219,7 @@ def _check_document(document: JSONObject, what: str) -> None:
             "manifest of schema 1 is not supported: expected schema 2; push the image again "
             "with a current tool"
         )
-    if version != 2:  # noqa: PLR2004  # the only version
+    if version != 2:  # the only version
         raise FormatError(f"expected 2, got {version}", what=what, where="$.schemaVersion")
     # CVE-2021-41190: a document that two readers take for two different kinds. A member
     # counts also where it is null; `fsLayers` and `history` are those of schema 1.
