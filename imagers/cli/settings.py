@@ -4,13 +4,12 @@
 |---|---|
 | `HOME`, `XDG_CONFIG_HOME` | the user's containers policy |
 | `XDG_STATE_HOME` | the broker's state and admin key |
-| `TMPDIR` | the spool of uploads |
+| `TMPDIR` | the spool of uploads; else /var/tmp |
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +23,12 @@ class Settings:
     Attributes:
         policy_paths: where a containers policy is looked for, in this order.
         broker_state: directory of the broker's database and keys.
-        spool: directory for uploads that wait; ciphertext and public blobs only.
+        spool: directory for blobs that wait for their upload; None for /var/tmp.
     """
 
     policy_paths: tuple[Path, ...]
     broker_state: Path
-    spool: Path
+    spool: Path | None
 
     @property
     def broker_admin_key(self) -> Path:
@@ -48,5 +47,5 @@ def read_settings() -> Settings:
             Path("/etc/containers/policy.json"),
         ),
         broker_state=state / "imagers" / "broker",
-        spool=Path(tempfile.gettempdir()),
+        spool=Path(os.environ["TMPDIR"]) if os.environ.get("TMPDIR") else None,
     )
