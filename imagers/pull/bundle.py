@@ -99,14 +99,32 @@ def _string_list(config: JSONObject, name: str) -> list[str]:
 
 def _accounts(data: bytes, fields: int) -> list[list[str]]:
     """The well-formed lines of /etc/passwd or /etc/group; broken lines are passed over."""
-    lines = data[:_MAX_ACCOUNTS_BYTES].decode("utf-8", "replace").splitlines()
+    if len(data) >= _MAX_ACCOUNTS_BYTES:
+        # The reader stops there: half a line could hold half a number, of another user.
+        raise FormatError(
+            f"expected less than {_MAX_ACCOUNTS_BYTES} bytes",
+            what="/etc/passwd or /etc/group of the image",
+        )
+    # Only "\n" ends a line, as for the C library: splitlines() knows ten more ends.
+    lines = data.decode("utf-8", "replace").split("\n")
     return [parts for line in lines if len(parts := line.split(":")) >= fields]
 
 
 def _number(text: str) -> int | None:
-    if text.isascii() and text.isdigit() and int(text[:12]) <= _MAX_ID:
-        return int(text[:12])
-    return None
+    if not (text.isascii() and text.isdigit()):
+        return None
+    significant = text.lstrip("0") or "0"
+    if len(significant) > len(str(_MAX_ID)) or int(significant) > _MAX_ID:
+        return None
+    return int(significant)
+
+
+def _absolute(path: str, where: str) -> str:
+    if not path.startswith("/") or "\0" in path:
+        raise FormatError(
+            f"expected an absolute path, got {path[:80]!r}", what="config", where=where
+        )
+    return path
 
 
 def _resolve_user(text: str, passwd: bytes, group: bytes) -> tuple[int, int, list[int]]:
@@ -206,6 +224,9 @@ def make_runtime_config(
         user["additionalGids"] = list(groups)
     capabilities: list[JSON] = list(_CAPABILITIES)
     volumes = get_optional_object(config, "Volumes", what="config", where="$.config") or {}
+    for path in volumes:
+        _absolute(path, "$.config.Volumes")
+    directory = get_optional_str(config, "WorkingDir", what="config", where="$.config") or "/"
     options = ("nosuid", "noexec", "nodev", "relatime", "rw")
     args = _string_list(config, "Entrypoint") + _string_list(config, "Cmd")
     namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"] + ["user"] * rootless
@@ -228,8 +249,7 @@ def make_runtime_config(
                 "user": user,
                 "args": args or ["sh"],
                 "env": _string_list(config, "Env") or [_PATH, "TERM=xterm"],
-                "cwd": get_optional_str(config, "WorkingDir", what="config", where="$.config")
-                or "/",
+                "cwd": _absolute(directory, "$.config.WorkingDir"),
                 "noNewPrivileges": True,
                 "capabilities": dict.fromkeys(
                     ("bounding", "effective", "inheritable", "permitted", "ambient"), capabilities
