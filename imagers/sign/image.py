@@ -29,9 +29,8 @@ from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.media import INDEX_TYPES, MANIFEST_TYPES, OCI_CONFIG, OCI_MANIFEST
 from imagers.model.stream import read_all
 from imagers.sign.identity import parse_signed_name
-from imagers.sign.payload import build_payload
+from imagers.sign.payload import build_payload, parse_payload
 from imagers.sign.sigstore import (
-    SIGNATURE_ANNOTATION,
     SignatureManifest,
     SigstoreSignature,
     build_signature_manifest,
@@ -120,6 +119,7 @@ def sign_image(
     reference: Reference,
     key: SigstorePrivateKey,
     *,
+    expected_digest: Digest | None = None,
     identity: str | None = None,
     timestamp: int | None = None,
 ) -> tuple[SignedManifest, ...]:
@@ -130,6 +130,8 @@ def sign_image(
 
     Args:
         reference: the name of the image, as those who verify will write it.
+        expected_digest: of the manifest or index that is meant. Without it, and with a source
+            that is named by tag, what is signed is what the registry says the tag is now.
         identity: the name to sign instead of `reference`; needs a tag or a digest.
         timestamp: seconds since 1970 to write into the signature; nothing verifies it.
 
@@ -137,6 +139,7 @@ def sign_image(
         One entry a manifest, the one that `source` names last.
 
     Raises:
+        DigestMismatch: the image is another one than `expected_digest`; nothing was signed.
         UsageError: `identity` names a repository only.
         FormatError, Unsupported: the image, or what is under the tag, cannot be read.
         RemoteError: the registry could not be asked or did not take it. Manifests that were
@@ -149,16 +152,21 @@ def sign_image(
             hint=f"write '{name}:TAG': a signature without one satisfies no default policy",
         )
     digests: dict[Digest, None] = {}
-    _collect(source, source.read_manifest().raw, 0, digests)
+    top = source.read_manifest()
+    if expected_digest is not None:
+        check_digest(top.raw, expected_digest, what=f"image '{reference}'")
+    _collect(source, top.raw, top.media_type, 0, digests)
     return tuple(
         _sign_manifest(source, sink, digest, identity=str(name), key=key, timestamp=timestamp)
         for digest in digests
     )
 
 
-def _collect(source: ManifestSource, raw: bytes, depth: int, digests: dict[Digest, None]) -> None:
+def _collect(
+    source: ManifestSource, raw: bytes, media_type: str, depth: int, digests: dict[Digest, None]
+) -> None:
     """Add the digests of all that `raw` contains, then its own: read before any is signed."""
-    parsed = parse_manifest_or_index(raw)
+    parsed = parse_manifest_or_index(raw, media_type=media_type)
     if isinstance(parsed, Index):
         if depth >= _MAX_DEPTH:
             raise Unsupported(f"expected at most {_MAX_DEPTH} levels of indexes, got more")
@@ -174,7 +182,7 @@ def _collect(source: ManifestSource, raw: bytes, depth: int, digests: dict[Diges
                 raise Unsupported(f"expected at most {_MAX_MANIFESTS} manifests, got more")
             child = source.read_manifest(entry.digest)
             check_digest(child.raw, entry.digest, what="manifest of the index")
-            _collect(source, child.raw, depth + 1, digests)
+            _collect(source, child.raw, entry.media_type, depth + 1, digests)
     # Signed by SHA-256 whatever digest the index used: the tag of another would not be found.
     digests[digest_of(raw)] = None
 
@@ -193,7 +201,7 @@ def _sign_manifest(
     signature: SigstoreSignature | None = None
     for _ in range(_ATTEMPTS):
         existing = _read_signature_manifest(source, tag)
-        if existing is not None and _has(existing, payload, key):
+        if existing is not None and _is_signed(source, existing, payload, key):
             count = len(existing.signatures)
             return SignedManifest(digest, tag, identity, signature is not None, count)
         signature = signature or sign_payload(payload, key)
@@ -211,7 +219,7 @@ def _sign_manifest(
         sink.put_manifest_as(raw, OCI_MANIFEST, tag)
     # The last look: the same as the one that begins an attempt.
     existing = _read_signature_manifest(source, tag)
-    if existing is None or not _has(existing, payload, key):
+    if existing is None or not _is_signed(source, existing, payload, key):
         raise RemoteError(
             f"tag '{tag}' does not keep the signature: somebody else writes it, or the registry "
             "forgets it",
@@ -229,19 +237,42 @@ def _read_signature_manifest(source: SignatureSource, tag: str) -> SignatureMani
     return parse_signature_manifest(found.raw, media_type=found.media_type)
 
 
-def _has(existing: SignatureManifest, payload: bytes, key: SigstorePrivateKey) -> bool:
-    """Whether a good signature by `key` over these very bytes is there."""
-    wanted = digest_of(payload)
-    for layer in existing.signatures:
-        if layer.digest != wanted or SIGNATURE_ANNOTATION not in layer.annotations:
-            continue
+def _is_signed(
+    source: SignatureSource, existing: SignatureManifest, payload: bytes, key: SigstorePrivateKey
+) -> bool:
+    """Whether a good signature by `key` is there that says the same as `payload`.
+
+    When it was made, and by which program, makes no difference: a pipeline that signs each
+    time it runs does not add a signature each time.
+    """
+    wanted = parse_payload(payload)
+    for one in _read_signatures(source, existing):
         try:
-            signature = decode_signature(layer.annotations)
+            signature = decode_signature(one.annotations)
+            if not key.public_key.is_good(signature, one.payload):
+                continue
+            said = parse_payload(one.payload)
         except FormatError:
             continue
-        if key.public_key.is_good(signature, payload):
+        if (said.reference, said.manifest_digest) == (wanted.reference, wanted.manifest_digest):
             return True
     return False
+
+
+def _read_signatures(
+    source: SignatureSource, existing: SignatureManifest
+) -> tuple[SigstoreSignature, ...]:
+    payloads: dict[tuple[Digest, int], bytes] = {}
+    count = len(existing.signatures)
+    for number, layer in enumerate(existing.signatures, 1):
+        place = (layer.digest, layer.size)
+        if place not in payloads:  # one payload often has many signatures
+            with source.open_blob(layer, what=f"signature {number} of {count}") as stream:
+                payloads[place] = read_all(stream, size=layer.size)
+    return tuple(
+        SigstoreSignature(payloads[layer.digest, layer.size], layer.annotations, layer.media_type)
+        for layer in existing.signatures
+    )
 
 
 def find_signatures(source: SignatureSource, digest: Digest) -> tuple[SigstoreSignature, ...]:
@@ -259,25 +290,13 @@ def find_signatures(source: SignatureSource, digest: Digest) -> tuple[SigstoreSi
     tag = signature_tag(digest)
     try:
         existing = _read_signature_manifest(source, tag)
-        if existing is None:
-            return ()
-        payloads: dict[tuple[Digest, int], bytes] = {}
-        count = len(existing.signatures)
-        for number, layer in enumerate(existing.signatures, 1):
-            place = (layer.digest, layer.size)
-            if place not in payloads:  # one payload often has many signatures
-                with source.open_blob(layer, what=f"signature {number} of {count}") as stream:
-                    payloads[place] = read_all(stream, size=layer.size)
+        return () if existing is None else _read_signatures(source, existing)
     except Cancelled:
         raise
     except ImagersError as error:
         raise CouldNotVerify(
             f"could not read the signatures in tag '{tag}': {error}", hint=error.hint
         ) from error
-    return tuple(
-        SigstoreSignature(payloads[layer.digest, layer.size], layer.annotations, layer.media_type)
-        for layer in existing.signatures
-    )
 
 
 def look_for_signatures(

@@ -41,6 +41,7 @@ __all__ = [
     "Reject",
     "Requirement",
     "SigstoreSigned",
+    "Strict",
     "Unchecked",
     "parse_requirement",
 ]
@@ -320,8 +321,15 @@ def _parse_identity(parent: Strict, member: str) -> SignedIdentity:
     if kind == "exactRepository":
         strict.only("type", "dockerRepository")
         place = f"{where}.dockerRepository"
-        text = strict.text("dockerRepository")
-        return ExactRepository(parse_signed_name(text, what=strict.what, where=place))
+        name = parse_signed_name(strict.text("dockerRepository"), what=strict.what, where=place)
+        # containers/image drops the tag without a word: every tag would be good, not this one.
+        if not name.is_name_only:
+            raise strict.error(
+                f"expected a repository without tag and digest, got '{name}'; use exactReference "
+                "for one image",
+                "dockerRepository",
+            )
+        return ExactRepository(name)
     if kind == "remapIdentity":
         strict.only("type", "prefix", "signedPrefix")
         return RemapIdentity(_parse_prefix(strict, "prefix"), _parse_prefix(strict, "signedPrefix"))

@@ -155,10 +155,11 @@ def build_signature_manifest(
     old: list[JSON] = []
     digests: list[Digest] = []
     if existing is not None:
-        if existing.manifest.config.media_type != OCI_CONFIG:
+        types = (existing.manifest.descriptor.media_type, existing.manifest.config.media_type)
+        if types != (OCI_MANIFEST, OCI_CONFIG):
             raise FormatError(
-                f"expected a config of type {OCI_CONFIG!r}, "
-                f"got {existing.manifest.config.media_type!r}",
+                f"expected types {OCI_MANIFEST!r} and {OCI_CONFIG!r}, "
+                f"got {types[0]!r} and {types[1]!r}",
                 what=_WHAT,
                 where="$.config.mediaType",
                 hint="the tag holds something else than signatures; it was left alone",

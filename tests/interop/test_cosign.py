@@ -11,20 +11,21 @@ import shutil
 import socket
 import subprocess
 import time
-import urllib.error
 import urllib.request
-from urllib.parse import urljoin
+from contextlib import closing
 
 import pytest
 
-from imagers.errors import NotFound, SignatureInvalid, UntrustedSigner
+from imagers.errors import SignatureInvalid, UntrustedSigner
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
-from imagers.model.manifest import RawManifest
-from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from imagers.model.media import OCI_CONFIG, OCI_MANIFEST
 from imagers.model.reference import parse_reference
-from imagers.model.stream import CheckedStream
+from imagers.net.http import HTTPClient
+from imagers.registry.client import RegistryClient
+from imagers.registry.sink import RegistrySink
+from imagers.registry.source import RegistrySource
 from imagers.sign.image import find_signatures, sign_image
 from imagers.sign.keyfiles import (
     load_private_key,
@@ -44,46 +45,6 @@ pytestmark = [
     pytest.mark.skipif(COSIGN is None, reason="cosign is neither on PATH nor in IMAGERS_COSIGN"),
     pytest.mark.skipif(REGISTRY is None, reason="docker-registry is not installed"),
 ]
-
-
-class HTTPRepository:
-    """The few requests of the distribution protocol that a signature needs."""
-
-    def __init__(self, base):
-        self.base = base
-
-    def request(self, method, path, body=None, **headers):
-        request = urllib.request.Request(
-            urljoin(self.base, path), data=body, headers=headers, method=method
-        )
-        return urllib.request.urlopen(request, timeout=20)
-
-    def read_tag(self, tag):
-        accept = f"{OCI_MANIFEST}, {OCI_INDEX}"
-        try:
-            with self.request("GET", f"manifests/{tag}", Accept=accept) as answer:
-                raw = answer.read()
-                return RawManifest(raw, answer.headers["Content-Type"], digest_of(raw))
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise NotFound(f"no tag '{tag}'", status=error.code) from error
-
-    def read_manifest(self, digest=None):
-        return self.read_tag("v1" if digest is None else str(digest))
-
-    def open_blob(self, descriptor, *, what):
-        answer = self.request("GET", f"blobs/{descriptor.digest}")
-        return CheckedStream(answer, descriptor, what=what)
-
-    def put_blob(self, descriptor, data, *, what):  # noqa: ARG002  # the Protocol
-        with self.request("POST", "blobs/uploads/", b"") as answer:
-            place = answer.headers["Location"]
-        place += ("&" if "?" in place else "?") + f"digest={descriptor.digest}"
-        octets = {"Content-Type": "application/octet-stream"}
-        self.request("PUT", place, data, **octets).close()
-
-    def put_manifest_as(self, raw, media_type, tag):
-        self.request("PUT", f"manifests/{tag}", raw, **{"Content-Type": media_type}).close()
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +80,20 @@ def registry(tmp_path_factory):
 
 @pytest.fixture
 def image(registry, request):
-    """A repository with an image at v1, its reference and its manifest's bytes."""
+    """A repository with an image at v1, to read and to write, its name and its manifest."""
     name = re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:60].strip("-")
-    repository = HTTPRepository(f"http://{registry}/v2/interop/{name}/")
+    reference = parse_reference(f"{registry}/interop/{name}:v1")
+    source, sink = (
+        kind(
+            reference,
+            RegistryClient(reference, http=HTTPClient(), actions="pull,push"),
+            name=f"docker://{reference}",
+        )
+        for kind in (RegistrySource, RegistrySink)
+    )
     config = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
     descriptor = Descriptor(OCI_CONFIG, digest_of(config), len(config))
-    repository.put_blob(descriptor, config, what="config")
+    sink.put_blob(descriptor, config, what="config")
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
@@ -132,8 +101,9 @@ def image(registry, request):
         "layers": [],
     }
     raw = json.dumps(document).encode()
-    repository.put_manifest_as(raw, OCI_MANIFEST, "v1")
-    return repository, parse_reference(f"{registry}/interop/{name}:v1"), raw
+    sink.put_manifest(raw, OCI_MANIFEST, by_name=True)
+    with closing(source), closing(sink):
+        yield source, sink, reference, raw
 
 
 def cosign(*arguments, cwd, check=True):
@@ -193,10 +163,10 @@ def trust_in(path, reference, identity):
 
 @pytest.mark.usefixtures("keys")
 def test_cosign_verifies_what_is_signed_here(image, tmp_path):
-    repository, reference, raw = image
+    source, sink, reference, raw = image
     with SecretKey(PASSWORD.encode()) as passphrase:
         key = load_private_key(str(tmp_path / "a.key"), passphrase)
-    sign_image(repository, repository, reference, key, timestamp=1)
+    sign_image(source, sink, reference, key, timestamp=1)
     done = cosign_verify(reference, "a.pub", cwd=tmp_path)
     (payload,) = json.loads(done.stdout)
     assert payload["critical"]["identity"]["docker-reference"] == str(reference)
@@ -205,18 +175,18 @@ def test_cosign_verifies_what_is_signed_here(image, tmp_path):
 
 @pytest.mark.usefixtures("keys")
 def test_cosign_refuses_another_key_than_the_one_that_signed_here(image, tmp_path):
-    repository, reference, _ = image
-    sign_image(repository, repository, reference, generate_private_key())
+    source, sink, reference, _ = image
+    sign_image(source, sink, reference, generate_private_key())
     done = cosign_verify(reference, "a.pub", cwd=tmp_path, check=False)
     assert done.returncode != 0
 
 
 def test_what_cosign_signs_verifies_here(image, tmp_path):
-    repository, reference, raw = image
+    source, _, reference, raw = image
     cosign("generate-key-pair", cwd=tmp_path)
     pinned = str(reference.with_digest(digest_of(raw)))
     cosign_sign("--key", "cosign.key", "-a", "build=7", pinned, cwd=tmp_path)
-    found = find_signatures(repository, digest_of(raw))
+    found = find_signatures(source, digest_of(raw))
     trust = trust_in(tmp_path / "cosign.pub", reference, "matchRepository")
     decision = verify_image(trust, raw, found)
     public = load_public_key(str(tmp_path / "cosign.pub"))
@@ -229,15 +199,15 @@ def test_what_cosign_signs_verifies_here(image, tmp_path):
 
 
 def test_cosign_and_we_sign_with_each_others_keys_side_by_side(image, keys, tmp_path):
-    repository, reference, raw = image
+    source, sink, reference, raw = image
     pinned = str(reference.with_digest(digest_of(raw)))
     cosign("generate-key-pair", cwd=tmp_path)
     with SecretKey(PASSWORD.encode()) as passphrase:
         theirs = load_private_key(str(tmp_path / "cosign.key"), passphrase)
-    sign_image(repository, repository, reference, theirs)
+    sign_image(source, sink, reference, theirs)
     cosign_sign("--key", "a.key", pinned, cwd=tmp_path)
-    sign_image(repository, repository, reference, keys)
-    found = find_signatures(repository, digest_of(raw))
+    sign_image(source, sink, reference, keys)
+    found = find_signatures(source, digest_of(raw))
     assert len(found) == 3
     for name in ("a.pub", "cosign.pub"):
         cosign_verify(reference, name, cwd=tmp_path)

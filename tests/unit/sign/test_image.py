@@ -60,10 +60,38 @@ def test_sign_image_can_be_found_and_verified(signed, manifest, key):
     assert verify_image(trust_in(key), manifest, found).signers[0].reference == str(REFERENCE)
 
 
-def test_sign_image_again_adds_nothing(signed, key):
+def test_sign_image_that_is_another_than_expected_signs_nothing(signed, key):
+    with pytest.raises(DigestMismatch) as caught:
+        sign_image(signed, signed, REFERENCE, key, expected_digest=digest_of(b"the one I built"))
+    assert "image 'r.example/app:v1': digest mismatch: expected" in str(caught.value)
+    assert list(signed.tags) == ["v1"]
+
+
+def test_sign_image_that_is_the_expected_one_is_signed(signed, manifest, key):
+    (one,) = sign_image(signed, signed, REFERENCE, key, expected_digest=digest_of(manifest))
+    assert one.added
+
+
+def test_sign_image_under_another_name_adds_a_signature(signed, key):
     sign_image(signed, signed, REFERENCE, key)
+    (one,) = sign_image(signed, signed, REFERENCE, key, identity="r.example/app:v2")
+    assert (one.added, one.count) == (True, 2)
+
+
+def test_sign_image_whose_child_is_of_another_type_signs_nothing(repository, manifest, key):
+    index = index_of(repository, [manifest], media_type=OCI_INDEX)
+    repository.put_manifest_as(index, OCI_INDEX, "v1")
+    with pytest.raises((FormatError, Unsupported)):
+        sign_image(repository, repository, REFERENCE, key)
+    assert list(repository.tags) == ["v1"]
+
+
+@pytest.mark.parametrize("timestamp", [None, 1])
+def test_sign_image_again_adds_nothing(signed, key, timestamp):
+    """Also at another time: a pipeline that signs with each run does not fill the tag."""
+    sign_image(signed, signed, REFERENCE, key, timestamp=timestamp)
     before = dict(signed.manifests)
-    (one,) = sign_image(signed, signed, REFERENCE, key)
+    (one,) = sign_image(signed, signed, REFERENCE, key, timestamp=2)
     assert (one.added, one.count) == (False, 1)
     assert signed.manifests == before
 

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 
 import pytest
 
@@ -44,6 +45,24 @@ def test_save_key_pair_over_a_file_changes_nothing(key, names, passphrase, exist
     assert "exists" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == [os.path.basename(names[existing])]
     assert (tmp_path / os.path.basename(names[existing])).read_text() == "mine"
+
+
+@pytest.mark.parametrize("room", [100, 400], ids=["private half", "public half"])
+def test_save_key_pair_on_a_full_disk_leaves_nothing(key, tmp_path, passphrase, room, monkeypatch):
+    """A limit on file sizes stands for the full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    public = key.public_key
+    if room == 400:  # room for a private half of 1 byte, none for the public one
+        monkeypatch.setattr("imagers.sign.keyfiles.seal_private_key", lambda *_: b"x")
+        room = len(public.to_pem()) - 1
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(LocalError) as caught:
+            save_key_pair(key, str(tmp_path / "a.key"), str(tmp_path / "a.pub"), passphrase)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "file too large" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_save_key_pair_through_a_dangling_link_is_refused(key, names, passphrase, tmp_path):

@@ -152,6 +152,10 @@ NO = "sigstoreSigned"
             "expected an image name",
         ),
         (
+            {**KEY, "signedIdentity": {"type": "exactRepository", "dockerRepository": "r.io/a:1"}},
+            "without tag and digest, got 'r.io/a:1'; use exactReference",
+        ),
+        (
             {**KEY, "signedIdentity": {"type": "remapIdentity", "prefix": "a.example"}},
             "signedPrefix: expected a string",
         ),

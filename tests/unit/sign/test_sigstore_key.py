@@ -52,6 +52,21 @@ def test_seal_private_key_opens_with_the_same_passphrase_only(secret):
     assert "passphrase" in caught.value.hint
 
 
+@pytest.mark.parametrize("n", [32768, 131072])
+def test_open_private_key_reads_the_other_work_factors(n, passphrase, cosign_file):
+    document = document_of(cosign_file)
+    nonce = base64.b64decode(document["cipher"]["nonce"])
+    salt = base64.b64decode(document["kdf"]["salt"])
+    der = SecretBox(_derive(passphrase, salt, 65536)).decrypt(
+        base64.b64decode(document["ciphertext"]), nonce
+    )
+    sealed = SecretBox(_derive(passphrase, salt, n)).encrypt(der, nonce).ciphertext
+    document["kdf"]["params"]["N"] = n
+    document["ciphertext"] = base64.b64encode(sealed).decode()
+    expected = open_private_key(cosign_file, passphrase).public_key
+    assert open_private_key(pem_of(document), passphrase).public_key == expected
+
+
 def test_seal_private_key_writes_the_form_of_cosign(passphrase, cosign_file):
     pem = seal_private_key(generate_private_key(), passphrase)
     ours, theirs = document_of(pem), document_of(cosign_file)
