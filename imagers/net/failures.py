@@ -6,6 +6,7 @@ Errors of urllib3, ssl and sockets end here and become `RemoteError`.
 from __future__ import annotations
 
 import errno
+import http.client
 import os
 import socket
 import ssl
@@ -73,6 +74,14 @@ def remote_error(error: Exception, origin: Origin, *, timeout_s: float) -> Remot
                 f"{origin}: no answer within {timeout_s:g} s",
                 temporary=True,
                 hint="the server hangs, or a firewall drops the packets; try again later",
+            )
+    for one in chain:
+        if isinstance(one, http.client.HTTPException) and not isinstance(
+            one, (http.client.RemoteDisconnected, http.client.IncompleteRead)
+        ):
+            return RemoteError(
+                f"{origin}: the answer is not HTTP, or its headers are too long",
+                hint="is this the right port?",
             )
     for one in chain:
         if isinstance(one, OSError) and one.errno is not None:

@@ -39,6 +39,7 @@ from imagers.errors import (
     Unauthorized,
     UsageError,
 )
+from imagers.net.connection import new_pools
 from imagers.net.failures import remote_error
 from imagers.net.retry import RETRIED_STATUS, RetryPolicy, is_idempotent, parse_retry_after
 from imagers.net.stream import ResponseStream
@@ -166,7 +167,7 @@ class HTTPClient:
         self._settings = settings or HTTPSettings()
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._plain = urllib3.PoolManager(maxsize=_MAX_IDLE, blocksize=_SEND_PIECE)
+        self._plain = new_pools(max_idle=_MAX_IDLE, send_bytes=_SEND_PIECE)
         self._tls: urllib3.PoolManager | None = None
 
     @property
@@ -397,10 +398,8 @@ class HTTPClient:
             return self._plain
         with self._lock:
             if self._tls is None:  # reading the system's roots takes 10 ms
-                self._tls = urllib3.PoolManager(
-                    maxsize=_MAX_IDLE,
-                    blocksize=_SEND_PIECE,
-                    ssl_context=_tls_context(self._settings),
+                self._tls = new_pools(
+                    max_idle=_MAX_IDLE, send_bytes=_SEND_PIECE, tls=_tls_context(self._settings)
                 )
             return self._tls
 

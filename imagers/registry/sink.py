@@ -66,6 +66,7 @@ class RegistrySink:
         self._client = client
         self._name = name
         self._spool_directory = spool_directory
+        self._known_missing: set[Digest] = set()
 
     @property
     def name(self) -> str:
@@ -79,6 +80,7 @@ class RegistrySink:
                 "HEAD", f"blobs/{descriptor.digest}", doing="look for a blob", expected=_FOUND
             )
         except NotFound:
+            self._known_missing.add(descriptor.digest)
             return False
         return answer.headers.get("Content-Length", str(descriptor.size)) == str(descriptor.size)
 
@@ -91,8 +93,7 @@ class RegistrySink:
         if len(data) != descriptor.size:
             raise SizeMismatch(expected=descriptor.size, actual=len(data), what=what)
         check_digest(data, descriptor.digest, what=what)
-        if not self.has_blob(descriptor):
-            self.upload(descriptor, data, what=what)
+        self.upload_missing(descriptor, data, what=what)
 
     def put_manifest(self, raw: bytes, media_type: str, *, by_name: bool) -> None:
         """See `ImageSink`.
@@ -108,13 +109,16 @@ class RegistrySink:
         """Like `put_manifest` by name, for another tag of the same repository."""
         self._put_manifest(raw, media_type, self.reference.with_tag(tag))
 
-    def upload(self, descriptor: Descriptor, body: bytes | FileBody, *, what: str) -> None:
-        """Send a blob, if need be more than once; every attempt sends the same bytes.
+    def upload_missing(self, descriptor: Descriptor, body: bytes | FileBody, *, what: str) -> None:
+        """Send a blob that is not there yet, if need be more than once, always the same bytes.
 
         Raises:
             RemoteError: the registry did not take it.
             DigestMismatch: it says that it stored other bytes.
         """
+        # Who has just asked need not ask again.
+        if descriptor.digest not in self._known_missing and self.has_blob(descriptor):
+            return
         for attempt in range(1, _UPLOADS + 1):
             try:
                 self._upload_once(descriptor, body, what)
@@ -139,7 +143,7 @@ class RegistrySink:
         )
         session = self._session(opened, doing)
         try:
-            # Repeated from a new session and not into this one: see `upload`.
+            # Repeated from a new session and not into this one: see `upload_missing`.
             stored = self._client.request(
                 "PUT",
                 session + ("&" if "?" in session else "?") + f"digest={descriptor.digest}",
@@ -210,9 +214,8 @@ class _SpooledBlob:
         """See `StagedBlob`; a blob that the registry has already is not sent."""
         if self._file.size != descriptor.size:
             raise SizeMismatch(expected=descriptor.size, actual=self._file.size, what=what)
-        if not self._sink.has_blob(descriptor):
-            body = FileBody(self._file.fileno(), descriptor.size)
-            self._sink.upload(descriptor, body, what=what)
+        body = FileBody(self._file.fileno(), descriptor.size)
+        self._sink.upload_missing(descriptor, body, what=what)
         self._file.close()
 
     def abort(self) -> None:

@@ -1,0 +1,98 @@
+"""Connections of urllib3 with one more bound: on the time until the headers are complete.
+
+The time limit of a socket starts again with every byte; a server that sends its headers a
+byte at a time would hold a client for hours. The body has its own watch, in `stream`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import time
+from typing import TYPE_CHECKING
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+
+    from typing_extensions import Buffer
+
+__all__ = ["new_pools"]
+
+_PATIENCE = 2.0  # times the time limit of the socket, for all headers together
+
+
+class _Watched(io.RawIOBase):
+    """The bytes of a socket, until a deadline if there is one."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+        self.deadline: float | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int | None:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise TimeoutError("the headers took too long")
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer whose headers must be there in time."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        debuglevel: int = 0,
+        method: str | None = None,
+        url: str | None = None,
+    ) -> None:
+        super().__init__(sock, debuglevel, method, url)
+        self._limit_s = sock.gettimeout()
+        self._watched = _Watched(self.fp.detach())
+        self.fp = io.BufferedReader(self._watched)
+
+    def begin(self) -> None:
+        if self._limit_s is not None:
+            self._watched.deadline = time.monotonic() + _PATIENCE * self._limit_s
+        super().begin()
+        self._watched.deadline = None
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _TLSConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+def new_pools(
+    *, max_idle: int, send_bytes: int, tls: ssl.SSLContext | None = None
+) -> urllib3.PoolManager:
+    """Pools of connections to any number of servers.
+
+    Args:
+        max_idle: connections kept to one server.
+        send_bytes: upper bound on one write to a socket.
+        tls: for https.
+    """
+    pools = urllib3.PoolManager(maxsize=max_idle, blocksize=send_bytes, ssl_context=tls)
+    pools.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+    return pools
