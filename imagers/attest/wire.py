@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from imagers.errors import FormatError, RemoteError, UsageError
 from imagers.model.strict_json import parse_object
@@ -75,8 +74,7 @@ class Endpoint:
 
     def __init__(self, url: str, settings: HTTPSettings | None) -> None:
         self.origin = parse_origin(url)
-        parts = urlsplit(url)
-        if parts.query or parts.fragment:
+        if "?" in url or "#" in url:
             raise UsageError(
                 f"expected the URL of a broker without a query, got {redact_url(url)!r}"
             )
