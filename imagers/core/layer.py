@@ -1,0 +1,196 @@
+"""One layer, sealed or opened, in one call that owns its loop.
+
+    seal   source ─▶ check digest ─▶ [decompress] ─▶ [diff_id] ─▶ [compress] ─▶ cipher + mac ─▶ sink
+    open   source ─▶ check digest + mac ─▶ cipher ─▶ [decompress] ─▶ [diff_id] ─▶ sink or unpack
+
+Nothing is verified before the call returns: what a sink got until then is provisional, so
+a caller writes to a place that nobody looks at and publishes it afterwards. What may be
+wrong is reported in this order, because a fault early in the chain causes those after it:
+
+1. the source's own error, a file that cannot be written, cancellation: at once;
+2. the stored bytes are too few, too many, or have another digest;
+3. their HMAC is another one;
+4. the compressed data or the tar in it is damaged, or above a limit;
+5. the tar has another diff_id.
+
+For that the stored bytes are read to their end (never past `expected.size`) even where
+what is in them has turned out to be nonsense.
+
+    with open("blob", "rb", buffering=0) as blob:
+        opened = open_layer(blob.fileno(), None, expected=descriptor, ...)   # verify only
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagers.core.jobs import OpenJob, SealJob, check_cipher, check_limits, source_of
+from imagers.core.values import DirectorySink, Limits
+from imagers.errors import Unsupported
+from imagers.model.media import Compression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from imagers.core.values import (
+        Cancellation,
+        CipherParameters,
+        OpenedLayer,
+        Progress,
+        SealedLayer,
+    )
+    from imagers.model.descriptor import Descriptor
+    from imagers.model.digest import Digest
+    from imagers.model.stream import RawStream
+
+__all__ = ["BACKEND", "open_layer", "seal_layer"]
+
+BACKEND: str = "plain"
+
+
+def _seal(job: SealJob) -> SealedLayer:
+    from imagers.core.plain import seal  # noqa: PLC0415  # cryptography loads on use
+
+    return seal(job)
+
+
+def _open(job: OpenJob) -> OpenedLayer:
+    from imagers.core.plain import open_  # noqa: PLC0415  # as above
+
+    return open_(job)
+
+
+def seal_layer(
+    source: int | RawStream,
+    sink: int,
+    *,
+    expected: Descriptor,
+    cipher: CipherParameters | None,
+    source_compression: Compression,
+    compress: Compression | None = None,
+    diff_id: Digest | None = None,
+    what: str,
+    max_bytes: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancellation: Cancellation | None = None,
+) -> SealedLayer:
+    """Read a layer, check it, compress it anew if asked, encrypt it if asked, and write it.
+
+    Same bytes and same settings give the same bytes on the same machine with the same
+    libraries. What was written is nothing to publish if this raises.
+
+    Args:
+        source: a descriptor, read from its position to its end, or a stream; stays the
+            caller's. A stream with `fileno()` of a regular file is read through that.
+        sink: a descriptor, written from its position; stays the caller's.
+        expected: what the source must turn out to be, in size and digest.
+        cipher: None copies without encrypting.
+        source_compression: of the source.
+        compress: what the result shall have. None, or what the source has already, keeps
+            the bytes as they are.
+        diff_id: compared where the tar passes by: the source is one, or is decompressed.
+        what: name in messages, such as `layer 3 of 7`.
+        max_bytes: upper bound on the source and on the tar. None: those of `Limits()`.
+        on_progress: called at most ten times a second and at the end, in this thread.
+        cancellation: ends the job within about 0.1 s.
+
+    Raises:
+        Truncated, TrailingData, DigestMismatch: the source is not `expected`, or the
+            tar is not `diff_id`.
+        FormatError, Unsupported: the compressed data is damaged, or above a limit.
+        LocalError: a read or write failed; full disk.
+        Cancelled: by `cancellation`. Whatever `source` or `on_progress` raises passes.
+
+    Threads: any number of calls at once, each with its own arguments.
+    """
+    check_cipher(cipher, None, what=what)
+    limits = Limits()
+    if max_bytes is not None and expected.size > max_bytes:
+        raise Unsupported(
+            f"{what}: has {expected.size} bytes, which is above the limit of {max_bytes} bytes"
+        )
+    tar_bytes = limits.tar_bytes_of(expected.size)
+    changes = compress is not None and compress is not source_compression
+    return _seal(
+        SealJob(
+            source=source_of(source),
+            sink=sink,
+            expected=expected,
+            cipher=cipher,
+            decompress=source_compression if changes else Compression.NONE,
+            compress=compress if changes and compress is not None else Compression.NONE,
+            sees_tar=changes or source_compression is Compression.NONE,
+            diff_id=diff_id,
+            what=what,
+            tar_bytes=tar_bytes if max_bytes is None else min(tar_bytes, max_bytes),
+            window_bytes=limits.window_bytes,
+            on_progress=on_progress,
+            cancellation=cancellation,
+        )
+    )
+
+
+def open_layer(
+    source: int | RawStream,
+    sink: int | DirectorySink | None,
+    *,
+    expected: Descriptor,
+    cipher: CipherParameters | None,
+    hmac: bytes | None,
+    compression: Compression,
+    diff_id: Digest | None,
+    decompress: bool = True,
+    what: str,
+    limits: Limits = Limits(),  # noqa: B008  # frozen
+    on_progress: Callable[[Progress], None] | None = None,
+    cancellation: Cancellation | None = None,
+) -> OpenedLayer:
+    """Read a stored layer, check it, decrypt it if it is encrypted, and give on what is in it.
+
+    Args:
+        source: as for `seal_layer`.
+        sink: a descriptor gets the tar, or with `decompress=False` the compressed bytes;
+            a `DirectorySink` gets the files; None only checks.
+        expected: what the stored bytes must turn out to be, in size and digest.
+        cipher: None for a layer that is not encrypted.
+        hmac: 32 bytes, needed with a cipher.
+        compression: of the tar in the layer.
+        diff_id: what the tar must turn out to be; None checks no tar. With
+            `decompress=False` the tar is looked at only if it is given.
+        limits: what the layer may cost.
+        what, on_progress, cancellation: as for `seal_layer`.
+
+    Raises:
+        Truncated, TrailingData, DigestMismatch: the stored bytes are not `expected`,
+            the compressed data ends early or goes on, or the tar is not `diff_id`.
+        TagMismatch: the HMAC is another one: wrong key, or changed bytes.
+        FormatError: compressed data or tar are damaged, or an entry would leave the root.
+        Unsupported: a kind of entry that is not unpacked here; a limit.
+        LocalError: a read or write failed; full disk.
+        Cancelled: by `cancellation`. Whatever `source` or `on_progress` raises passes.
+
+    Threads: any number of calls at once, each with its own arguments.
+    """
+    if cipher is not None and hmac is None:
+        raise ValueError("a cipher without an HMAC")
+    check_cipher(cipher, hmac, what=what)
+    check_limits(limits)
+    gives_tar = decompress or isinstance(sink, DirectorySink)
+    return _open(
+        OpenJob(
+            source=source_of(source),
+            sink=sink,
+            expected=expected,
+            cipher=cipher,
+            hmac=hmac or b"",
+            compression=compression,
+            sees_tar=gives_tar or diff_id is not None,
+            gives_tar=gives_tar,
+            diff_id=diff_id,
+            what=what,
+            tar_bytes=limits.tar_bytes_of(expected.size),
+            limits=limits,
+            on_progress=on_progress,
+            cancellation=cancellation,
+        )
+    )

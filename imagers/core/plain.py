@@ -1,0 +1,335 @@
+"""The core in plain Python: the definition that the C code is tested against.
+
+Used as it is where the extension is missing: the same results, several times slower, and
+with the interpreter's lock held between the calls into `cryptography` and `zlib`.
+
+`cryptography` takes a key only as `bytes`: that copy lives as long as a job here, and
+cannot be wiped (docs/threats.md).
+"""
+
+from __future__ import annotations
+
+import hmac as hmac_module
+import os
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from imagers.core.failures import Fault, failure_of
+from imagers.core.plain_codec import PIECE, reader_of, writer_of
+from imagers.core.plain_tar import TarReader
+from imagers.core.plain_unpack import Unpacker
+from imagers.core.values import DirectorySink, OpenedLayer, Progress, SealedLayer
+from imagers.errors import FormatError, IntegrityError, Unsupported
+from imagers.model.digest import Digest, Hasher, new_hasher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imagers.core.jobs import OpenJob, SealJob
+    from imagers.core.values import CipherParameters
+
+__all__ = ["open_", "seal"]
+
+_PROGRESS_S = 0.1
+# Faults of the data behind the cipher: they wait until the stored bytes have been checked.
+_OF_DATA = (FormatError, IntegrityError, Unsupported)
+
+
+class _Sink(Protocol):
+    """The last stage."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class _Null:
+    def write(self, data: bytes) -> None:
+        """Only checks are wanted."""
+
+    def finish(self) -> None:
+        """Nothing is open."""
+
+
+class _File:
+    def __init__(self, fd: int, what: str) -> None:
+        self._fd = fd
+        self._what = what
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._fd, view) :]
+            except OSError as error:
+                raise _errno_failure(Fault.WRITE, error, self._what) from error
+
+    def finish(self) -> None:
+        """The descriptor is the caller's."""
+
+
+def _errno_failure(fault: Fault, error: OSError, what: str) -> Exception:
+    return failure_of(fault, what=what, number=error.errno or 0)
+
+
+class _Clock:
+    """Progress and cancellation, looked at between pieces."""
+
+    def __init__(self, job: SealJob | OpenJob) -> None:
+        self._job = job
+        self._next = time.monotonic() + _PROGRESS_S
+        self.bytes_in = self.bytes_out = self.entries = 0
+
+    def tick(self, *, end: bool = False) -> None:
+        """Raise if cancelled; report now and then, and at the end."""
+        cancellation, report = self._job.cancellation, self._job.on_progress
+        if cancellation is not None and cancellation.is_cancelled:
+            raise failure_of(Fault.CANCELLED, what=self._job.what)
+        if report is not None and (end or time.monotonic() >= self._next):
+            self._next = time.monotonic() + _PROGRESS_S
+            report(Progress(self.bytes_in, self.bytes_out, self.entries))
+
+
+class _Source:
+    """The stored bytes: counted, held to `expected.size`, hashed."""
+
+    def __init__(self, job: SealJob | OpenJob, clock: _Clock) -> None:
+        self._source = job.source
+        self._expected = job.expected
+        self._what = job.what
+        self._clock = clock
+        self._hasher = new_hasher(job.expected.digest.algorithm)
+        self.size = 0
+
+    def pieces(self) -> Iterator[bytes]:
+        """Each of `PIECE` bytes but the last, then checks that the stream ends here."""
+        while self.size < self._expected.size:
+            piece = self._read(min(PIECE, self._expected.size - self.size))
+            if not piece:
+                raise failure_of(
+                    Fault.STORED_SHORT,
+                    what=self._what,
+                    number=self._expected.size,
+                    other=self.size,
+                )
+            self._hasher.update(piece)
+            self.size += len(piece)
+            self._clock.bytes_in = self.size
+            self._clock.tick()
+            yield piece
+        if self._read(1):
+            raise failure_of(Fault.STORED_LONG, what=self._what, number=self._expected.size)
+
+    def _read(self, count: int) -> bytes:
+        """`count` bytes; fewer only at the end of the stream."""
+        buffer = bytearray(count)
+        with memoryview(buffer) as view:
+            at = 0
+            while at < count:
+                got = self._read_some(view[at:])
+                if not 0 <= got <= count - at:
+                    raise ValueError(f"readinto() gave {got} for {count - at} bytes")
+                if not got:
+                    break
+                at += got
+        return bytes(buffer[:at])
+
+    def _read_some(self, view: memoryview) -> int:
+        if not isinstance(self._source, int):
+            return self._source.readinto(view)
+        try:
+            return os.readv(self._source, [view])
+        except OSError as error:
+            raise _errno_failure(Fault.READ, error, self._what) from error
+
+    def check_digest(self) -> None:
+        actual = Digest(self._expected.digest.algorithm, self._hasher.hexdigest())
+        _check_digest(Fault.STORED_DIGEST, self._expected.digest, actual, self._what)
+
+
+def _check_digest(fault: Fault, expected: Digest, actual: Digest, what: str) -> None:
+    if not hmac_module.compare_digest(actual.hex, expected.hex):
+        raise failure_of(fault, what=what, text=str(expected).encode(), more=str(actual).encode())
+
+
+class _Cipher:
+    """AES-256-CTR, the same in both directions, and HMAC-SHA256 over the ciphertext.
+
+    Spec: containers/ocicrypt v1.3.2, blockcipher/blockcipher_aes_ctr.go. The key of the
+    cipher is the key of the HMAC; the nonce is the whole first counter block.
+    """
+
+    def __init__(self, cipher: CipherParameters) -> None:
+        with cipher.key.view() as key:
+            self._mac = hmac_module.new(bytes(key), digestmod="sha256")
+            self._stream = Cipher(
+                algorithms.AES256(bytes(key)), modes.CTR(bytes(cipher.nonce))
+            ).encryptor()
+
+    def seal(self, data: bytes) -> bytes:
+        out = self._stream.update(data)
+        self._mac.update(out)
+        return out
+
+    def open(self, data: bytes) -> bytes:
+        self._mac.update(data)
+        return self._stream.update(data)
+
+    def tag(self) -> bytes:
+        return self._mac.digest()
+
+
+class _Tar:
+    """The tar passing by: counted, bounded, hashed."""
+
+    def __init__(self, diff_id: Digest | None, limit: int, what: str) -> None:
+        self._expected = diff_id
+        self._limit = limit
+        self._what = what
+        self._algorithm = "sha256" if diff_id is None else diff_id.algorithm
+        self._hasher: Hasher = new_hasher(self._algorithm)
+        self.size = 0
+
+    def passes(self, data: bytes) -> None:
+        self.size += len(data)
+        if self.size > self._limit:
+            raise failure_of(Fault.TAR_BYTES, what=self._what, number=self._limit)
+        self._hasher.update(data)
+
+    @property
+    def diff_id(self) -> Digest:
+        return Digest(self._algorithm, self._hasher.hexdigest())
+
+    def check(self) -> None:
+        if self._expected is not None:
+            _check_digest(Fault.DIFF_ID, self._expected, self.diff_id, self._what)
+
+
+class _Blocks:
+    """Cuts what passes into blocks of `PIECE`, on which a writer's bytes depend."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def step(self, data: bytes) -> Iterator[bytes]:
+        self._held += data
+        while len(self._held) >= PIECE:
+            yield bytes(self._held[:PIECE])
+            del self._held[:PIECE]
+
+    def finish(self) -> bytes:
+        return bytes(self._held)
+
+
+def seal(job: SealJob) -> SealedLayer:
+    """See `imagers.core.layer.seal_layer`."""
+    clock = _Clock(job)
+    source = _Source(job, clock)
+    cipher = None if job.cipher is None else _Cipher(job.cipher)
+    reader = reader_of(job.decompress, what=job.what, window_bytes=job.window_bytes)
+    tar = _Tar(job.diff_id, job.tar_bytes, job.what)
+    blocks = _Blocks()
+    writer = writer_of(job.compress)
+    hasher = new_hasher("sha256")
+    sink = _File(job.sink, job.what)
+
+    def put(data: bytes) -> None:
+        stored = data if cipher is None else cipher.seal(data)
+        hasher.update(stored)
+        sink.write(stored)
+        clock.bytes_out += len(stored)
+
+    fault: Exception | None = None
+    for piece in source.pieces():
+        if fault is not None:
+            continue
+        try:
+            for part in reader.step(piece):
+                if job.sees_tar:
+                    tar.passes(part)
+                for block in blocks.step(part):
+                    put(writer.step(block))
+                clock.tick()
+        except _OF_DATA as error:
+            fault = error
+    source.check_digest()
+    if fault is not None:
+        raise fault
+    reader.finish()
+    put(writer.step(blocks.finish()))
+    put(writer.finish())
+    if job.sees_tar:
+        tar.check()
+    clock.tick(end=True)
+    return SealedLayer(
+        digest=Digest("sha256", hasher.hexdigest()),
+        size=clock.bytes_out,
+        hmac=b"" if cipher is None else cipher.tag(),
+        source_digest=job.expected.digest,
+        source_size=source.size,
+        diff_id=tar.diff_id if job.sees_tar else None,
+    )
+
+
+def open_(job: OpenJob) -> OpenedLayer:
+    """See `imagers.core.layer.open_layer`."""
+    clock = _Clock(job)
+    source = _Source(job, clock)
+    cipher = None if job.cipher is None else _Cipher(job.cipher)
+    reader = reader_of(job.compression, what=job.what, window_bytes=job.limits.window_bytes)
+    tar = _Tar(job.diff_id, job.tar_bytes, job.what)
+    unpacker: Unpacker | None = None
+    sink: _Sink = _Null()
+    if isinstance(job.sink, DirectorySink):
+        unpacker = Unpacker(job.sink, job.limits, job.what)
+        sink = TarReader(unpacker, job.limits, job.what)
+    elif job.sink is not None:
+        sink = _File(job.sink, job.what)
+
+    def put(data: bytes) -> None:
+        sink.write(data)
+        clock.bytes_out += len(data)
+        clock.entries = 0 if unpacker is None else unpacker.entries
+
+    def take(piece: bytes) -> None:
+        if not job.gives_tar:
+            put(piece)
+        if job.sees_tar:
+            for part in reader.step(piece):
+                tar.passes(part)
+                if job.gives_tar:
+                    put(part)
+                clock.tick()
+
+    fault: Exception | None = None
+    try:
+        for piece in source.pieces():
+            plain = piece if cipher is None else cipher.open(piece)
+            if fault is None:
+                try:
+                    take(plain)
+                except _OF_DATA as error:
+                    fault = error
+        source.check_digest()
+        if cipher is not None and not hmac_module.compare_digest(cipher.tag(), job.hmac):
+            raise failure_of(Fault.TAG, what=job.what)
+        if fault is not None:
+            raise fault
+        if job.sees_tar:
+            reader.finish()
+        sink.finish()
+        if job.sees_tar:
+            tar.check()
+    finally:
+        if unpacker is not None:
+            unpacker.close()
+    clock.entries = 0 if unpacker is None else unpacker.entries
+    clock.tick(end=True)
+    return OpenedLayer(
+        size=source.size,
+        tar_size=tar.size,
+        diff_id=tar.diff_id if job.sees_tar else None,
+        entries=clock.entries,
+    )

@@ -1,0 +1,478 @@
+"""Unpacking below a directory descriptor, in plain Python.
+
+The rules, which `src/untar.c` keeps too:
+
+* A name is relative to the root, also where it starts with `/`, as docker and umoci have
+  it. A `..` in the name of an entry or in the target of a hard link is refused: no tool
+  writes one into a layer.
+* The directories of a name are resolved inside the root: symbolic links of this layer or
+  lower ones are followed, absolute ones and `..` from the root, and cannot leave it.
+  Missing ones are made, 0755, with the time of the entry that needed them.
+* The last part of a name is never followed. What is there is replaced, except that a
+  directory stays a directory and only changes its owner, mode and time.
+* A whiteout removes what lower layers put there, and not what this layer did.
+* Owner, then mode (chown clears set-user-id), then time. A directory that gets new content
+  gets its time back when the next directory is worked on, so that none has to be remembered.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from imagers.core.failures import Fault, failure_of
+from imagers.core.plain_tar import Entry, Kind
+from imagers.core.values import DirectorySink, Limits, Ownership
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Unpacker"]
+
+_WHITEOUT = b".wh."  # OCI image-spec v1.1, layer.md, "Whiteouts"
+_AUFS = b".wh..wh."  # reserved by the file system that the prefix comes from
+_OPAQUE = b".wh..wh..opq"
+_MAX_COMPONENT = 255  # NAME_MAX of Linux
+_MAX_LINKS = 40  # MAXSYMLINKS of Linux
+_MAX_DEPTH = 100  # of what a whiteout hides, where some of it must stay
+_IMPLIED_MODE = 0o755
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class _Parent:
+    """An open directory whose content changes; it gets its time and mode back."""
+
+    def __init__(self, fd: int, *, mine: bool) -> None:
+        self.fd = fd
+        before = os.fstat(fd)
+        self._times = (before.st_atime_ns, before.st_mtime_ns)
+        self.inode = (before.st_dev, before.st_ino)
+        self.changed = False
+        self._mode: int | None = None
+        if mine and before.st_mode & 0o300 != 0o300 and os.geteuid() != 0:
+            self._mode = stat.S_IMODE(before.st_mode)
+            os.fchmod(fd, self._mode | 0o700)
+
+    def close(self) -> None:
+        try:
+            if self._mode is not None:
+                os.fchmod(self.fd, self._mode)
+            if self.changed:
+                os.utime(self.fd, ns=self._times)
+        finally:
+            os.close(self.fd)
+
+
+class Unpacker:
+    """Takes entries and makes files of them. An error leaves what was made so far.
+
+    Args:
+        sink: its descriptor stays the caller's.
+    """
+
+    def __init__(self, sink: DirectorySink, limits: Limits, what: str) -> None:
+        self._root = sink.fd
+        self._keep = sink.ownership is Ownership.KEEP
+        self._limits = limits
+        self._what = what
+        self.entries = 0
+        self._name = b""  # of the entry at hand, for messages
+        self._parent: _Parent | None = None
+        self._parent_path: tuple[bytes, ...] = ()
+        # What this layer made: names by the directory's inode, because paths have aliases.
+        self._made: set[tuple[tuple[int, int], bytes]] = set()
+        self._file: int | None = None
+        self._entry: Entry | None = None
+
+    # EntrySink
+
+    def begin(self, entry: Entry) -> None:
+        """See `EntrySink`."""
+        self._name = entry.name
+        self._count()
+        with self._translated():
+            self._begin(entry)
+
+    def data(self, data: bytes) -> None:
+        """See `EntrySink`."""
+        if self._file is None:  # data of a whiteout
+            return
+        view = memoryview(data)
+        with self._translated():
+            while view:
+                view = view[os.write(self._file, view) :]
+
+    def end(self) -> None:
+        """See `EntrySink`."""
+        if self._file is None or self._entry is None:
+            return
+        with self._translated():
+            self._set_attributes(self._file, self._entry)
+            fd, self._file = self._file, None
+            os.close(fd)
+
+    def finish(self) -> None:
+        """See `EntrySink`."""
+        with self._translated():
+            self._leave()
+
+    def close(self) -> None:
+        """Give back all descriptors. Safe to call twice."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        if self._parent is not None:
+            os.close(self._parent.fd)
+            self._parent = None
+
+    # The rules
+
+    def _fault(self, fault: Fault, more: bytes = b"", number: int = 0) -> Exception:
+        return failure_of(fault, what=self._what, text=self._name, more=more, number=number)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            faults = {
+                errno.ELOOP: Fault.ENTRY_LOOP,
+                errno.ENAMETOOLONG: Fault.ENTRY_LONG_COMPONENT,
+                errno.ENOTDIR: Fault.ENTRY_PARENT,
+            }
+            fault = faults.get(error.errno or 0, Fault.UNPACK)
+            raise self._fault(fault, number=error.errno or 0) from error
+
+    def _count(self) -> None:
+        self.entries += 1
+        if self.entries > self._limits.max_entries:
+            limit = self._limits.max_entries
+            raise failure_of(Fault.ENTRIES, what=self._what, number=limit)
+
+    def _parts_of(self, name: bytes, dotdot: Fault, more: bytes = b"") -> tuple[bytes, ...]:
+        parts = tuple(part for part in name.split(b"/") if part not in (b"", b"."))
+        if b".." in parts:
+            raise self._fault(dotdot, more)
+        if any(len(part) > _MAX_COMPONENT for part in parts):
+            raise self._fault(Fault.ENTRY_LONG_COMPONENT)
+        return parts
+
+    def _begin(self, entry: Entry) -> None:
+        parts = self._parts_of(entry.name, Fault.ENTRY_DOTDOT)
+        if not parts:
+            if entry.kind is not Kind.DIRECTORY:
+                raise self._fault(Fault.ENTRY_ROOT)
+            self._leave()
+            self._set_attributes(self._root, entry)
+            return
+        if any(part.startswith(_AUFS) and part != _OPAQUE for part in parts):
+            raise self._fault(Fault.ENTRY_AUFS)
+        if any(part.startswith(_WHITEOUT) for part in parts[:-1]):
+            raise self._fault(Fault.ENTRY_WHITEOUT)
+        if parts[-1].startswith(_WHITEOUT):
+            self._whiteout(parts, entry)
+            return
+        if entry.kind is Kind.HARD_LINK:
+            self._hard_link(parts, entry)
+            return
+        parent = self._enter(parts[:-1], entry)
+        name = parts[-1]
+        parent.changed = True
+        if entry.kind is Kind.DIRECTORY:
+            self._directory(parent.fd, name, entry)
+        elif entry.kind is Kind.SYMLINK:
+            self._symlink(parent.fd, name, entry)
+        else:
+            self._create(parent.fd, name)
+            self._entry = entry
+        self._made.add((parent.inode, name))
+
+    def _create(self, parent: int, name: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._file = os.open(name, flags, 0o600, dir_fd=parent)
+        except FileExistsError:
+            self._remove_tree(parent, name)
+            self._file = os.open(name, flags, 0o600, dir_fd=parent)
+
+    def _directory(self, parent: int, name: bytes, entry: Entry) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if not stat.S_ISDIR(there.st_mode):
+                os.unlink(name, dir_fd=parent)
+                os.mkdir(name, 0o700, dir_fd=parent)
+        fd = self._open_directory(parent, name)
+        try:
+            self._set_attributes(fd, entry)
+        finally:
+            os.close(fd)
+
+    def _symlink(self, parent: int, name: bytes, entry: Entry) -> None:
+        if not entry.target:
+            raise self._fault(Fault.ENTRY_EMPTY_TARGET)
+        try:
+            os.symlink(entry.target, name, dir_fd=parent)
+        except FileExistsError:
+            self._remove_tree(parent, name)
+            os.symlink(entry.target, name, dir_fd=parent)
+        if self._keep:
+            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        times = (entry.mtime, entry.mtime)
+        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+
+    def _hard_link(self, parts: tuple[bytes, ...], entry: Entry) -> None:
+        """A second name for what is there; owner, mode and time are those of the first."""
+        target = self._parts_of(entry.target, Fault.ENTRY_TARGET_DOTDOT, entry.target)
+        if not target:
+            raise self._fault(Fault.ENTRY_TARGET_DIRECTORY, entry.target)
+        source = self._resolve(target[:-1], None)
+        if source is None:
+            raise self._fault(Fault.ENTRY_TARGET, entry.target)
+        try:
+            there = self._lstat(source, target[-1])
+            if there is None:
+                raise self._fault(Fault.ENTRY_TARGET, entry.target)
+            if stat.S_ISDIR(there.st_mode):
+                raise self._fault(Fault.ENTRY_TARGET_DIRECTORY, entry.target)
+            parent = self._enter(parts[:-1], entry)
+            old = self._lstat(parent.fd, parts[-1])
+            # Removing the old name first would lose the file if both are one.
+            if old is None or (old.st_dev, old.st_ino) != (there.st_dev, there.st_ino):
+                if old is not None:
+                    self._remove_tree(parent.fd, parts[-1])
+                parent.changed = True
+                try:
+                    os.link(
+                        target[-1],
+                        parts[-1],
+                        src_dir_fd=source,
+                        dst_dir_fd=parent.fd,
+                        follow_symlinks=False,
+                    )
+                except FileNotFoundError:  # it was inside what this entry replaces
+                    raise self._fault(Fault.ENTRY_TARGET, entry.target) from None
+            self._made.add((parent.inode, parts[-1]))
+        finally:
+            os.close(source)
+
+    def _set_attributes(self, fd: int, entry: Entry) -> None:
+        if self._keep:
+            os.fchown(fd, entry.uid, entry.gid)
+        os.fchmod(fd, entry.mode)
+        os.utime(fd, ns=(entry.mtime, entry.mtime))
+
+    # Whiteouts
+
+    def _whiteout(self, parts: tuple[bytes, ...], entry: Entry) -> None:
+        name = parts[-1]
+        hidden = name.removeprefix(_WHITEOUT)
+        if hidden in (b"", b".", b"..") or entry.kind is not Kind.FILE:
+            raise self._fault(Fault.ENTRY_WHITEOUT)
+        parent = self._enter_existing(parts[:-1])
+        if parent is None:
+            return
+        parent.changed = True
+        if name == _OPAQUE:
+            self._clear(parent.fd, 0)
+            return
+        there = self._lstat(parent.fd, hidden)
+        if there is not None:
+            self._hide(parent.fd, parent.inode, hidden, there, 0)
+
+    def _hide(
+        self, fd: int, inode: tuple[int, int], name: bytes, there: os.stat_result, depth: int
+    ) -> None:
+        """Remove one name of a directory as far as lower layers put it there."""
+        ours = (inode, name) in self._made
+        if not stat.S_ISDIR(there.st_mode):
+            if not ours:
+                os.unlink(name, dir_fd=fd)
+            return
+        if not self._made:
+            self._remove_tree(fd, name)
+            return
+        child = self._open_directory(fd, name)
+        try:
+            times = (there.st_atime_ns, there.st_mtime_ns)
+            if not self._keep:
+                os.fchmod(child, stat.S_IMODE(there.st_mode) | 0o700)
+            self._clear(child, depth + 1)
+            os.fchmod(child, stat.S_IMODE(there.st_mode))
+            os.utime(child, ns=times)
+        finally:
+            os.close(child)
+        if not ours:
+            try:
+                os.rmdir(name, dir_fd=fd)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+
+    def _clear(self, fd: int, depth: int) -> None:
+        if depth > _MAX_DEPTH:
+            raise self._fault(Fault.ENTRY_DEPTH, number=_MAX_DEPTH)
+        status = os.fstat(fd)
+        inode = (status.st_dev, status.st_ino)
+        for text in os.listdir(fd):
+            name = os.fsencode(text)
+            there = self._lstat(fd, name)
+            if there is not None:
+                self._hide(fd, inode, name, there, depth)
+
+    def _remove_tree(self, parent: int, name: bytes) -> None:
+        """Remove a name and all below it. Takes two descriptors at any depth."""
+        try:
+            os.unlink(name, dir_fd=parent)
+            return
+        except (IsADirectoryError, PermissionError):
+            pass
+        at = self._open_directory(parent, name)
+        path = [name]
+        try:
+            while path:
+                deeper = self._remove_files(at)
+                if deeper is not None:
+                    child = self._open_directory(at, deeper)
+                    path.append(deeper)
+                else:
+                    # Nobody moves directories here meanwhile: `..` is where we came from.
+                    child = os.open(b"..", _OPEN_DIRECTORY, dir_fd=at) if path[1:] else -1
+                    os.rmdir(path[-1], dir_fd=child if path[1:] else parent)
+                    path.pop()
+                os.close(at)
+                at = child
+        finally:
+            if at >= 0:
+                os.close(at)
+
+    def _remove_files(self, fd: int) -> bytes | None:
+        """Remove all of a directory that is no directory; the first one that is, or None."""
+        if not self._keep:
+            os.fchmod(fd, 0o700)
+        for text in os.listdir(fd):
+            name = os.fsencode(text)
+            there = self._lstat(fd, name)
+            if there is not None and stat.S_ISDIR(there.st_mode):
+                return name
+            os.unlink(name, dir_fd=fd)
+        return None
+
+    # Directories
+
+    @staticmethod
+    def _lstat(parent: int, name: bytes) -> os.stat_result | None:
+        try:
+            return os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _open_directory(self, parent: int, name: bytes) -> int:
+        try:
+            return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+        except PermissionError:
+            if self._keep:
+                raise
+            os.chmod(name, 0o700, dir_fd=parent)  # ours, and made unreadable by a layer
+            return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+
+    def _leave(self) -> None:
+        if self._parent is not None:
+            parent, self._parent = self._parent, None
+            parent.close()
+
+    def _enter(self, path: tuple[bytes, ...], entry: Entry) -> _Parent:
+        """The directory `path`, made if it is missing."""
+        return self._entered(path, entry)  # type: ignore[return-value]  # None only without entry
+
+    def _enter_existing(self, path: tuple[bytes, ...]) -> _Parent | None:
+        return self._entered(path, None)
+
+    def _entered(self, path: tuple[bytes, ...], entry: Entry | None) -> _Parent | None:
+        if self._parent is not None and self._parent_path == path:
+            return self._parent
+        self._leave()
+        fd = self._resolve(path, entry)
+        if fd is None:
+            return None
+        try:
+            self._parent = _Parent(fd, mine=not self._keep)
+        except OSError:
+            os.close(fd)
+            raise
+        self._parent_path = path
+        return self._parent
+
+    def _resolve(self, path: tuple[bytes, ...], entry: Entry | None) -> int | None:
+        """A descriptor of the directory `path` inside the root; None if it is missing.
+
+        openat2(RESOLVE_IN_ROOT) by hand: each part is opened without following it, a
+        symbolic link is put in front of what is left.
+        """
+        done: list[bytes] = []  # parts that are no links: re-opened from the root on `..`
+        todo = list(reversed(path))
+        links = 0
+        at = os.open(b".", _OPEN_DIRECTORY, dir_fd=self._root)
+        try:
+            while todo:
+                part = todo.pop()
+                if part == b"..":
+                    if done:
+                        done.pop()
+                        at = self._again(at, done)
+                    continue
+                there = self._lstat(at, part)
+                if there is None:
+                    if entry is None:
+                        os.close(at)
+                        return None
+                    self._imply(at, part, entry)
+                    there = os.stat(part, dir_fd=at, follow_symlinks=False)
+                if stat.S_ISLNK(there.st_mode):
+                    links += 1
+                    if links > _MAX_LINKS:
+                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # noqa: TRY301
+                    target = os.readlink(part, dir_fd=at)
+                    if target.startswith(b"/"):
+                        done.clear()
+                        at = self._again(at, done)
+                    todo += reversed([p for p in target.split(b"/") if p not in (b"", b".")])
+                    continue
+                child = self._open_directory(at, part)  # ENOTDIR where it is none
+                os.close(at)
+                at = child
+                done.append(part)
+        except BaseException:
+            os.close(at)
+            raise
+        return at
+
+    def _again(self, at: int, done: list[bytes]) -> int:
+        """The directory `done`, which has no links in it; `at` is closed if that works."""
+        fresh = os.open(b".", _OPEN_DIRECTORY, dir_fd=self._root)
+        for part in done:
+            try:
+                child = self._open_directory(fresh, part)
+            finally:
+                os.close(fresh)
+            fresh = child
+        os.close(at)
+        return fresh
+
+    def _imply(self, at: int, name: bytes, entry: Entry) -> None:
+        """Make a directory that a name needs and no entry describes."""
+        self._count()
+        before = os.fstat(at)
+        os.mkdir(name, 0o700, dir_fd=at)
+        fd = self._open_directory(at, name)
+        try:
+            os.fchmod(fd, _IMPLIED_MODE)
+            os.utime(fd, ns=(entry.mtime, entry.mtime))
+        finally:
+            os.close(fd)
+        os.utime(at, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self._made.add(((before.st_dev, before.st_ino), name))

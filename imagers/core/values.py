@@ -1,0 +1,182 @@
+"""The values of `imagers.core`: what a job is given and what it gives back.
+
+Nothing here moves a byte; see `imagers.core.layer` for that.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagers.model.digest import Digest
+    from imagers.model.keys import SecretKey
+
+__all__ = [
+    "AES_256_CTR_HMAC_SHA256",
+    "KEY_BYTES",
+    "MAC_BYTES",
+    "NONCE_BYTES",
+    "Cancellation",
+    "CipherParameters",
+    "DirectorySink",
+    "Limits",
+    "OpenedLayer",
+    "Ownership",
+    "Progress",
+    "SealedLayer",
+]
+
+# ocicrypt, blockcipher/blockcipher.go: the one cipher that annotations name.
+AES_256_CTR_HMAC_SHA256 = "AES_256_CTR_HMAC_SHA256"
+KEY_BYTES = 32
+NONCE_BYTES = 16  # the whole first counter block, incremented as a 128-bit big-endian number
+MAC_BYTES = 32
+
+_MIB = 1024 * 1024
+_GIB = 1024 * _MIB
+
+
+@dataclass(frozen=True, slots=True)
+class CipherParameters:
+    """The cipher of one layer, with its key.
+
+    A pair of key and nonce seals exactly one byte stream: who seals twice draws anew.
+
+    Attributes:
+        name: as the annotation writes it; only `AES_256_CTR_HMAC_SHA256` exists.
+        key: 32 bytes; stays the caller's, and is copied for the length of a call.
+        nonce: 16 bytes.
+    """
+
+    name: str
+    key: SecretKey
+    nonce: bytes
+
+
+class Cancellation:
+    """A flag by which anyone ends a job, from any thread or from a signal handler.
+
+    A job looks at it at least ten times a second, but not while it waits inside the
+    `readinto` of a source that is Python: time limits are that source's own.
+    """
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """End each job that was given this object. Safe to call twice."""
+        self._event.set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._event.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is. Counts only grow; nothing that they count is verified yet.
+
+    Attributes:
+        bytes_in: taken from the source.
+        bytes_out: that left the last stage: of the sealed layer, or of the opened one.
+        entries: of the tar, unpacked.
+    """
+
+    bytes_in: int
+    bytes_out: int
+    entries: int
+
+
+class Ownership(Enum):
+    """Whose the unpacked files are."""
+
+    KEEP = "keep"  # as the tar says; needs root
+    MINE = "mine"  # the caller's, whatever the tar says
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySink:
+    """A directory to unpack into; nothing outside of it is ever touched.
+
+    Attributes:
+        fd: of the open directory; stays the caller's. What is in it already counts as the
+            content of lower layers.
+        ownership: see `Ownership`.
+    """
+
+    fd: int
+    ownership: Ownership
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a layer may cost before it is refused.
+
+    Attributes:
+        max_tar_bytes: of the tar after decompression.
+        max_ratio: tar bytes per stored byte. Not applied below `free_tar_bytes`. The
+            default is just above what deflate can reach (1032), so that zstd may do no
+            more than gzip could.
+        free_tar_bytes: a tar up to this size may have any ratio.
+        max_entries: of the tar; implied directories count.
+        max_name_bytes: of the name of an entry or the target of a link; Linux takes no
+            more than 4095 in one call.
+        window_bytes: of a zstd frame. Its decoder holds that much memory; levels up to 19
+            need 8 MiB.
+    """
+
+    max_tar_bytes: int = 256 * _GIB
+    max_ratio: int = 1100
+    free_tar_bytes: int = 16 * _MIB
+    max_entries: int = 1_000_000
+    max_name_bytes: int = 4095
+    window_bytes: int = 32 * _MIB
+
+    def tar_bytes_of(self, stored_size: int) -> int:
+        """The most tar bytes that a stored layer of this size may give."""
+        return min(self.max_tar_bytes, max(self.free_tar_bytes, self.max_ratio * stored_size))
+
+
+@dataclass(frozen=True, slots=True)
+class SealedLayer:
+    """What was written by `seal_layer`, after every check.
+
+    Attributes:
+        digest: SHA-256 of the bytes written.
+        size: of the bytes written.
+        hmac: over the bytes written; empty where there was no cipher.
+        source_digest: of the bytes read; the expected one.
+        source_size: of the bytes read.
+        diff_id: digest of the tar, where the tar passed by; None where the source was
+            compressed and stayed so.
+    """
+
+    digest: Digest
+    size: int
+    hmac: bytes
+    source_digest: Digest
+    source_size: int
+    diff_id: Digest | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedLayer:
+    """What was read by `open_layer`, after every check.
+
+    Attributes:
+        size: of the stored bytes.
+        tar_size: of the tar; 0 where nobody asked for it (see `open_layer`).
+        diff_id: digest of the tar; None where nobody asked for it.
+        entries: of the tar, unpacked; 0 where nothing was.
+    """
+
+    size: int
+    tar_size: int
+    diff_id: Digest | None
+    entries: int
