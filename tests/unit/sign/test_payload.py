@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import FormatError
@@ -110,7 +110,6 @@ def test_parse_payload_that_is_not_one_document_is_refused(raw, piece):
     assert piece in str(caught.value)
 
 
-@settings(deadline=None)  # machines are busy
 @given(st.binary(max_size=200))
 def test_parse_payload_any_bytes_give_format_error(raw):
     with pytest.raises(FormatError):

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import FormatError
@@ -184,7 +184,6 @@ def test_parse_policy_unknown_transports_are_kept_and_never_apply():
     assert policy.select(path_identity("oci", "/a")).where == "$.default"
 
 
-@settings(deadline=None)  # machines are busy
 @given(st.binary(max_size=300))
 def test_parse_policy_any_bytes_give_format_error(raw):
     with pytest.raises(FormatError):
