@@ -205,8 +205,9 @@ def make_runtime_config(
     Args:
         passwd: the image's /etc/passwd, b"" where it has none.
         group: the image's /etc/group, likewise.
-        owner: user and group id of the caller. Another than (0, 0) gives a user namespace
-            in which the caller is root, and no cgroup mount.
+        owner: user and group id of the caller. Another user than 0 gives a user namespace
+            in which the caller is root, and runs as it whatever `User` says (which must
+            still exist); no cgroup is mounted then.
 
     Raises:
         Unsupported: an image for another operating system.
@@ -219,7 +220,9 @@ def make_runtime_config(
     uid, gid, groups = _resolve_user(
         get_optional_str(config, "User", what="config", where="$.config") or "", passwd, group
     )
-    user: JSONObject = {"uid": uid, "gid": gid}
+    # With one id of its own to map, a caller can be one user inside; runc demands that it is
+    # root ("no user mapping found"). It has the caller's rights, whatever it is called.
+    user: JSONObject = {"uid": 0, "gid": 0} if rootless else {"uid": uid, "gid": gid}
     if groups and not rootless:
         user["additionalGids"] = list(groups)
     capabilities: list[JSON] = list(_CAPABILITIES)
@@ -237,8 +240,8 @@ def make_runtime_config(
         "readonlyPaths": list(_READ_ONLY),
     }
     if rootless:
-        linux["uidMappings"] = [{"containerID": uid, "hostID": owner[0], "size": 1}]
-        linux["gidMappings"] = [{"containerID": gid, "hostID": owner[1], "size": 1}]
+        linux["uidMappings"] = [{"containerID": 0, "hostID": owner[0], "size": 1}]
+        linux["gidMappings"] = [{"containerID": 0, "hostID": owner[1], "size": 1}]
     return dump_json(
         {
             "ociVersion": "1.0.2",

@@ -422,19 +422,68 @@ def test_trees_with_unwritable_directories_are_removed_without_privilege(tmp_pat
 
 
 def test_tree_deeper_than_descriptors_and_stack_allow_is_removed(bundle, tmp_path):
-    with Staging(bundle) as staging:
-        here = os.dup(staging.root_fd)
-        for _ in range(3000):
-            os.mkdir("d", dir_fd=here)
-            below = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=here)
+    try:
+        with Staging(bundle) as staging:
+            here = os.dup(staging.root_fd)
+            for _ in range(1200):
+                os.mkdir("d", dir_fd=here)
+                below = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=here)
+                os.close(here)
+                here = below
             os.close(here)
-            here = below
-        os.close(here)
-    assert names(tmp_path) == []
+        assert names(tmp_path) == []
+    finally:
+        # Where this fails, pytest's own clean-up would stumble over it in every later run.
+        subprocess.run(["rm", "-rf", tmp_path], check=True)
 
 
 def test_tree_with_many_directories_beside_each_other_is_removed(bundle, tmp_path):
     with Staging(bundle) as staging:
-        for number in range(3000):
+        for number in range(1200):
             os.mkdir(str(number), dir_fd=staging.root_fd)
     assert names(tmp_path) == []
+
+
+# --- two pulls to one bundle
+
+
+def test_staging_place_that_is_removed_before_it_is_locked_is_made_again(
+    bundle, tmp_path, monkeypatch
+):
+    """Between `mkdir` and `flock` another pull takes the place for one of the dead."""
+    lock = module.fcntl.flock
+    taken = []
+
+    def flock(fd, operation):
+        if not taken:
+            taken.append(next(tmp_path.glob(".bundle.imagers-*")))
+            module._remove_if_abandoned(taken[0])
+            assert not taken[0].exists()
+        lock(fd, operation)
+
+    monkeypatch.setattr(module.fcntl, "flock", flock)
+    with Staging(bundle) as staging:
+        assert not taken[0].exists()
+        write(staging, "file")
+        staging.publish(b"{}")
+    assert names(tmp_path) == ["bundle"]
+    assert names(bundle / "rootfs") == ["file"]
+
+
+def test_staging_place_that_another_pull_is_removing_is_left_to_it(bundle, tmp_path, monkeypatch):
+    lock = module.fcntl.flock
+    held = []
+
+    def flock(fd, operation):
+        if not held:
+            held.append(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY))  # an open file of its own
+            lock(held[0], operation)
+        lock(fd, operation)
+
+    monkeypatch.setattr(module.fcntl, "flock", flock)
+    with Staging(bundle) as staging:
+        staging.publish(b"{}")
+    os.close(held[0])
+    left = [name for name in names(tmp_path) if name != "bundle"]
+    assert len(left) == 1  # the other one is in the middle of removing it
+    assert names(tmp_path / left[0]) == []
