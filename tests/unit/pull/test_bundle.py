@@ -144,7 +144,9 @@ def test_bundle_user_is_looked_up_in_the_image(user, expected):
 )
 def test_bundle_user_that_does_not_exist_refused(user):
     """Never root in its place, which is what a missing user becomes elsewhere."""
-    with pytest.raises(FormatError, match=r"expected a (user|group) of the image's /etc/") as caught:
+    with pytest.raises(
+        FormatError, match=r"expected a (user|group) of the image's /etc/"
+    ) as caught:
         raw({"User": user})
     assert caught.value.where == "$.config.User"
     assert len(str(caught.value)) < 300
