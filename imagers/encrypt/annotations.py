@@ -77,7 +77,7 @@ def read_annotations(descriptor: Descriptor, *, what: str) -> EncryptedLayerInfo
         raise FormatError(
             "is missing or empty, so that no cipher is named",
             what=what,
-            where=f"annotation {_PUBLIC}",
+            where=_where(_PUBLIC),
         )
     public = _decode(text, _PUBLIC, _MAX_PUBLIC_BYTES, what)
     return EncryptedLayerInfo(
@@ -112,7 +112,7 @@ def read_wrapped_keys(descriptor: Descriptor, *, what: str) -> tuple[WrappedKey,
             raise FormatError(
                 f"expected at most {_MAX_PACKETS} packets, got {count}",
                 what=what,
-                where=f"annotation {name[:160]}",
+                where=_where(name),
             )
         wrapped += (
             WrappedKey(scheme, _decode(element, name, _MAX_PACKET_BYTES, what))
@@ -130,7 +130,7 @@ def _turn(scheme: str) -> tuple[int, str]:
 
 
 def _decode(text: str, name: str, max_bytes: int, what: str) -> bytes:
-    where = f"annotation {name[:160]}"
+    where = _where(name)
     if len(text) > max_bytes // 3 * 4 + 4:
         raise FormatError(
             f"expected base64 of at most {max_bytes} bytes, got {len(text)} characters",
@@ -138,6 +138,11 @@ def _decode(text: str, name: str, max_bytes: int, what: str) -> bytes:
             where=where,
         )
     return decode_base64(text, what=what, where=where)
+
+
+def _where(name: str) -> str:
+    """The annotation in messages; its name comes from outside, control characters and all."""
+    return f"annotation {name[:160]!r}"
 
 
 def write_annotations(

@@ -56,6 +56,7 @@ _MAX_KEY_BYTES = 128 * 1024  # an RSA-16384 private JWK has 13 KiB
 _MAX_PASSWORD_BYTES = 4096
 _MIN_RSA_BITS = 2048  # NIST SP 800-131A; peers write nothing smaller
 _MAX_RSA_BITS = 16384  # above it one operation takes seconds
+_MAX_KID = 256
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----")
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
@@ -198,7 +199,7 @@ def parse_public_key(data: bytes, *, name: str) -> PublicKey:
             _check_public(jwk_public_key(document, what=name), name),
             name,
             algorithm=jwk_algorithm(document, what=name),
-            kid=get_optional_str(document, "kid", what=name) or "",
+            kid=_get_kid(document, name),
         )
     pem = _PEM.search(data)
     if pem is None:
@@ -210,7 +211,8 @@ def parse_public_key(data: bytes, *, name: str) -> PublicKey:
             raise _wrong_half(name)
         raise _not_a_key("public", name)
     label = pem[1].decode("ascii")
-    if "PRIVATE KEY" in label:
+    # Any block: `openssl ecparam -genkey` puts the curve before the key.
+    if any(b"PRIVATE KEY" in one for one in _PEM.findall(data)):
         raise _wrong_half(name)
     if "CERTIFICATE" in label:
         raise FormatError(
@@ -296,6 +298,16 @@ def _refuse_password(password: SecretKey | None, name: str) -> None:
 
 def _parse_jwk(data: bytes, name: str) -> JSONObject:
     return parse_object(data, what=name, max_bytes=_MAX_KEY_BYTES)
+
+
+def _get_kid(document: JSONObject, name: str) -> str:
+    kid = get_optional_str(document, "kid", what=name) or ""
+    # It is written into each packet, and the message about it to a terminal.
+    if len(kid) > _MAX_KID or not kid.isprintable():
+        raise FormatError(
+            f"expected at most {_MAX_KID} printable characters", what=name, where="$.kid"
+        )
+    return kid
 
 
 def _check_public(key: object, name: str) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:

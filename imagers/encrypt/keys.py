@@ -1,7 +1,9 @@
 """The keys of an image's layers: which of the unwrappers opens which of the packets.
 
-    with unwrap_layer_keys(list(image.layers()), unwrappers, manifest_digest=None) as keys:
-        keys.of(layer)                       # None for a layer that is not encrypted
+    layers = list(image.layers())
+    with unwrap_layer_keys(layers, unwrappers, manifest_digest=None) as keys:
+        for layer, key in zip(layers, keys, strict=True):
+            ...                              # None for a layer that is not encrypted
 
 All layers are looked at before the first key is asked for, and all keys are there before
 the first byte of a layer is needed. What is got here is *not* verified against the image:
@@ -170,7 +172,7 @@ def _unwrap_any(
             try:
                 return unwrapper.unwrap(wrapped, context), wrapped, unwrapper
             except NotMine as reason:
-                tried.append(f"{unwrapper.description}: {wrapped.scheme[:80]}: {reason}")
+                tried.append(f"{unwrapper.description}: {_shown(wrapped)}: {reason}")
             # These two are an answer only if no other packet opens: an image may be for two
             # brokers, of which this machine may ask one.
             except KeyUnavailable as error:
@@ -189,4 +191,10 @@ def _unwrap_any(
 
 
 def _schemes(packets: tuple[WrappedKey, ...]) -> str:
-    return ", ".join(sorted({packet.scheme[:80] for packet in packets})[:8])
+    return ", ".join(sorted({_shown(packet) for packet in packets})[:8])
+
+
+def _shown(wrapped: WrappedKey) -> str:
+    """The scheme, bounded and without control characters: it comes from an annotation."""
+    scheme = wrapped.scheme[:80]
+    return scheme if scheme.isprintable() else repr(scheme)

@@ -187,6 +187,8 @@ class KeyUnwrapper(Protocol):
 
         Raises:
             NotMine: for another recipient; ask the next unwrapper.
+            KeyUnavailable, Unsupported: it cannot be had here; the next one is asked, and
+                this is raised if nobody opens a packet of the layer.
             ImagersError: anything else stops the search.
         """
 

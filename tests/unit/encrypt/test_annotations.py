@@ -65,9 +65,9 @@ def test_read_wrapped_keys_with_a_trailing_comma_gives_the_one():
 @pytest.mark.parametrize(
     ("annotations", "piece"),
     [
-        ({f"{ENC}.keys.jwe": "%%%," + b64(b"a")}, "keys.jwe: is not standard"),
-        ({f"{ENC}.keys.jwe": b64(b"a") + ",%%%"}, "keys.jwe: is not standard"),
-        ({f"{ENC}.keys.jwe": b64(b"a") + ", " + b64(b"b")}, "keys.jwe: is not standard"),
+        ({f"{ENC}.keys.jwe": "%%%," + b64(b"a")}, "keys.jwe': is not standard"),
+        ({f"{ENC}.keys.jwe": b64(b"a") + ",%%%"}, "keys.jwe': is not standard"),
+        ({f"{ENC}.keys.jwe": b64(b"a") + ", " + b64(b"b")}, "keys.jwe': is not standard"),
         ({f"{ENC}.keys.jwe": "," * 200}, "at most 128 packets, got 201"),
         ({f"{ENC}.keys.jwe": "A" * 400_000}, "at most 262144 bytes"),
         ({f"{ENC}.keys.s{n}": "QQ==" for n in range(33)}, "at most 32 schemes"),
@@ -80,11 +80,17 @@ def test_read_wrapped_keys_with_a_fault_raises(annotations, piece):
     assert len(str(caught.value)) < 300
 
 
+def test_read_wrapped_keys_lets_no_control_character_into_its_message():
+    with pytest.raises(FormatError) as caught:
+        read_wrapped_keys(layer({f"{ENC}.keys.\x1b[31m\n": "%"}), what="layer 1 of 1")
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("annotations", [{}, {f"{ENC}.pubopts": ""}])
 def test_read_annotations_without_public_options_raises_and_names_the_annotation(annotations):
     with pytest.raises(FormatError, match="missing or empty") as caught:
         read_annotations(layer(annotations), what="layer 1 of 1")
-    assert caught.value.where == f"annotation {ENC}.pubopts"
+    assert caught.value.where == f"annotation '{ENC}.pubopts'"
 
 
 def test_clear_annotations_removes_all_that_begins_with_the_prefix_and_nothing_else():

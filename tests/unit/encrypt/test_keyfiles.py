@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 
@@ -118,6 +119,26 @@ def test_parse_public_key_of_a_private_one_says_so(vectors, curve_key, form):
     with pytest.raises(FormatError, match=r"a\.key: is a private key, expected a public one") as e:
         parse_public_key(data, name="a.key")
     assert "openssl pkey -in a.key -pubout" in e.value.hint
+
+
+def test_parse_public_key_of_a_private_one_behind_its_curve_says_so():
+    made = subprocess.run(
+        ["openssl", "ecparam", "-genkey", "-name", "prime256v1"],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert made.stdout.startswith(b"-----BEGIN EC PARAMETERS-----")
+    with pytest.raises(FormatError, match="is a private key"):
+        parse_public_key(made.stdout, name="k")
+
+
+@pytest.mark.parametrize("kid", ["a" * 257, "\u202e", "a\nb"])
+def test_parse_public_jwk_with_a_kid_that_cannot_be_shown_raises(vectors, kid):
+    document = json.loads((vectors / "keys" / "jwkrsa.jwk").read_text())
+    data = json.dumps({**document, "kid": kid}).encode()
+    with pytest.raises(FormatError, match=r"\$\.kid: expected at most 256 printable"):
+        parse_public_key(data, name="k")
 
 
 @pytest.mark.parametrize("name", ["r2048.pub", "jwkrsa.jwk"])
