@@ -1,0 +1,482 @@
+import os
+import ssl
+import threading
+
+import pytest
+
+from imagers import __version__
+from imagers.errors import (
+    FormatError,
+    LocalError,
+    NotFound,
+    RateLimited,
+    RemoteError,
+    Unauthorized,
+    UsageError,
+)
+from imagers.net.failures import NOT_TLS
+from imagers.net.http import (
+    ANY_STATUS,
+    FileBody,
+    HTTPClient,
+    HTTPSettings,
+    status_error,
+    status_text,
+)
+from imagers.net.retry import RetryPolicy
+
+QUICK = RetryPolicy(attempts=1)
+
+
+def test_request_good_answer_comes_whole(client, peer, say):
+    peer.answers = [say(body=b"hello", headers=["X-One: 1"])]
+    answer = client.request("GET", f"{peer.url}/a?b=c", headers={"Accept": "text/x"})
+    assert (answer.status, answer.body, answer.headers["x-one"]) == (200, b"hello", "1")
+    method, target, headers, _ = peer.seen[0]
+    assert (method, target) == ("GET", "/a?b=c")
+    assert headers["accept"] == "text/x"
+    assert headers["accept-encoding"] == "identity"
+    assert headers["user-agent"] == f"imagers/{__version__}"
+
+
+def test_request_second_one_uses_the_same_connection(client, peer, say):
+    peer.answers = [say(body=b"1")]
+    client.request("GET", peer.url)
+    client.request("GET", peer.url)
+    assert peer.connections == 1
+
+
+def test_request_body_of_bytes_arrives(client, peer, say):
+    peer.answers = [say("201 Created")]
+    body = os.urandom(300_000)
+    assert client.request("PUT", peer.url, body=body).status == 201
+    assert peer.seen[0][3] == body
+    assert peer.seen[0][2]["content-length"] == "300000"
+
+
+def test_request_empty_body_has_a_length(client, peer, say):
+    peer.answers = [say()]
+    client.request("PUT", peer.url, body=b"")
+    client.request("POST", peer.url)
+    assert [one[2]["content-length"] for one in peer.seen] == ["0", "0"]
+
+
+def test_request_file_body_replayed_from_its_start_after_a_failure(client, peer, say, tmp_path):
+    peer.answers = [say("503 Busy"), say("201 Created")]
+    data = os.urandom(200_000)
+    path = tmp_path / "blob"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        file.seek(5)
+        client.request("PUT", peer.url, body=FileBody(file.fileno(), len(data)))
+        assert file.tell() == 5
+    assert [one[3] == data for one in peer.seen] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("400 Bad", (RemoteError, False)),
+        ("401 No", (Unauthorized, False)),
+        ("403 No", (Unauthorized, False)),
+        ("404 None", (NotFound, False)),
+        ("429 Slow", (RateLimited, True)),
+        ("500 Oh", (RemoteError, True)),
+        ("503 Oh", (RemoteError, True)),
+    ],
+)
+def test_request_unexpected_status_raises_its_kind(client, peer, say, status, expected):
+    peer.answers = [say(status, b"details")]
+    with pytest.raises(RemoteError) as caught:
+        client.request("GET", f"{peer.url}/x?token=secret")
+    assert (type(caught.value), caught.value.temporary) == expected
+    assert caught.value.status == int(status[:3])
+    assert f"GET {peer.url}/x?token=…: the server answered {status[:3]}" in str(caught.value)
+
+
+def test_request_expected_status_is_returned_with_its_body(client, peer, say):
+    peer.answers = [say("404 None", b"details")]
+    assert client.request("GET", peer.url, expected=ANY_STATUS).body == b"details"
+
+
+def test_request_503_then_200_is_tried_again(client, peer, say, waits):
+    peer.answers = [say("503 Busy"), say("502 Gone"), say(body=b"ok")]
+    assert client.request("GET", peer.url).body == b"ok"
+    assert len(waits) == 2
+    assert waits[0] <= 0.5
+    assert waits[1] <= 1.0
+
+
+def test_request_retry_after_is_obeyed(client, peer, say, waits):
+    peer.answers = [say("429 Slow", headers=["Retry-After: 7"]), say(body=b"ok")]
+    client.request("GET", peer.url)
+    assert waits == [7.0]
+
+
+def test_request_retry_after_beyond_patience_gives_up_at_once(client, peer, say, waits):
+    peer.answers = [say("429 Slow", headers=["Retry-After: 3600"])]
+    with pytest.raises(RateLimited):
+        client.request("GET", peer.url)
+    assert (len(peer.seen), waits) == (1, [])
+
+
+def test_request_post_is_not_repeated_unless_it_may(client, peer, say):
+    peer.answers = [say("503 Busy"), say()]
+    with pytest.raises(RemoteError):
+        client.request("POST", peer.url)
+    assert len(peer.seen) == 1
+    peer.answers = [None, say("503 Busy"), say()]
+    assert client.request("POST", peer.url, repeatable=True).status == 200
+
+
+def test_request_connection_reset_then_good_is_tried_again(client, peer, say):
+    peer.answers = [(b"", "reset"), (say(body=b"12", length=5), "reset"), say(body=b"ok")]
+    assert client.request("GET", peer.url).body == b"ok"
+    assert len(peer.seen) == 3
+
+
+def test_request_connection_always_closed_raises_temporary(client, peer, waits):
+    peer.answers = [(b"", "close")]
+    with pytest.raises(RemoteError, match="connection") as caught:
+        client.request("GET", peer.url)
+    assert caught.value.temporary
+    assert caught.value.hint
+    assert (len(peer.seen), len(waits)) == (3, 2)
+
+
+def test_request_body_shorter_than_promised_is_an_error(client, peer, say):
+    peer.answers = [(say(body=b"123", length=10), "close")]
+    with pytest.raises(RemoteError, match="before the answer was complete"):
+        client.request("GET", peer.url)
+
+
+def test_request_announced_length_above_bound_refused_before_reading(client, peer, say):
+    peer.answers = [(say(body=b"x", length=10**12), "close")]
+    with pytest.raises(RemoteError, match=r"at most 100 bytes, got 1000000000000"):
+        client.request("GET", peer.url, max_bytes=100)
+
+
+def test_request_body_above_bound_without_length_refused(client, peer):
+    chunk = b"400\r\n" + b"x" * 1024 + b"\r\n"
+    peer.answers = [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 50, "close")
+    ]
+    with pytest.raises(RemoteError, match="at most 4000 bytes, got more"):
+        client.request("GET", peer.url, max_bytes=4000)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1023, 1024])
+def test_request_chunked_body_up_to_the_bound_comes_whole(client, peer, size):
+    chunk = b"%x\r\n" % size + b"x" * size + b"\r\n" if size else b""
+    peer.answers = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk + b"0\r\n\r\n"]
+    assert client.request("GET", peer.url, max_bytes=1024).body == b"x" * size
+
+
+@pytest.mark.parametrize("size", [0, 999, 1000])
+def test_request_body_up_to_the_bound_until_close_comes_whole(client, peer, size):
+    peer.answers = [(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * size, "close")]
+    assert client.request("GET", peer.url, max_bytes=1000).body == b"x" * size
+
+
+def test_request_chunked_body_cut_off_is_an_error(client, peer):
+    peer.answers = [(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n123", "close")]
+    with pytest.raises(RemoteError):
+        client.request("GET", peer.url)
+
+
+def test_request_chunk_size_that_is_no_number_is_an_error(client, peer):
+    peer.answers = [(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n123", "close")]
+    with pytest.raises(RemoteError):
+        client.request("GET", peer.url)
+
+
+def test_request_encoded_body_refused(client, peer, say):
+    peer.answers = [say(body=b"\x1f\x8b", headers=["Content-Encoding: gzip"])]
+    with pytest.raises(RemoteError, match="content encoding 'gzip'"):
+        client.request("GET", peer.url)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70000 + b"\r\n\r\n"],
+)
+def test_request_what_is_no_http_is_an_error(client, peer, noise):
+    peer.answers = [(noise, "close")]
+    with pytest.raises(RemoteError, match=f"{peer.address}: ") as caught:
+        client.request("GET", peer.url)
+    assert "\n" not in str(caught.value)
+
+
+def test_request_hanging_server_times_out(impatient, peer):
+    peer.answers = [lambda _: peer.stopped.wait()]
+    with pytest.raises(RemoteError, match=r"no answer within 0.3 s") as caught:
+        impatient.request("GET", peer.url)
+    assert caught.value.temporary
+    peer.stopped.set()
+
+
+def drip(peer, connection, data):
+    for byte in data:
+        if peer.stopped.wait(0.1):
+            return
+        connection.sendall(bytes([byte]))
+
+
+def test_request_headers_byte_by_byte_time_out(impatient, peer):
+    peer.answers = [lambda c: drip(peer, c, b"HTTP/1.1 200 OK\r\n" + b"X-Y: z\r\n" * 100)]
+    with pytest.raises(RemoteError, match="no answer within"):
+        impatient.request("GET", peer.url)
+
+
+def test_request_body_byte_by_byte_times_out(impatient, peer):
+    def slow(connection):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        drip(peer, connection, b"x" * 100)
+
+    peer.answers = [slow]
+    with pytest.raises(RemoteError, match=r"too slow: . bytes in"):
+        impatient.request("GET", peer.url)
+
+
+def test_request_total_time_is_bounded(peer, say):
+    settings = HTTPSettings(total_timeout_s=0.0, retry=RetryPolicy(attempts=5))
+    with HTTPClient(settings, sleep=pytest.fail) as client:
+        peer.answers = [say("503 Busy")]
+        with pytest.raises(RemoteError):
+            client.request("GET", peer.url)
+        peer.answers = [None, say(body=b"x")]
+        with pytest.raises(RemoteError, match="took too long"):
+            client.request("GET", peer.url)
+
+
+def test_request_refused_connection_says_so(client, peer):
+    address = peer.address
+    peer.stop()
+    peer.stop = lambda: None
+    with pytest.raises(RemoteError, match=f"{address}: connection refused") as caught:
+        client.request("GET", f"http://{address}/")
+    assert "running" in caught.value.hint
+
+
+def test_request_unknown_name_says_so(waits):
+    with (
+        HTTPClient(HTTPSettings(retry=RetryPolicy(attempts=2)), sleep=waits.append) as client,
+        pytest.raises(RemoteError, match=r"registry.invalid:443: the host name was not found"),
+    ):
+        client.request("GET", "https://registry.invalid/")
+
+
+def test_request_plain_http_to_another_machine_refused_before_asking(client):
+    with pytest.raises(UsageError, match="plain http") as caught:
+        client.request("GET", "http://example.org/")
+    assert "https" in caught.value.hint
+
+
+def test_request_bad_url_refused(client):
+    with pytest.raises(FormatError):
+        client.request("GET", "gopher://host/")
+
+
+# Redirects.
+
+
+def to(url, status="307 Temporary Redirect"):
+    return f"HTTP/1.1 {status}\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("status", ["301 M", "302 F", "303 S", "307 T", "308 P"])
+def test_redirect_to_another_origin_drops_authorization(client, peer, other_peer, say, status):
+    peer.answers = [to(f"{other_peer.url}/blob", status)]
+    other_peer.answers = [say(body=b"ok")]
+    headers = {
+        "Authorization": "Bearer secret",
+        "Cookie": "a=secret",
+        "X-Key": "secret",
+        "Accept": "x",
+    }
+    answer = client.request("GET", peer.url, headers=headers)
+    assert answer.body == b"ok"
+    assert answer.url == f"{other_peer.url}/blob"
+    assert peer.seen[0][2]["authorization"] == "Bearer secret"
+    assert "secret" not in str(other_peer.seen)
+    assert other_peer.seen[0][2]["accept"] == "x"
+
+
+def test_redirect_back_to_the_first_origin_stays_without_authorization(
+    client, peer, other_peer, say
+):
+    peer.answers = [to(f"{other_peer.url}/"), say(body=b"ok")]
+    other_peer.answers = [to(f"{peer.url}/again")]
+    client.request("GET", peer.url, headers={"Authorization": "Bearer secret"})
+    assert "authorization" not in peer.seen[1][2]
+
+
+def test_redirect_within_the_origin_keeps_authorization(client, peer, say):
+    peer.answers = [to("/there"), say(body=b"ok")]
+    client.request("GET", peer.url, headers={"Authorization": "Bearer secret"})
+    assert peer.seen[1][1] == "/there"
+    assert peer.seen[1][2]["authorization"] == "Bearer secret"
+    assert peer.connections == 1
+
+
+def test_redirect_circle_ends(client, peer):
+    peer.answers = [to("/again")]
+    with pytest.raises(RemoteError, match="at most 5 redirects"):
+        client.request("GET", peer.url)
+    assert len(peer.seen) == 6
+
+
+def test_redirect_of_a_body_to_another_origin_refused(client, peer, other_peer, say):
+    peer.answers = [to(f"{other_peer.url}/")]
+    other_peer.answers = [say()]
+    with pytest.raises(RemoteError, match="redirects a PUT request"):
+        client.request("PUT", peer.url, body=b"secret")
+    assert other_peer.seen == []
+
+
+def test_redirect_of_a_body_within_the_origin_sends_it_again(client, peer, say):
+    peer.answers = [to("/there"), say("201 Created")]
+    client.request("PUT", peer.url, body=b"data")
+    assert [one[3] for one in peer.seen] == [b"data", b"data"]
+
+
+def test_redirect_303_of_a_put_refused(client, peer):
+    peer.answers = [to("/there", "303 See Other")]
+    with pytest.raises(RemoteError, match="redirects a PUT request"):
+        client.request("PUT", peer.url, body=b"data")
+
+
+def test_redirect_to_plain_http_on_another_machine_refused(client, peer):
+    peer.answers = [to("http://example.org/")]
+    with pytest.raises(RemoteError, match=r"plain http at example.org:80"):
+        client.request("GET", peer.url)
+
+
+@pytest.mark.parametrize("location", ["https://u:secret@host/", "file:///etc/passwd", "https://["])
+def test_redirect_to_no_url_refused(client, peer, location):
+    peer.answers = [to(location)]
+    with pytest.raises(FormatError) as caught:
+        client.request("GET", peer.url)
+    assert "secret" not in str(caught.value)
+
+
+# TLS.
+
+
+@pytest.fixture
+def ca_file(authority, tmp_path):
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return path
+
+
+def test_tls_pinned_ca_accepted(tls_peer, say, ca_file):
+    tls_peer.answers = [say(body=b"ok")]
+    with HTTPClient(HTTPSettings(ca_file=ca_file)) as client:
+        assert client.request("GET", tls_peer.url).body == b"ok"
+
+
+def test_tls_pinned_certificate_of_the_server_itself_accepted(tls_peer, say, tmp_path):
+    tls_peer.answers = [say(body=b"ok")]
+    host, _, port = tls_peer.address.partition(":")
+    path = tmp_path / "server.pem"
+    path.write_text(ssl.get_server_certificate((host, int(port))))
+    with HTTPClient(HTTPSettings(ca_file=path)) as client:
+        assert client.request("GET", tls_peer.url).body == b"ok"
+
+
+def test_tls_unknown_ca_refused_without_retry(client, tls_peer, waits):
+    with pytest.raises(RemoteError, match="certificate was not accepted") as caught:
+        client.request("GET", tls_peer.url)
+    assert not caught.value.temporary
+    assert caught.value.code == ""
+    assert waits == []
+
+
+def test_tls_other_host_name_refused(tls_peer, ca_file):
+    url = tls_peer.url.replace("127.0.0.1", "localhost")
+    with (
+        HTTPClient(HTTPSettings(ca_file=ca_file, retry=QUICK)) as client,
+        pytest.raises(RemoteError, match="certificate was not accepted"),
+    ):
+        client.request("GET", url)
+
+
+def test_tls_unverified_only_when_asked_for(tls_peer, say):
+    tls_peer.answers = [say(body=b"ok")]
+    with HTTPClient(HTTPSettings(insecure_skip_verify=True)) as client:
+        assert client.request("GET", tls_peer.url).body == b"ok"
+
+
+def test_tls_to_a_server_of_plain_http_says_so(client, peer, waits):
+    def noise(connection):
+        with connection:
+            connection.recv(100_000)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    peer._serve = noise
+    with pytest.raises(RemoteError, match="does not speak TLS") as caught:
+        client.request("GET", peer.url.replace("http:", "https:"))
+    assert caught.value.code == NOT_TLS
+    assert waits == []
+
+
+def test_tls_redirect_to_plain_http_refused_even_on_this_machine(tls_peer, peer, say, ca_file):
+    tls_peer.answers = [to(f"{peer.url}/")]
+    peer.answers = [say()]
+    settings = HTTPSettings(ca_file=ca_file, insecure_http=True)
+    with (
+        HTTPClient(settings) as client,
+        pytest.raises(RemoteError, match="from https to plain http"),
+    ):
+        client.request("GET", tls_peer.url)
+    assert peer.seen == []
+
+
+def test_tls_missing_ca_file_is_a_local_error(tmp_path):
+    path = tmp_path / "none.pem"
+    with HTTPClient(HTTPSettings(ca_file=path)) as client, pytest.raises(LocalError) as caught:
+        client.request("GET", "https://127.0.0.1:1/")
+    assert caught.value.path == str(path)
+
+
+def test_tls_ca_file_without_certificates_is_a_format_error(tmp_path):
+    path = tmp_path / "ca.pem"
+    path.write_text("hello")
+    with HTTPClient(HTTPSettings(ca_file=path)) as client, pytest.raises(FormatError, match="PEM"):
+        client.request("GET", "https://127.0.0.1:1/")
+
+
+# The rest.
+
+
+def test_client_from_several_threads_serves_all(client, peer, say):
+    peer.answers = [say(body=b"ok")]
+    barrier = threading.Barrier(6)
+    bodies = []
+
+    def work():
+        barrier.wait()
+        bodies.extend(client.request("GET", peer.url).body for _ in range(10))
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert bodies == [b"ok"] * 60
+
+
+def test_response_repr_shows_neither_body_nor_url(client, peer, say):
+    peer.answers = [say(body=b"secret-token")]
+    answer = client.request("GET", f"{peer.url}/?sig=secret-query")
+    assert "secret" not in repr(answer)
+
+
+def test_status_error_keeps_code_and_hint():
+    error = status_error(404, "x", code="C", hint="h")
+    assert (type(error), error.code, error.hint, error.status) == (NotFound, "C", "h", 404)
+
+
+def test_status_text_unknown_status_is_its_number():
+    assert [status_text(one) for one in (503, 599)] == ["503 service unavailable", "599"]
