@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_CONFIG, OCI_MANIFEST
@@ -122,11 +121,7 @@ def build_manifest(image: Image, descriptors: Iterable[Descriptor], *, was_docke
         assert isinstance(entry, dict)
         if new != old:
             layers[index] = _build_layer(entry, new, old)
-    try:
-        return dump_json(document)
-    except ValueError as error:
-        # A lone surrogate ("\\ud800") or a number beyond all floats: JSON lets them in only.
-        raise FormatError("holds a value that cannot be written again", what="manifest") from error
+    return dump_json(document)
 
 
 def _build_layer(entry: JSONObject, new: Descriptor, old: Descriptor) -> JSONObject:

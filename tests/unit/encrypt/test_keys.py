@@ -1,7 +1,11 @@
 import base64
+import contextlib
 import json
+from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from imagers.encrypt.image import encrypt_image
 from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
@@ -9,6 +13,7 @@ from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.packets import BrokerKeyWrapper
 from imagers.errors import (
     FormatError,
+    ImagersError,
     KeyRefused,
     KeyUnavailable,
     NoMatchingKey,
@@ -144,3 +149,23 @@ def test_unwrap_layer_keys_wipes_the_first_key_when_the_second_fails(encrypted, 
     assert [key is None for key in keys] == [False, True]
     with pytest.raises(ValueError, match="closed"), keys[0].cipher.key.view():
         pass
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_unwrap_layer_keys_of_randomly_changed_annotations_gives_keys_or_an_error_of_ours(
+    encrypted, private_key, data
+):
+    """Annotations are anybody's to change; what comes of it is one of our errors, never another."""
+    layer = encrypted[0]
+    annotations = dict(layer.descriptor.annotations)
+    name = data.draw(st.sampled_from([name for name in annotations if ".enc." in name]))
+    changed = bytearray(base64.b64decode(annotations[name]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(changed) - 1))
+        changed[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3))
+    text = base64.b64encode(changed).decode() + data.draw(st.sampled_from(["", ",", ",QQ==", ",Q"]))
+    descriptor = replace(layer.descriptor, annotations={**annotations, name: text})
+    unwrapper = JWEUnwrapper(private_key("r2048.key"))
+    with contextlib.suppress(ImagersError):
+        unwrap([replace(layer, descriptor=descriptor)], unwrapper, Says(NotMine("no"))).close()
