@@ -1,0 +1,316 @@
+"""The pages and the help against the program: what they say must exist and be so."""
+
+import importlib
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from imagers import __version__, errors
+from imagers.cli.main import HELP, VERBS, root
+
+ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = 80
+LINES = 50
+
+
+def files():
+    """Every file that is, or could be, committed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        pytest.skip(f"not a git checkout: {listed.stderr.strip()}")
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+def own_files():
+    """Those that are text of ours: vectors are other tools' output."""
+    vectors = ROOT / "tests" / "vectors"
+    return [path for path in files() if not path.is_relative_to(vectors)]
+
+
+def pages():
+    return [path for path in own_files() if path.suffix == ".md"]
+
+
+def read(name):
+    return (ROOT / name).read_text()
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+# --- pages
+
+
+def test_page_of_errors_is_the_one_that_the_classes_make():
+    spec = importlib.util.spec_from_file_location("make_errors", ROOT / "docs" / "make_errors.py")
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert read("docs/errors.md") == maker.page(), "run: python docs/make_errors.py"
+    for name in errors.__all__:
+        assert f"`{name}`" in maker.page()
+
+
+def exit_codes():
+    return {getattr(errors, name).exit_code for name in errors.__all__} | {0, 130}
+
+
+@pytest.mark.parametrize("page", ["docs/errors.md", "HELP"])
+def test_exit_codes_of_the_page_are_those_of_the_classes(page):
+    if page == "HELP":
+        text = HELP.partition("exit codes:")[2].partition("\n\n")[0]
+        told = set(map(int, re.findall(r"\b(\d+) [a-z]", text)))
+    else:
+        told = set(map(int, re.findall(r"^\| (\d+) \|", read(page), re.MULTILINE)))
+    assert told == exit_codes()
+
+
+def anchors(text):
+    """The anchors that a forge makes of the headings of a page."""
+    return {
+        re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
+
+
+def test_local_links_of_all_pages_lead_somewhere():
+    dead = []
+    for page in pages():
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text):
+            if re.match(r"[a-z]+:", target):
+                continue
+            path, _, anchor = target.partition("#")
+            goal = (page.parent / path).resolve() if path else page
+            if not goal.exists() or (
+                anchor and goal.suffix == ".md" and anchor not in anchors(goal.read_text())
+            ):
+                dead.append(f"{name_of(page)}: {target}")
+    assert dead == []
+
+
+def test_code_paths_that_pages_name_exist():
+    """Words such as `imagers/pull/trust.py` or `docs/threats.md` in the pages."""
+    dead = [
+        f"{name_of(page)}: {path}"
+        for page in pages()
+        for path in re.findall(
+            r"`((?:imagers|docs|tests|examples|plugins|benchmarks)/[\w./-]+\.\w+)`",
+            page.read_text(),
+        )
+        if not (ROOT / path).exists()
+    ]
+    assert dead == []
+
+
+def test_make_commands_of_the_pages_exist():
+    targets = set(re.findall(r"^([a-z][\w-]*):", read("Makefile"), re.MULTILINE))
+    told = {
+        target
+        for page in ("README.md", "CONTRIBUTING.md")
+        for target in re.findall(r"(?:`|^)make ([a-z]+)", read(page), re.MULTILINE)
+    }
+    assert {"demo", "test"} <= told <= targets
+
+
+def test_readme_begins_with_the_two_commands_that_need_nothing():
+    text = read("README.md")
+    assert "make demo" in text[:1500]
+    assert "make test" in text[:1500]
+
+
+def test_dependencies_of_the_project_each_have_their_row():
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    page = read("docs/dependencies.md")
+    rows = {
+        re.split(r"[ (]", row)[0].lower()
+        for row in re.findall(r"^\| ([\w-]+[^|]*)\|", page, re.MULTILINE)
+    }
+
+    def names(requirements):
+        return {re.match(r"[\w-]+", one)[0].lower() for one in requirements}
+
+    extras = project["optional-dependencies"]
+    shipped = names(project["dependencies"]) | names(extras["broker"])
+    assert shipped <= rows
+    for name in names(extras["test"]) | names(extras["dev"]):
+        assert name.removeprefix("types-") in page, name
+
+
+def test_version_is_the_same_everywhere():
+    assert tomllib.loads(read("pyproject.toml"))["project"]["version"] == __version__
+
+
+def test_no_file_names_the_machine_that_it_was_written_on():
+    # In pieces, so that this file does not name them either.
+    private = re.compile("|".join([r"(?<![\w.])/wor" + "k/", "/tmp/te" + "am", r"\.pye" + r"nv\b"]))
+    found = []
+    for path in own_files():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found += [
+            f"{name_of(path)}:{number}"
+            for number, line in enumerate(text.splitlines(), 1)
+            if private.search(line)
+        ]
+    assert found == []
+
+
+def test_no_file_names_a_package_mirror():
+    """Mirrors are settings of a machine: of this one, those of its environment."""
+    settings = [
+        value
+        for name, value in os.environ.items()
+        if re.search(r"INDEX_URL|_PROXY$|_proxy$|MIRROR|REGISTRY", name)
+    ]
+    hosts = set(re.findall(r"https?://(?:[^/@\s]*@)?([\w.-]+\.[a-z]{2,})", " ".join(settings)))
+    hosts -= {"pypi.org", "files.pythonhosted.org", "registry.npmjs.org", "proxy.golang.org"}
+    found = []
+    for path in own_files():
+        data = path.read_bytes()
+        found += [f"{name_of(path)}: {host}" for host in hosts if host.encode() in data]
+        if re.search(rb"--(extra-)?index-url[ =]https?:" + b"//", data):
+            found.append(f"{name_of(path)}: an index of packages")
+    assert found == []
+
+
+# --- help
+
+
+def module_of(verb):
+    return importlib.import_module(f"imagers.cli.verbs.{VERBS[verb]}")
+
+
+def commands_of(command):
+    """A command and all that are below it."""
+    yield command
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            yield from commands_of(child)
+
+
+def options_of(command):
+    return {
+        name
+        for one in commands_of(command)
+        for parameter in one.params
+        if isinstance(parameter, click.Option)
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("--")
+    }
+
+
+def named_options(text):
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))
+
+
+def test_help_of_the_program_names_its_verbs_and_no_others():
+    block = HELP.partition("\n\n")[2]
+    assert re.findall(r"^  ([a-z]+) {2,}", block, re.MULTILINE) == list(VERBS)
+    result = CliRunner().invoke(root, ["--help"])
+    assert result.output == HELP
+    assert result.exit_code == 0
+
+
+def test_readme_shows_the_table_of_the_help():
+    """The same lines, so that neither can go on alone."""
+    readme = read("README.md")
+    table = re.findall(r"^  ([a-z]+ {2,}.*)$", HELP.partition("exit codes")[0], re.MULTILINE)
+    assert [line.split()[0] for line in table] == list(VERBS)
+    for line in table:
+        assert f"imagers {line}" in readme
+    told = re.findall(r"^imagers ([a-z]+) {2,}", readme, re.MULTILINE)
+    assert told == list(VERBS)
+
+
+def test_every_verb_module_is_a_verb():
+    folder = ROOT / "imagers" / "cli" / "verbs"
+    modules = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    assert modules == set(VERBS.values())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_is_the_docstring_of_its_module(verb):
+    text = module_of(verb).__doc__.strip("\n") + "\n"
+    result = CliRunner().invoke(root, [verb, "--help"])
+    assert result.output == text
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_help_fits_a_screen(verb):
+    text = HELP if verb is None else module_of(verb).__doc__.strip("\n")
+    assert len(text.splitlines()) <= LINES
+    assert [line for line in text.splitlines() if len(line) > COLUMNS] == []
+    assert [line for line in text.splitlines() if line != line.rstrip()] == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_names_its_options_and_no_others(verb):
+    command = module_of(verb).command
+    text, _, _ = module_of(verb).__doc__.partition("\nexample")
+    named = named_options(text)
+    assert options_of(command) | {"--help"} <= named | {"--help"}
+    # A help may speak of another verb's option; one that is nowhere is a mistake.
+    everywhere = {name for other in VERBS for name in options_of(module_of(other).command)}
+    assert named <= everywhere | options_of(root) | {"--help"}
+
+
+def examples():
+    """Every command line that the help and the pages show, ready to be typed."""
+    for verb in VERBS:
+        _, _, example = module_of(verb).__doc__.partition("\nexample")
+        for line in re.findall(r"^  (imagers (?:.*\\\n)*.*)$", example, re.MULTILINE):
+            yield f"help of {verb}", line
+    for line in re.findall(r"^  (imagers .*)$", HELP.partition("\nexample")[2], re.MULTILINE):
+        yield "help", line
+    for page in pages():
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            for line in re.findall(r"^(?:\$ )?(imagers (?:.*\\\n)*.*)$", block, re.MULTILINE):
+                if not re.search(r"\S {2,}\S", line.replace("\\\n", " ").replace("  ", " ")):
+                    yield name_of(page), line
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_ends_with_an_example(verb):
+    _, _, example = module_of(verb).__doc__.partition("\nexample")
+    lines = example.strip("\n").splitlines()
+    assert lines[0] in (":", "s:")
+    assert lines[1].startswith(f"  imagers {verb} ")
+    assert all(line.startswith("  ") for line in lines[1:])
+
+
+def test_examples_are_command_lines_that_the_program_takes():
+    wrong = []
+    count = 0
+    for place, line in examples():
+        words = shlex.split(line.replace("\\\n", " "), comments=True)[1:]
+        command = root
+        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            command = command.get_command(click.Context(command), words.pop(0))
+            if command is None:
+                break
+        count += 1
+        try:
+            command.make_context(line, words)
+        except (click.ClickException, AttributeError) as error:
+            wrong.append(f"{place}: {line}: {error}")
+    assert wrong == []
+    assert count > len(VERBS)
