@@ -482,3 +482,21 @@ def test_images_go_by_name_or_by_digest_only(plain_image, new_sink, rsa):
     result = encrypt_image(plain_image("gzip"), sink, [rsa[0]], by_name=False)
     assert result.descriptor.digest.hex in blobs(path)
     assert not (path / "index.json").exists()
+
+
+def test_encrypt_some_layers_beside_the_plain_image_copies_nothing_twice(
+    changed_image, load_layout, rsa, tmp_path
+):
+    image = changed_image("gzip", dict)
+    path = tmp_path / "changed-gzip"
+    before = blobs(path)
+    sink = OCILayoutSink(path, "encrypted", name="oci:changed-gzip:encrypted")
+    reports = []
+    encrypt_image(image, sink, [rsa[0]], layers=[0])
+    sink.close()
+    assert len(blobs(path)) == len(before) + 2  # the encrypted layer and the manifest
+    sink = OCILayoutSink(path, "decrypted", name="oci:changed-gzip:decrypted")
+    decrypt_image(load_layout(path, "encrypted"), sink, [rsa[1]], on_layer=reports.append)
+    sink.close()
+    assert [one.action.value for one in reports] == ["decrypted", "copied", "copied"]
+    assert load_layout(path, "decrypted").manifest.layers == image.manifest.layers

@@ -94,3 +94,8 @@ def test_jwk_algorithm_that_does_not_fit_raises(kind, name):
 def test_jwk_algorithm_is_what_the_key_asks_for():
     assert jwk_algorithm({"kty": "RSA", "alg": "RSA-OAEP-256"}, what="x") == "RSA-OAEP-256"
     assert jwk_algorithm({"kty": "RSA"}, what="x") == ""
+
+
+def test_jwk_public_key_of_a_point_on_no_curve_raises():
+    with pytest.raises(FormatError, match="not a key"):
+        jwk_public_key({**EC, "y": "AQAB"}, what="x")
