@@ -328,7 +328,7 @@ def releases(demo: Demo, admin: list[str]) -> int:
         capture_output=True,
         text=True,
     ).stdout
-    return sum(row["event"] == "release" for row in json.loads(listing))
+    return sum((row["event"], row["outcome"]) == ("release", "ok") for row in json.loads(listing))
 
 
 if __name__ == "__main__":
