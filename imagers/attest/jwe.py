@@ -35,6 +35,8 @@ from imagers.model.keys import SecretKey
 from imagers.model.strict_json import dump_json, get_object, get_str, parse_object
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
     from imagers.attest.messages import TEEPublicKey
     from imagers.attest.tee_key import TEEKey
     from imagers.model.strict_json import JSON, JSONObject
@@ -43,6 +45,7 @@ __all__ = [
     "MAX_ANSWER_BYTES",
     "MAX_RESOURCE_BYTES",
     "aad_of_header",
+    "check_public_key",
     "derive_key",
     "open_answer",
     "seal_answer",
@@ -128,6 +131,20 @@ def seal_answer(secret: SecretKey, key: TEEPublicKey) -> bytes:
     )
 
 
+def check_public_key(key: TEEPublicKey) -> None:
+    """Nothing, if answers can be sealed to `key`.
+
+    Raises:
+        FormatError: the public key is no point of its curve, or no RSA key.
+    """
+    from imagers.attest.tee_key import load_point  # noqa: PLC0415 - loads cryptography when used
+
+    if isinstance(key, ECPublicKey):
+        load_point(key, what="tee-pubkey")
+    else:
+        _load_rsa(key)
+
+
 def _wrap_ecdh(cek: bytes, key: ECPublicKey) -> tuple[ECPublicKey, bytes]:
     from cryptography.hazmat.primitives.keywrap import aes_key_wrap  # noqa: PLC0415 - heavy
 
@@ -140,15 +157,21 @@ def _wrap_ecdh(cek: bytes, key: ECPublicKey) -> tuple[ECPublicKey, bytes]:
 
 def _wrap_rsa(cek: bytes, key: RSAPublicKey) -> bytes:
     from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.asymmetric import padding, rsa  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric import padding  # noqa: PLC0415 - heavy
+
+    oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label=None)
+    return _load_rsa(key).encrypt(cek, oaep)
+
+
+def _load_rsa(key: RSAPublicKey) -> rsa.RSAPublicKey:
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415 - heavy
 
     numbers = rsa.RSAPublicNumbers(
         e=int.from_bytes(decode_base64url(key.e, what="tee-pubkey")),
         n=int.from_bytes(decode_base64url(key.n, what="tee-pubkey")),
     )
-    oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label=None)
     try:
-        return numbers.public_key().encrypt(cek, oaep)
+        return numbers.public_key()
     except ValueError:
         raise FormatError("expected an RSA public key", what="tee-pubkey") from None
 

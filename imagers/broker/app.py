@@ -22,6 +22,7 @@ import asyncio
 import logging
 import re
 import secrets
+from contextlib import suppress
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ from imagers.model.keys import SecretKey
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from imagers.broker.handshake import Answer
     from imagers.broker.state import BrokerState
@@ -55,6 +56,8 @@ __all__ = ["create_app"]
 _log = logging.getLogger("imagers.broker")
 
 _BODY_SECONDS = 30.0  # for a body of 2 MiB: slower is no guest and no admin
+_DRAIN_SECONDS = 2.0  # for the rest of a body that was refused
+_DRAINED_BYTES = 8 * 1024 * 1024
 _SMALL = 16 * 1024
 _JSON = "application/json"
 _COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})\s*(?=;|$)")
@@ -90,8 +93,23 @@ class _Guarded:
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._answer(Request(scope, receive))
-        await response(scope, receive, send)
+        body = _Incoming(receive)
+        request = Request(scope, body.receive)
+        response = await self._answer(request)
+        if body.is_complete or "expect" in request.headers:
+            await response(scope, receive, send)
+            return
+        # The caller still sends. To close now would reset the connection, and the reset can
+        # overtake the answer: it is sent, then the rest is read for a while, then we close.
+        start = {
+            "type": "http.response.start",
+            "status": response.status_code,
+            "headers": response.raw_headers,
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": response.body, "more_body": True})
+        await body.drain()
+        await send({"type": "http.response.body", "body": b""})
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -105,6 +123,26 @@ class _Guarded:
             return _own_fault(error) if meant is None else _error(meant)
         except Exception as error:  # noqa: BLE001 - the border: nothing may leave it unshaped
             return _own_fault(error)
+
+
+class _Incoming:
+    """The body of a request on its way in: knows if there is more, and can read it to nowhere."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.is_complete = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.is_complete = not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        left = _DRAINED_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while not self.is_complete and left > 0:
+                    left -= len((await self.receive()).get("body", b""))
 
 
 def _error(refusal: Refusal) -> Response:

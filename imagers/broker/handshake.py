@@ -1,7 +1,7 @@
 """The handshake: a challenge, then evidence for it, once.
 
 1. `auth` checks version and TEE and gives a fresh nonce under a fresh session.
-2. `attest` wants a session that is open, and its nonce.
+2. `attest` wants a session that is open, its nonce, and a key that answers can be sealed to.
 3. The report data is computed from the session's nonce and the key in the message, and the
    verifier must find it in the evidence: so evidence is for this handshake and this key.
 4. The session changes from open to attested once. Whoever comes second with the very same
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from imagers.attest.jwe import check_public_key
 from imagers.attest.messages import (
     PROTOCOL_VERSION,
     Challenge,
@@ -149,6 +150,7 @@ class Handshake:
             raise Refusal(
                 "AttestationError", "evidence of additional devices is not taken by this broker"
             )
+        check_public_key(attestation.tee_pubkey)
         report_data = hash_report_data(
             nonce=session.nonce,
             tee_pubkey=attestation.tee_pubkey,

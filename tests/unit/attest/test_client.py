@@ -17,8 +17,8 @@ from imagers.errors import (
     FormatError,
     KeyRefused,
     KeyUnavailable,
-    NotFound,
     NoTEE,
+    NotFound,
     RateLimited,
     RemoteError,
     TagMismatch,
@@ -223,6 +223,7 @@ def test_get_error_of_the_attester_passes_unchanged(embedded):
         tee = "sample"
 
         def collect(self, report_data):
+            assert len(report_data.digest) == 48
             raise NoTEE("no device here")
 
     with (
@@ -313,7 +314,7 @@ def test_get_401_in_a_fresh_session_costs_none(trustee, guest):
     assert trustee.count(ATTEST) == 1
 
 
-def test_get_new_session_uses_a_new_key(trustee, guest):
+def test_get_new_session_uses_a_new_key(guest):
     one, _ = guest._current(stale=None)
     other, _ = guest._current(stale=one)
     again, _ = guest._current(stale=one)
@@ -367,20 +368,21 @@ def test_get_status_maps_to_its_error(trustee, guest, status, name, kind):
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "name", "kind"),
+    ("answer", "kind"),
     [
-        (AUTH, 401, "AttestationError", AttestationError),
-        (AUTH, 400, "SerdeError", AttestationError),
-        (AUTH, 429, "TooManySessions", RateLimited),
-        (AUTH, 404, "", NotFound),
-        (AUTH, 503, "", RemoteError),
-        (ATTEST, 401, "AttestationError", EvidenceRejected),
-        (ATTEST, 401, "SessionNotFound", EvidenceStale),
-        (ATTEST, 500, "InternalError", RemoteError),
-        (ATTEST, 404, "", NotFound),
+        ((AUTH, 401, "AttestationError"), AttestationError),
+        ((AUTH, 400, "SerdeError"), AttestationError),
+        ((AUTH, 429, "TooManySessions"), RateLimited),
+        ((AUTH, 404, ""), NotFound),
+        ((AUTH, 503, ""), RemoteError),
+        ((ATTEST, 401, "AttestationError"), EvidenceRejected),
+        ((ATTEST, 401, "SessionNotFound"), EvidenceStale),
+        ((ATTEST, 500, "InternalError"), RemoteError),
+        ((ATTEST, 404, ""), NotFound),
     ],
 )
-def test_handshake_status_maps_to_its_error(trustee, guest, path, status, name, kind):
+def test_handshake_status_maps_to_its_error(trustee, guest, answer, kind):
+    path, status, name = answer
     if name:
         trustee.say_error(path, status, name, "some detail")
     else:

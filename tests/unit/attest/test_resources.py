@@ -36,7 +36,7 @@ def test_parse_resource_uri_three_segments_gives_path_and_back():
     ],
 )
 def test_parse_resource_uri_other_text_refused(text):
-    with pytest.raises(FormatError, match="expected 'kbs:///rep|expected 'repository/type/tag'"):
+    with pytest.raises(FormatError, match=r"expected 'kbs:///rep|expected 'repository/type/tag'"):
         parse_resource_uri(text)
 
 

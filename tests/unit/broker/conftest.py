@@ -1,0 +1,136 @@
+"""A broker that listens, one that does not, and a plain HTTP client for it."""
+
+import json
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from imagers.attest.collectors import load_attester
+from imagers.attest.messages import Attestation, Request, hash_report_data, parse_challenge
+from imagers.attest.tee_key import TEEKey
+from imagers.broker.handshake import Handshake
+from imagers.broker.resources import Resources
+from imagers.broker.state import BrokerConfig, open_state
+from imagers.testing.broker import EmbeddedBroker
+
+
+@pytest.fixture
+def embedded():
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+class Clock:
+    def __init__(self):
+        self.now = datetime(2026, 11, 1, tzinfo=UTC)
+
+    def __call__(self):
+        return self.now
+
+    def advance(self, **by):
+        self.now += timedelta(**by)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def state(tmp_path, clock):
+    config = BrokerConfig(
+        state_directory=tmp_path / "state", allow_sample_tee=True, clock=clock, max_sessions=20
+    )
+    opened = open_state(config)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def handshake(state):
+    return Handshake(state)
+
+
+@pytest.fixture
+def resources(state):
+    return Resources(state)
+
+
+@pytest.fixture
+def rows(state):
+    """The audit log, without its first row about the start."""
+
+    def read():
+        with state.store.transaction() as transaction:
+            return [SimpleNamespace(**row) for row in transaction.list_audit(1000)][1:]
+
+    return read
+
+
+@pytest.fixture
+def guest(handshake):
+    """Steps of a guest that knows the protocol and can break it."""
+
+    class Guest:
+        key = TEEKey()
+
+        def auth(self):
+            answer = handshake.auth(Request.offering_hashes("sample").to_bytes())
+            return answer.cookie, parse_challenge(answer.body).nonce
+
+        def message(self, nonce, *, key=None, bound_nonce=None, bound_key=None, **more):
+            key = key or self.key
+            report_data = hash_report_data(
+                nonce=bound_nonce or nonce, tee_pubkey=(bound_key or key).public
+            )
+            evidence = load_attester("sample").collect(report_data)
+            return Attestation(
+                nonce=nonce, tee_pubkey=key.public, primary_evidence=evidence.body, **more
+            ).to_bytes()
+
+        def attest(self):
+            cookie, nonce = self.auth()
+            answer = handshake.attest(cookie, self.message(nonce))
+            return cookie, json.loads(answer.body)["token"]
+
+    return Guest()
+
+
+def plain_http(url):
+    """(status, headers, body) of a request, without any client of ours."""
+
+    def send(method, path, body=None, **headers):
+        request = urllib.request.Request(
+            url + path,
+            data=body,
+            method=method,
+            headers={name.replace("_", "-"): value for name, value in headers.items()},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers, error.read()
+
+    return send
+
+
+@pytest.fixture
+def http(embedded):
+    return plain_http(embedded.url)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """For tests that change nothing at the broker."""
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def shared_http(shared):
+    return plain_http(shared.url)

@@ -1,0 +1,170 @@
+import json
+import time
+
+import pytest
+
+from imagers.attest.resources import ResourcePath
+from imagers.broker.policy import (
+    DEFAULT_POLICY,
+    DENY_ALL_POLICY,
+    ReleaseFacts,
+    parse_policy,
+)
+from imagers.errors import FormatError, PolicyDenied
+from imagers.model.digest import digest_of
+
+IMAGE, OTHER = digest_of(b"one"), digest_of(b"other")
+RULE = {"name": "r", "effect": "allow", "resource": "*/*/*", "image": "any"}
+
+
+def facts(path="default/key/1", tee="snp", image=IMAGE, bindings=(IMAGE,)):
+    return ReleaseFacts(ResourcePath(*path.split("/")), tee, image, frozenset(bindings))
+
+
+def policy(*rules):
+    return parse_policy(json.dumps({"rules": [RULE | rule for rule in rules]}))
+
+
+def test_default_policy_allows_the_bound_image():
+    assert parse_policy(DEFAULT_POLICY).decide(facts()) == "bound-image"
+
+
+@pytest.mark.parametrize(
+    ("change", "piece"),
+    [
+        ({"bindings": ()}, "not bound to any image"),
+        ({"image": None}, "names no image"),
+        ({"image": OTHER}, f"not bound to the image {OTHER}"),
+        ({"image": None, "bindings": ()}, "not bound to any image"),
+    ],
+    ids=["no binding", "no image", "another image", "neither"],
+)
+def test_default_policy_denies_everything_else_and_says_why(change, piece):
+    with pytest.raises(PolicyDenied) as caught:
+        parse_policy(DEFAULT_POLICY).check(facts(**change))
+    assert "rule 'bound-image'" in str(caught.value)
+    assert piece in str(caught.value)
+    assert str(IMAGE) not in str(caught.value)
+
+
+def test_one_of_several_bindings_is_enough():
+    assert parse_policy(DEFAULT_POLICY).decide(facts(bindings=(OTHER, IMAGE))) == "bound-image"
+
+
+def test_empty_table_denies():
+    with pytest.raises(PolicyDenied, match="no rule allows it"):
+        policy().check(facts())
+
+
+def test_deny_all_denies_with_its_name():
+    with pytest.raises(PolicyDenied, match="rule 'deny-all' denies it"):
+        parse_policy(DENY_ALL_POLICY).check(facts())
+
+
+def test_first_matching_rule_wins():
+    deny = {"name": "no", "effect": "deny", "resource": "default/*/*"}
+    with pytest.raises(PolicyDenied, match="rule 'no'"):
+        policy(deny, {"name": "yes"}).check(facts())
+    assert policy({"name": "yes"}, deny).decide(facts()) == "yes"
+
+
+def test_bound_rule_that_does_not_apply_goes_on_to_the_next():
+    table = policy({"name": "bound", "image": "bound"}, {"name": "any", "resource": "trust/*/*"})
+    assert table.decide(facts(path="trust/policy/1", bindings=())) == "any"
+    with pytest.raises(PolicyDenied, match="'bound' does not apply"):
+        table.check(facts(bindings=()))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "fits"),
+    [
+        ("default/key/1", "default/key/1", True),
+        ("default/key/1", "default/key/11", False),
+        ("*/key/*", "default/key/1", True),
+        ("*/key/*", "default/keys/1", False),
+        ("def*/k*y/*1", "default/key/1", True),
+        ("def*/k*y/*1", "xdefault/key/1", False),
+        ("a.b/x/x", "aXb/x/x", False),
+        ("**/x/x", "aXb/x/x", True),
+    ],
+)
+def test_resource_pattern(pattern, path, fits):
+    table = policy({"resource": pattern})
+    if fits:
+        assert table.decide(facts(path=path)) == "r"
+    else:
+        with pytest.raises(PolicyDenied):
+            table.check(facts(path=path))
+
+
+def test_resource_pattern_of_many_stars_takes_no_time():
+    table = policy({"resource": "a*" * 100 + "b/*/*"})
+    begin = time.monotonic()
+    with pytest.raises(PolicyDenied):
+        table.check(facts(path="a" * 255 + "/x/x"))
+    assert time.monotonic() - begin < 1
+
+
+def test_tee_list_limits_a_rule():
+    table = policy({"tee": ["tdx", "snp"]})
+    assert table.decide(facts(tee="snp")) == "r"
+    with pytest.raises(PolicyDenied):
+        table.check(facts(tee="sample"))
+
+
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [
+        ("", "not JSON"),
+        ("[]", "expected an object"),
+        ("{}", "$.rules"),
+        ('{"rules":{}}', "expected a list"),
+        ('{"rules":[],"default":"allow"}', "unknown member 'default'"),
+        ('{"rules":[1]}', "$.rules[0]: expected an object"),
+        ('{"rules":[{}]}', "$.rules[0].name"),
+        ('{"rules":[' + "1," * 1000 + "1]}", "at most 1000 rules"),
+        ('{"rules":[]}' + " " * 262_144, "at most 262144 bytes"),
+        ('{"rules":["\ud800"]}', "is not text"),
+    ],
+)
+def test_parse_policy_other_document_refused(text, piece):
+    with pytest.raises(FormatError) as caught:
+        parse_policy(text)
+    assert piece in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "piece"),
+    [
+        ({"effect": "Allow"}, "'allow' or 'deny', got 'Allow'"),
+        ({"image": "bond"}, "'bound' or 'any', got 'bond'"),
+        ({"image": None}, "is missing"),
+        ({"effect": "deny", "image": "bound"}, "'any' in a rule that denies"),
+        ({"resource": "*"}, "repository/type/tag"),
+        ({"resource": "*/*/*/*"}, "repository/type/tag"),
+        ({"resource": "a/[bc]/d"}, "repository/type/tag"),
+        ({"resource": "a/b?/d"}, "repository/type/tag"),
+        ({"resource": "a//d"}, "repository/type/tag"),
+        ({"resource": "a/b/c\n"}, "repository/type/tag"),
+        ({"tee": []}, "1 to 32 names, got 0"),
+        ({"tee": "snp"}, "expected a list"),
+        ({"tee": None}, "expected a list"),
+        ({"tee": ["SNP"]}, "the name of a TEE"),
+        ({"tee": [1]}, "the name of a TEE"),
+        ({"name": "a b"}, "a name of letters"),
+        ({"name": ""}, "a name of letters"),
+        ({"images": "any"}, "unknown member 'images'"),
+    ],
+    ids=str,
+)
+def test_parse_policy_bad_rule_refused_with_its_place(change, piece):
+    with pytest.raises(FormatError) as caught:
+        parse_policy(json.dumps({"rules": [RULE | change]}))
+    assert piece in str(caught.value)
+    assert caught.value.where.startswith("$.rules[0]")
+
+
+def test_parse_policy_one_name_twice_refused():
+    with pytest.raises(FormatError, match="has the name 'r' twice") as caught:
+        policy({}, {})
+    assert caught.value.where == "$.rules[1].name"

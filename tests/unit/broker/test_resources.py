@@ -1,0 +1,275 @@
+"""Tests that attack a step of a release begin their docstring with its number."""
+
+import json
+
+import pytest
+from jwcrypto.jwk import JWK
+
+from imagers.attest.jwe import open_answer
+from imagers.attest.jwt import sign_token
+from imagers.broker.refusals import Refusal
+from imagers.broker.resources import Credentials
+from imagers.errors import FormatError, TagMismatch
+from imagers.model.digest import digest_of
+from imagers.model.keys import SecretKey
+
+PATH = "default/key/1"
+IMAGE, OTHER = digest_of(b"manifest"), digest_of(b"other")
+SECRET = b"a very secret key-encryption key"
+ASKED = {"image-digest": [str(IMAGE)]}
+
+
+def bind(resources, digest=IMAGE, path=PATH):
+    resources.bind(path, json.dumps({"manifest_digest": str(digest)}).encode())
+
+
+@pytest.fixture
+def stored(resources):
+    resources.put(PATH, SecretKey(SECRET), replace=False)
+    bind(resources)
+    return resources
+
+
+@pytest.fixture
+def credentials(guest):
+    cookie, token = guest.attest()
+    return Credentials(cookie=cookie, bearer=token)
+
+
+def refused(call, *arguments, **named):
+    with pytest.raises(Refusal) as caught:
+        call(*arguments, **named)
+    return caught.value
+
+
+def opened(answer, guest):
+    with open_answer(answer, guest.key) as secret, secret.view() as data:
+        return bytes(data)
+
+
+def test_release_by_session_or_token_gives_the_secret_to_the_attested_key(
+    stored, guest, credentials, rows
+):
+    for one in (
+        credentials,
+        Credentials(cookie=credentials.cookie),
+        Credentials(bearer=credentials.bearer),
+        Credentials(cookie="0" * 32, bearer=credentials.bearer),
+    ):
+        assert opened(stored.release(one, PATH, ASKED), guest) == SECRET
+    released = [row for row in rows() if row.event == "release"]
+    assert len(released) == 4
+    assert {(row.outcome, row.rule, row.image) for row in released} == {
+        ("ok", "bound-image", str(IMAGE))
+    }
+    assert released[0].session != ""
+    assert released[2].session == ""
+
+
+def test_release_is_for_no_other_key(stored, credentials):
+    from imagers.attest.tee_key import TEEKey  # noqa: PLC0415
+
+    with pytest.raises(TagMismatch):
+        open_answer(stored.release(credentials, PATH, ASKED), TEEKey())
+
+
+@pytest.mark.parametrize(
+    ("credentials_", "name"),
+    [
+        (Credentials(), "TokenNotFound"),
+        (Credentials(cookie="0" * 32), "SessionNotFound"),
+        (Credentials(bearer="a.b.c"), "TokenVerifierError"),
+        (Credentials(cookie="0" * 32, bearer="a.b.c"), "TokenVerifierError"),
+    ],
+)
+def test_release_without_good_credentials_refused(stored, credentials_, name):
+    """1."""
+    refusal = refused(stored.release, credentials_, PATH, ASKED)
+    assert (refusal.name, refusal.status) == (name, 401)
+
+
+def test_release_in_a_session_that_is_not_attested_refused(stored, guest):
+    """1: a nonce is not a token."""
+    cookie, _ = guest.auth()
+    assert refused(stored.release, Credentials(cookie=cookie), PATH, ASKED).status == 401
+
+
+def test_release_after_the_session_refused(stored, credentials, clock):
+    """1: neither cookie nor token outlive the session."""
+    clock.advance(minutes=5)
+    assert refused(stored.release, credentials, PATH, ASKED).name == "TokenVerifierError"
+    only = Credentials(cookie=credentials.cookie)
+    assert refused(stored.release, only, PATH, ASKED).name == "SessionNotFound"
+
+
+def test_release_with_a_token_that_somebody_else_signed_refused(stored, credentials):
+    """1: the key in the header is not believed."""
+    import base64  # noqa: PLC0415
+
+    payload = json.loads(base64.urlsafe_b64decode(credentials.bearer.split(".")[1] + "=="))
+    key = JWK.generate(kty="EC", crv="P-256")
+    forged = sign_token(
+        payload, key=key, algorithm="ES256", header={"jwk": key.export_public(as_dict=True)}
+    )
+    refusal = refused(stored.release, Credentials(bearer=forged), PATH, ASKED)
+    assert refusal.name == "TokenVerifierError"
+
+
+def test_release_to_a_tee_that_was_disabled_meanwhile_refused(stored, state, credentials):
+    """2."""
+    del state.verifiers["sample"]
+    refusal = refused(stored.release, credentials, PATH, ASKED)
+    assert (refusal.name, refusal.status) == ("PolicyDeny", 403)
+
+
+@pytest.mark.parametrize("path", ["", "a", "a/b", "a/b/c/d", "a/../c", "a//c", "a/b/.c", "a/b/c\n"])
+def test_release_of_a_path_that_is_none_refused(stored, credentials, path):
+    """3."""
+    refusal = refused(stored.release, credentials, path, ASKED)
+    assert (refusal.name, refusal.status) == ("InvalidRequestPath", 404)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[""], ["sha256:x"], [str(IMAGE).upper()], [str(IMAGE), str(IMAGE)], [f" {IMAGE}"]],
+    ids=["empty", "no hex", "upper case", "twice", "space"],
+)
+def test_release_with_an_image_digest_that_is_none_refused(stored, credentials, values):
+    """3."""
+    refusal = refused(stored.release, credentials, PATH, {"image-digest": values})
+    assert (refusal.name, refusal.status) == ("SerdeError", 400)
+
+
+def test_release_of_nothing_is_not_found(stored, credentials):
+    """4."""
+    refusal = refused(stored.release, credentials, "default/key/none", ASKED)
+    assert (refusal.name, refusal.status) == ("ResourceNotFound", 404)
+
+
+@pytest.mark.parametrize(
+    ("query", "piece"),
+    [
+        ({}, "names no image"),
+        ({"image-digest": [str(OTHER)]}, "not bound to the image"),
+        ({"Image-Digest": [str(IMAGE)]}, "names no image"),
+    ],
+    ids=["no image", "another image", "another name"],
+)
+def test_release_against_the_policy_refused(stored, credentials, query, piece):
+    """5."""
+    refusal = refused(stored.release, credentials, PATH, query)
+    assert (refusal.name, refusal.status) == ("PolicyDeny", 403)
+    assert "rule 'bound-image'" in refusal.detail
+    assert piece in refusal.detail
+
+
+def test_release_after_a_replacement_refused_until_bound_again(stored, guest, credentials):
+    """5: the new secret is not the key of the old image."""
+    stored.put(PATH, SecretKey(b"new"), replace=True)
+    assert refused(stored.release, credentials, PATH, ASKED).name == "PolicyDeny"
+    bind(stored)
+    assert opened(stored.release(credentials, PATH, ASKED), guest) == b"new"
+
+
+def test_release_with_a_damaged_policy_gives_nothing(stored, state, credentials):
+    """5: could not look is not yes."""
+    with state.store.transaction() as transaction:
+        transaction.set_setting("policy", b"{}")
+    with pytest.raises(FormatError):
+        stored.release(credentials, PATH, ASKED)
+
+
+def test_release_without_an_audit_row_does_not_happen(stored, credentials, monkeypatch):
+    """6."""
+    from imagers.broker import resources as module  # noqa: PLC0415
+
+    def full(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module, "append", full)
+    with pytest.raises(OSError, match="disk full"):
+        stored.release(credentials, PATH, ASKED)
+
+
+def test_release_of_a_sealed_value_that_was_moved_fails(stored, state, credentials):
+    """7: who can write the database cannot swap two secrets."""
+    stored.put("default/key/2", SecretKey(b"other"), replace=False)
+    bind(stored, path="default/key/2")
+    import sqlalchemy as sa  # noqa: PLC0415
+
+    with state.store.transaction() as transaction:
+        transaction._connection.execute(
+            sa.text(
+                "UPDATE resources SET sealed = "
+                "(SELECT sealed FROM resources WHERE path = 'default/key/2') WHERE path = :path"
+            ),
+            {"path": PATH},
+        )
+    with pytest.raises(TagMismatch, match="'default/key/1'"):
+        stored.release(credentials, PATH, ASKED)
+
+
+def test_every_refusal_of_a_release_is_in_the_audit_log_with_its_reason(stored, credentials, rows):
+    for path, query in (
+        (PATH, {}),
+        ("default/key/none", ASKED),
+        ("bad", {}),
+        (PATH, {"image-digest": ["x", "y"]}),
+    ):
+        refusal = refused(stored.release, credentials, path, query)
+        row = rows()[-1]
+        assert (row.event, row.outcome, row.path) == ("release", "refused", path)
+        assert (row.tee, row.detail) == ("sample", refusal.detail)
+        assert len(row.session) == 12
+        assert row.image == ",".join(query.get("image-digest", []))
+
+
+def test_store_has_the_secret_nowhere_in_the_clear(stored, state, credentials):
+    stored.release(credentials, PATH, ASKED)
+    stored.put(PATH, SecretKey(b"new " + SECRET), replace=True)
+    stored.delete(PATH)
+    state.close()
+    for path in state.config.state_directory.iterdir():
+        data = path.read_bytes()
+        assert SECRET not in data, path.name
+        assert SECRET.hex().encode() not in data, path.name
+        assert credentials.cookie.encode() not in data, path.name
+
+
+@pytest.mark.parametrize("size", [0, 2 * 1024 * 1024 + 1])
+def test_put_of_a_size_out_of_bounds_refused(resources, size):
+    refusal = refused(resources.put, PATH, SecretKey(bytes(size)), replace=False)
+    assert refusal.name == "SerdeError"
+
+
+def test_put_refused_is_in_the_audit_log(stored, rows):
+    assert refused(stored.put, PATH, SecretKey(b"x"), replace=False).status == 409
+    assert (rows()[-1].event, rows()[-1].outcome) == ("put", "refused")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b'{"manifest_digest":"sha256:x"}', b'{"manifest_digest":1}', b" " * 5000],
+)
+def test_bind_message_that_is_none_refused(stored, body):
+    with pytest.raises(FormatError):
+        stored.bind(PATH, body)
+
+
+def test_bind_beyond_the_limit_refused(stored, state):
+    from imagers.attest.resources import parse_resource_path  # noqa: PLC0415
+
+    with state.store.transaction() as transaction:
+        for number in range(999):
+            transaction.add_binding(parse_resource_path(PATH), digest_of(b"%d" % number))
+    assert "at most 1000" in refused(bind, stored, digest_of(b"last")).detail
+
+
+@pytest.mark.parametrize("limit", ["", "-1", "x", "1e3", "1000000", "\u0661"])
+def test_audit_limit_that_is_no_number_refused(resources, limit):
+    assert refused(resources.audit, limit).name == "SerdeError"
+
+
+def test_set_policy_that_is_no_text_refused(resources):
+    with pytest.raises(FormatError, match="UTF-8"):
+        resources.set_policy(b"\xff")

@@ -1,0 +1,221 @@
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+import trustme
+
+from imagers.attest.admin import BrokerAdmin
+from imagers.broker.server import BrokerConfig, running
+from imagers.errors import LocalError, RemoteError, UsageError
+from imagers.net.http import HTTPSettings
+from imagers.net.retry import RetryPolicy
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from imagers.broker.server import BrokerConfig, serve
+
+config = BrokerConfig(state_directory=Path(sys.argv[1]), port=0)
+serve(config, on_start=lambda broker: print(broker.url, flush=True))
+print("stopped", flush=True)
+"""
+
+
+def get(url, **more):
+    with urllib.request.urlopen(url, timeout=10, **more) as answer:
+        return answer.status
+
+
+def test_running_tells_where_it_listens_and_what_it_made(tmp_path):
+    config = BrokerConfig(state_directory=tmp_path / "state", port=0)
+    with running(config) as broker:
+        assert get(f"{broker.url}/healthz") == 200
+        assert broker.url.startswith("http://127.0.0.1:")
+        assert (broker.admin_key_made, broker.master_key_made) == (True, True)
+        assert broker.admin_key_file == tmp_path / "state" / "admin.key"
+        assert not broker.sample_tee
+    with running(config) as again:
+        assert (again.admin_key_made, again.master_key_made) == (False, False)
+
+
+def test_running_leaves_no_thread_and_no_listener(tmp_path):
+    before = threading.active_count()
+    with running(BrokerConfig(state_directory=tmp_path / "state", port=0)) as broker:
+        get(f"{broker.url}/healthz")
+        port = int(broker.url.rpartition(":")[2])
+    assert threading.active_count() <= before
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+def test_running_stops_when_the_block_raises(tmp_path):
+    with (
+        pytest.raises(ZeroDivisionError),
+        running(BrokerConfig(state_directory=tmp_path / "state", port=0)) as broker,
+    ):
+        raise ZeroDivisionError
+    port = int(broker.url.rpartition(":")[2])
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+def test_two_brokers_share_one_state(tmp_path):
+    """No state that matters is in a process: a session of one is good at the other."""
+    from imagers.attest.client import BrokerClient  # noqa: PLC0415
+    from imagers.attest.collectors import load_attester  # noqa: PLC0415
+    from imagers.model.digest import digest_of  # noqa: PLC0415
+    from imagers.model.keys import SecretKey  # noqa: PLC0415
+
+    config = BrokerConfig(state_directory=tmp_path / "state", port=0, allow_sample_tee=True)
+    uri, image = "kbs:///default/key/1", digest_of(b"image")
+    with (
+        running(config) as one,
+        running(config) as other,
+        BrokerAdmin(one.url, key_file=one.admin_key_file) as admin,
+        BrokerClient(one.url, attester=load_attester("sample")) as first,
+        BrokerClient(other.url, attester=load_attester("sample")) as second,
+    ):
+        admin.put_resource(uri, SecretKey(b"secret"))
+        admin.bind_manifest(uri, image)
+        session, _ = first._current(stale=None)
+        second._session = session
+        with second.get(uri, manifest_digest=image) as secret:
+            assert len(secret) == 6
+        events = [row.event for row in admin.audit()]
+        assert events.count("attest") == 1
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "broker.example"])  # noqa: S104
+def test_plain_http_on_another_address_refused_before_anything_is_made(tmp_path, host):
+    config = BrokerConfig(state_directory=tmp_path / "state", host=host)
+    with pytest.raises(UsageError, match="expected a certificate") as caught, running(config):
+        pass
+    assert host in str(caught.value)
+    assert not (tmp_path / "state").exists()
+
+
+def test_plain_http_on_another_address_runs_when_told_so(tmp_path):
+    config = BrokerConfig(
+        state_directory=tmp_path / "state",
+        host="0.0.0.0",  # noqa: S104
+        port=0,
+        unsafe_plain_http=True,
+    )
+    with running(config) as broker:
+        assert get(broker.url.replace("0.0.0.0", "127.0.0.1") + "/healthz") == 200  # noqa: S104
+
+
+def test_port_in_use_is_local_error(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = BrokerConfig(state_directory=tmp_path / "state", port=port)
+        with (
+            pytest.raises(LocalError, match=f"cannot listen on 127.0.0.1 port {port}"),
+            running(config),
+        ):
+            pass
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    return tmp_path
+
+
+def test_https_with_a_pinned_ca_works_and_with_none_does_not(certificate):
+    config = BrokerConfig(
+        state_directory=certificate / "state",
+        port=0,
+        certificate_file=certificate / "cert.pem",
+        certificate_key_file=certificate / "key.pem",
+    )
+    with running(config) as broker:
+        assert broker.url.startswith("https://127.0.0.1:")
+        key = broker.admin_key_file
+        pinned = HTTPSettings(ca_file=certificate / "ca.pem")
+        with BrokerAdmin(broker.url, key_file=key, http=pinned) as admin:
+            assert admin.list_resources() == ()
+        once = HTTPSettings(retry=RetryPolicy(attempts=1))
+        with (
+            BrokerAdmin(broker.url, key_file=key, http=once) as admin,
+            pytest.raises(RemoteError, match="certificate"),
+        ):
+            admin.list_resources()
+        context = ssl.create_default_context(cafile=str(certificate / "ca.pem"))
+        assert get(f"{broker.url}/healthz", context=context) == 200
+
+
+@pytest.mark.parametrize(
+    ("names", "error"),
+    [
+        (("cert.pem", None), UsageError),
+        ((None, "key.pem"), UsageError),
+        (("none.pem", "key.pem"), LocalError),
+        (("key.pem", "cert.pem"), LocalError),
+    ],
+)
+def test_certificate_that_cannot_be_used_refused(certificate, names, error):
+    cert, key = (certificate / name if name else None for name in names)
+    config = BrokerConfig(
+        state_directory=certificate / "state",
+        port=0,
+        certificate_file=cert,
+        certificate_key_file=key,
+    )
+    with pytest.raises(error), running(config):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_stops_cleanly_at_a_signal(tmp_path, number):
+    root = str(Path(__file__).resolve().parents[3])
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "state")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": root},
+    ) as process:
+        try:
+            url = process.stdout.readline().strip()
+            assert get(f"{url}/healthz") == 200
+            process.send_signal(number)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err) == (0, "stopped\n", "")
+
+
+def test_stop_lets_a_running_request_finish(tmp_path, monkeypatch):
+    from imagers.broker.resources import Resources  # noqa: PLC0415
+
+    started, go_on = threading.Event(), threading.Event()
+    names = Resources.names
+
+    def slow(self):
+        started.set()
+        assert go_on.wait(10)
+        return names(self)
+
+    monkeypatch.setattr(Resources, "names", slow)
+    results = []
+    with running(BrokerConfig(state_directory=tmp_path / "state", port=0)) as broker:
+        admin = BrokerAdmin(broker.url, key_file=broker.admin_key_file)
+        thread = threading.Thread(target=lambda: results.append(admin.list_resources()))
+        thread.start()
+        assert started.wait(10)
+        threading.Timer(0.3, go_on.set).start()
+    thread.join()
+    admin.close()
+    assert results == [()]

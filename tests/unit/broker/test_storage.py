@@ -1,0 +1,192 @@
+import sqlite3
+import stat
+import threading
+
+import pytest
+
+from imagers.attest.resources import ResourcePath
+from imagers.broker.storage import Session, Store, StoredResource, session_name
+from imagers.errors import LocalError
+from imagers.model.digest import digest_of
+
+PATH = ResourcePath("default", "key", "1")
+ROW = dict.fromkeys(("tee", "path", "image", "rule", "session", "detail"), "") | {
+    "at": "2026-11-01T00:00:00+00:00",
+    "event": "put",
+    "outcome": "ok",
+}
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store(tmp_path / "broker.sqlite")
+    yield opened
+    opened.close()
+
+
+def resource(path=PATH, sealed=b"sealed", version=1):
+    return StoredResource(path, sealed, len(sealed), version, "2026-11-01T00:00:00+00:00")
+
+
+def test_store_files_are_for_their_owner_only(tmp_path, store):
+    with store.transaction() as transaction:
+        transaction.insert_resource(resource())
+        modes = {
+            path.name: stat.S_IMODE(path.stat().st_mode)
+            for path in tmp_path.iterdir()
+            if path.name.startswith("broker.sqlite")
+        }
+    assert "broker.sqlite-wal" in modes
+    assert set(modes.values()) == {0o600}
+
+
+def test_store_open_to_others_refused(tmp_path, store):
+    store.close()
+    (tmp_path / "broker.sqlite").chmod(0o640)
+    with pytest.raises(LocalError, match="expected mode 0600, got 0640"):
+        Store(tmp_path / "broker.sqlite")
+
+
+def test_store_that_is_no_database_refused(tmp_path):
+    path = tmp_path / "broker.sqlite"
+    path.write_bytes(b"not a database at all" * 100)
+    path.chmod(0o600)
+    with pytest.raises(LocalError, match="not a database") as caught:
+        Store(path)
+    assert caught.value.path == str(path)
+
+
+def test_store_of_another_version_refused(tmp_path, store):
+    store.close()
+    with sqlite3.connect(tmp_path / "broker.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    with pytest.raises(LocalError, match="expected a store of version 1, got 7"):
+        Store(tmp_path / "broker.sqlite")
+
+
+def test_resource_is_there_after_opening_again(tmp_path, store):
+    with store.transaction() as transaction:
+        transaction.insert_resource(resource())
+    store.close()
+    again = Store(tmp_path / "broker.sqlite")
+    with again.transaction() as transaction:
+        assert transaction.find_resource(PATH) == resource()
+        assert transaction.find_resource(ResourcePath("a", "b", "c")) is None
+        assert transaction.list_resources() == (PATH,)
+    again.close()
+
+
+def test_insert_of_a_taken_name_is_an_error_even_without_looking(store):
+    with store.transaction() as transaction:
+        transaction.insert_resource(resource())
+    with pytest.raises(LocalError, match="UNIQUE") as caught, store.transaction() as transaction:
+        transaction.insert_resource(resource(sealed=b"another value"))
+    assert "another value" not in str(caught.value)
+
+
+def test_exception_in_a_transaction_undoes_it(store):
+    def fail():
+        with store.transaction() as transaction:
+            transaction.insert_resource(resource())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with store.transaction() as transaction:
+        assert transaction.list_resources() == ()
+
+
+def test_versions_go_on_after_a_delete(store):
+    with store.transaction() as transaction:
+        assert transaction.next_version(PATH) == 1
+        transaction.insert_resource(resource())
+        assert transaction.delete_resource(PATH)
+        assert not transaction.delete_resource(PATH)
+        assert transaction.next_version(PATH) == 2
+
+
+def test_delete_takes_the_bindings_of_that_path_only(store):
+    other = ResourcePath("default", "key", "2")
+    digest = digest_of(b"image")
+    with store.transaction() as transaction:
+        transaction.add_binding(PATH, digest)
+        transaction.add_binding(other, digest)
+        transaction.delete_resource(PATH)
+        assert transaction.bindings(PATH) == frozenset()
+        assert transaction.bindings(other) == {digest}
+
+
+def test_transactions_of_many_threads_do_not_mix(store):
+    barrier = threading.Barrier(8)
+    versions = []
+
+    def run():
+        barrier.wait()
+        for _ in range(5):
+            with store.transaction() as transaction:
+                versions.append(transaction.next_version(PATH))
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(versions) == list(range(1, 41))
+
+
+def test_session_is_found_by_its_cookie_until_it_expires(store):
+    session = Session(session_name("cookie"), "sample", "nonce", expires_ms=1000)
+    with store.transaction() as transaction:
+        transaction.insert_session(session)
+        assert transaction.find_session("cookie", 999) == session
+        assert transaction.find_session("cookie", 1000) is None
+        assert transaction.find_session("Cookie", 0) is None
+        assert transaction.find_session(session.name, 0) is None
+        assert transaction.count_sessions() == 1
+        transaction.drop_expired_sessions(1000)
+        assert transaction.count_sessions() == 0
+
+
+def test_session_is_finished_once(store):
+    with store.transaction() as transaction:
+        transaction.insert_session(Session("name", "sample", "nonce", 1000))
+        assert transaction.finish_session("name", attested_with="a", token="t")
+        assert not transaction.finish_session("name", attested_with="b", token="u")
+        transaction.delete_open_session("name")
+        assert transaction.count_sessions() == 1
+        assert not transaction.finish_session("none", attested_with="b", token="u")
+
+
+def test_setting_is_replaced(store):
+    with store.transaction() as transaction:
+        assert transaction.get_setting("a") is None
+        transaction.set_setting("a", b"1")
+        transaction.set_setting("a", b"2")
+        assert transaction.get_setting("a") == b"2"
+
+
+def test_audit_rows_cannot_be_changed_or_deleted_even_past_us(tmp_path, store):
+    with store.transaction() as transaction:
+        transaction.append_audit(ROW)
+    store.close()
+    connection = sqlite3.connect(tmp_path / "broker.sqlite")
+    for statement in ("DELETE FROM audit", "UPDATE audit SET outcome = 'x'"):
+        with pytest.raises(sqlite3.IntegrityError, match="only grows"):
+            connection.execute(statement)
+    connection.close()
+
+
+def test_audit_limit_takes_the_last_oldest_first(store):
+    with store.transaction() as transaction:
+        for number in range(5):
+            transaction.append_audit(ROW | {"detail": str(number)})
+        rows = transaction.list_audit(2)
+    assert [(row["number"], row["detail"]) for row in rows] == [(4, "3"), (5, "4")]
+
+
+def test_path_with_characters_of_urls_is_a_path(tmp_path):
+    folder = tmp_path / "a?b#c%20 d"
+    folder.mkdir()
+    Store(folder / "broker.sqlite").close()
+    assert (folder / "broker.sqlite").stat().st_size > 0

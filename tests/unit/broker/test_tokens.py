@@ -1,0 +1,194 @@
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from jwcrypto.jwk import JWK
+
+from imagers.attest.jwt import sign_token
+from imagers.attest.messages import Attestation, hash_report_data
+from imagers.attest.tee_key import TEEKey
+from imagers.broker.refusals import Refusal
+from imagers.broker.tokens import AdminTokens, GuestTokens
+from imagers.model.evidence import Claims
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=5)
+KEY = TEEKey().public
+ADMIN = JWK.generate(kty="OKP", crv="Ed25519")
+GOOD = {
+    "iat": int(NOW.timestamp()),
+    "nbf": int(NOW.timestamp()),
+    "exp": int(NOW.timestamp()) + 60,
+    "role": "admin",
+}
+
+
+def parts_of(token):
+    return [json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2]]
+
+
+@pytest.fixture
+def private():
+    return GuestTokens.make_key()
+
+
+@pytest.fixture
+def tokens(private):
+    return GuestTokens(private)
+
+
+@pytest.fixture
+def token(tokens):
+    return tokens.issue(
+        Claims("sample", "cpu", {"svn": "1"}, NOW),
+        attestation=Attestation(nonce="bm9uY2U=", tee_pubkey=KEY, primary_evidence={}),
+        report_data=hash_report_data(nonce="bm9uY2U=", tee_pubkey=KEY),
+        now=NOW,
+        expires=LATER,
+    )
+
+
+def test_token_is_an_ear_with_the_members_of_trustee_in_order(token):
+    header, payload = parts_of(token)
+    assert header["typ"] == "JWT"
+    assert header["alg"] == "ES256"
+    assert set(header["jwk"]) == {"kty", "crv", "alg", "x", "y"}
+    assert list(payload) == [
+        "eat_profile",
+        "iat",
+        "ear.verifier-id",
+        "submods",
+        "exp",
+        "iss",
+        "imagers.tee",
+    ]
+    assert payload["eat_profile"] == "tag:github.com,2024:confidential-containers/Trustee"
+    assert payload["exp"] - payload["iat"] == 300
+
+
+def test_token_never_affirms_and_its_status_fits_its_vector(token):
+    appraisal = parts_of(token)[1]["submods"]["cpu0"]
+    assert appraisal["ear.status"] == "contraindicated"
+    vector = appraisal["ear.trustworthiness-vector"]
+    assert max(vector.values()) == 97
+    assert not any(2 <= value <= 31 for value in vector.values())
+
+
+def test_token_has_the_key_where_trustee_looks_for_it(token):
+    evidence = parts_of(token)[1]["submods"]["cpu0"]["ear.veraison.annotated-evidence"]
+    assert evidence["runtime_data_claims"]["tee-pubkey"] == KEY.to_json()
+    assert evidence["sample"] == {"svn": "1"}
+
+
+def test_token_has_no_private_key_in_it(token):
+    assert "d" not in parts_of(token)[0]["jwk"]
+
+
+def test_check_gives_the_guest_back(tokens, token):
+    guest = tokens.check(token, now=NOW)
+    assert (guest.tee, guest.tee_pubkey) == ("sample", KEY)
+
+
+def test_check_by_another_process_with_the_same_key(private, token):
+    assert GuestTokens(private).check(token, now=NOW).tee == "sample"
+
+
+@pytest.mark.parametrize("now", [LATER, LATER + timedelta(days=1)])
+def test_check_expired_refused(tokens, token, now):
+    with pytest.raises(Refusal, match="expired") as caught:
+        tokens.check(token, now=now)
+    assert caught.value.status == 401
+
+
+def test_check_of_another_broker_refused_though_its_key_is_in_the_header(token):
+    with GuestTokens.make_key() as other, pytest.raises(Refusal, match="not by the expected key"):
+        GuestTokens(other).check(token, now=NOW)
+
+
+@pytest.mark.parametrize("text", ["", "x", "a.b.c", "é.b.c", "a" * 200_000])
+def test_check_text_that_is_no_token_refused(tokens, text):
+    with pytest.raises(Refusal) as caught:
+        tokens.check(text, now=NOW)
+    assert caught.value.name == "TokenVerifierError"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{}, {"exp": 9e9}, {"exp": 99999999999, "imagers.tee": "snp", "submods": {"a": 1, "b": 2}}],
+    ids=str,
+)
+def test_check_own_signature_on_something_else_refused(private, tokens, payload):
+    with private.view() as data:
+        key = JWK.from_pem(bytes(data))
+    with pytest.raises(Refusal):
+        tokens.check(sign_token(payload, key=key, algorithm="ES256"), now=NOW)
+
+
+@pytest.fixture
+def admin_tokens():
+    return AdminTokens(ADMIN.get_op_key("verify"))
+
+
+def admin_token(key=ADMIN, **changes):
+    payload = {name: value for name, value in (GOOD | changes).items() if value is not None}
+    return sign_token(payload, key=key, algorithm="EdDSA")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"nbf": None},
+        {"iss": "someone"},
+        {"iat": GOOD["iat"] + 25, "nbf": GOOD["iat"] + 25},
+        {"exp": GOOD["iat"] - 25, "iat": GOOD["iat"] - 60, "nbf": None},
+    ],
+    ids=str,
+)
+def test_admin_good_token_accepted(admin_tokens, changes):
+    admin_tokens.check(admin_token(**changes), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "piece"),
+    [
+        ({"role": None}, "role 'admin'"),
+        ({"role": "Admin"}, "role 'admin'"),
+        ({"role": ["admin"]}, "expected a string"),
+        ({"exp": None}, "is missing"),
+        ({"iat": None}, "is missing"),
+        ({"exp": GOOD["iat"] + 601}, "at most 600 s"),
+        ({"iat": GOOD["iat"] + 31}, "from the future"),
+        ({"nbf": GOOD["iat"] + 31}, "from the future"),
+        ({"iat": GOOD["iat"] - 90, "exp": GOOD["iat"] - 30}, "has expired"),
+        ({"exp": 10**15}, "from 0 to"),
+        ({"iat": -1}, "from 0 to"),
+        ({"exp": True}, "whole number"),
+        ({"exp": 1e9}, "whole number"),
+    ],
+    ids=str,
+)
+def test_admin_bad_token_refused(admin_tokens, changes, piece):
+    with pytest.raises(Refusal) as caught:
+        admin_tokens.check(admin_token(**changes), now=NOW)
+    assert caught.value.name == "AdminAuthAccess"
+    assert piece in caught.value.detail
+
+
+def test_admin_token_of_another_key_or_none_refused(admin_tokens):
+    other = admin_token(key=JWK.generate(kty="OKP", crv="Ed25519"))
+    for token in (other, None, "", "a.b.c"):
+        with pytest.raises(Refusal) as caught:
+            admin_tokens.check(token, now=NOW)
+        assert caught.value.status == 401
+
+
+def test_guest_token_is_no_admin_token(admin_tokens, token):
+    with pytest.raises(Refusal):
+        admin_tokens.check(token, now=NOW)
+
+
+def test_admin_token_is_no_guest_token(tokens):
+    with pytest.raises(Refusal):
+        tokens.check(admin_token(), now=NOW)

@@ -1,0 +1,116 @@
+from datetime import timedelta
+
+import pytest
+
+from imagers.errors import KeyRefused, PluginNotFound, RateLimited, RemoteError
+from imagers.model.digest import digest_of
+from imagers.net.http import HTTPSettings
+from imagers.net.retry import RetryPolicy
+from imagers.testing.broker import EmbeddedBroker
+
+URI, IMAGE = "kbs:///default/key/1", digest_of(b"image")
+
+
+def read(client):
+    with client.get(URI, manifest_digest=IMAGE) as secret, secret.view() as data:
+        return bytes(data)
+
+
+def test_embedded_broker_gives_and_counts():
+    with EmbeddedBroker() as broker:
+        broker.put(URI, b"secret", image=IMAGE)
+        with broker.client() as client:
+            assert [read(client), read(client)] == [b"secret"] * 2
+        assert (broker.handshakes, broker.releases, broker.refusals) == (1, 2, 0)
+
+
+def test_embedded_broker_can_be_told_to_deny():
+    with EmbeddedBroker() as broker:
+        broker.put(URI, b"secret", image=IMAGE)
+        broker.deny()
+        with broker.client() as client:
+            with pytest.raises(KeyRefused):
+                read(client)
+            broker.allow_bound()
+            assert read(client) == b"secret"
+        assert (broker.handshakes, broker.releases, broker.refusals) == (1, 1, 1)
+
+
+def test_embedded_broker_clock_can_be_moved():
+    with EmbeddedBroker(session_lifetime=timedelta(minutes=1)) as broker:
+        broker.put(URI, b"secret", image=IMAGE)
+        with broker.client() as client:
+            read(client)
+            with broker.clock_moved(timedelta(minutes=2)):
+                read(client)
+        assert broker.handshakes == 2
+
+
+def test_embedded_broker_without_sample_tee_takes_no_evidence():
+    from imagers.errors import AttestationError  # noqa: PLC0415
+
+    with EmbeddedBroker(allow_sample_tee=False) as broker, broker.client() as client:
+        with pytest.raises(AttestationError, match="--allow-sample-tee"):
+            read(client)
+        assert broker.handshakes == 0
+
+
+def test_embedded_broker_limit_on_sessions_reaches_the_client():
+    with EmbeddedBroker(max_sessions=1) as broker:
+        from imagers.attest.client import BrokerClient  # noqa: PLC0415
+
+        once = HTTPSettings(retry=RetryPolicy(attempts=1))
+        with (
+            broker.client() as one,
+            BrokerClient(broker.url, attester=broker.attester, http=once) as two,
+        ):
+            one._current(stale=None)
+            with pytest.raises(RateLimited) as caught:
+                read(two)
+            assert caught.value.temporary
+
+
+def test_embedded_broker_keeps_a_given_state_and_removes_its_own(tmp_path):
+    with EmbeddedBroker(state_directory=tmp_path / "state") as broker:
+        broker.put(URI, b"secret")
+    with EmbeddedBroker(state_directory=tmp_path / "state") as broker:
+        assert broker.admin.list_resources() == (URI,)
+    with EmbeddedBroker() as broker:
+        own = broker.state_directory
+        assert own.exists()
+    assert not own.exists()
+    assert not own.parent.exists()
+
+
+def test_embedded_broker_that_is_stopped_says_so():
+    broker = EmbeddedBroker()
+    for ask in (lambda: broker.url, lambda: broker.admin, lambda: broker.handshakes):
+        with pytest.raises(RuntimeError, match="not running"):
+            ask()
+    with broker:
+        url = broker.url
+        assert url.startswith("http://127.0.0.1:")
+    with pytest.raises(RuntimeError):
+        assert broker.url
+
+
+def test_embedded_broker_failed_start_leaves_no_folder(tmp_path, monkeypatch):
+    import tempfile  # noqa: PLC0415
+
+    from imagers.broker import state  # noqa: PLC0415
+
+    def missing(name):
+        raise PluginNotFound("not installed", name=name)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(state, "load_verifier", missing)
+    with pytest.raises(PluginNotFound), EmbeddedBroker():
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_embedded_broker_put_twice_is_the_brokers_own_refusal():
+    with EmbeddedBroker() as broker:
+        broker.put(URI, b"one")
+        with pytest.raises(RemoteError):
+            broker.put(URI, b"two")

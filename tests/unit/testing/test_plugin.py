@@ -1,0 +1,70 @@
+"""The plugin as another project meets it: a run of pytest of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parents[3])
+# As an entry point would load it, whether or not this environment has the package installed.
+ENVIRONMENT = os.environ | {"PYTHONPATH": ROOT, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+TESTS = """
+from imagers.model.digest import digest_of
+
+URI, IMAGE = "kbs:///default/key/1", digest_of(b"image")
+
+def test_first(imagers_broker):
+    imagers_broker.put(URI, b"secret", image=IMAGE)
+    with imagers_broker.client() as client:
+        with client.get(URI, manifest_digest=IMAGE) as secret:
+            assert len(secret) == 6
+    assert imagers_broker.handshakes == 1
+
+def test_second_has_a_broker_of_its_own(imagers_broker):
+    assert imagers_broker.admin.list_resources() == ()
+"""
+
+LIGHT = """
+import sys
+import imagers.testing.plugin
+heavy = {"cryptography", "urllib3", "sqlalchemy", "starlette", "uvicorn", "jwcrypto"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+def run_pytest(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "imagers.testing.plugin", *arguments],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_broker_fixture_works_in_a_project_of_its_own(tmp_path):
+    (tmp_path / "test_it.py").write_text(TESTS)
+    done = run_pytest(tmp_path, "-W", "error", f"--basetemp={tmp_path / 'temp'}")
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_fixtures_are_listed_with_their_sentence(tmp_path):
+    (tmp_path / "test_it.py").write_text("")
+    out = run_pytest(tmp_path, "--fixtures").stdout
+    assert "An empty registry on a free loopback port" in out
+    assert "An empty broker on a free loopback port" in out
+
+
+def test_importing_the_plugin_loads_nothing_heavy():
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
