@@ -223,7 +223,7 @@ def story(demo: Demo, image: str | None) -> None:
         str(work / "passphrase"),
     )
     reference = f"docker://{registry}/demo/app:v1"
-    _, seconds = demo.run(
+    said, seconds = demo.run(
         "imagers",
         "encrypt",
         image,
@@ -252,6 +252,8 @@ def story(demo: Demo, image: str | None) -> None:
         str(work / "signer.key"),
         "--passphrase-file",
         str(work / "passphrase"),
+        "--expected-digest",
+        said.split()[-1],
     )
     demo.measured("sign", 0, 0, seconds)
     demo.run("imagers", "inspect", reference)

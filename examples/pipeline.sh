@@ -19,9 +19,12 @@ mkdir -p "$keys"
 [ -e "$keys/signer.key" ] ||
     imagers key generate cosign --output "$keys/signer" --passphrase-file "$keys/passphrase.txt"
 
-imagers encrypt "$image" "$destination" --encryption-key "jwe:$keys/recipient.pub"
+imagers encrypt "$image" "$destination" --encryption-key "jwe:$keys/recipient.pub" |
+    tee "$keys/encrypt.log"
+# What was encrypted is signed, and not what a registry shows under the tag meanwhile.
+digest=$(sed -n 's/^manifest //p' "$keys/encrypt.log")
 imagers sign "$destination" --sign-by-sigstore-private-key "$keys/signer.key" \
-    --passphrase-file "$keys/passphrase.txt"
+    --passphrase-file "$keys/passphrase.txt" --expected-digest "$digest"
 imagers inspect "$destination"
 
 cat >"$keys/policy.json" <<POLICY

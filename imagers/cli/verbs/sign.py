@@ -7,6 +7,8 @@ image in it is signed, and the index.
   --sign-by-sigstore-private-key FILE
                               key in cosign's format ("imagers key generate cosign")
   --passphrase-file FILE      its passphrase: the first line; without it, empty
+  --expected-digest DIGEST    fail unless REF is this manifest or index, as "imagers encrypt"
+                              printed it: a registry may serve another image under a tag
   --identity REFERENCE        the name to sign, where those who verify use another one
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE
                               as of "imagers copy"
@@ -28,6 +30,7 @@ from imagers.cli.images import RegistryOptions, opened_sink, opened_source, regi
 from imagers.cli.output import print_json
 from imagers.cli.passphrases import read_passphrase
 from imagers.errors import Unsupported, UsageError
+from imagers.model.digest import parse_digest
 
 __all__ = ["command"]
 
@@ -36,6 +39,7 @@ __all__ = ["command"]
 @click.argument("ref")
 @click.option("--sign-by-sigstore-private-key", "key_file", metavar="FILE")
 @click.option("--passphrase-file", metavar="FILE")
+@click.option("--expected-digest", metavar="DIGEST")
 @click.option("--identity", metavar="REFERENCE")
 @registry_options
 @json_option
@@ -44,6 +48,7 @@ def command(
     ref: str,
     key_file: str | None,
     passphrase_file: str | None,
+    expected_digest: str | None,
     identity: str | None,
     registry: RegistryOptions,
     as_json: bool,
@@ -66,13 +71,22 @@ def command(
             f"signatures of {name} are not supported: expected an image in a registry",
             hint="push it first, and sign docker://REGISTRY/NAME:TAG",
         )
+    expected = None
+    if expected_digest is not None:
+        expected = parse_digest(expected_digest, what="--expected-digest")
     with read_passphrase(passphrase_file) as passphrase:
         key = load_private_key(key_file, passphrase)
     with opened_source(ref, registry) as source, opened_sink(ref, registry) as sink:
         assert isinstance(source, RegistrySource)
         assert isinstance(sink, RegistrySink)
         signed = sign_image(
-            source, sink, name.reference, key, identity=identity, timestamp=int(time.time())
+            source,
+            sink,
+            name.reference,
+            key,
+            expected_digest=expected,
+            identity=identity,
+            timestamp=int(time.time()),
         )
     fingerprint = f"sha256:{key.public_key.fingerprint}"
     if as_json:
