@@ -391,7 +391,13 @@ class HTTPClient:
             )
         except (u3.HTTPError, OSError) as error:
             raise remote_error(error, origin, timeout_s=settings.read_timeout_s) from error
-        return ResponseStream(response, origin, url, timeout_s=settings.read_timeout_s)
+        return ResponseStream(
+            response,
+            origin,
+            url,
+            timeout_s=settings.read_timeout_s,
+            has_body=method != "HEAD",
+        )
 
     def _manager(self, scheme: str) -> urllib3.PoolManager:
         if scheme == "http":

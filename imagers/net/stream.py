@@ -43,7 +43,13 @@ class ResponseStream:
     """
 
     def __init__(
-        self, response: urllib3.BaseHTTPResponse, origin: Origin, url: str, *, timeout_s: float
+        self,
+        response: urllib3.BaseHTTPResponse,
+        origin: Origin,
+        url: str,
+        *,
+        timeout_s: float,
+        has_body: bool = True,
     ) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
@@ -51,6 +57,7 @@ class ResponseStream:
         self._response = response
         self._origin = origin
         self._timeout_s = timeout_s
+        self._has_body = has_body
         self._window_bytes = 0
         self._window_s = 0.0
         self._ended = False
@@ -58,7 +65,11 @@ class ResponseStream:
 
     @property
     def length(self) -> int | None:
-        """Bytes that the header promises, or None where it does not (or not usably)."""
+        """Bytes of the body that the headers promise, or None where they do not."""
+        if not self._has_body:
+            return 0
+        if "Transfer-Encoding" in self.headers:
+            return None
         text = self.headers.get("Content-Length", "")
         return (
             int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None

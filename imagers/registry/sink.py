@@ -119,6 +119,7 @@ class RegistrySink:
         # Who has just asked need not ask again.
         if descriptor.digest not in self._known_missing and self.has_blob(descriptor):
             return
+        self._known_missing.discard(descriptor.digest)
         for attempt in range(1, _UPLOADS + 1):
             try:
                 self._upload_once(descriptor, body, what)

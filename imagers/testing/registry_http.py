@@ -515,7 +515,7 @@ class Handler(BaseHTTPRequestHandler):
     ) -> None:
         self.send_response(status)
         self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
-        if status != HTTPStatus.NO_CONTENT:
+        if status != HTTPStatus.NO_CONTENT and "Transfer-Encoding" not in headers:
             headers = {"Content-Length": str(count), **headers}
         for name, value in headers.items():
             self.send_header(name, value)

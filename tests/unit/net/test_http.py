@@ -156,6 +156,14 @@ def test_request_announced_length_above_bound_refused_before_reading(client, pee
         client.request("GET", peer.url, max_bytes=100)
 
 
+def test_request_head_of_something_large_is_no_long_answer(client, peer, say):
+    peer.answers = [say(length=10**12)]
+    answer = client.request("HEAD", peer.url, max_bytes=100)
+    assert (answer.body, answer.headers["Content-Length"]) == (b"", "1000000000000")
+    client.request("HEAD", peer.url)
+    assert peer.connections == 1
+
+
 def test_request_body_above_bound_without_length_refused(client, peer):
     chunk = b"400\r\n" + b"x" * 1024 + b"\r\n"
     peer.answers = [

@@ -1,0 +1,108 @@
+"""A client for the embedded registry, and an image of a few bytes in it."""
+
+import json
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+import trustme
+
+from imagers.model.descriptor import Descriptor
+from imagers.model.digest import digest_of
+from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from imagers.model.reference import parse_reference
+from imagers.net.http import HTTPClient, HTTPSettings
+from imagers.net.retry import RetryPolicy
+from imagers.registry.client import RegistryClient
+from imagers.registry.sink import RegistrySink
+from imagers.registry.source import RegistrySource
+from imagers.testing.registry import EmbeddedRegistry
+
+
+@dataclass
+class SmallImage:
+    blobs: dict
+    raw: bytes
+
+    @property
+    def layer(self):
+        return list(self.blobs)[1]
+
+    def write(self, sink):
+        for descriptor, data in self.blobs.items():
+            sink.put_blob(descriptor, data, what="blob")
+        sink.put_manifest(self.raw, OCI_MANIFEST, by_name=True)
+
+
+def make_image(layer=b"a layer"):
+    config = b'{"config": "of ' + str(len(layer)).encode() + b' bytes"}'
+    first = Descriptor(OCI_CONFIG, digest_of(config), len(config))
+    second = Descriptor(OCI_LAYER, digest_of(layer), len(layer))
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": first.to_json(),
+        "layers": [second.to_json()],
+    }
+    return SmallImage({first: config, second: layer}, json.dumps(manifest, indent=3).encode())
+
+
+@pytest.fixture
+def image():
+    return make_image(os.urandom(3_000_000))
+
+
+@pytest.fixture
+def registry():
+    with EmbeddedRegistry() as one:
+        yield one
+
+
+class Opener:
+    """Opens clients, sources and sinks, and closes them after the test."""
+
+    def __init__(self, stack):
+        self._stack = stack
+        self.settings = HTTPSettings(
+            connect_timeout_s=2,
+            read_timeout_s=2,
+            upload_answer_timeout_s=2,
+            retry=RetryPolicy(attempts=3, backoff_s=0.001),
+        )
+
+    def client(self, text, *, actions="pull", credentials=None, settings=None):
+        http = HTTPClient(settings or self.settings)
+        client = RegistryClient(
+            parse_reference(text), http=http, credentials=credentials, actions=actions
+        )
+        self._stack.callback(client.close)
+        return client
+
+    def source(self, text, **options):
+        return RegistrySource(
+            parse_reference(text), self.client(text, **options), name=f"docker://{text}"
+        )
+
+    def sink(self, text, **options):
+        client = self.client(text, actions="pull,push", **options)
+        return RegistrySink(parse_reference(text), client, name=f"docker://{text}")
+
+
+@pytest.fixture
+def opened():
+    with ExitStack() as stack:
+        yield Opener(stack)
+
+
+@pytest.fixture
+def pushed(registry, opened, image):
+    """The image, already in the registry as app:v1."""
+    image.write(opened.sink(f"{registry.address}/app:v1"))
+    registry.requests.clear()
+    return image
+
+
+@pytest.fixture(scope="session")
+def authority():
+    return trustme.CA()

@@ -1,0 +1,259 @@
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagers.errors import FormatError, RemoteError, Unauthorized, UsageError
+from imagers.model.keys import SecretKey
+from imagers.net.http import HTTPClient, HTTPSettings
+from imagers.net.retry import RetryPolicy
+from imagers.registry import auth
+from imagers.registry.auth import Authenticator, Credentials, parse_challenges
+
+SCOPE = "repository:app:pull"
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ("Basic", [("basic", {})]),
+        ('Basic realm="x"', [("basic", {"realm": "x"})]),
+        (
+            'Bearer realm="https://a/t?x=1",service="s, t",scope="a:b:pull,push"',
+            [("bearer", {"realm": "https://a/t?x=1", "service": "s, t", "scope": "a:b:pull,push"})],
+        ),
+        (r'Bearer realm="a\"b\\c"', [("bearer", {"realm": r"a\"b\c".replace(r"\"", '"')})]),
+        (
+            'Basic realm="x", Bearer realm="y", service=z',
+            [("basic", {"realm": "x"}), ("bearer", {"realm": "y", "service": "z"})],
+        ),
+        ('BEARER Realm = "x" , Service=y', [("bearer", {"realm": "x", "service": "y"})]),
+        ('Bearer realm="x",realm="evil"', [("bearer", {"realm": "x"})]),
+        ("", []),
+        ("\x00", []),
+        ('Bearer realm="never ends', [("bearer", {})]),
+    ],
+)
+def test_parse_challenges_forms(header, found):
+    parsed = [(one.scheme, dict(one.parameters)) for one in parse_challenges(header)]
+    assert parsed[: len(found)] == found
+
+
+@given(st.text(max_size=300))
+def test_parse_challenges_any_text_gives_an_end(header):
+    parse_challenges(header)
+
+
+def test_parse_challenges_long_header_is_bounded():
+    assert len(parse_challenges("Basic, " * 1_000_000)) < 2000
+
+
+def test_credentials_never_show_the_password():
+    credentials = Credentials("me", "hunter2")
+    assert "hunter2" not in f"{credentials} {credentials!r}"
+    assert credentials.authorization() == "Basic bWU6aHVudGVyMg=="
+
+
+def test_credentials_take_a_secret_key():
+    with SecretKey(b"hunter2") as password:
+        assert Credentials("me", password).authorization() == "Basic bWU6aHVudGVyMg=="
+
+
+def test_credentials_parse_keeps_colons_of_the_password():
+    credentials = Credentials.parse("me:a:b")
+    assert credentials.username == "me"
+    assert credentials.authorization() == "Basic bWU6YTpi"
+
+
+@pytest.mark.parametrize("text", ["", "me", ":password", "m\ne:x"])
+def test_credentials_malformed_refused_without_showing_them(text):
+    with pytest.raises(UsageError) as caught:
+        Credentials.parse(text)
+    assert "password" not in str(caught.value)
+
+
+class TokenServer:
+    """Gives what `answers` say; counts and keeps the questions."""
+
+    def __init__(self):
+        self.answers = []
+        self.seen = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                query = parse_qs(urlsplit(self.path).query)
+                outer.seen.append((query, self.headers.get("Authorization")))
+                status, body = outer.answers[min(len(outer.seen), len(outer.answers)) - 1]
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(body)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def stop(self):
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server():
+    one = TokenServer()
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def http():
+    settings = HTTPSettings(retry=RetryPolicy(attempts=1))
+    with HTTPClient(settings) as client:
+        yield client
+
+
+def challenged(http, server, credentials=None, *, header=None, url=None):
+    """An authenticator that has seen a challenge."""
+    one = Authenticator(http, credentials)
+    header = header or f'Bearer realm="{server.url}/token",service="reg"'
+    assert one.take_challenge(header, url or server.url, SCOPE, sent=None)
+    return one
+
+
+def token(value="abc", **more):
+    return 200, json.dumps({"token": value, **more}).encode()
+
+
+def test_authenticator_before_a_challenge_sends_nothing(http):
+    assert Authenticator(http, Credentials("me", "x")).header(SCOPE) is None
+
+
+def test_authenticator_token_fetched_once_per_scope(http, server):
+    server.answers = [token("one"), token("two")]
+    one = challenged(http, server)
+    assert [one.header(SCOPE), one.header(SCOPE)] == ["Bearer one", "Bearer one"]
+    assert one.header("repository:other:pull") == "Bearer two"
+    assert one.header(SCOPE) == "Bearer one"
+    assert server.seen[0] == ({"service": ["reg"], "scope": [SCOPE]}, None)
+    assert len(server.seen) == 2
+
+
+def test_authenticator_credentials_go_to_the_token_server(http, server):
+    server.answers = [(200, b'{"access_token":"abc"}')]
+    one = challenged(http, server, Credentials("me", "pw"))
+    assert one.header(SCOPE) == "Bearer abc"
+    assert server.seen[0][1] == Credentials("me", "pw").authorization()
+
+
+def test_authenticator_relative_realm_is_at_the_registry(http, server):
+    server.answers = [token()]
+    one = challenged(http, server, header='Bearer realm="/token?account=me"')
+    assert one.header(SCOPE) == "Bearer abc"
+    assert server.seen[0][0] == {"account": ["me"], "scope": [SCOPE]}
+
+
+def test_authenticator_token_that_ran_out_is_fetched_again(http, server, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(auth.time, "monotonic", lambda: clock[0])
+    server.answers = [token("one", expires_in=100), token("two")]
+    one = challenged(http, server)
+    assert one.header(SCOPE) == "Bearer one"
+    clock[0] += 90
+    assert one.header(SCOPE) == "Bearer one"
+    clock[0] += 10
+    assert one.header(SCOPE) == "Bearer two"
+
+
+def test_authenticator_refused_token_is_dropped(http, server):
+    server.answers = [token("one"), token("two")]
+    one = challenged(http, server)
+    sent = one.header(SCOPE)
+    header = f'Bearer realm="{server.url}/token"'
+    assert one.take_challenge(header, server.url, SCOPE, sent=sent)
+    assert one.header(SCOPE) == "Bearer two"
+
+
+def test_authenticator_fresh_token_of_another_thread_is_kept(http, server):
+    server.answers = [token("one"), token("two")]
+    one = challenged(http, server)
+    one.header(SCOPE)
+    # This request had gone out before there was a token.
+    assert one.take_challenge(f'Bearer realm="{server.url}/"', server.url, SCOPE, sent=None)
+    assert one.header(SCOPE) == "Bearer one"
+
+
+def test_authenticator_basic_after_its_challenge(http):
+    one = Authenticator(http, Credentials("me", "pw"))
+    assert one.take_challenge('Basic realm="x"', "http://127.0.0.1/", SCOPE, sent=None)
+    sent = one.header(SCOPE)
+    assert sent == Credentials("me", "pw").authorization()
+    assert not one.take_challenge('Basic realm="x"', "http://127.0.0.1/", SCOPE, sent=sent)
+
+
+@pytest.mark.parametrize("header", ["", "Basic", "Negotiate", "Bearer service=x"])
+def test_authenticator_challenge_that_it_cannot_meet_gives_up(http, header):
+    assert not Authenticator(http, None).take_challenge(
+        header, "http://127.0.0.1/", SCOPE, sent=None
+    )
+
+
+def test_authenticator_wrong_password_at_the_token_server_is_unauthorized(http, server):
+    server.answers = [(401, b"")]
+    one = challenged(http, server, Credentials("me", "hunter2"))
+    with pytest.raises(Unauthorized, match="token server answered 401") as caught:
+        one.header(SCOPE)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.status == 401
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"token":""}',
+        b'{"token":1}',
+        b'{"token":"a b"}',
+        b'{"token":"a\\r\\nX-Evil: 1"}',
+        b'{"token":"\xc3\xa9"}',
+        b'{"token":"abc","expires_in":"soon"}',
+    ],
+)
+def test_authenticator_malformed_token_refused(http, server, body):
+    server.answers = [(200, body)]
+    with pytest.raises(FormatError, match=r"token of 127\.0\.0\.1"):
+        challenged(http, server).header(SCOPE)
+
+
+def test_authenticator_huge_token_refused(http, server):
+    server.answers = [(200, b" " * (1024 * 1024 + 1))]
+    with pytest.raises(RemoteError, match="at most 1048576 bytes"):
+        challenged(http, server).header(SCOPE)
+
+
+def test_authenticator_token_server_over_plain_http_of_a_tls_registry_refused(http, server):
+    one = challenged(http, server, Credentials("me", "pw"), url="https://registry.example.org/v2/")
+    with pytest.raises(RemoteError, match="token server over plain http"):
+        one.header(SCOPE)
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    "realm", ["file:///etc/passwd", "https://u:p@host/", "http://example.org/"]
+)
+def test_authenticator_bad_realm_refused(http, realm):
+    one = Authenticator(http, Credentials("me", "pw"))
+    one.take_challenge(f'Bearer realm="{realm}"', "http://127.0.0.1/v2/", SCOPE, sent=None)
+    with pytest.raises((FormatError, UsageError, RemoteError)) as caught:
+        one.header(SCOPE)
+    assert ":p@" not in str(caught.value)

@@ -1,0 +1,173 @@
+import ssl
+
+import pytest
+
+from imagers.errors import NotFound, RemoteError, Unauthorized
+from imagers.net.failures import NOT_TLS
+from imagers.net.http import HTTPSettings
+from imagers.net.retry import RetryPolicy
+from imagers.registry.auth import Credentials
+from imagers.testing.registry import EmbeddedRegistry
+
+ALL = range(200, 300)
+
+
+def test_client_loopback_without_tls_uses_plain_http(registry, opened):
+    client = opened.client(f"{registry.address}/app")
+    with pytest.raises(NotFound, match="NAME_UNKNOWN") as caught:
+        client.request("GET", "tags/list", doing="tags", expected=ALL)
+    assert str(caught.value).startswith(f"{registry.address}/app:latest: tags: ")
+    assert caught.value.code == "NAME_UNKNOWN"
+
+
+def test_client_asks_for_the_scheme_once(registry, opened):
+    client = opened.client(f"{registry.address}/app")
+    for _ in range(3):
+        with pytest.raises(NotFound):
+            client.request("GET", "tags/list", doing="tags", expected=ALL)
+    assert len(registry.requests) == 3
+
+
+@pytest.fixture
+def tls_registry(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with EmbeddedRegistry(tls=context) as one:
+        yield one
+
+
+def test_client_loopback_with_tls_uses_it(tls_registry, opened, authority, tmp_path):
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca_file)
+    client = opened.client(f"{tls_registry.address}/app", settings=HTTPSettings(ca_file=ca_file))
+    with pytest.raises(NotFound):
+        client.request("GET", "tags/list", doing="tags", expected=ALL)
+
+
+def test_client_loopback_with_unknown_certificate_never_falls_back(tls_registry, opened):
+    client = opened.client(f"{tls_registry.address}/app")
+    with pytest.raises(RemoteError, match="certificate was not accepted"):
+        client.request("GET", "tags/list", doing="tags", expected=ALL)
+    assert tls_registry.requests == []
+
+
+def test_client_not_tls_on_another_machine_refused(opened, monkeypatch):
+    client = opened.client("registry.example.org/app")
+
+    def not_tls(*_, **__):
+        raise RemoteError("x", code=NOT_TLS)
+
+    monkeypatch.setattr(client._http, "request", not_tls)
+    with pytest.raises(RemoteError, match="does not speak TLS") as caught:
+        client.request("GET", "tags/list", doing="tags", expected=ALL)
+    assert "--tls-verify=false" in caught.value.hint
+
+
+def test_client_docker_hub_has_its_own_host(opened, monkeypatch):
+    client = opened.client("busybox")
+    asked = []
+
+    def stop(_, url, **__):
+        asked.append(url)
+        raise RemoteError("stop")
+
+    monkeypatch.setattr(client._http, "request", stop)
+    with pytest.raises(RemoteError, match="stop"):
+        client.request("GET", "tags/list", doing="tags", expected=ALL)
+    assert asked == ["https://registry-1.docker.io/v2/"]
+
+
+@pytest.mark.parametrize("token_auth", [False, True], ids=["basic", "token"])
+def test_client_logs_in_after_the_challenge(opened, token_auth):
+    with EmbeddedRegistry(username="me", password="pw", token_auth=token_auth) as registry:
+        client = opened.client(f"{registry.address}/app", credentials=Credentials("me", "pw"))
+        for _ in range(2):
+            with pytest.raises(NotFound):
+                client.request("GET", "tags/list", doing="tags", expected=ALL)
+        statuses = [one.status for one in registry.requests if "tags" in one.path]
+        assert statuses == [401, 404, 404]
+        assert len([one for one in registry.requests if "token?" in one.path]) == token_auth
+
+
+@pytest.mark.parametrize("token_auth", [False, True], ids=["basic", "token"])
+@pytest.mark.parametrize("credentials", [None, Credentials("me", "hunter2")], ids=["none", "wrong"])
+def test_client_without_good_credentials_is_unauthorized(opened, token_auth, credentials):
+    with EmbeddedRegistry(username="me", password="pw", token_auth=token_auth) as registry:
+        client = opened.client(f"{registry.address}/app", credentials=credentials)
+        with pytest.raises(Unauthorized) as caught:
+            client.request("GET", "tags/list", doing="tags", expected=ALL)
+        assert caught.value.status == 401
+        assert "log in" in caught.value.hint
+        assert "hunter2" not in str(caught.value)
+
+
+def test_client_token_that_was_revoked_is_fetched_again(opened):
+    with EmbeddedRegistry(token_auth=True) as registry:
+        client = opened.client(f"{registry.address}/app")
+        with pytest.raises(NotFound):
+            client.request("GET", "tags/list", doing="tags", expected=ALL)
+        registry.tokens.clear()
+        with pytest.raises(NotFound):
+            client.request("GET", "tags/list", doing="tags", expected=ALL)
+
+
+def test_client_token_for_pull_does_not_push(opened):
+    with EmbeddedRegistry(token_auth=True) as registry:
+        for actions, kind in (("pull", Unauthorized), ("pull,push", NotFound)):
+            client = opened.client(f"{registry.address}/app", actions=actions)
+            with pytest.raises(kind):
+                client.request("DELETE", "manifests/v1", doing="delete", expected=ALL)
+
+
+def test_client_challenge_of_a_redirect_target_is_not_taken(registry, opened):
+    # Whoever the registry redirects to must not get at the password through a realm.
+    with EmbeddedRegistry() as other, EmbeddedRegistry() as thief:
+        registry.answer_with(307, path="/blobs/", headers={"Location": f"{other.url}/x"})
+        challenge = {"WWW-Authenticate": f'Bearer realm="{thief.url}/token"'}
+        other.answer_with(401, path="/x", headers=challenge)
+        client = opened.client(f"{registry.address}/app", credentials=Credentials("me", "hunter2"))
+        with pytest.raises(Unauthorized):
+            client.open("blobs/sha256:0", doing="layer", expected=(200,))
+        assert thief.requests == []
+
+
+def test_client_absolute_url_of_another_origin_gets_no_login(opened):
+    with (
+        EmbeddedRegistry(username="me", password="pw") as registry,
+        EmbeddedRegistry(username="me", password="pw") as other,
+    ):
+        client = opened.client(f"{registry.address}/app", credentials=Credentials("me", "pw"))
+        with pytest.raises(NotFound):
+            client.request("GET", "tags/list", doing="tags", expected=ALL)
+        with pytest.raises(Unauthorized):
+            client.request("GET", f"{other.url}/v2/x/tags/list", doing="tags", expected=ALL)
+
+
+def test_client_plain_http_url_from_a_tls_registry_refused(tls_registry, registry, opened):
+    settings = HTTPSettings(insecure_skip_verify=True, insecure_http=True)
+    client = opened.client(f"{tls_registry.address}/app", settings=settings)
+    with pytest.raises(RemoteError, match="sends us to plain http"):
+        client.request("PUT", f"{registry.url}/v2/x", doing="upload", body=b"x", expected=ALL)
+    assert registry.requests == []
+
+
+def test_client_error_html_page_is_told_by_status(registry, opened):
+    registry.answer_with(403, path="tags", body=b"<html>\x1b[31m no</html>")
+    client = opened.client(f"{registry.address}/app")
+    with pytest.raises(Unauthorized, match=r"403 forbidden$"):
+        client.request("GET", "tags/list", doing="tags", expected=ALL)
+
+
+def test_client_answer_longer_than_allowed_refused(registry, opened):
+    registry.answer_with(200, path="tags", body=b"x" * 101)
+    client = opened.client(f"{registry.address}/app")
+    with pytest.raises(RemoteError, match="at most 100 bytes, got 101"):
+        client.request("GET", "tags/list", doing="tags", max_bytes=100, expected=ALL)
+
+
+def test_client_nobody_there_is_one_line(opened):
+    settings = HTTPSettings(retry=RetryPolicy(attempts=1))
+    client = opened.client("127.0.0.1:1/app", settings=settings)
+    with pytest.raises(RemoteError, match=r"127\.0\.0\.1:1: connection refused") as caught:
+        client.request("GET", "tags/list", doing="tags", expected=ALL)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,259 @@
+import os
+
+import pytest
+
+from imagers.errors import (
+    DigestMismatch,
+    FormatError,
+    LocalError,
+    RemoteError,
+    SizeMismatch,
+    Unauthorized,
+)
+from imagers.model.descriptor import Descriptor
+from imagers.model.digest import digest_of
+from imagers.model.media import OCI_LAYER, OCI_MANIFEST
+from imagers.registry.auth import Credentials
+from imagers.registry.sink import RegistrySink
+from imagers.testing.registry import EmbeddedRegistry
+
+
+@pytest.fixture
+def sink(registry, opened):
+    return opened.sink(f"{registry.address}/app:v1")
+
+
+def stage(sink, descriptor, data, what="layer 1 of 1"):
+    with sink.stage_blob() as staged:
+        os.write(staged.fileno(), data)
+        staged.commit(descriptor, what=what)
+
+
+@pytest.fixture
+def blob(image):
+    return image.layer, image.blobs[image.layer]
+
+
+def uploads(registry):
+    return [one for one in registry.asked() if one[0] == "PUT" and "/uploads/" in one[1]]
+
+
+def test_sink_staged_blob_arrives(sink, registry, blob):
+    stage(sink, *blob)
+    assert registry.read(blob[0].digest) == blob[1]
+    assert sink.has_blob(blob[0])
+
+
+def test_sink_staged_blob_that_is_there_is_not_sent(sink, registry, blob):
+    stage(sink, *blob)
+    stage(sink, *blob)
+    assert len(uploads(registry)) == 1
+
+
+def test_sink_who_has_just_asked_does_not_ask_again(sink, registry, blob):
+    assert not sink.has_blob(blob[0])
+    stage(sink, *blob)
+    assert [one[0] for one in registry.asked()] == ["HEAD", "POST", "PUT"]
+
+
+def test_sink_empty_blob_arrives(sink, registry):
+    descriptor = Descriptor(OCI_LAYER, digest_of(b""), 0)
+    stage(sink, descriptor, b"")
+    assert registry.read(descriptor.digest) == b""
+
+
+def test_sink_blob_of_another_size_there_is_not_taken_for_it(sink, registry, blob):
+    stage(sink, *blob)
+    registry.replace_blob(blob[0].digest, b"short")
+    assert not sink.has_blob(blob[0])
+    stage(sink, *blob)
+    assert registry.read(blob[0].digest) == blob[1]
+
+
+def test_sink_commit_of_another_size_refused_before_asking(sink, registry, blob):
+    with pytest.raises(SizeMismatch) as caught:
+        stage(sink, blob[0], b"short")
+    assert caught.value.actual == 5
+    assert registry.requests == []
+
+
+def test_sink_aborted_blob_is_not_sent(sink, registry, blob):
+    with sink.stage_blob() as staged:
+        os.write(staged.fileno(), blob[1])
+    staged.abort()
+    assert registry.requests == []
+
+
+def test_sink_put_blob_of_other_bytes_refused_before_asking(sink, registry, blob):
+    with pytest.raises(DigestMismatch):
+        sink.put_blob(blob[0], b"x" * blob[0].size, what="layer")
+    with pytest.raises(SizeMismatch):
+        sink.put_blob(blob[0], b"x", what="layer")
+    assert registry.requests == []
+
+
+def test_sink_failed_upload_is_replayed_with_the_same_bytes(sink, registry, blob):
+    registry.answer_with(503, method="PUT", path="/uploads/", times=2)
+    stage(sink, *blob)
+    assert len(uploads(registry)) == 3
+    assert len({path.split("?")[0] for _, path in uploads(registry)}) == 3  # a session each
+    assert registry.read(blob[0].digest) == blob[1]
+
+
+def test_sink_lost_session_begins_again(sink, registry, blob):
+    registry.answer_with(404, method="PUT", path="/uploads/")
+    stage(sink, *blob)
+    assert registry.read(blob[0].digest) == blob[1]
+
+
+def test_sink_lost_answer_of_a_good_upload_is_found_out(sink, registry, blob):
+    registry.break_off(method="PUT", path="/uploads/", after=0)
+    stage(sink, *blob)
+    assert registry.read(blob[0].digest) == blob[1]
+    assert len(uploads(registry)) == 1
+
+
+def test_sink_upload_that_always_fails_ends_and_cancels_its_sessions(sink, registry, blob):
+    registry.answer_with(503, method="PUT", path="/uploads/", times=99)
+    with pytest.raises(RemoteError, match="upload of layer 1 of 1") as caught:
+        stage(sink, *blob)
+    assert caught.value.status == 503
+    assert len(uploads(registry)) == 3
+    assert registry.uploads == {}
+
+
+def test_sink_refused_upload_is_not_repeated(sink, registry, blob):
+    body = b'{"errors":[{"code":"DIGEST_INVALID","message":"no"}]}'
+    registry.answer_with(400, method="PUT", path="/uploads/", body=body)
+    with pytest.raises(RemoteError, match="DIGEST_INVALID: no") as caught:
+        stage(sink, *blob)
+    assert caught.value.code == "DIGEST_INVALID"
+    assert len(uploads(registry)) == 1
+
+
+def test_sink_wrong_bytes_in_the_spool_are_refused_by_the_registry(sink, blob):
+    with pytest.raises(RemoteError, match="DIGEST_INVALID"):
+        stage(sink, blob[0], b"x" * blob[0].size)
+
+
+def test_sink_absolute_location_is_followed(sink, registry, blob, opened):
+    # As many registries answer: absolute, with a query of its own.
+    sink.has_blob(blob[0])
+    client = opened.client(f"{registry.address}/app", actions="pull,push")
+    session = client.request("POST", "blobs/uploads/", doing="x", expected=(202,)).headers[
+        "Location"
+    ]
+    location = {"Location": f"{registry.url}{session}?_state=secret"}
+    registry.answer_with(202, method="POST", path="/uploads/", headers=location)
+    stage(sink, *blob)
+    assert uploads(registry)[0][1] == f"{session}?_state=secret&digest={blob[0].digest}"
+
+
+def test_sink_location_at_another_host_gets_no_login(opened, blob):
+    credentials = Credentials("me", "pw")
+    with EmbeddedRegistry(username="me", password="pw") as registry, EmbeddedRegistry() as other:
+        sink = opened.sink(f"{registry.address}/app:v1", credentials=credentials)
+        assert not sink.has_blob(blob[0])
+        other.answer_with(201, method="PUT", path="/elsewhere")
+        location = {"Location": f"{other.url}/elsewhere"}
+        registry.answer_with(202, method="POST", path="/uploads/", headers=location)
+        stage(sink, *blob)
+        assert other.asked() == [("PUT", f"/elsewhere?digest={blob[0].digest}")]
+
+
+def test_sink_upload_without_location_is_an_error(sink, registry, blob):
+    registry.answer_with(202, method="POST", path="/uploads/")
+    with pytest.raises(RemoteError, match="expected a Location header"):
+        stage(sink, *blob)
+
+
+@pytest.mark.parametrize("location", ["ftp://x/", "https://u:secret@host/"])
+def test_sink_upload_with_a_bad_location_is_an_error(sink, registry, blob, location):
+    registry.answer_with(202, method="POST", path="/uploads/", headers={"Location": location})
+    with pytest.raises(FormatError) as caught:
+        stage(sink, *blob)
+    assert "secret" not in str(caught.value)
+
+
+def test_sink_registry_that_stored_other_bytes_is_found_out(sink, registry, image):
+    other = {"Docker-Content-Digest": "sha256:" + "0" * 64}
+    registry.answer_with(201, method="PUT", path="/manifests/", headers=other)
+    with pytest.raises(DigestMismatch) as caught:
+        sink.put_manifest(image.raw, OCI_MANIFEST, by_name=True)
+    assert caught.value.expected == digest_of(image.raw)
+
+
+def test_sink_digest_header_that_is_none_is_an_error(sink, registry, image):
+    registry.answer_with(
+        201, method="PUT", path="/manifests/", headers={"Docker-Content-Digest": "md5:x"}
+    )
+    with pytest.raises(FormatError, match="Docker-Content-Digest"):
+        sink.put_manifest(image.raw, OCI_MANIFEST, by_name=True)
+
+
+def test_sink_manifest_goes_byte_for_byte_with_its_type(sink, registry, image):
+    image.write(sink)
+    digest = registry.tags("app")["v1"]
+    assert registry.read(digest) == image.raw
+    assert registry.storage.find("app").manifests == {digest: OCI_MANIFEST}
+
+
+def test_sink_manifest_not_by_name_has_no_tag(sink, registry, image):
+    for descriptor, data in image.blobs.items():
+        sink.put_blob(descriptor, data, what="blob")
+    sink.put_manifest(image.raw, OCI_MANIFEST, by_name=False)
+    assert registry.tags("app") == {}
+    assert registry.asked()[-1] == ("PUT", f"/v2/app/manifests/{digest_of(image.raw)}")
+
+
+def test_sink_manifest_as_another_tag(sink, registry, image):
+    image.write(sink)
+    sink.put_manifest_as(image.raw, OCI_MANIFEST, "sha256-1.sig")
+    assert set(registry.tags("app")) == {"v1", "sha256-1.sig"}
+    with pytest.raises(FormatError):
+        sink.put_manifest_as(image.raw, OCI_MANIFEST, "no tag")
+
+
+def test_sink_named_by_a_digest_takes_only_those_bytes(registry, opened, image):
+    image.write(opened.sink(f"{registry.address}/app:v1"))
+    pinned = opened.sink(f"{registry.address}/app@{digest_of(image.raw)}")
+    pinned.put_manifest(image.raw, OCI_MANIFEST, by_name=True)
+    with pytest.raises(DigestMismatch):
+        pinned.put_manifest(image.raw + b" ", OCI_MANIFEST, by_name=True)
+
+
+def test_sink_manifest_of_missing_blobs_refused_with_the_registrys_words(sink, image):
+    with pytest.raises(RemoteError, match="MANIFEST_BLOB_UNKNOWN") as caught:
+        sink.put_manifest(image.raw, OCI_MANIFEST, by_name=True)
+    assert caught.value.code == "MANIFEST_BLOB_UNKNOWN"
+
+
+def test_sink_manifest_upload_after_503_is_repeated(sink, registry, image):
+    registry.answer_with(503, method="PUT", path="/manifests/", times=2)
+    image.write(sink)
+    assert "v1" in registry.tags("app")
+
+
+@pytest.mark.parametrize("token_auth", [False, True], ids=["basic", "token"])
+def test_sink_pushes_with_a_login(opened, image, token_auth):
+    with EmbeddedRegistry(username="me", password="pw", token_auth=token_auth) as registry:
+        name = f"{registry.address}/app:v1"
+        image.write(opened.sink(name, credentials=Credentials("me", "pw")))
+        assert "v1" in registry.tags("app")
+        with pytest.raises(Unauthorized):
+            image.write(opened.sink(name))
+
+
+def test_sink_spool_directory_that_is_missing_is_a_local_error(registry, opened, tmp_path):
+    one = opened.sink(f"{registry.address}/app:v1")
+    client = opened.client(f"{registry.address}/app:v1")
+    sink = RegistrySink(one.reference, client, name="x", spool_directory=tmp_path / "none")
+    with pytest.raises(LocalError):
+        sink.stage_blob()
+
+
+def test_sink_hanging_upload_times_out(sink, registry, blob):
+    registry.hang(method="PUT", path="/uploads/")
+    registry.answer_with(400, method="PUT", path="/uploads/")
+    with pytest.raises(RemoteError):
+        stage(sink, *blob)
