@@ -221,7 +221,7 @@ class BrokerAdmin:
         """
         path = parse_resource_uri(uri)
         response = self._send("GET", f"imagers/metadata/{path}", _EMPTY * 16)
-        self._check_ours("show metadata of a resource", response)
+        self._check_ours(f"show metadata of {uri!r}", response)
         what = "resource metadata"
         value = parse_object(response.body, what=what, max_bytes=_EMPTY * 16)
         digests = tuple(
@@ -246,7 +246,7 @@ class BrokerAdmin:
         path = parse_resource_uri(uri)
         body = dump_json({"manifest_digest": str(digest)})
         response = self._send("POST", f"imagers/binding/{path}", _EMPTY, body)
-        self._check_ours("bind a resource to an image", response)
+        self._check_ours(f"bind {uri!r} to an image", response)
 
     def get_policy(self) -> str:
         """The resource policy in force, as JSON text."""

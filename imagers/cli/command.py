@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from imagers.errors import UsageError
+
 __all__ = ["Verb", "VerbCommand", "VerbGroup", "json_option", "option_group", "platform_option"]
 
 Verb = Callable[..., Any]
@@ -15,7 +17,25 @@ Verb = Callable[..., Any]
 
 
 class VerbCommand(click.Command):
-    """A command whose help is the docstring of its module, as it stands there."""
+    """A command whose help is the docstring of its module, as it stands there.
+
+    No option and no argument of any verb may be empty: an empty one comes from a variable of
+    the shell that is not set, and would be taken for the working directory or for nothing.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, and look for empty values."""
+        rest = super().parse_args(ctx, args)
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name or "")
+            if "" in (value if isinstance(value, tuple) else (value,)):
+                name = parameter.opts[0] if parameter.param_type_name == "option" else None
+                raise UsageError(
+                    f"expected a value for {name or parameter.human_readable_name}, "
+                    "got an empty one",
+                    hint="is a variable of the shell not set?",
+                )
+        return rest
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the docstring."""

@@ -164,7 +164,7 @@ def _read(path: str, max_bytes: int) -> SecretKey:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or str(error)
-        raise LocalError(f"cannot be read: {reason}", path=path) from error
+        raise LocalError(f"cannot be read: {reason.lower()}", path=path) from error
     try:
         return _read_descriptor(descriptor, path, max_bytes)
     finally:
@@ -180,10 +180,10 @@ def _read_descriptor(descriptor: int, name: str, max_bytes: int) -> SecretKey:
         while size <= max_bytes and (count := os.readv(descriptor, [view[size:]])):
             size += count
         if size > max_bytes:
-            raise FormatError(f"expected at most {max_bytes} bytes", what=name)
+            raise FormatError(f"expected at most {max_bytes} bytes, got more", what=name)
         return SecretKey(view[:size])
     except OSError as error:
-        raise LocalError(f"cannot be read: {error.strerror}", path=name) from error
+        raise LocalError(f"cannot be read: {str(error.strerror).lower()}", path=name) from error
     finally:
         view.release()
         content[:] = bytes(len(content))
@@ -246,7 +246,8 @@ def parse_private_key(
     if data.lstrip().startswith(b"{"):
         document = _parse_jwk(data, name)
         if not is_private_jwk(document):
-            raise _not_private(name)
+            # Any JSON may be here by mistake, such as a policy.
+            raise _not_private(name) if "kty" in document else _not_a_key("private", name)
         _refuse_password(password, name)
         return PrivateKey(_check_private(jwk_private_key(document, what=name), name), name)
     pem = _PEM.search(data)

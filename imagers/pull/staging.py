@@ -48,8 +48,12 @@ def check_destination(bundle: Path) -> None:
                 "expected a directory to put the bundle in, got none", path=str(bundle.parent)
             )
         # Not followed: a rename replaces a symbolic link and not what it points to.
-        if not stat.S_ISDIR(os.lstat(bundle).st_mode):
-            raise LocalError("expected nothing or an empty directory, got a file", path=str(bundle))
+        mode = os.lstat(bundle).st_mode
+        if not stat.S_ISDIR(mode):
+            found = "a symbolic link" if stat.S_ISLNK(mode) else "a file"
+            raise LocalError(
+                f"expected nothing or an empty directory, got {found}", path=str(bundle)
+            )
         with os.scandir(bundle) as entries:
             is_empty = next(entries, None) is None
     except FileNotFoundError:

@@ -26,6 +26,18 @@ VECTORS = Path(__file__).resolve().parent.parent / "vectors" / "ocicrypt"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
+SOMEBODY_ELSE = """
+import importlib, os, pkgutil, sys
+import imagers
+for module in pkgutil.walk_packages(imagers.__path__, "imagers."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+del sys.argv[0]
+sys.modules["imagers.cli.main"].main()
+"""
 ACCEPT = {"default": [{"type": "insecureAcceptAnything"}]}
 
 
@@ -37,6 +49,9 @@ class Result:
     code: int
     stdout: str
     stderr: str
+
+    def __repr__(self):
+        return f"<exit {self.code}, stderr {self.stderr!r}, stdout {self.stdout!r}>"
 
     def json(self):
         return json.loads(self.stdout)
@@ -82,6 +97,9 @@ class Program:
         return [sys.executable, "-m", "imagers", *map(str, words)]
 
     def start(self, *words, **options):
+        return self.spawn(self.words(*words), **options)
+
+    def spawn(self, words, **options):
         options = {
             "cwd": self.here,
             "env": self.environment,
@@ -91,16 +109,27 @@ class Program:
             "text": True,
             **options,
         }
-        return subprocess.Popen(self.words(*words), **options)
+        return subprocess.Popen(words, **options)
 
-    def __call__(self, *words, within=30, **options):
-        with self.start(*words, **options) as process:
+    def __call__(self, *words, **options):
+        return self.run(self.words(*words), **options)
+
+    def run(self, words, *, within=30, **options):
+        """Run a command that has the words of one of ours in it."""
+        with self.spawn(words, **options) as process:
             try:
                 stdout, stderr = process.communicate(timeout=within)
             except BaseException:
                 process.kill()
                 raise
-        return Result(words, process.returncode, stdout or "", stderr or "")
+        own = words[words.index("imagers") + 1 :]
+        return Result(tuple(own), process.returncode, stdout or "", stderr or "")
+
+    def as_somebody_else(self, *words, **options):
+        """Run it as user 65534; only for root. What it needs of Python is loaded before, as
+        the interpreter may be where that user cannot go.
+        """
+        return self.run([sys.executable, "-c", SOMEBODY_ELSE, "imagers", *words], **options)
 
     def succeed(self, *words, **options):
         """Run it; it must succeed, and say nothing that looks like a fault."""
@@ -195,7 +224,8 @@ class Images:
             "rootfs": {"type": "layers", "diff_ids": [digest(tar) for tar in tars]},
         }
         if change_config is not None:
-            config = change_config(config) or config
+            changed = change_config(config)
+            config = config if changed is None else changed
         raw = config if isinstance(config, bytes) else json.dumps(config).encode()
         manifest = {
             "schemaVersion": 2,
@@ -204,7 +234,8 @@ class Images:
             "layers": layers,
         }
         if change_manifest is not None:
-            manifest = change_manifest(manifest) or manifest
+            changed = change_manifest(manifest)
+            manifest = manifest if changed is None else changed
         raw = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
         self.write_index(layout, put(raw), len(raw))
         (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
@@ -280,8 +311,15 @@ class Published:
 
 
 @pytest.fixture
-def publish(imagers, images, imagers_registry, imagers_broker, keys, tmp_path):
+def servers(imagers_registry, imagers_broker):
+    """A registry and a broker."""
+    return imagers_registry, imagers_broker
+
+
+@pytest.fixture
+def publish(imagers, images, servers, keys, tmp_path):
     """A function: encrypt an image into the registry, sign it if wanted, write a policy."""
+    imagers_registry, imagers_broker = servers
 
     def publish(layout=None, *, sign=True):
         layout = layout or images.build()
@@ -344,7 +382,7 @@ class StallingRegistry:
             def do_GET(self):
                 registry.answer(self)
 
-            do_HEAD = do_GET
+            do_HEAD = do_GET  # noqa: N815  # as http.server names methods
 
             def log_message(self, *args):
                 pass
