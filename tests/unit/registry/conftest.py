@@ -67,7 +67,7 @@ class Opener:
         self.settings = HTTPSettings(
             connect_timeout_s=2,
             read_timeout_s=2,
-            upload_answer_timeout_s=2,
+            upload_answer_timeout_s=1,
             retry=RetryPolicy(attempts=3, backoff_s=0.001),
         )
 

@@ -1,0 +1,236 @@
+import json
+import os
+
+import pytest
+
+from imagers.errors import (
+    DigestMismatch,
+    FormatError,
+    IntegrityError,
+    LocalError,
+    NotFound,
+    SizeMismatch,
+    Unsupported,
+)
+from imagers.model.descriptor import Descriptor, Platform
+from imagers.model.digest import digest_of
+from imagers.model.media import OCI_INDEX, OCI_MANIFEST
+from imagers.model.stream import read_all
+from imagers.transport import copy
+from imagers.transport.copy import copy_image, this_platform
+
+
+@pytest.fixture
+def index(image_of, index_of):
+    """An index over two images that share a layer, and the two."""
+    images = [image_of("amd64"), image_of("arm64", (b"first layer", b"for arm"))]
+    return index_of(*(one.descriptor for one in images)), images
+
+
+def put_index(sink, index):
+    raw, images = index
+    for one in images:
+        one.write(sink, by_name=False)
+    sink.put_manifest(raw, OCI_INDEX, by_name=True)
+
+
+def all_bytes(source, descriptor):
+    with source.open_blob(descriptor, what="blob") as stream:
+        return read_all(stream, size=descriptor.size)
+
+
+def test_copy_image_bytes_and_digests_unchanged(way, places, image_of):
+    image = image_of()
+    image.write(places.sink(way[0]))
+    report = copy_image(places.source(way[0]), places.sink(way[1]))
+    copied = places.source(way[1])
+    assert copied.read_manifest().raw == image.raw
+    for descriptor, data in image.blobs.items():
+        assert all_bytes(copied, descriptor) == data
+    assert (report.digest, report.media_type) == (image.descriptor.digest, OCI_MANIFEST)
+    assert (report.blobs, report.skipped) == (3, 0)
+    assert report.size == sum(map(len, image.blobs.values()))
+
+
+def test_copy_image_second_time_skips_all(way, places, image_of):
+    image_of().write(places.sink(way[0]))
+    for skipped in (0, 3):
+        report = copy_image(places.source(way[0]), places.sink(way[1]))
+        assert (report.blobs, report.skipped) == (3, skipped)
+    assert report.size == 0
+
+
+def test_copy_image_of_an_index_takes_the_platform_asked_for(way, places, index):
+    put_index(places.sink(way[0]), index)
+    report = copy_image(
+        places.source(way[0]), places.sink(way[1]), platform=Platform("linux", "arm64")
+    )
+    assert report.digest == index[1][1].descriptor.digest
+    assert places.source(way[1]).read_manifest().raw == index[1][1].raw
+
+
+def test_copy_image_of_an_index_takes_this_machine_by_default(registry, places, index, monkeypatch):
+    put_index(places.sink(f"{registry.address}/a:v1"), index)
+    monkeypatch.setattr(copy.machine, "machine", lambda: "aarch64")
+    report = copy_image(
+        places.source(f"{registry.address}/a:v1"), places.sink(f"{registry.address}/b:v1")
+    )
+    assert report.digest == index[1][1].descriptor.digest
+
+
+def test_copy_image_of_an_index_without_the_platform_is_not_found(registry, places, index):
+    put_index(places.sink(f"{registry.address}/a:v1"), index)
+    with pytest.raises(NotFound, match="linux/s390x") as caught:
+        copy_image(
+            places.source(f"{registry.address}/a:v1"),
+            places.sink(f"{registry.address}/b:v1"),
+            platform=Platform("linux", "s390x"),
+        )
+    assert "linux/amd64, linux/arm64" in str(caught.value)
+    assert registry.tags("b") == {}
+
+
+def test_copy_image_all_platforms_takes_the_index_byte_for_byte(way, places, index):
+    put_index(places.sink(way[0]), index)
+    report = copy_image(places.source(way[0]), places.sink(way[1]), all_platforms=True)
+    copied = places.source(way[1])
+    assert copied.read_manifest().raw == index[0]
+    for image in index[1]:
+        assert copied.read_manifest(image.descriptor.digest).raw == image.raw
+        for descriptor, data in image.blobs.items():
+            assert all_bytes(copied, descriptor) == data
+    assert (report.blobs, report.media_type) == (5, OCI_INDEX)
+
+
+def test_copy_image_all_platforms_of_one_image_is_that_image(registry, places, image_of):
+    image_of().write(places.sink(f"{registry.address}/a:v1"))
+    report = copy_image(
+        places.source(f"{registry.address}/a:v1"),
+        places.sink(f"{registry.address}/b:v1"),
+        all_platforms=True,
+    )
+    assert report.digest == image_of().descriptor.digest
+
+
+def test_copy_image_indexes_in_indexes_up_to_a_bound(registry, places, image_of, index_of):
+    image = image_of()
+    sink = places.sink(f"{registry.address}/a:v1")
+    image.write(sink, by_name=False)
+    raw, descriptor = b"", image.descriptor
+    for depth in range(1, 5):
+        raw = index_of(descriptor)
+        sink.put_manifest(raw, OCI_INDEX, by_name=True)
+        descriptor = Descriptor(OCI_INDEX, digest_of(raw), len(raw))
+        source, target = places.source(f"{registry.address}/a:v1"), f"{registry.address}/b:v{depth}"
+        if depth <= 3:
+            copy_image(source, places.sink(target), all_platforms=True)
+        else:
+            with pytest.raises(FormatError, match="nested at most 3 deep"):
+                copy_image(source, places.sink(target), all_platforms=True)
+    assert set(registry.tags("b")) == {"v1", "v2", "v3"}
+
+
+def test_copy_image_manifest_comes_after_its_blobs(registry, places, index, tmp_path):
+    put_index(places.sink(f"oci:{tmp_path}/l:v1"), index)
+    copy_image(
+        places.source(f"oci:{tmp_path}/l:v1"),
+        places.sink(f"{registry.address}/a:v1"),
+        all_platforms=True,
+    )
+    puts = [path.split("?")[0] for method, path in registry.asked() if method == "PUT"]
+    kinds = ["blob" if "/blobs/" in path else path.rsplit("/", 1)[1] for path in puts]
+    first, second = (str(one.descriptor.digest) for one in index[1])
+    assert kinds == ["blob"] * 3 + [first] + ["blob"] * 2 + [second, "v1"]
+
+
+def test_copy_image_corrupt_blob_refused_and_nothing_named(registry, places, image_of, tmp_path):
+    image = image_of()
+    image.write(places.sink(f"{registry.address}/a:v1"))
+    registry.corrupt_blob(list(image.blobs)[2].digest, 3)
+    sink = places.sink(f"oci:{tmp_path}/l:v1")
+    with pytest.raises(DigestMismatch, match="layer 2 of 2"):
+        copy_image(places.source(f"{registry.address}/a:v1"), sink)
+    sink.close()
+    assert not (tmp_path / "l").exists()
+
+
+@pytest.mark.parametrize("change", [slice(0, -1), slice(0, 0)])
+def test_copy_image_short_blob_refused(registry, places, image_of, change):
+    image = image_of()
+    image.write(places.sink(f"{registry.address}/a:v1"))
+    descriptor = list(image.blobs)[1]
+    registry.replace_blob(descriptor.digest, image.blobs[descriptor][change])
+    with pytest.raises(IntegrityError, match="layer 1 of 2"):
+        copy_image(
+            places.source(f"{registry.address}/a:v1"), places.sink(f"{registry.address}/b:v1")
+        )
+    assert registry.tags("b") == {}
+
+
+def test_copy_image_entry_of_another_size_refused(registry, places, image_of, index_of):
+    image = image_of()
+    sink = places.sink(f"{registry.address}/a:v1")
+    image.write(sink, by_name=False)
+    told = image.descriptor
+    lie = Descriptor(told.media_type, told.digest, told.size + 1, platform=told.platform)
+    sink.put_manifest(index_of(lie), OCI_INDEX, by_name=True)
+    with pytest.raises(SizeMismatch) as caught:
+        copy_image(
+            places.source(f"{registry.address}/a:v1"),
+            places.sink(f"{registry.address}/b:v1"),
+            platform=told.platform,
+        )
+    assert caught.value.actual == told.size
+
+
+def test_copy_image_same_digest_with_two_sizes_refused(registry, places, image_of):
+    image = image_of()
+    document = json.loads(image.raw)
+    document["layers"].append({**document["layers"][0], "size": 5})
+    raw = json.dumps(document).encode()
+    sink = places.sink(f"{registry.address}/a:v1")
+    image.write(sink)
+    sink.put_manifest(raw, OCI_MANIFEST, by_name=True)
+    with pytest.raises(SizeMismatch, match="layer 3 of 3"):
+        copy_image(
+            places.source(f"{registry.address}/a:v1"), places.sink(f"{registry.address}/b:v1")
+        )
+
+
+def test_copy_image_sha512_entries_of_an_index_unsupported(registry, places, image_of, index_of):
+    image = image_of()
+    entry = Descriptor(OCI_MANIFEST, digest_of(image.raw, "sha512"), len(image.raw))
+    registry.answer_with(
+        200, path="/manifests/v1", headers={"Content-Type": OCI_INDEX}, body=index_of(entry)
+    )
+    with pytest.raises(Unsupported, match="only sha256"):
+        copy_image(
+            places.source(f"{registry.address}/a:v1"),
+            places.sink(f"{registry.address}/b:v1"),
+            all_platforms=True,
+        )
+
+
+def test_copy_image_full_disk_is_a_local_error(registry, places, image_of, monkeypatch):
+    image_of().write(places.sink(f"{registry.address}/a:v1"))
+    real = os.write
+
+    def full(fd, data):
+        if len(data) > 5:
+            raise OSError(28, "No space left on device")
+        return real(fd, data)
+
+    sink, source = (
+        places.sink(f"{registry.address}/b:v1"),
+        places.source(f"{registry.address}/a:v1"),
+    )
+    monkeypatch.setattr(copy.os, "write", full)
+    with pytest.raises(LocalError, match="no space left") as caught:
+        copy_image(source, sink)
+    assert "room" in caught.value.hint
+
+
+def test_this_platform_uses_the_words_of_go(monkeypatch):
+    for machine, word in (("x86_64", "amd64"), ("aarch64", "arm64"), ("riscv64", "riscv64")):
+        monkeypatch.setattr(copy.machine, "machine", lambda machine=machine: machine)
+        assert this_platform() == Platform("linux", word)

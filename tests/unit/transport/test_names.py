@@ -1,0 +1,108 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagers.errors import FormatError, Unsupported
+from imagers.model.reference import parse_reference
+from imagers.transport.names import ImageName, parse_image_name
+
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("docker://busybox", "docker://docker.io/library/busybox:latest"),
+        ("busybox", "docker://docker.io/library/busybox:latest"),
+        ("127.0.0.1:5000/app", "docker://127.0.0.1:5000/app:latest"),
+        ("localhost/app:v1", "docker://localhost/app:v1"),
+        ("[::1]:5000/app:v1", "docker://[::1]:5000/app:v1"),
+        (f"docker://host.io/a/b@{DIGEST}", f"docker://host.io/a/b@{DIGEST}"),
+    ],
+)
+def test_parse_image_name_of_a_registry(text, shown):
+    name = parse_image_name(text)
+    assert (name.transport, str(name)) == ("docker", shown)
+    assert name.reference == parse_reference(shown.removeprefix("docker://"))
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("oci:dir", ImageName("oci", path="dir")),
+        ("oci:/a b/c", ImageName("oci", path="/a b/c")),
+        ("oci:dir:v1", ImageName("oci", path="dir", ref="v1")),
+        ("oci:dir:host/app:v1", ImageName("oci", path="dir", ref="host/app:v1")),
+        ("oci:dir:sha256-0.sig", ImageName("oci", path="dir", ref="sha256-0.sig")),
+        ("oci:dir:@0", ImageName("oci", path="dir", position=0)),
+        ("oci:dir:@12", ImageName("oci", path="dir", position=12)),
+    ],
+)
+def test_parse_image_name_of_a_layout(text, name):
+    assert parse_image_name(text) == name
+    assert str(name) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("", "docker://"),
+        ("oci:", "oci:PATH:REF"),
+        ("oci::v1", "oci:PATH:REF"),
+        ("oci:dir:", "PATH has no colon"),
+        ("oci:dir:-v", "PATH has no colon"),
+        ("oci:dir:@", "PATH has no colon"),
+        ("oci:dir:@-1", "PATH has no colon"),
+        ("oci:dir:@9999999", "PATH has no colon"),
+        ("oci:dir:../x", "PATH has no colon"),
+        ("docker:busybox", "docker://docker.io/library/"),
+        ("docker:/host/x", "docker://docker.io/library/"),
+        ("docker://", "registry.example.org"),
+        ("docker://Host/UPPER", "registry.example.org"),
+        ("a\nb", "docker://"),
+        ("x" * 5000, "docker://"),
+    ],
+)
+def test_parse_image_name_malformed_refused_with_a_hint(text, hint):
+    with pytest.raises(FormatError) as caught:
+        parse_image_name(text)
+    assert hint in caught.value.hint
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "oci-archive:x.tar",
+        "docker-archive:x.tar",
+        "docker-daemon:app:v1",
+        "dir:/x",
+        "containers-storage:app",
+        "https://host/app",
+        "DOCKER://host/app",
+    ],
+)
+def test_parse_image_name_other_transport_is_unsupported_by_name(text):
+    with pytest.raises(Unsupported, match=text.split(":", maxsplit=1)[0]) as caught:
+        parse_image_name(text)
+    assert "docker://" in caught.value.hint
+    assert "oci:" in caught.value.hint
+
+
+@given(st.text(max_size=80))
+def test_parse_image_name_any_text_is_a_name_that_reads_back_or_an_error(text):
+    try:
+        name = parse_image_name(text)
+    except (FormatError, Unsupported):
+        return
+    assert parse_image_name(str(name)) == name
+
+
+@given(st.text(max_size=80))
+def test_parse_image_name_any_layout_is_a_name_that_reads_back_or_an_error(text):
+    try:
+        name = parse_image_name("oci:" + text)
+    except (FormatError, Unsupported):
+        return
+    assert str(name) == "oci:" + text or name.position is not None
+    assert parse_image_name(str(name)) == name
