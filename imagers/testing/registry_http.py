@@ -426,8 +426,8 @@ class Handler(BaseHTTPRequestHandler):
     def _put_session(self, name: str, session: str) -> None:
         upload = self._upload(name, session)
         self._check_content_range(name, session, upload)
-        self._finish(name, upload)
         self._state.uploads.pop(session, None)
+        self._finish(name, upload)
 
     def _delete_session(self, name: str, session: str) -> None:
         self._upload(name, session).file.close()
@@ -454,10 +454,11 @@ class Handler(BaseHTTPRequestHandler):
             upload.write(piece)
 
     def _finish(self, name: str, upload: Upload) -> None:
-        digest = parse_digest(self._query.get("digest", [""])[0])
-        self._receive(upload)
+        """Take the rest of an upload and keep it; what is refused is dropped."""
         storage = self._state.storage
         with upload.file:
+            digest = parse_digest(self._query.get("digest", [""])[0])
+            self._receive(upload)
             actual = upload.digest(digest.algorithm)
             if actual != digest:
                 raise _Refused(400, "DIGEST_INVALID", f"these bytes have the digest {actual}")
