@@ -178,7 +178,10 @@ class BrokerAdmin:
         query = "?replace=true" if replace else ""  # Trustee ignores it, and replaces always
         with secret.view() as data:
             # urllib3 sends `bytes`; this copy lives as long as the call.
-            response = self._send("POST", f"resource/{path}{query}", _EMPTY, bytes(data), _BYTES)
+            # Create-only is sent once: after a lost answer, "exists" would be our own doing.
+            response = self._send(
+                "POST", f"resource/{path}{query}", _EMPTY, bytes(data), _BYTES, repeatable=replace
+            )
         if response.status == _CONFLICT:
             raise RemoteError(
                 f"the broker has a resource {uri!r} already",
@@ -245,7 +248,7 @@ class BrokerAdmin:
         """
         path = parse_resource_uri(uri)
         body = dump_json({"manifest_digest": str(digest)})
-        response = self._send("POST", f"imagers/binding/{path}", _EMPTY, body)
+        response = self._send("POST", f"imagers/binding/{path}", _EMPTY, body, repeatable=True)
         self._check_ours(f"bind {uri!r} to an image", response)
 
     def get_policy(self) -> str:
@@ -263,7 +266,7 @@ class BrokerAdmin:
         Raises:
             RemoteError: the broker found a fault in it; the old one stays in force.
         """
-        response = self._send("POST", "imagers/policy", _EMPTY, text.encode())
+        response = self._send("POST", "imagers/policy", _EMPTY, text.encode(), repeatable=True)
         self._check_ours("set the policy", response)
 
     def audit(self, limit: int = 100) -> tuple[AuditEntry, ...]:
@@ -296,6 +299,8 @@ class BrokerAdmin:
         max_bytes: int,
         body: bytes | None = None,
         content_type: str = _JSON,
+        *,
+        repeatable: bool | None = None,
     ) -> Response:
         now = int(time.time())
         token = sign_token(
@@ -306,7 +311,9 @@ class BrokerAdmin:
         headers = {"Authorization": f"Bearer {token}"}
         if body is not None:
             headers["Content-Type"] = content_type
-        return self._endpoint.send(method, path, headers=headers, body=body, max_bytes=max_bytes)
+        return self._endpoint.send(
+            method, path, headers=headers, body=body, max_bytes=max_bytes, repeatable=repeatable
+        )
 
     def _check(self, what: str, response: Response) -> None:
         if response.status in _DONE:

@@ -176,6 +176,7 @@ class BrokerClient:
             headers=_JSON,
             body=Request.offering_hashes(self._attester.tee).to_bytes(),
             max_bytes=_MAX_HANDSHAKE_BYTES,
+            repeatable=True,  # it opens a session, and an unused one goes away
         )
         if opened.status != _OK:
             self._raise_handshake(opened, judged=False)
@@ -195,6 +196,7 @@ class BrokerClient:
                 nonce=challenge.nonce, tee_pubkey=key.public, primary_evidence=evidence.body
             ).to_bytes(),
             max_bytes=_MAX_HANDSHAKE_BYTES,
+            repeatable=True,  # the same message in the same session gets the same token
         )
         if attested.status != _OK:
             self._raise_handshake(attested, judged=True)

@@ -171,9 +171,12 @@ def _load_rsa(key: RSAPublicKey) -> rsa.RSAPublicKey:
         n=int.from_bytes(decode_base64url(key.n, what="tee-pubkey")),
     )
     try:
-        return numbers.public_key()
+        public = numbers.public_key()
     except ValueError:
-        raise FormatError("expected an RSA public key", what="tee-pubkey") from None
+        public = None
+    if public is None or not numbers.n % 2:  # an even modulus loads, and fails when used
+        raise FormatError("expected an RSA public key", what="tee-pubkey")
+    return public
 
 
 @dataclass(frozen=True, slots=True)

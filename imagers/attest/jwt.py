@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from imagers.attest.messages import decode_base64url
 from imagers.errors import FormatError, SignatureInvalid
 from imagers.model.strict_json import dump_json, parse_object
 
@@ -57,6 +58,14 @@ def verify_token(token: str, *, key: JWK, algorithm: Algorithm, what: str) -> JS
 
     if len(token) > MAX_TOKEN_BYTES or not _COMPACT.match(token):
         raise FormatError("expected a JWT", what=what)
+    # Before jwcrypto, which would follow any nesting: the header is anybody's bytes.
+    header = parse_object(
+        decode_base64url(token.partition(".")[0], what=what),
+        what=f"{what} header",
+        max_bytes=MAX_TOKEN_BYTES,
+    )
+    if header.get("alg") != algorithm or "crit" in header:
+        raise SignatureInvalid(f"{what}: expected a signature with {algorithm!r}")
     parsed = JWS()
     parsed.allowed_algs = [algorithm]
     try:

@@ -89,8 +89,12 @@ class Endpoint:
         max_bytes: int,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        repeatable: bool | None = None,
     ) -> Response:
         """The answer, whatever its status.
+
+        Args:
+            repeatable: whether sending twice is as good as once; None: by the method.
 
         Raises:
             RemoteError: there was none.
@@ -102,6 +106,7 @@ class Endpoint:
             body=body,
             max_bytes=max_bytes,
             expected=ANY_STATUS,
+            repeatable=repeatable,
         )
 
     def failure(self, what: str, response: Response) -> RemoteError:

@@ -35,11 +35,11 @@ from starlette.routing import Route
 from imagers.attest.jwe import MAX_RESOURCE_BYTES
 from imagers.attest.messages import MAX_ATTESTATION_BYTES, MAX_MESSAGE_BYTES
 from imagers.attest.wire import COOKIE_NAME, PREFIX
-from imagers.broker.audit import AuditEvent, append
+from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
 from imagers.broker.policy import MAX_POLICY_BYTES
 from imagers.broker.refusals import Refusal, error_body, refusal_of
-from imagers.broker.resources import Credentials, Resources
+from imagers.broker.resources import IMAGE_QUERY, Credentials, Resources
 from imagers.errors import ImagersError
 from imagers.model.keys import SecretKey
 
@@ -61,7 +61,7 @@ _DRAINED_BYTES = 8 * 1024 * 1024
 _SMALL = 16 * 1024
 _JSON = "application/json"
 _COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})\s*(?=;|$)")
-_BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9_.-]+) *\Z")
+_BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9_.-]+) *\Z")
 
 
 def create_app(state: BrokerState) -> Starlette:
@@ -181,20 +181,22 @@ class _Endpoints:
         raise Refusal("InvalidRequestPath", f"expected a path below '{PREFIX}', got {path!r}")
 
     async def auth(self, request: Request) -> Response:
-        body = await _read(request, MAX_MESSAGE_BYTES)
-        return _with_cookie(await run_in_threadpool(self._handshake.auth, bytes(body)))
+        body = bytes(await _read(request, MAX_MESSAGE_BYTES))
+        return _with_cookie(await run_in_threadpool(self._handshake.auth, body))
 
     async def attest(self, request: Request) -> Response:
-        body = await _read(request, MAX_ATTESTATION_BYTES)
         cookie = _cookie(request)
-        return _with_cookie(await run_in_threadpool(self._handshake.attest, cookie, bytes(body)))
+        # Nobody without a session makes us hold 2 MiB.
+        await run_in_threadpool(self._handshake.check_session, cookie)
+        body = bytes(await _read(request, MAX_ATTESTATION_BYTES))
+        return _with_cookie(await run_in_threadpool(self._handshake.attest, cookie, body))
 
     async def resource(self, request: Request) -> Response:
         path = request.path_params["path"]
         if request.method == "GET":
             credentials = Credentials(cookie=_cookie(request), bearer=_bearer(request))
-            query = {name: request.query_params.getlist(name) for name in request.query_params}
-            body = await run_in_threadpool(self._resources.release, credentials, path, query)
+            images = request.query_params.getlist(IMAGE_QUERY)
+            body = await run_in_threadpool(self._resources.release, credentials, path, images)
             return Response(body, headers={"Cache-Control": "no-store"}, media_type=_JSON)
         await self._admin(request)
         if request.method == "DELETE":
@@ -245,21 +247,10 @@ class _Endpoints:
         try:
             self._state.admin_tokens.check(_bearer(request), now=self._state.now())
         except Refusal as refusal:
-            await run_in_threadpool(self._log_stranger, request, refusal)
+            detail = f"{request.method} {request.url.path[:160]}: {refusal.detail}"
+            event = AuditEvent(event="admin", outcome="refused", detail=detail)
+            await run_in_threadpool(self._state.log_stranger, event)
             raise
-
-    def _log_stranger(self, request: Request, refusal: Refusal) -> None:
-        now = self._state.now()
-        left_out = self._state.strangers.admit(now)
-        if left_out is None:
-            return
-        detail = f"{request.method} {request.url.path[:160]}: {refusal.detail}"
-        if left_out:
-            detail += f" (and {left_out} more before it)"
-        with self._state.store.transaction() as transaction:
-            append(
-                transaction, AuditEvent(event="admin", outcome="refused", detail=detail), now=now
-            )
 
 
 def _put(resources: Resources, path: str, secret: SecretKey, replace: bool) -> None:  # noqa: FBT001

@@ -30,17 +30,7 @@ class AuditEvent:
     """One thing that happened; "" where a member does not apply."""
 
     event: Literal[
-        "start",
-        "auth",
-        "attest",
-        "release",
-        "put",
-        "replace",
-        "delete",
-        "bind",
-        "policy",
-        "admin",
-        "session",
+        "start", "auth", "attest", "release", "put", "replace", "delete", "bind", "policy", "admin"
     ]
     outcome: Literal["ok", "refused"]
     tee: str = ""

@@ -75,12 +75,14 @@ class Handshake:
             Refusal, FormatError: no session was opened.
         """
         request = parse_request(body)
-        if request.version != PROTOCOL_VERSION:
-            raise Refusal(
-                "AttestationError",
-                f"expected protocol version '{PROTOCOL_VERSION}', got {request.version!r}",
+        try:
+            _check_version(request.version)
+            self._verifier_of(request.tee)
+        except Refusal as refusal:
+            self._state.log_stranger(
+                AuditEvent(event="auth", outcome="refused", tee=request.tee, detail=refusal.detail)
             )
-        self._verifier_of(request.tee)
+            raise
         now = self._state.now()
         expires = now + self._state.config.session_lifetime
         cookie = uuid.uuid4().hex
@@ -159,6 +161,8 @@ class Handshake:
         claims = self._verifier_of(session.tee).verify(
             attestation.primary_evidence, report_data=report_data, now=now
         )
+        if claims.tee != session.tee:  # a plugin that speaks for another TEE than its name
+            raise RuntimeError(f"the verifier of {session.tee!r} gave claims of {claims.tee!r}")
         return self._state.guest_tokens.issue(
             claims, attestation=attestation, report_data=report_data, now=now, expires=expires
         )
@@ -174,14 +178,24 @@ class Handshake:
             append(transaction, _refused(session, refusal), now=now)
         raise refusal
 
+    def check_session(self, cookie: str | None) -> None:
+        """Nothing, if the cookie is of a session, open or attested.
+
+        Raises:
+            Refusal: it is of none.
+        """
+        self._find(cookie, self._state.now())
+
     def _find(self, cookie: str | None, now: datetime) -> Session:
-        if cookie is None:
-            raise Refusal("SessionNotFound", "the request has no cookie of a session")
-        with self._state.store.transaction() as transaction:
-            session = transaction.find_session(cookie, _milliseconds(now))
-        if session is None:
-            raise Refusal("SessionNotFound", "the session is unknown or expired")
-        return session
+        detail = "the request has no cookie of a session"
+        if cookie is not None:
+            with self._state.store.transaction() as transaction:
+                session = transaction.find_session(cookie, _milliseconds(now))
+            if session is not None:
+                return session
+            detail = "the session is unknown or expired"
+        self._state.log_stranger(AuditEvent(event="attest", outcome="refused", detail=detail))
+        raise Refusal("SessionNotFound", detail)
 
     def _end(self, session: Session, refusal: Refusal, now: datetime) -> None:
         with self._state.store.transaction() as transaction:
@@ -198,6 +212,14 @@ class Handshake:
                 + (hint if tee == "sample" else ""),
             )
         return verifier
+
+
+def _check_version(version: str) -> None:
+    if version != PROTOCOL_VERSION:
+        raise Refusal(
+            "AttestationError",
+            f"expected protocol version '{PROTOCOL_VERSION}', got {version!r}",
+        )
 
 
 def _refused(session: Session, refusal: Refusal) -> AuditEvent:

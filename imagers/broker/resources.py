@@ -7,8 +7,8 @@ A release, in order; each step can refuse and each refusal is in the audit log:
 3. the path and the image digest are well-formed;
 4. there is such a resource (a guest that attested may learn that there is not);
 5. the policy allows it: for this path, TEE, named image and the resource's bindings;
-6. the audit row is on disk;
-7. the secret is opened and sealed to the public key that the evidence bound.
+6. the secret is opened and sealed to the public key that the evidence bound;
+7. the audit row is on disk. Only then the answer leaves.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from imagers.model.digest import parse_digest
 from imagers.model.strict_json import JSON, dump_json, get_str, parse_object
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from imagers.attest.resources import ResourcePath
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
 
-__all__ = ["Credentials", "Resources"]
+__all__ = ["IMAGE_QUERY", "Credentials", "Resources"]
 
 _KIND = "resource"
-_IMAGE = "image-digest"
+IMAGE_QUERY = "image-digest"
 _MAX_AUDIT = 10_000  # rows of one answer
 _MAX_BINDING = 4096  # bytes of the message
 _MAX_BINDINGS = 1000  # of one resource: the manifests of a large index
@@ -66,75 +66,78 @@ class Resources:
     # For guests
 
     def release(
-        self, credentials: Credentials, path_text: str, query: Mapping[str, Sequence[str]]
+        self, credentials: Credentials, path_text: str, images: Sequence[str] = ()
     ) -> bytes:
         """The JWE of a secret, for the guest of the credentials.
+
+        Args:
+            images: each digest that the request names; more than one is refused.
 
         Raises:
             Refusal: see the steps of the module.
         """
         now = self._state.now()
-        guest, session = self._identify(credentials, now)  # step 1
+        guest, session = self._identify(credentials, path_text, now)  # step 1
+        known = {"tee": guest.tee, "path": path_text, "session": shown_session(session)}
         with self._state.store.transaction() as transaction:
+            answer: bytes | Refusal
             try:
-                stored, image, rule = self._decide(transaction, guest, path_text, query)
+                stored, image, rule = self._decide(transaction, guest, path_text, images)
             except Refusal as refusal:
+                answer = refusal
                 event = AuditEvent(
                     event="release",
                     outcome="refused",
-                    tee=guest.tee,
-                    path=path_text,
-                    image=",".join(query.get(_IMAGE, ())),
-                    session=shown_session(session),
+                    image=",".join(images),
                     detail=refusal.detail,
+                    **known,
                 )
-                denied: Refusal | None = refusal
             else:
-                denied = None
+                with self._open(stored) as secret:
+                    answer = seal_answer(secret, guest.tee_pubkey)  # step 6
                 event = AuditEvent(
-                    event="release",
-                    outcome="ok",
-                    tee=guest.tee,
-                    path=path_text,
-                    image=str(image or ""),
-                    rule=rule,
-                    session=shown_session(session),
+                    event="release", outcome="ok", image=str(image or ""), rule=rule, **known
                 )
-            append(transaction, event, now=now)  # step 6: committed when the block ends
-        if denied is not None:
-            raise denied
-        with self._open(stored) as secret:
-            return seal_answer(secret, guest.tee_pubkey)  # step 7
+            append(transaction, event, now=now)  # step 7: on disk when the block ends
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
 
     def _identify(
-        self, credentials: Credentials, now: datetime
+        self, credentials: Credentials, path_text: str, now: datetime
     ) -> tuple[AttestedGuest, Session | None]:
         """The guest; a good session goes before a bearer token, as with Trustee."""
-        session = None
-        if credentials.cookie is not None:
-            with self._state.store.transaction() as transaction:
-                session = transaction.find_session(credentials.cookie, int(now.timestamp() * 1000))
-        token = session.token if session is not None else None
-        if token is None:
-            token, session = credentials.bearer, None
-        if token is None:
-            if credentials.cookie is not None:
-                raise Refusal("SessionNotFound", "the session is unknown, expired or not attested")
-            raise Refusal("TokenNotFound", "the request has neither a session nor a token")
-        return self._state.guest_tokens.check(token, now=now), session
+        try:
+            session = self._session_of(credentials, now)
+            if session is not None and session.token is not None:
+                return self._state.guest_tokens.check(session.token, now=now), session
+            return self._state.guest_tokens.check(_bearer_of(credentials), now=now), None
+        except Refusal as refusal:
+            self._state.log_stranger(
+                AuditEvent(
+                    event="release", outcome="refused", path=path_text, detail=refusal.detail
+                )
+            )
+            raise
+
+    def _session_of(self, credentials: Credentials, now: datetime) -> Session | None:
+        if credentials.cookie is None:
+            return None
+        with self._state.store.transaction() as transaction:
+            return transaction.find_session(credentials.cookie, int(now.timestamp() * 1000))
 
     def _decide(
         self,
         transaction: Transaction,
         guest: AttestedGuest,
         path_text: str,
-        query: Mapping[str, Sequence[str]],
+        images: Sequence[str],
     ) -> tuple[StoredResource, Digest | None, str]:
         """The resource, the image named, and the rule that allows it."""
         if guest.tee not in self._state.verifiers:  # step 2
             raise Refusal("PolicyDeny", f"the TEE '{guest.tee}' is not taken any more")
         path = _parse_path(path_text)  # step 3
-        image = _parse_image(query.get(_IMAGE, ()))
+        image = _parse_image(images)
         stored = transaction.find_resource(path)
         if stored is None:  # step 4
             raise Refusal("ResourceNotFound", f"there is no resource '{path}'")
@@ -308,6 +311,14 @@ class Resources:
         return dump_json({"entries": rows})
 
 
+def _bearer_of(credentials: Credentials) -> str:
+    if credentials.bearer is not None:
+        return credentials.bearer
+    if credentials.cookie is None:
+        raise Refusal("TokenNotFound", "the request has neither a session nor a token")
+    raise Refusal("SessionNotFound", "the session is unknown, expired or not attested")
+
+
 def _parse_path(text: str) -> ResourcePath:
     try:
         return parse_resource_path(text)
@@ -320,9 +331,9 @@ def _parse_image(values: Sequence[str]) -> Digest | None:
         return None
     if len(values) > 1:
         # Two readers could take different ones.
-        raise Refusal("SerdeError", f"expected one '{_IMAGE}', got {len(values)}")
+        raise Refusal("SerdeError", f"expected one '{IMAGE_QUERY}', got {len(values)}")
     try:
-        return parse_digest(values[0], what=_IMAGE)
+        return parse_digest(values[0], what=IMAGE_QUERY)
     except FormatError as error:
         raise Refusal("SerdeError", str(error)) from None
 

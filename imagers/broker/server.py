@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from imagers.broker.app import create_app
 from imagers.broker.state import BrokerConfig, BrokerState, open_state
@@ -26,13 +27,17 @@ from imagers.errors import LocalError, UsageError
 from imagers.net.urls import is_loopback
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 __all__ = ["BrokerConfig", "RunningBroker", "running", "serve"]
 
 _BACKLOG = 128
-_MAX_CONNECTIONS = 512  # each may hold a body of 2 MiB
+_MAX_CONNECTIONS = 256  # each may hold a body of 2 MiB
+_HEAD_SECONDS = 10.0
 _STARTS_WITHIN_S = 30.0
 
 
@@ -52,6 +57,50 @@ class RunningBroker:
     admin_key_made: bool
     master_key_made: bool
     sample_tee: bool
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's, with a bound on the time that the head of a request may take.
+
+    Without it, connections that send nothing, or a byte now and then, hold their places for
+    ever. The time between requests and that of bodies are bounded elsewhere.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_watch()
+
+    @property
+    def _waits_for_head(self) -> bool:
+        # uvicorn's type forgets that there is no cycle before the first request.
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
+
+    def _watch(self) -> None:
+        if not self._waits_for_head:
+            self._stop_watch()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(_HEAD_SECONDS, self._close_if_waiting)
+
+    def _stop_watch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close_if_waiting(self) -> None:
+        self._timer = None
+        if self._waits_for_head:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -167,7 +216,7 @@ def _check_transport(config: BrokerConfig) -> bool:
 def _uvicorn_config(config: BrokerConfig, state: BrokerState) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(state),
-        http="h11",
+        http=_Protocol,
         loop="asyncio",
         ws="none",
         lifespan="off",

@@ -7,7 +7,7 @@ admin key, token key, default policy), checks what is there, and writes the firs
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -123,14 +123,32 @@ class BrokerState:
         """The policy in force.
 
         Raises:
-            FormatError: the stored one was damaged; nothing is released then.
+            LocalError: the stored one was damaged; nothing is released then.
         """
         stored = transaction.get_setting(_POLICY)
-        return parse_policy((stored or b"").decode("utf-8", "replace"))
+        try:
+            return parse_policy((stored or b"").decode("utf-8", "replace"))
+        except FormatError as error:
+            raise LocalError(
+                f"the stored policy is damaged: {error}",
+                path=str(self.config.state_directory / STORE),
+                hint="put one in force again: 'imagers broker policy set'",
+            ) from None
 
     def set_policy(self, transaction: Transaction, policy: ResourcePolicy) -> None:
         """Put another one in force."""
         transaction.set_setting(_POLICY, policy.text.encode())
+
+    def log_stranger(self, event: AuditEvent) -> None:
+        """Write the refusal of a caller that proved nothing, if the minute has room for it."""
+        now = self.now()
+        left_out = self.strangers.admit(now)
+        if left_out is None:
+            return
+        if left_out:
+            event = replace(event, detail=f"{event.detail} (and {left_out} more before it)")
+        with self.store.transaction() as transaction:
+            append(transaction, event, now=now)
 
     def close(self) -> None:
         """Close the store. Safe to call twice."""

@@ -292,7 +292,10 @@ class Store:
         check_owner_only(path)
         # An absolute path as a value, not as text in a URL, which would need quoting.
         self._engine = sa.create_engine(
-            sa.URL.create("sqlite", database=str(path.resolve())), pool_size=8, max_overflow=64
+            sa.URL.create("sqlite", database=str(path.resolve())),
+            pool_size=8,
+            max_overflow=64,
+            hide_parameters=True,  # a log at DEBUG would have tokens and sealed values
         )
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)

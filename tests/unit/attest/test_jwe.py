@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
-from imagers.attest.jwe import aad_of_header, derive_key, open_answer, seal_answer
+from imagers.attest.jwe import (
+    aad_of_header,
+    check_public_key,
+    derive_key,
+    open_answer,
+    seal_answer,
+)
 from imagers.attest.messages import RSAPublicKey, decode_base64url, encode_base64url
 from imagers.attest.tee_key import TEEKey
 from imagers.errors import FormatError, ImagersError, TagMismatch, Unsupported
@@ -136,10 +142,16 @@ def test_seal_rsa_is_opened_by_jwcrypto():
     assert token.payload == SECRET
 
 
-def test_seal_rsa_key_that_is_none_refused():
-    even = encode_base64url(b"\xff" * 255 + b"\xfe")
-    with pytest.raises(FormatError, match="expected an RSA public key"):
-        seal_answer(SecretKey(SECRET), RSAPublicKey(n=even, e=encode_base64url(b"\x02")))
+@pytest.mark.parametrize(
+    ("n", "e"),
+    [(b"\xff" * 255 + b"\xfe", b"\1\0\1"), (b"\xff" * 256, b"\2"), (b"\xff" * 256, b"\1")],
+    ids=["even modulus", "even exponent", "exponent one"],
+)
+def test_seal_rsa_key_that_is_none_refused(n, e):
+    key = RSAPublicKey(n=encode_base64url(n), e=encode_base64url(e))
+    for use in (check_public_key, lambda key: seal_answer(SecretKey(SECRET), key)):
+        with pytest.raises(FormatError, match="expected an RSA public key"):
+            use(key)
 
 
 def test_open_header_reordered_after_sealing_is_tried_in_the_rust_form():

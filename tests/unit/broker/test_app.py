@@ -99,11 +99,20 @@ def test_token_verifies_with_the_key_in_its_header(guest_token):
     JWT(jwt=guest_token, key=JWK(**header["jwk"]), algs=["ES256"])
 
 
+def token_of(broker):
+    with broker.client() as client:
+        session, _ = client._current(stale=None)
+        return session.headers["Authorization"].removeprefix("Bearer ")
+
+
 @pytest.fixture
 def guest_token(embedded):
-    with embedded.client() as client:
-        session, _ = client._current(stale=None)
-        yield session.headers["Authorization"].removeprefix("Bearer ")
+    return token_of(embedded)
+
+
+@pytest.fixture
+def guest_token_of_shared(shared):
+    return token_of(shared)
 
 
 def test_cookie_has_the_form_of_trustee(shared_http):
@@ -175,17 +184,42 @@ def test_cookie_among_others_is_found(shared_http):
         ("/kbs/v0/auth", b"{", (400, "SerdeError")),
         ("/kbs/v0/auth", b"[" * 60_000, (400, "SerdeError")),
         ("/kbs/v0/auth", b" " * 65_537, (413, "PayloadTooLarge")),
-        ("/kbs/v0/attest", b" " * (2 * 1024 * 1024 + 1), (413, "PayloadTooLarge")),
+        ("/kbs/v0/attest", b" " * (2 * 1024 * 1024 + 1), (401, "SessionNotFound")),
         (
             "/kbs/v0/auth",
             b'{"version":"0.1.1","tee":"sample","extra-params":""}',
             (401, "AttestationError"),
         ),
     ],
-    ids=["empty", "cut", "deep", "auth too large", "attest too large", "old version"],
+    ids=[
+        "empty",
+        "cut",
+        "deep",
+        "auth too large",
+        "attest too large from a stranger",
+        "old version",
+    ],
 )
 def test_bad_body_is_refused(shared_http, path, body, expected):
     assert error(shared_http("POST", path, body)) == expected
+
+
+def test_attestation_that_is_too_large_is_refused_in_a_session_too(shared_http):
+    cookie = auth(shared_http)[0].partition(";")[0]
+    body = b" " * (2 * 1024 * 1024 + 1)
+    assert error(shared_http("POST", "/kbs/v0/attest", body, Cookie=cookie)) == (
+        413,
+        "PayloadTooLarge",
+    )
+
+
+def test_query_of_many_names_is_read_once(shared_http, guest_token_of_shared):
+    """Each name of a query costs nothing but its bytes."""
+    query = "&".join(f"a{number}=" for number in range(8000))
+    begin = time.monotonic()
+    answer = shared_http("GET", f"{PATH}?{query}", Authorization=f"Bearer {guest_token_of_shared}")
+    assert error(answer) == (404, "ResourceNotFound")
+    assert time.monotonic() - begin < 2
 
 
 def raw(embedded, data, *, shut=False):

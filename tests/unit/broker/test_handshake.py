@@ -10,6 +10,7 @@ from imagers.attest.messages import InitData, Request, parse_challenge
 from imagers.attest.tee_key import TEEKey
 from imagers.broker.refusals import Refusal
 from imagers.errors import FormatError, Unsupported
+from imagers.model.evidence import Claims
 
 
 def refused(call, *arguments):
@@ -56,6 +57,17 @@ def test_auth_tee_without_a_verifier_refused(handshake):
     assert "no evidence of the TEE 'snp'" in refusal.detail
 
 
+def test_auth_refused_is_in_the_audit_log(handshake, rows):
+    refusal = refused(handshake.auth, Request(tee="snp").to_bytes())
+    (row,) = rows()
+    assert (row.event, row.outcome, row.tee, row.detail) == (
+        "auth",
+        "refused",
+        "snp",
+        refusal.detail,
+    )
+
+
 def test_auth_malformed_is_format_error(handshake):
     with pytest.raises(FormatError):
         handshake.auth(b"{")
@@ -71,11 +83,15 @@ def test_auth_beyond_the_limit_refused_until_sessions_expire(guest, clock):
 
 
 @pytest.mark.parametrize("cookie", [None, "", "0" * 32])
-def test_attest_without_a_session_refused(handshake, guest, cookie):
+def test_attest_without_a_session_refused(handshake, guest, rows, cookie):
     """2."""
     _, nonce = guest.auth()
-    refusal = refused(handshake.attest, cookie, guest.message(nonce))
-    assert (refusal.name, refusal.status) == ("SessionNotFound", 401)
+    for refusal in (
+        refused(handshake.attest, cookie, guest.message(nonce)),
+        refused(handshake.check_session, cookie),
+    ):
+        assert (refusal.name, refusal.status) == ("SessionNotFound", 401)
+        assert rows()[-1].detail == refusal.detail
 
 
 def test_attest_in_an_expired_session_refused(handshake, guest, clock):
@@ -183,8 +199,8 @@ def test_attest_refused_ends_the_session(handshake, guest, rows, spoil):
     refusal = refused(handshake.attest, cookie, spoil(message))
     assert refusal.status in (400, 401)
     assert refused(handshake.attest, cookie, message).name == "SessionNotFound"
-    (row,) = rows()
-    assert (row.outcome, row.detail) == ("refused", refusal.detail)
+    row = rows()[0]
+    assert (row.outcome, row.detail, row.tee) == ("refused", refusal.detail, "sample")
 
 
 def test_attest_point_off_the_curve_refused(handshake, guest):
@@ -218,6 +234,19 @@ def test_attest_verifier_that_breaks_is_our_fault_and_gives_no_token(handshake, 
         handshake.attest(cookie, guest.message(nonce))
     with state.store.transaction() as transaction:
         assert transaction.find_session(cookie, 0).token is None
+
+
+def test_attest_verifier_that_speaks_for_another_tee_gives_no_token(handshake, state, guest):
+    class Other:
+        tee = "sample"
+
+        def verify(self, *_, **more):
+            return Claims("snp", "cpu", {}, more["now"])
+
+    cookie, nonce = guest.auth()
+    state.verifiers["sample"] = Other()
+    with pytest.raises(RuntimeError, match="'sample' gave claims of 'snp'"):
+        handshake.attest(cookie, guest.message(nonce))
 
 
 def test_attest_unsupported_key_is_refused_not_raised(handshake, guest):

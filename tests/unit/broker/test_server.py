@@ -12,6 +12,7 @@ import pytest
 import trustme
 
 from imagers.attest.admin import BrokerAdmin
+from imagers.broker import server
 from imagers.broker.server import BrokerConfig, running
 from imagers.errors import LocalError, RemoteError, UsageError
 from imagers.net.http import HTTPSettings
@@ -175,6 +176,22 @@ def test_certificate_that_cannot_be_used_refused(certificate, names, error):
     )
     with pytest.raises(error), running(config):
         pass
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /hea"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_head_that_does_not_come_is_not_waited_for(tmp_path, monkeypatch, sent, number):
+    monkeypatch.setattr(server, "_HEAD_SECONDS", 0.2)
+    with running(BrokerConfig(state_directory=tmp_path / "state", port=0)) as broker:
+        port = int(broker.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=4) as connection:
+            if number == 2:
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                while not connection.recv(1000).endswith(b"ok\n"):
+                    pass
+                sent = sent or b"G"  # else uvicorn's own 5 s between requests are in force
+            connection.sendall(sent)
+            assert connection.recv(1000) == b""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

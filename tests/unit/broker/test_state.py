@@ -1,8 +1,10 @@
 import logging
 import stat
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from imagers.broker.audit import AuditEvent
 from imagers.broker.policy import DEFAULT_POLICY, DENY_ALL_POLICY
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import FormatError, LocalError, PluginNotFound, UsageError
@@ -122,6 +124,19 @@ def test_stored_policy_stays_where_no_file_is_given(config):
     again.close()
 
 
+def test_log_stranger_is_bounded_and_says_what_it_left_out(config):
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    times = iter([now] * 130 + [now + timedelta(minutes=1)])
+    state = open_state(config)
+    object.__setattr__(config, "clock", lambda: next(times))
+    for _ in range(131):
+        state.log_stranger(AuditEvent(event="admin", outcome="refused", detail="x"))
+    with state.store.transaction() as transaction:
+        details = [row["detail"] for row in transaction.list_audit(1000)][1:]
+    assert details == ["x"] * 120 + ["x (and 10 more before it)"]
+    state.close()
+
+
 @pytest.mark.parametrize(
     ("data", "error"), [(b"{}", FormatError), (b"\xff", FormatError), (None, LocalError)]
 )
@@ -138,6 +153,7 @@ def test_damaged_stored_policy_releases_nothing(config):
     state = open_state(config)
     with state.store.transaction() as transaction:
         transaction.set_setting("policy", b"\xff")
-        with pytest.raises(FormatError):
+        with pytest.raises(LocalError, match="stored policy is damaged") as caught:
             state.policy(transaction)
+    assert "policy set" in (caught.value.hint or "")
     state.close()

@@ -1,3 +1,4 @@
+import logging
 import sqlite3
 import stat
 import threading
@@ -183,6 +184,18 @@ def test_audit_limit_takes_the_last_oldest_first(store):
             transaction.append_audit(ROW | {"detail": str(number)})
         rows = transaction.list_audit(2)
     assert [(row["number"], row["detail"]) for row in rows] == [(4, "3"), (5, "4")]
+
+
+def test_statements_in_a_log_at_debug_have_no_values(tmp_path, caplog):
+    with caplog.at_level(logging.DEBUG, logger="sqlalchemy.engine"):
+        store = Store(tmp_path / "other.sqlite")
+        with store.transaction() as transaction:
+            transaction.insert_resource(resource(sealed=b"the sealed value"))
+            transaction.insert_session(Session("name", "sample", "the nonce", 1000))
+        store.close()
+    assert "INSERT INTO resources" in caplog.text
+    assert "the sealed value" not in caplog.text
+    assert "the nonce" not in caplog.text
 
 
 def test_path_with_characters_of_urls_is_a_path(tmp_path):

@@ -10,6 +10,8 @@ ROOT = str(Path(__file__).resolve().parents[3])
 ENVIRONMENT = os.environ | {"PYTHONPATH": ROOT, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 TESTS = """
+import urllib.request
+
 from imagers.model.digest import digest_of
 
 URI, IMAGE = "kbs:///default/key/1", digest_of(b"image")
@@ -23,6 +25,10 @@ def test_first(imagers_broker):
 
 def test_second_has_a_broker_of_its_own(imagers_broker):
     assert imagers_broker.admin.list_resources() == ()
+
+def test_registry_answers(imagers_registry):
+    with urllib.request.urlopen(f"http://{imagers_registry.address}/v2/", timeout=10) as answer:
+        assert answer.status == 200
 """
 
 LIGHT = """
@@ -45,10 +51,10 @@ def run_pytest(folder, *arguments):
     )
 
 
-def test_broker_fixture_works_in_a_project_of_its_own(tmp_path):
+def test_fixtures_work_in_a_project_of_its_own(tmp_path):
     (tmp_path / "test_it.py").write_text(TESTS)
     done = run_pytest(tmp_path, "-W", "error", f"--basetemp={tmp_path / 'temp'}")
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_fixtures_are_listed_with_their_sentence(tmp_path):
