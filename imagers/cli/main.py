@@ -10,6 +10,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 import warnings
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,7 +18,7 @@ import click
 
 from imagers import __version__
 from imagers.cli.output import say
-from imagers.errors import ImagersError
+from imagers.errors import ImagersError, LocalError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -66,10 +67,10 @@ example:
   imagers inspect docker://registry.example.org/app:v1
 """
 
-_BUG = 1
 _USAGE = 2
 _INTERRUPTED = 130
 _TERMINATED = 143
+_GRACE_S = 3.0  # 10 000 staged files are removed in 0.3 s
 
 
 class _Root(click.Group):
@@ -111,9 +112,26 @@ class _Terminated(BaseException):
     """SIGTERM arrived: unwinds like Ctrl-C, so that staging places are removed."""
 
 
-def _on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
-    del number, frame
-    raise _Terminated
+class _Signals:
+    """SIGINT and SIGTERM unwind the program; more of them do not disturb it in that.
+
+    An impatient second Ctrl-C would interrupt the removal of a staging place. After the
+    grace they count again: the first exception may have been lost in a destructor.
+    """
+
+    def __init__(self) -> None:
+        self._last = -_GRACE_S
+
+    def install(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        now = time.monotonic()
+        if now - self._last >= _GRACE_S:
+            self._last = now
+            raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
 
 
 def _show_warning(  # noqa: PLR0917  # the shape that `warnings` asks for
@@ -139,7 +157,9 @@ def run(arguments: list[str]) -> int:
     """Run the program; its exit code."""
     debug = "--debug" in arguments
     try:
-        result = root.main(args=arguments, prog_name="imagers", standalone_mode=False)
+        # Not root.main(): it turns a closed pipe into exit code 1, and Ctrl-C into a line more.
+        with root.make_context("imagers", list(arguments)) as context:
+            result = root.invoke(context)
         sys.stdout.flush()
     except ImagersError as error:
         if debug:
@@ -153,6 +173,8 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
+        if sys.stderr.isatty():
+            click.echo(err=True)  # ends the line with the ^C
         say("error", "interrupted; nothing was published")
         return _INTERRUPTED
     except _Terminated:
@@ -160,16 +182,30 @@ def run(arguments: list[str]) -> int:
         return _TERMINATED
     except BrokenPipeError:
         # The reader of our output went away: no fault, and nothing to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
         return 0
     except OSError as error:
-        # A file of the user; everything else was translated where it happened.
+        # A file of the user, or standard output; all else was translated where it happened.
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
+        if _drop_output():
+            where = "standard output: "
         say("error", f"{where}{(error.strerror or str(error)).lower()}")
-        return 13
+        return LocalError.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _drop_output() -> bool:
+    """Whether standard output takes no more; then Python does not try it again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+        return True
+    return False
 
 
 def _one_line(text: str) -> str:
@@ -181,5 +217,9 @@ def main() -> NoReturn:
     """The console script."""
     warnings.simplefilter("default")
     warnings.showwarning = _show_warning
-    signal.signal(signal.SIGTERM, _on_sigterm)
-    sys.exit(run(sys.argv[1:]))
+    _Signals().install()
+    code = run(sys.argv[1:])
+    # All is said and done: a signal while Python takes itself down would only spoil the code.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
