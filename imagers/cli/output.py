@@ -7,6 +7,7 @@ on a terminal only.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,12 @@ def say(kind: str, text: str) -> None:
     clean = "".join(c if c.isprintable() else "\ufffd" for c in text.replace("\n", " "))
     try:
         click.echo(prefix + clean, err=True)
-    except BrokenPipeError:
-        return
+    except OSError:
+        # Nobody listens, or the log is on a full disk: the exit code has to do, and Python
+        # must not try again at its end.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
 
 
 def print_json(value: object) -> None:

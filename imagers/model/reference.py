@@ -99,6 +99,11 @@ def parse_reference(text: str) -> Reference:
     if _IMAGE_ID.match(text):
         raise refuse("expected a name, got the id of an image")
     rest, at, digest_text = text.partition("@")
+    if "/" in digest_text:
+        # USER:PASSWORD@HOST/NAME: the text is not repeated, there may be a password in it.
+        raise FormatError(
+            "has a user name in it", what="reference", hint="credentials go into --creds"
+        )
     digest = parse_digest(digest_text, what=f"reference {text[:160]!r}") if at else None
     tag: str | None = None
     colon = rest.rfind(":")
