@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import socket
+import sqlite3
 import threading
 import time
 from email.utils import parsedate_to_datetime
@@ -18,6 +19,7 @@ from jwcrypto.jwt import JWT
 
 from imagers.attest.admin import load_admin_key
 from imagers.attest.jwt import sign_token
+from imagers.broker.resources import Resources
 from imagers.model.digest import digest_of
 
 IMAGE = digest_of(b"manifest")
@@ -319,17 +321,30 @@ def test_strangers_at_the_admins_door_are_logged_and_bounded(embedded, http):
 
 
 def test_fault_of_our_own_has_an_id_and_tells_nothing(embedded, http, as_admin, caplog):
-    (embedded.state_directory / "broker.sqlite").unlink()
+    connection = sqlite3.connect(embedded.state_directory / "broker.sqlite")
+    connection.execute("ALTER TABLE resources RENAME TO gone")
+    connection.close()
     with caplog.at_level(logging.ERROR):
-        answers = [http("GET", "/kbs/v0/resource", **as_admin) for _ in range(3)]
-    for status, _, body in answers:
-        if status == 200:  # a connection that was open before the file went away
-            continue
-        detail = json.loads(body)["detail"]
-        assert status == 500
-        number = detail.split()[1]
-        assert number in caplog.text
-        assert "sqlite" not in detail
+        status, _, body = http("GET", "/kbs/v0/resource", **as_admin)
+    detail = json.loads(body)["detail"]
+    assert status == 500
+    assert detail.split()[1] in caplog.text
+    assert "no such table" in caplog.text
+    assert "table" not in detail
+    assert str(embedded.state_directory) not in detail
+
+
+def test_fault_that_is_a_bug_has_an_id_and_not_its_text(embedded, http, as_admin, caplog):
+    def bug(_):
+        raise ZeroDivisionError("with a secret in it")
+
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.ERROR):
+        patch.setattr(Resources, "names", bug)
+        status, _, body = http("GET", "/kbs/v0/resource", **as_admin)
+    assert status == 500
+    assert "ZeroDivisionError" in caplog.text
+    assert "with a secret" not in caplog.text + body.decode()
+    assert embedded.admin.list_resources() == ()
 
 
 def test_answers_with_secrets_are_not_to_be_cached(embedded, http, guest_token):
