@@ -30,6 +30,7 @@ lint:
 types:
 	@.ci/setup test
 	$(BIN)/mypy
+	$(BIN)/mypy plugins/*/imagers_*
 
 layers:
 	@.ci/setup test

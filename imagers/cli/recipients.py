@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from imagers.cli.output import say
-from imagers.errors import FormatError, LocalError, UsageError
+from imagers.errors import FormatError, LocalError, NotFound, Unsupported, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,6 +107,17 @@ class ImageKeys:
             return
         assert self.kid is not None
         with self._broker.admin() as admin:
+            # A broker that cannot bind a key to an image cannot refuse a name that is taken
+            # either: it is found out before it could overwrite anything.
+            try:
+                admin.metadata(self.kid)
+            except NotFound:
+                pass
+            except Unsupported as error:
+                raise Unsupported(
+                    f"{error}: expected a broker that keeps a key for one image",
+                    hint="put a key there yourself and name its file with --kek-file",
+                ) from error
             admin.put_resource(self.kid, kek, replace=self._replace)
         self._stored = True
 
