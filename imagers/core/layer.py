@@ -22,6 +22,7 @@ what is in them has turned out to be nonsense.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from imagers.core.jobs import OpenJob, SealJob, check_cipher, check_limits, source_of
@@ -45,19 +46,20 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKEND", "open_layer", "seal_layer"]
 
-BACKEND: str = "plain"
+BACKEND: str
+try:
+    from imagers.core import native as _backend
 
+    BACKEND = "c"
+except ImportError as _missing:
+    from imagers.core import plain as _backend  # type: ignore[no-redef]
 
-def _seal(job: SealJob) -> SealedLayer:
-    from imagers.core.plain import seal  # noqa: PLC0415  # cryptography loads on use
-
-    return seal(job)
-
-
-def _open(job: OpenJob) -> OpenedLayer:
-    from imagers.core.plain import open_  # noqa: PLC0415  # as above
-
-    return open_(job)
+    BACKEND = "plain"
+    warnings.warn(
+        f"the compiled core is missing ({_missing}): the plain one is several times slower",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def seal_layer(
@@ -111,7 +113,7 @@ def seal_layer(
         )
     tar_bytes = limits.tar_bytes_of(expected.size)
     changes = compress is not None and compress is not source_compression
-    return _seal(
+    sealed = _backend.seal(
         SealJob(
             source=source_of(source),
             sink=sink,
@@ -128,6 +130,12 @@ def seal_layer(
             cancellation=cancellation,
         )
     )
+    if sealed.tar_size > limits.tar_bytes_of(sealed.size):
+        raise Unsupported(
+            f"{what}: compresses so well that whoever opens it takes it for a bomb",
+            hint="compress it with gzip, or not at all",
+        )
+    return sealed
 
 
 def open_layer(
@@ -176,7 +184,7 @@ def open_layer(
     check_cipher(cipher, hmac, what=what)
     check_limits(limits)
     gives_tar = decompress or isinstance(sink, DirectorySink)
-    return _open(
+    return _backend.open_(
         OpenJob(
             source=source_of(source),
             sink=sink,

@@ -134,6 +134,7 @@ class _Source:
                 if not got:
                     break
                 at += got
+                self._clock.tick()  # a peer may give one byte at a time
         return bytes(buffer[:at])
 
     def _read_some(self, view: memoryview) -> int:
@@ -270,6 +271,7 @@ def seal(job: SealJob) -> SealedLayer:
         source_digest=job.expected.digest,
         source_size=source.size,
         diff_id=tar.diff_id if job.sees_tar else None,
+        tar_size=tar.size,
     )
 
 

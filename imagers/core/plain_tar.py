@@ -136,12 +136,15 @@ class TarReader:
 
     def finish(self) -> None:
         """Be told that there is no more."""
-        pending = self._records is not None or self._long_name is not None
-        pending = pending or self._long_target is not None
         inside = self._state not in (_State.HEADER, _State.ENDED)
-        if self._block or inside or pending:
+        if self._block or inside or self._has_pending():
             raise failure_of(Fault.TAR_SHORT, what=self._what)
         self._sink.finish()
+
+    def _has_pending(self) -> bool:
+        """Whether something was said of an entry that did not come."""
+        extensions = (self._records, self._long_name, self._long_target)
+        return any(one is not None for one in extensions)
 
     def _bad(self, fault: Fault, text: bytes = b"", number: int = 0) -> Exception:
         return failure_of(fault, what=self._what, text=text, number=number, other=self._header_at)
@@ -166,7 +169,7 @@ class TarReader:
     def _take_header(self, block: bytes) -> None:
         if block == _ZEROS:
             if self._had_zeros:
-                if self._records is not None or self._long_name or self._long_target:
+                if self._has_pending():
                     raise failure_of(Fault.TAR_SHORT, what=self._what)
                 self._state = _State.ENDED
             self._had_zeros = True

@@ -377,8 +377,14 @@ class Unpacker:
         except PermissionError:
             if self._keep:
                 raise
-            os.chmod(name, 0o700, dir_fd=parent)  # ours, and made unreadable by a layer
-            return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+            there = self._lstat(parent, name)
+            if there is None or not stat.S_ISDIR(there.st_mode):
+                raise
+            # Ours, and made unreadable by a layer: readable for as long as it takes to open.
+            os.chmod(name, 0o700, dir_fd=parent)
+            fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+            os.fchmod(fd, stat.S_IMODE(there.st_mode))
+            return fd
 
     def _leave(self) -> None:
         if self._parent is not None:

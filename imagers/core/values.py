@@ -133,7 +133,7 @@ class Limits:
 
     max_tar_bytes: int = 256 * _GIB
     max_ratio: int = 1100
-    free_tar_bytes: int = 16 * _MIB
+    free_tar_bytes: int = _GIB
     max_entries: int = 1_000_000
     max_name_bytes: int = 4095
     window_bytes: int = 32 * _MIB
@@ -155,6 +155,7 @@ class SealedLayer:
         source_size: of the bytes read.
         diff_id: digest of the tar, where the tar passed by; None where the source was
             compressed and stayed so.
+        tar_size: of the tar; 0 where it did not pass by.
     """
 
     digest: Digest
@@ -163,6 +164,7 @@ class SealedLayer:
     source_digest: Digest
     source_size: int
     diff_id: Digest | None
+    tar_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,42 @@
+# tests/unit/core/test_native.py holds this and the built module together.
+
+from collections.abc import Callable
+from typing import final
+
+FAULTS: dict[str, int]
+LAYER_FUNCTIONS: tuple[str, ...]
+GZIP_LIBRARY: str
+
+@final
+class LayerJob:
+    def __new__(
+        cls,
+        *,
+        sealing: bool,
+        source_fd: int,
+        sink_fd: int,
+        root_fd: int,
+        keep_owner: bool,
+        size: int,
+        digest: str,
+        diff_id: str | None,
+        key: memoryview | None,
+        nonce: bytes | None,
+        hmac: bytes | None,
+        decode: int,
+        encode: int,
+        sees_tar: bool,
+        gives_tar: bool,
+        tar_bytes: int,
+        window_bytes: int,
+        max_entries: int,
+        max_name_bytes: int,
+        what: str,
+        force: str | None,
+    ) -> LayerJob: ...
+    def run(
+        self,
+        read: Callable[[memoryview], int] | None,
+        tick: Callable[[int, int, int], bool] | None,
+        /,
+    ) -> tuple[str, int, int, int, str, bytes]: ...

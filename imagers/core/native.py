@@ -1,0 +1,146 @@
+"""The core in C, as the rest of the package sees it: jobs in, results out.
+
+    LayerJob(...).run(read, tick)
+
+is one call for one layer. The C code has a thread of its own for it and drops the
+interpreter's lock; this thread feeds it, or waits and looks around ten times a second.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from imagers.core._core import LayerJob
+from imagers.core.failures import Fault, failure_of
+from imagers.core.values import DirectorySink, OpenedLayer, Ownership, Progress, SealedLayer
+from imagers.model.digest import Digest
+from imagers.model.media import Compression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from imagers.core.jobs import OpenJob, SealJob
+    from imagers.core.values import CipherParameters
+    from imagers.model.stream import RawStream
+
+__all__ = ["open_", "seal"]
+
+# enum imc_compression of src/imagers_core.h
+_NUMBER = {Compression.NONE: 0, Compression.GZIP: 1, Compression.ZSTD: 2}
+_NONE = -1  # a descriptor that is not there
+
+# For tests: "layer=NAME" forces an entry of `_core.LAYER_FUNCTIONS`, "walk" does without openat2.
+_force: str | None = None
+
+
+def _tick_of(job: SealJob | OpenJob) -> Callable[[int, int, int], bool] | None:
+    cancellation, report = job.cancellation, job.on_progress
+    if cancellation is None and report is None:
+        return None
+
+    def tick(bytes_in: int, bytes_out: int, entries: int) -> bool:
+        if report is not None and bytes_in:
+            report(Progress(bytes_in, bytes_out, entries))
+        return cancellation is not None and cancellation.is_cancelled
+
+    return tick
+
+
+def _finish(job: SealJob | OpenJob, progress: Progress) -> None:
+    if job.cancellation is not None and job.cancellation.is_cancelled:
+        raise failure_of(Fault.CANCELLED, what=job.what)
+    if job.on_progress is not None:
+        job.on_progress(progress)
+
+
+def _source(source: int | RawStream) -> tuple[int, Callable[[memoryview], int] | None]:
+    return (source, None) if isinstance(source, int) else (_NONE, source.readinto)
+
+
+def _key(stack: ExitStack, cipher: CipherParameters | None) -> memoryview | None:
+    return None if cipher is None else stack.enter_context(cipher.key.view())
+
+
+def _digest(text: str) -> Digest:
+    algorithm, _, hexadecimal = text.partition(":")
+    return Digest(algorithm, hexadecimal)
+
+
+def seal(job: SealJob) -> SealedLayer:
+    """See `imagers.core.layer.seal_layer`."""
+    source_fd, read = _source(job.source)
+    with ExitStack() as stack:
+        native = LayerJob(
+            sealing=True,
+            source_fd=source_fd,
+            sink_fd=job.sink,
+            root_fd=_NONE,
+            keep_owner=False,
+            size=job.expected.size,
+            digest=str(job.expected.digest),
+            diff_id=None if job.diff_id is None else str(job.diff_id),
+            key=_key(stack, job.cipher),
+            nonce=None if job.cipher is None else job.cipher.nonce,
+            hmac=None,
+            decode=_NUMBER[job.decompress],
+            encode=_NUMBER[job.compress],
+            sees_tar=job.sees_tar,
+            gives_tar=False,
+            tar_bytes=job.tar_bytes,
+            window_bytes=job.window_bytes,
+            max_entries=0,
+            max_name_bytes=1,
+            what=job.what,
+            force=_force,
+        )
+    digest, size, tar_size, _, tar_digest, hmac = native.run(read, _tick_of(job))
+    _finish(job, Progress(job.expected.size, size, 0))
+    return SealedLayer(
+        digest=_digest(digest),
+        size=size,
+        hmac=hmac,
+        source_digest=job.expected.digest,
+        source_size=job.expected.size,
+        diff_id=_digest(tar_digest) if tar_digest else None,
+        tar_size=tar_size,
+    )
+
+
+def open_(job: OpenJob) -> OpenedLayer:
+    """See `imagers.core.layer.open_layer`."""
+    source_fd, read = _source(job.source)
+    directory = job.sink if isinstance(job.sink, DirectorySink) else None
+    with ExitStack() as stack:
+        native = LayerJob(
+            sealing=False,
+            source_fd=source_fd,
+            sink_fd=job.sink if isinstance(job.sink, int) else _NONE,
+            root_fd=_NONE if directory is None else directory.fd,
+            keep_owner=directory is not None and directory.ownership is Ownership.KEEP,
+            size=job.expected.size,
+            digest=str(job.expected.digest),
+            diff_id=None if job.diff_id is None else str(job.diff_id),
+            key=_key(stack, job.cipher),
+            nonce=None if job.cipher is None else job.cipher.nonce,
+            hmac=job.hmac,
+            decode=_NUMBER[job.compression],
+            encode=_NUMBER[Compression.NONE],
+            sees_tar=job.sees_tar,
+            gives_tar=job.gives_tar,
+            tar_bytes=job.tar_bytes,
+            window_bytes=job.limits.window_bytes,
+            max_entries=job.limits.max_entries,
+            max_name_bytes=job.limits.max_name_bytes,
+            what=job.what,
+            force=_force,
+        )
+    _, size, tar_size, entries, tar_digest, _ = native.run(read, _tick_of(job))
+    bytes_out = tar_size if job.gives_tar else size
+    _finish(job, Progress(size, bytes_out, entries))
+    return OpenedLayer(
+        size=size,
+        tar_size=tar_size,
+        diff_id=_digest(tar_digest) if tar_digest else None,
+        entries=entries,
+    )

@@ -1,0 +1,168 @@
+/* imagers_core: one container layer through hashing, cipher, codec and tar, in one thread.
+ *
+ * The plain half of the extension: no Python.h here or in anything that this declares.
+ *
+ *     seal   source -> [decode] -> [tar digest] -> [encode] -> cipher + mac -> sink
+ *     open   source -> digest + mac + cipher -> [decode] -> [tar digest] -> sink or unpack
+ *
+ * A job is made, started, perhaps fed, waited for, joined, asked, and freed, in that order
+ * and by one thread; cancel and progress may be called by any thread in between. The job
+ * owns its one thread, which ends before imc_job_join returns.
+ */
+#ifndef IMAGERS_CORE_H
+#define IMAGERS_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define IMC_KEY_BYTES 32
+#define IMC_NONCE_BYTES 16
+#define IMC_MAC_BYTES 32
+#define IMC_DIGEST_TEXT 137   /* "sha512:" and 128 hex digits and a NUL, with two bytes to spare */
+#define IMC_FAILURE_TEXT 1024 /* bytes of a foreign name that a failure keeps */
+#define IMC_PIECE ((size_t)256 * 1024)
+
+/* What is wrong; imagers/core/failures.py has the same numbers and the words. */
+enum imc_fault {
+    IMC_OK = 0,
+    IMC_CANCELLED = 1,
+    IMC_NO_MEMORY = 2,
+    IMC_CRYPTO = 3,
+    IMC_READ = 4,
+    IMC_WRITE = 5,
+    IMC_STORED_SHORT = 10,
+    IMC_STORED_LONG = 11,
+    IMC_STORED_DIGEST = 12,
+    IMC_TAG = 13,
+    IMC_DIFF_ID = 14,
+    IMC_NOT_GZIP = 20,
+    IMC_BAD_GZIP = 21,
+    IMC_SHORT_GZIP = 22,
+    IMC_GZIP_TRAILER = 23,
+    IMC_NOT_ZSTD = 24,
+    IMC_BAD_ZSTD = 25,
+    IMC_SHORT_ZSTD = 26,
+    IMC_ZSTD_TRAILER = 27,
+    IMC_ZSTD_WINDOW = 28,
+    IMC_TAR_BYTES = 30,
+    IMC_ENTRIES = 31,
+    IMC_NAME_BYTES = 32,
+    IMC_TAR_CHECKSUM = 40,
+    IMC_TAR_NUMBER = 41,
+    IMC_TAR_SHORT = 42,
+    IMC_TAR_LONE_ZERO = 43,
+    IMC_TAR_PAX = 44,
+    IMC_TAR_PAX_VALUE = 45,
+    IMC_TAR_PAX_GLOBAL = 46,
+    IMC_TAR_EXTENSION_TWICE = 47,
+    IMC_TAR_EXTENSION_SIZE = 48,
+    IMC_TAR_NUL = 49,
+    IMC_ENTRY_DOTDOT = 61,
+    IMC_ENTRY_ROOT = 62,
+    IMC_ENTRY_OWNER = 63,
+    IMC_ENTRY_TARGET = 64,
+    IMC_ENTRY_TARGET_DOTDOT = 65,
+    IMC_ENTRY_TARGET_DIRECTORY = 66,
+    IMC_ENTRY_WHITEOUT = 67,
+    IMC_ENTRY_PARENT = 68,
+    IMC_ENTRY_LOOP = 69,
+    IMC_ENTRY_LONG_COMPONENT = 70,
+    IMC_ENTRY_KIND = 71,
+    IMC_ENTRY_SPARSE = 72,
+    IMC_ENTRY_XATTR = 73,
+    IMC_ENTRY_ACL = 74,
+    IMC_ENTRY_AUFS = 75,
+    IMC_ENTRY_EMPTY_TARGET = 76,
+    IMC_ENTRY_DEPTH = 77,
+    IMC_UNPACK = 80,
+};
+
+/* A fault with its facts: failures.py says which go with which. No NUL ends text or more. */
+struct imc_failure {
+    enum imc_fault fault;
+    uint64_t number;
+    uint64_t other;
+    size_t text_length;
+    size_t more_length;
+    uint8_t text[IMC_FAILURE_TEXT];
+    uint8_t more[IMC_FAILURE_TEXT];
+};
+
+enum imc_compression { IMC_PLAIN = 0, IMC_GZIP = 1, IMC_ZSTD = 2 };
+
+/* What is to be done. Nothing behind a pointer is needed after imc_job_new returns. */
+struct imc_options {
+    bool sealing;
+    bool has_cipher;
+    const uint8_t *key;          /* IMC_KEY_BYTES, with a cipher */
+    const uint8_t *nonce;        /* IMC_NONCE_BYTES, with a cipher */
+    const uint8_t *hmac;         /* IMC_MAC_BYTES, to open with a cipher */
+    const char *digest;          /* "sha256:..." of the source */
+    const char *diff_id;         /* of the tar; NULL: computed with SHA-256, not compared */
+    uint64_t size;               /* of the source */
+    enum imc_compression decode; /* to undo */
+    enum imc_compression encode; /* to do, when sealing */
+    bool sees_tar;               /* the decoded bytes are the tar, and it is wanted */
+    bool gives_tar;              /* when opening: a sink that is a file gets the tar */
+    int source_fd;               /* -1: fed */
+    int sink_fd;                 /* -1: none */
+    int root_fd;                 /* a directory to unpack into; -1: none */
+    bool keep_owner;
+    uint64_t tar_bytes;
+    uint64_t window_bytes; /* a power of two */
+    uint64_t max_entries;
+    uint64_t max_name_bytes; /* at most 4095 */
+    /* For tests, NULL otherwise: "layer=NAME" forces an entry of the table of layer
+     * functions, "walk" resolves paths without openat2. */
+    const char *force;
+};
+
+struct imc_progress {
+    uint64_t bytes_in;
+    uint64_t bytes_out;
+    uint64_t entries;
+};
+
+/* What came of it; meaningful after imc_job_join returned IMC_OK. */
+struct imc_result {
+    uint64_t stored_size; /* of what was written when sealing, of the source when opening */
+    uint64_t tar_size;
+    uint64_t entries;
+    char stored_digest[IMC_DIGEST_TEXT];
+    char tar_digest[IMC_DIGEST_TEXT]; /* empty: no tar was seen */
+    bool has_hmac;
+    uint8_t hmac[IMC_MAC_BYTES];
+};
+
+struct imc_job;
+
+/* Makes a job that has copied all it needs, key included. */
+enum imc_fault imc_job_new(const struct imc_options *options, struct imc_job **job);
+/* Starts the thread. The job is to be joined after that, whatever this returns. */
+enum imc_fault imc_job_start(struct imc_job *job);
+/* A slot of IMC_PIECE bytes to be filled, or NULL after at most `milliseconds`. */
+uint8_t *imc_job_slot(struct imc_job *job, unsigned milliseconds);
+/* Hands the slot over; all but the last have IMC_PIECE bytes. */
+void imc_job_commit(struct imc_job *job, size_t length);
+/* Says that nothing more comes, and whether the source went on after `size` bytes. */
+void imc_job_end_of_source(struct imc_job *job, bool surplus);
+/* Whether the thread has done all it will do, waiting for that at most `milliseconds`. */
+bool imc_job_wait(struct imc_job *job, unsigned milliseconds);
+void imc_job_cancel(struct imc_job *job);
+void imc_job_progress(const struct imc_job *job, struct imc_progress *progress);
+/* Waits for the thread; then result and failure are final. Safe to call twice. */
+enum imc_fault imc_job_join(struct imc_job *job);
+const struct imc_result *imc_job_result(const struct imc_job *job);
+const struct imc_failure *imc_job_failure(const struct imc_job *job);
+/* Wipes and frees; the job is joined or was never started. NULL is fine. */
+void imc_job_free(struct imc_job *job);
+
+/* For tests and for humans. */
+const char *imc_fault_name(enum imc_fault fault);
+const char *imc_layer_name(size_t index); /* of the table; NULL after the last usable one */
+const char *imc_gzip_library(void);
+/* Calls `visit` with each fault but IMC_OK. */
+void imc_each_fault(void (*visit)(void *context, enum imc_fault fault), void *context);
+
+#endif

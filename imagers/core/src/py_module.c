@@ -1,0 +1,126 @@
+/* imagers.core._core: module state, its start and its end, and the one mapping of errors. */
+#include "py_module.h"
+
+/* The one way from the enum to our exception classes: the table is in Python, so that the
+ * plain implementation raises from it too. */
+PyObject *imc_raise(struct module_state *state, const struct imc_failure *failure, PyObject *what) {
+    if (failure->fault == IMC_NO_MEMORY) {
+        return PyErr_NoMemory();
+    }
+    PyObject *exception = NULL;
+    PyObject *arguments = Py_BuildValue("(i)", (int)failure->fault);
+    PyObject *keywords = Py_BuildValue(
+        "{s:O,s:y#,s:y#,s:K,s:K}", "what", what, "text", (const char *)failure->text,
+        (Py_ssize_t)failure->text_length, "more", (const char *)failure->more,
+        (Py_ssize_t)failure->more_length, "number", (unsigned long long)failure->number, "other",
+        (unsigned long long)failure->other);
+    if (arguments != NULL && keywords != NULL) {
+        exception = PyObject_Call(state->failure_of, arguments, keywords);
+    }
+    if (exception != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    }
+    Py_XDECREF(exception);
+    Py_XDECREF(arguments);
+    Py_XDECREF(keywords);
+    return NULL;
+}
+
+struct faults {
+    PyObject *dict; /* NULL after an error */
+};
+
+static void add_fault(void *context, enum imc_fault fault) {
+    struct faults *faults = context;
+    if (faults->dict == NULL) {
+        return;
+    }
+    PyObject *number = PyLong_FromLong((long)fault);
+    if (number == NULL || PyDict_SetItemString(faults->dict, imc_fault_name(fault), number) < 0) {
+        Py_CLEAR(faults->dict);
+    }
+    Py_XDECREF(number);
+}
+
+/* Adds a new reference, which is NULL after an error. */
+static int add_constant(PyObject *module, const char *name, PyObject *value) {
+    int result = value == NULL ? -1 : PyModule_AddObjectRef(module, name, value);
+    Py_XDECREF(value);
+    return result;
+}
+
+static PyObject *layer_names(void) {
+    PyObject *list = PyList_New(0);
+    const char *name;
+    for (size_t i = 0; list != NULL && (name = imc_layer_name(i)) != NULL; i++) {
+        PyObject *text = PyUnicode_FromString(name);
+        if (text == NULL || PyList_Append(list, text) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(text);
+    }
+    PyObject *tuple = list == NULL ? NULL : PyList_AsTuple(list);
+    Py_XDECREF(list);
+    return tuple;
+}
+
+static int module_exec(PyObject *module) {
+    struct module_state *state = PyModule_GetState(module);
+    struct faults faults = {PyDict_New()};
+    imc_each_fault(add_fault, &faults);
+    if (add_constant(module, "FAULTS", faults.dict) < 0 ||
+        add_constant(module, "LAYER_FUNCTIONS", layer_names()) < 0 ||
+        add_constant(module, "GZIP_LIBRARY", PyUnicode_FromString(imc_gzip_library())) < 0) {
+        return -1;
+    }
+    PyObject *failures = PyImport_ImportModule("imagers.core.failures");
+    if (failures == NULL) {
+        return -1;
+    }
+    state->failure_of = PyObject_GetAttrString(failures, "failure_of");
+    Py_DECREF(failures);
+    if (state->failure_of == NULL) {
+        return -1;
+    }
+    state->layer_job = (PyTypeObject *)PyType_FromModuleAndSpec(module, &imc_layer_job_spec, NULL);
+    return state->layer_job == NULL ? -1 : PyModule_AddType(module, state->layer_job);
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg) {
+    struct module_state *state = PyModule_GetState(module);
+    Py_VISIT(state->failure_of);
+    Py_VISIT(state->layer_job);
+    return 0;
+}
+
+static int module_clear(PyObject *module) {
+    struct module_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->failure_of);
+    Py_CLEAR(state->layer_job);
+    return 0;
+}
+
+static void module_free(void *module) {
+    module_clear(module);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)module_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "imagers.core._core",
+    .m_doc = "One layer in C; imagers.core.native is its face.",
+    .m_size = sizeof(struct module_state),
+    .m_slots = slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void);
+PyMODINIT_FUNC PyInit__core(void) {
+    return PyModuleDef_Init(&definition);
+}

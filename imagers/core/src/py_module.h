@@ -1,0 +1,20 @@
+/* The binding half: Python on one side, imagers_core.h on the other, no algorithm. */
+#ifndef IMAGERS_PY_MODULE_H
+#define IMAGERS_PY_MODULE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "imagers_core.h"
+
+struct module_state {
+    PyObject *failure_of; /* imagers.core.failures.failure_of */
+    PyTypeObject *layer_job;
+};
+
+/* Raises the exception of a failure; always gives NULL. `what` is a str. */
+PyObject *imc_raise(struct module_state *state, const struct imc_failure *failure, PyObject *what);
+
+extern PyType_Spec imc_layer_job_spec;
+
+#endif

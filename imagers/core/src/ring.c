@@ -1,0 +1,163 @@
+/* Pieces from one thread to another, in order and with bounded memory.
+ *
+ * A mutex and two condition variables: a wake-up costs far less than the work on a piece.
+ */
+#define _GNU_SOURCE
+#include "impl.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#define ALIGNMENT 64 /* bytes: a cache line, and a block of SHA-256 */
+
+struct imc_ring {
+    pthread_mutex_t mutex;
+    pthread_cond_t filled;
+    pthread_cond_t freed;
+    uint8_t *memory; /* IMC_RING_SLOTS pieces */
+    size_t lengths[IMC_RING_SLOTS];
+    size_t first; /* the oldest filled slot */
+    size_t count; /* filled slots; the next `count` from `first` on */
+    bool closed;
+    bool surplus;
+    bool stopped;
+};
+
+int imc_cond_init(pthread_cond_t *cond) {
+    pthread_condattr_t attributes;
+    int error = pthread_condattr_init(&attributes);
+    if (error != 0) {
+        return error;
+    }
+    error = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    if (error == 0) {
+        error = pthread_cond_init(cond, &attributes);
+    }
+    pthread_condattr_destroy(&attributes);
+    return error;
+}
+
+void imc_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, unsigned milliseconds) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += milliseconds / 1000;
+    until.tv_nsec += (long)(milliseconds % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    pthread_cond_timedwait(cond, mutex, &until);
+}
+
+enum imc_fault imc_ring_new(struct imc_ring **out) {
+    struct imc_ring *ring = calloc(1, sizeof *ring);
+    if (ring == NULL) {
+        return IMC_NO_MEMORY;
+    }
+    ring->memory = aligned_alloc(ALIGNMENT, IMC_RING_SLOTS * IMC_PIECE);
+    if (ring->memory == NULL) {
+        free(ring);
+        return IMC_NO_MEMORY;
+    }
+    if (pthread_mutex_init(&ring->mutex, NULL) != 0) {
+        goto no_mutex;
+    }
+    if (imc_cond_init(&ring->filled) != 0) {
+        goto no_filled;
+    }
+    if (imc_cond_init(&ring->freed) != 0) {
+        goto no_freed;
+    }
+    *out = ring;
+    return IMC_OK;
+no_freed:
+    pthread_cond_destroy(&ring->filled);
+no_filled:
+    pthread_mutex_destroy(&ring->mutex);
+no_mutex:
+    free(ring->memory);
+    free(ring);
+    return IMC_NO_MEMORY;
+}
+
+void imc_ring_free(struct imc_ring *ring) {
+    if (ring == NULL) {
+        return;
+    }
+    pthread_cond_destroy(&ring->filled);
+    pthread_cond_destroy(&ring->freed);
+    pthread_mutex_destroy(&ring->mutex);
+    free(ring->memory);
+    free(ring);
+}
+
+static uint8_t *slot(struct imc_ring *ring, size_t index) {
+    return ring->memory + (index % IMC_RING_SLOTS) * IMC_PIECE;
+}
+
+uint8_t *imc_ring_acquire(struct imc_ring *ring, unsigned milliseconds) {
+    uint8_t *found = NULL;
+    pthread_mutex_lock(&ring->mutex);
+    if (ring->count == IMC_RING_SLOTS && !ring->stopped) {
+        /* One wait: who calls has other things to look after as well. */
+        imc_cond_wait(&ring->freed, &ring->mutex, milliseconds);
+    }
+    if (ring->count < IMC_RING_SLOTS && !ring->stopped) {
+        found = slot(ring, ring->first + ring->count);
+    }
+    pthread_mutex_unlock(&ring->mutex);
+    return found;
+}
+
+void imc_ring_commit(struct imc_ring *ring, size_t length) {
+    pthread_mutex_lock(&ring->mutex);
+    ring->lengths[(ring->first + ring->count) % IMC_RING_SLOTS] = length;
+    ring->count++;
+    pthread_cond_signal(&ring->filled);
+    pthread_mutex_unlock(&ring->mutex);
+}
+
+void imc_ring_close(struct imc_ring *ring, bool surplus) {
+    pthread_mutex_lock(&ring->mutex);
+    ring->closed = true;
+    ring->surplus = surplus;
+    pthread_cond_signal(&ring->filled);
+    pthread_mutex_unlock(&ring->mutex);
+}
+
+uint8_t *imc_ring_take(struct imc_ring *ring, size_t *length) {
+    uint8_t *found = NULL;
+    pthread_mutex_lock(&ring->mutex);
+    while (ring->count == 0 && !ring->closed && !ring->stopped) {
+        pthread_cond_wait(&ring->filled, &ring->mutex);
+    }
+    if (ring->count > 0 && !ring->stopped) {
+        found = slot(ring, ring->first);
+        *length = ring->lengths[ring->first];
+    }
+    pthread_mutex_unlock(&ring->mutex);
+    return found;
+}
+
+void imc_ring_release(struct imc_ring *ring) {
+    pthread_mutex_lock(&ring->mutex);
+    ring->first = (ring->first + 1) % IMC_RING_SLOTS;
+    ring->count--;
+    pthread_cond_signal(&ring->freed);
+    pthread_mutex_unlock(&ring->mutex);
+}
+
+bool imc_ring_surplus(struct imc_ring *ring) {
+    pthread_mutex_lock(&ring->mutex);
+    bool surplus = ring->surplus;
+    pthread_mutex_unlock(&ring->mutex);
+    return surplus;
+}
+
+void imc_ring_stop(struct imc_ring *ring) {
+    pthread_mutex_lock(&ring->mutex);
+    ring->stopped = true;
+    pthread_cond_broadcast(&ring->filled);
+    pthread_cond_broadcast(&ring->freed);
+    pthread_mutex_unlock(&ring->mutex);
+}

@@ -1,0 +1,261 @@
+"""Both implementations of the core behind one small driver, and tars made by hand."""
+
+import dataclasses
+import io
+import os
+import stat
+import tarfile
+
+import pytest
+
+from imagers.core import (
+    AES_256_CTR_HMAC_SHA256,
+    CipherParameters,
+    DirectorySink,
+    Ownership,
+    layer,
+    native,
+    open_layer,
+    plain,
+    seal_layer,
+)
+from imagers.model.descriptor import Descriptor
+from imagers.model.digest import digest_of
+from imagers.model.keys import SecretKey
+from imagers.model.media import Compression
+
+KEY = bytes(range(32))
+NONCE = bytes(range(0xF0, 0x100))
+
+
+class Memory:
+    """A RawStream over bytes, in pieces of at most `piece` bytes."""
+
+    def __init__(self, data, piece=1 << 30):
+        self._rest = memoryview(data)
+        self._piece = piece
+        self.calls = 0
+
+    def readinto(self, buffer):
+        self.calls += 1
+        count = min(len(buffer), self._piece, len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def close(self):
+        pass
+
+
+class Driver:
+    """Calls of the core with what most tests do not care about filled in."""
+
+    Memory = Memory
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._number = 0
+
+    @staticmethod
+    def cipher(key=KEY, nonce=NONCE):
+        return CipherParameters(AES_256_CTR_HMAC_SHA256, SecretKey(key), nonce)
+
+    @staticmethod
+    def descriptor(data, algorithm="sha256"):
+        return Descriptor("application/x", digest_of(data, algorithm), len(data))
+
+    def path(self):
+        self._number += 1
+        return self._folder / f"{self._number}"
+
+    def source(self, data, piece):
+        """(source, close): a file where `piece` is None, a stream otherwise."""
+        if piece is not None:
+            return Memory(data, piece), lambda: None
+        path = self.path()
+        path.write_bytes(data)
+        fd = os.open(path, os.O_RDONLY)
+        return fd, lambda: os.close(fd)
+
+    def seal(self, data, *, piece=None, expected=None, **settings):
+        """(SealedLayer, the bytes written)."""
+        settings = {
+            "cipher": self.cipher(),
+            "source_compression": Compression.NONE,
+            "what": "layer",
+        } | settings
+        source, close = self.source(data, piece)
+        try:
+            with self.path().open("w+b", buffering=0) as sink:
+                result = seal_layer(
+                    source,
+                    sink.fileno(),
+                    expected=expected or self.descriptor(data),
+                    **settings,
+                )
+                sink.seek(0)
+                return result, sink.read()
+        finally:
+            close()
+
+    def open(self, data, *, piece=None, expected=None, sink="file", **settings):
+        """(OpenedLayer, the bytes written)."""
+        settings = {
+            "cipher": None,
+            "hmac": None,
+            "compression": Compression.NONE,
+            "diff_id": None,
+            "what": "layer",
+        } | settings
+        source, close = self.source(data, piece)
+        try:
+            with self.path().open("w+b", buffering=0) as file:
+                result = open_layer(
+                    source,
+                    file.fileno() if sink == "file" else sink,
+                    expected=expected or self.descriptor(data),
+                    **settings,
+                )
+                file.seek(0)
+                return result, file.read()
+        finally:
+            close()
+
+    def unpack(self, *tars, root=None, ownership=Ownership.MINE, **settings):
+        """The directory that the layers were unpacked into; its parents hold a canary."""
+        if root is None:
+            root = self.path() / "a" / "b" / "root"
+            root.mkdir(parents=True, mode=0o755)
+            (root.parent / "canary").write_text("alive")
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for data in tars:
+                self.open(data, sink=DirectorySink(fd, ownership), **settings)
+        finally:
+            os.close(fd)
+        return root
+
+
+IMPLEMENTATIONS = {
+    "c": (native, None),
+    "c-walk": (native, "walk"),
+    "plain": (plain, None),
+}
+
+
+def use(monkeypatch, name):
+    """Make the door of the package lead to one implementation."""
+    module, force = IMPLEMENTATIONS[name]
+    monkeypatch.setattr(layer, "_backend", module)
+    monkeypatch.setattr(native, "_force", force)
+
+
+@pytest.fixture(params=["c", "plain"])
+def core(request, monkeypatch, tmp_path):
+    use(monkeypatch, request.param)
+    return Driver(tmp_path)
+
+
+@pytest.fixture(params=["c", "c-walk", "plain"])
+def unpacking(request, monkeypatch, tmp_path):
+    """Like `core`, and with names resolved by openat2 and by hand."""
+    use(monkeypatch, request.param)
+    return Driver(tmp_path)
+
+
+@pytest.fixture
+def both(monkeypatch, tmp_path):
+    """`both(call)`: what `call(driver)` comes to, in either; they must agree."""
+
+    def outcome(name, call):
+        use(monkeypatch, name)
+        folder = tmp_path / f"{name}-{len(os.listdir(tmp_path))}"
+        folder.mkdir()
+        try:
+            return call(Driver(folder))
+        except Exception as error:  # noqa: BLE001  # whatever comes is compared
+            return type(error), str(error), vars(error)
+
+    def agreed(call):
+        results = [outcome(name, call) for name in ("c", "plain")]
+        assert results[0] == results[1]
+        return results[0]
+
+    return agreed
+
+
+def make_tar(*entries, end=True):
+    """A tar of (name, kind, content or target, changes of TarInfo) tuples."""
+    out = io.BytesIO()
+    for name, kind, content, *changes in entries:
+        info = tarfile.TarInfo(name)
+        info.type = kind
+        info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+        info.mtime = 1_700_000_000
+        info.uid, info.gid = os.getuid(), os.getgid()
+        data = b""
+        if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE):
+            info.linkname = content or ""
+        elif content is not None:
+            data = content if isinstance(content, bytes) else content.encode()
+            info.size = len(data)
+        for field, value in (changes[0] if changes else {}).items():
+            setattr(info, field, value)
+        out.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+        out.write(data + bytes(-len(data) % 512))
+    if end:
+        out.write(bytes(1024))
+    return out.getvalue()
+
+
+@pytest.fixture
+def tar():
+    """`tar(file(..), directory(..), ...)`."""
+    return make_tar
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kinds:
+    def file(self, name, content="", **changes):
+        return (name, tarfile.REGTYPE, content, changes)
+
+    def directory(self, name, **changes):
+        return (name, tarfile.DIRTYPE, None, changes)
+
+    def symlink(self, name, target, **changes):
+        return (name, tarfile.SYMTYPE, target, changes)
+
+    def link(self, name, target, **changes):
+        return (name, tarfile.LNKTYPE, target, changes)
+
+    def other(self, name, kind, **changes):
+        return (name, kind, None, changes)
+
+
+@pytest.fixture
+def make():
+    """Entries for `tar`."""
+    return _Kinds()
+
+
+def read_tree(root):
+    """What is in a directory: path to what it is."""
+    tree = {}
+    for folder, directories, files in os.walk(root):
+        for name in [*directories, *files]:
+            path = os.path.join(folder, name)  # names may be no UTF-8
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                what = "-> " + os.readlink(path)
+            elif stat.S_ISDIR(status.st_mode):
+                what = "/"
+            else:
+                with open(path, "rb") as file:
+                    what = file.read().decode("latin-1")
+            tree[os.path.relpath(path, root)] = what
+    return tree
+
+
+@pytest.fixture
+def tree():
+    return read_tree
