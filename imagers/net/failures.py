@@ -48,11 +48,14 @@ def _chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def remote_error(error: Exception, origin: Origin, *, timeout_s: float) -> RemoteError:
+def remote_error(
+    error: Exception, origin: Origin, *, timeout_s: float, connect_timeout_s: float | None = None
+) -> RemoteError:
     """The `RemoteError` that says what `error` means to a user.
 
     Args:
-        timeout_s: the time limit that was in force, for messages.
+        timeout_s: the limit on silence that was in force, for messages.
+        connect_timeout_s: the limit on connecting, if there could have been need of one.
     """
     chain = _chain(error)
     for one in chain:
@@ -70,8 +73,10 @@ def remote_error(error: Exception, origin: Origin, *, timeout_s: float) -> Remot
         if isinstance(one, (u3.ConnectTimeoutError, u3.ReadTimeoutError, TimeoutError)) and (
             not isinstance(one, u3.NewConnectionError)
         ):
+            is_connecting = isinstance(one, u3.ConnectTimeoutError) and connect_timeout_s
+            limit_s = connect_timeout_s if is_connecting else timeout_s
             return RemoteError(
-                f"{origin}: no answer within {timeout_s:g} s",
+                f"{origin}: no answer within {limit_s:g} s",
                 temporary=True,
                 hint="the server hangs, or a firewall drops the packets; try again later",
             )

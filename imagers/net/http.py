@@ -17,7 +17,6 @@ Spec: RFC 9110.
 from __future__ import annotations
 
 import os
-import ssl
 import threading
 import time
 from dataclasses import dataclass, field
@@ -31,8 +30,6 @@ import urllib3.exceptions as u3
 
 from imagers import __version__
 from imagers.errors import (
-    FormatError,
-    LocalError,
     NotFound,
     RateLimited,
     RemoteError,
@@ -43,9 +40,11 @@ from imagers.net.connection import new_pools
 from imagers.net.failures import remote_error
 from imagers.net.retry import RETRIED_STATUS, RetryPolicy, is_idempotent, parse_retry_after
 from imagers.net.stream import ResponseStream
+from imagers.net.tls import new_tls_context
 from imagers.net.urls import Origin, join_url, parse_origin, redact_url
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Container, Iterator, Mapping
     from types import TracebackType
 
@@ -363,14 +362,13 @@ class HTTPClient:
     ) -> ResponseStream:
         settings = self._settings
         sent = {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT, **headers}
-        # The time limit for connecting is also the one for sending a piece.
-        timeout = urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s)
+        connect_s, silence_s = settings.connect_timeout_s, settings.read_timeout_s
         if body is not None:
             sent["Content-Length"] = str(body.size if isinstance(body, FileBody) else len(body))
+            # For urllib3 the limit on connecting is also the one on sending a piece.
+            connect_s = max(connect_s, silence_s)
         if isinstance(body, FileBody):
-            timeout = urllib3.Timeout(
-                connect=settings.read_timeout_s, read=settings.upload_answer_timeout_s
-            )
+            silence_s = settings.upload_answer_timeout_s
         try:
             # The pool of the checked origin, and not of what another parser sees in the URL.
             pool = self._manager(origin.scheme).connection_from_host(
@@ -387,10 +385,12 @@ class HTTPClient:
                 retries=False,
                 preload_content=False,
                 decode_content=False,
-                timeout=timeout,
+                timeout=urllib3.Timeout(connect=connect_s, read=silence_s),
             )
         except (u3.HTTPError, OSError) as error:
-            raise remote_error(error, origin, timeout_s=settings.read_timeout_s) from error
+            raise remote_error(
+                error, origin, timeout_s=silence_s, connect_timeout_s=connect_s
+            ) from error
         return ResponseStream(
             response,
             origin,
@@ -405,30 +405,14 @@ class HTTPClient:
         with self._lock:
             if self._tls is None:  # reading the system's roots takes 10 ms
                 self._tls = new_pools(
-                    max_idle=_MAX_IDLE, send_bytes=_SEND_PIECE, tls=_tls_context(self._settings)
+                    max_idle=_MAX_IDLE, send_bytes=_SEND_PIECE, tls=self._new_tls_context()
                 )
             return self._tls
 
-
-def _tls_context(settings: HTTPSettings) -> ssl.SSLContext:
-    path = settings.ca_file
-    try:
-        context = ssl.create_default_context(cafile=path)
-    except ssl.SSLError as error:
-        raise FormatError("expected certificates in PEM", what=f"CA file {str(path)!r}") from error
-    except OSError as error:
-        raise LocalError(
-            f"could not be read: {error.strerror}", path=str(path), hint="it should be a CA file"
-        ) from error
-    if path is not None:
-        # A server's own certificate may be pinned, too, and not only that of its CA.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    if settings.insecure_skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        # Whoever asked for it has said so; a warning for each request helps nobody.
-        urllib3.disable_warnings(u3.InsecureRequestWarning)
-    return context
+    def _new_tls_context(self) -> ssl.SSLContext:
+        return new_tls_context(
+            self._settings.ca_file, insecure_skip_verify=self._settings.insecure_skip_verify
+        )
 
 
 def _request_target(url: str) -> str:

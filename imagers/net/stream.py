@@ -26,8 +26,8 @@ __all__ = ["ResponseStream"]
 
 _PIECE = 1024 * 1024
 # A server that sends a byte before every time limit would hold a reader for ever: over each
-# window of the read time limit it must send this much.
-_LEAST_BYTES_IN_WINDOW = 1024
+# window as long as the read time limit it must keep this pace.
+_LEAST_BYTES_PER_S = 1024
 _WORTH_READING = 16 * 1024  # bytes; a new connection costs more than these
 
 
@@ -109,7 +109,7 @@ class ResponseStream:
         self._window_s += seconds
         if self._window_s < self._timeout_s:
             return
-        if self._window_bytes < _LEAST_BYTES_IN_WINDOW:
+        if self._window_bytes < _LEAST_BYTES_PER_S * self._window_s:
             self._error = RemoteError(
                 f"{self._origin}: too slow: {self._window_bytes} bytes in {self._window_s:.0f} s",
                 temporary=True,

@@ -11,6 +11,7 @@ Spec: OCI distribution-spec v1.1.
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,6 +35,7 @@ __all__ = ["RegistryClient"]
 
 _DOCKER_HUB = "registry-1.docker.io"  # where the names of docker.io really are
 _UNAUTHORIZED = 401
+_ERROR_S = 30.0  # to read what an error is about
 
 _Answer = TypeVar("_Answer", Response, ResponseStream)
 
@@ -121,7 +123,7 @@ class RegistryClient:
             return stream
         body = b""
         with suppress(RemoteError), stream:
-            body = stream.read_bounded(MAX_ERROR_BYTES)
+            body = stream.read_bounded(MAX_ERROR_BYTES, deadline=time.monotonic() + _ERROR_S)
         raise refusal(stream.status, body, doing=doing, name=str(self.reference))
 
     def close(self) -> None:

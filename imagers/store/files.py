@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["LocalBlob", "StagedFile", "local_errors", "open_regular", "sync_directory", "write_all"]
+__all__ = [
+    "LocalBlob",
+    "StagedFile",
+    "local_errors",
+    "open_for_lock",
+    "open_regular",
+    "sync_directory",
+    "write_all",
+]
 
 _FILE_MODE = 0o644  # less the umask
 _NO_UNNAMED_FILES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
@@ -55,6 +63,15 @@ def open_regular(path: Path) -> int:
         os.close(fd)
         raise FormatError("expected a regular file", what=str(path))
     return fd
+
+
+def open_for_lock(path: Path) -> int:
+    """A descriptor of a file, for `flock`; its bytes are not touched."""
+    try:
+        # NFS makes byte range locks of it, and those want a file that may be written.
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except PermissionError:
+        return open_regular(path)
 
 
 def write_all(fd: int, data: bytes) -> None:

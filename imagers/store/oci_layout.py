@@ -23,7 +23,6 @@ import fcntl
 import os
 import threading
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch
@@ -37,17 +36,16 @@ from imagers.model.manifest import (
 )
 from imagers.model.stream import CheckedStream
 from imagers.store.files import (
-    LocalBlob,
     StagedFile,
     local_errors,
-    open_regular,
+    open_for_lock,
     sync_directory,
     write_all,
 )
+from imagers.store.layout import Layout
 from imagers.store.layout_index import (
     LAYOUT_FILE,
     Selection,
-    check_layout_file,
     find_entry,
     parse_layout_index,
     replace_entry,
@@ -55,76 +53,19 @@ from imagers.store.layout_index import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from types import TracebackType
 
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSink, ImageSource, StagedBlob
     from imagers.model.manifest import Index
     from imagers.model.stream import ByteStream
+    from imagers.store.files import LocalBlob
 
 __all__ = ["OCILayoutSink", "OCILayoutSource"]
 
 _DIRECTORY_MODE = 0o755  # less the umask
-_MAX_LAYOUT_FILE = 4096  # bytes
 _STAGING = "blobs/sha256"  # on the file system of nearly every blob
-
-
-class _Layout:
-    """Paths of one layout, and reading of its small files."""
-
-    def __init__(self, path: str | os.PathLike[str], name: str) -> None:
-        self.path = Path(path)
-        self.name = name
-        self.layout_file = self.path / "oci-layout"
-        self.index_file = self.path / "index.json"
-
-    def blob_path(self, digest: Digest) -> Path:
-        # Both halves of a parsed digest are from closed sets: no way out of the layout.
-        return self.path / "blobs" / digest.algorithm / digest.hex
-
-    def read_small(self, path: Path, max_bytes: int) -> bytes | None:
-        """The bytes of a file, or None where there is none."""
-        with local_errors(path):
-            try:
-                fd = open_regular(path)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-            with os.fdopen(fd, "rb") as file:
-                data = file.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            raise FormatError(f"expected at most {max_bytes} bytes, got more", what=str(path))
-        return data
-
-    def read_index(self) -> bytes | None:
-        return self.read_small(self.index_file, MAX_MANIFEST_BYTES)
-
-    def check_version(self) -> bool:
-        """Whether there is a layout file, which then is one that we read."""
-        raw = self.read_small(self.layout_file, _MAX_LAYOUT_FILE)
-        if raw is not None:
-            check_layout_file(raw, what=str(self.layout_file))
-        return raw is not None
-
-    def open_blob_file(self, descriptor: Descriptor, what: str) -> LocalBlob:
-        path = self.blob_path(descriptor.digest)
-        with local_errors(path):
-            try:
-                fd = open_regular(path)
-            except FileNotFoundError:
-                raise NotFound(
-                    f"{self.name}: {what}: the layout has no blob {descriptor.digest}",
-                    hint="the layout is incomplete; copy the image into it again",
-                ) from None
-        blob = LocalBlob(fd, path)
-        size = os.fstat(fd).st_size
-        if size != descriptor.size:
-            blob.close()
-            raise SizeMismatch(expected=descriptor.size, actual=size, what=what)
-        return blob
-
-    def has_blob_file(self, descriptor: Descriptor) -> bool:
-        path = self.blob_path(descriptor.digest)
-        return path.is_file() and path.stat().st_size == descriptor.size
 
 
 class OCILayoutSource:
@@ -147,7 +88,7 @@ class OCILayoutSource:
         name: str,
         position: int | None = None,
     ) -> None:
-        self._layout = _Layout(path, name)
+        self._layout = Layout(path, name)
         self._selection = Selection(ref, position)
 
     @property
@@ -179,7 +120,7 @@ class OCILayoutSource:
 
     def open_raw_blob(self, descriptor: Descriptor, *, what: str) -> LocalBlob:
         """See `BlobSource`; the size is compared before the first byte."""
-        return self._layout.open_blob_file(descriptor, what)
+        return self._layout.open_blob(descriptor, what=what)
 
     def close(self) -> None:
         """Nothing is held between calls."""
@@ -231,7 +172,7 @@ class OCILayoutSink:
     """
 
     def __init__(self, path: str | os.PathLike[str], ref: str | None, *, name: str) -> None:
-        self._layout = _Layout(path, name)
+        self._layout = Layout(path, name)
         self._ref = ref
         self._lock = threading.Lock()
         self._prepared = False
@@ -248,7 +189,7 @@ class OCILayoutSink:
     def has_blob(self, descriptor: Descriptor) -> bool:
         """See `ImageSink`; only the size is compared: readers hold it against its digest."""
         with local_errors(self._layout.path):
-            return self._layout.has_blob_file(descriptor)
+            return self._layout.has_blob(descriptor)
 
     def stage_blob(self) -> StagedBlob:
         """See `ImageSink`: a file without a name on the layout's own file system."""
@@ -415,7 +356,7 @@ class OCILayoutSink:
             while True:
                 self._prepare()
                 with local_errors(path), suppress(FileNotFoundError):
-                    fd = open_regular(path)
+                    fd = open_for_lock(path)
                     stack.callback(os.close, fd)
                     fcntl.flock(fd, fcntl.LOCK_EX)
                     if os.path.samestat(os.fstat(fd), path.stat()):

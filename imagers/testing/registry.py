@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from imagers.model.digest import Digest, parse_digest
-from imagers.testing.registry_http import Fault, Handler, LoggedRequest
+from imagers.testing.registry_http import Fault, LoggedRequest
+from imagers.testing.registry_protocol import Handler
 from imagers.testing.registry_storage import Storage
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ import pytest
 from imagers import __version__
 from imagers.errors import (
     FormatError,
-    LocalError,
     NotFound,
     RateLimited,
     RemoteError,
@@ -439,20 +438,6 @@ def test_tls_redirect_to_plain_http_refused_even_on_this_machine(tls_peer, peer,
     ):
         client.request("GET", tls_peer.url)
     assert peer.seen == []
-
-
-def test_tls_missing_ca_file_is_a_local_error(tmp_path):
-    path = tmp_path / "none.pem"
-    with HTTPClient(HTTPSettings(ca_file=path)) as client, pytest.raises(LocalError) as caught:
-        client.request("GET", "https://127.0.0.1:1/")
-    assert caught.value.path == str(path)
-
-
-def test_tls_ca_file_without_certificates_is_a_format_error(tmp_path):
-    path = tmp_path / "ca.pem"
-    path.write_text("hello")
-    with HTTPClient(HTTPSettings(ca_file=path)) as client, pytest.raises(FormatError, match="PEM"):
-        client.request("GET", "https://127.0.0.1:1/")
 
 
 # The rest.
