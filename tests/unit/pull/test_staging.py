@@ -223,8 +223,12 @@ def make_content(bundle):
     [
         pytest.param(make_content, "got one with content", id="content"),
         pytest.param(lambda bundle: bundle.touch(), "got a file", id="file"),
-        pytest.param(lambda bundle: bundle.symlink_to("nothing"), "got a symbolic link", id="dead link"),
-        pytest.param(lambda bundle: bundle.symlink_to("."), "got a symbolic link", id="link to a directory"),
+        pytest.param(
+            lambda bundle: bundle.symlink_to("nothing"), "got a symbolic link", id="dead link"
+        ),
+        pytest.param(
+            lambda bundle: bundle.symlink_to("."), "got a symbolic link", id="link to a directory"
+        ),
         pytest.param(os.mkfifo, "got a file", id="pipe"),
     ],
 )
