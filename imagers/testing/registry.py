@@ -134,7 +134,7 @@ class EmbeddedRegistry:
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
             thread.join()
         for upload in self.uploads.values():
-            upload.file.close()
+            upload.close()
 
     def __enter__(self) -> Self:
         self.start()

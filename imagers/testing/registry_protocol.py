@@ -291,7 +291,7 @@ class Handler(Connection):
         self._finish(name, upload)
 
     def _delete_session(self, name: str, session: str) -> None:
-        self._upload(name, session).file.close()
+        self._upload(name, session).close()
         self.state.uploads.pop(session, None)
         self.send(204)
 
@@ -317,13 +317,13 @@ class Handler(Connection):
     def _finish(self, name: str, upload: Upload) -> None:
         """Take the rest of an upload and keep it; what is refused is dropped."""
         storage = self.state.storage
-        with upload.file:
+        with upload:
             digest = parse_digest(self.query.get("digest", [""])[0])
             self._receive(upload)
             actual = upload.digest(digest.algorithm)
             if actual != digest:
                 raise Refused(400, "DIGEST_INVALID", f"these bytes have the digest {actual}")
-            storage.put(digest, upload.file)
+            storage.keep(upload, digest)
         with storage.lock:
             storage.repository(name).blobs.add(digest)
             storage.save()

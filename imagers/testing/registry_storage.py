@@ -15,18 +15,20 @@ import os
 import tempfile
 import threading
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
 
 from imagers.model.digest import Digest, new_hasher, parse_digest
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from types import TracebackType
 
     from typing_extensions import Buffer
 
 __all__ = ["Repository", "Storage", "Upload"]
 
 _PIECE = 1024 * 1024
+_UNFINISHED = ".upload-"
 
 
 @dataclass
@@ -45,14 +47,18 @@ class Repository:
 class Upload:
     """Bytes of a blob that arrive.
 
+    Args:
+        path: of `file`, if it has one.
+
     Attributes:
         size: bytes so far.
     """
 
-    def __init__(self, repository: str, file: IO[bytes]) -> None:
+    def __init__(self, repository: str, file: IO[bytes], path: Path | None) -> None:
         self.repository = repository
         self.size = 0
         self.file = file
+        self.path = path
         self._sha256 = new_hasher("sha256")
 
     def write(self, piece: Buffer) -> None:
@@ -71,6 +77,23 @@ class Upload:
             hasher.update(piece)
         return Digest(algorithm, hasher.hexdigest())
 
+    def close(self) -> None:
+        """Drop what was not kept. Safe to call twice."""
+        self.file.close()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
 
 class Storage:
     """All repositories.
@@ -88,6 +111,8 @@ class Storage:
         self._memory: dict[Digest, bytes] = {}
         if directory is not None:
             (directory / "blobs").mkdir(parents=True, exist_ok=True)
+            for leftover in directory.glob(f"{_UNFINISHED}*"):
+                leftover.unlink()
             self._load(directory / "repositories.json")
 
     def repository(self, name: str) -> Repository:
@@ -103,30 +128,26 @@ class Storage:
     def start_upload(self, repository: str) -> Upload:
         """Room for a blob."""
         if self._directory is None:
-            return Upload(repository, io.BytesIO())
-        file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115  # closed by its users
-        return Upload(repository, file)
+            return Upload(repository, io.BytesIO(), None)
+        handle, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self._directory)
+        return Upload(repository, os.fdopen(handle, "w+b"), Path(name))
 
-    def put(self, digest: Digest, data: bytes | IO[bytes]) -> None:
-        """Keep bytes under a digest, whatever they are: who calls has compared it."""
-        if self._directory is None:
-            if not isinstance(data, bytes):
-                data.seek(0)
-                data = data.read()
-            self._memory[digest] = data
+    def keep(self, upload: Upload, digest: Digest) -> None:
+        """Keep the bytes of an upload under a digest, which who calls has compared."""
+        if upload.path is None:
+            upload.file.seek(0)
+            self._memory[digest] = upload.file.read()
             return
-        path = self._path(digest)
-        path.parent.mkdir(exist_ok=True)
-        # A hidden name of its own: two pushes of one blob must not write into one file.
-        handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            if isinstance(data, bytes):
-                file.write(data)
-            else:
-                data.seek(0)
-                while piece := data.read(_PIECE):
-                    file.write(piece)
-        os.replace(name, path)
+        upload.file.flush()
+        target = self._path(digest)
+        target.parent.mkdir(exist_ok=True)
+        os.replace(upload.path, target)
+
+    def put(self, digest: Digest, data: bytes) -> None:
+        """Keep bytes under a digest, whatever they are."""
+        with self.start_upload("") as upload:
+            upload.file.write(data)
+            self.keep(upload, digest)
 
     def open(self, digest: Digest) -> tuple[IO[bytes], int] | None:
         """The bytes under a digest and their count, or None."""

@@ -1,5 +1,3 @@
-import io
-
 import pytest
 
 from imagers.model.digest import digest_of
@@ -20,7 +18,9 @@ def test_storage_keeps_bytes_under_a_digest(directory):
     file, size = storage.open(digest)
     with file:
         assert (file.read(), size) == (b"data", 4)
-    storage.put(digest, io.BytesIO(b"other"))
+    with storage.start_upload("app") as upload:
+        upload.write(b"other")
+        storage.keep(upload, digest)
     assert storage.read(digest) == b"other"
     storage.drop(digest)
     assert storage.read(digest) is None
@@ -29,7 +29,7 @@ def test_storage_keeps_bytes_under_a_digest(directory):
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 def test_upload_digest_is_of_all_its_bytes(directory, algorithm):
     upload = Storage(directory).start_upload("app")
-    with upload.file:
+    with upload:
         for piece in (b"one", memoryview(b" two"), bytearray(b" three")):
             upload.write(piece)
         assert upload.digest(algorithm) == digest_of(b"one two three", algorithm)
@@ -49,3 +49,15 @@ def test_storage_in_a_directory_is_found_again(tmp_path):
     assert again.find("a/b") == repository
     assert again.read(digest) == b"data"
     assert again.find("c") is not again.find("c")
+
+
+def test_storage_in_a_directory_drops_unfinished_uploads(tmp_path):
+    storage = Storage(tmp_path)
+    with storage.start_upload("app") as upload:
+        upload.write(b"x")
+        assert len(list(tmp_path.iterdir())) == 2
+    assert [one.name for one in tmp_path.iterdir()] == ["blobs"]
+    left = storage.start_upload("app")
+    left.file.close()  # as a killed registry leaves it
+    Storage(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["blobs"]
