@@ -43,25 +43,26 @@ usage: imagers VERB [OPTION]... [ARGUMENT]...
 
 Takes container images to confidential guests: encrypted, signed, verified.
 
-  copy      SRC DST                 copy an image; bytes and digests unchanged
-  encrypt   SRC DST                 encrypt its layers, a key of its own for each
-  decrypt   SRC DST                 decrypt its layers with key files
-  sign      REF                     sign it in its registry
-  inspect   REF                     show what is encrypted, how, for whom; signatures
-  pull      REF BUNDLE              verify, get keys, decrypt, unpack for a runtime
-  key       generate | show         signing and encryption keys
+  copy      SRC DST        copy an image; bytes and digests unchanged
+  encrypt   SRC DST        encrypt its layers, a key of its own for each
+  decrypt   SRC DST        decrypt its layers with key files
+  sign      REF            sign it in its registry
+  inspect   REF            show what is encrypted, how, for whom; signatures
+  pull      REF BUNDLE     verify, get keys, decrypt, unpack for a runtime
+  key       generate | showsigning and encryption keys
   broker    serve | put | get | list | delete | policy | audit
 
-REF, SRC, DST: docker://HOST/NAME[:TAG|@DIGEST] or oci:PATH[:TAG]; a bare name is docker://.
+REF, SRC, DST: docker://HOST/NAME[:TAG|@DIGEST] or oci:PATH[:TAG]; a bare name
+is docker://.
 
   --version    print the version
   --debug      show a traceback with every error
   --help       this text; "imagers VERB --help" has that of a verb
 
-exit codes: 0 done, 1 bug of imagers, 2 usage, 10 remote, 11 format, 12 unsupported,
-13 local (path, disk, permission), 20 integrity, 21 verification says no,
-22 could not verify, 30 no key, 31 key refused, 40 attestation, 50 plugin,
-130 interrupted.
+exit codes: 0 done, 1 bug of imagers, 2 usage, 10 remote, 11 format,
+12 unsupported, 13 local (path, disk, permission), 20 integrity, 21 verification
+says no, 22 could not verify, 30 no key, 31 key refused, 40 attestation,
+50 plugin, 130 interrupted.
 
 example:
   imagers inspect docker://registry.example.org/app:v1
@@ -175,10 +176,10 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         if sys.stderr.isatty():
             click.echo(err=True)  # ends the line with the ^C
-        say("error", "interrupted; nothing was published")
+        say("error", "interrupted")
         return _INTERRUPTED
     except _Terminated:
-        say("error", "terminated; nothing was published")
+        say("error", "terminated")
         return _TERMINATED
     except BrokenPipeError:
         # The reader of our output went away: no fault, and nothing to say it to.

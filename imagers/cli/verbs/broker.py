@@ -3,25 +3,30 @@
        imagers broker policy show | set FILE | reset
        imagers broker audit [--limit N]
 
-A key broker for guests. "serve" needs no set-up: its database and keys are made at first
-start, for their owner only. The other words administrate a running one; "get" shows what
-is known of a secret, never the secret. A secret bound to an image goes to guests that name
-this image; the policy may say more, see docs/broker.md.
+A key broker for guests. "serve" needs no set-up: its database and keys are made
+at first start, for their owner only. The other words administrate a running
+one; "get" shows what is known of a secret, never the secret. A secret bound to
+an image goes to guests that name this image; the policy may say more, see
+docs/broker.md.
 
   serve:
-  --state DIR                 database and keys; default: ~/.local/state/imagers/broker
+  --state DIR                 database and keys; default:
+                              ~/.local/state/imagers/broker
   --listen HOST:PORT          default 127.0.0.1:8080; port 0 takes a free one
   --certificate FILE, --certificate-key FILE
-                              PEM, for https; needed to listen on more than loopback
+                              PEM, for https; needed to listen on more than
+                              loopback
   --url-file FILE             write the URL here once the broker listens
-  --allow-sample-tee          believe guests that prove nothing: for tests and demos only
+  --allow-sample-tee          believe guests that prove nothing: for tests and
+                              demos only
 
   the others:
   --broker URL                default http://127.0.0.1:8080
   --broker-ca FILE, --insecure-broker-http, --broker-admin-key FILE
                               as of "imagers encrypt"
   --replace                   of "put": overwrite; the old bindings are lost
-  --limit N                   of "audit": how many entries, the newest ones; default 100
+  --limit N                   of "audit": how many entries, the newest ones;
+                              default 100
   --json                      the facts as JSON
   --help                      this text
 

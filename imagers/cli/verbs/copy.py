@@ -1,15 +1,18 @@
 """usage: imagers copy [OPTION]... SRC DST
 
-Copies an image. Bytes and digests stay as they are; every blob is checked against its
-descriptor on the way, and the manifest is written last. Of an index, the image for this
-machine's platform is copied, or with --all the index with all its images.
+Copies an image. Bytes and digests stay as they are; every blob is checked
+against its descriptor on the way, and the manifest is written last. Of an
+index, the image for this machine's platform is copied, or with --all the index
+with all its images.
 
   --all                       all platforms of an index, and the index itself
   --platform OS/ARCH[/VAR]    another platform than this machine's
   --creds USER:PASSWORD       for a registry; also --src-creds, --dest-creds
   --tls-verify BOOL           false allows plain http and any certificate; also
-                              --src-tls-verify, --dest-tls-verify; loopback may use http
-  --registry-ca FILE          PEM certificates to trust for registries, and no others
+                              --src-tls-verify, --dest-tls-verify; loopback may
+                              use http
+  --registry-ca FILE          PEM certificates to trust for registries, and no
+                              others
   --json                      the result as JSON
   --help                      this text
 

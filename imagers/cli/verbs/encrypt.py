@@ -1,25 +1,31 @@
 """usage: imagers encrypt [OPTION]... SRC DST --encryption-key RECIPIENT...
 
-Encrypts the layers of an image, each with a key of its own, and wraps each key for every
-RECIPIENT. The config stays readable to everybody: environment, labels, history, diff_ids,
-and so do the number and sizes of layers. A signature is lost by it: sign afterwards.
+Encrypts the layers of an image, each with a key of its own, and wraps each key
+for every RECIPIENT. The config stays readable to everybody: environment,
+labels, history, diff_ids, and so do the number and sizes of layers. A signature
+is lost by it: sign afterwards.
 
-  --encryption-key RECIPIENT  jwe:FILE (RSA or EC public key), or broker:URI; repeatable.
-                              broker:kbs:///repo/type/ makes a fresh key-encryption key in
-                              the broker and binds it to this image; with a name at its end
-                              that name is created, and must be new
-  --encrypt-layer N           only this layer, 0 is the base, -1 the last; repeatable
+  --encryption-key RECIPIENT  jwe:FILE (RSA or EC public key), or broker:URI;
+                              repeatable. broker:kbs:///repo/type/ makes a fresh
+                              key-encryption key in the broker and binds it to
+                              this image; with a name at its end that name is
+                              created, and must be new
+  --encrypt-layer N           only this layer, 0 is the base, -1 the last;
+                              repeatable
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
-  --broker URL                the broker of broker: recipients; https, or http on loopback
+  --broker URL                the broker of broker: recipients; https, or http
+                              on loopback
   --broker-ca FILE            PEM certificates to trust for it, and no others
   --broker-admin-key FILE     default: where a broker of this user writes it
   --insecure-broker-http      plain http to a broker that is not on loopback
-  --replace                   overwrite an existing key of that name in the broker
-  --kek-file FILE             32 bytes, used in place of a key made in the broker, which is
-                              then not asked: for brokers filled by other means
+  --replace                   overwrite an existing key of that name in the
+                              broker
+  --kek-file FILE             32 bytes, used in place of a key made in the
+                              broker, which is then not asked: for brokers
+                              filled by other means
   --allow-nothing             no error when no layer was to be encrypted
-  --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify, --dest-tls-verify,
-  --registry-ca               as of "imagers copy"
+  --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
+  --dest-tls-verify, --registry-ca   as of "imagers copy"
   --json                      the result as JSON
   --help                      this text
 

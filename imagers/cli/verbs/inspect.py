@@ -1,8 +1,8 @@
 """usage: imagers inspect [OPTION]... REF
 
-Shows what an image is, without a key: manifest, platforms, layers with sizes, which are
-encrypted, with what cipher and for whom, and how many signatures are beside it. Nothing
-of it is verified: "imagers pull" verifies.
+Shows what an image is, without a key: manifest, platforms, layers with sizes,
+which are encrypted, with what cipher and for whom, and how many signatures are
+beside it. Nothing of it is verified: "imagers pull" verifies.
 
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE

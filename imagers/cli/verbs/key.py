@@ -1,8 +1,8 @@
 """usage: imagers key generate KIND --output NAME [--passphrase-file FILE]
        imagers key show FILE [--json]
 
-Makes keys, and says what a key file holds. Files appear as NAME.key (secret, for its owner
-only) and NAME.pub; nothing is ever overwritten.
+Makes keys, and says what a key file holds. Files appear as NAME.key (secret,
+for its owner only) and NAME.pub; nothing is ever overwritten.
 
   KIND is one of
     cosign     ECDSA P-256 for signatures, in cosign's encrypted file format
@@ -11,8 +11,8 @@ only) and NAME.pub; nothing is ever overwritten.
     kek        32 random bytes, a key-encryption key for --kek-file
 
   --output NAME            where to write, without ending
-  --passphrase-file FILE   passphrase of a cosign key: the first line; without it the
-                           passphrase is empty, as cosign allows
+  --passphrase-file FILE   passphrase of a cosign key: the first line; without
+                           it the passphrase is empty, as cosign allows
   --json                   the facts as JSON
   --help                   this text
 

@@ -1,22 +1,26 @@
 """usage: imagers sign [OPTION]... REF --sign-by-sigstore-private-key FILE
 
-Signs an image in its registry, as cosign and podman do: the signature is kept in the same
-repository under the tag sha256-HEX.sig, beside those that are there. Of an index, every
-image in it is signed, and the index.
+Signs an image in its registry, as cosign and podman do: the signature is kept
+in the same repository under the tag sha256-HEX.sig, beside those that are
+there. Of an index, every image in it is signed, and the index.
 
   --sign-by-sigstore-private-key FILE
-                              key in cosign's format ("imagers key generate cosign")
+                              key in cosign's format ("imagers key generate
+                              cosign")
   --passphrase-file FILE      its passphrase: the first line; without it, empty
-  --expected-digest DIGEST    fail unless REF is this manifest or index, as "imagers encrypt"
-                              printed it: a registry may serve another image under a tag
-  --identity REFERENCE        the name to sign, where those who verify use another one
+  --expected-digest DIGEST    fail unless REF is this manifest or index, as
+                              "imagers encrypt" printed it: a registry may serve
+                              another image under a tag
+  --identity REFERENCE        the name to sign, where those who verify use
+                              another one
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE
                               as of "imagers copy"
   --json                      the result as JSON
   --help                      this text
 
 example:
-  imagers sign registry.example.org/app:v1 --sign-by-sigstore-private-key release.key
+  imagers sign registry.example.org/app:v1 \\
+    --sign-by-sigstore-private-key release.key
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Attacks on the trust decision, each named after the step that must stop it."""
 
 import base64
+import dataclasses
 import json
 
 import pytest
@@ -20,7 +21,7 @@ from imagers.errors import (
 )
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
-from imagers.model.manifest import RawManifest
+from imagers.model.manifest import RawManifest, parse_config
 from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from imagers.model.reference import parse_reference
 from imagers.pull.trust import Basis, TrustDecision, TrustedImage, check_config_size
@@ -426,3 +427,13 @@ def test_a_failed_step_is_final(key):
         decision.receive_signatures(signed(manifest, key))
     with pytest.raises(RuntimeError, match="it failed"):
         decision.receive_config(config)
+
+
+def test_trusted_image_cannot_be_copied_with_other_parts(key):
+    config = make_config()
+    trusted = decide(key, make_manifest(config), config)
+    other = make_config(author="somebody")
+    with pytest.raises((RuntimeError, ValueError, TypeError)):
+        dataclasses.replace(trusted, config=parse_config(other))
+    with pytest.raises((RuntimeError, ValueError, TypeError)):
+        dataclasses.replace(trusted, config=parse_config(other), _seal=object())
