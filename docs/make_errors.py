@@ -30,7 +30,7 @@ a missing signature is the first, a registry that fails while it is asked for on
 | 31 | a broker refuses the key |
 | 40 | attestation |
 | 50 | plugin |
-| 130 | interrupted, 143 terminated; nothing was published |
+| 130 | interrupted, 143 terminated |
 
 ## The classes
 """
