@@ -274,9 +274,11 @@ def _read_below(root_fd: int, name: str) -> bytes:
     finally:
         os.close(etc)
     try:
+        # open() refuses the descriptor of a directory, and leaves it open.
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            return b""
         with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return b""
             return file.read(_MAX_ACCOUNTS_BYTES)
     except OSError as error:
         raise LocalError(str(error.strerror).lower(), path=f"/etc/{name} of the image") from error

@@ -315,8 +315,12 @@ static bool feed_all(struct layer_job *self, struct feed *feed) {
             return false;
         }
         left -= (uint64_t)count;
-        if (is_time_to_look(feed) && (!look_around(self, feed->tick) || !is_same_process(self))) {
-            return false;
+        if (is_time_to_look(feed)) {
+            if (!look_around(self, feed->tick) || !is_same_process(self)) {
+                return false;
+            }
+            /* Not only where a slot is full: a peer may give one byte at a time. */
+            stopped = stopped || imc_job_wait(self->job, 0);
         }
     }
     if (stopped) {

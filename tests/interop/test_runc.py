@@ -1,0 +1,172 @@
+"""A pulled bundle runs under runc as it stands."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from imagers.model.descriptor import Platform
+from imagers.pull.run import PullOptions, pull_image
+from imagers.sign.policy_json import parse_policy, path_identity
+from imagers.sign.verify import load_trust
+from imagers.store.oci_layout import OCILayoutSource
+
+BUSYBOX = Path("/bin/busybox")
+RUNC = shutil.which("runc") or shutil.which("runc", path="/usr/sbin:/sbin")
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def sha256(data):
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def write_image(layout, command, user):
+    """An image of busybox, with a user of its own."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in ("bin", "dev", "etc", "proc", "sys"):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        for name, data, mode in (
+            ("bin/busybox", BUSYBOX.read_bytes(), 0o755),
+            ("etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1000:1001::/:/bin/sh\n", 0o644),
+            ("etc/group", b"root:x:0:\nextra:x:2000:app\n", 0o644),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), mode
+            tar.addfile(entry, io.BytesIO(data))
+        entry = tarfile.TarInfo("bin/sh")
+        entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+        tar.addfile(entry)
+    blobs = layout / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def put(data, media_type):
+        (blobs / sha256(data).removeprefix("sha256:")).write_bytes(data)
+        return {"mediaType": media_type, "digest": sha256(data), "size": len(data)}
+
+    kind = "application/vnd.oci.image."
+    layer = put(gzip.compress(buffer.getvalue(), 1), f"{kind}layer.v1.tar+gzip")
+    config = {
+        "os": "linux",
+        "architecture": MACHINES.get(os.uname().machine, os.uname().machine),
+        "config": {
+            "Entrypoint": ["/bin/sh", "-c"],
+            "Cmd": [command],
+            "User": user,
+            "Env": ["PATH=/bin", "WHO=imagers"],
+            "WorkingDir": "/etc",
+            "Volumes": {"/etc/scratch": {}},
+        },
+        "rootfs": {"type": "layers", "diff_ids": [sha256(buffer.getvalue())]},
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "config": put(json.dumps(config).encode(), f"{kind}config.v1+json"),
+        "layers": [layer],
+    }
+    index = {
+        "schemaVersion": 2,
+        "manifests": [put(json.dumps(manifest).encode(), f"{kind}manifest.v1+json")],
+    }
+    (layout / "index.json").write_text(json.dumps(index))
+    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+
+
+def pull(layout, bundle):
+    policy = parse_policy(b'{"default":[{"type":"insecureAcceptAnything"}]}')
+    selected = policy.select(path_identity("oci", str(layout)))
+    machine = MACHINES.get(os.uname().machine, os.uname().machine)
+    pull_image(
+        OCILayoutSource(layout, None, name=f"oci:{layout}"),
+        bundle,
+        signatures=lambda _: (),
+        options=PullOptions(
+            requirements=load_trust(selected, lambda _: b""),
+            platform=Platform("linux", machine),
+        ),
+    )
+
+
+def run_in(state, bundle):
+    """Run the container of a bundle."""
+    words = [RUNC, "--root", str(state), "run", "--bundle", str(bundle), f"imagers-{os.getpid()}"]
+    return subprocess.run(
+        words, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.fixture
+def runnable(tmp_path):
+    """Skips where this machine cannot run a container of runc's own making either."""
+    if RUNC is None or not BUSYBOX.exists():
+        pytest.skip("runc or busybox-static is not installed")
+    if os.geteuid() != 0:
+        pytest.skip("runc is tested as root")
+    bundle = tmp_path / "reference"
+    (bundle / "rootfs" / "bin").mkdir(parents=True)
+    shutil.copy(BUSYBOX, bundle / "rootfs" / "bin" / "busybox")
+    subprocess.run([RUNC, "spec", "--bundle", str(bundle)], check=True, capture_output=True)
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"] |= {"terminal": False, "args": ["/bin/busybox", "true"]}
+    (bundle / "config.json").write_text(json.dumps(config))
+    done = run_in(tmp_path / "state", bundle)
+    if done.returncode:
+        pytest.skip(f"runc cannot run its own default container here: {done.stderr.strip()}")
+    return tmp_path
+
+
+def test_runc_runs_a_pulled_bundle(runnable):
+    command = (
+        "busybox id; busybox pwd; echo $WHO; busybox hostname; "
+        "busybox grep NoNewPrivs /proc/self/status; "
+        "busybox touch /x 2>/dev/null || echo read-only; "
+        "busybox touch /etc/scratch/x && echo volume"
+    )
+    write_image(runnable / "image", command, "app")
+    pull(runnable / "image", runnable / "bundle")
+    done = run_in(runnable / "state", runnable / "bundle")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "uid=1000(app) gid=1001 groups=2000(extra)",
+        "/etc",
+        "imagers",
+        "imagers",
+        "NoNewPrivs:\t1",
+        "read-only",
+        "volume",
+    ]
+
+
+def test_runc_gives_the_exit_code_of_the_image(runnable):
+    write_image(runnable / "image", "exit 7", "")
+    pull(runnable / "image", runnable / "bundle")
+    assert run_in(runnable / "state", runnable / "bundle").returncode == 7
+
+
+@pytest.mark.skipif(RUNC is None, reason="runc is not installed")
+def test_bundle_has_what_runc_itself_writes_into_a_config(tmp_path):
+    """Where no container can be run, at least the members agree with `runc spec`."""
+    if not BUSYBOX.exists():
+        pytest.skip("busybox-static is not installed")
+    subprocess.run([RUNC, "spec", "--bundle", str(tmp_path)], check=True, capture_output=True)
+    theirs = json.loads((tmp_path / "config.json").read_text())
+    write_image(tmp_path / "image", "true", "")
+    pull(tmp_path / "image", tmp_path / "bundle")
+    ours = json.loads((tmp_path / "bundle" / "config.json").read_text())
+    assert set(ours) - {"annotations"} <= set(theirs)
+    assert set(ours["process"]) <= set(theirs["process"])
+    assert set(ours["process"]["capabilities"]) <= {
+        *theirs["process"]["capabilities"],
+        "ambient",
+        "inheritable",
+    }
+    assert set(ours["linux"]) - {"uidMappings", "gidMappings"} <= set(theirs["linux"])

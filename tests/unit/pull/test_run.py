@@ -1,0 +1,784 @@
+"""Pulls through the library: what is asked, in which order, and what is left after a failure.
+
+The source is a fake that speaks the Protocol and fails where it is told to; everything else,
+from the trust decision to the rename, is the real thing.
+"""
+
+import gzip
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from imagers.core import Cancellation, Limits
+from imagers.encrypt.image import encrypt_image
+from imagers.encrypt.packets import BrokerKeyWrapper
+from imagers.errors import (
+    Cancelled,
+    CouldNotVerify,
+    DigestMismatch,
+    FormatError,
+    ImagersError,
+    KeyRefused,
+    LocalError,
+    NoMatchingKey,
+    NoSignature,
+    NotFound,
+    PolicyDenied,
+    RemoteError,
+    Truncated,
+)
+from imagers.model.descriptor import Descriptor, Platform
+from imagers.model.digest import digest_of
+from imagers.model.image import load_image
+from imagers.model.keys import SecretKey
+from imagers.model.manifest import RawManifest, parse_manifest
+from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
+from imagers.model.reference import parse_reference
+from imagers.model.stream import CheckedStream
+from imagers.pull.run import PullOptions, identity_of, pull_image, trust_image
+from imagers.pull.trust import Basis
+from imagers.sign.payload import build_payload
+from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.sigstore import sign_payload
+from imagers.sign.sigstore_key import generate_private_key
+from imagers.sign.verify import CouldNotLook, load_trust
+from imagers.transport.names import parse_image_name
+
+AMD64 = Platform("linux", "amd64")
+NAME = "registry.example.org/team/app:v1"
+KID = "kbs:///default/app/key"
+KEK = bytes(range(32))
+
+
+def tar_of(*entries):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in entries:
+            entry = tarfile.TarInfo(name)
+            entry.mode = 0o644
+            if isinstance(content, str):
+                entry.type, entry.linkname = tarfile.SYMTYPE, content
+                tar.addfile(entry)
+            else:
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class Raw:
+    """Stored bytes; raises after `fail_after` of them."""
+
+    def __init__(self, data, error=None, fail_after=0):
+        self._file = io.BytesIO(data)
+        self._error = error
+        self._fail_after = fail_after
+        self.closed = False
+
+    def readinto(self, buffer):
+        if self._error is not None:
+            left = self._fail_after - self._file.tell()
+            if left <= 0:
+                raise self._error
+            buffer = buffer[:left]
+        return self._file.readinto(buffer)
+
+    def close(self):
+        self.closed = True
+
+
+class Source:
+    """An `ImageSource` in memory.
+
+    Attributes:
+        asked: what was asked for, in order: `manifest`, `config`, `layer 1 of 2` ...
+        faults: by the same names: an error to raise, and the bytes to give before it
+            (None: instead of opening).
+    """
+
+    name = f"docker://{NAME}"
+
+    def __init__(self):
+        self.blobs = {}
+        self.top = None
+        self.asked = []
+        self.faults = {}
+        self.opened = []
+
+    def put(self, data):
+        self.blobs[digest_of(data)] = data
+        return digest_of(data)
+
+    def read_manifest(self, digest=None):
+        self.asked.append("manifest" if digest is None else "child")
+        if self.asked[-1] in self.faults:
+            raise self.faults[self.asked[-1]][0]
+        if digest is None:
+            return self.top
+        return RawManifest(self.blobs[digest], OCI_MANIFEST, digest)
+
+    def open_raw_blob(self, descriptor, *, what):
+        self.asked.append(what)
+        error, after = self.faults.get(what, (None, 0))
+        if after is None:
+            raise error
+        if descriptor.digest not in self.blobs:
+            raise NotFound(f"{what} is not there")
+        self.opened.append(Raw(self.blobs[descriptor.digest], error, after))
+        return self.opened[-1]
+
+    def open_blob(self, descriptor, *, what):
+        return CheckedStream(self.open_raw_blob(descriptor, what=what), descriptor, what=what)
+
+    def close(self):
+        pass
+
+
+class Sink:
+    """Where `encrypt_image` puts its results: the blobs of a source."""
+
+    name = "test"
+
+    def __init__(self, source, directory):
+        self.source = source
+        self.directory = directory
+
+    def has_blob(self, descriptor):
+        return descriptor.digest in self.source.blobs
+
+    def stage_blob(self):
+        return Staged(self.source, self.directory / "staged")
+
+    def put_blob(self, descriptor, data, *, what):
+        del descriptor, what
+        self.source.put(data)
+
+    def put_manifest(self, raw, media_type, *, by_name):
+        assert by_name
+        self.source.top = RawManifest(raw, media_type, None)
+
+    def close(self):
+        pass
+
+
+class Staged:
+    def __init__(self, source, path):
+        self.source = source
+        self.file = open(path, "w+b")  # noqa: SIM115  # closed by abort()
+
+    def fileno(self):
+        return self.file.fileno()
+
+    def commit(self, descriptor, *, what):
+        del what
+        self.file.seek(0)
+        assert self.source.put(self.file.read()) == descriptor.digest
+
+    def abort(self):
+        self.file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.abort()
+
+
+class Store:
+    """A `ResourceStore` with one secret, which says how often it was asked and for what."""
+
+    def __init__(self, error=None):
+        self.calls = []
+        self.error = error
+
+    def get(self, uri, *, manifest_digest):
+        self.calls.append((uri, manifest_digest))
+        if self.error is not None:
+            raise self.error
+        return SecretKey(KEK)
+
+
+def plain_image(*tars, user="", change_config=None):
+    """A source with an image of gzip layers."""
+    source = Source()
+    layers = [gzip.compress(tar, mtime=0) for tar in tars]
+    config = {
+        "os": "linux",
+        "architecture": "amd64",
+        "config": {"Cmd": ["/bin/true"], "User": user},
+        "rootfs": {"type": "layers", "diff_ids": [str(digest_of(tar)) for tar in tars]},
+    }
+    if change_config is not None:
+        change_config(config)
+    raw = json.dumps(config).encode()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": Descriptor(OCI_CONFIG, source.put(raw), len(raw)).to_json(),
+        "layers": [
+            Descriptor(OCI_LAYER_GZIP, source.put(data), len(data)).to_json() for data in layers
+        ],
+    }
+    source.top = RawManifest(json.dumps(manifest).encode(), OCI_MANIFEST, None)
+    return source
+
+
+def encrypted_image(tmp_path, *tars):
+    """A source with an image whose layers' keys are wrapped under KEK, in the broker as KID."""
+    plain = plain_image(*tars)
+    image = load_image(parse_manifest(plain.top.raw, media_type=OCI_MANIFEST), plain)
+    source = Source()
+    with SecretKey(KEK) as kek:
+        encrypt_image(image, Sink(source, tmp_path), [BrokerKeyWrapper(kek, KID)])
+    (tmp_path / "staged").unlink()
+    return source
+
+
+@pytest.fixture(scope="module")
+def key():
+    return generate_private_key()
+
+
+@pytest.fixture
+def source(tmp_path):
+    """An encrypted image of two layers; the second is some hundred kilobytes."""
+    return encrypted_image(tmp_path, tar_of(("a", b"1")), tar_of(("b", os.urandom(300_000))))
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place" / "bundle"
+
+
+def options_for(*requirements, name=NAME, keys=None, **more):
+    policy = parse_policy(json.dumps({"default": list(requirements)}).encode())
+    trust = load_trust(
+        policy.select(docker_identity(parse_reference(name))), lambda path: keys[path]
+    )
+    return PullOptions(requirements=trust, platform=AMD64, **more)
+
+
+ACCEPT = {"type": "insecureAcceptAnything"}
+SIGNED = {"type": "sigstoreSigned", "keyPath": "key.pub"}
+
+
+def signed_options(key, **more):
+    return options_for(SIGNED, keys={"key.pub": key.public_key.to_pem()}, **more)
+
+
+def pinned_options(source, **more):
+    name = f"{NAME.removesuffix(':v1')}@{digest_of(source.top.raw)}"
+    return options_for(ACCEPT, name=name, **more)
+
+
+def signatures_by(key, identity=NAME):
+    def find(digest):
+        return (sign_payload(build_payload(identity, digest, timestamp=0), key),)
+
+    return find
+
+
+def no_signatures(digest):
+    raise AssertionError(f"the policy asks for no signature, and one of {digest} was looked for")
+
+
+def nothing_is_left(bundle):
+    return not os.listdir(bundle.parent)
+
+
+# ---- the good case ----------------------------------------------------------------------------
+
+
+def test_pull_signed_image_asks_in_the_order_of_trust(source, bundle, key):
+    store = Store()
+    seen = []
+
+    def find(digest):
+        source.asked.append("signatures")
+        return signatures_by(key)(digest)
+
+    report = pull_image(
+        source,
+        bundle,
+        signatures=find,
+        options=signed_options(key),
+        resources=store,
+        on_trusted=lambda _: (source.asked.append("trusted"), seen.append(store.calls[:])),
+        on_keys=lambda count: source.asked.append(f"{count} keys"),
+    )
+    assert source.asked == [
+        "manifest",
+        "signatures",
+        "config",
+        "trusted",
+        "2 keys",
+        "layer 1 of 2",
+        "layer 2 of 2",
+    ]
+    assert seen == [[]]  # no key was asked for before the image was trusted
+    assert store.calls == [(KID, digest_of(source.top.raw))]  # and then once for both layers
+    assert report.trusted.basis is Basis.SIGNATURE
+    assert [layer.opened.entries for layer in report.layers] == [1, 1]
+    assert all(stream.closed for stream in source.opened)
+    assert sorted(os.listdir(bundle)) == ["config.json", "rootfs"]
+    assert (bundle / "rootfs/a").read_bytes() == b"1"
+    assert os.listdir(bundle.parent) == ["bundle"]
+
+
+def test_pull_with_the_real_broker_shakes_hands_once(source, bundle, imagers_broker):
+    digest = digest_of(source.top.raw)
+    imagers_broker.put(KID, KEK, image=digest)
+    with imagers_broker.client() as client:
+        pull_image(
+            source,
+            bundle,
+            signatures=no_signatures,
+            options=pinned_options(source),
+            resources=client,
+        )
+    assert (imagers_broker.handshakes, imagers_broker.releases) == (1, 1)
+    assert (bundle / "rootfs/b").stat().st_size == 300_000
+
+
+def test_pull_plain_image_asks_the_broker_nothing(bundle):
+    source, store = plain_image(tar_of(("a", b"1"))), Store()
+    pull_image(
+        source, bundle, signatures=no_signatures, options=options_for(ACCEPT), resources=store
+    )
+    assert store.calls == []
+
+
+def test_pull_index_takes_the_platform_and_tells_the_broker_its_manifest(source, bundle):
+    child = source.top.raw
+    entry = {
+        "mediaType": OCI_MANIFEST,
+        "digest": str(source.put(child)),
+        "size": len(child),
+        "platform": {"os": "linux", "architecture": "amd64"},
+    }
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
+    source.top = RawManifest(json.dumps(index).encode(), OCI_INDEX, None)
+    store = Store()
+    report = pull_image(
+        source,
+        bundle,
+        signatures=no_signatures,
+        options=pinned_options(source),
+        resources=store,
+    )
+    assert store.calls == [(KID, digest_of(child))]
+    assert report.trusted.top_digest == digest_of(source.top.raw)
+    assert source.asked[:3] == ["manifest", "child", "config"]
+
+
+def test_pull_tells_progress_that_grows_to_the_size_of_each_layer(source, bundle):
+    seen = {}
+
+    def on_progress(planned, progress):
+        before = seen.get(planned.layer.index, 0)
+        assert progress.bytes_in >= before
+        seen[planned.layer.index] = progress.bytes_in
+
+    report = pull_image(
+        source,
+        bundle,
+        signatures=no_signatures,
+        options=pinned_options(source),
+        resources=Store(),
+        on_progress=on_progress,
+    )
+    sizes = {layer.planned.layer.index: layer.opened.size for layer in report.layers}
+    assert all(count <= sizes[index] for index, count in seen.items())
+
+
+# ---- no key for what is not trusted --------------------------------------------------------------
+
+
+UNTRUSTED = {
+    "no signature": (lambda _key: lambda _digest: (), NoSignature),
+    "a signature of another image": (
+        lambda key: lambda _digest: signatures_by(key)(digest_of(b"another")),
+        ImagersError,
+    ),
+    "a signature for another name": (
+        lambda key: signatures_by(key, "registry.example.org/team/other:v1"),
+        ImagersError,
+    ),
+    "a signature by another key": (
+        lambda _key: signatures_by(generate_private_key()),
+        ImagersError,
+    ),
+    "signatures that nobody could look for": (
+        lambda _key: lambda _digest: CouldNotLook(RemoteError("no answer")),
+        CouldNotVerify,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNTRUSTED.values(), ids=UNTRUSTED)
+def test_pull_untrusted_image_asks_for_no_key_and_no_layer(source, bundle, key, case):
+    find, error = case
+    store = Store()
+    with pytest.raises(error) as caught:
+        pull_image(
+            source,
+            bundle,
+            signatures=find(key),
+            options=signed_options(key),
+            resources=store,
+        )
+    assert caught.value.exit_code in (21, 22)
+    assert store.calls == []
+    assert source.asked == ["manifest"]
+    assert nothing_is_left(bundle)
+
+
+def test_pull_unsigned_image_that_is_accepted_gets_no_key_of_a_broker(source, bundle):
+    store = Store()
+    with pytest.raises(PolicyDenied, match="keys are not asked for"):
+        pull_image(
+            source, bundle, signatures=no_signatures, options=options_for(ACCEPT), resources=store
+        )
+    assert store.calls == []
+    assert nothing_is_left(bundle)
+
+
+def test_pull_image_with_a_plain_layer_where_encryption_is_demanded_denied(bundle):
+    source = plain_image(tar_of(("a", b"1")))
+    with pytest.raises(PolicyDenied, match="layer 1 of 1 is not encrypted"):
+        pull_image(
+            source,
+            bundle,
+            signatures=no_signatures,
+            options=options_for(ACCEPT, require_encrypted=True),
+        )
+    assert "layer 1 of 1" not in source.asked
+    assert nothing_is_left(bundle)
+
+
+def test_trust_image_asks_for_no_layer(source, key):
+    trusted = trust_image(source, signatures=signatures_by(key), options=signed_options(key))
+    assert trusted.basis is Basis.SIGNATURE
+    assert source.asked == ["manifest", "config"]
+
+
+# ---- failures at each stage ----------------------------------------------------------------------
+
+
+class Bug(Exception):
+    """An error that no part of imagers knows."""
+
+
+FAULTS = {
+    "the manifest": ("manifest", None),
+    "the config": ("config", None),
+    "the middle of the config": ("config", 10),
+    "the first layer": ("layer 1 of 2", None),
+    "the middle of the first layer": ("layer 1 of 2", 50),
+    "the last layer": ("layer 2 of 2", None),
+    "the middle of the last layer": ("layer 2 of 2", 100_000),
+}
+
+
+@pytest.mark.parametrize("error", [RemoteError("gone"), KeyboardInterrupt(), Bug()], ids=repr)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_pull_that_fails_at_this_stage_leaves_nothing(source, bundle, fault, error):
+    what, after = fault
+    source.faults[what] = (error, after)
+    with pytest.raises(type(error)):
+        pull_image(
+            source,
+            bundle,
+            signatures=no_signatures,
+            options=pinned_options(source),
+            resources=Store(),
+        )
+    assert nothing_is_left(bundle)
+    assert all(stream.closed for stream in source.opened)
+    # The same pull succeeds when the fault is gone.
+    source.faults.clear()
+    pull_image(
+        source,
+        bundle,
+        signatures=no_signatures,
+        options=pinned_options(source),
+        resources=Store(),
+    )
+    assert os.listdir(bundle.parent) == ["bundle"]
+
+
+@pytest.mark.parametrize("hook", ["on_trusted", "on_keys", "on_progress"])
+def test_pull_whose_caller_fails_leaves_nothing(source, bundle, hook):
+    def fail(*_):
+        raise Bug
+
+    with pytest.raises(Bug):
+        pull_image(
+            source,
+            bundle,
+            signatures=no_signatures,
+            options=pinned_options(source),
+            resources=Store(),
+            **{hook: fail},
+        )
+    assert nothing_is_left(bundle)
+
+
+def test_pull_whose_keys_are_refused_asks_for_no_layer(source, bundle):
+    store = Store(KeyRefused("refused", reason="policy"))
+    with pytest.raises(KeyRefused, match="refused: 'policy'"):
+        pull_image(
+            source,
+            bundle,
+            signatures=no_signatures,
+            options=pinned_options(source),
+            resources=store,
+        )
+    assert source.asked == ["manifest", "config"]
+    assert len(store.calls) == 1
+    assert nothing_is_left(bundle)
+
+
+def test_pull_without_any_key_asks_for_no_layer(source, bundle):
+    with pytest.raises(NoMatchingKey, match="layer 1 of 2"):
+        pull_image(source, bundle, signatures=no_signatures, options=pinned_options(source))
+    assert source.asked == ["manifest", "config"]
+    assert nothing_is_left(bundle)
+
+
+def test_pull_layer_with_other_bytes_leaves_nothing(source, bundle):
+    layer = parse_manifest(source.top.raw, media_type=OCI_MANIFEST).layers[1]
+    data = bytearray(source.blobs[layer.digest])
+    data[1000] ^= 1
+    source.blobs[layer.digest] = bytes(data)
+    with pytest.raises(DigestMismatch, match="layer 2 of 2") as caught:
+        pull_image(
+            source,
+            bundle,
+            signatures=no_signatures,
+            options=pinned_options(source),
+            resources=Store(),
+        )
+    assert caught.value.expected == layer.digest
+    assert nothing_is_left(bundle)
+
+
+def test_pull_layer_that_ends_early_leaves_nothing(source, bundle):
+    layer = parse_manifest(source.top.raw, media_type=OCI_MANIFEST).layers[1]
+    source.blobs[layer.digest] = source.blobs[layer.digest][:-1]
+    with pytest.raises(Truncated, match="layer 2 of 2") as caught:
+        pull_image(
+            source,
+            bundle,
+            signatures=no_signatures,
+            options=pinned_options(source),
+            resources=Store(),
+        )
+    assert (caught.value.expected, caught.value.actual) == (layer.size, layer.size - 1)
+    assert nothing_is_left(bundle)
+
+
+def test_pull_beyond_the_limits_of_a_layer_leaves_nothing(source, bundle):
+    with pytest.raises(ImagersError, match="layer 2 of 2"):
+        pull_image(
+            source,
+            bundle,
+            signatures=no_signatures,
+            options=pinned_options(source, limits=Limits(max_tar_bytes=100_000)),
+            resources=Store(),
+        )
+    assert nothing_is_left(bundle)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the start", "in a layer"])
+def test_pull_cancelled_leaves_nothing(source, bundle, before):
+    cancellation = Cancellation()
+    if before:
+        cancellation.cancel()
+    waiting = threading.Event()
+
+    class Slow(Raw):
+        """Gives one byte at a time, and has its reader cancelled after some."""
+
+        def readinto(self, buffer):
+            if self._file.tell() == 100:
+                cancellation.cancel()
+            waiting.wait(0.001)
+            return self._file.readinto(buffer[:1])
+
+    open_raw = source.open_raw_blob
+
+    def open_slowly(descriptor, *, what):
+        open_raw(descriptor, what=what)
+        return (
+            Slow(source.blobs[descriptor.digest]) if what == "layer 2 of 2" else source.opened[-1]
+        )
+
+    source.open_raw_blob = open_slowly
+    with pytest.raises(Cancelled):
+        pull_image(
+            source,
+            bundle,
+            signatures=no_signatures,
+            options=pinned_options(source),
+            resources=Store(),
+            cancellation=cancellation,
+        )
+    assert nothing_is_left(bundle)
+
+
+def test_pull_to_a_taken_place_asks_nobody(source, bundle):
+    bundle.mkdir()
+    (bundle / "mine").touch()
+    with pytest.raises(LocalError, match="expected nothing or an empty directory"):
+        pull_image(source, bundle, signatures=no_signatures, options=pinned_options(source))
+    assert source.asked == []
+    assert os.listdir(bundle) == ["mine"]
+
+
+def test_pull_to_a_place_that_is_taken_meanwhile_leaves_it_alone(source, bundle):
+    def take(_):
+        bundle.mkdir()
+        (bundle / "mine").touch()
+
+    with pytest.raises(LocalError, match="expected nothing or an empty directory"):
+        pull_image(
+            source,
+            bundle,
+            signatures=no_signatures,
+            options=pinned_options(source),
+            resources=Store(),
+            on_keys=lambda _: take(None),
+        )
+    assert os.listdir(bundle.parent) == ["bundle"]
+    assert os.listdir(bundle) == ["mine"]
+
+
+# ---- users and owners ---------------------------------------------------------------------------
+
+
+PASSWD = b"root:x:0:0::/:/bin/sh\napp:x:1234:99::/:/bin/sh\n"
+
+
+def pull_plain(source, bundle):
+    pull_image(source, bundle, signatures=no_signatures, options=options_for(ACCEPT))
+    return json.loads((bundle / "config.json").read_bytes())["process"]["user"]
+
+
+def test_pull_user_is_looked_up_in_the_image(bundle):
+    source = plain_image(tar_of(("etc/passwd", PASSWD)), user="app")
+    assert pull_plain(source, bundle) == {"uid": 1234, "gid": 99}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        pytest.param([("etc", "/etc")], id="etc is a link to the host's"),
+        pytest.param([("etc", "../../../../../../etc")], id="etc is a link that goes up"),
+        pytest.param([("etc/passwd", "/etc/passwd")], id="passwd is a link to the host's"),
+        pytest.param([("etc/passwd", "../../../../../../etc/passwd")], id="passwd goes up"),
+        pytest.param([("etc/passwd", "/proc/self/environ")], id="passwd is a link to proc"),
+        pytest.param([("etc/passwd/x", b"")], id="passwd is a directory"),
+        pytest.param([("etc", b"root")], id="etc is a file"),
+    ],
+)
+def test_pull_reads_no_account_of_the_host(bundle, entries):
+    source = plain_image(tar_of(*entries), user="daemon")
+    with pytest.raises(FormatError, match="expected a user of the image") as caught:
+        pull_plain(source, bundle)
+    assert caught.value.where == "$.config.User"
+    assert nothing_is_left(bundle)
+
+
+AS_SOMEBODY_ELSE = """
+import importlib, os, pathlib, pkgutil, sys
+import imagers
+for module in pkgutil.walk_packages(imagers.__path__, "imagers."):
+    if module.name.startswith(("imagers.core", "imagers.pull", "imagers.store", "imagers.model")):
+        importlib.import_module(module.name)
+from imagers.model.descriptor import Platform
+from imagers.pull.run import PullOptions, pull_image
+from imagers.sign.policy_json import parse_policy, path_identity
+from imagers.sign.verify import load_trust
+from imagers.store.oci_layout import OCILayoutSource
+os.setgroups([])
+os.setgid(65533)
+os.setuid(65534)
+policy = parse_policy(b'{"default":[{"type":"insecureAcceptAnything"}]}')
+pull_image(
+    OCILayoutSource("image", "v1", name="oci:image:v1"),
+    pathlib.Path("bundle").absolute(),
+    signatures=lambda digest: (),
+    options=PullOptions(
+        requirements=load_trust(policy.select(path_identity("oci", "/image")), None),
+        platform=Platform("linux", "amd64"),
+    ),
+)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+def test_pull_by_an_ordinary_user_makes_everything_his():
+    with_owners = io.BytesIO()
+    with tarfile.open(fileobj=with_owners, mode="w") as tar:
+        for name, mode, uid in (("file", 0o4755, 0), ("closed", 0o000, 7), ("mine", 0o644, 65534)):
+            entry = tarfile.TarInfo(name)
+            entry.mode, entry.uid, entry.gid = mode, uid, uid
+            tar.addfile(entry)
+    source = plain_image(with_owners.getvalue())
+    # Not below pytest's own directory, which is closed to others.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        place = Path(name)
+        write_layout(source, place / "image")
+        os.chown(place, 65534, 65533)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_SOMEBODY_ELSE],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=place,
+        )
+        assert done.returncode == 0, done.stderr
+        root = place / "bundle" / "rootfs"
+        for path in (place / "bundle", root, *root.iterdir()):
+            assert (path.lstat().st_uid, path.lstat().st_gid) == (65534, 65533)
+        config = json.loads((place / "bundle" / "config.json").read_bytes())
+        assert sorted(os.listdir(place)) == ["bundle", "image"]
+    assert config["linux"]["uidMappings"] == [{"containerID": 0, "hostID": 65534, "size": 1}]
+    assert config["linux"]["gidMappings"] == [{"containerID": 0, "hostID": 65533, "size": 1}]
+
+
+def write_layout(source, path):
+    """The image of a source as an OCI layout that everybody may read."""
+    blobs = path / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    source.put(source.top.raw)
+    for digest, data in source.blobs.items():
+        (blobs / digest.hex).write_bytes(data)
+    entry = Descriptor(OCI_MANIFEST, digest_of(source.top.raw), len(source.top.raw)).to_json()
+    entry["annotations"] = {"org.opencontainers.image.ref.name": "v1"}
+    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+
+
+# ---- names -------------------------------------------------------------------------------------
+
+
+def test_identity_of_a_layout_has_no_link_in_it(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    identity = identity_of(parse_image_name(f"oci:{tmp_path}/link:v1"))
+    assert str(tmp_path / "real") in str(identity)
+
+
+def test_identity_of_a_registry_is_the_reference():
+    identity = identity_of(parse_image_name(NAME))
+    assert identity.reference == parse_reference(NAME)
