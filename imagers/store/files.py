@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LocalBlob",
     "StagedFile",
+    "is_hidden_name",
     "local_errors",
     "open_for_lock",
     "open_regular",
@@ -33,6 +34,7 @@ __all__ = [
 
 _FILE_MODE = 0o644  # less the umask
 _NO_UNNAMED_FILES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+_HIDDEN = ".imagers-"
 _PROC_FD = "/proc/self/fd"
 
 
@@ -197,4 +199,9 @@ def _open_unnamed(directory: Path) -> int | None:
 
 
 def _hidden_name() -> str:
-    return f".imagers-{secrets.token_hex(8)}"
+    return f"{_HIDDEN}{secrets.token_hex(8)}"
+
+
+def is_hidden_name(name: str) -> bool:
+    """Whether it is the name of a file that is being staged."""
+    return name.startswith(_HIDDEN)

@@ -37,6 +37,7 @@ from imagers.model.manifest import (
 from imagers.model.stream import CheckedStream
 from imagers.store.files import (
     StagedFile,
+    is_hidden_name,
     local_errors,
     open_for_lock,
     sync_directory,
@@ -314,9 +315,10 @@ class OCILayoutSink:
 
     def _make_layout(self) -> None:
         layout = self._layout
-        if layout.path.exists() and (
-            not layout.path.is_dir() or any(one.name != "blobs" for one in layout.path.iterdir())
-        ):
+        if layout.path.exists() and not (layout.path.is_dir() and self._is_ours_to_make()):
+            # Unless another writer has made it since we looked.
+            if layout.check_version():
+                return
             raise LocalError(
                 "expected an OCI layout, an empty directory or nothing",
                 path=str(layout.path),
@@ -332,6 +334,12 @@ class OCILayoutSink:
             pass  # another writer was first
         finally:
             file.close()
+
+    def _is_ours_to_make(self) -> bool:
+        """Whether the directory has nothing but what another writer makes at this moment."""
+        return all(
+            one.name == "blobs" or is_hidden_name(one.name) for one in self._layout.path.iterdir()
+        )
 
     def _make_directory(self, path: Path) -> None:
         missing = []

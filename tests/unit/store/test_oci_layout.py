@@ -21,6 +21,7 @@ from imagers.model.manifest import parse_manifest
 from imagers.model.media import OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from imagers.model.stream import read_all
 from imagers.store import files
+from imagers.store.layout import Layout
 from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 
@@ -499,6 +500,24 @@ def test_sink_many_threads_lose_no_entry(path, image_of):
     for thread in threads:
         thread.join()
     assert len(json.loads((path / "index.json").read_bytes())["manifests"]) == 20
+
+
+def test_sink_layout_made_by_another_since_it_looked_is_used(path, written, image_of, monkeypatch):
+    real = Layout.check_version
+    answers = [False]
+    monkeypatch.setattr(
+        Layout, "check_version", lambda self: answers.pop() if answers else real(self)
+    )
+    image_of("two").write(sink_of(path, "v2"))
+    assert source_of(path, "v1").read_manifest().raw == written.raw
+    assert source_of(path, "v2").read_manifest().raw == image_of("two").raw
+
+
+def test_sink_directory_that_another_is_making_is_used(path, image_of):
+    (path / "blobs").mkdir(parents=True)
+    (path / ".imagers-0123456789abcdef").touch()
+    image_of("one").write(sink_of(path))
+    assert source_of(path).read_manifest().raw == image_of("one").raw
 
 
 def test_sink_failing_beside_one_that_works_takes_nothing_from_it(path, image_of):
