@@ -42,6 +42,8 @@ def new_tls_context(
             path=str(ca_file),
             hint="it should be a CA file",
         ) from error
+    # Python leaves the minimum to the system's configuration, which may have none.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_file is not None:
         # A server's own certificate may be pinned, too, and not only that of its CA.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

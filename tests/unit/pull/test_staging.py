@@ -59,9 +59,12 @@ def child_of(code, *arguments):
 
 
 HOLD = """
+    import signal
     import sys
     from pathlib import Path
     from imagers.pull.staging import Staging
+    # A shell's background job ignores SIGINT, and its children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Staging(Path(sys.argv[1])) as staging:
         for number in range(50):
             with open(f"/proc/self/fd/{staging.root_fd}/{number}", "wb") as file:
