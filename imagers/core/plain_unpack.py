@@ -42,6 +42,11 @@ _IMPLIED_MODE = 0o755
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def _is_locked(mode: int) -> bool:
+    """Whether content of a directory with this mode cannot be changed by its owner, us."""
+    return mode & 0o300 != 0o300 and os.geteuid() != 0
+
+
 class _Parent:
     """An open directory whose content changes; it gets its time and mode back."""
 
@@ -52,8 +57,9 @@ class _Parent:
         self.inode = (before.st_dev, before.st_ino)
         self.changed = False
         self._mode: int | None = None
-        if mine and before.st_mode & 0o300 != 0o300 and os.geteuid() != 0:
-            self._mode = stat.S_IMODE(before.st_mode)
+        mode = stat.S_IMODE(before.st_mode)
+        if mine and _is_locked(mode):
+            self._mode = mode
             os.fchmod(fd, self._mode | 0o700)
 
     def close(self) -> None:
@@ -473,7 +479,13 @@ class Unpacker:
         """Make a directory that a name needs and no entry describes."""
         self._count()
         before = os.fstat(at)
+        mode = stat.S_IMODE(before.st_mode)
+        locked = not self._keep and _is_locked(mode)
+        if locked:
+            os.fchmod(at, mode | 0o700)
         os.mkdir(name, 0o700, dir_fd=at)
+        if locked:
+            os.fchmod(at, mode)
         fd = self._open_directory(at, name)
         try:
             os.fchmod(fd, _IMPLIED_MODE)

@@ -363,6 +363,16 @@ PyDoc_STRVAR(
     "run(read, tick, /)\n--\n\n"
     "Do the job, once: (stored digest, stored size, tar size, entries, tar digest, hmac).");
 
+/* What came of a job that was joined. */
+static PyObject *outcome_of(struct layer_job *self) {
+    const struct imc_failure *failure = imc_job_failure(self->job);
+    if (failure->fault == IMC_OK) {
+        return result_of(self);
+    }
+    struct module_state *state = PyType_GetModuleState(Py_TYPE((PyObject *)self));
+    return state == NULL ? NULL : imc_raise(state, failure, self->what);
+}
+
 static PyObject *layer_job_run(PyObject *object, PyObject *args) {
     struct layer_job *self = (struct layer_job *)object;
     PyObject *read = NULL;
@@ -370,32 +380,30 @@ static PyObject *layer_job_run(PyObject *object, PyObject *args) {
     if (!PyArg_ParseTuple(args, "OO", &read, &tick)) {
         return NULL;
     }
-    if (self->job == NULL || getpid() != self->pid || atomic_exchange(&self->started, true)) {
-        PyErr_SetString(PyExc_RuntimeError, "a job runs once, in the process that made it");
+    if (atomic_exchange(&self->started, true) || !is_same_process(self)) {
+        if (PyErr_Occurred() == NULL) {
+            PyErr_SetString(PyExc_RuntimeError, "a job runs once");
+        }
         return NULL;
     }
-    bool good = look_around(self, tick);
+    bool good = look_around(self, tick) && is_same_process(self);
     if (good && imc_job_start(self->job) == IMC_OK) {
         good = (!self->fed || feed_from(self, read, tick)) && wait_long(self, tick);
     }
     if (self->job == NULL) {
         return NULL; /* forked */
     }
-    enum imc_fault fault;
     if (!good) {
         imc_job_cancel(self->job);
     }
     Py_BEGIN_ALLOW_THREADS
-        fault = imc_job_join(self->job);
+        imc_job_join(self->job);
     Py_END_ALLOW_THREADS
-    if (!good) {
-        return NULL;
-    }
-    if (fault != IMC_OK) {
-        struct module_state *state = PyType_GetModuleState(Py_TYPE(object));
-        return state == NULL ? NULL : imc_raise(state, imc_job_failure(self->job), self->what);
-    }
-    return result_of(self);
+    PyObject *result = good ? outcome_of(self) : NULL;
+    /* Now and not with the object, which a traceback may keep: it holds descriptors. */
+    imc_job_free(self->job);
+    self->job = NULL;
+    return result;
 }
 
 static PyMethodDef methods[] = {

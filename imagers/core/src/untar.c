@@ -402,6 +402,30 @@ static enum imc_fault clear(struct imc_untar *untar, int fd, unsigned depth,
 
 /* Resolution */
 
+/* Whether content of a directory with this mode cannot be changed by its owner, us. */
+static bool is_locked(const struct imc_untar *untar, mode_t mode) {
+    return !untar->keep && !untar->privileged && (mode & 0300) != 0300;
+}
+
+static bool make_implied(const struct imc_untar *untar, int at, const struct stat *before,
+                         const char *name, const struct imc_entry *entry) {
+    mode_t mode = before->st_mode & 07777;
+    bool locked = is_locked(untar, mode);
+    if (locked && fchmod(at, mode | 0700) != 0) {
+        return false;
+    }
+    if (mkdirat(at, name, 0700) != 0 || (locked && fchmod(at, mode) != 0)) {
+        return false;
+    }
+    int fd = open_directory(untar, at, name);
+    bool good = fd >= 0 && fchmod(fd, IMPLIED_MODE) == 0 && set_time(fd, time_of(entry)) &&
+                restore_time(at, before);
+    if (fd >= 0) {
+        close_quietly(fd);
+    }
+    return good;
+}
+
 /* Makes a directory that a name needs and no entry describes. */
 static enum imc_fault imply(struct imc_untar *untar, int at, const char *name,
                             const struct imc_entry *entry, struct imc_failure *failure) {
@@ -410,17 +434,10 @@ static enum imc_fault imply(struct imc_untar *untar, int at, const char *name,
     if (fault != IMC_OK) {
         return fault;
     }
-    if (fstat(at, &before) != 0 || mkdirat(at, name, 0700) != 0) {
+    if (fstat(at, &before) != 0 || !make_implied(untar, at, &before, name, entry)) {
         return fail_errno(untar, failure);
     }
-    int fd = open_directory(untar, at, name);
-    bool good = fd >= 0 && fchmod(fd, IMPLIED_MODE) == 0 && set_time(fd, time_of(entry)) &&
-                restore_time(at, &before);
-    fault = good ? mark(untar, &before, name) : fail_errno(untar, failure);
-    if (fd >= 0) {
-        close(fd);
-    }
-    return fault;
+    return mark(untar, &before, name);
 }
 
 /* Text that grows. */
@@ -712,7 +729,7 @@ static enum imc_fault enter(struct imc_untar *untar, const char *path, size_t le
     parent->changed = false;
     parent->has_mode = false;
     mode_t mode = parent->before.st_mode & 07777;
-    if (!untar->keep && !untar->privileged && (mode & 0300) != 0300) {
+    if (is_locked(untar, mode)) {
         if (fchmod(fd, mode | 0700) != 0) {
             fault = fail_errno(untar, failure);
             close(fd);

@@ -580,7 +580,8 @@ def endless(source, **settings):
     )
 
 
-def test_cancel_from_another_thread_ends_the_job(core):
+@pytest.mark.usefixtures("core")
+def test_cancel_from_another_thread_ends_the_job():
     source = Endless()
     cancellation = Cancellation()
     assert not cancellation.is_cancelled
@@ -596,7 +597,8 @@ def test_cancel_from_another_thread_ends_the_job(core):
     thread.join(10)
 
 
-def test_cancel_of_a_file_is_quick(core):
+@pytest.mark.usefixtures("core")
+def test_cancel_of_a_file_is_quick():
     with open("/dev/zero", "rb", buffering=0) as zeros:
         cancellation = Cancellation()
         timer = threading.Timer(0.1, cancellation.cancel)
@@ -640,7 +642,8 @@ def test_progress_grows_and_ends_at_the_end(core):
     assert seen[-1].bytes_in == seen[-1].bytes_out == result.size == len(data)
 
 
-def test_progress_callback_that_raises_ends_the_job(core):
+@pytest.mark.usefixtures("core")
+def test_progress_callback_that_raises_ends_the_job():
     def report(_):
         raise RuntimeError("enough")
 

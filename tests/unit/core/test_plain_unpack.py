@@ -1,0 +1,613 @@
+"""Unpacking: what lands where, and that nothing ever lands outside of the root.
+
+Each test runs with openat2, with the C code's own walk, and in plain Python.
+"""
+
+import os
+import stat
+import subprocess
+import tarfile
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from imagers.core import DirectorySink, Ownership
+from imagers.errors import FormatError, LocalError, Unsupported
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def assert_contained(root):
+    """Beside the root there is what was there before."""
+    assert sorted(path.name for path in root.parent.iterdir()) == ["canary", "root"]
+    assert (root.parent / "canary").read_text() == "alive"
+    assert [path.name for path in root.parent.parent.iterdir()] == ["b"]
+
+
+def refused(unpacking, kind, message, *tars):
+    """The root, after a refusal whose text has `message` in it."""
+    root = unpacking.path() / "a" / "b" / "root"
+    root.mkdir(parents=True)
+    (root.parent / "canary").write_text("alive")
+    with pytest.raises(kind, match=message) as caught:
+        unpacking.unpack(*tars, root=root)
+    assert type(caught.value) is kind
+    assert_contained(root)
+    return root
+
+
+def test_unpack_makes_each_kind(unpacking, tar, make, tree):
+    root = unpacking.unpack(
+        tar(
+            make.directory("d", mode=0o750),
+            make.file("d/f", "content", mode=0o640),
+            make.symlink("d/s", "../nowhere"),
+            make.link("h", "d/f"),
+            make.file("empty"),
+        )
+    )
+    assert tree(root) == {
+        "d": "/",
+        "d/f": "content",
+        "d/s": "-> ../nowhere",
+        "h": "content",
+        "empty": "",
+    }
+    assert stat.S_IMODE((root / "d").stat().st_mode) == 0o750
+    assert stat.S_IMODE((root / "d/f").stat().st_mode) == 0o640
+    assert (root / "h").stat().st_ino == (root / "d/f").stat().st_ino
+
+
+def test_unpack_sets_times_of_directories_that_get_content_later(unpacking, tar, make):
+    data = tar(
+        make.directory("d", mtime=1000),
+        make.directory("d/e", mtime=2000),
+        make.file("d/e/f", mtime=3000),
+        make.file("d/g", mtime=4000),
+        make.file("d/e/h"),
+        make.symlink("s", "x", mtime=5000),
+        make.directory(".", mtime=6000),
+        make.file("last"),
+    )
+    root = unpacking.unpack(data)
+    expected = {"d": 1000, "d/e": 2000, "d/e/f": 3000, "d/g": 4000, "s": 5000, ".": 6000}
+    assert {name: (root / name).lstat().st_mtime for name in expected} == expected
+    # A lower directory keeps its time when this layer only puts something into it.
+    unpacking.unpack(tar(make.file("d/new"), make.file("d/e/.wh.f")), root=root)
+    assert (root / "d").stat().st_mtime == 1000
+    assert (root / "d/e").stat().st_mtime == 2000
+    assert not (root / "d/e/f").exists()
+
+
+def test_unpack_does_not_heed_the_umask(unpacking, tar, make):
+    before = os.umask(0o077)
+    try:
+        root = unpacking.unpack(tar(make.file("a/f", mode=0o666), make.directory("d", mode=0o777)))
+    finally:
+        os.umask(before)
+    modes = {name: stat.S_IMODE((root / name).stat().st_mode) for name in ("a", "a/f", "d")}
+    assert modes == {"a": 0o755, "a/f": 0o666, "d": 0o777}
+
+
+@pytest.mark.root
+@needs_root
+def test_unpack_keeps_owner_then_mode(unpacking, tar, make):
+    """chown clears set-user-id: the mode has to come after it."""
+    root = unpacking.unpack(
+        tar(
+            make.file("su", mode=0o4755, uid=1234, gid=4294967294),
+            make.directory("sg", mode=0o2775, uid=5, gid=6),
+            make.symlink("s", "su", uid=7, gid=8),
+        ),
+        ownership=Ownership.KEEP,
+    )
+    status = {name: (root / name).lstat() for name in ("su", "sg", "s")}
+    assert {name: (one.st_uid, one.st_gid) for name, one in status.items()} == {
+        "su": (1234, 4294967294),
+        "sg": (5, 6),
+        "s": (7, 8),
+    }
+    assert stat.S_IMODE(status["su"].st_mode) == 0o4755
+    assert stat.S_IMODE(status["sg"].st_mode) == 0o2775
+
+
+def test_unpack_mine_ignores_owners(unpacking, tar, make):
+    root = unpacking.unpack(tar(make.file("f", uid=1234, gid=5678)))
+    assert (root / "f").stat().st_uid == os.geteuid()
+
+
+def test_unpack_result_counts(unpacking, tar, make):
+    fd = os.open(unpacking._folder, os.O_RDONLY)
+    try:
+        data = tar(make.file("a", "123"), make.file("x/y/z"), make.file(".wh.q"))
+        result, _ = unpacking.open(data, sink=DirectorySink(fd, Ownership.MINE))
+    finally:
+        os.close(fd)
+    assert result.entries == 5  # three, and two directories that they imply
+    assert result.tar_size == len(data)
+
+
+# Replacing what is there
+
+
+@pytest.mark.parametrize("first", ["file", "directory", "symlink", "link", "full directory"])
+@pytest.mark.parametrize("second", ["file", "directory", "symlink", "link"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_unpack_replaces_what_is_there(unpacking, tar, make, tree, first, second, layers):
+    def entries(kind, content):
+        return {
+            "file": [make.file("p", content)],
+            "directory": [make.directory("p")],
+            "full directory": [make.directory("p"), make.file("p/q/r", "deep")],
+            "symlink": [make.symlink("p", "t")],
+            "link": [make.link("p", "t")],
+        }[kind]
+
+    base = [make.file("t", "target"), make.directory("u")]
+    lower, upper = entries(first, "old"), entries(second, "new")
+    if layers == 1:
+        root = unpacking.unpack(tar(*base, *lower, *upper))
+    else:
+        root = unpacking.unpack(tar(*base, *lower), tar(*upper))
+    expected = {"t": "target", "u": "/"}
+    expected["p"] = {"file": "new", "directory": "/", "symlink": "-> t", "link": "target"}[second]
+    if second == "directory" and first == "full directory":
+        expected |= {"p/q": "/", "p/q/r": "deep"}
+    assert tree(root) == expected
+    assert_contained(root)
+
+
+def test_unpack_file_over_symlink_does_not_write_through_it(unpacking, tar, make, tree):
+    root = unpacking.unpack(
+        tar(
+            make.file("t", "target"),
+            make.symlink("inside", "t"),
+            make.symlink("outside", "../canary"),
+            make.file("inside", "new"),
+            make.file("outside", "new"),
+        )
+    )
+    assert tree(root) == {"t": "target", "inside": "new", "outside": "new"}
+    assert_contained(root)
+
+
+def test_unpack_directory_over_symlink_replaces_it(unpacking, tar, make, tree):
+    root = unpacking.unpack(
+        tar(make.directory("real"), make.symlink("d", "real")),
+        tar(make.directory("d", mode=0o700), make.file("d/f")),
+    )
+    assert tree(root) == {"real": "/", "d": "/", "d/f": ""}
+
+
+def test_unpack_duplicate_entries_the_last_one_wins(unpacking, tar, make, tree):
+    root = unpacking.unpack(tar(make.file("f", "a"), make.file("f", "bc"), make.file("./f", "d")))
+    assert tree(root) == {"f": "d"}
+
+
+def test_unpack_new_file_does_not_change_a_hard_link_of_the_old(unpacking, tar, make, tree):
+    root = unpacking.unpack(
+        tar(make.file("one", "old"), make.link("two", "one")), tar(make.file("one", "new"))
+    )
+    assert tree(root) == {"one": "new", "two": "old"}
+
+
+def test_unpack_replaces_a_deep_tree(unpacking, tar, make, tree):
+    """Deeper than a process may have files open, and than Python may recurse."""
+    part = "/".join(["d"] * 1300)
+    data = tar(make.file(f"p/{part}/f"), make.file("p/x/y"), make.symlink("p/s", "/"))
+    root = unpacking.unpack(data)
+    unpacking.unpack(tar(make.file("p", "gone")), root=root)
+    assert tree(root) == {"p": "gone"}
+    assert_contained(root)
+
+
+def test_unpack_replaces_a_wide_tree(unpacking, tar, make, tree):
+    entries = [make.file(f"p/{number}/f") for number in range(300)]
+    entries += [make.file(f"p/file{number}") for number in range(300)]
+    root = unpacking.unpack(tar(*entries), tar(make.file("p", "gone")))
+    assert tree(root) == {"p": "gone"}
+
+
+# Names that try to get out
+
+
+@pytest.mark.parametrize(
+    "name", ["../escaped", "a/../../escaped", "..", "a/..", "./../x", "x/../fine", "/../x"]
+)
+def test_unpack_dotdot_in_a_name_is_refused(unpacking, tar, make, name):
+    root = refused(
+        unpacking,
+        FormatError,
+        "has '..' in its name and would leave the image root",
+        tar(make.file("ok", "x"), make.file(name, "bad")),
+    )
+    assert (root / "ok").exists()
+
+
+def test_unpack_absolute_name_is_below_the_root(unpacking, tar, make, tree):
+    root = unpacking.unpack(tar(make.file("/etc/passwd", "x"), make.file("//twice//f", "y")))
+    assert tree(root) == {"etc": "/", "etc/passwd": "x", "twice": "/", "twice/f": "y"}
+
+
+@pytest.mark.parametrize(
+    ("target", "lands"),
+    [
+        ("usr/lib", "usr/lib/f"),
+        ("/usr/lib", "usr/lib/f"),
+        ("../../../usr/lib", "usr/lib/f"),
+        ("../..", "f"),
+        ("/", "f"),
+        ("usr/../usr/./lib/", "usr/lib/f"),
+        ("other", "usr/lib/f"),
+        ("missing/place", "missing/place/f"),
+        ("/missing", "missing/f"),
+        ("../missing", "missing/f"),
+    ],
+)
+def test_unpack_through_a_symlink_stays_inside(unpacking, tar, make, tree, target, lands):
+    """Real images do this: /lib leads to usr/lib, and later layers name files in /lib."""
+    root = unpacking.unpack(
+        tar(
+            make.directory("usr"),
+            make.directory("usr/lib"),
+            make.symlink("other", "/usr/lib"),
+            make.symlink("lib", target),
+        ),
+        tar(make.file("lib/f", "x"), make.file("lib/.wh.gone")),
+    )
+    assert tree(root)[lands] == "x"
+    assert_contained(root)
+
+
+def test_unpack_through_a_chain_of_symlinks_stays_inside(unpacking, tar, make, tree):
+    root = unpacking.unpack(
+        tar(
+            make.symlink("l1", "l2"),
+            make.symlink("l2", "l3/.."),
+            make.symlink("l3", "../../a"),
+            make.file("l1/escaped", "x"),
+        )
+    )
+    assert tree(root)["escaped"] == "x"
+    assert_contained(root)
+
+
+def test_unpack_through_a_loop_is_refused(unpacking, tar, make):
+    refused(
+        unpacking,
+        FormatError,
+        "below a symbolic link that leads in circles",
+        tar(make.symlink("p", "q"), make.symlink("q", "p"), make.file("p/f")),
+    )
+
+
+def test_unpack_below_a_file_is_refused(unpacking, tar, make):
+    refused(
+        unpacking,
+        FormatError,
+        "entry 'p/q/r': is below something that is not a directory",
+        tar(make.file("p"), make.file("p/q/r")),
+    )
+
+
+def test_unpack_root_itself_can_only_be_a_directory(unpacking, tar, make):
+    for entry in (make.symlink(".", "../.."), make.file("/"), make.link("./", "x")):
+        refused(unpacking, FormatError, "would replace the image root", tar(entry))
+    root = unpacking.unpack(tar(make.directory(".", mode=0o711), make.file("f")))
+    assert stat.S_IMODE(root.stat().st_mode) == 0o711
+
+
+def test_unpack_long_component_is_refused(unpacking, tar, make):
+    unpacking.unpack(tar(make.file("n" * 255)))
+    refused(unpacking, FormatError, "longer than 255 bytes", tar(make.file("d/" + "n" * 256)))
+    refused(
+        unpacking,
+        FormatError,
+        "longer than 255 bytes",
+        tar(make.symlink("s", "n" * 300), make.file("s/f")),
+    )
+
+
+def test_unpack_symlink_to_nothing_is_refused(unpacking, tar, make):
+    refused(unpacking, FormatError, "is a symbolic link to nothing", tar(make.symlink("s", "")))
+
+
+def test_unpack_names_that_are_no_utf8_are_kept(unpacking, make, tar):
+    root = unpacking.unpack(tar(make.file("bad\udcff"), make.file("line\nbreak")))
+    assert sorted(os.listdir(os.fsencode(root))) == [b"bad\xff", b"line\nbreak"]
+    with pytest.raises(FormatError) as caught:
+        unpacking.unpack(tar(make.file("../\udcff\n\x1b[31m")))
+    assert (
+        caught.value.where
+        == "entry '../\\xff\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[31m'"
+    )
+
+
+# Hard links
+
+
+@pytest.mark.parametrize("target", ["../canary", "a/../../canary", "/../canary"])
+def test_unpack_hard_link_with_dotdot_is_refused(unpacking, tar, make, target):
+    refused(
+        unpacking,
+        FormatError,
+        f"is a hard link to '{target}', which would leave the image root",
+        tar(make.link("h", target)),
+    )
+
+
+@pytest.mark.parametrize("target", ["later", "up/canary", "no/such", "file/below"])
+def test_unpack_hard_link_to_nothing_is_refused(unpacking, tar, make, target):
+    message = "which is not there|is below something"
+    root = refused(
+        unpacking,
+        FormatError,
+        message,
+        tar(
+            make.symlink("up", ".."),
+            make.file("file"),
+            make.link("h", target),
+            make.file("later", "x"),
+        ),
+    )
+    assert not (root / "h").exists()
+
+
+@pytest.mark.parametrize("target", ["d", "/", "."])
+def test_unpack_hard_link_to_a_directory_is_refused(unpacking, tar, make, target):
+    refused(
+        unpacking,
+        FormatError,
+        "which is a directory",
+        tar(make.directory("d"), make.link("h", target)),
+    )
+
+
+def test_unpack_hard_link_does_not_follow_the_last_symlink(unpacking, tar, make, tree):
+    root = unpacking.unpack(
+        tar(make.symlink("s", "../canary"), make.link("h", "s"), make.link("abs", "/s"))
+    )
+    assert tree(root) == {"s": "-> ../canary", "h": "-> ../canary", "abs": "-> ../canary"}
+    assert_contained(root)
+
+
+def test_unpack_hard_link_to_itself_keeps_the_file(unpacking, tar, make, tree):
+    root = unpacking.unpack(
+        tar(make.file("f", "x"), make.link("f", "f"), make.link("g", "f"), make.link("f", "g"))
+    )
+    assert tree(root) == {"f": "x", "g": "x"}
+
+
+def test_unpack_hard_link_that_replaces_its_own_target_is_refused(unpacking, tar, make):
+    refused(
+        unpacking,
+        FormatError,
+        "'d/x', which is not there",
+        tar(make.directory("d"), make.file("d/x"), make.link("d", "d/x")),
+    )
+
+
+# Whiteouts
+
+
+def lower(tar, make):
+    return tar(
+        make.directory("d"),
+        make.file("d/x", "x"),
+        make.directory("d/e"),
+        make.file("d/e/y", "y"),
+        make.file("f", "f"),
+        make.symlink("s", "d"),
+    )
+
+
+def test_whiteout_removes_lower_content(unpacking, tar, make, tree):
+    root = unpacking.unpack(
+        lower(tar, make), tar(make.file(".wh.f"), make.file("d/.wh.e"), make.file(".wh.s"))
+    )
+    assert tree(root) == {"d": "/", "d/x": "x"}
+
+
+def test_whiteout_of_a_directory_removes_all_of_it(unpacking, tar, make, tree):
+    root = unpacking.unpack(lower(tar, make), tar(make.file(".wh.d")))
+    assert tree(root) == {"f": "f", "s": "-> d"}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["whiteout last", "whiteout first"])
+@pytest.mark.parametrize("whiteout", ["d/.wh..wh..opq", ".wh.d"])
+def test_whiteout_spares_what_its_own_layer_made(unpacking, tar, make, tree, order, whiteout):
+    entries = [
+        make.directory("d"),
+        make.file("d/new", "n"),
+        make.file("d/e/deep", "n"),
+        make.file(whiteout),
+    ]
+    if order == -1:
+        entries = [entries[-1], *entries[:-1]]
+    root = unpacking.unpack(lower(tar, make), tar(*entries))
+    got = tree(root)
+    assert got == {"d": "/", "d/new": "n", "d/e": "/", "d/e/deep": "n", "f": "f", "s": "-> d"}
+
+
+def test_whiteout_spares_what_its_own_layer_made_through_a_link(unpacking, tar, make, tree):
+    """The same directory under two names."""
+    root = unpacking.unpack(
+        lower(tar, make), tar(make.file("s/new", "n"), make.file("d/.wh..wh..opq"))
+    )
+    assert tree(root) == {"d": "/", "d/new": "n", "f": "f", "s": "-> d"}
+
+
+def test_whiteout_spares_a_replaced_file(unpacking, tar, make, tree):
+    root = unpacking.unpack(lower(tar, make), tar(make.file("f", "new"), make.file(".wh.f")))
+    assert tree(root)["f"] == "new"
+
+
+def test_whiteout_of_nothing_does_nothing(unpacking, tar, make, tree):
+    before = tree(unpacking.unpack(lower(tar, make)))
+    root = unpacking.unpack(
+        lower(tar, make),
+        tar(
+            make.file(".wh.none"),
+            make.file("no/such/.wh.x"),
+            make.file("no/.wh..wh..opq"),
+            make.file("s/.wh.none"),
+        ),
+    )
+    assert tree(root) == before
+
+
+def test_whiteout_with_content_is_skipped(unpacking, tar, make, tree):
+    root = unpacking.unpack(lower(tar, make), tar(make.file(".wh.d", "x" * 600), make.file("g")))
+    assert tree(root) == {"f": "f", "s": "-> d", "g": ""}
+
+
+@pytest.mark.parametrize("name", ["up/.wh.canary", "up/b/.wh.canary", "up/b/.wh..wh..opq"])
+def test_whiteout_through_a_symlink_stays_inside(unpacking, tar, make, name):
+    root = unpacking.unpack(tar(make.symlink("up", "../.."), make.file("x")))
+    unpacking.unpack(tar(make.file(name)), root=root)
+    assert_contained(root)
+
+
+@pytest.mark.parametrize("name", [".wh.", "d/.wh..", "d/.wh...", ".wh.d/x", ".wh..wh..opq/x"])
+def test_whiteout_of_a_bad_name_is_refused(unpacking, tar, make, name):
+    refused(unpacking, FormatError, "is a whiteout of no file", tar(make.file(name)))
+
+
+def test_whiteout_that_is_no_file_is_refused(unpacking, tar, make):
+    for entry in (make.directory(".wh.x"), make.symlink(".wh.x", "y"), make.link(".wh.x", "y")):
+        refused(unpacking, FormatError, "is no plain file itself", tar(entry))
+
+
+@pytest.mark.parametrize("name", [".wh..wh.plnk/1", ".wh..wh.aufs", "d/.wh..wh.orph"])
+def test_aufs_metadata_is_unsupported(unpacking, tar, make, name):
+    refused(unpacking, Unsupported, "is metadata of aufs", tar(make.file(name)))
+
+
+def test_whiteout_nested_too_deep_is_unsupported(unpacking, tar, make, tree):
+    deep = make.file("d/" + "/".join(["x"] * 120) + "/f")
+    refused(
+        unpacking,
+        Unsupported,
+        "hides directories nested deeper than 100",
+        tar(deep),
+        tar(make.file("new"), make.file(".wh.d")),
+    )
+    root = unpacking.unpack(tar(deep), tar(make.file(".wh.d")))
+    assert tree(root) == {}
+
+
+# The machine
+
+
+@pytest.mark.root
+@needs_root
+def test_unpack_into_a_full_disk_is_a_local_error(unpacking, tar, make):
+    root = unpacking.path()
+    root.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(root)],
+        check=False,
+        capture_output=True,
+    )
+    if done.returncode:
+        pytest.skip("cannot mount here")
+    try:
+        with pytest.raises(LocalError, match="No space left on device") as caught:
+            unpacking.unpack(tar(make.file("big", "x" * 200_000)), root=root)
+        assert caught.value.path == "big"
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
+
+
+@contextmanager
+def ordinary_user(folder):
+    """This process as `nobody`, to whom the folder belongs."""
+    os.chown(folder, 65534, 65534)
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@pytest.mark.root
+@needs_root
+def test_unpack_as_ordinary_user_into_directories_without_write(unpacking, tar, make, tree):
+    """Images have /usr as 0555, and an ordinary user may not write there."""
+    first = tar(
+        make.directory("usr", mode=0o555),
+        make.directory("usr/secret", mode=0o311),
+        make.file("usr/secret/f", "x", mode=0o400),
+        make.directory("usr/lib", mode=0o555),
+        make.file("usr/lib/a", mode=0o444),
+        make.file("usr/b"),
+        make.directory("gone", mode=0o555),
+        make.file("gone/in/f"),
+        make.directory("gone/in", mode=0),
+        make.directory("opaque", mode=0o555),
+        make.file("opaque/in/f"),
+        make.directory("opaque/in", mode=0o555),
+    )
+    second = tar(
+        make.file("usr/lib/.wh.a"),
+        make.file("usr/lib/c"),
+        make.file(".wh.gone"),
+        make.file("opaque/.wh..wh..opq"),
+        make.file("usr/secret/g"),
+    )
+    third = tar(make.file(".wh.usr"), make.file("opaque"))
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # others may enter it
+        driver = type(unpacking)(Path(name))
+        with ordinary_user(name):
+            root = driver.unpack(first, second)
+            got = tree(root)
+            modes = {
+                path: stat.S_IMODE((root / path).stat().st_mode)
+                for path in ("usr", "usr/lib", "usr/secret", "opaque")
+            }
+            driver.unpack(third, root=root)
+            left = tree(root)
+    assert got == {
+        "usr": "/",
+        "usr/secret": "/",
+        "usr/lib": "/",
+        "usr/lib/c": "",
+        "usr/b": "",
+        "opaque": "/",
+    }
+    assert modes == {"usr": 0o555, "usr/lib": 0o555, "usr/secret": 0o311, "opaque": 0o555}
+    assert left == {"opaque": ""}
+
+
+@pytest.mark.root
+@needs_root
+def test_unpack_keeping_owners_as_ordinary_user_is_a_local_error(unpacking, tar, make):
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # as above
+        driver = type(unpacking)(Path(name))
+        with (
+            ordinary_user(name),
+            pytest.raises(LocalError, match="cannot unpack layer: Operation not") as caught,
+        ):
+            driver.unpack(tar(make.file("f", uid=0)), ownership=Ownership.KEEP)
+    assert caught.value.path == "f"
+
+
+def test_unpack_leaves_no_descriptor_open(unpacking, tar, make):
+    def count():
+        return len(os.listdir("/proc/self/fd"))
+
+    good = tar(make.directory("d"), make.file("d/f", "x"), make.link("h", "d/f"))
+    bad = tar(make.file("d/f", "x"), make.link("h", "none"))
+    cut = tar(make.file("d/f", "x" * 2000))[:1500]
+    unpacking.unpack(good)
+    before = count()
+    for _ in range(3):
+        unpacking.unpack(good, good)
+        for data in (bad, cut, tar(make.other("x", tarfile.FIFOTYPE))):
+            with pytest.raises(Exception, match="layer"):
+                unpacking.unpack(data)
+    assert count() == before
