@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform as machine
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,8 +36,6 @@ __all__ = [
     "two_registries_options",
 ]
 
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
-
 
 def parse_platform(text: str | None) -> Platform:
     """`OS/ARCH[/VARIANT]`; without it, the platform of this machine.
@@ -47,7 +44,9 @@ def parse_platform(text: str | None) -> Platform:
         UsageError: it is none.
     """
     if text is None:
-        return Platform("linux", _MACHINES.get(machine.machine(), machine.machine()))
+        from imagers.transport.copy import this_platform  # noqa: PLC0415
+
+        return this_platform()
     parts = text.split("/")
     if not 2 <= len(parts) <= 3 or not all(parts):  # os, architecture, variant
         raise UsageError(f"--platform: expected OS/ARCH or OS/ARCH/VARIANT, got {text!r}")

@@ -189,9 +189,13 @@ class Authenticator:
         )
         where = str(parse_origin(realm))
         if answer.status != 200:  # OK
+            message = f"{where}: the token server answered {status_text(answer.status)}"
+            if answer.status == 404:
+                # Not `NotFound`: that would say that the image, or its signature, is not there.
+                raise RemoteError(message, status=answer.status)
             raise status_error(
                 answer.status,
-                f"{where}: the token server answered {status_text(answer.status)} for {scope!r}",
+                f"{message} for {scope!r}",
                 hint="log in, or give other credentials" if answer.status in (401, 403) else None,
             )
         return _parse_token(answer.body, where)

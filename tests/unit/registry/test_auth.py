@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.errors import FormatError, RemoteError, Unauthorized, UsageError
+from imagers.errors import FormatError, NotFound, RemoteError, Unauthorized, UsageError
 from imagers.model.keys import SecretKey
 from imagers.net.http import HTTPClient, HTTPSettings
 from imagers.net.retry import RetryPolicy
@@ -204,6 +204,16 @@ def test_authenticator_challenge_that_it_cannot_meet_gives_up(http, header):
     assert not Authenticator(http, None).take_challenge(
         header, "http://127.0.0.1/", SCOPE, sent=None
     )
+
+
+def test_authenticator_missing_token_server_does_not_say_that_the_image_is_missing(http, server):
+    """A `NotFound` here would be read as "there is no signature"."""
+    server.answers = [(404, b"")]
+    one = challenged(http, server, None)
+    with pytest.raises(RemoteError, match="token server answered 404") as caught:
+        one.header(SCOPE)
+    assert not isinstance(caught.value, NotFound)
+    assert caught.value.status == 404
 
 
 def test_authenticator_wrong_password_at_the_token_server_is_unauthorized(http, server):
