@@ -20,18 +20,26 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
-__all__ = ["ProgressBar", "human_bytes", "print_json", "print_table", "say"]
+__all__ = ["ProgressBar", "human_bytes", "print_json", "print_line", "print_table", "say"]
 
 _KIBI = 1024
+
+
+def _harmless(text: str) -> str:
+    """Printable characters only: text of a peer must not move a cursor or hide a word."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def print_line(text: str) -> None:
+    """One line of the result on standard output."""
+    click.echo(_harmless(text))
 
 
 def say(kind: str, text: str) -> None:
     """One line on standard error; `kind` is error, hint, warning or "" for plain news."""
     prefix = f"imagers: {kind}: " if kind else "imagers: "
-    # Text from a peer may hold anything; a terminal gets printable characters only.
-    clean = "".join(c if c.isprintable() else "\ufffd" for c in text.replace("\n", " "))
     try:
-        click.echo(prefix + clean, err=True)
+        click.echo(prefix + _harmless(text.replace("\n", " ")), err=True)
     except OSError:
         # Nobody listens, or the log is on a full disk: the exit code has to do, and Python
         # must not try again at its end.
@@ -41,15 +49,17 @@ def say(kind: str, text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """The result as one JSON document on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """The result as one JSON document on standard output.
+
+    Text of a stranger may be in it: what could move a cursor or hide a word is escaped.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Rows in columns on standard output; columns of numbers are set right."""
-    clean = [
-        ["".join(c if c.isprintable() else "\ufffd" for c in cell) for cell in row] for row in rows
-    ]
+    clean = [[_harmless(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *clean, strict=True)]
     right = [
         bool(clean) and all(cell[:1].isdigit() or cell in ("-", "") for cell in column)

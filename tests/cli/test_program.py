@@ -282,17 +282,36 @@ def test_secrets_of_arguments_and_files_are_in_no_message(imagers, images, keys,
             assert secret not in result.stdout + result.stderr, words
 
 
-def test_text_of_a_stranger_cannot_move_the_cursor(imagers, images):
+def test_text_of_a_stranger_cannot_move_the_cursor(imagers, images, accept):
     """Labels of an image and names in it reach a terminal as plain characters only."""
-    evil = "\x1b[2J\x1b]0;owned\x07\r\nimagers: trusted\u202e"
-    layout = images.build(
-        change_layer=lambda _index, layer, _put: layer.update(mediaType=f"application/x.{evil}")
-    )
-    for words in (["inspect", f"oci:{layout}:v1"], ["inspect", f"oci:{layout}:v1", "--json"]):
-        result = imagers(*words)
-        text = result.stdout + result.stderr
-        assert not {"\x1b", "\x07", "\r", "\u202e"} & set(text)
-        assert "\nimagers: trusted" not in text
+    evil = "\x1b[2J\x1b]0;owned\x07\r\nimagers: trusted\u202e\x9b"
+
+    def change_os(config):
+        config.update(os=f"linux{evil}", architecture=evil)
+
+    def change_user(config):
+        config["config"]["User"] = evil
+
+    def change_type(_index, layer, _put):
+        layer.update(mediaType=f"application/x.{evil}")
+
+    for layout in (
+        images.build(change_layer=change_type),
+        images.build(change_config=change_os),
+        images.build(change_config=change_user),
+        images.build(change_manifest=lambda manifest: {**manifest, "mediaType": evil}),
+    ):
+        name = f"oci:{layout}:v1"
+        for words in (
+            ["inspect", name],
+            ["inspect", name, "--json"],
+            ["pull", name, "bundle", "--policy", accept, "--platform", "linux/amd64"],
+        ):
+            result = imagers(*words)
+            text = result.stdout + result.stderr
+            assert not {"\x1b", "\x07", "\r", "\u202e", "\x9b"} & set(text), (words, result)
+            assert "\nimagers: trusted" not in text
+            assert "Traceback" not in text
 
 
 def test_results_are_on_stdout_and_parse_as_json(imagers, images):

@@ -46,7 +46,7 @@ import click
 
 from imagers.cli.brokers import BrokerOptions, admin_options
 from imagers.cli.command import VerbCommand, VerbGroup, json_option
-from imagers.cli.output import print_json, print_table, say
+from imagers.cli.output import print_json, print_line, print_table, say
 from imagers.cli.settings import read_settings
 from imagers.errors import LocalError, UsageError
 
@@ -187,7 +187,7 @@ def get(*, uri: str, broker: BrokerOptions, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{found.uri}: {found.size} bytes, version {found.version}, {found.created_at}")
+    print_line(f"{found.uri}: {found.size} bytes, version {found.version}, {found.created_at}")
     for digest in digests:
         click.echo(f"  bound to {digest}")
 
@@ -226,7 +226,8 @@ def policy() -> None:
 def show_policy(*, broker: BrokerOptions) -> None:
     """Show the policy in force."""
     with _with_default(broker).admin() as admin:
-        click.echo(admin.get_policy().rstrip("\n"))
+        for line in admin.get_policy().rstrip("\n").split("\n"):
+            print_line(line)
 
 
 @policy.command("set", cls=VerbCommand, help=__doc__)

@@ -28,7 +28,7 @@ from imagers.cli.images import (
     registry_options,
     signature_finder,
 )
-from imagers.cli.output import human_bytes, print_json, print_table
+from imagers.cli.output import human_bytes, print_json, print_line, print_table
 from imagers.model.image import load_image
 from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
 from imagers.model.media import is_encrypted
@@ -112,9 +112,9 @@ def _print_facts(facts: dict[str, object]) -> None:
         value = facts.get(name)
         if value is not None and (name != "manifest" or value != facts["digest"]):
             shown = ", ".join(value) if isinstance(value, list) else str(value)
-            click.echo(f"{name.replace('_', ' ') + ':':12} {shown}")
+            print_line(f"{name.replace('_', ' ') + ':':12} {shown}")
     signatures = facts["signatures"]
-    click.echo(f"{'signatures:':12} {signatures}")
+    print_line(f"{'signatures:':12} {signatures}")
     layers = facts["layers"]
     assert isinstance(layers, list)
     rows = []

@@ -1,0 +1,79 @@
+import click
+import pytest
+
+from imagers.cli.command import (
+    VerbCommand,
+    VerbGroup,
+    json_option,
+    option_group,
+    platform_option,
+)
+from imagers.errors import UsageError
+
+HELP = "usage: imagers trial\n\n  kept   as it   stands\n"
+
+
+@pytest.fixture
+def trial():
+    """A command that gives back what it got."""
+
+    @click.command("trial", cls=VerbCommand, help=HELP)
+    @click.argument("name")
+    @click.option("--file", metavar="FILE")
+    @click.option("--many", multiple=True)
+    @option_group(
+        "pair",
+        lambda left, right: (left, right),
+        {"left": click.option("--left"), "right": click.option("--right")},
+    )
+    @platform_option
+    @json_option
+    def command(**given):
+        return given
+
+    return command
+
+
+def invoke(command, *words):
+    with command.make_context("trial", list(words)) as context:
+        return command.invoke(context)
+
+
+def test_options_of_a_group_reach_the_verb_as_one_value(trial):
+    given = invoke(trial, "x", "--left", "l", "--many", "a", "--many", "b", "--json")
+    assert given == {
+        "name": "x",
+        "file": None,
+        "many": ("a", "b"),
+        "pair": ("l", None),
+        "platform": None,
+        "as_json": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([""], "NAME"),
+        (["x", "--file", ""], "--file"),
+        (["x", "--many", "a", "--many", ""], "--many"),
+        (["x", "--right", ""], "--right"),
+    ],
+)
+def test_empty_value_refused_by_name(trial, words, named):
+    with pytest.raises(UsageError, match=f"expected a value for {named}, got an empty one"):
+        invoke(trial, *words)
+
+
+def test_help_is_the_text_as_it_stands(trial, capsys):
+    with pytest.raises(click.exceptions.Exit) as caught:
+        invoke(trial, "--help")
+    assert caught.value.exit_code == 0
+    assert capsys.readouterr().out.rstrip("\n") == HELP.rstrip("\n")
+
+
+def test_help_of_a_group_is_its_text_too(capsys):
+    group = VerbGroup("trial", help=HELP)
+    with pytest.raises(click.exceptions.Exit):
+        invoke(group, "--help")
+    assert capsys.readouterr().out.rstrip("\n") == HELP.rstrip("\n")

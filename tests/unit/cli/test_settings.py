@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from imagers.cli.settings import read_settings
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch):
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/user")
+
+
+def test_read_settings_of_a_bare_environment():
+    settings = read_settings()
+    assert settings.policy_paths == (
+        Path("/home/user/.config/containers/policy.json"),
+        Path("/etc/containers/policy.json"),
+    )
+    assert settings.broker_state == Path("/home/user/.local/state/imagers/broker")
+    assert settings.broker_admin_key == settings.broker_state / "admin.key"
+    assert settings.spool is None
+
+
+def test_read_settings_follows_the_xdg_variables(monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/config")
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    monkeypatch.setenv("TMPDIR", "/spool")
+    settings = read_settings()
+    assert settings.policy_paths[0] == Path("/config/containers/policy.json")
+    assert settings.broker_state == Path("/state/imagers/broker")
+    assert settings.spool == Path("/spool")
+
+
+def test_read_settings_without_a_home_finds_no_policy_of_a_user(monkeypatch):
+    monkeypatch.delenv("HOME")
+    assert not read_settings().policy_paths[0].exists()
+
+
+def test_read_settings_takes_empty_variables_as_unset(monkeypatch):
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "TMPDIR"):
+        monkeypatch.setenv(name, "")
+    settings = read_settings()
+    assert settings.policy_paths[0] == Path("/home/user/.config/containers/policy.json")
+    assert settings.spool is None

@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from imagers.cli.verbs.broker import _parse_listen
+from imagers.errors import UsageError
+
+
+def put(run, admin, name="kbs:///a/b/c", data=b"secret", *more):
+    Path("file").write_bytes(data)
+    return run("broker", "put", name, "file", *admin, *more)
+
+
+def test_put_get_list_delete(run, admin):
+    assert put(run, admin).out == "stored kbs:///a/b/c, 6 bytes, bound to no image\n"
+    assert run("broker", "list", *admin).out == "kbs:///a/b/c\n"
+    facts = run("broker", "get", "kbs:///a/b/c", *admin, "--json").json()
+    assert facts["size"] == 6
+    assert facts["manifest_digests"] == []
+    assert run("broker", "delete", "kbs:///a/b/c", *admin).code == 0
+    assert run("broker", "list", *admin, "--json").json() == []
+
+
+def test_get_never_shows_the_secret(run, admin):
+    put(run, admin)
+    for words in (["get", "kbs:///a/b/c"], ["get", "kbs:///a/b/c", "--json"], ["audit"]):
+        outcome = run("broker", *words, *admin)
+        assert outcome.code == 0
+        assert "secret" not in outcome.out.replace("secret-", "")
+
+
+def test_put_of_a_taken_name_needs_replace(run, admin):
+    put(run, admin)
+    refused = put(run, admin)
+    assert refused.code == 10
+    assert "--replace" in refused.err
+    assert put(run, admin, "kbs:///a/b/c", b"another", "--replace").code == 0
+    assert run("broker", "get", "kbs:///a/b/c", *admin, "--json").json()["size"] == 7
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * (2 * 1024 * 1024 + 1)], ids=["empty", "too large"])
+def test_put_of_no_secret_refused(run, admin, data):
+    outcome = put(run, admin, "kbs:///a/b/c", data)
+    assert outcome.code == 13
+    assert "expected 1 to" in outcome.err
+
+
+def test_policy_show_set_reset(run, admin):
+    before = run("broker", "policy", "show", *admin).out
+    assert json.loads(before)["rules"]
+    Path("rules.json").write_text('{"rules": []}')
+    assert run("broker", "policy", "set", "rules.json", *admin).code == 0
+    assert json.loads(run("broker", "policy", "show", *admin).out)["rules"] == []
+    assert run("broker", "policy", "reset", *admin).code == 0
+    assert run("broker", "policy", "show", *admin).out == before
+
+
+def test_policy_with_a_fault_leaves_the_old_one_in_force(run, admin):
+    before = run("broker", "policy", "show", *admin).out
+    Path("rules.json").write_text('{"rules": [{"effect": "perhaps"}]}')
+    outcome = run("broker", "policy", "set", "rules.json", *admin)
+    assert outcome.code not in (0, 1)
+    assert run("broker", "policy", "show", *admin).out == before
+
+
+def test_audit_shows_the_newest_entries(run, admin):
+    for number in range(3):
+        put(run, admin, f"kbs:///a/b/c{number}")
+    entries = run("broker", "audit", *admin, "--limit", "2", "--json").json()
+    assert len(entries) == 2
+    assert entries[-1]["path"].endswith("a/b/c2")
+    text = run("broker", "audit", *admin).out
+    assert text.splitlines()[0].split()[:4] == ["no", "at", "event", "outcome"]
+
+
+def test_broker_of_this_machine_is_the_default(run):
+    outcome = run("broker", "list", "--broker-admin-key", "/nowhere/key")
+    assert outcome.code == 13
+    assert "/nowhere/key" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:65535", ("localhost", 65535)),
+    ],
+)
+def test_parse_listen(text, expected):
+    assert _parse_listen(text) == expected
+
+
+@pytest.mark.parametrize("text", ["8080", ":8080", "host:", "host:x", "host:65536", "host:-1"])
+def test_parse_listen_refused(text):
+    with pytest.raises(UsageError, match="expected HOST:PORT"):
+        _parse_listen(text)
+
+
+def test_serve_beyond_loopback_needs_a_certificate(run):
+    outcome = run("broker", "serve", "--listen", "0.0.0.0:0", "--state", "state")
+    assert outcome.code == 2
+    assert "certificate" in outcome.err
+
+
+def test_serve_with_half_a_certificate_refused(run):
+    outcome = run("broker", "serve", "--certificate", "file", "--state", "state")
+    assert outcome.code == 2

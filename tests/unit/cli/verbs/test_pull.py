@@ -1,0 +1,57 @@
+import json
+import os
+from pathlib import Path
+
+
+def test_pull_reports_what_was_checked(run, sealed, accept, keys):
+    words = ("--policy", accept, "--decryption-key", keys / "r2048.key")
+    outcome = run("pull", sealed, "bundle", *words, "--json")
+    assert outcome.code == 0
+    report = outcome.json()
+    assert report["basis"] == "unsigned"
+    assert report["bundle"] == "bundle"
+    assert report["signers"] == []
+    assert [layer["encrypted"] for layer in report["layers"]] == [True] * 3
+    assert json.loads(Path("bundle/config.json").read_text())["ociVersion"] == "1.0.2"
+
+
+def test_pull_of_an_unsigned_image_warns_in_text_form(run, plain, accept):
+    outcome = run("pull", plain, "bundle", "--policy", accept)
+    assert outcome.err.startswith("imagers: warning: the policy accepts this image unsigned")
+    assert "3 layers checked" in outcome.out
+
+
+def test_pull_of_a_plain_layer_where_encryption_is_demanded_refused(run, plain, accept):
+    outcome = run("pull", plain, "bundle", "--policy", accept, "--require-encrypted")
+    assert outcome.code == 21
+    assert os.listdir() == []
+
+
+def test_pull_takes_the_platform_of_an_index(run, multi, accept):
+    words = ("--policy", accept, "--platform", "linux/arm64")
+    outcome = run("pull", multi, "bundle", *words, "--json")
+    assert outcome.code == 0
+    config = json.loads(Path("bundle/config.json").read_text())
+    assert config["annotations"]["org.opencontainers.image.architecture"] == "arm64"
+
+
+def test_pull_policy_is_that_for_the_path_of_the_layout(run, plain, tmp_path):
+    path = plain.removeprefix("oci:").removesuffix(":v1")
+    policy = {
+        "default": [{"type": "reject"}],
+        "transports": {"oci": {path: [{"type": "insecureAcceptAnything"}]}},
+    }
+    (tmp_path / "policy.json").write_text(json.dumps(policy))
+    assert run("pull", plain, "bundle", "--policy", tmp_path / "policy.json").code == 0
+    # A link elsewhere is judged as what it leads to, and a copy elsewhere is another image.
+    Path("link").symlink_to(path)
+    assert run("pull", "oci:link:v1", "b2", "--policy", tmp_path / "policy.json").code == 0
+    run("copy", plain, "oci:copy:v1")
+    assert run("pull", "oci:copy:v1", "b3", "--policy", tmp_path / "policy.json").code == 21
+    assert not Path("b3").exists()
+
+
+def test_pull_tee_without_a_broker_refused(run, plain, accept):
+    outcome = run("pull", plain, "bundle", "--policy", accept, "--tee", "sample")
+    assert outcome.code == 2
+    assert "--broker" in outcome.err

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def signer(run):
+    run("key", "generate", "cosign", "--output", "signer")
+    return ("--sign-by-sigstore-private-key", "signer.key")
+
+
+@pytest.fixture
+def pushed(run, plain, imagers_registry):
+    name = f"{imagers_registry.address}/team/app:v1"
+    assert run("copy", plain, name).code == 0
+    return name
+
+
+def test_sign_puts_a_signature_beside_the_image(run, pushed, signer, imagers_registry):
+    digest = run("inspect", pushed, "--json").json()["digest"]
+    facts = run("sign", pushed, *signer, "--json").json()
+    (signed,) = facts["signed"]
+    assert signed["digest"] == digest
+    assert signed["tag"] == digest.replace(":", "-") + ".sig"
+    assert signed["tag"] in imagers_registry.tags("team/app")
+    assert facts["key"].startswith("sha256:")
+    assert run("inspect", pushed, "--json").json()["signatures"] == 1
+
+
+def test_sign_by_two_keys_keeps_both(run, pushed, signer):
+    run("sign", pushed, *signer)
+    run("key", "generate", "cosign", "--output", "second")
+    words = ("--sign-by-sigstore-private-key", "second.key")
+    assert run("sign", pushed, *words, "--json").json()["signed"][0]["signatures"] == 2
+    assert run("inspect", pushed, "--json").json()["signatures"] == 2
+
+
+def test_sign_again_adds_nothing(run, pushed, signer):
+    assert run("sign", pushed, *signer).out.startswith("signed sha256:")
+    assert run("sign", pushed, *signer).out.startswith("was signed already: sha256:")
+    assert run("inspect", pushed, "--json").json()["signatures"] == 1
+
+
+def test_sign_of_an_index_signs_every_image_in_it(run, multi, signer, imagers_registry):
+    name = f"{imagers_registry.address}/team/multi:v1"
+    run("copy", multi, name, "--all")
+    assert len(run("sign", name, *signer, "--json").json()["signed"]) == 3
+
+
+def test_sign_with_an_identity_signs_that_name(run, pushed, signer):
+    words = (*signer, "--identity", "registry.example.org/app:v1")
+    signed = run("sign", pushed, *words, "--json").json()["signed"][0]
+    assert signed["identity"] == "registry.example.org/app:v1"
+
+
+def test_sign_of_a_layout_refused(run, plain, signer):
+    outcome = run("sign", plain, *signer)
+    assert outcome.code == 12
+    assert "expected an image in a registry" in outcome.err
+
+
+def test_sign_without_a_key_refused(run, pushed):
+    outcome = run("sign", pushed)
+    assert outcome.code == 2
+    assert "imagers key generate cosign" in outcome.err
+
+
+def test_sign_with_the_passphrase_of_another_key_refused(run, pushed, signer):
+    Path("wrong").write_text("horse\n")
+    outcome = run("sign", pushed, *signer, "--passphrase-file", "wrong")
+    assert outcome.code == 30
+    assert "signer.key" in outcome.err
