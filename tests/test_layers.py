@@ -43,6 +43,7 @@ WORLD = {
         "core/plain",
         "registry",
         "encrypt/image",
+        "encrypt/providers",
         "pull/run",
     },
 }

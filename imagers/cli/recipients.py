@@ -2,39 +2,60 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.cli.output import say
+from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, LocalError, NotFound, Unsupported, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
     from imagers.cli.brokers import BrokerOptions
     from imagers.encrypt.recipients import BrokerRecipient
+    from imagers.encrypt.wrappers import ProviderSettings
     from imagers.model.digest import Digest
     from imagers.model.keys import KeyUnwrapper, KeyWrapper, SecretKey
 
-__all__ = ["ImageKeys", "load_unwrappers"]
+__all__ = ["ImageKeys", "opened_unwrappers", "provider_settings"]
 
 _KEK_BYTES = 32
+
+
+def provider_settings(timeout_s: float | None = None) -> ProviderSettings:
+    """Key providers as the environment configures them.
+
+    Args:
+        timeout_s: for one answer of a provider; None for the default.
+    """
+    from imagers.encrypt.providers.provider import TIMEOUT_S  # noqa: PLC0415
+    from imagers.encrypt.wrappers import ProviderSettings  # noqa: PLC0415
+
+    settings = read_settings()
+    return ProviderSettings(
+        config_path=settings.keyprovider_config,
+        timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
+        oaep_hash=settings.oaep_hash,
+    )
 
 
 class ImageKeys:
     """The wrappers for one image, with its key-encryption key in the broker.
 
-    Entering loads the keys of `jwe:` recipients and stores the key-encryption key, so it
-    is in the broker before anything of the image is published. `bind` registers the
-    manifest with it afterwards. Leaving wipes it.
+    Entering opens keys, certificates, keyrings and providers of all recipients and stores
+    the key-encryption key, so it is in the broker before anything of the image is published.
+    `bind` registers the manifest with it afterwards. Leaving wipes it.
 
     Args:
         recipients: texts of `--encryption-key`.
         broker: where `broker:` recipients are.
         replace: overwrite a key of the same name.
         kek_file: a key to use instead of a fresh one; the broker is then not asked.
+        timeout_s: for one answer of a key provider; None for the default.
     """
 
     def __init__(
@@ -44,6 +65,7 @@ class ImageKeys:
         *,
         replace: bool,
         kek_file: str | None,
+        timeout_s: float | None = None,
     ) -> None:
         from imagers.encrypt.recipients import BrokerRecipient, parse_recipients  # noqa: PLC0415
 
@@ -55,7 +77,8 @@ class ImageKeys:
             raise UsageError("--kek-file needs a recipient broker:kbs:///REPOSITORY/TYPE/NAME")
         if kek_file is None and brokers:
             broker.require_url()
-        self._files = [one.path for one in parsed if not isinstance(one, BrokerRecipient)]
+        self._others = [one for one in parsed if not isinstance(one, BrokerRecipient)]
+        self._timeout_s = timeout_s
         self._recipient: BrokerRecipient | None = brokers[0] if brokers else None
         self._broker = broker
         self._replace = replace
@@ -66,20 +89,20 @@ class ImageKeys:
         self.wrappers: tuple[KeyWrapper, ...] = ()
 
     def __enter__(self) -> Self:
-        from imagers.encrypt.jwe import JWEWrapper  # noqa: PLC0415
-        from imagers.encrypt.keyfiles import load_public_key  # noqa: PLC0415
         from imagers.encrypt.packets import BrokerKeyWrapper  # noqa: PLC0415
+        from imagers.encrypt.wrappers import opened_wrappers  # noqa: PLC0415
 
         wrappers: list[KeyWrapper] = []
-        if self._files:
-            wrappers.append(JWEWrapper([load_public_key(path) for path in self._files]))
-        if self._recipient is not None:
-            self.kid = self._recipient.kid()
-            with ExitStack() as unless_entered:
+        with ExitStack() as unless_entered:
+            if self._others:
+                settings = provider_settings(self._timeout_s)
+                wrappers += unless_entered.enter_context(opened_wrappers(self._others, settings))
+            if self._recipient is not None:
+                self.kid = self._recipient.kid()
                 kek = unless_entered.enter_context(self._kek())
                 self._store(kek)
                 wrappers.append(BrokerKeyWrapper(kek, self.kid))
-                self._stack = unless_entered.pop_all()
+            self._stack = unless_entered.pop_all()
         self.wrappers = tuple(wrappers)
         return self
 
@@ -144,26 +167,32 @@ class ImageKeys:
             say("", f"the key {self.kid} is in the broker, bound to no image: no guest gets it")
 
 
-def load_unwrappers(keys: Sequence[str]) -> tuple[KeyUnwrapper, ...]:
-    """The key files of `--decryption-key`.
+@contextmanager
+def opened_unwrappers(
+    keys: Sequence[str], timeout_s: float | None = None
+) -> Iterator[tuple[KeyUnwrapper, ...]]:
+    """The keys of `--decryption-key`.
+
+    Args:
+        timeout_s: for one answer of a key provider; None for the default.
 
     Raises:
         UsageError, LocalError, FormatError, KeyUnavailable: one of them is not usable.
     """
-    from imagers.encrypt.jwe import JWEUnwrapper  # noqa: PLC0415
-    from imagers.encrypt.keyfiles import load_private_key  # noqa: PLC0415
-    from imagers.encrypt.recipients import parse_decryption_key  # noqa: PLC0415
+    from imagers.encrypt.recipients import DecryptionKey, parse_decryption_key  # noqa: PLC0415
+    from imagers.encrypt.wrappers import opened_unwrappers as opened  # noqa: PLC0415
 
-    unwrappers = []
-    warned = False
-    for text in keys:
-        key = parse_decryption_key(text)
-        if key.has_password_in_argument and not warned:
-            say(
-                "warning",
-                "a password in an argument can be read by everybody on this machine; "
-                "use FILE:file=PASSWORDFILE or FILE:fd=N",
-            )
-            warned = True
-        unwrappers.append(JWEUnwrapper(load_private_key(key.path, key.password)))
-    return tuple(unwrappers)
+    parsed = [parse_decryption_key(text) for text in keys]
+    if any(
+        isinstance(key, DecryptionKey)
+        and key.has_password_in_argument
+        and not Path(key.certificate or "\n").is_file()  # FILE:CERT is no password
+        for key in parsed
+    ):
+        say(
+            "warning",
+            "a password in an argument can be read by everybody on this machine; "
+            "use FILE:file=PASSWORDFILE or FILE:fd=N",
+        )
+    with opened(parsed, provider_settings(timeout_s)) as unwrappers:
+        yield unwrappers

@@ -1,7 +1,9 @@
-"""RSA and EC keys in files: public ones of recipients, private ones that decrypt.
+"""Keys in files: public ones of recipients, private ones that decrypt.
 
-    public    PEM or DER SubjectPublicKeyInfo (a PEM block of any name), public JWK
-    private   PEM or DER of PKCS8, PKCS1 and SEC1, each also with a password; private JWK
+    public       PEM or DER SubjectPublicKeyInfo (a PEM block of any name), public JWK
+    certificate  PEM or DER
+    private      PEM or DER of PKCS8, PKCS1 and SEC1, each also with a password; private JWK;
+                 OpenPGP secret keyrings, binary or armored; PKCS11 key files in YAML
 
 What a file holds is told from its content. A file of the other half, a certificate or a
 signing key gives an error that says so. `parse_*` work on bytes, `load_*` read files.
@@ -41,15 +43,26 @@ from imagers.model.strict_json import JSONObject, get_optional_str, parse_object
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+
 __all__ = [
+    "Certificate",
+    "DecryptionFile",
+    "PGPKeyring",
     "Password",
     "PrivateKey",
     "PublicKey",
+    "TokenFile",
+    "load_certificate",
+    "load_decryption_file",
     "load_private_key",
     "load_public_key",
+    "load_public_key_or_token_file",
+    "parse_certificate",
     "parse_private_key",
     "parse_public_key",
     "read_password",
+    "read_small_file",
 ]
 
 _MAX_KEY_BYTES = 128 * 1024  # an RSA-16384 private JWK has 13 KiB
@@ -58,6 +71,7 @@ _MIN_RSA_BITS = 2048  # NIST SP 800-131A; peers write nothing smaller
 _MAX_RSA_BITS = 16384  # above it one operation takes seconds
 _MAX_KID = 256
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----")
+_TOKEN_FILE = re.compile(rb"(?:\s*(?:#[^\n]*|---)\n)*\s*pkcs11\s*:")
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 
@@ -87,6 +101,63 @@ class PrivateKey:
 
     key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey = field(repr=False)
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate, of which only the key and the names count here; nothing is verified.
+
+    Attributes:
+        der: all of it.
+        key: of its subject; kinds that are no use are refused where they would be used.
+        name: of its file, for messages.
+    """
+
+    der: bytes = field(repr=False)
+    key: PublicKeyTypes
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PGPKeyring:
+    """OpenPGP secret keys, as they stand in a file.
+
+    Attributes:
+        content: binary or armored; wiped by `close`.
+        passphrase: None where none was given.
+        name: of its file, for messages.
+    """
+
+    content: SecretKey
+    passphrase: SecretKey | None
+    name: str
+
+    def close(self) -> None:
+        """Wipe keys and passphrase. Safe to call twice."""
+        self.content.close()
+        if self.passphrase is not None:
+            self.passphrase.close()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """A PKCS11 key file, as it stands in a file: `imagers.encrypt.pkcs11` reads it.
+
+    Attributes:
+        content: YAML, perhaps with a PIN; wiped by `close`.
+        name: of its file, for messages.
+    """
+
+    content: SecretKey
+    name: str
+
+    def close(self) -> None:
+        """Wipe the content. Safe to call twice."""
+        self.content.close()
+
+
+DecryptionFile = PrivateKey | Certificate | PGPKeyring | TokenFile
+"""What a file that is given for decryption may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +201,128 @@ def load_private_key(path: str, password: Password | None = None) -> PrivateKey:
             return parse_private_key(content, name=path)
         with read_password(password) as secret:
             return parse_private_key(content, name=path, password=secret)
+
+
+def load_certificate(path: str) -> Certificate:
+    """The first certificate in the file at `path`; errors as of `load_public_key`."""
+    with _read(path, _MAX_KEY_BYTES) as content, content.view() as data:
+        return parse_certificate(bytes(data), name=path)
+
+
+def load_public_key_or_token_file(path: str) -> PublicKey | TokenFile:
+    """The public key or the PKCS11 key file at `path`; errors as of `load_public_key`."""
+    content = _read(path, _MAX_KEY_BYTES)
+    with content.view() as data:
+        if _TOKEN_FILE.match(bytes(data)):
+            return TokenFile(content, path)
+    with content, content.view() as data:
+        return parse_public_key(bytes(data), name=path)
+
+
+def load_decryption_file(path: str, password: Password | None = None) -> DecryptionFile:
+    """What the file at `path` holds, told from its content; the caller closes what can be.
+
+    A word after a file's name may also be the name of a certificate, FILE:CERT, which is
+    for the caller to try before a password is made of it.
+
+    Raises:
+        UsageError: a password for something that has none.
+        KeyUnavailable, LocalError, FormatError, Unsupported: as of `load_private_key`.
+    """
+    content = _read(path, _MAX_KEY_BYTES)
+    try:
+        with content.view() as view:
+            data = bytes(view)
+        if _is_pgp_keyring(data):
+            passphrase = None if password is None else read_password(password)
+            return PGPKeyring(content, passphrase, path)
+        if _TOKEN_FILE.match(data):
+            _refuse_password(password, path)
+            return TokenFile(content, path)
+        if is_certificate(data):
+            _refuse_password(password, path)
+            content.close()
+            return parse_certificate(data, name=path)
+        with content:
+            if password is None:
+                return parse_private_key(content, name=path)
+            with read_password(password) as secret:
+                return parse_private_key(content, name=path, password=secret)
+    except BaseException:
+        content.close()
+        raise
+
+
+def _is_pgp_keyring(data: bytes) -> bool:
+    """Whether the first packet is a secret or a public key, or the armor says so."""
+    if data[:1] > b"\x7f":  # DER and text are below
+        first = data[0]
+        tag = first & 0x3F if first & 0x40 else first >> 2 & 0x0F
+        return tag in (5, 6)  # RFC 4880 section 4.3
+    return data.lstrip().startswith(b"-----BEGIN PGP ")
+
+
+def is_certificate(data: bytes) -> bool:
+    """Whether `data` is a certificate in PEM or DER, and no private key is beside it."""
+    labels = _PEM.findall(data)
+    if labels:
+        return any(_is_certificate_label(one) for one in labels) and not any(
+            b"PRIVATE KEY" in one for one in labels
+        )
+    return _certificate_key(data) is not None
+
+
+def _is_certificate_label(label: bytes) -> bool:
+    return label in (b"CERTIFICATE", b"X509 CERTIFICATE")
+
+
+def _certificate_key(der: bytes) -> bytes | None:
+    """The key in a certificate, as DER; None for other DER.
+
+    By asn1crypto: `cryptography` refuses real certificates for faults that do not matter
+    here, such as a serial number of 0.
+    """
+    from asn1crypto import x509  # noqa: PLC0415  # only certificates need it
+
+    try:
+        certificate = x509.Certificate.load(der, strict=True)
+        certificate.serial_number, certificate.issuer.dump()  # parsed when first looked at
+        return bytes(certificate.public_key.dump())
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def parse_certificate(data: bytes, *, name: str) -> Certificate:
+    """The first certificate in `data`; arguments and errors as of `load_certificate`."""
+    der = data
+    for pem in _PEM.finditer(data):
+        if _is_certificate_label(pem[1]):
+            try:
+                der = _pem_body(data, pem)
+            except ValueError as error:
+                raise FormatError("is not a certificate", what=name) from error
+            break
+    spki = _certificate_key(der)
+    if spki is None:
+        found = _PEM.search(data)
+        raise FormatError(
+            "expected a certificate (PEM or DER)"
+            + (f", got PEM '{found[1].decode()}'" if found else ""),
+            what=name,
+        )
+    try:
+        return Certificate(der, load_der_public_key(spki), name)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Unsupported(f"{name}: the certificate has a key that is not supported") from error
+
+
+def read_small_file(path: str) -> SecretKey:
+    """A file of at most 128 KiB, such as a key or a configuration; the caller closes it.
+
+    Raises:
+        LocalError, FormatError: it cannot be read, or is larger.
+    """
+    return _read(path, _MAX_KEY_BYTES)
 
 
 def read_password(password: Password) -> SecretKey:
@@ -292,7 +485,7 @@ def _load_private(
         raise _not_a_key("private", name, label) from error
 
 
-def _refuse_password(password: SecretKey | None, name: str) -> None:
+def _refuse_password(password: SecretKey | Password | None, name: str) -> None:
     if password is not None:
         raise _needless_password(name)
 

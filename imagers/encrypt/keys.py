@@ -186,7 +186,12 @@ def _unwrap_any(
     raise NoMatchingKey(
         f"{context.what}: none of the given keys opens it",
         tried=tuple(tried[:_MAX_TRIED]),
-        hint=f"it is encrypted for: {_schemes(packets)}",
+        hint=f"it is encrypted for: {_schemes(packets)}"
+        + (
+            "; a key for pkcs7 needs its certificate, as FILE:CERT"
+            if any(packet.scheme == "pkcs7" for packet in packets)
+            else ""
+        ),
     )
 
 

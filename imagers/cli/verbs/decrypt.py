@@ -1,23 +1,25 @@
 """usage: imagers decrypt [OPTION]... SRC DST --decryption-key KEY...
 
-Decrypts the layers of an image and writes the plain image. Every layer is checked against
-its digest, its HMAC and its diff_id before the image appears.
+Decrypts the layers of an image and writes the plain image. Every layer is
+checked against its digest, its HMAC and its diff_id before the image appears.
 
-There is no policy here and no signature is looked at: whoever can write SRC decides what is
-decrypted. Use "imagers pull" where that matters. Keys at a broker that are bound to an
-image are for "imagers pull" only.
+There is no policy here and no signature is looked at: whoever can write SRC
+decides what is decrypted. Use "imagers pull" where that matters. Keys at a
+broker that are bound to an image are for "imagers pull" only.
 
-  --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE, FILE:fd=N; also
-                              FILE:PASSWORD and FILE:pass=PASSWORD, with a warning; repeatable
+  --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE,
+                              FILE:fd=N; also FILE:PASSWORD and
+                              FILE:pass=PASSWORD, with a warning; repeatable
   --require-encrypted         fail if a layer is not encrypted
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
-  --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify, --dest-tls-verify,
-  --registry-ca               as of "imagers copy"
+  --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
+  --dest-tls-verify, --registry-ca   as of "imagers copy"
   --json                      the result as JSON
   --help                      this text
 
 example:
-  imagers decrypt docker://registry.example.org/app:v1 oci:app:v1 --decryption-key recipient.key
+  imagers decrypt docker://registry.example.org/app:v1 oci:app:v1 \\
+    --decryption-key recipient.key
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from imagers.cli.images import (
     two_registries_options,
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json
-from imagers.cli.recipients import load_unwrappers
+from imagers.cli.recipients import opened_unwrappers
 from imagers.cli.reports import layer_facts, print_layers
 
 __all__ = ["command"]
@@ -64,8 +66,10 @@ def command(
     from imagers.encrypt.image import LayerAction, decrypt_image  # noqa: PLC0415
 
     start = time.perf_counter()
-    unwrappers = load_unwrappers(keys)
-    with opened_source(src, registries.source) as source:
+    with (
+        opened_unwrappers(keys) as unwrappers,
+        opened_source(src, registries.source) as source,
+    ):
         image = resolve_image(source, parse_platform(platform))
         total = sum(layer.size for layer in image.manifest.layers)
         with (

@@ -43,7 +43,7 @@ from imagers.cli.images import (
     signature_finder,
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
-from imagers.cli.recipients import load_unwrappers
+from imagers.cli.recipients import opened_unwrappers
 from imagers.cli.settings import read_settings
 from imagers.errors import UsageError
 
@@ -97,7 +97,7 @@ def command(  # one parameter an option
         require_encrypted=require_encrypted,
     )
     with ExitStack() as stack:
-        unwrappers = load_unwrappers(keys)
+        unwrappers = stack.enter_context(opened_unwrappers(keys))
         resources = None
         if broker.url is not None:
             resources = stack.enter_context(broker.client(tee))

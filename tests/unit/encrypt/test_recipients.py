@@ -4,11 +4,16 @@ from imagers.encrypt.recipients import (
     BrokerRecipient,
     DecryptionKey,
     JWERecipient,
+    PGPRecipient,
+    PKCS7Recipient,
+    PKCS11Recipient,
+    ProviderKey,
+    ProviderRecipient,
     parse_decryption_key,
     parse_recipient,
     parse_recipients,
 )
-from imagers.errors import FormatError, Unsupported, UsageError
+from imagers.errors import FormatError, UsageError
 from imagers.model.keys import SecretKey
 
 
@@ -52,10 +57,28 @@ def test_parse_recipient_of_other_text_raises(text):
         parse_recipient(text)
 
 
-@pytest.mark.parametrize("scheme", ["pkcs7", "pgp", "pkcs11", "provider"])
-def test_parse_recipient_of_a_scheme_not_done_here_raises_unsupported(scheme):
-    with pytest.raises(Unsupported, match=f"scheme '{scheme}' is not supported"):
-        parse_recipient(f"{scheme}:x")
+@pytest.mark.parametrize(
+    ("text", "recipient"),
+    [
+        ("pkcs7:dir/a.crt", PKCS7Recipient("dir/a.crt")),
+        ("pgp:Alice Example", PGPRecipient("Alice Example")),
+        ("pkcs11:token.yaml", PKCS11Recipient("token.yaml")),
+        ("provider:attestation-agent", ProviderRecipient("attestation-agent", "")),
+        ("provider:agent:a:b=c", ProviderRecipient("agent", "a:b=c")),
+    ],
+)
+def test_parse_recipient_of_each_scheme_keeps_what_follows(text, recipient):
+    assert parse_recipient(text) == recipient
+
+
+def test_parse_recipient_of_a_provider_shows_no_parameters():
+    assert "secret" not in repr(parse_recipient("provider:agent:secret"))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../a", "a b", "-a", "a" * 65])
+def test_parse_recipient_of_a_provider_with_a_bad_name_raises(name):
+    with pytest.raises(FormatError, match="expected a provider name"):
+        parse_recipient(f"provider:{name}:x")
 
 
 def test_parse_decryption_key_of_a_path_has_no_password():
@@ -103,6 +126,13 @@ def test_parse_decryption_key_with_a_descriptor_that_is_no_number_raises(number)
         parse_decryption_key(f"a.pem:fd={number}")
 
 
-def test_parse_decryption_key_of_a_provider_raises_unsupported():
-    with pytest.raises(Unsupported, match="key providers are not supported"):
-        parse_decryption_key("provider:attestation-agent")
+def test_parse_decryption_key_of_a_provider_keeps_name_and_parameters():
+    assert parse_decryption_key("provider:attestation-agent") == ProviderKey("attestation-agent")
+    assert parse_decryption_key("provider:agent:a:b") == ProviderKey("agent", "a:b")
+    assert "b" not in repr(parse_decryption_key("provider:agent:b")).replace("ProviderKey", "")
+
+
+def test_parse_decryption_key_with_a_word_may_name_a_certificate():
+    assert parse_decryption_key("a.key:a.crt").certificate == "a.crt"
+    assert parse_decryption_key("a.key:pass=a.crt").certificate == ""
+    assert parse_decryption_key("a.key:file=a.crt").certificate == ""

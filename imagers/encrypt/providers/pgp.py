@@ -1,0 +1,328 @@
+"""OpenPGP recipients and secret keyrings, by the user's gpg.
+
+    with PGPWrapper(["alice@example.com"]) as wrapper: ...
+    with PGPUnwrapper(keyring) as unwrapper: ...
+
+Recipients are looked for in the user's own keyring, by the exact name or e-mail of a user
+ID as ocicrypt does, or by fingerprint. Their keys alone are then copied into a fresh private
+home; secret keys from a file get one too, in memory where the machine has /dev/shm. So
+nothing of the user's keyring, trust database or agent is changed or used, and the agent that
+gpg starts for a home is ended with it.
+
+A packet is one message without signature and compression, as ocicrypt reads it. Whoever
+knows a recipient's key can make one: gpg's "good" says nothing about who did.
+
+Spec: RFC 4880 sections 5.1 and 5.13; containers/ocicrypt v1.3.2, keywrap/pgp and gpg.go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING, Any, Self
+
+from imagers.errors import FormatError, KeyUnavailable, LocalError, ProviderFailed, UsageError
+from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from imagers.encrypt.keyfiles import PGPKeyring
+    from imagers.model.keys import UnwrapContext, WrapContext, WrappedKey
+
+__all__ = ["PGP_SCHEME", "PGPUnwrapper", "PGPWrapper"]
+
+PGP_SCHEME = "pgp"
+
+_MAX_SOCKET = 107  # bytes of a unix socket's path on Linux, without the NUL
+_LONGEST_SOCKET = "/S.gpg-agent.browser"
+_END_S = 10
+_MAX_OUTPUT = 64 * 1024  # private options have 193 bytes; a compressed packet could be a bomb
+_USER_ID = re.compile(
+    r"\s*(?P<name>[^<(]*?)\s*(?:\((?P<comment>.*)\)\s*)?(?:<(?P<email>[^>]*)>)?\s*\Z"
+)
+_FINGERPRINT = re.compile(r"(?:0x)?([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})\Z")
+_UNUSABLE = {"r": "revoked", "e": "expired", "d": "disabled", "i": "not valid"}
+_BAD_PASSPHRASE = 11  # GPG_ERR_BAD_PASSPHRASE of libgpg-error
+_PKDECRYPT_FAILED = re.compile(r"^\[GNUPG:\] ERROR pkdecrypt_failed (\d+)", re.MULTILINE)
+
+
+class _Home:
+    """A private home of gpg, with an agent of its own that ends with it."""
+
+    def __init__(self) -> None:
+        self.path = _new_directory()
+        try:
+            self.gpg = _new_gpg(self.path)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the agent, remove the home. Safe to call twice."""
+        if not os.path.isdir(self.path):
+            return
+        for words in (["--kill", "all"], ["--remove-socketdir"]):
+            # Where gpgconf is missing, the agent ends itself when its home is gone.
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(
+                    ["gpgconf", "--homedir", self.path, *words],  # noqa: S607  # the user's gpg
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=_END_S,
+                    check=False,
+                )
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _new_directory() -> str:
+    """A fresh directory (0700) whose path leaves room for the agent's sockets."""
+    for parent in ("/dev/shm", None, "/tmp"):  # None: as TMPDIR says
+        if parent is not None and not os.access(parent, os.W_OK | os.X_OK):
+            continue
+        with contextlib.suppress(OSError):
+            path = tempfile.mkdtemp(prefix="imagers-", dir=parent)
+            if len(os.fsencode(path + _LONGEST_SOCKET)) <= _MAX_SOCKET:
+                return path
+            os.rmdir(path)
+    raise LocalError("expected room for a private directory of gpg in /dev/shm or /tmp, found none")
+
+
+def _new_gpg(home: str | None) -> Any:  # python-gnupg has no types
+    import gnupg  # noqa: PLC0415  # only these recipients need it
+
+    # It logs the first bytes of what it decrypts, at debug level.
+    logging.getLogger("gnupg").setLevel(logging.WARNING)
+    try:
+        gpg = gnupg.GPG(
+            gnupghome=home,
+            options=["--no-options", "--pinentry-mode", "loopback", "--no-auto-key-locate"]
+            if home is not None
+            else [],
+        )
+    except (OSError, ValueError) as error:
+        raise LocalError(
+            "gpg cannot be started, and pgp: recipients and keys need it",
+            hint="install GnuPG (Debian: gpg)",
+        ) from error
+    gpg.encoding = "utf-8"
+    return gpg
+
+
+class _WithHome:
+    """What owns a home until `close`."""
+
+    def __init__(self) -> None:
+        self._home = _Home()
+
+    def close(self) -> None:
+        """End the agent, remove the home. Safe to call twice."""
+        self._home.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class PGPWrapper(_WithHome):
+    """Wraps for OpenPGP keys of the user's keyring, all in one message.
+
+    Args:
+        recipients: names, e-mails or fingerprints, at least one.
+        user_home: of the keyring that they are looked for in; None for gpg's default.
+
+    Raises:
+        KeyUnavailable: a recipient is not there, or has no key to encrypt for.
+        UsageError: a recipient could be several keys.
+        LocalError: gpg cannot be started.
+    """
+
+    scheme = PGP_SCHEME
+
+    def __init__(self, recipients: Sequence[str], *, user_home: str | None = None) -> None:
+        if not recipients:
+            raise ValueError("a PGP message needs a recipient")
+        user = _new_gpg(user_home)
+        keys = list(user.list_keys())
+        self._fingerprints = tuple(
+            dict.fromkeys(_find_key(recipient, keys) for recipient in recipients)
+        )
+        self._names = tuple(recipients)
+        exported = user.export_keys(list(self._fingerprints), armor=False, minimal=True)
+        super().__init__()
+        try:
+            imported = self._home.gpg.import_keys(exported)
+        except BaseException:
+            self.close()
+            raise
+        if set(imported.fingerprints) != set(self._fingerprints):
+            self.close()
+            raise ProviderFailed("gpg did not take over the recipients' keys")
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """As they were given."""
+        return tuple(f"pgp:{name}" for name in self._names)
+
+    def wrap(self, private_options: SecretKey, context: WrapContext) -> bytes:
+        """One message for all of them.
+
+        Raises:
+            ProviderFailed: gpg refuses.
+        """
+        with private_options.view() as data:
+            # `bytes` for python-gnupg: an immutable copy until this function returns.
+            result = self._home.gpg.encrypt(
+                bytes(data),
+                list(self._fingerprints),
+                always_trust=True,
+                armor=False,
+                # ocicrypt reads no AEAD packets, and nothing is to be in the clear.
+                extra_args=[
+                    "--rfc4880",
+                    *("--cipher-algo", "AES256"),
+                    *("--compress-algo", "none"),
+                    *("--set-filename", ""),
+                    "--no-encrypt-to",
+                ],
+            )
+        if not result.ok or not result.data:
+            raise ProviderFailed(f"{context.what}: gpg did not encrypt: {result.status}")
+        return bytes(result.data)
+
+
+def _find_key(recipient: str, keys: Sequence[dict[str, Any]]) -> str:
+    """The fingerprint of the one key that `recipient` names."""
+    match = _FINGERPRINT.match(recipient.replace(" ", ""))
+    if match is not None:
+        found = [key for key in keys if key["fingerprint"] == match[1].upper()]
+    else:
+        found = [key for key in keys if any(_is_named(uid, recipient) for uid in key["uids"])]
+    if not found:
+        raise KeyUnavailable(
+            f"pgp: no key of {recipient[:160]!r} in the keyring of gpg",
+            hint="expected the exact name, e-mail or fingerprint; see: gpg --list-keys",
+        )
+    usable = [key for key in found if key["trust"] not in _UNUSABLE and "E" in key["cap"]]
+    if not usable:
+        why = _UNUSABLE.get(found[0]["trust"], "without a subkey for encryption")
+        raise KeyUnavailable(f"pgp: the key of {recipient[:160]!r} is {why}")
+    if len(usable) > 1:
+        raise UsageError(
+            f"pgp: {recipient[:160]!r} could be {len(usable)} keys",
+            hint="give a fingerprint: " + " or ".join(key["fingerprint"] for key in usable[:4]),
+        )
+    return str(usable[0]["fingerprint"])
+
+
+def _is_named(uid: str, recipient: str) -> bool:
+    match = _USER_ID.match(uid)
+    return recipient == uid or (
+        match is not None and recipient in (match["name"], match["email"]) and bool(recipient)
+    )
+
+
+class PGPUnwrapper(_WithHome):
+    """Opens messages with the secret keys of a file.
+
+    Args:
+        keyring: stays the caller's until this returns.
+
+    Raises:
+        FormatError: the file holds no secret key.
+        LocalError: gpg cannot be started.
+    """
+
+    def __init__(self, keyring: PGPKeyring) -> None:
+        super().__init__()
+        self._name = keyring.name
+        self._passphrase: SecretKey | None = None
+        try:
+            with keyring.content.view() as data:
+                imported = self._home.gpg.import_keys(bytes(data))
+            if keyring.passphrase is not None:
+                with keyring.passphrase.view() as data:
+                    self._passphrase = SecretKey(data)
+        except BaseException:
+            self.close()
+            raise
+        if not imported.sec_imported:
+            self.close()
+            raise FormatError("holds no OpenPGP secret key that gpg takes", what=keyring.name)
+
+    def close(self) -> None:
+        """End the agent, remove the keys, wipe the passphrase. Safe to call twice."""
+        if self._passphrase is not None:
+            self._passphrase.close()
+        super().close()
+
+    @property
+    def description(self) -> str:
+        """The keyring's file."""
+        return f"key file {self._name!r}"
+
+    def unwrap(self, wrapped: WrappedKey, context: UnwrapContext) -> SecretKey:
+        """The private options in the message; the caller closes them.
+
+        Raises:
+            NotMine: another scheme, no message, for other keys, or changed.
+            KeyUnavailable: the passphrase is missing or does not open the key.
+        """
+        if wrapped.scheme != PGP_SCHEME:
+            raise NotMine(f"the scheme is {wrapped.scheme[:80]!r}")
+        result = self._home.gpg.decrypt(
+            wrapped.packet,
+            always_trust=True,
+            passphrase=self._passphrase_text(),
+            extra_args=["--max-output", str(_MAX_OUTPUT)],
+        )
+        # A message that was never encrypted is printed by gpg too, and is not "ok".
+        if result.ok and result.returncode == 0 and result.status == "decryption ok":
+            # `bytes` of python-gnupg: an immutable copy until this function returns.
+            return SecretKey(result.data)
+        self._raise_for_passphrase(result.stderr, context)
+        raise NotMine(f"gpg: {result.status or 'not an OpenPGP message'}")
+
+    def _passphrase_text(self) -> str | None:
+        """The passphrase as text, which python-gnupg wants: an immutable copy for one call."""
+        if self._passphrase is None:
+            return None
+        with self._passphrase.view() as data:
+            try:
+                text = bytes(data).decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise KeyUnavailable(f"{self._name}: expected a passphrase in UTF-8") from error
+        if any(c in text for c in "\0\r\n"):
+            raise KeyUnavailable(f"{self._name}: expected a passphrase of one line")
+        return text
+
+    def _raise_for_passphrase(self, said: str, context: UnwrapContext) -> None:
+        codes = [int(code) & 0xFFFF for code in _PKDECRYPT_FAILED.findall(said)]
+        missing = "[GNUPG:] MISSING_PASSPHRASE" in said or (
+            self._passphrase is None and "[GNUPG:] NEED_PASSPHRASE" in said
+        )
+        if _BAD_PASSPHRASE not in codes and not missing:
+            return
+        if self._passphrase is None:
+            raise KeyUnavailable(
+                f"{context.what}: {self._name}: the key has a passphrase, and none was given",
+                hint=f"give it as {self._name}:file=PASSWORDFILE or {self._name}:fd=N",
+            )
+        raise KeyUnavailable(f"{context.what}: {self._name}: the passphrase does not open the key")
+
+
+_wrapper: type[KeyWrapper] = PGPWrapper
+_unwrapper: type[KeyUnwrapper] = PGPUnwrapper

@@ -1,0 +1,225 @@
+"""From the values of recipients and keys to what wraps and unwraps, opened and closed.
+
+    with opened_wrappers(parse_recipients(["jwe:a.pem", "pgp:bob@example.com"])) as wrappers:
+        encrypt_image(image, sink, wrappers)
+
+    with opened_unwrappers([parse_decryption_key("a.key")]) as unwrappers:
+        decrypt_image(image, sink, unwrappers)
+
+All recipients of one scheme share one packet. One key may unwrap by several schemes: an RSA
+key does for `jwe`, `pkcs11`, and with its certificate `pkcs7`. Whatever cannot be used is
+refused here, before anything is read of an image.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
+from imagers.encrypt.keyfiles import (
+    Certificate,
+    PGPKeyring,
+    PrivateKey,
+    PublicKey,
+    TokenFile,
+    load_certificate,
+    load_decryption_file,
+    load_public_key,
+    load_public_key_or_token_file,
+)
+from imagers.encrypt.providers.config import find_provider, load_provider_config
+from imagers.encrypt.providers.provider import TIMEOUT_S, ProviderUnwrapper, ProviderWrapper
+from imagers.encrypt.recipients import (
+    DecryptionKey,
+    JWERecipient,
+    PGPRecipient,
+    PKCS7Recipient,
+    PKCS11Recipient,
+    ProviderKey,
+    ProviderRecipient,
+)
+from imagers.errors import FormatError, KeyUnavailable, LocalError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from imagers.encrypt.keyfiles import DecryptionFile
+    from imagers.encrypt.providers.config import ProviderConfig
+    from imagers.encrypt.recipients import Recipient
+    from imagers.model.keys import KeyUnwrapper, KeyWrapper
+
+__all__ = ["ProviderSettings", "opened_unwrappers", "opened_wrappers"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """Where key providers are, and what they may take.
+
+    Attributes:
+        config_path: of the ocicrypt key-provider configuration; None for no providers.
+        timeout_s: for one answer.
+        oaep_hash: of PKCS11 packets; None for the first that fits a key.
+        gpg_home: of the user's keyring; None for gpg's default.
+    """
+
+    config_path: str | None = None
+    timeout_s: float = TIMEOUT_S
+    oaep_hash: str | None = None
+    gpg_home: str | None = field(default=None)
+
+    def find(self, name: str) -> ProviderConfig:
+        """The provider of that name.
+
+        Raises:
+            KeyUnavailable: there is none.
+            LocalError, FormatError, Unsupported: its configuration.
+        """
+        if self.config_path is None:
+            raise KeyUnavailable(
+                f"key provider {name[:80]!r}: no provider is configured",
+                hint="set OCICRYPT_KEYPROVIDER_CONFIG to the path of a configuration",
+            )
+        return find_provider(load_provider_config(self.config_path), name)
+
+
+@contextmanager
+def opened_wrappers(
+    recipients: Sequence[Recipient], settings: ProviderSettings | None = None
+) -> Iterator[tuple[KeyWrapper, ...]]:
+    """The wrappers of all recipients but those of a broker, one a scheme.
+
+    Raises:
+        LocalError, FormatError, Unsupported, UsageError, KeyUnavailable, PluginError: a key,
+            certificate, keyring, token or provider cannot be used.
+    """
+    settings = settings or ProviderSettings()
+    wrappers: list[KeyWrapper] = []
+    with ExitStack() as stack:
+        if jwe := [one.path for one in recipients if isinstance(one, JWERecipient)]:
+            wrappers.append(JWEWrapper([load_public_key(path) for path in jwe]))
+        if pkcs7 := [one.path for one in recipients if isinstance(one, PKCS7Recipient)]:
+            from imagers.encrypt.pkcs7 import PKCS7Wrapper  # noqa: PLC0415  # loads asn1crypto
+
+            wrappers.append(PKCS7Wrapper([load_certificate(path) for path in pkcs7]))
+        if pgp := [one.name for one in recipients if isinstance(one, PGPRecipient)]:
+            from imagers.encrypt.providers.pgp import PGPWrapper  # noqa: PLC0415  # loads gnupg
+
+            wrappers.append(stack.enter_context(PGPWrapper(pgp, user_home=settings.gpg_home)))
+        if pkcs11 := [one.path for one in recipients if isinstance(one, PKCS11Recipient)]:
+            from imagers.encrypt.pkcs11 import PKCS11Wrapper  # noqa: PLC0415  # rarely used
+
+            keys = [_load_pkcs11_key(path) for path in pkcs11]
+            wrappers.append(PKCS11Wrapper(keys, hash_name=settings.oaep_hash))
+        providers: dict[str, list[str]] = {}
+        for one in recipients:
+            if isinstance(one, ProviderRecipient):
+                providers.setdefault(one.name, []).append(one.parameters)
+        wrappers += (
+            ProviderWrapper(name, settings.find(name), parameters, timeout_s=settings.timeout_s)
+            for name, parameters in providers.items()
+        )
+        yield tuple(wrappers)
+
+
+def _load_pkcs11_key(path: str) -> PublicKey:
+    found = load_public_key_or_token_file(path)
+    if isinstance(found, PublicKey):
+        return found
+    from imagers.encrypt.pkcs11 import load_token_public_key  # noqa: PLC0415  # rarely used
+
+    try:
+        return load_token_public_key(found)
+    finally:
+        found.close()
+
+
+@contextmanager
+def opened_unwrappers(
+    keys: Sequence[DecryptionKey | ProviderKey], settings: ProviderSettings | None = None
+) -> Iterator[tuple[KeyUnwrapper, ...]]:
+    """The unwrappers of all keys: those that need no program first.
+
+    Raises:
+        UsageError: a certificate without its private key; a needless password.
+        LocalError, FormatError, Unsupported, KeyUnavailable, PluginError: a key, keyring,
+            token or provider cannot be used.
+    """
+    settings = settings or ProviderSettings()
+    with ExitStack() as stack:
+        files: list[DecryptionFile] = []
+        for key in keys:
+            if isinstance(key, DecryptionKey):
+                files += _load(key)
+        for file in files:
+            if isinstance(file, (PGPKeyring, TokenFile)):
+                stack.callback(file.close)
+        unwrappers = _file_unwrappers(files, stack)
+        unwrappers += (
+            ProviderUnwrapper(
+                key.name, settings.find(key.name), key.parameters, timeout_s=settings.timeout_s
+            )
+            for key in keys
+            if isinstance(key, ProviderKey)
+        )
+        yield tuple(unwrappers)
+
+
+def _load(key: DecryptionKey) -> list[DecryptionFile]:
+    """The key, and the certificate that FILE:CERT names."""
+    if key.certificate:
+        # A password that is the path of a certificate is less likely than FILE:CERT; such
+        # a one can still be given as FILE:pass=PASSWORD.
+        try:
+            certificate = load_certificate(key.certificate)
+        except (LocalError, FormatError):
+            pass
+        else:
+            return [load_decryption_file(key.path), certificate]
+    return [load_decryption_file(key.path, key.password)]
+
+
+def _file_unwrappers(files: Sequence[DecryptionFile], stack: ExitStack) -> list[KeyUnwrapper]:
+    private = [one for one in files if isinstance(one, PrivateKey)]
+    unwrappers: list[KeyUnwrapper] = [JWEUnwrapper(key) for key in private]
+    unwrappers += _pkcs7_unwrappers(private, [one for one in files if isinstance(one, Certificate)])
+    if rsa_keys := [key for key in private if isinstance(key.key, rsa.RSAPrivateKey)]:
+        from imagers.encrypt.pkcs11 import PKCS11Unwrapper  # noqa: PLC0415  # rarely used
+
+        unwrappers += map(PKCS11Unwrapper, rsa_keys)
+    for file in files:
+        if isinstance(file, TokenFile):
+            from imagers.encrypt.pkcs11 import (  # noqa: PLC0415  # rarely used
+                TokenUnwrapper,
+                open_token_key,
+            )
+
+            key = open_token_key(file, private=True)
+            unwrappers.append(stack.enter_context(TokenUnwrapper(key, file.name)))
+        elif isinstance(file, PGPKeyring):
+            from imagers.encrypt.providers.pgp import PGPUnwrapper  # noqa: PLC0415  # loads gnupg
+
+            unwrappers.append(stack.enter_context(PGPUnwrapper(file)))
+    return unwrappers
+
+
+def _pkcs7_unwrappers(
+    keys: Sequence[PrivateKey], certificates: Sequence[Certificate]
+) -> list[KeyUnwrapper]:
+    if not certificates:
+        return []
+    from imagers.encrypt.pkcs7 import PKCS7Unwrapper, is_pair  # noqa: PLC0415  # loads asn1crypto
+
+    unwrappers: list[KeyUnwrapper] = []
+    for certificate in certificates:
+        pairs = [key for key in keys if is_pair(key, certificate)]
+        if not pairs:
+            raise UsageError(
+                f"{certificate.name}: none of the given private keys is that of the certificate",
+                hint="give both: --decryption-key KEY:CERT",
+            )
+        unwrappers.append(PKCS7Unwrapper(pairs[0], certificate))
+    return unwrappers
