@@ -66,7 +66,6 @@ class Fault(IntEnum):
     TAR_EXTENSION_TWICE = 47
     TAR_EXTENSION_SIZE = 48  # number: limit
     TAR_NUL = 49
-    ENTRY_NO_NAME = 60
     ENTRY_DOTDOT = 61  # text: name, for this and all ENTRY_ faults
     ENTRY_ROOT = 62
     ENTRY_OWNER = 63
@@ -127,7 +126,6 @@ _TAR: dict[Fault, str] = {
     Fault.TAR_NUL: "a name has a NUL byte in it",
 }
 _ENTRY: dict[Fault, str] = {
-    Fault.ENTRY_NO_NAME: "an entry that is no directory has an empty name",
     Fault.ENTRY_DOTDOT: "has '..' in its name and would leave the image root",
     Fault.ENTRY_ROOT: "would replace the image root, which must be a directory",
     Fault.ENTRY_OWNER: "has an owner that is not a 32-bit number below 4294967295",

@@ -1,3 +1,354 @@
-int main(void) {
+/* The plain half by itself: known answers and round trips, without Python.
+ *
+ *     core-test                                          everything below
+ *     core-test unpack ROOT FILE DIGEST CODEC DIFF_ID    one layer into a directory; prints
+ *                                                        the name of the fault, or OK
+ *
+ * Built with and without ISA-L and under sanitizers by tests/unit/core/test_c_half.py.
+ */
+#define _GNU_SOURCE
+#include "imagers_core.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *force; /* the entry of the layer table that is tested */
+
+static void check(bool good, const char *what, size_t number) {
+    if (!good) {
+        fprintf(stderr, "core-test: failed: %s (%zu) with %s\n", what, number, force);
+        exit(1);
+    }
+}
+
+/* A file in memory that holds `data`. */
+static int file_of(const uint8_t *data, size_t length) {
+    int fd = memfd_create("core-test", MFD_CLOEXEC);
+    check(fd >= 0, "memfd_create", length);
+    for (size_t at = 0; at < length;) {
+        ssize_t written = write(fd, data + at, length - at);
+        check(written > 0, "write", at);
+        at += (size_t)written;
+    }
+    check(lseek(fd, 0, SEEK_SET) == 0, "lseek", length);
+    return fd;
+}
+
+/* All bytes of a file; the caller frees them. */
+static uint8_t *read_back(int fd, size_t *length) {
+    struct stat status;
+    check(fstat(fd, &status) == 0, "fstat", 0);
+    *length = (size_t)status.st_size;
+    uint8_t *data = malloc(*length + 1);
+    check(data != NULL, "malloc", *length);
+    for (size_t at = 0; at < *length;) {
+        ssize_t got = pread(fd, data + at, *length - at, (off_t)at);
+        check(got > 0, "pread", at);
+        at += (size_t)got;
+    }
+    return data;
+}
+
+static struct imc_options options_of(bool sealing) {
+    return (struct imc_options){
+        .sealing = sealing,
+        .source_fd = -1,
+        .sink_fd = -1,
+        .root_fd = -1,
+        .sees_tar = true,
+        .gives_tar = true,
+        .tar_bytes = UINT64_C(1) << 40,
+        .window_bytes = UINT64_C(1) << 25,
+        .max_entries = 1000000,
+        .max_name_bytes = 4095,
+        .force = force,
+    };
+}
+
+/* Hands `data` to a job that is fed, as the binding does. */
+static void feed(struct imc_job *job, const uint8_t *data, size_t length) {
+    size_t at = 0;
+    while (at < length) {
+        uint8_t *slot = imc_job_slot(job, 100);
+        if (slot == NULL) {
+            if (imc_job_wait(job, 0)) {
+                return;
+            }
+            continue;
+        }
+        size_t part = length - at < IMC_PIECE ? length - at : IMC_PIECE;
+        memcpy(slot, data + at, part);
+        imc_job_commit(job, part);
+        at += part;
+    }
+    imc_job_end_of_source(job, false);
+}
+
+/* Runs a job over `data`; feeds it where there is no source. */
+static enum imc_fault run(const struct imc_options *options, const uint8_t *data, size_t length,
+                          struct imc_result *result) {
+    struct imc_job *job = NULL;
+    enum imc_fault fault = imc_job_new(options, &job);
+    if (fault != IMC_OK) {
+        return fault;
+    }
+    if (imc_job_start(job) == IMC_OK && options->source_fd < 0) {
+        feed(job, data, length);
+    }
+    while (!imc_job_wait(job, 100)) {
+    }
+    fault = imc_job_join(job);
+    *result = *imc_job_result(job);
+    imc_job_free(job);
+    return fault;
+}
+
+/* Digests are taken from a run whose check fails: its failure says the actual one. */
+static void digest_of(const uint8_t *data, size_t length, char text[IMC_DIGEST_TEXT]) {
+    struct imc_options options = options_of(false);
+    struct imc_job *job = NULL;
+    options.digest = "sha256:0";
+    options.size = length;
+    check(imc_job_new(&options, &job) == IMC_OK, "digest job", length);
+    check(imc_job_start(job) == IMC_OK, "digest start", length);
+    feed(job, data, length);
+    check(imc_job_join(job) == IMC_STORED_DIGEST, "digest fault", length);
+    const struct imc_failure *failure = imc_job_failure(job);
+    memcpy(text, failure->more, failure->more_length);
+    text[failure->more_length] = '\0';
+    imc_job_free(job);
+}
+
+static void fill(uint8_t *data, size_t length) {
+    uint32_t state = 12345;
+    for (size_t i = 0; i < length; i++) {
+        state = state * 1103515245 + 12345;
+        /* Half of it compresses. */
+        data[i] = i % 8192 < 4096 ? (uint8_t)(state >> 16) : (uint8_t)(i / 8192);
+    }
+}
+
+static uint8_t key[IMC_KEY_BYTES];
+
+/* The answers of two independent implementations of the format (tests/unit/core/test_layer.py). */
+static void known_answers(void) {
+    static const char line[] = "imagers layer test vector\n";
+    static const char *const sealed[2] = {
+        "fb6dacea46e4f3eb36089f3132121771b92b5b36944940ae1cad3c4c2b10e3fcea4c4d3a6d7d87b80ce05364"
+        "b52297ec3d07b127bf9d86457669afd4900221c1c4240fbc0a08da949fee6bb6159c",
+        "e999e41d4ca770da5387117b5d8f57eef29000b62a499fd0a9f39a6add2e7780f05d76ae4ab99fe5a6f69b31"
+        "48c2363d",
+    };
+    static const char tag[] = "867de7e6940b42e91352af1f0856335b4046db823c8b103ce3f1c3ab051b46de";
+    uint8_t data[2][78] = {{0}};
+    uint8_t nonces[2][IMC_NONCE_BYTES];
+    size_t lengths[2] = {78, 48};
+    for (size_t i = 0; i < 78; i++) {
+        data[0][i] = (uint8_t)line[i % (sizeof line - 1)];
+    }
+    for (size_t i = 0; i < IMC_NONCE_BYTES; i++) {
+        nonces[0][i] = (uint8_t)(0xF0 + i);
+        nonces[1][i] = 0xFF;
+    }
+    for (size_t i = 0; i < 2; i++) {
+        char digest[IMC_DIGEST_TEXT];
+        struct imc_result result;
+        struct imc_options options = options_of(true);
+        digest_of(data[i], lengths[i], digest);
+        options.has_cipher = true;
+        options.key = key;
+        options.nonce = nonces[i];
+        options.digest = digest;
+        options.size = lengths[i];
+        options.sink_fd = file_of(NULL, 0);
+        check(run(&options, data[i], lengths[i], &result) == IMC_OK, "known answer", i);
+        size_t length;
+        uint8_t *stored = read_back(options.sink_fd, &length);
+        char text[200] = "";
+        for (size_t j = 0; j < length; j++) {
+            snprintf(text + 2 * j, 3, "%02x", stored[j]);
+        }
+        check(strcmp(text, sealed[i]) == 0, "ciphertext", i);
+        for (size_t j = 0; j < IMC_MAC_BYTES; j++) {
+            snprintf(text + 2 * j, 3, "%02x", result.hmac[j]);
+        }
+        check(i == 1 || strcmp(text, tag) == 0, "tag", i);
+        free(stored);
+        close(options.sink_fd);
+    }
+}
+
+/* Seals and opens `length` bytes, through a file or fed, and damages them in some ways. */
+static void round_trip(const uint8_t *data, size_t length, enum imc_compression codec, bool fed) {
+    char digest[IMC_DIGEST_TEXT];
+    char stored_digest[IMC_DIGEST_TEXT];
+    uint8_t nonce[IMC_NONCE_BYTES] = {0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF,
+                                      0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFE};
+    struct imc_result sealed;
+    struct imc_result opened;
+    digest_of(data, length, digest);
+    struct imc_options options = options_of(true);
+    options.has_cipher = true;
+    options.key = key;
+    options.nonce = nonce;
+    options.digest = digest;
+    options.diff_id = digest;
+    options.size = length;
+    options.encode = codec;
+    options.sink_fd = file_of(NULL, 0);
+    options.source_fd = fed ? -1 : file_of(data, length);
+    check(run(&options, data, length, &sealed) == IMC_OK, "seal", length);
+    check(strcmp(sealed.tar_digest, digest) == 0, "sealed diff_id", length);
+    size_t stored_length;
+    uint8_t *stored = read_back(options.sink_fd, &stored_length);
+    check(stored_length == sealed.stored_size, "stored size", length);
+    digest_of(stored, stored_length, stored_digest);
+    check(strcmp(sealed.stored_digest, stored_digest) == 0, "stored digest", length);
+    close(options.sink_fd);
+    if (!fed) {
+        close(options.source_fd);
+    }
+
+    options = options_of(false);
+    options.has_cipher = true;
+    options.key = key;
+    options.nonce = nonce;
+    options.hmac = sealed.hmac;
+    options.digest = stored_digest;
+    options.diff_id = digest;
+    options.size = stored_length;
+    options.decode = codec;
+    options.sink_fd = file_of(NULL, 0);
+    options.source_fd = fed ? -1 : file_of(stored, stored_length);
+    check(run(&options, stored, stored_length, &opened) == IMC_OK, "open", length);
+    size_t tar_length;
+    uint8_t *tar = read_back(options.sink_fd, &tar_length);
+    check(tar_length == length && memcmp(tar, data, length) == 0, "opened bytes", length);
+    check(opened.tar_size == length, "tar size", length);
+    free(tar);
+    close(options.sink_fd);
+    options.sink_fd = -1;
+    if (!fed) {
+        check(lseek(options.source_fd, 0, SEEK_SET) == 0, "lseek", length);
+    }
+
+    uint8_t wrong[IMC_MAC_BYTES];
+    memcpy(wrong, sealed.hmac, sizeof wrong);
+    wrong[31] ^= 1;
+    options.hmac = wrong;
+    check(run(&options, stored, stored_length, &opened) == IMC_TAG, "wrong tag", length);
+    if (!fed) {
+        close(options.source_fd);
+        options.source_fd = -1;
+    }
+    options.hmac = sealed.hmac;
+    if (stored_length > 0) {
+        check(run(&options, stored, stored_length - 1, &opened) == IMC_STORED_SHORT, "short",
+              length);
+        stored[stored_length / 2] ^= 1;
+        check(run(&options, stored, stored_length, &opened) == IMC_STORED_DIGEST, "flipped",
+              length);
+    }
+    free(stored);
+}
+
+/* A job in each state of waiting ends when it is cancelled. */
+static void cancellation(void) {
+    int ends[2];
+    check(pipe(ends) == 0, "pipe", 0);
+    for (size_t i = 0; i < 3; i++) {
+        struct imc_options options = options_of(false);
+        struct imc_job *job = NULL;
+        options.digest = "sha256:0";
+        options.size = UINT64_C(1) << 50;
+        options.tar_bytes = UINT64_C(1) << 50;
+        options.source_fd = i == 0 ? -1 : i == 1 ? ends[0] : open("/dev/zero", O_RDONLY);
+        check(imc_job_new(&options, &job) == IMC_OK, "cancelled job", i);
+        check(imc_job_start(job) == IMC_OK, "cancelled start", i);
+        check(!imc_job_wait(job, 30), "waiting", i);
+        imc_job_cancel(job);
+        check(imc_job_join(job) == IMC_CANCELLED, "cancelled", i);
+        check(imc_job_join(job) == IMC_CANCELLED, "joined twice", i);
+        imc_job_free(job);
+        if (i == 2) {
+            close(options.source_fd);
+        }
+    }
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void self_test(void) {
+    static const size_t lengths[] = {0,
+                                     1,
+                                     15,
+                                     16,
+                                     63,
+                                     64,
+                                     65,
+                                     129,
+                                     8 * 64,
+                                     8 * 64 + 1,
+                                     16384 + 1,
+                                     99999,
+                                     IMC_PIECE,
+                                     IMC_PIECE - 1,
+                                     IMC_PIECE + 1,
+                                     10 * IMC_PIECE + 77};
+    size_t most = 10 * IMC_PIECE + 77;
+    uint8_t *data = malloc(most);
+    check(data != NULL, "malloc", most);
+    fill(data, most);
+    known_answers();
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        for (int codec = IMC_PLAIN; codec <= IMC_ZSTD; codec++) {
+            round_trip(data, lengths[i], (enum imc_compression)codec, false);
+            round_trip(data, lengths[i], (enum imc_compression)codec, true);
+        }
+    }
+    free(data);
+    cancellation();
+}
+
+static int unpack(char **arguments) {
+    struct imc_options options = options_of(false);
+    struct imc_result result;
+    struct stat status;
+    options.root_fd = open(arguments[0], O_RDONLY | O_DIRECTORY);
+    options.source_fd = open(arguments[1], O_RDONLY);
+    check(options.root_fd >= 0 && fstat(options.source_fd, &status) == 0, "open", 0);
+    options.size = (uint64_t)status.st_size;
+    options.digest = arguments[2];
+    options.decode = strcmp(arguments[3], "gzip") == 0   ? IMC_GZIP
+                     : strcmp(arguments[3], "zstd") == 0 ? IMC_ZSTD
+                                                         : IMC_PLAIN;
+    options.diff_id = arguments[4];
+    enum imc_fault fault = run(&options, NULL, 0, &result);
+    puts(imc_fault_name(fault));
+    close(options.root_fd);
+    close(options.source_fd);
+    return 0;
+}
+
+int main(int count, char **arguments) {
+    if (count == 7 && strcmp(arguments[1], "unpack") == 0) {
+        return unpack(arguments + 2);
+    }
+    for (size_t i = 0; i < sizeof key; i++) {
+        key[i] = (uint8_t)i;
+    }
+    for (size_t i = 0; imc_layer_name(i) != NULL; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "layer=%s", imc_layer_name(i));
+        force = text;
+        self_test();
+        printf("core-test: good: %s, %s\n", imc_layer_name(i), imc_gzip_library());
+    }
     return 0;
 }

@@ -1,0 +1,146 @@
+/* Where a job's bytes come from and go to: files, pipes, the ring. Nothing waits for longer
+ * than it takes to be cancelled.
+ */
+#define _GNU_SOURCE
+#include "job_impl.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <unistd.h>
+
+#define PIPE_PIECE 4096 /* PIPE_BUF: what a pipe that is ready takes without blocking */
+
+/* Until the descriptor is ready; IMC_CANCELLED comes first. */
+static enum imc_fault wait_for(struct imc_job *job, int fd, short events) {
+    for (;;) {
+        struct pollfd both[2] = {{.fd = fd, .events = events}, {.fd = job->wake, .events = POLLIN}};
+        int ready = poll(both, 2, -1);
+        if (atomic_load(&job->cancelled)) {
+            return IMC_CANCELLED;
+        }
+        if (ready > 0 && both[0].revents != 0) {
+            return IMC_OK;
+        }
+        if (ready < 0 && errno != EINTR) {
+            return imc_fail(&job->failure, IMC_READ, (uint64_t)errno, 0);
+        }
+    }
+}
+
+/* `length` bytes; fewer only at the end of the file. */
+static enum imc_fault read_fully(struct imc_job *job, uint8_t *buffer, size_t length, size_t *got) {
+    int fd = job->options.source_fd;
+    bool waits = job->source_waits;
+    *got = 0;
+    while (*got < length) {
+        if (atomic_load_explicit(&job->cancelled, memory_order_relaxed)) {
+            return IMC_CANCELLED;
+        }
+        if (waits) {
+            enum imc_fault fault = wait_for(job, fd, POLLIN);
+            if (fault != IMC_OK) {
+                return fault;
+            }
+        }
+        ssize_t count = read(fd, buffer + *got, length - *got);
+        if (count == 0) {
+            break;
+        }
+        if (count < 0) {
+            if (errno == EAGAIN || errno == EWOULDBLOCK) {
+                waits = true;
+            } else if (errno != EINTR) {
+                return imc_fail(&job->failure, IMC_READ, (uint64_t)errno, 0);
+            }
+            continue;
+        }
+        *got += (size_t)count;
+    }
+    return IMC_OK;
+}
+
+enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t length) {
+    int fd = job->options.sink_fd;
+    bool waits = job->sink_waits;
+    while (length > 0) {
+        if (atomic_load_explicit(&job->cancelled, memory_order_relaxed)) {
+            return IMC_CANCELLED;
+        }
+        if (waits) {
+            enum imc_fault fault = wait_for(job, fd, POLLOUT);
+            if (fault != IMC_OK) {
+                return fault;
+            }
+        }
+        ssize_t count = write(fd, data, waits && length > PIPE_PIECE ? PIPE_PIECE : length);
+        if (count < 0) {
+            if (errno == EAGAIN || errno == EWOULDBLOCK) {
+                waits = true;
+            } else if (errno != EINTR) {
+                return imc_fail(&job->failure, IMC_WRITE, (uint64_t)errno, 0);
+            }
+            continue;
+        }
+        data += count;
+        length -= (size_t)count;
+    }
+    return IMC_OK;
+}
+
+enum imc_fault imc_job_next_piece(struct imc_job *job, uint8_t **piece, size_t *length) {
+    uint64_t left = job->options.size - job->taken;
+    size_t want = left < IMC_PIECE ? (size_t)left : IMC_PIECE;
+    size_t got = 0;
+    *length = 0;
+    if (want == 0) {
+        return IMC_OK;
+    }
+    if (job->ring == NULL) {
+        *piece = job->piece;
+        enum imc_fault fault = read_fully(job, *piece, want, &got);
+        if (fault != IMC_OK) {
+            return fault;
+        }
+    } else {
+        *piece = imc_ring_take(job->ring, &got);
+        if (*piece == NULL) {
+            got = 0;
+            if (atomic_load(&job->cancelled)) {
+                return IMC_CANCELLED;
+            }
+        }
+    }
+    if (got < want) {
+        return imc_fail(&job->failure, IMC_STORED_SHORT, job->options.size, job->taken + got);
+    }
+    if (got > want) { /* a feeder that ignores the size */
+        return imc_fail(&job->failure, IMC_STORED_LONG, job->options.size, 0);
+    }
+    job->taken += got;
+    atomic_store_explicit(&job->bytes_in, job->taken, memory_order_relaxed);
+    *length = got;
+    return IMC_OK;
+}
+
+void imc_job_done_with_piece(struct imc_job *job) {
+    if (job->ring != NULL) {
+        imc_ring_release(job->ring);
+    }
+}
+
+enum imc_fault imc_job_check_end(struct imc_job *job) {
+    uint8_t byte;
+    size_t got = 0;
+    enum imc_fault fault = IMC_OK;
+    if (job->ring == NULL) {
+        fault = read_fully(job, &byte, 1, &got);
+    } else if (imc_ring_take(job->ring, &got) != NULL || imc_ring_surplus(job->ring)) {
+        got = 1;
+    } else {
+        fault = atomic_load(&job->cancelled) ? IMC_CANCELLED : IMC_OK;
+    }
+    if (fault == IMC_OK && got > 0) {
+        fault = imc_fail(&job->failure, IMC_STORED_LONG, job->options.size, 0);
+    }
+    return fault;
+}
