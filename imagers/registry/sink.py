@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Self
 
 from imagers.errors import DigestMismatch, NotFound, RemoteError, SizeMismatch
 from imagers.model.digest import check_digest, digest_of, parse_digest
+from imagers.model.manifest import Manifest, parse_manifest_or_index
 from imagers.net.http import FileBody
 from imagers.net.urls import join_url
+from imagers.registry.referrers import add_to_referrers_tag, referrer_of
 from imagers.registry.spool import SpoolFile
 
 if TYPE_CHECKING:
@@ -184,6 +186,13 @@ class RegistrySink:
             expected=_CREATED,
         )
         self._check_told_digest(stored, reference.digest or digest_of(raw), "manifest")
+        if b'"subject"' in raw and "OCI-Subject" not in stored.headers:
+            # A registry without the referrers API: the list is the client's to keep.
+            document = parse_manifest_or_index(raw, media_type=media_type)
+            if isinstance(document, Manifest) and document.subject is not None:
+                add_to_referrers_tag(
+                    self._client, referrer_of(document), subject=document.subject.digest
+                )
 
     def _check_told_digest(self, answer: Response, expected: Digest, what: str) -> None:
         """Nothing, unless the registry itself says that it has other bytes than we sent."""

@@ -19,6 +19,7 @@ from imagers.model.manifest import MAX_MANIFEST_BYTES, RawManifest
 from imagers.model.media import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from imagers.model.stream import CheckedStream
 from imagers.registry.answers import media_type_of
+from imagers.registry.referrers import read_referrers
 
 if TYPE_CHECKING:
     from imagers.model.descriptor import Descriptor
@@ -68,6 +69,21 @@ class RegistrySource:
             RemoteError: it could not be asked.
         """
         return self._read_manifest(self.reference.with_tag(tag))
+
+    def referrers(
+        self, digest: Digest, *, artifact_type: str | None = None
+    ) -> tuple[Descriptor, ...]:
+        """The manifests of the repository that say they refer to `digest`; none is verified.
+
+        Args:
+            artifact_type: only entries of this type; filtered here, whatever the server does.
+
+        Raises:
+            FormatError: the list is none, or beyond a bound.
+            RemoteError: it could not be asked; an empty result says that there are none.
+        """
+        found = read_referrers(self._client, digest)
+        return tuple(one for one in found if artifact_type in (None, one.artifact_type))
 
     def open_blob(self, descriptor: Descriptor, *, what: str) -> ByteStream:
         """See `BlobSource`; a size that the registry announces is compared at once."""

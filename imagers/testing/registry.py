@@ -54,6 +54,7 @@ class EmbeddedRegistry:
         token_auth: logins by tokens that are fetched from the registry itself.
         tls: of a server; None: plain http.
         port: 0: a free one.
+        referrers_api: whether it keeps lists of referrers; without, clients keep them in tags.
 
     Attributes:
         requests: all requests so far, in the order of their answers.
@@ -70,6 +71,7 @@ class EmbeddedRegistry:
         token_auth: bool = False,
         tls: ssl.SSLContext | None = None,
         port: int = 0,
+        referrers_api: bool = True,
     ) -> None:
         if (username is None) != (password is None):
             raise ValueError("expected both a user name and a password, or neither")
@@ -82,6 +84,7 @@ class EmbeddedRegistry:
         self.username = username
         self.password = password
         self.token_auth = token_auth
+        self.referrers_api = referrers_api
         self._tls = tls
         self._port = port
         self._listener: socket.socket | None = None

@@ -80,6 +80,7 @@ class RegistryState(Protocol):
     username: str | None
     password: str | None
     token_auth: bool
+    referrers_api: bool
 
     @property
     def url(self) -> str:

@@ -131,6 +131,8 @@ class Handler(Connection):
         self.send_json(200, {**rest, member: list(items)}, headers)
 
     def _get_referrers(self, name: str, digest: str) -> None:
+        if not self.state.referrers_api:
+            raise Refused(404, "NAME_INVALID", "there is nothing of this name")
         subject = parse_digest(digest)
         repository = self.state.storage.find(name)
         wanted = self.query.get("artifactType", [""])[0]
@@ -203,8 +205,9 @@ class Handler(Connection):
             storage.save()
         headers = {"Location": f"/v2/{name}/manifests/{digest}"}
         headers["Docker-Content-Digest"] = str(digest)
-        if isinstance(document, Manifest) and document.subject is not None:
-            headers["OCI-Subject"] = str(document.subject.digest)
+        subject = document.subject if isinstance(document, Manifest) else None
+        if subject is not None and self.state.referrers_api:
+            headers["OCI-Subject"] = str(subject.digest)
         self.send(201, headers)
 
     def _delete_manifest(self, name: str, reference: str) -> None:
