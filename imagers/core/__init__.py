@@ -5,6 +5,7 @@ This is the only door to the package.
 =====================  =====================================================
 `seal_layer`           check, compress, encrypt and write one layer
 `open_layer`           check, decrypt, decompress, unpack one layer
+`open_range`           a part of a layer, with the cipher that can
 `CipherParameters`     cipher name, key and nonce of a layer
 `DirectorySink`        a directory to unpack into
 `Limits`               what a layer may cost
@@ -13,8 +14,9 @@ This is the only door to the package.
 =====================  =====================================================
 """
 
-from imagers.core.layer import BACKEND, open_layer, seal_layer
+from imagers.core.layer import BACKEND, open_layer, open_range, seal_layer
 from imagers.core.values import (
+    AES256_GCM_HKDF_1MB,
     AES_256_CTR_HMAC_SHA256,
     Cancellation,
     CipherParameters,
@@ -27,6 +29,7 @@ from imagers.core.values import (
 )
 
 __all__ = [
+    "AES256_GCM_HKDF_1MB",
     "AES_256_CTR_HMAC_SHA256",
     "BACKEND",
     "Cancellation",
@@ -38,5 +41,6 @@ __all__ = [
     "Progress",
     "SealedLayer",
     "open_layer",
+    "open_range",
     "seal_layer",
 ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.core.values import (
+    AES256_GCM_HKDF_1MB,
     AES_256_CTR_HMAC_SHA256,
     KEY_BYTES,
     MAC_BYTES,
@@ -20,6 +21,7 @@ from imagers.core.values import (
     DirectorySink,
 )
 from imagers.errors import FormatError, Unsupported
+from imagers.model.media import Compression
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,14 +29,16 @@ if TYPE_CHECKING:
     from imagers.core.values import Cancellation, CipherParameters, Limits, Progress
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
-    from imagers.model.media import Compression
     from imagers.model.stream import RawStream
 
-__all__ = ["OpenJob", "SealJob", "check_cipher", "check_limits", "source_of"]
+__all__ = ["OpenJob", "SealJob", "check_cipher", "check_descriptors", "check_limits", "source_of"]
 
 _SMALLEST_WINDOW = 1 << 10  # RFC 8878 section 3.1.1.1.2
 _LARGEST_WINDOW = 1 << 31  # ZSTD_WINDOWLOG_MAX of libzstd
 _LONGEST_PATH = 4095  # PATH_MAX of Linux counts the NUL
+
+
+_NONCE_BYTES = {AES_256_CTR_HMAC_SHA256: NONCE_BYTES, AES256_GCM_HKDF_1MB: 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,8 @@ class SealJob:
         sees_tar: whether what lies between the two is the tar.
         diff_id: checked if it is given and `sees_tar`.
         tar_bytes: the most that a decompressed tar may have.
+        source_compression: of the source, also where it stays; `imagers.core.aead` looks
+            at the tar on the side then.
     """
 
     source: int | RawStream
@@ -62,6 +68,7 @@ class SealJob:
     window_bytes: int
     on_progress: Callable[[Progress], None] | None
     cancellation: Cancellation | None
+    source_compression: Compression = Compression.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +117,14 @@ def source_of(source: int | RawStream) -> int | RawStream:
     return int(fd) if regular else source
 
 
+def check_descriptors(*descriptors: object) -> None:
+    """Refuse what is no open descriptor and could be taken for "none": the caller's bug."""
+    for one in descriptors:
+        fd = one.fd if isinstance(one, DirectorySink) else one
+        if isinstance(fd, int) and fd < 0:
+            raise ValueError(f"descriptor {fd} is not open")
+
+
 def check_cipher(cipher: CipherParameters | None, hmac: bytes | None, *, what: str) -> None:
     """Refuse a cipher that is unknown, and parameters of a wrong length.
 
@@ -121,14 +136,19 @@ def check_cipher(cipher: CipherParameters | None, hmac: bytes | None, *, what: s
         if hmac is not None:
             raise ValueError("an HMAC without a cipher")
         return
-    if cipher.name != AES_256_CTR_HMAC_SHA256:
+    if cipher.name not in _NONCE_BYTES:
         raise Unsupported(
             f"{what}: cipher {cipher.name[:80]!r} is not supported, "
-            f"expected {AES_256_CTR_HMAC_SHA256!r}"
+            f"expected {AES_256_CTR_HMAC_SHA256!r} or {AES256_GCM_HKDF_1MB!r}"
         )
+    is_aead = cipher.name == AES256_GCM_HKDF_1MB
+    if is_aead and hmac is not None:
+        raise ValueError("an HMAC with a cipher that has none")
+    if cipher.associated_data and not is_aead:
+        raise ValueError("associated data with a cipher that has no place for it")
     for noun, expected, actual in (
         ("key", KEY_BYTES, len(cipher.key)),
-        ("nonce", NONCE_BYTES, len(cipher.nonce)),
+        ("nonce", _NONCE_BYTES[cipher.name], len(cipher.nonce)),
         # ocicrypt compares a tag of any length, and none at all is only its caller's bug.
         ("hmac", MAC_BYTES, MAC_BYTES if hmac is None else len(hmac)),
     ):

@@ -25,8 +25,15 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from imagers.core.jobs import OpenJob, SealJob, check_cipher, check_limits, source_of
-from imagers.core.values import DirectorySink, Limits
+from imagers.core.jobs import (
+    OpenJob,
+    SealJob,
+    check_cipher,
+    check_descriptors,
+    check_limits,
+    source_of,
+)
+from imagers.core.values import AES256_GCM_HKDF_1MB, DirectorySink, Limits
 from imagers.errors import Unsupported
 from imagers.model.media import Compression
 
@@ -44,7 +51,7 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.stream import RawStream
 
-__all__ = ["BACKEND", "open_layer", "seal_layer"]
+__all__ = ["BACKEND", "open_layer", "open_range", "seal_layer"]
 
 BACKEND: str
 try:
@@ -60,6 +67,22 @@ except ImportError as _missing:
         RuntimeWarning,
         stacklevel=2,
     )
+
+
+def _seal_of(cipher: CipherParameters | None) -> Callable[[SealJob], SealedLayer]:
+    if cipher is not None and cipher.name == AES256_GCM_HKDF_1MB:
+        from imagers.core.aead import seal  # noqa: PLC0415  # loads `cryptography`
+
+        return seal
+    return _backend.seal
+
+
+def _open_of(cipher: CipherParameters | None) -> Callable[[OpenJob], OpenedLayer]:
+    if cipher is not None and cipher.name == AES256_GCM_HKDF_1MB:
+        from imagers.core.aead import open_  # noqa: PLC0415  # loads `cryptography`
+
+        return open_
+    return _backend.open_
 
 
 def seal_layer(
@@ -91,6 +114,7 @@ def seal_layer(
         compress: what the result shall have. None, or what the source has already, keeps
             the bytes as they are.
         diff_id: compared where the tar passes by: the source is one, or is decompressed.
+            With the cipher `AES256_GCM_HKDF_1MB` it always does.
         what: name in messages, such as `layer 3 of 7`.
         max_bytes: upper bound on the source and on the tar. None: those of `Limits()`.
         on_progress: called at most ten times a second and at the end, in this thread.
@@ -105,6 +129,7 @@ def seal_layer(
 
     Threads: any number of calls at once, each with its own arguments.
     """
+    check_descriptors(source, sink)
     check_cipher(cipher, None, what=what)
     limits = Limits()
     if max_bytes is not None and expected.size > max_bytes:
@@ -113,7 +138,7 @@ def seal_layer(
         )
     tar_bytes = limits.tar_bytes_of(expected.size)
     changes = compress is not None and compress is not source_compression
-    sealed = _backend.seal(
+    sealed = _seal_of(cipher)(
         SealJob(
             source=source_of(source),
             sink=sink,
@@ -128,6 +153,7 @@ def seal_layer(
             window_bytes=limits.window_bytes,
             on_progress=on_progress,
             cancellation=cancellation,
+            source_compression=source_compression,
         )
     )
     if sealed.tar_size > limits.tar_bytes_of(sealed.size):
@@ -161,7 +187,7 @@ def open_layer(
             a `DirectorySink` gets the files; None only checks.
         expected: what the stored bytes must turn out to be, in size and digest.
         cipher: None for a layer that is not encrypted.
-        hmac: 32 bytes, needed with a cipher.
+        hmac: 32 bytes, needed with the cipher that has one.
         compression: of the tar in the layer.
         diff_id: what the tar must turn out to be; None checks no tar. With
             `decompress=False` the tar is looked at only if it is given.
@@ -171,7 +197,8 @@ def open_layer(
     Raises:
         Truncated, TrailingData, DigestMismatch: the stored bytes are not `expected`,
             the compressed data ends early or goes on, or the tar is not `diff_id`.
-        TagMismatch: the HMAC is another one: wrong key, or changed bytes.
+        TagMismatch: the HMAC, or the tag of a segment, is another one: wrong key, or
+            changed bytes.
         FormatError: compressed data or tar are damaged, or an entry would leave the root.
         Unsupported: a kind of entry that is not unpacked here; a limit.
         LocalError: a read or write failed; full disk.
@@ -179,12 +206,13 @@ def open_layer(
 
     Threads: any number of calls at once, each with its own arguments.
     """
-    if cipher is not None and hmac is None:
+    if cipher is not None and hmac is None and cipher.name != AES256_GCM_HKDF_1MB:
         raise ValueError("a cipher without an HMAC")
+    check_descriptors(source, sink)
     check_cipher(cipher, hmac, what=what)
     check_limits(limits)
     gives_tar = decompress or isinstance(sink, DirectorySink)
-    return _backend.open_(
+    return _open_of(cipher)(
         OpenJob(
             source=source_of(source),
             sink=sink,
@@ -202,3 +230,38 @@ def open_layer(
             cancellation=cancellation,
         )
     )
+
+
+def open_range(
+    read_at: Callable[[int, int], bytes],
+    *,
+    size: int,
+    cipher: CipherParameters,
+    offset: int,
+    length: int,
+    what: str,
+) -> bytes:
+    """A part of a layer with the cipher `AES256_GCM_HKDF_1MB`, every byte authenticated.
+
+    It is what is left after decryption: still compressed, if the layer is. The layer's own
+    digest and diff_id say nothing about a part, and are not looked at.
+
+    Args:
+        read_at: `(offset, count)` gives stored bytes; fewer only where they end.
+        size: of the stored bytes, as the descriptor says.
+        offset: in bytes after decryption.
+        length: in bytes; less is given where the layer ends before.
+        what: name in messages.
+
+    Raises:
+        Unsupported: another cipher, whose one tag is over the whole layer.
+        TagMismatch, Truncated, FormatError: the stored bytes are other ones.
+    """
+    check_cipher(cipher, None, what=what)
+    if cipher.name != AES256_GCM_HKDF_1MB:
+        raise Unsupported(
+            f"{what}: only layers with cipher {AES256_GCM_HKDF_1MB!r} can be opened in part"
+        )
+    from imagers.core.aead import open_range as open_  # noqa: PLC0415  # loads `cryptography`
+
+    return open_(read_at, size=size, cipher=cipher, offset=offset, length=length, what=what)

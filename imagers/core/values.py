@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from imagers.model.keys import SecretKey
 
 __all__ = [
+    "AES256_GCM_HKDF_1MB",
     "AES_256_CTR_HMAC_SHA256",
     "KEY_BYTES",
     "MAC_BYTES",
@@ -29,8 +30,10 @@ __all__ = [
     "SealedLayer",
 ]
 
-# ocicrypt, blockcipher/blockcipher.go: the one cipher that annotations name.
+# ocicrypt, blockcipher/blockcipher.go: the one cipher that all peers have.
 AES_256_CTR_HMAC_SHA256 = "AES_256_CTR_HMAC_SHA256"
+# Tink's streaming AEAD of this name: for images that imagers will open.
+AES256_GCM_HKDF_1MB = "AES256_GCM_HKDF_1MB"
 KEY_BYTES = 32
 NONCE_BYTES = 16  # the whole first counter block, incremented as a 128-bit big-endian number
 MAC_BYTES = 32
@@ -46,14 +49,18 @@ class CipherParameters:
     A pair of key and nonce seals exactly one byte stream: who seals twice draws anew.
 
     Attributes:
-        name: as the annotation writes it; only `AES_256_CTR_HMAC_SHA256` exists.
+        name: as the annotation writes it: `AES_256_CTR_HMAC_SHA256` or
+            `AES256_GCM_HKDF_1MB`.
         key: 32 bytes; stays the caller's, and is copied for the length of a call.
-        nonce: 16 bytes.
+        nonce: 16 bytes; empty for `AES256_GCM_HKDF_1MB`, which draws its own.
+        associated_data: authenticated with each segment of `AES256_GCM_HKDF_1MB`; empty
+            for the other, which has no place for it.
     """
 
     name: str
     key: SecretKey
     nonce: bytes
+    associated_data: bytes = b""
 
 
 class Cancellation:

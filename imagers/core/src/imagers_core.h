@@ -137,7 +137,8 @@ struct imc_result {
 
 struct imc_job;
 
-/* Makes a job that has copied all it needs, key included. */
+/* Makes a job that has copied all it needs, key included. After IMC_READ there is an errno:
+ * too many open files. */
 enum imc_fault imc_job_new(const struct imc_options *options, struct imc_job **job);
 /* Starts the thread. The job is to be joined after that, whatever this returns. */
 enum imc_fault imc_job_start(struct imc_job *job);

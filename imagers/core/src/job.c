@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "job_impl.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,9 +187,11 @@ enum imc_fault imc_job_new(const struct imc_options *options, struct imc_job **o
         return IMC_NO_MEMORY;
     }
     job->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    enum imc_fault fault = job->wake < 0 ? IMC_NO_MEMORY : make_parts(job, options);
+    int saved = errno;
+    enum imc_fault fault = job->wake < 0 ? IMC_READ : make_parts(job, options);
     if (fault != IMC_OK) {
         imc_job_free(job);
+        errno = saved;
         return fault;
     }
     *out = job;

@@ -7,6 +7,7 @@
  */
 #include "py_module.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
@@ -125,7 +126,7 @@ static PyObject *layer_job_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     atomic_init(&self->started, false);
     enum imc_fault fault = imc_job_new(&options, &self->job);
     if (fault != IMC_OK) {
-        struct imc_failure failure = {.fault = fault};
+        struct imc_failure failure = {.fault = fault, .number = (uint64_t)errno};
         struct module_state *state = PyType_GetModuleState(type);
         if (state != NULL) {
             imc_raise(state, &failure, what);
@@ -157,6 +158,17 @@ static PyObject *progress_of(const struct layer_job *self) {
                          (unsigned long long)progress.entries);
 }
 
+/* Whether this is the process that started the job: `tick` or a signal handler may have
+ * forked, and then the thread is in the other one. False with an exception. */
+static bool is_same_process(struct layer_job *self) {
+    if (getpid() == self->pid) {
+        return true;
+    }
+    self->job = NULL; /* what it holds cannot be freed without its thread */
+    PyErr_SetString(PyExc_RuntimeError, "the process was forked inside a job");
+    return false;
+}
+
 /* Lets signals in and calls `tick`, which says whether to cancel. False with an exception. */
 static bool look_around(struct layer_job *self, PyObject *tick) {
     if (PyErr_CheckSignals() < 0) {
@@ -171,23 +183,16 @@ static bool look_around(struct layer_job *self, PyObject *tick) {
             return false;
         }
     }
+    if (!is_same_process(self)) {
+        Py_XDECREF(result);
+        return false;
+    }
     int cancel = result == NULL ? 0 : PyObject_IsTrue(result);
     Py_XDECREF(result);
     if (cancel > 0) {
         imc_job_cancel(self->job);
     }
     return cancel >= 0;
-}
-
-/* Whether this is the process that started the job: `tick` or a signal handler may have
- * forked, and then the thread is in the other one. False with an exception. */
-static bool is_same_process(struct layer_job *self) {
-    if (getpid() == self->pid) {
-        return true;
-    }
-    self->job = NULL; /* what it holds cannot be freed without its thread */
-    PyErr_SetString(PyExc_RuntimeError, "the process was forked inside a job");
-    return false;
 }
 
 static bool wait_briefly(struct layer_job *self) {
@@ -201,7 +206,7 @@ static bool wait_briefly(struct layer_job *self) {
 /* Waits for the end of the job. False with an exception. */
 static bool wait_long(struct layer_job *self, PyObject *tick) {
     while (!wait_briefly(self)) {
-        if (!look_around(self, tick) || !is_same_process(self)) {
+        if (!look_around(self, tick)) {
             return false;
         }
     }
@@ -260,7 +265,8 @@ static bool next_slot(struct layer_job *self, struct feed *feed, bool *stopped) 
         Py_BEGIN_ALLOW_THREADS
             feed->slot = imc_job_slot(self->job, TICK_MS);
             if (feed->slot == NULL) {
-                done = imc_job_wait(self->job, 0);
+                /* A stopped ring gives none at once: no turning in circles until the end. */
+                done = imc_job_wait(self->job, 10);
             }
         Py_END_ALLOW_THREADS
         feed->filled = 0;
@@ -268,7 +274,7 @@ static bool next_slot(struct layer_job *self, struct feed *feed, bool *stopped) 
             *stopped = true;
             return true;
         }
-        if (is_time_to_look(feed) && (!look_around(self, feed->tick) || !is_same_process(self))) {
+        if (is_time_to_look(feed) && !look_around(self, feed->tick)) {
             return false;
         }
     }
@@ -311,7 +317,7 @@ static bool feed_all(struct layer_job *self, struct feed *feed) {
     while (left > 0 && count > 0 && !stopped) {
         Py_ssize_t want = left < (uint64_t)FEED_BYTES ? (Py_ssize_t)left : FEED_BYTES;
         count = read_some(feed, want);
-        if (count < 0 || !pass_on(self, feed, (size_t)count, &stopped)) {
+        if (count < 0 || !is_same_process(self) || !pass_on(self, feed, (size_t)count, &stopped)) {
             return false;
         }
         left -= (uint64_t)count;
@@ -329,7 +335,7 @@ static bool feed_all(struct layer_job *self, struct feed *feed) {
     commit(self, feed);
     if (left == 0) {
         count = read_some(feed, 1);
-        if (count < 0) {
+        if (count < 0 || !is_same_process(self)) {
             return false;
         }
     }
@@ -386,7 +392,7 @@ static PyObject *layer_job_run(PyObject *object, PyObject *args) {
         }
         return NULL;
     }
-    bool good = look_around(self, tick) && is_same_process(self);
+    bool good = look_around(self, tick);
     if (good && imc_job_start(self->job) == IMC_OK) {
         good = (!self->fed || feed_from(self, read, tick)) && wait_long(self, tick);
     }

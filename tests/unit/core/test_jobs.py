@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from imagers.core import Limits
-from imagers.core.jobs import check_cipher, check_limits, source_of
+from imagers.core import DirectorySink, Limits, Ownership
+from imagers.core.jobs import check_cipher, check_descriptors, check_limits, source_of
 
 
 class Stream:
@@ -81,3 +81,11 @@ def test_limits_that_make_no_sense_are_the_callers_bug(changes):
     check_limits(Limits())
     with pytest.raises(ValueError, match="must be"):
         check_limits(Limits(**changes))
+
+
+def test_descriptor_below_zero_is_the_callers_bug():
+    """To the C half -1 means "none": a sink that is not open must not become "check only"."""
+    check_descriptors(0, None, 5, object(), DirectorySink(3, Ownership.MINE))
+    for one in (-1, DirectorySink(-1, Ownership.KEEP)):
+        with pytest.raises(ValueError, match="descriptor -1 is not open"):
+            check_descriptors(0, one)

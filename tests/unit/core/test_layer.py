@@ -364,7 +364,7 @@ def test_seal_source_above_max_bytes_is_refused_before_a_read(core):
     with pytest.raises(Unsupported, match="above the limit of 99 bytes"):
         layer.seal_layer(
             source,
-            -1,
+            1,
             expected=core.descriptor(bytes(100)),
             cipher=None,
             source_compression=Compression.NONE,

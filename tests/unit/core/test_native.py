@@ -217,15 +217,14 @@ def test_several_layers_at_once(core):
     assert results == [digest_of(one) for one in data]
 
 
-def run_program(source, **settings):
+def run_program(source, *arguments):
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(source)],
+        [sys.executable, "-c", textwrap.dedent(source), *arguments],
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
         cwd=Path(native.__file__).parents[2],
-        **settings,
     )
 
 
@@ -303,6 +302,57 @@ def test_fork_inside_a_callback_is_told_and_does_not_hang():
     """
     )
     assert done.stdout == "7\n", done.stderr
+
+
+def test_fork_inside_a_source_is_told_and_does_not_hang():
+    done = run_program(
+        PROGRAM
+        + """
+    first = os.getpid()
+    class Forks:
+        calls = 0
+        def readinto(self, buffer):
+            self.calls += 1
+            if self.calls == 3:
+                child = os.fork()
+                if child:
+                    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                    raise KeyboardInterrupt
+            return len(buffer)
+        def close(self):
+            pass
+    try:
+        endless(Forks())
+    except KeyboardInterrupt:
+        assert os.getpid() == first
+    except RuntimeError as error:
+        assert os.getpid() != first
+        assert "forked inside a job" in str(error)
+        os._exit(7)
+    """
+    )
+    assert done.stdout == "7\n", done.stderr
+
+
+def test_no_descriptor_left_is_a_local_error():
+    done = run_program(
+        PROGRAM
+        + """
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+    zeros = os.open("/dev/zero", os.O_RDONLY)
+    try:
+        while True:
+            os.dup(zeros)
+    except OSError:
+        pass
+    try:
+        endless(zeros)
+    except Exception as error:
+        print(type(error).__name__, error)
+    """
+    )
+    assert done.stdout == "LocalError cannot read layer: Too many open files\n", done.stderr
 
 
 def test_exit_of_the_interpreter_beside_a_job_is_clean():
@@ -409,3 +459,36 @@ def test_key_is_not_left_in_memory():
     """
     )
     assert done.stdout == "1\n", done.stderr
+
+
+@pytest.mark.parametrize("compress", [Compression.NONE, Compression.GZIP, Compression.ZSTD])
+def test_memory_does_not_grow_with_the_layer(compress):
+    done = run_program(
+        """
+    import os, resource, sys
+    from imagers.core import CipherParameters, seal_layer
+    from imagers.model.descriptor import Descriptor
+    from imagers.model.digest import Digest
+    from imagers.model.keys import random_secret
+    from imagers.model.media import Compression
+    size = 300_000_000
+    class Source:
+        left = size
+        def readinto(self, buffer):
+            count = min(len(buffer), self.left); self.left -= count
+            return count
+        def close(self): pass
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with open("/dev/null", "wb", buffering=0) as null, random_secret(32) as key:
+        try:
+            expected = Descriptor("x", Digest("sha256", "0"), size)
+            seal_layer(Source(), null.fileno(), expected=expected,
+                cipher=CipherParameters("AES_256_CTR_HMAC_SHA256", key, bytes(16)), what="layer",
+                source_compression=Compression.NONE, compress=Compression(sys.argv[1]))
+        except Exception as error:
+            assert "digest mismatch" in str(error), error
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000)
+    """,
+        compress.value,
+    )
+    assert done.stdout == "True\n", done.stderr
