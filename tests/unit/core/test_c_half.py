@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from imagers.core import native
 from imagers.model.media import compression_of
 
-SOURCES = Path(native.__file__).parent / "src"
+SOURCES = Path(__file__).resolve().parents[3] / "imagers" / "core" / "src"
 VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 FLAGS = [
