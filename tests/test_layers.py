@@ -61,6 +61,7 @@ OPENS = {
     "testing",
     "encrypt/keyfiles",
     "sign/keyfiles",
+    "sign/lookaside",
     "registry/spool",
 }
 # These do no IO and read no clock.

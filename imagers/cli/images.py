@@ -16,12 +16,9 @@ from imagers.model.image import load_image
 from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from imagers.model.digest import Digest
     from imagers.model.image import Image, ImageSink, ImageSource
-    from imagers.sign.sigstore import SigstoreSignature
-    from imagers.sign.verify import CouldNotLook
     from imagers.transport.open import TransportOptions
 
 __all__ = [
@@ -32,7 +29,6 @@ __all__ = [
     "parse_platform",
     "registry_options",
     "resolve_image",
-    "signature_finder",
     "two_registries_options",
 ]
 
@@ -183,15 +179,3 @@ def resolve_image(source: ImageSource, platform: Platform) -> Image:
         answer = source.read_manifest(entry.digest)
         document = parse_manifest(answer.raw, media_type=entry.media_type)
     return load_image(document, source)
-
-
-def signature_finder(
-    source: ImageSource,
-) -> Callable[[Digest], Sequence[SigstoreSignature] | CouldNotLook]:
-    """What finds the signatures of the images of a source; a directory keeps none."""
-    from imagers.registry.source import RegistrySource  # noqa: PLC0415
-    from imagers.sign.image import look_for_signatures  # noqa: PLC0415
-
-    if not isinstance(source, RegistrySource):
-        return lambda _: ()
-    return lambda digest: look_for_signatures(source, digest)

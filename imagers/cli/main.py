@@ -32,8 +32,10 @@ VERBS = {
     "encrypt": "encrypt",
     "decrypt": "decrypt",
     "sign": "sign",
+    "verify": "verify",
     "inspect": "inspect",
     "pull": "pull",
+    "policy": "policy",
     "key": "key",
     "broker": "broker",
 }
@@ -47,9 +49,11 @@ Takes container images to confidential guests: encrypted, signed, verified.
   encrypt   SRC DST        encrypt its layers, a key of its own for each
   decrypt   SRC DST        decrypt its layers with key files
   sign      REF            sign it in its registry
+  verify    REF            say whether a policy lets it through, and why
   inspect   REF            show what is encrypted, how, for whom; signatures
   pull      REF BUNDLE     verify, get keys, decrypt, unpack for a runtime
-  key       generate | showsigning and encryption keys
+  policy    check | init   look after policy.json
+  key       generate | show   signing and encryption keys
   broker    serve | put | get | list | delete | policy | audit
 
 REF, SRC, DST: docker://HOST/NAME[:TAG|@DIGEST] or oci:PATH[:TAG]; a bare name

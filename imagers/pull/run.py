@@ -20,6 +20,7 @@ import stat
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from imagers.core import DirectorySink, Limits, Ownership, open_layer
@@ -45,12 +46,13 @@ if TYPE_CHECKING:
     from imagers.model.keys import KeyUnwrapper, ResourceStore
     from imagers.pull.plan import Plan, PlannedLayer
     from imagers.pull.trust import TrustedImage
+    from imagers.sign.decision import Explanation
+    from imagers.sign.found import FoundLike
     from imagers.sign.policy_json import ImageIdentity
-    from imagers.sign.sigstore import SigstoreSignature
-    from imagers.sign.verify import CouldNotLook, Trust
+    from imagers.sign.verify import Trust
     from imagers.transport.names import ImageName
 
-    SignatureFinder = Callable[[Digest], Sequence[SigstoreSignature] | CouldNotLook]
+    SignatureFinder = Callable[[Digest], FoundLike]
 
 __all__ = ["PullOptions", "PullReport", "PulledLayer", "identity_of", "pull_image", "trust_image"]
 
@@ -112,12 +114,15 @@ def trust_image(
     *,
     signatures: SignatureFinder,
     options: PullOptions,
+    on_explained: Callable[[Explanation], None] | None = None,
 ) -> TrustedImage:
     """Fetch manifest, signatures and config, and decide; no layer and no key is asked for.
 
     Args:
-        signatures: finds the signatures for a manifest digest. Not called where the policy
-            asks for none.
+        signatures: finds the signatures for the digest of a manifest or an index, with what
+            gpg says of them (`imagers.sign.find`, `imagers.sign.gpg`). Not called where the
+            policy asks for none, unless somebody wants an explanation.
+        on_explained: gets the tree of the policy's answer, whatever it is.
 
     Raises:
         As the steps of `TrustDecision`, and what `source` raises.
@@ -131,9 +136,20 @@ def trust_image(
     if child is not None:
         decision.receive_manifest(source.read_manifest(child.digest))
     manifest = decision.manifest
-    decision.receive_signatures(
-        signatures(manifest.descriptor.digest) if options.requirements.needs_signatures else ()
-    )
+    explain = on_explained is not None
+    found: FoundLike = ()
+    if explain or options.requirements.needs_signatures:
+        found = signatures(manifest.descriptor.digest)
+    index_found: FoundLike | None = None
+    if decision.index_digest is not None and (
+        explain or options.requirements.forms(on_index=True)
+    ):
+        index_found = signatures(decision.index_digest)
+    try:
+        decision.receive_signatures(found, index_found=index_found, now=datetime.now(UTC))
+    finally:
+        if on_explained is not None and decision.explanation is not None:
+            on_explained(decision.explanation)
     check_config_size(manifest.config)
     with source.open_blob(manifest.config, what="config") as stream:
         decision.receive_config(read_all(stream, size=manifest.config.size))
@@ -262,23 +278,24 @@ def _read_below(root_fd: int, name: str) -> bytes:
     The tree is the image's: no symbolic link in it is followed, so that nothing of the
     host is read in its place.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        etc = os.open("etc", flags | os.O_DIRECTORY, dir_fd=root_fd)
+        etc = os.open("etc", os.O_RDONLY | os.O_DIRECTORY | flags, dir_fd=root_fd)
     except OSError:
         return b""
     try:
-        fd = os.open(name, flags, dir_fd=etc)
+        # Looked at before it is opened for reading: opening a device can do something.
+        place = os.open(name, os.O_PATH | flags, dir_fd=etc)
     except OSError:
         return b""
     finally:
         os.close(etc)
     try:
-        # open() refuses the descriptor of a directory, and leaves it open.
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
+        if not stat.S_ISREG(os.fstat(place).st_mode):
             return b""
-        with open(fd, "rb") as file:
+        with open(f"/proc/self/fd/{place}", "rb") as file:
             return file.read(_MAX_ACCOUNTS_BYTES)
     except OSError as error:
         raise LocalError(str(error.strerror).lower(), path=f"/etc/{name} of the image") from error
+    finally:
+        os.close(place)

@@ -10,7 +10,9 @@ of the outside world passes one numbered step, in this order:
 3. *Manifest.* Its bytes have the digest of the index entry (or step 2 was it). Its media
    types, bounds and structure are checked.
 4. *Signatures and policy.* The most specific requirements of the policy are evaluated over
-   the signatures found for the digest of step 3. "Could not look" is not "none".
+   the signatures found for the digest of step 3, and requirements of type `index` over those
+   found for the digest of step 2. "Could not look" is not "none". What gpg and the clock
+   have to say comes in as values.
 5. *Config.* Its bytes have the digest and size that the manifest gives, and it counts as
    many diff_ids as the manifest has layers.
 6. *Layers.* Each layer has a media type that can be opened; each encrypted one has key
@@ -31,7 +33,7 @@ further step. Steps 7 and 8 are in `run.py`.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -53,18 +55,21 @@ from imagers.model.manifest import (
     parse_manifest_or_index,
 )
 from imagers.model.media import compression_of, is_encrypted, plaintext_media_type
+from imagers.sign.found import Found, as_found
 from imagers.sign.verify import Basis as PolicyBasis
-from imagers.sign.verify import verify_image
+from imagers.sign.verify import Subject, explain_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
+    from datetime import datetime
 
     from imagers.model.descriptor import Descriptor, Platform
     from imagers.model.digest import Digest
     from imagers.model.manifest import ImageConfig, RawManifest
+    from imagers.sign.decision import Decision, Explanation
+    from imagers.sign.found import FoundLike
     from imagers.sign.policy_json import ImageIdentity
-    from imagers.sign.sigstore import SigstoreSignature
-    from imagers.sign.verify import CouldNotLook, Decision, Trust
+    from imagers.sign.verify import Trust
 
 __all__ = ["Basis", "TrustDecision", "TrustedImage"]
 
@@ -101,10 +106,11 @@ class TrustedImage:
     manifest: Manifest
     config: ImageConfig
     top_digest: Digest
-    _seal: object
+    _seal: InitVar[object]
 
-    def __post_init__(self) -> None:
-        if self._seal is not _SEAL:
+    def __post_init__(self, _seal: object) -> None:
+        # Not a field: `dataclasses.replace` would hand it to an image that nobody checked.
+        if _seal is not _SEAL:
             raise RuntimeError("a TrustedImage is made by TrustDecision.conclude() only")
 
     @property
@@ -163,6 +169,8 @@ class TrustDecision:
         self._next = _Step.TOP
         self._child: Descriptor | None = None
         self._top: Digest | None = None
+        self._index_raw: bytes | None = None
+        self._explanation: Explanation | None = None
         self._manifest: Manifest | None = None
         self._decision: Decision | None = None
         self._config: ImageConfig | None = None
@@ -201,6 +209,7 @@ class TrustDecision:
                 self._child = document.require_platform(
                     self._platform, what=f"image {self._identity}"
                 )
+                self._index_raw = answer.raw
                 self._next = _Step.MANIFEST
             else:
                 self._manifest = document
@@ -230,11 +239,25 @@ class TrustDecision:
             raise RuntimeError("trust decision has no manifest yet")
         return self._manifest
 
-    def receive_signatures(self, found: Sequence[SigstoreSignature] | CouldNotLook) -> None:
+    @property
+    def index_digest(self) -> Digest | None:
+        """SHA-256 of the index of step 2, whose signatures step 4 may ask for; None: no index."""
+        return None if self._index_raw is None else digest_of(self._index_raw)
+
+    def receive_signatures(
+        self,
+        found: FoundLike,
+        *,
+        index_found: FoundLike | None = None,
+        now: datetime | None = None,
+    ) -> None:
         """Step 4: the signatures found for the manifest, judged by the policy.
 
         Args:
-            found: all of them, or why nobody could look.
+            found: all of them, or why nobody could look; those of simple signing as gpg read
+                them.
+            index_found: the same for the index, if there is one; None: nobody looked.
+            now: the time, aware, for certificates and expiries; without it those are no yes.
 
         Raises:
             VerificationError: the policy says no; its sub-classes say why.
@@ -242,9 +265,21 @@ class TrustDecision:
             Unsupported: a requirement that cannot be checked here; never skipped.
         """
         with self._step(_Step.SIGNATURES):
+            index = None
+            if self._index_raw is not None:
+                found_there = Found() if index_found is None else as_found(index_found)
+                index = Subject(self._index_raw, found_there, "index")
             # Exactly the bytes of step 2 or 3: whitespace counts.
-            self._decision = verify_image(self._requirements, self.manifest.raw, found)
+            self._explanation = explain_image(
+                self._requirements, self.manifest.raw, found, index=index, now=now
+            )
+            self._decision = self._explanation.require()
             self._next = _Step.CONFIG
+
+    @property
+    def explanation(self) -> Explanation | None:
+        """How step 4 came to its answer, also where that is no; None before it."""
+        return self._explanation
 
     def receive_config(self, raw: bytes) -> None:
         """Step 5: the config.

@@ -15,9 +15,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, NotFound
+from imagers.errors import FormatError, NotFound, RemoteError
 from imagers.model.manifest import MAX_MANIFEST_BYTES, parse_index
 from imagers.model.media import OCI_INDEX
+from imagers.model.strict_json import dump_json
 from imagers.net.urls import join_url
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ __all__ = ["MAX_REFERRERS", "RegistrySignatures", "referrers_tag"]
 
 MAX_REFERRERS = 1024  # of one manifest, all pages together
 _MAX_PAGES = 32
+_ATTEMPTS = 3  # to write where somebody else writes at the same time
 _FOUND = (200,)
+_CREATED = (201,)
 _HEADER = "X-Registry-Supports-Signatures"
 _NEXT = re.compile(r"<([^<>]{1,2048})>\s*;\s*rel=\"?next\"?\s*(?:;.*)?\Z", re.IGNORECASE)
 _MAX_ALGORITHM = 32  # characters, as the tag schema cuts them
@@ -89,6 +92,61 @@ class RegistrySignatures:
                 return tuple(found), True
             target = join_url(answer.url, link[1])
         raise FormatError(f"expected at most {_MAX_PAGES} pages, got more", what="referrers")
+
+    def put_referrer(self, raw: bytes, entry: Descriptor, subject: Digest) -> None:
+        """A manifest that refers to `subject`, and its place in the list of referrers.
+
+        Where the registry has no referrers API, the list is an index under a tag that
+        everybody who adds something writes: what is there stays, it is read again
+        afterwards, and written again if somebody else wrote meanwhile.
+
+        Args:
+            raw: the manifest; its blobs are there already.
+            entry: for the list: media type, digest and size of `raw`, and what it is.
+
+        Raises:
+            RemoteError: the registry did not take it, or the tag does not keep it.
+        """
+        answer = self._client.request(
+            "PUT",
+            f"manifests/{entry.digest}",
+            doing="manifest of the signature",
+            headers={"Content-Type": entry.media_type},
+            body=raw,
+            expected=_CREATED,
+        )
+        if answer.headers.get("OCI-Subject"):
+            return
+        tag = referrers_tag(subject)
+        for _ in range(_ATTEMPTS):
+            listed = self._read_referrers_tag(subject)
+            if any(one.digest == entry.digest for one in listed):
+                return
+            if len(listed) >= MAX_REFERRERS:
+                raise FormatError(
+                    f"expected at most {MAX_REFERRERS} entries, got more", what="referrers"
+                )
+            index = dump_json(
+                {
+                    "schemaVersion": 2,
+                    "mediaType": OCI_INDEX,
+                    "manifests": [one.to_json() for one in (*listed, entry)],
+                }
+            )
+            self._client.request(
+                "PUT",
+                f"manifests/{tag}",
+                doing="list of referrers",
+                headers={"Content-Type": OCI_INDEX},
+                body=index,
+                expected=_CREATED,
+            )
+        if not any(one.digest == entry.digest for one in self._read_referrers_tag(subject)):
+            raise RemoteError(
+                f"tag '{tag}' does not keep the entry: somebody else writes it",
+                temporary=True,
+                hint="sign again when nobody else does",
+            )
 
     def _read_referrers_tag(self, digest: Digest) -> tuple[Descriptor, ...]:
         from imagers.registry.source import RegistrySource  # noqa: PLC0415  # only for the reader

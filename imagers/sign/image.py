@@ -22,12 +22,23 @@ from imagers.errors import (
     RemoteError,
     Unsupported,
     UsageError,
+    VerificationError,
 )
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, check_digest, digest_of
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.media import INDEX_TYPES, MANIFEST_TYPES, OCI_CONFIG, OCI_MANIFEST
 from imagers.model.stream import read_all
+from imagers.sign.bundle import (
+    BUNDLE_TYPE,
+    EMPTY,
+    EMPTY_TYPE,
+    build_bundle,
+    build_bundle_manifest,
+    check_statement,
+    parse_bundle_file,
+)
+from imagers.sign.found import BundleSignature, CouldNotLook, Form
 from imagers.sign.identity import parse_signed_name
 from imagers.sign.payload import build_payload, parse_payload
 from imagers.sign.sigstore import (
@@ -39,9 +50,10 @@ from imagers.sign.sigstore import (
     sign_payload,
     signature_tag,
 )
-from imagers.sign.verify import CouldNotLook
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from imagers.model.manifest import RawManifest
     from imagers.model.reference import Reference
     from imagers.model.stream import ByteStream
@@ -49,12 +61,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ManifestSource",
+    "ReferrersSink",
     "SignatureSink",
     "SignatureSource",
     "SignedManifest",
+    "attach_bundles",
+    "digests_to_sign",
     "find_signatures",
     "look_for_signatures",
     "sign_image",
+    "signing_name",
 ]
 
 _MAX_DEPTH = 3  # indexes within indexes
@@ -84,6 +100,16 @@ class ManifestSource(SignatureSource, Protocol):
         """The manifest or index that the source names, or the one with `digest`."""
 
 
+class ReferrersSink(Protocol):
+    """A repository that lists referrers, such as `RegistrySignatures`."""
+
+    def read_referrers(self, digest: Digest) -> tuple[tuple[Descriptor, ...], bool]:
+        """The entries, unfiltered, and whether the registry has the API."""
+
+    def put_referrer(self, raw: bytes, entry: Descriptor, subject: Digest) -> None:
+        """A manifest that refers to `subject`, and its place in the list."""
+
+
 class SignatureSink(Protocol):
     """A repository that signatures are written to, such as `RegistrySink`."""
 
@@ -100,10 +126,10 @@ class SignedManifest:
 
     Attributes:
         digest: of the manifest that is signed now.
-        tag: that its signatures are under.
+        tag: that its signatures are under; or the place of the new signature.
         identity: the name in the signature.
         added: false where the same signature by the same key was there already.
-        count: signatures under the tag now.
+        count: signatures that are there now.
     """
 
     digest: Digest
@@ -145,21 +171,44 @@ def sign_image(
         RemoteError: the registry could not be asked or did not take it. Manifests that were
             signed before stay signed; signing again adds nothing to them.
     """
+    name = signing_name(reference, identity)
+    digests = digests_to_sign(source, reference, expected_digest=expected_digest)
+    return tuple(
+        _sign_manifest(source, sink, digest, identity=name, key=key, timestamp=timestamp)
+        for digest in digests
+    )
+
+
+def signing_name(reference: Reference, identity: str | None) -> str:
+    """The name that a signature speaks for.
+
+    Raises:
+        UsageError: `identity` names a repository only.
+        FormatError: it is no name.
+    """
     name = parse_signed_name(str(reference) if identity is None else identity, what="identity")
     if name.is_name_only:
         raise UsageError(
             f"expected an identity with a tag or a digest, got '{name}'",
             hint=f"write '{name}:TAG': a signature without one satisfies no default policy",
         )
+    return str(name)
+
+
+def digests_to_sign(
+    source: ManifestSource, reference: Reference, *, expected_digest: Digest | None
+) -> tuple[Digest, ...]:
+    """Of what `source` names and, of an index, of everything in it; the top one last.
+
+    Raises:
+        As `sign_image`.
+    """
     digests: dict[Digest, None] = {}
     top = source.read_manifest()
     if expected_digest is not None:
         check_digest(top.raw, expected_digest, what=f"image '{reference}'")
     _collect(source, top.raw, top.media_type, 0, digests)
-    return tuple(
-        _sign_manifest(source, sink, digest, identity=str(name), key=key, timestamp=timestamp)
-        for digest in digests
-    )
+    return tuple(digests)
 
 
 def _collect(
@@ -307,3 +356,83 @@ def look_for_signatures(
         return find_signatures(source, digest)
     except CouldNotVerify as error:
         return CouldNotLook(error)
+
+
+def attach_bundles(
+    source: ManifestSource,
+    sink: SignatureSink,
+    beside: ReferrersSink,
+    reference: Reference,
+    key: SigstorePrivateKey,
+    *,
+    expected_digest: Digest | None = None,
+    created: datetime,
+) -> tuple[SignedManifest, ...]:
+    """As `sign_image`, as bundles that refer to the manifests: the form of cosign 3.
+
+    A bundle names no image, so there is no identity.
+
+    Args:
+        created: aware; written for people.
+
+    Raises:
+        As `sign_image`.
+    """
+    digests = digests_to_sign(source, reference, expected_digest=expected_digest)
+    signed = []
+    for digest in digests:
+        answer = source.read_manifest(digest)
+        check_digest(answer.raw, digest, what="manifest to sign")
+        subject = parse_manifest_or_index(answer.raw, media_type=answer.media_type).descriptor
+        count, is_there = _count_bundles(source, beside, digest, key)
+        if not is_there:
+            _attach_bundle(sink, beside, subject, key, created)
+        signed.append(
+            SignedManifest(
+                digest, f"referrers of {digest}", "", added=not is_there, count=count + 1
+            )
+        )
+    return tuple(signed)
+
+
+def _attach_bundle(
+    sink: SignatureSink,
+    beside: ReferrersSink,
+    subject: Descriptor,
+    key: SigstorePrivateKey,
+    created: datetime,
+) -> None:
+    bundle = build_bundle(subject.digest, key)
+    raw = build_bundle_manifest(subject, bundle, created=created)
+    for media_type, data, what in (
+        (BUNDLE_TYPE, bundle, "bundle"),
+        (EMPTY_TYPE, EMPTY, "config of the bundle"),
+    ):
+        sink.put_blob(Descriptor(media_type, digest_of(data), len(data)), data, what=what)
+    beside.put_referrer(
+        raw,
+        Descriptor(OCI_MANIFEST, digest_of(raw), len(raw), artifact_type=BUNDLE_TYPE),
+        subject.digest,
+    )
+
+
+def _count_bundles(
+    source: ManifestSource, beside: ReferrersSink, digest: Digest, key: SigstorePrivateKey
+) -> tuple[int, bool]:
+    """How many other bundles there are, and whether one of this key is among them."""
+    from imagers.sign.find import read_attached  # noqa: PLC0415  # it imports this module
+
+    found = read_attached(source, beside, digest, {Form.BUNDLE})
+    if found.failures:
+        raise found.failures[0].error
+    raw = source.read_manifest(digest).raw
+    for one in found.signatures:
+        assert isinstance(one, BundleSignature)
+        try:
+            bundle = parse_bundle_file(one.raw)
+            if key.public_key.is_good(bundle.evidence.signature, bundle.evidence.data):
+                check_statement(bundle.payload, raw, what="bundle", noun="manifest")
+                return len(found.signatures) - 1, True
+        except (FormatError, Unsupported, VerificationError):
+            continue
+    return len(found.signatures), False

@@ -21,16 +21,26 @@ from imagers.sign.sigstore_key import SigstorePrivateKey, open_private_key, seal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cryptography.x509 import Certificate
+
     from imagers.model.keys import SecretKey
+    from imagers.sign.registries_d import RegistriesD
 
 __all__ = [
+    "find_registries_d",
     "load_policy",
     "load_private_key",
     "load_public_key",
+    "load_registries_d",
+    "load_trust_store",
     "locate_policy",
     "read_key_file",
     "save_key_pair",
+    "write_new",
 ]
+
+_MAX_KEYRING_BYTES = 4 * 1024 * 1024  # an OpenPGP key with many certifications
+_MAX_CONFIG_FILES = 1024
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -65,7 +75,7 @@ def read_key_file(path: str) -> bytes:
         )
     if path.startswith("file:///"):
         path = path.removeprefix("file://")
-    return _read(path, max_bytes=MAX_KEY_BYTES)
+    return _read(path, max_bytes=_MAX_KEYRING_BYTES)  # parsers of keys have smaller bounds
 
 
 def load_public_key(path: str) -> PublicKey:
@@ -100,24 +110,29 @@ def save_key_pair(
         LocalError: one of the names exists, or cannot be written.
     """
     sealed = seal_private_key(key, passphrase)
-    _write_new(private_path, sealed, mode=0o600)
+    write_new(private_path, sealed, mode=0o600)
     try:
-        _write_new(public_path, key.public_key.to_pem(), mode=0o644)
+        write_new(public_path, key.public_key.to_pem(), mode=0o644)
     except BaseException:
         with suppress(OSError):
             os.unlink(private_path)  # made by this call, see O_EXCL
         raise
 
 
-def _write_new(path: str, data: bytes, *, mode: int) -> None:
+def write_new(path: str, data: bytes, *, mode: int) -> None:
+    """Write a file to a name that does not exist yet; on failure nothing is left.
+
+    Raises:
+        LocalError: the name exists, or cannot be written.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags, mode)
     except FileExistsError:
         raise LocalError(
-            "exists, and a key is never written over a file",
+            "exists, and nothing is written over a file",
             path=path,
-            hint="choose another name, or move the old key away",
+            hint="choose another name, or move the old file away",
         ) from None
     except (OSError, ValueError) as error:
         raise LocalError(_reason(error), path=path) from error
@@ -173,3 +188,72 @@ def load_policy(path: str) -> Policy:
         FormatError: anything in it is not what containers-policy.json(5) says.
     """
     return parse_policy(_read(path, max_bytes=MAX_POLICY_BYTES), what=f"policy '{path}'")
+
+
+def find_registries_d(candidates: Sequence[str]) -> str | None:
+    """The first of the directories that is there, None without any."""
+    return next((path for path in candidates if os.path.isdir(path)), None)
+
+
+def load_registries_d(directory: str) -> RegistriesD:
+    """The configuration in all `*.yaml` of a directory.
+
+    Raises:
+        LocalError: it cannot be read.
+        FormatError: a file is not what containers-registries.d(5) says.
+    """
+    from imagers.sign.registries_d import (  # noqa: PLC0415  # only GPG signatures need it
+        MAX_CONFIG_BYTES,
+        parse_registries_d,
+    )
+
+    try:
+        names = sorted(name for name in os.listdir(directory) if name.endswith(".yaml"))
+    except (OSError, ValueError) as error:
+        raise LocalError(_reason(error), path=directory) from error
+    if len(names) > _MAX_CONFIG_FILES:
+        raise LocalError(f"expected at most {_MAX_CONFIG_FILES} files", path=directory)
+    paths = [os.path.join(directory, name) for name in names]
+    return parse_registries_d([(path, _read(path, max_bytes=MAX_CONFIG_BYTES)) for path in paths])
+
+
+def load_trust_store(directory: str, name: str) -> tuple[Certificate, ...]:
+    """The certificates of one trust store of notation, PEM or DER.
+
+    Args:
+        directory: that has `x509` in it.
+        name: such as `ca:acme`, checked by the parser of trust policies.
+
+    Raises:
+        LocalError: it cannot be read, is empty, or has a symbolic link in it.
+        FormatError: a file holds no certificate.
+    """
+    from imagers.sign.certified.chain import (  # noqa: PLC0415  # only notation needs it
+        load_certificate,
+        parse_certificates,
+    )
+
+    kind, _, store = name.partition(":")
+    folder = os.path.join(directory, "x509", kind, store)
+    try:
+        if os.path.islink(folder):
+            raise LocalError("expected a directory, got a symbolic link", path=folder)
+        names = sorted(os.listdir(folder))
+    except (OSError, ValueError) as error:
+        raise LocalError(_reason(error), path=folder) from error
+    found: list[Certificate] = []
+    for one in names:
+        path = os.path.join(folder, one)
+        # A link could be turned to another certificate by somebody who may not write here.
+        if os.path.islink(path):
+            raise LocalError("expected a file, got a symbolic link", path=path)
+        if not one.endswith((".pem", ".crt", ".cer")):
+            continue
+        data = _read(path, max_bytes=_MAX_KEYRING_BYTES)
+        if data.lstrip().startswith(b"-----BEGIN"):
+            found += parse_certificates(data, what=path)
+        else:
+            found.append(load_certificate(data, what=path))
+    if not 1 <= len(found) <= _MAX_CONFIG_FILES:
+        raise LocalError("expected certificates in *.pem, *.crt or *.cer, found none", path=folder)
+    return tuple(found)

@@ -5,6 +5,9 @@
                  "type":"cosign container image signature"},
      "optional":{"creator":"imagers 0.1.0"}}
 
+Two forms of signatures have this payload; `type` tells them apart, so that none can be taken
+for the other: sigstore (above) and OpenPGP (`atomic container signature`).
+
 Only a payload whose signature has been verified over its exact bytes is parsed for a
 decision; parsing verifies nothing. It is strict, as containers/image is: a member more or
 less in `critical`, another letter case, a name twice, another type are refused.
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from imagers import __version__
@@ -27,11 +31,17 @@ from imagers.model.strict_json import JSON, JSONObject, get_object, get_str, par
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["MAX_PAYLOAD_BYTES", "Payload", "build_payload", "parse_payload"]
+__all__ = ["MAX_PAYLOAD_BYTES", "Payload", "PayloadType", "build_payload", "parse_payload"]
 
 MAX_PAYLOAD_BYTES = 64 * 1024  # a real one has 300 bytes; annotations of cosign add some
-_TYPE = "cosign container image signature"
 _WHAT = "signature payload"
+
+
+class PayloadType(Enum):
+    """Which form of signature a payload is for."""
+
+    SIGSTORE = "cosign container image signature"
+    SIMPLE = "atomic container signature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,11 @@ class Payload:
 
 
 def build_payload(
-    reference: str, manifest_digest: Digest, *, timestamp: int | None = None
+    reference: str,
+    manifest_digest: Digest,
+    *,
+    timestamp: int | None = None,
+    kind: PayloadType = PayloadType.SIGSTORE,
 ) -> bytes:
     """The bytes to sign, as containers/image writes them: sorted members, compact.
 
@@ -66,15 +80,18 @@ def build_payload(
         "critical": {
             "identity": {"docker-reference": reference},
             "image": {"docker-manifest-digest": str(manifest_digest)},
-            "type": _TYPE,
+            "type": kind.value,
         },
         "optional": optional,
     }
     return json.dumps(document, separators=(",", ":"), sort_keys=True).encode("ascii")
 
 
-def parse_payload(raw: bytes) -> Payload:
+def parse_payload(raw: bytes, kind: PayloadType = PayloadType.SIGSTORE) -> Payload:
     """The payload in `raw`, which is *not* verified by this.
+
+    Args:
+        kind: the one that it must be.
 
     Raises:
         FormatError: not exactly a payload of this type.
@@ -83,10 +100,10 @@ def parse_payload(raw: bytes) -> Payload:
     _exactly(document, ("critical", "optional"), "$")
     critical = get_object(document, "critical", what=_WHAT)
     _exactly(critical, ("identity", "image", "type"), "$.critical")
-    kind = get_str(critical, "type", what=_WHAT, where="$.critical")
-    if kind != _TYPE:
+    told = get_str(critical, "type", what=_WHAT, where="$.critical")
+    if told != kind.value:
         raise FormatError(
-            f"expected {_TYPE!r}, got {kind[:160]!r}", what=_WHAT, where="$.critical.type"
+            f"expected {kind.value!r}, got {told[:160]!r}", what=_WHAT, where="$.critical.type"
         )
     image = get_object(critical, "image", what=_WHAT, where="$.critical")
     _exactly(image, ("docker-manifest-digest",), "$.critical.image")
@@ -99,7 +116,7 @@ def parse_payload(raw: bytes) -> Payload:
             what=_WHAT,
             where="$.critical.image.docker-manifest-digest",
         ),
-        optional=_parse_optional(document["optional"]),
+        optional=_parse_optional(document["optional"], kind),
     )
 
 
@@ -112,11 +129,13 @@ def _exactly(document: JSONObject, members: Iterable[str], where: str) -> None:
             raise FormatError("is missing", what=_WHAT, where=f"{where}.{name}")
 
 
-def _parse_optional(value: JSON) -> JSONObject:
-    if value is None:  # cosign writes null where it has no annotations
+def _parse_optional(value: JSON, kind: PayloadType) -> JSONObject:
+    # cosign writes null where it has no annotations
+    if value is None and kind is PayloadType.SIGSTORE:
         return {}
     if not isinstance(value, dict):
-        raise FormatError("expected an object or null", what=_WHAT, where="$.optional")
+        expected = "an object or null" if kind is PayloadType.SIGSTORE else "an object"
+        raise FormatError(f"expected {expected}", what=_WHAT, where="$.optional")
     if "creator" in value and not isinstance(value["creator"], str):
         raise FormatError("expected a string", what=_WHAT, where="$.optional.creator")
     if "timestamp" in value:

@@ -3,12 +3,14 @@
     {"type": "sigstoreSigned", "keyPath": "/etc/keys/release.pub",
      "signedIdentity": {"type": "matchRepository"}}
 
-A member that is unknown, missing, null or of another type refuses the whole file. So do
-requirements that are valid and that this version cannot check stay what they are: parsed as
-strictly, kept as `Unchecked`, and refused by `verify` when an image depends on them.
+A member that is unknown, missing, null or of another type refuses the whole file. The types
+`encrypted`, `allOf`, `anyOf`, `index`, `sigstoreBundle` and `notation` are ours; other readers
+of the file refuse them, so that none can misread them. `signedBaseLayer` is valid and can
+never be satisfied: it is parsed as strictly, kept as `Unchecked`, and refused by `verify` when
+an image depends on it.
 
 Spec: containers-policy.json(5), "Policy Requirements"; containers/image df7e80d2,
-signature/policy_config.go and policy_config_sigstore.go.
+signature/policy_config.go and policy_config_sigstore.go; docs/policy.md for ours.
 """
 
 from __future__ import annotations
@@ -32,21 +34,35 @@ from imagers.sign.identity import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from imagers.model.strict_json import JSON, JSONObject
 
 __all__ = [
+    "PKI",
+    "AllOf",
+    "AnyOf",
+    "CertificateSubject",
+    "Encrypted",
+    "Fulcio",
     "InsecureAcceptAnything",
+    "KeyRefs",
+    "NotationSigned",
+    "OnIndex",
     "Reject",
     "Requirement",
+    "SignedBy",
+    "SigstoreBundle",
     "SigstoreSigned",
     "Strict",
     "Unchecked",
     "parse_requirement",
+    "walk",
 ]
 
 _MAX_KEYS = 64  # of one requirement: each signature is tried with each
+_MAX_DEPTH = 8  # of allOf, anyOf and index within each other
+_MAX_LAYERS = 512  # as of a manifest
 _KEY_MEMBERS = ("keyPath", "keyPaths", "keyData", "keyDatas")
 _REKOR_MEMBERS = (
     "rekorPublicKeyPath",
@@ -54,7 +70,23 @@ _REKOR_MEMBERS = (
     "rekorPublicKeyData",
     "rekorPublicKeyDatas",
 )
+_TSA_MEMBERS = ("tsaCertificatesPath", "tsaCertificatesData")
 _KEY_TYPES = ("GPGKeys", "signedByGPGKeys", "X509Certificates", "signedByX509CAs")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRefs:
+    """Where keys or certificates are: files to read, or bytes in the policy itself.
+
+    Attributes:
+        paths: as the policy writes them; empty where `datas` are given.
+        datas: not parsed yet; empty where `paths` are given.
+        label: what they are, for messages.
+    """
+
+    paths: tuple[str, ...]
+    datas: tuple[bytes, ...]
+    label: str = "key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +104,45 @@ class InsecureAcceptAnything:
 
 
 @dataclass(frozen=True, slots=True)
-class SigstoreSigned:
-    """A good sigstore signature by one of the keys, for the right name.
+class CertificateSubject:
+    """What a certificate must say of its owner; each that is given must hold."""
+
+    email: str | None = None
+    hostname: str | None = None
+    uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fulcio:
+    """A certificate of a few minutes that an authority made for a login.
 
     Attributes:
-        key_paths: as the policy writes them; empty where `key_datas` are given.
-        key_datas: PEM, not parsed yet; empty where `key_paths` are given.
+        roots: of the authority.
+        issuer: of the login, such as `https://accounts.example.org`.
+    """
+
+    roots: KeyRefs
+    issuer: str
+    subject: CertificateSubject
+
+
+@dataclass(frozen=True, slots=True)
+class PKI:
+    """A certificate of an authority of one's own."""
+
+    roots: KeyRefs
+    intermediates: KeyRefs | None
+    subject: CertificateSubject
+
+
+@dataclass(frozen=True, slots=True)
+class SigstoreSigned:
+    """A good sigstore signature by one of the keys, or a certificate, for the right name.
+
+    Attributes:
+        key_paths: as the policy writes them.
+        key_datas: PEM, not parsed yet. With neither, `fulcio` or `pki` is given.
+        rekor: keys of logs; if given, the signature must have an entry in one of them.
         where: place of the requirement in the policy.
     """
 
@@ -85,14 +150,97 @@ class SigstoreSigned:
     key_datas: tuple[bytes, ...]
     signed_identity: SignedIdentity
     where: str
+    rekor: KeyRefs | None = None
+    fulcio: Fulcio | None = None
+    pki: PKI | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SigstoreBundle:
+    """A good bundle as cosign 3 attaches it. It speaks of a digest and of no name.
+
+    Attributes:
+        keys: None where `fulcio` or `pki` is given.
+        rekor: as of `SigstoreSigned`.
+        tsa: certificates of time-stamp authorities; if given, there must be a stamp by one.
+    """
+
+    keys: KeyRefs | None
+    where: str
+    rekor: KeyRefs | None = None
+    fulcio: Fulcio | None = None
+    pki: PKI | None = None
+    tsa: KeyRefs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBy:
+    """A good OpenPGP signature by one of the keys, for the right name."""
+
+    keys: KeyRefs
+    signed_identity: SignedIdentity
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotationSigned:
+    """What a trust policy of the Notary Project demands.
+
+    Attributes:
+        trust_policy: file `trustpolicy.json`.
+        trust_store: directory with `x509/ca/NAME` and its like.
+    """
+
+    trust_policy: str
+    trust_store: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Encrypted:
+    """Encrypted layers.
+
+    Attributes:
+        layers: which, from 0, or from -1 for the last; None: all, and at least one.
+    """
+
+    layers: tuple[int, ...] | None
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Each part must hold."""
+
+    parts: tuple[Requirement, ...]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """One part must hold."""
+
+    parts: tuple[Requirement, ...]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnIndex:
+    """Each part must hold for what the name led to: the index, if there is one.
+
+    Everything outside of `index` is about the manifest of the platform.
+    """
+
+    parts: tuple[Requirement, ...]
+    where: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
-    """A requirement that is valid and that this version cannot check. Never a yes.
+    """A requirement that is valid and that nothing can satisfy. Never a yes.
 
     Attributes:
-        feature: what it would take, such as `signedBy` or `sigstoreSigned with fulcio`.
+        feature: what it would take, such as `signedBaseLayer`.
         document: as written; treat as read-only.
     """
 
@@ -101,7 +249,29 @@ class Unchecked:
     where: str
 
 
-Requirement = Reject | InsecureAcceptAnything | SigstoreSigned | Unchecked
+Requirement = (
+    Reject
+    | InsecureAcceptAnything
+    | SigstoreSigned
+    | SigstoreBundle
+    | SignedBy
+    | NotationSigned
+    | Encrypted
+    | AllOf
+    | AnyOf
+    | OnIndex
+    | Unchecked
+)
+
+
+def walk(
+    requirements: Sequence[Requirement], *, on_index: bool = False
+) -> Iterator[tuple[Requirement, bool]]:
+    """Every requirement and its parts, each with whether it is about the index."""
+    for one in requirements:
+        yield one, on_index
+        if isinstance(one, AllOf | AnyOf | OnIndex):
+            yield from walk(one.parts, on_index=on_index or isinstance(one, OnIndex))
 
 
 class Strict:
@@ -187,8 +357,11 @@ class Strict:
         return data
 
 
-def parse_requirement(value: JSON, *, what: str, where: str) -> Requirement:
+def parse_requirement(value: JSON, *, what: str, where: str, depth: int = 0) -> Requirement:
     """One entry of a list of requirements.
+
+    Args:
+        depth: how many `allOf`, `anyOf` and `index` are around it.
 
     Raises:
         FormatError: anything that the specification does not say.
@@ -199,14 +372,38 @@ def parse_requirement(value: JSON, *, what: str, where: str) -> Requirement:
         "reject": _parse_reject,
         "insecureAcceptAnything": _parse_accept,
         "sigstoreSigned": _parse_sigstore_signed,
+        "sigstoreBundle": _parse_sigstore_bundle,
         "signedBy": _parse_signed_by,
         "signedBaseLayer": _parse_signed_base_layer,
+        "notation": _parse_notation,
+        "encrypted": _parse_encrypted,
     }
+    groups: dict[str, type[AllOf | AnyOf | OnIndex]] = {
+        "allOf": AllOf,
+        "anyOf": AnyOf,
+        "index": OnIndex,
+    }
+    if kind in groups:
+        return groups[kind](_parse_parts(strict, depth + 1), where)
     if kind not in parsers:
-        raise strict.error(
-            f"expected one of {', '.join(sorted(parsers))}, got {kind[:80]!r}", "type"
-        )
+        known = sorted([*parsers, *groups])
+        raise strict.error(f"expected one of {', '.join(known)}, got {kind[:80]!r}", "type")
     return parsers[kind](strict)
+
+
+def _parse_parts(strict: Strict, depth: int) -> tuple[Requirement, ...]:
+    strict.only("type", "requirements")
+    value = strict.value.get("requirements")
+    if not isinstance(value, list) or not value:
+        raise strict.error("expected a list that is not empty", "requirements")
+    if depth > _MAX_DEPTH:
+        raise strict.error(f"expected at most {_MAX_DEPTH} levels of requirements, got more")
+    return tuple(
+        parse_requirement(
+            one, what=strict.what, where=f"{strict.where}.requirements[{index}]", depth=depth
+        )
+        for index, one in enumerate(value)
+    )
 
 
 def _parse_reject(strict: Strict) -> Requirement:
@@ -221,60 +418,86 @@ def _parse_accept(strict: Strict) -> Requirement:
 
 def _parse_sigstore_signed(strict: Strict) -> Requirement:
     strict.only("type", *_KEY_MEMBERS, "fulcio", "pki", *_REKOR_MEMBERS, "signedIdentity")
-    source = strict.one_of(*_KEY_MEMBERS, "fulcio", "pki")
+    source = str(strict.one_of(*_KEY_MEMBERS, "fulcio", "pki"))
     rekor = strict.one_of(*_REKOR_MEMBERS, at_least=0)
-    identity = _parse_signed_identity(strict)
-    paths: tuple[str, ...] = ()
-    datas: tuple[bytes, ...] = ()
-    if source == "fulcio":
-        _check_fulcio(strict)
-    elif source == "pki":
-        _check_pki(strict)
-    else:
-        paths, datas = _keys(strict, str(source))
-    if rekor is not None:
-        _keys(strict, rekor)
     if source == "fulcio" and rekor is None:
         raise strict.error(f"expected one of {', '.join(_REKOR_MEMBERS)} beside fulcio")
     if source == "pki" and rekor is not None:
         raise strict.error(f"expected no {rekor} beside pki")
-    # A log entry is one more thing to check, not one less: without checking it, no yes.
-    unchecked = rekor if source not in ("fulcio", "pki") else source
-    if unchecked is not None:
-        return Unchecked(f"sigstoreSigned with {unchecked}", strict.value, strict.where)
-    return SigstoreSigned(paths, datas, identity, strict.where)
+    keys = None if source in ("fulcio", "pki") else _keys(strict, source)
+    return SigstoreSigned(
+        () if keys is None else keys.paths,
+        () if keys is None else keys.datas,
+        _parse_signed_identity(strict),
+        strict.where,
+        rekor=None if rekor is None else _keys(strict, rekor, "key of a Rekor log"),
+        fulcio=_parse_fulcio(strict) if source == "fulcio" else None,
+        pki=_parse_pki(strict) if source == "pki" else None,
+    )
 
 
-def _keys(strict: Strict, member: str) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
+def _parse_sigstore_bundle(strict: Strict) -> Requirement:
+    strict.only("type", *_KEY_MEMBERS, "fulcio", "pki", *_REKOR_MEMBERS, *_TSA_MEMBERS)
+    source = str(strict.one_of(*_KEY_MEMBERS, "fulcio", "pki"))
+    rekor = strict.one_of(*_REKOR_MEMBERS, at_least=0)
+    tsa = strict.one_of(*_TSA_MEMBERS, at_least=0)
+    # A certificate of ten minutes says nothing without a witness of the time of signing.
+    if source == "fulcio" and rekor is None and tsa is None:
+        raise strict.error(
+            f"expected one of {', '.join((*_REKOR_MEMBERS, *_TSA_MEMBERS))} beside fulcio"
+        )
+    return SigstoreBundle(
+        None if source in ("fulcio", "pki") else _keys(strict, source),
+        strict.where,
+        rekor=None if rekor is None else _keys(strict, rekor, "key of a Rekor log"),
+        fulcio=_parse_fulcio(strict, uri=True) if source == "fulcio" else None,
+        pki=_parse_pki(strict) if source == "pki" else None,
+        tsa=None if tsa is None else _keys(strict, tsa, "certificates of a time-stamp authority"),
+    )
+
+
+def _keys(strict: Strict, member: str, label: str = "key") -> KeyRefs:
     if member.endswith("Path"):
-        return (strict.text(member),), ()
+        return KeyRefs((strict.text(member),), (), label)
     if member.endswith("Paths"):
-        return strict.texts(member), ()
-    return (), strict.datas(member)
+        return KeyRefs(strict.texts(member), (), label)
+    return KeyRefs((), strict.datas(member), label)
 
 
-def _check_fulcio(strict: Strict) -> None:
-    fulcio = Strict(strict.value["fulcio"], what=strict.what, where=f"{strict.where}.fulcio")
-    fulcio.only("caPath", "caData", "oidcIssuer", "subjectEmail")
-    _keys(fulcio, str(fulcio.one_of("caPath", "caData")))
-    fulcio.text("oidcIssuer")
-    fulcio.text("subjectEmail")
+def _parse_fulcio(parent: Strict, *, uri: bool = False) -> Fulcio:
+    strict = Strict(parent.value["fulcio"], what=parent.what, where=f"{parent.where}.fulcio")
+    subjects = ("subjectEmail", "subjectURI") if uri else ("subjectEmail",)
+    strict.only("caPath", "caData", "oidcIssuer", *subjects)
+    roots = _keys(strict, str(strict.one_of("caPath", "caData")), "certificates of fulcio")
+    issuer = strict.text("oidcIssuer")
+    subject = str(strict.one_of(*subjects))
+    text = strict.text(subject)
+    return Fulcio(
+        roots,
+        issuer,
+        CertificateSubject(email=text)
+        if subject == "subjectEmail"
+        else CertificateSubject(uri=text),
+    )
 
 
-def _check_pki(strict: Strict) -> None:
-    pki = Strict(strict.value["pki"], what=strict.what, where=f"{strict.where}.pki")
+def _parse_pki(parent: Strict) -> PKI:
+    strict = Strict(parent.value["pki"], what=parent.what, where=f"{parent.where}.pki")
     intermediates = ("caIntermediatesPath", "caIntermediatesData")
     subjects = ("subjectEmail", "subjectHostname")
-    pki.only("caRootsPath", "caRootsData", *intermediates, *subjects)
-    _keys(pki, str(pki.one_of("caRootsPath", "caRootsData")))
-    found = pki.one_of(*intermediates, at_least=0)
-    if found is not None:
-        _keys(pki, found)
-    given = [name for name in subjects if pki.has(name)]
-    if not given:
-        raise pki.error("expected subjectEmail, subjectHostname or both")
-    for name in given:
-        pki.text(name)
+    strict.only("caRootsPath", "caRootsData", *intermediates, *subjects)
+    roots = _keys(strict, str(strict.one_of("caRootsPath", "caRootsData")), "root certificates")
+    found = strict.one_of(*intermediates, at_least=0)
+    if not any(strict.has(name) for name in subjects):
+        raise strict.error("expected subjectEmail, subjectHostname or both")
+    return PKI(
+        roots,
+        None if found is None else _keys(strict, found, "intermediate certificates"),
+        CertificateSubject(
+            email=strict.text("subjectEmail") if strict.has("subjectEmail") else None,
+            hostname=strict.text("subjectHostname") if strict.has("subjectHostname") else None,
+        ),
+    )
 
 
 def _parse_signed_by(strict: Strict) -> Requirement:
@@ -282,15 +505,39 @@ def _parse_signed_by(strict: Strict) -> Requirement:
     kind = strict.text("keyType")
     if kind not in _KEY_TYPES:
         raise strict.error(f"expected 'GPGKeys', got {kind[:80]!r}", "keyType")
-    _keys(strict, str(strict.one_of("keyPath", "keyPaths", "keyData")))
-    _parse_signed_identity(strict)
-    return Unchecked("signedBy", strict.value, strict.where)
+    keys = _keys(strict, str(strict.one_of("keyPath", "keyPaths", "keyData")), "GPG keys")
+    identity = _parse_signed_identity(strict)
+    if kind != "GPGKeys":  # valid words of the format that nobody has ever checked
+        return Unchecked(f"signedBy with keyType {kind}", strict.value, strict.where)
+    return SignedBy(keys, identity, strict.where)
 
 
 def _parse_signed_base_layer(strict: Strict) -> Requirement:
     strict.only("type", "baseLayerIdentity")
     _parse_identity(strict, "baseLayerIdentity")
     return Unchecked("signedBaseLayer", strict.value, strict.where)
+
+
+def _parse_notation(strict: Strict) -> Requirement:
+    strict.only("type", "trustPolicyPath", "trustStorePath")
+    return NotationSigned(
+        strict.text("trustPolicyPath"), strict.text("trustStorePath"), strict.where
+    )
+
+
+def _parse_encrypted(strict: Strict) -> Requirement:
+    strict.only("type", "layers")
+    if not strict.has("layers"):
+        return Encrypted(None, strict.where)
+    value = strict.value["layers"]
+    if not isinstance(value, list) or not value:
+        raise strict.error("expected a list that is not empty", "layers")
+    if len(value) > _MAX_LAYERS:
+        raise strict.error(f"expected at most {_MAX_LAYERS} layers, got {len(value)}", "layers")
+    for index, one in enumerate(value):
+        if not isinstance(one, int) or isinstance(one, bool) or abs(one) > _MAX_LAYERS:
+            raise strict.error("expected the number of a layer", f"layers[{index}]")
+    return Encrypted(tuple(cast("list[int]", value)), strict.where)
 
 
 def _parse_signed_identity(strict: Strict) -> SignedIdentity:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from imagers.errors import FormatError, KeyUnavailable, Unsupported
 from imagers.model.strict_json import JSONObject, dump_json, get_int, get_object, get_str
@@ -52,7 +52,7 @@ _KEY_BYTES = 32
 _PEM_LINE = 64  # characters
 _WHAT = "signing key"
 
-_Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+_Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 
 class SigstorePrivateKey:
@@ -72,7 +72,9 @@ class SigstorePrivateKey:
         return f"SigstorePrivateKey({self.public_key.kind}, {self.public_key.fingerprint[:16]}…)"
 
     def sign(self, data: bytes) -> bytes:
-        """The signature over `data`: ECDSA in ASN.1 DER, or RSA PKCS#1 v1.5; SHA-256."""
+        """The signature over `data`: ECDSA in DER or RSA PKCS#1 v1.5 with SHA-256; Ed25519."""
+        if isinstance(self._key, ed25519.Ed25519PrivateKey):
+            return self._key.sign(data)
         if isinstance(self._key, rsa.RSAPrivateKey):
             return self._key.sign(data, padding.PKCS1v15(), hashes.SHA256())
         return self._key.sign(data, ec.ECDSA(hashes.SHA256()))
@@ -179,15 +181,14 @@ def open_private_key(pem: bytes, passphrase: SecretKey, *, what: str = _WHAT) ->
         key = serialization.load_der_private_key(der, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise FormatError("holds no PKCS#8 private key", what=what) from None
-    is_p256 = isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
-    if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)) or not (
-        is_p256 or isinstance(key, rsa.RSAPrivateKey)
+    if isinstance(key, rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
     ):
-        raise Unsupported(
-            f"{what}: expected an ECDSA P-256 or an RSA key, whose signatures every verifier "
-            "reads, got another kind"
-        )
-    return SigstorePrivateKey(key)
+        return SigstorePrivateKey(key)
+    raise Unsupported(
+        f"{what}: expected an ECDSA P-256, an RSA or an Ed25519 key, whose signatures other "
+        "verifiers read, got another kind"
+    )
 
 
 def _parse_file(pem: bytes, what: str) -> JSONObject:

@@ -7,26 +7,31 @@
 Steps of `verify_image`, in this order; the numbers stand at the lines that do them:
 
 1. `reject` anywhere in the list is a no, whatever else is there.
-2. A requirement that this version cannot check is an error, never skipped.
-3. Every other requirement of the list must hold. For `sigstoreSigned` one good signature is
-   enough, and a signature is good if, in this order:
-4. it verifies over the exact bytes of its payload with one of the keys of the requirement,
+2. A requirement that nothing can satisfy is an error, never skipped.
+3. Every other requirement of the list must hold. Of signatures one good one is enough, and a
+   signature is good if, in this order:
+4. it verifies over the exact bytes of its payload with one of the keys of the requirement, or
+   with a certificate that the requirement trusts (and what else it demands: `certified`),
 5. the payload, parsed only now, names the SHA-256 (or other) digest of exactly `raw_manifest`,
-6. and the name in it satisfies `signedIdentity`.
+6. and the name in it satisfies `signedIdentity`, where the form of signature has a name.
 
-What the decision speaks of is the bytes `raw_manifest` and nothing else. The caller holds the
-config and the layers to their digests in it. Where the image was named by digest, or found
-through an index, the caller has held `raw_manifest` to that digest before; the index itself
-is not verified by any signature here, as in containers/image.
+`allOf` holds if each part does, `anyOf` if one does. A "no" of an `allOf` stays a no if another
+part could not be looked at; an `anyOf` without a yes is "could not look" if one part was.
+
+What the decision speaks of is the bytes `raw_manifest` and nothing else, and in a requirement
+`index` the bytes that the name led to. The caller holds the config and the layers to their
+digests in it. Where the image was named by digest, or found through an index, the caller has
+held `raw_manifest` to that digest before: so a signed index vouches for its images, and a
+signed image does not for the index around it.
 
 Spec: containers-policy.json(5); containers/image df7e80d2, signature/policy_eval.go and
-policy_eval_sigstore.go.
+policy_eval_sigstore.go; docs/policy.md for the requirements of ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from imagers.errors import (
@@ -40,120 +45,88 @@ from imagers.errors import (
     UntrustedSigner,
     VerificationError,
 )
-from imagers.model.digest import Digest, digest_of
+from imagers.model.digest import digest_of
+from imagers.model.manifest import Index, parse_manifest_or_index
+from imagers.model.media import is_encrypted
+from imagers.sign.bundle import check_statement, parse_bundle_file
+from imagers.sign.certified.evidence import read_evidence
+from imagers.sign.certified.signer import check_signer
+from imagers.sign.decision import Answer, Basis, Decision, Explanation, Finding, Signer
+from imagers.sign.found import (
+    BundleSignature,
+    CouldNotLook,
+    Form,
+    Found,
+    NotationSignature,
+    SimpleSignature,
+    as_found,
+)
 from imagers.sign.identity import parse_signed_name
-from imagers.sign.payload import parse_payload
-from imagers.sign.public_key import PublicKey, parse_public_key
-from imagers.sign.requirements import Reject, SigstoreSigned, Unchecked
-from imagers.sign.sigstore import PAYLOAD_TYPE, SigstoreSignature, decode_signature
+from imagers.sign.materials import Material, Trust, load_trust
+from imagers.sign.notation.check import check_signature
+from imagers.sign.payload import PayloadType, parse_payload
+from imagers.sign.requirements import (
+    AllOf,
+    AnyOf,
+    Encrypted,
+    InsecureAcceptAnything,
+    NotationSigned,
+    OnIndex,
+    Reject,
+    SignedBy,
+    SigstoreBundle,
+    SigstoreSigned,
+    Unchecked,
+)
+from imagers.sign.sigstore import PAYLOAD_TYPE, SigstoreSignature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
+    from datetime import datetime
 
-    from imagers.sign.policy_json import ImageIdentity, Selected
+    from imagers.sign.found import FoundLike, Signature
+    from imagers.sign.identity import SignedIdentity
+    from imagers.sign.policy_json import ImageIdentity
+    from imagers.sign.requirements import Requirement
 
-__all__ = ["Basis", "CouldNotLook", "Decision", "Signer", "Trust", "load_trust", "verify_image"]
+__all__ = [
+    "Basis",
+    "CouldNotLook",
+    "Decision",
+    "Signer",
+    "Subject",
+    "Trust",
+    "explain_image",
+    "load_trust",
+    "verify_image",
+]
 
+_Judgement = Callable[
+    ["Signature", str, "Requirement", "Subject", Callable[[str], None]], "Signer | None"
+]
 _MOST_REASONS = 4  # that one message repeats
 
 
-class Basis(Enum):
-    """Why an image was let through."""
-
-    SIGNATURE = "signature"
-    UNSIGNED = "unsigned"
-
-
 @dataclass(frozen=True, slots=True)
-class CouldNotLook:
-    """In place of a list of signatures: they could not be looked for.
+class Subject:
+    """A manifest or an index, and the signatures that were found for it.
 
     Attributes:
-        error: why; its text goes into the message, and it becomes the cause.
+        raw: the bytes as they came.
     """
 
-    error: ImagersError
-
-
-@dataclass(frozen=True, slots=True)
-class Signer:
-    """Who signed, as verified.
-
-    Attributes:
-        fingerprint: SHA-256 of the DER SubjectPublicKeyInfo, hex.
-        reference: the name that the signature was made for, as it was written.
-        where: place in the policy of the requirement that it satisfies.
-    """
-
-    fingerprint: str
-    reference: str
-    where: str
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Yes, and why. Only `verify_image` makes one.
-
-    Attributes:
-        basis: `UNSIGNED` where the policy accepts anything and asks for no signature.
-        manifest_digest: SHA-256 of the manifest that was decided about.
-        signers: one for each `sigstoreSigned`; empty if `basis` is `UNSIGNED`.
-        where: place of the list of requirements in the policy.
-    """
-
-    basis: Basis
-    manifest_digest: Digest
-    signers: tuple[Signer, ...]
-    where: str
-
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """The requirements for one image, with the keys loaded. Made by `load_trust`.
-
-    Attributes:
-        keys: by place of the requirement in the policy.
-    """
-
-    selected: Selected
-    keys: Mapping[str, tuple[PublicKey, ...]]
-
-    @property
-    def needs_signatures(self) -> bool:
-        """Whether the answer depends on signatures; if not, none need be looked for."""
-        return bool(self.keys)
-
-
-def load_trust(selected: Selected, read_key: Callable[[str], bytes]) -> Trust:
-    """The requirements with their keys; nothing is decided yet.
-
-    Every key must be there and be one, also those that turn out not to be needed: a spare key
-    that is broken is found before it is needed. No key is read for a list that has a `reject`
-    or a requirement that cannot be checked, whose answer is settled.
-
-    Args:
-        read_key: gives the bytes for a `keyPath`, such as `keyfiles.read_key_file`.
-
-    Raises:
-        LocalError: as `read_key` raises it.
-        FormatError, Unsupported: it is not a public key for signatures of images.
-    """
-    if any(isinstance(one, Reject | Unchecked) for one in selected.requirements):
-        return Trust(selected, {})
-    keys: dict[str, tuple[PublicKey, ...]] = {}
-    for requirement in selected.requirements:
-        if isinstance(requirement, SigstoreSigned):
-            pems = [(f"key file '{path}'", read_key(path)) for path in requirement.key_paths]
-            pems += [
-                (f"key {number} in the policy at {requirement.where}", pem)
-                for number, pem in enumerate(requirement.key_datas, 1)
-            ]
-            keys[requirement.where] = tuple(parse_public_key(pem, what=what) for what, pem in pems)
-    return Trust(selected, keys)
+    raw: bytes
+    found: Found
+    noun: str = "manifest"
 
 
 def verify_image(
-    trust: Trust, raw_manifest: bytes, found: Sequence[SigstoreSignature] | CouldNotLook
+    trust: Trust,
+    raw_manifest: bytes,
+    found: FoundLike,
+    *,
+    index: Subject | None = None,
+    now: datetime | None = None,
 ) -> Decision:
     """Yes, for exactly the manifest `raw_manifest`; every other answer is an exception.
 
@@ -161,139 +134,489 @@ def verify_image(
         raw_manifest: the bytes as they came; the digest is computed here.
         found: the signatures kept for this manifest, in any order and of any quality. If
             `trust.needs_signatures` is false, they are not looked at.
+        index: what the name led to, if that is not the manifest itself.
+        now: the time, aware; needed where certificates or expiries count.
 
     Raises:
         PolicyDenied: the policy rejects the image.
-        Unsupported: the policy asks for something that this version cannot check.
+        Unsupported: the policy asks for something that cannot be checked.
         NoSignature: a signature is needed and there is none.
         SignatureInvalid: none verifies, or what verifies signs another manifest.
         UntrustedSigner: a good signature by a trusted key is for another name.
         CouldNotVerify: signatures are needed and could not be looked for.
     """
-    identity = trust.selected.identity
-    requirements = trust.selected.requirements
-    if not requirements:  # unreachable: the parser refuses empty lists
-        raise PolicyDenied(f"'{identity}' is rejected: the policy has no requirement for it")
-    for requirement in requirements:  # step 1
-        if isinstance(requirement, Reject):
-            raise PolicyDenied(
-                f"'{identity}' is rejected by the policy at {requirement.where}",
-                hint="the most specific scope of the policy decides; add one for this image if it "
-                "is to be trusted",
-            )
-    for requirement in requirements:  # step 2
-        if isinstance(requirement, Unchecked):
-            raise Unsupported(
-                f"'{identity}' is not verified: the policy at {requirement.where} asks for "
-                f"{requirement.feature}, which this version cannot check",
-                hint="use sigstoreSigned with keyPath, keyPaths, keyData or keyDatas",
-            )
-    signers = tuple(  # step 3
-        _verify_signed(one, trust.keys[one.where], identity, raw_manifest, found)
-        for one in requirements
-        if isinstance(one, SigstoreSigned)
+    return explain_image(trust, raw_manifest, found, index=index, now=now).require()
+
+
+def explain_image(
+    trust: Trust,
+    raw_manifest: bytes,
+    found: FoundLike,
+    *,
+    index: Subject | None = None,
+    now: datetime | None = None,
+) -> Explanation:
+    """As `verify_image`, with the answer as a value that says how it came about."""
+    selected = trust.selected
+    subject = Subject(raw_manifest, as_found(found))
+    judge = _Judge(trust, selected.identity, subject if index is None else index, now)
+    findings = tuple(judge.check(one, subject) for one in selected.requirements)
+    error = _first_error(selected.requirements, findings)
+    if not findings:  # unreachable: the parser refuses empty lists
+        error = PolicyDenied(f"'{selected.identity}' is rejected: the policy has no requirement")
+    if error is not None:
+        root = Finding.of_error(error, f"'{selected.identity}' by {selected.where}", findings)
+        return Explanation(root, None)
+    signers = tuple(signer for one in findings for signer in one.signers)
+    root = Finding(
+        Answer.YES, f"'{selected.identity}' by {selected.where}", findings, signers=signers
     )
-    return Decision(
+    decision = Decision(
         basis=Basis.SIGNATURE if signers else Basis.UNSIGNED,
         manifest_digest=digest_of(raw_manifest),
         signers=signers,
-        where=trust.selected.where,
+        where=selected.where,
     )
+    return Explanation(root, decision)
 
 
-def _verify_signed(
-    requirement: SigstoreSigned,
-    keys: tuple[PublicKey, ...],
-    identity: ImageIdentity,
-    raw_manifest: bytes,
-    found: Sequence[SigstoreSignature] | CouldNotLook,
-) -> Signer:
-    if isinstance(found, CouldNotLook):
-        raise CouldNotVerify(
-            f"could not look for signatures of '{identity}': {found.error}", hint=found.error.hint
-        ) from found.error
-    candidates = [one for one in found if one.media_type == PAYLOAD_TYPE]
-    if not candidates:
-        raise NoSignature(
-            f"'{identity}' is not signed, and the policy at {requirement.where} asks for a "
-            f"signature of manifest '{digest_of(raw_manifest)}'",
-            hint="sign it with 'imagers sign'; the bundles that cosign 3 writes by default are not "
-            "seen, 'cosign sign --new-bundle-format=false' writes the form that is",
-        )
-    refusals: list[VerificationError] = []
-    for number, signature in enumerate(candidates, 1):
-        name = f"signature {number} of {len(candidates)}"
+def _first_error(
+    requirements: Sequence[Requirement], findings: Sequence[Finding]
+) -> ImagersError | None:
+    """What the list as a whole raises: rejections first, then "no", then "could not look"."""
+    pairs = list(zip(requirements, findings, strict=True))
+    for kind in (Reject, Unchecked):  # steps 1 and 2
+        for requirement, finding in pairs:
+            if isinstance(requirement, kind):
+                return finding.error
+    return _all_error(findings)
+
+
+def _all_error(findings: Sequence[Finding]) -> ImagersError | None:
+    for answer in (Answer.NO, Answer.COULD_NOT_LOOK):
+        for finding in findings:
+            if finding.answer is answer:
+                return finding.error
+    return None
+
+
+class _Judge:
+    """Checks requirements one after the other; each answer is a `Finding`."""
+
+    def __init__(
+        self, trust: Trust, identity: ImageIdentity, index: Subject, now: datetime | None
+    ) -> None:
+        self._trust = trust
+        self._identity = identity
+        self._index = index
+        self._now = now
+
+    def check(self, requirement: Requirement, subject: Subject) -> Finding:
+        """The answer of one requirement about one manifest or index."""
         try:
-            return _verify_one(
+            return self._check(requirement, subject)
+        except ImagersError as error:
+            return Finding.of_error(error, f"{requirement.where} {error}")
+
+    def _check(self, requirement: Requirement, subject: Subject) -> Finding:
+        where = requirement.where
+        match requirement:
+            case Reject():
+                raise PolicyDenied(
+                    f"'{self._identity}' is rejected by the policy at {where}",
+                    hint="the most specific scope of the policy decides; add one for this image if "
+                    "it is to be trusted",
+                )
+            case InsecureAcceptAnything():
+                return Finding(Answer.YES, f"{where} accepts anything, signed or not")
+            case Unchecked():
+                raise Unsupported(
+                    f"'{self._identity}' is not verified: the policy at {where} asks for "
+                    f"{requirement.feature}, which nothing can satisfy",
+                    hint="use sigstoreSigned or signedBy with GPGKeys",
+                )
+            case Encrypted():
+                return _check_encrypted(requirement, subject)
+            case AllOf():
+                return self._check_all(requirement, subject, "all of")
+            case OnIndex():
+                return self._check_all(requirement, self._index, "of what the name led to, all of")
+            case AnyOf():
+                return self._check_any(requirement, subject)
+            case SigstoreSigned():
+                return self._check_signatures(
+                    requirement, subject, Form.SIGSTORE, "sigstoreSigned", self._judge_sigstore
+                )
+            case SigstoreBundle():
+                return self._check_signatures(
+                    requirement, subject, Form.BUNDLE, "sigstoreBundle", self._judge_bundle
+                )
+            case SignedBy():
+                return self._check_signatures(
+                    requirement, subject, Form.SIMPLE, "signedBy", self._judge_simple
+                )
+            case NotationSigned():
+                return self._check_notation(requirement, subject)
+
+    def _check_all(self, group: AllOf | OnIndex, subject: Subject, text: str) -> Finding:
+        parts = tuple(self.check(one, subject) for one in group.parts)
+        error = _all_error(parts)
+        if error is not None:
+            return Finding.of_error(error, f"{group.where} {text} {len(parts)}", parts)
+        signers = tuple(signer for one in parts for signer in one.signers)
+        return Finding(Answer.YES, f"{group.where} {text} {len(parts)}", parts, signers=signers)
+
+    def _check_any(self, group: AnyOf, subject: Subject) -> Finding:
+        parts = tuple(self.check(one, subject) for one in group.parts)
+        text = f"{group.where} any of {len(parts)}"
+        good = [one for one in parts if one.answer is Answer.YES]
+        if good:
+            # A part that a signature satisfied says more than one that accepts anything.
+            best = next((one for one in good if one.signers), good[0])
+            return Finding(Answer.YES, text, parts, signers=best.signers)
+        errors = [one.error for one in parts if one.error is not None]
+        could_not = next((one for one in errors if isinstance(one, CouldNotVerify)), None)
+        first = could_not or errors[0]
+        reasons = "; ".join(str(one) for one in errors[:_MOST_REASONS])
+        kind = type(first) if isinstance(first, VerificationError) else PolicyDenied
+        return Finding.of_error(
+            kind(f"none of {len(parts)} at {group.where} holds: {reasons}", hint=first.hint),
+            text,
+            parts,
+        )
+
+    def _check_signatures(
+        self,
+        requirement: SigstoreSigned | SigstoreBundle | SignedBy | NotationSigned,
+        subject: Subject,
+        form: Form,
+        noun: str,
+        judge: _Judgement,
+    ) -> Finding:
+        """Step 3 for the signatures of one form: one good one is enough."""
+        text = f"{requirement.where} {noun}"
+        found = subject.found
+        candidates = [one for one in found.of(form) if _is_candidate(one)]
+        findings: list[Finding] = []
+        for number, signature in enumerate(candidates, 1):
+            name = f"signature {number} of {len(candidates)}"
+            finding = self._check_one(signature, name, requirement, subject, judge)
+            findings.append(finding)
+        places = tuple(
+            Finding(Answer.NOTE, f"looked at {one.place}: {one.count} found")
+            for one in found.looked
+            if one.form is form
+        )
+        yes = [one for one in findings if one.answer is Answer.YES]
+        if yes:
+            good = next((one for one in yes if one.signers), yes[0])
+            return Finding(Answer.YES, text, (*places, *findings), signers=good.signers)
+        failure = found.failure(form)
+        if failure is not None:
+            error: ImagersError = CouldNotVerify(
+                f"could not look for signatures of '{self._identity}': {failure.error}",
+                hint=failure.error.hint,
+            )
+            error.__cause__ = failure.error
+            places = (*places, Finding.of_error(error, str(failure.error)))
+        elif not findings:
+            error = self._no_signature(requirement, subject, form)
+        else:
+            error = _summary([one.error for one in findings if one.error is not None])
+        return Finding.of_error(error, text, (*places, *findings))
+
+    def _check_one(
+        self,
+        signature: Signature,
+        name: str,
+        requirement: Requirement,
+        subject: Subject,
+        judge: _Judgement,
+    ) -> Finding:
+        steps: list[Finding] = []
+        place = getattr(signature, "place", "")
+        text = f"{name} ({place})" if place else name
+        try:
+            signer = judge(
                 signature,
                 name,
-                requirement=requirement,
-                keys=keys,
-                identity=identity,
-                raw_manifest=raw_manifest,
+                requirement,
+                subject,
+                lambda said: steps.append(Finding(Answer.YES, said)),
             )
         except VerificationError as error:
-            refusals.append(error)
-    raise _summary(refusals)
+            steps.append(Finding.of_error(error))
+            return Finding.of_error(error, text, tuple(steps))
+        # Without a signer it is let through by a trust policy that only takes notes.
+        signers = () if signer is None else (signer,)
+        return Finding(Answer.YES, text, tuple(steps), signers=signers)
 
-
-def _verify_one(
-    signature: SigstoreSignature,
-    name: str,
-    *,
-    requirement: SigstoreSigned,
-    keys: tuple[PublicKey, ...],
-    identity: ImageIdentity,
-    raw_manifest: bytes,
-) -> Signer:
-    """Steps 4 to 6 for one signature and one requirement."""
-    try:
-        signature_bytes = decode_signature(signature.annotations)
-    except FormatError as error:
-        raise SignatureInvalid(f"{name}: {error}") from error
-    # 4. Until a key says yes the payload is not even parsed.
-    key = next((one for one in keys if one.is_good(signature_bytes, signature.payload)), None)
-    if key is None:
-        raise SignatureInvalid(
-            f"{name} verifies with none of the trusted keys: expected SHA-256 "
-            + " or ".join(one.fingerprint for one in keys[:_MOST_REASONS]),
-            hint="another key made it, or it was changed; 'imagers key show' prints the SHA-256 "
-            "of a key",
+    def _judge_simple(
+        self,
+        signature: Signature,
+        name: str,
+        requirement: Requirement,
+        subject: Subject,
+        note: Callable[[str], None],
+    ) -> Signer:
+        """Steps 4 to 6 of an OpenPGP signature."""
+        assert isinstance(signature, SimpleSignature)
+        assert isinstance(requirement, SignedBy)
+        reading = signature.readings.get(requirement.where)
+        if reading is None:
+            raise CouldNotVerify(f"{name}: gpg was not asked about it")
+        if reading.failed is not None:
+            raise CouldNotVerify(
+                f"{name}: {reading.failed}", hint=reading.failed.hint
+            ) from reading.failed
+        if reading.payload is None:  # step 4
+            raise SignatureInvalid(
+                f"{name} is not accepted: {reading.refusal}",
+                hint="'gpg --show-keys' prints the fingerprints in a key file",
+            )
+        note(f"gpg says: one good signature by key {reading.fingerprint}")
+        reference = self._check_payload(
+            reading.payload,
+            name,
+            subject,
+            kind=PayloadType.SIMPLE,
+            identity=requirement.signed_identity,
+            note=note,
         )
-    try:
-        payload = parse_payload(signature.payload)
-        signed = parse_signed_name(payload.reference)
-    except FormatError as error:
-        raise SignatureInvalid(f"{name}: {error}") from error
-    # 5. Exact bytes: the same JSON with other white space is another manifest.
-    actual = digest_of(raw_manifest, payload.manifest_digest.algorithm)
-    if payload.manifest_digest != actual:
-        raise SignatureInvalid(
-            f"{name} is for another manifest: expected '{actual}', got '{payload.manifest_digest}'",
-            hint="the image changed after it was signed, or the signature was moved from another",
+        return Signer(reading.fingerprint, reference, requirement.where)
+
+    def _judge_sigstore(
+        self,
+        signature: Signature,
+        name: str,
+        requirement: Requirement,
+        subject: Subject,
+        note: Callable[[str], None],
+    ) -> Signer:
+        """Steps 4 to 6 of a sigstore signature."""
+        assert isinstance(signature, SigstoreSignature)
+        assert isinstance(requirement, SigstoreSigned)
+        material = self._trust.keys.get(requirement.where, Material())
+        try:
+            evidence = read_evidence(
+                signature,
+                with_certificate=bool(requirement.fulcio or requirement.pki),
+                with_entry=requirement.rekor is not None,
+            )
+        except FormatError as error:
+            raise SignatureInvalid(f"{name}: {error}") from error
+        # 4. Until somebody who is trusted has signed it, the payload is not even parsed.
+        who = check_signer(
+            evidence,
+            material,
+            fulcio=requirement.fulcio,
+            pki=requirement.pki,
+            now=self._now,
+            what=name,
+            note=note,
         )
-    # 6.
-    if not requirement.signed_identity.matches(identity.reference, signed):
-        raise UntrustedSigner(
-            f"{name} is for another name: expected "
-            f"{requirement.signed_identity.wanted(identity.reference)}, got '{signed}'",
-            hint="cosign signs the repository without a tag: that satisfies matchRepository or "
-            "exactRepository only"
-            if signed.is_name_only
-            else "the signer vouched for this image under that name; signedIdentity in the policy "
-            "says which names count",
+        reference = self._check_payload(
+            signature.payload,
+            name,
+            subject,
+            kind=PayloadType.SIGSTORE,
+            identity=requirement.signed_identity,
+            note=note,
         )
-    return Signer(key.fingerprint, payload.reference, requirement.where)
+        return Signer(who.fingerprint, reference, requirement.where, who.subject)
+
+    def _judge_bundle(
+        self,
+        signature: Signature,
+        name: str,
+        requirement: Requirement,
+        subject: Subject,
+        note: Callable[[str], None],
+    ) -> Signer:
+        """Steps 4 and 5 of a bundle, which has no name for step 6."""
+        assert isinstance(signature, BundleSignature)
+        assert isinstance(requirement, SigstoreBundle)
+        try:
+            bundle = parse_bundle_file(signature.raw)
+        except (FormatError, Unsupported) as error:
+            raise SignatureInvalid(f"{name}: {error}") from error
+        who = check_signer(
+            bundle.evidence,
+            self._trust.keys.get(requirement.where, Material()),
+            fulcio=requirement.fulcio,
+            pki=requirement.pki,
+            now=self._now,
+            what=name,
+            note=note,
+        )
+        check_statement(bundle.payload, subject.raw, what=name, noun=subject.noun)
+        note(f"is for {subject.noun} {digest_of(subject.raw)}")
+        return Signer(who.fingerprint, "", requirement.where, who.subject)
+
+    def _check_notation(self, requirement: NotationSigned, subject: Subject) -> Finding:
+        material = self._trust.keys.get(requirement.where, Material())
+        if material.trust_policy is None:  # unreachable: load_trust loads it
+            raise CouldNotVerify(f"the trust policy of {requirement.where} was not loaded")
+        reference = self._identity.reference
+        statement = material.trust_policy.select("" if reference is None else reference.name)
+        if statement.actions is None:
+            return Finding(
+                Answer.YES,
+                f"{requirement.where} notation: policy '{statement.name}' skips every check",
+            )
+        return self._check_signatures(
+            requirement,
+            subject,
+            Form.NOTATION,
+            f"notation, by policy '{statement.name}'",
+            self._judge_notation,
+        )
+
+    def _judge_notation(
+        self,
+        signature: Signature,
+        name: str,
+        requirement: Requirement,
+        subject: Subject,
+        note: Callable[[str], None],
+    ) -> Signer | None:
+        """Steps 4 and 5 of a signature of notation; who made it, if that is known."""
+        assert isinstance(signature, NotationSignature)
+        material = self._trust.keys[requirement.where]
+        assert material.trust_policy is not None
+        if self._now is None:
+            raise CouldNotVerify(f"{name}: the time is not known, and certificates need it")
+        reference = self._identity.reference
+        outcome = check_signature(
+            signature.raw,
+            signature.media_type,
+            material.trust_policy.select("" if reference is None else reference.name),
+            material.stores,
+            subject.raw,
+            now=self._now,
+            what=name,
+            note=note,
+        )
+        for text in outcome.notes:
+            note(text)
+        if not outcome.is_authentic:
+            return None
+        return Signer(outcome.fingerprint, "", requirement.where, outcome.subject)
+
+    def _check_payload(
+        self,
+        raw: bytes,
+        name: str,
+        subject: Subject,
+        *,
+        kind: PayloadType,
+        identity: SignedIdentity,
+        note: Callable[[str], None],
+    ) -> str:
+        """Steps 5 and 6 for a payload whose signature is good; the name in it."""
+        try:
+            payload = parse_payload(raw, kind)
+            signed = parse_signed_name(payload.reference)
+        except FormatError as error:
+            raise SignatureInvalid(f"{name}: {error}") from error
+        # 5. Exact bytes: the same JSON with other white space is another manifest.
+        actual = digest_of(subject.raw, payload.manifest_digest.algorithm)
+        if payload.manifest_digest != actual:
+            raise SignatureInvalid(
+                f"{name} is for another manifest: expected '{actual}', "
+                f"got '{payload.manifest_digest}'",
+                hint="the image changed after it was signed, or the signature was moved from "
+                "another",
+            )
+        note(f"is for {subject.noun} {actual}")
+        # 6.
+        wanted = identity.wanted(self._identity.reference)
+        if not identity.matches(self._identity.reference, signed):
+            raise UntrustedSigner(
+                f"{name} is for another name: expected {wanted}, got '{signed}'",
+                hint="cosign signs the repository without a tag: that satisfies matchRepository or "
+                "exactRepository only"
+                if signed.is_name_only
+                else "the signer vouched for this image under that name; signedIdentity in the "
+                "policy says which names count",
+            )
+        note(f"is for the name '{signed}', wanted was {wanted}")
+        return payload.reference
+
+    def _no_signature(self, requirement: Requirement, subject: Subject, form: Form) -> NoSignature:
+        """The answer to the most common question, with what is there instead."""
+        found = subject.found
+        hint = "sign it with 'imagers sign'"
+        others = [one for one in Form if one is not form and found.of(one)]
+        # What the name led to may be signed where the platform's manifest is not, or reverse.
+        other = self._index.found if subject is not self._index else Found()
+        if form is Form.SIGSTORE and Form.BUNDLE in others:
+            hint = (
+                "there is a bundle as cosign 3 writes it, which sigstoreSigned does not see: "
+                "demand sigstoreBundle, or sign with 'cosign sign --new-bundle-format=false'"
+            )
+        elif other.of(form):
+            hint = (
+                "the index is signed and the manifest of this platform is not: sign recursively as "
+                "'imagers sign' does, or put the requirement into one of type index"
+            )
+        elif others:
+            hint = f"there are only signatures of the form {others[0].value}"
+        elif form is Form.SIGSTORE:
+            hint += (
+                "; the bundles that cosign 3 writes by default are not seen by sigstoreSigned, "
+                "'cosign sign --new-bundle-format=false' writes the form that is"
+            )
+        return NoSignature(
+            f"'{self._identity}' is not signed, and the policy at {requirement.where} asks for a "
+            f"{form.value} signature of {subject.noun} '{digest_of(subject.raw)}'",
+            hint=hint,
+        )
 
 
-def _summary(refusals: list[VerificationError]) -> VerificationError:
+def _is_candidate(signature: Signature) -> bool:
+    return not isinstance(signature, SigstoreSignature) or signature.media_type == PAYLOAD_TYPE
+
+
+def _check_encrypted(requirement: Encrypted, subject: Subject) -> Finding:
+    where = requirement.where
+    document = parse_manifest_or_index(subject.raw)
+    if isinstance(document, Index):
+        raise PolicyDenied(
+            f"the policy at {where} asks for encrypted layers, and an index has none"
+        )
+    layers = document.layers
+    count = len(layers)
+    if not count:
+        raise PolicyDenied(f"the policy at {where} asks for encrypted layers, and there are none")
+    wanted = range(count) if requirement.layers is None else requirement.layers
+    for number in wanted:
+        if not -count <= number < count:
+            raise PolicyDenied(
+                f"the policy at {where} asks for layer {number} to be encrypted, and there are "
+                f"{count}"
+            )
+        layer = layers[number]
+        if not is_encrypted(layer.media_type):
+            raise PolicyDenied(
+                f"layer {number % count + 1} of {count} is not encrypted, and the policy at "
+                f"{where} demands it",
+                hint="'imagers encrypt' encrypts every layer unless told otherwise",
+            )
+    return Finding(Answer.YES, f"{where} {len(wanted)} of {count} layers are encrypted")
+
+
+def _summary(refusals: Sequence[ImagersError]) -> ImagersError:
     """One error for all signatures, of the class that came closest to a yes."""
     if len(refusals) == 1:
         return refusals[0]
-    closest = next((one for one in refusals if isinstance(one, UntrustedSigner)), refusals[0])
+    could_not = next((one for one in refusals if isinstance(one, CouldNotVerify)), None)
+    named = next((one for one in refusals if isinstance(one, UntrustedSigner)), refusals[0])
+    closest = could_not or named
     reasons = [str(closest), *(str(one) for one in refusals if one is not closest)]
     text = "; ".join(reasons[:_MOST_REASONS])
     more = len(reasons) - _MOST_REASONS
     if more > 0:
         text += f"; and {more} more"
-    return type(closest)(f"none of {len(refusals)} signatures is good: {text}", hint=closest.hint)
+    kind = type(closest) if isinstance(closest, VerificationError) else SignatureInvalid
+    return kind(f"none of {len(refusals)} signatures is good: {text}", hint=closest.hint)

@@ -26,17 +26,20 @@ from imagers.cli.images import (
     opened_source,
     parse_platform,
     registry_options,
-    signature_finder,
 )
 from imagers.cli.output import human_bytes, print_json, print_line, print_table
+from imagers.cli.signatures import places_of, signature_finder
 from imagers.model.image import load_image
 from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
 from imagers.model.media import is_encrypted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imagers.model.descriptor import Platform
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSource, Layer
+    from imagers.sign.found import Found
 
 __all__ = ["command"]
 
@@ -48,15 +51,21 @@ __all__ = ["command"]
 @json_option
 def command(*, ref: str, platform: str | None, registry: RegistryOptions, as_json: bool) -> None:
     """See the module."""
+    from imagers.transport.names import parse_image_name  # noqa: PLC0415
+
     with opened_source(ref, registry) as source:
-        facts = _facts(source, parse_platform(platform))
+        places = places_of(source, parse_image_name(ref).reference, registry)
+        finder = signature_finder(places, None)
+        facts = _facts(source, parse_platform(platform), finder)
     if as_json:
         print_json(facts)
     else:
         _print_facts(facts)
 
 
-def _facts(source: ImageSource, platform: Platform) -> dict[str, object]:
+def _facts(
+    source: ImageSource, platform: Platform, find: Callable[[Digest], Found]
+) -> dict[str, object]:
     answer = source.read_manifest()
     document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
     facts: dict[str, object] = {"name": source.name, "digest": str(document.descriptor.digest)}
@@ -68,23 +77,22 @@ def _facts(source: ImageSource, platform: Platform) -> dict[str, object]:
         answer = source.read_manifest(entry.digest)
         document = parse_manifest(answer.raw, media_type=entry.media_type)
     image = load_image(document, source)
+    found = find(document.descriptor.digest)
     facts |= {
         "manifest": str(document.descriptor.digest),
         "media_type": document.descriptor.media_type,
         "platform": str(image.config.platform),
         "config": {"digest": str(document.config.digest), "size": document.config.size},
         "layers": [_layer_facts(layer) for layer in image.layers()],
-        "signatures": _signatures(source, document.descriptor.digest),
+        "signatures": _signatures(found),
+        "signature_forms": {one.form.value: one.count for one in found.looked},
     }
     return facts
 
 
-def _signatures(source: ImageSource, digest: Digest) -> int | str:
+def _signatures(found: Found) -> int | str:
     """How many there are, or why nobody could look."""
-    from imagers.sign.verify import CouldNotLook  # noqa: PLC0415
-
-    found = signature_finder(source)(digest)
-    return str(found.error) if isinstance(found, CouldNotLook) else len(found)
+    return str(found.failures[0].error) if found.failures else len(found.signatures)
 
 
 def _layer_facts(layer: Layer) -> dict[str, object]:

@@ -1,14 +1,20 @@
 """usage: imagers pull [OPTION]... REF BUNDLE
 
-Pulls an image for a runtime: checks the signature as the policy demands, gets the keys,
-decrypts, checks every digest and diff_id, unpacks, and lets BUNDLE appear with rootfs and
-config.json, by one rename after the last check. BUNDLE must be missing or empty.
+Pulls an image for a runtime: checks the signature as the policy demands, gets
+the keys, decrypts, checks every digest and diff_id, unpacks, and lets BUNDLE
+appear with rootfs and config.json, by one rename after the last check. BUNDLE
+must be missing or empty.
 
-  --policy FILE               containers policy.json; else ~/.config/containers/policy.json,
-                              else /etc/containers/policy.json; without any, nothing is pulled
-  --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE, FILE:fd=N; repeatable
-  --broker URL                a key broker; it is asked only for an image that is signed or
-                              named by digest; https, or http on loopback
+  --policy FILE               containers policy.json; else
+                              ~/.config/containers/policy.json, else
+                              /etc/containers/policy.json; without any, nothing
+                              is pulled
+  --registries.d DIR          where lookasides of GPG signatures are configured
+  --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE,
+                              FILE:fd=N; repeatable
+  --broker URL                a key broker; it is asked only for an image that
+                              is signed or named by digest; https, or http on
+                              loopback
   --broker-ca FILE            PEM certificates to trust for it, and no others
   --insecure-broker-http      plain http to a broker that is not on loopback
   --tee NAME                  the TEE to give evidence of; "sample" for tests
@@ -20,7 +26,7 @@ config.json, by one rename after the last check. BUNDLE must be missing or empty
   --help                      this text
 
 example:
-  imagers pull registry.example.org/app@sha256:9f2c... bundle --policy policy.json \\
+  imagers pull registry.example.org/app:v1 bundle --policy policy.json \\
     --broker https://broker.example.org --broker-ca ca.pem
 """
 
@@ -40,11 +46,11 @@ from imagers.cli.images import (
     opened_source,
     parse_platform,
     registry_options,
-    signature_finder,
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers
 from imagers.cli.settings import read_settings
+from imagers.cli.signatures import places_of, registries_d_option, signature_finder
 from imagers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +64,7 @@ __all__ = ["command"]
 @click.argument("ref")
 @click.argument("bundle")
 @click.option("--policy", metavar="FILE")
+@registries_d_option
 @click.option("--decryption-key", "keys", multiple=True, metavar="KEY")
 @broker_options
 @click.option("--tee", metavar="NAME")
@@ -70,6 +77,7 @@ def command(  # one parameter an option
     ref: str,
     bundle: str,
     policy: str | None,
+    registries_d: str | None,
     keys: tuple[str, ...],
     broker: BrokerOptions,
     tee: str | None,
@@ -90,9 +98,10 @@ def command(  # one parameter an option
     path = locate_policy(
         explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]
     )
-    identity = identity_of(parse_image_name(ref))
+    name = parse_image_name(ref)
+    trust = load_trust(load_policy(path).select(identity_of(name)), read_key_file)
     options = PullOptions(
-        requirements=load_trust(load_policy(path).select(identity), read_key_file),
+        requirements=trust,
         platform=parse_platform(platform),
         require_encrypted=require_encrypted,
     )
@@ -102,6 +111,7 @@ def command(  # one parameter an option
         if broker.url is not None:
             resources = stack.enter_context(broker.client(tee))
         source = stack.enter_context(opened_source(ref, registry))
+        places = places_of(source, name.reference, registry, registries_d=registries_d)
         bar = stack.enter_context(ProgressBar(0, "pull"))
 
         def on_trusted(trusted: TrustedImage) -> None:
@@ -110,7 +120,7 @@ def command(  # one parameter an option
         report = pull_image(
             source,
             Path(bundle).absolute(),
-            signatures=signature_finder(source),
+            signatures=signature_finder(places, trust),
             options=options,
             unwrappers=unwrappers,
             resources=resources,
@@ -123,8 +133,7 @@ def command(  # one parameter an option
 def _print_report(report: PullReport, bundle: str, seconds: float, *, as_json: bool) -> None:
     trusted = report.trusted
     signers = [
-        {"key": f"sha256:{signer.fingerprint}", "identity": signer.reference}
-        for signer in trusted.decision.signers
+        {"key": signer.key, "identity": signer.reference} for signer in trusted.decision.signers
     ]
     if as_json:
         print_json(

@@ -1,13 +1,23 @@
 """usage: imagers sign [OPTION]... REF --sign-by-sigstore-private-key FILE
+       imagers sign [OPTION]... REF --sign-by FINGERPRINT
 
-Signs an image in its registry, as cosign and podman do: the signature is kept
-in the same repository under the tag sha256-HEX.sig, beside those that are
-there. Of an index, every image in it is signed, and the index.
+Signs an image in its registry. Of an index, every image in it is signed, and
+the index. Signatures that are there stay; the same one is not added twice.
 
   --sign-by-sigstore-private-key FILE
-                              key in cosign's format ("imagers key generate
-                              cosign")
-  --passphrase-file FILE      its passphrase: the first line; without it, empty
+                              with a key in cosign's format ("imagers key
+                              generate cosign"), as cosign and podman do: under
+                              the tag sha256-HEX.sig of the repository
+  --new-bundle-format         and also as a bundle that refers to the image, the
+                              form of cosign 3; it names no image
+  --sign-by FINGERPRINT       with a key of gpg, as podman and skopeo do: kept
+                              by the registry if it says that it does, else in
+                              the lookaside-staging of registries.d, a file://
+                              URL
+  --registries.d DIR          else ~/.config/containers/registries.d, else
+                              /etc/containers/registries.d
+  --passphrase-file FILE      of the key: the first line; without it, empty, or
+                              what gpg's agent asks for
   --expected-digest DIGEST    fail unless REF is this manifest or index, as
                               "imagers encrypt" printed it: a registry may serve
                               another image under a tag
@@ -26,6 +36,8 @@ example:
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
@@ -33,8 +45,12 @@ from imagers.cli.command import VerbCommand, json_option
 from imagers.cli.images import RegistryOptions, opened_sink, opened_source, registry_options
 from imagers.cli.output import print_json
 from imagers.cli.passphrases import read_passphrase
+from imagers.cli.signatures import places_of, registries_d_option
 from imagers.errors import Unsupported, UsageError
 from imagers.model.digest import parse_digest
+
+if TYPE_CHECKING:
+    from imagers.sign.image import SignedManifest
 
 __all__ = ["command"]
 
@@ -42,6 +58,9 @@ __all__ = ["command"]
 @click.command("sign", cls=VerbCommand, help=__doc__)
 @click.argument("ref")
 @click.option("--sign-by-sigstore-private-key", "key_file", metavar="FILE")
+@click.option("--new-bundle-format", "bundle", is_flag=True)
+@click.option("--sign-by", "gpg_key", metavar="FINGERPRINT")
+@registries_d_option
 @click.option("--passphrase-file", metavar="FILE")
 @click.option("--expected-digest", metavar="DIGEST")
 @click.option("--identity", metavar="REFERENCE")
@@ -51,6 +70,9 @@ def command(
     *,
     ref: str,
     key_file: str | None,
+    bundle: bool,
+    gpg_key: str | None,
+    registries_d: str | None,
     passphrase_file: str | None,
     expected_digest: str | None,
     identity: str | None,
@@ -58,17 +80,26 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
+    from imagers.registry.signatures import RegistrySignatures  # noqa: PLC0415
     from imagers.registry.sink import RegistrySink  # noqa: PLC0415
     from imagers.registry.source import RegistrySource  # noqa: PLC0415
-    from imagers.sign.image import sign_image  # noqa: PLC0415
+    from imagers.sign.gpg import parse_fingerprint  # noqa: PLC0415
+    from imagers.sign.image import attach_bundles, sign_image  # noqa: PLC0415
     from imagers.sign.keyfiles import load_private_key  # noqa: PLC0415
+    from imagers.sign.simple import sign_image_simple  # noqa: PLC0415
     from imagers.transport.names import parse_image_name  # noqa: PLC0415
 
-    if key_file is None:
+    if (key_file is None) == (gpg_key is None):
         raise UsageError(
-            "expected --sign-by-sigstore-private-key FILE, got none",
-            hint='"imagers key generate cosign --output NAME" makes one',
+            "expected one of --sign-by-sigstore-private-key FILE and --sign-by FINGERPRINT",
+            hint='"imagers key generate cosign --output NAME" makes a key',
         )
+    if bundle and (key_file is None or identity is not None):
+        raise UsageError(
+            "--new-bundle-format goes with --sign-by-sigstore-private-key, and a bundle has no "
+            "identity",
+        )
+    fingerprint = None if gpg_key is None else parse_fingerprint(gpg_key)
     name = parse_image_name(ref)
     if name.reference is None:
         raise Unsupported(
@@ -78,25 +109,59 @@ def command(
     expected = None
     if expected_digest is not None:
         expected = parse_digest(expected_digest, what="--expected-digest")
-    with read_passphrase(passphrase_file) as passphrase:
-        key = load_private_key(key_file, passphrase)
-    with opened_source(ref, registry) as source, opened_sink(ref, registry) as sink:
+    with (
+        read_passphrase(passphrase_file) as passphrase,
+        opened_source(ref, registry) as source,
+        opened_sink(ref, registry) as sink,
+    ):
         assert isinstance(source, RegistrySource)
         assert isinstance(sink, RegistrySink)
-        signed = sign_image(
-            source,
-            sink,
-            name.reference,
-            key,
-            expected_digest=expected,
-            identity=identity,
-            timestamp=int(time.time()),
-        )
-    fingerprint = f"sha256:{key.public_key.fingerprint}"
+        signed: list[SignedManifest] = []
+        if key_file is not None:
+            key = load_private_key(key_file, passphrase)
+            shown = f"sha256:{key.public_key.fingerprint}"
+            signed += sign_image(
+                source,
+                sink,
+                name.reference,
+                key,
+                expected_digest=expected,
+                identity=identity,
+                timestamp=int(time.time()),
+            )
+            if bundle:
+                signed += attach_bundles(
+                    source,
+                    sink,
+                    RegistrySignatures(sink),
+                    name.reference,
+                    key,
+                    # What was signed just now, whatever the tag shows meanwhile.
+                    expected_digest=signed[-1].digest,
+                    created=datetime.now(UTC),
+                )
+        else:
+            assert fingerprint is not None
+            shown = fingerprint
+            signed += sign_image_simple(
+                source,
+                places_of(source, name.reference, registry, registries_d=registries_d),
+                RegistrySignatures(sink),
+                name.reference,
+                fingerprint,
+                expected_digest=expected,
+                identity=identity,
+                timestamp=int(time.time()),
+                passphrase=None if passphrase_file is None else passphrase,
+            )
+    _print(signed, shown, as_json=as_json)
+
+
+def _print(signed: list[SignedManifest], key: str, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                "key": fingerprint,
+                "key": key,
                 "signed": [
                     {
                         "digest": str(one.digest),
@@ -112,5 +177,8 @@ def command(
         return
     for one in signed:
         verb = "signed" if one.added else "was signed already:"
+        name = f"as {one.identity}, " if one.identity else ""
+        where = "in" if one.tag.startswith("referrers") else "in tag"
+        where = "at" if "/" in one.tag or "@" in one.tag else where
         click.echo(f"{verb} {one.digest}")
-        click.echo(f"  as {one.identity}, by key {fingerprint}, in tag {one.tag}")
+        click.echo(f"  {name}by key {key}, {where} {one.tag}")

@@ -10,7 +10,7 @@ from imagers.errors import NotFound
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of, parse_digest
 from imagers.model.keys import SecretKey
-from imagers.model.manifest import RawManifest
+from imagers.model.manifest import RawManifest, parse_index
 from imagers.model.stream import CheckedStream
 from imagers.sign.sigstore_key import generate_private_key
 
@@ -66,6 +66,20 @@ class Repository:
         if descriptor.digest not in self.blobs:
             raise NotFound(f"no blob for {what}", status=404, code="BLOB_UNKNOWN")
         return CheckedStream(BytesStream(self.blobs[descriptor.digest]), descriptor, what=what)
+
+    def supports_signatures(self):
+        return False
+
+    def read_signatures(self, digest, *, max_bytes):
+        raise AssertionError("it does not support them")
+
+    def read_referrers(self, digest):
+        """As a registry without the API: the index under a tag."""
+        try:
+            answer = self.read_tag(f"{digest.algorithm}-{digest.hex}")
+        except NotFound:
+            return (), False
+        return parse_index(answer.raw).manifests, False
 
     @classmethod
     def from_layout(cls, path):

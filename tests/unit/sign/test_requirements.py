@@ -13,12 +13,24 @@ from imagers.sign.identity import (
     parse_signed_name,
 )
 from imagers.sign.requirements import (
+    AllOf,
+    AnyOf,
+    CertificateSubject,
+    Encrypted,
+    Fulcio,
     InsecureAcceptAnything,
+    KeyRefs,
+    NotationSigned,
+    OnIndex,
     Reject,
+    SignedBy,
+    SigstoreBundle,
     SigstoreSigned,
     Unchecked,
     parse_requirement,
 )
+
+WHERE = "$.default[0]"
 
 PEM = b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 B64 = base64.b64encode(PEM).decode()
@@ -83,27 +95,111 @@ def test_requirement_signed_identity_is_parsed(value, identity):
 @pytest.mark.parametrize(
     ("value", "feature"),
     [
-        ({"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k"}, "signedBy"),
-        ({"type": "signedBy", "keyType": "GPGKeys", "keyPaths": ["/k"]}, "signedBy"),
-        ({"type": "signedBy", "keyType": "signedByX509CAs", "keyData": B64}, "signedBy"),
+        (
+            {"type": "signedBy", "keyType": "signedByX509CAs", "keyData": B64},
+            "signedBy with keyType signedByX509CAs",
+        ),
         (
             {"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}},
             "signedBaseLayer",
         ),
-        (
-            {"type": "sigstoreSigned", "fulcio": FULCIO, "rekorPublicKeyPath": "/r"},
-            "sigstoreSigned with fulcio",
-        ),
-        ({"type": "sigstoreSigned", "pki": PKI}, "sigstoreSigned with pki"),
-        (
-            {**KEY, "rekorPublicKeyDatas": [B64]},
-            "sigstoreSigned with rekorPublicKeyDatas",
-        ),
-        ({**KEY, "rekorPublicKeyPath": "/r"}, "sigstoreSigned with rekorPublicKeyPath"),
     ],
 )
-def test_requirement_of_a_later_version_is_kept_as_unchecked(value, feature):
+def test_requirement_that_nothing_satisfies_is_kept_as_unchecked(value, feature):
     assert parse(value) == Unchecked(feature, value, "$.default[0]")
+
+
+PATHS = KeyRefs(("/k",), (), "GPG keys")
+ROOTS = KeyRefs((FULCIO["caPath"],), (), "certificates of fulcio")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (
+            {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k"},
+            SignedBy(PATHS, MatchRepoDigestOrExact(), WHERE),
+        ),
+        ({"type": "encrypted"}, Encrypted(None, WHERE)),
+        ({"type": "encrypted", "layers": [0, -1]}, Encrypted((0, -1), WHERE)),
+        (
+            {"type": "anyOf", "requirements": [{"type": "reject"}]},
+            AnyOf((Reject(f"{WHERE}.requirements[0]"),), WHERE),
+        ),
+        (
+            {"type": "index", "requirements": [{"type": "reject"}]},
+            OnIndex((Reject(f"{WHERE}.requirements[0]"),), WHERE),
+        ),
+        (
+            {"type": "allOf", "requirements": [{"type": "encrypted"}, {"type": "reject"}]},
+            AllOf(
+                (
+                    Encrypted(None, f"{WHERE}.requirements[0]"),
+                    Reject(f"{WHERE}.requirements[1]"),
+                ),
+                WHERE,
+            ),
+        ),
+        (
+            {"type": "notation", "trustPolicyPath": "/p", "trustStorePath": "/s"},
+            NotationSigned("/p", "/s", WHERE),
+        ),
+        (
+            {"type": "sigstoreBundle", "keyPath": "/k"},
+            SigstoreBundle(KeyRefs(("/k",), ()), WHERE),
+        ),
+        (
+            {"type": "sigstoreSigned", "fulcio": FULCIO, "rekorPublicKeyPath": "/r"},
+            SigstoreSigned(
+                (),
+                (),
+                MatchRepoDigestOrExact(),
+                WHERE,
+                rekor=KeyRefs(("/r",), (), "key of a Rekor log"),
+                fulcio=Fulcio(
+                    ROOTS, FULCIO["oidcIssuer"], CertificateSubject(email=FULCIO["subjectEmail"])
+                ),
+            ),
+        ),
+    ],
+)
+def test_requirement_of_each_type_is_parsed(value, expected):
+    assert parse(value) == expected
+
+
+SELF = {"type": "sigstoreBundle", "keyPath": "/k"}
+
+
+@pytest.mark.parametrize(
+    ("value", "piece"),
+    [
+        ({"type": "encrypted", "layers": []}, "a list that is not empty"),
+        ({"type": "encrypted", "layers": [True]}, "the number of a layer"),
+        ({"type": "encrypted", "layers": [513]}, "the number of a layer"),
+        ({"type": "encrypted", "layer": 1}, "unknown member 'layer'"),
+        ({"type": "anyOf", "requirements": []}, "a list that is not empty"),
+        ({"type": "allOf"}, "a list that is not empty"),
+        ({"type": "index", "requirements": [{"type": "x"}]}, "expected one of"),
+        ({"type": "anyOf", "of": []}, "unknown member 'of'"),
+        ({"type": "notation", "trustPolicyPath": "/p"}, "trustStorePath"),
+        ({**SELF, "signedIdentity": {"type": "matchExact"}}, "unknown member 'signedIdentity'"),
+        ({**SELF, "keyData": B64}, "exactly one of"),
+        ({"type": "sigstoreBundle", "fulcio": FULCIO}, "beside fulcio"),
+    ],
+)
+def test_requirement_of_ours_with_a_fault_is_refused(value, piece):
+    with pytest.raises(FormatError) as caught:
+        parse(value)
+    assert piece in str(caught.value)
+    assert caught.value.where.startswith(WHERE)
+
+
+def test_requirements_nested_too_deep_are_refused():
+    value = {"type": "reject"}
+    for _ in range(9):
+        value = {"type": "anyOf", "requirements": [value]}
+    with pytest.raises(FormatError, match="at most 8 levels"):
+        parse(value)
 
 
 NO = "sigstoreSigned"

@@ -1,0 +1,117 @@
+"""usage: imagers policy check [FILE] [--json]
+       imagers policy init --scope SCOPE --key FILE [--output FILE]
+
+Looks after the containers policy.json that says which images may be used.
+
+check reads a policy as "imagers pull" does, with all its keys and certificates,
+and tells what is probably not meant and what other readers of the file make of
+it. Without FILE it is the one in force. It fails if it could not be used.
+
+init writes a policy that refuses everything but images below SCOPE that are
+signed by KEY.
+
+  --scope SCOPE            registry, registry/namespace or registry/repository
+  --key FILE               public key of who signs, as "imagers key generate
+                           cosign", cosign or "gpg --export" wrote it
+  --signed-identity WORD   which names in signatures count:
+                           matchRepoDigestOrExact (the default), matchExact, or
+                           matchRepository for signatures that cosign made
+  --output FILE            where to write; nothing is overwritten; default:
+                           standard output
+  --json                   the notes as JSON
+  --help                   this text
+
+example:
+  imagers policy init --scope registry.example.org/team --key release.pub
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import click
+
+from imagers.cli.command import VerbCommand, VerbGroup, json_option
+from imagers.cli.output import print_json, say
+from imagers.cli.settings import read_settings
+from imagers.errors import FormatError
+
+__all__ = ["command"]
+
+_IDENTITIES = ("matchRepoDigestOrExact", "matchExact", "matchRepository")
+
+
+@click.group("policy", cls=VerbGroup, help=__doc__)
+def command() -> None:
+    """See the module."""
+
+
+@command.command("check", cls=VerbCommand, help=__doc__)
+@click.argument("file", required=False)
+@json_option
+def check(file: str | None, *, as_json: bool) -> None:
+    """Lint a policy."""
+    from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file  # noqa: PLC0415
+    from imagers.sign.materials import check_materials  # noqa: PLC0415
+    from imagers.sign.policy_lint import lint_policy  # noqa: PLC0415
+
+    path = locate_policy(
+        explicit=file, candidates=[str(one) for one in read_settings().policy_paths]
+    )
+    policy = load_policy(path)
+    check_materials(policy, read_key_file)
+    notes = lint_policy(policy)
+    if as_json:
+        print_json(
+            {
+                "policy": path,
+                "notes": [
+                    {"level": one.level, "where": one.where, "text": one.text} for one in notes
+                ],
+            }
+        )
+        return
+    for one in notes:
+        click.echo(f"{one.level}: {one.where}: {one.text}")
+    count = sum(len(scopes) for scopes in policy.transports.values())
+    click.echo(f"{path}: good: {count} scopes and the default, {len(notes)} notes")
+
+
+@command.command("init", cls=VerbCommand, help=__doc__)
+@click.option("--scope", required=True, metavar="SCOPE")
+@click.option("--key", "key_file", required=True, metavar="FILE")
+@click.option(
+    "--signed-identity", "identity", type=click.Choice(_IDENTITIES), default=_IDENTITIES[0]
+)
+@click.option("--output", metavar="FILE")
+def init(scope: str, key_file: str, identity: str, output: str | None) -> None:
+    """Write a strict policy."""
+    from imagers.sign.keyfiles import load_public_key, read_key_file, write_new  # noqa: PLC0415
+    from imagers.sign.materials import check_materials  # noqa: PLC0415
+    from imagers.sign.policy_json import parse_policy  # noqa: PLC0415
+
+    requirement: dict[str, object] = {"type": "sigstoreSigned"}
+    if not read_key_file(key_file).lstrip().startswith(b"-----BEGIN"):
+        requirement = {"type": "signedBy", "keyType": "GPGKeys"}
+    elif b"BEGIN PGP" in read_key_file(key_file):
+        raise FormatError(
+            "expected a binary OpenPGP key, got an armored one",
+            what=f"key file '{key_file}'",
+            hint="'gpg --export FINGERPRINT > FILE' writes it, without --armor",
+        )
+    else:
+        load_public_key(key_file)
+    requirement["keyPath"] = os.path.abspath(key_file)
+    requirement["signedIdentity"] = {"type": identity}
+    document = {
+        "default": [{"type": "reject"}],
+        "transports": {"docker": {scope: [requirement]}},
+    }
+    raw = json.dumps(document, indent=2).encode() + b"\n"
+    check_materials(parse_policy(raw, what="policy"), read_key_file)
+    if output is None:
+        click.echo(raw.decode(), nl=False)
+    else:
+        write_new(output, raw, mode=0o644)
+        say("", f"{output}: refuses everything but images below {scope} signed by {key_file}")

@@ -1,0 +1,183 @@
+"""usage: imagers verify [OPTION]... REF
+
+Says whether an image may be used, as a containers policy.json demands it, and
+changes nothing: the same decision as that of "imagers pull", without keys and
+layers. The exit code is 0 for yes, 21 for no, 22 if it could not be looked up.
+
+  --policy FILE               containers policy.json; else
+                              ~/.config/containers/policy.json, else
+                              /etc/containers/policy.json; without any, it fails
+  --explain                   the whole decision as a tree: which scope of the
+                              policy, each requirement, where signatures were
+                              looked for, each signature with each check: yes,
+                              no or could not look
+  --registries.d DIR          where lookasides of GPG signatures are configured;
+                              else ~/.config/containers/registries.d, else
+                              /etc/containers/registries.d
+  --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
+  --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE
+                              as of "imagers copy"
+  --json                      the result, and with --explain the tree, as JSON
+  --help                      this text
+
+The policy is asked about the manifest of the platform, as podman and skopeo do
+it; a requirement of type "index" is about the index instead: docs/policy.md.
+
+example:
+  imagers verify registry.example.org/app:v1 --policy policy.json --explain
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from imagers.cli.command import VerbCommand, json_option, platform_option
+from imagers.cli.images import (
+    RegistryOptions,
+    opened_source,
+    parse_platform,
+    registry_options,
+)
+from imagers.cli.output import print_json, say
+from imagers.cli.settings import read_settings
+from imagers.cli.signatures import places_of, registries_d_option, signature_finder
+from imagers.errors import ImagersError
+
+if TYPE_CHECKING:
+    from imagers.pull.trust import TrustedImage
+    from imagers.sign.decision import Explanation
+    from imagers.sign.policy_json import Selected
+
+__all__ = ["command"]
+
+
+@click.command("verify", cls=VerbCommand, help=__doc__)
+@click.argument("ref")
+@click.option("--policy", metavar="FILE")
+@click.option("--explain", is_flag=True)
+@registries_d_option
+@platform_option
+@registry_options
+@json_option
+def command(
+    *,
+    ref: str,
+    policy: str | None,
+    explain: bool,
+    registries_d: str | None,
+    platform: str | None,
+    registry: RegistryOptions,
+    as_json: bool,
+) -> None:
+    """See the module."""
+    from imagers.pull.run import PullOptions, identity_of, trust_image  # noqa: PLC0415
+    from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file  # noqa: PLC0415
+    from imagers.sign.verify import load_trust  # noqa: PLC0415
+    from imagers.transport.names import parse_image_name  # noqa: PLC0415
+
+    path = locate_policy(
+        explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]
+    )
+    name = parse_image_name(ref)
+    selected = load_policy(path).select(identity_of(name))
+    trust = load_trust(selected, read_key_file)
+    told: list[Explanation] = []
+    trusted: TrustedImage | None = None
+    error: ImagersError | None = None
+    with opened_source(ref, registry) as source:
+        places = places_of(source, name.reference, registry, registries_d=registries_d)
+        try:
+            trusted = trust_image(
+                source,
+                signatures=signature_finder(places, trust, everything=True),
+                options=PullOptions(requirements=trust, platform=parse_platform(platform)),
+                on_explained=told.append,
+            )
+        except ImagersError as refusal:
+            error = refusal
+    if as_json:
+        print_json(_facts(path, selected, told if explain else [], trusted, error))
+    else:
+        if explain:
+            _print_tree(path, selected, told)
+        if trusted is not None:
+            _print_trusted(trusted)
+    if error is not None:
+        raise error
+
+
+def _why(path: str, selected: Selected) -> list[str]:
+    """Which list of the policy, and which scopes were tried before it."""
+    scopes = [*selected.identity.scopes, ""]
+    if selected.where == "$.default":
+        tried = f"none of the {len(scopes)} scopes of '{selected.identity}' is in the policy"
+    else:
+        chosen = selected.where.partition("[")[2][1:-2]
+        tried = "it is the most specific scope that is in the policy"
+        if chosen in scopes and scopes.index(chosen):
+            tried += "; not there: " + ", ".join(f"'{s}'" for s in scopes[: scopes.index(chosen)])
+    return [f"policy {path}", f"list {selected.where}: {tried}"]
+
+
+def _facts(
+    path: str,
+    selected: Selected,
+    told: list[Explanation],
+    trusted: TrustedImage | None,
+    error: ImagersError | None,
+) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "image": str(selected.identity),
+        "answer": "yes" if trusted is not None else _answer(error),
+        "policy": path,
+        "requirements": selected.where,
+    }
+    if trusted is not None:
+        facts["digest"] = str(trusted.manifest.descriptor.digest)
+        facts["basis"] = trusted.basis.value
+        facts["signers"] = [
+            {"key": one.key, "identity": one.reference, "subject": one.subject}
+            for one in trusted.decision.signers
+        ]
+    if error is not None:
+        facts["error"] = str(error)
+        facts["hint"] = error.hint
+    if told:
+        facts["scope"] = _why(path, selected)[1]
+        facts["tree"] = told[0].root.to_json()
+    return facts
+
+
+def _answer(error: ImagersError | None) -> str:
+    from imagers.errors import CouldNotVerify, RemoteError  # noqa: PLC0415
+
+    could_not = isinstance(error, CouldNotVerify | RemoteError)
+    return "could not look" if could_not else "no"
+
+
+def _print_tree(path: str, selected: Selected, told: list[Explanation]) -> None:
+    for line in _why(path, selected):
+        click.echo(_clean(line))
+    if not told:
+        click.echo("the policy was not asked: the image itself could not be read")
+        return
+    for depth, finding in told[0].root.lines():
+        click.echo(_clean(f"{'  ' * depth}{finding.answer.value + ':':16}{finding.text}"))
+
+
+def _clean(text: str) -> str:
+    """Text of a registry or a signer may hold anything; a terminal gets what prints."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def _print_trusted(trusted: TrustedImage) -> None:
+    click.echo(f"trusted {trusted.manifest.descriptor.digest}")
+    if trusted.basis.value == "unsigned":
+        say("warning", "the policy accepts this image unsigned: nobody says where it is from")
+    for signer in trusted.decision.signers:
+        name = f" as {signer.reference}" if signer.reference else ""
+        subject = f" of {signer.subject}" if signer.subject else ""
+        click.echo(_clean(f"  signed{name} by key {signer.key}{subject}"))
+    click.echo(f"  basis: {trusted.basis.value}; policy: {trusted.decision.where}")

@@ -1,0 +1,181 @@
+"""What was found beside an image: signatures of four forms, and where somebody looked.
+
+| form            | kept as                                              | names the image |
+|-----------------|------------------------------------------------------|-----------------|
+| `SIMPLE`        | files of a lookaside, or the registry's extension    | yes             |
+| `SIGSTORE`      | tag `sha256-HEX.sig`                                 | yes             |
+| `BUNDLE`        | referrer, as cosign 3 writes it                      | no              |
+| `NOTATION`      | referrer, as notation writes it                      | no              |
+
+Nothing of this is verified. A place that could not be asked stays in the list as
+`CouldNotLook`: it is neither a signature nor the answer that there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from imagers.sign.sigstore import SigstoreSignature
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from imagers.errors import ImagersError
+
+__all__ = [
+    "BundleSignature",
+    "CouldNotLook",
+    "Form",
+    "Found",
+    "FoundLike",
+    "Looked",
+    "NotationSignature",
+    "Reading",
+    "Signature",
+    "SimpleSignature",
+    "as_found",
+]
+
+
+class Form(Enum):
+    """How a signature is made and kept."""
+
+    SIMPLE = "simple signing"
+    SIGSTORE = "sigstore"
+    BUNDLE = "sigstore bundle"
+    NOTATION = "notation"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What gpg said about one blob with the keys of one requirement. Made by `gpg` only.
+
+    Attributes:
+        payload: what gpg gave out, if there is exactly one good signature; else None.
+        fingerprint: of the primary key of the signer; "" without a good signature.
+        refusal: why there is no payload; "" where there is one.
+        failed: gpg could not be asked: neither good nor bad.
+    """
+
+    payload: bytes | None
+    fingerprint: str = ""
+    refusal: str = ""
+    failed: ImagersError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SimpleSignature:
+    """An OpenPGP signed message of simple signing.
+
+    Attributes:
+        blob: the bytes as they were found.
+        place: where, for messages.
+        readings: by place of the requirement in the policy; empty until `gpg` was asked.
+    """
+
+    blob: bytes
+    place: str = ""
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSignature:
+    """A sigstore bundle: JSON with the signature and what it takes to verify it."""
+
+    raw: bytes
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotationSignature:
+    """A signature envelope of the Notary Project.
+
+    Attributes:
+        media_type: `application/jose+json` or `application/cose`.
+    """
+
+    raw: bytes
+    media_type: str
+    place: str = ""
+
+
+Signature = SimpleSignature | SigstoreSignature | BundleSignature | NotationSignature
+_FORM_OF: dict[type, Form] = {
+    SimpleSignature: Form.SIMPLE,
+    SigstoreSignature: Form.SIGSTORE,
+    BundleSignature: Form.BUNDLE,
+    NotationSignature: Form.NOTATION,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CouldNotLook:
+    """In place of signatures: they could not be looked for.
+
+    Attributes:
+        error: why; its text goes into the message, and it becomes the cause.
+        form: which signatures; None: any.
+        place: where, for messages.
+    """
+
+    error: ImagersError
+    form: Form | None = None
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One place that was asked, and how many signatures it had."""
+
+    form: Form
+    place: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All that was found for one manifest or index.
+
+    Attributes:
+        signatures: of any form and any quality.
+        looked: places that answered.
+        failures: places that did not.
+    """
+
+    signatures: tuple[Signature, ...] = ()
+    looked: tuple[Looked, ...] = ()
+    failures: tuple[CouldNotLook, ...] = ()
+
+    def of(self, form: Form) -> tuple[Signature, ...]:
+        """The signatures of one form."""
+        return tuple(one for one in self.signatures if _FORM_OF[type(one)] is form)
+
+    def failure(self, form: Form) -> CouldNotLook | None:
+        """A place that may have signatures of this form and could not be asked."""
+        return next((one for one in self.failures if one.form in (None, form)), None)
+
+    def __add__(self, other: Found) -> Found:
+        return Found(
+            self.signatures + other.signatures,
+            self.looked + other.looked,
+            self.failures + other.failures,
+        )
+
+    def with_signatures(self, signatures: Sequence[Signature]) -> Found:
+        """The same places with other signatures."""
+        return replace(self, signatures=tuple(signatures))
+
+
+FoundLike = Found | CouldNotLook | tuple[Signature, ...] | list[Signature]
+"""What callers may hand in: a `Found`, signatures alone, or why there are none."""
+
+
+def as_found(found: FoundLike | Sequence[Signature]) -> Found:
+    """The same as a `Found`."""
+    if isinstance(found, Found):
+        return found
+    if isinstance(found, CouldNotLook):
+        return Found(failures=(found,))
+    return Found(tuple(found))

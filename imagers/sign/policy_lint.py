@@ -1,0 +1,117 @@
+"""What is valid in a policy and probably not meant; what other readers of the file make of it.
+
+    for note in lint_policy(parse_policy(raw)):
+        print(note.where, note.text)
+
+Nothing here changes a decision.
+
+Spec: docs/policy.md has the table of differences to image-rs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagers.sign.identity import ExactRepository, MatchRepository
+from imagers.sign.requirements import (
+    AllOf,
+    AnyOf,
+    Encrypted,
+    InsecureAcceptAnything,
+    NotationSigned,
+    OnIndex,
+    Reject,
+    SignedBy,
+    SigstoreBundle,
+    SigstoreSigned,
+    Unchecked,
+    walk,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from imagers.sign.policy_json import Policy
+    from imagers.sign.requirements import Requirement
+
+__all__ = ["Note", "lint_policy"]
+
+_OURS = (AllOf, AnyOf, Encrypted, NotationSigned, OnIndex, SigstoreBundle)
+_SIGNED = (NotationSigned, SignedBy, SigstoreBundle, SigstoreSigned)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One thing to look at.
+
+    Attributes:
+        level: `warning`: probably not meant; `note`: another reader takes it otherwise.
+        where: place in the policy.
+    """
+
+    level: str
+    where: str
+    text: str
+
+
+def lint_policy(policy: Policy) -> list[Note]:
+    """The notes on a policy, in its order."""
+    notes: list[Note] = []
+    if not policy.transports:
+        notes.append(Note("note", "$", 'image-rs refuses a file without "transports"'))
+    lists = [("$.default", policy.default)]
+    for transport, scopes in policy.transports.items():
+        lists += [(f"$.transports.{transport}[{s!r}]", reqs) for s, reqs in scopes.items()]
+    for where, requirements in lists:
+        notes += _lint_list(where, requirements)
+    return notes
+
+
+def _lint_list(where: str, requirements: Sequence[Requirement]) -> Iterator[Note]:
+    every = [one for one, _ in walk(requirements)]
+    if any(isinstance(one, Reject) for one in requirements):
+        if len(requirements) > 1:
+            yield Note("warning", where, "everything beside reject makes no difference")
+        return
+    anything = any(isinstance(one, InsecureAcceptAnything) for one in requirements)
+    if anything and len(requirements) > 1:
+        yield Note("warning", where, "insecureAcceptAnything beside others makes no difference")
+    elif anything:
+        yield Note("warning", where, "accepts every image, signed or not")
+    elif not any(isinstance(one, _SIGNED) for one in every):
+        yield Note("warning", where, "demands no signature: anybody may have made the image")
+    for one in every:
+        yield from _lint_one(one)
+
+
+def _lint_one(one: Requirement) -> Iterator[Note]:
+    if isinstance(one, Unchecked):
+        yield Note("warning", one.where, f"{one.feature} can never be satisfied")
+    elif isinstance(one, AnyOf):
+        if any(isinstance(part, InsecureAcceptAnything) for part in one.parts):
+            yield Note("warning", one.where, "one part of anyOf accepts every image")
+    elif isinstance(one, SigstoreSigned):
+        kinds = [
+            name
+            for name, found in (
+                ("fulcio", one.fulcio),
+                ("pki", one.pki),
+                ("keys of Rekor logs", one.rekor),
+            )
+            if found
+        ]
+        if kinds or len(one.key_paths) + len(one.key_datas) > 1:
+            what = " and ".join(kinds) or "several keys"
+            yield Note("note", one.where, f"image-rs does not know {what} in sigstoreSigned")
+        elif not isinstance(one.signed_identity, MatchRepository | ExactRepository):
+            yield Note(
+                "note",
+                one.where,
+                "image-rs checks no name without signedIdentity, and refuses other kinds than "
+                "matchRepository and exactRepository for sigstoreSigned",
+            )
+    elif isinstance(one, SignedBy) and len(one.keys.paths) > 1:
+        yield Note("note", one.where, "image-rs does not know keyPaths")
+    if isinstance(one, _OURS):
+        yield Note("note", one.where, "a type of imagers: other readers refuse the whole file")
