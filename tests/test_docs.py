@@ -218,7 +218,7 @@ def options_of(command):
 
 
 def named_options(text):
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))
+    return set(re.findall(r"(?<![\w-])--[a-z](?:[a-z-]|\.(?=[a-z]))*[a-z]", text))
 
 
 def test_help_of_the_program_names_its_verbs_and_no_others():

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from imagers.model.keys import SecretKey
+    from imagers.sign.notation.make import NotationKey
     from imagers.sign.registries_d import RegistriesD
 
 __all__ = [
     "find_registries_d",
+    "load_notation_key",
     "load_policy",
     "load_private_key",
     "load_public_key",
@@ -257,3 +259,21 @@ def load_trust_store(directory: str, name: str) -> tuple[Certificate, ...]:
     if not 1 <= len(found) <= _MAX_CONFIG_FILES:
         raise LocalError("expected certificates in *.pem, *.crt or *.cer, found none", path=folder)
     return tuple(found)
+
+
+def load_notation_key(key_path: str, chain_path: str, passphrase: SecretKey | None) -> NotationKey:
+    """A private key in PEM, with the certificates of its owner, leaf first.
+
+    Raises:
+        LocalError: a file cannot be read.
+        FormatError, Unsupported: it holds something else.
+        KeyUnavailable: the passphrase does not open the key.
+    """
+    from imagers.sign.notation.make import parse_notation_key  # noqa: PLC0415  # if needed
+
+    return parse_notation_key(
+        _read(key_path, max_bytes=MAX_KEY_BYTES),
+        _read(chain_path, max_bytes=_MAX_KEYRING_BYTES),
+        passphrase,
+        what=f"key file '{key_path}'",
+    )

@@ -12,7 +12,7 @@ signed by KEY.
 
   --scope SCOPE            registry, registry/namespace or registry/repository
   --key FILE               public key of who signs, as "imagers key generate
-                           cosign", cosign or "gpg --export" wrote it
+                           cosign", cosign or gpg exported it
   --signed-identity WORD   which names in signatures count:
                            matchRepoDigestOrExact (the default), matchExact, or
                            matchRepository for signatures that cosign made

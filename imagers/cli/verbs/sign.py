@@ -1,5 +1,6 @@
 """usage: imagers sign [OPTION]... REF --sign-by-sigstore-private-key FILE
        imagers sign [OPTION]... REF --sign-by FINGERPRINT
+       imagers sign [OPTION]... REF --notation-key FILE --notation-chain FILE
 
 Signs an image in its registry. Of an index, every image in it is signed, and
 the index. Signatures that are there stay; the same one is not added twice.
@@ -14,6 +15,10 @@ the index. Signatures that are there stay; the same one is not added twice.
                               by the registry if it says that it does, else in
                               the lookaside-staging of registries.d, a file://
                               URL
+  --notation-key FILE         with a private key in PEM, as notation does: an
+                              envelope that refers to the image
+  --notation-chain FILE       the certificates of its owner in PEM, leaf first
+  --signature-format WORD     of the envelope: jws (the default) or cose
   --registries.d DIR          else ~/.config/containers/registries.d, else
                               /etc/containers/registries.d
   --passphrase-file FILE      of the key: the first line; without it, empty, or
@@ -60,6 +65,9 @@ __all__ = ["command"]
 @click.option("--sign-by-sigstore-private-key", "key_file", metavar="FILE")
 @click.option("--new-bundle-format", "bundle", is_flag=True)
 @click.option("--sign-by", "gpg_key", metavar="FINGERPRINT")
+@click.option("--notation-key", metavar="FILE")
+@click.option("--notation-chain", metavar="FILE")
+@click.option("--signature-format", type=click.Choice(["jws", "cose"]), default="jws")
 @registries_d_option
 @click.option("--passphrase-file", metavar="FILE")
 @click.option("--expected-digest", metavar="DIGEST")
@@ -72,6 +80,9 @@ def command(
     key_file: str | None,
     bundle: bool,
     gpg_key: str | None,
+    notation_key: str | None,
+    notation_chain: str | None,
+    signature_format: str,
     registries_d: str | None,
     passphrase_file: str | None,
     expected_digest: str | None,
@@ -89,15 +100,20 @@ def command(
     from imagers.sign.simple import sign_image_simple  # noqa: PLC0415
     from imagers.transport.names import parse_image_name  # noqa: PLC0415
 
-    if (key_file is None) == (gpg_key is None):
+    if sum(one is not None for one in (key_file, gpg_key, notation_key)) != 1:
         raise UsageError(
-            "expected one of --sign-by-sigstore-private-key FILE and --sign-by FINGERPRINT",
+            "expected one of --sign-by-sigstore-private-key FILE, --sign-by FINGERPRINT and "
+            "--notation-key FILE",
             hint='"imagers key generate cosign --output NAME" makes a key',
         )
     if bundle and (key_file is None or identity is not None):
         raise UsageError(
             "--new-bundle-format goes with --sign-by-sigstore-private-key, and a bundle has no "
             "identity",
+        )
+    if (notation_key is None) != (notation_chain is None) or (notation_key and identity):
+        raise UsageError(
+            "--notation-key goes with --notation-chain, and what notation signs has no identity"
         )
     fingerprint = None if gpg_key is None else parse_fingerprint(gpg_key)
     name = parse_image_name(ref)
@@ -140,6 +156,23 @@ def command(
                     expected_digest=signed[-1].digest,
                     created=datetime.now(UTC),
                 )
+        elif notation_key is not None:
+            from imagers.sign.keyfiles import load_notation_key  # noqa: PLC0415
+            from imagers.sign.notation.envelope import COSE_TYPE, JWS_TYPE  # noqa: PLC0415
+            from imagers.sign.notation.make import attach_notation  # noqa: PLC0415
+
+            owner = load_notation_key(notation_key, str(notation_chain), passphrase)
+            shown = f"of {owner.chain[0].subject.rfc4514_string()}"
+            signed += attach_notation(
+                source,
+                sink,
+                RegistrySignatures(sink),
+                name.reference,
+                owner,
+                created=datetime.now(UTC),
+                expected_digest=expected,
+                media_type=COSE_TYPE if signature_format == "cose" else JWS_TYPE,
+            )
         else:
             assert fingerprint is not None
             shown = fingerprint

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-__all__ = ["Outcome", "check_signature", "check_target"]
+__all__ = ["Outcome", "check_signature", "check_target", "thumbprints"]
 
 _MAX_PAYLOAD_BYTES = 1024 * 1024
 
