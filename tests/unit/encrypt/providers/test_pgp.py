@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 import tempfile
 from pathlib import Path
 
@@ -172,6 +173,10 @@ def test_homes_are_private_short_and_gone_afterwards(wrap):
         )
         pid = int(asked.stdout.split()[1])
     assert not os.path.exists(home)
+    # It was told to end; that it does takes the kernel a moment.
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert not is_running(pid)
 
 
