@@ -73,8 +73,12 @@ _KNOWN = frozenset(
         "GOODSIG",
         "KEY_CONSIDERED",
         "NEWSIG",
+        "NOTATION_DATA",  # free text of the signer: it decides nothing
+        "NOTATION_FLAGS",
+        "NOTATION_NAME",
         "PLAINTEXT",
         "PLAINTEXT_LENGTH",
+        "POLICY_URL",
         "PROGRESS",
         "SIG_ID",
         "TRUST_FULLY",

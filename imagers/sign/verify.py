@@ -258,6 +258,13 @@ class _Judge:
             case NotationSigned():
                 return self._check_notation(requirement, subject)
 
+    def _material(self, requirement: Requirement) -> Material:
+        """The keys of a requirement. Without them nothing was loaded, and nothing holds."""
+        material = self._trust.keys.get(requirement.where)
+        if material is None:
+            raise CouldNotVerify(f"the keys of {requirement.where} were not loaded")
+        return material
+
     def _check_all(self, group: AllOf | OnIndex, subject: Subject, text: str) -> Finding:
         parts = tuple(self.check(one, subject) for one in group.parts)
         error = _all_error(parts)
@@ -396,7 +403,7 @@ class _Judge:
         """Steps 4 to 6 of a sigstore signature."""
         assert isinstance(signature, SigstoreSignature)
         assert isinstance(requirement, SigstoreSigned)
-        material = self._trust.keys.get(requirement.where, Material())
+        material = self._material(requirement)
         try:
             evidence = read_evidence(
                 signature,
@@ -442,7 +449,7 @@ class _Judge:
             raise SignatureInvalid(f"{name}: {error}") from error
         who = check_signer(
             bundle.evidence,
-            self._trust.keys.get(requirement.where, Material()),
+            self._material(requirement),
             fulcio=requirement.fulcio,
             pki=requirement.pki,
             now=self._now,
@@ -454,7 +461,7 @@ class _Judge:
         return Signer(who.fingerprint, "", requirement.where, who.subject)
 
     def _check_notation(self, requirement: NotationSigned, subject: Subject) -> Finding:
-        material = self._trust.keys.get(requirement.where, Material())
+        material = self._material(requirement)
         if material.trust_policy is None:  # unreachable: load_trust loads it
             raise CouldNotVerify(f"the trust policy of {requirement.where} was not loaded")
         reference = self._identity.reference
@@ -482,7 +489,7 @@ class _Judge:
     ) -> Signer | None:
         """Steps 4 and 5 of a signature of notation; who made it, if that is known."""
         assert isinstance(signature, NotationSignature)
-        material = self._trust.keys[requirement.where]
+        material = self._material(requirement)
         assert material.trust_policy is not None
         if self._now is None:
             raise CouldNotVerify(f"{name}: the time is not known, and certificates need it")

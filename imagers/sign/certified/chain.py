@@ -44,6 +44,7 @@ __all__ = [
     "Purpose",
     "check_chain",
     "check_issuer",
+    "check_leaf",
     "check_subject",
     "check_validity",
     "describe",
@@ -151,9 +152,7 @@ def check_chain(
             f"{what}: expected at most {MAX_CERTIFICATES} certificates beside it, "
             f"got {len(intermediates)}"
         )
-    problem = _problem_of(leaf, at, purpose, is_leaf=True, optional=purpose_is_optional)
-    if problem:
-        raise SignatureInvalid(f"{what} of {describe(leaf)}: {problem}")
+    check_leaf(leaf, at=at, purpose=purpose, purpose_is_optional=purpose_is_optional, what=what)
     search = _Search(intermediates, roots, at, purpose)
     path = search.find((leaf,))
     if path is None:
@@ -163,6 +162,20 @@ def check_chain(
             hint="'openssl x509 -noout -subject -issuer -in FILE' shows who issued it",
         )
     return path
+
+
+def check_leaf(
+    leaf: x509.Certificate,
+    *,
+    at: datetime | None,
+    purpose: Purpose,
+    purpose_is_optional: bool = False,
+    what: str = "certificate",
+) -> None:
+    """Nothing, if a certificate may be that of a signer; whoever issued it. As `check_chain`."""
+    problem = _problem_of(leaf, at, purpose, is_leaf=True, optional=purpose_is_optional)
+    if problem:
+        raise SignatureInvalid(f"{what} of {describe(leaf)}: {problem}")
 
 
 class _Search:

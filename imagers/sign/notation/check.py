@@ -40,7 +40,12 @@ from imagers.errors import (
 from imagers.model.digest import digest_of
 from imagers.model.manifest import parse_manifest_or_index
 from imagers.model.strict_json import get_int, get_object, get_str, parse_object
-from imagers.sign.certified.chain import Purpose, check_chain, check_validity
+from imagers.sign.certified.chain import (
+    Purpose,
+    check_chain,
+    check_leaf,
+    check_validity,
+)
 from imagers.sign.certified.timestamp import check_timestamp
 from imagers.sign.notation.envelope import SCHEME_X509, Envelope, parse_envelope
 from imagers.sign.notation.trust_policy import Action, Check, Statement
@@ -199,7 +204,7 @@ def _check_path(
     what = f"{what}: certificate"
     # A signing certificate that is its own root may itself be in the store.
     if leaf.issuer == leaf.subject and leaf in roots:
-        check_validity((leaf,), None, what=what)
+        check_leaf(leaf, at=None, purpose=Purpose.CODE_SIGNING, purpose_is_optional=True, what=what)
         return (leaf,)
     return check_chain(
         leaf,
