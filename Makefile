@@ -26,6 +26,7 @@ lint:
 	@.ci/setup test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror imagers/core/src/*.[ch]
 
 types:
 	@.ci/setup test
@@ -44,6 +45,7 @@ fmt:
 	@.ci/setup test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/clang-format -i imagers/core/src/*.[ch]
 
 build:
 	@.ci/setup test

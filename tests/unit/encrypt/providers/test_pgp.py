@@ -3,8 +3,8 @@
 import os
 import shutil
 import subprocess
-import time
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
