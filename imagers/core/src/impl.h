@@ -23,6 +23,9 @@ enum imc_fault imc_hasher_new(const char *digest, struct imc_hasher **hasher);
 enum imc_fault imc_hasher_step(struct imc_hasher *hasher, const uint8_t *data, size_t length);
 enum imc_fault imc_hasher_finish(struct imc_hasher *hasher, char text[IMC_DIGEST_TEXT]);
 void imc_hasher_free(struct imc_hasher *hasher);
+/* "algorithm:" and hex digits; at most 64 bytes of an algorithm that fits. */
+void imc_digest_text(const char *algorithm, const uint8_t *digest, size_t length,
+                     char text[IMC_DIGEST_TEXT]);
 
 struct imc_layer_config {
     bool sealing;
@@ -52,8 +55,10 @@ struct imc_layer_ops {
     void (*wipe)(void *state); /* and free; NULL is fine */
 };
 
+extern const struct imc_layer_ops imc_layer_shani;
 extern const struct imc_layer_ops imc_layer_libcrypto;
-/* The first usable entry of the table, or the one of that name. NULL: there is none. */
+/* The first usable entry of the table. Forced: the one of that name, or the definition for
+ * what that cannot do; NULL if there is none of that name. */
 const struct imc_layer_ops *imc_layer_pick(const struct imc_layer_config *config,
                                            const char *force);
 

@@ -5,6 +5,7 @@
 
 /* Fastest first; the last one is the definition, and always usable. */
 static const struct imc_layer_ops *const table[] = {
+    &imc_layer_shani,
     &imc_layer_libcrypto,
 };
 
@@ -12,15 +13,15 @@ static const struct imc_layer_ops *const table[] = {
 
 const struct imc_layer_ops *imc_layer_pick(const struct imc_layer_config *config,
                                            const char *force) {
+    bool known = force == NULL;
     for (size_t i = 0; i < ENTRIES; i++) {
-        if (force != NULL && strcmp(force, table[i]->name) != 0) {
-            continue;
-        }
-        if (table[i]->usable(config)) {
+        bool wanted = force == NULL || strcmp(force, table[i]->name) == 0;
+        known = known || wanted;
+        if (wanted && table[i]->usable(config)) {
             return table[i];
         }
     }
-    return NULL;
+    return known ? &imc_layer_libcrypto : NULL;
 }
 
 const char *imc_layer_name(size_t index) {

@@ -53,20 +53,25 @@ enum imc_fault imc_hasher_step(struct imc_hasher *hasher, const uint8_t *data, s
     return EVP_DigestUpdate(hasher->context, data, length) == 1 ? IMC_OK : IMC_CRYPTO;
 }
 
+void imc_digest_text(const char *algorithm, const uint8_t *digest, size_t length,
+                     char text[IMC_DIGEST_TEXT]) {
+    size_t at = strlen(algorithm);
+    memcpy(text, algorithm, at);
+    text[at++] = ':';
+    for (size_t i = 0; i < length; i++) {
+        text[at++] = "0123456789abcdef"[digest[i] >> 4];
+        text[at++] = "0123456789abcdef"[digest[i] & 15];
+    }
+    text[at] = '\0';
+}
+
 enum imc_fault imc_hasher_finish(struct imc_hasher *hasher, char text[IMC_DIGEST_TEXT]) {
     uint8_t digest[EVP_MAX_MD_SIZE];
     unsigned length = 0;
     if (EVP_DigestFinal_ex(hasher->context, digest, &length) != 1) {
         return IMC_CRYPTO;
     }
-    size_t at = strlen(hasher->algorithm);
-    memcpy(text, hasher->algorithm, at);
-    text[at++] = ':';
-    for (unsigned i = 0; i < length; i++) {
-        text[at++] = "0123456789abcdef"[digest[i] >> 4];
-        text[at++] = "0123456789abcdef"[digest[i] & 15];
-    }
-    text[at] = '\0';
+    imc_digest_text(hasher->algorithm, digest, length, text);
     return IMC_OK;
 }
 

@@ -8,6 +8,7 @@
  */
 #define _GNU_SOURCE
 #include "imagers_core.h"
+#include "test_kernel.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -343,6 +344,7 @@ int main(int count, char **arguments) {
     for (size_t i = 0; i < sizeof key; i++) {
         key[i] = (uint8_t)i;
     }
+    imc_test_kernel(UINT64_C(0x696d6167657273));
     for (size_t i = 0; imc_layer_name(i) != NULL; i++) {
         char text[64];
         snprintf(text, sizeof text, "layer=%s", imc_layer_name(i));

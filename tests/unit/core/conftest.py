@@ -138,6 +138,7 @@ class Driver:
 
 IMPLEMENTATIONS = {
     "c": (native, None),
+    "c-libcrypto": (native, "layer=libcrypto"),  # not the stitched kernels
     "c-walk": (native, "walk"),
     "plain": (plain, None),
 }
@@ -150,7 +151,7 @@ def use(monkeypatch, name):
     monkeypatch.setattr(native, "_force", force)
 
 
-@pytest.fixture(params=["c", "plain"])
+@pytest.fixture(params=["c", "c-libcrypto", "plain"])
 def core(request, monkeypatch, tmp_path):
     use(monkeypatch, request.param)
     return Driver(tmp_path)
