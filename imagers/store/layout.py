@@ -17,10 +17,11 @@ from imagers.store.layout_index import check_layout_file
 if TYPE_CHECKING:
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
+    from imagers.model.stream import RawStream
 
-__all__ = ["Layout"]
+__all__ = ["MAX_LAYOUT_FILE", "Layout"]
 
-_MAX_LAYOUT_FILE = 4096  # bytes
+MAX_LAYOUT_FILE = 4096  # bytes
 
 
 class Layout:
@@ -67,12 +68,12 @@ class Layout:
 
     def check_version(self) -> bool:
         """Whether there is a layout file, which then is one that we read."""
-        raw = self.read_small(self.layout_file, _MAX_LAYOUT_FILE)
+        raw = self.read_small(self.layout_file, MAX_LAYOUT_FILE)
         if raw is not None:
             check_layout_file(raw, what=str(self.layout_file))
         return raw is not None
 
-    def open_blob(self, descriptor: Descriptor, *, what: str) -> LocalBlob:
+    def open_blob(self, descriptor: Descriptor, *, what: str) -> RawStream:
         """The file of a blob, unchecked but for its size.
 
         Raises:

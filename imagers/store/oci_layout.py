@@ -60,8 +60,7 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSink, ImageSource, StagedBlob
     from imagers.model.manifest import Index
-    from imagers.model.stream import ByteStream
-    from imagers.store.files import LocalBlob
+    from imagers.model.stream import ByteStream, RawStream
 
 __all__ = ["OCILayoutSink", "OCILayoutSource"]
 
@@ -77,6 +76,7 @@ class OCILayoutSource:
         ref: name of the entry; None: the only one, or the one at `position`.
         name: as the user wrote it, with its transport.
         position: of the entry in the index, from 0.
+        layout: read in place of the directory at `path`.
 
     Threads: safe.
     """
@@ -88,8 +88,9 @@ class OCILayoutSource:
         *,
         name: str,
         position: int | None = None,
+        layout: Layout | None = None,
     ) -> None:
-        self._layout = Layout(path, name)
+        self._layout = layout or Layout(path, name)
         self._selection = Selection(ref, position)
 
     @property
@@ -119,7 +120,7 @@ class OCILayoutSource:
         """See `BlobSource`; the size is compared before the first byte."""
         return CheckedStream(self.open_raw_blob(descriptor, what=what), descriptor, what=what)
 
-    def open_raw_blob(self, descriptor: Descriptor, *, what: str) -> LocalBlob:
+    def open_raw_blob(self, descriptor: Descriptor, *, what: str) -> RawStream:
         """See `BlobSource`; the size is compared before the first byte."""
         return self._layout.open_blob(descriptor, what=what)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import platform as machine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from imagers.errors import FormatError, LocalError, SizeMismatch, Unsupported
 from imagers.model.descriptor import Descriptor, Platform
@@ -26,11 +26,24 @@ if TYPE_CHECKING:
     from imagers.model.manifest import Manifest, RawManifest
     from imagers.model.stream import ByteStream
 
-__all__ = ["CopyReport", "copy_image", "this_platform"]
+__all__ = ["ChoosySink", "CopyReport", "copy_image", "this_platform"]
 
 _PIECE = 1024 * 1024
 _MAX_NESTING = 3  # of indexes in indexes
 _GOARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
+
+
+@runtime_checkable
+class ChoosySink(Protocol):
+    """A sink that cannot hold every image, and says so before the first blob."""
+
+    def check_image(self, document: Manifest | Index) -> None:
+        """Nothing, if it can hold the image.
+
+        Raises:
+            Unsupported: it cannot.
+            LocalError: there is no place for it.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,8 @@ def copy_image(
     if isinstance(document, Index) and not all_platforms:
         entry = document.require_platform(platform or this_platform(), what=source.name)
         document = _read_entry(source, entry)
+    if isinstance(sink, ChoosySink):
+        sink.check_image(document)
     work = _Copy(source, sink)
     work.copy(document, by_name=True)
     return CopyReport(

@@ -10,6 +10,10 @@
 | `docker://HOST[:PORT]/NAME[:TAG|@DIGEST]` | an image in a registry                 |
 | `HOST[:PORT]/NAME[:TAG|@DIGEST]`      | the same                                   |
 | `oci:PATH[:REF|:@INDEX]`              | an image of an OCI layout; PATH has no colon |
+| `oci-archive:PATH[:REF|:@INDEX]`      | the same in a tar                          |
+| `docker-archive:PATH[:NAME[:TAG]|:@INDEX]` | an image in a tar of `docker save`    |
+| `docker-daemon:NAME[:TAG]`, `docker-daemon:ID` | an image of an engine; ID is `sha256:…` |
+| `dir:PATH`                            | a directory of plain files; PATH may have colons |
 
 Spec: containers-transports(5).
 """
@@ -21,22 +25,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from imagers.errors import FormatError, Unsupported
+from imagers.model.digest import parse_digest
 from imagers.model.reference import parse_reference
 
 if TYPE_CHECKING:
+    from imagers.model.digest import Digest
     from imagers.model.reference import Reference
 
 __all__ = ["KNOWN_TRANSPORTS", "ImageName", "parse_image_name"]
 
-KNOWN_TRANSPORTS = ("docker://", "oci:")
+KNOWN_TRANSPORTS = (
+    "docker://",
+    "oci:",
+    "oci-archive:",
+    "docker-archive:",
+    "docker-daemon:",
+    "dir:",
+)
 _OTHERS = frozenset(
     {
         "atomic",
         "containers-storage",
-        "dir",
-        "docker-archive",
-        "docker-daemon",
-        "oci-archive",
         "ostree",
         "sif",
         "tarball",
@@ -56,23 +65,33 @@ class ImageName:
     """Where an image is or goes.
 
     Attributes:
-        transport: `docker` has a `reference`; `oci` has a `path`.
+        transport: `docker` and `docker-daemon` have a `reference`, all others a `path`.
         ref: name of the entry in an OCI layout.
-        position: of the entry in an OCI layout, from 0; never together with `ref`.
+        position: of the entry in a layout or archive, from 0; never together with a name.
+        image_id: of an image of an engine, in place of a `reference`.
     """
 
-    transport: Literal["docker", "oci"]
+    transport: Literal["docker", "oci", "oci-archive", "docker-archive", "docker-daemon", "dir"]
     reference: Reference | None = None
     path: str = ""
     ref: str | None = None
     position: int | None = None
+    image_id: Digest | None = None
+
+    @property
+    def holds_encrypted(self) -> bool:
+        """Whether an encrypted image can be there at all."""
+        return self.transport not in ("docker-archive", "docker-daemon")
 
     def __str__(self) -> str:
         if self.transport == "docker":
             return f"docker://{self.reference}"
+        if self.transport == "docker-daemon":
+            return f"docker-daemon:{self.image_id or self.reference}"
         if self.position is not None:
-            return f"oci:{self.path}:@{self.position}"
-        return f"oci:{self.path}" + (f":{self.ref}" if self.ref is not None else "")
+            return f"{self.transport}:{self.path}:@{self.position}"
+        ref = self.ref if self.reference is None else str(self.reference)
+        return f"{self.transport}:{self.path}" + (f":{ref}" if ref is not None else "")
 
 
 def parse_image_name(text: str) -> ImageName:
@@ -95,30 +114,69 @@ def parse_image_name(text: str) -> ImageName:
             what="image name",
             hint=f"for the image docker of Docker Hub: docker://docker.io/library/{text[:80]}",
         )
-    if colon and transport == "oci":
-        return _parse_layout_name(rest, text)
+    if colon and transport in ("oci", "oci-archive"):
+        return _parse_layout_name(transport, rest, text)
+    if colon and transport == "docker-archive":
+        return _parse_docker_archive_name(rest, text)
+    if colon and transport == "docker-daemon":
+        return _parse_daemon_name(rest)
+    if colon and transport == "dir":
+        if not rest:
+            raise _no_path(text)
+        return ImageName("dir", path=rest)
     if (colon and transport in _OTHERS) or _SCHEME.match(text):
         raise Unsupported(f"transport {transport[:40]!r} is not supported", hint=_hint())
     return ImageName("docker", reference=parse_reference(text))
 
 
-def _parse_layout_name(rest: str, text: str) -> ImageName:
+def _parse_layout_name(transport: str, rest: str, text: str) -> ImageName:
+    assert transport in ("oci", "oci-archive")
+    kind: Literal["oci", "oci-archive"] = "oci" if transport == "oci" else "oci-archive"
     path, colon, ref = rest.partition(":")
     if not path:
-        raise FormatError(
-            f"expected a path after 'oci:', got {text[:160]!r}", what="image name", hint=_hint()
-        )
+        raise _no_path(text)
     if not colon:
-        return ImageName("oci", path=path)
+        return ImageName(kind, path=path)
     if _POSITION.match(ref):
-        return ImageName("oci", path=path, position=int(ref[1:]))
+        return ImageName(kind, path=path, position=int(ref[1:]))
     if not _REF.match(ref):
         raise FormatError(
             f"expected a name or @N after the path, got {ref[:160]!r}",
             what="image name",
-            hint="oci:PATH:REF, where PATH has no colon",
+            hint=f"{kind}:PATH:REF, where PATH has no colon",
         )
-    return ImageName("oci", path=path, ref=ref)
+    return ImageName(kind, path=path, ref=ref)
+
+
+def _parse_docker_archive_name(rest: str, text: str) -> ImageName:
+    path, colon, ref = rest.partition(":")
+    if not path:
+        raise _no_path(text)
+    if not colon:
+        return ImageName("docker-archive", path=path)
+    if _POSITION.match(ref):
+        return ImageName("docker-archive", path=path, position=int(ref[1:]))
+    reference = parse_reference(ref)
+    if reference.digest is not None:
+        raise FormatError(
+            f"expected a name with a tag, got {ref[:160]!r}",
+            what="image name",
+            hint="archives for Docker know no digests",
+        )
+    return ImageName("docker-archive", path=path, reference=reference)
+
+
+def _parse_daemon_name(rest: str) -> ImageName:
+    if rest.startswith(("sha256:", "sha512:")):
+        return ImageName("docker-daemon", image_id=parse_digest(rest, what="image name"))
+    return ImageName("docker-daemon", reference=parse_reference(rest))
+
+
+def _no_path(text: str) -> FormatError:
+    transport = text.partition(":")[0]
+    return FormatError(
+        f"expected a path after '{transport}:', got {text[:160]!r}", what="image name", hint=_hint()
+    )
 
 
 def _hint() -> str:

@@ -34,6 +34,7 @@ class TransportOptions:
             machine. Plain http to this machine needs no permission.
         ca_file: PEM; only its certificates are trusted, and none of the system's.
         spool_directory: for blobs that wait for their upload; None: /var/tmp.
+        daemon_host: of the engine that `docker-daemon:` means; None: Docker's own socket.
         connect_timeout_s: bound on one connection attempt.
         read_timeout_s: bound on the silence of a registry.
     """
@@ -42,6 +43,7 @@ class TransportOptions:
     tls_verify: bool = True
     ca_file: str | os.PathLike[str] | None = None
     spool_directory: str | os.PathLike[str] | None = None
+    daemon_host: str | None = None
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 30.0
 
@@ -53,10 +55,13 @@ def open_source(name: ImageName, options: TransportOptions | None = None) -> Ima
     """
     if name.transport == "oci":
         return OCILayoutSource(name.path, name.ref, name=str(name), position=name.position)
+    options = options or TransportOptions()
+    if name.transport != "docker":
+        return _open_local_source(name, options)
     from imagers.registry.source import RegistrySource  # noqa: PLC0415  # urllib3, when needed
 
     reference = _reference(name)
-    client = _registry_client(reference, options or TransportOptions(), "pull")
+    client = _registry_client(reference, options, "pull")
     return RegistrySource(reference, client, name=str(name))
 
 
@@ -68,20 +73,75 @@ def open_sink(name: ImageName, options: TransportOptions | None = None) -> Image
     Raises:
         UsageError: the name cannot be written to.
     """
+    options = options or TransportOptions()
+    if name.position is not None:
+        raise UsageError(
+            f"expected a name to write to, got the position {name.position} of {name.path!r}",
+            hint=f"{name.transport}:PATH:REF",
+        )
     if name.transport == "oci":
-        if name.position is not None:
-            raise UsageError(
-                f"expected a name to write to, got the position {name.position} of {name.path!r}",
-                hint="oci:PATH:REF",
-            )
         return OCILayoutSink(name.path, name.ref, name=str(name))
+    if name.transport != "docker":
+        return _open_local_sink(name, options)
     from imagers.registry.sink import RegistrySink  # noqa: PLC0415  # urllib3, when needed
 
-    options = options or TransportOptions()
     reference = _reference(name)
     return RegistrySink(
         reference,
         _registry_client(reference, options, "pull,push"),
+        name=str(name),
+        spool_directory=options.spool_directory,
+    )
+
+
+def _open_local_source(name: ImageName, options: TransportOptions) -> ImageSource:
+    if name.transport == "oci-archive":
+        from imagers.store.archive.oci import OCIArchiveSource  # noqa: PLC0415  # when needed
+
+        return OCIArchiveSource(name.path, name.ref, name=str(name), position=name.position)
+    if name.transport == "docker-archive":
+        from imagers.store.archive.docker import DockerArchiveSource  # noqa: PLC0415  # same
+
+        return DockerArchiveSource(
+            name.path, name.reference, name=str(name), position=name.position
+        )
+    if name.transport == "dir":
+        from imagers.store.directory import DirectorySource  # noqa: PLC0415  # same
+
+        return DirectorySource(name.path, name=str(name))
+    from imagers.transport.daemon import DEFAULT_HOST, DaemonSource  # noqa: PLC0415  # same
+
+    return DaemonSource(
+        name.image_id or _reference(name),
+        host=options.daemon_host or DEFAULT_HOST,
+        name=str(name),
+        spool_directory=options.spool_directory,
+    )
+
+
+def _open_local_sink(name: ImageName, options: TransportOptions) -> ImageSink:
+    if name.transport == "oci-archive":
+        from imagers.store.archive.oci import OCIArchiveSink  # noqa: PLC0415  # when needed
+
+        return OCIArchiveSink(name.path, name.ref, name=str(name))
+    if name.transport == "docker-archive":
+        from imagers.store.archive.docker import DockerArchiveSink  # noqa: PLC0415  # same
+
+        return DockerArchiveSink(name.path, name.reference, name=str(name))
+    if name.transport == "dir":
+        from imagers.store.directory import DirectorySink  # noqa: PLC0415  # same
+
+        return DirectorySink(name.path, name=str(name))
+    if name.reference is None or name.reference.tag is None:
+        raise UsageError(
+            f"expected a name to write to, got the id {name.image_id or name.reference}",
+            hint="docker-daemon:NAME:TAG",
+        )
+    from imagers.transport.daemon import DEFAULT_HOST, DaemonSink  # noqa: PLC0415  # same
+
+    return DaemonSink(
+        name.reference,
+        host=options.daemon_host or DEFAULT_HOST,
         name=str(name),
         spool_directory=options.spool_directory,
     )

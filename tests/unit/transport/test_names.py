@@ -73,10 +73,6 @@ def test_parse_image_name_malformed_refused_with_a_hint(text, hint):
 @pytest.mark.parametrize(
     "text",
     [
-        "oci-archive:x.tar",
-        "docker-archive:x.tar",
-        "docker-daemon:app:v1",
-        "dir:/x",
         "containers-storage:app",
         "https://host/app",
         "DOCKER://host/app",
@@ -106,3 +102,42 @@ def test_parse_image_name_any_layout_is_a_name_that_reads_back_or_an_error(text)
         return
     assert str(name) == "oci:" + text or name.position is not None
     assert parse_image_name(str(name)) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "encrypted"),
+    [
+        ("oci-archive:a.tar", "oci-archive:a.tar", True),
+        ("oci-archive:a.tar:v1", "oci-archive:a.tar:v1", True),
+        ("oci-archive:a.tar:@1", "oci-archive:a.tar:@1", True),
+        ("dir:/a:b/c", "dir:/a:b/c", True),
+        ("docker-archive:a.tar", "docker-archive:a.tar", False),
+        ("docker-archive:a.tar:app", "docker-archive:a.tar:docker.io/library/app:latest", False),
+        ("docker-archive:a.tar:@2", "docker-archive:a.tar:@2", False),
+        ("docker-daemon:app:v1", "docker-daemon:docker.io/library/app:v1", False),
+        (f"docker-daemon:{DIGEST}", f"docker-daemon:{DIGEST}", False),
+    ],
+)
+def test_parse_image_name_of_files_and_engines(text, shown, encrypted):
+    name = parse_image_name(text)
+    assert str(name) == shown
+    assert name.holds_encrypted is encrypted
+    assert parse_image_name(shown) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dir:",
+        "oci-archive:",
+        "docker-archive:",
+        "docker-archive::a",
+        "docker-archive:a:UP",
+        f"docker-archive:a:app@{DIGEST}",
+        "docker-daemon:",
+        "docker-daemon:sha256:0",
+    ],
+)
+def test_parse_image_name_of_files_and_engines_malformed_refused(text):
+    with pytest.raises(FormatError):
+        parse_image_name(text)

@@ -1,0 +1,1 @@
+"""Images in one tar: OCI layouts as archives, and what `docker save` writes."""

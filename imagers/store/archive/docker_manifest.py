@@ -1,0 +1,123 @@
+"""manifest.json of archives that `docker save` and `podman save` write. No IO.
+
+    [{"Config": "NAME", "RepoTags": ["app:v1"], "Layers": ["NAME", ...]}]
+
+The names are members of the archive: `HEX.json` and `HEX/layer.tar` (Docker to 24),
+`blobs/sha256/HEX` (Docker since 25), `HEX.tar` (podman).
+
+Spec: moby v28, image/tarexport; containers/image v5, docker/internal/tarfile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imagers.errors import FormatError, NotFound, Unsupported
+from imagers.model.manifest import MAX_LAYERS, MAX_MANIFEST_BYTES
+from imagers.model.reference import Reference, parse_reference
+from imagers.model.strict_json import JSON, dump_json, get_list, get_str, parse_json
+
+__all__ = ["SavedImage", "dump_saved", "find_saved", "parse_saved"]
+
+_MAX_IMAGES = 1024
+_MAX_TAGS = 1024
+_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SavedImage:
+    """One image of an archive: names of members.
+
+    Attributes:
+        tags: as written, some without registry.
+    """
+
+    config: str
+    layers: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    def has_tag(self, reference: Reference) -> bool:
+        """Whether one of the tags means `reference`."""
+        for tag in self.tags:
+            try:
+                if parse_reference(tag) == reference:
+                    return True
+            except FormatError:
+                continue  # a tag that nobody can ask for
+        return False
+
+
+def parse_saved(raw: bytes, *, what: str) -> tuple[SavedImage, ...]:
+    """The images that manifest.json names.
+
+    Raises:
+        FormatError: it is none, or beyond a bound.
+    """
+    entries = parse_json(raw, what=what, max_bytes=MAX_MANIFEST_BYTES)
+    if not isinstance(entries, list) or not 0 < len(entries) <= _MAX_IMAGES:
+        raise FormatError(f"expected a list of 1 to {_MAX_IMAGES} images", what=what, where="$")
+    return tuple(
+        _parse_image(entry, what=what, where=f"$[{at}]") for at, entry in enumerate(entries)
+    )
+
+
+def _parse_image(entry: JSON, *, what: str, where: str) -> SavedImage:
+    if not isinstance(entry, dict):
+        raise FormatError("expected an object", what=what, where=where)
+    tags = entry.get("RepoTags")
+    return SavedImage(
+        config=get_str(entry, "Config", what=what, where=where),
+        layers=_strings(
+            get_list(entry, "Layers", what=what, where=where), MAX_LAYERS, what, f"{where}.Layers"
+        ),
+        tags=_strings(
+            [] if tags is None else get_list(entry, "RepoTags", what=what, where=where),
+            _MAX_TAGS,
+            what,
+            f"{where}.RepoTags",
+        ),
+    )
+
+
+def _strings(values: list[JSON], most: int, what: str, where: str) -> tuple[str, ...]:
+    found = tuple(value for value in values if isinstance(value, str))
+    if len(found) != len(values) or len(found) > most:
+        raise FormatError(f"expected at most {most} strings", what=what, where=where)
+    return found
+
+
+def find_saved(
+    images: tuple[SavedImage, ...], ref: Reference | None, position: int | None, *, name: str
+) -> SavedImage:
+    """The image that a name or a position means; with neither, the only one.
+
+    Raises:
+        NotFound, FormatError: there is none, or more than one to choose from.
+    """
+    if position is not None:
+        if position >= len(images):
+            raise NotFound(
+                f"{name}: expected an image {position}, got an archive with {len(images)}",
+                hint="positions count from 0",
+            )
+        return images[position]
+    found = images if ref is None else tuple(one for one in images if one.has_tag(ref))
+    if len(found) == 1:
+        return found[0]
+    tags = [tag[:80] for image in images for tag in image.tags][:_SHOWN]
+    hint = f"its images are named {', '.join(map(repr, tags))}" if tags else "choose one with :@N"
+    if not found:
+        raise NotFound(f"{name}: the archive has no image of this name", hint=hint)
+    raise FormatError(f"expected exactly one image, got {len(found)}", what=name, hint=hint)
+
+
+def dump_saved(config: str, layers: list[str], tag: str | None) -> bytes:
+    """A manifest.json with one image.
+
+    Raises:
+        Unsupported: more layers than are read.
+    """
+    if len(layers) > MAX_LAYERS:
+        raise Unsupported(f"expected at most {MAX_LAYERS} layers, got {len(layers)}")
+    tags = [] if tag is None else [tag]
+    return dump_json([{"Config": config, "RepoTags": tags, "Layers": layers}])

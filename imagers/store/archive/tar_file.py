@@ -1,0 +1,336 @@
+"""Reading a tar by names: where each member is, found in one pass over the headers.
+
+    with TarFile.open(path) as tar:
+        tar.read("manifest.json", max_bytes=4096)
+
+Python's `tarfile` reads extended headers whole, however long they say to be; here every
+length has a bound. Only what archives of images have: files, directories, links; long names
+of GNU and PAX.
+
+Spec: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar manual,
+"Basic Tar Format".
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from imagers.errors import FormatError, Truncated, Unsupported
+from imagers.store.files import StagedFile, local_errors, open_regular, write_all
+
+__all__ = ["Member", "TarFile", "TarRegion"]
+
+_BLOCK = 512
+_MAX_MEMBERS = 200_000
+_MAX_EXTENSION = 1024 * 1024  # bytes of a PAX header or long name
+_MAX_LINKS = 8  # in a row
+_MAX_UNPACKED = 1 << 40  # bytes of an archive that is compressed; the disk ends before
+_PACKED_PIECE = 16 * 1024  # at most a thousand times as much comes out of it
+_GZIP = b"\x1f\x8b"
+_OTHERS = {b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
+_FILES = b"\0" + b"07"
+_LINKS = b"12"  # hard, symbolic
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file, or a link to one.
+
+    Attributes:
+        offset: of its bytes in the archive.
+        target: normalised name that a link means; "" for a file.
+    """
+
+    offset: int
+    size: int
+    target: str = ""
+
+
+class TarRegion:
+    """A `RawStream` over the bytes of one member."""
+
+    def __init__(self, fd: int, member: Member, path: Path) -> None:
+        self._fd = os.dup(fd)
+        self._at = member.offset
+        self._left = member.size
+        self._path = path
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill a part of `buffer`; 0 at the end of the member."""
+        piece = buffer[: self._left]
+        if not len(piece):
+            return 0
+        with local_errors(self._path):
+            count = os.preadv(self._fd, [piece], self._at)
+        self._at += count
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class TarFile:
+    """The members of an archive by their normalised names.
+
+    Args:
+        fd: of a plain tar; owned by this object afterwards.
+        path: as messages show it.
+
+    Raises:
+        FormatError, Truncated: it is no tar, or two files have one name.
+    """
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self._fd = fd
+        self._path = path
+        try:
+            with local_errors(path):
+                self.members = _Scan(fd, path).members()
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def open(cls, path: Path) -> TarFile:
+        """The archive at `path`; one with gzip is unpacked into a nameless file first.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        fd = open_regular(path)
+        try:
+            with local_errors(path):
+                start = os.pread(fd, 6, 0)
+                if start.startswith(_GZIP):
+                    plain = _gunzip(fd, path)
+                    os.close(fd)
+                    fd = plain
+        except BaseException:
+            os.close(fd)
+            raise
+        for magic, name in _OTHERS.items():
+            if start.startswith(magic):
+                os.close(fd)
+                raise Unsupported(
+                    f"{path}: archives compressed with {name} are not supported",
+                    hint="unpack it first; plain and gzip archives are read",
+                )
+        return cls(fd, path)
+
+    def find(self, name: str) -> Member | None:
+        """The file of that name, through links; None where there is none."""
+        for _ in range(_MAX_LINKS):
+            member = self.members.get(_normal(name))
+            if member is None or not member.target:
+                return member
+            name = member.target
+        raise FormatError("expected fewer links in a row", what=f"{self._path}: {name[:160]!r}")
+
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        """The bytes of a file, or None where there is none.
+
+        Raises:
+            FormatError: it is longer.
+        """
+        member = self.find(name)
+        if member is None:
+            return None
+        if member.size > max_bytes:
+            raise FormatError(
+                f"expected at most {max_bytes} bytes, got {member.size}",
+                what=f"{self._path}: {name[:160]!r}",
+            )
+        data = bytearray(member.size)
+        at = 0
+        stream = self.open_member(member)
+        with memoryview(data) as view:
+            while count := stream.readinto(view[at:]):
+                at += count
+        stream.close()
+        return bytes(data)
+
+    def open_member(self, member: Member) -> TarRegion:
+        """Its bytes, as a `RawStream` that outlives this object."""
+        return TarRegion(self._fd, member, self._path)
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _Scan:
+    """One pass over the headers."""
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self._fd = fd
+        self._path = path
+        self._end = os.fstat(fd).st_size
+        self._at = 0
+
+    def members(self) -> dict[str, Member]:
+        found: dict[str, Member] = {}
+        records: dict[str, str] = {}
+        for _ in range(_MAX_MEMBERS):
+            header = self._header()
+            if header is None:
+                return found
+            kind = header[156:157]
+            size = self._number(header[124:136])
+            if "size" in records and kind not in b"xgLK":
+                size = self._decimal(records["size"])
+            if kind in b"xgLK":
+                data = self._extension(size)
+                if kind == b"x":
+                    records |= self._pax(data)
+                elif kind == b"L":
+                    records["path"] = _text(data)
+                elif kind == b"K":
+                    records["linkpath"] = _text(data)
+                continue  # a global header has nothing that counts here
+            name = records.get("path") or _name(header)
+            target = records.get("linkpath") or _text(header[157:257])
+            records = {}
+            self._add(found, _normal(name), kind, size, target)
+            if kind in _FILES:
+                self._skip(size)
+        raise self._wrong(f"expected at most {_MAX_MEMBERS} members")
+
+    def _add(
+        self, found: dict[str, Member], name: str, kind: bytes, size: int, target: str
+    ) -> None:
+        if kind in _FILES:
+            member = Member(self._at, size)
+        elif kind in _LINKS:
+            base = posixpath.dirname(name) if kind == b"2" else ""
+            member = Member(self._at, 0, _normal(posixpath.join(base, target)) or ".")
+        else:
+            return  # directories; all else is nothing that an image needs
+        if name in found and found[name] != member:
+            # Readers differ in which one counts.
+            raise self._wrong(f"expected one file {name[:160]!r}, got two")
+        found[name] = member
+
+    def _header(self) -> bytes | None:
+        """The next header; None at the end."""
+        if self._at == self._end:
+            return None
+        header = os.pread(self._fd, _BLOCK, self._at)
+        if len(header) < _BLOCK:
+            raise Truncated(what=str(self._path))
+        if not any(header):
+            return None
+        told = header[148:156]
+        actual = sum(header) - sum(told) + 8 * 0x20
+        if self._number(told) != actual:
+            raise self._wrong("expected a tar header")
+        self._at += _BLOCK
+        return header
+
+    def _extension(self, size: int) -> bytes:
+        if size > _MAX_EXTENSION:
+            raise self._wrong(f"expected an extended header of at most {_MAX_EXTENSION} bytes")
+        data = os.pread(self._fd, size, self._at)
+        self._skip(size)
+        return data
+
+    def _skip(self, size: int) -> None:
+        if size > self._end - self._at:
+            raise Truncated(expected=self._at + size, actual=self._end, what=str(self._path))
+        # The last member may lack its padding: some writers end there.
+        self._at = min(self._at + -(-size // _BLOCK) * _BLOCK, self._end)
+
+    def _number(self, field: bytes) -> int:
+        if field[0] == 0x80:  # base-256, positive
+            return int.from_bytes(field[1:], "big")
+        digits = field.strip(b" \0")
+        if not digits:
+            return 0
+        if digits.strip(b"01234567"):
+            raise self._wrong("expected an octal number in a tar header")
+        return int(digits, 8)
+
+    def _decimal(self, text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
+            raise self._wrong("expected a number in an extended header")
+        return int(text)
+
+    def _pax(self, data: bytes) -> dict[str, str]:
+        records = {}
+        while data:
+            length, space, rest = data.partition(b" ")
+            if not space or not length.isdigit() or len(length) > 7 or int(length) > len(data):
+                raise self._wrong("expected a record in an extended header")
+            record = rest[: int(length) - len(length) - 1]
+            name, equals, value = record.partition(b"=")
+            if not equals or not record.endswith(b"\n"):
+                raise self._wrong("expected a record in an extended header")
+            if name in (b"path", b"linkpath", b"size"):
+                records[name.decode()] = _text(value[:-1])
+            elif name.startswith(b"GNU.sparse."):
+                raise self._wrong("expected plain files, got a sparse one")
+            data = data[int(length) :]
+        return records
+
+    def _wrong(self, message: str) -> FormatError:
+        return FormatError(message, what=str(self._path), hint="is this the archive of an image?")
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode(errors="surrogateescape")
+
+
+def _name(header: bytes) -> str:
+    name = _text(header[:100])
+    prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else ""
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _normal(name: str) -> str:
+    """`name` without `.`, `..` and doubled slashes, relative; only ever looked up."""
+    return posixpath.normpath("/" + name).lstrip("/")
+
+
+def _gunzip(fd: int, path: Path) -> int:
+    """A nameless file with the unpacked bytes of all gzip members."""
+    file = StagedFile(path.parent if os.access(path.parent, os.W_OK) else Path("/var/tmp"))
+    try:
+        at = written = 0
+        decoder = None
+        rest = b""
+        while True:
+            piece = rest or os.pread(fd, _PACKED_PIECE, at)
+            at += 0 if rest else len(piece)
+            if not piece:
+                break
+            decoder = decoder or zlib.decompressobj(wbits=31)
+            data = decoder.decompress(piece)
+            rest = decoder.unused_data
+            decoder = None if decoder.eof else decoder
+            written += len(data)
+            if written > _MAX_UNPACKED:
+                raise FormatError("unpacks to too many bytes", what=str(path))
+            write_all(file.fileno(), data)
+        if decoder is not None:
+            raise Truncated(what=str(path))
+        return os.dup(file.fileno())
+    except zlib.error as error:
+        raise FormatError("expected gzip", what=str(path)) from error
+    finally:
+        file.close()

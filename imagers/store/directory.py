@@ -1,0 +1,254 @@
+"""Images as directories of plain files (`dir:`), as source and sink.
+
+    dir/version             Directory Transport Version: 1.1
+    dir/manifest.json       the manifest or index that the directory is
+    dir/HEX.manifest.json   the manifests of an index
+    dir/HEX                 blobs
+
+What is written is built in a hidden directory beside its place and appears by one rename;
+there must be nothing, or an empty directory.
+
+Spec: containers/image v5, directory/directory_transport.go.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from imagers.errors import LocalError, NotFound, SizeMismatch
+from imagers.model.digest import check_digest, digest_of
+from imagers.model.manifest import MAX_MANIFEST_BYTES, RawManifest
+from imagers.model.stream import CheckedStream
+from imagers.store.files import (
+    LocalBlob,
+    StagedFile,
+    local_errors,
+    open_regular,
+    sync_directory,
+    write_all,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from imagers.model.descriptor import Descriptor
+    from imagers.model.digest import Digest
+    from imagers.model.image import ImageSink, ImageSource, StagedBlob
+    from imagers.model.stream import ByteStream, RawStream
+
+__all__ = ["DirectorySink", "DirectorySource"]
+
+_VERSION = b"Directory Transport Version: 1.1\n"
+_VERSION_START = b"Directory Transport Version: 1."
+_MANIFEST = "manifest.json"
+
+
+class DirectorySource:
+    """An `ImageSource` over a directory.
+
+    Args:
+        path: of the directory.
+        name: as the user wrote it, with its transport.
+
+    Threads: safe.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, name: str) -> None:
+        self._path = Path(path)
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """See `ImageSource`."""
+        return self._name
+
+    def read_manifest(self, digest: Digest | None = None) -> RawManifest:
+        """See `ImageSource`; the media type is what the bytes say themselves."""
+        raw = self._read(_MANIFEST if digest is None else f"{digest.hex}.{_MANIFEST}")
+        if raw is None and digest is not None:
+            raw = self._read(_MANIFEST)
+            if raw is not None and digest_of(raw, digest.algorithm) != digest:
+                raw = None
+        if raw is None:
+            raise NotFound(
+                f"{self.name}: there is no manifest" + (f" {digest}" if digest else ""),
+                hint=f"dir:PATH names a directory that holds {_MANIFEST}",
+            )
+        if digest is None:
+            return RawManifest(raw, "", digest_of(raw))
+        check_digest(raw, digest, what=f"{self.name}: manifest")
+        return RawManifest(raw, "", digest)
+
+    def open_blob(self, descriptor: Descriptor, *, what: str) -> ByteStream:
+        """See `BlobSource`; the size is compared before the first byte."""
+        return CheckedStream(self.open_raw_blob(descriptor, what=what), descriptor, what=what)
+
+    def open_raw_blob(self, descriptor: Descriptor, *, what: str) -> RawStream:
+        """See `BlobSource`; the size is compared before the first byte."""
+        path = self._path / descriptor.digest.hex
+        with local_errors(path):
+            try:
+                fd = open_regular(path)
+            except FileNotFoundError:
+                raise NotFound(
+                    f"{self.name}: {what}: the directory has no blob {descriptor.digest}",
+                    hint="the directory is incomplete; copy the image into it again",
+                ) from None
+        blob = LocalBlob(fd, path)
+        size = os.fstat(fd).st_size
+        if size != descriptor.size:
+            blob.close()
+            raise SizeMismatch(expected=descriptor.size, actual=size, what=what)
+        return blob
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
+    def _read(self, name: str) -> bytes | None:
+        path = self._path / name
+        with local_errors(path):
+            try:
+                fd = open_regular(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            with os.fdopen(fd, "rb") as file:
+                data = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise SizeMismatch(
+                expected=f"at most {MAX_MANIFEST_BYTES}", actual="more", what=str(path)
+            )
+        return data
+
+
+class DirectorySink:
+    """An `ImageSink` that makes a directory.
+
+    Args:
+        path: of the directory, which must be missing or empty.
+        name: as the user wrote it, with its transport.
+
+    Threads: blobs may be staged and committed from several; the rest one at a time.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, name: str) -> None:
+        self._path = Path(path)
+        self._name = name
+        # Beside the place that `path` means, which may be "." or end in a link.
+        target = Path(os.path.realpath(self._path))
+        self._target = target
+        self._staging = target.parent / f".imagers-{secrets.token_hex(8)}"
+        self._made = False
+
+    @property
+    def name(self) -> str:
+        """See `ImageSink`."""
+        return self._name
+
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        """See `ImageSink`: whether this object has brought it."""
+        path = self._staging / descriptor.digest.hex
+        return path.is_file() and path.stat().st_size == descriptor.size
+
+    def stage_blob(self) -> StagedBlob:
+        """See `ImageSink`."""
+        with local_errors(self._path):
+            self._prepare()
+            return _StagedBlob(self._staging, StagedFile(self._staging))
+
+    def put_blob(self, descriptor: Descriptor, data: bytes, *, what: str) -> None:
+        """See `ImageSink`."""
+        if len(data) != descriptor.size:
+            raise SizeMismatch(expected=descriptor.size, actual=len(data), what=what)
+        check_digest(data, descriptor.digest, what=what)
+        self._write(descriptor.digest.hex, data)
+
+    def put_manifest(self, raw: bytes, media_type: str, *, by_name: bool) -> None:
+        """See `ImageSink`; the named one publishes the directory."""
+        del media_type  # readers take it from the bytes
+        if not by_name:
+            self._write(f"{digest_of(raw).hex}.{_MANIFEST}", raw)
+            return
+        self._write("version", _VERSION)
+        self._write(_MANIFEST, raw)
+        with local_errors(self._path):
+            sync_directory(self._staging)
+            # Onto an empty directory, too; anything else is refused by the system.
+            os.rename(self._staging, self._target)
+            self._made = False
+            sync_directory(self._target.parent)
+
+    def close(self) -> None:
+        """See `ImageSink`; what was not published is removed."""
+        if self._made:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            self._made = False
+
+    def _write(self, name: str, data: bytes) -> None:
+        with local_errors(self._path):
+            self._prepare()
+            file = StagedFile(self._staging)
+            try:
+                write_all(file.fileno(), data)
+                file.publish(self._staging / name)
+            finally:
+                file.close()
+
+    def _prepare(self) -> None:
+        if self._made:
+            return
+        if self._target.exists() and not (
+            self._target.is_dir() and not any(self._target.iterdir())
+        ):
+            raise LocalError(
+                "expected an empty directory or nothing",
+                path=str(self._path),
+                hint="choose another path, or remove it",
+            )
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        self._staging.mkdir()
+        self._made = True
+
+
+class _StagedBlob:
+    """A `StagedBlob` of a directory."""
+
+    def __init__(self, directory: Path, file: StagedFile) -> None:
+        self._directory = directory
+        self._file = file
+
+    def fileno(self) -> int:
+        """See `StagedBlob`."""
+        return self._file.fileno()
+
+    def commit(self, descriptor: Descriptor, *, what: str) -> None:
+        """See `StagedBlob`."""
+        if self._file.size != descriptor.size:
+            raise SizeMismatch(expected=descriptor.size, actual=self._file.size, what=what)
+        path = self._directory / descriptor.digest.hex
+        with local_errors(path):
+            self._file.publish(path)
+
+    def abort(self) -> None:
+        """See `StagedBlob`."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+
+if TYPE_CHECKING:
+    # What the two promise, checked by mypy.
+    _source: type[ImageSource] = DirectorySource
+    _sink: type[ImageSink] = DirectorySink

@@ -1,0 +1,173 @@
+"""The shapes that engines write, made here; real ones are in tests/interop."""
+
+import gzip
+import io
+import json
+import tarfile
+
+import pytest
+
+from imagers.errors import DigestMismatch, FormatError, NotFound, SizeMismatch
+from imagers.model.digest import digest_of
+from imagers.model.manifest import parse_manifest
+from imagers.model.media import OCI_LAYER, OCI_LAYER_GZIP
+from imagers.model.reference import parse_reference
+from imagers.model.stream import read_all
+from imagers.store.archive.docker import DockerArchiveSource
+
+LAYERS = (b"first tar", b"second tar")
+
+
+def config_of(layers):
+    return json.dumps(
+        {
+            "os": "linux",
+            "architecture": "amd64",
+            "rootfs": {"type": "layers", "diff_ids": [str(digest_of(one)) for one in layers]},
+        }
+    ).encode()
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, value in members.items():
+            info = tarfile.TarInfo(name)
+            if isinstance(value, bytes):
+                info.size = len(value)
+                tar.addfile(info, io.BytesIO(value))
+            else:
+                info.type, info.linkname = tarfile.SYMTYPE, value[0]
+                tar.addfile(info)
+
+
+def saved(layers, config, tags=("app:v1",)):
+    return {"Config": config, "RepoTags": list(tags) or None, "Layers": list(layers)}
+
+
+@pytest.fixture
+def source_of(tmp_path):
+    def make(members, ref=None, position=None):
+        path = tmp_path / "x.tar"
+        write_tar(path, members)
+        ref = None if ref is None else parse_reference(ref)
+        return DockerArchiveSource(path, ref, name="docker-archive:x.tar", position=position)
+
+    return make
+
+
+def legacy(layers=LAYERS):
+    config = config_of(layers)
+    name = f"{digest_of(config).hex}.json"
+    members = {name: config}
+    paths = []
+    for number, layer in enumerate(layers):
+        paths.append(f"{number:064}/layer.tar")
+        members[paths[-1]] = layer
+    members["manifest.json"] = json.dumps([saved(paths, name)]).encode()
+    return members
+
+
+def all_layers(source):
+    manifest = parse_manifest(source.read_manifest().raw)
+    found = []
+    for layer in manifest.layers:
+        with source.open_blob(layer, what="layer") as stream:
+            found.append(read_all(stream, size=layer.size))
+    with source.open_blob(manifest.config, what="config") as stream:
+        read_all(stream, size=manifest.config.size)
+    return manifest, tuple(found)
+
+
+def test_source_legacy_shape(source_of):
+    manifest, layers = all_layers(source_of(legacy()))
+    assert layers == LAYERS
+    assert {one.media_type for one in manifest.layers} == {OCI_LAYER}
+    again = source_of(legacy()).read_manifest()
+    assert again.digest == manifest.descriptor.digest
+
+
+def test_source_layer_that_is_a_link_to_an_equal_one(source_of):
+    members = legacy((b"same", b"same"))
+    members[f"{1:064}/layer.tar"] = (f"../{0:064}/layer.tar",)
+    _, layers = all_layers(source_of(members))
+    assert layers == (b"same", b"same")
+
+
+def test_source_podman_shape(source_of):
+    config = config_of(LAYERS)
+    members = {f"{digest_of(one).hex}.tar": one for one in LAYERS}
+    name = f"{digest_of(config).hex}.json"
+    members[name] = config
+    members["manifest.json"] = json.dumps([saved(members, name)]).encode()
+    document = json.loads(members["manifest.json"])
+    document[0]["Layers"].remove(name)
+    members["manifest.json"] = json.dumps(document).encode()
+    assert all_layers(source_of(members))[1] == LAYERS
+
+
+def test_source_compressed_layer_has_its_own_digest(source_of):
+    members = legacy()
+    packed = gzip.compress(LAYERS[1])
+    members[f"{1:064}/layer.tar"] = packed
+    manifest, layers = all_layers(source_of(members))
+    assert layers == (LAYERS[0], packed)
+    assert manifest.layers[1].media_type == OCI_LAYER_GZIP
+
+
+def test_source_chooses_by_name_and_position(source_of):
+    members = legacy()
+    one = json.loads(members["manifest.json"])[0]
+    two = {**one, "RepoTags": ["registry.example.org/b:v2", "localhost/b:v3"]}
+    members["manifest.json"] = json.dumps([one, two]).encode()
+    for ref in ("app:v1", "docker.io/library/app:v1", "localhost/b:v3"):
+        source_of(members, ref).read_manifest()
+    source_of(members, position=1).read_manifest()
+    with pytest.raises(NotFound, match="of this name") as caught:
+        source_of(members, "app:v2").read_manifest()
+    assert "'app:v1'" in caught.value.hint
+    with pytest.raises(NotFound, match="an image 2"):
+        source_of(members, position=2).read_manifest()
+    with pytest.raises(FormatError, match="exactly one image, got 2"):
+        source_of(members).read_manifest()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda m: m.pop("manifest.json"), FormatError, "manifest.json"),
+        (lambda m: m.pop(f"{0:064}/layer.tar"), NotFound, "no layer"),
+        (lambda m: m.update({"manifest.json": b"[]"}), FormatError, "list of 1"),
+        (lambda m: m.update({"manifest.json": b"{}"}), FormatError, "list of 1"),
+        (
+            lambda m: m.update({"manifest.json": b'[{"Config": "c", "Layers": [1]}]'}),
+            FormatError,
+            "strings",
+        ),
+        (
+            lambda m: m.update({"manifest.json": b'[{"Config": "c", "Layers": []}]'}),
+            NotFound,
+            "no config",
+        ),
+    ],
+)
+def test_source_broken_archive_refused(source_of, change, error, message):
+    members = legacy()
+    change(members)
+    with pytest.raises(error, match=message):
+        source_of(members).read_manifest()
+
+
+def test_source_more_layers_than_the_config_refused(source_of):
+    members = legacy()
+    document = json.loads(members["manifest.json"])
+    document[0]["Layers"].pop()
+    members["manifest.json"] = json.dumps(document).encode()
+    with pytest.raises(SizeMismatch, match="number of layers"):
+        source_of(members).read_manifest()
+
+
+def test_source_changed_layer_found_out(source_of):
+    members = legacy()
+    members[f"{0:064}/layer.tar"] = b"First tar"
+    with pytest.raises(DigestMismatch):
+        all_layers(source_of(members))

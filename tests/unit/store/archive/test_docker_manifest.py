@@ -1,0 +1,37 @@
+import pytest
+
+from imagers.errors import FormatError, Unsupported
+from imagers.model.reference import parse_reference
+from imagers.store.archive.docker_manifest import SavedImage, dump_saved, parse_saved
+
+
+def test_saved_images_come_back_as_they_were_written():
+    raw = dump_saved("blobs/sha256/c", ["blobs/sha256/l"], "docker.io/library/app:v1")
+    (one,) = parse_saved(raw, what="x")
+    assert one == SavedImage("blobs/sha256/c", ("blobs/sha256/l",), ("docker.io/library/app:v1",))
+    assert one.has_tag(parse_reference("app:v1"))
+    assert not one.has_tag(parse_reference("app:v2"))
+
+
+def test_saved_tag_that_nobody_can_ask_for_is_passed_over():
+    assert not SavedImage("c", (), ("UPPER:x",)).has_tag(parse_reference("app"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "where"),
+    [
+        (b'[{"Config": 1, "Layers": []}]', "Config"),
+        (b'[{"Config": "c"}]', "Layers"),
+        (b'[{"Config": "c", "Layers": [], "RepoTags": [1]}]', "RepoTags"),
+        (b"[1]", "[0]"),
+    ],
+)
+def test_saved_malformed_refused_with_its_place(raw, where):
+    with pytest.raises(FormatError) as caught:
+        parse_saved(raw, what="x")
+    assert where in str(caught.value)
+
+
+def test_saved_too_many_layers_refused():
+    with pytest.raises(Unsupported, match="layers"):
+        dump_saved("c", ["l"] * 600, None)
