@@ -1,7 +1,9 @@
 """Connections of urllib3 with one more bound: on the time until the headers are complete.
 
 The time limit of a socket starts again with every byte; a server that sends its headers a
-byte at a time would hold a client for hours. The body has its own watch, in `stream`.
+byte at a time would hold a client for hours. So would the line before a chunk, or trailers
+without end after the last one: they are read inside of one call for a piece of the body. The
+body itself has its own watch, in `stream`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import http.client
 import io
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import urllib3
@@ -17,12 +20,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 if TYPE_CHECKING:
     import socket
     import ssl
+    from collections.abc import Iterator
 
     from typing_extensions import Buffer
 
 __all__ = ["new_pools"]
 
-_PATIENCE = 2.0  # times the time limit of the socket, for all headers together
+_PATIENCE = 2.0  # times the time limit of the socket, for all headers or one piece together
 
 
 class _Watched(io.RawIOBase):
@@ -37,7 +41,7 @@ class _Watched(io.RawIOBase):
 
     def readinto(self, buffer: Buffer, /) -> int | None:
         if self.deadline is not None and time.monotonic() > self.deadline:
-            raise TimeoutError("the headers took too long")
+            raise TimeoutError("the headers, or what is between pieces of the body, took too long")
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -61,10 +65,22 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self._watched)
 
     def begin(self) -> None:
+        with self._in_time():
+            super().begin()
+
+    def read1(self, n: int = -1) -> bytes:
+        """One piece of the body, with the lines that frame chunks."""
+        with self._in_time():
+            return super().read1(n)
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
         if self._limit_s is not None:
             self._watched.deadline = time.monotonic() + _PATIENCE * self._limit_s
-        super().begin()
-        self._watched.deadline = None
+        try:
+            yield
+        finally:
+            self._watched.deadline = None
 
 
 class _Connection(HTTPConnection):

@@ -34,7 +34,7 @@ def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
         return float(min(int(text[:10]), _MAX_SECONDS))
     try:
         when = parsedate_to_datetime(text[:64])
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year that no machine word holds
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

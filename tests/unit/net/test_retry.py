@@ -22,6 +22,8 @@ NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
         ("1.5", None),
         ("\u0663", None),
         ("", None),
+        # A year that no C integer holds: datetime says OverflowError, not ValueError.
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
     ],
 )
 def test_parse_retry_after_forms(value, seconds):
