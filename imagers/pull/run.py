@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING
 from imagers.core import DirectorySink, Limits, Ownership, open_layer
 from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.packets import BrokerKeyUnwrapper
-from imagers.errors import LocalError
+from imagers.errors import LocalError, UsageError
 from imagers.model.stream import read_all
 from imagers.pull.bundle import make_runtime_config
 from imagers.pull.plan import make_plan
 from imagers.pull.staging import Staging, check_destination
 from imagers.pull.trust import TrustDecision, check_config_size
-from imagers.sign.policy_json import docker_identity, path_identity
+from imagers.sign.policy_json import ImageIdentity, docker_identity, path_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from imagers.pull.trust import TrustedImage
     from imagers.sign.decision import Explanation
     from imagers.sign.found import FoundLike
-    from imagers.sign.policy_json import ImageIdentity
     from imagers.sign.verify import Trust
     from imagers.transport.names import ImageName
 
@@ -62,12 +61,27 @@ _MAX_ACCOUNTS_BYTES = 1024 * 1024
 def identity_of(name: ImageName) -> ImageIdentity:
     """What a policy looks up for a name that a user wrote.
 
-    The path of a layout is made absolute and free of symbolic links: a policy for a
-    directory does not hold for what a link in it points to.
+    Only an image of a registry is looked up under its name in `docker`: what stands in an
+    archive or in an engine under the same name is somebody else's word. The path of a layout
+    or an archive is made absolute and free of symbolic links: a policy for a directory does
+    not hold for what a link in it points to.
+
+    Raises:
+        UsageError: the path is `/`, for which there can be no scope.
     """
-    if name.reference is not None:
+    if name.transport == "docker-daemon":
+        if name.reference is None:
+            # No policy can have it as a scope: what an id names is not known beforehand.
+            return ImageIdentity(name.transport, None, (str(name.image_id),))
+        scopes = docker_identity(name.reference).scopes
+        return ImageIdentity(name.transport, name.reference, scopes)
+    if name.transport == "docker":
+        assert name.reference is not None  # of every name in a registry
         return docker_identity(name.reference)
-    return path_identity(name.transport, os.path.realpath(name.path))
+    path = os.path.realpath(name.path)
+    if path == "/":
+        raise UsageError(f"expected a path below '/', got {name.path!r}")
+    return path_identity(name.transport, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +155,7 @@ def trust_image(
     if explain or options.requirements.needs_signatures:
         found = signatures(manifest.descriptor.digest)
     index_found: FoundLike | None = None
-    if decision.index_digest is not None and (
-        explain or options.requirements.forms(on_index=True)
-    ):
+    if decision.index_digest is not None and (explain or options.requirements.forms(on_index=True)):
         index_found = signatures(decision.index_digest)
     try:
         decision.receive_signatures(found, index_found=index_found, now=datetime.now(UTC))

@@ -34,6 +34,7 @@ from imagers.errors import (
     PolicyDenied,
     RemoteError,
     Truncated,
+    UsageError,
 )
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
@@ -777,6 +778,37 @@ def test_identity_of_a_layout_has_no_link_in_it(tmp_path):
     (tmp_path / "link").symlink_to("real")
     identity = identity_of(parse_image_name(f"oci:{tmp_path}/link:v1"))
     assert str(tmp_path / "real") in str(identity)
+
+
+@pytest.mark.parametrize(
+    ("text", "transport"),
+    [
+        ("docker-archive:{}/a.tar:registry.example.org/app:v1", "docker-archive"),
+        ("docker-daemon:registry.example.org/app:v1", "docker-daemon"),
+        ("docker-daemon:sha256:" + 64 * "0", "docker-daemon"),
+    ],
+)
+def test_identity_of_a_name_outside_of_a_registry_is_not_that_of_the_registry(
+    tmp_path, text, transport
+):
+    policy = parse_policy(
+        b'{"default":[{"type":"reject"}],"transports":{"docker":'
+        b'{"":[{"type":"insecureAcceptAnything"}]}}}'
+    )
+    identity = identity_of(parse_image_name(text.format(tmp_path)))
+    assert identity.transport == transport
+    assert policy.select(identity).where == "$.default"
+    assert str(identity).startswith(f"{transport}:")
+
+
+def test_identity_of_an_image_of_an_engine_has_the_scopes_of_its_name():
+    identity = identity_of(parse_image_name("docker-daemon:registry.example.org/team/app:v1"))
+    assert identity.scopes[1:3] == ("registry.example.org/team/app", "registry.example.org/team")
+
+
+def test_identity_of_the_root_directory_is_refused():
+    with pytest.raises(UsageError, match="below '/'"):
+        identity_of(parse_image_name("oci:/"))
 
 
 def test_identity_of_a_registry_is_the_reference():
