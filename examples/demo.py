@@ -5,7 +5,7 @@
 Builds an image (or takes yours), starts the embedded registry and a broker on free
 loopback ports, and shows each command with its output: keys, encrypt, sign, inspect, pull,
 run; then three refusals; then what each step cost. Everything is in a temporary directory,
-which is removed.
+$W in what is shown, which is removed at the end.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ import time
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
-QUIET = {**os.environ, "PATH": f"{BIN}:{os.environ.get('PATH', '')}"}
+# runc and chroot are in directories that Debian gives to root only.
+PATH = f"{BIN}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+ENVIRONMENT = {**os.environ, "PATH": PATH}
 READY_WITHIN = 20  # seconds
+RUNS_FOR = 20  # seconds: an image of the user may hold a server, which does not end
 
 BOLD, PLAIN = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
 
@@ -44,7 +47,7 @@ class Demo:
     def __init__(self, work: Path) -> None:
         self.work = work
         self.rows: list[tuple[str, int, int, float]] = []
-        self.processes: list[subprocess.Popen[str]] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
 
     def run(self, *words: str, expect: int = 0) -> tuple[str, float]:
         """Show a command, run it, show its output; its standard output and seconds."""
@@ -52,29 +55,41 @@ class Demo:
         print(f"{BOLD}$ {shown}{PLAIN}", flush=True)
         start = time.perf_counter()
         done = subprocess.run(
-            words, env=QUIET, capture_output=True, text=True, check=False, cwd=self.work
+            words, env=ENVIRONMENT, capture_output=True, text=True, check=False, cwd=self.work
         )
         seconds = time.perf_counter() - start
-        for line in (done.stdout + done.stderr).splitlines():
-            print("  " + line.replace(str(self.work), "$W"))
+        self.show(done.stdout + done.stderr)
         if expect:
             print(f"  exit code {done.returncode}")
         if done.returncode != expect:
             raise Failure(f"expected exit code {expect}, got {done.returncode}")
         return done.stdout, seconds
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a server; it is stopped by its own process id at the end."""
-        process = subprocess.Popen(
-            words,
-            env=QUIET,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=self.work,
-        )
+    def show(self, output: str) -> None:
+        """What a command said, indented."""
+        for line in output.splitlines():
+            print("  " + line.replace(str(self.work), "$W"), flush=True)
+
+    def start(self, *words: str, ready: Path) -> str:
+        """Start a server; the content of the file that it writes when it is ready.
+
+        It is stopped by its own process id at the end.
+        """
+        log = ready.with_suffix(".log")
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                words, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, cwd=self.work
+            )
         self.processes.append(process)
-        return process
+        end = time.monotonic() + READY_WITHIN
+        while time.monotonic() < end:
+            if ready.exists() and (text := ready.read_text().strip()):
+                self.show(log.read_text())
+                return text
+            if process.poll() is not None:
+                raise Failure(f"the server ended before it was ready: {log.read_text()}")
+            time.sleep(0.02)
+        raise Failure(f"the server was not ready after {READY_WITHIN} s: {log.read_text()}")
 
     def stop(self) -> None:
         """Stop what was started."""
@@ -91,35 +106,51 @@ class Demo:
         self.rows.append((step, stored, layers, seconds))
 
 
-def wait_for_file(path: Path, process: subprocess.Popen[str]) -> str:
-    """The content of a file that a server writes when it is ready."""
-    end = time.monotonic() + READY_WITHIN
-    while time.monotonic() < end:
-        if path.exists() and (text := path.read_text().strip()):
-            return text
-        if process.poll() is not None:
-            output = process.stdout.read() if process.stdout else ""
-            raise Failure(f"the server ended before it was ready: {output}")
-        time.sleep(0.02)
-    raise Failure("the server was not ready in time")
+def run_container(demo: Demo, bundle: Path, *, own: bool) -> None:
+    """Start the image's process: by runc where that works, by chroot where not.
 
-
-def run_container(demo: Demo, bundle: Path) -> None:
-    """Start the image's process: by runc where that works, by chroot where not."""
-    if shutil.which("runc") and os.geteuid() == 0:
-        words = ["runc", "--root", str(demo.work / "runc"), "run", "--bundle", str(bundle), "demo"]
-        try:
-            demo.run(*words)
-        except Failure:
-            # As in a container without the right to make namespaces or cgroups.
-            print("  runc cannot start containers on this machine; chroot instead")
-        else:
-            return
+    Args:
+        own: the image is the one of the demo, whose process must start and end. What one of
+            the user does is shown and is no fault: it may need what is not here.
+    """
     config = json.loads((bundle / "config.json").read_text())
-    words = ["chroot", str(bundle / "rootfs"), *config["process"]["args"]]
+    chroot = ["chroot", str(bundle / "rootfs"), *config["process"]["args"]]
     if os.geteuid() != 0:
-        words = ["unshare", "--map-root-user", *words]
-    demo.run(*words)
+        chroot = ["unshare", "--map-root-user", *chroot]
+    ways = [chroot]
+    if shutil.which("runc", path=PATH):
+        runc = ["runc", "--root", str(demo.work / "runc"), "run", "--bundle", str(bundle), "demo"]
+        ways.insert(0, runc)
+    for words in ways if own else ways[:1]:
+        print(f"{BOLD}$ {shlex.join(words).replace(str(demo.work), '$W')}{PLAIN}", flush=True)
+        process = subprocess.Popen(
+            words,
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=RUNS_FOR)
+        except subprocess.TimeoutExpired:
+            if words[0] == "runc":
+                subprocess.run(
+                    [*words[:3], "delete", "--force", "demo"], env=ENVIRONMENT, check=False
+                )
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            output += f"still running after {RUNS_FOR} s: stopped\n"
+        demo.show(output)
+        if process.returncode == 0:
+            return
+        print(f"  exit code {process.returncode}")
+    if own and os.geteuid() == 0:
+        raise Failure("the image did not run")
+    # A user without the right to make namespaces, or an image that needs more than a demo has.
+    print("  the bundle is complete; it does not run here")
 
 
 def flip_one_byte(directory: Path, digest: str) -> None:
@@ -131,7 +162,7 @@ def flip_one_byte(directory: Path, digest: str) -> None:
         byte = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte[0] ^ 1]))
-    print(f"  (one bit of {digest[:19]}… changed in the registry)")
+    print(f"  one bit of the last layer, {digest[:19]}…, is changed in the registry")
 
 
 def check_nothing(bundle: Path) -> None:
@@ -144,12 +175,15 @@ def check_nothing(bundle: Path) -> None:
 
 def main() -> int:
     """Run the demo; its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The whole way once, on a real image.")
     parser.add_argument("--image", help="oci:PATH:TAG; default: one that is built")
     image = parser.parse_args().image
     if image and image.startswith("oci:") and not image.startswith("oci:/"):
         image = "oci:" + str(Path.cwd() / image.removeprefix("oci:"))
+    # SIGTERM as Ctrl-C: the servers are stopped and the directory is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="imagers-demo-") as directory:
+        print(f"W={directory}  (all files of the demo; removed at the end)")
         demo = Demo(Path(directory))
         try:
             story(demo, image)
@@ -167,7 +201,8 @@ def main() -> int:
 def story(demo: Demo, image: str | None) -> None:
     """All steps, in order."""
     work = demo.work
-    title("An image" if image else "An image: busybox, a Python library, 100 MB of binaries")
+    own = image is None
+    title("An image: busybox, a Python library, 100 MB of binaries" if own else "Your image")
     if image is None:
         demo.run(
             sys.executable, str(Path(__file__).with_name("demo_image.py")), str(work / "image")
@@ -177,7 +212,7 @@ def story(demo: Demo, image: str | None) -> None:
 
     title("A registry and a key broker, on loopback")
     registry_file = work / "registry.address"
-    process = demo.start(
+    registry = demo.start(
         sys.executable,
         "-m",
         "imagers.testing.registry",
@@ -185,8 +220,8 @@ def story(demo: Demo, image: str | None) -> None:
         str(work / "registry"),
         "--address-file",
         str(registry_file),
+        ready=registry_file,
     )
-    registry = wait_for_file(registry_file, process)
     print(f"  registry at {registry}")
     broker_file = work / "broker.url"
     broker_words = [
@@ -203,9 +238,7 @@ def story(demo: Demo, image: str | None) -> None:
     ]
     shown = " ".join(broker_words).replace(str(work), "$W")
     print(f"{BOLD}$ {shown} &{PLAIN}")
-    process = demo.start(*broker_words)
-    broker = wait_for_file(broker_file, process)
-    print(f"  broker at {broker}")
+    broker = demo.start(*broker_words, ready=broker_file)
     admin = ["--broker", broker, "--broker-admin-key", str(work / "broker" / "admin.key")]
     guest = ["--broker", broker, "--tee", "sample"]
 
@@ -235,7 +268,7 @@ def story(demo: Demo, image: str | None) -> None:
     described = json.loads(
         subprocess.run(
             ["imagers", "inspect", "--json", reference],
-            env=QUIET,
+            env=ENVIRONMENT,
             check=True,
             capture_output=True,
             text=True,
@@ -274,7 +307,7 @@ def story(demo: Demo, image: str | None) -> None:
     demo.measured("pull, decrypt, unpack", stored, count, seconds)
 
     title("Run it")
-    run_container(demo, bundles / "app")
+    run_container(demo, bundles / "app", own=own)
 
     title("Refusal 1: the broker's policy denies the guest")
     closed = {
@@ -305,10 +338,10 @@ def story(demo: Demo, image: str | None) -> None:
         "broker:kbs:///default/demo/",
         *admin,
     )
-    before = releases(demo, admin)
+    before = releases(admin)
     demo.run("imagers", "pull", unsigned, str(bundles / "unsigned"), *pull, expect=21)
     check_nothing(bundles / "unsigned")
-    released = releases(demo, admin) - before
+    released = releases(admin) - before
     print(f"  keys released meanwhile: {released}")
     if released:
         raise Failure("a key was released for an unsigned image")
@@ -320,12 +353,11 @@ def story(demo: Demo, image: str | None) -> None:
         print(f"  {step:24} {size or '-':>12} {layers or '-':>7} {seconds:8.2f} {rate}")
 
 
-def releases(demo: Demo, admin: list[str]) -> int:
+def releases(admin: list[str]) -> int:
     """How many keys the broker has released so far, from its audit log."""
-    del demo
     listing = subprocess.run(
         ["imagers", "broker", "audit", "--json", *admin],
-        env=QUIET,
+        env=ENVIRONMENT,
         check=True,
         capture_output=True,
         text=True,
