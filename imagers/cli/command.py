@@ -46,6 +46,13 @@ class VerbCommand(click.Command):
 class VerbGroup(click.Group):
     """A verb with words below it; its help is the docstring of its module too."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, which without a word would make one line of the whole help."""
+        if not args and not ctx.resilient_parsing:
+            words = ", ".join(self.commands)
+            raise click.UsageError(f"expected one of {words}, got nothing", ctx)
+        return super().parse_args(ctx, args)
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the docstring."""
         del ctx

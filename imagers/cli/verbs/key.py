@@ -1,8 +1,9 @@
 """usage: imagers key generate KIND --output NAME [--passphrase-file FILE]
        imagers key show FILE [--json]
 
-Makes keys, and says what a key file holds. Files appear as NAME.key (secret,
-for its owner only) and NAME.pub; nothing is ever overwritten.
+Makes keys, and says what a public key file holds. Files appear as NAME.key
+(secret, for its owner only) and NAME.pub, a kek as NAME.kek; nothing is ever
+overwritten.
 
   KIND is one of
     cosign     ECDSA P-256 for signatures, in cosign's encrypted file format

@@ -27,6 +27,24 @@ def test_run_unknown_verb_is_a_usage_error_with_a_hint(run):
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["key"], "generate, show"),
+        (["policy"], "check, init"),
+        (["broker", "policy"], "show, set, reset"),
+    ],
+    ids=" ".join,
+)
+def test_run_group_without_a_word_names_the_words_and_not_the_whole_help(run, words, expected):
+    outcome = run(*words)
+    assert outcome.code == 2
+    assert outcome.err.splitlines() == [
+        f"imagers: error: expected one of {expected}, got nothing",
+        f'imagers: hint: "imagers {" ".join(words)} --help" shows what it takes',
+    ]
+
+
 def test_run_error_gives_its_exit_code_its_line_and_its_hint(run):
     outcome = run("inspect", "oci:nowhere:v1")
     assert outcome.code == 13
