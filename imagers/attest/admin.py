@@ -125,7 +125,7 @@ def load_admin_key(path: str | os.PathLike[str]) -> JWK:
         raise LocalError(
             f"the admin key cannot be read: {error.strerror}",
             path=str(path),
-            hint="'imagers broker init' and the first 'imagers broker serve' make one",
+            hint="the first 'imagers broker serve' makes one; --broker-admin-key names another",
         ) from None
     try:
         key = JWK.from_pem(data)

@@ -87,11 +87,12 @@ def _load(group: str, name: str, kind: str, as_kind: Callable[[object], _Plugin 
     points = {point.value: point for point in entry_points(group=group, name=name)}
     if not points:
         installed = ", ".join(_find(group)) or "none"
-        package = f"imagers-{name}-tee" if name == "sample" else f"imagers-{name}"
+        # Only a package of ours is named: whoever owns a guessed name gets to run in the guest.
+        package = "imagers-sample-tee" if name == "sample" else "the plugin that has it"
         raise PluginNotFound(
             f"no {kind} of that name is installed (installed: {installed})",
             name=name,
-            hint=f"install it into the same environment: pip install {package}",
+            hint=f"install {package} into the same environment",
         )
     if len(points) > 1:
         raise PluginBroken(

@@ -271,7 +271,7 @@ def test_list_answer_that_is_none_refused(scripted, foreign, body):
 def test_load_admin_key_absent_is_local_error(tmp_path):
     with pytest.raises(LocalError, match="admin key cannot be read") as caught:
         load_admin_key(tmp_path / "none")
-    assert "broker init" in (caught.value.hint or "")
+    assert "broker serve" in (caught.value.hint or "")
 
 
 def test_load_admin_key_of_another_kind_refused(tmp_path):
