@@ -32,7 +32,7 @@ WORLD = {
     "http.client": {"net"},
     "http.server": {"testing"},
     "requests": set(),
-    "subprocess": {"encrypt/providers", "sign/gpg", "pull/snapshot"},
+    "subprocess": {"encrypt/providers", "sign/gpg", "pull/snapshot", "registry/helpers"},
     "getpass": {"cli"},
     "time": {
         "net",
@@ -44,6 +44,8 @@ WORLD = {
         "registry",
         "encrypt/image",
         "encrypt/providers",
+        "encrypt/rekey",
+        "encrypt/rewrap",
         "pull/run",
     },
 }
@@ -63,6 +65,7 @@ OPENS = {
     "sign/keyfiles",
     "sign/lookaside",
     "registry/spool",
+    "registry/logins",
 }
 # These do no IO and read no clock.
 PURE = ["model", "pull/trust"]

@@ -6,6 +6,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from imagers.cli.output import say
 from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, LocalError, NotFound, Unsupported, UsageError
@@ -21,7 +23,15 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.keys import KeyUnwrapper, KeyWrapper, SecretKey
 
-__all__ = ["ImageKeys", "opened_unwrappers", "provider_settings"]
+__all__ = ["ImageKeys", "opened_unwrappers", "provider_settings", "timeout_option"]
+
+timeout_option = click.option(
+    "--provider-timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True, max=86400),
+    metavar="SECONDS",
+)
+"""`--provider-timeout`: for one answer of a key provider."""
 
 _KEK_BYTES = 32
 

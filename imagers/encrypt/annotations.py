@@ -21,14 +21,16 @@ from imagers.errors import FormatError
 from imagers.model.keys import WrappedKey
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from imagers.model.descriptor import Descriptor
 
 __all__ = [
     "COCO_SCHEME",
     "EncryptedLayerInfo",
+    "append_packets",
     "clear_annotations",
+    "filter_packets",
     "read_annotations",
     "read_wrapped_keys",
     "write_annotations",
@@ -158,6 +160,53 @@ def write_annotations(
         name = _KEYS + one.scheme
         text = encode_base64(one.packet)
         result[name] = f"{result[name]},{text}" if name in result else text
+    return result
+
+
+def append_packets(annotations: Mapping[str, str], wrapped: Sequence[WrappedKey]) -> dict[str, str]:
+    """`annotations` of an encrypted layer with more packets; everything else as it stands."""
+    result = dict(annotations)
+    for one in wrapped:
+        name = _KEYS + one.scheme
+        text = encode_base64(one.packet)
+        result[name] = f"{result[name]},{text}" if result.get(name) else text
+    return result
+
+
+def filter_packets(
+    annotations: Mapping[str, str],
+    change: Callable[[WrappedKey, int], bytes | None],
+    *,
+    what: str,
+) -> dict[str, str]:
+    """`annotations` of an encrypted layer with other packets; everything else as it stands.
+
+    Args:
+        change: gives what becomes of a packet, None for nothing; told its number, from 1,
+            among those of its scheme.
+
+    Raises:
+        FormatError: a packet is not base64, or too long.
+    """
+    result = dict(annotations)
+    for name, value in annotations.items():
+        if not name.startswith(_KEYS):
+            continue
+        elements: list[str] = []
+        number = 0
+        for element in value.split(","):
+            if not element:
+                elements.append(element)
+                continue
+            number += 1
+            packet = _decode(element, name, _MAX_PACKET_BYTES, what)
+            changed = change(WrappedKey(name.removeprefix(_KEYS), packet), number)
+            if changed is not None:
+                elements.append(element if changed == packet else encode_base64(changed))
+        if any(elements):
+            result[name] = ",".join(elements)
+        else:
+            del result[name]
     return result
 
 

@@ -2,6 +2,10 @@
 
 >>> describe_wrapped_key(WrappedKey("pgp", b"..."))
 'pgp'
+>>> describe_recipients(WrappedKey("pgp", b"..."))
+[]
+
+What stands here is told by whoever made the image, and authenticated by nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +14,17 @@ from typing import TYPE_CHECKING
 
 from imagers.encrypt.packets import parse_packet
 from imagers.errors import FormatError, Unsupported
+from imagers.model.strict_json import parse_object
 
 if TYPE_CHECKING:
     from imagers.model.keys import WrappedKey
 
-__all__ = ["describe_wrapped_key"]
+__all__ = ["describe_recipients", "describe_wrapped_key"]
 
 _MAX_LINE = 400
-_MAX_SHOWN = 4  # recipients of one JWE that a line names
+_MAX_VALUE = 160
+_MAX_SHOWN = 4  # recipients of one packet that a line names
+_MAX_PACKET = 256 * 1024
 
 
 def describe_wrapped_key(wrapped: WrappedKey) -> str:
@@ -25,29 +32,57 @@ def describe_wrapped_key(wrapped: WrappedKey) -> str:
 
     A packet that cannot be read is described by its scheme alone.
     """
-    if wrapped.scheme == "jwe":
-        return f"jwe{_describe_jwe(wrapped.packet)}"
-    if wrapped.scheme.startswith("provider."):
-        try:
-            packet = parse_packet(wrapped.packet, what="")
-        except (FormatError, Unsupported):
-            return _shown(wrapped.scheme)
-        return _shown(f"{wrapped.scheme} {packet.kid} ({packet.wrap_type or packet.provider})")
-    return _shown(wrapped.scheme)
-
-
-def _describe_jwe(packet: bytes) -> str:
-    from imagers.encrypt.jwe import parse_jwe  # noqa: PLC0415  # loads `cryptography`
-
-    try:
-        headers = parse_jwe(packet).headers
-    except FormatError:
-        return ""
-    names = [str(header.get("kid") or header.get("alg", "?"))[:80] for header in headers]
+    found = describe_recipients(wrapped)
+    names = [" ".join(value for value in one.values() if value) for one in found]
     more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
-    return _shown(f" ({', '.join(names[:_MAX_SHOWN])}{more})")
+    inside = f" ({', '.join(names[:_MAX_SHOWN])}{more})" if names else ""
+    return _shown(wrapped.scheme + inside, _MAX_LINE)
 
 
-def _shown(text: str) -> str:
+def describe_recipients(wrapped: WrappedKey) -> list[dict[str, str]]:
+    """Each recipient of a packet: `algorithm` and `key`, "" where the packet does not say.
+
+    None where the packet cannot be read.
+    """
+    try:
+        found = _recipients(wrapped)
+    except (FormatError, Unsupported):
+        return []
+    return [
+        {"algorithm": _shown(algorithm, _MAX_VALUE), "key": _shown(key, _MAX_VALUE)}
+        for algorithm, key in found
+    ]
+
+
+def _recipients(wrapped: WrappedKey) -> list[tuple[str, str]]:
+    packet = wrapped.packet
+    if wrapped.scheme == "jwe":
+        from imagers.encrypt.jwe import parse_jwe  # noqa: PLC0415  # loads `cryptography`
+
+        headers = parse_jwe(packet).headers
+        return [(str(one.get("alg", "?")), str(one.get("kid") or "")) for one in headers]
+    if wrapped.scheme == "pkcs7":
+        from imagers.encrypt.pkcs7 import parse_recipients_of  # noqa: PLC0415  # as above
+
+        return [(one.algorithm_name, one.name) for one in parse_recipients_of(packet)]
+    if wrapped.scheme == "pgp":
+        from imagers.encrypt.providers.pgp_packets import split_session_keys  # noqa: PLC0415
+
+        return [("", one.key_id.hex().upper()) for one in split_session_keys(packet)[0]]
+    if wrapped.scheme == "pkcs11":
+        document = parse_object(packet, what="", max_bytes=_MAX_PACKET)
+        recipients = document.get("recipients")
+        return [
+            (f"RSA-OAEP with {one.get('hash') or 'sha1'}", "")
+            for one in (recipients if isinstance(recipients, list) else [])
+            if isinstance(one, dict)
+        ]
+    if wrapped.scheme.startswith("provider."):
+        parsed = parse_packet(packet, what="")
+        return [(parsed.wrap_type or parsed.provider, parsed.kid)]
+    return []
+
+
+def _shown(text: str, longest: int) -> str:
     """`text` on one line and bounded: control characters must not reach a terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text[:_MAX_LINE])
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:longest])

@@ -18,48 +18,40 @@ Spec: containers/ocicrypt v1.3.2, encryption.go; containers/image, copy/encrypti
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imagers.core import CipherParameters, open_layer, seal_layer
-from imagers.encrypt.annotations import clear_annotations, write_annotations
 from imagers.encrypt.keys import LayerKey, LayerKeys, unwrap_layer_keys
-from imagers.encrypt.options import (
-    AES_256_CTR_HMAC_SHA256,
-    PublicOptions,
-    build_private_options,
-    check_cipher,
-)
+from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256, check_cipher
 from imagers.encrypt.rewrite import (
     LayerAction,
     LayerReport,
     RewrittenImage,
-    build_manifest,
     write_config_and_manifest,
 )
-from imagers.errors import PolicyDenied, ProviderFailed, UsageError
-from imagers.model.digest import Digest
-from imagers.model.keys import WrapContext, WrappedKey, random_secret
-from imagers.model.manifest import MAX_MANIFEST_BYTES
-from imagers.model.media import (
-    DOCKER_MANIFEST,
-    Compression,
-    compressed_media_type,
-    compression_of,
-    encrypted_media_type,
-    is_encrypted,
+from imagers.encrypt.sealing import (
+    check_manifest_size,
+    draw_key,
+    open_into,
+    plan_copied,
+    plan_sealed,
+    report_sealed,
+    seal_into,
 )
+from imagers.encrypt.selection import select_layers
+from imagers.errors import PolicyDenied, UsageError
+from imagers.model.media import DOCKER_MANIFEST, Compression, compression_of, is_encrypted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from imagers.core import Cancellation, Progress
+    from imagers.encrypt.sealing import SharedLayers
+    from imagers.encrypt.selection import LayerSelection
     from imagers.model.descriptor import Descriptor
-    from imagers.model.image import Image, ImageSink, Layer, StagedBlob
+    from imagers.model.image import Image, ImageSink, Layer
     from imagers.model.keys import KeyUnwrapper, KeyWrapper
 
 __all__ = [
@@ -75,13 +67,6 @@ __all__ = [
     "unwrap_layer_keys",
 ]
 
-_NONCE_BYTES = 16
-_KEY_BYTES = 32
-_HASH_PIECE = 1024 * 1024
-# Longest digest and size that a layer can get: for the size of a manifest that is not yet.
-_NO_DIGEST = Digest("sha256", "0" * 64)
-_LONGEST_SIZE = 2**63 - 1
-
 
 class EncryptedImage(RewrittenImage):
     """An image that `encrypt_image` has written."""
@@ -95,60 +80,17 @@ class DecryptedImage(RewrittenImage):
     __slots__ = ()
 
 
-def select_layers(count: int, layers: Sequence[int] | None) -> frozenset[int]:
-    """The indexes that a selection names: 0 is the base, -1 the last; None names all.
-
-    Raises:
-        UsageError: an index that the image has not.
-    """
-    if layers is None:
-        return frozenset(range(count))
-    for index in layers:
-        if not -count <= index < count:
-            raise UsageError(
-                f"the image has no layer {index}: expected a number from {-count} to {count - 1}"
-                if count
-                else f"the image has no layer {index}: it has none at all"
-            )
-    return frozenset(index % count for index in layers)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What one layer becomes; `cipher` is None for a layer that is copied."""
-
-    layer: Layer
-    media_type: str
-    source_compression: Compression
-    compress: Compression | None = None
-    cipher: CipherParameters | None = None
-    wrapped: tuple[WrappedKey, ...] = ()
-
-    def describe(self, digest: Digest, size: int, hmac: bytes) -> Descriptor:
-        """The descriptor of the sealed layer."""
-        old = self.layer.descriptor
-        if self.cipher is None:
-            return replace(old, media_type=self.media_type, digest=digest, size=size)
-        return replace(
-            old,
-            media_type=self.media_type,
-            digest=digest,
-            size=size,
-            annotations=write_annotations(
-                old.annotations, PublicOptions(self.cipher.name, hmac), self.wrapped
-            ),
-        )
-
-
 def encrypt_image(
     image: Image,
     sink: ImageSink,
     wrappers: Sequence[KeyWrapper],
     *,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[LayerSelection] | None = None,
+    skip_base: int = 0,
     cipher: str = AES_256_CTR_HMAC_SHA256,
     compress: Compression | None = Compression.GZIP,
     allow_nothing: bool = False,
+    shared: SharedLayers | None = None,
     by_name: bool = True,
     on_layer: Callable[[LayerReport], None] | None = None,
     on_progress: Callable[[Layer, Progress], None] | None = None,
@@ -163,8 +105,11 @@ def encrypt_image(
         wrappers: at least one; each wraps the keys of all selected layers.
         layers: which, as of `select_layers`. Layers that are encrypted already stay as they
             are, for whom they are.
+        skip_base: so many of the lowest layers stay in the clear; not with `layers`.
+        cipher: one of `CIPHERS`; readers other than imagers have only the default.
         compress: what becomes of selected layers that are plain tars; None keeps them so.
         allow_nothing: whether an image may come out as it went in.
+        shared: layers of other images of the same index, which are encrypted only once.
         by_name: whether the manifest gets the name of the sink; else it is stored under its
             digest only, for an index to point to.
         on_layer: is called when a layer is done.
@@ -183,7 +128,7 @@ def encrypt_image(
     all_layers = list(image.layers())
     chosen = {
         index
-        for index in select_layers(len(all_layers), layers)
+        for index in select_layers(len(all_layers), layers, skip_base=skip_base)
         if not is_encrypted(all_layers[index].descriptor.media_type)
     }
     if not chosen and not allow_nothing:
@@ -197,18 +142,24 @@ def encrypt_image(
         plans = []
         for layer in all_layers:
             if layer.index in chosen:
-                plan = _draw_key(_plan_sealed(layer, compress), cipher, wrappers, stack)
+                plan = plan_sealed(layer, compress)
+                if shared is not None and (done := shared.find(layer)) is not None:
+                    plan = replace(plan, done=done)
+                else:
+                    plan = draw_key(plan, cipher, wrappers, stack)
             else:
-                plan = _plan_copied(layer, was_docker=was_docker)
+                plan = plan_copied(layer, was_docker=was_docker)
             plans.append(plan)
-        _check_manifest_size(image, plans, was_docker=was_docker)
+        check_manifest_size(image, plans, was_docker=was_docker)
         reports: list[LayerReport] = []
         descriptors: list[Descriptor] = []
         for plan in plans:
             start = time.monotonic()
-            descriptor = _seal(plan, sink, on_progress, cancellation)
+            descriptor = seal_into(plan, sink, on_progress, cancellation)
             descriptors.append(descriptor)
-            report = _report_sealed(plan, descriptor, wrappers, time.monotonic() - start)
+            if shared is not None and plan.cipher is not None:
+                shared.remember(plan.layer, descriptor)
+            report = report_sealed(plan, descriptor, wrappers, time.monotonic() - start)
             reports.append(report)
             if on_layer is not None:
                 on_layer(report)
@@ -221,125 +172,13 @@ def encrypt_image(
     )
 
 
-def _plan_copied(layer: Layer, *, was_docker: bool) -> _Plan:
-    media_type = layer.descriptor.media_type
-    if was_docker and not is_encrypted(media_type):
-        # To the OCI name of the same thing.
-        media_type = compressed_media_type(media_type, compression_of(media_type))
-    return _Plan(layer, media_type, Compression.NONE)
-
-
-def _plan_sealed(layer: Layer, compress: Compression | None) -> _Plan:
-    media_type = layer.descriptor.media_type
-    compression = compression_of(media_type)
-    if compression is Compression.NONE and compress is not None:
-        media_type = compressed_media_type(media_type, compress)
-    else:
-        compress = None
-    return _Plan(layer, encrypted_media_type(media_type), compression, compress)
-
-
-def _draw_key(plan: _Plan, cipher: str, wrappers: Sequence[KeyWrapper], stack: ExitStack) -> _Plan:
-    """`plan` with a fresh key, wrapped for everybody."""
-    what = plan.layer.what
-    key = stack.enter_context(random_secret(_KEY_BYTES))
-    nonce = os.urandom(_NONCE_BYTES)
-    # The digest is of the blob that we are handed, as skopeo writes it; nobody compares it.
-    digest = plan.layer.descriptor.digest
-    wrapped = []
-    with build_private_options(key, nonce, digest=digest) as document:
-        for wrapper in wrappers:
-            packet = wrapper.wrap(document, WrapContext(what))
-            if not packet:
-                raise ProviderFailed(f"{what}: the scheme {wrapper.scheme} gave no packet")
-            wrapped.append(WrappedKey(wrapper.scheme, packet))
-    return replace(plan, cipher=CipherParameters(cipher, key, nonce), wrapped=tuple(wrapped))
-
-
-def _check_manifest_size(image: Image, plans: Sequence[_Plan], *, was_docker: bool) -> None:
-    """Nothing, if the manifest to come is one that readers take."""
-    draft = [plan.describe(_NO_DIGEST, _LONGEST_SIZE, bytes(32)) for plan in plans]
-    size = len(build_manifest(image, draft, was_docker=was_docker))
-    if size > MAX_MANIFEST_BYTES:
-        raise UsageError(
-            f"the manifest would have {size} bytes, and readers take at most {MAX_MANIFEST_BYTES}",
-            hint="encrypt for fewer recipients",
-        )
-
-
-def _seal(
-    plan: _Plan,
-    sink: ImageSink,
-    on_progress: Callable[[Layer, Progress], None] | None,
-    cancellation: Cancellation | None,
-) -> Descriptor:
-    """The layer in the sink, sealed or copied."""
-    layer = plan.layer
-    if plan.cipher is None and sink.has_blob(layer.descriptor):
-        return plan.describe(layer.descriptor.digest, layer.descriptor.size, b"")
-    source = layer.open_raw()
-    try:
-        with sink.stage_blob() as blob:
-            sealed = seal_layer(
-                source,
-                blob.fileno(),
-                expected=layer.descriptor,
-                cipher=plan.cipher,
-                source_compression=plan.source_compression,
-                compress=plan.compress,
-                # Only a tar that passes by can be held against its diff_id.
-                diff_id=layer.diff_id
-                if plan.cipher is not None and plan.source_compression is Compression.NONE
-                else None,
-                what=layer.what,
-                max_bytes=None,
-                on_progress=_for_layer(on_progress, layer),
-                cancellation=cancellation,
-            )
-            digest = layer.descriptor.digest if plan.cipher is None else sealed.digest
-            descriptor = plan.describe(digest, sealed.size, sealed.hmac)
-            blob.commit(descriptor, what=layer.what)
-            return descriptor
-    finally:
-        source.close()
-
-
-def _for_layer(
-    on_progress: Callable[[Layer, Progress], None] | None, layer: Layer
-) -> Callable[[Progress], None] | None:
-    return None if on_progress is None else lambda progress: on_progress(layer, progress)
-
-
-def _report_sealed(
-    plan: _Plan, descriptor: Descriptor, wrappers: Sequence[KeyWrapper], seconds: float
-) -> LayerReport:
-    if plan.cipher is not None:
-        action = LayerAction.ENCRYPTED
-    elif is_encrypted(plan.media_type):
-        action = LayerAction.KEPT
-    else:
-        action = LayerAction.COPIED
-    return LayerReport(
-        index=plan.layer.index,
-        action=action,
-        media_type=descriptor.media_type,
-        cipher="" if plan.cipher is None else plan.cipher.name,
-        schemes=tuple(wrapped.scheme for wrapped in plan.wrapped),
-        keys=tuple(one for wrapper in wrappers for one in wrapper.recipients)
-        if plan.wrapped
-        else (),
-        source_size=plan.layer.descriptor.size,
-        size=descriptor.size,
-        seconds=seconds,
-    )
-
-
 def decrypt_image(
     image: Image,
     sink: ImageSink,
     unwrappers: Iterable[KeyUnwrapper],
     *,
     require_encrypted: bool = False,
+    shared: SharedLayers | None = None,
     by_name: bool = True,
     on_layer: Callable[[LayerReport], None] | None = None,
     on_progress: Callable[[Layer, Progress], None] | None = None,
@@ -353,6 +192,7 @@ def decrypt_image(
 
     Args:
         require_encrypted: whether a layer that came in the clear is refused.
+        shared: layers of other images of the same index, which are decrypted only once.
         by_name, on_layer, on_progress: as of `encrypt_image`.
 
     Raises:
@@ -378,11 +218,19 @@ def decrypt_image(
     with unwrap_layer_keys(layers, unwrappers, manifest_digest=None) as keys:
         for layer, key in zip(layers, keys, strict=True):
             start = time.monotonic()
-            descriptor = _open(layer, key, sink, on_progress, cancellation)
+            done = None if shared is None or key is None else shared.find(layer)
+            if done is not None:
+                # Encrypted layers that are the same have the same packets, and open alike.
+                descriptor, action = done, LayerAction.SHARED
+            else:
+                descriptor = open_into(layer, key, sink, on_progress, cancellation)
+                action = LayerAction.COPIED if key is None else LayerAction.DECRYPTED
+                if shared is not None and key is not None:
+                    shared.remember(layer, descriptor)
             descriptors.append(descriptor)
             report = LayerReport(
                 index=layer.index,
-                action=LayerAction.COPIED if key is None else LayerAction.DECRYPTED,
+                action=action,
                 media_type=descriptor.media_type,
                 cipher="" if key is None else key.cipher.name,
                 schemes=() if key is None else (key.scheme,),
@@ -399,55 +247,3 @@ def decrypt_image(
         tuple(reports),
         was_docker=False,
     )
-
-
-def _open(
-    layer: Layer,
-    key: LayerKey | None,
-    sink: ImageSink,
-    on_progress: Callable[[Layer, Progress], None] | None,
-    cancellation: Cancellation | None,
-) -> Descriptor:
-    """The layer in the sink in the clear, after all its checks."""
-    old = layer.descriptor
-    source = layer.open_raw()
-    try:
-        with sink.stage_blob() as blob:
-            open_layer(
-                source,
-                blob.fileno(),
-                expected=old,
-                cipher=None if key is None else key.cipher,
-                hmac=None if key is None else key.hmac,
-                compression=compression_of(old.media_type) if key is None else key.compression,
-                diff_id=layer.diff_id,
-                decompress=False,
-                what=layer.what,
-                on_progress=_for_layer(on_progress, layer),
-                cancellation=cancellation,
-            )
-            if key is None:
-                descriptor = old
-            else:
-                digest, size = _digest_of_staged(blob)
-                descriptor = replace(
-                    old,
-                    media_type=key.media_type,
-                    digest=digest,
-                    size=size,
-                    annotations=clear_annotations(old.annotations),
-                )
-            blob.commit(descriptor, what=layer.what)
-            return descriptor
-    finally:
-        source.close()
-
-
-def _digest_of_staged(blob: StagedBlob) -> tuple[Digest, int]:
-    """Digest and size of what was written: the core tells those of what it read."""
-    hasher = hashlib.sha256()
-    size = 0
-    while piece := os.pread(blob.fileno(), _HASH_PIECE, size):
-        hasher.update(piece)
-        size += len(piece)
-    return Digest("sha256", hasher.hexdigest()), size

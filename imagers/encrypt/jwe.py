@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from imagers.encrypt.keyfiles import PrivateKey, PublicKey
     from imagers.model.keys import UnwrapContext, WrapContext, WrappedKey
 
-__all__ = ["JWE_SCHEME", "JWEUnwrapper", "JWEWrapper", "ParsedJWE", "parse_jwe"]
+__all__ = ["JWE_SCHEME", "JWEUnwrapper", "JWEWrapper", "ParsedJWE", "key_id", "parse_jwe"]
 
 JWE_SCHEME = "jwe"
 
@@ -134,9 +134,35 @@ def _wrap_cek(recipient: PublicKey, cek: bytes) -> tuple[JSONObject, bytes]:
         secret = ephemeral.exchange(ec.ECDH(), recipient.key)
         encrypted_key = aes_key_wrap(derive_kek(secret, algorithm), cek)
         header = {"alg": algorithm, "epk": _public_jwk(ephemeral.public_key())}
-    if recipient.kid:
-        header["kid"] = recipient.kid
+    header["kid"] = key_id(recipient)
     return header, encrypted_key
+
+
+def key_id(key: PublicKey) -> str:
+    """What the key is called in headers: its own kid, or the thumbprint of RFC 7638.
+
+    ocicrypt writes only the first. Readers look at neither; who inspects an image or removes
+    a recipient has nothing else to tell recipients apart by.
+    """
+    if key.kid:
+        return key.kid
+    if isinstance(key.key, rsa.RSAPublicKey):
+        numbers = key.key.public_numbers()
+        members: JSONObject = {
+            "e": _encode(_big_endian(numbers.e)),
+            "kty": "RSA",
+            "n": _encode(_big_endian(numbers.n)),
+        }
+    else:
+        public = _public_jwk(key.key)
+        members = {name: public[name] for name in ("crv", "kty", "x", "y")}
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(dump_json(members))
+    return _encode(digest.finalize())
+
+
+def _big_endian(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8)
 
 
 def derive_kek(secret: bytes, algorithm: str) -> bytes:

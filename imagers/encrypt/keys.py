@@ -13,25 +13,26 @@ layer's bytes are for `imagers.core`, the trust in all of them for a signature.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from imagers.core import CipherParameters
 from imagers.encrypt.annotations import EncryptedLayerInfo, read_annotations
-from imagers.encrypt.options import parse_private_options
-from imagers.errors import KeyUnavailable, NoMatchingKey, Unsupported
+from imagers.encrypt.options import associated_data, parse_private_options
+from imagers.errors import DigestMismatch, KeyUnavailable, NoMatchingKey, Unsupported
 from imagers.model.keys import NotMine, UnwrapContext
 from imagers.model.media import Compression, compression_of, is_encrypted, plaintext_media_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
     from imagers.model.digest import Digest
     from imagers.model.image import Layer
     from imagers.model.keys import KeyUnwrapper, SecretKey, WrappedKey
 
-__all__ = ["LayerKey", "LayerKeys", "unwrap_layer_keys"]
+__all__ = ["LayerKey", "LayerKeys", "unwrap_documents", "unwrap_layer_keys"]
 
 _MAX_TRIED = 100  # lines that an error keeps
 
@@ -42,7 +43,7 @@ class LayerKey:
 
     Attributes:
         cipher: name, key and nonce, for `imagers.core.open_layer`.
-        hmac: of the stored bytes, for the same.
+        hmac: of the stored bytes, for the same; None for a cipher without one.
         media_type: of the layer after decryption.
         compression: of the layer after decryption.
         scheme: of the packet that was opened.
@@ -50,7 +51,7 @@ class LayerKey:
     """
 
     cipher: CipherParameters
-    hmac: bytes
+    hmac: bytes | None
     media_type: str
     compression: Compression
     scheme: str
@@ -104,6 +105,7 @@ def unwrap_layer_keys(
         FormatError, Unsupported: a layer's type, annotations or options are not right; for
             annotations before any unwrapper is asked.
         NoMatchingKey: no packet of a layer is for any of the unwrappers.
+        DigestMismatch: a key is bound to another diff_id than the config has.
         KeyUnavailable, IntegrityError, AttestationError, RemoteError: from an unwrapper.
     """
     unwrappers = tuple(unwrappers)
@@ -129,6 +131,39 @@ def unwrap_layer_keys(
     return keys
 
 
+@contextmanager
+def unwrap_documents(
+    layers: Sequence[Layer], unwrappers: Iterable[KeyUnwrapper]
+) -> Iterator[list[SecretKey | None]]:
+    """The private options of all encrypted layers as they were wrapped; wiped at the end.
+
+    For wrapping them again: they are read, so that what is no key is not passed on, and
+    left as they are. Errors as of `unwrap_layer_keys`.
+    """
+    unwrappers = tuple(unwrappers)
+    infos = [
+        read_annotations(layer.descriptor, what=layer.what)
+        if is_encrypted(layer.descriptor.media_type)
+        else None
+        for layer in layers
+    ]
+    documents: list[SecretKey | None] = []
+    try:
+        for layer, info in zip(layers, infos, strict=True):
+            if info is None:
+                documents.append(None)
+                continue
+            context = UnwrapContext(layer.what, None)
+            document, _, _ = _unwrap_any(info.wrapped, unwrappers, context)
+            documents.append(document)
+            parse_private_options(document, what=layer.what, cipher=info.public.cipher).close()
+        yield documents
+    finally:
+        for one in documents:
+            if one is not None:
+                one.close()
+
+
 def _unwrap_layer_key(
     layer: Layer,
     info: EncryptedLayerInfo,
@@ -140,10 +175,22 @@ def _unwrap_layer_key(
     context = UnwrapContext(layer.what, manifest_digest)
     document, wrapped, unwrapper = _unwrap_any(info.wrapped, unwrappers, context)
     with document:
-        private = parse_private_options(document, what=layer.what)
+        private = parse_private_options(document, what=layer.what, cipher=info.public.cipher)
+    if private.diff_id is not None and private.diff_id != layer.diff_id:
+        private.close()
+        raise DigestMismatch(
+            expected=private.diff_id,
+            actual=layer.diff_id,
+            what=layer.what,
+            noun="diff_id",
+            hint="the key was made for another layer than the image's config names here",
+        )
+    cipher = info.public.cipher
     return LayerKey(
-        cipher=CipherParameters(info.public.cipher, private.key, private.nonce),
-        hmac=info.public.hmac,
+        cipher=CipherParameters(
+            cipher, private.key, private.nonce, associated_data(cipher, media_type)
+        ),
+        hmac=info.public.hmac or None,
         media_type=media_type,
         compression=compression_of(media_type),
         scheme=wrapped.scheme,

@@ -8,6 +8,12 @@ The private ones are what recipients' packets hold, 193 bytes:
 
     {"symkey":"<32 bytes>","digest":"sha256:<64 hex>","cipheroptions":{"nonce":"<16 bytes>"}}
 
+With the cipher `AES256_GCM_HKDF_1MB` (docs/formats.md) there is no HMAC and no nonce, both
+are in the stored bytes, and the private options may bind the layer's diff_id:
+
+    {"cipher":"AES256_GCM_HKDF_1MB","cipheroptions":{}}
+    {"symkey":"<32 bytes>","digest":"sha256:...","diff_id":"sha256:...","cipheroptions":{}}
+
 Bytes are standard padded base64, members in the order of ocicrypt, which readers must not
 depend on. Closed here, because the peers leave them open:
 
@@ -27,8 +33,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from imagers.core import AES256_GCM_HKDF_1MB, AES_256_CTR_HMAC_SHA256
 from imagers.encrypt._base64 import decode_base64, encode_base64
 from imagers.errors import FormatError, Unsupported
+from imagers.model.digest import Digest, parse_digest
 from imagers.model.keys import SecretKey
 from imagers.model.strict_json import (
     JSONObject,
@@ -43,13 +51,13 @@ from imagers.model.strict_json import (
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from imagers.model.digest import Digest
-
 __all__ = [
+    "AES256_GCM_HKDF_1MB",
     "AES_256_CTR_HMAC_SHA256",
     "CIPHERS",
     "PrivateOptions",
     "PublicOptions",
+    "associated_data",
     "build_private_options",
     "build_public_options",
     "check_cipher",
@@ -57,8 +65,7 @@ __all__ = [
     "parse_public_options",
 ]
 
-AES_256_CTR_HMAC_SHA256 = "AES_256_CTR_HMAC_SHA256"
-CIPHERS = frozenset({AES_256_CTR_HMAC_SHA256})
+CIPHERS = frozenset({AES256_GCM_HKDF_1MB, AES_256_CTR_HMAC_SHA256})
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 16
@@ -72,7 +79,7 @@ class PublicOptions:
 
     Attributes:
         cipher: one of `CIPHERS`.
-        hmac: HMAC-SHA256 of the stored bytes, 32 bytes.
+        hmac: HMAC-SHA256 of the stored bytes, 32 bytes; empty for a cipher without one.
     """
 
     cipher: str
@@ -85,13 +92,15 @@ class PrivateOptions:
 
     Attributes:
         key: of cipher and HMAC, 32 bytes; wiped by `close`.
-        nonce: the initial counter block, 16 bytes.
+        nonce: the initial counter block, 16 bytes; empty for a cipher that draws its own.
         digest: as written by the encrypting tool; "" where absent. Fits nothing reliably.
+        diff_id: of the layer that was encrypted; None where it is not bound.
     """
 
     key: SecretKey
     nonce: bytes
     digest: str
+    diff_id: Digest | None = None
 
     def close(self) -> None:
         """Wipe the key. Safe to call twice."""
@@ -126,6 +135,8 @@ def build_public_options(options: PublicOptions) -> bytes:
 
     `cipheroptions` is always there: the Rust reader refuses null and absent.
     """
+    if options.cipher == AES256_GCM_HKDF_1MB:
+        return dump_json({"cipher": options.cipher, "cipheroptions": {}})
     return dump_json(
         {"cipher": options.cipher, "hmac": encode_base64(options.hmac), "cipheroptions": {}}
     )
@@ -153,47 +164,82 @@ def parse_public_options(data: bytes, *, what: str) -> PublicOptions:
             where="$.cipheroptions.nonce",
             hint="the annotation was changed after encryption; do not use this image",
         )
+    if cipher == AES256_GCM_HKDF_1MB:
+        if document.get("hmac") is not None:
+            raise FormatError("is there, and this cipher has none", what=inside, where="$.hmac")
+        return PublicOptions(cipher=cipher, hmac=b"")
     return PublicOptions(
         cipher=cipher,
         hmac=_get_bytes(document, "hmac", _HMAC_BYTES, what=inside, where="$"),
     )
 
 
-def build_private_options(key: SecretKey, nonce: bytes, *, digest: Digest) -> SecretKey:
+def build_private_options(
+    key: SecretKey, nonce: bytes, *, digest: Digest, diff_id: Digest | None = None
+) -> SecretKey:
     """The document that recipients wrap; the caller closes it.
 
     Args:
         key: 32 fresh random bytes; stays the caller's.
-        nonce: 16 fresh random bytes.
+        nonce: 16 fresh random bytes; empty with a `diff_id`.
         digest: of the blob that is encrypted, as its descriptor had it.
+        diff_id: of the layer, for `AES256_GCM_HKDF_1MB`; None for the other cipher.
     """
-    if len(key) != _KEY_BYTES or len(nonce) != _NONCE_BYTES:
+    if len(key) != _KEY_BYTES or len(nonce) != (_NONCE_BYTES if diff_id is None else 0):
         raise ValueError("a key has 32 bytes and a nonce 16")
+    bound = "" if diff_id is None else f'"diff_id":"{diff_id}",'
+    inner = "" if diff_id is not None else f'"nonce":"{encode_base64(nonce)}"'
     # The base64 text of the key is an immutable copy until this function returns.
     with key.view() as data:
         text = (
-            f'{{"symkey":"{encode_base64(data)}","digest":"{digest}",'
-            f'"cipheroptions":{{"nonce":"{encode_base64(nonce)}"}}}}'
+            f'{{"symkey":"{encode_base64(data)}","digest":"{digest}",{bound}'
+            f'"cipheroptions":{{{inner}}}}}'
         )
     return SecretKey(text.encode("ascii"))
 
 
-def parse_private_options(document: SecretKey, *, what: str) -> PrivateOptions:
+def parse_private_options(
+    document: SecretKey, *, what: str, cipher: str = AES_256_CTR_HMAC_SHA256
+) -> PrivateOptions:
     """The private options in an unwrapped `document`, which stays the caller's.
 
     JSON forces immutable copies of the key; they live no longer than this call.
 
     Raises:
-        FormatError: not the document; key not 32 bytes; nonce missing or not 16 bytes.
+        FormatError: not the document; key not 32 bytes; nonce missing or not 16 bytes, or
+            there for a cipher that has none; diff_id not one.
     """
     inside = f"{what}: private options"
     with document.view() as data:
         parsed = parse_object(bytes(data), what=inside, max_bytes=_MAX_BYTES)
     options = get_optional_object(parsed, "cipheroptions", what=inside) or {}
-    nonce = _get_bytes(options, "nonce", _NONCE_BYTES, what=inside, where="$.cipheroptions")
+    nonce = b""
+    diff_id = None
+    if cipher == AES256_GCM_HKDF_1MB:
+        # Made for the other cipher: an attacker may have renamed it in the public options.
+        if options.get("nonce") is not None:
+            raise FormatError(
+                "is there, and this cipher has none", what=inside, where="$.cipheroptions.nonce"
+            )
+        bound = get_optional_str(parsed, "diff_id", what=inside)
+        if bound is not None:
+            diff_id = parse_digest(bound, what=inside, where="$.diff_id")
+    else:
+        nonce = _get_bytes(options, "nonce", _NONCE_BYTES, what=inside, where="$.cipheroptions")
     digest = get_optional_str(parsed, "digest", what=inside) or ""
     key = _get_bytes(parsed, "symkey", _KEY_BYTES, what=inside, where="$")
-    return PrivateOptions(key=SecretKey(key), nonce=nonce, digest=digest)
+    return PrivateOptions(key=SecretKey(key), nonce=nonce, digest=digest, diff_id=diff_id)
+
+
+def associated_data(cipher: str, media_type: str) -> bytes:
+    """What a cipher authenticates beside a layer of `media_type` in the clear.
+
+    The type is the only thing about a layer that is known to both sides before it is opened
+    and that an attacker could change: `AES_256_CTR_HMAC_SHA256` has no place for it.
+    """
+    if cipher != AES256_GCM_HKDF_1MB:
+        return b""
+    return b"imagers-layer-v1\0" + media_type.encode("ascii")
 
 
 def _get_bytes(value: JSONObject, name: str, length: int, *, what: str, where: str) -> bytes:

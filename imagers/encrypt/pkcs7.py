@@ -53,6 +53,8 @@ __all__ = [
     "PKCS7Unwrapper",
     "PKCS7Wrapper",
     "Recipient",
+    "is_pair",
+    "names_of",
     "parse_recipients_of",
 ]
 
@@ -113,6 +115,11 @@ class Recipient:
     algorithm: str
     parameters: bytes
     encrypted_key: bytes
+
+    @property
+    def algorithm_name(self) -> str:
+        """The key encryption, as people call it."""
+        return {_RSA: "RSA PKCS#1 v1.5", _OAEP: "RSA-OAEP"}.get(self.algorithm, self.algorithm)
 
     @property
     def name(self) -> str:
@@ -236,10 +243,8 @@ class PKCS7Unwrapper:
         self._key = key.key
         self._bytes = (public.key_size + 7) // 8
         self._names = f"key file {key.name!r} with certificate {certificate.name!r}"
-        parsed = _parse_certificate(certificate)
-        self._issuer = parsed.issuer.dump()
-        self._serial = parsed.serial_number
-        self._key_id = parsed.key_identifier or b""
+        self._issuer, self._serial = names_of(certificate)
+        self._key_id = _parse_certificate(certificate).key_identifier or b""
 
     @property
     def description(self) -> str:
@@ -293,6 +298,12 @@ def is_pair(key: PrivateKey, certificate: Certificate) -> bool:
     """Whether the key is the private half of the certificate's."""
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return key.key.public_key().public_bytes(*form) == certificate.key.public_bytes(*form)
+
+
+def names_of(certificate: Certificate) -> tuple[bytes, int]:
+    """Issuer (DER) and serial number, which name a recipient in a message."""
+    parsed = _parse_certificate(certificate)
+    return parsed.issuer.dump(), parsed.serial_number
 
 
 def _padding_of(recipient: Recipient) -> padding.AsymmetricPadding:

@@ -21,6 +21,7 @@ Spec: skopeo-copy(1); containers/ocicrypt v1.3.2, helpers/parse_helpers.go.
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -42,15 +43,18 @@ __all__ = [
     "PGPRecipient",
     "PKCS7Recipient",
     "PKCS11Recipient",
+    "PacketNumber",
     "ProviderKey",
     "ProviderRecipient",
     "Recipient",
     "parse_decryption_key",
     "parse_recipient",
     "parse_recipients",
+    "parse_removals",
 ]
 
 _WHERE = "recipient"
+_PACKET = re.compile(r"(jwe|pkcs7|pgp|pkcs11|provider\.[A-Za-z0-9._-]+)#([0-9]{1,4})\Z", re.ASCII)
 _SCHEMES = "jwe:FILE, pkcs7:FILE, pgp:ID, pkcs11:FILE, provider:NAME or broker:URI"
 
 
@@ -143,6 +147,19 @@ Recipient = (
 
 
 @dataclass(frozen=True, slots=True)
+class PacketNumber:
+    """`SCHEME#N`: all recipients of one packet, for removing them.
+
+    Attributes:
+        scheme: as in the annotation: `jwe`, `provider.NAME`, ...
+        number: from 1, among the packets of the scheme.
+    """
+
+    scheme: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class DecryptionKey:
     """A key file, and where its password is.
 
@@ -206,6 +223,19 @@ def parse_recipient(text: str) -> Recipient:
     if scheme not in kinds:
         raise UsageError(f"{_WHERE}: expected {_SCHEMES}, got scheme {scheme[:80]!r}")
     return kinds[scheme](value)
+
+
+def parse_removals(texts: Iterable[str]) -> tuple[Recipient | PacketNumber, ...]:
+    """Recipients to remove: as they were given, or `SCHEME#N`; errors as of a recipient."""
+    found: list[Recipient | PacketNumber] = []
+    for text in texts:
+        for one in text.split(","):
+            match = _PACKET.match(one)
+            if match is not None:
+                found.append(PacketNumber(match[1], int(match[2])))
+            else:
+                found.append(parse_recipient(one))
+    return tuple(found)
 
 
 def parse_decryption_key(text: str) -> DecryptionKey | ProviderKey:

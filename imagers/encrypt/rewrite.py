@@ -37,6 +37,8 @@ class LayerAction(Enum):
     DECRYPTED = "decrypted"
     COPIED = "copied"  # in the clear before and after
     KEPT = "kept"  # encrypted already, for whom it was
+    SHARED = "shared"  # done as a layer of another image of the index
+    REWRAPPED = "rewrapped"  # other recipients, the same bytes
 
 
 @dataclass(frozen=True, slots=True)

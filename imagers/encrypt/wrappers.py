@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
+from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper, key_id
 from imagers.encrypt.keyfiles import (
     Certificate,
     PGPKeyring,
@@ -36,11 +36,19 @@ from imagers.encrypt.providers.provider import TIMEOUT_S, ProviderUnwrapper, Pro
 from imagers.encrypt.recipients import (
     DecryptionKey,
     JWERecipient,
+    PacketNumber,
     PGPRecipient,
     PKCS7Recipient,
     PKCS11Recipient,
     ProviderKey,
     ProviderRecipient,
+)
+from imagers.encrypt.rewrap import (
+    CertificateTarget,
+    JWETarget,
+    NameTarget,
+    PacketTarget,
+    PGPTarget,
 )
 from imagers.errors import FormatError, KeyUnavailable, LocalError, UsageError
 
@@ -50,9 +58,10 @@ if TYPE_CHECKING:
     from imagers.encrypt.keyfiles import DecryptionFile
     from imagers.encrypt.providers.config import ProviderConfig
     from imagers.encrypt.recipients import Recipient
+    from imagers.encrypt.rewrap import Target
     from imagers.model.keys import KeyUnwrapper, KeyWrapper
 
-__all__ = ["ProviderSettings", "opened_unwrappers", "opened_wrappers"]
+__all__ = ["ProviderSettings", "load_targets", "opened_unwrappers", "opened_wrappers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,51 @@ def _load_pkcs11_key(path: str) -> PublicKey:
         return load_token_public_key(found)
     finally:
         found.close()
+
+
+def load_targets(
+    recipients: Sequence[Recipient | PacketNumber], settings: ProviderSettings | None = None
+) -> tuple[Target, ...]:
+    """Whom `remove_recipients` is to remove.
+
+    Raises:
+        UsageError: a recipient that no packet names.
+        LocalError, FormatError, Unsupported, KeyUnavailable: a file or the keyring.
+    """
+    settings = settings or ProviderSettings()
+    return tuple(_load_target(one, settings) for one in recipients)
+
+
+def _load_target(recipient: Recipient | PacketNumber, settings: ProviderSettings) -> Target:
+    if isinstance(recipient, PacketNumber):
+        return PacketTarget(recipient.scheme, recipient.number)
+    if isinstance(recipient, JWERecipient):
+        return JWETarget(key_id(load_public_key(recipient.path)), f"jwe:{recipient.path}")
+    if isinstance(recipient, PKCS7Recipient):
+        from imagers.encrypt.pkcs7 import names_of  # noqa: PLC0415  # loads asn1crypto
+
+        issuer, serial = names_of(load_certificate(recipient.path))
+        return CertificateTarget(issuer, serial, f"pkcs7:{recipient.path}")
+    if isinstance(recipient, PGPRecipient):
+        from imagers.encrypt.providers.pgp import find_key_ids  # noqa: PLC0415  # loads gnupg
+
+        ids = find_key_ids(recipient.name, user_home=settings.gpg_home)
+        return PGPTarget(ids, f"pgp:{recipient.name}")
+    if isinstance(recipient, PKCS11Recipient):
+        raise UsageError(
+            "a PKCS11 packet does not say for whom it is",
+            hint='give its number, as "imagers inspect" shows it: pkcs11#1',
+        )
+    if isinstance(recipient, ProviderRecipient):
+        if recipient.parameters:
+            raise UsageError(
+                f"provider:{recipient.name}: only the provider can read its parameters",
+                hint=f"give provider:{recipient.name}, or provider.{recipient.name}#NUMBER",
+            )
+        return NameTarget(f"provider.{recipient.name}", "", f"provider:{recipient.name}")
+    if recipient.is_fresh:
+        raise UsageError(f"expected the whole name of the key, got {recipient.uri!r}")
+    return NameTarget("", recipient.uri, f"broker:{recipient.uri}")
 
 
 @contextmanager

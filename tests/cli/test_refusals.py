@@ -800,7 +800,13 @@ RECIPIENTS = {
     "a missing file": (["jwe:nowhere"], Expect(LOCAL, "nowhere", "no such file")),
     "a file without a scheme": (["{keys}/r2048.pub"], Expect(USAGE, "jwe:FILE")),
     "a scheme without a file": (["jwe:"], Expect(USAGE, "jwe:FILE")),
-    "a scheme that is not done here": (["pgp:me"], Expect(UNSUPPORTED, "pgp")),
+    "a scheme that does not exist": (["rsa:x"], Expect(USAGE, "jwe:FILE")),
+    "somebody who is not in the keyring": (["pgp:me"], Expect(NO_KEY, "no key of 'me'")),
+    "an EC certificate": (
+        ["pkcs7:{keys}/pki-leaf.pem"],
+        Expect(UNSUPPORTED, "pki-leaf.pem", "expected a certificate with an rsa key"),
+    ),
+    "a provider that is not configured": (["provider:x"], Expect(NO_KEY, "no provider")),
     "a broker that is not named": (["broker:kbs:///a/b/"], Expect(USAGE, "no broker is named")),
     "two brokers": (["broker:kbs:///a/b/", "broker:kbs:///a/c/"], Expect(USAGE, "one broker")),
 }

@@ -7,10 +7,15 @@ There is no policy here and no signature is looked at: whoever can write SRC
 decides what is decrypted. Use "imagers pull" where that matters. Keys at a
 broker that are bound to an image are for "imagers pull" only.
 
-  --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE,
+  --decryption-key KEY        private key FILE (PEM, DER, JWK, OpenPGP keyring,
+                              PKCS11 key file), FILE:file=PASSWORDFILE,
                               FILE:fd=N; also FILE:PASSWORD and
-                              FILE:pass=PASSWORD, with a warning; repeatable
+                              FILE:pass=PASSWORD, with a warning; FILE:CERT with
+                              its certificate, for pkcs7; or
+                              provider:NAME[:PARAMETERS]; repeatable
   --require-encrypted         fail if a layer is not encrypted
+  --provider-timeout SECONDS  for one answer of a provider; default: 60
+  --all                       all images of an index
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
   --dest-tls-verify, --registry-ca   as of "imagers copy"
@@ -25,6 +30,7 @@ example:
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -37,9 +43,18 @@ from imagers.cli.images import (
     resolve_image,
     two_registries_options,
 )
-from imagers.cli.output import ProgressBar, human_bytes, print_json
-from imagers.cli.recipients import opened_unwrappers
+from imagers.cli.output import ProgressBar, human_bytes, print_json, print_line, say
+from imagers.cli.recipients import opened_unwrappers, timeout_option
 from imagers.cli.reports import layer_facts, print_layers
+from imagers.errors import UsageError
+
+if TYPE_CHECKING:
+    from imagers.core import Progress
+    from imagers.encrypt.image import DecryptedImage
+    from imagers.encrypt.rewrite import RewrittenImage
+    from imagers.encrypt.sealing import SharedLayers
+    from imagers.model.digest import Digest
+    from imagers.model.image import Image, Layer
 
 __all__ = ["command"]
 
@@ -49,55 +64,111 @@ __all__ = ["command"]
 @click.argument("dst")
 @click.option("--decryption-key", "keys", multiple=True, metavar="KEY")
 @click.option("--require-encrypted", is_flag=True)
+@timeout_option
+@click.option("--all", "all_images", is_flag=True)
 @platform_option
 @two_registries_options
 @json_option
-def command(
+def command(  # one parameter an option
     *,
     src: str,
     dst: str,
     keys: tuple[str, ...],
     require_encrypted: bool,
+    timeout_s: float | None,
+    all_images: bool,
     platform: str | None,
     registries: TwoRegistries,
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.encrypt.image import LayerAction, decrypt_image  # noqa: PLC0415
+    from imagers.encrypt.image import decrypt_image  # noqa: PLC0415
+    from imagers.encrypt.index import rewrite_index  # noqa: PLC0415
+    from imagers.encrypt.sealing import SharedLayers  # noqa: PLC0415
 
+    if all_images and platform is not None:
+        raise UsageError("expected --all or --platform, got both")
     start = time.perf_counter()
     with (
-        opened_unwrappers(keys) as unwrappers,
+        opened_unwrappers(keys, timeout_s) as unwrappers,
         opened_source(src, registries.source) as source,
     ):
-        image = resolve_image(source, parse_platform(platform))
-        total = sum(layer.size for layer in image.manifest.layers)
+        image = None if all_images else resolve_image(source, parse_platform(platform))
+        total = 0 if image is None else sum(layer.size for layer in image.manifest.layers)
         with (
             opened_sink(dst, registries.sink) as sink,
             ProgressBar(total, "decrypt") as bar,
         ):
-            report = decrypt_image(
-                image,
-                sink,
-                unwrappers,
-                require_encrypted=require_encrypted,
-                on_progress=lambda layer, progress: bar.show(layer.what, progress.bytes_in),
-            )
-    seconds = time.perf_counter() - start
+
+            def decrypt(one: Image, shared: SharedLayers | None) -> DecryptedImage:
+                prefix = "" if shared is None else f"{one.config.platform} "
+
+                def show(layer: Layer, progress: Progress) -> None:
+                    bar.show(prefix + layer.what, progress.bytes_in)
+
+                return decrypt_image(
+                    one,
+                    sink,
+                    unwrappers,
+                    require_encrypted=require_encrypted,
+                    shared=shared,
+                    by_name=shared is None,
+                    on_progress=show,
+                )
+
+            if image is None:
+                shared = SharedLayers()
+                index = rewrite_index(source, sink, lambda one: decrypt(one, shared))
+                done, digest = index.images, index.descriptor.digest
+                if index.left_out:
+                    say("", f"{len(index.left_out)} entries of the index were no images: left out")
+            else:
+                rewritten = decrypt(image, None)
+                done = ((str(image.config.platform), rewritten),)
+                digest = rewritten.descriptor.digest
+    _print_result(done, digest, time.perf_counter() - start, as_json=as_json, is_index=all_images)
+
+
+def _count(image: RewrittenImage) -> int:
+    from imagers.encrypt.rewrite import LayerAction  # noqa: PLC0415
+
+    return image.count(LayerAction.DECRYPTED) + image.count(LayerAction.SHARED)
+
+
+def _print_result(
+    images: tuple[tuple[str, RewrittenImage], ...],
+    digest: Digest,
+    seconds: float,
+    *,
+    as_json: bool,
+    is_index: bool,
+) -> None:
+    done = sum(_count(image) for _, image in images)
     if as_json:
-        print_json(
-            {
-                "digest": str(report.descriptor.digest),
-                "decrypted": report.count(LayerAction.DECRYPTED),
-                "seconds": round(seconds, 3),
-                "layers": layer_facts(report.layers),
-            }
-        )
+        facts: dict[str, object] = {
+            "digest": str(digest),
+            "decrypted": done,
+            "seconds": round(seconds, 3),
+        }
+        if is_index:
+            facts["images"] = [
+                {
+                    "platform": platform,
+                    "digest": str(image.descriptor.digest),
+                    "decrypted": _count(image),
+                    "layers": layer_facts(image.layers),
+                }
+                for platform, image in images
+            ]
+        else:
+            facts["layers"] = layer_facts(images[0][1].layers)
+        print_json(facts)
         return
-    print_layers(report.layers)
-    size = sum(layer.size for layer in report.layers)
-    click.echo(
-        f"decrypted {report.count(LayerAction.DECRYPTED)} of {len(report.layers)} layers, "
-        f"{human_bytes(size)} in {seconds:.2f} s"
-    )
-    click.echo(f"manifest {report.descriptor.digest}")
+    for platform, image in images:
+        if is_index:
+            print_line(f"{platform} {image.descriptor.digest}")
+        print_layers(image.layers)
+    layers = [layer for _, image in images for layer in image.layers]
+    size = sum(layer.size for layer in layers)
+    click.echo(f"decrypted {done} of {len(layers)} layers, {human_bytes(size)} in {seconds:.2f} s")
+    click.echo(f"{'index' if is_index else 'manifest'} {digest}")

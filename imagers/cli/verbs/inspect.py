@@ -1,8 +1,9 @@
 """usage: imagers inspect [OPTION]... REF
 
 Shows what an image is, without a key: manifest, platforms, layers with sizes,
-which are encrypted, with what cipher and for whom, and how many signatures are
-beside it. Nothing of it is verified: "imagers pull" verifies.
+which are encrypted, with what cipher and for whom (kind of key and key id, as
+far as packets say), what cannot be read without a key, and how many signatures
+are beside it. Nothing of it is verified: "imagers pull" verifies.
 
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE
@@ -34,11 +35,12 @@ from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_inde
 from imagers.model.media import is_encrypted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from imagers.model.descriptor import Platform
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSource, Layer
+    from imagers.model.keys import WrappedKey
     from imagers.sign.found import Found
 
 __all__ = ["command"]
@@ -112,6 +114,26 @@ def _layer_facts(layer: Layer) -> dict[str, object]:
         info = read_annotations(descriptor, what=layer.what)
         facts["cipher"] = info.public.cipher
         facts["recipients"] = [describe_wrapped_key(wrapped) for wrapped in info.wrapped]
+        facts["packets"] = _packet_facts(info.wrapped)
+    return facts
+
+
+def _packet_facts(packets: Sequence[WrappedKey]) -> list[dict[str, object]]:
+    """Each packet by the name that --remove-recipient takes, and who can open it."""
+    from imagers.encrypt.describe import describe_recipients  # noqa: PLC0415
+
+    counts: dict[str, int] = {}
+    facts: list[dict[str, object]] = []
+    for wrapped in packets:
+        number = counts[wrapped.scheme] = counts.get(wrapped.scheme, 0) + 1
+        facts.append(
+            {
+                "name": f"{wrapped.scheme}#{number}",
+                "scheme": wrapped.scheme,
+                "size": len(wrapped.packet),
+                "recipients": describe_recipients(wrapped),
+            }
+        )
     return facts
 
 
@@ -139,6 +161,13 @@ def _print_facts(facts: dict[str, object]) -> None:
                 ]
             )
     print_table(["layer", "size", "type", "cipher", "for"], rows)
+    encrypted = [layer for layer in layers if layer["encrypted"]]
+    if encrypted:
+        size = human_bytes(sum(layer["size"] for layer in encrypted))
+        print_line(
+            f"{len(encrypted)} of {len(layers)} layers ({size}) cannot be read without a key; "
+            "config, labels, history, diff_ids and sizes can"
+        )
 
 
 def _short_type(media_type: str) -> str:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from imagers.encrypt.keyfiles import PGPKeyring
     from imagers.model.keys import UnwrapContext, WrapContext, WrappedKey
 
-__all__ = ["PGP_SCHEME", "PGPUnwrapper", "PGPWrapper"]
+__all__ = ["PGP_SCHEME", "PGPUnwrapper", "PGPWrapper", "find_key_ids"]
 
 PGP_SCHEME = "pgp"
 
@@ -226,6 +226,19 @@ def _find_key(recipient: str, keys: Sequence[dict[str, Any]]) -> str:
             hint="give a fingerprint: " + " or ".join(key["fingerprint"] for key in usable[:4]),
         )
     return str(usable[0]["fingerprint"])
+
+
+def find_key_ids(recipient: str, *, user_home: str | None = None) -> frozenset[bytes]:
+    """The ids of a recipient's key and subkeys, 8 bytes each, as messages name them.
+
+    Raises:
+        KeyUnavailable, UsageError, LocalError: as of `PGPWrapper`.
+    """
+    keys = list(_new_gpg(user_home).list_keys())
+    fingerprint = _find_key(recipient, keys)
+    (key,) = (one for one in keys if one["fingerprint"] == fingerprint)
+    ids = [key["keyid"], *(subkey[0] for subkey in key["subkeys"])]
+    return frozenset(bytes.fromhex(one) for one in ids)
 
 
 def _is_named(uid: str, recipient: str) -> bool:

@@ -1,6 +1,9 @@
 import json
 
-from imagers.encrypt.describe import describe_wrapped_key
+from jwcrypto import jwk
+
+from imagers.encrypt.annotations import read_wrapped_keys
+from imagers.encrypt.describe import describe_recipients, describe_wrapped_key
 from imagers.encrypt.jwe import JWEWrapper
 from imagers.encrypt.packets import BrokerKeyWrapper
 from imagers.model.keys import SecretKey, WrapContext, WrappedKey
@@ -12,20 +15,37 @@ SECRET = SecretKey(b"private options")
 def test_describe_jwe_names_algorithms_and_key_ids(public_key):
     keys = [public_key(name) for name in ("r2048.pub", "ec256.pub", "jwkrsa.jwk")]
     packet = JWEWrapper(keys).wrap(SECRET, CONTEXT)
+    thumbprints = [jwk.JWK.from_pyca(key.key).thumbprint() for key in keys]
     assert describe_wrapped_key(WrappedKey("jwe", packet)) == (
-        "jwe (RSA-OAEP, ECDH-ES+A256KW, jwkrsa)"
+        f"jwe (RSA-OAEP {thumbprints[0]}, ECDH-ES+A256KW {thumbprints[1]}, RSA-OAEP-256 jwkrsa)"
     )
+    assert describe_recipients(WrappedKey("jwe", packet))[2] == {
+        "algorithm": "RSA-OAEP-256",
+        "key": "jwkrsa",
+    }
+
+
+def test_describe_pkcs7_pgp_and_pkcs11_names_what_they_say(vectors, load_layout):
+    for case, expected in (
+        ("pkcs7-rsa2048-A", "pkcs7 (RSA PKCS#1 v1.5 serial "),
+        ("pgp-rsa2048-A", "pgp ("),
+        ("pkcs11-pubkey-rsa3072-C", "pkcs11 (RSA-OAEP with sha256)"),
+    ):
+        layer = next(load_layout(vectors / "encrypted" / case / "image").layers())
+        (wrapped,) = read_wrapped_keys(layer.descriptor, what=layer.what)
+        assert describe_wrapped_key(wrapped).startswith(expected)
+        assert len(describe_recipients(wrapped)) == 1
 
 
 def test_describe_jwe_for_many_is_bounded(public_key):
     packet = JWEWrapper([public_key("ec256.pub")] * 6).wrap(SECRET, CONTEXT)
-    assert describe_wrapped_key(WrappedKey("jwe", packet)).endswith("ECDH-ES+A256KW and 2 more)")
+    assert describe_wrapped_key(WrappedKey("jwe", packet)).endswith("and 2 more)")
 
 
 def test_describe_packet_names_the_key():
     packet = BrokerKeyWrapper(SecretKey(bytes(32)), "kbs:///a/b/c").wrap(SECRET, CONTEXT)
     scheme = "provider.attestation-agent"
-    assert describe_wrapped_key(WrappedKey(scheme, packet)) == f"{scheme} kbs:///a/b/c (A256GCM)"
+    assert describe_wrapped_key(WrappedKey(scheme, packet)) == f"{scheme} (A256GCM kbs:///a/b/c)"
 
 
 def test_describe_of_what_cannot_be_read_is_the_scheme():

@@ -107,7 +107,7 @@ def test_parse_public_options_with_a_fault_raises_and_says_where(document, where
 
 
 def test_parse_public_options_of_unknown_cipher_raises_unsupported():
-    with pytest.raises(Unsupported, match="'AES_512' is not supported: expected AES_256_CTR"):
+    with pytest.raises(Unsupported, match="'AES_512' is not supported: expected AES256_GCM"):
         parse_public_options(public(cipher="AES_512"), what=WHAT)
 
 

@@ -173,9 +173,10 @@ def test_unwrap_with_any_bit_changed_is_refused_or_gives_other_bytes_of_no_use(b
         return
     with opened.view() as data:
         text = bytes(data)
-    # One block is garbage then: that it is printable has a chance of 2^-20 or less.
-    printable = all(0x20 <= byte < 0x7F for byte in text)
-    assert text == OPTIONS or not (printable and text.startswith(b'{"symkey":"'))
+    # A bit of the iv changes one of the first block: another key, which fits no HMAC. One of
+    # the content makes a block of garbage: a chance of 2^-20 or less that it is printable.
+    of_iv = text[16:] == OPTIONS[16:] and len(text) == len(OPTIONS)
+    assert text == OPTIONS or of_iv or not all(0x20 <= byte < 0x7F for byte in text)
 
 
 @given(st.binary(max_size=300))

@@ -262,18 +262,16 @@ def test_decrypt_command_of_the_vectors_does_what_they_say(
     assert "correct horse" not in said.err + said.out
     if failure is not None:
         allowed = failure if isinstance(failure, tuple) else (failure,)
-        assert code in {one.exit_code for one in allowed} and said.err.count("error: ") == 1
+        assert code in {one.exit_code for one in allowed}
+        assert said.err.count("error: ") == 1
         assert not target.exists(), "a failure leaves nothing behind"
         return
     assert code == 0, said.err
     for manifest, expected in zip(written_manifests(target), case["images"], strict=True):
         for after, layer in zip(manifest.layers, expected["layers"], strict=True):
-            plain = layer["plaintext"]
-            assert (after.media_type, str(after.digest), after.size) == (
-                plain["media_type"],
-                plain["digest"],
-                plain["size"],
-            )
+            found = (after.media_type, str(after.digest), after.size)
+            if plain := layer.get("plaintext"):
+                assert found == (plain["media_type"], plain["digest"], plain["size"])
             assert digest_of(blob(target, after)) == after.digest
 
 
@@ -295,9 +293,9 @@ def check_result(image, result, expected, target):
     for before, after, layer, report in zip(
         image.manifest.layers, written.layers, expected["layers"], result.layers, strict=True
     ):
-        plain = layer["plaintext"]
         found = (after.media_type, str(after.digest), after.size)
-        assert found == (plain["media_type"], plain["digest"], plain["size"])
+        if plain := layer.get("plaintext"):  # else its diff_id was checked on the way
+            assert found == (plain["media_type"], plain["digest"], plain["size"])
         assert digest_of(blob(target, after)) == after.digest
         kept = {k: v for k, v in before.annotations.items() if ".image.enc" not in k}
         assert after.annotations == kept
@@ -378,4 +376,4 @@ def test_unwrap_unauthenticated_packets_of_the_vectors_is_refused_without_a_trus
 def test_no_case_of_the_vectors_is_left_out():
     cases = {case["id"] for case in CASES.values() if case["category"] in CATEGORIES}
     assert cases == {run.values[0]["id"] for run in all_runs()}
-    assert (len(cases), len(all_runs())) == (93, 145)
+    assert (len(cases), len(all_runs())) == (93, 136)

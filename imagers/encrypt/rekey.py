@@ -1,0 +1,150 @@
+"""New layer keys for an encrypted image: each layer is opened, checked and sealed anew.
+
+    rekey_image(image, sink, wrappers, unwrappers)
+
+The old recipients are not carried over: who shall read the new image is among the wrappers.
+The opened layer waits in a file of the sink that never gets a name, and is gone at the end;
+so the disk of the machine that holds the decryption keys sees it in the clear.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from imagers.encrypt.annotations import clear_annotations
+from imagers.encrypt.keys import unwrap_layer_keys
+from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256, check_cipher
+from imagers.encrypt.rewrite import RewrittenImage, write_config_and_manifest
+from imagers.encrypt.sealing import (
+    check_manifest_size,
+    digest_of_staged,
+    draw_key,
+    open_staged,
+    plan_copied,
+    plan_sealed,
+    report_sealed,
+    seal_into,
+)
+from imagers.errors import UsageError
+from imagers.model.media import is_encrypted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from imagers.core import Cancellation, Progress
+    from imagers.encrypt.keys import LayerKey
+    from imagers.encrypt.rewrite import LayerReport
+    from imagers.encrypt.sealing import LayerPlan
+    from imagers.model.descriptor import Descriptor
+    from imagers.model.image import Image, ImageSink, Layer
+    from imagers.model.keys import KeyUnwrapper, KeyWrapper
+    from imagers.model.stream import ByteStream, RawStream
+
+__all__ = ["rekey_image"]
+
+
+def rekey_image(
+    image: Image,
+    sink: ImageSink,
+    wrappers: Sequence[KeyWrapper],
+    unwrappers: Iterable[KeyUnwrapper],
+    *,
+    cipher: str = AES_256_CTR_HMAC_SHA256,
+    by_name: bool = True,
+    on_layer: Callable[[LayerReport], None] | None = None,
+    on_progress: Callable[[Layer, Progress], None] | None = None,
+    cancellation: Cancellation | None = None,
+) -> RewrittenImage:
+    """Write `image` into `sink` with a new key for each of its encrypted layers.
+
+    Layers in the clear stay so. Each layer is checked against its HMAC and diff_id.
+
+    Args:
+        wrappers: at least one: all recipients of the new image.
+        cipher: of the new image.
+
+    Raises:
+        UsageError: no wrapper, or no layer is encrypted.
+        Others: as of `imagers.encrypt.image.decrypt_image` and `encrypt_image`.
+    """
+    check_cipher(cipher, what="encryption")
+    if not wrappers:
+        raise UsageError("expected at least one recipient to encrypt for")
+    layers = list(image.layers())
+    if not any(is_encrypted(layer.descriptor.media_type) for layer in layers):
+        raise UsageError("no layer of the image is encrypted", hint="leave --rekey away")
+    with ExitStack() as stack:
+        keys = stack.enter_context(unwrap_layer_keys(layers, unwrappers, manifest_digest=None))
+        plans = []
+        for layer, key in zip(layers, keys, strict=True):
+            if key is None:
+                plans.append(plan_copied(layer, was_docker=False))
+            else:
+                plans.append(draw_key(_plan_new(layer, key), cipher, wrappers, stack))
+        check_manifest_size(image, plans, was_docker=False)
+        reports = []
+        descriptors = []
+        for layer, key, plan in zip(layers, keys, plans, strict=True):
+            start = time.monotonic()
+            descriptor = _rekey(
+                layer, key, plan, sink, on_progress=on_progress, cancellation=cancellation
+            )
+            descriptors.append(descriptor)
+            reports.append(report_sealed(plan, descriptor, wrappers, time.monotonic() - start))
+            if on_layer is not None:
+                on_layer(reports[-1])
+    return RewrittenImage(
+        *write_config_and_manifest(image, sink, descriptors, was_docker=False, by_name=by_name),
+        tuple(reports),
+        was_docker=False,
+    )
+
+
+def _in_the_clear(layer: Layer, key: LayerKey) -> Descriptor:
+    """The layer's descriptor after decryption, but for digest and size."""
+    old = layer.descriptor
+    return replace(old, media_type=key.media_type, annotations=clear_annotations(old.annotations))
+
+
+def _plan_new(layer: Layer, key: LayerKey) -> LayerPlan:
+    return plan_sealed(replace(layer, descriptor=_in_the_clear(layer, key)), None)
+
+
+def _rekey(
+    layer: Layer,
+    key: LayerKey | None,
+    plan: LayerPlan,
+    sink: ImageSink,
+    *,
+    on_progress: Callable[[Layer, Progress], None] | None,
+    cancellation: Cancellation | None,
+) -> Descriptor:
+    if key is None:
+        return seal_into(plan, sink, on_progress, cancellation)
+    with sink.stage_blob() as staged:
+        open_staged(layer, key, staged, on_progress, cancellation)
+        digest, size = digest_of_staged(staged)
+        descriptor = replace(_in_the_clear(layer, key), digest=digest, size=size)
+        opened = replace(layer, descriptor=descriptor, source=_Staged(staged.fileno()))
+        return seal_into(replace(plan, layer=opened), sink, on_progress, cancellation)
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """The opened layer as the source of the new one; what reads it checks its digest."""
+
+    fd: int
+
+    def open_blob(self, descriptor: Descriptor, *, what: str) -> ByteStream:
+        """Not asked for: `imagers.core` reads raw blobs."""
+        raise NotImplementedError
+
+    def open_raw_blob(self, descriptor: Descriptor, *, what: str) -> RawStream:
+        """The bytes from the start."""
+        del descriptor, what
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        return os.fdopen(os.dup(self.fd), "rb", buffering=0)

@@ -1,0 +1,349 @@
+"""One layer's way into a sink: planned, its key drawn and wrapped, sealed, copied or opened.
+
+`image`, `index` and `rekey` decide what becomes of which layer; here it is done. A plan has
+all that can fail early: media types, recipients, the size of the manifest to come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from imagers.core import CipherParameters, open_layer, seal_layer
+from imagers.encrypt.annotations import clear_annotations, write_annotations
+from imagers.encrypt.options import (
+    AES256_GCM_HKDF_1MB,
+    PublicOptions,
+    associated_data,
+    build_private_options,
+)
+from imagers.encrypt.rewrite import LayerAction, LayerReport, build_manifest
+from imagers.errors import ProviderFailed, UsageError
+from imagers.model.digest import Digest
+from imagers.model.keys import WrapContext, WrappedKey, random_secret
+from imagers.model.manifest import MAX_MANIFEST_BYTES
+from imagers.model.media import (
+    Compression,
+    compressed_media_type,
+    compression_of,
+    encrypted_media_type,
+    is_encrypted,
+    plaintext_media_type,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import ExitStack
+
+    from imagers.core import Cancellation, Progress
+    from imagers.encrypt.keys import LayerKey
+    from imagers.model.descriptor import Descriptor
+    from imagers.model.image import Image, ImageSink, Layer, StagedBlob
+    from imagers.model.keys import KeyWrapper, SecretKey
+
+__all__ = [
+    "LayerPlan",
+    "SharedLayers",
+    "check_manifest_size",
+    "digest_of_staged",
+    "draw_key",
+    "open_into",
+    "open_staged",
+    "plan_copied",
+    "plan_sealed",
+    "report_sealed",
+    "seal_into",
+    "wrap_options",
+]
+
+_NONCE_BYTES = 16
+_KEY_BYTES = 32
+_HASH_PIECE = 1024 * 1024
+# Longest digest and size that a layer can get: for the size of a manifest that is not yet.
+_NO_DIGEST = Digest("sha256", "0" * 64)
+_LONGEST_SIZE = 2**63 - 1
+
+
+class SharedLayers:
+    """What became of layers, for the other images of an index that have them too.
+
+    A layer is the same if its descriptor's type, digest and size and its diff_id are, and
+    for one that was encrypted its packets.
+    """
+
+    def __init__(self) -> None:
+        self._done: dict[object, Descriptor] = {}
+
+    def find(self, layer: Layer) -> Descriptor | None:
+        """What this layer became, with this one's own annotations; None if it is new."""
+        done = self._done.get(self._key(layer))
+        if done is None:
+            return None
+        own = clear_annotations(layer.descriptor.annotations)
+        of_encryption = {
+            name: value
+            for name, value in done.annotations.items()
+            if name not in clear_annotations(done.annotations)
+        }
+        return replace(done, annotations=own | of_encryption)
+
+    def remember(self, layer: Layer, descriptor: Descriptor) -> None:
+        """It became this."""
+        self._done[self._key(layer)] = descriptor
+
+    @staticmethod
+    def _key(layer: Layer) -> object:
+        old = layer.descriptor
+        kept = clear_annotations(old.annotations)
+        packets = frozenset(item for item in old.annotations.items() if item[0] not in kept)
+        return (old.media_type, old.digest, old.size, layer.diff_id, packets)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """What one layer becomes.
+
+    Attributes:
+        cipher: None for a layer that is copied.
+        done: what it became already, as a layer of another image; else None.
+    """
+
+    layer: Layer
+    media_type: str
+    source_compression: Compression
+    compress: Compression | None = None
+    cipher: CipherParameters | None = None
+    wrapped: tuple[WrappedKey, ...] = ()
+    done: Descriptor | None = None
+
+    def describe(self, digest: Digest, size: int, hmac: bytes) -> Descriptor:
+        """The descriptor of the sealed layer."""
+        old = self.layer.descriptor
+        if self.done is not None:
+            return self.done
+        if self.cipher is None:
+            return replace(old, media_type=self.media_type, digest=digest, size=size)
+        return replace(
+            old,
+            media_type=self.media_type,
+            digest=digest,
+            size=size,
+            annotations=write_annotations(
+                old.annotations, PublicOptions(self.cipher.name, hmac), self.wrapped
+            ),
+        )
+
+
+def plan_copied(layer: Layer, *, was_docker: bool) -> LayerPlan:
+    """A layer that stays as it is; in an image that was Docker's it gets its OCI name."""
+    media_type = layer.descriptor.media_type
+    if was_docker and not is_encrypted(media_type):
+        # To the OCI name of the same thing.
+        media_type = compressed_media_type(media_type, compression_of(media_type))
+    return LayerPlan(layer, media_type, Compression.NONE)
+
+
+def plan_sealed(layer: Layer, compress: Compression | None) -> LayerPlan:
+    """A layer that is to be encrypted, and compressed before if it is a plain tar.
+
+    Raises:
+        Unsupported: its media type.
+    """
+    media_type = layer.descriptor.media_type
+    compression = compression_of(media_type)
+    if compression is Compression.NONE and compress is not None:
+        media_type = compressed_media_type(media_type, compress)
+    else:
+        compress = None
+    return LayerPlan(layer, encrypted_media_type(media_type), compression, compress)
+
+
+def draw_key(
+    plan: LayerPlan, cipher: str, wrappers: Sequence[KeyWrapper], stack: ExitStack
+) -> LayerPlan:
+    """`plan` with a fresh key, wrapped for everybody; `stack` wipes the key."""
+    layer = plan.layer
+    key = stack.enter_context(random_secret(_KEY_BYTES))
+    is_aead = cipher == AES256_GCM_HKDF_1MB
+    nonce = b"" if is_aead else os.urandom(_NONCE_BYTES)
+    # The digest is of the blob that we are handed, as skopeo writes it; nobody compares it.
+    with build_private_options(
+        key,
+        nonce,
+        digest=layer.descriptor.digest,
+        diff_id=layer.diff_id if is_aead else None,
+    ) as document:
+        wrapped = wrap_options(document, wrappers, layer.what)
+    bound = associated_data(cipher, plaintext_media_type(plan.media_type))
+    return replace(plan, cipher=CipherParameters(cipher, key, nonce, bound), wrapped=wrapped)
+
+
+def wrap_options(
+    document: SecretKey, wrappers: Sequence[KeyWrapper], what: str
+) -> tuple[WrappedKey, ...]:
+    """Private options for all recipients, a packet each scheme.
+
+    Raises:
+        KeyUnavailable: a wrapper failed.
+    """
+    wrapped = []
+    for wrapper in wrappers:
+        packet = wrapper.wrap(document, WrapContext(what))
+        if not packet:
+            raise ProviderFailed(f"{what}: the scheme {wrapper.scheme} gave no packet")
+        wrapped.append(WrappedKey(wrapper.scheme, packet))
+    return tuple(wrapped)
+
+
+def check_manifest_size(image: Image, plans: Sequence[LayerPlan], *, was_docker: bool) -> None:
+    """Nothing, if the manifest to come is one that readers take."""
+    draft = [plan.describe(_NO_DIGEST, _LONGEST_SIZE, bytes(32)) for plan in plans]
+    size = len(build_manifest(image, draft, was_docker=was_docker))
+    if size > MAX_MANIFEST_BYTES:
+        raise UsageError(
+            f"the manifest would have {size} bytes, and readers take at most {MAX_MANIFEST_BYTES}",
+            hint="encrypt for fewer recipients",
+        )
+
+
+def seal_into(
+    plan: LayerPlan,
+    sink: ImageSink,
+    on_progress: Callable[[Layer, Progress], None] | None,
+    cancellation: Cancellation | None,
+) -> Descriptor:
+    """The layer in the sink, sealed or copied."""
+    layer = plan.layer
+    if plan.done is not None:
+        return plan.done
+    if plan.cipher is None and sink.has_blob(layer.descriptor):
+        return plan.describe(layer.descriptor.digest, layer.descriptor.size, b"")
+    source = layer.open_raw()
+    try:
+        with sink.stage_blob() as blob:
+            sealed = seal_layer(
+                source,
+                blob.fileno(),
+                expected=layer.descriptor,
+                cipher=plan.cipher,
+                source_compression=plan.source_compression,
+                compress=plan.compress,
+                diff_id=layer.diff_id if _sees_tar(plan) else None,
+                what=layer.what,
+                max_bytes=None,
+                on_progress=_for_layer(on_progress, layer),
+                cancellation=cancellation,
+            )
+            digest = layer.descriptor.digest if plan.cipher is None else sealed.digest
+            descriptor = plan.describe(digest, sealed.size, sealed.hmac)
+            blob.commit(descriptor, what=layer.what)
+            return descriptor
+    finally:
+        source.close()
+
+
+def _sees_tar(plan: LayerPlan) -> bool:
+    """Whether the tar passes by, so that it can be held against its diff_id."""
+    if plan.cipher is None:
+        return False
+    # A diff_id that is bound is computed, whatever that costs.
+    return plan.source_compression is Compression.NONE or plan.cipher.name == AES256_GCM_HKDF_1MB
+
+
+def _for_layer(
+    on_progress: Callable[[Layer, Progress], None] | None, layer: Layer
+) -> Callable[[Progress], None] | None:
+    return None if on_progress is None else lambda progress: on_progress(layer, progress)
+
+
+def report_sealed(
+    plan: LayerPlan, descriptor: Descriptor, wrappers: Sequence[KeyWrapper], seconds: float
+) -> LayerReport:
+    """What was done to the layer."""
+    if plan.done is not None:
+        action = LayerAction.SHARED
+    elif plan.cipher is not None:
+        action = LayerAction.ENCRYPTED
+    elif is_encrypted(plan.media_type):
+        action = LayerAction.KEPT
+    else:
+        action = LayerAction.COPIED
+    return LayerReport(
+        index=plan.layer.index,
+        action=action,
+        media_type=descriptor.media_type,
+        cipher="" if plan.cipher is None else plan.cipher.name,
+        schemes=tuple(wrapped.scheme for wrapped in plan.wrapped),
+        keys=tuple(one for wrapper in wrappers for one in wrapper.recipients)
+        if plan.wrapped
+        else (),
+        source_size=plan.layer.descriptor.size,
+        size=descriptor.size,
+        seconds=seconds,
+    )
+
+
+def open_into(
+    layer: Layer,
+    key: LayerKey | None,
+    sink: ImageSink,
+    on_progress: Callable[[Layer, Progress], None] | None,
+    cancellation: Cancellation | None,
+) -> Descriptor:
+    """The layer in the sink in the clear, after all its checks."""
+    old = layer.descriptor
+    with sink.stage_blob() as blob:
+        open_staged(layer, key, blob, on_progress, cancellation)
+        if key is None:
+            descriptor = old
+        else:
+            digest, size = digest_of_staged(blob)
+            descriptor = replace(
+                old,
+                media_type=key.media_type,
+                digest=digest,
+                size=size,
+                annotations=clear_annotations(old.annotations),
+            )
+        blob.commit(descriptor, what=layer.what)
+        return descriptor
+
+
+def open_staged(
+    layer: Layer,
+    key: LayerKey | None,
+    blob: StagedBlob,
+    on_progress: Callable[[Layer, Progress], None] | None,
+    cancellation: Cancellation | None,
+) -> None:
+    """The layer in a staged blob in the clear, after all its checks."""
+    old = layer.descriptor
+    source = layer.open_raw()
+    try:
+        open_layer(
+            source,
+            blob.fileno(),
+            expected=old,
+            cipher=None if key is None else key.cipher,
+            hmac=None if key is None else key.hmac,
+            compression=compression_of(old.media_type) if key is None else key.compression,
+            diff_id=layer.diff_id,
+            decompress=False,
+            what=layer.what,
+            on_progress=_for_layer(on_progress, layer),
+            cancellation=cancellation,
+        )
+    finally:
+        source.close()
+
+
+def digest_of_staged(blob: StagedBlob) -> tuple[Digest, int]:
+    """Digest and size of what was written: the core tells those of what it read."""
+    hasher = hashlib.sha256()
+    size = 0
+    while piece := os.pread(blob.fileno(), _HASH_PIECE, size):
+        hasher.update(piece)
+        size += len(piece)
+    return Digest("sha256", hasher.hexdigest()), size

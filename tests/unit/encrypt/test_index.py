@@ -1,0 +1,168 @@
+import hashlib
+import json
+
+import pytest
+
+from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
+from imagers.encrypt.index import rewrite_index
+from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
+from imagers.encrypt.sealing import SharedLayers
+from imagers.errors import FormatError, SizeMismatch, UsageError
+from imagers.model.digest import parse_digest
+from imagers.model.manifest import parse_manifest
+from imagers.model.media import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST
+from imagers.store.oci_layout import OCILayoutSource
+
+
+@pytest.fixture
+def make_index(vectors, tmp_path):
+    """A function: a layout with an index of plain images of the vectors, and its source."""
+
+    def make(*entries, media_type=OCI_INDEX):
+        layout = tmp_path / "index"
+        blobs = layout / "blobs" / "sha256"
+        blobs.mkdir(parents=True, exist_ok=True)
+
+        def put(data):
+            digest = hashlib.sha256(data).hexdigest()
+            (blobs / digest).write_bytes(data)
+            return {"digest": f"sha256:{digest}", "size": len(data)}
+
+        found = []
+        for name, platform in entries:
+            source = vectors / "plain" / name
+            for blob in (source / "blobs" / "sha256").iterdir():
+                (blobs / blob.name).write_bytes(blob.read_bytes())
+            (entry,) = json.loads((source / "index.json").read_text())["manifests"]
+            os_, _, architecture = platform.partition("/")
+            found.append(
+                {
+                    "mediaType": OCI_MANIFEST,
+                    "digest": entry["digest"],
+                    "size": entry["size"],
+                    "annotations": {"note": name},
+                    "platform": {"os": os_, "architecture": architecture},
+                }
+            )
+        index = {"schemaVersion": 2, "mediaType": media_type, "manifests": found, "x": 1}
+        top = put(json.dumps(index).encode()) | {
+            "mediaType": media_type,
+            "annotations": {"org.opencontainers.image.ref.name": "v1"},
+        }
+        (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
+        (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+        return OCILayoutSource(layout, "v1", name="oci:index")
+
+    return make
+
+
+def encrypt(source, sink, public_key, **options):
+    shared = SharedLayers()
+    wrappers = [JWEWrapper([public_key("ec256.pub")])]
+    return rewrite_index(
+        source,
+        sink,
+        lambda image: encrypt_image(
+            image, sink, wrappers, shared=shared, by_name=False, allow_nothing=True
+        ),
+        **options,
+    )
+
+
+def test_index_is_rewritten_with_all_its_images_and_shared_layers_once(
+    make_index, new_sink, public_key, private_key
+):
+    source = make_index(("gzip", "linux/amd64"), ("gzip", "linux/arm64"), ("tiny", "linux/386"))
+    sink, path = new_sink()
+    done = encrypt(source, sink, public_key)
+    sink.close()
+    assert [platform for platform, _ in done.images] == ["linux/amd64", "linux/arm64", "linux/386"]
+    first, second, third = (image for _, image in done.images)
+    assert first.count(LayerAction.ENCRYPTED) == len(first.layers)
+    assert second.count(LayerAction.SHARED) == len(second.layers)
+    assert third.count(LayerAction.ENCRYPTED) == len(third.layers)
+    assert first.raw == second.raw
+    document = json.loads(done.raw)
+    assert document["x"] == 1
+    assert [one["annotations"]["note"] for one in document["manifests"]] == ["gzip", "gzip", "tiny"]
+    assert [one["digest"] for one in document["manifests"]] == [
+        str(image.descriptor.digest) for _, image in done.images
+    ]
+    back, _ = new_sink("back")
+    shared = SharedLayers()
+    encrypted = OCILayoutSource(path, "v1", name="oci:out")
+    opened = rewrite_index(
+        encrypted,
+        back,
+        lambda image: decrypt_image(
+            image, back, [JWEUnwrapper(private_key("ec256.key"))], shared=shared, by_name=False
+        ),
+    )
+    plain = [
+        parse_manifest(source.read_manifest(entry).raw).layers
+        for entry in dict.fromkeys(
+            parse_digest_of(one) for one in json.loads(source.read_manifest().raw)["manifests"]
+        )
+    ]
+    assert [one.digest for one in parse_manifest(opened.images[0][1].raw).layers] == [
+        one.digest for one in plain[0]
+    ]
+    assert opened.images[1][1].count(LayerAction.SHARED) == len(second.layers)
+
+
+def parse_digest_of(entry):
+    return parse_digest(entry["digest"])
+
+
+def test_attestations_are_left_out_and_told(make_index, new_sink, public_key):
+    source = make_index(("gzip", "linux/amd64"), ("tiny", "unknown/unknown"))
+    sink, _ = new_sink()
+    done = encrypt(source, sink, public_key)
+    assert len(json.loads(done.raw)["manifests"]) == 1
+    assert len(done.left_out) == 1
+
+
+def test_docker_index_becomes_an_oci_index(make_index, new_sink, public_key):
+    source = make_index(("gzip", "linux/amd64"), media_type=DOCKER_INDEX)
+    sink, _ = new_sink()
+    done = encrypt(source, sink, public_key)
+    assert done.was_docker
+    assert json.loads(done.raw)["mediaType"] == done.descriptor.media_type == OCI_INDEX
+
+
+def test_check_is_asked_before_the_index_has_a_name(make_index, new_sink, public_key):
+    def refuse(images):
+        assert len(images) == 1
+        raise UsageError("not this one")
+
+    sink, path = new_sink()
+    with pytest.raises(UsageError, match="not this one"):
+        encrypt(make_index(("gzip", "linux/amd64")), sink, public_key, check=refuse)
+    sink.close()
+    assert not path.exists()
+
+
+def test_index_without_images_or_no_index_raises(make_index, new_sink, public_key, vectors):
+    sink, _ = new_sink()
+    with pytest.raises(UsageError, match="holds no image of a platform"):
+        encrypt(make_index(("tiny", "unknown/unknown")), sink, public_key)
+    single = OCILayoutSource(vectors / "plain" / "tiny", "v1", name="oci:tiny")
+    with pytest.raises(UsageError, match="oci:tiny: is one image and no index"):
+        encrypt(single, sink, public_key)
+
+
+def test_entry_with_another_size_raises(make_index, new_sink, public_key, tmp_path):
+    make_index(("gzip", "linux/amd64"))
+    layout = tmp_path / "index"
+    top = json.loads((layout / "index.json").read_text())
+    blob = layout / "blobs" / "sha256" / top["manifests"][0]["digest"][7:]
+    document = json.loads(blob.read_text())
+    document["manifests"][0]["size"] += 1
+    raw = json.dumps(document).encode()
+    digest = hashlib.sha256(raw).hexdigest()
+    (layout / "blobs" / "sha256" / digest).write_bytes(raw)
+    top["manifests"][0] |= {"digest": f"sha256:{digest}", "size": len(raw)}
+    (layout / "index.json").write_text(json.dumps(top))
+    sink, _ = new_sink()
+    with pytest.raises((SizeMismatch, FormatError)):
+        encrypt(OCILayoutSource(layout, "v1", name="oci:index"), sink, public_key)
