@@ -21,6 +21,7 @@ Spec: GnuPG doc/DETAILS, "Format of the --status-fd output"; containers-signatur
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -244,6 +245,8 @@ def _make_home() -> str:
 def _gpg(home: str | None, options: Sequence[str]) -> gnupg.GPG:
     import gnupg as library  # noqa: PLC0415  # only GPG signatures need it
 
+    if not library.logger.handlers:  # else Python prints its warnings to standard error
+        library.logger.addHandler(logging.NullHandler())
     try:
         return library.GPG(gnupghome=home, options=list(options))
     except (OSError, ValueError) as error:

@@ -2,15 +2,24 @@
 
 import io
 import json
+import shutil
+import subprocess
+import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from imagers.errors import NotFound
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of, parse_digest
 from imagers.model.keys import SecretKey
 from imagers.model.manifest import RawManifest, parse_index
+from imagers.model.media import OCI_INDEX
 from imagers.model.stream import CheckedStream
 from imagers.sign.sigstore_key import generate_private_key
 
@@ -70,7 +79,7 @@ class Repository:
     def supports_signatures(self):
         return False
 
-    def read_signatures(self, digest, *, max_bytes):
+    def read_signatures(self, digest, *, max_bytes):  # noqa: ARG002
         raise AssertionError("it does not support them")
 
     def read_referrers(self, digest):
@@ -80,6 +89,18 @@ class Repository:
         except NotFound:
             return (), False
         return parse_index(answer.raw).manifests, False
+
+    def put_referrer(self, raw, entry, subject):
+        """As a registry without the API that nobody else writes to."""
+        self.manifests[digest_of(raw)] = (raw, entry.media_type)
+        listed, _ = self.read_referrers(subject)
+        index = {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [one.to_json() for one in (*listed, entry)],
+        }
+        tag = f"{subject.algorithm}-{subject.hex}"
+        self.put_manifest_as(json.dumps(index).encode(), OCI_INDEX, tag)
 
     @classmethod
     def from_layout(cls, path):
@@ -144,3 +165,135 @@ def manifest():
             "layers": [],
         }
     ).encode()
+
+
+class GPGHome:
+    """A gpg home with throw-away keys, and what they signed."""
+
+    def __init__(self, path):
+        self.path = path
+        path.mkdir(mode=0o700)
+
+    def gpg(self, *words, data=b"", at=None):
+        clock = [] if at is None else [f"--faked-system-time={at}!"]
+        done = subprocess.run(
+            ["gpg", "--homedir", self.path, "--batch", "--quiet", "--no-tty", *clock, *words],
+            input=data,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    def new_key(self, name, *, at=None, expire="never", passphrase="", usage="sign"):
+        words = ["--passphrase", passphrase, "--pinentry-mode", "loopback"]
+        self.gpg(*words, "--quick-gen-key", name, "ed25519", usage, expire, at=at)
+        listing = self.gpg("--list-keys", "--with-colons", f"={name}").decode()
+        return next(line.split(":")[9] for line in listing.splitlines() if line[:4] == "fpr:")
+
+    def sign(self, fingerprint, payload, *words, at=None):
+        return self.gpg("--local-user", fingerprint, *words, "--sign", data=payload, at=at)
+
+    def export(self, *fingerprints):
+        return self.gpg("--export", *fingerprints)
+
+    def close(self):
+        subprocess.run(["gpgconf", "--homedir", self.path, "--kill", "all"], check=False)
+
+
+@pytest.fixture(scope="session")
+def gpg_home():
+    if shutil.which("gpg") is None:
+        pytest.skip("gpg is not installed")
+    with tempfile.TemporaryDirectory(prefix="ig", dir="/tmp") as short:  # paths of sockets
+        home = GPGHome(Path(short) / "h")
+        home.alice = home.new_key("alice", at="20250101T000000")
+        home.bob = home.new_key("bob")
+        yield home
+        home.close()
+
+
+class Pki:
+    """A root, an intermediate and leaves, made at will."""
+
+    START = datetime(2026, 1, 1, tzinfo=UTC)
+    END = datetime(2030, 1, 1, tzinfo=UTC)
+
+    def __init__(self):
+        self.keys = {}
+        self.root = self.make("root", None, ca=True)
+        self.middle = self.make("middle", "root", ca=True)
+
+    def make(  # every member that a test may want to be wrong
+        self,
+        name,
+        issuer,
+        *,
+        ca=False,
+        start=START,
+        end=END,
+        usages=(),
+        critical_usages=False,
+        sans=(),
+        key=None,
+        key_usage=None,
+        path_length=None,
+        extra=(),
+        hash_algorithm=None,
+        subject=None,
+    ):
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        issuer = issuer or name
+        self.keys[name] = key
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject or x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(end)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
+        )
+        flags = dict.fromkeys(
+            (
+                "digital_signature",
+                "content_commitment",
+                "key_encipherment",
+                "data_encipherment",
+                "key_agreement",
+                "key_cert_sign",
+                "crl_sign",
+                "encipher_only",
+                "decipher_only",
+            ),
+            False,
+        )
+        flags |= {"key_cert_sign": True} if ca else {"digital_signature": True}
+        builder = builder.add_extension(x509.KeyUsage(**(flags | (key_usage or {}))), critical=True)
+        if usages:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=critical_usages)
+        if sans:
+            builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
+        for extension, critical in extra:
+            builder = builder.add_extension(extension, critical=critical)
+        return builder.sign(self.keys[issuer], hash_algorithm or hashes.SHA256())
+
+    def leaf(self, name="leaf", issuer="middle", **options):
+        options.setdefault("usages", [ExtendedKeyUsageOID.CODE_SIGNING])
+        options.setdefault("sans", [x509.RFC822Name("builder@example.org")])
+        return self.make(name, issuer, **options)
+
+
+def to_pem(*certificates):
+    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
+
+
+@pytest.fixture
+def pki():
+    return Pki()
+
+
+@pytest.fixture
+def pem():
+    return to_pem
