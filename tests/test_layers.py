@@ -54,6 +54,7 @@ ENVIRONMENT = {"cli/settings", "agent/settings"}
 PRINTS = {"cli"}
 # Who may open files by path.
 OPENS = {
+    "core/cores",  # the quota of the own cgroup
     "store",
     "transport",
     "pull",

@@ -31,6 +31,7 @@ class LayerJob:
         window_bytes: int,
         max_entries: int,
         max_name_bytes: int,
+        threads: int,
         what: str,
         force: str | None,
     ) -> LayerJob: ...
@@ -39,4 +40,4 @@ class LayerJob:
         read: Callable[[memoryview], int] | None,
         tick: Callable[[int, int, int], bool] | None,
         /,
-    ) -> tuple[str, int, int, int, str, bytes]: ...
+    ) -> tuple[str, int, int, int, str, bytes, str]: ...

@@ -2,7 +2,7 @@
 
     LayerJob(...).run(read, tick)
 
-is one call for one layer. The C code has a thread of its own for it and drops the
+is one call for one layer. The C code has threads of its own for it and drops the
 interpreter's lock; this thread feeds it, or waits and looks around ten times a second.
 """
 
@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from imagers.core._core import LayerJob
+from imagers.core.cores import usable_cores
 from imagers.core.failures import Fault, failure_of
 from imagers.core.values import DirectorySink, OpenedLayer, Ownership, Progress, SealedLayer
 from imagers.model.digest import Digest
@@ -30,7 +31,8 @@ __all__ = ["open_", "seal"]
 _NUMBER = {Compression.NONE: 0, Compression.GZIP: 1, Compression.ZSTD: 2}
 _NONE = -1  # a descriptor that is not there
 
-# For tests: "layer=NAME" forces an entry of `_core.LAYER_FUNCTIONS`, "walk" does without openat2.
+# For tests: "layer=NAME" forces an entry of `_core.LAYER_FUNCTIONS`, "walk" does without openat2,
+# "split" has a thread for each stage.
 _force: str | None = None
 
 
@@ -91,10 +93,11 @@ def seal(job: SealJob) -> SealedLayer:
             window_bytes=job.window_bytes,
             max_entries=0,
             max_name_bytes=1,
+            threads=usable_cores(),
             what=job.what,
             force=_force,
         )
-    digest, size, tar_size, _, tar_digest, hmac = native.run(read, _tick_of(job))
+    digest, size, tar_size, _, tar_digest, hmac, _ = native.run(read, _tick_of(job))
     _finish(job, Progress(job.expected.size, size, 0))
     return SealedLayer(
         digest=_digest(digest),
@@ -132,10 +135,11 @@ def open_(job: OpenJob) -> OpenedLayer:
             window_bytes=job.limits.window_bytes,
             max_entries=job.limits.max_entries,
             max_name_bytes=job.limits.max_name_bytes,
+            threads=usable_cores(),
             what=job.what,
             force=_force,
         )
-    _, size, tar_size, entries, tar_digest, _ = native.run(read, _tick_of(job))
+    _, size, tar_size, entries, tar_digest, _, digest = native.run(read, _tick_of(job))
     bytes_out = tar_size if job.gives_tar else size
     _finish(job, Progress(size, bytes_out, entries))
     return OpenedLayer(
@@ -143,4 +147,5 @@ def open_(job: OpenJob) -> OpenedLayer:
         tar_size=tar_size,
         diff_id=_digest(tar_digest) if tar_digest else None,
         entries=entries,
+        digest=_digest(digest) if digest else None,
     )

@@ -305,10 +305,13 @@ def open_(job: OpenJob) -> OpenedLayer:
                     put(part)
                 clock.tick()
 
+    opened = new_hasher("sha256") if isinstance(job.sink, int) and not job.gives_tar else None
     fault: Exception | None = None
     try:
         for piece in source.pieces():
             plain = piece if cipher is None else cipher.open(piece)
+            if opened is not None:
+                opened.update(plain)
             if fault is None:
                 try:
                     take(plain)
@@ -334,4 +337,5 @@ def open_(job: OpenJob) -> OpenedLayer:
         tar_size=tar.size,
         diff_id=tar.diff_id if job.sees_tar else None,
         entries=clock.entries,
+        digest=None if opened is None else Digest("sha256", opened.hexdigest()),
     )

@@ -183,9 +183,12 @@ class OpenedLayer:
         tar_size: of the tar; 0 where nobody asked for it (see `open_layer`).
         diff_id: digest of the tar; None where nobody asked for it.
         entries: of the tar, unpacked; 0 where nothing was.
+        digest: SHA-256 of what was written to a descriptor with `decompress=False`, as
+            many bytes as `size`; None otherwise.
     """
 
     size: int
     tar_size: int
     diff_id: Digest | None
     entries: int
+    digest: Digest | None = None

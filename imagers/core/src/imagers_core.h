@@ -1,4 +1,4 @@
-/* imagers_core: one container layer through hashing, cipher, codec and tar, in one thread.
+/* imagers_core: one container layer through hashing, cipher, codec and tar.
  *
  * The plain half of the extension: no Python.h here or in anything that this declares.
  *
@@ -7,7 +7,7 @@
  *
  * A job is made, started, perhaps fed, waited for, joined, asked, and freed, in that order
  * and by one thread; cancel and progress may be called by any thread in between. The job
- * owns its one thread, which ends before imc_job_join returns.
+ * owns its threads, all of which end before imc_job_join returns.
  */
 #ifndef IMAGERS_CORE_H
 #define IMAGERS_CORE_H
@@ -113,8 +113,9 @@ struct imc_options {
     uint64_t window_bytes; /* a power of two */
     uint64_t max_entries;
     uint64_t max_name_bytes; /* at most 4095 */
+    unsigned threads;        /* below 2: one stage after the other, in one thread */
     /* For tests, NULL otherwise: "layer=NAME" forces an entry of the table of layer
-     * functions, "walk" resolves paths without openat2. */
+     * functions, "walk" resolves paths without openat2, "split" has a thread for each stage. */
     const char *force;
 };
 
@@ -131,6 +132,8 @@ struct imc_result {
     uint64_t entries;
     char stored_digest[IMC_DIGEST_TEXT];
     char tar_digest[IMC_DIGEST_TEXT]; /* empty: no tar was seen */
+    /* SHA-256 of what a sink got, when opening without decompression; empty otherwise. */
+    char opened_digest[IMC_DIGEST_TEXT];
     bool has_hmac;
     uint8_t hmac[IMC_MAC_BYTES];
 };

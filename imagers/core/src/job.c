@@ -13,7 +13,8 @@
 #include <openssl/crypto.h>
 
 #define ALIGNMENT 64
-#define STACK_BYTES ((size_t)1024 * 1024) /* musl gives 128 KiB; libzstd likes some more */
+#define SPLIT_BYTES ((uint64_t)4 * IMC_PIECE) /* below, threads cost what they gain */
+#define STACK_BYTES ((size_t)1024 * 1024)     /* musl gives 128 KiB; libzstd likes some more */
 
 /* Thread */
 
@@ -21,6 +22,15 @@ static void wipe_layer(struct imc_job *job) {
     if (job->layer != NULL) {
         job->layer_ops->wipe(job->layer);
         job->layer = NULL;
+    }
+}
+
+void imc_job_stop_rings(struct imc_job *job) {
+    struct imc_ring *const rings[] = {job->ring, job->first, job->second};
+    for (size_t i = 0; i < sizeof rings / sizeof rings[0]; i++) {
+        if (rings[i] != NULL) {
+            imc_ring_stop(rings[i]);
+        }
     }
 }
 
@@ -37,9 +47,7 @@ static void *run(void *opaque) {
     if (fault == IMC_OK) {
         job->failure.fault = IMC_OK;
     }
-    if (job->ring != NULL) {
-        imc_ring_stop(job->ring); /* wakes the feeder */
-    }
+    imc_job_stop_rings(job); /* wakes the feeder */
     pthread_mutex_lock(&job->mutex);
     job->done = true;
     pthread_cond_broadcast(&job->cond);
@@ -83,10 +91,12 @@ static bool waits(int fd) {
            (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode));
 }
 
-/* Which digest is taken where; see struct imc_layer_ops for what a layer can do in one pass. */
+/* Which digest is taken where; see struct imc_layer_ops for what a layer can do in one pass.
+ * With a thread for each stage, a pass of its own is faster where another thread has the time. */
 static enum imc_fault make_hashes(struct imc_job *job, const struct imc_options *options) {
     bool changes = options->decode != IMC_PLAIN || options->encode != IMC_PLAIN;
     const char *tar = options->diff_id == NULL ? "sha256:" : options->diff_id;
+    bool decodes = !options->sealing && options->sees_tar && options->decode != IMC_PLAIN;
     struct imc_layer_config config = {
         .sealing = options->sealing,
         .has_cipher = options->has_cipher,
@@ -94,13 +104,26 @@ static enum imc_fault make_hashes(struct imc_job *job, const struct imc_options 
         .nonce = options->nonce,
         .stored_hash = options->sealing ? "sha256:" : options->digest,
     };
-    bool layer_has_tar = false;
+    bool needs_tar = options->sees_tar;
+    bool needs_source = options->sealing && (changes || job->split);
+    bool needs_opened = false;
+    job->wants_opened = !options->sealing && options->sink_fd >= 0 && !options->gives_tar;
     if (options->sealing && !changes) {
-        config.plain_hash = options->digest;
-        layer_has_tar = same_algorithm(tar, options->digest);
-    } else if (!options->sealing && options->sees_tar && options->decode == IMC_PLAIN) {
+        bool same = options->sees_tar && same_algorithm(tar, options->digest);
+        config.plain_hash = job->split ? NULL : options->digest;
+        job->tar_is_source = same && job->split;
+        needs_tar = needs_tar && !same;
+    } else if (!options->sealing && options->sees_tar && !decodes && !job->split) {
         config.plain_hash = tar;
-        layer_has_tar = true;
+        needs_tar = false;
+    }
+    if (job->wants_opened) {
+        job->opened_is_tar = options->sees_tar && !decodes && same_algorithm(tar, "sha256:");
+        needs_opened = !job->opened_is_tar;
+        if (needs_opened && config.plain_hash == NULL && (decodes || !job->split)) {
+            config.plain_hash = "sha256:";
+            needs_opened = false;
+        }
     }
     const char *force = NULL;
     if (options->force != NULL && strncmp(options->force, "layer=", 6) == 0) {
@@ -109,16 +132,33 @@ static enum imc_fault make_hashes(struct imc_job *job, const struct imc_options 
     job->layer_ops = imc_layer_pick(&config, force);
     enum imc_fault fault =
         job->layer_ops == NULL ? IMC_CRYPTO : job->layer_ops->init(&config, &job->layer);
-    if (fault == IMC_OK && options->sees_tar && !layer_has_tar) {
+    if (fault == IMC_OK && needs_tar) {
         fault = imc_hasher_new(tar, &job->tar_hash);
     }
-    if (fault == IMC_OK && options->sealing && changes) {
+    if (fault == IMC_OK && needs_source) {
         fault = imc_hasher_new(options->digest, &job->source_hash);
+    }
+    if (fault == IMC_OK && needs_opened) {
+        fault = imc_hasher_new("sha256:", &job->opened_hash);
     }
     return fault;
 }
 
+/* Whether each stage has a thread. Compression is by far the longest stage: the others would
+ * only wait for it. */
+static bool is_split(const struct imc_options *options) {
+    bool changes = options->decode != IMC_PLAIN || options->encode != IMC_PLAIN;
+    if (options->sealing && changes) {
+        return false;
+    }
+    if (options->force != NULL) {
+        return strcmp(options->force, "split") == 0;
+    }
+    return options->threads > 1 && options->size >= SPLIT_BYTES;
+}
+
 static enum imc_fault make_parts(struct imc_job *job, const struct imc_options *options) {
+    job->split = is_split(options);
     enum imc_fault fault = make_hashes(job, options);
     if (fault == IMC_OK) {
         bool decodes = options->sealing || options->sees_tar;
@@ -143,7 +183,12 @@ static enum imc_fault make_parts(struct imc_job *job, const struct imc_options *
         job->piece = aligned_alloc(ALIGNMENT, IMC_PIECE);
         fault = job->piece == NULL ? IMC_NO_MEMORY : IMC_OK;
     }
-    if (job->decoder != NULL) {
+    if (fault == IMC_OK && job->split) {
+        fault = imc_ring_new(&job->first);
+        if (fault == IMC_OK && (options->sealing || job->decoder != NULL)) {
+            fault = imc_ring_new(&job->second);
+        }
+    } else if (job->decoder != NULL) {
         job->tar = aligned_alloc(ALIGNMENT, IMC_PIECE);
         fault = job->tar == NULL ? IMC_NO_MEMORY : fault;
     }
@@ -198,21 +243,25 @@ enum imc_fault imc_job_new(const struct imc_options *options, struct imc_job **o
     return IMC_OK;
 }
 
-enum imc_fault imc_job_start(struct imc_job *job) {
+bool imc_job_spawn(pthread_t *thread, void *(*body)(void *), struct imc_job *job) {
     pthread_attr_t attributes;
     sigset_t all;
     sigset_t before;
     if (pthread_attr_init(&attributes) != 0) {
-        return imc_fail(&job->failure, IMC_NO_MEMORY, 0, 0);
+        return false;
     }
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     /* Signals are for the threads of Python; SIGPIPE becomes EPIPE. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&job->thread, &attributes, run, job);
+    int error = pthread_create(thread, &attributes, body, job);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
-    if (error != 0) {
+    return error == 0;
+}
+
+enum imc_fault imc_job_start(struct imc_job *job) {
+    if (!imc_job_spawn(&job->thread, run, job)) {
         job->done = true;
         return imc_fail(&job->failure, IMC_NO_MEMORY, 0, 0);
     }
@@ -248,9 +297,7 @@ void imc_job_cancel(struct imc_job *job) {
     /* It can only fail where the counter is full, and then it is readable. */
     ssize_t written = write(job->wake, &one, sizeof one);
     (void)written;
-    if (job->ring != NULL) {
-        imc_ring_stop(job->ring);
-    }
+    imc_job_stop_rings(job);
 }
 
 void imc_job_progress(const struct imc_job *job, struct imc_progress *progress) {
@@ -282,6 +329,7 @@ void imc_job_free(struct imc_job *job) {
     wipe_layer(job);
     imc_hasher_free(job->source_hash);
     imc_hasher_free(job->tar_hash);
+    imc_hasher_free(job->opened_hash);
     if (job->decoder != NULL) {
         job->decoder->ops->free(job->decoder);
     }
@@ -291,6 +339,8 @@ void imc_job_free(struct imc_job *job) {
     imc_tar_reader_free(job->tar_reader);
     imc_untar_free(job->untar);
     imc_ring_free(job->ring);
+    imc_ring_free(job->first);
+    imc_ring_free(job->second);
     free(job->piece);
     free(job->tar);
     free(job->encoded);

@@ -1,4 +1,4 @@
-/* Shared inside job.c, job_io.c and job_stages.c. */
+/* Shared inside job.c, job_io.c, job_stages.c and job_split.c. */
 #ifndef IMAGERS_JOB_IMPL_H
 #define IMAGERS_JOB_IMPL_H
 
@@ -13,12 +13,24 @@ struct imc_job {
     const struct imc_layer_ops *layer_ops;
     void *layer;
     struct imc_hasher *source_hash; /* when sealing what is changed; NULL otherwise */
-    struct imc_hasher *tar_hash;    /* NULL: no tar, or the layer hashes it */
+    struct imc_hasher *tar_hash;    /* NULL: no tar, or another digest is that of the tar */
+    struct imc_hasher *opened_hash; /* of what the sink gets, where nothing else has it */
+    bool wants_opened;              /* result.opened_digest is wanted */
+    bool opened_is_tar;             /* it is the digest of the tar */
+    bool tar_is_source;             /* the digest of the tar is that of the source */
     struct imc_stage *decoder;      /* NULL: none; so is the next */
     struct imc_stage *encoder;
     struct imc_untar *untar;
     struct imc_tar_reader *tar_reader;
     struct imc_ring *ring; /* NULL: the source is a file */
+
+    /* With a thread for each stage: see job_split.c. */
+    bool split;
+    struct imc_ring *first;  /* out of the job's own thread */
+    struct imc_ring *second; /* out of the middle one; NULL: there is none */
+    struct imc_failure middle_failure;
+    struct imc_failure last_failure;
+    atomic_bool abandoned; /* a later stage cannot go on, and no check can matter any more */
 
     uint8_t *piece;    /* IMC_PIECE bytes each; NULL where not needed */
     uint8_t *tar;      /* out of the decoder */
@@ -47,16 +59,35 @@ struct imc_job {
     struct imc_failure failure;
 };
 
+/* job.c: a thread with signals blocked; false if there is none to be had. */
+bool imc_job_spawn(pthread_t *thread, void *(*body)(void *), struct imc_job *job);
+/* Wakes every stage for good. */
+void imc_job_stop_rings(struct imc_job *job);
+
 /* job_io.c */
-enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t length);
-/* The next piece of the source, in memory that may be changed. *length is 0 at its end. */
-enum imc_fault imc_job_next_piece(struct imc_job *job, uint8_t **piece, size_t *length);
+enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t length,
+                             struct imc_failure *failure);
+/* The next piece of the source, in memory that may be changed: in `buffer`, of IMC_PIECE bytes,
+ * or in a slot of the ring where the source is fed. *length is 0 at its end. */
+enum imc_fault imc_job_next_piece(struct imc_job *job, uint8_t *buffer, uint8_t **piece,
+                                  size_t *length);
 void imc_job_done_with_piece(struct imc_job *job);
 /* After the last piece: whether the source goes on. */
 enum imc_fault imc_job_check_end(struct imc_job *job);
+/* Whether the job is to end without a result. */
+bool imc_job_is_over(struct imc_job *job);
 
 /* job_stages.c: all of the work, up to the last check. */
 enum imc_fault imc_job_seal(struct imc_job *job);
 enum imc_fault imc_job_open(struct imc_job *job);
+bool imc_job_is_of_data(enum imc_fault fault);
+enum imc_fault imc_job_see_tar(struct imc_job *job, const uint8_t *data, size_t length,
+                               struct imc_failure *failure);
+enum imc_fault imc_job_put_opened(struct imc_job *job, const uint8_t *data, size_t length,
+                                  struct imc_failure *failure);
+void imc_job_count_out(struct imc_job *job, size_t length);
+
+/* job_split.c: as the loop of job_stages.c over the source, with a thread for each stage. */
+enum imc_fault imc_job_drive_split(struct imc_job *job);
 
 #endif

@@ -10,19 +10,25 @@
 
 #define PIPE_PIECE 4096 /* PIPE_BUF: what a pipe that is ready takes without blocking */
 
+bool imc_job_is_over(struct imc_job *job) {
+    return atomic_load_explicit(&job->cancelled, memory_order_relaxed) ||
+           atomic_load_explicit(&job->abandoned, memory_order_relaxed);
+}
+
 /* Until the descriptor is ready; IMC_CANCELLED comes first. */
-static enum imc_fault wait_for(struct imc_job *job, int fd, short events) {
+static enum imc_fault wait_for(struct imc_job *job, int fd, short events,
+                               struct imc_failure *failure) {
     for (;;) {
         struct pollfd both[2] = {{.fd = fd, .events = events}, {.fd = job->wake, .events = POLLIN}};
         int ready = poll(both, 2, -1);
-        if (atomic_load(&job->cancelled)) {
+        if (imc_job_is_over(job)) {
             return IMC_CANCELLED;
         }
         if (ready > 0 && both[0].revents != 0) {
             return IMC_OK;
         }
         if (ready < 0 && errno != EINTR) {
-            return imc_fail(&job->failure, IMC_READ, (uint64_t)errno, 0);
+            return imc_fail(failure, IMC_READ, (uint64_t)errno, 0);
         }
     }
 }
@@ -33,11 +39,11 @@ static enum imc_fault read_fully(struct imc_job *job, uint8_t *buffer, size_t le
     bool waits = job->source_waits;
     *got = 0;
     while (*got < length) {
-        if (atomic_load_explicit(&job->cancelled, memory_order_relaxed)) {
+        if (imc_job_is_over(job)) {
             return IMC_CANCELLED;
         }
         if (waits) {
-            enum imc_fault fault = wait_for(job, fd, POLLIN);
+            enum imc_fault fault = wait_for(job, fd, POLLIN, &job->failure);
             if (fault != IMC_OK) {
                 return fault;
             }
@@ -59,15 +65,16 @@ static enum imc_fault read_fully(struct imc_job *job, uint8_t *buffer, size_t le
     return IMC_OK;
 }
 
-enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t length) {
+enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t length,
+                             struct imc_failure *failure) {
     int fd = job->options.sink_fd;
     bool waits = job->sink_waits;
     while (length > 0) {
-        if (atomic_load_explicit(&job->cancelled, memory_order_relaxed)) {
+        if (imc_job_is_over(job)) {
             return IMC_CANCELLED;
         }
         if (waits) {
-            enum imc_fault fault = wait_for(job, fd, POLLOUT);
+            enum imc_fault fault = wait_for(job, fd, POLLOUT, failure);
             if (fault != IMC_OK) {
                 return fault;
             }
@@ -77,7 +84,7 @@ enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t le
             if (errno == EAGAIN || errno == EWOULDBLOCK) {
                 waits = true;
             } else if (errno != EINTR) {
-                return imc_fail(&job->failure, IMC_WRITE, (uint64_t)errno, 0);
+                return imc_fail(failure, IMC_WRITE, (uint64_t)errno, 0);
             }
             continue;
         }
@@ -87,7 +94,8 @@ enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t le
     return IMC_OK;
 }
 
-enum imc_fault imc_job_next_piece(struct imc_job *job, uint8_t **piece, size_t *length) {
+enum imc_fault imc_job_next_piece(struct imc_job *job, uint8_t *buffer, uint8_t **piece,
+                                  size_t *length) {
     uint64_t left = job->options.size - job->taken;
     size_t want = left < IMC_PIECE ? (size_t)left : IMC_PIECE;
     size_t got = 0;
@@ -96,7 +104,7 @@ enum imc_fault imc_job_next_piece(struct imc_job *job, uint8_t **piece, size_t *
         return IMC_OK;
     }
     if (job->ring == NULL) {
-        *piece = job->piece;
+        *piece = buffer;
         enum imc_fault fault = read_fully(job, *piece, want, &got);
         if (fault != IMC_OK) {
             return fault;
@@ -105,7 +113,7 @@ enum imc_fault imc_job_next_piece(struct imc_job *job, uint8_t **piece, size_t *
         *piece = imc_ring_take(job->ring, &got);
         if (*piece == NULL) {
             got = 0;
-            if (atomic_load(&job->cancelled)) {
+            if (imc_job_is_over(job)) {
                 return IMC_CANCELLED;
             }
         }
@@ -137,7 +145,7 @@ enum imc_fault imc_job_check_end(struct imc_job *job) {
     } else if (imc_ring_take(job->ring, &got) != NULL || imc_ring_surplus(job->ring)) {
         got = 1;
     } else {
-        fault = atomic_load(&job->cancelled) ? IMC_CANCELLED : IMC_OK;
+        fault = imc_job_is_over(job) ? IMC_CANCELLED : IMC_OK;
     }
     if (fault == IMC_OK && got > 0) {
         fault = imc_fail(&job->failure, IMC_STORED_LONG, job->options.size, 0);

@@ -10,14 +10,14 @@
 
 #include <openssl/crypto.h>
 
-static void count_out(struct imc_job *job, size_t length) {
+void imc_job_count_out(struct imc_job *job, size_t length) {
     uint64_t before = atomic_load_explicit(&job->bytes_out, memory_order_relaxed);
     atomic_store_explicit(&job->bytes_out, before + length, memory_order_relaxed);
 }
 
 /* The tar passing by: counted, bounded, hashed. */
-static enum imc_fault see_tar(struct imc_job *job, const uint8_t *data, size_t length,
-                              struct imc_failure *failure) {
+enum imc_fault imc_job_see_tar(struct imc_job *job, const uint8_t *data, size_t length,
+                               struct imc_failure *failure) {
     if (length > job->options.tar_bytes - job->result.tar_size) {
         return imc_fail(failure, IMC_TAR_BYTES, job->options.tar_bytes, 0);
     }
@@ -26,32 +26,33 @@ static enum imc_fault see_tar(struct imc_job *job, const uint8_t *data, size_t l
 }
 
 /* Seals what is in `data`, in place, and writes it. */
-static enum imc_fault put_sealed(struct imc_job *job, uint8_t *data, size_t length) {
+static enum imc_fault put_sealed(struct imc_job *job, uint8_t *data, size_t length,
+                                 struct imc_failure *failure) {
     enum imc_fault fault = job->layer_ops->step(job->layer, data, length);
     if (fault == IMC_OK) {
-        fault = imc_job_write(job, data, length);
+        fault = imc_job_write(job, data, length, failure);
     }
     job->result.stored_size += length;
-    count_out(job, length);
+    imc_job_count_out(job, length);
     return fault;
 }
 
-static enum imc_fault flush_encoded(struct imc_job *job) {
+static enum imc_fault flush_encoded(struct imc_job *job, struct imc_failure *failure) {
     size_t length = job->encoded_filled;
     job->encoded_filled = 0;
-    return length == 0 ? IMC_OK : put_sealed(job, job->encoded, length);
+    return length == 0 ? IMC_OK : put_sealed(job, job->encoded, length, failure);
 }
 
 /* A block of the tar on its way to be sealed; all but the last have IMC_PIECE bytes, on
  * which the encoder's output depends. */
 static enum imc_fault encode(struct imc_job *job, uint8_t *data, size_t length,
                              struct imc_failure *failure) {
-    enum imc_fault fault = see_tar(job, data, length, failure);
+    enum imc_fault fault = imc_job_see_tar(job, data, length, failure);
     if (fault != IMC_OK) {
         return fault;
     }
     if (job->encoder == NULL) {
-        return put_sealed(job, data, length);
+        return put_sealed(job, data, length, failure);
     }
     struct imc_in in = {data, length};
     bool full = true;
@@ -61,7 +62,7 @@ static enum imc_fault encode(struct imc_job *job, uint8_t *data, size_t length,
         job->encoded_filled = IMC_PIECE - out.left;
         full = out.left == 0;
         if (fault == IMC_OK && full) {
-            fault = flush_encoded(job);
+            fault = flush_encoded(job, failure);
         }
     }
     return fault;
@@ -75,32 +76,32 @@ static enum imc_fault finish_encoder(struct imc_job *job, struct imc_failure *fa
         fault = job->encoder->ops->finish(job->encoder, &out, &done, failure);
         job->encoded_filled = IMC_PIECE - out.left;
         if (fault == IMC_OK) {
-            fault = flush_encoded(job);
+            fault = flush_encoded(job, failure);
         }
     }
     return fault;
 }
 
 /* A part of what was opened, to where it goes. */
-static enum imc_fault put_opened(struct imc_job *job, const uint8_t *data, size_t length,
-                                 struct imc_failure *failure) {
+enum imc_fault imc_job_put_opened(struct imc_job *job, const uint8_t *data, size_t length,
+                                  struct imc_failure *failure) {
     enum imc_fault fault = IMC_OK;
     if (job->tar_reader != NULL) {
         fault = imc_tar_reader_step(job->tar_reader, data, length, failure);
         atomic_store_explicit(&job->entries, imc_untar_entries(job->untar), memory_order_relaxed);
     } else if (job->options.sink_fd >= 0) {
-        fault = imc_job_write(job, data, length);
+        fault = imc_job_write(job, data, length, failure);
     }
-    count_out(job, length);
+    imc_job_count_out(job, length);
     return fault;
 }
 
 /* A part of the tar out of the decoder, when opening. */
 static enum imc_fault put_tar(struct imc_job *job, const uint8_t *data, size_t length,
                               struct imc_failure *failure) {
-    enum imc_fault fault = see_tar(job, data, length, failure);
+    enum imc_fault fault = imc_job_see_tar(job, data, length, failure);
     if (fault == IMC_OK && job->options.gives_tar) {
-        fault = put_opened(job, data, length, failure);
+        fault = imc_job_put_opened(job, data, length, failure);
     }
     return fault;
 }
@@ -159,10 +160,13 @@ static enum imc_fault take_piece(struct imc_job *job, uint8_t *data, size_t leng
         if (options->sees_tar) {
             return encode(job, data, length, failure);
         }
-        return put_sealed(job, data, length);
+        return put_sealed(job, data, length, failure);
     }
-    if (!options->gives_tar) {
-        fault = put_opened(job, data, length, failure);
+    if (job->opened_hash != NULL) {
+        fault = imc_hasher_step(job->opened_hash, data, length);
+    }
+    if (fault == IMC_OK && !options->gives_tar) {
+        fault = imc_job_put_opened(job, data, length, failure);
     }
     if (fault == IMC_OK && options->sees_tar) {
         fault = job->decoder == NULL ? put_tar(job, data, length, failure)
@@ -172,7 +176,7 @@ static enum imc_fault take_piece(struct imc_job *job, uint8_t *data, size_t leng
 }
 
 /* Whether a fault is one of the data, which waits for the checks of the stored bytes. */
-static bool is_of_data(enum imc_fault fault) {
+bool imc_job_is_of_data(enum imc_fault fault) {
     return fault >= IMC_NOT_GZIP && fault < IMC_UNPACK;
 }
 
@@ -201,7 +205,7 @@ static enum imc_fault drive(struct imc_job *job) {
     for (;;) {
         uint8_t *piece = NULL;
         size_t length = 0;
-        enum imc_fault fault = imc_job_next_piece(job, &piece, &length);
+        enum imc_fault fault = imc_job_next_piece(job, job->piece, &piece, &length);
         if (fault != IMC_OK) {
             return fault;
         }
@@ -215,10 +219,10 @@ static enum imc_fault drive(struct imc_job *job) {
         }
         if (fault == IMC_OK && job->data_failure.fault == IMC_OK) {
             fault = take_piece(job, piece, length, &job->data_failure);
-            if (fault != IMC_OK && is_of_data(fault) && job->data_failure.fault != fault) {
+            if (fault != IMC_OK && imc_job_is_of_data(fault) && job->data_failure.fault != fault) {
                 imc_fail(&job->data_failure, fault, 0, 0);
             }
-            if (is_of_data(fault)) {
+            if (imc_job_is_of_data(fault)) {
                 fault = digest_only(job, piece, length);
             } else if (fault != IMC_OK && job->data_failure.fault == fault) {
                 job->failure = job->data_failure; /* a file that cannot be written */
@@ -236,13 +240,27 @@ static enum imc_fault drive(struct imc_job *job) {
     }
 }
 
+/* The digest of what the sink got, once that of the tar is known. */
+static enum imc_fault finish_opened(struct imc_job *job, const struct imc_layer_sums *sums) {
+    char *to = job->result.opened_digest;
+    if (job->opened_hash != NULL) {
+        return imc_hasher_finish(job->opened_hash, to);
+    }
+    if (job->wants_opened) {
+        memcpy(to, job->opened_is_tar ? job->result.tar_digest : sums->plain, IMC_DIGEST_TEXT);
+    }
+    return IMC_OK;
+}
+
 /* The tar's digest, and whether it is the expected one. */
 static enum imc_fault finish_tar(struct imc_job *job, const struct imc_layer_sums *sums) {
     const struct imc_options *options = &job->options;
     if (!options->sees_tar) {
         return IMC_OK;
     }
-    if (job->tar_hash == NULL) {
+    if (job->tar_is_source) {
+        memcpy(job->result.tar_digest, job->digest, IMC_DIGEST_TEXT); /* it was compared */
+    } else if (job->tar_hash == NULL) {
         memcpy(job->result.tar_digest, sums->plain, IMC_DIGEST_TEXT);
     } else {
         enum imc_fault fault = imc_hasher_finish(job->tar_hash, job->result.tar_digest);
@@ -259,7 +277,7 @@ static enum imc_fault finish_tar(struct imc_job *job, const struct imc_layer_sum
 enum imc_fault imc_job_seal(struct imc_job *job) {
     struct imc_layer_sums sums = {0};
     char source[IMC_DIGEST_TEXT];
-    enum imc_fault fault = drive(job);
+    enum imc_fault fault = job->split ? imc_job_drive_split(job) : drive(job);
     if (fault != IMC_OK) {
         return fault;
     }
@@ -302,7 +320,7 @@ enum imc_fault imc_job_seal(struct imc_job *job) {
 
 enum imc_fault imc_job_open(struct imc_job *job) {
     struct imc_layer_sums sums = {0};
-    enum imc_fault fault = drive(job);
+    enum imc_fault fault = job->split ? imc_job_drive_split(job) : drive(job);
     if (fault == IMC_OK) {
         fault = job->layer_ops->finish(job->layer, &sums);
     }
@@ -325,6 +343,9 @@ enum imc_fault imc_job_open(struct imc_job *job) {
     }
     if (fault == IMC_OK) {
         fault = finish_tar(job, &sums);
+    }
+    if (fault == IMC_OK) {
+        fault = finish_opened(job, &sums);
     }
     job->result.stored_size = job->taken;
     if (job->untar != NULL) {

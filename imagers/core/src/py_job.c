@@ -60,11 +60,29 @@ static bool check_options(const struct imc_options *options, int decode, int enc
 }
 
 static PyObject *layer_job_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {
-        "sealing",        "source_fd", "sink_fd",   "root_fd",   "keep_owner",   "size",
-        "digest",         "diff_id",   "key",       "nonce",     "hmac",         "decode",
-        "encode",         "sees_tar",  "gives_tar", "tar_bytes", "window_bytes", "max_entries",
-        "max_name_bytes", "what",      "force",     NULL};
+    static char *names[] = {"sealing",
+                            "source_fd",
+                            "sink_fd",
+                            "root_fd",
+                            "keep_owner",
+                            "size",
+                            "digest",
+                            "diff_id",
+                            "key",
+                            "nonce",
+                            "hmac",
+                            "decode",
+                            "encode",
+                            "sees_tar",
+                            "gives_tar",
+                            "tar_bytes",
+                            "window_bytes",
+                            "max_entries",
+                            "max_name_bytes",
+                            "threads",
+                            "what",
+                            "force",
+                            NULL};
     struct imc_options options = {0};
     int sealing = 0;
     int keep_owner = 0;
@@ -78,11 +96,12 @@ static PyObject *layer_job_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     Py_buffer nonce = {0};
     Py_buffer hmac = {0};
     struct layer_job *self = NULL;
-    if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "$piiipKszz*z*z*iippKKKKUz", names, &sealing, &options.source_fd,
-            &options.sink_fd, &options.root_fd, &keep_owner, &numbers[0], &options.digest,
-            &options.diff_id, &key, &nonce, &hmac, &decode, &encode, &sees_tar, &gives_tar,
-            &numbers[1], &numbers[2], &numbers[3], &numbers[4], &what, &options.force)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$piiipKszz*z*z*iippKKKKIUz", names, &sealing,
+                                     &options.source_fd, &options.sink_fd, &options.root_fd,
+                                     &keep_owner, &numbers[0], &options.digest, &options.diff_id,
+                                     &key, &nonce, &hmac, &decode, &encode, &sees_tar, &gives_tar,
+                                     &numbers[1], &numbers[2], &numbers[3], &numbers[4],
+                                     &options.threads, &what, &options.force)) {
         return NULL;
     }
     options.sealing = sealing != 0;
@@ -357,17 +376,17 @@ static bool feed_from(struct layer_job *self, PyObject *read, PyObject *tick) {
 
 static PyObject *result_of(const struct layer_job *self) {
     const struct imc_result *result = imc_job_result(self->job);
-    return Py_BuildValue("(sKKKsy#)", result->stored_digest,
+    return Py_BuildValue("(sKKKsy#s)", result->stored_digest,
                          (unsigned long long)result->stored_size,
                          (unsigned long long)result->tar_size, (unsigned long long)result->entries,
                          result->tar_digest, (const char *)result->hmac,
-                         (Py_ssize_t)(result->has_hmac ? IMC_MAC_BYTES : 0));
+                         (Py_ssize_t)(result->has_hmac ? IMC_MAC_BYTES : 0), result->opened_digest);
 }
 
-PyDoc_STRVAR(
-    run_doc,
-    "run(read, tick, /)\n--\n\n"
-    "Do the job, once: (stored digest, stored size, tar size, entries, tar digest, hmac).");
+PyDoc_STRVAR(run_doc,
+             "run(read, tick, /)\n--\n\n"
+             "Do the job, once: (stored digest, stored size, tar size, entries, tar digest, hmac,\n"
+             "opened digest).");
 
 /* What came of a job that was joined. */
 static PyObject *outcome_of(struct layer_job *self) {

@@ -14,7 +14,7 @@ struct imc_ring {
     pthread_mutex_t mutex;
     pthread_cond_t filled;
     pthread_cond_t freed;
-    uint8_t *memory; /* IMC_RING_SLOTS pieces */
+    uint8_t *slots[IMC_RING_SLOTS]; /* IMC_PIECE bytes each */
     size_t lengths[IMC_RING_SLOTS];
     size_t first; /* the oldest filled slot */
     size_t count; /* filled slots; the next `count` from `first` on */
@@ -49,15 +49,22 @@ void imc_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, unsigned millis
     pthread_cond_timedwait(cond, mutex, &until);
 }
 
+static void free_slots(struct imc_ring *ring) {
+    for (size_t i = 0; i < IMC_RING_SLOTS; i++) {
+        free(ring->slots[i]);
+    }
+}
+
 enum imc_fault imc_ring_new(struct imc_ring **out) {
     struct imc_ring *ring = calloc(1, sizeof *ring);
     if (ring == NULL) {
         return IMC_NO_MEMORY;
     }
-    ring->memory = aligned_alloc(ALIGNMENT, IMC_RING_SLOTS * IMC_PIECE);
-    if (ring->memory == NULL) {
-        free(ring);
-        return IMC_NO_MEMORY;
+    for (size_t i = 0; i < IMC_RING_SLOTS; i++) {
+        ring->slots[i] = aligned_alloc(ALIGNMENT, IMC_PIECE);
+        if (ring->slots[i] == NULL) {
+            goto no_mutex;
+        }
     }
     if (pthread_mutex_init(&ring->mutex, NULL) != 0) {
         goto no_mutex;
@@ -75,7 +82,7 @@ no_freed:
 no_filled:
     pthread_mutex_destroy(&ring->mutex);
 no_mutex:
-    free(ring->memory);
+    free_slots(ring);
     free(ring);
     return IMC_NO_MEMORY;
 }
@@ -87,12 +94,12 @@ void imc_ring_free(struct imc_ring *ring) {
     pthread_cond_destroy(&ring->filled);
     pthread_cond_destroy(&ring->freed);
     pthread_mutex_destroy(&ring->mutex);
-    free(ring->memory);
+    free_slots(ring);
     free(ring);
 }
 
-static uint8_t *slot(struct imc_ring *ring, size_t index) {
-    return ring->memory + (index % IMC_RING_SLOTS) * IMC_PIECE;
+static uint8_t *slot(const struct imc_ring *ring, size_t index) {
+    return ring->slots[index % IMC_RING_SLOTS];
 }
 
 uint8_t *imc_ring_acquire(struct imc_ring *ring, unsigned milliseconds) {
@@ -107,6 +114,33 @@ uint8_t *imc_ring_acquire(struct imc_ring *ring, unsigned milliseconds) {
     }
     pthread_mutex_unlock(&ring->mutex);
     return found;
+}
+
+uint8_t *imc_ring_claim(struct imc_ring *ring) {
+    uint8_t *found = NULL;
+    pthread_mutex_lock(&ring->mutex);
+    while (ring->count == IMC_RING_SLOTS && !ring->stopped) {
+        pthread_cond_wait(&ring->freed, &ring->mutex);
+    }
+    if (!ring->stopped) {
+        found = slot(ring, ring->first + ring->count);
+    }
+    pthread_mutex_unlock(&ring->mutex);
+    return found;
+}
+
+void imc_ring_swap(struct imc_ring *from, struct imc_ring *to) {
+    pthread_mutex_lock(&to->mutex);
+    size_t free_one = (to->first + to->count) % IMC_RING_SLOTS;
+    pthread_mutex_unlock(&to->mutex);
+    /* Both slots are this thread's until it releases the one and commits the other: nobody
+     * else looks at either pointer. */
+    pthread_mutex_lock(&from->mutex);
+    size_t taken = from->first;
+    pthread_mutex_unlock(&from->mutex);
+    uint8_t *full = from->slots[taken];
+    from->slots[taken] = to->slots[free_one];
+    to->slots[free_one] = full;
 }
 
 void imc_ring_commit(struct imc_ring *ring, size_t length) {

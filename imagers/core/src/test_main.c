@@ -1,6 +1,7 @@
 /* The plain half by itself: known answers and round trips, without Python.
  *
  *     core-test                                          everything below
+ *     core-test split                                    what has several threads
  *     core-test unpack ROOT FILE DIGEST CODEC DIFF_ID    one layer into a directory; prints
  *                                                        the name of the fault, or OK
  *
@@ -343,6 +344,12 @@ int main(int count, char **arguments) {
     }
     for (size_t i = 0; i < sizeof key; i++) {
         key[i] = (uint8_t)i;
+    }
+    force = "split"; /* a thread for each stage */
+    self_test();
+    printf("core-test: good: %s\n", force);
+    if (count == 2 && strcmp(arguments[1], "split") == 0) {
+        return 0;
     }
     imc_test_kernel(UINT64_C(0x696d6167657273));
     for (size_t i = 0; imc_layer_name(i) != NULL; i++) {

@@ -139,6 +139,7 @@ class Driver:
 IMPLEMENTATIONS = {
     "c": (native, None),
     "c-libcrypto": (native, "layer=libcrypto"),  # not the stitched kernels
+    "c-split": (native, "split"),  # a thread for each stage
     "c-walk": (native, "walk"),
     "plain": (plain, None),
 }
@@ -151,13 +152,13 @@ def use(monkeypatch, name):
     monkeypatch.setattr(native, "_force", force)
 
 
-@pytest.fixture(params=["c", "c-libcrypto", "plain"])
+@pytest.fixture(params=["c", "c-libcrypto", "c-split", "plain"])
 def core(request, monkeypatch, tmp_path):
     use(monkeypatch, request.param)
     return Driver(tmp_path)
 
 
-@pytest.fixture(params=["c", "c-walk", "plain"])
+@pytest.fixture(params=["c", "c-split", "c-walk", "plain"])
 def unpacking(request, monkeypatch, tmp_path):
     """Like `core`, and with names resolved by openat2 and by hand."""
     use(monkeypatch, request.param)
@@ -178,8 +179,9 @@ def both(monkeypatch, tmp_path):
             return type(error), str(error), vars(error)
 
     def agreed(call):
-        results = [outcome(name, call) for name in ("c", "plain")]
-        assert results[0] == results[1]
+        results = [outcome(name, call) for name in ("c", "c-split", "plain")]
+        assert results[0] == results[2]
+        assert results[1] == results[2]
         return results[0]
 
     return agreed

@@ -22,10 +22,10 @@ FLAGS = [
     "-Wconversion",
     "-Wshadow",
     "-Werror",
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=all",
     "-fno-omit-frame-pointer",
 ]
+MEMORY = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+THREADS = ["-fsanitize=thread"]
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0"}
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
@@ -42,21 +42,31 @@ def run(arguments):
     )
 
 
-@pytest.fixture(scope="module", params=["isal", "zlib"])
-def program(request, tmp_path_factory):
-    library = {"isal": "-lisal", "zlib": "-lz"}[request.param]
-    header = {"isal": "isa-l/igzip_lib.h", "zlib": "zlib.h"}[request.param]
+def build(name, sanitizers, path):
+    library = {"isal": "-lisal", "zlib": "-lz"}[name]
+    header = {"isal": "isa-l/igzip_lib.h", "zlib": "zlib.h"}[name]
     if not (Path("/usr/include") / header).exists():
         pytest.skip(f"needs {header}")
-    path = tmp_path_factory.mktemp("core") / "core-test"
     files = [
         one
         for one in SOURCES.glob("*.c")
-        if not one.name.startswith(("py_", "inflate_")) or one.name == f"inflate_{request.param}.c"
+        if not one.name.startswith(("py_", "inflate_")) or one.name == f"inflate_{name}.c"
     ]
-    done = run([COMPILER, *FLAGS, *files, "-o", path, "-lcrypto", "-lzstd", library, "-lpthread"])
+    libraries = ["-lcrypto", "-lzstd", library, "-lpthread"]
+    done = run([COMPILER, *FLAGS, *sanitizers, *files, "-o", path, *libraries])
     assert done.returncode == 0, done.stderr
     return path
+
+
+@pytest.fixture(scope="module", params=["isal", "zlib"])
+def program(request, tmp_path_factory):
+    return build(request.param, MEMORY, tmp_path_factory.mktemp("core") / "core-test")
+
+
+def test_stages_in_threads_have_no_data_race(tmp_path):
+    done = run([build("isal", THREADS, tmp_path / "core-test"), "split"])
+    assert done.returncode == 0, done.stderr
+    assert "core-test: good: split" in done.stdout
 
 
 def test_plain_half_knows_no_python():

@@ -1,5 +1,6 @@
 """What callers of the door are promised, by both implementations."""
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -11,11 +12,19 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imagers.core import Cancellation, CipherParameters, Limits, layer
+from imagers.core import (
+    Cancellation,
+    CipherParameters,
+    DirectorySink,
+    Limits,
+    Ownership,
+    layer,
+)
 from imagers.errors import (
     Cancelled,
     DigestMismatch,
     FormatError,
+    IntegrityError,
     LocalError,
     RemoteError,
     TagMismatch,
@@ -702,3 +711,57 @@ def test_source_that_lies_about_its_count_is_refused(core, count):
             diff_id=None,
             what="layer",
         )
+
+
+@pytest.mark.parametrize("compression", list(Compression), ids=lambda one: one.value)
+@pytest.mark.parametrize("algorithm", [None, "sha256", "sha512"])
+def test_open_without_decompression_tells_the_digest_of_what_it_wrote(core, compression, algorithm):
+    tar = bytes(range(256)) * 3000
+    data = core.seal(tar, cipher=None, compress=compression)[1]
+    sealed, stored = core.seal(data, source_compression=compression)
+    opened, written = core.open(
+        stored,
+        cipher=core.cipher(),
+        hmac=sealed.hmac,
+        compression=compression,
+        decompress=False,
+        diff_id=None if algorithm is None else digest_of(tar, algorithm),
+    )
+    assert written == data
+    assert (opened.digest, opened.size) == (digest_of(data), len(data))
+
+
+def test_split_job_with_damage_in_each_stage_tells_what_came_first(both):
+    """Tar damage before gzip damage; and a wrong digest or HMAC before either."""
+    tar = bytes(512 * 6000)  # ends at once, then only zeros may follow
+    bad_tar = b"\x01" * 512 + tar
+    packed = gzip.compress(bad_tar, 1)
+    broken = packed[:-9] + bytes([packed[-9] ^ 0xFF]) + packed[-8:]
+
+    def unpacked(driver, data, **settings):
+        sealed, stored = driver.seal(data, source_compression=Compression.GZIP)
+        root = driver.path()
+        root.mkdir()
+        with contextlib.ExitStack() as stack:
+            fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, fd)
+            arguments = {
+                "cipher": driver.cipher(),
+                "hmac": sealed.hmac,
+                "compression": Compression.GZIP,
+                "sink": DirectorySink(fd, Ownership.MINE),
+            }
+            return driver.open(stored, **(arguments | settings))
+
+    kind, _, _ = both(lambda driver: unpacked(driver, packed))
+    assert kind is FormatError
+    kind, message, _ = both(lambda driver: unpacked(driver, broken))
+    assert kind is FormatError
+    assert "tar" in message
+    kind, _, _ = both(lambda driver: unpacked(driver, broken, hmac=bytes(32)))
+    assert kind is TagMismatch
+    kind, _, _ = both(
+        lambda driver: unpacked(driver, broken, hmac=bytes(32), expected=driver.descriptor(b"x"))
+    )
+    assert issubclass(kind, IntegrityError)
+    assert kind is not TagMismatch

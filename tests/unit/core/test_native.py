@@ -52,6 +52,7 @@ ARGUMENTS = {
     "window_bytes": 1024,
     "max_entries": 1,
     "max_name_bytes": 1,
+    "threads": 1,
     "what": "layer",
     "force": None,
 }
