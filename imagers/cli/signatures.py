@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from imagers.cli.images import RegistryOptions
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSource
-    from imagers.model.reference import Reference
     from imagers.sign.find import Places
     from imagers.sign.found import Found
     from imagers.sign.materials import Trust
+    from imagers.transport.names import ImageName
 
 __all__ = ["places_of", "registries_d_option", "signature_finder"]
 
@@ -29,7 +29,7 @@ registries_d_option = click.option("--registries.d", "registries_d", metavar="DI
 
 def places_of(
     source: ImageSource,
-    reference: Reference | None,
+    name: ImageName,
     options: RegistryOptions,
     *,
     registries_d: str | None = None,
@@ -37,7 +37,7 @@ def places_of(
     """All places that may have signatures of an image.
 
     Args:
-        reference: as the user named the image; None in a directory.
+        name: as the user named the image.
         registries_d: directory; None: the user's, else the system's.
     """
     from imagers.registry.signatures import RegistrySignatures  # noqa: PLC0415
@@ -46,12 +46,14 @@ def places_of(
     from imagers.sign.keyfiles import find_registries_d, load_registries_d  # noqa: PLC0415
     from imagers.sign.registries_d import RegistriesD, Scope  # noqa: PLC0415
 
-    if reference is None or not isinstance(source, RegistrySource):
+    if name.transport == "dir":
+        return Places(directory=name.path)
+    if name.reference is None or not isinstance(source, RegistrySource):
         return Places()
     settings = read_settings()
     directory = registries_d or find_registries_d([str(p) for p in settings.registries_d_paths])
     return Places(
-        reference=reference,
+        reference=name.reference,
         repository=source,
         beside=RegistrySignatures(source),
         config=RegistriesD(Scope(), {}) if directory is None else load_registries_d(directory),

@@ -117,7 +117,7 @@ class Finder:
         places = self._places
         found = Found()
         if places.directory is not None:
-            return find_in_directory(places.directory) if forms else found
+            return find_in_directory(places.directory, digest) if forms else found
         if Form.SIMPLE in forms:
             found += self._find_simple(digest)
         if places.repository is None:

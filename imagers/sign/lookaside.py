@@ -151,9 +151,14 @@ def find_in_lookaside(
     return _find_numbered(read, base)
 
 
-def find_in_directory(path: str) -> Found:
-    """The signatures in an image directory (`dir:`). Nothing is verified."""
-    return _find_numbered(lambda number: _read_file(f"{path}/signature-{number}"), f"dir:{path}")
+def find_in_directory(path: str, digest: Digest) -> Found:
+    """The signatures in an image directory (`dir:`). Nothing is verified.
+
+    Those of a manifest that is beside an index have its hex digits before their name.
+    """
+    is_beside = os.path.exists(f"{path}/{digest.hex}.manifest.json")
+    prefix = f"{path}/{digest.hex}." if is_beside else f"{path}/"
+    return _find_numbered(lambda number: _read_file(f"{prefix}signature-{number}"), f"dir:{path}")
 
 
 def _find_numbered(read: Callable[[int], bytes | None], place: str) -> Found:

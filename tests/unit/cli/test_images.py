@@ -9,11 +9,9 @@ from imagers.cli.images import (
     opened_source,
     parse_platform,
     resolve_image,
-    signature_finder,
 )
 from imagers.errors import FormatError, NotFound, UsageError
 from imagers.model.descriptor import Platform
-from imagers.model.digest import digest_of
 
 
 @pytest.mark.parametrize(
@@ -92,9 +90,3 @@ def test_opened_sink_leaves_nothing_where_nothing_was_written(tmp_path):
     with opened_sink(f"oci:{tmp_path}/new:v1", RegistryOptions()) as sink:
         assert str(tmp_path) in sink.name
     assert not list(tmp_path.iterdir())
-
-
-def test_signature_finder_of_a_layout_finds_none(plain):
-    with opened_source(plain, RegistryOptions()) as source:
-        found = signature_finder(source)(digest_of(b"image"))
-    assert not getattr(found, "signatures", found)

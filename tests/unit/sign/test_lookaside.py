@@ -143,10 +143,20 @@ def test_lookaside_server_that_fails_could_not_be_looked_at():
 def test_image_directory_has_both_forms(tmp_path):
     (tmp_path / "signature-1").write_bytes(SIGSTORE)
     (tmp_path / "signature-2").write_bytes(b"\xa3")
-    found = find_in_directory(str(tmp_path))
+    found = find_in_directory(str(tmp_path), DIGEST)
     assert {one.form: one.count for one in found.looked} == {Form.SIMPLE: 1, Form.SIGSTORE: 1}
     (tmp_path / "signature-2").write_bytes(b"\0")
-    assert find_in_directory(str(tmp_path)).failures[0].form is None
+    assert find_in_directory(str(tmp_path), DIGEST).failures[0].form is None
+
+
+def test_image_directory_of_an_index_keeps_those_of_a_manifest_apart(tmp_path):
+    (tmp_path / "signature-1").write_bytes(b"\xa3index")
+    (tmp_path / f"{DIGEST.hex}.manifest.json").write_bytes(b"{}")
+    (tmp_path / f"{DIGEST.hex}.signature-1").write_bytes(b"\xa3child")
+    (one,) = find_in_directory(str(tmp_path), DIGEST).signatures
+    assert one.blob == b"\xa3child"
+    (one,) = find_in_directory(str(tmp_path), digest_of(b"index")).signatures
+    assert one.blob == b"\xa3index"
 
 
 def test_write_takes_the_first_free_number_and_leaves_nothing_else(tmp_path):

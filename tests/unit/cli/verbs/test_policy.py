@@ -1,0 +1,80 @@
+import json
+
+import pytest
+
+
+@pytest.fixture
+def key(run):
+    run("key", "generate", "cosign", "--output", "release")
+    return "release.pub"
+
+
+def test_policy_init_writes_one_that_is_strict_and_good(run, key):
+    outcome = run("policy", "init", "--scope", "r.example/team", "--key", key)
+    document = json.loads(outcome.out)
+    assert document["default"] == [{"type": "reject"}]
+    (requirement,) = document["transports"]["docker"]["r.example/team"]
+    assert requirement["type"] == "sigstoreSigned"
+    assert requirement["keyPath"].endswith("/here/release.pub")
+    assert requirement["signedIdentity"] == {"type": "matchRepoDigestOrExact"}
+
+
+def test_policy_init_writes_a_file_and_never_over_one(run, key):
+    words = ("policy", "init", "--scope", "r.example", "--key", key, "--output", "p.json")
+    assert run(*words).code == 0
+    assert run("policy", "check", "p.json").out.endswith("1 notes\n")
+    again = run(*words)
+    assert again.code == 13
+    assert "exists" in again.err
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (2, ("--scope", "r.example")),
+        (13, ("--scope", "r.example", "--key", "none.pub")),
+        (11, ("--scope", "https://r.example", "--key", "release.pub")),
+        (2, ("--scope", "r.example", "--key", "release.pub", "--signed-identity", "any")),
+    ],
+)
+@pytest.mark.usefixtures("key")
+def test_policy_init_refused(run, code, words):
+    assert run("policy", "init", *words).code == code
+
+
+def test_policy_init_with_what_is_no_key_refused(run, tmp_path):
+    for content in (b"x", b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n"):
+        (tmp_path / "k").write_bytes(content)
+        outcome = run("policy", "init", "--scope", "r.example", "--key", tmp_path / "k")
+        assert outcome.code == 11
+
+
+def test_policy_check_of_the_one_in_force(run, home):
+    assert run("policy", "check", "none.json").code == 13
+    folder = home / ".config" / "containers"
+    folder.mkdir(parents=True)
+    (folder / "policy.json").write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
+    outcome = run("policy", "check")
+    assert "warning: $.default: accepts every image" in outcome.out
+    facts = run("policy", "check", "--json").json()
+    assert [one["level"] for one in facts["notes"]] == ["note", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (11, "{}"),
+        (11, '{"default":[{"type":"reject"}],"default":[{"type":"reject"}]}'),
+        (13, '{"default":[{"type":"sigstoreSigned","keyPath":"/none"}]}'),
+        (11, '{"default":[{"type":"signedBy","keyType":"GPGKeys","keyData":"AAAA"}]}'),
+    ],
+)
+def test_policy_check_of_one_that_cannot_be_used_fails(run, tmp_path, code, text):
+    (tmp_path / "p.json").write_text(text)
+    assert run("policy", "check", tmp_path / "p.json").code == code
+
+
+def test_policy_init_with_a_key_of_gpg(run, keys):
+    outcome = run("policy", "init", "--scope", "r.example", "--key", keys / "alice.pub.gpg")
+    (requirement,) = json.loads(outcome.out)["transports"]["docker"]["r.example"]
+    assert (requirement["type"], requirement["keyType"]) == ("signedBy", "GPGKeys")

@@ -1,0 +1,223 @@
+"""The command as people ask it; the decision itself is tested in tests/unit/sign."""
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+VECTORS = Path(__file__).resolve().parents[3] / "vectors" / "ocicrypt"
+
+
+@pytest.fixture
+def signer(run):
+    run("key", "generate", "cosign", "--output", "signer")
+    return ("--sign-by-sigstore-private-key", "signer.key")
+
+
+@pytest.fixture
+def pushed(run, plain, imagers_registry):
+    name = f"{imagers_registry.address}/team/app:v1"
+    assert run("copy", plain, name).code == 0
+    return name
+
+
+@pytest.fixture
+def policy(tmp_path):
+    def write(*requirements, **transports):
+        path = tmp_path / "policy.json"
+        document = {"default": list(requirements), "transports": transports}
+        path.write_text(json.dumps(document))
+        return ("--policy", path)
+
+    return write
+
+
+KEY = {"type": "sigstoreSigned", "keyPath": "signer.pub"}
+BUNDLE = {"type": "sigstoreBundle", "keyPath": "signer.pub"}
+
+
+def test_verify_signed_image_is_yes(run, pushed, signer, policy):
+    run("sign", pushed, *signer)
+    outcome = run("verify", pushed, *policy(KEY))
+    assert outcome.code == 0
+    assert outcome.out.startswith("trusted sha256:")
+    assert f"signed as {pushed} by key sha256:" in outcome.out
+    facts = run("verify", pushed, *policy(KEY), "--json").json()
+    assert (facts["answer"], facts["basis"]) == ("yes", "signature")
+    assert "tree" not in facts
+
+
+@pytest.mark.usefixtures("signer")
+def test_verify_unsigned_image_is_no_and_says_where_it_looked(run, pushed, policy):
+    outcome = run("verify", pushed, *policy(KEY), "--explain")
+    assert outcome.code == 21
+    assert "is not signed" in outcome.err
+    assert "looked at tag sha256-" in outcome.out
+    assert "could not look" not in outcome.out
+    facts = run("verify", pushed, *policy(KEY), "--explain", "--json")
+    assert facts.code == 21
+    assert facts.json()["answer"] == "no"
+    assert facts.json()["tree"]["checks"][0]["answer"] == "no"
+
+
+def test_verify_registry_that_fails_is_could_not_look(
+    run, pushed, signer, policy, imagers_registry
+):
+    run("sign", pushed, *signer)
+    imagers_registry.answer_with(503, path=".sig", times=99)
+    outcome = run("verify", pushed, *policy(KEY), "--explain")
+    assert outcome.code == 22
+    assert "could not look" in outcome.out
+    assert run("verify", pushed, *policy(KEY), "--json").json()["answer"] == "could not look"
+
+
+def test_verify_says_which_scope_was_chosen_and_which_were_not_there(run, pushed, signer, policy):
+    run("sign", pushed, *signer)
+    host, _, _ = pushed.partition("/")
+    words = policy({"type": "reject"}, docker={f"{host}/team": [KEY]})
+    out = run("verify", pushed, *words, "--explain").out
+    assert f"list $.transports.docker['{host}/team']" in out
+    assert f"not there: '{pushed}', '{host}/team/app'" in out
+    out = run("verify", pushed, *policy(KEY), "--explain").out
+    assert "list $.default: none of the" in out
+
+
+def test_verify_tells_of_a_bundle_that_the_policy_does_not_see(run, pushed, signer, policy):
+    """The most common question: "a signature was required, but no signature exists"."""
+    run("sign", pushed, *signer, "--new-bundle-format")
+    assert run("verify", pushed, *policy(BUNDLE)).code == 0
+    name, _, _ = pushed.rpartition(":")
+    moved = f"{name}2:v1"
+    run("copy", pushed, moved)
+    assert run("verify", moved, *policy(BUNDLE)).code == 21
+
+
+def test_verify_vector_of_cosign_3_gets_the_hint(run, policy, imagers_registry):
+    folder = VECTORS / "signed" / "cosign3-bundle" / "repository"
+    name = f"{imagers_registry.address}/cosign/app"
+    tag = json.loads((folder / "index.json").read_bytes())["manifests"][0]["annotations"]
+    listed = tag["org.opencontainers.image.ref.name"]
+    assert run("copy", f"oci:{folder}:v1", f"{name}:v1").code == 0
+    push_referrers(imagers_registry, folder, listed)
+    key = str(VECTORS / "keys" / "cosign1.pub")
+    outcome = run("verify", f"{name}:v1", *policy({**KEY, "keyPath": key}))
+    assert outcome.code == 21
+    assert "there is a bundle as cosign 3 writes it" in outcome.err
+    outcome = run("verify", f"{name}:v1", *policy({**BUNDLE, "keyPath": key}), "--explain")
+    assert outcome.code == 0, outcome.err
+
+
+def push_referrers(registry, folder, tag):
+    """The signature as cosign pushed it: blobs, manifest, list under the tag."""
+
+    def send(method, path, data, media_type):
+        request = urllib.request.Request(
+            f"{registry.url}{path}", data, {"Content-Type": media_type}, method=method
+        )
+        with urllib.request.urlopen(request) as answer:
+            return answer.headers.get("Location", "")
+
+    index = json.loads((folder / "index.json").read_bytes())
+    digest = next(
+        one["digest"]
+        for one in index["manifests"]
+        if one["annotations"]["org.opencontainers.image.ref.name"] == tag
+    )
+
+    def blob(digest):
+        return (folder / "blobs" / "sha256" / digest[7:]).read_bytes()
+
+    listed = blob(digest)
+    for entry in json.loads(listed)["manifests"]:
+        raw = blob(entry["digest"])
+        document = json.loads(raw)
+        for one in (document["config"], *document["layers"]):
+            place = send("POST", "/v2/cosign/app/blobs/uploads/", b"", "")
+            mark = "&" if "?" in place else "?"
+            send("PUT", f"{place}{mark}digest={one['digest']}", blob(one["digest"]), "x/y")
+        send("PUT", f"/v2/cosign/app/manifests/{entry['digest']}", raw, document["mediaType"])
+    send("PUT", f"/v2/cosign/app/manifests/{tag}", listed, json.loads(listed)["mediaType"])
+
+
+def test_verify_index_whose_platform_alone_or_index_alone_is_signed(
+    run, multi, signer, policy, imagers_registry
+):
+    name = f"{imagers_registry.address}/team/multi:v1"
+    run("copy", multi, name, "--all")
+    signed = run("sign", name, *signer, "--json").json()["signed"]
+    on_index = {"type": "index", "requirements": [KEY]}
+    amd64 = ("--platform", "linux/amd64")
+    both = policy({"type": "allOf", "requirements": [KEY, on_index]})
+    assert run("verify", name, *both, *amd64).code == 0
+    # The index loses its signature: the platform's image is still signed, and the reverse.
+    imagers_registry.drop_manifest("team/multi", signed[-1]["tag"])
+    assert run("verify", name, *policy(KEY), *amd64).code == 0
+    assert run("verify", name, *policy(on_index), *amd64).code == 21
+    run("sign", name, *signer)
+    for one in signed[:-1]:
+        imagers_registry.drop_manifest("team/multi", one["tag"])
+    assert run("verify", name, *policy(on_index), *amd64).code == 0
+    outcome = run("verify", name, *policy(KEY), *amd64)
+    assert outcome.code == 21
+    assert "the index is signed and the manifest of this platform is not" in outcome.err
+    either = policy({"type": "anyOf", "requirements": [KEY, on_index]})
+    assert run("verify", name, *either, *amd64).code == 0
+
+
+def test_verify_image_that_accepts_anything_warns(run, pushed, policy):
+    outcome = run("verify", pushed, *policy({"type": "insecureAcceptAnything"}))
+    assert outcome.code == 0
+    assert "unsigned" in outcome.err
+
+
+def test_verify_image_that_is_not_there_is_no_answer_of_the_policy(run, pushed, policy):
+    name = pushed.replace("v1", "v2")
+    outcome = run("verify", name, *policy({"type": "insecureAcceptAnything"}), "--explain")
+    assert outcome.code == 10
+    assert "the policy was not asked" in outcome.out
+
+
+def test_verify_image_directory_with_its_signatures(run, policy):
+    case = VECTORS / "signed" / "gpg-dir"
+    key = str(VECTORS / "keys" / "alice.pub.gpg")
+    identity = {"type": "exactReference", "dockerReference": "registry.example.com/team/app:v1"}
+    rule = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": key, "signedIdentity": identity}
+    outcome = run("verify", f"dir:{case}/image", *policy(rule), "--explain")
+    assert outcome.code == 0, outcome.err
+    assert "one good signature by key D5AF00CA" in outcome.out
+    wrong = {**rule, "keyPath": str(VECTORS / "keys" / "bob.pub.gpg")}
+    assert run("verify", f"dir:{case}/image", *policy(wrong)).code == 21
+
+
+def test_verify_without_a_policy_fails(run, pushed):
+    if Path("/etc/containers/policy.json").exists():
+        pytest.skip("this machine has a policy")
+    assert run("verify", pushed).code == 13
+
+
+def test_verify_notation_signature_of_ours(run, pushed, policy, tmp_path, keys):
+    words = ("--notation-key", keys / "notary-ec-leaf.key")
+    words += ("--notation-chain", keys / "notary-ec-full.pem")
+    assert run("sign", pushed, *words, "--signature-format", "cose").code == 0
+    store = tmp_path / "store" / "x509" / "ca" / "acme"
+    store.mkdir(parents=True)
+    (store / "root.pem").write_bytes((keys / "notary-ec-root.pem").read_bytes())
+    statement = {
+        "name": "p",
+        "registryScopes": ["*"],
+        "signatureVerification": {"level": "strict"},
+        "trustStores": ["ca:acme"],
+        "trustedIdentities": ["*"],
+    }
+    trust = {"version": "1.0", "trustPolicies": [statement]}
+    (tmp_path / "trust.json").write_text(json.dumps(trust))
+    rule = {
+        "type": "notation",
+        "trustPolicyPath": str(tmp_path / "trust.json"),
+        "trustStorePath": str(tmp_path / "store"),
+    }
+    outcome = run("verify", pushed, *policy(rule), "--json")
+    assert outcome.json()["signers"][0]["subject"] == "CN=notary-ec leaf,O=imagers test"
+    (store / "root.pem").write_bytes((keys / "notary-rsa-root.pem").read_bytes())
+    assert run("verify", pushed, *policy(rule)).code == 21
