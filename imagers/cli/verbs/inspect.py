@@ -56,7 +56,7 @@ def command(*, ref: str, platform: str | None, registry: RegistryOptions, as_jso
     from imagers.transport.names import parse_image_name  # noqa: PLC0415
 
     with opened_source(ref, registry) as source:
-        places = places_of(source, parse_image_name(ref).reference, registry)
+        places = places_of(source, parse_image_name(ref), registry)
         finder = signature_finder(places, None)
         facts = _facts(source, parse_platform(platform), finder)
     if as_json:

@@ -111,7 +111,7 @@ def command(  # one parameter an option
         if broker.url is not None:
             resources = stack.enter_context(broker.client(tee))
         source = stack.enter_context(opened_source(ref, registry))
-        places = places_of(source, name.reference, registry, registries_d=registries_d)
+        places = places_of(source, name, registry, registries_d=registries_d)
         bar = stack.enter_context(ProgressBar(0, "pull"))
 
         def on_trusted(trusted: TrustedImage) -> None:

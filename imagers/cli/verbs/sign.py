@@ -117,7 +117,7 @@ def command(
         )
     fingerprint = None if gpg_key is None else parse_fingerprint(gpg_key)
     name = parse_image_name(ref)
-    if name.reference is None:
+    if name.transport != "docker" or name.reference is None:
         raise Unsupported(
             f"signatures of {name} are not supported: expected an image in a registry",
             hint="push it first, and sign docker://REGISTRY/NAME:TAG",
@@ -178,7 +178,7 @@ def command(
             shown = fingerprint
             signed += sign_image_simple(
                 source,
-                places_of(source, name.reference, registry, registries_d=registries_d),
+                places_of(source, name, registry, registries_d=registries_d),
                 RegistrySignatures(sink),
                 name.reference,
                 fingerprint,

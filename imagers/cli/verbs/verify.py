@@ -87,7 +87,7 @@ def command(
     trusted: TrustedImage | None = None
     error: ImagersError | None = None
     with opened_source(ref, registry) as source:
-        places = places_of(source, name.reference, registry, registries_d=registries_d)
+        places = places_of(source, name, registry, registries_d=registries_d)
         try:
             trusted = trust_image(
                 source,
