@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from imagers.cli.command import Verb, option_group
 from imagers.cli.settings import read_settings
-from imagers.errors import UsageError
+from imagers.errors import LocalError, UsageError
 from imagers.model.descriptor import Platform
 from imagers.model.image import load_image
 from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
@@ -18,7 +19,9 @@ from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_inde
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from imagers.cli.settings import Settings
     from imagers.model.image import Image, ImageSink, ImageSource
+    from imagers.net.proxies import Proxies
     from imagers.transport.open import TransportOptions
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "opened_sink",
     "opened_source",
     "parse_platform",
+    "read_proxies",
     "registry_options",
     "resolve_image",
     "two_registries_options",
@@ -56,6 +60,9 @@ class RegistryOptions:
     creds: str | None = None
     tls_verify: bool = True
     ca_file: str | None = None
+    cert_dir: str | None = None
+    authfile: str | None = None
+    daemon_host: str | None = None
 
     def transport(self) -> TransportOptions:
         """The same for `imagers.transport`.
@@ -66,12 +73,21 @@ class RegistryOptions:
         from imagers.registry.auth import Credentials  # noqa: PLC0415
         from imagers.transport.open import TransportOptions  # noqa: PLC0415
 
+        settings = read_settings()
         credentials = None if self.creds is None else Credentials.parse(self.creds)
+        if self.authfile is not None and not Path(self.authfile).exists():
+            # A login was expected there: to go on without would be a surprise.
+            raise LocalError("no such file", path=self.authfile, hint="--authfile names it")
         return TransportOptions(
             credentials=credentials,
             tls_verify=self.tls_verify,
             ca_file=self.ca_file,
-            spool_directory=read_settings().spool,
+            spool_directory=settings.spool,
+            auth_files=settings.auth_files if self.authfile is None else (Path(self.authfile),),
+            cert_dir=None if self.cert_dir is None else Path(self.cert_dir),
+            cert_roots=settings.cert_roots,
+            proxies=read_proxies(settings),
+            daemon_host=self.daemon_host or settings.daemon_host,
         )
 
 
@@ -83,7 +99,12 @@ class TwoRegistries:
     sink: RegistryOptions
 
 
-_CA = click.option("--registry-ca", "registry_ca", metavar="FILE")
+_OF_ALL: dict[str, Callable[[Verb], Verb]] = {
+    "registry_ca": click.option("--registry-ca", "registry_ca", metavar="FILE"),
+    "cert_dir": click.option("--cert-dir", "cert_dir", metavar="DIR"),
+    "authfile": click.option("--authfile", "authfile", metavar="FILE"),
+    "daemon_host": click.option("--daemon-host", "daemon_host", metavar="URL"),
+}
 
 
 def _creds(side: str = "") -> Callable[[Verb], Verb]:
@@ -96,8 +117,34 @@ def _tls_verify(side: str = "") -> Callable[[Verb], Verb]:
     )
 
 
-def _one(*, creds: str | None, tls_verify: bool | None, registry_ca: str | None) -> RegistryOptions:
-    return RegistryOptions(creds, tls_verify is not False, registry_ca)
+def read_proxies(settings: Settings) -> Proxies:
+    """The proxies that the environment names.
+
+    Raises:
+        FormatError: one of them is none.
+    """
+    from imagers.net.proxies import Proxies, parse_exempt, parse_proxy  # noqa: PLC0415
+
+    http, https = settings.http_proxy, settings.https_proxy
+    return Proxies(
+        http=None if http is None else parse_proxy(http, what="http_proxy"),
+        https=None if https is None else parse_proxy(https, what="https_proxy"),
+        exempt=parse_exempt(settings.no_proxy),
+    )
+
+
+def _one(
+    *,
+    creds: str | None,
+    tls_verify: bool | None,
+    registry_ca: str | None,
+    cert_dir: str | None,
+    authfile: str | None,
+    daemon_host: str | None,
+) -> RegistryOptions:
+    return RegistryOptions(
+        creds, tls_verify is not False, registry_ca, cert_dir, authfile, daemon_host
+    )
 
 
 def _two(  # two sides of three options
@@ -109,10 +156,20 @@ def _two(  # two sides of three options
     src_tls_verify: bool | None,
     dest_tls_verify: bool | None,
     registry_ca: str | None,
+    cert_dir: str | None,
+    authfile: str | None,
+    daemon_host: str | None,
 ) -> TwoRegistries:
     def side(own_creds: str | None, own_verify: bool | None) -> RegistryOptions:  # noqa: FBT001
         verify = tls_verify if own_verify is None else own_verify
-        return _one(creds=own_creds or creds, tls_verify=verify, registry_ca=registry_ca)
+        return _one(
+            creds=own_creds or creds,
+            tls_verify=verify,
+            registry_ca=registry_ca,
+            cert_dir=cert_dir,
+            authfile=authfile,
+            daemon_host=daemon_host,
+        )
 
     return TwoRegistries(side(src_creds, src_tls_verify), side(dest_creds, dest_tls_verify))
 
@@ -120,7 +177,7 @@ def _two(  # two sides of three options
 registry_options = option_group(
     "registry",
     _one,
-    {"creds": _creds(), "tls_verify": _tls_verify(), "registry_ca": _CA},
+    {"creds": _creds(), "tls_verify": _tls_verify(), **_OF_ALL},
 )
 """Options of a verb with one image; it gets them as `registry`."""
 
@@ -134,7 +191,7 @@ two_registries_options = option_group(
         "tls_verify": _tls_verify(),
         "src_tls_verify": _tls_verify("src-"),
         "dest_tls_verify": _tls_verify("dest-"),
-        "registry_ca": _CA,
+        **_OF_ALL,
     },
 )
 """Options of a verb with a source and a destination; it gets them as `registries`."""

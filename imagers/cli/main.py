@@ -35,6 +35,8 @@ VERBS = {
     "verify": "verify",
     "inspect": "inspect",
     "pull": "pull",
+    "login": "login",
+    "logout": "logout",
     "policy": "policy",
     "key": "key",
     "broker": "broker",
@@ -52,12 +54,15 @@ Takes container images to confidential guests: encrypted, signed, verified.
   verify    REF            say whether a policy lets it through, and why
   inspect   REF            show what is encrypted, how, for whom; signatures
   pull      REF BUNDLE     verify, get keys, decrypt, unpack for a runtime
+  login     REGISTRY       keep a login for a registry
+  logout    REGISTRY       drop it
   policy    check | init   look after policy.json
   key       generate | show   signing and encryption keys
   broker    serve | put | get | list | delete | policy | audit
 
-REF, SRC, DST: docker://HOST/NAME[:TAG|@DIGEST] or oci:PATH[:TAG]; a bare name
-is docker://.
+REF, SRC, DST: docker://HOST/NAME[:TAG|@DIGEST], which a bare name is too;
+oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:NAME],
+docker-daemon:NAME, dir:PATH.
 
   --version    print the version
   --debug      show a traceback with every error

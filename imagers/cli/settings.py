@@ -6,6 +6,9 @@
 | `XDG_DATA_HOME` | the user's signatures outside of registries |
 | `XDG_STATE_HOME` | the broker's state and admin key |
 | `TMPDIR` | the spool of uploads; else /var/tmp |
+| `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR`, `DOCKER_CONFIG` | where logins are kept |
+| `http_proxy`, `https_proxy`, `no_proxy`; the last two in capitals too | proxies of registries |
+| `DOCKER_HOST` | the engine that `docker-daemon:` means |
 | `OCICRYPT_KEYPROVIDER_CONFIG` | the configuration of key providers |
 | `OCICRYPT_OAEP_HASHALG` | hash of PKCS11 packets: sha256 or sha1 |
 """
@@ -31,6 +34,11 @@ class Settings:
         default_lookaside: URL of GPG signatures where registries.d says nothing.
         keyprovider_config: path of the key providers' configuration; None for none.
         oaep_hash: of PKCS11 packets; None for the first that fits a key.
+        auth_files: where logins for registries are looked for, in this order; new ones go into
+            the first.
+        cert_roots: directories with certificates, one directory a registry in each.
+        http_proxy: as written, or None; so `https_proxy` and `no_proxy`.
+        daemon_host: of the engine that `docker-daemon:` means; None for Docker's own socket.
     """
 
     policy_paths: tuple[Path, ...]
@@ -40,6 +48,12 @@ class Settings:
     default_lookaside: str | None = None
     keyprovider_config: str | None = None
     oaep_hash: str | None = None
+    auth_files: tuple[Path, ...] = ()
+    cert_roots: tuple[Path, ...] = ()
+    http_proxy: str | None = None
+    https_proxy: str | None = None
+    no_proxy: str = ""
+    daemon_host: str | None = None
 
     @property
     def broker_admin_key(self) -> Path:
@@ -66,7 +80,35 @@ def read_settings() -> Settings:
         spool=Path(os.environ["TMPDIR"]) if os.environ.get("TMPDIR") else None,
         keyprovider_config=os.environ.get("OCICRYPT_KEYPROVIDER_CONFIG") or None,
         oaep_hash=os.environ.get("OCICRYPT_OAEP_HASHALG") or None,
+        auth_files=_auth_files(home, config),
+        cert_roots=(
+            config / "containers" / "certs.d",
+            Path("/etc/containers/certs.d"),
+            Path("/etc/docker/certs.d"),
+        ),
+        # Not HTTP_PROXY: a web server sets it from a header of its clients.
+        http_proxy=os.environ.get("http_proxy") or None,
+        https_proxy=_either("https_proxy"),
+        no_proxy=_either("no_proxy") or "",
+        daemon_host=os.environ.get("DOCKER_HOST") or None,
     )
+
+
+def _either(name: str) -> str | None:
+    return os.environ.get(name) or os.environ.get(name.upper()) or None
+
+
+def _auth_files(home: Path, config: Path) -> tuple[Path, ...]:
+    """As containers-auth.json(5) has them, then docker's."""
+    named = os.environ.get("REGISTRY_AUTH_FILE")
+    if named:
+        return (Path(named),)
+    run = os.environ.get("XDG_RUNTIME_DIR")
+    first = (
+        Path(run) / "containers" if run else Path("/run/containers") / str(os.geteuid())
+    ) / "auth.json"
+    docker = Path(os.environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
+    return (first, config / "containers" / "auth.json", docker)
 
 
 def _default_lookaside(home: Path) -> str:

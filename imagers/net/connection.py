@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from imagers.net.proxies import Proxy
+
 __all__ = ["new_pools"]
 
 _PATIENCE = 2.0  # times the time limit of the socket, for all headers or one piece together
@@ -100,15 +102,32 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
 
 
 def new_pools(
-    *, max_idle: int, send_bytes: int, tls: ssl.SSLContext | None = None
+    *,
+    max_idle: int,
+    send_bytes: int,
+    tls: ssl.SSLContext | None = None,
+    proxy: Proxy | None = None,
 ) -> urllib3.PoolManager:
     """Pools of connections to any number of servers.
 
     Args:
         max_idle: connections kept to one server.
         send_bytes: upper bound on one write to a socket.
-        tls: for https.
+        tls: for https, also to a proxy.
+        proxy: to go through.
     """
-    pools = urllib3.PoolManager(maxsize=max_idle, blocksize=send_bytes, ssl_context=tls)
+    pools: urllib3.PoolManager
+    if proxy is None:
+        pools = urllib3.PoolManager(maxsize=max_idle, blocksize=send_bytes, ssl_context=tls)
+    else:
+        login = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+        pools = urllib3.ProxyManager(
+            proxy.url,
+            maxsize=max_idle,
+            blocksize=send_bytes,
+            ssl_context=tls,
+            proxy_headers=login,
+            proxy_ssl_context=tls,
+        )
     pools.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
     return pools

@@ -38,6 +38,7 @@ from imagers.errors import (
 )
 from imagers.net.connection import new_pools
 from imagers.net.failures import remote_error
+from imagers.net.proxies import Proxies, Proxy
 from imagers.net.retry import RETRIED_STATUS, RetryPolicy, is_idempotent, parse_retry_after
 from imagers.net.stream import ResponseStream
 from imagers.net.tls import new_tls_context
@@ -78,6 +79,9 @@ class HTTPSettings:
 
     Attributes:
         ca_file: PEM file; only its certificates are trusted then, and none of the system's.
+        more_ca_files: PEM files; trusted beside those.
+        client_certificates: pairs of PEM files, certificate and key, for servers that ask.
+        proxies: which requests go through one.
         insecure_http: allow plain http to other machines.
         insecure_skip_verify: accept any certificate.
         connect_timeout_s: bound on one connection attempt.
@@ -89,6 +93,9 @@ class HTTPSettings:
     """
 
     ca_file: str | os.PathLike[str] | None = None
+    more_ca_files: tuple[str | os.PathLike[str], ...] = ()
+    client_certificates: tuple[tuple[str | os.PathLike[str], str | os.PathLike[str]], ...] = ()
+    proxies: Proxies = field(default_factory=Proxies)
     insecure_http: bool = False
     insecure_skip_verify: bool = False
     connect_timeout_s: float = 10.0
@@ -166,8 +173,8 @@ class HTTPClient:
         self._settings = settings or HTTPSettings()
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._plain = new_pools(max_idle=_MAX_IDLE, send_bytes=_SEND_PIECE)
-        self._tls: urllib3.PoolManager | None = None
+        self._pools: dict[tuple[str, Proxy | None], urllib3.PoolManager] = {}
+        self._tls: ssl.SSLContext | None = None
 
     @property
     def settings(self) -> HTTPSettings:
@@ -244,9 +251,9 @@ class HTTPClient:
 
     def close(self) -> None:
         """Close all idle connections. Safe to call twice."""
-        self._plain.clear()
-        if self._tls is not None:
-            self._tls.clear()
+        with self._lock:
+            for pools in self._pools.values():
+                pools.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -369,19 +376,24 @@ class HTTPClient:
             connect_s = max(connect_s, silence_s)
         if isinstance(body, FileBody):
             silence_s = settings.upload_answer_timeout_s
+        proxy = settings.proxies.find(origin)
+        if proxy is not None and proxy.authorization and origin.scheme == "http":
+            sent["Proxy-Authorization"] = proxy.authorization
         try:
             # The pool of the checked origin, and not of what another parser sees in the URL.
-            pool = self._manager(origin.scheme).connection_from_host(
+            pool = self._manager(origin.scheme, proxy).connection_from_host(
                 f"[{origin.host}]" if ":" in origin.host else origin.host,
                 origin.port,
                 origin.scheme,
             )
             response = pool.urlopen(
                 method,
-                _request_target(url),
+                # A proxy for plain http is told the whole URL, and logged in to each time.
+                url if proxy is not None and origin.scheme == "http" else _request_target(url),
                 body=None if body is None else _pieces(body),
                 headers=sent,
                 redirect=False,
+                assert_same_host=False,  # the pool of a proxy has the proxy's name
                 retries=False,
                 preload_content=False,
                 decode_content=False,
@@ -399,19 +411,25 @@ class HTTPClient:
             has_body=method != "HEAD",
         )
 
-    def _manager(self, scheme: str) -> urllib3.PoolManager:
-        if scheme == "http":
-            return self._plain
+    def _manager(self, scheme: str, proxy: Proxy | None) -> urllib3.PoolManager:
         with self._lock:
-            if self._tls is None:  # reading the system's roots takes 10 ms
-                self._tls = new_pools(
-                    max_idle=_MAX_IDLE, send_bytes=_SEND_PIECE, tls=self._new_tls_context()
+            pools = self._pools.get((scheme, proxy))
+            if pools is None:
+                tls = None
+                if scheme == "https" or (proxy is not None and proxy.url.startswith("https:")):
+                    # Reading the system's roots takes 10 ms.
+                    tls = self._tls = self._tls or self._new_tls_context()
+                pools = self._pools[scheme, proxy] = new_pools(
+                    max_idle=_MAX_IDLE, send_bytes=_SEND_PIECE, tls=tls, proxy=proxy
                 )
-            return self._tls
+            return pools
 
     def _new_tls_context(self) -> ssl.SSLContext:
         return new_tls_context(
-            self._settings.ca_file, insecure_skip_verify=self._settings.insecure_skip_verify
+            self._settings.ca_file,
+            insecure_skip_verify=self._settings.insecure_skip_verify,
+            more_ca_files=self._settings.more_ca_files,
+            client_certificates=self._settings.client_certificates,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import urllib3
@@ -12,12 +13,17 @@ from imagers.errors import FormatError, LocalError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["new_tls_context"]
 
 
 def new_tls_context(
-    ca_file: str | os.PathLike[str] | None, *, insecure_skip_verify: bool = False
+    ca_file: str | os.PathLike[str] | None,
+    *,
+    insecure_skip_verify: bool = False,
+    more_ca_files: Sequence[str | os.PathLike[str]] = (),
+    client_certificates: Sequence[tuple[str | os.PathLike[str], str | os.PathLike[str]]] = (),
 ) -> ssl.SSLContext:
     """A context for clients that verifies certificates and host names.
 
@@ -25,26 +31,25 @@ def new_tls_context(
         ca_file: PEM; only its certificates are trusted, and none of the system's. It may be
             the certificate of the server itself.
         insecure_skip_verify: accept any certificate.
+        more_ca_files: PEM; trusted beside `ca_file` or the system's.
+        client_certificates: pairs of certificate and key in PEM, shown to servers that ask.
 
     Raises:
-        LocalError: the file could not be read.
-        FormatError: it has no certificates.
+        LocalError: a file could not be read.
+        FormatError: it has no certificates, or certificate and key do not fit.
     """
-    try:
+    with _told(ca_file, "CA file"):
         context = ssl.create_default_context(cafile=ca_file)
-    except ssl.SSLError as error:
-        raise FormatError(
-            "expected certificates in PEM", what=f"CA file {str(ca_file)!r}"
-        ) from error
-    except OSError as error:
-        raise LocalError(
-            f"could not be read: {(error.strerror or str(error)).lower()}",
-            path=str(ca_file),
-            hint="it should be a CA file",
-        ) from error
+    for path in more_ca_files:
+        with _told(path, "CA file"):
+            context.load_verify_locations(cafile=path)
+    for certificate, key in client_certificates:
+        with _told(certificate, "client certificate"):
+            # An empty password: a key that has one must not ask on the terminal.
+            context.load_cert_chain(certificate, key, password="")
     # Python leaves the minimum to the system's configuration, which may have none.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca_file is not None:
+    if ca_file is not None or more_ca_files:
         # A server's own certificate may be pinned, too, and not only that of its CA.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if insecure_skip_verify:
@@ -53,3 +58,23 @@ def new_tls_context(
         # Whoever asked for it has said so; a warning for each request helps nobody.
         urllib3.disable_warnings(u3.InsecureRequestWarning)
     return context
+
+
+@contextmanager
+def _told(path: str | os.PathLike[str] | None, kind: str) -> Iterator[None]:
+    """Errors of the block as errors about a file."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        raise FormatError(
+            "expected certificates in PEM"
+            if kind == "CA file"
+            else "expected a certificate and its key in PEM, without a password",
+            what=f"{kind} {str(path)!r}",
+        ) from error
+    except OSError as error:
+        raise LocalError(
+            f"could not be read: {(error.strerror or str(error)).lower()}",
+            path=str(path),
+            hint=f"it should be a {kind}",
+        ) from error

@@ -27,9 +27,9 @@ from imagers.net.urls import join_url, parse_origin, redact_url
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from imagers.net.http import HTTPClient
+    from imagers.net.http import HTTPClient, Response
 
-__all__ = ["Authenticator", "Challenge", "Credentials", "parse_challenges"]
+__all__ = ["Authenticator", "Challenge", "Credentials", "IdentityToken", "parse_challenges"]
 
 _MAX_HEADER = 8 * 1024
 _MAX_TOKEN = 1024 * 1024  # as containers/image
@@ -69,6 +69,11 @@ class Credentials:
             raise UsageError("expected credentials as USER:PASSWORD")
         return cls(username, password)
 
+    @property
+    def password(self) -> SecretKey:
+        """Stays the property of this object."""
+        return self._password
+
     def authorization(self) -> str:
         """The value of the header for basic authentication."""
         # The copies of urllib3 and of http.client live as long as the request.
@@ -78,6 +83,30 @@ class Credentials:
 
     def __repr__(self) -> str:
         return f"Credentials({self.username!r})"
+
+
+class IdentityToken:
+    """What a token server gave in place of a password: exchanged there for other tokens."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: str) -> None:
+        self._token = SecretKey(token.encode())
+
+    def form(self, service: str, scope: str) -> bytes:
+        """The body of the request for a token, as the OAuth 2 flow of registries has it."""
+        with self._token.view() as token:
+            pairs = {
+                "grant_type": "refresh_token",
+                "service": service,
+                "client_id": "imagers",
+                "scope": scope,
+                "refresh_token": bytes(token).decode(),
+            }
+        return urlencode(pairs).encode()
+
+    def __repr__(self) -> str:
+        return "IdentityToken()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +146,7 @@ class Authenticator:
     Threads: safe.
     """
 
-    def __init__(self, client: HTTPClient, credentials: Credentials | None) -> None:
+    def __init__(self, client: HTTPClient, credentials: Credentials | IdentityToken | None) -> None:
         self._client = client
         self._credentials = credentials
         self._lock = threading.Lock()
@@ -140,7 +169,7 @@ class Authenticator:
                 if token is None or time.monotonic() > token.good_until:
                     token = self._tokens[scope] = self._fetch(*self._bearer, scope)
                 return token.header
-            if self._basic and self._credentials is not None:
+            if self._basic and isinstance(self._credentials, Credentials):
                 return self._credentials.authorization()
             return None
 
@@ -161,7 +190,7 @@ class Authenticator:
                     if token is not None and token.header == sent:
                         del self._tokens[scope]  # it may have run out, or been revoked
                     return True
-                if challenge.scheme == "basic" and self._credentials is not None:
+                if challenge.scheme == "basic" and isinstance(self._credentials, Credentials):
                     self._basic = True
                     return sent is None
         return False
@@ -174,19 +203,8 @@ class Authenticator:
                 f"{redact_url(realm)}",
                 hint="a password would travel in the clear",
             )
-        query = [("scope", scope)]
-        if "service" in challenge.parameters:
-            query.insert(0, ("service", challenge.parameters["service"]))
-        headers = {"Accept": "application/json"}
-        if self._credentials is not None:
-            headers["Authorization"] = self._credentials.authorization()
-        answer = self._client.request(
-            "GET",
-            realm + ("&" if "?" in realm else "?") + urlencode(query),
-            headers=headers,
-            max_bytes=_MAX_TOKEN,
-            expected=ANY_STATUS,
-        )
+        service = challenge.parameters.get("service", "")
+        answer = self._ask(realm, service, scope)
         where = str(parse_origin(realm))
         if answer.status != 200:  # OK
             message = f"{where}: the token server answered {status_text(answer.status)}"
@@ -199,6 +217,31 @@ class Authenticator:
                 hint="log in, or give other credentials" if answer.status in (401, 403) else None,
             )
         return _parse_token(answer.body, where)
+
+    def _ask(self, realm: str, service: str, scope: str) -> Response:
+        headers = {"Accept": "application/json"}
+        if isinstance(self._credentials, IdentityToken):
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            return self._client.request(
+                "POST",
+                realm,
+                headers=headers,
+                body=self._credentials.form(service, scope),
+                max_bytes=_MAX_TOKEN,
+                expected=ANY_STATUS,
+                repeatable=True,
+            )
+        query = [("service", service)] if service else []
+        query += [("scope", one) for one in scope.split()]
+        if self._credentials is not None:
+            headers["Authorization"] = self._credentials.authorization()
+        return self._client.request(
+            "GET",
+            realm + ("&" if "?" in realm else "?") + urlencode(query),
+            headers=headers,
+            max_bytes=_MAX_TOKEN,
+            expected=ANY_STATUS,
+        )
 
 
 def _parse_token(body: bytes, where: str) -> _Token:

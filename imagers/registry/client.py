@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from imagers.model.reference import Reference
     from imagers.net.http import FileBody
-    from imagers.registry.auth import Credentials
+    from imagers.registry.auth import Credentials, IdentityToken
 
 __all__ = ["RegistryClient"]
 
@@ -49,7 +49,8 @@ class RegistryClient:
     Args:
         reference: registry and repository count, tag and digest do not.
         http: is owned by this object afterwards, and closed with it.
-        actions: what the token is for: `pull` or `pull,push`.
+        actions: what the token is for: `pull` or `pull,push`; "" for a mere login.
+        more_scopes: of the token, such as those of repositories to mount from.
 
     Threads: safe.
     """
@@ -59,13 +60,15 @@ class RegistryClient:
         reference: Reference,
         *,
         http: HTTPClient,
-        credentials: Credentials | None = None,
+        credentials: Credentials | IdentityToken | None = None,
         actions: str = "pull",
+        more_scopes: tuple[str, ...] = (),
     ) -> None:
         self.reference = reference
         self._http = http
         self._auth = Authenticator(http, credentials)
-        self._scope = f"repository:{reference.repository}:{actions}"
+        own = f"repository:{reference.repository}:{actions}" if actions else ""
+        self._scope = " ".join([own, *more_scopes]).strip()
         self._lock = threading.Lock()
         self._base: str | None = None
 
@@ -125,6 +128,16 @@ class RegistryClient:
         with suppress(RemoteError), stream:
             body = stream.read_bounded(MAX_ERROR_BYTES, deadline=time.monotonic() + _ERROR_S)
         raise refusal(stream.status, body, doing=doing, name=str(self.reference))
+
+    def check_login(self) -> None:
+        """Nothing, if the registry accepts the login.
+
+        Raises:
+            Unauthorized: it does not.
+        """
+        self.request(
+            "GET", f"{self._base_url()}/v2/", doing="login", expected=(200,), repeatable=True
+        )
 
     def close(self) -> None:
         """Close the connections. Safe to call twice."""

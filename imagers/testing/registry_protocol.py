@@ -70,8 +70,8 @@ class Handler(Connection):
         if state.token_auth:
             actions = "pull" if self.command in ("GET", "HEAD") else "pull,push"
             kind, _, token = self.headers.get("Authorization", "").partition(" ")
-            granted = state.tokens.get(token, "") if kind == "Bearer" else ""
-            if granted and (not name or _covers(granted, name, actions)):
+            granted = state.tokens.get(token) if kind == "Bearer" else None
+            if granted is not None and (not name or _covers(granted, name, actions)):
                 return
             challenge = f'Bearer realm="{state.url}/token",service="imagers"'
             if name:

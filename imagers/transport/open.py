@@ -9,19 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagers.errors import UsageError
+from imagers.errors import LocalError, UsageError
+from imagers.net.proxies import Proxies
 from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from imagers.model.image import ImageSink, ImageSource
     from imagers.model.reference import Reference
-    from imagers.registry.auth import Credentials
+    from imagers.registry.auth import Credentials, IdentityToken
     from imagers.registry.client import RegistryClient
     from imagers.transport.names import ImageName
 
-__all__ = ["TransportOptions", "open_sink", "open_source"]
+__all__ = ["TransportOptions", "open_registry", "open_sink", "open_source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,11 @@ class TransportOptions:
     """How to reach images.
 
     Attributes:
-        credentials: for the registry; None: anonymous.
+        credentials: for the registry; None: what `auth_files` have for its name.
+        auth_files: where logins are looked for, in this order; none there: anonymous.
+        cert_dir: certificates for the registry; None: those below `cert_roots`.
+        cert_roots: directories with one directory a registry, in this order.
+        proxies: which requests go through one.
         tls_verify: the word of skopeo: False accepts any certificate, and plain http to any
             machine. Plain http to this machine needs no permission.
         ca_file: PEM; only its certificates are trusted, and none of the system's.
@@ -39,7 +45,11 @@ class TransportOptions:
         read_timeout_s: bound on the silence of a registry.
     """
 
-    credentials: Credentials | None = field(default=None, repr=False)
+    credentials: Credentials | IdentityToken | None = field(default=None, repr=False)
+    auth_files: tuple[Path, ...] = ()
+    cert_dir: Path | None = None
+    cert_roots: tuple[Path, ...] = ()
+    proxies: Proxies = field(default_factory=Proxies)
     tls_verify: bool = True
     ca_file: str | os.PathLike[str] | None = None
     spool_directory: str | os.PathLike[str] | None = None
@@ -61,7 +71,7 @@ def open_source(name: ImageName, options: TransportOptions | None = None) -> Ima
     from imagers.registry.source import RegistrySource  # noqa: PLC0415  # urllib3, when needed
 
     reference = _reference(name)
-    client = _registry_client(reference, options, "pull")
+    client = open_registry(reference, options, "pull")
     return RegistrySource(reference, client, name=str(name))
 
 
@@ -88,7 +98,7 @@ def open_sink(name: ImageName, options: TransportOptions | None = None) -> Image
     reference = _reference(name)
     return RegistrySink(
         reference,
-        _registry_client(reference, options, "pull,push"),
+        open_registry(reference, options, "pull,push"),
         name=str(name),
         spool_directory=options.spool_directory,
     )
@@ -152,19 +162,44 @@ def _reference(name: ImageName) -> Reference:
     return name.reference
 
 
-def _registry_client(
-    reference: Reference, options: TransportOptions, actions: str
-) -> RegistryClient:
+def open_registry(reference: Reference, options: TransportOptions, actions: str) -> RegistryClient:
+    """A client for the repository of `reference`, logged in as the options say.
+
+    Args:
+        actions: `pull`, `pull,push`, or "" for a mere login.
+
+    Raises:
+        LocalError, FormatError, PluginError: a login or certificate is there and unusable.
+    """
     from imagers.net.http import HTTPClient, HTTPSettings  # noqa: PLC0415  # urllib3, when needed
     from imagers.registry.client import RegistryClient  # noqa: PLC0415  # same
+    from imagers.registry.logins import find_login  # noqa: PLC0415  # same
+    from imagers.transport.certificates import (  # noqa: PLC0415  # same
+        certificate_directories,
+        find_certificates,
+    )
 
+    directories = [options.cert_dir] if options.cert_dir is not None else []
+    if options.cert_dir is None:
+        directories = certificate_directories(options.cert_roots, reference.registry)
+    elif not options.cert_dir.is_dir():
+        raise LocalError(
+            "expected a directory", path=str(options.cert_dir), hint="--cert-dir names one"
+        )
+    found = find_certificates(directories)
     settings = HTTPSettings(
         ca_file=options.ca_file,
+        more_ca_files=found.ca_files,
+        client_certificates=found.client_pairs,
+        proxies=options.proxies,
         insecure_http=not options.tls_verify,
         insecure_skip_verify=not options.tls_verify,
         connect_timeout_s=options.connect_timeout_s,
         read_timeout_s=options.read_timeout_s,
     )
+    credentials = options.credentials or find_login(
+        options.auth_files, reference.registry, reference.repository
+    )
     return RegistryClient(
-        reference, http=HTTPClient(settings), credentials=options.credentials, actions=actions
+        reference, http=HTTPClient(settings), credentials=credentials, actions=actions
     )

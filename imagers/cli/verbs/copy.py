@@ -13,6 +13,11 @@ with all its images.
                               use http
   --registry-ca FILE          PEM certificates to trust for registries, and no
                               others
+  --cert-dir DIR              certificates as in containers-certs.d(5); default:
+                              those of the registry in certs.d of the system
+  --authfile FILE             logins; default: where "imagers login" and others
+                              keep them
+  --daemon-host URL           of the engine; default: DOCKER_HOST
   --json                      the result as JSON
   --help                      this text
 

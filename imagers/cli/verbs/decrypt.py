@@ -14,11 +14,14 @@ broker that are bound to an image are for "imagers pull" only.
                               its certificate, for pkcs7; or
                               provider:NAME[:PARAMETERS]; repeatable
   --require-encrypted         fail if a layer is not encrypted
+  --insecure-skip-diff-id     do not hold layers to their diff_ids: for images
+                              that are encrypted again and checked when pulled
   --provider-timeout SECONDS  for one answer of a provider; default: 60
   --all                       all images of an index
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
-  --dest-tls-verify, --registry-ca   as of "imagers copy"
+  --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host
+                              as of "imagers copy"
   --json                      the result as JSON
   --help                      this text
 
@@ -64,6 +67,7 @@ __all__ = ["command"]
 @click.argument("dst")
 @click.option("--decryption-key", "keys", multiple=True, metavar="KEY")
 @click.option("--require-encrypted", is_flag=True)
+@click.option("--insecure-skip-diff-id", "skip_diff_id", is_flag=True)
 @timeout_option
 @click.option("--all", "all_images", is_flag=True)
 @platform_option
@@ -75,6 +79,7 @@ def command(  # one parameter an option
     dst: str,
     keys: tuple[str, ...],
     require_encrypted: bool,
+    skip_diff_id: bool,
     timeout_s: float | None,
     all_images: bool,
     platform: str | None,
@@ -88,6 +93,8 @@ def command(  # one parameter an option
 
     if all_images and platform is not None:
         raise UsageError("expected --all or --platform, got both")
+    if skip_diff_id:
+        say("warning", "diff_ids are not checked: layers may be other ones than the config names")
     start = time.perf_counter()
     with (
         opened_unwrappers(keys, timeout_s) as unwrappers,
@@ -111,6 +118,7 @@ def command(  # one parameter an option
                     sink,
                     unwrappers,
                     require_encrypted=require_encrypted,
+                    skip_diff_id=skip_diff_id,
                     shared=shared,
                     by_name=shared is None,
                     on_progress=show,

@@ -33,7 +33,8 @@ is lost by it: sign afterwards.
   --replace                   overwrite an existing key of that name there
   --kek-file FILE             32 bytes in place of a key made in the broker
   --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
-  --dest-tls-verify, --registry-ca   as of "imagers copy"
+  --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host
+                              as of "imagers copy"
   --json                      the result as JSON
   --help                      this text
 

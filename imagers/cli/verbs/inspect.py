@@ -6,7 +6,8 @@ far as packets say), what cannot be read without a key, and how many signatures
 are beside it. Nothing of it is verified: "imagers pull" verifies.
 
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
-  --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE
+  --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
+  --authfile FILE, --daemon-host URL
                               as of "imagers copy"
   --json                      the facts as JSON
   --help                      this text

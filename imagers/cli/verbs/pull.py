@@ -20,7 +20,8 @@ must be missing or empty.
   --tee NAME                  the TEE to give evidence of; "sample" for tests
   --require-encrypted         fail if a layer is not encrypted
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
-  --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE
+  --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
+  --authfile FILE, --daemon-host URL
                               as of "imagers copy"
   --json                      the result as JSON
   --help                      this text

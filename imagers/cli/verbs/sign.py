@@ -28,7 +28,8 @@ the index. Signatures that are there stay; the same one is not added twice.
                               another image under a tag
   --identity REFERENCE        the name to sign, where those who verify use
                               another one
-  --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE
+  --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
+  --authfile FILE, --daemon-host URL
                               as of "imagers copy"
   --json                      the result as JSON
   --help                      this text

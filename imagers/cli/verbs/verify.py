@@ -15,7 +15,8 @@ layers. The exit code is 0 for yes, 21 for no, 22 if it could not be looked up.
                               else ~/.config/containers/registries.d, else
                               /etc/containers/registries.d
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
-  --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE
+  --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
+  --authfile FILE, --daemon-host URL
                               as of "imagers copy"
   --json                      the result, and with --explain the tree, as JSON
   --help                      this text

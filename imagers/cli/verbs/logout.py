@@ -1,0 +1,40 @@
+"""usage: imagers logout [OPTION]... REGISTRY[/NAMESPACE]
+
+Drops the login for a registry from all auth files, and from the credential
+helpers that they name.
+
+  --authfile FILE             only from this one
+  --help                      this text
+
+example:
+  imagers logout registry.example.org
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from imagers.cli.command import VerbCommand
+from imagers.cli.output import print_line
+from imagers.cli.settings import read_settings
+from imagers.cli.verbs.login import parse_login_name
+from imagers.errors import UsageError
+
+__all__ = ["command"]
+
+
+@click.command("logout", cls=VerbCommand, help=__doc__)
+@click.argument("registry")
+@click.option("--authfile", metavar="FILE")
+def command(*, registry: str, authfile: str | None) -> None:
+    """See the module."""
+    from imagers.registry.logins import forget_login  # noqa: PLC0415
+
+    host, namespace = parse_login_name(registry)
+    paths = read_settings().auth_files if authfile is None else (Path(authfile),)
+    dropped = forget_login(paths, f"{host}/{namespace}" if namespace else host)
+    if not dropped:
+        raise UsageError(f"there is no login for {registry}")
+    print_line(f"logged out of {registry}: {', '.join(dropped)}")

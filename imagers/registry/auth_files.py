@@ -1,0 +1,179 @@
+"""Logins in files: what podman, skopeo and docker keep in auth.json and config.json. No IO.
+
+    file = parse_auth_file(raw, what=path)
+    file.find("registry.example.org", "team/app")
+
+    {"auths":       {"HOST[/NAMESPACE...]": {"auth": BASE64 of USER:PASSWORD}
+                     or {"identitytoken": TOKEN} or {} (a helper has it)},
+     "credHelpers": {"HOST": "NAME"},     docker-credential-NAME has the logins of HOST
+     "credsStore":  "NAME"}               ... and those of all other hosts
+
+Spec: containers-auth.json(5); docker/cli v28, cli/config/configfile.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass, field
+
+from imagers.errors import FormatError
+from imagers.model.strict_json import (
+    JSONObject,
+    dump_json,
+    get_optional_object,
+    get_optional_str,
+    parse_object,
+)
+from imagers.registry.auth import Credentials, IdentityToken
+
+__all__ = ["HUB_SERVER", "MAX_AUTH_FILE", "AuthFile", "HelperName", "keys_of", "parse_auth_file"]
+
+MAX_AUTH_FILE = 4 * 1024 * 1024
+_HUB = "docker.io"
+_HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+HUB_SERVER = "https://index.docker.io/v1/"  # what docker calls it in files and to helpers
+_HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class HelperName:
+    """The login is kept by the program `docker-credential-NAME`.
+
+    Attributes:
+        server: what the program calls the registry.
+    """
+
+    name: str
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuthFile:
+    """One parsed file."""
+
+    what: str
+    document: JSONObject = field(repr=False)
+
+    def find(
+        self, registry: str, repository: str
+    ) -> Credentials | IdentityToken | HelperName | None:
+        """The login for a repository: the most specific key wins.
+
+        Raises:
+            FormatError: the entry that counts is malformed; others are not looked at.
+        """
+        helper = self._helper("credHelpers", registry)
+        if helper is not None:
+            return helper
+        auths = self._object("auths")
+        for key in keys_of(registry, repository):
+            entry = auths.get(key)
+            if entry is not None:
+                found = self._login(entry, key)
+                if found is not None:
+                    return found
+        host = _host(registry)
+        for key, entry in auths.items():
+            # As docker writes hosts: with a scheme, and a path behind.
+            if _host(re.sub(r"\Ahttps?://", "", key).partition("/")[0]) == host and (
+                "://" in key or "/" not in key
+            ):
+                found = self._login(entry, key)
+                if found is not None:
+                    return found
+        return self._store(registry)
+
+    def helper_for(self, registry: str) -> HelperName | None:
+        """The program that keeps the logins of `registry`, if one does."""
+        return self._helper("credHelpers", registry) or self._store(registry)
+
+    def with_login(self, key: str, login: Credentials) -> bytes:
+        """The file with this login for `key`, in place of what was there."""
+        auths = dict(self._object("auths"))
+        auths[key] = {"auth": login.authorization().removeprefix("Basic ")}
+        return dump_json({**self.document, "auths": auths})
+
+    def without_login(self, key: str) -> bytes | None:
+        """The file without what `key` has; None if it has nothing."""
+        auths = dict(self._object("auths"))
+        host = _host(key)
+        gone = [
+            one
+            for one in auths
+            if one == key or ("/" not in key and "://" in one and _host_of_url(one) == host)
+        ]
+        if not gone:
+            return None
+        for one in gone:
+            del auths[one]
+        return dump_json({**self.document, "auths": auths})
+
+    def _store(self, registry: str) -> HelperName | None:
+        name = get_optional_str(self.document, "credsStore", what=self.what)
+        return self._named(name, registry) if name else None
+
+    def _helper(self, member: str, registry: str) -> HelperName | None:
+        helpers = self._object(member)
+        for key in (registry, *(_HUB_NAMES if registry in _HUB_NAMES else ())):
+            name = get_optional_str(helpers, key, what=self.what, where=f"$.{member}")
+            if name:
+                return self._named(name, registry)
+        return None
+
+    def _named(self, name: str, registry: str) -> HelperName:
+        # The name becomes that of a program.
+        if not _HELPER.match(name):
+            raise FormatError(f"expected the name of a helper, got {name[:80]!r}", what=self.what)
+        return HelperName(name, HUB_SERVER if registry in _HUB_NAMES else registry)
+
+    def _object(self, member: str) -> JSONObject:
+        return get_optional_object(self.document, member, what=self.what) or {}
+
+    def _login(self, entry: object, key: str) -> Credentials | IdentityToken | None:
+        where = f"$.auths[{key[:160]!r}]"
+        if not isinstance(entry, dict):
+            raise FormatError("expected an object", what=self.what, where=where)
+        token = get_optional_str(entry, "identitytoken", what=self.what, where=where)
+        if token:
+            return IdentityToken(token)
+        packed = get_optional_str(entry, "auth", what=self.what, where=where)
+        if not packed:
+            return None
+        try:
+            text = base64.b64decode(packed, validate=True).decode()
+        except (binascii.Error, ValueError):
+            text = ""
+        username, colon, password = text.partition(":")
+        if not colon:
+            # The value is not repeated: it is a password, somehow.
+            raise FormatError(
+                "expected Base64 of USER:PASSWORD", what=self.what, where=f"{where}.auth"
+            )
+        return Credentials(username, password.rstrip("\0"))
+
+
+def parse_auth_file(raw: bytes | None, *, what: str) -> AuthFile:
+    """The file in `raw`; None for an empty one.
+
+    Raises:
+        FormatError: it is no JSON object.
+    """
+    if raw is None or not raw.strip():
+        return AuthFile(what, {})
+    return AuthFile(what, parse_object(raw, what=what, max_bytes=MAX_AUTH_FILE))
+
+
+def keys_of(registry: str, repository: str) -> list[str]:
+    """The keys that may hold a login, the most specific first: HOST/a/b, HOST/a, HOST."""
+    parts = [part for part in repository.split("/") if part]
+    return ["/".join([registry, *parts[:count]]) for count in range(len(parts), -1, -1)]
+
+
+def _host(registry: str) -> str:
+    return _HUB if registry in _HUB_NAMES else registry
+
+
+def _host_of_url(key: str) -> str:
+    return _host(key.partition("://")[2].partition("/")[0])
