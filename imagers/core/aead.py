@@ -242,7 +242,11 @@ def open_(job: OpenJob) -> OpenedLayer:
         clock.bytes_out += len(data)
         clock.entries = 0 if unpacker is None else unpacker.entries
 
+    opened = new_hasher("sha256") if isinstance(job.sink, int) and not job.gives_tar else None
+
     def take(plain: bytes) -> None:
+        if opened is not None:
+            opened.update(plain)
         if not job.gives_tar:
             put(plain)
         if job.sees_tar:
@@ -286,6 +290,8 @@ def open_(job: OpenJob) -> OpenedLayer:
         tar_size=tar.size,
         diff_id=tar.diff_id if job.sees_tar else None,
         entries=clock.entries,
+        digest=None if opened is None else Digest("sha256", opened.hexdigest()),
+        bytes_out=clock.bytes_out,
     )
 
 

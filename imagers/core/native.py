@@ -148,4 +148,5 @@ def open_(job: OpenJob) -> OpenedLayer:
         diff_id=_digest(tar_digest) if tar_digest else None,
         entries=entries,
         digest=_digest(digest) if digest else None,
+        bytes_out=bytes_out,
     )

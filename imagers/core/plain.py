@@ -338,4 +338,5 @@ def open_(job: OpenJob) -> OpenedLayer:
         diff_id=tar.diff_id if job.sees_tar else None,
         entries=clock.entries,
         digest=None if opened is None else Digest("sha256", opened.hexdigest()),
+        bytes_out=clock.bytes_out,
     )

@@ -183,8 +183,8 @@ class OpenedLayer:
         tar_size: of the tar; 0 where nobody asked for it (see `open_layer`).
         diff_id: digest of the tar; None where nobody asked for it.
         entries: of the tar, unpacked; 0 where nothing was.
-        digest: SHA-256 of what was written to a descriptor with `decompress=False`, as
-            many bytes as `size`; None otherwise.
+        digest: SHA-256 of what a descriptor got with `decompress=False`; None otherwise.
+        bytes_out: that left the last stage; with such a descriptor, what it got.
     """
 
     size: int
@@ -192,3 +192,4 @@ class OpenedLayer:
     diff_id: Digest | None
     entries: int
     digest: Digest | None = None
+    bytes_out: int = 0

@@ -178,6 +178,7 @@ def decrypt_image(
     unwrappers: Iterable[KeyUnwrapper],
     *,
     require_encrypted: bool = False,
+    skip_diff_id: bool = False,
     shared: SharedLayers | None = None,
     by_name: bool = True,
     on_layer: Callable[[LayerReport], None] | None = None,
@@ -192,6 +193,9 @@ def decrypt_image(
 
     Args:
         require_encrypted: whether a layer that came in the clear is refused.
+        skip_diff_id: leaves out the one check for which layers are decompressed. What was
+            encrypted is still what comes out, but perhaps not what the config names: only
+            for what is encrypted anew and checked by whoever pulls it.
         shared: layers of other images of the same index, which are decrypted only once.
         by_name, on_layer, on_progress: as of `encrypt_image`.
 
@@ -223,7 +227,9 @@ def decrypt_image(
                 # Encrypted layers that are the same have the same packets, and open alike.
                 descriptor, action = done, LayerAction.SHARED
             else:
-                descriptor = open_into(layer, key, sink, on_progress, cancellation)
+                descriptor = open_into(
+                    layer, key, sink, on_progress, cancellation, skip_diff_id=skip_diff_id
+                )
                 action = LayerAction.COPIED if key is None else LayerAction.DECRYPTED
                 if shared is not None and key is not None:
                     shared.remember(layer, descriptor)

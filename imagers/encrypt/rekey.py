@@ -21,7 +21,6 @@ from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256, check_cipher
 from imagers.encrypt.rewrite import RewrittenImage, write_config_and_manifest
 from imagers.encrypt.sealing import (
     check_manifest_size,
-    digest_of_staged,
     draw_key,
     open_staged,
     plan_copied,
@@ -126,8 +125,7 @@ def _rekey(
     if key is None:
         return seal_into(plan, sink, on_progress, cancellation)
     with sink.stage_blob() as staged:
-        open_staged(layer, key, staged, on_progress, cancellation)
-        digest, size = digest_of_staged(staged)
+        digest, size = open_staged(layer, key, staged, on_progress, cancellation)
         descriptor = replace(_in_the_clear(layer, key), digest=digest, size=size)
         opened = replace(layer, descriptor=descriptor, source=_Staged(staged.fileno()))
         return seal_into(replace(plan, layer=opened), sink, on_progress, cancellation)

@@ -6,7 +6,6 @@ all that can fail early: media types, recipients, the size of the manifest to co
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -47,7 +46,6 @@ __all__ = [
     "LayerPlan",
     "SharedLayers",
     "check_manifest_size",
-    "digest_of_staged",
     "draw_key",
     "open_into",
     "open_staged",
@@ -60,7 +58,6 @@ __all__ = [
 
 _NONCE_BYTES = 16
 _KEY_BYTES = 32
-_HASH_PIECE = 1024 * 1024
 # Longest digest and size that a layer can get: for the size of a manifest that is not yet.
 _NO_DIGEST = Digest("sha256", "0" * 64)
 _LONGEST_SIZE = 2**63 - 1
@@ -291,15 +288,18 @@ def open_into(
     sink: ImageSink,
     on_progress: Callable[[Layer, Progress], None] | None,
     cancellation: Cancellation | None,
+    *,
+    skip_diff_id: bool = False,
 ) -> Descriptor:
-    """The layer in the sink in the clear, after all its checks."""
+    """The layer in the sink in the clear, after all its checks; `skip_diff_id` leaves out one."""
     old = layer.descriptor
     with sink.stage_blob() as blob:
-        open_staged(layer, key, blob, on_progress, cancellation)
+        digest, size = open_staged(
+            layer, key, blob, on_progress, cancellation, skip_diff_id=skip_diff_id
+        )
         if key is None:
             descriptor = old
         else:
-            digest, size = digest_of_staged(blob)
             descriptor = replace(
                 old,
                 media_type=key.media_type,
@@ -317,19 +317,21 @@ def open_staged(
     blob: StagedBlob,
     on_progress: Callable[[Layer, Progress], None] | None,
     cancellation: Cancellation | None,
-) -> None:
-    """The layer in a staged blob in the clear, after all its checks."""
+    *,
+    skip_diff_id: bool = False,
+) -> tuple[Digest, int]:
+    """Digest and size of the layer in a staged blob in the clear, after all its checks."""
     old = layer.descriptor
     source = layer.open_raw()
     try:
-        open_layer(
+        opened = open_layer(
             source,
             blob.fileno(),
             expected=old,
             cipher=None if key is None else key.cipher,
             hmac=None if key is None else key.hmac,
             compression=compression_of(old.media_type) if key is None else key.compression,
-            diff_id=layer.diff_id,
+            diff_id=None if skip_diff_id else layer.diff_id,
             decompress=False,
             what=layer.what,
             on_progress=_for_layer(on_progress, layer),
@@ -337,13 +339,5 @@ def open_staged(
         )
     finally:
         source.close()
-
-
-def digest_of_staged(blob: StagedBlob) -> tuple[Digest, int]:
-    """Digest and size of what was written: the core tells those of what it read."""
-    hasher = hashlib.sha256()
-    size = 0
-    while piece := os.pread(blob.fileno(), _HASH_PIECE, size):
-        hasher.update(piece)
-        size += len(piece)
-    return Digest("sha256", hasher.hexdigest()), size
+    assert opened.digest is not None  # a descriptor got the bytes as they are
+    return opened.digest, opened.bytes_out

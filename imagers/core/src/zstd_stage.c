@@ -2,6 +2,11 @@
  *
  * The magic numbers are read here, so that the end of the last frame is told apart from
  * the beginning of a damaged one; skippable frames are skipped here; libzstd does the rest.
+ *
+ * It gets the header of a frame in one call, and nothing else in that: where a header is
+ * completed by a later call, libzstd (1.5.4) may take what that call begins with for the
+ * begin of a frame, and read the bytes after the magic number as another frame, skippable
+ * or of a format older than 0.8.
  */
 #include "impl.h"
 
@@ -12,9 +17,11 @@
 #include <zstd_errors.h>
 
 #define LEVEL 3
+#define MAX_HEADER 18 /* section 3.1.1.1, with the magic number */
 
 enum at {
     AT_MAGIC,
+    AT_HEADER, /* of a frame, after its magic number */
     AT_SKIP_LENGTH,
     AT_SKIP,
     AT_FRAME,
@@ -30,7 +37,7 @@ struct reader {
     enum at at;
     bool later;  /* a frame was complete */
     size_t held; /* bytes in `hold` */
-    uint8_t hold[4];
+    uint8_t hold[MAX_HEADER];
     uint32_t skip; /* of a skippable frame */
 };
 
@@ -74,8 +81,32 @@ static enum imc_fault give(struct reader *reader, struct imc_in *in, struct imc_
     return IMC_OK;
 }
 
-static enum imc_fault step_magic(struct reader *reader, struct imc_in *in, struct imc_out *out,
-                                 struct imc_failure *failure) {
+/* Bytes of a header with its magic number, by the descriptor: section 3.1.1.1.1. */
+static size_t header_bytes(uint8_t descriptor) {
+    static const uint8_t dictionary[4] = {0, 1, 2, 4};
+    static const uint8_t content[4] = {0, 2, 4, 8};
+    bool single_segment = (descriptor & 0x20) != 0;
+    size_t size = sizeof frame_magic + 1 + dictionary[descriptor & 3] + content[descriptor >> 6];
+    return size + (!single_segment || descriptor >> 6 == 0 ? 1 : 0);
+}
+
+static enum imc_fault step_header(struct reader *reader, struct imc_in *in, struct imc_out *out,
+                                  struct imc_failure *failure) {
+    reader->hold[reader->held++] = *in->at++;
+    in->left--;
+    if (reader->held < header_bytes(reader->hold[sizeof frame_magic])) {
+        return IMC_OK;
+    }
+    struct imc_in header = {reader->hold, reader->held};
+    reader->at = AT_FRAME;
+    enum imc_fault fault = give(reader, &header, out, failure);
+    if (fault == IMC_OK && header.left > 0) {
+        return IMC_BAD_ZSTD; /* unreachable: a header is taken whole */
+    }
+    return fault;
+}
+
+static enum imc_fault step_magic(struct reader *reader, struct imc_in *in) {
     reader->hold[reader->held++] = *in->at++;
     in->left--;
     if (reader->at == AT_SKIP_LENGTH) {
@@ -97,9 +128,8 @@ static enum imc_fault step_magic(struct reader *reader, struct imc_in *in, struc
         reader->held = 0;
         return IMC_OK;
     }
-    reader->at = AT_FRAME;
-    struct imc_in magic = {frame_magic, sizeof frame_magic};
-    return give(reader, &magic, out, failure);
+    reader->at = AT_HEADER; /* which goes on behind what is held */
+    return IMC_OK;
 }
 
 static enum imc_fault reader_step(struct imc_stage *stage, struct imc_in *in, struct imc_out *out,
@@ -132,7 +162,8 @@ static enum imc_fault reader_step(struct imc_stage *stage, struct imc_in *in, st
         } else if (in->left == 0) {
             return IMC_OK;
         } else {
-            fault = step_magic(reader, in, out, failure);
+            fault = reader->at == AT_HEADER ? step_header(reader, in, out, failure)
+                                            : step_magic(reader, in);
         }
         if (fault != IMC_OK) {
             return fault;

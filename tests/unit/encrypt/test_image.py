@@ -413,6 +413,10 @@ def test_decrypt_holds_plain_layers_to_their_diff_ids_too(
         decrypt_image(load_layout(path), sink, [rsa[1]])
     sink.close()
     assert not back.exists()
+    sink, back = new_sink("unchecked")  # and to nothing else, if that is left out
+    decrypt_image(load_layout(path), sink, [rsa[1]], skip_diff_id=True)
+    sink.close()
+    assert back.exists()
 
 
 def test_decrypt_of_a_changed_blob_whose_digest_was_renewed_raises_tag_mismatch(

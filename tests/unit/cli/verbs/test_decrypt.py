@@ -31,3 +31,11 @@ def test_decrypt_with_a_password_in_the_argument_warns_once(run, keys):
 
 def test_decrypt_help_says_that_nothing_is_trusted(run):
     assert "no signature is looked at" in " ".join(run("decrypt", "--help").out.split())
+
+
+def test_decrypt_without_diff_ids_says_so_each_time(run, sealed, keys):
+    words = ("--decryption-key", keys / "r2048.key")
+    outcome = run("decrypt", sealed, "oci:d:v1", *words, "--insecure-skip-diff-id", "--json")
+    assert outcome.json()["decrypted"] == 3
+    assert "imagers: warning: diff_ids are not checked" in outcome.err
+    assert "diff_ids are not" not in run("decrypt", sealed, "oci:e:v1", *words).err
