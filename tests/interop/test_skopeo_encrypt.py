@@ -1,17 +1,27 @@
 """Encrypted images to and from the real skopeo, in both directions."""
 
 import gzip
+import hashlib
+import io
 import json
 import shutil
 import subprocess
+import tarfile
+import tempfile
 from pathlib import Path
+from random import Random
 
 import pytest
 import zstandard
 
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
 from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
-from imagers.encrypt.keyfiles import load_private_key, load_public_key
+from imagers.encrypt.keyfiles import load_certificate, load_private_key, load_public_key
+from imagers.encrypt.options import AES256_GCM_HKDF_1MB
+from imagers.encrypt.pkcs7 import PKCS7Wrapper
+from imagers.encrypt.recipients import parse_recipients
+from imagers.encrypt.rewrap import PacketTarget, add_recipients, remove_recipients
+from imagers.encrypt.wrappers import ProviderSettings, opened_wrappers
 from imagers.model.digest import digest_of
 from imagers.model.image import load_image
 from imagers.model.manifest import parse_manifest
@@ -179,3 +189,132 @@ def test_image_encrypted_by_skopeo_and_again_here_needs_both_keys(tmp_path):
         f"oci:{tmp_path}/back:v1",
     )
     assert load(tmp_path / "back").manifest.layers == load(plain).manifest.layers
+
+
+# --- a random sample: whatever imagers encrypts, skopeo decrypts to the same digests
+
+RECIPIENTS = {
+    "jwe:r2048.pub": ["r2048.key"],
+    "jwe:ec256.pub": ["ec256.key"],
+    "jwe:ec384.pub": ["ec384.key"],
+    "jwe:jwkrsa.jwk": ["jwkrsa.priv.jwk"],
+    "pkcs7:cert1.crt": ["cert1.key", "cert1.crt"],
+    "pkcs7:cert2.crt": ["cert2.key", "cert2.crt"],
+    "pgp:alice@example.com": ["alice.sec.gpg"],
+    "pgp:Bob Example": ["bob.sec.gpg"],
+}
+
+
+@pytest.fixture(scope="module")
+def gpg_home():
+    home = tempfile.mkdtemp(prefix="gpg-")
+    for name in ("alice", "bob"):
+        words = ["gpg", "--batch", "-q", "--homedir", home, "--import", KEYS / f"{name}.pub.gpg"]
+        subprocess.run(words, check=True, capture_output=True, timeout=60)
+    yield home
+    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True, timeout=30)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def random_image(layout, random):
+    """One to four layers of random sizes, each a tar, a gzip or a zstd."""
+    blobs = layout / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def put(data, media_type):
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+
+    layers, diff_ids = [], []
+    for number in range(random.randint(1, 4)):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            content = random.randbytes(random.choice([0, 1, 511, 512, 70_000, 1_200_000]))
+            entry = tarfile.TarInfo(f"file-{number}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+        tar = file.getvalue()
+        diff_ids.append(f"sha256:{hashlib.sha256(tar).hexdigest()}")
+        kind = random.choice(["", "+gzip", "+zstd"])
+        data = {
+            "": lambda data: data,
+            "+gzip": lambda data: gzip.compress(data, 1),
+            "+zstd": zstandard.ZstdCompressor().compress,
+        }[kind](tar)
+        layers.append(put(data, f"application/vnd.oci.image.layer.v1.tar{kind}"))
+    config = {"architecture": "amd64", "os": "linux"}
+    config["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
+    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}
+    manifest["config"] = put(
+        json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"
+    )
+    manifest["layers"] = layers
+    entry = put(json.dumps(manifest).encode(), manifest["mediaType"])
+    entry["annotations"] = {"org.opencontainers.image.ref.name": "v1"}
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_image_for_random_recipients_decrypts_with_skopeo(seed, tmp_path, gpg_home):
+    random = Random(seed)  # noqa: S311  # a sample, no secret
+    random_image(tmp_path / "plain", random)
+    chosen = random.sample(list(RECIPIENTS), random.randint(1, 4))
+    texts = [one if one.startswith("pgp:") else one.replace(":", f":{KEYS}/") for one in chosen]
+    image = load(tmp_path / "plain")
+    sink = OCILayoutSink(tmp_path / "encrypted", "v1", name="oci:encrypted")
+    with opened_wrappers(parse_recipients(texts), ProviderSettings(gpg_home=gpg_home)) as wrappers:
+        encrypt_image(image, sink, wrappers, compress=None)
+    sink.close()
+    for recipient in chosen:
+        back = tmp_path / f"back-{chosen.index(recipient)}"
+        words = [word for key in RECIPIENTS[recipient] for word in ("--decryption-key", KEYS / key)]
+        words += ["--dest-oci-accept-uncompressed-layers"]
+        skopeo(*words, f"oci:{tmp_path}/encrypted:v1", f"oci:{back}:v1")
+        assert load(back).manifest.layers == image.manifest.layers
+
+
+def test_recipient_added_here_decrypts_with_skopeo_and_removed_one_does_not(tmp_path):
+    skopeo(
+        "--encryption-key",
+        f"jwe:{KEYS}/r2048.pub",
+        f"oci:{VECTORS}/plain/gzip:v1",
+        f"oci:{tmp_path}/skopeo:v1",
+    )
+    sink = OCILayoutSink(tmp_path / "added", "v1", name="oci:added")
+    wrapper = PKCS7Wrapper([load_certificate(str(KEYS / "cert1.crt"))])
+    wrappers = [JWEWrapper([load_public_key(str(KEYS / "ec256.pub"))]), wrapper]
+    unwrapper = JWEUnwrapper(load_private_key(str(KEYS / "r2048.key")))
+    add_recipients(load(tmp_path / "skopeo"), sink, wrappers, [unwrapper])
+    sink.close()
+    sink = OCILayoutSink(tmp_path / "left", "v1", name="oci:left")
+    remove_recipients(load(tmp_path / "added"), sink, [PacketTarget("jwe", 1)])
+    sink.close()
+    for name, keys, opens in (
+        ("added", ["r2048.key"], True),
+        ("added", ["ec256.key"], True),
+        ("added", ["cert1.key", "cert1.crt"], True),
+        ("left", ["ec256.key"], True),
+        ("left", ["r2048.key"], False),
+    ):
+        words = [word for key in keys for word in ("--decryption-key", KEYS / key)]
+        back = f"oci:{tmp_path}/back-{name}-{keys[0]}:v1"
+        done = skopeo(*words, f"oci:{tmp_path}/{name}:v1", back, check=False)
+        assert (done.returncode == 0) == opens, done.stderr
+
+
+def test_image_with_the_second_cipher_is_refused_by_skopeo(tmp_path):
+    encrypt(
+        VECTORS / "plain" / "gzip", tmp_path / "encrypted", "r2048.pub", cipher=AES256_GCM_HKDF_1MB
+    )
+    done = skopeo(
+        "--decryption-key",
+        KEYS / "r2048.key",
+        f"oci:{tmp_path}/encrypted:v1",
+        f"oci:{tmp_path}/back:v1",
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "AES256_GCM_HKDF_1MB" in done.stderr
+    decrypt(tmp_path / "encrypted", tmp_path / "here", "r2048.key")

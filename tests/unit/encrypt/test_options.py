@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.encrypt.options import (
+    AES256_GCM_HKDF_1MB,
     AES_256_CTR_HMAC_SHA256,
     PublicOptions,
+    associated_data,
     build_private_options,
     build_public_options,
     parse_private_options,
@@ -170,3 +172,63 @@ def test_parse_of_any_bytes_gives_options_or_an_error_of_ours(data):
     ):
         with contextlib.suppress(ImagersError):
             parse(data, what=WHAT)
+
+
+# --- AES256_GCM_HKDF_1MB
+
+DIFF_ID = digest_of(b"the tar")
+
+
+def aead_document(**changes):
+    document = {"symkey": base64.b64encode(bytes(32)).decode(), "digest": "sha256:x"}
+    document |= {"diff_id": str(DIFF_ID), "cipheroptions": {}} | changes
+    return SecretKey(json.dumps(document).encode())
+
+
+def parse_aead(**changes):
+    return parse_private_options(aead_document(**changes), what="x", cipher=AES256_GCM_HKDF_1MB)
+
+
+def test_public_options_of_the_second_cipher_have_no_hmac():
+    options = PublicOptions(AES256_GCM_HKDF_1MB, b"")
+    built = build_public_options(options)
+    assert built == b'{"cipher":"AES256_GCM_HKDF_1MB","cipheroptions":{}}'
+    assert parse_public_options(built, what="x") == options
+    with pytest.raises(FormatError, match="this cipher has none"):
+        parse_public_options(b'{"cipher":"AES256_GCM_HKDF_1MB","hmac":"AA=="}', what="x")
+    with pytest.raises(FormatError, match="belongs into the encrypted options"):
+        parse_public_options(
+            b'{"cipher":"AES256_GCM_HKDF_1MB","cipheroptions":{"nonce":"AA=="}}', what="x"
+        )
+
+
+def test_private_options_of_the_second_cipher_bind_the_diff_id():
+    with (
+        SecretKey(bytes(32)) as key,
+        build_private_options(key, b"", digest=digest_of(b""), diff_id=DIFF_ID) as document,
+        document.view() as data,
+    ):
+        text = bytes(data).decode()
+        assert text.endswith(f'"diff_id":"{DIFF_ID}","cipheroptions":{{}}}}')
+        parsed = parse_private_options(document, what="x", cipher=AES256_GCM_HKDF_1MB)
+        assert (parsed.diff_id, parsed.nonce) == (DIFF_ID, b"")
+    assert parse_aead(diff_id=None).diff_id is None
+
+
+def test_private_options_of_one_cipher_do_not_serve_the_other():
+    """Who renames the cipher in the public options gains nothing."""
+    with pytest.raises(FormatError, match="nonce"):
+        parse_private_options(aead_document(), what="x")
+    with pytest.raises(FormatError, match="this cipher has none"):
+        parse_aead(cipheroptions={"nonce": base64.b64encode(bytes(16)).decode()})
+
+
+@pytest.mark.parametrize("diff_id", ["", "sha256:", "sha256:" + "A" * 64, "md5:" + "0" * 32, 7])
+def test_private_options_with_a_diff_id_that_is_none_raise(diff_id):
+    with pytest.raises(FormatError):
+        parse_aead(diff_id=diff_id)
+
+
+def test_associated_data_is_the_type_for_the_second_cipher_only():
+    assert associated_data(AES256_GCM_HKDF_1MB, "a/b") == b"imagers-layer-v1\0a/b"
+    assert associated_data("AES_256_CTR_HMAC_SHA256", "a/b") == b""
