@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 
@@ -61,3 +63,148 @@ def test_encrypt_that_fails_after_the_key_was_stored_says_so(run, plain, admin, 
     assert outcome.code == 13
     assert "bound to no image: no guest gets it" in outcome.err
     assert imagers_broker.admin.metadata("kbs:///default/app/key").manifest_digests == ()
+
+
+def sealed_layers(run, name):
+    return run("inspect", name, "--json").json()["layers"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--encrypt-layer", "1.."], [False, True, True]),
+        (["--encrypt-layer", "..-2"], [True, True, False]),
+        (["--encrypt-layer", "-1..-1", "--encrypt-layer", "0"], [True, False, True]),
+        (["--skip-base", "2"], [False, False, True]),
+    ],
+)
+def test_encrypt_layers_by_ranges_and_without_the_base(run, plain, keys, words, expected):
+    recipient = ("--encryption-key", f"jwe:{keys}/r2048.pub")
+    assert run("encrypt", plain, "oci:e:v1", *recipient, *words).code == 0
+    assert [one["encrypted"] for one in sealed_layers(run, "oci:e:v1")] == expected
+
+
+def test_encrypt_a_whole_index_and_decrypt_it(run, multi, keys):
+    recipient = ("--encryption-key", f"jwe:{keys}/r2048.pub")
+    facts = run("encrypt", multi, "oci:e:v1", *recipient, "--all", "--json").json()
+    assert [one["platform"] for one in facts["images"]] == ["linux/amd64", "linux/arm64"]
+    assert facts["encrypted"] == sum(len(one["layers"]) for one in facts["images"])
+    assert run("inspect", "oci:e:v1", "--json").json()["digest"] == facts["digest"]
+    again = run("encrypt", "oci:e:v1", "oci:f:v1", *recipient, "--all")
+    assert again.code == 2
+    assert "every selected layer of every image is encrypted already" in again.err
+    key = ("--decryption-key", f"{keys}/r2048.key", "--require-encrypted")
+    back = run("decrypt", "oci:e:v1", "oci:back:v1", "--all", *key, "--json").json()
+    assert len(back["images"]) == 2
+    text = run("decrypt", "oci:e:v1", "oci:again:v1", "--all", *key).out
+    assert "linux/arm64 sha256:" in text
+    assert f"index {back['digest']}" in text
+
+
+def test_encrypt_a_whole_index_for_a_broker_binds_the_key_to_each_image(
+    run, multi, admin, imagers_broker
+):
+    words = ("--encryption-key", "broker:kbs:///default/app/", *admin, "--all")
+    facts = run("encrypt", multi, "oci:e:v1", *words, "--json").json()
+    found = imagers_broker.admin.metadata(facts["key"])
+    assert {str(digest) for digest in found.manifest_digests} == {
+        one["digest"] for one in facts["images"]
+    }
+
+
+def test_encrypt_with_the_second_cipher_says_who_can_read_it(run, plain, keys):
+    recipient = ("--encryption-key", f"jwe:{keys}/ec256.pub")
+    outcome = run("encrypt", plain, "oci:e:v1", *recipient, "--cipher", "AES256_GCM_HKDF_1MB")
+    assert outcome.code == 0
+    assert "is read by imagers, and by no other tool" in outcome.err
+    assert {one["cipher"] for one in sealed_layers(run, "oci:e:v1")} == {"AES256_GCM_HKDF_1MB"}
+    key = ("--decryption-key", f"{keys}/ec256.key")
+    assert run("decrypt", "oci:e:v1", "oci:d:v1", *key).code == 0
+    unknown = run("encrypt", plain, "oci:f:v1", *recipient, "--cipher", "ROT13")
+    assert unknown.code == 12
+    assert "'ROT13' is not supported: expected AES256_GCM_HKDF_1MB, AES_256_CTR" in unknown.err
+
+
+def test_recipients_are_added_and_removed_without_new_layers(run, plain, keys):
+    first = ("--encryption-key", f"jwe:{keys}/r2048.pub")
+    other = f"pkcs7:{keys}/cert1.crt"
+    before = run("encrypt", plain, "oci:a:v1", *first, "--json").json()
+    added = run(
+        "encrypt",
+        *("oci:a:v1", "oci:b:v1", "--add-recipient", other),
+        *("--decryption-key", f"{keys}/r2048.key", "--json"),
+    ).json()
+    assert added["encrypted"] == len(added["layers"])
+    assert [one["digest"] for one in sealed_layers(run, "oci:b:v1")] == [
+        one["digest"] for one in sealed_layers(run, "oci:a:v1")
+    ]
+    key = ("--decryption-key", f"{keys}/cert1.key:{keys}/cert1.crt")
+    assert run("decrypt", "oci:b:v1", "oci:c:v1", *key).code == 0
+    outcome = run("encrypt", "oci:b:v1", "oci:d:v1", "--remove-recipient", other, "--json")
+    assert "still reads old copies" in outcome.err
+    assert outcome.json()["digest"] == before["digest"]
+    assert run("decrypt", "oci:d:v1", "oci:e:v1", *key).code == 30
+
+
+def test_inspect_shows_the_names_that_removal_takes(run, plain, keys):
+    words = [f"jwe:{keys}/ec256.pub", f"pkcs11:{keys}/r3072.pub"]
+    words = [word for one in words for word in ("--encryption-key", one)]
+    run("encrypt", plain, "oci:a:v1", *words)
+    packets = sealed_layers(run, "oci:a:v1")[0]["packets"]
+    assert [one["name"] for one in packets] == ["jwe#1", "pkcs11#1"]
+    assert packets[0]["recipients"] == [
+        {"algorithm": "ECDH-ES+A256KW", "key": "r-u7JferktzSHvzbQPhXBZf1o3wY2qKzrmb7xhrxQHM"}
+    ]
+    assert run("encrypt", "oci:a:v1", "oci:b:v1", "--remove-recipient", "pkcs11#1").code == 0
+    assert [one["name"] for one in sealed_layers(run, "oci:b:v1")[0]["packets"]] == ["jwe#1"]
+    assert "cannot be read without a key" in run("inspect", "oci:a:v1").out
+
+
+def test_rekey_gives_the_image_to_other_recipients_only(run, sealed, keys):
+    words = ("--encryption-key", f"jwe:{keys}/ec256.pub", "--rekey")
+    words += ("--decryption-key", f"{keys}/r2048.key")
+    assert run("encrypt", sealed, "oci:e:v1", *words).code == 0
+    for name, code in (("ec256.key", 0), ("r2048.key", 30)):
+        key = ("--decryption-key", f"{keys}/{name}")
+        assert run("decrypt", "oci:e:v1", f"oci:{name}:v1", *key).code == code
+
+
+OLD = ("--decryption-key", "r2048.key")
+NEW = ("--encryption-key", "jwe:r2048.pub")
+ADD = ("--add-recipient", "jwe:r2048.pub")
+REMOVE = ("--remove-recipient", "jwe#1")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "at least one --encryption-key"),
+        ((*ADD, *REMOVE, *OLD), "expected one of --add-recipient"),
+        ((*NEW, *ADD, *OLD), "--encryption-key encrypts anew"),
+        ((*ADD, *OLD, "--encrypt-layer", "0"), "with --encryption-key only"),
+        ((*REMOVE, "--skip-base", "1"), "with --encryption-key only"),
+        ((*ADD, *OLD, "--cipher", "x"), "--cipher encrypts anew"),
+        (ADD, "expected a --decryption-key"),
+        ((*NEW, "--rekey"), "expected a --decryption-key"),
+        (("--rekey", *OLD), "at least one --encryption-key"),
+        ((*NEW, *OLD), "--decryption-key is for --add-recipient"),
+        ((*NEW, "--encrypt-layer", "1-2"), "--encrypt-layer: expected a number"),
+        ((*NEW, "--all", "--platform", "linux/amd64"), "expected --all or --platform"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused_before_anything_is_read(run, words, message):
+    outcome = run("encrypt", "oci:nowhere:v1", "oci:e:v1", *words)
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
+def test_provider_timeout_ends_a_provider_that_hangs(run, plain, tmp_path, monkeypatch):
+    config = tmp_path / "providers.json"
+    command = {"path": "sleep", "args": ["100"]}
+    config.write_text(json.dumps({"key-providers": {"slow": {"cmd": command}}}))
+    monkeypatch.setenv("OCICRYPT_KEYPROVIDER_CONFIG", str(config))
+    words = ("--encryption-key", "provider:slow", "--provider-timeout", "0.2")
+    outcome = run("encrypt", plain, "oci:e:v1", *words)
+    assert outcome.code == 30
+    assert "key provider 'slow' ('sleep'): no answer within 0.2 s" in outcome.err
+    assert not (tmp_path / "here" / "e").exists()
