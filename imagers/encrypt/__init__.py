@@ -3,12 +3,21 @@
 Which module holds what:
 
     image        encrypt_image, decrypt_image, unwrap_layer_keys: the work on whole images
+    index        the same for all images of an index
+    rewrap       add_recipients, remove_recipients: other recipients, the same layers
+    rekey        rekey_image: new layer keys
+    selection    which layers: numbers, ranges, all but the base
+    sealing      one layer's way into a sink; rewrite: the new manifest
     annotations  what encryption writes beside a layer, and reads back
     options      the two JSON documents inside: public and private options
     jwe          recipients with an RSA or EC key (`jwe:FILE`)
+    pkcs7        recipients with a certificate (`pkcs7:FILE`)
+    pkcs11       recipients with an RSA key, perhaps on a token (`pkcs11:FILE`)
     packets      recipients with a key at a broker: the Confidential Containers packet
+    providers    key providers (`provider:NAME`) and OpenPGP keys by gpg (`pgp:NAME`)
     recipients   the texts of `--encryption-key` and `--decryption-key`
-    keyfiles     RSA and EC keys in files
+    keyfiles     what is in files of keys, certificates and keyrings
+    wrappers     from texts and files to what wraps and unwraps, opened and closed
     describe     for whom a layer is encrypted, without any key
 
 Callers import the modules: what this package needs of `cryptography` is loaded when one of

@@ -249,8 +249,10 @@ def test_decrypt_command_of_the_vectors_does_what_they_say(
     monkeypatch.setenv("OCICRYPT_KEYPROVIDER_CONFIG", provider_config(case))
     failure = expected_failure(case, failure)
     target = tmp_path / "target"
-    source = open_layout(case, tmp_path)
-    words = ["decrypt", f"oci:{source}:{case['ref'] or 'v1'}", f"oci:{target}:v1", "--json"]
+    source = f"{case['transport']}:{VECTORS / case['path']}"
+    if case["transport"] != "dir":
+        source += f":{case['ref'] or 'v1'}"
+    words = ["decrypt", source, f"oci:{target}:v1", "--json"]
     for key in keys:
         words += ["--decryption-key", key]
     if len(case.get("images") or []) > 1:
