@@ -130,6 +130,13 @@ BAD = {
         FormatError,
         "damaged",
     ),
+    # libzstd 1.5.4 takes it for the skippable frame if it gets the first four bytes alone.
+    "zstd: a skippable frame behind the magic number": (
+        ZSTD,
+        b"\x28\xb5\x2f\xfd" + skippable(b"\xff\xff\xff"),
+        FormatError,
+        "damaged",
+    ),
     "zstd: skippable frame cut": (ZSTD, skippable()[:-1], Truncated, "too early"),
     "zstd: skippable length cut": (ZSTD, skippable()[:6], Truncated, "too early"),
 }
