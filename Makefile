@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 
-.PHONY: demo test dev check lint types layers docs fmt build clean
+.PHONY: demo test bench dev check lint types layers docs fmt build clean
 
 demo: ## run the demo; IMAGE=oci:PATH:TAG takes another image
 	@.ci/setup demo
@@ -16,6 +16,10 @@ demo: ## run the demo; IMAGE=oci:PATH:TAG takes another image
 test:
 	@.ci/setup test
 	$(BIN)/pytest -n auto --dist worksteal
+
+bench: ## ratios to floors and peers of the same run; BENCH="--mib 1024 --json FILE"
+	@.ci/setup test
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 dev:
 	@.ci/setup test
