@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 
-.PHONY: demo test bench dev check lint types layers docs fmt build clean
+.PHONY: demo test bench dev check coverage lint types layers docs fmt build clean
 
 demo: ## run the demo; IMAGE=oci:PATH:TAG takes another image
 	@.ci/setup demo
@@ -24,7 +24,13 @@ bench: ## ratios to floors and peers of the same run; BENCH="--mib 1024 --json F
 dev:
 	@.ci/setup test
 
-check: test lint types layers docs
+check: test coverage lint types layers docs
+
+# The floor and the packages that it is about: pyproject.toml.
+coverage:
+	@.ci/setup test
+	$(BIN)/pytest -q -n auto --dist worksteal --cov --cov-report=term \
+		tests/unit/model tests/unit/encrypt tests/unit/sign tests/unit/attest tests/unit/pull
 
 lint:
 	@.ci/setup test
