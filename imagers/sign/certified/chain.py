@@ -95,7 +95,9 @@ def parse_certificates(pem: bytes, *, what: str) -> tuple[x509.Certificate, ...]
         )
     try:
         found = tuple(x509.load_pem_x509_certificates(pem))
-    except (ValueError, UnsupportedAlgorithm):
+        for one in found:
+            _read_names(one)
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise FormatError("a PEM block is not a certificate that can be read", what=what) from None
     if len(found) != count:
         raise FormatError(f"expected {count} certificates, could read {len(found)}", what=what)
@@ -111,9 +113,20 @@ def load_certificate(der: bytes, *, what: str) -> x509.Certificate:
     if len(der) > _MAX_DER_BYTES:
         raise FormatError(f"expected at most {_MAX_DER_BYTES} bytes, got {len(der)}", what=what)
     try:
-        return x509.load_der_x509_certificate(der)
-    except (ValueError, UnsupportedAlgorithm):
+        certificate = x509.load_der_x509_certificate(der)
+        _read_names(certificate)
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise FormatError("is not a certificate that can be read", what=what) from None
+    return certificate
+
+
+def _read_names(certificate: x509.Certificate) -> tuple[x509.Name, x509.Name]:
+    """Issuer and subject, which `cryptography` parses only when they are asked for.
+
+    Raises:
+        ValueError: they cannot be read; the search for a chain compares them.
+    """
+    return certificate.issuer, certificate.subject
 
 
 def describe(certificate: x509.Certificate) -> str:

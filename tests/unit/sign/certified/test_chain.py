@@ -1,9 +1,11 @@
 """Chains; each attack names the step of chain.py that it is aimed at."""
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -268,3 +270,27 @@ def test_certificates_beside_something_else_or_too_many_are_refused(pki, pem):
 def test_certificate_of_bad_bytes_is_refused(der):
     with pytest.raises(FormatError):
         load_certificate(der, what="x")
+
+
+def spoilt(certificate, part):
+    """The certificate with a name that is no name, or of a version that does not exist."""
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    if part == "version":
+        return der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x3d", 1)
+    name = getattr(certificate, part).public_bytes()
+    assert der.count(name) == 1
+    # The type of the first text of the name: a context-specific tag.
+    at = name.index(b"\x0c")
+    return der.replace(name, name[:at] + b"\xac" + name[at + 1 :])
+
+
+@pytest.mark.parametrize("part", ["issuer", "subject", "version"])
+def test_certificates_whose_names_or_version_cannot_be_read_are_refused_when_loaded(pki, part):
+    """`cryptography` says so late, with a ValueError, or by an exception that is none."""
+    der = spoilt(pki.leaf(), part)
+    with pytest.raises(FormatError, match="not a certificate that can be read"):
+        load_certificate(der, what="x")
+    text = base64.encodebytes(der)
+    block = b"-----BEGIN CERTIFICATE-----\n" + text + b"-----END CERTIFICATE-----\n"
+    with pytest.raises(FormatError, match="not a certificate that can be read"):
+        parse_certificates(block, what="x")
