@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from imagers.cli.settings import Settings
+    from imagers.model.digest import Digest
     from imagers.model.image import Image, ImageSink, ImageSource
     from imagers.net.proxies import Proxies
     from imagers.transport.open import TransportOptions
@@ -34,6 +35,7 @@ __all__ = [
     "registry_options",
     "resolve_image",
     "two_registries_options",
+    "write_digest_file",
 ]
 
 
@@ -221,6 +223,24 @@ def opened_sink(text: str, options: RegistryOptions) -> Iterator[ImageSink]:
         yield sink
     finally:
         sink.close()
+
+
+def write_digest_file(path: str, digest: Digest) -> None:
+    """`--digestfile`: the digest and nothing else, by one rename.
+
+    Raises:
+        LocalError: it could not be written.
+    """
+    from imagers.store.files import StagedFile, local_errors, write_all  # noqa: PLC0415
+
+    target = Path(path)
+    with local_errors(path):
+        file = StagedFile(target.parent)
+        try:
+            write_all(file.fileno(), str(digest).encode())
+            file.publish(target)
+        finally:
+            file.close()
 
 
 def resolve_image(source: ImageSource, platform: Platform) -> Image:

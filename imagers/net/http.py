@@ -107,15 +107,17 @@ class HTTPSettings:
 
 @dataclass(frozen=True, slots=True)
 class FileBody:
-    """A body read from a file, from its start at each attempt.
+    """A body read from a file, from the same byte at each attempt.
 
     Attributes:
         fd: open for reading; its position is neither used nor moved.
-        size: of the file in bytes.
+        size: of the body in bytes.
+        offset: of its first byte in the file.
     """
 
     fd: int
     size: int
+    offset: int = 0
 
 
 def _pieces(body: bytes | FileBody) -> Iterator[bytes]:
@@ -124,7 +126,7 @@ def _pieces(body: bytes | FileBody) -> Iterator[bytes]:
     for at in range(0, size, _SEND_PIECE):
         count = min(_SEND_PIECE, size - at)
         if isinstance(body, FileBody):
-            yield os.pread(body.fd, count, at)
+            yield os.pread(body.fd, count, body.offset + at)
         else:
             yield body[at : at + count]
 
@@ -248,6 +250,10 @@ class HTTPClient:
             stream.discard()
             raise _unexpected(method, stream)
         return stream
+
+    def pause(self, seconds: float) -> None:
+        """Wait, as between attempts."""
+        self._sleep(seconds)
 
     def close(self) -> None:
         """Close all idle connections. Safe to call twice."""

@@ -50,7 +50,6 @@ class RegistryClient:
         reference: registry and repository count, tag and digest do not.
         http: is owned by this object afterwards, and closed with it.
         actions: what the token is for: `pull` or `pull,push`; "" for a mere login.
-        more_scopes: of the token, such as those of repositories to mount from.
 
     Threads: safe.
     """
@@ -62,13 +61,11 @@ class RegistryClient:
         http: HTTPClient,
         credentials: Credentials | IdentityToken | None = None,
         actions: str = "pull",
-        more_scopes: tuple[str, ...] = (),
     ) -> None:
         self.reference = reference
         self._http = http
         self._auth = Authenticator(http, credentials)
-        own = f"repository:{reference.repository}:{actions}" if actions else ""
-        self._scope = " ".join([own, *more_scopes]).strip()
+        self._scope = f"repository:{reference.repository}:{actions}" if actions else ""
         self._lock = threading.Lock()
         self._base: str | None = None
 
@@ -83,6 +80,7 @@ class RegistryClient:
         max_bytes: int = MAX_ERROR_BYTES,
         expected: Container[int],
         repeatable: bool | None = None,
+        more_scope: str = "",
     ) -> Response:
         """The whole answer, with one of the `expected` statuses.
 
@@ -90,6 +88,7 @@ class RegistryClient:
             target: below the repository, as `blobs/uploads/`; or an absolute URL that the
                 registry gave, which sees the login only if it is on the registry itself.
             doing: names the request in messages.
+            more_scope: that the token must have beside that of the repository.
 
         Raises:
             RemoteError: and its kinds; with code and message of the registry.
@@ -105,6 +104,7 @@ class RegistryClient:
                 expected=ANY_STATUS,
                 repeatable=repeatable,
             ),
+            more_scope=more_scope,
         )
         if answer.status not in expected:
             raise refusal(answer.status, answer.body, doing=doing, name=str(self.reference))
@@ -116,11 +116,25 @@ class RegistryClient:
             )
         return answer
 
-    def open(self, target: str, *, doing: str, expected: Container[int]) -> ResponseStream:
+    @property
+    def http(self) -> HTTPClient:
+        """The client below."""
+        return self._http
+
+    def open(
+        self,
+        target: str,
+        *,
+        doing: str,
+        expected: Container[int],
+        headers: Mapping[str, str] | None = None,
+    ) -> ResponseStream:
         """A GET whose body is still to be read; the caller closes it. Raises as `request`."""
         stream = self._logged_in(
             target,
-            lambda url, extra: self._http.open("GET", url, headers=extra, expected=ANY_STATUS),
+            lambda url, extra: self._http.open(
+                "GET", url, headers={**(headers or {}), **extra}, expected=ANY_STATUS
+            ),
         )
         if stream.status in expected:
             return stream
@@ -143,24 +157,33 @@ class RegistryClient:
         """Close the connections. Safe to call twice."""
         self._http.close()
 
-    def _logged_in(self, target: str, send: Callable[[str, Mapping[str, str]], _Answer]) -> _Answer:
+    def _logged_in(
+        self,
+        target: str,
+        send: Callable[[str, Mapping[str, str]], _Answer],
+        *,
+        more_scope: str = "",
+    ) -> _Answer:
         """What `send` gets, the second time with the login that the registry asked for."""
+        scope = f"{self._scope} {more_scope}".strip()
         url = self._url(target)
         is_registry = parse_origin(url) == parse_origin(self._base_url())
-        sent = self._auth.header(self._scope) if is_registry else None
+        sent = self._auth.header(scope) if is_registry else None
         answer = send(url, {} if sent is None else {"Authorization": sent})
-        if answer.status != _UNAUTHORIZED or not self._take_challenge(answer, sent):
+        if answer.status != _UNAUTHORIZED or not self._take_challenge(answer, scope, sent):
             return answer
         if not isinstance(answer, Response):
             answer.discard()
-        sent = self._auth.header(self._scope)
+        sent = self._auth.header(scope)
         return send(url, {} if sent is None else {"Authorization": sent})
 
-    def _take_challenge(self, answer: Response | ResponseStream, sent: str | None) -> bool:
+    def _take_challenge(
+        self, answer: Response | ResponseStream, scope: str, sent: str | None
+    ) -> bool:
         if parse_origin(answer.url) != parse_origin(self._base_url()):
             return False
         return self._auth.take_challenge(
-            answer.headers.get("WWW-Authenticate", ""), answer.url, self._scope, sent=sent
+            answer.headers.get("WWW-Authenticate", ""), answer.url, scope, sent=sent
         )
 
     def _url(self, target: str) -> str:

@@ -9,7 +9,8 @@
 A blob is spooled whole before its upload, and every attempt sends the same bytes. Manifests
 go byte for byte, with their own media type.
 
-Spec: OCI distribution-spec v1.1, "Pushing blobs" (POST then PUT), "Pushing manifests".
+Spec: OCI distribution-spec v1.1, "Pushing blobs" (POST then PUT; in chunks where a proxy has a
+limit), "Mounting a blob from another repository", "Pushing manifests".
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Self
 from imagers.errors import DigestMismatch, NotFound, RemoteError, SizeMismatch
 from imagers.model.digest import check_digest, digest_of, parse_digest
 from imagers.model.manifest import Manifest, parse_manifest_or_index
+from imagers.model.reference import Reference
 from imagers.net.http import FileBody
 from imagers.net.urls import join_url
 from imagers.registry.referrers import add_to_referrers_tag, referrer_of
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSink, StagedBlob
-    from imagers.model.reference import Reference
     from imagers.net.http import Response
     from imagers.registry.client import RegistryClient
 
@@ -41,6 +42,12 @@ __all__ = ["RegistrySink"]
 _UPLOADS = 3  # whole uploads of one blob, each a new session
 _FOUND = (200,)
 _ACCEPTED = (202,)
+_MOUNTED_OR_NOT = (201, 202)
+_TAKEN = (202, 204)  # go-containerregistry says 204
+_TOO_LARGE = 413
+# Bytes of a request where whole blobs are too large for a proxy: under the limits that are
+# usual there (100 MB, 10 MB, nginx's 1 MB).
+_CHUNKS = (64 * 1024 * 1024, 8 * 1024 * 1024, 1000 * 1000)
 _CREATED = (200, 201, 204)  # the specification says 201, registries differ
 
 
@@ -69,11 +76,18 @@ class RegistrySink:
         self._name = name
         self._spool_directory = spool_directory
         self._known_missing: set[Digest] = set()
+        self._mounts = True
+        self._chunk_bytes: int | None = None  # of uploads in pieces; None: whole ones
 
     @property
     def name(self) -> str:
         """See `ImageSink`."""
         return self._name
+
+    @property
+    def lists_referrers(self) -> bool:
+        """A manifest with a subject comes into its list of referrers by itself."""
+        return True
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """See `ImageSink`; the registry's word, which readers hold against the digest."""
@@ -85,6 +99,44 @@ class RegistrySink:
             self._known_missing.add(descriptor.digest)
             return False
         return answer.headers.get("Content-Length", str(descriptor.size)) == str(descriptor.size)
+
+    def try_mount(self, descriptor: Descriptor, source: object) -> bool:
+        """Whether the registry took the blob from another repository of its own.
+
+        Args:
+            source: of the copy; only one in the same registry helps.
+
+        A registry that will not is no error: the blob is sent then.
+        """
+        other = getattr(source, "reference", None)
+        if (
+            not isinstance(other, Reference)
+            or other.registry != self.reference.registry
+            or other.repository == self.reference.repository
+            or not self._mounts
+        ):
+            return False
+        try:
+            answer = self._client.request(
+                "POST",
+                f"blobs/uploads/?mount={descriptor.digest}&from={other.repository}",
+                doing="mount of a blob",
+                expected=_MOUNTED_OR_NOT,
+                repeatable=True,
+                more_scope=f"repository:{other.repository}:pull",
+            )
+        except RemoteError as error:
+            if error.temporary or error.status is None:
+                raise
+            self._mounts = False
+            return False
+        if answer.status == _MOUNTED_OR_NOT[0]:
+            # Its size is still the registry's word, as for every blob that is not sent.
+            return self.has_blob(descriptor)
+        self._mounts = False  # it opened a session in place of it, as it may
+        with suppress(RemoteError):
+            self._cancel(self._session(answer, "mount of a blob"), "mount of a blob")
+        return False
 
     def stage_blob(self) -> StagedBlob:
         """See `ImageSink`: a spool file, uploaded by `commit`."""
@@ -140,12 +192,16 @@ class RegistrySink:
 
     def _upload_once(self, descriptor: Descriptor, body: bytes | FileBody, what: str) -> None:
         doing = f"upload of {what}"
+        whole = body
         # Repeating it leaves at most a session without bytes, which registries clear away.
         opened = self._client.request(
             "POST", "blobs/uploads/", doing=doing, expected=_ACCEPTED, repeatable=True
         )
         session = self._session(opened, doing)
         try:
+            if self._chunk_bytes is not None:
+                session = self._send_chunks(session, body, descriptor.size, doing)
+                body = b""
             # Repeated from a new session and not into this one: see `upload_missing`.
             stored = self._client.request(
                 "PUT",
@@ -156,13 +212,52 @@ class RegistrySink:
                 expected=_CREATED,
                 repeatable=False,
             )
-        except RemoteError:
+        except RemoteError as error:
             with suppress(RemoteError):
-                self._client.request(
-                    "DELETE", session, doing=doing, expected=range(200, 500), repeatable=False
-                )
+                self._cancel(session, doing)
+            if error.status == _TOO_LARGE and self._fewer_bytes(descriptor.size):
+                self._upload_once(descriptor, whole, what)
+                return
             raise
         self._check_told_digest(stored, descriptor.digest, what)
+
+    def _send_chunks(self, session: str, body: bytes | FileBody, size: int, doing: str) -> str:
+        """All bytes in pieces into a session; where the session is then."""
+        assert self._chunk_bytes is not None  # only then
+        for at in range(0, size, self._chunk_bytes):
+            count = min(self._chunk_bytes, size - at)
+            piece = (
+                FileBody(body.fd, count, body.offset + at)
+                if isinstance(body, FileBody)
+                else body[at : at + count]
+            )
+            answer = self._client.request(
+                "PATCH",
+                session,
+                doing=doing,
+                headers={
+                    "Content-Type": "application/octet-stream",
+                    "Content-Range": f"{at}-{at + count - 1}",
+                },
+                body=piece,
+                expected=_TAKEN,
+                repeatable=False,
+            )
+            session = self._session(answer, doing)
+        return session
+
+    def _fewer_bytes(self, size: int) -> bool:
+        """Whether smaller requests are left to try, after one was too large for somebody."""
+        before = size if self._chunk_bytes is None else self._chunk_bytes
+        smaller = [count for count in _CHUNKS if count < before]
+        if smaller:
+            self._chunk_bytes = smaller[0]
+        return bool(smaller)
+
+    def _cancel(self, session: str, doing: str) -> None:
+        self._client.request(
+            "DELETE", session, doing=doing, expected=range(200, 500), repeatable=False
+        )
 
     def _session(self, opened: Response, doing: str) -> str:
         location = opened.headers.get("Location")

@@ -20,6 +20,7 @@ from imagers.model.media import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MA
 from imagers.model.stream import CheckedStream
 from imagers.registry.answers import media_type_of
 from imagers.registry.referrers import read_referrers
+from imagers.registry.resume import ResumingStream
 
 if TYPE_CHECKING:
     from imagers.model.descriptor import Descriptor
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from imagers.model.image import ImageSource
     from imagers.model.reference import Reference
     from imagers.model.stream import ByteStream, RawStream
+    from imagers.net.stream import ResponseStream
     from imagers.registry.client import RegistryClient
 
 __all__ = ["RegistrySource"]
 
 _ACCEPT = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_INDEX}"
 _FOUND = (200,)
+_FOUND_PART = (200, 206)
 
 
 class RegistrySource:
@@ -90,12 +93,30 @@ class RegistrySource:
         return CheckedStream(self.open_raw_blob(descriptor, what=what), descriptor, what=what)
 
     def open_raw_blob(self, descriptor: Descriptor, *, what: str) -> RawStream:
-        """See `BlobSource`; a size that the registry announces is compared at once."""
-        stream = self._client.open(f"blobs/{descriptor.digest}", doing=what, expected=_FOUND)
+        """See `BlobSource`; a size that the registry announces is compared at once.
+
+        A download that breaks off goes on at the next byte, a few times in a row.
+        """
+        target = f"blobs/{descriptor.digest}"
+        stream = self._client.open(target, doing=what, expected=_FOUND)
         if stream.length is not None and stream.length != descriptor.size:
             stream.close()
             raise SizeMismatch(expected=descriptor.size, actual=stream.length, what=what)
-        return stream
+
+        def again(first: int) -> ResponseStream:
+            return self._client.open(
+                target, doing=what, expected=_FOUND_PART, headers={"Range": f"bytes={first}-"}
+            )
+
+        http = self._client.http
+        return ResumingStream(
+            stream,
+            descriptor.size,
+            what=what,
+            again=again,
+            retry=http.settings.retry,
+            pause=http.pause,
+        )
 
     def close(self) -> None:
         """See `ImageSource`."""

@@ -13,22 +13,28 @@ from __future__ import annotations
 
 import os
 import platform as machine
+import queue
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
-from imagers.errors import FormatError, LocalError, SizeMismatch, Unsupported
+from imagers.errors import Cancelled, FormatError, LocalError, SizeMismatch, Unsupported
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.manifest import Index, parse_manifest_or_index
+from imagers.transport.beside import TagSink, copy_beside
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSink, ImageSource, StagedBlob
     from imagers.model.manifest import Manifest, RawManifest
     from imagers.model.stream import ByteStream
 
-__all__ = ["ChoosySink", "CopyReport", "copy_image", "this_platform"]
+__all__ = ["ChoosySink", "CopyReport", "MountingSink", "copy_image", "this_platform"]
 
 _PIECE = 1024 * 1024
+_GRACE_S = 2.0  # for threads to see that all is over
 _MAX_NESTING = 3  # of indexes in indexes
 _GOARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
 
@@ -46,6 +52,14 @@ class ChoosySink(Protocol):
         """
 
 
+@runtime_checkable
+class MountingSink(Protocol):
+    """A sink that can have blobs of some sources without their bytes passing here."""
+
+    def try_mount(self, descriptor: Descriptor, source: object) -> bool:
+        """Whether the sink has the blob now."""
+
+
 @dataclass(frozen=True, slots=True)
 class CopyReport:
     """What a copy did.
@@ -56,6 +70,8 @@ class CopyReport:
         blobs: configs and layers that the image has, each counted once.
         size: bytes of those that were copied.
         skipped: of `blobs`, those that the sink had already.
+        mounted: of `blobs`, those that the registry took from another repository of its own.
+        beside: manifests of signatures and other referrers that were copied with it.
     """
 
     digest: Digest
@@ -63,6 +79,8 @@ class CopyReport:
     blobs: int
     size: int
     skipped: int
+    mounted: int = 0
+    beside: int = 0
 
 
 def this_platform() -> Platform:
@@ -76,6 +94,8 @@ def copy_image(
     *,
     platform: Platform | None = None,
     all_platforms: bool = False,
+    with_referrers: bool = False,
+    jobs: int = 1,
 ) -> CopyReport:
     """Copy what `source` names to the name of `sink`.
 
@@ -83,6 +103,8 @@ def copy_image(
         platform: which image of an index; None: that of this machine. An image that is in
             no index is copied whatever it is for.
         all_platforms: the index with all its images, whatever `platform` says.
+        with_referrers: and what refers to it, and cosign's tags: signatures, attestations.
+        jobs: blobs on the way at the same time.
 
     Raises:
         NotFound: an index without the platform, or the source lacks something.
@@ -96,14 +118,21 @@ def copy_image(
         document = _read_entry(source, entry)
     if isinstance(sink, ChoosySink):
         sink.check_image(document)
-    work = _Copy(source, sink)
-    work.copy(document, by_name=True)
+    beside = 0
+    with _Copy(source, sink, jobs) as work:
+        if with_referrers:
+            beside = copy_beside(source, sink, _digests_of(document), work.copy_as)
+            # The report is about the image.
+            work.forget()
+        work.copy(document, by_name=True)
     return CopyReport(
         digest=document.descriptor.digest,
         media_type=document.descriptor.media_type,
         blobs=len(work.seen),
         size=work.size,
         skipped=work.skipped,
+        mounted=work.mounted,
+        beside=beside,
     )
 
 
@@ -116,19 +145,59 @@ def _read_entry(source: ImageSource, entry: Descriptor) -> Manifest | Index:
     return parse_manifest_or_index(answer.raw, media_type=entry.media_type)
 
 
-class _Copy:
-    """One copy on its way."""
+def _digests_of(document: Manifest | Index) -> list[Digest]:
+    """The manifests that signatures and referrers may be about: the index and its entries."""
+    found = [document.descriptor.digest]
+    if isinstance(document, Index):
+        found += [entry.digest for entry in document.manifests]
+    return found
 
-    def __init__(self, source: ImageSource, sink: ImageSink) -> None:
+
+class _Copy:
+    """One copy on its way; leaving its context ends its threads."""
+
+    def __init__(self, source: ImageSource, sink: ImageSink, jobs: int) -> None:
         self._source = source
         self._sink = sink
-        self._buffer = memoryview(bytearray(_PIECE))
+        self._jobs = jobs
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
         self.seen: set[tuple[Digest, int]] = set()
         self.size = 0
         self.skipped = 0
+        self.mounted = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+
+    def forget(self) -> None:
+        """Count anew."""
+        self.seen.clear()
+        self.size = self.skipped = self.mounted = 0
+
+    def copy_as(self, document: Manifest | Index, tag: str | None) -> None:
+        """`document` and all that it names, under a tag or only its digest."""
+        if tag is None:
+            self.copy(document, by_name=False)
+            return
+        assert isinstance(self._sink, TagSink)  # asked before
+        self._copy_parts(document, 0)
+        self._sink.put_manifest_as(document.raw, document.descriptor.media_type, tag)
 
     def copy(self, document: Manifest | Index, *, by_name: bool, depth: int = 0) -> None:
         """`document` and all that it names, itself last."""
+        self._copy_parts(document, depth)
+        self._sink.put_manifest(document.raw, document.descriptor.media_type, by_name=by_name)
+
+    def _copy_parts(self, document: Manifest | Index, depth: int) -> None:
         if isinstance(document, Index):
             if depth == _MAX_NESTING:
                 raise FormatError(
@@ -141,20 +210,64 @@ class _Copy:
                         "for the manifests of an index"
                     )
                 self.copy(_read_entry(self._source, entry), by_name=False, depth=depth + 1)
-        else:
-            self._copy_blob(document.config, "config")
-            count = len(document.layers)
-            for number, layer in enumerate(document.layers, 1):
-                self._copy_blob(layer, f"layer {number} of {count}")
-        self._sink.put_manifest(document.raw, document.descriptor.media_type, by_name=by_name)
+            return
+        count = len(document.layers)
+        parts = [(document.config, "config")]
+        parts += [(one, f"layer {at} of {count}") for at, one in enumerate(document.layers, 1)]
+        fresh = [part for part in parts if (part[0].digest, part[0].size) not in self.seen]
+        unique = {(part[0].digest, part[0].size): part for part in reversed(fresh)}
+        self.seen |= unique.keys()
+        self._copy_blobs(list(reversed(unique.values())))
+
+    def _copy_blobs(self, parts: list[tuple[Descriptor, str]]) -> None:
+        """All of them, several at a time; the first error ends it."""
+        if self._jobs == 1 or len(parts) == 1:
+            for descriptor, what in parts:
+                self._copy_blob(descriptor, what)
+            return
+        # Threads that do not keep the program alive: one may hang on a server while the user
+        # has pressed Ctrl-C, and what it leaves has no name.
+        waiting = list(reversed(parts))
+        results: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        def work() -> None:
+            while True:
+                with self._lock:
+                    if not waiting or self._stopped.is_set():
+                        return
+                    descriptor, what = waiting.pop()
+                try:
+                    self._copy_blob(descriptor, what)
+                except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+                    results.put(error)
+                    return
+                results.put(None)
+
+        threads = [
+            threading.Thread(target=work, daemon=True, name=f"copy-{number}")
+            for number in range(min(self._jobs, len(parts)))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in parts:
+                error = results.get()
+                if error is not None:
+                    raise error  # noqa: TRY301  # ended like any other
+        except BaseException:
+            # They see it at their next piece; one that waits for a server is left to itself.
+            self._stopped.set()
+            raise
+        finally:
+            for thread in threads:
+                thread.join(_GRACE_S)
 
     def _copy_blob(self, descriptor: Descriptor, what: str) -> None:
-        key = (descriptor.digest, descriptor.size)
-        if key in self.seen:
-            return
-        self.seen.add(key)
         if self._sink.has_blob(descriptor):
-            self.skipped += 1
+            self._count("skipped")
+            return
+        if isinstance(self._sink, MountingSink) and self._sink.try_mount(descriptor, self._source):
+            self._count("mounted")
             return
         with (
             self._source.open_blob(descriptor, what=what) as stream,
@@ -162,13 +275,21 @@ class _Copy:
         ):
             self._copy_bytes(stream, staged)
             staged.commit(descriptor, what=what)
-        self.size += descriptor.size
+        with self._lock:
+            self.size += descriptor.size
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            setattr(self, name, getattr(self, name) + 1)
 
     def _copy_bytes(self, stream: ByteStream, staged: StagedBlob) -> None:
         """All bytes of `stream`; when it returns, they were checked."""
         fd = staged.fileno()
-        while count := stream.readinto(self._buffer):
-            piece = self._buffer[:count]
+        buffer = memoryview(bytearray(_PIECE))
+        while count := stream.readinto(buffer):
+            if self._stopped.is_set():
+                raise Cancelled("cancelled")
+            piece = buffer[:count]
             try:
                 while piece:
                     piece = piece[os.write(fd, piece) :]

@@ -7,6 +7,10 @@ with all its images.
 
   --all                       all platforms of an index, and the index itself
   --platform OS/ARCH[/VAR]    another platform than this machine's
+  --with-referrers            also signatures and all else that refers to it:
+                              referrers, and the tags of cosign
+  --digestfile FILE           gets the digest of what was written
+  --jobs N                    blobs at the same time; default: 3
   --creds USER:PASSWORD       for a registry; also --src-creds, --dest-creds
   --tls-verify BOOL           false allows plain http and any certificate; also
                               --src-tls-verify, --dest-tls-verify; loopback may
@@ -36,6 +40,7 @@ from imagers.cli.images import (
     opened_source,
     parse_platform,
     two_registries_options,
+    write_digest_file,
 )
 from imagers.cli.output import human_bytes, print_json
 from imagers.errors import UsageError
@@ -48,6 +53,9 @@ __all__ = ["command"]
 @click.argument("dst")
 @click.option("--all", "all_platforms", is_flag=True)
 @platform_option
+@click.option("--with-referrers", is_flag=True)
+@click.option("--digestfile", metavar="FILE")
+@click.option("--jobs", type=click.IntRange(1, 16), default=3)
 @two_registries_options
 @json_option
 def command(
@@ -56,6 +64,9 @@ def command(
     dst: str,
     all_platforms: bool,
     platform: str | None,
+    with_referrers: bool,
+    digestfile: str | None,
+    jobs: int,
     registries: TwoRegistries,
     as_json: bool,
 ) -> None:
@@ -69,8 +80,15 @@ def command(
         opened_sink(dst, registries.sink) as sink,
     ):
         report = copy_image(
-            source, sink, platform=parse_platform(platform), all_platforms=all_platforms
+            source,
+            sink,
+            platform=parse_platform(platform),
+            all_platforms=all_platforms,
+            with_referrers=with_referrers,
+            jobs=jobs,
         )
+    if digestfile is not None:
+        write_digest_file(digestfile, report.digest)
     if as_json:
         print_json(
             {
@@ -78,10 +96,14 @@ def command(
                 "blobs": report.blobs,
                 "bytes": report.size,
                 "skipped": report.skipped,
+                "mounted": report.mounted,
+                "beside": report.beside,
             }
         )
     else:
         click.echo(
             f"copied {report.digest}: {report.blobs} blobs, {human_bytes(report.size)}"
             + (f"; {report.skipped} were there already" if report.skipped else "")
+            + (f"; {report.mounted} mounted" if report.mounted else "")
+            + (f"; {report.beside} manifests beside it" if report.beside else "")
         )

@@ -257,3 +257,51 @@ def test_sink_hanging_upload_times_out(sink, registry, blob):
     registry.answer_with(400, method="PUT", path="/uploads/")
     with pytest.raises(RemoteError):
         stage(sink, *blob)
+
+
+def test_sink_mounts_from_another_repository(opened, registry, pushed):
+    source = opened.source(f"{registry.address}/app:v1")
+    sink = opened.sink(f"{registry.address}/new:v1")
+    registry.requests.clear()
+    assert sink.try_mount(pushed.layer, source)
+    assert sink.has_blob(pushed.layer)
+    assert [method for method, _ in registry.asked()] == ["POST", "HEAD", "HEAD"]
+    assert not opened.sink(f"{registry.address}/app:v2").try_mount(pushed.layer, source)
+    assert not sink.try_mount(pushed.layer, object())
+
+
+@pytest.mark.parametrize("status", [202, 400, 405])
+def test_sink_that_may_not_mount_sends(opened, registry, pushed, status):
+    source = opened.source(f"{registry.address}/app:v1")
+    sink = opened.sink(f"{registry.address}/new:v1")
+    headers = {"Location": "/v2/new/blobs/uploads/0"} if status == 202 else {}
+    registry.answer_with(status, path="mount=", method="POST", headers=headers)
+    assert not sink.try_mount(pushed.layer, source)
+    pushed.write(sink)
+    assert registry.tags("new")
+
+
+def test_sink_mounts_with_a_token_for_both_repositories(opened, image):
+    with EmbeddedRegistry(username="me", password="pw", token_auth=True) as registry:
+        login = {"credentials": Credentials("me", "pw")}
+        image.write(opened.sink(f"{registry.address}/app:v1", **login))
+        source = opened.source(f"{registry.address}/app:v1", **login)
+        sink = opened.sink(f"{registry.address}/new:v1", **login)
+        assert sink.try_mount(image.layer, source)
+
+
+def test_sink_sends_smaller_pieces_where_a_proxy_has_a_limit(opened, registry, image):
+    sink = opened.sink(f"{registry.address}/app:v1")
+    registry.answer_with(413, path="/blobs/uploads/", method="PUT")
+    sink.put_blob(image.layer, image.blobs[image.layer], what="layer")
+    assert [method for method, _ in registry.asked()].count("PATCH") == 3  # of 3 000 000 bytes
+    assert registry.read(image.layer.digest) == image.blobs[image.layer]
+
+
+def test_sink_gives_up_where_no_piece_is_small_enough(opened, registry, image):
+    sink = opened.sink(f"{registry.address}/app:v1")
+    registry.answer_with(413, path="/blobs/uploads/", method="PUT", times=100)
+    registry.answer_with(413, path="/blobs/uploads/", method="PATCH", times=100)
+    with pytest.raises(RemoteError, match="413"):
+        sink.put_blob(image.layer, image.blobs[image.layer], what="layer")
+    assert registry.uploads == {}

@@ -193,7 +193,7 @@ def test_source_blob_without_length_that_ends_early_is_truncated(source, registr
 
 
 def test_source_connection_reset_in_a_blob_is_temporary(source, registry, pushed):
-    registry.break_off(path="/blobs/", after=1_000_000)
+    registry.break_off(path="/blobs/", after=1000, times=100)
     with (
         source.open_blob(pushed.layer, what="layer") as stream,
         pytest.raises(RemoteError) as caught,

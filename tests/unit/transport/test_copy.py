@@ -49,7 +49,9 @@ def test_copy_image_bytes_and_digests_unchanged(way, places, image_of):
         assert all_bytes(copied, descriptor) == data
     assert (report.digest, report.media_type) == (image.descriptor.digest, OCI_MANIFEST)
     assert (report.blobs, report.skipped) == (3, 0)
-    assert report.size == sum(map(len, image.blobs.values()))
+    # Within one registry nothing is sent.
+    sent = 0 if report.mounted == 3 else sum(map(len, image.blobs.values()))
+    assert report.size == sent
 
 
 def test_copy_image_second_time_skips_all(way, places, image_of):
@@ -211,8 +213,8 @@ def test_copy_image_sha512_entries_of_an_index_unsupported(registry, places, ima
         )
 
 
-def test_copy_image_full_disk_is_a_local_error(registry, places, image_of, monkeypatch):
-    image_of().write(places.sink(f"{registry.address}/a:v1"))
+def test_copy_image_full_disk_is_a_local_error(registry, places, image_of, monkeypatch, tmp_path):
+    image_of().write(places.sink(f"oci:{tmp_path}/a:v1"))
     real = os.write
 
     def full(fd, data):
@@ -222,7 +224,7 @@ def test_copy_image_full_disk_is_a_local_error(registry, places, image_of, monke
 
     sink, source = (
         places.sink(f"{registry.address}/b:v1"),
-        places.source(f"{registry.address}/a:v1"),
+        places.source(f"oci:{tmp_path}/a:v1"),
     )
     monkeypatch.setattr(copy.os, "write", full)
     with pytest.raises(LocalError, match="no space left") as caught:

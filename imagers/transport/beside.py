@@ -1,0 +1,174 @@
+"""What stands beside an image, copied with it: referrers, and cosign's tags.
+
+    beside = copy_beside(source, sink, digests, put)
+
+A registry lists referrers; a layout and an archive keep the same list as an entry named by
+the tag schema. cosign's tags are `sha256-HEX.sig`, `.att` and `.sbom`. They are written
+before the image's own name, so that what has a name is complete.
+
+Spec: OCI distribution-spec v1.1, "Referrers Tag Schema"; cosign v2, SIGNATURE_SPEC.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from imagers.errors import FormatError, NotFound, Unsupported
+from imagers.model.digest import check_digest
+from imagers.model.manifest import Index, Manifest, parse_index, parse_manifest_or_index
+from imagers.model.media import OCI_INDEX
+from imagers.model.strict_json import dump_json
+from imagers.registry.referrers import MAX_REFERRERS, referrers_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from imagers.model.descriptor import Descriptor
+    from imagers.model.digest import Digest
+    from imagers.model.image import ImageSink, ImageSource
+    from imagers.model.manifest import RawManifest
+
+__all__ = [
+    "ListingSink",
+    "ReferrerSource",
+    "TagSink",
+    "TagSource",
+    "copy_beside",
+    "read_referrers_of",
+]
+
+_SUFFIXES = (".sig", ".att", ".sbom")
+_MAX_DEPTH = 3  # of what refers to what refers to an image
+
+
+@runtime_checkable
+class TagSource(Protocol):
+    """A source that has other names beside its own."""
+
+    def read_tag(self, tag: str) -> RawManifest:
+        """The manifest or index of this name; `NotFound` if there is none."""
+
+
+@runtime_checkable
+class ReferrerSource(Protocol):
+    """A source that knows what refers to a manifest."""
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """Entries of all that says so; none is verified."""
+
+
+@runtime_checkable
+class TagSink(Protocol):
+    """A sink that takes other names beside its own."""
+
+    def put_manifest_as(self, raw: bytes, media_type: str, tag: str) -> None:
+        """Like `put_manifest`, by this name."""
+
+
+@runtime_checkable
+class ListingSink(Protocol):
+    """A sink that keeps lists of referrers by itself: a registry's."""
+
+    @property
+    def lists_referrers(self) -> bool:
+        """True."""
+
+
+def read_referrers_of(source: ImageSource, digest: Digest) -> tuple[Descriptor, ...]:
+    """What refers to a manifest, from a registry or from the entry of a layout.
+
+    Raises:
+        RemoteError, LocalError: it could not be looked for.
+        Unsupported: such a source has no referrers.
+    """
+    if isinstance(source, ReferrerSource):
+        return source.referrers(digest)
+    if not isinstance(source, TagSource):
+        raise Unsupported(
+            f"{source.name}: such a place has no referrers and no other names",
+            hint="registries, OCI layouts and their archives have",
+        )
+    try:
+        answer = source.read_tag(referrers_tag(digest))
+    except NotFound:
+        return ()
+    return parse_index(answer.raw, media_type=answer.media_type).manifests
+
+
+def copy_beside(
+    source: ImageSource,
+    sink: ImageSink,
+    digests: Iterable[Digest],
+    put: Callable[[Manifest | Index, str | None], None],
+) -> int:
+    """Copy what stands beside the manifests of `digests`; how many manifests that were.
+
+    Args:
+        put: copies a manifest with its blobs; under a tag, or None: under its digest only.
+
+    Raises:
+        Unsupported: the sink takes no names beside its own.
+    """
+    if not isinstance(sink, TagSink):
+        raise Unsupported(
+            f"{sink.name}: such a place has no room for signatures and referrers",
+            hint="leave out --with-referrers, or write to docker://, oci: or oci-archive:",
+        )
+    work = _Beside(source, sink, put)
+    for digest in digests:
+        work.copy_of(digest, 0)
+    return work.count
+
+
+class _Beside:
+    def __init__(
+        self,
+        source: ImageSource,
+        sink: TagSink,
+        put: Callable[[Manifest | Index, str | None], None],
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._put = put
+        self._seen: set[Digest] = set()
+        self.count = 0
+
+    def copy_of(self, digest: Digest, depth: int) -> None:
+        if digest in self._seen:
+            return
+        self._seen.add(digest)
+        if depth == _MAX_DEPTH:
+            raise FormatError(
+                f"expected referrers of referrers at most {_MAX_DEPTH} deep",
+                what=self._source.name,
+            )
+        entries = read_referrers_of(self._source, digest)
+        if len(entries) > MAX_REFERRERS:
+            raise FormatError(f"expected at most {MAX_REFERRERS} referrers", what=self._source.name)
+        for entry in entries:
+            self.copy_of(entry.digest, depth + 1)
+            answer = self._source.read_manifest(entry.digest)
+            check_digest(answer.raw, entry.digest, what=f"{self._source.name}: referrer")
+            self._put(parse_manifest_or_index(answer.raw, media_type=entry.media_type), None)
+            self.count += 1
+        # A registry's sink brings a manifest with a subject into the list by itself.
+        if entries and not isinstance(self._sink, ListingSink):
+            listed = {
+                "schemaVersion": 2,
+                "mediaType": OCI_INDEX,
+                "manifests": [entry.to_json() for entry in entries],
+            }
+            self._sink.put_manifest_as(dump_json(listed), OCI_INDEX, referrers_tag(digest))
+        if isinstance(self._source, TagSource):
+            self._copy_tags(self._source, digest)
+
+    def _copy_tags(self, source: TagSource, digest: Digest) -> None:
+        for suffix in _SUFFIXES:
+            tag = f"{digest.algorithm}-{digest.hex}{suffix}"
+            try:
+                answer = source.read_tag(tag)
+            except NotFound:
+                continue
+            document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
+            self._put(document, tag)
+            self.count += 1

@@ -1,0 +1,105 @@
+import base64
+import json
+
+import pytest
+
+from imagers.errors import FormatError
+from imagers.registry.auth import Credentials, IdentityToken
+from imagers.registry.auth_files import HelperName, keys_of, parse_auth_file
+
+
+def packed(text):
+    return {"auth": base64.b64encode(text.encode()).decode()}
+
+
+def file_of(**members):
+    return parse_auth_file(json.dumps(members).encode(), what="auth.json")
+
+
+def shown(login):
+    if isinstance(login, Credentials):
+        return base64.b64decode(login.authorization().removeprefix("Basic ")).decode()
+    return login
+
+
+AUTHS = {
+    "reg.io": packed("host:1"),
+    "reg.io/team": packed("team:2"),
+    "reg.io/team/app": packed("app:3:with:colons"),
+    "https://index.docker.io/v1/": packed("hub:4"),
+    "http://old.io:5000/v2/": packed("old:5"),
+}
+
+
+@pytest.mark.parametrize(
+    ("registry", "repository", "login"),
+    [
+        ("reg.io", "x", "host:1"),
+        ("reg.io", "teams", "host:1"),
+        ("reg.io", "team", "team:2"),
+        ("reg.io", "team/other", "team:2"),
+        ("reg.io", "team/app", "app:3:with:colons"),
+        ("reg.io", "team/app/deep", "app:3:with:colons"),
+        ("docker.io", "library/busybox", "hub:4"),
+        ("old.io:5000", "x", "old:5"),
+        ("other.io", "team", None),
+        ("io", "x", None),
+    ],
+)
+def test_find_the_most_specific_key_wins(registry, repository, login):
+    assert shown(file_of(auths=AUTHS).find(registry, repository)) == login
+
+
+def test_find_identity_token_and_helpers():
+    file = file_of(
+        auths={"a.io": {"identitytoken": "T0ken"}, "b.io": {}, "c.io": packed("c:1")},
+        credHelpers={"h.io": "pass", "docker.io": "hub"},
+        credsStore="store",
+    )
+    assert isinstance(file.find("a.io", "x"), IdentityToken)
+    assert "T0ken" not in repr(file.find("a.io", "x"))
+    assert file.find("b.io", "x") == HelperName("store", "b.io")
+    assert shown(file.find("c.io", "x")) == "c:1"
+    assert file.find("h.io", "x") == HelperName("pass", "h.io")
+    assert file.find("docker.io", "x") == HelperName("hub", "https://index.docker.io/v1/")
+
+
+@pytest.mark.parametrize(
+    ("members", "where"),
+    [
+        ({"auths": {"a.io": {"auth": "c2VjcmV0"}}}, "auth"),
+        ({"auths": {"a.io": {"auth": "!secret!"}}}, "auth"),
+        ({"auths": {"a.io": 1}}, "a.io"),
+        ({"auths": 1}, "auths"),
+        ({"credHelpers": {"a.io": "../../secret"}}, "helper"),
+    ],
+)
+def test_find_malformed_entry_refused_without_its_value(members, where):
+    with pytest.raises(FormatError) as caught:
+        file_of(**members).find("a.io", "x")
+    assert where in str(caught.value)
+    assert "secret!" not in str(caught.value)
+
+
+def test_a_malformed_entry_of_another_registry_does_not_matter():
+    file = file_of(auths={"a.io": {"auth": "?"}, "b.io": packed("b:1")})
+    assert shown(file.find("b.io", "x")) == "b:1"
+
+
+def test_with_and_without_login_keep_the_rest():
+    file = file_of(auths={"a.io": packed("a:1")}, HttpHeaders={"X": "y"})
+    raw = file.with_login("b.io", Credentials("b", "2"))
+    changed = parse_auth_file(raw, what="x")
+    assert shown(changed.find("b.io", "x")) == "b:2"
+    left = parse_auth_file(changed.without_login("a.io"), what="x")
+    assert left.find("a.io", "x") is None
+    assert left.document["HttpHeaders"] == {"X": "y"}
+    assert left.without_login("a.io") is None
+
+
+def test_keys_and_empty_files():
+    assert keys_of("h", "a/b") == ["h/a/b", "h/a", "h"]
+    for raw in (None, b"", b"\n"):
+        assert parse_auth_file(raw, what="x").find("a.io", "x") is None
+    with pytest.raises(FormatError):
+        parse_auth_file(b"[]", what="x")

@@ -1,0 +1,100 @@
+"""Logins in files and in helpers, which are small programs here."""
+
+import json
+import stat
+
+import pytest
+
+from imagers.errors import FormatError, LocalError, PluginBroken, PluginNotFound
+from imagers.registry.auth import Credentials, IdentityToken
+from imagers.registry.auth_files import HelperName
+from imagers.registry.helpers import ask_helper
+from imagers.registry.logins import find_login, forget_login, keep_login
+
+HELPER = """#!/bin/sh
+file="$(dirname "$0")/kept"
+case "$1" in
+get) server=$(cat)
+  case "$server" in
+    token.io) echo '{"ServerURL":"","Username":"<token>","Secret":"idt"}';;
+    bad.io) echo 'no json';;
+    fail.io) echo 'locked'; exit 1;;
+    *) if [ -e "$file" ]; then cat "$file"; else
+         echo 'credentials not found in native keychain'; exit 1; fi;;
+  esac;;
+store) cat > "$file";;
+erase) cat > /dev/null; rm "$file";;
+esac
+"""
+
+
+@pytest.fixture
+def helper(tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "docker-credential-mine"
+    program.parent.mkdir()
+    program.write_text(HELPER)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    return program
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "new" / "auth.json"
+
+
+def test_login_kept_is_found_and_private(path):
+    where = keep_login(path, "reg.io", Credentials("me", "secret"))
+    assert where == str(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [one.name for one in path.parent.iterdir()] == ["auth.json"]
+    found = find_login([path], "reg.io", "app")
+    assert found.authorization() == Credentials("me", "secret").authorization()
+    assert find_login([path], "other.io", "app") is None
+    assert forget_login([path], "reg.io") == [str(path)]
+    assert forget_login([path], "reg.io") == []
+
+
+def test_login_of_the_first_file_wins(tmp_path):
+    files = [tmp_path / name for name in ("none", "a", "b")]
+    keep_login(files[1], "reg.io/team", Credentials("a", "1"))
+    keep_login(files[2], "reg.io", Credentials("b", "2"))
+    assert find_login(files, "reg.io", "team/x").username == "a"
+    assert find_login(files, "reg.io", "other").username == "b"
+
+
+@pytest.mark.usefixtures("helper")
+def test_login_through_a_helper(path):
+    path.parent.mkdir()
+    path.write_text(json.dumps({"credsStore": "mine"}))
+    assert find_login([path], "reg.io", "app") is None
+    assert keep_login(path, "reg.io", Credentials("me", "s3")) == "docker-credential-mine"
+    assert "s3" not in path.read_text()
+    assert find_login([path], "reg.io", "app").username == "me"
+    assert isinstance(find_login([path], "token.io", "app"), IdentityToken)
+    assert forget_login([path], "reg.io") == ["docker-credential-mine"]
+    assert find_login([path], "reg.io", "app") is None
+
+
+@pytest.mark.usefixtures("helper")
+@pytest.mark.parametrize("server", ["bad.io", "fail.io"])
+def test_helper_that_breaks_is_not_no_login(server):
+    with pytest.raises(PluginBroken, match="docker-credential-mine"):
+        ask_helper(HelperName("mine", server))
+
+
+def test_helper_that_is_missing_is_not_no_login(path):
+    path.parent.mkdir()
+    path.write_text(json.dumps({"credHelpers": {"reg.io": "missing"}}))
+    with pytest.raises(PluginNotFound, match="docker-credential-missing") as caught:
+        find_login([path], "reg.io", "app")
+    assert "--creds" in caught.value.hint
+
+
+def test_file_that_cannot_be_read_is_not_no_login(tmp_path):
+    (tmp_path / "auth.json").mkdir()
+    with pytest.raises(LocalError, match="could not be read"):
+        find_login([tmp_path / "auth.json"], "reg.io", "app")
+    (tmp_path / "broken").write_text("{")
+    with pytest.raises(FormatError, match="broken"):
+        find_login([tmp_path / "broken"], "reg.io", "app")

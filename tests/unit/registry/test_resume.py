@@ -1,0 +1,95 @@
+"""Downloads that break off, over the embedded registry."""
+
+import pytest
+
+from imagers.errors import DigestMismatch, RemoteError, SizeMismatch
+from imagers.model.stream import read_all
+from imagers.registry.auth import Credentials
+from imagers.testing.registry import EmbeddedRegistry
+
+
+@pytest.fixture
+def source(registry, opened):
+    return opened.source(f"{registry.address}/app:v1")
+
+
+def read(source, pushed):
+    with source.open_blob(pushed.layer, what="layer") as stream:
+        return read_all(stream, size=pushed.layer.size)
+
+
+def gets(registry):
+    return [one for one in registry.requests if one.method == "GET" and "/blobs/" in one.path]
+
+
+@pytest.mark.parametrize("after", [0, 1, 1000, 1_048_576, 2_999_999])
+def test_resume_at_the_right_byte(source, pushed, registry, after):
+    registry.break_off(path="/blobs/", after=after)
+    assert read(source, pushed) == pushed.blobs[pushed.layer]
+    assert [one.status for one in gets(registry)][-1] == (206 if after else 200) or after == 0
+
+
+def test_resume_again_and_again_while_there_is_progress(source, pushed, registry):
+    registry.break_off(path="/blobs/", after=1_200_000, times=2)
+    assert read(source, pushed) == pushed.blobs[pushed.layer]
+    assert len(gets(registry)) == 3
+
+
+def test_resume_is_given_up_without_progress(source, pushed, registry):
+    registry.break_off(path="/blobs/", after=10, times=100)
+    with pytest.raises(RemoteError) as caught:
+        read(source, pushed)
+    assert caught.value.temporary
+    assert len(gets(registry)) <= 4
+
+
+def test_resume_where_the_server_knows_no_ranges(source, pushed, registry):
+    registry.break_off(path="/blobs/", after=100_000)
+    data = pushed.blobs[pushed.layer]
+    registry.answer_with(200, path="/blobs/", body=data)
+    assert read(source, pushed) == data
+
+
+def test_resume_with_other_bytes_is_found_by_the_digest(source, pushed, registry):
+    registry.break_off(path="/blobs/", after=100_000)
+    data = bytearray(pushed.blobs[pushed.layer])
+    data[-1] ^= 1
+    registry.answer_with(200, path="/blobs/", body=bytes(data))
+    with pytest.raises(DigestMismatch):
+        read(source, pushed)
+
+
+@pytest.mark.parametrize(
+    "told", ["", "bytes 0-2999999/3000000", "bytes 100001-2999999/3000000", "bytes x"]
+)
+def test_resume_with_another_part_refused(source, pushed, registry, told):
+    registry.break_off(path="/blobs/", after=100_000)
+    headers = {"Content-Range": told} if told else {}
+    registry.answer_with(206, path="/blobs/", headers=headers, body=b"x" * 10)
+    with pytest.raises(RemoteError, match="expected the bytes from 100000 to 2999999"):
+        read(source, pushed)
+
+
+def test_resume_with_another_size_refused(source, pushed, registry):
+    registry.break_off(path="/blobs/", after=100_000)
+    registry.answer_with(200, path="/blobs/", body=b"short")
+    with pytest.raises(SizeMismatch):
+        read(source, pushed)
+
+
+def test_resume_after_the_blob_is_gone_says_so(source, pushed, registry):
+    registry.break_off(path="/blobs/", after=100_000)
+    registry.answer_with(404, path="/blobs/")
+    with pytest.raises(RemoteError, match="404"):
+        read(source, pushed)
+
+
+def test_resume_fetches_a_new_token_when_the_old_one_ran_out(opened, image):
+    with EmbeddedRegistry(username="me", password="pw", token_auth=True) as registry:
+        name, login = f"{registry.address}/app:v1", {"credentials": Credentials("me", "pw")}
+        image.write(opened.sink(name, **login))
+        source = opened.source(name, **login)
+        registry.break_off(path="/blobs/", after=100_000)
+        with source.open_blob(image.layer, what="layer") as stream:
+            registry.tokens.clear()
+            assert read_all(stream, size=image.layer.size) == image.blobs[image.layer]
