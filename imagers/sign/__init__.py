@@ -1,8 +1,22 @@
 """Signatures of images and the policy that demands them.
 
-`payload` is what is signed, `sigstore` the form that registries keep, `sigstore_key` and
-`public_key` are the keys, `policy_json` the trust settings, `identity` the rules for names,
-`verify` the decision (without IO), `image` signs and finds signatures, `keyfiles` is the one
-module that opens files. Nothing is imported here, so that a start without signatures costs
-nothing.
+What is signed, and how it is kept:
+
+    payload                   the simple-signing payload: digest and name
+    sigstore, bundle          signatures by tag, and bundles of cosign 3
+    lookaside, registries_d   OpenPGP signatures outside of the registry, and where
+    notation                  envelopes of the Notary Project, their trust policy
+    sigstore_key, public_key  keys; keyfiles opens files
+    certified                 certificates, logs and time stamps, offline
+
+What is demanded, and the answer:
+
+    policy_json, requirements, identity    the trust settings; policy_lint reads them for people
+    materials                              the keys that they name
+    find, found                            every place that may have a signature
+    gpg                                    what gpg says of OpenPGP signatures
+    verify, decision                       the decision, without IO, and the tree that explains it
+
+What signs: `image`, `simple`, `notation.make`. Nothing is imported here, so that a start
+without signatures costs nothing.
 """

@@ -437,3 +437,68 @@ def test_trusted_image_cannot_be_copied_with_other_parts(key):
         dataclasses.replace(trusted, config=parse_config(other))
     with pytest.raises((RuntimeError, ValueError, TypeError)):
         dataclasses.replace(trusted, config=parse_config(other), _seal=object())
+
+
+def on_index(key):
+    return {
+        "type": "index",
+        "requirements": [
+            {
+                "type": "sigstoreSigned",
+                "keyData": base64.b64encode(key.public_key.to_pem()).decode(),
+            }
+        ],
+    }
+
+
+def decide_index(found, index_found, *, rules):
+    """An image found through an index, decided by a policy about the index."""
+    config = make_config()
+    manifest = make_manifest(config)
+    index = make_index(manifest)
+    decision = TrustDecision(rules, AMD64)
+    decision.receive_top(answer(index, OCI_INDEX))
+    decision.receive_manifest(answer(manifest))
+    assert decision.index_digest == digest_of(index)
+    decision.receive_signatures(found(index, manifest), index_found=index_found(index, manifest))
+    decision.receive_config(config)
+    return decision.conclude()
+
+
+def test_index_signature_that_the_policy_demands_is_looked_at(key):
+    """Step 4: over the bytes of step 2."""
+    rules = requirements(key, requirement=on_index(key))
+    trusted = decide_index(lambda *_: (), lambda index, _: signed(index, key), rules=rules)
+    assert trusted.basis is Basis.SIGNATURE
+
+
+@pytest.mark.parametrize("nobody_looked", [True, False])
+def test_index_signature_that_is_not_there_is_a_no(key, nobody_looked):
+    """Step 4: a signature of the platform's manifest does not stand in for it."""
+    rules = requirements(key, requirement=on_index(key))
+    with pytest.raises(NoSignature):
+        decide_index(
+            lambda _, manifest: signed(manifest, key),
+            lambda *_: None if nobody_looked else (),
+            rules=rules,
+        )
+
+
+def test_index_signature_of_the_manifest_shown_for_the_index_is_refused(key):
+    """Step 4."""
+    rules = requirements(key, requirement=on_index(key))
+    with pytest.raises(SignatureInvalid):
+        decide_index(lambda *_: (), lambda _, manifest: signed(manifest, key), rules=rules)
+
+
+def test_explanation_is_there_after_a_no(key):
+    config = make_config()
+    manifest = make_manifest(config)
+    decision = TrustDecision(requirements(key), AMD64)
+    decision.receive_top(answer(manifest))
+    assert decision.explanation is None
+    assert decision.index_digest is None
+    with pytest.raises(NoSignature):
+        decision.receive_signatures([])
+    assert decision.explanation.decision is None
+    assert "is not signed" in str(decision.explanation.root.error)

@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,10 +16,18 @@ from imagers.errors import (
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.model.reference import parse_reference
-from imagers.sign.image import find_signatures, look_for_signatures, sign_image
+from imagers.sign.find import read_attached
+from imagers.sign.found import Form
+from imagers.sign.image import (
+    attach_bundles,
+    find_signatures,
+    look_for_signatures,
+    sign_image,
+)
 from imagers.sign.payload import build_payload, parse_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.sigstore import build_signature_manifest, sign_payload, signature_tag
+from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import CouldNotLook, load_trust, verify_image
 
 REFERENCE = parse_reference("r.example/app:v1")
@@ -269,3 +278,34 @@ def test_find_signatures_cancelled_stays_cancelled(signed, manifest):
     signed.fail[signature_tag(digest_of(manifest))] = Cancelled("stopped")
     with pytest.raises(Cancelled):
         look_for_signatures(signed, digest_of(manifest))
+
+
+def test_attach_bundles_of_an_index_signs_all_and_again_adds_nothing(repository, manifest, key):
+    repository.put_manifest_as(manifest, OCI_MANIFEST, "v1")
+    entry = {"mediaType": OCI_MANIFEST, "digest": str(digest_of(manifest)), "size": len(manifest)}
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}).encode()
+    repository.put_manifest_as(index, OCI_INDEX, "v1")
+    reference = parse_reference("r.example/app:v1")
+
+    def attach(with_key):
+        places = (repository, repository, repository, reference, with_key)
+        return attach_bundles(*places, created=datetime(2026, 1, 1, tzinfo=UTC))
+
+    first = attach(key)
+    assert [one.digest for one in first] == [digest_of(manifest), digest_of(index)]
+    assert [one.added for one in first] == [True, True]
+    assert [one.added for one in attach(key)] == [False, False]
+    assert [one.count for one in attach(generate_private_key())] == [2, 2]
+    found = read_attached(repository, repository, digest_of(index), {Form.BUNDLE})
+    assert len(found.signatures) == 2
+
+
+def test_attach_bundles_where_the_list_cannot_be_read_adds_none(repository, manifest, key):
+    repository.put_manifest_as(manifest, OCI_MANIFEST, "v1")
+    digest = digest_of(manifest)
+    repository.fail[f"{digest.algorithm}-{digest.hex}"] = RemoteError("down")
+    reference = parse_reference("r.example/app:v1")
+    places = (repository, repository, repository, reference, key)
+    with pytest.raises(RemoteError):
+        attach_bundles(*places, created=datetime(2026, 1, 1, tzinfo=UTC))
+    assert list(repository.tags) == ["v1"]

@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 
 from imagers.errors import FormatError
 from imagers.model.digest import digest_of
-from imagers.sign.payload import MAX_PAYLOAD_BYTES, build_payload, parse_payload
+from imagers.sign.payload import (
+    MAX_PAYLOAD_BYTES,
+    PayloadType,
+    build_payload,
+    parse_payload,
+)
 
 DIGEST = digest_of(b"manifest")
 GOOD = {
@@ -114,3 +119,20 @@ def test_parse_payload_that_is_not_one_document_is_refused(raw, piece):
 def test_parse_payload_any_bytes_give_format_error(raw):
     with pytest.raises(FormatError):
         parse_payload(raw)
+
+
+def test_payload_of_one_form_is_none_of_the_other():
+    raw = build_payload("r.example/a:1", digest_of(b"x"), kind=PayloadType.SIMPLE)
+    assert parse_payload(raw, PayloadType.SIMPLE).reference == "r.example/a:1"
+    with pytest.raises(FormatError, match="expected 'cosign container image signature'"):
+        parse_payload(raw)
+    raw = build_payload("r.example/a:1", digest_of(b"x"))
+    with pytest.raises(FormatError, match="expected 'atomic container signature'"):
+        parse_payload(raw, PayloadType.SIMPLE)
+
+
+def test_payload_optional_null_is_only_for_sigstore():
+    raw = build_payload("r.example/a:1", digest_of(b"x"), kind=PayloadType.SIMPLE)
+    document = json.loads(raw) | {"optional": None}
+    with pytest.raises(FormatError, match="expected an object"):
+        parse_payload(json.dumps(document).encode(), PayloadType.SIMPLE)

@@ -3,6 +3,7 @@ import hashlib
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa, x25519
+from nacl import bindings
 
 from imagers.errors import FormatError, Unsupported
 from imagers.sign.public_key import MAX_KEY_BYTES, parse_public_key
@@ -69,6 +70,20 @@ def test_public_key_ed25519_is_good_over_the_plain_bytes():
     assert not key.is_good(b"short", DATA)
     assert key.to_pem() == pem_of(private)
     assert key.kind == "Ed25519"
+
+
+def test_public_key_ed25519_is_good_prehashed_as_cosign_makes_it():
+    private = ed25519.Ed25519PrivateKey.generate()
+    key = parse_public_key(pem_of(private), what="key")
+    secret = private.private_bytes_raw() + private.public_key().public_bytes_raw()
+    state = bindings.crypto_sign_ed25519ph_state()
+    bindings.crypto_sign_ed25519ph_update(state, DATA)
+    signature = bindings.crypto_sign_ed25519ph_final_create(state, secret)
+    assert key.is_good(signature, DATA)
+    for wrong in (signature[:-1], signature + b"\0", bytes(64), b""):
+        assert not key.is_good(wrong, DATA)
+    assert not key.is_good(signature, DATA + b" ")
+    assert not key.is_good(signature, hashlib.sha512(DATA).digest())
 
 
 @pytest.mark.parametrize(

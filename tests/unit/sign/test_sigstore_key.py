@@ -3,12 +3,14 @@ import json
 import pickle
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from nacl.secret import SecretBox
 
 from imagers.errors import FormatError, KeyUnavailable, Unsupported
 from imagers.model.keys import SecretKey
 from imagers.sign.public_key import MAX_KEY_BYTES, parse_public_key
 from imagers.sign.sigstore_key import (
+    SigstorePrivateKey,
     _derive,
     generate_private_key,
     open_private_key,
@@ -176,3 +178,12 @@ def test_open_private_key_of_something_else_is_refused(pem, piece, passphrase):
         open_private_key(pem, passphrase, what="key file 'a'")
     assert caught.value.what == "key file 'a'"
     assert piece in str(caught.value)
+
+
+def test_private_key_of_ed25519_and_rsa_is_sealed_opened_and_signs(passphrase):
+    for secret in (ed25519.Ed25519PrivateKey.generate(), rsa.generate_private_key(65537, 2048)):
+        key = SigstorePrivateKey(secret)
+        again = open_private_key(seal_private_key(key, passphrase), passphrase)
+        assert again.public_key == key.public_key
+        assert key.public_key.is_good(again.sign(b"data"), b"data")
+        assert not key.public_key.is_good(again.sign(b"data"), b"date")
