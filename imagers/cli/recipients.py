@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -196,7 +196,7 @@ def opened_unwrappers(
     if any(
         isinstance(key, DecryptionKey)
         and key.has_password_in_argument
-        and not Path(key.certificate or "\n").is_file()  # FILE:CERT is no password
+        and not os.path.isfile(key.certificate)  # FILE:CERT is no password
         for key in parsed
     ):
         say(

@@ -135,7 +135,7 @@ def encrypt_image(
         raise UsageError(
             "there is nothing to encrypt: "
             + ("no layer" if not all_layers else "every selected layer is encrypted already"),
-            hint="choose other layers, or say --allow-nothing: the image then stays as it is",
+            hint="to let others read it: --add-recipient; to have it as it is: --allow-nothing",
         )
     was_docker = bool(chosen) and image.manifest.descriptor.media_type == DOCKER_MANIFEST
     with ExitStack() as stack:

@@ -288,7 +288,7 @@ def _certificate_key(der: bytes) -> bytes | None:
         certificate = x509.Certificate.load(der, strict=True)
         certificate.serial_number, certificate.issuer.dump()  # parsed when first looked at
         return bytes(certificate.public_key.dump())
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

@@ -47,7 +47,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
@@ -236,6 +236,8 @@ class _Work:
     unwrappers: tuple[KeyUnwrapper, ...]
     timeout_s: float | None
     bar: ProgressBar
+    sealed: set[Digest] = field(default_factory=set)
+    clear: set[Digest] = field(default_factory=set)
 
     def do(self, image: Image, shared: SharedLayers | None) -> RewrittenImage:
         """One image; of an index if there is `shared`."""
@@ -282,10 +284,10 @@ class _Work:
                 by_name=by_name,
                 on_progress=show,
             )
-        from imagers.encrypt.image import encrypt_image  # noqa: PLC0415
+        from imagers.encrypt.image import LayerAction, encrypt_image  # noqa: PLC0415
         from imagers.encrypt.selection import parse_layer_selection  # noqa: PLC0415
 
-        return encrypt_image(
+        done = encrypt_image(
             image,
             self.sink,
             self.wrappers,
@@ -298,13 +300,23 @@ class _Work:
             by_name=by_name,
             on_progress=show,
         )
+        for layer, report in zip(image.layers(), done.layers, strict=True):
+            is_clear = report.action is LayerAction.COPIED
+            (self.clear if is_clear else self.sealed).add(layer.diff_id)
+        return done
 
     def check_all(self, images: tuple[RewrittenImage, ...]) -> None:
-        """Nothing, if something was done to an index.
+        """Nothing, if something was done to an index, and nothing undoes it.
 
         Raises:
-            UsageError: nothing was.
+            UsageError: nothing was, or a layer is encrypted here and in the clear there.
         """
+        if both := self.sealed & self.clear:
+            raise UsageError(
+                f"the layer with diff_id {min(map(str, both))} is encrypted in one image of "
+                "the index and in the clear in another",
+                hint="choose the layers so that it is the same in all, or encrypt all of them",
+            )
         if not self.change.allow_nothing and not any(map(_count_done, images)):
             raise UsageError(
                 "there is nothing to encrypt: every selected layer of every image is "

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import shutil
 
 import pytest
 
@@ -112,7 +114,7 @@ def test_encrypt_a_whole_index_for_a_broker_binds_the_key_to_each_image(
     }
 
 
-def test_encrypt_with_the_second_cipher_says_who_can_read_it(run, plain, keys):
+def test_encrypt_with_the_second_cipher_says_who_can_read_it(run, plain, keys, accept):
     recipient = ("--encryption-key", f"jwe:{keys}/ec256.pub")
     outcome = run("encrypt", plain, "oci:e:v1", *recipient, "--cipher", "AES256_GCM_HKDF_1MB")
     assert outcome.code == 0
@@ -120,6 +122,8 @@ def test_encrypt_with_the_second_cipher_says_who_can_read_it(run, plain, keys):
     assert {one["cipher"] for one in sealed_layers(run, "oci:e:v1")} == {"AES256_GCM_HKDF_1MB"}
     key = ("--decryption-key", f"{keys}/ec256.key")
     assert run("decrypt", "oci:e:v1", "oci:d:v1", *key).code == 0
+    pulled = run("pull", "oci:e:v1", "bundle", "--policy", accept, *key, "--require-encrypted")
+    assert pulled.code == 0, pulled.err
     unknown = run("encrypt", plain, "oci:f:v1", *recipient, "--cipher", "ROT13")
     assert unknown.code == 12
     assert "'ROT13' is not supported: expected AES256_GCM_HKDF_1MB, AES_256_CTR" in unknown.err
@@ -208,3 +212,50 @@ def test_provider_timeout_ends_a_provider_that_hangs(run, plain, tmp_path, monke
     assert outcome.code == 30
     assert "key provider 'slow' ('sleep'): no answer within 0.2 s" in outcome.err
     assert not (tmp_path / "here" / "e").exists()
+
+
+def test_encrypt_an_index_that_would_show_a_layer_in_another_image_is_refused(
+    run, multi, keys, vectors_index
+):
+    """The base of one image is the second layer of the other."""
+    words = ("--encryption-key", f"jwe:{keys}/r2048.pub", "--all", "--encrypt-layer", "0")
+    outcome = run("encrypt", vectors_index, "oci:e:v1", *words)
+    assert outcome.code == 2
+    assert "is encrypted in one image of the index and in the clear in another" in outcome.err
+    whole = ("--encryption-key", f"jwe:{keys}/r2048.pub", "--all")
+    assert run("encrypt", vectors_index, "oci:f:v1", *whole).code == 0
+    assert run("inspect", multi).code == 0
+
+
+@pytest.fixture
+def vectors_index(keys, tmp_path):
+    """An index of an image and of the same image with its first two layers swapped."""
+    source = keys.parent / "plain" / "gzip"
+    layout = tmp_path / "swapped"
+    shutil.copytree(source, layout)
+    blobs = layout / "blobs" / "sha256"
+
+    def put(document):
+        data = json.dumps(document).encode()
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        return {"digest": f"sha256:{digest}", "size": len(data)}
+
+    index = json.loads((layout / "index.json").read_text())
+    (entry,) = index["manifests"]
+    manifest = json.loads((blobs / entry["digest"][7:]).read_text())
+    config = json.loads((blobs / manifest["config"]["digest"][7:]).read_text())
+    config["architecture"] = "arm64"
+    for names in (manifest["layers"], config["rootfs"]["diff_ids"]):
+        names[0], names[1] = names[1], names[0]
+    manifest["config"] |= put(config)
+    first = {name: entry[name] for name in ("mediaType", "digest", "size")}
+    second = {"mediaType": entry["mediaType"]} | put(manifest)
+    first["platform"] = {"os": "linux", "architecture": "amd64"}
+    second["platform"] = {"os": "linux", "architecture": "arm64"}
+    media_type = "application/vnd.oci.image.index.v1+json"
+    top = {"schemaVersion": 2, "mediaType": media_type, "manifests": [first, second]}
+    named = {"mediaType": media_type, "annotations": entry["annotations"]} | put(top)
+    index["manifests"] = [named]
+    (layout / "index.json").write_text(json.dumps(index))
+    return f"oci:{layout}:v1"
