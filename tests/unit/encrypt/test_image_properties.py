@@ -34,7 +34,7 @@ SCHEMES = {
     "pkcs11": (f"pkcs11:{KEYS}/r3072.pub", [f"{KEYS}/r3072.key"]),
     "broker": (None, []),
 }
-QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Store:
@@ -147,7 +147,7 @@ def test_any_bit_of_the_hmac_changed_is_refused(number, bit):
 
 @pytest.mark.parametrize("cipher", CIPHERS)
 @pytest.mark.parametrize("scheme", SCHEMES)
-@settings(QUICK, max_examples=15)
+@settings(QUICK, max_examples=10)
 @given(number=st.integers(0, 2), bit=st.integers(0, 2**40))
 def test_any_bit_of_a_wrapped_key_changed_is_refused(scheme, cipher, number, bit):
     """Or it is none of the key: a version, or a number that nobody reads."""

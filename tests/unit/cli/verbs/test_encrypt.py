@@ -259,3 +259,31 @@ def vectors_index(keys, tmp_path):
     index["manifests"] = [named]
     (layout / "index.json").write_text(json.dumps(index))
     return f"oci:{layout}:v1"
+
+
+def test_encrypt_of_a_docker_image_says_that_it_becomes_an_oci_image(run, keys, tmp_path):
+    layout = tmp_path / "docker"
+    shutil.copytree(keys.parent / "plain" / "gzip", layout)
+    blobs = layout / "blobs" / "sha256"
+    index = json.loads((layout / "index.json").read_text())
+    (entry,) = index["manifests"]
+    manifest = json.loads((blobs / entry["digest"][7:]).read_text())
+    manifest["mediaType"] = "application/vnd.docker.distribution.manifest.v2+json"
+    manifest["config"]["mediaType"] = "application/vnd.docker.container.image.v1+json"
+    for layer in manifest["layers"]:
+        layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    data = json.dumps(manifest).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    (blobs / digest).write_bytes(data)
+    entry |= {"digest": f"sha256:{digest}", "size": len(data), "mediaType": manifest["mediaType"]}
+    (layout / "index.json").write_text(json.dumps(index))
+    for words in ([], ["--cipher", "AES256_GCM_HKDF_1MB"]):
+        recipient = ("--encryption-key", f"jwe:{keys}/r2048.pub", *words)
+        name = f"oci:e{len(words)}:v1"
+        outcome = run("encrypt", f"oci:{layout}:v1", name, *recipient)
+        assert outcome.code == 0
+        assert "the Docker manifest became an OCI manifest" in outcome.err
+        facts = run("inspect", name, "--json").json()
+        assert facts["media_type"] == "application/vnd.oci.image.manifest.v1+json"
+        key = ("--decryption-key", f"{keys}/r2048.key")
+        assert run("decrypt", name, f"oci:d{len(words)}:v1", *key).code == 0
