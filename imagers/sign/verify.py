@@ -354,6 +354,13 @@ class _Judge:
         except VerificationError as error:
             steps.append(Finding.of_error(error))
             return Finding.of_error(error, text, tuple(steps))
+        except (ValueError, TypeError, OverflowError) as error:
+            # Certificates are read piece by piece when they are looked at, and the library says
+            # in these that a piece is not what it should be: a name, a time, an extension.
+            refusal = SignatureInvalid(f"{name}: something in it cannot be read")
+            refusal.__cause__ = error
+            steps.append(Finding.of_error(refusal))
+            return Finding.of_error(refusal, text, tuple(steps))
         # Without a signer it is let through by a trust policy that only takes notes.
         signers = () if signer is None else (signer,)
         return Finding(Answer.YES, text, tuple(steps), signers=signers)

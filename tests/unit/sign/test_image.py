@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -307,5 +308,22 @@ def test_attach_bundles_where_the_list_cannot_be_read_adds_none(repository, mani
     reference = parse_reference("r.example/app:v1")
     places = (repository, repository, repository, reference, key)
     with pytest.raises(RemoteError):
+        attach_bundles(*places, created=datetime(2026, 1, 1, tzinfo=UTC))
+    assert list(repository.tags) == ["v1"]
+
+
+def test_attach_bundles_to_a_manifest_that_changes_between_two_reads_signs_nothing(
+    repository, manifest, key
+):
+    repository.put_manifest_as(manifest, OCI_MANIFEST, "v1")
+    first = repository.read_manifest
+
+    def second(digest=None):
+        answer = first(digest)
+        return answer if digest is None else replace(answer, raw=answer.raw + b" ")
+
+    repository.read_manifest = second
+    places = (repository, repository, repository, REFERENCE, key)
+    with pytest.raises(DigestMismatch):
         attach_bundles(*places, created=datetime(2026, 1, 1, tzinfo=UTC))
     assert list(repository.tags) == ["v1"]

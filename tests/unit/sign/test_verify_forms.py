@@ -240,3 +240,15 @@ def test_explanation_and_decision_never_differ(manifest, key):
         explanation = explain_image(trust_of(signed_by(key)), manifest, found)
         answers = explanation.root.answer is Answer.YES
         assert (explanation.decision is not None) is answers
+
+
+def test_signature_with_a_certificate_that_cannot_be_read_is_no(manifest, key, monkeypatch):
+    """The library reads certificates lazily; what it says then is no crash of ours."""
+
+    def lazily(*_, **__):
+        raise ValueError("invalid time")
+
+    monkeypatch.setattr("imagers.sign.verify.check_signer", lazily)
+    trust = trust_of(signed_by(key))
+    found = [signature_of(manifest, key)]
+    assert "cannot be read" in refused(SignatureInvalid, trust, manifest, found)
