@@ -56,21 +56,6 @@ HEAVY = (
 )
 
 
-def all_commands():
-    """Every word and word below a word that the program takes."""
-    for name in VERBS:
-        command = root.get_command(None, name)
-        yield (name,), command
-        for below, one in sorted(getattr(command, "commands", {}).items()):
-            yield (name, below), one
-            for lowest in sorted(getattr(one, "commands", {})):
-                yield (name, below, lowest), one.commands[lowest]
-
-
-COMMANDS = list(all_commands())
-NAMES = [" ".join(words) for words, _ in COMMANDS]
-
-
 @pytest.mark.parametrize("words", [["--version"], ["--help"], [], ["pull", "--help"]])
 def test_program_that_does_nothing_loads_nothing_heavy(imagers, words):
     script = (
@@ -141,29 +126,6 @@ def test_exit_codes_in_the_help_are_those_of_the_classes():
     assert shown[errors.PolicyDenied.exit_code] == "verification says no"
     assert shown[errors.CouldNotVerify.exit_code] == "could not verify"
     assert shown[errors.KeyRefused.exit_code] == "key refused"
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
-def test_help_of_verb_fits_a_screen_and_ends_with_an_example(command):
-    text = command[1].help
-    lines = text.rstrip("\n").splitlines()
-    assert lines[0].startswith("usage: imagers ")
-    assert max(map(len, lines)) <= 100
-    assert len(lines) <= 50
-    assert "\nexample:\n  imagers " in text
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
-def test_help_of_verb_names_every_option_and_no_other(command):
-    words, one = command
-    taken = {option for parameter in one.params for option in parameter.opts if option[0] == "-"}
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", one.help))
-    assert taken - named == set()
-    if len(words) == 1 and not hasattr(one, "commands"):
-        # Words below a word share a help, and so do options that stand in another one's.
-        example = set(re.findall(r"--[a-z-]+", one.help.partition("\nexample:")[2]))
-        assert example <= taken
-        assert named - taken - {"--help"} == set()
 
 
 @pytest.mark.parametrize("name", [*VERBS, "key generate", "broker policy set"])
