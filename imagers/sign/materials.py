@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagers.errors import Unsupported
+from imagers.errors import FormatError, Unsupported
 from imagers.sign.found import Form
 from imagers.sign.public_key import PublicKey, parse_public_key
 from imagers.sign.requirements import (
@@ -54,6 +54,7 @@ class Material:
         roots: certificates that chains of signers must lead to.
         intermediates: certificates that may help with it.
         tsa: certificates of time-stamp authorities.
+        one_witness: whether a log or a stamp will do; else each that is given is demanded.
         keyring: OpenPGP keys, each with its name in messages.
         trust_policy: of notation, with the certificates of its stores by their names.
     """
@@ -63,6 +64,7 @@ class Material:
     roots: tuple[Certificate, ...] = ()
     intermediates: tuple[Certificate, ...] = ()
     tsa: tuple[Certificate, ...] = ()
+    one_witness: bool = False
     keyring: tuple[tuple[str, bytes], ...] = ()
     trust_policy: TrustPolicy | None = None
     stores: Mapping[str, tuple[Certificate, ...]] = field(default_factory=dict)
@@ -152,6 +154,8 @@ def _load(requirement: Requirement, read_key: Callable[[str], bytes]) -> Materia
     if isinstance(requirement, SigstoreSigned):
         keys: KeyRefs | None = KeyRefs(requirement.key_paths, requirement.key_datas)
         tsa = None
+    elif isinstance(requirement, SigstoreBundle) and requirement.trusted_root is not None:
+        return _load_trusted_root(requirement.trusted_root, where, read_key)
     elif isinstance(requirement, SigstoreBundle):
         keys, tsa = requirement.keys, requirement.tsa
     else:
@@ -166,6 +170,20 @@ def _load(requirement: Requirement, read_key: Callable[[str], bytes]) -> Materia
         intermediates=_certificates(None if pki is None else pki.intermediates, where, read_key),
         tsa=_certificates(tsa, where, read_key),
     )
+
+
+def _load_trusted_root(path: str, where: str, read_key: Callable[[str], bytes]) -> Material:
+    from imagers.sign.certified.trusted_root import parse_trusted_root  # noqa: PLC0415
+
+    what = f"trusted root '{path}'"
+    root = parse_trusted_root(read_key(path), what=what)
+    if not root.authorities or not (root.logs or root.stampers):
+        raise FormatError(
+            f"expected an authority and a log or a time-stamp authority in force, for {where}",
+            what=what,
+            hint="entries with an end of their validity are left out: get a newer file",
+        )
+    return Material(roots=root.authorities, rekor=root.logs, tsa=root.stampers, one_witness=True)
 
 
 def _load_notation(requirement: NotationSigned, read_key: Callable[[str], bytes]) -> Material:

@@ -163,6 +163,8 @@ class SigstoreBundle:
         keys: None where `fulcio` or `pki` is given.
         rekor: as of `SigstoreSigned`.
         tsa: certificates of time-stamp authorities; if given, there must be a stamp by one.
+        trusted_root: file with the certificates of fulcio, logs and time-stamp authorities;
+            one witness of them is enough.
     """
 
     keys: KeyRefs | None
@@ -171,6 +173,7 @@ class SigstoreBundle:
     fulcio: Fulcio | None = None
     pki: PKI | None = None
     tsa: KeyRefs | None = None
+    trusted_root: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,7 +440,10 @@ def _parse_sigstore_signed(strict: Strict) -> Requirement:
 
 
 def _parse_sigstore_bundle(strict: Strict) -> Requirement:
-    strict.only("type", *_KEY_MEMBERS, "fulcio", "pki", *_REKOR_MEMBERS, *_TSA_MEMBERS)
+    own = ("trustedRootPath", *_REKOR_MEMBERS, *_TSA_MEMBERS)
+    strict.only("type", *_KEY_MEMBERS, "fulcio", "pki", *own)
+    if strict.has("trustedRootPath"):
+        return _parse_with_trusted_root(strict)
     source = str(strict.one_of(*_KEY_MEMBERS, "fulcio", "pki"))
     rekor = strict.one_of(*_REKOR_MEMBERS, at_least=0)
     tsa = strict.one_of(*_TSA_MEMBERS, at_least=0)
@@ -456,6 +462,19 @@ def _parse_sigstore_bundle(strict: Strict) -> Requirement:
     )
 
 
+def _parse_with_trusted_root(strict: Strict) -> Requirement:
+    """Everything but the owner of the certificate comes from one file."""
+    strict.only("type", "trustedRootPath", "fulcio")
+    if not strict.has("fulcio"):
+        raise strict.error("expected fulcio beside trustedRootPath")
+    return SigstoreBundle(
+        None,
+        strict.where,
+        fulcio=_parse_fulcio(strict, uri=True, has_roots=False),
+        trusted_root=strict.text("trustedRootPath"),
+    )
+
+
 def _keys(strict: Strict, member: str, label: str = "key") -> KeyRefs:
     if member.endswith("Path"):
         return KeyRefs((strict.text(member),), (), label)
@@ -464,11 +483,15 @@ def _keys(strict: Strict, member: str, label: str = "key") -> KeyRefs:
     return KeyRefs((), strict.datas(member), label)
 
 
-def _parse_fulcio(parent: Strict, *, uri: bool = False) -> Fulcio:
+def _parse_fulcio(parent: Strict, *, uri: bool = False, has_roots: bool = True) -> Fulcio:
     strict = Strict(parent.value["fulcio"], what=parent.what, where=f"{parent.where}.fulcio")
     subjects = ("subjectEmail", "subjectURI") if uri else ("subjectEmail",)
-    strict.only("caPath", "caData", "oidcIssuer", *subjects)
-    roots = _keys(strict, str(strict.one_of("caPath", "caData")), "certificates of fulcio")
+    roots = KeyRefs((), (), "certificates of fulcio")
+    if has_roots:
+        strict.only("caPath", "caData", "oidcIssuer", *subjects)
+        roots = _keys(strict, str(strict.one_of("caPath", "caData")), roots.label)
+    else:
+        strict.only("oidcIssuer", *subjects)
     issuer = strict.text("oidcIssuer")
     subject = str(strict.one_of(*subjects))
     text = strict.text(subject)

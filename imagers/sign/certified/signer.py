@@ -131,8 +131,11 @@ def check_signer(
     der = certificate.public_bytes(_DER)
     times = _check_time(evidence, material, der, what, note)
     if fulcio is not None:
-        if not times:  # unreachable: the parser demands one of the two witnesses
-            raise SignatureInvalid(f"{what}: nobody witnessed the time of signing")
+        if not times:
+            raise SignatureInvalid(
+                f"{what}: nobody witnessed the time of signing: expected the entry of a given "
+                "log or the stamp of a given authority"
+            )
     else:
         if now is None:
             raise CouldNotVerify(f"{what}: the time is not known, and certificates need it")
@@ -191,7 +194,9 @@ def _check_time(
 ) -> tuple[datetime, ...]:
     """Steps 2 and 3: what the demanded witnesses say; empty where none is demanded."""
     times: list[datetime] = []
-    if material.rekor:
+    # With one_witness a log or a stamp will do, and what is there has to be good.
+    both = not material.one_witness
+    if material.rekor and (both or evidence.entries):
         if not evidence.entries:
             raise SignatureInvalid(
                 f"{what} has no entry of a transparency log, and the policy demands one",
@@ -205,7 +210,7 @@ def _check_time(
         )
         note(f"a given log has seen it at {when:%Y-%m-%dT%H:%M:%SZ}")
         times.append(when)
-    if material.tsa:
+    if material.tsa and (both or evidence.stamps):
         if not evidence.stamps:
             raise SignatureInvalid(f"{what} has no time stamp, and the policy demands one")
         when = _first_good(

@@ -1,6 +1,8 @@
+import base64
 import json
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from imagers.errors import FormatError, LocalError, Unsupported
@@ -139,3 +141,32 @@ def test_trust_store_with_a_link_in_it_is_refused(files):
     (store / "linked").symlink_to(store / "acme")
     with pytest.raises(LocalError, match="symbolic link"):
         load_trust_store(str(files / "store"), "ca:linked")
+
+
+def test_trust_with_a_trusted_root_needs_an_authority_and_a_witness(tmp_path, pki, key):
+    der = serialization.Encoding.DER
+
+    def raw(data):
+        return {"rawBytes": base64.b64encode(data).decode()}
+
+    document = {
+        "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+        "tlogs": [{"publicKey": raw(key.public_key.spki)}],
+        "certificateAuthorities": [
+            {"certChain": {"certificates": [raw(pki.root.public_bytes(der))]}}
+        ],
+    }
+    rule = {
+        "type": "sigstoreBundle",
+        "trustedRootPath": f"{tmp_path}/root.json",
+        "fulcio": {"oidcIssuer": "i", "subjectEmail": "a@b"},
+    }
+    selected = policy_of(rule).select(IDENTITY)
+    (tmp_path / "root.json").write_text(json.dumps(document))
+    (material,) = load_trust(selected, read_key_file).keys.values()
+    assert (material.roots, material.rekor) == ((pki.root,), (key.public_key,))
+    assert material.one_witness
+    for member in ("tlogs", "certificateAuthorities"):
+        (tmp_path / "root.json").write_text(json.dumps({**document, member: []}))
+        with pytest.raises(FormatError, match="in force"):
+            load_trust(selected, read_key_file)

@@ -300,3 +300,37 @@ def test_requirement_that_the_specification_does_not_say_is_refused(value, piece
         parse(value)
     assert caught.value.where.startswith("$.default[0]")
     assert piece in str(caught.value)
+
+
+LOGIN = {"oidcIssuer": "https://i", "subjectURI": "https://ci/job"}
+ROOT = {"type": "sigstoreBundle", "trustedRootPath": "/root.json", "fulcio": LOGIN}
+
+
+def test_requirement_with_a_trusted_root_takes_everything_from_it():
+    found = parse(ROOT)
+    assert (found.trusted_root, found.keys, found.rekor, found.tsa) == (
+        "/root.json",
+        None,
+        None,
+        None,
+    )
+    assert found.fulcio.subject == CertificateSubject(uri="https://ci/job")
+    assert found.fulcio.roots.paths == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keyPath": "/k"},
+        {"rekorPublicKeyPath": "/k"},
+        {"tsaCertificatesPath": "/k"},
+        {"fulcio": {**LOGIN, "caPath": "/ca"}},
+        {"fulcio": {"oidcIssuer": "https://i"}},
+        {"trustedRootPath": ""},
+    ],
+)
+def test_requirement_with_a_trusted_root_and_something_else_is_refused(change):
+    with pytest.raises(FormatError):
+        parse({**ROOT, **change})
+    with pytest.raises(FormatError, match="expected fulcio"):
+        parse({"type": "sigstoreBundle", "trustedRootPath": "/root.json"})

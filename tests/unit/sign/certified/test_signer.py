@@ -193,3 +193,20 @@ def test_signer_by_a_key_needs_the_entry_too(key, other_key):
     logged = Material(keys=(key.public_key,), rekor=(other_key.public_key,))
     refused(SignatureInvalid, "no entry", evidence, logged)
     refused(SignatureInvalid, "none of the trusted keys", evidence, Material())
+
+
+def test_signer_with_one_witness_of_two_that_would_do(pki, other_key, key):
+    """A trusted root file names logs and authorities; a signature has one of them or both."""
+    material = Material(
+        roots=(pki.root,), rekor=(other_key.public_key,), tsa=(pki.root,), one_witness=True
+    )
+    leaf = fulcio_leaf(pki)
+    logged = evidence_of(pki, certificate=leaf, entries=(entry_of(other_key),))
+    assert check(logged, material, fulcio=FULCIO)
+    bare = evidence_of(pki, certificate=leaf)
+    refused(SignatureInvalid, "nobody witnessed", bare, material, fulcio=FULCIO)
+    # What is there has to be good: another log, a stamp that is none.
+    other = evidence_of(pki, certificate=leaf, entries=(entry_of(key),))
+    refused(SignatureInvalid, "no given log", other, material, fulcio=FULCIO)
+    both = evidence_of(pki, certificate=leaf, entries=(entry_of(other_key),), stamps=(b"x",))
+    refused(SignatureInvalid, "time stamp", both, material, fulcio=FULCIO)
