@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.image import Image, ImageSink, ImageSource
     from imagers.net.proxies import Proxies
+    from imagers.registry.mirrors import RegistriesConf
     from imagers.transport.open import TransportOptions
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "opened_source",
     "parse_platform",
     "read_proxies",
+    "read_registries",
     "registry_options",
     "resolve_image",
     "two_registries_options",
@@ -89,6 +91,7 @@ class RegistryOptions:
             cert_dir=None if self.cert_dir is None else Path(self.cert_dir),
             cert_roots=settings.cert_roots,
             proxies=read_proxies(settings),
+            registries=read_registries(settings),
             daemon_host=self.daemon_host or settings.daemon_host,
         )
 
@@ -133,6 +136,23 @@ def read_proxies(settings: Settings) -> Proxies:
         https=None if https is None else parse_proxy(https, what="https_proxy"),
         exempt=parse_exempt(settings.no_proxy),
     )
+
+
+def read_registries(settings: Settings) -> RegistriesConf:
+    """Mirrors and other places that registries.conf names.
+
+    Raises:
+        LocalError, FormatError: a file cannot be read, or is malformed.
+    """
+    from imagers.registry.mirrors import parse_registries_conf  # noqa: PLC0415
+
+    texts = []
+    for path in settings.registries_conf:
+        try:
+            texts.append((str(path), path.read_text()))
+        except (OSError, UnicodeDecodeError) as error:
+            raise LocalError("could not be read as text", path=str(path)) from error
+    return parse_registries_conf(texts)
 
 
 def _one(

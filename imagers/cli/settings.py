@@ -8,6 +8,7 @@
 | `TMPDIR` | the spool of uploads; else /var/tmp |
 | `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR`, `DOCKER_CONFIG` | where logins are kept |
 | `http_proxy`, `https_proxy`, `no_proxy`; the last two in capitals too | proxies of registries |
+| `CONTAINERS_REGISTRIES_CONF` | mirrors; else registries.conf of the user or the system |
 | `DOCKER_HOST` | the engine that `docker-daemon:` means |
 | `OCICRYPT_KEYPROVIDER_CONFIG` | the configuration of key providers |
 | `OCICRYPT_OAEP_HASHALG` | hash of PKCS11 packets: sha256 or sha1 |
@@ -38,6 +39,7 @@ class Settings:
             the first.
         cert_roots: directories with certificates, one directory a registry in each.
         http_proxy: as written, or None; so `https_proxy` and `no_proxy`.
+        registries_conf: registries.conf, then its drop-in files; those that exist.
         daemon_host: of the engine that `docker-daemon:` means; None for Docker's own socket.
     """
 
@@ -53,6 +55,7 @@ class Settings:
     http_proxy: str | None = None
     https_proxy: str | None = None
     no_proxy: str = ""
+    registries_conf: tuple[Path, ...] = ()
     daemon_host: str | None = None
 
     @property
@@ -90,8 +93,20 @@ def read_settings() -> Settings:
         http_proxy=os.environ.get("http_proxy") or None,
         https_proxy=_either("https_proxy"),
         no_proxy=_either("no_proxy") or "",
+        registries_conf=_registries_conf(config),
         daemon_host=os.environ.get("DOCKER_HOST") or None,
     )
+
+
+def _registries_conf(config: Path) -> tuple[Path, ...]:
+    """As containers-registries.conf(5) has them: one main file, then the drop-in files."""
+    named = os.environ.get("CONTAINERS_REGISTRIES_CONF")
+    own, system = config / "containers", Path("/etc/containers")
+    mains = [Path(named)] if named else [own / "registries.conf", system / "registries.conf"]
+    found = [path for path in mains if path.is_file()][:1]
+    for directory in (system, own):
+        found += sorted((directory / "registries.conf.d").glob("*.conf"))
+    return tuple(found)
 
 
 def _either(name: str) -> str | None:

@@ -6,11 +6,12 @@ with closing(open_source(parse_image_name("oci:build/app:v1"))) as source:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError, UsageError
 from imagers.net.proxies import Proxies
+from imagers.registry.mirrors import RegistriesConf
 from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from imagers.model.reference import Reference
     from imagers.registry.auth import Credentials, IdentityToken
     from imagers.registry.client import RegistryClient
+    from imagers.registry.mirrors import Endpoint
     from imagers.transport.names import ImageName
 
 __all__ = ["TransportOptions", "open_registry", "open_sink", "open_source"]
@@ -36,6 +38,8 @@ class TransportOptions:
         cert_dir: certificates for the registry; None: those below `cert_roots`.
         cert_roots: directories with one directory a registry, in this order.
         proxies: which requests go through one.
+        registries: mirrors and other places of names.
+        plain_http: to any machine; certificates count where https is spoken.
         tls_verify: the word of skopeo: False accepts any certificate, and plain http to any
             machine. Plain http to this machine needs no permission.
         ca_file: PEM; only its certificates are trusted, and none of the system's.
@@ -50,6 +54,8 @@ class TransportOptions:
     cert_dir: Path | None = None
     cert_roots: tuple[Path, ...] = ()
     proxies: Proxies = field(default_factory=Proxies)
+    registries: RegistriesConf = field(default_factory=RegistriesConf)
+    plain_http: bool = False
     tls_verify: bool = True
     ca_file: str | os.PathLike[str] | None = None
     spool_directory: str | os.PathLike[str] | None = None
@@ -68,11 +74,30 @@ def open_source(name: ImageName, options: TransportOptions | None = None) -> Ima
     options = options or TransportOptions()
     if name.transport != "docker":
         return _open_local_source(name, options)
-    from imagers.registry.source import RegistrySource  # noqa: PLC0415  # urllib3, when needed
+    from imagers.registry.mirrored import MirroredSource  # noqa: PLC0415  # urllib3, when needed
 
+    # Requests go to the places; the name stays the user's, for policies and messages.
     reference = _reference(name)
-    client = open_registry(reference, options, "pull")
-    return RegistrySource(reference, client, name=str(name))
+    clients = [
+        open_registry(place.reference, _at(place, reference, options), "pull")
+        for place in options.registries.endpoints(reference)
+    ]
+    if len(clients) == 1:
+        from imagers.registry.source import RegistrySource  # noqa: PLC0415  # same
+
+        return RegistrySource(reference, clients[0], name=str(name))
+    return MirroredSource(reference, clients, name=str(name))
+
+
+def _at(place: Endpoint, named: Reference, options: TransportOptions) -> TransportOptions:
+    """The options for one place: a login given by hand goes only to the registry it was for."""
+    same = place.reference.registry == named.registry
+    return replace(
+        options,
+        credentials=options.credentials if same else None,
+        plain_http=options.plain_http or place.insecure,
+        tls_verify=options.tls_verify and not place.any_certificate,
+    )
 
 
 def open_sink(name: ImageName, options: TransportOptions | None = None) -> ImageSink:
@@ -96,9 +121,10 @@ def open_sink(name: ImageName, options: TransportOptions | None = None) -> Image
     from imagers.registry.sink import RegistrySink  # noqa: PLC0415  # urllib3, when needed
 
     reference = _reference(name)
+    place = options.registries.place(reference)
     return RegistrySink(
         reference,
-        open_registry(reference, options, "pull,push"),
+        open_registry(place.reference, _at(place, reference, options), "pull,push"),
         name=str(name),
         spool_directory=options.spool_directory,
     )
@@ -192,7 +218,7 @@ def open_registry(reference: Reference, options: TransportOptions, actions: str)
         more_ca_files=found.ca_files,
         client_certificates=found.client_pairs,
         proxies=options.proxies,
-        insecure_http=not options.tls_verify,
+        insecure_http=options.plain_http or not options.tls_verify,
         insecure_skip_verify=not options.tls_verify,
         connect_timeout_s=options.connect_timeout_s,
         read_timeout_s=options.read_timeout_s,
