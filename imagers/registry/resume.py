@@ -84,7 +84,9 @@ class ResumingStream:
                 continue
             self._at += count
             self._since += count
-            if self._since >= _PROGRESS:
+            # A server that starts from the first byte each time makes no progress worth
+            # forgetting: breaking off each MiB, it would have the blob sent a million times.
+            if self._since >= _PROGRESS and self._stream.status == _PARTIAL:
                 self._failures, self._waited = 0, 0.0
             return count
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Self
 
 from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch
 from imagers.model.descriptor import Descriptor
-from imagers.model.digest import check_digest, digest_of
+from imagers.model.digest import check_digest, digest_of, new_hasher
 from imagers.model.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
@@ -65,7 +65,14 @@ if TYPE_CHECKING:
 __all__ = ["OCILayoutSink", "OCILayoutSource"]
 
 _DIRECTORY_MODE = 0o755  # less the umask
+_PIECE = 1024 * 1024
 _STAGING = "blobs/sha256"  # on the file system of nearly every blob
+
+
+def _state_of(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is written or replaced."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 class OCILayoutSource:
@@ -180,6 +187,7 @@ class OCILayoutSink:
         self._prepared = False
         self._made: list[Path] = []  # directories and the layout file, in order
         self._unpublished: list[Path] = []  # blobs that were not there before
+        self._checked: dict[Path, tuple[int, int, int]] = {}  # blobs that are what they say
         self._staged: set[_StagedBlob] = set()
         self._index_before: bytes | None = None
 
@@ -189,9 +197,26 @@ class OCILayoutSink:
         return self._layout.name
 
     def has_blob(self, descriptor: Descriptor) -> bool:
-        """See `ImageSink`; only the size is compared: readers hold it against its digest."""
+        """See `ImageSink`.
+
+        A file that was there before is read once by this sink and held against its digest: a
+        damaged blob would otherwise be taken for the good one and left in its place.
+        """
         with local_errors(self._layout.path):
-            return self._layout.has_blob(descriptor)
+            if not self._layout.has_blob(descriptor):
+                return False
+            path = self._layout.blob_path(descriptor.digest)
+            state = _state_of(path)
+            if self._checked.get(path) == state:
+                return True
+            hasher = new_hasher(descriptor.digest.algorithm)
+            with open(path, "rb", buffering=0) as file:
+                while piece := file.read(_PIECE):
+                    hasher.update(piece)
+            if hasher.hexdigest() != descriptor.digest.hex:
+                return False
+            self._checked[path] = state
+            return True
 
     def stage_blob(self) -> StagedBlob:
         """See `ImageSink`: a file without a name on the layout's own file system."""
@@ -250,6 +275,7 @@ class OCILayoutSink:
             if not path.exists():
                 self._unpublished.append(path)
             file.publish(path)
+            self._checked[path] = _state_of(path)
 
     def _put_manifest_blob(self, raw: bytes, media_type: str) -> Descriptor:
         self._check_complete(parse_manifest_or_index(raw, media_type=media_type))

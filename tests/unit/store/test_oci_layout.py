@@ -256,6 +256,18 @@ def test_sink_child_manifest_has_no_entry(path, written, image_of):
     ]
 
 
+def test_sink_replaces_a_damaged_blob_that_is_there(path, written):
+    """Its size is right: believed, it would stay and be published again."""
+    descriptor = layer_of(written)
+    stored = blob_path(path, descriptor)
+    stored.write_bytes(bytes(reversed(stored.read_bytes())))
+    sink = sink_of(path, "v2")
+    assert not sink.has_blob(descriptor)
+    written.write(sink)
+    sink.close()
+    assert stored.read_bytes() == written.blobs[descriptor]
+
+
 def test_sink_has_blob_compares_sizes(path, written):
     descriptor = layer_of(written)
     sink = sink_of(path)
