@@ -3,11 +3,12 @@
     LayerJob(...).run(read, tick)
 
 is one call for one layer. The C code has threads of its own for it and drops the
-interpreter's lock; this thread feeds it, or waits and looks around ten times a second.
+interpreter's lock; this thread feeds it, or waits and looks around twenty times a second.
 """
 
 from __future__ import annotations
 
+import itertools
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,10 @@ def _tick_of(job: SealJob | OpenJob) -> Callable[[int, int, int], bool] | None:
     if cancellation is None and report is None:
         return None
 
+    turns = itertools.cycle((True, False))  # the core comes twenty times a second
+
     def tick(bytes_in: int, bytes_out: int, entries: int) -> bool:
-        if report is not None and bytes_in:
+        if report is not None and bytes_in and next(turns):
             report(Progress(bytes_in, bytes_out, entries))
         return cancellation is not None and cancellation.is_cancelled
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["FRAME_BYTES", "PIECE", "Reader", "Writer", "reader_of", "writer_of"]
 
 PIECE = 256 * 1024
-FRAME_BYTES = 8 * 1024 * 1024  # of tar in one gzip member or zstd frame that we write
+FRAME_BYTES = 4 * 1024 * 1024  # of tar in one gzip member or zstd frame that we write
 _GZIP_LEVEL = 1
 _ZSTD_LEVEL = 3
 

@@ -6,7 +6,7 @@
 
 #include <stdatomic.h>
 
-#define IMC_FRAME_BYTES ((size_t)8 * 1024 * 1024) /* of tar in one frame that we write */
+#define IMC_FRAME_BYTES ((size_t)4 * 1024 * 1024) /* of tar in one frame that we write */
 
 /* error.c. Each stores the facts and returns the fault; `text` and `more` may be NULL. */
 enum imc_fault imc_fail(struct imc_failure *failure, enum imc_fault fault, uint64_t number,

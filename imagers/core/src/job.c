@@ -32,6 +32,9 @@ void imc_job_stop_rings(struct imc_job *job) {
             imc_ring_stop(rings[i]);
         }
     }
+    if (job->frames != NULL) {
+        imc_frames_stop(job->frames);
+    }
 }
 
 static void *run(void *opaque) {
@@ -72,13 +75,13 @@ static bool same_algorithm(const char *a, const char *b) {
     return length == strcspn(b, ":") && memcmp(a, b, length) == 0;
 }
 
-static enum imc_fault make_stage(enum imc_compression compression, bool reader,
-                                 uint64_t window_bytes, struct imc_stage **stage) {
+static enum imc_fault make_reader(enum imc_compression compression, uint64_t window_bytes,
+                                  struct imc_stage **stage) {
     switch (compression) {
     case IMC_GZIP:
-        return reader ? imc_gzip_reader(stage) : imc_gzip_writer(stage);
+        return imc_gzip_reader(stage);
     case IMC_ZSTD:
-        return reader ? imc_zstd_reader(window_bytes, stage) : imc_zstd_writer(stage);
+        return imc_zstd_reader(window_bytes, stage);
     default:
         return IMC_OK;
     }
@@ -144,8 +147,7 @@ static enum imc_fault make_hashes(struct imc_job *job, const struct imc_options 
     return fault;
 }
 
-/* Whether each stage has a thread. Compression is by far the longest stage: the others would
- * only wait for it. */
+/* Whether each stage has a thread: not beside compression, which has threads of its own. */
 static bool is_split(const struct imc_options *options) {
     bool changes = options->decode != IMC_PLAIN || options->encode != IMC_PLAIN;
     if (options->sealing && changes) {
@@ -162,11 +164,11 @@ static enum imc_fault make_parts(struct imc_job *job, const struct imc_options *
     enum imc_fault fault = make_hashes(job, options);
     if (fault == IMC_OK) {
         bool decodes = options->sealing || options->sees_tar;
-        fault = make_stage(decodes ? options->decode : IMC_PLAIN, true, options->window_bytes,
-                           &job->decoder);
+        fault = make_reader(decodes ? options->decode : IMC_PLAIN, options->window_bytes,
+                            &job->decoder);
     }
-    if (fault == IMC_OK && options->sealing) {
-        fault = make_stage(options->encode, false, 0, &job->encoder);
+    if (fault == IMC_OK && options->sealing && options->encode != IMC_PLAIN) {
+        fault = imc_frames_new(job, options->threads);
     }
     if (fault == IMC_OK && options->root_fd >= 0) {
         fault = imc_untar_new(options, &job->cancelled, &job->untar);
@@ -191,10 +193,6 @@ static enum imc_fault make_parts(struct imc_job *job, const struct imc_options *
     } else if (job->decoder != NULL) {
         job->tar = aligned_alloc(ALIGNMENT, IMC_PIECE);
         fault = job->tar == NULL ? IMC_NO_MEMORY : fault;
-    }
-    if (job->encoder != NULL) {
-        job->encoded = aligned_alloc(ALIGNMENT, IMC_PIECE);
-        fault = job->encoded == NULL ? IMC_NO_MEMORY : fault;
     }
     return fault;
 }
@@ -333,17 +331,14 @@ void imc_job_free(struct imc_job *job) {
     if (job->decoder != NULL) {
         job->decoder->ops->free(job->decoder);
     }
-    if (job->encoder != NULL) {
-        job->encoder->ops->free(job->encoder);
-    }
     imc_tar_reader_free(job->tar_reader);
     imc_untar_free(job->untar);
     imc_ring_free(job->ring);
     imc_ring_free(job->first);
     imc_ring_free(job->second);
+    imc_frames_free(job->frames);
     free(job->piece);
     free(job->tar);
-    free(job->encoded);
     if (job->wake >= 0) {
         close(job->wake);
     }

@@ -18,8 +18,7 @@ struct imc_job {
     bool wants_opened;              /* result.opened_digest is wanted */
     bool opened_is_tar;             /* it is the digest of the tar */
     bool tar_is_source;             /* the digest of the tar is that of the source */
-    struct imc_stage *decoder;      /* NULL: none; so is the next */
-    struct imc_stage *encoder;
+    struct imc_stage *decoder;      /* NULL: none */
     struct imc_untar *untar;
     struct imc_tar_reader *tar_reader;
     struct imc_ring *ring; /* NULL: the source is a file */
@@ -30,14 +29,13 @@ struct imc_job {
     struct imc_ring *second; /* out of the middle one; NULL: there is none */
     struct imc_failure middle_failure;
     struct imc_failure last_failure;
-    atomic_bool abandoned; /* a later stage cannot go on, and no check can matter any more */
+    struct imc_frames *frames; /* compression; NULL: none */
+    atomic_bool abandoned;     /* a later stage cannot go on, and no check can matter any more */
 
     uint8_t *piece;    /* IMC_PIECE bytes each; NULL where not needed */
     uint8_t *tar;      /* out of the decoder */
-    uint8_t *encoded;  /* out of the encoder */
     size_t tar_filled; /* when sealing */
-    size_t encoded_filled;
-    uint64_t taken; /* of the source */
+    uint64_t taken;    /* of the source */
 
     int wake;          /* an eventfd that is readable when the job is cancelled */
     bool source_waits; /* it is a pipe or a socket */
@@ -75,7 +73,7 @@ void imc_job_done_with_piece(struct imc_job *job);
 /* After the last piece: whether the source goes on. */
 enum imc_fault imc_job_check_end(struct imc_job *job);
 /* Whether the job is to end without a result. */
-bool imc_job_is_over(struct imc_job *job);
+bool imc_job_is_over(const struct imc_job *job);
 
 /* job_stages.c: all of the work, up to the last check. */
 enum imc_fault imc_job_seal(struct imc_job *job);
@@ -86,6 +84,20 @@ enum imc_fault imc_job_see_tar(struct imc_job *job, const uint8_t *data, size_t 
 enum imc_fault imc_job_put_opened(struct imc_job *job, const uint8_t *data, size_t length,
                                   struct imc_failure *failure);
 void imc_job_count_out(struct imc_job *job, size_t length);
+
+enum imc_fault imc_job_put_sealed(struct imc_job *job, uint8_t *data, size_t length,
+                                  struct imc_failure *failure);
+/* From a later stage that cannot go on: its failure is that of the job. */
+void imc_job_abandon(struct imc_job *job);
+
+/* job_frames.c. Start, put, finish and join are for the job's own thread; stop is for any. */
+enum imc_fault imc_frames_new(struct imc_job *job, unsigned threads); /* into job->frames */
+enum imc_fault imc_frames_start(struct imc_frames *frames);
+enum imc_fault imc_frames_put(struct imc_frames *frames, const uint8_t *data, size_t length);
+enum imc_fault imc_frames_finish(struct imc_frames *frames);
+void imc_frames_stop(struct imc_frames *frames);
+void imc_frames_join(struct imc_frames *frames);
+void imc_frames_free(struct imc_frames *frames);
 
 /* job_split.c: as the loop of job_stages.c over the source, with a thread for each stage. */
 enum imc_fault imc_job_drive_split(struct imc_job *job);

@@ -10,7 +10,7 @@
 
 #define PIPE_PIECE 4096 /* PIPE_BUF: what a pipe that is ready takes without blocking */
 
-bool imc_job_is_over(struct imc_job *job) {
+bool imc_job_is_over(const struct imc_job *job) {
     return atomic_load_explicit(&job->cancelled, memory_order_relaxed) ||
            atomic_load_explicit(&job->abandoned, memory_order_relaxed);
 }

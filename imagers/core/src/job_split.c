@@ -16,7 +16,7 @@
 
 #include <unistd.h>
 
-static void abandon(struct imc_job *job) {
+void imc_job_abandon(struct imc_job *job) {
     uint64_t one = 1;
     atomic_store(&job->abandoned, true);
     ssize_t written = write(job->wake, &one, sizeof one); /* as in imc_job_cancel */
@@ -33,7 +33,7 @@ static void give_up(struct imc_job *job, enum imc_fault fault, struct imc_failur
     if (imc_job_is_of_data(fault)) {
         imc_ring_stop(before);
     } else {
-        abandon(job);
+        imc_job_abandon(job);
     }
 }
 

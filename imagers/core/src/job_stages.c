@@ -26,8 +26,8 @@ enum imc_fault imc_job_see_tar(struct imc_job *job, const uint8_t *data, size_t 
 }
 
 /* Seals what is in `data`, in place, and writes it. */
-static enum imc_fault put_sealed(struct imc_job *job, uint8_t *data, size_t length,
-                                 struct imc_failure *failure) {
+enum imc_fault imc_job_put_sealed(struct imc_job *job, uint8_t *data, size_t length,
+                                  struct imc_failure *failure) {
     enum imc_fault fault = job->layer_ops->step(job->layer, data, length);
     if (fault == IMC_OK) {
         fault = imc_job_write(job, data, length, failure);
@@ -37,49 +37,15 @@ static enum imc_fault put_sealed(struct imc_job *job, uint8_t *data, size_t leng
     return fault;
 }
 
-static enum imc_fault flush_encoded(struct imc_job *job, struct imc_failure *failure) {
-    size_t length = job->encoded_filled;
-    job->encoded_filled = 0;
-    return length == 0 ? IMC_OK : put_sealed(job, job->encoded, length, failure);
-}
-
-/* A block of the tar on its way to be sealed; all but the last have IMC_PIECE bytes, on
- * which the encoder's output depends. */
+/* A part of the tar on its way to be sealed. */
 static enum imc_fault encode(struct imc_job *job, uint8_t *data, size_t length,
                              struct imc_failure *failure) {
     enum imc_fault fault = imc_job_see_tar(job, data, length, failure);
     if (fault != IMC_OK) {
         return fault;
     }
-    if (job->encoder == NULL) {
-        return put_sealed(job, data, length, failure);
-    }
-    struct imc_in in = {data, length};
-    bool full = true;
-    while (fault == IMC_OK && (in.left > 0 || full)) {
-        struct imc_out out = {job->encoded + job->encoded_filled, IMC_PIECE - job->encoded_filled};
-        fault = job->encoder->ops->step(job->encoder, &in, &out, failure);
-        job->encoded_filled = IMC_PIECE - out.left;
-        full = out.left == 0;
-        if (fault == IMC_OK && full) {
-            fault = flush_encoded(job, failure);
-        }
-    }
-    return fault;
-}
-
-static enum imc_fault finish_encoder(struct imc_job *job, struct imc_failure *failure) {
-    enum imc_fault fault = IMC_OK;
-    bool done = job->encoder == NULL;
-    while (fault == IMC_OK && !done) {
-        struct imc_out out = {job->encoded + job->encoded_filled, IMC_PIECE - job->encoded_filled};
-        fault = job->encoder->ops->finish(job->encoder, &out, &done, failure);
-        job->encoded_filled = IMC_PIECE - out.left;
-        if (fault == IMC_OK) {
-            fault = flush_encoded(job, failure);
-        }
-    }
-    return fault;
+    return job->frames == NULL ? imc_job_put_sealed(job, data, length, failure)
+                               : imc_frames_put(job->frames, data, length);
 }
 
 /* A part of what was opened, to where it goes. */
@@ -160,7 +126,7 @@ static enum imc_fault take_piece(struct imc_job *job, uint8_t *data, size_t leng
         if (options->sees_tar) {
             return encode(job, data, length, failure);
         }
-        return put_sealed(job, data, length, failure);
+        return imc_job_put_sealed(job, data, length, failure);
     }
     if (job->opened_hash != NULL) {
         fault = imc_hasher_step(job->opened_hash, data, length);
@@ -274,7 +240,7 @@ static enum imc_fault finish_tar(struct imc_job *job, const struct imc_layer_sum
     return check_digest(job, IMC_DIFF_ID, options->diff_id, job->result.tar_digest);
 }
 
-enum imc_fault imc_job_seal(struct imc_job *job) {
+static enum imc_fault seal(struct imc_job *job) {
     struct imc_layer_sums sums = {0};
     char source[IMC_DIGEST_TEXT];
     enum imc_fault fault = job->split ? imc_job_drive_split(job) : drive(job);
@@ -293,8 +259,8 @@ enum imc_fault imc_job_seal(struct imc_job *job) {
         if (fault == IMC_OK) {
             fault = finish_decoder(job, &job->failure);
         }
-        if (fault == IMC_OK) {
-            fault = finish_encoder(job, &job->failure);
+        if (fault == IMC_OK && job->frames != NULL) {
+            fault = imc_frames_finish(job->frames);
         }
     }
     if (fault == IMC_OK) {
@@ -314,6 +280,25 @@ enum imc_fault imc_job_seal(struct imc_job *job) {
         memcpy(job->result.stored_digest, sums.stored, IMC_DIGEST_TEXT);
         memcpy(job->result.hmac, sums.hmac, IMC_MAC_BYTES);
         job->result.has_hmac = job->options.has_cipher;
+    }
+    return fault;
+}
+
+enum imc_fault imc_job_seal(struct imc_job *job) {
+    if (job->frames == NULL) {
+        return seal(job);
+    }
+    enum imc_fault fault = imc_frames_start(job->frames);
+    if (fault == IMC_OK) {
+        fault = seal(job);
+    }
+    if (fault != IMC_OK) {
+        imc_frames_stop(job->frames);
+    }
+    imc_frames_join(job->frames);
+    if (job->last_failure.fault != IMC_OK && (fault == IMC_CANCELLED || fault == IMC_OK)) {
+        job->failure = job->last_failure;
+        fault = job->failure.fault;
     }
     return fault;
 }

@@ -1,7 +1,7 @@
 /* LayerJob: one job of imagers_core.h as a Python object.
  *
  * run() keeps the calling thread: it feeds the job from a Python source, or waits, without
- * the interpreter's lock. Ten times a second it takes the lock to let signals in and to
+ * the interpreter's lock. Twenty times a second it takes the lock to let signals in and to
  * call `tick`. Whatever goes wrong on the way, it does not return before the job's thread
  * has ended: no thread of C ever touches Python.
  */
@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TICK_MS 100
+#define TICK_MS 50 /* a job is cancelled within twice that */
 #define FEED_BYTES ((Py_ssize_t)1024 * 1024) /* what HTTP clients like to read at once */
 
 struct layer_job {

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from imagers.core import Limits, _core, failures, layer, native, open_layer
+from imagers.errors import LocalError
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, digest_of
 from imagers.model.media import Compression
@@ -150,6 +151,46 @@ def test_each_entry_of_the_table_gives_the_known_answer(name, monkeypatch, core)
             stored, cipher=core.cipher(nonce=nonce), hmac=sealed.hmac, diff_id=digest_of(data)
         )
         assert tar == data
+
+
+@pytest.mark.parametrize("compression", [Compression.GZIP, Compression.ZSTD])
+@pytest.mark.parametrize("length", [0, 1, 4 << 20, (4 << 20) + 1, 30_000_001])
+def test_seal_gives_the_same_bytes_for_any_number_of_threads(
+    core, monkeypatch, compression, length
+):
+    monkeypatch.setattr(layer, "_backend", native)
+    monkeypatch.setattr(native, "_force", None)
+    block = b"".join(bytes([i % 251]) * (i % 97) + str(i * i).encode() for i in range(20_000))
+    data = (block * (length // len(block) + 1))[:length]
+    found = set()
+    for threads in (1, 2, 3, 9):
+        monkeypatch.setattr(native, "usable_cores", lambda threads=threads: threads)
+        sealed, stored = core.seal(data, compress=compression)
+        found.add((stored, sealed.hmac, sealed.digest, sealed.diff_id, sealed.size))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("compression", [Compression.GZIP, Compression.ZSTD])
+def test_seal_in_threads_onto_a_full_disk_tells_that(monkeypatch, core, compression):
+    monkeypatch.setattr(layer, "_backend", native)
+    monkeypatch.setattr(native, "_force", "split")
+    data = os.urandom(20_000_000)
+    source = core.path()
+    source.write_bytes(data)
+    with (
+        source.open("rb") as file,
+        open("/dev/full", "wb", buffering=0) as full,
+        pytest.raises(LocalError, match="No space left on device"),
+    ):
+        layer.seal_layer(
+            file.fileno(),
+            full.fileno(),
+            expected=core.descriptor(data),
+            cipher=core.cipher(),
+            source_compression=Compression.NONE,
+            compress=compression,
+            what="layer",
+        )
 
 
 def endless(fd, **settings):
