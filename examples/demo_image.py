@@ -3,7 +3,7 @@
     python examples/demo_image.py DIRECTORY
 
 1. busybox as a root file system that runs (gzip)
-2. some thousand files of the Python standard library (gzip)
+2. some thousand files of the Python library (gzip)
 3. some 100 MB of the machine's own binary libraries (zstd)
 """
 
@@ -66,18 +66,19 @@ def write_busybox(tar: tarfile.TarFile) -> None:
 
 
 def write_library(tar: tarfile.TarFile) -> None:
-    """The sources of the Python standard library."""
-    top = Path(sysconfig.get_path("stdlib"))
-    add_directory(tar, "usr")
-    add_directory(tar, "usr/lib")
-    for directory, names, files in os.walk(top):
-        names[:] = sorted(set(names) - {"site-packages", "dist-packages", "__pycache__"})
-        inside = "usr/lib/python/" + Path(directory).relative_to(top).as_posix()
-        add_directory(tar, inside.removesuffix("/."))
-        for name in sorted(files):
-            path = Path(directory, name)
-            if path.suffix in (".py", ".txt", ".json") and path.is_file():
-                add_bytes(tar, f"{inside.removesuffix('/.')}/{name}", path.read_bytes())
+    """The sources of the Python standard library and of what is installed beside it."""
+    for name in ("usr", "usr/lib", "usr/lib/python"):
+        add_directory(tar, name)
+    for label, place in (("standard", "stdlib"), ("packages", "purelib")):
+        top = Path(sysconfig.get_path(place))
+        for directory, names, files in os.walk(top):
+            names[:] = sorted(set(names) - {"site-packages", "dist-packages", "__pycache__"})
+            inside = (Path("usr/lib/python", label) / Path(directory).relative_to(top)).as_posix()
+            add_directory(tar, inside)
+            for name in sorted(files):
+                path = Path(directory, name)
+                if path.suffix in (".py", ".txt", ".json") and path.is_file():
+                    add_bytes(tar, f"{inside}/{name}", path.read_bytes())
 
 
 def write_binaries(tar: tarfile.TarFile) -> None:

@@ -44,11 +44,21 @@ class BrokerOptions:
         """The URL.
 
         Raises:
-            UsageError: none was given.
+            UsageError: none was given, or plain http to another machine.
+            FormatError: it is no URL.
         """
         if self.url is None:
             raise UsageError(
                 "no broker is named", hint="name it with --broker https://HOST, and its CA"
+            )
+        from imagers.net.urls import parse_origin  # noqa: PLC0415
+
+        origin = parse_origin(self.url)
+        if origin.scheme == "http" and not origin.is_loopback and not self.insecure_http:
+            raise UsageError(
+                f"plain http to the broker at {origin} is refused: keys and tokens would be "
+                "readable on the way",
+                hint="use https, or say --insecure-broker-http",
             )
         return self.url
 

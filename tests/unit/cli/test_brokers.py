@@ -46,3 +46,16 @@ def test_http_to_another_machine_needs_its_flag():
         options("http://192.0.2.1").client("sample") as one,
     ):
         one.get("kbs:///a/b/c", manifest_digest=None)
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1:8080", "http://broker.example.org"])
+def test_require_url_plain_http_to_another_machine_is_refused(url):
+    with pytest.raises(UsageError, match="plain http") as caught:
+        BrokerOptions(url, None, insecure_http=False).require_url()
+    assert "--insecure-broker-http" in caught.value.hint
+    assert BrokerOptions(url, None, insecure_http=True).require_url() == url
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "http://localhost:1", "https://a.example"])
+def test_require_url_loopback_and_https_are_taken(url):
+    assert BrokerOptions(url, None, insecure_http=False).require_url() == url
