@@ -107,7 +107,8 @@ def encrypt_image(
             are, for whom they are.
         skip_base: so many of the lowest layers stay in the clear; not with `layers`.
         cipher: one of `CIPHERS`; readers other than imagers have only the default.
-        compress: what becomes of selected layers that are plain tars; None keeps them so.
+        compress: what becomes of selected layers that are plain tars, but for those whose
+            first MiBs hardly shrink; None keeps them so.
         allow_nothing: whether an image may come out as it went in.
         shared: layers of other images of the same index, which are encrypted only once.
         by_name: whether the manifest gets the name of the sink; else it is stored under its
