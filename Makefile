@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 
-.PHONY: demo test bench dev check coverage lint types layers docs fmt build clean
+.PHONY: demo test bench asan tsan fuzz dev check coverage lint types layers docs fmt build clean
 
 demo: ## run the demo; IMAGE=oci:PATH:TAG takes another image
 	@.ci/setup demo
@@ -20,6 +20,18 @@ test:
 bench: ## ratios to floors and peers of the same run; BENCH="--mib 1024 --json FILE"
 	@.ci/setup test
 	$(BIN)/python benchmarks/run.py $(BENCH)
+
+asan: ## the C core without Python, for memory errors and undefined behaviour
+	@.ci/setup test
+	$(BIN)/pytest -q tests/unit/core/test_c_half.py -k plain_half
+
+tsan: ## the same for data races
+	@.ci/setup test
+	$(BIN)/pytest -q tests/unit/core/test_c_half.py -k data_race
+
+fuzz: ## any bytes as a layer, for a minute; FUZZ_SECONDS and FUZZ_SEED of the environment
+	@.ci/setup test
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/pytest -q -s tests/fuzz
 
 dev:
 	@.ci/setup test
