@@ -131,7 +131,7 @@ def test_faults_end_in_the_right_bytes_or_an_error(group, filled, layout, tmp_pa
     for seed in range(group, SEEDS, GROUPS):
         started = time.monotonic()
         print("seed", seed)  # noqa: T201  # shown when it fails
-        if seed % 2:
+        if seed // GROUPS % 2:  # every other one of a group reads
             with FaultProxy(filled.address, seed=seed) as proxy:
                 arrived[pull(proxy.address, tmp_path / str(seed))] += 1
             if not (tmp_path / str(seed) / "index.json").exists():
@@ -147,7 +147,7 @@ def test_faults_end_in_the_right_bytes_or_an_error(group, filled, layout, tmp_pa
             assert b"uthorization" not in head
         assert time.monotonic() - started < 10
     # Wrong bytes and wrong lengths must end in errors; most of the rest is got over.
-    assert min(arrived[True], arrived[False]) >= 5
+    assert min(arrived[True], arrived[False]) >= 3
     assert len(seen) >= len(FAULTS) - 2
 
 
