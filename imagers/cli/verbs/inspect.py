@@ -5,6 +5,8 @@ which are encrypted, with what cipher and for whom (kind of key and key id, as
 far as packets say), what cannot be read without a key, and how many signatures
 are beside it. Nothing of it is verified: "imagers pull" verifies.
 
+  --referrers                 also what says that it refers to the image, by the
+                              registry's list or the tag in its place
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
   --authfile FILE, --daemon-host URL
@@ -49,10 +51,18 @@ __all__ = ["command"]
 
 @click.command("inspect", cls=VerbCommand, help=__doc__)
 @click.argument("ref")
+@click.option("--referrers", is_flag=True)
 @platform_option
 @registry_options
 @json_option
-def command(*, ref: str, platform: str | None, registry: RegistryOptions, as_json: bool) -> None:
+def command(
+    *,
+    ref: str,
+    referrers: bool,
+    platform: str | None,
+    registry: RegistryOptions,
+    as_json: bool,
+) -> None:
     """See the module."""
     from imagers.transport.names import parse_image_name  # noqa: PLC0415
 
@@ -60,10 +70,41 @@ def command(*, ref: str, platform: str | None, registry: RegistryOptions, as_jso
         places = places_of(source, parse_image_name(ref), registry)
         finder = signature_finder(places, None)
         facts = _facts(source, parse_platform(platform), finder)
+        if referrers:
+            facts["referrers"] = _referrers(source, str(facts["manifest"]))
     if as_json:
         print_json(facts)
     else:
         _print_facts(facts)
+        _print_referrers(facts.get("referrers"))
+
+
+def _print_referrers(referrers: object) -> None:
+    if not isinstance(referrers, list):
+        return
+    if not referrers:
+        print_line("nothing refers to it")
+        return
+    rows = [
+        [str(one["artifact_type"] or "-"), human_bytes(one["size"]), one["digest"]]
+        for one in referrers
+    ]
+    print_table(["referrer", "size", "digest"], rows)
+
+
+def _referrers(source: ImageSource, manifest: str) -> list[dict[str, object]]:
+    from imagers.model.digest import parse_digest  # noqa: PLC0415
+    from imagers.transport.beside import read_referrers_of  # noqa: PLC0415
+
+    return [
+        {
+            "digest": str(entry.digest),
+            "size": entry.size,
+            "artifact_type": entry.artifact_type,
+            "annotations": dict(entry.annotations),
+        }
+        for entry in read_referrers_of(source, parse_digest(manifest))
+    ]
 
 
 def _facts(

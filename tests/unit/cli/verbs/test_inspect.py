@@ -1,3 +1,8 @@
+import json
+
+from imagers.testing.registry import EmbeddedRegistry
+
+
 def test_inspect_plain_image(run, plain):
     facts = run("inspect", plain, "--json").json()
     assert facts["name"] == plain
@@ -39,3 +44,23 @@ def test_inspect_counts_signatures_or_says_why_it_could_not(run, plain, imagers_
     outcome = run("inspect", name, "--json")
     assert outcome.code == 0
     assert "403" in str(outcome.json()["signatures"])
+
+
+def test_inspect_lists_referrers(run, plain):
+    with EmbeddedRegistry() as registry:
+        name = f"{registry.address}/team/app:v1"
+        run("copy", plain, name)
+        assert "nothing refers to it" in run("inspect", "--referrers", name).out
+        digest = registry.tags("team/app")["v1"]
+        entry = {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": "sha256:" + "0" * 64,
+            "size": 2048,
+            "artifactType": "application/vnd.example.sbom",
+        }
+        index = {"schemaVersion": 2, "manifests": [entry]}
+        body = json.dumps(index).encode()
+        registry.answer_with(200, path=f"/referrers/{digest}", body=body, times=20)
+        facts = run("inspect", "--referrers", name, "--json").json()
+        assert facts["referrers"][0]["artifact_type"] == "application/vnd.example.sbom"
+        assert "application/vnd.example.sbom  2.0 KiB" in run("inspect", "--referrers", name).out
