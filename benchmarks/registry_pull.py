@@ -166,7 +166,7 @@ def main() -> None:
         print(f"two pulls at once         {2 * rate / two:8.0f} MiB/s  {2 * pull / two:.2f} of one")
         print(f"push, with spooling       {rate / push:8.0f} MiB/s  {floor / push:.2f}")
         print(
-            f"oras, unchecked           {rate / peer:8.0f} MiB/s  ours is {peer / pull:.2f} times it"
+            f"oras, unchecked           {rate / peer:8.0f} MiB/s  ours: {peer / pull:.2f} times it"
         )
 
 
