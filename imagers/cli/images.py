@@ -11,7 +11,7 @@ import click
 
 from imagers.cli.command import Verb, option_group
 from imagers.cli.settings import read_settings
-from imagers.errors import LocalError, UsageError
+from imagers.errors import LocalError, Unsupported, UsageError
 from imagers.model.descriptor import Platform
 from imagers.model.image import load_image
 from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RegistryOptions",
     "TwoRegistries",
+    "check_holds_encrypted",
     "opened_sink",
     "opened_source",
     "parse_platform",
@@ -160,9 +161,9 @@ def _one(
     creds: str | None,
     tls_verify: bool | None,
     registry_ca: str | None,
-    cert_dir: str | None,
-    authfile: str | None,
-    daemon_host: str | None,
+    cert_dir: str | None = None,
+    authfile: str | None = None,
+    daemon_host: str | None = None,
 ) -> RegistryOptions:
     return RegistryOptions(
         creds, tls_verify is not False, registry_ca, cert_dir, authfile, daemon_host
@@ -178,9 +179,9 @@ def _two(  # two sides of three options
     src_tls_verify: bool | None,
     dest_tls_verify: bool | None,
     registry_ca: str | None,
-    cert_dir: str | None,
-    authfile: str | None,
-    daemon_host: str | None,
+    cert_dir: str | None = None,
+    authfile: str | None = None,
+    daemon_host: str | None = None,
 ) -> TwoRegistries:
     def side(own_creds: str | None, own_verify: bool | None) -> RegistryOptions:  # noqa: FBT001
         verify = tls_verify if own_verify is None else own_verify
@@ -243,6 +244,22 @@ def opened_sink(text: str, options: RegistryOptions) -> Iterator[ImageSink]:
         yield sink
     finally:
         sink.close()
+
+
+def check_holds_encrypted(text: str) -> None:
+    """Nothing, if an encrypted image can be at the place of this name; before any key is made.
+
+    Raises:
+        Unsupported: no engine opens it there.
+    """
+    from imagers.transport.names import parse_image_name  # noqa: PLC0415
+
+    name = parse_image_name(text)
+    if not name.holds_encrypted:
+        raise Unsupported(
+            f"{name}: archives and engines of Docker cannot hold an encrypted image",
+            hint="write to docker://, oci:, oci-archive: or dir:",
+        )
 
 
 def write_digest_file(path: str, digest: Digest) -> None:

@@ -32,6 +32,7 @@ is lost by it: sign afterwards.
   --insecure-broker-http      plain http to a broker that is not on loopback
   --replace                   overwrite an existing key of that name there
   --kek-file FILE             32 bytes in place of a key made in the broker
+  --digestfile FILE           gets the digest of what was written
   --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
   --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host
                               as of "imagers copy"
@@ -56,11 +57,13 @@ from imagers.cli.brokers import BrokerOptions, admin_options
 from imagers.cli.command import VerbCommand, json_option, option_group, platform_option
 from imagers.cli.images import (
     TwoRegistries,
+    check_holds_encrypted,
     opened_sink,
     opened_source,
     parse_platform,
     resolve_image,
     two_registries_options,
+    write_digest_file,
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_line, say
 from imagers.cli.recipients import (
@@ -164,6 +167,7 @@ _change_options = option_group(
 @admin_options
 @click.option("--replace", is_flag=True)
 @click.option("--kek-file", metavar="FILE")
+@click.option("--digestfile", metavar="FILE")
 @two_registries_options
 @json_option
 def command(  # one parameter an option
@@ -177,6 +181,7 @@ def command(  # one parameter an option
     broker: BrokerOptions,
     replace: bool,
     kek_file: str | None,
+    digestfile: str | None,
     registries: TwoRegistries,
     as_json: bool,
 ) -> None:
@@ -184,6 +189,7 @@ def command(  # one parameter an option
     change.check()
     if all_images and platform is not None:
         raise UsageError("expected --all or --platform, got both")
+    check_holds_encrypted(dst)
     start = time.perf_counter()
     with ExitStack() as stack:
         source = stack.enter_context(opened_source(src, registries.source))
@@ -222,6 +228,8 @@ def command(  # one parameter an option
         # ... and the manifest digests are registered with it when they are known.
         for _, one in done:
             keys.bind(one.descriptor.digest)
+    if digestfile is not None:
+        write_digest_file(digestfile, digest)
     result = _Result(done, digest, keys.kid, left_out, time.perf_counter() - start)
     result.print(as_json=as_json, is_index=all_images, removes=bool(change.removed))
 

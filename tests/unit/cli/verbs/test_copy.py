@@ -47,3 +47,14 @@ def test_copy_to_and_from_a_registry_with_a_login(run, plain):
         assert run("copy", name, "oci:copy:v1", "--src-creds", "user:horse:battery").code == 0
         back = run("copy", name, "oci:copy:v2", "--creds", "user:horse:battery", "--json")
         assert json.loads(registry.read(back.json()["digest"]))["schemaVersion"] == 2
+
+
+def test_copy_writes_the_digest_file(run, plain, tmp_path):
+    facts = run("copy", plain, f"dir:{tmp_path}/d", "--digestfile", tmp_path / "f", "--json").json()
+    assert (tmp_path / "f").read_text() == facts["digest"]
+
+
+def test_copy_through_an_archive_and_back(run, plain, tmp_path):
+    archive = f"oci-archive:{tmp_path}/a.tar:v1"
+    first = run("copy", plain, archive, "--json").json()["digest"]
+    assert run("copy", archive, f"dir:{tmp_path}/d", "--json").json()["digest"] == first

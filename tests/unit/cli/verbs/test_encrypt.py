@@ -287,3 +287,10 @@ def test_encrypt_of_a_docker_image_says_that_it_becomes_an_oci_image(run, keys, 
         assert facts["media_type"] == "application/vnd.oci.image.manifest.v1+json"
         key = ("--decryption-key", f"{keys}/r2048.key")
         assert run("decrypt", name, f"oci:d{len(words)}:v1", *key).code == 0
+
+
+@pytest.mark.parametrize("place", ["docker-archive:x.tar", "docker-daemon:app:v1"])
+def test_encrypt_into_what_cannot_hold_it_refused_before_any_key(run, plain, place, tmp_path):
+    outcome = run("encrypt", plain, place, "--encryption-key", f"jwe:{tmp_path}/none")
+    assert outcome.code == 12
+    assert "cannot hold an encrypted image" in outcome.err
