@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -142,6 +143,7 @@ class DirectorySink:
         self._target = target
         self._staging = target.parent / f".imagers-{secrets.token_hex(8)}"
         self._made = False
+        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -198,19 +200,20 @@ class DirectorySink:
                 file.close()
 
     def _prepare(self) -> None:
-        if self._made:
-            return
-        if self._target.exists() and not (
-            self._target.is_dir() and not any(self._target.iterdir())
-        ):
-            raise LocalError(
-                "expected an empty directory or nothing",
-                path=str(self._path),
-                hint="choose another path, or remove it",
-            )
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        self._staging.mkdir()
-        self._made = True
+        with self._lock:
+            if self._made:
+                return
+            if self._target.exists() and not (
+                self._target.is_dir() and not any(self._target.iterdir())
+            ):
+                raise LocalError(
+                    "expected an empty directory or nothing",
+                    path=str(self._path),
+                    hint="choose another path, or remove it",
+                )
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            self._staging.mkdir()
+            self._made = True
 
 
 class _StagedBlob:

@@ -274,6 +274,9 @@ class _Copy:
             self._sink.stage_blob() as staged,
         ):
             self._copy_bytes(stream, staged)
+            if self._stopped.is_set():
+                # The caller may have closed the sink: nothing may come into it any more.
+                raise Cancelled("cancelled")
             staged.commit(descriptor, what=what)
         with self._lock:
             self.size += descriptor.size

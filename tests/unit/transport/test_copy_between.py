@@ -31,7 +31,7 @@ def name_of(registry, tmp_path):
 def test_copy_between_any_two_keeps_every_byte(start, end, name_of, places, image_of, tmp_path):
     image = image_of()
     image.write(places.sink(name_of(start, "start")))
-    copy_image(places.source(name_of(start, "start")), places.sink(name_of(end, "end")))
+    copy_image(places.source(name_of(start, "start")), places.sink(name_of(end, "end")), jobs=3)
     copied = places.source(name_of(end, "end"))
     answer = copied.read_manifest()
     assert (answer.raw, answer.digest) == (image.raw, image.descriptor.digest)
