@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TICK_MS 50 /* a job is cancelled within twice that */
+#define TICK_MS 50                           /* a job is cancelled within twice that */
 #define FEED_BYTES ((Py_ssize_t)1024 * 1024) /* what HTTP clients like to read at once */
 
 struct layer_job {

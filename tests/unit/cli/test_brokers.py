@@ -56,6 +56,8 @@ def test_require_url_plain_http_to_another_machine_is_refused(url):
     assert BrokerOptions(url, None, insecure_http=True).require_url() == url
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "http://localhost:1", "https://a.example"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8080", "http://localhost:1", "https://a.example"]
+)
 def test_require_url_loopback_and_https_are_taken(url):
     assert BrokerOptions(url, None, insecure_http=False).require_url() == url
