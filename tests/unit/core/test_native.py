@@ -474,6 +474,7 @@ def test_key_is_not_left_in_memory():
             left = len(data)
             def readinto(self, buffer):
                 count = min(len(buffer), self.left); self.left -= count
+                buffer[:count] = bytes(count)
                 return count
             def close(self): pass
         seal_layer(Source(), null.fileno(), expected=Descriptor("x", digest_of(data), len(data)),
