@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 __all__ = ["FAULTS", "FaultProxy"]
@@ -56,18 +57,28 @@ class FaultProxy:
         seed: of what goes wrong.
         rate: part of the requests that are spoilt, from 0 to 1.
         stall_s: how long an answer that stalls takes.
+        kinds: of `FAULTS`, those that happen.
 
     Attributes:
         faults: what went wrong, in order: a word of `FAULTS`, and the request line.
         elsewhere: requests that followed a redirect to another host, whole heads.
     """
 
-    def __init__(self, target: str, *, seed: int, rate: float = 0.3, stall_s: float = 0.3) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        seed: int,
+        rate: float = 0.3,
+        stall_s: float = 0.3,
+        kinds: Sequence[str] = FAULTS,
+    ) -> None:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self._random = random.Random(seed)  # noqa: S311  # repeatable, not secret
         self._rate = rate
         self._stall_s = stall_s
+        self._kinds = kinds
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
@@ -161,7 +172,7 @@ class FaultProxy:
         with self._lock:
             if self._random.random() >= self._rate:
                 return None
-            fault = self._random.choice(FAULTS)
+            fault = self._random.choice(self._kinds)
             if fault == "redirect" and not line.startswith("GET /v2/"):
                 fault = "status 503"
             self.faults.append((fault, line))

@@ -32,7 +32,13 @@ SETTINGS = HTTPSettings(
     total_timeout_s=5,
     retry=RetryPolicy(attempts=4, backoff_s=0.001),
 )
-PATIENT = replace(SETTINGS, read_timeout_s=10, total_timeout_s=30)
+PATIENT = replace(
+    SETTINGS,
+    connect_timeout_s=30,
+    read_timeout_s=30,
+    upload_answer_timeout_s=30,
+    total_timeout_s=100,
+)
 CONFIG = b'{"os":"linux","architecture":"amd64"}'
 LAYERS = (bytes(range(256)) * 12, b"second layer" * 100)
 
@@ -91,6 +97,7 @@ def pull(address, path, settings=SETTINGS):
         copy_image(source, sink)
     except ImagersError as error:
         assert str(error)  # noqa: PT017  # most runs end well
+        print(error)  # noqa: T201  # shown when it fails
         return False
     finally:
         source.close()
@@ -110,6 +117,7 @@ def push(address, registry, layout):
         copy_image(source_of(layout), sink)
     except ImagersError as error:
         assert str(error)  # noqa: PT017  # most runs end well
+        print(error)  # noqa: T201  # shown when it fails
         arrived = False
     else:
         arrived = True
@@ -145,10 +153,17 @@ def test_faults_end_in_the_right_bytes_or_an_error(group, filled, layout, tmp_pa
         seen |= {fault for fault, _ in proxy.faults}
         for head in proxy.elsewhere:
             assert b"uthorization" not in head
-        assert time.monotonic() - started < 10
-    # Wrong bytes and wrong lengths must end in errors; most of the rest is got over.
-    assert min(arrived[True], arrived[False]) >= 3
+        assert time.monotonic() - started < 60
+    assert arrived[True] >= 10  # most of it is got over
     assert len(seen) >= len(FAULTS) - 2
+
+
+@pytest.mark.parametrize("kind", ["wrong bytes", "wrong length", "status 500"])
+def test_fault_at_every_request_is_never_an_image(kind, filled, tmp_path):
+    with FaultProxy(filled.address, seed=1, rate=1, kinds=(kind,)) as proxy:
+        assert not pull(proxy.address, tmp_path / "x", PATIENT)
+    assert {fault for fault, _ in proxy.faults} == {kind}
+    assert not (tmp_path / "x").exists()
 
 
 def test_proxy_without_faults_changes_nothing(filled, tmp_path):
