@@ -53,6 +53,8 @@ class SealJob:
         tar_bytes: the most that a decompressed tar may have.
         source_compression: of the source, also where it stays; `imagers.core.aead` looks
             at the tar on the side then.
+        threads: the most that work on it at once; 1 does all of it in one. None: as many
+            as `imagers.core.cores.usable_cores` says.
     """
 
     source: int | RawStream
@@ -69,6 +71,7 @@ class SealJob:
     on_progress: Callable[[Progress], None] | None
     cancellation: Cancellation | None
     source_compression: Compression = Compression.NONE
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,7 @@ class OpenJob:
         sees_tar: whether the tar is wanted: to give on, to unpack, or to check `diff_id`.
         gives_tar: whether a sink that is a file gets the tar, not the compressed bytes.
         tar_bytes: the most that the tar may have.
+        threads: as for `SealJob`.
     """
 
     source: int | RawStream
@@ -96,6 +100,7 @@ class OpenJob:
     limits: Limits
     on_progress: Callable[[Progress], None] | None
     cancellation: Cancellation | None
+    threads: int | None = None
 
 
 def source_of(source: int | RawStream) -> int | RawStream:

@@ -67,6 +67,10 @@ def _key(stack: ExitStack, cipher: CipherParameters | None) -> memoryview | None
     return None if cipher is None else stack.enter_context(cipher.key.view())
 
 
+def _threads(job: SealJob | OpenJob) -> int:
+    return usable_cores() if job.threads is None else max(1, job.threads)
+
+
 def _digest(text: str) -> Digest:
     algorithm, _, hexadecimal = text.partition(":")
     return Digest(algorithm, hexadecimal)
@@ -96,7 +100,7 @@ def seal(job: SealJob) -> SealedLayer:
             window_bytes=job.window_bytes,
             max_entries=0,
             max_name_bytes=1,
-            threads=usable_cores(),
+            threads=_threads(job),
             what=job.what,
             force=_force,
         )
@@ -138,7 +142,7 @@ def open_(job: OpenJob) -> OpenedLayer:
             window_bytes=job.limits.window_bytes,
             max_entries=job.limits.max_entries,
             max_name_bytes=job.limits.max_name_bytes,
-            threads=usable_cores(),
+            threads=_threads(job),
             what=job.what,
             force=_force,
         )
