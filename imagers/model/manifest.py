@@ -147,6 +147,7 @@ class Index:
         document: the parsed members; treat as read-only.
         descriptor: media type, digest and size of `raw`.
         manifests: the entries, in order.
+        subject: what the index refers to, since version 1.1.
     """
 
     raw: bytes
@@ -154,6 +155,8 @@ class Index:
     descriptor: Descriptor
     manifests: tuple[Descriptor, ...]
     annotations: Mapping[str, str]
+    subject: Descriptor | None
+    artifact_type: str | None
 
     def find_platform(self, platform: Platform) -> Descriptor | None:
         """The first entry for `platform`; a variant that is not asked for is not compared."""
@@ -272,7 +275,6 @@ def _make_manifest(raw: bytes, document: JSONObject, media_type: str) -> Manifes
         raise FormatError(
             f"expected at most {MAX_LAYERS} layers, got {len(layers)}", what=what, where="$.layers"
         )
-    subject = get_optional_object(document, "subject", what=what)
     return Manifest(
         raw=raw,
         document=document,
@@ -283,11 +285,16 @@ def _make_manifest(raw: bytes, document: JSONObject, media_type: str) -> Manifes
             for index, layer in enumerate(layers)
         ),
         annotations=MappingProxyType(get_string_map(document, "annotations", what=what)),
-        subject=None
-        if subject is None
-        else parse_descriptor(subject, what=what, where="$.subject"),
+        subject=_parse_subject(document, what),
         artifact_type=get_optional_str(document, "artifactType", what=what),
     )
+
+
+def _parse_subject(document: JSONObject, what: str) -> Descriptor | None:
+    subject = get_optional_object(document, "subject", what=what)
+    if subject is None:
+        return None
+    return parse_descriptor(subject, what=what, where="$.subject")
 
 
 def parse_index(raw: bytes, *, media_type: str = "") -> Index:
@@ -315,6 +322,8 @@ def _make_index(raw: bytes, document: JSONObject, media_type: str) -> Index:
             for index, entry in enumerate(manifests)
         ),
         annotations=MappingProxyType(get_string_map(document, "annotations", what=what)),
+        subject=_parse_subject(document, what),
+        artifact_type=get_optional_str(document, "artifactType", what=what),
     )
 
 

@@ -1,9 +1,12 @@
 """What refers to a manifest: the list that a registry keeps, or the tag in its place.
 
-    entries = read_referrers(client, digest)
-    add_to_referrers_tag(client, descriptor, subject=digest)
+    entries, has_api = list_referrers(client, digest)
+    add_to_referrers_tag(client, referrer_of(manifest), subject=digest)
 
-Nothing of the list is verified, and whoever may push may write it.
+Nothing of the list is verified, and whoever may push may write it: an entry may have another
+artifact type than its manifest, or name one that refers to something else.
+
+Bounds: 1024 entries and 16 MiB on at most 32 pages.
 
 Spec: OCI distribution-spec v1.1, "Listing Referrers", "Pushing Manifests with Subject",
 "Referrers Tag Schema".
@@ -14,9 +17,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, NotFound, RemoteError
+from imagers.errors import FormatError, NotFound, RemoteError, Unsupported
 from imagers.model.descriptor import Descriptor
-from imagers.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_index
+from imagers.model.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_index
 from imagers.model.media import OCI_INDEX
 from imagers.model.strict_json import JSON, JSONObject, dump_json
 from imagers.net.urls import join_url, parse_origin
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_REFERRERS",
     "add_to_referrers_tag",
+    "list_referrers",
     "read_referrers",
     "referrer_of",
     "referrers_tag",
@@ -35,7 +39,11 @@ __all__ = [
 
 MAX_REFERRERS = 1024  # of one manifest, all pages together
 _MAX_PAGES = 32
-_NEXT = re.compile(r"<([^<>]{1,2048})>\s*;\s*rel=\"?next\"?\s*(?:[;,].*)?\Z", re.IGNORECASE)
+_MAX_LIST_BYTES = 16 * 1024 * 1024  # all pages together
+_LINK = re.compile(r"<([^<>]*)>([^<]*)")
+_IS_NEXT = re.compile(
+    r";\s*rel\s*=\s*(?:\"(?:[^\"]*\s)?next(?:\s[^\"]*)?\"|next\s*(?:[;,]|\Z))", re.IGNORECASE
+)
 _MAX_ALGORITHM = 32  # characters, as the tag schema cuts them
 _MAX_HEX = 64
 # What registries without the API say: distribution 404; others, as go-containerregistry
@@ -50,27 +58,39 @@ def referrers_tag(digest: Digest) -> str:
     return f"{digest.algorithm[:_MAX_ALGORITHM]}-{digest.hex[:_MAX_HEX]}"
 
 
-def referrer_of(manifest: Manifest) -> Descriptor:
-    """The entry for a manifest in the list of its subject."""
+def referrer_of(document: Manifest | Index) -> Descriptor:
+    """The entry for a manifest or an index in the list of its subject."""
+    kind = document.artifact_type
+    if not kind and isinstance(document, Manifest):
+        kind = document.config.media_type
     return Descriptor(
-        media_type=manifest.descriptor.media_type,
-        digest=manifest.descriptor.digest,
-        size=manifest.descriptor.size,
-        annotations=manifest.annotations,
-        artifact_type=manifest.artifact_type or manifest.config.media_type,
+        media_type=document.descriptor.media_type,
+        digest=document.descriptor.digest,
+        size=document.descriptor.size,
+        annotations=document.annotations,
+        artifact_type=kind or None,
     )
 
 
 def read_referrers(client: RegistryClient, subject: Digest) -> tuple[Descriptor, ...]:
-    """All that says it refers to `subject`, from the API or else from the tag.
+    """As `list_referrers`, the entries alone."""
+    return list_referrers(client, subject)[0]
+
+
+def list_referrers(client: RegistryClient, subject: Digest) -> tuple[tuple[Descriptor, ...], bool]:
+    """All that says it refers to `subject`, each once; whether the registry has the API.
+
+    Without the API it is the tag's list. Nothing is filtered: cosign 3.1 writes another
+    artifact type into the list than into the manifest, and servers copy what they like.
 
     Raises:
         FormatError: the answer is no index, or beyond a bound.
         RemoteError: it could not be asked; this is not "there is none".
     """
-    found: list[Descriptor] = []
+    found: dict[Digest, Descriptor] = {}
     target = f"referrers/{subject}"
     first_url = ""
+    size = 0
     for _ in range(_MAX_PAGES):
         try:
             answer = client.request(
@@ -82,19 +102,25 @@ def read_referrers(client: RegistryClient, subject: Digest) -> tuple[Descriptor,
                 expected=(200,),
             )
         except RemoteError as error:
-            if found or first_url or error.status not in _NO_API:
+            if first_url or error.status not in _NO_API:
                 raise
-            return _read_tag(client, subject)[0]
-        found += parse_index(answer.body).manifests
+            return _read_tag(client, subject)[0], False
+        size += len(answer.body)
+        if size > _MAX_LIST_BYTES:
+            raise FormatError(
+                f"expected at most {_MAX_LIST_BYTES} bytes, got more", what="referrers"
+            )
+        for entry in parse_index(answer.body).manifests:
+            found.setdefault(entry.digest, entry)
         if len(found) > MAX_REFERRERS:
             raise FormatError(
                 f"expected at most {MAX_REFERRERS} entries, got more", what="referrers"
             )
-        link = _NEXT.match(answer.headers.get("Link", "").strip())
-        if link is None:
-            return tuple(found)
+        following = _next_page(answer.headers.get("Link", ""))
+        if following is None:
+            return tuple(found.values()), True
         first_url = first_url or answer.url
-        target = join_url(answer.url, link[1])
+        target = join_url(answer.url, following)
         if parse_origin(target) != parse_origin(first_url):
             raise FormatError("the next page is on another server", what="referrers")
     raise FormatError(f"expected at most {_MAX_PAGES} pages, got more", what="referrers")
@@ -107,7 +133,7 @@ def add_to_referrers_tag(client: RegistryClient, entry: Descriptor, *, subject: 
     read again after the writing, and written again if it was lost.
 
     Raises:
-        FormatError: the tag is no index, or it is full.
+        FormatError, Unsupported: the tag is no index of referrers, or it is full.
         RemoteError: the registry did not take it.
     """
     target = f"manifests/{referrers_tag(subject)}"
@@ -115,27 +141,40 @@ def add_to_referrers_tag(client: RegistryClient, entry: Descriptor, *, subject: 
     for _ in range(_ATTEMPTS):
         if any(one.digest == entry.digest for one in entries):
             return
-        if len(entries) >= MAX_REFERRERS:
-            raise FormatError(
-                f"expected room for one more entry, got {len(entries)}", what="referrers tag"
-            )
         listed = members.get("manifests")
         members["manifests"] = [*(listed if isinstance(listed, list) else []), entry.to_json()]
+        body = dump_json(members)
+        if len(entries) >= MAX_REFERRERS or len(body) > MAX_MANIFEST_BYTES:
+            raise FormatError(
+                f"expected room for one more entry, got {len(entries)} of {len(body)} bytes",
+                what="referrers tag",
+                hint="delete referrers that nobody needs",
+            )
         client.request(
             "PUT",
             target,
             doing="referrers tag",
             headers={"Content-Type": OCI_INDEX},
-            body=dump_json(members),
+            body=body,
             expected=_CREATED,
         )
         entries, members = _read_tag(client, subject)
+    if any(one.digest == entry.digest for one in entries):
+        return
     raise RemoteError(
-        f"{client.reference.name}: the entry in the referrers tag was lost each of {_ATTEMPTS} "
-        "times",
+        f"{client.reference.name}: the referrers tag does not keep the entry, {_ATTEMPTS} times "
+        "in a row",
         temporary=True,
         hint="others write it at the same time; run the command again",
     )
+
+
+def _next_page(header: str) -> str | None:
+    """The URL of the next page in a `Link` header, which may have other links too."""
+    for url, parameters in _LINK.findall(header):
+        if _IS_NEXT.search(parameters):
+            return str(url)
+    return None
 
 
 def _read_tag(
@@ -155,4 +194,12 @@ def _read_tag(
     except NotFound:
         return (), empty
     index = parse_index(answer.body)
-    return index.manifests, dict(index.document)
+    if index.descriptor.media_type != OCI_INDEX:
+        raise Unsupported(
+            f"media type {index.descriptor.media_type!r} of the referrers tag is not supported: "
+            f"expected {OCI_INDEX}"
+        )
+    found: dict[Digest, Descriptor] = {}
+    for entry in index.manifests:
+        found.setdefault(entry.digest, entry)
+    return tuple(found.values()), dict(index.document)

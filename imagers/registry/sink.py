@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 from imagers.errors import DigestMismatch, NotFound, RemoteError, SizeMismatch
 from imagers.model.digest import check_digest, digest_of, parse_digest
-from imagers.model.manifest import Manifest, parse_manifest_or_index
+from imagers.model.manifest import parse_manifest_or_index
 from imagers.model.reference import Reference
 from imagers.net.http import FileBody
 from imagers.net.urls import join_url
@@ -284,7 +284,7 @@ class RegistrySink:
         if b'"subject"' in raw and "OCI-Subject" not in stored.headers:
             # A registry without the referrers API: the list is the client's to keep.
             document = parse_manifest_or_index(raw, media_type=media_type)
-            if isinstance(document, Manifest) and document.subject is not None:
+            if document.subject is not None:
                 add_to_referrers_tag(
                     self._client, referrer_of(document), subject=document.subject.digest
                 )

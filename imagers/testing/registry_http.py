@@ -34,7 +34,10 @@ __all__ = ["Connection", "Fault", "LoggedRequest", "Refused", "RegistryState", "
 _PIECE = 1024 * 1024
 _MOST_DRAINED = 64 * 1024 * 1024  # of a refused body, so that the client reads the refusal
 _IDLE_S = 60.0
-_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}\Z")
+_MAX_PARAMETERS = 64
+_BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+_LENGTH = re.compile(r"[0-9]{1,15}\Z")
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,12}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +134,19 @@ class Connection(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # as the base class
         """Any request."""
-        self.body = RequestBody(self.rfile, self.headers)
+        self._fault = None
+        try:
+            self.body = RequestBody(self.rfile, self.headers)
+            parts = urlsplit(self.path)
+            self.query = parse_qs(
+                parts.query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS
+            )
+        except ValueError as error:
+            # Where the next request would begin is not known either.
+            self.close_connection = True
+            self._refuse(Refused(400, "UNSUPPORTED", str(error)))
+            return
         self._fault = self._take_fault()
-        parts = urlsplit(self.path)
-        self.query = parse_qs(parts.query, keep_blank_values=True)
         try:
             if self._fault is not None and self._fault.hang:
                 self.state.stopping.wait()
@@ -152,10 +164,13 @@ class Connection(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             self.close_connection = True
             return
-        with suppress(OSError, Refused):
+        try:
             # So that a client that still sends reads the answer, and the next request fits.
-            if not self.body.drain(_MOST_DRAINED):
-                self.close_connection = True
+            is_all = self.body.drain(_MOST_DRAINED)
+        except OSError:
+            is_all = False
+        if not is_all:
+            self.close_connection = True
 
     do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815  # same
 
@@ -207,7 +222,7 @@ class Connection(BaseHTTPRequestHandler):
         """Answer with `count` bytes of a file from `start`; with none to HEAD."""
         self.send_response(status)
         self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
-        if status != HTTPStatus.NO_CONTENT and "Transfer-Encoding" not in headers:
+        if status not in _BODILESS and "Transfer-Encoding" not in headers:
             headers = {"Content-Length": str(count), **headers}
         for name, value in headers.items():
             self.send_header(name, value)
@@ -228,13 +243,26 @@ class Connection(BaseHTTPRequestHandler):
 
 
 class RequestBody:
-    """The body of a request, by length or in chunks."""
+    """The body of a request, by length or in chunks.
+
+    Attributes:
+        length: that the request says; None of one in chunks.
+
+    Raises:
+        ValueError: it says its length in no way that is known, or in two ways.
+    """
 
     def __init__(self, file: io.BufferedIOBase, headers: Message) -> None:
         self._file = file
-        self._is_chunked = headers.get("Transfer-Encoding", "").lower() == "chunked"
-        length = headers.get("Content-Length", "0")
-        self._left = int(length) if length.isdigit() and not self._is_chunked else 0
+        lengths = headers.get_all("Content-Length", [])
+        codings = headers.get_all("Transfer-Encoding", [])
+        self._is_chunked = bool(codings)
+        if [one.lower() for one in codings] not in ([], ["chunked"]):
+            raise ValueError("a transfer encoding other than chunked is not supported")
+        if len(lengths) + len(codings) > 1 or not all(map(_LENGTH.match, lengths)):
+            raise ValueError("the length of the body is not clear")
+        self.length = None if codings else int(lengths[0]) if lengths else 0
+        self._left = self.length or 0
         self._ended = not self._is_chunked and self._left == 0
 
     def pieces(self) -> Iterator[bytes]:

@@ -10,27 +10,34 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
 import re
 import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from imagers.errors import FormatError, Unsupported
 from imagers.model.digest import Digest, digest_of, parse_digest
 from imagers.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest_or_index
 from imagers.model.media import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
+from imagers.model.strict_json import dump_json
 from imagers.testing.registry_http import Connection, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from imagers.model.strict_json import JSON, JSONObject
     from imagers.testing.registry_storage import Repository, Upload
 
 __all__ = ["Handler"]
 
-_NAME = r"(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = rf"(?P<name>{_PART}(?:/{_PART})*)"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
-_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)\Z")
-_CONTENT_RANGE = re.compile(r"(?:bytes )?([0-9]+)-([0-9]+)(?:/.*)?\Z")
+_RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})\Z")
+_CONTENT_RANGE = re.compile(r"([0-9]{1,15})-([0-9]{1,15})\Z")
+_COUNT = re.compile(r"[0-9]{1,9}\Z")
+_PAGE_BYTES = MAX_MANIFEST_BYTES - 4096  # of a list of referrers
+_VERBS = ("get", "put", "post", "patch", "delete")
 _ROUTES = [
     (re.compile(rf"/v2/{_NAME}/blobs/uploads/?\Z"), "uploads"),
     (re.compile(rf"/v2/{_NAME}/blobs/uploads/(?P<session>[0-9a-f]+)\Z"), "session"),
@@ -56,7 +63,9 @@ class Handler(Connection):
             verb = "get" if self.command == "HEAD" else self.command.lower()
             answer = getattr(self, f"_{verb}_{kind}", None)
             if answer is None:
-                raise Refused(405, "UNSUPPORTED", "this method is not supported here")
+                allow = [verb for verb in _VERBS if hasattr(self, f"_{verb}_{kind}")]
+                headers = {"Allow": ", ".join(verb.upper() for verb in allow)}
+                raise Refused(405, "UNSUPPORTED", "this method is not supported here", headers)
             if kind != "token":
                 self._check_login(match.groupdict().get("name", ""))
             answer(**match.groupdict())
@@ -69,15 +78,21 @@ class Handler(Connection):
         state = self.state
         if state.token_auth:
             actions = "pull" if self.command in ("GET", "HEAD") else "pull,push"
-            kind, _, token = self.headers.get("Authorization", "").partition(" ")
-            granted = state.tokens.get(token) if kind == "Bearer" else None
-            if granted is not None and (not name or _covers(granted, name, actions)):
+            if self._may(name, actions):
                 return
             challenge = f'Bearer realm="{state.url}/token",service="imagers"'
             if name:
                 challenge += f',scope="repository:{name}:{actions}"'
             raise Refused(401, "UNAUTHORIZED", "log in", {"WWW-Authenticate": challenge})
         self._check_password()
+
+    def _may(self, name: str, actions: str) -> bool:
+        """Whether the token of the request, if tokens are asked for, allows it."""
+        if not self.state.token_auth:
+            return True
+        kind, _, token = self.headers.get("Authorization", "").partition(" ")
+        granted = self.state.tokens.get(token) if kind == "Bearer" else None
+        return granted is not None and (not name or _covers(granted, name, actions))
 
     def _check_password(self) -> None:
         state = self.state
@@ -121,8 +136,8 @@ class Handler(Connection):
         headers = {}
         count = self.query.get("n", [""])[0]
         if count:
-            if not count.isdigit():
-                raise Refused(400, "PAGINATION_NUMBER_INVALID", "n is a number")
+            if not _COUNT.match(count):
+                raise Refused(400, "UNSUPPORTED", "n is a number of at most nine digits")
             page = items[: int(count)]
             if page and len(page) < len(items):
                 query = urlencode({"n": count, "last": page[-1]})
@@ -136,15 +151,27 @@ class Handler(Connection):
         subject = parse_digest(digest)
         repository = self.state.storage.find(name)
         wanted = self.query.get("artifactType", [""])[0]
-        found: list[JSON] = []
-        with self.state.storage.lock:
-            manifests = sorted(repository.manifests.items())
-        for one, media_type in manifests:
-            raw = self.state.storage.read(one)
-            entry = None if raw is None else _referrer(raw, media_type, one, subject)
-            if entry is not None and wanted in ("", entry.get("artifactType")):
-                found.append(entry)
+        last = self.query.get("last", [""])[0]
         headers = {"OCI-Filters-Applied": "artifactType"} if wanted else {}
+        found: list[JSON] = []
+        size = 0
+        with self.state.storage.lock:
+            manifests = sorted((str(one), one) for one in repository.manifests if str(one) > last)
+        for text, one in manifests:
+            raw = self.state.storage.read(one)
+            media_type = repository.manifests.get(one)
+            entry = None if raw is None or media_type is None else _referrer(raw, media_type, one)
+            if entry is None or entry.pop("subject") != str(subject):
+                continue
+            if wanted not in ("", entry.get("artifactType")):
+                continue
+            size += len(dump_json(entry)) + 1
+            if found and size > _PAGE_BYTES:
+                query = urlencode({"artifactType": wanted, "last": last})
+                headers["Link"] = f'</v2/{name}/referrers/{subject}?{query}>; rel="next"'
+                break
+            found.append(entry)
+            last = text
         index: JSONObject = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found}
         self.send_json(200, index, headers, media_type=OCI_INDEX)
 
@@ -161,7 +188,16 @@ class Handler(Connection):
             "Docker-Content-Digest": str(digest),
             "ETag": f'"{digest}"',
         }
-        self.send(200, headers, raw)
+        if not self._has_it(headers):
+            self.send(200, headers, raw)
+
+    def _has_it(self, headers: Mapping[str, str]) -> bool:
+        """Whether the client has this content already, and was told so."""
+        tags = {tag.strip() for tag in self.headers.get("If-None-Match", "").split(",")}
+        if not tags & {headers["ETag"], "*"}:
+            return False
+        self.send(304, {"ETag": headers["ETag"]})
+        return True
 
     def _resolve(self, repository: Repository, reference: str) -> Digest:
         with self.state.storage.lock:
@@ -186,7 +222,7 @@ class Handler(Connection):
         else:
             digest = digest_of(raw)
             if not _TAG.match(reference):
-                raise Refused(400, "TAG_INVALID", "this is no tag")
+                raise Refused(400, "MANIFEST_INVALID", "this is no tag")
         storage = self.state.storage
         repository = storage.repository(name)
         with storage.lock:
@@ -205,9 +241,8 @@ class Handler(Connection):
             storage.save()
         headers = {"Location": f"/v2/{name}/manifests/{digest}"}
         headers["Docker-Content-Digest"] = str(digest)
-        subject = document.subject if isinstance(document, Manifest) else None
-        if subject is not None and self.state.referrers_api:
-            headers["OCI-Subject"] = str(subject.digest)
+        if document.subject is not None and self.state.referrers_api:
+            headers["OCI-Subject"] = str(document.subject.digest)
         self.send(201, headers)
 
     def _delete_manifest(self, name: str, reference: str) -> None:
@@ -240,8 +275,11 @@ class Handler(Connection):
             "ETag": f'"{digest}"',
         }
         with file:
-            asked = self.headers.get("Range")
-            if asked is None:
+            asked = self.headers.get("Range", "")
+            if self._has_it(headers):
+                return
+            # Another unit, or another method than GET: as if nothing were asked.
+            if self.command != "GET" or not asked.startswith("bytes="):
                 self.send_file(200, headers, file, 0, size)
                 return
             start, stop = _parse_range(asked, size)
@@ -264,8 +302,10 @@ class Handler(Connection):
         mount = self.query.get("mount", [""])[0]
         if mount:
             digest = parse_digest(mount)
+            other = self.query.get("from", [""])[0]
             with storage.lock:
-                if digest in storage.find(self.query.get("from", [""])[0]).blobs:
+                # Who may not read it there does not get it here.
+                if digest in storage.find(other).blobs and self._may(other, "pull"):
                     storage.repository(name).blobs.add(digest)
                     storage.save()
                     self._send_stored(name, digest)
@@ -312,6 +352,10 @@ class Handler(Connection):
         if match is None or int(match[1]) != upload.size:
             headers = self._session_headers(name, session, upload)
             raise Refused(416, "BLOB_UPLOAD_INVALID", "chunks come in order", headers)
+        count = int(match[2]) - int(match[1]) + 1
+        if self.body.length is not None and count != self.body.length:
+            text = f"the range has {count} bytes, the body {self.body.length}"
+            raise Refused(400, "SIZE_INVALID", text)
 
     def _receive(self, upload: Upload) -> None:
         for piece in self.body.pieces():
@@ -362,7 +406,7 @@ def _covers(granted: str, name: str, actions: str) -> bool:
         repository, _, verbs = rest.rpartition(":")
         if kind == "repository" and repository == name:
             allowed |= set(verbs.split(","))
-    return set(actions.split(",")) <= allowed
+    return "*" in allowed or set(actions.split(",")) <= allowed
 
 
 def _parse_range(text: str, size: int) -> tuple[int, int]:
@@ -376,21 +420,25 @@ def _parse_range(text: str, size: int) -> tuple[int, int]:
         start, stop = max(size - int(match[2]), 0), size
     if not 0 <= start < stop:
         headers = {"Content-Range": f"bytes */{size}"}
-        raise Refused(416, "BLOB_UNKNOWN", "the blob has no such range", headers)
+        raise Refused(416, "SIZE_INVALID", "the blob has no such range", headers)
     return start, stop
 
 
-def _referrer(raw: bytes, media_type: str, digest: Digest, subject: Digest) -> JSONObject | None:
-    """The entry for the manifest `raw` in a list of referrers, or None if it is none."""
-    document = json.loads(raw)  # was parsed strictly when it was pushed
-    told = document.get("subject")
-    if not isinstance(told, dict) or told.get("digest") != str(subject):
+def _referrer(raw: bytes, media_type: str, digest: Digest) -> JSONObject | None:
+    """The entry for `raw` in a list of referrers, with its subject; None if it has none."""
+    try:
+        document = parse_manifest_or_index(raw, media_type=media_type)
+    except (FormatError, Unsupported):
+        return None  # a test has spoilt it
+    if document.subject is None:
         return None
-    entry: JSONObject = {"mediaType": media_type, "digest": str(digest), "size": len(raw)}
-    config = document.get("config")
-    kind = document.get("artifactType") or (config or {}).get("mediaType")
+    entry: JSONObject = {"subject": str(document.subject.digest), "mediaType": media_type}
+    entry |= {"digest": str(digest), "size": len(raw)}
+    kind = document.artifact_type
+    if not kind and isinstance(document, Manifest):
+        kind = document.config.media_type
     if kind:
         entry["artifactType"] = kind
-    if document.get("annotations"):
-        entry["annotations"] = document["annotations"]
+    if document.annotations:
+        entry["annotations"] = dict(document.annotations)
     return entry

@@ -170,6 +170,19 @@ def test_parse_manifest_with_subject_gives_it():
     assert manifest.artifact_type == "a/b"
 
 
+def test_parse_index_with_subject_gives_it():
+    index = parse_index(
+        encode(changed(INDEX, subject=descriptor(OCI_MANIFEST), artifactType="a/b"))
+    )
+    assert index.subject is not None
+    assert (index.subject.media_type, index.artifact_type) == (OCI_MANIFEST, "a/b")
+    without = parse_index(encode(INDEX))
+    assert (without.subject, without.artifact_type) == (None, None)
+    with pytest.raises(FormatError) as caught:
+        parse_index(encode(changed(INDEX, subject={})))
+    assert (caught.value.what, caught.value.where) == ("index", "$.subject.mediaType")
+
+
 @pytest.mark.parametrize(
     ("inside", "told", "found"),
     [

@@ -1,4 +1,5 @@
 import http.client
+import json
 import signal
 import ssl
 import subprocess
@@ -122,6 +123,25 @@ def test_registry_token_login_names_scope_and_service(client):
             f'Bearer realm="{registry.url}/token",service="imagers",'
             'scope="repository:a/b:pull,push"'
         )
+
+
+def test_registry_token_mounts_only_from_where_it_may_pull(client):
+    with EmbeddedRegistry(token_auth=True) as registry:
+
+        def ask(method, path, scope, **more):
+            token = client.request("GET", f"{registry.url}/token?{scope}").body
+            headers = {"Authorization": f"Bearer {json.loads(token)['token']}"}
+            url = f"{registry.url}/v2/{path}"
+            return client.request(method, url, headers=headers, expected=ANY_STATUS, **more).status
+
+        one, two = "scope=repository:one:pull,push", "scope=repository:two:pull,push"
+        digest = digest_of(DATA)
+        assert ask("POST", f"one/blobs/uploads/?digest={digest}", one, body=DATA) == 201
+        mount = f"two/blobs/uploads/?mount={digest}&from=one"
+        for scope, status in ((two, 202), (one, 401), (f"{one}&{two}", 201)):
+            assert ask("POST", mount, scope) == status
+        assert ask("DELETE", f"two/blobs/{digest}", "scope=repository:two:pull") == 401
+        assert ask("DELETE", f"two/blobs/{digest}", "scope=repository:two:*") == 202
 
 
 def test_registry_over_tls(tmp_path):

@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import socket
+from urllib.parse import quote
 
 import pytest
 
@@ -70,15 +72,29 @@ def test_base_says_that_it_is_a_registry(ask):
     assert headers["Docker-Distribution-Api-Version"] == "registry/2.0"
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/", "/v2/UPPER/tags/list", "/v2/a/b", "/v2/../etc"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/v1/",
+        "/v2/UPPER/tags/list",
+        "/v2/a/b",
+        "/v2/../etc",
+        "/v2/a..b/tags/list",
+        "/v2/a___b/tags/list",
+        "/v2/a//b/tags/list",
+        "/v2/a-/tags/list",
+    ],
+)
 def test_unknown_path_is_404_with_an_error_document(ask, path):
     status, _, body = ask("GET", path)
     assert (status, code_of(body)) == (404, "NAME_INVALID")
 
 
 def test_unknown_method_is_405(ask):
-    status, _, body = ask("PATCH", "/v2/app/manifests/v1")
+    status, headers, body = ask("PATCH", "/v2/app/manifests/v1")
     assert (status, code_of(body)) == (405, "UNSUPPORTED")
+    assert headers["Allow"] == "GET, PUT, DELETE"
 
 
 # Blobs.
@@ -120,10 +136,18 @@ def test_blob_in_chunks(ask):
 def test_blob_chunk_out_of_order_is_416_with_the_range(ask):
     location = ask("POST", "/v2/app/blobs/uploads/")[1]["Location"]
     ask("PATCH", location, DATA[:10], {"Content-Range": "0-9"})
-    for wrong in ("11-20", "0-9", "x"):
+    for wrong in ("11-20", "0-9", "x", "bytes 10-19/*", "9" * 5000 + "-10"):
         status, headers, body = ask("PATCH", location, b"x" * 10, {"Content-Range": wrong})
         assert (status, headers["Range"]) == (416, "0-9")
         assert code_of(body) == "BLOB_UPLOAD_INVALID"
+
+
+def test_blob_chunk_of_another_length_than_its_range_is_refused(ask):
+    location = ask("POST", "/v2/app/blobs/uploads/")[1]["Location"]
+    for wrong in ("0-8", "0-10", "0-0"):
+        status, _, body = ask("PATCH", location, b"x" * 10, {"Content-Range": wrong})
+        assert (status, code_of(body)) == (400, "SIZE_INVALID")
+    assert ask("PATCH", location, b"x" * 10, {"Content-Range": "0-9"})[0] == 202
 
 
 def test_blob_last_chunk_in_the_put(ask):
@@ -181,12 +205,35 @@ def test_blob_range_is_206(ask, asked, start, stop):
 
 
 @pytest.mark.parametrize(
-    "asked", ["bytes=1000-", "bytes=5-4", "bytes=-", "bytes=0-1,3-4", "lines=1-2"]
+    "asked",
+    ["bytes=1000-", "bytes=5-4", "bytes=-", "bytes=0-1,3-4", "bytes=" + "9" * 5000 + "-"],
+    ids=["after the end", "backwards", "nothing", "two", "huge"],
 )
 def test_blob_bad_range_is_416(ask, asked):
     digest = put_blob(ask, DATA)
     status, headers, _ = ask("GET", f"/v2/app/blobs/{digest}", headers={"Range": asked})
     assert (status, headers["Content-Range"]) == (416, "bytes */1000")
+
+
+@pytest.mark.parametrize(
+    ("method", "asked"), [("GET", "lines=1-2"), ("GET", ""), ("HEAD", "bytes=0-9")]
+)
+def test_blob_range_that_means_nothing_is_ignored(ask, method, asked):
+    digest = put_blob(ask, DATA)
+    status, headers, _ = ask(method, f"/v2/app/blobs/{digest}", headers={"Range": asked})
+    assert (status, headers["Content-Length"]) == (200, "1000")
+
+
+def test_content_that_the_client_has_is_304(ask):
+    digest = put_blob(ask, DATA)
+    raw = manifest_of(ask)
+    put_manifest(ask, raw)
+    for path, tag in ((f"blobs/{digest}", digest), ("manifests/v1", digest_of(raw))):
+        for method in ("GET", "HEAD"):
+            has = {"If-None-Match": f'"x", "{tag}"'}
+            status, headers, body = ask(method, f"/v2/app/{path}", headers=has)
+            assert (status, headers["ETag"], body) == (304, f'"{tag}"', b"")
+            assert ask(method, f"/v2/app/{path}", headers={"If-None-Match": '"x"'})[0] == 200
 
 
 def test_blob_of_another_repository_is_unknown_until_mounted(ask):
@@ -270,7 +317,7 @@ def test_manifest_under_another_digest_refused(ask):
 
 def test_manifest_under_no_tag_refused(ask):
     status, _, body = put_manifest(ask, manifest_of(ask), reference=".tag")
-    assert (status, code_of(body)) == (400, "TAG_INVALID")
+    assert (status, code_of(body)) == (400, "MANIFEST_INVALID")
 
 
 def test_manifest_too_large_refused(ask):
@@ -367,6 +414,59 @@ def test_referrers_are_found_and_filtered(ask):
     assert headers["OCI-Filters-Applied"] == "artifactType"
 
 
+def test_referrers_that_are_indexes_are_listed(ask):
+    raw = manifest_of(ask)
+    put_manifest(ask, raw)
+    one = Descriptor(OCI_MANIFEST, digest_of(raw), len(raw)).to_json()
+    kind, note = "application/x.set", {"a": "b"}
+    plain, typed = (
+        json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [one], **more})
+        for more in ({"subject": one}, {"subject": one, "artifactType": kind, "annotations": note})
+    )
+    for index in (plain, typed):
+        status, headers, _ = put_manifest(
+            ask, index.encode(), digest_of(index.encode()), media_type=OCI_INDEX
+        )
+        assert (status, headers["OCI-Subject"]) == (201, one["digest"])
+    found = json.loads(ask("GET", f"/v2/app/referrers/{digest_of(raw)}")[2])["manifests"]
+    assert sorted(found, key=len) == [
+        {"mediaType": OCI_INDEX, "digest": str(digest_of(plain.encode())), "size": len(plain)},
+        {
+            "mediaType": OCI_INDEX,
+            "digest": str(digest_of(typed.encode())),
+            "size": len(typed),
+            "artifactType": kind,
+            "annotations": note,
+        },
+    ]
+
+
+def test_referrers_beyond_one_manifest_come_in_pages(ask):
+    subject = Descriptor(OCI_MANIFEST, digest_of(b"subject"), 7).to_json()
+    for number in range(5):
+        raw = manifest_of(ask, subject=subject, annotations={str(number): "x" * 1_500_000})
+        assert put_manifest(ask, raw, digest_of(raw))[0] == 201
+    path = f"/v2/app/referrers/{subject['digest']}?artifactType={quote(OCI_CONFIG)}"
+    sizes, seen = [], set()
+    while path:
+        status, headers, body = ask("GET", path)
+        assert (status, headers["OCI-Filters-Applied"]) == (200, "artifactType")
+        assert len(body) <= 4 * 1024 * 1024
+        sizes.append(len(json.loads(body)["manifests"]))
+        seen |= {one["digest"] for one in json.loads(body)["manifests"]}
+        path = (headers["Link"] or "").removeprefix("<").partition(">")[0]
+    assert (sizes, len(seen)) == ([2, 2, 1], 5)
+
+
+def test_referrers_leave_out_what_a_test_has_spoilt(ask, registry):
+    subject = Descriptor(OCI_MANIFEST, digest_of(b"subject"), 7).to_json()
+    raw = manifest_of(ask, subject=subject)
+    put_manifest(ask, raw, digest_of(raw))
+    registry.corrupt_blob(digest_of(raw))
+    status, _, body = ask("GET", f"/v2/app/referrers/{subject['digest']}")
+    assert (status, json.loads(body)["manifests"]) == (200, [])
+
+
 def test_referrers_of_what_has_none_is_an_empty_index(ask):
     status, _, body = ask("GET", f"/v2/app/referrers/{digest_of(b'none')}")
     assert (status, json.loads(body)["manifests"]) == (200, [])
@@ -391,3 +491,40 @@ def test_artifact_with_the_empty_config_is_taken(ask):
 def test_body_of_a_refused_request_does_not_spoil_the_next(ask):
     assert ask("POST", "/v2/UPPER/blobs/uploads/", b"GET / HTTP/1.1\r\n\r\n" * 10)[0] == 404
     assert ask("GET", "/v2/")[0] == 200
+
+
+# What no client should send.
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET http://[ HTTP/1.1\r\n",
+        "GET /v2/?" + "a&" * 100 + " HTTP/1.1\r\n",
+        "POST /v2/app/blobs/uploads/ HTTP/1.1\r\nContent-Length: x\r\n",
+        "POST /v2/app/blobs/uploads/ HTTP/1.1\r\nContent-Length: -1\r\n",
+        "POST /v2/app/blobs/uploads/ HTTP/1.1\r\nContent-Length: \xb2\r\n",
+        f"POST /v2/app/blobs/uploads/ HTTP/1.1\r\nContent-Length: {'9' * 5000}\r\n",
+        "POST /v2/app/blobs/uploads/ HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n",
+        "POST /v2/ HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+        "POST /v2/app/blobs/uploads/ HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n",
+    ],
+    ids=range(9),
+)
+def test_request_that_is_not_clear_is_400_and_ends_the_connection(registry, head):
+    host, _, port = registry.address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(f"{head}Host: x\r\n\r\n".encode("latin-1"))
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_request_with_bad_chunks_ends_the_connection(registry):
+    host, _, port = registry.address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        head = "GET /v2/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(f"{head}zz\r\nGET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.count(b"HTTP/1.1") == 1
+    assert registry.asked() == [("GET", "/v2/")]
