@@ -322,7 +322,7 @@ static enum imc_fault writer_finish(struct imc_stage *stage, struct imc_out *out
         }
     }
     while (writer->open && out->left > 0) {
-        struct imc_in none = {NULL, 0};
+        struct imc_in none = {(const uint8_t *)"", 0}; /* NULL + 0 is undefined */
         bool ended = false;
         enum imc_fault fault = imc_deflate_step(writer->deflate, &none, out, true, &ended);
         if (fault != IMC_OK) {

@@ -34,14 +34,15 @@ enum imc_fault imc_inflate_step(struct imc_inflate *inflate, struct imc_in *in, 
     state->next_out = out->at;
     state->avail_out = (uint32_t)out->left;
     int code = isal_inflate(state);
+    /* Above: the input ended, the output is full. Below: the data is invalid, and what ISA-L
+     * (2.30) says is left of the input may be -1 bytes. */
+    if (code != ISAL_DECOMP_OK && code != ISAL_END_INPUT && code != ISAL_OUT_OVERFLOW) {
+        return IMC_BAD_GZIP;
+    }
     in->at = state->next_in;
     in->left = state->avail_in;
     out->at = state->next_out;
     out->left = state->avail_out;
-    /* Above: the input ended, the output is full. Below: the data is invalid. */
-    if (code != ISAL_DECOMP_OK && code != ISAL_END_INPUT && code != ISAL_OUT_OVERFLOW) {
-        return IMC_BAD_GZIP;
-    }
     *ended = state->block_state == ISAL_BLOCK_FINISH;
     *rest_length = 0;
     if (*ended && state->read_in_length > 0) {

@@ -103,7 +103,7 @@ static enum imc_fault finish_decoder(struct imc_job *job, struct imc_failure *fa
     if (job->decoder == NULL) {
         return IMC_OK;
     }
-    struct imc_out out = {job->tar + job->tar_filled, IMC_PIECE - job->tar_filled};
+    struct imc_out out = {NULL, 0}; /* a decoder gives all that it has at once */
     bool done = false;
     enum imc_fault fault = job->decoder->ops->finish(job->decoder, &out, &done, failure);
     if (fault == IMC_OK && job->tar_filled > 0) { /* only when sealing */

@@ -261,7 +261,7 @@ static enum imc_fault writer_finish(struct imc_stage *stage, struct imc_out *out
     struct writer *writer = (struct writer *)stage;
     (void)failure;
     while ((writer->open || !writer->any) && out->left > 0) {
-        struct imc_in none = {NULL, 0};
+        struct imc_in none = {(const uint8_t *)"", 0}; /* NULL + 0 is undefined */
         enum imc_fault fault = write_some(writer, &none, out, true);
         if (fault != IMC_OK) {
             return fault;
