@@ -349,6 +349,7 @@ class RemoteError(ImagersError):
         status: the HTTP status, or None where there was no answer.
         code: the error code of the protocol, such as `MANIFEST_UNKNOWN`, or "".
         temporary: whether trying again can help.
+        retry_after: seconds that the server asks to wait before, or None.
     """
 
     exit_code = 10
@@ -366,6 +367,7 @@ class RemoteError(ImagersError):
         self.status = status
         self.code = code
         self.temporary = temporary
+        self.retry_after: float | None = None
 
 
 class NotFound(RemoteError):

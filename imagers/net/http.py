@@ -19,10 +19,11 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -30,6 +31,7 @@ import urllib3.exceptions as u3
 
 from imagers import __version__
 from imagers.errors import (
+    LocalError,
     NotFound,
     RateLimited,
     RemoteError,
@@ -46,15 +48,17 @@ from imagers.net.urls import Origin, join_url, parse_origin, redact_url
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Container, Iterator, Mapping
+    from collections.abc import Callable, Container, Generator, Mapping
     from types import TracebackType
 
 __all__ = [
     "ANY_STATUS",
     "SUCCESS",
+    "Body",
     "FileBody",
     "HTTPClient",
     "HTTPSettings",
+    "PieceBody",
     "Response",
     "status_error",
     "status_text",
@@ -68,6 +72,7 @@ _MAX_REDIRECTS = 5
 _MAX_BODY = 1024 * 1024  # as containers/image reads of an error
 _MAX_IDLE = 8  # connections kept to one server
 _SEND_PIECE = 64 * 1024  # one piece must leave within the read time limit
+_READ_PIECE = 1024 * 1024
 _USER_AGENT = f"imagers/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEPT_ACROSS_ORIGINS = frozenset({"accept", "range", "user-agent", "accept-encoding"})
@@ -120,15 +125,56 @@ class FileBody:
     offset: int = 0
 
 
-def _pieces(body: bytes | FileBody) -> Iterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class PieceBody:
+    """A body that is made anew for each attempt, of the same bytes.
+
+    Attributes:
+        size: of the body in bytes.
+        pieces: makes them, from the first on; each is used before the next is asked for. What
+            it raises ends the request, with the body incomplete, and passes.
+    """
+
+    size: int
+    pieces: Callable[[], Generator[memoryview, None, None]]
+
+
+Body: TypeAlias = bytes | FileBody | PieceBody
+
+
+def _size_of(body: Body) -> int:
+    return len(body) if isinstance(body, bytes) else body.size
+
+
+def _pieces(body: Body) -> Generator[memoryview, None, None]:
     """The body in pieces, of which each must leave within the time limit."""
-    size = body.size if isinstance(body, FileBody) else len(body)
-    for at in range(0, size, _SEND_PIECE):
-        count = min(_SEND_PIECE, size - at)
-        if isinstance(body, FileBody):
-            yield os.pread(body.fd, count, body.offset + at)
-        else:
-            yield body[at : at + count]
+    if isinstance(body, PieceBody):
+        with closing(body.pieces()) as pieces:
+            for piece in pieces:
+                yield from _cut(piece)
+    elif isinstance(body, bytes):
+        yield from _cut(memoryview(body))
+    else:
+        for at in range(0, body.size, _READ_PIECE):
+            count = min(_READ_PIECE, body.size - at)
+            yield from _cut(memoryview(_read_at(body.fd, count, body.offset + at)))
+
+
+def _cut(piece: memoryview) -> Generator[memoryview, None, None]:
+    for at in range(0, len(piece), _SEND_PIECE):
+        yield piece[at : at + _SEND_PIECE]
+
+
+def _read_at(fd: int, count: int, offset: int) -> bytes:
+    try:
+        data = os.pread(fd, count, offset)
+    except OSError as error:
+        raise LocalError(
+            f"a file could not be read for sending: {(error.strerror or 'failed').lower()}"
+        ) from error
+    if len(data) != count:
+        raise LocalError("a file became shorter while it was sent")
+    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +235,7 @@ class HTTPClient:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | FileBody | None = None,
+        body: Body | None = None,
         max_bytes: int = _MAX_BODY,
         expected: Container[int] = SUCCESS,
         repeatable: bool | None = None,
@@ -206,11 +252,9 @@ class HTTPClient:
             FormatError: `url` is none.
         """
         # A file may take as long as it takes, while each piece makes progress.
-        deadline = (
-            None
-            if isinstance(body, FileBody)
-            else time.monotonic() + self._settings.total_timeout_s
-        )
+        deadline = None
+        if body is None or isinstance(body, bytes):
+            deadline = time.monotonic() + self._settings.total_timeout_s
 
         def once() -> Response:
             with self._open_once(method, url, headers or {}, body) as stream:
@@ -235,15 +279,19 @@ class HTTPClient:
         *,
         headers: Mapping[str, str] | None = None,
         expected: Container[int] = SUCCESS,
+        repeatable: bool | None = None,
     ) -> ResponseStream:
         """The answer with its body still to be read; the caller closes it.
 
         Retries end when the headers are there: a body that breaks off is the reader's.
         Raises as `request`.
+
+        Args:
+            repeatable: False for a caller with retries of its own; None: by the method.
         """
         stream = self._with_retries(
             lambda: self._open_once(method, url, headers or {}, None),
-            repeat=is_idempotent(method),
+            repeat=is_idempotent(method) if repeatable is None else repeatable,
             until=time.monotonic() + self._settings.total_timeout_s,
         )
         if stream.status not in expected:
@@ -314,7 +362,7 @@ class HTTPClient:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | FileBody | None,
+        body: Body | None,
     ) -> ResponseStream:
         """One attempt: follows redirects, retries nothing."""
         origin = parse_origin(url)
@@ -371,16 +419,16 @@ class HTTPClient:
         url: str,
         origin: Origin,
         headers: Mapping[str, str],
-        body: bytes | FileBody | None,
+        body: Body | None,
     ) -> ResponseStream:
         settings = self._settings
         sent = {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT, **headers}
         connect_s, silence_s = settings.connect_timeout_s, settings.read_timeout_s
         if body is not None:
-            sent["Content-Length"] = str(body.size if isinstance(body, FileBody) else len(body))
+            sent["Content-Length"] = str(_size_of(body))
             # For urllib3 the limit on connecting is also the one on sending a piece.
             connect_s = max(connect_s, silence_s)
-        if isinstance(body, FileBody):
+        if body is not None and not isinstance(body, bytes):
             silence_s = settings.upload_answer_timeout_s
         proxy = settings.proxies.find(origin)
         if proxy is not None and proxy.authorization and origin.scheme == "http":
@@ -392,19 +440,20 @@ class HTTPClient:
                 origin.port,
                 origin.scheme,
             )
-            response = pool.urlopen(
-                method,
-                # A proxy for plain http is told the whole URL, and logged in to each time.
-                url if proxy is not None and origin.scheme == "http" else _request_target(url),
-                body=None if body is None else _pieces(body),
-                headers=sent,
-                redirect=False,
-                assert_same_host=False,  # the pool of a proxy has the proxy's name
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-                timeout=urllib3.Timeout(connect=connect_s, read=silence_s),
-            )
+            with closing(_pieces(body or b"")) as pieces:
+                response = pool.urlopen(
+                    method,
+                    # A proxy for plain http is told the whole URL, and logged in to each time.
+                    url if proxy is not None and origin.scheme == "http" else _request_target(url),
+                    body=None if body is None else pieces,
+                    headers=sent,
+                    redirect=False,
+                    assert_same_host=False,  # the pool of a proxy has the proxy's name
+                    retries=False,
+                    preload_content=False,
+                    decode_content=False,
+                    timeout=urllib3.Timeout(connect=connect_s, read=silence_s),
+                )
         except (u3.HTTPError, OSError) as error:
             raise remote_error(
                 error, origin, timeout_s=silence_s, connect_timeout_s=connect_s

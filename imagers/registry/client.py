@@ -13,12 +13,14 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from imagers.errors import RemoteError
 from imagers.model.reference import DEFAULT_REGISTRY
 from imagers.net.failures import NOT_TLS
 from imagers.net.http import ANY_STATUS, HTTPClient, Response
+from imagers.net.retry import parse_retry_after
 from imagers.net.stream import ResponseStream
 from imagers.net.urls import parse_origin
 from imagers.registry.answers import MAX_ERROR_BYTES, refusal
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
 
     from imagers.model.reference import Reference
-    from imagers.net.http import FileBody
+    from imagers.net.http import Body
     from imagers.registry.auth import Credentials, IdentityToken
 
 __all__ = ["RegistryClient"]
@@ -76,7 +78,7 @@ class RegistryClient:
         *,
         doing: str,
         headers: Mapping[str, str] | None = None,
-        body: bytes | FileBody | None = None,
+        body: Body | None = None,
         max_bytes: int = MAX_ERROR_BYTES,
         expected: Container[int],
         repeatable: bool | None = None,
@@ -107,7 +109,7 @@ class RegistryClient:
             more_scope=more_scope,
         )
         if answer.status not in expected:
-            raise refusal(answer.status, answer.body, doing=doing, name=str(self.reference))
+            raise self._refusal(answer, answer.body, doing)
         if len(answer.body) > max_bytes:
             raise RemoteError(
                 f"{self.reference}: {doing}: the answer is too long: expected at most "
@@ -128,12 +130,21 @@ class RegistryClient:
         doing: str,
         expected: Container[int],
         headers: Mapping[str, str] | None = None,
+        repeatable: bool = True,
     ) -> ResponseStream:
-        """A GET whose body is still to be read; the caller closes it. Raises as `request`."""
+        """A GET whose body is still to be read; the caller closes it. Raises as `request`.
+
+        Args:
+            repeatable: False for a caller that tries again by itself.
+        """
         stream = self._logged_in(
             target,
             lambda url, extra: self._http.open(
-                "GET", url, headers={**(headers or {}), **extra}, expected=ANY_STATUS
+                "GET",
+                url,
+                headers={**(headers or {}), **extra},
+                expected=ANY_STATUS,
+                repeatable=repeatable,
             ),
         )
         if stream.status in expected:
@@ -141,7 +152,16 @@ class RegistryClient:
         body = b""
         with suppress(RemoteError), stream:
             body = stream.read_bounded(MAX_ERROR_BYTES, deadline=time.monotonic() + _ERROR_S)
-        raise refusal(stream.status, body, doing=doing, name=str(self.reference))
+        raise self._refusal(stream, body, doing)
+
+    def _refusal(self, answer: Response | ResponseStream, body: bytes, doing: str) -> RemoteError:
+        error = refusal(answer.status, body, doing=doing, name=str(self.reference))
+        if error.temporary:
+            told = answer.headers.get("Retry-After")
+            error.retry_after = parse_retry_after(told, now=datetime.now(UTC))
+        if error.retry_after:
+            error.hint = f"the registry asks to wait {error.retry_after:.0f} s before trying again"
+        return error
 
     def check_login(self) -> None:
         """Nothing, if the registry accepts the login.

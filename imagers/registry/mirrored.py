@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from imagers.model.manifest import RawManifest
     from imagers.model.reference import Reference
     from imagers.registry.client import RegistryClient
+    from imagers.registry.ranges import Ranges
 
 __all__ = ["MirroredSource"]
 
@@ -34,9 +35,14 @@ class MirroredSource(RegistrySource):
     """
 
     def __init__(
-        self, reference: Reference, clients: Sequence[RegistryClient], *, name: str
+        self,
+        reference: Reference,
+        clients: Sequence[RegistryClient],
+        *,
+        name: str,
+        ranges: Ranges | None = None,
     ) -> None:
-        super().__init__(reference, clients[0], name=name)
+        super().__init__(reference, clients[0], name=name, ranges=ranges)
         self._clients = list(clients)
         self._chosen: RegistryClient | None = None
 

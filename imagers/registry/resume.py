@@ -3,12 +3,14 @@
 The reader keeps its hash: what it gets is one stream, whichever connections it came over, and
 a byte that came twice or never is found by the digest at the end.
 
-Spec: RFC 9110 section 14; OCI distribution-spec v1.1, "Pulling blobs".
+Spec: RFC 9110 sections 10.2.3 (Retry-After) and 14 (ranges); OCI distribution-spec v1.1,
+"Pulling blobs".
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from imagers.errors import RemoteError, SizeMismatch
@@ -19,53 +21,118 @@ if TYPE_CHECKING:
     from imagers.net.retry import RetryPolicy
     from imagers.net.stream import ResponseStream
 
-__all__ = ["ResumingStream"]
+__all__ = ["PARTIAL", "Opener", "Patience", "ResumingStream", "check_range"]
 
+PARTIAL = 206
 _PROGRESS = 1024 * 1024  # bytes after which earlier failures are forgotten
+_WAITS = 10  # times the longest wait of one request: so long does one download wait in all
 _PIECE = 256 * 1024
-_PARTIAL = 206
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)\Z")
 
 
 class Opener(Protocol):
-    """Opens the blob again."""
+    """Opens the blob again, once: whoever calls it has the patience."""
 
-    def __call__(self, first: int) -> ResponseStream:
-        """The answer to a request for all bytes from `first` on; status 200 or 206."""
+    def __call__(self, first: int, last: int | None = None) -> ResponseStream:
+        """The answer to a request for the bytes from `first` on, to `last`; status 200 or 206."""
+
+
+class Patience:
+    """How often one download is tried again, and after how long.
+
+    A failure soon after another counts more, a stretch of bytes makes them forgotten; what all
+    waits together take is bounded, so that a server cannot keep a client for ever with a byte
+    now and then.
+
+    Args:
+        retry: of one request; a download that broke off is tried nearly twice as often in a row.
+        pause: waits.
+    """
+
+    def __init__(self, retry: RetryPolicy, pause: Callable[[float], None]) -> None:
+        self._retry = replace(retry, attempts=2 * retry.attempts - 1)
+        self._pause = pause
+        self._failures = 0
+        self._waited = 0.0
+        self._waited_in_all = 0.0
+        self._since = 0  # bytes since the last failure
+
+    def progress(self, count: int) -> None:
+        """So many bytes came."""
+        self._since += count
+        if self._since >= _PROGRESS:
+            self._failures, self._waited = 0, 0.0
+
+    def wait(self, error: RemoteError) -> None:
+        """Wait before the next attempt, as long as the server asks for at least.
+
+        Raises:
+            RemoteError: `error`, if it is no use.
+        """
+        self._failures += 1
+        self._since = 0
+        wait = self._retry.wait_before(
+            self._failures + 1, retry_after=error.retry_after, waited=self._waited
+        )
+        limit = _WAITS * self._retry.max_wait_s
+        if not error.temporary or wait is None or self._waited_in_all + wait > limit:
+            raise error
+        self._pause(wait)
+        self._waited += wait
+        self._waited_in_all += wait
+
+
+def check_range(stream: ResponseStream, *, first: int, last: int, size: int, what: str) -> None:
+    """Nothing, if a partial answer says that it has these bytes of a blob of `size`.
+
+    Raises:
+        SizeMismatch: it says that the blob has another size.
+        RemoteError: it says that it has other bytes.
+    """
+    told = stream.headers.get("Content-Range", "")
+    match = _CONTENT_RANGE.match(told.strip())
+    if match is not None and match[3] != "*" and int(match[3]) != size:
+        raise SizeMismatch(expected=size, actual=int(match[3]), what=what)
+    if (
+        match is None
+        or (int(match[1]), int(match[2])) != (first, last)
+        or stream.length not in (None, last - first + 1)
+    ):
+        raise RemoteError(
+            f"{what}: expected the bytes from {first} to {last}, got {told[:80]!r}",
+            status=stream.status,
+            hint="the registry, or a proxy before it, does not keep to ranges",
+        )
 
 
 class ResumingStream:
     """A `RawStream` over a blob of known size.
 
     Args:
-        stream: the first answer, of status 200.
+        stream: the first answer, of status 200; None: it is opened when it is needed.
         size: of the blob, which the reader holds it to.
         what: name in messages.
         again: opens it from a byte on.
-        retry: how often in a row, and how long to wait before.
-        pause: waits.
+        patience: with failures.
+        first: the byte that the reader wants first.
     """
 
     def __init__(
         self,
-        stream: ResponseStream,
+        stream: ResponseStream | None,
         size: int,
         *,
         what: str,
         again: Opener,
-        retry: RetryPolicy,
-        pause: Callable[[float], None],
+        patience: Patience,
+        first: int = 0,
     ) -> None:
         self._stream = stream
         self._size = size
         self._what = what
         self._again = again
-        self._retry = retry
-        self._pause = pause
-        self._at = 0
-        self._failures = 0
-        self._since = 0  # bytes since the last failure
-        self._waited = 0.0
+        self._patience = patience
+        self._at = first
         self._closed = False
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -76,74 +143,43 @@ class ResumingStream:
         """
         while True:
             try:
-                count = self._stream.readinto(buffer)
+                stream = self._stream or self._open()
+                count = stream.readinto(buffer)
             except RemoteError as error:
-                if self._closed or not error.temporary or self._at >= self._size:
+                if self._closed or self._at >= self._size:
                     raise
-                self._resume(error)
+                self._patience.wait(error)
+                self._stream = None
                 continue
             self._at += count
-            self._since += count
             # A server that starts from the first byte each time makes no progress worth
             # forgetting: breaking off each MiB, it would have the blob sent a million times.
-            if self._since >= _PROGRESS and self._stream.status == _PARTIAL:
-                self._failures, self._waited = 0, 0.0
+            if stream.status == PARTIAL:
+                self._patience.progress(count)
             return count
 
     def close(self) -> None:
         """Safe to call twice."""
         self._closed = True
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
-    def _resume(self, error: RemoteError) -> None:
-        """Open it again at the byte after the last one; `error` if that is given up."""
-        while True:
-            self._failures += 1
-            self._since = 0
-            wait = self._retry.wait_before(
-                self._failures + 1, retry_after=None, waited=self._waited
-            )
-            if wait is None:
-                raise error
-            self._pause(wait)
-            self._waited += wait
-            try:
-                stream = self._again(self._at)
-            except RemoteError as next_error:
-                if not next_error.temporary:
-                    raise
-                error = next_error
-                continue
-            try:
-                self._check(stream)
-            except RemoteError as next_error:
-                stream.close()
-                if not next_error.temporary:
-                    raise
-                error = next_error
-                continue
-            except BaseException:
-                stream.close()
-                raise
-            self._stream = stream
-            return
+    def _open(self) -> ResponseStream:
+        """Open it at the byte after the last one."""
+        stream = self._again(self._at)
+        try:
+            self._check(stream)
+        except BaseException:
+            stream.close()
+            raise
+        self._stream = stream
+        return stream
 
     def _check(self, stream: ResponseStream) -> None:
         """Nothing, when `stream` is at our byte."""
-        if stream.status == _PARTIAL:
-            told = stream.headers.get("Content-Range", "")
-            match = _CONTENT_RANGE.match(told.strip())
-            right = match is not None and (
-                (int(match[1]), int(match[2])) == (self._at, self._size - 1)
-                and match[3] in ("*", str(self._size))
-            )
-            if not right:
-                raise RemoteError(
-                    f"{self._what}: expected the bytes from {self._at} to {self._size - 1}, "
-                    f"got {told[:80]!r}",
-                    status=stream.status,
-                    hint="the registry, or a proxy before it, does not keep to ranges",
-                )
+        if stream.status == PARTIAL:
+            last = self._size - 1
+            check_range(stream, first=self._at, last=last, size=self._size, what=self._what)
             return
         if stream.length is not None and stream.length != self._size:
             raise SizeMismatch(expected=self._size, actual=stream.length, what=self._what)

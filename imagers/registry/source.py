@@ -19,10 +19,13 @@ from imagers.model.manifest import MAX_MANIFEST_BYTES, RawManifest
 from imagers.model.media import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from imagers.model.stream import CheckedStream
 from imagers.registry.answers import media_type_of
+from imagers.registry.ranges import RangedStream, Ranges, Room
 from imagers.registry.referrers import read_referrers
-from imagers.registry.resume import ResumingStream
+from imagers.registry.resume import PARTIAL, Patience, ResumingStream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSource
@@ -35,7 +38,7 @@ __all__ = ["RegistrySource"]
 
 _ACCEPT = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_INDEX}"
 _FOUND = (200,)
-_FOUND_PART = (200, 206)
+_FOUND_PART = (200, PARTIAL)
 
 
 class RegistrySource:
@@ -45,14 +48,24 @@ class RegistrySource:
         reference: which image of it `read_manifest` means.
         client: of the same repository; owned by this object afterwards.
         name: as the user wrote it, with its transport.
+        ranges: whether big blobs come over several connections; None: over one.
 
     Threads: safe.
     """
 
-    def __init__(self, reference: Reference, client: RegistryClient, *, name: str) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        client: RegistryClient,
+        *,
+        name: str,
+        ranges: Ranges | None = None,
+    ) -> None:
         self.reference = reference
         self._client = client
         self._name = name
+        self._ranges = ranges or Ranges()
+        self._room = Room(self._ranges.max_parts)
 
     @property
     def name(self) -> str:
@@ -95,28 +108,58 @@ class RegistrySource:
     def open_raw_blob(self, descriptor: Descriptor, *, what: str) -> RawStream:
         """See `BlobSource`; a size that the registry announces is compared at once.
 
-        A download that breaks off goes on at the next byte, a few times in a row.
+        A download that breaks off goes on at the next byte, a few times in a row; a big one
+        comes over several connections, if that was asked for and there is room.
         """
+        # Once: a `MirroredSource` may choose another place while this one is read.
+        client = self._client
+        http = client.http
         target = f"blobs/{descriptor.digest}"
-        stream = self._client.open(target, doing=what, expected=_FOUND)
+
+        def again(first: int, last: int | None = None) -> ResponseStream:
+            span = {"Range": f"bytes={first}-{'' if last is None else last}"}
+            return client.open(
+                target, doing=what, expected=_FOUND_PART, headers=span, repeatable=False
+            )
+
+        def patience(pause: Callable[[float], None]) -> Patience:
+            return Patience(http.settings.retry, pause)
+
+        def alone(first: int, stream: ResponseStream | None = None) -> ResumingStream:
+            return ResumingStream(
+                stream,
+                descriptor.size,
+                what=what,
+                again=again,
+                patience=patience(http.pause),
+                first=first,
+            )
+
+        lanes = self._room.take(self._ranges.lanes(descriptor.size))
+        span = {"Range": f"bytes=0-{self._ranges.part_bytes - 1}"} if lanes else {}
+        expected = _FOUND_PART if lanes else _FOUND
+        try:
+            stream = client.open(target, doing=what, expected=expected, headers=span)
+        except BaseException:
+            self._room.give_back(lanes)
+            raise
+        if stream.status == PARTIAL:
+            return RangedStream(
+                stream,
+                descriptor.size,
+                lanes=lanes,
+                part_bytes=self._ranges.part_bytes,
+                what=what,
+                room=self._room,
+                again=again,
+                patience=patience,
+                alone=alone,
+            )
+        self._room.give_back(lanes)
         if stream.length is not None and stream.length != descriptor.size:
             stream.close()
             raise SizeMismatch(expected=descriptor.size, actual=stream.length, what=what)
-
-        def again(first: int) -> ResponseStream:
-            return self._client.open(
-                target, doing=what, expected=_FOUND_PART, headers={"Range": f"bytes={first}-"}
-            )
-
-        http = self._client.http
-        return ResumingStream(
-            stream,
-            descriptor.size,
-            what=what,
-            again=again,
-            retry=http.settings.retry,
-            pause=http.pause,
-        )
+        return alone(0, stream)
 
     def close(self) -> None:
         """See `ImageSource`."""

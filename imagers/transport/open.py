@@ -47,6 +47,7 @@ class TransportOptions:
         daemon_host: of the engine that `docker-daemon:` means; None: Docker's own socket.
         connect_timeout_s: bound on one connection attempt.
         read_timeout_s: bound on the silence of a registry.
+        ranges: connections for one big blob, at most; 1: none comes in parts.
     """
 
     credentials: Credentials | IdentityToken | None = field(default=None, repr=False)
@@ -62,6 +63,7 @@ class TransportOptions:
     daemon_host: str | None = None
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 30.0
+    ranges: int = 1
 
 
 def open_source(name: ImageName, options: TransportOptions | None = None) -> ImageSource:
@@ -75,6 +77,7 @@ def open_source(name: ImageName, options: TransportOptions | None = None) -> Ima
     if name.transport != "docker":
         return _open_local_source(name, options)
     from imagers.registry.mirrored import MirroredSource  # noqa: PLC0415  # urllib3, when needed
+    from imagers.registry.ranges import Ranges  # noqa: PLC0415  # same
 
     # Requests go to the places; the name stays the user's, for policies and messages.
     reference = _reference(name)
@@ -82,11 +85,12 @@ def open_source(name: ImageName, options: TransportOptions | None = None) -> Ima
         open_registry(place.reference, _at(place, reference, options), "pull")
         for place in options.registries.endpoints(reference)
     ]
+    ranges = Ranges(options.ranges)
     if len(clients) == 1:
         from imagers.registry.source import RegistrySource  # noqa: PLC0415  # same
 
-        return RegistrySource(reference, clients[0], name=str(name))
-    return MirroredSource(reference, clients, name=str(name))
+        return RegistrySource(reference, clients[0], name=str(name), ranges=ranges)
+    return MirroredSource(reference, clients, name=str(name), ranges=ranges)
 
 
 def _at(place: Endpoint, named: Reference, options: TransportOptions) -> TransportOptions:

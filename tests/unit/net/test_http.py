@@ -98,6 +98,13 @@ def test_request_expected_status_is_returned_with_its_body(client, peer, say):
     assert client.request("GET", peer.url, expected=ANY_STATUS).body == b"details"
 
 
+def test_open_for_a_caller_with_retries_of_its_own_asks_once(client, peer, say, waits):
+    peer.answers = [say("503 Busy"), say(body=b"ok")]
+    with client.open("GET", peer.url, expected=ANY_STATUS, repeatable=False) as stream:
+        assert stream.status == 503
+    assert waits == []
+
+
 def test_request_503_then_200_is_tried_again(client, peer, say, waits):
     peer.answers = [say("503 Busy"), say("502 Gone"), say(body=b"ok")]
     assert client.request("GET", peer.url).body == b"ok"

@@ -1,8 +1,9 @@
 import ssl
+import threading
 
 import pytest
 
-from imagers.errors import NotFound, RemoteError, Unauthorized
+from imagers.errors import NotFound, RateLimited, RemoteError, Unauthorized
 from imagers.net.failures import NOT_TLS
 from imagers.net.http import HTTPSettings
 from imagers.net.retry import RetryPolicy
@@ -109,6 +110,51 @@ def test_client_token_that_was_revoked_is_fetched_again(opened):
         registry.tokens.clear()
         with pytest.raises(NotFound):
             client.request("GET", "tags/list", doing="tags", expected=ALL)
+
+
+def test_client_of_several_threads_only_those_that_were_refused_ask_again(opened):
+    """A token that runs out in the middle of a transfer, when several layers are on the way."""
+    with EmbeddedRegistry(username="me", password="pw", token_auth=True) as registry:
+        client = opened.client(f"{registry.address}/app", credentials=Credentials("me", "pw"))
+        with pytest.raises(NotFound):
+            client.request("GET", "tags/list", doing="tags", expected=ALL)
+        challenge = {"WWW-Authenticate": f'Bearer realm="{registry.url}/token"'}
+        refused = {"0", "2", "5"}
+        for number in refused:
+            registry.answer_with(401, path=f"/manifests/{number}", headers=challenge)
+        registry.requests.clear()
+        ready = threading.Barrier(6)
+        answers = {}
+
+        def ask(number):
+            ready.wait(60)
+            try:
+                client.request("GET", f"manifests/{number}", doing="x", expected=ALL)
+            except RemoteError as error:
+                answers[number] = error.status
+
+        threads = [threading.Thread(target=ask, args=(str(number),)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert answers == dict.fromkeys("012345", 404)
+        asked = [one.path.rpartition("/")[2] for one in registry.requests if "manif" in one.path]
+        assert {one: asked.count(one) for one in "012345"} == {
+            one: 2 if one in refused else 1 for one in "012345"
+        }
+        # One new token serves all, unless one of them was refused with the new one already.
+        assert 1 <= len([one for one in registry.requests if "/token" in one.path]) <= len(refused)
+
+
+def test_client_tells_how_long_the_registry_asks_to_wait(registry, opened):
+    registry.answer_with(429, path="tags", headers={"Retry-After": "3600"})
+    client = opened.client(f"{registry.address}/app")
+    with pytest.raises(RateLimited) as caught:
+        client.request("GET", "tags/list", doing="tags", expected=ALL)
+    assert caught.value.retry_after == 3600
+    assert "wait 3600 s" in caught.value.hint
+    assert len([one for one in registry.requests if "tags" in one.path]) == 1
 
 
 def test_client_token_for_pull_does_not_push(opened):

@@ -2,9 +2,15 @@
 
 import pytest
 
-from imagers.errors import DigestMismatch, RemoteError, SizeMismatch
+from imagers.errors import DigestMismatch, RateLimited, RemoteError, SizeMismatch
+from imagers.model.reference import parse_reference
 from imagers.model.stream import read_all
+from imagers.net.http import HTTPClient
+from imagers.net.retry import RetryPolicy
 from imagers.registry.auth import Credentials
+from imagers.registry.client import RegistryClient
+from imagers.registry.resume import Patience
+from imagers.registry.source import RegistrySource
 from imagers.testing.registry import EmbeddedRegistry
 
 
@@ -40,7 +46,7 @@ def test_resume_is_given_up_without_progress(source, pushed, registry):
     with pytest.raises(RemoteError) as caught:
         read(source, pushed)
     assert caught.value.temporary
-    assert len(gets(registry)) <= 4
+    assert len(gets(registry)) == 5  # the first, and two for each of `attempts`, but one
 
 
 def test_resume_where_the_server_knows_no_ranges(source, pushed, registry):
@@ -93,3 +99,77 @@ def test_resume_fetches_a_new_token_when_the_old_one_ran_out(opened, image):
         with source.open_blob(image.layer, what="layer") as stream:
             registry.tokens.clear()
             assert read_all(stream, size=image.layer.size) == image.blobs[image.layer]
+
+
+@pytest.fixture
+def waits():
+    return []
+
+
+@pytest.fixture
+def patient(registry, opened, waits):
+    """A source that notes its waits and does not wait."""
+    reference = parse_reference(f"{registry.address}/app:v1")
+    client = RegistryClient(reference, http=HTTPClient(opened.settings, sleep=waits.append))
+    source = RegistrySource(reference, client, name="docker://x")
+    yield source
+    source.close()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_resume_waits_as_long_as_the_server_asks(patient, pushed, registry, waits, status):
+    registry.break_off(path="/blobs/", after=100_000)
+    for seconds in ("7", "11"):
+        registry.answer_with(status, path="/blobs/", headers={"Retry-After": seconds})
+    assert read(patient, pushed) == pushed.blobs[pushed.layer]
+    assert [round(one) for one in waits] == [0, 7, 11]
+    # Each wait is before one request: what is beneath does not try again by itself.
+    assert [one.status for one in gets(registry)] == [200, status, status, 206]
+
+
+def test_resume_does_not_ask_before_the_time_that_the_server_gave(patient, pushed, registry, waits):
+    registry.break_off(path="/blobs/", after=100_000)
+    registry.answer_with(429, path="/blobs/", headers={"Retry-After": "61"}, times=9)
+    with pytest.raises(RateLimited, match="429") as caught:
+        read(patient, pushed)
+    assert caught.value.retry_after == 61
+    assert caught.value.hint == "the registry asks to wait 61 s before trying again"
+    assert len(waits) == 1
+    assert len(gets(registry)) == 2
+
+
+def test_resume_waits_in_a_row_are_bounded_together(patient, pushed, registry, waits):
+    registry.break_off(path="/blobs/", after=100_000)
+    registry.answer_with(503, path="/blobs/", headers={"Retry-After": "25"}, times=9)
+    with pytest.raises(RemoteError, match="503"):
+        read(patient, pushed)
+    assert [round(one) for one in waits] == [0, 25, 25]
+
+
+def test_patience_of_a_whole_download_has_an_end():
+    """A server that gives a mebibyte and asks to wait, for ever."""
+    waits = []
+    patience = Patience(RetryPolicy(attempts=3, backoff_s=0.0, max_wait_s=60.0), waits.append)
+    error = RemoteError("x", temporary=True)
+    error.retry_after = 50.0
+
+    def download():
+        while True:
+            patience.wait(error)
+            patience.progress(1024 * 1024)
+
+    with pytest.raises(RemoteError):
+        download()
+    assert sum(waits) == 600
+
+
+def test_patience_without_retries_has_none():
+    patience = Patience(RetryPolicy(attempts=1), lambda _: pytest.fail("waited"))
+    with pytest.raises(RemoteError):
+        patience.wait(RemoteError("x", temporary=True))
+
+
+def test_patience_is_not_for_what_stays_wrong():
+    patience = Patience(RetryPolicy(), lambda _: pytest.fail("waited"))
+    with pytest.raises(RemoteError):
+        patience.wait(RemoteError("x"))
