@@ -242,6 +242,14 @@ class OCILayoutSink:
         if by_name:
             self._publish(descriptor, self._ref)
 
+    def read_tag(self, tag: str) -> RawManifest:
+        """As of `OCILayoutSource`: what another entry of the same layout is now."""
+        if self._layout.read_index() is None:
+            raise NotFound(f"{self.name}: the layout has no entries yet")
+        return OCILayoutSource(
+            self._layout.path, None, name=self.name, layout=self._layout
+        ).read_tag(tag)
+
     def put_manifest_as(self, raw: bytes, media_type: str, tag: str) -> None:
         """Like `put_manifest` by name, for another entry of the same layout."""
         self._publish(self._put_manifest_blob(raw, media_type), tag)

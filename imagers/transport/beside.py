@@ -3,22 +3,28 @@
     beside = copy_beside(source, sink, digests, put)
 
 A registry lists referrers; a layout and an archive keep the same list as an entry named by
-the tag schema. cosign's tags are `sha256-HEX.sig`, `.att` and `.sbom`. They are written
-before the image's own name, so that what has a name is complete.
+the tag schema. A list is somebody's word: what it names goes along only if it says itself
+that it refers to the image, and the list that is written is made of what was copied.
+
+cosign's tags are `sha256-HEX.sig`, `.att` and `.sbom`. All is written before the image's own
+name, so that what has a name is complete.
+
+Bounds: 1024 referrers of one manifest, 4096 in all, 3 deep.
 
 Spec: OCI distribution-spec v1.1, "Referrers Tag Schema"; cosign v2, SIGNATURE_SPEC.md.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from imagers.errors import FormatError, NotFound, Unsupported
+from imagers.errors import FormatError, NotFound, SizeMismatch, Unsupported
 from imagers.model.digest import check_digest
 from imagers.model.manifest import Index, Manifest, parse_index, parse_manifest_or_index
 from imagers.model.media import OCI_INDEX
 from imagers.model.strict_json import dump_json
-from imagers.registry.referrers import MAX_REFERRERS, referrers_tag
+from imagers.registry.referrers import MAX_REFERRERS, referrer_of, referrers_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,6 +45,7 @@ __all__ = [
 
 _SUFFIXES = (".sig", ".att", ".sbom")
 _MAX_DEPTH = 3  # of what refers to what refers to an image
+_MAX_COUNT = 4096  # referrers in one copy: each costs some requests
 
 
 @runtime_checkable
@@ -60,6 +67,9 @@ class ReferrerSource(Protocol):
 @runtime_checkable
 class TagSink(Protocol):
     """A sink that takes other names beside its own."""
+
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        """See `ImageSink`."""
 
     def put_manifest_as(self, raw: bytes, media_type: str, tag: str) -> None:
         """Like `put_manifest`, by this name."""
@@ -137,30 +147,67 @@ class _Beside:
         if digest in self._seen:
             return
         self._seen.add(digest)
-        if depth == _MAX_DEPTH:
-            raise FormatError(
-                f"expected referrers of referrers at most {_MAX_DEPTH} deep",
-                what=self._source.name,
-            )
         entries = read_referrers_of(self._source, digest)
         if len(entries) > MAX_REFERRERS:
             raise FormatError(f"expected at most {MAX_REFERRERS} referrers", what=self._source.name)
-        for entry in entries:
-            self.copy_of(entry.digest, depth + 1)
-            answer = self._source.read_manifest(entry.digest)
-            check_digest(answer.raw, entry.digest, what=f"{self._source.name}: referrer")
-            self._put(parse_manifest_or_index(answer.raw, media_type=entry.media_type), None)
-            self.count += 1
+        if entries and depth == _MAX_DEPTH:
+            raise FormatError(
+                f"expected referrers of referrers at most {_MAX_DEPTH} deep",
+                what=self._source.name,
+                hint="leave out --with-referrers to copy the image alone",
+            )
+        copied = [one for entry in entries if (one := self._copy_referrer(entry, digest, depth))]
         # A registry's sink brings a manifest with a subject into the list by itself.
-        if entries and not isinstance(self._sink, ListingSink):
-            listed = {
-                "schemaVersion": 2,
-                "mediaType": OCI_INDEX,
-                "manifests": [entry.to_json() for entry in entries],
-            }
-            self._sink.put_manifest_as(dump_json(listed), OCI_INDEX, referrers_tag(digest))
+        if copied and not isinstance(self._sink, ListingSink):
+            self._put_list(digest, copied)
         if isinstance(self._source, TagSource):
             self._copy_tags(self._source, digest)
+
+    def _copy_referrer(self, entry: Descriptor, subject: Digest, depth: int) -> Descriptor | None:
+        """The entry of a manifest that was copied, None if it is no referrer."""
+        name = self._source.name
+        what = f"{name}: referrer {entry.digest}"
+        try:
+            answer = self._source.read_manifest(entry.digest)
+        except NotFound as error:
+            raise NotFound(
+                f"{what} is listed, but not there",
+                status=error.status,
+                code=error.code,
+                hint="leave out --with-referrers to copy the image alone",
+            ) from error
+        check_digest(answer.raw, entry.digest, what=what)
+        if len(answer.raw) != entry.size:
+            raise SizeMismatch(expected=entry.size, actual=len(answer.raw), what=what)
+        document = parse_manifest_or_index(answer.raw, media_type=entry.media_type)
+        if document.subject is None or document.subject.digest != subject:
+            return None
+        self.count += 1
+        if self.count > _MAX_COUNT:
+            raise FormatError(f"expected at most {_MAX_COUNT} referrers in all", what=name)
+        self.copy_of(entry.digest, depth + 1)
+        self._put(document, None)
+        return referrer_of(document)
+
+    def _put_list(self, subject: Digest, copied: list[Descriptor]) -> None:
+        """The list of a place that has none by itself, with what it lists already."""
+        tag = referrers_tag(subject)
+        kept: list[Descriptor] = []
+        if isinstance(self._sink, TagSource):
+            with suppress(NotFound):
+                answer = self._sink.read_tag(tag)
+                there = parse_index(answer.raw, media_type=answer.media_type).manifests
+                kept = [one for one in there if self._sink.has_blob(one)]
+        new = {one.digest for one in copied}
+        entries = [*(one for one in kept if one.digest not in new), *copied]
+        if len(entries) > MAX_REFERRERS:
+            raise FormatError(f"expected at most {MAX_REFERRERS} referrers", what=tag)
+        listed = {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [entry.to_json() for entry in entries],
+        }
+        self._sink.put_manifest_as(dump_json(listed), OCI_INDEX, tag)
 
     def _copy_tags(self, source: TagSource, digest: Digest) -> None:
         for suffix in _SUFFIXES:
