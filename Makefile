@@ -18,7 +18,7 @@ test:
 	$(BIN)/pytest -n auto --dist worksteal
 
 bench: ## ratios to floors and peers of the same run; BENCH="--mib 1024 --json FILE"
-	@.ci/setup test
+	@.ci/setup bench
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
 asan: ## the C core without Python, for memory errors and undefined behaviour
@@ -29,9 +29,9 @@ tsan: ## the same for data races
 	@.ci/setup test
 	$(BIN)/pytest -q tests/unit/core/test_c_half.py -k data_race
 
-fuzz: ## any bytes as a layer, for a minute; FUZZ_SECONDS and FUZZ_SEED of the environment
+fuzz: ## any bytes as tar, gzip, zstd, layer: each for FUZZ_SECONDS (60), on from build/fuzz
 	@.ci/setup test
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/pytest -q -s tests/fuzz
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) $(BIN)/pytest -q -s tests/fuzz
 
 dev:
 	@.ci/setup test
