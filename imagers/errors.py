@@ -51,6 +51,7 @@ __all__ = [
     "UntrustedSigner",
     "UsageError",
     "VerificationError",
+    "WindowTooLarge",
 ]
 
 _LONGEST_VALUE = 200  # characters of a foreign value that a message repeats
@@ -127,6 +128,10 @@ class Unsupported(ImagersError):
     """Well-formed, but not done here: a media type, a cipher, a TEE, a kind of entry."""
 
     exit_code = 12
+
+
+class WindowTooLarge(Unsupported):
+    """A zstd frame whose decoder would hold more memory than there is for it."""
 
 
 class LocalError(ImagersError):

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imagers.errors import UsageError
 
-__all__ = ["Verb", "VerbCommand", "VerbGroup", "json_option", "option_group", "platform_option"]
+if TYPE_CHECKING:
+    from imagers.core import Budget
+
+__all__ = [
+    "Verb",
+    "VerbCommand",
+    "VerbGroup",
+    "budget_options",
+    "json_option",
+    "option_group",
+    "platform_option",
+]
 
 Verb = Callable[..., Any]
 """What click's decorators take and give: a verb's function, whatever its options are."""
@@ -89,3 +101,30 @@ json_option = click.option("--json", "as_json", is_flag=True)
 
 platform_option = click.option("--platform", metavar="OS/ARCH[/VARIANT]")
 """`--platform`: which image of an index."""
+
+
+_SIZE = re.compile(r"([0-9]{1,15})(?:([KMGT])i?B?)?\Z", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_MAX_JOBS = 64
+
+
+def _make_budget(jobs: int | None, memory: str | None) -> Budget:
+    from imagers.core import Budget  # noqa: PLC0415  # loads the extension
+
+    if memory is None:
+        return Budget(jobs)
+    size = _SIZE.match(memory)
+    if size is None:
+        raise UsageError(f"expected a size such as 64MiB for --memory, got {memory[:80]!r}")
+    return Budget(jobs, int(size[1]) * 1024 ** _POWERS[(size[2] or "").upper()])
+
+
+budget_options = option_group(
+    "budget",
+    _make_budget,
+    {
+        "jobs": click.option("--jobs", type=click.IntRange(1, _MAX_JOBS)),
+        "memory": click.option("--memory", metavar="SIZE"),
+    },
+)
+"""`--jobs` and `--memory`: what the layers of an image may use together."""

@@ -35,11 +35,14 @@ __all__ = [
     "parse_platform",
     "read_proxies",
     "read_registries",
+    "reading_options",
     "registry_options",
     "resolve_image",
     "two_registries_options",
     "write_digest_file",
 ]
+
+_MAX_RANGES = 4  # connections for one blob: more are rude to a registry
 
 
 def parse_platform(text: str | None) -> Platform:
@@ -68,6 +71,8 @@ class RegistryOptions:
     cert_dir: str | None = None
     authfile: str | None = None
     daemon_host: str | None = None
+    image_rs_registries: str | None = None
+    ranges: int = 1
 
     def transport(self) -> TransportOptions:
         """The same for `imagers.transport`.
@@ -92,8 +97,9 @@ class RegistryOptions:
             cert_dir=None if self.cert_dir is None else Path(self.cert_dir),
             cert_roots=settings.cert_roots,
             proxies=read_proxies(settings),
-            registries=read_registries(settings),
+            registries=read_registries(settings, self.image_rs_registries),
             daemon_host=self.daemon_host or settings.daemon_host,
+            ranges=self.ranges,
         )
 
 
@@ -110,6 +116,12 @@ _OF_ALL: dict[str, Callable[[Verb], Verb]] = {
     "cert_dir": click.option("--cert-dir", "cert_dir", metavar="DIR"),
     "authfile": click.option("--authfile", "authfile", metavar="FILE"),
     "daemon_host": click.option("--daemon-host", "daemon_host", metavar="URL"),
+    "image_rs_registries": click.option(
+        "--image-rs-registries", "image_rs_registries", metavar="FILE"
+    ),
+}
+_OF_BLOBS: dict[str, Callable[[Verb], Verb]] = {
+    "ranges": click.option("--ranges", type=click.IntRange(1, _MAX_RANGES), default=1),
 }
 
 
@@ -139,21 +151,33 @@ def read_proxies(settings: Settings) -> Proxies:
     )
 
 
-def read_registries(settings: Settings) -> RegistriesConf:
+def read_registries(settings: Settings, image_rs: str | None = None) -> RegistriesConf:
     """Mirrors and other places that registries.conf names.
+
+    Args:
+        image_rs: a registry configuration of image-rs, in place of it.
 
     Raises:
         LocalError, FormatError: a file cannot be read, or is malformed.
     """
-    from imagers.registry.mirrors import parse_registries_conf  # noqa: PLC0415
+    from imagers.registry.mirrors import (  # noqa: PLC0415
+        parse_image_rs_registries,
+        parse_registries_conf,
+    )
 
-    texts = []
-    for path in settings.registries_conf:
-        try:
-            texts.append((str(path), path.read_text()))
-        except (OSError, UnicodeDecodeError) as error:
-            raise LocalError("could not be read as text", path=str(path)) from error
-    return parse_registries_conf(texts)
+    if image_rs is not None:
+        return parse_image_rs_registries(_read_text(Path(image_rs)), what=image_rs)
+    return parse_registries_conf(
+        [(str(path), _read_text(path)) for path in settings.registries_conf]
+    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no UTF-8"
+        raise LocalError(f"could not be read as text: {reason.lower()}", path=str(path)) from error
 
 
 def _one(
@@ -164,9 +188,18 @@ def _one(
     cert_dir: str | None = None,
     authfile: str | None = None,
     daemon_host: str | None = None,
+    image_rs_registries: str | None = None,
+    ranges: int = 1,
 ) -> RegistryOptions:
     return RegistryOptions(
-        creds, tls_verify is not False, registry_ca, cert_dir, authfile, daemon_host
+        creds=creds,
+        tls_verify=tls_verify is not False,
+        ca_file=registry_ca,
+        cert_dir=cert_dir,
+        authfile=authfile,
+        daemon_host=daemon_host,
+        image_rs_registries=image_rs_registries,
+        ranges=ranges,
     )
 
 
@@ -182,6 +215,8 @@ def _two(  # two sides of three options
     cert_dir: str | None = None,
     authfile: str | None = None,
     daemon_host: str | None = None,
+    image_rs_registries: str | None = None,
+    ranges: int = 1,
 ) -> TwoRegistries:
     def side(own_creds: str | None, own_verify: bool | None) -> RegistryOptions:  # noqa: FBT001
         verify = tls_verify if own_verify is None else own_verify
@@ -192,6 +227,8 @@ def _two(  # two sides of three options
             cert_dir=cert_dir,
             authfile=authfile,
             daemon_host=daemon_host,
+            image_rs_registries=image_rs_registries,
+            ranges=ranges,
         )
 
     return TwoRegistries(side(src_creds, src_tls_verify), side(dest_creds, dest_tls_verify))
@@ -204,6 +241,13 @@ registry_options = option_group(
 )
 """Options of a verb with one image; it gets them as `registry`."""
 
+reading_options = option_group(
+    "registry",
+    _one,
+    {"creds": _creds(), "tls_verify": _tls_verify(), **_OF_ALL, **_OF_BLOBS},
+)
+"""The same, of a verb that reads its layers."""
+
 two_registries_options = option_group(
     "registries",
     _two,
@@ -215,6 +259,7 @@ two_registries_options = option_group(
         "src_tls_verify": _tls_verify("src-"),
         "dest_tls_verify": _tls_verify("dest-"),
         **_OF_ALL,
+        **_OF_BLOBS,
     },
 )
 """Options of a verb with a source and a destination; it gets them as `registries`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import click
@@ -89,13 +90,15 @@ class ProgressBar:
     Args:
         total: bytes.
         label: stands before the bar.
+
+    Threads: `show` is safe.
     """
 
     def __init__(self, total: int, label: str) -> None:
         self._bar: tqdm[NoReturn] | None = None
         self._label = label
-        self._part = ""
-        self._before = 0
+        self._done: dict[str, int] = {}
+        self._lock = threading.Lock()
         if sys.stderr.isatty():
             from tqdm import tqdm  # noqa: PLC0415
 
@@ -109,14 +112,14 @@ class ProgressBar:
             self._bar.total = total
 
     def show(self, part: str, bytes_done: int) -> None:
-        """So many bytes of a part, such as a layer, are done; parts come one after another."""
+        """So many bytes of a part, such as a layer, are done."""
         if self._bar is None:
             return
-        if part != self._part:
-            self._part = part
-            self._before = int(self._bar.n)
-            self._bar.set_description(f"{self._label} {part}")
-        self._bar.update(self._before + bytes_done - self._bar.n)
+        with self._lock:
+            if part not in self._done:
+                self._bar.set_description(f"{self._label} {part}")
+            self._bar.update(bytes_done - self._done.get(part, 0))
+            self._done[part] = bytes_done
 
     def __enter__(self) -> Self:
         return self

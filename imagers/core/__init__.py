@@ -9,12 +9,18 @@ This is the only door to the package.
 `CipherParameters`     cipher name, key and nonce of a layer
 `DirectorySink`        a directory to unpack into
 `Limits`               what a layer may cost
+`Budget`               what the layers of an image may use together
+`Means`                what one of them may use
+`run_layers`           several layers at once, within a budget
+`run_together`         several pieces of work at once
 `Cancellation`         ends a job from elsewhere
 `BACKEND`              "c", or "plain" where the extension is missing
 =====================  =====================================================
 """
 
+from imagers.core.budget import Budget, run_layers
 from imagers.core.layer import BACKEND, open_layer, open_range, seal_layer
+from imagers.core.together import run_together
 from imagers.core.values import (
     AES256_GCM_HKDF_1MB,
     AES_256_CTR_HMAC_SHA256,
@@ -22,6 +28,7 @@ from imagers.core.values import (
     CipherParameters,
     DirectorySink,
     Limits,
+    Means,
     OpenedLayer,
     Ownership,
     Progress,
@@ -32,15 +39,19 @@ __all__ = [
     "AES256_GCM_HKDF_1MB",
     "AES_256_CTR_HMAC_SHA256",
     "BACKEND",
+    "Budget",
     "Cancellation",
     "CipherParameters",
     "DirectorySink",
     "Limits",
+    "Means",
     "OpenedLayer",
     "Ownership",
     "Progress",
     "SealedLayer",
     "open_layer",
     "open_range",
+    "run_layers",
+    "run_together",
     "seal_layer",
 ]

@@ -20,6 +20,7 @@ from imagers.errors import (
     TrailingData,
     Truncated,
     Unsupported,
+    WindowTooLarge,
 )
 from imagers.model.digest import Digest
 
@@ -214,8 +215,9 @@ _OTHERS: dict[Fault, Callable[[str, bytes, bytes, int, int], Exception]] = {
     Fault.ZSTD_TRAILER: lambda what, *_: TrailingData(
         "has data after the end of its zstd data", what=what
     ),
-    Fault.ZSTD_WINDOW: lambda what, _t, _m, number, _o: Unsupported(
-        f"{what}: needs a zstd window above the limit of {number} bytes"
+    Fault.ZSTD_WINDOW: lambda what, _t, _m, number, _o: WindowTooLarge(
+        f"{what}: needs a zstd window above the limit of {number} bytes",
+        hint="--memory 256MiB allows one of 128 MiB",
     ),
     Fault.TAR_BYTES: lambda what, _t, _m, number, _o: Unsupported(
         f"{what}: has a tar above the limit of {number} bytes", hint=_BOMB

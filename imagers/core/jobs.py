@@ -26,12 +26,20 @@ from imagers.model.media import Compression
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imagers.core.values import Cancellation, CipherParameters, Limits, Progress
+    from imagers.core.values import Cancellation, CipherParameters, Limits, Means, Progress
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
     from imagers.model.stream import RawStream
 
-__all__ = ["OpenJob", "SealJob", "check_cipher", "check_descriptors", "check_limits", "source_of"]
+__all__ = [
+    "OpenJob",
+    "SealJob",
+    "check_cipher",
+    "check_descriptors",
+    "check_limits",
+    "check_means",
+    "source_of",
+]
 
 _SMALLEST_WINDOW = 1 << 10  # RFC 8878 section 3.1.1.1.2
 _LARGEST_WINDOW = 1 << 31  # ZSTD_WINDOWLOG_MAX of libzstd
@@ -53,8 +61,6 @@ class SealJob:
         tar_bytes: the most that a decompressed tar may have.
         source_compression: of the source, also where it stays; `imagers.core.aead` looks
             at the tar on the side then.
-        threads: the most that work on it at once; 1 does all of it in one. None: as many
-            as `imagers.core.cores.usable_cores` says.
     """
 
     source: int | RawStream
@@ -67,11 +73,10 @@ class SealJob:
     diff_id: Digest | None
     what: str
     tar_bytes: int
-    window_bytes: int
+    means: Means
     on_progress: Callable[[Progress], None] | None
     cancellation: Cancellation | None
     source_compression: Compression = Compression.NONE
-    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +88,6 @@ class OpenJob:
         sees_tar: whether the tar is wanted: to give on, to unpack, or to check `diff_id`.
         gives_tar: whether a sink that is a file gets the tar, not the compressed bytes.
         tar_bytes: the most that the tar may have.
-        threads: as for `SealJob`.
     """
 
     source: int | RawStream
@@ -98,9 +102,9 @@ class OpenJob:
     what: str
     tar_bytes: int
     limits: Limits
+    means: Means
     on_progress: Callable[[Progress], None] | None
     cancellation: Cancellation | None
-    threads: int | None = None
 
 
 def source_of(source: int | RawStream) -> int | RawStream:
@@ -161,11 +165,17 @@ def check_cipher(cipher: CipherParameters | None, hmac: bytes | None, *, what: s
             raise FormatError(f"expected a {noun} of {expected} bytes, got {actual}", what=what)
 
 
-def check_limits(limits: Limits) -> None:
-    """Refuse limits that make no sense: the caller's bug."""
-    window = limits.window_bytes
+def check_means(means: Means) -> None:
+    """Refuse means that make no sense: the caller's bug."""
+    window = means.window_bytes
     if not _SMALLEST_WINDOW <= window <= _LARGEST_WINDOW or window & (window - 1):
         raise ValueError("window_bytes must be a power of two from 1 KiB to 2 GiB")
+    if means.threads is not None and means.threads < 1:
+        raise ValueError("threads must be at least 1")
+
+
+def check_limits(limits: Limits) -> None:
+    """Refuse limits that make no sense: the caller's bug."""
     if not 1 <= limits.max_name_bytes <= _LONGEST_PATH:
         raise ValueError("max_name_bytes must be from 1 to 4095")
     for number in (limits.max_tar_bytes, limits.max_ratio, limits.free_tar_bytes):

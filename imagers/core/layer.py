@@ -31,9 +31,10 @@ from imagers.core.jobs import (
     check_cipher,
     check_descriptors,
     check_limits,
+    check_means,
     source_of,
 )
-from imagers.core.values import AES256_GCM_HKDF_1MB, DirectorySink, Limits
+from imagers.core.values import AES256_GCM_HKDF_1MB, DirectorySink, Limits, Means
 from imagers.errors import Unsupported
 from imagers.model.media import Compression
 
@@ -96,6 +97,7 @@ def seal_layer(
     diff_id: Digest | None = None,
     what: str,
     max_bytes: int | None = None,
+    means: Means = Means(),  # noqa: B008  # frozen
     on_progress: Callable[[Progress], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> SealedLayer:
@@ -117,13 +119,15 @@ def seal_layer(
             With the cipher `AES256_GCM_HKDF_1MB` it always does.
         what: name in messages, such as `layer 3 of 7`.
         max_bytes: upper bound on the source and on the tar. None: those of `Limits()`.
+        means: threads and memory; the result does not depend on them.
         on_progress: called at most ten times a second and at the end, in this thread.
         cancellation: ends the job within about 0.1 s.
 
     Raises:
         Truncated, TrailingData, DigestMismatch: the source is not `expected`, or the
             tar is not `diff_id`.
-        FormatError, Unsupported: the compressed data is damaged, or above a limit.
+        FormatError, Unsupported: the compressed data is damaged, or above a limit;
+            `WindowTooLarge` if that is the window of `means`.
         LocalError: a read or write failed; full disk.
         Cancelled: by `cancellation`. Whatever `source` or `on_progress` raises passes.
 
@@ -131,6 +135,7 @@ def seal_layer(
     """
     check_descriptors(source, sink)
     check_cipher(cipher, None, what=what)
+    check_means(means)
     limits = Limits()
     if max_bytes is not None and expected.size > max_bytes:
         raise Unsupported(
@@ -150,7 +155,7 @@ def seal_layer(
             diff_id=diff_id,
             what=what,
             tar_bytes=tar_bytes if max_bytes is None else min(tar_bytes, max_bytes),
-            window_bytes=limits.window_bytes,
+            means=means,
             on_progress=on_progress,
             cancellation=cancellation,
             source_compression=source_compression,
@@ -176,6 +181,7 @@ def open_layer(
     decompress: bool = True,
     what: str,
     limits: Limits = Limits(),  # noqa: B008  # frozen
+    means: Means = Means(),  # noqa: B008  # frozen
     on_progress: Callable[[Progress], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> OpenedLayer:
@@ -192,7 +198,7 @@ def open_layer(
         diff_id: what the tar must turn out to be; None checks no tar. With
             `decompress=False` the tar is looked at only if it is given.
         limits: what the layer may cost.
-        what, on_progress, cancellation: as for `seal_layer`.
+        what, means, on_progress, cancellation: as for `seal_layer`.
 
     Raises:
         Truncated, TrailingData, DigestMismatch: the stored bytes are not `expected`,
@@ -200,7 +206,8 @@ def open_layer(
         TagMismatch: the HMAC, or the tag of a segment, is another one: wrong key, or
             changed bytes.
         FormatError: compressed data or tar are damaged, or an entry would leave the root.
-        Unsupported: a kind of entry that is not unpacked here; a limit.
+        Unsupported: a kind of entry that is not unpacked here; a limit, which is
+            `WindowTooLarge` for the window of `means`.
         LocalError: a read or write failed; full disk.
         Cancelled: by `cancellation`. Whatever `source` or `on_progress` raises passes.
 
@@ -211,6 +218,7 @@ def open_layer(
     check_descriptors(source, sink)
     check_cipher(cipher, hmac, what=what)
     check_limits(limits)
+    check_means(means)
     gives_tar = decompress or isinstance(sink, DirectorySink)
     return _open_of(cipher)(
         OpenJob(
@@ -226,6 +234,7 @@ def open_layer(
             what=what,
             tar_bytes=limits.tar_bytes_of(expected.size),
             limits=limits,
+            means=means,
             on_progress=on_progress,
             cancellation=cancellation,
         )

@@ -68,7 +68,7 @@ def _key(stack: ExitStack, cipher: CipherParameters | None) -> memoryview | None
 
 
 def _threads(job: SealJob | OpenJob) -> int:
-    return usable_cores() if job.threads is None else max(1, job.threads)
+    return usable_cores() if job.means.threads is None else job.means.threads
 
 
 def _digest(text: str) -> Digest:
@@ -97,7 +97,7 @@ def seal(job: SealJob) -> SealedLayer:
             sees_tar=job.sees_tar,
             gives_tar=False,
             tar_bytes=job.tar_bytes,
-            window_bytes=job.window_bytes,
+            window_bytes=job.means.window_bytes,
             max_entries=0,
             max_name_bytes=1,
             threads=_threads(job),
@@ -139,7 +139,7 @@ def open_(job: OpenJob) -> OpenedLayer:
             sees_tar=job.sees_tar,
             gives_tar=job.gives_tar,
             tar_bytes=job.tar_bytes,
-            window_bytes=job.limits.window_bytes,
+            window_bytes=job.means.window_bytes,
             max_entries=job.limits.max_entries,
             max_name_bytes=job.limits.max_name_bytes,
             threads=_threads(job),

@@ -229,7 +229,7 @@ def seal(job: SealJob) -> SealedLayer:
     clock = _Clock(job)
     source = _Source(job, clock)
     cipher = None if job.cipher is None else _Cipher(job.cipher)
-    reader = reader_of(job.decompress, what=job.what, window_bytes=job.window_bytes)
+    reader = reader_of(job.decompress, what=job.what, window_bytes=job.means.window_bytes)
     tar = _Tar(job.diff_id, job.tar_bytes, job.what)
     blocks = _Blocks()
     writer = writer_of(job.compress)
@@ -280,7 +280,7 @@ def open_(job: OpenJob) -> OpenedLayer:
     clock = _Clock(job)
     source = _Source(job, clock)
     cipher = None if job.cipher is None else _Cipher(job.cipher)
-    reader = reader_of(job.compression, what=job.what, window_bytes=job.limits.window_bytes)
+    reader = reader_of(job.compression, what=job.what, window_bytes=job.means.window_bytes)
     tar = _Tar(job.diff_id, job.tar_bytes, job.what)
     unpacker: Unpacker | None = None
     sink: _Sink = _Null()

@@ -24,6 +24,7 @@ __all__ = [
     "CipherParameters",
     "DirectorySink",
     "Limits",
+    "Means",
     "OpenedLayer",
     "Ownership",
     "Progress",
@@ -68,12 +69,16 @@ class Cancellation:
 
     A job looks at it at least ten times a second, but not while it waits inside the
     `readinto` of a source that is Python: time limits are that source's own.
+
+    Args:
+        within: a larger piece of work, whose end is the end of this one too.
     """
 
-    __slots__ = ("_event",)
+    __slots__ = ("_event", "_within")
 
-    def __init__(self) -> None:
+    def __init__(self, *, within: Cancellation | None = None) -> None:
         self._event = threading.Event()
+        self._within = within
 
     def cancel(self) -> None:
         """End each job that was given this object. Safe to call twice."""
@@ -82,7 +87,7 @@ class Cancellation:
     @property
     def is_cancelled(self) -> bool:
         """Whether `cancel` was called."""
-        return self._event.is_set()
+        return self._event.is_set() or (self._within is not None and self._within.is_cancelled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,21 @@ class DirectorySink:
 
 
 @dataclass(frozen=True, slots=True)
+class Means:
+    """What the work on one layer may use of this machine.
+
+    Attributes:
+        threads: the most that compute at the same time; 1 does all in the thread that calls.
+            None: one for each core that this process may use.
+        window_bytes: upper bound on the window of a zstd frame, a power of two. Its decoder
+            holds that much memory; levels up to 19 need 8 MiB.
+    """
+
+    threads: int | None = None
+    window_bytes: int = 32 * _MIB
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What a layer may cost before it is refused.
 
@@ -134,8 +154,6 @@ class Limits:
         max_entries: of the tar; implied directories count.
         max_name_bytes: of the name of an entry or the target of a link; Linux takes no
             more than 4095 in one call.
-        window_bytes: of a zstd frame. Its decoder holds that much memory; levels up to 19
-            need 8 MiB.
     """
 
     max_tar_bytes: int = 256 * _GIB
@@ -143,7 +161,6 @@ class Limits:
     free_tar_bytes: int = _GIB
     max_entries: int = 1_000_000
     max_name_bytes: int = 4095
-    window_bytes: int = 32 * _MIB
 
     def tar_bytes_of(self, stored_size: int) -> int:
         """The most tar bytes that a stored layer of this size may give."""

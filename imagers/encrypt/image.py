@@ -1,7 +1,7 @@
 """Whole images: encrypt one, decrypt one.
 
-    encrypt    plan every layer ─▶ wrap all keys ─▶ seal layer by layer ─▶ config ─▶ manifest
-    decrypt    read annotations ─▶ unwrap all keys ─▶ open layer by layer ─▶ config ─▶ manifest
+    encrypt    plan every layer ─▶ wrap all keys ─▶ seal all layers ─▶ config ─▶ manifest
+    decrypt    read annotations ─▶ unwrap all keys ─▶ open all layers ─▶ config ─▶ manifest
 
 Nothing that can fail early fails late: recipients, key files, brokers, media types and the
 size of the new manifest are tried before the first byte of a layer moves. Each blob gets its
@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from imagers.core import Budget, run_layers
 from imagers.encrypt.keys import LayerKey, LayerKeys, unwrap_layer_keys
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256, check_cipher
 from imagers.encrypt.rewrite import (
@@ -32,6 +33,7 @@ from imagers.encrypt.rewrite import (
     write_config_and_manifest,
 )
 from imagers.encrypt.sealing import (
+    LayerRun,
     check_manifest_size,
     draw_key,
     open_into,
@@ -47,12 +49,14 @@ from imagers.model.media import DOCKER_MANIFEST, Compression, compression_of, is
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from imagers.core import Cancellation, Progress
+    from imagers.core import Cancellation, Means, Progress
     from imagers.encrypt.sealing import SharedLayers
     from imagers.encrypt.selection import LayerSelection
     from imagers.model.descriptor import Descriptor
     from imagers.model.image import Image, ImageSink, Layer
     from imagers.model.keys import KeyUnwrapper, KeyWrapper
+
+    DoneLayer = tuple[Descriptor, LayerReport]
 
 __all__ = [
     "DecryptedImage",
@@ -92,6 +96,7 @@ def encrypt_image(
     allow_nothing: bool = False,
     shared: SharedLayers | None = None,
     by_name: bool = True,
+    budget: Budget = Budget(),  # noqa: B008  # frozen
     on_layer: Callable[[LayerReport], None] | None = None,
     on_progress: Callable[[Layer, Progress], None] | None = None,
     cancellation: Cancellation | None = None,
@@ -113,8 +118,9 @@ def encrypt_image(
         shared: layers of other images of the same index, which are encrypted only once.
         by_name: whether the manifest gets the name of the sink; else it is stored under its
             digest only, for an index to point to.
-        on_layer: is called when a layer is done.
-        on_progress: is called while one is being done.
+        budget: what all layers may use together; the result does not depend on it.
+        on_layer: is called when a layer is done, in this thread and in any order.
+        on_progress: is called while one is being done, in the thread that does it.
 
     Raises:
         UsageError: no wrapper, no such layer, or nothing to encrypt.
@@ -144,31 +150,38 @@ def encrypt_image(
         for layer in all_layers:
             if layer.index in chosen:
                 plan = plan_sealed(layer, compress)
-                if shared is not None and (done := shared.find(layer)) is not None:
-                    plan = replace(plan, done=done)
+                if shared is not None and (known := shared.find(layer)) is not None:
+                    plan = replace(plan, done=known)
                 else:
                     plan = draw_key(plan, cipher, wrappers, stack)
             else:
                 plan = plan_copied(layer, was_docker=was_docker)
             plans.append(plan)
         check_manifest_size(image, plans, was_docker=was_docker)
-        reports: list[LayerReport] = []
-        descriptors: list[Descriptor] = []
-        for plan in plans:
+
+        def seal(index: int, means: Means, stop: Cancellation) -> DoneLayer:
             start = time.monotonic()
-            descriptor = seal_into(plan, sink, on_progress, cancellation)
-            descriptors.append(descriptor)
-            if shared is not None and plan.cipher is not None:
+            descriptor = seal_into(plans[index], sink, LayerRun(means, on_progress, stop))
+            seconds = time.monotonic() - start
+            return descriptor, report_sealed(plans[index], descriptor, wrappers, seconds)
+
+        done = run_layers(
+            [plan.layer.descriptor.size for plan in plans],
+            budget,
+            seal,
+            on_done=None if on_layer is None else lambda one: on_layer(one[1]),
+            cancellation=cancellation,
+        )
+    if shared is not None:
+        for plan, (descriptor, _) in zip(plans, done, strict=True):
+            if plan.cipher is not None:
                 shared.remember(plan.layer, descriptor)
-            report = report_sealed(plan, descriptor, wrappers, time.monotonic() - start)
-            reports.append(report)
-            if on_layer is not None:
-                on_layer(report)
+    descriptors = [descriptor for descriptor, _ in done]
     return EncryptedImage(
         *write_config_and_manifest(
             image, sink, descriptors, was_docker=was_docker, by_name=by_name
         ),
-        tuple(reports),
+        tuple(report for _, report in done),
         was_docker,
     )
 
@@ -182,6 +195,7 @@ def decrypt_image(
     skip_diff_id: bool = False,
     shared: SharedLayers | None = None,
     by_name: bool = True,
+    budget: Budget = Budget(),  # noqa: B008  # frozen
     on_layer: Callable[[LayerReport], None] | None = None,
     on_progress: Callable[[Layer, Progress], None] | None = None,
     cancellation: Cancellation | None = None,
@@ -198,7 +212,7 @@ def decrypt_image(
             encrypted is still what comes out, but perhaps not what the config names: only
             for what is encrypted anew and checked by whoever pulls it.
         shared: layers of other images of the same index, which are decrypted only once.
-        by_name, on_layer, on_progress: as of `encrypt_image`.
+        by_name, budget, on_layer, on_progress: as of `encrypt_image`.
 
     Raises:
         PolicyDenied: a layer came in the clear, against `require_encrypted`.
@@ -218,24 +232,20 @@ def decrypt_image(
                 hint="somebody may have put a layer of their own in its place",
             )
         compression_of(layer.descriptor.media_type)
-    reports: list[LayerReport] = []
-    descriptors: list[Descriptor] = []
     with unwrap_layer_keys(layers, unwrappers, manifest_digest=None) as keys:
-        for layer, key in zip(layers, keys, strict=True):
+
+        def open_(index: int, means: Means, stop: Cancellation) -> DoneLayer:
+            layer, key = layers[index], keys[index]
             start = time.monotonic()
-            done = None if shared is None or key is None else shared.find(layer)
-            if done is not None:
+            known = None if shared is None or key is None else shared.find(layer)
+            if known is not None:
                 # Encrypted layers that are the same have the same packets, and open alike.
-                descriptor, action = done, LayerAction.SHARED
+                descriptor, action = known, LayerAction.SHARED
             else:
-                descriptor = open_into(
-                    layer, key, sink, on_progress, cancellation, skip_diff_id=skip_diff_id
-                )
+                run = LayerRun(means, on_progress, stop)
+                descriptor = open_into(layer, key, sink, run, skip_diff_id=skip_diff_id)
                 action = LayerAction.COPIED if key is None else LayerAction.DECRYPTED
-                if shared is not None and key is not None:
-                    shared.remember(layer, descriptor)
-            descriptors.append(descriptor)
-            report = LayerReport(
+            return descriptor, LayerReport(
                 index=layer.index,
                 action=action,
                 media_type=descriptor.media_type,
@@ -246,11 +256,21 @@ def decrypt_image(
                 size=descriptor.size,
                 seconds=time.monotonic() - start,
             )
-            reports.append(report)
-            if on_layer is not None:
-                on_layer(report)
+
+        done = run_layers(
+            [layer.descriptor.size for layer in layers],
+            budget,
+            open_,
+            on_done=None if on_layer is None else lambda one: on_layer(one[1]),
+            cancellation=cancellation,
+        )
+        if shared is not None:
+            for layer, key, (descriptor, _) in zip(layers, keys, done, strict=True):
+                if key is not None:
+                    shared.remember(layer, descriptor)
+    descriptors = [descriptor for descriptor, _ in done]
     return DecryptedImage(
         *write_config_and_manifest(image, sink, descriptors, was_docker=False, by_name=by_name),
-        tuple(reports),
+        tuple(report for _, report in done),
         was_docker=False,
     )

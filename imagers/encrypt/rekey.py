@@ -15,11 +15,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from imagers.core import Budget, run_layers
 from imagers.encrypt.annotations import clear_annotations
 from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256, check_cipher
 from imagers.encrypt.rewrite import RewrittenImage, write_config_and_manifest
 from imagers.encrypt.sealing import (
+    LayerRun,
     check_manifest_size,
     draw_key,
     open_staged,
@@ -34,7 +36,7 @@ from imagers.model.media import is_encrypted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from imagers.core import Cancellation, Progress
+    from imagers.core import Cancellation, Means, Progress
     from imagers.encrypt.keys import LayerKey
     from imagers.encrypt.rewrite import LayerReport
     from imagers.encrypt.sealing import LayerPlan
@@ -54,6 +56,7 @@ def rekey_image(
     *,
     cipher: str = AES_256_CTR_HMAC_SHA256,
     by_name: bool = True,
+    budget: Budget = Budget(),  # noqa: B008  # frozen
     on_layer: Callable[[LayerReport], None] | None = None,
     on_progress: Callable[[Layer, Progress], None] | None = None,
     cancellation: Cancellation | None = None,
@@ -65,6 +68,7 @@ def rekey_image(
     Args:
         wrappers: at least one: all recipients of the new image.
         cipher: of the new image.
+        budget: what all layers may use together.
 
     Raises:
         UsageError: no wrapper, or no layer is encrypted.
@@ -85,20 +89,25 @@ def rekey_image(
             else:
                 plans.append(draw_key(_plan_new(layer, key), cipher, wrappers, stack))
         check_manifest_size(image, plans, was_docker=False)
-        reports = []
-        descriptors = []
-        for layer, key, plan in zip(layers, keys, plans, strict=True):
+
+        def rekey(index: int, means: Means, stop: Cancellation) -> tuple[Descriptor, LayerReport]:
             start = time.monotonic()
-            descriptor = _rekey(
-                layer, key, plan, sink, on_progress=on_progress, cancellation=cancellation
-            )
-            descriptors.append(descriptor)
-            reports.append(report_sealed(plan, descriptor, wrappers, time.monotonic() - start))
-            if on_layer is not None:
-                on_layer(reports[-1])
+            run = LayerRun(means, on_progress, stop)
+            descriptor = _rekey(layers[index], keys[index], plans[index], sink, run)
+            seconds = time.monotonic() - start
+            return descriptor, report_sealed(plans[index], descriptor, wrappers, seconds)
+
+        done = run_layers(
+            [layer.descriptor.size for layer in layers],
+            budget,
+            rekey,
+            on_done=None if on_layer is None else lambda one: on_layer(one[1]),
+            cancellation=cancellation,
+        )
+    descriptors = [descriptor for descriptor, _ in done]
     return RewrittenImage(
         *write_config_and_manifest(image, sink, descriptors, was_docker=False, by_name=by_name),
-        tuple(reports),
+        tuple(report for _, report in done),
         was_docker=False,
     )
 
@@ -118,17 +127,15 @@ def _rekey(
     key: LayerKey | None,
     plan: LayerPlan,
     sink: ImageSink,
-    *,
-    on_progress: Callable[[Layer, Progress], None] | None,
-    cancellation: Cancellation | None,
+    run: LayerRun,
 ) -> Descriptor:
     if key is None:
-        return seal_into(plan, sink, on_progress, cancellation)
+        return seal_into(plan, sink, run)
     with sink.stage_blob() as staged:
-        digest, size = open_staged(layer, key, staged, on_progress, cancellation)
+        digest, size = open_staged(layer, key, staged, run)
         descriptor = replace(_in_the_clear(layer, key), digest=digest, size=size)
         opened = replace(layer, descriptor=descriptor, source=_Staged(staged.fileno()))
-        return seal_into(replace(plan, layer=opened), sink, on_progress, cancellation)
+        return seal_into(replace(plan, layer=opened), sink, run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from imagers.core import Budget, run_layers
 from imagers.encrypt._der import encode, split
 from imagers.encrypt.annotations import (
     append_packets,
@@ -35,7 +36,7 @@ from imagers.encrypt.rewrite import (
     build_manifest,
     write_config_and_manifest,
 )
-from imagers.encrypt.sealing import plan_copied, seal_into, wrap_options
+from imagers.encrypt.sealing import LayerRun, plan_copied, seal_into, wrap_options
 from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import is_encrypted
@@ -44,7 +45,7 @@ from imagers.model.strict_json import dump_json, parse_object
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from imagers.core import Cancellation, Progress
+    from imagers.core import Cancellation, Means, Progress
     from imagers.model.descriptor import Descriptor
     from imagers.model.image import Image, ImageSink, Layer
     from imagers.model.keys import KeyUnwrapper, KeyWrapper, WrappedKey
@@ -245,6 +246,7 @@ def add_recipients(
     unwrappers: Iterable[KeyUnwrapper],
     *,
     by_name: bool = True,
+    budget: Budget = Budget(),  # noqa: B008  # frozen
     on_progress: Callable[[Layer, Progress], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> RewrittenImage:
@@ -279,6 +281,7 @@ def add_recipients(
         descriptors,
         keys,
         by_name=by_name,
+        budget=budget,
         on_progress=on_progress,
         cancellation=cancellation,
     )
@@ -291,6 +294,7 @@ def remove_recipients(
     unwrappers: Iterable[KeyUnwrapper] = (),
     *,
     by_name: bool = True,
+    budget: Budget = Budget(),  # noqa: B008  # frozen
     on_progress: Callable[[Layer, Progress], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> RewrittenImage:
@@ -338,6 +342,7 @@ def remove_recipients(
         descriptors,
         names,
         by_name=by_name,
+        budget=budget,
         on_progress=on_progress,
         cancellation=cancellation,
     )
@@ -382,6 +387,7 @@ def _write(
     keys: tuple[str, ...],
     *,
     by_name: bool,
+    budget: Budget,
     on_progress: Callable[[Layer, Progress], None] | None,
     cancellation: Cancellation | None,
 ) -> RewrittenImage:
@@ -390,30 +396,31 @@ def _write(
         raise UsageError(
             f"the manifest would have {size} bytes, and readers take at most {MAX_MANIFEST_BYTES}"
         )
-    reports = []
-    for layer, descriptor in zip(image.layers(), descriptors, strict=True):
+    layers = list(image.layers())
+
+    def copy(index: int, means: Means, stop: Cancellation) -> LayerReport:
+        layer, descriptor = layers[index], descriptors[index]
         start = time.monotonic()
-        seal_into(plan_copied(layer, was_docker=False), sink, on_progress, cancellation)
+        run = LayerRun(means, on_progress, stop)
+        seal_into(plan_copied(layer, was_docker=False), sink, run)
         changed = descriptor != layer.descriptor
         encrypted = is_encrypted(descriptor.media_type)
         kept = LayerAction.KEPT if encrypted else LayerAction.COPIED
-        reports.append(
-            LayerReport(
-                index=layer.index,
-                action=LayerAction.REWRAPPED if changed else kept,
-                media_type=descriptor.media_type,
-                cipher="",
-                schemes=tuple(
-                    dict.fromkeys(
-                        wrapped.scheme for wrapped in read_wrapped_keys(descriptor, what=layer.what)
-                    )
-                ),
-                keys=keys if changed else (),
-                source_size=descriptor.size,
-                size=descriptor.size,
-                seconds=time.monotonic() - start,
-            )
+        packets = read_wrapped_keys(descriptor, what=layer.what)
+        return LayerReport(
+            index=layer.index,
+            action=LayerAction.REWRAPPED if changed else kept,
+            media_type=descriptor.media_type,
+            cipher="",
+            schemes=tuple(dict.fromkeys(wrapped.scheme for wrapped in packets)),
+            keys=keys if changed else (),
+            source_size=descriptor.size,
+            size=descriptor.size,
+            seconds=time.monotonic() - start,
         )
+
+    sizes = [layer.descriptor.size for layer in layers]
+    reports = run_layers(sizes, budget, copy, cancellation=cancellation)
     return RewrittenImage(
         *write_config_and_manifest(image, sink, descriptors, was_docker=False, by_name=by_name),
         tuple(reports),

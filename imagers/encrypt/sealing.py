@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import ExitStack
 
-    from imagers.core import Cancellation, Progress
+    from imagers.core import Cancellation, Means, Progress
     from imagers.encrypt.keys import LayerKey
     from imagers.model.descriptor import Descriptor
     from imagers.model.image import Image, ImageSink, Layer, StagedBlob
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LayerPlan",
+    "LayerRun",
     "SharedLayers",
     "check_manifest_size",
     "draw_key",
@@ -99,6 +100,24 @@ class SharedLayers:
         kept = clear_annotations(old.annotations)
         packets = frozenset(item for item in old.annotations.items() if item[0] not in kept)
         return (old.media_type, old.digest, old.size, layer.diff_id, packets)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRun:
+    """How the work on a layer is done, whatever it is.
+
+    Attributes:
+        on_progress: is called in the thread that does the work.
+    """
+
+    means: Means
+    on_progress: Callable[[Layer, Progress], None] | None
+    cancellation: Cancellation
+
+    def progress_of(self, layer: Layer) -> Callable[[Progress], None] | None:
+        """`on_progress` for one layer."""
+        report = self.on_progress
+        return None if report is None else lambda progress: report(layer, progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +252,7 @@ def check_manifest_size(image: Image, plans: Sequence[LayerPlan], *, was_docker:
 def seal_into(
     plan: LayerPlan,
     sink: ImageSink,
-    on_progress: Callable[[Layer, Progress], None] | None,
-    cancellation: Cancellation | None,
+    run: LayerRun,
 ) -> Descriptor:
     """The layer in the sink, sealed or copied."""
     layer = plan.layer
@@ -255,8 +273,9 @@ def seal_into(
                 diff_id=layer.diff_id if _sees_tar(plan) else None,
                 what=layer.what,
                 max_bytes=None,
-                on_progress=_for_layer(on_progress, layer),
-                cancellation=cancellation,
+                means=run.means,
+                on_progress=run.progress_of(layer),
+                cancellation=run.cancellation,
             )
             digest = layer.descriptor.digest if plan.cipher is None else sealed.digest
             descriptor = plan.describe(digest, sealed.size, sealed.hmac)
@@ -272,12 +291,6 @@ def _sees_tar(plan: LayerPlan) -> bool:
         return False
     # A diff_id that is bound is computed, whatever that costs.
     return plan.source_compression is Compression.NONE or plan.cipher.name == AES256_GCM_HKDF_1MB
-
-
-def _for_layer(
-    on_progress: Callable[[Layer, Progress], None] | None, layer: Layer
-) -> Callable[[Progress], None] | None:
-    return None if on_progress is None else lambda progress: on_progress(layer, progress)
 
 
 def report_sealed(
@@ -311,17 +324,14 @@ def open_into(
     layer: Layer,
     key: LayerKey | None,
     sink: ImageSink,
-    on_progress: Callable[[Layer, Progress], None] | None,
-    cancellation: Cancellation | None,
+    run: LayerRun,
     *,
     skip_diff_id: bool = False,
 ) -> Descriptor:
     """The layer in the sink in the clear, after all its checks; `skip_diff_id` leaves out one."""
     old = layer.descriptor
     with sink.stage_blob() as blob:
-        digest, size = open_staged(
-            layer, key, blob, on_progress, cancellation, skip_diff_id=skip_diff_id
-        )
+        digest, size = open_staged(layer, key, blob, run, skip_diff_id=skip_diff_id)
         if key is None:
             descriptor = old
         else:
@@ -340,8 +350,7 @@ def open_staged(
     layer: Layer,
     key: LayerKey | None,
     blob: StagedBlob,
-    on_progress: Callable[[Layer, Progress], None] | None,
-    cancellation: Cancellation | None,
+    run: LayerRun,
     *,
     skip_diff_id: bool = False,
 ) -> tuple[Digest, int]:
@@ -359,8 +368,9 @@ def open_staged(
             diff_id=None if skip_diff_id else layer.diff_id,
             decompress=False,
             what=layer.what,
-            on_progress=_for_layer(on_progress, layer),
-            cancellation=cancellation,
+            means=run.means,
+            on_progress=run.progress_of(layer),
+            cancellation=run.cancellation,
         )
     finally:
         source.close()

@@ -21,13 +21,15 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from imagers.core import DirectorySink, Limits, Ownership, open_layer
+from imagers.core import Budget, Cancellation, DirectorySink, Limits, Ownership, open_layer
 from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.packets import BrokerKeyUnwrapper
 from imagers.errors import LocalError, UsageError
 from imagers.model.stream import read_all
+from imagers.pull.ahead import ReadAhead
 from imagers.pull.bundle import make_runtime_config
 from imagers.pull.plan import make_plan
 from imagers.pull.staging import Staging, check_destination
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from imagers.core import Cancellation, OpenedLayer, Progress
-    from imagers.encrypt.keys import LayerKey, LayerKeys
+    from imagers.core import OpenedLayer, Progress
+    from imagers.encrypt.keys import LayerKeys
     from imagers.model.descriptor import Platform
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSource
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PullOptions", "PullReport", "PulledLayer", "identity_of", "pull_image", "trust_image"]
 
+_DOWNLOADS = 3  # at the same time, as of image-rs
 _MAX_ACCOUNTS_BYTES = 1024 * 1024
 
 
@@ -94,12 +97,15 @@ class PullOptions:
         platform: what is chosen of an index.
         require_encrypted: refuse an image with a plain layer.
         limits: bounds of every layer.
+        budget: memory to work with, and how many layers are downloaded at the same time;
+            layers are unpacked one after another.
     """
 
     requirements: Trust
     platform: Platform
     require_encrypted: bool = False
     limits: Limits = field(default_factory=Limits)
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ class PulledLayer:
     """What became of one layer; sizes in bytes.
 
     Attributes:
-        seconds: from the request for the layer to its last check.
+        seconds: from the layer's turn to its last check.
     """
 
     planned: PlannedLayer
@@ -202,6 +208,7 @@ def pull_image(
     Spec: OCI image-spec v1.1, layer.md; OCI runtime-spec v1.0.2, bundle.md.
     """
     check_destination(bundle)
+    cancellation = cancellation or Cancellation()
     trusted = trust_image(source, signatures=signatures, options=options)
     if on_trusted is not None:
         on_trusted(trusted)
@@ -210,18 +217,9 @@ def pull_image(
     with _layer_keys(plan, unwrappers, resources) as keys, Staging(bundle) as staging:
         if on_keys is not None:
             on_keys(sum(key is not None for key in keys))
-        layers = []
-        for planned, key in zip(plan.layers, keys, strict=True):
-            start = time.monotonic()
-            opened = _unpack(
-                planned,
-                key,
-                staging.root_fd,
-                limits=options.limits,
-                on_progress=on_progress,
-                cancellation=cancellation,
-            )
-            layers.append(PulledLayer(planned, opened, time.monotonic() - start))
+        layers = _unpack_all(
+            plan, keys, staging, options, on_progress=on_progress, cancellation=cancellation
+        )
         staging.publish(
             make_runtime_config(
                 trusted.config,
@@ -253,35 +251,49 @@ def _layer_keys(
         )
 
 
-def _unpack(
-    planned: PlannedLayer,
-    key: LayerKey | None,
-    root_fd: int,
+def _unpack_all(
+    plan: Plan,
+    keys: LayerKeys,
+    staging: Staging,
+    options: PullOptions,
     *,
-    limits: Limits,
     on_progress: Callable[[PlannedLayer, Progress], None] | None,
-    cancellation: Cancellation | None,
-) -> OpenedLayer:
-    layer = planned.layer
-    stream = layer.open_raw()
-    try:
-        return open_layer(
-            stream,
-            DirectorySink(root_fd, Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE),
-            expected=layer.descriptor,
-            cipher=None if key is None else key.cipher,
-            hmac=None if key is None else key.hmac,
-            compression=planned.compression,
-            diff_id=layer.diff_id,
-            what=layer.what,
-            limits=limits,
-            on_progress=None
-            if on_progress is None
-            else lambda progress: on_progress(planned, progress),
-            cancellation=cancellation,
-        )
-    finally:
-        stream.close()
+    cancellation: Cancellation,
+) -> list[PulledLayer]:
+    """The layers from the base up: each changes what is below it."""
+    budget = options.budget
+    means = budget.means_of(1, jobs=1)
+    sink = DirectorySink(staging.root_fd, Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE)
+    pulled = []
+    with ReadAhead(
+        [planned.layer for planned in plan.layers],
+        staging.place_fd,
+        downloads=_DOWNLOADS if budget.jobs is None else budget.jobs,
+        cancellation=cancellation,
+    ) as ahead:
+        for index, (planned, key) in enumerate(zip(plan.layers, keys, strict=True)):
+            start = time.monotonic()
+            layer = planned.layer
+            stream = ahead.open(index)
+            try:
+                opened = open_layer(
+                    stream,
+                    sink,
+                    expected=layer.descriptor,
+                    cipher=None if key is None else key.cipher,
+                    hmac=None if key is None else key.hmac,
+                    compression=planned.compression,
+                    diff_id=layer.diff_id,
+                    what=layer.what,
+                    limits=options.limits,
+                    means=means,
+                    on_progress=None if on_progress is None else partial(on_progress, planned),
+                    cancellation=cancellation,
+                )
+            finally:
+                stream.close()
+            pulled.append(PulledLayer(planned, opened, time.monotonic() - start))
+    return pulled
 
 
 def _read_below(root_fd: int, name: str) -> bytes:

@@ -140,6 +140,11 @@ class Staging:
     ) -> None:
         self._discard()
 
+    @property
+    def place_fd(self) -> int:
+        """The place itself, beside the root: for what must not outlive the pull."""
+        return self._lock_fd
+
     def publish(self, config: bytes) -> None:
         """Write config.json and let the bundle appear.
 

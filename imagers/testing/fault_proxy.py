@@ -210,7 +210,8 @@ class FaultProxy:
             head = _changed_length(head, self._draw(2) * 2 - 1)
         client.sendall(_with_header(head, b"Connection: close"))
         at = 0
-        cut = self._draw(4096) if fault in ("cut", "stall", "wrong bytes") else -1
+        within = min(4096, _length(head)) or 4096
+        cut = self._draw(within) if fault in ("cut", "stall", "wrong bytes") else -1
         piece = rest
         while piece:
             if -1 < cut < at + len(piece) and cut >= at:

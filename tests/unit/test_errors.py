@@ -30,6 +30,7 @@ TREE = [
     ("Cancelled", "ImagersError", 130),
     ("FormatError", "ImagersError", 11),
     ("Unsupported", "ImagersError", 12),
+    ("WindowTooLarge", "Unsupported", 12),
     ("LocalError", "ImagersError", 13),
     ("IntegrityError", "ImagersError", 20),
     ("DigestMismatch", "IntegrityError", 20),

@@ -18,9 +18,12 @@ broker that are bound to an image are for "imagers pull" only.
                               that are encrypted again and checked when pulled
   --provider-timeout SECONDS  for one answer of a provider; default: 60
   --all                       all images of an index
+  --jobs N                    layers at the same time; default: a layer a core
+  --memory SIZE               for all of them together; default: 64MiB
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
-  --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host
+  --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
+  --image-rs-registries, --ranges
                               as of "imagers copy"
   --json                      the result as JSON
   --help                      this text
@@ -37,7 +40,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagers.cli.command import VerbCommand, json_option, platform_option
+from imagers.cli.command import VerbCommand, budget_options, json_option, platform_option
 from imagers.cli.images import (
     TwoRegistries,
     opened_sink,
@@ -52,7 +55,7 @@ from imagers.cli.reports import layer_facts, print_layers
 from imagers.errors import UsageError
 
 if TYPE_CHECKING:
-    from imagers.core import Progress
+    from imagers.core import Budget, Progress
     from imagers.encrypt.image import DecryptedImage
     from imagers.encrypt.rewrite import RewrittenImage
     from imagers.encrypt.sealing import SharedLayers
@@ -71,6 +74,7 @@ __all__ = ["command"]
 @timeout_option
 @click.option("--all", "all_images", is_flag=True)
 @platform_option
+@budget_options
 @two_registries_options
 @json_option
 def command(  # one parameter an option
@@ -83,6 +87,7 @@ def command(  # one parameter an option
     timeout_s: float | None,
     all_images: bool,
     platform: str | None,
+    budget: Budget,
     registries: TwoRegistries,
     as_json: bool,
 ) -> None:
@@ -121,6 +126,7 @@ def command(  # one parameter an option
                     skip_diff_id=skip_diff_id,
                     shared=shared,
                     by_name=shared is None,
+                    budget=budget,
                     on_progress=show,
                 )
 

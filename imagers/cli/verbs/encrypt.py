@@ -33,8 +33,11 @@ is lost by it: sign afterwards.
   --replace                   overwrite an existing key of that name there
   --kek-file FILE             32 bytes in place of a key made in the broker
   --digestfile FILE           gets the digest of what was written
+  --jobs N, --memory SIZE     layers at the same time, default: a layer a core;
+                              memory for all of them, default: 64MiB
   --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
-  --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host
+  --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
+  --image-rs-registries, --ranges
                               as of "imagers copy"
   --json                      the result as JSON
   --help                      this text
@@ -54,7 +57,13 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.brokers import BrokerOptions, admin_options
-from imagers.cli.command import VerbCommand, json_option, option_group, platform_option
+from imagers.cli.command import (
+    VerbCommand,
+    budget_options,
+    json_option,
+    option_group,
+    platform_option,
+)
 from imagers.cli.images import (
     TwoRegistries,
     check_holds_encrypted,
@@ -76,7 +85,7 @@ from imagers.cli.reports import layer_facts, print_layers
 from imagers.errors import UsageError
 
 if TYPE_CHECKING:
-    from imagers.core import Progress
+    from imagers.core import Budget, Progress
     from imagers.encrypt.rewrite import RewrittenImage
     from imagers.encrypt.sealing import SharedLayers
     from imagers.model.digest import Digest
@@ -168,6 +177,7 @@ _change_options = option_group(
 @click.option("--replace", is_flag=True)
 @click.option("--kek-file", metavar="FILE")
 @click.option("--digestfile", metavar="FILE")
+@budget_options
 @two_registries_options
 @json_option
 def command(  # one parameter an option
@@ -182,6 +192,7 @@ def command(  # one parameter an option
     replace: bool,
     kek_file: str | None,
     digestfile: str | None,
+    budget: Budget,
     registries: TwoRegistries,
     as_json: bool,
 ) -> None:
@@ -208,7 +219,7 @@ def command(  # one parameter an option
         sink = stack.enter_context(opened_sink(dst, registries.sink))
         total = 0 if image is None else sum(layer.size for layer in image.manifest.layers)
         bar = stack.enter_context(ProgressBar(total, "encrypt"))
-        work = _Work(change, sink, keys.wrappers, unwrappers, timeout_s, bar)
+        work = _Work(change, sink, keys.wrappers, unwrappers, timeout_s, budget, bar)
         if image is None:
             from imagers.encrypt.index import rewrite_index  # noqa: PLC0415
             from imagers.encrypt.sealing import SharedLayers  # noqa: PLC0415
@@ -243,6 +254,7 @@ class _Work:
     wrappers: tuple[KeyWrapper, ...]
     unwrappers: tuple[KeyUnwrapper, ...]
     timeout_s: float | None
+    budget: Budget
     bar: ProgressBar
     sealed: set[Digest] = field(default_factory=set)
     clear: set[Digest] = field(default_factory=set)
@@ -267,6 +279,7 @@ class _Work:
                 self.wrappers,
                 self.unwrappers,
                 by_name=by_name,
+                budget=self.budget,
                 on_progress=show,
             )
         if change.removed:
@@ -278,7 +291,13 @@ class _Work:
                 parse_removals(change.removed), provider_settings(self.timeout_s)
             )
             return remove_recipients(
-                image, self.sink, targets, self.unwrappers, by_name=by_name, on_progress=show
+                image,
+                self.sink,
+                targets,
+                self.unwrappers,
+                by_name=by_name,
+                budget=self.budget,
+                on_progress=show,
             )
         if change.rekey:
             from imagers.encrypt.rekey import rekey_image  # noqa: PLC0415
@@ -290,6 +309,7 @@ class _Work:
                 self.unwrappers,
                 cipher=cipher,
                 by_name=by_name,
+                budget=self.budget,
                 on_progress=show,
             )
         from imagers.encrypt.image import LayerAction, encrypt_image  # noqa: PLC0415
@@ -306,6 +326,7 @@ class _Work:
             allow_nothing=change.allow_nothing or not by_name,
             shared=shared,
             by_name=by_name,
+            budget=self.budget,
             on_progress=show,
         )
         for layer, report in zip(image.layers(), done.layers, strict=True):

@@ -9,7 +9,7 @@ are beside it. Nothing of it is verified: "imagers pull" verifies.
                               registry's list or the tag in its place
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
-  --authfile FILE, --daemon-host URL
+  --authfile FILE, --daemon-host URL, --image-rs-registries FILE
                               as of "imagers copy"
   --json                      the facts as JSON
   --help                      this text
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_MAX_TYPE = 128  # characters of an artifact type, which may be anything
+
 
 @click.command("inspect", cls=VerbCommand, help=__doc__)
 @click.argument("ref")
@@ -71,28 +73,39 @@ def command(
         finder = signature_finder(places, None)
         facts = _facts(source, parse_platform(platform), finder)
         if referrers:
-            facts["referrers"] = _referrers(source, str(facts["manifest"]))
+            # To the image that was chosen, and to the index that it was chosen from.
+            subjects = dict.fromkeys((str(facts["digest"]), str(facts["manifest"])))
+            facts["referrers"] = [one for name in subjects for one in _referrers(source, name)]
     if as_json:
         print_json(facts)
     else:
         _print_facts(facts)
-        _print_referrers(facts.get("referrers"))
+        _print_referrers(facts)
 
 
-def _print_referrers(referrers: object) -> None:
+def _print_referrers(facts: dict[str, object]) -> None:
+    referrers = facts.get("referrers")
     if not isinstance(referrers, list):
         return
     if not referrers:
         print_line("nothing refers to it")
         return
+    names = {facts["manifest"]: facts["platform"]}
+    if facts["digest"] != facts["manifest"]:
+        names[facts["digest"]] = "the index"
     rows = [
-        [str(one["artifact_type"] or "-"), human_bytes(one["size"]), one["digest"]]
+        [
+            (one["artifact_type"] or one["media_type"])[:_MAX_TYPE],
+            str(names[one["subject"]]),
+            human_bytes(one["size"]),
+            one["digest"],
+        ]
         for one in referrers
     ]
-    print_table(["referrer", "size", "digest"], rows)
+    print_table(["referrer", "of", "size", "digest"], rows)
 
 
-def _referrers(source: ImageSource, manifest: str) -> list[dict[str, object]]:
+def _referrers(source: ImageSource, subject: str) -> list[dict[str, object]]:
     from imagers.model.digest import parse_digest  # noqa: PLC0415
     from imagers.transport.beside import read_referrers_of  # noqa: PLC0415
 
@@ -100,10 +113,12 @@ def _referrers(source: ImageSource, manifest: str) -> list[dict[str, object]]:
         {
             "digest": str(entry.digest),
             "size": entry.size,
+            "media_type": entry.media_type,
             "artifact_type": entry.artifact_type,
+            "subject": subject,
             "annotations": dict(entry.annotations),
         }
-        for entry in read_referrers_of(source, parse_digest(manifest))
+        for entry in read_referrers_of(source, parse_digest(subject))
     ]
 
 

@@ -20,8 +20,11 @@ must be missing or empty.
   --tee NAME                  the TEE to give evidence of; "sample" for tests
   --require-encrypted         fail if a layer is not encrypted
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
+  --jobs N                    layers downloaded at the same time; default: 3
+  --memory SIZE               to work with; default: 64MiB
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
-  --authfile FILE, --daemon-host URL
+  --authfile FILE, --daemon-host URL, --image-rs-registries FILE,
+  --ranges N
                               as of "imagers copy"
   --json                      the result as JSON
   --help                      this text
@@ -41,12 +44,12 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.brokers import BrokerOptions, broker_options
-from imagers.cli.command import VerbCommand, json_option, platform_option
+from imagers.cli.command import VerbCommand, budget_options, json_option, platform_option
 from imagers.cli.images import (
     RegistryOptions,
     opened_source,
     parse_platform,
-    registry_options,
+    reading_options,
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers
@@ -55,6 +58,7 @@ from imagers.cli.signatures import places_of, registries_d_option, signature_fin
 from imagers.errors import UsageError
 
 if TYPE_CHECKING:
+    from imagers.core import Budget
     from imagers.pull.run import PullReport
     from imagers.pull.trust import TrustedImage
 
@@ -71,7 +75,8 @@ __all__ = ["command"]
 @click.option("--tee", metavar="NAME")
 @click.option("--require-encrypted", is_flag=True)
 @platform_option
-@registry_options
+@budget_options
+@reading_options
 @json_option
 def command(  # one parameter an option
     *,
@@ -84,6 +89,7 @@ def command(  # one parameter an option
     tee: str | None,
     require_encrypted: bool,
     platform: str | None,
+    budget: Budget,
     registry: RegistryOptions,
     as_json: bool,
 ) -> None:
@@ -105,6 +111,7 @@ def command(  # one parameter an option
         requirements=trust,
         platform=parse_platform(platform),
         require_encrypted=require_encrypted,
+        budget=budget,
     )
     with ExitStack() as stack:
         unwrappers = stack.enter_context(opened_unwrappers(keys))

@@ -16,7 +16,7 @@ layers. The exit code is 0 for yes, 21 for no, 22 if it could not be looked up.
                               /etc/containers/registries.d
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
-  --authfile FILE, --daemon-host URL
+  --authfile FILE, --daemon-host URL, --image-rs-registries FILE
                               as of "imagers copy"
   --json                      the result, and with --explain the tree, as JSON
   --help                      this text

@@ -73,7 +73,6 @@ def test_cipher_none_needs_no_hmac():
         {"max_tar_bytes": 1 << 62},
         {"free_tar_bytes": -1},
         {"max_entries": 1 << 32},
-        {"window_bytes": 0},
     ],
     ids=str,
 )

@@ -272,6 +272,7 @@ def run_program(source, *arguments):
 
 PROGRAM = """
     import os, signal, sys, threading, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it is ignored
     from imagers.core import open_layer, Limits
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest

@@ -9,6 +9,7 @@ from imagers.core import (
     Cancellation,
     CipherParameters,
     Limits,
+    Means,
     Progress,
 )
 from imagers.model.keys import SecretKey
@@ -48,4 +49,4 @@ def test_limit_of_the_tar_is_the_ratio_between_two_bounds(limits, stored, expect
 
 def test_default_limits_keep_the_memory_rule():
     """A zstd window, both rings and the frames stay below 64 MiB."""
-    assert Limits().window_bytes <= 32 * 1024 * 1024
+    assert Means().window_bytes <= 32 * 1024 * 1024

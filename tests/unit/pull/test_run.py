@@ -155,7 +155,7 @@ class Sink:
         return descriptor.digest in self.source.blobs
 
     def stage_blob(self):
-        return Staged(self.source, self.directory / "staged")
+        return Staged(self.source, self.directory)
 
     def put_blob(self, descriptor, data, *, what):
         del descriptor, what
@@ -170,9 +170,9 @@ class Sink:
 
 
 class Staged:
-    def __init__(self, source, path):
+    def __init__(self, source, directory):
         self.source = source
-        self.file = open(path, "w+b")  # noqa: SIM115  # closed by abort()
+        self.file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  # closed by abort()
 
     def fileno(self):
         return self.file.fileno()
@@ -238,7 +238,6 @@ def encrypted_image(tmp_path, *tars):
     source = Source()
     with SecretKey(KEK) as kek:
         encrypt_image(image, Sink(source, tmp_path), [BrokerKeyWrapper(kek, KID)])
-    (tmp_path / "staged").unlink()
     return source
 
 

@@ -1,0 +1,238 @@
+"""Downloads ahead of their turn: the same bytes, the same errors, and nothing left behind."""
+
+import errno
+import os
+import threading
+
+import pytest
+
+from imagers.core import Cancellation
+from imagers.errors import Cancelled, LocalError, RemoteError
+from imagers.model.descriptor import Descriptor
+from imagers.model.digest import digest_of
+from imagers.model.image import Layer
+from imagers.model.media import OCI_LAYER
+from imagers.pull.ahead import ReadAhead
+
+PATIENCE_S = 60
+COUNT = 6
+
+
+class Stream:
+    """Bytes in small pieces; waits for `gate` at `at` if there is one, or fails there."""
+
+    def __init__(self, data, *, gate=None, error=None, at=0):
+        self.data = data
+        self.offset = 0
+        self.gate, self.error, self.at = gate, error, at
+        self.closed = False
+
+    def readinto(self, buffer):
+        assert not self.closed
+        if self.offset >= self.at:
+            if self.gate is not None:
+                assert self.gate.wait(PATIENCE_S)
+            if self.error is not None:
+                raise self.error
+        piece = self.data[self.offset :][: min(len(buffer), 1000)]
+        buffer[: len(piece)] = piece
+        self.offset += len(piece)
+        return len(piece)
+
+    def close(self):
+        self.closed = True
+
+
+class Source:
+    """Layers of random bytes; `faults` are settings of a layer's stream."""
+
+    def __init__(self, sizes):
+        self.data = [os.urandom(size) for size in sizes]
+        self.faults = {}
+        self.opened = []
+        self.lock = threading.Condition()
+        self.streams = []
+
+    def layers(self):
+        return [
+            Layer(index, len(self.data), Descriptor(OCI_LAYER, digest, len(data)), digest, self)
+            for index, data in enumerate(self.data)
+            for digest in [digest_of(data)]
+        ]
+
+    def open_raw_blob(self, descriptor, *, what):
+        index = int(what.split()[1]) - 1
+        with self.lock:
+            self.opened.append(index)
+            self.lock.notify_all()
+        assert descriptor.digest == digest_of(self.data[index])
+        self.streams.append(Stream(self.data[index], **self.faults.get(index, {})))
+        return self.streams[-1]
+
+    def wait_for(self, count):
+        with self.lock:
+            assert self.lock.wait_for(lambda: len(self.opened) >= count, PATIENCE_S)
+
+
+@pytest.fixture
+def source():
+    return Source([5000 * number for number in range(COUNT)])
+
+
+@pytest.fixture
+def place(tmp_path):
+    fd = os.open(tmp_path, os.O_RDONLY)
+    before = len(os.listdir("/proc/self/fd"))
+    yield fd
+    assert os.listdir(fd) == []
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(fd)
+
+
+def read_all(stream):
+    buffer = memoryview(bytearray(777))
+    data = b""
+    try:
+        while count := stream.readinto(buffer):
+            data += buffer[:count]
+    finally:
+        stream.close()
+    return data
+
+
+def ahead_of(source, place, downloads=3, cancellation=None):
+    return ReadAhead(
+        source.layers(),
+        place,
+        downloads=downloads,
+        cancellation=cancellation or Cancellation(),
+    )
+
+
+@pytest.mark.parametrize("downloads", [1, 2, 3, 20])
+def test_layers_come_whole_and_in_order_whoever_fetched_them(source, place, downloads):
+    with ahead_of(source, place, downloads) as ahead:
+        assert [read_all(ahead.open(index)) for index in range(COUNT)] == source.data
+    assert sorted(source.opened) == list(range(COUNT))
+    assert all(stream.closed for stream in source.streams)
+
+
+def test_no_more_layers_are_fetched_than_asked_for(source, place):
+    with ahead_of(source, place, 3) as ahead:
+        first = ahead.open(0)
+        source.wait_for(3)
+        assert sorted(source.opened) == [0, 1, 2]
+        first.close()
+        ahead.open(1).close()
+        source.wait_for(4)
+        assert max(source.opened) == 3
+
+
+def test_one_download_fetches_nothing_ahead(source, place):
+    with ahead_of(source, place, 1) as ahead:
+        read_all(ahead.open(0))
+        assert source.opened == [0]
+        read_all(ahead.open(1))
+        assert source.opened == [0, 1]
+
+
+def test_layer_of_a_local_file_is_given_as_it_is(source, place, tmp_path):
+    path = tmp_path.parent / "blob"
+    path.write_bytes(b"local")
+    files = [open(path, "rb", buffering=0) for _ in range(2)]  # noqa: SIM115  # closed below
+    source.open_raw_blob = lambda _, what: files[int(what.split()[1]) - 1]
+    with ahead_of(source, place) as ahead:
+        for index in range(2):
+            assert ahead.open(index) is files[index]
+            files[index].close()
+
+
+def test_layer_is_read_while_it_grows(source, place):
+    gate = threading.Event()
+    source.faults[1] = {"gate": gate, "at": 2000}
+    with ahead_of(source, place) as ahead:
+        read_all(ahead.open(0))
+        source.wait_for(2)
+        stream = ahead.open(1)
+        buffer = memoryview(bytearray(2000))
+        got = b""
+        while len(got) < 2000:
+            got += buffer[: stream.readinto(buffer[: 2000 - len(got)])]
+        gate.set()
+        assert got + read_all(stream) == source.data[1]
+
+
+def test_layer_that_is_there_is_a_file_that_the_core_reads_itself(source, place):
+    with ahead_of(source, place, 2) as ahead:
+        read_all(ahead.open(0))
+        source.wait_for(2)
+        file = ahead._files[1]
+        with file._changed:
+            assert file._changed.wait_for(lambda: not file._filling, PATIENCE_S)
+        with ahead.open(1) as stream:
+            assert os.pread(stream.fileno(), 10**6, 0) == source.data[1]
+
+
+@pytest.mark.parametrize("at", [0, 2000])
+def test_error_is_the_readers_when_its_turn_comes(source, place, at):
+    source.faults[2] = {"error": RemoteError("gone"), "at": at}
+    with ahead_of(source, place) as ahead:
+        assert read_all(ahead.open(0)) == source.data[0]
+        source.wait_for(3)
+        assert read_all(ahead.open(1)) == source.data[1]
+        with pytest.raises(RemoteError, match="gone"):
+            read_all(ahead.open(2))
+
+
+def test_surplus_is_kept_to_one_byte(source, place):
+    """The core takes one byte too many for proof; a registry that sends for ever fills no disk."""
+    layers = source.layers()
+    source.data[1] += bytes(10**6)
+    layers[1] = Layer(
+        1, COUNT, Descriptor(OCI_LAYER, digest_of(source.data[1]), 5000), None, source
+    )
+    with ReadAhead(layers, place, downloads=2, cancellation=Cancellation()) as ahead:
+        read_all(ahead.open(0))
+        source.wait_for(2)
+        assert len(read_all(ahead.open(1))) == 5001
+
+
+def test_full_disk_is_told_with_what_helps(source, place, monkeypatch):
+    class FullDisk:
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        def write(self, *_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with ahead_of(source, place) as ahead:
+        monkeypatch.setattr("imagers.pull.ahead.os", FullDisk())
+        read_all(ahead.open(0))
+        source.wait_for(2)
+        with pytest.raises(LocalError, match="downloaded ahead: no space left") as raised:
+            read_all(ahead.open(1))
+    assert "--jobs 1" in raised.value.hint
+
+
+def test_cancelled_while_it_waits_for_a_download(source, place):
+    gate = threading.Event()
+    source.faults[1] = {"gate": gate}
+    cancellation = Cancellation()
+    with ahead_of(source, place, 2, cancellation) as ahead:
+        read_all(ahead.open(0))
+        source.wait_for(2)
+        stream = ahead.open(1)
+        cancellation.cancel()
+        with pytest.raises(Cancelled):
+            read_all(stream)
+        gate.set()
+
+
+def test_leaving_stops_downloads_and_takes_the_files_away(source, place):
+    gate = threading.Event()
+    source.faults[1] = {"gate": gate, "at": 2000}
+    with ahead_of(source, place) as ahead:
+        read_all(ahead.open(0))
+        source.wait_for(3)
+        threading.Timer(0.05, gate.set).start()
+    assert not [one for one in threading.enumerate() if one.name.startswith("download")]
