@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["run_together"]
 
 _T = TypeVar("_T")
+_TICK_S = 0.1
 _GRACE_S = 2.0  # for threads to see that all is over
 
 
@@ -85,7 +86,12 @@ class _Crew(Generic[_T]):
             for thread in threads:
                 thread.start()
             while len(results) < len(self._tasks) and not failures:
-                ended = self._ended.get()
+                try:
+                    # Never for long: a signal that comes just before the waiting begins
+                    # would not end it.
+                    ended = self._ended.get(timeout=_TICK_S)
+                except queue.Empty:
+                    continue
                 if isinstance(ended, _Failure):
                     failures[ended.number] = ended.error
                     continue
