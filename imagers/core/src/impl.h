@@ -97,7 +97,7 @@ enum imc_fault imc_zstd_writer(struct imc_stage **stage);
 
 /* ring.c: pieces from one thread to another, in order, with bounded memory. */
 
-#define IMC_RING_SLOTS 8
+#define IMC_SLOTS 8
 
 struct imc_ring;
 
@@ -105,16 +105,14 @@ enum imc_fault imc_ring_new(struct imc_ring **ring);
 void imc_ring_free(struct imc_ring *ring);
 /* Producer. NULL: no slot was free within that time, or the ring was stopped. */
 uint8_t *imc_ring_acquire(struct imc_ring *ring, unsigned milliseconds);
-/* The same, for as long as it takes; NULL: the ring was stopped. */
-uint8_t *imc_ring_claim(struct imc_ring *ring);
 void imc_ring_commit(struct imc_ring *ring, size_t length);
 void imc_ring_close(struct imc_ring *ring, bool surplus);
 /* Consumer: waits; NULL at the end or when the ring was stopped. */
 uint8_t *imc_ring_take(struct imc_ring *ring, size_t *length);
+bool imc_ring_is_ready(struct imc_ring *ring); /* `take` would not wait */
+/* The slot that was taken stays with the consumer, who gives another buffer for it. */
+void imc_ring_exchange(struct imc_ring *ring, uint8_t **buffer);
 void imc_ring_release(struct imc_ring *ring);
-/* The consumer of `from`, who is the producer of `to`, exchanges the slot that it took for the
- * one that it claimed: the bytes move on without a copy. */
-void imc_ring_swap(struct imc_ring *from, struct imc_ring *to);
 bool imc_ring_surplus(struct imc_ring *ring); /* after the end */
 /* Either side: wakes both, for good. */
 void imc_ring_stop(struct imc_ring *ring);

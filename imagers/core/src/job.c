@@ -1,6 +1,7 @@
 /* One job is one layer: its parts, and its thread. */
 #define _GNU_SOURCE
 #include "job_impl.h"
+#include "line.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -25,16 +26,23 @@ static void wipe_layer(struct imc_job *job) {
     }
 }
 
-void imc_job_stop_rings(struct imc_job *job) {
-    struct imc_ring *const rings[] = {job->ring, job->first, job->second};
-    for (size_t i = 0; i < sizeof rings / sizeof rings[0]; i++) {
-        if (rings[i] != NULL) {
-            imc_ring_stop(rings[i]);
-        }
+/* Wakes whoever waits for something outside of the line. */
+static void wake(struct imc_job *job) {
+    uint64_t one = 1;
+    /* It can only fail where the counter is full, and then it is readable. */
+    ssize_t written = write(job->wake, &one, sizeof one);
+    (void)written;
+    if (job->ring != NULL) {
+        imc_ring_stop(job->ring);
     }
     if (job->frames != NULL) {
         imc_frames_stop(job->frames);
     }
+}
+
+void imc_job_abandon(struct imc_job *job) {
+    atomic_store(&job->abandoned, true);
+    wake(job);
 }
 
 static void *run(void *opaque) {
@@ -50,7 +58,7 @@ static void *run(void *opaque) {
     if (fault == IMC_OK) {
         job->failure.fault = IMC_OK;
     }
-    imc_job_stop_rings(job); /* wakes the feeder */
+    wake(job); /* the feeder */
     pthread_mutex_lock(&job->mutex);
     job->done = true;
     pthread_cond_broadcast(&job->cond);
@@ -181,15 +189,12 @@ static enum imc_fault make_parts(struct imc_job *job, const struct imc_options *
     }
     if (options->source_fd < 0) {
         fault = imc_ring_new(&job->ring);
-    } else {
+    } else if (!job->split) {
         job->piece = aligned_alloc(ALIGNMENT, IMC_PIECE);
         fault = job->piece == NULL ? IMC_NO_MEMORY : IMC_OK;
     }
     if (fault == IMC_OK && job->split) {
-        fault = imc_ring_new(&job->first);
-        if (fault == IMC_OK && (options->sealing || job->decoder != NULL)) {
-            fault = imc_ring_new(&job->second);
-        }
+        fault = imc_job_split(job);
     } else if (job->decoder != NULL) {
         job->tar = aligned_alloc(ALIGNMENT, IMC_PIECE);
         fault = job->tar == NULL ? IMC_NO_MEMORY : fault;
@@ -271,12 +276,20 @@ uint8_t *imc_job_slot(struct imc_job *job, unsigned milliseconds) {
     return imc_ring_acquire(job->ring, milliseconds);
 }
 
+static void poke(struct imc_job *job) {
+    if (job->line != NULL) {
+        imc_line_poke(job->line);
+    }
+}
+
 void imc_job_commit(struct imc_job *job, size_t length) {
     imc_ring_commit(job->ring, length);
+    poke(job);
 }
 
 void imc_job_end_of_source(struct imc_job *job, bool surplus) {
     imc_ring_close(job->ring, surplus);
+    poke(job);
 }
 
 bool imc_job_wait(struct imc_job *job, unsigned milliseconds) {
@@ -290,12 +303,11 @@ bool imc_job_wait(struct imc_job *job, unsigned milliseconds) {
 }
 
 void imc_job_cancel(struct imc_job *job) {
-    uint64_t one = 1;
     atomic_store(&job->cancelled, true);
-    /* It can only fail where the counter is full, and then it is readable. */
-    ssize_t written = write(job->wake, &one, sizeof one);
-    (void)written;
-    imc_job_stop_rings(job);
+    wake(job);
+    if (job->line != NULL) {
+        imc_line_stop(job->line);
+    }
 }
 
 void imc_job_progress(const struct imc_job *job, struct imc_progress *progress) {
@@ -334,8 +346,7 @@ void imc_job_free(struct imc_job *job) {
     imc_tar_reader_free(job->tar_reader);
     imc_untar_free(job->untar);
     imc_ring_free(job->ring);
-    imc_ring_free(job->first);
-    imc_ring_free(job->second);
+    imc_line_free(job->line);
     imc_frames_free(job->frames);
     free(job->piece);
     free(job->tar);

@@ -23,14 +23,11 @@ struct imc_job {
     struct imc_tar_reader *tar_reader;
     struct imc_ring *ring; /* NULL: the source is a file */
 
-    /* With a thread for each stage: see job_split.c. */
-    bool split;
-    struct imc_ring *first;  /* out of the job's own thread */
-    struct imc_ring *second; /* out of the middle one; NULL: there is none */
-    struct imc_failure middle_failure;
-    struct imc_failure last_failure;
-    struct imc_frames *frames; /* compression; NULL: none */
-    atomic_bool abandoned;     /* a later stage cannot go on, and no check can matter any more */
+    bool split;                      /* several threads: see job_split.c */
+    struct imc_line *line;           /* NULL: not split */
+    struct imc_frames *frames;       /* compression; NULL: none */
+    struct imc_failure last_failure; /* of the frames */
+    atomic_bool abandoned; /* a later stage cannot go on, and no check can matter any more */
 
     uint8_t *piece;    /* IMC_PIECE bytes each; NULL where not needed */
     uint8_t *tar;      /* out of the decoder */
@@ -59,8 +56,6 @@ struct imc_job {
 
 /* job.c: a thread with signals blocked; false if there is none to be had. */
 bool imc_job_spawn(pthread_t *thread, void *(*body)(void *), struct imc_job *job);
-/* Wakes every stage for good. */
-void imc_job_stop_rings(struct imc_job *job);
 
 /* job_io.c */
 enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t length,
@@ -87,7 +82,7 @@ void imc_job_count_out(struct imc_job *job, size_t length);
 
 enum imc_fault imc_job_put_sealed(struct imc_job *job, uint8_t *data, size_t length,
                                   struct imc_failure *failure);
-/* From a later stage that cannot go on: its failure is that of the job. */
+/* job.c. From a stage that cannot go on: its failure is that of the job. */
 void imc_job_abandon(struct imc_job *job);
 
 /* job_frames.c. Start, put, finish and join are for the job's own thread; stop is for any. */
@@ -99,7 +94,8 @@ void imc_frames_stop(struct imc_frames *frames);
 void imc_frames_join(struct imc_frames *frames);
 void imc_frames_free(struct imc_frames *frames);
 
-/* job_split.c: as the loop of job_stages.c over the source, with a thread for each stage. */
+/* job_split.c: as the loop of job_stages.c over the source, with several threads. */
+enum imc_fault imc_job_split(struct imc_job *job); /* makes job->line */
 enum imc_fault imc_job_drive_split(struct imc_job *job);
 
 #endif

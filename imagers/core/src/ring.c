@@ -1,4 +1,4 @@
-/* Pieces from one thread to another, in order and with bounded memory.
+/* Pieces from the thread that feeds a job, in order and with bounded memory.
  *
  * A mutex and two condition variables: a wake-up costs far less than the work on a piece.
  */
@@ -14,8 +14,8 @@ struct imc_ring {
     pthread_mutex_t mutex;
     pthread_cond_t filled;
     pthread_cond_t freed;
-    uint8_t *slots[IMC_RING_SLOTS]; /* IMC_PIECE bytes each */
-    size_t lengths[IMC_RING_SLOTS];
+    uint8_t *slots[IMC_SLOTS]; /* IMC_PIECE bytes each */
+    size_t lengths[IMC_SLOTS];
     size_t first; /* the oldest filled slot */
     size_t count; /* filled slots; the next `count` from `first` on */
     bool closed;
@@ -50,7 +50,7 @@ void imc_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, unsigned millis
 }
 
 static void free_slots(struct imc_ring *ring) {
-    for (size_t i = 0; i < IMC_RING_SLOTS; i++) {
+    for (size_t i = 0; i < IMC_SLOTS; i++) {
         free(ring->slots[i]);
     }
 }
@@ -60,7 +60,7 @@ enum imc_fault imc_ring_new(struct imc_ring **out) {
     if (ring == NULL) {
         return IMC_NO_MEMORY;
     }
-    for (size_t i = 0; i < IMC_RING_SLOTS; i++) {
+    for (size_t i = 0; i < IMC_SLOTS; i++) {
         ring->slots[i] = aligned_alloc(ALIGNMENT, IMC_PIECE);
         if (ring->slots[i] == NULL) {
             goto no_mutex;
@@ -99,53 +99,26 @@ void imc_ring_free(struct imc_ring *ring) {
 }
 
 static uint8_t *slot(const struct imc_ring *ring, size_t index) {
-    return ring->slots[index % IMC_RING_SLOTS];
+    return ring->slots[index % IMC_SLOTS];
 }
 
 uint8_t *imc_ring_acquire(struct imc_ring *ring, unsigned milliseconds) {
     uint8_t *found = NULL;
     pthread_mutex_lock(&ring->mutex);
-    if (ring->count == IMC_RING_SLOTS && !ring->stopped) {
+    if (ring->count == IMC_SLOTS && !ring->stopped) {
         /* One wait: who calls has other things to look after as well. */
         imc_cond_wait(&ring->freed, &ring->mutex, milliseconds);
     }
-    if (ring->count < IMC_RING_SLOTS && !ring->stopped) {
+    if (ring->count < IMC_SLOTS && !ring->stopped) {
         found = slot(ring, ring->first + ring->count);
     }
     pthread_mutex_unlock(&ring->mutex);
     return found;
-}
-
-uint8_t *imc_ring_claim(struct imc_ring *ring) {
-    uint8_t *found = NULL;
-    pthread_mutex_lock(&ring->mutex);
-    while (ring->count == IMC_RING_SLOTS && !ring->stopped) {
-        pthread_cond_wait(&ring->freed, &ring->mutex);
-    }
-    if (!ring->stopped) {
-        found = slot(ring, ring->first + ring->count);
-    }
-    pthread_mutex_unlock(&ring->mutex);
-    return found;
-}
-
-void imc_ring_swap(struct imc_ring *from, struct imc_ring *to) {
-    pthread_mutex_lock(&to->mutex);
-    size_t free_one = (to->first + to->count) % IMC_RING_SLOTS;
-    pthread_mutex_unlock(&to->mutex);
-    /* Both slots are this thread's until it releases the one and commits the other: nobody
-     * else looks at either pointer. */
-    pthread_mutex_lock(&from->mutex);
-    size_t taken = from->first;
-    pthread_mutex_unlock(&from->mutex);
-    uint8_t *full = from->slots[taken];
-    from->slots[taken] = to->slots[free_one];
-    to->slots[free_one] = full;
 }
 
 void imc_ring_commit(struct imc_ring *ring, size_t length) {
     pthread_mutex_lock(&ring->mutex);
-    ring->lengths[(ring->first + ring->count) % IMC_RING_SLOTS] = length;
+    ring->lengths[(ring->first + ring->count) % IMC_SLOTS] = length;
     ring->count++;
     pthread_cond_signal(&ring->filled);
     pthread_mutex_unlock(&ring->mutex);
@@ -173,9 +146,24 @@ uint8_t *imc_ring_take(struct imc_ring *ring, size_t *length) {
     return found;
 }
 
+bool imc_ring_is_ready(struct imc_ring *ring) {
+    pthread_mutex_lock(&ring->mutex);
+    bool ready = ring->count > 0 || ring->closed || ring->stopped;
+    pthread_mutex_unlock(&ring->mutex);
+    return ready;
+}
+
+void imc_ring_exchange(struct imc_ring *ring, uint8_t **buffer) {
+    pthread_mutex_lock(&ring->mutex);
+    uint8_t *taken = ring->slots[ring->first];
+    ring->slots[ring->first] = *buffer;
+    *buffer = taken;
+    pthread_mutex_unlock(&ring->mutex);
+}
+
 void imc_ring_release(struct imc_ring *ring) {
     pthread_mutex_lock(&ring->mutex);
-    ring->first = (ring->first + 1) % IMC_RING_SLOTS;
+    ring->first = (ring->first + 1) % IMC_SLOTS;
     ring->count--;
     pthread_cond_signal(&ring->freed);
     pthread_mutex_unlock(&ring->mutex);

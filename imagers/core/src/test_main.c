@@ -20,7 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *force; /* the entry of the layer table that is tested */
+static const char *force;    /* the entry of the layer table that is tested */
+static unsigned threads = 1; /* of a job */
 
 static void check(bool good, const char *what, size_t number) {
     if (!good) {
@@ -69,6 +70,7 @@ static struct imc_options options_of(bool sealing) {
         .window_bytes = UINT64_C(1) << 25,
         .max_entries = 1000000,
         .max_name_bytes = 4095,
+        .threads = threads,
         .force = force,
     };
 }
@@ -345,9 +347,12 @@ int main(int count, char **arguments) {
     for (size_t i = 0; i < sizeof key; i++) {
         key[i] = (uint8_t)i;
     }
-    force = "split"; /* a thread for each stage */
-    self_test();
-    printf("core-test: good: %s\n", force);
+    force = "split";
+    for (threads = 2; threads <= 4; threads++) {
+        self_test();
+        printf("core-test: good: %s, %u threads\n", force, threads);
+    }
+    threads = 1;
     if (count == 2 && strcmp(arguments[1], "split") == 0) {
         return 0;
     }
