@@ -74,16 +74,27 @@ class RegistryOptions:
     image_rs_registries: str | None = None
     ranges: int = 1
 
-    def transport(self) -> TransportOptions:
+    def transport(self, *, is_remote: bool = True) -> TransportOptions:
         """The same for `imagers.transport`.
+
+        Args:
+            is_remote: for a registry; else nothing is read that only registries need.
 
         Raises:
             UsageError: the credentials are not USER:PASSWORD.
         """
+        from imagers.net.proxies import Proxies  # noqa: PLC0415
         from imagers.registry.auth import Credentials  # noqa: PLC0415
+        from imagers.registry.mirrors import RegistriesConf  # noqa: PLC0415
         from imagers.transport.open import TransportOptions  # noqa: PLC0415
 
         settings = read_settings()
+        if is_remote:
+            proxies = read_proxies(settings)
+            registries = read_registries(settings, self.image_rs_registries)
+        else:
+            # A file that is wrong there must not keep anybody from a directory of his own.
+            proxies, registries = Proxies(), RegistriesConf()
         credentials = None if self.creds is None else Credentials.parse(self.creds)
         if self.authfile is not None and not Path(self.authfile).exists():
             # A login was expected there: to go on without would be a surprise.
@@ -96,8 +107,8 @@ class RegistryOptions:
             auth_files=settings.auth_files if self.authfile is None else (Path(self.authfile),),
             cert_dir=None if self.cert_dir is None else Path(self.cert_dir),
             cert_roots=settings.cert_roots,
-            proxies=read_proxies(settings),
-            registries=read_registries(settings, self.image_rs_registries),
+            proxies=proxies,
+            registries=registries,
             daemon_host=self.daemon_host or settings.daemon_host,
             ranges=self.ranges,
         )
@@ -160,7 +171,7 @@ def read_registries(settings: Settings, image_rs: str | None = None) -> Registri
     Raises:
         LocalError, FormatError: a file cannot be read, or is malformed.
     """
-    from imagers.registry.mirrors import (  # noqa: PLC0415
+    from imagers.registry.registries_conf import (  # noqa: PLC0415
         parse_image_rs_registries,
         parse_registries_conf,
     )
@@ -271,7 +282,8 @@ def opened_source(text: str, options: RegistryOptions) -> Iterator[ImageSource]:
     from imagers.transport.names import parse_image_name  # noqa: PLC0415
     from imagers.transport.open import open_source  # noqa: PLC0415
 
-    source = open_source(parse_image_name(text), options.transport())
+    name = parse_image_name(text)
+    source = open_source(name, options.transport(is_remote=name.transport == "docker"))
     try:
         yield source
     finally:
@@ -284,7 +296,8 @@ def opened_sink(text: str, options: RegistryOptions) -> Iterator[ImageSink]:
     from imagers.transport.names import parse_image_name  # noqa: PLC0415
     from imagers.transport.open import open_sink  # noqa: PLC0415
 
-    sink = open_sink(parse_image_name(text), options.transport())
+    name = parse_image_name(text)
+    sink = open_sink(name, options.transport(is_remote=name.transport == "docker"))
     try:
         yield sink
     finally:

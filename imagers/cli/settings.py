@@ -123,7 +123,7 @@ def _auth_files(home: Path, config: Path) -> tuple[Path, ...]:
         Path(run) / "containers" if run else Path("/run/containers") / str(os.geteuid())
     ) / "auth.json"
     docker = Path(os.environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
-    return (first, config / "containers" / "auth.json", docker)
+    return (first, config / "containers" / "auth.json", docker, home / ".dockercfg")
 
 
 def _default_lookaside(home: Path) -> str:

@@ -4,9 +4,14 @@
     file.find("registry.example.org", "team/app")
 
     {"auths":       {"HOST[/NAMESPACE...]": {"auth": BASE64 of USER:PASSWORD}
-                     or {"identitytoken": TOKEN} or {} (a helper has it)},
+                     or {"username": USER, "password": PASSWORD}
+                     or {"identitytoken": TOKEN}    which a token server exchanges
+                     or {"registrytoken": TOKEN}    which the registry takes as it is
+                     or {} (a helper has it)},
      "credHelpers": {"HOST": "NAME"},     docker-credential-NAME has the logins of HOST
      "credsStore":  "NAME"}               ... and those of all other hosts
+
+The old ~/.dockercfg is what stands under "auths", by host only; no login is put into it.
 
 Spec: containers-auth.json(5); docker/cli v28, cli/config/configfile.
 """
@@ -17,6 +22,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
 from imagers.model.strict_json import (
@@ -26,11 +32,24 @@ from imagers.model.strict_json import (
     get_optional_str,
     parse_object,
 )
-from imagers.registry.auth import Credentials, IdentityToken
+from imagers.registry.auth import Credentials, IdentityToken, RegistryToken
 
-__all__ = ["HUB_SERVER", "MAX_AUTH_FILE", "AuthFile", "HelperName", "keys_of", "parse_auth_file"]
+if TYPE_CHECKING:
+    from imagers.registry.auth import Login
+
+__all__ = [
+    "HUB_SERVER",
+    "LEGACY_NAME",
+    "MAX_AUTH_FILE",
+    "AuthFile",
+    "HelperName",
+    "helper_of",
+    "keys_of",
+    "parse_auth_file",
+]
 
 MAX_AUTH_FILE = 4 * 1024 * 1024
+LEGACY_NAME = ".dockercfg"
 _HUB = "docker.io"
 _HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 HUB_SERVER = "https://index.docker.io/v1/"  # what docker calls it in files and to helpers
@@ -51,14 +70,17 @@ class HelperName:
 
 @dataclass(frozen=True, slots=True)
 class AuthFile:
-    """One parsed file."""
+    """One parsed file.
+
+    Attributes:
+        is_legacy: of the old form, in which keys are hosts and URLs only.
+    """
 
     what: str
     document: JSONObject = field(repr=False)
+    is_legacy: bool = False
 
-    def find(
-        self, registry: str, repository: str
-    ) -> Credentials | IdentityToken | HelperName | None:
+    def find(self, registry: str, repository: str) -> Login | HelperName | None:
         """The login for a repository: the most specific key wins.
 
         Raises:
@@ -68,7 +90,7 @@ class AuthFile:
         if helper is not None:
             return helper
         auths = self._object("auths")
-        for key in keys_of(registry, repository):
+        for key in [registry] if self.is_legacy else keys_of(registry, repository):
             entry = auths.get(key)
             if entry is not None:
                 found = self._login(entry, key)
@@ -78,7 +100,7 @@ class AuthFile:
         for key, entry in auths.items():
             # As docker writes hosts: with a scheme, and a path behind.
             if _host(re.sub(r"\Ahttps?://", "", key).partition("/")[0]) == host and (
-                "://" in key or "/" not in key
+                self.is_legacy or "://" in key or "/" not in key
             ):
                 found = self._login(entry, key)
                 if found is not None:
@@ -108,7 +130,7 @@ class AuthFile:
             return None
         for one in gone:
             del auths[one]
-        return dump_json({**self.document, "auths": auths})
+        return dump_json(auths if self.is_legacy else {**self.document, "auths": auths})
 
     def _store(self, registry: str) -> HelperName | None:
         name = get_optional_str(self.document, "credsStore", what=self.what)
@@ -126,21 +148,24 @@ class AuthFile:
         # The name becomes that of a program.
         if not _HELPER.match(name):
             raise FormatError(f"expected the name of a helper, got {name[:80]!r}", what=self.what)
-        return HelperName(name, HUB_SERVER if registry in _HUB_NAMES else registry)
+        return helper_of(name, registry)
 
     def _object(self, member: str) -> JSONObject:
         return get_optional_object(self.document, member, what=self.what) or {}
 
-    def _login(self, entry: object, key: str) -> Credentials | IdentityToken | None:
+    def _login(self, entry: object, key: str) -> Login | None:
         where = f"$.auths[{key[:160]!r}]"
         if not isinstance(entry, dict):
             raise FormatError("expected an object", what=self.what, where=where)
         token = get_optional_str(entry, "identitytoken", what=self.what, where=where)
         if token:
             return IdentityToken(token)
+        bearer = get_optional_str(entry, "registrytoken", what=self.what, where=where)
+        if bearer:
+            return RegistryToken(bearer)
         packed = get_optional_str(entry, "auth", what=self.what, where=where)
         if not packed:
-            return None
+            return self._plain_login(entry, where)
         try:
             text = base64.b64decode(packed, validate=True).decode()
         except (binascii.Error, ValueError):
@@ -153,16 +178,30 @@ class AuthFile:
             )
         return Credentials(username, password.rstrip("\0"))
 
+    def _plain_login(self, entry: JSONObject, where: str) -> Credentials | None:
+        username = get_optional_str(entry, "username", what=self.what, where=where)
+        password = get_optional_str(entry, "password", what=self.what, where=where)
+        return Credentials(username, password) if username and password else None
 
-def parse_auth_file(raw: bytes | None, *, what: str) -> AuthFile:
+
+def helper_of(name: str, registry: str) -> HelperName:
+    """The helper `name`, asked about `registry`; the name was checked."""
+    return HelperName(name, HUB_SERVER if registry in _HUB_NAMES else registry)
+
+
+def parse_auth_file(raw: bytes | None, *, what: str, is_legacy: bool = False) -> AuthFile:
     """The file in `raw`; None for an empty one.
+
+    Args:
+        is_legacy: it is of the form of ~/.dockercfg.
 
     Raises:
         FormatError: it is no JSON object.
     """
     if raw is None or not raw.strip():
-        return AuthFile(what, {})
-    return AuthFile(what, parse_object(raw, what=what, max_bytes=MAX_AUTH_FILE))
+        return AuthFile(what, {}, is_legacy)
+    document = parse_object(raw, what=what, max_bytes=MAX_AUTH_FILE)
+    return AuthFile(what, {"auths": document} if is_legacy else document, is_legacy)
 
 
 def keys_of(registry: str, repository: str) -> list[str]:

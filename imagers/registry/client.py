@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from imagers.model.reference import Reference
     from imagers.net.http import Body
-    from imagers.registry.auth import Credentials, IdentityToken
+    from imagers.registry.auth import Login
 
 __all__ = ["RegistryClient"]
 
@@ -61,7 +61,7 @@ class RegistryClient:
         reference: Reference,
         *,
         http: HTTPClient,
-        credentials: Credentials | IdentityToken | None = None,
+        credentials: Login | None = None,
         actions: str = "pull",
     ) -> None:
         self.reference = reference

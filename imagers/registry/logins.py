@@ -11,33 +11,55 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, LocalError
+from imagers.errors import FormatError, LocalError, UsageError
 from imagers.registry.auth_files import (
+    LEGACY_NAME,
     MAX_AUTH_FILE,
     AuthFile,
     HelperName,
+    helper_of,
     parse_auth_file,
 )
 from imagers.registry.helpers import ask_helper, erase_from_helper, store_in_helper
+from imagers.registry.mirrors import AUTH_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from imagers.registry.auth import Credentials, IdentityToken
+    from imagers.registry.auth import Credentials, Login
 
 __all__ = ["find_login", "forget_login", "keep_login"]
 
 
 def find_login(
-    paths: Sequence[Path], registry: str, repository: str
-) -> Credentials | IdentityToken | None:
+    paths: Sequence[Path],
+    registry: str,
+    repository: str,
+    *,
+    helpers: Sequence[str] = (AUTH_FILES,),
+) -> Login | None:
     """The login that the files have for a repository; None: anonymous.
+
+    Args:
+        helpers: who is asked, in this order: `AUTH_FILES` are the files; all others are names
+            of programs, as registries.conf has them in `credential-helpers`.
 
     Raises:
         FormatError, LocalError: a file that could have it cannot be read.
         PluginError: a helper that has it does not give it.
     """
+    for helper in helpers:
+        if helper == AUTH_FILES:
+            login = _find_in_files(paths, registry, repository)
+        else:
+            login = ask_helper(helper_of(helper, registry))
+        if login is not None:
+            return login
+    return None
+
+
+def _find_in_files(paths: Sequence[Path], registry: str, repository: str) -> Login | None:
     for path in paths:
         found = _read(path).find(registry, repository)
         login = ask_helper(found) if isinstance(found, HelperName) else found
@@ -46,12 +68,28 @@ def find_login(
     return None
 
 
-def keep_login(path: Path, key: str, login: Credentials) -> str:
+def keep_login(
+    path: Path, key: str, login: Credentials, *, helpers: Sequence[str] = (AUTH_FILES,)
+) -> str:
     """Write a login into a file, or into the helper that it names; where it went.
 
     Args:
         key: host, or host and namespace.
+        helpers: as of `find_login`; the first one gets it.
     """
+    if helpers and helpers[0] != AUTH_FILES:
+        if "/" in key:
+            raise UsageError(
+                f"{key}: expected a registry without a namespace: registries.conf has logins kept "
+                f"by docker-credential-{helpers[0]}, which knows hosts only"
+            )
+        store_in_helper(helper_of(helpers[0], key), login)
+        return f"docker-credential-{helpers[0]}"
+    if path.name == LEGACY_NAME:
+        raise UsageError(
+            f"{path}: no login is written into a file of this old form",
+            hint="config.json and auth.json are the new ones",
+        )
     file = _read(path)
     helper = file.helper_for(key) if "/" not in key else None
     if helper is not None:
@@ -61,10 +99,16 @@ def keep_login(path: Path, key: str, login: Credentials) -> str:
     return str(path)
 
 
-def forget_login(paths: Sequence[Path], key: str) -> list[str]:
+def forget_login(
+    paths: Sequence[Path], key: str, *, helpers: Sequence[str] = (AUTH_FILES,)
+) -> list[str]:
     """Drop a login from all files and helpers that have it; which they were."""
     dropped = []
-    for path in paths:
+    for name in helpers if "/" not in key else ():
+        if name != AUTH_FILES and ask_helper(helper_of(name, key)) is not None:
+            erase_from_helper(helper_of(name, key))
+            dropped.append(f"docker-credential-{name}")
+    for path in paths if AUTH_FILES in helpers else ():
         file = _read(path)
         helper = file.helper_for(key) if "/" not in key else None
         if helper is not None and ask_helper(helper) is not None:
@@ -91,7 +135,7 @@ def _read(path: Path) -> AuthFile:
         ) from error
     if raw is not None and len(raw) > MAX_AUTH_FILE:
         raise FormatError(f"expected at most {MAX_AUTH_FILE} bytes, got more", what=str(path))
-    return parse_auth_file(raw, what=str(path))
+    return parse_auth_file(raw, what=str(path), is_legacy=path.name == LEGACY_NAME)
 
 
 def _write(path: Path, data: bytes) -> None:

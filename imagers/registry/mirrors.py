@@ -1,12 +1,14 @@
 """Where the images of a name really are: mirrors, other locations, blocked prefixes. No IO.
 
-    conf = parse_registries_conf([text])
+    conf = parse_registries_conf([(path, text)])    # of imagers.registry.registries_conf
     for endpoint in conf.endpoints(reference): ...     # in this order, until one has it
 
 The name that the user gave stays the name: policies and signatures are looked up under it,
-and only requests go elsewhere. Short names mean docker.io here as everywhere in imagers:
-`unqualified-search-registries` is not followed, because which image a short name means would
-depend on which registry answers.
+and only requests go elsewhere.
+
+A name without a registry means docker.io here, as everywhere in imagers. Where a file has it
+searched for in other registries, or gives it another meaning, it is refused: which image it
+meant would depend on which registry answers.
 
 Spec: containers-registries.conf(5), version 2; confidential-containers/guest-components,
 image-rs/src/registry.rs (its match is not anchored at the start; here it is).
@@ -14,24 +16,21 @@ image-rs/src/registry.rs (its match is not anchored at the start; here it is).
 
 from __future__ import annotations
 
-import re
-import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, PolicyDenied
-from imagers.model.reference import Reference, parse_reference
+from imagers.errors import PolicyDenied, UsageError
+from imagers.model.reference import DEFAULT_REGISTRY, Reference, parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-__all__ = ["Endpoint", "RegistriesConf", "parse_image_rs_registries", "parse_registries_conf"]
+__all__ = ["AUTH_FILES", "Endpoint", "Mirror", "RegistriesConf", "Rule"]
 
-_MAX_FILE = 1024 * 1024
-_MAX_RULES = 4096
-_PULLS = ("all", "digest-only", "tag-only")
-_LOCATION = re.compile(r"[A-Za-z0-9.\-\[\]:_/]{1,255}\Z")
+AUTH_FILES = "containers-auth.json"  # among credential helpers: the auth files
 _BOUNDARY = "/:@"
+_LIBRARY = "library/"
+_SHOWN = 5  # registries of a list that a message names
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +49,52 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mirror:
+class Mirror:
+    """Another place for the names of a rule.
+
+    Attributes:
+        pulls: `all`, `digest-only` or `tag-only`.
+    """
+
     location: str
     insecure: bool
     pulls: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class Rule:
+    """What holds for names that begin with `prefix`.
+
+    Attributes:
+        location: that replaces the prefix; "": nothing does.
+    """
+
     prefix: str
     location: str
     insecure: bool
     blocked: bool
-    mirrors: tuple[_Mirror, ...]
+    mirrors: tuple[Mirror, ...]
 
     def matched(self, text: str) -> int:
         """Characters of a reference that the prefix covers; 0: it does not fit."""
         if self.prefix.startswith("*."):
-            host = text.partition("/")[0]
-            return len(host) if host.partition(":")[0].endswith(self.prefix[1:]) else 0
-        rest = text[len(self.prefix) :]
-        fits = text.startswith(self.prefix) and (not rest or rest[0] in _BOUNDARY)
-        return len(self.prefix) if fits else 0
+            return _matched_below(text, self.prefix[1:])
+        return len(self.prefix) if _fits(text, self.prefix, 0) else 0
+
+
+def _fits(text: str, what: str, at: int) -> bool:
+    end = at + len(what)
+    return text.startswith(what, at) and (end == len(text) or text[end] in _BOUNDARY)
+
+
+def _matched_below(text: str, domain: str) -> int:
+    """The same for `.example.com`: it begins in the host, behind at least one character."""
+    at = text.find(domain, 1)
+    while at > 0 and "/" not in text[:at]:
+        if _fits(text, domain, at):
+            return at + len(domain)
+        at = text.find(domain, at + 1)
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +102,22 @@ class RegistriesConf:
     """Rules, of which the one with the longest match counts.
 
     Attributes:
+        search: registries in which image-rs looks for names of docker.io, in this order;
+            (): in docker.io only.
         insecure_is_any_certificate: whether "insecure" also means https that is not verified.
+        insecure_needs_location: whether a rule without a location leaves its own registry secure.
+        unqualified: registries in which podman would look for a name without a registry.
+        aliases: names without a registry, and what podman takes them for.
+        credential_helpers: who has logins, in this order: `AUTH_FILES`, or names of helpers.
     """
 
-    rules: tuple[_Rule, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    search: tuple[str, ...] = ()
     insecure_is_any_certificate: bool = True
+    insecure_needs_location: bool = False
+    unqualified: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    credential_helpers: tuple[str, ...] = (AUTH_FILES,)
 
     def endpoints(self, reference: Reference) -> list[Endpoint]:
         """Where to read `reference`: mirrors in their order, then the place itself.
@@ -92,35 +126,91 @@ class RegistriesConf:
             PolicyDenied: the name is blocked.
             FormatError: a location does not make a name.
         """
-        text = str(reference)
-        rule = self._find(text)
-        if rule is None:
-            return [Endpoint(reference)]
-        if rule.blocked:
-            raise PolicyDenied(
-                f"{reference}: registries.conf blocks {rule.prefix!r}",
-                hint="who set it up wants no images from there",
+        found: list[Endpoint] = []
+        blocked: Rule | None = None
+        for one in self._candidates(reference):
+            rule = self._find(str(one))
+            if rule is not None and rule.blocked:
+                blocked = blocked or rule
+            else:
+                found += self._mirrors(one, rule)
+                found.append(self._own(one, rule))
+        if not found:
+            assert blocked is not None  # there is one candidate at least
+            raise _blocked(reference, blocked)
+        return found
+
+    def place(self, reference: Reference) -> Endpoint:
+        """Where to write `reference`: never to a mirror. Raises as `endpoints`."""
+        rule = self._find(str(reference))
+        if rule is not None and rule.blocked:
+            raise _blocked(reference, rule)
+        return self._own(reference, rule)
+
+    def check_short_name(self, text: str, reference: Reference) -> None:
+        """Nothing, if a name without a registry means `reference` to podman too.
+
+        Args:
+            text: the name as written, without tag and digest.
+
+        Raises:
+            UsageError: it means something else, or what a search finds.
+        """
+        alias = self.aliases.get(text)
+        if alias is not None:
+            if parse_reference(alias).name == reference.name:
+                return
+            raise UsageError(
+                f"{text!r}: expected a name with its registry: registries.conf takes it for "
+                f"{alias!r}, and imagers for {reference.name!r}",
+                hint=f"write {alias} or {reference.name}",
             )
-        rest = text[rule.matched(text) :]
-        found = [
+        if set(self.unqualified) <= {DEFAULT_REGISTRY}:
+            return
+        places = ", ".join(repr(one) for one in self.unqualified[:_SHOWN])
+        raise UsageError(
+            f"{text!r}: expected a name with its registry: registries.conf has such names "
+            f"searched for in {places}, and imagers does not search: which image it got would "
+            "depend on which registry answers",
+            hint=f"write {reference.name}, or the registry that you mean before the name",
+        )
+
+    def _candidates(self, reference: Reference) -> list[Reference]:
+        if not self.search or reference.registry != DEFAULT_REGISTRY:
+            return [reference]
+        rest = str(reference).removeprefix(f"{DEFAULT_REGISTRY}/").removeprefix(_LIBRARY)
+        return [
+            reference if registry == DEFAULT_REGISTRY else parse_reference(f"{registry}/{rest}")
+            for registry in self.search
+        ]
+
+    def _mirrors(self, reference: Reference, rule: Rule | None) -> list[Endpoint]:
+        if rule is None:
+            return []
+        rest = str(reference)[rule.matched(str(reference)) :]
+        return [
             self._endpoint(mirror.location + rest, insecure=mirror.insecure)
             for mirror in rule.mirrors
             if mirror.pulls == "all" or (mirror.pulls == "digest-only") == reference.is_pinned
         ]
-        own = rule.location + rest if rule.location else text
-        return [*found, self._endpoint(own, insecure=rule.insecure)]
 
-    def place(self, reference: Reference) -> Endpoint:
-        """Where to write `reference`: never to a mirror. Raises as `endpoints`."""
-        return self.endpoints(reference)[-1]
+    def _own(self, reference: Reference, rule: Rule | None) -> Endpoint:
+        if rule is None:
+            return Endpoint(reference)
+        text = str(reference)
+        if rule.location:
+            text = rule.location + text[rule.matched(text) :]
+        elif self.insecure_needs_location:
+            return Endpoint(reference)
+        return self._endpoint(text, insecure=rule.insecure)
 
     def _endpoint(self, text: str, *, insecure: bool) -> Endpoint:
         return Endpoint(
             parse_reference(text), insecure, insecure and self.insecure_is_any_certificate
         )
 
-    def _find(self, text: str) -> _Rule | None:
-        best: _Rule | None = None
+    def _find(self, text: str) -> Rule | None:
+        best: Rule | None = None
         for rule in self.rules:
             length = rule.matched(text)
             # A name beats a wildcard that covers as much; the later of two equals wins.
@@ -132,108 +222,8 @@ class RegistriesConf:
         return best
 
 
-def parse_registries_conf(texts: Sequence[tuple[str, str]]) -> RegistriesConf:
-    """The rules of registries.conf and its drop-in files.
-
-    Args:
-        texts: path and text of each; a later file replaces the rule of an equal prefix.
-
-    Raises:
-        FormatError: one is no TOML, of version 1, or a value is malformed.
-    """
-    rules: dict[str, _Rule] = {}
-    for what, text in texts:
-        for rule in _parse(text, what=what, mirror_default="all"):
-            rules.pop(rule.prefix, None)
-            rules[rule.prefix] = rule
-    return RegistriesConf(tuple(rules.values()))
-
-
-def parse_image_rs_registries(text: str, *, what: str) -> RegistriesConf:
-    """The rules of image-rs's registry configuration: "insecure" means plain http there."""
-    return RegistriesConf(
-        tuple(_parse(text, what=what, mirror_default="all")), insecure_is_any_certificate=False
+def _blocked(reference: Reference, rule: Rule) -> PolicyDenied:
+    return PolicyDenied(
+        f"{reference}: the configuration of registries blocks {rule.prefix!r}",
+        hint="who set it up wants no images from there",
     )
-
-
-def _parse(text: str, *, what: str, mirror_default: str) -> list[_Rule]:
-    if len(text) > _MAX_FILE:
-        raise FormatError(f"expected at most {_MAX_FILE} characters", what=what)
-    try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise FormatError(f"expected TOML: {str(error)[:200]}", what=what) from error
-    if "registries" in document:
-        raise FormatError(
-            "expected version 2, got version 1",
-            what=what,
-            where="registries",
-            hint="write [[registry]] tables, as containers-registries.conf(5) shows",
-        )
-    tables = _tables(document, "registry", what)
-    return [
-        _parse_rule(table, what=what, where=f"registry[{at}]", mirror_default=mirror_default)
-        for at, table in enumerate(tables)
-    ]
-
-
-def _parse_rule(
-    table: Mapping[str, object], *, what: str, where: str, mirror_default: str
-) -> _Rule:
-    location = _location(table, "location", what, where)
-    prefix = _text(table, "prefix", what, where).rstrip("/") or location
-    if not prefix:
-        raise FormatError("expected a prefix or a location", what=what, where=where)
-    if not _LOCATION.match(prefix.removeprefix("*.")):
-        raise FormatError(f"expected a prefix, got {prefix[:80]!r}", what=what, where=where)
-    if _flag(table, "mirror-by-digest-only", what, where):
-        mirror_default = "digest-only"
-    mirrors = []
-    for at, mirror in enumerate(_tables(table, "mirror", what)):
-        inside = f"{where}.mirror[{at}]"
-        pulls = _text(mirror, "pull-from-mirror", what, inside) or mirror_default
-        target = _location(mirror, "location", what, inside)
-        if pulls not in _PULLS or not target:
-            raise FormatError(
-                "expected a location, and pulls of a known kind", what=what, where=inside
-            )
-        mirrors.append(_Mirror(target, _flag(mirror, "insecure", what, inside), pulls))
-    return _Rule(
-        prefix,
-        location,
-        _flag(table, "insecure", what, where),
-        _flag(table, "blocked", what, where),
-        tuple(mirrors),
-    )
-
-
-def _tables(document: Mapping[str, object], name: str, what: str) -> list[Mapping[str, object]]:
-    value = document.get(name, [])
-    if not isinstance(value, list) or len(value) > _MAX_RULES:
-        raise FormatError(f"expected at most {_MAX_RULES} tables", what=what, where=name)
-    if not all(isinstance(one, dict) for one in value):
-        raise FormatError("expected tables", what=what, where=name)
-    return value
-
-
-def _text(table: Mapping[str, object], name: str, what: str, where: str) -> str:
-    value = table.get(name, "")
-    if not isinstance(value, str):
-        raise FormatError("expected a string", what=what, where=f"{where}.{name}")
-    return value
-
-
-def _location(table: Mapping[str, object], name: str, what: str, where: str) -> str:
-    value = _text(table, name, what, where).rstrip("/")
-    if value and not _LOCATION.match(value):
-        raise FormatError(
-            f"expected HOST[:PORT][/PATH], got {value[:80]!r}", what=what, where=f"{where}.{name}"
-        )
-    return value
-
-
-def _flag(table: Mapping[str, object], name: str, what: str, where: str) -> bool:
-    value = table.get(name, False)
-    if not isinstance(value, bool):
-        raise FormatError("expected true or false", what=what, where=f"{where}.{name}")
-    return value

@@ -8,7 +8,7 @@
 | form                                  | what it names                              |
 |---------------------------------------|--------------------------------------------|
 | `docker://HOST[:PORT]/NAME[:TAG|@DIGEST]` | an image in a registry                 |
-| `HOST[:PORT]/NAME[:TAG|@DIGEST]`      | the same                                   |
+| `[HOST[:PORT]/]NAME[:TAG|@DIGEST]`    | the same; without HOST it is a short name  |
 | `oci:PATH[:REF|:@INDEX]`              | an image of an OCI layout; PATH has no colon |
 | `oci-archive:PATH[:REF|:@INDEX]`      | the same in a tar                          |
 | `docker-archive:PATH[:NAME[:TAG]|:@INDEX]` | an image in a tar of `docker save`    |
@@ -21,12 +21,12 @@ Spec: containers-transports(5).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from imagers.errors import FormatError, Unsupported
 from imagers.model.digest import parse_digest
-from imagers.model.reference import parse_reference
+from imagers.model.reference import DEFAULT_REGISTRY, parse_reference
 
 if TYPE_CHECKING:
     from imagers.model.digest import Digest
@@ -56,6 +56,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _REF = re.compile(
     r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*(?:/[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*)*\Z"
 )
+_HUB_NAMES = (DEFAULT_REGISTRY, "index.docker.io")
 _POSITION = re.compile(r"@[0-9]{1,6}\Z")
 _MAX_NAME = 4096
 
@@ -69,6 +70,8 @@ class ImageName:
         ref: name of the entry in an OCI layout.
         position: of the entry in a layout or archive, from 0; never together with a name.
         image_id: of an image of an engine, in place of a `reference`.
+        short_name: what was written without transport and registry, without tag and digest;
+            "": there was one of them, which says where the image is.
     """
 
     transport: Literal["docker", "oci", "oci-archive", "docker-archive", "docker-daemon", "dir"]
@@ -77,6 +80,7 @@ class ImageName:
     ref: str | None = None
     position: int | None = None
     image_id: Digest | None = None
+    short_name: str = field(default="", compare=False)
 
     @property
     def holds_encrypted(self) -> bool:
@@ -126,7 +130,19 @@ def parse_image_name(text: str) -> ImageName:
         return ImageName("dir", path=rest)
     if (colon and transport in _OTHERS) or _SCHEME.match(text):
         raise Unsupported(f"transport {transport[:40]!r} is not supported", hint=_hint())
-    return ImageName("docker", reference=parse_reference(text))
+    reference = parse_reference(text)
+    return ImageName("docker", reference=reference, short_name=_short_name(text, reference))
+
+
+def _short_name(text: str, reference: Reference) -> str:
+    """The name in `text` if there is no registry in it, else ""."""
+    if reference.registry != DEFAULT_REGISTRY:
+        return ""
+    first, slash, _ = text.partition("/")
+    if slash and first in _HUB_NAMES:
+        return ""
+    # It was parsed: a colon is before a tag.
+    return text.partition("@")[0].partition(":")[0]
 
 
 def _parse_layout_name(transport: str, rest: str, text: str) -> ImageName:

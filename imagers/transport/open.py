@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from imagers.model.image import ImageSink, ImageSource
     from imagers.model.reference import Reference
-    from imagers.registry.auth import Credentials, IdentityToken
+    from imagers.registry.auth import Login
     from imagers.registry.client import RegistryClient
     from imagers.registry.mirrors import Endpoint
     from imagers.transport.names import ImageName
@@ -50,7 +50,7 @@ class TransportOptions:
         ranges: connections for one big blob, at most; 1: none comes in parts.
     """
 
-    credentials: Credentials | IdentityToken | None = field(default=None, repr=False)
+    credentials: Login | None = field(default=None, repr=False)
     auth_files: tuple[Path, ...] = ()
     cert_dir: Path | None = None
     cert_roots: tuple[Path, ...] = ()
@@ -70,6 +70,10 @@ def open_source(name: ImageName, options: TransportOptions | None = None) -> Ima
     """The place that `name` means, to read from; the caller closes it.
 
     Nothing is read or asked yet: what is missing shows at the first use.
+
+    Raises:
+        UsageError: a name without a registry, which registries.conf gives another meaning.
+        PolicyDenied: registries.conf blocks it.
     """
     if name.transport == "oci":
         return OCILayoutSource(name.path, name.ref, name=str(name), position=name.position)
@@ -80,7 +84,7 @@ def open_source(name: ImageName, options: TransportOptions | None = None) -> Ima
     from imagers.registry.ranges import Ranges  # noqa: PLC0415  # same
 
     # Requests go to the places; the name stays the user's, for policies and messages.
-    reference = _reference(name)
+    reference = _full_reference(name, options)
     clients = [
         open_registry(place.reference, _at(place, reference, options), "pull")
         for place in options.registries.endpoints(reference)
@@ -91,6 +95,14 @@ def open_source(name: ImageName, options: TransportOptions | None = None) -> Ima
 
         return RegistrySource(reference, clients[0], name=str(name), ranges=ranges)
     return MirroredSource(reference, clients, name=str(name), ranges=ranges)
+
+
+def _full_reference(name: ImageName, options: TransportOptions) -> Reference:
+    """The reference of a name in a registry, which means the same to podman."""
+    reference = _reference(name)
+    if name.short_name:
+        options.registries.check_short_name(name.short_name, reference)
+    return reference
 
 
 def _at(place: Endpoint, named: Reference, options: TransportOptions) -> TransportOptions:
@@ -110,7 +122,9 @@ def open_sink(name: ImageName, options: TransportOptions | None = None) -> Image
     Nothing is written or asked yet.
 
     Raises:
-        UsageError: the name cannot be written to.
+        UsageError: the name cannot be written to, or has no registry and another meaning in
+            registries.conf.
+        PolicyDenied: registries.conf blocks it.
     """
     options = options or TransportOptions()
     if name.position is not None:
@@ -124,7 +138,7 @@ def open_sink(name: ImageName, options: TransportOptions | None = None) -> Image
         return _open_local_sink(name, options)
     from imagers.registry.sink import RegistrySink  # noqa: PLC0415  # urllib3, when needed
 
-    reference = _reference(name)
+    reference = _full_reference(name, options)
     place = options.registries.place(reference)
     return RegistrySink(
         reference,
@@ -228,7 +242,10 @@ def open_registry(reference: Reference, options: TransportOptions, actions: str)
         read_timeout_s=options.read_timeout_s,
     )
     credentials = options.credentials or find_login(
-        options.auth_files, reference.registry, reference.repository
+        options.auth_files,
+        reference.registry,
+        reference.repository,
+        helpers=options.registries.credential_helpers,
     )
     return RegistryClient(
         reference, http=HTTPClient(settings), credentials=credentials, actions=actions

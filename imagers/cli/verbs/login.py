@@ -2,7 +2,8 @@
 
 Keeps a login for a registry, after the registry has accepted it, where podman,
 skopeo and docker look for it too: in an auth file, or in the credential helper
-that the file names. With a NAMESPACE the login is for names below it only.
+that the file or registries.conf names. With a NAMESPACE the login is for names
+below it only.
 
   --username NAME             else it is asked for
   --password-stdin            the password is the first line of standard input
@@ -85,6 +86,7 @@ def command(
     from imagers.model.reference import Reference  # noqa: PLC0415
     from imagers.registry.auth import Credentials  # noqa: PLC0415
     from imagers.registry.logins import keep_login  # noqa: PLC0415
+    from imagers.registry.mirrors import AUTH_FILES  # noqa: PLC0415
     from imagers.transport.open import open_registry  # noqa: PLC0415
 
     host, namespace = parse_login_name(registry)
@@ -102,7 +104,9 @@ def command(
     finally:
         client.close()
     path = Path(authfile) if authfile is not None else read_settings().auth_files[0]
-    where = keep_login(path, f"{host}/{namespace}" if namespace else host, credentials)
+    helpers = options.registries.credential_helpers if authfile is None else (AUTH_FILES,)
+    key = f"{host}/{namespace}" if namespace else host
+    where = keep_login(path, key, credentials, helpers=helpers)
     print_line(f"logged in to {host} as {username}; kept in {where}")
 
 

@@ -1,7 +1,7 @@
 """usage: imagers logout [OPTION]... REGISTRY[/NAMESPACE]
 
 Drops the login for a registry from all auth files, and from the credential
-helpers that they name.
+helpers that they and registries.conf name.
 
   --authfile FILE             only from this one
   --help                      this text
@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from imagers.cli.command import VerbCommand
+from imagers.cli.images import read_registries
 from imagers.cli.output import print_line
 from imagers.cli.settings import read_settings
 from imagers.cli.verbs.login import parse_login_name
@@ -33,8 +34,13 @@ def command(*, registry: str, authfile: str | None) -> None:
     from imagers.registry.logins import forget_login  # noqa: PLC0415
 
     host, namespace = parse_login_name(registry)
-    paths = read_settings().auth_files if authfile is None else (Path(authfile),)
-    dropped = forget_login(paths, f"{host}/{namespace}" if namespace else host)
+    settings = read_settings()
+    key = f"{host}/{namespace}" if namespace else host
+    if authfile is not None:
+        dropped = forget_login([Path(authfile)], key)
+    else:
+        helpers = read_registries(settings).credential_helpers
+        dropped = forget_login(settings.auth_files, key, helpers=helpers)
     if not dropped:
         raise UsageError(f"there is no login for {registry}")
     print_line(f"logged out of {registry}: {', '.join(dropped)}")

@@ -1,4 +1,7 @@
+import json
+import os
 import platform
+from contextlib import closing
 
 import pytest
 
@@ -10,8 +13,38 @@ from imagers.cli.images import (
     parse_platform,
     resolve_image,
 )
-from imagers.errors import FormatError, NotFound, UsageError
-from imagers.model.descriptor import Platform
+from imagers.errors import FormatError, LocalError, NotFound, PolicyDenied, UsageError
+from imagers.model.descriptor import Descriptor, Platform
+from imagers.model.digest import digest_of
+from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from imagers.model.reference import parse_reference
+from imagers.store.oci_layout import OCILayoutSink
+
+
+@pytest.fixture
+def big(tmp_path):
+    """The name of an image with a layer that is just worth several ranges."""
+    layer = os.urandom(1024) * (65 * 1024)
+    config = json.dumps(
+        {
+            "os": "linux",
+            "architecture": "amd64",
+            "rootfs": {"type": "layers", "diff_ids": [str(digest_of(layer))]},
+        }
+    ).encode()
+    with closing(OCILayoutSink(str(tmp_path / "big"), "v1", name="big")) as sink:
+        parts = []
+        for media_type, data in ((OCI_CONFIG, config), (OCI_LAYER, layer)):
+            parts.append(Descriptor(media_type, digest_of(data), len(data)))
+            sink.put_blob(parts[-1], data, what="blob")
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": parts[0].to_json(),
+            "layers": [parts[1].to_json()],
+        }
+        sink.put_manifest(json.dumps(manifest).encode(), OCI_MANIFEST, by_name=True)
+    return f"oci:{tmp_path}/big:v1"
 
 
 @pytest.mark.parametrize(
@@ -90,3 +123,100 @@ def test_opened_sink_leaves_nothing_where_nothing_was_written(tmp_path):
     with opened_sink(f"oci:{tmp_path}/new:v1", RegistryOptions()) as sink:
         assert str(tmp_path) in sink.name
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("home")
+def test_image_rs_registries_are_in_place_of_registries_conf(tmp_path, monkeypatch):
+    (tmp_path / "registries.conf").write_text('[[registry]]\nlocation = "b.io"\nblocked = true\n')
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
+    (tmp_path / "guest.toml").write_text(
+        '[[registry]]\nlocation = "a.io"\n[[registry.mirror]]\nlocation = "m.io"\n'
+    )
+    guest = str(tmp_path / "guest.toml")
+    found = RegistryOptions(image_rs_registries=guest).transport().registries
+    assert [str(one.reference) for one in found.endpoints(parse_reference("a.io/x"))] == [
+        "m.io/x:latest",
+        "a.io/x:latest",
+    ]
+    assert len(found.endpoints(parse_reference("b.io/x"))) == 1
+    with pytest.raises(PolicyDenied):
+        RegistryOptions().transport().registries.endpoints(parse_reference("b.io/x"))
+
+
+@pytest.mark.usefixtures("home")
+def test_image_rs_registries_that_cannot_be_read_are_named():
+    with pytest.raises(LocalError, match="no such file") as caught:
+        RegistryOptions(image_rs_registries="none.toml").transport()
+    assert caught.value.path == "none.toml"
+
+
+@pytest.mark.usefixtures("home")
+def test_registries_conf_that_is_wrong_keeps_nobody_from_a_directory(tmp_path, monkeypatch, multi):
+    (tmp_path / "registries.conf").write_text("[")
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
+    with opened_source(multi, RegistryOptions()) as source:
+        source.read_manifest()
+    with pytest.raises(FormatError, match="TOML"), opened_source("a.io/x", RegistryOptions()):
+        pass
+
+
+def test_ranges_are_those_of_the_words():
+    assert RegistryOptions(ranges=3).transport().ranges == 3
+    assert images._one(creds=None, tls_verify=None, registry_ca=None).ranges == 1
+
+
+@pytest.mark.parametrize("by", ["--image-rs-registries", "CONTAINERS_REGISTRIES_CONF"])
+def test_policy_is_asked_about_the_users_name_wherever_the_bytes_are(
+    run, plain, imagers_registry, tmp_path, monkeypatch, by
+):
+    """A rule for the mirror's own name must not let anything through, nor keep anything out."""
+    address = imagers_registry.address
+    assert run("copy", plain, f"{address}/copy/app:v1").code == 0
+    conf = tmp_path / "conf.toml"
+    conf.write_text(
+        f'[[registry]]\nprefix = "user.example/team"\nlocation = "{address}/none"\n'
+        f'[[registry.mirror]]\nlocation = "{address}/copy"\ninsecure = true\n'
+    )
+    words = ()
+    if by.startswith("--"):
+        words = (by, conf)
+    else:
+        monkeypatch.setenv(by, str(conf))
+
+    def asked(verb, accepted, *more):
+        rules = {"default": [{"type": "reject"}]}
+        rules["transports"] = {"docker": {accepted: [{"type": "insecureAcceptAnything"}]}}
+        policy = tmp_path / "policy.json"
+        policy.write_text(json.dumps(rules))
+        return run(verb, "user.example/team/app:v1", *more, "--policy", policy, *words)
+
+    assert asked("verify", "user.example/team").code == 0
+    assert asked("verify", f"{address}/copy").code == 21
+    assert asked("pull", f"{address}/copy", "bundle").code == 21
+    outcome = asked("pull", "user.example/team", "bundle", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json()["reference"] == "docker://user.example/team/app:v1"
+
+
+def test_short_name_that_is_searched_for_elsewhere_is_one_line(run, tmp_path, monkeypatch):
+    conf = tmp_path / "conf.toml"
+    conf.write_text('unqualified-search-registries = ["a.example", "docker.io"]\n')
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+    outcome = run("inspect", "no-such-short-name:v1")
+    assert outcome.code == 2
+    error, hint = outcome.err.splitlines()
+    assert "'no-such-short-name': expected a name with its registry" in error
+    assert hint.startswith("imagers: hint: write docker.io/library/no-such-short-name, or")
+
+
+def test_copy_over_several_ranges_is_the_same_image(run, imagers_registry, big, tmp_path):
+    name = f"{imagers_registry.address}/big:v1"
+    assert run("copy", big, name).code == 0
+    outcome = run("copy", name, "oci:out:v1", "--ranges", "4", "--json")
+    assert outcome.code == 0, outcome.err
+    inside = [one for one in imagers_registry.requests if one.status == 206]
+    assert len(inside) == 17
+    again = run("inspect", "oci:out:v1", "--json").json()
+    assert again["digest"] == run("inspect", big, "--json").json()["digest"]
+    for words in (("--ranges", "5"), ("--ranges", "0")):
+        assert run("copy", name, f"oci:{tmp_path}/x:v1", *words).code == 2

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from imagers.errors import FormatError
-from imagers.registry.auth import Credentials, IdentityToken
+from imagers.errors import FormatError, UsageError
+from imagers.registry.auth import Credentials, IdentityToken, RegistryToken
 from imagers.registry.auth_files import HelperName, keys_of, parse_auth_file
 
 
@@ -103,3 +103,57 @@ def test_keys_and_empty_files():
         assert parse_auth_file(raw, what="x").find("a.io", "x") is None
     with pytest.raises(FormatError):
         parse_auth_file(b"[]", what="x")
+
+
+def test_find_registry_token_and_plain_members():
+    file = file_of(
+        auths={
+            "a.io": {"registrytoken": "T0ken"},
+            "b.io": {"username": "b", "password": "2"},
+            "c.io": {"username": "x", "password": "y", **packed("c:3")},
+            "d.io": {"identitytoken": "I", "registrytoken": "R", **packed("d:4")},
+            "e.io": {"username": "e"},
+        }
+    )
+    assert isinstance(file.find("a.io", "x"), RegistryToken)
+    assert file.find("a.io", "x").authorization() == "Bearer T0ken"
+    assert "T0ken" not in repr(file.find("a.io", "x"))
+    assert shown(file.find("b.io", "x")) == "b:2"
+    assert shown(file.find("c.io", "x")) == "c:3"
+    assert isinstance(file.find("d.io", "x"), IdentityToken)
+    assert file.find("e.io", "x") is None
+
+
+def test_registry_token_that_would_split_a_header_refused():
+    for token in ("a b", "a\r\nX: y", ""):
+        with pytest.raises(UsageError, match="visible ASCII") as caught:
+            RegistryToken(token)
+        assert "X" not in str(caught.value)
+
+
+OLD = {
+    "https://index.docker.io/v1/": {**packed("hub:1"), "email": "x@y"},
+    "reg.io": packed("reg:2"),
+    "old.io/v1/": packed("old:3"),
+    "reg.io/team": packed("team:4"),
+}
+
+
+@pytest.mark.parametrize(
+    ("registry", "repository", "login"),
+    [
+        ("docker.io", "library/x", "hub:1"),
+        ("reg.io", "team", "reg:2"),
+        ("old.io", "x", "old:3"),
+        ("other.io", "x", None),
+    ],
+)
+def test_find_in_the_old_form_by_host_only(registry, repository, login):
+    file = parse_auth_file(json.dumps(OLD).encode(), what="x", is_legacy=True)
+    assert shown(file.find(registry, repository)) == login
+
+
+def test_without_login_of_the_old_form_keeps_the_form():
+    file = parse_auth_file(json.dumps(OLD).encode(), what="x", is_legacy=True)
+    left = json.loads(file.without_login("reg.io"))
+    assert sorted(left) == ["https://index.docker.io/v1/", "old.io/v1/", "reg.io/team"]

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from imagers.errors import FormatError, LocalError, PluginBroken, PluginNotFound
+from imagers.errors import FormatError, LocalError, PluginBroken, PluginNotFound, UsageError
 from imagers.registry.auth import Credentials, IdentityToken
 from imagers.registry.auth_files import HelperName
 from imagers.registry.helpers import ask_helper
@@ -98,3 +98,40 @@ def test_file_that_cannot_be_read_is_not_no_login(tmp_path):
     (tmp_path / "broken").write_text("{")
     with pytest.raises(FormatError, match="broken"):
         find_login([tmp_path / "broken"], "reg.io", "app")
+
+
+def test_login_of_the_old_file_is_the_last_one(tmp_path):
+    new, old = tmp_path / "config.json", tmp_path / ".dockercfg"
+    old.write_text(json.dumps({"reg.io": {"auth": "b2xkOjE="}, "new.io": {"auth": "b2xkOjE="}}))
+    keep_login(new, "new.io", Credentials("new", "2"))
+    assert find_login([new, old], "reg.io", "team/app").username == "old"
+    assert find_login([new, old], "new.io", "app").username == "new"
+    assert forget_login([new, old], "reg.io") == [str(old)]
+    assert list(json.loads(old.read_text())) == ["new.io"]
+    with pytest.raises(UsageError, match="old form") as caught:
+        keep_login(old, "reg.io", Credentials("me", "x"))
+    assert "config.json" in caught.value.hint
+
+
+@pytest.mark.usefixtures("helper")
+def test_login_by_the_helpers_of_registries_conf(path):
+    helpers = ("mine", "containers-auth.json")
+    assert find_login([path], "reg.io", "app", helpers=helpers) is None
+    keep_login(path, "reg.io", Credentials("file", "1"))
+    assert find_login([path], "reg.io", "app", helpers=helpers).username == "file"
+    assert keep_login(path, "reg.io", Credentials("kept", "2"), helpers=helpers) == (
+        "docker-credential-mine"
+    )
+    assert find_login([path], "reg.io", "app", helpers=helpers).username == "kept"
+    assert find_login([path], "reg.io", "app", helpers=helpers[1:]).username == "file"
+    assert find_login([path], "reg.io", "app", helpers=helpers[:1]).username == "kept"
+    with pytest.raises(UsageError, match="knows hosts only"):
+        keep_login(path, "reg.io/team", Credentials("me", "x"), helpers=helpers)
+    dropped = forget_login([path], "reg.io", helpers=helpers)
+    assert dropped == ["docker-credential-mine", str(path)]
+
+
+@pytest.mark.usefixtures("helper")
+def test_helper_of_registries_conf_that_breaks_is_not_no_login(path):
+    with pytest.raises(PluginBroken):
+        find_login([path], "fail.io", "app", helpers=("mine", "containers-auth.json"))

@@ -7,7 +7,7 @@ from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
 from imagers.model.stream import read_all
 from imagers.registry.auth import Credentials
-from imagers.registry.mirrors import parse_registries_conf
+from imagers.registry.registries_conf import parse_image_rs_registries, parse_registries_conf
 from imagers.testing.registry import EmbeddedRegistry
 from imagers.transport.names import parse_image_name
 from imagers.transport.open import TransportOptions, open_sink, open_source
@@ -100,3 +100,21 @@ def test_login_given_by_hand_is_not_told_to_a_mirror(registry, image, opened):
         assert one.read_manifest().raw == image.raw
         one.close()
         assert {request.status for request in mirror.requests} == {401}
+
+
+def test_image_rs_places_are_read_under_the_users_name(registry, mirror, opened, image):
+    """`docker.io/library/app` at a search registry: its policy is still that of docker.io."""
+    image.write(opened.sink(f"{mirror.address}/app:v1"))
+    conf = (
+        f'unqualified-search-registries = ["docker.io", "{mirror.address}"]\n'
+        f'[[registry]]\nprefix = "docker.io"\nlocation = "{registry.address}"\ninsecure = true\n'
+    )
+    options = TransportOptions(registries=parse_image_rs_registries(conf, what="x"))
+    one = open_source(parse_image_name("app:v1"), options)
+    assert one.read_manifest().raw == image.raw
+    assert read_layer(one, image) == image.blobs[image.layer]
+    assert one.reference == parse_reference("docker.io/library/app:v1")
+    assert one.name == "docker://docker.io/library/app:v1"
+    one.close()
+    assert {request.status for request in registry.requests} <= {200, 404}
+    assert registry.asked()

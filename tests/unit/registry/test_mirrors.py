@@ -1,11 +1,12 @@
+"""Rules of both files; what the files may say is in test_registries_conf.py."""
+
 import pytest
 
-from imagers.errors import FormatError, PolicyDenied
+from imagers.errors import PolicyDenied, UsageError
 from imagers.model.reference import parse_reference
-from imagers.registry.mirrors import parse_image_rs_registries, parse_registries_conf
+from imagers.registry.registries_conf import parse_image_rs_registries, parse_registries_conf
 
 CONF = """
-unqualified-search-registries = ["evil.example"]
 [[registry]]
 prefix = "example.com/foo"
 location = "internal.example.com:5000/bar"
@@ -84,32 +85,147 @@ def test_endpoints_for_writing_are_no_mirrors():
     assert str(place.reference) == "internal.example.com:5000/bar:v1"
 
 
-def test_drop_in_file_replaces_a_prefix():
-    later = '[[registry]]\nprefix = "example.com/foo"\nlocation = "later.io/x"\n'
-    conf = parse_registries_conf([("x", CONF), ("y", later)])
-    (one,) = conf.endpoints(parse_reference("example.com/foo:v1"))
-    assert str(one.reference) == "later.io/x:v1"
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.wild.example:5000/x", ["tame.example:5000/x:latest"]),
+        ("a.wild.example.wild.example/x", ["tame.example/x:latest"]),
+        ("a.wild.examples/x", ["a.wild.examples/x:latest"]),
+        ("a.io/b.wild.example/x", ["a.io/b.wild.example/x:latest"]),
+        ("a.deep.example/team/x", ["deep.example/t/x:latest"]),
+        ("a.deep.example/teams/x", ["a.deep.example/teams/x:latest"]),
+    ],
+)
+def test_wildcard_covers_hosts_below_it(name, expected):
+    conf = (
+        '[[registry]]\nprefix = "*.wild.example"\nlocation = "tame.example"\n'
+        '[[registry]]\nprefix = "*.deep.example/team"\nlocation = "deep.example/t"\n'
+    )
+    assert places(name, conf) == expected
+
+
+# The example of image-rs's own tests.
+IMAGE_RS = """
+unqualified-search-registries = ["docker.io", "example1.com"]
+[[registry]]
+prefix = "example.com/banned"
+location = "example.com/banned"
+blocked = true
+[[registry]]
+prefix = "example.com/foo"
+location = "internal-registry-for-example.com/bar"
+[[registry.mirror]]
+location = "example-mirror-0.local/mirror-for-foo"
+[[registry.mirror]]
+location = "example-mirror-1.local/mirrors/foo"
+insecure = true
+[[registry]]
+location = "docker.io"
+[[registry.mirror]]
+location = "123456.mirror.aliyuncs.com"
+"""
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("name", "expected"),
     [
-        ("[", "TOML"),
-        ('[registries.search]\nregistries = ["a"]', "version 2"),
-        ("[[registry]]\n", "prefix or a location"),
-        ("[[registry]]\nlocation = 1", "a string"),
-        ('[[registry]]\nlocation = "a io"', "HOST"),
-        ('[[registry]]\nlocation = "a.io"\nblocked = "yes"', "true or false"),
-        ('[[registry]]\nprefix = "*.x y"\n', "a prefix"),
-        ("registry = 1", "tables"),
-        ('[[registry]]\nlocation = "a.io"\n[[registry.mirror]]\n', "a location"),
+        ("example.com/no-banned/image:tag", [("example.com/no-banned/image:tag", False)]),
+        ("example.com/banned-suffix/image:tag", [("example.com/banned-suffix/image:tag", False)]),
         (
-            '[[registry]]\nlocation="a.io"\n[[registry.mirror]]\nlocation="b"\npull-from-mirror="x"',
-            "known kind",
+            "bar:tag",
+            [
+                ("123456.mirror.aliyuncs.com/library/bar:tag", False),
+                ("docker.io/library/bar:tag", False),
+                ("example1.com/bar:tag", False),
+            ],
         ),
+        (
+            f"docker.io/foo/bar@{HEX}",
+            [
+                (f"123456.mirror.aliyuncs.com/foo/bar@{HEX}", False),
+                (f"docker.io/foo/bar@{HEX}", False),
+                (f"example1.com/foo/bar@{HEX}", False),
+            ],
+        ),
+        (
+            "example.com/foo/image:tag",
+            [
+                ("example-mirror-0.local/mirror-for-foo/image:tag", False),
+                ("example-mirror-1.local/mirrors/foo/image:tag", True),
+                ("internal-registry-for-example.com/bar/image:tag", False),
+            ],
+        ),
+        ("a.io/example.com/foo:v1", [("a.io/example.com/foo:v1", False)]),
     ],
 )
-def test_malformed_refused_with_its_place(text, message):
-    with pytest.raises(FormatError, match=message) as caught:
-        parse_registries_conf([("/etc/x.conf", text)])
-    assert "/etc/x.conf" in str(caught.value)
+def test_image_rs_endpoints_in_their_order(name, expected):
+    conf = parse_image_rs_registries(IMAGE_RS, what="x")
+    found = conf.endpoints(parse_reference(name))
+    assert [(str(one.reference), one.insecure) for one in found] == expected
+    assert not any(one.any_certificate for one in found)
+
+
+def test_image_rs_blocked_only_where_no_place_is_left():
+    conf = parse_image_rs_registries(IMAGE_RS, what="x")
+    with pytest.raises(PolicyDenied, match=r"example\.com/banned"):
+        conf.endpoints(parse_reference("example.com/banned/image:tag"))
+    text = (
+        'unqualified-search-registries = ["docker.io", "b.io"]\n'
+        '[[registry]]\nlocation = "docker.io"\nblocked = true\n'
+    )
+    conf = parse_image_rs_registries(text, what="x")
+    (one,) = conf.endpoints(parse_reference("busybox"))
+    assert str(one.reference) == "b.io/busybox:latest"
+    with pytest.raises(PolicyDenied):
+        conf.place(parse_reference("busybox"))
+
+
+def test_image_rs_writing_goes_to_the_name_itself():
+    conf = parse_image_rs_registries(IMAGE_RS, what="x")
+    assert str(conf.place(parse_reference("bar:v1")).reference) == "docker.io/library/bar:v1"
+
+
+def test_image_rs_insecure_without_a_location_is_not_for_the_registry_itself():
+    text = '[[registry]]\nprefix = "a.io"\ninsecure = true\n'
+    (one,) = parse_image_rs_registries(text, what="x").endpoints(parse_reference("a.io/x"))
+    assert not one.insecure
+    (one,) = parse_registries_conf([("x", text)]).endpoints(parse_reference("a.io/x"))
+    assert one.insecure
+
+
+SHORT = """
+unqualified-search-registries = ["registry.example", "docker.io"]
+[aliases]
+"busybox" = "docker.io/library/busybox"
+"fedora" = "registry.fedoraproject.org/fedora"
+"team/app" = "team.example/app"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("app", r"'app'.*searched for in 'registry\.example', 'docker\.io'", "library/app"),
+        ("other/app", "'other/app'.*does not search", "docker.io/other/app"),
+        ("fedora", r"takes it for 'registry\.fedoraproject\.org/fedora'", "fedoraproject"),
+        ("team/app", r"takes it for 'team\.example/app'", "docker.io/team/app"),
+    ],
+)
+def test_short_name_that_podman_finds_elsewhere_refused(name, message, hint):
+    conf = parse_registries_conf([("x", SHORT)])
+    with pytest.raises(UsageError, match=message) as caught:
+        conf.check_short_name(name, parse_reference(name))
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "conf"),
+    [
+        ("busybox", SHORT),
+        ("app", ""),
+        ("app", "unqualified-search-registries = []"),
+        ("app", 'unqualified-search-registries = ["docker.io"]'),
+    ],
+)
+def test_short_name_that_means_the_same_everywhere_is_taken(name, conf):
+    parse_registries_conf([("x", conf)]).check_short_name(name, parse_reference(name))

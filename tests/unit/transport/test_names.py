@@ -141,3 +141,23 @@ def test_parse_image_name_of_files_and_engines(text, shown, encrypted):
 def test_parse_image_name_of_files_and_engines_malformed_refused(text):
     with pytest.raises(FormatError):
         parse_image_name(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "short_name"),
+    [
+        ("busybox", "busybox"),
+        ("busybox:1.36", "busybox"),
+        ("team/app:v1", "team/app"),
+        (f"team/app@sha256:{'0' * 64}", "team/app"),
+        ("library/busybox", "library/busybox"),
+        ("docker.io/busybox", ""),
+        ("index.docker.io/busybox", ""),
+        ("docker://busybox", ""),
+        ("localhost/app", ""),
+        ("127.0.0.1:5000/app", ""),
+        ("docker-daemon:busybox", ""),
+    ],
+)
+def test_parse_short_name_is_what_has_neither_transport_nor_registry(text, short_name):
+    assert parse_image_name(text).short_name == short_name

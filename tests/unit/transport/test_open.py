@@ -5,6 +5,7 @@ import pytest
 
 from imagers.errors import LocalError, RemoteError, Unauthorized, UsageError
 from imagers.registry.auth import Credentials
+from imagers.registry.registries_conf import parse_registries_conf
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
 from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
@@ -64,6 +65,40 @@ def test_open_source_time_limits_are_used(registry, places):
     options = TransportOptions(read_timeout_s=0.1)
     with pytest.raises(RemoteError, match=r"no answer within 0\.1 s"):
         places.source(f"{registry.address}/app", options).read_manifest()
+
+
+def test_open_short_name_that_registries_conf_has_searched_for_refused():
+    conf = parse_registries_conf([("x", 'unqualified-search-registries = ["a.io", "b.io"]')])
+    options = TransportOptions(registries=conf)
+    for do in (open_source, open_sink):
+        with pytest.raises(UsageError, match=r"searched for in 'a\.io', 'b\.io'") as caught:
+            do(parse_image_name("app:v1"), options)
+        assert "docker.io/library/app" in caught.value.hint
+        do(parse_image_name("docker://app:v1"), options).close()
+        do(parse_image_name("docker.io/app:v1"), options).close()
+
+
+def test_open_takes_logins_from_the_helpers_of_registries_conf(
+    tmp_path, monkeypatch, image_of, places
+):
+    program = tmp_path / "docker-credential-mine"
+    program.write_text("""#!/bin/sh\necho '{"Username":"me","Secret":"pw"}'\n""")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    conf = parse_registries_conf([("x", 'credential-helpers = ["mine"]')])
+    with EmbeddedRegistry(username="me", password="pw") as registry:
+        name = f"{registry.address}/app:v1"
+        image_of().write(places.sink(name, TransportOptions(registries=conf)))
+        with pytest.raises(Unauthorized):
+            places.source(name).read_manifest()
+
+
+def test_open_source_reads_big_blobs_in_as_many_ranges_as_asked():
+    name = parse_image_name("127.0.0.1:1/app")
+    for count in (1, 3):
+        source = open_source(name, TransportOptions(ranges=count))
+        assert source._ranges.lanes(10**9) == count
+        source.close()
 
 
 def test_open_layout_loads_no_http():
