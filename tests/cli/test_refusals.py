@@ -19,7 +19,7 @@ from imagers.testing.registry import EmbeddedRegistry
 USAGE, REMOTE, FORMAT, UNSUPPORTED, LOCAL, INTEGRITY, DENIED = 2, 10, 11, 12, 13, 20, 21
 COULD_NOT_VERIFY, NO_KEY, KEY_REFUSED, ATTESTATION, PLUGIN = 22, 30, 31, 40, 50
 
-SECONDS = 10  # that a refusal may take, the start of Python and a busy machine included
+SECONDS = 60  # that a refusal may take, the start of Python and a busy machine included
 
 
 class Expect:

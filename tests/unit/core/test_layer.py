@@ -615,7 +615,7 @@ def test_cancel_of_a_file_is_quick():
         start = time.monotonic()
         with pytest.raises(Cancelled):
             endless(zeros.fileno(), cancellation=cancellation)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 30
         timer.join(10)
 
 

