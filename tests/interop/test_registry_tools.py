@@ -3,12 +3,7 @@
 import json
 import os
 import shutil
-import socket
-import ssl
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -76,79 +71,6 @@ def all_bytes(name, options=None):
     finally:
         source.close()
     return found
-
-
-class DockerRegistry:
-    """The registry of Debian, with its storage in a directory."""
-
-    def __init__(self, directory, *, certificate=None, htpasswd=None):
-        directory.mkdir()
-        self.data = directory / "data"
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
-        config = {
-            "version": 0.1,
-            "log": {"level": "error"},
-            "storage": {
-                "filesystem": {"rootdirectory": str(self.data)},
-                "delete": {"enabled": True},
-            },
-            "http": {"addr": self.address},
-        }
-        scheme, context = "http", None
-        if certificate is not None:
-            config["http"]["tls"] = {name: str(certificate) for name in ("certificate", "key")}
-            scheme, context = "https", ssl._create_unverified_context()  # noqa: S323  # a probe
-        if htpasswd is not None:
-            (directory / "htpasswd").write_text(htpasswd)
-            config["auth"] = {"htpasswd": {"realm": "x", "path": str(directory / "htpasswd")}}
-        # JSON is YAML.
-        (directory / "conf.yml").write_text(json.dumps(config))
-        self._log = (directory / "log").open("wb")
-        self._process = subprocess.Popen(
-            ["docker-registry", "serve", str(directory / "conf.yml")],
-            stdout=self._log,
-            stderr=self._log,
-        )
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                urllib.request.urlopen(f"{scheme}://{self.address}/v2/", context=context).close()
-            except urllib.error.HTTPError as error:
-                error.close()
-                return
-            except OSError:
-                assert self._process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            else:
-                return
-
-    def stop(self):
-        self._process.terminate()
-        self._process.wait(30)
-        self._log.close()
-
-
-@pytest.fixture(scope="module")
-def start_docker_registry(tmp_path_factory):
-    if not shutil.which("docker-registry"):
-        pytest.skip("docker-registry is not installed")
-    running = []
-
-    def start(**options):
-        directory = tmp_path_factory.mktemp("docker-registry") / "r"
-        running.append(DockerRegistry(directory, **options))
-        return running[-1]
-
-    yield start
-    for one in running:
-        one.stop()
-
-
-@pytest.fixture(scope="module")
-def docker_registry(start_docker_registry):
-    return start_docker_registry()
 
 
 @pytest.fixture(params=["docker-registry", "embedded", "embedded on disk"])
