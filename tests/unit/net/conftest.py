@@ -150,7 +150,7 @@ def waits():
 @pytest.fixture
 def client(waits):
     settings = HTTPSettings(
-        connect_timeout_s=2, read_timeout_s=2, retry=RetryPolicy(attempts=3, backoff_s=0.5)
+        connect_timeout_s=20, read_timeout_s=20, retry=RetryPolicy(attempts=3, backoff_s=0.5)
     )
     with HTTPClient(settings, sleep=waits.append) as one:
         yield one

@@ -65,9 +65,9 @@ class Opener:
     def __init__(self, stack):
         self._stack = stack
         self.settings = HTTPSettings(
-            connect_timeout_s=2,
-            read_timeout_s=2,
-            upload_answer_timeout_s=1,
+            connect_timeout_s=20,
+            read_timeout_s=20,
+            upload_answer_timeout_s=3,
             retry=RetryPolicy(attempts=3, backoff_s=0.001),
         )
 
