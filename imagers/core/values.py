@@ -146,7 +146,8 @@ class Limits:
     """What a layer may cost before it is refused.
 
     Attributes:
-        max_tar_bytes: of the tar after decompression.
+        max_tar_bytes: of the tar after decompression. A pull holds all layers of an image
+            together to it.
         max_ratio: tar bytes per stored byte. Not applied below `free_tar_bytes`. The
             default is just above what deflate can reach (1032), so that zstd may do no
             more than gzip could.

@@ -19,7 +19,7 @@ import os
 import stat
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -265,6 +265,7 @@ def _unpack_all(
     means = budget.means_of(1, jobs=1)
     sink = DirectorySink(staging.root_fd, Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE)
     pulled = []
+    left = options.limits.max_tar_bytes
     with ReadAhead(
         [planned.layer for planned in plan.layers],
         staging.place_fd,
@@ -285,13 +286,14 @@ def _unpack_all(
                     compression=planned.compression,
                     diff_id=layer.diff_id,
                     what=layer.what,
-                    limits=options.limits,
+                    limits=replace(options.limits, max_tar_bytes=left),
                     means=means,
                     on_progress=None if on_progress is None else partial(on_progress, planned),
                     cancellation=cancellation,
                 )
             finally:
                 stream.close()
+            left -= opened.tar_size
             pulled.append(PulledLayer(planned, opened, time.monotonic() - start))
     return pulled
 

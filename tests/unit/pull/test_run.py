@@ -161,7 +161,7 @@ class Sink:
         del descriptor, what
         self.source.put(data)
 
-    def put_manifest(self, raw, media_type, *, by_name):
+    def put_manifest(self, raw, media_type, *, by_name, digest=None):
         assert by_name
         self.source.top = RawManifest(raw, media_type, None)
 
@@ -595,6 +595,23 @@ def test_pull_beyond_the_limits_of_a_layer_leaves_nothing(source, bundle):
             options=pinned_options(source, limits=Limits(max_tar_bytes=100_000)),
             resources=Store(),
         )
+    assert nothing_is_left(bundle)
+
+
+@pytest.mark.parametrize("room", [0, -1])
+def test_pull_holds_all_layers_together_to_the_bound_of_a_tar(source, bundle, room):
+    both = 10_240 + 307_200  # tars of the two layers, in blocks of 20 records
+    limits = Limits(max_tar_bytes=both + room)
+
+    def pull():
+        options = pinned_options(source, limits=limits)
+        pull_image(source, bundle, signatures=no_signatures, options=options, resources=Store())
+
+    if room == 0:
+        pull()
+        return
+    with pytest.raises(Unsupported, match="layer 2 of 2: has a tar above the limit of 307199"):
+        pull()
     assert nothing_is_left(bundle)
 
 
