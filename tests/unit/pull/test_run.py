@@ -34,6 +34,7 @@ from imagers.errors import (
     PolicyDenied,
     RemoteError,
     Truncated,
+    Unsupported,
     UsageError,
 )
 from imagers.model.descriptor import Descriptor, Platform
