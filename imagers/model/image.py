@@ -133,12 +133,15 @@ class ImageSink(Protocol):
             DigestMismatch, SizeMismatch: `data` is not what `descriptor` says.
         """
 
-    def put_manifest(self, raw: bytes, media_type: str, *, by_name: bool) -> None:
+    def put_manifest(
+        self, raw: bytes, media_type: str, *, by_name: bool, digest: Digest | None = None
+    ) -> None:
         """A manifest or index, byte for byte, after its blobs.
 
         Args:
             by_name: under the name (tag) of the sink; else under its digest only, for the
                 children of an index.
+            digest: which it is then known by; None: the SHA-256 of `raw`.
         """
 
     def close(self) -> None:

@@ -149,14 +149,18 @@ class RegistrySink:
         check_digest(data, descriptor.digest, what=what)
         self.upload_missing(descriptor, data, what=what)
 
-    def put_manifest(self, raw: bytes, media_type: str, *, by_name: bool) -> None:
+    def put_manifest(
+        self, raw: bytes, media_type: str, *, by_name: bool, digest: Digest | None = None
+    ) -> None:
         """See `ImageSink`.
 
         Raises:
             DigestMismatch: the sink is named by a digest, and these are other bytes; or the
                 registry says that it stored other bytes.
         """
-        reference = self.reference if by_name else self.reference.with_digest(digest_of(raw))
+        reference = self.reference
+        if not by_name:
+            reference = reference.with_digest(digest or digest_of(raw))
         self._put_manifest(raw, media_type, reference)
 
     def put_manifest_as(self, raw: bytes, media_type: str, tag: str) -> None:

@@ -168,11 +168,13 @@ class DirectorySink:
         check_digest(data, descriptor.digest, what=what)
         self._write(descriptor.digest.hex, data)
 
-    def put_manifest(self, raw: bytes, media_type: str, *, by_name: bool) -> None:
+    def put_manifest(
+        self, raw: bytes, media_type: str, *, by_name: bool, digest: Digest | None = None
+    ) -> None:
         """See `ImageSink`; the named one publishes the directory."""
         del media_type  # readers take it from the bytes
         if not by_name:
-            self._write(f"{digest_of(raw).hex}.{_MANIFEST}", raw)
+            self._write(f"{(digest or digest_of(raw)).hex}.{_MANIFEST}", raw)
             return
         self._write("version", _VERSION)
         self._write(_MANIFEST, raw)

@@ -232,13 +232,15 @@ class OCILayoutSink:
                 write_all(staged.fileno(), data)
             staged.commit(descriptor, what=what)
 
-    def put_manifest(self, raw: bytes, media_type: str, *, by_name: bool) -> None:
+    def put_manifest(
+        self, raw: bytes, media_type: str, *, by_name: bool, digest: Digest | None = None
+    ) -> None:
         """See `ImageSink`.
 
         Raises:
             NotFound: something that the manifest names is not in the layout.
         """
-        descriptor = self._put_manifest_blob(raw, media_type)
+        descriptor = self._put_manifest_blob(raw, media_type, digest)
         if by_name:
             self._publish(descriptor, self._ref)
 
@@ -285,9 +287,11 @@ class OCILayoutSink:
             file.publish(path)
             self._checked[path] = _state_of(path)
 
-    def _put_manifest_blob(self, raw: bytes, media_type: str) -> Descriptor:
+    def _put_manifest_blob(
+        self, raw: bytes, media_type: str, digest: Digest | None = None
+    ) -> Descriptor:
         self._check_complete(parse_manifest_or_index(raw, media_type=media_type))
-        descriptor = Descriptor(media_type, digest_of(raw), len(raw))
+        descriptor = Descriptor(media_type, digest or digest_of(raw), len(raw))
         self.put_blob(descriptor, raw, what="manifest")
         return descriptor
 

@@ -18,7 +18,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
-from imagers.errors import Cancelled, FormatError, LocalError, SizeMismatch, Unsupported
+from imagers.errors import Cancelled, FormatError, LocalError, SizeMismatch
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.transport.beside import TagSink, copy_beside
@@ -192,10 +192,18 @@ class _Copy:
         self._copy_parts(document, 0)
         self._sink.put_manifest_as(document.raw, document.descriptor.media_type, tag)
 
-    def copy(self, document: Manifest | Index, *, by_name: bool, depth: int = 0) -> None:
+    def copy(
+        self,
+        document: Manifest | Index,
+        *,
+        by_name: bool,
+        depth: int = 0,
+        digest: Digest | None = None,
+    ) -> None:
         """`document` and all that it names, itself last."""
         self._copy_parts(document, depth)
-        self._sink.put_manifest(document.raw, document.descriptor.media_type, by_name=by_name)
+        media_type = document.descriptor.media_type
+        self._sink.put_manifest(document.raw, media_type, by_name=by_name, digest=digest)
 
     def _copy_parts(self, document: Manifest | Index, depth: int) -> None:
         if isinstance(document, Index):
@@ -204,12 +212,8 @@ class _Copy:
                     f"expected indexes nested at most {_MAX_NESTING} deep", what=self._source.name
                 )
             for entry in document.manifests:
-                if entry.digest.algorithm != "sha256":
-                    raise Unsupported(
-                        f"{self._source.name}: manifest {entry.digest}: only sha256 is supported "
-                        "for the manifests of an index"
-                    )
-                self.copy(_read_entry(self._source, entry), by_name=False, depth=depth + 1)
+                child = _read_entry(self._source, entry)
+                self.copy(child, by_name=False, depth=depth + 1, digest=entry.digest)
             return
         count = len(document.layers)
         parts = [(document.config, "config")]

@@ -197,13 +197,15 @@ class DaemonSink(DockerArchiveSink):
         self._reference = reference
         self._host = host
 
-    def put_manifest(self, raw: bytes, media_type: str, *, by_name: bool) -> None:
+    def put_manifest(
+        self, raw: bytes, media_type: str, *, by_name: bool, digest: Digest | None = None
+    ) -> None:
         """See `ImageSink`; loads the image.
 
         Raises:
             DigestMismatch: the engine has another image under the name afterwards.
         """
-        super().put_manifest(raw, media_type, by_name=by_name)
+        super().put_manifest(raw, media_type, by_name=by_name, digest=digest)
         if not by_name:
             return
         manifest = parse_manifest(raw, media_type=media_type)

@@ -102,7 +102,7 @@ class ArchiveSink:
             return self._builder
 
     def _put_manifest_blob(
-        self, raw: bytes, media_type: str
+        self, raw: bytes, media_type: str, digest: Digest | None = None
     ) -> tuple[Descriptor, Manifest | Index]:
         document = parse_manifest_or_index(raw, media_type=media_type)
         if isinstance(document, Manifest):
@@ -115,7 +115,7 @@ class ArchiveSink:
                     f"{self.name}: the archive has no blob {one.digest} of {one.size} bytes, "
                     "which the manifest names"
                 )
-        descriptor = Descriptor(media_type, digest_of(raw), len(raw))
+        descriptor = Descriptor(media_type, digest or digest_of(raw), len(raw))
         self.put_blob(descriptor, raw, what="manifest")
         return descriptor, document
 

@@ -287,9 +287,11 @@ class DockerArchiveSink(ArchiveSink):
                 hint="remove it, or choose another name",
             )
 
-    def put_manifest(self, raw: bytes, media_type: str, *, by_name: bool) -> None:
+    def put_manifest(
+        self, raw: bytes, media_type: str, *, by_name: bool, digest: Digest | None = None
+    ) -> None:
         """See `ImageSink`; publishes the archive."""
-        descriptor, document = self._put_manifest_blob(raw, media_type)
+        descriptor, document = self._put_manifest_blob(raw, media_type, digest)
         self.check_image(document)
         if not by_name:
             return

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import os
 
     from imagers.model.descriptor import Descriptor
+    from imagers.model.digest import Digest
     from imagers.model.image import ImageSink, ImageSource
     from imagers.model.stream import RawStream
 
@@ -117,9 +118,11 @@ class OCIArchiveSink(ArchiveSink):
         self._ref = ref
         self._index: bytes | None = None
 
-    def put_manifest(self, raw: bytes, media_type: str, *, by_name: bool) -> None:
+    def put_manifest(
+        self, raw: bytes, media_type: str, *, by_name: bool, digest: Digest | None = None
+    ) -> None:
         """See `ImageSink`; the named one publishes the archive."""
-        descriptor, _ = self._put_manifest_blob(raw, media_type)
+        descriptor, _ = self._put_manifest_blob(raw, media_type, digest)
         if not by_name:
             return
         self._add_entry(descriptor, self._ref)

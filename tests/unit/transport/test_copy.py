@@ -10,7 +10,6 @@ from imagers.errors import (
     LocalError,
     NotFound,
     SizeMismatch,
-    Unsupported,
 )
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
@@ -199,18 +198,19 @@ def test_copy_image_same_digest_with_two_sizes_refused(registry, places, image_o
         )
 
 
-def test_copy_image_sha512_entries_of_an_index_unsupported(registry, places, image_of, index_of):
+def test_copy_image_sha512_entry_of_other_bytes_refused(registry, places, image_of, index_of):
     image = image_of()
-    entry = Descriptor(OCI_MANIFEST, digest_of(image.raw, "sha512"), len(image.raw))
-    registry.answer_with(
-        200, path="/manifests/v1", headers={"Content-Type": OCI_INDEX}, body=index_of(entry)
-    )
-    with pytest.raises(Unsupported, match="only sha256"):
+    entry = Descriptor(OCI_MANIFEST, digest_of(image.raw + b" ", "sha512"), len(image.raw))
+    answers = ((f"/manifests/{entry.digest}", image.raw), ("/manifests/v1", index_of(entry)))
+    for path, body in answers:
+        registry.answer_with(200, path=path, headers={"Content-Type": OCI_INDEX}, body=body)
+    with pytest.raises(DigestMismatch) as caught:
         copy_image(
             places.source(f"{registry.address}/a:v1"),
             places.sink(f"{registry.address}/b:v1"),
             all_platforms=True,
         )
+    assert caught.value.expected == entry.digest
 
 
 def test_copy_image_full_disk_is_a_local_error(registry, places, image_of, monkeypatch, tmp_path):

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from imagers.errors import DigestMismatch, LocalError, NotFound, Unsupported
+from imagers.model.descriptor import Descriptor
+from imagers.model.digest import digest_of
 from imagers.model.media import OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from imagers.model.stream import read_all
 from imagers.transport.copy import copy_image
@@ -44,19 +46,54 @@ def test_copy_between_any_two_keeps_every_byte(start, end, name_of, places, imag
 
 @pytest.mark.parametrize("start", HOLD_INDEXES)
 @pytest.mark.parametrize("end", HOLD_INDEXES)
-def test_copy_between_any_two_keeps_an_index(start, end, name_of, places, image_of, index_of):
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_copy_between_any_two_keeps_an_index(
+    start, end, algorithm, name_of, places, image_of, index_of
+):
     images = [image_of("amd64"), image_of("arm64")]
     sink = places.sink(name_of(start, "start"))
+    entries = []
     for one in images:
-        one.write(sink, by_name=False)
-    raw = index_of(*(one.descriptor for one in images))
+        for descriptor, data in one.blobs.items():
+            sink.put_blob(descriptor, data, what="blob")
+        digest = digest_of(one.raw, algorithm)
+        sink.put_manifest(one.raw, OCI_MANIFEST, by_name=False, digest=digest)
+        entries.append(Descriptor(OCI_MANIFEST, digest, len(one.raw), platform=one.platform))
+    raw = index_of(*entries)
     sink.put_manifest(raw, OCI_INDEX, by_name=True)
     source = places.source(name_of(start, "start"))
     copy_image(source, places.sink(name_of(end, "end")), all_platforms=True)
     copied = places.source(name_of(end, "end"))
     assert copied.read_manifest().raw == raw
-    for one in images:
-        assert copied.read_manifest(one.descriptor.digest).raw == one.raw
+    for one, entry in zip(images, entries, strict=True):
+        answer = copied.read_manifest(entry.digest)
+        assert (answer.raw, answer.digest) == (one.raw, entry.digest)
+
+
+@pytest.mark.parametrize("end", KINDS)
+def test_copy_of_one_platform_from_a_sha512_entry(end, name_of, places, image_of, index_of):
+    image = image_of("arm64")
+    sink = places.sink(name_of("docker://", "start"))
+    for descriptor, data in image.blobs.items():
+        sink.put_blob(descriptor, data, what="blob")
+    digest = digest_of(image.raw, "sha512")
+    sink.put_manifest(image.raw, OCI_MANIFEST, by_name=False, digest=digest)
+    entry = Descriptor(OCI_MANIFEST, digest, len(image.raw), platform=image.platform)
+    sink.put_manifest(index_of(entry), OCI_INDEX, by_name=True)
+    source = places.source(name_of("docker://", "start"))
+    copy_image(source, places.sink(name_of(end, "end")), platform=image.platform)
+    assert places.source(name_of(end, "end")).read_manifest().raw == image.raw
+
+
+def test_copy_by_a_sha512_reference(name_of, places, image_of, registry):
+    image = image_of()
+    name = f"docker://{registry.address}/app@{digest_of(image.raw, 'sha512')}"
+    image.write(places.sink(name))
+    copy_image(places.source(name), places.sink(name_of("oci:", "end")))
+    assert places.source(name_of("oci:", "end")).read_manifest().raw == image.raw
+    other = name[:-1] + ("0" if name[-1] != "0" else "1")
+    with pytest.raises(DigestMismatch):
+        copy_image(places.source(name), places.sink(other))
 
 
 def encrypted(image_of):
