@@ -4,10 +4,12 @@ import pytest
 from imagers.cli.command import (
     VerbCommand,
     VerbGroup,
+    budget_options,
     json_option,
     option_group,
     platform_option,
 )
+from imagers.core import Budget
 from imagers.errors import UsageError
 
 HELP = "usage: imagers trial\n\n  kept   as it   stands\n"
@@ -77,3 +79,43 @@ def test_help_of_a_group_is_its_text_too(capsys):
     with pytest.raises(click.exceptions.Exit):
         invoke(group, "--help")
     assert capsys.readouterr().out.rstrip("\n") == HELP.rstrip("\n")
+
+
+@pytest.fixture
+def budgeted():
+    @click.command("trial", cls=VerbCommand, help=HELP)
+    @budget_options
+    def command(budget):
+        return budget
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], Budget()),
+        (["--jobs", "3"], Budget(jobs=3)),
+        (["--memory", "64MiB"], Budget()),
+        (["--memory", "0.1GiB"], None),
+        (["--memory", "1g"], Budget(memory_bytes=1 << 30)),
+        (["--memory", "20000K"], Budget(memory_bytes=20000 << 10)),
+        (["--memory", "16777216"], Budget(memory_bytes=1 << 24)),
+        (["--memory", "lots"], None),
+        (["--memory", "15MiB"], None),
+        (["--memory", "-1"], None),
+    ],
+    ids=str,
+)
+def test_budget_options_are_one_value(budgeted, words, expected):
+    if expected is None:
+        with pytest.raises(UsageError, match="memory"):
+            invoke(budgeted, *words)
+        return
+    assert invoke(budgeted, *words) == expected
+
+
+@pytest.mark.parametrize("jobs", ["0", "65", "x"])
+def test_budget_options_refuse_jobs_that_are_none(budgeted, jobs):
+    with pytest.raises(click.BadParameter, match="range"):
+        invoke(budgeted, "--jobs", jobs)

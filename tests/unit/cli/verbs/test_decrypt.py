@@ -1,3 +1,14 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from imagers.model.digest import digest_of
+from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER_ZSTD, OCI_MANIFEST
+
+
 def test_decrypt_gives_the_plain_layers(run, sealed, keys):
     words = ("--decryption-key", keys / "r2048.key")
     outcome = run("decrypt", sealed, "oci:d:v1", *words)
@@ -39,3 +50,52 @@ def test_decrypt_without_diff_ids_says_so_each_time(run, sealed, keys):
     assert outcome.json()["decrypted"] == 3
     assert "imagers: warning: diff_ids are not checked" in outcome.err
     assert "diff_ids are not" not in run("decrypt", sealed, "oci:e:v1", *words).err
+
+
+@pytest.fixture
+def wide_windows():
+    """A layout of two layers whose zstd frames ask for a window of 64 MiB each."""
+    blobs = Path("wide/blobs/sha256")
+    blobs.mkdir(parents=True)
+
+    def put(data, media_type):
+        digest = digest_of(data)
+        (blobs / digest.hex).write_bytes(data)
+        return {"mediaType": media_type, "digest": str(digest), "size": len(data)}
+
+    settings = zstandard.ZstdCompressionParameters(window_log=26, write_content_size=0)
+    tars = [bytes(10240), bytes(20480)]
+    layers = []
+    for tar in tars:
+        frame = zstandard.ZstdCompressor(compression_params=settings).compressobj()
+        layers.append(put(frame.compress(tar) + frame.flush(), OCI_LAYER_ZSTD))
+    diff_ids = [str(digest_of(tar)) for tar in tars]
+    rootfs = {"type": "layers", "diff_ids": diff_ids}
+    config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": rootfs}).encode()
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": put(config, OCI_CONFIG),
+        "layers": layers,
+    }
+    manifest = put(json.dumps(document).encode(), OCI_MANIFEST)
+    manifest["annotations"] = {"org.opencontainers.image.ref.name": "v1"}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [manifest]}
+    Path("wide/index.json").write_text(json.dumps(index))
+    Path("wide/oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    return "oci:wide:v1"
+
+
+def test_decrypt_of_a_window_above_the_memory_says_how_to_have_more(run, wide_windows, keys):
+    assert run("encrypt", wide_windows, "oci:e:v1", "--encryption-key", f"jwe:{keys}/r2048.pub")
+    words = ("decrypt", "oci:e:v1", "oci:d:v1", "--decryption-key", keys / "r2048.key")
+    refused = run(*words)
+    assert refused.code == 12
+    assert "needs a zstd window above the limit of 33554432 bytes" in refused.err
+    assert "--memory 256MiB" in refused.err
+    assert not os.path.exists("d")
+    done = run(*words, "--memory", "256MiB", "--jobs", "2")
+    assert "decrypted 2 of 2 layers" in done.out
+    # There is room for one of them alone.
+    done = run(*words[:2], "oci:f:v1", *words[3:], "--memory", "80MiB", "--jobs", "2")
+    assert "decrypted 2 of 2 layers" in done.out

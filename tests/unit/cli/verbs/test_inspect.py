@@ -1,6 +1,11 @@
 import json
 
+import pytest
+
+from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.testing.registry import EmbeddedRegistry
+from imagers.transport.names import parse_image_name
+from imagers.transport.open import open_sink
 
 
 def test_inspect_plain_image(run, plain):
@@ -63,4 +68,25 @@ def test_inspect_lists_referrers(run, plain):
         registry.answer_with(200, path=f"/referrers/{digest}", body=body, times=20)
         facts = run("inspect", "--referrers", name, "--json").json()
         assert facts["referrers"][0]["artifact_type"] == "application/vnd.example.sbom"
-        assert "application/vnd.example.sbom  2.0 KiB" in run("inspect", "--referrers", name).out
+        out = run("inspect", "--referrers", name).out
+        assert "application/vnd.example.sbom  linux/amd64  2.0 KiB" in out
+
+
+@pytest.mark.parametrize("has_api", [True, False])
+def test_inspect_lists_what_refers_to_an_index_and_to_its_image(run, multi, has_api):
+    with EmbeddedRegistry(referrers_api=has_api) as registry:
+        name = f"{registry.address}/team/app:v1"
+        run("copy", "--all", multi, name)
+        facts = run("inspect", name, "--platform", "linux/arm64", "--json").json()
+        sink = open_sink(parse_image_name(f"docker://{name}"))
+        for subject, kind in ((facts["digest"], OCI_INDEX), (facts["manifest"], OCI_MANIFEST)):
+            entry = {"mediaType": kind, "digest": subject, "size": len(registry.read(subject))}
+            raw = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [], "subject": entry}
+            sink.put_manifest(json.dumps(raw).encode(), OCI_INDEX, by_name=False)
+        sink.close()
+        words = ("inspect", "--referrers", name, "--platform", "linux/arm64")
+        listed = run(*words, "--json").json()["referrers"]
+        assert [one["subject"] for one in listed] == [facts["digest"], facts["manifest"]]
+        assert {one["media_type"] for one in listed} == {OCI_INDEX}
+        rows = [line.split() for line in run(*words).out.splitlines() if line.startswith(OCI_INDEX)]
+        assert [row[1:-3] for row in rows] == [["the", "index"], ["linux/arm64"]]
