@@ -3,7 +3,7 @@
 The time limit of a socket starts again with every byte; a server that sends its headers a
 byte at a time would hold a client for hours. So would the line before a chunk, or trailers
 without end after the last one: they are read inside of one call for a piece of the body. The
-body itself has its own watch, in `stream`.
+body itself has its own watch, in `stream`, and goes from the socket into the reader's buffer.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
     from imagers.net.proxies import Proxy
 
-__all__ = ["new_pools"]
+__all__ = ["new_pools", "reader_of"]
 
 _PATIENCE = 2.0  # times the time limit of the socket, for all headers or one piece together
 
@@ -51,6 +51,21 @@ class _Watched(io.RawIOBase):
         super().close()
 
 
+class _Reader(io.BufferedReader):
+    """Gives what has come without waiting for more, and large reads what the socket gives."""
+
+    _may_hold = True  # something that came with the headers
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        # For more than its own buffer has room for, `readinto1` asks the socket although it has
+        # something to give.
+        with memoryview(buffer) as view:
+            part = view[: io.DEFAULT_BUFFER_SIZE] if self._may_hold else view
+            self._may_hold = len(part) < io.DEFAULT_BUFFER_SIZE
+            with part:
+                return self.readinto1(part)
+
+
 class _Response(http.client.HTTPResponse):
     """An answer whose headers must be there in time."""
 
@@ -64,7 +79,7 @@ class _Response(http.client.HTTPResponse):
         super().__init__(sock, debuglevel, method, url)
         self._limit_s = sock.gettimeout()
         self._watched = _Watched(self.fp.detach())
-        self.fp = io.BufferedReader(self._watched)
+        self.fp = _Reader(self._watched, io.DEFAULT_BUFFER_SIZE)
 
     def begin(self) -> None:
         with self._in_time():
@@ -74,6 +89,23 @@ class _Response(http.client.HTTPResponse):
         """One piece of the body, with the lines that frame chunks."""
         with self._in_time():
             return super().read1(n)
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Fill a part of `buffer`, with one read of the socket; 0 at the end of the body.
+
+        Raises:
+            IncompleteRead: the end comes before it was announced.
+        """
+        if self.chunked:
+            with memoryview(buffer) as view:
+                piece = self.read1(len(view))
+                view[: len(piece)] = piece
+            return len(piece)
+        left = self.length
+        count = super().readinto(buffer)
+        if count == 0 and left:
+            raise http.client.IncompleteRead(b"", left)
+        return count
 
     @contextmanager
     def _in_time(self) -> Iterator[None]:
@@ -99,6 +131,25 @@ class _Pool(urllib3.HTTPConnectionPool):
 
 class _TLSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
+
+
+def reader_of(response: urllib3.BaseHTTPResponse) -> Callable[[memoryview], int]:
+    """A function that fills a part of a buffer with the body, as it came; 0 at its end.
+
+    Raises what sockets and `http.client` raise, or urllib3.
+    """
+    # urllib3 has no way that makes no `bytes` of each piece, which costs as much as reading it.
+    # This attribute is its private one: without it, the body goes the long way.
+    inner = getattr(response, "_fp", None)
+    if isinstance(inner, _Response):
+        return inner.readinto
+
+    def readinto(buffer: memoryview) -> int:
+        piece = response.read1(len(buffer), decode_content=False)
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    return readinto
 
 
 def new_pools(

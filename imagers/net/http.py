@@ -445,7 +445,8 @@ class HTTPClient:
                     method,
                     # A proxy for plain http is told the whole URL, and logged in to each time.
                     url if proxy is not None and origin.scheme == "http" else _request_target(url),
-                    body=None if body is None else pieces,
+                    # A socket takes any buffer.
+                    body=None if body is None else pieces,  # type: ignore[arg-type]
                     headers=sent,
                     redirect=False,
                     assert_same_host=False,  # the pool of a proxy has the proxy's name

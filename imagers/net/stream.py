@@ -6,12 +6,14 @@ Spec: RFC 9112 sections 6 and 8 (an incomplete body is an error).
 from __future__ import annotations
 
 import contextlib
+import http.client
 import time
 from typing import TYPE_CHECKING, Self
 
 import urllib3.exceptions as u3
 
 from imagers.errors import RemoteError
+from imagers.net.connection import reader_of
 from imagers.net.failures import remote_error
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class ResponseStream:
         self.headers: Mapping[str, str] = response.headers
         self.url = url
         self._response = response
+        self._read = reader_of(response)
         self._origin = origin
         self._timeout_s = timeout_s
         self._has_body = has_body
@@ -89,18 +92,16 @@ class ResponseStream:
             return 0
         started = time.monotonic()
         try:
-            piece = self._response.read1(min(len(buffer), _PIECE), decode_content=False)
-        except (u3.HTTPError, OSError, ValueError) as error:
+            count = self._read(buffer[:_PIECE])
+        except (u3.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             # ValueError: http.client on a chunk size that is no number.
             self._error = remote_error(error, self._origin, timeout_s=self._timeout_s)
             self.close()
             raise self._error from error
-        count = len(piece)
         if count == 0:
             self._ended = True
             return 0
         self._check_pace(count, time.monotonic() - started)
-        buffer[:count] = piece
         return count
 
     def _check_pace(self, count: int, seconds: float) -> None:

@@ -113,9 +113,9 @@ def test_reader_of_body_until_the_end_of_the_connection(opened):
 
 
 def test_reader_of_body_that_ends_early_raises(opened, say):
-    with opened((say(body=b"12345", length=6), "close")) as read:
-        with pytest.raises(http.client.IncompleteRead):
-            read_all(read, 100)
+    early = (say(body=b"12345", length=6), "close")
+    with opened(early) as read, pytest.raises(http.client.IncompleteRead):
+        read_all(read, 100)
 
 
 @pytest.mark.parametrize("count", [6, 8191, 8192, 8193, 1_000_000])

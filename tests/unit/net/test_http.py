@@ -1,12 +1,15 @@
 import os
 import ssl
 import threading
+import time
 
 import pytest
 
 from imagers import __version__
 from imagers.errors import (
+    DigestMismatch,
     FormatError,
+    LocalError,
     NotFound,
     RateLimited,
     RemoteError,
@@ -19,6 +22,7 @@ from imagers.net.http import (
     FileBody,
     HTTPClient,
     HTTPSettings,
+    PieceBody,
     status_error,
     status_text,
 )
@@ -70,6 +74,55 @@ def test_request_file_body_replayed_from_its_start_after_a_failure(client, peer,
         client.request("PUT", peer.url, body=FileBody(file.fileno(), len(data)))
         assert file.tell() == 5
     assert [one[3] == data for one in peer.seen] == [True, True]
+
+
+def test_request_file_that_became_shorter_is_a_local_error(client, peer, say, tmp_path):
+    peer.answers = [say("201 Created")]
+    path = tmp_path / "blob"
+    path.write_bytes(b"12345")
+    with path.open("rb") as file, pytest.raises(LocalError, match="shorter"):
+        client.request("PUT", peer.url, body=FileBody(file.fileno(), 6))
+
+
+def test_request_file_that_cannot_be_read_is_a_local_error(client, peer, say, tmp_path):
+    peer.answers = [say("201 Created")]
+    with (tmp_path / "blob").open("wb") as file, pytest.raises(LocalError, match="read") as caught:
+        client.request("PUT", peer.url, body=FileBody(file.fileno(), 6))
+    assert not isinstance(caught.value, RemoteError)
+
+
+def test_request_body_of_pieces_made_anew_for_each_attempt(client, peer, say):
+    peer.answers = [say("503 Busy"), say("201 Created")]
+    data = os.urandom(200_000)
+    closed = []
+
+    def pieces():
+        try:
+            for at in range(0, len(data), 70_000):
+                yield memoryview(data)[at : at + 70_000]
+        finally:
+            closed.append(True)
+
+    client.request("PUT", peer.url, body=PieceBody(len(data), pieces))
+    assert [one[3] == data for one in peer.seen] == [True, True]
+    assert closed == [True, True]
+
+
+def test_request_body_of_pieces_that_fails_is_never_sent_whole(client, peer, say):
+    peer.answers = [say("201 Created")]
+
+    def pieces():
+        yield memoryview(b"12345")
+        raise DigestMismatch(expected="a", actual="b")
+
+    with pytest.raises(DigestMismatch):
+        client.request("PUT", peer.url, body=PieceBody(6, pieces))
+    peer.answers = [say(body=b"next")]
+    assert client.request("GET", peer.url).body == b"next"
+    assert peer.connections == 2  # the first one was broken off, without its last byte
+    while len(peer.seen) < 2:  # the peer sees that in a thread of its own
+        time.sleep(0.01)
+    assert b"".join(one[3] for one in peer.seen if one[0] == "PUT") == b"12345"
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from imagers.errors import (
     DigestMismatch,
     FormatError,
+    IntegrityError,
     LocalError,
     RemoteError,
     SizeMismatch,
@@ -305,3 +308,120 @@ def test_sink_gives_up_where_no_piece_is_small_enough(opened, registry, image):
     with pytest.raises(RemoteError, match="413"):
         sink.put_blob(image.layer, image.blobs[image.layer], what="layer")
     assert registry.uploads == {}
+
+
+class Raw:
+    """A stream of a local file, in memory; counts what is open."""
+
+    def __init__(self, place):
+        self._place = place
+        self._at = 0
+        place.opened += 1
+        place.open += 1
+
+    def readinto(self, buffer):
+        piece = self._place.data[self._at : self._at + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def close(self):
+        self._place.open -= 1
+
+
+class Place:
+    """Where a blob is; opens it as often as it is asked."""
+
+    def __init__(self, data):
+        self.data = data
+        self.opened = self.open = 0
+
+    def __call__(self):
+        return Raw(self)
+
+
+def test_sink_sends_a_blob_from_where_it_is(opened, registry, image):
+    sink = opened.sink(f"{registry.address}/app:v1")
+    for descriptor in (image.layer, Descriptor(OCI_LAYER, digest_of(b""), 0)):
+        place = Place(image.blobs.get(descriptor, b""))
+        sink.send_blob(descriptor, place, what="layer")
+        assert registry.read(descriptor.digest) == place.data
+        assert (place.opened, place.open) == (1, 0)
+        sink.send_blob(descriptor, place, what="layer")
+        assert place.opened == 1  # it is there
+
+
+@pytest.mark.parametrize("change", [b"x", b"", b"xy"], ids=["other", "short", "long"])
+def test_sink_never_sends_all_of_a_blob_that_is_another(opened, registry, image, change):
+    sink = opened.sink(f"{registry.address}/app:v1")
+    place = Place(image.blobs[image.layer][:-1] + change)
+    with pytest.raises(IntegrityError, match="layer 3"):
+        sink.send_blob(image.layer, place, what="layer 3")
+    assert (place.opened, place.open) == (1, 0)
+    assert registry.uploads == {}
+    assert not sink.has_blob(image.layer)
+
+
+def test_sink_reads_the_blob_again_for_another_attempt(opened, registry, image):
+    sink = opened.sink(f"{registry.address}/app:v1")
+    place = Place(image.blobs[image.layer])
+    registry.answer_with(503, method="PUT", path="/uploads/", times=2)
+    sink.send_blob(image.layer, place, what="layer")
+    assert (place.opened, place.open) == (3, 0)
+    assert registry.read(image.layer.digest) == place.data
+
+
+class Hasty(BaseHTTPRequestHandler):
+    """A registry that says it has a blob before it has read it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, status, **headers):
+        self.send_response(status)
+        for name, value in {"Content-Length": "0", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def do_GET(self):
+        self.answer(200)
+
+    def do_HEAD(self):
+        self.answer(404)
+
+    def do_POST(self):
+        self.answer(202, Location="/v2/app/blobs/uploads/1")
+
+    def do_PUT(self):
+        self.answer(201)
+        self.close_connection = True
+
+    def do_DELETE(self):
+        self.answer(204)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_sink_registry_that_has_all_before_it_was_sent_is_not_believed(opened):
+    """Else its word would stand in for the check of what was read."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hasty) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        try:
+            sink = opened.sink(f"127.0.0.1:{server.server_port}/app:v1")
+            place = Place(bytes(32_000_000))  # more than sockets hold
+            descriptor = Descriptor(OCI_LAYER, digest_of(b"other"), len(place.data))
+            with pytest.raises(RemoteError):
+                sink.send_blob(descriptor, place, what="layer")
+        finally:
+            server.shutdown()
+    assert place.open == 0
+
+
+def test_sink_spools_what_goes_in_several_requests(opened, registry, image):
+    sink = opened.sink(f"{registry.address}/app:v1")
+    registry.answer_with(413, path="/blobs/uploads/", method="PUT")
+    place = Place(image.blobs[image.layer])
+    sink.send_blob(image.layer, place, what="layer")
+    assert [method for method, _ in registry.asked()].count("PATCH") == 3  # of 3 000 000 bytes
+    assert registry.read(image.layer.digest) == place.data
+    assert (place.opened, place.open) == (2, 0)

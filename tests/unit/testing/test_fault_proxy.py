@@ -51,9 +51,9 @@ def parts():
     return blobs, dump_json(manifest)
 
 
-def client_of(address, actions, settings=SETTINGS):
+def client_of(address, actions, settings=SETTINGS, name="app:v1"):
     return RegistryClient(
-        parse_reference(f"{address}/app:v1"),
+        parse_reference(f"{address}/{name}"),
         http=HTTPClient(settings),
         credentials=Credentials("me", "s3cret"),
         actions=actions,
@@ -90,7 +90,9 @@ def sink_of(address):
 
 def pull(address, path, settings=SETTINGS):
     """Copy from the registry; whether it arrived. Nothing is left if it did not."""
-    client = client_of(address, "pull", settings)
+    blobs, raw = parts()
+    # By its digest: of a manifest that only a tag names, nobody knows what the right bytes are.
+    client = client_of(address, "pull", settings, f"app@{digest_of(raw)}")
     source = RegistrySource(client.reference, client, name="docker://app:v1")
     sink = OCILayoutSink(path, "v1", name="oci:x:v1")
     try:
@@ -102,7 +104,6 @@ def pull(address, path, settings=SETTINGS):
     finally:
         source.close()
         sink.close()
-    blobs, raw = parts()
     copied = source_of(path)
     assert copied.read_manifest().raw == raw
     for descriptor, data in blobs.items():
