@@ -21,13 +21,15 @@ bench: ## ratios to floors and peers of the same run; BENCH="--mib 1024 --json F
 	@.ci/setup bench
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
-asan: ## the C core without Python, for memory errors and undefined behaviour
+asan: ## the C core for memory errors and undefined behaviour: C tests, then Python's of the core
 	@.ci/setup test
 	$(BIN)/pytest -q tests/unit/core/test_c_half.py -k plain_half
+	.ci/sanitize address
 
 tsan: ## the same for data races
 	@.ci/setup test
 	$(BIN)/pytest -q tests/unit/core/test_c_half.py -k data_race
+	.ci/sanitize thread
 
 fuzz: ## any bytes as tar, gzip, zstd, layer: each for FUZZ_SECONDS (60), on from build/fuzz
 	@.ci/setup test
