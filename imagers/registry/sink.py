@@ -6,8 +6,10 @@
         staged.commit(descriptor, what="layer 1 of 3")
     sink.put_manifest(raw, media_type, by_name=True)
 
-A blob is spooled whole before its upload, and every attempt sends the same bytes. Manifests
-go byte for byte, with their own media type.
+Every attempt of an upload sends the same bytes: a blob is spooled whole before it, or it is in a
+file of the source, which is read again; its digest is then taken of the very bytes that are sent,
+and the last of them go after it was compared. Manifests go byte for byte, with their own media
+type.
 
 Spec: OCI distribution-spec v1.1, "Pushing blobs" (POST then PUT; in chunks where a proxy has a
 limit), "Mounting a blob from another repository", "Pushing manifests".
@@ -15,25 +17,27 @@ limit), "Mounting a blob from another repository", "Pushing manifests".
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Self
 
-from imagers.errors import DigestMismatch, NotFound, RemoteError, SizeMismatch
+from imagers.errors import DigestMismatch, ImagersError, NotFound, RemoteError, SizeMismatch
 from imagers.model.digest import check_digest, digest_of, parse_digest
 from imagers.model.manifest import parse_manifest_or_index
 from imagers.model.reference import Reference
-from imagers.net.http import FileBody
+from imagers.net.http import FileBody, PieceBody
 from imagers.net.urls import join_url
 from imagers.registry.referrers import add_to_referrers_tag, referrer_of
-from imagers.registry.spool import SpoolFile
+from imagers.registry.spool import Reread, SpoolFile
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
     from types import TracebackType
 
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSink, StagedBlob
+    from imagers.model.stream import RawStream
     from imagers.net.http import Response
     from imagers.registry.client import RegistryClient
 
@@ -149,6 +153,20 @@ class RegistrySink:
         check_digest(data, descriptor.digest, what=what)
         self.upload_missing(descriptor, data, what=what)
 
+    def send_blob(
+        self, descriptor: Descriptor, open_raw: Callable[[], RawStream], *, what: str
+    ) -> None:
+        """A blob from where it is, checked while it is sent, without a spool file.
+
+        Args:
+            open_raw: opens it at its first byte; called for each attempt.
+
+        Raises:
+            IntegrityError: it is not what `descriptor` says; the registry did not get all of it.
+            RemoteError: the registry did not take it. What `open_raw` raises passes.
+        """
+        self.upload_missing(descriptor, Reread(descriptor, open_raw, what=what), what=what)
+
     def put_manifest(
         self, raw: bytes, media_type: str, *, by_name: bool, digest: Digest | None = None
     ) -> None:
@@ -167,7 +185,9 @@ class RegistrySink:
         """Like `put_manifest` by name, for another tag of the same repository."""
         self._put_manifest(raw, media_type, self.reference.with_tag(tag))
 
-    def upload_missing(self, descriptor: Descriptor, body: bytes | FileBody, *, what: str) -> None:
+    def upload_missing(
+        self, descriptor: Descriptor, body: bytes | FileBody | Reread, *, what: str
+    ) -> None:
         """Send a blob that is not there yet, if need be more than once, always the same bytes.
 
         Raises:
@@ -194,35 +214,53 @@ class RegistrySink:
         """See `ImageSink`."""
         self._client.close()
 
-    def _upload_once(self, descriptor: Descriptor, body: bytes | FileBody, what: str) -> None:
+    def _upload_once(
+        self, descriptor: Descriptor, blob: bytes | FileBody | Reread, what: str
+    ) -> None:
         doing = f"upload of {what}"
-        whole = body
-        # Repeating it leaves at most a session without bytes, which registries clear away.
-        opened = self._client.request(
-            "POST", "blobs/uploads/", doing=doing, expected=_ACCEPTED, repeatable=True
-        )
-        session = self._session(opened, doing)
-        try:
-            if self._chunk_bytes is not None:
-                session = self._send_chunks(session, body, descriptor.size, doing)
-                body = b""
-            # Repeated from a new session and not into this one: see `upload_missing`.
-            stored = self._client.request(
-                "PUT",
-                session + ("&" if "?" in session else "?") + f"digest={descriptor.digest}",
-                doing=doing,
-                headers={"Content-Type": "application/octet-stream"},
-                body=body,
-                expected=_CREATED,
-                repeatable=False,
+        with ExitStack() as stack:
+            body = PieceBody(descriptor.size, blob.pieces) if isinstance(blob, Reread) else blob
+            if self._chunk_bytes is not None and isinstance(blob, Reread):
+                # Its digest is one of all requests together.
+                spool = stack.enter_context(closing(SpoolFile(self._spool_directory)))
+                spool.write(blob.pieces())
+                body = FileBody(spool.fileno(), descriptor.size)
+            # Repeating it leaves at most a session without bytes, which registries clear away.
+            opened = self._client.request(
+                "POST", "blobs/uploads/", doing=doing, expected=_ACCEPTED, repeatable=True
             )
-        except RemoteError as error:
-            with suppress(RemoteError):
-                self._cancel(session, doing)
-            if error.status == _TOO_LARGE and self._fewer_bytes(descriptor.size):
-                self._upload_once(descriptor, whole, what)
-                return
-            raise
+            session = self._session(opened, doing)
+            try:
+                if self._chunk_bytes is not None and not isinstance(body, PieceBody):
+                    session = self._send_chunks(session, body, descriptor.size, doing)
+                    body = b""
+                # Repeated from a new session and not into this one: see `upload_missing`.
+                stored = self._client.request(
+                    "PUT",
+                    session + ("&" if "?" in session else "?") + f"digest={descriptor.digest}",
+                    doing=doing,
+                    headers={"Content-Type": "application/octet-stream"},
+                    body=body,
+                    expected=_CREATED,
+                    repeatable=False,
+                )
+            except ImagersError as error:
+                with suppress(RemoteError):
+                    self._cancel(session, doing)
+                is_too_large = isinstance(error, RemoteError) and error.status == _TOO_LARGE
+                if not is_too_large or not self._fewer_bytes(descriptor.size):
+                    raise
+                stored = None
+        if stored is None:
+            self._upload_once(descriptor, blob, what)
+            return
+        if isinstance(blob, Reread) and not blob.complete:
+            raise RemoteError(
+                f"{self.reference}: {doing}: the registry said that it has all, "
+                "before it was sent all",
+                status=stored.status,
+                hint="do not use what it has; this may be no registry",
+            )
         self._check_told_digest(stored, descriptor.digest, what)
 
     def _send_chunks(self, session: str, body: bytes | FileBody, size: int, doing: str) -> str:

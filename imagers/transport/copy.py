@@ -15,25 +15,34 @@ import os
 import platform as machine
 import queue
 import threading
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from imagers.errors import Cancelled, FormatError, LocalError, SizeMismatch
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.manifest import Index, parse_manifest_or_index
+from imagers.model.pieces import checked_pieces
 from imagers.transport.beside import TagSink, copy_beside
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from imagers.model.digest import Digest
-    from imagers.model.image import ImageSink, ImageSource, StagedBlob
+    from imagers.model.image import ImageSink, ImageSource
     from imagers.model.manifest import Manifest, RawManifest
-    from imagers.model.stream import ByteStream
+    from imagers.model.stream import RawStream
 
-__all__ = ["ChoosySink", "CopyReport", "MountingSink", "copy_image", "this_platform"]
+__all__ = [
+    "ChoosySink",
+    "CopyReport",
+    "MountingSink",
+    "SendingSink",
+    "copy_image",
+    "this_platform",
+]
 
-_PIECE = 1024 * 1024
 _GRACE_S = 2.0  # for threads to see that all is over
 _MAX_NESTING = 3  # of indexes in indexes
 _GOARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
@@ -58,6 +67,16 @@ class MountingSink(Protocol):
 
     def try_mount(self, descriptor: Descriptor, source: object) -> bool:
         """Whether the sink has the blob now."""
+
+
+@runtime_checkable
+class SendingSink(Protocol):
+    """A sink that takes a blob from a local file, and needs no copy of it for that."""
+
+    def send_blob(
+        self, descriptor: Descriptor, open_raw: Callable[[], RawStream], *, what: str
+    ) -> None:
+        """The blob that `open_raw` gives, which may be called again; checked by the sink."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,15 +292,11 @@ class _Copy:
         if isinstance(self._sink, MountingSink) and self._sink.try_mount(descriptor, self._source):
             self._count("mounted")
             return
-        with (
-            self._source.open_blob(descriptor, what=what) as stream,
-            self._sink.stage_blob() as staged,
-        ):
-            self._copy_bytes(stream, staged)
-            if self._stopped.is_set():
-                # The caller may have closed the sink: nothing may come into it any more.
-                raise Cancelled("cancelled")
-            staged.commit(descriptor, what=what)
+        with closing(self._open(descriptor, what)) as raw:
+            if raw.is_file and isinstance(self._sink, SendingSink):
+                self._sink.send_blob(descriptor, lambda: self._open(descriptor, what), what=what)
+            else:
+                self._copy_bytes(raw, descriptor, what)
         with self._lock:
             self.size += descriptor.size
 
@@ -289,20 +304,51 @@ class _Copy:
         with self._lock:
             setattr(self, name, getattr(self, name) + 1)
 
-    def _copy_bytes(self, stream: ByteStream, staged: StagedBlob) -> None:
-        """All bytes of `stream`; when it returns, they were checked."""
-        fd = staged.fileno()
-        buffer = memoryview(bytearray(_PIECE))
-        while count := stream.readinto(buffer):
+    def _open(self, descriptor: Descriptor, what: str) -> _Stoppable:
+        return _Stoppable(self._source.open_raw_blob(descriptor, what=what), self._stopped)
+
+    def _copy_bytes(self, raw: RawStream, descriptor: Descriptor, what: str) -> None:
+        with (
+            self._sink.stage_blob() as staged,
+            closing(checked_pieces(raw, descriptor, what=what)) as pieces,
+        ):
+            for piece in pieces:
+                self._write(staged.fileno(), piece)
             if self._stopped.is_set():
+                # The caller may have closed the sink: nothing may come into it any more.
                 raise Cancelled("cancelled")
-            piece = buffer[:count]
-            try:
-                while piece:
-                    piece = piece[os.write(fd, piece) :]
-            except OSError as error:
-                raise LocalError(
-                    f"could not be written: {(error.strerror or 'failed').lower()}",
-                    path=self._sink.name,
-                    hint="is there room for the largest layer, here or in the spool directory?",
-                ) from error
+            staged.commit(descriptor, what=what)
+
+    def _write(self, fd: int, piece: memoryview) -> None:
+        try:
+            while piece:
+                piece = piece[os.write(fd, piece) :]
+        except OSError as error:
+            raise LocalError(
+                f"could not be written: {(error.strerror or 'failed').lower()}",
+                path=self._sink.name,
+                hint="is there room for the largest layer, here or in the spool directory?",
+            ) from error
+
+
+class _Stoppable:
+    """A `RawStream` that ends when the copy is over."""
+
+    def __init__(self, raw: RawStream, stopped: threading.Event) -> None:
+        self._raw = raw
+        self._stopped = stopped
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a local file, which can be read again as often as needed."""
+        return hasattr(self._raw, "fileno")  # see `BlobSource`
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See `RawStream`."""
+        if self._stopped.is_set():
+            raise Cancelled("cancelled")
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        """See `RawStream`."""
+        self._raw.close()

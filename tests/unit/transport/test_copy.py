@@ -17,6 +17,7 @@ from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.model.stream import read_all
 from imagers.transport import copy
 from imagers.transport.copy import copy_image, this_platform
+from imagers.transport.open import TransportOptions
 
 
 @pytest.fixture
@@ -155,6 +156,34 @@ def test_copy_image_corrupt_blob_refused_and_nothing_named(registry, places, ima
     assert not (tmp_path / "l").exists()
 
 
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_copy_image_from_a_layout_needs_no_spool(registry, places, image_of, tmp_path, jobs):
+    image = image_of()
+    image.write(places.sink(f"oci:{tmp_path}/l:v1"))
+    options = TransportOptions(spool_directory=tmp_path / "none")
+    sink = places.sink(f"{registry.address}/a:v1", options)
+    copy_image(places.source(f"oci:{tmp_path}/l:v1"), sink, jobs=jobs)
+    assert places.source(f"{registry.address}/a:v1").read_manifest().raw == image.raw
+    with pytest.raises(LocalError, match="spool"):
+        sink.stage_blob()
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_copy_image_corrupt_local_blob_refused_and_not_sent(
+    registry, places, image_of, tmp_path, jobs
+):
+    image = image_of()
+    image.write(places.sink(f"oci:{tmp_path}/l:v1"))
+    blob = list(image.blobs)[2]
+    (tmp_path / "l" / "blobs" / "sha256" / blob.digest.hex).write_bytes(b"second loyer")
+    sink = places.sink(f"{registry.address}/a:v1")
+    with pytest.raises(DigestMismatch, match="layer 2 of 2"):
+        copy_image(places.source(f"oci:{tmp_path}/l:v1"), sink, jobs=jobs)
+    assert not sink.has_blob(blob)
+    assert registry.uploads == {}
+    assert registry.tags("a") == {}
+
+
 @pytest.mark.parametrize("change", [slice(0, -1), slice(0, 0)])
 def test_copy_image_short_blob_refused(registry, places, image_of, change):
     image = image_of()
@@ -214,17 +243,17 @@ def test_copy_image_sha512_entry_of_other_bytes_refused(registry, places, image_
 
 
 def test_copy_image_full_disk_is_a_local_error(registry, places, image_of, monkeypatch, tmp_path):
-    image_of().write(places.sink(f"oci:{tmp_path}/a:v1"))
+    image_of().write(places.sink(f"{registry.address}/a:v1"))
     real = os.write
 
     def full(fd, data):
-        if len(data) > 5:
+        if bytes(data) == b"first layer":
             raise OSError(28, "No space left on device")
         return real(fd, data)
 
     sink, source = (
-        places.sink(f"{registry.address}/b:v1"),
-        places.source(f"oci:{tmp_path}/a:v1"),
+        places.sink(f"oci:{tmp_path}/b:v1"),
+        places.source(f"{registry.address}/a:v1"),
     )
     monkeypatch.setattr(copy.os, "write", full)
     with pytest.raises(LocalError, match="no space left") as caught:
