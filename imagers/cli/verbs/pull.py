@@ -11,7 +11,8 @@ must be missing or empty.
                               is pulled
   --registries.d DIR          where lookasides of GPG signatures are configured
   --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE,
-                              FILE:fd=N; repeatable
+                              FILE:fd=N, or provider:NAME; repeatable
+  --provider-timeout SECONDS  for one answer of a provider; default: 60
   --broker URL                a key broker; it is asked only for an image that
                               is signed or named by digest; https, or http on
                               loopback
@@ -52,7 +53,7 @@ from imagers.cli.images import (
     reading_options,
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
-from imagers.cli.recipients import opened_unwrappers
+from imagers.cli.recipients import opened_unwrappers, timeout_option
 from imagers.cli.settings import read_settings
 from imagers.cli.signatures import places_of, registries_d_option, signature_finder
 from imagers.errors import UsageError
@@ -71,6 +72,7 @@ __all__ = ["command"]
 @click.option("--policy", metavar="FILE")
 @registries_d_option
 @click.option("--decryption-key", "keys", multiple=True, metavar="KEY")
+@timeout_option
 @broker_options
 @click.option("--tee", metavar="NAME")
 @click.option("--require-encrypted", is_flag=True)
@@ -85,6 +87,7 @@ def command(  # one parameter an option
     policy: str | None,
     registries_d: str | None,
     keys: tuple[str, ...],
+    timeout_s: float | None,
     broker: BrokerOptions,
     tee: str | None,
     require_encrypted: bool,
@@ -114,7 +117,7 @@ def command(  # one parameter an option
         budget=budget,
     )
     with ExitStack() as stack:
-        unwrappers = stack.enter_context(opened_unwrappers(keys))
+        unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))
         resources = None
         if broker.url is not None:
             resources = stack.enter_context(broker.client(tee))

@@ -55,3 +55,21 @@ def test_pull_tee_without_a_broker_refused(run, plain, accept):
     outcome = run("pull", plain, "bundle", "--policy", accept, "--tee", "sample")
     assert outcome.code == 2
     assert "--broker" in outcome.err
+
+
+def test_pull_provider_that_hangs_is_given_up(run, plain, accept, tmp_path, monkeypatch):
+    def configure(command):
+        (tmp_path / "providers.json").write_text(
+            json.dumps({"key-providers": {"slow": {"cmd": command}}})
+        )
+
+    monkeypatch.setenv("OCICRYPT_KEYPROVIDER_CONFIG", str(tmp_path / "providers.json"))
+    answer = '{"keywrapresults": {"annotation": "eA=="}}'
+    configure({"path": "echo", "args": [answer]})
+    assert run("encrypt", plain, "oci:e:v1", "--encryption-key", "provider:slow").code == 0
+    configure({"path": "sleep", "args": ["100"]})
+    words = ("--decryption-key", "provider:slow", "--provider-timeout", "0.2")
+    outcome = run("pull", "oci:e:v1", "bundle", "--policy", accept, *words)
+    assert outcome.code == 30
+    assert "key provider 'slow' ('sleep'): no answer within 0.2 s" in outcome.err
+    assert not Path("bundle").exists()
