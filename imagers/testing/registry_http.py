@@ -35,6 +35,8 @@ _PIECE = 1024 * 1024
 _MOST_DRAINED = 64 * 1024 * 1024  # of a refused body, so that the client reads the refusal
 _IDLE_S = 60.0
 _MAX_PARAMETERS = 64
+_TLS_HANDSHAKE = b"\x16"
+_NO_TLS = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _LENGTH = re.compile(r"[0-9]{1,15}\Z")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,12}\Z")
@@ -121,6 +123,18 @@ class Connection(BaseHTTPRequestHandler):
         self.query: dict[str, list[str]] = {}
         self._fault: Fault | None = None
         super().__init__(connection, address, state)  # type: ignore[arg-type]  # only kept by it
+
+    def handle(self) -> None:
+        """All requests of the connection; one that begins TLS gets an answer in plain HTTP.
+
+        containerd and others fall back to plain HTTP when they see one.
+        """
+        with suppress(OSError):
+            if self.rfile.peek(1)[:1] == _TLS_HANDSHAKE:  # type: ignore[attr-defined]
+                self.rfile.read1()
+                self.wfile.write(_NO_TLS)
+                return
+        super().handle()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # as the base class
         """Nothing is printed."""

@@ -528,3 +528,12 @@ def test_request_with_bad_chunks_ends_the_connection(registry):
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.count(b"HTTP/1.1") == 1
     assert registry.asked() == [("GET", "/v2/")]
+
+
+def test_request_that_begins_tls_is_answered_in_plain_http(registry):
+    host, _, port = registry.address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00" + b"x" * 512)  # no end of line anywhere
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert registry.asked() == []
