@@ -8,9 +8,10 @@ import tarfile
 import pytest
 
 from imagers.errors import DigestMismatch, FormatError, NotFound, SizeMismatch
+from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
 from imagers.model.manifest import parse_manifest
-from imagers.model.media import OCI_LAYER, OCI_LAYER_GZIP
+from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST
 from imagers.model.reference import parse_reference
 from imagers.model.stream import read_all
 from imagers.store.archive.docker import DockerArchiveSource
@@ -112,6 +113,91 @@ def test_source_compressed_layer_has_its_own_digest(source_of):
     manifest, layers = all_layers(source_of(members))
     assert layers == (LAYERS[0], packed)
     assert manifest.layers[1].media_type == OCI_LAYER_GZIP
+
+
+def blob(data, kind, **more):
+    path = f"blobs/sha256/{digest_of(data).hex}"
+    return path, Descriptor(kind, digest_of(data), len(data), **more).to_json()
+
+
+def index_of(*entries):
+    value = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(entries)}
+    return json.dumps(value).encode()
+
+
+def docker_28(layers, kinds, *, in_index=False, others=()):
+    """What `docker save` of Docker 28 writes, with its own member names.
+
+    Args:
+        in_index: of the containerd store: an index, of which the archive has one platform.
+        others: entries of that index whose manifests are not in the archive.
+    """
+    config = config_of(LAYERS)
+    config_path, config_entry = blob(config, OCI_CONFIG)
+    parts = [blob(data, kind) for data, kind in zip(layers, kinds, strict=True)]
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": config_entry,
+            "layers": [entry for _, entry in parts],
+        }
+    ).encode()
+    path, entry = blob(manifest, OCI_MANIFEST)
+    members = {config_path: config, path: manifest}
+    members |= {name: data for (name, _), data in zip(parts, layers, strict=True)}
+    if in_index:
+        platform = {"platform": {"os": "linux", "architecture": "amd64"}}
+        index = index_of(*others, {**entry, **platform})
+        path, entry = blob(index, OCI_INDEX)
+        members[path] = index
+    name = "registry.example.org/app:v1"
+    entry["annotations"] = {
+        "io.containerd.image.name": name,
+        "org.opencontainers.image.ref.name": "v1",
+    }
+    one = saved([name for name, _ in parts], config_path, [name])
+    if not in_index:
+        one["LayerSources"] = {entry["digest"]: entry for _, entry in parts}
+        members["repositories"] = b'{"registry.example.org/app":{"v1":"x"}}'
+    members["index.json"] = index_of(entry)
+    members["manifest.json"] = json.dumps([one]).encode()
+    members["oci-layout"] = b'{"imageLayoutVersion": "1.0.0"}'
+    return members, manifest
+
+
+def test_source_docker_28_shape_keeps_the_manifest(source_of):
+    members, raw = docker_28(LAYERS, [OCI_LAYER, OCI_LAYER])
+    for ref in (None, "registry.example.org/app:v1"):
+        manifest, layers = all_layers(source_of(members, ref))
+        assert (manifest.raw, layers) == (raw, LAYERS)
+
+
+@pytest.mark.parametrize("in_index", [False, True])
+def test_source_docker_28_shape_of_the_containerd_store_keeps_the_manifest(source_of, in_index):
+    """Compressed layers, below an index with platforms and attestations that are not there."""
+    packed = gzip.compress(LAYERS[1])
+    others = [
+        blob(b"of arm64", OCI_MANIFEST, platform=Platform("linux", "arm64"))[1],
+        blob(b"attestation", OCI_MANIFEST, platform=Platform("unknown", "unknown"))[1],
+    ]
+    members, raw = docker_28(
+        (LAYERS[0], packed), [OCI_LAYER, OCI_LAYER_GZIP], in_index=in_index, others=others
+    )
+    manifest, layers = all_layers(source_of(members))
+    assert (manifest.raw, layers) == (raw, (LAYERS[0], packed))
+
+
+def test_source_docker_28_shape_whose_manifest_is_another_images_is_not_taken(source_of):
+    members, raw = docker_28(LAYERS, [OCI_LAYER, OCI_LAYER])
+    document = json.loads(raw)
+    document["layers"].reverse()
+    other = json.dumps(document).encode()
+    path, entry = blob(other, OCI_MANIFEST)
+    members |= {path: other, "index.json": index_of(entry)}
+    manifest, layers = all_layers(source_of(members))
+    assert manifest.raw != other
+    assert layers == LAYERS
 
 
 def test_source_chooses_by_name_and_position(source_of):
