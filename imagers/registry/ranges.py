@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.errors import RemoteError
-from imagers.registry.resume import PARTIAL, check_range
+from imagers.registry.resume import PARTIAL, check_range, give_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -283,7 +283,9 @@ class RangedStream:
                 return
             except RemoteError as error:
                 stream = None
-                patience.wait(error)
+                if not patience.wait(error):
+                    at = part.first + part.filled
+                    give_up(error, what=self._what, at=at, size=self._size)
         if stream is not None:
             stream.close()
 

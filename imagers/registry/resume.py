@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from imagers.errors import RemoteError, SizeMismatch
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from imagers.net.retry import RetryPolicy
     from imagers.net.stream import ResponseStream
 
-__all__ = ["PARTIAL", "Opener", "Patience", "ResumingStream", "check_range"]
+__all__ = ["PARTIAL", "Opener", "Patience", "ResumingStream", "check_range", "give_up"]
 
 PARTIAL = 206
 _PROGRESS = 1024 * 1024  # bytes after which earlier failures are forgotten
@@ -63,12 +63,8 @@ class Patience:
         if self._since >= _PROGRESS:
             self._failures, self._waited = 0, 0.0
 
-    def wait(self, error: RemoteError) -> None:
-        """Wait before the next attempt, as long as the server asks for at least.
-
-        Raises:
-            RemoteError: `error`, if it is no use.
-        """
+    def wait(self, error: RemoteError) -> bool:
+        """Whether to try again, after a wait as long as the server asks for at least."""
         self._failures += 1
         self._since = 0
         wait = self._retry.wait_before(
@@ -76,10 +72,11 @@ class Patience:
         )
         limit = _WAITS * self._retry.max_wait_s
         if not error.temporary or wait is None or self._waited_in_all + wait > limit:
-            raise error
+            return False
         self._pause(wait)
         self._waited += wait
         self._waited_in_all += wait
+        return True
 
 
 def check_range(stream: ResponseStream, *, first: int, last: int, size: int, what: str) -> None:
@@ -103,6 +100,18 @@ def check_range(stream: ResponseStream, *, first: int, last: int, size: int, wha
             status=stream.status,
             hint="the registry, or a proxy before it, does not keep to ranges",
         )
+
+
+def give_up(error: RemoteError, *, what: str, at: int, size: int) -> NoReturn:
+    """Raise the error that ends a download, with how far it came."""
+    if error.status is not None:
+        raise error  # an answer, which says what was asked
+    raise RemoteError(
+        f"{what}: broke off after {at} of {size} bytes: {error}",
+        code=error.code,
+        temporary=error.temporary,
+        hint=error.hint,
+    ) from error
 
 
 class ResumingStream:
@@ -148,7 +157,8 @@ class ResumingStream:
             except RemoteError as error:
                 if self._closed or self._at >= self._size:
                     raise
-                self._patience.wait(error)
+                if not self._patience.wait(error):
+                    give_up(error, what=self._what, at=self._at, size=self._size)
                 self._stream = None
                 continue
             self._at += count

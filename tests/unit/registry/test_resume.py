@@ -43,7 +43,9 @@ def test_resume_again_and_again_while_there_is_progress(source, pushed, registry
 
 def test_resume_is_given_up_without_progress(source, pushed, registry):
     registry.break_off(path="/blobs/", after=10, times=100)
-    with pytest.raises(RemoteError) as caught:
+    with pytest.raises(
+        RemoteError, match=r"layer: broke off after \d+ of 3000000 bytes: .*closed the conn"
+    ) as caught:
         read(source, pushed)
     assert caught.value.temporary
     assert len(gets(registry)) == 5  # the first, and two for each of `attempts`, but one
@@ -153,23 +155,16 @@ def test_patience_of_a_whole_download_has_an_end():
     error = RemoteError("x", temporary=True)
     error.retry_after = 50.0
 
-    def download():
-        while True:
-            patience.wait(error)
-            patience.progress(1024 * 1024)
-
-    with pytest.raises(RemoteError):
-        download()
+    while patience.wait(error):
+        patience.progress(1024 * 1024)
     assert sum(waits) == 600
 
 
 def test_patience_without_retries_has_none():
     patience = Patience(RetryPolicy(attempts=1), lambda _: pytest.fail("waited"))
-    with pytest.raises(RemoteError):
-        patience.wait(RemoteError("x", temporary=True))
+    assert not patience.wait(RemoteError("x", temporary=True))
 
 
 def test_patience_is_not_for_what_stays_wrong():
     patience = Patience(RetryPolicy(), lambda _: pytest.fail("waited"))
-    with pytest.raises(RemoteError):
-        patience.wait(RemoteError("x"))
+    assert not patience.wait(RemoteError("x"))
