@@ -117,6 +117,7 @@ class Connection(BaseHTTPRequestHandler):
     server_version = f"imagers-registry/{__version__}"
     disable_nagle_algorithm = True
     timeout = _IDLE_S
+    default_request_version = "HTTP/1.1"  # else what is no HTTP is answered without a status
 
     def __init__(self, connection: socket.socket, address: object, state: RegistryState) -> None:
         self.state = state

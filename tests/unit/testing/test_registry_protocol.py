@@ -500,6 +500,7 @@ def test_body_of_a_refused_request_does_not_spoil_the_next(ask):
     "head",
     [
         "GET http://[ HTTP/1.1\r\n",
+        "rubbish\r\n",
         "GET /v2/?" + "a&" * 100 + " HTTP/1.1\r\n",
         "POST /v2/app/blobs/uploads/ HTTP/1.1\r\nContent-Length: x\r\n",
         "POST /v2/app/blobs/uploads/ HTTP/1.1\r\nContent-Length: -1\r\n",
@@ -509,7 +510,7 @@ def test_body_of_a_refused_request_does_not_spoil_the_next(ask):
         "POST /v2/ HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n",
         "POST /v2/app/blobs/uploads/ HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n",
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_request_that_is_not_clear_is_400_and_ends_the_connection(registry, head):
     host, _, port = registry.address.partition(":")
