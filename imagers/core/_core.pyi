@@ -7,6 +7,18 @@ FAULTS: dict[str, int]
 LAYER_FUNCTIONS: tuple[str, ...]
 GZIP_LIBRARY: str
 
+def memory_of(
+    *,
+    sealing: bool,
+    decode: int,
+    encode: int,
+    fed: bool,
+    unpacks: bool,
+    size: int,
+    window_bytes: int,
+    threads: int,
+) -> int: ...
+
 @final
 class LayerJob:
     def __new__(

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from imagers.core._core import LayerJob
+from imagers.core._core import memory_of as _memory_of
 from imagers.core.cores import usable_cores
 from imagers.core.failures import Fault, failure_of
 from imagers.core.values import DirectorySink, OpenedLayer, Ownership, Progress, SealedLayer
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     from imagers.core.values import CipherParameters
     from imagers.model.stream import RawStream
 
-__all__ = ["open_", "seal"]
+__all__ = ["memory_of", "open_", "seal"]
 
 # enum imc_compression of src/imagers_core.h
 _NUMBER = {Compression.NONE: 0, Compression.GZIP: 1, Compression.ZSTD: 2}
 _NONE = -1  # a descriptor that is not there
 
 # For tests: "layer=NAME" forces an entry of `_core.LAYER_FUNCTIONS`, "walk" does without openat2,
-# "split" has a thread for each stage.
+# "split" has several threads also for what is small.
 _force: str | None = None
 
 
@@ -74,6 +75,42 @@ def _threads(job: SealJob | OpenJob) -> int:
 def _digest(text: str) -> Digest:
     algorithm, _, hexadecimal = text.partition(":")
     return Digest(algorithm, hexadecimal)
+
+
+def memory_of(
+    *,
+    sealing: bool,
+    threads: int,
+    size: int,
+    decompress: Compression = Compression.NONE,
+    compress: Compression = Compression.NONE,
+    window_bytes: int = 0,
+    fed: bool = True,
+    unpacks: bool = False,
+) -> int:
+    """The most bytes that a job has in memory at once, held against its allocations by a test.
+
+    Stacks of threads are not counted, nor what unpacking remembers of the entries: up to 32
+    bytes each. It does not grow with the layer, but that a small one is done in one thread.
+
+    Args:
+        threads: as of `Means`.
+        size: of the source.
+        decompress: what is undone, also only to look at the tar.
+        window_bytes: of `Means`; all of it counts where zstd is undone.
+        fed: the source is no descriptor.
+        unpacks: the sink is a directory.
+    """
+    return _memory_of(
+        sealing=sealing,
+        decode=_NUMBER[decompress],
+        encode=_NUMBER[compress],
+        fed=fed,
+        unpacks=unpacks,
+        size=size,
+        window_bytes=window_bytes,
+        threads=threads,
+    )
 
 
 def seal(job: SealJob) -> SealedLayer:

@@ -140,6 +140,11 @@ struct imc_result {
 
 struct imc_job;
 
+/* The most that a job with these options has in memory at once, but for the threads' stacks and
+ * for what unpacking remembers of its entries (up to 32 bytes each). Only these count: sealing,
+ * decode, encode, sees_tar, size, source_fd, root_fd, window_bytes, threads. */
+size_t imc_job_memory(const struct imc_options *options);
+
 /* Makes a job that has copied all it needs, key included. After IMC_READ there is an errno:
  * too many open files. */
 enum imc_fault imc_job_new(const struct imc_options *options, struct imc_job **job);

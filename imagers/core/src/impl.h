@@ -95,6 +95,11 @@ enum imc_fault imc_gzip_writer(struct imc_stage **stage);
 enum imc_fault imc_zstd_reader(uint64_t window_bytes, struct imc_stage **stage);
 enum imc_fault imc_zstd_writer(struct imc_stage **stage);
 
+/* The most that one of them allocates; for a reader of zstd, with the window besides. */
+#define IMC_READER_BYTES ((size_t)512 * 1024)
+#define IMC_GZIP_WRITER_BYTES ((size_t)512 * 1024)
+#define IMC_ZSTD_WRITER_BYTES ((size_t)4 * 1024 * 1024)
+
 /* ring.c: pieces from one thread to another, in order, with bounded memory. */
 
 #define IMC_SLOTS 8
@@ -116,6 +121,8 @@ void imc_ring_release(struct imc_ring *ring);
 bool imc_ring_surplus(struct imc_ring *ring); /* after the end */
 /* Either side: wakes both, for good. */
 void imc_ring_stop(struct imc_ring *ring);
+
+size_t imc_ring_bytes(void);
 
 /* A condition variable that counts in CLOCK_MONOTONIC, and its waiting. */
 #include <pthread.h>

@@ -14,8 +14,10 @@
 #include <openssl/crypto.h>
 
 #define ALIGNMENT 64
-#define SPLIT_BYTES ((uint64_t)4 * IMC_PIECE) /* below, threads cost what they gain */
-#define STACK_BYTES ((size_t)1024 * 1024)     /* musl gives 128 KiB; libzstd likes some more */
+#define SPLIT_BYTES ((uint64_t)4 * IMC_PIECE)  /* below, threads cost what they gain */
+#define SMALL_BYTES ((size_t)64 * 1024)        /* of the parts that are no buffers */
+#define UNPACK_BYTES ((size_t)5 * 1024 * 1024) /* above all four extensions of an entry */
+#define STACK_BYTES ((size_t)1024 * 1024)      /* musl gives 128 KiB; libzstd likes some more */
 
 /* Thread */
 
@@ -165,6 +167,25 @@ static bool is_split(const struct imc_options *options) {
         return strcmp(options->force, "split") == 0;
     }
     return options->threads > 1 && options->size >= SPLIT_BYTES;
+}
+
+size_t imc_job_memory(const struct imc_options *options) {
+    bool split = is_split(options);
+    bool fed = options->source_fd < 0;
+    bool decodes = options->decode != IMC_PLAIN && (options->sealing || options->sees_tar);
+    size_t bytes = SMALL_BYTES + (fed ? imc_ring_bytes() : 0);
+    if (split) {
+        bytes += imc_line_bytes(decodes);
+    } else {
+        bytes += (fed ? 0 : IMC_PIECE) + (decodes ? IMC_PIECE : 0);
+    }
+    if (decodes) {
+        bytes += IMC_READER_BYTES + (options->decode == IMC_ZSTD ? options->window_bytes : 0);
+    }
+    if (options->sealing && options->encode != IMC_PLAIN) {
+        bytes += imc_frames_bytes(options);
+    }
+    return bytes + (options->root_fd >= 0 ? UNPACK_BYTES : 0);
 }
 
 static enum imc_fault make_parts(struct imc_job *job, const struct imc_options *options) {

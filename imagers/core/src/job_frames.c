@@ -1,19 +1,20 @@
 /* Compression on several cores: frames that know nothing of each other, put back in order.
  *
  *     job's own thread        read, digest, [decompress], diff_id: fills frames
- *     workers                 compress a frame each, with an encoder of their own
- *     last thread             cipher and write, frame after frame
+ *     any thread              compresses a frame, with an encoder of its own
+ *     one at a time           cipher and write, frame after frame
  *
  * A frame is IMC_FRAME_BYTES of tar, and there is no other way through for what is compressed:
  * the bytes do not depend on the number of threads. Frames go round: `filled`, `taken` and
- * `written` count them.
+ * `written` count them. The job's own thread does what there is to do while it has no frame to
+ * fill, so threads are as many as the job was given, and one does all of it.
  */
 #include "job_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_WORKERS 5 /* with one frame more, in and out: 48 MiB, of the 64 that a job may use */
+#define MOST_THREADS 4 /* imc_job_memory: 61 MiB at the worst, of the 64 that a job may use */
 
 struct frame {
     uint8_t *tar;
@@ -27,15 +28,17 @@ struct frame {
 struct imc_frames {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
-    struct frame frames[MOST_WORKERS + 1];
-    struct imc_stage *encoders[MOST_WORKERS];
-    pthread_t threads[MOST_WORKERS + 1]; /* the last thread, then the workers */
-    size_t workers;
-    size_t started;
-    size_t next_encoder;
+    struct frame frames[MOST_THREADS + 1];
+    size_t count; /* of the frames */
+    struct imc_stage *encoders[MOST_THREADS];
+    size_t threads; /* with the job's own, which has the first encoder */
+    pthread_t workers[MOST_THREADS - 1];
+    size_t started;      /* of the workers */
+    size_t next_encoder; /* of a worker */
     uint64_t filled;
     uint64_t taken;
     uint64_t written;
+    bool writing; /* a thread is at the frame `written` */
     bool closed;
     bool stopped;
     bool current; /* the frame `filled` is being filled */
@@ -43,7 +46,7 @@ struct imc_frames {
 };
 
 static struct frame *frame_of(struct imc_frames *frames, uint64_t number) {
-    return &frames->frames[number % (frames->workers + 1)];
+    return &frames->frames[number % frames->count];
 }
 
 void imc_frames_stop(struct imc_frames *frames) {
@@ -54,17 +57,18 @@ void imc_frames_stop(struct imc_frames *frames) {
 }
 
 /* Keeps the first fault of a thread; all of them are ones that end the job. */
-static void give_up(struct imc_frames *frames, const struct imc_failure *failure) {
+static void give_up(struct imc_frames *frames, enum imc_fault fault, struct imc_failure *failure) {
     struct imc_job *job = frames->job;
+    failure->fault = fault;
     pthread_mutex_lock(&frames->mutex);
-    if (job->last_failure.fault == IMC_OK && failure->fault != IMC_CANCELLED) {
+    if (job->last_failure.fault == IMC_OK && fault != IMC_CANCELLED) {
         job->last_failure = *failure;
     }
     pthread_mutex_unlock(&frames->mutex);
     imc_job_abandon(job);
 }
 
-/* Workers */
+/* What any thread does */
 
 static bool has_room(struct frame *frame) {
     if (frame->out_length < frame->out_room) {
@@ -121,36 +125,6 @@ static enum imc_fault compress(const struct imc_job *job, struct imc_stage *enco
     return fault;
 }
 
-static void *compress_frames(void *opaque) {
-    struct imc_job *job = opaque;
-    struct imc_frames *frames = job->frames;
-    struct imc_failure failure = {.fault = IMC_OK};
-    pthread_mutex_lock(&frames->mutex);
-    struct imc_stage *encoder = frames->encoders[frames->next_encoder++];
-    for (;;) {
-        while (!frames->stopped && !frames->closed && frames->taken == frames->filled) {
-            pthread_cond_wait(&frames->changed, &frames->mutex);
-        }
-        if (frames->stopped || frames->taken == frames->filled) {
-            break;
-        }
-        struct frame *frame = frame_of(frames, frames->taken++);
-        pthread_mutex_unlock(&frames->mutex);
-        enum imc_fault fault = compress(job, encoder, frame, &failure);
-        if (fault != IMC_OK) {
-            failure.fault = fault;
-            give_up(frames, &failure);
-        }
-        pthread_mutex_lock(&frames->mutex);
-        frame->done = true;
-        pthread_cond_broadcast(&frames->changed);
-    }
-    pthread_mutex_unlock(&frames->mutex);
-    return NULL;
-}
-
-/* The last thread */
-
 static enum imc_fault put_frame(struct imc_job *job, const struct frame *frame,
                                 struct imc_failure *failure) {
     enum imc_fault fault = IMC_OK;
@@ -162,30 +136,41 @@ static enum imc_fault put_frame(struct imc_job *job, const struct frame *frame,
     return fault;
 }
 
-static void *write_frames(void *opaque) {
-    struct imc_job *job = opaque;
-    struct imc_frames *frames = job->frames;
+/* Under the mutex, which it drops for the work: writes a frame or compresses one, where there is
+ * one to be had. False: there is none. */
+static bool help(struct imc_frames *frames, struct imc_stage *encoder) {
     struct imc_failure failure = {.fault = IMC_OK};
+    bool writes = !frames->writing && frames->written < frames->taken &&
+                  frame_of(frames, frames->written)->done;
+    if (!writes && frames->taken == frames->filled) {
+        return false;
+    }
+    frames->writing = frames->writing || writes;
+    struct frame *frame = frame_of(frames, writes ? frames->written : frames->taken++);
+    pthread_mutex_unlock(&frames->mutex);
+    enum imc_fault fault = writes ? put_frame(frames->job, frame, &failure)
+                                  : compress(frames->job, encoder, frame, &failure);
+    if (fault != IMC_OK) {
+        give_up(frames, fault, &failure);
+    }
     pthread_mutex_lock(&frames->mutex);
-    for (;;) {
-        struct frame *frame = frame_of(frames, frames->written);
-        while (!frames->stopped && !(frames->closed && frames->written == frames->filled) &&
-               !(frames->written < frames->taken && frame->done)) {
+    frame->done = !writes;
+    if (writes) {
+        frames->writing = false;
+        frames->written++;
+    }
+    pthread_cond_broadcast(&frames->changed);
+    return true;
+}
+
+static void *work(void *opaque) {
+    struct imc_frames *frames = ((struct imc_job *)opaque)->frames;
+    pthread_mutex_lock(&frames->mutex);
+    struct imc_stage *encoder = frames->encoders[frames->next_encoder++];
+    while (!frames->stopped && !(frames->closed && frames->written == frames->filled)) {
+        if (!help(frames, encoder)) {
             pthread_cond_wait(&frames->changed, &frames->mutex);
         }
-        if (frames->stopped || !frame->done) {
-            break;
-        }
-        pthread_mutex_unlock(&frames->mutex);
-        enum imc_fault fault = put_frame(job, frame, &failure);
-        if (fault != IMC_OK) {
-            failure.fault = fault;
-            give_up(frames, &failure);
-        }
-        pthread_mutex_lock(&frames->mutex);
-        frame->done = false;
-        frames->written++;
-        pthread_cond_broadcast(&frames->changed);
     }
     pthread_mutex_unlock(&frames->mutex);
     return NULL;
@@ -200,8 +185,10 @@ static struct frame *current_frame(struct imc_frames *frames) {
         return frame;
     }
     pthread_mutex_lock(&frames->mutex);
-    while (!frames->stopped && frames->filled - frames->written > frames->workers) {
-        pthread_cond_wait(&frames->changed, &frames->mutex);
+    while (!frames->stopped && frames->filled - frames->written == frames->count) {
+        if (!help(frames, frames->encoders[0])) {
+            pthread_cond_wait(&frames->changed, &frames->mutex);
+        }
     }
     frames->current = !frames->stopped;
     pthread_mutex_unlock(&frames->mutex);
@@ -246,6 +233,11 @@ enum imc_fault imc_frames_finish(struct imc_frames *frames) {
     pthread_mutex_lock(&frames->mutex);
     frames->closed = true;
     pthread_cond_broadcast(&frames->changed);
+    while (!frames->stopped && frames->written < frames->filled) {
+        if (!help(frames, frames->encoders[0])) {
+            pthread_cond_wait(&frames->changed, &frames->mutex);
+        }
+    }
     pthread_mutex_unlock(&frames->mutex);
     imc_frames_join(frames);
     /* imc_job_seal tells which failure it was. */
@@ -254,19 +246,34 @@ enum imc_fault imc_frames_finish(struct imc_frames *frames) {
 
 void imc_frames_join(struct imc_frames *frames) {
     for (; frames->started > 0; frames->started--) {
-        pthread_join(frames->threads[frames->started - 1], NULL);
+        pthread_join(frames->workers[frames->started - 1], NULL);
     }
 }
 
 enum imc_fault imc_frames_start(struct imc_frames *frames) {
-    for (size_t i = 0; i <= frames->workers; i++) {
-        void *(*body)(void *) = i == 0 ? write_frames : compress_frames;
-        if (!imc_job_spawn(&frames->threads[i], body, frames->job)) {
+    while (frames->started + 1 < frames->threads) {
+        if (!imc_job_spawn(&frames->workers[frames->started], work, frames->job)) {
             return IMC_NO_MEMORY;
         }
         frames->started++;
     }
     return IMC_OK;
+}
+
+static size_t threads_of(unsigned threads) {
+    return threads < 1 ? 1 : threads < MOST_THREADS ? threads : MOST_THREADS;
+}
+
+/* One is to be filled while each thread has one. */
+static size_t count_for(size_t threads) {
+    return threads > 1 ? threads + 1 : 1;
+}
+
+size_t imc_frames_bytes(const struct imc_options *options) {
+    size_t threads = threads_of(options->threads);
+    size_t encoder = options->encode == IMC_GZIP ? IMC_GZIP_WRITER_BYTES : IMC_ZSTD_WRITER_BYTES;
+    /* What does not shrink grows by less than a piece. */
+    return count_for(threads) * (2 * IMC_FRAME_BYTES + IMC_PIECE) + threads * encoder;
 }
 
 enum imc_fault imc_frames_new(struct imc_job *job, unsigned threads) {
@@ -284,14 +291,16 @@ enum imc_fault imc_frames_new(struct imc_job *job, unsigned threads) {
         return IMC_NO_MEMORY;
     }
     frames->job = job;
-    frames->workers = threads < 2 ? 2 : threads < MOST_WORKERS ? threads : MOST_WORKERS;
+    frames->threads = threads_of(threads);
+    frames->count = count_for(frames->threads);
+    frames->next_encoder = 1;
     job->frames = frames; /* imc_frames_free takes what is there */
     enum imc_fault fault = IMC_OK;
-    for (size_t i = 0; i <= frames->workers && fault == IMC_OK; i++) {
+    for (size_t i = 0; i < frames->count && fault == IMC_OK; i++) {
         frames->frames[i].tar = malloc(IMC_FRAME_BYTES);
         fault = frames->frames[i].tar == NULL ? IMC_NO_MEMORY : IMC_OK;
     }
-    for (size_t i = 0; i < frames->workers && fault == IMC_OK; i++) {
+    for (size_t i = 0; i < frames->threads && fault == IMC_OK; i++) {
         fault = job->options.encode == IMC_GZIP ? imc_gzip_writer(&frames->encoders[i])
                                                 : imc_zstd_writer(&frames->encoders[i]);
     }
@@ -302,11 +311,11 @@ void imc_frames_free(struct imc_frames *frames) {
     if (frames == NULL) {
         return;
     }
-    for (size_t i = 0; i <= MOST_WORKERS; i++) {
+    for (size_t i = 0; i <= MOST_THREADS; i++) {
         free(frames->frames[i].tar);
         free(frames->frames[i].out);
     }
-    for (size_t i = 0; i < MOST_WORKERS; i++) {
+    for (size_t i = 0; i < MOST_THREADS; i++) {
         if (frames->encoders[i] != NULL) {
             frames->encoders[i]->ops->free(frames->encoders[i]);
         }

@@ -87,6 +87,7 @@ void imc_job_abandon(struct imc_job *job);
 
 /* job_frames.c. Start, put, finish and join are for the job's own thread; stop is for any. */
 enum imc_fault imc_frames_new(struct imc_job *job, unsigned threads); /* into job->frames */
+size_t imc_frames_bytes(const struct imc_options *options);
 enum imc_fault imc_frames_start(struct imc_frames *frames);
 enum imc_fault imc_frames_put(struct imc_frames *frames, const uint8_t *data, size_t length);
 enum imc_fault imc_frames_finish(struct imc_frames *frames);

@@ -326,8 +326,8 @@ void imc_line_poke(struct imc_line *line) {
     pthread_mutex_unlock(&line->mutex);
 }
 
-size_t imc_line_bytes(const struct imc_plan *plan) {
-    return (plan->decoder == NULL ? (size_t)1 : 2) * IMC_SLOTS * IMC_PIECE;
+size_t imc_line_bytes(bool decodes) {
+    return (decodes ? (size_t)2 : 1) * IMC_SLOTS * IMC_PIECE;
 }
 
 enum imc_fault imc_line_new(struct imc_job *job, const struct imc_plan *plan, unsigned threads,
@@ -359,7 +359,7 @@ enum imc_fault imc_line_new(struct imc_job *job, const struct imc_plan *plan, un
         return IMC_NO_MEMORY;
     }
     *out = line; /* imc_line_free takes what is there */
-    for (size_t i = 0; i < imc_line_bytes(plan) / IMC_PIECE; i++) {
+    for (size_t i = 0; i < imc_line_bytes(plan->decoder != NULL) / IMC_PIECE; i++) {
         uint8_t *data = aligned_alloc(ALIGNMENT, IMC_PIECE);
         if (data == NULL) {
             return IMC_NO_MEMORY;

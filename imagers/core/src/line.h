@@ -40,6 +40,6 @@ enum imc_fault imc_line_run(struct imc_line *line, struct imc_failure *fatal,
 void imc_line_stop(struct imc_line *line);
 void imc_line_poke(struct imc_line *line); /* `ready` may have changed */
 void imc_line_free(struct imc_line *line); /* NULL is fine */
-size_t imc_line_bytes(const struct imc_plan *plan);
+size_t imc_line_bytes(bool decodes);
 
 #endif

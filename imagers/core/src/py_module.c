@@ -64,6 +64,44 @@ static PyObject *layer_names(void) {
     return tuple;
 }
 
+PyDoc_STRVAR(memory_doc, "memory_of(*, ...)\n--\n\n"
+                         "The most bytes that such a job has at once; see imagers.core.native.");
+
+static PyObject *memory_of(PyObject *module, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"sealing", "decode",       "encode",  "fed", "unpacks",
+                            "size",    "window_bytes", "threads", NULL};
+    int sealing = 0;
+    int decode = 0;
+    int encode = 0;
+    int fed = 0;
+    int unpacks = 0;
+    unsigned long long size = 0;
+    unsigned long long window_bytes = 0;
+    unsigned threads = 0;
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$piippKKI", names, &sealing, &decode, &encode,
+                                     &fed, &unpacks, &size, &window_bytes, &threads)) {
+        return NULL;
+    }
+    struct imc_options options = {
+        .sealing = sealing != 0,
+        .decode = (enum imc_compression)decode,
+        .encode = (enum imc_compression)encode,
+        .sees_tar = true, /* at the most */
+        .size = size,
+        .source_fd = fed ? -1 : 0,
+        .root_fd = unpacks ? 0 : -1,
+        .window_bytes = window_bytes,
+        .threads = threads,
+    };
+    return PyLong_FromSize_t(imc_job_memory(&options));
+}
+
+static PyMethodDef functions[] = {
+    {"memory_of", (PyCFunction)(void (*)(void))memory_of, METH_VARARGS | METH_KEYWORDS, memory_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 static int module_exec(PyObject *module) {
     struct module_state *state = PyModule_GetState(module);
     struct faults faults = {PyDict_New()};
@@ -114,6 +152,7 @@ static struct PyModuleDef definition = {
     .m_name = "imagers.core._core",
     .m_doc = "One layer in C; imagers.core.native is its face.",
     .m_size = sizeof(struct module_state),
+    .m_methods = functions,
     .m_slots = slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,

@@ -55,6 +55,10 @@ static void free_slots(struct imc_ring *ring) {
     }
 }
 
+size_t imc_ring_bytes(void) {
+    return IMC_SLOTS * IMC_PIECE;
+}
+
 enum imc_fault imc_ring_new(struct imc_ring **out) {
     struct imc_ring *ring = calloc(1, sizeof *ring);
     if (ring == NULL) {

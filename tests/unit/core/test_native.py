@@ -24,6 +24,7 @@ STUB = Path(native.__file__).with_name("_core.pyi")
 def test_stub_has_what_the_module_has():
     tree = ast.parse(STUB.read_text())
     names = {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign)}
+    names |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     public = {name for name in vars(_core) if not name.startswith("_")}
     assert names | set(classes) == public
@@ -191,6 +192,25 @@ def test_seal_in_threads_onto_a_full_disk_tells_that(monkeypatch, core, compress
             compress=compression,
             what="layer",
         )
+
+
+def test_memory_of_grows_with_threads_and_window_and_not_with_the_layer():
+    """That it is true is asked in C, where every allocation is known (test_main.c)."""
+    mib = 1 << 20
+    seal = [
+        native.memory_of(sealing=True, threads=n, size=size, compress=Compression.ZSTD)
+        for n, size in ((1, mib), (2, mib), (3, mib), (3, mib << 20))
+    ]
+    assert seal[0] < seal[1] < seal[2] == seal[3]
+    big, small = (
+        native.memory_of(
+            sealing=False, threads=1, size=mib, decompress=Compression.ZSTD, window_bytes=window
+        )
+        for window in (32 * mib, 8 * mib)
+    )
+    assert big - small == 24 * mib
+    one, many = (native.memory_of(sealing=False, threads=n, size=1 << 30) for n in (1, 9))
+    assert one < many < 8 * mib
 
 
 def endless(fd, **settings):
