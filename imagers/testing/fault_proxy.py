@@ -212,7 +212,7 @@ class FaultProxy:
         at = 0
         within = min(4096, _length(head)) or 4096
         cut = self._draw(within) if fault in ("cut", "stall", "wrong bytes") else -1
-        piece = rest
+        piece = rest or server.recv(_PIECE)  # head and body may come one after the other
         while piece:
             if -1 < cut < at + len(piece) and cut >= at:
                 client.sendall(piece[: cut - at])

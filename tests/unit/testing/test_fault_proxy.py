@@ -1,5 +1,8 @@
 """Whatever a network does: the right bytes or one clear error, never wrong bytes or a leftover."""
 
+import http.client
+import socket
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -171,6 +174,28 @@ def test_proxy_without_faults_changes_nothing(filled, tmp_path):
     with FaultProxy(filled.address, seed=1, rate=0) as proxy:
         assert pull(proxy.address, tmp_path / "x", PATIENT)
     assert proxy.faults == []
+
+
+def test_proxy_waits_for_a_body_that_comes_after_its_head():
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+            time.sleep(0.1)  # so that the head is passed on alone
+            connection.sendall(b"body")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    with FaultProxy(f"127.0.0.1:{listener.getsockname()[1]}", seed=1, rate=0) as proxy:
+        connection = http.client.HTTPConnection(proxy.address, timeout=30)
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"body"
+        connection.close()
+    thread.join()
+    listener.close()
 
 
 def test_proxy_same_seed_same_faults():
