@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import platform as machine
-import queue
 import threading
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from imagers.core import run_together
 from imagers.errors import Cancelled, FormatError, LocalError, SizeMismatch
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.manifest import Index, parse_manifest_or_index
@@ -27,8 +28,8 @@ from imagers.transport.beside import TagSink, copy_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
+    from imagers.core import Cancellation
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSink, ImageSource
     from imagers.model.manifest import Manifest, RawManifest
@@ -43,7 +44,6 @@ __all__ = [
     "this_platform",
 ]
 
-_GRACE_S = 2.0  # for threads to see that all is over
 _MAX_NESTING = 3  # of indexes in indexes
 _GOARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
 
@@ -138,12 +138,12 @@ def copy_image(
     if isinstance(sink, ChoosySink):
         sink.check_image(document)
     beside = 0
-    with _Copy(source, sink, jobs) as work:
-        if with_referrers:
-            beside = copy_beside(source, sink, _digests_of(document), work.copy_as)
-            # The report is about the image.
-            work.forget()
-        work.copy(document, by_name=True)
+    work = _Copy(source, sink, jobs)
+    if with_referrers:
+        beside = copy_beside(source, sink, _digests_of(document), work.copy_as)
+        # The report is about the image.
+        work.forget()
+    work.copy(document, by_name=True)
     return CopyReport(
         digest=document.descriptor.digest,
         media_type=document.descriptor.media_type,
@@ -173,29 +173,17 @@ def _digests_of(document: Manifest | Index) -> list[Digest]:
 
 
 class _Copy:
-    """One copy on its way; leaving its context ends its threads."""
+    """One copy on its way."""
 
     def __init__(self, source: ImageSource, sink: ImageSink, jobs: int) -> None:
         self._source = source
         self._sink = sink
         self._jobs = jobs
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
         self.seen: set[tuple[Digest, int]] = set()
         self.size = 0
         self.skipped = 0
         self.mounted = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stopped.set()
 
     def forget(self) -> None:
         """Count anew."""
@@ -244,59 +232,24 @@ class _Copy:
 
     def _copy_blobs(self, parts: list[tuple[Descriptor, str]]) -> None:
         """All of them, several at a time; the first error ends it."""
-        if self._jobs == 1 or len(parts) == 1:
-            for descriptor, what in parts:
-                self._copy_blob(descriptor, what)
-            return
-        # Threads that do not keep the program alive: one may hang on a server while the user
-        # has pressed Ctrl-C, and what it leaves has no name.
-        waiting = list(reversed(parts))
-        results: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        run_together([partial(self._copy_blob, *part) for part in parts], jobs=self._jobs)
 
-        def work() -> None:
-            while True:
-                with self._lock:
-                    if not waiting or self._stopped.is_set():
-                        return
-                    descriptor, what = waiting.pop()
-                try:
-                    self._copy_blob(descriptor, what)
-                except BaseException as error:  # noqa: BLE001  # raised where it is waited for
-                    results.put(error)
-                    return
-                results.put(None)
-
-        threads = [
-            threading.Thread(target=work, daemon=True, name=f"copy-{number}")
-            for number in range(min(self._jobs, len(parts)))
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            for _ in parts:
-                error = results.get()
-                if error is not None:
-                    raise error  # noqa: TRY301  # ended like any other
-        except BaseException:
-            # They see it at their next piece; one that waits for a server is left to itself.
-            self._stopped.set()
-            raise
-        finally:
-            for thread in threads:
-                thread.join(_GRACE_S)
-
-    def _copy_blob(self, descriptor: Descriptor, what: str) -> None:
+    def _copy_blob(self, descriptor: Descriptor, what: str, stop: Cancellation) -> None:
         if self._sink.has_blob(descriptor):
             self._count("skipped")
             return
         if isinstance(self._sink, MountingSink) and self._sink.try_mount(descriptor, self._source):
             self._count("mounted")
             return
-        with closing(self._open(descriptor, what)) as raw:
+
+        def open_() -> _Stoppable:
+            return _Stoppable(self._source.open_raw_blob(descriptor, what=what), stop)
+
+        with closing(open_()) as raw:
             if raw.is_file and isinstance(self._sink, SendingSink):
-                self._sink.send_blob(descriptor, lambda: self._open(descriptor, what), what=what)
+                self._sink.send_blob(descriptor, open_, what=what)
             else:
-                self._copy_bytes(raw, descriptor, what)
+                self._copy_bytes(raw, descriptor, what, stop)
         with self._lock:
             self.size += descriptor.size
 
@@ -304,17 +257,16 @@ class _Copy:
         with self._lock:
             setattr(self, name, getattr(self, name) + 1)
 
-    def _open(self, descriptor: Descriptor, what: str) -> _Stoppable:
-        return _Stoppable(self._source.open_raw_blob(descriptor, what=what), self._stopped)
-
-    def _copy_bytes(self, raw: RawStream, descriptor: Descriptor, what: str) -> None:
+    def _copy_bytes(
+        self, raw: RawStream, descriptor: Descriptor, what: str, stop: Cancellation
+    ) -> None:
         with (
             self._sink.stage_blob() as staged,
             closing(checked_pieces(raw, descriptor, what=what)) as pieces,
         ):
             for piece in pieces:
                 self._write(staged.fileno(), piece)
-            if self._stopped.is_set():
+            if stop.is_cancelled:
                 # The caller may have closed the sink: nothing may come into it any more.
                 raise Cancelled("cancelled")
             staged.commit(descriptor, what=what)
@@ -334,9 +286,9 @@ class _Copy:
 class _Stoppable:
     """A `RawStream` that ends when the copy is over."""
 
-    def __init__(self, raw: RawStream, stopped: threading.Event) -> None:
+    def __init__(self, raw: RawStream, stop: Cancellation) -> None:
         self._raw = raw
-        self._stopped = stopped
+        self._stop = stop
 
     @property
     def is_file(self) -> bool:
@@ -345,7 +297,7 @@ class _Stoppable:
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `RawStream`."""
-        if self._stopped.is_set():
+        if self._stop.is_cancelled:
             raise Cancelled("cancelled")
         return self._raw.readinto(buffer)
 
