@@ -83,6 +83,7 @@ class RegistryClient:
         expected: Container[int],
         repeatable: bool | None = None,
         more_scope: str = "",
+        name: str | None = None,
     ) -> Response:
         """The whole answer, with one of the `expected` statuses.
 
@@ -91,6 +92,7 @@ class RegistryClient:
                 registry gave, which sees the login only if it is on the registry itself.
             doing: names the request in messages.
             more_scope: that the token must have beside that of the repository.
+            name: in messages; None: the image's.
 
         Raises:
             RemoteError: and its kinds; with code and message of the registry.
@@ -109,7 +111,7 @@ class RegistryClient:
             more_scope=more_scope,
         )
         if answer.status not in expected:
-            raise self._refusal(answer, answer.body, doing)
+            raise self._refusal(answer, answer.body, doing, name)
         if len(answer.body) > max_bytes:
             raise RemoteError(
                 f"{self.reference}: {doing}: the answer is too long: expected at most "
@@ -154,8 +156,11 @@ class RegistryClient:
             body = stream.read_bounded(MAX_ERROR_BYTES, deadline=time.monotonic() + _ERROR_S)
         raise self._refusal(stream, body, doing)
 
-    def _refusal(self, answer: Response | ResponseStream, body: bytes, doing: str) -> RemoteError:
-        error = refusal(answer.status, body, doing=doing, name=str(self.reference))
+    def _refusal(
+        self, answer: Response | ResponseStream, body: bytes, doing: str, name: str | None = None
+    ) -> RemoteError:
+        name = str(self.reference) if name is None else name
+        error = refusal(answer.status, body, doing=doing, name=name)
         if error.temporary:
             told = answer.headers.get("Retry-After")
             error.retry_after = parse_retry_after(told, now=datetime.now(UTC))
@@ -170,7 +175,11 @@ class RegistryClient:
             Unauthorized: it does not.
         """
         self.request(
-            "GET", f"{self._base_url()}/v2/", doing="login", expected=(200,), repeatable=True
+            "GET",
+            f"{self._base_url()}/v2/",
+            doing="login",
+            expected=(200,),
+            name=self.reference.registry,  # the repository may be one that is none
         )
 
     def close(self) -> None:

@@ -87,7 +87,7 @@ def _run(helper: HelperName, verb: str, request: bytes) -> tuple[int, bytes]:
         raise PluginNotFound(
             "the program is not in PATH",
             name=program,
-            hint="an auth file names it; install it, or give --creds",
+            hint="an auth file or registries.conf names it; install it, or give --creds",
         ) from None
     except subprocess.TimeoutExpired:
         raise PluginBroken(f"gave no answer within {_TIMEOUT_S:g} s", name=program) from None

@@ -46,14 +46,13 @@ class Ranges:
         count: connections a blob; 1: whole, over one.
         part_bytes: of one request; big enough that asking costs nothing beside it.
         least_bytes: of a blob that is worth it.
-        max_parts: in memory at once, of all blobs of one source: 24 MiB of the 64 MiB that
-            imagers works in.
+        max_parts: in memory at once, of all blobs of one source together: 16 MiB.
     """
 
     count: int = 1
     part_bytes: int = 4 * _MIB
     least_bytes: int = 64 * _MIB
-    max_parts: int = 6
+    max_parts: int = 4
 
     def lanes(self, size: int) -> int:
         """Connections that a blob of `size` is worth; 1 or more."""

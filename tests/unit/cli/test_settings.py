@@ -44,3 +44,23 @@ def test_read_settings_takes_empty_variables_as_unset(monkeypatch):
     settings = read_settings()
     assert settings.policy_paths[0] == Path("/home/user/.config/containers/policy.json")
     assert settings.spool is None
+
+
+def test_read_settings_auth_files_in_the_order_of_the_manual_page(monkeypatch):
+    for name in ("REGISTRY_AUTH_FILE", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/me")
+    found = ["containers/auth.json", ".config/containers/auth.json", ".docker/config.json"]
+    assert read_settings().auth_files == (
+        Path("/run/me") / found[0],
+        Path("/home/user") / found[1],
+        Path("/home/user") / found[2],
+        Path("/home/user/.dockercfg"),
+    )
+    monkeypatch.setenv("DOCKER_CONFIG", "/docker")
+    assert read_settings().auth_files[2:] == (
+        Path("/docker/config.json"),
+        Path("/home/user/.dockercfg"),
+    )
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", "/one")
+    assert read_settings().auth_files == (Path("/one"),)

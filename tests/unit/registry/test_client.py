@@ -147,6 +147,14 @@ def test_client_of_several_threads_only_those_that_were_refused_ask_again(opened
         assert 1 <= len([one for one in registry.requests if "/token" in one.path]) <= len(refused)
 
 
+def test_client_refused_login_names_the_registry_and_no_image(opened):
+    with EmbeddedRegistry(username="me", password="pw") as registry:
+        client = opened.client(f"{registry.address}/x:x", credentials=Credentials("me", "no"))
+        with pytest.raises(Unauthorized) as caught:
+            client.check_login()
+        assert str(caught.value).startswith(f"{registry.address}: login: ")
+
+
 def test_client_tells_how_long_the_registry_asks_to_wait(registry, opened):
     registry.answer_with(429, path="tags", headers={"Retry-After": "3600"})
     client = opened.client(f"{registry.address}/app")

@@ -95,7 +95,7 @@ def test_lanes_are_at_most_the_parts():
 
 def test_memory_of_all_lanes_is_bounded_and_leaves_room_for_the_rest():
     ranges = Ranges(4)
-    assert ranges.max_parts * ranges.part_bytes == 24 * 1024 * 1024
+    assert ranges.max_parts * ranges.part_bytes == 16 * 1024 * 1024
 
 
 def test_room_gives_what_is_free_and_nothing_below_two():
