@@ -27,6 +27,7 @@ from imagers.model.reference import Reference
 from imagers.net.http import FileBody, PieceBody
 from imagers.net.urls import join_url
 from imagers.registry.referrers import add_to_referrers_tag, referrer_of
+from imagers.registry.source import RegistrySource
 from imagers.registry.spool import Reread, SpoolFile
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSink, StagedBlob
+    from imagers.model.manifest import RawManifest
     from imagers.model.stream import RawStream
     from imagers.net.http import Response
     from imagers.registry.client import RegistryClient
@@ -180,6 +182,10 @@ class RegistrySink:
         if not by_name:
             reference = reference.with_digest(digest or digest_of(raw))
         self._put_manifest(raw, media_type, reference)
+
+    def read_tag(self, tag: str) -> RawManifest:
+        """As of `RegistrySource`: what another tag of the same repository is now."""
+        return RegistrySource(self.reference, self._client, name=self.name).read_tag(tag)
 
     def put_manifest_as(self, raw: bytes, media_type: str, tag: str) -> None:
         """Like `put_manifest` by name, for another tag of the same repository."""

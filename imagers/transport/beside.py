@@ -6,7 +6,8 @@ A registry lists referrers; a layout and an archive keep the same list as an ent
 the tag schema. A list is somebody's word: what it names goes along only if it says itself
 that it refers to the image, and the list that is written is made of what was copied.
 
-cosign's tags are `sha256-HEX.sig`, `.att` and `.sbom`. All is written before the image's own
+cosign's tags are `sha256-HEX.sig`, `.att` and `.sbom`; signatures and attestations of others
+that are at the destination already are not lost. All is written before the image's own
 name, so that what has a name is complete.
 
 Bounds: 1024 referrers of one manifest, 4096 in all, 3 deep.
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 _SUFFIXES = (".sig", ".att", ".sbom")
+_GROWING = (".sig", ".att")  # whoever signs or attests adds to what is there
 _MAX_DEPTH = 3  # of what refers to what refers to an image
 _MAX_COUNT = 4096  # referrers in one copy: each costs some requests
 
@@ -217,5 +219,34 @@ class _Beside:
             except NotFound:
                 continue
             document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
-            self._put(document, tag)
+            if suffix not in _GROWING or not self._is_there(document, tag):
+                self._put(document, tag)
             self.count += 1
+
+    def _is_there(self, document: Manifest | Index, tag: str) -> bool:
+        """Whether the sink has all that is in `document` under the tag.
+
+        Raises:
+            Unsupported: it has other signatures, which would be lost.
+        """
+        if not isinstance(self._sink, TagSource):
+            return False
+        try:
+            answer = self._sink.read_tag(tag)
+        except NotFound:
+            return False
+        there = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
+        new, old = _parts_of(document), _parts_of(there)
+        if not old <= new and not new <= old:
+            raise Unsupported(
+                f"tag '{tag}' holds {len(old - new)} of {len(old)} that '{self._source.name}' "
+                "lacks: a copy would lose them",
+                hint="copy without --with-referrers and sign again where the image is now",
+            )
+        return new <= old
+
+
+def _parts_of(document: Manifest | Index) -> set[tuple[Digest, frozenset[tuple[str, str]]]]:
+    """What a tag of cosign holds: a layer is a signature, with what is said of it."""
+    parts = document.layers if isinstance(document, Manifest) else document.manifests
+    return {(one.digest, frozenset(one.annotations.items())) for one in parts}

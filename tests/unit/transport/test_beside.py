@@ -248,3 +248,38 @@ def test_copy_into_a_layout_keeps_the_referrers_that_are_there(plain, registry, 
         copy_image(places.source(name), places.sink(f"{there}:v2"), with_referrers=True)
         found = read_referrers_of(places.source(f"{there}:v1"), image.descriptor.digest)
         assert [one.digest for one in found] == [first.digest, digest_of(second)]
+
+
+def signatures(*notes):
+    """A manifest as cosign's: one blob, signed more than once."""
+    layer = descriptor_of(EMPTY).to_json()
+    config = Descriptor(OCI_EMPTY, digest_of(EMPTY), len(EMPTY)).to_json()
+    layers = [{**layer, "annotations": {"signature": note}} for note in notes]
+    return json.dumps(
+        {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
+    ).encode()
+
+
+@pytest.mark.parametrize("end", ["docker://", "oci:"])
+@pytest.mark.parametrize("suffix", [".sig", ".att"])
+def test_copy_loses_no_signature_of_others(plain, registry, places, tmp_path, end, suffix):
+    name, image, _ = plain
+    there = f"docker://{registry.address}/new:v2" if end == "docker://" else f"oci:{tmp_path}/x:v2"
+    tag = f"sha256-{image.descriptor.digest.hex}{suffix}"
+
+    def copy(*notes):
+        places.sink(name).put_manifest_as(signatures(*notes), OCI_MANIFEST, tag)
+        return copy_image(places.source(name), places.sink(there), with_referrers=True)
+
+    def kept():
+        return places.source(there).read_tag(tag).raw
+
+    assert copy("a").beside == 2
+    copy("a", "b")
+    assert kept() == signatures("a", "b")
+    copy("b")
+    assert kept() == signatures("a", "b")
+    with pytest.raises(Unsupported, match=r"holds 1 of 2 that .* lacks") as caught:
+        copy("b", "c")
+    assert "sign again" in caught.value.hint
+    assert kept() == signatures("a", "b")
