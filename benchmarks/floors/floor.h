@@ -1,4 +1,4 @@
-/* What the floor programs share: a clock, a file in memory, a line of JSON.
+/* What the floor programs share: clocks, a file in memory, a line of JSON.
  *
  * A floor is what a stage costs when nothing but its library runs: one thread, input in memory,
  * output to one slot that is used again and again, no Python. Benchmarks divide by it in the same
@@ -22,15 +22,25 @@ static inline void need(int holds, const char *what) {
     }
 }
 
-/* Thread CPU time: on a busy machine wall time says nothing. */
-static inline double cpu_seconds(void) {
+/* Thread CPU time, for what a stage costs; wall time, for what a machine gives to two at once. */
+struct clocks {
+    double cpu, wall;
+};
+
+static inline double seconds_of(clockid_t clock) {
     struct timespec now;
-    need(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) == 0, "clock_gettime");
+    need(clock_gettime(clock, &now) == 0, "clock_gettime");
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-static inline void print_result(uint64_t bytes, double seconds) {
-    printf("{\"bytes\": %llu, \"seconds\": %.6f}\n", (unsigned long long)bytes, seconds);
+static inline struct clocks start_clocks(void) {
+    return (struct clocks){seconds_of(CLOCK_THREAD_CPUTIME_ID), seconds_of(CLOCK_MONOTONIC)};
+}
+
+static inline void print_result(uint64_t bytes, struct clocks start) {
+    struct clocks end = start_clocks();
+    printf("{\"bytes\": %llu, \"seconds\": %.6f, \"wall\": %.6f}\n", (unsigned long long)bytes,
+           end.cpu - start.cpu, end.wall - start.wall);
 }
 
 /* Size in MiB from an optional argument. */

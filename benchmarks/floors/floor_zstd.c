@@ -21,7 +21,7 @@ int main(int argc, char **argv) {
     size_t missing = 1; /* 0 at the end of each frame */
     int was_full = 0;   /* then there may be more to flush, with no more input */
 
-    double start = cpu_seconds();
+    struct clocks start = start_clocks();
     while (in.pos < size || was_full) {
         ZSTD_outBuffer out = {.dst = slot, .size = SLOT_BYTES};
         if (in.pos == in.size) /* in slots, as the ring would bring them */
@@ -32,7 +32,7 @@ int main(int argc, char **argv) {
         was_full = out.pos == out.size && missing != 0;
     }
     need(missing == 0, "truncated input: ZSTD_decompressStream");
-    print_result(bytes, cpu_seconds() - start);
+    print_result(bytes, start);
     ZSTD_freeDCtx(context);
     return 0;
 }
