@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from imagers.errors import FormatError, NotFound, RemoteError, Unauthorized, UsageError
 from imagers.model.keys import SecretKey
+from imagers.model.stream import read_all
 from imagers.net.http import HTTPClient, HTTPSettings
 from imagers.net.retry import RetryPolicy
 from imagers.registry import auth
@@ -20,6 +21,8 @@ from imagers.registry.auth import (
     RegistryToken,
     parse_challenges,
 )
+from imagers.registry.logins import find_login
+from imagers.testing.registry import EmbeddedRegistry
 
 SCOPE = "repository:app:pull"
 
@@ -355,3 +358,43 @@ def test_registry_token_goes_to_the_registry_as_it_is(http, server):
 def test_registry_token_is_not_for_basic(http):
     one = Authenticator(http, RegistryToken("t0k"))
     assert not one.take_challenge('Basic realm="x"', "http://127.0.0.1/", SCOPE, sent=None)
+
+
+def test_identity_token_of_an_auth_file_reads_an_image(server, opened, image, tmp_path):
+    """From the file to the blob: the registry sees the token that the exchange gave."""
+    with EmbeddedRegistry(username="me", password="pw", token_auth=True) as registry:
+        name = f"{registry.address}/app:v1"
+        image.write(opened.sink(name, credentials=Credentials("me", "pw")))
+        registry.tokens["t0k"] = SCOPE
+        challenge = {"WWW-Authenticate": f'Bearer realm="{server.url}/token",service="reg"'}
+        registry.answer_with(401, path="/manifests/v1", headers=challenge)
+        server.answers = [(200, b'{"access_token":"t0k"}')]
+        path = tmp_path / "auth.json"
+        path.write_text(json.dumps({"auths": {registry.address: {"identitytoken": "refr"}}}))
+        login = find_login([path], registry.address, "app")
+        source = opened.source(name, credentials=login)
+        assert source.read_manifest().raw == image.raw
+        with source.open_blob(image.layer, what="layer") as stream:
+            assert read_all(stream, size=image.layer.size) == image.blobs[image.layer]
+    ((_, body),) = server.posted
+    assert parse_qs(body.decode())["refresh_token"] == ["refr"]
+    assert parse_qs(body.decode())["scope"] == [SCOPE]
+
+
+@pytest.mark.parametrize("token", ["t0k", "other"])
+def test_registry_token_of_an_auth_file_reads_an_image(opened, image, tmp_path, token):
+    with EmbeddedRegistry(username="me", password="pw", token_auth=True) as registry:
+        name = f"{registry.address}/app:v1"
+        image.write(opened.sink(name, credentials=Credentials("me", "pw")))
+        registry.tokens["t0k"] = SCOPE
+        path = tmp_path / "auth.json"
+        path.write_text(json.dumps({"auths": {registry.address: {"registrytoken": token}}}))
+        source = opened.source(name, credentials=find_login([path], registry.address, "app"))
+        registry.requests.clear()
+        if token == "t0k":
+            assert source.read_manifest().raw == image.raw
+        else:
+            with pytest.raises(Unauthorized):
+                source.read_manifest()
+        # Nothing else is tried: what is there is the token.
+        assert [one.status for one in registry.requests if "token" in one.path] == []

@@ -70,3 +70,41 @@ def test_parse_login_name(text, expected):
 def test_parse_login_name_refused(text):
     with pytest.raises(UsageError):
         parse_login_name(text)
+
+
+HELPER = """#!/bin/sh
+file="$(dirname "$0")/kept"
+case "$1" in
+get) if [ -e "$file" ]; then cat "$file"; else echo 'credentials not found in native keychain'
+     exit 1; fi;;
+store) cat > "$file";;
+erase) cat > /dev/null; rm "$file";;
+esac
+"""
+
+
+def test_login_goes_where_registries_conf_has_logins_kept(tmp_path, monkeypatch):
+    program = tmp_path / "docker-credential-mine"
+    program.write_text(HELPER)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    conf = tmp_path / "registries.conf"
+    conf.write_text('credential-helpers = ["mine", "containers-auth.json"]\n')
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+    auth = tmp_path / "auth.json"
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(auth))
+    with EmbeddedRegistry(username="me", password="s3cret") as registry:
+        words = ["login", "--username", "me", "--password-stdin", registry.address]
+        result = run(*words, input="s3cret\n")
+        assert result.exit_code == 0, result.exception
+        assert "kept in docker-credential-mine" in result.output
+        assert not auth.exists()
+        found = run("inspect", f"docker://{registry.address}/app:v1")
+        assert "no such image" in str(found.exception)
+        # A file that is named gets it, whatever registries.conf says.
+        assert run(*words, "--authfile", str(auth), input="s3cret\n").exit_code == 0
+        assert registry.address in auth.read_text()
+        result = run("logout", registry.address)
+        assert "docker-credential-mine" in result.output
+        assert str(auth) in result.output
+        assert isinstance(run("logout", registry.address).exception, UsageError)
