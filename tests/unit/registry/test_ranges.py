@@ -200,21 +200,22 @@ def test_blob_of_another_size_refused_at_once(source, pushed, registry, change):
 
 
 @pytest.mark.parametrize(
-    ("told", "length"),
+    ("told", "length", "got"),
     [
-        ("", PART),
-        ("bytes 1-100000/3000000", PART),
-        ("bytes 0-99998/3000000", PART),
-        ("bytes 0-99999/3000000", PART + 1),
-        ("bytes 0-99999/x", PART),
+        ("", PART, "''"),
+        ("bytes 1-100000/3000000", PART, "'bytes 1-100000/3000000'"),
+        ("bytes 0-99998/3000000", PART, "'bytes 0-99998/3000000'"),
+        ("bytes 0-99999/3000000", PART + 1, "100001 bytes"),
+        ("bytes 0-99999/x", PART, "'bytes 0-99999/x'"),
     ],
 )
-def test_first_part_that_is_another_refused(source, pushed, registry, told, length):
+def test_first_part_that_is_another_refused(source, pushed, registry, told, length, got):
     headers = {"Content-Range": told} if told else {}
     registry.answer_with(206, path="/blobs/", headers=headers, body=b"x" * length)
     with pytest.raises(RemoteError, match="expected the bytes from 0 to 99999") as caught:
         source.open_blob(pushed.layer, what="layer 1")
-    assert "layer 1" in str(caught.value)
+    assert str(caught.value).startswith("layer 1: ")
+    assert str(caught.value).endswith(f"got {got}")
     assert "does not keep to ranges" in caught.value.hint
 
 
