@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -61,38 +62,61 @@ def registry(request):
 # podman.
 
 
-@pytest.fixture
-def podman(tmp_path):
-    """A function: run podman with a storage of its own."""
+@pytest.fixture(scope="module")
+def podman_environment(tmp_path_factory):
+    """For a podman with a storage of its own; skips where it cannot load its own image."""
     if not shutil.which("podman"):
         pytest.skip("podman is not installed")
     if os.geteuid() != 0:
         pytest.skip("podman is run as root only")
-    (tmp_path / "storage.conf").write_text(
-        f'[storage]\ndriver="vfs"\nrunroot="{tmp_path}/run"\ngraphroot="{tmp_path}/graph"\n'
+    home = tmp_path_factory.mktemp("podman")
+    (home / "storage.conf").write_text(
+        f'[storage]\ndriver="vfs"\nrunroot="{home}/run"\ngraphroot="{home}/graph"\n'
     )
-    (tmp_path / "containers.conf").write_text('[engine]\ncgroup_manager="cgroupfs"\n')
-    (tmp_path / "registries.conf").write_text("")
-    (tmp_path / "auth.json").write_text("{}")
-    policy = tmp_path / "config" / "containers"
+    (home / "containers.conf").write_text('[engine]\ncgroup_manager="cgroupfs"\n')
+    (home / "registries.conf").write_text("")
+    (home / "auth.json").write_text("{}")
+    policy = home / "config" / "containers"
     policy.mkdir(parents=True)
     (policy / "policy.json").write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
     environment = {
         **os.environ,
-        "CONTAINERS_STORAGE_CONF": str(tmp_path / "storage.conf"),
-        "CONTAINERS_CONF": str(tmp_path / "containers.conf"),
-        "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "registries.conf"),
-        "REGISTRY_AUTH_FILE": str(tmp_path / "auth.json"),
-        "HOME": str(tmp_path),
-        "XDG_CONFIG_HOME": str(tmp_path / "config"),
-        "XDG_RUNTIME_DIR": str(tmp_path),
+        "CONTAINERS_STORAGE_CONF": str(home / "storage.conf"),
+        "CONTAINERS_CONF": str(home / "containers.conf"),
+        "CONTAINERS_REGISTRIES_CONF": str(home / "registries.conf"),
+        "REGISTRY_AUTH_FILE": str(home / "auth.json"),
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "XDG_RUNTIME_DIR": str(home),
     }
-    probe = subprocess.run(
-        ["podman", "images"], env=environment, capture_output=True, text=True, check=False
-    )
-    if probe.returncode:
-        pytest.skip(f"podman does not run here: {probe.stderr.strip()[-300:]}")
-    return lambda *words, **more: run("podman", *words, env=environment, **more)
+    with tarfile.open(home / "own.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("own"))
+    for words in (
+        ("import", home / "own.tar", "own:v1"),
+        ("save", "-o", home / "saved.tar", "own:v1"),
+        ("rmi", "-f", "own:v1"),
+        ("load", "-i", home / "saved.tar"),
+    ):
+        done = subprocess.run(
+            ["podman", *map(str, words)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+        if done.returncode:
+            reason = done.stderr.strip()[-300:]
+            pytest.skip(f"podman cannot {words[0]} an image of its own here: {reason}")
+    return environment
+
+
+@pytest.fixture
+def podman(podman_environment):
+    """A function: run podman; it has no images and no logins."""
+    run("podman", "rmi", "-a", "-f", env=podman_environment)
+    Path(podman_environment["REGISTRY_AUTH_FILE"]).write_text("{}")
+    return lambda *words, **more: run("podman", *words, env=podman_environment, **more)
 
 
 def test_podman_pulls_and_pushes(registry, podman, tmp_path):
