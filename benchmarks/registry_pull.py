@@ -1,173 +1,370 @@
-"""Pulling and pushing one large blob: ratios to one SHA-256 stream, and to oras.
+"""Pulling and pushing an image with large layers: ratios to one SHA-256 stream, and to oras.
 
-    python benchmarks/registry_pull.py [--mebibytes 1024] [--runs 3]
+    python benchmarks/registry_pull.py [--mebibytes 1024] [--runs 5]
 
-A docker-registry on loopback and files in /dev/shm; medians of one run. It prints ratios, so
-that a slow or noisy machine does not matter.
+A docker-registry on loopback, files in /dev/shm, two cores for all of it; medians of one run in
+which all take turns. It prints ratios, so that the speed of the machine does not matter, but
+others at work on its two cores do: see the load that it prints. About three minutes.
+
+What is measured is `copy_image`, as `imagers copy` calls it, between the registry and an OCI
+layout: manifest and config, layers held against their digests, named only after that.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
+import itertools
 import json
 import os
 import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
-import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oras.client import OrasClient
+
 from imagers.model.descriptor import Descriptor
-from imagers.model.digest import Digest
-from imagers.model.media import OCI_LAYER
+from imagers.model.digest import digest_of
+from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from imagers.net.urls import join_url
+from imagers.store.oci_layout import OCILayoutSink
+from imagers.transport.copy import copy_image
 from imagers.transport.names import parse_image_name
 from imagers.transport.open import open_sink, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imagers.model.image import StagedBlob
-
 _MIB = 1024 * 1024
+_CORES = 2
+_TICKS = os.sysconf("SC_CLK_TCK")
+_REPOSITORIES = itertools.count()
+
+# What is asked of it.
+_OF_SHA256 = 0.6  # of one stream of libcrypto
+_OF_TWO_CORES = 0.85  # of what the processor time of one layer allows for two at once
+_TIMES_ORAS = 1.8
+_MEMORY_MIB = 64  # above an interpreter that does nothing
+
+_PEAK = "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+_COPY = f"""
+import sys
+from imagers.transport.copy import copy_image
+from imagers.transport.names import parse_image_name
+from imagers.transport.open import open_sink, open_source
+source = open_source(parse_image_name(sys.argv[1]))
+sink = open_sink(parse_image_name(sys.argv[2]))
+copy_image(source, sink, jobs=int(sys.argv[3]))
+{_PEAK}
+"""
 
 
-def _hash_file(path: Path) -> str:
+@dataclass
+class Times:
+    """Seconds of each run: on the clock, and on processors, here and in the registry."""
+
+    wall: list[float] = field(default_factory=list)
+    here: list[float] = field(default_factory=list)
+    there: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.wall)
+
+    @property
+    def processor(self) -> float:
+        return statistics.median(map(sum, zip(self.here, self.there, strict=True)))
+
+
+class Registry:
+    """A docker-registry with its files in `directory`."""
+
+    def __init__(self, directory: Path, program: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        config = {
+            "version": 0.1,
+            "log": {"level": "error", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(directory / "data")}},
+            "http": {"addr": self.address},
+        }
+        (directory / "conf.yml").write_text(json.dumps(config))
+        command = [program, "serve", str(directory / "conf.yml")]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for _ in range(500):
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        self.stop()
+        raise SystemExit("docker-registry does not start")
+
+    def seconds(self) -> float:
+        """Processor time that it has used."""
+        text = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(text[11]) + int(text[12])) / _TICKS
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def new_name(self) -> str:
+        """Of a repository that has nothing."""
+        return f"{self.address}/p{next(_REPOSITORIES)}:x"
+
+
+def _make_layout(path: Path, mebibytes: int) -> list[Path]:
+    """Images `one` and `two`, with so many layers of random bytes; the files of the layers."""
+    layers = []
+    for number in range(2):
+        hasher = hashlib.sha256()
+        draft = path.parent / f"draft{number}"
+        with draft.open("wb") as file:
+            for _ in range(mebibytes):
+                piece = os.urandom(_MIB)
+                hasher.update(piece)
+                file.write(piece)
+        layers.append((draft, hasher.hexdigest()))
+    for name, count in (("one", 1), ("two", 2)):
+        sink = OCILayoutSink(path, name, name=f"oci:{path}:{name}")
+        digests = [f"sha256:{digest}" for _, digest in layers[:count]]
+        told = {"type": "layers", "diff_ids": digests}
+        config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": told}).encode()
+        blob = Descriptor(OCI_CONFIG, digest_of(config), len(config))
+        sink.put_blob(blob, config, what="config")
+        for draft, digest in layers[:count]:
+            if draft.exists():
+                draft.rename(path / "blobs" / "sha256" / digest)
+        size = mebibytes * _MIB
+        raw = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": blob.to_json(),
+                "layers": [
+                    {"mediaType": OCI_LAYER, "digest": one, "size": size} for one in digests
+                ],
+            }
+        ).encode()
+        sink.put_manifest(raw, OCI_MANIFEST, by_name=True)
+        sink.close()
+    return [path / "blobs" / "sha256" / digest for _, digest in layers]
+
+
+def _hash_file(path: Path) -> None:
+    """As `openssl dgst -sha256`: one stream of libcrypto over a file."""
     hasher = hashlib.sha256()
     buffer = memoryview(bytearray(_MIB))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             hasher.update(buffer[:count])
-    return hasher.hexdigest()
+    if hasher.hexdigest() != path.name and path.parent.name == "sha256":
+        raise SystemExit("the layout was damaged")
 
 
-def _median(runs: int, work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(runs):
+def _copy(source_name: str, sink_name: str, jobs: int) -> None:
+    source = open_source(parse_image_name(source_name))
+    sink = open_sink(parse_image_name(sink_name))
+    try:
+        copy_image(source, sink, jobs=jobs)
+    finally:
+        source.close()
+        sink.close()
+
+
+def _send_bare(registry: Registry, layer: Path) -> None:
+    """What the registry can take: one PUT by sendfile(2), of bytes that nobody here looks at."""
+    connection = http.client.HTTPConnection("127.0.0.1", registry.port)
+    connection.request("POST", f"/v2/bare{next(_REPOSITORIES)}/blobs/uploads/")
+    answer = connection.getresponse()
+    answer.read()
+    location = join_url(f"http://{registry.address}/", answer.headers["Location"])
+    target = location.removeprefix(f"http://{registry.address}")
+    connection.putrequest("PUT", f"{target}&digest=sha256:{layer.name}")
+    connection.putheader("Content-Length", str(layer.stat().st_size))
+    connection.endheaders()
+    with layer.open("rb") as file:
+        connection.sock.sendfile(file)
+    if connection.getresponse().status != http.client.CREATED:
+        raise SystemExit("the registry did not take the blob")
+    connection.close()
+
+
+def _peak_mib(*arguments: str) -> float:
+    """The most memory that an interpreter had, in MiB."""
+    command = [sys.executable, "-c", *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1]) / 1024
+
+
+class Rows:
+    """The table as it is printed, and whether all of it is reached."""
+
+    def __init__(self, mebibytes: int) -> None:
+        self._mebibytes = mebibytes
+        print(f"{'':56}{'MiB/s':>8}{'ratio':>8}{'target':>8}  reached")
+
+    def speed(
+        self,
+        name: str,
+        seconds: float,
+        ratio: float,
+        target: float | None = None,
+        *,
+        layers: int = 1,
+    ) -> None:
+        self._row(name, f"{layers * self._mebibytes / seconds:8.0f}", ratio, target)
+
+    def ratio(self, name: str, ratio: float, target: float | None) -> None:
+        self._row(name, f"{'':8}", ratio, target)
+
+    def memory(self, name: str, mebibytes: float) -> None:
+        reached = "yes" if mebibytes <= _MEMORY_MIB else "no"
+        print(f"{name:56}{'':8}{mebibytes:8.1f}{_MEMORY_MIB:8d}  {reached}")
+
+    def _row(self, name: str, speed: str, ratio: float, target: float | None) -> None:
+        rest = ""
+        if target is not None:
+            rest = f"{target:8.2f}  {'yes' if ratio >= target else 'no'}"
+        print(f"{name:56}{speed}{ratio:8.2f}{rest}".rstrip())
+
+
+class Bench:
+    """All that takes turns, and its times."""
+
+    def __init__(self, directory: Path, registry: Registry, layers: list[Path]) -> None:
+        layout, layer = f"oci:{directory / 'layout'}", layers[0]
+        self._out = directory / "out"
+        self._registry = registry
+        client = OrasClient(hostname=registry.address, insecure=True)
+        there = f"docker://{registry.address}/image"
+        container = client.get_container(f"{registry.address}/image:one")
+        told = {"digest": f"sha256:{layer.name}", "size": layer.stat().st_size}
+
+        def oras_pull() -> None:
+            client.download_blob(container, told["digest"], str(self._out))
+
+        def oras_pull_and_check() -> None:
+            oras_pull()
+            _hash_file(self._out)
+
+        def oras_push() -> None:
+            target = client.get_container(registry.new_name())
+            client.upload_blob(str(layer), target, told).raise_for_status()
+
+        self.calls: dict[str, Callable[[], None]] = {
+            "sha256": lambda: _hash_file(layer),
+            "pull": lambda: _copy(f"{there}:one", f"oci:{self._out}:x", 1),
+            "pull two": lambda: _copy(f"{there}:two", f"oci:{self._out}:x", 2),
+            "oras pull": oras_pull,
+            "oras pull and check": oras_pull_and_check,
+            "push": lambda: _copy(f"{layout}:one", f"docker://{registry.new_name()}", 1),
+            "push two": lambda: _copy(f"{layout}:two", f"docker://{registry.new_name()}", 2),
+            "bare push": lambda: _send_bare(registry, layer),
+            "oras push": oras_push,
+        }
+        self.times = {name: Times() for name in self.calls}
+        _copy(f"{layout}:two", f"{there}:two", 2)
+        _copy(f"{layout}:one", f"{there}:one", 1)
+
+    def run(self, runs: int) -> None:
+        for number in range(runs):
+            names = list(self.calls)
+            # Not always after the same one.
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                self._once(name)
+
+    def _once(self, name: str) -> None:
+        here, there = time.process_time(), self._registry.seconds()
         started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
-def _start_registry(directory: Path) -> tuple[subprocess.Popen[bytes], str]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    config = {
-        "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(directory / "data")}},
-        "http": {"addr": address},
-    }
-    (directory / "conf.yml").write_text(json.dumps(config))
-    command = ["docker-registry", "serve", str(directory / "conf.yml")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(200):
-        try:
-            socket.create_connection(_address_of(address)).close()
-        except OSError:
-            time.sleep(0.02)
+        self.calls[name]()
+        times = self.times[name]
+        times.wall.append(time.perf_counter() - started)
+        times.here.append(time.process_time() - here)
+        times.there.append(self._registry.seconds() - there)
+        if self._out.is_dir():
+            shutil.rmtree(self._out)
         else:
-            return process, address
-    raise SystemExit("docker-registry does not start")
+            self._out.unlink(missing_ok=True)
 
+    def print(self, rows: Rows) -> None:
+        times = self.times
+        floor = times["sha256"].median
+        rows.speed("one SHA-256 stream of libcrypto", floor, 1.0)
+        for way in ("pull", "push"):
+            one, two = times[way], times[f"{way} two"]
+            rows.speed(f"{way} of one layer", one.median, floor / one.median, _OF_SHA256)
+            # Two layers have twice the work of one; both cores do it.
+            allowed = 2 * one.processor / _CORES
+            share = allowed / two.median
+            name = f"{way} of two layers at once, of what two cores allow"
+            rows.speed(name, two.median, share, _OF_TWO_CORES, layers=2)
+        pull, push = times["pull"].median, times["push"].median
+        peer, checked = times["oras pull"].median, times["oras pull and check"].median
+        rows.speed("oras pull, checks nothing: pull is so many times faster", peer, peer / pull,
+                   _TIMES_ORAS)  # fmt: skip
+        rows.speed("oras pull, then SHA-256 of the file", checked, checked / pull, _TIMES_ORAS)
+        peer, bare = times["oras push"].median, times["bare push"].median
+        rows.speed("oras push, checks nothing: push is so many times faster", peer, peer / push,
+                   _TIMES_ORAS)  # fmt: skip
+        rows.speed("what the registry takes at most; push is so much of it", bare, bare / push)
 
-def _address_of(address: str) -> tuple[str, int]:
-    """Host and port."""
-    host, _, port = address.rpartition(":")
-    return host, int(port)
-
-
-def _pull(name: str, descriptor: Descriptor, target: Path) -> None:
-    source = open_source(parse_image_name(name))
-    buffer = memoryview(bytearray(_MIB))
-    with source.open_blob(descriptor, what="blob") as stream, target.open("wb", 0) as file:
-        while count := stream.readinto(buffer):
-            file.write(buffer[:count])
-    source.close()
-
-
-def _push(name: str, descriptor: Descriptor, path: Path) -> None:
-    sink = open_sink(parse_image_name(name))
-    with sink.stage_blob() as staged, path.open("rb", 0) as file:
-        _send(file.fileno(), staged)
-        staged.commit(descriptor, what="blob")
-    sink.close()
-
-
-def _send(fd: int, staged: StagedBlob) -> None:
-    while os.sendfile(staged.fileno(), fd, None, 64 * _MIB):
-        pass
-
-
-def _both(*work: Callable[[], object]) -> None:
-    threads = [threading.Thread(target=one) for one in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    def print_processor(self, mebibytes: int) -> None:
+        print("\nprocessor seconds per GiB, here + in the registry")
+        for name, times in self.times.items():
+            scale = 1024 / mebibytes / (2 if name.endswith("two") else 1)
+            here, there = statistics.median(times.here), statistics.median(times.there)
+            print(f"  {name:24}{scale * here:6.2f} + {scale * there:.2f}")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--mebibytes", type=int, default=1024)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--registry", default="docker-registry", help="program")
     options = parser.parse_args()
-    if not shutil.which("docker-registry"):
+    if not shutil.which(options.registry):
         raise SystemExit("docker-registry is not installed")
+    cores = sorted(os.sched_getaffinity(0))[:_CORES]
+    os.sched_setaffinity(0, cores)  # and of what is started here
+    print(f"{len(cores)} cores, load before {os.getloadavg()[0]:.1f}, {options.runs} runs")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as text:
         directory = Path(text)
-        blob = directory / "blob"
-        with blob.open("wb") as file:
-            for _ in range(options.mebibytes):
-                file.write(os.urandom(_MIB))
-        floor = _median(options.runs, lambda: _hash_file(blob))
-        digest = _hash_file(blob)
-        size = blob.stat().st_size
-        descriptor = Descriptor(OCI_LAYER, Digest("sha256", digest), size)
-        process, address = _start_registry(directory)
+        layers = _make_layout(directory / "layout", options.mebibytes)
+        registry = Registry(directory, options.registry)
         try:
-            repositories = iter(range(1000))
-            push = _median(
-                options.runs,
-                lambda: _push(f"{address}/p{next(repositories)}:x", descriptor, blob),
-            )
-            name, target = f"{address}/p0:x", directory / "out"
-            processor = time.process_time()
-            pull = _median(options.runs, lambda: _pull(name, descriptor, target))
-            processor = (time.process_time() - processor) / options.runs
-            other = directory / "out2"
-            two = _median(
-                options.runs,
-                lambda: _both(
-                    lambda: _pull(name, descriptor, target), lambda: _pull(name, descriptor, other)
-                ),
-            )
-            from oras.client import OrasClient  # noqa: PLC0415  # the peer
-
-            client = OrasClient(hostname=address, insecure=True)
-            container = client.get_container(f"{address}/p0:x")
-            peer = _median(
-                options.runs,
-                lambda: client.download_blob(container, f"sha256:{digest}", str(target)),
-            )
+            bench = Bench(directory, registry, layers)
+            bench.run(options.runs)
+            rows = Rows(options.mebibytes)
+            bench.print(rows)
+            idle = _peak_mib(_PEAK)
+            layout, there = f"oci:{directory}/layout", f"docker://{registry.address}/image"
+            for name, source, sink in (
+                ("pull", there, f"oci:{directory}/out"),
+                ("push", layout, f"docker://{registry.address}/memory"),
+            ):
+                for jobs, tag in ((1, "one"), (2, "two")):
+                    peak = _peak_mib(_COPY, f"{source}:{tag}", f"{sink}{jobs}:x", str(jobs))
+                    rows.memory(f"memory of a {name} of {tag}, MiB above an idle python",
+                                peak - idle)  # fmt: skip
+            bench.print_processor(options.mebibytes)
         finally:
-            process.terminate()
-            process.wait()
-        rate = size / _MIB
-        print(f"one SHA-256 stream        {rate / floor:8.0f} MiB/s  1.00")
-        print(f"pull, checked             {rate / pull:8.0f} MiB/s  {floor / pull:.2f}")
-        print(f"  processor time of it    {rate / processor:8.0f} MiB/s  {floor / processor:.2f}")
-        print(f"two pulls at once         {2 * rate / two:8.0f} MiB/s  {2 * pull / two:.2f} of one")
-        print(f"push, with spooling       {rate / push:8.0f} MiB/s  {floor / push:.2f}")
-        print(
-            f"oras, unchecked           {rate / peer:8.0f} MiB/s  ours: {peer / pull:.2f} times it"
-        )
+            registry.stop()
+    print(f"load after {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":
