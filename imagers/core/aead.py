@@ -18,6 +18,7 @@ key, segments of 1 MiB of ciphertext); RFC 5869.
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
@@ -25,11 +26,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from imagers.core.plain import _OF_DATA, _Blocks, _Clock, _File, _Null, _Source, _Tar
+from imagers.core.plain import _OF_DATA, _Blocks, _Clock, _File, _Opened, _Source, _Tar
 from imagers.core.plain_codec import reader_of, writer_of
-from imagers.core.plain_tar import TarReader
-from imagers.core.plain_unpack import Unpacker
-from imagers.core.values import DirectorySink, OpenedLayer, SealedLayer
+from imagers.core.values import OpenedLayer, SealedLayer
 from imagers.errors import FormatError, TagMismatch, Truncated
 from imagers.model.digest import Digest, new_hasher
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from imagers.core.jobs import OpenJob, SealJob
-    from imagers.core.plain import _Sink
     from imagers.core.values import CipherParameters
 
 __all__ = ["HEADER_BYTES", "SEGMENT_BYTES", "open_", "open_range", "plaintext_size", "seal"]
@@ -227,72 +225,28 @@ def open_(job: OpenJob) -> OpenedLayer:
     clock = _Clock(job)
     source = _Source(job, clock)
     cipher = _Opener(job.cipher, job.what)
-    reader = reader_of(job.compression, what=job.what, window_bytes=job.means.window_bytes)
-    tar = _Tar(job.diff_id, job.tar_bytes, job.what)
-    unpacker: Unpacker | None = None
-    sink: _Sink = _Null()
-    if isinstance(job.sink, DirectorySink):
-        unpacker = Unpacker(job.sink, job.limits, job.what)
-        sink = TarReader(unpacker, job.limits, job.what)
-    elif job.sink is not None:
-        sink = _File(job.sink, job.what)
-
-    def put(data: bytes) -> None:
-        sink.write(data)
-        clock.bytes_out += len(data)
-        clock.entries = 0 if unpacker is None else unpacker.entries
-
-    opened = new_hasher("sha256") if isinstance(job.sink, int) and not job.gives_tar else None
-
-    def take(plain: bytes) -> None:
-        if opened is not None:
-            opened.update(plain)
-        if not job.gives_tar:
-            put(plain)
-        if job.sees_tar:
-            for part in reader.step(plain):
-                tar.passes(part)
-                if job.gives_tar:
-                    put(part)
-                clock.tick()
-
     fault: Exception | None = None
-    try:
+    with closing(_Opened(job, clock)) as opened:
         for piece in source.pieces():
             if fault is not None:
                 continue
             try:
                 for plain in cipher.open(piece):
-                    take(plain)
+                    opened.take(plain)
             except _OF_DATA as error:
                 fault = error
         if fault is None:
             try:
-                take(cipher.finish())
+                opened.take(cipher.finish())
             except _OF_DATA as error:
                 fault = error
         # Other stored bytes than promised are the cause of whatever else was wrong.
         source.check_digest()
         if fault is not None:
             raise fault
-        if job.sees_tar:
-            reader.finish()
-        sink.finish()
-        if job.sees_tar:
-            tar.check()
-    finally:
-        if unpacker is not None:
-            unpacker.close()
-    clock.entries = 0 if unpacker is None else unpacker.entries
+        opened.finish()
     clock.tick(end=True)
-    return OpenedLayer(
-        size=source.size,
-        tar_size=tar.size,
-        diff_id=tar.diff_id if job.sees_tar else None,
-        entries=clock.entries,
-        digest=None if opened is None else Digest("sha256", opened.hexdigest()),
-        bytes_out=clock.bytes_out,
-    )
+    return opened.result(source.size)
 
 
 def plaintext_size(size: int, *, what: str) -> int:

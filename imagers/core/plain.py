@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac as hmac_module
 import os
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -275,46 +276,89 @@ def seal(job: SealJob) -> SealedLayer:
     )
 
 
+class _Opened:
+    """What becomes of a layer's bytes behind the cipher."""
+
+    def __init__(self, job: OpenJob, clock: _Clock) -> None:
+        self._job = job
+        self._clock = clock
+        self._reader = reader_of(
+            job.compression, what=job.what, window_bytes=job.means.window_bytes
+        )
+        self._tar = _Tar(job.diff_id, job.tar_bytes, job.what)
+        self._unpacker: Unpacker | None = None
+        self._sink: _Sink = _Null()
+        if isinstance(job.sink, DirectorySink):
+            self._unpacker = Unpacker(job.sink, job.limits, job.what)
+            self._sink = TarReader(self._unpacker, job.limits, job.what)
+        elif job.sink is not None:
+            self._sink = _File(job.sink, job.what)
+        is_kept = isinstance(job.sink, int) and not job.gives_tar
+        self._hasher = new_hasher("sha256") if is_kept else None
+
+    def take(self, data: bytes) -> None:
+        """The next of them.
+
+        Raises:
+            One of `_OF_DATA`: nothing that follows is wanted.
+        """
+        if self._hasher is not None:
+            self._hasher.update(data)
+        if not self._job.gives_tar:
+            self._put(data)
+        if self._job.sees_tar:
+            for part in self._reader.step(data):
+                self._tar.passes(part)
+                if self._job.gives_tar:
+                    self._put(part)
+                self._clock.tick()
+
+    def _put(self, data: bytes) -> None:
+        self._sink.write(data)
+        self._clock.bytes_out += len(data)
+        self._count_entries()
+
+    def _count_entries(self) -> None:
+        self._clock.entries = 0 if self._unpacker is None else self._unpacker.entries
+
+    def finish(self) -> None:
+        """That was all: the end of the compressed data, of the tar, and its diff_id."""
+        if self._job.sees_tar:
+            self._reader.finish()
+        self._sink.finish()
+        if self._job.sees_tar:
+            self._tar.check()
+
+    def close(self) -> None:
+        """Also after a failure."""
+        if self._unpacker is not None:
+            self._unpacker.close()
+        self._count_entries()
+
+    def result(self, size: int) -> OpenedLayer:
+        """Of a layer of `size` stored bytes."""
+        return OpenedLayer(
+            size=size,
+            tar_size=self._tar.size,
+            diff_id=self._tar.diff_id if self._job.sees_tar else None,
+            entries=self._clock.entries,
+            digest=None if self._hasher is None else Digest("sha256", self._hasher.hexdigest()),
+            bytes_out=self._clock.bytes_out,
+        )
+
+
 def open_(job: OpenJob) -> OpenedLayer:
     """See `imagers.core.layer.open_layer`."""
     clock = _Clock(job)
     source = _Source(job, clock)
     cipher = None if job.cipher is None else _Cipher(job.cipher)
-    reader = reader_of(job.compression, what=job.what, window_bytes=job.means.window_bytes)
-    tar = _Tar(job.diff_id, job.tar_bytes, job.what)
-    unpacker: Unpacker | None = None
-    sink: _Sink = _Null()
-    if isinstance(job.sink, DirectorySink):
-        unpacker = Unpacker(job.sink, job.limits, job.what)
-        sink = TarReader(unpacker, job.limits, job.what)
-    elif job.sink is not None:
-        sink = _File(job.sink, job.what)
-
-    def put(data: bytes) -> None:
-        sink.write(data)
-        clock.bytes_out += len(data)
-        clock.entries = 0 if unpacker is None else unpacker.entries
-
-    def take(piece: bytes) -> None:
-        if not job.gives_tar:
-            put(piece)
-        if job.sees_tar:
-            for part in reader.step(piece):
-                tar.passes(part)
-                if job.gives_tar:
-                    put(part)
-                clock.tick()
-
-    opened = new_hasher("sha256") if isinstance(job.sink, int) and not job.gives_tar else None
     fault: Exception | None = None
-    try:
+    with closing(_Opened(job, clock)) as opened:
         for piece in source.pieces():
             plain = piece if cipher is None else cipher.open(piece)
-            if opened is not None:
-                opened.update(plain)
             if fault is None:
                 try:
-                    take(plain)
+                    opened.take(plain)
                 except _OF_DATA as error:
                     fault = error
         source.check_digest()
@@ -322,21 +366,6 @@ def open_(job: OpenJob) -> OpenedLayer:
             raise failure_of(Fault.TAG, what=job.what)
         if fault is not None:
             raise fault
-        if job.sees_tar:
-            reader.finish()
-        sink.finish()
-        if job.sees_tar:
-            tar.check()
-    finally:
-        if unpacker is not None:
-            unpacker.close()
-    clock.entries = 0 if unpacker is None else unpacker.entries
+        opened.finish()
     clock.tick(end=True)
-    return OpenedLayer(
-        size=source.size,
-        tar_size=tar.size,
-        diff_id=tar.diff_id if job.sees_tar else None,
-        entries=clock.entries,
-        digest=None if opened is None else Digest("sha256", opened.hexdigest()),
-        bytes_out=clock.bytes_out,
-    )
+    return opened.result(source.size)
