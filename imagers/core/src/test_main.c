@@ -339,6 +339,26 @@ static void cancellation(void) {
     }
     close(ends[0]);
     close(ends[1]);
+    for (size_t i = 0; i < 6; i++) { /* and in the middle of work */
+        struct imc_options options = options_of(i > 1);
+        struct imc_job *job = NULL;
+        options.threads = i % 2 == 0 ? 1 : 3;
+        options.force = NULL;
+        options.digest = "sha256:0";
+        options.size = UINT64_C(1) << 50;
+        options.tar_bytes = UINT64_C(1) << 50;
+        options.encode = i < 2 ? IMC_PLAIN : i < 4 ? IMC_GZIP : IMC_ZSTD;
+        options.source_fd = open("/dev/zero", O_RDONLY);
+        options.sink_fd = open("/dev/null", O_WRONLY);
+        check(imc_job_new(&options, &job) == IMC_OK, "busy job", i);
+        check(imc_job_start(job) == IMC_OK, "busy start", i);
+        check(!imc_job_wait(job, 30), "busy", i);
+        imc_job_cancel(job);
+        check(imc_job_join(job) == IMC_CANCELLED, "busy, cancelled", i);
+        imc_job_free(job);
+        close(options.source_fd);
+        close(options.sink_fd);
+    }
 }
 
 static void self_test(void) {

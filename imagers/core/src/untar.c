@@ -418,6 +418,9 @@ enum imc_fault imc_untar_begin(struct imc_untar *untar, const struct imc_entry *
     struct parts parts;
     untar->name = entry->name;
     untar->name_length = entry->name_length;
+    if (is_cancelled(untar)) { /* some hundred entries come in one piece */
+        return IMC_CANCELLED;
+    }
     enum imc_fault fault = imc_untar_count(untar, failure);
     if (fault == IMC_OK) {
         fault = split(untar, entry->name, entry->name_length, untar->parts, IMC_ENTRY_DOTDOT, entry,

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <sys/syscall.h>
 
-#define MAX_LINKS 40 /* MAXSYMLINKS of Linux */
+#define MAX_LINKS 40     /* MAXSYMLINKS of Linux */
+#define MAX_STEPS 100000 /* for one name: see step */
 #define IMPLIED_MODE 0755
 
 /* Linux UAPI, linux/openat2.h: older headers do not have it. */
@@ -131,8 +132,30 @@ static int open_root(const struct imc_untar *untar) {
     return openat(untar->root, ".", OPEN_DIRECTORY);
 }
 
+struct walk {
+    int at;           /* the directory that was reached */
+    struct text todo; /* what is left of the path, from `next` on */
+    size_t next;
+    struct text done; /* the parts that led to `at`, without links */
+    unsigned links;
+    unsigned steps;
+};
+
+/* Before each directory that is opened. Links may lead up as often as they have room for, and from
+ * a deep directory each time costs its depth: ten million steps for a name, where a layer wants to
+ * keep us busy. Without that a name has some hundred. */
+static bool step(const struct imc_untar *untar, struct walk *walk) {
+    if (++walk->steps > MAX_STEPS) {
+        errno = ELOOP;
+        return false;
+    }
+    errno = EINTR; /* no one will see it: the job is over */
+    return !is_cancelled(untar);
+}
+
 /* The directory `done`, of which no part is a link. */
-static int open_again(const struct imc_untar *untar, const struct text *done) {
+static int open_again(const struct imc_untar *untar, struct walk *walk) {
+    const struct text *done = &walk->done;
     int fd = open_root(untar);
     size_t at = 0;
     const char *part;
@@ -141,24 +164,16 @@ static int open_again(const struct imc_untar *untar, const struct text *done) {
         char name[MAX_COMPONENT + 1];
         memcpy(name, part, length); /* was opened under this name before */
         name[length] = '\0';
-        int child = imc_untar_open_directory(untar, fd, name);
+        int child = step(untar, walk) ? imc_untar_open_directory(untar, fd, name) : -1;
         close_quietly(fd);
         fd = child;
     }
     return fd;
 }
 
-struct walk {
-    int at;           /* the directory that was reached */
-    struct text todo; /* what is left of the path, from `next` on */
-    size_t next;
-    struct text done; /* the parts that led to `at`, without links */
-    unsigned links;
-};
-
 /* `at` becomes the directory `done`. */
 static bool walk_again(const struct imc_untar *untar, struct walk *walk) {
-    int fresh = open_again(untar, &walk->done);
+    int fresh = open_again(untar, walk);
     if (fresh < 0) {
         return false;
     }
@@ -219,7 +234,10 @@ static enum imc_fault walk_part(struct imc_untar *untar, struct walk *walk, cons
                                 const struct imc_entry *entry, bool *missing,
                                 struct imc_failure *failure) {
     struct stat there;
-    bool good = true;
+    bool good = step(untar, walk);
+    if (!good) {
+        return imc_untar_fail_errno(untar, failure);
+    }
     if (strcmp(name, "..") == 0) {
         good = walk_up(untar, walk);
         return good ? IMC_OK : imc_untar_fail_errno(untar, failure);

@@ -37,7 +37,7 @@ def run(arguments):
         check=False,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,  # a loaded machine compiles for a minute
         env=ENVIRONMENT,
     )
 
