@@ -8,9 +8,9 @@ A sink takes blobs first and the manifest last, so that a half-written image has
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
-from imagers.errors import FormatError
+from imagers.errors import FormatError, SizeMismatch
 from imagers.model.digest import check_digest
 from imagers.model.manifest import (
     MAX_CONFIG_BYTES,
@@ -23,14 +23,24 @@ from imagers.model.manifest import (
 from imagers.model.stream import read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
     from imagers.model.stream import ByteStream, RawStream
 
-__all__ = ["BlobSource", "Image", "ImageSink", "ImageSource", "Layer", "StagedBlob", "load_image"]
+__all__ = [
+    "BlobFile",
+    "BlobSource",
+    "Image",
+    "ImageSink",
+    "ImageSource",
+    "Layer",
+    "StagedBlob",
+    "StagedFileBlob",
+    "load_image",
+]
 
 
 class BlobSource(Protocol):
@@ -111,6 +121,75 @@ class StagedBlob(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         """Abort what was not committed."""
+
+
+class BlobFile(Protocol):
+    """A file of a sink that has no name yet."""
+
+    @property
+    def size(self) -> int:
+        """In bytes, now."""
+
+    def fileno(self) -> int:
+        """A file descriptor, open for reading and writing; this object keeps it."""
+
+    def close(self) -> None:
+        """Drop the file unless it was published. Safe to call twice."""
+
+
+_File = TypeVar("_File", bound=BlobFile)
+
+
+class StagedFileBlob(Generic[_File]):
+    """A `StagedBlob` that is a file, and what its sink does with it.
+
+    Args:
+        file: owned by this object.
+        publish: makes it part of the sink, under the digest of a descriptor; it is given the
+            file, the descriptor, and the name for messages.
+        on_end: is called when the blob is committed or aborted.
+    """
+
+    def __init__(
+        self,
+        file: _File,
+        publish: Callable[[_File, Descriptor, str], None],
+        on_end: Callable[[StagedFileBlob[_File]], None] | None = None,
+    ) -> None:
+        self._file = file
+        self._publish = publish
+        self._on_end = on_end
+
+    def fileno(self) -> int:
+        """See `StagedBlob`."""
+        return self._file.fileno()
+
+    def commit(self, descriptor: Descriptor, *, what: str) -> None:
+        """See `StagedBlob`."""
+        if self._file.size != descriptor.size:
+            raise SizeMismatch(expected=descriptor.size, actual=self._file.size, what=what)
+        self._publish(self._file, descriptor, what)
+        self._end()
+
+    def abort(self) -> None:
+        """See `StagedBlob`."""
+        self._file.close()
+        self._end()
+
+    def _end(self) -> None:
+        if self._on_end is not None:
+            self._on_end(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abort()
 
 
 class ImageSink(Protocol):

@@ -18,10 +18,11 @@ limit), "Mounting a blob from another repository", "Pushing manifests".
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from imagers.errors import DigestMismatch, ImagersError, NotFound, RemoteError, SizeMismatch
 from imagers.model.digest import check_digest, digest_of, parse_digest
+from imagers.model.image import StagedFileBlob
 from imagers.model.manifest import parse_manifest_or_index
 from imagers.model.reference import Reference
 from imagers.net.http import FileBody, PieceBody
@@ -33,7 +34,6 @@ from imagers.registry.spool import Reread, SpoolFile
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
-    from types import TracebackType
 
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
@@ -146,7 +146,11 @@ class RegistrySink:
 
     def stage_blob(self) -> StagedBlob:
         """See `ImageSink`: a spool file, uploaded by `commit`."""
-        return _SpooledBlob(self, SpoolFile(self._spool_directory))
+        return StagedFileBlob(SpoolFile(self._spool_directory), self._upload_spooled)
+
+    def _upload_spooled(self, file: SpoolFile, descriptor: Descriptor, what: str) -> None:
+        """A blob that the registry has already is not sent."""
+        self.upload_missing(descriptor, FileBody(file.fileno(), descriptor.size), what=what)
 
     def put_blob(self, descriptor: Descriptor, data: bytes, *, what: str) -> None:
         """See `ImageSink`."""
@@ -350,41 +354,6 @@ class RegistrySink:
                 what=f"{self.reference}: {what}",
                 hint="the registry changed what it was given; do not use it",
             )
-
-
-class _SpooledBlob:
-    """A `StagedBlob` in a spool file."""
-
-    def __init__(self, sink: RegistrySink, file: SpoolFile) -> None:
-        self._sink = sink
-        self._file = file
-
-    def fileno(self) -> int:
-        """See `StagedBlob`."""
-        return self._file.fileno()
-
-    def commit(self, descriptor: Descriptor, *, what: str) -> None:
-        """See `StagedBlob`; a blob that the registry has already is not sent."""
-        if self._file.size != descriptor.size:
-            raise SizeMismatch(expected=descriptor.size, actual=self._file.size, what=what)
-        body = FileBody(self._file.fileno(), descriptor.size)
-        self._sink.upload_missing(descriptor, body, what=what)
-        self._file.close()
-
-    def abort(self) -> None:
-        """See `StagedBlob`."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.abort()
 
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ import secrets
 import shutil
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError, NotFound, SizeMismatch
 from imagers.model.digest import check_digest, digest_of
+from imagers.model.image import StagedFileBlob
 from imagers.model.manifest import MAX_MANIFEST_BYTES, RawManifest
 from imagers.model.stream import CheckedStream
 from imagers.store.files import (
@@ -34,8 +35,6 @@ from imagers.store.files import (
 )
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSink, ImageSource, StagedBlob
@@ -159,7 +158,13 @@ class DirectorySink:
         """See `ImageSink`."""
         with local_errors(self._path):
             self._prepare()
-            return _StagedBlob(self._staging, StagedFile(self._staging))
+            return StagedFileBlob(StagedFile(self._staging), self._publish)
+
+    def _publish(self, file: StagedFile, descriptor: Descriptor, what: str) -> None:
+        del what
+        path = self._staging / descriptor.digest.hex
+        with local_errors(path):
+            file.publish(path)
 
     def put_blob(self, descriptor: Descriptor, data: bytes, *, what: str) -> None:
         """See `ImageSink`."""
@@ -216,41 +221,6 @@ class DirectorySink:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             self._staging.mkdir()
             self._made = True
-
-
-class _StagedBlob:
-    """A `StagedBlob` of a directory."""
-
-    def __init__(self, directory: Path, file: StagedFile) -> None:
-        self._directory = directory
-        self._file = file
-
-    def fileno(self) -> int:
-        """See `StagedBlob`."""
-        return self._file.fileno()
-
-    def commit(self, descriptor: Descriptor, *, what: str) -> None:
-        """See `StagedBlob`."""
-        if self._file.size != descriptor.size:
-            raise SizeMismatch(expected=descriptor.size, actual=self._file.size, what=what)
-        path = self._directory / descriptor.digest.hex
-        with local_errors(path):
-            self._file.publish(path)
-
-    def abort(self) -> None:
-        """See `StagedBlob`."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.abort()
 
 
 if TYPE_CHECKING:

@@ -23,11 +23,12 @@ import fcntl
 import os
 import threading
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import check_digest, digest_of, new_hasher
+from imagers.model.image import StagedFileBlob
 from imagers.model.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
@@ -53,9 +54,8 @@ from imagers.store.layout_index import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
 
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSink, ImageSource, StagedBlob
@@ -188,7 +188,7 @@ class OCILayoutSink:
         self._made: list[Path] = []  # directories and the layout file, in order
         self._unpublished: list[Path] = []  # blobs that were not there before
         self._checked: dict[Path, tuple[int, int, int]] = {}  # blobs that are what they say
-        self._staged: set[_StagedBlob] = set()
+        self._staged: set[StagedFileBlob[StagedFile]] = set()
         self._index_before: bytes | None = None
 
     @property
@@ -267,19 +267,18 @@ class OCILayoutSink:
         self._made.clear()
         self._prepared = False
 
-    def _stage(self) -> _StagedBlob:
+    def _stage(self) -> StagedFileBlob[StagedFile]:
         self._prepare()
         directory = self._layout.path / _STAGING
         with local_errors(directory):
             self._make_directory(directory)
-            staged = _StagedBlob(self._commit, self._staged.discard, StagedFile(directory))
+            staged = StagedFileBlob(StagedFile(directory), self._commit, self._staged.discard)
         self._staged.add(staged)
         return staged
 
     def _commit(self, file: StagedFile, descriptor: Descriptor, what: str) -> None:
+        del what
         path = self._layout.blob_path(descriptor.digest)
-        if file.size != descriptor.size:
-            raise SizeMismatch(expected=descriptor.size, actual=file.size, what=what)
         with local_errors(path):
             self._make_directory(path.parent)
             if not path.exists():
@@ -430,45 +429,6 @@ class OCILayoutSink:
         for one in reversed(self._made):
             with suppress(OSError):  # not empty: somebody else is at work in it
                 one.rmdir()
-
-
-class _StagedBlob:
-    """A `StagedBlob` of a layout."""
-
-    def __init__(
-        self,
-        publish: Callable[[StagedFile, Descriptor, str], None],
-        forget: Callable[[_StagedBlob], None],
-        file: StagedFile,
-    ) -> None:
-        self._publish = publish
-        self._forget = forget
-        self._file = file
-
-    def fileno(self) -> int:
-        """See `StagedBlob`."""
-        return self._file.fileno()
-
-    def commit(self, descriptor: Descriptor, *, what: str) -> None:
-        """See `StagedBlob`."""
-        self._publish(self._file, descriptor, what)
-        self._forget(self)
-
-    def abort(self) -> None:
-        """See `StagedBlob`."""
-        self._file.close()
-        self._forget(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.abort()
 
 
 if TYPE_CHECKING:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from imagers.errors import NotFound, SizeMismatch
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import check_digest, digest_of
+from imagers.model.image import StagedFileBlob
 from imagers.model.manifest import Manifest, parse_manifest_or_index
 from imagers.store.archive.tar_builder import TarBuilder
 from imagers.store.files import StagedFile, local_errors, write_all
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
-    from types import TracebackType
 
     from imagers.model.digest import Digest
     from imagers.model.image import StagedBlob
@@ -64,7 +63,7 @@ class ArchiveSink:
     def stage_blob(self) -> StagedBlob:
         """See `ImageSink`."""
         with local_errors(self._directory):
-            return _StagedBlob(self._append, StagedFile(self._directory))
+            return StagedFileBlob(StagedFile(self._directory), self._append)
 
     def put_blob(self, descriptor: Descriptor, data: bytes, *, what: str) -> None:
         """See `ImageSink`."""
@@ -85,8 +84,7 @@ class ArchiveSink:
             self._blobs.clear()
 
     def _append(self, file: StagedFile, descriptor: Descriptor, what: str) -> None:
-        if file.size != descriptor.size:
-            raise SizeMismatch(expected=descriptor.size, actual=file.size, what=what)
+        del what
         builder = self._open_tar()
         with local_errors(self._directory), self._lock:
             if descriptor.digest not in self._blobs:
@@ -129,36 +127,3 @@ class ArchiveSink:
         with local_errors(path):
             self._finish().publish(path)
         self.close()
-
-
-class _StagedBlob:
-    """A `StagedBlob` of an archive."""
-
-    def __init__(
-        self, append: Callable[[StagedFile, Descriptor, str], None], file: StagedFile
-    ) -> None:
-        self._append = append
-        self._file = file
-
-    def fileno(self) -> int:
-        """See `StagedBlob`."""
-        return self._file.fileno()
-
-    def commit(self, descriptor: Descriptor, *, what: str) -> None:
-        """See `StagedBlob`."""
-        self._append(self._file, descriptor, what)
-
-    def abort(self) -> None:
-        """See `StagedBlob`."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.abort()

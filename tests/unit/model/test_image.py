@@ -12,8 +12,9 @@ from imagers.errors import (
     Truncated,
     Unsupported,
 )
+from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
-from imagers.model.image import load_image
+from imagers.model.image import StagedFileBlob, load_image
 from imagers.model.manifest import MAX_CONFIG_BYTES, parse_manifest
 from imagers.model.media import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST
 from imagers.model.stream import CheckedStream
@@ -153,3 +154,47 @@ def test_load_image_other_count_of_layers_than_the_config_refused(layers):
 def test_load_image_of_an_artifact_unsupported():
     with pytest.raises(Unsupported, match="another kind of artifact"):
         load_image(manifest(mediaType="application/vnd.oci.empty.v1+json"), Source(CONFIG))
+
+
+class File:
+    """A `BlobFile` of five bytes."""
+
+    size = 5
+
+    def __init__(self):
+        self.closed = 0
+
+    def fileno(self):
+        return 77
+
+    def close(self):
+        self.closed += 1
+
+
+def test_staged_file_is_published_with_what_it_was_committed_as():
+    file, published, ended = File(), [], []
+    with StagedFileBlob(file, lambda *one: published.append(one), ended.append) as blob:
+        assert blob.fileno() == 77
+        descriptor = Descriptor(OCI_CONFIG, digest_of(b"12345"), 5)
+        blob.commit(descriptor, what="config")
+        assert ended == [blob]
+    assert published == [(file, descriptor, "config")]
+    assert file.closed
+
+
+@pytest.mark.parametrize("size", [4, 6])
+def test_staged_file_of_another_size_is_not_published(size):
+    file, published = File(), []
+    with StagedFileBlob(file, lambda *one: published.append(one)) as blob:
+        with pytest.raises(SizeMismatch, match=f"config: size mismatch: expected {size}, got 5"):
+            blob.commit(Descriptor(OCI_CONFIG, digest_of(b""), size), what="config")
+    assert published == []
+    assert file.closed
+
+
+def test_staged_file_that_is_left_is_dropped():
+    file, published, ended = File(), [], []
+    with StagedFileBlob(file, lambda *one: published.append(one), ended.append) as blob:
+        pass
+    assert (published, ended) == ([], [blob])
+    assert file.closed == 1
