@@ -185,9 +185,12 @@ def test_staged_file_is_published_with_what_it_was_committed_as():
 @pytest.mark.parametrize("size", [4, 6])
 def test_staged_file_of_another_size_is_not_published(size):
     file, published = File(), []
-    with StagedFileBlob(file, lambda *one: published.append(one)) as blob:
-        with pytest.raises(SizeMismatch, match=f"config: size mismatch: expected {size}, got 5"):
-            blob.commit(Descriptor(OCI_CONFIG, digest_of(b""), size), what="config")
+    message = f"config: size mismatch: expected {size}, got 5"
+    with (
+        pytest.raises(SizeMismatch, match=message),
+        StagedFileBlob(file, lambda *one: published.append(one)) as blob,
+    ):
+        blob.commit(Descriptor(OCI_CONFIG, digest_of(b""), size), what="config")
     assert published == []
     assert file.closed
 
