@@ -35,6 +35,7 @@ __all__ = [
     "Reading",
     "Signature",
     "SimpleSignature",
+    "Subject",
     "as_found",
 ]
 
@@ -170,6 +171,19 @@ class Found:
 
 FoundLike = Found | CouldNotLook | tuple[Signature, ...] | list[Signature]
 """What callers may hand in: a `Found`, signatures alone, or why there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A manifest or an index, and the signatures that were found for it.
+
+    Attributes:
+        raw: the bytes as they came.
+    """
+
+    raw: bytes
+    found: Found
+    noun: str = "manifest"
 
 
 def as_found(found: FoundLike | Sequence[Signature]) -> Found:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, Unsupported
+from imagers.errors import CouldNotVerify, FormatError, Unsupported
 from imagers.sign.found import Form
 from imagers.sign.public_key import PublicKey, parse_public_key
 from imagers.sign.requirements import (
@@ -85,6 +85,17 @@ class Trust:
     def needs_signatures(self) -> bool:
         """Whether the answer depends on signatures; if not, none need be looked for."""
         return bool(self.keys)
+
+    def material_of(self, requirement: Requirement) -> Material:
+        """The keys of a requirement. Without them nothing was loaded, and nothing holds.
+
+        Raises:
+            CouldNotVerify: there are none.
+        """
+        material = self.keys.get(requirement.where)
+        if material is None:
+            raise CouldNotVerify(f"the keys of {requirement.where} were not loaded")
+        return material
 
     def forms(self, *, on_index: bool = False) -> frozenset[Form]:
         """The forms of signatures that the answer depends on.

@@ -4,7 +4,8 @@
     trust = load_trust(selected, read_key_file)     # their keys: the one step that reads
     decision = verify_image(trust, raw_manifest, found)
 
-Steps of `verify_image`, in this order; the numbers stand at the lines that do them:
+Steps of `verify_image`, in this order; the numbers stand at the lines that do them, from 4 on
+in `judge`:
 
 1. `reject` anywhere in the list is a no, whatever else is there.
 2. A requirement that nothing can satisfy is an error, never skipped.
@@ -30,13 +31,10 @@ policy_eval_sigstore.go; docs/policy.md for the requirements of ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.errors import (
     CouldNotVerify,
-    FormatError,
     ImagersError,
     NoSignature,
     PolicyDenied,
@@ -48,23 +46,16 @@ from imagers.errors import (
 from imagers.model.digest import digest_of
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.media import is_encrypted
-from imagers.sign.bundle import check_statement, parse_bundle_file
-from imagers.sign.certified.evidence import read_evidence
-from imagers.sign.certified.signer import check_signer
 from imagers.sign.decision import Answer, Basis, Decision, Explanation, Finding, Signer
 from imagers.sign.found import (
-    BundleSignature,
     CouldNotLook,
     Form,
     Found,
-    NotationSignature,
-    SimpleSignature,
+    Subject,
     as_found,
 )
-from imagers.sign.identity import parse_signed_name
-from imagers.sign.materials import Material, Trust, load_trust
-from imagers.sign.notation.check import check_signature
-from imagers.sign.payload import PayloadType, parse_payload
+from imagers.sign.judge import Case, judge, notation_statement
+from imagers.sign.materials import Trust, load_trust
 from imagers.sign.requirements import (
     AllOf,
     AnyOf,
@@ -85,7 +76,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from imagers.sign.found import FoundLike, Signature
-    from imagers.sign.identity import SignedIdentity
+    from imagers.sign.judge import SignatureRequirement
     from imagers.sign.policy_json import ImageIdentity
     from imagers.sign.requirements import Requirement
 
@@ -101,23 +92,7 @@ __all__ = [
     "verify_image",
 ]
 
-_Judgement = Callable[
-    ["Signature", str, "Requirement", "Subject", Callable[[str], None]], "Signer | None"
-]
 _MOST_REASONS = 4  # that one message repeats
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A manifest or an index, and the signatures that were found for it.
-
-    Attributes:
-        raw: the bytes as they came.
-    """
-
-    raw: bytes
-    found: Found
-    noun: str = "manifest"
 
 
 def verify_image(
@@ -159,8 +134,8 @@ def explain_image(
     """As `verify_image`, with the answer as a value that says how it came about."""
     selected = trust.selected
     subject = Subject(raw_manifest, as_found(found))
-    judge = _Judge(trust, selected.identity, subject if index is None else index, now)
-    findings = tuple(judge.check(one, subject) for one in selected.requirements)
+    court = _Court(trust, selected.identity, subject if index is None else index, now)
+    findings = tuple(court.check(one, subject) for one in selected.requirements)
     error = _first_error(selected.requirements, findings)
     if not findings:  # unreachable: the parser refuses empty lists
         error = PolicyDenied(f"'{selected.identity}' is rejected: the policy has no requirement")
@@ -200,7 +175,7 @@ def _all_error(findings: Sequence[Finding]) -> ImagersError | None:
     return None
 
 
-class _Judge:
+class _Court:
     """Checks requirements one after the other; each answer is a `Finding`."""
 
     def __init__(
@@ -244,26 +219,13 @@ class _Judge:
             case AnyOf():
                 return self._check_any(requirement, subject)
             case SigstoreSigned():
-                return self._check_signatures(
-                    requirement, subject, Form.SIGSTORE, "sigstoreSigned", self._judge_sigstore
-                )
+                return self._check_signatures(requirement, subject, Form.SIGSTORE, "sigstoreSigned")
             case SigstoreBundle():
-                return self._check_signatures(
-                    requirement, subject, Form.BUNDLE, "sigstoreBundle", self._judge_bundle
-                )
+                return self._check_signatures(requirement, subject, Form.BUNDLE, "sigstoreBundle")
             case SignedBy():
-                return self._check_signatures(
-                    requirement, subject, Form.SIMPLE, "signedBy", self._judge_simple
-                )
+                return self._check_signatures(requirement, subject, Form.SIMPLE, "signedBy")
             case NotationSigned():
                 return self._check_notation(requirement, subject)
-
-    def _material(self, requirement: Requirement) -> Material:
-        """The keys of a requirement. Without them nothing was loaded, and nothing holds."""
-        material = self._trust.keys.get(requirement.where)
-        if material is None:
-            raise CouldNotVerify(f"the keys of {requirement.where} were not loaded")
-        return material
 
     def _check_all(self, group: AllOf | OnIndex, subject: Subject, text: str) -> Finding:
         parts = tuple(self.check(one, subject) for one in group.parts)
@@ -294,11 +256,10 @@ class _Judge:
 
     def _check_signatures(
         self,
-        requirement: SigstoreSigned | SigstoreBundle | SignedBy | NotationSigned,
+        requirement: SignatureRequirement,
         subject: Subject,
         form: Form,
         noun: str,
-        judge: _Judgement,
     ) -> Finding:
         """Step 3 for the signatures of one form: one good one is enough."""
         text = f"{requirement.where} {noun}"
@@ -307,7 +268,7 @@ class _Judge:
         findings: list[Finding] = []
         for number, signature in enumerate(candidates, 1):
             name = f"signature {number} of {len(candidates)}"
-            finding = self._check_one(signature, name, requirement, subject, judge)
+            finding = self._check_one(signature, name, requirement, subject)
             findings.append(finding)
         places = tuple(
             Finding(Answer.NOTE, f"looked at {one.place}: {one.count} found")
@@ -336,21 +297,24 @@ class _Judge:
         self,
         signature: Signature,
         name: str,
-        requirement: Requirement,
+        requirement: SignatureRequirement,
         subject: Subject,
-        judge: _Judgement,
     ) -> Finding:
         steps: list[Finding] = []
+        case = Case(
+            signature,
+            name,
+            requirement,
+            subject,
+            self._trust,
+            self._identity,
+            self._now,
+            lambda said: steps.append(Finding(Answer.YES, said)),
+        )
         place = getattr(signature, "place", "")
         text = f"{name} ({place})" if place else name
         try:
-            signer = judge(
-                signature,
-                name,
-                requirement,
-                subject,
-                lambda said: steps.append(Finding(Answer.YES, said)),
-            )
+            signer = judge(case)
         except VerificationError as error:
             steps.append(Finding.of_error(error))
             return Finding.of_error(error, text, tuple(steps))
@@ -365,114 +329,9 @@ class _Judge:
         signers = () if signer is None else (signer,)
         return Finding(Answer.YES, text, tuple(steps), signers=signers)
 
-    def _judge_simple(
-        self,
-        signature: Signature,
-        name: str,
-        requirement: Requirement,
-        subject: Subject,
-        note: Callable[[str], None],
-    ) -> Signer:
-        """Steps 4 to 6 of an OpenPGP signature."""
-        assert isinstance(signature, SimpleSignature)
-        assert isinstance(requirement, SignedBy)
-        reading = signature.readings.get(requirement.where)
-        if reading is None:
-            raise CouldNotVerify(f"{name}: gpg was not asked about it")
-        if reading.failed is not None:
-            raise CouldNotVerify(
-                f"{name}: {reading.failed}", hint=reading.failed.hint
-            ) from reading.failed
-        if reading.payload is None:  # step 4
-            raise SignatureInvalid(
-                f"{name} is not accepted: {reading.refusal}",
-                hint="'gpg --show-keys' prints the fingerprints in a key file",
-            )
-        note(f"gpg says: one good signature by key {reading.fingerprint}")
-        reference = self._check_payload(
-            reading.payload,
-            name,
-            subject,
-            kind=PayloadType.SIMPLE,
-            identity=requirement.signed_identity,
-            note=note,
-        )
-        return Signer(reading.fingerprint, reference, requirement.where)
-
-    def _judge_sigstore(
-        self,
-        signature: Signature,
-        name: str,
-        requirement: Requirement,
-        subject: Subject,
-        note: Callable[[str], None],
-    ) -> Signer:
-        """Steps 4 to 6 of a sigstore signature."""
-        assert isinstance(signature, SigstoreSignature)
-        assert isinstance(requirement, SigstoreSigned)
-        material = self._material(requirement)
-        try:
-            evidence = read_evidence(
-                signature,
-                with_certificate=bool(requirement.fulcio or requirement.pki),
-                with_entry=requirement.rekor is not None,
-            )
-        except FormatError as error:
-            raise SignatureInvalid(f"{name}: {error}") from error
-        # 4. Until somebody who is trusted has signed it, the payload is not even parsed.
-        who = check_signer(
-            evidence,
-            material,
-            fulcio=requirement.fulcio,
-            pki=requirement.pki,
-            now=self._now,
-            what=name,
-            note=note,
-        )
-        reference = self._check_payload(
-            signature.payload,
-            name,
-            subject,
-            kind=PayloadType.SIGSTORE,
-            identity=requirement.signed_identity,
-            note=note,
-        )
-        return Signer(who.fingerprint, reference, requirement.where, who.subject)
-
-    def _judge_bundle(
-        self,
-        signature: Signature,
-        name: str,
-        requirement: Requirement,
-        subject: Subject,
-        note: Callable[[str], None],
-    ) -> Signer:
-        """Steps 4 and 5 of a bundle, which has no name for step 6."""
-        assert isinstance(signature, BundleSignature)
-        assert isinstance(requirement, SigstoreBundle)
-        try:
-            bundle = parse_bundle_file(signature.raw)
-        except (FormatError, Unsupported) as error:
-            raise SignatureInvalid(f"{name}: {error}") from error
-        who = check_signer(
-            bundle.evidence,
-            self._material(requirement),
-            fulcio=requirement.fulcio,
-            pki=requirement.pki,
-            now=self._now,
-            what=name,
-            note=note,
-        )
-        check_statement(bundle.payload, subject.raw, what=name, noun=subject.noun)
-        note(f"is for {subject.noun} {digest_of(subject.raw)}")
-        return Signer(who.fingerprint, "", requirement.where, who.subject)
-
     def _check_notation(self, requirement: NotationSigned, subject: Subject) -> Finding:
-        material = self._material(requirement)
-        if material.trust_policy is None:  # unreachable: load_trust loads it
-            raise CouldNotVerify(f"the trust policy of {requirement.where} was not loaded")
-        reference = self._identity.reference
-        statement = material.trust_policy.select("" if reference is None else reference.name)
+        material = self._trust.material_of(requirement)
+        statement = notation_statement(material, self._identity, requirement.where)
         if statement.actions is None:
             return Finding(
                 Answer.YES,
@@ -483,79 +342,7 @@ class _Judge:
             subject,
             Form.NOTATION,
             f"notation, by policy '{statement.name}'",
-            self._judge_notation,
         )
-
-    def _judge_notation(
-        self,
-        signature: Signature,
-        name: str,
-        requirement: Requirement,
-        subject: Subject,
-        note: Callable[[str], None],
-    ) -> Signer | None:
-        """Steps 4 and 5 of a signature of notation; who made it, if that is known."""
-        assert isinstance(signature, NotationSignature)
-        material = self._material(requirement)
-        assert material.trust_policy is not None
-        if self._now is None:
-            raise CouldNotVerify(f"{name}: the time is not known, and certificates need it")
-        reference = self._identity.reference
-        outcome = check_signature(
-            signature.raw,
-            signature.media_type,
-            material.trust_policy.select("" if reference is None else reference.name),
-            material.stores,
-            subject.raw,
-            now=self._now,
-            what=name,
-            note=note,
-        )
-        for text in outcome.notes:
-            note(text)
-        if not outcome.is_authentic:
-            return None
-        return Signer(outcome.fingerprint, "", requirement.where, outcome.subject)
-
-    def _check_payload(
-        self,
-        raw: bytes,
-        name: str,
-        subject: Subject,
-        *,
-        kind: PayloadType,
-        identity: SignedIdentity,
-        note: Callable[[str], None],
-    ) -> str:
-        """Steps 5 and 6 for a payload whose signature is good; the name in it."""
-        try:
-            payload = parse_payload(raw, kind)
-            signed = parse_signed_name(payload.reference)
-        except FormatError as error:
-            raise SignatureInvalid(f"{name}: {error}") from error
-        # 5. Exact bytes: the same JSON with other white space is another manifest.
-        actual = digest_of(subject.raw, payload.manifest_digest.algorithm)
-        if payload.manifest_digest != actual:
-            raise SignatureInvalid(
-                f"{name} is for another manifest: expected '{actual}', "
-                f"got '{payload.manifest_digest}'",
-                hint="the image changed after it was signed, or the signature was moved from "
-                "another",
-            )
-        note(f"is for {subject.noun} {actual}")
-        # 6.
-        wanted = identity.wanted(self._identity.reference)
-        if not identity.matches(self._identity.reference, signed):
-            raise UntrustedSigner(
-                f"{name} is for another name: expected {wanted}, got '{signed}'",
-                hint="cosign signs the repository without a tag: that satisfies matchRepository or "
-                "exactRepository only"
-                if signed.is_name_only
-                else "the signer vouched for this image under that name; signedIdentity in the "
-                "policy says which names count",
-            )
-        note(f"is for the name '{signed}', wanted was {wanted}")
-        return payload.reference
 
     def _no_signature(self, requirement: Requirement, subject: Subject, form: Form) -> NoSignature:
         """The answer to the most common question, with what is there instead."""

@@ -248,7 +248,7 @@ def test_signature_with_a_certificate_that_cannot_be_read_is_no(manifest, key, m
     def lazily(*_, **__):
         raise ValueError("invalid time")
 
-    monkeypatch.setattr("imagers.sign.verify.check_signer", lazily)
+    monkeypatch.setattr("imagers.sign.judge.check_signer", lazily)
     trust = trust_of(signed_by(key))
     found = [signature_of(manifest, key)]
     assert "cannot be read" in refused(SignatureInvalid, trust, manifest, found)
