@@ -261,77 +261,46 @@ enum imc_fault imc_gzip_reader(struct imc_stage **out) {
     return IMC_OK;
 }
 
-/* Independent members of IMC_FRAME_BYTES, so that they can be worked on side by side. */
+/* A member, and after `finish` the next. */
 struct writer {
     struct imc_stage stage;
     struct imc_deflate *deflate;
-    bool open;     /* a member is begun and not complete */
-    bool any;      /* one was begun */
-    size_t filled; /* bytes that it took */
+    bool open; /* a member is begun and not complete */
 };
 
-static enum imc_fault begin(struct writer *writer) {
-    if (!imc_deflate_reset(writer->deflate)) {
+static enum imc_fault write_some(struct writer *writer, struct imc_in *in, struct imc_out *out,
+                                 bool last) {
+    if (!writer->open && !imc_deflate_reset(writer->deflate)) {
         return IMC_NO_MEMORY;
     }
-    writer->open = true;
-    writer->any = true;
-    writer->filled = 0;
-    return IMC_OK;
+    bool ended = false;
+    enum imc_fault fault = imc_deflate_step(writer->deflate, in, out, last, &ended);
+    writer->open = !ended;
+    return fault;
 }
 
 static enum imc_fault writer_step(struct imc_stage *stage, struct imc_in *in, struct imc_out *out,
                                   struct imc_failure *failure) {
-    struct writer *writer = (struct writer *)stage;
     (void)failure;
-    while (out->left > 0 && (in->left > 0 || (writer->open && writer->filled == IMC_FRAME_BYTES))) {
-        if (!writer->open) {
-            enum imc_fault fault = begin(writer);
-            if (fault != IMC_OK) {
-                return fault;
-            }
-        }
-        size_t room = IMC_FRAME_BYTES - writer->filled;
-        struct imc_in part = {in->at, in->left < room ? in->left : room};
-        size_t offered = part.left;
-        bool ended = false;
-        enum imc_fault fault =
-            imc_deflate_step(writer->deflate, &part, out, offered == room, &ended);
-        if (fault != IMC_OK) {
-            return fault;
-        }
-        size_t taken = offered - part.left;
-        in->at += taken;
-        in->left -= taken;
-        writer->filled += taken;
-        if (ended) {
-            writer->open = false;
-        }
+    enum imc_fault fault = IMC_OK;
+    while (fault == IMC_OK && in->left > 0 && out->left > 0) {
+        fault = write_some((struct writer *)stage, in, out, false);
     }
-    return IMC_OK;
+    return fault;
 }
 
 static enum imc_fault writer_finish(struct imc_stage *stage, struct imc_out *out, bool *done,
                                     struct imc_failure *failure) {
     struct writer *writer = (struct writer *)stage;
+    struct imc_in none = {(const uint8_t *)"", 0}; /* NULL + 0 is undefined */
     (void)failure;
-    if (!writer->any) { /* an empty tar has one member */
-        enum imc_fault fault = begin(writer);
-        if (fault != IMC_OK) {
-            return fault;
-        }
+    enum imc_fault fault = IMC_OK;
+    *done = false; /* an empty tar has one member */
+    while (fault == IMC_OK && !*done && out->left > 0) {
+        fault = write_some(writer, &none, out, true);
+        *done = !writer->open;
     }
-    while (writer->open && out->left > 0) {
-        struct imc_in none = {(const uint8_t *)"", 0}; /* NULL + 0 is undefined */
-        bool ended = false;
-        enum imc_fault fault = imc_deflate_step(writer->deflate, &none, out, true, &ended);
-        if (fault != IMC_OK) {
-            return fault;
-        }
-        writer->open = !ended;
-    }
-    *done = !writer->open;
-    return IMC_OK;
+    return fault;
 }
 
 static void writer_free(struct imc_stage *stage) {

@@ -209,66 +209,52 @@ enum imc_fault imc_zstd_reader(uint64_t window_bytes, struct imc_stage **out) {
     return IMC_OK;
 }
 
-/* Independent frames of IMC_FRAME_BYTES, so that they can be worked on side by side. */
+/* A frame, and after `finish` the next. */
 struct writer {
     struct imc_stage stage;
     ZSTD_CCtx *context;
-    bool open;     /* a frame is begun and not complete */
-    bool any;      /* one was begun */
-    size_t filled; /* bytes that it took */
 };
 
-static enum imc_fault write_some(struct writer *writer, struct imc_in *in, struct imc_out *out,
-                                 bool last) {
-    size_t room = IMC_FRAME_BYTES - writer->filled;
-    ZSTD_inBuffer input = {in->at, in->left < room ? in->left : room, 0};
+/* *left: what libzstd has still to give. */
+static enum imc_fault write_some(struct imc_stage *stage, struct imc_in *in, struct imc_out *out,
+                                 ZSTD_EndDirective directive, size_t *left) {
+    struct writer *writer = (struct writer *)stage;
+    ZSTD_inBuffer input = {in->at, in->left, 0};
     ZSTD_outBuffer output = {out->at, out->left, 0};
-    bool end = last || input.size == room;
-    writer->open = true;
-    writer->any = true;
-    size_t left =
-        ZSTD_compressStream2(writer->context, &output, &input, end ? ZSTD_e_end : ZSTD_e_continue);
-    if (ZSTD_isError(left)) {
+    *left = ZSTD_compressStream2(writer->context, &output, &input, directive);
+    if (ZSTD_isError(*left)) {
         return IMC_NO_MEMORY; /* every other error is a wrong parameter of ours */
     }
     in->at += input.pos;
     in->left -= input.pos;
     out->at += output.pos;
     out->left -= output.pos;
-    writer->filled += input.pos;
-    if (end && left == 0) {
-        writer->open = false;
-        writer->filled = 0;
-    }
     return IMC_OK;
 }
 
 static enum imc_fault writer_step(struct imc_stage *stage, struct imc_in *in, struct imc_out *out,
                                   struct imc_failure *failure) {
-    struct writer *writer = (struct writer *)stage;
     (void)failure;
-    while (out->left > 0 && (in->left > 0 || writer->filled == IMC_FRAME_BYTES)) {
-        enum imc_fault fault = write_some(writer, in, out, false);
-        if (fault != IMC_OK) {
-            return fault;
-        }
+    size_t left = 0;
+    enum imc_fault fault = IMC_OK;
+    while (fault == IMC_OK && in->left > 0 && out->left > 0) {
+        fault = write_some(stage, in, out, ZSTD_e_continue, &left);
     }
-    return IMC_OK;
+    return fault;
 }
 
 static enum imc_fault writer_finish(struct imc_stage *stage, struct imc_out *out, bool *done,
                                     struct imc_failure *failure) {
-    struct writer *writer = (struct writer *)stage;
     (void)failure;
-    while ((writer->open || !writer->any) && out->left > 0) {
-        struct imc_in none = {(const uint8_t *)"", 0}; /* NULL + 0 is undefined */
-        enum imc_fault fault = write_some(writer, &none, out, true);
-        if (fault != IMC_OK) {
-            return fault;
-        }
+    struct imc_in none = {(const uint8_t *)"", 0}; /* NULL + 0 is undefined */
+    enum imc_fault fault = IMC_OK;
+    *done = false; /* an empty tar has one frame */
+    while (fault == IMC_OK && !*done && out->left > 0) {
+        size_t left = 0;
+        fault = write_some(stage, &none, out, ZSTD_e_end, &left);
+        *done = fault == IMC_OK && left == 0;
     }
-    *done = !writer->open && writer->any;
-    return IMC_OK;
+    return fault;
 }
 
 static void writer_free(struct imc_stage *stage) {
