@@ -1,9 +1,12 @@
-"""Connections of urllib3 with one more bound: on the time until the headers are complete.
+"""Connections of urllib3 with more bounds on time: until the headers are complete, and on sending.
 
 The time limit of a socket starts again with every byte; a server that sends its headers a
 byte at a time would hold a client for hours. So would the line before a chunk, or trailers
 without end after the last one: they are read inside of one call for a piece of the body. The
 body itself has its own watch, in `stream`, and goes from the socket into the reader's buffer.
+
+What is sent has one time limit for all of a piece where urllib3 sends it: a slow line would need
+small pieces, and those cost a fast one as much as hashing. Here the limit is for some bytes.
 """
 
 from __future__ import annotations
@@ -20,14 +23,16 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from _typeshed import SupportsRead
     from typing_extensions import Buffer
 
     from imagers.net.proxies import Proxy
 
 __all__ = ["new_pools", "reader_of"]
 
+_LEAST_SENT = 64 * 1024  # bytes that must leave within the time limit of the socket
 _PATIENCE = 2.0  # times the time limit of the socket, for all headers or one piece together
 
 
@@ -117,11 +122,35 @@ class _Response(http.client.HTTPResponse):
             self._watched.deadline = None
 
 
-class _Connection(HTTPConnection):
+def _send_all(sock: socket.socket, data: memoryview) -> None:
+    """Send all of `data`, as long as it goes on."""
+    limit_s = sock.gettimeout()
+    sent, since = 0, time.monotonic()
+    while data:
+        count = sock.send(data)
+        data = data[count:]
+        sent += count
+        now = time.monotonic()
+        if sent >= _LEAST_SENT:
+            sent, since = 0, now
+        elif limit_s is not None and now - since > limit_s:
+            raise TimeoutError("sending took too long")
+
+
+class _Sending(HTTPConnection):
+    def send(self, data: SupportsRead[bytes] | Iterable[Buffer] | Buffer | str) -> None:
+        """Headers as ever; pieces of a body, which are views, with their own time limit."""
+        if isinstance(data, memoryview) and self.sock is not None:
+            _send_all(self.sock, data)
+        else:
+            super().send(data)
+
+
+class _Connection(_Sending):
     response_class = _Response
 
 
-class _TLSConnection(HTTPSConnection):
+class _TLSConnection(_Sending, HTTPSConnection):
     response_class = _Response
 
 
@@ -155,7 +184,6 @@ def reader_of(response: urllib3.BaseHTTPResponse) -> Callable[[memoryview], int]
 def new_pools(
     *,
     max_idle: int,
-    send_bytes: int,
     tls: ssl.SSLContext | None = None,
     proxy: Proxy | None = None,
 ) -> urllib3.PoolManager:
@@ -163,19 +191,17 @@ def new_pools(
 
     Args:
         max_idle: connections kept to one server.
-        send_bytes: upper bound on one write to a socket.
         tls: for https, also to a proxy.
         proxy: to go through.
     """
     pools: urllib3.PoolManager
     if proxy is None:
-        pools = urllib3.PoolManager(maxsize=max_idle, blocksize=send_bytes, ssl_context=tls)
+        pools = urllib3.PoolManager(maxsize=max_idle, ssl_context=tls)
     else:
         login = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
         pools = urllib3.ProxyManager(
             proxy.url,
             maxsize=max_idle,
-            blocksize=send_bytes,
             ssl_context=tls,
             proxy_headers=login,
             proxy_ssl_context=tls,

@@ -71,7 +71,6 @@ ANY_STATUS = range(100, 600)
 _MAX_REDIRECTS = 5
 _MAX_BODY = 1024 * 1024  # as containers/image reads of an error
 _MAX_IDLE = 8  # connections kept to one server
-_SEND_PIECE = 64 * 1024  # one piece must leave within the read time limit
 _READ_PIECE = 1024 * 1024
 _USER_AGENT = f"imagers/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -147,22 +146,16 @@ def _size_of(body: Body) -> int:
 
 
 def _pieces(body: Body) -> Generator[memoryview, None, None]:
-    """The body in pieces, of which each must leave within the time limit."""
+    """The body in pieces."""
     if isinstance(body, PieceBody):
         with closing(body.pieces()) as pieces:
-            for piece in pieces:
-                yield from _cut(piece)
+            yield from pieces
     elif isinstance(body, bytes):
-        yield from _cut(memoryview(body))
+        yield memoryview(body)
     else:
         for at in range(0, body.size, _READ_PIECE):
             count = min(_READ_PIECE, body.size - at)
-            yield from _cut(memoryview(_read_at(body.fd, count, body.offset + at)))
-
-
-def _cut(piece: memoryview) -> Generator[memoryview, None, None]:
-    for at in range(0, len(piece), _SEND_PIECE):
-        yield piece[at : at + _SEND_PIECE]
+            yield memoryview(_read_at(body.fd, count, body.offset + at))
 
 
 def _read_at(fd: int, count: int, offset: int) -> bytes:
@@ -476,7 +469,7 @@ class HTTPClient:
                     # Reading the system's roots takes 10 ms.
                     tls = self._tls = self._tls or self._new_tls_context()
                 pools = self._pools[scheme, proxy] = new_pools(
-                    max_idle=_MAX_IDLE, send_bytes=_SEND_PIECE, tls=tls, proxy=proxy
+                    max_idle=_MAX_IDLE, tls=tls, proxy=proxy
                 )
             return pools
 

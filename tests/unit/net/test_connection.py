@@ -1,6 +1,7 @@
 import contextlib
 import http.client
 import io
+import socket
 import ssl
 import threading
 import time
@@ -9,6 +10,7 @@ import pytest
 import urllib3
 import urllib3.exceptions as u3
 
+from imagers.net import connection
 from imagers.net.connection import new_pools, reader_of
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
@@ -16,7 +18,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
 
 def test_new_pools_headers_in_time_are_no_error(peer, say):
     peer.answers = [say(body=b"ok")]
-    pools = new_pools(max_idle=1, send_bytes=1024)
+    pools = new_pools(max_idle=1)
     response = pools.request("GET", peer.url, timeout=2.0, retries=False)
     assert response.data == b"ok"
     pools.clear()
@@ -25,14 +27,14 @@ def test_new_pools_headers_in_time_are_no_error(peer, say):
 def test_new_pools_tls_uses_the_context(tls_peer, say, authority):
     tls_peer.answers = [say(body=b"ok")]
     context = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
-    pools = new_pools(max_idle=1, send_bytes=1024, tls=context)
+    pools = new_pools(max_idle=1, tls=context)
     assert pools.request("GET", tls_peer.url, timeout=2.0, retries=False).data == b"ok"
     pools.clear()
 
 
 def test_new_pools_without_time_limit_have_no_deadline(peer, say):
     peer.answers = [say(body=b"ok")]
-    pools = new_pools(max_idle=1, send_bytes=1024)
+    pools = new_pools(max_idle=1)
     assert pools.request("GET", peer.url, timeout=None, retries=False).data == b"ok"
     pools.clear()
 
@@ -48,7 +50,7 @@ def test_new_pools_framing_without_end_is_given_up(peer, line):
                 connection.sendall(b"x: y\r\n" if line.startswith(b"0") else b"x")
 
     peer.answers = [drip]
-    pools = new_pools(max_idle=1, send_bytes=1024)
+    pools = new_pools(max_idle=1)
     response = pools.request("GET", peer.url, timeout=0.3, retries=False, preload_content=False)
     assert response.read1(10) == b"abc"
     start = time.monotonic()
@@ -61,7 +63,7 @@ def test_new_pools_framing_without_end_is_given_up(peer, line):
 
 def test_new_pools_trailers_in_time_are_no_error(peer):
     peer.answers = [CHUNKED + b"0\r\nx: y\r\n\r\n"]
-    pools = new_pools(max_idle=1, send_bytes=1024)
+    pools = new_pools(max_idle=1)
     response = pools.request("GET", peer.url, timeout=2.0, retries=False, preload_content=False)
     assert [response.read1(10), response.read1(10)] == [b"abc", b""]
     pools.clear()
@@ -70,7 +72,7 @@ def test_new_pools_trailers_in_time_are_no_error(peer):
 @pytest.fixture
 def opened(peer):
     """Opens an answer, whose body is read with the function that it gives."""
-    pools = new_pools(max_idle=1, send_bytes=1024)
+    pools = new_pools(max_idle=1)
 
     @contextlib.contextmanager
     def open_(answer):
@@ -140,3 +142,67 @@ def test_reader_of_gives_what_has_come_before_the_buffer_is_full(opened, say, co
 def test_reader_of_another_kind_of_answer_goes_the_long_way():
     response = urllib3.HTTPResponse(body=io.BytesIO(b"12345"), preload_content=False)
     assert read_all(reader_of(response), 3) == b"12345"
+
+
+def put(url, *pieces, timeout=20.0, tls=None):
+    pools = new_pools(max_idle=1, tls=tls)
+    try:
+        return pools.request(
+            "PUT",
+            url,
+            body=map(memoryview, pieces),
+            headers={"Content-Length": str(sum(map(len, pieces)))},
+            timeout=timeout,
+            retries=False,
+        )
+    finally:
+        pools.clear()
+
+
+@pytest.mark.parametrize("kind", ["peer", "tls_peer"])
+def test_connection_sends_large_pieces_whole(request, kind, say, authority):
+    peer = request.getfixturevalue(kind)
+    peer.answers = [say("201 Created")]
+    body = bytes(range(256)) * 40_000
+    tls = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+    assert put(peer.url, body, b"", b"end", tls=tls).status == 201
+    assert peer.seen[0][3] == body + b"end"
+
+
+def test_connection_that_takes_nothing_more_is_given_up():
+    """Nobody reads, and what sockets hold is soon full."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(u3.ProtocolError) as caught:
+            put(url, bytes(50_000_000), timeout=0.3)
+    assert isinstance(caught.value.args[1], TimeoutError)
+
+
+class Slow:
+    """A socket whose peer takes a byte at a time, each of them in time."""
+
+    def __init__(self, limit_s):
+        self._limit_s = limit_s
+        self.taken = 0
+
+    def gettimeout(self):
+        return self._limit_s
+
+    def send(self, data):
+        assert data
+        time.sleep(0.001)
+        self.taken += 1
+        return 1
+
+
+def test_connection_that_takes_a_byte_at_a_time_is_given_up():
+    slow = Slow(0.05)
+    with pytest.raises(TimeoutError, match="too long"):
+        connection._send_all(slow, memoryview(bytes(1_000_000)))
+    assert slow.taken < 1000
+
+
+def test_connection_without_a_time_limit_is_never_given_up():
+    slow = Slow(None)
+    connection._send_all(slow, memoryview(bytes(100)))
+    assert slow.taken == 100
