@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives import serialization
+
 from imagers.errors import FormatError, SignatureInvalid, Unsupported
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
@@ -81,7 +83,11 @@ def _pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def build_bundle(digest: Digest, key: SigstorePrivateKey) -> bytes:
-    """A bundle that signs the manifest with `digest`, without log and time stamp."""
+    """A bundle that signs the manifest with `digest`, without log and time stamp.
+
+    Of the certificates of the key only the leaf goes into it: this version of bundles has no
+    place for others, which those who verify have.
+    """
     statement = dump_json(
         {
             "_type": _STATEMENT,
@@ -91,11 +97,17 @@ def build_bundle(digest: Digest, key: SigstorePrivateKey) -> bytes:
         }
     )
     signature = key.sign(_pae(_PAYLOAD_TYPE, statement))
-    hint = base64.b64encode(bytes.fromhex(key.public_key.fingerprint)).decode("ascii")
+    material: JSONObject
+    if key.certificates:
+        der = key.certificates[0].public_bytes(serialization.Encoding.DER)
+        material = {"certificate": {"rawBytes": base64.b64encode(der).decode("ascii")}}
+    else:
+        hint = base64.b64encode(bytes.fromhex(key.public_key.fingerprint)).decode("ascii")
+        material = {"publicKey": {"hint": hint}}
     return dump_json(
         {
             "mediaType": BUNDLE_TYPE,
-            "verificationMaterial": {"publicKey": {"hint": hint}},
+            "verificationMaterial": material,
             "dsseEnvelope": {
                 "payload": base64.b64encode(statement).decode("ascii"),
                 "payloadType": _PAYLOAD_TYPE,

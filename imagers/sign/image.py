@@ -38,10 +38,12 @@ from imagers.sign.bundle import (
     check_statement,
     parse_bundle_file,
 )
+from imagers.sign.certified.chain import parse_certificates
 from imagers.sign.found import BundleSignature, CouldNotLook, Form
 from imagers.sign.identity import parse_signed_name
 from imagers.sign.payload import build_payload, parse_payload
 from imagers.sign.sigstore import (
+    CERTIFICATE_ANNOTATION,
     SignatureManifest,
     SigstoreSignature,
     build_signature_manifest,
@@ -300,12 +302,22 @@ def _is_signed(
             signature = decode_signature(one.annotations)
             if not key.public_key.is_good(signature, one.payload):
                 continue
+            if not _has_certificate(one, key):
+                continue
             said = parse_payload(one.payload)
         except FormatError:
             continue
         if (said.reference, said.manifest_digest) == (wanted.reference, wanted.manifest_digest):
             return True
     return False
+
+
+def _has_certificate(signature: SigstoreSignature, key: SigstorePrivateKey) -> bool:
+    """Whether it brings the certificate along that `key` has now, if it has one."""
+    if not key.certificates:
+        return True
+    text = signature.annotations.get(CERTIFICATE_ANNOTATION, "")
+    return parse_certificates(text.encode(), what="certificate") == key.certificates[:1]
 
 
 def _read_signatures(
@@ -432,6 +444,8 @@ def _count_bundles(
             bundle = parse_bundle_file(one.raw)
             if key.public_key.is_good(bundle.evidence.signature, bundle.evidence.data):
                 check_statement(bundle.payload, raw, what="bundle", noun="manifest")
+                if key.certificates and bundle.evidence.certificate != key.certificates[0]:
+                    continue
                 return len(found.signatures) - 1, True
         except (FormatError, Unsupported, VerificationError):
             continue

@@ -90,17 +90,28 @@ def load_public_key(path: str) -> PublicKey:
     return parse_public_key(_read(path, max_bytes=MAX_KEY_BYTES), what=f"key file '{path}'")
 
 
-def load_private_key(path: str, passphrase: SecretKey) -> SigstorePrivateKey:
-    """The signing key in a cosign key file.
+def load_private_key(
+    path: str, passphrase: SecretKey, *, chain_path: str | None = None
+) -> SigstorePrivateKey:
+    """The signing key in a cosign key file, with the certificates of its owner if it has some.
+
+    Args:
+        chain_path: of a PEM file with them, leaf first and root last.
 
     Raises:
-        LocalError: the file cannot be read.
-        FormatError, Unsupported: it is not such a file.
+        LocalError: a file cannot be read.
+        FormatError, Unsupported: it is not such a file, or of another key.
         KeyUnavailable: the passphrase does not open it.
     """
-    return open_private_key(
+    key = open_private_key(
         _read(path, max_bytes=MAX_KEY_BYTES), passphrase, what=f"key file '{path}'"
     )
+    if chain_path is None:
+        return key
+    from imagers.sign.certified.chain import parse_certificates  # noqa: PLC0415  # if needed
+
+    pem = _read(chain_path, max_bytes=_MAX_KEYRING_BYTES)
+    return key.with_certificates(parse_certificates(pem, what=f"certificate chain '{chain_path}'"))
 
 
 def save_key_pair(

@@ -18,6 +18,8 @@ import binascii
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives import serialization
+
 from imagers.errors import FormatError
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, digest_of
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from imagers.sign.sigstore_key import SigstorePrivateKey
 
 __all__ = [
+    "CERTIFICATE_ANNOTATION",
+    "CHAIN_ANNOTATION",
     "MAX_SIGNATURES",
     "PAYLOAD_TYPE",
     "SIGNATURE_ANNOTATION",
@@ -47,6 +51,8 @@ __all__ = [
 
 PAYLOAD_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE_ANNOTATION = "dev.cosignproject.cosign/signature"
+CERTIFICATE_ANNOTATION = "dev.sigstore.cosign/certificate"
+CHAIN_ANNOTATION = "dev.sigstore.cosign/chain"
 MAX_SIGNATURES = 256  # of one manifest: each costs a request and a few verifications
 _MAX_SIGNATURE_TEXT = 4096  # characters; RSA-8192 has 1368
 _WHAT = "signature manifest"
@@ -88,9 +94,15 @@ def signature_tag(digest: Digest) -> str:
 
 
 def sign_payload(payload: bytes, key: SigstorePrivateKey) -> SigstoreSignature:
-    """A signature over exactly `payload`."""
+    """A signature over exactly `payload`, with the certificates of the key if it has any."""
     text = base64.b64encode(key.sign(payload)).decode("ascii")
-    return SigstoreSignature(payload, {SIGNATURE_ANNOTATION: text})
+    annotations = {SIGNATURE_ANNOTATION: text}
+    leaf, rest = key.certificates[:1], key.certificates[1:]
+    for name, certificates in ((CERTIFICATE_ANNOTATION, leaf), (CHAIN_ANNOTATION, rest)):
+        if certificates:
+            blocks = [one.public_bytes(serialization.Encoding.PEM) for one in certificates]
+            annotations[name] = b"".join(blocks).decode("ascii")
+    return SigstoreSignature(payload, annotations)
 
 
 def decode_signature(annotations: Mapping[str, str]) -> bytes:

@@ -22,7 +22,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
@@ -32,6 +32,8 @@ from imagers.model.strict_json import parse_object as parse_json_object
 from imagers.sign.public_key import MAX_KEY_BYTES, PublicKey, public_key_of
 
 if TYPE_CHECKING:
+    from cryptography import x509
+
     from imagers.model.keys import SecretKey
 
 __all__ = ["SigstorePrivateKey", "generate_private_key", "open_private_key", "seal_private_key"]
@@ -58,18 +60,47 @@ _Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519Priva
 class SigstorePrivateKey:
     """A key that signs images. It does not print and cannot be pickled.
 
+    Attributes:
+        certificates: of the key's owner, leaf first and root last; empty where none were given.
+
     `cryptography` keeps the secret in memory of its own, which is freed, not wiped, when the
     last reference goes.
     """
 
-    __slots__ = ("_key", "public_key")
+    __slots__ = ("_key", "certificates", "public_key")
 
-    def __init__(self, key: _Private) -> None:
+    def __init__(self, key: _Private, certificates: tuple[x509.Certificate, ...] = ()) -> None:
         self._key = key
+        self.certificates = certificates
         self.public_key: PublicKey = public_key_of(key.public_key(), what=_WHAT)
 
     def __repr__(self) -> str:
         return f"SigstorePrivateKey({self.public_key.kind}, {self.public_key.fingerprint[:16]}…)"
+
+    def with_certificates(self, chain: tuple[x509.Certificate, ...]) -> SigstorePrivateKey:
+        """The same key, whose signatures bring these along.
+
+        Args:
+            chain: leaf first; with more than one, each issued by the next, and the last by itself:
+                readers take the last one for a root, and leave it out.
+
+        Raises:
+            FormatError: the leaf is the certificate of another key, or the order is another one.
+        """
+        what = "certificate chain"
+        der = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        if chain[0].public_key().public_bytes(*der) != self._key.public_key().public_bytes(*der):
+            raise FormatError("expected the certificate of the key first", what=what)
+        issuers = (*chain[1:], chain[-1]) if len(chain) > 1 else ()
+        for number, (one, issuer) in enumerate(zip(chain, issuers, strict=False), 1):
+            try:
+                one.verify_directly_issued_by(issuer)
+            except (ValueError, TypeError, InvalidSignature):
+                wanted = "itself: it must be a root" if number == len(chain) else "the next one"
+                raise FormatError(
+                    f"certificate {number} of {len(chain)} is not issued by {wanted}", what=what
+                ) from None
+        return SigstorePrivateKey(self._key, chain)
 
     def sign(self, data: bytes) -> bytes:
         """The signature over `data`: ECDSA in DER or RSA PKCS#1 v1.5 with SHA-256; Ed25519."""

@@ -11,6 +11,8 @@ the index. Signatures that are there stay; the same one is not added twice.
                               the tag sha256-HEX.sig of the repository
   --new-bundle-format         and also as a bundle that refers to the image, the
                               form of cosign 3; it names no image
+  --certificate-chain FILE    the certificates of that key's owner in PEM, leaf
+                              first and root last, for requirements with a pki
   --sign-by FINGERPRINT       with a key of gpg, as podman and skopeo do: kept
                               by the registry if it says that it does, else in
                               the lookaside-staging of registries.d, a file://
@@ -65,6 +67,7 @@ __all__ = ["command"]
 @click.argument("ref")
 @click.option("--sign-by-sigstore-private-key", "key_file", metavar="FILE")
 @click.option("--new-bundle-format", "bundle", is_flag=True)
+@click.option("--certificate-chain", "chain_file", metavar="FILE")
 @click.option("--sign-by", "gpg_key", metavar="FINGERPRINT")
 @click.option("--notation-key", metavar="FILE")
 @click.option("--notation-chain", metavar="FILE")
@@ -80,6 +83,7 @@ def command(
     ref: str,
     key_file: str | None,
     bundle: bool,
+    chain_file: str | None,
     gpg_key: str | None,
     notation_key: str | None,
     notation_chain: str | None,
@@ -112,6 +116,8 @@ def command(
             "--new-bundle-format goes with --sign-by-sigstore-private-key, and a bundle has no "
             "identity",
         )
+    if chain_file is not None and key_file is None:
+        raise UsageError("--certificate-chain goes with --sign-by-sigstore-private-key")
     if (notation_key is None) != (notation_chain is None) or (notation_key and identity):
         raise UsageError(
             "--notation-key goes with --notation-chain, and what notation signs has no identity"
@@ -135,7 +141,7 @@ def command(
         assert isinstance(sink, RegistrySink)
         signed: list[SignedManifest] = []
         if key_file is not None:
-            key = load_private_key(key_file, passphrase)
+            key = load_private_key(key_file, passphrase, chain_path=chain_file)
             shown = f"sha256:{key.public_key.fingerprint}"
             signed += sign_image(
                 source,

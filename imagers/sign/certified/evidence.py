@@ -22,7 +22,11 @@ from imagers.errors import FormatError
 from imagers.sign.certified.chain import parse_certificates
 from imagers.sign.certified.rekor import check_hashedrekord, parse_bundle
 from imagers.sign.certified.signer import Evidence
-from imagers.sign.sigstore import decode_signature
+from imagers.sign.sigstore import (
+    CERTIFICATE_ANNOTATION,
+    CHAIN_ANNOTATION,
+    decode_signature,
+)
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -31,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read_evidence"]
 
-_CERTIFICATE = "dev.sigstore.cosign/certificate"
-_CHAIN = "dev.sigstore.cosign/chain"
 _BUNDLE = "dev.sigstore.cosign/bundle"
 
 
@@ -51,14 +53,14 @@ def read_evidence(
     notes = signature.annotations
     certificate: x509.Certificate | None = None
     chain: tuple[x509.Certificate, ...] = ()
-    if with_certificate and _CERTIFICATE in notes:
-        found = parse_certificates(_bytes(notes[_CERTIFICATE]), what="certificate")
+    if with_certificate and CERTIFICATE_ANNOTATION in notes:
+        found = parse_certificates(_bytes(notes[CERTIFICATE_ANNOTATION]), what="certificate")
         if len(found) != 1:
             raise FormatError(f"expected one certificate, got {len(found)}", what="certificate")
         certificate = found[0]
-        if notes.get(_CHAIN):
+        if notes.get(CHAIN_ANNOTATION):
             # The last one is a root by the word of the signer: it is never used.
-            chain = parse_certificates(_bytes(notes[_CHAIN]), what="chain")[:-1]
+            chain = parse_certificates(_bytes(notes[CHAIN_ANNOTATION]), what="chain")[:-1]
     return Evidence(
         data=signature.payload,
         signature=decode_signature(notes),

@@ -187,3 +187,40 @@ def test_private_key_of_ed25519_and_rsa_is_sealed_opened_and_signs(passphrase):
         assert again.public_key == key.public_key
         assert key.public_key.is_good(again.sign(b"data"), b"data")
         assert not key.public_key.is_good(again.sign(b"data"), b"date")
+
+
+def owner_of(pki):
+    """A key with the chain of its certificates, and that chain."""
+    leaf = pki.leaf()
+    chain = (leaf, pki.middle, pki.root)
+    return SigstorePrivateKey(pki.keys["leaf"]), chain
+
+
+def test_private_key_takes_the_certificates_of_its_owner(pki):
+    key, chain = owner_of(pki)
+    assert key.certificates == ()
+    certified = key.with_certificates(chain)
+    assert certified.certificates == chain
+    assert certified.public_key == key.public_key
+    assert key.with_certificates(chain[:1]).certificates == chain[:1]
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ((1, 0, 2), "expected the certificate of the key first"),
+        ((0, 2), "certificate 1 of 2 is not issued by the next one"),
+        ((0, 1), "certificate 2 of 2 is not issued by itself: it must be a root"),
+        ((0, 2, 1), "certificate 1 of 3 is not issued by the next one"),
+    ],
+)
+def test_private_key_refuses_certificates_in_another_order(pki, order, message):
+    key, chain = owner_of(pki)
+    with pytest.raises(FormatError, match=message):
+        key.with_certificates(tuple(chain[number] for number in order))
+
+
+def test_private_key_refuses_the_certificate_of_another_key(pki):
+    key, _ = owner_of(pki)
+    with pytest.raises(FormatError, match="expected the certificate of the key first"):
+        key.with_certificates((pki.leaf("other"), pki.middle, pki.root))

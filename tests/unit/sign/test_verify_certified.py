@@ -16,7 +16,10 @@ from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
 from imagers.sign.bundle import build_bundle
 from imagers.sign.found import BundleSignature
+from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.sigstore import sign_payload
+from imagers.sign.sigstore_key import SigstorePrivateKey
 from imagers.sign.verify import Basis, load_trust, verify_image
 
 ISSUER = "https://login.example.org"
@@ -139,3 +142,40 @@ def test_bundle_in_another_log_or_of_another_authority_is_refused(signer, key):
     stranger = type(signer.pki)()
     with pytest.raises(SignatureInvalid, match="no given root"):
         verify(signer, signer.bundle(), roots=stranger.root)
+
+
+NAME = "r.example/app:v1"
+
+
+def certified_key(pki):
+    leaf = pki.leaf()
+    return SigstorePrivateKey(pki.keys["leaf"]).with_certificates((leaf, pki.middle, pki.root))
+
+
+def pki_trust(kind, roots, *, intermediates=b"", email="builder@example.org"):
+    members = {"caRootsData": b64(roots), "subjectEmail": email}
+    if intermediates:
+        members["caIntermediatesData"] = b64(intermediates)
+    policy = json.dumps({"default": [{"type": kind, "pki": members}]}).encode()
+    selected = parse_policy(policy).select(docker_identity(parse_reference(NAME)))
+    return load_trust(selected, None)
+
+
+def test_signature_with_the_certificates_of_its_key_holds_by_the_root_alone(pki, pem, manifest):
+    signature = sign_payload(build_payload(NAME, digest_of(manifest)), certified_key(pki))
+    trust = pki_trust("sigstoreSigned", pem(pki.root))
+    assert verify_image(trust, manifest, [signature], now=WHEN).basis is Basis.SIGNATURE
+    for wrong in (
+        pki_trust("sigstoreSigned", pem(pki.root), email="other@example.org"),
+        pki_trust("sigstoreSigned", pem(type(pki)().root)),
+    ):
+        with pytest.raises((SignatureInvalid, UntrustedSigner)):
+            verify_image(wrong, manifest, [signature], now=WHEN)
+
+
+def test_bundle_with_the_certificate_of_its_key_holds_by_root_and_intermediates(pki, pem, manifest):
+    bundle = BundleSignature(build_bundle(digest_of(manifest), certified_key(pki)))
+    trust = pki_trust("sigstoreBundle", pem(pki.root), intermediates=pem(pki.middle))
+    assert verify_image(trust, manifest, [bundle], now=WHEN).basis is Basis.SIGNATURE
+    with pytest.raises(SignatureInvalid, match="no given root"):
+        verify_image(pki_trust("sigstoreBundle", pem(pki.root)), manifest, [bundle], now=WHEN)
