@@ -246,6 +246,10 @@ enum imc_fault imc_job_new(const struct imc_options *options, struct imc_job **o
     }
     job->source_waits = waits(options->source_fd);
     job->sink_waits = waits(options->sink_fd);
+    if (options->sink_fd >= 0) {
+        job->written.from = lseek(options->sink_fd, 0, SEEK_CUR);
+        job->written.is_file = job->written.from >= 0; /* a pipe has no position */
+    }
     if (pthread_mutex_init(&job->mutex, NULL) != 0) {
         free(job);
         return IMC_NO_MEMORY;

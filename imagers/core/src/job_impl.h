@@ -4,6 +4,15 @@
 
 #include "impl.h"
 
+#include <sys/types.h>
+
+/* What a file got that is not on its way to the disk yet. */
+struct imc_written {
+    bool is_file;
+    off_t from;
+    size_t waiting;
+};
+
 struct imc_job {
     struct imc_options options; /* its pointers are to the copies below, or NULL */
     char digest[IMC_DIGEST_TEXT];
@@ -37,6 +46,7 @@ struct imc_job {
     int wake;          /* an eventfd that is readable when the job is cancelled */
     bool source_waits; /* it is a pipe or a socket */
     bool sink_waits;
+    struct imc_written written;
     atomic_bool cancelled;
     _Atomic uint64_t bytes_in;
     _Atomic uint64_t bytes_out;

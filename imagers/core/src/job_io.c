@@ -5,9 +5,11 @@
 #include "job_impl.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
+#define WRITE_BACK ((size_t)4 * 1024 * 1024)
 #define PIPE_PIECE 4096 /* PIPE_BUF: what a pipe that is ready takes without blocking */
 
 bool imc_job_is_over(const struct imc_job *job) {
@@ -65,6 +67,21 @@ static enum imc_fault read_fully(struct imc_job *job, uint8_t *buffer, size_t le
     return IMC_OK;
 }
 
+/* Has what was written go on to its disk meanwhile: who makes an image waits for that at the end
+ * (fsync), and no disk is too fast to be waited for. */
+static void write_back(struct imc_job *job, size_t count) {
+    struct imc_written *written = &job->written;
+    written->waiting += count;
+    if (written->waiting < WRITE_BACK || !written->is_file) {
+        return;
+    }
+    /* Where it is not done now, fsync does it, and says what went wrong. */
+    (void)sync_file_range(job->options.sink_fd, written->from, (off_t)written->waiting,
+                          SYNC_FILE_RANGE_WRITE);
+    written->from += (off_t)written->waiting;
+    written->waiting = 0;
+}
+
 enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t length,
                              struct imc_failure *failure) {
     int fd = job->options.sink_fd;
@@ -90,6 +107,7 @@ enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t le
         }
         data += count;
         length -= (size_t)count;
+        write_back(job, (size_t)count);
     }
     return IMC_OK;
 }
