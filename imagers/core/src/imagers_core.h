@@ -113,9 +113,9 @@ struct imc_options {
     uint64_t window_bytes; /* a power of two */
     uint64_t max_entries;
     uint64_t max_name_bytes; /* at most 4095 */
-    unsigned threads;        /* below 2: one stage after the other, in one thread */
-    /* For tests, NULL otherwise: "layer=NAME" forces an entry of the table of layer
-     * functions, "walk" resolves paths without openat2, "split" has a thread for each stage. */
+    unsigned threads;        /* the most that work on it at once; below 2: one, piece by piece */
+    /* For tests, NULL otherwise: "layer=NAME" forces an entry of the table of layer functions,
+     * "walk" resolves paths without openat2, "split" has several threads also for what is small. */
     const char *force;
 };
 

@@ -139,7 +139,7 @@ class Driver:
 IMPLEMENTATIONS = {
     "c": (native, None),
     "c-libcrypto": (native, "layer=libcrypto"),  # not the stitched kernels
-    "c-split": (native, "split"),  # a thread for each stage
+    "c-split": (native, "split"),  # several threads also for what is small
     "c-walk": (native, "walk"),
     "plain": (plain, None),
 }

@@ -322,6 +322,31 @@ PROGRAM = """
 """
 
 
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_open_has_as_many_threads_at_work_as_it_was_given(threads):
+    """The one that calls waits, and none of them is left. Sealing is asked for its bytes, above."""
+    done = run_program(
+        PROGRAM
+        + """
+    from imagers.core import Means
+    threads = int(sys.argv[1])
+    class Enough(Exception):
+        pass
+    def report(progress):
+        at_work = len(os.listdir("/proc/self/task")) - 1
+        assert at_work <= threads, at_work
+        if at_work == threads:
+            raise Enough
+    try:
+        endless(os.open("/dev/zero", os.O_RDONLY), means=Means(threads), on_progress=report)
+    except Enough:
+        print(len(os.listdir("/proc/self/task")))
+    """,
+        str(threads),
+    )
+    assert done.stdout == "1\n", done.stderr
+
+
 @pytest.mark.parametrize("source", ["zeros", "pipe", "stream"])
 def test_ctrl_c_ends_a_job_soon(source):
     """SIGINT goes to the process; the job's thread is gone when the exception is there."""
