@@ -4,7 +4,8 @@
 
 A docker-registry on loopback, files in /dev/shm, two cores for all of it; medians of one run in
 which all take turns. It prints ratios, so that the speed of the machine does not matter, but
-others at work on its two cores do: see the load that it prints. About three minutes.
+others at work on its two cores do: see the load that it prints, or start it with `chrt -r 1`.
+About three minutes.
 
 A blob is pulled to a file as `imagers copy` does it, held against size and digest; images are
 copied whole, between the registry and an OCI layout.
@@ -338,16 +339,15 @@ class Bench:
         rows.speed("one SHA-256 stream of libcrypto", floor, 1.0)
         pull = times["pull"].median
         rows.speed("pull of a blob to a file, checked", pull, floor / pull, _OF_SHA256)
-        self._print_two(rows, "pull", times["copy here"], times["copy two here"])
         peer = times["oras pull"].median
         rows.speed("  so many times faster than oras, which checks nothing", peer, peer / pull,
                    _TIMES_ORAS)  # fmt: skip
         peer += floor
         rows.speed("  than oras and SHA-256 of the file afterwards", peer, peer / pull,
                    _TIMES_ORAS)  # fmt: skip
+        self._print_two(rows, "pull", times["copy here"], times["copy two here"])
         push = times["copy there"].median
         rows.speed("push of an image of one layer", push, floor / push, _OF_SHA256)
-        self._print_two(rows, "push", times["copy there"], times["copy two there"])
         peer, bare = times["oras push"].median, times["bare push"].median
         rows.speed("  so many times faster than oras, which checks nothing", peer, peer / push,
                    _TIMES_ORAS)  # fmt: skip
@@ -355,6 +355,7 @@ class Bench:
         rows.speed("  what the registry takes at most, unchecked", bare, floor / bare)
         rows.ratio("  push, of that", bare / push, None)
         rows.ratio("  that, so many times faster than oras", peer / bare, None)
+        self._print_two(rows, "push", times["copy there"], times["copy two there"])
 
     @staticmethod
     def _print_two(rows: Rows, way: str, one: Times, two: Times) -> None:
