@@ -272,6 +272,12 @@ def test_help_of_a_verb_names_its_options_and_no_others(verb):
     assert named <= everywhere | options_of(root) | {"--help"}
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_explains_no_option_twice(verb):
+    explained = re.findall(r"^  (--[a-z.-]+).* {2,}\S", module_of(verb).__doc__, re.MULTILINE)
+    assert sorted(set(explained)) == sorted(explained)
+
+
 def examples():
     """Every command line that the help and the pages show, ready to be typed."""
     for verb in VERBS:

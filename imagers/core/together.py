@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -23,7 +24,7 @@ __all__ = ["run_together"]
 
 _T = TypeVar("_T")
 _TICK_S = 0.1
-_GRACE_S = 2.0  # for threads to see that all is over
+_GRACE_S = 2.0  # for all threads to see that all is over
 
 
 def run_together(
@@ -50,8 +51,7 @@ def run_together(
     if jobs == 1 or len(tasks) <= 1:
         results = []
         for number, task in enumerate(tasks):
-            if stop.is_cancelled:
-                raise Cancelled("cancelled")
+            stop.check()
             results.append(task(stop))
             if on_done is not None:
                 on_done(number, results[-1])
@@ -101,9 +101,10 @@ class _Crew(Generic[_T]):
         finally:
             if len(results) < len(self._tasks):
                 self._stop.cancel()
+            deadline = time.monotonic() + _GRACE_S
             for thread in threads:
                 if thread.ident is not None:
-                    thread.join(_GRACE_S)
+                    thread.join(max(0.0, deadline - time.monotonic()))
         if failures:
             raise self._cause(failures)
         return [results[number] for number in range(len(self._tasks))]
@@ -127,8 +128,7 @@ class _Crew(Generic[_T]):
             if number is None:
                 return
             try:
-                if self._stop.is_cancelled:
-                    raise Cancelled("cancelled")  # noqa: TRY301  # ended like any other
+                self._stop.check()
                 self._ended.put((number, self._tasks[number](self._stop)))
             except BaseException as error:  # noqa: BLE001  # raised where it is waited for
                 self._ended.put(_Failure(number, error))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from imagers.errors import Cancelled
+
 if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
@@ -88,6 +90,15 @@ class Cancellation:
     def is_cancelled(self) -> bool:
         """Whether `cancel` was called."""
         return self._event.is_set() or (self._within is not None and self._within.is_cancelled)
+
+    def check(self) -> None:
+        """Nothing, until `cancel` was called.
+
+        Raises:
+            Cancelled: it was.
+        """
+        if self.is_cancelled:
+            raise Cancelled("cancelled")
 
 
 @dataclass(frozen=True, slots=True)

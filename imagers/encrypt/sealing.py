@@ -262,6 +262,7 @@ def seal_into(
         return plan.describe(layer.descriptor.digest, layer.descriptor.size, b"")
     source = layer.open_raw()
     try:
+        run.cancellation.check()  # the sink may be closed: nothing may come into it any more
         with sink.stage_blob() as blob:
             sealed = seal_layer(
                 source,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from imagers.errors import Cancelled, LocalError
@@ -31,7 +32,7 @@ __all__ = ["ReadAhead"]
 
 _PIECE = 1024 * 1024
 _TICK_S = 0.1
-_GRACE_S = 2.0  # for threads to see that all is over
+_GRACE_S = 2.0  # for all threads to see that all is over
 
 
 class ReadAhead:
@@ -93,8 +94,9 @@ class ReadAhead:
             files = list(self._files.values())
         for file in files:
             file.close()
+        deadline = time.monotonic() + _GRACE_S
         for thread in self._threads:
-            thread.join(_GRACE_S)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _start(self) -> None:
         left = len(self._layers) - self._turn - 1

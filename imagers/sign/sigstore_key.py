@@ -89,13 +89,17 @@ class SigstorePrivateKey:
         """
         what = "certificate chain"
         der = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        if chain[0].public_key().public_bytes(*der) != self._key.public_key().public_bytes(*der):
+        try:
+            of_leaf = chain[0].public_key().public_bytes(*der)
+        except (ValueError, UnsupportedAlgorithm):
+            of_leaf = b""
+        if of_leaf != self._key.public_key().public_bytes(*der):
             raise FormatError("expected the certificate of the key first", what=what)
         issuers = (*chain[1:], chain[-1]) if len(chain) > 1 else ()
         for number, (one, issuer) in enumerate(zip(chain, issuers, strict=False), 1):
             try:
                 one.verify_directly_issued_by(issuer)
-            except (ValueError, TypeError, InvalidSignature):
+            except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
                 wanted = "itself: it must be a root" if number == len(chain) else "the next one"
                 raise FormatError(
                     f"certificate {number} of {len(chain)} is not issued by {wanted}", what=what

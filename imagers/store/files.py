@@ -129,6 +129,7 @@ class StagedFile:
     def __init__(self, directory: Path) -> None:
         self._name: Path | None = None  # the hidden one, where a file must have one
         self._closed = False
+        self._dropped = False
         fd = _open_unnamed(directory)
         if fd is None:
             self._name = directory / _hidden_name()
@@ -147,7 +148,7 @@ class StagedFile:
 
     def publish(self, target: Path) -> None:
         """Give it its name, in place of what has it, after its bytes are on the disk; close."""
-        os.fsync(self._fd)
+        self._sync(target)
         if self._name is None:
             name = target.parent / _hidden_name()
             self._link(name)
@@ -159,13 +160,29 @@ class StagedFile:
 
     def publish_new(self, target: Path) -> None:
         """Like `publish`, but `FileExistsError` if something has the name; stays open then."""
-        os.fsync(self._fd)
+        self._sync(target)
         if self._name is None:
             self._link(target)
         else:
             os.link(self._name, target)
         self.close()
         sync_directory(target.parent)
+
+    def drop(self) -> None:
+        """Take the hidden name away: it cannot be published any more. Its owner still closes it.
+
+        For whoever cannot wait for a thread that writes: a descriptor that is closed under it may
+        be another file's when it writes next.
+        """
+        self._dropped = True
+        if self._name is not None:
+            with suppress(OSError):
+                self._name.unlink()
+
+    def _sync(self, target: Path) -> None:
+        os.fsync(self._fd)
+        if self._dropped:  # looked at behind what may take seconds
+            raise LocalError("not written: its destination was closed before", path=str(target))
 
     def _link(self, name: Path) -> None:
         # A directory descriptor makes Python use linkat, which follows the link in /proc.

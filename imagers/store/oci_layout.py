@@ -188,7 +188,7 @@ class OCILayoutSink:
         self._made: list[Path] = []  # directories and the layout file, in order
         self._unpublished: list[Path] = []  # blobs that were not there before
         self._checked: dict[Path, tuple[int, int, int]] = {}  # blobs that are what they say
-        self._staged: set[StagedFileBlob[StagedFile]] = set()
+        self._staged: set[StagedFile] = set()
         self._index_before: bytes | None = None
 
     @property
@@ -259,10 +259,11 @@ class OCILayoutSink:
     def close(self) -> None:
         """See `ImageSink`; takes back what was not published."""
         for staged in list(self._staged):
-            staged.abort()
+            staged.drop()  # not closed: a thread that hangs on a source may still write to it
         # What cannot be taken back is a blob without a name: no reason to hide a first error.
         with suppress(LocalError, FormatError):
             self._take_back()
+        self._staged.clear()
         self._unpublished.clear()
         self._made.clear()
         self._prepared = False
@@ -272,9 +273,9 @@ class OCILayoutSink:
         directory = self._layout.path / _STAGING
         with local_errors(directory):
             self._make_directory(directory)
-            staged = StagedFileBlob(StagedFile(directory), self._commit, self._staged.discard)
-        self._staged.add(staged)
-        return staged
+            file = StagedFile(directory)
+        self._staged.add(file)
+        return StagedFileBlob(file, self._commit, lambda _: self._staged.discard(file))
 
     def _commit(self, file: StagedFile, descriptor: Descriptor, what: str) -> None:
         del what

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from imagers.core import run_together
-from imagers.errors import Cancelled, FormatError, LocalError, SizeMismatch
+from imagers.errors import FormatError, LocalError, SizeMismatch
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.pieces import checked_pieces
@@ -260,15 +260,16 @@ class _Copy:
     def _copy_bytes(
         self, raw: RawStream, descriptor: Descriptor, what: str, stop: Cancellation
     ) -> None:
+        # The caller may have closed the sink while this waited for the source: nothing may come
+        # into it any more.
+        stop.check()
         with (
             self._sink.stage_blob() as staged,
             closing(checked_pieces(raw, descriptor, what=what)) as pieces,
         ):
             for piece in pieces:
                 self._write(staged.fileno(), piece)
-            if stop.is_cancelled:
-                # The caller may have closed the sink: nothing may come into it any more.
-                raise Cancelled("cancelled")
+            stop.check()
             staged.commit(descriptor, what=what)
 
     def _write(self, fd: int, piece: memoryview) -> None:
@@ -297,8 +298,7 @@ class _Stoppable:
 
     def readinto(self, buffer: memoryview, /) -> int:
         """See `RawStream`."""
-        if self._stop.is_cancelled:
-            raise Cancelled("cancelled")
+        self._stop.check()
         return self._raw.readinto(buffer)
 
     def close(self) -> None:

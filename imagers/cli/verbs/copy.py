@@ -13,8 +13,6 @@ with all its images.
   --jobs N                    blobs at the same time; default: 3
   --ranges N                  connections for one blob from 64 MiB on, 1 to 4;
                               default: 1
-  --ranges N                  connections for one blob from 64 MiB on, 1 to 4;
-                              default: 1
   --creds USER:PASSWORD       for a registry; also --src-creds, --dest-creds
   --tls-verify BOOL           false allows plain http and any certificate; also
                               --src-tls-verify, --dest-tls-verify; loopback may
@@ -26,8 +24,6 @@ with all its images.
   --authfile FILE             logins; default: where "imagers login" and others
                               keep them
   --daemon-host URL           of the engine; default: DOCKER_HOST
-  --image-rs-registries FILE  mirrors and other places of names, as image-rs
-                              reads them, in place of registries.conf
   --image-rs-registries FILE  mirrors and other places of names, as image-rs
                               reads them, in place of registries.conf
   --json                      the result as JSON

@@ -85,19 +85,18 @@ class ArchiveSink:
 
     def _append(self, file: StagedFile, descriptor: Descriptor, what: str) -> None:
         del what
-        builder = self._open_tar()
         with local_errors(self._directory), self._lock:
+            builder = self._open_tar()
             if descriptor.digest not in self._blobs:
                 builder.add_file(blob_name(descriptor.digest), file.fileno(), descriptor.size)
                 self._blobs[descriptor.digest] = descriptor.size
         file.close()
 
     def _open_tar(self) -> TarBuilder:
-        with self._lock, local_errors(self._directory):
-            if self._file is None or self._builder is None:
-                self._file = StagedFile(self._directory)
-                self._builder = TarBuilder(self._file.fileno())
-            return self._builder
+        if self._file is None or self._builder is None:
+            self._file = StagedFile(self._directory)
+            self._builder = TarBuilder(self._file.fileno())
+        return self._builder
 
     def _put_manifest_blob(
         self, raw: bytes, media_type: str, digest: Digest | None = None

@@ -4,11 +4,12 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from functools import partial
 
 import pytest
 
-from imagers.core import Cancellation, run_together
+from imagers.core import Cancellation, run_together, together
 from imagers.errors import Cancelled, LocalError
 
 PATIENCE_S = 60
@@ -109,6 +110,27 @@ def test_cancelled_before_the_start_runs_nothing(jobs):
     with pytest.raises(Cancelled):
         run_together([ran.append] * 3, jobs=jobs, cancellation=cancellation)
     assert ran == []
+
+
+def test_threads_that_hang_are_waited_for_once_all_together(monkeypatch):
+    monkeypatch.setattr(together, "_GRACE_S", 0.5)
+    over = threading.Event()
+    both = threading.Barrier(64)
+
+    def hang(_):
+        both.wait(PATIENCE_S)
+        over.wait(PATIENCE_S)
+
+    def fail(_):
+        both.wait(PATIENCE_S)
+        raise LocalError("full", path="disk")
+
+    began = time.monotonic()
+    with pytest.raises(LocalError):
+        run_together([*[hang] * 63, fail], jobs=64)
+    waited = time.monotonic() - began
+    over.set()
+    assert waited < 20  # and not 63 times half a second
 
 
 def test_error_of_the_callers_callback_stops_all():

@@ -12,6 +12,7 @@ from imagers.core import (
     Means,
     Progress,
 )
+from imagers.errors import Cancelled
 from imagers.model.keys import SecretKey
 
 
@@ -29,9 +30,12 @@ def test_values_are_frozen():
 def test_cancellation_stays():
     cancellation = Cancellation()
     assert not cancellation.is_cancelled
+    cancellation.check()
     cancellation.cancel()
     cancellation.cancel()
     assert cancellation.is_cancelled
+    with pytest.raises(Cancelled):
+        cancellation.check()
 
 
 @pytest.mark.parametrize(

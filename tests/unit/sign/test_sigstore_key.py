@@ -3,6 +3,8 @@ import json
 import pickle
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from nacl.secret import SecretBox
 
@@ -218,6 +220,25 @@ def test_private_key_refuses_certificates_in_another_order(pki, order, message):
     key, chain = owner_of(pki)
     with pytest.raises(FormatError, match=message):
         key.with_certificates(tuple(chain[number] for number in order))
+
+
+@pytest.mark.parametrize(
+    ("at", "oid", "message"),
+    [
+        (0, "2a8648ce3d030107", "expected the certificate of the key first"),
+        (1, "2a8648ce3d030107", "certificate 1 of 3 is not issued by the next one"),
+    ],
+)
+def test_private_key_refuses_certificates_of_keys_that_nobody_knows(pki, at, oid, message):
+    key, chain = owner_of(pki)
+    chain = list(chain)
+    der = chain[at].public_bytes(serialization.Encoding.DER)
+    known = bytes.fromhex(oid)
+    assert known in der
+    other = der.replace(known, known[:-1] + b"\x77")  # a curve that is none
+    chain[at] = x509.load_der_x509_certificate(other)
+    with pytest.raises(FormatError, match=message):
+        key.with_certificates(tuple(chain))
 
 
 def test_private_key_refuses_the_certificate_of_another_key(pki):

@@ -85,6 +85,19 @@ def test_staged_file_that_cannot_be_renamed_leaves_nothing(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["target"]
 
 
+@pytest.mark.usefixtures("kind")
+def test_staged_file_that_was_dropped_has_no_name_and_gets_none(tmp_path):
+    staged = StagedFile(tmp_path)
+    staged.drop()
+    assert list(tmp_path.iterdir()) == []
+    write_all(staged.fileno(), b"of a thread that does not know yet")
+    for publish in (staged.publish, staged.publish_new):
+        with pytest.raises(LocalError, match="target: not written"):
+            publish(tmp_path / "target")
+    staged.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_staged_file_without_o_tmpfile_falls_back(tmp_path, monkeypatch):
     real = os.open
 

@@ -408,6 +408,19 @@ def test_sink_closed_after_the_manifest_keeps_all(path, image_of):
     assert source_of(path).read_manifest().raw == image.raw
 
 
+def test_sink_that_is_closed_leaves_descriptors_to_their_writers(path, image_of, tmp_path):
+    sink = sink_of(path)
+    image_of("one").write(sink)
+    with sink.stage_blob() as staged:
+        sink.close()
+        with open(tmp_path / "other", "wb"):  # it would have got the descriptor
+            os.write(staged.fileno(), b"data")
+        with pytest.raises(LocalError, match="its destination was closed before"):
+            staged.commit(Descriptor(OCI_LAYER, digest_of(b"data"), 4), what="layer")
+    assert (tmp_path / "other").read_bytes() == b""
+    assert not blob_path(path, Descriptor(OCI_LAYER, digest_of(b"data"), 4)).exists()
+
+
 def test_sink_works_again_after_close(path, image_of):
     sink = sink_of(path)
     half(image_of("one"), sink)

@@ -1,18 +1,23 @@
+import io
 import json
 import os
+import threading
 
 import pytest
 
+from imagers.core import together
 from imagers.errors import (
     DigestMismatch,
     FormatError,
     IntegrityError,
     LocalError,
     NotFound,
+    RemoteError,
     SizeMismatch,
 )
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
+from imagers.model.manifest import RawManifest
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.model.stream import read_all
 from imagers.transport import copy
@@ -265,3 +270,61 @@ def test_this_platform_uses_the_words_of_go(monkeypatch):
     for machine, word in (("x86_64", "amd64"), ("aarch64", "arm64"), ("riscv64", "riscv64")):
         monkeypatch.setattr(copy.machine, "machine", lambda machine=machine: machine)
         assert this_platform() == Platform("linux", word)
+
+
+class HangingSource:
+    """Gives the first layer but for its last bytes until `gate` is set, and not the second."""
+
+    name = "test:hanging"
+
+    def __init__(self, image):
+        self.image = image
+        self.reached = threading.Event()
+        self.gate = threading.Event()
+
+    def read_manifest(self, digest=None):
+        assert digest is None
+        return RawManifest(self.image.raw, OCI_MANIFEST, self.image.descriptor.digest)
+
+    def open_raw_blob(self, descriptor, *, what):
+        data = io.BytesIO(self.image.blobs[descriptor])
+        return Hanging(self, data, what)
+
+
+class Hanging:
+    def __init__(self, source, data, what):
+        self.source, self.data, self.what = source, data, what
+
+    def readinto(self, buffer):
+        if self.what == "layer 2 of 2":
+            assert self.source.reached.wait(60)
+            raise RemoteError("broken off")
+        if self.what == "layer 1 of 2" and self.data.tell() > 0:
+            self.source.reached.set()
+            assert self.source.gate.wait(60)
+        return self.data.readinto(buffer[: max(1, len(buffer) - 1)])
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["oci:", "dir:", "oci-archive:", "docker://"])
+def test_copy_image_thread_that_hung_writes_nowhere_when_all_is_over(
+    kind, places, image_of, tmp_path, monkeypatch, registry
+):
+    monkeypatch.setattr(together, "_GRACE_S", 0.05)
+    source = HangingSource(image_of(layers=(os.urandom(5_000_000), b"second layer")))
+    before = set(threading.enumerate())
+    place = f"{registry.address}/app" if kind == "docker://" else f"{tmp_path}/copy"
+    sink = places.sink(kind + place)
+    with pytest.raises(RemoteError, match="broken off"):
+        copy_image(source, sink, jobs=3)
+    sink.close()
+    files = [open(tmp_path / f"other-{number}", "wb") for number in range(8)]  # noqa: SIM115
+    source.gate.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(0 if "imagers-" not in thread.name else 60)
+    for file in files:
+        file.close()
+    found = {one.name: one.stat().st_size for one in tmp_path.iterdir()}
+    assert found == {f"other-{number}": 0 for number in range(8)}
