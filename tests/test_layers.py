@@ -41,6 +41,8 @@ WORLD = {
         "attest",
         "testing",
         "core/plain",
+        "core/together",  # how long to wait for threads that are to end
+        "pull/ahead",
         "registry",
         "encrypt/image",
         "encrypt/providers",

@@ -29,8 +29,10 @@ _T = TypeVar("_T")
 _MIB = 1024 * 1024
 DEFAULT_MEMORY = 64 * _MIB
 _LEAST_MEMORY = 16 * _MIB  # of one layer: its rings, and the 8 MiB window of zstd's level 19
-_RINGS = 5 * _MIB  # and the other buffers of an opened layer, but for the window
-_FRAME = 8 * _MIB  # of tar on the way in one thread that compresses, before and after
+# Held against `imagers.core.native.memory_of` by a test:
+_RINGS = 7 * _MIB  # and the other buffers of an opened layer, but for the window
+_COMPRESSION = 11 * _MIB  # of several threads that compress, and for each of them
+_COMPRESSOR = 13 * _MIB  # frames before and after, and an encoder
 _LARGEST_WINDOW = 1 << 31  # ZSTD_WINDOWLOG_MAX of libzstd
 # Of a core: so much more than its fair share of the bytes makes a layer worth two.
 _TOLERANCE = 0.1
@@ -73,9 +75,8 @@ class Budget:
         cores = usable_cores()
         memory = self.memory_bytes // jobs
         threads = cores if jobs == 1 else min(cores, max(1, math.ceil(part * cores - _TOLERANCE)))
-        threads = max(1, min(threads, memory // _FRAME - 1))
         window = min(1 << ((memory - _RINGS).bit_length() - 1), _LARGEST_WINDOW)
-        return Means(threads, window)
+        return Means(threads, window, max(1, (memory - _COMPRESSION) // _COMPRESSOR))
 
 
 def run_layers(

@@ -170,7 +170,7 @@ def check_means(means: Means) -> None:
     window = means.window_bytes
     if not _SMALLEST_WINDOW <= window <= _LARGEST_WINDOW or window & (window - 1):
         raise ValueError("window_bytes must be a power of two from 1 KiB to 2 GiB")
-    if means.threads is not None and means.threads < 1:
+    if (means.threads is not None and means.threads < 1) or means.compressors < 1:
         raise ValueError("threads must be at least 1")
 
 

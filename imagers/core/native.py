@@ -16,6 +16,7 @@ from imagers.core._core import LayerJob
 from imagers.core._core import memory_of as _memory_of
 from imagers.core.cores import usable_cores
 from imagers.core.failures import Fault, failure_of
+from imagers.core.jobs import SealJob
 from imagers.core.values import DirectorySink, OpenedLayer, Ownership, Progress, SealedLayer
 from imagers.model.digest import Digest
 from imagers.model.media import Compression
@@ -23,7 +24,7 @@ from imagers.model.media import Compression
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imagers.core.jobs import OpenJob, SealJob
+    from imagers.core.jobs import OpenJob
     from imagers.core.values import CipherParameters
     from imagers.model.stream import RawStream
 
@@ -69,7 +70,10 @@ def _key(stack: ExitStack, cipher: CipherParameters | None) -> memoryview | None
 
 
 def _threads(job: SealJob | OpenJob) -> int:
-    return usable_cores() if job.means.threads is None else job.means.threads
+    threads = usable_cores() if job.means.threads is None else job.means.threads
+    if isinstance(job, SealJob) and job.compress is not Compression.NONE:
+        threads = min(threads, job.means.compressors)
+    return threads
 
 
 def _digest(text: str) -> Digest:

@@ -146,10 +146,13 @@ class Means:
             None: one for each core that this process may use.
         window_bytes: upper bound on the window of a zstd frame, a power of two. Its decoder
             holds that much memory; levels up to 19 need 8 MiB.
+        compressors: upper bound on threads that compress, each with frames of its own to hold:
+            24 MiB for the first two, 12 MiB for each further one.
     """
 
     threads: int | None = None
     window_bytes: int = 32 * _MIB
+    compressors: int = 4
 
 
 @dataclass(frozen=True, slots=True)

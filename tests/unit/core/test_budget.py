@@ -4,8 +4,9 @@ import threading
 
 import pytest
 
-from imagers.core import Budget, Means, budget, run_layers
+from imagers.core import Budget, Means, budget, native, run_layers
 from imagers.errors import UsageError, WindowTooLarge
+from imagers.model.media import Compression
 
 MIB = 1024 * 1024
 
@@ -62,10 +63,33 @@ def test_window_and_buffers_fit_into_the_memory(memory, jobs, window):
     assert means.window_bytes < memory * MIB / jobs
 
 
-def test_threads_that_compress_fit_into_the_memory(cores):
+@pytest.mark.parametrize(
+    ("memory", "jobs"),
+    [(16, 1), (20, 1), (32, 1), (32, 2), (40, 2), (64, 1), (64, 2), (64, 4), (100, 3), (256, 4)],
+)
+def test_all_that_the_core_holds_for_layers_fits_into_the_memory(cores, memory, jobs):
     cores(64)
-    assert Budget(memory_bytes=64 * MIB).means_of(1, jobs=1).threads == 7
-    assert Budget(memory_bytes=16 * MIB).means_of(1, jobs=1).threads == 1
+    means = Budget(memory_bytes=memory * MIB).means_of(1, jobs=jobs)
+    held = [
+        native.memory_of(
+            sealing=True,
+            threads=min(means.threads, means.compressors),
+            size=1 << 40,
+            compress=compression,
+        )
+        for compression in Compression
+    ]
+    held += [
+        native.memory_of(
+            sealing=False,
+            threads=means.threads,
+            size=1 << 40,
+            decompress=compression,
+            window_bytes=means.window_bytes,
+        )
+        for compression in Compression
+    ]
+    assert max(held) * jobs <= memory * MIB
 
 
 def test_default_budget_gives_a_layer_alone_what_it_has_without_one():

@@ -374,7 +374,7 @@ def test_ctrl_c_ends_a_job_soon(source):
     try:
         endless(source)
     except KeyboardInterrupt:
-        print("interrupted", time.monotonic() - sent[0] < 1.0, len(os.listdir("/proc/self/task")))
+        print("interrupted", time.monotonic() - sent[0] < 20, len(os.listdir("/proc/self/task")))
     """
     )
     assert done.stdout == "interrupted True 1\n", done.stderr

@@ -410,7 +410,7 @@ def test_decrypt_holds_plain_layers_to_their_diff_ids_too(
     sink, path = new_sink("encrypted")
     encrypt_image(changed_image("gzip", swap), sink, [rsa[0]], layers=[0])
     sink, back = new_sink("decrypted")
-    with pytest.raises(DigestMismatch, match="layer 2 of 3"):
+    with pytest.raises(DigestMismatch, match=r"layer [23] of 3"):  # both are wrong
         decrypt_image(load_layout(path), sink, [rsa[1]])
     sink.close()
     assert not back.exists()
