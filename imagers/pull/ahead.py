@@ -217,7 +217,13 @@ class _GrowingFile:
                     raise Cancelled("cancelled")
                 self._changed.wait(_TICK_S)
             count = min(len(buffer), self._size - offset)
-        return os.preadv(self._fd, [buffer[:count]], offset)
+        try:
+            return os.preadv(self._fd, [buffer[:count]], offset)
+        except OSError as error:
+            raise LocalError(
+                f"cannot read a layer that was downloaded ahead: {(error.strerror or '').lower()}",
+                path="the staging place of the bundle",
+            ) from error
 
     def close(self) -> None:
         """Nobody reads it any more. Safe to call twice."""

@@ -214,6 +214,26 @@ def test_full_disk_is_told_with_what_helps(source, place, monkeypatch):
     assert "--jobs 1" in raised.value.hint
 
 
+def test_disk_that_gives_nothing_back_is_a_local_error(source, place, monkeypatch):
+    class BrokenDisk:
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        def preadv(self, *_):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    gate = threading.Event()
+    source.faults[1] = {"gate": gate, "at": 2000}
+    with ahead_of(source, place) as ahead:
+        read_all(ahead.open(0))
+        source.wait_for(2)
+        stream = ahead.open(1)
+        monkeypatch.setattr("imagers.pull.ahead.os", BrokenDisk())
+        with pytest.raises(LocalError, match="downloaded ahead: input/output error"):
+            read_all(stream)
+        gate.set()
+
+
 def test_cancelled_while_it_waits_for_a_download(source, place):
     gate = threading.Event()
     source.faults[1] = {"gate": gate}
