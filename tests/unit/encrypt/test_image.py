@@ -25,7 +25,7 @@ from imagers.errors import (
 from imagers.model.keys import SecretKey
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import Compression
-from imagers.store.oci_layout import OCILayoutSink
+from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 KID = "kbs:///default/demo/1"
 OCI = "application/vnd.oci.image.layer.v1.tar"
@@ -358,6 +358,24 @@ def test_cancelled_work_leaves_nothing(plain_image, new_sink, load_layout, rsa, 
     with pytest.raises(Cancelled):
         run(image, sink, [key], cancellation=cancellation)
     sink.close()
+    assert not path.exists()
+
+
+def test_encrypt_that_ends_while_a_source_opens_touches_the_sink_no_more(
+    plain_image, new_sink, rsa, monkeypatch
+):
+    """It may be closed by then."""
+    cancellation = Cancellation()
+    real = OCILayoutSource.open_raw_blob
+
+    def open_slowly(*args, **names):
+        cancellation.cancel()
+        return real(*args, **names)
+
+    monkeypatch.setattr(OCILayoutSource, "open_raw_blob", open_slowly)
+    sink, path = new_sink()
+    with pytest.raises(Cancelled):
+        encrypt_image(plain_image("tiny"), sink, [rsa[0]], cancellation=cancellation)
     assert not path.exists()
 
 
