@@ -365,7 +365,7 @@ def test_encrypt_that_ends_while_a_source_opens_touches_the_sink_no_more(
     plain_image, new_sink, rsa, monkeypatch
 ):
     """It may be closed by then."""
-    cancellation = Cancellation()
+    image, cancellation = plain_image("tiny"), Cancellation()
     real = OCILayoutSource.open_raw_blob
 
     def open_slowly(*args, **names):
@@ -375,7 +375,7 @@ def test_encrypt_that_ends_while_a_source_opens_touches_the_sink_no_more(
     monkeypatch.setattr(OCILayoutSource, "open_raw_blob", open_slowly)
     sink, path = new_sink()
     with pytest.raises(Cancelled):
-        encrypt_image(plain_image("tiny"), sink, [rsa[0]], cancellation=cancellation)
+        encrypt_image(image, sink, [rsa[0]], cancellation=cancellation)
     assert not path.exists()
 
 
