@@ -7,6 +7,7 @@ are those of `enum imc_fault` in `src/imagers_core.h`; a test holds the two toge
 
 from __future__ import annotations
 
+import errno
 import os
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -182,10 +183,17 @@ def _unsupported_kind(what: str, text: bytes, _more: bytes, number: int, _other:
     return Unsupported(f"{what}: entry {shown_name(text)} is {kind}, which is not supported")
 
 
-def _local(message: str, path: bytes, number: int) -> LocalError:
+_NO_ROOM = "make room, or choose a destination on another file system"
+_NO_ROOM_TO_UNPACK = (
+    f"{_NO_ROOM}; layers that are downloaded ahead take some too, and --jobs 1 downloads none ahead"
+)
+
+
+def _local(message: str, path: bytes, number: int, *, no_room: str = _NO_ROOM) -> LocalError:
     shown = path.decode("utf-8", "backslashreplace")[:_LONGEST_NAME]
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
-    return LocalError(f"{message}: {os.strerror(number)}", path=shown)
+    hint = no_room if number in (errno.ENOSPC, errno.EDQUOT) else None
+    return LocalError(f"{message}: {os.strerror(number)}", path=shown, hint=hint)
 
 
 _BOMB = "the layer may be made to exhaust memory or disk"
@@ -198,7 +206,9 @@ _OTHERS: dict[Fault, Callable[[str, bytes, bytes, int, int], Exception]] = {
     ),
     Fault.READ: lambda what, _t, _m, number, _o: _local(f"cannot read {what}", b"", number),
     Fault.WRITE: lambda what, _t, _m, number, _o: _local(f"cannot write {what}", b"", number),
-    Fault.UNPACK: lambda what, text, _m, number, _o: _local(f"cannot unpack {what}", text, number),
+    Fault.UNPACK: lambda what, text, _m, number, _o: _local(
+        f"cannot unpack {what}", text, number, no_room=_NO_ROOM_TO_UNPACK
+    ),
     Fault.STORED_SHORT: lambda what, _t, _m, number, other: Truncated(
         expected=number, actual=other, what=what
     ),

@@ -41,6 +41,9 @@ def test_local_error_says_what_the_machine_said():
     assert isinstance(error, LocalError)
     assert error.path == "usr/\N{REPLACEMENT CHARACTER}x"
     assert str(error).endswith("cannot unpack layer: No space left on device")
+    assert "--jobs 1" in error.hint
+    assert "make room" in failure_of(Fault.WRITE, what="layer", number=28).hint
+    assert failure_of(Fault.WRITE, what="layer", number=5).hint is None
 
 
 def test_unknown_fault_is_our_own_bug():
