@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from imagers.net.proxies import Proxy
 
-__all__ = ["new_pools", "reader_of"]
+__all__ = ["SendingTimeout", "new_pools", "reader_of"]
 
 _LEAST_SENT = 64 * 1024  # bytes that must leave within the time limit of the socket
 _PATIENCE = 2.0  # times the time limit of the socket, for all headers or one piece together
@@ -122,19 +122,34 @@ class _Response(http.client.HTTPResponse):
             self._watched.deadline = None
 
 
+class SendingTimeout(TimeoutError):
+    """The other side takes no more of a body.
+
+    Attributes:
+        limit_s: the time limit of a piece that was in force.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__("sending took too long")
+        self.limit_s = limit_s
+
+
 def _send_all(sock: socket.socket, data: memoryview) -> None:
     """Send all of `data`, as long as it goes on."""
     limit_s = sock.gettimeout()
     sent, since = 0, time.monotonic()
     while data:
-        count = sock.send(data)
+        try:
+            count = sock.send(data)
+        except TimeoutError as error:
+            raise SendingTimeout(limit_s or 0.0) from error
         data = data[count:]
         sent += count
         now = time.monotonic()
         if sent >= _LEAST_SENT:
             sent, since = 0, now
         elif limit_s is not None and now - since > limit_s:
-            raise TimeoutError("sending took too long")
+            raise SendingTimeout(limit_s)
 
 
 class _Sending(HTTPConnection):

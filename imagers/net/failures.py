@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import urllib3.exceptions as u3
 
 from imagers.errors import RemoteError
+from imagers.net.connection import SendingTimeout
 
 if TYPE_CHECKING:
     from imagers.net.urls import Origin
@@ -70,6 +71,12 @@ def remote_error(
                 hint="check the name, and that this machine can resolve names",
             )
     for one in chain:
+        if isinstance(one, SendingTimeout):
+            return RemoteError(
+                f"{origin}: took nothing of what is sent for {one.limit_s:g} s",
+                temporary=True,
+                hint="the server hangs, or the network to it is broken; try again later",
+            )
         if isinstance(one, (u3.ConnectTimeoutError, u3.ReadTimeoutError, TimeoutError)) and (
             not isinstance(one, u3.NewConnectionError)
         ):

@@ -1,4 +1,5 @@
 import os
+import socket
 import ssl
 import threading
 import time
@@ -533,3 +534,22 @@ def test_status_error_keeps_code_and_hint():
 
 def test_status_text_unknown_status_is_its_number():
     assert [status_text(one) for one in (503, 599)] == ["503 service unavailable", "599"]
+
+
+def test_request_to_a_server_that_takes_nothing_says_which_limit_ended_it():
+    """Nobody reads, and what sockets hold is soon full; the answer's own limit is another."""
+    settings = HTTPSettings(
+        connect_timeout_s=0.3,
+        read_timeout_s=0.3,
+        upload_answer_timeout_s=600,
+        retry=RetryPolicy(attempts=1),
+    )
+    piece = memoryview(bytes(1 << 20))
+    body = PieceBody(50 << 20, lambda: (piece for _ in range(50)))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        HTTPClient(settings) as client,
+        pytest.raises(RemoteError, match=r"took nothing of what is sent for 0\.3 s") as caught,
+    ):
+        client.request("PUT", f"http://127.0.0.1:{listener.getsockname()[1]}/x", body=body)
+    assert caught.value.temporary
