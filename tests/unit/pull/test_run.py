@@ -164,6 +164,7 @@ class Sink:
 
     def put_manifest(self, raw, media_type, *, by_name, digest=None):
         assert by_name
+        assert digest is None
         self.source.top = RawManifest(raw, media_type, None)
 
     def close(self):
