@@ -90,20 +90,7 @@ class DirectorySource:
     def open_raw_blob(self, descriptor: Descriptor, *, what: str) -> RawStream:
         """See `BlobSource`; the size is compared before the first byte."""
         path = self._path / descriptor.digest.hex
-        with local_errors(path):
-            try:
-                fd = open_regular(path)
-            except FileNotFoundError:
-                raise NotFound(
-                    f"{self.name}: {what}: the directory has no blob {descriptor.digest}",
-                    hint="the directory is incomplete; copy the image into it again",
-                ) from None
-        blob = LocalBlob(fd, path)
-        size = os.fstat(fd).st_size
-        if size != descriptor.size:
-            blob.close()
-            raise SizeMismatch(expected=descriptor.size, actual=size, what=what)
-        return blob
+        return LocalBlob.open(path, descriptor, name=self.name, what=what, place="directory")
 
     def close(self) -> None:
         """Nothing is held between calls."""

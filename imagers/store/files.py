@@ -15,11 +15,13 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, LocalError
+from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from imagers.model.descriptor import Descriptor
 
 __all__ = [
     "LocalBlob",
@@ -102,6 +104,36 @@ class LocalBlob:
     def __init__(self, fd: int, path: Path) -> None:
         self._file = io.FileIO(fd, "r")
         self._path = path
+
+    @classmethod
+    def open(
+        cls, path: Path, descriptor: Descriptor, *, name: str, what: str, place: str
+    ) -> LocalBlob:
+        """The file of a blob, unchecked but for its size.
+
+        Args:
+            name: of the image, and `what` of the blob, in messages.
+            place: what the file lies in, such as `layout`.
+
+        Raises:
+            NotFound: there is none.
+            SizeMismatch: it has another size.
+            FormatError, LocalError: it is no regular file, or cannot be opened.
+        """
+        with local_errors(path):
+            try:
+                fd = open_regular(path)
+            except FileNotFoundError:
+                raise NotFound(
+                    f"{name}: {what}: the {place} has no blob {descriptor.digest}",
+                    hint=f"the {place} is incomplete; copy the image into it again",
+                ) from None
+        blob = cls(fd, path)
+        size = os.fstat(fd).st_size
+        if size != descriptor.size:
+            blob.close()
+            raise SizeMismatch(expected=descriptor.size, actual=size, what=what)
+        return blob
 
     def fileno(self) -> int:
         """The descriptor, at the position up to which was read; this object keeps it."""

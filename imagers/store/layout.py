@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, NotFound, SizeMismatch
+from imagers.errors import FormatError
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.store.files import LocalBlob, local_errors, open_regular
 from imagers.store.layout_index import check_layout_file
@@ -81,20 +81,7 @@ class Layout:
             SizeMismatch: it has another size.
         """
         path = self.blob_path(descriptor.digest)
-        with local_errors(path):
-            try:
-                fd = open_regular(path)
-            except FileNotFoundError:
-                raise NotFound(
-                    f"{self.name}: {what}: the layout has no blob {descriptor.digest}",
-                    hint="the layout is incomplete; copy the image into it again",
-                ) from None
-        blob = LocalBlob(fd, path)
-        size = os.fstat(fd).st_size
-        if size != descriptor.size:
-            blob.close()
-            raise SizeMismatch(expected=descriptor.size, actual=size, what=what)
-        return blob
+        return LocalBlob.open(path, descriptor, name=self.name, what=what, place="layout")
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether there is a file of that name and size."""
