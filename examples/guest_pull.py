@@ -20,14 +20,14 @@ from imagers.pull.run import PullOptions, identity_of, pull_image
 from imagers.sign.image import look_for_signatures
 from imagers.sign.keyfiles import load_policy, read_key_file
 from imagers.sign.verify import load_trust
-from imagers.transport.names import parse_image_name
+from imagers.transport.names import locate, parse_image_name
 from imagers.transport.open import TransportOptions, open_source
 
 
 def main() -> int:
     """Pull; the exit code says what went wrong."""
     name, bundle, policy, key = sys.argv[1:]
-    image = parse_image_name(name)
+    image = locate(parse_image_name(name))
     # The policy is asked about the name that the user wrote.
     requirements = load_trust(load_policy(policy).select(identity_of(image)), read_key_file)
     source = open_source(image, TransportOptions())
@@ -49,7 +49,8 @@ def main() -> int:
     finally:
         source.close()
     trusted = report.trusted
-    print(f"{trusted.manifest.descriptor.digest} by {trusted.decision.signers[0].fingerprint}")
+    signers = ", ".join(one.fingerprint for one in trusted.decision.signers)
+    print(f"{trusted.manifest.descriptor.digest} by {signers or trusted.basis.value}")
     return 0
 
 

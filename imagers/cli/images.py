@@ -13,8 +13,8 @@ from imagers.cli.command import Verb, option_group
 from imagers.cli.settings import read_settings
 from imagers.errors import LocalError, Unsupported, UsageError
 from imagers.model.descriptor import Platform
-from imagers.model.image import load_image
-from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
+from imagers.model.image import load_image, read_entry
+from imagers.model.manifest import Index, check_platform, parse_manifest_or_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from imagers.cli.settings import Settings
     from imagers.model.digest import Digest
     from imagers.model.image import Image, ImageSink, ImageSource
+    from imagers.model.manifest import RawManifest
     from imagers.net.proxies import Proxies
     from imagers.registry.mirrors import RegistriesConf
+    from imagers.transport.names import ImageName
     from imagers.transport.open import TransportOptions
 
 __all__ = [
     "RegistryOptions",
     "TwoRegistries",
     "check_holds_encrypted",
+    "name_of",
     "opened_sink",
     "opened_source",
     "parse_platform",
@@ -276,13 +279,22 @@ two_registries_options = option_group(
 """Options of a verb with a source and a destination; it gets them as `registries`."""
 
 
+def name_of(text: str) -> ImageName:
+    """The name of an image to read, as a word of the command line: its path is looked up here.
+
+    Raises:
+        FormatError, Unsupported: it is no name.
+    """
+    from imagers.transport.names import locate, parse_image_name  # noqa: PLC0415
+
+    return locate(parse_image_name(text))
+
+
 @contextmanager
-def opened_source(text: str, options: RegistryOptions) -> Iterator[ImageSource]:
-    """The source that a name of the command line means."""
-    from imagers.transport.names import parse_image_name  # noqa: PLC0415
+def opened_source(name: ImageName, options: RegistryOptions) -> Iterator[ImageSource]:
+    """The source that a name means, from `name_of`."""
     from imagers.transport.open import open_source  # noqa: PLC0415
 
-    name = parse_image_name(text)
     source = open_source(name, options.transport(is_remote=name.transport == "docker"))
     try:
         yield source
@@ -338,16 +350,29 @@ def write_digest_file(path: str, digest: Digest) -> None:
             file.close()
 
 
-def resolve_image(source: ImageSource, platform: Platform) -> Image:
+def resolve_image(source: ImageSource, top: RawManifest, platform: str | None) -> Image:
     """The image of a source for a platform; config and manifest agree, no origin is verified.
+
+    Args:
+        top: what the source's name means.
+        platform: `OS/ARCH[/VARIANT]` as the user asked for it; None: of an index, the one of
+            this machine, and an image that is in no index whatever it is for.
 
     Raises:
         NotFound: an index without that platform.
+        VerificationError: the config is for another platform.
     """
-    answer = source.read_manifest()
-    document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
+    wanted = parse_platform(platform)
+    document = parse_manifest_or_index(top.raw, media_type=top.media_type)
+    entry = None
     if isinstance(document, Index):
-        entry = document.require_platform(platform, what=source.name)
-        answer = source.read_manifest(entry.digest)
-        document = parse_manifest(answer.raw, media_type=entry.media_type)
-    return load_image(document, source)
+        entry = document.require_platform(wanted, what=source.name)
+        document = read_entry(source, entry)
+        if isinstance(document, Index):
+            raise Unsupported(
+                f"{source.name}: the entry for '{wanted}' is an index: expected an image"
+            )
+    image = load_image(document, source)
+    if entry is not None or platform is not None:
+        check_platform(image.config, wanted, entry=None if entry is None else entry.platform)
+    return image

@@ -1,4 +1,4 @@
-"""Where the command line looks for signatures: registry, lookaside, registries.d."""
+"""Signatures and the policy in force, as the command line finds them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,31 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imagers.cli.output import say
 from imagers.cli.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imagers.cli.images import RegistryOptions
+    from imagers.model.descriptor import Platform
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSource
+    from imagers.model.manifest import RawManifest
     from imagers.sign.find import Places
     from imagers.sign.found import Found
     from imagers.sign.materials import Trust
     from imagers.transport.names import ImageName
 
-__all__ = ["places_of", "registries_d_option", "signature_finder"]
+__all__ = ["permitted", "places_of", "policy_option", "registries_d_option", "signature_finder"]
 
 _MISSING = 404
 
 registries_d_option = click.option("--registries.d", "registries_d", metavar="DIR")
 """`--registries.d`: where lookasides are configured, as skopeo writes it."""
+
+policy_option = click.option("--policy", metavar="FILE")
+"""`--policy`: the one in force, in place of the user's and the system's."""
 
 
 def places_of(
@@ -105,3 +111,41 @@ def signature_finder(
         return found if trust is None else read_simple_signatures(trust, found)
 
     return find
+
+
+def permitted(
+    source: ImageSource,
+    name: ImageName,
+    options: RegistryOptions,
+    *,
+    policy: str | None,
+    registries_d: str | None,
+    platform: Platform | None,
+) -> RawManifest:
+    """What the name of `source` means, let through by the policy in force.
+
+    For what copies or changes an image: where there is no policy, it goes on and says so.
+
+    Args:
+        name: that `source` was opened with.
+        platform: which image of an index will be used; None: all.
+
+    Raises:
+        VerificationError: the policy says no, or could not look.
+    """
+    from imagers.pull.permit import permit_image  # noqa: PLC0415
+    from imagers.pull.run import identity_of  # noqa: PLC0415
+    from imagers.sign.keyfiles import find_policy, load_policy, read_key_file  # noqa: PLC0415
+    from imagers.sign.verify import load_trust  # noqa: PLC0415
+
+    path = find_policy(
+        explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]
+    )
+    top = source.read_manifest()
+    if path is None:
+        say("warning", "there is no policy.json: nobody says whether this image may be used")
+        return top
+    trust = load_trust(load_policy(path).select(identity_of(name)), read_key_file)
+    places = places_of(source, name, options, registries_d=registries_d)
+    permit_image(source, top, trust, signatures=signature_finder(places, trust), platform=platform)
+    return top

@@ -17,11 +17,11 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, SizeMismatch, UsageError
+from imagers.errors import FormatError, UsageError
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
-from imagers.model.image import load_image
-from imagers.model.manifest import Index, parse_manifest_or_index
+from imagers.model.image import load_image, read_entry
+from imagers.model.manifest import Index, check_platform, parse_manifest_or_index
 from imagers.model.media import DOCKER_INDEX, OCI_INDEX
 from imagers.model.strict_json import dump_json
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from imagers.encrypt.rewrite import RewrittenImage
     from imagers.model.image import Image, ImageSink, ImageSource
+    from imagers.model.manifest import RawManifest
 
 __all__ = ["RewrittenIndex", "rewrite_index"]
 
@@ -60,20 +61,23 @@ def rewrite_index(
     sink: ImageSink,
     change: Callable[[Image], RewrittenImage],
     *,
+    top: RawManifest | None = None,
     check: Callable[[tuple[RewrittenImage, ...]], None] | None = None,
 ) -> RewrittenIndex:
     """Write what `source` names into `sink`, each of its images by `change`.
 
     Args:
         change: writes one image, without a name.
+        top: as of `imagers.transport.copy.copy_image`.
         check: is called with all of them before the index gets its name.
 
     Raises:
         UsageError: the source names no index, or one without images.
         FormatError, IntegrityError: the index, or a manifest in it, is not what it should be.
+        VerificationError: an image is for another platform than its entry says.
         What `change` and `check` raise.
     """
-    answer = source.read_manifest()
+    answer = source.read_manifest() if top is None else top
     document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
     if not isinstance(document, Index):
         raise UsageError(f"{source.name}: is one image and no index", hint="leave --all away")
@@ -118,7 +122,7 @@ class _Rewrite:
         kept = []
         for entry, value in zip(index.manifests, entries, strict=True):
             assert isinstance(value, dict)
-            if _is_no_image(entry):
+            if entry.platform is not None and entry.platform.is_none:
                 self.left_out.append(entry)
                 continue
             new = self._rewrite_entry(entry, depth)
@@ -139,22 +143,15 @@ class _Rewrite:
         return dump_json(document), index.descriptor.media_type
 
     def _rewrite_entry(self, entry: Descriptor, depth: int) -> Descriptor:
-        answer = self._source.read_manifest(entry.digest)
-        what = f"{self._source.name}: manifest {entry.digest}"
-        if len(answer.raw) != entry.size:
-            raise SizeMismatch(expected=entry.size, actual=len(answer.raw), what=what)
-        document = parse_manifest_or_index(answer.raw, media_type=entry.media_type)
+        document = read_entry(self._source, entry)
         if isinstance(document, Index):
             raw, media_type = self.rewrite(document, depth=depth + 1)
             self._sink.put_manifest(raw, media_type, by_name=False)
             return Descriptor(media_type, digest_of(raw), len(raw))
         image = load_image(document, self._source)
+        if entry.platform is not None:
+            check_platform(image.config, entry.platform)
         changed = self._change(image)
         self.was_docker = self.was_docker or changed.was_docker
         self.images.append((str(entry.platform or image.config.platform), changed))
         return changed.descriptor
-
-
-def _is_no_image(entry: Descriptor) -> bool:
-    platform = entry.platform
-    return platform is not None and (platform.os, platform.architecture) == ("unknown", "unknown")

@@ -30,6 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Descriptor", "Platform", "parse_descriptor"]
 
+# containerd/platforms, database.go, normalizeArch: other names of an architecture, with the
+# variant that they imply, and the names of the variant that each has anyway.
+_ARCHITECTURES = {
+    "i386": ("386", ""),
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+}
+_DEFAULT_VARIANTS = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
+_BARE_VARIANT = re.compile(r"[0-9]{1,2}\Z")
+
 # RFC 6838 section 4.2: at most 127 characters on each side of the slash.
 _TYPE_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _MEDIA_TYPE = re.compile(rf"{_TYPE_NAME}/{_TYPE_NAME}\Z")
@@ -48,6 +61,29 @@ class Platform:
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether it says that there is none, as buildx writes it for what is no image."""
+        return (self.os, self.architecture) == ("unknown", "unknown")
+
+    @property
+    def normal(self) -> Platform:
+        """The same platform with one name for each thing: what may be compared.
+
+        `arm64` is `arm64/v8`, `arm` is `arm/v7`, `amd64` is `amd64/v1`, `x86_64` is `amd64`.
+
+        Spec: containerd/platforms v1, database.go; OCI image-spec v1.1, image-index.md,
+        "Platform Variants".
+        """
+        os, architecture, variant = (
+            part.lower() for part in (self.os, self.architecture, self.variant)
+        )
+        architecture, implied = _ARCHITECTURES.get(architecture, (architecture, ""))
+        if _BARE_VARIANT.match(variant):
+            variant = f"v{variant}"
+        variant = variant or implied or _DEFAULT_VARIANTS.get(architecture, "")
+        return Platform("darwin" if os == "macos" else os, architecture, variant)
 
 
 @dataclass(frozen=True, slots=True)

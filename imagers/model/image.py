@@ -10,15 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
-from imagers.errors import FormatError, SizeMismatch
+from imagers.errors import SizeMismatch
 from imagers.model.digest import check_digest
 from imagers.model.manifest import (
-    MAX_CONFIG_BYTES,
     ImageConfig,
+    Index,
     Manifest,
     RawManifest,
+    check_config_size,
     check_layer_count,
     parse_config,
+    parse_manifest_or_index,
 )
 from imagers.model.stream import read_all
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlobFile",
     "BlobSource",
+    "CheckedBlobSource",
     "Image",
     "ImageSink",
     "ImageSource",
@@ -40,11 +43,13 @@ __all__ = [
     "StagedBlob",
     "StagedFileBlob",
     "load_image",
+    "read_config",
+    "read_entry",
 ]
 
 
-class BlobSource(Protocol):
-    """Gives the stored bytes of blobs."""
+class CheckedBlobSource(Protocol):
+    """Gives the stored bytes of blobs, checked."""
 
     def open_blob(self, descriptor: Descriptor, *, what: str) -> ByteStream:
         """The blob, checked against its descriptor at the end of the stream.
@@ -56,6 +61,10 @@ class BlobSource(Protocol):
             NotFound: there is no such blob.
             RemoteError, LocalError: it could not be opened.
         """
+
+
+class BlobSource(CheckedBlobSource, Protocol):
+    """Gives the stored bytes of blobs."""
 
     def open_raw_blob(self, descriptor: Descriptor, *, what: str) -> RawStream:
         """The same bytes, *unchecked*: for `imagers.core`, which checks size and digest itself.
@@ -278,6 +287,37 @@ class Image:
             yield Layer(index, count, descriptor, diff_id, self.source)
 
 
+def read_entry(source: ImageSource, entry: Descriptor) -> Manifest | Index:
+    """The document behind an entry of an index, with the digest and size of the entry.
+
+    Raises:
+        DigestMismatch, SizeMismatch: the source has other bytes.
+        FormatError, Unsupported: they are no manifest and no index, or not of the entry's type.
+        NotFound, RemoteError, LocalError: the source does not have them, or failed.
+    """
+    answer = source.read_manifest(entry.digest)
+    what = f"{source.name}: manifest {entry.digest}"
+    if len(answer.raw) != entry.size:
+        raise SizeMismatch(expected=entry.size, actual=len(answer.raw), what=what)
+    check_digest(answer.raw, entry.digest, what=what)
+    return parse_manifest_or_index(answer.raw, media_type=entry.media_type)
+
+
+def read_config(manifest: Manifest, source: CheckedBlobSource) -> ImageConfig:
+    """The config of a parsed manifest, held to its descriptor.
+
+    Raises:
+        FormatError, Unsupported: the config is none, or too large.
+        IntegrityError: it is not the config of the descriptor.
+    """
+    descriptor = manifest.config
+    check_config_size(descriptor)
+    with source.open_blob(descriptor, what="config") as stream:
+        raw = read_all(stream, size=descriptor.size)
+    check_digest(raw, descriptor.digest, what="config")
+    return parse_config(raw, media_type=descriptor.media_type)
+
+
 def load_image(manifest: Manifest, source: BlobSource) -> Image:
     """The image of a parsed manifest: reads and checks its config.
 
@@ -285,16 +325,6 @@ def load_image(manifest: Manifest, source: BlobSource) -> Image:
         FormatError, Unsupported: the config is none, or too large.
         IntegrityError: it is not the config of the descriptor, or counts differ.
     """
-    descriptor = manifest.config
-    if descriptor.size > MAX_CONFIG_BYTES:
-        raise FormatError(
-            f"expected at most {MAX_CONFIG_BYTES} bytes, got {descriptor.size}",
-            what="manifest",
-            where="$.config.size",
-        )
-    with source.open_blob(descriptor, what="config") as stream:
-        raw = read_all(stream, size=descriptor.size)
-    check_digest(raw, descriptor.digest, what="config")
-    config = parse_config(raw, media_type=descriptor.media_type)
+    config = read_config(manifest, source)
     check_layer_count(manifest, config)
     return Image(manifest, config, source)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, NotFound, SizeMismatch, Unsupported
+from imagers.errors import FormatError, NotFound, SizeMismatch, Unsupported, VerificationError
 from imagers.model.descriptor import Descriptor, Platform, parse_descriptor
 from imagers.model.digest import Digest, digest_of, parse_digest
 from imagers.model.media import (
@@ -52,7 +52,9 @@ __all__ = [
     "Index",
     "Manifest",
     "RawManifest",
+    "check_config_size",
     "check_layer_count",
+    "check_platform",
     "parse_config",
     "parse_index",
     "parse_manifest",
@@ -382,6 +384,20 @@ def parse_config(raw: bytes, *, media_type: str = OCI_CONFIG) -> ImageConfig:
     )
 
 
+def check_config_size(descriptor: Descriptor) -> None:
+    """Raise unless a config of this descriptor may be fetched.
+
+    Raises:
+        FormatError: it claims more than the bound.
+    """
+    if descriptor.size > MAX_CONFIG_BYTES:
+        raise FormatError(
+            f"expected at most {MAX_CONFIG_BYTES} bytes, got {descriptor.size}",
+            what="manifest",
+            where="$.config.size",
+        )
+
+
 def check_layer_count(manifest: Manifest, config: ImageConfig) -> None:
     """Nothing, if every layer of the manifest has its diff_id in the config.
 
@@ -395,4 +411,35 @@ def check_layer_count(manifest: Manifest, config: ImageConfig) -> None:
             actual=len(manifest.layers),
             what="manifest and config",
             hint="layers were added to or dropped from the manifest; do not use this image",
+        )
+
+
+def check_platform(config: ImageConfig, wanted: Platform, *, entry: Platform | None = None) -> None:
+    """Raise unless the image is for the platform that it was taken for.
+
+    The platform in an entry of an index, or in a name, is covered by no signature of the
+    image; the config is. Without this, whoever owns the registry serves any image that was
+    ever signed under the name as the one for another platform.
+
+    Args:
+        wanted: the platform that was asked for. Its variant is compared if it has one.
+        entry: what the index said of the image, if there is an index; its variant is compared
+            where `wanted` has none.
+
+    Raises:
+        VerificationError: the config is verified, and names another platform.
+
+    Spec: OCI image-spec v1.1, config.md, `os`, `architecture`, `variant`.
+    """
+    variant = wanted.variant or ("" if entry is None else entry.variant)
+    expected = Platform(wanted.os, wanted.architecture, variant)
+    found, asked = config.platform.normal, expected.normal
+    if (found.os, found.architecture) != (asked.os, asked.architecture) or (
+        variant and found.variant != asked.variant
+    ):
+        raise VerificationError(
+            f"config: expected an image for '{expected}', got one for '{config.platform}'",
+            hint="if that is the image that you mean, name its platform: --platform OS/ARCH"
+            if entry is None
+            else "somebody changed the index; do not use this image",
         )

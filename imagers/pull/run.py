@@ -28,12 +28,13 @@ from imagers.core import Budget, Cancellation, DirectorySink, Limits, Ownership,
 from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.packets import BrokerKeyUnwrapper
 from imagers.errors import LocalError, UsageError
+from imagers.model.manifest import check_config_size
 from imagers.model.stream import read_all
 from imagers.pull.ahead import ReadAhead
 from imagers.pull.bundle import make_runtime_config
 from imagers.pull.plan import make_plan
 from imagers.pull.staging import Staging, check_destination
-from imagers.pull.trust import TrustDecision, check_config_size
+from imagers.pull.trust import TrustDecision
 from imagers.sign.policy_json import ImageIdentity, docker_identity, path_identity
 
 if TYPE_CHECKING:
@@ -66,11 +67,15 @@ def identity_of(name: ImageName) -> ImageIdentity:
 
     Only an image of a registry is looked up under its name in `docker`: what stands in an
     archive or in an engine under the same name is somebody else's word. The path of a layout
-    or an archive is made absolute and free of symbolic links: a policy for a directory does
-    not hold for what a link in it points to.
+    or an archive is absolute and free of symbolic links: a policy for a directory does not
+    hold for what a link in it points to.
+
+    Args:
+        name: from `imagers.transport.names.locate`, and the image is opened by the same one.
 
     Raises:
         UsageError: the path is `/`, for which there can be no scope.
+        ValueError: `name` has a path that nobody located.
     """
     if name.transport == "docker-daemon":
         if name.reference is None:
@@ -81,10 +86,11 @@ def identity_of(name: ImageName) -> ImageIdentity:
     if name.transport == "docker":
         assert name.reference is not None  # of every name in a registry
         return docker_identity(name.reference)
-    path = os.path.realpath(name.path)
-    if path == "/":
-        raise UsageError(f"expected a path below '/', got {name.path!r}")
-    return path_identity(name.transport, path)
+    if not name.written:
+        raise ValueError("expected a name from imagers.transport.names.locate")
+    if name.path == "/":
+        raise UsageError(f"expected a path below '/', got {name.written!r}")
+    return path_identity(name.transport, name.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,7 @@ class PullOptions:
     Attributes:
         requirements: of the containers policy in force, for the name that the user wrote
             (never that of a mirror), with their keys. There is no default.
-        platform: what is chosen of an index.
+        platform: what is chosen of an index; the config must be for it.
         require_encrypted: refuse an image with a plain layer.
         limits: bounds of every layer.
         budget: memory to work with, and how many layers are downloaded at the same time;

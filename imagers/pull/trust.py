@@ -13,8 +13,9 @@ of the outside world passes one numbered step, in this order:
    the signatures found for the digest of step 3, and requirements of type `index` over those
    found for the digest of step 2. "Could not look" is not "none". What gpg and the clock
    have to say comes in as values.
-5. *Config.* Its bytes have the digest and size that the manifest gives, and it counts as
-   many diff_ids as the manifest has layers.
+5. *Config.* Its bytes have the digest and size that the manifest gives, it counts as many
+   diff_ids as the manifest has layers, and it is for the platform that was asked for: what
+   an index says of its entries is the registry's word, the config is the signer's.
 6. *Layers.* Each layer has a media type that can be opened; each encrypted one has key
    packets and options that parse. With `require_encrypted`, each one is encrypted.
 
@@ -39,17 +40,17 @@ from typing import TYPE_CHECKING
 
 from imagers.encrypt.annotations import read_annotations
 from imagers.errors import (
-    FormatError,
     PolicyDenied,
     SizeMismatch,
     Unsupported,
 )
 from imagers.model.digest import check_digest, digest_of
 from imagers.model.manifest import (
-    MAX_CONFIG_BYTES,
     Index,
     Manifest,
+    check_config_size,
     check_layer_count,
+    check_platform,
     parse_config,
     parse_manifest,
     parse_manifest_or_index,
@@ -151,7 +152,7 @@ class TrustDecision:
     Args:
         requirements: of the policy in force for what the user named, with their keys
             (step 1). There is always a policy.
-        platform: what to choose of an index.
+        platform: what to choose of an index, and what the config must be for.
         require_encrypted: refuse an image with a plain layer.
     """
 
@@ -287,6 +288,7 @@ class TrustDecision:
         Raises:
             DigestMismatch, SizeMismatch: not the bytes that the manifest names, or another
                 count of layers than the manifest.
+            VerificationError: it is for another platform.
             FormatError, Unsupported: no image config.
         """
         with self._step(_Step.CONFIG):
@@ -297,6 +299,8 @@ class TrustDecision:
             check_digest(raw, descriptor.digest, what="config")
             self._config = parse_config(raw, media_type=descriptor.media_type)
             check_layer_count(self.manifest, self._config)
+            entry = None if self._child is None else self._child.platform
+            check_platform(self._config, self._platform, entry=entry)
             self._next = _Step.CONCLUDE
 
     def conclude(self) -> TrustedImage:
@@ -346,17 +350,3 @@ class TrustDecision:
                 f"{what} is not encrypted, and encryption is demanded",
                 hint="somebody may have replaced it; do not use this image",
             )
-
-
-def check_config_size(descriptor: Descriptor) -> None:
-    """Nothing, if a config of this descriptor may be fetched.
-
-    Raises:
-        FormatError: it claims more than the bound.
-    """
-    if descriptor.size > MAX_CONFIG_BYTES:
-        raise FormatError(
-            f"expected at most {MAX_CONFIG_BYTES} bytes, got {descriptor.size}",
-            what="manifest",
-            where="$.config.size",
-        )

@@ -26,8 +26,20 @@ from imagers.errors import (
 )
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, check_digest, digest_of
-from imagers.model.manifest import Index, parse_manifest_or_index
-from imagers.model.media import INDEX_TYPES, MANIFEST_TYPES, OCI_CONFIG, OCI_MANIFEST
+from imagers.model.image import read_config
+from imagers.model.manifest import (
+    Index,
+    Manifest,
+    check_platform,
+    parse_manifest_or_index,
+)
+from imagers.model.media import (
+    DOCKER_CONFIG,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    OCI_CONFIG,
+    OCI_MANIFEST,
+)
 from imagers.model.stream import read_all
 from imagers.sign.bundle import (
     BUNDLE_TYPE,
@@ -75,6 +87,7 @@ __all__ = [
     "signing_name",
 ]
 
+_IMAGE_CONFIGS = (OCI_CONFIG, DOCKER_CONFIG)
 _MAX_DEPTH = 3  # indexes within indexes
 _MAX_MANIFESTS = 1024  # of one image with all that it contains
 _ATTEMPTS = 3  # to write where somebody else writes at the same time
@@ -170,6 +183,7 @@ def sign_image(
         DigestMismatch: the image is another one than `expected_digest`; nothing was signed.
         UsageError: `identity` names a repository only.
         FormatError, Unsupported: the image, or what is under the tag, cannot be read.
+        VerificationError: an image of an index is for another platform than the index says.
         RemoteError: the registry could not be asked or did not take it. Manifests that were
             signed before stay signed; signing again adds nothing to them.
     """
@@ -233,9 +247,27 @@ def _collect(
                 raise Unsupported(f"expected at most {_MAX_MANIFESTS} manifests, got more")
             child = source.read_manifest(entry.digest)
             check_digest(child.raw, entry.digest, what="manifest of the index")
+            _check_entry(source, entry, child.raw)
             _collect(source, child.raw, entry.media_type, depth + 1, digests)
     # Signed by SHA-256 whatever digest the index used: the tag of another would not be found.
     digests[digest_of(raw)] = None
+
+
+def _check_entry(source: ManifestSource, entry: Descriptor, raw: bytes) -> None:
+    """Raise unless an image in an index is for the platform that the index says.
+
+    A signature of the index would vouch for what the index says of it. What is no image of a
+    platform (an attestation, an artifact) has no platform that counts.
+
+    Raises:
+        VerificationError: it is for another one.
+    """
+    if entry.platform is None or entry.platform.is_none:
+        return
+    child = parse_manifest_or_index(raw, media_type=entry.media_type)
+    if not isinstance(child, Manifest) or child.config.media_type not in _IMAGE_CONFIGS:
+        return
+    check_platform(read_config(child, source), entry.platform)
 
 
 def _sign_manifest(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from imagers.sign.registries_d import RegistriesD
 
 __all__ = [
+    "find_policy",
     "find_registries_d",
     "load_notation_key",
     "load_policy",
@@ -162,6 +163,21 @@ def write_new(path: str, data: bytes, *, mode: int) -> None:
         raise
 
 
+def find_policy(*, explicit: str | None, candidates: Sequence[str]) -> str | None:
+    """As `locate_policy`; None where there is none, for what goes on without."""
+    if explicit is not None:
+        return explicit
+    for path in candidates:
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise LocalError(_reason(error), path=path) from error
+        return path
+    return None
+
+
 def locate_policy(*, explicit: str | None, candidates: Sequence[str]) -> str:
     """The path of the policy that is in force: `explicit`, else the first candidate there is.
 
@@ -174,16 +190,9 @@ def locate_policy(*, explicit: str | None, candidates: Sequence[str]) -> str:
     Raises:
         LocalError: there is none. That is never taken for permission.
     """
-    if explicit is not None:
-        return explicit
-    for path in candidates:
-        try:
-            os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise LocalError(_reason(error), path=path) from error
-        return path
+    found = find_policy(explicit=explicit, candidates=candidates)
+    if found is not None:
+        return found
     looked = " and ".join(f"'{path}'" for path in candidates) or "nowhere"
     raise LocalError(
         f"no policy is in force: expected a containers policy.json, looked at {looked}",

@@ -20,8 +20,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from imagers.core import run_together
-from imagers.errors import FormatError, LocalError, SizeMismatch
+from imagers.errors import FormatError, LocalError
 from imagers.model.descriptor import Descriptor, Platform
+from imagers.model.image import read_entry
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.pieces import checked_pieces
 from imagers.transport.beside import TagSink, copy_beside
@@ -111,6 +112,7 @@ def copy_image(
     source: ImageSource,
     sink: ImageSink,
     *,
+    top: RawManifest | None = None,
     platform: Platform | None = None,
     all_platforms: bool = False,
     with_referrers: bool = False,
@@ -119,6 +121,8 @@ def copy_image(
     """Copy what `source` names to the name of `sink`.
 
     Args:
+        top: what the name of `source` means, where somebody has read and judged it; None: it
+            is read now.
         platform: which image of an index; None: that of this machine. An image that is in
             no index is copied whatever it is for.
         all_platforms: the index with all its images, whatever `platform` says.
@@ -130,11 +134,11 @@ def copy_image(
         IntegrityError: bytes are not what their descriptor says; the sink has no such name.
         RemoteError, LocalError: a side failed.
     """
-    answer = source.read_manifest()
+    answer = source.read_manifest() if top is None else top
     document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
     if isinstance(document, Index) and not all_platforms:
         entry = document.require_platform(platform or this_platform(), what=source.name)
-        document = _read_entry(source, entry)
+        document = read_entry(source, entry)
     if isinstance(sink, ChoosySink):
         sink.check_image(document)
     beside = 0
@@ -153,15 +157,6 @@ def copy_image(
         mounted=work.mounted,
         beside=beside,
     )
-
-
-def _read_entry(source: ImageSource, entry: Descriptor) -> Manifest | Index:
-    """The document behind an entry of an index."""
-    answer: RawManifest = source.read_manifest(entry.digest)
-    what = f"{source.name}: manifest {entry.digest}"
-    if len(answer.raw) != entry.size:
-        raise SizeMismatch(expected=entry.size, actual=len(answer.raw), what=what)
-    return parse_manifest_or_index(answer.raw, media_type=entry.media_type)
 
 
 def _digests_of(document: Manifest | Index) -> list[Digest]:
@@ -219,7 +214,7 @@ class _Copy:
                     f"expected indexes nested at most {_MAX_NESTING} deep", what=self._source.name
                 )
             for entry in document.manifests:
-                child = _read_entry(self._source, entry)
+                child = read_entry(self._source, entry)
                 self.copy(child, by_name=False, depth=depth + 1, digest=entry.digest)
             return
         count = len(document.layers)

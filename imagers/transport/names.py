@@ -20,8 +20,9 @@ Spec: containers-transports(5).
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from imagers.errors import FormatError, Unsupported
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.reference import Reference
 
-__all__ = ["KNOWN_TRANSPORTS", "ImageName", "parse_image_name"]
+__all__ = ["KNOWN_TRANSPORTS", "ImageName", "locate", "parse_image_name"]
 
 KNOWN_TRANSPORTS = (
     "docker://",
@@ -72,6 +73,8 @@ class ImageName:
         image_id: of an image of an engine, in place of a `reference`.
         short_name: what was written without transport and registry, without tag and digest;
             "": there was one of them, which says where the image is.
+        written: the path as the user wrote it, where `path` is what `locate` made of it; "":
+            nobody has looked yet which directory or file the path leads to.
     """
 
     transport: Literal["docker", "oci", "oci-archive", "docker-archive", "docker-daemon", "dir"]
@@ -81,6 +84,7 @@ class ImageName:
     position: int | None = None
     image_id: Digest | None = None
     short_name: str = field(default="", compare=False)
+    written: str = field(default="", compare=False)
 
     @property
     def holds_encrypted(self) -> bool:
@@ -92,10 +96,11 @@ class ImageName:
             return f"docker://{self.reference}"
         if self.transport == "docker-daemon":
             return f"docker-daemon:{self.image_id or self.reference}"
+        path = self.written or self.path
         if self.position is not None:
-            return f"{self.transport}:{self.path}:@{self.position}"
+            return f"{self.transport}:{path}:@{self.position}"
         ref = self.ref if self.reference is None else str(self.reference)
-        return f"{self.transport}:{self.path}" + (f":{ref}" if ref is not None else "")
+        return f"{self.transport}:{path}" + (f":{ref}" if ref is not None else "")
 
 
 def parse_image_name(text: str) -> ImageName:
@@ -132,6 +137,17 @@ def parse_image_name(text: str) -> ImageName:
         raise Unsupported(f"transport {transport[:40]!r} is not supported", hint=_hint())
     reference = parse_reference(text)
     return ImageName("docker", reference=reference, short_name=_short_name(text, reference))
+
+
+def locate(name: ImageName) -> ImageName:
+    """The same name with its path absolute and free of symbolic links; others as they are.
+
+    Done once, before a policy is asked and before anything is opened: whoever owns a symbolic
+    link on the way could have one image judged and another one read.
+    """
+    if not name.path or name.written:
+        return name
+    return replace(name, path=os.path.realpath(name.path), written=name.path)
 
 
 def _short_name(text: str, reference: Reference) -> str:

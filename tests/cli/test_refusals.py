@@ -237,7 +237,7 @@ DAMAGED = {
     ),
     "a config that is no JSON": (changed_config(lambda _: b"\x00\x01"), Expect(FORMAT, "config")),
     "a config without rootfs": (changed_config(no_rootfs), Expect(FORMAT, "config", "rootfs")),
-    "an image for windows": (changed_config(for_windows), Expect(UNSUPPORTED, "windows", "linux")),
+    "an image for windows": (changed_config(for_windows), Expect(DENIED, "windows", "linux/amd64")),
     "a user that the image does not have": (
         changed_config(of_user("nobody-here")),
         Expect(FORMAT, "nobody-here"),

@@ -9,6 +9,10 @@ with all its images.
   --platform OS/ARCH[/VAR]    another platform than this machine's
   --with-referrers            also signatures and all else that refers to it:
                               referrers, and the tags of cosign
+  --policy FILE               containers policy.json, which must let SRC pass;
+                              else the user's, else the system's; where there is
+                              none, it goes on and says so
+  --registries.d DIR          where lookasides of GPG signatures are configured
   --digestfile FILE           gets the digest of what was written
   --jobs N                    blobs at the same time; default: 3
   --ranges N                  connections for one blob from 64 MiB on, 1 to 4;
@@ -40,6 +44,7 @@ import click
 from imagers.cli.command import VerbCommand, json_option, platform_option
 from imagers.cli.images import (
     TwoRegistries,
+    name_of,
     opened_sink,
     opened_source,
     parse_platform,
@@ -47,6 +52,7 @@ from imagers.cli.images import (
     write_digest_file,
 )
 from imagers.cli.output import human_bytes, print_json
+from imagers.cli.signatures import permitted, policy_option, registries_d_option
 from imagers.errors import UsageError
 
 __all__ = ["command"]
@@ -58,6 +64,8 @@ __all__ = ["command"]
 @click.option("--all", "all_platforms", is_flag=True)
 @platform_option
 @click.option("--with-referrers", is_flag=True)
+@policy_option
+@registries_d_option
 @click.option("--digestfile", metavar="FILE")
 @click.option("--jobs", type=click.IntRange(1, 16), default=3)
 @two_registries_options
@@ -69,6 +77,8 @@ def command(
     all_platforms: bool,
     platform: str | None,
     with_referrers: bool,
+    policy: str | None,
+    registries_d: str | None,
     digestfile: str | None,
     jobs: int,
     registries: TwoRegistries,
@@ -79,14 +89,24 @@ def command(
 
     if all_platforms and platform is not None:
         raise UsageError("--all and --platform exclude each other")
+    name, wanted = name_of(src), parse_platform(platform)
     with (
-        opened_source(src, registries.source) as source,
+        opened_source(name, registries.source) as source,
         opened_sink(dst, registries.sink) as sink,
     ):
+        top = permitted(
+            source,
+            name,
+            registries.source,
+            policy=policy,
+            registries_d=registries_d,
+            platform=None if all_platforms else wanted,
+        )
         report = copy_image(
             source,
             sink,
-            platform=parse_platform(platform),
+            top=top,
+            platform=wanted,
             all_platforms=all_platforms,
             with_referrers=with_referrers,
             jobs=jobs,

@@ -43,9 +43,9 @@ import click
 from imagers.cli.command import VerbCommand, budget_options, json_option, platform_option
 from imagers.cli.images import (
     TwoRegistries,
+    name_of,
     opened_sink,
     opened_source,
-    parse_platform,
     resolve_image,
     two_registries_options,
 )
@@ -103,9 +103,10 @@ def command(  # one parameter an option
     start = time.perf_counter()
     with (
         opened_unwrappers(keys, timeout_s) as unwrappers,
-        opened_source(src, registries.source) as source,
+        opened_source(name_of(src), registries.source) as source,
     ):
-        image = None if all_images else resolve_image(source, parse_platform(platform))
+        top = source.read_manifest()
+        image = None if all_images else resolve_image(source, top, platform)
         total = 0 if image is None else sum(layer.size for layer in image.manifest.layers)
         with (
             opened_sink(dst, registries.sink) as sink,
@@ -132,7 +133,7 @@ def command(  # one parameter an option
 
             if image is None:
                 shared = SharedLayers()
-                index = rewrite_index(source, sink, lambda one: decrypt(one, shared))
+                index = rewrite_index(source, sink, lambda one: decrypt(one, shared), top=top)
                 done, digest = index.images, index.descriptor.digest
                 if index.left_out:
                     say("", f"{len(index.left_out)} entries of the index were no images: left out")

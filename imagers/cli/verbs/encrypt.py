@@ -32,9 +32,11 @@ is lost by it: sign afterwards.
   --insecure-broker-http      plain http to a broker that is not on loopback
   --replace                   overwrite an existing key of that name there
   --kek-file FILE             32 bytes in place of a key made in the broker
+  --policy FILE, --registries.d DIR
+                              what must let SRC pass; as of "imagers copy"
   --digestfile FILE           gets the digest of what was written
   --jobs N, --memory SIZE     layers at the same time, default: a layer a core;
-                              memory for all of them, default: 64MiB
+                              and memory for all of them, default: 64MiB
   --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
   --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
   --image-rs-registries, --ranges
@@ -67,6 +69,7 @@ from imagers.cli.command import (
 from imagers.cli.images import (
     TwoRegistries,
     check_holds_encrypted,
+    name_of,
     opened_sink,
     opened_source,
     parse_platform,
@@ -82,6 +85,7 @@ from imagers.cli.recipients import (
     timeout_option,
 )
 from imagers.cli.reports import layer_facts, print_layers
+from imagers.cli.signatures import permitted, policy_option, registries_d_option
 from imagers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -176,6 +180,8 @@ _change_options = option_group(
 @admin_options
 @click.option("--replace", is_flag=True)
 @click.option("--kek-file", metavar="FILE")
+@policy_option
+@registries_d_option
 @click.option("--digestfile", metavar="FILE")
 @budget_options
 @two_registries_options
@@ -191,6 +197,8 @@ def command(  # one parameter an option
     broker: BrokerOptions,
     replace: bool,
     kek_file: str | None,
+    policy: str | None,
+    registries_d: str | None,
     digestfile: str | None,
     budget: Budget,
     registries: TwoRegistries,
@@ -203,8 +211,17 @@ def command(  # one parameter an option
     check_holds_encrypted(dst)
     start = time.perf_counter()
     with ExitStack() as stack:
-        source = stack.enter_context(opened_source(src, registries.source))
-        image = None if all_images else resolve_image(source, parse_platform(platform))
+        name = name_of(src)
+        source = stack.enter_context(opened_source(name, registries.source))
+        top = permitted(
+            source,
+            name,
+            registries.source,
+            policy=policy,
+            registries_d=registries_d,
+            platform=None if all_images else parse_platform(platform),
+        )
+        image = None if all_images else resolve_image(source, top, platform)
         unwrappers = stack.enter_context(opened_unwrappers(change.keys, timeout_s))
         # The key-encryption key is in the broker before the first byte is published ...
         keys = stack.enter_context(
@@ -229,6 +246,7 @@ def command(  # one parameter an option
                 source,
                 sink,
                 lambda one: work.do(one, shared),
+                top=top,
                 check=work.check_all,
             )
             done, digest, left_out = index.images, index.descriptor.digest, len(index.left_out)

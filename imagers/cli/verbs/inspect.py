@@ -27,14 +27,16 @@ import click
 from imagers.cli.command import VerbCommand, json_option, platform_option
 from imagers.cli.images import (
     RegistryOptions,
+    name_of,
     opened_source,
     parse_platform,
     registry_options,
 )
 from imagers.cli.output import human_bytes, print_json, print_line, print_table
 from imagers.cli.signatures import places_of, signature_finder
-from imagers.model.image import load_image
-from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
+from imagers.errors import Unsupported
+from imagers.model.image import load_image, read_entry
+from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.media import is_encrypted
 
 if TYPE_CHECKING:
@@ -66,10 +68,9 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.transport.names import parse_image_name  # noqa: PLC0415
-
-    with opened_source(ref, registry) as source:
-        places = places_of(source, parse_image_name(ref), registry)
+    name = name_of(ref)
+    with opened_source(name, registry) as source:
+        places = places_of(source, name, registry)
         finder = signature_finder(places, None)
         facts = _facts(source, parse_platform(platform), finder)
         if referrers:
@@ -133,8 +134,11 @@ def _facts(
             str(entry.platform) for entry in document.manifests if entry.platform is not None
         ]
         entry = document.require_platform(platform, what=source.name)
-        answer = source.read_manifest(entry.digest)
-        document = parse_manifest(answer.raw, media_type=entry.media_type)
+        document = read_entry(source, entry)
+        if isinstance(document, Index):
+            raise Unsupported(
+                f"{source.name}: the entry for '{platform}' is an index: expected an image"
+            )
     image = load_image(document, source)
     found = find(document.descriptor.digest)
     facts |= {

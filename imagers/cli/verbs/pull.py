@@ -48,6 +48,7 @@ from imagers.cli.brokers import BrokerOptions, broker_options
 from imagers.cli.command import VerbCommand, budget_options, json_option, platform_option
 from imagers.cli.images import (
     RegistryOptions,
+    name_of,
     opened_source,
     parse_platform,
     reading_options,
@@ -100,7 +101,6 @@ def command(  # one parameter an option
     from imagers.pull.run import PullOptions, identity_of, pull_image  # noqa: PLC0415
     from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file  # noqa: PLC0415
     from imagers.sign.verify import load_trust  # noqa: PLC0415
-    from imagers.transport.names import parse_image_name  # noqa: PLC0415
 
     if broker.url is None and tee is not None:
         raise UsageError("--tee is for a broker: expected --broker URL")
@@ -108,7 +108,7 @@ def command(  # one parameter an option
     path = locate_policy(
         explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]
     )
-    name = parse_image_name(ref)
+    name = name_of(ref)
     trust = load_trust(load_policy(path).select(identity_of(name)), read_key_file)
     options = PullOptions(
         requirements=trust,
@@ -121,7 +121,7 @@ def command(  # one parameter an option
         resources = None
         if broker.url is not None:
             resources = stack.enter_context(broker.client(tee))
-        source = stack.enter_context(opened_source(ref, registry))
+        source = stack.enter_context(opened_source(name, registry))
         places = places_of(source, name, registry, registries_d=registries_d)
         bar = stack.enter_context(ProgressBar(0, "pull"))
 

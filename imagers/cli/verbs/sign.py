@@ -50,7 +50,13 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.command import VerbCommand, json_option
-from imagers.cli.images import RegistryOptions, opened_sink, opened_source, registry_options
+from imagers.cli.images import (
+    RegistryOptions,
+    name_of,
+    opened_sink,
+    opened_source,
+    registry_options,
+)
 from imagers.cli.output import print_json
 from imagers.cli.passphrases import read_passphrase
 from imagers.cli.signatures import places_of, registries_d_option
@@ -103,7 +109,6 @@ def command(
     from imagers.sign.image import attach_bundles, sign_image  # noqa: PLC0415
     from imagers.sign.keyfiles import load_private_key  # noqa: PLC0415
     from imagers.sign.simple import sign_image_simple  # noqa: PLC0415
-    from imagers.transport.names import parse_image_name  # noqa: PLC0415
 
     if sum(one is not None for one in (key_file, gpg_key, notation_key)) != 1:
         raise UsageError(
@@ -123,7 +128,7 @@ def command(
             "--notation-key goes with --notation-chain, and what notation signs has no identity"
         )
     fingerprint = None if gpg_key is None else parse_fingerprint(gpg_key)
-    name = parse_image_name(ref)
+    name = name_of(ref)
     if name.transport != "docker" or name.reference is None:
         raise Unsupported(
             f"signatures of {name} are not supported: expected an image in a registry",
@@ -134,7 +139,7 @@ def command(
         expected = parse_digest(expected_digest, what="--expected-digest")
     with (
         read_passphrase(passphrase_file) as passphrase,
-        opened_source(ref, registry) as source,
+        opened_source(name, registry) as source,
         opened_sink(ref, registry) as sink,
     ):
         assert isinstance(source, RegistrySource)

@@ -37,6 +37,7 @@ import click
 from imagers.cli.command import VerbCommand, json_option, platform_option
 from imagers.cli.images import (
     RegistryOptions,
+    name_of,
     opened_source,
     parse_platform,
     registry_options,
@@ -76,18 +77,17 @@ def command(
     from imagers.pull.run import PullOptions, identity_of, trust_image  # noqa: PLC0415
     from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file  # noqa: PLC0415
     from imagers.sign.verify import load_trust  # noqa: PLC0415
-    from imagers.transport.names import parse_image_name  # noqa: PLC0415
 
     path = locate_policy(
         explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]
     )
-    name = parse_image_name(ref)
+    name = name_of(ref)
     selected = load_policy(path).select(identity_of(name))
     trust = load_trust(selected, read_key_file)
     told: list[Explanation] = []
     trusted: TrustedImage | None = None
     error: ImagersError | None = None
-    with opened_source(ref, registry) as source:
+    with opened_source(name, registry) as source:
         places = places_of(source, name, registry, registries_d=registries_d)
         try:
             trusted = trust_image(

@@ -8,12 +8,20 @@ import pytest
 from imagers.cli import images
 from imagers.cli.images import (
     RegistryOptions,
+    name_of,
     opened_sink,
     opened_source,
     parse_platform,
     resolve_image,
 )
-from imagers.errors import FormatError, LocalError, NotFound, PolicyDenied, UsageError
+from imagers.errors import (
+    FormatError,
+    LocalError,
+    NotFound,
+    PolicyDenied,
+    UsageError,
+    VerificationError,
+)
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
@@ -107,15 +115,26 @@ def test_tls_is_verified_where_nothing_is_said():
 
 
 def test_resolve_image_of_an_index_is_that_of_the_platform(multi):
-    with opened_source(multi, RegistryOptions()) as source:
-        arm = resolve_image(source, Platform("linux", "arm64"))
+    with opened_source(name_of(multi), RegistryOptions()) as source:
+        top = source.read_manifest()
+        arm = resolve_image(source, top, "linux/arm64")
         assert arm.config.platform == Platform("linux", "arm64")
         with pytest.raises(NotFound, match="linux/s390x"):
-            resolve_image(source, Platform("linux", "s390x"))
+            resolve_image(source, top, "linux/s390x")
+
+
+def test_resolve_image_in_no_index_is_held_to_a_platform_that_was_asked_for(plain):
+    with opened_source(name_of(plain), RegistryOptions()) as source:
+        top = source.read_manifest()
+        assert resolve_image(source, top, "linux/amd64").config.platform.os == "linux"
+        # Pipelines encrypt and decrypt for other machines than theirs.
+        assert resolve_image(source, top, None).config.platform.architecture == "amd64"
+        with pytest.raises(VerificationError, match="'linux/arm64', got one for 'linux/amd64'"):
+            resolve_image(source, top, "linux/arm64")
 
 
 def test_opened_source_of_no_name_refused():
-    with pytest.raises(FormatError), opened_source("No Name", RegistryOptions()):
+    with pytest.raises(FormatError), opened_source(name_of("No Name"), RegistryOptions()):
         pass
 
 
@@ -154,9 +173,12 @@ def test_image_rs_registries_that_cannot_be_read_are_named():
 def test_registries_conf_that_is_wrong_keeps_nobody_from_a_directory(tmp_path, monkeypatch, multi):
     (tmp_path / "registries.conf").write_text("[")
     monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
-    with opened_source(multi, RegistryOptions()) as source:
+    with opened_source(name_of(multi), RegistryOptions()) as source:
         source.read_manifest()
-    with pytest.raises(FormatError, match="TOML"), opened_source("a.io/x", RegistryOptions()):
+    with (
+        pytest.raises(FormatError, match="TOML"),
+        opened_source(name_of("a.io/x"), RegistryOptions()),
+    ):
         pass
 
 

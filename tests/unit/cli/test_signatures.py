@@ -1,24 +1,26 @@
 import json
+from dataclasses import replace
 
 import pytest
 
-from imagers.cli.images import RegistryOptions, opened_source
-from imagers.cli.signatures import places_of, signature_finder
-from imagers.errors import FormatError, LocalError
+from imagers.cli import signatures
+from imagers.cli.images import RegistryOptions, name_of, opened_source
+from imagers.cli.signatures import permitted, places_of, signature_finder
+from imagers.errors import FormatError, LocalError, PolicyDenied
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
 from imagers.sign.found import Form
 from imagers.sign.keyfiles import read_key_file
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.verify import load_trust
-from imagers.transport.names import parse_image_name
 
 DIGEST = digest_of(b"image")
 
 
 def places(text, **options):
-    with opened_source(text, RegistryOptions()) as source:
-        return places_of(source, parse_image_name(text), RegistryOptions(), **options)
+    name = name_of(text)
+    with opened_source(name, RegistryOptions()) as source:
+        return places_of(source, name, RegistryOptions(), **options)
 
 
 @pytest.mark.usefixtures("home")
@@ -57,3 +59,25 @@ def test_signature_finder_looks_for_what_the_policy_demands(plain):
     assert signature_finder(places(plain), trust)(DIGEST).looked == ()
     looked = signature_finder(places(plain), trust, everything=True)(DIGEST).looked
     assert {one.form for one in looked} == {Form.SIMPLE}
+
+
+def permit(text, policy=None):
+    name = name_of(text)
+    options = RegistryOptions()
+    with opened_source(name, options) as source:
+        return permitted(source, name, options, policy=policy, registries_d=None, platform=None)
+
+
+@pytest.mark.usefixtures("home")
+def test_permitted_without_any_policy_goes_on_and_says_so(plain, tmp_path, monkeypatch, capsys):
+    found = signatures.read_settings()
+    monkeypatch.setattr(
+        signatures, "read_settings", lambda: replace(found, policy_paths=(tmp_path / "none",))
+    )
+    assert permit(plain).raw
+    said = capsys.readouterr().err
+    assert said.startswith("imagers: warning: there is no policy.json")
+    (tmp_path / "reject.json").write_text('{"default":[{"type":"reject"}]}')
+    with pytest.raises(PolicyDenied):
+        permit(plain, str(tmp_path / "reject.json"))
+    assert capsys.readouterr().err == ""

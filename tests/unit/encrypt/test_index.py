@@ -7,9 +7,9 @@ from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
 from imagers.encrypt.index import rewrite_index
 from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
 from imagers.encrypt.sealing import SharedLayers
-from imagers.errors import FormatError, SizeMismatch, UsageError
-from imagers.model.digest import parse_digest
-from imagers.model.manifest import parse_manifest
+from imagers.errors import FormatError, SizeMismatch, UsageError, VerificationError
+from imagers.model.digest import digest_of, parse_digest
+from imagers.model.manifest import RawManifest, parse_manifest
 from imagers.model.media import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST
 from imagers.store.oci_layout import OCILayoutSource
 
@@ -35,11 +35,14 @@ def make_index(vectors, tmp_path):
                 (blobs / blob.name).write_bytes(blob.read_bytes())
             (entry,) = json.loads((source / "index.json").read_text())["manifests"]
             os_, _, architecture = platform.partition("/")
+            manifest = json.loads((blobs / entry["digest"][7:]).read_text())
+            config = json.loads((blobs / manifest["config"]["digest"][7:]).read_text())
+            config |= {"os": os_, "architecture": architecture}
+            manifest["config"] |= put(json.dumps(config).encode())
             found.append(
                 {
                     "mediaType": OCI_MANIFEST,
-                    "digest": entry["digest"],
-                    "size": entry["size"],
+                    **put(json.dumps(manifest).encode()),
                     "annotations": {"note": name},
                     "platform": {"os": os_, "architecture": architecture},
                 }
@@ -69,6 +72,18 @@ def encrypt(source, sink, public_key, **options):
     )
 
 
+def test_image_for_another_platform_than_its_entry_says_is_refused(make_index, new_sink):
+    source = make_index(("gzip", "linux/amd64"))
+    index = json.loads(source.read_manifest().raw)
+    index["manifests"][0]["platform"]["architecture"] = "arm64"
+    raw = json.dumps(index).encode()
+    sink, _ = new_sink()
+    top = RawManifest(raw, OCI_INDEX, digest_of(raw))
+    with pytest.raises(VerificationError, match="'linux/arm64', got one for 'linux/amd64'"):
+        rewrite_index(source, sink, lambda image: decrypt_image(image, sink, []), top=top)
+    sink.close()
+
+
 def test_index_is_rewritten_with_all_its_images_and_shared_layers_once(
     make_index, new_sink, public_key, private_key
 ):
@@ -81,7 +96,7 @@ def test_index_is_rewritten_with_all_its_images_and_shared_layers_once(
     assert first.count(LayerAction.ENCRYPTED) == len(first.layers)
     assert second.count(LayerAction.SHARED) == len(second.layers)
     assert third.count(LayerAction.ENCRYPTED) == len(third.layers)
-    assert first.raw == second.raw
+    assert parse_manifest(first.raw).layers == parse_manifest(second.raw).layers
     document = json.loads(done.raw)
     assert document["x"] == 1
     assert [one["annotations"]["note"] for one in document["manifests"]] == ["gzip", "gzip", "tiny"]

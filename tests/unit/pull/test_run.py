@@ -52,7 +52,7 @@ from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.sigstore import sign_payload
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import CouldNotLook, load_trust
-from imagers.transport.names import parse_image_name
+from imagers.transport.names import locate, parse_image_name
 
 AMD64 = Platform("linux", "amd64")
 NAME = "registry.example.org/team/app:v1"
@@ -794,8 +794,14 @@ def write_layout(source, path):
 def test_identity_of_a_layout_has_no_link_in_it(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    identity = identity_of(parse_image_name(f"oci:{tmp_path}/link:v1"))
-    assert str(tmp_path / "real") in str(identity)
+    name = locate(parse_image_name(f"oci:{tmp_path}/link:v1"))
+    assert str(tmp_path / "real") in str(identity_of(name))
+
+
+def test_identity_of_a_path_that_nobody_looked_up_is_refused(tmp_path):
+    # Looked up here and again where the image is opened, it could be two images.
+    with pytest.raises(ValueError, match="locate"):
+        identity_of(parse_image_name(f"oci:{tmp_path}/image:v1"))
 
 
 @pytest.mark.parametrize(
@@ -813,7 +819,7 @@ def test_identity_of_a_name_outside_of_a_registry_is_not_that_of_the_registry(
         b'{"default":[{"type":"reject"}],"transports":{"docker":'
         b'{"":[{"type":"insecureAcceptAnything"}]}}}'
     )
-    identity = identity_of(parse_image_name(text.format(tmp_path)))
+    identity = identity_of(locate(parse_image_name(text.format(tmp_path))))
     assert identity.transport == transport
     assert policy.select(identity).where == "$.default"
     assert str(identity).startswith(f"{transport}:")
@@ -826,7 +832,7 @@ def test_identity_of_an_image_of_an_engine_has_the_scopes_of_its_name():
 
 def test_identity_of_the_root_directory_is_refused():
     with pytest.raises(UsageError, match="below '/'"):
-        identity_of(parse_image_name("oci:/"))
+        identity_of(locate(parse_image_name("oci:/")))
 
 
 def test_identity_of_a_registry_is_the_reference():

@@ -18,13 +18,14 @@ from imagers.errors import (
     SizeMismatch,
     Unsupported,
     UntrustedSigner,
+    VerificationError,
 )
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
-from imagers.model.manifest import RawManifest, parse_config
+from imagers.model.manifest import RawManifest, check_config_size, parse_config
 from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from imagers.model.reference import parse_reference
-from imagers.pull.trust import Basis, TrustDecision, TrustedImage, check_config_size
+from imagers.pull.trust import Basis, TrustDecision, TrustedImage
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.sigstore import sign_payload
@@ -32,6 +33,7 @@ from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import CouldNotLook, load_trust
 
 AMD64 = Platform("linux", "amd64")
+ARM = {"architecture": "arm"}
 NAME = "registry.example.org/team/app:v1"
 ENCRYPTED = OCI_LAYER_GZIP + "+encrypted"
 OPTIONS = json.dumps(
@@ -324,6 +326,81 @@ def test_step_5_count_of_layers_differs_is_refused(key, layers):
     with pytest.raises(SizeMismatch, match="count of layers") as caught:
         decide(key, manifest, config)
     assert (caught.value.expected, caught.value.actual) == (1, layers)
+
+
+ASKED_AND_FOUND = {
+    "another architecture": (AMD64, None, {"architecture": "arm64"}),
+    "another system": (AMD64, None, {"os": "windows"}),
+    "another variant than was asked for": (
+        Platform("linux", "arm", "v6"),
+        None,
+        {"architecture": "arm", "variant": "v7"},
+    ),
+    "no variant, which is the default one": (
+        Platform("linux", "arm", "v6"),
+        None,
+        {"architecture": "arm"},
+    ),
+    "another variant than the entry says": (
+        Platform("linux", "arm"),
+        {"architecture": "arm", "variant": "v6"},
+        {"architecture": "arm", "variant": "v7"},
+    ),
+    "another architecture than the entry says": (AMD64, {}, {"architecture": "arm64"}),
+}
+
+
+def decide_for(key, wanted, entry, said):
+    config = make_config(**said)
+    manifest = make_manifest(config)
+    decision = TrustDecision(requirements(key), wanted)
+    if entry is None:
+        decision.receive_top(answer(manifest))
+    else:
+        decision.receive_top(answer(make_index(manifest, **entry), OCI_INDEX))
+        decision.receive_manifest(answer(manifest))
+    decision.receive_signatures(signed(manifest, key))
+    decision.receive_config(config)
+    return decision.conclude()
+
+
+@pytest.mark.parametrize("case", ASKED_AND_FOUND)
+def test_step_5_image_of_another_platform_is_refused(key, case):
+    """Step 5: a signed image for another machine is shown for this one."""
+    wanted, entry, said = ASKED_AND_FOUND[case]
+    with pytest.raises(VerificationError, match="expected an image for") as caught:
+        decide_for(key, wanted, entry, said)
+    assert type(caught.value) is VerificationError
+    assert f"'{wanted}" in str(caught.value)
+
+
+SAME = {
+    "the same words": (AMD64, None, {}),
+    "the default variant is written": (AMD64, None, {"variant": "v1"}),
+    "a variant that nobody asked for": (Platform("linux", "arm"), None, ARM | {"variant": "v6"}),
+    "the default variant in the entry alone": (
+        Platform("linux", "arm64"),
+        {"architecture": "arm64", "variant": "v8"},
+        {"architecture": "arm64"},
+    ),
+    "the default variant asked for": (
+        Platform("linux", "arm64", "v8"),
+        {"architecture": "arm64", "variant": "v8"},
+        {"architecture": "arm64"},
+    ),
+    "arm without a variant is v7": (Platform("linux", "arm", "v7"), None, ARM),
+    "another name of the architecture": (
+        Platform("linux", "arm64"),
+        None,
+        {"architecture": "aarch64"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_step_5_image_of_the_same_platform_in_other_words_is_taken(key, case):
+    wanted, entry, said = SAME[case]
+    assert decide_for(key, wanted, entry, said).basis is Basis.SIGNATURE
 
 
 def test_step_5_config_that_claims_to_be_huge_is_refused_unfetched():
