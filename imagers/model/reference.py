@@ -4,6 +4,11 @@
     'docker.io/library/busybox:latest'
     >>> parse_reference("127.0.0.1:5000/app").registry
     '127.0.0.1:5000'
+    >>> str(parse_reference("Registry.Example.ORG:0443/app"))
+    'registry.example.org:443/app:latest'
+
+A host has one spelling here: policies, lists of blocked registries and logins are looked up by
+it, and another spelling of the same host must not fall out of them.
 
 Spec: distribution/reference v0.6, reference.go and normalize.go; OCI distribution-spec
 v1.1, "Pulling manifests" for the grammar of names and tags.
@@ -11,13 +16,15 @@ v1.1, "Pulling manifests" for the grammar of names and tags.
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from imagers.errors import FormatError
 from imagers.model.digest import Digest, parse_digest
 
-__all__ = ["Reference", "parse_reference"]
+__all__ = ["Reference", "normal_name", "parse_reference"]
 
 _MAX_NAME = 255  # characters of registry and repository together
 _MAX_TEXT = 640  # more than the longest name, tag and digest; bounds what is searched
@@ -29,6 +36,11 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _REGISTRY = re.compile(
     rf"(?:\[[0-9A-Fa-f:]+\]|{_LABEL}(?:\.{_LABEL})*)(?::(?P<port>[0-9]{{1,5}}))?\Z"
 )
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:]{2,45}\]|[^:\[\]]*)(?::0*(?P<port>[0-9]{1,5}))?\Z")
+_PORT_AT_END = re.compile(r":[0-9]+\Z")
+_HTTPS_PORT = "443"
+# inet_aton(3) takes 127.1, 0x7f000001 and 0177.0.0.1 for 127.0.0.1.
+_NUMBER_AT_END = re.compile(r"(?:\A|\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\Z")
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}\Z")
 DEFAULT_REGISTRY = "docker.io"
 _DEFAULT_NAMESPACE = "library"
@@ -37,7 +49,11 @@ _DEFAULT_TAG = "latest"
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The name of an image in a registry; exactly one of `tag` and `digest` is set."""
+    """The name of an image in a registry; exactly one of `tag` and `digest` is set.
+
+    Attributes:
+        registry: host and port as `normal_name` writes them.
+    """
 
     registry: str
     repository: str
@@ -59,6 +75,19 @@ class Reference:
         """What stands in the URL of the manifest: the digest or the tag."""
         return str(self.digest) if self.digest is not None else str(self.tag)
 
+    def spellings(self) -> tuple[Reference, ...]:
+        """This name, and the same image with the port of https left out or written out.
+
+        Policies, signatures and logins tell the two apart, as those of podman do; what must
+        not be reached at all is not reached by either.
+        """
+        host, _, port = self.registry.rpartition(":")
+        if port == _HTTPS_PORT and host:
+            return (self, replace(self, registry=host))
+        if _PORT_AT_END.search(self.registry):
+            return (self,)
+        return (self, replace(self, registry=f"{self.registry}:{_HTTPS_PORT}"))
+
     def with_digest(self, digest: Digest) -> Reference:
         """The same repository, pinned."""
         return Reference(self.registry, self.repository, None, digest)
@@ -73,6 +102,34 @@ class Reference:
         if self.digest is not None:
             return f"{self.name}@{self.digest}"
         return f"{self.name}:{self.tag}"
+
+
+def normal_name(text: str) -> str:
+    """The same name, or beginning of one, with its registry in the one spelling used here.
+
+    Letters of the host are lower case, a port has no leading zeros, an IPv6 address is in its
+    short form. What comes behind the first slash stays as it is; what is no name as well.
+
+    Spec: RFC 4343 section 3 (case of host names); RFC 5952 section 4 (IPv6).
+    """
+    registry, slash, rest = text.partition("/")
+    match = _HOST.match(registry)
+    if match is not None:
+        host = match["host"].lower()
+        if host.startswith("["):
+            with suppress(ValueError):
+                address = ipaddress.IPv6Address(host[1:-1])
+                mapped = address.ipv4_mapped
+                host = f"[{address.compressed}]" if mapped is None else str(mapped)
+        registry = host if match["port"] is None else f"{host}:{match['port']}"
+    return f"{registry}{slash}{rest}"
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        return str(ipaddress.IPv4Address(text)) == text
+    except ValueError:
+        return False
 
 
 def parse_reference(text: str) -> Reference:
@@ -114,8 +171,8 @@ def parse_reference(text: str) -> Reference:
     if tag is not None and digest is not None:
         raise refuse("has a tag and a digest: expected one of them")
     first, slash, remainder = rest.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        registry, repository = first, remainder
+    if slash and ("." in first or ":" in first or first.lower() == "localhost"):
+        registry, repository = normal_name(first), remainder
     else:
         registry, repository = DEFAULT_REGISTRY, rest
     if registry == "index.docker.io":
@@ -125,6 +182,9 @@ def parse_reference(text: str) -> Reference:
     host = _REGISTRY.match(registry)
     if host is None or int(host["port"] or 1) not in range(1, _MAX_PORT + 1):
         raise refuse(f"expected a host and optional port, got {registry[:160]!r}")
+    name = registry.removesuffix(f":{host['port']}")
+    if _NUMBER_AT_END.search(name) and not _is_ipv4(name):
+        raise refuse(f"expected an IPv4 address of four numbers, got {name[:160]!r}")
     if not _REPOSITORY.match(repository):
         raise refuse(f"expected a lower-case repository name, got {repository[:160]!r}")
     if len(registry) + 1 + len(repository) > _MAX_NAME:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
+from imagers.model.reference import normal_name
 from imagers.model.strict_json import (
     JSONObject,
     dump_json,
@@ -90,9 +91,11 @@ class AuthFile:
         if helper is not None:
             return helper
         auths = self._object("auths")
-        for key in [registry] if self.is_legacy else keys_of(registry, repository):
-            entry = auths.get(key)
-            if entry is not None:
+        spelt = _spelt(auths)
+        for name in [registry] if self.is_legacy else keys_of(registry, repository):
+            key = spelt.get(name)
+            entry = None if key is None else auths[key]
+            if key is not None and entry is not None:
                 found = self._login(entry, key)
                 if found is not None:
                     return found
@@ -124,7 +127,8 @@ class AuthFile:
         gone = [
             one
             for one in auths
-            if one == key or ("/" not in key and "://" in one and _host_of_url(one) == host)
+            if normal_name(one) == key
+            or ("/" not in key and "://" in one and _host_of_url(one) == host)
         ]
         if not gone:
             return None
@@ -138,7 +142,9 @@ class AuthFile:
 
     def _helper(self, member: str, registry: str) -> HelperName | None:
         helpers = self._object(member)
-        for key in (registry, *(_HUB_NAMES if registry in _HUB_NAMES else ())):
+        spelt = _spelt(helpers)
+        for one in (registry, *(_HUB_NAMES if registry in _HUB_NAMES else ())):
+            key = spelt.get(one, one)
             name = get_optional_str(helpers, key, what=self.what, where=f"$.{member}")
             if name:
                 return self._named(name, registry)
@@ -184,6 +190,12 @@ class AuthFile:
         return Credentials(username, password) if username and password else None
 
 
+def _spelt(members: JSONObject) -> dict[str, str]:
+    """The key in the file for each name: a host counts in any spelling, the usual one first."""
+    found = {normal_name(key): key for key in reversed(members)}
+    return found | {key: key for key in members if normal_name(key) == key}
+
+
 def helper_of(name: str, registry: str) -> HelperName:
     """The helper `name`, asked about `registry`; the name was checked."""
     return HelperName(name, HUB_SERVER if registry in _HUB_NAMES else registry)
@@ -211,7 +223,8 @@ def keys_of(registry: str, repository: str) -> list[str]:
 
 
 def _host(registry: str) -> str:
-    return _HUB if registry in _HUB_NAMES else registry
+    host = normal_name(registry)
+    return _HUB if host in _HUB_NAMES else host
 
 
 def _host_of_url(key: str) -> str:

@@ -129,10 +129,11 @@ class RegistriesConf:
         found: list[Endpoint] = []
         blocked: Rule | None = None
         for one in self._candidates(reference):
-            rule = self._find(str(one))
-            if rule is not None and rule.blocked:
-                blocked = blocked or rule
+            blocking = self._blocking(one)
+            if blocking is not None:
+                blocked = blocked or blocking
             else:
+                rule = self._find(str(one))
                 found += self._mirrors(one, rule)
                 found.append(self._own(one, rule))
         if not found:
@@ -142,10 +143,10 @@ class RegistriesConf:
 
     def place(self, reference: Reference) -> Endpoint:
         """Where to write `reference`: never to a mirror. Raises as `endpoints`."""
-        rule = self._find(str(reference))
-        if rule is not None and rule.blocked:
-            raise _blocked(reference, rule)
-        return self._own(reference, rule)
+        blocked = self._blocking(reference)
+        if blocked is not None:
+            raise _blocked(reference, blocked)
+        return self._own(reference, self._find(str(reference)))
 
     def check_short_name(self, text: str, reference: Reference) -> None:
         """Nothing, if a name without a registry means `reference` to podman too.
@@ -208,6 +209,11 @@ class RegistriesConf:
         return Endpoint(
             parse_reference(text), insecure, insecure and self.insecure_is_any_certificate
         )
+
+    def _blocking(self, reference: Reference) -> Rule | None:
+        """The rule that blocks a name, with the port of https or without."""
+        rules = (self._find(str(one)) for one in reference.spellings())
+        return next((rule for rule in rules if rule is not None and rule.blocked), None)
 
     def _find(self, text: str) -> Rule | None:
         best: Rule | None = None

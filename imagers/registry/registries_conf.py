@@ -26,7 +26,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
-from imagers.model.reference import DEFAULT_REGISTRY
+from imagers.model.reference import DEFAULT_REGISTRY, normal_name
 from imagers.registry.mirrors import AUTH_FILES, Mirror, RegistriesConf, Rule
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ class _File:
     def search(self, before: tuple[str, ...]) -> tuple[str, ...]:
         """Where names without a registry are looked for; `before` if the file says nothing."""
         name = "unqualified-search-registries"
-        return self._strings(name, _LOCATION, "HOST[:PORT][/PATH]", before)
+        found = self._strings(name, _LOCATION, "HOST[:PORT][/PATH]", before)
+        return tuple(normal_name(one) for one in found)
 
     def helpers(self, before: tuple[str, ...]) -> tuple[str, ...]:
         found = self._strings("credential-helpers", _HELPER, "names of helpers", before)
@@ -171,7 +172,7 @@ class _File:
     ) -> Rule:
         self._check_keys(table, keys, where)
         location = self._location(table, where)
-        prefix = self.text(table, "prefix", where).rstrip("/") or location
+        prefix = normal_name(self.text(table, "prefix", where).rstrip("/")) or location
         if not prefix:
             raise FormatError("expected a prefix or a location", what=self.what, where=where)
         if not _LOCATION.match(prefix.removeprefix("*.")):
@@ -234,7 +235,7 @@ class _File:
         return tuple(one.rstrip("/") for one in value)
 
     def _location(self, table: Mapping[str, object], inside: str) -> str:
-        value = self.text(table, "location", inside).rstrip("/")
+        value = normal_name(self.text(table, "location", inside).rstrip("/"))
         if value and not _LOCATION.match(value):
             raise FormatError(
                 f"expected HOST[:PORT][/PATH], got {value[:80]!r}",

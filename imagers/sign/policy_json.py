@@ -7,6 +7,8 @@
     policy = parse_policy(raw, what="policy.json")
     selected = policy.select(docker_identity(parse_reference("registry.example.org/team/app:v1")))
 
+Hosts in scopes count in any spelling: `Registry.Example.org` is `registry.example.org`.
+
 An unknown, doubled or ill-typed member anywhere, or an empty list of requirements, refuses
 the whole file: a policy that is half understood is not a policy. Of the scopes, the most
 specific one that is there counts and no other; all requirements of its list must hold.
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
 from imagers.model.digest import parse_digest
+from imagers.model.reference import normal_name
 from imagers.model.strict_json import JSON, parse_json
 from imagers.sign.requirements import Requirement, Strict, parse_requirement
 
@@ -43,6 +46,7 @@ __all__ = [
 
 MAX_POLICY_BYTES = 4 * 1024 * 1024
 _PATH_TRANSPORTS = frozenset({"dir", "oci", "oci-archive", "sif"})
+_NAME_TRANSPORTS = frozenset({"atomic", "docker", "docker-daemon"})
 _SCOPELESS_TRANSPORTS = frozenset({"docker-archive", "tarball"})
 
 
@@ -174,9 +178,16 @@ def parse_policy(raw: bytes, *, what: str = "policy") -> Policy:
             place = f"$.transports.{transport[:80]}"
             scopes = Strict(value, what=what, where=place)
             transports[transport] = {}
-            for scope, requirements in scopes.value.items():
-                where = f"{place}[{scope[:160]!r}]"
-                _check_scope(transport, scope, what=what, where=where)
+            for written, requirements in scopes.value.items():
+                where = f"{place}[{written[:160]!r}]"
+                _check_scope(transport, written, what=what, where=where)
+                scope = normal_name(written) if transport in _NAME_TRANSPORTS else written
+                if scope in transports[transport]:
+                    raise FormatError(
+                        f"is the scope {scope[:160]!r} in another spelling, which is there too",
+                        what=what,
+                        where=where,
+                    )
                 transports[transport][scope] = _parse_list(requirements, what=what, where=where)
     return Policy(default, transports)
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from imagers.errors import FormatError
+from imagers.model.reference import normal_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -130,9 +131,10 @@ def parse_registries_d(files: Sequence[tuple[str, bytes]]) -> RegistriesD:
             continue
         if not isinstance(inside, dict):
             raise FormatError("expected a mapping of scopes", what=what, where="docker")
-        for scope, value in inside.items():
-            if not isinstance(scope, str):
+        for written, value in inside.items():
+            if not isinstance(written, str):
                 raise FormatError("expected names of repositories", what=what, where="docker")
+            scope = normal_name(written)
             if scope in scopes:
                 raise FormatError(
                     f"scope {scope[:160]!r} is set in another file too", what=what, where="docker"

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from imagers.errors import FormatError
-from imagers.model.reference import parse_reference
+from imagers.model.reference import normal_name, parse_reference
 from imagers.sign.identity import (
     ExactReference,
     ExactRepository,
@@ -609,7 +609,7 @@ def _parse_identity(parent: Strict, member: str) -> SignedIdentity:
 
 def _parse_prefix(strict: Strict, member: str) -> str:
     """A host, or a host with a part of a repository's name."""
-    text = strict.text(member)
+    text = normal_name(strict.text(member))
     # With two more components docker.io adds none of its own.
     probe = f"{text}/x/y"
     try:

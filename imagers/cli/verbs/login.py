@@ -44,7 +44,7 @@ def parse_login_name(text: str) -> tuple[str, str]:
         UsageError: it is none.
     """
     from imagers.errors import FormatError  # noqa: PLC0415
-    from imagers.model.reference import parse_reference  # noqa: PLC0415
+    from imagers.model.reference import normal_name, parse_reference  # noqa: PLC0415
 
     bare = text.removeprefix("https://").removeprefix("docker://").rstrip("/")
     registry, _, namespace = bare.partition("/")
@@ -52,6 +52,7 @@ def parse_login_name(text: str) -> tuple[str, str]:
         reference = parse_reference(f"{registry}/{namespace or 'x'}:x")
     except FormatError:
         reference = None
+    registry = normal_name(registry)
     known = {registry, "docker.io" if registry == "index.docker.io" else registry}
     if reference is None or reference.registry not in known:
         raise UsageError(

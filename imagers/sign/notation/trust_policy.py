@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from imagers.errors import PolicyDenied
+from imagers.model.reference import normal_name
 from imagers.model.strict_json import parse_json
 from imagers.sign.requirements import Strict
 
@@ -125,7 +126,7 @@ def parse_trust_policy(raw: bytes, *, what: str) -> TrustPolicy:
         if statement.name in names:
             raise strict.error(f"the name {statement.name[:80]!r} is there twice", "name")
         names.add(statement.name)
-        for scope in scopes:
+        for scope in map(normal_name, scopes):
             if scope in statements:
                 raise strict.error(f"scope {scope[:160]!r} is there twice", "registryScopes")
             statements[scope] = statement

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from imagers.errors import FormatError
 from imagers.model.digest import Digest
-from imagers.model.reference import parse_reference
+from imagers.model.reference import normal_name, parse_reference
 
 HEX = "f" * 64
 
@@ -30,7 +30,12 @@ HEX = "f" * 64
         ("[::1]:5000/app:v1", "[::1]:5000", "app", "v1"),
         ("[2001:db8::1]/app", "[2001:db8::1]", "app", "latest"),
         ("registry.example.org/a/b/c/d/e:T_1.2-3", "registry.example.org", "a/b/c/d/e", "T_1.2-3"),
-        ("Registry.Example.org/app", "Registry.Example.org", "app", "latest"),
+        ("Registry.Example.org/app", "registry.example.org", "app", "latest"),
+        ("LOCALHOST:05000/app", "localhost:5000", "app", "latest"),
+        ("LocalHost/app", "localhost", "app", "latest"),
+        ("Index.Docker.IO/busybox", "docker.io", "library/busybox", "latest"),
+        ("[2001:DB8:0:0::1]:5000/app", "[2001:db8::1]:5000", "app", "latest"),
+        ("[::FFFF:7f00:1]/app", "127.0.0.1", "app", "latest"),
         ("example.org/foo__bar-baz--x.y", "example.org", "foo__bar-baz--x.y", "latest"),
         (f"example.org/app@sha256:{HEX}", "example.org", "app", f"sha256:{HEX}"),
         (f"busybox@sha256:{HEX}", "docker.io", "library/busybox", f"sha256:{HEX}"),
@@ -143,3 +148,37 @@ def test_parse_reference_with_a_password_refused_without_repeating_it(text):
         parse_reference(text)
     assert "secret" not in str(caught.value)
     assert "--creds" in caught.value.hint
+
+
+@pytest.mark.parametrize("host", ["127.1", "0x7f.0.0.1", "127.0.0.01", "2130706433.0", "a.1"])
+def test_parse_reference_with_an_address_in_an_odd_spelling_refused(host):
+    # The resolver takes most of them for 127.0.0.1, and a policy would not.
+    with pytest.raises(FormatError, match="four numbers"):
+        parse_reference(f"{host}:5000/app")
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("", ""),
+        ("*.Example.Org", "*.example.org"),
+        ("R.example/Team/App:V1", "r.example/Team/App:V1"),
+        ("[not an address]:1/x", "[not an address]:1/x"),
+    ],
+)
+def test_normal_name_changes_the_host_only(text, normal):
+    assert normal_name(text) == normal
+
+
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        ("r.example/app:v1", ["r.example:443/app:v1"]),
+        ("r.example:443/app:v1", ["r.example/app:v1"]),
+        ("[::1]/app:v1", ["[::1]:443/app:v1"]),
+        ("r.example:5000/app:v1", []),
+        ("[::443]:1/app:v1", []),
+    ],
+)
+def test_spellings_of_the_port_of_https(text, others):
+    assert [str(one) for one in parse_reference(text).spellings()] == [text, *others]

@@ -157,3 +157,20 @@ def test_without_login_of_the_old_form_keeps_the_form():
     file = parse_auth_file(json.dumps(OLD).encode(), what="x", is_legacy=True)
     left = json.loads(file.without_login("reg.io"))
     assert sorted(left) == ["https://index.docker.io/v1/", "old.io/v1/", "reg.io/team"]
+
+
+def test_find_a_host_in_any_spelling():
+    found = file_of(
+        auths={
+            "Reg.IO/team": packed("team:1"),
+            "REG.io": packed("host:2"),
+            "reg.io": packed("usual:3"),
+            "https://OLD.io:5000/v2/": packed("old:4"),
+        },
+        credHelpers={"Kept.io": "pass"},
+    )
+    assert shown(found.find("reg.io", "team/app")) == "team:1"
+    assert shown(found.find("reg.io", "other")) == "usual:3"
+    assert shown(found.find("old.io:5000", "x")) == "old:4"
+    assert found.find("kept.io", "x") == HelperName("pass", "kept.io")
+    assert b"REG.io" not in found.without_login("reg.io")

@@ -229,3 +229,38 @@ def test_short_name_that_podman_finds_elsewhere_refused(name, message, hint):
 )
 def test_short_name_that_means_the_same_everywhere_is_taken(name, conf):
     parse_registries_conf([("x", conf)]).check_short_name(name, parse_reference(name))
+
+
+@pytest.mark.parametrize("prefix", ["blocked.example", "BLOCKED.Example", "blocked.example:443"])
+@pytest.mark.parametrize(
+    "name", ["Blocked.EXAMPLE/a", "blocked.example:0443/a", "blocked.example/a"]
+)
+def test_blocked_in_any_spelling(prefix, name):
+    text = f'[[registry]]\nlocation = "{prefix}"\nblocked = true\n'
+    conf = parse_registries_conf([("x", text)])
+    for ask in (conf.endpoints, conf.place):
+        with pytest.raises(PolicyDenied):
+            ask(parse_reference(name))
+
+
+def test_blocked_prefix_counts_beside_one_that_is_not():
+    text = (
+        '[[registry]]\nlocation = "r.example"\n'
+        '[[registry]]\nlocation = "r.example:443"\nblocked = true\n'
+    )
+    conf = parse_registries_conf([("x", text)])
+    with pytest.raises(PolicyDenied):
+        conf.endpoints(parse_reference("r.example/a"))
+
+
+def test_prefix_in_another_spelling_has_its_mirrors():
+    conf = CONF.replace("example.com/foo", "Example.COM/foo")
+    assert places("EXAMPLE.com/foo/a:v1", conf)[0] == "one.example/mirror/a:v1"
+
+
+def test_later_file_replaces_a_rule_in_any_spelling():
+    texts = [
+        ("a", '[[registry]]\nlocation = "r.example"\nblocked = true\n'),
+        ("b", '[[registry]]\nlocation = "R.example"\n'),
+    ]
+    assert parse_registries_conf(texts).endpoints(parse_reference("r.example/a"))

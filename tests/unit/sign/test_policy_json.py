@@ -96,7 +96,6 @@ def test_select_takes_the_most_specific_scope_only():
         "*.r.example.org",
         "r.example.org:443",
         "app:v1",
-        "R.example.org",
         "r.example.org/",
     ],
 )
@@ -188,3 +187,25 @@ def test_parse_policy_unknown_transports_are_kept_and_never_apply():
 def test_parse_policy_any_bytes_give_format_error(raw):
     with pytest.raises(FormatError):
         parse_policy(raw)
+
+
+@pytest.mark.parametrize(
+    ("scope", "name"),
+    [
+        ("R.Example.org", "r.example.org/app:v1"),
+        ("r.example.org", "R.EXAMPLE.org/app:v1"),
+        ("r.example.org:05000", "r.example.org:5000/app:v1"),
+        ("*.EXAMPLE.org", "r.example.org/app:v1"),
+        ("[0:0::1]:5000", "[::1]:5000/app:v1"),
+    ],
+)
+def test_select_by_another_spelling_of_the_host_counts(scope, name):
+    where = selected([scope], docker_identity(parse_reference(name)))
+    assert where != "$.default"
+
+
+def test_parse_policy_with_a_scope_in_two_spellings_refused():
+    with pytest.raises(FormatError, match="another spelling"):
+        policy_of({"docker": {"r.example.org": REJECT, "R.example.org": REJECT}})
+    # Paths are other ones in another spelling.
+    policy_of({"oci": {"/srv/a": REJECT, "/srv/A": REJECT}})

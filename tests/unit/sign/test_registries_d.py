@@ -118,3 +118,10 @@ def test_lookaside_url_is_that_of_containers_image():
     assert lookaside_url("https://s.example", "a/b", "sha256", "ab", 1) == (
         "https://s.example/a/b@sha256=ab/signature-1"
     )
+
+
+def test_scope_in_any_spelling_of_its_host_counts_once():
+    config = parse("docker: {R.Example: {lookaside: 'file:///s'}}")
+    assert config.for_repository("r.example/a").lookaside == "file:///s"
+    with pytest.raises(FormatError, match="another file"):
+        parse("docker: {r.example: {}}", "docker: {R.example: {}}")

@@ -106,3 +106,8 @@ def test_trust_policy_of_another_version_or_with_doubles_is_refused():
         parse(GOOD, {**GOOD, "name": "q"})
     with pytest.raises(FormatError, match="twice in one object"):
         parse_trust_policy(b'{"version":"1.0","version":"1.0"}', what="x")
+
+
+def test_trust_policy_scope_in_any_spelling_of_its_host():
+    policy = parse({**GOOD, "registryScopes": ["R.Example/a"]})
+    assert policy.select("r.example/a").name == "p"
