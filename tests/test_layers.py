@@ -12,7 +12,8 @@ PACKAGE = ROOT / "imagers"
 ROWS = [
     {"errors"},
     {"model"},
-    {"core", "net"},
+    {"core", "net", "programs"},
+    {"gpg"},
     {"registry", "store"},
     {"transport"},
     {"encrypt", "sign", "attest"},
@@ -27,15 +28,17 @@ PLUGIN_IMPORTS = {"model", "errors", "net"}
 
 # Who may import what touches the world: module -> places (package or package/module prefix).
 WORLD = {
-    "socket": {"net", "broker", "agent", "transport/daemon", "testing"},
+    "socket": {"gpg", "net", "broker", "agent", "transport/daemon", "testing"},
     "urllib3": {"net"},
     "http.client": {"net"},
     "http.server": {"testing"},
     "requests": set(),
-    "subprocess": {"encrypt/providers", "sign/gpg", "pull/snapshot", "registry/helpers"},
+    "subprocess": {"gpg", "programs", "pull/snapshot"},
     "getpass": {"cli"},
     "time": {
+        "gpg",
         "net",
+        "programs",
         "broker",
         "cli",
         "attest",
@@ -57,6 +60,7 @@ PRINTS = {"cli"}
 # Who may open files by path.
 OPENS = {
     "core/cores",  # the quota of the own cgroup
+    "gpg",
     "store",
     "transport",
     "pull",

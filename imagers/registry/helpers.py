@@ -10,11 +10,11 @@ Spec: docker/docker-credential-helpers v0.9, "Development".
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, PluginBroken, PluginNotFound
 from imagers.model.strict_json import dump_json, get_str, parse_object
+from imagers.programs import ask_program
 from imagers.registry.auth import Credentials, IdentityToken
 
 if TYPE_CHECKING:
@@ -75,13 +75,12 @@ def _program(helper: HelperName) -> str:
 def _run(helper: HelperName, verb: str, request: bytes) -> tuple[int, bytes]:
     program = _program(helper)
     try:
-        # Its standard error is the user's: some ask there.
-        done = subprocess.run(  # the name was checked; it is what the user configured
+        answer = ask_program(  # the name was checked; it is what the user configured
             [program, verb],
-            input=request,
-            stdout=subprocess.PIPE,
-            timeout=_TIMEOUT_S,
-            check=False,
+            request,
+            timeout_s=_TIMEOUT_S,
+            max_bytes=_MAX_ANSWER,
+            own_session=False,
         )
     except FileNotFoundError:
         raise PluginNotFound(
@@ -89,12 +88,12 @@ def _run(helper: HelperName, verb: str, request: bytes) -> tuple[int, bytes]:
             name=program,
             hint="an auth file or registries.conf names it; install it, or give --creds",
         ) from None
-    except subprocess.TimeoutExpired:
+    except TimeoutError:
         raise PluginBroken(f"gave no answer within {_TIMEOUT_S:g} s", name=program) from None
+    except OverflowError:
+        raise PluginBroken("its answer is too long", name=program) from None
     except OSError as error:
         raise PluginBroken(
             f"does not start: {(error.strerror or 'failed').lower()}", name=program
         ) from error
-    if len(done.stdout) > _MAX_ANSWER:
-        raise PluginBroken("its answer is too long", name=program)
-    return done.returncode, done.stdout
+    return answer.status, bytes(answer.out)

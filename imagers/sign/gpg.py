@@ -21,24 +21,19 @@ Spec: GnuPG doc/DETAILS, "Format of the --status-fd output"; containers-signatur
 
 from __future__ import annotations
 
-import logging
-import os
 import re
-import shutil
-import subprocess
-import tempfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from imagers.errors import FormatError, KeyUnavailable, LocalError, UsageError
+from imagers.gpg import STRANGERS, PrivateHome, user_gpg
 from imagers.sign.found import Reading, SimpleSignature
 from imagers.sign.requirements import SignedBy, walk
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
     from types import TracebackType
-
-    import gnupg
 
     from imagers.model.keys import SecretKey
     from imagers.sign.found import Found
@@ -55,17 +50,9 @@ __all__ = [
 
 MAX_BLOB_BYTES = 128 * 1024  # of one signature; a real one has 600 bytes
 _MAX_PAYLOAD_BYTES = 64 * 1024  # after decompression, as of every payload
-_MAX_HOME = 80  # characters: sun_path has 108, and gpg adds '/S.gpg-agent.browser'
-_KILL_TIMEOUT_S = 10
+_MAX_SPENT_S = 60  # of gpg with all signatures that one requirement is held against
 _STATUS = "[GNUPG:] "
-_OPTIONS = (
-    "--no-options",
-    "--batch",
-    "--no-autostart",
-    "--disable-dirmngr",
-    "--no-auto-key-retrieve",
-    "--trust-model=always",
-)
+_OPTIONS = ("--no-auto-key-retrieve", "--trust-model=always")
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}(?:[0-9A-F]{24})?\Z")
 _HASHES = frozenset({"8", "9", "10", "11", "12", "14"})  # RFC 4880 9.4: SHA-2, SHA-3
 _BINARY_SIGNATURE = "00"  # RFC 4880 5.2.1
@@ -119,18 +106,18 @@ class Keyring:
 
     def __init__(self, keys: Sequence[tuple[str, bytes]]) -> None:
         self._keys = tuple(keys)
-        self._home = ""
-        self._gpg: gnupg.GPG | None = None
+        self._home: PrivateHome | None = None
+        self._spent_s = 0.0
         self.fingerprints: frozenset[str] = frozenset()
 
     def __enter__(self) -> Self:
-        self._home = _make_home()
+        self._home = PrivateHome(agent=False, options=_OPTIONS)
         try:
-            self._gpg = _gpg(self._home, _OPTIONS)
             found: set[str] = set()
             for name, data in self._keys:
-                found |= self._import(name, data)
+                found |= self._import(self._home, name, data)
             self.fingerprints = frozenset(found)
+            self._home.gpg.limits = STRANGERS
         except BaseException:
             self._close()
             raise
@@ -145,15 +132,12 @@ class Keyring:
         self._close()
 
     def _close(self) -> None:
-        self._gpg = None
-        if self._home:
-            _end_agents(self._home)
-            shutil.rmtree(self._home, ignore_errors=True)
-            self._home = ""
+        if self._home is not None:
+            self._home.close()
+            self._home = None
 
-    def _import(self, name: str, data: bytes) -> set[str]:
-        assert self._gpg is not None
-        result = self._gpg.import_keys(data)
+    def _import(self, home: PrivateHome, name: str, data: bytes) -> set[str]:
+        result = home.gpg.import_keys(data)
         lines = _status_lines(result.stderr)
         found = {words[2] for words in lines if words[0] == "IMPORT_OK" and len(words) > 2}
         if not found or not all(_FINGERPRINT.match(one) for one in found):
@@ -170,7 +154,7 @@ class Keyring:
         Raises:
             RuntimeError: outside of the context.
         """
-        if self._gpg is None:
+        if self._home is None:
             raise RuntimeError("expected an entered keyring")
         if len(blob) > MAX_BLOB_BYTES:
             return _refused(f"expected at most {MAX_BLOB_BYTES} bytes, got {len(blob)}")
@@ -178,9 +162,17 @@ class Keyring:
         # text gpg reads with rules of its own.
         if not blob or not blob[0] & 0x80:
             return _refused("expected a binary OpenPGP message, got another kind of file")
-        result = self._gpg.decrypt(
+        if self._spent_s > _MAX_SPENT_S:
+            return _failed(f"gpg was kept busy for {_MAX_SPENT_S} s by other signatures")
+        gpg = self._home.gpg
+        result = gpg.decrypt(
             blob, always_trust=True, extra_args=["--max-output", str(_MAX_PAYLOAD_BYTES)]
         )
+        self._spent_s += gpg.seconds
+        if gpg.was_ended:
+            return _failed(
+                f"gpg did not end within {STRANGERS.cpu_s} s of work or {STRANGERS.wall_s} s"
+            )
         return self._judge(_status_lines(result.stderr), result.returncode, bytes(result.data))
 
     def _judge(self, lines: list[list[str]], code: int | None, payload: bytes) -> Reading:
@@ -215,6 +207,16 @@ def _refused(reason: str) -> Reading:
     return Reading(None, refusal=reason)
 
 
+def _failed(reason: str) -> Reading:
+    return Reading(
+        None,
+        failed=LocalError(
+            f"a signature could not be checked: {reason}",
+            hint="it may be a trap: who may write signatures beside the image?",
+        ),
+    )
+
+
 def _by(lines: list[list[str]], word: str) -> str:
     """Which key a refusal is about, as far as gpg says it."""
     line = next(line for line in lines if line[0] == word)
@@ -228,49 +230,6 @@ def _status_lines(text: str) -> list[list[str]]:
         for line in text.splitlines()
         if line.startswith(_STATUS) and (words := line[len(_STATUS) :].split(" "))
     ]
-
-
-def _make_home() -> str:
-    """A directory for its owner only, with a name short enough for sockets."""
-    for parent in (tempfile.gettempdir(), "/tmp", "/run"):  # mkdtemp, mode 0700
-        if len(parent) > _MAX_HOME - 20:  # mkdtemp adds 12 characters
-            continue
-        try:
-            return tempfile.mkdtemp(prefix="igpg", dir=parent)
-        except OSError:
-            continue
-    raise LocalError("expected a place for temporary files with a short name, found none")
-
-
-def _gpg(home: str | None, options: Sequence[str]) -> gnupg.GPG:
-    import gnupg as library  # noqa: PLC0415  # only GPG signatures need it
-
-    if not library.logger.handlers:  # else Python prints its warnings to standard error
-        library.logger.addHandler(logging.NullHandler())
-    try:
-        return library.GPG(gnupghome=home, options=list(options))
-    except (OSError, ValueError) as error:
-        raise LocalError(
-            "gpg does not start", hint="install GnuPG 2.2 or later: the package gnupg or gpg"
-        ) from error
-
-
-def _end_agents(home: str) -> None:
-    """End what gpg may have started for this home; with --no-autostart there should be none."""
-    program = shutil.which("gpgconf")
-    if program is None:
-        return
-    try:
-        subprocess.run(
-            [program, "--homedir", home, "--kill", "all"],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=_KILL_TIMEOUT_S,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return
 
 
 def read_simple_signatures(trust: Trust, found: Found) -> Found:
@@ -325,7 +284,7 @@ def export_key(fingerprint: str, *, home: str | os.PathLike[str] | None = None) 
         KeyUnavailable: there is none.
         LocalError: gpg is not installed.
     """
-    gpg = _gpg(None if home is None else os.fspath(home), ())
+    gpg = user_gpg(home)
     found = gpg.export_keys(fingerprint, armor=False)
     if not found:
         raise KeyUnavailable(
@@ -356,7 +315,7 @@ def sign_simple(
             not be accepted.
         LocalError: gpg is not installed.
     """
-    gpg = _gpg(None if home is None else os.fspath(home), ())
+    gpg = user_gpg(home)
     text: str | None = None
     if passphrase is not None:
         with passphrase.view() as view:

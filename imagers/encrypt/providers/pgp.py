@@ -3,11 +3,12 @@
     with PGPWrapper(["alice@example.com"]) as wrapper: ...
     with PGPUnwrapper(keyring) as unwrapper: ...
 
+Messages come from registries: `imagers.gpg` has the limits of each run, and the homes.
+
 Recipients are looked for in the user's own keyring, by the exact name or e-mail of a user
 ID as ocicrypt does, or by fingerprint. Their keys alone are then copied into a fresh private
 home; secret keys from a file get one too, in memory where the machine has /dev/shm. So
-nothing of the user's keyring, trust database or agent is changed or used, and the agent that
-gpg starts for a home is ended with it.
+nothing of the user's keyring, trust database or agent is changed or used.
 
 A packet is one message without signature and compression, as ocicrypt reads it. Whoever
 knows a recipient's key can make one: gpg's "good" says nothing about who did.
@@ -17,16 +18,11 @@ Spec: RFC 4880 sections 5.1 and 5.13; containers/ocicrypt v1.3.2, keywrap/pgp an
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import re
-import shutil
-import subprocess
-import tempfile
 from typing import TYPE_CHECKING, Any, Self
 
-from imagers.errors import FormatError, KeyUnavailable, LocalError, ProviderFailed, UsageError
+from imagers.errors import FormatError, KeyUnavailable, ProviderFailed, UsageError
+from imagers.gpg import STRANGERS, PrivateHome, user_gpg
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 
 if TYPE_CHECKING:
@@ -40,86 +36,27 @@ __all__ = ["PGP_SCHEME", "PGPUnwrapper", "PGPWrapper", "find_key_ids"]
 
 PGP_SCHEME = "pgp"
 
-_MAX_SOCKET = 107  # bytes of a unix socket's path on Linux, without the NUL
-_LONGEST_SOCKET = "/S.gpg-agent.browser"
-_END_S = 10
 _MAX_OUTPUT = 64 * 1024  # private options have 193 bytes; a compressed packet could be a bomb
 _USER_ID = re.compile(
     r"\s*(?P<name>[^<(]*?)\s*(?:\((?P<comment>.*)\)\s*)?(?:<(?P<email>[^>]*)>)?\s*\Z"
 )
 _FINGERPRINT = re.compile(r"(?:0x)?([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})\Z")
+# RFC 4880 section 4.2: packet tag 1, in the old format with each kind of length, and the new.
+_SESSION_KEY_TAGS = (0x84, 0x85, 0x86, 0x87, 0xC1)
+_MAX_WASTED_S = 60
 _UNUSABLE = {"r": "revoked", "e": "expired", "d": "disabled", "i": "not valid"}
 _BAD_PASSPHRASE = 11  # GPG_ERR_BAD_PASSPHRASE of libgpg-error
 _PKDECRYPT_FAILED = re.compile(r"^\[GNUPG:\] ERROR pkdecrypt_failed (\d+)", re.MULTILINE)
 
 
-class _Home:
-    """A private home of gpg, with an agent of its own that ends with it."""
-
-    def __init__(self) -> None:
-        self.path = _new_directory()
-        try:
-            self.gpg = _new_gpg(self.path)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """End the agent, remove the home. Safe to call twice."""
-        if not os.path.isdir(self.path):
-            return
-        for words in (["--kill", "all"], ["--remove-socketdir"]):
-            # Where gpgconf is missing, the agent ends itself when its home is gone.
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                subprocess.run(
-                    ["gpgconf", "--homedir", self.path, *words],  # noqa: S607  # the user's gpg
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    timeout=_END_S,
-                    check=False,
-                )
-        shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _new_directory() -> str:
-    """A fresh directory (0700) whose path leaves room for the agent's sockets."""
-    for parent in ("/dev/shm", None, "/tmp"):  # None: as TMPDIR says
-        if parent is not None and not os.access(parent, os.W_OK | os.X_OK):
-            continue
-        with contextlib.suppress(OSError):
-            path = tempfile.mkdtemp(prefix="imagers-", dir=parent)
-            if len(os.fsencode(path + _LONGEST_SOCKET)) <= _MAX_SOCKET:
-                return path
-            os.rmdir(path)
-    raise LocalError("expected room for a private directory of gpg in /dev/shm or /tmp, found none")
-
-
-def _new_gpg(home: str | None) -> Any:  # python-gnupg has no types
-    import gnupg  # noqa: PLC0415  # only these recipients need it
-
-    # It logs the first bytes of what it decrypts, at debug level.
-    logging.getLogger("gnupg").setLevel(logging.WARNING)
-    try:
-        gpg = gnupg.GPG(
-            gnupghome=home,
-            options=["--no-options", "--pinentry-mode", "loopback", "--no-auto-key-locate"]
-            if home is not None
-            else [],
-        )
-    except (OSError, ValueError) as error:
-        raise LocalError(
-            "gpg cannot be started, and pgp: recipients and keys need it",
-            hint="install GnuPG (Debian: gpg)",
-        ) from error
-    gpg.encoding = "utf-8"
-    return gpg
-
-
 class _WithHome:
     """What owns a home until `close`."""
 
-    def __init__(self) -> None:
-        self._home = _Home()
+    def __init__(self, *, agent: bool) -> None:
+        self._home = PrivateHome(
+            agent=agent, options=["--pinentry-mode", "loopback", "--no-auto-key-locate"]
+        )
+        self._home.gpg.encoding = "utf-8"
 
     def close(self) -> None:
         """End the agent, remove the home. Safe to call twice."""
@@ -155,14 +92,14 @@ class PGPWrapper(_WithHome):
     def __init__(self, recipients: Sequence[str], *, user_home: str | None = None) -> None:
         if not recipients:
             raise ValueError("a PGP message needs a recipient")
-        user = _new_gpg(user_home)
+        user = _user_gpg(user_home)
         keys = list(user.list_keys())
         self._fingerprints = tuple(
             dict.fromkeys(_find_key(recipient, keys) for recipient in recipients)
         )
         self._names = tuple(recipients)
         exported = user.export_keys(list(self._fingerprints), armor=False, minimal=True)
-        super().__init__()
+        super().__init__(agent=False)
         try:
             imported = self._home.gpg.import_keys(exported)
         except BaseException:
@@ -204,6 +141,12 @@ class PGPWrapper(_WithHome):
         return bytes(result.data)
 
 
+def _user_gpg(home: str | None) -> Any:
+    gpg = user_gpg(home)
+    gpg.encoding = "utf-8"  # of the names in a keyring
+    return gpg
+
+
 def _find_key(recipient: str, keys: Sequence[dict[str, Any]]) -> str:
     """The fingerprint of the one key that `recipient` names."""
     match = _FINGERPRINT.match(recipient.replace(" ", ""))
@@ -234,7 +177,7 @@ def find_key_ids(recipient: str, *, user_home: str | None = None) -> frozenset[b
     Raises:
         KeyUnavailable, UsageError, LocalError: as of `PGPWrapper`.
     """
-    keys = list(_new_gpg(user_home).list_keys())
+    keys = list(_user_gpg(user_home).list_keys())
     fingerprint = _find_key(recipient, keys)
     (key,) = (one for one in keys if one["fingerprint"] == fingerprint)
     ids = [key["keyid"], *(subkey[0] for subkey in key["subkeys"])]
@@ -260,7 +203,8 @@ class PGPUnwrapper(_WithHome):
     """
 
     def __init__(self, keyring: PGPKeyring) -> None:
-        super().__init__()
+        super().__init__(agent=True)
+        self._wasted_s = 0.0
         self._name = keyring.name
         self._passphrase: SecretKey | None = None
         try:
@@ -275,6 +219,7 @@ class PGPUnwrapper(_WithHome):
         if not imported.sec_imported:
             self.close()
             raise FormatError("holds no OpenPGP secret key that gpg takes", what=keyring.name)
+        self._home.gpg.limits = STRANGERS
 
     def close(self) -> None:
         """End the agent, remove the keys, wipe the passphrase. Safe to call twice."""
@@ -293,9 +238,18 @@ class PGPUnwrapper(_WithHome):
         Raises:
             NotMine: another scheme, no message, for other keys, or changed.
             KeyUnavailable: the passphrase is missing or does not open the key.
+            ProviderFailed: gpg does not end, or messages that it cannot open took too long.
         """
         if wrapped.scheme != PGP_SCHEME:
             raise NotMine(f"the scheme is {wrapped.scheme[:80]!r}")
+        if not wrapped.packet or wrapped.packet[0] not in _SESSION_KEY_TAGS:
+            raise NotMine("it does not begin with a session key for a recipient")
+        if self._wasted_s > _MAX_WASTED_S:
+            raise ProviderFailed(
+                f"{context.what}: gpg was kept busy for {_MAX_WASTED_S} s by messages that it "
+                "cannot open",
+                hint="somebody has put them there; do not use this image",
+            )
         result = self._home.gpg.decrypt(
             wrapped.packet,
             always_trust=True,
@@ -306,6 +260,13 @@ class PGPUnwrapper(_WithHome):
         if result.ok and result.returncode == 0 and result.status == "decryption ok":
             # `bytes` of python-gnupg: an immutable copy until this function returns.
             return SecretKey(result.data)
+        self._wasted_s += self._home.gpg.seconds
+        if self._home.gpg.was_ended:
+            raise ProviderFailed(
+                f"{context.what}: gpg did not end within {STRANGERS.cpu_s} s of work or "
+                f"{STRANGERS.wall_s} s",
+                hint="the message may be a trap; do not use this image",
+            )
         self._raise_for_passphrase(result.stderr, context)
         raise NotMine(f"gpg: {result.status or 'not an OpenPGP message'}")
 
