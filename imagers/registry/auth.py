@@ -42,6 +42,9 @@ __all__ = [
 _MAX_HEADER = 8 * 1024
 _MAX_TOKEN = 1024 * 1024  # as containers/image
 _TOKEN = re.compile(r"[!-~]+\Z")
+_SCOPE = re.compile(
+    r"(?P<name>repository(?:\([a-z0-9]{1,32}\))?:[a-z0-9._/:-]{1,512}):(?P<actions>[a-z,*]{1,64})\Z"
+)
 _LIFETIME_S = 60  # where the token server says none, and the least that it may say
 _MARGIN_S = 5.0  # a token must not run out on the way
 # Possessive where two repetitions meet: 8 KiB of spaces took 1.6 s, as each was tried as the
@@ -154,6 +157,22 @@ class Challenge:
     parameters: Mapping[str, str]
 
 
+def _with_scope_of(challenge: Challenge, scope: str) -> str:
+    """What a token is asked for: what the request needs, and what the registry says it needs.
+
+    A proxy has other names inside than the one that was asked for. Nothing is done that nobody
+    asked for: a request that only reads gets no token to write.
+    """
+    own = scope.split()
+    actions = {action for one in own for action in one.rpartition(":")[2].split(",")}
+    for one in challenge.parameters.get("scope", "").split():
+        match = _SCOPE.match(one)
+        if match is not None:
+            allowed = [action for action in match["actions"].split(",") if action in actions]
+            own += [f"{match['name']}:{','.join(allowed)}"] if allowed else []
+    return " ".join(dict.fromkeys(own))
+
+
 def parse_challenges(header: str) -> tuple[Challenge, ...]:
     """The challenges of a `WWW-Authenticate` header; what cannot be read ends the list."""
     found: list[Challenge] = []
@@ -191,6 +210,8 @@ class Authenticator:
         self._basic = False
         self._asks_token = False
         self._tokens: dict[str, _Token] = {}
+        self._wanted: dict[str, str] = {}  # by the scope of a request, what the registry said
+        self._guesses = isinstance(credentials, Credentials)
 
     def header(self, scope: str) -> str | None:
         """The `Authorization` for a request, as far as the registry has asked for one.
@@ -207,7 +228,8 @@ class Authenticator:
             if self._bearer is not None:
                 token = self._tokens.get(scope)
                 if token is None or time.monotonic() > token.good_until:
-                    token = self._tokens[scope] = self._fetch(*self._bearer, scope)
+                    wanted = self._wanted.get(scope, scope)
+                    token = self._tokens[scope] = self._fetch(*self._bearer, wanted)
                 return token.header
             if self._basic and isinstance(self._credentials, Credentials):
                 return self._credentials.authorization()
@@ -229,14 +251,33 @@ class Authenticator:
                     return sent is None
                 if challenge.scheme == "bearer" and "realm" in challenge.parameters:
                     self._bearer = (challenge, url)
+                    self._guesses = False
+                    self._wanted[scope] = _with_scope_of(challenge, scope)
                     token = self._tokens.get(scope)
                     if token is not None and token.header == sent:
                         del self._tokens[scope]  # it may have run out, or been revoked
                     return True
                 if challenge.scheme == "basic" and isinstance(self._credentials, Credentials):
                     self._basic = True
+                    self._guesses = False
                     return sent is None
         return False
+
+    def guess(self) -> str | None:
+        """A login for a registry that refuses without saying how to log in; None: there is none.
+
+        It is made once: an image that is not there is not there for everybody.
+        """
+        with self._lock:
+            if not self._guesses or not isinstance(self._credentials, Credentials):
+                return None
+            self._guesses = False
+            return self._credentials.authorization()
+
+    def guessed_well(self) -> None:
+        """What `guess` gave is what the registry wants."""
+        with self._lock:
+            self._basic = True
 
     def _fetch(self, challenge: Challenge, url: str, scope: str) -> _Token:
         realm = join_url(url, challenge.parameters["realm"])

@@ -173,7 +173,8 @@ class AuthFile:
         if not packed:
             return self._plain_login(entry, where)
         try:
-            text = base64.b64decode(packed, validate=True).decode()
+            # Some who write such a file by hand leave the line breaks of base64(1) in.
+            text = base64.b64decode("".join(packed.split()), validate=True).decode()
         except (binascii.Error, ValueError):
             text = ""
         username, colon, password = text.partition(":")

@@ -37,6 +37,7 @@ __all__ = ["RegistryClient"]
 
 _DOCKER_HUB = "registry-1.docker.io"  # where the names of docker.io really are
 _UNAUTHORIZED = 401
+_HIDDEN = (400, 401, 403, 404)  # what some say to whoever has not logged in, without a challenge
 _ERROR_S = 30.0  # to read what an error is about
 
 _Answer = TypeVar("_Answer", Response, ResponseStream)
@@ -199,12 +200,20 @@ class RegistryClient:
         is_registry = parse_origin(url) == parse_origin(self._base_url())
         sent = self._auth.header(scope) if is_registry else None
         answer = send(url, {} if sent is None else {"Authorization": sent})
-        if answer.status != _UNAUTHORIZED or not self._take_challenge(answer, scope, sent):
-            return answer
-        if not isinstance(answer, Response):
-            answer.discard()
-        sent = self._auth.header(scope)
-        return send(url, {} if sent is None else {"Authorization": sent})
+        if answer.status == _UNAUTHORIZED and self._take_challenge(answer, scope, sent):
+            _discard(answer)
+            sent = self._auth.header(scope)
+            return send(url, {} if sent is None else {"Authorization": sent})
+        if sent is None and is_registry and answer.status in _HIDDEN:
+            guess = self._auth.guess()
+            if guess is not None:
+                again = send(url, {"Authorization": guess})
+                if again.status not in _HIDDEN:
+                    self._auth.guessed_well()
+                    _discard(answer)
+                    return again
+                _discard(again)
+        return answer
 
     def _take_challenge(
         self, answer: Response | ResponseStream, scope: str, sent: str | None
@@ -239,8 +248,7 @@ class RegistryClient:
         if host == DEFAULT_REGISTRY:
             host = _DOCKER_HUB
         try:
-            # Without a login: nothing secret is sent before it is known how it travels.
-            self._http.request("GET", f"https://{host}/v2/", expected=ANY_STATUS)
+            return self._ask_base(f"https://{host}")
         except RemoteError as error:
             if error.code != NOT_TLS:
                 raise
@@ -251,5 +259,22 @@ class RegistryClient:
                     code=NOT_TLS,
                     hint="--tls-verify=false allows plain http, readable and changeable on the way",
                 ) from error
-            return f"http://{host}"
-        return f"https://{host}"
+            return self._ask_base(f"http://{host}")
+
+    def _ask_base(self, base: str) -> str:
+        """Ask for /v2/ without a login, and keep how the registry wants one.
+
+        Nothing secret is sent before it is known how it travels. Some say only here that they
+        want a login, and hide what they have from whoever has none.
+        """
+        answer = self._http.request("GET", f"{base}/v2/", expected=ANY_STATUS)
+        if answer.status == _UNAUTHORIZED and parse_origin(answer.url) == parse_origin(base):
+            self._auth.take_challenge(
+                answer.headers.get("WWW-Authenticate", ""), answer.url, self._scope, sent=None
+            )
+        return base
+
+
+def _discard(answer: Response | ResponseStream) -> None:
+    if not isinstance(answer, Response):
+        answer.discard()

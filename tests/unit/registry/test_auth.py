@@ -367,7 +367,7 @@ def test_identity_token_of_an_auth_file_reads_an_image(server, opened, image, tm
         image.write(opened.sink(name, credentials=Credentials("me", "pw")))
         registry.tokens["t0k"] = SCOPE
         challenge = {"WWW-Authenticate": f'Bearer realm="{server.url}/token",service="reg"'}
-        registry.answer_with(401, path="/manifests/v1", headers=challenge)
+        registry.answer_with(401, path="/v2/", headers=challenge)
         server.answers = [(200, b'{"access_token":"t0k"}')]
         path = tmp_path / "auth.json"
         path.write_text(json.dumps({"auths": {registry.address: {"identitytoken": "refr"}}}))

@@ -174,3 +174,11 @@ def test_find_a_host_in_any_spelling():
     assert shown(found.find("old.io:5000", "x")) == "old:4"
     assert found.find("kept.io", "x") == HelperName("pass", "kept.io")
     assert b"REG.io" not in found.without_login("reg.io")
+
+
+def test_find_base64_with_line_breaks():
+    wrapped = base64.b64encode(b"me:" + b"x" * 90).decode()
+    wrapped = "\n".join(wrapped[at : at + 76] for at in range(0, len(wrapped), 76)) + "\n"
+    assert (
+        shown(file_of(auths={"reg.io": {"auth": wrapped}}).find("reg.io", "a")) == "me:" + "x" * 90
+    )

@@ -56,7 +56,7 @@ def test_sink_staged_blob_that_is_there_is_not_sent(sink, registry, blob):
 def test_sink_who_has_just_asked_does_not_ask_again(sink, registry, blob):
     assert not sink.has_blob(blob[0])
     stage(sink, *blob)
-    assert [one[0] for one in registry.asked()] == ["HEAD", "POST", "PUT"]
+    assert [one[0] for one in registry.asked()] == ["GET", "HEAD", "POST", "PUT"]
 
 
 def test_sink_empty_blob_arrives(sink, registry):
@@ -268,7 +268,7 @@ def test_sink_mounts_from_another_repository(opened, registry, pushed):
     registry.requests.clear()
     assert sink.try_mount(pushed.layer, source)
     assert sink.has_blob(pushed.layer)
-    assert [method for method, _ in registry.asked()] == ["POST", "HEAD", "HEAD"]
+    assert [method for method, _ in registry.asked()] == ["GET", "POST", "HEAD", "HEAD"]
     assert not opened.sink(f"{registry.address}/app:v2").try_mount(pushed.layer, source)
     assert not sink.try_mount(pushed.layer, object())
 
