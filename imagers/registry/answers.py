@@ -16,7 +16,35 @@ if TYPE_CHECKING:
 
     from imagers.errors import RemoteError
 
-__all__ = ["MAX_ERROR_BYTES", "media_type_of", "parse_error_body", "refusal"]
+__all__ = [
+    "DONE",
+    "MAX_ERROR_BYTES",
+    "NO_API",
+    "OTHER_FORM",
+    "media_type_of",
+    "parse_error_body",
+    "refusal",
+]
+
+# What a status means, by the request. The specification has one status for each; registries and
+# the proxies before them have others, and what counts then is looked at: digests, and what is
+# read back.
+#
+# | request                   | done      | not there | try the other form          | refused  |
+# |---------------------------|-----------|-----------|-----------------------------|----------|
+# | HEAD of a blob            | 200       | all others: it is sent, which then says why not    |
+# | POST of a mount           | 201       | all others: it is sent                             |
+# | POST, PATCH of an upload  | 2xx       |           | PATCH: OTHER_FORM, then PUT | the rest |
+# | PUT of an upload          | 2xx       |           | OTHER_FORM, then PATCH; 413 | the rest |
+# | PUT of a manifest         | 2xx       |           |                             | the rest |
+# | GET of a manifest, a blob | 200       | 404       |                             | the rest |
+# | GET of a tag that will be |           |           |                             |          |
+# | written                   | 200       | 403, 404  |                             | the rest |
+# | GET of referrers          | 200       | 404       | NO_API, then the tag        | the rest |
+DONE = range(200, 300)
+OTHER_FORM = frozenset({404, 405, 411, 415, 501})
+# distribution says 404; others, as go-containerregistry lists them, 400 and 406; proxies 405, 501.
+NO_API = frozenset({400, 404, 405, 406, 501})
 
 MAX_ERROR_BYTES = 1024 * 1024  # as containers/image
 _MAX_CODE = 80

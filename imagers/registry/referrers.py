@@ -17,12 +17,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, NotFound, RemoteError, Unsupported
+from imagers.errors import FormatError, NotFound, RemoteError, Unauthorized, Unsupported
 from imagers.model.descriptor import Descriptor
 from imagers.model.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_index
 from imagers.model.media import OCI_INDEX
 from imagers.model.strict_json import JSON, JSONObject, dump_json
 from imagers.net.urls import join_url, parse_origin
+from imagers.registry.answers import DONE, NO_API
 
 if TYPE_CHECKING:
     from imagers.model.digest import Digest
@@ -46,11 +47,8 @@ _IS_NEXT = re.compile(
 )
 _MAX_ALGORITHM = 32  # characters, as the tag schema cuts them
 _MAX_HEX = 64
-# What registries without the API say: distribution 404; others, as go-containerregistry
-# lists them, 400 and 406; some proxies 405.
-_NO_API = frozenset({400, 404, 405, 406})
+_FORBIDDEN = 403
 _ATTEMPTS = 4  # to bring an entry into the tag, beside other writers
-_CREATED = (200, 201, 204)
 
 
 def referrers_tag(digest: Digest) -> str:
@@ -102,7 +100,7 @@ def list_referrers(client: RegistryClient, subject: Digest) -> tuple[tuple[Descr
                 expected=(200,),
             )
         except RemoteError as error:
-            if first_url or error.status not in _NO_API:
+            if first_url or error.status not in NO_API:
                 raise
             return _read_tag(client, subject)[0], False
         size += len(answer.body)
@@ -137,7 +135,7 @@ def add_to_referrers_tag(client: RegistryClient, entry: Descriptor, *, subject: 
         RemoteError: the registry did not take it.
     """
     target = f"manifests/{referrers_tag(subject)}"
-    entries, members = _read_tag(client, subject)
+    entries, members = _read_tag(client, subject, to_write=True)
     for _ in range(_ATTEMPTS):
         if any(one.digest == entry.digest for one in entries):
             return
@@ -156,9 +154,9 @@ def add_to_referrers_tag(client: RegistryClient, entry: Descriptor, *, subject: 
             doing="referrers tag",
             headers={"Content-Type": OCI_INDEX},
             body=body,
-            expected=_CREATED,
+            expected=DONE,
         )
-        entries, members = _read_tag(client, subject)
+        entries, members = _read_tag(client, subject, to_write=True)
     if any(one.digest == entry.digest for one in entries):
         return
     raise RemoteError(
@@ -178,9 +176,13 @@ def _next_page(header: str) -> str | None:
 
 
 def _read_tag(
-    client: RegistryClient, subject: Digest
+    client: RegistryClient, subject: Digest, *, to_write: bool = False
 ) -> tuple[tuple[Descriptor, ...], dict[str, JSON]]:
-    """The entries of the tag, and its document; empty ones where there is no such tag."""
+    """The entries of the tag, and its document; empty ones where there is no such tag.
+
+    Args:
+        to_write: some registries say 403 of what is not there; whoever writes it finds out.
+    """
     empty: JSONObject = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
     try:
         answer = client.request(
@@ -191,7 +193,9 @@ def _read_tag(
             max_bytes=MAX_MANIFEST_BYTES,
             expected=(200,),
         )
-    except NotFound:
+    except (NotFound, Unauthorized) as error:
+        if isinstance(error, Unauthorized) and not (to_write and error.status == _FORBIDDEN):
+            raise
         return (), empty
     index = parse_index(answer.body)
     if index.descriptor.media_type != OCI_INDEX:

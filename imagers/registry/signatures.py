@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from imagers.registry.answers import DONE
 from imagers.registry.referrers import add_to_referrers_tag, list_referrers
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["RegistrySignatures"]
 
 _FOUND = (200,)
-_CREATED = (201,)
 _HEADER = "X-Registry-Supports-Signatures"
 
 
@@ -62,7 +62,7 @@ class RegistrySignatures:
             doing="manifest of the signature",
             headers={"Content-Type": entry.media_type},
             body=raw,
-            expected=_CREATED,
+            expected=DONE,
         )
         if "OCI-Subject" not in answer.headers:
             add_to_referrers_tag(self._client, entry, subject=subject)
@@ -106,7 +106,7 @@ class RegistrySignatures:
             doing="signature",
             headers={"Content-Type": "application/json"},
             body=body,
-            expected=(200, 201, 202, 204),
+            expected=DONE,
         )
 
     def _signatures_url(self, digest: Digest) -> str:

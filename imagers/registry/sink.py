@@ -17,6 +17,7 @@ limit), "Mounting a blob from another repository", "Pushing manifests".
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from imagers.model.manifest import parse_manifest_or_index
 from imagers.model.reference import Reference
 from imagers.net.http import FileBody, PieceBody
 from imagers.net.urls import join_url
+from imagers.registry.answers import DONE, OTHER_FORM
 from imagers.registry.referrers import add_to_referrers_tag, referrer_of
 from imagers.registry.source import RegistrySource
 from imagers.registry.spool import Reread, SpoolFile
@@ -47,14 +49,12 @@ __all__ = ["RegistrySink"]
 
 _UPLOADS = 3  # whole uploads of one blob, each a new session
 _FOUND = (200,)
-_ACCEPTED = (202,)
 _MOUNTED_OR_NOT = (201, 202)
-_TAKEN = (202, 204)  # go-containerregistry says 204
 _TOO_LARGE = 413
 # Bytes of a request where whole blobs are too large for a proxy: under the limits that are
 # usual there (100 MB, 10 MB, nginx's 1 MB).
 _CHUNKS = (64 * 1024 * 1024, 8 * 1024 * 1024, 1000 * 1000)
-_CREATED = (200, 201, 204)  # the specification says 201, registries differ
+_ALL_AT_ONCE = sys.maxsize  # bytes of a request: one PATCH, where a PUT may not have a body
 
 
 class RegistrySink:
@@ -84,6 +84,7 @@ class RegistrySink:
         self._known_missing: set[Digest] = set()
         self._mounts = True
         self._chunk_bytes: int | None = None  # of uploads in pieces; None: whole ones
+        self._knows_form = False  # which of the two the registry takes
 
     @property
     def name(self) -> str:
@@ -101,7 +102,10 @@ class RegistrySink:
             answer = self._client.request(
                 "HEAD", f"blobs/{descriptor.digest}", doing="look for a blob", expected=_FOUND
             )
-        except NotFound:
+        except RemoteError as error:
+            if error.status is None:
+                raise
+            # The question only saves work: whoever may not ask it sends the blob.
             self._known_missing.add(descriptor.digest)
             return False
         return answer.headers.get("Content-Length", str(descriptor.size)) == str(descriptor.size)
@@ -132,7 +136,7 @@ class RegistrySink:
                 more_scope=f"repository:{other.repository}:pull",
             )
         except RemoteError as error:
-            if error.temporary or error.status is None:
+            if error.status is None:
                 raise
             self._mounts = False
             return False
@@ -237,7 +241,7 @@ class RegistrySink:
                 body = FileBody(spool.fileno(), descriptor.size)
             # Repeating it leaves at most a session without bytes, which registries clear away.
             opened = self._client.request(
-                "POST", "blobs/uploads/", doing=doing, expected=_ACCEPTED, repeatable=True
+                "POST", "blobs/uploads/", doing=doing, expected=DONE, repeatable=True
             )
             session = self._session(opened, doing)
             try:
@@ -251,14 +255,17 @@ class RegistrySink:
                     doing=doing,
                     headers={"Content-Type": "application/octet-stream"},
                     body=body,
-                    expected=_CREATED,
+                    expected=DONE,
                     repeatable=False,
                 )
             except ImagersError as error:
                 with suppress(RemoteError):
                     self._cancel(session, doing)
-                is_too_large = isinstance(error, RemoteError) and error.status == _TOO_LARGE
-                if not is_too_large or not self._fewer_bytes(descriptor.size):
+                status = error.status if isinstance(error, RemoteError) else None
+                again = (status == _TOO_LARGE and self._fewer_bytes(descriptor.size)) or (
+                    status in OTHER_FORM and self._other_form()
+                )
+                if not again:
                     raise
                 stored = None
         if stored is None:
@@ -292,7 +299,7 @@ class RegistrySink:
                     "Content-Range": f"{at}-{at + count - 1}",
                 },
                 body=piece,
-                expected=_TAKEN,
+                expected=DONE,
                 repeatable=False,
             )
             session = self._session(answer, doing)
@@ -305,6 +312,14 @@ class RegistrySink:
         if smaller:
             self._chunk_bytes = smaller[0]
         return bool(smaller)
+
+    def _other_form(self) -> bool:
+        """Whether the other form of an upload is left to try: with a PATCH, or without."""
+        if self._knows_form:
+            return False
+        self._knows_form = True
+        self._chunk_bytes = _ALL_AT_ONCE if self._chunk_bytes is None else None
+        return True
 
     def _cancel(self, session: str, doing: str) -> None:
         self._client.request(
@@ -330,7 +345,7 @@ class RegistrySink:
             doing="manifest",
             headers={"Content-Type": media_type},
             body=raw,
-            expected=_CREATED,
+            expected=DONE,
         )
         self._check_told_digest(stored, reference.digest or digest_of(raw), "manifest")
         if b'"subject"' in raw and "OCI-Subject" not in stored.headers:

@@ -20,6 +20,7 @@ from imagers.errors import (
     ImagersError,
     NotFound,
     RemoteError,
+    Unauthorized,
     Unsupported,
     UsageError,
     VerificationError,
@@ -88,6 +89,7 @@ __all__ = [
 ]
 
 _IMAGE_CONFIGS = (OCI_CONFIG, DOCKER_CONFIG)
+_FORBIDDEN = 403
 _MAX_DEPTH = 3  # indexes within indexes
 _MAX_MANIFESTS = 1024  # of one image with all that it contains
 _ATTEMPTS = 3  # to write where somebody else writes at the same time
@@ -283,7 +285,7 @@ def _sign_manifest(
     payload = build_payload(identity, digest, timestamp=timestamp)
     signature: SigstoreSignature | None = None
     for _ in range(_ATTEMPTS):
-        existing = _read_signature_manifest(source, tag)
+        existing = _read_signature_manifest(source, tag, to_write=True)
         if existing is not None and _is_signed(source, existing, payload, key):
             count = len(existing.signatures)
             return SignedManifest(digest, tag, identity, signature is not None, count)
@@ -312,10 +314,22 @@ def _sign_manifest(
     return SignedManifest(digest, tag, identity, added=True, count=len(existing.signatures))
 
 
-def _read_signature_manifest(source: SignatureSource, tag: str) -> SignatureManifest | None:
+def _read_signature_manifest(
+    source: SignatureSource, tag: str, *, to_write: bool = False
+) -> SignatureManifest | None:
+    """What is under the tag; None: there is no such tag.
+
+    Args:
+        to_write: a registry that says "forbidden" of it may mean that it is not there: whoever
+            writes it finds out, and whoever verifies has not looked.
+    """
     try:
         found = source.read_tag(tag)
     except NotFound:
+        return None
+    except Unauthorized as error:
+        if not to_write or error.status != _FORBIDDEN:
+            raise
         return None
     return parse_signature_manifest(found.raw, media_type=found.media_type)
 
@@ -467,8 +481,10 @@ def _count_bundles(
     from imagers.sign.find import read_attached  # noqa: PLC0415  # it imports this module
 
     found = read_attached(source, beside, digest, {Form.BUNDLE})
-    if found.failures:
-        raise found.failures[0].error
+    for failure in found.failures:
+        # As of a tag that is not there yet, see `_read_signature_manifest`.
+        if not isinstance(failure.error, Unauthorized) or failure.error.status != _FORBIDDEN:
+            raise failure.error
     raw = source.read_manifest(digest).raw
     for one in found.signatures:
         assert isinstance(one, BundleSignature)

@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
                 status, b"{}", {"basic": 'Basic realm="r"', "bearer": realm}[server.scheme], told
             )
 
-    def say(self, status, body, challenge="", told=False):
+    def say(self, status, body, challenge="", told=None):
         self.send_response(status)
         if told:
             self.send_header("WWW-Authenticate", challenge)

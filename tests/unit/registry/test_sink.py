@@ -425,3 +425,53 @@ def test_sink_spools_what_goes_in_several_requests(opened, registry, image):
     assert [method for method, _ in registry.asked()].count("PATCH") == 3  # of 3 000 000 bytes
     assert registry.read(image.layer.digest) == place.data
     assert (place.opened, place.open) == (2, 0)
+
+
+# ---- statuses that the specification does not have ------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 429, 500, 501])
+def test_sink_sends_a_blob_where_nobody_may_ask_for_it(sink, registry, blob, status):
+    registry.answer_with(status, path="/blobs/sha256", method="HEAD", times=100)
+    stage(sink, *blob)
+    assert registry.read(blob[0].digest) == blob[1]
+
+
+@pytest.mark.parametrize("status", [403, 405, 500, 503])
+def test_sink_mount_that_is_refused_in_any_way_is_none(opened, registry, pushed, status):
+    registry.answer_with(status, path="mount=", method="POST", times=100)
+    sink = opened.sink(f"{registry.address}/new:v1")
+    assert not sink.try_mount(pushed.layer, opened.source(f"{registry.address}/app:v1"))
+
+
+@pytest.mark.parametrize("status", [404, 405, 411, 415, 501])
+def test_sink_blob_that_may_not_come_with_its_end_comes_before(sink, registry, blob, status):
+    registry.answer_with(status, path="/blobs/uploads/", method="PUT")
+    stage(sink, *blob)
+    assert registry.read(blob[0].digest) == blob[1]
+    assert [method for method, _ in registry.asked()].count("PATCH") == 1
+
+
+def test_sink_blob_whose_pieces_are_not_taken_comes_with_its_end(sink, registry, blob):
+    registry.answer_with(413, path="/blobs/uploads/", method="PUT")
+    registry.answer_with(405, path="/blobs/uploads/", method="PATCH", times=100)
+    stage(sink, *blob)
+    assert registry.read(blob[0].digest) == blob[1]
+
+
+def test_sink_blob_that_is_taken_in_no_form_is_refused(sink, registry, blob):
+    registry.answer_with(405, path="/blobs/uploads/", method="PUT", times=100)
+    registry.answer_with(405, path="/blobs/uploads/", method="PATCH", times=100)
+    with pytest.raises(RemoteError, match="405"):
+        stage(sink, *blob)
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_sink_manifest_is_taken_with_any_word_for_yes(sink, registry, image, status):
+    for descriptor, data in image.blobs.items():
+        stage(sink, descriptor, data)
+    registry.answer_with(status, path="/manifests/", method="PUT")
+    sink.put_manifest(image.raw, OCI_MANIFEST, by_name=True)
+    registry.answer_with(400, path="/manifests/", method="PUT")
+    with pytest.raises(RemoteError, match="400"):
+        sink.put_manifest(image.raw, OCI_MANIFEST, by_name=True)

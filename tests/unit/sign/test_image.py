@@ -11,6 +11,7 @@ from imagers.errors import (
     FormatError,
     NotFound,
     RemoteError,
+    Unauthorized,
     Unsupported,
     UsageError,
 )
@@ -68,6 +69,34 @@ def test_sign_image_can_be_found_and_verified(signed, manifest, key):
     assert (one.identity, one.added, one.count) == (str(REFERENCE), True, 1)
     found = find_signatures(signed, digest_of(manifest))
     assert verify_image(trust_in(key), manifest, found).signers[0].reference == str(REFERENCE)
+
+
+def test_sign_goes_on_where_a_missing_tag_is_forbidden_and_verifying_does_not(
+    signed, manifest, key, monkeypatch
+):
+    read = signed.read_tag
+
+    def forbidden(tag):
+        try:
+            return read(tag)
+        except NotFound:
+            raise Unauthorized("forbidden for this user", status=403) from None
+
+    monkeypatch.setattr(signed, "read_tag", forbidden)
+    with pytest.raises(CouldNotVerify):
+        find_signatures(signed, digest_of(manifest))
+    (one,) = sign_image(signed, signed, REFERENCE, key)
+    assert (one.added, one.count) == (True, 1)
+    assert find_signatures(signed, digest_of(manifest))
+
+
+def test_sign_stops_where_a_login_is_wanted(signed, key, monkeypatch):
+    def unauthorized(_tag):
+        raise Unauthorized("log in", status=401)
+
+    monkeypatch.setattr(signed, "read_tag", unauthorized)
+    with pytest.raises(Unauthorized):
+        sign_image(signed, signed, REFERENCE, key)
 
 
 def test_sign_image_that_is_another_than_expected_signs_nothing(signed, key):
