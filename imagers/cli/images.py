@@ -309,6 +309,12 @@ def opened_sink(text: str, options: RegistryOptions) -> Iterator[ImageSink]:
     from imagers.transport.open import open_sink  # noqa: PLC0415
 
     name = parse_image_name(text)
+    rest, at, _ = text.partition("@")
+    if name.transport == "docker" and at and rest.rfind(":") > rest.rfind("/"):
+        raise UsageError(
+            f"{text[:160]!r}: has a tag and a digest: expected one of them to write to",
+            hint="the digest would decide, and the tag would not be written",
+        )
     sink = open_sink(name, options.transport(is_remote=name.transport == "docker"))
     try:
         yield sink

@@ -8,7 +8,7 @@ Spec: OCI image-spec v1.1, descriptor.md.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,13 @@ _ARCHITECTURES = {
     "armel": ("arm", "v6"),
 }
 _DEFAULT_VARIANTS = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
+# containers/image, internal/pkg/platform; containerd/platforms, compare.go: a machine runs what is
+# for its own variant and for those behind it. A v3 binary is an illegal instruction elsewhere.
+_VARIANTS = {
+    "amd64": ("v4", "v3", "v2", "v1"),
+    "arm64": ("v9", "v8"),
+    "arm": ("v8", "v7", "v6", "v5"),
+}
 _BARE_VARIANT = re.compile(r"[0-9]{1,2}\Z")
 
 # RFC 6838 section 4.2: at most 127 characters on each side of the slash.
@@ -84,6 +91,19 @@ class Platform:
             variant = f"v{variant}"
         variant = variant or implied or _DEFAULT_VARIANTS.get(architecture, "")
         return Platform("darwin" if os == "macos" else os, architecture, variant)
+
+    def candidates(self) -> tuple[Platform, ...]:
+        """What runs where this was asked for, the best one first, each `normal`.
+
+        Without a variant it is the default one of the architecture that was asked for.
+        """
+        wanted = self.normal
+        variants = _VARIANTS.get(wanted.architecture, ())
+        if wanted.variant not in variants:
+            return (wanted,)
+        return tuple(
+            replace(wanted, variant=one) for one in variants[variants.index(wanted.variant) :]
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,16 +161,21 @@ class Index:
     artifact_type: str | None
 
     def find_platform(self, platform: Platform) -> Descriptor | None:
-        """The first entry for `platform`; a variant that is not asked for is not compared."""
-        for entry in self.manifests:
-            found = entry.platform
-            if (
-                found is not None
-                and (found.os, found.architecture) == (platform.os, platform.architecture)
-                and platform.variant in ("", found.variant)
-            ):
-                return entry
-        return None
+        """The best entry for `platform`, of those that run there; of equal ones the first.
+
+        The variants of an architecture that has no known ones are not compared where none is
+        asked for.
+        """
+        entries = [(one, one.platform.normal) for one in self.manifests if one.platform]
+        for wanted in platform.candidates():
+            for entry, found in entries:
+                if found == wanted:
+                    return entry
+        wanted = platform.normal
+        if wanted.variant:
+            return None
+        same = (wanted.os, wanted.architecture)
+        return next((one for one, found in entries if (found.os, found.architecture) == same), None)
 
     def require_platform(self, platform: Platform, *, what: str) -> Descriptor:
         """As `find_platform`, with an error for none.
@@ -422,20 +427,24 @@ def check_platform(config: ImageConfig, wanted: Platform, *, entry: Platform | N
     ever signed under the name as the one for another platform.
 
     Args:
-        wanted: the platform that was asked for. Its variant is compared if it has one.
-        entry: what the index said of the image, if there is an index; its variant is compared
-            where `wanted` has none.
+        wanted: the platform that was asked for; the config may say any that runs there. Its
+            variant is compared if it has one.
+        entry: what the index said of the image, if there is an index: then its variant is
+            the one that is compared.
 
     Raises:
         VerificationError: the config is verified, and names another platform.
 
     Spec: OCI image-spec v1.1, config.md, `os`, `architecture`, `variant`.
     """
-    variant = wanted.variant or ("" if entry is None else entry.variant)
-    expected = Platform(wanted.os, wanted.architecture, variant)
-    found, asked = config.platform.normal, expected.normal
+    found, asked = config.platform.normal, wanted.normal
+    expected, allowed = wanted, {found.variant}
+    if entry is not None and (entry.variant or wanted.variant):
+        expected, allowed = entry, {entry.normal.variant}
+    elif wanted.variant:
+        allowed = {one.variant for one in wanted.candidates()}
     if (found.os, found.architecture) != (asked.os, asked.architecture) or (
-        variant and found.variant != asked.variant
+        found.variant not in allowed
     ):
         raise VerificationError(
             f"config: expected an image for '{expected}', got one for '{config.platform}'",

@@ -136,9 +136,9 @@ def parse_reference(text: str) -> Reference:
     """A `Reference` as docker, skopeo and podman read it.
 
     A name without a registry is at docker.io, one without a namespace there is in
-    `library`, one without tag and digest means `latest`. A tag and a digest together are
-    refused, as skopeo does: which of the two decides would be anybody's guess. So are 64
-    hex digits alone, which docker would take for the id of a local image.
+    `library`, one without tag and digest means `latest`. Of a tag and a digest together the
+    digest decides, and the tag is a remark, as for podman, containerd and image-rs. 64
+    hex digits alone are refused, which docker would take for the id of a local image.
 
     Raises:
         FormatError: it is not a reference.
@@ -168,8 +168,6 @@ def parse_reference(text: str) -> Reference:
         rest, tag = rest[:colon], rest[colon + 1 :]
         if not _TAG.match(tag):
             raise refuse(f"expected a tag after the colon, got {tag[:160]!r}")
-    if tag is not None and digest is not None:
-        raise refuse("has a tag and a digest: expected one of them")
     first, slash, remainder = rest.partition("/")
     if slash and ("." in first or ":" in first or first.lower() == "localhost"):
         registry, repository = normal_name(first), remainder
@@ -191,4 +189,4 @@ def parse_reference(text: str) -> Reference:
         raise refuse(f"expected a name of at most {_MAX_NAME} characters")
     if tag is None and digest is None:
         tag = _DEFAULT_TAG
-    return Reference(registry, repository, tag, digest)
+    return Reference(registry, repository, None if digest is not None else tag, digest)

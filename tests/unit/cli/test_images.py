@@ -138,6 +138,19 @@ def test_opened_source_of_no_name_refused():
         pass
 
 
+@pytest.mark.usefixtures("home")
+def test_opened_sink_of_tag_and_digest_refused():
+    text = f"docker://r.example:5000/app:v1@{digest_of(b'x')}"
+    with (
+        pytest.raises(UsageError, match="a tag and a digest"),
+        opened_sink(text, RegistryOptions()),
+    ):
+        pass
+    for one in (text.replace(":v1", ""), text.partition("@")[0]):
+        with opened_sink(one, RegistryOptions()) as sink:
+            assert sink.name == one
+
+
 def test_opened_sink_leaves_nothing_where_nothing_was_written(tmp_path):
     with opened_sink(f"oci:{tmp_path}/new:v1", RegistryOptions()) as sink:
         assert str(tmp_path) in sink.name

@@ -392,6 +392,75 @@ def test_find_platform_first_entry_that_fits_or_none(platform, position):
     assert index.find_platform(platform) == expected
 
 
+OFFERED = {
+    "the baseline before what needs a newer processor": (
+        ["linux/amd64/v3", "linux/amd64"],
+        {"linux/amd64": "linux/amd64", "linux/amd64/v3": "linux/amd64/v3"},
+    ),
+    "nothing that needs a newer processor": (["linux/amd64/v3"], {"linux/amd64": None}),
+    "the newest that runs": (
+        ["linux/amd64", "linux/amd64/v2", "linux/amd64/v3"],
+        {"linux/amd64/v2": "linux/amd64/v2", "linux/amd64/v4": "linux/amd64/v3"},
+    ),
+    "arm is v7": (
+        ["linux/arm/v5", "linux/arm/v6", "linux/arm/v7", "linux/arm/v8"],
+        {"linux/arm": "linux/arm/v7", "linux/arm/v6": "linux/arm/v6"},
+    ),
+    "what is behind the variant": (
+        ["linux/arm/v5", "linux/arm/v6"],
+        {
+            "linux/arm": "linux/arm/v6",
+            "linux/arm/v7": "linux/arm/v6",
+            "linux/arm/v5": "linux/arm/v5",
+        },
+    ),
+    "arm64 is v8": (
+        ["linux/arm64"],
+        {
+            "linux/arm64/v8": "linux/arm64",
+            "linux/arm64/8": "linux/arm64",
+            "linux/aarch64": "linux/arm64",
+        },
+    ),
+    "v8 for v9": (["linux/arm64/v8"], {"linux/arm64/v9": "linux/arm64/v8"}),
+    "not v9 for v8": (["linux/arm64/v9"], {"linux/arm64": None}),
+    "the first of two that are the same": (
+        ["linux/arm64/v8", "linux/arm64"],
+        {"linux/arm64": "linux/arm64/v8"},
+    ),
+    "a variant of an architecture that has no known ones": (
+        ["linux/riscv64/rva22", "linux/riscv64"],
+        {"linux/riscv64": "linux/riscv64", "linux/riscv64/rva22": "linux/riscv64/rva22"},
+    ),
+    "the only variant of such an architecture": (
+        ["linux/riscv64/rva22"],
+        {"linux/riscv64": "linux/riscv64/rva22", "linux/riscv64/x": None},
+    ),
+    "an unknown variant is nothing but itself": (["linux/arm/v7"], {"linux/arm/x": None}),
+    "another system": (["windows/amd64"], {"linux/amd64": None}),
+}
+
+
+def platform_of(text):
+    return Platform(*text.split("/"))
+
+
+@pytest.mark.parametrize("case", OFFERED)
+def test_find_platform_takes_the_best_entry_that_runs(case):
+    offered, wanted = OFFERED[case]
+    entries = [
+        descriptor(
+            OCI_MANIFEST,
+            platform={"os": one.os, "architecture": one.architecture}
+            | ({"variant": one.variant} if one.variant else {}),
+        )
+        for one in map(platform_of, offered)
+    ]
+    index = parse_index(encode(changed(INDEX, manifests=entries)))
+    found = {text: index.find_platform(platform_of(text)) for text in wanted}
+    assert {text: one and str(one.platform) for text, one in found.items()} == wanted
+
+
 def test_parse_index_too_many_entries_refused():
     with pytest.raises(FormatError, match="expected at most 1024 entries, got 1025") as caught:
         parse_index(encode(changed(INDEX, manifests=[descriptor(OCI_MANIFEST)] * 1025)))

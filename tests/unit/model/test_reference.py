@@ -111,11 +111,12 @@ def test_parse_reference_no_reference_refused_on_one_short_line(text):
     assert len(str(caught.value)) < 700
 
 
-def test_parse_reference_tag_and_digest_refused():
-    """Unlike docker, which then ignores the tag: which of the two decides must be plain."""
-    with pytest.raises(FormatError, match="has a tag and a digest") as caught:
-        parse_reference(f"example.org/app:v1@sha256:{HEX}")
-    assert caught.value.hint is not None
+def test_parse_reference_of_tag_and_digest_is_the_digest():
+    """As pods name images; a tag beside it that is none is refused all the same."""
+    text = f"example.org/app@sha256:{HEX}"
+    assert parse_reference(f"example.org/app:v1@sha256:{HEX}") == parse_reference(text)
+    with pytest.raises(FormatError, match="expected a tag"):
+        parse_reference(f"example.org/app:-@sha256:{HEX}")
 
 
 def test_reference_with_digest_is_pinned_and_loses_the_tag():
