@@ -73,9 +73,8 @@ EC_CURVES = {"P-256": 32, "P-521": 66}  # name -> bytes of a coordinate
 
 _MAX_NONCE = 4096  # characters; 44 for all but Secure Execution, whose nonce is a document
 _MAX_TOKEN = 128 * 1024  # the limit of the Rust server for a request head
-_MAX_MODULUS = 1024  # bytes: RSA-8192
-_MIN_MODULUS = 256  # bytes: RSA-2048
-_MAX_EXPONENT = 4  # bytes: a long one costs the sender time
+_MODULUS_BITS = (2048, 8192)
+_EXPONENT_BITS = (2, 32)  # a long one costs the sender time
 _TEE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
@@ -281,25 +280,41 @@ def parse_public_key(value: JSONObject, *, what: str, where: str = "$") -> TEEPu
             y=get_str(value, "y", what=what, where=where),
         )
     if kty == "RSA" and alg == RSA_OAEP_256:
-        n, e = (get_str(value, name, what=what, where=where) for name in ("n", "e"))
-        size = len(decode_base64url(n, what=what, where=f"{where}.n"))
-        if not _MIN_MODULUS <= size <= _MAX_MODULUS:
-            raise FormatError(
-                f"expected {_MIN_MODULUS} to {_MAX_MODULUS} bytes, got {size}",
-                what=what,
-                where=f"{where}.n",
-            )
-        size = len(decode_base64url(e, what=what, where=f"{where}.e"))
-        if not 1 <= size <= _MAX_EXPONENT:
-            raise FormatError(
-                f"expected 1 to {_MAX_EXPONENT} bytes, got {size}", what=what, where=f"{where}.e"
-            )
-        return RSAPublicKey(n=n, e=e)
+        return RSAPublicKey(
+            n=_parse_number(value, "n", _MODULUS_BITS, what=what, where=where),
+            e=_parse_number(value, "e", _EXPONENT_BITS, what=what, where=where),
+        )
     # RSA1_5 is left out on purpose: deprecated, and no client defaults to it.
     raise Unsupported(
         f"{what} at {where}: expected a key for {ECDH_ES_A256KW!r} or {RSA_OAEP_256!r}, "
         f"got kty {kty[:40]!r} with alg {alg[:40]!r}"
     )
+
+
+def _parse_number(
+    value: JSONObject, name: str, bits: tuple[int, int], *, what: str, where: str
+) -> str:
+    """A positive number in base64url, as text, of so many bits.
+
+    Its bytes are not its length: zeros in front made 256 bytes of a modulus of 784 bits, and
+    the specification allows none.
+
+    Spec: RFC 7518 sections 2 (Base64urlUInt) and 6.3.1.
+    """
+    text = get_str(value, name, what=what, where=where)
+    where = f"{where}.{name}"
+    least, most = bits
+    if len(text) > most:  # a number of that many bits is shorter in base64
+        raise FormatError(
+            f"expected {least} to {most} bits, got {len(text)} characters", what=what, where=where
+        )
+    data = decode_base64url(text, what=what, where=where)
+    if data[:1] == b"\0":
+        raise FormatError("expected a number without zero bytes in front", what=what, where=where)
+    size = int.from_bytes(data).bit_length()
+    if not least <= size <= most:
+        raise FormatError(f"expected {least} to {most} bits, got {size}", what=what, where=where)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
