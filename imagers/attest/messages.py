@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from imagers.model.strict_json import JSON, JSONObject
 
 __all__ = [
+    "DEFAULT_HASH",
     "ECDH_ES_A256KW",
     "EC_CURVES",
     "MAX_ATTESTATION_BYTES",
@@ -67,6 +68,7 @@ PROTOCOL_VERSION = "0.4.0"  # peers compare for equality; there is no negotiatio
 MAX_MESSAGE_BYTES = 64 * 1024  # request, challenge and response: some hundred bytes to a few KiB
 MAX_ATTESTATION_BYTES = 2 * 1024 * 1024  # evidence with event logs; the default limit of Trustee
 
+DEFAULT_HASH = "sha384"  # of the report data, for all TEEs but Secure Execution
 ECDH_ES_A256KW = "ECDH-ES+A256KW"
 RSA_OAEP_256 = "RSA-OAEP-256"
 EC_CURVES = {"P-256": 32, "P-521": 66}  # name -> bytes of a coordinate
@@ -82,7 +84,6 @@ _BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
 _TEE_ALIASES = {"azsnpvtpm": "az-snp-vtpm", "aztdxvtpm": "az-tdx-vtpm"}
 _REPORT_HASHES = ("sha256", "sha384", "sha512")
 _OFFERED_HASHES: tuple[JSON, ...] = _REPORT_HASHES
-_DEFAULT_HASH = "sha384"
 
 
 def encode_base64url(data: bytes) -> str:
@@ -174,12 +175,12 @@ class Challenge:
     """
 
     nonce: str
-    report_hash: str = _DEFAULT_HASH
+    report_hash: str = DEFAULT_HASH
 
     def to_bytes(self) -> bytes:
         """The message on the wire."""
         extra: JSON = ""
-        if self.report_hash != _DEFAULT_HASH:
+        if self.report_hash != DEFAULT_HASH:
             extra = {"selected-hash-algorithm": self.report_hash}
         return dump_json({"nonce": self.nonce, "extra-params": extra})
 
@@ -194,7 +195,7 @@ def parse_challenge(data: bytes) -> Challenge:
     what = "challenge"
     value = parse_object(data, what=what, max_bytes=MAX_MESSAGE_BYTES)
     nonce = _checked_nonce(get_str(value, "nonce", what=what), what=what, where="$.nonce")
-    report_hash = _DEFAULT_HASH
+    report_hash = DEFAULT_HASH
     extra = value.get("extra-params")
     if isinstance(extra, dict):
         selected = get_optional_str(
@@ -439,7 +440,7 @@ def hash_report_data(
     nonce: str,
     tee_pubkey: TEEPublicKey,
     additional_evidence: str = "",
-    report_hash: str = _DEFAULT_HASH,
+    report_hash: str = DEFAULT_HASH,
 ) -> ReportData:
     """What primary evidence must bind: nonce, public key and devices, in one hash.
 

@@ -24,6 +24,7 @@ import re
 import secrets
 from contextlib import suppress
 from email.utils import format_datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -249,7 +250,7 @@ class _Endpoints:
         except Refusal as refusal:
             detail = f"{request.method} {request.url.path[:160]}: {refusal.detail}"
             event = AuditEvent(event="admin", outcome="refused", detail=detail)
-            await run_in_threadpool(self._state.log_stranger, event)
+            await run_in_threadpool(partial(self._state.log_refusal, event, caller=""))
             raise
 
 
