@@ -63,11 +63,16 @@ _MAX_TOKEN = 32 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A body and the cookie that goes with it."""
+    """A body and the cookie that goes with it.
+
+    Attributes:
+        session: the name of the session, once evidence was accepted.
+    """
 
     body: bytes
     cookie: str
     expires: datetime
+    session: str = ""
 
 
 class Handshake:
@@ -125,7 +130,7 @@ class Handshake:
                 raise
             self._state.log_refusal(_refused(ticket, refusal), caller=caller)
             raise refusal from None
-        return Answer(Response(token).to_bytes(), cookie, _when(ticket.expires_ms))
+        return Answer(Response(token).to_bytes(), cookie, _when(ticket.expires_ms), ticket.name)
 
     def check_session(self, cookie: str | None, *, caller: str = "") -> Ticket:
         """What the cookie says, if this store gave it and it is not over.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
 
-__all__ = ["IMAGE_QUERY", "Credentials", "Resources"]
+__all__ = ["IMAGE_QUERY", "Credentials", "Released", "Resources"]
 
 _KIND = "resource"
 IMAGE_QUERY = "image-digest"
@@ -53,6 +53,19 @@ class Credentials:
 
     cookie: str | None = None
     bearer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """An answer, and whom it is for.
+
+    Attributes:
+        body: the JWE.
+        caller: a session's name, or else the guest's key: one guest has one.
+    """
+
+    body: bytes
+    caller: str
 
 
 class Resources:
@@ -73,7 +86,7 @@ class Resources:
         images: Sequence[str] = (),
         *,
         caller: str = "",
-    ) -> bytes:
+    ) -> Released:
         """The JWE of a secret, for the guest of the credentials.
 
         Args:
@@ -91,6 +104,8 @@ class Resources:
             )
             self._state.log_refusal(event, caller=caller)
             raise
+        # By key where there is no session: it is as hard to come by as a session is.
+        who = session or str(guest.tee_pubkey)
         known = {"tee": guest.tee, "path": path_text, "session": shown_session(session)}
         try:
             with self._state.store.transaction() as transaction:
@@ -109,11 +124,9 @@ class Resources:
                 detail=refusal.detail,
                 **known,
             )
-            # By key where there is no session: it is as hard to come by as a session is.
-            who = session or str(guest.tee_pubkey)
             self._state.log_refusal(event, caller=who, attested=True)
             raise
-        return answer
+        return Released(answer, who)
 
     def _identify(self, credentials: Credentials) -> tuple[AttestedGuest, str]:
         """The guest, and the name of its session, or "".

@@ -67,6 +67,8 @@ class BrokerConfig:
             one, which at first is "an image's key only for that image".
         certificate_file, certificate_key_file: PEM, for https.
         unsafe_plain_http: listen without TLS on an address that is not this machine's own.
+        trusted_proxies: addresses and networks whose X-Forwarded-For is believed, for the
+            shares of places; of anybody else it is not looked at.
         session_lifetime: of a handshake and its token, from its start, never extended.
         max_sessions: attested, at the same time, each kept for its lifetime and the longest
             error of a clock; more are refused with 429.
@@ -85,6 +87,7 @@ class BrokerConfig:
     certificate_file: Path | None = None
     certificate_key_file: Path | None = None
     unsafe_plain_http: bool = False
+    trusted_proxies: tuple[str, ...] = ()
     session_lifetime: timedelta = timedelta(minutes=5)
     max_sessions: int = MAX_SESSIONS
     max_sessions_of_instance: int = 256
