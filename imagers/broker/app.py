@@ -28,7 +28,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -229,20 +228,20 @@ class _Endpoints:
     async def auth(self, request: Request) -> Response:
         body = bytes(await _read(request, MAX_MESSAGE_BYTES))
         auth = partial(self._handshake.auth, body, caller=_caller(request))
-        return _with_cookie(await run_in_threadpool(auth))
+        return _with_cookie(await asyncio.to_thread(auth))
 
     async def attest(self, request: Request) -> Response:
         cookie, caller = _cookie(request), _caller(request)
         # Nobody without a session makes us hold 2 MiB.
         check = partial(self._handshake.check_session, cookie, caller=caller)
-        await run_in_threadpool(check)
+        await asyncio.to_thread(check)
         body = bytes(await _read(request, MAX_ATTESTATION_BYTES))
         attest = partial(self._handshake.attest, cookie, body, caller=caller)
         if len(body) <= _SMALL_EVIDENCE:
-            answer = await run_in_threadpool(attest)
+            answer = await asyncio.to_thread(attest)
         else:
             async with self._large:
-                answer = await run_in_threadpool(attest)
+                answer = await asyncio.to_thread(attest)
         _prove(request, answer.session)
         return _with_cookie(answer)
 
@@ -254,52 +253,52 @@ class _Endpoints:
             release = partial(
                 self._resources.release, credentials, path, images, caller=_caller(request)
             )
-            released = await run_in_threadpool(release)
+            released = await asyncio.to_thread(release)
             _prove(request, released.caller)
             return Response(released.body, headers={"Cache-Control": "no-store"}, media_type=_JSON)
         await self._admin(request)
         if request.method == "DELETE":
-            await run_in_threadpool(self._resources.delete, path)
+            await asyncio.to_thread(self._resources.delete, path)
             return Response(b"")
         _only(request, "POST", "PUT")
         replace = request.method == "PUT" or _flag(request, "replace")
         data = await _read(request, MAX_RESOURCE_BYTES)
         with SecretKey(data) as secret:
             data[:] = bytes(len(data))
-            await run_in_threadpool(_put, self._resources, path, secret, replace)
+            await asyncio.to_thread(_put, self._resources, path, secret, replace)
         return Response(b"")
 
     async def names(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET")
-        return _json(await run_in_threadpool(self._resources.names))
+        return _json(await asyncio.to_thread(self._resources.names))
 
     async def metadata(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET")
-        return _json(await run_in_threadpool(self._resources.metadata, request.path_params["path"]))
+        return _json(await asyncio.to_thread(self._resources.metadata, request.path_params["path"]))
 
     async def bind(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "POST")
         body = bytes(await _read(request, _SMALL))
-        await run_in_threadpool(self._resources.bind, request.path_params["path"], body)
+        await asyncio.to_thread(self._resources.bind, request.path_params["path"], body)
         return Response(b"")
 
     async def policy(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET", "POST")
         if request.method == "GET":
-            return _json(await run_in_threadpool(self._resources.policy_text))
+            return _json(await asyncio.to_thread(self._resources.policy_text))
         body = bytes(await _read(request, MAX_POLICY_BYTES))
-        await run_in_threadpool(self._resources.set_policy, body)
+        await asyncio.to_thread(self._resources.set_policy, body)
         return Response(b"")
 
     async def audit(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET")
         limit = request.query_params.get("limit", "100")
-        return _json(await run_in_threadpool(self._resources.audit, limit))
+        return _json(await asyncio.to_thread(self._resources.audit, limit))
 
     async def _admin(self, request: Request) -> None:
         """Nothing, if the request is an admin's."""
@@ -309,7 +308,7 @@ class _Endpoints:
         except Refusal as refusal:
             detail = f"{request.method} {request.url.path[:160]}: {refusal.detail}"
             event = AuditEvent(event="admin", outcome="refused", detail=detail)
-            await run_in_threadpool(
+            await asyncio.to_thread(
                 partial(self._state.log_refusal, event, caller=_caller(request))
             )
             raise

@@ -46,12 +46,12 @@ class Limits:
     """
 
     # A connection takes at most 256 KiB with TLS and as much for what was read ahead; with
-    # 64 MiB of bodies and answers a broker stays below 256 MiB.
+    # 32 MiB of bodies and answers a broker stays below 256 MiB.
     strangers: int = 192
     of_address: int = 48
     proven: int = 64
-    of_caller: int = 16
-    held_bytes: int = 48 * 1024 * 1024
+    of_caller: int = 8
+    held_bytes: int = 32 * 1024 * 1024
     free_bytes: int = 64 * 1024
 
 

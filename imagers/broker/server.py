@@ -17,7 +17,8 @@ import socket
 import ssl
 import threading
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +43,11 @@ if TYPE_CHECKING:
 __all__ = ["BrokerConfig", "RunningBroker", "running", "serve"]
 
 _BACKLOG = 128
-_HANDSHAKE_SECONDS = 10.0  # of TLS
-_HEAD_SECONDS = 10.0
+_HANDSHAKE_SECONDS = 10.0  # until the first byte, and the end of the handshake of TLS
+_HEAD_SECONDS = 10.0  # until the end of the first head, handshake included; then of the next
 _PEER_SECONDS = 30.0  # for a peer to send a body or to read an answer: 3 MiB at most
 _LINGER_SECONDS = 25.0  # to read the rest of an answer after which we close
+_THREADS = 8  # each can hold some copies of a secret of 2 MiB
 _SWEEP_SECONDS = 0.25
 _ACCEPT_AGAIN_SECONDS = 0.1
 _STARTS_WITHIN_S = 30.0
@@ -140,11 +142,12 @@ class _Protocol(H11Protocol):
     @property
     def waits_for_peer(self) -> bool:
         """Whether it is the peer's turn to send or to read."""
-        return self.waits_for_head or self.cycle.more_body or self.cycle.response_started
+        # Where more was written than is read, uvicorn waits before it begins an answer.
+        is_answering = self.cycle.response_started or self.flow.write_paused
+        return self.waits_for_head or self.cycle.more_body or is_answering
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        self._connection.since = time.monotonic()
         self._connection.protocol = self
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -184,14 +187,14 @@ class _Server(uvicorn.Server):
     for connections that send no request, or do not even finish the handshake of TLS.
     """
 
-    def __init__(self, config: uvicorn.Config, proxies: Sequence[str]) -> None:
+    def __init__(self, config: uvicorn.Config, proxies: Sequence[Network]) -> None:
         super().__init__(config)
         self.is_listening = threading.Event()
         self.on_listening: Callable[[], None] | None = None
         self._log = LimitedLog("uvicorn.error")
         self._crowd_log = LimitedLog("imagers.broker", a_minute=6)
         self._places = Places(on_evict=self._tell_evicted)
-        self._proxies = tuple(ipaddress.ip_network(one) for one in proxies)
+        self._proxies = proxies
         self._tasks: list[asyncio.Task[None]] = []
         self._handshakes: set[asyncio.Task[None]] = set()
 
@@ -199,6 +202,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=[])
         if self.started:
             loop = asyncio.get_running_loop()
+            loop.set_default_executor(ThreadPoolExecutor(_THREADS, "imagers-broker-call"))
             for listener in sockets or []:
                 listener.setblocking(False)
                 self._tasks.append(loop.create_task(self._accept(listener)))
@@ -232,10 +236,21 @@ class _Server(uvicorn.Server):
             if not self._places.enter(connection):
                 accepted.close()
                 continue
-            task = loop.create_task(self._shake_hands(accepted, connection))
-            connection.handshake = task
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            self._begin(accepted, connection)
+
+    def _begin(self, accepted: socket.socket, connection: _Connection) -> None:
+        task = asyncio.get_running_loop().create_task(self._shake_hands(accepted, connection))
+        connection.handshake = task
+        self._handshakes.add(task)
+
+        def done(_: asyncio.Task[None]) -> None:
+            # A task that is cancelled before it ran has done nothing, not even this.
+            self._handshakes.discard(task)
+            if connection.protocol is None:
+                connection.leave()
+                accepted.close()
+
+        task.add_done_callback(done)
 
     async def _shake_hands(self, accepted: socket.socket, connection: _Connection) -> None:
         """Until the connection has its protocol: with TLS, after the handshake."""
@@ -250,19 +265,19 @@ class _Server(uvicorn.Server):
             )
 
         tls = self.config.ssl
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                make_protocol,
-                accepted,
-                ssl=tls,
-                ssl_handshake_timeout=_HANDSHAKE_SECONDS if tls else None,
-                ssl_shutdown_timeout=_LINGER_SECONDS if tls else None,
-            )
-        except OSError:
-            connection.leave()  # no TLS, another version of it, not in time: not our business
-        except asyncio.CancelledError:
-            connection.leave()
-            raise
+        # No TLS, another version of it, not in time: not our business.
+        with suppress(OSError):
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                # Before it has sent a byte a connection costs no more than its socket: a
+                # handshake of TLS takes some hundred KiB.
+                await _until_readable(accepted)
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    make_protocol,
+                    accepted,
+                    ssl=tls,
+                    ssl_handshake_timeout=_HANDSHAKE_SECONDS if tls else None,
+                    ssl_shutdown_timeout=_LINGER_SECONDS if tls else None,
+                )
 
     async def _sweep(self) -> None:
         while True:
@@ -294,6 +309,18 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+async def _until_readable(connection: socket.socket) -> None:
+    """Wait for the peer's first byte, or its end."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    connection.setblocking(False)
+    loop.add_reader(connection, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(connection)
+
+
 def serve(config: BrokerConfig, *, on_start: Callable[[RunningBroker], None] | None = None) -> None:
     """Run a broker until SIGTERM or SIGINT; a second SIGINT does not wait for requests.
 
@@ -302,7 +329,8 @@ def serve(config: BrokerConfig, *, on_start: Callable[[RunningBroker], None] | N
 
     Raises:
         LocalError: state, certificate or address cannot be used.
-        UsageError: plain http on another address than loopback, without saying so.
+        UsageError: plain http on another address than loopback, without saying so; a proxy that
+            is no address.
         FormatError, PluginError: see `open_state`.
     """
     with _prepared(config) as (server, listener, broker):
@@ -343,9 +371,10 @@ def running(config: BrokerConfig) -> Iterator[RunningBroker]:
 def _prepared(config: BrokerConfig) -> Iterator[tuple[_Server, socket.socket, RunningBroker]]:
     """Everything that can fail, before anything listens."""
     tls = _check_transport(config)
+    proxies = _parse_proxies(config)
     state = open_state(config)
     try:
-        server = _Server(_uvicorn_config(config, state), config.trusted_proxies)
+        server = _Server(_uvicorn_config(config, state), proxies)
         try:
             server.config.load()
         except (OSError, ssl.SSLError) as error:
@@ -371,6 +400,15 @@ def _check_transport(config: BrokerConfig) -> bool:
             hint="give a certificate and its key, or listen on 127.0.0.1",
         )
     return tls
+
+
+def _parse_proxies(config: BrokerConfig) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(text) for text in config.trusted_proxies)
+    except ValueError as error:
+        raise UsageError(
+            f"expected the address or network of a proxy, such as '10.0.0.0/8': {error}"
+        ) from None
 
 
 def _uvicorn_config(config: BrokerConfig, state: BrokerState) -> uvicorn.Config:

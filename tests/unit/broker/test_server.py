@@ -181,6 +181,7 @@ def test_certificate_that_cannot_be_used_refused(certificate, names, error):
 @pytest.mark.parametrize("sent", [b"", b"GET /hea"])
 @pytest.mark.parametrize("number", [1, 2])
 def test_head_that_does_not_come_is_not_waited_for(tmp_path, monkeypatch, sent, number):
+    monkeypatch.setattr(server, "_HANDSHAKE_SECONDS", 0.2)
     monkeypatch.setattr(server, "_HEAD_SECONDS", 0.2)
     with running(BrokerConfig(state_directory=tmp_path / "state", port=0)) as broker:
         port = int(broker.url.rpartition(":")[2])
