@@ -142,9 +142,10 @@ class _Protocol(H11Protocol):
     @property
     def waits_for_peer(self) -> bool:
         """Whether it is the peer's turn to send or to read."""
+        if self.waits_for_head:
+            return True
         # Where more was written than is read, uvicorn waits before it begins an answer.
-        is_answering = self.cycle.response_started or self.flow.write_paused
-        return self.waits_for_head or self.cycle.more_body or is_answering
+        return self.cycle.more_body or self.cycle.response_started or self.flow.write_paused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -227,18 +228,19 @@ class _Server(uvicorn.Server):
         while True:
             try:
                 accepted, address = await loop.sock_accept(listener)
+                self._begin(accepted, _Connection(self._places, address[0], self._proxies))
             except OSError as error:
                 # Gone before it was accepted, or no file descriptor is left.
                 self._log.warning("cannot accept a connection: %s", error.strerror or error)
                 await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
-                continue
-            connection = _Connection(self._places, address[0], self._proxies)
-            if not self._places.enter(connection):
-                accepted.close()
-                continue
-            self._begin(accepted, connection)
+            except Exception:  # noqa: BLE001 - a bug here must not close the broker to all
+                self._log.error("fault while accepting a connection", exc_info=True)
+                await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
 
     def _begin(self, accepted: socket.socket, connection: _Connection) -> None:
+        if not self._places.enter(connection):
+            accepted.close()
+            return
         task = asyncio.get_running_loop().create_task(self._shake_hands(accepted, connection))
         connection.handshake = task
         self._handshakes.add(task)
@@ -285,7 +287,10 @@ class _Server(uvicorn.Server):
             now = time.monotonic()
             for place in self._places:
                 assert isinstance(place, _Connection)
-                place.check_time(now)
+                try:
+                    place.check_time(now)
+                except Exception:  # noqa: BLE001 - a bug with one must not let all others stay
+                    self._log.error("fault while closing a connection", exc_info=True)
 
     def _tell_evicted(self, place: Place) -> None:
         assert isinstance(place, _Connection)
