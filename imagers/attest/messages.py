@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from imagers.model.strict_json import JSON, JSONObject
 
 __all__ = [
+    "DEFAULT_HASH",
     "ECDH_ES_A256KW",
     "EC_CURVES",
     "MAX_ATTESTATION_BYTES",
@@ -67,15 +68,15 @@ PROTOCOL_VERSION = "0.4.0"  # peers compare for equality; there is no negotiatio
 MAX_MESSAGE_BYTES = 64 * 1024  # request, challenge and response: some hundred bytes to a few KiB
 MAX_ATTESTATION_BYTES = 2 * 1024 * 1024  # evidence with event logs; the default limit of Trustee
 
+DEFAULT_HASH = "sha384"  # of the report data, for all TEEs but Secure Execution
 ECDH_ES_A256KW = "ECDH-ES+A256KW"
 RSA_OAEP_256 = "RSA-OAEP-256"
 EC_CURVES = {"P-256": 32, "P-521": 66}  # name -> bytes of a coordinate
 
 _MAX_NONCE = 4096  # characters; 44 for all but Secure Execution, whose nonce is a document
 _MAX_TOKEN = 128 * 1024  # the limit of the Rust server for a request head
-_MAX_MODULUS = 1024  # bytes: RSA-8192
-_MIN_MODULUS = 256  # bytes: RSA-2048
-_MAX_EXPONENT = 4  # bytes: a long one costs the sender time
+_MODULUS_BITS = (2048, 8192)
+_EXPONENT_BITS = (2, 32)  # a long one costs the sender time
 _TEE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
@@ -83,7 +84,6 @@ _BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
 _TEE_ALIASES = {"azsnpvtpm": "az-snp-vtpm", "aztdxvtpm": "az-tdx-vtpm"}
 _REPORT_HASHES = ("sha256", "sha384", "sha512")
 _OFFERED_HASHES: tuple[JSON, ...] = _REPORT_HASHES
-_DEFAULT_HASH = "sha384"
 
 
 def encode_base64url(data: bytes) -> str:
@@ -175,12 +175,12 @@ class Challenge:
     """
 
     nonce: str
-    report_hash: str = _DEFAULT_HASH
+    report_hash: str = DEFAULT_HASH
 
     def to_bytes(self) -> bytes:
         """The message on the wire."""
         extra: JSON = ""
-        if self.report_hash != _DEFAULT_HASH:
+        if self.report_hash != DEFAULT_HASH:
             extra = {"selected-hash-algorithm": self.report_hash}
         return dump_json({"nonce": self.nonce, "extra-params": extra})
 
@@ -195,7 +195,7 @@ def parse_challenge(data: bytes) -> Challenge:
     what = "challenge"
     value = parse_object(data, what=what, max_bytes=MAX_MESSAGE_BYTES)
     nonce = _checked_nonce(get_str(value, "nonce", what=what), what=what, where="$.nonce")
-    report_hash = _DEFAULT_HASH
+    report_hash = DEFAULT_HASH
     extra = value.get("extra-params")
     if isinstance(extra, dict):
         selected = get_optional_str(
@@ -281,25 +281,41 @@ def parse_public_key(value: JSONObject, *, what: str, where: str = "$") -> TEEPu
             y=get_str(value, "y", what=what, where=where),
         )
     if kty == "RSA" and alg == RSA_OAEP_256:
-        n, e = (get_str(value, name, what=what, where=where) for name in ("n", "e"))
-        size = len(decode_base64url(n, what=what, where=f"{where}.n"))
-        if not _MIN_MODULUS <= size <= _MAX_MODULUS:
-            raise FormatError(
-                f"expected {_MIN_MODULUS} to {_MAX_MODULUS} bytes, got {size}",
-                what=what,
-                where=f"{where}.n",
-            )
-        size = len(decode_base64url(e, what=what, where=f"{where}.e"))
-        if not 1 <= size <= _MAX_EXPONENT:
-            raise FormatError(
-                f"expected 1 to {_MAX_EXPONENT} bytes, got {size}", what=what, where=f"{where}.e"
-            )
-        return RSAPublicKey(n=n, e=e)
+        return RSAPublicKey(
+            n=_parse_number(value, "n", _MODULUS_BITS, what=what, where=where),
+            e=_parse_number(value, "e", _EXPONENT_BITS, what=what, where=where),
+        )
     # RSA1_5 is left out on purpose: deprecated, and no client defaults to it.
     raise Unsupported(
         f"{what} at {where}: expected a key for {ECDH_ES_A256KW!r} or {RSA_OAEP_256!r}, "
         f"got kty {kty[:40]!r} with alg {alg[:40]!r}"
     )
+
+
+def _parse_number(
+    value: JSONObject, name: str, bits: tuple[int, int], *, what: str, where: str
+) -> str:
+    """A positive number in base64url, as text, of so many bits.
+
+    Its bytes are not its length: zeros in front made 256 bytes of a modulus of 784 bits, and
+    the specification allows none.
+
+    Spec: RFC 7518 sections 2 (Base64urlUInt) and 6.3.1.
+    """
+    text = get_str(value, name, what=what, where=where)
+    where = f"{where}.{name}"
+    least, most = bits
+    if len(text) > most:  # a number of that many bits is shorter in base64
+        raise FormatError(
+            f"expected {least} to {most} bits, got {len(text)} characters", what=what, where=where
+        )
+    data = decode_base64url(text, what=what, where=where)
+    if data[:1] == b"\0":
+        raise FormatError("expected a number without zero bytes in front", what=what, where=where)
+    size = int.from_bytes(data).bit_length()
+    if not least <= size <= most:
+        raise FormatError(f"expected {least} to {most} bits, got {size}", what=what, where=where)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,7 +440,7 @@ def hash_report_data(
     nonce: str,
     tee_pubkey: TEEPublicKey,
     additional_evidence: str = "",
-    report_hash: str = _DEFAULT_HASH,
+    report_hash: str = DEFAULT_HASH,
 ) -> ReportData:
     """What primary evidence must bind: nonce, public key and devices, in one hash.
 

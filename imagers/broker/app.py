@@ -24,10 +24,10 @@ import re
 import secrets
 from contextlib import suppress
 from email.utils import format_datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -37,6 +37,7 @@ from imagers.attest.messages import MAX_ATTESTATION_BYTES, MAX_MESSAGE_BYTES
 from imagers.attest.wire import COOKIE_NAME, PREFIX
 from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
+from imagers.broker.loglines import LimitedLog
 from imagers.broker.policy import MAX_POLICY_BYTES
 from imagers.broker.refusals import Refusal, error_body, refusal_of
 from imagers.broker.resources import IMAGE_QUERY, Credentials, Resources
@@ -49,16 +50,19 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from imagers.broker.handshake import Answer
+    from imagers.broker.places import Place
     from imagers.broker.state import BrokerState
 
 __all__ = ["create_app"]
-
-_log = logging.getLogger("imagers.broker")
 
 _BODY_SECONDS = 30.0  # for a body of 2 MiB: slower is no guest and no admin
 _DRAIN_SECONDS = 2.0  # for the rest of a body that was refused
 _DRAINED_BYTES = 8 * 1024 * 1024
 _SMALL = 16 * 1024
+# Bytes of evidence. JSON of 2 MiB can take tens of MiB when it is parsed: not 40 at once.
+_SMALL_EVIDENCE = 64 * 1024
+_LARGE_AT_ONCE = 2
+_ADMIN = "admin"  # no session is named so
 _JSON = "application/json"
 _COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})\s*(?=;|$)")
 _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9_.-]+) *\Z")
@@ -67,18 +71,23 @@ _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9_.-]+) *\Z")
 def create_app(state: BrokerState) -> Starlette:
     """The ASGI application of an open broker; closing the state is the caller's."""
     endpoints = _Endpoints(state)
+    log = LimitedLog("imagers.broker")
+
+    def guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> _Guarded:
+        return _Guarded(endpoint, log)
+
     return Starlette(
         routes=[
-            Route("/healthz", _Guarded(endpoints.health), methods=["GET"]),
-            Route(f"{PREFIX}/auth", _Guarded(endpoints.auth), methods=["POST"]),
-            Route(f"{PREFIX}/attest", _Guarded(endpoints.attest), methods=["POST"]),
-            Route(f"{PREFIX}/resource", _Guarded(endpoints.names), methods=["GET"]),
-            Route(f"{PREFIX}/resource/{{path:path}}", _Guarded(endpoints.resource)),
-            Route(f"{PREFIX}/imagers/metadata/{{path:path}}", _Guarded(endpoints.metadata)),
-            Route(f"{PREFIX}/imagers/binding/{{path:path}}", _Guarded(endpoints.bind)),
-            Route(f"{PREFIX}/imagers/policy", _Guarded(endpoints.policy)),
-            Route(f"{PREFIX}/imagers/audit", _Guarded(endpoints.audit)),
-            Route("/{path:path}", _Guarded(endpoints.nothing)),
+            Route("/healthz", guarded(endpoints.health), methods=["GET"]),
+            Route(f"{PREFIX}/auth", guarded(endpoints.auth), methods=["POST"]),
+            Route(f"{PREFIX}/attest", guarded(endpoints.attest), methods=["POST"]),
+            Route(f"{PREFIX}/resource", guarded(endpoints.names), methods=["GET"]),
+            Route(f"{PREFIX}/resource/{{path:path}}", guarded(endpoints.resource)),
+            Route(f"{PREFIX}/imagers/metadata/{{path:path}}", guarded(endpoints.metadata)),
+            Route(f"{PREFIX}/imagers/binding/{{path:path}}", guarded(endpoints.bind)),
+            Route(f"{PREFIX}/imagers/policy", guarded(endpoints.policy)),
+            Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),
+            Route("/{path:path}", guarded(endpoints.nothing)),
         ],
     )
 
@@ -89,13 +98,20 @@ class _Guarded:
     It is a class so that starlette hands over all methods, and refuses none in its own words.
     """
 
-    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]], log: LimitedLog) -> None:
         self._endpoint = endpoint
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = _Incoming(receive)
         request = Request(scope, body.receive)
-        response = await self._answer(request)
+        place = _place(request)
+        if place is not None and not place.arrive(request.headers.getlist("x-forwarded-for")):
+            response = _error(_no_room("too many connections from this address; try later"))
+        else:
+            response = await self._answer(request)
+        if place is not None and not place.hold(len(response.body)):
+            response = _error(_no_room("too many answers are on their way; try later"))
         if body.is_complete or "expect" in request.headers:
             await response(scope, receive, send)
             return
@@ -120,9 +136,27 @@ class _Guarded:
             return Response(status_code=400)  # nobody reads it
         except ImagersError as error:
             meant = refusal_of(error)
-            return _own_fault(error) if meant is None else _error(meant)
+            return self._own_fault(error) if meant is None else _error(meant)
         except Exception as error:  # noqa: BLE001 - the border: nothing may leave it unshaped
-            return _own_fault(error)
+            return self._own_fault(error)
+
+    def _own_fault(self, error: Exception) -> Response:
+        number = secrets.token_hex(4)
+        # The classes of our errors hold no secrets; of others only the kind is logged, since
+        # their text may repeat parameters.
+        told = str(error) if isinstance(error, ImagersError) else ""
+        self._log.error(
+            "fault %s: %s %s",
+            number,
+            type(error).__name__,
+            told,
+            exc_info=self._log.isEnabledFor(logging.DEBUG),
+        )
+        return _error(
+            Refusal(
+                "InternalError", f"fault {number} of the broker; its log has more under that id"
+            )
+        )
 
 
 class _Incoming:
@@ -145,24 +179,34 @@ class _Incoming:
                     left -= len((await self.receive()).get("body", b""))
 
 
+def _place(request: Request) -> Place | None:
+    """The place of the connection; None where another server than ours runs the application."""
+    place: Place | None = request.scope.get("imagers.place")
+    return place
+
+
+def _caller(request: Request) -> str:
+    """Who asks, as far as is known without a proof: whose share the connection takes."""
+    place = _place(request)
+    return (place.address if place is not None else None) or ""
+
+
+def _prove(request: Request, caller: str) -> None:
+    """The caller has proved to be somebody: strangers do not displace his connection."""
+    place = _place(request)
+    if place is not None:
+        place.prove(caller)
+
+
+def _no_room(detail: str) -> Refusal:
+    return Refusal("TooManyConnections", detail)
+
+
 def _error(refusal: Refusal) -> Response:
     headers = {"Cache-Control": "no-store"}
-    if refusal.name == "TooManySessions":
+    if refusal.name in ("TooManySessions", "TooManyConnections"):
         headers["Retry-After"] = "5"
     return Response(error_body(refusal), refusal.status, headers=headers, media_type=_JSON)
-
-
-def _own_fault(error: Exception) -> Response:
-    number = secrets.token_hex(4)
-    # The classes of our errors hold no secrets; of others only the kind is logged, since
-    # their text may repeat parameters.
-    told = str(error) if isinstance(error, ImagersError) else ""
-    _log.error(
-        "fault %s: %s %s", number, type(error).__name__, told, exc_info=_log.isEnabledFor(10)
-    )
-    return _error(
-        Refusal("InternalError", f"fault {number} of the broker; its log has more under that id")
-    )
 
 
 class _Endpoints:
@@ -170,6 +214,7 @@ class _Endpoints:
         self._state = state
         self._handshake = Handshake(state)
         self._resources = Resources(state)
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def health(self, _: Request) -> Response:
         return Response(b"ok\n", media_type="text/plain")
@@ -182,74 +227,90 @@ class _Endpoints:
 
     async def auth(self, request: Request) -> Response:
         body = bytes(await _read(request, MAX_MESSAGE_BYTES))
-        return _with_cookie(await run_in_threadpool(self._handshake.auth, body))
+        auth = partial(self._handshake.auth, body, caller=_caller(request))
+        return _with_cookie(await asyncio.to_thread(auth))
 
     async def attest(self, request: Request) -> Response:
-        cookie = _cookie(request)
+        cookie, caller = _cookie(request), _caller(request)
         # Nobody without a session makes us hold 2 MiB.
-        await run_in_threadpool(self._handshake.check_session, cookie)
+        check = partial(self._handshake.check_session, cookie, caller=caller)
+        await asyncio.to_thread(check)
         body = bytes(await _read(request, MAX_ATTESTATION_BYTES))
-        return _with_cookie(await run_in_threadpool(self._handshake.attest, cookie, body))
+        attest = partial(self._handshake.attest, cookie, body, caller=caller)
+        if len(body) <= _SMALL_EVIDENCE:
+            answer = await asyncio.to_thread(attest)
+        else:
+            async with self._large:
+                answer = await asyncio.to_thread(attest)
+        _prove(request, answer.session)
+        return _with_cookie(answer)
 
     async def resource(self, request: Request) -> Response:
         path = request.path_params["path"]
         if request.method == "GET":
             credentials = Credentials(cookie=_cookie(request), bearer=_bearer(request))
             images = request.query_params.getlist(IMAGE_QUERY)
-            body = await run_in_threadpool(self._resources.release, credentials, path, images)
-            return Response(body, headers={"Cache-Control": "no-store"}, media_type=_JSON)
+            release = partial(
+                self._resources.release, credentials, path, images, caller=_caller(request)
+            )
+            released = await asyncio.to_thread(release)
+            _prove(request, released.caller)
+            return Response(released.body, headers={"Cache-Control": "no-store"}, media_type=_JSON)
         await self._admin(request)
         if request.method == "DELETE":
-            await run_in_threadpool(self._resources.delete, path)
+            await asyncio.to_thread(self._resources.delete, path)
             return Response(b"")
         _only(request, "POST", "PUT")
         replace = request.method == "PUT" or _flag(request, "replace")
         data = await _read(request, MAX_RESOURCE_BYTES)
         with SecretKey(data) as secret:
             data[:] = bytes(len(data))
-            await run_in_threadpool(_put, self._resources, path, secret, replace)
+            await asyncio.to_thread(_put, self._resources, path, secret, replace)
         return Response(b"")
 
     async def names(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET")
-        return _json(await run_in_threadpool(self._resources.names))
+        return _json(await asyncio.to_thread(self._resources.names))
 
     async def metadata(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET")
-        return _json(await run_in_threadpool(self._resources.metadata, request.path_params["path"]))
+        return _json(await asyncio.to_thread(self._resources.metadata, request.path_params["path"]))
 
     async def bind(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "POST")
         body = bytes(await _read(request, _SMALL))
-        await run_in_threadpool(self._resources.bind, request.path_params["path"], body)
+        await asyncio.to_thread(self._resources.bind, request.path_params["path"], body)
         return Response(b"")
 
     async def policy(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET", "POST")
         if request.method == "GET":
-            return _json(await run_in_threadpool(self._resources.policy_text))
+            return _json(await asyncio.to_thread(self._resources.policy_text))
         body = bytes(await _read(request, MAX_POLICY_BYTES))
-        await run_in_threadpool(self._resources.set_policy, body)
+        await asyncio.to_thread(self._resources.set_policy, body)
         return Response(b"")
 
     async def audit(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET")
         limit = request.query_params.get("limit", "100")
-        return _json(await run_in_threadpool(self._resources.audit, limit))
+        return _json(await asyncio.to_thread(self._resources.audit, limit))
 
     async def _admin(self, request: Request) -> None:
         """Nothing, if the request is an admin's."""
         try:
             self._state.admin_tokens.check(_bearer(request), now=self._state.now())
+            _prove(request, _ADMIN)
         except Refusal as refusal:
             detail = f"{request.method} {request.url.path[:160]}: {refusal.detail}"
             event = AuditEvent(event="admin", outcome="refused", detail=detail)
-            await run_in_threadpool(self._state.log_stranger, event)
+            await asyncio.to_thread(
+                partial(self._state.log_refusal, event, caller=_caller(request))
+            )
             raise
 
 
@@ -262,13 +323,15 @@ async def _read(request: Request, limit: int) -> bytearray:
     length = request.headers.get("content-length", "")
     if length.isdigit() and (len(length) > len(str(limit)) or int(length) > limit):
         raise Refusal("PayloadTooLarge", f"expected at most {limit} bytes")
-    data = bytearray()
+    data, place = bytearray(), _place(request)
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             async for piece in request.stream():
                 if len(data) + len(piece) > limit:
                     raise Refusal("PayloadTooLarge", f"expected at most {limit} bytes")
                 data += piece
+                if place is not None and not place.hold(len(data)):
+                    raise _no_room("too many bodies are on their way; try later")
     except TimeoutError:
         raise Refusal("RequestTimeout", f"expected the body within {_BODY_SECONDS:g} s") from None
     return data

@@ -3,8 +3,10 @@
 A row is written in the same transaction as what it tells, so neither is there without the
 other; a secret leaves the broker only after its row is on disk.
 
-Refusals of callers that proved nothing yet are bounded a minute, or anybody could fill the
-disk; what was left out is counted in the next row that is kept.
+What is given out always has its row. Refusals are bounded a minute, of each caller and of all
+together, or anybody could fill the disk: at 8 rows a second and 6 KB a row at most. What was left
+out is counted in the next row that is kept. Guests that have attested and strangers have bounds
+of their own, so that the second cannot hide what the first tried.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from imagers.broker.storage import Session, Transaction
+    from imagers.broker.storage import Transaction
 
-__all__ = ["AuditEvent", "StrangerLimit", "append", "shown_session"]
+__all__ = ["AuditEvent", "RefusalLimit", "append", "shown_session"]
 
 _MAX_TEXT = 400  # characters of a member
 _SESSION_DIGITS = 12  # of the session's name: enough to tell sessions apart
-_STRANGERS_A_MINUTE = 120
+_A_MINUTE = 240
+_A_MINUTE_OF_ONE = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,17 @@ class AuditEvent:
     """One thing that happened; "" where a member does not apply."""
 
     event: Literal[
-        "start", "auth", "attest", "release", "put", "replace", "delete", "bind", "policy", "admin"
+        "start",
+        "stop",
+        "auth",
+        "attest",
+        "release",
+        "put",
+        "replace",
+        "delete",
+        "bind",
+        "policy",
+        "admin",
     ]
     outcome: Literal["ok", "refused"]
     tee: str = ""
@@ -50,33 +63,44 @@ def append(transaction: Transaction, event: AuditEvent, *, now: datetime) -> Non
     transaction.append_audit({"at": now.isoformat(timespec="milliseconds"), **row})
 
 
-def shown_session(session: Session | None) -> str:
-    """How rows name a session: by a part of its hash, which opens nothing."""
-    return session.name[:_SESSION_DIGITS] if session is not None else ""
+def shown_session(name: str) -> str:
+    """How rows name a session: by a part of its name, which opens nothing."""
+    return name[:_SESSION_DIGITS]
 
 
-class StrangerLimit:
-    """Bounds the rows that callers without a session or an admin key can cause.
+class RefusalLimit:
+    """Bounds the rows about refusals: those of one caller in a minute, and those of all.
 
     Threads: safe.
     """
 
-    def __init__(self, a_minute: int = _STRANGERS_A_MINUTE) -> None:
+    def __init__(self, a_minute: int = _A_MINUTE, of_one: int = _A_MINUTE_OF_ONE) -> None:
         self._a_minute = a_minute
+        self._of_one = of_one
         self._lock = threading.Lock()
         self._minute = 0
         self._count = 0
+        self._counts: dict[str, int] = {}  # never more callers than rows
         self._left_out = 0
 
-    def admit(self, now: datetime) -> int | None:
+    def admit(self, now: datetime, caller: str) -> int | None:
         """None if the row is to be left out, else how many were left out before it."""
         minute = int(now.timestamp() // 60)
         with self._lock:
             if minute != self._minute:
                 self._minute, self._count = minute, 0
-            if self._count >= self._a_minute:
+                self._counts.clear()
+            of_one = self._counts.get(caller, 0)
+            if self._count >= self._a_minute or of_one >= self._of_one:
                 self._left_out += 1
                 return None
             self._count += 1
+            self._counts[caller] = of_one + 1
+            left_out, self._left_out = self._left_out, 0
+            return left_out
+
+    def take_left_out(self) -> int:
+        """How many were left out since the last row; they count as told."""
+        with self._lock:
             left_out, self._left_out = self._left_out, 0
             return left_out

@@ -1,13 +1,22 @@
-"""The handshake: a challenge, then evidence for it, once.
+"""The handshake: a challenge, then evidence for it, taken once.
 
-1. `auth` checks version and TEE and gives a fresh nonce under a fresh session.
-2. `attest` wants a session that is open, its nonce, and a key that answers can be sealed to.
-3. The report data is computed from the session's nonce and the key in the message, and the
-   verifier must find it in the evidence: so evidence is for this handshake and this key.
-4. The session changes from open to attested once. Whoever comes second with the very same
-   message gets the same token (a lost answer may be asked for again); with any other, a
-   refusal. Trustee gives the old token to both.
-5. Evidence that is rejected ends the session: a nonce is tried once.
+1. `auth` checks version and TEE and gives a fresh nonce and a cookie. It writes nothing down:
+   both are under a MAC (`challenges`), and say for which session, TEE, hash algorithm and time
+   they are good. Who asks for any number of them takes no place from others.
+2. `attest` wants a cookie of this store that is not over, the nonce that was given with it, and
+   a key that answers can be sealed to.
+3. The report data is computed from that nonce and the key in the message, and the verifier must
+   find it in the evidence: so evidence is for this handshake and this key.
+4. Accepted evidence becomes a row, unique by nonce: the session. Whoever comes second with the
+   very same message gets the same token (a lost answer may be asked for again); with any other,
+   a refusal. Trustee gives the old token to both. The row is kept until the nonce has expired
+   by any clock that is within the allowed error, and time is judged by no earlier one than the
+   store has seen: so a nonce is taken once.
+5. Evidence that is rejected leaves no trace but its row in the audit log, and does not use up
+   the nonce: other evidence may be tried for it until it expires. It is as hard to forge each
+   time, since it must bind this nonce; and nobody can end the handshake of another.
+6. Sessions are bounded, all together and for each machine that the evidence names, and so are
+   the claims that go into a token.
 
 Init data is read and not judged by this broker; it is not in the token, and the audit row
 says so. Device evidence is refused: nothing here would verify it.
@@ -17,17 +26,14 @@ Spec: Trustee key broker protocol 0.4.0.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
-import secrets
-import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from imagers.attest.jwe import check_public_key
 from imagers.attest.messages import (
+    DEFAULT_HASH,
     PROTOCOL_VERSION,
     Challenge,
     Response,
@@ -36,27 +42,37 @@ from imagers.attest.messages import (
     parse_request,
 )
 from imagers.broker.audit import AuditEvent, append, shown_session
+from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal, refusal_of
-from imagers.broker.storage import Session, session_name
-from imagers.errors import ImagersError
+from imagers.broker.storage import Session
+from imagers.errors import ImagersError, LocalError
 
 if TYPE_CHECKING:
     from imagers.attest.messages import Attestation
+    from imagers.broker.challenges import Ticket
     from imagers.broker.state import BrokerState
-    from imagers.model.evidence import Verifier
+    from imagers.broker.storage import Transaction
+    from imagers.model.evidence import Claims, Verifier
 
 __all__ = ["Answer", "Handshake"]
 
-_NONCE_BYTES = 32
+# Characters; a token of all TEEs that we know takes some thousand. It travels in a header, and
+# every session keeps one.
+_MAX_TOKEN = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A body and the cookie that goes with it."""
+    """A body and the cookie that goes with it.
+
+    Attributes:
+        session: the name of the session, once evidence was accepted.
+    """
 
     body: bytes
     cookie: str
     expires: datetime
+    session: str = ""
 
 
 class Handshake:
@@ -68,85 +84,136 @@ class Handshake:
     def __init__(self, state: BrokerState) -> None:
         self._state = state
 
-    def auth(self, body: bytes) -> Answer:
-        """Open a session.
+    def auth(self, body: bytes, *, caller: str = "") -> Answer:
+        """A challenge.
+
+        Args:
+            caller: who asks, for the bounds of the audit log.
 
         Raises:
-            Refusal, FormatError: no session was opened.
+            Refusal, FormatError: there is none.
         """
         request = parse_request(body)
         try:
             _check_version(request.version)
             self._verifier_of(request.tee)
         except Refusal as refusal:
-            self._state.log_stranger(
-                AuditEvent(event="auth", outcome="refused", tee=request.tee, detail=refusal.detail)
+            event = AuditEvent(
+                event="auth", outcome="refused", tee=request.tee, detail=refusal.detail
             )
+            self._state.log_refusal(event, caller=caller)
             raise
-        now = self._state.now()
-        expires = now + self._state.config.session_lifetime
-        cookie = uuid.uuid4().hex
-        nonce = base64.b64encode(secrets.token_bytes(_NONCE_BYTES)).decode("ascii")
-        with self._state.store.transaction() as transaction:
-            transaction.drop_expired_sessions(_milliseconds(now))
-            if transaction.count_sessions() >= self._state.config.max_sessions:
-                raise Refusal("TooManySessions", "too many handshakes are under way; try later")
-            transaction.insert_session(
-                Session(
-                    name=session_name(cookie),
-                    tee=request.tee,
-                    nonce=nonce,
-                    expires_ms=_milliseconds(expires),
-                )
-            )
-        return Answer(Challenge(nonce).to_bytes(), cookie, expires)
+        lifetime = self._state.config.session_lifetime
+        expires_ms = self._state.session_time.now_ms() + _in_milliseconds(lifetime)
+        cookie, nonce = self._state.challenges.issue(
+            request.tee, algorithm=DEFAULT_HASH, expires_ms=expires_ms
+        )
+        return Answer(Challenge(nonce).to_bytes(), cookie, _when(expires_ms))
 
-    def attest(self, cookie: str | None, body: bytes) -> Answer:
+    def attest(self, cookie: str | None, body: bytes, *, caller: str = "") -> Answer:
         """Judge evidence.
+
+        Args:
+            caller: as of `auth`.
 
         Raises:
             Refusal, FormatError, Unsupported: no token was given.
         """
-        now = self._state.now()
-        session = self._find(cookie, now)
-        assert cookie is not None  # `_find` refuses without one
+        ticket = self.check_session(cookie, caller=caller)
+        assert cookie is not None  # `check_session` refuses without one
         fingerprint = hashlib.sha256(body).hexdigest()
-        expires = datetime.fromtimestamp(session.expires_ms / 1000, UTC)
-        if session.token is not None:
-            return Answer(self._again(session, fingerprint, now), cookie, expires)
-        init = ""
         try:
-            attestation = parse_attestation(body)
-            token = self._judge(session, attestation, now, expires)
-            init = "; init data was not judged" if attestation.init_data is not None else ""
+            token = self._token(ticket, body, fingerprint)
         except (ImagersError, Refusal) as error:
             refusal = error if isinstance(error, Refusal) else refusal_of(error)
             if refusal is None:
                 raise
-            self._end(session, refusal, now)
+            self._state.log_refusal(_refused(ticket, refusal), caller=caller)
             raise refusal from None
-        with self._state.store.transaction() as transaction:
-            won = transaction.finish_session(session.name, attested_with=fingerprint, token=token)
-            if won:
-                event = AuditEvent(
-                    event="attest",
-                    outcome="ok",
-                    tee=session.tee,
-                    session=shown_session(session),
-                    detail="evidence was accepted" + init,
-                )
-                append(transaction, event, now=now)
-                return Answer(Response(token).to_bytes(), cookie, expires)
-            winner = transaction.find_session(cookie, _milliseconds(now))
-        if winner is None:
-            raise Refusal("SessionNotFound", "the session is unknown or expired")
-        return Answer(self._again(winner, fingerprint, now), cookie, expires)
+        return Answer(Response(token).to_bytes(), cookie, _when(ticket.expires_ms), ticket.name)
 
-    def _judge(
-        self, session: Session, attestation: Attestation, now: datetime, expires: datetime
-    ) -> str:
-        """The token, if everything fits."""
-        if not hmac.compare_digest(attestation.nonce.encode(), session.nonce.encode()):
+    def check_session(self, cookie: str | None, *, caller: str = "") -> Ticket:
+        """What the cookie says, if this store gave it and it is not over.
+
+        Raises:
+            Refusal: it did not, or it is.
+        """
+        detail = "the request has no cookie of a session"
+        if cookie is not None:
+            ticket = self._state.challenges.open_cookie(cookie)
+            if ticket is not None and self._state.session_time.now_ms() < ticket.expires_ms:
+                return ticket
+            detail = "the session is unknown or expired"
+        event = AuditEvent(event="attest", outcome="refused", detail=detail)
+        self._state.log_refusal(event, caller=caller)
+        raise Refusal("SessionNotFound", detail)
+
+    def _token(self, ticket: Ticket, body: bytes, fingerprint: str) -> str:
+        """The token of this session: made now, or the one that the same message got before."""
+        with self._state.store.reading() as transaction:
+            earlier = transaction.find_session(ticket.name)
+        if earlier is not None:
+            return _same_token(earlier, fingerprint)
+        attestation = parse_attestation(body)
+        claims, token = self._judge(ticket, attestation)
+        with self._state.store.transaction() as transaction:
+            now_ms = self._pass_time(transaction)
+            # Judging took its time.
+            if now_ms >= ticket.expires_ms:
+                raise Refusal("SessionNotFound", "the session is unknown or expired")
+            earlier = transaction.find_session(ticket.name)
+            if earlier is not None:
+                return _same_token(earlier, fingerprint)
+            self._check_room(transaction, claims)
+            session = Session(
+                name=ticket.name,
+                nonce=attestation.nonce,
+                tee=ticket.tee,
+                instance=claims.instance,
+                expires_ms=ticket.expires_ms,
+                keep_until_ms=ticket.expires_ms + _in_milliseconds(MAX_CLOCK_ERROR),
+                attested_with=fingerprint,
+                token=token,
+            )
+            transaction.insert_session(session)
+            init = "; init data was not judged" if attestation.init_data is not None else ""
+            event = AuditEvent(
+                event="attest",
+                outcome="ok",
+                tee=ticket.tee,
+                session=shown_session(ticket.name),
+                detail="evidence was accepted" + init,
+            )
+            append(transaction, event, now=self._state.now())
+        return token
+
+    def _pass_time(self, transaction: Transaction) -> int:
+        """The time to judge by, which the store keeps; rows that are over by it are dropped."""
+        row = transaction.store_row()
+        if row.id != self._state.challenges.store_id:
+            raise LocalError(
+                "the store has begun again under this broker",
+                hint="another broker of this store was started with its clock set back; restart",
+            )
+        now_ms = self._state.session_time.now_ms(row.seen_ms)
+        transaction.keep_time(now_ms)
+        transaction.drop_sessions(now_ms)
+        return now_ms
+
+    def _check_room(self, transaction: Transaction, claims: Claims) -> None:
+        config = self._state.config
+        if transaction.store_row().sessions >= config.max_sessions:
+            raise Refusal("TooManySessions", "too many guests have attested; try later")
+        if (
+            claims.instance
+            and transaction.sessions_of(claims.tee, claims.instance)
+            >= config.max_sessions_of_instance
+        ):
+            raise Refusal("TooManySessions", "this machine has attested too often; try later")
+
+    def _judge(self, ticket: Ticket, attestation: Attestation) -> tuple[Claims, str]:
+        """The claims and the token, if everything fits."""
+        if not self._state.challenges.is_nonce_of(ticket, attestation.nonce):
             raise Refusal("AttestationError", "the nonce is not the one of this session")
         if attestation.additional_evidence not in ("", "{}"):
             raise Refusal(
@@ -154,53 +221,30 @@ class Handshake:
             )
         check_public_key(attestation.tee_pubkey)
         report_data = hash_report_data(
-            nonce=session.nonce,
+            nonce=attestation.nonce,
             tee_pubkey=attestation.tee_pubkey,
             additional_evidence=attestation.additional_evidence,
+            report_hash=ticket.algorithm,
         )
-        claims = self._verifier_of(session.tee).verify(
+        now = self._state.now()
+        claims = self._verifier_of(ticket.tee).verify(
             attestation.primary_evidence, report_data=report_data, now=now
         )
-        if claims.tee != session.tee:  # a plugin that speaks for another TEE than its name
-            raise RuntimeError(f"the verifier of {session.tee!r} gave claims of {claims.tee!r}")
-        return self._state.guest_tokens.issue(
-            claims, attestation=attestation, report_data=report_data, now=now, expires=expires
+        if claims.tee != ticket.tee:  # a plugin that speaks for another TEE than its name
+            raise RuntimeError(f"the verifier of {ticket.tee!r} gave claims of {claims.tee!r}")
+        token = self._state.guest_tokens.issue(
+            claims,
+            attestation=attestation,
+            report_data=report_data,
+            now=_when(self._state.session_time.now_ms()),
+            expires=_when(ticket.expires_ms),
         )
-
-    def _again(self, session: Session, fingerprint: str, now: datetime) -> bytes:
-        """The answer to an attestation in a session that is attested already."""
-        if session.token is not None and session.attested_with == fingerprint:
-            return Response(session.token).to_bytes()
-        refusal = Refusal(
-            "AttestationError", "the session is attested already, with other evidence or key"
-        )
-        with self._state.store.transaction() as transaction:
-            append(transaction, _refused(session, refusal), now=now)
-        raise refusal
-
-    def check_session(self, cookie: str | None) -> None:
-        """Nothing, if the cookie is of a session, open or attested.
-
-        Raises:
-            Refusal: it is of none.
-        """
-        self._find(cookie, self._state.now())
-
-    def _find(self, cookie: str | None, now: datetime) -> Session:
-        detail = "the request has no cookie of a session"
-        if cookie is not None:
-            with self._state.store.transaction() as transaction:
-                session = transaction.find_session(cookie, _milliseconds(now))
-            if session is not None:
-                return session
-            detail = "the session is unknown or expired"
-        self._state.log_stranger(AuditEvent(event="attest", outcome="refused", detail=detail))
-        raise Refusal("SessionNotFound", detail)
-
-    def _end(self, session: Session, refusal: Refusal, now: datetime) -> None:
-        with self._state.store.transaction() as transaction:
-            transaction.delete_open_session(session.name)
-            append(transaction, _refused(session, refusal), now=now)
+        if len(token) > _MAX_TOKEN:
+            raise Refusal(
+                "AttestationError",
+                f"expected claims for a token of at most {_MAX_TOKEN} characters, got {len(token)}",
+            )
+        return claims, token
 
     def _verifier_of(self, tee: str) -> Verifier:
         verifier = self._state.verifiers.get(tee)
@@ -222,15 +266,28 @@ def _check_version(version: str) -> None:
         )
 
 
-def _refused(session: Session, refusal: Refusal) -> AuditEvent:
+def _same_token(session: Session, fingerprint: str) -> str:
+    """The token of a session, for the message that it was given for."""
+    if session.attested_with != fingerprint:
+        raise Refusal(
+            "AttestationError", "the session is attested already, with other evidence or key"
+        )
+    return session.token
+
+
+def _refused(ticket: Ticket, refusal: Refusal) -> AuditEvent:
     return AuditEvent(
         event="attest",
         outcome="refused",
-        tee=session.tee,
-        session=shown_session(session),
+        tee=ticket.tee,
+        session=shown_session(ticket.name),
         detail=refusal.detail,
     )
 
 
-def _milliseconds(when: datetime) -> int:
-    return int(when.timestamp() * 1000)
+def _in_milliseconds(span: timedelta) -> int:
+    return span // timedelta(milliseconds=1)
+
+
+def _when(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)

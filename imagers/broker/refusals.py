@@ -36,6 +36,7 @@ STATUS: Mapping[str, int] = {
     "PayloadTooLarge": 413,
     "TooManySessions": 429,
     "InternalError": 500,
+    "TooManyConnections": 503,
 }
 
 

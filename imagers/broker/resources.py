@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from imagers.attest.jwe import MAX_RESOURCE_BYTES, seal_answer
 from imagers.attest.resources import parse_resource_path
 from imagers.broker.audit import AuditEvent, append, shown_session
+from imagers.broker.clock import milliseconds
 from imagers.broker.policy import ReleaseFacts, parse_policy
 from imagers.broker.refusals import Refusal
-from imagers.broker.storage import Session, StoredResource
+from imagers.broker.storage import StoredResource
 from imagers.errors import FormatError, PolicyDenied
 from imagers.model.digest import parse_digest
 from imagers.model.strict_json import JSON, dump_json, get_str, parse_object
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
 
     from imagers.attest.resources import ResourcePath
     from imagers.broker.state import BrokerState
-    from imagers.broker.storage import Transaction
+    from imagers.broker.storage import Session, Transaction
     from imagers.broker.tokens import AttestedGuest
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
 
-__all__ = ["IMAGE_QUERY", "Credentials", "Resources"]
+__all__ = ["IMAGE_QUERY", "Credentials", "Released", "Resources"]
 
 _KIND = "resource"
 IMAGE_QUERY = "image-digest"
@@ -54,6 +55,19 @@ class Credentials:
     bearer: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Released:
+    """An answer, and whom it is for.
+
+    Attributes:
+        body: the JWE.
+        caller: a session's name, or else the guest's key: one guest has one.
+    """
+
+    body: bytes
+    caller: str
+
+
 class Resources:
     """The secrets of one broker.
 
@@ -66,65 +80,75 @@ class Resources:
     # For guests
 
     def release(
-        self, credentials: Credentials, path_text: str, images: Sequence[str] = ()
-    ) -> bytes:
+        self,
+        credentials: Credentials,
+        path_text: str,
+        images: Sequence[str] = (),
+        *,
+        caller: str = "",
+    ) -> Released:
         """The JWE of a secret, for the guest of the credentials.
 
         Args:
             images: each digest that the request names; more than one is refused.
+            caller: who asks, for the bounds of the audit log.
 
         Raises:
             Refusal: see the steps of the module.
         """
-        now = self._state.now()
-        guest, session = self._identify(credentials, path_text, now)  # step 1
+        try:
+            guest, session = self._identify(credentials)  # step 1
+        except Refusal as refusal:
+            event = AuditEvent(
+                event="release", outcome="refused", path=path_text, detail=refusal.detail
+            )
+            self._state.log_refusal(event, caller=caller)
+            raise
+        # By key where there is no session: it is as hard to come by as a session is.
+        who = session or str(guest.tee_pubkey)
         known = {"tee": guest.tee, "path": path_text, "session": shown_session(session)}
-        with self._state.store.transaction() as transaction:
-            answer: bytes | Refusal
-            try:
+        try:
+            with self._state.store.transaction() as transaction:
                 stored, image, rule = self._decide(transaction, guest, path_text, images)
-            except Refusal as refusal:
-                answer = refusal
-                event = AuditEvent(
-                    event="release",
-                    outcome="refused",
-                    image=",".join(images),
-                    detail=refusal.detail,
-                    **known,
-                )
-            else:
                 with self._open(stored) as secret:
                     answer = seal_answer(secret, guest.tee_pubkey)  # step 6
                 event = AuditEvent(
                     event="release", outcome="ok", image=str(image or ""), rule=rule, **known
                 )
-            append(transaction, event, now=now)  # step 7: on disk when the block ends
-        if isinstance(answer, Refusal):
-            raise answer
-        return answer
-
-    def _identify(
-        self, credentials: Credentials, path_text: str, now: datetime
-    ) -> tuple[AttestedGuest, Session | None]:
-        """The guest; a good session goes before a bearer token, as with Trustee."""
-        try:
-            session = self._session_of(credentials, now)
-            if session is not None and session.token is not None:
-                return self._state.guest_tokens.check(session.token, now=now), session
-            return self._state.guest_tokens.check(_bearer_of(credentials), now=now), None
+                append(transaction, event, now=self._state.now())  # step 7: on disk at the end
         except Refusal as refusal:
-            self._state.log_stranger(
-                AuditEvent(
-                    event="release", outcome="refused", path=path_text, detail=refusal.detail
-                )
+            event = AuditEvent(
+                event="release",
+                outcome="refused",
+                image=",".join(images),
+                detail=refusal.detail,
+                **known,
             )
+            self._state.log_refusal(event, caller=who, attested=True)
             raise
+        return Released(answer, who)
 
-    def _session_of(self, credentials: Credentials, now: datetime) -> Session | None:
-        if credentials.cookie is None:
-            return None
-        with self._state.store.transaction() as transaction:
-            return transaction.find_session(credentials.cookie, int(now.timestamp() * 1000))
+    def _identify(self, credentials: Credentials) -> tuple[AttestedGuest, str]:
+        """The guest, and the name of its session, or "".
+
+        A good session goes before a bearer token, as with Trustee.
+        """
+        session, now = self._session_of(credentials)
+        if session is not None:
+            return self._state.guest_tokens.check(session.token, now=now), session.name
+        return self._state.guest_tokens.check(_bearer_of(credentials), now=now), ""
+
+    def _session_of(self, credentials: Credentials) -> tuple[Session | None, datetime]:
+        """The session, unless it is over or none, and the time that it was judged by."""
+        ticket = None
+        if credentials.cookie is not None:
+            ticket = self._state.challenges.open_cookie(credentials.cookie)
+        with self._state.store.reading() as transaction:
+            now = self._state.session_now(transaction.store_row().seen_ms)
+            session = transaction.find_session(ticket.name) if ticket is not None else None
+        if session is not None and session.expires_ms <= milliseconds(now):
+            session = None
+        return session, now
 
     def _decide(
         self,

@@ -18,11 +18,24 @@ import os
 from imagers.errors import LocalError, TagMismatch
 from imagers.model.keys import SecretKey
 
-__all__ = ["Sealer"]
+__all__ = ["Sealer", "derive_key"]
 
 _CONTEXT = "imagers-broker seal v1"
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
+_DERIVED_BYTES = 32
+
+
+def derive_key(master_key: bytearray, *, purpose: str) -> bytes:
+    """A key of 32 bytes for one purpose, which tells nothing of the master key or of others.
+
+    Spec: RFC 5869 (HKDF) with SHA-256, no salt, the purpose as info.
+    """
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415 - heavy
+
+    derived = HKDF(hashes.SHA256(), _DERIVED_BYTES, salt=None, info=purpose.encode())
+    return derived.derive(master_key)
 
 
 class Sealer:

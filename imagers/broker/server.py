@@ -10,34 +10,46 @@ Both finish the requests that run when they are told to stop.
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import signal
 import socket
 import ssl
 import threading
-from contextlib import contextmanager
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
+import uvicorn.server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from imagers.broker.app import create_app
+from imagers.broker.loglines import LimitedLog
+from imagers.broker.places import Network, Place, Places, address_key, forwarded_key
 from imagers.broker.state import BrokerConfig, BrokerState, open_state
 from imagers.errors import LocalError, UsageError
 from imagers.net.urls import is_loopback
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 __all__ = ["BrokerConfig", "RunningBroker", "running", "serve"]
 
 _BACKLOG = 128
-_MAX_CONNECTIONS = 256  # each may hold a body of 2 MiB
-_HEAD_SECONDS = 10.0
+_HANDSHAKE_SECONDS = 10.0  # until the first byte, and the end of the handshake of TLS
+_HEAD_SECONDS = 10.0  # until the end of the first head, handshake included; then of the next
+_PEER_SECONDS = 30.0  # for a peer to send a body or to read an answer: 3 MiB at most
+_LINGER_SECONDS = 25.0  # to read the rest of an answer after which we close
+_THREADS = 8  # each can hold some copies of a secret of 2 MiB
+_SWEEP_SECONDS = 0.25
+_ACCEPT_AGAIN_SECONDS = 0.1
 _STARTS_WITHIN_S = 30.0
 
 
@@ -59,64 +71,232 @@ class RunningBroker:
     sample_tee: bool
 
 
-class _Protocol(H11Protocol):
-    """uvicorn's, with a bound on the time that the head of a request may take.
+class _Connection(Place):
+    """A connection from the moment that it is accepted: TLS handshake, requests, end."""
 
-    Without it, connections that send nothing, or a byte now and then, hold their places for
-    ever. The time between requests and that of bodies are bounded elsewhere.
-    """
-
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._stop_watch()
+    def __init__(self, places: Places, peer: str, proxies: Sequence[Network]) -> None:
+        self._proxies = proxies
+        is_proxy = forwarded_key(peer, (), proxies) is not None
+        super().__init__(places, None if is_proxy else address_key(peer))
+        self.peer = peer
+        self.since = time.monotonic()
+        self.handshake: asyncio.Task[None] | None = None
+        self.protocol: _Protocol | None = None
+        self._closing_since: float | None = None
 
     @property
-    def _waits_for_head(self) -> bool:
+    def waits_since(self) -> float | None:
+        return self.since if self.protocol is None or self.protocol.waits_for_peer else None
+
+    def arrive(self, forwarded: Sequence[str]) -> bool:
+        key = forwarded_key(self.peer, forwarded, self._proxies)
+        return key is None or self._places.move(self, key)
+
+    def evict(self) -> None:
+        if self.protocol is not None:
+            # Not `close`, which would wait until the peer has read what we sent.
+            self.protocol.transport.abort()
+        elif self.handshake is not None:
+            self.handshake.cancel()
+
+    def check_time(self, now: float) -> None:
+        """Close what takes too long. uvicorn bounds the time between requests, `app` bodies."""
+        if self.protocol is None:
+            return  # asyncio bounds the handshake of TLS
+        if self.protocol.transport.is_closing():
+            # It waits for a peer that does not read, or not fast enough.
+            self._closing_since = self._closing_since or now
+            if now - self._closing_since > _LINGER_SECONDS:
+                self.evict()
+        elif self.protocol.waits_for_head:
+            if now - self.since > _HEAD_SECONDS:
+                self.protocol.transport.close()
+        elif self.protocol.waits_for_peer and now - self.since > _PEER_SECONDS:
+            self.evict()
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's, with what `_Connection` must know."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: uvicorn.server.ServerState,
+        app_state: dict[str, Any],
+        *,
+        connection: _Connection,
+        log: LimitedLog,
+    ) -> None:
+        super().__init__(config, server_state, app_state)
+        self.logger = log  # type: ignore[assignment]  # has all that uvicorn calls
+        self.app = _Announced(self.app, connection)
+        self._connection = connection
+
+    @property
+    def waits_for_head(self) -> bool:
+        """Whether no request runs."""
         # uvicorn's type forgets that there is no cycle before the first request.
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is None or cycle.response_complete
 
-    def _watch(self) -> None:
-        if not self._waits_for_head:
-            self._stop_watch()
-        elif self._timer is None:
-            self._timer = self.loop.call_later(_HEAD_SECONDS, self._close_if_waiting)
+    @property
+    def waits_for_peer(self) -> bool:
+        """Whether it is the peer's turn to send or to read."""
+        if self.waits_for_head:
+            return True
+        # Where more was written than is read, uvicorn waits before it begins an answer.
+        return self.cycle.more_body or self.cycle.response_started or self.flow.write_paused
 
-    def _stop_watch(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._connection.protocol = self
 
-    def _close_if_waiting(self) -> None:
-        self._timer = None
-        if self._waits_for_head:
-            self.transport.close()
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._connection.leave()
+
+    def on_response_complete(self) -> None:
+        self._connection.since = time.monotonic()
+        super().on_response_complete()
+
+
+class _Announced:
+    """An ASGI application that is told of the connection, and times the turns of its peer."""
+
+    def __init__(self, app: ASGIApp, connection: _Connection) -> None:
+        self._app = app
+        self._connection = connection
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = self._connection
+        connection.since = time.monotonic()
+        connection.hold(0)
+
+        async def timed_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                connection.since = time.monotonic()
+            await send(message)
+
+        scope["imagers.place"] = connection
+        await self._app(scope, receive, timed_send)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that tells when it listens, and takes a signal as a wish and not as a death."""
+    """uvicorn that tells when it listens, and takes a signal as a wish and not as a death.
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    It accepts connections itself: a bound that is in force only when a request is read is none
+    for connections that send no request, or do not even finish the handshake of TLS.
+    """
+
+    def __init__(self, config: uvicorn.Config, proxies: Sequence[Network]) -> None:
         super().__init__(config)
         self.is_listening = threading.Event()
         self.on_listening: Callable[[], None] | None = None
+        self._log = LimitedLog("uvicorn.error")
+        self._crowd_log = LimitedLog("imagers.broker", a_minute=6)
+        self._places = Places(on_evict=self._tell_evicted)
+        self._proxies = proxies
+        self._tasks: list[asyncio.Task[None]] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup(sockets=[])
         if self.started:
+            loop = asyncio.get_running_loop()
+            loop.set_default_executor(ThreadPoolExecutor(_THREADS, "imagers-broker-call"))
+            for listener in sockets or []:
+                listener.setblocking(False)
+                self._tasks.append(loop.create_task(self._accept(listener)))
+            self._sweeping = loop.create_task(self._sweep())
             self.is_listening.set()
             if self.on_listening is not None:
                 self.on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for task in (*self._tasks, *self._handshakes):
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        for listener in sockets or []:
+            listener.close()
+        try:
+            await super().shutdown(sockets=[])
+        finally:
+            self._sweeping.cancel()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(listener)
+                self._begin(accepted, _Connection(self._places, address[0], self._proxies))
+            except OSError as error:
+                # Gone before it was accepted, or no file descriptor is left.
+                self._log.warning("cannot accept a connection: %s", error.strerror or error)
+                await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
+            except Exception:  # noqa: BLE001 - a bug here must not close the broker to all
+                self._log.error("fault while accepting a connection", exc_info=True)
+                await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
+
+    def _begin(self, accepted: socket.socket, connection: _Connection) -> None:
+        if not self._places.enter(connection):
+            accepted.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._shake_hands(accepted, connection))
+        connection.handshake = task
+        self._handshakes.add(task)
+
+        def done(_: asyncio.Task[None]) -> None:
+            # A task that is cancelled before it ran has done nothing, not even this.
+            self._handshakes.discard(task)
+            if connection.protocol is None:
+                connection.leave()
+                accepted.close()
+
+        task.add_done_callback(done)
+
+    async def _shake_hands(self, accepted: socket.socket, connection: _Connection) -> None:
+        """Until the connection has its protocol: with TLS, after the handshake."""
+
+        def make_protocol() -> _Protocol:
+            return _Protocol(
+                self.config,
+                self.server_state,
+                self.lifespan.state,
+                connection=connection,
+                log=self._log,
+            )
+
+        tls = self.config.ssl
+        # No TLS, another version of it, not in time: not our business.
+        with suppress(OSError):
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                # Before it has sent a byte a connection costs no more than its socket: a
+                # handshake of TLS takes some hundred KiB.
+                await _until_readable(accepted)
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    make_protocol,
+                    accepted,
+                    ssl=tls,
+                    ssl_handshake_timeout=_HANDSHAKE_SECONDS if tls else None,
+                    ssl_shutdown_timeout=_LINGER_SECONDS if tls else None,
+                )
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            now = time.monotonic()
+            for place in self._places:
+                assert isinstance(place, _Connection)
+                try:
+                    place.check_time(now)
+                except Exception:  # noqa: BLE001 - a bug with one must not let all others stay
+                    self._log.error("fault while closing a connection", exc_info=True)
+
+    def _tell_evicted(self, place: Place) -> None:
+        assert isinstance(place, _Connection)
+        self._crowd_log.warning(
+            "no room for more connections: closed one of %s that kept waiting", place.peer
+        )
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -134,6 +314,18 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+async def _until_readable(connection: socket.socket) -> None:
+    """Wait for the peer's first byte, or its end."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    connection.setblocking(False)
+    loop.add_reader(connection, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(connection)
+
+
 def serve(config: BrokerConfig, *, on_start: Callable[[RunningBroker], None] | None = None) -> None:
     """Run a broker until SIGTERM or SIGINT; a second SIGINT does not wait for requests.
 
@@ -142,7 +334,8 @@ def serve(config: BrokerConfig, *, on_start: Callable[[RunningBroker], None] | N
 
     Raises:
         LocalError: state, certificate or address cannot be used.
-        UsageError: plain http on another address than loopback, without saying so.
+        UsageError: plain http on another address than loopback, without saying so; a proxy that
+            is no address.
         FormatError, PluginError: see `open_state`.
     """
     with _prepared(config) as (server, listener, broker):
@@ -183,9 +376,10 @@ def running(config: BrokerConfig) -> Iterator[RunningBroker]:
 def _prepared(config: BrokerConfig) -> Iterator[tuple[_Server, socket.socket, RunningBroker]]:
     """Everything that can fail, before anything listens."""
     tls = _check_transport(config)
+    proxies = _parse_proxies(config)
     state = open_state(config)
     try:
-        server = _Server(_uvicorn_config(config, state))
+        server = _Server(_uvicorn_config(config, state), proxies)
         try:
             server.config.load()
         except (OSError, ssl.SSLError) as error:
@@ -213,6 +407,15 @@ def _check_transport(config: BrokerConfig) -> bool:
     return tls
 
 
+def _parse_proxies(config: BrokerConfig) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(text) for text in config.trusted_proxies)
+    except ValueError as error:
+        raise UsageError(
+            f"expected the address or network of a proxy, such as '10.0.0.0/8': {error}"
+        ) from None
+
+
 def _uvicorn_config(config: BrokerConfig, state: BrokerState) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(state),
@@ -224,9 +427,8 @@ def _uvicorn_config(config: BrokerConfig, state: BrokerState) -> uvicorn.Config:
         log_level="warning",
         access_log=False,  # paths and queries are in the audit log, where they are bounded
         server_header=False,
-        proxy_headers=False,  # nothing depends on the caller's address
+        proxy_headers=False,  # `places` reads them, of configured proxies only
         backlog=_BACKLOG,
-        limit_concurrency=_MAX_CONNECTIONS,
         timeout_graceful_shutdown=config.stop_timeout_s,
         ssl_certfile=config.certificate_file,
         ssl_keyfile=str(config.certificate_key_file) if config.certificate_key_file else None,

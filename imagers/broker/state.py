@@ -12,7 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from imagers.attest.collectors import load_verifier
-from imagers.broker.audit import AuditEvent, StrangerLimit, append
+from imagers.broker.audit import AuditEvent, RefusalLimit, append
+from imagers.broker.challenges import Challenges
+from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
 from imagers.broker.keyfiles import (
     load_admin_public_key,
     load_master_key,
@@ -33,13 +35,14 @@ if TYPE_CHECKING:
     from imagers.broker.storage import Transaction
     from imagers.model.evidence import Verifier
 
-__all__ = ["BrokerConfig", "BrokerState", "open_state"]
+__all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "open_state"]
 
 ADMIN_KEY = "admin.key"
 ADMIN_PUBLIC_KEY = "admin.pub"
 MASTER_KEY = "master.key"
 STORE = "broker.sqlite"
 SAMPLE = "sample"
+MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, for ever
 _TOKEN_KEY = "token-key"  # noqa: S105 - the name of a setting
 _POLICY = "policy"
 
@@ -64,8 +67,13 @@ class BrokerConfig:
             one, which at first is "an image's key only for that image".
         certificate_file, certificate_key_file: PEM, for https.
         unsafe_plain_http: listen without TLS on an address that is not this machine's own.
+        trusted_proxies: addresses and networks whose X-Forwarded-For is believed, for the
+            shares of places; of anybody else it is not looked at.
         session_lifetime: of a handshake and its token, from its start, never extended.
-        max_sessions: at the same time; more are refused with 429.
+        max_sessions: attested, at the same time, each kept for its lifetime and the longest
+            error of a clock; more are refused with 429.
+        max_sessions_of_instance: the same of one machine, for TEEs whose verifier tells
+            machines apart.
         stop_timeout_s: how long a stop waits for requests that run.
         clock: gives aware times; tests give their own.
     """
@@ -79,8 +87,10 @@ class BrokerConfig:
     certificate_file: Path | None = None
     certificate_key_file: Path | None = None
     unsafe_plain_http: bool = False
+    trusted_proxies: tuple[str, ...] = ()
     session_lifetime: timedelta = timedelta(minutes=5)
-    max_sessions: int = 10_000
+    max_sessions: int = MAX_SESSIONS
+    max_sessions_of_instance: int = 256
     stop_timeout_s: int = 30
     clock: Callable[[], datetime] = field(default=_utc_now, compare=False)
 
@@ -95,6 +105,26 @@ class BrokerConfig:
         return self.state_directory / MASTER_KEY
 
 
+class _LastPolicy:
+    """The policy that was parsed last. A thousand rules take 40 ms, more than all the rest.
+
+    Its version is its text: whoever changes it, and in whichever process, none but the stored
+    one is in force.
+
+    Threads: safe; one reference is replaced.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[bytes, ResourcePolicy] | None = None
+
+    def parsed(self, stored: bytes) -> ResourcePolicy:
+        last = self._last
+        if last is None or last[0] != stored:
+            last = stored, parse_policy(stored.decode("utf-8", "replace"))
+            self._last = last
+        return last[1]
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerState:
     """An open broker, not yet listening.
@@ -102,22 +132,31 @@ class BrokerState:
     Attributes:
         admin_key_made: the admin key file, if this start made it.
         master_key_made: the master key file, if this start made it.
-        strangers: bounds the audit rows of callers that proved nothing.
+        stranger_refusals, guest_refusals: bound the audit rows of callers that proved nothing,
+            and of those that have attested.
     """
 
     config: BrokerConfig
     store: Store
     sealer: Sealer
+    challenges: Challenges
+    session_time: SessionTime
     guest_tokens: GuestTokens
     admin_tokens: AdminTokens
     verifiers: Mapping[str, Verifier]
     admin_key_made: Path | None
     master_key_made: Path | None
-    strangers: StrangerLimit = field(default_factory=StrangerLimit)
+    stranger_refusals: RefusalLimit = field(default_factory=RefusalLimit)
+    guest_refusals: RefusalLimit = field(default_factory=RefusalLimit)
+    policies: _LastPolicy = field(default_factory=_LastPolicy)
 
     def now(self) -> datetime:
         """The time, by the broker's clock."""
         return self.config.clock()
+
+    def session_now(self, stored_ms: int) -> datetime:
+        """The time that sessions and their tokens are judged by; see `SessionTime`."""
+        return datetime.fromtimestamp(self.session_time.now_ms(stored_ms) / 1000, UTC)
 
     def policy(self, transaction: Transaction) -> ResourcePolicy:
         """The policy in force.
@@ -125,9 +164,8 @@ class BrokerState:
         Raises:
             LocalError: the stored one was damaged; nothing is released then.
         """
-        stored = transaction.get_setting(_POLICY)
         try:
-            return parse_policy((stored or b"").decode("utf-8", "replace"))
+            return self.policies.parsed(transaction.get_setting(_POLICY) or b"")
         except FormatError as error:
             raise LocalError(
                 f"the stored policy is damaged: {error}",
@@ -139,19 +177,33 @@ class BrokerState:
         """Put another one in force."""
         transaction.set_setting(_POLICY, policy.text.encode())
 
-    def log_stranger(self, event: AuditEvent) -> None:
-        """Write the refusal of a caller that proved nothing, if the minute has room for it."""
+    def log_refusal(self, event: AuditEvent, *, caller: str, attested: bool = False) -> None:
+        """Write the row of a refusal, if the minute has room for it.
+
+        Args:
+            caller: who it was, as far as is known: an address or a session's name.
+            attested: whether he proved what he is.
+        """
         now = self.now()
-        left_out = self.strangers.admit(now)
+        limit = self.guest_refusals if attested else self.stranger_refusals
+        left_out = limit.admit(now, caller)
         if left_out is None:
             return
         if left_out:
-            event = replace(event, detail=f"{event.detail} (and {left_out} more before it)")
+            event = replace(
+                event, detail=f"{event.detail} ({left_out} refusals before it left out)"
+            )
         with self.store.transaction() as transaction:
             append(transaction, event, now=now)
 
     def close(self) -> None:
-        """Close the store. Safe to call twice."""
+        """Write what was left out of the audit log, and close the store. Safe to call twice."""
+        left_out = self.stranger_refusals.take_left_out() + self.guest_refusals.take_left_out()
+        if left_out:
+            detail = f"{left_out} refusals before it left out"
+            event = AuditEvent(event="stop", outcome="ok", detail=detail)
+            with self.store.transaction() as transaction:
+                append(transaction, event, now=self.now())
         self.store.close()
 
 
@@ -189,6 +241,8 @@ def _open_in(
     master_key, master_made = load_master_key(config.master_key_file, may_make=nothing_sealed)
     try:
         sealer = Sealer(master_key)
+        guest_tokens = _open_token_key(store, sealer, config.master_key_file)
+        challenges, session_time = _open_sessions(store, master_key, config.clock)
     finally:
         master_key[:] = bytes(len(master_key))
     public_key_file = config.state_directory / ADMIN_PUBLIC_KEY
@@ -197,7 +251,9 @@ def _open_in(
         config=config,
         store=store,
         sealer=sealer,
-        guest_tokens=_open_token_key(store, sealer, config.master_key_file),
+        challenges=challenges,
+        session_time=session_time,
+        guest_tokens=guest_tokens,
         admin_tokens=AdminTokens(load_admin_public_key(public_key_file)),
         verifiers=verifiers,
         admin_key_made=config.admin_key_file if admin_made else None,
@@ -218,6 +274,21 @@ def _open_in(
             "use it for demonstrations only"
         )
     return state
+
+
+def _open_sessions(
+    store: Store, master_key: bytearray, clock: Callable[[], datetime]
+) -> tuple[Challenges, SessionTime]:
+    with store.transaction() as transaction:
+        row, now = transaction.store_row(), clock()
+        if is_too_far_back(milliseconds(now), row.seen_ms):
+            # Which of the two times was wrong is not known. With another id, nothing that was
+            # given out before is taken.
+            transaction.begin_again(milliseconds(now))
+            detail = "the clock went back: all sessions were ended, and time begins again"
+            append(transaction, AuditEvent(event="start", outcome="ok", detail=detail), now=now)
+            row = transaction.store_row()
+    return Challenges(master_key, row.id), SessionTime(clock, row.seen_ms)
 
 
 def _open_token_key(store: Store, sealer: Sealer, master_key_file: Path) -> GuestTokens:

@@ -2,20 +2,22 @@
 
     resources  path -> sealed secret, its size and version
     bindings   path, manifest digest: which images a resource belongs to
-    sessions   handshakes, by the hash of their cookie
+    sessions   handshakes whose evidence was accepted, unique by nonce
+    store      one row: the random id of this database, the highest time that it has seen,
+               how many sessions there are
     settings   the sealed token key, the policy
     audit      rows that triggers protect from change
 
-All access is in transactions that take SQLite's write lock at their start, so that what was
+What writes is in transactions that take SQLite's write lock at their start, so that what was
 read still holds when something is written: create-only puts, one-time nonces and the limit
-on sessions rest on that, for any number of processes.
+on sessions rest on that, for any number of processes. What only reads takes no lock.
 """
 
 from __future__ import annotations
 
-import hashlib
+import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -30,9 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Session", "Store", "StoredResource", "Transaction", "session_name"]
+__all__ = ["Session", "Store", "StoreRow", "StoredResource", "Transaction"]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+_WITH_OPEN_SESSIONS = 1  # the version that wrote a row at `auth`
+_STORE_ID_BYTES = 16
+_WRITES = "imagers_writes"
 _BUSY_MS = 10_000  # how long a transaction waits for another process's
 
 _metadata = sa.MetaData()
@@ -61,12 +66,22 @@ _bindings = sa.Table(
 _sessions = sa.Table(
     "sessions",
     _metadata,
-    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("nonce", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("tee", sa.Text, nullable=False),
-    sa.Column("nonce", sa.Text, nullable=False),
-    sa.Column("expires_ms", sa.Integer, nullable=False, index=True),
-    sa.Column("attested_with", sa.Text),
-    sa.Column("token", sa.Text),
+    sa.Column("instance", sa.Text, nullable=False),
+    sa.Column("expires_ms", sa.Integer, nullable=False),
+    sa.Column("keep_until_ms", sa.Integer, nullable=False, index=True),
+    sa.Column("attested_with", sa.Text, nullable=False),
+    sa.Column("token", sa.Text, nullable=False),
+    sa.Index("sessions_of_instance", "tee", "instance"),
+)
+_store = sa.Table(
+    "store",
+    _metadata,
+    sa.Column("id", sa.LargeBinary, nullable=False),
+    sa.Column("seen_ms", sa.Integer, nullable=False),
+    sa.Column("sessions", sa.Integer, nullable=False),
 )
 _settings = sa.Table(
     "settings",
@@ -112,27 +127,41 @@ class StoredResource:
     created_at: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One handshake.
+    """A handshake whose evidence was accepted.
 
     Attributes:
-        name: hash of the cookie, in hex: names the session and does not open it.
-        attested_with: hash of the attestation that was accepted, or None before.
-        token: what it got, or None.
+        name: hash of the session's id, in hex: names the session and does not open it.
+        instance: which machine the evidence is of, where its verifier tells; else "".
+        expires_ms: when session and token are over.
+        keep_until_ms: until when the row is kept, so that its nonce is taken once.
+        attested_with: hash of the attestation that was accepted.
     """
 
     name: str
-    tee: str
     nonce: str
+    tee: str
+    instance: str = ""
     expires_ms: int
-    attested_with: str | None = None
-    token: str | None = None
+    keep_until_ms: int
+    attested_with: str
+    token: str
 
 
-def session_name(cookie: str) -> str:
-    """The name of the session of a cookie."""
-    return hashlib.sha256(cookie.encode()).hexdigest()
+@dataclass(frozen=True, slots=True)
+class StoreRow:
+    """What the database says of itself.
+
+    Attributes:
+        id: random; of this database and of no copy that began again.
+        seen_ms: the highest time that was kept.
+        sessions: how many rows of sessions there are.
+    """
+
+    id: bytes
+    seen_ms: int
+    sessions: int
 
 
 class Transaction:
@@ -203,51 +232,58 @@ class Transaction:
 
     # Sessions
 
-    def drop_expired_sessions(self, now_ms: int) -> None:
-        """Forget what is over."""
-        self._connection.execute(sa.delete(_sessions).where(_sessions.c.expires_ms <= now_ms))
+    def store_row(self) -> StoreRow:
+        """The one row about the database."""
+        row = self._connection.execute(sa.select(_store)).one()
+        return StoreRow(bytes(row.id), row.seen_ms, row.sessions)
 
-    def count_sessions(self) -> int:
-        """How many there are."""
-        count = self._connection.execute(sa.select(sa.func.count()).select_from(_sessions))
+    def keep_time(self, now_ms: int) -> None:
+        """Remember a time, if it is later than the one that is kept."""
+        self._connection.execute(
+            sa.update(_store).where(_store.c.seen_ms < now_ms).values(seen_ms=now_ms)
+        )
+
+    def begin_again(self, now_ms: int) -> None:
+        """Another id, no sessions, and time from `now_ms` on."""
+        self._connection.execute(sa.delete(_sessions))
+        self._connection.execute(
+            sa.update(_store).values(id=os.urandom(_STORE_ID_BYTES), seen_ms=now_ms, sessions=0)
+        )
+
+    def drop_sessions(self, now_ms: int) -> None:
+        """Forget those that need not be kept any more."""
+        gone = self._connection.execute(
+            sa.delete(_sessions).where(_sessions.c.keep_until_ms <= now_ms)
+        )
+        if gone.rowcount:
+            self._count_sessions(-gone.rowcount)
+
+    def sessions_of(self, tee: str, instance: str) -> int:
+        """How many there are of one machine."""
+        count = self._connection.execute(
+            sa.select(sa.func.count())
+            .select_from(_sessions)
+            .where(_sessions.c.tee == tee, _sessions.c.instance == instance)
+        )
         return int(count.scalar_one())
 
     def insert_session(self, session: Session) -> None:
-        """A new handshake."""
-        self._connection.execute(
-            sa.insert(_sessions).values(
-                name=session.name,
-                tee=session.tee,
-                nonce=session.nonce,
-                expires_ms=session.expires_ms,
-            )
-        )
+        """A new row; its nonce and its name must be free."""
+        self._connection.execute(sa.insert(_sessions).values(**asdict(session)))
+        self._count_sessions(1)
 
-    def find_session(self, cookie: str, now_ms: int) -> Session | None:
-        """The session of a cookie, unless it is over."""
-        row = self._connection.execute(
-            sa.select(_sessions).where(
-                _sessions.c.name == session_name(cookie), _sessions.c.expires_ms > now_ms
-            )
-        ).first()
-        if row is None:
-            return None
-        return Session(row.name, row.tee, row.nonce, row.expires_ms, row.attested_with, row.token)
-
-    def finish_session(self, name: str, *, attested_with: str, token: str) -> bool:
-        """Whether the session was open and is attested now; only one attestation wins."""
-        done = self._connection.execute(
-            sa.update(_sessions)
-            .where(_sessions.c.name == name, _sessions.c.token.is_(None))
-            .values(attested_with=attested_with, token=token)
+    def find_session(self, name: str) -> Session | None:
+        """The session of that name, whether it is over or not."""
+        row = (
+            self._connection.execute(sa.select(_sessions).where(_sessions.c.name == name))
+            .mappings()
+            .first()
         )
-        return done.rowcount > 0
+        return None if row is None else Session(**row)
 
-    def delete_open_session(self, name: str) -> None:
-        """End a session, unless it was attested meanwhile."""
-        self._connection.execute(
-            sa.delete(_sessions).where(_sessions.c.name == name, _sessions.c.token.is_(None))
-        )
+    def _count_sessions(self, more: int) -> None:
+        # Counting rows under the write lock would cost a scan of all of them each time.
+        self._connection.execute(sa.update(_store).values(sessions=_store.c.sessions + more))
 
     # Settings
 
@@ -308,17 +344,25 @@ class Store:
     def _make_schema(self) -> None:
         with self._begin() as connection:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar()
-            if version == 0:
-                _metadata.create_all(connection)
-                for trigger in _TRIGGERS:
-                    connection.exec_driver_sql(trigger)
-                connection.exec_driver_sql(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-            elif version != _SCHEMA_VERSION:
+            if version == _SCHEMA_VERSION:
+                return
+            if version == _WITH_OPEN_SESSIONS:
+                # All else is as it was. Guests whose sessions are dropped shake hands again.
+                connection.exec_driver_sql("DROP TABLE sessions")
+            elif version != 0:
                 raise LocalError(
                     f"expected a store of version {_SCHEMA_VERSION}, got {version}",
                     path=str(self._path),
                     hint="it was made by another version of imagers",
                 )
+            _metadata.create_all(connection)
+            if version == 0:
+                for trigger in _TRIGGERS:
+                    connection.exec_driver_sql(trigger)
+            connection.execute(
+                sa.insert(_store).values(id=os.urandom(_STORE_ID_BYTES), seen_ms=0, sessions=0)
+            )
+            connection.exec_driver_sql(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -331,10 +375,22 @@ class Store:
             yield Transaction(connection)
 
     @contextmanager
-    def _begin(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[Transaction]:
+        """A block that only reads, of one state of the store; it waits for no writer.
+
+        Raises:
+            LocalError: as `transaction`; also at a write.
+        """
+        with self._begin(writes=False) as connection:
+            yield Transaction(connection)
+
+    @contextmanager
+    def _begin(self, *, writes: bool = True) -> Iterator[sa.Connection]:
         try:
-            with self._engine.begin() as connection:
-                yield connection
+            with self._engine.connect() as connection:
+                connection.info[_WRITES] = writes
+                with connection.begin():
+                    yield connection
         except SQLAlchemyError as error:
             # Neither statement nor parameters: those hold sealed values and tokens.
             cause = getattr(error, "orig", None)
@@ -364,4 +420,6 @@ def _configure(connection: object, _: object) -> None:
 
 
 def _begin(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    writes = connection.info[_WRITES]
+    connection.exec_driver_sql(f"PRAGMA query_only = {'OFF' if writes else 'ON'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from imagers import __version__
 from imagers.attest.jwt import sign_token, verify_token
 from imagers.attest.messages import parse_public_key
+from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal
 from imagers.errors import FormatError, ImagersError
 from imagers.model.keys import SecretKey
@@ -142,7 +143,7 @@ class GuestTokens:
         what = "token"
         try:
             payload = verify_token(token, key=self._key, algorithm="ES256", what=what)
-            expires = get_int(payload, "exp", what=what)
+            issued, expires = (get_int(payload, name, what=what) for name in ("iat", "exp"))
             tee = get_str(payload, "imagers.tee", what=what)
             guest = AttestedGuest(tee, _public_key(payload, what))
         except ImagersError as error:
@@ -150,6 +151,9 @@ class GuestTokens:
         # No leeway: the same clock made it.
         if now.timestamp() >= expires:
             raise Refusal("TokenVerifierError", "the token has expired")
+        # Made while the clock was far ahead: it would be good for as long.
+        if issued > (now + MAX_CLOCK_ERROR).timestamp():
+            raise Refusal("TokenVerifierError", "the token is from the future")
         return guest
 
 

@@ -53,12 +53,15 @@ class Claims:
         tee_class: `cpu` or `gpu`: the submodule of the token that they go to.
         values: claims of that TEE, JSON values.
         established_at: aware time.
+        instance: which machine the evidence is of, in a form that it cannot choose, such as
+            the id of its chip; "" where the TEE tells none. A broker bounds sessions by it.
     """
 
     tee: str
     tee_class: str
     values: Mapping[str, JSON]
     established_at: datetime
+    instance: str = ""
 
 
 @runtime_checkable

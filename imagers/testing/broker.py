@@ -26,6 +26,7 @@ from imagers.attest.client import BrokerClient
 from imagers.attest.collectors import load_attester
 from imagers.broker.policy import DEFAULT_POLICY, DENY_ALL_POLICY
 from imagers.broker.server import BrokerConfig, running
+from imagers.broker.state import MAX_SESSIONS
 from imagers.model.keys import SecretKey
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class EmbeddedBroker:
         allow_sample_tee: bool = True,
         state_directory: Path | None = None,
         session_lifetime: timedelta = timedelta(minutes=5),
-        max_sessions: int = 10_000,
+        max_sessions: int = MAX_SESSIONS,
     ) -> None:
         self._allow_sample_tee = allow_sample_tee
         self._given_directory = state_directory
@@ -154,7 +155,10 @@ class EmbeddedBroker:
 
     @contextmanager
     def clock_moved(self, by: timedelta) -> Iterator[None]:
-        """A block in which the broker's clock is off; admins' tokens are too old in it."""
+        """A block in which the broker's clock is off; admins' tokens are too old in it.
+
+        After a handshake in a block, no more than the allowed error of a clock goes back.
+        """
         self._clock_offset = by
         try:
             yield

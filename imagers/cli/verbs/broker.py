@@ -16,6 +16,9 @@ docs/broker.md.
   --certificate FILE, --certificate-key FILE
                               PEM, for https; needed to listen on more than
                               loopback
+  --trusted-proxy ADDRESS     an address or network (repeat it) whose header
+                              X-Forwarded-For is believed, for the share of
+                              connections that each address has
   --url-file FILE             write the URL here once the broker listens
   --allow-sample-tee          believe guests that prove nothing: for tests and
                               demos only
@@ -76,6 +79,7 @@ class _ToStandardError(logging.Handler):
 @click.option("--listen", default=f"127.0.0.1:{_DEFAULT_PORT}", metavar="HOST:PORT")
 @click.option("--certificate", metavar="FILE")
 @click.option("--certificate-key", metavar="FILE")
+@click.option("--trusted-proxy", multiple=True, metavar="ADDRESS")
 @click.option("--url-file", metavar="FILE")
 @click.option("--allow-sample-tee", is_flag=True)
 def serve(
@@ -84,6 +88,7 @@ def serve(
     listen: str,
     certificate: str | None,
     certificate_key: str | None,
+    trusted_proxy: tuple[str, ...],
     url_file: str | None,
     allow_sample_tee: bool,
 ) -> None:
@@ -113,6 +118,7 @@ def serve(
                 port=port,
                 certificate_file=Path(certificate) if certificate else None,
                 certificate_key_file=Path(certificate_key) if certificate_key else None,
+                trusted_proxies=trusted_proxy,
                 allow_sample_tee=allow_sample_tee,
             ),
             on_start=on_start,

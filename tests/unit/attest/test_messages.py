@@ -252,17 +252,32 @@ def test_parse_public_key_rsa_gives_its_members_only():
 @pytest.mark.parametrize(
     ("n", "e", "piece"),
     [
-        (b"\xff" * 255, b"\x03", "256 to 1024 bytes, got 255"),
-        (b"\xff" * 1025, b"\x03", "got 1025"),
-        (b"\xff" * 256, b"\xff" * 5, "1 to 4 bytes, got 5"),
-        (b"\xff" * 256, b"", "1 to 4 bytes, got 0"),
+        (b"\xff" * 255, b"\x03", "$.n: expected 2048 to 8192 bits, got 2040"),
+        (b"\x7f" + b"\xff" * 255, b"\x03", "$.n: expected 2048 to 8192 bits, got 2047"),
+        (b"\x01" + b"\xff" * 1024, b"\x03", "$.n: expected 2048 to 8192 bits, got 8193"),
+        (b"\xff" * 7000, b"\x03", "$.n: expected 2048 to 8192 bits, got 9334 characters"),
+        (bytes(158) + b"\xff" * 98, b"\x03", "$.n: expected a number without zero bytes"),
+        (bytes(1) + b"\xff" * 256, b"\x03", "$.n: expected a number without zero bytes"),
+        (b"", b"\x03", "$.n: expected 2048 to 8192 bits, got 0"),
+        (b"\xff" * 256, b"\x01" + b"\xff" * 4, "$.e: expected 2 to 32 bits, got 33"),
+        (b"\xff" * 256, b"\x01", "$.e: expected 2 to 32 bits, got 1"),
+        (b"\xff" * 256, b"\0\x03", "$.e: expected a number without zero bytes"),
+        (b"\xff" * 256, b"", "$.e: expected 2 to 32 bits, got 0"),
     ],
+    ids=lambda value: value if isinstance(value, str) else len(value),
 )
 def test_parse_public_key_rsa_out_of_bounds_refused(n, e, piece):
     key = {"kty": "RSA", "alg": "RSA-OAEP-256", "n": encode_base64url(n), "e": encode_base64url(e)}
     with pytest.raises(FormatError) as caught:
         parse_public_key(key, what="key")
     assert piece in str(caught.value)
+
+
+@pytest.mark.parametrize("n", [b"\x80" + bytes(255), b"\xff" * 1024], ids=len)
+@pytest.mark.parametrize("e", [b"\x03", b"\xff" * 4], ids=len)
+def test_parse_public_key_rsa_at_its_bounds_taken(n, e):
+    key = {"kty": "RSA", "alg": "RSA-OAEP-256", "n": encode_base64url(n), "e": encode_base64url(e)}
+    assert parse_public_key(key, what="key") == RSAPublicKey(n=key["n"], e=key["e"])
 
 
 def test_response_round_trip_and_it_does_not_print_its_token():

@@ -42,7 +42,11 @@ def clock():
 @pytest.fixture
 def state(tmp_path, clock):
     config = BrokerConfig(
-        state_directory=tmp_path / "state", allow_sample_tee=True, clock=clock, max_sessions=20
+        state_directory=tmp_path / "state",
+        allow_sample_tee=True,
+        clock=clock,
+        max_sessions=20,
+        max_sessions_of_instance=3,
     )
     opened = open_state(config)
     yield opened
@@ -93,7 +97,7 @@ def guest(handshake):
 
         def attest(self):
             cookie, nonce = self.auth()
-            answer = handshake.attest(cookie, self.message(nonce))
+            answer = handshake.attest(cookie, self.message(nonce), caller="192.0.2.7")
             return cookie, json.loads(answer.body)["token"]
 
     return Guest()

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import logging
+import re
 import socket
 import sqlite3
 import threading
@@ -121,7 +122,8 @@ def test_cookie_has_the_form_of_trustee(shared_http):
     name, _, rest = auth(shared_http)[0].partition("=")
     value, _, expires = rest.partition("; Expires=")
     assert name == "kbs-session-id"
-    assert len(value) == 32
+    # What clients of ours take; to those of Trustee it is opaque.
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,128}", value)
     assert parsedate_to_datetime(expires).tzinfo is not None
 
 
@@ -316,7 +318,7 @@ def test_strangers_at_the_admins_door_are_logged_and_bounded(embedded, http):
         http("DELETE", PATH)
     refused = [row for row in embedded.log if (row.event, row.outcome) == ("admin", "refused")]
     # A minute may end in between.
-    assert 120 <= len(refused) <= 130
+    assert 60 <= len(refused) <= 120
     assert refused[0].detail.startswith("DELETE /kbs/v0/resource/default/key/1: ")
 
 

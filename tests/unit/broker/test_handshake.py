@@ -3,13 +3,26 @@
 import base64
 import json
 import threading
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from imagers.attest.messages import InitData, Request, parse_challenge
+from imagers.attest.collectors import load_attester, load_verifier
+from imagers.attest.messages import (
+    InitData,
+    Request,
+    RSAPublicKey,
+    encode_base64url,
+    hash_report_data,
+    parse_challenge,
+)
 from imagers.attest.tee_key import TEEKey
+from imagers.broker import handshake as module
+from imagers.broker.handshake import Handshake
 from imagers.broker.refusals import Refusal
-from imagers.errors import FormatError, Unsupported
+from imagers.broker.state import open_state
+from imagers.errors import FormatError, LocalError, Unsupported
 from imagers.model.evidence import Claims
 
 
@@ -17,6 +30,11 @@ def refused(call, *arguments):
     with pytest.raises(Refusal) as caught:
         call(*arguments)
     return caught.value
+
+
+def session_of(state, cookie):
+    with state.store.reading() as transaction:
+        return transaction.find_session(state.challenges.open_cookie(cookie).name)
 
 
 def test_handshake_gives_a_token(state, guest, rows):
@@ -29,8 +47,7 @@ def test_handshake_gives_a_token(state, guest, rows):
 
 def test_auth_gives_cookie_nonce_and_expiry(handshake, state):
     answer = handshake.auth(Request(tee="sample").to_bytes())
-    assert len(answer.cookie) == 32
-    assert set(answer.cookie) <= set("0123456789abcdef")
+    assert state.challenges.open_cookie(answer.cookie).tee == "sample"
     assert len(base64.b64decode(parse_challenge(answer.body).nonce)) == 32
     assert answer.expires - state.now() == state.config.session_lifetime
     assert json.loads(answer.body)["extra-params"] == ""
@@ -73,17 +90,42 @@ def test_auth_malformed_is_format_error(handshake):
         handshake.auth(b"{")
 
 
-def test_auth_beyond_the_limit_refused_until_sessions_expire(guest, clock):
-    for _ in range(20):
+def test_auth_writes_nothing_down(state, guest):
+    """1: who asks for challenges and shows no evidence takes nothing from anybody."""
+    path = state.config.state_directory / "broker.sqlite-wal"
+    before = path.stat().st_size
+    for _ in range(200):
         guest.auth()
-    refusal = refused(guest.auth)
-    assert (refusal.name, refusal.status) == ("TooManySessions", 429)
-    clock.advance(minutes=5)
-    guest.auth()
+    assert path.stat().st_size == before
+    with state.store.reading() as transaction:
+        assert transaction.store_row().sessions == 0
+    guest.attest()
 
 
-@pytest.mark.parametrize("cookie", [None, "", "0" * 32])
-def test_attest_without_a_session_refused(handshake, guest, rows, cookie):
+def test_auth_refused_is_told_of_the_caller(handshake, state, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        type(state), "log_refusal", lambda *a, **more: told.append((a[1].event, more))
+    )
+    refused(lambda: handshake.auth(Request(tee="snp").to_bytes(), caller="192.0.2.7"))
+    refused(lambda: handshake.attest(None, b"", caller="192.0.2.8"))
+    refused(lambda: handshake.check_session("x", caller="192.0.2.9"))
+    assert told == [
+        ("auth", {"caller": "192.0.2.7"}),
+        ("attest", {"caller": "192.0.2.8"}),
+        ("attest", {"caller": "192.0.2.9"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cookie", "detail"),
+    [
+        (None, "the request has no cookie of a session"),
+        ("", "the session is unknown or expired"),
+        ("0" * 32, "the session is unknown or expired"),
+    ],
+)
+def test_attest_without_a_session_refused(handshake, guest, rows, cookie, detail):
     """2."""
     _, nonce = guest.auth()
     for refusal in (
@@ -91,7 +133,43 @@ def test_attest_without_a_session_refused(handshake, guest, rows, cookie):
         refused(handshake.check_session, cookie),
     ):
         assert (refusal.name, refusal.status) == ("SessionNotFound", 401)
-        assert rows()[-1].detail == refusal.detail
+        row = rows()[-1]
+        assert (row.event, row.outcome, row.detail) == ("attest", "refused", detail)
+
+
+def test_check_session_gives_what_the_cookie_says(handshake, guest, state):
+    ticket = handshake.check_session(guest.auth()[0])
+    assert (ticket.tee, ticket.algorithm) == ("sample", "sha384")
+    lifetime = timedelta(milliseconds=ticket.expires_ms - state.session_time.now_ms())
+    assert lifetime == state.config.session_lifetime
+
+
+def test_attest_with_the_cookie_of_another_store_refused(guest, handshake, state, tmp_path):
+    """2: the same master key, another database."""
+    folder = tmp_path / "other"
+    folder.mkdir(mode=0o700)
+    for name in ("master.key", "admin.key", "admin.pub"):
+        (folder / name).write_bytes((state.config.state_directory / name).read_bytes())
+        (folder / name).chmod(0o600)
+    other = open_state(replace(state.config, state_directory=folder))
+    cookie, nonce = guest.auth()
+    refusal = refused(Handshake(other).attest, cookie, guest.message(nonce))
+    assert refusal.name == "SessionNotFound"
+    handshake.attest(cookie, guest.message(nonce))
+    other.close()
+
+
+def test_attest_at_another_process_of_the_store_taken_and_taken_once(guest, state, rows):
+    """2, 4: no state that matters is in a process."""
+    other = open_state(state.config)
+    cookie, nonce = guest.auth()
+    message = guest.message(nonce)
+    answer = Handshake(other).attest(cookie, message)
+    assert Handshake(state).attest(cookie, message).body == answer.body
+    other_key = guest.message(nonce, key=TEEKey())
+    assert "attested already" in refused(Handshake(state).attest, cookie, other_key).detail
+    assert [row.event for row in rows()].count("attest") == 2
+    other.close()
 
 
 def test_attest_in_an_expired_session_refused(handshake, guest, clock):
@@ -110,6 +188,27 @@ def test_attest_with_the_nonce_of_another_session_refused(handshake, guest):
     cookie, _ = guest.auth()
     refusal = refused(handshake.attest, cookie, guest.message(nonce))
     assert "nonce is not the one of this session" in refusal.detail
+
+
+def test_attest_of_another_tee_than_announced_refused(handshake, state, guest):
+    """2: the cookie says which verifier judges; the message cannot."""
+    cookie, _ = state.challenges.issue(
+        "snp", algorithm="sha384", expires_ms=state.session_time.now_ms() + 1000
+    )
+    _, nonce = guest.auth()
+    assert "nonce" in refused(handshake.attest, cookie, guest.message(nonce)).detail
+
+
+def test_attest_hashes_with_the_algorithm_of_the_cookie(handshake, state, guest):
+    """2, 3: evidence for another one is for other report data."""
+    cookie, nonce = state.challenges.issue(
+        "sample", algorithm="sha512", expires_ms=state.session_time.now_ms() + 1000
+    )
+    message = json.loads(guest.message(nonce))
+    assert refused(handshake.attest, cookie, json.dumps(message).encode()).status == 401
+    report_data = hash_report_data(nonce=nonce, tee_pubkey=guest.key.public, report_hash="sha512")
+    message["tee-evidence"]["primary_evidence"] = load_attester("sample").collect(report_data).body
+    handshake.attest(cookie, json.dumps(message).encode())
 
 
 def test_attest_with_evidence_for_another_nonce_refused(handshake, guest):
@@ -151,9 +250,7 @@ def test_attest_again_leaves_the_first_token_good(handshake, state, guest):
     """4."""
     cookie, token = guest.attest()
     refused(handshake.attest, cookie, b"noise")
-    with state.store.transaction() as transaction:
-        session = transaction.find_session(cookie, 0)
-    assert session.token == token
+    assert session_of(state, cookie).token == token
 
 
 def test_attest_from_many_threads_with_many_keys_exactly_one_wins(handshake, guest):
@@ -192,15 +289,216 @@ def test_attest_from_many_threads_with_many_keys_exactly_one_wins(handshake, gue
     ],
     ids=["not JSON", "no object", "other curve", "bad evidence", "device evidence"],
 )
-def test_attest_refused_ends_the_session(handshake, guest, rows, spoil):
-    """5: a nonce is tried once."""
+def test_attest_refused_does_not_use_up_the_nonce(handshake, guest, rows, state, spoil):
+    """5: nobody ends a handshake by sending noise, and other evidence may be tried."""
     cookie, nonce = guest.auth()
     message = guest.message(nonce)
     refusal = refused(handshake.attest, cookie, spoil(message))
     assert refusal.status in (400, 401)
-    assert refused(handshake.attest, cookie, message).name == "SessionNotFound"
     row = rows()[0]
     assert (row.outcome, row.detail, row.tee) == ("refused", refusal.detail, "sample")
+    assert row.session == state.challenges.open_cookie(cookie).name[:12]
+    assert session_of(state, cookie) is None
+    handshake.attest(cookie, message)
+
+
+def test_attest_refusals_of_one_caller_do_not_fill_the_audit_log(handshake, guest, rows):
+    """5."""
+    cookie, _ = guest.auth()
+    for _ in range(100):
+        refused(lambda: handshake.attest(cookie, b"noise", caller="192.0.2.1"))
+    assert len(rows()) == 60
+    guest.attest()
+    assert len(rows()) == 61
+
+
+def test_attest_session_is_kept_until_no_clock_takes_its_nonce(state, guest, clock):
+    """4: its time, and the longest error of a clock."""
+    first, _ = guest.attest()
+    session = session_of(state, first)
+    assert session.keep_until_ms - session.expires_ms == 300_000
+    assert session.expires_ms == int((clock.now + timedelta(minutes=5)).timestamp() * 1000)
+    clock.advance(minutes=10, milliseconds=-1)
+    guest.attest()
+    assert session_of(state, first) == session
+    clock.advance(milliseconds=1)
+    guest.attest()
+    assert session_of(state, first) is None
+
+
+def test_attest_after_the_clock_went_back_takes_no_nonce_again(handshake, guest, clock, state):
+    """4: the row is gone, but the store knows how late it was."""
+    cookie, nonce = guest.auth()
+    message = guest.message(nonce)
+    handshake.attest(cookie, message)
+    clock.advance(minutes=10)
+    guest.attest()
+    assert session_of(state, cookie) is None
+    clock.advance(minutes=-5)
+    assert refused(handshake.attest, cookie, message).name == "SessionNotFound"
+    other = open_state(state.config)  # another process, that has not seen the time itself
+    assert refused(Handshake(other).attest, cookie, message).name == "SessionNotFound"
+    other.close()
+
+
+def test_attest_while_another_process_sees_later_time_refused(handshake, guest, state):
+    """4: the time of the store counts, not that of the process."""
+    cookie, nonce = guest.auth()
+    message = guest.message(nonce)
+    with state.store.transaction() as transaction:
+        transaction.keep_time(state.session_time.now_ms() + 300_000)
+    assert refused(handshake.attest, cookie, message).name == "SessionNotFound"
+    assert session_of(state, cookie) is None
+
+
+def test_attest_keeps_the_time(guest, state):
+    guest.attest()
+    with state.store.reading() as transaction:
+        assert transaction.store_row().seen_ms == state.session_time.now_ms()
+
+
+def test_attest_with_a_clock_too_far_behind_is_our_fault(handshake, guest, state):
+    """4."""
+    cookie, nonce = guest.auth()
+    with state.store.transaction() as transaction:
+        transaction.keep_time(state.session_time.now_ms() + 300_001)
+    with pytest.raises(LocalError, match="the clock is 300 s behind"):
+        handshake.attest(cookie, guest.message(nonce))
+
+
+def test_attest_after_the_store_began_again_is_our_fault(handshake, guest, state):
+    """4: nonces of another time of this store are of another store."""
+    cookie, nonce = guest.auth()
+    with state.store.transaction() as transaction:
+        transaction.begin_again(0)
+    with pytest.raises(LocalError, match="begun again") as caught:
+        handshake.attest(cookie, guest.message(nonce))
+    assert "restart" in (caught.value.hint or "")
+
+
+def test_attest_while_judging_takes_the_rest_of_the_time_refused(
+    handshake, guest, clock, state, monkeypatch
+):
+    """4: what counts is when the row is written."""
+    issue = state.guest_tokens.issue
+
+    def slow(*arguments, **more):
+        clock.advance(minutes=5)
+        return issue(*arguments, **more)
+
+    cookie, nonce = guest.auth()
+    monkeypatch.setattr(state.guest_tokens, "issue", slow)
+    assert refused(handshake.attest, cookie, guest.message(nonce)).name == "SessionNotFound"
+    assert session_of(state, cookie) is None
+
+
+def test_attest_beyond_the_limit_refused_until_sessions_are_over(guest, clock, handshake, rows):
+    """6."""
+    first = guest.auth()
+    for _ in range(20):
+        guest.attest()
+    refusal = refused(guest.attest)
+    assert (refusal.name, refusal.status) == ("TooManySessions", 429)
+    assert refusal.detail == "too many guests have attested; try later"
+    assert rows()[-1].detail == refusal.detail
+    assert refused(handshake.attest, first[0], guest.message(first[1])).status == 429
+    clock.advance(minutes=10)
+    guest.attest()
+
+
+class Machines:
+    """Verifies sample evidence, and tells the machines apart."""
+
+    tee = "sample"
+
+    def __init__(self):
+        self.machine = ""
+
+    def verify(self, body, **more):
+        return replace(load_verifier("sample").verify(body, **more), instance=self.machine)
+
+
+def test_attest_of_one_machine_too_often_refused_and_of_others_taken(guest, state, clock):
+    """6: one machine cannot take the places of all."""
+    machines = state.verifiers["sample"] = Machines()
+    machines.machine = "chip-1"
+    for _ in range(3):
+        cookie, _ = guest.attest()
+    assert session_of(state, cookie).instance == "chip-1"
+    refusal = refused(guest.attest)
+    assert (refusal.name, refusal.detail) == (
+        "TooManySessions",
+        "this machine has attested too often; try later",
+    )
+    machines.machine = "chip-2"
+    guest.attest()
+    machines.machine = ""
+    for _ in range(4):
+        guest.attest()
+    machines.machine = "chip-1"
+    clock.advance(minutes=10)
+    guest.attest()
+
+
+def test_attest_with_claims_that_make_a_huge_token_refused(handshake, guest, monkeypatch):
+    """6: each session keeps one."""
+    cookie, nonce = guest.auth()
+    message = guest.message(nonce)
+    monkeypatch.setattr(module, "_MAX_TOKEN", 10)
+    refusal = refused(handshake.attest, cookie, message)
+    assert refusal.name == "AttestationError"
+    assert "expected claims for a token of at most 10 characters" in refusal.detail
+    monkeypatch.undo()
+    token = json.loads(handshake.attest(cookie, message).body)["token"]
+    assert 4 * len(token) < module._MAX_TOKEN <= 32 * 1024
+
+
+def test_attest_token_of_the_longest_length_taken(handshake, guest, monkeypatch, state):
+    """6."""
+    cookie, nonce = guest.auth()
+    message = guest.message(nonce)
+    issue = state.guest_tokens.issue
+    tokens = []
+
+    def same(*arguments, **more):
+        if not tokens:
+            tokens.append(issue(*arguments, **more))
+        return tokens[0]
+
+    monkeypatch.setattr(state.guest_tokens, "issue", same)
+    monkeypatch.setattr(module, "_MAX_TOKEN", 10)
+    refused(handshake.attest, cookie, message)
+    monkeypatch.setattr(module, "_MAX_TOKEN", len(tokens[0]))
+    handshake.attest(cookie, message)
+
+
+def test_attest_answer_has_the_cookie_and_the_first_expiry(handshake, guest, clock):
+    cookie, nonce = guest.auth()
+    began = clock.now
+    clock.advance(minutes=1)
+    answer = handshake.attest(cookie, guest.message(nonce))
+    assert (answer.cookie, answer.expires) == (cookie, began + timedelta(minutes=5))
+    token = json.loads(answer.body)["token"]
+    payload = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    assert payload["exp"] == int(answer.expires.timestamp())
+    assert payload["iat"] == int(clock.now.timestamp())
+
+
+def test_attest_row_names_the_session(guest, state, rows):
+    cookie, _ = guest.attest()
+    (row,) = rows()
+    assert row.session == state.challenges.open_cookie(cookie).name[:12]
+    assert row.detail == "evidence was accepted"
+
+
+def test_attest_with_an_rsa_modulus_of_zeros_and_few_bits_refused(handshake, guest):
+    """2: 784 bits in 256 bytes; its secrets would be anybody's who factors it."""
+    cookie, nonce = guest.auth()
+    key = TEEKey()
+    key.public = RSAPublicKey(n=encode_base64url(bytes(158) + b"\xff" * 98), e="AQAB")
+    refusal = refused(handshake.attest, cookie, guest.message(nonce, key=key))
+    assert (refusal.name, refusal.status) == ("SerdeError", 400)
+    assert "zero bytes in front" in refusal.detail
 
 
 def test_attest_point_off_the_curve_refused(handshake, guest):
@@ -232,8 +530,7 @@ def test_attest_verifier_that_breaks_is_our_fault_and_gives_no_token(handshake, 
     state.verifiers["sample"] = Broken()
     with pytest.raises(ZeroDivisionError):
         handshake.attest(cookie, guest.message(nonce))
-    with state.store.transaction() as transaction:
-        assert transaction.find_session(cookie, 0).token is None
+    assert session_of(state, cookie) is None
 
 
 def test_attest_verifier_that_speaks_for_another_tee_gives_no_token(handshake, state, guest):

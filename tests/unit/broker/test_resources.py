@@ -8,7 +8,8 @@ from jwcrypto.jwk import JWK
 from imagers.attest.jwe import open_answer
 from imagers.attest.jwt import sign_token
 from imagers.broker.refusals import Refusal
-from imagers.broker.resources import Credentials
+from imagers.broker.resources import Credentials, Resources
+from imagers.broker.state import open_state
 from imagers.errors import FormatError, LocalError, TagMismatch
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
@@ -56,7 +57,7 @@ def test_release_by_session_or_token_gives_the_secret_to_the_attested_key(
         Credentials(bearer=credentials.bearer),
         Credentials(cookie="0" * 32, bearer=credentials.bearer),
     ):
-        assert opened(stored.release(one, PATH, ASKED), guest) == SECRET
+        assert opened(stored.release(one, PATH, ASKED).body, guest) == SECRET
     released = [row for row in rows() if row.event == "release"]
     assert len(released) == 4
     assert {(row.outcome, row.rule, row.image) for row in released} == {
@@ -70,7 +71,7 @@ def test_release_is_for_no_other_key(stored, credentials):
     from imagers.attest.tee_key import TEEKey  # noqa: PLC0415
 
     with pytest.raises(TagMismatch):
-        open_answer(stored.release(credentials, PATH, ASKED), TEEKey())
+        open_answer(stored.release(credentials, PATH, ASKED).body, TEEKey())
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,54 @@ def test_release_after_the_session_refused(stored, credentials, clock):
     assert refused(stored.release, credentials, PATH, ASKED).name == "TokenVerifierError"
     only = Credentials(cookie=credentials.cookie)
     assert refused(stored.release, only, PATH, ASKED).name == "SessionNotFound"
+
+
+def test_release_after_the_clock_went_back_in_a_session_that_was_over_refused(
+    stored, credentials, clock, guest, state
+):
+    """1: time is judged by the highest that the store has seen."""
+    clock.advance(minutes=5)
+    guest.attest()  # the store sees the time
+    clock.advance(minutes=-4)
+    again = open_state(state.config)
+    for resources in (stored, Resources(again)):
+        for one in (credentials, Credentials(cookie=credentials.cookie)):
+            assert refused(resources.release, one, PATH, ASKED).status == 401
+    again.close()
+
+
+def test_release_with_the_cookie_of_a_session_that_is_no_row_refused(stored, state):
+    """1: a cookie of ours proves nothing before evidence was accepted."""
+    cookie, _ = state.challenges.issue(
+        "sample", algorithm="sha384", expires_ms=state.session_time.now_ms() + 1000
+    )
+    refusal = refused(stored.release, Credentials(cookie=cookie), PATH, ASKED)
+    assert refusal.name == "SessionNotFound"
+
+
+def test_release_refusals_of_one_guest_do_not_fill_the_audit_log(stored, credentials, rows):
+    long = "/".join(("a" * 200, "b" * 200, "c" * 200))
+    for one in (credentials, Credentials(bearer=credentials.bearer)):
+        for _ in range(70):
+            refused(stored.release, one, long, ASKED)
+    kept = [row for row in rows() if row.event == "release"]
+    assert len(kept) == 120
+    assert {row.outcome for row in kept} == {"refused"}
+
+
+def test_release_is_in_the_audit_log_however_many_refusals_there_were(stored, credentials, rows):
+    for _ in range(70):
+        refused(stored.release, credentials, "none/none/none", ASKED)
+    for _ in range(70):
+        stored.release(credentials, PATH, ASKED)
+    assert [row.outcome for row in rows() if row.event == "release"].count("ok") == 70
+
+
+def test_release_refusals_of_strangers_leave_room_for_those_of_guests(stored, credentials, rows):
+    for number in range(300):
+        refused(stored.release, Credentials(), PATH, ASKED, caller=str(number))
+    refused(stored.release, credentials, "none/none/none", ASKED)
+    assert rows()[-1].path == "none/none/none"
 
 
 def test_release_with_a_token_that_somebody_else_signed_refused(stored, credentials):
@@ -166,7 +215,7 @@ def test_release_after_a_replacement_refused_until_bound_again(stored, guest, cr
     stored.put(PATH, SecretKey(b"new"), replace=True)
     assert refused(stored.release, credentials, PATH, ASKED).name == "PolicyDeny"
     bind(stored)
-    assert opened(stored.release(credentials, PATH, ASKED), guest) == b"new"
+    assert opened(stored.release(credentials, PATH, ASKED).body, guest) == b"new"
 
 
 def test_release_with_a_damaged_policy_gives_nothing(stored, state, credentials):

@@ -1,3 +1,4 @@
+import http.client
 import os
 import signal
 import socket
@@ -5,19 +6,25 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
 
 from imagers.attest.admin import BrokerAdmin
 from imagers.broker import server
+from imagers.broker.places import Limits
 from imagers.broker.server import BrokerConfig, running
 from imagers.errors import LocalError, RemoteError, UsageError
+from imagers.model.digest import digest_of
 from imagers.net.http import HTTPSettings
 from imagers.net.retry import RetryPolicy
 
+URI, PATH, IMAGE = "kbs:///default/key/1", "/kbs/v0/resource/default/key/1", digest_of(b"image")
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -71,7 +78,6 @@ def test_two_brokers_share_one_state(tmp_path):
     """No state that matters is in a process: a session of one is good at the other."""
     from imagers.attest.client import BrokerClient  # noqa: PLC0415
     from imagers.attest.collectors import load_attester  # noqa: PLC0415
-    from imagers.model.digest import digest_of  # noqa: PLC0415
     from imagers.model.keys import SecretKey  # noqa: PLC0415
 
     config = BrokerConfig(state_directory=tmp_path / "state", port=0, allow_sample_tee=True)
@@ -181,6 +187,7 @@ def test_certificate_that_cannot_be_used_refused(certificate, names, error):
 @pytest.mark.parametrize("sent", [b"", b"GET /hea"])
 @pytest.mark.parametrize("number", [1, 2])
 def test_head_that_does_not_come_is_not_waited_for(tmp_path, monkeypatch, sent, number):
+    monkeypatch.setattr(server, "_HANDSHAKE_SECONDS", 0.2)
     monkeypatch.setattr(server, "_HEAD_SECONDS", 0.2)
     with running(BrokerConfig(state_directory=tmp_path / "state", port=0)) as broker:
         port = int(broker.url.rpartition(":")[2])
@@ -236,3 +243,231 @@ def test_stop_lets_a_running_request_finish(tmp_path, monkeypatch):
     thread.join()
     admin.close()
     assert results == [()]
+
+
+# A crowd. What a full-size flood needs is said in docs/broker.md.
+
+FLOOD = 70  # connections: more than the share of an address
+
+
+@pytest.fixture
+def connect():
+    made = []
+
+    def run(port, source="127.0.0.2", *, sent=b"", small=False):
+        connection = socket.socket()
+        made.append(connection)
+        connection.settimeout(10)
+        if small:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.bind((source, 0))
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(sent)
+        return connection
+
+    yield run
+    for connection in made:
+        connection.close()
+
+
+def status_of(connection, request=b""):
+    """The status of a whole answer."""
+    connection.settimeout(10)
+    connection.sendall(request)
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    answer.read()
+    answer.close()
+    return answer.status
+
+
+def is_open(connection):
+    """Whether the other end is there, whatever it says."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(65536):
+            pass
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def open_of(connections, expected, *, seconds=10):
+    """How many are open, when that is what is expected or time is up."""
+    end = time.monotonic() + seconds
+    while True:
+        count = sum(is_open(one) for one in connections)
+        if count <= expected or time.monotonic() > end:
+            return count
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def port(embedded):
+    return urlsplit(embedded.url).port
+
+
+@pytest.mark.parametrize("source", ["127.0.0.2", "127.0.0.1"])
+@pytest.mark.parametrize("sent", [b"", b"GET /hea"], ids=["idle", "half a head"])
+def test_flood_of_one_address_leaves_guests_served(embedded, port, source, sent, connect):
+    """Of another address, and of the same."""
+    embedded.put(URI, b"secret", image=IMAGE)
+    flood = []
+    for number in range(FLOOD):
+        flood.append(connect(port, source, sent=sent))
+        if number % 20 == 19:
+            with embedded.client() as client:
+                client.get(URI, manifest_digest=IMAGE).close()
+    with embedded.client() as client:
+        client.get(URI, manifest_digest=IMAGE).close()
+        assert open_of(flood, Limits().of_address) <= Limits().of_address
+
+
+def test_flood_does_not_close_the_connection_of_a_guest_that_has_attested(embedded, port, connect):
+    """Nor that of an admin, though all come from one address."""
+    embedded.put(URI, b"secret", image=IMAGE)
+    with embedded.client() as client:
+        client.get(URI, manifest_digest=IMAGE).close()
+        session, _ = client._current(stale=None)
+    asked = (
+        f"GET {PATH}?image-digest={IMAGE} HTTP/1.1\r\nHost: x\r\n"
+        f"Cookie: {session.headers['Cookie']}\r\n\r\n"
+    ).encode()
+    guest = connect(port, "127.0.0.1", sent=asked)
+    assert status_of(guest) == 200
+    stranger = connect(port, "127.0.0.1", sent=b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status_of(stranger) == 200
+    embedded.admin.list_resources()
+    flood = [connect(port, "127.0.0.1") for _ in range(FLOOD)]
+    assert open_of(flood, Limits().of_address) == Limits().of_address
+    assert open_of([stranger], 0) == 0
+    assert status_of(guest, asked) == 200
+
+
+def test_connections_of_one_session_have_a_share(embedded, port, connect):
+    embedded.put(URI, b"secret", image=IMAGE)
+    with embedded.client() as client:
+        client.get(URI, manifest_digest=IMAGE).close()
+        session, _ = client._current(stale=None)
+    asked = (
+        f"GET {PATH}?image-digest={IMAGE} HTTP/1.1\r\nHost: x\r\n"
+        f"Cookie: {session.headers['Cookie']}\r\n\r\n"
+    ).encode()
+    connections = []
+    for _ in range(Limits().of_caller + 4):
+        connections.append(connect(port, "127.0.0.1", sent=asked))
+        assert status_of(connections[-1]) == 200
+    assert open_of(connections, Limits().of_caller) == Limits().of_caller
+
+
+def was_reset(connection, seconds=20):
+    """Whether the other end gives up, without anything being read here."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0:
+            return True
+        with suppress(BlockingIOError, TimeoutError):
+            try:
+                connection.send(b"x")
+            except (ConnectionResetError, BrokenPipeError):
+                return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("source", ["127.0.0.2", "127.0.0.1"])
+@pytest.mark.parametrize(
+    ("number", "more"),
+    [(1, ""), (1, "Connection: close\r\n"), (3, "")],
+    ids=["one", "last", "pipelined"],
+)
+def test_peers_that_read_nothing_are_not_waited_for(
+    embedded, port, connect, monkeypatch, source, number, more
+):
+    """Their answers fill all buffers, also before the next one begins."""
+    for name in ("_PEER_SECONDS", "_LINGER_SECONDS", "_HEAD_SECONDS"):
+        monkeypatch.setattr(server, name, 0.3)
+    embedded.put(URI, bytes(2 * 1024 * 1024), image=IMAGE)
+    with embedded.client() as client:
+        client.get(URI, manifest_digest=IMAGE).close()
+        session, _ = client._current(stale=None)
+    asked = (
+        f"GET {PATH}?image-digest={IMAGE} HTTP/1.1\r\nHost: x\r\n{more}"
+        f"Cookie: {session.headers['Cookie']}\r\n\r\n"
+    ).encode()
+    stuck = [connect(port, source, small=True, sent=asked * number) for _ in range(3)]
+    assert all(was_reset(one) for one in stuck)
+    assert get(f"{embedded.url}/healthz") == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00"], ids=len)
+def test_handshake_of_tls_that_does_not_come_is_not_waited_for(
+    certificate, monkeypatch, sent, connect
+):
+    monkeypatch.setattr(server, "_HANDSHAKE_SECONDS", 0.3)
+    config = BrokerConfig(
+        state_directory=certificate / "state",
+        port=0,
+        certificate_file=certificate / "cert.pem",
+        certificate_key_file=certificate / "key.pem",
+    )
+    with running(config) as broker:
+        flood = [connect(urlsplit(broker.url).port, sent=sent) for _ in range(3)]
+        assert open_of(flood, 0) == 0
+        context = ssl.create_default_context(cafile=str(certificate / "ca.pem"))
+        assert get(f"{broker.url}/healthz", context=context) == 200
+
+
+def test_flood_of_unfinished_handshakes_of_tls_leaves_guests_served(certificate, connect):
+    config = BrokerConfig(
+        state_directory=certificate / "state",
+        port=0,
+        certificate_file=certificate / "cert.pem",
+        certificate_key_file=certificate / "key.pem",
+    )
+    context = ssl.create_default_context(cafile=str(certificate / "ca.pem"))
+    with running(config) as broker:
+        port = urlsplit(broker.url).port
+        for source in ("127.0.0.2", "127.0.0.1"):
+            flood = [connect(port, source, sent=b"\x16\x03\x01") for _ in range(FLOOD)]
+            assert get(f"{broker.url}/healthz", context=context) == 200
+            assert open_of(flood, Limits().of_address) <= Limits().of_address
+
+
+def test_proxy_is_believed_if_it_is_configured(tmp_path, connect):
+    """Each address that it speaks for has a share; without that it would have one for all."""
+    config = BrokerConfig(
+        state_directory=tmp_path / "state", port=0, trusted_proxies=("127.0.0.2/32",)
+    )
+    share = Limits().of_address
+    with running(config) as broker:
+        port = urlsplit(broker.url).port
+        proxied = [connect(port, "127.0.0.2") for _ in range(share + 10)]
+        for number, one in enumerate(proxied):
+            head = (
+                f"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.{number % 2}\r\n\r\n"
+            )
+            assert status_of(one, head.encode()) == 200
+        assert open_of(proxied, 0, seconds=0) == share + 10
+        liars = [connect(port, "127.0.0.3") for _ in range(share + 10)]
+        assert open_of(liars, share) == share
+
+
+def test_proxy_that_is_no_address_refused_before_anything_is_made(tmp_path):
+    config = BrokerConfig(state_directory=tmp_path / "state", trusted_proxies=("10.0.0.1/8",))
+    with pytest.raises(UsageError, match="has host bits set"), running(config):
+        pass
+    assert not (tmp_path / "state").exists()
+
+
+def test_requests_that_are_none_do_not_fill_the_log(port, caplog, connect):
+    with caplog.at_level("WARNING"):
+        for _ in range(60):
+            noise = connect(port, sent=b"\x00\r\n\r\n")
+            while noise.recv(1000):
+                pass
+            noise.close()
+    lines = [record for record in caplog.records if record.name == "uvicorn.error"]
+    assert 30 <= len(lines) < 60  # a minute may end in between

@@ -124,16 +124,96 @@ def test_stored_policy_stays_where_no_file_is_given(config):
     again.close()
 
 
-def test_log_stranger_is_bounded_and_says_what_it_left_out(config):
-    now = datetime(2026, 11, 1, tzinfo=UTC)
-    times = iter([now] * 130 + [now + timedelta(minutes=1)])
+def details_of(config):
     state = open_state(config)
-    object.__setattr__(config, "clock", lambda: next(times))
-    for _ in range(131):
-        state.log_stranger(AuditEvent(event="admin", outcome="refused", detail="x"))
     with state.store.transaction() as transaction:
-        details = [row["detail"] for row in transaction.list_audit(1000)][1:]
-    assert details == ["x"] * 120 + ["x (and 10 more before it)"]
+        rows = transaction.list_audit(1000)
+    state.close()
+    return [(row["event"], row["detail"]) for row in rows if row["event"] != "start"]
+
+
+def test_log_refusal_is_bounded_for_one_caller_and_says_what_it_left_out(config):
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    times = [now]
+    state = open_state(config)
+    object.__setattr__(config, "clock", lambda: times[-1])
+    refused = AuditEvent(event="admin", outcome="refused", detail="x")
+    for _ in range(70):
+        state.log_refusal(refused, caller="192.0.2.1")
+    state.log_refusal(refused, caller="192.0.2.2")
+    for _ in range(3):
+        state.log_refusal(refused, caller="192.0.2.1")
+    state.log_refusal(refused, caller="192.0.2.1", attested=True)
+    state.close()
+    admin = ("admin", "x")
+    told = ("admin", "x (10 refusals before it left out)")
+    assert details_of(config) == [
+        *[admin] * 60,
+        told,
+        admin,
+        ("stop", "3 refusals before it left out"),
+    ]
+
+
+def test_log_refusal_is_bounded_for_all_callers_together(config):
+    state = open_state(config)
+    object.__setattr__(config, "clock", lambda: datetime(2026, 11, 1, tzinfo=UTC))
+    for caller in range(300):
+        state.log_refusal(AuditEvent(event="auth", outcome="refused"), caller=str(caller))
+    state.close()
+    rows = details_of(config)
+    assert len(rows) == 241
+    assert rows[-1] == ("stop", "60 refusals before it left out")
+
+
+def test_policy_is_parsed_again_only_when_it_changes(config, monkeypatch):
+    from imagers.broker import state as module  # noqa: PLC0415
+
+    parsed = []
+    parse = module.parse_policy
+    monkeypatch.setattr(module, "parse_policy", lambda text: parsed.append(text) or parse(text))
+    state = open_state(config)
+    parsed.clear()
+    assert [policy_of(state) for _ in range(3)] == [DEFAULT_POLICY] * 3
+    assert parsed == [DEFAULT_POLICY]
+    with state.store.transaction() as transaction:
+        transaction.set_setting("policy", DENY_ALL_POLICY.encode())  # as another process would
+    assert [policy_of(state) for _ in range(2)] == [DENY_ALL_POLICY] * 2
+    assert parsed == [DEFAULT_POLICY, DENY_ALL_POLICY]
+    state.close()
+
+
+def test_policy_that_was_good_before_is_not_used_for_one_that_is_damaged(config):
+    state = open_state(config)
+    policy_of(state)
+    with state.store.transaction() as transaction:
+        transaction.set_setting("policy", DEFAULT_POLICY.encode() + b"x")
+        with pytest.raises(LocalError, match="damaged"):
+            state.policy(transaction)
+    state.close()
+
+
+def test_start_with_the_clock_set_back_too_far_ends_all_sessions(config):
+    from dataclasses import replace  # noqa: PLC0415
+
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+
+    def start(clock):
+        state = open_state(replace(config, clock=lambda: clock))
+        with state.store.transaction() as transaction:
+            transaction.keep_time(int(clock.timestamp() * 1000))
+        state.close()
+        return state
+
+    first = start(now)
+    near = start(now - timedelta(minutes=5))
+    assert near.challenges.store_id == first.challenges.store_id
+    assert near.session_now(0) == now
+    far = start(now - timedelta(minutes=5, milliseconds=1))
+    assert far.challenges.store_id != first.challenges.store_id
+    assert far.session_now(0) == now - timedelta(minutes=5, milliseconds=1)
+    state = open_state(config)
+    assert "the clock went back" in " ".join(row["detail"] for row in starts(state))
     state.close()
 
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from imagers.attest.resources import ResourcePath
-from imagers.broker.storage import Session, Store, StoredResource, session_name
+from imagers.broker.storage import Session, Store, StoredResource
 from imagers.errors import LocalError
 from imagers.model.digest import digest_of
 
@@ -62,7 +62,7 @@ def test_store_of_another_version_refused(tmp_path, store):
     with sqlite3.connect(tmp_path / "broker.sqlite") as connection:
         connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(LocalError, match="expected a store of version 1, got 7"):
+    with pytest.raises(LocalError, match="expected a store of version 2, got 7"):
         Store(tmp_path / "broker.sqlite")
 
 
@@ -136,27 +136,120 @@ def test_transactions_of_many_threads_do_not_mix(store):
     assert sorted(versions) == list(range(1, 41))
 
 
-def test_session_is_found_by_its_cookie_until_it_expires(store):
-    session = Session(session_name("cookie"), "sample", "nonce", expires_ms=1000)
-    with store.transaction() as transaction:
-        transaction.insert_session(session)
-        assert transaction.find_session("cookie", 999) == session
-        assert transaction.find_session("cookie", 1000) is None
-        assert transaction.find_session("Cookie", 0) is None
-        assert transaction.find_session(session.name, 0) is None
-        assert transaction.count_sessions() == 1
-        transaction.drop_expired_sessions(1000)
-        assert transaction.count_sessions() == 0
+def session(name="name", nonce="nonce", **more):
+    return Session(
+        name=name,
+        nonce=nonce,
+        tee="sample",
+        expires_ms=1000,
+        attested_with="hash",
+        token="a.b.c",
+        **({"keep_until_ms": 1300} | more),
+    )
 
 
-def test_session_is_finished_once(store):
+def test_session_is_found_by_its_name_until_it_need_not_be_kept(store):
     with store.transaction() as transaction:
-        transaction.insert_session(Session("name", "sample", "nonce", 1000))
-        assert transaction.finish_session("name", attested_with="a", token="t")
-        assert not transaction.finish_session("name", attested_with="b", token="u")
-        transaction.delete_open_session("name")
-        assert transaction.count_sessions() == 1
-        assert not transaction.finish_session("none", attested_with="b", token="u")
+        transaction.insert_session(session())
+        assert transaction.find_session("name") == session()
+        assert transaction.find_session("Name") is None
+        transaction.drop_sessions(1299)
+        assert transaction.store_row().sessions == 1
+        transaction.drop_sessions(1300)
+        assert transaction.find_session("name") is None
+        assert transaction.store_row().sessions == 0
+
+
+@pytest.mark.parametrize("again", [session("other"), session(nonce="other")])
+def test_session_with_a_taken_nonce_or_name_is_an_error(store, again):
+    with store.transaction() as transaction:
+        transaction.insert_session(session())
+    with pytest.raises(LocalError, match="UNIQUE"), store.transaction() as transaction:
+        transaction.insert_session(again)
+    with store.reading() as transaction:
+        assert transaction.store_row().sessions == 1
+
+
+def test_sessions_are_counted_by_tee_and_instance(store):
+    with store.transaction() as transaction:
+        for number, instance in enumerate(("a", "a", "b", "")):
+            transaction.insert_session(session(str(number), str(number), instance=instance))
+        assert [transaction.sessions_of("sample", name) for name in ("a", "b", "c")] == [2, 1, 0]
+        assert transaction.sessions_of("snp", "a") == 0
+
+
+def test_time_that_is_kept_never_goes_back(store):
+    with store.transaction() as transaction:
+        for now_ms, kept in ((5, 5), (4, 5), (6, 6)):
+            transaction.keep_time(now_ms)
+            assert transaction.store_row().seen_ms == kept
+
+
+def test_store_that_begins_again_has_another_id_and_no_sessions(store):
+    with store.transaction() as transaction:
+        before = transaction.store_row()
+        transaction.keep_time(9)
+        transaction.insert_session(session())
+        transaction.begin_again(7)
+        after = transaction.store_row()
+        assert (after.seen_ms, after.sessions, len(after.id)) == (7, 0, 16)
+        assert after.id != before.id
+        assert transaction.find_session("name") is None
+
+
+def test_each_store_has_an_id_of_its_own_and_keeps_it(tmp_path, store):
+    def id_of(opened):
+        with opened.reading() as transaction:
+            return transaction.store_row().id
+
+    other = Store(tmp_path / "other.sqlite")
+    again = Store(tmp_path / "broker.sqlite")
+    assert id_of(store) == id_of(again) != id_of(other)
+    again.close()
+    other.close()
+
+
+def test_reading_sees_no_half_of_a_write_and_waits_for_none(store):
+    with store.transaction() as transaction:
+        transaction.insert_session(session())
+        with store.reading() as reader:
+            assert reader.find_session("name") is None
+    with store.reading() as reader:
+        assert reader.find_session("name") == session()
+
+
+def test_reading_cannot_write(store):
+    with pytest.raises(LocalError, match="readonly"), store.reading() as reader:
+        reader.set_setting("a", b"1")
+    with store.transaction() as transaction:  # the same connection of the pool
+        transaction.set_setting("a", b"2")
+
+
+def test_store_of_the_version_with_open_sessions_is_taken_over(tmp_path, store):
+    with store.transaction() as transaction:
+        transaction.insert_resource(resource())
+        transaction.append_audit(ROW)
+    store.close()
+    connection = sqlite3.connect(tmp_path / "broker.sqlite")
+    connection.executescript(
+        """
+        DROP TABLE sessions; DROP TABLE store;
+        CREATE TABLE sessions (name TEXT PRIMARY KEY, tee TEXT NOT NULL, nonce TEXT NOT NULL,
+            expires_ms INTEGER NOT NULL, attested_with TEXT, token TEXT);
+        CREATE INDEX ix_sessions_expires_ms ON sessions (expires_ms);
+        INSERT INTO sessions VALUES ('a', 'sample', 'n', 1, NULL, NULL);
+        PRAGMA user_version = 1;
+        """
+    )
+    connection.close()
+    again = Store(tmp_path / "broker.sqlite")
+    with again.transaction() as transaction:
+        assert transaction.list_resources() == (PATH,)
+        assert len(transaction.list_audit(10)) == 1
+        assert transaction.find_session("a") is None
+        transaction.insert_session(session())
+        assert transaction.store_row().sessions == 1
+    again.close()
 
 
 def test_setting_is_replaced(store):
@@ -191,7 +284,7 @@ def test_statements_in_a_log_at_debug_have_no_values(tmp_path, caplog):
         store = Store(tmp_path / "other.sqlite")
         with store.transaction() as transaction:
             transaction.insert_resource(resource(sealed=b"the sealed value"))
-            transaction.insert_session(Session("name", "sample", "the nonce", 1000))
+            transaction.insert_session(session(nonce="the nonce"))
         store.close()
     assert "INSERT INTO resources" in caplog.text
     assert "the sealed value" not in caplog.text

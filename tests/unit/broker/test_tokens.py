@@ -101,6 +101,14 @@ def test_check_expired_refused(tokens, token, now):
     assert caught.value.status == 401
 
 
+def test_check_token_of_a_clock_that_was_far_ahead_refused(tokens, token):
+    """It would be good for as long as the clock was ahead."""
+    assert tokens.check(token, now=NOW - timedelta(minutes=5)).tee == "sample"
+    with pytest.raises(Refusal, match="from the future") as caught:
+        tokens.check(token, now=NOW - timedelta(minutes=5, seconds=1))
+    assert caught.value.name == "TokenVerifierError"
+
+
 def test_check_of_another_broker_refused_though_its_key_is_in_the_header(token):
     with GuestTokens.make_key() as other, pytest.raises(Refusal, match="not by the expected key"):
         GuestTokens(other).check(token, now=NOW)

@@ -1,0 +1,274 @@
+"""Places for connections and for the bytes that they make us hold, when there is a crowd.
+
+Nobody is asked who he is before he is let in, so there is no telling guests from a flood at the
+door. But an honest peer hardly keeps us waiting, and a flood does nothing else. So
+
+1. each address has a share of the places (an IPv6 address together with its /64), all strangers
+   together have a number, and a newcomer is let in even then: whoever has kept us waiting for
+   the longest (for a TLS handshake, a head, a body, or to read its answer) has to go. It is one
+   of the same address, if that has used its share, else one of the address with the most places.
+   Nobody goes while we work for him;
+2. whoever has shown a good session, a token or an admin's key on its connection moves to the
+   reserve, where strangers cannot displace it; there each caller has a share, by the same rule;
+3. bodies and answers above a few KiB are counted together, and again the longest waiting goes.
+
+So 5,000 connections from one address leave other addresses as they were, and a guest behind the
+same address has the time of some dozen newer connections to send its request.
+
+Times are values: no clock here, no IO.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+__all__ = ["Limits", "Network", "Place", "Places", "address_key", "forwarded_key"]
+
+_IPv6_SHARE = 64  # bits of the prefix: what one host is given
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many at the same time.
+
+    Attributes:
+        strangers: connections that have proved nothing.
+        of_address: the same, of one address.
+        proven: connections in the reserve.
+        of_caller: the same, of one session, token, or of the admins.
+        held_bytes: in bodies and answers, beyond `free_bytes` of each connection.
+    """
+
+    # A connection takes at most 256 KiB with TLS and as much for what was read ahead; with
+    # 32 MiB of bodies and answers a broker stays below 256 MiB.
+    strangers: int = 192
+    of_address: int = 48
+    proven: int = 64
+    of_caller: int = 8
+    held_bytes: int = 32 * 1024 * 1024
+    free_bytes: int = 64 * 1024
+
+
+class Place:
+    """One connection, as `Places` sees it; the server's own says what is missing here.
+
+    Attributes:
+        address: whose share it takes; None: a proxy's, before a request says for whom.
+        caller: what it has proved to be, or "".
+        held: bytes that count.
+    """
+
+    def __init__(self, places: Places, address: str | None) -> None:
+        self._places = places
+        self.address = address
+        self.caller = ""
+        self.held = 0
+
+    @property
+    def waits_since(self) -> float | None:
+        """Since when we wait for the peer; None while we work for it."""
+        raise NotImplementedError
+
+    def evict(self) -> None:
+        """Close the connection at once."""
+        raise NotImplementedError
+
+    def arrive(self, forwarded: Sequence[str]) -> bool:
+        """Whether there is room for the request that begins, which a proxy may send for another.
+
+        Args:
+            forwarded: the values of X-Forwarded-For, in order.
+        """
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """The connection is closed. Safe to call twice."""
+        self._places.leave(self)
+
+    def prove(self, caller: str) -> None:
+        """Move to the reserve, as `caller`."""
+        self._places.prove(self, caller)
+
+    def hold(self, size: int) -> bool:
+        """Whether there is room for `size` bytes of this connection, in place of those before."""
+        return self._places.hold(self, size)
+
+
+class Places:
+    """Who is connected, and who has to go.
+
+    Args:
+        on_evict: is told of each that goes, before it goes.
+
+    Threads: one, that of the event loop.
+    """
+
+    def __init__(
+        self, limits: Limits | None = None, *, on_evict: Callable[[Place], None] | None = None
+    ) -> None:
+        self._limits = limits or Limits()
+        self._on_evict = on_evict
+        self._strangers: set[Place] = set()
+        self._proven: set[Place] = set()
+        self._held = 0
+
+    def __len__(self) -> int:
+        return len(self._strangers) + len(self._proven)
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter([*self._strangers, *self._proven])
+
+    def enter(self, place: Place) -> bool:
+        """Whether there is a place for a new connection, if somebody has to go for it."""
+        if not self._make_room_at(place.address):
+            return False
+        if len(self._strangers) >= self._limits.strangers and not self._evict_one(
+            self._strangers, lambda one: one.address
+        ):
+            return False
+        self._strangers.add(place)
+        return True
+
+    def leave(self, place: Place) -> None:
+        """The connection is closed. Safe to call twice."""
+        self._strangers.discard(place)
+        self._proven.discard(place)
+        self._held -= place.held
+        place.held = 0
+
+    def move(self, place: Place, address: str) -> bool:
+        """Whether a connection may go on for another address, as a proxy says."""
+        if place.address == address or place not in self._strangers:
+            place.address = address
+            return True
+        if not self._make_room_at(address):
+            return False
+        place.address = address
+        return True
+
+    def prove(self, place: Place, caller: str) -> None:
+        """Move to the reserve; without room there it stays where it is."""
+        if place not in self._strangers and place not in self._proven:
+            return  # closed meanwhile
+        if place.caller == caller:
+            return
+        same = [one for one in self._proven if one.caller == caller]
+        if len(same) >= self._limits.of_caller:
+            if not self._evict_longest(same):
+                return
+        elif (
+            place not in self._proven
+            and len(self._proven) >= self._limits.proven
+            and not self._evict_one(self._proven, lambda one: one.caller)
+        ):
+            return
+        place.caller = caller
+        self._strangers.discard(place)
+        self._proven.add(place)
+
+    def hold(self, place: Place, size: int) -> bool:
+        """See `Place.hold`. Where it is not, nothing of this connection is held."""
+        self._held -= place.held
+        place.held = 0
+        counted = max(0, size - self._limits.free_bytes)
+        if place not in self._strangers and place not in self._proven:
+            return True  # closed meanwhile: what it holds is dropped in a moment
+        while self._held + counted > self._limits.held_bytes:
+            holders = [one for one in (*self._strangers, *self._proven) if one.held]
+            if not self._evict_longest(holders):
+                return False
+        place.held = counted
+        self._held += counted
+        return True
+
+    def _make_room_at(self, address: str | None) -> bool:
+        if address is None:
+            return True
+        same = [one for one in self._strangers if one.address == address]
+        return len(same) < self._limits.of_address or self._evict_longest(same)
+
+    def _evict_one(self, places: Iterable[Place], share: Callable[[Place], str | None]) -> bool:
+        """Let the longest waiting of the largest share go."""
+        waiting = [one for one in places if one.waits_since is not None]
+        sizes: dict[str, int] = {}
+        for one in waiting:
+            if (key := share(one)) is not None:
+                sizes[key] = sizes.get(key, 0) + 1
+        largest = max(sizes.values(), default=0)
+        # A proxy's own connections are of many: they go when there are no others.
+        return self._evict_longest(
+            [one for one in waiting if sizes.get(share(one) or "", 0) == largest] or waiting
+        )
+
+    def _evict_longest(self, places: Iterable[Place]) -> bool:
+        """Whether one of them waited for its peer, and was let go."""
+        waiting = [(one.waits_since, one) for one in places]
+        victims = [(since, one) for since, one in waiting if since is not None]
+        if not victims:
+            return False
+        _, victim = min(victims, key=lambda pair: pair[0])
+        if self._on_evict is not None:
+            self._on_evict(victim)
+        self.leave(victim)
+        victim.evict()
+        return True
+
+
+def address_key(text: str) -> str:
+    """Whose share an address takes: an IPv4 address, or the /64 of an IPv6 address."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return text[:80]
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), _IPv6_SHARE), strict=False))
+
+
+def forwarded_key(peer: str, forwarded: Iterable[str], proxies: Iterable[Network]) -> str | None:
+    """Whose share a request takes that a proxy sends; None if the peer is no configured proxy.
+
+    Read from the right: what is left of the first address that is no proxy of ours, that address
+    may have made up. If there is none, or it is no address, the request is the proxy's own.
+
+    Args:
+        forwarded: the values of X-Forwarded-For, in order.
+    """
+    networks = tuple(proxies)
+    if not _is_in(peer, networks):
+        return None
+    parts = [part for value in forwarded for part in value.split(",")]
+    for text in map(_without_port, reversed(parts)):
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            break
+        if not _is_in(text, networks):
+            return address_key(text)
+    return address_key(peer)
+
+
+def _without_port(text: str) -> str:
+    """Some proxies write `192.0.2.1:5000` and `[2001:db8::1]:5000`."""
+    text = text.strip()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text
+
+
+def _is_in(text: str, networks: Iterable[Network]) -> bool:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)

@@ -1,0 +1,308 @@
+"""Names of tests that attack a rule begin their docstring with its number in the module."""
+
+import ipaddress
+
+import pytest
+
+from imagers.broker.places import Limits, Place, Places, address_key, forwarded_key
+
+LIMITS = Limits(strangers=6, of_address=3, proven=4, of_caller=2, held_bytes=100, free_bytes=10)
+
+
+class Peer(Place):
+    """A connection that waits since a given time; None: we work for it."""
+
+    def __init__(self, places, address, since):
+        super().__init__(places, address)
+        self.since = since
+        self.is_evicted = False
+
+    @property
+    def waits_since(self):
+        return self.since
+
+    def evict(self):
+        self.is_evicted = True
+
+
+class Crowd:
+    def __init__(self, limits=LIMITS):
+        self.told = []
+        self.places = Places(limits, on_evict=self.told.append)
+
+    def enter(self, address, since=1.0, *, caller=""):
+        peer = Peer(self.places, address, since)
+        if not self.places.enter(peer):
+            return None
+        if caller:
+            peer.prove(caller)
+        return peer
+
+
+@pytest.fixture
+def crowd():
+    return Crowd()
+
+
+def evicted(*peers):
+    return [peer.is_evicted for peer in peers]
+
+
+def test_enter_beyond_the_share_of_an_address_lets_its_longest_waiting_go(crowd):
+    """1."""
+    other = crowd.enter("b", 0.0)
+    one, two, three = crowd.enter("a", 3.0), crowd.enter("a", 1.0), crowd.enter("a", 2.0)
+    four = crowd.enter("a", 4.0)
+    assert evicted(other, one, two, three, four) == [False, False, True, False, False]
+    assert crowd.told == [two]
+    assert len(crowd.places) == 4
+
+
+def test_enter_beyond_the_number_lets_one_of_the_largest_share_go(crowd):
+    """1: a flood of one address makes room before others do."""
+    old = crowd.enter("b", 0.0), crowd.enter("c", 0.5), crowd.enter("d", 0.5)
+    flood = [crowd.enter("a", 2.0 + number) for number in range(3)]
+    assert crowd.enter("e", 9.0) is not None
+    assert evicted(*old, *flood) == [False, False, False, True, False, False]
+
+
+def test_enter_beyond_the_number_with_equal_shares_lets_the_longest_waiting_go(crowd):
+    """1."""
+    peers = [crowd.enter(str(number), 10.0 - number) for number in range(6)]
+    crowd.enter("new", 11.0)
+    assert evicted(*peers) == [False] * 5 + [True]
+
+
+def test_nobody_goes_while_we_work_for_him(crowd):
+    """1."""
+    at_work = [crowd.enter("a", None) for _ in range(3)]
+    assert crowd.enter("a") is None
+    for address in ("b", "c", "d"):
+        crowd.enter(address, None)
+    assert crowd.enter("e") is None
+    assert not any(evicted(*at_work))
+    assert crowd.told == []
+    assert len(crowd.places) == 6
+
+
+def test_connections_of_a_proxy_have_no_share_and_go_last(crowd):
+    """1: who they are for is not known before a request."""
+    proxied = [crowd.enter(None, 0.0) for _ in range(5)]
+    other = crowd.enter("a", 5.0)
+    crowd.enter("b", 6.0)
+    assert evicted(*proxied, other) == [False] * 5 + [True]
+    for peer in proxied:
+        peer.since = None
+    assert crowd.enter("c", 7.0) is not None
+
+
+def test_proxy_alone_makes_room_among_its_own(crowd):
+    """1."""
+    proxied = [crowd.enter(None, float(number)) for number in range(6)]
+    assert crowd.enter(None, 9.0) is not None
+    assert evicted(*proxied) == [True] + [False] * 5
+
+
+def test_leave_frees_the_place_once(crowd):
+    peers = [crowd.enter("a") for _ in range(3)]
+    peers[0].hold(50)
+    peers[0].leave()
+    peers[0].leave()
+    assert crowd.enter("a") is not None
+    assert not any(evicted(*peers))
+    assert crowd.enter("b").hold(110)
+
+
+def test_proven_do_not_take_the_share_of_strangers(crowd):
+    """2: a fleet comes from one address."""
+    guests = [crowd.enter("a", 0.0, caller=f"guest {number}") for number in range(4)]
+    strangers = [crowd.enter("a", 1.0) for _ in range(10)]
+    assert not any(evicted(*guests))
+    assert sum(evicted(*strangers)) == 7
+    assert len(crowd.places) == 7
+
+
+def test_proven_of_one_caller_have_a_share(crowd):
+    """2."""
+    one, two, other = (
+        crowd.enter("a", 2.0, caller="x"),
+        crowd.enter("b", 1.0, caller="x"),
+        crowd.enter("c", 0.0, caller="y"),
+    )
+    three = crowd.enter("d", 3.0, caller="x")
+    assert evicted(one, two, other, three) == [False, True, False, False]
+
+
+def test_proven_of_one_caller_at_work_leave_the_new_one_a_stranger(crowd):
+    """2."""
+    for _ in range(2):
+        crowd.enter("a", None, caller="x")
+    third = crowd.enter("a", 1.0, caller="x")
+    assert third.caller == ""
+    for _ in range(3):
+        crowd.enter("a", 2.0)
+    assert third.is_evicted
+
+
+def test_reserve_that_is_full_lets_one_of_the_largest_share_go(crowd):
+    """2."""
+    small = crowd.enter("a", 0.0, caller="small"), crowd.enter("a", 0.0, caller="tiny")
+    large = crowd.enter("a", 2.0, caller="large"), crowd.enter("a", 3.0, caller="large")
+    new = crowd.enter("a", 4.0, caller="new")
+    assert evicted(*small, *large) == [False, False, True, False]
+    assert new.caller == "new"
+
+
+def test_reserve_that_is_full_of_work_leaves_the_new_one_a_stranger(crowd):
+    """2."""
+    for number in range(4):
+        crowd.enter("a", None, caller=str(number))
+    assert crowd.enter("a", caller="new").caller == ""
+
+
+def test_prove_again_changes_nothing_and_as_another_moves(crowd):
+    """2."""
+    peer, same = crowd.enter("a", 1.0, caller="x"), crowd.enter("a", 0.0, caller="x")
+    peer.prove("x")
+    assert evicted(peer, same) == [False, False]
+    peer.prove("y")
+    assert peer.caller == "y"
+    crowd.enter("a", 2.0, caller="x")
+    assert not any(evicted(peer, same))
+    assert len(crowd.places) == 3
+
+
+def test_prove_after_leaving_takes_no_place(crowd):
+    peer = crowd.enter("a")
+    peer.leave()
+    peer.prove("x")
+    assert (len(crowd.places), peer.caller) == (0, "")
+    assert peer.hold(1000)
+    assert peer.held == 0
+
+
+def test_hold_beyond_the_bytes_lets_the_longest_waiting_holder_go(crowd):
+    """3."""
+    idle, one, two = crowd.enter("a", 0.0), crowd.enter("b", 2.0), crowd.enter("c", 1.0)
+    assert one.hold(60)
+    assert two.hold(60)
+    new = crowd.enter("d", 3.0)
+    assert new.hold(50)
+    assert evicted(idle, one, two, new) == [False, False, True, False]
+    assert (one.held, two.held, new.held) == (50, 0, 40)
+
+
+def test_hold_counts_only_what_is_more_than_free_and_the_last_size(crowd):
+    """3."""
+    peer = crowd.enter("a", None)
+    for size, held in ((10, 0), (11, 1), (110, 100), (5, 0), (110, 100)):
+        assert peer.hold(size)
+        assert peer.held == held
+
+
+def test_hold_where_all_are_at_work_is_refused_and_holds_nothing(crowd):
+    """3."""
+    one, two = crowd.enter("a", None), crowd.enter("b", None)
+    assert one.hold(110)
+    assert not two.hold(11)
+    assert two.hold(10)
+    assert two.held == 0
+    one.leave()
+    assert two.hold(110)
+
+
+def test_hold_of_one_that_holds_already_does_not_let_itself_go(crowd):
+    """3."""
+    peer = crowd.enter("a", 0.0)
+    for size in (50, 80, 110):
+        assert peer.hold(size)
+    assert not peer.hold(111)
+    assert not peer.is_evicted
+
+
+def test_move_counts_for_the_address_that_a_proxy_says(crowd):
+    """1."""
+    proxied = [crowd.enter(None, float(number)) for number in range(4)]
+    for peer in proxied:
+        assert crowd.places.move(peer, "a")
+    assert evicted(*proxied) == [True, False, False, False]
+    assert crowd.places.move(proxied[1], "a")
+    assert crowd.places.move(proxied[1], "b")
+    assert crowd.enter("a", 9.0) is not None
+    assert not proxied[2].is_evicted
+
+
+def test_move_to_an_address_whose_requests_all_run_refused(crowd):
+    """1."""
+    for _ in range(3):
+        crowd.enter("a", None)
+    proxied = crowd.enter(None, 1.0)
+    assert not crowd.places.move(proxied, "a")
+    assert proxied.address is None
+
+
+def test_move_of_a_proven_one_takes_no_share_of_strangers(crowd):
+    peer = crowd.enter("b", 1.0, caller="x")
+    full = [crowd.enter("a", 0.0) for _ in range(3)]
+    assert crowd.places.move(peer, "a")
+    assert not any(evicted(*full))
+
+
+def test_iterating_gives_all(crowd):
+    peers = {crowd.enter("a"), crowd.enter("b", caller="x")}
+    assert set(crowd.places) == peers
+
+
+def test_limits_hold_a_broker_below_256_mib():
+    """The sum that the figures in docs/broker.md rest on, in MiB."""
+    limits = Limits()
+    connections = (limits.strangers + limits.proven) * 0.5
+    assert connections + limits.held_bytes / 2**20 <= 160
+    assert limits.of_address < limits.strangers
+    assert limits.of_caller < limits.proven
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("x" * 100, "x" * 80),
+    ],
+)
+def test_address_key(text, key):
+    assert address_key(text) == key
+
+
+PROXIES = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "key"),
+    [
+        ("192.0.2.1", ["198.51.100.1"], None),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["203.0.113.9, 198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["203.0.113.9", "198.51.100.1, 10.9.9.9"], "198.51.100.1"),
+        ("10.0.0.1", ["198.51.100.1:5000"], "198.51.100.1"),
+        ("2001:db8::5", ["[2001:4860:1:2:3::4]:5000"], "2001:4860:1:2::/64"),
+        ("::ffff:10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["10.0.0.2, 10.0.0.3"], "10.0.0.1"),
+        ("10.0.0.1", ["198.51.100.1, unknown"], "10.0.0.1"),
+        ("10.0.0.1", [""], "10.0.0.1"),
+        ("no address", ["198.51.100.1"], None),
+    ],
+)
+def test_forwarded_key_believes_configured_proxies_only(peer, forwarded, key):
+    assert forwarded_key(peer, forwarded, PROXIES) == key
+
+
+def test_place_leaves_what_the_server_knows_to_it():
+    place = Place(Places(), "a")
+    for ask in (lambda: place.waits_since, place.evict, lambda: place.arrive(())):
+        with pytest.raises(NotImplementedError):
+            ask()
