@@ -331,6 +331,9 @@ class _Maker:
         if _number(node) is not None:
             return
         for field, value in ast.iter_fields(node):
+            if isinstance(node, ast.Call) and _text(node.func) == "cast" and field == "args":
+                self.expression(value[1], (*path, (field, 1)), scope)  # the first is a type
+                continue
             if not (isinstance(node, ast.JoinedStr) and field == "values"):
                 self.field(node, field, value, path, scope)
                 continue

@@ -242,16 +242,20 @@ class Module:
         self.say = say
         self.store = RESULTS / f"{self.name}.jsonl"
         self.log = RESULTS / f"{self.name}.log"
-        self.done, self.before = self._load()
+        self.state = self._state()
+        self.done, self.before = self._load(self.state)
 
-    def _load(self):
-        """What this state of the tree is known to give; what an earlier one gave."""
+    def _state(self):
+        """Of the tree: what was found in another one is a hint and no result."""
         digest = hashlib.sha256()
-        for folder in ("imagers", *self.tests, "tests/mutation"):
-            place = ROOT / folder
+        for name in ("imagers", *self.tests, "tests/mutation"):
+            place = ROOT / name
             for one in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
                 digest.update(one.read_bytes())
-        state = {"state": digest.hexdigest()}
+        return {"state": digest.hexdigest()}
+
+    def _load(self, state):
+        """What this state of the tree is known to give; what an earlier one gave."""
         lines = []
         if self.store.exists():
             lines = [json.loads(line) for line in self.store.read_text().splitlines()]
@@ -292,7 +296,7 @@ class Module:
         table = (answer or {}).get("table")
         if table is None:
             sys.exit(f"{self.path}: the tests do not pass unchanged: {answer}")
-        self.done, _ = self._load()  # by the other process
+        self.done, _ = self._load(self.state)  # by the other process
         rest = self.left()
         if rest:
             control = in_child(lambda: self._import(None, table, list(table)), 3_600, self.log)

@@ -28,6 +28,7 @@ from imagers.sign.requirements import (
     SigstoreSigned,
     Unchecked,
     parse_requirement,
+    walk,
 )
 
 WHERE = "$.default[0]"
@@ -122,6 +123,8 @@ ROOTS = KeyRefs((FULCIO["caPath"],), (), "certificates of fulcio")
         ),
         ({"type": "encrypted"}, Encrypted(None, WHERE)),
         ({"type": "encrypted", "layers": [0, -1]}, Encrypted((0, -1), WHERE)),
+        ({"type": "encrypted", "layers": [512, -512]}, Encrypted((512, -512), WHERE)),
+        ({"type": "encrypted", "layers": [1] * 512}, Encrypted((1,) * 512, WHERE)),
         (
             {"type": "anyOf", "requirements": [{"type": "reject"}]},
             AnyOf((Reject(f"{WHERE}.requirements[0]"),), WHERE),
@@ -196,10 +199,25 @@ def test_requirement_of_ours_with_a_fault_is_refused(value, piece):
 
 def test_requirements_nested_too_deep_are_refused():
     value = {"type": "reject"}
-    for _ in range(9):
+    for _ in range(8):
         value = {"type": "anyOf", "requirements": [value]}
+    assert [type(one) for one, _ in walk([parse(value)])] == [AnyOf] * 8 + [Reject]
     with pytest.raises(FormatError, match="at most 8 levels"):
-        parse(value)
+        parse({"type": "anyOf", "requirements": [value]})
+
+
+def test_walk_knows_at_every_depth_what_is_about_the_index():
+    part = {"type": "allOf", "requirements": [{"type": "reject"}, {"type": "encrypted"}]}
+    found = walk([parse({"type": "index", "requirements": [part]}), parse(part)])
+    assert [(type(one), on_index) for one, on_index in found] == [
+        (OnIndex, False),
+        (AllOf, True),
+        (Reject, True),
+        (Encrypted, True),
+        (AllOf, False),
+        (Reject, False),
+        (Encrypted, False),
+    ]
 
 
 NO = "sigstoreSigned"
@@ -300,6 +318,79 @@ def test_requirement_that_the_specification_does_not_say_is_refused(value, piece
         parse(value)
     assert caught.value.where.startswith("$.default[0]")
     assert piece in str(caught.value)
+
+
+def identity(kind, **members):
+    return {**KEY, "signedIdentity": {"type": kind, **members}}
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        ({"type": "Reject"}, ".type"),
+        ({"type": NO, "keyPaths": [""]}, ".keyPaths[0]"),
+        ({"type": NO, "keyPaths": ["/k", 5]}, ".keyPaths[1]"),
+        ({"type": NO, "keyPaths": {"/k": 1}}, ".keyPaths"),
+        ({"type": NO, "keyPaths": ["/k"] * 65}, ".keyPaths"),
+        ({"type": NO, "keyDatas": [B64, "="]}, ".keyDatas[1]"),
+        # What is no base64 is not passed over, or two readers would see two keys.
+        ({"type": NO, "keyData": f"{B64[:8]} {B64[8:]}"}, ".keyData"),
+        ({"type": NO, "keyData": f"!{B64}"}, ".keyData"),
+        ({"type": "anyOf", "requirements": {"type": "reject"}}, ".requirements"),
+        ({"type": "anyOf", "requirements": []}, ".requirements"),
+        ({"type": "anyOf", "requirements": [{}]}, ".requirements[0].type"),
+        ({"type": "encrypted", "layers": {"0": 1}}, ".layers"),
+        ({"type": "encrypted", "layers": []}, ".layers"),
+        ({"type": "encrypted", "layers": [1] * 513}, ".layers"),
+        ({"type": "encrypted", "layers": [0, 1.0]}, ".layers[1]"),
+        ({"type": "encrypted", "layers": [0, -513]}, ".layers[1]"),
+        ({"type": "signedBy", "keyType": "PGP", "keyPath": "/k"}, ".keyType"),
+        # Of an identity in a certificate, sigstoreSigned reads mail addresses only.
+        (
+            {
+                "type": NO,
+                "fulcio": {"caPath": "/ca", "oidcIssuer": "https://i", "subjectURI": "https://j"},
+                "rekorPublicKeyPath": "/r",
+            },
+            ".fulcio",
+        ),
+        ({"type": NO, "fulcio": {**FULCIO, "issuer": "i"}, "rekorPublicKeyPath": "/r"}, ".fulcio"),
+        ({"type": NO, "pki": {**PKI, "subjectURI": "https://j"}}, ".pki"),
+        (
+            {
+                "type": "signedBaseLayer",
+                "baseLayerIdentity": {"type": "matchExact"},
+                "keyPath": "/",
+            },
+            "",
+        ),
+        ({"type": "notation", "trustPolicyPath": "/p", "trustStorePath": "/s", "level": "x"}, ""),
+        (identity("matchAll"), ".signedIdentity.type"),
+        (identity("exactReference", dockerReference="r.example/a:1", tag="1"), ".signedIdentity"),
+        (
+            identity("exactReference", dockerReference="r.example/a"),
+            ".signedIdentity.dockerReference",
+        ),
+        (identity("exactRepository", dockerRepository="r.example/a", tag="1"), ".signedIdentity"),
+        (
+            identity("exactRepository", dockerRepository="r.example/a:1"),
+            ".signedIdentity.dockerRepository",
+        ),
+        (
+            identity("remapIdentity", prefix="a.example", signedPrefix="b.example", to="c"),
+            ".signedIdentity",
+        ),
+    ],
+)
+def test_requirement_with_a_fault_says_where(value, where):
+    with pytest.raises(FormatError) as caught:
+        parse(value)
+    assert caught.value.where == WHERE + where
+    assert caught.value.what == "policy"
+
+
+def test_requirement_with_as_many_keys_as_are_tried_is_parsed():
+    assert parse({"type": NO, "keyPaths": ["/k"] * 64}).key_paths == ("/k",) * 64
 
 
 LOGIN = {"oidcIssuer": "https://i", "subjectURI": "https://ci/job"}
