@@ -285,7 +285,16 @@ NO = "sigstoreSigned"
                 },
                 "expected a registry or a repository with its registry",
             )
-            for prefix in ("short", "ns/short", "a.example/", "a.example/b:1", "A.example/B", "*")
+            for prefix in (
+                "short",
+                "ns/short",
+                "a.example/",
+                "a.example/b:1",
+                "A.example/B",
+                "*",
+                ".example",
+                "-a.example",
+            )
         ],
         ({**KEY, "rekorPublicKeyPath": "/r", "rekorPublicKeyData": B64}, "at most one of rekor"),
         ({**KEY, "rekorPublicKeyPath": ""}, "rekorPublicKeyPath: expected a string"),
