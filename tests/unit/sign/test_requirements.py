@@ -38,6 +38,7 @@ B64 = base64.b64encode(PEM).decode()
 FULCIO = {"caPath": "/ca", "oidcIssuer": "https://i", "subjectEmail": "a@b"}
 PKI = {"caRootsPath": "/ca", "subjectEmail": "a@b"}
 KEY = {"type": "sigstoreSigned", "keyPath": "/k"}
+SELF = {"type": "sigstoreBundle", "keyPath": "/k"}
 
 
 def parse(value):
@@ -94,12 +95,39 @@ def test_requirement_signed_identity_is_parsed(value, identity):
 
 
 @pytest.mark.parametrize(
+    ("end", "value", "paths", "datas"),
+    [
+        ("Path", "/r", ("/r",), ()),
+        ("Paths", ["/r", "/s"], ("/r", "/s"), ()),
+        ("Data", B64, (), (PEM,)),
+        ("Datas", [B64, B64], (), (PEM, PEM)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["sigstoreSigned", "sigstoreBundle"])
+def test_requirement_gives_the_keys_of_its_log(kind, end, value, paths, datas):
+    found = parse({"type": kind, "keyPath": "/k", f"rekorPublicKey{end}": value})
+    assert found.rekor == KeyRefs(paths, datas, "key of a Rekor log")
+
+
+@pytest.mark.parametrize(
+    ("end", "value", "paths", "datas"),
+    [("Path", "/t", ("/t",), ()), ("Data", B64, (), (PEM,))],
+)
+def test_requirement_gives_the_certificates_of_its_time_stamps(end, value, paths, datas):
+    found = parse({**SELF, f"tsaCertificates{end}": value})
+    assert found.tsa == KeyRefs(paths, datas, "certificates of a time-stamp authority")
+
+
+@pytest.mark.parametrize(
     ("value", "feature"),
     [
-        (
-            {"type": "signedBy", "keyType": "signedByX509CAs", "keyData": B64},
-            "signedBy with keyType signedByX509CAs",
-        ),
+        *[
+            (
+                {"type": "signedBy", "keyType": kind, "keyData": B64},
+                f"signedBy with keyType {kind}",
+            )
+            for kind in ("signedByGPGKeys", "X509Certificates", "signedByX509CAs")
+        ],
         (
             {"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}},
             "signedBaseLayer",
@@ -168,9 +196,6 @@ ROOTS = KeyRefs((FULCIO["caPath"],), (), "certificates of fulcio")
 )
 def test_requirement_of_each_type_is_parsed(value, expected):
     assert parse(value) == expected
-
-
-SELF = {"type": "sigstoreBundle", "keyPath": "/k"}
 
 
 @pytest.mark.parametrize(
