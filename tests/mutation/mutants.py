@@ -231,11 +231,13 @@ def _of_expression(node, *, is_condition):
 def _of_statement(node):
     """What may stand in the place of a statement, its own parts left alone."""
     match node:
-        case ast.Raise() | ast.Continue() | ast.Break() | ast.AugAssign() | ast.Delete():
+        case ast.Raise() | ast.Continue() | ast.Break() | ast.AugAssign():
             yield ast.Pass()
         case ast.Expr(value=ast.Call()):
             yield ast.Pass()
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
+            yield ast.Pass()
+        case ast.Delete(targets=[ast.Attribute() | ast.Subscript()]):
             yield ast.Pass()
         case ast.Return(value=value) if value is not None and ast.unparse(value) != "None":
             yield ast.Return(ast.Constant(None))

@@ -55,7 +55,7 @@ def test_read_annotations_gives_back_what_was_written_with_the_network_last():
 
 
 def test_read_wrapped_keys_asks_local_keys_first_then_the_broker_then_other_providers():
-    turns = ["jwe", "pgp", "pkcs7", "provider.attestation-agent", "provider.a", "provider.z"]
+    turns = ["jwe", "pkcs7", "x", "provider.attestation-agent", "provider.a", "provider.z"]
     annotations = {f"{ENC}.keys.{scheme}": "QQ==" for scheme in reversed(turns)}
     found = read_wrapped_keys(layer(annotations), what="layer 1 of 1")
     assert [one.scheme for one in found] == turns
@@ -93,6 +93,7 @@ def test_read_wrapped_keys_takes_all_up_to_its_bounds():
     longest = bytes(262_144)
     annotations = {f"{ENC}.keys.s{n:02}": "QQ==" for n in range(31)}
     annotations[f"{ENC}.keys.x"] = ",".join([b64(longest)] + ["QQ=="] * 127)
+    annotations |= {f"{ENC}.keys.y{n}": "" for n in range(9)}  # which is as if it were not there
     found = read_wrapped_keys(layer(annotations), what="layer 1 of 1")
     assert len(found) == 31 + 128
     assert found[31].packet == longest

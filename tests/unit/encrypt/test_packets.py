@@ -354,6 +354,8 @@ def test_unwrap_unauthenticated_wrap_type_of_trusted_image_opens():
         (COCO, b"{}", "not a Confidential Containers packet"),
         ("provider.other", b"PLAIN1...", "not a Confidential Containers packet"),
         ("provider.other", packet(iv="QQ=="), "not a Confidential Containers packet"),
+        ("provider.other", packet(version="9"), "not a Confidential Containers packet"),
+        (COCO, b'{"key": 1}', "not a Confidential Containers packet"),
         (COCO, packet(provider="aws", kid="arn:x", wrap_type=..., iv=...), "key service 'aws'"),
     ],
 )
@@ -371,6 +373,8 @@ def test_unwrap_packet_under_another_providers_name_opens():
 def test_unwrap_damaged_packet_under_its_own_name_says_what_is_wrong():
     with pytest.raises(FormatError, match="expected 12 bytes for A256GCM, got 1"):
         unwrap(packet(iv="QQ=="))
+    with pytest.raises(Unsupported, match="expected version"):
+        unwrap(packet(version="9"))
 
 
 def test_build_packet_for_another_provider_is_the_callers_bug():
