@@ -34,7 +34,7 @@ from imagers.model.media import (
 from imagers.model.reference import parse_reference
 from imagers.pull.trust import Basis, TrustDecision, TrustedImage, check_config_size
 from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
 from imagers.sign.sigstore import sign_payload
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import CouldNotLook, explain_image, load_trust
@@ -186,6 +186,19 @@ def test_pinned_image_under_an_accepting_policy_is_trusted_on_its_digest(key):
     trusted = decide(key, manifest, config, signatures=[], rules=requirements(key, name, ACCEPT))
     assert trusted.basis is Basis.PINNED_DIGEST
     trusted.check_may_ask_broker()
+
+
+def test_image_in_a_directory_has_no_pinned_digest(key):
+    config = make_config()
+    policy = parse_policy(json.dumps({"default": [ACCEPT]}).encode())
+    rules = load_trust(policy.select(path_identity("oci", "/images/app")), lambda _: b"")
+    assert TrustDecision(rules, AMD64).pinned is None
+    trusted = decide(key, make_manifest(config), config, rules=rules, signatures=[])
+    assert trusted.basis is Basis.UNSIGNED
+
+
+def test_words_for_why_an_image_is_trusted_are_those_of_reports():
+    assert [one.value for one in Basis] == ["signature", "pinned_digest", "unsigned"]
 
 
 def test_step_2_other_bytes_than_the_pinned_ones_are_refused(key):
@@ -663,6 +676,16 @@ def test_index_signature_that_is_not_there_is_a_no(key, nobody_looked):
             lambda *_: None if nobody_looked else (),
             rules=rules,
         )
+
+
+def test_requirement_about_the_index_is_about_the_manifest_where_there_is_no_index(key):
+    """Step 4: what the name led to."""
+    config = make_config()
+    manifest = make_manifest(config)
+    rules = requirements(key, requirement=on_index(key))
+    assert decide(key, manifest, config, rules=rules).basis is Basis.SIGNATURE
+    with pytest.raises(NoSignature, match="signature of manifest 'sha256:"):
+        decide(key, manifest, config, rules=rules, signatures=[])
 
 
 def test_index_signature_of_the_manifest_shown_for_the_index_is_refused(key):
