@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from imagers.broker.policy import (
     DEFAULT_POLICY,
     DENY_ALL_POLICY,
     ReleaseFacts,
+    ResourcePolicy,
     parse_policy,
 )
 from imagers.errors import FormatError, PolicyDenied
@@ -103,6 +105,16 @@ def test_resource_pattern_of_many_stars_takes_no_time():
     with pytest.raises(PolicyDenied):
         table.check(facts(path="a" * 255 + "/x/x"))
     assert time.monotonic() - begin < 20
+
+
+def test_rule_put_together_by_hand_never_allows_what_it_does_not_name():
+    """With fewer expressions than segments, or an effect that is none."""
+    (rule,) = policy({"resource": "default/key/2"}).rules
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        replace(rule, resource=()).fits(facts())
+    odd = ResourcePolicy((replace(rule, resource=policy({}).rules[0].resource, effect="Deny"),), "")
+    with pytest.raises(PolicyDenied, match="rule 'r' denies it"):
+        odd.check(facts())
 
 
 def test_tee_list_limits_a_rule():

@@ -465,6 +465,8 @@ def test_require_platform_gives_the_entry_or_says_which_there_are():
 
 
 def test_parse_index_too_many_entries_refused():
+    most = changed(INDEX, manifests=[descriptor(OCI_MANIFEST)] * 1024)
+    assert len(parse_index(encode(most)).manifests) == 1024
     with pytest.raises(FormatError, match="expected at most 1024 entries, got 1025") as caught:
         parse_index(encode(changed(INDEX, manifests=[descriptor(OCI_MANIFEST)] * 1025)))
     assert caught.value.where == "$.manifests"
@@ -499,6 +501,8 @@ def test_parse_config_gives_platform_diff_ids_and_what_to_run():
     assert [str(one) for one in config.diff_ids] == CONFIG["rootfs"]["diff_ids"]
     assert config.config == {"Env": ["A=b"]}
     assert parse_config(encode(changed(CONFIG, config=None))).config == {}
+    most = {"type": "layers", "diff_ids": [DIGEST] * 512}
+    assert len(parse_config(encode(changed(CONFIG, rootfs=most))).diff_ids) == 512
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from imagers.errors import CouldNotVerify, LocalError, SignatureInvalid, UntrustedSigner
+from imagers.errors import (
+    CouldNotVerify,
+    FormatError,
+    LocalError,
+    SignatureInvalid,
+    UntrustedSigner,
+)
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
 from imagers.sign.bundle import build_bundle
@@ -124,6 +130,38 @@ def test_judge_of_simple_signing_names_the_key_that_gpg_named(case, manifest):
         f"is for manifest {digest_of(manifest)}",
         "is for the name",
     ]
+
+
+LOG = {"rekorPublicKeyPath": "/r"}
+LOGIN = {"caPath": "/ca", "oidcIssuer": "https://i", "subjectEmail": "a@b"}
+
+
+@pytest.mark.parametrize(
+    ("members", "wanted"),
+    [
+        ({"keyPath": "/k"}, (False, False)),
+        ({"keyPath": "/k", **LOG}, (False, True)),
+        ({"fulcio": LOGIN, **LOG}, (True, True)),
+        ({"pki": {"caRootsPath": "/ca", "subjectEmail": "a@b"}}, (True, False)),
+    ],
+    ids=["key", "key and log", "login", "authority"],
+)
+def test_judge_reads_of_a_signature_what_the_requirement_asks_for(
+    case, key, manifest, monkeypatch, members, wanted
+):
+    """What a signer put beside it can neither help nor harm where nobody asks for it."""
+
+    def read(_, *, with_certificate, with_entry):
+        raise FormatError(f"asked for {with_certificate}, {with_entry}")
+
+    monkeypatch.setattr("imagers.sign.judge.read_evidence", read)
+    policy = parse_policy(json.dumps({"default": [{"type": "sigstoreSigned", **members}]}).encode())
+    trust = Trust(policy.select(IDENTITY), {"$.default[0]": Material()})
+    signature = sign_payload(build_payload(NAME, digest_of(manifest)), key)
+    asked, _ = case(signature, trust=trust)
+    with pytest.raises(SignatureInvalid) as caught:
+        judge(asked)
+    assert str(caught.value).endswith(f"asked for {wanted[0]}, {wanted[1]}")
 
 
 def bundle_requirement(key):

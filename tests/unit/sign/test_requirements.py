@@ -13,6 +13,7 @@ from imagers.sign.identity import (
     parse_signed_name,
 )
 from imagers.sign.requirements import (
+    PKI,
     AllOf,
     AnyOf,
     CertificateSubject,
@@ -36,7 +37,7 @@ WHERE = "$.default[0]"
 PEM = b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 B64 = base64.b64encode(PEM).decode()
 FULCIO = {"caPath": "/ca", "oidcIssuer": "https://i", "subjectEmail": "a@b"}
-PKI = {"caRootsPath": "/ca", "subjectEmail": "a@b"}
+AUTHORITY = {"caRootsPath": "/ca", "subjectEmail": "a@b"}
 KEY = {"type": "sigstoreSigned", "keyPath": "/k"}
 SELF = {"type": "sigstoreBundle", "keyPath": "/k"}
 
@@ -116,6 +117,62 @@ def test_requirement_gives_the_keys_of_its_log(kind, end, value, paths, datas):
 def test_requirement_gives_the_certificates_of_its_time_stamps(end, value, paths, datas):
     found = parse({**SELF, f"tsaCertificates{end}": value})
     assert found.tsa == KeyRefs(paths, datas, "certificates of a time-stamp authority")
+
+
+JOB = {"caData": B64, "oidcIssuer": "https://i", "subjectURI": "https://ci/job"}
+
+
+@pytest.mark.parametrize(
+    ("members", "subject"),
+    [
+        ({"fulcio": JOB, "rekorPublicKeyPath": "/r"}, CertificateSubject(uri="https://ci/job")),
+        ({"fulcio": JOB, "tsaCertificatesPath": "/t"}, CertificateSubject(uri="https://ci/job")),
+        ({"fulcio": FULCIO, "rekorPublicKeyPath": "/r"}, CertificateSubject(email="a@b")),
+    ],
+    ids=["a job and a log", "a job and time stamps", "a person"],
+)
+def test_requirement_of_bundles_by_a_login_is_parsed(members, subject):
+    """One witness of the time of signing is enough, whichever."""
+    found = parse({"type": "sigstoreBundle", **members})
+    assert (found.keys, found.pki) == (None, None)
+    assert found.fulcio.subject == subject
+    assert (found.rekor is None) is ("rekorPublicKeyPath" not in members)
+    assert (found.tsa is None) is ("tsaCertificatesPath" not in members)
+
+
+@pytest.mark.parametrize(
+    ("members", "subject"),
+    [
+        ({"subjectEmail": "a@b"}, CertificateSubject(email="a@b")),
+        ({"subjectHostname": "h"}, CertificateSubject(hostname="h")),
+        (
+            {"subjectEmail": "a@b", "subjectHostname": "h"},
+            CertificateSubject(email="a@b", hostname="h"),
+        ),
+    ],
+    ids=["mail", "host", "both"],
+)
+@pytest.mark.parametrize("kind", ["sigstoreSigned", "sigstoreBundle"])
+def test_requirement_by_an_authority_of_ones_own_is_parsed(kind, members, subject):
+    """Each subject that is given must hold, so none may be lost."""
+    found = parse({"type": kind, "pki": {"caRootsData": B64, **members}})
+    assert found.pki == PKI(KeyRefs((), (PEM,), "root certificates"), None, subject)
+    assert found.fulcio is None
+    assert (found.keys if kind == "sigstoreBundle" else found.key_paths) in (None, ())
+    between = {"caRootsPath": "/c", "caIntermediatesPath": "/i", **members}
+    assert parse({"type": kind, "pki": between}).pki == PKI(
+        KeyRefs(("/c",), (), "root certificates"),
+        KeyRefs(("/i",), (), "intermediate certificates"),
+        subject,
+    )
+    between = {"caRootsPath": "/c", "caIntermediatesData": B64, **members}
+    assert parse({"type": kind, "pki": between}).pki.intermediates.datas == (PEM,)
+
+
+def test_requirement_signed_by_takes_several_key_files_and_an_identity():
+    value = {"type": "signedBy", "keyType": "GPGKeys", "keyPaths": ["/k", "/l"]}
+    found = parse({**value, "signedIdentity": {"type": "matchRepository"}})
+    assert found == SignedBy(KeyRefs(("/k", "/l"), (), "GPG keys"), MatchRepository(), WHERE)
 
 
 @pytest.mark.parametrize(
@@ -333,11 +390,17 @@ NO = "sigstoreSigned"
             {"type": NO, "fulcio": {"caPath": "/c"}, "rekorPublicKeyPath": "/r"},
             "fulcio.oidcIssuer",
         ),
-        ({"type": NO, "pki": PKI, "rekorPublicKeyPath": "/r"}, "no rekorPublicKeyPath beside pki"),
-        ({"type": NO, "pki": {"caRootsPath": "/c"}}, "subjectEmail, subjectHostname or both"),
-        ({"type": NO, "pki": {**PKI, "subjectHostname": ""}}, "pki.subjectHostname"),
         (
-            {"type": NO, "pki": {**PKI, "caIntermediatesPath": "/a", "caIntermediatesData": B64}},
+            {"type": NO, "pki": AUTHORITY, "rekorPublicKeyPath": "/r"},
+            "no rekorPublicKeyPath beside pki",
+        ),
+        ({"type": NO, "pki": {"caRootsPath": "/c"}}, "subjectEmail, subjectHostname or both"),
+        ({"type": NO, "pki": {**AUTHORITY, "subjectHostname": ""}}, "pki.subjectHostname"),
+        (
+            {
+                "type": NO,
+                "pki": {**AUTHORITY, "caIntermediatesPath": "/a", "caIntermediatesData": B64},
+            },
             "at most one of caIntermediatesPath",
         ),
         ({"type": "signedBy", "keyPath": "/k"}, "keyType: expected"),
@@ -389,7 +452,7 @@ def identity(kind, **members):
             ".fulcio",
         ),
         ({"type": NO, "fulcio": {**FULCIO, "issuer": "i"}, "rekorPublicKeyPath": "/r"}, ".fulcio"),
-        ({"type": NO, "pki": {**PKI, "subjectURI": "https://j"}}, ".pki"),
+        ({"type": NO, "pki": {**AUTHORITY, "subjectURI": "https://j"}}, ".pki"),
         (
             {
                 "type": "signedBaseLayer",
