@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 
-.PHONY: demo test bench asan tsan fuzz dev check coverage lint types layers docs fmt build clean
+.PHONY: demo test bench asan tsan fuzz mutants soak dev check coverage lint types layers docs fmt build clean
 
 demo: ## run the demo; IMAGE=oci:PATH:TAG takes another image
 	@.ci/setup demo
@@ -34,6 +34,14 @@ tsan: ## the same for data races
 fuzz: ## any bytes as tar, gzip, zstd, layer: each for FUZZ_SECONDS (60), on from build/fuzz
 	@.ci/setup test
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) $(BIN)/pytest -q -s tests/fuzz
+
+mutants: ## whether tests notice a wrong line where trust is decided; MODULE=imagers/sign/judge.py
+	@.ci/setup test
+	nice $(BIN)/python tests/mutation/run.py $(MODULE)
+
+soak: ## guests and pulls without end, through faults, for SOAK_SECONDS (600): nothing grows
+	@.ci/setup test
+	$(BIN)/python tests/soak/run.py $(or $(SOAK_SECONDS),600)
 
 dev:
 	@.ci/setup test

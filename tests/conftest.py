@@ -2,7 +2,7 @@
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Examples are not timed one by one: machines of CI stall. The whole test has pytest's limit.
 settings.register_profile("default", max_examples=50, deadline=None)
@@ -18,6 +18,16 @@ settings.register_profile(
     max_examples=20_000,
     deadline=None,
     print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+# For mutants: the same examples each time, and a failure is enough, the smallest is not wanted.
+settings.register_profile(
+    "mutants",
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(

@@ -130,7 +130,7 @@ class ResourcePolicy:
             if rule.bound and (reason := _unbound(facts)) is not None:
                 near.append(f"rule '{rule.name}' does not apply: {reason}")
                 continue
-            if rule.effect == "deny":
+            if rule.effect != "allow":
                 raise PolicyDenied(f"rule '{rule.name}' denies it")
             return rule.name
         raise PolicyDenied("; ".join(near[:3]) or "no rule allows it")

@@ -124,11 +124,9 @@ def read_wrapped_keys(descriptor: Descriptor, *, what: str) -> tuple[WrappedKey,
     return tuple(wrapped)
 
 
-def _turn(scheme: str) -> tuple[int, str]:
+def _turn(scheme: str) -> tuple[bool, bool, str]:
     """When a scheme has its turn: what needs no network first."""
-    if scheme == COCO_SCHEME:
-        return 1, scheme
-    return (2 if scheme.startswith("provider.") else 0), scheme
+    return scheme.startswith("provider."), scheme != COCO_SCHEME, scheme
 
 
 def _decode(text: str, name: str, max_bytes: int, what: str) -> bytes:
@@ -202,7 +200,7 @@ def filter_packets(
             packet = _decode(element, name, _MAX_PACKET_BYTES, what)
             changed = change(WrappedKey(name.removeprefix(_KEYS), packet), number)
             if changed is not None:
-                elements.append(element if changed == packet else encode_base64(changed))
+                elements.append(encode_base64(changed))
         if any(elements):
             result[name] = ",".join(elements)
         else:

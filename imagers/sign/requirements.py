@@ -16,7 +16,6 @@ signature/policy_config.go and policy_config_sigstore.go; docs/policy.md for our
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -304,15 +303,15 @@ class Strict:
         """Whether the member is there; null is there."""
         return member in self.value
 
-    def one_of(self, *members: str, at_least: int = 1) -> str | None:
+    def one_of(self, *members: str, optional: bool = False) -> str | None:
         """The one of `members` that is there.
 
         Args:
-            at_least: 0 where none of them is fine too, and gives None.
+            optional: none of them is fine too, and gives None.
         """
         found = [name for name in members if name in self.value]
-        if len(found) > 1 or len(found) < at_least:
-            bound = "exactly" if at_least else "at most"
+        if len(found) > 1 or not (found or optional):
+            bound = "at most" if optional else "exactly"
             raise self.error(
                 f"expected {bound} one of {', '.join(members)}, got "
                 + (" and ".join(found) or "none of them")
@@ -350,10 +349,10 @@ class Strict:
         # Guest components write the PEM itself where containers/image writes base64 of it;
         # "-" is no base64, so the two cannot be confused.
         if text.lstrip().startswith("-----BEGIN "):
-            return text.encode("utf-8", "backslashreplace")
+            return text.encode()
         try:
             data = base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)
-        except (binascii.Error, ValueError):
+        except ValueError:
             data = b""
         if not data:
             raise self.error("expected base64", member)
@@ -422,7 +421,7 @@ def _parse_accept(strict: Strict) -> Requirement:
 def _parse_sigstore_signed(strict: Strict) -> Requirement:
     strict.only("type", *_KEY_MEMBERS, "fulcio", "pki", *_REKOR_MEMBERS, "signedIdentity")
     source = str(strict.one_of(*_KEY_MEMBERS, "fulcio", "pki"))
-    rekor = strict.one_of(*_REKOR_MEMBERS, at_least=0)
+    rekor = strict.one_of(*_REKOR_MEMBERS, optional=True)
     if source == "fulcio" and rekor is None:
         raise strict.error(f"expected one of {', '.join(_REKOR_MEMBERS)} beside fulcio")
     if source == "pki" and rekor is not None:
@@ -445,8 +444,8 @@ def _parse_sigstore_bundle(strict: Strict) -> Requirement:
     if strict.has("trustedRootPath"):
         return _parse_with_trusted_root(strict)
     source = str(strict.one_of(*_KEY_MEMBERS, "fulcio", "pki"))
-    rekor = strict.one_of(*_REKOR_MEMBERS, at_least=0)
-    tsa = strict.one_of(*_TSA_MEMBERS, at_least=0)
+    rekor = strict.one_of(*_REKOR_MEMBERS, optional=True)
+    tsa = strict.one_of(*_TSA_MEMBERS, optional=True)
     # A certificate of ten minutes says nothing without a witness of the time of signing.
     if source == "fulcio" and rekor is None and tsa is None:
         raise strict.error(
@@ -510,7 +509,7 @@ def _parse_pki(parent: Strict) -> PKI:
     subjects = ("subjectEmail", "subjectHostname")
     strict.only("caRootsPath", "caRootsData", *intermediates, *subjects)
     roots = _keys(strict, str(strict.one_of("caRootsPath", "caRootsData")), "root certificates")
-    found = strict.one_of(*intermediates, at_least=0)
+    found = strict.one_of(*intermediates, optional=True)
     if not any(strict.has(name) for name in subjects):
         raise strict.error("expected subjectEmail, subjectHostname or both")
     return PKI(

@@ -241,8 +241,8 @@ class _Court:
         good = [one for one in parts if one.answer is Answer.YES]
         if good:
             # A part that a signature satisfied says more than one that accepts anything.
-            best = next((one for one in good if one.signers), good[0])
-            return Finding(Answer.YES, text, parts, signers=best.signers)
+            signers = next((one.signers for one in good if one.signers), ())
+            return Finding(Answer.YES, text, parts, signers=signers)
         errors = [one.error for one in parts if one.error is not None]
         could_not = next((one for one in errors if isinstance(one, CouldNotVerify)), None)
         first = could_not or errors[0]
@@ -277,8 +277,9 @@ class _Court:
         )
         yes = [one for one in findings if one.answer is Answer.YES]
         if yes:
-            good = next((one for one in yes if one.signers), yes[0])
-            return Finding(Answer.YES, text, (*places, *findings), signers=good.signers)
+            # One that a trust policy only took notes of has no signer.
+            signers = next((one.signers for one in yes if one.signers), ())
+            return Finding(Answer.YES, text, (*places, *findings), signers=signers)
         failure = found.failure(form)
         if failure is not None:
             error: ImagersError = CouldNotVerify(
@@ -290,7 +291,9 @@ class _Court:
         elif not findings:
             error = self._no_signature(requirement, subject, form)
         else:
-            error = _summary([one.error for one in findings if one.error is not None])
+            error = _summary(
+                [one.error for one in findings if isinstance(one.error, VerificationError)]
+            )
         return Finding.of_error(error, text, (*places, *findings))
 
     def _check_one(
@@ -407,7 +410,7 @@ def _check_encrypted(requirement: Encrypted, subject: Subject) -> Finding:
     return Finding(Answer.YES, f"{where} {len(wanted)} of {count} layers are encrypted")
 
 
-def _summary(refusals: Sequence[ImagersError]) -> ImagersError:
+def _summary(refusals: Sequence[VerificationError]) -> VerificationError:
     """One error for all signatures, of the class that came closest to a yes."""
     if len(refusals) == 1:
         return refusals[0]
@@ -419,5 +422,5 @@ def _summary(refusals: Sequence[ImagersError]) -> ImagersError:
     more = len(reasons) - _MOST_REASONS
     if more > 0:
         text += f"; and {more} more"
-    kind = type(closest) if isinstance(closest, VerificationError) else SignatureInvalid
+    kind = type(closest)
     return kind(f"none of {len(refusals)} signatures is good: {text}", hint=closest.hint)

@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from imagers.broker.policy import (
     DEFAULT_POLICY,
     DENY_ALL_POLICY,
     ReleaseFacts,
+    ResourcePolicy,
     parse_policy,
 )
 from imagers.errors import FormatError, PolicyDenied
@@ -105,6 +107,16 @@ def test_resource_pattern_of_many_stars_takes_no_time():
     assert time.monotonic() - begin < 20
 
 
+def test_rule_put_together_by_hand_never_allows_what_it_does_not_name():
+    """With fewer expressions than segments, or an effect that is none."""
+    (rule,) = policy({"resource": "default/key/2"}).rules
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        replace(rule, resource=()).fits(facts())
+    odd = ResourcePolicy((replace(rule, resource=policy({}).rules[0].resource, effect="Deny"),), "")
+    with pytest.raises(PolicyDenied, match="rule 'r' denies it"):
+        odd.check(facts())
+
+
 def test_tee_list_limits_a_rule():
     table = policy({"tee": ["tdx", "snp"]})
     assert table.decide(facts(tee="snp")) == "r"
@@ -116,6 +128,7 @@ def test_tee_list_limits_a_rule():
     ("text", "piece"),
     [
         ("", "not JSON"),
+        ('{"rules":[],"rules":[]}', "twice"),
         ("[]", "expected an object"),
         ("{}", "$.rules"),
         ('{"rules":{}}', "expected a list"),
@@ -164,7 +177,92 @@ def test_parse_policy_bad_rule_refused_with_its_place(change, piece):
     assert caught.value.where.startswith("$.rules[0]")
 
 
-def test_parse_policy_one_name_twice_refused():
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"name": 1}, ".name"),
+        ({"name": "-a"}, ".name"),
+        ({"name": "a\n"}, ".name"),
+        ({"name": "a" * 65}, ".name"),
+        ({"effect": "Allow"}, ".effect"),
+        ({"effect": "allow\n"}, ".effect"),
+        ({"effect": True}, ".effect"),
+        ({"image": "bond"}, ".image"),
+        ({"image": True}, ".image"),
+        ({"effect": "deny", "image": "bound"}, ".image"),
+        ({"resource": 1}, ".resource"),
+        ({"resource": "*/*"}, ".resource"),
+        ({"resource": "*/*/" + "a" * 256}, ".resource"),
+        ({"resource": "a" * 256 + "/*/*"}, ".resource"),
+        ({"resource": "/*/*"}, ".resource"),
+        ({"resource": "*/*/"}, ".resource"),
+        ({"tee": []}, ".tee"),
+        ({"tee": "snp"}, ".tee"),
+        ({"tee": [f"t{number}" for number in range(33)]}, ".tee"),
+        ({"tee": ["snp", "tdx\n"]}, ".tee"),
+        ({"tee": ["1tee"]}, ".tee"),
+        ({"tee": [""]}, ".tee"),
+        ({"tee": ["a" * 33]}, ".tee"),
+        ({"tee": [["snp"]]}, ".tee"),
+        ({"Tee": ["snp"]}, ""),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_parse_policy_bad_rule_says_where(change, where):
+    with pytest.raises(FormatError) as caught:
+        parse_policy(json.dumps({"rules": [RULE, RULE | {"name": "s"} | change]}))
+    assert caught.value.where == f"$.rules[1]{where}"
+    assert caught.value.what == "resource policy"
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('{"rules":{}}', "$.rules"),
+        ('{"rules":[],"default":"allow"}', "$"),
+        ('{"rules":["x"]}', "$.rules[0]"),
+        ('{"rules":[' + "1," * 1000 + "1]}", "$.rules"),
+    ],
+    ids=["no list", "another member", "no object", "too many"],
+)
+def test_parse_policy_other_document_says_where(text, where):
+    with pytest.raises(FormatError) as caught:
+        parse_policy(text)
+    assert caught.value.where == where
+    assert caught.value.what == "resource policy"
+
+
+def test_parse_policy_takes_all_up_to_its_bounds():
+    """The smallest and the largest of everything; what is one beyond is refused above."""
+    names = ["A", "0", "a" * 64, "a_.-"]
+    names += [f"r{number}" for number in range(1000 - len(names))]
+    tees = ["a", "a" * 32, "a-0", *[f"t{number}" for number in range(29)]]
+    longest = "/".join(["a" * 255] * 3)
+    text = json.dumps({"rules": [RULE | {"name": name} for name in names]})
+    assert len(parse_policy(text.ljust(262_144)).rules) == 1000
+    (rule,) = policy({"tee": tees, "resource": longest}).rules
+    assert rule.tees == frozenset(tees)
+    assert policy({"resource": longest}).decide(facts(path=longest)) == "r"
+
+
+def test_parse_policy_keeps_its_text():
+    assert parse_policy(DEFAULT_POLICY).text == DEFAULT_POLICY
+
+
+def test_denial_names_the_rules_that_came_near_and_no_more_than_three():
+    table = policy(*({"name": f"r{number}", "image": "bound"} for number in range(4)))
+    with pytest.raises(PolicyDenied) as caught:
+        table.check(facts(bindings=()))
+    assert [name in str(caught.value) for name in ("r0", "r1", "r2", "r3")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("rules", [({}, {}), ({}, {"name": "s"}, {})], ids=["next", "later"])
+def test_parse_policy_one_name_twice_refused(rules):
     with pytest.raises(FormatError, match="has the name 'r' twice") as caught:
-        policy({}, {})
-    assert caught.value.where == "$.rules[1].name"
+        policy(*rules)
+    assert caught.value.where == f"$.rules[{len(rules) - 1}].name"

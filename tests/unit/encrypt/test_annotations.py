@@ -3,7 +3,9 @@ import base64
 import pytest
 
 from imagers.encrypt.annotations import (
+    append_packets,
     clear_annotations,
+    filter_packets,
     read_annotations,
     read_wrapped_keys,
     write_annotations,
@@ -52,6 +54,13 @@ def test_read_annotations_gives_back_what_was_written_with_the_network_last():
     assert info.wrapped == tuple(reversed(wrapped))
 
 
+def test_read_wrapped_keys_asks_local_keys_first_then_the_broker_then_other_providers():
+    turns = ["jwe", "pkcs7", "x", "provider.attestation-agent", "provider.a", "provider.z"]
+    annotations = {f"{ENC}.keys.{scheme}": "QQ==" for scheme in reversed(turns)}
+    found = read_wrapped_keys(layer(annotations), what="layer 1 of 1")
+    assert [one.scheme for one in found] == turns
+
+
 @pytest.mark.parametrize("value", ["", ",", ",,,"])
 def test_read_wrapped_keys_of_empty_elements_gives_none(value):
     assert read_wrapped_keys(layer({f"{ENC}.keys.jwe": value}), what="x") == ()
@@ -80,6 +89,40 @@ def test_read_wrapped_keys_with_a_fault_raises(annotations, piece):
     assert len(str(caught.value)) < 300
 
 
+def test_read_wrapped_keys_takes_all_up_to_its_bounds():
+    longest = bytes(262_144)
+    annotations = {f"{ENC}.keys.s{n:02}": "QQ==" for n in range(31)}
+    annotations[f"{ENC}.keys.x"] = ",".join([b64(longest)] + ["QQ=="] * 127)
+    annotations |= {f"{ENC}.keys.y{n}": "" for n in range(9)}  # which is as if it were not there
+    found = read_wrapped_keys(layer(annotations), what="layer 1 of 1")
+    assert len(found) == 31 + 128
+    assert found[31].packet == longest
+
+
+@pytest.mark.parametrize(
+    ("annotations", "piece", "name"),
+    [
+        ({f"{ENC}.keys.jwe": "QQ==," * 128}, "at most 128 packets, got 129", "keys.jwe"),
+        ({f"{ENC}.keys.jwe": b64(bytes(262_144)) + "A"}, "at most 262144 bytes", "keys.jwe"),
+        ({f"{ENC}.keys.pgp": "QQ==,%"}, "is not standard", "keys.pgp"),
+        ({f"{ENC}.pubopts": b64(bytes(16_384)) + "A"}, "at most 16384 bytes", "pubopts"),
+        ({f"{ENC}.pubopts": "%"}, "is not standard", "pubopts"),
+    ],
+)
+def test_read_annotations_with_a_fault_names_the_annotation(annotations, piece, name):
+    right = write_annotations({}, PUBLIC, [])
+    with pytest.raises(FormatError) as caught:
+        read_annotations(layer(right | annotations), what="layer 2 of 3")
+    assert piece in str(caught.value)
+    assert (caught.value.what, caught.value.where) == ("layer 2 of 3", f"annotation '{ENC}.{name}'")
+
+
+def test_read_annotations_public_options_up_to_their_bound_are_decoded():
+    text = b64(b"{" + bytes(16_383))
+    with pytest.raises(FormatError, match="not JSON"):
+        read_annotations(layer({f"{ENC}.pubopts": text}), what="layer 1 of 1")
+
+
 def test_read_wrapped_keys_lets_no_control_character_into_its_message():
     with pytest.raises(FormatError) as caught:
         read_wrapped_keys(layer({f"{ENC}.keys.\x1b[31m\n": "%"}), what="layer 1 of 1")
@@ -99,3 +142,47 @@ def test_clear_annotations_removes_all_that_begins_with_the_prefix_and_nothing_e
         clear_annotations({**kept, f"{ENC}.pubopts": "", f"{ENC}ode": "", f"{ENC}.keys.x": ""})
         == kept
     )
+
+
+def test_append_packets_come_after_those_that_are_there():
+    before = {"org.example": "y", f"{ENC}.keys.jwe": b64(b"one"), f"{ENC}.keys.pgp": ""}
+    added = [WrappedKey("jwe", b"two"), WrappedKey("pgp", b"p"), WrappedKey("pkcs7", b"c")]
+    assert append_packets(before, added) == {
+        "org.example": "y",
+        f"{ENC}.keys.jwe": f"{b64(b'one')},{b64(b'two')}",
+        f"{ENC}.keys.pgp": b64(b"p"),
+        f"{ENC}.keys.pkcs7": b64(b"c"),
+    }
+    assert before[f"{ENC}.keys.pgp"] == ""
+
+
+def test_filter_packets_changes_what_it_is_told_and_leaves_the_rest_as_it_stands():
+    before = {
+        "org.example": "y",
+        f"{ENC}.pubopts": "stays",
+        f"{ENC}.keys.jwe": f"{b64(b'a')},,{b64(b'b')},{b64(b'c')},",
+        f"{ENC}.keys.pgp": b64(b"d"),
+        f"{ENC}.keys.pkcs7": ",",
+    }
+    seen = []
+
+    def change(wrapped, number):
+        seen.append((wrapped.scheme, wrapped.packet, number))
+        return {b"a": b"a", b"b": b"new", b"c": None, b"d": None}[wrapped.packet]
+
+    after = filter_packets(before, change, what="layer 1 of 1")
+    assert seen == [("jwe", b"a", 1), ("jwe", b"b", 2), ("jwe", b"c", 3), ("pgp", b"d", 1)]
+    assert after == {
+        "org.example": "y",
+        f"{ENC}.pubopts": "stays",
+        f"{ENC}.keys.jwe": f"{b64(b'a')},,{b64(b'new')},",
+    }
+    assert before[f"{ENC}.keys.pgp"] == b64(b"d")
+
+
+@pytest.mark.parametrize("value", ["%", "A" * 400_000], ids=["no base64", "too long"])
+def test_filter_packets_with_a_fault_names_the_annotation(value):
+    with pytest.raises(FormatError) as caught:
+        filter_packets({f"{ENC}.keys.jwe": value}, lambda *_: None, what="layer 1 of 1")
+    assert caught.value.where == f"annotation '{ENC}.keys.jwe'"
+    assert caught.value.what == "layer 1 of 1"

@@ -142,6 +142,48 @@ def test_parse_packet_with_a_fault_raises(changes, kind, piece):
 
 
 @pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"kid": 1}, "$.kid"),
+        ({"kid": "kbs:///a/b"}, "$.kid"),
+        ({"wrapped_data": "%"}, "$.wrapped_data"),
+        ({"wrapped_data": base64.b64encode(bytes(15)).decode()}, "$.wrapped_data"),
+        ({"iv": "%"}, "$.iv"),
+        ({"iv": base64.b64encode(bytes(13)).decode()}, "$.iv"),
+        ({"iv": base64.b64encode(bytes(11)).decode()}, "$.iv"),
+        ({"iv": 1}, "$.iv"),
+        ({"wrap_type": "A256CTR", "iv": base64.b64encode(bytes(12)).decode()}, "$.iv"),
+        ({"wrap_type": ""}, "$.wrap_type"),
+        ({"wrap_type": 1}, "$.wrap_type"),
+        ({"provider": 1}, "$.provider"),
+        ({"version": 1}, "$.version"),
+        ({"provider_settings": 1}, "$.provider_settings"),
+        ({"annotations": []}, "$.annotations"),
+    ],
+    ids=str,
+)
+def test_parse_packet_with_a_fault_says_where(changes, where):
+    with pytest.raises(FormatError) as caught:
+        parse_packet(packet(**changes), what="layer 1 of 1")
+    assert (caught.value.what, caught.value.where) == ("layer 1 of 1: key packet", where)
+
+
+def test_parse_packet_takes_what_is_just_long_enough():
+    tag = base64.b64encode(bytes(16)).decode()
+    assert parse_packet(packet(wrapped_data=tag), what="x").wrapped_data == bytes(16)
+    short = packet(wrap_type="A256CTR", iv=tag, wrapped_data="QQ==")  # it has no tag
+    assert parse_packet(short, what="x").wrapped_data == b"A"
+    assert parse_packet(packet().ljust(65_536), what="x").kid == KID
+    with pytest.raises(FormatError, match="at most 65536 bytes, got 65537"):
+        parse_packet(packet().ljust(65_537), what="x")
+
+
+def test_parse_packet_of_another_provider_has_only_the_members_that_all_have():
+    data = packet(provider="aws", kid="arn:x", version="7", wrap_type=..., iv=...)
+    assert parse_packet(data, what="x") == Packet("arn:x", bytes(20), b"", "", "aws")
+
+
+@pytest.mark.parametrize(
     "kid",
     [
         "",
@@ -162,16 +204,28 @@ def test_parse_packet_with_a_fault_raises(changes, kind, piece):
         "kbs+plugin:///a/b/c",
         "https:///a/b/c",
         "KBS:///a/b/c",
+        "kbs:///a/b/" + "c" * 1014,
         "kbs:///a/b/" + "c" * 2000,
+        "kbs:///.a/b/c",
+        "kbs:///a/b/.c",
+        " kbs:///a/b/c",
     ],
 )
 def test_check_kid_of_anything_but_three_segments_raises(kid):
-    with pytest.raises(FormatError, match="kbs:///REPOSITORY/TYPE/TAG"):
+    with pytest.raises(FormatError, match="kbs:///REPOSITORY/TYPE/TAG") as caught:
         check_kid(kid, what="key")
+    assert (caught.value.what, caught.value.where) == ("key", "")
 
 
 @pytest.mark.parametrize(
-    "kid", ["kbs:///a/b/c", "kbs:///default/image-kek/0.1-x_Y", "kbs:///-/_/0"]
+    "kid",
+    [
+        "kbs:///a/b/c",
+        "kbs:///default/image-kek/0.1-x_Y",
+        "kbs:///-/_/0",
+        "kbs:///a./b../c.",
+        "kbs:///a/b/" + "c" * 1013,
+    ],
 )
 def test_check_kid_of_three_segments_gives_it_back(kid):
     assert check_kid(kid, what="key") == kid
@@ -240,6 +294,28 @@ def test_unwrap_with_a_resource_that_is_no_key_raises_and_keeps_nothing():
     assert unwrapper._keks == {}
 
 
+def test_unwrap_with_a_resource_that_is_no_key_wipes_it():
+    class Kept(Store):
+        def get(self, uri, *, manifest_digest):
+            self.kept = super().get(uri, manifest_digest=manifest_digest)
+            return self.kept
+
+    store = Kept(_1=b"short")
+    with pytest.raises(FormatError) as caught:
+        unwrap(wrap(), store)
+    assert caught.value.what == KID
+    with pytest.raises(ValueError, match="closed"), store.kept.view():
+        pass
+
+
+def test_unwrapper_at_the_end_of_with_wipes_its_keys():
+    with BrokerKeyUnwrapper(Store(_1=SAMPLE_KEK)) as unwrapper:
+        unwrapper.unwrap(WrappedKey(COCO, wrap()), TRUSTED).close()
+        (kek,) = unwrapper._keks.values()
+    with pytest.raises(ValueError, match="closed"), kek.view():
+        pass
+
+
 def test_unwrap_refused_key_passes_the_brokers_answer():
     with pytest.raises(KeyRefused) as caught:
         unwrap(wrap(), Store())
@@ -278,6 +354,8 @@ def test_unwrap_unauthenticated_wrap_type_of_trusted_image_opens():
         (COCO, b"{}", "not a Confidential Containers packet"),
         ("provider.other", b"PLAIN1...", "not a Confidential Containers packet"),
         ("provider.other", packet(iv="QQ=="), "not a Confidential Containers packet"),
+        ("provider.other", packet(version="9"), "not a Confidential Containers packet"),
+        (COCO, b'{"key": 1}', "not a Confidential Containers packet"),
         (COCO, packet(provider="aws", kid="arn:x", wrap_type=..., iv=...), "key service 'aws'"),
     ],
 )
@@ -295,6 +373,8 @@ def test_unwrap_packet_under_another_providers_name_opens():
 def test_unwrap_damaged_packet_under_its_own_name_says_what_is_wrong():
     with pytest.raises(FormatError, match="expected 12 bytes for A256GCM, got 1"):
         unwrap(packet(iv="QQ=="))
+    with pytest.raises(Unsupported, match="expected version"):
+        unwrap(packet(version="9"))
 
 
 def test_build_packet_for_another_provider_is_the_callers_bug():

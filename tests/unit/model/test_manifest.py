@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.errors import FormatError, SizeMismatch, Unsupported
+from imagers.errors import FormatError, NotFound, SizeMismatch, Unsupported
 from imagers.model.descriptor import Platform
 from imagers.model.digest import digest_of
 from imagers.model.manifest import (
@@ -245,6 +245,10 @@ def test_parse_manifest_of_another_kind_than_its_type_unsupported(document, told
         pytest.param({"manifests": [], "config": ...}, id="layers and manifests"),
         pytest.param({"fsLayers": []}, id="manifest with fsLayers"),
         pytest.param({"history": []}, id="manifest with history"),
+        pytest.param({"fsLayers": [], "config": ...}, id="layers and fsLayers"),
+        pytest.param({"history": [], "config": ...}, id="layers and history"),
+        pytest.param({"fsLayers": [], "layers": ...}, id="config and fsLayers"),
+        pytest.param({"history": [], "layers": ...}, id="config and history"),
     ],
 )
 @pytest.mark.parametrize("parse", [parse_manifest, parse_index, parse_manifest_or_index])
@@ -350,10 +354,65 @@ def test_parse_manifest_beyond_4_mib_refused_before_it_is_read(parse):
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"null", b"{}", b'"manifest"', b"\xff\xfe", b"<html>"])
-def test_parse_manifest_of_something_else_is_a_format_error(raw):
-    for parse in (parse_manifest, parse_index, parse_manifest_or_index, parse_config):
-        with pytest.raises(FormatError):
-            parse(raw)
+@pytest.mark.parametrize(
+    ("parse", "what"),
+    [
+        (parse_manifest, "manifest"),
+        (parse_index, "index"),
+        (parse_manifest_or_index, "manifest"),
+        (parse_config, "config"),
+    ],
+)
+def test_parse_manifest_of_something_else_is_a_format_error(parse, what, raw):
+    with pytest.raises(FormatError) as caught:
+        parse(raw)
+    assert caught.value.what == what
+
+
+@pytest.mark.parametrize(
+    ("parse", "document", "found"),
+    [(parse_manifest, MANIFEST, OCI_MANIFEST), (parse_index, INDEX, OCI_INDEX)],
+)
+def test_parse_manifest_that_nobody_gives_a_media_type_has_that_of_oci(parse, document, found):
+    raw = encode(changed(document, mediaType=...))
+    assert parse(raw).descriptor.media_type == found
+    assert parse_manifest_or_index(raw).descriptor.media_type == found
+
+
+# Members that are read here, or mean another kind of document.
+MEMBERS = [
+    "schemaVersion", "mediaType", "config", "layers", "manifests", "subject", "artifactType",
+    "annotations", "fsLayers", "history",
+]  # fmt: skip
+CONFIG_MEMBERS = ["os", "architecture", "variant", "rootfs", "config"]
+RUNTIME_MEMBERS = [
+    "Cmd", "Entrypoint", "Env", "ExposedPorts", "Labels", "StopSignal", "User", "Volumes",
+    "WorkingDir",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("document", [MANIFEST, INDEX], ids=["manifest", "index"])
+def test_parse_manifest_every_member_has_one_spelling(document, member):
+    with pytest.raises(FormatError, match=f"expected '{member}', got '{member.upper()}'"):
+        parse_manifest_or_index(encode({**document, member.upper(): None}))
+
+
+@pytest.mark.parametrize(
+    ("member", "where"),
+    [
+        *[(member, "$") for member in CONFIG_MEMBERS],
+        *[(member, "$.rootfs") for member in ("type", "diff_ids")],
+        *[(member, "$.config") for member in RUNTIME_MEMBERS],
+    ],
+)
+def test_parse_config_every_member_has_one_spelling(member, where):
+    document = json.loads(encode(CONFIG))
+    inside = document if where == "$" else document[where.removeprefix("$.")]
+    inside[member.upper()] = None
+    with pytest.raises(FormatError, match=f"expected '{member}', got '{member.upper()}'") as caught:
+        parse_config(encode(document))
+    assert caught.value.where == where
 
 
 # --- indexes
@@ -461,7 +520,22 @@ def test_find_platform_takes_the_best_entry_that_runs(case):
     assert {text: one and str(one.platform) for text, one in found.items()} == wanted
 
 
+def test_require_platform_gives_the_entry_or_says_which_there_are():
+    index = parse_index(encode(INDEX))
+    arm = Platform("linux", "arm64")
+    assert index.require_platform(arm, what="image x") == index.manifests[1]
+    with pytest.raises(NotFound, match=r"expected one of linux/amd64, linux/arm64/v8$") as caught:
+        index.require_platform(Platform("linux", "s390x"), what="image x")
+    assert str(caught.value).startswith("image x is not there for platform 'linux/s390x'")
+    assert "--platform" in caught.value.hint
+    none = parse_index(encode(changed(INDEX, manifests=[])))
+    with pytest.raises(NotFound, match=r"expected one of none$"):
+        none.require_platform(arm, what="image x")
+
+
 def test_parse_index_too_many_entries_refused():
+    most = changed(INDEX, manifests=[descriptor(OCI_MANIFEST)] * 1024)
+    assert len(parse_index(encode(most)).manifests) == 1024
     with pytest.raises(FormatError, match="expected at most 1024 entries, got 1025") as caught:
         parse_index(encode(changed(INDEX, manifests=[descriptor(OCI_MANIFEST)] * 1025)))
     assert caught.value.where == "$.manifests"
@@ -496,6 +570,8 @@ def test_parse_config_gives_platform_diff_ids_and_what_to_run():
     assert [str(one) for one in config.diff_ids] == CONFIG["rootfs"]["diff_ids"]
     assert config.config == {"Env": ["A=b"]}
     assert parse_config(encode(changed(CONFIG, config=None))).config == {}
+    most = {"type": "layers", "diff_ids": [DIGEST] * 512}
+    assert len(parse_config(encode(changed(CONFIG, rootfs=most))).diff_ids) == 512
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -10,6 +11,7 @@ from imagers.errors import (
     CouldNotVerify,
     DigestMismatch,
     FormatError,
+    ImagersError,
     NoSignature,
     NotFound,
     PolicyDenied,
@@ -23,14 +25,20 @@ from imagers.errors import (
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
 from imagers.model.manifest import RawManifest, check_config_size, parse_config
-from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
+from imagers.model.media import (
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER_GZIP,
+    OCI_MANIFEST,
+)
 from imagers.model.reference import parse_reference
 from imagers.pull.trust import Basis, TrustDecision, TrustedImage
 from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
 from imagers.sign.sigstore import sign_payload
 from imagers.sign.sigstore_key import generate_private_key
-from imagers.sign.verify import CouldNotLook, load_trust
+from imagers.sign.verify import CouldNotLook, explain_image, load_trust
 
 AMD64 = Platform("linux", "amd64")
 ARM = {"architecture": "arm"}
@@ -182,6 +190,19 @@ def test_pinned_image_under_an_accepting_policy_is_trusted_on_its_digest(key):
     trusted.check_may_ask_broker()
 
 
+def test_image_in_a_directory_has_no_pinned_digest(key):
+    config = make_config()
+    policy = parse_policy(json.dumps({"default": [ACCEPT]}).encode())
+    rules = load_trust(policy.select(path_identity("oci", "/images/app")), lambda _: b"")
+    assert TrustDecision(rules, AMD64).pinned is None
+    trusted = decide(key, make_manifest(config), config, rules=rules, signatures=[])
+    assert trusted.basis is Basis.UNSIGNED
+
+
+def test_words_for_why_an_image_is_trusted_are_those_of_reports():
+    assert [one.value for one in Basis] == ["signature", "pinned_digest", "unsigned"]
+
+
 def test_step_2_other_bytes_than_the_pinned_ones_are_refused(key):
     """Step 2: the registry serves another manifest under a pinned digest."""
     manifest = make_manifest(make_config())
@@ -240,6 +261,62 @@ def test_step_3_manifest_swapped_behind_an_index_is_refused(key, change):
         other = manifest[:-1] + b" "
     with pytest.raises((SizeMismatch, DigestMismatch)):
         decision.receive_manifest(answer(other))
+
+
+def at_manifest(key, entry):
+    """A decision that waits for the manifest of an index with this entry, or another."""
+    manifest = make_manifest(make_config())
+    index = json.loads(make_index(manifest))
+    index["manifests"][0] |= entry
+    decision = TrustDecision(requirements(key), AMD64)
+    decision.receive_top(answer(json.dumps(index).encode(), OCI_INDEX))
+    return decision, manifest
+
+
+def test_step_3_manifest_of_another_length_says_both(key):
+    """Step 3: before the digest of what may be long is computed."""
+    decision, manifest = at_manifest(key, {})
+    with pytest.raises(SizeMismatch, match="manifest for linux/amd64") as caught:
+        decision.receive_manifest(answer(manifest + b" "))
+    assert (caught.value.expected, caught.value.actual) == (len(manifest), len(manifest) + 1)
+
+
+def test_step_3_other_bytes_of_the_same_length_are_refused(key):
+    """Step 3: the digest that the registry claims for them is not believed."""
+    decision, manifest = at_manifest(key, {})
+    other = manifest.replace(b"linux", b"linuX").replace(b"layers", b"layerS")
+    assert len(other) == len(manifest)
+    assert other != manifest
+    lie = RawManifest(other, OCI_MANIFEST, digest_of(manifest))
+    with pytest.raises(DigestMismatch, match="manifest for linux/amd64") as caught:
+        decision.receive_manifest(lie)
+    assert caught.value.expected == digest_of(manifest)
+
+
+def test_step_3_manifest_of_another_type_than_its_entry_is_refused(key):
+    """Step 3: the index is what was signed or pinned; the header of the answer is not."""
+    decision, manifest = at_manifest(key, {"mediaType": DOCKER_MANIFEST})
+    with pytest.raises(FormatError) as caught:
+        decision.receive_manifest(answer(manifest, OCI_MANIFEST))
+    assert caught.value.where == "$.mediaType"
+
+
+def test_step_2_document_of_another_type_than_its_header_is_refused(key):
+    """Step 2: two readers would take it for two documents."""
+    manifest = make_manifest(make_config())
+    with pytest.raises(FormatError) as caught:
+        TrustDecision(requirements(key), AMD64).receive_top(answer(manifest, OCI_INDEX))
+    assert caught.value.where == "$.mediaType"
+
+
+def test_step_2_top_digest_is_that_of_the_reference_also_by_another_algorithm(key):
+    config = make_config()
+    manifest = make_manifest(config)
+    pinned = digest_of(manifest, "sha512")
+    name = f"registry.example.org/team/app@{pinned}"
+    trusted = decide(key, manifest, config, signatures=[], rules=requirements(key, name, ACCEPT))
+    assert trusted.top_digest == pinned
+    assert trusted.manifest.descriptor.digest == digest_of(manifest)
 
 
 def test_step_3_index_inside_an_index_is_refused(key):
@@ -316,6 +393,39 @@ def test_step_5_config_swapped_is_refused(key):
     decision.receive_signatures(signed(manifest, key))
     with pytest.raises(DigestMismatch, match="config"):
         decision.receive_config(config.replace(b"amd64", b"arm64"))
+
+
+def at_config(key, manifest):
+    decision = TrustDecision(requirements(key), AMD64)
+    decision.receive_top(answer(manifest))
+    decision.receive_signatures(signed(manifest, key))
+    return decision
+
+
+def test_step_5_config_of_another_length_says_both(key):
+    """Step 5."""
+    config = make_config()
+    with pytest.raises(SizeMismatch, match="config") as caught:
+        at_config(key, make_manifest(config)).receive_config(config + b" ")
+    assert (caught.value.expected, caught.value.actual) == (len(config), len(config) + 1)
+
+
+def test_step_5_config_that_claims_to_be_huge_is_refused_before_it_is_looked_at(key):
+    """Step 5: also where the caller did not ask."""
+    document = json.loads(make_manifest(make_config()))
+    document["config"]["size"] = 8_388_609
+    with pytest.raises(FormatError) as caught:
+        at_config(key, json.dumps(document).encode()).receive_config(b"{}")
+    assert caught.value.where == "$.config.size"
+
+
+def test_step_5_config_of_an_artifact_is_unsupported(key):
+    """Step 5: what the manifest calls it counts, whatever it looks like."""
+    config = make_config()
+    document = json.loads(make_manifest(config))
+    document["config"]["mediaType"] = "application/vnd.example.model.v1+json"
+    with pytest.raises(Unsupported, match=r"vnd\.example\.model"):
+        at_config(key, json.dumps(document).encode()).receive_config(config)
 
 
 @pytest.mark.parametrize("layers", [0, 2], ids=["dropped", "added"])
@@ -422,7 +532,8 @@ def test_step_5_config_that_claims_to_be_huge_is_refused_unfetched():
     """Step 5: a bound before memory is spent."""
     with pytest.raises(FormatError, match="at most 8388608") as caught:
         check_config_size(Descriptor(OCI_CONFIG, digest_of(b""), 1 << 40))
-    assert caught.value.where == "$.config.size"
+    assert (caught.value.what, caught.value.where) == ("manifest", "$.config.size")
+    check_config_size(Descriptor(OCI_CONFIG, digest_of(b""), 8_388_608))
 
 
 @pytest.mark.parametrize(
@@ -460,6 +571,19 @@ def test_step_6_plain_layer_where_encryption_is_demanded_is_denied(key):
     assert decide(key, manifest, config).encrypted_layers == 0
     with pytest.raises(PolicyDenied, match="layer 1 of 1 is not encrypted"):
         decide(key, manifest, config, require_encrypted=True)
+
+
+def test_step_6_every_layer_is_looked_at(key):
+    """Step 6: the first one is good."""
+    config = make_config(2)
+    layers = [make_layer(), make_layer(OCI_LAYER_GZIP, None)]
+    manifest = make_manifest(config, layers)
+    assert decide(key, manifest, config).encrypted_layers == 1
+    with pytest.raises(PolicyDenied, match="layer 2 of 2 is not encrypted"):
+        decide(key, manifest, config, require_encrypted=True)
+    layers[1] = make_layer(ENCRYPTED, None)
+    with pytest.raises(FormatError, match="layer 2 of 2"):
+        decide(key, make_manifest(config, layers), config)
 
 
 def test_step_7_unsigned_unpinned_image_gets_no_keys_from_a_broker(key):
@@ -506,6 +630,76 @@ def test_steps_out_of_order_are_the_callers_bug(key):
         decision.receive_config(config)
     with pytest.raises(RuntimeError):
         decision.conclude()
+
+
+def test_manifest_before_there_is_one_is_the_callers_bug(key):
+    config = make_config()
+    manifest = make_manifest(config)
+    decision = TrustDecision(requirements(key), AMD64)
+    with pytest.raises(RuntimeError, match="has no manifest yet"):
+        _ = decision.manifest
+    decision.receive_top(answer(make_index(manifest), OCI_INDEX))
+    with pytest.raises(RuntimeError, match="has no manifest yet"):
+        _ = decision.manifest
+    with pytest.raises(RuntimeError, match="wants the manifest of the platform, got the sign"):
+        decision.receive_signatures(signed(manifest, key))
+
+
+def test_image_is_concluded_once(key):
+    config = make_config()
+    decision = at_config(key, make_manifest(config))
+    decision.receive_config(config)
+    assert isinstance(decision.conclude(), TrustedImage)
+    with pytest.raises(RuntimeError, match="wants nothing, it is done, got the conclusion"):
+        decision.conclude()
+    with pytest.raises(RuntimeError, match="it is done"):
+        decision.receive_config(config)
+
+
+@pytest.mark.parametrize(
+    ("step", "argument"),
+    [
+        ("receive_top", answer(b"{}")),
+        ("receive_manifest", answer(b"{}")),
+        ("receive_signatures", []),
+        ("receive_config", b"{}"),
+    ],
+)
+def test_any_failed_step_is_final(key, step, argument):
+    config = make_config()
+    manifest = make_manifest(config)
+    decision = TrustDecision(requirements(key), AMD64)
+    right = {
+        "receive_top": answer(make_index(manifest), OCI_INDEX),
+        "receive_manifest": answer(manifest),
+        "receive_signatures": signed(manifest, key),
+        "receive_config": config,
+    }
+    for name, value in right.items():
+        if name == step:
+            break
+        getattr(decision, name)(value)
+    with pytest.raises(ImagersError):
+        getattr(decision, step)(argument)
+    with pytest.raises(RuntimeError, match="it failed"):
+        getattr(decision, step)(right[step])
+
+
+def test_step_4_the_time_is_that_of_the_caller(key, monkeypatch):
+    """Step 4: no clock is read here; certificates and expiries are judged by this one."""
+    seen = []
+
+    def explain(*words, **options):
+        seen.append(options["now"])
+        return explain_image(*words, **options)
+
+    monkeypatch.setattr("imagers.pull.trust.explain_image", explain)
+    manifest = make_manifest(make_config())
+    for now in (None, datetime(2026, 6, 1, tzinfo=UTC)):
+        decision = TrustDecision(requirements(key), AMD64)
+        decision.receive_top(answer(manifest))
+        decision.receive_signatures(signed(manifest, key), now=now)
+        assert seen.pop() == now
 
 
 def test_a_failed_step_is_final(key):
@@ -568,12 +762,22 @@ def test_index_signature_that_the_policy_demands_is_looked_at(key):
 def test_index_signature_that_is_not_there_is_a_no(key, nobody_looked):
     """Step 4: a signature of the platform's manifest does not stand in for it."""
     rules = requirements(key, requirement=on_index(key))
-    with pytest.raises(NoSignature):
+    with pytest.raises(NoSignature, match="signature of index 'sha256:"):
         decide_index(
             lambda _, manifest: signed(manifest, key),
             lambda *_: None if nobody_looked else (),
             rules=rules,
         )
+
+
+def test_requirement_about_the_index_is_about_the_manifest_where_there_is_no_index(key):
+    """Step 4: what the name led to."""
+    config = make_config()
+    manifest = make_manifest(config)
+    rules = requirements(key, requirement=on_index(key))
+    assert decide(key, manifest, config, rules=rules).basis is Basis.SIGNATURE
+    with pytest.raises(NoSignature, match="signature of manifest 'sha256:"):
+        decide(key, manifest, config, rules=rules, signatures=[])
 
 
 def test_index_signature_of_the_manifest_shown_for_the_index_is_refused(key):

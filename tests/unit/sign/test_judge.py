@@ -2,17 +2,34 @@
 
 import base64
 import json
+from datetime import UTC, datetime
 
 import pytest
 
-from imagers.errors import CouldNotVerify, LocalError, SignatureInvalid, UntrustedSigner
+from imagers.errors import (
+    CouldNotVerify,
+    FormatError,
+    LocalError,
+    SignatureInvalid,
+    UntrustedSigner,
+)
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
-from imagers.sign.found import Found, NotationSignature, Reading, SimpleSignature, Subject
+from imagers.sign.bundle import build_bundle
+from imagers.sign.found import (
+    BundleSignature,
+    Found,
+    NotationSignature,
+    Reading,
+    SimpleSignature,
+    Subject,
+)
 from imagers.sign.judge import Case, judge, notation_statement
 from imagers.sign.materials import Material, Trust, load_trust
-from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.notation.check import Outcome
+from imagers.sign.notation.trust_policy import Check, parse_trust_policy
+from imagers.sign.payload import PayloadType, build_payload
+from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
 from imagers.sign.requirements import NotationSigned
 from imagers.sign.sigstore import sign_payload
 
@@ -101,21 +118,160 @@ def test_judge_takes_gpgs_word_and_no_silence_for_it(case, reading, error, messa
         judge(asked)
 
 
-def test_judge_of_notation_needs_the_time(case):
-    asked, _ = case(NotationSignature(b"{}", "application/jose+json"))
-    requirement = NotationSigned("/p", "/s", "$.default[0]")
-    asked = Case(
-        asked.signature,
-        asked.name,
-        requirement,
-        asked.subject,
-        Trust(asked.trust.selected, {"$.default[0]": Material()}),
-        IDENTITY,
-        None,
-        print,
+def test_judge_of_simple_signing_names_the_key_that_gpg_named(case, manifest):
+    payload = build_payload(NAME, digest_of(manifest), kind=PayloadType.SIMPLE)
+    reading = Reading(payload, fingerprint="A" * 40)
+    asked, notes = case(SimpleSignature(b"", readings={"$.default[0]": reading}), SIGNED_BY)
+    signer = judge(asked)
+    assert (signer.fingerprint, signer.reference) == ("A" * 40, NAME)
+    assert signer.where == "$.default[0]"
+    assert "A" * 40 in notes[0]
+    assert [note.partition(" '")[0] for note in notes[1:]] == [
+        f"is for manifest {digest_of(manifest)}",
+        "is for the name",
+    ]
+
+
+LOG = {"rekorPublicKeyPath": "/r"}
+LOGIN = {"caPath": "/ca", "oidcIssuer": "https://i", "subjectEmail": "a@b"}
+
+
+@pytest.mark.parametrize(
+    ("members", "wanted"),
+    [
+        ({"keyPath": "/k"}, (False, False)),
+        ({"keyPath": "/k", **LOG}, (False, True)),
+        ({"fulcio": LOGIN, **LOG}, (True, True)),
+        ({"pki": {"caRootsPath": "/ca", "subjectEmail": "a@b"}}, (True, False)),
+    ],
+    ids=["key", "key and log", "login", "authority"],
+)
+def test_judge_reads_of_a_signature_what_the_requirement_asks_for(
+    case, key, manifest, monkeypatch, members, wanted
+):
+    """What a signer put beside it can neither help nor harm where nobody asks for it."""
+
+    def read(_, *, with_certificate, with_entry):
+        raise FormatError(f"asked for {with_certificate}, {with_entry}")
+
+    monkeypatch.setattr("imagers.sign.judge.read_evidence", read)
+    policy = parse_policy(json.dumps({"default": [{"type": "sigstoreSigned", **members}]}).encode())
+    trust = Trust(policy.select(IDENTITY), {"$.default[0]": Material()})
+    signature = sign_payload(build_payload(NAME, digest_of(manifest)), key)
+    asked, _ = case(signature, trust=trust)
+    with pytest.raises(SignatureInvalid) as caught:
+        judge(asked)
+    assert str(caught.value).endswith(f"asked for {wanted[0]}, {wanted[1]}")
+
+
+def bundle_requirement(key):
+    data = base64.b64encode(key.public_key.to_pem()).decode()
+    return {"type": "sigstoreBundle", "keyData": data}
+
+
+def test_judge_of_a_bundle_notes_what_it_is_for_and_knows_no_name(case, key, manifest):
+    bundle = BundleSignature(build_bundle(digest_of(manifest), key))
+    asked, notes = case(bundle, bundle_requirement(key))
+    signer = judge(asked)
+    assert (signer.fingerprint, signer.reference) == (key.public_key.fingerprint, "")
+    assert notes[-1] == f"is for manifest {digest_of(manifest)}"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"{}", b'{"mediaType": "application/vnd.dev.sigstore.bundle.v9+json"}', b"\xff"],
+    ids=["no type", "a type of later", "no JSON"],
+)
+def test_judge_of_a_bundle_that_cannot_be_read_is_no(case, key, raw):
+    asked, notes = case(BundleSignature(raw), bundle_requirement(key))
+    with pytest.raises(SignatureInvalid, match="signature 1 of 1"):
+        judge(asked)
+    assert notes == []
+
+
+NOTATION = NotationSigned("/p", "/s", "$.default[0]")
+
+
+def trust_policy(**scopes):
+    """One that tells the name of the statement for each scope."""
+    return parse_trust_policy(
+        json.dumps(
+            {
+                "version": "1.0",
+                "trustPolicies": [
+                    {
+                        "name": name,
+                        "registryScopes": [scope],
+                        "signatureVerification": {"level": "permissive"},
+                        "trustStores": ["ca:acme"],
+                        "trustedIdentities": ["*"],
+                    }
+                    for name, scope in scopes.items()
+                ],
+            }
+        ).encode(),
+        what="trust policy",
     )
+
+
+@pytest.fixture
+def notation_case(case):
+    """A function: the case of a signature of notation at a time, and its notes."""
+
+    def make(now):
+        asked, notes = case(NotationSignature(b"{}", "application/jose+json"))
+        material = Material(trust_policy=trust_policy(all="*"))
+        return Case(
+            asked.signature,
+            asked.name,
+            NOTATION,
+            asked.subject,
+            Trust(asked.trust.selected, {NOTATION.where: material}),
+            IDENTITY,
+            now,
+            asked.note,
+        ), notes
+
+    return make
+
+
+def test_judge_of_notation_needs_the_time(notation_case):
+    asked, _ = notation_case(None)
     with pytest.raises(CouldNotVerify, match="time is not known"):
         judge(asked)
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "reference"), [("f" * 64, ""), ("", None)], ids=["authentic", "only noted"]
+)
+def test_judge_of_notation_notes_what_is_not_enforced(
+    notation_case, monkeypatch, fingerprint, reference
+):
+    def check(*_, now, note, **__):
+        note(f"was looked at at {now:%Y}")
+        return Outcome(fingerprint, "CN=acme", ("not enforced: it is expired",))
+
+    monkeypatch.setattr("imagers.sign.judge.check_signature", check)
+    asked, notes = notation_case(datetime(2026, 6, 1, tzinfo=UTC))
+    signer = judge(asked)
+    assert (None if signer is None else signer.reference) == reference
+    assert notes == ["was looked at at 2026", "not enforced: it is expired"]
+
+
+@pytest.mark.parametrize(
+    ("identity", "name"),
+    [
+        (IDENTITY, "app"),
+        (docker_identity(parse_reference("r.example/app/x:v1")), "all"),
+        (path_identity("oci", "/images/app"), "all"),
+    ],
+    ids=["its repository", "below it", "no repository"],
+)
+def test_notation_statement_is_that_of_the_repository_or_for_all(identity, name):
+    material = Material(trust_policy=trust_policy(all="*", app="r.example/app"))
+    statement = notation_statement(material, identity, "here")
+    assert statement.name == name
+    assert Check.AUTHENTICITY in statement.actions
 
 
 def test_notation_statement_without_a_trust_policy_could_not_look():

@@ -13,6 +13,7 @@ from imagers.sign.identity import (
     parse_signed_name,
 )
 from imagers.sign.requirements import (
+    PKI,
     AllOf,
     AnyOf,
     CertificateSubject,
@@ -28,6 +29,7 @@ from imagers.sign.requirements import (
     SigstoreSigned,
     Unchecked,
     parse_requirement,
+    walk,
 )
 
 WHERE = "$.default[0]"
@@ -35,8 +37,9 @@ WHERE = "$.default[0]"
 PEM = b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 B64 = base64.b64encode(PEM).decode()
 FULCIO = {"caPath": "/ca", "oidcIssuer": "https://i", "subjectEmail": "a@b"}
-PKI = {"caRootsPath": "/ca", "subjectEmail": "a@b"}
+AUTHORITY = {"caRootsPath": "/ca", "subjectEmail": "a@b"}
 KEY = {"type": "sigstoreSigned", "keyPath": "/k"}
+SELF = {"type": "sigstoreBundle", "keyPath": "/k"}
 
 
 def parse(value):
@@ -93,12 +96,95 @@ def test_requirement_signed_identity_is_parsed(value, identity):
 
 
 @pytest.mark.parametrize(
+    ("end", "value", "paths", "datas"),
+    [
+        ("Path", "/r", ("/r",), ()),
+        ("Paths", ["/r", "/s"], ("/r", "/s"), ()),
+        ("Data", B64, (), (PEM,)),
+        ("Datas", [B64, B64], (), (PEM, PEM)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["sigstoreSigned", "sigstoreBundle"])
+def test_requirement_gives_the_keys_of_its_log(kind, end, value, paths, datas):
+    found = parse({"type": kind, "keyPath": "/k", f"rekorPublicKey{end}": value})
+    assert found.rekor == KeyRefs(paths, datas, "key of a Rekor log")
+
+
+@pytest.mark.parametrize(
+    ("end", "value", "paths", "datas"),
+    [("Path", "/t", ("/t",), ()), ("Data", B64, (), (PEM,))],
+)
+def test_requirement_gives_the_certificates_of_its_time_stamps(end, value, paths, datas):
+    found = parse({**SELF, f"tsaCertificates{end}": value})
+    assert found.tsa == KeyRefs(paths, datas, "certificates of a time-stamp authority")
+
+
+JOB = {"caData": B64, "oidcIssuer": "https://i", "subjectURI": "https://ci/job"}
+
+
+@pytest.mark.parametrize(
+    ("members", "subject"),
+    [
+        ({"fulcio": JOB, "rekorPublicKeyPath": "/r"}, CertificateSubject(uri="https://ci/job")),
+        ({"fulcio": JOB, "tsaCertificatesPath": "/t"}, CertificateSubject(uri="https://ci/job")),
+        ({"fulcio": FULCIO, "rekorPublicKeyPath": "/r"}, CertificateSubject(email="a@b")),
+    ],
+    ids=["a job and a log", "a job and time stamps", "a person"],
+)
+def test_requirement_of_bundles_by_a_login_is_parsed(members, subject):
+    """One witness of the time of signing is enough, whichever."""
+    found = parse({"type": "sigstoreBundle", **members})
+    assert (found.keys, found.pki) == (None, None)
+    assert found.fulcio.subject == subject
+    assert (found.rekor is None) is ("rekorPublicKeyPath" not in members)
+    assert (found.tsa is None) is ("tsaCertificatesPath" not in members)
+
+
+@pytest.mark.parametrize(
+    ("members", "subject"),
+    [
+        ({"subjectEmail": "a@b"}, CertificateSubject(email="a@b")),
+        ({"subjectHostname": "h"}, CertificateSubject(hostname="h")),
+        (
+            {"subjectEmail": "a@b", "subjectHostname": "h"},
+            CertificateSubject(email="a@b", hostname="h"),
+        ),
+    ],
+    ids=["mail", "host", "both"],
+)
+@pytest.mark.parametrize("kind", ["sigstoreSigned", "sigstoreBundle"])
+def test_requirement_by_an_authority_of_ones_own_is_parsed(kind, members, subject):
+    """Each subject that is given must hold, so none may be lost."""
+    found = parse({"type": kind, "pki": {"caRootsData": B64, **members}})
+    assert found.pki == PKI(KeyRefs((), (PEM,), "root certificates"), None, subject)
+    assert found.fulcio is None
+    assert (found.keys if kind == "sigstoreBundle" else found.key_paths) in (None, ())
+    between = {"caRootsPath": "/c", "caIntermediatesPath": "/i", **members}
+    assert parse({"type": kind, "pki": between}).pki == PKI(
+        KeyRefs(("/c",), (), "root certificates"),
+        KeyRefs(("/i",), (), "intermediate certificates"),
+        subject,
+    )
+    between = {"caRootsPath": "/c", "caIntermediatesData": B64, **members}
+    assert parse({"type": kind, "pki": between}).pki.intermediates.datas == (PEM,)
+
+
+def test_requirement_signed_by_takes_several_key_files_and_an_identity():
+    value = {"type": "signedBy", "keyType": "GPGKeys", "keyPaths": ["/k", "/l"]}
+    found = parse({**value, "signedIdentity": {"type": "matchRepository"}})
+    assert found == SignedBy(KeyRefs(("/k", "/l"), (), "GPG keys"), MatchRepository(), WHERE)
+
+
+@pytest.mark.parametrize(
     ("value", "feature"),
     [
-        (
-            {"type": "signedBy", "keyType": "signedByX509CAs", "keyData": B64},
-            "signedBy with keyType signedByX509CAs",
-        ),
+        *[
+            (
+                {"type": "signedBy", "keyType": kind, "keyData": B64},
+                f"signedBy with keyType {kind}",
+            )
+            for kind in ("signedByGPGKeys", "X509Certificates", "signedByX509CAs")
+        ],
         (
             {"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}},
             "signedBaseLayer",
@@ -122,6 +208,8 @@ ROOTS = KeyRefs((FULCIO["caPath"],), (), "certificates of fulcio")
         ),
         ({"type": "encrypted"}, Encrypted(None, WHERE)),
         ({"type": "encrypted", "layers": [0, -1]}, Encrypted((0, -1), WHERE)),
+        ({"type": "encrypted", "layers": [512, -512]}, Encrypted((512, -512), WHERE)),
+        ({"type": "encrypted", "layers": [1] * 512}, Encrypted((1,) * 512, WHERE)),
         (
             {"type": "anyOf", "requirements": [{"type": "reject"}]},
             AnyOf((Reject(f"{WHERE}.requirements[0]"),), WHERE),
@@ -167,9 +255,6 @@ def test_requirement_of_each_type_is_parsed(value, expected):
     assert parse(value) == expected
 
 
-SELF = {"type": "sigstoreBundle", "keyPath": "/k"}
-
-
 @pytest.mark.parametrize(
     ("value", "piece"),
     [
@@ -196,10 +281,25 @@ def test_requirement_of_ours_with_a_fault_is_refused(value, piece):
 
 def test_requirements_nested_too_deep_are_refused():
     value = {"type": "reject"}
-    for _ in range(9):
+    for _ in range(8):
         value = {"type": "anyOf", "requirements": [value]}
+    assert [type(one) for one, _ in walk([parse(value)])] == [AnyOf] * 8 + [Reject]
     with pytest.raises(FormatError, match="at most 8 levels"):
-        parse(value)
+        parse({"type": "anyOf", "requirements": [value]})
+
+
+def test_walk_knows_at_every_depth_what_is_about_the_index():
+    part = {"type": "allOf", "requirements": [{"type": "reject"}, {"type": "encrypted"}]}
+    found = walk([parse({"type": "index", "requirements": [part]}), parse(part)])
+    assert [(type(one), on_index) for one, on_index in found] == [
+        (OnIndex, False),
+        (AllOf, True),
+        (Reject, True),
+        (Encrypted, True),
+        (AllOf, False),
+        (Reject, False),
+        (Encrypted, False),
+    ]
 
 
 NO = "sigstoreSigned"
@@ -267,7 +367,16 @@ NO = "sigstoreSigned"
                 },
                 "expected a registry or a repository with its registry",
             )
-            for prefix in ("short", "ns/short", "a.example/", "a.example/b:1", "A.example/B", "*")
+            for prefix in (
+                "short",
+                "ns/short",
+                "a.example/",
+                "a.example/b:1",
+                "A.example/B",
+                "*",
+                ".example",
+                "-a.example",
+            )
         ],
         ({**KEY, "rekorPublicKeyPath": "/r", "rekorPublicKeyData": B64}, "at most one of rekor"),
         ({**KEY, "rekorPublicKeyPath": ""}, "rekorPublicKeyPath: expected a string"),
@@ -281,11 +390,17 @@ NO = "sigstoreSigned"
             {"type": NO, "fulcio": {"caPath": "/c"}, "rekorPublicKeyPath": "/r"},
             "fulcio.oidcIssuer",
         ),
-        ({"type": NO, "pki": PKI, "rekorPublicKeyPath": "/r"}, "no rekorPublicKeyPath beside pki"),
-        ({"type": NO, "pki": {"caRootsPath": "/c"}}, "subjectEmail, subjectHostname or both"),
-        ({"type": NO, "pki": {**PKI, "subjectHostname": ""}}, "pki.subjectHostname"),
         (
-            {"type": NO, "pki": {**PKI, "caIntermediatesPath": "/a", "caIntermediatesData": B64}},
+            {"type": NO, "pki": AUTHORITY, "rekorPublicKeyPath": "/r"},
+            "no rekorPublicKeyPath beside pki",
+        ),
+        ({"type": NO, "pki": {"caRootsPath": "/c"}}, "subjectEmail, subjectHostname or both"),
+        ({"type": NO, "pki": {**AUTHORITY, "subjectHostname": ""}}, "pki.subjectHostname"),
+        (
+            {
+                "type": NO,
+                "pki": {**AUTHORITY, "caIntermediatesPath": "/a", "caIntermediatesData": B64},
+            },
             "at most one of caIntermediatesPath",
         ),
         ({"type": "signedBy", "keyPath": "/k"}, "keyType: expected"),
@@ -300,6 +415,79 @@ def test_requirement_that_the_specification_does_not_say_is_refused(value, piece
         parse(value)
     assert caught.value.where.startswith("$.default[0]")
     assert piece in str(caught.value)
+
+
+def identity(kind, **members):
+    return {**KEY, "signedIdentity": {"type": kind, **members}}
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        ({"type": "Reject"}, ".type"),
+        ({"type": NO, "keyPaths": [""]}, ".keyPaths[0]"),
+        ({"type": NO, "keyPaths": ["/k", 5]}, ".keyPaths[1]"),
+        ({"type": NO, "keyPaths": {"/k": 1}}, ".keyPaths"),
+        ({"type": NO, "keyPaths": ["/k"] * 65}, ".keyPaths"),
+        ({"type": NO, "keyDatas": [B64, "="]}, ".keyDatas[1]"),
+        # What is no base64 is not passed over, or two readers would see two keys.
+        ({"type": NO, "keyData": f"{B64[:8]} {B64[8:]}"}, ".keyData"),
+        ({"type": NO, "keyData": f"!{B64}"}, ".keyData"),
+        ({"type": "anyOf", "requirements": {"type": "reject"}}, ".requirements"),
+        ({"type": "anyOf", "requirements": []}, ".requirements"),
+        ({"type": "anyOf", "requirements": [{}]}, ".requirements[0].type"),
+        ({"type": "encrypted", "layers": {"0": 1}}, ".layers"),
+        ({"type": "encrypted", "layers": []}, ".layers"),
+        ({"type": "encrypted", "layers": [1] * 513}, ".layers"),
+        ({"type": "encrypted", "layers": [0, 1.0]}, ".layers[1]"),
+        ({"type": "encrypted", "layers": [0, -513]}, ".layers[1]"),
+        ({"type": "signedBy", "keyType": "PGP", "keyPath": "/k"}, ".keyType"),
+        # Of an identity in a certificate, sigstoreSigned reads mail addresses only.
+        (
+            {
+                "type": NO,
+                "fulcio": {"caPath": "/ca", "oidcIssuer": "https://i", "subjectURI": "https://j"},
+                "rekorPublicKeyPath": "/r",
+            },
+            ".fulcio",
+        ),
+        ({"type": NO, "fulcio": {**FULCIO, "issuer": "i"}, "rekorPublicKeyPath": "/r"}, ".fulcio"),
+        ({"type": NO, "pki": {**AUTHORITY, "subjectURI": "https://j"}}, ".pki"),
+        (
+            {
+                "type": "signedBaseLayer",
+                "baseLayerIdentity": {"type": "matchExact"},
+                "keyPath": "/",
+            },
+            "",
+        ),
+        ({"type": "notation", "trustPolicyPath": "/p", "trustStorePath": "/s", "level": "x"}, ""),
+        (identity("matchAll"), ".signedIdentity.type"),
+        (identity("exactReference", dockerReference="r.example/a:1", tag="1"), ".signedIdentity"),
+        (
+            identity("exactReference", dockerReference="r.example/a"),
+            ".signedIdentity.dockerReference",
+        ),
+        (identity("exactRepository", dockerRepository="r.example/a", tag="1"), ".signedIdentity"),
+        (
+            identity("exactRepository", dockerRepository="r.example/a:1"),
+            ".signedIdentity.dockerRepository",
+        ),
+        (
+            identity("remapIdentity", prefix="a.example", signedPrefix="b.example", to="c"),
+            ".signedIdentity",
+        ),
+    ],
+)
+def test_requirement_with_a_fault_says_where(value, where):
+    with pytest.raises(FormatError) as caught:
+        parse(value)
+    assert caught.value.where == WHERE + where
+    assert caught.value.what == "policy"
+
+
+def test_requirement_with_as_many_keys_as_are_tried_is_parsed():
+    assert parse({"type": NO, "keyPaths": ["/k"] * 64}).key_paths == ("/k",) * 64
 
 
 LOGIN = {"oidcIssuer": "https://i", "subjectURI": "https://ci/job"}

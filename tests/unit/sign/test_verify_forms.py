@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -25,13 +26,17 @@ from imagers.sign.found import (
     Form,
     Found,
     Looked,
+    NotationSignature,
     Reading,
     SimpleSignature,
 )
+from imagers.sign.materials import Material
+from imagers.sign.notation.check import Outcome
+from imagers.sign.notation.trust_policy import parse_trust_policy
 from imagers.sign.payload import PayloadType, build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.sigstore import sign_payload
-from imagers.sign.verify import Basis, Subject, explain_image, load_trust, verify_image
+from imagers.sign.verify import Basis, Subject, Trust, explain_image, load_trust, verify_image
 
 NAME = "r.example/app:v1"
 IDENTITY = docker_identity(parse_reference(NAME))
@@ -103,6 +108,38 @@ def test_simple_signature_that_gpg_refused_is_no(manifest):
     assert "is expired" in refused(SignatureInvalid, trust_of(GPG), manifest, found)
 
 
+GPG_FAILED = SimpleSignature(
+    b"\xa3", readings={"$.default[0]": Reading(None, failed=RemoteError("gpg hangs"))}
+)
+GPG_REFUSED = SimpleSignature(
+    b"\xa3", readings={"$.default[0]": Reading(None, refusal="it is expired")}
+)
+
+
+@pytest.mark.parametrize("found", [[GPG_FAILED, GPG_REFUSED], [GPG_REFUSED, GPG_FAILED]])
+def test_signatures_of_which_one_could_not_be_looked_at_are_not_refused(manifest, found):
+    said = refused(CouldNotVerify, trust_of(GPG), manifest, found)
+    assert said.startswith("none of 2 signatures is good: signature ")
+    assert said.index("gpg hangs") < said.index("it is expired")
+
+
+def test_signature_that_is_the_only_one_is_refused_in_its_own_words(manifest):
+    said = refused(SignatureInvalid, trust_of(GPG), manifest, [GPG_REFUSED])
+    assert said.startswith("signature 1 of 1 is not accepted")
+
+
+@pytest.mark.parametrize(("count", "end"), [(2, ""), (4, ""), (5, "; and 1 more")])
+def test_signatures_that_are_refused_are_told_in_their_order_and_the_rest_counted(
+    manifest, count, end
+):
+    said = refused(SignatureInvalid, trust_of(GPG), manifest, [GPG_REFUSED] * count)
+    told = [
+        f"signature {number} of {count} is not accepted: it is expired"
+        for number in range(1, min(count, 4) + 1)
+    ]
+    assert said == f"none of {count} signatures is good: {'; '.join(told)}{end}"
+
+
 def bundle(raw, key):
     return BundleSignature(build_bundle(digest_of(raw), key))
 
@@ -134,6 +171,18 @@ def test_any_of_without_a_yes_could_not_look_if_one_part_could_not(manifest, key
     trust = trust_of(group("anyOf", REJECT, signed_by(key)))
     refused(CouldNotVerify, trust, manifest, DOWN)
     assert verify_image(trust_of(group("anyOf", signed_by(key), ACCEPT)), manifest, DOWN)
+
+
+LATER = {"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}}
+
+
+def test_any_of_without_a_yes_is_refused_as_its_first_part_was(manifest, key):
+    unsigned = signed_by(key)
+    refused(PolicyDenied, trust_of(group("anyOf", REJECT, unsigned)), manifest, [])
+    said = refused(NoSignature, trust_of(group("anyOf", unsigned, REJECT)), manifest, [])
+    assert said.startswith("none of 2 at $.default[0] holds: ")
+    # What nothing can satisfy is no answer to "why not", as a part of several it is a no.
+    refused(PolicyDenied, trust_of(group("anyOf", LATER, unsigned)), manifest, [])
 
 
 def test_all_of_needs_each_and_a_no_stays_a_no(manifest, key, other_key):
@@ -175,6 +224,39 @@ def test_index_that_alone_is_signed_is_named_in_the_hint(manifest, key):
     assert "the index is signed" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("wanted", "there", "piece"),
+    [
+        ("sigstoreSigned", None, "; the bundles that cosign 3 writes"),
+        ("sigstoreSigned", "bundle", "demand sigstoreBundle"),
+        ("sigstoreSigned", "simple", "only signatures of the form simple"),
+        ("sigstoreBundle", None, "sign it with 'imagers sign'"),
+        ("sigstoreBundle", "sigstore", "only signatures of the form sigstore"),
+        ("signedBy", "bundle", "only signatures of the form sigstore bundle"),
+    ],
+)
+def test_hint_of_no_signature_is_what_is_there_instead(manifest, key, wanted, there, piece):
+    found = {
+        None: [],
+        "bundle": [bundle(manifest, key)],
+        "simple": [simple(manifest)],
+        "sigstore": [signature_of(manifest, key)],
+    }[there]
+    trust = trust_of(GPG if wanted == "signedBy" else signed_by(key, wanted))
+    with pytest.raises(NoSignature) as caught:
+        verify_image(trust, manifest, found)
+    assert piece in caught.value.hint
+    assert ("cosign" in caught.value.hint) is (wanted == "sigstoreSigned" and there != "simple")
+
+
+def test_hint_of_an_unsigned_index_is_not_that_it_is_signed(manifest, key):
+    found = [signature_of(manifest, key)]
+    index = Subject(INDEX, Found(), "index")
+    with pytest.raises(NoSignature, match="signature of index") as caught:
+        verify_image(trust_of(group("index", signed_by(key))), manifest, found, index=index)
+    assert "the index is signed" not in caught.value.hint
+
+
 def test_index_that_could_not_be_looked_at_is_not_unsigned(manifest, key):
     index = Subject(INDEX, Found(failures=(DOWN,)), "index")
     refused(CouldNotVerify, trust_of(group("index", signed_by(key))), manifest, [], index=index)
@@ -198,6 +280,8 @@ SEALED = OCI_LAYER_GZIP + "+encrypted"
         (None, [], False),
         ([0], [SEALED, OCI_LAYER_GZIP], True),
         ([-1], [SEALED, OCI_LAYER_GZIP], False),
+        ([-2], [SEALED, OCI_LAYER_GZIP], True),
+        ([-2], [OCI_LAYER_GZIP, SEALED], False),
         ([1], [SEALED], False),
         ([-2], [SEALED], False),
     ],
@@ -235,6 +319,71 @@ def test_explanation_of_no_has_every_step_and_the_places(manifest, key, other_ke
     assert "another manifest" in second.children[1].text
 
 
+@pytest.mark.parametrize(
+    "requirement",
+    [
+        {"type": "sigstoreSigned", "keyPath": "/k"},
+        {"type": "sigstoreBundle", "keyPath": "/k"},
+        GPG,
+    ],
+    ids=lambda one: one["type"],
+)
+def test_explanation_names_a_requirement_as_the_policy_does(manifest, key, requirement):
+    policy = parse_policy(json.dumps({"default": [requirement]}).encode())
+    trust = load_trust(policy.select(IDENTITY), lambda _: key.public_key.to_pem())
+    (child,) = explain_image(trust, manifest, []).root.children
+    assert child.text == f"$.default[0] {requirement['type']}"
+
+
+def test_explanation_of_yes_has_the_signers_of_the_decision(manifest, key):
+    explanation = explain_image(trust_of(signed_by(key)), manifest, [signature_of(manifest, key)])
+    assert explanation.root.signers == explanation.decision.signers != ()
+
+
+def test_policy_without_a_requirement_is_a_no(manifest):
+    """A Trust that was put together by hand: of no requirement each one holds."""
+    trust = trust_of(ACCEPT)
+    empty = Trust(replace(trust.selected, requirements=()), {})
+    assert "no requirement" in refused(PolicyDenied, empty, manifest, [])
+
+
+def notation_trust(level):
+    """A policy of type notation, whose trust policy is of a level."""
+    requirement = {"type": "notation", "trustPolicyPath": "/p", "trustStorePath": "/s"}
+    policy = parse_policy(json.dumps({"default": [requirement]}).encode())
+    entry = {
+        "name": "of all",
+        "registryScopes": ["*"],
+        "signatureVerification": {"level": level},
+    }
+    if level != "skip":
+        entry |= {"trustStores": ["ca:acme"], "trustedIdentities": ["*"]}
+    document = json.dumps({"version": "1.0", "trustPolicies": [entry]}).encode()
+    material = Material(trust_policy=parse_trust_policy(document, what="trust policy"))
+    return Trust(policy.select(IDENTITY), {"$.default[0]": material})
+
+
+def test_notation_that_skips_every_check_is_unsigned_and_says_so(manifest):
+    explanation = explain_image(notation_trust("skip"), manifest, DOWN, now=NOW)
+    assert explanation.decision.basis is Basis.UNSIGNED
+    assert "'of all' skips every check" in explanation.root.children[0].text
+
+
+@pytest.mark.parametrize("order", [b"ab", b"ba"], ids=["noted first", "noted last"])
+def test_notation_signature_with_a_signer_says_more_than_one_that_is_noted(
+    manifest, monkeypatch, order
+):
+    def check(raw, *_, **__):
+        return Outcome("f" * 64 if raw == b"b" else "", "CN=acme", ())
+
+    monkeypatch.setattr("imagers.sign.judge.check_signature", check)
+    found = [NotationSignature(bytes([one]), "application/cose") for one in order]
+    decision = verify_image(notation_trust("audit"), manifest, found, now=NOW)
+    assert [one.fingerprint for one in decision.signers] == ["f" * 64]
+    noted = verify_image(notation_trust("audit"), manifest, [found[order.index(b"a")]], now=NOW)
+    assert (noted.basis, noted.signers) == (Basis.UNSIGNED, ())
+
+
 def test_explanation_and_decision_never_differ(manifest, key):
     for found in ([signature_of(manifest, key)], [], DOWN, [signature_of(b"x", key)]):
         explanation = explain_image(trust_of(signed_by(key)), manifest, found)
@@ -242,13 +391,38 @@ def test_explanation_and_decision_never_differ(manifest, key):
         assert (explanation.decision is not None) is answers
 
 
-def test_signature_with_a_certificate_that_cannot_be_read_is_no(manifest, key, monkeypatch):
+@pytest.mark.parametrize(
+    "said", [ValueError("invalid time"), TypeError("no name"), OverflowError("year 0")]
+)
+def test_signature_with_a_certificate_that_cannot_be_read_is_no(manifest, key, monkeypatch, said):
     """The library reads certificates lazily; what it says then is no crash of ours."""
 
     def lazily(*_, **__):
-        raise ValueError("invalid time")
+        raise said
 
     monkeypatch.setattr("imagers.sign.judge.check_signer", lazily)
     trust = trust_of(signed_by(key))
     found = [signature_of(manifest, key)]
     assert "cannot be read" in refused(SignatureInvalid, trust, manifest, found)
+    (finding,) = explain_image(trust, manifest, found).root.children[0].children
+    assert [one.answer for one in finding.children] == [Answer.NO]
+    assert finding.error.__cause__ is said
+
+
+@pytest.mark.parametrize(
+    ("requirement", "place", "text"),
+    [
+        (GPG, "tag v1.sig", "signature 1 of 1 (tag v1.sig)"),
+        (GPG, "", "signature 1 of 1"),
+        ({"type": "sigstoreSigned", "keyPath": "/k"}, "", "signature 1 of 1"),
+    ],
+)
+def test_explanation_says_where_a_signature_was_found(manifest, key, requirement, place, text):
+    policy = parse_policy(json.dumps({"default": [requirement]}).encode())
+    trust = load_trust(policy.select(IDENTITY), lambda _: key.public_key.to_pem())
+    if requirement is GPG:
+        found = replace(simple(manifest), place=place)
+    else:
+        found = signature_of(manifest, key)
+    (finding,) = explain_image(trust, manifest, [found]).root.children[0].children
+    assert finding.text == text

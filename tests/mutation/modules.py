@@ -1,0 +1,23 @@
+"""What is mutated, and by which tests it is to be noticed; those of its own file are among them."""
+
+_VERIFY = [
+    "tests/unit/sign/test_judge.py",
+    "tests/unit/sign/test_verify.py",
+    "tests/unit/sign/test_verify_certified.py",
+    "tests/unit/sign/test_verify_forms.py",
+]
+
+MODULES = {
+    "imagers/sign/judge.py": _VERIFY,
+    "imagers/sign/requirements.py": ["tests/unit/sign/test_requirements.py"],
+    "imagers/sign/verify.py": _VERIFY,
+    "imagers/encrypt/annotations.py": ["tests/unit/encrypt/test_annotations.py"],
+    "imagers/encrypt/packets.py": ["tests/unit/encrypt/test_packets.py"],
+    "imagers/pull/trust.py": ["tests/unit/pull/test_trust.py"],
+    "imagers/model/manifest.py": ["tests/unit/model/test_manifest.py"],
+    "imagers/broker/policy.py": ["tests/unit/broker/test_policy.py"],
+    "imagers/broker/handshake.py": [
+        "tests/unit/broker/test_handshake.py",
+        "tests/unit/broker/test_state.py",
+    ],
+}
