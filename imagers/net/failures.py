@@ -50,11 +50,16 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def remote_error(
-    error: Exception, origin: Origin, *, timeout_s: float, connect_timeout_s: float | None = None
+    error: Exception,
+    origin: Origin | str,
+    *,
+    timeout_s: float,
+    connect_timeout_s: float | None = None,
 ) -> RemoteError:
     """The `RemoteError` that says what `error` means to a user.
 
     Args:
+        origin: who was asked, and who named it, if that was not the user.
         timeout_s: the limit on silence that was in force, for messages.
         connect_timeout_s: the limit on connecting, if there could have been need of one.
     """
@@ -105,7 +110,7 @@ def remote_error(
     )
 
 
-def _tls_error(error: BaseException, origin: Origin) -> RemoteError:
+def _tls_error(error: BaseException, origin: Origin | str) -> RemoteError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return RemoteError(
             f"{origin}: the certificate was not accepted: {error.verify_message}",
@@ -127,7 +132,7 @@ def _tls_error(error: BaseException, origin: Origin) -> RemoteError:
     )
 
 
-def _socket_error(number: int, origin: Origin) -> RemoteError:
+def _socket_error(number: int, origin: Origin | str) -> RemoteError:
     if number == errno.ECONNREFUSED:
         return RemoteError(
             f"{origin}: connection refused",

@@ -232,12 +232,14 @@ class HTTPClient:
         max_bytes: int = _MAX_BODY,
         expected: Container[int] = SUCCESS,
         repeatable: bool | None = None,
+        named_by: str = "",
     ) -> Response:
         """The whole answer, its body bounded by `max_bytes`.
 
         Args:
             expected: statuses to return; all others are raised by `status_error`.
             repeatable: whether sending twice is as good as once; None: by the method.
+            named_by: who gave the address, if not the user, for messages.
 
         Raises:
             RemoteError: no answer, or none that was expected; `temporary` after all retries.
@@ -250,7 +252,7 @@ class HTTPClient:
             deadline = time.monotonic() + self._settings.total_timeout_s
 
         def once() -> Response:
-            with self._open_once(method, url, headers or {}, body) as stream:
+            with self._open_once(method, url, headers or {}, body, named_by=named_by) as stream:
                 data = b""
                 if stream.status in expected:
                     data = stream.read_bounded(max_bytes, deadline=deadline)
@@ -273,6 +275,7 @@ class HTTPClient:
         headers: Mapping[str, str] | None = None,
         expected: Container[int] = SUCCESS,
         repeatable: bool | None = None,
+        named_by: str = "",
     ) -> ResponseStream:
         """The answer with its body still to be read; the caller closes it.
 
@@ -283,7 +286,7 @@ class HTTPClient:
             repeatable: False for a caller with retries of its own; None: by the method.
         """
         stream = self._with_retries(
-            lambda: self._open_once(method, url, headers or {}, None),
+            lambda: self._open_once(method, url, headers or {}, None, named_by=named_by),
             repeat=is_idempotent(method) if repeatable is None else repeatable,
             until=time.monotonic() + self._settings.total_timeout_s,
         )
@@ -356,6 +359,8 @@ class HTTPClient:
         url: str,
         headers: Mapping[str, str],
         body: Body | None,
+        *,
+        named_by: str,
     ) -> ResponseStream:
         """One attempt: follows redirects, retries nothing."""
         origin = parse_origin(url)
@@ -365,7 +370,7 @@ class HTTPClient:
                 hint="use https, or allow plain http by name",
             )
         for _ in range(_MAX_REDIRECTS + 1):
-            stream = self._exchange(method, url, origin, headers, body)
+            stream = self._exchange(method, url, origin, headers, body, named_by=named_by)
             location = stream.headers.get("Location")
             if stream.status not in _REDIRECTS or location is None:
                 _refuse_encoding(method, stream, origin)
@@ -375,6 +380,7 @@ class HTTPClient:
             target = parse_origin(url)
             self._check_redirect(method, stream.status, origin, target)
             if target != origin:
+                named_by = f"a redirect of {origin}"
                 headers = {
                     name: value
                     for name, value in headers.items()
@@ -413,6 +419,8 @@ class HTTPClient:
         origin: Origin,
         headers: Mapping[str, str],
         body: Body | None,
+        *,
+        named_by: str,
     ) -> ResponseStream:
         settings = self._settings
         sent = {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT, **headers}
@@ -449,8 +457,11 @@ class HTTPClient:
                     timeout=urllib3.Timeout(connect=connect_s, read=silence_s),
                 )
         except (u3.HTTPError, OSError) as error:
+            who = f"{origin}, which {named_by} names" if named_by else f"{origin}"
+            if proxy is not None:
+                who += f", through the proxy {proxy.url}"
             raise remote_error(
-                error, origin, timeout_s=silence_s, connect_timeout_s=connect_s
+                error, who, timeout_s=silence_s, connect_timeout_s=connect_s
             ) from error
         return ResponseStream(
             response,

@@ -288,7 +288,8 @@ class Authenticator:
                 hint="a password would travel in the clear",
             )
         service = challenge.parameters.get("service", "")
-        answer = self._ask(realm, service, scope)
+        named_by = "" if parse_origin(realm) == parse_origin(url) else f"{parse_origin(url)}"
+        answer = self._ask(realm, service, scope, named_by)
         where = str(parse_origin(realm))
         if answer.status != 200:  # OK
             message = f"{where}: the token server answered {status_text(answer.status)}"
@@ -302,7 +303,7 @@ class Authenticator:
             )
         return _parse_token(answer.body, where)
 
-    def _ask(self, realm: str, service: str, scope: str) -> Response:
+    def _ask(self, realm: str, service: str, scope: str, named_by: str) -> Response:
         headers = {"Accept": "application/json"}
         if isinstance(self._credentials, IdentityToken):
             headers["Content-Type"] = "application/x-www-form-urlencoded"
@@ -314,6 +315,7 @@ class Authenticator:
                 max_bytes=_MAX_TOKEN,
                 expected=ANY_STATUS,
                 repeatable=True,
+                named_by=named_by,
             )
         query = [("service", service)] if service else []
         query += [("scope", one) for one in scope.split()]
@@ -325,6 +327,7 @@ class Authenticator:
             headers=headers,
             max_bytes=_MAX_TOKEN,
             expected=ANY_STATUS,
+            named_by=named_by,
         )
 
 

@@ -53,6 +53,7 @@ class RegistryClient:
         reference: registry and repository count, tag and digest do not.
         http: is owned by this object afterwards, and closed with it.
         actions: what the token is for: `pull` or `pull,push`; "" for a mere login.
+        named_by: who gave the registry's name, if not the user, for messages.
 
     Threads: safe.
     """
@@ -64,8 +65,10 @@ class RegistryClient:
         http: HTTPClient,
         credentials: Login | None = None,
         actions: str = "pull",
+        named_by: str = "",
     ) -> None:
         self.reference = reference
+        self._named_by = named_by
         self._http = http
         self._auth = Authenticator(http, credentials)
         self._scope = f"repository:{reference.repository}:{actions}" if actions else ""
@@ -103,6 +106,7 @@ class RegistryClient:
             lambda url, extra: self._http.request(
                 method,
                 url,
+                named_by=self._who_named(url),
                 headers={**(headers or {}), **extra},
                 body=body,
                 max_bytes=max(max_bytes, MAX_ERROR_BYTES),
@@ -145,6 +149,7 @@ class RegistryClient:
             lambda url, extra: self._http.open(
                 "GET",
                 url,
+                named_by=self._who_named(url),
                 headers={**(headers or {}), **extra},
                 expected=ANY_STATUS,
                 repeatable=repeatable,
@@ -199,7 +204,15 @@ class RegistryClient:
         url = self._url(target)
         is_registry = parse_origin(url) == parse_origin(self._base_url())
         sent = self._auth.header(scope) if is_registry else None
-        answer = send(url, {} if sent is None else {"Authorization": sent})
+        try:
+            answer = send(url, {} if sent is None else {"Authorization": sent})
+        except RemoteError as error:
+            if error.status is None and self._is_without_port(url):
+                error.hint = (
+                    "a proxy before the registry tells it its name without the port: set Host to "
+                    "$http_host there, or http.relativeurls in the registry"
+                )
+            raise
         if answer.status == _UNAUTHORIZED and self._take_challenge(answer, scope, sent):
             _discard(answer)
             sent = self._auth.header(scope)
@@ -236,6 +249,14 @@ class RegistryClient:
             )
         return target
 
+    def _is_without_port(self, url: str) -> bool:
+        base, named = parse_origin(self._base_url()), parse_origin(url)
+        return base.host == named.host and base.port != named.port
+
+    def _who_named(self, url: str) -> str:
+        base = parse_origin(self._base_url())
+        return self._named_by if parse_origin(url) == base else f"the registry at {base}"
+
     def _base_url(self) -> str:
         """Scheme and host of the registry; the first call asks it."""
         with self._lock:
@@ -267,7 +288,9 @@ class RegistryClient:
         Nothing secret is sent before it is known how it travels. Some say only here that they
         want a login, and hide what they have from whoever has none.
         """
-        answer = self._http.request("GET", f"{base}/v2/", expected=ANY_STATUS)
+        answer = self._http.request(
+            "GET", f"{base}/v2/", expected=ANY_STATUS, named_by=self._named_by
+        )
         if answer.status == _UNAUTHORIZED and parse_origin(answer.url) == parse_origin(base):
             self._auth.take_challenge(
                 answer.headers.get("WWW-Authenticate", ""), answer.url, self._scope, sent=None

@@ -86,7 +86,12 @@ def open_source(name: ImageName, options: TransportOptions | None = None) -> Ima
     # Requests go to the places; the name stays the user's, for policies and messages.
     reference = _full_reference(name, options)
     clients = [
-        open_registry(place.reference, _at(place, reference, options), "pull")
+        open_registry(
+            place.reference,
+            _at(place, reference, options),
+            "pull",
+            named_by=_who_named(place, reference),
+        )
         for place in options.registries.endpoints(reference)
     ]
     ranges = Ranges(options.ranges)
@@ -142,7 +147,12 @@ def open_sink(name: ImageName, options: TransportOptions | None = None) -> Image
     place = options.registries.place(reference)
     return RegistrySink(
         reference,
-        open_registry(place.reference, _at(place, reference, options), "pull,push"),
+        open_registry(
+            place.reference,
+            _at(place, reference, options),
+            "pull,push",
+            named_by=_who_named(place, reference),
+        ),
         name=str(name),
         spool_directory=options.spool_directory,
     )
@@ -206,11 +216,19 @@ def _reference(name: ImageName) -> Reference:
     return name.reference
 
 
-def open_registry(reference: Reference, options: TransportOptions, actions: str) -> RegistryClient:
+def _who_named(place: Endpoint, named: Reference) -> str:
+    same = place.reference.registry == named.registry
+    return "" if same else f"the configuration of registries, for {named.registry},"
+
+
+def open_registry(
+    reference: Reference, options: TransportOptions, actions: str, *, named_by: str = ""
+) -> RegistryClient:
     """A client for the repository of `reference`, logged in as the options say.
 
     Args:
         actions: `pull`, `pull,push`, or "" for a mere login.
+        named_by: who gave the registry's name, if not the user, for messages.
 
     Raises:
         LocalError, FormatError, PluginError: a login or certificate is there and unusable.
@@ -248,5 +266,9 @@ def open_registry(reference: Reference, options: TransportOptions, actions: str)
         helpers=options.registries.credential_helpers,
     )
     return RegistryClient(
-        reference, http=HTTPClient(settings), credentials=credentials, actions=actions
+        reference,
+        http=HTTPClient(settings),
+        credentials=credentials,
+        actions=actions,
+        named_by=named_by,
     )

@@ -6,6 +6,7 @@ import pytest
 from imagers.errors import NotFound, RateLimited, RemoteError, Unauthorized
 from imagers.net.failures import NOT_TLS
 from imagers.net.http import HTTPSettings
+from imagers.net.proxies import Proxies, parse_proxy
 from imagers.net.retry import RetryPolicy
 from imagers.registry.auth import Credentials
 from imagers.testing.registry import EmbeddedRegistry
@@ -227,3 +228,44 @@ def test_client_nobody_there_is_one_line(opened):
     with pytest.raises(RemoteError, match=r"127\.0\.0\.1:1: connection refused") as caught:
         client.request("GET", "tags/list", doing="tags", expected=ALL)
     assert "\n" not in str(caught.value)
+
+
+# ---- who named an address that does not answer ------------------------------------------------
+
+NOBODY = "127.0.0.1:1"
+
+
+def test_address_of_a_redirect_is_said_to_be_one(registry, opened):
+    registry.answer_with(307, path="/blobs/", headers={"Location": f"http://{NOBODY}/x"}, times=9)
+    client = opened.client(f"{registry.address}/app")
+    with pytest.raises(RemoteError) as caught:
+        client.open("blobs/sha256:0", doing="layer", expected=(200,))
+    assert f"{NOBODY}, which a redirect of {registry.address} names: connection" in str(
+        caught.value
+    )
+
+
+def test_address_of_a_location_is_said_to_be_the_registrys(registry, opened):
+    client = opened.client(f"{registry.address}/app", actions="pull,push")
+    with pytest.raises(RemoteError) as caught:
+        client.request("PUT", f"http://{NOBODY}/x", doing="upload", expected=(201,))
+    assert f"{NOBODY}, which the registry at {registry.address} names" in str(caught.value)
+    # The host is the same: a proxy has left the port away.
+    assert "$http_host" in caught.value.hint
+
+
+def test_address_of_a_token_server_is_said_to_be_the_registrys(registry, opened):
+    challenge = {"WWW-Authenticate": f'Bearer realm="http://{NOBODY}/token"'}
+    registry.answer_with(401, path="/v2/", headers=challenge)
+    client = opened.client(f"{registry.address}/app")
+    with pytest.raises(RemoteError, match=f"{NOBODY}, which {registry.address} names: connection"):
+        client.request("GET", "tags/list", doing="tags", expected=ALL)
+
+
+def test_address_of_a_proxy_is_named(opened):
+    settings = HTTPSettings(proxies=Proxies(https=parse_proxy(f"http://{NOBODY}", what="proxy")))
+    client = opened.client("registry.example/app", settings=settings)
+    with pytest.raises(
+        RemoteError, match=f"registry.example:443, through the proxy http://{NOBODY}:"
+    ):
+        client.request("GET", "tags/list", doing="tags", expected=ALL)
