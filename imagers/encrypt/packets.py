@@ -55,6 +55,7 @@ __all__ = [
     "build_packet",
     "check_kid",
     "parse_packet",
+    "resource_of",
 ]
 
 KEK_BYTES = 32
@@ -69,7 +70,12 @@ _MAX_BYTES = 64 * 1024  # a packet has some 430
 _MAX_KID = 1024
 # Trustee: three segments of letters, digits, "_", "-" and, not first, ".".
 _SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
-_KID = re.compile(rf"kbs:///{_SEGMENT}/{_SEGMENT}/{_SEGMENT}\Z")
+_PATH = rf"{_SEGMENT}/{_SEGMENT}/{_SEGMENT}"
+_KID = re.compile(rf"kbs:///{_PATH}\Z")
+# As coco_keyprovider documents and writes them, and as the Confidential Data Hub reads them.
+_KID_IN_PACKET = re.compile(
+    rf"kbs(?:\+resource)?://[A-Za-z0-9.:\[\]_-]{{0,255}}/(?P<path>{_PATH})\Z"
+)
 
 
 def check_kid(kid: str, *, what: str, where: str = "") -> str:
@@ -91,12 +97,28 @@ def check_kid(kid: str, *, what: str, where: str = "") -> str:
     return kid
 
 
+def resource_of(kid: str, *, what: str, where: str = "") -> str:
+    """The resource that a packet names: `kbs:///repository/type/tag`.
+
+    A packet may name a broker too (`kbs://host:port/...`), and the plugin that all brokers have
+    (`kbs+resource:///...`): the path counts, and nobody connects to the address.
+
+    Raises:
+        FormatError: it names none.
+    """
+    match = _KID_IN_PACKET.match(kid) if len(kid) <= _MAX_KID else None
+    if match is None:
+        check_kid(kid, what=what, where=where)
+        return kid
+    return f"kbs:///{match['path']}"
+
+
 @dataclass(frozen=True, slots=True)
 class Packet:
     """One parsed packet. Nothing of it is authenticated but `wrapped_data`, and that not always.
 
     Attributes:
-        kid: name of the key, checked where `provider` is `kbs`.
+        kid: name of the key as it came, checked where `provider` is `kbs`.
         wrap_type: "" where a v2 packet of another provider has none.
         provider: whose key it is: `kbs` is a broker of Confidential Containers.
     """
@@ -146,7 +168,7 @@ def parse_packet(data: bytes, *, what: str) -> Packet:
         version = get_optional_str(document, "version", what=inside) or _VERSION
         if version != _VERSION:
             raise Unsupported(f"{inside}: expected version {_VERSION!r}, got {version[:40]!r}")
-        check_kid(kid, what=inside, where="$.kid")
+        resource_of(kid, what=inside, where="$.kid")
         _check_wrapping(wrap_type, iv, wrapped_data, inside)
     return Packet(kid, wrapped_data, iv, wrap_type, provider)
 
@@ -242,7 +264,8 @@ class BrokerKeyUnwrapper:
                 hint="pull the image under a policy that trusts it, or encrypt it anew with a "
                 "writer of A256GCM",
             )
-        with self._kek(packet.kid, context).view() as kek:
+        resource = resource_of(packet.kid, what=context.what)
+        with self._kek(resource, context).view() as kek:
             return _open_packet(packet, kek, context.what)
 
     def _parse(self, wrapped: WrappedKey, context: UnwrapContext) -> Packet:

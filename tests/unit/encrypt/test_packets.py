@@ -14,6 +14,7 @@ from imagers.encrypt.packets import (
     build_packet,
     check_kid,
     parse_packet,
+    resource_of,
 )
 from imagers.errors import FormatError, KeyRefused, TagMismatch, Unsupported
 from imagers.model.digest import digest_of
@@ -386,3 +387,43 @@ def test_build_packet_for_another_provider_is_the_callers_bug():
 def test_parse_packet_of_any_bytes_gives_a_packet_or_an_error_of_ours(data):
     with contextlib.suppress(FormatError, Unsupported):
         parse_packet(data, what="x")
+
+
+@pytest.mark.parametrize(
+    "kid",
+    [
+        "kbs:///a/b/c",
+        "kbs://broker.example:8080/a/b/c",
+        "kbs://[::1]:8080/a/b/c",
+        "kbs+resource:///a/b/c",
+        "kbs+resource://broker/a/b/c",
+    ],
+)
+def test_resource_of_a_kid_is_its_path_whoever_it_names(kid):
+    assert resource_of(kid, what="packet") == "kbs:///a/b/c"
+
+
+@pytest.mark.parametrize(
+    "kid",
+    [
+        "kbs+pkcs11:///a/b/c",
+        "kbs://user@host/a/b/c",
+        "kbs://host/x/a/b/c",
+        "kbs:///kbs:///a/b/c",
+        "kbs://host\n/a/b/c",
+        "http://host/a/b/c",
+        "kbs://" + "h" * 256 + "/a/b/c",
+        "kbs:///a/../c",
+    ],
+)
+def test_resource_of_another_kid_raises(kid):
+    with pytest.raises(FormatError, match="expected 'kbs:///") as caught:
+        resource_of(kid, what="packet", where="$.kid")
+    assert caught.value.where == "$.kid"
+
+
+def test_unwrap_of_a_packet_that_names_a_broker_asks_ours_for_its_path():
+    document = json.loads(wrap()) | {"kid": KID.replace("kbs:///", "kbs://elsewhere:8080/")}
+    store = Store(_1=SAMPLE_KEK)
+    assert unwrap(json.dumps(document).encode(), store) == b"private options"
+    assert [uri for uri, _ in store.asked] == [KID]
