@@ -134,7 +134,8 @@ def _make_class() -> type[Any]:
                 start_new_session=True,
             )
             cpu_s = self.limits.cpu_s
-            with contextlib.suppress(ProcessLookupError):
+            # Where a sandbox forbids it, or gpg has ended, there is still the deadline.
+            with contextlib.suppress(OSError):
                 resource.prlimit(process.pid, resource.RLIMIT_CPU, (cpu_s, cpu_s))
             timer = threading.Timer(self.limits.wall_s, end_group, [process])
             timer.daemon = True
