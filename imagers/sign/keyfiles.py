@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError, Unsupported
 from imagers.sign.policy_json import MAX_POLICY_BYTES, Policy, parse_policy
-from imagers.sign.public_key import MAX_KEY_BYTES, PublicKey, parse_public_key
+from imagers.sign.public_key import MAX_KEY_BYTES
 from imagers.sign.sigstore_key import SigstorePrivateKey, open_private_key, seal_private_key
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ __all__ = [
     "load_notation_key",
     "load_policy",
     "load_private_key",
-    "load_public_key",
     "load_registries_d",
     "load_trust_store",
     "locate_policy",
@@ -79,16 +78,6 @@ def read_key_file(path: str) -> bytes:
     if path.startswith("file:///"):
         path = path.removeprefix("file://")
     return _read(path, max_bytes=_MAX_KEYRING_BYTES)  # parsers of keys have smaller bounds
-
-
-def load_public_key(path: str) -> PublicKey:
-    """The public key in a PEM file.
-
-    Raises:
-        LocalError: the file cannot be read.
-        FormatError, Unsupported: it holds no public key for signatures of images.
-    """
-    return parse_public_key(_read(path, max_bytes=MAX_KEY_BYTES), what=f"key file '{path}'")
 
 
 def load_private_key(

@@ -12,7 +12,8 @@ signed by KEY.
 
   --scope SCOPE            registry, registry/namespace or registry/repository
   --key FILE               public key of who signs, as "imagers key generate
-                           cosign", cosign or gpg exported it
+                           cosign", cosign or gpg exported it; repeatable: one
+                           of them is enough
   --signed-identity WORD   which names in signatures count:
                            matchRepoDigestOrExact (the default), matchExact, or
                            matchRepository for signatures that cosign made
@@ -35,7 +36,7 @@ import click
 from imagers.cli.command import VerbCommand, VerbGroup, json_option
 from imagers.cli.output import print_json, say
 from imagers.cli.settings import read_settings
-from imagers.errors import FormatError
+from imagers.errors import FormatError, UsageError
 
 __all__ = ["command"]
 
@@ -80,38 +81,60 @@ def check(file: str | None, *, as_json: bool) -> None:
 
 @command.command("init", cls=VerbCommand, help=__doc__)
 @click.option("--scope", required=True, metavar="SCOPE")
-@click.option("--key", "key_file", required=True, metavar="FILE")
+@click.option("--key", "key_files", required=True, multiple=True, metavar="FILE")
 @click.option(
     "--signed-identity", "identity", type=click.Choice(_IDENTITIES), default=_IDENTITIES[0]
 )
 @click.option("--output", metavar="FILE")
-def init(scope: str, key_file: str, identity: str, output: str | None) -> None:
+def init(scope: str, key_files: tuple[str, ...], identity: str, output: str | None) -> None:
     """Write a strict policy."""
-    from imagers.sign.keyfiles import load_public_key, read_key_file, write_new  # noqa: PLC0415
+    from imagers.sign.keyfiles import read_key_file, write_new  # noqa: PLC0415
     from imagers.sign.materials import check_materials  # noqa: PLC0415
     from imagers.sign.policy_json import parse_policy  # noqa: PLC0415
 
-    requirement: dict[str, object] = {"type": "sigstoreSigned"}
-    if not read_key_file(key_file).lstrip().startswith(b"-----BEGIN"):
-        requirement = {"type": "signedBy", "keyType": "GPGKeys"}
-    elif b"BEGIN PGP" in read_key_file(key_file):
-        raise FormatError(
-            "expected a binary OpenPGP key, got an armored one",
-            what=f"key file '{key_file}'",
-            hint="'gpg --export FINGERPRINT > FILE' writes it, without --armor",
+    # Each is read once: what was looked at is what is checked.
+    keys = {os.path.abspath(path): read_key_file(path) for path in key_files}
+    kinds = {_kind_of(data, path) for path, data in keys.items()}
+    if len(kinds) > 1:
+        raise UsageError(
+            "expected keys of one kind, got keys of cosign and of gpg",
+            hint="a policy with anyOf takes both: docs/policy.md",
         )
-    else:
-        load_public_key(key_file)
-    requirement["keyPath"] = os.path.abspath(key_file)
+    requirement: dict[str, object] = {"type": "sigstoreSigned"}
+    if "gpg" in kinds:
+        requirement = {"type": "signedBy", "keyType": "GPGKeys"}
+    paths = list(keys)
+    requirement |= {"keyPath": paths[0]} if len(paths) == 1 else {"keyPaths": paths}
     requirement["signedIdentity"] = {"type": identity}
     document = {
         "default": [{"type": "reject"}],
         "transports": {"docker": {scope: [requirement]}},
     }
     raw = json.dumps(document, indent=2).encode() + b"\n"
-    check_materials(parse_policy(raw, what="policy"), read_key_file)
+    check_materials(parse_policy(raw, what="policy"), keys.__getitem__)
     if output is None:
         click.echo(raw.decode(), nl=False)
     else:
         write_new(output, raw, mode=0o644)
-        say("", f"{output}: refuses everything but images below {scope} signed by {key_file}")
+        signers = " or ".join(key_files)
+        say("", f"{output}: refuses everything but images below {scope} signed by {signers}")
+
+
+def _kind_of(data: bytes, path: str) -> str:
+    """Whose key it is: `cosign` or `gpg`.
+
+    Raises:
+        FormatError: it is an armored key of gpg, which policies cannot have, or of nobody.
+    """
+    from imagers.sign.public_key import parse_public_key  # noqa: PLC0415
+
+    if not data.lstrip().startswith(b"-----BEGIN"):
+        return "gpg"
+    if b"BEGIN PGP" in data:
+        raise FormatError(
+            "expected a binary OpenPGP key, got an armored one",
+            what=f"key file '{path}'",
+            hint="'gpg --export FINGERPRINT > FILE' writes it, without --armor",
+        )
+    parse_public_key(data, what=f"key file '{path}'")
+    return "cosign"

@@ -1,4 +1,7 @@
 import json
+import os
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +81,27 @@ def test_policy_init_with_a_key_of_gpg(run, keys):
     outcome = run("policy", "init", "--scope", "r.example", "--key", keys / "alice.pub.gpg")
     (requirement,) = json.loads(outcome.out)["transports"]["docker"]["r.example"]
     assert (requirement["type"], requirement["keyType"]) == ("signedBy", "GPGKeys")
+
+
+def test_policy_init_keeps_every_key(run, key, keys):
+    other = run("key", "generate", "cosign", "--output", "other")
+    assert other.code == 0
+    words = ("policy", "init", "--scope", "r.example", "--key", key, "--key", "other.pub")
+    (requirement,) = json.loads(run(*words).out)["transports"]["docker"]["r.example"]
+    assert "keyPath" not in requirement
+    assert [path.rpartition("/")[2] for path in requirement["keyPaths"]] == [
+        str(key).rpartition("/")[2],
+        "other.pub",
+    ]
+    mixed = run(*words, "--key", keys / "alice.pub.gpg")
+    assert mixed.code == 2
+    assert "keys of one kind" in mixed.err
+
+
+def test_policy_init_reads_a_key_once(run, key, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = Path(key).read_bytes()
+    writing = threading.Thread(target=pipe.write_bytes, args=(data,), daemon=True)
+    writing.start()
+    assert run("policy", "init", "--scope", "r.example", "--key", pipe).code == 0
