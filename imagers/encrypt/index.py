@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imagers.encrypt.rewrite import RewrittenImage
+    from imagers.model.digest import Digest
     from imagers.model.image import Image, ImageSink, ImageSource
 
 __all__ = ["RewrittenIndex", "rewrite_index"]
@@ -102,6 +103,7 @@ class _Rewrite:
         self._source = source
         self._sink = sink
         self._change = change
+        self._done: dict[tuple[Digest, int, str], Descriptor] = {}
         self.images: list[tuple[str, RewrittenImage]] = []
         self.left_out: list[Descriptor] = []
         self.was_docker = False
@@ -139,6 +141,9 @@ class _Rewrite:
         return dump_json(document), index.descriptor.media_type
 
     def _rewrite_entry(self, entry: Descriptor, depth: int) -> Descriptor:
+        # An index is done once, however many paths lead to it through those that it is nested in.
+        if (known := self._done.get((entry.digest, entry.size, entry.media_type))) is not None:
+            return known
         answer = self._source.read_manifest(entry.digest)
         what = f"{self._source.name}: manifest {entry.digest}"
         if len(answer.raw) != entry.size:
@@ -147,7 +152,9 @@ class _Rewrite:
         if isinstance(document, Index):
             raw, media_type = self.rewrite(document, depth=depth + 1)
             self._sink.put_manifest(raw, media_type, by_name=False)
-            return Descriptor(media_type, digest_of(raw), len(raw))
+            descriptor = Descriptor(media_type, digest_of(raw), len(raw))
+            self._done[entry.digest, entry.size, entry.media_type] = descriptor
+            return descriptor
         image = load_image(document, self._source)
         changed = self._change(image)
         self.was_docker = self.was_docker or changed.was_docker

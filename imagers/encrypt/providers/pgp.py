@@ -44,9 +44,6 @@ _MAX_SOCKET = 107  # bytes of a unix socket's path on Linux, without the NUL
 _LONGEST_SOCKET = "/S.gpg-agent.browser"
 _END_S = 10
 _MAX_OUTPUT = 64 * 1024  # private options have 193 bytes; a compressed packet could be a bomb
-_USER_ID = re.compile(
-    r"\s*(?P<name>[^<(]*?)\s*(?:\((?P<comment>.*)\)\s*)?(?:<(?P<email>[^>]*)>)?\s*\Z"
-)
 _FINGERPRINT = re.compile(r"(?:0x)?([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})\Z")
 _UNUSABLE = {"r": "revoked", "e": "expired", "d": "disabled", "i": "not valid"}
 _BAD_PASSPHRASE = 11  # GPG_ERR_BAD_PASSPHRASE of libgpg-error
@@ -242,10 +239,24 @@ def find_key_ids(recipient: str, *, user_home: str | None = None) -> frozenset[b
 
 
 def _is_named(uid: str, recipient: str) -> bool:
-    match = _USER_ID.match(uid)
-    return recipient == uid or (
-        match is not None and recipient in (match["name"], match["email"]) and bool(recipient)
-    )
+    """Whether a user id is `recipient`, or has it as its name or its e-mail.
+
+    `NAME (COMMENT) <EMAIL>`, where the last two may be missing. Keys of anybody are in a
+    keyring, and an expression with a blank part beside another takes minutes for a long one.
+    """
+    if not recipient:
+        return False
+    if uid == recipient:
+        return True
+    rest, email = uid.rstrip(), None
+    if rest.endswith(">") and "<" in rest:
+        rest, _, email = rest[:-1].rpartition("<")
+        rest = rest.rstrip()
+    if rest.endswith(")") and "(" in rest:
+        rest = rest.partition("(")[0]
+    if any(mark in rest for mark in "<(") or (email is not None and ">" in email):
+        return False  # not of this form: only the whole of it names it
+    return recipient in (rest.strip(), email)
 
 
 class PGPUnwrapper(_WithHome):

@@ -94,6 +94,46 @@ def test_wrap_for_curve_keys_and_by_each_way_to_name_one(wrap, keyring, tmp_path
         assert unwrap(secret, wrap(name)) == SecretKey(OPTIONS)
 
 
+@pytest.mark.parametrize(
+    ("uid", "names"),
+    [
+        ("Alice Example (work) <alice@example.org>", ["Alice Example", "alice@example.org"]),
+        ("Alice <alice@example.org>", ["Alice", "alice@example.org"]),
+        ("<alice@example.org>", ["alice@example.org"]),
+        ("alice@example.org", ["alice@example.org"]),
+        ("  Alice  (a) (b) ", ["Alice"]),
+        ("Alice (a <b>) <c>", ["Alice", "c"]),
+        ("Alice) <c>", ["Alice)", "c"]),
+        ("Alice <c> more", []),
+        ("Alice (a) more <c>", []),
+        ("Alice (a", []),
+        ("Alice <a> <c>", []),
+    ],
+)
+def test_user_id_has_a_name_and_an_email(uid, names):
+    for name in [
+        "Alice",
+        "Alice Example",
+        "alice@example.org",
+        "work",
+        "a",
+        "b",
+        "c",
+        "",
+        "Alice)",
+    ]:
+        assert pgp._is_named(uid, name) is (name in names)
+    assert pgp._is_named(uid, uid)
+
+
+@pytest.mark.parametrize("start", ["", "a", "a ("])
+@pytest.mark.parametrize("unit", [" ", ") ", " (", "<", "> "])
+def test_user_id_of_any_text_is_read_in_proportion(start, unit):
+    """400 blanks took 16 seconds, and any key in the keyring can have them."""
+    for end in ("", "<", "<x", ">"):
+        assert not pgp._is_named(start + unit * 100_000 + end, "alice")
+
+
 def test_packet_is_one_that_ocicrypt_reads(wrap, keyring):
     """Tag 1 version 3 for each recipient, then SEIPD version 1 (tag 18), nothing else."""
     packet = wrap("alice@example.com", "bob@example.com")
