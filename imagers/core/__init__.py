@@ -9,6 +9,7 @@ This is the only door to the package.
 `CipherParameters`     cipher name, key and nonce of a layer
 `DirectorySink`        a directory to unpack into
 `Limits`               what a layer may cost
+`Allowance`            what is left of that for the other layers of an image
 `Budget`               what the layers of an image may use together
 `Means`                what one of them may use
 `run_layers`           several layers at once, within a budget
@@ -24,6 +25,7 @@ from imagers.core.together import run_together
 from imagers.core.values import (
     AES256_GCM_HKDF_1MB,
     AES_256_CTR_HMAC_SHA256,
+    Allowance,
     Cancellation,
     CipherParameters,
     DirectorySink,
@@ -39,6 +41,7 @@ __all__ = [
     "AES256_GCM_HKDF_1MB",
     "AES_256_CTR_HMAC_SHA256",
     "BACKEND",
+    "Allowance",
     "Budget",
     "Cancellation",
     "CipherParameters",

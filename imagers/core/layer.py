@@ -96,7 +96,7 @@ def seal_layer(
     compress: Compression | None = None,
     diff_id: Digest | None = None,
     what: str,
-    max_bytes: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008  # frozen
     means: Means = Means(),  # noqa: B008  # frozen
     on_progress: Callable[[Progress], None] | None = None,
     cancellation: Cancellation | None = None,
@@ -118,7 +118,7 @@ def seal_layer(
         diff_id: compared where the tar passes by: the source is one, or is decompressed.
             With the cipher `AES256_GCM_HKDF_1MB` it always does.
         what: name in messages, such as `layer 3 of 7`.
-        max_bytes: upper bound on the source and on the tar. None: those of `Limits()`.
+        limits: what the layer may cost whoever opens it.
         means: threads and memory; the result does not depend on them.
         on_progress: called at most ten times a second and at the end, in this thread.
         cancellation: ends the job within about 0.1 s.
@@ -136,12 +136,7 @@ def seal_layer(
     check_descriptors(source, sink)
     check_cipher(cipher, None, what=what)
     check_means(means)
-    limits = Limits()
-    if max_bytes is not None and expected.size > max_bytes:
-        raise Unsupported(
-            f"{what}: has {expected.size} bytes, which is above the limit of {max_bytes} bytes"
-        )
-    tar_bytes = limits.tar_bytes_of(expected.size)
+    check_limits(limits)
     changes = compress is not None and compress is not source_compression
     sealed = _seal_of(cipher)(
         SealJob(
@@ -154,7 +149,7 @@ def seal_layer(
             sees_tar=changes or source_compression is Compression.NONE,
             diff_id=diff_id,
             what=what,
-            tar_bytes=tar_bytes if max_bytes is None else min(tar_bytes, max_bytes),
+            tar_bytes=limits.tar_bytes_of(expected.size),
             means=means,
             on_progress=on_progress,
             cancellation=cancellation,

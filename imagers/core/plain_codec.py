@@ -185,6 +185,9 @@ class _Parser:
             count -= step
 
 
+# Bytes of a member that zlib is given first, then twice as many each time: what follows a member
+# comes back as a copy, and a layer may be of nothing but members of 20 bytes.
+_FIRST_GIVEN = 128
 _FHCRC, _FEXTRA, _FNAME, _FCOMMENT = 2, 4, 8, 16
 _RESERVED_FLAGS = 0xE0  # RFC 1952 section 2.3.1.2: must give an error
 _DEFLATE = 8
@@ -246,13 +249,15 @@ class _GzipReader(_Parser):
     def _member(self) -> Generator[bytes | None, None, None]:
         inflate = zlib.decompressobj(wbits=-15)
         crc = size = 0
+        given = _FIRST_GIVEN
         rest = out = b""
         while not inflate.eof:
             # A full piece may have more behind it, in the state of zlib.
             if not rest and len(out) < PIECE:
                 yield from self._more()
-                rest = self._data[self._at :]
-                self._at = len(self._data)
+                rest = self._data[self._at : self._at + given]
+                self._at += len(rest)
+                given = min(2 * given, PIECE)
             try:
                 out = inflate.decompress(rest, PIECE)
             except zlib.error:
@@ -262,7 +267,7 @@ class _GzipReader(_Parser):
                 crc = zlib.crc32(out, crc)
                 size += len(out)
                 yield out
-        self._at = len(self._data) - len(inflate.unused_data)
+        self._at -= len(inflate.unused_data)
         trailer = yield from self._take(8)
         if trailer != crc.to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little"):
             raise self._fault(Fault.BAD_GZIP)

@@ -324,11 +324,17 @@ class Unpacker:
             raise self._fault(Fault.ENTRY_DEPTH, number=_MAX_DEPTH)
         status = os.fstat(fd)
         inode = (status.st_dev, status.st_ino)
+        # Once for each directory: what is in it afterwards is of this layer, and so is all that
+        # comes later. The mark is a name that is never made.
+        if (inode, _OPAQUE) in self._made:
+            return
         for text in os.listdir(fd):
             name = os.fsencode(text)
             there = self._lstat(fd, name)
             if there is not None:
                 self._hide(fd, inode, name, there, depth)
+        if self._made:  # else the directory is empty now, and whole trees may be removed
+            self._made.add((inode, _OPAQUE))
 
     def _remove_tree(self, parent: int, name: bytes) -> None:
         """Remove a name and all below it. Takes two descriptors at any depth."""
@@ -357,15 +363,21 @@ class Unpacker:
                 os.close(at)
 
     def _remove_files(self, fd: int) -> bytes | None:
-        """Remove all of a directory that is no directory; the first one that is, or None."""
+        """Remove all of a directory that is no directory; the first one that is, or None.
+
+        It is listed only so far: beside a hundred thousand directories it is listed as often.
+        """
         if not self._keep:
             os.fchmod(fd, 0o700)
-        for text in os.listdir(fd):
-            name = os.fsencode(text)
-            there = self._lstat(fd, name)
-            if there is not None and stat.S_ISDIR(there.st_mode):
-                return name
-            os.unlink(name, dir_fd=fd)
+        any_left = True
+        while any_left:  # until a whole pass finds nothing
+            any_left = False
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    any_left = True
+                    if entry.is_dir(follow_symlinks=False):
+                        return os.fsencode(entry.name)
+                    os.unlink(entry.name, dir_fd=fd)
         return None
 
     # Directories

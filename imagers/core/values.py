@@ -6,11 +6,11 @@ Nothing here moves a byte; see `imagers.core.layer` for that.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from imagers.errors import Cancelled
+from imagers.errors import Cancelled, Unsupported
 
 if TYPE_CHECKING:
     from imagers.model.digest import Digest
@@ -22,6 +22,7 @@ __all__ = [
     "KEY_BYTES",
     "MAC_BYTES",
     "NONCE_BYTES",
+    "Allowance",
     "Cancellation",
     "CipherParameters",
     "DirectorySink",
@@ -157,15 +158,13 @@ class Means:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a layer may cost before it is refused.
+    """What a layer may cost before it is refused, and all layers of an image together.
 
     Attributes:
-        max_tar_bytes: of the tar after decompression. A pull holds all layers of an image
-            together to it.
-        max_ratio: tar bytes per stored byte. Not applied below `free_tar_bytes`. The
-            default is just above what deflate can reach (1032), so that zstd may do no
-            more than gzip could.
-        free_tar_bytes: a tar up to this size may have any ratio.
+        max_tar_bytes: of the tar after decompression.
+        max_ratio: tar bytes per stored byte. The default is just above what deflate can
+            reach (1032), so that zstd may do no more than gzip could.
+        free_tar_bytes: may come on top of that.
         max_entries: of the tar; implied directories count.
         max_name_bytes: of the name of an entry or the target of a link; Linux takes no
             more than 4095 in one call.
@@ -179,7 +178,51 @@ class Limits:
 
     def tar_bytes_of(self, stored_size: int) -> int:
         """The most tar bytes that a stored layer of this size may give."""
-        return min(self.max_tar_bytes, max(self.free_tar_bytes, self.max_ratio * stored_size))
+        return min(self.max_tar_bytes, self.free_tar_bytes + self.max_ratio * stored_size)
+
+
+class Allowance:
+    """What is left of the limits for the other layers of an image.
+
+    Bounds of a layer alone are no bounds: an image of a thousand layers may have each of them a
+    thousand times. In any order the layers of an image come to the same.
+
+    Threads: safe. Of layers that are opened at the same time each may take what is left when it
+    begins; what is too much together is refused when it ends.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._lock = threading.Lock()
+
+    @property
+    def limits(self) -> Limits:
+        """Of a layer that begins now."""
+        with self._lock:
+            return self._limits
+
+    def spend(self, *, stored_size: int, tar_size: int, entries: int = 0, what: str) -> None:
+        """A layer is done.
+
+        Raises:
+            Unsupported: with those before it that is more than an image may have.
+        """
+        with self._lock:
+            old = self._limits
+            left = (
+                old.max_tar_bytes - tar_size,
+                old.free_tar_bytes - max(0, tar_size - old.max_ratio * stored_size),
+                old.max_entries - entries,
+            )
+            if min(left) < 0:
+                raise Unsupported(
+                    f"{what}: has, with the layers before it, more bytes or entries than an "
+                    "image may have",
+                    hint="the image may be made to exhaust this machine; do not use it",
+                )
+            self._limits = replace(
+                old, max_tar_bytes=left[0], free_tar_bytes=left[1], max_entries=left[2]
+            )
 
 
 @dataclass(frozen=True, slots=True)

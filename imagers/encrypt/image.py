@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imagers.core import Budget, run_layers
+from imagers.core import Allowance, Budget, Limits, run_layers
 from imagers.encrypt.keys import LayerKey, LayerKeys, unwrap_layer_keys
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256, check_cipher
 from imagers.encrypt.rewrite import (
@@ -158,10 +158,12 @@ def encrypt_image(
                 plan = plan_copied(layer, was_docker=was_docker)
             plans.append(plan)
         check_manifest_size(image, plans, was_docker=was_docker)
+        allowance = Allowance(Limits())
 
         def seal(index: int, means: Means, stop: Cancellation) -> DoneLayer:
             start = time.monotonic()
-            descriptor = seal_into(plans[index], sink, LayerRun(means, on_progress, stop))
+            run = LayerRun(means, on_progress, stop, allowance)
+            descriptor = seal_into(plans[index], sink, run)
             seconds = time.monotonic() - start
             return descriptor, report_sealed(plans[index], descriptor, wrappers, seconds)
 
@@ -232,6 +234,7 @@ def decrypt_image(
                 hint="somebody may have put a layer of their own in its place",
             )
         compression_of(layer.descriptor.media_type)
+    allowance = Allowance(Limits())
     with unwrap_layer_keys(layers, unwrappers, manifest_digest=None) as keys:
 
         def open_(index: int, means: Means, stop: Cancellation) -> DoneLayer:
@@ -242,7 +245,7 @@ def decrypt_image(
                 # Encrypted layers that are the same have the same packets, and open alike.
                 descriptor, action = known, LayerAction.SHARED
             else:
-                run = LayerRun(means, on_progress, stop)
+                run = LayerRun(means, on_progress, stop, allowance)
                 descriptor = open_into(layer, key, sink, run, skip_diff_id=skip_diff_id)
                 action = LayerAction.COPIED if key is None else LayerAction.DECRYPTED
             return descriptor, LayerReport(

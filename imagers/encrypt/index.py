@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imagers.encrypt.rewrite import RewrittenImage
+    from imagers.model.digest import Digest
     from imagers.model.image import Image, ImageSink, ImageSource
     from imagers.model.manifest import RawManifest
 
@@ -106,6 +107,7 @@ class _Rewrite:
         self._source = source
         self._sink = sink
         self._change = change
+        self._done: dict[tuple[Digest, int, str], Descriptor] = {}
         self.images: list[tuple[str, RewrittenImage]] = []
         self.left_out: list[Descriptor] = []
         self.was_docker = False
@@ -143,14 +145,19 @@ class _Rewrite:
         return dump_json(document), index.descriptor.media_type
 
     def _rewrite_entry(self, entry: Descriptor, depth: int) -> Descriptor:
+        # An index is done once, however many paths lead to it through those that it is nested in.
+        if (known := self._done.get((entry.digest, entry.size, entry.media_type))) is not None:
+            return known
         document = read_entry(self._source, entry)
         if isinstance(document, Index):
             raw, media_type = self.rewrite(document, depth=depth + 1)
             self._sink.put_manifest(raw, media_type, by_name=False)
-            return Descriptor(media_type, digest_of(raw), len(raw))
+            descriptor = Descriptor(media_type, digest_of(raw), len(raw))
+            self._done[entry.digest, entry.size, entry.media_type] = descriptor
+            return descriptor
         image = load_image(document, self._source)
         if entry.platform is not None:
-            check_platform(image.config, entry.platform)
+            check_platform(image.config, entry.platform, entry=entry.platform)
         changed = self._change(image)
         self.was_docker = self.was_docker or changed.was_docker
         self.images.append((str(entry.platform or image.config.platform), changed))

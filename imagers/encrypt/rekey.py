@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imagers.core import Budget, run_layers
+from imagers.core import Allowance, Budget, Limits, run_layers
 from imagers.encrypt.annotations import clear_annotations
 from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256, check_cipher
@@ -90,10 +90,13 @@ def rekey_image(
                 plans.append(draw_key(_plan_new(layer, key), cipher, wrappers, stack))
         check_manifest_size(image, plans, was_docker=False)
 
+        # What is opened and what is sealed are two images, each with its own limits.
+        opening, sealing = Allowance(Limits()), Allowance(Limits())
+
         def rekey(index: int, means: Means, stop: Cancellation) -> tuple[Descriptor, LayerReport]:
             start = time.monotonic()
-            run = LayerRun(means, on_progress, stop)
-            descriptor = _rekey(layers[index], keys[index], plans[index], sink, run)
+            runs = [LayerRun(means, on_progress, stop, one) for one in (opening, sealing)]
+            descriptor = _rekey(layers[index], keys[index], plans[index], sink, runs)
             seconds = time.monotonic() - start
             return descriptor, report_sealed(plans[index], descriptor, wrappers, seconds)
 
@@ -127,15 +130,16 @@ def _rekey(
     key: LayerKey | None,
     plan: LayerPlan,
     sink: ImageSink,
-    run: LayerRun,
+    runs: Sequence[LayerRun],
 ) -> Descriptor:
+    run, after = runs
     if key is None:
-        return seal_into(plan, sink, run)
+        return seal_into(plan, sink, after)
     with sink.stage_blob() as staged:
         digest, size = open_staged(layer, key, staged, run)
         descriptor = replace(_in_the_clear(layer, key), digest=digest, size=size)
         opened = replace(layer, descriptor=descriptor, source=_Staged(staged.fileno()))
-        return seal_into(replace(plan, layer=opened), sink, run)
+        return seal_into(replace(plan, layer=opened), sink, after)
 
 
 @dataclass(frozen=True, slots=True)

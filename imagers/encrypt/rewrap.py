@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imagers.core import Budget, run_layers
+from imagers.core import Allowance, Budget, Limits, run_layers
 from imagers.encrypt._der import encode, split
 from imagers.encrypt.annotations import (
     append_packets,
@@ -398,10 +398,12 @@ def _write(
         )
     layers = list(image.layers())
 
+    allowance = Allowance(Limits())
+
     def copy(index: int, means: Means, stop: Cancellation) -> LayerReport:
         layer, descriptor = layers[index], descriptors[index]
         start = time.monotonic()
-        run = LayerRun(means, on_progress, stop)
+        run = LayerRun(means, on_progress, stop, allowance)
         seal_into(plan_copied(layer, was_docker=False), sink, run)
         changed = descriptor != layer.descriptor
         encrypted = is_encrypted(descriptor.media_type)

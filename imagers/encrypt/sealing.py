@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import ExitStack
 
-    from imagers.core import Cancellation, Means, Progress
+    from imagers.core import Allowance, Cancellation, Means, Progress
     from imagers.encrypt.keys import LayerKey
     from imagers.model.descriptor import Descriptor
     from imagers.model.image import Image, ImageSink, Layer, StagedBlob
@@ -108,11 +108,13 @@ class LayerRun:
 
     Attributes:
         on_progress: is called in the thread that does the work.
+        allowance: of the whole image.
     """
 
     means: Means
     on_progress: Callable[[Layer, Progress], None] | None
     cancellation: Cancellation
+    allowance: Allowance
 
     def progress_of(self, layer: Layer) -> Callable[[Progress], None] | None:
         """`on_progress` for one layer."""
@@ -273,11 +275,12 @@ def seal_into(
                 compress=plan.compress,
                 diff_id=layer.diff_id if _sees_tar(plan) else None,
                 what=layer.what,
-                max_bytes=None,
+                limits=run.allowance.limits,
                 means=run.means,
                 on_progress=run.progress_of(layer),
                 cancellation=run.cancellation,
             )
+            run.allowance.spend(stored_size=sealed.size, tar_size=sealed.tar_size, what=layer.what)
             digest = layer.descriptor.digest if plan.cipher is None else sealed.digest
             descriptor = plan.describe(digest, sealed.size, sealed.hmac)
             blob.commit(descriptor, what=layer.what)
@@ -369,11 +372,13 @@ def open_staged(
             diff_id=None if skip_diff_id else layer.diff_id,
             decompress=False,
             what=layer.what,
+            limits=run.allowance.limits,
             means=run.means,
             on_progress=run.progress_of(layer),
             cancellation=run.cancellation,
         )
     finally:
         source.close()
+    run.allowance.spend(stored_size=opened.size, tar_size=opened.tar_size, what=layer.what)
     assert opened.digest is not None  # a descriptor got the bytes as they are
     return opened.digest, opened.bytes_out

@@ -79,6 +79,8 @@ def permit_image(
             trust, one.raw, found_for(one, on_index=False), index=around, now=now
         ).require()
 
+    seen: set[tuple[Digest, int, str]] = set()  # each once, however many paths lead to it
+
     def judge_all(one: Manifest | Index, depth: int) -> None:
         judge(one)
         if not isinstance(one, Index):
@@ -86,7 +88,10 @@ def permit_image(
         if depth == _MAX_NESTING:
             raise FormatError(f"expected indexes nested at most {depth} deep", what=source.name)
         for entry in one.manifests:
-            judge_all(read_entry(source, entry), depth + 1)
+            key = (entry.digest, entry.size, entry.media_type)
+            if key not in seen:
+                seen.add(key)
+                judge_all(read_entry(source, entry), depth + 1)
 
     if index is None or platform is None:
         judge_all(document, 0)

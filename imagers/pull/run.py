@@ -19,12 +19,20 @@ import os
 import stat
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from imagers.core import Budget, Cancellation, DirectorySink, Limits, Ownership, open_layer
+from imagers.core import (
+    Allowance,
+    Budget,
+    Cancellation,
+    DirectorySink,
+    Limits,
+    Ownership,
+    open_layer,
+)
 from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.packets import BrokerKeyUnwrapper
 from imagers.errors import LocalError, UsageError
@@ -102,7 +110,7 @@ class PullOptions:
             (never that of a mirror), with their keys. There is no default.
         platform: what is chosen of an index; the config must be for it.
         require_encrypted: refuse an image with a plain layer.
-        limits: bounds of every layer.
+        limits: bounds of every layer, and of all together.
         budget: memory to work with, and how many layers are downloaded at the same time;
             layers are unpacked one after another.
     """
@@ -271,7 +279,7 @@ def _unpack_all(
     means = budget.means_of(1, jobs=1)
     sink = DirectorySink(staging.root_fd, Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE)
     pulled = []
-    left = options.limits.max_tar_bytes
+    allowance = Allowance(options.limits)
     with ReadAhead(
         [planned.layer for planned in plan.layers],
         staging.place_fd,
@@ -292,14 +300,19 @@ def _unpack_all(
                     compression=planned.compression,
                     diff_id=layer.diff_id,
                     what=layer.what,
-                    limits=replace(options.limits, max_tar_bytes=left),
+                    limits=allowance.limits,
                     means=means,
                     on_progress=None if on_progress is None else partial(on_progress, planned),
                     cancellation=cancellation,
                 )
             finally:
                 stream.close()
-            left -= opened.tar_size
+            allowance.spend(
+                stored_size=opened.size,
+                tar_size=opened.tar_size,
+                entries=opened.entries,
+                what=layer.what,
+            )
             pulled.append(PulledLayer(planned, opened, time.monotonic() - start))
     return pulled
 

@@ -42,9 +42,7 @@ MAX_REFERRERS = 1024  # of one manifest, all pages together
 _MAX_PAGES = 32
 _MAX_LIST_BYTES = 16 * 1024 * 1024  # all pages together
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
-_IS_NEXT = re.compile(
-    r";\s*rel\s*=\s*(?:\"(?:[^\"]*\s)?next(?:\s[^\"]*)?\"|next\s*(?:[;,]|\Z))", re.IGNORECASE
-)
+_RELATION = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\"\s;,]+))", re.IGNORECASE)
 _MAX_ALGORITHM = 32  # characters, as the tag schema cuts them
 _MAX_HEX = 64
 _FORBIDDEN = 403
@@ -170,8 +168,10 @@ def add_to_referrers_tag(client: RegistryClient, entry: Descriptor, *, subject: 
 def _next_page(header: str) -> str | None:
     """The URL of the next page in a `Link` header, which may have other links too."""
     for url, parameters in _LINK.findall(header):
-        if _IS_NEXT.search(parameters):
-            return str(url)
+        for quoted, plain in _RELATION.findall(parameters):
+            # RFC 8288 section 3.3: one relation, or several between quotes.
+            if "next" in (plain.lower(), *quoted.lower().split()):
+                return str(url)
     return None
 
 

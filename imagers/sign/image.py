@@ -69,7 +69,7 @@ from imagers.sign.sigstore import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from imagers.model.manifest import RawManifest
+    from imagers.model.manifest import ImageConfig, RawManifest
     from imagers.model.reference import Reference
     from imagers.model.stream import ByteStream
     from imagers.sign.sigstore_key import SigstorePrivateKey
@@ -221,55 +221,64 @@ def digests_to_sign(
     Raises:
         As `sign_image`.
     """
-    digests: dict[Digest, None] = {}
     top = source.read_manifest()
     if expected_digest is not None:
         check_digest(top.raw, expected_digest, what=f"image '{reference}'")
-    _collect(source, top.raw, top.media_type, 0, digests)
-    return tuple(digests)
+    collection = _Collection(source)
+    collection.add(parse_manifest_or_index(top.raw, media_type=top.media_type), 0)
+    return tuple(collection.digests)
 
 
-def _collect(
-    source: ManifestSource, raw: bytes, media_type: str, depth: int, digests: dict[Digest, None]
-) -> None:
-    """Add the digests of all that `raw` contains, then its own: read before any is signed."""
-    parsed = parse_manifest_or_index(raw, media_type=media_type)
-    if isinstance(parsed, Index):
-        if depth >= _MAX_DEPTH:
-            raise Unsupported(f"expected at most {_MAX_DEPTH} levels of indexes, got more")
-        for entry in parsed.manifests:
-            if entry.media_type not in MANIFEST_TYPES | INDEX_TYPES:
-                raise Unsupported(
-                    f"index has an entry of media type {entry.media_type[:160]!r}: expected images "
-                    "and indexes"
-                )
-            if entry.digest in digests:
-                continue
-            if len(digests) >= _MAX_MANIFESTS:
+class _Collection:
+    """An index and all that it contains, read before anything of it is signed."""
+
+    def __init__(self, source: ManifestSource) -> None:
+        self._source = source
+        self._documents: dict[Digest, Manifest | Index] = {}  # by the digests of entries
+        self._configs: dict[Digest, ImageConfig] = {}  # of images, by the same
+        self.digests: dict[Digest, None] = {}
+
+    def add(self, document: Manifest | Index, depth: int) -> None:
+        """The digests of all that `document` contains, then its own."""
+        if isinstance(document, Index):
+            if depth >= _MAX_DEPTH:
+                raise Unsupported(f"expected at most {_MAX_DEPTH} levels of indexes, got more")
+            for entry in document.manifests:
+                self._add_entry(entry, depth)
+        # By SHA-256 whatever digest the index used: the tag of another would not be found.
+        self.digests[digest_of(document.raw)] = None
+
+    def _add_entry(self, entry: Descriptor, depth: int) -> None:
+        if entry.media_type not in MANIFEST_TYPES | INDEX_TYPES:
+            raise Unsupported(
+                f"index has an entry of media type {entry.media_type[:160]!r}: expected images "
+                "and indexes"
+            )
+        document = self._documents.get(entry.digest)
+        if document is None:
+            if len(self._documents) >= _MAX_MANIFESTS:
                 raise Unsupported(f"expected at most {_MAX_MANIFESTS} manifests, got more")
-            child = source.read_manifest(entry.digest)
+            child = self._source.read_manifest(entry.digest)
             check_digest(child.raw, entry.digest, what="manifest of the index")
-            _check_entry(source, entry, child.raw)
-            _collect(source, child.raw, entry.media_type, depth + 1, digests)
-    # Signed by SHA-256 whatever digest the index used: the tag of another would not be found.
-    digests[digest_of(raw)] = None
+            document = parse_manifest_or_index(child.raw, media_type=entry.media_type)
+            self._documents[entry.digest] = document
+            self.add(document, depth + 1)
+        self._check_platform(entry, document)
 
+    def _check_platform(self, entry: Descriptor, document: Manifest | Index) -> None:
+        """Raise unless an image is for the platform that its entry says.
 
-def _check_entry(source: ManifestSource, entry: Descriptor, raw: bytes) -> None:
-    """Raise unless an image in an index is for the platform that the index says.
-
-    A signature of the index would vouch for what the index says of it. What is no image of a
-    platform (an attestation, an artifact) has no platform that counts.
-
-    Raises:
-        VerificationError: it is for another one.
-    """
-    if entry.platform is None or entry.platform.is_none:
-        return
-    child = parse_manifest_or_index(raw, media_type=entry.media_type)
-    if not isinstance(child, Manifest) or child.config.media_type not in _IMAGE_CONFIGS:
-        return
-    check_platform(read_config(child, source), entry.platform)
+        A signature of the index would vouch for that. What is no image (an attestation, an
+        artifact, an index) has no platform that counts.
+        """
+        platform = entry.platform
+        if platform is None or platform.is_none or not isinstance(document, Manifest):
+            return
+        if document.config.media_type not in _IMAGE_CONFIGS:
+            return
+        if entry.digest not in self._configs:
+            self._configs[entry.digest] = read_config(document, self._source)
+        check_platform(self._configs[entry.digest], platform, entry=platform)
 
 
 def _sign_manifest(

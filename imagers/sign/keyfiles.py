@@ -39,6 +39,7 @@ __all__ = [
     "read_key_file",
     "save_key_pair",
     "write_new",
+    "write_pair",
 ]
 
 _MAX_KEYRING_BYTES = 4 * 1024 * 1024  # an OpenPGP key with many certifications
@@ -113,9 +114,14 @@ def save_key_pair(
         LocalError: one of the names exists, or cannot be written.
     """
     sealed = seal_private_key(key, passphrase)
-    write_new(private_path, sealed, mode=0o600)
+    write_pair(private_path, sealed, public_path, key.public_key.to_pem())
+
+
+def write_pair(private_path: str, private: bytes, public_path: str, public: bytes) -> None:
+    """Write the two files of a key, the private one for its owner only; as `save_key_pair`."""
+    write_new(private_path, private, mode=0o600)
     try:
-        write_new(public_path, key.public_key.to_pem(), mode=0o644)
+        write_new(public_path, public, mode=0o644)
     except BaseException:
         with suppress(OSError):
             os.unlink(private_path)  # made by this call, see O_EXCL
@@ -126,7 +132,7 @@ def write_new(path: str, data: bytes, *, mode: int) -> None:
     """Write a file to a name that does not exist yet; on failure nothing is left.
 
     Raises:
-        LocalError: the name exists, or cannot be written.
+        LocalError: the name exists, or cannot be written, or has another file afterwards.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -144,6 +150,7 @@ def write_new(path: str, data: bytes, *, mode: int) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+            _check_is_at(path, file.fileno())
     except BaseException as error:
         with suppress(OSError):
             os.unlink(path)  # made by this call, see O_EXCL
@@ -165,6 +172,15 @@ def find_policy(*, explicit: str | None, candidates: Sequence[str]) -> str | Non
             raise LocalError(_reason(error), path=path) from error
         return path
     return None
+
+
+def _check_is_at(path: str, descriptor: int) -> None:
+    if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+        raise LocalError(
+            "somebody else put another file in its place meanwhile",
+            path=path,
+            hint="choose a directory of your own",
+        )
 
 
 def locate_policy(*, explicit: str | None, candidates: Sequence[str]) -> str:

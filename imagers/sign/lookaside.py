@@ -20,6 +20,7 @@ import binascii
 import os
 import secrets
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
@@ -45,6 +46,7 @@ from imagers.model.strict_json import (
 from imagers.sign.found import CouldNotLook, Form, Found, Looked, SimpleSignature
 from imagers.sign.registries_d import lookaside_url
 from imagers.sign.sigstore import SigstoreSignature
+from imagers.store.files import StagedFile, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -221,29 +223,22 @@ def write_to_lookaside(base: str, reference: Reference, digest: Digest, blob: by
     first = urlsplit(
         lookaside_url(base, reference.repository, digest.algorithm, digest.hex, 1)
     ).path
-    folder = os.path.dirname(first)
+    folder = Path(first).parent
     try:
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f".new-{secrets.token_hex(8)}")
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        file = StagedFile(folder)
         try:
-            with open(descriptor, "wb") as file:
-                file.write(blob)
-                file.flush()
-                os.fsync(file.fileno())
+            write_all(file.fileno(), blob)
             for number in range(1, MAX_SIGNATURES + 1):
-                path = os.path.join(folder, f"signature-{number}")
+                path = folder / f"signature-{number}"
                 with suppress(FileExistsError):
-                    os.link(temporary, path)  # fails where somebody was faster
-                    return path
+                    file.publish_new(path)  # fails where somebody was faster
+                    return str(path)
         finally:
-            with suppress(OSError):
-                os.unlink(temporary)
+            file.close()
     except OSError as error:
-        raise LocalError(_reason(error), path=folder) from error
-    raise LocalError(f"has {MAX_SIGNATURES} signatures already", path=folder)
+        raise LocalError(_reason(error), path=str(folder)) from error
+    raise LocalError(f"has {MAX_SIGNATURES} signatures already", path=str(folder))
 
 
 def find_in_extension(source: SignatureExtension, digest: Digest, place: str) -> Found | None:

@@ -14,8 +14,6 @@ Spec: containers/image v5, directory/directory_transport.go.
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +28,9 @@ from imagers.store.files import (
     StagedFile,
     local_errors,
     open_regular,
-    sync_directory,
     write_all,
 )
+from imagers.store.staged_directory import StagedDirectory
 
 if TYPE_CHECKING:
     from imagers.model.descriptor import Descriptor
@@ -45,6 +43,8 @@ __all__ = ["DirectorySink", "DirectorySource"]
 _VERSION = b"Directory Transport Version: 1.1\n"
 _VERSION_START = b"Directory Transport Version: 1."
 _MANIFEST = "manifest.json"
+_HIDDEN = ".imagers-"
+_DIRECTORY_MODE = 0o777  # less the umask
 
 
 class DirectorySource:
@@ -125,11 +125,11 @@ class DirectorySink:
         self._path = Path(path)
         self._name = name
         # Beside the place that `path` means, which may be "." or end in a link.
-        target = Path(os.path.realpath(self._path))
-        self._target = target
-        self._staging = target.parent / f".imagers-{secrets.token_hex(8)}"
-        self._made = False
+        self._target = Path(os.path.realpath(self._path))
+        self._parent = -1
+        self._place: StagedDirectory | None = None
         self._lock = threading.Lock()
+        self._blobs: dict[Digest, int] = {}
 
     @property
     def name(self) -> str:
@@ -138,20 +138,17 @@ class DirectorySink:
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """See `ImageSink`: whether this object has brought it."""
-        path = self._staging / descriptor.digest.hex
-        return path.is_file() and path.stat().st_size == descriptor.size
+        return self._blobs.get(descriptor.digest) == descriptor.size
 
     def stage_blob(self) -> StagedBlob:
         """See `ImageSink`."""
-        with local_errors(self._path):
-            self._prepare()
-            return StagedFileBlob(StagedFile(self._staging), self._publish)
+        return StagedFileBlob(self._stage(), self._publish)
 
     def _publish(self, file: StagedFile, descriptor: Descriptor, what: str) -> None:
         del what
-        path = self._staging / descriptor.digest.hex
-        with local_errors(path):
-            file.publish(path)
+        with local_errors(self._path):
+            file.publish_inside(descriptor.digest.hex)
+        self._blobs[descriptor.digest] = descriptor.size
 
     def put_blob(self, descriptor: Descriptor, data: bytes, *, what: str) -> None:
         """See `ImageSink`."""
@@ -159,6 +156,7 @@ class DirectorySink:
             raise SizeMismatch(expected=descriptor.size, actual=len(data), what=what)
         check_digest(data, descriptor.digest, what=what)
         self._write(descriptor.digest.hex, data)
+        self._blobs[descriptor.digest] = descriptor.size
 
     def put_manifest(
         self, raw: bytes, media_type: str, *, by_name: bool, digest: Digest | None = None
@@ -170,44 +168,52 @@ class DirectorySink:
             return
         self._write("version", _VERSION)
         self._write(_MANIFEST, raw)
+        assert self._place is not None  # something was just written into it
         with local_errors(self._path):
-            sync_directory(self._staging)
+            os.fsync(self._place.fd)
             # Onto an empty directory, too; anything else is refused by the system.
-            os.rename(self._staging, self._target)
-            self._made = False
-            sync_directory(self._target.parent)
+            self._place.publish()
+        self.close()
 
     def close(self) -> None:
         """See `ImageSink`; what was not published is removed."""
-        if self._made:
-            shutil.rmtree(self._staging, ignore_errors=True)
-            self._made = False
+        with self._lock:
+            if self._place is not None:
+                self._place.discard()
+                self._place = None
+            if self._parent >= 0:
+                os.close(self._parent)
+                self._parent = -1
+            self._blobs.clear()
 
     def _write(self, name: str, data: bytes) -> None:
-        with local_errors(self._path):
-            self._prepare()
-            file = StagedFile(self._staging)
-            try:
+        file = self._stage()
+        try:
+            with local_errors(self._path):
                 write_all(file.fileno(), data)
-                file.publish(self._staging / name)
-            finally:
-                file.close()
+                file.publish_inside(name)
+        finally:
+            file.close()
 
-    def _prepare(self) -> None:
-        with self._lock:
-            if self._made:
-                return
-            if self._target.exists() and not (
-                self._target.is_dir() and not any(self._target.iterdir())
-            ):
-                raise LocalError(
-                    "expected an empty directory or nothing",
-                    path=str(self._path),
-                    hint="choose another path, or remove it",
-                )
-            self._target.parent.mkdir(parents=True, exist_ok=True)
-            self._staging.mkdir()
-            self._made = True
+    def _stage(self) -> StagedFile:
+        """A file in the place, which is made if there is none."""
+        with self._lock, local_errors(self._path):
+            if self._place is None:
+                self._place = self._make_place()
+            # By the descriptor: whoever may write beside the place can swap its name.
+            return StagedFile(Path(f"/proc/self/fd/{self._place.fd}"))
+
+    def _make_place(self) -> StagedDirectory:
+        target = self._target
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise LocalError(
+                "expected an empty directory or nothing",
+                path=str(self._path),
+                hint="choose another path, or remove it",
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return StagedDirectory(self._parent, target.name, _HIDDEN, mode=_DIRECTORY_MODE)
 
 
 if TYPE_CHECKING:

@@ -13,19 +13,20 @@ import os
 import secrets
 import stat
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from imagers.model.descriptor import Descriptor
 
 __all__ = [
     "LocalBlob",
     "StagedFile",
+    "has_name",
     "is_hidden_name",
     "local_errors",
     "open_for_lock",
@@ -87,7 +88,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 def sync_directory(path: Path) -> None:
     """Put the names in a directory on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    fd = _open_directory(path)
     try:
         os.fsync(fd)
     finally:
@@ -159,14 +160,20 @@ class StagedFile:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._name: Path | None = None  # the hidden one, where a file must have one
+        self._name = ""  # the hidden one, where a file must have one, in `_place`
         self._closed = False
         self._dropped = False
-        fd = _open_unnamed(directory)
-        if fd is None:
-            self._name = directory / _hidden_name()
-            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
-            fd = os.open(self._name, flags, _FILE_MODE)
+        # Held, not looked up again: somebody may put another directory at its path.
+        self._place = _open_directory(directory)
+        try:
+            fd = _open_unnamed(self._place)
+            if fd is None:
+                self._name = _hidden_name()
+                flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+                fd = os.open(self._name, flags, _FILE_MODE, dir_fd=self._place)
+        except BaseException:
+            os.close(self._place)
+            raise
         self._fd = fd
 
     def fileno(self) -> int:
@@ -179,26 +186,56 @@ class StagedFile:
         return os.fstat(self._fd).st_size
 
     def publish(self, target: Path) -> None:
-        """Give it its name, in place of what has it, after its bytes are on the disk; close."""
+        """Give it its name, in place of what has it, after its bytes are on the disk; close.
+
+        Raises:
+            LocalError: what has the name afterwards is another file, of somebody who writes
+                to the same place.
+        """
         self._sync(target)
-        if self._name is None:
-            name = target.parent / _hidden_name()
-            self._link(name)
+        parent = _open_directory(target.parent)
+        try:
+            self._publish(target, parent)
+        finally:
+            os.close(parent)
+
+    def publish_inside(self, name: str) -> None:
+        """Like `publish`, in the very directory that it was made in, whatever is at its path."""
+        self._sync(Path(name))
+        self._publish(Path(name), self._place)
+
+    def _publish(self, target: Path, parent: int) -> None:
+        place = self._place
+        if not self._name:
+            place = parent
+            name = _hidden_name()
+            self._link(name, parent)
             self._name = name
-        self._name.replace(target)
-        self._name = None
+        try:
+            os.rename(self._name, target.name, src_dir_fd=place, dst_dir_fd=parent)
+        except BaseException:
+            _unlink(self._name, place)
+            raise
+        finally:
+            self._name = ""
+        self._check_has_name(target, parent)
+        os.fsync(parent)
         self.close()
-        sync_directory(target.parent)
 
     def publish_new(self, target: Path) -> None:
         """Like `publish`, but `FileExistsError` if something has the name; stays open then."""
         self._sync(target)
-        if self._name is None:
-            self._link(target)
-        else:
-            os.link(self._name, target)
+        parent = _open_directory(target.parent)
+        try:
+            if self._name:
+                os.link(self._name, target.name, src_dir_fd=self._place, dst_dir_fd=parent)
+            else:
+                self._link(target.name, parent)
+            self._check_has_name(target, parent)
+            os.fsync(parent)
+        finally:
+            os.close(parent)
         self.close()
-        sync_directory(target.parent)
 
     def drop(self) -> None:
         """Take the hidden name away: it cannot be published any more. Its owner still closes it.
@@ -207,22 +244,25 @@ class StagedFile:
         be another file's when it writes next.
         """
         self._dropped = True
-        if self._name is not None:
-            with suppress(OSError):
-                self._name.unlink()
+        if self._name:
+            _unlink(self._name, self._place)
 
     def _sync(self, target: Path) -> None:
         os.fsync(self._fd)
         if self._dropped:  # looked at behind what may take seconds
             raise LocalError("not written: its destination was closed before", path=str(target))
 
-    def _link(self, name: Path) -> None:
+    def _link(self, name: str, parent: int) -> None:
         # A directory descriptor makes Python use linkat, which follows the link in /proc.
-        parent = os.open(name.parent, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-        try:
-            os.link(f"{_PROC_FD}/{self._fd}", name.name, dst_dir_fd=parent)
-        finally:
-            os.close(parent)
+        os.link(f"{_PROC_FD}/{self._fd}", name, dst_dir_fd=parent)
+
+    def _check_has_name(self, target: Path, parent: int) -> None:
+        if not has_name(self._fd, target.name, parent=parent):
+            raise LocalError(
+                "somebody else put another file in its place meanwhile",
+                path=str(target),
+                hint="if that was you, run the command again; else choose a directory of your own",
+            )
 
     def close(self) -> None:
         """Drop the file if it was not published. Safe to call twice."""
@@ -230,17 +270,36 @@ class StagedFile:
             return
         self._closed = True
         os.close(self._fd)
-        if self._name is not None:
-            with suppress(OSError):
-                self._name.unlink()
+        if self._name:
+            _unlink(self._name, self._place)
+        os.close(self._place)
 
 
-def _open_unnamed(directory: Path) -> int | None:
+def has_name(fd: int, name: str, *, parent: int) -> bool:
+    """Whether what has `name` in the directory `parent` is what `fd` is."""
+    try:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), found)
+
+
+def _open_directory(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _unlink(name: str, place: int) -> None:
+    with suppress(OSError):
+        os.unlink(name, dir_fd=place)
+
+
+def _open_unnamed(directory: int) -> int | None:
     """A file without a name, or None where that cannot be had (or could not be named later)."""
     if not os.path.isdir(_PROC_FD):  # a constant
         return None
     try:
-        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, _FILE_MODE)
+        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+        return os.open(".", flags, _FILE_MODE, dir_fd=directory)
     except OSError as error:
         if error.errno in _NO_UNNAMED_FILES:
             return None

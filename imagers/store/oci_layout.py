@@ -41,6 +41,7 @@ from imagers.store.files import (
     is_hidden_name,
     local_errors,
     open_for_lock,
+    open_regular,
     sync_directory,
     write_all,
 )
@@ -69,9 +70,9 @@ _PIECE = 1024 * 1024
 _STAGING = "blobs/sha256"  # on the file system of nearly every blob
 
 
-def _state_of(path: Path) -> tuple[int, int, int]:
+def _state_of(fd: int) -> tuple[int, int, int]:
     """What changes when a file is written or replaced."""
-    status = path.stat()
+    status = os.fstat(fd)
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
@@ -206,11 +207,11 @@ class OCILayoutSink:
             if not self._layout.has_blob(descriptor):
                 return False
             path = self._layout.blob_path(descriptor.digest)
-            state = _state_of(path)
-            if self._checked.get(path) == state:
-                return True
-            hasher = new_hasher(descriptor.digest.algorithm)
-            with open(path, "rb", buffering=0) as file:
+            with os.fdopen(open_regular(path), "rb", buffering=0) as file:
+                state = _state_of(file.fileno())
+                if self._checked.get(path) == state:
+                    return True
+                hasher = new_hasher(descriptor.digest.algorithm)
                 while piece := file.read(_PIECE):
                     hasher.update(piece)
             if hasher.hexdigest() != descriptor.digest.hex:
@@ -284,8 +285,17 @@ class OCILayoutSink:
             self._make_directory(path.parent)
             if not path.exists():
                 self._unpublished.append(path)
-            file.publish(path)
-            self._checked[path] = _state_of(path)
+            # Of the file and not of the path, which may be another one when it is looked at.
+            state = _state_of(file.fileno())
+            try:
+                file.publish(path)
+            except LocalError:
+                # Another writer may have brought the same blob at the same moment.
+                if not self.has_blob(descriptor):
+                    raise
+                file.close()
+            else:
+                self._checked[path] = state
 
     def _put_manifest_blob(
         self, raw: bytes, media_type: str, digest: Digest | None = None

@@ -176,6 +176,8 @@ class _Copy:
         self._jobs = jobs
         self._lock = threading.Lock()
         self.seen: set[tuple[Digest, int]] = set()
+        # Of indexes: each once, however many paths lead to it through those that are nested.
+        self._children: set[tuple[Digest, int, str]] = set()
         self.size = 0
         self.skipped = 0
         self.mounted = 0
@@ -183,6 +185,7 @@ class _Copy:
     def forget(self) -> None:
         """Count anew."""
         self.seen.clear()
+        self._children.clear()
         self.size = self.skipped = self.mounted = 0
 
     def copy_as(self, document: Manifest | Index, tag: str | None) -> None:
@@ -214,6 +217,10 @@ class _Copy:
                     f"expected indexes nested at most {_MAX_NESTING} deep", what=self._source.name
                 )
             for entry in document.manifests:
+                key = (entry.digest, entry.size, entry.media_type)
+                if key in self._children:
+                    continue
+                self._children.add(key)
                 child = read_entry(self._source, entry)
                 self.copy(child, by_name=False, depth=depth + 1, digest=entry.digest)
             return

@@ -82,6 +82,18 @@ def test_image_signed_for_another_platform_is_refused_by_every_verb(
     assert not (imagers.here / "out").exists()
 
 
+def test_sign_refuses_an_image_that_an_index_calls_by_two_platforms(
+    imagers, two_platforms, imagers_registry
+):
+    name = f"docker://{imagers_registry.address}/team/app:v1"
+    imagers.succeed("key", "generate", "cosign", "--output", "signer")
+    imagers.succeed("copy", "--all", two_platforms(("amd64", "amd64"), ("arm64", "amd64")), name)
+    signing = imagers("sign", name, "--sign-by-sigstore-private-key", "signer.key")
+    assert signing.code == DENIED
+    assert "expected an image for 'linux/arm64', got one for 'linux/amd64'" in signing.error
+    assert list(imagers_registry.tags("team/app")) == ["v1"]
+
+
 def test_image_in_no_index_is_held_to_the_platform_too(imagers, images, accept):
     def change(config):
         config["architecture"] = "s390x"

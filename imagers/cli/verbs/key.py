@@ -30,7 +30,7 @@ import click
 from imagers.cli.command import VerbCommand, VerbGroup, json_option
 from imagers.cli.output import print_json
 from imagers.cli.passphrases import read_passphrase
-from imagers.errors import LocalError, UsageError
+from imagers.errors import UsageError
 
 __all__ = ["command"]
 
@@ -54,7 +54,9 @@ def generate(kind: str, output: str, passphrase_file: str | None) -> None:
     if kind == "cosign":
         _generate_cosign(output, passphrase_file)
     elif kind == "kek":
-        _write_new(f"{output}.kek", os.urandom(_KEK_BYTES), 0o600)
+        from imagers.sign.keyfiles import write_new  # noqa: PLC0415
+
+        write_new(f"{output}.kek", os.urandom(_KEK_BYTES), mode=0o600)
         click.echo(f"{output}.kek: 32 random bytes")
     else:
         _generate_recipient(kind, output)
@@ -80,6 +82,8 @@ def _generate_recipient(kind: str, output: str) -> None:
         PublicFormat,
     )
 
+    from imagers.sign.keyfiles import write_pair  # noqa: PLC0415
+
     key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
     if kind == "rsa":
         key, shown = rsa.generate_private_key(65537, _RSA_BITS), f"RSA {_RSA_BITS}"
@@ -87,27 +91,9 @@ def _generate_recipient(kind: str, output: str) -> None:
         key, shown = ec.generate_private_key(ec.SECP256R1()), "EC P-256"
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    _write_new(f"{output}.key", secret, 0o600)
-    try:
-        _write_new(f"{output}.pub", public, 0o644)
-    except BaseException:
-        os.unlink(f"{output}.key")
-        raise
+    write_pair(f"{output}.key", secret, f"{output}.pub", public)
     click.echo(f"{output}.key: private, {shown}, PKCS #8")
     click.echo(f"{output}.pub: public, {shown}")
-
-
-def _write_new(path: str, data: bytes, mode: int) -> None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    except FileExistsError:
-        raise LocalError(
-            "exists, and a key is never written over a file",
-            path=path,
-            hint="choose another name, or move the old key away",
-        ) from None
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
 
 
 @command.command("show", cls=VerbCommand, help=__doc__)

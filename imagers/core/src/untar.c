@@ -24,7 +24,6 @@
 
 #define WHITEOUT ".wh." /* OCI image-spec v1.1, layer.md, "Whiteouts" */
 #define AUFS ".wh..wh." /* reserved by the file system that the prefix comes from */
-#define OPAQUE ".wh..wh..opq"
 
 enum imc_fault imc_untar_new(const struct imc_options *options, const atomic_bool *cancelled,
                              struct imc_untar **out) {

@@ -13,6 +13,7 @@
 
 #define MAX_COMPONENT 255 /* NAME_MAX of Linux */
 #define MAX_PATH 4096     /* PATH_MAX of Linux, which counts the NUL */
+#define OPAQUE ".wh..wh..opq"
 #define OPEN_DIRECTORY (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 #define DENTS_BYTES ((size_t)16 * 1024)
 

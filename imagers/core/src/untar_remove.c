@@ -137,7 +137,11 @@ enum imc_fault imc_untar_hide(struct imc_untar *untar, int fd, const struct stat
 }
 
 /* Removes of a directory's content what lower layers put there. Goes as deep as MAX_DEPTH:
- * each level holds a descriptor and a buffer. */
+ * each level holds a descriptor and a buffer.
+ *
+ * Once for each directory: what is in it afterwards is of this layer, and so is all that comes
+ * later. A layer of a million entries could have it listed half a million times otherwise. The
+ * mark is a name that is never made. */
 enum imc_fault imc_untar_clear(struct imc_untar *untar, int fd, unsigned depth,
                                struct imc_failure *failure) {
     struct stat directory;
@@ -146,6 +150,9 @@ enum imc_fault imc_untar_clear(struct imc_untar *untar, int fd, unsigned depth,
     }
     if (fstat(fd, &directory) != 0 || lseek(fd, 0, SEEK_SET) < 0) {
         return imc_untar_fail_errno(untar, failure);
+    }
+    if (imc_untar_is_made(untar, &directory, OPAQUE)) {
+        return IMC_OK;
     }
     char *dents = malloc(DENTS_BYTES);
     if (dents == NULL) {
@@ -175,5 +182,9 @@ enum imc_fault imc_untar_clear(struct imc_untar *untar, int fd, unsigned depth,
         fault = imc_untar_fail_errno(untar, failure);
     }
     free(dents);
+    /* While nothing is made, the directory is empty now, and whole trees may be removed. */
+    if (fault == IMC_OK && imc_marks_count(untar->made) != 0) {
+        fault = imc_untar_mark(untar, &directory, OPAQUE);
+    }
     return fault;
 }

@@ -37,9 +37,6 @@ __all__ = ["PGP_SCHEME", "PGPUnwrapper", "PGPWrapper", "find_key_ids"]
 PGP_SCHEME = "pgp"
 
 _MAX_OUTPUT = 64 * 1024  # private options have 193 bytes; a compressed packet could be a bomb
-_USER_ID = re.compile(
-    r"\s*(?P<name>[^<(]*?)\s*(?:\((?P<comment>.*)\)\s*)?(?:<(?P<email>[^>]*)>)?\s*\Z"
-)
 _FINGERPRINT = re.compile(r"(?:0x)?([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})\Z")
 # RFC 4880 section 4.2: packet tag 1, in the old format with each kind of length, and the new.
 _SESSION_KEY_TAGS = (0x84, 0x85, 0x86, 0x87, 0xC1)
@@ -185,10 +182,24 @@ def find_key_ids(recipient: str, *, user_home: str | None = None) -> frozenset[b
 
 
 def _is_named(uid: str, recipient: str) -> bool:
-    match = _USER_ID.match(uid)
-    return recipient == uid or (
-        match is not None and recipient in (match["name"], match["email"]) and bool(recipient)
-    )
+    """Whether a user id is `recipient`, or has it as its name or its e-mail.
+
+    `NAME (COMMENT) <EMAIL>`, where the last two may be missing. Keys of anybody are in a
+    keyring, and an expression with a blank part beside another takes minutes for a long one.
+    """
+    if not recipient:
+        return False
+    if uid == recipient:
+        return True
+    rest, email = uid.rstrip(), None
+    if rest.endswith(">") and "<" in rest:
+        rest, _, email = rest[:-1].rpartition("<")
+        rest = rest.rstrip()
+    if rest.endswith(")") and "(" in rest:
+        rest = rest.partition("(")[0]
+    if any(mark in rest for mark in "<(") or (email is not None and ">" in email):
+        return False  # not of this form: only the whole of it names it
+    return recipient in (rest.strip(), email)
 
 
 class PGPUnwrapper(_WithHome):

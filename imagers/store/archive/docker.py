@@ -171,7 +171,7 @@ class DockerArchiveSource:
 
     def _find_own(self, tar: TarFile, saved: SavedImage, config: Digest) -> RawManifest | None:
         """The manifest in the archive whose config and layers are those of manifest.json."""
-        for one in _manifests(tar, "index.json", _MAX_NESTING):
+        for one in _manifests(tar):
             if one.config.digest == config and [blob_name(e.digest) for e in one.layers] == list(
                 saved.layers
             ):
@@ -229,18 +229,29 @@ class DockerArchiveSource:
         return Descriptor(found[0] if found else OCI_LAYER, digest, member.size)
 
 
-def _manifests(tar: TarFile, path: str, depth: int) -> Iterator[Manifest]:
-    """The image manifests below an index of the archive, as far as they are in it."""
-    raw = tar.read(path, MAX_MANIFEST_BYTES)
-    if raw is None or depth < 0:
-        return
-    for entry in parse_index(raw).manifests:
-        if entry.media_type in INDEX_TYPES:
-            yield from _manifests(tar, blob_name(entry.digest), depth - 1)
-            continue
-        document = tar.read(blob_name(entry.digest), MAX_MANIFEST_BYTES)
-        if document is not None and digest_of(document, entry.digest.algorithm) == entry.digest:
-            yield parse_manifest(document, media_type=entry.media_type)
+def _manifests(tar: TarFile) -> Iterator[Manifest]:
+    """The image manifests below index.json of the archive, as far as they are in it.
+
+    Each document is read once, however many entries name it: of three indexes with a thousand
+    entries that all mean the next one, a thousand million paths lead to the last manifest.
+    """
+    seen: set[Digest] = set()
+    names = ["index.json"]
+    for _ in range(_MAX_NESTING + 1):
+        below = []
+        for name in names:
+            raw = tar.read(name, MAX_MANIFEST_BYTES)
+            for entry in () if raw is None else parse_index(raw).manifests:
+                if entry.digest in seen:
+                    continue
+                seen.add(entry.digest)
+                if entry.media_type in INDEX_TYPES:
+                    below.append(blob_name(entry.digest))
+                    continue
+                found = tar.read(blob_name(entry.digest), MAX_MANIFEST_BYTES)
+                if found is not None and digest_of(found, entry.digest.algorithm) == entry.digest:
+                    yield parse_manifest(found, media_type=entry.media_type)
+        names = below
 
 
 class DockerArchiveSink(ArchiveSink):

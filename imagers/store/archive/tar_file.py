@@ -18,19 +18,28 @@ import posixpath
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from imagers.core import Limits
 from imagers.errors import FormatError, Truncated, Unsupported
 from imagers.store.files import StagedFile, local_errors, open_regular, write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Member", "TarFile", "TarRegion"]
 
 _BLOCK = 512
 _MAX_MEMBERS = 200_000
 _MAX_EXTENSION = 1024 * 1024  # bytes of a PAX header or long name
+_MAX_EXTENSIONS = 16 * 1024 * 1024  # bytes of all of them
+_MAX_LENGTH_DIGITS = 7
 _MAX_LINKS = 8  # in a row
-_MAX_UNPACKED = 1 << 40  # bytes of an archive that is compressed; the disk ends before
+# What an archive with gzip may unpack to. Deflate reaches 1032, so that the ratio of layers would
+# let 4 MB fill 4 GiB of a disk; archives of images come to 2 or 3.
+_UNPACKED = Limits(max_ratio=100, free_tar_bytes=256 * 1024 * 1024)
 _PACKED_PIECE = 16 * 1024  # at most a thousand times as much comes out of it
+_FIRST_PIECE = 256  # of a gzip member: what follows a short one is not copied each time
 _GZIP = b"\x1f\x8b"
 _OTHERS = {b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 _FILES = b"\0" + b"07"
@@ -183,6 +192,7 @@ class _Scan:
         self._path = path
         self._end = os.fstat(fd).st_size
         self._at = 0
+        self._extensions = 0  # bytes
 
     def members(self) -> dict[str, Member]:
         found: dict[str, Member] = {}
@@ -246,6 +256,9 @@ class _Scan:
     def _extension(self, size: int) -> bytes:
         if size > _MAX_EXTENSION:
             raise self._wrong(f"expected an extended header of at most {_MAX_EXTENSION} bytes")
+        self._extensions += size
+        if self._extensions > _MAX_EXTENSIONS:
+            raise self._wrong(f"expected at most {_MAX_EXTENSIONS} bytes of extended headers")
         data = os.pread(self._fd, size, self._at)
         self._skip(size)
         return data
@@ -272,20 +285,26 @@ class _Scan:
         return int(text)
 
     def _pax(self, data: bytes) -> dict[str, str]:
+        """`length SP name=value LF`, where length counts all of it; the last of a name wins."""
         records = {}
-        while data:
-            length, space, rest = data.partition(b" ")
-            if not space or not length.isdigit() or len(length) > 7 or int(length) > len(data):
+        at = 0
+        while at < len(data):
+            # By positions: a copy of the rest for each record of 4 bytes would take minutes.
+            space = data.find(b" ", at, at + _MAX_LENGTH_DIGITS + 1)
+            length = data[at:space] if space > at else b""
+            if not length.isdigit():
                 raise self._wrong("expected a record in an extended header")
-            record = rest[: int(length) - len(length) - 1]
-            name, equals, value = record.partition(b"=")
-            if not equals or not record.endswith(b"\n"):
+            end = at + int(length)
+            if not space < end <= len(data) or data[end - 1] != ord("\n"):
+                raise self._wrong("expected a record in an extended header")
+            name, equals, value = data[space + 1 : end - 1].partition(b"=")
+            if not equals:
                 raise self._wrong("expected a record in an extended header")
             if name in (b"path", b"linkpath", b"size"):
-                records[name.decode()] = _text(value[:-1])
+                records[name.decode()] = _text(value)
             elif name.startswith(b"GNU.sparse."):
                 raise self._wrong("expected plain files, got a sparse one")
-            data = data[int(length) :]
+            at = end
         return records
 
     def _wrong(self, message: str) -> FormatError:
@@ -308,29 +327,41 @@ def _normal(name: str) -> str:
 
 
 def _gunzip(fd: int, path: Path) -> int:
-    """A nameless file with the unpacked bytes of all gzip members."""
+    """A nameless file with the unpacked bytes of all gzip members.
+
+    Raises:
+        FormatError: it is no gzip.
+        Unsupported: it unpacks to more than `_UNPACKED` allows; no more than that is written.
+    """
+    limit = _UNPACKED.tar_bytes_of(os.fstat(fd).st_size)
     file = StagedFile(path.parent if os.access(path.parent, os.W_OK) else Path("/var/tmp"))
     try:
-        at = written = 0
-        decoder = None
-        rest = b""
-        while True:
-            piece = rest or os.pread(fd, _PACKED_PIECE, at)
-            at += 0 if rest else len(piece)
-            if not piece:
-                break
-            decoder = decoder or zlib.decompressobj(wbits=31)
-            data = decoder.decompress(piece)
-            rest = decoder.unused_data
-            decoder = None if decoder.eof else decoder
+        written = 0
+        for data in _unpacked(fd, path):
             written += len(data)
-            if written > _MAX_UNPACKED:
-                raise FormatError("unpacks to too many bytes", what=str(path))
+            if written > limit:
+                raise Unsupported(
+                    f"{path}: unpacks to more than {limit} bytes, which is the limit for its size",
+                    hint="if you trust it, unpack it first with gunzip",
+                )
             write_all(file.fileno(), data)
-        if decoder is not None:
-            raise Truncated(what=str(path))
         return os.dup(file.fileno())
     except zlib.error as error:
         raise FormatError("expected gzip", what=str(path)) from error
     finally:
         file.close()
+
+
+def _unpacked(fd: int, path: Path) -> Iterator[bytes]:
+    at = 0
+    while member := os.pread(fd, _FIRST_PIECE, at):
+        decoder = zlib.decompressobj(wbits=31)
+        piece = member
+        while True:
+            yield decoder.decompress(piece)
+            at += len(piece) - len(decoder.unused_data)
+            if decoder.eof:
+                break
+            piece = os.pread(fd, min(2 * len(piece), _PACKED_PIECE), at)
+            if not piece:
+                raise Truncated(what=str(path))

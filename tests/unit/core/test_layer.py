@@ -368,23 +368,8 @@ def test_seal_checks_source_and_diff_id(core, compress):
         core.seal(data[:-1], expected=core.descriptor(data), compress=compress)
 
 
-def test_seal_source_above_max_bytes_is_refused_before_a_read(core):
-    source = core.Memory(bytes(100))
-    with pytest.raises(Unsupported, match="above the limit of 99 bytes"):
-        layer.seal_layer(
-            source,
-            1,
-            expected=core.descriptor(bytes(100)),
-            cipher=None,
-            source_compression=Compression.NONE,
-            what="layer",
-            max_bytes=99,
-        )
-    assert source.calls == 0
-
-
 @pytest.mark.parametrize("compression", [Compression.GZIP, Compression.ZSTD])
-def test_seal_tar_above_max_bytes_is_refused(core, compression):
+def test_seal_tar_above_a_limit_is_refused(core, compression):
     data = bytes(3_000_000)
     _, source = core.seal(data, cipher=None, compress=compression)
     with pytest.raises(Unsupported, match="tar above the limit of 2999999 bytes"):
@@ -392,7 +377,7 @@ def test_seal_tar_above_max_bytes_is_refused(core, compression):
             source,
             source_compression=compression,
             compress=Compression.NONE,
-            max_bytes=2_999_999,
+            limits=Limits(max_tar_bytes=2_999_999),
         )
 
 
@@ -416,21 +401,21 @@ def test_open_tar_above_a_limit_is_refused(core, compression, limits, limit):
     )
 
 
-def test_seal_unchanged_above_the_tar_limit_reports_the_digest_first(core, monkeypatch):
-    monkeypatch.setattr(layer, "Limits", lambda: Limits(max_tar_bytes=100_000))
+def test_seal_unchanged_above_the_tar_limit_reports_the_digest_first(core):
+    limits = Limits(max_tar_bytes=100_000)
     data = noise(600_000)
     with pytest.raises(Unsupported, match="tar above the limit"):
-        core.seal(data)
+        core.seal(data, limits=limits)
     with pytest.raises(DigestMismatch):
-        core.seal(flipped(data, 5), expected=core.descriptor(data))
+        core.seal(flipped(data, 5), expected=core.descriptor(data), limits=limits)
 
 
-def test_seal_result_that_readers_would_take_for_a_bomb_is_refused(core, monkeypatch):
-    monkeypatch.setattr(layer, "Limits", lambda: Limits(free_tar_bytes=1000))
+def test_seal_result_that_readers_would_take_for_a_bomb_is_refused(core):
+    limits = Limits(free_tar_bytes=1000)
     with pytest.raises(Unsupported, match="takes it for a bomb") as caught:
-        core.seal(bytes(4_000_000), compress=Compression.ZSTD)
+        core.seal(bytes(4_000_000), compress=Compression.ZSTD, limits=limits)
     assert "gzip" in caught.value.hint
-    core.seal(bytes(4_000_000), compress=Compression.GZIP)
+    core.seal(bytes(4_000_000), compress=Compression.GZIP, limits=limits)
 
 
 def test_cipher_with_another_name_is_unsupported(core):

@@ -56,6 +56,7 @@ GOOD = {
     "gzip: an empty extra field": (GZIP, member(b"a", flags=4, fields=b"\0\0"), b"a"),
     "gzip: text flag": (GZIP, member(b"a", flags=1), b"a"),
     "gzip: a long name": (GZIP, member(b"a", flags=8, fields=b"n" * 300_000 + b"\0"), b"a"),
+    "gzip: thousands of members": (GZIP, member(b"") * 30_000 + member(b"a"), b"a"),
     "gzip: nothing in it": (GZIP, gzip.compress(b""), b""),
     "gzip: stored blocks": (GZIP, gzip.compress(TEXT, 0), TEXT),
     "zstd: one frame": (ZSTD, frame(TEXT), TEXT),

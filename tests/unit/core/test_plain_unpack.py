@@ -439,6 +439,36 @@ def test_whiteout_spares_what_its_own_layer_made_through_a_link(unpacking, tar, 
     assert tree(root) == {"d": "/", "d/new": "n", "f": "f", "s": "-> d"}
 
 
+@pytest.mark.parametrize("whiteout", ["d/.wh..wh..opq", ".wh.d"])
+def test_whiteouts_of_one_directory_again_and_again_list_it_once(
+    unpacking, tar, make, tree, whiteout
+):
+    """A layer of 8,000 entries took a minute, and one of 80,000 would have taken two hours."""
+    count = 4000
+    entries = [make.file(f"d/{number}") for number in range(count)]
+    root = unpacking.unpack(lower(tar, make), tar(*entries, *[make.file(whiteout)] * count))
+    got = tree(root)
+    assert len(got) == count + 3
+    assert "d/x" not in got
+    assert "d/0" in got
+
+
+def test_whiteout_of_a_directory_after_that_of_another_goes_as_deep_as_before(
+    unpacking, tar, make, tree
+):
+    deep = "/".join("d" * 150)
+    root = unpacking.unpack(
+        tar(make.file("a/x"), make.file(f"deep/{deep}/x")),
+        tar(make.file("a/.wh..wh..opq"), make.file(".wh.deep")),
+    )
+    assert tree(root) == {"a": "/"}
+
+
+def test_whiteout_of_a_directory_with_many_directories(unpacking, tar, make, tree):
+    lower_layer = tar(*[make.file(f"d/{number}/x") for number in range(800)])
+    assert tree(unpacking.unpack(lower_layer, tar(make.file(".wh.d")))) == {}
+
+
 def test_whiteout_spares_a_replaced_file(unpacking, tar, make, tree):
     root = unpacking.unpack(lower(tar, make), tar(make.file("f", "new"), make.file(".wh.f")))
     assert tree(root)["f"] == "new"

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,6 +17,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from imagers.core import Cancellation, Limits
 from imagers.encrypt.image import encrypt_image
@@ -42,7 +44,13 @@ from imagers.model.digest import digest_of
 from imagers.model.image import load_image
 from imagers.model.keys import SecretKey
 from imagers.model.manifest import RawManifest, parse_manifest
-from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
+from imagers.model.media import (
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    OCI_MANIFEST,
+)
 from imagers.model.reference import parse_reference
 from imagers.model.stream import CheckedStream
 from imagers.pull.run import PullOptions, identity_of, pull_image, trust_image
@@ -614,6 +622,59 @@ def test_pull_holds_all_layers_together_to_the_bound_of_a_tar(source, bundle, ro
         return
     with pytest.raises(Unsupported, match="layer 2 of 2: has a tar above the limit of 307199"):
         pull()
+    assert nothing_is_left(bundle)
+
+
+def bombs(source, count):
+    """An image of layers that are each a thousand times smaller than what comes out of them."""
+    descriptors, diff_ids = [], []
+    for number in range(count):
+        tar = tar_of((f"z{number}", bytes(900_000)))
+        stored = zstandard.ZstdCompressor(level=19).compress(tar)
+        assert len(tar) > 1100 * len(stored)
+        descriptors.append(Descriptor(OCI_LAYER_ZSTD, source.put(stored), len(stored)))
+        diff_ids.append(str(digest_of(tar)))
+    config = json.dumps(
+        {
+            "os": "linux",
+            "architecture": "amd64",
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        }
+    ).encode()
+    document = {
+        "schemaVersion": 2,
+        "config": Descriptor(OCI_CONFIG, source.put(config), len(config)).to_json(),
+        "layers": [one.to_json() for one in descriptors],
+    }
+    raw = json.dumps(document).encode()
+    source.top = RawManifest(raw, OCI_MANIFEST, digest_of(raw))
+
+
+def test_pull_what_is_free_of_the_ratio_is_free_once_for_an_image(bundle):
+    """It was free for every layer: 512 of them could bring 512 GiB."""
+    source = Source()
+    limits = Limits(free_tar_bytes=2_000_000)
+    for count in (2, 3):
+        bombs(source, count)
+        options = pinned_options(source, limits=limits)
+        if count == 2:
+            pull_image(source, bundle, signatures=no_signatures, options=options)
+            shutil.rmtree(bundle)
+            continue
+        with pytest.raises(Unsupported, match="layer 3 of 3: has a tar above the limit of"):
+            pull_image(source, bundle, signatures=no_signatures, options=options)
+        assert nothing_is_left(bundle)
+
+
+def test_pull_entries_of_all_layers_together_have_a_bound(source, bundle):
+    with pytest.raises(Unsupported, match=r"layer 2 of 2.*entries|entries"):
+        pull_image(
+            source,
+            bundle,
+            signatures=no_signatures,
+            options=pinned_options(source, limits=Limits(max_entries=1)),
+            resources=Store(),
+        )
     assert nothing_is_left(bundle)
 
 

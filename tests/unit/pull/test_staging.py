@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -155,7 +156,7 @@ def test_publish_that_cannot_be_made_durable_takes_the_bundle_back(bundle, tmp_p
 
 
 def test_publish_full_disk_leaves_nothing(bundle, tmp_path, monkeypatch):
-    def full(*_arguments):
+    def full(*_arguments, **_options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module.os, "rename", full)
@@ -165,6 +166,48 @@ def test_publish_full_disk_leaves_nothing(bundle, tmp_path, monkeypatch):
     ):
         staging.publish(b"{}")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("other", ["directory", "link", "nothing"])
+def test_publish_of_a_place_that_was_swapped_is_refused(bundle, tmp_path, monkeypatch, other):
+    """Whoever may write in the parent can do it at the last moment."""
+    real = os.rename
+    victim = tmp_path / "victim"
+    victim.mkdir(0o755)
+
+    def swap(source, target, **options):
+        if source.startswith(".bundle.imagers-"):
+            real(tmp_path / source, tmp_path / "moved")
+            if other == "directory":
+                (tmp_path / source).mkdir()
+                (tmp_path / source / "config.json").write_text("evil")
+            elif other == "link":
+                (tmp_path / source).symlink_to(victim)
+        real(source, target, **options)
+
+    monkeypatch.setattr(module.os, "rename", swap)
+    with Staging(bundle) as staging:
+        write(staging, "secret")
+        with pytest.raises(LocalError, match="cannot publish: "):
+            staging.publish(b"{}")
+    assert not bundle.exists()
+    assert names(tmp_path / "moved") == []  # ours, wherever it went
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o755
+    assert names(victim) == []
+
+
+def test_leaving_after_the_place_was_swapped_touches_nothing_of_others(bundle, tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir(0o755)
+    (victim / "theirs").touch()
+    with Staging(bundle) as staging:
+        write(staging, "secret")
+        place = next(tmp_path.glob(".bundle.imagers-*"))
+        place.rename(tmp_path / "moved")
+        place.symlink_to(victim)
+    assert names(tmp_path / "moved") == []
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o755
+    assert names(victim) == ["theirs"]
 
 
 # --- failing
@@ -278,6 +321,19 @@ def test_staging_name_too_long_for_its_place_is_a_local_error(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o757])
+def test_parent_that_others_may_write_is_refused_before_any_work(tmp_path, mode):
+    parent = tmp_path / "open"
+    parent.mkdir()
+    parent.chmod(mode)
+    with pytest.raises(LocalError, match="can be written by every user") as caught:
+        check_destination(parent / "bundle")
+    assert caught.value.path == str(parent)
+    with pytest.raises(LocalError, match="can be written"), Staging(parent / "bundle"):
+        pass
+    assert names(parent) == []
+
+
 # --- places of others
 
 
@@ -369,7 +425,7 @@ def test_staging_many_at_once_publish_one_whole_bundle(bundle, tmp_path):
                 results.append(str(error))
             if barrier.wait() == 0:
                 assert len(names(bundle / "rootfs")) == 20
-                module._remove_tree(bundle)
+                shutil.rmtree(bundle)
 
     threads = [threading.Thread(target=pull) for _ in range(count)]
     for thread in threads:
@@ -449,48 +505,3 @@ def test_tree_with_many_directories_beside_each_other_is_removed(bundle, tmp_pat
         for number in range(1200):
             os.mkdir(str(number), dir_fd=staging.root_fd)
     assert names(tmp_path) == []
-
-
-# --- two pulls to one bundle
-
-
-def test_staging_place_that_is_removed_before_it_is_locked_is_made_again(
-    bundle, tmp_path, monkeypatch
-):
-    """Between `mkdir` and `flock` another pull takes the place for one of the dead."""
-    lock = module.fcntl.flock
-    taken = []
-
-    def flock(fd, operation):
-        if not taken:
-            taken.append(next(tmp_path.glob(".bundle.imagers-*")))
-            module._remove_if_abandoned(taken[0])
-            assert not taken[0].exists()
-        lock(fd, operation)
-
-    monkeypatch.setattr(module.fcntl, "flock", flock)
-    with Staging(bundle) as staging:
-        assert not taken[0].exists()
-        write(staging, "file")
-        staging.publish(b"{}")
-    assert names(tmp_path) == ["bundle"]
-    assert names(bundle / "rootfs") == ["file"]
-
-
-def test_staging_place_that_another_pull_is_removing_is_left_to_it(bundle, tmp_path, monkeypatch):
-    lock = module.fcntl.flock
-    held = []
-
-    def flock(fd, operation):
-        if not held:
-            held.append(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY))  # an open file of its own
-            lock(held[0], operation)
-        lock(fd, operation)
-
-    monkeypatch.setattr(module.fcntl, "flock", flock)
-    with Staging(bundle) as staging:
-        staging.publish(b"{}")
-    os.close(held[0])
-    left = [name for name in names(tmp_path) if name != "bundle"]
-    assert len(left) == 1  # the other one is in the middle of removing it
-    assert names(tmp_path / left[0]) == []

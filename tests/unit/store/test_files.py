@@ -149,3 +149,35 @@ def test_local_errors_full_disk_says_what_to_do():
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.path == "/some/where"
     assert "room" in caught.value.hint
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("way", ["publish", "publish_inside"])
+def test_staged_file_swapped_before_its_rename_is_an_error(tmp_path, monkeypatch, way):
+    """Whoever may write in the directory can put a file of their own under the hidden name."""
+    real = os.rename
+
+    def swap(source, name, **options):
+        real(tmp_path / source, tmp_path / "moved")
+        (tmp_path / source).write_bytes(b"evil")
+        real(source, name, **options)
+
+    monkeypatch.setattr(os, "rename", swap)
+    staged = StagedFile(tmp_path)
+    write_all(staged.fileno(), b"good")
+    with pytest.raises(LocalError, match="somebody else put another file in its place"):
+        getattr(staged, way)(tmp_path / "target" if way == "publish" else "target")
+    staged.close()
+
+
+@pytest.mark.usefixtures("kind")
+def test_staged_file_goes_where_it_was_made_though_its_directory_is_swapped(tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    staged = StagedFile(place)
+    write_all(staged.fileno(), b"data")
+    place.rename(tmp_path / "moved")
+    place.mkdir()
+    staged.publish_inside("target")
+    assert (tmp_path / "moved" / "target").read_bytes() == b"data"
+    assert list(place.iterdir()) == []

@@ -137,6 +137,24 @@ def test_copy_image_indexes_in_indexes_up_to_a_bound(registry, places, image_of,
     assert set(registry.tags("b")) == {"v1", "v2", "v3"}
 
 
+def test_copy_image_index_that_many_paths_lead_to_is_copied_once(
+    registry, places, image_of, index_of
+):
+    """Three indexes of a thousand entries make a thousand million paths to the last manifest."""
+    image = image_of()
+    sink = places.sink(f"{registry.address}/a:v1")
+    image.write(sink, by_name=False)
+    descriptor = image.descriptor
+    for _ in range(3):
+        raw = index_of(*[descriptor] * 200)
+        sink.put_manifest(raw, OCI_INDEX, by_name=True)
+        descriptor = Descriptor(OCI_INDEX, digest_of(raw), len(raw))
+    before = len(registry.asked())
+    source = places.source(f"{registry.address}/a:v1")
+    copy_image(source, places.sink(f"{registry.address}/b:v1"), all_platforms=True)
+    assert len(registry.asked()) - before < 50
+
+
 def test_copy_image_manifest_comes_after_its_blobs(registry, places, index, tmp_path):
     put_index(places.sink(f"oci:{tmp_path}/l:v1"), index)
     copy_image(

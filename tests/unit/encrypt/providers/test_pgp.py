@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imagers.encrypt.keyfiles import Password, load_decryption_file
-from imagers.encrypt.providers.pgp import PGPUnwrapper, PGPWrapper
+from imagers.encrypt.providers.pgp import PGPUnwrapper, PGPWrapper, _is_named
 from imagers.errors import FormatError, KeyUnavailable, LocalError, UsageError
 from imagers.model.keys import NotMine, SecretKey, UnwrapContext, WrapContext, WrappedKey
 
@@ -91,6 +91,46 @@ def test_wrap_for_curve_keys_and_by_each_way_to_name_one(wrap, keyring, tmp_path
         fingerprint.lower(),
     ):
         assert unwrap(secret, wrap(name)) == SecretKey(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("uid", "names"),
+    [
+        ("Alice Example (work) <alice@example.org>", ["Alice Example", "alice@example.org"]),
+        ("Alice <alice@example.org>", ["Alice", "alice@example.org"]),
+        ("<alice@example.org>", ["alice@example.org"]),
+        ("alice@example.org", ["alice@example.org"]),
+        ("  Alice  (a) (b) ", ["Alice"]),
+        ("Alice (a <b>) <c>", ["Alice", "c"]),
+        ("Alice) <c>", ["Alice)", "c"]),
+        ("Alice <c> more", []),
+        ("Alice (a) more <c>", []),
+        ("Alice (a", []),
+        ("Alice <a> <c>", []),
+    ],
+)
+def test_user_id_has_a_name_and_an_email(uid, names):
+    for name in [
+        "Alice",
+        "Alice Example",
+        "alice@example.org",
+        "work",
+        "a",
+        "b",
+        "c",
+        "",
+        "Alice)",
+    ]:
+        assert _is_named(uid, name) is (name in names)
+    assert _is_named(uid, uid)
+
+
+@pytest.mark.parametrize("start", ["", "a", "a ("])
+@pytest.mark.parametrize("unit", [" ", ") ", " (", "<", "> "])
+def test_user_id_of_any_text_is_read_in_proportion(start, unit):
+    """400 blanks took 16 seconds, and any key in the keyring can have them."""
+    for end in ("", "<", "<x", ">"):
+        assert not _is_named(start + unit * 100_000 + end, "alice")
 
 
 def test_packet_is_one_that_ocicrypt_reads(wrap, keyring):

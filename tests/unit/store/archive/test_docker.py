@@ -15,6 +15,7 @@ from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP
 from imagers.model.reference import parse_reference
 from imagers.model.stream import read_all
 from imagers.store.archive.docker import DockerArchiveSource
+from imagers.store.archive.tar_file import TarFile
 
 LAYERS = (b"first tar", b"second tar")
 
@@ -66,6 +67,26 @@ def legacy(layers=LAYERS):
         members[paths[-1]] = layer
     members["manifest.json"] = json.dumps([saved(paths, name)]).encode()
     return members
+
+
+def test_docker_archive_index_that_many_paths_lead_to_is_read_once(source_of, monkeypatch):
+    """Three indexes of a thousand entries make a thousand million paths to the last manifest."""
+    members = legacy()
+    entry = {"mediaType": OCI_MANIFEST, "digest": str(digest_of(b"{}")), "size": 2}
+    members[f"blobs/sha256/{digest_of(b'{}').hex}"] = b'{"schemaVersion":2,"config":{},"layers":[]}'
+    for _ in range(3):
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry] * 300}
+        members["index.json"] = index = json.dumps(document).encode()
+        members[f"blobs/sha256/{digest_of(index).hex}"] = index
+        entry = {"mediaType": OCI_INDEX, "digest": str(digest_of(index)), "size": len(index)}
+    read = []
+    real = TarFile.read
+    monkeypatch.setattr(
+        TarFile, "read", lambda self, *rest: read.append(rest[0]) or real(self, *rest)
+    )
+    source = source_of(members)
+    assert parse_manifest(source.read_manifest().raw).layers
+    assert len(read) < 20
 
 
 def all_layers(source):

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imagers.core import Limits
 from imagers.errors import FormatError, ImagersError, Truncated, Unsupported
+from imagers.store.archive import tar_file
 from imagers.store.archive.tar_file import TarFile
 
 
@@ -122,3 +124,74 @@ def test_tar_file_any_change_is_read_or_refused(tmp_path_factory, at, junk):
                 tar.read(name, 10_000)
     except ImagersError:
         pass
+
+
+def pax(records, *, name="x"):
+    info = tarfile.TarInfo(name)
+    info.type, info.size = tarfile.XHDTYPE, len(records)
+    return info.tobuf(tarfile.USTAR_FORMAT) + records + bytes(-len(records) % 512)
+
+
+def test_tar_file_header_of_nothing_but_records_is_read_in_proportion(opened):
+    """A copy of the rest for each of 260,000 records took 9 s for one header."""
+    header = pax(b"4 =\n" * 262_100 + b"10 path=y\n")
+    with opened(header + make_tar([("x", b"data")])) as tar:
+        assert tar.read("y", 10) == b"data"
+
+
+def test_tar_file_extended_headers_have_a_bound_together(opened):
+    data = pax(b"4 =\n" * 262_000) * 17 + make_tar([])
+    with pytest.raises(FormatError, match="at most 16777216 bytes of extended headers"):
+        opened(data)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        *(b"0 a=b\n", b"6 a=b", b"7 a=b\n", b"3 a=b\n", b"6  a=b\n", b" a=b\n", b"-6 a=b\n"),
+        *(b"4 ab\n", b"00000006 a=b\n", b"5 a=\n\n", b"99999999999 a=b\n", b"6\n", b"\xb2 a=b\n"),
+    ],
+)
+def test_tar_file_records_that_are_none_refused(opened, records):
+    with pytest.raises(FormatError, match="expected a record"):
+        opened(pax(records) + make_tar([("x", b"")]))
+
+
+@pytest.mark.parametrize(
+    ("make", "ratio"),
+    [(bytes, "zeros"), (lambda size: b"A" * size, "letters")],
+    ids=["zeros", "letters"],
+)
+def test_tar_file_gzip_that_unpacks_to_too_much_is_refused_on_the_way(
+    opened, tmp_path, monkeypatch, make, ratio
+):
+    del ratio
+    monkeypatch.setattr(tar_file, "_UNPACKED", Limits(max_ratio=100, free_tar_bytes=1 << 20))
+    written = []
+    real = tar_file.write_all
+    monkeypatch.setattr(
+        tar_file, "write_all", lambda fd, data: written.append(len(data)) or real(fd, data)
+    )
+    packed = gzip.compress(make(16 << 20))
+    with pytest.raises(Unsupported, match="unpacks to more than") as caught:
+        opened(packed)
+    assert "gunzip" in caught.value.hint
+    assert sum(written) <= (1 << 20) + 100 * len(packed)
+    assert [one.name for one in tmp_path.iterdir()] == ["x.tar"]
+    opened(gzip.compress(make_tar([("a", bytes(1 << 20))]))).close()
+
+
+def test_tar_file_bound_of_a_gzip_holds_for_a_file_of_four_megabytes():
+    """4 MB became 4 GiB on the disk, for nothing but to be looked at."""
+    assert tar_file._UNPACKED.tar_bytes_of(4 << 20) < 1 << 30
+    assert tar_file._UNPACKED.tar_bytes_of(100) <= (1 << 28) + 10_000
+
+
+def test_tar_file_gzip_of_many_members_is_read(opened):
+    data = make_tar([("a", bytes(5000))])
+    packed = b"".join(gzip.compress(data[at : at + 10]) for at in range(0, len(data), 10))
+    packed += gzip.compress(b"") * 20_000
+    with opened(packed) as tar:
+        assert tar.read("a", 5000) == bytes(5000)
+    with pytest.raises(Truncated):
+        opened(packed[:-1])
