@@ -11,8 +11,8 @@ door. But an honest peer hardly keeps us waiting, and a flood does nothing else.
 2. whoever has shown a good session, a token or an admin's key on its connection moves to the
    reserve, where strangers cannot displace it. There each caller has a share, and nobody goes
    while we work for him: who finds no room stays a stranger;
-3. bodies and answers above a few KiB are counted together. The longest waiting goes; if we work
-   for all, the newcomer is refused.
+3. bodies and answers above a few KiB are counted together, those of strangers and those of the
+   reserve apart. The longest waiting goes; if we work for all, the newcomer is refused.
 
 So 5,000 connections from one address leave other addresses as they were, and a guest behind the
 same address has the time of some dozen newer connections to send its request.
@@ -44,16 +44,17 @@ class Limits:
         of_address: the same, of one address.
         proven: connections in the reserve.
         of_caller: the same, of one session, token, or of the admins.
-        held_bytes: in bodies and answers, beyond `free_bytes` of each connection.
+        held_bytes: in bodies and answers, beyond `free_bytes` of each connection; as much again
+            in the reserve.
     """
 
     # A connection takes at most 256 KiB with TLS and as much for what was read ahead; with
-    # 32 MiB of bodies and answers a broker stays below 256 MiB.
+    # 32 MiB of bodies and answers in all a broker stays below 256 MiB.
     strangers: int = 192
     of_address: int = 48
     proven: int = 64
     of_caller: int = 8
-    held_bytes: int = 32 * 1024 * 1024
+    held_bytes: int = 16 * 1024 * 1024
     free_bytes: int = 64 * 1024
 
 
@@ -120,7 +121,6 @@ class Places:
         self._on_evict = on_evict
         self._strangers: set[Place] = set()
         self._proven: set[Place] = set()
-        self._held = 0
         self._entered = 0
 
     def __len__(self) -> int:
@@ -142,11 +142,15 @@ class Places:
         """The connection is closed. Safe to call twice."""
         self._strangers.discard(place)
         self._proven.discard(place)
-        self._held -= place.held
         place.held = 0
 
     def move(self, place: Place, address: str) -> None:
-        """A connection goes on for another address, as a proxy says."""
+        """A connection goes on for another address, as a proxy says; whose is to be proved anew."""
+        if place in self._proven:
+            self.leave(place)
+            place.address, place.caller = address, ""
+            self.enter(place)
+            return
         if place.address != address and place in self._strangers:
             self._make_room_at(address)
         place.address = address
@@ -168,22 +172,21 @@ class Places:
         ):
             return
         place.caller = caller
+        place.held = 0  # its answer is counted with those of the reserve
         self._strangers.discard(place)
         self._proven.add(place)
 
     def hold(self, place: Place, size: int) -> bool:
         """See `Place.hold`. Where it is not, nothing of this connection is held."""
-        self._held -= place.held
         place.held = 0
         counted = max(0, size - self._limits.free_bytes)
-        if place not in self._strangers and place not in self._proven:
+        peers = self._proven if place in self._proven else self._strangers
+        if place not in peers:
             return True  # closed meanwhile: what it holds is dropped in a moment
-        while self._held + counted > self._limits.held_bytes:
-            holders = [one for one in (*self._strangers, *self._proven) if one.held]
-            if not self._evict_longest(holders):
+        while sum(one.held for one in peers) + counted > self._limits.held_bytes:
+            if not self._evict_longest([one for one in peers if one.held]):
                 return False
         place.held = counted
-        self._held += counted
         return True
 
     def _make_room_at(self, address: str | None) -> None:

@@ -108,8 +108,10 @@ class _Connection(Place):
 
         What already runs in a thread goes on to its end, an audit row included.
         """
-        self.leave()
+        if self.has_ended:
+            return
         self.has_ended = True
+        self.leave()
         if self.request is not None:
             self.request.cancel()
 

@@ -245,11 +245,45 @@ def test_move_counts_for_the_address_that_a_proxy_says(crowd):
     assert proxied[2].is_evicted
 
 
-def test_move_of_a_proven_one_takes_no_share_of_strangers(crowd):
-    peer = crowd.enter("b", 1.0, caller="x")
+def test_move_takes_a_proven_one_back_to_the_strangers(crowd):
+    """2: the next request that a proxy sends on a connection is another caller's."""
+    peer = crowd.enter(None, 1.0, caller="x")
     full = [crowd.enter("a", 0.0) for _ in range(3)]
     crowd.places.move(peer, "a")
-    assert (peer.address, evicted(*full)) == ("a", [False] * 3)
+    assert (peer.address, peer.caller) == ("a", "")
+    assert evicted(*full) == [True, False, False]
+    assert len(crowd.places) == 3
+    peer.prove("y")
+    assert peer.caller == "y"
+
+
+def test_move_of_one_that_left_takes_no_place(crowd):
+    peer = crowd.enter(None)
+    peer.leave()
+    full = [crowd.enter("a") for _ in range(3)]
+    crowd.places.move(peer, "a")
+    assert (len(crowd.places), any(evicted(*full))) == (3, False)
+
+
+def test_hold_of_strangers_does_not_displace_the_reserve_nor_the_other_way(crowd):
+    """2, 3: a guest that reads a long answer is not displaced by bodies of strangers."""
+    guest, stranger = crowd.enter("a", 0.0, caller="x"), crowd.enter("b", 1.0)
+    assert guest.hold(110)
+    assert stranger.hold(110)
+    assert crowd.enter("c", 2.0).hold(110)
+    assert evicted(guest, stranger) == [False, True]
+    assert crowd.enter("d", 3.0, caller="y").hold(110)
+    assert guest.is_evicted
+
+
+def test_prove_takes_what_was_held_from_the_strangers(crowd):
+    """3."""
+    peer = crowd.enter("a", None)
+    assert peer.hold(110)
+    peer.prove("x")
+    assert peer.held == 0
+    assert crowd.enter("b", None).hold(110)
+    assert peer.hold(110)
 
 
 def test_iterating_gives_all(crowd):
@@ -261,7 +295,7 @@ def test_limits_hold_a_broker_below_256_mib():
     """The sum that the figures in docs/broker.md rest on, in MiB."""
     limits = Limits()
     connections = (limits.strangers + limits.proven) * 0.5
-    assert connections + limits.held_bytes / 2**20 <= 160
+    assert connections + 2 * limits.held_bytes / 2**20 <= 160
     assert limits.of_address < limits.strangers
     assert limits.of_caller < limits.proven
 
