@@ -4,9 +4,9 @@ A row is written in the same transaction as what it tells, so neither is there w
 other; a secret leaves the broker only after its row is on disk.
 
 What is given out always has its row. Refusals are bounded a minute, of each caller and of all
-together, or anybody could fill the disk: at 8 rows a second and 6 KB a row at most. What was left
-out is counted in the next row that is kept. Guests that have attested and strangers have bounds
-of their own, so that the second cannot hide what the first tried.
+together, or anybody could fill the disk. What was left out is counted in the next row that is
+kept. Each kind of refusal has a bound of its own, and so have guests that have attested: noise at
+one door hides nothing at the others.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ __all__ = ["AuditEvent", "RefusalLimit", "append", "shown_session"]
 
 _MAX_TEXT = 400  # characters of a member
 _SESSION_DIGITS = 12  # of the session's name: enough to tell sessions apart
-_A_MINUTE = 240
-_A_MINUTE_OF_ONE = 60
+_A_MINUTE = 120
+_A_MINUTE_OF_ONE = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,14 @@ door. But an honest peer hardly keeps us waiting, and a flood does nothing else.
 
 1. each address has a share of the places (an IPv6 address together with its /64), all strangers
    together have a number, and a newcomer is let in even then: whoever has kept us waiting for
-   the longest (for a TLS handshake, a head, a body, or to read its answer) has to go. It is one
-   of the same address, if that has used its share, else one of the address with the most places.
-   Nobody goes while we work for him;
+   the longest (for a TLS handshake, a head, a body, or to read its answer) has to go; if we
+   work for all of them, whoever came first, as it has had the most. It is one of the same
+   address, if that has used its share, else one of the address with the most places;
 2. whoever has shown a good session, a token or an admin's key on its connection moves to the
-   reserve, where strangers cannot displace it; there each caller has a share, by the same rule;
-3. bodies and answers above a few KiB are counted together, and again the longest waiting goes.
+   reserve, where strangers cannot displace it. There each caller has a share, and nobody goes
+   while we work for him: who finds no room stays a stranger;
+3. bodies and answers above a few KiB are counted together, those of strangers and those of the
+   reserve apart. The longest waiting goes; if we work for all, the newcomer is refused.
 
 So 5,000 connections from one address leave other addresses as they were, and a guest behind the
 same address has the time of some dozen newer connections to send its request.
@@ -42,16 +44,17 @@ class Limits:
         of_address: the same, of one address.
         proven: connections in the reserve.
         of_caller: the same, of one session, token, or of the admins.
-        held_bytes: in bodies and answers, beyond `free_bytes` of each connection.
+        held_bytes: in bodies and answers, beyond `free_bytes` of each connection; as much again
+            in the reserve.
     """
 
     # A connection takes at most 256 KiB with TLS and as much for what was read ahead; with
-    # 32 MiB of bodies and answers a broker stays below 256 MiB.
+    # 32 MiB of bodies and answers in all a broker stays below 256 MiB.
     strangers: int = 192
     of_address: int = 48
     proven: int = 64
     of_caller: int = 8
-    held_bytes: int = 32 * 1024 * 1024
+    held_bytes: int = 16 * 1024 * 1024
     free_bytes: int = 64 * 1024
 
 
@@ -62,6 +65,7 @@ class Place:
         address: whose share it takes; None: a proxy's, before a request says for whom.
         caller: what it has proved to be, or "".
         held: bytes that count.
+        number: who came first has the lowest.
     """
 
     def __init__(self, places: Places, address: str | None) -> None:
@@ -69,6 +73,7 @@ class Place:
         self.address = address
         self.caller = ""
         self.held = 0
+        self.number = 0
 
     @property
     def waits_since(self) -> float | None:
@@ -79,8 +84,8 @@ class Place:
         """Close the connection at once."""
         raise NotImplementedError
 
-    def arrive(self, forwarded: Sequence[str]) -> bool:
-        """Whether there is room for the request that begins, which a proxy may send for another.
+    def arrive(self, forwarded: Sequence[str]) -> None:
+        """A request begins, which a proxy may send for another.
 
         Args:
             forwarded: the values of X-Forwarded-For, in order.
@@ -116,7 +121,7 @@ class Places:
         self._on_evict = on_evict
         self._strangers: set[Place] = set()
         self._proven: set[Place] = set()
-        self._held = 0
+        self._entered = 0
 
     def __len__(self) -> int:
         return len(self._strangers) + len(self._proven)
@@ -124,33 +129,31 @@ class Places:
     def __iter__(self) -> Iterator[Place]:
         return iter([*self._strangers, *self._proven])
 
-    def enter(self, place: Place) -> bool:
-        """Whether there is a place for a new connection, if somebody has to go for it."""
-        if not self._make_room_at(place.address):
-            return False
-        if len(self._strangers) >= self._limits.strangers and not self._evict_one(
-            self._strangers, lambda one: one.address
-        ):
-            return False
+    def enter(self, place: Place) -> None:
+        """Let a new connection in, if somebody has to go for it."""
+        self._make_room_at(place.address)
+        if len(self._strangers) >= self._limits.strangers:
+            self._evict_one(self._strangers, lambda one: one.address, at_work=True)
+        self._entered += 1
+        place.number = self._entered
         self._strangers.add(place)
-        return True
 
     def leave(self, place: Place) -> None:
         """The connection is closed. Safe to call twice."""
         self._strangers.discard(place)
         self._proven.discard(place)
-        self._held -= place.held
         place.held = 0
 
-    def move(self, place: Place, address: str) -> bool:
-        """Whether a connection may go on for another address, as a proxy says."""
-        if place.address == address or place not in self._strangers:
-            place.address = address
-            return True
-        if not self._make_room_at(address):
-            return False
+    def move(self, place: Place, address: str) -> None:
+        """A connection goes on for another address, as a proxy says; whose is to be proved anew."""
+        if place in self._proven:
+            self.leave(place)
+            place.address, place.caller = address, ""
+            self.enter(place)
+            return
+        if place.address != address and place in self._strangers:
+            self._make_room_at(address)
         place.address = address
-        return True
 
     def prove(self, place: Place, caller: str) -> None:
         """Move to the reserve; without room there it stays where it is."""
@@ -169,50 +172,63 @@ class Places:
         ):
             return
         place.caller = caller
+        place.held = 0  # its answer is counted with those of the reserve
         self._strangers.discard(place)
         self._proven.add(place)
 
     def hold(self, place: Place, size: int) -> bool:
         """See `Place.hold`. Where it is not, nothing of this connection is held."""
-        self._held -= place.held
         place.held = 0
         counted = max(0, size - self._limits.free_bytes)
-        if place not in self._strangers and place not in self._proven:
+        peers = self._proven if place in self._proven else self._strangers
+        if place not in peers:
             return True  # closed meanwhile: what it holds is dropped in a moment
-        while self._held + counted > self._limits.held_bytes:
-            holders = [one for one in (*self._strangers, *self._proven) if one.held]
-            if not self._evict_longest(holders):
+        while sum(one.held for one in peers) + counted > self._limits.held_bytes:
+            if not self._evict_longest([one for one in peers if one.held]):
                 return False
         place.held = counted
-        self._held += counted
         return True
 
-    def _make_room_at(self, address: str | None) -> bool:
+    def _make_room_at(self, address: str | None) -> None:
         if address is None:
-            return True
+            return
         same = [one for one in self._strangers if one.address == address]
-        return len(same) < self._limits.of_address or self._evict_longest(same)
+        if len(same) >= self._limits.of_address:
+            self._evict_longest(same, at_work=True)
 
-    def _evict_one(self, places: Iterable[Place], share: Callable[[Place], str | None]) -> bool:
+    def _evict_one(
+        self,
+        places: Iterable[Place],
+        share: Callable[[Place], str | None],
+        *,
+        at_work: bool = False,
+    ) -> bool:
         """Let the longest waiting of the largest share go."""
-        waiting = [one for one in places if one.waits_since is not None]
+        waiting = [one for one in places if at_work or one.waits_since is not None]
         sizes: dict[str, int] = {}
         for one in waiting:
             if (key := share(one)) is not None:
                 sizes[key] = sizes.get(key, 0) + 1
         largest = max(sizes.values(), default=0)
         # A proxy's own connections are of many: they go when there are no others.
-        return self._evict_longest(
-            [one for one in waiting if sizes.get(share(one) or "", 0) == largest] or waiting
-        )
+        victims = [one for one in waiting if sizes.get(share(one) or "", 0) == largest]
+        return self._evict_longest(victims, at_work=at_work)
 
-    def _evict_longest(self, places: Iterable[Place]) -> bool:
-        """Whether one of them waited for its peer, and was let go."""
-        waiting = [(one.waits_since, one) for one in places]
-        victims = [(since, one) for since, one in waiting if since is not None]
-        if not victims:
+    def _evict_longest(self, places: Iterable[Place], *, at_work: bool = False) -> bool:
+        """Whether the one of them that waits for its peer the longest was let go.
+
+        Args:
+            at_work: if none waits, let the first that came go.
+        """
+        waiting, working = [], []
+        for one in places:
+            if (since := one.waits_since) is not None:
+                waiting.append((since, one.number, one))
+            elif at_work:
+                working.append((0.0, one.number, one))
+        if not (victims := waiting or working):
             return False
-        _, victim = min(victims, key=lambda pair: pair[0])
+        _, _, victim = min(victims, key=lambda item: item[:2])
         if self._on_evict is not None:
             self._on_evict(victim)
         self.leave(victim)

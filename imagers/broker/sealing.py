@@ -3,12 +3,14 @@
     12 bytes nonce ‖ ciphertext ‖ 16 bytes tag
     additional data: "imagers-broker seal v1" NUL kind NUL name NUL version
 
-A sealed value is good for one place only: moved to another name or an older version of it,
-it does not open. Random 96-bit nonces under one key: at 2**32 values a repetition is as
-likely as 2**-33 (NIST SP 800-38D section 8.3); a broker writes one for each put.
+A sealed value is good for one place only: under another name or version number it does not open.
+(An old row that is put back whole, number included, does: what is in the database besides sealed
+values is not authenticated, docs/threats.md.) Random 96-bit nonces under one key: at 2**32 values
+a repetition is as likely as 2**-33 (NIST SP 800-38D section 8.3); a broker writes one for each
+put.
 
-Who can write the database can still delete, and can change policy and bindings, which are
-not secret: sealing keeps secrets, it does not replace the permissions of the folder.
+Who can write the database can still delete, put back, and change policy and bindings, which
+are not secret: sealing keeps secrets, it does not replace the permissions of the folder.
 """
 
 from __future__ import annotations

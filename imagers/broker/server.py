@@ -82,22 +82,38 @@ class _Connection(Place):
         self.since = time.monotonic()
         self.handshake: asyncio.Task[None] | None = None
         self.protocol: _Protocol | None = None
+        self.request: asyncio.Task[Any] | None = None
+        self.has_ended = False
         self._closing_since: float | None = None
 
     @property
     def waits_since(self) -> float | None:
         return self.since if self.protocol is None or self.protocol.waits_for_peer else None
 
-    def arrive(self, forwarded: Sequence[str]) -> bool:
+    def arrive(self, forwarded: Sequence[str]) -> None:
         key = forwarded_key(self.peer, forwarded, self._proxies)
-        return key is None or self._places.move(self, key)
+        if key is not None:
+            self._places.move(self, key)
 
     def evict(self) -> None:
         if self.protocol is not None:
             # Not `close`, which would wait until the peer has read what we sent.
             self.protocol.transport.abort()
+            self.end()
         elif self.handshake is not None:
             self.handshake.cancel()
+
+    def end(self) -> None:
+        """The connection is gone, and so is what we hold for it: a body that waits for its turn.
+
+        What already runs in a thread goes on to its end, an audit row included.
+        """
+        if self.has_ended:
+            return
+        self.has_ended = True
+        self.leave()
+        if self.request is not None:
+            self.request.cancel()
 
     def check_time(self, now: float) -> None:
         """Close what takes too long. uvicorn bounds the time between requests, `app` bodies."""
@@ -153,7 +169,7 @@ class _Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._connection.leave()
+        self._connection.end()
 
     def on_response_complete(self) -> None:
         self._connection.since = time.monotonic()
@@ -178,7 +194,17 @@ class _Announced:
             await send(message)
 
         scope["imagers.place"] = connection
-        await self._app(scope, receive, timed_send)
+        connection.request = asyncio.current_task()
+        try:
+            await self._app(scope, receive, timed_send)
+        except asyncio.CancelledError:
+            if not connection.has_ended:
+                raise
+            # There is nobody to answer to, and nothing for uvicorn to complain about.
+            if connection.protocol is not None:
+                connection.protocol.cycle.disconnected = True
+        finally:
+            connection.request = None
 
 
 class _Server(uvicorn.Server):
@@ -238,9 +264,7 @@ class _Server(uvicorn.Server):
                 await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
 
     def _begin(self, accepted: socket.socket, connection: _Connection) -> None:
-        if not self._places.enter(connection):
-            accepted.close()
-            return
+        self._places.enter(connection)
         task = asyncio.get_running_loop().create_task(self._shake_hands(accepted, connection))
         connection.handshake = task
         self._handshakes.add(task)

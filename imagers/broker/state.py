@@ -46,6 +46,15 @@ MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, f
 _TOKEN_KEY = "token-key"  # noqa: S105 - the name of a setting
 _POLICY = "policy"
 
+# (event, whether the caller has attested)
+_REFUSALS = (
+    ("admin", False),
+    ("auth", False),
+    ("attest", False),
+    ("release", False),
+    ("release", True),
+)
+
 _log = logging.getLogger("imagers.broker")
 
 
@@ -132,8 +141,8 @@ class BrokerState:
     Attributes:
         admin_key_made: the admin key file, if this start made it.
         master_key_made: the master key file, if this start made it.
-        stranger_refusals, guest_refusals: bound the audit rows of callers that proved nothing,
-            and of those that have attested.
+        refusals: bound the audit rows of refusals: of each event to callers that proved
+            nothing, and to guests that have attested.
     """
 
     config: BrokerConfig
@@ -146,8 +155,9 @@ class BrokerState:
     verifiers: Mapping[str, Verifier]
     admin_key_made: Path | None
     master_key_made: Path | None
-    stranger_refusals: RefusalLimit = field(default_factory=RefusalLimit)
-    guest_refusals: RefusalLimit = field(default_factory=RefusalLimit)
+    refusals: Mapping[tuple[str, bool], RefusalLimit] = field(
+        default_factory=lambda: {kind: RefusalLimit() for kind in _REFUSALS}
+    )
     policies: _LastPolicy = field(default_factory=_LastPolicy)
 
     def now(self) -> datetime:
@@ -185,8 +195,7 @@ class BrokerState:
             attested: whether he proved what he is.
         """
         now = self.now()
-        limit = self.guest_refusals if attested else self.stranger_refusals
-        left_out = limit.admit(now, caller)
+        left_out = self.refusals[event.event, attested].admit(now, caller)
         if left_out is None:
             return
         if left_out:
@@ -198,7 +207,7 @@ class BrokerState:
 
     def close(self) -> None:
         """Write what was left out of the audit log, and close the store. Safe to call twice."""
-        left_out = self.stranger_refusals.take_left_out() + self.guest_refusals.take_left_out()
+        left_out = sum(limit.take_left_out() for limit in self.refusals.values())
         if left_out:
             detail = f"{left_out} refusals before it left out"
             event = AuditEvent(event="stop", outcome="ok", detail=detail)

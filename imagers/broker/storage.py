@@ -50,7 +50,8 @@ _resources = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("created_at", sa.Text, nullable=False),
 )
-# Version numbers go on when a path is deleted and made again: an old sealed value stays dead.
+# Version numbers go on when a path is deleted and made again: an old sealed value does not open
+# in the new row.
 _versions = sa.Table(
     "versions",
     _metadata,

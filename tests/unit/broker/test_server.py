@@ -17,6 +17,7 @@ import trustme
 
 from imagers.attest.admin import BrokerAdmin
 from imagers.broker import server
+from imagers.broker.handshake import Handshake
 from imagers.broker.places import Limits
 from imagers.broker.server import BrokerConfig, running
 from imagers.errors import LocalError, RemoteError, UsageError
@@ -471,3 +472,42 @@ def test_requests_that_are_none_do_not_fill_the_log(port, caplog, connect):
             noise.close()
     lines = [record for record in caplog.records if record.name == "uvicorn.error"]
     assert 30 <= len(lines) < 60  # a minute may end in between
+
+
+@pytest.mark.parametrize("source", ["127.0.0.2", "127.0.0.1"])
+def test_flood_of_requests_without_end_leaves_guests_served(embedded, port, connect, source):
+    """Connections that keep us at work never wait, and go all the same."""
+    embedded.put(URI, b"secret", image=IMAGE)
+    requests = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n" * 100
+    flood = [connect(port, source, sent=requests) for _ in range(Limits().of_address + 2)]
+    with embedded.client() as client:
+        client.get(URI, manifest_digest=IMAGE).close()
+    assert len(flood) > Limits().of_address
+
+
+def test_request_of_a_connection_that_is_gone_is_dropped(embedded, port, connect, monkeypatch):
+    """Or its body would wait for its turn in memory, of any number of closed connections."""
+    go_on, began, calls = threading.Event(), threading.Semaphore(0), []
+    auth = Handshake.auth
+
+    def slow(self, body, **more):
+        calls.append(body)
+        began.release()
+        assert go_on.wait(10)
+        return auth(self, body, **more)
+
+    monkeypatch.setattr(Handshake, "auth", slow)
+    body = b'{"version":"0.4.0","tee":"sample","extra-params":""}'
+    head = b"POST /kbs/v0/auth HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    first = [connect(port, sent=head + body) for _ in range(server._THREADS)]
+    for _ in first:
+        assert began.acquire(timeout=10)
+    gone = [connect(port, sent=head + body) for _ in range(4)]
+    time.sleep(0.2)  # until they are read; with less they are not even that
+    for one in gone:
+        one.close()
+    time.sleep(0.2)
+    go_on.set()
+    assert [status_of(one) for one in first] == [200] * server._THREADS
+    assert get(f"{embedded.url}/healthz") == 200
+    assert len(calls) == server._THREADS

@@ -138,19 +138,22 @@ def test_log_refusal_is_bounded_for_one_caller_and_says_what_it_left_out(config)
     state = open_state(config)
     object.__setattr__(config, "clock", lambda: times[-1])
     refused = AuditEvent(event="admin", outcome="refused", detail="x")
-    for _ in range(70):
+    for _ in range(40):
         state.log_refusal(refused, caller="192.0.2.1")
     state.log_refusal(refused, caller="192.0.2.2")
     for _ in range(3):
         state.log_refusal(refused, caller="192.0.2.1")
-    state.log_refusal(refused, caller="192.0.2.1", attested=True)
+    for attested in (False, True):
+        noise = AuditEvent(event="release", outcome="refused", detail="y")
+        state.log_refusal(noise, caller="192.0.2.1", attested=attested)
     state.close()
-    admin = ("admin", "x")
+    admin, release = ("admin", "x"), ("release", "y")
     told = ("admin", "x (10 refusals before it left out)")
     assert details_of(config) == [
-        *[admin] * 60,
+        *[admin] * 30,
         told,
-        admin,
+        release,
+        release,
         ("stop", "3 refusals before it left out"),
     ]
 
@@ -162,8 +165,8 @@ def test_log_refusal_is_bounded_for_all_callers_together(config):
         state.log_refusal(AuditEvent(event="auth", outcome="refused"), caller=str(caller))
     state.close()
     rows = details_of(config)
-    assert len(rows) == 241
-    assert rows[-1] == ("stop", "60 refusals before it left out")
+    assert len(rows) == 121
+    assert rows[-1] == ("stop", "180 refusals before it left out")
 
 
 def test_policy_is_parsed_again_only_when_it_changes(config, monkeypatch):
