@@ -384,7 +384,8 @@ def costs(table):
 
 
 def is_killed(answer):
-    return answer.get("by") is not None or "ended" in answer
+    """By a test, or by its time; a process that ended in another way is for somebody to look at."""
+    return answer.get("by") is not None or answer.get("ended") == "late"
 
 
 def listed():
@@ -430,8 +431,10 @@ def main(paths):
         names = {one.name for one in alive}
         new = [one for one in alive if (path, one.name) not in known]
         for one in new:
-            where = "" if module.done[one.name].get("reached", True) else " (no test reaches it)"
-            say(f"  line {one.lines.start}: {path} | {one.name} | {where}")
+            answer = module.done[one.name]
+            said = "" if answer.get("reached", True) else "no test reaches it"
+            said = answer.get("ended", said)
+            say(f"  line {one.lines.start}: {path} | {one.name} | {said}")
         stale = [name for place, name in known if place == path and name not in names]
         for name in stale:
             say(f"  survives no more: {name}")
