@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.errors import FormatError, NotFound, SizeMismatch, Unsupported
-from imagers.model.descriptor import Platform
+from imagers.errors import (
+    FormatError,
+    NotFound,
+    SizeMismatch,
+    Unsupported,
+    VerificationError,
+)
+from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
 from imagers.model.manifest import (
     MAX_CONFIG_BYTES,
@@ -16,7 +22,9 @@ from imagers.model.manifest import (
     MAX_MANIFEST_BYTES,
     Index,
     Manifest,
+    check_config_size,
     check_layer_count,
+    check_platform,
     parse_config,
     parse_index,
     parse_manifest,
@@ -773,3 +781,69 @@ def test_layer_media_type_encrypted_twice_unsupported():
         plaintext_media_type(OCI_LAYER + "+encrypted+encrypted")
     with pytest.raises(Unsupported):
         plaintext_media_type(DOCKER_LAYER + "+encrypted")
+
+
+# --- the platform of an image
+
+PLATFORMS = {
+    # asked for, said by the index, said by the config -> taken
+    "the same": ("linux/amd64", None, "linux/amd64", True),
+    "another architecture": ("linux/amd64", None, "linux/arm64", False),
+    "another system": ("linux/amd64", None, "windows/amd64", False),
+    "no variant asked for": ("linux/arm", None, "linux/arm/v5", True),
+    "a variant that runs": ("linux/arm/v7", None, "linux/arm/v6", True),
+    "a variant that does not": ("linux/arm/v6", None, "linux/arm/v7", False),
+    "the default variant": ("linux/arm/v7", None, "linux/arm", True),
+    "the entry's variant": ("linux/arm", "linux/arm/v6", "linux/arm/v6", True),
+    "not the entry's variant": ("linux/arm", "linux/arm/v6", "linux/arm/v5", False),
+    "not the entry's variant, though it runs": (
+        "linux/arm/v7",
+        "linux/arm/v6",
+        "linux/arm/v5",
+        False,
+    ),
+    "an entry without the variant asked for": (
+        "linux/arm64/v8",
+        "linux/arm64",
+        "linux/arm64",
+        True,
+    ),
+    "an entry of the default variant": ("linux/arm/v7", "linux/arm", "linux/arm/v6", False),
+    "an entry without any": ("linux/riscv64", "linux/riscv64", "linux/riscv64/rva22", True),
+    "an entry that lies about the architecture": (
+        "linux/amd64",
+        "linux/amd64",
+        "linux/arm64",
+        False,
+    ),
+    "an entry that agrees with the config only": (
+        "linux/amd64",
+        "linux/arm64",
+        "linux/arm64",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PLATFORMS)
+def test_check_platform(case):
+    wanted, entry, found, good = PLATFORMS[case]
+    said = platform_of(found)
+    members = {"os": said.os, "architecture": said.architecture}
+    if said.variant:
+        members["variant"] = said.variant
+    config = parse_config(encode(changed(CONFIG, **members)))
+    named = None if entry is None else platform_of(entry)
+    if good:
+        check_platform(config, platform_of(wanted), entry=named)
+        return
+    with pytest.raises(VerificationError, match=f"got one for '{found}'") as caught:
+        check_platform(config, platform_of(wanted), entry=named)
+    assert ("--platform" in caught.value.hint) is (entry is None)
+
+
+def test_check_config_size_up_to_the_bound():
+    check_config_size(Descriptor(OCI_CONFIG, digest_of(b""), MAX_CONFIG_BYTES))
+    with pytest.raises(FormatError, match="at most 8388608 bytes, got 8388609") as caught:
+        check_config_size(Descriptor(OCI_CONFIG, digest_of(b""), MAX_CONFIG_BYTES + 1))
+    assert caught.value.where == "$.config.size"
