@@ -73,9 +73,7 @@ _SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
 _PATH = rf"{_SEGMENT}/{_SEGMENT}/{_SEGMENT}"
 _KID = re.compile(rf"kbs:///{_PATH}\Z")
 # As coco_keyprovider documents and writes them, and as the Confidential Data Hub reads them.
-_KID_IN_PACKET = re.compile(
-    rf"kbs(?:\+resource)?://[A-Za-z0-9.:\[\]_-]{{0,255}}/(?P<path>{_PATH})\Z"
-)
+_KID_IN_PACKET = re.compile(rf"kbs(?:\+resource)?://[A-Za-z0-9.:\[\]_-]*/(?P<path>{_PATH})\Z")
 
 
 def check_kid(kid: str, *, what: str, where: str = "") -> str:
@@ -88,16 +86,11 @@ def check_kid(kid: str, *, what: str, where: str = "") -> str:
         FormatError: it does not.
     """
     if len(kid) > _MAX_KID or not _KID.match(kid):
-        raise FormatError(
-            "expected 'kbs:///REPOSITORY/TYPE/TAG' with letters, digits, '_', '-' and '.', "
-            f"got {kid[:160]!r}",
-            what=what,
-            where=where,
-        )
+        raise _no_resource(kid, what, where)
     return kid
 
 
-def resource_of(kid: str, *, what: str, where: str = "") -> str:
+def resource_of(kid: str, *, what: str, where: str) -> str:
     """The resource that a packet names: `kbs:///repository/type/tag`.
 
     A packet may name a broker too (`kbs://host:port/...`), and the plugin that all brokers have
@@ -106,11 +99,19 @@ def resource_of(kid: str, *, what: str, where: str = "") -> str:
     Raises:
         FormatError: it names none.
     """
-    match = _KID_IN_PACKET.match(kid) if len(kid) <= _MAX_KID else None
-    if match is None:
-        check_kid(kid, what=what, where=where)
-        return kid
+    match = _KID_IN_PACKET.match(kid)
+    if len(kid) > _MAX_KID or match is None:
+        raise _no_resource(kid, what, where)
     return f"kbs:///{match['path']}"
+
+
+def _no_resource(kid: str, what: str, where: str) -> FormatError:
+    return FormatError(
+        "expected 'kbs:///REPOSITORY/TYPE/TAG' with letters, digits, '_', '-' and '.', "
+        f"got {kid[:160]!r}",
+        what=what,
+        where=where,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +265,7 @@ class BrokerKeyUnwrapper:
                 hint="pull the image under a policy that trusts it, or encrypt it anew with a "
                 "writer of A256GCM",
             )
-        resource = resource_of(packet.kid, what=context.what)
+        resource = resource_of(packet.kid, what=context.what, where="$.kid")
         with self._kek(resource, context).view() as kek:
             return _open_packet(packet, kek, context.what)
 
