@@ -262,9 +262,7 @@ class _Endpoints:
         _only(request, "POST", "PUT")
         replace = request.method == "PUT" or _flag(request, "replace")
         data = await _read(request, MAX_RESOURCE_BYTES)
-        with SecretKey(data) as secret:
-            data[:] = bytes(len(data))
-            await asyncio.to_thread(_put, self._resources, path, secret, replace)
+        await asyncio.to_thread(_put, self._resources, path, data, replace)
         return Response(b"")
 
     async def names(self, request: Request) -> Response:
@@ -313,8 +311,12 @@ class _Endpoints:
             raise
 
 
-def _put(resources: Resources, path: str, secret: SecretKey, replace: bool) -> None:  # noqa: FBT001
-    resources.put(path, secret, replace=replace)
+def _put(resources: Resources, path: str, data: bytearray, replace: bool) -> None:  # noqa: FBT001
+    # The thread owns the secret: an admin who hangs up ends the request, which would wipe it
+    # while it is sealed here, and zeros would be stored.
+    with SecretKey(data) as secret:
+        data[:] = bytes(len(data))
+        resources.put(path, secret, replace=replace)
 
 
 async def _read(request: Request, limit: int) -> bytearray:

@@ -15,10 +15,12 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from imagers.attest.admin import BrokerAdmin
+from imagers.attest.admin import BrokerAdmin, load_admin_key
+from imagers.attest.jwt import sign_token
 from imagers.broker import server
 from imagers.broker.handshake import Handshake
 from imagers.broker.places import Limits
+from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
 from imagers.errors import LocalError, RemoteError, UsageError
 from imagers.model.digest import digest_of
@@ -223,8 +225,6 @@ def test_serve_stops_cleanly_at_a_signal(tmp_path, number):
 
 
 def test_stop_lets_a_running_request_finish(tmp_path, monkeypatch):
-    from imagers.broker.resources import Resources  # noqa: PLC0415
-
     started, go_on = threading.Event(), threading.Event()
     names = Resources.names
 
@@ -511,3 +511,36 @@ def test_request_of_a_connection_that_is_gone_is_dropped(embedded, port, connect
     assert [status_of(one) for one in first] == [200] * server._THREADS
     assert get(f"{embedded.url}/healthz") == 200
     assert len(calls) == server._THREADS
+
+
+def test_secret_of_an_admin_who_hangs_up_is_stored_as_it_was_sent(
+    embedded, port, connect, monkeypatch
+):
+    """Not wiped while it is sealed."""
+    began, go_on, seen = threading.Event(), threading.Event(), []
+    put = Resources.put
+
+    def slow(self, path, secret, *, replace):
+        began.set()
+        assert go_on.wait(10)
+        with secret.view() as data:
+            seen.append(bytes(data))
+        put(self, path, secret, replace=replace)
+
+    monkeypatch.setattr(Resources, "put", slow)
+    now = int(time.time())
+    claims = {"iat": now, "exp": now + 60, "role": "admin"}
+    token = sign_token(claims, key=load_admin_key(embedded.admin_key_file), algorithm="EdDSA")
+    admin = connect(
+        port,
+        sent=f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+        "Content-Length: 6\r\n\r\nsecret".encode(),
+    )
+    assert began.wait(10)
+    admin.close()
+    time.sleep(0.3)  # until the broker has seen it
+    go_on.set()
+    while not seen or not embedded.admin.list_resources():
+        time.sleep(0.05)
+    assert seen == [b"secret"]
+    assert embedded.admin.metadata(URI).size == 6
