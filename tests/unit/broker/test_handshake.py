@@ -51,6 +51,7 @@ def test_auth_gives_cookie_nonce_and_expiry(handshake, state):
     assert len(base64.b64decode(parse_challenge(answer.body).nonce)) == 32
     assert answer.expires - state.now() == state.config.session_lifetime
     assert json.loads(answer.body)["extra-params"] == ""
+    assert answer.session == ""
 
 
 def test_auth_twice_shares_nothing(guest):
@@ -472,12 +473,13 @@ def test_attest_token_of_the_longest_length_taken(handshake, guest, monkeypatch,
     handshake.attest(cookie, message)
 
 
-def test_attest_answer_has_the_cookie_and_the_first_expiry(handshake, guest, clock):
+def test_attest_answer_has_the_cookie_and_the_first_expiry(handshake, guest, clock, state):
     cookie, nonce = guest.auth()
     began = clock.now
     clock.advance(minutes=1)
     answer = handshake.attest(cookie, guest.message(nonce))
     assert (answer.cookie, answer.expires) == (cookie, began + timedelta(minutes=5))
+    assert answer.session == state.challenges.open_cookie(cookie).name
     token = json.loads(answer.body)["token"]
     payload = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
     assert payload["exp"] == int(answer.expires.timestamp())

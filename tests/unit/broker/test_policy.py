@@ -168,3 +168,123 @@ def test_parse_policy_one_name_twice_refused():
     with pytest.raises(FormatError, match="has the name 'r' twice") as caught:
         policy({}, {})
     assert caught.value.where == "$.rules[1].name"
+
+
+def test_parse_policy_at_its_bounds_taken():
+    rules = [RULE | {"name": f"r{number}"} for number in range(1000)]
+    assert len(parse_policy(json.dumps({"rules": rules})).rules) == 1000
+    text = '{"rules":[]}'
+    assert parse_policy(text + " " * (262_144 - len(text))).rules == ()
+    tees = [f"t{number}" for number in range(32)]
+    (rule,) = policy({"name": "a" * 64, "tee": tees}).rules
+    assert (rule.name, rule.tees) == ("a" * 64, frozenset(tees))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"name": "a" * 65},
+            (
+                "resource policy at $.rules[0].name: expected a name of letters, digits, '_', '.' "
+                f"and '-', got '{'a' * 65}'"
+            ),
+        ),
+        (
+            {"tee": [f"t{number}" for number in range(33)]},
+            "resource policy at $.rules[0].tee: expected 1 to 32 names, got 33",
+        ),
+        (
+            {"tee": ["t" * 33]},
+            f"resource policy at $.rules[0].tee: expected the name of a TEE, got '{'t' * 33}'",
+        ),
+        (
+            {"tee": 1},
+            "resource policy at $.rules[0].tee: expected a list, got a number",
+        ),
+        (
+            {"resource": "a/b"},
+            (
+                "resource policy at $.rules[0].resource: expected 'repository/type/tag' with '*' "
+                "for any part of a segment, got 'a/b'"
+            ),
+        ),
+        (
+            {"resource": "a/b/" + "c" * 256},
+            (
+                "resource policy at $.rules[0].resource: expected 'repository/type/tag' with '*' "
+                f"for any part of a segment, got 'a/b/{'c' * 76}'"
+            ),
+        ),
+        (
+            {"effect": "x" * 100},
+            f"resource policy at $.rules[0].effect: expected 'allow' or 'deny', got '{'x' * 80}'",
+        ),
+        (
+            {"image": "x"},
+            "resource policy at $.rules[0].image: expected 'bound' or 'any', got 'x'",
+        ),
+        (
+            {"effect": "deny", "image": "bound"},
+            (
+                "resource policy at $.rules[0].image: expected 'any' in a rule that denies, "
+                "got 'bound'"
+            ),
+        ),
+        (
+            {"x" * 100: 1},
+            (
+                f"resource policy at $.rules[0]: has an unknown member '{'x' * 80}', expected "
+                "effect, image, name, resource, tee"
+            ),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_parse_policy_refusal_says_what_where_expected_and_found(change, message):
+    with pytest.raises(FormatError) as caught:
+        parse_policy(json.dumps({"rules": [RULE | change]}))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("member", ["name", "effect", "resource", "image"])
+def test_parse_policy_rule_without_a_member_refused(member):
+    rule = {name: value for name, value in RULE.items() if name != member}
+    with pytest.raises(FormatError) as caught:
+        parse_policy(json.dumps({"rules": [rule]}))
+    assert str(caught.value).startswith(f"resource policy at $.rules[0].{member}: is missing")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "resource policy at $: expected an object"),
+        ('{"rules":[],"x":1}', "resource policy at $: has an unknown member 'x', expected rules"),
+        ('{"rules":1}', "resource policy at $.rules: expected a list"),
+        ('{"rules":[1]}', "resource policy at $.rules[0]: expected an object"),
+        ('{"rules":["\ud800"]}', "resource policy: is not text"),
+        (
+            '{"rules":[' + "1," * 1000 + "1]}",
+            "resource policy at $.rules: expected at most 1000 rules, got 1001",
+        ),
+    ],
+    ids=range(6),
+)
+def test_parse_policy_refusal_of_a_document_says_where(text, message):
+    with pytest.raises(FormatError) as caught:
+        parse_policy(text)
+    assert str(caught.value).startswith(message)
+
+
+def test_decide_says_of_three_rules_why_they_do_not_apply():
+    table = policy(*({"name": name, "image": "bound"} for name in "abcd"))
+    with pytest.raises(PolicyDenied) as caught:
+        table.decide(facts(bindings=()))
+    why = "does not apply: the resource is not bound to any image"
+    assert str(caught.value) == "; ".join(f"rule '{name}' {why}" for name in "abc")
+
+
+def test_decide_without_a_rule_that_fits_says_so():
+    with pytest.raises(PolicyDenied) as caught:
+        policy({"tee": ["snp"]}, {"name": "s", "resource": "x/x/x"}).decide(facts(tee="sample"))
+    assert str(caught.value) == "no rule allows it"
