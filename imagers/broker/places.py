@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits", "Network", "Place", "Places", "address_key", "forwarded_key"]
 
+_MAX_HOPS = 16  # proxies of ours in a row
 _IPv6_SHARE = 64  # bits of the prefix: what one host is given
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -262,7 +263,7 @@ def forwarded_key(peer: str, forwarded: Iterable[str], proxies: Iterable[Network
     if not _is_in(peer, networks):
         return None
     parts = [part for value in forwarded for part in value.split(",")]
-    for text in map(_without_port, reversed(parts)):
+    for text in map(_without_port, reversed(parts[-_MAX_HOPS:])):
         try:
             ipaddress.ip_address(text)
         except ValueError:
