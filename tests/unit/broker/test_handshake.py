@@ -3,7 +3,7 @@
 import base64
 import json
 import threading
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from datetime import timedelta
 
 import pytest
@@ -116,6 +116,27 @@ def test_auth_refused_is_told_of_the_caller(handshake, state, monkeypatch):
         ("attest", {"caller": "192.0.2.8"}),
         ("attest", {"caller": "192.0.2.9"}),
     ]
+    told.clear()
+    refused(handshake.auth, Request(tee="snp").to_bytes())
+    refused(handshake.attest, None, b"")
+    refused(handshake.check_session, "x")
+    assert [more for _, more in told] == [{"caller": ""}] * 3
+
+
+def test_attest_refused_is_told_of_the_caller(handshake, guest, state, monkeypatch):
+    told = []
+    monkeypatch.setattr(type(state), "log_refusal", lambda *_, **more: told.append(more))
+    cookie, _ = guest.auth()
+    refused(lambda: handshake.attest(cookie, b"noise", caller="192.0.2.7"))
+    refused(handshake.attest, cookie, b"noise")
+    assert told == [{"caller": "192.0.2.7"}, {"caller": ""}]
+
+
+def test_answer_cannot_be_changed(handshake):
+    answer = handshake.auth(Request(tee="sample").to_bytes())
+    with pytest.raises(FrozenInstanceError):
+        answer.cookie = "x"
+    assert not hasattr(answer, "__dict__")
 
 
 @pytest.mark.parametrize(

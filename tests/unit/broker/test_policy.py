@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import FrozenInstanceError
 
 import pytest
 
@@ -288,3 +289,16 @@ def test_decide_without_a_rule_that_fits_says_so():
     with pytest.raises(PolicyDenied) as caught:
         policy({"tee": ["snp"]}, {"name": "s", "resource": "x/x/x"}).decide(facts(tee="sample"))
     assert str(caught.value) == "no rule allows it"
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [(facts(), "tee"), (policy({}).rules[0], "bound")], ids=["facts", "rule"]
+)
+def test_values_of_a_decision_cannot_be_changed(value, name):
+    with pytest.raises(FrozenInstanceError):
+        setattr(value, name, True)
+    assert not hasattr(value, "__dict__")
+
+
+def test_policy_keeps_the_text_that_it_was_made_from():
+    assert parse_policy(DEFAULT_POLICY).text == DEFAULT_POLICY
