@@ -33,18 +33,17 @@ def test_default_policy_allows_the_bound_image():
 @pytest.mark.parametrize(
     ("change", "piece"),
     [
-        ({"bindings": ()}, "not bound to any image"),
-        ({"image": None}, "names no image"),
-        ({"image": OTHER}, f"not bound to the image {OTHER}"),
-        ({"image": None, "bindings": ()}, "not bound to any image"),
+        ({"bindings": ()}, "the resource is not bound to any image"),
+        ({"image": None}, "the request names no image"),
+        ({"image": OTHER}, f"the resource is not bound to the image {OTHER}"),
+        ({"image": None, "bindings": ()}, "the resource is not bound to any image"),
     ],
     ids=["no binding", "no image", "another image", "neither"],
 )
 def test_default_policy_denies_everything_else_and_says_why(change, piece):
     with pytest.raises(PolicyDenied) as caught:
         parse_policy(DEFAULT_POLICY).check(facts(**change))
-    assert "rule 'bound-image'" in str(caught.value)
-    assert piece in str(caught.value)
+    assert str(caught.value) == f"rule 'bound-image' does not apply: {piece}"
     assert str(IMAGE) not in str(caught.value)
 
 
