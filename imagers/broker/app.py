@@ -106,9 +106,10 @@ class _Guarded:
         body = _Incoming(receive)
         request = Request(scope, body.receive)
         place = _place(request)
-        if place is not None:
-            place.arrive(request.headers.getlist("x-forwarded-for"))
-        response = await self._answer(request)
+        if place is not None and not place.arrive(request.headers.getlist("x-forwarded-for")):
+            response = _error(_no_room("too many connections; try later"))
+        else:
+            response = await self._answer(request)
         if place is not None and not place.hold(len(response.body)):
             response = _error(_no_room("too many answers are on their way; try later"))
         if body.is_complete or "expect" in request.headers:

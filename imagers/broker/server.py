@@ -90,10 +90,10 @@ class _Connection(Place):
     def waits_since(self) -> float | None:
         return self.since if self.protocol is None or self.protocol.waits_for_peer else None
 
-    def arrive(self, forwarded: Sequence[str]) -> None:
+    def arrive(self, forwarded: Sequence[str]) -> bool:
+        self.requests += 1
         key = forwarded_key(self.peer, forwarded, self._proxies)
-        if key is not None:
-            self._places.move(self, key)
+        return key is None or self._places.move(self, key)
 
     def evict(self) -> None:
         if self.protocol is not None:
@@ -271,7 +271,9 @@ class _Server(uvicorn.Server):
                 await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
 
     def _begin(self, accepted: socket.socket, connection: _Connection) -> None:
-        self._places.enter(connection)
+        if not self._places.enter(connection):
+            accepted.close()
+            return
         task = asyncio.get_running_loop().create_task(self._shake_hands(accepted, connection))
         connection.handshake = task
         self._handshakes.add(task)
