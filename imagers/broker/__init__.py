@@ -3,11 +3,15 @@
     server     serve and run: what a caller starts
     app        HTTP to calls and back
     state      what one broker consists of, and its start
+    places     who has to go when too many are connected
     handshake  challenge and evidence
+    challenges nonces and cookies that nobody has to remember
+    clock      the time that sessions are judged by
     resources  secrets: released to guests, kept by admins
     policy     the allow and deny table
     tokens     what an attested guest carries; what an admin shows
     audit      the log that only grows
+    loglines   the other log, which must not grow without bound
     storage    SQLite
     sealing    encryption of what storage keeps
     keyfiles   files that only their owner may read

@@ -106,9 +106,10 @@ class _Guarded:
         body = _Incoming(receive)
         request = Request(scope, body.receive)
         place = _place(request)
-        if place is not None:
-            place.arrive(request.headers.getlist("x-forwarded-for"))
-        response = await self._answer(request)
+        if place is not None and not place.arrive(request.headers.getlist("x-forwarded-for")):
+            response = _error(_no_room("too many connections; try later"))
+        else:
+            response = await self._answer(request)
         if place is not None and not place.hold(len(response.body)):
             response = _error(_no_room("too many answers are on their way; try later"))
         if body.is_complete or "expect" in request.headers:
@@ -262,9 +263,7 @@ class _Endpoints:
         _only(request, "POST", "PUT")
         replace = request.method == "PUT" or _flag(request, "replace")
         data = await _read(request, MAX_RESOURCE_BYTES)
-        with SecretKey(data) as secret:
-            data[:] = bytes(len(data))
-            await asyncio.to_thread(_put, self._resources, path, secret, replace)
+        await asyncio.to_thread(_put, self._resources, path, data, replace)
         return Response(b"")
 
     async def names(self, request: Request) -> Response:
@@ -313,8 +312,12 @@ class _Endpoints:
             raise
 
 
-def _put(resources: Resources, path: str, secret: SecretKey, replace: bool) -> None:  # noqa: FBT001
-    resources.put(path, secret, replace=replace)
+def _put(resources: Resources, path: str, data: bytearray, replace: bool) -> None:  # noqa: FBT001
+    # The thread owns the secret: an admin who hangs up ends the request, which would wipe it
+    # while it is sealed here, and zeros would be stored.
+    with SecretKey(data) as secret:
+        data[:] = bytes(len(data))
+        resources.put(path, secret, replace=replace)
 
 
 async def _read(request: Request, limit: int) -> bytearray:

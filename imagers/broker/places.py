@@ -3,11 +3,12 @@
 Nobody is asked who he is before he is let in, so there is no telling guests from a flood at the
 door. But an honest peer hardly keeps us waiting, and a flood does nothing else. So
 
-1. each address has a share of the places (an IPv6 address together with its /64), all strangers
-   together have a number, and a newcomer is let in even then: whoever has kept us waiting for
-   the longest (for a TLS handshake, a head, a body, or to read its answer) has to go; if we
-   work for all of them, whoever came first, as it has had the most. It is one of the same
-   address, if that has used its share, else one of the address with the most places;
+1. strangers together have a number of places. Where all are taken a newcomer is let in even then:
+   whoever has kept us waiting for the longest (for a TLS handshake, a head, a body, or to read
+   its answer) has to go. Each address has a share (an IPv6 address together with its /64), which
+   it may exceed while there is room, as fleets do that start at once: those go first whose
+   address has used its share. If we work for all of them, it is the one with the most requests,
+   if they are more than a guest makes; if there is none, the newcomer;
 2. whoever has shown a good session, a token or an admin's key on its connection moves to the
    reserve, where strangers cannot displace it. There each caller has a share, and nobody goes
    while we work for him: who finds no room stays a stranger;
@@ -15,7 +16,7 @@ door. But an honest peer hardly keeps us waiting, and a flood does nothing else.
    reserve apart. The longest waiting goes; if we work for all, the newcomer is refused.
 
 So 5,000 connections from one address leave other addresses as they were, and a guest behind the
-same address has the time of some dozen newer connections to send its request.
+same address has the time of all places' newer connections to send its request.
 
 Times are values: no clock here, no IO.
 """
@@ -23,6 +24,7 @@ Times are values: no clock here, no IO.
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits", "Network", "Place", "Places", "address_key", "forwarded_key"]
 
+_MANY_REQUESTS = 8  # a guest makes two before it has attested
+_MAX_HOPS = 16  # proxies of ours in a row
 _IPv6_SHARE = 64  # bits of the prefix: what one host is given
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -41,7 +45,7 @@ class Limits:
 
     Attributes:
         strangers: connections that have proved nothing.
-        of_address: the same, of one address.
+        of_address: of them, the share of one address.
         proven: connections in the reserve.
         of_caller: the same, of one session, token, or of the admins.
         held_bytes: in bodies and answers, beyond `free_bytes` of each connection; as much again
@@ -65,7 +69,7 @@ class Place:
         address: whose share it takes; None: a proxy's, before a request says for whom.
         caller: what it has proved to be, or "".
         held: bytes that count.
-        number: who came first has the lowest.
+        requests: how many have begun on it.
     """
 
     def __init__(self, places: Places, address: str | None) -> None:
@@ -73,7 +77,7 @@ class Place:
         self.address = address
         self.caller = ""
         self.held = 0
-        self.number = 0
+        self.requests = 0
 
     @property
     def waits_since(self) -> float | None:
@@ -84,8 +88,8 @@ class Place:
         """Close the connection at once."""
         raise NotImplementedError
 
-    def arrive(self, forwarded: Sequence[str]) -> None:
-        """A request begins, which a proxy may send for another.
+    def arrive(self, forwarded: Sequence[str]) -> bool:
+        """Whether there is room for the request that begins, which a proxy may send for another.
 
         Args:
             forwarded: the values of X-Forwarded-For, in order.
@@ -121,7 +125,6 @@ class Places:
         self._on_evict = on_evict
         self._strangers: set[Place] = set()
         self._proven: set[Place] = set()
-        self._entered = 0
 
     def __len__(self) -> int:
         return len(self._strangers) + len(self._proven)
@@ -129,14 +132,12 @@ class Places:
     def __iter__(self) -> Iterator[Place]:
         return iter([*self._strangers, *self._proven])
 
-    def enter(self, place: Place) -> None:
-        """Let a new connection in, if somebody has to go for it."""
-        self._make_room_at(place.address)
-        if len(self._strangers) >= self._limits.strangers:
-            self._evict_one(self._strangers, lambda one: one.address, at_work=True)
-        self._entered += 1
-        place.number = self._entered
+    def enter(self, place: Place) -> bool:
+        """Whether there is a place for a new connection, if somebody has to go for it."""
+        if len(self._strangers) >= self._limits.strangers and not self._evict_stranger():
+            return False
         self._strangers.add(place)
+        return True
 
     def leave(self, place: Place) -> None:
         """The connection is closed. Safe to call twice."""
@@ -144,16 +145,17 @@ class Places:
         self._proven.discard(place)
         place.held = 0
 
-    def move(self, place: Place, address: str) -> None:
-        """A connection goes on for another address, as a proxy says; whose is to be proved anew."""
-        if place in self._proven:
-            self.leave(place)
-            place.address, place.caller = address, ""
-            self.enter(place)
-            return
-        if place.address != address and place in self._strangers:
-            self._make_room_at(address)
+    def move(self, place: Place, address: str) -> bool:
+        """Whether a connection may go on for another address, as a proxy says.
+
+        Who it is for is to be proved anew.
+        """
         place.address = address
+        if place not in self._proven:
+            return True
+        self.leave(place)
+        place.caller = ""
+        return self.enter(place)
 
     def prove(self, place: Place, caller: str) -> None:
         """Move to the reserve; without room there it stays where it is."""
@@ -168,7 +170,7 @@ class Places:
         elif (
             place not in self._proven
             and len(self._proven) >= self._limits.proven
-            and not self._evict_one(self._proven, lambda one: one.caller)
+            and not self._evict_proven()
         ):
             return
         place.caller = caller
@@ -189,51 +191,44 @@ class Places:
         place.held = counted
         return True
 
-    def _make_room_at(self, address: str | None) -> None:
-        if address is None:
-            return
-        same = [one for one in self._strangers if one.address == address]
-        if len(same) >= self._limits.of_address:
-            self._evict_longest(same, at_work=True)
-
-    def _evict_one(
-        self,
-        places: Iterable[Place],
-        share: Callable[[Place], str | None],
-        *,
-        at_work: bool = False,
-    ) -> bool:
-        """Let the longest waiting of the largest share go."""
-        waiting = [one for one in places if at_work or one.waits_since is not None]
-        sizes: dict[str, int] = {}
-        for one in waiting:
-            if (key := share(one)) is not None:
-                sizes[key] = sizes.get(key, 0) + 1
-        largest = max(sizes.values(), default=0)
+    def _evict_stranger(self) -> bool:
+        shares = Counter(one.address for one in self._strangers)
+        waiting = [one for one in self._strangers if one.waits_since is not None]
+        over = [one for one in waiting if shares[one.address] >= self._limits.of_address]
         # A proxy's own connections are of many: they go when there are no others.
-        victims = [one for one in waiting if sizes.get(share(one) or "", 0) == largest]
-        return self._evict_longest(victims, at_work=at_work)
-
-    def _evict_longest(self, places: Iterable[Place], *, at_work: bool = False) -> bool:
-        """Whether the one of them that waits for its peer the longest was let go.
-
-        Args:
-            at_work: if none waits, let the first that came go.
-        """
-        waiting, working = [], []
-        for one in places:
-            if (since := one.waits_since) is not None:
-                waiting.append((since, one.number, one))
-            elif at_work:
-                working.append((0.0, one.number, one))
-        if not (victims := waiting or working):
+        for victims in (
+            [one for one in over if one.address is not None],
+            [one for one in waiting if one.address is not None],
+            waiting,
+        ):
+            if self._evict_longest(victims):
+                return True
+        busiest = max(self._strangers, key=lambda one: one.requests)
+        if busiest.requests <= _MANY_REQUESTS:
             return False
-        _, _, victim = min(victims, key=lambda item: item[:2])
+        self._evict(busiest)
+        return True
+
+    def _evict_proven(self) -> bool:
+        waiting = [one for one in self._proven if one.waits_since is not None]
+        shares = Counter(one.caller for one in waiting)
+        largest = max(shares.values(), default=0)
+        return self._evict_longest([one for one in waiting if shares[one.caller] == largest])
+
+    def _evict_longest(self, places: Iterable[Place]) -> bool:
+        """Whether one of them waited for its peer: the longest waiting was let go."""
+        waiting = [(one.waits_since, one) for one in places]
+        victims = [(since, one) for since, one in waiting if since is not None]
+        if not victims:
+            return False
+        self._evict(min(victims, key=lambda item: item[0])[1])
+        return True
+
+    def _evict(self, victim: Place) -> None:
         if self._on_evict is not None:
             self._on_evict(victim)
         self.leave(victim)
         victim.evict()
-        return True
 
 
 def address_key(text: str) -> str:
@@ -262,7 +257,7 @@ def forwarded_key(peer: str, forwarded: Iterable[str], proxies: Iterable[Network
     if not _is_in(peer, networks):
         return None
     parts = [part for value in forwarded for part in value.split(",")]
-    for text in map(_without_port, reversed(parts)):
+    for text in map(_without_port, reversed(parts[-_MAX_HOPS:])):
         try:
             ipaddress.ip_address(text)
         except ValueError:

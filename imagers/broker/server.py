@@ -45,7 +45,7 @@ __all__ = ["BrokerConfig", "RunningBroker", "running", "serve"]
 _BACKLOG = 128
 _HANDSHAKE_SECONDS = 10.0  # until the first byte, and the end of the handshake of TLS
 _HEAD_SECONDS = 10.0  # until the end of the first head, handshake included; then of the next
-_PEER_SECONDS = 30.0  # for a peer to send a body or to read an answer: 3 MiB at most
+_PEER_SECONDS = 35.0  # to read an answer, 3 MiB at most; `app` gives less for a body, and says so
 _LINGER_SECONDS = 25.0  # to read the rest of an answer after which we close
 _THREADS = 8  # each can hold some copies of a secret of 2 MiB
 _SWEEP_SECONDS = 0.25
@@ -83,17 +83,17 @@ class _Connection(Place):
         self.handshake: asyncio.Task[None] | None = None
         self.protocol: _Protocol | None = None
         self.request: asyncio.Task[Any] | None = None
-        self.has_ended = False
+        self._ended = False
         self._closing_since: float | None = None
 
     @property
     def waits_since(self) -> float | None:
         return self.since if self.protocol is None or self.protocol.waits_for_peer else None
 
-    def arrive(self, forwarded: Sequence[str]) -> None:
+    def arrive(self, forwarded: Sequence[str]) -> bool:
+        self.requests += 1
         key = forwarded_key(self.peer, forwarded, self._proxies)
-        if key is not None:
-            self._places.move(self, key)
+        return key is None or self._places.move(self, key)
 
     def evict(self) -> None:
         if self.protocol is not None:
@@ -103,14 +103,18 @@ class _Connection(Place):
         elif self.handshake is not None:
             self.handshake.cancel()
 
+    def has_ended(self) -> bool:
+        """Whether there is nobody to answer to."""
+        return self._ended
+
     def end(self) -> None:
         """The connection is gone, and so is what we hold for it: a body that waits for its turn.
 
         What already runs in a thread goes on to its end, an audit row included.
         """
-        if self.has_ended:
+        if self._ended:
             return
-        self.has_ended = True
+        self._ended = True
         self.leave()
         if self.request is not None:
             self.request.cancel()
@@ -185,6 +189,8 @@ class _Announced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = self._connection
+        if connection.has_ended():  # between the head and the turn of this task
+            return
         connection.since = time.monotonic()
         connection.hold(0)
 
@@ -194,17 +200,18 @@ class _Announced:
             await send(message)
 
         scope["imagers.place"] = connection
-        connection.request = asyncio.current_task()
+        connection.request = task = asyncio.current_task()
         try:
             await self._app(scope, receive, timed_send)
         except asyncio.CancelledError:
-            if not connection.has_ended:
+            if not connection.has_ended():
                 raise
-            # There is nobody to answer to, and nothing for uvicorn to complain about.
+            # Nothing for uvicorn to complain about.
             if connection.protocol is not None:
                 connection.protocol.cycle.disconnected = True
         finally:
-            connection.request = None
+            if connection.request is task:  # not the next one, of a pipeline
+                connection.request = None
 
 
 class _Server(uvicorn.Server):
@@ -264,7 +271,9 @@ class _Server(uvicorn.Server):
                 await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
 
     def _begin(self, accepted: socket.socket, connection: _Connection) -> None:
-        self._places.enter(connection)
+        if not self._places.enter(connection):
+            accepted.close()
+            return
         task = asyncio.get_running_loop().create_task(self._shake_hands(accepted, connection))
         connection.handshake = task
         self._handshakes.add(task)

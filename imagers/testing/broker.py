@@ -157,7 +157,8 @@ class EmbeddedBroker:
     def clock_moved(self, by: timedelta) -> Iterator[None]:
         """A block in which the broker's clock is off; admins' tokens are too old in it.
 
-        After a handshake in a block, no more than the allowed error of a clock goes back.
+        A broker that has seen a handshake refuses others when its clock goes back by more than
+        five minutes, so also after a block that moved it forward by more.
         """
         self._clock_offset = by
         try:

@@ -3,7 +3,7 @@
 import base64
 import json
 import threading
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from datetime import timedelta
 
 import pytest
@@ -51,6 +51,7 @@ def test_auth_gives_cookie_nonce_and_expiry(handshake, state):
     assert len(base64.b64decode(parse_challenge(answer.body).nonce)) == 32
     assert answer.expires - state.now() == state.config.session_lifetime
     assert json.loads(answer.body)["extra-params"] == ""
+    assert answer.session == ""
 
 
 def test_auth_twice_shares_nothing(guest):
@@ -115,6 +116,27 @@ def test_auth_refused_is_told_of_the_caller(handshake, state, monkeypatch):
         ("attest", {"caller": "192.0.2.8"}),
         ("attest", {"caller": "192.0.2.9"}),
     ]
+    told.clear()
+    refused(handshake.auth, Request(tee="snp").to_bytes())
+    refused(handshake.attest, None, b"")
+    refused(handshake.check_session, "x")
+    assert [more for _, more in told] == [{"caller": ""}] * 3
+
+
+def test_attest_refused_is_told_of_the_caller(handshake, guest, state, monkeypatch):
+    told = []
+    monkeypatch.setattr(type(state), "log_refusal", lambda *_, **more: told.append(more))
+    cookie, _ = guest.auth()
+    refused(lambda: handshake.attest(cookie, b"noise", caller="192.0.2.7"))
+    refused(handshake.attest, cookie, b"noise")
+    assert told == [{"caller": "192.0.2.7"}, {"caller": ""}]
+
+
+def test_answer_cannot_be_changed(handshake):
+    answer = handshake.auth(Request(tee="sample").to_bytes())
+    with pytest.raises(FrozenInstanceError):
+        answer.cookie = "x"
+    assert not hasattr(answer, "__dict__")
 
 
 @pytest.mark.parametrize(
@@ -472,12 +494,13 @@ def test_attest_token_of_the_longest_length_taken(handshake, guest, monkeypatch,
     handshake.attest(cookie, message)
 
 
-def test_attest_answer_has_the_cookie_and_the_first_expiry(handshake, guest, clock):
+def test_attest_answer_has_the_cookie_and_the_first_expiry(handshake, guest, clock, state):
     cookie, nonce = guest.auth()
     began = clock.now
     clock.advance(minutes=1)
     answer = handshake.attest(cookie, guest.message(nonce))
     assert (answer.cookie, answer.expires) == (cookie, began + timedelta(minutes=5))
+    assert answer.session == state.challenges.open_cookie(cookie).name
     token = json.loads(answer.body)["token"]
     payload = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
     assert payload["exp"] == int(answer.expires.timestamp())

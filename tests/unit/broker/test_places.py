@@ -32,7 +32,8 @@ class Crowd:
 
     def enter(self, address, since=1.0, *, caller=""):
         peer = Peer(self.places, address, since)
-        self.places.enter(peer)
+        if not self.places.enter(peer):
+            return None
         if caller:
             peer.prove(caller)
         return peer
@@ -47,55 +48,60 @@ def evicted(*peers):
     return [peer.is_evicted for peer in peers]
 
 
-def test_enter_beyond_the_share_of_an_address_lets_its_longest_waiting_go(crowd):
+def test_address_may_exceed_its_share_while_there_is_room(crowd):
+    """1: a fleet behind one address starts at once."""
+    peers = [crowd.enter("a", float(number)) for number in range(6)]
+    assert not any(evicted(*peers))
+    assert len(crowd.places) == 6
+
+
+def test_enter_beyond_the_number_lets_one_go_whose_address_used_its_share(crowd):
+    """1: not one that waits for longer, from an address that has not."""
+    old = crowd.enter("b", 0.0), crowd.enter("c", 0.5), crowd.enter("c", 0.6)
+    flood = [crowd.enter("a", 2.0), crowd.enter("a", 1.0), crowd.enter("a", 3.0)]
+    assert crowd.enter("e", 9.0) is not None
+    assert evicted(*old, *flood) == [False, False, False, False, True, False]
+    assert crowd.told == [flood[1]]
+    assert len(crowd.places) == 6
+
+
+def test_enter_beyond_the_number_without_such_an_address_lets_the_longest_waiting_go(crowd):
     """1."""
-    other = crowd.enter("b", 0.0)
-    one, two, three = crowd.enter("a", 3.0), crowd.enter("a", 1.0), crowd.enter("a", 2.0)
-    four = crowd.enter("a", 4.0)
-    assert evicted(other, one, two, three, four) == [False, False, True, False, False]
-    assert crowd.told == [two]
-    assert len(crowd.places) == 4
-
-
-def test_enter_beyond_the_number_lets_one_of_the_largest_share_go(crowd):
-    """1: a flood of one address makes room before others do."""
-    old = crowd.enter("b", 0.0), crowd.enter("c", 0.5), crowd.enter("d", 0.5)
-    flood = [crowd.enter("a", 2.0 + number) for number in range(3)]
-    crowd.enter("e", 9.0)
-    assert evicted(*old, *flood) == [False, False, False, True, False, False]
-
-
-def test_enter_beyond_the_number_with_equal_shares_lets_the_longest_waiting_go(crowd):
-    """1."""
-    peers = [crowd.enter(str(number), 10.0 - number) for number in range(6)]
+    peers = [crowd.enter(str(number % 3), 10.0 - number) for number in range(6)]
     crowd.enter("new", 11.0)
     assert evicted(*peers) == [False] * 5 + [True]
 
 
-def test_enter_where_all_are_at_work_lets_the_first_that_came_go(crowd):
-    """1: who keeps us at work all the time would shut others of its address out."""
-    peers = [crowd.enter("a", None) for _ in range(3)]
-    crowd.enter("a", None)
-    assert evicted(*peers) == [True, False, False]
-    crowd.enter("a", 9.0)
-    assert evicted(*peers) == [True, True, False]
-
-
-def test_enter_beyond_the_number_of_those_at_work_lets_the_first_of_the_largest_share_go(crowd):
-    """1."""
-    first = crowd.enter("b", None)
-    flood = [crowd.enter("a", None) for _ in range(3)]
-    others = crowd.enter("c", None), crowd.enter("d", None)
-    crowd.enter("e", None)
-    assert evicted(first, *flood, *others) == [False, True, False, False, False, False]
-    assert len(crowd.places) == 6
-
-
 def test_one_that_waits_goes_before_those_at_work(crowd):
-    """1."""
-    peers = crowd.enter("a", None), crowd.enter("a", 5.0), crowd.enter("a", None)
-    crowd.enter("a", 6.0)
-    assert evicted(*peers) == [False, True, False]
+    """1: also where these are of an address that used its share."""
+    peers = [crowd.enter("a", None) for _ in range(5)]
+    for peer in peers:
+        peer.requests = 100
+    other = crowd.enter("b", 5.0)
+    crowd.enter("c", 6.0)
+    assert evicted(*peers, other) == [False] * 5 + [True]
+
+
+def test_enter_where_all_are_at_work_lets_one_of_many_requests_go(crowd):
+    """1: who keeps us at work all the time would shut others out."""
+    peers = [crowd.enter("a", None) for _ in range(6)]
+    for number, peer in enumerate(peers):
+        peer.requests = 5 + number
+    assert crowd.enter("a", None) is not None
+    assert evicted(*peers) == [False] * 5 + [True]
+
+
+def test_enter_where_all_are_at_work_for_a_first_time_is_refused(crowd):
+    """1: those who came first are nearer to their end."""
+    peers = [crowd.enter("a", None) for _ in range(6)]
+    for peer in peers:
+        peer.requests = 8
+    assert crowd.enter("b") is None
+    assert not any(evicted(*peers))
+    assert crowd.told == []
+    peers[3].requests = 9
+    assert crowd.enter("b") is not None
+    assert peers[3].is_evicted
 
 
 def test_connections_of_a_proxy_have_no_share_and_go_last(crowd):
@@ -109,18 +115,18 @@ def test_connections_of_a_proxy_have_no_share_and_go_last(crowd):
 def test_proxy_alone_makes_room_among_its_own(crowd):
     """1."""
     proxied = [crowd.enter(None, float(number)) for number in range(6)]
-    crowd.enter(None, 9.0)
+    assert crowd.enter(None, 9.0) is not None
     assert evicted(*proxied) == [True] + [False] * 5
 
 
 def test_leave_frees_the_place_once(crowd):
-    peers = [crowd.enter("a") for _ in range(3)]
+    peers = [crowd.enter("a") for _ in range(6)]
     peers[0].hold(50)
     peers[0].leave()
     peers[0].leave()
     crowd.enter("a")
     assert not any(evicted(*peers))
-    assert crowd.enter("b").hold(110)
+    assert peers[1].hold(110)
 
 
 def test_proven_do_not_take_the_share_of_strangers(crowd):
@@ -128,8 +134,8 @@ def test_proven_do_not_take_the_share_of_strangers(crowd):
     guests = [crowd.enter("a", 0.0, caller=f"guest {number}") for number in range(4)]
     strangers = [crowd.enter("a", 1.0) for _ in range(10)]
     assert not any(evicted(*guests))
-    assert sum(evicted(*strangers)) == 7
-    assert len(crowd.places) == 7
+    assert sum(evicted(*strangers)) == 4
+    assert len(crowd.places) == 10
 
 
 def test_proven_of_one_caller_have_a_share(crowd):
@@ -149,7 +155,7 @@ def test_proven_of_one_caller_at_work_leave_the_new_one_a_stranger(crowd):
         crowd.enter("a", None, caller="x")
     third = crowd.enter("a", 1.0, caller="x")
     assert third.caller == ""
-    for _ in range(3):
+    for _ in range(6):
         crowd.enter("a", 2.0)
     assert third.is_evicted
 
@@ -232,37 +238,39 @@ def test_hold_of_one_that_holds_already_does_not_let_itself_go(crowd):
 
 def test_move_counts_for_the_address_that_a_proxy_says(crowd):
     """1."""
-    proxied = [crowd.enter(None, float(number)) for number in range(4)]
-    for peer in proxied:
-        crowd.places.move(peer, "a")
-    assert evicted(*proxied) == [True, False, False, False]
-    crowd.places.move(proxied[1], "a")
-    crowd.places.move(proxied[1], "b")
-    assert (proxied[1].address, proxied[2].is_evicted) == ("b", False)
-    crowd.enter("a", 9.0)
-    assert not proxied[2].is_evicted
-    crowd.enter("a", 10.0)
-    assert proxied[2].is_evicted
+    proxied = [crowd.enter(None, float(number)) for number in range(6)]
+    for number, peer in enumerate(proxied):
+        assert crowd.places.move(peer, "a" if number > 2 else "b" if number else "c")
+    crowd.enter("new", 9.0)
+    assert evicted(*proxied) == [False, False, False, True, False, False]
 
 
 def test_move_takes_a_proven_one_back_to_the_strangers(crowd):
     """2: the next request that a proxy sends on a connection is another caller's."""
     peer = crowd.enter(None, 1.0, caller="x")
-    full = [crowd.enter("a", 0.0) for _ in range(3)]
-    crowd.places.move(peer, "a")
+    full = [crowd.enter("a", 0.0) for _ in range(6)]
+    assert crowd.places.move(peer, "a")
     assert (peer.address, peer.caller) == ("a", "")
-    assert evicted(*full) == [True, False, False]
-    assert len(crowd.places) == 3
+    assert sum(evicted(*full)) == 1
+    assert len(crowd.places) == 6
     peer.prove("y")
     assert peer.caller == "y"
+
+
+def test_move_of_a_proven_one_where_all_strangers_are_at_work_refused(crowd):
+    """2."""
+    peer = crowd.enter(None, 1.0, caller="x")
+    for _ in range(6):
+        crowd.enter("a", None)
+    assert not crowd.places.move(peer, "a")
+    assert len(crowd.places) == 6
 
 
 def test_move_of_one_that_left_takes_no_place(crowd):
     peer = crowd.enter(None)
     peer.leave()
-    full = [crowd.enter("a") for _ in range(3)]
-    crowd.places.move(peer, "a")
-    assert (len(crowd.places), any(evicted(*full))) == (3, False)
+    assert crowd.places.move(peer, "a")
+    assert len(crowd.places) == 0
 
 
 def test_hold_of_strangers_does_not_displace_the_reserve_nor_the_other_way(crowd):
@@ -332,6 +340,8 @@ PROXIES = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/
         ("10.0.0.1", ["10.0.0.2, 10.0.0.3"], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1, unknown"], "10.0.0.1"),
         ("10.0.0.1", [""], "10.0.0.1"),
+        ("10.0.0.1", ["198.51.100.1" + ",10.0.0.2" * 15], "198.51.100.1"),
+        ("10.0.0.1", ["198.51.100.1" + ",10.0.0.2" * 16], "10.0.0.1"),
         ("no address", ["198.51.100.1"], None),
     ],
 )

@@ -15,10 +15,12 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from imagers.attest.admin import BrokerAdmin
+from imagers.attest.admin import BrokerAdmin, load_admin_key
+from imagers.attest.jwt import sign_token
 from imagers.broker import server
 from imagers.broker.handshake import Handshake
 from imagers.broker.places import Limits
+from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
 from imagers.errors import LocalError, RemoteError, UsageError
 from imagers.model.digest import digest_of
@@ -223,8 +225,6 @@ def test_serve_stops_cleanly_at_a_signal(tmp_path, number):
 
 
 def test_stop_lets_a_running_request_finish(tmp_path, monkeypatch):
-    from imagers.broker.resources import Resources  # noqa: PLC0415
-
     started, go_on = threading.Event(), threading.Event()
     names = Resources.names
 
@@ -248,7 +248,7 @@ def test_stop_lets_a_running_request_finish(tmp_path, monkeypatch):
 
 # A crowd. What a full-size flood needs is said in docs/broker.md.
 
-FLOOD = 70  # connections: more than the share of an address
+FLOOD = Limits().strangers + 10  # connections
 
 
 @pytest.fixture
@@ -318,12 +318,12 @@ def test_flood_of_one_address_leaves_guests_served(embedded, port, source, sent,
     flood = []
     for number in range(FLOOD):
         flood.append(connect(port, source, sent=sent))
-        if number % 20 == 19:
+        if number % 50 == 49:
             with embedded.client() as client:
                 client.get(URI, manifest_digest=IMAGE).close()
     with embedded.client() as client:
         client.get(URI, manifest_digest=IMAGE).close()
-        assert open_of(flood, Limits().of_address) <= Limits().of_address
+        assert open_of(flood, Limits().strangers) <= Limits().strangers
 
 
 def test_flood_does_not_close_the_connection_of_a_guest_that_has_attested(embedded, port, connect):
@@ -342,7 +342,7 @@ def test_flood_does_not_close_the_connection_of_a_guest_that_has_attested(embedd
     assert status_of(stranger) == 200
     embedded.admin.list_resources()
     flood = [connect(port, "127.0.0.1") for _ in range(FLOOD)]
-    assert open_of(flood, Limits().of_address) == Limits().of_address
+    assert open_of(flood, Limits().strangers) == Limits().strangers
     assert open_of([stranger], 0) == 0
     assert status_of(guest, asked) == 200
 
@@ -434,26 +434,26 @@ def test_flood_of_unfinished_handshakes_of_tls_leaves_guests_served(certificate,
         for source in ("127.0.0.2", "127.0.0.1"):
             flood = [connect(port, source, sent=b"\x16\x03\x01") for _ in range(FLOOD)]
             assert get(f"{broker.url}/healthz", context=context) == 200
-            assert open_of(flood, Limits().of_address) <= Limits().of_address
+            assert open_of(flood, Limits().strangers) <= Limits().strangers
 
 
-def test_proxy_is_believed_if_it_is_configured(tmp_path, connect):
-    """Each address that it speaks for has a share; without that it would have one for all."""
-    config = BrokerConfig(
-        state_directory=tmp_path / "state", port=0, trusted_proxies=("127.0.0.2/32",)
-    )
-    share = Limits().of_address
+@pytest.mark.parametrize(
+    ("proxies", "goes"), [(("127.0.0.2/32",), False), ((), True)], ids=["configured", "not"]
+)
+def test_proxy_is_believed_if_it_is_configured(tmp_path, connect, proxies, goes):
+    """What it sends counts for the addresses that it names, each of which is below its share."""
+    config = BrokerConfig(state_directory=tmp_path / "state", port=0, trusted_proxies=proxies)
     with running(config) as broker:
         port = urlsplit(broker.url).port
-        proxied = [connect(port, "127.0.0.2") for _ in range(share + 10)]
+        proxied = [connect(port, "127.0.0.2") for _ in range(Limits().of_address + 2)]
         for number, one in enumerate(proxied):
-            head = (
-                f"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.{number % 2}\r\n\r\n"
-            )
+            head = f"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.{number}\r\n\r\n"
             assert status_of(one, head.encode()) == 200
-        assert open_of(proxied, 0, seconds=0) == share + 10
-        liars = [connect(port, "127.0.0.3") for _ in range(share + 10)]
-        assert open_of(liars, share) == share
+        flood = [connect(port, "127.0.0.3") for _ in range(Limits().strangers - len(proxied))]
+        flood += [connect(port, "127.0.0.4") for _ in range(2)]
+        time.sleep(0.2)
+        assert (sum(is_open(one) for one in proxied) < len(proxied)) == goes
+        assert len(flood) > 2
 
 
 def test_proxy_that_is_no_address_refused_before_anything_is_made(tmp_path):
@@ -478,11 +478,11 @@ def test_requests_that_are_none_do_not_fill_the_log(port, caplog, connect):
 def test_flood_of_requests_without_end_leaves_guests_served(embedded, port, connect, source):
     """Connections that keep us at work never wait, and go all the same."""
     embedded.put(URI, b"secret", image=IMAGE)
-    requests = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n" * 100
-    flood = [connect(port, source, sent=requests) for _ in range(Limits().of_address + 2)]
+    requests = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n" * 12
+    flood = [connect(port, source, sent=requests) for _ in range(FLOOD)]
     with embedded.client() as client:
         client.get(URI, manifest_digest=IMAGE).close()
-    assert len(flood) > Limits().of_address
+    assert len(flood) == FLOOD
 
 
 def test_request_of_a_connection_that_is_gone_is_dropped(embedded, port, connect, monkeypatch):
@@ -511,3 +511,36 @@ def test_request_of_a_connection_that_is_gone_is_dropped(embedded, port, connect
     assert [status_of(one) for one in first] == [200] * server._THREADS
     assert get(f"{embedded.url}/healthz") == 200
     assert len(calls) == server._THREADS
+
+
+def test_secret_of_an_admin_who_hangs_up_is_stored_as_it_was_sent(
+    embedded, port, connect, monkeypatch
+):
+    """Not wiped while it is sealed."""
+    began, go_on, seen = threading.Event(), threading.Event(), []
+    put = Resources.put
+
+    def slow(self, path, secret, *, replace):
+        began.set()
+        assert go_on.wait(10)
+        with secret.view() as data:
+            seen.append(bytes(data))
+        put(self, path, secret, replace=replace)
+
+    monkeypatch.setattr(Resources, "put", slow)
+    now = int(time.time())
+    claims = {"iat": now, "exp": now + 60, "role": "admin"}
+    token = sign_token(claims, key=load_admin_key(embedded.admin_key_file), algorithm="EdDSA")
+    admin = connect(
+        port,
+        sent=f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+        "Content-Length: 6\r\n\r\nsecret".encode(),
+    )
+    assert began.wait(10)
+    admin.close()
+    time.sleep(0.3)  # until the broker has seen it
+    go_on.set()
+    while not seen or not embedded.admin.list_resources():
+        time.sleep(0.05)
+    assert seen == [b"secret"]
+    assert embedded.admin.metadata(URI).size == 6
