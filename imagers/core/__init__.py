@@ -5,6 +5,7 @@ This is the only door to the package.
 =====================  =====================================================
 `seal_layer`           check, compress, encrypt and write one layer
 `open_layer`           check, decrypt, decompress, unpack one layer
+`look_at`              what the first bytes of a layer say of its compression
 `open_range`           a part of a layer, with the cipher that can
 `CipherParameters`     cipher name, key and nonce of a layer
 `DirectorySink`        a directory to unpack into
@@ -19,6 +20,7 @@ This is the only door to the package.
 =====================  =====================================================
 """
 
+from imagers.core.beginning import look_at
 from imagers.core.budget import Budget, run_layers
 from imagers.core.layer import BACKEND, open_layer, open_range, seal_layer
 from imagers.core.together import run_together
@@ -52,6 +54,7 @@ __all__ = [
     "Ownership",
     "Progress",
     "SealedLayer",
+    "look_at",
     "open_layer",
     "open_range",
     "run_layers",

@@ -122,7 +122,8 @@ def _in_the_clear(layer: Layer, key: LayerKey) -> Descriptor:
 
 
 def _plan_new(layer: Layer, key: LayerKey) -> LayerPlan:
-    return plan_sealed(replace(layer, descriptor=_in_the_clear(layer, key)), None)
+    clear = replace(layer, descriptor=_in_the_clear(layer, key))
+    return plan_sealed(clear, None, cipher=key.cipher)
 
 
 def _rekey(
@@ -136,7 +137,7 @@ def _rekey(
     if key is None:
         return seal_into(plan, sink, after)
     with sink.stage_blob() as staged:
-        digest, size = open_staged(layer, key, staged, run)
+        digest, size, _ = open_staged(layer, key, staged, run)
         descriptor = replace(_in_the_clear(layer, key), digest=digest, size=size)
         opened = replace(layer, descriptor=descriptor, source=_Staged(staged.fileno()))
         return seal_into(replace(plan, layer=opened), sink, after)

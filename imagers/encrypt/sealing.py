@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imagers.core import CipherParameters, open_layer, seal_layer
+from imagers.core import CipherParameters, look_at, open_layer, seal_layer
 from imagers.encrypt.annotations import clear_annotations, write_annotations
 from imagers.encrypt.options import (
     AES256_GCM_HKDF_1MB,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from imagers.model.descriptor import Descriptor
     from imagers.model.image import Image, ImageSink, Layer, StagedBlob
     from imagers.model.keys import KeyWrapper, SecretKey
+    from imagers.model.stream import RawStream
 
 __all__ = [
     "LayerPlan",
@@ -166,40 +167,53 @@ def plan_copied(layer: Layer, *, was_docker: bool) -> LayerPlan:
     return LayerPlan(layer, media_type, Compression.NONE)
 
 
-def plan_sealed(layer: Layer, compress: Compression | None) -> LayerPlan:
+def plan_sealed(
+    layer: Layer, compress: Compression | None, *, cipher: CipherParameters | None = None
+) -> LayerPlan:
     """A layer that is to be encrypted, and compressed before if it is a plain tar.
+
+    Its new type says what its bytes are: of an encrypted layer nobody can see that the type
+    of the plain one was wrong.
 
     A tar whose first MiBs hardly shrink, such as the weights of a model, stays plain: gzip
     would save a fifth of it, and make each pull several times longer.
 
+    Args:
+        cipher: with which it is encrypted now; None if it is not.
+
     Raises:
-        Unsupported: its media type.
+        Unsupported: its media type, or its compression.
     """
     media_type = layer.descriptor.media_type
-    compression = compression_of(media_type)
-    if compression is Compression.NONE and compress is not None and not _hardly_shrinks(layer):
-        media_type = compressed_media_type(media_type, compress)
-    else:
-        compress = None
+    told = compression_of(media_type)
+    size = layer.descriptor.size
+    source = layer.open_raw()
+    try:
+        again, compression = look_at(source, cipher=cipher, size=size, told=told, what=layer.what)
+        if compression is not told:
+            media_type = compressed_media_type(media_type, compression)
+        is_plain = compression is Compression.NONE
+        if is_plain and compress is not None and not _hardly_shrinks(again, size):
+            media_type = compressed_media_type(media_type, compress)
+        else:
+            compress = None
+    finally:
+        source.close()
     return LayerPlan(layer, encrypted_media_type(media_type), compression, compress)
 
 
-def _hardly_shrinks(layer: Layer) -> bool:
+def _hardly_shrinks(source: RawStream, size: int) -> bool:
     """Whether compression of the layer's beginning saves less than a quarter.
 
     What is read here is not verified, and decides about nothing but speed.
     """
-    if layer.descriptor.size < _LEAST_PROBED:
+    if size < _LEAST_PROBED:
         return False
-    source = layer.open_raw()
-    try:
-        beginning = bytearray(min(_PROBE, layer.descriptor.size))
-        filled = 0
-        with memoryview(beginning) as view:
-            while filled < len(view) and (count := source.readinto(view[filled:])):
-                filled += count
-    finally:
-        source.close()
+    beginning = bytearray(min(_PROBE, size))
+    filled = 0
+    with memoryview(beginning) as view:
+        while filled < len(view) and (count := source.readinto(view[filled:])):
+            filled += count
     return len(zlib.compress(beginning[:filled], 1)) * 4 > filled * 3
 
 
@@ -335,13 +349,16 @@ def open_into(
     """The layer in the sink in the clear, after all its checks; `skip_diff_id` leaves out one."""
     old = layer.descriptor
     with sink.stage_blob() as blob:
-        digest, size = open_staged(layer, key, blob, run, skip_diff_id=skip_diff_id)
+        digest, size, compression = open_staged(layer, key, blob, run, skip_diff_id=skip_diff_id)
         if key is None:
             descriptor = old
         else:
+            media_type = key.media_type
+            if compression is not key.compression:
+                media_type = compressed_media_type(media_type, compression)
             descriptor = replace(
                 old,
-                media_type=key.media_type,
+                media_type=media_type,
                 digest=digest,
                 size=size,
                 annotations=clear_annotations(old.annotations),
@@ -357,18 +374,23 @@ def open_staged(
     run: LayerRun,
     *,
     skip_diff_id: bool = False,
-) -> tuple[Digest, int]:
-    """Digest and size of the layer in a staged blob in the clear, after all its checks."""
+) -> tuple[Digest, int, Compression]:
+    """Digest, size and compression of the layer in a staged blob in the clear, all checked."""
     old = layer.descriptor
+    cipher = None if key is None else key.cipher
+    told = compression_of(old.media_type) if key is None else key.compression
     source = layer.open_raw()
     try:
+        again, compression = look_at(
+            source, cipher=cipher, size=old.size, told=told, what=layer.what
+        )
         opened = open_layer(
-            source,
+            again,
             blob.fileno(),
             expected=old,
-            cipher=None if key is None else key.cipher,
+            cipher=cipher,
             hmac=None if key is None else key.hmac,
-            compression=compression_of(old.media_type) if key is None else key.compression,
+            compression=compression,
             diff_id=None if skip_diff_id else layer.diff_id,
             decompress=False,
             what=layer.what,
@@ -381,4 +403,4 @@ def open_staged(
         source.close()
     run.allowance.spend(stored_size=opened.size, tar_size=opened.tar_size, what=layer.what)
     assert opened.digest is not None  # a descriptor got the bytes as they are
-    return opened.digest, opened.bytes_out
+    return opened.digest, opened.bytes_out, compression

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerRange", "LayerSelection", "parse_layer_selection", "select_layers"]
 
-_NUMBER = re.compile(r"-?[0-9]{1,4}\Z")
+_NUMBER = re.compile(r"-?[0-9]{1,6}\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ __all__ = [
     "Compression",
     "compressed_media_type",
     "compression_of",
+    "compression_of_bytes",
     "encrypted_media_type",
     "is_encrypted",
     "plaintext_media_type",
@@ -65,6 +66,7 @@ class Compression(Enum):
     ZSTD = "zstd"
 
 
+_TAR_BLOCK = 512
 _OCI_BASES = (OCI_LAYER, OCI_NONDISTRIBUTABLE)
 _COMPRESSION = {
     **{
@@ -101,6 +103,48 @@ def compression_of(media_type: str) -> Compression:
             f"media type {media_type[:160]!r} of a layer is not supported: expected a tar, "
             "plain or with gzip or zstd"
         ) from None
+
+
+_MAGIC = {b"\x1f\x8b": Compression.GZIP, b"\x28\xb5\x2f\xfd": Compression.ZSTD}
+_SKIPPABLE = b"\x2a\x4d\x18"  # RFC 8878 section 3.1.2, after a first byte of 0x50 to 0x5f
+_NOT_OPENED = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
+
+
+def compression_of_bytes(beginning: bytes, *, what: str) -> Compression:
+    """The compression of a layer that begins like this, whatever its media type says.
+
+    A header of a tar comes first: a file's name may look like gzip, but hardly any gzip has the
+    checksum of a tar.
+
+    Args:
+        beginning: 512 bytes of it, or all there is. An empty layer is an empty tar.
+        what: name in messages.
+
+    Raises:
+        Unsupported: another compression.
+    """
+    if _begins_tar(beginning):
+        return Compression.NONE
+    if beginning[1:4] == _SKIPPABLE and beginning[0] >> 4 == 5:
+        return Compression.ZSTD
+    for magic, kind in _MAGIC.items():
+        if beginning.startswith(magic):
+            return kind
+    for magic, name in _NOT_OPENED.items():
+        if beginning.startswith(magic):
+            raise Unsupported(
+                f"{what}: is compressed with {name}, which is not supported: expected a tar, "
+                "plain or with gzip or zstd"
+            )
+    return Compression.NONE
+
+
+def _begins_tar(block: bytes) -> bool:
+    """Whether the first block is the header of a tar, by its checksum."""
+    field = block[148:156].strip(b" \0")
+    if len(block) < _TAR_BLOCK or not field.isdigit() or field.strip(b"01234567"):
+        return False
+    return int(field, 8) == sum(block[:148]) + 8 * ord(" ") + sum(block[156:_TAR_BLOCK])
 
 
 def encrypted_media_type(media_type: str) -> str:

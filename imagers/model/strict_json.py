@@ -42,7 +42,7 @@ JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 JSONObject = dict[str, JSON]
 
 _MAX_DEPTH = 64  # deeper than any document of these formats; json itself recurses
-_MAX_VALUES = 200_000  # a value of two bytes costs up to 80 in memory; 512 layers need some 10,000
+_MAX_VALUES = 200_000  # a value of two bytes costs up to 80 in memory; a layer needs 5 for 120
 # The closing quote is optional, so that a string without one ends the search: trying again
 # at each of its escaped quotes would take time in the square of its length.
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{},]', re.DOTALL)

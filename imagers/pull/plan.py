@@ -26,7 +26,7 @@ class PlannedLayer:
     Attributes:
         layer: with the descriptor and diff_id that trust fixed.
         is_encrypted: whether a key is needed.
-        compression: of the layer once it is decrypted.
+        compression: of the layer once it is decrypted, as its media type says.
     """
 
     layer: Layer

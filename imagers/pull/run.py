@@ -31,6 +31,7 @@ from imagers.core import (
     DirectorySink,
     Limits,
     Ownership,
+    look_at,
     open_layer,
 )
 from imagers.encrypt.keys import unwrap_layer_keys
@@ -291,13 +292,21 @@ def _unpack_all(
             layer = planned.layer
             stream = ahead.open(index)
             try:
-                opened = open_layer(
+                cipher = None if key is None else key.cipher
+                again, compression = look_at(
                     stream,
+                    cipher=cipher,
+                    size=layer.descriptor.size,
+                    told=planned.compression,
+                    what=layer.what,
+                )
+                opened = open_layer(
+                    again,
                     sink,
                     expected=layer.descriptor,
-                    cipher=None if key is None else key.cipher,
+                    cipher=cipher,
                     hmac=None if key is None else key.hmac,
-                    compression=planned.compression,
+                    compression=compression,
                     diff_id=layer.diff_id,
                     what=layer.what,
                     limits=allowance.limits,

@@ -61,7 +61,6 @@ __all__ = [
 
 _MAX_KEYS = 64  # of one requirement: each signature is tried with each
 _MAX_DEPTH = 8  # of allOf, anyOf and index within each other
-_MAX_LAYERS = 512  # as of a manifest
 _KEY_MEMBERS = ("keyPath", "keyPaths", "keyData", "keyDatas")
 _REKOR_MEMBERS = (
     "rekorPublicKeyPath",
@@ -554,10 +553,8 @@ def _parse_encrypted(strict: Strict) -> Requirement:
     value = strict.value["layers"]
     if not isinstance(value, list) or not value:
         raise strict.error("expected a list that is not empty", "layers")
-    if len(value) > _MAX_LAYERS:
-        raise strict.error(f"expected at most {_MAX_LAYERS} layers, got {len(value)}", "layers")
     for index, one in enumerate(value):
-        if not isinstance(one, int) or isinstance(one, bool) or abs(one) > _MAX_LAYERS:
+        if not isinstance(one, int) or isinstance(one, bool):
             raise strict.error("expected the number of a layer", f"layers[{index}]")
     return Encrypted(tuple(cast("list[int]", value)), strict.where)
 

@@ -31,7 +31,6 @@ __all__ = [
 REF_NAME = "org.opencontainers.image.ref.name"
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 _VERSION = "1.0.0"
-_MAX_ENTRIES = 1024  # as `parse_index` reads
 _SHOWN_NAMES = 10
 
 
@@ -148,10 +147,9 @@ def replace_entry(
     kept = [one for at, one in enumerate(entries) if at not in dropped]
     document["manifests"] = [*kept, entry]
     result = dump_json(document)
-    if len(kept) >= _MAX_ENTRIES or len(result) > MAX_MANIFEST_BYTES:
+    if len(result) > MAX_MANIFEST_BYTES:
         raise FormatError(
-            f"the index is full: expected at most {_MAX_ENTRIES} entries and "
-            f"{MAX_MANIFEST_BYTES} bytes",
+            f"the index is full: expected at most {MAX_MANIFEST_BYTES} bytes",
             what=what,
             hint="use another layout",
         )

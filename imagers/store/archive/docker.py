@@ -33,9 +33,10 @@ from imagers.model.media import (
     OCI_CONFIG,
     OCI_INDEX,
     OCI_LAYER,
-    OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD,
     OCI_MANIFEST,
+    Compression,
+    compressed_media_type,
+    compression_of_bytes,
     is_encrypted,
 )
 from imagers.model.stream import CheckedStream
@@ -60,7 +61,6 @@ __all__ = ["DockerArchiveSink", "DockerArchiveSource", "check_no_encryption"]
 _PIECE = 1024 * 1024
 _MAX_NESTING = 2
 _NAME_OF_CONTAINERD = "io.containerd.image.name"
-_MAGIC = {b"\x1f\x8b": OCI_LAYER_GZIP, b"\x28\xb5\x2f\xfd": OCI_LAYER_ZSTD}
 
 
 def check_no_encryption(manifest: Manifest, *, name: str) -> None:
@@ -213,10 +213,10 @@ class DockerArchiveSource:
         try:
             buffer = memoryview(bytearray(_PIECE))
             count = stream.readinto(buffer)
-            start = bytes(buffer[: min(count, 4)])
-            found = [kind for magic, kind in _MAGIC.items() if start.startswith(magic)]
+            what = f"{self.name}: layer {path[:160]!r}"
+            found = compression_of_bytes(bytes(buffer[: min(count, 512)]), what=what)
             digest = diff_id
-            if found:
+            if found is not Compression.NONE:
                 # Only a plain layer has the digest of its tar; this one is read for its own.
                 hasher = new_hasher("sha256")
                 while count:
@@ -226,7 +226,7 @@ class DockerArchiveSource:
         finally:
             stream.close()
         self._members[digest] = member
-        return Descriptor(found[0] if found else OCI_LAYER, digest, member.size)
+        return Descriptor(compressed_media_type(OCI_LAYER, found), digest, member.size)
 
 
 def _manifests(tar: TarFile) -> Iterator[Manifest]:

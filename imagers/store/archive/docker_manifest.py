@@ -12,15 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imagers.errors import FormatError, NotFound, Unsupported
-from imagers.model.manifest import MAX_LAYERS, MAX_MANIFEST_BYTES
+from imagers.errors import FormatError, NotFound
+from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.reference import Reference, parse_reference
 from imagers.model.strict_json import JSON, dump_json, get_list, get_str, parse_json
 
 __all__ = ["SavedImage", "dump_saved", "find_saved", "parse_saved"]
 
-_MAX_IMAGES = 1024
-_MAX_TAGS = 1024
 _SHOWN = 10
 
 
@@ -54,8 +52,8 @@ def parse_saved(raw: bytes, *, what: str) -> tuple[SavedImage, ...]:
         FormatError: it is none, or beyond a bound.
     """
     entries = parse_json(raw, what=what, max_bytes=MAX_MANIFEST_BYTES)
-    if not isinstance(entries, list) or not 0 < len(entries) <= _MAX_IMAGES:
-        raise FormatError(f"expected a list of 1 to {_MAX_IMAGES} images", what=what, where="$")
+    if not isinstance(entries, list) or not entries:
+        raise FormatError("expected a list of images", what=what, where="$")
     return tuple(
         _parse_image(entry, what=what, where=f"$[{at}]") for at, entry in enumerate(entries)
     )
@@ -67,22 +65,19 @@ def _parse_image(entry: JSON, *, what: str, where: str) -> SavedImage:
     tags = entry.get("RepoTags")
     return SavedImage(
         config=get_str(entry, "Config", what=what, where=where),
-        layers=_strings(
-            get_list(entry, "Layers", what=what, where=where), MAX_LAYERS, what, f"{where}.Layers"
-        ),
+        layers=_strings(get_list(entry, "Layers", what=what, where=where), what, f"{where}.Layers"),
         tags=_strings(
             [] if tags is None else get_list(entry, "RepoTags", what=what, where=where),
-            _MAX_TAGS,
             what,
             f"{where}.RepoTags",
         ),
     )
 
 
-def _strings(values: list[JSON], most: int, what: str, where: str) -> tuple[str, ...]:
+def _strings(values: list[JSON], what: str, where: str) -> tuple[str, ...]:
     found = tuple(value for value in values if isinstance(value, str))
-    if len(found) != len(values) or len(found) > most:
-        raise FormatError(f"expected at most {most} strings", what=what, where=where)
+    if len(found) != len(values):
+        raise FormatError("expected strings", what=what, where=where)
     return found
 
 
@@ -112,12 +107,6 @@ def find_saved(
 
 
 def dump_saved(config: str, layers: list[str], tag: str | None) -> bytes:
-    """A manifest.json with one image.
-
-    Raises:
-        Unsupported: more layers than are read.
-    """
-    if len(layers) > MAX_LAYERS:
-        raise Unsupported(f"expected at most {MAX_LAYERS} layers, got {len(layers)}")
+    """A manifest.json with one image."""
     tags = [] if tag is None else [tag]
     return dump_json([{"Config": config, "RepoTags": tags, "Layers": layers}])

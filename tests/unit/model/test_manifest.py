@@ -18,7 +18,6 @@ from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
 from imagers.model.manifest import (
     MAX_CONFIG_BYTES,
-    MAX_LAYERS,
     MAX_MANIFEST_BYTES,
     Index,
     Manifest,
@@ -346,12 +345,17 @@ def test_parse_manifest_schema_1_unsupported_with_what_to_do():
         parse_manifest_or_index(encode({"schemaVersion": 1, "fsLayers": [], "history": []}))
 
 
-def test_parse_manifest_as_many_layers_as_allowed_and_one_more():
-    most = [descriptor()] * MAX_LAYERS
-    assert len(parse_manifest(encode(changed(MANIFEST, layers=most))).layers) == 512
-    with pytest.raises(FormatError, match="expected at most 512 layers, got 513") as caught:
-        parse_manifest(encode(changed(MANIFEST, layers=[*most, descriptor()])))
-    assert caught.value.where == "$.layers"
+def test_as_many_layers_and_entries_as_the_bytes_allow_are_read():
+    """677 layers are in use, a source image has one for each dependency."""
+    small = {"mediaType": "text/plain", "digest": DIGEST, "size": 1}
+    count = (MAX_MANIFEST_BYTES - 5000) // (len(encode(small)) + 2)
+    raw = encode(changed(MANIFEST, layers=[small] * count))
+    assert MAX_MANIFEST_BYTES - 20_000 < len(raw) < MAX_MANIFEST_BYTES
+    assert len(parse_manifest(raw).layers) == count > 30_000
+    entries = [small | {"mediaType": OCI_MANIFEST}] * 20_000
+    assert len(parse_index(encode(changed(INDEX, manifests=entries))).manifests) == 20_000
+    rootfs = {"type": "layers", "diff_ids": [DIGEST] * count}
+    assert len(parse_config(encode(changed(CONFIG, rootfs=rootfs))).diff_ids) == count
 
 
 @pytest.mark.parametrize("parse", [parse_manifest, parse_index, parse_manifest_or_index])
@@ -541,14 +545,6 @@ def test_require_platform_gives_the_entry_or_says_which_there_are():
         none.require_platform(arm, what="image x")
 
 
-def test_parse_index_too_many_entries_refused():
-    most = changed(INDEX, manifests=[descriptor(OCI_MANIFEST)] * 1024)
-    assert len(parse_index(encode(most)).manifests) == 1024
-    with pytest.raises(FormatError, match="expected at most 1024 entries, got 1025") as caught:
-        parse_index(encode(changed(INDEX, manifests=[descriptor(OCI_MANIFEST)] * 1025)))
-    assert caught.value.where == "$.manifests"
-
-
 @pytest.mark.parametrize(
     ("members", "where"),
     [
@@ -605,12 +601,6 @@ def test_parse_config_gives_platform_diff_ids_and_what_to_run():
             "$.rootfs.diff_ids[0]",
             "expected 'sha256:'",
             id="diff_id without algorithm",
-        ),
-        pytest.param(
-            {"rootfs": {"type": "layers", "diff_ids": [DIGEST] * 513}},
-            "$.rootfs.diff_ids",
-            "at most 512 layers, got 513",
-            id="many diff_ids",
         ),
         pytest.param(
             {"rootfs": {**CONFIG["rootfs"], "Diff_Ids": []}}, "$.rootfs", "'diff_ids'", id="spelt"

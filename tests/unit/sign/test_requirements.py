@@ -260,7 +260,7 @@ def test_requirement_of_each_type_is_parsed(value, expected):
     [
         ({"type": "encrypted", "layers": []}, "a list that is not empty"),
         ({"type": "encrypted", "layers": [True]}, "the number of a layer"),
-        ({"type": "encrypted", "layers": [513]}, "the number of a layer"),
+        ({"type": "encrypted", "layers": [1.5]}, "the number of a layer"),
         ({"type": "encrypted", "layer": 1}, "unknown member 'layer'"),
         ({"type": "anyOf", "requirements": []}, "a list that is not empty"),
         ({"type": "allOf"}, "a list that is not empty"),

@@ -5,6 +5,7 @@ import pytest
 from imagers.errors import FormatError, NotFound, Unsupported
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
+from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import OCI_MANIFEST
 from imagers.store.layout_index import (
     LAYOUT_FILE,
@@ -160,10 +161,13 @@ def test_replace_entry_keeps_members_that_it_does_not_know():
 
 
 def test_replace_entry_full_index_refused():
-    entries = [entry(str(number), f"v{number}") for number in range(1024)]
-    with pytest.raises(FormatError, match="full"):
-        replace_entry(index_of(*entries), DESCRIPTOR, "new", what="index.json")
-    replace_entry(index_of(*entries), DESCRIPTOR, "v7", what="index.json")
+    """The bytes are what bounds it."""
+    many = index_of(*[entry(str(number), f"v{number}") for number in range(3000)])
+    replace_entry(many, DESCRIPTOR, "new", what="index.json")
+    full = index_of(entry("x", "v7", artifactType="a" * (MAX_MANIFEST_BYTES - 300)))
+    with pytest.raises(FormatError, match="full: expected at most 4194304 bytes"):
+        replace_entry(full, DESCRIPTOR, "new", what="index.json")
+    replace_entry(full, DESCRIPTOR, "v7", what="index.json")
 
 
 def test_replace_entry_malformed_index_refused():

@@ -243,8 +243,8 @@ def test_source_chooses_by_name_and_position(source_of):
     [
         (lambda m: m.pop("manifest.json"), FormatError, "manifest.json"),
         (lambda m: m.pop(f"{0:064}/layer.tar"), NotFound, "no layer"),
-        (lambda m: m.update({"manifest.json": b"[]"}), FormatError, "list of 1"),
-        (lambda m: m.update({"manifest.json": b"{}"}), FormatError, "list of 1"),
+        (lambda m: m.update({"manifest.json": b"[]"}), FormatError, "list of images"),
+        (lambda m: m.update({"manifest.json": b"{}"}), FormatError, "list of images"),
         (
             lambda m: m.update({"manifest.json": b'[{"Config": "c", "Layers": [1]}]'}),
             FormatError,

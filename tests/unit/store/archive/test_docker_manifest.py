@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from imagers.errors import FormatError, Unsupported
+from imagers.errors import FormatError
 from imagers.model.reference import parse_reference
 from imagers.store.archive.docker_manifest import SavedImage, dump_saved, parse_saved
 
@@ -32,6 +34,13 @@ def test_saved_malformed_refused_with_its_place(raw, where):
     assert where in str(caught.value)
 
 
-def test_saved_too_many_layers_refused():
-    with pytest.raises(Unsupported, match="layers"):
-        dump_saved("c", ["l"] * 600, None)
+def test_saved_images_tags_and_layers_are_as_many_as_the_bytes_allow():
+    layers = [str(number) for number in range(2000)]
+    (one,) = parse_saved(dump_saved("c", layers, None), what="manifest.json")
+    assert one.layers == tuple(layers)
+    image = {"Config": "c", "RepoTags": [f"a:{number}" for number in range(2000)], "Layers": []}
+    images = parse_saved(
+        json.dumps([image, *[image | {"RepoTags": None}] * 2000]).encode(), what="manifest.json"
+    )
+    assert len(images) == 2001
+    assert len(images[0].tags) == 2000
