@@ -167,7 +167,7 @@ def test_parse_policy_bad_rule_refused_with_its_place(change, piece):
 def test_parse_policy_one_name_twice_refused():
     with pytest.raises(FormatError, match="has the name 'r' twice") as caught:
         policy({}, {})
-    assert caught.value.where == "$.rules[1].name"
+    assert str(caught.value) == "resource policy at $.rules[1].name: has the name 'r' twice"
 
 
 def test_parse_policy_at_its_bounds_taken():
@@ -177,7 +177,7 @@ def test_parse_policy_at_its_bounds_taken():
     assert parse_policy(text + " " * (262_144 - len(text))).rules == ()
     tees = [f"t{number}" for number in range(32)]
     (rule,) = policy({"name": "a" * 64, "tee": tees}).rules
-    assert (rule.name, rule.tees) == ("a" * 64, frozenset(tees))
+    assert (rule.name, rule.effect, rule.tees) == ("a" * 64, "allow", frozenset(tees))
 
 
 @pytest.mark.parametrize(
