@@ -428,6 +428,17 @@ def test_attest_beyond_the_limit_refused_until_sessions_are_over(guest, clock, h
     guest.attest()
 
 
+def test_attest_gives_the_verifier_the_time_of_the_broker(guest, state, clock):
+    class Recording(Machines):
+        def verify(self, body, **more):
+            self.now = more["now"]
+            return super().verify(body, **more)
+
+    verifier = state.verifiers["sample"] = Recording()
+    guest.attest()
+    assert verifier.now == clock.now
+
+
 class Machines:
     """Verifies sample evidence, and tells the machines apart."""
 
