@@ -3,7 +3,7 @@
 Pulls an image for a runtime: checks the signature as the policy demands, gets
 the keys, decrypts, checks every digest and diff_id, unpacks, and lets BUNDLE
 appear with rootfs and config.json, by one rename after the last check. BUNDLE
-must be missing or empty.
+must be missing or empty, in a directory that only you and root can change.
 
   --policy FILE               containers policy.json; else
                               ~/.config/containers/policy.json, else
