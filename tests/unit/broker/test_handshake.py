@@ -10,6 +10,7 @@ import pytest
 
 from imagers.attest.collectors import load_attester, load_verifier
 from imagers.attest.messages import (
+    Attestation,
     InitData,
     Request,
     RSAPublicKey,
@@ -201,6 +202,8 @@ def test_attest_in_an_expired_session_refused(handshake, guest, clock):
     other = guest.auth()
     clock.advance(seconds=1)
     assert refused(handshake.attest, cookie, guest.message(nonce)).name == "SessionNotFound"
+    # Before anything of the message is looked at.
+    assert refused(handshake.attest, cookie, b"noise").name == "SessionNotFound"
     handshake.attest(other[0], guest.message(other[1]))
 
 
@@ -209,6 +212,7 @@ def test_attest_with_the_nonce_of_another_session_refused(handshake, guest):
     _, nonce = guest.auth()
     cookie, _ = guest.auth()
     refusal = refused(handshake.attest, cookie, guest.message(nonce))
+    assert (refusal.name, refusal.status) == ("AttestationError", 401)
     assert "nonce is not the one of this session" in refusal.detail
 
 
@@ -256,6 +260,46 @@ def test_attest_again_with_the_same_message_gives_the_same_token(handshake, gues
     first = handshake.attest(cookie, message)
     assert handshake.attest(cookie, message).body == first.body
     assert len(rows()) == 1
+
+
+def test_attest_again_with_the_same_message_is_not_judged_again(handshake, state, guest):
+    """4: whatever the verifier would say now."""
+    cookie, nonce = guest.auth()
+    message = guest.message(nonce)
+    first = handshake.attest(cookie, message)
+    state.verifiers.clear()
+    assert handshake.attest(cookie, message).body == first.body
+
+
+def devices(guest, nonce, text):
+    """A message with evidence of devices, which its own evidence binds."""
+    report_data = hash_report_data(
+        nonce=nonce, tee_pubkey=guest.key.public, additional_evidence=text
+    )
+    evidence = load_attester("sample").collect(report_data)
+    return Attestation(
+        nonce=nonce,
+        tee_pubkey=guest.key.public,
+        primary_evidence=evidence.body,
+        additional_evidence=text,
+    ).to_bytes()
+
+
+def test_attest_with_evidence_of_devices_refused(handshake, guest):
+    """3: nobody here would verify it, however well it is bound."""
+    cookie, nonce = guest.auth()
+    refusal = refused(handshake.attest, cookie, devices(guest, nonce, '{"nvidia":"x"}'))
+    assert "additional devices" in refusal.detail
+
+
+def test_attest_with_evidence_of_no_devices_is_bound_to_that(handshake, guest):
+    """3: a guest without devices may say so, and its evidence is for these words."""
+    cookie, nonce = guest.auth()
+    message = devices(guest, nonce, "{}")
+    other = message.replace(b'"additional_evidence":"{}"', b'"additional_evidence":""')
+    assert other != message
+    assert "other report data" in refused(handshake.attest, cookie, other).detail
+    handshake.attest(cookie, message)
 
 
 def test_attest_again_with_another_key_refused(handshake, guest, rows):
@@ -483,7 +527,7 @@ def test_attest_with_claims_that_make_a_huge_token_refused(handshake, guest, mon
     assert "expected claims for a token of at most 10 characters" in refusal.detail
     monkeypatch.undo()
     token = json.loads(handshake.attest(cookie, message).body)["token"]
-    assert 4 * len(token) < module._MAX_TOKEN <= 32 * 1024
+    assert 4 * len(token) < module._MAX_TOKEN == 32 * 1024
 
 
 def test_attest_token_of_the_longest_length_taken(handshake, guest, monkeypatch, state):
