@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["OWN", "STRANGERS", "Limits", "PrivateHome", "user_gpg"]
 
 _PREFIX = "imagers-gpg-"
+_MODE = 0o700  # of homes
 _MAX_SOCKET = 107  # bytes of a unix socket's path on Linux, without the NUL
 _LONGEST_SOCKET = "/S.gpg-agent.browser"
 _ATTEMPTS = 8  # to make a home: somebody who tidies up may take it for an abandoned one
@@ -270,11 +271,15 @@ def _make_home() -> tuple[str, int]:
         for _ in range(_ATTEMPTS):
             try:
                 path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+                # A umask takes bits away, and a parent with the bit of its group adds one.
+                os.chmod(path, _MODE)
             except OSError:
                 break
             lock = _locked(path)
             if lock is not None:
                 return path, lock
+            with contextlib.suppress(OSError):
+                os.rmdir(path)  # where nothing can be locked, as on some network file systems
     raise LocalError("expected room for a private directory of gpg in /dev/shm or /tmp, found none")
 
 
@@ -286,7 +291,7 @@ def _locked(path: str) -> int | None:
         return None
     try:
         status = os.fstat(lock)
-        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700:  # mkdtemp
+        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == _MODE:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.stat(path, follow_symlinks=False).st_ino == status.st_ino:
                 return lock

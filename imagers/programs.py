@@ -125,7 +125,9 @@ class _Talk:
                         pipe, selectors.EVENT_WRITE if is_ours else selectors.EVENT_READ
                     )
             while selector.get_map():
-                ready = selector.select(max(0.0, self._deadline - time.monotonic()))
+                left_s = self._deadline - time.monotonic()
+                # Not by an empty answer alone: where enough is written, there is always some.
+                ready = selector.select(left_s) if left_s > 0 else []
                 if not ready:
                     raise TimeoutError(f"no answer within {self._timeout_s:g} s")
                 for key, _ in ready:

@@ -43,6 +43,7 @@ _HTTPS_PORT = "443"
 _NUMBER_AT_END = re.compile(r"(?:\A|\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\Z")
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}\Z")
 DEFAULT_REGISTRY = "docker.io"
+_OTHER_DEFAULT_REGISTRY = "index.docker.io"  # normalize.go takes it for the same
 _DEFAULT_NAMESPACE = "library"
 _DEFAULT_TAG = "latest"
 
@@ -83,7 +84,7 @@ class Reference:
         """
         host, _, port = self.registry.rpartition(":")
         if port == _HTTPS_PORT and host:
-            return (self, replace(self, registry=host))
+            return (self, replace(self, registry=normal_name(host)))
         if _PORT_AT_END.search(self.registry):
             return (self,)
         return (self, replace(self, registry=f"{self.registry}:{_HTTPS_PORT}"))
@@ -108,7 +109,8 @@ def normal_name(text: str) -> str:
     """The same name, or beginning of one, with its registry in the one spelling used here.
 
     Letters of the host are lower case, a port has no leading zeros, an IPv6 address is in its
-    short form. What comes behind the first slash stays as it is; what is no name as well.
+    short form, index.docker.io is docker.io. What comes behind the first slash stays as it is;
+    what is no name as well.
 
     Spec: RFC 4343 section 3 (case of host names); RFC 5952 section 4 (IPv6).
     """
@@ -122,6 +124,8 @@ def normal_name(text: str) -> str:
                 mapped = address.ipv4_mapped
                 host = f"[{address.compressed}]" if mapped is None else str(mapped)
         registry = host if match["port"] is None else f"{host}:{match['port']}"
+    if registry == _OTHER_DEFAULT_REGISTRY:
+        registry = DEFAULT_REGISTRY
     return f"{registry}{slash}{rest}"
 
 
@@ -173,8 +177,6 @@ def parse_reference(text: str) -> Reference:
         registry, repository = normal_name(first), remainder
     else:
         registry, repository = DEFAULT_REGISTRY, rest
-    if registry == "index.docker.io":
-        registry = DEFAULT_REGISTRY
     if registry == DEFAULT_REGISTRY and "/" not in repository:
         repository = f"{_DEFAULT_NAMESPACE}/{repository}"
     host = _REGISTRY.match(registry)

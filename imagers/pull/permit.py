@@ -96,4 +96,5 @@ def permit_image(
     if index is None or platform is None:
         judge_all(document, 0)
     else:
-        judge(read_entry(source, index.require_platform(platform, what=source.name)))
+        # It may be an index again, which is copied with all that is in it.
+        judge_all(read_entry(source, index.require_platform(platform, what=source.name)), 1)

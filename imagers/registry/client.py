@@ -217,7 +217,9 @@ class RegistryClient:
             _discard(answer)
             sent = self._auth.header(scope)
             return send(url, {} if sent is None else {"Authorization": sent})
-        if sent is None and is_registry and answer.status in _HIDDEN:
+        # What a redirect led to hides nothing of the registry's.
+        is_hidden = answer.status in _HIDDEN and self._is_its_own(answer)
+        if sent is None and is_registry and is_hidden:
             guess = self._auth.guess()
             if guess is not None:
                 again = send(url, {"Authorization": guess})
@@ -231,11 +233,14 @@ class RegistryClient:
     def _take_challenge(
         self, answer: Response | ResponseStream, scope: str, sent: str | None
     ) -> bool:
-        if parse_origin(answer.url) != parse_origin(self._base_url()):
+        if not self._is_its_own(answer):
             return False
         return self._auth.take_challenge(
             answer.headers.get("WWW-Authenticate", ""), answer.url, scope, sent=sent
         )
+
+    def _is_its_own(self, answer: Response | ResponseStream) -> bool:
+        return parse_origin(answer.url) == parse_origin(self._base_url())
 
     def _url(self, target: str) -> str:
         base = self._base_url()

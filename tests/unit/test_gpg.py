@@ -203,6 +203,25 @@ def test_home_is_private_and_its_agent_is_gone_with_it():
 
 
 @pytest.mark.usefixtures("places")
+@pytest.mark.parametrize(("mode", "umask"), [(0o2700, 0o022), (0o700, 0o377), (0o700, 0o777)])
+def test_home_is_made_whatever_the_parent_and_the_umask_do_to_its_mode(places, mode, umask):
+    places.chmod(mode)
+    before = os.umask(umask)
+    try:
+        with PrivateHome(agent=False) as home:
+            assert stat.S_IMODE(os.stat(home.path).st_mode) == 0o700
+    finally:
+        os.umask(before)
+    assert list(places.iterdir()) == []
+
+
+def test_place_where_nothing_can_be_locked_is_left_empty(places, monkeypatch):
+    monkeypatch.setattr(module, "_locked", lambda _: None)
+    with pytest.raises(LocalError, match="expected room"):
+        PrivateHome(agent=False)
+    assert list(places.iterdir()) == []
+
+
 def test_agent_that_died_is_started_again():
     data = (KEYS / "alice.sec.gpg").read_bytes()
     with PrivateHome(agent=True) as home:
@@ -218,7 +237,10 @@ def test_agent_keeps_no_passphrase():
         made = home.gpg.gen_key_input(
             name_real="Alice", passphrase="secret", key_type="RSA", key_length=2048
         )
-        key = home.gpg.gen_key(made).fingerprint
+        # It asks for the passphrase again, for a revocation certificate, if that takes a second:
+        # then it does not say the key that it made.
+        home.gpg.gen_key(made)
+        (key,) = (one["fingerprint"] for one in home.gpg.list_keys(secret=True))
         assert home.gpg.sign(b"x", keyid=key, passphrase="secret").fingerprint == key
         assert not home.gpg.sign(b"x", keyid=key, passphrase="").fingerprint
 

@@ -1,11 +1,13 @@
 """Programs that answer badly, late, without end, or leave somebody behind."""
 
 import os
+import selectors
 import time
 from pathlib import Path
 
 import pytest
 
+from imagers import programs as module
 from imagers.programs import ask_program
 
 LIMITS = {"timeout_s": 30.0, "max_bytes": 1024, "own_session": True}
@@ -62,6 +64,21 @@ def test_ask_leaves_a_child_alone_that_holds_no_pipe(tmp_path):
 def test_ask_of_an_answer_without_end_stops_at_the_bound(own_session):
     with pytest.raises(OverflowError, match="at most 1024 bytes"):
         ask("exec yes", own_session=own_session)
+
+
+def test_ask_ends_at_its_deadline_where_there_is_always_something_to_read(monkeypatch):
+    give_up = time.monotonic() + 20
+
+    class AlwaysReady(selectors.DefaultSelector):
+        """As with writers that are faster than the reader."""
+
+        def select(self, _timeout_s=None):
+            assert time.monotonic() < give_up
+            return super().select(None)
+
+    monkeypatch.setattr(module.selectors, "DefaultSelector", AlwaysReady)
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.2 s"):
+        ask("exec yes >&2", timeout_s=0.2)
 
 
 def test_ask_of_no_program_raises_what_the_system_says():

@@ -165,6 +165,8 @@ def test_parse_reference_with_an_address_in_an_odd_spelling_refused(host):
         ("*.Example.Org", "*.example.org"),
         ("R.example/Team/App:V1", "r.example/Team/App:V1"),
         ("[not an address]:1/x", "[not an address]:1/x"),
+        ("Index.Docker.io/library", "docker.io/library"),
+        ("index.docker.io.example/a", "index.docker.io.example/a"),
     ],
 )
 def test_normal_name_changes_the_host_only(text, normal):
@@ -179,6 +181,7 @@ def test_normal_name_changes_the_host_only(text, normal):
         ("[::1]/app:v1", ["[::1]:443/app:v1"]),
         ("r.example:5000/app:v1", []),
         ("[::443]:1/app:v1", []),
+        ("index.docker.io:443/library/app:v1", ["docker.io/library/app:v1"]),
     ],
 )
 def test_spellings_of_the_port_of_https(text, others):

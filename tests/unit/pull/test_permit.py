@@ -118,6 +118,22 @@ def test_all_images_are_asked_about_and_the_index(key):
             permit(key, *signed, platform=None)
 
 
+def test_entry_that_is_an_index_is_asked_about_with_all_that_is_in_it(key):
+    # It is copied with all that is in it.
+    platform = {"os": "linux", "architecture": "amd64"}
+    outer = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [descriptor(INDEX, OCI_INDEX, platform=platform)],
+        }
+    ).encode()
+    source = Source(INDEX, *IMAGES.values())
+    permit(key, INDEX, *IMAGES.values(), top=top_of(outer), source=source)
+    with pytest.raises(NoSignature, match=str(digest_of(IMAGES["arm64"]))):
+        permit(key, INDEX, IMAGES["amd64"], top=top_of(outer), source=source)
+
+
 def test_requirement_of_the_index_is_about_the_index(key):
     permit(key, INDEX, on_index=True)
     with pytest.raises(NoSignature):

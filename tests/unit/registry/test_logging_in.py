@@ -160,3 +160,43 @@ def test_scope_that_the_registry_names_is_asked_for_and_no_more_than_was_meant(o
         assert len(tokens) == 2
         assert "repository%3Aapp%3Apull" in tokens[1]
         assert "push" not in "".join(tokens)
+
+
+class Redirecting(Handler):
+    """Sends everything to another place, which wants no login and does not have it."""
+
+    def do_GET(self):
+        self.server.asked.append((self.path, self.headers.get("Authorization")))
+        if self.path == "/v2/":
+            self.say(200, b"{}")
+            return
+        self.send_response(307)
+        self.send_header("Location", f"{self.server.other.url}/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def test_password_is_not_tried_because_of_what_a_redirect_led_to(opened):
+    with (
+        Server("basic", (200, False), (403, False)) as other,
+        Server("basic", (200, False), (200, False)) as server,
+    ):
+        server.RequestHandlerClass, server.other = Redirecting, other
+        client = opened.client(f"{server.address}/app", credentials=Credentials("ann", "secret"))
+        with pytest.raises(RemoteError) as caught:
+            client.request("GET", "tags/list", doing="tags", expected=(200,))
+        assert caught.value.status == 403
+        assert {sent for _, sent in server.asked + other.asked} == {None}
+
+
+def test_password_is_not_tried_elsewhere_where_elsewhere_leads_back(opened):
+    with (
+        Server("basic", (200, False), (200, False)) as other,
+        Server("basic", (200, False), (404, False)) as server,
+    ):
+        other.RequestHandlerClass, other.other = Redirecting, server
+        client = opened.client(f"{server.address}/app", credentials=Credentials("ann", "secret"))
+        with pytest.raises(RemoteError) as caught:
+            client.request("GET", f"{other.url}/x", doing="next page", expected=(200,))
+        assert caught.value.status == 404
+        assert {sent for _, sent in server.asked + other.asked} == {None}

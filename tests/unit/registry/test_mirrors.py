@@ -243,6 +243,14 @@ def test_blocked_in_any_spelling(prefix, name):
             ask(parse_reference(name))
 
 
+@pytest.mark.parametrize("prefix", ["index.docker.io", "docker.io", "Index.Docker.io/library"])
+@pytest.mark.parametrize(
+    "name", ["busybox", "index.docker.io/busybox", "index.docker.io:443/library/a"]
+)
+def test_blocked_by_any_name_of_the_default_registry(prefix, name):
+    test_blocked_in_any_spelling(prefix, name)
+
+
 def test_blocked_prefix_counts_beside_one_that_is_not():
     text = (
         '[[registry]]\nlocation = "r.example"\n'

@@ -197,6 +197,8 @@ def test_parse_policy_any_bytes_give_format_error(raw):
         ("r.example.org:05000", "r.example.org:5000/app:v1"),
         ("*.EXAMPLE.org", "r.example.org/app:v1"),
         ("[0:0::1]:5000", "[::1]:5000/app:v1"),
+        ("index.docker.io", "busybox"),
+        ("index.docker.io/library/busybox:v1", "docker.io/busybox:v1"),
     ],
 )
 def test_select_by_another_spelling_of_the_host_counts(scope, name):
