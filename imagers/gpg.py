@@ -229,7 +229,7 @@ class PrivateHome:
 
     def _before(self) -> None:
         """Before each run: an agent that is wanted listens."""
-        if not self._wants_agent or (self._agent is not None and self._agent.poll() is None):
+        if not self._wants_agent or (self._agent is not None and _is_running(self._agent)):
             return
         if self._agent is not None:
             _end_agent(self._agent)
@@ -351,6 +351,9 @@ def _start_agent(path: str) -> subprocess.Popen[bytes]:
     in its process group.
     """
     place = _gpgconf(path, "--list-dirs", "agent-socket") or os.path.join(path, "S.gpg-agent")
+    # One that was killed a moment ago may still have it open, and would count as running.
+    with contextlib.suppress(OSError):
+        os.unlink(place)
     words = ["gpg-agent", "--homedir", path, "--quiet", "--no-detach", "--daemon", "cat"]
     try:
         process = subprocess.Popen(
@@ -366,7 +369,7 @@ def _start_agent(path: str) -> subprocess.Popen[bytes]:
             hint="install GnuPG 2.2 or later: the packages gpg and gpg-agent",
         ) from error
     deadline = time.monotonic() + _START_S
-    while process.poll() is None and time.monotonic() < deadline:
+    while _is_running(process) and time.monotonic() < deadline:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1)
             with contextlib.suppress(OSError):
@@ -376,6 +379,16 @@ def _start_agent(path: str) -> subprocess.Popen[bytes]:
         time.sleep(_POLL_S)
     _end_agent(process)
     raise LocalError("gpg-agent does not start: it does not listen", path=place)
+
+
+def _is_running(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has not ended. It is not waited for: its group can still be ended by its number.
+
+    What keeps an agent alive may end before the agent, as with the thread that started it.
+    """
+    if process.returncode is not None:
+        return False
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
 
 
 def _end_agent(process: subprocess.Popen[bytes]) -> None:

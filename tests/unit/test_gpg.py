@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -229,6 +230,28 @@ def test_agent_that_died_is_started_again():
         os.killpg(os.getpgid(agent), signal.SIGKILL)
         assert wait_until(lambda: not is_running(agent))
         assert home.gpg.import_keys(data).sec_imported
+
+
+def test_agent_that_outlives_the_thread_of_its_start_is_ended_and_another_is_started(places):
+    made = []
+
+    def make():
+        made.append(PrivateHome(agent=True))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    with made[0] as home:
+        (first,) = agents_of(home.path)
+        # What keeps the agent ends with the thread, where there is setpriv; here in any case.
+        os.kill(home._agent.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, home._agent.pid, os.WEXITED | os.WNOWAIT)
+        home.gpg.list_keys()
+        assert not is_running(first)
+        assert home._agent.poll() is None
+        (second,) = agents_of(home.path)
+    assert wait_until(lambda: not is_running(second))
+    assert list(places.iterdir()) == []
 
 
 @pytest.mark.usefixtures("places")
