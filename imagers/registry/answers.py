@@ -32,7 +32,7 @@ __all__ = [
 #
 # | request                   | done      | not there | try the other form          | refused  |
 # |---------------------------|-----------|-----------|-----------------------------|----------|
-# | HEAD of a blob            | 200       | all others: it is sent, which then says why not    |
+# | HEAD of a blob            | 200       | all but 401: it is sent, which then says why not   |
 # | POST of a mount           | 201       | all others: it is sent                             |
 # | POST, PATCH of an upload  | 2xx       |           | PATCH: OTHER_FORM, then PUT | the rest |
 # | PUT of an upload          | 2xx       |           | OTHER_FORM, then PATCH; 413 | the rest |

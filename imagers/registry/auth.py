@@ -168,8 +168,15 @@ def _with_scope_of(challenge: Challenge, scope: str) -> str:
     for one in challenge.parameters.get("scope", "").split():
         match = _SCOPE.match(one)
         if match is not None:
-            allowed = [action for action in match["actions"].split(",") if action in actions]
-            own += [f"{match['name']}:{','.join(allowed)}"] if allowed else []
+            allowed = {action for action in match["actions"].split(",") if action in actions}
+            known = {
+                action
+                for name, _, some in (scope.rpartition(":") for scope in own)
+                if name == match["name"]
+                for action in some.split(",")
+            }
+            if not allowed <= known:
+                own.append(f"{match['name']}:{','.join(sorted(allowed))}")
     return " ".join(dict.fromkeys(own))
 
 

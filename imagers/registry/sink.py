@@ -50,6 +50,7 @@ __all__ = ["RegistrySink"]
 _UPLOADS = 3  # whole uploads of one blob, each a new session
 _FOUND = (200,)
 _MOUNTED_OR_NOT = (201, 202)
+_UNAUTHORIZED = 401  # the login is not believed, and will not be for the blob
 _TOO_LARGE = 413
 # Bytes of a request where whole blobs are too large for a proxy: under the limits that are
 # usual there (100 MB, 10 MB, nginx's 1 MB).
@@ -103,7 +104,7 @@ class RegistrySink:
                 "HEAD", f"blobs/{descriptor.digest}", doing="look for a blob", expected=_FOUND
             )
         except RemoteError as error:
-            if error.status is None:
+            if error.status in (None, _UNAUTHORIZED):
                 raise
             # The question only saves work: whoever may not ask it sends the blob.
             self._known_missing.add(descriptor.digest)

@@ -29,11 +29,11 @@ from imagers.registry.source import RegistrySource
 from imagers.sign.image import find_signatures, sign_image
 from imagers.sign.keyfiles import (
     load_private_key,
-    load_public_key,
     read_key_file,
     save_key_pair,
 )
 from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.public_key import parse_public_key
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import load_trust, verify_image
 
@@ -189,7 +189,7 @@ def test_what_cosign_signs_verifies_here(image, tmp_path):
     found = find_signatures(source, digest_of(raw))
     trust = trust_in(tmp_path / "cosign.pub", reference, "matchRepository")
     decision = verify_image(trust, raw, found)
-    public = load_public_key(str(tmp_path / "cosign.pub"))
+    public = parse_public_key((tmp_path / "cosign.pub").read_bytes(), what="key")
     assert decision.signers[0].fingerprint == public.fingerprint
     with pytest.raises(SignatureInvalid):
         verify_image(trust, raw + b" ", found)
