@@ -9,6 +9,8 @@ row   package                     what it holds
 0     `imagers.model`             the nouns: frozen values and Protocols, no IO
 1     `imagers.core`              bytes at speed: one layer through the C extension
 1     `imagers.net`               the one HTTP client
+1     `imagers.programs`          programs of others, with an end to time and answer
+2     `imagers.gpg`               gpg with limits, in homes that go with the process
 2     `imagers.store`             OCI layouts on disk
 2     `imagers.registry`          registries over `net`
 3     `imagers.transport`         "docker://...", "oci:...": parse, open, copy
