@@ -1,6 +1,7 @@
 """Downloads ahead of their turn: the same bytes, the same errors, and nothing left behind."""
 
 import errno
+import gc
 import os
 import threading
 
@@ -82,6 +83,7 @@ def source():
 @pytest.fixture
 def place(tmp_path):
     fd = os.open(tmp_path, os.O_RDONLY)
+    gc.collect()  # what other tests have left closes now, and not meanwhile
     before = len(os.listdir("/proc/self/fd"))
     yield fd
     assert os.listdir(fd) == []
