@@ -210,7 +210,7 @@ class PrivateHome:
     """
 
     def __init__(self, *, agent: bool, options: Sequence[str] = ()) -> None:
-        remove_abandoned()
+        _remove_abandoned()
         self.path, self._lock = _make_home()
         self._agent: subprocess.Popen[bytes] | None = None
         self._wants_agent = agent
@@ -301,7 +301,7 @@ def _locked(path: str) -> int | None:
     return None
 
 
-def remove_abandoned() -> None:
+def _remove_abandoned() -> None:
     """Remove the homes of this user that no process holds: theirs was killed.
 
     An agent that still runs for one is ended.

@@ -18,8 +18,6 @@ import pytest
 
 import imagers
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = [ROOT / "imagers", *sorted((ROOT / "plugins").glob("*/imagers_*"))]
 METHODS = {"match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer"}
 LENGTH = 20_000
 LIMIT_S = 0.5  # of the processor; what is in proportion takes a millisecond

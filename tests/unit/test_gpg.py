@@ -105,7 +105,7 @@ def test_run_that_computes_without_end_is_ended_by_its_time_of_the_processor(end
         home.gpg.limits = Limits(wall_s=1000, cpu_s=1)
         home.gpg.decrypt(b"\xa3")
         assert home.gpg.was_ended
-        assert not any(map(is_running, pids()))
+        assert wait_until(lambda: not any(map(is_running, pids())))
 
 
 def test_run_is_ended_by_an_interrupt(places, endless, tmp_path):
@@ -247,7 +247,7 @@ def test_agent_that_outlives_the_thread_of_its_start_is_ended_and_another_is_sta
         os.kill(home._agent.pid, signal.SIGKILL)
         os.waitid(os.P_PID, home._agent.pid, os.WEXITED | os.WNOWAIT)
         home.gpg.list_keys()
-        assert not is_running(first)
+        assert wait_until(lambda: not is_running(first))
         assert home._agent.poll() is None
         (second,) = agents_of(home.path)
     assert wait_until(lambda: not is_running(second))
