@@ -74,7 +74,8 @@ def test_resume_with_another_part_refused(source, pushed, registry, told):
     registry.break_off(path="/blobs/", after=100_000)
     headers = {"Content-Range": told} if told else {}
     registry.answer_with(206, path="/blobs/", headers=headers, body=b"x" * 10)
-    with pytest.raises(RemoteError, match="expected the bytes from 100000 to 2999999"):
+    # A reset may take the last bytes with it, before anybody has read them.
+    with pytest.raises(RemoteError, match=r"expected the bytes from (9\d{4}|100000) to 2999999"):
         read(source, pushed)
 
 
