@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 
-.PHONY: demo test bench asan tsan fuzz mutants soak dev check coverage lint types layers docs fmt build clean
+.PHONY: demo test bench asan tsan fuzz mutants soak peers lock dev check coverage lint types layers docs fmt build clean
 
 demo: ## run the demo; IMAGE=oci:PATH:TAG takes another image
 	@.ci/setup demo
@@ -42,6 +42,12 @@ mutants: ## whether tests notice a wrong line where trust is decided; MODULE=ima
 soak: ## guests and pulls without end, through faults, for SOAK_SECONDS (600): nothing grows
 	@.ci/setup test
 	$(BIN)/python tests/soak/run.py $(or $(SOAK_SECONDS),600)
+
+peers: ## cosign 2 and 3 and notation out of newer Debian suites, for the tests that run them
+	@.ci/peers
+
+lock: ## write .ci/requirements.txt anew, with the newest releases that are allowed
+	@.ci/lock
 
 dev:
 	@.ci/setup test

@@ -10,32 +10,24 @@
 set -euo pipefail
 umask 077
 image=$1 destination=$2 keys=$3
-reference=${destination#docker://}
-repository=${reference%:*}
+# A tag comes after the last slash; what has a colon before it is a port.
+repository=${destination#docker://}
+repository=${repository%@*}
+name=${repository##*/}
+repository=${repository%"$name"}${name%%:*}
 
 mkdir -p "$keys"
 [ -e "$keys/passphrase.txt" ] || head -c 24 /dev/urandom | base64 >"$keys/passphrase.txt"
 [ -e "$keys/recipient.key" ] || imagers key generate rsa --output "$keys/recipient"
 [ -e "$keys/signer.key" ] ||
     imagers key generate cosign --output "$keys/signer" --passphrase-file "$keys/passphrase.txt"
+[ -e "$keys/policy.json" ] ||
+    imagers policy init --scope "$repository" --key "$keys/signer.pub" \
+        --output "$keys/policy.json"
 
-imagers encrypt "$image" "$destination" --encryption-key "jwe:$keys/recipient.pub" |
-    tee "$keys/encrypt.log"
+imagers encrypt "$image" "$destination" --encryption-key "jwe:$keys/recipient.pub" \
+    --digestfile "$keys/digest.txt"
 # What was encrypted is signed, and not what a registry shows under the tag meanwhile.
-digest=$(sed -n 's/^manifest //p' "$keys/encrypt.log")
 imagers sign "$destination" --sign-by-sigstore-private-key "$keys/signer.key" \
-    --passphrase-file "$keys/passphrase.txt" --expected-digest "$digest"
+    --passphrase-file "$keys/passphrase.txt" --expected-digest "$(<"$keys/digest.txt")"
 imagers inspect "$destination"
-
-cat >"$keys/policy.json" <<POLICY
-{
-  "default": [{"type": "reject"}],
-  "transports": {
-    "docker": {
-      "$repository": [
-        {"type": "sigstoreSigned", "keyPath": "$(realpath "$keys")/signer.pub"}
-      ]
-    }
-  }
-}
-POLICY

@@ -7,11 +7,14 @@
 
 pytest loads this module in every run of an environment that has imagers, so it imports
 nothing of weight; each fixture loads what it needs. `imagers_broker` needs the extra
-`imagers[broker]` and the package `imagers-sample-tee`.
+`imagers[broker]` and the package `imagers-sample-tee`; a test that asks for it is skipped
+where one is missing.
 """
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from imagers.testing.registry import EmbeddedRegistry
 
 __all__ = ["imagers_broker", "imagers_registry"]
+
+_OF_THE_EXTRA = ("sqlalchemy", "starlette", "uvicorn")
 
 
 @pytest.fixture
@@ -37,6 +42,11 @@ def imagers_registry() -> Iterator[EmbeddedRegistry]:
 @pytest.fixture
 def imagers_broker() -> Iterator[EmbeddedBroker]:
     """An empty broker on a free loopback port that takes the sample TEE, for one test."""
+    missing = [name for name in _OF_THE_EXTRA if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"imagers_broker needs {', '.join(missing)}: pip install 'imagers[broker]'")
+    if not entry_points(group="imagers.attesters", name="sample"):
+        pytest.skip("imagers_broker needs the sample TEE: pip install imagers-sample-tee")
     from imagers.testing.broker import EmbeddedBroker  # noqa: PLC0415 - see the module
 
     with EmbeddedBroker() as broker:

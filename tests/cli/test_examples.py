@@ -61,11 +61,13 @@ def path_with_imagers(imagers, tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="the pipeline is a bash script")
+@pytest.mark.parametrize("tag", [":v1", ""], ids=["tag", "none"])
 def test_pipeline_and_guest_pull_make_a_bundle(
-    imagers, images, imagers_registry, path_with_imagers
+    imagers, images, imagers_registry, path_with_imagers, tag
 ):
     layout = images.build(images.tar(("etc/motd", b"hello\n")), images.tar(("b", b"2")))
-    destination = f"docker://{imagers_registry.address}/team/app:v1"
+    repository = f"{imagers_registry.address}/team/app"
+    destination = f"docker://{repository}{tag}"
     keys = imagers.here / "keys"
     pipeline = [str(EXAMPLES / "pipeline.sh"), f"oci:{layout}:v1", destination, "keys"]
 
@@ -86,14 +88,16 @@ def test_pipeline_and_guest_pull_make_a_bundle(
     shown = run(pipeline).stdout
     assert "encrypted 2 of 2 layers" in shown
     assert "signatures:  1" in shown
-    assert json.loads((keys / "policy.json").read_text())["default"] == [{"type": "reject"}]
+    policy = json.loads((keys / "policy.json").read_text())
+    assert policy["default"] == [{"type": "reject"}]
+    assert list(policy["transports"]["docker"]) == [repository]
     for secret in ("recipient.key", "signer.key", "passphrase.txt"):
         assert (keys / secret).stat().st_mode & 0o077 == 0
 
     pull = [sys.executable, str(EXAMPLES / "guest_pull.py"), destination]
     guest = [*pull, "bundle", str(keys / "policy.json"), str(keys / "recipient.key")]
     digest, _, signer = run(guest).stdout.strip().partition(" by ")
-    assert digest == str(imagers_registry.tags("team/app")["v1"])
+    assert digest == str(imagers_registry.tags("team/app")[tag[1:] or "latest"])
     assert len(signer) == 64
     assert (imagers.here / "bundle/rootfs/etc/motd").read_text() == "hello\n"
 

@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
+
+import pytest
 
 ROOT = str(Path(__file__).resolve().parents[3])
 # As an entry point would load it, whether or not this environment has the package installed.
@@ -55,6 +58,39 @@ def test_fixtures_work_in_a_project_of_its_own(tmp_path):
     (tmp_path / "test_it.py").write_text(TESTS)
     done = run_pytest(tmp_path, "-W", "error", f"--basetemp={tmp_path / 'temp'}")
     assert "3 passed" in done.stdout, done.stdout + done.stderr
+
+
+def environment_without(folder, package):
+    """A virtual environment that lends all packages but one from this one."""
+    lent = Path(sysconfig.get_path("purelib"))
+    lib = folder / "packages"
+    lib.mkdir()
+    for one in lent.iterdir():
+        if not one.name.lower().replace("-", "_").startswith(package):
+            (lib / one.name).symlink_to(one)
+    return {**os.environ, "PYTHONPATH": f"{lib}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+@pytest.mark.parametrize(
+    ("package", "install"),
+    [("starlette", "imagers[broker]"), ("imagers_sample_tee", "imagers-sample-tee")],
+)
+def test_broker_that_cannot_be_had_skips_its_tests_with_one_line(tmp_path, package, install):
+    (tmp_path / "test_it.py").write_text(TESTS)
+    plugin = ["-p", "imagers.testing.plugin"]
+    # The Python below this environment has none of the packages of it.
+    done = subprocess.run(
+        [sys._base_executable, "-m", "pytest", "-q", "-rs", *plugin, "test_it.py"],
+        cwd=tmp_path,
+        env=environment_without(tmp_path, package),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "1 passed, 2 skipped" in done.stdout, done.stdout + done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
+    assert all(install in line for line in told), told
 
 
 def test_fixtures_are_listed_with_their_sentence(tmp_path):
