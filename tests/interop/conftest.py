@@ -1,6 +1,7 @@
-"""docker-registry as the system has it."""
+"""docker-registry as the system has it, and the programs that `make peers` brings."""
 
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -8,8 +9,18 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
+
+PEERS = Path(__file__).resolve().parents[2] / "build" / "peers"
+for name, program in (
+    ("IMAGERS_COSIGN", "trixie/usr/bin/cosign"),
+    ("IMAGERS_COSIGN3", "sid/usr/bin/cosign"),
+    ("IMAGERS_NOTATION", "sid/usr/bin/notation"),
+):
+    if (PEERS / program).exists():
+        os.environ.setdefault(name, str(PEERS / program))
 
 
 class DockerRegistry:

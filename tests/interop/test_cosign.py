@@ -42,7 +42,7 @@ REGISTRY = shutil.which("docker-registry")
 PASSWORD = "interop"
 
 pytestmark = [
-    pytest.mark.skipif(COSIGN is None, reason="cosign is neither on PATH nor in IMAGERS_COSIGN"),
+    pytest.mark.skipif(COSIGN is None, reason="no cosign: make peers"),
     pytest.mark.skipif(REGISTRY is None, reason="docker-registry is not installed"),
 ]
 

@@ -1,6 +1,6 @@
 """The embedded registry as others' clients see it: podman, skopeo, oras and cosign.
 
-cosign is taken from IMAGERS_COSIGN or PATH; of its versions 2 and 3 both do.
+cosign is taken from IMAGERS_COSIGN3, IMAGERS_COSIGN or PATH; of its versions 2 and 3 both do.
 """
 
 import json
@@ -24,7 +24,9 @@ from imagers.transport.open import TransportOptions, open_sink, open_source
 
 PLAIN = Path(__file__).resolve().parent.parent / "vectors" / "ocicrypt" / "plain"
 GZIP = f"oci:{PLAIN}/gzip:v1"
-COSIGN = os.environ.get("IMAGERS_COSIGN") or shutil.which("cosign")
+COSIGN = (
+    os.environ.get("IMAGERS_COSIGN3") or os.environ.get("IMAGERS_COSIGN") or shutil.which("cosign")
+)
 LOGIN = TransportOptions(credentials=Credentials("me", "pw"))
 
 
@@ -201,7 +203,7 @@ def test_oras_reads_with_a_token(registry):
 def cosign(tmp_path):
     """A function: run cosign with a home and keys of its own."""
     if COSIGN is None:
-        pytest.skip("cosign is neither on PATH nor in IMAGERS_COSIGN")
+        pytest.skip("no cosign: make peers")
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "COSIGN_PASSWORD": "pw"}
 
     def cosign(*words, **more):

@@ -113,7 +113,8 @@ def for_skopeo(request, tmp_path):
     index = json.loads(answer.raw)
     for entry in index.get("manifests", ()):
         layers = parse_manifest(source.read_manifest(parse_digest(entry["digest"])).raw).layers
-        entry |= ZSTD if any(one.media_type.endswith("+zstd") for one in layers) else {}
+        if any(one.media_type.endswith("+zstd") for one in layers):
+            entry.update(ZSTD)
     source.close()
     if "manifests" not in index:
         return start

@@ -63,8 +63,8 @@ NOTATION = os.environ.get("IMAGERS_NOTATION") or shutil.which("notation")
 DOCKER_REGISTRY = shutil.which("docker-registry")
 SKOPEO = shutil.which("skopeo")
 PASSWORD = "interop"
-needs_cosign = pytest.mark.skipif(not COSIGNS, reason="no cosign on PATH or in IMAGERS_COSIGN")
-needs_notation = pytest.mark.skipif(NOTATION is None, reason="no notation on PATH")
+needs_cosign = pytest.mark.skipif(not COSIGNS, reason="no cosign: make peers")
+needs_notation = pytest.mark.skipif(NOTATION is None, reason="no notation: make peers")
 needs_skopeo = pytest.mark.skipif(
     SKOPEO is None or shutil.which("gpg") is None, reason="skopeo or gpg is not installed"
 )
