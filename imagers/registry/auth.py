@@ -20,9 +20,10 @@ from urllib.parse import urlencode
 
 from imagers.errors import FormatError, RemoteError, UsageError
 from imagers.model.keys import SecretKey
-from imagers.model.strict_json import get_int, get_optional_str, parse_object
+from imagers.model.strict_json import get_optional_str, parse_object
 from imagers.net.http import ANY_STATUS, status_error, status_text
 from imagers.net.urls import join_url, parse_origin, redact_url
+from imagers.registry.answers import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -252,7 +253,10 @@ class Authenticator:
             sent: the `Authorization` of the refused request.
         """
         with self._lock:
-            for challenge in parse_challenges(header):
+            # Tokens first: they are short-lived, and all kinds of logins have them.
+            for challenge in sorted(
+                parse_challenges(header), key=lambda one: one.scheme != "bearer"
+            ):
                 if challenge.scheme == "bearer" and isinstance(self._credentials, RegistryToken):
                     self._asks_token = True
                     return sent is None
@@ -298,7 +302,7 @@ class Authenticator:
         named_by = "" if parse_origin(realm) == parse_origin(url) else f"{parse_origin(url)}"
         answer = self._ask(realm, service, scope, named_by)
         where = str(parse_origin(realm))
-        if answer.status != 200:  # OK
+        if answer.status not in DONE:
             message = f"{where}: the token server answered {status_text(answer.status)}"
             if answer.status == 404:
                 # Not `NotFound`: that would say that the image, or its signature, is not there.
@@ -349,7 +353,7 @@ def _parse_token(body: bytes, where: str) -> _Token:
         raise FormatError(
             "expected a token of visible ASCII characters", what=what, where="$.token"
         )
-    lifetime = _LIFETIME_S
-    if document.get("expires_in") is not None:
-        lifetime = max(lifetime, get_int(document, "expires_in", what=what))
+    # A hint that only saves requests: what is no number of seconds is none.
+    told = document.get("expires_in")
+    lifetime = max(_LIFETIME_S, told) if isinstance(told, int) else _LIFETIME_S
     return _Token(f"Bearer {token}", time.monotonic() + lifetime - _MARGIN_S)
