@@ -92,6 +92,14 @@ class ImagersError(Exception):
         super().__init__(_printable(message))
         self.hint = None if hint is None else _printable(hint)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross processes with all their facts; `__init__` would make the text anew.
+        return _unpickled, (type(self), *self.args), self.__dict__
+
+
+def _unpickled(kind: type[ImagersError], message: str) -> ImagersError:
+    return kind.__new__(kind, message)
+
 
 class UsageError(ImagersError):
     """The words of a command or the arguments of a call do not fit together."""

@@ -1,6 +1,8 @@
 """The error tree: its shape, its exit codes, and messages that are one harmless line."""
 
+import copy
 import inspect
+import pickle
 
 import pytest
 from hypothesis import given
@@ -206,6 +208,19 @@ def test_facts_are_attributes():
         5,
         4,
     )
+
+
+@pytest.mark.parametrize("name", [row[0] for row in TREE])
+@pytest.mark.parametrize(
+    "again",
+    [lambda e: pickle.loads(pickle.dumps(e)), copy.copy],  # noqa: S301 - our own bytes
+)
+def test_errors_cross_processes_with_their_facts(name, again):
+    error = make(name, "text\x00")
+    error.hint = "do this"
+    other = again(error)
+    assert type(other) is type(error)
+    assert (str(other), other.args, vars(other)) == (str(error), error.args, vars(error))
 
 
 def test_tag_mismatch_has_no_place_for_a_tag():
