@@ -213,7 +213,7 @@ def test_every_module_has_its_test_file():
     """tests/unit mirrors imagers/; modules without logic are named here with the reason."""
     without_logic = {
         "__init__": "docstring and version",
-        "__main__": "two lines",
+        "__main__": "run as a process by tests/cli/test_interruptions.py",
         "model/image": "Protocols; load_image is tested in tests/unit/pull",
         "model/evidence": "values and Protocols",
         "model/media": "tables; tested with the manifests",

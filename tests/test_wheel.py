@@ -138,7 +138,7 @@ def test_wheel_imports_where_nothing_else_is_installed(environment, tmp_path):
 
 def test_wheel_installs_the_command(environment):
     text = (environment.parent / "imagers").read_text()
-    assert "from imagers.cli.main import main" in text
+    assert "from imagers.__main__ import main" in text
 
 
 def test_extension_needs_only_the_libraries_that_were_decided_on(wheel, tmp_path):

@@ -1,12 +1,13 @@
 """Files and folders that only their owner may read: the state directory and its keys.
 
 A key file is made whole or not at all: it is written under a temporary name and then linked
-to its own, which fails if that exists. Of two brokers that start at once, one makes the key
-and both use it.
+to its own, which fails if that exists.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -28,6 +29,7 @@ __all__ = [
     "check_owner_only",
     "load_admin_public_key",
     "load_master_key",
+    "lock_state_directory",
     "make_admin_key",
     "make_owner_only",
     "make_state_directory",
@@ -37,6 +39,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _MASTER_KEY_BYTES = 32
 _MAX_PEM = 64 * 1024
+_LOCK = "lock"
 
 
 def make_state_directory(path: Path) -> None:
@@ -52,6 +55,39 @@ def make_state_directory(path: Path) -> None:
             f"the state directory cannot be made: {error.strerror}", path=str(path)
         ) from None
     check_owner_only(path)
+
+
+def lock_state_directory(path: Path) -> int:
+    """A descriptor that keeps a second broker away from the directory until it is closed.
+
+    The lock is the kernel's, on an empty file: it goes with the process, however that ends.
+
+    Raises:
+        LocalError: another broker has it, or the file system knows no locks.
+    """
+    file = path / _LOCK
+    try:
+        # Writable: NFS makes byte range locks of it, and those want a file that may be written.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(file, flags, 0o600)
+    except OSError as error:
+        raise LocalError(f"cannot be opened: {error.strerror}", path=str(file)) from None
+    try:
+        check_owner_only(file)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno != errno.EWOULDBLOCK:
+            raise LocalError(f"cannot be locked: {error.strerror}", path=str(file)) from None
+        raise LocalError(
+            "another broker runs on this state directory",
+            path=str(path),
+            hint="stop that one first, or give this one a directory of its own with --state",
+        ) from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def check_owner_only(path: Path, *, readable: bool = False) -> None:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import signal
 import socket
 import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ import uvicorn.server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from imagers.broker.app import create_app
+from imagers.broker.keyfiles import lock_state_directory, make_state_directory
 from imagers.broker.loglines import LimitedLog
 from imagers.broker.places import Network, Place, Places, address_key, forwarded_key
 from imagers.broker.state import BrokerConfig, BrokerState, open_state
@@ -61,6 +63,9 @@ class RunningBroker:
         url: for clients on this machine.
         admin_key_file: private key of the admin, unless it was moved away.
         admin_key_made, master_key_made: whether this start made the file.
+        tees: whose evidence is taken.
+        resources: how many there are.
+        fault: why no guest can get anything; "" if one may.
     """
 
     url: str
@@ -68,7 +73,9 @@ class RunningBroker:
     master_key_file: Path
     admin_key_made: bool
     master_key_made: bool
-    sample_tee: bool
+    tees: tuple[str, ...]
+    resources: int
+    fault: str
 
 
 class _Connection(Place):
@@ -414,8 +421,7 @@ def _prepared(config: BrokerConfig) -> Iterator[tuple[_Server, socket.socket, Ru
     """Everything that can fail, before anything listens."""
     tls = _check_transport(config)
     proxies = _parse_proxies(config)
-    state = open_state(config)
-    try:
+    with _sole_user(config.state_directory), closing(open_state(config)) as state:
         server = _Server(_uvicorn_config(config, state), proxies)
         try:
             server.config.load()
@@ -426,8 +432,17 @@ def _prepared(config: BrokerConfig) -> Iterator[tuple[_Server, socket.socket, Ru
             ) from None
         with _listen(config) as listener:
             yield server, listener, _describe(config, state, listener, tls=tls)
+
+
+@contextmanager
+def _sole_user(directory: Path) -> Iterator[None]:
+    """A block in which no other broker runs on the state directory."""
+    make_state_directory(directory)
+    lock = lock_state_directory(directory)
+    try:
+        yield
     finally:
-        state.close()
+        os.close(lock)
 
 
 def _check_transport(config: BrokerConfig) -> bool:
@@ -486,7 +501,7 @@ def _listen(config: BrokerConfig) -> socket.socket:
     except OSError as error:
         raise LocalError(
             f"cannot listen on {config.host} port {config.port}: {error.strerror or error}",
-            hint="is another broker running there? --port 0 takes any free port",
+            hint="is another broker running there? port 0 takes any free one",
         ) from None
 
 
@@ -494,11 +509,15 @@ def _describe(
     config: BrokerConfig, state: BrokerState, listener: socket.socket, *, tls: bool
 ) -> RunningBroker:
     host = f"[{config.host}]" if ":" in config.host else config.host
+    with state.store.reading() as transaction:
+        resources = len(transaction.list_resources())
     return RunningBroker(
         url=f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}",
         admin_key_file=config.admin_key_file,
         master_key_file=config.master_key_file,
         admin_key_made=state.admin_key_made is not None,
         master_key_made=state.master_key_made is not None,
-        sample_tee="sample" in state.verifiers,
+        tees=tuple(sorted(state.verifiers)),
+        resources=resources,
+        fault=state.why_nothing_is_released(),
     )

@@ -183,6 +183,19 @@ class BrokerState:
                 hint="put one in force again: 'imagers broker policy set'",
             ) from None
 
+    def why_nothing_is_released(self) -> str:
+        """Why no guest can get anything, whatever it proves; "" if one may."""
+        if not self.verifiers:
+            return "it takes evidence of no TEE"
+        with self.store.reading() as transaction:
+            rules = self.policy(transaction).rules
+        tees = self.verifiers.keys()
+        if not any(
+            rule.effect == "allow" and (not rule.tees or rule.tees & tees) for rule in rules
+        ):
+            return "its policy allows nothing to guests of these TEEs"
+        return ""
+
     def set_policy(self, transaction: Transaction, policy: ResourcePolicy) -> None:
         """Put another one in force."""
         transaction.set_setting(_POLICY, policy.text.encode())
@@ -207,13 +220,15 @@ class BrokerState:
 
     def close(self) -> None:
         """Write what was left out of the audit log, and close the store. Safe to call twice."""
-        left_out = sum(limit.take_left_out() for limit in self.refusals.values())
-        if left_out:
-            detail = f"{left_out} refusals before it left out"
-            event = AuditEvent(event="stop", outcome="ok", detail=detail)
-            with self.store.transaction() as transaction:
-                append(transaction, event, now=self.now())
-        self.store.close()
+        try:
+            left_out = sum(limit.take_left_out() for limit in self.refusals.values())
+            if left_out:
+                detail = f"{left_out} refusals before it left out"
+                event = AuditEvent(event="stop", outcome="ok", detail=detail)
+                with self.store.transaction() as transaction:
+                    append(transaction, event, now=self.now())
+        finally:
+            self.store.close()
 
 
 def open_state(config: BrokerConfig) -> BrokerState:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from imagers.cli.settings import Settings
-    from imagers.model.digest import Digest
     from imagers.model.image import Image, ImageSink, ImageSource
     from imagers.model.manifest import RawManifest
     from imagers.net.proxies import Proxies
@@ -42,7 +41,6 @@ __all__ = [
     "registry_options",
     "resolve_image",
     "two_registries_options",
-    "write_digest_file",
 ]
 
 _MAX_RANGES = 4  # connections for one blob: more are rude to a registry
@@ -336,24 +334,6 @@ def check_holds_encrypted(text: str) -> None:
             f"{name}: archives and engines of Docker cannot hold an encrypted image",
             hint="write to docker://, oci:, oci-archive: or dir:",
         )
-
-
-def write_digest_file(path: str, digest: Digest) -> None:
-    """`--digestfile`: the digest and nothing else, by one rename.
-
-    Raises:
-        LocalError: it could not be written.
-    """
-    from imagers.store.files import StagedFile, local_errors, write_all  # noqa: PLC0415
-
-    target = Path(path)
-    with local_errors(path):
-        file = StagedFile(target.parent)
-        try:
-            write_all(file.fileno(), str(digest).encode())
-            file.publish(target)
-        finally:
-            file.close()
 
 
 def resolve_image(source: ImageSource, top: RawManifest, platform: str | None) -> Image:

@@ -21,6 +21,7 @@ from imagers.cli.output import say
 from imagers.errors import ImagersError, LocalError
 
 if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
     from types import FrameType
     from typing import TextIO
 
@@ -80,6 +81,7 @@ example:
 _USAGE = 2
 _INTERRUPTED = 130
 _TERMINATED = 143
+_AGAIN_S = 0.01
 _GRACE_S = 3.0  # 10 000 staged files are removed in 0.3 s
 
 
@@ -122,26 +124,46 @@ class _Terminated(BaseException):
     """SIGTERM arrived: unwinds like Ctrl-C, so that staging places are removed."""
 
 
+class _Interrupted(KeyboardInterrupt):
+    """SIGINT arrived.
+
+    Of another type than Python's own, which remembers one of those that went through `exec` of
+    a text (dataclasses do that) and kills itself by SIGINT at the end, whatever the exit code.
+    """
+
+
 class _Signals:
     """SIGINT and SIGTERM unwind the program; more of them do not disturb it in that.
 
     An impatient second Ctrl-C would interrupt the removal of a staging place. After the
-    grace they count again: the first exception may have been lost in a destructor.
+    grace they count again.
     """
 
     def __init__(self) -> None:
         self._last = -_GRACE_S
+        self._lost: type[BaseException] = _Interrupted
 
     def install(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, self._handle)
+        sys.unraisablehook = self._take_lost
+
+    def _take_lost(self, lost: UnraisableHookArgs) -> None:
+        """An exception that a destructor or a callback swallowed: ours comes again."""
+        if not isinstance(lost.exc_value, (_Interrupted, _Terminated)):
+            sys.__unraisablehook__(lost)
+            return
+        self._lost = lost.exc_type
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
+        if number == signal.SIGALRM:
+            raise self._lost
         now = time.monotonic()
         if now - self._last >= _GRACE_S:
             self._last = now
-            raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+            raise _Interrupted if number == signal.SIGINT else _Terminated
 
 
 def _show_warning(  # noqa: PLR0917  # the shape that `warnings` asks for
@@ -227,6 +249,9 @@ def main() -> NoReturn:
     """The console script."""
     warnings.simplefilter("default")
     warnings.showwarning = _show_warning
+    # Loaded while a signal still ends the program at once, see `imagers.__main__`.
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    root.get_command(click.Context(root), verb)
     _Signals().install()
     code = run(sys.argv[1:])
     # All is said and done: a signal while Python takes itself down would only spoil the code.

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,9 +23,18 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
-__all__ = ["ProgressBar", "human_bytes", "print_json", "print_line", "print_table", "say"]
+__all__ = [
+    "ProgressBar",
+    "human_bytes",
+    "print_json",
+    "print_line",
+    "print_table",
+    "say",
+    "write_file",
+]
 
 _KIBI = 1024
+_OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")  # links of the kernel
 
 
 def _harmless(text: str) -> str:
@@ -72,6 +83,43 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             for cell, width, is_right in zip(row, widths, right, strict=True)
         ]
         click.echo("  ".join(cells).rstrip())
+
+
+def write_file(path: str, text: str) -> None:
+    """A file that the user named with `text` and nothing else, by one rename.
+
+    A symbolic link is replaced and never followed: in a directory that others may write to it
+    could lead to any file of the user's. A device or a pipe is written to.
+
+    Raises:
+        LocalError: it could not be written.
+    """
+    from imagers.store.files import StagedFile, local_errors, write_all  # noqa: PLC0415
+
+    target = Path(path)
+    with local_errors(path):
+        if path.startswith(_OPEN_FILES) or _is_stream(path):
+            # Without a reader a pipe is an error, and does not hold us up.
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                write_all(fd, text.encode())
+            finally:
+                os.close(fd)
+            return
+        file = StagedFile(target.parent)
+        try:
+            write_all(file.fileno(), text.encode())
+            file.publish(target)
+        finally:
+            file.close()
+
+
+def _is_stream(path: str) -> bool:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
 
 
 def human_bytes(count: int) -> str:

@@ -8,7 +8,9 @@
 | `NOTATION`      | referrer, as notation writes it                      | no              |
 
 Nothing of this is verified. A place that could not be asked stays in the list as
-`CouldNotLook`: it is neither a signature nor the answer that there is none.
+`CouldNotLook`: it is neither a signature nor the answer that there is none. One whose bytes were
+got and cannot be read is a signature that is not good, whatever its form, and stays as
+`UnreadableSignature`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from imagers.sign.sigstore import SigstoreSignature
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from imagers.errors import ImagersError
+    from imagers.errors import FormatError, ImagersError, Unsupported
 
 __all__ = [
     "BundleSignature",
@@ -36,6 +38,7 @@ __all__ = [
     "Signature",
     "SimpleSignature",
     "Subject",
+    "UnreadableSignature",
     "as_found",
 ]
 
@@ -102,7 +105,24 @@ class NotationSignature:
     place: str = ""
 
 
-Signature = SimpleSignature | SigstoreSignature | BundleSignature | NotationSignature
+@dataclass(frozen=True, slots=True)
+class UnreadableSignature:
+    """A signature whose bytes are not of its format.
+
+    Attributes:
+        error: what is wrong with them.
+        form: None where they do not even say that.
+        place: where, for messages.
+    """
+
+    error: FormatError | Unsupported
+    form: Form | None = None
+    place: str = ""
+
+
+Signature = (
+    SimpleSignature | SigstoreSignature | BundleSignature | NotationSignature | UnreadableSignature
+)
 _FORM_OF: dict[type, Form] = {
     SimpleSignature: Form.SIMPLE,
     SigstoreSignature: Form.SIGSTORE,
@@ -151,7 +171,7 @@ class Found:
 
     def of(self, form: Form) -> tuple[Signature, ...]:
         """The signatures of one form."""
-        return tuple(one for one in self.signatures if _FORM_OF[type(one)] is form)
+        return tuple(one for one in self.signatures if _form_of(one) in (None, form))
 
     def failure(self, form: Form) -> CouldNotLook | None:
         """A place that may have signatures of this form and could not be asked."""
@@ -184,6 +204,12 @@ class Subject:
     raw: bytes
     found: Found
     noun: str = "manifest"
+
+
+def _form_of(signature: Signature) -> Form | None:
+    if isinstance(signature, UnreadableSignature):
+        return signature.form
+    return _FORM_OF[type(signature)]
 
 
 def as_found(found: FoundLike | Sequence[Signature]) -> Found:

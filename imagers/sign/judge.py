@@ -24,7 +24,12 @@ from imagers.sign.bundle import check_statement, parse_bundle_file
 from imagers.sign.certified.evidence import read_evidence
 from imagers.sign.certified.signer import check_signer
 from imagers.sign.decision import Signer
-from imagers.sign.found import BundleSignature, NotationSignature, SimpleSignature
+from imagers.sign.found import (
+    BundleSignature,
+    NotationSignature,
+    SimpleSignature,
+    UnreadableSignature,
+)
 from imagers.sign.identity import parse_signed_name
 from imagers.sign.notation.check import check_signature
 from imagers.sign.payload import PayloadType, parse_payload
@@ -82,6 +87,8 @@ def judge(case: Case) -> Signer | None:
         UntrustedSigner: it is good, and its signer or the name in it does not count here.
         CouldNotVerify: it could not be looked at.
     """
+    if isinstance(case.signature, UnreadableSignature):
+        raise SignatureInvalid(f"{case.name}: {case.signature.error}") from case.signature.error
     match case.requirement:
         case SignedBy():
             return _judge_simple(case, case.requirement)

@@ -43,7 +43,14 @@ from imagers.model.strict_json import (
     get_string_map,
     parse_object,
 )
-from imagers.sign.found import CouldNotLook, Form, Found, Looked, SimpleSignature
+from imagers.sign.found import (
+    CouldNotLook,
+    Form,
+    Found,
+    Looked,
+    SimpleSignature,
+    UnreadableSignature,
+)
 from imagers.sign.registries_d import lookaside_url
 from imagers.sign.sigstore import SigstoreSignature
 from imagers.store.files import StagedFile, write_all
@@ -94,11 +101,10 @@ class SignatureExtensionSink(Protocol):
 
 
 def parse_signature_file(raw: bytes, place: str) -> Signature:
-    """The signature in one file of a lookaside or an image directory.
+    """The signature in one file of a lookaside or an image directory, readable or not.
 
     Raises:
-        FormatError: it is empty, too long, or not of its own format.
-        Unsupported: of a format that nobody has written down.
+        FormatError: it is too long to be looked at.
     """
     if len(raw) > MAX_SIGNATURE_BYTES:
         raise FormatError(
@@ -111,7 +117,16 @@ def parse_signature_file(raw: bytes, place: str) -> Signature:
     if newline and name == _SIMPLE_NAME:
         return SimpleSignature(content, place)
     if not newline or name != _SIGSTORE_NAME:
-        raise Unsupported(f"signature file {place} has the unknown format {name[:40]!r}")
+        shown = name[:40].decode("ascii", "replace")
+        error = Unsupported(f"{_WHAT} has the unknown format {shown!r}")
+        return UnreadableSignature(error, None, place)
+    try:
+        return _parse_sigstore(content, place)
+    except FormatError as damage:
+        return UnreadableSignature(damage, Form.SIGSTORE, place)
+
+
+def _parse_sigstore(content: bytes, place: str) -> SigstoreSignature:
     document = parse_object(content, what=_WHAT, max_bytes=MAX_SIGNATURE_BYTES)
     if set(document) != {"mimeType", "payload", "annotations"}:
         raise FormatError(
@@ -178,8 +193,8 @@ def _find_numbered(read: Callable[[int], bytes | None], place: str) -> Found:
         # What was read so far stays: one of them may be good enough.
         form = None if place.startswith("dir:") else Form.SIMPLE
         return Found(tuple(found), failures=(CouldNotLook(error, form, place),))
-    sigstore = sum(isinstance(one, SigstoreSignature) for one in found)
-    looked = [Looked(Form.SIMPLE, place, len(found) - sigstore)]
+    sigstore = len(Found(tuple(found)).of(Form.SIGSTORE))
+    looked = [Looked(Form.SIMPLE, place, len(Found(tuple(found)).of(Form.SIMPLE)))]
     if sigstore or place.startswith("dir:"):
         looked.append(Looked(Form.SIGSTORE, place, sigstore))
     return Found(tuple(found), tuple(looked))
@@ -258,7 +273,7 @@ def find_in_extension(source: SignatureExtension, digest: Digest, place: str) ->
     return Found(found, (Looked(Form.SIMPLE, place, len(found)),))
 
 
-def _parse_list(raw: bytes, place: str) -> tuple[SimpleSignature, ...]:
+def _parse_list(raw: bytes, place: str) -> tuple[Signature, ...]:
     what = "list of signatures"
     document = parse_object(raw, what=what, max_bytes=_MAX_LIST_BYTES)
     items = get_list(document, "signatures", what=what)
@@ -266,7 +281,7 @@ def _parse_list(raw: bytes, place: str) -> tuple[SimpleSignature, ...]:
         raise FormatError(
             f"expected at most {MAX_SIGNATURES} signatures, got {len(items)}", what=what
         )
-    found = []
+    found: list[Signature] = []
     for index, item in enumerate(items):
         where = f"$.signatures[{index}]"
         if not isinstance(item, dict):
@@ -280,8 +295,10 @@ def _parse_list(raw: bytes, place: str) -> tuple[SimpleSignature, ...]:
         try:
             blob = base64.b64decode(get_str(item, "content", what=what, where=where), validate=True)
         except (binascii.Error, ValueError):
-            raise FormatError("expected base64", what=what, where=f"{where}.content") from None
-        found.append(SimpleSignature(blob, f"{place}, {index + 1}"))
+            error = FormatError("expected base64", what=what, where=f"{where}.content")
+            found.append(UnreadableSignature(error, Form.SIMPLE, f"{place}, {index + 1}"))
+        else:
+            found.append(SimpleSignature(blob, f"{place}, {index + 1}"))
     return tuple(found)
 
 

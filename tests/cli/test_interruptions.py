@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -161,6 +163,37 @@ def test_encrypt_that_is_ended_after_its_key_was_stored_says_so(
         "imagers: error: terminated",
     ]
     assert imagers_registry.tags("team/app") == {}
+
+
+def handles_sigterm(process):
+    """Whether it has a handler of its own: Python has one for SIGINT only."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(re.search(r"^SigCgt:\s*([0-9a-f]+)", status, re.MULTILINE)[1], 16)
+    return caught >> (signal.SIGTERM - 1) & 1
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+@pytest.mark.parametrize("start", ["-m imagers", "script"])
+def test_signal_while_modules_are_loaded_is_one_line(imagers, number, code, word, start):
+    words = imagers.words("broker", "serve", "--listen", "127.0.0.1:0")
+    if start == "script":
+        words[1:3] = ["-c", "import re, sys; from imagers.__main__ import main; sys.exit(main())"]
+    for delay in (0, 0.003, 0.01, 0.03, 0.06, 0.1, 0.15, 0.25, 0.4):
+        with imagers.spawn(words) as process:
+            wait_until(lambda: handles_sigterm(process))  # is called here
+            time.sleep(delay)
+            process.send_signal(number)
+            _, stderr = process.communicate(timeout=60)
+        told = [line for line in stderr.splitlines() if not line.startswith("imagers: warning")]
+        if "listens" in stderr:  # on a fast machine: the server has its own way to stop
+            assert process.returncode == 0, stderr
+        elif process.returncode or told:
+            assert (process.returncode, told[-1]) == (code, f"imagers: error: {word}"), stderr
+        assert "Traceback" not in stderr
+        assert all(line.startswith("imagers: ") for line in told), stderr
 
 
 def test_broker_ends_with_a_signal_and_starts_again_with_its_state(imagers):

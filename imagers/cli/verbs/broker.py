@@ -41,6 +41,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +51,7 @@ import click
 
 from imagers.cli.brokers import BrokerOptions, admin_options
 from imagers.cli.command import VerbCommand, VerbGroup, json_option
-from imagers.cli.output import print_json, print_line, print_table, say
+from imagers.cli.output import print_json, print_line, print_table, say, write_file
 from imagers.cli.settings import read_settings
 from imagers.errors import LocalError, UsageError
 
@@ -102,13 +104,15 @@ def serve(
             hint="pip install 'imagers[broker]'",
         ) from error
     host, port = _parse_listen(listen)
+    written: list[str] = []
     handler = _ToStandardError(level=logging.WARNING)
     logging.getLogger().addHandler(handler)
 
     def on_start(broker: RunningBroker) -> None:
         _announce(broker)
         if url_file is not None:
-            Path(url_file).write_text(broker.url + "\n", encoding="utf-8")
+            write_file(url_file, broker.url + "\n")
+            written.append(url_file)
 
     try:
         run_broker(
@@ -125,9 +129,10 @@ def serve(
         )
     finally:
         logging.getLogger().removeHandler(handler)
-        if url_file is not None:
-            with suppress(FileNotFoundError):
-                Path(url_file).unlink()
+        for path in written:
+            with suppress(OSError):
+                if stat.S_ISREG(os.lstat(path).st_mode):  # not /dev/stdout
+                    os.unlink(path)
 
 
 def _parse_listen(text: str) -> tuple[str, int]:
@@ -145,6 +150,16 @@ def _announce(broker: RunningBroker) -> None:
         if made:
             say("", f"made the {what} {path}; keep a copy in a safe place")
     say("", f"the broker listens on {broker.url}; admin key {broker.admin_key_file}")
+    tees = ", ".join(broker.tees) or "none"
+    say("", f"it takes evidence of: {tees}; resources: {broker.resources}")
+    if broker.fault:
+        say("warning", f"this broker can release nothing: {broker.fault}")
+        say(
+            "hint",
+            "'imagers broker policy show' has its rules"
+            if broker.tees
+            else "for tests and demos: --allow-sample-tee",
+        )
 
 
 def _with_default(broker: BrokerOptions) -> BrokerOptions:

@@ -49,9 +49,8 @@ from imagers.cli.images import (
     opened_source,
     parse_platform,
     two_registries_options,
-    write_digest_file,
 )
-from imagers.cli.output import human_bytes, print_json
+from imagers.cli.output import human_bytes, print_json, write_file
 from imagers.cli.signatures import permitted, policy_option, registries_d_option
 from imagers.errors import UsageError
 
@@ -112,7 +111,7 @@ def command(
             jobs=jobs,
         )
     if digestfile is not None:
-        write_digest_file(digestfile, report.digest)
+        write_file(digestfile, str(report.digest))
     if as_json:
         print_json(
             {

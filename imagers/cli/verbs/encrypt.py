@@ -75,9 +75,8 @@ from imagers.cli.images import (
     parse_platform,
     resolve_image,
     two_registries_options,
-    write_digest_file,
 )
-from imagers.cli.output import ProgressBar, human_bytes, print_json, print_line, say
+from imagers.cli.output import ProgressBar, human_bytes, print_json, print_line, say, write_file
 from imagers.cli.recipients import (
     ImageKeys,
     opened_unwrappers,
@@ -258,7 +257,7 @@ def command(  # one parameter an option
         for _, one in done:
             keys.bind(one.descriptor.digest)
     if digestfile is not None:
-        write_digest_file(digestfile, digest)
+        write_file(digestfile, str(digest))
     result = _Result(done, digest, keys.kid, left_out, time.perf_counter() - start)
     result.print(as_json=as_json, is_index=all_images, removes=bool(change.removed))
 

@@ -51,7 +51,8 @@ def test_running_tells_where_it_listens_and_what_it_made(tmp_path):
         assert broker.url.startswith("http://127.0.0.1:")
         assert (broker.admin_key_made, broker.master_key_made) == (True, True)
         assert broker.admin_key_file == tmp_path / "state" / "admin.key"
-        assert not broker.sample_tee
+        assert (broker.tees, broker.resources) == ((), 0)
+        assert broker.fault == "it takes evidence of no TEE"
     with running(config) as again:
         assert (again.admin_key_made, again.master_key_made) == (False, False)
 
@@ -77,8 +78,8 @@ def test_running_stops_when_the_block_raises(tmp_path):
         socket.create_connection(("127.0.0.1", port), timeout=1)
 
 
-def test_two_brokers_share_one_state(tmp_path):
-    """No state that matters is in a process: a session of one is good at the other."""
+def test_session_outlives_its_broker(tmp_path):
+    """No state that matters is in a process: a session of one is good at the next."""
     from imagers.attest.client import BrokerClient  # noqa: PLC0415
     from imagers.attest.collectors import load_attester  # noqa: PLC0415
     from imagers.model.keys import SecretKey  # noqa: PLC0415
@@ -87,19 +88,72 @@ def test_two_brokers_share_one_state(tmp_path):
     uri, image = "kbs:///default/key/1", digest_of(b"image")
     with (
         running(config) as one,
-        running(config) as other,
         BrokerAdmin(one.url, key_file=one.admin_key_file) as admin,
         BrokerClient(one.url, attester=load_attester("sample")) as first,
-        BrokerClient(other.url, attester=load_attester("sample")) as second,
     ):
         admin.put_resource(uri, SecretKey(b"secret"))
         admin.bind_manifest(uri, image)
         session, _ = first._current(stale=None)
+    with (
+        running(config) as other,
+        BrokerAdmin(other.url, key_file=other.admin_key_file) as admin,
+        BrokerClient(other.url, attester=load_attester("sample")) as second,
+    ):
         second._session = session
         with second.get(uri, manifest_digest=image) as secret:
             assert len(secret) == 6
         events = [row.event for row in admin.audit()]
         assert events.count("attest") == 1
+
+
+def test_second_broker_on_a_state_directory_is_refused(tmp_path):
+    config = BrokerConfig(state_directory=tmp_path / "state", port=0)
+    with running(config) as first:
+        with pytest.raises(LocalError, match="another broker runs on this") as caught:  # noqa: SIM117
+            with running(config):
+                pass
+        assert caught.value.path == str(tmp_path / "state")
+        assert "--state" in caught.value.hint
+        assert get(f"{first.url}/healthz") == 200
+    with running(config):
+        pass
+
+
+def test_state_of_a_killed_broker_is_free(tmp_path):
+    words = [sys.executable, "-c", PROGRAM, str(tmp_path / "state")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("http://")
+        process.kill()
+    with running(BrokerConfig(state_directory=tmp_path / "state", port=0)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("policy", "fault"),
+    [
+        (None, ""),
+        ('{"rules": []}', "its policy allows nothing to guests of these TEEs"),
+        (
+            (
+                '{"rules": [{"name": "a", "effect": "allow", "resource": "*/*/*", '
+                '"image": "any", "tee": ["tdx"]}]}'
+            ),
+            "its policy allows nothing to guests of these TEEs",
+        ),
+    ],
+    ids=["the default", "no rule", "another TEE"],
+)
+def test_broker_that_can_release_nothing_says_so(tmp_path, policy, fault):
+    if policy is not None:
+        (tmp_path / "policy.json").write_text(policy)
+    config = BrokerConfig(
+        state_directory=tmp_path / "state",
+        port=0,
+        allow_sample_tee=True,
+        policy_file=tmp_path / "policy.json" if policy else None,
+    )
+    with running(config) as broker:
+        assert (broker.tees, broker.fault) == (("sample",), fault)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "broker.example"])  # noqa: S104

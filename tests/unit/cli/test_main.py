@@ -1,4 +1,7 @@
+import os
 import signal
+import sys
+import time
 
 import click
 import pytest
@@ -85,6 +88,31 @@ def test_signals_unwind_once_and_then_wait_for_the_grace(monkeypatch):
     now[0] += 3.0
     with pytest.raises(main._Terminated):
         signals._handle(signal.SIGTERM, None)
+
+
+def test_signal_that_a_destructor_swallowed_comes_again(monkeypatch, capfd):
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    handlers[signal.SIGALRM] = signal.getsignal(signal.SIGALRM)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+
+    class Deaf:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.001)
+
+    def work():
+        for _ in range(3000):
+            time.sleep(0.01)
+
+    try:
+        main._Signals().install()
+        Deaf()
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert capfd.readouterr().err == ""
 
 
 def test_one_line_of_click_becomes_one_of_ours():

@@ -1,9 +1,19 @@
 import io
+import os
 import sys
 
 import pytest
 
-from imagers.cli.output import ProgressBar, human_bytes, print_json, print_line, print_table, say
+from imagers.cli.output import (
+    ProgressBar,
+    human_bytes,
+    print_json,
+    print_line,
+    print_table,
+    say,
+    write_file,
+)
+from imagers.errors import LocalError
 
 
 @pytest.mark.parametrize(
@@ -97,3 +107,37 @@ def test_progress_bar_adds_up_the_parts_on_a_terminal(monkeypatch):
         assert bar._bar.n == 300
         assert bar._bar.total == 300
     assert "layer 2 of 2" in terminal.getvalue()
+
+
+def test_write_file_replaces_a_link_and_not_what_it_points_to(tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    write_file(str(tmp_path / "link"), "new")
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").read_text() == "new"
+
+
+def test_write_file_writes_to_a_pipe_and_to_what_is_open(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_file(str(tmp_path / "pipe"), "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    with pytest.raises(LocalError):
+        write_file(str(tmp_path / "pipe"), "nobody reads")
+    write_file("/dev/null", "gone")
+    assert not os.path.isfile("/dev/null")
+    reader, writer = os.pipe()
+    write_file(f"/dev/fd/{writer}", "open")
+    assert os.read(reader, 100) == b"open"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_write_file_to_a_directory_or_nowhere_is_a_local_error(tmp_path):
+    for path in (tmp_path, tmp_path / "none" / "file"):
+        with pytest.raises(LocalError) as caught:
+            write_file(str(path), "text")
+        assert caught.value.path == str(path)
+    assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ from imagers.errors import (
 )
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
-from imagers.sign.found import Form, SimpleSignature
+from imagers.sign.found import Form, Found, SimpleSignature, UnreadableSignature
 from imagers.sign.lookaside import (
     MAX_SIGNATURE_BYTES,
     MAX_SIGNATURES,
@@ -50,12 +50,21 @@ def test_file_of_each_format_is_told_by_its_first_bytes():
         (FormatError, SIGSTORE.replace(b"cA==", b"!")),
         (FormatError, SIGSTORE.replace(b'"b"', b"5")),
         (FormatError, SIGSTORE.replace(b'"annotations"', b'"mimeType"')),
-        (FormatError, b"\xa3" * (MAX_SIGNATURE_BYTES + 1)),
     ],
 )
-def test_file_that_is_damaged_is_refused(error, raw):
-    with pytest.raises(error):
-        parse_signature_file(raw, "p")
+def test_file_that_is_damaged_is_no_good_signature(error, raw):
+    found = parse_signature_file(raw, "p")
+    assert isinstance(found, UnreadableSignature)
+    assert type(found.error) is error
+    assert found.form is (None if error is Unsupported else Form.SIGSTORE)
+    # It was looked at: it is one signature of its form, and none that was not found.
+    assert Found((found,)).of(Form.SIGSTORE) == (found,)
+    assert bool(Found((found,)).of(Form.SIMPLE)) == (error is Unsupported)
+
+
+def test_file_that_is_too_long_is_not_looked_at():
+    with pytest.raises(FormatError):
+        parse_signature_file(b"\xa3" * (MAX_SIGNATURE_BYTES + 1), "p")
 
 
 def find(tmp_path, **options):
@@ -83,7 +92,20 @@ def test_lookaside_without_a_directory_has_none(tmp_path):
     assert found.looked[0].count == 0
 
 
-@pytest.mark.parametrize("damage", ["directory", "unknown format", "loop"])
+def test_lookaside_goes_on_behind_a_damaged_file(tmp_path):
+    for number, raw in enumerate((b"\xa3", b"\0sigstore-json\n{", b"\0", b"\xa4"), 1):
+        (folder_of(tmp_path) / f"signature-{number}").write_bytes(raw)
+    found = find(tmp_path)
+    assert [type(one) for one in found.signatures] == [
+        SimpleSignature,
+        UnreadableSignature,
+        UnreadableSignature,
+        SimpleSignature,
+    ]
+    assert found.failures == ()
+
+
+@pytest.mark.parametrize("damage", ["directory", "loop"])
 def test_lookaside_that_is_damaged_could_not_be_looked_at(tmp_path, damage):
     """What came before the damaged file stays: it may be good enough."""
     folder = folder_of(tmp_path)
@@ -91,10 +113,8 @@ def test_lookaside_that_is_damaged_could_not_be_looked_at(tmp_path, damage):
     second = folder / "signature-2"
     if damage == "directory":
         second.mkdir()
-    elif damage == "loop":
-        second.symlink_to(second)
     else:
-        second.write_bytes(b"\0")
+        second.symlink_to(second)
     found = find(tmp_path)
     assert len(found.signatures) == 1
     (failure,) = found.failures
@@ -145,7 +165,8 @@ def test_image_directory_has_both_forms(tmp_path):
     (tmp_path / "signature-2").write_bytes(b"\xa3")
     found = find_in_directory(str(tmp_path), DIGEST)
     assert {one.form: one.count for one in found.looked} == {Form.SIMPLE: 1, Form.SIGSTORE: 1}
-    (tmp_path / "signature-2").write_bytes(b"\0")
+    (tmp_path / "signature-2").unlink()
+    (tmp_path / "signature-2").mkdir()
     assert find_in_directory(str(tmp_path), DIGEST).failures[0].form is None
 
 
@@ -242,7 +263,6 @@ def test_extension_without_the_manifest_has_none():
         {},
         {"signatures": 5},
         {"signatures": [5]},
-        {"signatures": [{**ONE, "content": "!"}]},
         {"signatures": [{}]},
         {"signatures": [ONE] * 257},
     ],
@@ -251,6 +271,14 @@ def test_extension_that_fails_could_not_be_looked_at(document):
     found = find_in_extension(Extension(document), DIGEST, "p")
     assert found.failures[0].form is Form.SIMPLE
     assert find_in_extension(Extension({}, supports=RemoteError("down")), DIGEST, "p").failures
+
+
+def test_extension_with_one_that_is_damaged_has_the_others():
+    found = find_in_extension(
+        Extension({"signatures": [{**ONE, "content": "!"}, ONE]}), DIGEST, "p"
+    )
+    assert [type(one) for one in found.signatures] == [UnreadableSignature, SimpleSignature]
+    assert found.failures == ()
 
 
 def test_write_to_the_extension_adds_one_object():

@@ -1,6 +1,7 @@
 """The command as people ask it; the decision itself is tested in tests/unit/sign."""
 
 import json
+import shutil
 import urllib.request
 from pathlib import Path
 
@@ -188,6 +189,29 @@ def test_verify_image_directory_with_its_signatures(run, policy):
     assert "one good signature by key D5AF00CA" in outcome.out
     wrong = {**rule, "keyPath": str(VECTORS / "keys" / "bob.pub.gpg")}
     assert run("verify", f"dir:{case}/image", *policy(wrong)).code == 21
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"junk",
+        b"\0unknown\n{}",
+        b"\0sigstore-json\n{",
+        b'\0sigstore-json\n{"mimeType":"t","payload":"!","annotations":{}}',
+    ],
+)
+@pytest.mark.parametrize("kind", ["sigstoreSigned", "signedBy"])
+def test_verify_signature_file_that_is_damaged_is_a_no_whatever_its_form(
+    run, policy, tmp_path, damaged, kind
+):
+    shutil.copytree(VECTORS / "signed" / "gpg-dir" / "image", tmp_path / "image")
+    (tmp_path / "image" / "signature-1").write_bytes(damaged)
+    rule = {"type": kind, "keyPath": str(VECTORS / "keys/alice.pub.gpg"), "keyType": "GPGKeys"}
+    if kind == "sigstoreSigned":
+        run("key", "generate", "cosign", "--output", "other")
+        rule = {"type": kind, "keyPath": "other.pub"}
+    assert run("verify", f"dir:{tmp_path}/image", *policy(rule)).code == 21
 
 
 def test_verify_without_a_policy_fails(run, pushed):
