@@ -6,6 +6,10 @@
 SCHEME is `jwe`, `pkcs7`, `pgp`, `pkcs11` or `provider.NAME`. Each packet alone opens the
 layer for the recipients that it was made for. Nothing here needs a key.
 
+Annotations that speak of the layer in the clear do not survive encryption: where a table of
+contents is, what its digest is. They say what the cipher hides, and lead whoever pulls in
+parts to bytes that are cipher text now.
+
 Spec: containers/ocicrypt v1.3.2, encryption.go; containers/image, copy/encryption.go (what
 happens to annotations at decryption).
 """
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COCO_SCHEME",
     "EncryptedLayerInfo",
+    "annotations_of_the_clear",
     "append_packets",
     "clear_annotations",
     "filter_packets",
@@ -40,6 +45,15 @@ __all__ = [
 _PREFIX = "org.opencontainers.image.enc"
 _PUBLIC = f"{_PREFIX}.pubopts"
 _KEYS = f"{_PREFIX}.keys."
+
+# Who writes them: containers/storage for zstd:chunked; containerd's snapshotters stargz, nydus,
+# overlaybd and what else has its names there; stargz for skopeo; BuildKit, as it is the diff_id.
+_OF_THE_CLEAR = (
+    "io.github.containers.zstd-chunked.",
+    "containerd.io/snapshot/",
+    "io.containers.estargz.",
+    "containerd.io/uncompressed",
+)
 
 COCO_SCHEME = "provider.attestation-agent"
 """Where the Confidential Containers key provider puts its packets."""
@@ -150,9 +164,13 @@ def write_annotations(
 ) -> dict[str, str]:
     """`annotations` of a layer after encryption: its own, and those of encryption.
 
+    Those of `annotations_of_the_clear` are left out.
+
     Several packets of one scheme are joined with commas, in their order.
     """
     result = clear_annotations(annotations)
+    for name in annotations_of_the_clear(annotations):
+        del result[name]
     result[_PUBLIC] = encode_base64(build_public_options(public))
     for one in wrapped:
         name = _KEYS + one.scheme
@@ -211,3 +229,8 @@ def filter_packets(
 def clear_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
     """`annotations` of a layer without those of encryption; the others are kept."""
     return {name: value for name, value in annotations.items() if not name.startswith(_PREFIX)}
+
+
+def annotations_of_the_clear(annotations: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of those that speak of the bytes in the clear, in their order."""
+    return tuple(name for name in annotations if name.startswith(_OF_THE_CLEAR))

@@ -54,6 +54,8 @@ class LayerReport:
         source_size: stored bytes before.
         size: stored bytes afterwards.
         seconds: from the first byte read to the blob in its place.
+        left_out: names of annotations that speak of the layer in the clear, and are not there
+            any more.
     """
 
     index: int
@@ -65,6 +67,7 @@ class LayerReport:
     source_size: int
     size: int
     seconds: float
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

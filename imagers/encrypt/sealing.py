@@ -12,7 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imagers.core import CipherParameters, look_at, open_layer, seal_layer
-from imagers.encrypt.annotations import clear_annotations, write_annotations
+from imagers.encrypt.annotations import (
+    annotations_of_the_clear,
+    clear_annotations,
+    write_annotations,
+)
 from imagers.encrypt.options import (
     AES256_GCM_HKDF_1MB,
     PublicOptions,
@@ -79,11 +83,14 @@ class SharedLayers:
         self._done: dict[object, Descriptor] = {}
 
     def find(self, layer: Layer) -> Descriptor | None:
-        """What this layer became, with this one's own annotations; None if it is new."""
+        """What this layer became, with the annotations of this one; None if it is new."""
         done = self._done.get(self._key(layer))
         if done is None:
             return None
         own = clear_annotations(layer.descriptor.annotations)
+        if is_encrypted(done.media_type):
+            for name in annotations_of_the_clear(own):
+                del own[name]
         of_encryption = {
             name: value
             for name, value in done.annotations.items()
@@ -335,6 +342,11 @@ def report_sealed(
         source_size=plan.layer.descriptor.size,
         size=descriptor.size,
         seconds=seconds,
+        left_out=tuple(
+            name
+            for name in annotations_of_the_clear(plan.layer.descriptor.annotations)
+            if name not in descriptor.annotations
+        ),
     )
 
 

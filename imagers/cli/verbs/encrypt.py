@@ -83,7 +83,7 @@ from imagers.cli.recipients import (
     provider_settings,
     timeout_option,
 )
-from imagers.cli.reports import layer_facts, print_layers
+from imagers.cli.reports import layer_facts, print_layers, say_left_out
 from imagers.cli.signatures import permitted, policy_option, registries_d_option
 from imagers.errors import UsageError
 
@@ -407,6 +407,7 @@ class _Result:
             for layer in image.layers
         ):
             say("", f"the cipher {AES256_GCM_HKDF_1MB} is read by imagers, and by no other tool")
+        say_left_out(image.layers for _, image in self.images)
         if self.left_out:
             say(
                 "",

@@ -3,6 +3,7 @@ import base64
 import pytest
 
 from imagers.encrypt.annotations import (
+    annotations_of_the_clear,
     append_packets,
     clear_annotations,
     filter_packets,
@@ -186,3 +187,24 @@ def test_filter_packets_with_a_fault_names_the_annotation(value):
         filter_packets({f"{ENC}.keys.jwe": value}, lambda *_: None, what="layer 1 of 1")
     assert caught.value.where == f"annotation '{ENC}.keys.jwe'"
     assert caught.value.what == "layer 1 of 1"
+
+
+OF_THE_CLEAR = [
+    "io.github.containers.zstd-chunked.manifest-checksum",
+    "io.github.containers.zstd-chunked.manifest-position",
+    "io.github.containers.zstd-chunked.tarsplit-position",
+    "containerd.io/snapshot/stargz/toc.digest",
+    "io.containers.estargz.uncompressed-size",
+    "containerd.io/snapshot/nydus-blob",
+    "containerd.io/snapshot/nydus-bootstrap",
+    "containerd.io/snapshot/overlaybd/blob-digest",
+    "containerd.io/uncompressed",
+]
+
+
+@pytest.mark.parametrize("name", OF_THE_CLEAR)
+def test_write_annotations_leaves_out_what_speaks_of_the_layer_in_the_clear(name):
+    before = {"org.example.keep": "yes", name: "sha256:…", "io.github.containers": "keep"}
+    assert annotations_of_the_clear(before) == (name,)
+    written = write_annotations(before, PUBLIC, [])
+    assert set(written) == {"org.example.keep", "io.github.containers", f"{ENC}.pubopts"}

@@ -305,6 +305,24 @@ def test_encrypt_replaces_stale_annotations_of_encryption(
     }
 
 
+def test_encrypt_leaves_out_what_speaks_of_a_layer_in_the_clear_and_reports_it(
+    changed_image, new_sink, load_layout, rsa
+):
+    toc = "containerd.io/snapshot/stargz/toc.digest"
+
+    def chunked(document):
+        for layer in document["layers"]:
+            layer["annotations"] = {toc: "sha256:" + "0" * 64, "org.example.keep": "yes"}
+
+    sink, path = new_sink()
+    done = encrypt_image(changed_image("gzip", chunked), sink, [rsa[0]], layers=[0])
+    assert [layer.left_out for layer in done.layers] == [(toc,), (), ()]
+    after = [set(layer.annotations) for layer in load_layout(path).manifest.layers]
+    assert toc not in after[0]
+    assert "org.example.keep" in after[0]
+    assert after[1] == {toc, "org.example.keep"}  # it stays in the clear
+
+
 def test_encrypt_layer_of_unknown_type_is_refused_if_chosen_and_copied_if_not(
     changed_image, new_sink, load_layout, rsa
 ):

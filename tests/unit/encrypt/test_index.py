@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -123,6 +124,32 @@ def test_index_is_rewritten_with_all_its_images_and_shared_layers_once(
         one.digest for one in plain[0]
     ]
     assert opened.images[1][1].count(LayerAction.SHARED) == len(second.layers)
+
+
+def test_layers_that_images_share_lose_what_speaks_of_them_in_the_clear_in_all(
+    make_index, new_sink, public_key
+):
+    """The second image has the annotation on a layer that the first has without it."""
+    source = make_index(("tiny", "linux/amd64"), ("tiny", "linux/arm64"))
+    chunked = "io.github.containers.zstd-chunked.manifest-position"
+    sink, _ = new_sink()
+    shared = SharedLayers()
+    wrappers = [JWEWrapper([public_key("ec256.pub")])]
+    seen = []
+
+    def change(image):
+        layers = [
+            replace(one, annotations={chunked: "1:2:3:1"}) if seen else one
+            for one in image.manifest.layers
+        ]
+        seen.append(image)
+        image = replace(image, manifest=replace(image.manifest, layers=tuple(layers)))
+        return encrypt_image(image, sink, wrappers, shared=shared, by_name=False)
+
+    done = rewrite_index(source, sink, change)
+    _, second = (image for _, image in done.images)
+    assert {one.left_out for one in second.layers} == {(chunked,)}
+    assert all(chunked not in one.annotations for one in parse_manifest(second.raw).layers)
 
 
 def parse_digest_of(entry):

@@ -294,3 +294,15 @@ def test_encrypt_into_what_cannot_hold_it_refused_before_any_key(run, plain, pla
     outcome = run("encrypt", plain, place, "--encryption-key", f"jwe:{tmp_path}/none")
     assert outcome.code == 12
     assert "cannot hold an encrypted image" in outcome.err
+
+
+def test_encrypt_says_once_what_annotations_did_not_survive(run, write_image, keys):
+    toc = "io.github.containers.zstd-chunked.manifest-checksum"
+    name = write_image("i", layers=(b"a", b"b"), layer={"annotations": {toc: "sha256:1"}})
+    words = ("--encryption-key", f"jwe:{keys}/r2048.pub")
+    outcome = run("encrypt", name, "oci:e:v1", *words)
+    assert outcome.code == 0
+    assert f"were left out: '{toc}' of layer 1 of 2, 2 of 2" in outcome.err
+    assert outcome.err.count(toc) == 1
+    facts = run("encrypt", name, "oci:f:v1", *words, "--encrypt-layer", "1", "--json").json()
+    assert [one["left_out"] for one in facts["layers"]] == [[], [toc]]
