@@ -17,7 +17,7 @@ from imagers.encrypt.keyfiles import load_private_key
 from imagers.errors import ImagersError
 from imagers.model.descriptor import Platform
 from imagers.pull.run import PullOptions, identity_of, pull_image
-from imagers.sign.image import look_for_signatures
+from imagers.sign.find import look_for_signatures
 from imagers.sign.keyfiles import load_policy, read_key_file
 from imagers.sign.verify import load_trust
 from imagers.transport.names import locate, parse_image_name

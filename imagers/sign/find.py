@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from imagers.errors import Cancelled, CouldNotVerify, FormatError, ImagersError
+from imagers.errors import Cancelled, CouldNotVerify, FormatError, ImagersError, NotFound
 from imagers.model.manifest import parse_manifest
 from imagers.model.media import OCI_MANIFEST
 from imagers.model.stream import read_all
@@ -33,7 +33,6 @@ from imagers.sign.found import (
     NotationSignature,
     Signature,
 )
-from imagers.sign.image import find_signatures
 from imagers.sign.lookaside import (
     SignatureExtension,
     find_in_directory,
@@ -41,7 +40,12 @@ from imagers.sign.lookaside import (
     find_in_lookaside,
 )
 from imagers.sign.registries_d import RegistriesD, Scope
-from imagers.sign.sigstore import signature_tag
+from imagers.sign.sigstore import (
+    SignatureManifest,
+    SigstoreSignature,
+    parse_signature_manifest,
+    signature_tag,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -50,9 +54,19 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.manifest import RawManifest
     from imagers.model.reference import Reference
-    from imagers.sign.image import ManifestSource
+    from imagers.sign.repository import ManifestSource, SignatureSource
 
-__all__ = ["Beside", "Finder", "Places", "ReferrersSource", "read_attached"]
+__all__ = [
+    "Beside",
+    "Finder",
+    "Places",
+    "ReferrersSource",
+    "find_signatures",
+    "look_for_signatures",
+    "read_attached",
+    "read_signature_manifest",
+    "read_signatures",
+]
 
 NOTATION_TYPE = "application/vnd.cncf.notary.signature"
 NOTATION_ENVELOPES = ("application/jose+json", "application/cose")
@@ -228,3 +242,63 @@ def _read_layer(repository: ManifestSource, layer: Descriptor, name: str) -> byt
         )
     with repository.open_blob(layer, what=name) as stream:
         return read_all(stream, size=layer.size)
+
+
+def read_signature_manifest(source: SignatureSource, tag: str) -> SignatureManifest | None:
+    """The signatures under a tag; None if there is no such tag."""
+    try:
+        found = source.read_tag(tag)
+    except NotFound:
+        return None
+    return parse_signature_manifest(found.raw, media_type=found.media_type)
+
+
+def read_signatures(
+    source: SignatureSource, existing: SignatureManifest
+) -> tuple[SigstoreSignature, ...]:
+    """Their payloads, read. Nothing is verified."""
+    payloads: dict[tuple[Digest, int], bytes] = {}
+    count = len(existing.signatures)
+    for number, layer in enumerate(existing.signatures, 1):
+        place = (layer.digest, layer.size)
+        if place not in payloads:  # one payload often has many signatures
+            with source.open_blob(layer, what=f"signature {number} of {count}") as stream:
+                payloads[place] = read_all(stream, size=layer.size)
+    return tuple(
+        SigstoreSignature(payloads[layer.digest, layer.size], layer.annotations, layer.media_type)
+        for layer in existing.signatures
+    )
+
+
+def find_signatures(source: SignatureSource, digest: Digest) -> tuple[SigstoreSignature, ...]:
+    """The signatures that are kept for the manifest with `digest`. *Nothing* is verified.
+
+    Empty if the repository has no tag for them, which is the one answer that means "none": a
+    registry that fails, a payload that is missing, a manifest that cannot be read are not.
+
+    Args:
+        digest: SHA-256 of the exact bytes of the image's manifest, not of an index around it.
+
+    Raises:
+        CouldNotVerify: they could not be looked for; the cause says why.
+    """
+    tag = signature_tag(digest)
+    try:
+        existing = read_signature_manifest(source, tag)
+        return () if existing is None else read_signatures(source, existing)
+    except Cancelled:
+        raise
+    except ImagersError as error:
+        raise CouldNotVerify(
+            f"could not read the signatures in tag '{tag}': {error}", hint=error.hint
+        ) from error
+
+
+def look_for_signatures(
+    source: SignatureSource, digest: Digest
+) -> tuple[SigstoreSignature, ...] | CouldNotLook:
+    """As `find_signatures`, with the failure as a value, for `verify.verify_image`."""
+    try:
+        return find_signatures(source, digest)
+    except CouldNotVerify as error:
+        return CouldNotLook(error)

@@ -1,7 +1,6 @@
-"""Sign images, and find their signatures: between the decision and a registry.
+"""Sign images: under a tag, or with a bundle that refers to them.
 
     signed = sign_image(source, sink, reference, key)
-    found = find_signatures(source, digest)
 
 Signatures of a manifest are in its own repository under the tag `sha256-HEX.sig`. That tag can
 be overwritten by anybody who may push, and registries have no compare-and-swap: signing keeps
@@ -11,14 +10,10 @@ what is there, looks again afterwards, and repeats itself if somebody else wrote
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from imagers.errors import (
-    Cancelled,
-    CouldNotVerify,
     FormatError,
-    ImagersError,
-    NotFound,
     RemoteError,
     Unauthorized,
     Unsupported,
@@ -41,7 +36,6 @@ from imagers.model.media import (
     OCI_CONFIG,
     OCI_MANIFEST,
 )
-from imagers.model.stream import read_all
 from imagers.sign.bundle import (
     BUNDLE_TYPE,
     EMPTY,
@@ -52,7 +46,8 @@ from imagers.sign.bundle import (
     parse_bundle_file,
 )
 from imagers.sign.certified.chain import parse_certificates
-from imagers.sign.found import BundleSignature, CouldNotLook, Form
+from imagers.sign.find import read_attached, read_signature_manifest, read_signatures
+from imagers.sign.found import BundleSignature, Form
 from imagers.sign.identity import parse_signed_name
 from imagers.sign.payload import build_payload, parse_payload
 from imagers.sign.sigstore import (
@@ -61,7 +56,6 @@ from imagers.sign.sigstore import (
     SigstoreSignature,
     build_signature_manifest,
     decode_signature,
-    parse_signature_manifest,
     sign_payload,
     signature_tag,
 )
@@ -69,21 +63,20 @@ from imagers.sign.sigstore import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from imagers.model.manifest import ImageConfig, RawManifest
+    from imagers.model.manifest import ImageConfig
     from imagers.model.reference import Reference
-    from imagers.model.stream import ByteStream
+    from imagers.sign.repository import (
+        ManifestSource,
+        ReferrersSink,
+        SignatureSink,
+        SignatureSource,
+    )
     from imagers.sign.sigstore_key import SigstorePrivateKey
 
 __all__ = [
-    "ManifestSource",
-    "ReferrersSink",
-    "SignatureSink",
-    "SignatureSource",
     "SignedManifest",
     "attach_bundles",
     "digests_to_sign",
-    "find_signatures",
-    "look_for_signatures",
     "sign_image",
     "signing_name",
 ]
@@ -93,48 +86,6 @@ _FORBIDDEN = 403
 _MAX_DEPTH = 3  # indexes within indexes
 _MAX_MANIFESTS = 1024  # of one image with all that it contains
 _ATTEMPTS = 3  # to write where somebody else writes at the same time
-
-
-class SignatureSource(Protocol):
-    """A repository that signatures are read from, such as `RegistrySource`."""
-
-    def read_tag(self, tag: str) -> RawManifest:
-        """The manifest of another tag of the repository.
-
-        Raises:
-            NotFound: there is no such tag.
-            RemoteError: it could not be asked.
-        """
-
-    def open_blob(self, descriptor: Descriptor, *, what: str) -> ByteStream:
-        """A blob of the repository, checked at its end against `descriptor`."""
-
-
-class ManifestSource(SignatureSource, Protocol):
-    """A repository that an image is read from to be signed."""
-
-    def read_manifest(self, digest: Digest | None = None) -> RawManifest:
-        """The manifest or index that the source names, or the one with `digest`."""
-
-
-class ReferrersSink(Protocol):
-    """A repository that lists referrers, such as `RegistrySignatures`."""
-
-    def read_referrers(self, digest: Digest) -> tuple[tuple[Descriptor, ...], bool]:
-        """The entries, unfiltered, and whether the registry has the API."""
-
-    def put_referrer(self, raw: bytes, entry: Descriptor, subject: Digest) -> None:
-        """A manifest that refers to `subject`, and its place in the list."""
-
-
-class SignatureSink(Protocol):
-    """A repository that signatures are written to, such as `RegistrySink`."""
-
-    def put_blob(self, descriptor: Descriptor, data: bytes, *, what: str) -> None:
-        """A small blob."""
-
-    def put_manifest_as(self, raw: bytes, media_type: str, tag: str) -> None:
-        """A manifest, byte for byte, under a tag of the repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +245,7 @@ def _sign_manifest(
     payload = build_payload(identity, digest, timestamp=timestamp)
     signature: SigstoreSignature | None = None
     for _ in range(_ATTEMPTS):
-        existing = _read_signature_manifest(source, tag, to_write=True)
+        existing = _read_to_write(source, tag)
         if existing is not None and _is_signed(source, existing, payload, key):
             count = len(existing.signatures)
             return SignedManifest(digest, tag, identity, signature is not None, count)
@@ -312,7 +263,7 @@ def _sign_manifest(
         )
         sink.put_manifest_as(raw, OCI_MANIFEST, tag)
     # The last look: the same as the one that begins an attempt.
-    existing = _read_signature_manifest(source, tag)
+    existing = read_signature_manifest(source, tag)
     if existing is None or not _is_signed(source, existing, payload, key):
         raise RemoteError(
             f"tag '{tag}' does not keep the signature: somebody else writes it, or the registry "
@@ -323,24 +274,18 @@ def _sign_manifest(
     return SignedManifest(digest, tag, identity, added=True, count=len(existing.signatures))
 
 
-def _read_signature_manifest(
-    source: SignatureSource, tag: str, *, to_write: bool = False
-) -> SignatureManifest | None:
-    """What is under the tag; None: there is no such tag.
+def _read_to_write(source: SignatureSource, tag: str) -> SignatureManifest | None:
+    """What is under a tag that will be written; None: there is no such tag.
 
-    Args:
-        to_write: a registry that says "forbidden" of it may mean that it is not there: whoever
-            writes it finds out, and whoever verifies has not looked.
+    A registry that says "forbidden" of it may mean that it is not there: whoever writes it finds
+    out. Whoever verifies has not looked.
     """
     try:
-        found = source.read_tag(tag)
-    except NotFound:
-        return None
+        return read_signature_manifest(source, tag)
     except Unauthorized as error:
-        if not to_write or error.status != _FORBIDDEN:
+        if error.status != _FORBIDDEN:
             raise
         return None
-    return parse_signature_manifest(found.raw, media_type=found.media_type)
 
 
 def _is_signed(
@@ -352,7 +297,7 @@ def _is_signed(
     time it runs does not add a signature each time.
     """
     wanted = parse_payload(payload)
-    for one in _read_signatures(source, existing):
+    for one in read_signatures(source, existing):
         try:
             signature = decode_signature(one.annotations)
             if not key.public_key.is_good(signature, one.payload):
@@ -373,56 +318,6 @@ def _has_certificate(signature: SigstoreSignature, key: SigstorePrivateKey) -> b
         return True
     text = signature.annotations.get(CERTIFICATE_ANNOTATION, "")
     return parse_certificates(text.encode(), what="certificate") == key.certificates[:1]
-
-
-def _read_signatures(
-    source: SignatureSource, existing: SignatureManifest
-) -> tuple[SigstoreSignature, ...]:
-    payloads: dict[tuple[Digest, int], bytes] = {}
-    count = len(existing.signatures)
-    for number, layer in enumerate(existing.signatures, 1):
-        place = (layer.digest, layer.size)
-        if place not in payloads:  # one payload often has many signatures
-            with source.open_blob(layer, what=f"signature {number} of {count}") as stream:
-                payloads[place] = read_all(stream, size=layer.size)
-    return tuple(
-        SigstoreSignature(payloads[layer.digest, layer.size], layer.annotations, layer.media_type)
-        for layer in existing.signatures
-    )
-
-
-def find_signatures(source: SignatureSource, digest: Digest) -> tuple[SigstoreSignature, ...]:
-    """The signatures that are kept for the manifest with `digest`. *Nothing* is verified.
-
-    Empty if the repository has no tag for them, which is the one answer that means "none": a
-    registry that fails, a payload that is missing, a manifest that cannot be read are not.
-
-    Args:
-        digest: SHA-256 of the exact bytes of the image's manifest, not of an index around it.
-
-    Raises:
-        CouldNotVerify: they could not be looked for; the cause says why.
-    """
-    tag = signature_tag(digest)
-    try:
-        existing = _read_signature_manifest(source, tag)
-        return () if existing is None else _read_signatures(source, existing)
-    except Cancelled:
-        raise
-    except ImagersError as error:
-        raise CouldNotVerify(
-            f"could not read the signatures in tag '{tag}': {error}", hint=error.hint
-        ) from error
-
-
-def look_for_signatures(
-    source: SignatureSource, digest: Digest
-) -> tuple[SigstoreSignature, ...] | CouldNotLook:
-    """As `find_signatures`, with the failure as a value, for `verify.verify_image`."""
-    try:
-        return find_signatures(source, digest)
-    except CouldNotVerify as error:
-        return CouldNotLook(error)
 
 
 def attach_bundles(
@@ -487,11 +382,9 @@ def _count_bundles(
     source: ManifestSource, beside: ReferrersSink, digest: Digest, key: SigstorePrivateKey
 ) -> tuple[int, bool]:
     """How many other bundles there are, and whether one of this key is among them."""
-    from imagers.sign.find import read_attached  # noqa: PLC0415  # it imports this module
-
     found = read_attached(source, beside, digest, {Form.BUNDLE})
     for failure in found.failures:
-        # As of a tag that is not there yet, see `_read_signature_manifest`.
+        # As with a tag that is not there yet, see `_read_to_write`.
         if not isinstance(failure.error, Unauthorized) or failure.error.status != _FORBIDDEN:
             raise failure.error
     raw = source.read_manifest(digest).raw

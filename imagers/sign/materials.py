@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from imagers.sign.notation.trust_policy import TrustPolicy
-    from imagers.sign.policy_json import Policy, Selected
+    from imagers.sign.policy_json import Selected
     from imagers.sign.requirements import PKI, Fulcio, Requirement
 
-__all__ = ["Material", "Trust", "check_materials", "load_trust"]
+__all__ = ["FORM_OF", "Material", "Trust", "load_material", "load_trust"]
 
-_FORMS: dict[type, Form] = {
+FORM_OF: dict[type, Form] = {
     SigstoreSigned: Form.SIGSTORE,
     SigstoreBundle: Form.BUNDLE,
     SignedBy: Form.SIMPLE,
@@ -106,9 +106,9 @@ class Trust:
         if not self.keys:
             return frozenset()
         return frozenset(
-            _FORMS[type(one)]
+            FORM_OF[type(one)]
             for one, of_index in walk(self.selected.requirements)
-            if type(one) in _FORMS and of_index is on_index
+            if type(one) in FORM_OF and of_index is on_index
         )
 
 
@@ -131,34 +131,15 @@ def load_trust(selected: Selected, read_key: Callable[[str], bytes]) -> Trust:
     return Trust(
         selected,
         {
-            one.where: _load(one, read_key)
+            one.where: load_material(one, read_key)
             for one, _ in walk(selected.requirements)
-            if type(one) in _FORMS
+            if type(one) in FORM_OF
         },
     )
 
 
-def check_materials(policy: Policy, read_key: Callable[[str], bytes]) -> None:
-    """Nothing, if every key and certificate of a whole policy can be read and used.
-
-    Raises:
-        As `load_trust`; also FormatError for OpenPGP keys that gpg does not take.
-    """
-    from imagers.sign.gpg import Keyring  # noqa: PLC0415  # starts gpg: only where it is asked
-
-    lists = [policy.default]
-    for scopes in policy.transports.values():
-        lists += scopes.values()
-    for requirements in lists:
-        for one, _ in walk(requirements):
-            if type(one) in _FORMS:
-                material = _load(one, read_key)
-                if material.keyring:
-                    with Keyring(material.keyring):
-                        pass
-
-
-def _load(requirement: Requirement, read_key: Callable[[str], bytes]) -> Material:
+def load_material(requirement: Requirement, read_key: Callable[[str], bytes]) -> Material:
+    """The keys of one requirement."""
     where = requirement.where
     if isinstance(requirement, SignedBy):
         return Material(keyring=_read(requirement.keys, where, read_key))
@@ -170,7 +151,7 @@ def _load(requirement: Requirement, read_key: Callable[[str], bytes]) -> Materia
     elif isinstance(requirement, SigstoreBundle):
         keys, tsa = requirement.keys, requirement.tsa
     else:
-        assert isinstance(requirement, NotationSigned)  # the last of _FORMS
+        assert isinstance(requirement, NotationSigned)  # the last of FORM_OF
         return _load_notation(requirement, read_key)
     authority: Fulcio | PKI | None = requirement.fulcio or requirement.pki
     pki = requirement.pki

@@ -13,7 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imagers.sign.gpg import Keyring
 from imagers.sign.identity import ExactRepository, MatchRepository
+from imagers.sign.materials import FORM_OF, load_material
 from imagers.sign.requirements import (
     AllOf,
     AnyOf,
@@ -30,12 +32,12 @@ from imagers.sign.requirements import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from imagers.sign.policy_json import Policy
     from imagers.sign.requirements import Requirement
 
-__all__ = ["Note", "lint_policy"]
+__all__ = ["Note", "check_materials", "lint_policy"]
 
 _OURS = (AllOf, AnyOf, Encrypted, NotationSigned, OnIndex, SigstoreBundle)
 _SIGNED = (NotationSigned, SignedBy, SigstoreBundle, SigstoreSigned)
@@ -115,3 +117,21 @@ def _lint_one(one: Requirement) -> Iterator[Note]:
         yield Note("note", one.where, "image-rs does not know keyPaths")
     if isinstance(one, _OURS):
         yield Note("note", one.where, "a type of imagers: other readers refuse the whole file")
+
+
+def check_materials(policy: Policy, read_key: Callable[[str], bytes]) -> None:
+    """Nothing, if every key and certificate of a whole policy can be read and used.
+
+    Raises:
+        As `load_trust`; also FormatError for OpenPGP keys that gpg does not take.
+    """
+    lists = [policy.default]
+    for scopes in policy.transports.values():
+        lists += scopes.values()
+    for requirements in lists:
+        for one, _ in walk(requirements):
+            if type(one) in FORM_OF:
+                material = load_material(one, read_key)
+                if material.keyring:
+                    with Keyring(material.keyring):
+                        pass

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from imagers.model.reference import Reference
     from imagers.sign.find import Places
     from imagers.sign.found import Found
-    from imagers.sign.image import ManifestSource
     from imagers.sign.lookaside import SignatureExtensionSink
+    from imagers.sign.repository import ManifestSource
 
 __all__ = ["sign_image_simple"]
 

@@ -26,7 +26,8 @@ from imagers.net.http import HTTPClient
 from imagers.registry.client import RegistryClient
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
-from imagers.sign.image import find_signatures, sign_image
+from imagers.sign.find import find_signatures
+from imagers.sign.image import sign_image
 from imagers.sign.keyfiles import (
     load_private_key,
     read_key_file,

@@ -54,8 +54,7 @@ def command() -> None:
 def check(file: str | None, *, as_json: bool) -> None:
     """Lint a policy."""
     from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file  # noqa: PLC0415
-    from imagers.sign.materials import check_materials  # noqa: PLC0415
-    from imagers.sign.policy_lint import lint_policy  # noqa: PLC0415
+    from imagers.sign.policy_lint import check_materials, lint_policy  # noqa: PLC0415
 
     path = locate_policy(
         explicit=file, candidates=[str(one) for one in read_settings().policy_paths]
@@ -89,8 +88,8 @@ def check(file: str | None, *, as_json: bool) -> None:
 def init(scope: str, key_files: tuple[str, ...], identity: str, output: str | None) -> None:
     """Write a strict policy."""
     from imagers.sign.keyfiles import read_key_file, write_new  # noqa: PLC0415
-    from imagers.sign.materials import check_materials  # noqa: PLC0415
     from imagers.sign.policy_json import parse_policy  # noqa: PLC0415
+    from imagers.sign.policy_lint import check_materials  # noqa: PLC0415
 
     # Each is read once: what was looked at is what is checked.
     keys = {os.path.abspath(path): read_key_file(path) for path in key_files}

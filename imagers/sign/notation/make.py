@@ -12,23 +12,17 @@ signature-envelope-cose.md; oras and notation store it as an OCI 1.1 referrer.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
 from datetime import UTC
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from imagers import __version__
-from imagers.errors import FormatError, KeyUnavailable, Unsupported
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import check_digest, digest_of
 from imagers.model.manifest import parse_manifest_or_index
 from imagers.model.media import OCI_MANIFEST
 from imagers.model.strict_json import JSONObject, dump_json
-from imagers.sign.certified.chain import parse_certificates
 from imagers.sign.find import NOTATION_TYPE, read_attached
 from imagers.sign.found import Form
 from imagers.sign.image import SignedManifest, digests_to_sign
@@ -48,76 +42,17 @@ from imagers.sign.notation.envelope import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from cryptography import x509
-
     from imagers.model.digest import Digest
-    from imagers.model.keys import SecretKey
     from imagers.model.reference import Reference
-    from imagers.sign.image import ManifestSource, ReferrersSink, SignatureSink
+    from imagers.sign.notation.key import NotationKey
+    from imagers.sign.repository import ManifestSource, ReferrersSink, SignatureSink
 
-__all__ = ["NotationKey", "attach_notation", "build_envelope", "parse_notation_key"]
+__all__ = ["attach_notation", "build_envelope"]
 
 _AGENT = f"imagers/{__version__}"
 _EMPTY = b"{}"
 _COSE_ALG, _COSE_CRIT, _COSE_TYPE, _COSE_CHAIN = 1, 2, 3, 33
 _CBOR_TIME = 1  # the tag of seconds since 1970
-
-
-@dataclass(frozen=True, slots=True)
-class NotationKey:
-    """A private key and the certificates of its owner. It does not print.
-
-    Attributes:
-        chain: leaf first, to the root.
-    """
-
-    chain: tuple[x509.Certificate, ...]
-    _key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey = field(repr=False)
-
-    def sign(self, data: bytes) -> bytes:
-        """The signature over `data`: PSS, or the two numbers of ECDSA."""
-        algorithm = algorithm_of(self._key.public_key())
-        if isinstance(self._key, rsa.RSAPrivateKey):
-            pss = padding.PSS(padding.MGF1(algorithm.hash), padding.PSS.DIGEST_LENGTH)
-            return self._key.sign(data, pss, algorithm.hash)
-        size = (self._key.curve.key_size + 7) // 8
-        halves = decode_dss_signature(self._key.sign(data, ec.ECDSA(algorithm.hash)))
-        return b"".join(one.to_bytes(size, "big") for one in halves)
-
-
-def parse_notation_key(
-    key_pem: bytes, chain_pem: bytes, passphrase: SecretKey | None, *, what: str
-) -> NotationKey:
-    """The key in one PEM file, with the certificates in another.
-
-    Raises:
-        FormatError: not such files, or the leaf is the certificate of another key.
-        Unsupported: a key that notation has no algorithm for.
-        KeyUnavailable: the passphrase does not open it.
-    """
-    chain = parse_certificates(chain_pem, what="certificate chain")
-    password: bytes | None = None
-    if passphrase is not None and len(passphrase):
-        with passphrase.view() as view:
-            password = bytes(view)
-    try:
-        key = serialization.load_pem_private_key(key_pem, password)
-    except TypeError:  # of this library: encrypted and no passphrase, or the reverse
-        raise KeyUnavailable(f"{what}: expected a passphrase exactly if it is encrypted") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise KeyUnavailable(
-            f"{what}: it is no private key in PEM, or the passphrase does not open it"
-        ) from None
-    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise Unsupported(f"{what}: expected an RSA or an EC key")
-    try:
-        algorithm_of(key.public_key())
-    except Unsupported as error:
-        raise Unsupported(f"{what}: {error}") from error
-    der = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    if key.public_key().public_bytes(*der) != chain[0].public_key().public_bytes(*der):
-        raise FormatError("expected the certificate of the key first", what="certificate chain")
-    return NotationKey(chain, key)
 
 
 def build_envelope(

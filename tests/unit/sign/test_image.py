@@ -18,14 +18,9 @@ from imagers.errors import (
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.model.reference import parse_reference
-from imagers.sign.find import read_attached
+from imagers.sign.find import find_signatures, look_for_signatures, read_attached
 from imagers.sign.found import Form
-from imagers.sign.image import (
-    attach_bundles,
-    find_signatures,
-    look_for_signatures,
-    sign_image,
-)
+from imagers.sign.image import attach_bundles, sign_image
 from imagers.sign.payload import build_payload, parse_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.sigstore import build_signature_manifest, sign_payload, signature_tag

@@ -9,8 +9,9 @@ from imagers.errors import FormatError, LocalError, Unsupported
 from imagers.model.reference import parse_reference
 from imagers.sign.found import Form
 from imagers.sign.keyfiles import load_trust_store, read_key_file
-from imagers.sign.materials import check_materials, load_trust
+from imagers.sign.materials import load_trust
 from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_lint import check_materials
 from imagers.sign.sigstore_key import SigstorePrivateKey
 
 IDENTITY = docker_identity(parse_reference("r.example/a:v1"))
