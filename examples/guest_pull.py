@@ -17,7 +17,10 @@ from imagers.encrypt.keyfiles import load_private_key
 from imagers.errors import ImagersError
 from imagers.model.descriptor import Platform
 from imagers.pull.run import PullOptions, identity_of, pull_image
-from imagers.sign.find import look_for_signatures
+from imagers.pull.signatures import signature_finder
+from imagers.registry.signatures import RegistrySignatures
+from imagers.registry.source import RegistrySource
+from imagers.sign.find import Places
 from imagers.sign.keyfiles import load_policy, read_key_file
 from imagers.sign.verify import load_trust
 from imagers.transport.names import locate, parse_image_name
@@ -31,11 +34,15 @@ def main() -> int:
     # The policy is asked about the name that the user wrote.
     requirements = load_trust(load_policy(policy).select(identity_of(image)), read_key_file)
     source = open_source(image, TransportOptions())
+    places = Places()  # where signatures may be
+    if isinstance(source, RegistrySource):
+        beside = RegistrySignatures(source)
+        places = Places(reference=image.reference, repository=source, beside=beside)
     try:
         report = pull_image(
             source,
             Path(bundle).absolute(),
-            signatures=lambda digest: look_for_signatures(source, digest),
+            signatures=signature_finder(places, requirements),
             options=PullOptions(
                 requirements=requirements,
                 platform=Platform("linux", "amd64"),

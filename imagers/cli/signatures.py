@@ -14,15 +14,12 @@ if TYPE_CHECKING:
 
     from imagers.cli.images import RegistryOptions
     from imagers.model.descriptor import Platform
-    from imagers.model.digest import Digest
     from imagers.model.image import ImageSource
     from imagers.model.manifest import RawManifest
     from imagers.sign.find import Places
-    from imagers.sign.found import Found
-    from imagers.sign.materials import Trust
     from imagers.transport.names import ImageName
 
-__all__ = ["permitted", "places_of", "policy_option", "registries_d_option", "signature_finder"]
+__all__ = ["permitted", "places_of", "policy_option", "registries_d_option"]
 
 _MISSING = 404
 
@@ -88,31 +85,6 @@ def _fetcher(options: RegistryOptions) -> Callable[[str], bytes | None]:
     return fetch
 
 
-def signature_finder(
-    places: Places, trust: Trust | None, *, everything: bool = False
-) -> Callable[[Digest], Found]:
-    """What finds the signatures of a manifest or an index, with what gpg says about them.
-
-    Args:
-        trust: of which the forms that it demands are looked for.
-        everything: look for all forms, for an explanation.
-    """
-    from imagers.sign.find import Finder  # noqa: PLC0415
-    from imagers.sign.found import Form  # noqa: PLC0415
-    from imagers.sign.gpg import read_simple_signatures  # noqa: PLC0415
-
-    finder = Finder(places)
-    forms = frozenset(Form)
-    if trust is not None and not everything:
-        forms = trust.forms() | trust.forms(on_index=True)
-
-    def find(digest: Digest) -> Found:
-        found = finder.find(digest, forms)
-        return found if trust is None else read_simple_signatures(trust, found)
-
-    return find
-
-
 def permitted(
     source: ImageSource,
     name: ImageName,
@@ -135,6 +107,7 @@ def permitted(
     """
     from imagers.pull.permit import permit_image  # noqa: PLC0415
     from imagers.pull.run import identity_of  # noqa: PLC0415
+    from imagers.pull.signatures import signature_finder  # noqa: PLC0415
     from imagers.sign.keyfiles import find_policy, load_policy, read_key_file  # noqa: PLC0415
     from imagers.sign.verify import load_trust  # noqa: PLC0415
 

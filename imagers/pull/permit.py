@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from imagers.errors import FormatError
 from imagers.model.image import read_entry
 from imagers.model.manifest import Index, parse_manifest_or_index
-from imagers.sign.found import Found, Subject, as_found
+from imagers.sign.found import Found, Subject
 from imagers.sign.verify import explain_image
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSource
     from imagers.model.manifest import Manifest, RawManifest
-    from imagers.sign.found import FoundLike
     from imagers.sign.verify import Trust
 
 __all__ = ["permit_image"]
@@ -45,7 +44,7 @@ def permit_image(
     top: RawManifest,
     trust: Trust,
     *,
-    signatures: Callable[[Digest], FoundLike],
+    signatures: Callable[[Digest], Found],
     platform: Platform | None,
 ) -> None:
     """Raise unless the policy lets the image through.
@@ -70,7 +69,7 @@ def permit_image(
     def found_for(one: Manifest | Index, *, on_index: bool) -> Found:
         if not trust.forms(on_index=on_index):
             return Found()
-        return as_found(find(one.descriptor.digest))
+        return find(one.descriptor.digest)
 
     around = None if index is None else Subject(index.raw, found_for(index, on_index=True), "index")
 

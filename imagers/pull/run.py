@@ -3,7 +3,7 @@
     report = pull_image(
         source,
         Path("bundle"),
-        signatures=lambda digest: look_for_signatures(source, digest),
+        signatures=signature_finder(places, trust),
         options=PullOptions(requirements=trust, platform=Platform("linux", "amd64")),
         resources=broker_client,
     )
@@ -44,6 +44,7 @@ from imagers.pull.bundle import make_runtime_config
 from imagers.pull.plan import make_plan
 from imagers.pull.staging import Staging, check_destination
 from imagers.pull.trust import TrustDecision
+from imagers.sign.found import Found
 from imagers.sign.policy_json import ImageIdentity, docker_identity, path_identity
 
 if TYPE_CHECKING:
@@ -59,11 +60,10 @@ if TYPE_CHECKING:
     from imagers.pull.plan import Plan, PlannedLayer
     from imagers.pull.trust import TrustedImage
     from imagers.sign.decision import Explanation
-    from imagers.sign.found import FoundLike
     from imagers.sign.verify import Trust
     from imagers.transport.names import ImageName
 
-    SignatureFinder = Callable[[Digest], FoundLike]
+    SignatureFinder = Callable[[Digest], Found]
 
 __all__ = ["PullOptions", "PullReport", "PulledLayer", "identity_of", "pull_image", "trust_image"]
 
@@ -155,7 +155,7 @@ def trust_image(
 
     Args:
         signatures: finds the signatures for the digest of a manifest or an index, with what
-            gpg says of them (`imagers.sign.find`, `imagers.sign.gpg`). Not called where the
+            gpg says of them (`imagers.pull.signatures`). Not called where the
             policy asks for none, unless somebody wants an explanation.
         on_explained: gets the tree of the policy's answer, whatever it is.
 
@@ -172,10 +172,10 @@ def trust_image(
         decision.receive_manifest(source.read_manifest(child.digest))
     manifest = decision.manifest
     explain = on_explained is not None
-    found: FoundLike = ()
+    found: Found = Found()
     if explain or options.requirements.needs_signatures:
         found = signatures(manifest.descriptor.digest)
-    index_found: FoundLike | None = None
+    index_found: Found | None = None
     if decision.index_digest is not None and (explain or options.requirements.forms(on_index=True)):
         index_found = signatures(decision.index_digest)
     try:

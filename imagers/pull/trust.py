@@ -56,7 +56,7 @@ from imagers.model.manifest import (
     parse_manifest_or_index,
 )
 from imagers.model.media import compression_of, is_encrypted, plaintext_media_type
-from imagers.sign.found import Found, as_found
+from imagers.sign.found import Found
 from imagers.sign.verify import Basis as PolicyBasis
 from imagers.sign.verify import Subject, explain_image
 
@@ -68,7 +68,6 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.manifest import ImageConfig, RawManifest
     from imagers.sign.decision import Decision, Explanation
-    from imagers.sign.found import FoundLike
     from imagers.sign.policy_json import ImageIdentity
     from imagers.sign.verify import Trust
 
@@ -247,15 +246,15 @@ class TrustDecision:
 
     def receive_signatures(
         self,
-        found: FoundLike,
+        found: Found,
         *,
-        index_found: FoundLike | None = None,
+        index_found: Found | None = None,
         now: datetime | None = None,
     ) -> None:
         """Step 4: the signatures found for the manifest, judged by the policy.
 
         Args:
-            found: all of them, or why nobody could look; those of simple signing as gpg read
+            found: all of them, and where somebody looked; those of simple signing as gpg read
                 them.
             index_found: the same for the index, if there is one; None: nobody looked.
             now: the time, aware, for certificates and expiries; without it those are no yes.
@@ -268,8 +267,7 @@ class TrustDecision:
         with self._step(_Step.SIGNATURES):
             index = None
             if self._index_raw is not None:
-                found_there = Found() if index_found is None else as_found(index_found)
-                index = Subject(self._index_raw, found_there, "index")
+                index = Subject(self._index_raw, index_found or Found(), "index")
             # Exactly the bytes of step 2 or 3: whitespace counts.
             self._explanation = explain_image(
                 self._requirements, self.manifest.raw, found, index=index, now=now

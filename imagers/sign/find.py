@@ -62,7 +62,6 @@ __all__ = [
     "Places",
     "ReferrersSource",
     "find_signatures",
-    "look_for_signatures",
     "read_attached",
     "read_signature_manifest",
     "read_signatures",
@@ -131,11 +130,12 @@ class Finder:
         places = self._places
         found = Found()
         if places.directory is not None:
-            return find_in_directory(places.directory, digest) if forms else found
+            kept = find_in_directory(places.directory, digest) if forms else found
+            return _with_the_rest(kept, forms, "an image directory")
         if Form.SIMPLE in forms:
             found += self._find_simple(digest)
         if places.repository is None:
-            return found
+            return _with_the_rest(found, forms, "an image without a registry")
         if Form.SIGSTORE in forms:
             found += self._find_tag(places.repository, digest)
         wanted = {Form.BUNDLE, Form.NOTATION}.intersection(forms)
@@ -165,6 +165,16 @@ class Finder:
         except CouldNotVerify as error:
             return Found(failures=(CouldNotLook(error, Form.SIGSTORE, place),))
         return Found(found, (Looked(Form.SIGSTORE, place, len(found)),))
+
+
+def _with_the_rest(found: Found, forms: Collection[Form], place: str) -> Found:
+    """With the forms that such a place has none of: that is known without asking."""
+    rest = [
+        form
+        for form in Form
+        if form in forms and not found.was_looked_for(form) and found.failure(form) is None
+    ]
+    return found + Found(looked=tuple(Looked(form, f"{place} keeps none", 0) for form in rest))
 
 
 def read_attached(
@@ -292,13 +302,3 @@ def find_signatures(source: SignatureSource, digest: Digest) -> tuple[SigstoreSi
         raise CouldNotVerify(
             f"could not read the signatures in tag '{tag}': {error}", hint=error.hint
         ) from error
-
-
-def look_for_signatures(
-    source: SignatureSource, digest: Digest
-) -> tuple[SigstoreSignature, ...] | CouldNotLook:
-    """As `find_signatures`, with the failure as a value, for `verify.verify_image`."""
-    try:
-        return find_signatures(source, digest)
-    except CouldNotVerify as error:
-        return CouldNotLook(error)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from imagers.sign.sigstore import SigstoreSignature
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from imagers.errors import FormatError, ImagersError, Unsupported
 
@@ -31,7 +31,6 @@ __all__ = [
     "CouldNotLook",
     "Form",
     "Found",
-    "FoundLike",
     "Looked",
     "NotationSignature",
     "Reading",
@@ -39,7 +38,6 @@ __all__ = [
     "SimpleSignature",
     "Subject",
     "UnreadableSignature",
-    "as_found",
 ]
 
 
@@ -173,6 +171,17 @@ class Found:
         """The signatures of one form."""
         return tuple(one for one in self.signatures if _form_of(one) in (None, form))
 
+    @classmethod
+    def everywhere(cls, signatures: Iterable[Signature]) -> Found:
+        """Of a caller who has looked in all places himself: these are all that there are."""
+        found = cls(tuple(signatures))
+        counts = [Looked(form, "the caller", len(found.of(form))) for form in Form]
+        return replace(found, looked=tuple(counts))
+
+    def was_looked_for(self, form: Form) -> bool:
+        """Whether any place answered: else that there are none is nobody's word."""
+        return any(one.form is form for one in self.looked)
+
     def failure(self, form: Form) -> CouldNotLook | None:
         """A place that may have signatures of this form and could not be asked."""
         return next((one for one in self.failures if one.form in (None, form)), None)
@@ -187,10 +196,6 @@ class Found:
     def with_signatures(self, signatures: Sequence[Signature]) -> Found:
         """The same places with other signatures."""
         return replace(self, signatures=tuple(signatures))
-
-
-FoundLike = Found | CouldNotLook | tuple[Signature, ...] | list[Signature]
-"""What callers may hand in: a `Found`, signatures alone, or why there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +215,3 @@ def _form_of(signature: Signature) -> Form | None:
     if isinstance(signature, UnreadableSignature):
         return signature.form
     return _FORM_OF[type(signature)]
-
-
-def as_found(found: FoundLike | Sequence[Signature]) -> Found:
-    """The same as a `Found`."""
-    if isinstance(found, Found):
-        return found
-    if isinstance(found, CouldNotLook):
-        return Found(failures=(found,))
-    return Found(tuple(found))

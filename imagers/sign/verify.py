@@ -52,7 +52,6 @@ from imagers.sign.found import (
     Form,
     Found,
     Subject,
-    as_found,
 )
 from imagers.sign.judge import Case, judge, notation_statement
 from imagers.sign.materials import Trust, load_trust
@@ -75,7 +74,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from imagers.sign.found import FoundLike, Signature
+    from imagers.sign.found import Signature
     from imagers.sign.judge import SignatureRequirement
     from imagers.sign.policy_json import ImageIdentity
     from imagers.sign.requirements import Requirement
@@ -98,7 +97,7 @@ _MOST_REASONS = 4  # that one message repeats
 def verify_image(
     trust: Trust,
     raw_manifest: bytes,
-    found: FoundLike,
+    found: Found,
     *,
     index: Subject | None = None,
     now: datetime | None = None,
@@ -107,8 +106,9 @@ def verify_image(
 
     Args:
         raw_manifest: the bytes as they came; the digest is computed here.
-        found: the signatures kept for this manifest, in any order and of any quality. If
-            `trust.needs_signatures` is false, they are not looked at.
+        found: the signatures kept for this manifest, in any order and of any quality, and
+            where somebody looked (`imagers.sign.find`). If `trust.needs_signatures` is false,
+            they are not looked at.
         index: what the name led to, if that is not the manifest itself.
         now: the time, aware; needed where certificates or expiries count.
 
@@ -126,14 +126,14 @@ def verify_image(
 def explain_image(
     trust: Trust,
     raw_manifest: bytes,
-    found: FoundLike,
+    found: Found,
     *,
     index: Subject | None = None,
     now: datetime | None = None,
 ) -> Explanation:
     """As `verify_image`, with the answer as a value that says how it came about."""
     selected = trust.selected
-    subject = Subject(raw_manifest, as_found(found))
+    subject = Subject(raw_manifest, found)
     court = _Court(trust, selected.identity, subject if index is None else index, now)
     findings = tuple(court.check(one, subject) for one in selected.requirements)
     error = _first_error(selected.requirements, findings)
@@ -288,6 +288,11 @@ class _Court:
             )
             error.__cause__ = failure.error
             places = (*places, Finding.of_error(error, str(failure.error)))
+        elif not findings and not found.was_looked_for(form):
+            error = CouldNotVerify(
+                f"nobody looked for signatures of '{self._identity}' of the form {form.value}",
+                hint="imagers.sign.find.Finder looks in all places",
+            )
         elif not findings:
             error = self._no_signature(requirement, subject, form)
         else:

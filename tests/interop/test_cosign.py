@@ -27,6 +27,7 @@ from imagers.registry.client import RegistryClient
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
 from imagers.sign.find import find_signatures
+from imagers.sign.found import Found
 from imagers.sign.image import sign_image
 from imagers.sign.keyfiles import (
     load_private_key,
@@ -189,14 +190,14 @@ def test_what_cosign_signs_verifies_here(image, tmp_path):
     cosign_sign("--key", "cosign.key", "-a", "build=7", pinned, cwd=tmp_path)
     found = find_signatures(source, digest_of(raw))
     trust = trust_in(tmp_path / "cosign.pub", reference, "matchRepository")
-    decision = verify_image(trust, raw, found)
+    decision = verify_image(trust, raw, Found.everywhere(found))
     public = parse_public_key((tmp_path / "cosign.pub").read_bytes(), what="key")
     assert decision.signers[0].fingerprint == public.fingerprint
     with pytest.raises(SignatureInvalid):
-        verify_image(trust, raw + b" ", found)
+        verify_image(trust, raw + b" ", Found.everywhere(found))
     by_default = trust_in(tmp_path / "cosign.pub", reference, "matchRepoDigestOrExact")
     with pytest.raises(UntrustedSigner):
-        verify_image(by_default, raw, found)
+        verify_image(by_default, raw, Found.everywhere(found))
 
 
 def test_cosign_and_we_sign_with_each_others_keys_side_by_side(image, keys, tmp_path):
@@ -213,4 +214,4 @@ def test_cosign_and_we_sign_with_each_others_keys_side_by_side(image, keys, tmp_
     for name in ("a.pub", "cosign.pub"):
         cosign_verify(reference, name, cwd=tmp_path)
         trust = trust_in(tmp_path / name, reference, "matchRepoDigestOrExact")
-        assert verify_image(trust, raw, found)
+        assert verify_image(trust, raw, Found.everywhere(found))

@@ -14,6 +14,7 @@ import pytest
 
 from imagers.model.descriptor import Platform
 from imagers.pull.run import PullOptions, pull_image
+from imagers.sign.found import Found
 from imagers.sign.policy_json import parse_policy, path_identity
 from imagers.sign.verify import load_trust
 from imagers.store.oci_layout import OCILayoutSource
@@ -88,7 +89,7 @@ def pull(layout, bundle):
     pull_image(
         OCILayoutSource(layout, None, name=f"oci:{layout}"),
         bundle,
-        signatures=lambda _: (),
+        signatures=lambda _: Found(),
         options=PullOptions(
             requirements=load_trust(selected, lambda _: b""),
             platform=Platform("linux", machine),

@@ -33,7 +33,7 @@ from imagers.cli.images import (
     registry_options,
 )
 from imagers.cli.output import human_bytes, print_json, print_line, print_table
-from imagers.cli.signatures import places_of, signature_finder
+from imagers.cli.signatures import places_of
 from imagers.errors import Unsupported
 from imagers.model.image import load_image, read_entry
 from imagers.model.manifest import Index, parse_manifest_or_index
@@ -68,6 +68,8 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
+    from imagers.pull.signatures import signature_finder  # noqa: PLC0415
+
     name = name_of(ref)
     with opened_source(name, registry) as source:
         places = places_of(source, name, registry)

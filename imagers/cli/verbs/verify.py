@@ -44,7 +44,7 @@ from imagers.cli.images import (
 )
 from imagers.cli.output import print_json, say
 from imagers.cli.settings import read_settings
-from imagers.cli.signatures import places_of, registries_d_option, signature_finder
+from imagers.cli.signatures import places_of, registries_d_option
 from imagers.errors import ImagersError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def command(
 ) -> None:
     """See the module."""
     from imagers.pull.run import PullOptions, identity_of, trust_image  # noqa: PLC0415
+    from imagers.pull.signatures import signature_finder  # noqa: PLC0415
     from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file  # noqa: PLC0415
     from imagers.sign.verify import load_trust  # noqa: PLC0415
 

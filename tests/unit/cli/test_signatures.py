@@ -1,18 +1,12 @@
-import json
 from dataclasses import replace
 
 import pytest
 
 from imagers.cli import signatures
 from imagers.cli.images import RegistryOptions, name_of, opened_source
-from imagers.cli.signatures import permitted, places_of, signature_finder
+from imagers.cli.signatures import permitted, places_of
 from imagers.errors import FormatError, LocalError, PolicyDenied
 from imagers.model.digest import digest_of
-from imagers.model.reference import parse_reference
-from imagers.sign.found import Form
-from imagers.sign.keyfiles import read_key_file
-from imagers.sign.policy_json import docker_identity, parse_policy
-from imagers.sign.verify import load_trust
 
 DIGEST = digest_of(b"image")
 
@@ -21,12 +15,6 @@ def places(text, **options):
     name = name_of(text)
     with opened_source(name, RegistryOptions()) as source:
         return places_of(source, name, RegistryOptions(), **options)
-
-
-@pytest.mark.usefixtures("home")
-def test_signature_finder_of_a_layout_finds_none(plain):
-    found = signature_finder(places(plain), None)(DIGEST)
-    assert found.signatures == ()
 
 
 @pytest.mark.usefixtures("home")
@@ -49,16 +37,6 @@ def test_places_of_a_registry_are_configured_by_registries_d(home, tmp_path):
     (folder / "c.yaml").write_text("{")
     with pytest.raises(FormatError, match=r"c\.yaml"):
         places(name)
-
-
-@pytest.mark.usefixtures("home")
-def test_signature_finder_looks_for_what_the_policy_demands(plain):
-    policy = parse_policy(json.dumps({"default": [{"type": "encrypted"}]}).encode())
-    identity = docker_identity(parse_reference("registry.example.org/app:v1"))
-    trust = load_trust(policy.select(identity), read_key_file)
-    assert signature_finder(places(plain), trust)(DIGEST).looked == ()
-    looked = signature_finder(places(plain), trust, everything=True)(DIGEST).looked
-    assert {one.form for one in looked} == {Form.SIMPLE}
 
 
 def permit(text, policy=None):

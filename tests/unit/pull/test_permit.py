@@ -12,6 +12,7 @@ from imagers.model.manifest import RawManifest
 from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from imagers.model.reference import parse_reference
 from imagers.pull.permit import permit_image
+from imagers.sign.found import Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.sigstore import sign_payload
@@ -88,7 +89,7 @@ def finder(key, *signed):
     made = {
         digest_of(raw): (sign_payload(build_payload(NAME, digest_of(raw)), key),) for raw in signed
     }
-    return lambda digest: made.get(digest, ())
+    return lambda digest: Found.everywhere(made.get(digest, ()))
 
 
 def permit(key, *signed, platform=AMD64, top=None, on_index=False, source=None):
@@ -167,7 +168,7 @@ def test_could_not_look_is_not_none(key):
             Source(*IMAGES.values()),
             top_of(INDEX),
             trust_in(key),
-            signatures=lambda _: CouldNotLook(CouldNotVerify("no answer")),
+            signatures=lambda _: Found(failures=(CouldNotLook(CouldNotVerify("no answer")),)),
             platform=AMD64,
         )
 

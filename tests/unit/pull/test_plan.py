@@ -23,6 +23,7 @@ from imagers.model.media import (
 from imagers.model.reference import parse_reference
 from imagers.pull.plan import make_plan
 from imagers.pull.trust import TrustDecision, TrustedImage
+from imagers.sign.found import Found
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.verify import load_trust
 
@@ -84,7 +85,7 @@ def trust(*media_types):
     ).encode()
     decision = TrustDecision(load_trust(policy.select(identity), None), Platform("linux", "amd64"))
     decision.receive_top(RawManifest(manifest, OCI_MANIFEST, digest_of(manifest)))
-    decision.receive_signatures([])
+    decision.receive_signatures(Found.everywhere([]))
     decision.receive_config(config)
     return decision.conclude()
 

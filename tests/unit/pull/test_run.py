@@ -55,6 +55,7 @@ from imagers.model.reference import parse_reference
 from imagers.model.stream import CheckedStream
 from imagers.pull.run import PullOptions, identity_of, pull_image, trust_image
 from imagers.pull.trust import Basis
+from imagers.sign.found import Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.sigstore import sign_payload
@@ -291,7 +292,7 @@ def pinned_options(source, **more):
 
 def signatures_by(key, identity=NAME):
     def find(digest):
-        return (sign_payload(build_payload(identity, digest, timestamp=0), key),)
+        return Found.everywhere([sign_payload(build_payload(identity, digest, timestamp=0), key)])
 
     return find
 
@@ -413,7 +414,7 @@ def test_pull_tells_progress_that_grows_to_the_size_of_each_layer(source, bundle
 
 
 UNTRUSTED = {
-    "no signature": (lambda _key: lambda _digest: (), NoSignature),
+    "no signature": (lambda _key: lambda _digest: Found.everywhere([]), NoSignature),
     "a signature of another image": (
         lambda key: lambda _digest: signatures_by(key)(digest_of(b"another")),
         ImagersError,
@@ -426,8 +427,12 @@ UNTRUSTED = {
         lambda _key: signatures_by(generate_private_key()),
         ImagersError,
     ),
+    "signatures that nobody looked for": (
+        lambda _key: lambda _digest: Found(),
+        CouldNotVerify,
+    ),
     "signatures that nobody could look for": (
-        lambda _key: lambda _digest: CouldNotLook(RemoteError("no answer")),
+        lambda _key: lambda _digest: Found(failures=(CouldNotLook(RemoteError("no answer")),)),
         CouldNotVerify,
     ),
 }

@@ -34,6 +34,7 @@ from imagers.model.media import (
 )
 from imagers.model.reference import parse_reference
 from imagers.pull.trust import Basis, TrustDecision, TrustedImage
+from imagers.sign.found import Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
 from imagers.sign.sigstore import sign_payload
@@ -143,7 +144,7 @@ ACCEPT = {"type": "insecureAcceptAnything"}
 
 
 def signed(manifest, key, name=NAME):
-    return [sign_payload(build_payload(name, digest_of(manifest)), key)]
+    return Found.everywhere([sign_payload(build_payload(name, digest_of(manifest)), key)])
 
 
 def decide(key, manifest, config, *, signatures=None, rules=None, **options):
@@ -195,7 +196,9 @@ def test_image_in_a_directory_has_no_pinned_digest(key):
     policy = parse_policy(json.dumps({"default": [ACCEPT]}).encode())
     rules = load_trust(policy.select(path_identity("oci", "/images/app")), lambda _: b"")
     assert TrustDecision(rules, AMD64).pinned is None
-    trusted = decide(key, make_manifest(config), config, rules=rules, signatures=[])
+    trusted = decide(
+        key, make_manifest(config), config, rules=rules, signatures=Found.everywhere([])
+    )
     assert trusted.basis is Basis.UNSIGNED
 
 
@@ -335,7 +338,7 @@ def test_step_4_unsigned_image_is_refused(key):
     decision = TrustDecision(requirements(key), AMD64)
     decision.receive_top(answer(manifest))
     with pytest.raises(NoSignature):
-        decision.receive_signatures([])
+        decision.receive_signatures(Found.everywhere([]))
 
 
 def test_step_4_manifest_swapped_after_signing_is_denied(key):
@@ -372,7 +375,9 @@ def test_step_4_could_not_look_is_not_none(key):
     decision = TrustDecision(requirements(key), AMD64)
     decision.receive_top(answer(manifest))
     with pytest.raises(CouldNotVerify):
-        decision.receive_signatures(CouldNotLook(RemoteError("registry fails", status=500)))
+        decision.receive_signatures(
+            Found(failures=(CouldNotLook(RemoteError("registry fails", status=500)),))
+        )
 
 
 def test_step_4_reject_is_final(key):
@@ -622,7 +627,7 @@ def test_steps_out_of_order_are_the_callers_bug(key):
     manifest = make_manifest(config)
     decision = TrustDecision(requirements(key), AMD64)
     with pytest.raises(RuntimeError, match="wants the top document, got the signatures"):
-        decision.receive_signatures([])
+        decision.receive_signatures(Found.everywhere([]))
     with pytest.raises(RuntimeError):
         decision.conclude()
     decision.receive_top(answer(manifest))
@@ -661,7 +666,7 @@ def test_image_is_concluded_once(key):
     [
         ("receive_top", answer(b"{}")),
         ("receive_manifest", answer(b"{}")),
-        ("receive_signatures", []),
+        ("receive_signatures", Found.everywhere([])),
         ("receive_config", b"{}"),
     ],
 )
@@ -708,7 +713,7 @@ def test_a_failed_step_is_final(key):
     decision = TrustDecision(requirements(key), AMD64)
     decision.receive_top(answer(manifest))
     with pytest.raises(NoSignature):
-        decision.receive_signatures([])
+        decision.receive_signatures(Found.everywhere([]))
     with pytest.raises(RuntimeError, match="it failed"):
         decision.receive_signatures(signed(manifest, key))
     with pytest.raises(RuntimeError, match="it failed"):
@@ -754,18 +759,25 @@ def decide_index(found, index_found, *, rules):
 def test_index_signature_that_the_policy_demands_is_looked_at(key):
     """Step 4: over the bytes of step 2."""
     rules = requirements(key, requirement=on_index(key))
-    trusted = decide_index(lambda *_: (), lambda index, _: signed(index, key), rules=rules)
+    trusted = decide_index(lambda *_: Found(), lambda index, _: signed(index, key), rules=rules)
     assert trusted.basis is Basis.SIGNATURE
 
 
-@pytest.mark.parametrize("nobody_looked", [True, False])
-def test_index_signature_that_is_not_there_is_a_no(key, nobody_looked):
+@pytest.mark.parametrize("found", [None, Found()])
+def test_index_signature_that_nobody_looked_for_is_not_missing(key, found):
+    """Step 4: what a caller forgot is no fact about the index."""
+    rules = requirements(key, requirement=on_index(key))
+    with pytest.raises(CouldNotVerify, match="nobody looked"):
+        decide_index(lambda _, manifest: signed(manifest, key), lambda *_: found, rules=rules)
+
+
+def test_index_signature_that_is_not_there_is_a_no(key):
     """Step 4: a signature of the platform's manifest does not stand in for it."""
     rules = requirements(key, requirement=on_index(key))
     with pytest.raises(NoSignature, match="signature of index 'sha256:"):
         decide_index(
             lambda _, manifest: signed(manifest, key),
-            lambda *_: None if nobody_looked else (),
+            lambda *_: Found.everywhere([]),
             rules=rules,
         )
 
@@ -777,14 +789,14 @@ def test_requirement_about_the_index_is_about_the_manifest_where_there_is_no_ind
     rules = requirements(key, requirement=on_index(key))
     assert decide(key, manifest, config, rules=rules).basis is Basis.SIGNATURE
     with pytest.raises(NoSignature, match="signature of manifest 'sha256:"):
-        decide(key, manifest, config, rules=rules, signatures=[])
+        decide(key, manifest, config, rules=rules, signatures=Found.everywhere([]))
 
 
 def test_index_signature_of_the_manifest_shown_for_the_index_is_refused(key):
     """Step 4."""
     rules = requirements(key, requirement=on_index(key))
     with pytest.raises(SignatureInvalid):
-        decide_index(lambda *_: (), lambda _, manifest: signed(manifest, key), rules=rules)
+        decide_index(lambda *_: Found(), lambda _, manifest: signed(manifest, key), rules=rules)
 
 
 def test_explanation_is_there_after_a_no(key):
@@ -795,6 +807,6 @@ def test_explanation_is_there_after_a_no(key):
     assert decision.explanation is None
     assert decision.index_digest is None
     with pytest.raises(NoSignature):
-        decision.receive_signatures([])
+        decision.receive_signatures(Found.everywhere([]))
     assert decision.explanation.decision is None
     assert "is not signed" in str(decision.explanation.root.error)

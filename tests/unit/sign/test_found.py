@@ -7,7 +7,6 @@ from imagers.sign.found import (
     Looked,
     NotationSignature,
     SimpleSignature,
-    as_found,
 )
 from imagers.sign.sigstore import SigstoreSignature
 
@@ -34,8 +33,9 @@ def test_found_adds_up():
     assert both.with_signatures([]).looked == both.looked
 
 
-def test_found_is_made_of_what_callers_have():
-    assert as_found([SIMPLE]) == Found((SIMPLE,))
-    failure = CouldNotLook(RemoteError("x"))
-    assert as_found(failure).failures == (failure,)
-    assert as_found(Found()) == Found()
+def test_found_everywhere_was_looked_for_and_found_nowhere_was_not():
+    found = Found.everywhere([SIMPLE, BUNDLE])
+    assert found.signatures == (SIMPLE, BUNDLE)
+    assert [one.count for one in found.looked] == [1, 0, 1, 0]
+    assert all(found.was_looked_for(form) for form in Form)
+    assert not any(Found((SIMPLE,)).was_looked_for(form) for form in Form)

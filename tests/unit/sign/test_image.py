@@ -18,14 +18,14 @@ from imagers.errors import (
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.model.reference import parse_reference
-from imagers.sign.find import find_signatures, look_for_signatures, read_attached
-from imagers.sign.found import Form
+from imagers.sign.find import find_signatures, read_attached
+from imagers.sign.found import Form, Found
 from imagers.sign.image import attach_bundles, sign_image
 from imagers.sign.payload import build_payload, parse_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.sigstore import build_signature_manifest, sign_payload, signature_tag
 from imagers.sign.sigstore_key import generate_private_key
-from imagers.sign.verify import CouldNotLook, load_trust, verify_image
+from imagers.sign.verify import load_trust, verify_image
 
 REFERENCE = parse_reference("r.example/app:v1")
 
@@ -63,7 +63,9 @@ def test_sign_image_can_be_found_and_verified(signed, manifest, key):
     assert (one.digest, one.tag) == (digest_of(manifest), signature_tag(digest_of(manifest)))
     assert (one.identity, one.added, one.count) == (str(REFERENCE), True, 1)
     found = find_signatures(signed, digest_of(manifest))
-    assert verify_image(trust_in(key), manifest, found).signers[0].reference == str(REFERENCE)
+    assert verify_image(trust_in(key), manifest, Found.everywhere(found)).signers[
+        0
+    ].reference == str(REFERENCE)
 
 
 def test_sign_goes_on_where_a_missing_tag_is_forbidden_and_verifying_does_not(
@@ -135,7 +137,9 @@ def test_sign_image_with_a_second_key_keeps_the_first(signed, manifest, key, oth
     (one,) = sign_image(signed, signed, REFERENCE, other_key)
     assert (one.added, one.count) == (True, 2)
     found = find_signatures(signed, digest_of(manifest))
-    assert len(verify_image(trust_in(key, other_key), manifest, found).signers) == 2
+    assert (
+        len(verify_image(trust_in(key, other_key), manifest, Found.everywhere(found)).signers) == 2
+    )
 
 
 def test_sign_image_of_other_tools_keeps_their_signatures(repository_of, vectors, key):
@@ -156,7 +160,7 @@ def test_sign_image_of_an_index_signs_every_image_and_then_itself(repository, ma
     assert {one.identity for one in done} == {str(REFERENCE)}
     for raw in (manifest, other, index):
         found = find_signatures(repository, digest_of(raw))
-        assert verify_image(trust_in(key), raw, found)
+        assert verify_image(trust_in(key), raw, Found.everywhere(found))
 
 
 def test_sign_image_whose_index_lies_about_a_child_signs_nothing(repository, manifest, key):
@@ -231,7 +235,7 @@ def test_sign_image_while_somebody_else_writes_keeps_both(signed, manifest, key,
     (one,) = sign_image(signed, signed, REFERENCE, key)
     assert (one.added, one.count) == (True, 2)
     found = find_signatures(signed, digest)
-    assert verify_image(trust_in(key, other_key), manifest, found)
+    assert verify_image(trust_in(key, other_key), manifest, Found.everywhere(found))
 
 
 def test_sign_image_in_a_registry_that_forgets_is_an_error(signed, key):
@@ -260,7 +264,6 @@ def test_sign_image_when_the_tag_holds_something_else_leaves_it_alone(signed, ma
 
 def test_find_signatures_without_a_tag_is_none(signed, manifest):
     assert find_signatures(signed, digest_of(manifest)) == ()
-    assert look_for_signatures(signed, digest_of(manifest)) == ()
 
 
 def test_find_signatures_fetches_a_shared_payload_once(signed, manifest, key, other_key):
@@ -288,21 +291,18 @@ def test_find_signatures_that_cannot_be_read_is_could_not_verify(signed, manifes
     with pytest.raises(CouldNotVerify) as caught:
         find_signatures(signed, digest)
     assert caught.value.__cause__ is cause
-    looked = look_for_signatures(signed, digest)
-    assert isinstance(looked, CouldNotLook)
-    with pytest.raises(CouldNotVerify):
-        verify_image(trust_in(key), manifest, looked)
 
 
 def test_find_signatures_when_the_tag_answers_503_is_could_not_verify(signed, manifest):
     signed.fail[signature_tag(digest_of(manifest))] = RemoteError("503", status=503)
-    assert isinstance(look_for_signatures(signed, digest_of(manifest)), CouldNotLook)
+    with pytest.raises(CouldNotVerify):
+        find_signatures(signed, digest_of(manifest))
 
 
 def test_find_signatures_cancelled_stays_cancelled(signed, manifest):
     signed.fail[signature_tag(digest_of(manifest))] = Cancelled("stopped")
     with pytest.raises(Cancelled):
-        look_for_signatures(signed, digest_of(manifest))
+        find_signatures(signed, digest_of(manifest))
 
 
 def test_attach_bundles_of_an_index_signs_all_and_again_adds_nothing(repository, manifest, key):

@@ -21,6 +21,7 @@ from imagers.errors import (
 )
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
+from imagers.sign.found import Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
 from imagers.sign.sigstore import SIGNATURE_ANNOTATION, SigstoreSignature, sign_payload
@@ -52,6 +53,8 @@ def signature_of(manifest, key, name=NAME):
 
 
 def refused(error, trust, manifest, found):
+    if not isinstance(found, Found):
+        found = Found.everywhere(found)
     with pytest.raises(error) as caught:
         verify_image(trust, manifest, found)
     assert type(caught.value) is error
@@ -62,7 +65,7 @@ def refused(error, trust, manifest, found):
 def test_verify_good_signature_says_who_signed_and_what(key, manifest):
     trust = trust_of(signed_by(key))
     assert trust.needs_signatures
-    decision = verify_image(trust, manifest, [signature_of(manifest, key)])
+    decision = verify_image(trust, manifest, Found.everywhere([signature_of(manifest, key)]))
     assert decision.basis is Basis.SIGNATURE
     assert decision.manifest_digest == digest_of(manifest)
     (signer,) = decision.signers
@@ -73,7 +76,7 @@ def test_verify_good_signature_says_who_signed_and_what(key, manifest):
 def test_verify_accept_anything_is_unsigned_and_looks_at_nothing(manifest):
     trust = trust_of(ACCEPT)
     assert not trust.needs_signatures
-    for found in ([], CouldNotLook(RemoteError("registry is down"))):
+    for found in (Found(), Found(failures=(CouldNotLook(RemoteError("registry is down")),))):
         decision = verify_image(trust, manifest, found)
         assert (decision.basis, decision.signers) == (Basis.UNSIGNED, ())
 
@@ -83,7 +86,7 @@ def test_verify_accept_anything_beside_a_signature_is_not_enough(key, other_key,
     refused(NoSignature, trust, manifest, [])
     refused(SignatureInvalid, trust, manifest, [signature_of(manifest, other_key)])
     found = [signature_of(manifest, key)]
-    assert verify_image(trust, manifest, found).basis is Basis.SIGNATURE
+    assert verify_image(trust, manifest, Found.everywhere(found)).basis is Basis.SIGNATURE
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
@@ -101,7 +104,7 @@ def test_verify_reject_wins_over_what_cannot_be_checked_or_read(manifest):
     """Step 1: no key is read and no feature is needed for a no."""
     trust = trust_of({"type": "sigstoreSigned", "keyPath": "/none"}, LATER, REJECT)
     assert not trust.needs_signatures
-    refused(PolicyDenied, trust, manifest, CouldNotLook(RemoteError("down")))
+    refused(PolicyDenied, trust, manifest, Found(failures=(CouldNotLook(RemoteError("down")),)))
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -117,7 +120,7 @@ def test_verify_every_requirement_must_hold(key, other_key, manifest):
     """Step 3."""
     trust = trust_of(signed_by(key), signed_by(other_key))
     ours, theirs = signature_of(manifest, key), signature_of(manifest, other_key)
-    assert len(verify_image(trust, manifest, [theirs, ours]).signers) == 2
+    assert len(verify_image(trust, manifest, Found.everywhere([theirs, ours])).signers) == 2
     for found in ([ours], [theirs], [ours, ours]):
         refused(SignatureInvalid, trust, manifest, found)
 
@@ -126,7 +129,7 @@ def test_verify_one_good_signature_of_many_is_enough(key, other_key, manifest):
     """Step 3."""
     bad = SigstoreSignature(b"{}", {SIGNATURE_ANNOTATION: "%"})
     found = [bad, signature_of(manifest, other_key), signature_of(manifest, key), bad]
-    decision = verify_image(trust_of(signed_by(key)), manifest, found)
+    decision = verify_image(trust_of(signed_by(key)), manifest, Found.everywhere(found))
     assert decision.signers[0].fingerprint == key.public_key.fingerprint
 
 
@@ -149,7 +152,9 @@ def test_verify_attachment_of_another_type_is_no_signature(key, manifest):
 
 def test_verify_could_not_look_is_neither_no_nor_yes(key, manifest):
     cause = RemoteError("registry answered 503", status=503, temporary=True)
-    error = refused(CouldNotVerify, trust_of(signed_by(key)), manifest, CouldNotLook(cause))
+    error = refused(
+        CouldNotVerify, trust_of(signed_by(key)), manifest, Found(failures=(CouldNotLook(cause),))
+    )
     assert error.exit_code == 22
     assert error.__cause__ is cause
     assert "registry answered 503" in str(error)
@@ -180,7 +185,7 @@ def test_verify_signature_text_with_line_ends_is_good(key, manifest):
     wrapped = SigstoreSignature(
         good.payload, {SIGNATURE_ANNOTATION: f"\n{text[:20]}\r\n{text[20:]}\n"}
     )
-    assert verify_image(trust_of(signed_by(key)), manifest, [wrapped])
+    assert verify_image(trust_of(signed_by(key)), manifest, Found.everywhere([wrapped]))
 
 
 def test_verify_payload_changed_by_one_byte_is_refused(key, manifest):
@@ -233,7 +238,7 @@ def test_verify_digest_of_another_algorithm_is_computed_not_believed(key, manife
     """Step 5."""
     trust = trust_of(signed_by(key))
     good = sign_payload(build_payload(NAME, digest_of(manifest, "sha512")), key)
-    assert verify_image(trust, manifest, [good])
+    assert verify_image(trust, manifest, Found.everywhere([good]))
     bad = sign_payload(build_payload(NAME, digest_of(b"else", "sha512")), key)
     refused(SignatureInvalid, trust, manifest, [bad])
 
@@ -251,7 +256,10 @@ def test_verify_signature_by_cosign_needs_a_repository_identity(key, manifest):
     error = refused(UntrustedSigner, trust_of(signed_by(key)), manifest, found)
     assert "matchRepository" in error.hint
     trust = trust_of(signed_by(key, signedIdentity={"type": "matchRepository"}))
-    assert verify_image(trust, manifest, found).signers[0].reference == "r.example/app"
+    assert (
+        verify_image(trust, manifest, Found.everywhere(found)).signers[0].reference
+        == "r.example/app"
+    )
 
 
 def test_verify_signed_name_that_is_none_is_refused(key, manifest):
@@ -271,7 +279,7 @@ def test_verify_image_in_a_directory_needs_an_exact_identity(key, manifest):
     assert "an image in a directory has none" in str(error)
     exact = {"type": "exactReference", "dockerReference": NAME}
     trust = trust_of(signed_by(key, signedIdentity=exact), identity=identity)
-    assert verify_image(trust, manifest, found)
+    assert verify_image(trust, manifest, Found.everywhere(found))
 
 
 def test_verify_of_many_refusals_the_closest_to_a_yes_gives_the_class(key, other_key, manifest):
@@ -285,7 +293,7 @@ def test_verify_of_many_refusals_the_closest_to_a_yes_gives_the_class(key, other
 def test_load_trust_reads_key_files_by_the_reader(key, manifest):
     files = {"/k": key.public_key.to_pem()}
     trust = trust_of({"type": "sigstoreSigned", "keyPath": "/k"}, read=files.__getitem__)
-    assert verify_image(trust, manifest, [signature_of(manifest, key)])
+    assert verify_image(trust, manifest, Found.everywhere([signature_of(manifest, key)]))
 
 
 def test_load_trust_one_broken_key_of_many_is_an_error(key):
@@ -310,4 +318,4 @@ def test_verify_trust_without_its_keys_never_says_yes(key, manifest):
     """A Trust that was put together by hand."""
     trust = Trust(trust_of(signed_by(key)).selected, {})
     with pytest.raises((KeyError, VerificationError)):
-        verify_image(trust, manifest, [signature_of(manifest, key)])
+        verify_image(trust, manifest, Found.everywhere([signature_of(manifest, key)]))

@@ -15,7 +15,7 @@ from imagers.errors import SignatureInvalid, UntrustedSigner
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
 from imagers.sign.bundle import build_bundle
-from imagers.sign.found import BundleSignature
+from imagers.sign.found import BundleSignature, Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.sigstore import sign_payload
@@ -109,7 +109,7 @@ def verify(signer, found, *, email="builder@example.org", issuer=ISSUER, raw=Non
     trust = load_trust(policy.select(identity), lambda path: path.encode())
     # Years later: what counts is when the log has seen it.
     now = datetime(2045, 1, 1, tzinfo=UTC)
-    return verify_image(trust, raw or signer.manifest, [found], now=now)
+    return verify_image(trust, raw or signer.manifest, Found.everywhere([found]), now=now)
 
 
 def test_bundle_of_a_login_in_a_log_is_good_years_later(signer):
@@ -164,18 +164,28 @@ def pki_trust(kind, roots, *, intermediates=b"", email="builder@example.org"):
 def test_signature_with_the_certificates_of_its_key_holds_by_the_root_alone(pki, pem, manifest):
     signature = sign_payload(build_payload(NAME, digest_of(manifest)), certified_key(pki))
     trust = pki_trust("sigstoreSigned", pem(pki.root))
-    assert verify_image(trust, manifest, [signature], now=WHEN).basis is Basis.SIGNATURE
+    assert (
+        verify_image(trust, manifest, Found.everywhere([signature]), now=WHEN).basis
+        is Basis.SIGNATURE
+    )
     for wrong in (
         pki_trust("sigstoreSigned", pem(pki.root), email="other@example.org"),
         pki_trust("sigstoreSigned", pem(type(pki)().root)),
     ):
         with pytest.raises((SignatureInvalid, UntrustedSigner)):
-            verify_image(wrong, manifest, [signature], now=WHEN)
+            verify_image(wrong, manifest, Found.everywhere([signature]), now=WHEN)
 
 
 def test_bundle_with_the_certificate_of_its_key_holds_by_root_and_intermediates(pki, pem, manifest):
     bundle = BundleSignature(build_bundle(digest_of(manifest), certified_key(pki)))
     trust = pki_trust("sigstoreBundle", pem(pki.root), intermediates=pem(pki.middle))
-    assert verify_image(trust, manifest, [bundle], now=WHEN).basis is Basis.SIGNATURE
+    assert (
+        verify_image(trust, manifest, Found.everywhere([bundle]), now=WHEN).basis is Basis.SIGNATURE
+    )
     with pytest.raises(SignatureInvalid, match="no given root"):
-        verify_image(pki_trust("sigstoreBundle", pem(pki.root)), manifest, [bundle], now=WHEN)
+        verify_image(
+            pki_trust("sigstoreBundle", pem(pki.root)),
+            manifest,
+            Found.everywhere([bundle]),
+            now=WHEN,
+        )

@@ -45,7 +45,7 @@ ACCEPT, REJECT = {"type": "insecureAcceptAnything"}, {"type": "reject"}
 GPG = {"type": "signedBy", "keyType": "GPGKeys", "keyData": "AAAA"}
 FPR = "A" * 40
 INDEX = b'{"schemaVersion":2,"manifests":[]}'
-DOWN = CouldNotLook(RemoteError("down"))
+DOWN = Found(failures=(CouldNotLook(RemoteError("down")),))
 
 
 def signed_by(key, kind="sigstoreSigned"):
@@ -71,6 +71,8 @@ def simple(raw, *, name=NAME, where="$.default[0]", kind=PayloadType.SIMPLE):
 
 
 def refused(error, trust, raw, found, **options):
+    if not isinstance(found, Found):
+        found = Found.everywhere(found)
     with pytest.raises(error) as caught:
         verify_image(trust, raw, found, **options)
     assert type(caught.value) is error
@@ -80,7 +82,7 @@ def refused(error, trust, raw, found, **options):
 
 def test_simple_signature_that_gpg_read_is_judged_by_its_payload(manifest):
     trust = trust_of(GPG)
-    decision = verify_image(trust, manifest, [simple(manifest)])
+    decision = verify_image(trust, manifest, Found.everywhere([simple(manifest)]))
     assert (decision.basis, decision.signers[0].key) == (Basis.SIGNATURE, FPR)
     refused(SignatureInvalid, trust, manifest + b" ", [simple(manifest)])
     refused(UntrustedSigner, trust, manifest, [simple(manifest, name="r.example/app:v2")])
@@ -146,7 +148,7 @@ def bundle(raw, key):
 
 def test_bundle_satisfies_its_own_type_only(manifest, key, other_key):
     trust = trust_of(signed_by(key, "sigstoreBundle"))
-    decision = verify_image(trust, manifest, [bundle(manifest, key)])
+    decision = verify_image(trust, manifest, Found.everywhere([bundle(manifest, key)]))
     assert decision.signers[0].fingerprint == key.public_key.fingerprint
     assert decision.signers[0].reference == ""
     refused(SignatureInvalid, trust, manifest, [bundle(manifest, other_key)])
@@ -158,11 +160,16 @@ def test_bundle_satisfies_its_own_type_only(manifest, key, other_key):
 
 def test_any_of_needs_one_and_prefers_a_signature(manifest, key, other_key):
     trust = trust_of(group("anyOf", ACCEPT, signed_by(key)))
-    assert verify_image(trust, manifest, [signature_of(manifest, key)]).basis is Basis.SIGNATURE
-    assert verify_image(trust, manifest, []).basis is Basis.UNSIGNED
+    assert (
+        verify_image(trust, manifest, Found.everywhere([signature_of(manifest, key)])).basis
+        is Basis.SIGNATURE
+    )
+    assert verify_image(trust, manifest, Found.everywhere([])).basis is Basis.UNSIGNED
     trust = trust_of(group("anyOf", signed_by(key), signed_by(other_key)))
     for one in (key, other_key):
-        assert verify_image(trust, manifest, [signature_of(manifest, one)]).signers
+        assert verify_image(
+            trust, manifest, Found.everywhere([signature_of(manifest, one)])
+        ).signers
     refused(NoSignature, trust, manifest, [])
     refused(PolicyDenied, trust_of(group("anyOf", REJECT)), manifest, [])
 
@@ -188,7 +195,7 @@ def test_any_of_without_a_yes_is_refused_as_its_first_part_was(manifest, key):
 def test_all_of_needs_each_and_a_no_stays_a_no(manifest, key, other_key):
     trust = trust_of(group("allOf", signed_by(key), signed_by(other_key)))
     both = [signature_of(manifest, one) for one in (key, other_key)]
-    assert len(verify_image(trust, manifest, both).signers) == 2
+    assert len(verify_image(trust, manifest, Found.everywhere(both)).signers) == 2
     refused(SignatureInvalid, trust, manifest, both[:1])
     refused(CouldNotVerify, trust, manifest, DOWN)
     refused(PolicyDenied, trust_of(group("allOf", signed_by(key), REJECT)), manifest, DOWN)
@@ -196,31 +203,46 @@ def test_all_of_needs_each_and_a_no_stays_a_no(manifest, key, other_key):
 
 def test_signature_found_beside_a_place_that_failed_is_enough(manifest, key):
     trust = trust_of(signed_by(key))
-    good = Found((signature_of(manifest, key),), failures=(DOWN,))
+    good = Found((signature_of(manifest, key),), failures=DOWN.failures)
     assert verify_image(trust, manifest, good)
-    bad = Found((signature_of(b"other", key),), failures=(DOWN,))
+    bad = Found((signature_of(b"other", key),), failures=DOWN.failures)
     refused(CouldNotVerify, trust, manifest, bad)
     elsewhere = Found(failures=(CouldNotLook(RemoteError("x"), Form.SIMPLE),))
-    refused(NoSignature, trust, manifest, elsewhere)
+    refused(CouldNotVerify, trust, manifest, elsewhere)
+    refused(NoSignature, trust, manifest, Found.everywhere([]) + elsewhere)
+
+
+@pytest.mark.parametrize("form", ["sigstoreSigned", "sigstoreBundle"])
+def test_form_that_nobody_looked_for_is_not_unsigned(manifest, key, form):
+    """What a caller forgot to look for is no fact about the image."""
+    looked = {
+        "sigstoreSigned": Looked(Form.BUNDLE, "referrers", 0),
+        "sigstoreBundle": Looked(Form.SIGSTORE, "tag", 0),
+    }[form]
+    said = refused(CouldNotVerify, trust_of(signed_by(key, form)), manifest, Found((), (looked,)))
+    assert said.startswith("nobody looked for signatures of ")
 
 
 def test_index_requirement_is_about_what_the_name_led_to(manifest, key):
     on_index = trust_of(group("index", signed_by(key)))
     of_index, of_image = signature_of(INDEX, key), signature_of(manifest, key)
     index = Subject(INDEX, Found((of_index,)), "index")
-    assert verify_image(on_index, manifest, [], index=index).signers
-    refused(NoSignature, on_index, manifest, [of_image], index=Subject(INDEX, Found(), "index"))
+    unsigned = Subject(INDEX, Found.everywhere([]), "index")
+    assert verify_image(on_index, manifest, Found.everywhere([]), index=index).signers
+    refused(NoSignature, on_index, manifest, [of_image], index=unsigned)
     # A signature of the one is never one of the other.
     wrong = Subject(INDEX, Found((of_image,)), "index")
     refused(SignatureInvalid, on_index, manifest, [of_image], index=wrong)
     refused(SignatureInvalid, trust_of(signed_by(key)), manifest, [of_index], index=index)
-    assert verify_image(on_index, manifest, [of_image]).signers  # no index: the image itself
+    assert verify_image(
+        on_index, manifest, Found.everywhere([of_image])
+    ).signers  # no index: the image itself
 
 
 def test_index_that_alone_is_signed_is_named_in_the_hint(manifest, key):
     index = Subject(INDEX, Found((signature_of(INDEX, key),)), "index")
     with pytest.raises(NoSignature) as caught:
-        verify_image(trust_of(signed_by(key)), manifest, [], index=index)
+        verify_image(trust_of(signed_by(key)), manifest, Found.everywhere([]), index=index)
     assert "the index is signed" in caught.value.hint
 
 
@@ -244,21 +266,21 @@ def test_hint_of_no_signature_is_what_is_there_instead(manifest, key, wanted, th
     }[there]
     trust = trust_of(GPG if wanted == "signedBy" else signed_by(key, wanted))
     with pytest.raises(NoSignature) as caught:
-        verify_image(trust, manifest, found)
+        verify_image(trust, manifest, Found.everywhere(found))
     assert piece in caught.value.hint
     assert ("cosign" in caught.value.hint) is (wanted == "sigstoreSigned" and there != "simple")
 
 
 def test_hint_of_an_unsigned_index_is_not_that_it_is_signed(manifest, key):
-    found = [signature_of(manifest, key)]
-    index = Subject(INDEX, Found(), "index")
+    found = Found.everywhere([signature_of(manifest, key)])
+    index = Subject(INDEX, Found.everywhere([]), "index")
     with pytest.raises(NoSignature, match="signature of index") as caught:
         verify_image(trust_of(group("index", signed_by(key))), manifest, found, index=index)
     assert "the index is signed" not in caught.value.hint
 
 
 def test_index_that_could_not_be_looked_at_is_not_unsigned(manifest, key):
-    index = Subject(INDEX, Found(failures=(DOWN,)), "index")
+    index = Subject(INDEX, Found(failures=DOWN.failures), "index")
     refused(CouldNotVerify, trust_of(group("index", signed_by(key))), manifest, [], index=index)
 
 
@@ -331,12 +353,14 @@ def test_explanation_of_no_has_every_step_and_the_places(manifest, key, other_ke
 def test_explanation_names_a_requirement_as_the_policy_does(manifest, key, requirement):
     policy = parse_policy(json.dumps({"default": [requirement]}).encode())
     trust = load_trust(policy.select(IDENTITY), lambda _: key.public_key.to_pem())
-    (child,) = explain_image(trust, manifest, []).root.children
+    (child,) = explain_image(trust, manifest, Found.everywhere([])).root.children
     assert child.text == f"$.default[0] {requirement['type']}"
 
 
 def test_explanation_of_yes_has_the_signers_of_the_decision(manifest, key):
-    explanation = explain_image(trust_of(signed_by(key)), manifest, [signature_of(manifest, key)])
+    explanation = explain_image(
+        trust_of(signed_by(key)), manifest, Found.everywhere([signature_of(manifest, key)])
+    )
     assert explanation.root.signers == explanation.decision.signers != ()
 
 
@@ -378,14 +402,18 @@ def test_notation_signature_with_a_signer_says_more_than_one_that_is_noted(
 
     monkeypatch.setattr("imagers.sign.judge.check_signature", check)
     found = [NotationSignature(bytes([one]), "application/cose") for one in order]
-    decision = verify_image(notation_trust("audit"), manifest, found, now=NOW)
+    both = Found.everywhere(found)
+    decision = verify_image(notation_trust("audit"), manifest, both, now=NOW)
     assert [one.fingerprint for one in decision.signers] == ["f" * 64]
-    noted = verify_image(notation_trust("audit"), manifest, [found[order.index(b"a")]], now=NOW)
+    noted = verify_image(
+        notation_trust("audit"), manifest, Found.everywhere([found[order.index(b"a")]]), now=NOW
+    )
     assert (noted.basis, noted.signers) == (Basis.UNSIGNED, ())
 
 
 def test_explanation_and_decision_never_differ(manifest, key):
-    for found in ([signature_of(manifest, key)], [], DOWN, [signature_of(b"x", key)]):
+    given = [[signature_of(manifest, key)], [], [signature_of(b"x", key)]]
+    for found in (DOWN, *map(Found.everywhere, given)):
         explanation = explain_image(trust_of(signed_by(key)), manifest, found)
         answers = explanation.root.answer is Answer.YES
         assert (explanation.decision is not None) is answers
@@ -404,7 +432,8 @@ def test_signature_with_a_certificate_that_cannot_be_read_is_no(manifest, key, m
     trust = trust_of(signed_by(key))
     found = [signature_of(manifest, key)]
     assert "cannot be read" in refused(SignatureInvalid, trust, manifest, found)
-    (finding,) = explain_image(trust, manifest, found).root.children[0].children
+    explanation = explain_image(trust, manifest, Found.everywhere(found))
+    *_, finding = explanation.root.children[0].children
     assert [one.answer for one in finding.children] == [Answer.NO]
     assert finding.error.__cause__ is said
 
@@ -424,5 +453,6 @@ def test_explanation_says_where_a_signature_was_found(manifest, key, requirement
         found = replace(simple(manifest), place=place)
     else:
         found = signature_of(manifest, key)
-    (finding,) = explain_image(trust, manifest, [found]).root.children[0].children
+    explanation = explain_image(trust, manifest, Found.everywhere([found]))
+    *_, finding = explanation.root.children[0].children
     assert finding.text == text
