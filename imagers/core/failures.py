@@ -81,19 +81,16 @@ class Fault(IntEnum):
     ENTRY_KIND = 71  # number: type byte
     ENTRY_SPARSE = 72
     ENTRY_XATTR = 73  # more: the attribute's name
-    ENTRY_ACL = 74
-    ENTRY_AUFS = 75
+    ENTRY_XATTRS = 74  # number: limit
+    ENTRY_SPARSE_MAP = 75
     ENTRY_EMPTY_TARGET = 76
     ENTRY_DEPTH = 77  # number: limit
+    ENTRY_DEVICE = 78
     UNPACK = 80  # text: name, number: errno
 
 
 # POSIX.1-2017 pax, "ustar Interchange Format", typeflag; GNU tar manual, "Basic Tar Format".
 _KINDS = {
-    ord("3"): "a character device",
-    ord("4"): "a block device",
-    ord("6"): "a FIFO",
-    ord("S"): "a sparse file",
     ord("D"): "a GNU directory dump",
     ord("M"): "a continued file",
     ord("V"): "a volume label",
@@ -135,6 +132,9 @@ _ENTRY: dict[Fault, str] = {
     Fault.ENTRY_TARGET_DOTDOT: "is a hard link to {more}, which would leave the image root",
     Fault.ENTRY_TARGET_DIRECTORY: "is a hard link to {more}, which is a directory",
     Fault.ENTRY_WHITEOUT: "is a whiteout of no file, or is no plain file itself",
+    Fault.ENTRY_XATTR: "has the extended attribute {more}, whose name or value no file can have",
+    Fault.ENTRY_SPARSE_MAP: "is a sparse file whose map does not fit its data",
+    Fault.ENTRY_DEVICE: "is a device whose number Linux does not have",
     Fault.ENTRY_PARENT: "is below something that is not a directory",
     Fault.ENTRY_LOOP: "is below a symbolic link that leads in circles",
     Fault.ENTRY_EMPTY_TARGET: "is a symbolic link to nothing",
@@ -240,19 +240,12 @@ _OTHERS: dict[Fault, Callable[[str, bytes, bytes, int, int], Exception]] = {
     ),
     Fault.ENTRY_KIND: _unsupported_kind,
     Fault.ENTRY_SPARSE: lambda what, text, *_: Unsupported(
-        f"{what}: entry {shown_name(text)} is a sparse file, which is not supported"
+        f"{what}: entry {shown_name(text)} is a sparse file of a form that is not supported"
     ),
-    Fault.ENTRY_XATTR: lambda what, text, more, *_: Unsupported(
-        f"{what}: entry {shown_name(text)} has the extended attribute {shown_name(more)}, "
-        "which is not supported"
-    ),
-    Fault.ENTRY_ACL: lambda what, text, *_: Unsupported(
-        f"{what}: entry {shown_name(text)} has an access control list, which is not supported"
+    Fault.ENTRY_XATTRS: lambda what, text, _m, number, _o: Unsupported(
+        f"{what}: entry {shown_name(text)} has more than {number} extended attributes"
     ),
     Fault.ENTRY_DEPTH: lambda what, text, _m, number, _o: Unsupported(
         f"{what}: entry {shown_name(text)} hides directories nested deeper than {number}"
-    ),
-    Fault.ENTRY_AUFS: lambda what, text, *_: Unsupported(
-        f"{what}: entry {shown_name(text)} is metadata of aufs, which is not supported"
     ),
 }

@@ -17,6 +17,7 @@ from imagers.core._core import memory_of as _memory_of
 from imagers.core.cores import usable_cores
 from imagers.core.failures import Fault, failure_of
 from imagers.core.jobs import SealJob
+from imagers.core.left_out import Left, LeftOut
 from imagers.core.values import DirectorySink, OpenedLayer, Ownership, Progress, SealedLayer
 from imagers.model.digest import Digest
 from imagers.model.media import Compression
@@ -145,7 +146,7 @@ def seal(job: SealJob) -> SealedLayer:
             what=job.what,
             force=_force,
         )
-    digest, size, tar_size, _, tar_digest, hmac, _ = native.run(read, _tick_of(job))
+    digest, size, tar_size, _, tar_digest, hmac, _, _, _ = native.run(read, _tick_of(job))
     _finish(job, Progress(job.expected.size, size, 0))
     return SealedLayer(
         digest=_digest(digest),
@@ -187,7 +188,8 @@ def open_(job: OpenJob) -> OpenedLayer:
             what=job.what,
             force=_force,
         )
-    _, size, tar_size, entries, tar_digest, _, digest = native.run(read, _tick_of(job))
+    result = native.run(read, _tick_of(job))
+    _, size, tar_size, entries, tar_digest, _, digest, hole_bytes, left_out = result
     bytes_out = tar_size if job.gives_tar else size
     _finish(job, Progress(size, bytes_out, entries))
     return OpenedLayer(
@@ -197,4 +199,9 @@ def open_(job: OpenJob) -> OpenedLayer:
         entries=entries,
         digest=_digest(digest) if digest else None,
         bytes_out=bytes_out,
+        hole_bytes=hole_bytes,
+        left_out=tuple(
+            LeftOut(Left(kind), count, first, attribute)
+            for kind, count, first, attribute in left_out
+        ),
     )

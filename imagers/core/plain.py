@@ -287,10 +287,14 @@ class _Opened:
         )
         self._tar = _Tar(job.diff_id, job.tar_bytes, job.what)
         self._unpacker: Unpacker | None = None
+        self._tar_reader: TarReader | None = None
         self._sink: _Sink = _Null()
         if isinstance(job.sink, DirectorySink):
             self._unpacker = Unpacker(job.sink, job.limits, job.what)
-            self._sink = TarReader(self._unpacker, job.limits, job.what)
+            self._tar_reader = TarReader(
+                self._unpacker, job.limits, job.what, tar_bytes=job.tar_bytes
+            )
+            self._sink = self._tar_reader
         elif job.sink is not None:
             self._sink = _File(job.sink, job.what)
         is_kept = isinstance(job.sink, int) and not job.gives_tar
@@ -342,6 +346,8 @@ class _Opened:
             tar_size=self._tar.size,
             diff_id=self._tar.diff_id if self._job.sees_tar else None,
             entries=self._clock.entries,
+            hole_bytes=0 if self._tar_reader is None else self._tar_reader.hole_bytes,
+            left_out=() if self._unpacker is None else self._unpacker.left_out,
             digest=None if self._hasher is None else Digest("sha256", self._hasher.hexdigest()),
             bytes_out=self._clock.bytes_out,
         )

@@ -11,8 +11,11 @@ The rules, which `src/untar.c` keeps too:
 * The last part of a name is never followed. What is there is replaced, except that a
   directory stays a directory and only changes its owner, mode and time.
 * A whiteout removes what lower layers put there, and not what this layer did.
-* Owner, then mode (chown clears set-user-id), then time. A directory that gets new content
-  gets its time back when the next directory is worked on, so that none has to be remembered.
+* Owner, then extended attributes (chown clears file capabilities), then mode (chown clears
+  set-user-id), then time. A directory that gets new content gets its time back when the next
+  directory is worked on, so that none has to be remembered.
+* What cannot or must not be made is left out and counted: left_out.py says what and why. What
+  had its name goes all the same, and so do hard links to a device that was left out.
 """
 
 from __future__ import annotations
@@ -21,24 +24,32 @@ import errno
 import os
 import stat
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imagers.core.failures import Fault, failure_of
+from imagers.core.left_out import Left, LeftOut, is_set, left_of_attribute
 from imagers.core.plain_tar import Entry, Kind
 from imagers.core.values import DirectorySink, Limits, Ownership
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Unpacker"]
+__all__ = ["Unpacker", "make_directories"]
 
 _WHITEOUT = b".wh."  # OCI image-spec v1.1, layer.md, "Whiteouts"
 _AUFS = b".wh..wh."  # reserved by the file system that the prefix comes from
 _OPAQUE = b".wh..wh..opq"
+_LINKS = b".wh..wh.plnk"  # where aufs keeps files that have several names
 _MAX_COMPONENT = 255  # NAME_MAX of Linux
 _MAX_LINKS = 40  # MAXSYMLINKS of Linux
 _MAX_DEPTH = 100  # of what a whiteout hides, where some of it must stay
 _IMPLIED_MODE = 0o755
+_LONGEST_NAME = 1024  # bytes of a name that was left out; IMC_FAILURE_TEXT
+# mknod(2) and setxattr(2) for "not this user" and "not this file system".
+_NOT_HERE = (errno.EPERM, errno.ENOTSUP)
+_NEVER = (errno.EINVAL, errno.ERANGE, errno.E2BIG)  # of an attribute that no file can have
+_DEVICES = {Kind.CHARACTER_DEVICE: stat.S_IFCHR, Kind.BLOCK_DEVICE: stat.S_IFBLK}
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -92,6 +103,13 @@ class Unpacker:
         self._made: set[tuple[tuple[int, int], bytes]] = set()
         self._file: int | None = None
         self._entry: Entry | None = None
+        self._has_links = False  # files in _LINKS
+        self._left_out: dict[Left, LeftOut] = {}
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What is not in the tree, by kind."""
+        return tuple(self._left_out[kind] for kind in Left if kind in self._left_out)
 
     # EntrySink
 
@@ -102,9 +120,15 @@ class Unpacker:
         with self._translated():
             self._begin(entry)
 
+    def seek(self, offset: int) -> None:
+        """See `EntrySink`."""
+        if self._file is not None:
+            with self._translated():
+                os.lseek(self._file, offset, os.SEEK_SET)
+
     def data(self, data: bytes) -> None:
         """See `EntrySink`."""
-        if self._file is None:  # data of a whiteout
+        if self._file is None:  # data of a whiteout, or of what is left out
             return
         view = memoryview(data)
         with self._translated():
@@ -116,6 +140,8 @@ class Unpacker:
         if self._file is None or self._entry is None:
             return
         with self._translated():
+            if self._entry.is_sparse:
+                os.ftruncate(self._file, self._entry.size)
             self._set_attributes(self._file, self._entry)
             fd, self._file = self._file, None
             os.close(fd)
@@ -123,6 +149,11 @@ class Unpacker:
     def finish(self) -> None:
         """See `EntrySink`."""
         with self._translated():
+            if self._has_links:
+                parent = self._enter_existing(())
+                assert parent is not None  # the root
+                parent.changed = True
+                self._remove_tree(parent.fd, _LINKS)
             self._leave()
 
     def close(self) -> None:
@@ -152,6 +183,14 @@ class Unpacker:
             fault = faults.get(error.errno or 0, Fault.UNPACK)
             raise self._fault(fault, number=error.errno or 0) from error
 
+    def _leave_out(self, kind: Left, attribute: bytes = b"") -> None:
+        old = self._left_out.get(kind)
+        if old is not None:
+            self._left_out[kind] = replace(old, count=old.count + 1)
+            return
+        first, attribute = self._name[:_LONGEST_NAME], attribute[:_LONGEST_NAME]
+        self._left_out[kind] = LeftOut(kind, 1, first, attribute)
+
     def _count(self) -> None:
         self.entries += 1
         if self.entries > self._limits.max_entries:
@@ -172,11 +211,18 @@ class Unpacker:
             if entry.kind is not Kind.DIRECTORY:
                 raise self._fault(Fault.ENTRY_ROOT)
             self._leave()
+            self._clear_attributes(self._root)
             self._set_attributes(self._root, entry)
             return
-        if any(part.startswith(_AUFS) and part != _OPAQUE for part in parts):
-            raise self._fault(Fault.ENTRY_AUFS)
-        if any(part.startswith(_WHITEOUT) for part in parts[:-1]):
+        # Files in _LINKS are targets of hard links: there until the end of the layer.
+        is_link = parts[0] == _LINKS and len(parts) == 2 and entry.kind is Kind.FILE
+        if any(part.startswith(_AUFS) and part != _OPAQUE for part in parts[is_link:]):
+            self._leave_out(Left.AUFS)
+            return
+        if is_link:
+            self._leave_out(Left.AUFS)
+            self._has_links = True
+        elif any(part.startswith(_WHITEOUT) for part in parts[:-1]):
             raise self._fault(Fault.ENTRY_WHITEOUT)
         if parts[-1].startswith(_WHITEOUT):
             self._whiteout(parts, entry)
@@ -191,6 +237,8 @@ class Unpacker:
             self._directory(parent.fd, name, entry)
         elif entry.kind is Kind.SYMLINK:
             self._symlink(parent.fd, name, entry)
+        elif entry.kind is Kind.FIFO or entry.kind in _DEVICES:
+            self._node(parent, name, entry)
         else:
             self._create(parent.fd, name)
             self._entry = entry
@@ -205,15 +253,19 @@ class Unpacker:
             self._file = os.open(name, flags, 0o600, dir_fd=parent)
 
     def _directory(self, parent: int, name: bytes, entry: Entry) -> None:
+        is_old = False
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             there = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if not stat.S_ISDIR(there.st_mode):
+            is_old = stat.S_ISDIR(there.st_mode)
+            if not is_old:
                 os.unlink(name, dir_fd=parent)
                 os.mkdir(name, 0o700, dir_fd=parent)
         fd = self._open_directory(parent, name)
         try:
+            if is_old:
+                self._clear_attributes(fd)
             self._set_attributes(fd, entry)
         finally:
             os.close(fd)
@@ -228,8 +280,58 @@ class Unpacker:
             os.symlink(entry.target, name, dir_fd=parent)
         if self._keep:
             os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        self._set_extended(self._place(parent, name), entry)
         times = (entry.mtime, entry.mtime)
         os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+
+    def _node(self, parent: _Parent, name: bytes, entry: Entry) -> None:
+        """A device or a FIFO, which nobody opens here."""
+        fd, kind = parent.fd, _DEVICES.get(entry.kind, stat.S_IFIFO)
+        if kind == stat.S_IFCHR and entry.device == (0, 0):
+            self._without_node(parent, name, Left.WHITEOUT_DEVICE)
+            return
+        if kind != stat.S_IFIFO and not self._keep:
+            self._without_node(parent, name, Left.DEVICE)
+            return
+        device = os.makedev(*entry.device)
+        try:
+            try:
+                os.mknod(name, kind | 0o600, device, dir_fd=fd)
+            except FileExistsError:
+                self._remove_tree(fd, name)
+                os.mknod(name, kind | 0o600, device, dir_fd=fd)
+        except OSError as error:
+            # Root of a user namespace, or of a container that may not.
+            if error.errno != errno.EPERM or kind == stat.S_IFIFO:
+                raise
+            self._without_node(parent, name, Left.DEVICE)
+            return
+        if self._keep:
+            os.chown(name, entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False)
+        self._set_extended(self._place(fd, name), entry)
+        os.chmod(name, entry.mode, dir_fd=fd)  # it is no link: made just now
+        os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=fd, follow_symlinks=False)
+
+    def _without_node(self, parent: _Parent, name: bytes, kind: Left) -> None:
+        """Leave a device out: what had its name goes, and links to it are left out too."""
+        self._leave_out(kind)
+        if self._lstat(parent.fd, name) is not None:
+            self._remove_tree(parent.fd, name)
+        self._made.add((parent.inode, self._mark_of(name, kind)))
+
+    @staticmethod
+    def _mark_of(name: bytes, kind: Left) -> bytes:
+        """In `_made`: no name of a file, because of the slashes."""
+        return (b"/" if kind is Left.DEVICE else b"//") + name
+
+    def _find_left_out(self, directory: int, name: bytes) -> Left | None:
+        """As what a device of this name was left out, if it was."""
+        status = os.fstat(directory)
+        inode = (status.st_dev, status.st_ino)
+        for kind in (Left.DEVICE, Left.WHITEOUT_DEVICE):
+            if (inode, self._mark_of(name, kind)) in self._made:
+                return kind
+        return None
 
     def _hard_link(self, parts: tuple[bytes, ...], entry: Entry) -> None:
         """A second name for what is there; owner, mode and time are those of the first."""
@@ -242,7 +344,13 @@ class Unpacker:
         try:
             there = self._lstat(source, target[-1])
             if there is None:
-                raise self._fault(Fault.ENTRY_TARGET, entry.target)
+                kind = self._find_left_out(source, target[-1])
+                if kind is None:
+                    raise self._fault(Fault.ENTRY_TARGET, entry.target)
+                parent = self._enter(parts[:-1], entry)
+                parent.changed = True
+                self._without_node(parent, parts[-1], kind)
+                return
             if stat.S_ISDIR(there.st_mode):
                 raise self._fault(Fault.ENTRY_TARGET_DIRECTORY, entry.target)
             parent = self._enter(parts[:-1], entry)
@@ -269,15 +377,53 @@ class Unpacker:
     def _set_attributes(self, fd: int, entry: Entry) -> None:
         if self._keep:
             os.fchown(fd, entry.uid, entry.gid)
+        elif entry.attributes:
+            os.fchmod(fd, 0o700)  # of a file that may not be written none can be set
+        self._set_extended(fd, entry)
         os.fchmod(fd, entry.mode)
         os.utime(fd, ns=(entry.mtime, entry.mtime))
+
+    @staticmethod
+    def _place(parent: int, name: bytes) -> bytes:
+        """A path for calls that take no descriptor, of something that cannot be opened."""
+        return b"/proc/self/fd/%d/%b" % (parent, name)
+
+    def _set_extended(self, place: int | bytes, entry: Entry) -> None:
+        for name, value in entry.attributes:
+            if value is None or not is_set(name, keep=self._keep):
+                self._leave_out(left_of_attribute(name), name)
+                continue
+            try:
+                os.setxattr(place, name, value, follow_symlinks=isinstance(place, int))
+            except OSError as error:
+                if error.errno in _NEVER:
+                    raise self._fault(Fault.ENTRY_XATTR, name) from error
+                if error.errno not in _NOT_HERE:
+                    raise
+                self._leave_out(left_of_attribute(name), name)
+
+    def _clear_attributes(self, fd: int) -> None:
+        """Take what a lower layer gave a directory: an entry says all that it has."""
+        try:
+            names = [name.encode() for name in os.listxattr(fd)]
+        except OSError as error:
+            if error.errno != errno.ENOTSUP:
+                raise
+            return
+        names = [name for name in names if is_set(name, keep=self._keep)]
+        if names and not self._keep:
+            os.fchmod(fd, 0o700)
+        for name in names:
+            os.removexattr(fd, name)
 
     # Whiteouts
 
     def _whiteout(self, parts: tuple[bytes, ...], entry: Entry) -> None:
         name = parts[-1]
         hidden = name.removeprefix(_WHITEOUT)
-        if hidden in (b"", b".", b"..") or entry.kind is not Kind.FILE:
+        # On aufs all whiteouts are one file: in a tar of it they are links to the first.
+        is_file = entry.kind in (Kind.FILE, Kind.HARD_LINK)
+        if hidden in (b"", b".", b"..") or not is_file:
             raise self._fault(Fault.ENTRY_WHITEOUT)
         parent = self._enter_existing(parts[:-1])
         if parent is None:
@@ -506,3 +652,34 @@ class Unpacker:
             os.close(fd)
         os.utime(at, ns=(before.st_atime_ns, before.st_mtime_ns))
         self._made.add(((before.st_dev, before.st_ino), name))
+
+    # For those who need a directory in a tree that is complete
+
+    def make_directories(self, path: bytes) -> None:
+        """See the function of this name."""
+        self._name = path
+        parts = tuple(part for part in path.split(b"/") if part not in (b"", b"."))
+        if any(len(part) > _MAX_COMPONENT for part in parts):
+            raise self._fault(Fault.ENTRY_LONG_COMPONENT)
+        entry = Entry(Kind.DIRECTORY, path, b"", _IMPLIED_MODE, 0, 0, 0, 0)
+        with self._translated():
+            fd = self._resolve(parts, entry)
+            assert fd is not None  # made where it was missing
+            os.close(fd)
+
+
+def make_directories(sink: DirectorySink, path: bytes, *, what: str) -> None:
+    """Make the directory `path` inside a tree, with those above it, where it is missing.
+
+    Symbolic links are followed as a process whose root is the tree follows them. What is made
+    has mode 0755, belongs to the caller, and is from 1970: the same tree each time.
+
+    Raises:
+        FormatError: something on the way is no directory.
+        LocalError: the machine.
+    """
+    unpacker = Unpacker(sink, Limits(), what)
+    try:
+        unpacker.make_directories(path)
+    finally:
+        unpacker.close()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from imagers.errors import Cancelled, Unsupported
 
 if TYPE_CHECKING:
+    from imagers.core.left_out import LeftOut
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
 
@@ -258,6 +259,8 @@ class OpenedLayer:
         tar_size: of the tar; 0 where nobody asked for it (see `open_layer`).
         diff_id: digest of the tar; None where nobody asked for it.
         entries: of the tar, unpacked; 0 where nothing was.
+        hole_bytes: of the sparse files that were unpacked, on top of what the tar has of them.
+        left_out: what the layer has and the tree has not; see `imagers.core.left_out`.
         digest: SHA-256 of what a descriptor got with `decompress=False`; None otherwise.
         bytes_out: that left the last stage; with such a descriptor, what it got.
     """
@@ -268,3 +271,5 @@ class OpenedLayer:
     entries: int
     digest: Digest | None = None
     bytes_out: int = 0
+    hole_bytes: int = 0
+    left_out: tuple[LeftOut, ...] = ()

@@ -318,7 +318,7 @@ def _unpack_all(
                 stream.close()
             allowance.spend(
                 stored_size=opened.size,
-                tar_size=opened.tar_size,
+                tar_size=opened.tar_size + opened.hole_bytes,
                 entries=opened.entries,
                 what=layer.what,
             )

@@ -71,10 +71,11 @@ enum imc_fault {
     IMC_ENTRY_KIND = 71,
     IMC_ENTRY_SPARSE = 72,
     IMC_ENTRY_XATTR = 73,
-    IMC_ENTRY_ACL = 74,
-    IMC_ENTRY_AUFS = 75,
+    IMC_ENTRY_XATTRS = 74,
+    IMC_ENTRY_SPARSE_MAP = 75,
     IMC_ENTRY_EMPTY_TARGET = 76,
     IMC_ENTRY_DEPTH = 77,
+    IMC_ENTRY_DEVICE = 78,
     IMC_UNPACK = 80,
 };
 
@@ -87,6 +88,28 @@ struct imc_failure {
     size_t more_length;
     uint8_t text[IMC_FAILURE_TEXT];
     uint8_t more[IMC_FAILURE_TEXT];
+};
+
+/* What unpacking leaves out; imagers/core/left_out.py has the same numbers, the words and why. */
+enum imc_left {
+    IMC_LEFT_DEVICE = 0,
+    IMC_LEFT_WHITEOUT_DEVICE = 1,
+    IMC_LEFT_CAPABILITY = 2,
+    IMC_LEFT_LABEL = 3,
+    IMC_LEFT_OVERLAY = 4,
+    IMC_LEFT_ATTRIBUTE = 5,
+    IMC_LEFT_ACL = 6,
+    IMC_LEFT_AUFS = 7,
+    IMC_LEFT_KINDS = 8,
+};
+
+/* Things of one kind: how many, and the first one's name and attribute. No NUL ends these. */
+struct imc_left_out {
+    uint64_t count;
+    size_t name_length;
+    size_t attribute_length;
+    uint8_t name[IMC_FAILURE_TEXT];
+    uint8_t attribute[IMC_FAILURE_TEXT];
 };
 
 enum imc_compression { IMC_PLAIN = 0, IMC_GZIP = 1, IMC_ZSTD = 2 };
@@ -130,6 +153,7 @@ struct imc_result {
     uint64_t stored_size; /* of what was written when sealing, of the source when opening */
     uint64_t tar_size;
     uint64_t entries;
+    uint64_t hole_bytes; /* of sparse files that were unpacked */
     char stored_digest[IMC_DIGEST_TEXT];
     char tar_digest[IMC_DIGEST_TEXT]; /* empty: no tar was seen */
     /* SHA-256 of what a sink got, when opening without decompression; empty otherwise. */
@@ -163,6 +187,8 @@ void imc_job_progress(const struct imc_job *job, struct imc_progress *progress);
 /* Waits for the thread; then result and failure are final. Safe to call twice. */
 enum imc_fault imc_job_join(struct imc_job *job);
 const struct imc_result *imc_job_result(const struct imc_job *job);
+/* IMC_LEFT_KINDS of them, or NULL where nothing was unpacked. */
+const struct imc_left_out *imc_job_left_out(const struct imc_job *job);
 const struct imc_failure *imc_job_failure(const struct imc_job *job);
 /* Wipes and frees; the job is joined or was never started. NULL is fine. */
 void imc_job_free(struct imc_job *job);

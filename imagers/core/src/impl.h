@@ -131,7 +131,22 @@ void imc_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, unsigned millis
 
 /* tar_reader.c: the format. untar.c: the files. */
 
-enum imc_kind { IMC_FILE = 0, IMC_HARD_LINK = 1, IMC_SYMLINK = 2, IMC_DIRECTORY = 5 };
+enum imc_kind { /* as ustar counts them */
+                IMC_FILE = 0,
+                IMC_HARD_LINK = 1,
+                IMC_SYMLINK = 2,
+                IMC_CHARACTER_DEVICE = 3,
+                IMC_BLOCK_DEVICE = 4,
+                IMC_DIRECTORY = 5,
+                IMC_FIFO = 6,
+};
+
+struct imc_attribute {
+    const char *name; /* ended by a NUL */
+    size_t name_length;
+    const uint8_t *value; /* NULL: a record of something that is never set */
+    size_t value_length;
+};
 
 struct imc_entry {
     enum imc_kind kind;
@@ -142,9 +157,14 @@ struct imc_entry {
     uint32_t mode;
     uint32_t uid;
     uint32_t gid;
-    uint64_t size;
+    uint64_t size; /* of the file, with its holes */
+    bool is_sparse;
     int64_t mtime; /* seconds */
     uint32_t mtime_nanoseconds;
+    uint32_t major;
+    uint32_t minor;
+    const struct imc_attribute *attributes; /* until the entry ends */
+    size_t attribute_count;
 };
 
 struct imc_untar;
@@ -155,16 +175,23 @@ enum imc_fault imc_untar_new(const struct imc_options *options, const atomic_boo
 void imc_untar_free(struct imc_untar *untar);
 enum imc_fault imc_untar_begin(struct imc_untar *untar, const struct imc_entry *entry,
                                struct imc_failure *failure);
+/* Up to here there is a hole. */
+enum imc_fault imc_untar_seek(struct imc_untar *untar, uint64_t offset,
+                              struct imc_failure *failure);
 enum imc_fault imc_untar_data(struct imc_untar *untar, const uint8_t *data, size_t length,
                               struct imc_failure *failure);
 enum imc_fault imc_untar_end(struct imc_untar *untar, struct imc_failure *failure);
 enum imc_fault imc_untar_finish(struct imc_untar *untar, struct imc_failure *failure);
 uint64_t imc_untar_entries(const struct imc_untar *untar);
+/* IMC_LEFT_KINDS of them. */
+const struct imc_left_out *imc_untar_left_out(const struct imc_untar *untar);
 
 /* `untar` stays the caller's. */
-enum imc_fault imc_tar_reader_new(struct imc_untar *untar, uint64_t max_name_bytes,
+enum imc_fault imc_tar_reader_new(struct imc_untar *untar, const struct imc_options *options,
                                   struct imc_tar_reader **reader);
 void imc_tar_reader_free(struct imc_tar_reader *reader);
+/* Of sparse files, on top of what the tar has of them. */
+uint64_t imc_tar_reader_hole_bytes(const struct imc_tar_reader *reader);
 enum imc_fault imc_tar_reader_step(struct imc_tar_reader *reader, const uint8_t *data,
                                    size_t length, struct imc_failure *failure);
 enum imc_fault imc_tar_reader_finish(struct imc_tar_reader *reader, struct imc_failure *failure);

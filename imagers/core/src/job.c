@@ -202,7 +202,7 @@ static enum imc_fault make_parts(struct imc_job *job, const struct imc_options *
     if (fault == IMC_OK && options->root_fd >= 0) {
         fault = imc_untar_new(options, &job->cancelled, &job->untar);
         if (fault == IMC_OK) {
-            fault = imc_tar_reader_new(job->untar, options->max_name_bytes, &job->tar_reader);
+            fault = imc_tar_reader_new(job->untar, options, &job->tar_reader);
         }
     }
     if (fault != IMC_OK) {
@@ -351,6 +351,10 @@ enum imc_fault imc_job_join(struct imc_job *job) {
 
 const struct imc_result *imc_job_result(const struct imc_job *job) {
     return &job->result;
+}
+
+const struct imc_left_out *imc_job_left_out(const struct imc_job *job) {
+    return job->untar == NULL ? NULL : imc_untar_left_out(job->untar);
 }
 
 const struct imc_failure *imc_job_failure(const struct imc_job *job) {

@@ -335,6 +335,7 @@ enum imc_fault imc_job_open(struct imc_job *job) {
     job->result.stored_size = job->taken;
     if (job->untar != NULL) {
         job->result.entries = imc_untar_entries(job->untar);
+        job->result.hole_bytes = imc_tar_reader_hole_bytes(job->tar_reader);
     }
     return fault;
 }

@@ -374,19 +374,45 @@ static bool feed_from(struct layer_job *self, PyObject *read, PyObject *tick) {
     return good;
 }
 
+/* What was left out, as a list of (kind, count, name, attribute). */
+static PyObject *left_out_of(const struct layer_job *self) {
+    const struct imc_left_out *left = imc_job_left_out(self->job);
+    PyObject *list = PyList_New(0);
+    for (int kind = 0; list != NULL && left != NULL && kind < IMC_LEFT_KINDS; kind++) {
+        const struct imc_left_out *one = &left[kind];
+        if (one->count == 0) {
+            continue;
+        }
+        PyObject *item =
+            Py_BuildValue("(iKy#y#)", kind, (unsigned long long)one->count, (const char *)one->name,
+                          (Py_ssize_t)one->name_length, (const char *)one->attribute,
+                          (Py_ssize_t)one->attribute_length);
+        if (item == NULL || PyList_Append(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
 static PyObject *result_of(const struct layer_job *self) {
     const struct imc_result *result = imc_job_result(self->job);
-    return Py_BuildValue("(sKKKsy#s)", result->stored_digest,
+    PyObject *left_out = left_out_of(self);
+    if (left_out == NULL) {
+        return NULL;
+    }
+    return Py_BuildValue("(sKKKsy#sKN)", result->stored_digest,
                          (unsigned long long)result->stored_size,
                          (unsigned long long)result->tar_size, (unsigned long long)result->entries,
                          result->tar_digest, (const char *)result->hmac,
-                         (Py_ssize_t)(result->has_hmac ? IMC_MAC_BYTES : 0), result->opened_digest);
+                         (Py_ssize_t)(result->has_hmac ? IMC_MAC_BYTES : 0), result->opened_digest,
+                         (unsigned long long)result->hole_bytes, left_out);
 }
 
 PyDoc_STRVAR(run_doc,
              "run(read, tick, /)\n--\n\n"
              "Do the job, once: (stored digest, stored size, tar size, entries, tar digest, hmac,\n"
-             "opened digest).");
+             "opened digest, bytes of holes, what was left out).");
 
 /* What came of a job that was joined. */
 static PyObject *outcome_of(struct layer_job *self) {

@@ -3,6 +3,9 @@
  *     0         100      108   116   124    136     148      156  157        257   265 ... 345 500
  *     name      mode     uid   gid   size   mtime   chksum   type linkname   magic         prefix
  *
+ *     329        337        386                  482        483
+ *     devmajor   devminor   sparse regions (GNU) continued  real size (GNU)
+ *
  * What readers of tars understand differently is refused, because a layer that means two
  * things can be checked as one and run as the other. imagers/core/plain_tar.py is the
  * definition, down to the order in which faults are seen.
@@ -10,7 +13,7 @@
  * Spec: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar
  * 1.35 manual, "Basic Tar Format" (long names, base-256 numbers).
  */
-#include "impl.h"
+#include "tar_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,18 +21,16 @@
 #define BLOCK 512
 #define MAX_EXTENSION ((uint64_t)1024 * 1024) /* bytes; Go's reader has the same */
 #define MAX_OWNER UINT32_C(4294967294)        /* the last uint32 means "leave it" to chown(2) */
-#define MAX_LENGTH_DIGITS 7                   /* of a record: MAX_EXTENSION has no more */
+#define MAX_MAJOR 0xFFF                       /* dev_t of Linux, linux/kdev_t.h */
+#define MAX_MINOR 0xFFFFF
 
-enum at { AT_HEADER, AT_EXTENSION, AT_DATA, AT_PADDING, AT_ENDED };
-
-struct slice {
-    const uint8_t *at; /* NULL: absent */
-    size_t length;
-};
+enum at { AT_HEADER, AT_EXTENSION, AT_DATA, AT_PADDING, AT_MAP, AT_ENDED };
 
 struct imc_tar_reader {
     struct imc_untar *untar;
     uint64_t max_name_bytes;
+    uint64_t tar_bytes; /* the most that holes may have: whoever reads the tree reads them */
+    uint64_t hole_bytes;
     enum at at;
     uint64_t offset;    /* of the next byte in the tar */
     uint64_t header_at; /* offset of the last header */
@@ -51,18 +52,27 @@ struct imc_tar_reader {
     uint8_t *long_target;
     size_t long_target_length;
     bool has_long_target;
-    char *name; /* max_name_bytes and a NUL, for the entry at hand; so is target */
+    char *name; /* max_name_bytes and a NUL, for the entry at hand; so is what follows */
     char *target;
+    size_t name_length;
+    uint8_t *entry_records; /* owned; attributes point into it */
+    struct imc_attribute attributes[MAX_ATTRIBUTES];
+    bool is_sparse;
+    struct imc_sparse map;
+    uint64_t position; /* in the region that the next data goes to */
+    size_t region;
 };
 
-enum imc_fault imc_tar_reader_new(struct imc_untar *untar, uint64_t max_name_bytes,
+enum imc_fault imc_tar_reader_new(struct imc_untar *untar, const struct imc_options *options,
                                   struct imc_tar_reader **out) {
+    uint64_t max_name_bytes = options->max_name_bytes;
     struct imc_tar_reader *reader = calloc(1, sizeof *reader);
     if (reader == NULL) {
         return IMC_NO_MEMORY;
     }
     reader->untar = untar;
     reader->max_name_bytes = max_name_bytes;
+    reader->tar_bytes = options->tar_bytes;
     reader->name = malloc((size_t)max_name_bytes + 1);
     reader->target = malloc((size_t)max_name_bytes + 1);
     if (reader->name == NULL || reader->target == NULL) {
@@ -81,9 +91,16 @@ static void forget_extensions(struct imc_tar_reader *reader) {
     reader->has_records = reader->has_long_name = reader->has_long_target = false;
 }
 
+static void forget_entry(struct imc_tar_reader *reader) {
+    free(reader->entry_records);
+    reader->entry_records = NULL;
+    imc_sparse_forget(&reader->map);
+}
+
 void imc_tar_reader_free(struct imc_tar_reader *reader) {
     if (reader != NULL) {
         forget_extensions(reader);
+        forget_entry(reader);
         free(reader->extension);
         free(reader->name);
         free(reader->target);
@@ -91,69 +108,31 @@ void imc_tar_reader_free(struct imc_tar_reader *reader) {
     }
 }
 
+uint64_t imc_tar_reader_hole_bytes(const struct imc_tar_reader *reader) {
+    return reader->hole_bytes;
+}
+
 static enum imc_fault bad(const struct imc_tar_reader *reader, struct imc_failure *failure,
                           enum imc_fault fault, const void *text, size_t length) {
     return imc_fail_text(failure, fault, text, length, NULL, 0, 0, reader->header_at);
 }
 
+/* A fault of the entry at hand. */
+static enum imc_fault bad_entry(const struct imc_tar_reader *reader, struct imc_failure *failure,
+                                enum imc_fault fault, uint64_t number) {
+    return imc_fail_text(failure, fault, reader->name, reader->name_length, NULL, 0, number, 0);
+}
+
 /* Text up to the first NUL, or all of it. */
-static struct slice text_of(const uint8_t *at, size_t length) {
+static struct imc_slice text_of(const uint8_t *at, size_t length) {
     const uint8_t *end = memchr(at, 0, length);
-    return (struct slice){at, end == NULL ? length : (size_t)(end - at)};
-}
-
-static bool is_blank(uint8_t byte) {
-    return byte == ' ' || byte == 0;
-}
-
-/* A numeric field: octal, or base-256 where the first bit is set. False: neither, or no
- * int64. */
-static bool number_of(const uint8_t *field, size_t length, int64_t *value) {
-    if ((field[0] & 0x80) != 0) {
-        bool negative = (field[0] & 0x40) != 0;
-        /* Two's complement; the first bit is the mark and the second one the sign. */
-        uint64_t bits = negative ? UINT64_MAX : 0;
-        for (size_t i = 0; i < length; i++) {
-            uint8_t byte = field[i];
-            if (i == 0) {
-                byte = negative ? (byte | 0x80) : (byte & 0x7F);
-            }
-            /* What is shifted out must be copies of the sign, and the new top bit too. */
-            uint64_t top = bits >> 55;
-            if (top != (negative ? UINT64_C(0x1FF) : 0)) {
-                return false;
-            }
-            bits = bits << 8 | byte;
-        }
-        if ((bits >> 63 != 0) != negative) {
-            return false;
-        }
-        *value = (int64_t)bits; /* two's complement on every compiler that builds this */
-        return true;
-    }
-    size_t start = 0;
-    size_t end = length;
-    while (start < end && is_blank(field[start])) {
-        start++;
-    }
-    while (end > start && is_blank(field[end - 1])) {
-        end--;
-    }
-    int64_t octal = 0;
-    for (size_t i = start; i < end; i++) {
-        if (field[i] < '0' || field[i] > '7') {
-            return false;
-        }
-        octal = octal * 8 + (field[i] - '0'); /* 12 digits are 36 bits */
-    }
-    *value = octal;
-    return true;
+    return (struct imc_slice){at, end == NULL ? length : (size_t)(end - at)};
 }
 
 static enum imc_fault field(const struct imc_tar_reader *reader, const uint8_t *block, size_t at,
                             size_t length, const char *name, int64_t *value,
                             struct imc_failure *failure) {
-    if (!number_of(block + at, length, value)) {
+    if (!imc_number_of(block + at, length, value)) {
         return bad(reader, failure, IMC_TAR_NUMBER, name, strlen(name));
     }
     return IMC_OK;
@@ -169,85 +148,32 @@ static bool has_good_checksum(const uint8_t *block) {
         of_unsigned += byte;
         of_signed += byte > 127 ? byte - 256 : byte;
     }
-    return number_of(block + 148, 8, &expected) &&
+    return imc_number_of(block + 148, 8, &expected) &&
            (expected == of_unsigned || expected == of_signed);
 }
 
-struct record {
-    struct slice name;
-    struct slice value;
-};
-
-/* The next record at *at: `length SP name=value LF`, where length counts all of it. False:
- * malformed. */
-static bool next_record(const uint8_t *records, size_t length, size_t *at, struct record *record) {
-    size_t start = *at;
-    size_t digits = 0;
-    size_t size = 0;
-    while (start + digits < length && digits < MAX_LENGTH_DIGITS &&
-           records[start + digits] >= '0' && records[start + digits] <= '9') {
-        size = size * 10 + (size_t)(records[start + digits] - '0');
-        digits++;
-    }
-    if (digits == 0 || start + digits >= length || records[start + digits] != ' ') {
-        return false;
-    }
-    if (size > length - start || size < digits + 2 || records[start + size - 1] != '\n') {
-        return false;
-    }
-    const uint8_t *name = records + start + digits + 1;
-    size_t body = size - digits - 2; /* without the space and the line feed */
-    const uint8_t *equals = memchr(name, '=', body);
-    if (equals == NULL || equals == name) {
-        return false;
-    }
-    size_t name_length = (size_t)(equals - name);
-    if (memchr(name, 0, name_length) != NULL) {
-        return false;
-    }
-    record->name = (struct slice){name, name_length};
-    record->value = (struct slice){equals + 1, body - name_length - 1};
-    *at = start + size;
-    return true;
-}
-
-static bool is_name(struct slice name, const char *text) {
-    return name.length == strlen(text) && memcmp(name.at, text, name.length) == 0;
-}
-
-static bool starts_with(struct slice name, const char *text) {
-    size_t length = strlen(text);
-    return name.length >= length && memcmp(name.at, text, length) == 0;
-}
-
-/* The last record of that name; absent also where its value is empty, which takes it back:
- * POSIX, pax Extended Header. The records are known to be well-formed. */
-static struct slice find_record(const struct imc_tar_reader *reader, const char *name) {
-    struct slice found = {NULL, 0};
-    struct record record;
-    for (size_t at = 0; at < reader->records_length && reader->has_records;) {
-        if (!next_record(reader->records, reader->records_length, &at, &record)) {
-            break; /* unreachable: checked when they came */
-        }
-        if (is_name(record.name, name)) {
-            found = record.value.length == 0 ? (struct slice){NULL, 0} : record.value;
-        }
-    }
-    return found;
-}
-
-/* A global header: values for all later entries. Some readers apply them, some do not. */
-static enum imc_fault check_global(const struct imc_tar_reader *reader, const uint8_t *records,
-                                   size_t length, struct imc_failure *failure) {
-    struct record record;
-    for (size_t at = 0; at < length;) {
-        if (!next_record(records, length, &at, &record)) {
+/* A global header: values for all later entries. Some readers apply them, those of engines do not:
+ * what would change what is unpacked is refused. */
+static enum imc_fault check_global(const struct imc_tar_reader *reader, struct imc_slice records,
+                                   struct imc_failure *failure) {
+    static const char *const names[] = {"path", "linkpath", "size", "uid", "gid"};
+    static const char *const starts[] = {"GNU.sparse.", "SCHILY.xattr.", "SCHILY.realsize"};
+    struct imc_record record;
+    for (size_t at = 0; at < records.length;) {
+        if (!imc_next_record(records, &at, &record)) {
             return bad(reader, failure, IMC_TAR_PAX, NULL, 0);
         }
     }
-    for (size_t at = 0; at < length;) {
-        next_record(records, length, &at, &record);
-        if (!is_name(record.name, "comment")) {
+    for (size_t at = 0; at < records.length;) {
+        imc_next_record(records, &at, &record);
+        bool refused = false;
+        for (size_t i = 0; i < 5; i++) {
+            refused = refused || imc_slice_is(record.name, names[i]);
+        }
+        for (size_t i = 0; i < 3; i++) {
+            refused = refused || imc_slice_starts(record.name, starts[i]);
+        }
+        if (refused) {
             return bad(reader, failure, IMC_TAR_PAX_GLOBAL, record.name.at, record.name.length);
         }
     }
@@ -261,15 +187,15 @@ static enum imc_fault take_extension(struct imc_tar_reader *reader, struct imc_f
     reader->extension = NULL; /* owned by this function from here on */
     switch (reader->extension_type) {
     case 'g': {
-        enum imc_fault fault = check_global(reader, payload, length, failure);
+        enum imc_fault fault = check_global(reader, (struct imc_slice){payload, length}, failure);
         free(payload);
         return fault;
     }
     case 'x': {
         twice = reader->has_records;
-        struct record record;
+        struct imc_record record;
         for (size_t at = 0; !twice && at < length;) {
-            if (!next_record(payload, length, &at, &record)) {
+            if (!imc_next_record((struct imc_slice){payload, length}, &at, &record)) {
                 free(payload);
                 return bad(reader, failure, IMC_TAR_PAX, NULL, 0);
             }
@@ -312,6 +238,7 @@ static enum imc_fault end_of_part(struct imc_tar_reader *reader, struct imc_fail
         fault = take_extension(reader, failure);
     } else if (reader->at == AT_DATA) {
         fault = imc_untar_end(reader->untar, failure);
+        forget_entry(reader);
     }
     if (reader->at != AT_PADDING && reader->padding > 0) {
         reader->at = AT_PADDING;
@@ -330,181 +257,97 @@ static enum imc_fault expect(struct imc_tar_reader *reader, enum at at, uint64_t
     return size == 0 ? end_of_part(reader, failure) : IMC_OK;
 }
 
-/* What would be lost if it were ignored. */
-static enum imc_fault refuse_records(const struct imc_tar_reader *reader, struct slice name,
-                                     struct imc_failure *failure) {
-    static const char *const xattrs[] = {"SCHILY.xattr.", "LIBARCHIVE.xattr."};
-    struct record record;
-    for (size_t at = 0; at < reader->records_length && reader->has_records;) {
-        if (!next_record(reader->records, reader->records_length, &at, &record)) {
-            break; /* unreachable: checked when they came */
-        }
-        if (starts_with(record.name, "GNU.sparse.") ||
-            starts_with(record.name, "SCHILY.realsize")) {
-            return imc_fail_text(failure, IMC_ENTRY_SPARSE, name.at, name.length, NULL, 0, 0, 0);
-        }
-        struct slice xattr = {NULL, 0};
-        for (size_t i = 0; i < 2; i++) {
-            size_t start = strlen(xattrs[i]);
-            if (starts_with(record.name, xattrs[i])) {
-                xattr = (struct slice){record.name.at + start, record.name.length - start};
-            }
-        }
-        if (starts_with(record.name, "RHT.security.")) {
-            xattr = record.name;
-        }
-        if (xattr.at != NULL) {
-            return imc_fail_text(failure, IMC_ENTRY_XATTR, name.at, name.length, xattr.at,
-                                 xattr.length, 0, 0);
-        }
-        if (starts_with(record.name, "SCHILY.acl.")) {
-            return imc_fail_text(failure, IMC_ENTRY_ACL, name.at, name.length, NULL, 0, 0, 0);
-        }
-    }
-    return IMC_OK;
-}
-
 /* A decimal record in place of *value, if there is one. */
-static enum imc_fault pax_number(const struct imc_tar_reader *reader, const char *name,
-                                 int64_t *value, bool *too_large, struct imc_failure *failure) {
-    struct slice text = find_record(reader, name);
+static enum imc_fault pax_number(const struct imc_tar_reader *reader, struct imc_slice records,
+                                 const char *name, int64_t *value, bool *too_large,
+                                 struct imc_failure *failure) {
+    struct imc_slice text = imc_find_record(records, name);
+    uint64_t number;
     if (text.at == NULL) {
         return IMC_OK;
     }
-    uint64_t number = 0;
-    for (size_t i = 0; i < text.length; i++) {
-        /* 19 digits are below 2**64. */
-        if (text.at[i] < '0' || text.at[i] > '9' || text.length > 19) {
-            return bad(reader, failure, IMC_TAR_PAX_VALUE, name, strlen(name));
-        }
-        number = number * 10 + (uint64_t)(text.at[i] - '0');
+    if (!imc_decimal_of(text, &number)) {
+        return bad(reader, failure, IMC_TAR_PAX_VALUE, name, strlen(name));
     }
     *too_large = number > INT64_MAX;
     *value = *too_large ? INT64_MAX : (int64_t)number;
     return IMC_OK;
 }
 
-/* `-?digits(.digits)?` as seconds and nanoseconds, the latter cut and never negative. */
-static bool time_of(struct slice text, int64_t *seconds, uint32_t *nanoseconds) {
-    size_t at = 0;
-    bool negative = text.length > 0 && text.at[0] == '-';
-    if (negative) {
-        at++;
+static enum imc_fault kind_of(const struct imc_tar_reader *reader, uint8_t type,
+                              enum imc_kind *kind, struct imc_failure *failure) {
+    size_t length = reader->name_length;
+    if (type == 0 && length > 0 && reader->name[length - 1] == '/') {
+        *kind = IMC_DIRECTORY; /* before POSIX there was no other way to write one */
+    } else if (type == 0 || type == '0' || type == '7' || type == 'S') {
+        *kind = IMC_FILE; /* 7 asks to be contiguous, S is a sparse one */
+    } else if (type >= '1' && type <= '6') {
+        *kind = (enum imc_kind)(type - '0');
+    } else {
+        return bad_entry(reader, failure, IMC_ENTRY_KIND, type);
     }
-    size_t start = at;
-    int64_t whole = 0;
-    while (at < text.length && text.at[at] >= '0' && text.at[at] <= '9') {
-        if (at - start == 18) { /* digits, which an int64 holds */
-            return false;
-        }
-        whole = whole * 10 + (text.at[at++] - '0');
-    }
-    if (at == start) {
-        return false;
-    }
-    uint32_t fraction = 0;
-    if (at < text.length) {
-        if (text.at[at++] != '.') {
-            return false;
-        }
-        uint32_t unit = 100000000;
-        for (; at < text.length; at++, unit /= 10) {
-            if (text.at[at] < '0' || text.at[at] > '9') {
-                return false;
-            }
-            fraction += (uint32_t)(text.at[at] - '0') * unit;
-        }
-    }
-    *seconds = negative ? -whole : whole;
-    *nanoseconds = fraction;
-    if (negative && fraction > 0) {
-        *seconds -= 1;
-        *nanoseconds = 1000000000 - fraction;
-    }
-    return true;
-}
-
-static enum imc_fault kind_of(uint8_t type, struct slice name, enum imc_kind *kind,
-                              struct imc_failure *failure) {
-    switch (type) {
-    case 0:
-        /* Before POSIX a name that ends in a slash was the only way to write a directory. */
-        *kind = name.length > 0 && name.at[name.length - 1] == '/' ? IMC_DIRECTORY : IMC_FILE;
-        return IMC_OK;
-    case '0':
-    case '7': /* a file that asks to be contiguous */
-        *kind = IMC_FILE;
-        return IMC_OK;
-    case '1':
-        *kind = IMC_HARD_LINK;
-        return IMC_OK;
-    case '2':
-        *kind = IMC_SYMLINK;
-        return IMC_OK;
-    case '5':
-        *kind = IMC_DIRECTORY;
-        return IMC_OK;
-    default:
-        return imc_fail_text(failure, IMC_ENTRY_KIND, name.at, name.length, NULL, 0, type, 0);
-    }
+    return IMC_OK;
 }
 
 /* Name and target of the entry, copied so that nothing else is needed for them. */
 static enum imc_fault take_names(struct imc_tar_reader *reader, const uint8_t *block,
-                                 struct slice *name, struct slice *target,
+                                 struct imc_slice records, size_t *target_length,
                                  struct imc_failure *failure) {
     uint8_t joined[100 + 1 + 155];
-    *name = text_of(block, 100);
+    struct imc_slice name = text_of(block, 100);
     /* POSIX ustar only: GNU keeps times where the prefix would be. */
     if (memcmp(block + 257, "ustar", 6) == 0) {
-        struct slice prefix = text_of(block + 345, 155);
+        struct imc_slice prefix = text_of(block + 345, 155);
         if (prefix.length > 0) {
             memcpy(joined, prefix.at, prefix.length);
             joined[prefix.length] = '/';
-            memcpy(joined + prefix.length + 1, name->at, name->length);
-            *name = (struct slice){joined, prefix.length + 1 + name->length};
+            memcpy(joined + prefix.length + 1, name.at, name.length);
+            name = (struct imc_slice){joined, prefix.length + 1 + name.length};
         }
     }
-    *target = text_of(block + 157, 100);
-    struct slice path = find_record(reader, "path");
-    struct slice linkpath = find_record(reader, "linkpath");
+    struct imc_slice target = text_of(block + 157, 100);
+    struct imc_slice path = imc_find_record(records, "path");
+    struct imc_slice linkpath = imc_find_record(records, "linkpath");
     if ((path.at != NULL && reader->has_long_name) ||
         (linkpath.at != NULL && reader->has_long_target)) {
         return bad(reader, failure, IMC_TAR_EXTENSION_TWICE, NULL, 0);
     }
     if (reader->has_long_name) {
-        *name = (struct slice){reader->long_name, reader->long_name_length};
+        name = (struct imc_slice){reader->long_name, reader->long_name_length};
     } else if (path.at != NULL) {
-        *name = path;
+        name = path;
     }
     if (reader->has_long_target) {
-        *target = (struct slice){reader->long_target, reader->long_target_length};
+        target = (struct imc_slice){reader->long_target, reader->long_target_length};
     } else if (linkpath.at != NULL) {
-        *target = linkpath;
+        target = linkpath;
     }
-    if (memchr(name->at, 0, name->length) != NULL ||
-        memchr(target->at, 0, target->length) != NULL) {
+    struct imc_slice sparse = imc_find_record(records, "GNU.sparse.name");
+    if (sparse.at != NULL) {
+        name = sparse; /* the other one is for those who do not know sparse files */
+    }
+    if (memchr(name.at, 0, name.length) != NULL || memchr(target.at, 0, target.length) != NULL) {
         return bad(reader, failure, IMC_TAR_NUL, NULL, 0);
     }
-    struct slice both[2] = {*name, *target};
+    struct imc_slice both[2] = {name, target};
     for (size_t i = 0; i < 2; i++) {
         if (both[i].length > reader->max_name_bytes) {
             return imc_fail_text(failure, IMC_NAME_BYTES, both[i].at, both[i].length, NULL, 0,
                                  reader->max_name_bytes, 0);
         }
     }
-    memcpy(reader->name, name->at, name->length);
-    reader->name[name->length] = '\0';
-    memcpy(reader->target, target->at, target->length);
-    reader->target[target->length] = '\0';
-    *name = (struct slice){(const uint8_t *)reader->name, name->length};
-    *target = (struct slice){(const uint8_t *)reader->target, target->length};
+    memcpy(reader->name, name.at, name.length);
+    reader->name[name.length] = '\0';
+    reader->name_length = name.length;
+    memcpy(reader->target, target.at, target.length);
+    reader->target[target.length] = '\0';
+    *target_length = target.length;
     return IMC_OK;
 }
 
 /* Owner, size and time, with the records that stand in for them. */
 static enum imc_fault take_numbers(const struct imc_tar_reader *reader, const uint8_t *block,
-                                   struct slice name, struct imc_entry *entry,
+                                   struct imc_slice records, struct imc_entry *entry,
                                    struct imc_failure *failure) {
     static const struct {
         const char *name;
@@ -519,7 +362,7 @@ static enum imc_fault take_numbers(const struct imc_tar_reader *reader, const ui
         fault = field(reader, block, fields[i].at, fields[i].length, fields[i].name, &values[i],
                       failure);
         if (fault == IMC_OK) {
-            fault = pax_number(reader, fields[i].name, &values[i], &too_large[i], failure);
+            fault = pax_number(reader, records, fields[i].name, &values[i], &too_large[i], failure);
         }
     }
     if (fault == IMC_OK) {
@@ -528,8 +371,8 @@ static enum imc_fault take_numbers(const struct imc_tar_reader *reader, const ui
     if (fault != IMC_OK) {
         return fault;
     }
-    struct slice mtime = find_record(reader, "mtime");
-    if (mtime.at != NULL && !time_of(mtime, &entry->mtime, &entry->mtime_nanoseconds)) {
+    struct imc_slice mtime = imc_find_record(records, "mtime");
+    if (mtime.at != NULL && !imc_time_of(mtime, &entry->mtime, &entry->mtime_nanoseconds)) {
         return bad(reader, failure, IMC_TAR_PAX_VALUE, "mtime", strlen("mtime"));
     }
     if (values[2] < 0 || too_large[2]) {
@@ -537,7 +380,7 @@ static enum imc_fault take_numbers(const struct imc_tar_reader *reader, const ui
     }
     for (size_t i = 0; i < 2; i++) {
         if (values[i] < 0 || values[i] > MAX_OWNER) {
-            return imc_fail_text(failure, IMC_ENTRY_OWNER, name.at, name.length, NULL, 0, 0, 0);
+            return bad_entry(reader, failure, IMC_ENTRY_OWNER, 0);
         }
     }
     entry->mode = (uint32_t)(mode & 07777);
@@ -547,35 +390,199 @@ static enum imc_fault take_numbers(const struct imc_tar_reader *reader, const ui
     return IMC_OK;
 }
 
-static enum imc_fault take_entry(struct imc_tar_reader *reader, struct imc_failure *failure) {
+static enum imc_fault take_device(const struct imc_tar_reader *reader, const uint8_t *block,
+                                  struct imc_entry *entry, struct imc_failure *failure) {
+    int64_t major;
+    int64_t minor;
+    enum imc_fault fault = field(reader, block, 329, 8, "devmajor", &major, failure);
+    if (fault == IMC_OK) {
+        fault = field(reader, block, 337, 8, "devminor", &minor, failure);
+    }
+    if (fault != IMC_OK) {
+        return fault;
+    }
+    if (major < 0 || major > MAX_MAJOR || minor < 0 || minor > MAX_MINOR) {
+        /* mknod(2) would make another one of it. */
+        return bad_entry(reader, failure, IMC_ENTRY_DEVICE, 0);
+    }
+    entry->major = (uint32_t)major;
+    entry->minor = (uint32_t)minor;
+    return IMC_OK;
+}
+
+/* Takes the regions of an old map from `count` pairs of fields. */
+static enum imc_fault take_fields(struct imc_tar_reader *reader, const uint8_t *fields,
+                                  size_t count, struct imc_failure *failure) {
+    const char *name = "";
+    enum imc_fault fault = imc_sparse_take_fields(&reader->map, fields, count, &name);
+    if (fault == IMC_TAR_NUMBER) {
+        return bad(reader, failure, fault, name, strlen(name));
+    }
+    return fault == IMC_OK ? IMC_OK : bad_entry(reader, failure, fault, 0);
+}
+
+/* Takes the map of an old header, if it is one. *continued: more of the map follows. */
+static enum imc_fault check_sparse(struct imc_tar_reader *reader, const uint8_t *block,
+                                   enum imc_kind kind, bool *continued,
+                                   struct imc_failure *failure) {
+    int64_t size;
+    if (block[156] != 'S') {
+        *continued = reader->is_sparse && reader->map.is_in_data;
+        return reader->is_sparse && kind != IMC_FILE
+                   ? bad_entry(reader, failure, IMC_ENTRY_SPARSE_MAP, 0)
+                   : IMC_OK;
+    }
+    if (reader->is_sparse) {
+        return bad_entry(reader, failure, IMC_ENTRY_SPARSE_MAP, 0);
+    }
+    if (memcmp(block + 257, "ustar  ", 8) != 0) { /* star has an S of its own */
+        return bad_entry(reader, failure, IMC_ENTRY_SPARSE, 0);
+    }
+    enum imc_fault fault = field(reader, block, 483, 12, "realsize", &size, failure);
+    if (fault != IMC_OK) {
+        return fault;
+    }
+    if (size < 0) {
+        return bad_entry(reader, failure, IMC_ENTRY_SPARSE_MAP, 0);
+    }
+    reader->is_sparse = true;
+    reader->map.size = (uint64_t)size;
+    *continued = block[482] != 0;
+    return take_fields(reader, block + 386, 4, failure);
+}
+
+/* The entry began, and its map is complete if it has one. */
+static enum imc_fault expect_data(struct imc_tar_reader *reader, struct imc_failure *failure) {
+    const struct imc_sparse *map = &reader->map;
+    reader->position = reader->region = 0;
+    if (reader->is_sparse) {
+        if (map->stored != reader->left) {
+            return bad_entry(reader, failure, IMC_ENTRY_SPARSE_MAP, 0);
+        }
+        /* Both are below 2**63: the sum of all before was below a limit of 2**62. */
+        reader->hole_bytes += map->size - map->stored;
+        if (reader->hole_bytes > reader->tar_bytes) {
+            return imc_fail(failure, IMC_TAR_BYTES, reader->tar_bytes, 0);
+        }
+    }
+    return expect(reader, AT_DATA, reader->left, failure);
+}
+
+/* A block of the map that stands behind the header. */
+static enum imc_fault take_map(struct imc_tar_reader *reader, struct imc_failure *failure) {
+    struct imc_sparse *map = &reader->map;
+    enum imc_fault fault = IMC_OK;
+    if (!map->is_in_data) {
+        fault = take_fields(reader, reader->block, 21, failure);
+        return fault != IMC_OK || reader->block[504] != 0 ? fault : expect_data(reader, failure);
+    }
+    fault = reader->left < BLOCK ? IMC_ENTRY_SPARSE_MAP
+                                 : imc_sparse_take_lines(map, reader->block, BLOCK);
+    if (fault != IMC_OK) {
+        return bad_entry(reader, failure, fault, 0);
+    }
+    reader->left -= BLOCK;
+    return map->is_in_data ? IMC_OK : expect_data(reader, failure);
+}
+
+/* What its extended header says of an entry; the attributes get their NULs. */
+static enum imc_fault take_records(struct imc_tar_reader *reader, struct imc_slice records,
+                                   struct imc_entry *entry, struct imc_failure *failure) {
+    struct imc_slice more = {NULL, 0};
+    enum imc_fault fault =
+        imc_find_attributes(records, reader->attributes, &entry->attribute_count, &more);
+    entry->attributes = reader->attributes;
+    if (fault != IMC_OK) {
+        return imc_fail_text(failure, fault, reader->name, reader->name_length, more.at,
+                             fault == IMC_ENTRY_XATTR ? more.length : 0, MAX_ATTRIBUTES, 0);
+    }
+    fault = imc_sparse_of_records(&reader->map, records, &reader->is_sparse);
+    return fault == IMC_OK ? IMC_OK : bad_entry(reader, failure, fault, 0);
+}
+
+static enum imc_fault read_entry(struct imc_tar_reader *reader, struct imc_slice records,
+                                 struct imc_entry *entry, bool *continued,
+                                 struct imc_failure *failure) {
     const uint8_t *block = reader->block;
-    struct slice name;
-    struct slice target;
+    enum imc_fault fault = take_names(reader, block, records, &entry->target_length, failure);
+    if (fault == IMC_OK) {
+        fault = take_records(reader, records, entry, failure);
+    }
+    if (fault == IMC_OK) {
+        fault = take_numbers(reader, block, records, entry, failure);
+    }
+    if (fault == IMC_OK) {
+        fault = kind_of(reader, block[156], &entry->kind, failure);
+    }
+    if (fault == IMC_OK &&
+        (entry->kind == IMC_CHARACTER_DEVICE || entry->kind == IMC_BLOCK_DEVICE)) {
+        fault = take_device(reader, block, entry, failure);
+    }
+    return fault == IMC_OK ? check_sparse(reader, block, entry->kind, continued, failure) : fault;
+}
+
+static enum imc_fault take_entry(struct imc_tar_reader *reader, struct imc_failure *failure) {
     struct imc_entry entry = {.kind = IMC_FILE};
-    enum imc_fault fault = take_names(reader, block, &name, &target, failure);
-    if (fault == IMC_OK) {
-        fault = refuse_records(reader, name, failure);
-    }
-    if (fault == IMC_OK) {
-        fault = take_numbers(reader, block, name, &entry, failure);
-    }
-    if (fault == IMC_OK) {
-        fault = kind_of(block[156], name, &entry.kind, failure);
-    }
+    bool continued = false;
+    struct imc_slice records = {reader->records, reader->has_records ? reader->records_length : 0};
+    reader->entry_records = reader->records; /* until the entry ends */
+    reader->records = NULL;
+    enum imc_fault fault = read_entry(reader, records, &entry, &continued, failure);
     forget_extensions(reader);
     if (fault != IMC_OK) {
         return fault;
     }
-    entry.name = reader->name;
-    entry.name_length = name.length;
-    entry.target = reader->target;
-    entry.target_length = target.length;
-    if (entry.kind != IMC_FILE) {
-        /* Only files have data, whatever the field says: Go's and Python's readers agree. */
-        entry.size = 0;
+    for (size_t i = 0; i < entry.attribute_count; i++) {
+        /* Over the '=' behind the name: nobody reads the records again. */
+        const char *name = reader->attributes[i].name;
+        size_t at = (size_t)(name - (const char *)reader->entry_records);
+        reader->entry_records[at + reader->attributes[i].name_length] = 0;
     }
+    entry.name = reader->name;
+    entry.name_length = reader->name_length;
+    entry.target = reader->target;
+    /* Only files have data, whatever the field says: Go's and Python's readers agree. */
+    reader->left = entry.kind == IMC_FILE ? entry.size : 0;
+    entry.is_sparse = reader->is_sparse;
+    entry.size = reader->is_sparse ? reader->map.size : reader->left;
     fault = imc_untar_begin(reader->untar, &entry, failure);
-    return fault == IMC_OK ? expect(reader, AT_DATA, entry.size, failure) : fault;
+    if (fault != IMC_OK) {
+        return fault;
+    }
+    if (continued) {
+        reader->at = AT_MAP;
+        return IMC_OK;
+    }
+    return expect_data(reader, failure);
+}
+
+/* Data of a file, to where its map says. */
+static enum imc_fault put(struct imc_tar_reader *reader, const uint8_t *data, size_t length,
+                          struct imc_failure *failure) {
+    if (!reader->is_sparse) {
+        return imc_untar_data(reader->untar, data, length, failure);
+    }
+    enum imc_fault fault = IMC_OK;
+    while (fault == IMC_OK && length > 0) {
+        /* There is one: the regions are as long as the data. */
+        const struct imc_region *region = &reader->map.regions[reader->region];
+        uint64_t left = region->length - reader->position;
+        size_t part = left < length ? (size_t)left : length;
+        if (reader->position == 0) {
+            fault = imc_untar_seek(reader->untar, region->offset, failure);
+        }
+        if (fault == IMC_OK) {
+            fault = imc_untar_data(reader->untar, data, part, failure);
+        }
+        data += part;
+        length -= part;
+        reader->position += part;
+        if (reader->position == region->length) {
+            reader->position = 0;
+            reader->region++;
+        }
+    }
+    return fault;
 }
 
 static bool has_pending(const struct imc_tar_reader *reader) {
@@ -629,16 +636,20 @@ enum imc_fault imc_tar_reader_step(struct imc_tar_reader *reader, const uint8_t 
     enum imc_fault fault = IMC_OK;
     for (size_t at = 0; fault == IMC_OK && at < length && reader->at != AT_ENDED;) {
         size_t rest = length - at;
-        if (reader->at == AT_HEADER) {
+        if (reader->at == AT_HEADER || reader->at == AT_MAP) {
             size_t part = BLOCK - reader->held < rest ? BLOCK - reader->held : rest;
             memcpy(reader->block + reader->held, data + at, part);
             reader->held += part;
             at += part;
             if (reader->held == BLOCK) {
                 reader->held = 0;
-                reader->header_at = reader->offset;
                 reader->offset += BLOCK;
-                fault = take_header(reader, failure);
+                if (reader->at == AT_MAP) {
+                    fault = take_map(reader, failure);
+                } else {
+                    reader->header_at = reader->offset - BLOCK;
+                    fault = take_header(reader, failure);
+                }
             }
             continue;
         }
@@ -647,7 +658,7 @@ enum imc_fault imc_tar_reader_step(struct imc_tar_reader *reader, const uint8_t 
             memcpy(reader->extension + reader->extension_length, data + at, part);
             reader->extension_length += part;
         } else if (reader->at == AT_DATA) {
-            fault = imc_untar_data(reader->untar, data + at, part, failure);
+            fault = put(reader, data + at, part, failure);
         }
         at += part;
         reader->left -= part;
@@ -660,7 +671,8 @@ enum imc_fault imc_tar_reader_step(struct imc_tar_reader *reader, const uint8_t 
 }
 
 enum imc_fault imc_tar_reader_finish(struct imc_tar_reader *reader, struct imc_failure *failure) {
-    bool between = reader->at == AT_HEADER || reader->at == AT_ENDED;
+    /* Padding behind the last entry is of no use to anybody: Go's reader does not ask for it. */
+    bool between = reader->at == AT_HEADER || reader->at == AT_PADDING || reader->at == AT_ENDED;
     if (!between || reader->held > 0 || has_pending(reader)) {
         return imc_fail(failure, IMC_TAR_SHORT, 0, 0);
     }

@@ -10,9 +10,11 @@
  * - The last part of a name is never followed. What is there is replaced, except that a
  *   directory stays a directory and only changes its owner, mode and time.
  * - A whiteout removes what lower layers put there, and not what this layer did.
- * - Owner, then mode (chown clears set-user-id), then time. A directory that gets new
- *   content gets its time back when the next directory is worked on, so that none has to
- *   be remembered.
+ * - Owner, then extended attributes (chown clears file capabilities), then mode (chown clears
+ *   set-user-id), then time. A directory that gets new content gets its time back when the
+ *   next directory is worked on, so that none has to be remembered.
+ * - What cannot or must not be made is left out and counted. What had its name goes all the
+ *   same, and so do hard links to a device that was left out.
  *
  * imagers/core/plain_unpack.py does the same, and is what this is tested against. Nobody
  * else changes the tree meanwhile: it is in a staging place.
@@ -22,8 +24,9 @@
 
 #include <stdlib.h>
 
-#define WHITEOUT ".wh." /* OCI image-spec v1.1, layer.md, "Whiteouts" */
-#define AUFS ".wh..wh." /* reserved by the file system that the prefix comes from */
+#define WHITEOUT ".wh."      /* OCI image-spec v1.1, layer.md, "Whiteouts" */
+#define AUFS ".wh..wh."      /* reserved by the file system that the prefix comes from */
+#define LINKS ".wh..wh.plnk" /* where aufs keeps files that have several names */
 
 enum imc_fault imc_untar_new(const struct imc_options *options, const atomic_bool *cancelled,
                              struct imc_untar **out) {
@@ -64,6 +67,10 @@ void imc_untar_free(struct imc_untar *untar) {
 
 uint64_t imc_untar_entries(const struct imc_untar *untar) {
     return untar->entries;
+}
+
+const struct imc_left_out *imc_untar_left_out(const struct imc_untar *untar) {
+    return untar->left_out;
 }
 
 /* Faults */
@@ -114,11 +121,24 @@ bool imc_untar_is_made(const struct imc_untar *untar, const struct stat *directo
                          name, strlen(name));
 }
 
-static bool set_attributes(const struct imc_untar *untar, int fd, const struct imc_entry *entry) {
+static enum imc_fault set_attributes(struct imc_untar *untar, int fd, const struct imc_entry *entry,
+                                     struct imc_failure *failure) {
+    enum imc_fault fault = IMC_OK;
     if (untar->keep && fchown(fd, entry->uid, entry->gid) != 0) {
-        return false;
+        return imc_untar_fail_errno(untar, failure);
     }
-    return fchmod(fd, (mode_t)entry->mode) == 0 && set_time(fd, time_of(entry));
+    if (entry->attribute_count > 0) {
+        /* Of a file that may not be written none can be set. */
+        if (!untar->keep && fchmod(fd, 0700) != 0) {
+            return imc_untar_fail_errno(untar, failure);
+        }
+        fault = imc_untar_set_extended(untar, fd, NULL, entry, failure);
+    }
+    if (fault == IMC_OK &&
+        (fchmod(fd, (mode_t)entry->mode) != 0 || !set_time(fd, time_of(entry)))) {
+        fault = imc_untar_fail_errno(untar, failure);
+    }
+    return fault;
 }
 
 /* Parents */
@@ -223,23 +243,34 @@ static void cut(char *buffer, const struct parts *parts) {
     }
 }
 
-static bool starts_with(const char *text, const char *start) {
-    return strncmp(text, start, strlen(start)) == 0;
+static bool is_part(const char *part, size_t length, const char *name) {
+    return length == strlen(name) && memcmp(part, name, length) == 0;
 }
 
-/* Whether a part of the path is reserved: by aufs, or above the last one by whiteouts. */
-static enum imc_fault check_reserved(const struct imc_untar *untar, const struct parts *parts,
+/* Whether a part of the path is reserved: by aufs, which is left out, or above the last one by
+ * whiteouts. Files in LINKS are targets of hard links: there until the end of the layer. */
+static enum imc_fault check_reserved(struct imc_untar *untar, const struct parts *parts,
+                                     enum imc_kind kind, bool *left_out,
                                      struct imc_failure *failure) {
     bool whiteout = false;
+    bool is_link = false;
+    *left_out = false;
     for (const char *part = parts->path; part != NULL;) {
         const char *slash = strchr(part, '/');
         size_t length = slash == NULL ? strlen(part) : (size_t)(slash - part);
-        bool opaque = length == strlen(OPAQUE) && memcmp(part, OPAQUE, length) == 0;
-        if (length >= strlen(AUFS) && starts_with(part, AUFS) && !opaque) {
-            return imc_untar_fail(untar, failure, IMC_ENTRY_AUFS, 0);
-        }
-        whiteout = whiteout || (slash != NULL && starts_with(part, WHITEOUT));
+        bool is_links = part == parts->path && slash != NULL && slash + 1 == parts->last &&
+                        kind == IMC_FILE && is_part(part, length, LINKS);
+        bool is_aufs =
+            length >= strlen(AUFS) && starts_with(part, AUFS) && !is_part(part, length, OPAQUE);
+        is_link = is_link || is_links;
+        *left_out = *left_out || (is_aufs && !is_links);
+        whiteout = whiteout || (slash != NULL && starts_with(part, WHITEOUT) && !is_links);
         part = slash == NULL ? NULL : slash + 1;
+    }
+    if (is_link || *left_out) {
+        imc_untar_leave_out(untar, IMC_LEFT_AUFS, NULL);
+        untar->has_links = untar->has_links || !*left_out;
+        return IMC_OK;
     }
     return whiteout ? imc_untar_fail(untar, failure, IMC_ENTRY_WHITEOUT, 0) : IMC_OK;
 }
@@ -268,13 +299,14 @@ static enum imc_fault make_file(struct imc_untar *untar, const char *name,
 static enum imc_fault make_directory(struct imc_untar *untar, const char *name,
                                      const struct imc_entry *entry, struct imc_failure *failure) {
     int parent = untar->parent.fd;
+    bool is_old = false;
     if (mkdirat(parent, name, 0700) != 0) {
         struct stat there;
         if (errno != EEXIST || fstatat(parent, name, &there, AT_SYMLINK_NOFOLLOW) != 0) {
             return imc_untar_fail_errno(untar, failure);
         }
-        if (!S_ISDIR(there.st_mode) &&
-            (unlinkat(parent, name, 0) != 0 || mkdirat(parent, name, 0700) != 0)) {
+        is_old = S_ISDIR(there.st_mode);
+        if (!is_old && (unlinkat(parent, name, 0) != 0 || mkdirat(parent, name, 0700) != 0)) {
             return imc_untar_fail_errno(untar, failure);
         }
     }
@@ -282,8 +314,10 @@ static enum imc_fault make_directory(struct imc_untar *untar, const char *name,
     if (fd < 0) {
         return imc_untar_fail_errno(untar, failure);
     }
-    enum imc_fault fault =
-        set_attributes(untar, fd, entry) ? IMC_OK : imc_untar_fail_errno(untar, failure);
+    enum imc_fault fault = is_old ? imc_untar_clear_extended(untar, fd, failure) : IMC_OK;
+    if (fault == IMC_OK) {
+        fault = set_attributes(untar, fd, entry, failure);
+    }
     close(fd);
     return fault;
 }
@@ -307,11 +341,14 @@ static enum imc_fault make_symlink(struct imc_untar *untar, const char *name,
         }
     }
     struct timespec times[2] = {time_of(entry), time_of(entry)};
-    if ((untar->keep && fchownat(parent, name, entry->uid, entry->gid, AT_SYMLINK_NOFOLLOW) != 0) ||
-        utimensat(parent, name, times, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (untar->keep && fchownat(parent, name, entry->uid, entry->gid, AT_SYMLINK_NOFOLLOW) != 0) {
         return imc_untar_fail_errno(untar, failure);
     }
-    return IMC_OK;
+    enum imc_fault fault = imc_untar_set_extended(untar, -1, name, entry, failure);
+    if (fault == IMC_OK && utimensat(parent, name, times, AT_SYMLINK_NOFOLLOW) != 0) {
+        fault = imc_untar_fail_errno(untar, failure);
+    }
+    return fault;
 }
 
 /* A second name for what is at `source`; owner, mode and time are those of the first. */
@@ -320,9 +357,17 @@ static enum imc_fault link_to(struct imc_untar *untar, int source, const char *t
                               struct imc_failure *failure) {
     struct stat there;
     struct stat old;
+    enum imc_left kind;
     if (fstatat(source, target, &there, AT_SYMLINK_NOFOLLOW) != 0) {
-        return errno == ENOENT ? fail_target(untar, failure, IMC_ENTRY_TARGET, entry)
-                               : imc_untar_fail_errno(untar, failure);
+        if (errno != ENOENT) {
+            return imc_untar_fail_errno(untar, failure);
+        }
+        if (!imc_untar_find_left_out(untar, source, target, &kind)) {
+            return fail_target(untar, failure, IMC_ENTRY_TARGET, entry);
+        }
+        enum imc_fault entered = enter(untar, parts->path, parts->directory, entry, failure);
+        return entered == IMC_OK ? imc_untar_without_node(untar, parts->last, kind, failure)
+                                 : entered;
     }
     if (S_ISDIR(there.st_mode)) {
         return fail_target(untar, failure, IMC_ENTRY_TARGET_DIRECTORY, entry);
@@ -381,7 +426,9 @@ static enum imc_fault hard_link(struct imc_untar *untar, const struct parts *par
 static enum imc_fault whiteout(struct imc_untar *untar, const struct parts *parts,
                                const struct imc_entry *entry, struct imc_failure *failure) {
     const char *hidden = parts->last + strlen(WHITEOUT);
-    if (hidden[0] == '\0' || is_dot(hidden) || entry->kind != IMC_FILE) {
+    /* On aufs all whiteouts are one file: in a tar of it they are links to the first. */
+    bool is_file = entry->kind == IMC_FILE || entry->kind == IMC_HARD_LINK;
+    if (hidden[0] == '\0' || is_dot(hidden) || !is_file) {
         return imc_untar_fail(untar, failure, IMC_ENTRY_WHITEOUT, 0);
     }
     enum imc_fault fault = enter(untar, parts->path, parts->directory, NULL, failure);
@@ -406,15 +453,16 @@ static enum imc_fault begin_root(struct imc_untar *untar, const struct imc_entry
         return imc_untar_fail(untar, failure, IMC_ENTRY_ROOT, 0);
     }
     enum imc_fault fault = leave(untar, failure);
-    if (fault == IMC_OK && !set_attributes(untar, untar->root, entry)) {
-        fault = imc_untar_fail_errno(untar, failure);
+    if (fault == IMC_OK) {
+        fault = imc_untar_clear_extended(untar, untar->root, failure);
     }
-    return fault;
+    return fault == IMC_OK ? set_attributes(untar, untar->root, entry, failure) : fault;
 }
 
 enum imc_fault imc_untar_begin(struct imc_untar *untar, const struct imc_entry *entry,
                                struct imc_failure *failure) {
     struct parts parts;
+    bool left_out = false;
     untar->name = entry->name;
     untar->name_length = entry->name_length;
     if (is_cancelled(untar)) { /* some hundred entries come in one piece */
@@ -429,9 +477,9 @@ enum imc_fault imc_untar_begin(struct imc_untar *untar, const struct imc_entry *
         return begin_root(untar, entry, failure);
     }
     if (fault == IMC_OK) {
-        fault = check_reserved(untar, &parts, failure);
+        fault = check_reserved(untar, &parts, entry->kind, &left_out, failure);
     }
-    if (fault != IMC_OK) {
+    if (fault != IMC_OK || left_out) {
         return fault;
     }
     cut(untar->parts, &parts);
@@ -446,19 +494,35 @@ enum imc_fault imc_untar_begin(struct imc_untar *untar, const struct imc_entry *
         return fault;
     }
     untar->parent.changed = true;
-    if (entry->kind == IMC_DIRECTORY) {
+    switch (entry->kind) {
+    case IMC_DIRECTORY:
         fault = make_directory(untar, parts.last, entry, failure);
-    } else if (entry->kind == IMC_SYMLINK) {
+        break;
+    case IMC_SYMLINK:
         fault = make_symlink(untar, parts.last, entry, failure);
-    } else {
+        break;
+    case IMC_CHARACTER_DEVICE:
+    case IMC_BLOCK_DEVICE:
+    case IMC_FIFO:
+        fault = imc_untar_make_node(untar, parts.last, entry, failure);
+        break;
+    default: /* hard links were done above */
         fault = make_file(untar, parts.last, entry, failure);
+        break;
     }
     return fault == IMC_OK ? imc_untar_mark(untar, &untar->parent.before, parts.last) : fault;
 }
 
+enum imc_fault imc_untar_seek(struct imc_untar *untar, uint64_t offset,
+                              struct imc_failure *failure) {
+    /* At most the size of the file, which the reader keeps below 2**63. */
+    bool good = untar->file < 0 || lseek(untar->file, (off_t)offset, SEEK_SET) >= 0;
+    return good ? IMC_OK : imc_untar_fail_errno(untar, failure);
+}
+
 enum imc_fault imc_untar_data(struct imc_untar *untar, const uint8_t *data, size_t length,
                               struct imc_failure *failure) {
-    while (untar->file >= 0 && length > 0) { /* a whiteout has no file: its data is skipped */
+    while (untar->file >= 0 && length > 0) { /* a whiteout has no file: data is skipped */
         ssize_t written = write(untar->file, data, length);
         if (written < 0) {
             if (errno == EINTR) {
@@ -478,15 +542,30 @@ enum imc_fault imc_untar_end(struct imc_untar *untar, struct imc_failure *failur
     }
     int fd = untar->file;
     untar->file = -1;
-    bool good = set_attributes(untar, fd, &untar->entry);
-    if (!good) {
-        close_quietly(fd);
-        return imc_untar_fail_errno(untar, failure);
+    const struct imc_entry *entry = &untar->entry;
+    enum imc_fault fault = IMC_OK;
+    if (entry->is_sparse && ftruncate(fd, (off_t)entry->size) != 0) {
+        fault = imc_untar_fail_errno(untar, failure);
+    }
+    if (fault == IMC_OK) {
+        fault = set_attributes(untar, fd, entry, failure);
+    }
+    if (fault != IMC_OK) {
+        close(fd);
+        return fault;
     }
     /* close() tells of a quota or a network disk; the descriptor is gone in any case. */
     return close(fd) == 0 || errno == EINTR ? IMC_OK : imc_untar_fail_errno(untar, failure);
 }
 
 enum imc_fault imc_untar_finish(struct imc_untar *untar, struct imc_failure *failure) {
-    return leave(untar, failure);
+    enum imc_fault fault = IMC_OK;
+    if (untar->has_links) {
+        fault = enter(untar, "", 0, NULL, failure);
+        if (fault == IMC_OK) {
+            untar->parent.changed = true;
+            fault = imc_untar_remove_tree(untar, untar->parent.fd, LINKS, failure);
+        }
+    }
+    return fault == IMC_OK ? leave(untar, failure) : fault;
 }

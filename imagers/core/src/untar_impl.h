@@ -1,4 +1,4 @@
-/* Shared inside untar.c, untar_resolve.c and untar_remove.c. */
+/* Shared inside untar*.c. */
 #ifndef IMAGERS_UNTAR_IMPL_H
 #define IMAGERS_UNTAR_IMPL_H
 
@@ -41,6 +41,8 @@ struct imc_untar {
     struct imc_marks *made; /* what this layer made */
     int file;               /* being written; -1: none */
     struct imc_entry entry; /* whose it is */
+    bool has_links;         /* files in LINKS, see untar.c */
+    struct imc_left_out left_out[IMC_LEFT_KINDS];
     char parts[MAX_PATH];
     char target[MAX_PATH];
     char dents[DENTS_BYTES];
@@ -69,6 +71,29 @@ enum imc_fault imc_untar_resolve(struct imc_untar *untar, const char *path, size
                                  const struct imc_entry *entry, int *fd,
                                  struct imc_failure *failure);
 
+/* untar_attributes.c */
+
+/* Counts what is left out of the entry at hand; `attribute` may be NULL. */
+void imc_untar_leave_out(struct imc_untar *untar, enum imc_left kind, const char *attribute);
+/* `fd`, or where that is -1 what has this name in the parent. */
+enum imc_fault imc_untar_set_extended(struct imc_untar *untar, int fd, const char *name,
+                                      const struct imc_entry *entry, struct imc_failure *failure);
+/* Of a directory that a lower layer made. */
+enum imc_fault imc_untar_clear_extended(struct imc_untar *untar, int fd,
+                                        struct imc_failure *failure);
+
+/* untar_nodes.c */
+
+/* A device or a FIFO in the parent, or nothing of that name. */
+enum imc_fault imc_untar_make_node(struct imc_untar *untar, const char *name,
+                                   const struct imc_entry *entry, struct imc_failure *failure);
+/* Nothing of that name in the parent, where a device would be. */
+enum imc_fault imc_untar_without_node(struct imc_untar *untar, const char *name, enum imc_left kind,
+                                      struct imc_failure *failure);
+/* Whether a device of that name was left out by this layer, and as what. */
+bool imc_untar_find_left_out(struct imc_untar *untar, int directory, const char *name,
+                             enum imc_left *kind);
+
 /* untar_remove.c */
 
 /* Removes a name and all below it. */
@@ -90,6 +115,10 @@ static inline void close_quietly(int fd) {
 
 static inline bool is_cancelled(const struct imc_untar *untar) {
     return atomic_load_explicit(untar->cancelled, memory_order_relaxed);
+}
+
+static inline bool starts_with(const char *text, const char *start) {
+    return strncmp(text, start, strlen(start)) == 0;
 }
 
 static inline bool is_dot(const char *name) {

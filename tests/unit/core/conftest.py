@@ -55,6 +55,7 @@ class Driver:
     def __init__(self, folder):
         self._folder = folder
         self._number = 0
+        self.left_out = {}
 
     @staticmethod
     def cipher(key=KEY, nonce=NONCE):
@@ -122,7 +123,10 @@ class Driver:
             close()
 
     def unpack(self, *tars, root=None, ownership=Ownership.MINE, **settings):
-        """The directory that the layers were unpacked into; its parents hold a canary."""
+        """The directory that the layers were unpacked into; its parents hold a canary.
+
+        What was left out of the last one is in `left_out`, as {kind: (count, where)}.
+        """
         if root is None:
             root = self.path() / "a" / "b" / "root"
             root.mkdir(parents=True, mode=0o755)
@@ -130,7 +134,8 @@ class Driver:
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for data in tars:
-                self.open(data, sink=DirectorySink(fd, ownership), **settings)
+                result, _ = self.open(data, sink=DirectorySink(fd, ownership), **settings)
+                self.left_out = {one.kind: (one.count, one.where) for one in result.left_out}
         finally:
             os.close(fd)
         return root
@@ -252,6 +257,10 @@ def read_tree(root):
                 what = "-> " + os.readlink(path)
             elif stat.S_ISDIR(status.st_mode):
                 what = "/"
+            elif not stat.S_ISREG(status.st_mode):  # to open it would wait, or do something
+                kind = "c" if stat.S_ISCHR(status.st_mode) else "b"
+                device = f"{kind} {os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+                what = "|" if stat.S_ISFIFO(status.st_mode) else device
             else:
                 with open(path, "rb") as file:
                     what = file.read().decode("latin-1")

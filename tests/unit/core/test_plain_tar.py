@@ -60,6 +60,15 @@ def long_name(name, kind=b"L"):
     return block(b"././@LongLink", kind=kind, size=size, magic=b"ustar  \0") + padded(body)
 
 
+def device(major, minor, kind=b"3"):
+    header = bytearray(block(kind=kind))
+    header[329 : 329 + len(major)] = major
+    header[337 : 337 + len(minor)] = minor
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
 END = bytes(1024)
 HUGE = b"%d" % 2**64
 
@@ -115,6 +124,22 @@ GOOD = {
         block(size=b"\x80" + (4).to_bytes(11, "big")) + padded(b"data"),
         {"f": "data"},
     ),
+    "no padding behind the last file": (block(size=b"4\0") + b"data", {"f": "data"}),
+    "a FIFO": (block(kind=b"6", size=b"7777\0") + block(b"g"), {"f": "|", "g": ""}),
+    "a device, which is left out": (device(b"1", b"3") + block(b"g"), {"g": ""}),
+    "global records that engines pass over": (
+        pax((b"mtime", b"1"), (b"hdrcharset", b"BINARY"), (b"vendor.x", b"y"), kind=b"g") + block(),
+        {"f": ""},
+    ),
+    "names in no character set": (
+        pax((b"hdrcharset", b"BINARY"), (b"path", b"\xff")) + block(),
+        {"\udcff": ""},
+    ),
+    "an unknown record": (pax((b"vendor.x", b"\0\n=")) + block(), {"f": ""}),
+    "a hard link with a size": (
+        block() + block(b"g", kind=b"1", linkname=b"f", size=b"7777\0") + block(b"h"),
+        {"f": "", "g": "", "h": ""},
+    ),
     "spaces before a number": (block(size=b"          4\0") + padded(b"data"), {"f": "data"}),
 }
 
@@ -124,7 +149,6 @@ BAD = {
     "a checksum of letters": (block(chksum=b"abcdefg\0"), FormatError, "wrong checksum"),
     "half a header": (block()[:300], Truncated, "tar ends inside an entry"),
     "half the data": (block(size=b"1000 ") + b"x" * 511, Truncated, "ends inside an entry"),
-    "no padding": (block(size=b"4\0") + b"data", Truncated, "ends inside an entry"),
     "records for no entry": (pax((b"path", b"a")), Truncated, "ends inside an entry"),
     "records before the end": (pax((b"path", b"a")) + END, Truncated, "ends inside an entry"),
     "empty records before the end": (raw_pax(b"") + END, Truncated, "ends inside"),
@@ -201,36 +225,50 @@ BAD = {
     "an unknown type": (block(kind=b"Z"), Unsupported, "entry 'f' is of the unknown type 'Z'"),
     "an unprintable type": (block(kind=b"\x80"), Unsupported, r"unknown type '\\x80'"),
     "a volume label": (block(kind=b"V"), Unsupported, "entry 'f' is a volume label"),
-    "a FIFO": (block(kind=b"6"), Unsupported, "entry 'f' is a FIFO, which is not supported"),
-    "a block device": (block(kind=b"4"), Unsupported, "is a block device"),
-    "a character device": (block(kind=b"3"), Unsupported, "is a character device"),
-    "an old sparse file": (block(kind=b"S"), Unsupported, "is a sparse file"),
-    "a new sparse file": (
-        pax((b"GNU.sparse.major", b"1")) + block(),
-        Unsupported,
-        "entry 'f' is a sparse file",
+    "a continued file": (block(kind=b"M"), Unsupported, "entry 'f' is a continued file"),
+    "an old long name": (block(kind=b"N"), Unsupported, "is of the unknown type 'N'"),
+    "a directory dump": (block(kind=b"D"), Unsupported, "is a GNU directory dump"),
+    "a device number of letters": (device(b"x", b"1"), FormatError, "field 'devmajor'"),
+    "a minor number of letters": (device(b"1", b"x"), FormatError, "field 'devminor'"),
+    "a major number above 12 bits": (device(b"10000", b"1"), FormatError, "whose number Linux"),
+    "a minor number above 20 bits": (
+        device(b"1", b"\x80" + (1 << 20).to_bytes(7, "big"), kind=b"4"),
+        FormatError,
+        "entry 'f'.* is a device whose number Linux does not have",
     ),
-    "an extended attribute": (
-        pax((b"SCHILY.xattr.security.capability", b"\1")) + block(b"bin/ping"),
-        Unsupported,
-        "entry 'bin/ping' has the extended attribute 'security.capability'",
+    "a negative device number": (device(b"\xff" * 8, b"1"), FormatError, "whose number Linux"),
+    "an extended attribute without name": (
+        pax((b"SCHILY.xattr.", b"x")) + block(),
+        FormatError,
+        "has the extended attribute '', whose name or value no file can have",
     ),
-    "an empty extended attribute": (
-        pax((b"SCHILY.xattr.user.a", b"")) + block(),
-        Unsupported,
-        "'user.a'",
+    "an extended attribute with a long name": (
+        pax((b"SCHILY.xattr.user." + b"n" * 251, b"")) + block(),
+        FormatError,
+        "has the extended attribute 'user.n",
     ),
-    "another's extended attribute": (
-        pax((b"LIBARCHIVE.xattr.user.a", b"YQ")) + block(),
-        Unsupported,
-        "'user.a'",
+    "an extended attribute with a long value": (
+        pax((b"SCHILY.xattr.user.a", b"v" * 65537)) + block(),
+        FormatError,
+        "'user.a', whose name or value",
     ),
-    "a label": (pax((b"RHT.security.selinux", b"x")) + block(), Unsupported, "selinux"),
-    "an access control list": (
-        pax((b"SCHILY.acl.access", b"user::rwx")) + block(),
+    "too many extended attributes": (
+        pax(*[(b"SCHILY.xattr.user.%d" % number, b"") for number in range(257)]) + block(),
         Unsupported,
-        "has an access control list",
+        "entry 'f' has more than 256 extended attributes",
     ),
+    "too many attributes of others": (
+        pax(*[(b"LIBARCHIVE.xattr.user.%d" % number, b"") for number in range(257)]) + block(),
+        Unsupported,
+        "more than 256",
+    ),
+    "global extended attribute": (
+        pax((b"SCHILY.xattr.user.a", b"1"), kind=b"g") + block(),
+        FormatError,
+        "'SCHILY.xattr.user.a' in a global extended header",
+    ),
+    "a global owner": (pax((b"uid", b"0"), kind=b"g") + block(), FormatError, "'uid' in a global"),
+    "a global size": (pax((b"size", b"0"), kind=b"g") + block(), FormatError, "'size' in a glob"),
 }
 
 

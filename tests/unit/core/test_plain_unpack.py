@@ -7,7 +7,6 @@ import gc
 import os
 import stat
 import subprocess
-import tarfile
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from imagers.core import DirectorySink, Ownership
+from imagers.core.left_out import Left
 from imagers.errors import FormatError, LocalError, Unsupported
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -507,13 +507,47 @@ def test_whiteout_of_a_bad_name_is_refused(unpacking, tar, make, name):
 
 
 def test_whiteout_that_is_no_file_is_refused(unpacking, tar, make):
-    for entry in (make.directory(".wh.x"), make.symlink(".wh.x", "y"), make.link(".wh.x", "y")):
+    for entry in (make.directory(".wh.x"), make.symlink(".wh.x", "y")):
         refused(unpacking, FormatError, "is no plain file itself", tar(entry))
 
 
-@pytest.mark.parametrize("name", [".wh..wh.plnk/1", ".wh..wh.aufs", "d/.wh..wh.orph"])
-def test_aufs_metadata_is_unsupported(unpacking, tar, make, name):
-    refused(unpacking, Unsupported, "is metadata of aufs", tar(make.file(name)))
+def test_whiteout_that_is_a_link_to_another_hides(unpacking, tar, make, tree):
+    """On aufs all whiteouts are one file."""
+    data = tar(make.file(".wh.f"), make.link("d/.wh.x", ".wh.f"))
+    assert "f" not in tree(unpacking.unpack(lower(tar, make), data))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".wh..wh.plnk/1/x", ".wh..wh.aufs", "d/.wh..wh.orph", ".wh..wh.orph/d/.wh.x", "/.wh..wh."],
+)
+@pytest.mark.parametrize("kind", ["file", "directory", "symlink"])
+def test_leftovers_of_aufs_are_left_out(unpacking, tar, make, tree, name, kind):
+    entry = make.symlink(name, "/") if kind == "symlink" else getattr(make, kind)(name)
+    root = unpacking.unpack(tar(entry, make.file("f")))
+    assert tree(root) == {"f": ""}
+    ((count, where),) = unpacking.left_out.values()
+    assert count == 1
+    assert where.strip("'/") == name.strip("/")
+
+
+def test_links_of_aufs_are_there_for_hard_links_and_gone_at_the_end(unpacking, tar, make, tree):
+    """aufs has the content of a file with several names in a place of its own."""
+    root = unpacking.unpack(
+        tar(
+            make.directory(".", mtime=1000),
+            make.directory(".wh..wh.plnk"),
+            make.file(".wh..wh.plnk/12.34", "content", mode=0o600),
+            make.link(".wh..wh.plnk/evil", "etc/f"),
+            make.symlink(".wh..wh.plnk/s", "/"),
+            make.link("a", ".wh..wh.plnk/12.34"),
+            make.link("d/b", "/.wh..wh.plnk/12.34"),
+        )
+    )
+    assert tree(root) == {"a": "content", "d": "/", "d/b": "content"}
+    assert (root / "a").stat().st_nlink == 2
+    assert root.stat().st_mtime == 1000
+    assert unpacking.left_out == {Left.AUFS: (4, "'.wh..wh.plnk/'")}
 
 
 def test_whiteout_nested_too_deep_is_unsupported(unpacking, tar, make, tree):
@@ -639,7 +673,7 @@ def test_unpack_leaves_no_descriptor_open(unpacking, tar, make):
     before = count()
     for _ in range(3):
         unpacking.unpack(good, good)
-        for data in (bad, cut, tar(make.other("x", tarfile.FIFOTYPE))):
+        for data in (bad, cut, tar(make.other("x", b"Z"))):
             with pytest.raises(Exception, match="layer"):
                 unpacking.unpack(data)
     assert count() == before

@@ -4,11 +4,13 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from imagers.core import DirectorySink, Ownership, open_layer
+from imagers.core.left_out import Left
 from imagers.errors import DigestMismatch, FormatError, ImagersError, Truncated, Unsupported
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import parse_digest
@@ -19,14 +21,6 @@ CASES = {
     case["id"].removeprefix("tar/"): case
     for case in json.loads((VECTORS / "manifest.json").read_text())["cases"]
     if case["category"] == "tar"
-}
-# Kinds of entries that are refused by name for now.
-UNSUPPORTED = {
-    "device-nodes": "character device",
-    "xattrs": "extended attribute 'user.comment'",
-    "xattrs-removed-by-upper-layer": "extended attribute",
-    "sparse-pax-1.0": "sparse file",
-    "sparse-gnu-old": "sparse file",
 }
 KINDS = {
     "unsafe-path": (FormatError, Unsupported),
@@ -43,15 +37,17 @@ pytestmark = [
 ]
 
 
-def unpack(case, root):
+def unpack(case, root, ownership=Ownership.KEEP):
+    """What was left out of all layers: the kinds."""
+    kinds = set()
     fd = os.open(root, os.O_RDONLY)
     try:
         for number, layer in enumerate(case["layers"]):
             blob = VECTORS / case["path"] / "blobs" / layer["digest"].replace(":", "/")
             with blob.open("rb", buffering=0) as file:
-                open_layer(
+                opened = open_layer(
                     file.fileno(),
-                    DirectorySink(fd, Ownership.KEEP),
+                    DirectorySink(fd, ownership),
                     expected=Descriptor(
                         layer["media_type"], parse_digest(layer["digest"]), layer["size"]
                     ),
@@ -61,8 +57,10 @@ def unpack(case, root):
                     diff_id=parse_digest(layer["diff_id"]),
                     what=f"layer {number + 1}",
                 )
+                kinds |= {left.kind for left in opened.left_out}
     finally:
         os.close(fd)
+    return kinds
 
 
 def described(path):
@@ -72,8 +70,15 @@ def described(path):
     if stat.S_ISLNK(status.st_mode):
         return found | {"type": "symlink", "target": str(path.readlink())}
     found["mode"] = f"{stat.S_IMODE(status.st_mode):04o}"
+    found["xattrs_hex"] = {name: os.getxattr(path, name).hex() for name in os.listxattr(path)}
     if stat.S_ISDIR(status.st_mode):
         return found | {"type": "dir"}
+    if stat.S_ISFIFO(status.st_mode):
+        return found | {"type": "fifo"}
+    if not stat.S_ISREG(status.st_mode):
+        kind = "char" if stat.S_ISCHR(status.st_mode) else "block"
+        device = [os.major(status.st_rdev), os.minor(status.st_rdev)]
+        return found | {"type": kind, "device": device}
     data = path.read_bytes()
     return found | {
         "type": "file",
@@ -83,7 +88,7 @@ def described(path):
     }
 
 
-def assert_tree(root, expected):
+def assert_tree(root, expected, unlike=()):
     # Not `rglob`: before Python 3.11.4 it gives up at a link whose target is too long.
     names = {
         os.path.relpath(os.path.join(folder, name), root)
@@ -94,7 +99,10 @@ def assert_tree(root, expected):
     groups = {}
     for name, wanted in expected.items():
         got = described(root / name)
-        for field, value in wanted.items():
+        attributes = {} if wanted["type"] == "symlink" else {"xattrs_hex": {}}  # and no others
+        for field, value in (attributes | wanted).items():
+            if field in unlike:
+                continue
             if field == "hardlink_group":
                 assert groups.setdefault(value, got["inode"]) == got["inode"], name
             elif field == "mtime":
@@ -103,29 +111,33 @@ def assert_tree(root, expected):
                 assert got[field] == value, (name, field)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_unpack_vector(unpacking, name):
-    case = CASES[name]
-    root = unpacking.path() / "a" / "b" / "root"
+def unpacked(case, root, ownership):
+    """(refusal or None, what was left out), and nothing beside the root has changed."""
     root.mkdir(parents=True)
     root.chmod(0o755)
     canary = root.parent / "canary"
     canary.write_text("alive")
-    refusal = None
+    refusal, kinds = None, set()
     try:
-        unpack(case, root)
+        kinds = unpack(case, root, ownership)
     except ImagersError as error:
         refusal = error
     assert sorted(path.name for path in root.parent.iterdir()) == ["canary", "root"]
     assert sorted(path.name for path in root.parent.parent.iterdir()) == ["b"]
     assert canary.read_text() == "alive"
-    if name in UNSUPPORTED:
-        assert isinstance(refusal, Unsupported)
-        assert UNSUPPORTED[name] in str(refusal)
-    elif case["expect"] == "fail":
+    return refusal, kinds
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_unpack_vector(unpacking, name):
+    case = CASES[name]
+    root = unpacking.path() / "a" / "b" / "root"
+    refusal, kinds = unpacked(case, root, Ownership.KEEP)
+    if case["expect"] == "fail":
         assert isinstance(refusal, KINDS[case["kind"]])
     elif case["expect"] == "ok":
         assert refusal is None
+        assert kinds == set()
         if "tree" in case:
             assert_tree(root, case["tree"])
         else:
@@ -140,5 +152,59 @@ def test_unpack_vector(unpacking, name):
         assert isinstance(refusal, KINDS[case["kind"]])
 
 
-def test_every_vector_that_is_refused_for_now_is_in_the_manifest():
-    assert set(UNSUPPORTED) <= set(CASES)
+LEFT_OUT_OF_CONTAINED = {
+    "device-overlay-whiteout": {Left.WHITEOUT_DEVICE},
+    "xattr-overlay": {Left.OVERLAY},
+    "whiteout-aufs-metadata": {Left.AUFS},
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT_OF_CONTAINED)
+def test_unpack_vector_without_what_means_something_else_in_a_tree(unpacking, name):
+    case = CASES[name]
+    root = unpacking.path() / "a" / "b" / "root"
+    refusal, kinds = unpacked(case, root, Ownership.KEEP)
+    assert refusal is None
+    assert kinds == LEFT_OUT_OF_CONTAINED[name]
+    expected = dict(case["reference_tree"])
+    if name == "device-overlay-whiteout":
+        del expected["a"]
+    if name == "whiteout-aufs-metadata":
+        del expected[".wh..wh.plnk"], expected[".wh..wh.plnk/1.2"]
+    if name == "xattr-overlay":
+        expected["d"] = {key: expected["d"][key] for key in ("type", "mode")}
+    assert_tree(root, expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.usefixtures("unpacking")
+def test_unpack_vector_as_ordinary_user_with_what_such_a_user_can_make(name):
+    case = CASES[name]
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # others may enter it
+        root = Path(folder) / "a" / "b" / "root"
+        os.chown(folder, 65534, 65534)
+        os.setegid(65534)
+        os.seteuid(65534)
+        try:
+            refusal, kinds = unpacked(case, root, Ownership.MINE)
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+        if case["expect"] == "fail":
+            assert isinstance(refusal, KINDS[case["kind"]])
+        if case["expect"] != "ok" or "tree" not in case:
+            return
+        assert refusal is None
+        expected, left_out = {}, set()
+        for path, entry in case["tree"].items():
+            if entry["type"] in ("char", "block"):
+                left_out.add(Left.DEVICE)
+                continue
+            attributes = dict(entry.get("xattrs_hex", {}))
+            if attributes.pop("security.capability", None):
+                left_out.add(Left.CAPABILITY)
+            expected[path] = {key: entry[key] for key in entry if key != "xattrs_hex"}
+            if attributes:
+                expected[path]["xattrs_hex"] = attributes
+        assert_tree(root, expected, unlike={"uid", "gid"})
+        assert kinds == left_out
