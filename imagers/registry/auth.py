@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 
 from imagers.errors import FormatError, RemoteError, UsageError
 from imagers.model.keys import SecretKey
-from imagers.model.strict_json import get_int, get_optional_str, parse_object
+from imagers.model.strict_json import get_optional_str, parse_object
 from imagers.net.http import ANY_STATUS, status_error, status_text
 from imagers.net.urls import join_url, parse_origin, redact_url
 
@@ -349,7 +349,7 @@ def _parse_token(body: bytes, where: str) -> _Token:
         raise FormatError(
             "expected a token of visible ASCII characters", what=what, where="$.token"
         )
-    lifetime = _LIFETIME_S
-    if document.get("expires_in") is not None:
-        lifetime = max(lifetime, get_int(document, "expires_in", what=what))
+    # It only says how long not to ask again; some write it as text, or with a fraction.
+    told = document.get("expires_in")
+    lifetime = max(_LIFETIME_S, told) if isinstance(told, int) else _LIFETIME_S
     return _Token(f"Bearer {token}", time.monotonic() + lifetime - _MARGIN_S)

@@ -278,13 +278,18 @@ def test_authenticator_wrong_password_at_the_token_server_is_unauthorized(http, 
         b'{"token":"a b"}',
         b'{"token":"a\\r\\nX-Evil: 1"}',
         b'{"token":"\xc3\xa9"}',
-        b'{"token":"abc","expires_in":"soon"}',
     ],
 )
 def test_authenticator_malformed_token_refused(http, server, body):
     server.answers = [(200, body)]
     with pytest.raises(FormatError, match=r"token of 127\.0\.0\.1"):
         challenged(http, server).header(SCOPE)
+
+
+@pytest.mark.parametrize("told", ["null", '"300"', "300.5", "-1", "0", "true", "[]", '"soon"'])
+def test_authenticator_token_with_an_odd_lifetime_is_used(http, server, told):
+    server.answers = [(200, b'{"token":"abc","expires_in":%s}' % told.encode())]
+    assert challenged(http, server).header(SCOPE) == "Bearer abc"
 
 
 def test_authenticator_huge_token_refused(http, server):

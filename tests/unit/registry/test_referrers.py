@@ -241,7 +241,7 @@ def entry(name=b"1", **more):
         b"<html>",
         b"{}",
         b"[]",
-        b'{"manifests":[]}',
+        b'{"errors":[]}',
         b'{"schemaVersion":2,"manifests":{}}',
         b'{"schemaVersion":2,"manifests":[],"manifests":[]}',
         b'{"schemaVersion":2,"manifests":[],"layers":[]}',
