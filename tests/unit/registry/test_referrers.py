@@ -238,7 +238,7 @@ def entry(name=b"1", **more):
     "body",
     [
         b"",
-        b"<html>",
+        b"null",
         b"{}",
         b"[]",
         b'{"errors":[]}',
