@@ -119,7 +119,7 @@ class _Rewrite:
                 f"expected indexes nested at most {_MAX_NESTING} deep", what=self._source.name
             )
         document = copy.deepcopy(index.document)
-        entries = document["manifests"]
+        entries = document.get("manifests") or []
         assert isinstance(entries, list)  # parsed as an index before
         kept = []
         for entry, value in zip(index.manifests, entries, strict=True):
@@ -135,7 +135,8 @@ class _Rewrite:
                 value.pop("data", None)  # the old bytes
                 value.pop("urls", None)
             kept.append(value)
-        document["manifests"] = list(kept)
+        if entries:
+            document["manifests"] = list(kept)
         if index.descriptor.media_type == DOCKER_INDEX:
             self.was_docker = True
             document["mediaType"] = OCI_INDEX

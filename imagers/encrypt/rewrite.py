@@ -119,8 +119,8 @@ def build_manifest(image: Image, descriptors: Iterable[Descriptor], *, was_docke
         config = document["config"]
         assert isinstance(config, dict)  # parsed as a descriptor before
         config["mediaType"] = OCI_CONFIG
-    layers = document["layers"]
-    assert isinstance(layers, list)
+    layers = document["layers"] = document.get("layers") or []
+    assert isinstance(layers, list)  # parsed as one before
     for index, (old, new) in enumerate(zip(image.manifest.layers, descriptors, strict=True)):
         entry = layers[index]
         assert isinstance(entry, dict)

@@ -180,8 +180,9 @@ def _parse_platform(value: JSONObject, *, what: str, where: str) -> Platform | N
         return None
     inside = f"{where}.platform"
     check_spelling(platform, _PLATFORM_MEMBERS, what=what, where=inside)
-    return Platform(
-        os=get_str(platform, "os", what=what, where=inside),
-        architecture=get_str(platform, "architecture", what=what, where=inside),
-        variant=get_optional_str(platform, "variant", what=what, where=inside) or "",
+    os, architecture, variant = (
+        get_optional_str(platform, name, what=what, where=inside) or ""
+        for name in ("os", "architecture", "variant")
     )
+    # Go writes `{}` for a platform that nobody has set; half of one is none either.
+    return Platform(os, architecture, variant) if os and architecture else None

@@ -35,9 +35,9 @@ from imagers.model.strict_json import (
     get_int,
     get_list,
     get_object,
+    get_optional_list,
     get_optional_object,
     get_optional_str,
-    get_str,
     get_string_map,
     parse_object,
 )
@@ -86,19 +86,14 @@ _DOCUMENT_MEMBERS = frozenset(
 )
 _CONFIG_MEMBERS = frozenset({"os", "architecture", "variant", "rootfs", "config"})
 _ROOTFS_MEMBERS = frozenset({"type", "diff_ids"})
-# What a runtime is told: read by `imagers.pull`, and by Docker without regard to case.
-_RUNTIME_MEMBERS = frozenset(
-    {
-        "Cmd",
-        "Entrypoint",
-        "Env",
-        "ExposedPorts",
-        "Labels",
-        "StopSignal",
-        "User",
-        "Volumes",
-        "WorkingDir",
-    }
+# Docker reads configs of all these types as those of an image (moby, distribution/pull_v2.go):
+# registries and old clients wrote the last three, see distribution issue 1621.
+_CONFIG_TYPES = frozenset(
+    {OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream", "application/json", "text/html"}
+)
+# What servers say of files that they know nothing of: no word about which manifest it is.
+_ANY_TYPES = frozenset(
+    {"application/json", "application/octet-stream", "binary/octet-stream", "text/plain"}
 )
 
 
@@ -202,7 +197,7 @@ class ImageConfig:
     Attributes:
         raw: the bytes as they came.
         document: the parsed members; treat as read-only.
-        platform: what the image is for.
+        platform: what the image is for; empty words where it says nothing.
         diff_ids: digests of the tars of the layers, in order.
         config: the `config` member (Env, Entrypoint, Labels, ...), empty if absent.
     """
@@ -221,19 +216,22 @@ def _parse_document(raw: bytes, what: str) -> JSONObject:
 def _check_document(document: JSONObject, what: str) -> None:
     """Refuse what another reader would take for another kind of document."""
     check_spelling(document, _DOCUMENT_MEMBERS, what=what)
-    version = get_int(document, "schemaVersion", what=what)
+    # Writers in Go leave it away, or write 0; readers do not look at it.
+    absent = document.get("schemaVersion") is None
+    version = 0 if absent else get_int(document, "schemaVersion", what=what)
     if version == 1:
         raise Unsupported(
             "manifest of schema 1 is not supported: expected schema 2; push the image again "
             "with a current tool"
         )
-    if version != 2:  # the only version
+    if version not in (0, 2):  # the only version
         raise FormatError(f"expected 2, got {version}", what=what, where="$.schemaVersion")
-    # CVE-2021-41190: a document that two readers take for two different kinds. A member
-    # counts also where it is null; `fsLayers` and `history` are those of schema 1.
+    # CVE-2021-41190: a document that two readers take for two different kinds. A member that
+    # is null is not there for any of them; `fsLayers` and `history` are those of schema 1.
+    present = {name for name, value in document.items() if value is not None}
     for mark in ("layers", "config", "manifests"):
         for other in _FOREIGN[mark]:
-            if mark in document and other in document:
+            if mark in present and other in present:
                 raise FormatError(f"has both {mark!r} and {other!r}", what=what, where="$")
 
 
@@ -246,7 +244,7 @@ def _check_media_type(document: JSONObject, told: str, allowed: frozenset[str], 
             what=what,
             where="$.mediaType",
         )
-    media_type = inside or told
+    media_type = inside or ("" if told in _ANY_TYPES else told)
     if media_type and media_type not in allowed:
         raise Unsupported(
             f"media type {media_type[:160]!r} of the {what} is not supported: expected one of "
@@ -275,7 +273,7 @@ def _make_manifest(raw: bytes, document: JSONObject, media_type: str) -> Manifes
     config = parse_descriptor(
         get_object(document, "config", what=what), what=what, where="$.config"
     )
-    layers = get_list(document, "layers", what=what)
+    layers = get_optional_list(document, "layers", what=what)
     return Manifest(
         raw=raw,
         document=document,
@@ -307,7 +305,9 @@ def _make_index(raw: bytes, document: JSONObject, media_type: str) -> Index:
     what = "index"
     _check_document(document, what)
     found = _check_media_type(document, media_type, INDEX_TYPES, what) or OCI_INDEX
-    manifests = get_list(document, "manifests", what=what)
+    if not _may_be_empty_index(document, media_type):
+        get_list(document, "manifests", what=what)
+    manifests = get_optional_list(document, "manifests", what=what)
     return Index(
         raw=raw,
         document=document,
@@ -325,33 +325,55 @@ def _make_index(raw: bytes, document: JSONObject, media_type: str) -> Index:
 def parse_manifest_or_index(raw: bytes, *, media_type: str = "") -> Manifest | Index:
     """Whichever of the two `raw` holds, told by its members and checked against its type."""
     document = _parse_document(raw, "manifest")
-    if "manifests" in document:
+    if _is_index(document, media_type):
         return _make_index(raw, document, media_type)
     return _make_manifest(raw, document, media_type)
 
 
+def _is_index(document: JSONObject, told: str) -> bool:
+    """Whether it is an index: by its members, and where those are not there by its type."""
+    if document.get("manifests") is not None:
+        return True
+    has_layers = document.get("config") is not None or document.get("layers") is not None
+    return not has_layers and _may_be_empty_index(document, told)
+
+
+def _may_be_empty_index(document: JSONObject, told: str) -> bool:
+    """Whether a document without entries says that it is an index.
+
+    Of one that does not, such as an error or `{}`, nobody may conclude that a registry has no
+    signatures.
+    """
+    inside = document.get("mediaType")
+    if "manifests" in document or (isinstance(inside, str) and inside in INDEX_TYPES):
+        return True
+    return told in INDEX_TYPES and document.get("schemaVersion") is not None
+
+
 def parse_config(raw: bytes, *, media_type: str = OCI_CONFIG) -> ImageConfig:
     """The image config in `raw`.
+
+    Only what decides anything is looked at: a null or missing list is an empty one, and how
+    members of `config` are spelt is up to who runs the image.
 
     Raises:
         FormatError: not a config, or beyond a bound.
         Unsupported: another kind of config, as artifacts have.
     """
     what = "config"
-    if media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+    if media_type not in _CONFIG_TYPES:
         raise Unsupported(
             f"config of media type {media_type[:160]!r} is not supported: expected an image, "
             "this may be another kind of artifact"
         )
     document = parse_object(raw, what=what, max_bytes=MAX_CONFIG_BYTES)
     check_spelling(document, _CONFIG_MEMBERS, what=what)
-    rootfs = get_object(document, "rootfs", what=what)
+    rootfs = get_optional_object(document, "rootfs", what=what) or {}
     check_spelling(rootfs, _ROOTFS_MEMBERS, what=what, where="$.rootfs")
-    runtime = get_optional_object(document, "config", what=what) or {}
-    check_spelling(runtime, _RUNTIME_MEMBERS, what=what, where="$.config")
-    if get_str(rootfs, "type", what=what, where="$.rootfs") != "layers":
+    kind = get_optional_str(rootfs, "type", what=what, where="$.rootfs")
+    if kind not in (None, "", "layers"):
         raise FormatError("expected 'layers'", what=what, where="$.rootfs.type")
-    diff_ids = get_list(rootfs, "diff_ids", what=what, where="$.rootfs")
+    diff_ids = get_optional_list(rootfs, "diff_ids", what=what, where="$.rootfs")
     parsed = []
     for index, diff_id in enumerate(diff_ids):
         where = f"$.rootfs.diff_ids[{index}]"
@@ -362,12 +384,12 @@ def parse_config(raw: bytes, *, media_type: str = OCI_CONFIG) -> ImageConfig:
         raw=raw,
         document=document,
         platform=Platform(
-            os=get_str(document, "os", what=what),
-            architecture=get_str(document, "architecture", what=what),
+            os=get_optional_str(document, "os", what=what) or "",
+            architecture=get_optional_str(document, "architecture", what=what) or "",
             variant=get_optional_str(document, "variant", what=what) or "",
         ),
         diff_ids=tuple(parsed),
-        config=runtime,
+        config=get_optional_object(document, "config", what=what) or {},
     )
 
 
@@ -429,7 +451,8 @@ def check_platform(config: ImageConfig, wanted: Platform, *, entry: Platform | N
         found.variant not in allowed
     ):
         raise VerificationError(
-            f"config: expected an image for '{expected}', got one for '{config.platform}'",
+            f"config: expected an image for '{expected}', got one for "
+            + (f"'{config.platform}'" if str(config.platform) else "no platform"),
             hint="if that is the image that you mean, name its platform: --platform OS/ARCH"
             if entry is None
             else "somebody changed the index; do not use this image",

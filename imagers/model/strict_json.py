@@ -30,6 +30,7 @@ __all__ = [
     "get_int",
     "get_list",
     "get_object",
+    "get_optional_list",
     "get_optional_object",
     "get_optional_str",
     "get_str",
@@ -243,6 +244,13 @@ def get_list(value: Mapping[str, JSON], name: str, *, what: str, where: str = "$
     return item
 
 
+def get_optional_list(
+    value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
+) -> list[JSON]:
+    """Member `name`, a list; empty where it is absent or null, as Go writes and reads it."""
+    return [] if value.get(name) is None else get_list(value, name, what=what, where=where)
+
+
 def get_object(value: Mapping[str, JSON], name: str, *, what: str, where: str = "$") -> JSONObject:
     """Member `name`, which must be an object."""
     item = get_optional_object(value, name, what=what, where=where)
@@ -268,10 +276,16 @@ def get_optional_object(
 def get_string_map(
     value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
 ) -> dict[str, str]:
-    """Member `name`, an object of strings; empty where it is absent or null."""
+    """Member `name`, an object of strings; empty where it is absent or null.
+
+    A null in it is the empty string, as for readers in Go.
+    """
     item = get_optional_object(value, name, what=what, where=where) or {}
     result: dict[str, str] = {}
     for key, entry in item.items():
+        if entry is None:
+            result[key] = ""
+            continue
         if not isinstance(entry, str):
             raise FormatError(
                 f"expected a string, got {_kind(entry)}",

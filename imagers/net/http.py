@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import zlib
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -60,6 +61,7 @@ __all__ = [
     "HTTPSettings",
     "PieceBody",
     "Response",
+    "content_encoding",
     "status_error",
     "status_text",
 ]
@@ -68,6 +70,7 @@ _Answer = TypeVar("_Answer", "Response", ResponseStream)
 
 SUCCESS = range(200, 300)
 ANY_STATUS = range(100, 600)
+_GZIP = b"\x1f\x8b"
 _MAX_REDIRECTS = 5
 _MAX_BODY = 1024 * 1024  # as containers/image reads of an error
 _MAX_IDLE = 8  # connections kept to one server
@@ -256,6 +259,7 @@ class HTTPClient:
                 data = b""
                 if stream.status in expected:
                     data = stream.read_bounded(max_bytes, deadline=deadline)
+                    data = _decoded(stream, data, max_bytes)
                 else:
                     stream.discard()
                 return Response(stream.status, stream.headers, data, stream.url)
@@ -373,7 +377,6 @@ class HTTPClient:
             stream = self._exchange(method, url, origin, headers, body, named_by=named_by)
             location = stream.headers.get("Location")
             if stream.status not in _REDIRECTS or location is None:
-                _refuse_encoding(method, stream, origin)
                 return stream
             stream.discard()
             url = join_url(url, location)
@@ -498,17 +501,40 @@ def _request_target(url: str) -> str:
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
-def _refuse_encoding(method: str, stream: ResponseStream, origin: Origin) -> None:
-    # We ask for bytes as they are: a decoder would be one more bomb, and digests are of these.
-    encoding = stream.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity") and method != "HEAD" and stream.status in SUCCESS:
-        stream.close()
+def _decoded(stream: ResponseStream, body: bytes, max_bytes: int) -> bytes:
+    """The bytes that were meant, of a server or proxy that packs them though nobody asked for it.
+
+    A label alone says little: storages keep `x-gzip` of whoever uploaded, others say `utf-8`.
+    """
+    encoding = content_encoding(stream.headers)
+    if encoding not in ("gzip", "x-gzip") or not body.startswith(_GZIP):
+        return body
+    decoder = zlib.decompressobj(wbits=31)
+    origin = parse_origin(stream.url)
+    try:
+        data = decoder.decompress(body, max_bytes + 1)
+    except zlib.error:
         raise RemoteError(
-            f"{origin}: expected the bytes as they are, got them with content encoding "
-            f"{encoding[:40]!r}",
+            f"{origin}: expected gzip, as its content encoding says, got something else",
             status=stream.status,
             hint="a proxy before the server may add it",
+        ) from None
+    if len(data) > max_bytes or not decoder.eof:
+        raise RemoteError(
+            f"{origin}: the answer is too long, or breaks off: expected at most {max_bytes} bytes "
+            "in its gzip",
+            status=stream.status,
         )
+    return data
+
+
+def content_encoding(headers: Mapping[str, str]) -> str:
+    """What `Content-Encoding` says, in small letters; "" for the bytes as they are.
+
+    It is asked for by nobody here. Bytes that have a digest are judged by that alone.
+    """
+    encoding: str = headers.get("Content-Encoding", "").strip().lower()[:40]
+    return "" if encoding == "identity" else encoding
 
 
 def _unexpected(method: str, answer: Response | ResponseStream) -> RemoteError:

@@ -20,6 +20,7 @@ from imagers.errors import FormatError, Unsupported
 from imagers.model.strict_json import (
     JSON,
     JSONObject,
+    check_spelling,
     dump_json,
     get_optional_object,
     get_optional_str,
@@ -29,7 +30,7 @@ from imagers.model.strict_json import (
 if TYPE_CHECKING:
     from imagers.model.manifest import ImageConfig
 
-__all__ = ["make_runtime_config"]
+__all__ = ["check_runtime_config", "make_runtime_config"]
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
@@ -37,6 +38,10 @@ _OPEN_FILES = 1024
 _MAX_ID = 2**32 - 2  # the last one means "none" to the kernel
 _MAX_ACCOUNTS_BYTES = 1024 * 1024
 
+# What decides how the image runs; labels decide nothing.
+_RUNTIME_MEMBERS = frozenset(
+    {"Cmd", "Entrypoint", "Env", "ExposedPorts", "StopSignal", "User", "Volumes", "WorkingDir"}
+)
 _MASKED = [
     "/proc/acpi",
     "/proc/asound",
@@ -180,21 +185,34 @@ def _annotations(image: ImageConfig) -> dict[str, JSON]:
     result: dict[str, JSON] = {}
     for name, value in (
         ("os", image.platform.os),
-        ("os.version", get_optional_str(document, "os.version", what="config")),
+        ("os.version", document.get("os.version")),
         ("architecture", image.platform.architecture),
         ("variant", image.platform.variant),
-        ("author", get_optional_str(document, "author", what="config")),
-        ("created", get_optional_str(document, "created", what="config")),
+        ("author", document.get("author")),
+        ("created", document.get("created")),
         ("stopSignal", get_optional_str(config, "StopSignal", what="config", where="$.config")),
     ):
-        if value:
+        if isinstance(value, str) and value:  # nothing is decided by what is something else
             result[f"org.opencontainers.image.{name}"] = value
     ports = get_optional_object(config, "ExposedPorts", what="config", where="$.config")
     if ports:
         result["org.opencontainers.image.exposedPorts"] = ",".join(sorted(ports))
     # A label of the same name wins, as conversion.md says.
-    result.update(get_string_map(config, "Labels", what="config", where="$.config"))
+    for name in config:
+        if name.casefold() == "labels":  # all of them, as an engine in Go adds them up
+            result.update(get_string_map(config, name, what="config", where="$.config"))
     return result
+
+
+def check_runtime_config(image: ImageConfig) -> None:
+    """Nothing, if no engine reads another command, user or environment out of the config.
+
+    Engines in Go take `env` for `Env`, and of both the last one.
+
+    Raises:
+        FormatError: a member of `config` that counts is spelt in another way.
+    """
+    check_spelling(image.config, _RUNTIME_MEMBERS, what="config", where="$.config")
 
 
 def make_runtime_config(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from imagers.model.image import Layer
 from imagers.model.media import Compression, compression_of, is_encrypted, plaintext_media_type
+from imagers.pull.bundle import check_runtime_config
 
 if TYPE_CHECKING:
     from imagers.model.image import BlobSource
@@ -48,8 +49,13 @@ class Plan:
 
 
 def make_plan(trusted: TrustedImage, source: BlobSource) -> Plan:
-    """The plan for a trusted image whose blobs `source` has."""
+    """The plan for a trusted image whose blobs `source` has.
+
+    Raises:
+        FormatError: its config could be read in two ways.
+    """
     manifest, config = trusted.manifest, trusted.config
+    check_runtime_config(config)
     count = len(manifest.layers)
     layers = []
     for index, (descriptor, diff_id) in enumerate(

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError
+from imagers.errors import FormatError, RemoteError
 from imagers.model.strict_json import get_list, get_optional_str, parse_object
-from imagers.net.http import status_error, status_text
+from imagers.net.http import content_encoding, status_error, status_text
+from imagers.net.urls import parse_origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from imagers.errors import RemoteError
+    from imagers.net.http import Response
 
 __all__ = [
     "DONE",
     "MAX_ERROR_BYTES",
     "NO_API",
     "OTHER_FORM",
+    "check_answer",
     "media_type_of",
+    "page_type",
     "parse_error_body",
     "refusal",
 ]
@@ -47,6 +50,7 @@ OTHER_FORM = frozenset({404, 405, 411, 415, 501})
 NO_API = frozenset({400, 404, 405, 406, 501})
 
 MAX_ERROR_BYTES = 1024 * 1024  # as containers/image
+_BEGINNING = 512  # bytes that tell what it is
 _MAX_CODE = 80
 _MAX_MESSAGE = 300
 _HINTS = {
@@ -84,15 +88,56 @@ def parse_error_body(body: bytes) -> tuple[str, str]:
     return _one_line(code, _MAX_CODE), _one_line(message, _MAX_MESSAGE)
 
 
+def check_answer(answer: Response, *, doing: str, name: str) -> None:
+    """Nothing, if the answer may be one of a registry: they answer with JSON, or with nothing.
+
+    A login page or a captive portal answers everything with 200, also what was sent.
+
+    Args:
+        doing, name: as of `refusal`.
+
+    Raises:
+        RemoteError: it is a page, or packed in a way that nobody asked for.
+    """
+    where = parse_origin(answer.url)
+    if page := page_type(answer.headers, answer.body):
+        raise RemoteError(
+            f"{name}: {doing}: expected the answer of a registry, got a page of type "
+            f"{page!r} from {where}",
+            status=answer.status,
+            hint="a login page, a captive portal or a proxy answers in place of the registry: "
+            "open the address in a browser",
+        )
+    encoding = content_encoding(answer.headers)
+    if encoding and answer.body and not answer.body.lstrip().startswith((b"{", b"[")):
+        raise RemoteError(
+            f"{name}: {doing}: expected the bytes as they are, got them with content encoding "
+            f"{encoding!r} from {where}",
+            status=answer.status,
+            hint="a proxy before the registry packs them: have it leave them as they are",
+        )
+
+
+def page_type(headers: Mapping[str, str], body: bytes) -> str:
+    """The media type of an answer that is a page for people, or other markup; "" for none.
+
+    The bytes tell: some registries say `text/html` of an empty answer.
+    """
+    if not body[:_BEGINNING].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return ""
+    return _one_line(media_type_of(headers), _MAX_CODE) or "unknown"
+
+
 def _one_line(text: str, limit: int) -> str:
     # Control characters of a registry must not reach a terminal.
     return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()
 
 
-def refusal(status: int, body: bytes, *, doing: str, name: str) -> RemoteError:
+def refusal(status: int, body: bytes, *, doing: str, name: str, page: str = "") -> RemoteError:
     """The error for an answer that was not the wished one.
 
     Args:
+        page: where it is from and of what type, if it is a page for people.
         doing: what was asked, such as `manifest` or `upload of layer 3 of 7`.
         name: of the image, as messages show it.
     """
@@ -100,6 +145,8 @@ def refusal(status: int, body: bytes, *, doing: str, name: str) -> RemoteError:
     said = status_text(status)
     if code or message:
         said += f" ({': '.join(part for part in (code, message) if part)})"
+    if page:
+        said += f", with {page}"
     return status_error(
         status, f"{name}: {doing}: the registry answered {said}", code=code, hint=_HINTS.get(status)
     )

@@ -23,7 +23,7 @@ from imagers.model.keys import SecretKey
 from imagers.model.strict_json import get_optional_str, parse_object
 from imagers.net.http import ANY_STATUS, status_error, status_text
 from imagers.net.urls import join_url, parse_origin, redact_url
-from imagers.registry.answers import DONE
+from imagers.registry.answers import DONE, check_answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -312,6 +312,7 @@ class Authenticator:
                 f"{message} for {scope!r}",
                 hint="log in, or give other credentials" if answer.status in (401, 403) else None,
             )
+        check_answer(answer, doing="token", name=f"{parse_origin(url)}")
         return _parse_token(answer.body, where)
 
     def _ask(self, realm: str, service: str, scope: str, named_by: str) -> Response:
@@ -353,7 +354,7 @@ def _parse_token(body: bytes, where: str) -> _Token:
         raise FormatError(
             "expected a token of visible ASCII characters", what=what, where="$.token"
         )
-    # A hint that only saves requests: what is no number of seconds is none.
+    # It only says how long not to ask again; some write it as text, or with a fraction.
     told = document.get("expires_in")
     lifetime = max(_LIFETIME_S, told) if isinstance(told, int) else _LIFETIME_S
     return _Token(f"Bearer {token}", time.monotonic() + lifetime - _MARGIN_S)

@@ -23,7 +23,7 @@ from imagers.net.http import ANY_STATUS, HTTPClient, Response
 from imagers.net.retry import parse_retry_after
 from imagers.net.stream import ResponseStream
 from imagers.net.urls import parse_origin
-from imagers.registry.answers import MAX_ERROR_BYTES, refusal
+from imagers.registry.answers import DONE, MAX_ERROR_BYTES, check_answer, page_type, refusal
 from imagers.registry.auth import Authenticator
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ __all__ = ["RegistryClient"]
 _DOCKER_HUB = "registry-1.docker.io"  # where the names of docker.io really are
 _UNAUTHORIZED = 401
 _HIDDEN = (400, 401, 403, 404)  # what some say to whoever has not logged in, without a challenge
+_WITHOUT_PORT = (
+    "a proxy before the registry tells it its name without the port: set Host to $http_host "
+    "there, or http.relativeurls in the registry"
+)
 _ERROR_S = 30.0  # to read what an error is about
 
 _Answer = TypeVar("_Answer", Response, ResponseStream)
@@ -88,6 +92,7 @@ class RegistryClient:
         repeatable: bool | None = None,
         more_scope: str = "",
         name: str | None = None,
+        any_answer: bool = False,
     ) -> Response:
         """The whole answer, with one of the `expected` statuses.
 
@@ -97,6 +102,7 @@ class RegistryClient:
             doing: names the request in messages.
             more_scope: that the token must have beside that of the repository.
             name: in messages; None: the image's.
+            any_answer: whether a page for people will do, because only headers are looked at.
 
         Raises:
             RemoteError: and its kinds; with code and message of the registry.
@@ -116,7 +122,12 @@ class RegistryClient:
             more_scope=more_scope,
         )
         if answer.status not in expected:
-            raise self._refusal(answer, answer.body, doing, name)
+            error = self._refusal(answer, answer.body, doing, name)
+            if self._is_without_port(self._url(target)):
+                error.hint = _WITHOUT_PORT  # another server answered, which knows nothing of it
+            raise error
+        if answer.status in DONE and not any_answer:
+            check_answer(answer, doing=doing, name=str(self.reference) if name is None else name)
         if len(answer.body) > max_bytes:
             raise RemoteError(
                 f"{self.reference}: {doing}: the answer is too long: expected at most "
@@ -166,7 +177,10 @@ class RegistryClient:
         self, answer: Response | ResponseStream, body: bytes, doing: str, name: str | None = None
     ) -> RemoteError:
         name = str(self.reference) if name is None else name
-        error = refusal(answer.status, body, doing=doing, name=name)
+        page = page_type(answer.headers, body)
+        if page:
+            page = f"a page of type {page!r} from {parse_origin(answer.url)}"
+        error = refusal(answer.status, body, doing=doing, name=name, page=page)
         if error.temporary:
             told = answer.headers.get("Retry-After")
             error.retry_after = parse_retry_after(told, now=datetime.now(UTC))
@@ -208,10 +222,7 @@ class RegistryClient:
             answer = send(url, {} if sent is None else {"Authorization": sent})
         except RemoteError as error:
             if error.status is None and self._is_without_port(url):
-                error.hint = (
-                    "a proxy before the registry tells it its name without the port: set Host to "
-                    "$http_host there, or http.relativeurls in the registry"
-                )
+                error.hint = _WITHOUT_PORT
             raise
         if answer.status == _UNAUTHORIZED and self._take_challenge(answer, scope, sent):
             _discard(answer)

@@ -18,6 +18,8 @@ from imagers.model.digest import check_digest, digest_of
 from imagers.model.manifest import MAX_MANIFEST_BYTES, RawManifest
 from imagers.model.media import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from imagers.model.stream import CheckedStream
+from imagers.net.http import content_encoding
+from imagers.net.urls import parse_origin
 from imagers.registry.answers import media_type_of
 from imagers.registry.ranges import RangedStream, Ranges, Room
 from imagers.registry.referrers import read_referrers
@@ -158,7 +160,12 @@ class RegistrySource:
         self._room.give_back(lanes)
         if stream.length is not None and stream.length != descriptor.size:
             stream.close()
-            raise SizeMismatch(expected=descriptor.size, actual=stream.length, what=what)
+            raise SizeMismatch(
+                expected=descriptor.size,
+                actual=stream.length,
+                what=what,
+                hint=_hint_of_size(stream),
+            )
         return alone(0, stream)
 
     def close(self) -> None:
@@ -188,6 +195,19 @@ class RegistrySource:
         else:
             check_digest(answer.body, digest, what=f"{reference.name}: manifest")
         return RawManifest(answer.body, media_type_of(answer.headers), digest)
+
+
+def _hint_of_size(stream: ResponseStream) -> str | None:
+    """What the headers say of an answer that has another size than its blob."""
+    where = parse_origin(stream.url)
+    if encoding := content_encoding(stream.headers):
+        return (
+            f"{where} says content encoding {encoding!r}: a proxy that packs answers has to leave "
+            "these as they are"
+        )
+    if media_type_of(stream.headers) == "text/html":
+        return f"{where} answered with a page: open the address in a browser"
+    return None
 
 
 if TYPE_CHECKING:

@@ -177,7 +177,7 @@ def build_signature_manifest(
                 hint="the tag holds something else than signatures; it was left alone",
             )
         document = dict(existing.manifest.document)
-        old_layers = document["layers"]
+        old_layers = document.get("layers") or []
         assert isinstance(old_layers, list)  # parse_manifest has seen to it
         old = old_layers
         digests = [layer.digest for layer in existing.manifest.layers]

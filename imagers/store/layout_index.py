@@ -132,7 +132,7 @@ def replace_entry(
     if raw is not None:
         index = parse_layout_index(raw, what=what)
         document = dict(index.document)
-    entries = list(cast("list[JSON]", document["manifests"]))
+    entries = list(cast("list[JSON]", document.get("manifests") or []))
     names = [] if raw is None else [one.annotations.get(REF_NAME) for one in index.manifests]
     if ref is not None:
         dropped = {at for at, name in enumerate(names) if name == ref}

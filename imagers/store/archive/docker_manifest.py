@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from imagers.errors import FormatError, NotFound
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.reference import Reference, parse_reference
-from imagers.model.strict_json import JSON, dump_json, get_list, get_str, parse_json
+from imagers.model.strict_json import (
+    JSON,
+    JSONObject,
+    dump_json,
+    get_optional_list,
+    get_str,
+    parse_json,
+)
 
 __all__ = ["SavedImage", "dump_saved", "find_saved", "parse_saved"]
 
@@ -62,22 +69,18 @@ def parse_saved(raw: bytes, *, what: str) -> tuple[SavedImage, ...]:
 def _parse_image(entry: JSON, *, what: str, where: str) -> SavedImage:
     if not isinstance(entry, dict):
         raise FormatError("expected an object", what=what, where=where)
-    tags = entry.get("RepoTags")
     return SavedImage(
         config=get_str(entry, "Config", what=what, where=where),
-        layers=_strings(get_list(entry, "Layers", what=what, where=where), what, f"{where}.Layers"),
-        tags=_strings(
-            [] if tags is None else get_list(entry, "RepoTags", what=what, where=where),
-            what,
-            f"{where}.RepoTags",
-        ),
+        layers=_strings(entry, "Layers", what, where),
+        tags=_strings(entry, "RepoTags", what, where),
     )
 
 
-def _strings(values: list[JSON], what: str, where: str) -> tuple[str, ...]:
+def _strings(entry: JSONObject, name: str, what: str, where: str) -> tuple[str, ...]:
+    values = get_optional_list(entry, name, what=what, where=where)
     found = tuple(value for value in values if isinstance(value, str))
     if len(found) != len(values):
-        raise FormatError("expected strings", what=what, where=where)
+        raise FormatError("expected strings", what=what, where=f"{where}.{name}")
     return found
 
 

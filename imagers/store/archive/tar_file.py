@@ -13,19 +13,24 @@ Spec: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; G
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import os
 import posixpath
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from imagers.core import Limits
+from imagers.core import Limits, open_layer
 from imagers.errors import FormatError, Truncated, Unsupported
+from imagers.model.descriptor import Descriptor
+from imagers.model.digest import Digest, new_hasher
+from imagers.model.media import Compression
 from imagers.store.files import StagedFile, local_errors, open_regular, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Member", "TarFile", "TarRegion"]
 
@@ -35,13 +40,20 @@ _MAX_EXTENSION = 1024 * 1024  # bytes of a PAX header or long name
 _MAX_EXTENSIONS = 16 * 1024 * 1024  # bytes of all of them
 _MAX_LENGTH_DIGITS = 7
 _MAX_LINKS = 8  # in a row
-# What an archive with gzip may unpack to. Deflate reaches 1032, so that the ratio of layers would
+# What a compressed archive may unpack to. Deflate reaches 1032, so that the ratio of layers would
 # let 4 MB fill 4 GiB of a disk; archives of images come to 2 or 3.
 _UNPACKED = Limits(max_ratio=100, free_tar_bytes=256 * 1024 * 1024)
 _PACKED_PIECE = 16 * 1024  # at most a thousand times as much comes out of it
 _FIRST_PIECE = 256  # of a gzip member: what follows a short one is not copied each time
-_GZIP = b"\x1f\x8b"
-_OTHERS = {b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
+_PLAIN_PIECE = 1024 * 1024  # of what comes out: 16 KiB of bzip2 can hold 300 MB
+_XZ_MEMORY = 72 * 1024 * 1024  # xz -9 needs 65 MiB
+_XZ_PADDING = 4  # bytes; xz file format 1.2.1, section 2.2
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+}
 _FILES = b"\0" + b"07"
 _LINKS = b"12"  # hard, symbolic
 
@@ -95,7 +107,7 @@ class TarFile:
         path: as messages show it.
 
     Raises:
-        FormatError, Truncated: it is no tar, or two files have one name.
+        FormatError, Truncated: it is no tar, or two files that differ have one name.
     """
 
     def __init__(self, fd: int, path: Path) -> None:
@@ -110,29 +122,25 @@ class TarFile:
 
     @classmethod
     def open(cls, path: Path) -> TarFile:
-        """The archive at `path`; one with gzip is unpacked into a nameless file first.
+        """The archive at `path`; a compressed one is unpacked into a nameless file first.
 
         Raises:
             FileNotFoundError: there is none.
+            FormatError, Truncated: what it is compressed with is damaged.
+            Unsupported: it unpacks to more than `_UNPACKED` allows.
         """
         fd = open_regular(path)
         try:
             with local_errors(path):
-                start = os.pread(fd, 6, 0)
-                if start.startswith(_GZIP):
-                    plain = _gunzip(fd, path)
+                start = os.pread(fd, max(map(len, _MAGIC)), 0)
+                kind = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
+                if kind:
+                    plain = _unpack(fd, path, kind)
                     os.close(fd)
                     fd = plain
         except BaseException:
             os.close(fd)
             raise
-        for magic, name in _OTHERS.items():
-            if start.startswith(magic):
-                os.close(fd)
-                raise Unsupported(
-                    f"{path}: archives compressed with {name} are not supported",
-                    hint="unpack it first; plain and gzip archives are read",
-                )
         return cls(fd, path)
 
     def find(self, name: str) -> Member | None:
@@ -232,10 +240,23 @@ class _Scan:
             member = Member(self._at, 0, _normal(posixpath.join(base, target)) or ".")
         else:
             return  # directories; all else is nothing that an image needs
-        if name in found and found[name] != member:
-            # Readers differ in which one counts.
-            raise self._wrong(f"expected one file {name[:160]!r}, got two")
-        found[name] = member
+        # Readers differ in which one counts, so that it must not matter: the same bytes, as
+        # archives of several images have them, or the same link.
+        if name in found and not self._is_same(found[name], member):
+            raise self._wrong(f"expected one file {name[:160]!r}, got two that differ")
+        found.setdefault(name, member)
+
+    def _is_same(self, one: Member, other: Member) -> bool:
+        if (one.size, one.target) != (other.size, other.target):
+            return False
+        # A file is read once for each time that it is there again: no more than the archive.
+        for at in range(0, one.size, _PLAIN_PIECE):
+            count = min(_PLAIN_PIECE, one.size - at)
+            if os.pread(self._fd, count, one.offset + at) != os.pread(
+                self._fd, count, other.offset + at
+            ):
+                return False
+        return True
 
     def _header(self) -> bytes | None:
         """The next header; None at the end."""
@@ -326,42 +347,108 @@ def _normal(name: str) -> str:
     return posixpath.normpath("/" + name).lstrip("/")
 
 
-def _gunzip(fd: int, path: Path) -> int:
-    """A nameless file with the unpacked bytes of all gzip members.
+def _unpack(fd: int, path: Path, kind: str) -> int:
+    """A nameless file with the unpacked bytes.
 
     Raises:
-        FormatError: it is no gzip.
-        Unsupported: it unpacks to more than `_UNPACKED` allows; no more than that is written.
+        FormatError, Truncated: it is damaged.
+        Unsupported: it unpacks to more than `_UNPACKED` allows, and no more than that is written;
+            or it needs more memory than `_XZ_MEMORY` or the window of a layer.
     """
-    limit = _UNPACKED.tar_bytes_of(os.fstat(fd).st_size)
+    size = os.fstat(fd).st_size
     file = StagedFile(path.parent if os.access(path.parent, os.W_OK) else Path("/var/tmp"))
     try:
-        written = 0
-        for data in _unpacked(fd, path):
-            written += len(data)
-            if written > limit:
-                raise Unsupported(
-                    f"{path}: unpacks to more than {limit} bytes, which is the limit for its size",
-                    hint="if you trust it, unpack it first with gunzip",
-                )
-            write_all(file.fileno(), data)
+        if kind == "zstd":
+            _unpack_zstd(fd, file.fileno(), size, path)
+        else:
+            written, limit = 0, _UNPACKED.tar_bytes_of(size)
+            for data in _unpacked(fd, path, kind):
+                written += len(data)
+                if written > limit:
+                    raise Unsupported(
+                        f"{path}: unpacks to more than {limit} bytes, which is the limit for "
+                        "its size",
+                        hint=f"if you trust it, unpack it first with {kind} -d",
+                    )
+                write_all(file.fileno(), data)
         return os.dup(file.fileno())
-    except zlib.error as error:
-        raise FormatError("expected gzip", what=str(path)) from error
     finally:
         file.close()
 
 
-def _unpacked(fd: int, path: Path) -> Iterator[bytes]:
+def _unpacked(fd: int, path: Path, kind: str) -> Iterator[bytes]:
+    """The pieces of all gzip members or streams in the file, each of a bounded length."""
     at = 0
-    while member := os.pread(fd, _FIRST_PIECE, at):
-        decoder = zlib.decompressobj(wbits=31)
-        piece = member
+    while piece := os.pread(fd, _FIRST_PIECE, at):
+        if at and kind == "xz" and piece.startswith(bytes(_XZ_PADDING)):
+            at += _XZ_PADDING
+            continue
+        decoder = _DECODERS[kind]()
         while True:
-            yield decoder.decompress(piece)
+            try:
+                yield from _feed(decoder, piece)
+            except _DAMAGED as error:
+                if getattr(error, "errno", None):  # of who takes the bytes, not of bzip2
+                    raise
+                if "emory" in str(error):
+                    raise Unsupported(
+                        f"{path}: needs more than {_XZ_MEMORY} bytes of memory to unpack",
+                        hint="unpack it first with unxz; what xz -9 writes is read",
+                    ) from error
+                raise FormatError(f"expected {kind}", what=str(path)) from error
             at += len(piece) - len(decoder.unused_data)
             if decoder.eof:
                 break
             piece = os.pread(fd, min(2 * len(piece), _PACKED_PIECE), at)
             if not piece:
                 raise Truncated(what=str(path))
+
+
+def _feed(decoder: _Decoder, data: bytes) -> Iterator[bytes]:
+    yield decoder.decompress(data, _PLAIN_PIECE)
+    # What was given and is not used yet: zlib hands it back, the others keep it.
+    while not decoder.eof:
+        rest = getattr(decoder, "unconsumed_tail", b"")
+        if not rest and getattr(decoder, "needs_input", True):
+            return
+        yield decoder.decompress(rest, _PLAIN_PIECE)
+
+
+class _Decoder(Protocol):
+    """One stream: what the libraries of gzip, bzip2 and xz have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+_DECODERS: dict[str, Callable[[], _Decoder]] = {
+    "gzip": lambda: zlib.decompressobj(wbits=31),
+    "bzip2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY),
+}
+_DAMAGED = (zlib.error, lzma.LZMAError, OSError)  # the last one is that of bzip2
+
+
+def _unpack_zstd(fd: int, sink: int, size: int, path: Path) -> None:
+    """By the code that opens layers, which wants to be told what it reads."""
+    hasher = new_hasher("sha256")
+    at = 0
+    while data := os.pread(fd, _PLAIN_PIECE, at):
+        hasher.update(data)
+        at += len(data)
+    open_layer(
+        fd,
+        sink,
+        expected=Descriptor("", Digest("sha256", hasher.hexdigest()), size),
+        cipher=None,
+        hmac=None,
+        compression=Compression.ZSTD,
+        diff_id=None,
+        what=str(path),
+        limits=_UNPACKED,
+    )

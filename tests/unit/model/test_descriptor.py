@@ -94,12 +94,6 @@ def test_platform_text_leaves_out_what_is_empty():
         ),
         pytest.param(changed(platform="linux"), ".platform", "got a string", id="platform text"),
         pytest.param(
-            changed(platform={"os": "linux"}),
-            ".platform.architecture",
-            "missing",
-            id="no architecture",
-        ),
-        pytest.param(
             changed(platform={"os": "linux", "architecture": "arm", "variant": 7}),
             ".platform.variant",
             "got a number",

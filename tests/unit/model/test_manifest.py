@@ -30,6 +30,7 @@ from imagers.model.manifest import (
     parse_manifest_or_index,
 )
 from imagers.model.media import (
+    DOCKER_CONFIG,
     DOCKER_INDEX,
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,
@@ -135,12 +136,8 @@ def test_vectors_every_manifest_and_config_parses_or_is_refused_with_its_place()
             assert [str(one) for one in config.diff_ids] == document["rootfs"]["diff_ids"]
         else:
             kinds["other"] += 1
-            with pytest.raises(FormatError) as caught:
+            with pytest.raises((FormatError, Unsupported)):
                 parse_manifest_or_index(raw)
-            assert caught.value.where == "$.schemaVersion"
-            with pytest.raises(FormatError) as caught:
-                parse_config(raw)
-            assert caught.value.where == "$.rootfs"
     assert kinds["manifest"] > 100
     assert kinds["index"] > 50
     assert kinds["config"] > 50
@@ -247,7 +244,6 @@ def test_parse_manifest_of_another_kind_than_its_type_unsupported(document, told
     "extra",
     [
         pytest.param({"manifests": []}, id="manifest with manifests"),
-        pytest.param({"manifests": None}, id="manifest with null manifests"),
         pytest.param({"manifests": INDEX["manifests"], "layers": ...}, id="config and manifests"),
         pytest.param({"manifests": [], "config": ...}, id="layers and manifests"),
         pytest.param({"fsLayers": []}, id="manifest with fsLayers"),
@@ -265,6 +261,69 @@ def test_parse_document_of_two_kinds_refused(parse, extra):
     with pytest.raises(FormatError, match="has both '") as caught:
         parse(encode(document))
     assert caught.value.where == "$"
+
+
+@pytest.mark.parametrize("member", ["manifests", "fsLayers", "history"])
+def test_parse_manifest_member_of_another_kind_that_is_null_is_not_there(member):
+    """As for readers in Go: null is no second document."""
+    raw = encode(changed(MANIFEST, **{member: None}))
+    for parse in (parse_manifest, parse_manifest_or_index):
+        manifest = parse(raw)
+        assert (manifest.raw, len(manifest.layers)) == (raw, 2)
+    with pytest.raises((FormatError, Unsupported)):
+        parse_index(raw)
+
+
+@pytest.mark.parametrize("version", [..., None, 0, 2])
+@pytest.mark.parametrize("layers", [..., None, []])
+def test_parse_manifest_without_layers_or_version_is_read_as_go_does(version, layers):
+    raw = encode(changed(MANIFEST, schemaVersion=version, layers=layers, annotations={"a": None}))
+    manifest = parse_manifest_or_index(raw)
+    assert isinstance(manifest, Manifest)
+    assert (manifest.raw, manifest.layers, manifest.annotations) == (raw, (), {"a": ""})
+
+
+@pytest.mark.parametrize(
+    ("members", "told"),
+    [
+        ({"manifests": None}, ""),
+        ({"manifests": None, "mediaType": ...}, ""),
+        ({"manifests": None, "mediaType": ..., "schemaVersion": ...}, ""),
+        ({"manifests": ...}, ""),
+        ({"manifests": ..., "mediaType": ...}, OCI_INDEX),
+        ({"manifests": [], "layers": None, "config": None}, ""),
+    ],
+)
+def test_parse_index_without_entries_is_an_empty_one(members, told):
+    raw = encode(changed(INDEX, **members))
+    for parse in (parse_index, parse_manifest_or_index):
+        index = parse(raw, media_type=told)
+        assert isinstance(index, Index)
+        assert (index.raw, index.manifests) == (raw, ())
+
+
+@pytest.mark.parametrize("raw", [b"{}", b'{"schemaVersion":2}', b'{"errors":[]}'])
+@pytest.mark.parametrize("told", ["", "application/json"])
+def test_parse_index_of_what_does_not_say_that_it_is_one_refused(raw, told):
+    """From an error in place of a list nobody may conclude that there are no signatures."""
+    with pytest.raises(FormatError, match="manifests: is missing"):
+        parse_index(raw, media_type=told)
+
+
+@pytest.mark.parametrize(
+    "platform", [{}, None, {"os": "linux"}, {"os": "", "architecture": "amd64"}, {"os": None}]
+)
+def test_parse_index_platform_that_names_not_both_is_none(platform):
+    entries = [descriptor(OCI_MANIFEST, platform=platform)]
+    index = parse_index(encode(changed(INDEX, manifests=entries)))
+    assert index.manifests[0].platform is None
+
+
+@pytest.mark.parametrize("told", ["application/json", "text/plain", "application/octet-stream"])
+def test_parse_manifest_told_a_type_of_any_file_goes_by_its_members(told):
+    for document, found in ((MANIFEST, OCI_MANIFEST), (INDEX, OCI_INDEX)):
+        raw = encode(changed(document, mediaType=...))
+        assert parse_manifest_or_index(raw, media_type=told).descriptor.media_type == found
 
 
 @pytest.mark.parametrize("member", ["fsLayers", "history"])
@@ -294,7 +353,6 @@ def test_parse_manifest_second_spelling_of_a_member_refused(member, value):
 @pytest.mark.parametrize(
     ("members", "where", "piece"),
     [
-        pytest.param({"schemaVersion": ...}, "$.schemaVersion", "is missing", id="no version"),
         pytest.param({"schemaVersion": 3}, "$.schemaVersion", "expected 2, got 3", id="version 3"),
         pytest.param({"schemaVersion": "2"}, "$.schemaVersion", "a string", id="version text"),
         pytest.param({"schemaVersion": True}, "$.schemaVersion", "a boolean", id="version true"),
@@ -304,8 +362,6 @@ def test_parse_manifest_second_spelling_of_a_member_refused(member, value):
         pytest.param({"config": None}, "$.config", "is missing", id="null config"),
         pytest.param({"config": []}, "$.config", "got a list", id="config a list"),
         pytest.param({"config": descriptor(size=-1)}, "$.config.size", "from 0", id="config size"),
-        pytest.param({"layers": ...}, "$.layers", "is missing, expected a list", id="no layers"),
-        pytest.param({"layers": None}, "$.layers", "is missing, expected a list", id="null layers"),
         pytest.param({"layers": {}}, "$.layers", "got an object", id="layers an object"),
         pytest.param(
             {"layers": [descriptor(), None]},
@@ -376,6 +432,8 @@ def test_parse_manifest_beyond_4_mib_refused_before_it_is_read(parse):
     ],
 )
 def test_parse_manifest_of_something_else_is_a_format_error(parse, what, raw):
+    if (parse, raw) == (parse_config, b"{}"):
+        return  # an image without layers that says nothing
     with pytest.raises(FormatError) as caught:
         parse(raw)
     assert caught.value.what == what
@@ -397,10 +455,6 @@ MEMBERS = [
     "annotations", "fsLayers", "history",
 ]  # fmt: skip
 CONFIG_MEMBERS = ["os", "architecture", "variant", "rootfs", "config"]
-RUNTIME_MEMBERS = [
-    "Cmd", "Entrypoint", "Env", "ExposedPorts", "Labels", "StopSignal", "User", "Volumes",
-    "WorkingDir",
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -415,7 +469,6 @@ def test_parse_manifest_every_member_has_one_spelling(document, member):
     [
         *[(member, "$") for member in CONFIG_MEMBERS],
         *[(member, "$.rootfs") for member in ("type", "diff_ids")],
-        *[(member, "$.config") for member in RUNTIME_MEMBERS],
     ],
 )
 def test_parse_config_every_member_has_one_spelling(member, where):
@@ -549,7 +602,7 @@ def test_require_platform_gives_the_entry_or_says_which_there_are():
     ("members", "where"),
     [
         ({"manifests": {}}, "$.manifests"),
-        ({"manifests": None}, "$.manifests"),
+        ({"manifests": ..., "mediaType": ...}, "$.manifests"),
         ({"manifests": ["x"]}, "$.manifests[0]"),
         ({"manifests": [descriptor(platform={"os": 1})]}, "$.manifests[0].platform.os"),
         ({"annotations": []}, "$.annotations"),
@@ -581,15 +634,11 @@ def test_parse_config_gives_platform_diff_ids_and_what_to_run():
 @pytest.mark.parametrize(
     ("members", "where", "piece"),
     [
-        pytest.param({"os": ...}, "$.os", "is missing", id="no system"),
         pytest.param({"architecture": 1}, "$.architecture", "number", id="architecture a number"),
         pytest.param({"variant": []}, "$.variant", "a list", id="variant a list"),
-        pytest.param({"rootfs": ...}, "$.rootfs", "is missing", id="no rootfs"),
-        pytest.param({"rootfs": {}}, "$.rootfs.type", "is missing", id="empty rootfs"),
         pytest.param(
             {"rootfs": {"type": "x", "diff_ids": []}}, "$.rootfs.type", "'layers'", id="other type"
         ),
-        pytest.param({"rootfs": {"type": "layers"}}, "$.rootfs.diff_ids", "missing", id="no ids"),
         pytest.param(
             {"rootfs": {"type": "layers", "diff_ids": [DIGEST, 1]}},
             "$.rootfs.diff_ids[1]",
@@ -607,12 +656,6 @@ def test_parse_config_gives_platform_diff_ids_and_what_to_run():
         ),
         pytest.param({"config": []}, "$.config", "a list", id="config a list"),
         pytest.param({"RootFS": {}}, "$", "expected 'rootfs', got 'RootFS'", id="second rootfs"),
-        pytest.param(
-            {"config": {"entrypoint": ["sh"]}},
-            "$.config",
-            "expected 'Entrypoint', got 'entrypoint'",
-            id="entry point in another spelling",
-        ),
     ],
 )
 def test_parse_config_bad_member_refused_with_its_place(members, where, piece):
@@ -621,6 +664,41 @@ def test_parse_config_bad_member_refused_with_its_place(members, where, piece):
     assert caught.value.where == where
     assert caught.value.what == "config"
     assert piece in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("members", "platform", "count"),
+    [
+        pytest.param({"os": ...}, "amd64", 2, id="no system"),
+        pytest.param({"os": None, "architecture": None}, "", 2, id="nulls for a platform"),
+        pytest.param({"rootfs": ...}, "linux/amd64", 0, id="no rootfs"),
+        pytest.param({"rootfs": None}, "linux/amd64", 0, id="null rootfs"),
+        pytest.param({"rootfs": {}}, "linux/amd64", 0, id="empty rootfs"),
+        pytest.param({"rootfs": {"type": "layers"}}, "linux/amd64", 0, id="no ids"),
+        pytest.param({"rootfs": {"diff_ids": [DIGEST]}}, "linux/amd64", 1, id="no type"),
+        pytest.param({"history": None, "created": 7}, "linux/amd64", 2, id="null history"),
+        pytest.param({"config": {"Labels": None, "labels": {}}}, "linux/amd64", 2, id="labels"),
+        pytest.param({"config": {"entrypoint": [1]}}, "linux/amd64", 2, id="spelt otherwise"),
+    ],
+)
+def test_parse_config_is_lenient_where_nothing_is_decided(members, platform, count):
+    raw = encode(changed(CONFIG, **members))
+    config = parse_config(raw)
+    assert (config.raw, str(config.platform), len(config.diff_ids)) == (raw, platform, count)
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [DOCKER_CONFIG, "application/octet-stream", "application/json", "text/html"],
+)
+def test_parse_config_of_a_type_that_old_clients_and_registries_wrote_is_read(media_type):
+    assert parse_config(encode(CONFIG), media_type=media_type).platform.os == "linux"
+
+
+def test_check_platform_of_a_config_that_names_none_says_so():
+    config = parse_config(encode(changed(CONFIG, os=..., architecture=...)))
+    with pytest.raises(VerificationError, match="for 'linux/amd64', got one for no platform"):
+        check_platform(config, Platform("linux", "amd64"))
 
 
 def test_parse_config_of_an_artifact_unsupported():

@@ -1,3 +1,4 @@
+import gzip
 import os
 import socket
 import ssl
@@ -258,10 +259,41 @@ def test_request_chunk_size_that_is_no_number_is_an_error(client, peer):
         client.request("GET", peer.url)
 
 
-def test_request_encoded_body_refused(client, peer, say):
-    peer.answers = [say(body=b"\x1f\x8b", headers=["Content-Encoding: gzip"])]
-    with pytest.raises(RemoteError, match="content encoding 'gzip'"):
-        client.request("GET", peer.url)
+@pytest.mark.parametrize("label", ["gzip", "x-gzip", " GZIP "])
+def test_request_body_that_is_gzip_as_its_label_says_is_unpacked(client, peer, say, label):
+    peer.answers = [say(body=gzip.compress(b"a" * 99), headers=[f"Content-Encoding: {label}"])]
+    assert client.request("GET", peer.url, max_bytes=99).body == b"a" * 99
+
+
+@pytest.mark.parametrize("label", ["gzip", "x-gzip", "aws-chunked", "utf-8", "br", "identity", ""])
+def test_request_body_that_is_not_what_its_label_says_is_taken_as_it_is(client, peer, say, label):
+    peer.answers = [say(body=b"{}", headers=[f"Content-Encoding: {label}"])] * 2
+    assert client.request("GET", peer.url).body == b"{}"
+    with client.open("GET", peer.url) as stream:
+        assert stream.read_bounded(10) == b"{}"
+
+
+def test_open_gives_the_bytes_as_they_came_whatever_the_label_says(client, peer, say):
+    """Of a blob the digest decides; a layer is gzip itself."""
+    packed = gzip.compress(b"layer")
+    peer.answers = [say(body=packed, headers=["Content-Encoding: gzip"])]
+    with client.open("GET", peer.url) as stream:
+        assert stream.read_bounded(100) == packed
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (gzip.compress(bytes(100_000)), "too long"),
+        (gzip.compress(b"abc")[:-9], "breaks off"),
+        (b"\x1f\x8b" + b"\xff" * 30, "expected gzip"),
+    ],
+)
+def test_request_gzip_beyond_its_bound_or_damaged_refused(client, peer, say, body, text):
+    peer.answers = [say(body=body, headers=["Content-Encoding: gzip"])]
+    with pytest.raises(RemoteError, match=text) as caught:
+        client.request("GET", peer.url, max_bytes=99_999)
+    assert peer.address in str(caught.value)
 
 
 @pytest.mark.parametrize(

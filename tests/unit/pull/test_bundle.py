@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from imagers.errors import FormatError, ImagersError, Unsupported
 from imagers.model.manifest import parse_config
-from imagers.pull.bundle import make_runtime_config
+from imagers.pull.bundle import check_runtime_config, make_runtime_config
 
 PASSWD = b"""\
 root:x:0:0:root:/root:/bin/sh
@@ -322,10 +322,30 @@ def test_bundle_member_of_the_wrong_type_refused_with_its_place(config, where):
 
 
 @pytest.mark.parametrize("member", ["author", "created", "os.version"])
-def test_bundle_member_of_the_image_of_the_wrong_type_refused(member):
-    with pytest.raises(FormatError) as caught:
-        raw(**{member: 1})
-    assert caught.value.where == f"$.{member}"
+def test_bundle_member_of_the_image_of_the_wrong_type_is_left_out(member):
+    assert raw(**{member: 1}) == raw(**{member: None}) == raw()
+
+
+def test_bundle_labels_in_two_spellings_are_added_up():
+    labels = {"Labels": {"a": "1", "b": "2", "d": None}, "labels": {"b": "3"}, "LABELS": None}
+    found = json.loads(raw(labels))["annotations"]
+    assert {name: found[name] for name in "abd"} == {"a": "1", "b": "3", "d": ""}
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        *("Cmd", "Entrypoint", "Env", "ExposedPorts"),
+        *("StopSignal", "User", "Volumes", "WorkingDir"),
+    ],
+)
+def test_bundle_second_spelling_of_what_runs_refused(member):
+    """Engines in Go take either spelling, and of both the last one."""
+    for config in ({member.lower(): None}, {member: None, member.upper(): None}):
+        image = parse_config(json.dumps({"os": "linux", "config": config}).encode())
+        with pytest.raises(FormatError, match=f"expected '{member}', got") as caught:
+            check_runtime_config(image)
+        assert caught.value.where == "$.config"
 
 
 def test_bundle_image_for_another_system_unsupported():

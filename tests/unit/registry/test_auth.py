@@ -314,6 +314,12 @@ def test_authenticator_malformed_token_refused(http, server, body):
         challenged(http, server).header(SCOPE)
 
 
+@pytest.mark.parametrize("told", ["null", '"300"', "300.5", "-1", "0", "true", "[]", '"soon"'])
+def test_authenticator_token_with_an_odd_lifetime_is_used(http, server, told):
+    server.answers = [(200, b'{"token":"abc","expires_in":%s}' % told.encode())]
+    assert challenged(http, server).header(SCOPE) == "Bearer abc"
+
+
 def test_authenticator_huge_token_refused(http, server):
     server.answers = [(200, b" " * (1024 * 1024 + 1))]
     with pytest.raises(RemoteError, match="at most 1048576 bytes"):

@@ -211,8 +211,9 @@ def test_client_plain_http_url_from_a_tls_registry_refused(tls_registry, registr
 def test_client_error_html_page_is_told_by_status(registry, opened):
     registry.answer_with(403, path="tags", body=b"<html>\x1b[31m no</html>")
     client = opened.client(f"{registry.address}/app")
-    with pytest.raises(Unauthorized, match=r"403 forbidden$"):
+    with pytest.raises(Unauthorized, match="403 forbidden, with a page of type") as caught:
         client.request("GET", "tags/list", doing="tags", expected=ALL)
+    assert str(caught.value).isprintable()
 
 
 def test_client_answer_longer_than_allowed_refused(registry, opened):
@@ -269,3 +270,15 @@ def test_address_of_a_proxy_is_named(opened):
         RemoteError, match=f"registry.example:443, through the proxy http://{NOBODY}:"
     ):
         client.request("GET", "tags/list", doing="tags", expected=ALL)
+
+
+def test_client_sent_to_another_port_where_another_server_says_no_has_the_same_hint(
+    registry, opened
+):
+    with EmbeddedRegistry() as other:
+        other.answer_with(404, path="/v2/x", body=b"<html>nginx</html>")
+        client = opened.client(f"{registry.address}/app")
+        with pytest.raises(RemoteError, match="404") as caught:
+            client.request("PUT", f"{other.url}/v2/x", doing="upload", body=b"x", expected=(201,))
+        assert other.address in str(caught.value)
+    assert "$http_host" in caught.value.hint

@@ -238,10 +238,10 @@ def entry(name=b"1", **more):
     "body",
     [
         b"",
-        b"<html>",
+        b"null",
         b"{}",
         b"[]",
-        b'{"manifests":[]}',
+        b'{"errors":[]}',
         b'{"schemaVersion":2,"manifests":{}}',
         b'{"schemaVersion":2,"manifests":[],"manifests":[]}',
         b'{"schemaVersion":2,"manifests":[],"layers":[]}',

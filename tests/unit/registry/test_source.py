@@ -9,7 +9,6 @@ from imagers.errors import (
     RemoteError,
     SizeMismatch,
     Truncated,
-    Unsupported,
 )
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
@@ -139,16 +138,6 @@ def test_source_huge_manifest_refused(source, registry, pushed):
     registry.replace_blob(digest_of(pushed.raw), b" " * (4 * 1024 * 1024 + 1))
     with pytest.raises(RemoteError, match="too long: expected at most 4194304 bytes"):
         source.read_manifest()
-
-
-def test_source_web_page_in_place_of_a_manifest_is_no_manifest(source, registry):
-    registry.answer_with(
-        200, path="/manifests/", headers={"Content-Type": "text/html"}, body=b"<html>hi</html>"
-    )
-    answer = source.read_manifest()
-    assert answer.media_type == "text/html"
-    with pytest.raises((FormatError, Unsupported)):
-        parse_manifest(answer.raw, media_type=answer.media_type)
 
 
 def test_source_other_media_type_than_inside_refused(source, registry, pushed):

@@ -62,7 +62,6 @@ def test_check_layout_file_bad_one_refused(raw, kind, text):
         b"",
         b"[]",
         b"{}",
-        b'{"schemaVersion":2}',
         b'{"schemaVersion":2,"manifests":{}}',
         b'{"schemaVersion":2,"manifests":[{}]}',
         b'{"schemaVersion":2,"manifests":[],"layers":[]}',
@@ -173,3 +172,14 @@ def test_replace_entry_full_index_refused():
 def test_replace_entry_malformed_index_refused():
     with pytest.raises(FormatError, match=r"index\.json"):
         replace_entry(b"{", DESCRIPTOR, "v1", what="index.json")
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"schemaVersion":2}', b'{"schemaVersion":2,"manifests":null}', b'{"manifests":null}']
+)
+def test_layout_index_without_entries_is_empty_and_takes_one(raw):
+    assert parse_layout_index(raw, what="x").manifests == ()
+    after = parse_layout_index(
+        replace_entry(raw, Descriptor(OCI_MANIFEST, digest_of(b"a"), 1), "v1", what="x"), what="x"
+    )
+    assert [one.digest for one in after.manifests] == [digest_of(b"a")]

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -306,3 +307,50 @@ def test_encrypt_says_once_what_annotations_did_not_survive(run, write_image, ke
     assert outcome.err.count(toc) == 1
     facts = run("encrypt", name, "oci:f:v1", *words, "--encrypt-layer", "1", "--json").json()
     assert [one["left_out"] for one in facts["layers"]] == [[], [toc]]
+
+
+@pytest.mark.parametrize(
+    ("rootfs", "layers"),
+    [
+        ({"type": "layers"}, []),
+        ({"type": "layers", "diff_ids": None}, None),
+        (None, ...),
+        (..., []),
+    ],
+)
+def test_an_image_without_layers_goes_through_every_verb(
+    run, write_image, keys, accept, rootfs, layers
+):
+    """FROM scratch and labels; what Go writes for an empty list may be null, or missing."""
+    name = write_image(
+        "i",
+        layers=(),
+        manifest={"layers": layers},
+        config={"rootfs": rootfs, "history": None, "config": {"Labels": {"a": "b"}, "labels": {}}},
+    )
+    policy = ("--policy", accept)
+    assert run("inspect", name, "--platform", "linux/amd64").code == 0
+    copied = run("copy", name, "oci:c:v1", *policy)
+    assert copied.code == 0
+    words = ("--encryption-key", f"jwe:{keys}/r2048.pub", *policy)
+    refused = run("encrypt", name, "oci:e:v1", *words)
+    assert refused.code == 2
+    assert "nothing to encrypt: no layer" in refused.err
+    assert run("encrypt", name, "oci:e:v1", *words, "--allow-nothing").code == 0
+    assert run("decrypt", name, "oci:d:v1", "--decryption-key", f"{keys}/r2048.key").code == 0
+    digest = run("inspect", name, "--json").json()["digest"]
+    for other in ("oci:c:v1", "oci:e:v1", "oci:d:v1"):
+        assert run("inspect", other, "--json").json()["digest"] == digest
+    pulled = run("pull", name, "b", *policy, "--platform", "linux/amd64")
+    assert pulled.code == 0, pulled.err
+
+
+def test_encrypt_keeps_what_go_wrote_byte_for_byte_but_for_the_layer(run, write_image, keys):
+    members = {"schemaVersion": ..., "annotations": {"a": None}, "subject": None, "x": [None, 1.0]}
+    name = write_image("i", manifest=members, layer={"annotations": None, "urls": None})
+    words = ("--encryption-key", f"jwe:{keys}/r2048.pub", "--json")
+    digest = run("encrypt", name, "oci:e:v1", *words).json()["digest"]
+    document = json.loads(Path("e/blobs/sha256", digest[7:]).read_text())
+    before = run("inspect", name, "--json").json()["digest"]
+    was = json.loads(Path("i/blobs/sha256", before[7:]).read_text())
+    assert {**document, "layers": None} == {**was, "layers": None}

@@ -19,11 +19,17 @@ def test_saved_tag_that_nobody_can_ask_for_is_passed_over():
     assert not SavedImage("c", (), ("UPPER:x",)).has_tag(parse_reference("app"))
 
 
+@pytest.mark.parametrize("rest", ["", ', "Layers": null, "RepoTags": null'])
+def test_saved_image_without_lists_has_empty_ones(rest):
+    (one,) = parse_saved(f'[{{"Config": "c"{rest}}}]'.encode(), what="x")
+    assert one == SavedImage("c", (), ())
+
+
 @pytest.mark.parametrize(
     ("raw", "where"),
     [
         (b'[{"Config": 1, "Layers": []}]', "Config"),
-        (b'[{"Config": "c"}]', "Layers"),
+        (b'[{"Config": "c", "Layers": {}}]', "Layers"),
         (b'[{"Config": "c", "Layers": [], "RepoTags": [1]}]', "RepoTags"),
         (b"[1]", "[0]"),
     ],

@@ -1,9 +1,13 @@
+import bz2
 import gzip
 import io
+import lzma
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,9 +77,33 @@ def test_tar_file_with_gzip_of_several_members(opened):
         opened(packed[:-20])
 
 
-def test_tar_file_two_files_of_one_name_refused(opened):
-    with pytest.raises(FormatError, match="one file 'a'"):
-        opened(make_tar([("a", b"1"), ("./a", b"2")]))
+BIG = b"1" * ((1 << 20) + 1)
+LINK = (tarfile.SYMTYPE, "b")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        pytest.param([("a", b"1"), ("./a", b"2")], id="other bytes"),
+        pytest.param([("a", b"1"), ("a", b"11")], id="other size"),
+        pytest.param([("a", BIG), ("a", BIG[:-1] + b"2")], id="other last byte"),
+        pytest.param([("a", b""), ("a", LINK), ("b", b"")], id="file and link"),
+        pytest.param([("a", LINK), ("a", (tarfile.SYMTYPE, "c"))], id="two links"),
+    ],
+)
+def test_tar_file_two_of_one_name_that_differ_refused(opened, members):
+    """Some readers take the first one, some the last."""
+    with pytest.raises(FormatError, match="one file 'a', got two that differ"):
+        opened(make_tar(members))
+
+
+def test_tar_file_the_same_file_or_link_again_is_one(opened):
+    """As docker save has it of images that share a layer."""
+    members = [("a", BIG), ("b", b""), ("l", LINK)]
+    with opened(make_tar([*members, ("c", b"c"), *members, ("./a", BIG)])) as tar:
+        assert sorted(tar.members) == ["a", "b", "c", "l"]
+        assert tar.read("a", len(BIG)) == BIG
+        assert tar.read("l", 10) == b""
 
 
 def test_tar_file_links_in_a_circle_refused(opened):
@@ -106,9 +134,66 @@ def test_tar_file_huge_extended_header_refused_before_it_is_read(opened):
         opened(info.tobuf(tarfile.GNU_FORMAT))
 
 
-def test_tar_file_other_compression_named(opened):
-    with pytest.raises(Unsupported, match="zstd"):
-        opened(b"\x28\xb5\x2f\xfd" + bytes(1000))
+PACK = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": lambda data: zstandard.ZstdCompressor().compress(data),
+}
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_tar_file_compressed_is_read(opened, tmp_path, kind):
+    data = make_tar([("a", b"A" * 70_000), ("b", os.urandom(3_000_000))])
+    packed = PACK[kind](data)
+    with opened(packed) as tar:
+        assert tar.read("a", 70_000) == b"A" * 70_000
+        assert len(tar.read("b", 3_000_000)) == 3_000_000
+    with opened(PACK[kind](data[:5000]) + PACK[kind](data[5000:])) as tar:
+        assert tar.read("a", 70_000) == b"A" * 70_000
+    assert [one.name for one in tmp_path.iterdir()] == ["x.tar"]
+
+
+@pytest.mark.parametrize("kind", PACK)
+@pytest.mark.parametrize("at", [0.0, 0.01, 0.5, 1.0])
+def test_tar_file_compressed_that_breaks_off_refused(opened, kind, at):
+    packed = PACK[kind](make_tar([("b", os.urandom(40_000))]))
+    with pytest.raises((Truncated, FormatError)):
+        opened(packed[: max(6, min(int(at * len(packed)), len(packed) - 1))])
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_tar_file_compressed_that_is_damaged_refused(opened, kind):
+    packed = bytearray(PACK[kind](make_tar([("b", os.urandom(40_000))])))
+    packed[6:40] = b"\xff" * 34
+    with pytest.raises((FormatError, Truncated)) as caught:
+        opened(bytes(packed))
+    assert "x.tar" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_tar_file_compressed_with_junk_behind_refused(opened, kind):
+    with pytest.raises(ImagersError):
+        opened(PACK[kind](make_tar([("a", b"A")])) + b"junk")
+
+
+def test_tar_file_xz_with_padding_is_read(opened):
+    """xz file format 1.2.1, section 2.2: zeros in fours, between streams and behind them."""
+    data = make_tar([("a", b"A" * 3000)])
+    packed = lzma.compress(data[:700]) + bytes(8) + lzma.compress(data[700:]) + bytes(1024)
+    with opened(packed) as tar:
+        assert tar.read("a", 3000) == b"A" * 3000
+
+
+def test_tar_file_xz_that_wants_more_memory_refused(opened):
+    """A dictionary of 1.5 GiB costs whoever writes it nothing."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 128 << 20}]
+    data = make_tar([("a", b"A")])
+    packed = lzma.compress(data, filters=filters)
+    with pytest.raises(Unsupported, match="memory to unpack") as caught:
+        opened(packed)
+    assert "unxz" in caught.value.hint
+    opened(lzma.compress(data, preset=9)).close()
 
 
 @settings(max_examples=150, deadline=None)
@@ -157,28 +242,31 @@ def test_tar_file_records_that_are_none_refused(opened, records):
         opened(pax(records) + make_tar([("x", b"")]))
 
 
-@pytest.mark.parametrize(
-    ("make", "ratio"),
-    [(bytes, "zeros"), (lambda size: b"A" * size, "letters")],
-    ids=["zeros", "letters"],
-)
-def test_tar_file_gzip_that_unpacks_to_too_much_is_refused_on_the_way(
-    opened, tmp_path, monkeypatch, make, ratio
+@pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz"])
+def test_tar_file_that_unpacks_to_too_much_is_refused_on_the_way(
+    opened, tmp_path, monkeypatch, kind
 ):
-    del ratio
     monkeypatch.setattr(tar_file, "_UNPACKED", Limits(max_ratio=100, free_tar_bytes=1 << 20))
     written = []
     real = tar_file.write_all
     monkeypatch.setattr(
         tar_file, "write_all", lambda fd, data: written.append(len(data)) or real(fd, data)
     )
-    packed = gzip.compress(make(16 << 20))
+    packed = PACK[kind](bytes(16 << 20))
     with pytest.raises(Unsupported, match="unpacks to more than") as caught:
         opened(packed)
-    assert "gunzip" in caught.value.hint
+    assert f"{kind} -d" in caught.value.hint
+    assert max(written) <= 1 << 20
     assert sum(written) <= (1 << 20) + 100 * len(packed)
     assert [one.name for one in tmp_path.iterdir()] == ["x.tar"]
     opened(gzip.compress(make_tar([("a", bytes(1 << 20))]))).close()
+
+
+def test_tar_file_zstd_that_unpacks_to_too_much_is_refused(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(tar_file, "_UNPACKED", Limits(max_ratio=100, free_tar_bytes=1 << 20))
+    with pytest.raises(Unsupported):
+        opened(PACK["zstd"](bytes(16 << 20)))
+    assert [one.name for one in tmp_path.iterdir()] == ["x.tar"]
 
 
 def test_tar_file_bound_of_a_gzip_holds_for_a_file_of_four_megabytes():
