@@ -45,6 +45,7 @@ def test_text_of_each_kind_is_one_line(kind):
         (b"security.capability2", Left.LABEL, False, False),
         (b"user.a", Left.ATTRIBUTE, True, True),
         (b"user.overlay.opaque", Left.OVERLAY, False, False),
+        (b"user.fuseoverlayfs.opaque", Left.OVERLAY, False, False),
         (b"trusted.a", Left.ATTRIBUTE, True, False),
         (b"trusted.overlay.redirect", Left.OVERLAY, False, False),
         (b"trusted.SGI_ACL_FILE", Left.ACL, False, False),
