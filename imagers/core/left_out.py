@@ -103,6 +103,7 @@ _IMA = b"security.ima"  # a signature of the content: containers/storage keeps i
 # By the start of the name, in this order; what has none of them is an ATTRIBUTE.
 _STARTS: tuple[tuple[bytes, Left], ...] = (
     (b"user.overlay.", Left.OVERLAY),
+    (b"user.fuseoverlayfs.", Left.OVERLAY),
     (b"trusted.overlay.", Left.OVERLAY),
     (b"trusted.SGI_ACL_", Left.ACL),  # what XFS keeps its access control lists in
     (b"system.posix_acl_", Left.ACL),

@@ -150,6 +150,7 @@ class Unpacker:
         """See `EntrySink`."""
         with self._translated():
             if self._has_links:
+                self._has_links = False
                 parent = self._enter_existing(())
                 assert parent is not None  # the root
                 parent.changed = True
@@ -405,7 +406,7 @@ class Unpacker:
     def _clear_attributes(self, fd: int) -> None:
         """Take what a lower layer gave a directory: an entry says all that it has."""
         try:
-            names = [name.encode() for name in os.listxattr(fd)]
+            names = [os.fsencode(name) for name in os.listxattr(fd)]
         except OSError as error:
             if error.errno != errno.ENOTSUP:
                 raise

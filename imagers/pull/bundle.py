@@ -30,13 +30,14 @@ from imagers.model.strict_json import (
 if TYPE_CHECKING:
     from imagers.model.manifest import ImageConfig
 
-__all__ = ["check_runtime_config", "make_runtime_config"]
+__all__ = ["check_runtime_config", "make_runtime_config", "working_directory"]
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 _OPEN_FILES = 1024
 _MAX_ID = 2**32 - 2  # the last one means "none" to the kernel
 _MAX_ACCOUNTS_BYTES = 1024 * 1024
+_MAX_PATH_BYTES = 4095  # PATH_MAX of Linux counts the NUL
 
 # What decides how the image runs; labels decide nothing.
 _RUNTIME_MEMBERS = frozenset(
@@ -215,6 +216,22 @@ def check_runtime_config(image: ImageConfig) -> None:
     check_spelling(image.config, _RUNTIME_MEMBERS, what="config", where="$.config")
 
 
+def working_directory(image: ImageConfig) -> str:
+    """The absolute path in which the image's program starts; "/" where it says nothing.
+
+    Raises:
+        FormatError: it is no absolute path, or longer than Linux takes.
+    """
+    path = get_optional_str(image.config, "WorkingDir", what="config", where="$.config") or "/"
+    if len(path.encode()) > _MAX_PATH_BYTES:
+        raise FormatError(
+            f"expected a path of at most {_MAX_PATH_BYTES} bytes",
+            what="config",
+            where="$.config.WorkingDir",
+        )
+    return _absolute(path, "$.config.WorkingDir")
+
+
 def make_runtime_config(
     image: ImageConfig, *, passwd: bytes, group: bytes, owner: tuple[int, int]
 ) -> bytes:
@@ -247,7 +264,6 @@ def make_runtime_config(
     volumes = get_optional_object(config, "Volumes", what="config", where="$.config") or {}
     for path in volumes:
         _absolute(path, "$.config.Volumes")
-    directory = get_optional_str(config, "WorkingDir", what="config", where="$.config") or "/"
     options = ("nosuid", "noexec", "nodev", "relatime", "rw")
     args = _string_list(config, "Entrypoint") + _string_list(config, "Cmd")
     namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"] + ["user"] * rootless
@@ -270,7 +286,7 @@ def make_runtime_config(
                 "user": user,
                 "args": args or ["sh"],
                 "env": _string_list(config, "Env") or [_PATH, "TERM=xterm"],
-                "cwd": _absolute(directory, "$.config.WorkingDir"),
+                "cwd": working_directory(image),
                 "noNewPrivileges": True,
                 "capabilities": dict.fromkeys(
                     ("bounding", "effective", "inheritable", "permitted", "ambient"), capabilities

@@ -19,7 +19,7 @@ import os
 import stat
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -34,13 +34,14 @@ from imagers.core import (
     look_at,
     open_layer,
 )
+from imagers.core.plain_unpack import make_directories
 from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.packets import BrokerKeyUnwrapper
-from imagers.errors import LocalError, UsageError
+from imagers.errors import FormatError, LocalError, UsageError
 from imagers.model.manifest import check_config_size
 from imagers.model.stream import read_all
 from imagers.pull.ahead import ReadAhead
-from imagers.pull.bundle import make_runtime_config
+from imagers.pull.bundle import make_runtime_config, working_directory
 from imagers.pull.plan import make_plan
 from imagers.pull.staging import Staging, check_destination
 from imagers.pull.trust import TrustDecision
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagers.core import OpenedLayer, Progress
+    from imagers.core.left_out import Left, LeftOut
     from imagers.encrypt.keys import LayerKeys
     from imagers.model.descriptor import Platform
     from imagers.model.digest import Digest
@@ -142,6 +144,17 @@ class PullReport:
 
     trusted: TrustedImage
     layers: tuple[PulledLayer, ...]
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What the image has and the bundle has not, by kind, of all layers together."""
+        found: dict[Left, LeftOut] = {}
+        for layer in self.layers:
+            for left in layer.opened.left_out:
+                old = found.get(left.kind)
+                count = left.count + (0 if old is None else old.count)
+                found[left.kind] = replace(old or left, count=count)
+        return tuple(found[kind] for kind in sorted(found))
 
 
 def trust_image(
@@ -235,14 +248,14 @@ def pull_image(
         layers = _unpack_all(
             plan, keys, staging, options, on_progress=on_progress, cancellation=cancellation
         )
-        staging.publish(
-            make_runtime_config(
-                trusted.config,
-                passwd=_read_below(staging.root_fd, "passwd"),
-                group=_read_below(staging.root_fd, "group"),
-                owner=(os.geteuid(), os.getegid()),
-            )
+        config = make_runtime_config(
+            trusted.config,
+            passwd=_read_below(staging.root_fd, "passwd"),
+            group=_read_below(staging.root_fd, "group"),
+            owner=(os.geteuid(), os.getegid()),
         )
+        _make_working_directory(trusted, staging)
+        staging.publish(config)
     return PullReport(trusted, tuple(layers))
 
 
@@ -278,7 +291,7 @@ def _unpack_all(
     """The layers from the base up: each changes what is below it."""
     budget = options.budget
     means = budget.means_of(1, jobs=1)
-    sink = DirectorySink(staging.root_fd, Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE)
+    sink = _sink_of(staging)
     pulled = []
     allowance = Allowance(options.limits)
     with ReadAhead(
@@ -324,6 +337,27 @@ def _unpack_all(
             )
             pulled.append(PulledLayer(planned, opened, time.monotonic() - start))
     return pulled
+
+
+def _sink_of(staging: Staging) -> DirectorySink:
+    return DirectorySink(staging.root_fd, Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE)
+
+
+def _make_working_directory(trusted: TrustedImage, staging: Staging) -> None:
+    """Make the image's working directory where no layer has it, as Docker and runc do.
+
+    Other runtimes end with "no such file or directory", and with a read-only root nobody can
+    make it later. It is root's, as theirs is, or the caller's.
+    """
+    path = working_directory(trusted.config)
+    try:
+        make_directories(_sink_of(staging), path.encode(), what="rootfs")
+    except FormatError as error:
+        raise FormatError(
+            f"expected a directory, or a place for one, at {path[:80]!r}: {error}",
+            what="config",
+            where="$.config.WorkingDir",
+        ) from error
 
 
 def _read_below(root_fd: int, name: str) -> bytes:

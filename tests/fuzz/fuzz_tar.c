@@ -1,4 +1,4 @@
-/* Any bytes as a tar: the reader, and unpacking.
+/* Any bytes as a tar: the reader, and unpacking, by root with devices and all attributes.
  *
  * The first byte is no part of the tar: it says in which pieces the second run gets it. The first
  * run gets it whole and resolves names by openat2, the second one by hand; both must come to the
@@ -33,20 +33,29 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t room, unsigned
     return size;
 }
 
-static enum imc_fault unpack(const uint8_t *data, size_t size, size_t piece, const char *force,
-                             uint64_t *entries) {
+/* What must not depend on pieces and resolution. */
+struct outcome {
+    enum imc_fault fault;
+    uint64_t entries;
+    uint64_t hole_bytes;
+    uint64_t left_out[IMC_LEFT_KINDS];
+};
+
+static struct outcome unpack(const uint8_t *data, size_t size, size_t piece, const char *force) {
     static const atomic_bool cancelled = false;
     struct imc_options options = {
         .root_fd = open_root(),
         .keep_owner = geteuid() == 0,
         .max_entries = MAX_ENTRIES,
+        .max_name_bytes = PATH_MAX - 1,
+        .tar_bytes = MAX_TAR_BYTES,
         .force = force,
     };
     struct imc_failure failure = {0};
     struct imc_untar *untar = NULL;
     struct imc_tar_reader *reader = NULL;
     must(imc_untar_new(&options, &cancelled, &untar) == IMC_OK &&
-             imc_tar_reader_new(untar, PATH_MAX - 1, &reader) == IMC_OK,
+             imc_tar_reader_new(untar, &options, &reader) == IMC_OK,
          "a reader");
     enum imc_fault fault = IMC_OK;
     for (size_t at = 0; fault == IMC_OK && at < size;) {
@@ -65,21 +74,29 @@ static enum imc_fault unpack(const uint8_t *data, size_t size, size_t piece, con
         fault = imc_untar_finish(untar, &failure);
     }
     must(fault == IMC_OK || failure.fault == fault, "a fault has its facts");
-    *entries = imc_untar_entries(untar);
+    struct outcome outcome = {.fault = fault,
+                              .entries = imc_untar_entries(untar),
+                              .hole_bytes = imc_tar_reader_hole_bytes(reader)};
+    must(fault != IMC_OK || outcome.hole_bytes <= MAX_TAR_BYTES, "holes are bounded");
+    for (size_t i = 0; i < IMC_LEFT_KINDS; i++) {
+        outcome.left_out[i] = imc_untar_left_out(untar)[i].count;
+    }
     imc_tar_reader_free(reader);
     imc_untar_free(untar);
     close_root();
-    return fault;
+    return outcome;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    uint64_t entries[2];
     if (size == 0) {
         return 0;
     }
     size_t piece = 1 + (size_t)data[0] * 5;
-    enum imc_fault whole = unpack(data + 1, size - 1, size, NULL, &entries[0]);
-    enum imc_fault pieces = unpack(data + 1, size - 1, piece, "walk", &entries[1]);
-    must(whole == pieces && entries[0] == entries[1], "pieces and resolution change nothing");
+    struct outcome whole = unpack(data + 1, size - 1, size, NULL);
+    struct outcome pieces = unpack(data + 1, size - 1, piece, "walk");
+    must(whole.fault == pieces.fault && whole.entries == pieces.entries &&
+             whole.hole_bytes == pieces.hole_bytes &&
+             memcmp(whole.left_out, pieces.left_out, sizeof whole.left_out) == 0,
+         "pieces and resolution change nothing");
     return 0;
 }

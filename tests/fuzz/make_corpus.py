@@ -37,8 +37,53 @@ def tar_of(*entries: tuple, form: int = tarfile.PAX_FORMAT, end: bool = True) ->
     return out.getvalue() + bytes(1024 if end else 0)
 
 
+def twice(tar: bytes) -> bytes:
+    """With records that come twice, which a dictionary of them cannot have."""
+    pairs = (("offset", 4096), ("numbytes", 3), ("offset", 8192), ("numbytes", 2))
+    more = b""
+    for name, number in pairs:
+        rest = f" GNU.sparse.{name}={number}\n"
+        more += f"{len(rest) + 2}{rest}".encode()
+    length = int(tar[124:135], 8)
+    head = bytearray(tar[:512])
+    head[124:135] = b"%011o" % (length + len(more))
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    body = tar[512 : 512 + length] + more
+    rest_at = 512 + -(-length // 512) * 512
+    return bytes(head) + body + bytes(-len(body) % 512) + tar[rest_at:]
+
+
+def old_sparse(continued: int) -> bytes:
+    """GNU's own form, with a block of regions behind the header or without."""
+    tar = bytearray(tar_of(("f", tarfile.GNUTYPE_SPARSE, "abc"), form=tarfile.GNU_FORMAT))
+    region = b"%011o\0%011o\0"
+    tar[386:410] = region % (4096, 2 if continued else 3)
+    tar[482] = continued
+    tar[483:495] = b"%011o\0" % 9000
+    tar[148:156] = b" " * 8
+    tar[148:156] = b"%06o\0 " % sum(tar[:512])
+    return bytes(tar[:512]) + continued * (region % (8192, 1)).ljust(512, b"\0") + bytes(tar[512:])
+
+
 def tars() -> dict[str, bytes]:
     file, folder, link, hard = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+    node, block = tarfile.CHRTYPE, tarfile.BLKTYPE
+    cap = "\1\0\0\2\0\x20\0\0" + "\0" * 12
+    xattr = {
+        f"SCHILY.xattr.{name}": value
+        for name, value in {
+            "user.a": "1",
+            "security.capability": cap,
+            "security.selinux": "x",
+            "trusted.overlay.opaque": "y",
+            "trusted.b": "2",
+        }.items()
+    }
+    sparse = {"GNU.sparse.size": "9000", "GNU.sparse.numblocks": "2", "GNU.sparse.name": "real"}
+    new = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "real"}
+    lines = "2\n4096\n3\n8192\n2\n".ljust(512, "\0") + "abcde"
+    plnk = ".wh..wh.plnk"
     tree = tar_of(("d", folder, ""), ("d/f", file, "x"), ("d/h", hard, "d/f"))
     return {
         "tree": tree,
@@ -51,6 +96,37 @@ def tars() -> dict[str, bytes]:
         + bytes(1024),
         "gnu-long": tar_of(("n" * 101, link, "t" * 101), form=tarfile.GNU_FORMAT),
         "base-256": tar_of(("b", file, "", {"uid": 1 << 22}), form=tarfile.GNU_FORMAT),
+        "devices": tar_of(
+            ("n", node, "", {"devmajor": 1, "devminor": 3}),
+            ("b", block, "", {"devmajor": 8}),
+            ("w", node, ""),
+            ("l", hard, "w"),
+            ("m", hard, "n"),
+            ("w", file, "x"),
+        ),
+        "attributes": tar_of(
+            ("f", file, "x", {"pax_headers": xattr}),
+            ("d", folder, "", {"pax_headers": xattr}),
+            ("s", link, "f", {"pax_headers": xattr}),
+            ("d", folder, ""),
+            ("p", tarfile.FIFOTYPE, "", {"pax_headers": xattr}),
+        ),
+        "attributes-of-others": tar_of(
+            ("f", file, "", {"pax_headers": {"LIBARCHIVE.xattr.user.a": "MQ", **xattr}}),
+            ("g", file, "", {"pax_headers": {"SCHILY.acl.access": "u", "RHT.security.x": "y"}}),
+        ),
+        "sparse-0.1": tar_of(
+            ("f", file, "abcde", {"pax_headers": sparse | {"GNU.sparse.map": "4096,3,8192,2"}})
+        ),
+        "sparse-1.0": tar_of(
+            ("f", file, lines, {"pax_headers": new | {"GNU.sparse.realsize": "9000"}})
+        ),
+        "sparse-0.0": twice(tar_of(("f", file, "abcde", {"pax_headers": sparse}))),
+        "sparse-old": old_sparse(0),
+        "sparse-old-continued": old_sparse(1),
+        "aufs": tar_of(
+            (f"{plnk}/1", file, "x"), ("a", hard, f"{plnk}/1"), (".wh..wh.aufs", file, "")
+        ),
         "kinds": tar_of(("p", tarfile.FIFOTYPE, "", {"mode": 0o4777})),
         "dot-dot": tar_of(("../evil", file, "x")),
         "absolute": tar_of(("/etc/f", file, "x")),

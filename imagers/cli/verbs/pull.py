@@ -165,6 +165,10 @@ def _print_report(report: PullReport, bundle: str, seconds: float, *, as_json: b
                         "tar_size": layer.opened.tar_size,
                         "entries": layer.opened.entries,
                         "seconds": round(layer.seconds, 3),
+                        "left_out": [
+                            {"what": left.noun, "count": left.count, "first": left.where}
+                            for left in layer.opened.left_out
+                        ],
                     }
                     for layer in report.layers
                 ],
@@ -174,6 +178,8 @@ def _print_report(report: PullReport, bundle: str, seconds: float, *, as_json: b
     click.echo(f"trusted {trusted.manifest.descriptor.digest}")
     if trusted.basis.value == "unsigned":
         say("warning", "the policy accepts this image unsigned: nobody says where it is from")
+    for left in report.left_out:
+        say("warning", f"left out {left.text}")
     for signer in signers:
         click.echo(f"  signed as {signer['identity']} by key {signer['key']}")
     click.echo(f"  basis: {trusted.basis.value}; policy: {trusted.decision.where}")

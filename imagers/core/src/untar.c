@@ -561,6 +561,7 @@ enum imc_fault imc_untar_end(struct imc_untar *untar, struct imc_failure *failur
 enum imc_fault imc_untar_finish(struct imc_untar *untar, struct imc_failure *failure) {
     enum imc_fault fault = IMC_OK;
     if (untar->has_links) {
+        untar->has_links = false;
         fault = enter(untar, "", 0, NULL, failure);
         if (fault == IMC_OK) {
             untar->parent.changed = true;

@@ -7,6 +7,7 @@ import gc
 import os
 import stat
 import subprocess
+import tarfile
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from imagers.core import DirectorySink, Ownership
 from imagers.core.left_out import Left
+from imagers.core.plain_unpack import make_directories
 from imagers.errors import FormatError, LocalError, Unsupported
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -561,6 +563,275 @@ def test_whiteout_nested_too_deep_is_unsupported(unpacking, tar, make, tree):
     )
     root = unpacking.unpack(tar(deep), tar(make.file(".wh.d")))
     assert tree(root) == {}
+
+
+# Devices, FIFOs, extended attributes
+
+
+def attributes(path):
+    return {
+        name: os.getxattr(path, name, follow_symlinks=False)
+        for name in os.listxattr(path, follow_symlinks=False)
+        if name != "security.selinux"  # a kernel with a policy gives each file one
+    }
+
+
+def with_attributes(entry, **values):
+    """An entry with SCHILY.xattr records; `__` in a name is a dot."""
+    name, kind, content, changes = entry
+    records = {f"SCHILY.xattr.{key.replace('__', '.')}": value for key, value in values.items()}
+    return name, kind, content, changes | {"pax_headers": records}
+
+
+@pytest.fixture
+def nodes(make):
+    """A device with two names, a block device, a whiteout of overlayfs, a FIFO."""
+    return [
+        make.other("dev/null", tarfile.CHRTYPE, mode=0o666, devmajor=1, devminor=3, gid=6),
+        make.link("dev/zero", "dev/null"),
+        make.other("dev/sda", tarfile.BLKTYPE, mode=0o660, devmajor=8, devminor=0),
+        make.other("hidden", tarfile.CHRTYPE, devmajor=0, devminor=0),
+        make.link("hidden2", "hidden"),
+        make.other("fifo", tarfile.FIFOTYPE, mode=0o1622, mtime=5),
+    ]
+
+
+@pytest.mark.root
+@needs_root
+def test_unpack_as_root_makes_devices(unpacking, tar, tree, nodes):
+    root = unpacking.unpack(tar(*nodes), ownership=Ownership.KEEP)
+    assert tree(root) == {
+        "dev": "/",
+        "dev/null": "c 1:3",
+        "dev/zero": "c 1:3",
+        "dev/sda": "b 8:0",
+        "fifo": "|",
+    }
+    status = (root / "dev/null").lstat()
+    assert (status.st_mode, status.st_gid, status.st_nlink) == (stat.S_IFCHR | 0o666, 6, 2)
+    assert status.st_mtime == 1_700_000_000
+    assert (root / "fifo").lstat().st_mode == stat.S_IFIFO | 0o1622
+    assert (root / "fifo").lstat().st_mtime == 5
+    assert unpacking.left_out == {Left.WHITEOUT_DEVICE: (2, "'hidden'")}
+
+
+def test_unpack_as_ordinary_user_leaves_devices_out_and_what_had_their_names(
+    unpacking, tar, make, tree, nodes
+):
+    lower = tar(
+        make.file("dev/null", "not empty"),
+        make.file("dev/zero"),
+        make.file("dev/sda/x/y"),
+        make.symlink("hidden", "/"),
+        make.file("hidden2/x"),
+        make.directory("fifo"),
+        make.file("fifo/x"),
+        make.directory("dev", mtime=1000),
+    )
+    root = unpacking.unpack(lower, tar(*nodes))
+    assert tree(root) == {"dev": "/", "fifo": "|"}
+    assert (root / "dev").stat().st_mtime == 1000
+    assert unpacking.left_out == {
+        Left.DEVICE: (3, "'dev/null'"),
+        Left.WHITEOUT_DEVICE: (2, "'hidden'"),
+    }
+
+
+def test_unpack_of_a_file_after_a_device_that_was_left_out(unpacking, tar, make, tree, nodes):
+    data = tar(*nodes[:1], make.file("dev/null", "now a file"), make.link("l", "dev/null"))
+    assert tree(unpacking.unpack(data)) == {
+        "dev": "/",
+        "dev/null": "now a file",
+        "l": "now a file",
+    }
+
+
+def test_unpack_hard_link_to_a_device_that_is_not_there_is_refused(unpacking, tar, make, nodes):
+    refused(unpacking, FormatError, "which is not there", tar(*nodes[:1], make.link("l", "dev/x")))
+
+
+@pytest.mark.parametrize("second", ["file", "directory", "symlink"])
+def test_unpack_replaces_a_fifo_without_opening_it(unpacking, tar, make, tree, second):
+    fifo = make.other("p", tarfile.FIFOTYPE)
+    entry = make.symlink("p", "t") if second == "symlink" else getattr(make, second)("p")
+    root = unpacking.unpack(tar(fifo), tar(entry))
+    assert tree(root)["p"] == {"file": "", "directory": "/", "symlink": "-> t"}[second]
+    assert tree(unpacking.unpack(tar(make.file(".wh.p")), root=root)) == {}
+
+
+CAPABILITY = "\1\0\0\2\0\x20\0\0" + "\0" * 12  # cap_net_raw=ep
+
+
+@pytest.mark.root
+@needs_root
+def test_unpack_as_root_sets_capabilities_after_the_owner(unpacking, tar, make):
+    """chown clears them: image-rs loses them so."""
+    root = unpacking.unpack(
+        tar(
+            with_attributes(
+                make.file("ping", "x", mode=0o4755, uid=1000, gid=1000),
+                security__capability=CAPABILITY,
+                user__a="1",
+                trusted__b="2",
+            ),
+            with_attributes(make.directory("d", mode=0o555), user__c="3", trusted__d="4"),
+            with_attributes(make.symlink("s", "t"), trusted__e="5"),
+            with_attributes(make.other("p", tarfile.FIFOTYPE), trusted__f="6"),
+            make.link("l", "ping"),
+        ),
+        ownership=Ownership.KEEP,
+    )
+    assert attributes(root / "ping") == {
+        "security.capability": CAPABILITY.encode(),
+        "user.a": b"1",
+        "trusted.b": b"2",
+    }
+    status = (root / "ping").stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (1000, 0o4755)
+    assert status.st_mtime == 1_700_000_000
+    assert attributes(root / "d") == {"user.c": b"3", "trusted.d": b"4"}
+    assert attributes(root / "s") == {"trusted.e": b"5"}
+    assert attributes(root / "p") == {"trusted.f": b"6"}
+    assert unpacking.left_out == {}
+
+
+def test_unpack_as_ordinary_user_sets_those_of_users(unpacking, tar, make):
+    root = unpacking.unpack(
+        tar(
+            with_attributes(
+                make.file("f", "x", mode=0o444),
+                security__capability=CAPABILITY,
+                user__a="1",
+                user__empty="",
+                trusted__b="2",
+            ),
+            with_attributes(make.directory("d", mode=0o555), user__c="3"),
+        )
+    )
+    assert attributes(root / "f") == {"user.a": b"1", "user.empty": b""}
+    assert attributes(root / "d") == {"user.c": b"3"}
+    assert stat.S_IMODE((root / "f").stat().st_mode) == 0o444
+    assert unpacking.left_out == {
+        Left.CAPABILITY: (1, "'security.capability' of 'f'"),
+        Left.ATTRIBUTE: (1, "'trusted.b' of 'f'"),
+    }
+
+
+@pytest.mark.root
+@needs_root
+def test_unpack_leaves_out_what_means_something_else_in_a_tree(unpacking, tar, make):
+    names = {
+        "trusted__overlay__opaque": Left.OVERLAY,
+        "user__overlay__redirect": Left.OVERLAY,
+        "user__fuseoverlayfs__opaque": Left.OVERLAY,
+        "security__selinux": Left.LABEL,
+        "security__evm": Left.LABEL,
+        "system__posix_acl_access": Left.ACL,
+        "trusted__SGI_ACL_FILE": Left.ACL,
+        "other__x": Left.ATTRIBUTE,
+    }
+    entry = with_attributes(make.directory("d"), **dict.fromkeys(names, "y"))
+    root = unpacking.unpack(tar(entry), ownership=Ownership.KEEP)
+    assert attributes(root / "d") == {}
+    counts = {kind: count for kind, (count, _) in unpacking.left_out.items()}
+    assert counts == {kind: list(names.values()).count(kind) for kind in names.values()}
+
+
+def test_unpack_counts_an_attribute_that_is_written_in_two_ways_once(unpacking, tar, make):
+    name, kind, content, changes = make.file("f")
+    records = {
+        "LIBARCHIVE.xattr.user.a": "MQ",
+        "SCHILY.xattr.user.a": "1",
+        "LIBARCHIVE.xattr.user.b": "MQ",
+        "RHT.security.selinux": "label",
+        "SCHILY.xattr.security.selinux": "label",
+        "SCHILY.acl.access": "user::rwx",
+        "SCHILY.acl.default": "user::rwx",
+    }
+    root = unpacking.unpack(tar((name, kind, content, changes | {"pax_headers": records})))
+    assert attributes(root / "f") == {"user.a": b"1"}
+    assert {kind: count for kind, (count, _) in unpacking.left_out.items()} == {
+        Left.LABEL: 1,
+        Left.ATTRIBUTE: 1,
+        Left.ACL: 2,
+    }
+
+
+def test_unpack_of_a_directory_again_takes_its_attributes_away(unpacking, tar, make):
+    lower = tar(
+        with_attributes(make.directory("d", mode=0o555), user__a="1"),
+        with_attributes(make.directory("kept"), user__a="1"),
+        with_attributes(make.directory("."), user__a="1"),
+    )
+    upper = tar(
+        with_attributes(make.directory("d", mode=0o500), user__b="2"),
+        make.file("kept/x"),
+        make.directory("."),
+    )
+    root = unpacking.unpack(lower, upper)
+    assert attributes(root / "d") == {"user.b": b"2"}
+    assert attributes(root / "kept") == {"user.a": b"1"}
+    assert attributes(root) == {}
+
+
+def test_unpack_attributes_of_a_symlink_that_only_files_can_have_are_left_out(unpacking, tar, make):
+    root = unpacking.unpack(
+        tar(make.file("t"), with_attributes(make.symlink("s", "t"), user__a="1"))
+    )
+    assert attributes(root / "t") == {}  # it was not followed
+    assert unpacking.left_out == {Left.ATTRIBUTE: (1, "'user.a' of 's'")}
+
+
+@pytest.mark.root
+@needs_root
+@pytest.mark.parametrize("value", ["x", "\1\0\0\7" + "\0" * 16])
+def test_unpack_capability_that_is_none_is_refused(unpacking, tar, make, value):
+    entry = with_attributes(make.file("f"), security__capability=value)
+    with pytest.raises(FormatError, match="capability', whose name or value no file"):
+        unpacking.unpack(tar(entry), ownership=Ownership.KEEP)
+
+
+@pytest.mark.root
+@needs_root
+def test_unpack_where_files_have_no_attributes_leaves_them_out(unpacking, tar, make):
+    root = unpacking.path()
+    root.mkdir()
+    mount = ["mount", "-t", "ramfs", "ramfs", str(root)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("cannot mount here")
+    try:
+        entry = with_attributes(
+            make.file("f"), user__a="1", trusted__b="2", security__capability=CAPABILITY
+        )
+        lower = tar(with_attributes(make.directory("d"), user__a="1"))
+        unpacking.unpack(lower, lower, tar(entry), root=root, ownership=Ownership.KEEP)
+        assert (root / "f").exists()
+        assert unpacking.left_out == {
+            Left.CAPABILITY: (1, "'security.capability' of 'f'"),
+            Left.ATTRIBUTE: (2, "'user.a' of 'f'"),
+        }
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
+
+
+# Directories in a tree that is complete
+
+
+def test_make_directories_follows_links_inside_the_tree(unpacking, tar, make, tree):
+    root = unpacking.unpack(tar(make.symlink("s", "../../d"), make.directory("d", mode=0o555)))
+    fd = os.open(root, os.O_RDONLY)
+    try:
+        sink = DirectorySink(fd, Ownership.MINE)
+        make_directories(sink, b"/s/../s/x//./y", what="rootfs")
+        make_directories(sink, b"/", what="rootfs")
+        with pytest.raises(FormatError, match="longer than 255 bytes"):
+            make_directories(sink, b"/" + b"n" * 256, what="rootfs")
+    finally:
+        os.close(fd)
+    assert tree(root) == {"s": "-> ../../d", "d": "/", "d/x": "/", "d/x/y": "/"}
+    assert stat.S_IMODE((root / "d").stat().st_mode) == 0o555
+    assert (root / "d").stat().st_mtime == 1_700_000_000
+    assert_contained(root)
 
 
 # The machine

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -20,6 +21,7 @@ import pytest
 import zstandard
 
 from imagers.core import Cancellation, Limits
+from imagers.core.left_out import Left
 from imagers.encrypt.image import encrypt_image
 from imagers.encrypt.packets import BrokerKeyWrapper
 from imagers.errors import (
@@ -780,6 +782,105 @@ def test_pull_reads_no_account_of_the_host(bundle, entries):
     with pytest.raises(FormatError, match="expected a user of the image") as caught:
         pull_plain(source, bundle)
     assert caught.value.where == "$.config.User"
+    assert nothing_is_left(bundle)
+
+
+def in_directory(path):
+    return lambda config: config["config"].update({"WorkingDir": path})
+
+
+@pytest.mark.parametrize(
+    ("entries", "path", "made"),
+    [
+        ([], "/home/app", ["home", "home/app"]),
+        ([("home/f", b"")], "/home/../home//app/.", ["home/app"]),
+        ([("srv", "/data/x"), ("data/x/f", b"")], "/srv/app", ["data/x/app"]),
+        ([("srv", "../../../../data")], "/srv/app", ["data", "data/app"]),
+        ([("etc/f", b"")], "/etc", []),
+        ([], "/", []),
+    ],
+    ids=["missing", "partly there", "behind a link", "a link that goes up", "there", "root"],
+)
+def test_pull_makes_the_working_directory_where_no_layer_has_it(bundle, entries, path, made):
+    layer = tar_of(*entries)
+    pull_image(
+        plain_image(layer, change_config=in_directory(path)),
+        bundle,
+        signatures=no_signatures,
+        options=options_for(ACCEPT),
+    )
+    assert json.loads((bundle / "config.json").read_bytes())["process"]["cwd"] == path
+    root = bundle / "rootfs"
+    for name in made:
+        status = (root / name).lstat()
+        assert stat.S_ISDIR(status.st_mode)
+        assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o755, 0)
+        assert status.st_uid == os.geteuid()
+    implied = {str(parent) for name, _ in entries for parent in Path(name).parents} - {"."}
+    expected = implied | {name for name, _ in entries} | set(made)
+    assert {str(one.relative_to(root)) for one in root.rglob("*")} == expected
+    assert os.listdir(bundle.parent) == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "path"),
+    [
+        ([("etc/passwd", b"")], "/etc/passwd/x"),
+        ([("app", b"")], "/app"),
+        ([("a", "b"), ("b", "a")], "/a/x"),
+        ([], "/" + "n" * 256),
+        ([], "/n" * 2048),
+    ],
+    ids=["below a file", "a file", "a loop", "a long part", "a long path"],
+)
+def test_pull_whose_working_directory_cannot_be_is_refused(bundle, entries, path):
+    source = plain_image(tar_of(*entries), change_config=in_directory(path))
+    with pytest.raises(FormatError) as caught:
+        pull_image(source, bundle, signatures=no_signatures, options=options_for(ACCEPT))
+    assert caught.value.where == "$.config.WorkingDir"
+    assert nothing_is_left(bundle)
+
+
+def labelled(*names):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.pax_headers = {"SCHILY.xattr.security.selinux": "x", "SCHILY.acl.access": "y"}
+            tar.addfile(entry)
+    return buffer.getvalue()
+
+
+def test_pull_report_has_what_was_left_out_of_all_layers(bundle):
+    report = pull_image(
+        plain_image(labelled("a"), tar_of(("f", b"")), labelled("b", "c")),
+        bundle,
+        signatures=no_signatures,
+        options=options_for(ACCEPT),
+    )
+    assert [(one.kind, one.count, one.where) for one in report.left_out] == [
+        (Left.LABEL, 3, "'security.selinux' of 'a'"),
+        (Left.ACL, 3, "'SCHILY.acl.access' of 'a'"),
+    ]
+
+
+def test_pull_counts_the_holes_of_sparse_files_as_bytes_of_tars(bundle):
+    """Whoever reads the tree reads them: 512 bytes of a tar may say 8 EiB."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("hole")
+        entry.pax_headers = {
+            "GNU.sparse.map": "0,0",
+            "GNU.sparse.numblocks": "1",
+            "GNU.sparse.size": "600000",
+        }
+        tar.addfile(entry)
+    image = plain_image(buffer.getvalue(), buffer.getvalue())
+    small = Limits(max_tar_bytes=1_000_000)
+    with pytest.raises(Unsupported, match="layer 2 of 2: has a tar above the limit of"):
+        pull_image(
+            image, bundle, signatures=no_signatures, options=options_for(ACCEPT, limits=small)
+        )
     assert nothing_is_left(bundle)
 
 

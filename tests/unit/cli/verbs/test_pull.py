@@ -1,6 +1,50 @@
+import hashlib
+import io
 import json
 import os
+import tarfile
 from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def layout_of(tmp_path):
+    """`layout_of(records, name, ...)`: an image of empty files with these PAX records."""
+
+    def make(records, *names):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for name in names:
+                entry = tarfile.TarInfo(name)
+                entry.pax_headers = records
+                tar.addfile(entry)
+        blobs = tmp_path / "labelled" / "blobs" / "sha256"
+        blobs.mkdir(parents=True)
+
+        def put(data, kind):
+            digest = hashlib.sha256(data).hexdigest()
+            (blobs / digest).write_bytes(data)
+            kind = f"application/vnd.oci.image.{kind}"
+            return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data)}
+
+        layer = put(buffer.getvalue(), "layer.v1.tar")
+        rootfs = {"type": "layers", "diff_ids": [layer["digest"]]}
+        config = {"os": "linux", "architecture": "amd64", "rootfs": rootfs, "config": {}}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": put(json.dumps(config).encode(), "config.v1+json"),
+            "layers": [layer],
+        }
+        entry = put(json.dumps(manifest).encode(), "manifest.v1+json")
+        entry["annotations"] = {"org.opencontainers.image.ref.name": "v1"}
+        index = {"schemaVersion": 2, "manifests": [entry]}
+        (blobs.parents[1] / "index.json").write_text(json.dumps(index))
+        (blobs.parents[1] / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+        return f"oci:{blobs.parents[1]}:v1"
+
+    return make
 
 
 def test_pull_reports_what_was_checked(run, sealed, accept, keys):
@@ -19,6 +63,24 @@ def test_pull_of_an_unsigned_image_warns_in_text_form(run, plain, accept):
     outcome = run("pull", plain, "bundle", "--policy", accept)
     assert outcome.err.startswith("imagers: warning: the policy accepts this image unsigned")
     assert "3 layers checked" in outcome.out
+
+
+def test_pull_says_what_it_left_out(run, layout_of, accept):
+    name = layout_of(
+        {"SCHILY.xattr.security.selinux": "system_u:object_r:bin_t:s0\0"}, "bin/sh", "bin/\x1b[2Jls"
+    )
+    words = ("--policy", accept, "--platform", "linux/amd64")
+    outcome = run("pull", name, "bundle", *words)
+    assert outcome.code == 0
+    assert (
+        "imagers: warning: left out 2 security labels, the first 'security.selinux' of 'bin/sh': "
+        "they belong to the policy of a machine"
+    ) in outcome.err
+    outcome = run("pull", name, "again", *words, "--json")
+    assert [layer["left_out"] for layer in outcome.json()["layers"]] == [
+        [{"what": "security labels", "count": 2, "first": "'security.selinux' of 'bin/sh'"}]
+    ]
+    assert outcome.err == ""
 
 
 def test_pull_of_a_plain_layer_where_encryption_is_demanded_refused(run, plain, accept):
