@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
 from imagers.model.digest import Digest, parse_digest
+from imagers.model.media import IMAGE_CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES
 from imagers.model.strict_json import (
     JSON,
     JSONObject,
@@ -28,7 +29,7 @@ from imagers.model.strict_json import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Descriptor", "Platform", "parse_descriptor"]
+__all__ = ["Descriptor", "Platform", "is_artifact_type", "parse_descriptor"]
 
 # containerd/platforms, database.go, normalizeArch: other names of an architecture, with the
 # variant that they imply, and the names of the variant that each has anyway.
@@ -55,6 +56,7 @@ _TYPE_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _MEDIA_TYPE = re.compile(rf"{_TYPE_NAME}/{_TYPE_NAME}\Z")
 _MEMBERS = frozenset({"mediaType", "digest", "size", "annotations", "platform", "artifactType"})
 _PLATFORM_MEMBERS = frozenset({"os", "architecture", "variant"})
+_ATTESTATION = "vnd.docker.reference.type"
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -126,6 +128,22 @@ class Descriptor:
     platform: Platform | None = None
     artifact_type: str | None = None
 
+    @property
+    def is_artifact(self) -> bool:
+        """Whether, as the entry of an index, it says that it is no image of a platform.
+
+        An attestation may name the platform of the image that it is about.
+
+        Spec: BuildKit, docs/attestations/attestation-storage.md; OCI image-spec v1.1,
+        descriptor.md, `artifactType`.
+        """
+        return (
+            is_artifact_type(self.artifact_type)
+            or self.media_type not in MANIFEST_TYPES | INDEX_TYPES
+            or bool(self.annotations.get(_ATTESTATION))
+            or (self.platform is not None and self.platform.is_none)
+        )
+
     def to_json(self) -> JSONObject:
         """The members in the order of the specification's examples."""
         value: JSONObject = {
@@ -146,6 +164,12 @@ class Descriptor:
         if self.artifact_type is not None:
             value["artifactType"] = self.artifact_type
         return value
+
+
+def is_artifact_type(kind: str | None) -> bool:
+    """Whether an `artifactType` says that there is something else than an image."""
+    # Some repeat there what the config of an image is.
+    return bool(kind) and kind not in IMAGE_CONFIG_TYPES
 
 
 def parse_descriptor(value: JSON, *, what: str, where: str) -> Descriptor:

@@ -19,6 +19,7 @@ __all__ = [
     "DOCKER_LAYER_GZIP",
     "DOCKER_MANIFEST",
     "ENCRYPTED_SUFFIX",
+    "IMAGE_CONFIG_TYPES",
     "INDEX_TYPES",
     "MANIFEST_TYPES",
     "OCI_CONFIG",
@@ -52,6 +53,11 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = DOCKER_LAYER + ".gzip"
 DOCKER_LAYER_ZSTD = DOCKER_LAYER + ".zstd"
 
+IMAGE_CONFIG_TYPES = frozenset(
+    # Docker reads configs of all these types as those of an image (moby, distribution/pull_v2.go):
+    # registries and old clients wrote the last three, see distribution issue 1621.
+    {OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream", "application/json", "text/html"}
+)
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
 
