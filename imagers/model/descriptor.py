@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
 from imagers.model.digest import Digest, parse_digest
-from imagers.model.media import IMAGE_CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES
+from imagers.model.media import IMAGE_CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES, is_foreign
 from imagers.model.strict_json import (
     JSON,
     JSONObject,
     check_spelling,
     get_int,
+    get_optional_list,
     get_optional_object,
     get_optional_str,
     get_str,
@@ -119,6 +120,7 @@ class Descriptor:
         annotations: read-only; may be empty.
         platform: only in the entries of an index.
         artifact_type: only where the manifest behind it has one.
+        urls: where else the bytes are said to be. Nobody reads from there.
     """
 
     media_type: str
@@ -127,6 +129,7 @@ class Descriptor:
     annotations: Mapping[str, str] = field(default_factory=lambda: _EMPTY, hash=False)
     platform: Platform | None = None
     artifact_type: str | None = None
+    urls: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def is_artifact(self) -> bool:
@@ -143,6 +146,14 @@ class Descriptor:
             or bool(self.annotations.get(_ATTESTATION))
             or (self.platform is not None and self.platform.is_none)
         )
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether, as a layer, it is a foreign one whose bytes are somewhere else.
+
+        Spec: OCI image-spec v1.1, layer.md, "Non-Distributable Layers".
+        """
+        return bool(self.urls) and is_foreign(self.media_type)
 
     def to_json(self) -> JSONObject:
         """The members in the order of the specification's examples."""
@@ -195,6 +206,11 @@ def parse_descriptor(value: JSON, *, what: str, where: str) -> Descriptor:
         annotations=MappingProxyType(get_string_map(value, "annotations", what=what, where=where)),
         platform=_parse_platform(value, what=what, where=where),
         artifact_type=get_optional_str(value, "artifactType", what=what, where=where),
+        urls=tuple(
+            one
+            for one in get_optional_list(value, "urls", what=what, where=where)
+            if isinstance(one, str)
+        ),
     )
 
 

@@ -859,6 +859,16 @@ LAYER_TYPES = [
     (DOCKER_LAYER_GZIP, Compression.GZIP, OCI_LAYER_GZIP + "+encrypted"),
     (DOCKER_LAYER + ".zstd", Compression.ZSTD, OCI_LAYER_ZSTD + "+encrypted"),
     (
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        Compression.GZIP,
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip+encrypted",
+    ),
+    (
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+        Compression.NONE,
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+encrypted",
+    ),
+    (
         "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
         Compression.GZIP,
         "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip+encrypted",
