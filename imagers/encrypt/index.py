@@ -5,7 +5,7 @@
         image, sink, wrappers, shared=shared, by_name=False, allow_nothing=True))
 
 The index keeps everything but digests, sizes and types of its entries. What is no image of
-a platform, such as the attestations that buildx writes (`unknown/unknown`), is left out: it
+a platform, such as the attestations that buildx writes and other artifacts, is left out: it
 speaks of digests that the new index does not have, and tells in the clear what is in layers.
 
 Spec: OCI image-spec v1.1, image-index.md.
@@ -124,10 +124,10 @@ class _Rewrite:
         kept = []
         for entry, value in zip(index.manifests, entries, strict=True):
             assert isinstance(value, dict)
-            if entry.platform is not None and entry.platform.is_none:
+            new = None if entry.is_artifact else self._rewrite_entry(entry, depth)
+            if new is None:
                 self.left_out.append(entry)
                 continue
-            new = self._rewrite_entry(entry, depth)
             value["mediaType"] = new.media_type
             value["digest"] = str(new.digest)
             value["size"] = new.size
@@ -145,7 +145,8 @@ class _Rewrite:
             return index.raw, index.descriptor.media_type
         return dump_json(document), index.descriptor.media_type
 
-    def _rewrite_entry(self, entry: Descriptor, depth: int) -> Descriptor:
+    def _rewrite_entry(self, entry: Descriptor, depth: int) -> Descriptor | None:
+        """What became of an image or an index; None for what turns out to be neither."""
         # An index is done once, however many paths lead to it through those that it is nested in.
         if (known := self._done.get((entry.digest, entry.size, entry.media_type))) is not None:
             return known
@@ -156,6 +157,8 @@ class _Rewrite:
             descriptor = Descriptor(media_type, digest_of(raw), len(raw))
             self._done[entry.digest, entry.size, entry.media_type] = descriptor
             return descriptor
+        if document.is_artifact:
+            return None
         image = load_image(document, self._source)
         if entry.platform is not None:
             check_platform(image.config, entry.platform, entry=entry.platform)

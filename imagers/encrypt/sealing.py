@@ -26,6 +26,7 @@ from imagers.encrypt.options import (
 from imagers.encrypt.rewrite import LayerAction, LayerReport, build_manifest
 from imagers.errors import ProviderFailed, UsageError
 from imagers.model.digest import Digest
+from imagers.model.image import stays_behind
 from imagers.model.keys import WrapContext, WrappedKey, random_secret
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import (
@@ -281,7 +282,9 @@ def seal_into(
     layer = plan.layer
     if plan.done is not None:
         return plan.done
-    if plan.cipher is None and sink.has_blob(layer.descriptor):
+    if plan.cipher is None and (
+        stays_behind(layer.descriptor, sink) or sink.has_blob(layer.descriptor)
+    ):
         return plan.describe(layer.descriptor.digest, layer.descriptor.size, b"")
     source = layer.open_raw()
     try:
@@ -360,6 +363,8 @@ def open_into(
 ) -> Descriptor:
     """The layer in the sink in the clear, after all its checks; `skip_diff_id` leaves out one."""
     old = layer.descriptor
+    if key is None and stays_behind(old, sink):
+        return old
     with sink.stage_blob() as blob:
         digest, size, compression = open_staged(layer, key, blob, run, skip_diff_id=skip_diff_id)
         if key is None:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
 from imagers.model.digest import Digest, parse_digest
+from imagers.model.media import IMAGE_CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES, is_foreign
 from imagers.model.strict_json import (
     JSON,
     JSONObject,
     check_spelling,
     get_int,
+    get_optional_list,
     get_optional_object,
     get_optional_str,
     get_str,
@@ -28,7 +30,7 @@ from imagers.model.strict_json import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Descriptor", "Platform", "parse_descriptor"]
+__all__ = ["Descriptor", "Platform", "is_artifact_type", "parse_descriptor"]
 
 # containerd/platforms, database.go, normalizeArch: other names of an architecture, with the
 # variant that they imply, and the names of the variant that each has anyway.
@@ -55,6 +57,7 @@ _TYPE_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _MEDIA_TYPE = re.compile(rf"{_TYPE_NAME}/{_TYPE_NAME}\Z")
 _MEMBERS = frozenset({"mediaType", "digest", "size", "annotations", "platform", "artifactType"})
 _PLATFORM_MEMBERS = frozenset({"os", "architecture", "variant"})
+_ATTESTATION = "vnd.docker.reference.type"
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -117,6 +120,7 @@ class Descriptor:
         annotations: read-only; may be empty.
         platform: only in the entries of an index.
         artifact_type: only where the manifest behind it has one.
+        urls: where else the bytes are said to be. Nobody reads from there.
     """
 
     media_type: str
@@ -125,6 +129,31 @@ class Descriptor:
     annotations: Mapping[str, str] = field(default_factory=lambda: _EMPTY, hash=False)
     platform: Platform | None = None
     artifact_type: str | None = None
+    urls: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def is_artifact(self) -> bool:
+        """Whether, as the entry of an index, it says that it is no image of a platform.
+
+        An attestation may name the platform of the image that it is about.
+
+        Spec: BuildKit, docs/attestations/attestation-storage.md; OCI image-spec v1.1,
+        descriptor.md, `artifactType`.
+        """
+        return (
+            is_artifact_type(self.artifact_type)
+            or self.media_type not in MANIFEST_TYPES | INDEX_TYPES
+            or bool(self.annotations.get(_ATTESTATION))
+            or (self.platform is not None and self.platform.is_none)
+        )
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether, as a layer, it is a foreign one whose bytes are somewhere else.
+
+        Spec: OCI image-spec v1.1, layer.md, "Non-Distributable Layers".
+        """
+        return bool(self.urls) and is_foreign(self.media_type)
 
     def to_json(self) -> JSONObject:
         """The members in the order of the specification's examples."""
@@ -146,6 +175,12 @@ class Descriptor:
         if self.artifact_type is not None:
             value["artifactType"] = self.artifact_type
         return value
+
+
+def is_artifact_type(kind: str | None) -> bool:
+    """Whether an `artifactType` says that there is something else than an image."""
+    # Some repeat there what the config of an image is.
+    return bool(kind) and kind not in IMAGE_CONFIG_TYPES
 
 
 def parse_descriptor(value: JSON, *, what: str, where: str) -> Descriptor:
@@ -171,6 +206,11 @@ def parse_descriptor(value: JSON, *, what: str, where: str) -> Descriptor:
         annotations=MappingProxyType(get_string_map(value, "annotations", what=what, where=where)),
         platform=_parse_platform(value, what=what, where=where),
         artifact_type=get_optional_str(value, "artifactType", what=what, where=where),
+        urls=tuple(
+            one
+            for one in get_optional_list(value, "urls", what=what, where=where)
+            if isinstance(one, str)
+        ),
     )
 
 

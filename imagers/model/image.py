@@ -8,9 +8,9 @@ A sink takes blobs first and the manifest last, so that a half-written image has
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar, runtime_checkable
 
-from imagers.errors import SizeMismatch
+from imagers.errors import NotFound, SizeMismatch
 from imagers.model.digest import check_digest
 from imagers.model.manifest import (
     ImageConfig,
@@ -40,11 +40,14 @@ __all__ = [
     "ImageSink",
     "ImageSource",
     "Layer",
+    "ReferenceSink",
     "StagedBlob",
     "StagedFileBlob",
     "load_image",
+    "open_layer_blob",
     "read_config",
     "read_entry",
+    "stays_behind",
 ]
 
 
@@ -236,6 +239,15 @@ class ImageSink(Protocol):
         """Give back connections and files. Safe to call twice."""
 
 
+@runtime_checkable
+class ReferenceSink(Protocol):
+    """A sink where foreign layers may be missing: they stay where their URLs say."""
+
+    @property
+    def takes_references(self) -> bool:
+        """True."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One layer of an image.
@@ -264,7 +276,7 @@ class Layer:
 
     def open_raw(self) -> RawStream:
         """The stored bytes, unchecked: for `imagers.core` only."""
-        return self.source.open_raw_blob(self.descriptor, what=self.what)
+        return open_layer_blob(self.source, self.descriptor, what=self.what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +297,29 @@ class Image:
             zip(self.manifest.layers, self.config.diff_ids, strict=True)
         ):
             yield Layer(index, count, descriptor, diff_id, self.source)
+
+
+def open_layer_blob(source: BlobSource, descriptor: Descriptor, *, what: str) -> RawStream:
+    """As `open_raw_blob`; of a foreign layer that is not there it says where it is said to be."""
+    try:
+        return source.open_raw_blob(descriptor, what=what)
+    except NotFound as error:
+        if not descriptor.is_reference:
+            raise
+        raise NotFound(
+            f"{what}: is a foreign layer, and not where its image is: its maker has it at "
+            f"{descriptor.urls[0][:160]!r}",
+            hint="nothing is read from there; a copy to docker:// or oci: leaves it where it is, "
+            "and encrypt leaves it in the clear with --skip-base or --encrypt-layer",
+        ) from error
+
+
+def stays_behind(descriptor: Descriptor, sink: ImageSink) -> bool:
+    """Whether a layer that is not changed is copied as a reference alone, as skopeo does it.
+
+    What may not be distributed is not sent on, also where somebody has stored it.
+    """
+    return descriptor.is_reference and isinstance(sink, ReferenceSink)
 
 
 def read_entry(source: ImageSource, entry: Descriptor) -> Manifest | Index:

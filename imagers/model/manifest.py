@@ -19,10 +19,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, NotFound, SizeMismatch, Unsupported, VerificationError
-from imagers.model.descriptor import Descriptor, Platform, parse_descriptor
+from imagers.model.descriptor import (
+    Descriptor,
+    Platform,
+    is_artifact_type,
+    parse_descriptor,
+)
 from imagers.model.digest import Digest, digest_of, parse_digest
 from imagers.model.media import (
-    DOCKER_CONFIG,
+    IMAGE_CONFIG_TYPES,
     INDEX_TYPES,
     MANIFEST_TYPES,
     OCI_CONFIG,
@@ -86,11 +91,6 @@ _DOCUMENT_MEMBERS = frozenset(
 )
 _CONFIG_MEMBERS = frozenset({"os", "architecture", "variant", "rootfs", "config"})
 _ROOTFS_MEMBERS = frozenset({"type", "diff_ids"})
-# Docker reads configs of all these types as those of an image (moby, distribution/pull_v2.go):
-# registries and old clients wrote the last three, see distribution issue 1621.
-_CONFIG_TYPES = frozenset(
-    {OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream", "application/json", "text/html"}
-)
 # What servers say of files that they know nothing of: no word about which manifest it is.
 _ANY_TYPES = frozenset(
     {"application/json", "application/octet-stream", "binary/octet-stream", "text/plain"}
@@ -132,6 +132,13 @@ class Manifest:
     subject: Descriptor | None
     artifact_type: str | None
 
+    @property
+    def is_artifact(self) -> bool:
+        """Whether it says that it is no image."""
+        return (
+            is_artifact_type(self.artifact_type) or self.config.media_type not in IMAGE_CONFIG_TYPES
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Index:
@@ -157,9 +164,13 @@ class Index:
         """The best entry for `platform`, of those that run there; of equal ones the first.
 
         The variants of an architecture that has no known ones are not compared where none is
-        asked for.
+        asked for. What is no image is never taken, whatever platform it names. An index with
+        one image that names none means that image; its config says what it is for.
         """
-        entries = [(one, one.platform.normal) for one in self.manifests if one.platform]
+        images = [one for one in self.manifests if not one.is_artifact]
+        if len(images) == 1 and images[0].platform is None:
+            return images[0]
+        entries = [(one, one.platform.normal) for one in images if one.platform]
         for wanted in platform.candidates():
             for entry, found in entries:
                 if found == wanted:
@@ -169,6 +180,14 @@ class Index:
             return None
         same = (wanted.os, wanted.architecture)
         return next((one for one, found in entries if (found.os, found.architecture) == same), None)
+
+    def platforms(self) -> tuple[Platform, ...]:
+        """Of the images, in order."""
+        return tuple(
+            one.platform
+            for one in self.manifests
+            if one.platform is not None and not one.is_artifact
+        )
 
     def require_platform(self, platform: Platform, *, what: str) -> Descriptor:
         """As `find_platform`, with an error for none.
@@ -181,7 +200,7 @@ class Index:
         """
         entry = self.find_platform(platform)
         if entry is None:
-            offered = ", ".join(str(one.platform) for one in self.manifests if one.platform)
+            offered = ", ".join(map(str, self.platforms()))
             raise NotFound(
                 f"{what} is not there for platform '{platform}': expected one of "
                 f"{offered[:200] or 'none'}",
@@ -361,7 +380,7 @@ def parse_config(raw: bytes, *, media_type: str = OCI_CONFIG) -> ImageConfig:
         Unsupported: another kind of config, as artifacts have.
     """
     what = "config"
-    if media_type not in _CONFIG_TYPES:
+    if media_type not in IMAGE_CONFIG_TYPES:
         raise Unsupported(
             f"config of media type {media_type[:160]!r} is not supported: expected an image, "
             "this may be another kind of artifact"

@@ -19,6 +19,7 @@ __all__ = [
     "DOCKER_LAYER_GZIP",
     "DOCKER_MANIFEST",
     "ENCRYPTED_SUFFIX",
+    "IMAGE_CONFIG_TYPES",
     "INDEX_TYPES",
     "MANIFEST_TYPES",
     "OCI_CONFIG",
@@ -34,6 +35,7 @@ __all__ = [
     "compression_of_bytes",
     "encrypted_media_type",
     "is_encrypted",
+    "is_foreign",
     "plaintext_media_type",
 ]
 
@@ -51,7 +53,13 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = DOCKER_LAYER + ".gzip"
 DOCKER_LAYER_ZSTD = DOCKER_LAYER + ".zstd"
+DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 
+IMAGE_CONFIG_TYPES = frozenset(
+    # Docker reads configs of all these types as those of an image (moby, distribution/pull_v2.go):
+    # registries and old clients wrote the last three, see distribution issue 1621.
+    {OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream", "application/json", "text/html"}
+)
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
 
@@ -77,17 +85,28 @@ _COMPRESSION = {
     DOCKER_LAYER: Compression.NONE,
     DOCKER_LAYER_GZIP: Compression.GZIP,
     DOCKER_LAYER_ZSTD: Compression.ZSTD,
+    DOCKER_FOREIGN: Compression.NONE,
+    DOCKER_FOREIGN + ".gzip": Compression.GZIP,
 }
 _DOCKER_TO_OCI = {
     DOCKER_LAYER: OCI_LAYER,
     DOCKER_LAYER_GZIP: OCI_LAYER_GZIP,
     DOCKER_LAYER_ZSTD: OCI_LAYER_ZSTD,
+    DOCKER_FOREIGN: OCI_NONDISTRIBUTABLE,
+    DOCKER_FOREIGN + ".gzip": OCI_NONDISTRIBUTABLE + "+gzip",
 }
 
 
 def is_encrypted(media_type: str) -> bool:
     """Whether a layer of this type is encrypted: its type ends in `+encrypted`."""
     return media_type.endswith(ENCRYPTED_SUFFIX)
+
+
+def is_foreign(media_type: str) -> bool:
+    """Whether a layer of this type need not be where its image is: its maker forbids it."""
+    return media_type in _COMPRESSION and _DOCKER_TO_OCI.get(media_type, media_type).startswith(
+        OCI_NONDISTRIBUTABLE
+    )
 
 
 def compression_of(media_type: str) -> Compression:

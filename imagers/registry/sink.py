@@ -93,6 +93,11 @@ class RegistrySink:
         return self._name
 
     @property
+    def takes_references(self) -> bool:
+        """See `ReferenceSink`."""
+        return True
+
+    @property
     def lists_referrers(self) -> bool:
         """A manifest with a subject comes into its list of referrers by itself."""
         return True

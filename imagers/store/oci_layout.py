@@ -197,6 +197,11 @@ class OCILayoutSink:
         """See `ImageSink`."""
         return self._layout.name
 
+    @property
+    def takes_references(self) -> bool:
+        """See `ReferenceSink`."""
+        return True
+
     def has_blob(self, descriptor: Descriptor) -> bool:
         """See `ImageSink`.
 
@@ -308,7 +313,7 @@ class OCILayoutSink:
     def _check_complete(self, document: Manifest | Index) -> None:
         """Nothing, if all that `document` names is in the layout."""
         if isinstance(document, Manifest):
-            needed = [document.config, *document.layers]
+            needed = [document.config, *(one for one in document.layers if not one.is_reference)]
         else:
             needed = list(document.manifests)
         for one in needed:

@@ -227,7 +227,8 @@ class Handler(Connection):
         repository = storage.repository(name)
         with storage.lock:
             if isinstance(document, Manifest):
-                missing = {one.digest for one in (document.config, *document.layers)}
+                layers = [one for one in document.layers if not one.is_reference]
+                missing = {one.digest for one in (document.config, *layers)}
                 missing -= repository.blobs
             else:
                 missing = {one.digest for one in document.manifests} - set(repository.manifests)

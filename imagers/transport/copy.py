@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from imagers.core import run_together
 from imagers.errors import FormatError, LocalError
 from imagers.model.descriptor import Descriptor, Platform
-from imagers.model.image import read_entry
+from imagers.model.image import open_layer_blob, read_entry, stays_behind
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.pieces import checked_pieces
 from imagers.transport.beside import TagSink, copy_beside
@@ -92,6 +92,7 @@ class CopyReport:
         skipped: of `blobs`, those that the sink had already.
         mounted: of `blobs`, those that the registry took from another repository of its own.
         beside: manifests of signatures and other referrers that were copied with it.
+        foreign: layers that stay where their URLs say, and were not copied.
     """
 
     digest: Digest
@@ -101,6 +102,7 @@ class CopyReport:
     skipped: int
     mounted: int = 0
     beside: int = 0
+    foreign: int = 0
 
 
 def this_platform() -> Platform:
@@ -156,6 +158,7 @@ def copy_image(
         skipped=work.skipped,
         mounted=work.mounted,
         beside=beside,
+        foreign=work.foreign,
     )
 
 
@@ -181,12 +184,13 @@ class _Copy:
         self.size = 0
         self.skipped = 0
         self.mounted = 0
+        self.foreign = 0
 
     def forget(self) -> None:
         """Count anew."""
         self.seen.clear()
         self._children.clear()
-        self.size = self.skipped = self.mounted = 0
+        self.size = self.skipped = self.mounted = self.foreign = 0
 
     def copy_as(self, document: Manifest | Index, tag: str | None) -> None:
         """`document` and all that it names, under a tag or only its digest."""
@@ -226,7 +230,11 @@ class _Copy:
             return
         count = len(document.layers)
         parts = [(document.config, "config")]
-        parts += [(one, f"layer {at} of {count}") for at, one in enumerate(document.layers, 1)]
+        for at, layer in enumerate(document.layers, 1):
+            if stays_behind(layer, self._sink):
+                self.foreign += 1
+            else:
+                parts.append((layer, f"layer {at} of {count}"))
         fresh = [part for part in parts if (part[0].digest, part[0].size) not in self.seen]
         unique = {(part[0].digest, part[0].size): part for part in reversed(fresh)}
         self.seen |= unique.keys()
@@ -245,7 +253,7 @@ class _Copy:
             return
 
         def open_() -> _Stoppable:
-            return _Stoppable(self._source.open_raw_blob(descriptor, what=what), stop)
+            return _Stoppable(open_layer_blob(self._source, descriptor, what=what), stop)
 
         with closing(open_()) as raw:
             if raw.is_file and isinstance(self._sink, SendingSink):

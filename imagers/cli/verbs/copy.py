@@ -121,6 +121,7 @@ def command(
                 "skipped": report.skipped,
                 "mounted": report.mounted,
                 "beside": report.beside,
+                "foreign": report.foreign,
             }
         )
     else:
@@ -129,4 +130,5 @@ def command(
             + (f"; {report.skipped} were there already" if report.skipped else "")
             + (f"; {report.mounted} mounted" if report.mounted else "")
             + (f"; {report.beside} manifests beside it" if report.beside else "")
+            + (f"; {report.foreign} foreign layers stay where they are" if report.foreign else "")
         )

@@ -411,8 +411,8 @@ class _Result:
         if self.left_out:
             say(
                 "",
-                f"{self.left_out} entries of the index were no images (attestations) and "
-                "were left out: they speak of the old digests",
+                f"{self.left_out} entries of the index were no images (attestations, "
+                "artifacts) and were left out: they speak of the old digests",
             )
         if removes:
             say(

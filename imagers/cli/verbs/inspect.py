@@ -132,9 +132,7 @@ def _facts(
     document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
     facts: dict[str, object] = {"name": source.name, "digest": str(document.descriptor.digest)}
     if isinstance(document, Index):
-        facts["platforms"] = [
-            str(entry.platform) for entry in document.manifests if entry.platform is not None
-        ]
+        facts["platforms"] = [str(platform) for platform in document.platforms()]
         entry = document.require_platform(platform, what=source.name)
         document = read_entry(source, entry)
         if isinstance(document, Index):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from imagers.errors import NotFound, SizeMismatch
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import check_digest, digest_of
-from imagers.model.image import StagedFileBlob
+from imagers.model.image import ReferenceSink, StagedFileBlob
 from imagers.model.manifest import Manifest, parse_manifest_or_index
 from imagers.store.archive.tar_builder import TarBuilder
 from imagers.store.files import StagedFile, local_errors, write_all
@@ -103,7 +103,12 @@ class ArchiveSink:
     ) -> tuple[Descriptor, Manifest | Index]:
         document = parse_manifest_or_index(raw, media_type=media_type)
         if isinstance(document, Manifest):
-            needed = [document.config, *document.layers]
+            layers = [
+                one
+                for one in document.layers
+                if not (isinstance(self, ReferenceSink) and one.is_reference)
+            ]
+            needed = [document.config, *layers]
         else:
             needed = list(document.manifests)
         for one in needed:

@@ -118,6 +118,11 @@ class OCIArchiveSink(ArchiveSink):
         self._ref = ref
         self._index: bytes | None = None
 
+    @property
+    def takes_references(self) -> bool:
+        """See `ReferenceSink`."""
+        return True
+
     def put_manifest(
         self, raw: bytes, media_type: str, *, by_name: bool, digest: Digest | None = None
     ) -> None:

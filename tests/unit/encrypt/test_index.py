@@ -164,6 +164,60 @@ def test_attestations_are_left_out_and_told(make_index, new_sink, public_key):
     assert len(done.left_out) == 1
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}},
+        {"artifactType": "application/vnd.example.sbom"},
+        {"mediaType": "application/vnd.example"},
+        {"platform": None, "artifactType": "a/b"},
+    ],
+)
+def test_entries_that_say_that_they_are_no_images_are_left_out(
+    make_index, new_sink, public_key, members
+):
+    source = make_index(("gzip", "linux/amd64"), ("tiny", "linux/arm64"))
+    index = json.loads(source.read_manifest().raw)
+    index["manifests"][1] |= members
+    raw = json.dumps(index).encode()
+    sink, _ = new_sink()
+    done = encrypt(source, sink, public_key, top=RawManifest(raw, OCI_INDEX, digest_of(raw)))
+    assert len(json.loads(done.raw)["manifests"]) == 1
+    assert [str(one.digest) for one in done.left_out] == [index["manifests"][1]["digest"]]
+
+
+def test_entry_that_turns_out_to_be_an_artifact_is_left_out(make_index, new_sink, public_key):
+    """Nothing in the entry says so; helm charts are in indexes like this."""
+    source = make_index(("gzip", "linux/amd64"))
+    index = json.loads(source.read_manifest().raw)
+    blob = {"digest": f"sha256:{hashlib.sha256(b'{}').hexdigest()}", "size": 2}
+    chart = json.dumps(
+        {
+            "schemaVersion": 2,
+            "config": {"mediaType": "application/vnd.cncf.helm.config.v1+json", **blob},
+            "layers": [{"mediaType": "application/octet-stream", **blob}],
+        }
+    ).encode()
+    digest = digest_of(chart)
+    index["manifests"].append(
+        {"mediaType": OCI_MANIFEST, "digest": str(digest), "size": len(chart)}
+    )
+    raw = json.dumps(index).encode()
+
+    class Source:
+        name, open_blob, open_raw_blob = source.name, source.open_blob, source.open_raw_blob
+
+        def read_manifest(self, asked=None):
+            if asked == digest:
+                return RawManifest(chart, OCI_MANIFEST, digest)
+            return source.read_manifest(asked)
+
+    sink, _ = new_sink()
+    done = encrypt(Source(), sink, public_key, top=RawManifest(raw, OCI_INDEX, digest_of(raw)))
+    assert [one.digest for one in done.left_out] == [digest]
+    assert len(done.images) == 1
+
+
 def test_docker_index_becomes_an_oci_index(make_index, new_sink, public_key):
     source = make_index(("gzip", "linux/amd64"), media_type=DOCKER_INDEX)
     sink, _ = new_sink()

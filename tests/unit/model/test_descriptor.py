@@ -120,3 +120,29 @@ def test_parse_descriptor_bad_member_refused_with_its_place(value, where, piece)
 def test_descriptor_made_in_code_has_no_annotations_by_default():
     descriptor = Descriptor("a/b", Digest("sha256", "a" * 64), 0)
     assert descriptor.to_json() == {"mediaType": "a/b", "digest": DIGEST, "size": 0}
+
+
+FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+URLS = ["https://example.org/layer"]
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"mediaType": FOREIGN, "urls": URLS}, True),
+        ({"mediaType": OCI_FOREIGN, "urls": URLS}, True),
+        ({"mediaType": OCI_FOREIGN, "urls": []}, False),
+        ({"mediaType": OCI_FOREIGN, "urls": None}, False),
+        ({"mediaType": OCI_FOREIGN}, False),
+        ({"urls": URLS}, False),
+        ({"mediaType": OCI_FOREIGN + "+encrypted", "urls": URLS}, False),
+    ],
+)
+def test_descriptor_is_reference_with_a_foreign_type_and_urls(members, expected):
+    assert parse(changed(**members)).is_reference is expected
+
+
+def test_parse_descriptor_urls_that_are_no_list_refused():
+    with pytest.raises(FormatError, match="expected a list"):
+        parse(changed(urls="https://example.org/"))

@@ -616,6 +616,69 @@ def test_parse_index_bad_member_refused_with_its_place(members, where):
     assert caught.value.what == "index"
 
 
+AMD64 = {"os": "linux", "architecture": "amd64"}
+MARK = {"vnd.docker.reference.type": "attestation-manifest"}
+SBOM = "application/vnd.example.sbom"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        pytest.param({"annotations": MARK}, id="an attestation for the platform"),
+        pytest.param({"artifactType": SBOM}, id="an artifact for the platform"),
+        pytest.param({"mediaType": SBOM}, id="no manifest"),
+        pytest.param({"platform": {"os": "unknown", "architecture": "unknown"}}, id="buildx"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_find_platform_never_takes_what_is_no_image(members, first):
+    artifact = {**descriptor(OCI_MANIFEST, platform=AMD64), **members}
+    image = {**descriptor(OCI_MANIFEST, platform=AMD64), "size": 77}
+    entries = [artifact, image] if first else [image, artifact]
+    index = parse_index(encode(changed(INDEX, manifests=entries)))
+    amd64 = Platform("linux", "amd64")
+    found = index.find_platform(amd64)
+    assert found is not None
+    assert found.size == 77
+    assert index.platforms() == (amd64,)
+    assert parse_index(encode(changed(INDEX, manifests=[artifact]))).find_platform(amd64) is None
+
+
+@pytest.mark.parametrize("kind", ["", OCI_CONFIG, DOCKER_CONFIG, None])
+def test_find_platform_artifact_type_of_an_image_is_one(kind):
+    entry = descriptor(OCI_MANIFEST, platform=AMD64, artifactType=kind)
+    index = parse_index(encode(changed(INDEX, manifests=[entry])))
+    assert index.find_platform(Platform("linux", "amd64")) is index.manifests[0]
+
+
+def test_find_platform_of_one_image_that_names_none_is_that_image():
+    image = descriptor(OCI_MANIFEST, platform={})
+    artifact = descriptor(OCI_MANIFEST, artifactType=SBOM)
+    asked = Platform("linux", "amd64")
+    index = parse_index(encode(changed(INDEX, manifests=[artifact, image])))
+    assert index.find_platform(asked) is index.manifests[1]
+    two = parse_index(encode(changed(INDEX, manifests=[image, image])))
+    assert two.find_platform(asked) is None
+    other = descriptor(OCI_MANIFEST, platform={"os": "linux", "architecture": "arm64"})
+    both = parse_index(encode(changed(INDEX, manifests=[image, other])))
+    assert both.find_platform(asked) is None
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({}, False),
+        ({"artifactType": SBOM}, True),
+        ({"artifactType": OCI_CONFIG}, False),
+        ({"config": descriptor("application/vnd.oci.empty.v1+json")}, True),
+        ({"config": descriptor(DOCKER_CONFIG)}, False),
+        ({"config": descriptor("application/octet-stream")}, False),
+    ],
+)
+def test_manifest_is_artifact_by_its_types(members, expected):
+    assert parse_manifest(encode(changed(MANIFEST, **members))).is_artifact is expected
+
+
 # --- configs
 
 
@@ -795,6 +858,16 @@ LAYER_TYPES = [
     (DOCKER_LAYER, Compression.NONE, OCI_LAYER + "+encrypted"),
     (DOCKER_LAYER_GZIP, Compression.GZIP, OCI_LAYER_GZIP + "+encrypted"),
     (DOCKER_LAYER + ".zstd", Compression.ZSTD, OCI_LAYER_ZSTD + "+encrypted"),
+    (
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        Compression.GZIP,
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip+encrypted",
+    ),
+    (
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+        Compression.NONE,
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+encrypted",
+    ),
     (
         "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
         Compression.GZIP,
