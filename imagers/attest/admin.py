@@ -19,12 +19,21 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
+from urllib.parse import urlencode
 
 from imagers.attest.jwe import MAX_RESOURCE_BYTES
 from imagers.attest.jwt import sign_token
 from imagers.attest.resources import parse_resource_path, parse_resource_uri
 from imagers.attest.wire import Endpoint, parse_error
-from imagers.errors import FormatError, LocalError, NotFound, RemoteError, Unauthorized, Unsupported
+from imagers.errors import (
+    FormatError,
+    LocalError,
+    NotFound,
+    RemoteError,
+    Unauthorized,
+    Unsupported,
+    UsageError,
+)
 from imagers.model.digest import parse_digest
 from imagers.model.strict_json import (
     dump_json,
@@ -38,6 +47,7 @@ from imagers.model.strict_json import (
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
     from types import TracebackType
 
     from jwcrypto.jwk import JWK
@@ -54,6 +64,7 @@ _MAX_KEY_FILE = 64 * 1024
 _MAX_ANSWER = 16 * 1024 * 1024  # of a list or of the audit log
 _EMPTY = 64 * 1024  # of an answer that has nothing to say
 _DONE = (200, 201, 204)
+_BAD_INPUT = (400, 413)
 _JSON = "application/json"
 _BYTES = "application/octet-stream"
 _UNAUTHORIZED = 401
@@ -260,18 +271,42 @@ class BrokerAdmin:
         except UnicodeDecodeError:
             raise FormatError("is not UTF-8", what="policy") from None
 
-    def set_policy(self, text: str) -> None:
+    def set_policy(self, text: str, *, what: str = "policy") -> None:
         """Put another resource policy in force.
 
+        Args:
+            what: its file, for messages.
+
         Raises:
-            RemoteError: the broker found a fault in it; the old one stays in force.
+            FormatError: the broker found a fault in it; the old one stays in force.
         """
         response = self._send("POST", "imagers/policy", _EMPTY, text.encode(), repeatable=True)
+        if response.status in _BAD_INPUT:
+            # Its own words say where, such as `$.rules[0].effect`.
+            raise FormatError(
+                parse_error(response.body).detail or "the broker does not take it",
+                what=what,
+                hint="the policy that was in force before still is",
+            )
         self._check_ours("set the policy", response)
 
-    def audit(self, limit: int = 100) -> tuple[AuditEntry, ...]:
-        """The last `limit` entries of the audit log, oldest first."""
-        response = self._send("GET", f"imagers/audit?limit={limit}", _MAX_ANSWER)
+    def audit(
+        self, limit: int = 100, filters: Mapping[str, str] | None = None
+    ) -> tuple[AuditEntry, ...]:
+        """The last `limit` entries of the audit log, oldest first.
+
+        Args:
+            filters: only entries that fit all of them, by the names that the broker takes:
+                `event`, `outcome`, `path`, `image` and `session` (a beginning of it is enough for
+                the last two), and `since`, an RFC 3339 time.
+
+        Raises:
+            UsageError: the broker does not take a value.
+        """
+        query = urlencode({"limit": limit, **(filters or {})})
+        response = self._send("GET", f"imagers/audit?{query}", _MAX_ANSWER)
+        if response.status in _BAD_INPUT:
+            raise UsageError(f"the broker refuses the search: {parse_error(response.body).detail}")
         self._check_ours("show the audit log", response)
         what = "audit log"
         value = parse_object(response.body, what=what, max_bytes=_MAX_ANSWER)

@@ -295,8 +295,9 @@ class _Endpoints:
     async def audit(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET")
-        limit = request.query_params.get("limit", "100")
-        return _json(await asyncio.to_thread(self._resources.audit, limit))
+        query = dict(request.query_params)
+        limit = query.pop("limit", "100")
+        return _json(await asyncio.to_thread(self._resources.audit, limit, query))
 
     async def _admin(self, request: Request) -> None:
         """Nothing, if the request is an admin's."""

@@ -14,6 +14,7 @@ A release, in order; each step can refuse and each refusal is in the audit log:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from imagers.attest.jwe import MAX_RESOURCE_BYTES, seal_answer
@@ -28,8 +29,7 @@ from imagers.model.digest import parse_digest
 from imagers.model.strict_json import JSON, dump_json, get_str, parse_object
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
+    from collections.abc import Mapping, Sequence
 
     from imagers.attest.resources import ResourcePath
     from imagers.broker.state import BrokerState
@@ -43,6 +43,7 @@ __all__ = ["IMAGE_QUERY", "Credentials", "Released", "Resources"]
 _KIND = "resource"
 IMAGE_QUERY = "image-digest"
 _MAX_AUDIT = 10_000  # rows of one answer
+_AUDIT_FILTERS = frozenset({"event", "outcome", "path", "image", "session", "since"})
 _MAX_BINDING = 4096  # bytes of the message
 _MAX_BINDINGS = 1000  # of one resource: the manifests of a large index
 
@@ -321,18 +322,37 @@ class Resources:
                 now=self._state.now(),
             )
 
-    def audit(self, limit_text: str) -> bytes:
+    def audit(self, limit_text: str, filters: Mapping[str, str] | None = None) -> bytes:
         """The JSON of the last rows.
 
+        Args:
+            filters: what rows must have; see `Transaction.list_audit`.
+
         Raises:
-            Refusal: the limit is no number.
+            Refusal: the limit is no number, the time no time, or a filter is not known.
         """
         if not (limit_text.isascii() and limit_text.isdigit() and len(limit_text) <= len("10000")):
             raise Refusal("SerdeError", f"expected a limit from 1 to {_MAX_AUDIT}")
         limit = min(int(limit_text), _MAX_AUDIT)
-        with self._state.store.transaction() as transaction:
-            rows: list[JSON] = [dict(row) for row in transaction.list_audit(limit)]
+        wanted = dict(filters or {})
+        if unknown := sorted(wanted.keys() - _AUDIT_FILTERS):
+            raise Refusal("SerdeError", f"expected no filter {unknown[0][:40]!r}")
+        if "since" in wanted:
+            wanted["since"] = _parse_since(wanted["since"])
+        with self._state.store.reading() as transaction:
+            rows: list[JSON] = [dict(row) for row in transaction.list_audit(limit, wanted)]
         return dump_json({"entries": rows})
+
+
+def _parse_since(text: str) -> str:
+    """A time of RFC 3339 as rows have theirs, so that texts can be compared."""
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise ValueError("no zone")  # noqa: TRY301  # as bad as no time
+    except ValueError:
+        raise Refusal("SerdeError", f"expected a time with its zone, got {text[:40]!r}") from None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def _bearer_of(credentials: Credentials) -> str:

@@ -29,7 +29,7 @@ from imagers.errors import LocalError
 from imagers.model.digest import Digest, parse_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["Session", "Store", "StoreRow", "StoredResource", "Transaction"]
@@ -306,11 +306,24 @@ class Transaction:
         """One more row."""
         self._connection.execute(sa.insert(_audit).values(**row))
 
-    def list_audit(self, limit: int) -> list[dict[str, str | int]]:
-        """The last rows, oldest first."""
-        rows = self._connection.execute(
-            sa.select(_audit).order_by(_audit.c.number.desc()).limit(limit)
-        ).mappings()
+    def list_audit(
+        self, limit: int, wanted: Mapping[str, str] | None = None
+    ) -> list[dict[str, str | int]]:
+        """The last rows, oldest first.
+
+        Args:
+            wanted: by column, what a row must have; `image` and `session` by their beginning;
+                `since` is the earliest `at`, as it is stored.
+        """
+        query = sa.select(_audit).order_by(_audit.c.number.desc()).limit(limit)
+        for name, value in (wanted or {}).items():
+            if name == "since":
+                query = query.where(_audit.c.at >= value)
+            elif name in ("image", "session"):
+                query = query.where(_audit.c[name].startswith(value, autoescape=True))
+            else:
+                query = query.where(_audit.c[name] == value)
+        rows = self._connection.execute(query).mappings()
         return [dict(row) for row in rows][::-1]
 
 

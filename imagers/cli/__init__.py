@@ -7,5 +7,6 @@ The rules of the interface:
 - Errors are one line, `imagers: error: ...`, and at most one hint. No traceback but for
   `--debug` and for bugs of our own.
 - The exit code comes from the class of the error: see `imagers --help`.
-- Nothing is printed that is secret; nothing asks for a password on a terminal.
+- Nothing is printed that is secret. A password is asked for where standard input is a terminal,
+  and never read from what is fed by a program.
 """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagers.cli.command import option_group
+from imagers.cli.command import blamed_on, option_group
 from imagers.cli.settings import read_settings
 from imagers.errors import UsageError
 
@@ -38,7 +38,12 @@ class BrokerOptions:
     def _http(self) -> HTTPSettings:
         from imagers.net.http import HTTPSettings  # noqa: PLC0415
 
-        return HTTPSettings(ca_file=self.ca_file, insecure_http=self.insecure_http)
+        return HTTPSettings(
+            ca_file=self.ca_file,
+            insecure_http=self.insecure_http,
+            ca_option="--broker-ca FILE",
+            plain_option="http:// in its address",
+        )
 
     def require_url(self) -> str:
         """The URL.
@@ -51,9 +56,16 @@ class BrokerOptions:
             raise UsageError(
                 "no broker is named", hint="name it with --broker https://HOST, and its CA"
             )
-        from imagers.net.urls import parse_origin  # noqa: PLC0415
+        from imagers.net.urls import parse_origin, with_scheme  # noqa: PLC0415
 
-        origin = parse_origin(self.url)
+        meant = with_scheme(self.url)
+        if meant is not None:
+            raise UsageError(
+                f"--broker: expected a URL with http:// or https://, got {self.url[:160]!r}",
+                hint=f"write --broker {meant[:160]}",
+            )
+        with blamed_on("--broker"):
+            origin = parse_origin(self.url)
         if origin.scheme == "http" and not origin.is_loopback and not self.insecure_http:
             raise UsageError(
                 f"plain http to the broker at {origin} is refused: keys and tokens would be "
@@ -88,7 +100,8 @@ class BrokerOptions:
         if tee is None:
             raise NoTEE(
                 "this machine has no TEE that is known here: expected one, or a name",
-                hint="for tests and demos: --tee sample, with the plugin imagers-sample-tee",
+                hint="for tests and demos: 'imagers pull --tee sample', with the plugin "
+                "imagers-sample-tee",
             )
         return BrokerClient(url, attester=load_attester(tee), http=self._http())
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagers.errors import UsageError
+from imagers.errors import ImagersError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from imagers.core import Budget
 
 __all__ = [
     "Verb",
     "VerbCommand",
     "VerbGroup",
+    "blamed_on",
     "budget_options",
     "json_option",
     "option_group",
@@ -69,6 +73,18 @@ class VerbGroup(click.Group):
         """Write the docstring."""
         del ctx
         formatter.write((self.help or "").strip("\n") + "\n")
+
+
+@contextmanager
+def blamed_on(option: str) -> Iterator[None]:
+    """A block whose errors are about what the user gave to an option, and say so."""
+    try:
+        yield
+    except ImagersError as error:
+        # The library says in a word of its own what the option says here.
+        text = str(error).removeprefix("decryption key: ").removeprefix("recipient: ")
+        error.args = (f"{option}: {text}", *error.args[1:])
+        raise
 
 
 def option_group(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imagers.cli.command import blamed_on
 from imagers.cli.output import say
+from imagers.cli.passphrases import ask_passphrase
 from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, LocalError, NotFound, Unsupported, UsageError
 
@@ -50,6 +52,7 @@ def provider_settings(timeout_s: float | None = None) -> ProviderSettings:
         config_path=settings.keyprovider_config,
         timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
         oaep_hash=settings.oaep_hash,
+        ask=lambda path: ask_passphrase(f"--decryption-key {path}"),
     )
 
 
@@ -79,7 +82,8 @@ class ImageKeys:
     ) -> None:
         from imagers.encrypt.recipients import BrokerRecipient, parse_recipients  # noqa: PLC0415
 
-        parsed = parse_recipients(recipients)
+        with blamed_on("--encryption-key"):
+            parsed = parse_recipients(recipients)
         brokers = [one for one in parsed if isinstance(one, BrokerRecipient)]
         if len(brokers) > 1:
             raise UsageError("expected one broker: recipient at most, got several")
@@ -106,7 +110,9 @@ class ImageKeys:
         with ExitStack() as unless_entered:
             if self._others:
                 settings = provider_settings(self._timeout_s)
-                wrappers += unless_entered.enter_context(opened_wrappers(self._others, settings))
+                with blamed_on("--encryption-key"):
+                    opened = opened_wrappers(self._others, settings)
+                    wrappers += unless_entered.enter_context(opened)
             if self._recipient is not None:
                 self.kid = self._recipient.kid()
                 kek = unless_entered.enter_context(self._kek())
@@ -192,7 +198,8 @@ def opened_unwrappers(
     from imagers.encrypt.recipients import DecryptionKey, parse_decryption_key  # noqa: PLC0415
     from imagers.encrypt.wrappers import opened_unwrappers as opened  # noqa: PLC0415
 
-    parsed = [parse_decryption_key(text) for text in keys]
+    with blamed_on("--decryption-key"):
+        parsed = [parse_decryption_key(text) for text in keys]
     if any(
         isinstance(key, DecryptionKey)
         and key.has_password_in_argument
@@ -204,5 +211,7 @@ def opened_unwrappers(
             "a password in an argument can be read by everybody on this machine; "
             "use FILE:file=PASSWORDFILE or FILE:fd=N",
         )
-    with opened(parsed, provider_settings(timeout_s)) as unwrappers:
+    with ExitStack() as stack:
+        with blamed_on("--decryption-key"):
+            unwrappers = stack.enter_context(opened(parsed, provider_settings(timeout_s)))
         yield unwrappers

@@ -12,12 +12,13 @@
 | `DOCKER_HOST` | the engine that `docker-daemon:` means |
 | `OCICRYPT_KEYPROVIDER_CONFIG` | the configuration of key providers |
 | `OCICRYPT_OAEP_HASHALG` | hash of PKCS11 packets: sha256 or sha1 |
+| `COSIGN_PASSWORD` | the passphrase of keys in cosign's format; may be empty |
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = ["Settings", "read_settings"]
@@ -41,6 +42,7 @@ class Settings:
         http_proxy: as written, or None; so `https_proxy` and `no_proxy`.
         registries_conf: registries.conf, then its drop-in files; those that exist.
         daemon_host: of the engine that `docker-daemon:` means; None for Docker's own socket.
+        cosign_password: None where the variable is not set, which is not the same as empty.
     """
 
     policy_paths: tuple[Path, ...]
@@ -57,6 +59,7 @@ class Settings:
     no_proxy: str = ""
     registries_conf: tuple[Path, ...] = ()
     daemon_host: str | None = None
+    cosign_password: str | None = field(default=None, repr=False)
 
     @property
     def broker_admin_key(self) -> Path:
@@ -95,6 +98,7 @@ def read_settings() -> Settings:
         no_proxy=_either("no_proxy") or "",
         registries_conf=_registries_conf(config),
         daemon_host=os.environ.get("DOCKER_HOST") or None,
+        cosign_password=os.environ.get("COSIGN_PASSWORD"),
     )
 
 

@@ -75,6 +75,8 @@ def _fetcher(options: RegistryOptions) -> Callable[[str], bytes | None]:
             ca_file=options.ca_file,
             insecure_http=not options.tls_verify,
             insecure_skip_verify=not options.tls_verify,
+            ca_option="--registry-ca FILE",
+            plain_option="--tls-verify=false",
         )
         with HTTPClient(settings) as client:
             answer = client.request(

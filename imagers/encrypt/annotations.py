@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COCO_SCHEME",
     "EncryptedLayerInfo",
+    "annotation_of",
     "annotations_of_the_clear",
     "append_packets",
     "clear_annotations",
@@ -152,6 +153,11 @@ def _decode(text: str, name: str, max_bytes: int, what: str) -> bytes:
             where=where,
         )
     return decode_base64(text, what=what, where=where)
+
+
+def annotation_of(scheme: str) -> str:
+    """The annotation that has the packets of a scheme, quoted and bounded for messages."""
+    return repr((_KEYS + scheme)[:160])
 
 
 def _where(name: str) -> str:

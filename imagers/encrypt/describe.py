@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from imagers.encrypt.annotations import COCO_SCHEME
 from imagers.encrypt.packets import parse_packet
 from imagers.errors import FormatError, Unsupported
 from imagers.model.strict_json import parse_object
@@ -19,7 +20,7 @@ from imagers.model.strict_json import parse_object
 if TYPE_CHECKING:
     from imagers.model.keys import WrappedKey
 
-__all__ = ["describe_recipients", "describe_wrapped_key"]
+__all__ = ["describe_recipients", "describe_wrapped_key", "find_fault"]
 
 _MAX_LINE = 400
 _MAX_VALUE = 160
@@ -30,8 +31,12 @@ _MAX_PACKET = 256 * 1024
 def describe_wrapped_key(wrapped: WrappedKey) -> str:
     """One line: the scheme, and what the packet says of its recipients. Unauthenticated.
 
-    A packet that cannot be read is described by its scheme alone.
+    Of a packet that cannot be read it says why.
     """
+    fault = find_fault(wrapped)
+    if fault is not None:
+        kind = "malformed" if isinstance(fault, FormatError) else "unsupported"
+        return _shown(f"{wrapped.scheme} ({kind}: {fault})", _MAX_LINE)
     found = describe_recipients(wrapped)
     names = [" ".join(value for value in one.values() if value) for one in found]
     more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
@@ -52,6 +57,32 @@ def describe_recipients(wrapped: WrappedKey) -> list[dict[str, str]]:
         {"algorithm": _shown(algorithm, _MAX_VALUE), "key": _shown(key, _MAX_VALUE)}
         for algorithm, key in found
     ]
+
+
+def find_fault(wrapped: WrappedKey) -> FormatError | Unsupported | None:
+    """What is wrong with the form of a packet, whoever it is for; None for one that is whole.
+
+    Packets of other key providers than a broker's are theirs to read.
+    """
+    try:
+        if wrapped.scheme == "jwe":
+            from imagers.encrypt.jwe import check_lengths, parse_jwe  # noqa: PLC0415  # heavy
+
+            check_lengths(parse_jwe(wrapped.packet))
+        elif wrapped.scheme == "pkcs11":
+            from imagers.encrypt.pkcs11 import parse_pkcs11  # noqa: PLC0415  # as above
+
+            parse_pkcs11(wrapped.packet)
+        elif wrapped.scheme in ("pkcs7", "pgp", COCO_SCHEME):
+            _recipients(wrapped)
+        elif not wrapped.scheme.startswith("provider."):
+            return Unsupported(
+                "the scheme is none of jwe, pkcs7, pgp, pkcs11 and provider.NAME, got "
+                + repr(_shown(wrapped.scheme, _MAX_VALUE))
+            )
+    except (FormatError, Unsupported) as error:
+        return error
+    return None
 
 
 def _recipients(wrapped: WrappedKey) -> list[tuple[str, str]]:

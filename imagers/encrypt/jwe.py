@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from imagers.encrypt._jwk import KEY_ALGORITHMS
+from imagers.encrypt.keyfiles import PublicKey
 from imagers.errors import FormatError, Unsupported
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 from imagers.model.strict_json import JSON, JSONObject, dump_json, parse_object
@@ -42,23 +43,30 @@ if TYPE_CHECKING:
 
     from jwcrypto import jwk
 
-    from imagers.encrypt.keyfiles import PrivateKey, PublicKey
+    from imagers.encrypt.keyfiles import PrivateKey
     from imagers.model.keys import UnwrapContext, WrapContext, WrappedKey
 
-__all__ = ["JWE_SCHEME", "JWEUnwrapper", "JWEWrapper", "ParsedJWE", "key_id", "parse_jwe"]
+__all__ = [
+    "JWE_SCHEME",
+    "JWEUnwrapper",
+    "JWEWrapper",
+    "ParsedJWE",
+    "check_lengths",
+    "key_id",
+    "parse_jwe",
+]
 
 JWE_SCHEME = "jwe"
 
-# RFC 7518 section 5: all of it, as go-jose reads.
-_CONTENT_ALGORITHMS = (
-    "A128GCM",
-    "A192GCM",
-    "A256GCM",
-    "A128CBC-HS256",
-    "A192CBC-HS384",
-    "A256CBC-HS512",
-)
-
+# RFC 7518 section 5: all of it, as go-jose reads. Lengths of iv and tag, sections 5.2 and 5.3.
+_CONTENT_ALGORITHMS = {
+    "A128GCM": (12, 16),
+    "A192GCM": (12, 16),
+    "A256GCM": (12, 16),
+    "A128CBC-HS256": (16, 16),
+    "A192CBC-HS384": (16, 24),
+    "A256CBC-HS512": (16, 32),
+}
 _MAX_BYTES = 256 * 1024
 _MAX_RECIPIENTS = 300  # as many RSA-4096 ones as fit the bytes
 _CEK_BYTES = 32
@@ -243,6 +251,27 @@ def parse_jwe(packet: bytes) -> ParsedJWE:
     return ParsedJWE(shared, tuple(checked), tuple(headers))
 
 
+def check_lengths(parsed: ParsedJWE) -> None:
+    """Nothing, if a recipient could open it: iv and tag are as long as its algorithm has them.
+
+    Raises:
+        FormatError: they are not; or no recipient says what its key is.
+    """
+    if not any(isinstance(one.get("alg"), str) for one in parsed.headers):
+        raise FormatError("is missing", what="JWE", where="alg")
+    name = parsed.headers[0].get("enc")
+    if not isinstance(name, str):
+        raise FormatError("is missing", what="JWE", where="enc")
+    for member, expected in zip(("iv", "tag"), _CONTENT_ALGORITHMS.get(name, ()), strict=False):
+        length = len(_decode(str(parsed.document[member])))
+        if length != expected:
+            raise FormatError(
+                f"expected {expected} bytes for {name}, got {length}",
+                what="JWE",
+                where=f"$.{member}",
+            )
+
+
 def _parse_compact(packet: bytes, what: str) -> JSONObject:
     parts = packet.strip().split(b".") if len(packet) <= _MAX_BYTES else []
     if len(parts) != _COMPACT_PARTS or not packet.isascii():
@@ -294,6 +323,11 @@ class JWEUnwrapper:
         self._name = key.name
         self._kind = "RSA" if isinstance(key.key, rsa.RSAPrivateKey) else "EC"
         self._jwk: jwk.JWK | None = None
+
+    @property
+    def key_id(self) -> str:
+        """What packets of ours call the key: the thumbprint of RFC 7638."""
+        return key_id(PublicKey(self._key.public_key(), self._name))
 
     @property
     def description(self) -> str:
@@ -358,7 +392,7 @@ class JWEUnwrapper:
 
 def _why_refused(header: JSONObject) -> str:
     """Why a recipient with this header is not tried; "" where it is."""
-    for name, allowed in (("alg", tuple(KEY_ALGORITHMS)), ("enc", _CONTENT_ALGORITHMS)):
+    for name, allowed in (("alg", tuple(KEY_ALGORITHMS)), ("enc", tuple(_CONTENT_ALGORITHMS))):
         value = header.get(name)
         if value not in allowed:
             return f"expected {name} to be one of {', '.join(allowed)}, got {str(value)[:40]!r}"

@@ -471,7 +471,8 @@ def _load_private(
         if secret is None:
             raise KeyUnavailable(
                 f"{name}: the key has a password, and none was given",
-                hint=f"give it as {name}:file=PASSWORDFILE or {name}:fd=N",
+                hint=f"give it as --decryption-key {name}:file=PASSWORDFILE or {name}:fd=N; on a "
+                "terminal it is asked for",
             ) from error
         raise _needless_password(name) from error
     except (ValueError, UnsupportedAlgorithm) as error:

@@ -13,14 +13,22 @@ layer's bytes are for `imagers.core`, the trust in all of them for a signature.
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from imagers.core import CipherParameters
-from imagers.encrypt.annotations import EncryptedLayerInfo, read_annotations
+from imagers.encrypt.annotations import EncryptedLayerInfo, annotation_of, read_annotations
+from imagers.encrypt.describe import describe_wrapped_key, find_fault
 from imagers.encrypt.options import associated_data, parse_private_options
-from imagers.errors import DigestMismatch, KeyUnavailable, NoMatchingKey, Unsupported
+from imagers.errors import (
+    DigestMismatch,
+    FormatError,
+    KeyUnavailable,
+    NoMatchingKey,
+    Unsupported,
+)
 from imagers.model.keys import NotMine, UnwrapContext
 from imagers.model.media import Compression, compression_of, is_encrypted, plaintext_media_type
 
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["LayerKey", "LayerKeys", "unwrap_documents", "unwrap_layer_keys"]
 
 _MAX_TRIED = 100  # lines that an error keeps
+_MAX_NAMED = 4  # keys or packets that a message names
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +218,8 @@ def _unwrap_any(
     if not unwrappers:
         raise NoMatchingKey(
             f"{context.what}: is encrypted, and no key was given",
-            hint="give a private key, or the broker that keeps the image's key",
+            hint=f"it is encrypted for: {_recipients(packets)}; give the private key as "
+            "--decryption-key FILE, or the broker that has it to 'imagers pull'",
         )
     tried: list[str] = []
     refused: KeyUnavailable | None = None
@@ -230,20 +240,56 @@ def _unwrap_any(
         raise refused
     if unsupported is not None:
         raise unsupported
+    faults = _faults(packets, context)
+    if len(faults) == len(packets):
+        raise faults[0]
     raise NoMatchingKey(
-        f"{context.what}: none of the given keys opens it",
+        f"{context.what}: none of the given keys opens it: {_names(unwrappers)}"
+        + (f"; one packet cannot be read: {faults[0]}" if faults else ""),
         tried=tuple(tried[:_MAX_TRIED]),
-        hint=f"it is encrypted for: {_schemes(packets)}"
+        hint=f"it is encrypted for: {_recipients(packets)}; is it the right --decryption-key?"
         + (
-            "; a key for pkcs7 needs its certificate, as FILE:CERT"
+            " a key for pkcs7 needs its certificate, as FILE:CERT"
             if any(packet.scheme == "pkcs7" for packet in packets)
             else ""
         ),
     )
 
 
-def _schemes(packets: tuple[WrappedKey, ...]) -> str:
-    return ", ".join(sorted({_shown(packet) for packet in packets})[:8])
+def _faults(
+    packets: tuple[WrappedKey, ...], context: UnwrapContext
+) -> list[FormatError | Unsupported]:
+    """What is wrong with the packets that nobody could open, with their places."""
+    found: list[FormatError | Unsupported] = []
+    numbers: Counter[str] = Counter()
+    for packet in packets:
+        numbers[packet.scheme] += 1
+        fault = find_fault(packet)
+        if fault is None:
+            continue
+        place = f"annotation {annotation_of(packet.scheme)}, packet {numbers[packet.scheme]}"
+        kind = type(fault)
+        what = "malformed" if kind is FormatError else "not supported"
+        found.append(kind(f"{context.what}: {place}: the key packet is {what}: {fault}"))
+    return found
+
+
+def _names(unwrappers: tuple[KeyUnwrapper, ...]) -> str:
+    """The keys that were given, with the ids that packets call them by where they have one."""
+    # One key file may be several unwrappers, of which only that for JWE knows an id.
+    ids = {one.description: getattr(one, "key_id", "") for one in reversed(unwrappers)}
+    names = [
+        f"{name} (key id {ids[name]})" if ids[name] else name
+        for name in dict.fromkeys(one.description for one in unwrappers)
+    ]
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
+
+
+def _recipients(packets: tuple[WrappedKey, ...]) -> str:
+    names = [describe_wrapped_key(packet) for packet in packets]
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
 
 
 def _shown(wrapped: WrappedKey) -> str:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from imagers.encrypt._base64 import decode_base64, encode_base64
-from imagers.encrypt.annotations import COCO_SCHEME
+from imagers.encrypt.annotations import COCO_SCHEME, annotation_of
 from imagers.errors import FormatError, TagMismatch, Unsupported
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 from imagers.model.strict_json import (
@@ -273,7 +273,8 @@ class BrokerKeyUnwrapper:
         if not wrapped.scheme.startswith("provider."):
             raise NotMine(f"the scheme is {wrapped.scheme[:80]!r}")
         try:
-            return parse_packet(wrapped.packet, what=context.what)
+            place = f"{context.what}: annotation {annotation_of(wrapped.scheme)}"
+            return parse_packet(wrapped.packet, what=place)
         except (FormatError, Unsupported) as error:
             # Under its own name a damaged packet is told apart from another provider's bytes.
             if wrapped.scheme == COCO_SCHEME and b'"kid"' in wrapped.packet:

@@ -150,7 +150,7 @@ def _oaep(name: str) -> padding.OAEP:
     return padding.OAEP(padding.MGF1(algorithm()), algorithm(), None)
 
 
-def _parse(packet: bytes) -> list[tuple[bytes, str]]:
+def parse_pkcs11(packet: bytes) -> list[tuple[bytes, str]]:
     """Blob and hash of each recipient.
 
     Raises:
@@ -205,7 +205,7 @@ class _Unwrapper:
         if wrapped.scheme != PKCS11_SCHEME:
             raise NotMine(f"the scheme is {wrapped.scheme[:80]!r}")
         try:
-            recipients = _parse(wrapped.packet)
+            recipients = parse_pkcs11(wrapped.packet)
         except (FormatError, Unsupported) as error:
             raise NotMine(str(error)) from error
         for blob, name in recipients:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper, key_id
 from imagers.encrypt.keyfiles import (
     Certificate,
+    Password,
     PGPKeyring,
     PrivateKey,
     PublicKey,
@@ -53,13 +54,13 @@ from imagers.encrypt.rewrap import (
 from imagers.errors import FormatError, KeyUnavailable, LocalError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from imagers.encrypt.keyfiles import DecryptionFile
     from imagers.encrypt.providers.config import ProviderConfig
     from imagers.encrypt.recipients import Recipient
     from imagers.encrypt.rewrap import Target
-    from imagers.model.keys import KeyUnwrapper, KeyWrapper
+    from imagers.model.keys import KeyUnwrapper, KeyWrapper, SecretKey
 
 __all__ = ["ProviderSettings", "load_targets", "opened_unwrappers", "opened_wrappers"]
 
@@ -73,12 +74,15 @@ class ProviderSettings:
         timeout_s: for one answer.
         oaep_hash: of PKCS11 packets; None for the first that fits a key.
         gpg_home: of the user's keyring; None for gpg's default.
+        ask: gets the passphrase of a key, of which it is told the file, from a person; gives
+            None where there is nobody. The caller of it wipes what it gives.
     """
 
     config_path: str | None = None
     timeout_s: float = TIMEOUT_S
     oaep_hash: str | None = None
     gpg_home: str | None = field(default=None)
+    ask: Callable[[str], SecretKey | None] | None = None
 
     def find(self, name: str) -> ProviderConfig:
         """The provider of that name.
@@ -207,11 +211,11 @@ def opened_unwrappers(
         files: list[DecryptionFile] = []
         for key in keys:
             if isinstance(key, DecryptionKey):
-                files += _load(key)
+                files += _load(key, settings)
         for file in files:
             if isinstance(file, (PGPKeyring, TokenFile)):
                 stack.callback(file.close)
-        unwrappers = _file_unwrappers(files, stack)
+        unwrappers = _file_unwrappers(files, settings, stack)
         unwrappers += (
             ProviderUnwrapper(
                 key.name, settings.find(key.name), key.parameters, timeout_s=settings.timeout_s
@@ -222,7 +226,7 @@ def opened_unwrappers(
         yield tuple(unwrappers)
 
 
-def _load(key: DecryptionKey) -> list[DecryptionFile]:
+def _load(key: DecryptionKey, settings: ProviderSettings) -> list[DecryptionFile]:
     """The key, and the certificate that FILE:CERT names."""
     if key.certificate:
         # A password that is the path of a certificate is less likely than FILE:CERT; such
@@ -232,11 +236,25 @@ def _load(key: DecryptionKey) -> list[DecryptionFile]:
         except (LocalError, FormatError):
             pass
         else:
-            return [load_decryption_file(key.path), certificate]
-    return [load_decryption_file(key.path, key.password)]
+            return [_load_file(key.path, None, settings), certificate]
+    return [_load_file(key.path, key.password, settings)]
 
 
-def _file_unwrappers(files: Sequence[DecryptionFile], stack: ExitStack) -> list[KeyUnwrapper]:
+def _load_file(path: str, password: Password | None, settings: ProviderSettings) -> DecryptionFile:
+    try:
+        return load_decryption_file(path, password)
+    except KeyUnavailable:
+        # It has a password.
+        typed = settings.ask(path) if password is None and settings.ask is not None else None
+        if typed is None:
+            raise
+    with typed:
+        return load_decryption_file(path, Password("argument", secret=typed))
+
+
+def _file_unwrappers(
+    files: Sequence[DecryptionFile], settings: ProviderSettings, stack: ExitStack
+) -> list[KeyUnwrapper]:
     private = [one for one in files if isinstance(one, PrivateKey)]
     unwrappers: list[KeyUnwrapper] = [JWEUnwrapper(key) for key in private]
     unwrappers += _pkcs7_unwrappers(private, [one for one in files if isinstance(one, Certificate)])
@@ -256,7 +274,7 @@ def _file_unwrappers(files: Sequence[DecryptionFile], stack: ExitStack) -> list[
         elif isinstance(file, PGPKeyring):
             from imagers.encrypt.providers.pgp import PGPUnwrapper  # noqa: PLC0415  # loads gnupg
 
-            unwrappers.append(stack.enter_context(PGPUnwrapper(file)))
+            unwrappers.append(stack.enter_context(PGPUnwrapper(file, ask=settings.ask)))
     return unwrappers
 
 

@@ -259,7 +259,7 @@ def _check_media_type(document: JSONObject, told: str, allowed: frozenset[str], 
     inside = get_optional_str(document, "mediaType", what=what)
     if inside and told in MANIFEST_TYPES | INDEX_TYPES and inside != told:
         raise FormatError(
-            f"expected {told!r} as the answer's header says, got {inside[:160]!r}",
+            f"expected {told!r}, as which it was announced, got {inside[:160]!r}",
             what=what,
             where="$.mediaType",
         )

@@ -104,7 +104,9 @@ def parse_json(data: bytes, *, what: str, max_bytes: int) -> JSON:
         )
     except json.JSONDecodeError as error:
         raise FormatError(
-            f"is not JSON: {error.msg.lower()} at line {error.lineno} column {error.colno}",
+            # Some of its messages end with the word.
+            f"is not JSON: {error.msg.lower().removesuffix(' at')} at line {error.lineno} "
+            f"column {error.colno}",
             what=what,
         ) from None
     # An escape can spell half a surrogate pair, which no writer could encode again.

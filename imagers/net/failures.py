@@ -55,6 +55,8 @@ def remote_error(
     *,
     timeout_s: float,
     connect_timeout_s: float | None = None,
+    ca_option: str = "",
+    plain_option: str = "",
 ) -> RemoteError:
     """The `RemoteError` that says what `error` means to a user.
 
@@ -62,13 +64,14 @@ def remote_error(
         origin: who was asked, and who named it, if that was not the user.
         timeout_s: the limit on silence that was in force, for messages.
         connect_timeout_s: the limit on connecting, if there could have been need of one.
+        ca_option, plain_option: as of `HTTPSettings`.
     """
     chain = _chain(error)
     for one in chain:
         if isinstance(one, ssl.SSLError) or (
             isinstance(one, u3.SSLError) and "hostname" in str(one)
         ):
-            return _tls_error(one, origin)
+            return _tls_error(one, origin, ca_option, plain_option)
         if isinstance(one, socket.gaierror):
             return RemoteError(
                 f"{origin}: the host name was not found",
@@ -110,11 +113,15 @@ def remote_error(
     )
 
 
-def _tls_error(error: BaseException, origin: Origin | str) -> RemoteError:
+def _tls_error(
+    error: BaseException, origin: Origin | str, ca_option: str, plain_option: str
+) -> RemoteError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return RemoteError(
             f"{origin}: the certificate was not accepted: {error.verify_message}",
-            hint="name the CA of the server, or check that the host name is right",
+            hint="name the CA of the server"
+            + (f" with {ca_option}" if ca_option else "")
+            + ", or check that the host name is right",
         )
     if isinstance(error, ssl.SSLEOFError) or (
         isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS_REASONS
@@ -122,7 +129,8 @@ def _tls_error(error: BaseException, origin: Origin | str) -> RemoteError:
         return RemoteError(
             f"{origin}: the server does not speak TLS",
             code=NOT_TLS,
-            hint="it may speak plain http; that must be allowed by name",
+            hint="it may speak plain http; that must be allowed by name"
+            + (f": {plain_option}" if plain_option else ""),
         )
     reason = error.reason if isinstance(error, ssl.SSLError) else str(error)
     return RemoteError(

@@ -97,6 +97,8 @@ class HTTPSettings:
         upload_answer_timeout_s: bound on the silence after a file was sent, while a server
             stores and hashes it.
         retry: how often and how long to wait.
+        ca_option, plain_option: what a user can give to name a CA, and to allow plain http, for
+            hints; "" where there is nothing.
     """
 
     ca_file: str | os.PathLike[str] | None = None
@@ -110,6 +112,8 @@ class HTTPSettings:
     total_timeout_s: float = 300.0
     upload_answer_timeout_s: float = 600.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    ca_option: str = ""
+    plain_option: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,7 +468,12 @@ class HTTPClient:
             if proxy is not None:
                 who += f", through the proxy {proxy.url}"
             raise remote_error(
-                error, who, timeout_s=silence_s, connect_timeout_s=connect_s
+                error,
+                who,
+                timeout_s=silence_s,
+                connect_timeout_s=connect_s,
+                ca_option=settings.ca_option,
+                plain_option=settings.plain_option,
             ) from error
         return ResponseStream(
             response,

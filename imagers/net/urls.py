@@ -15,11 +15,13 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from imagers.errors import FormatError
 
-__all__ = ["Origin", "is_loopback", "join_url", "parse_origin", "redact_url"]
+__all__ = ["Origin", "is_loopback", "join_url", "parse_origin", "redact_url", "with_scheme"]
 
 _MAX_URL = 16 * 1024  # signed URLs of storage services reach 4 KiB
 _PORTS = {"http": 80, "https": 443}
 _VISIBLE = re.compile(r"[!-~]+\Z")
+# A host with or without a port and a path, as people write it: `localhost:8447`.
+_NO_SCHEME = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?(?:/[^@]*)?\Z")
 # Values that help to understand a message and never hold a secret. All others are hidden:
 # the next storage service will have a name for its signature that nobody listed.
 _SHOWN_VALUES = frozenset(
@@ -85,6 +87,18 @@ def parse_origin(url: str) -> Origin:
     return Origin(parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port)
 
 
+def with_scheme(text: str) -> str | None:
+    """The URL that was meant by a host without a scheme; None for what is none.
+
+    >>> with_scheme("localhost:8447"), with_scheme("kbs.example/a")
+    ('http://localhost:8447', 'https://kbs.example/a')
+    """
+    found = _NO_SCHEME.match(text)
+    if found is None or found[1] in _PORTS:  # `http//host` is something else
+        return None
+    return f"{'http' if is_loopback(found[1].strip('[]')) else 'https'}://{text}"
+
+
 def join_url(base: str, location: str) -> str:
     """The absolute form of a Location header, relative to the URL that answered with it.
 
@@ -117,5 +131,6 @@ def redact_url(url: str) -> str:
         name, equals, value = pair.partition("=")
         pairs.append(name + equals + (value if name in _SHOWN_VALUES or not value else "…"))
     query = "?" + "&".join(pairs) if pairs else ""
-    shown = f"{parts.scheme}://{host}{port}{parts.path}{query}"
+    origin = f"{parts.scheme}://{host}{port}" if parts.scheme or host else ""
+    shown = f"{origin}{parts.path}{query}"
     return "".join(c if c.isprintable() else "\ufffd" for c in shown)

@@ -74,7 +74,7 @@ def read_key_file(path: str) -> bytes:
     if path.startswith("kbs:"):
         raise Unsupported(
             f"policy names the key {path[:160]!r}, which only a broker has",
-            hint="pull with --broker, or put the key into a file and name that",
+            hint="'imagers pull --broker' asks for it; or put the key into a file and name that",
         )
     if path.startswith("file:///"):
         path = path.removeprefix("file://")

@@ -209,8 +209,7 @@ def open_private_key(pem: bytes, passphrase: SecretKey, *, what: str = _WHAT) ->
     except CryptoError:
         raise KeyUnavailable(
             f"{what}: the passphrase does not open it",
-            hint="give the passphrase that the key was made with, "
-            "without a line end that an editor added",
+            hint="give the passphrase that the key was made with",
         ) from None
     try:
         key = serialization.load_der_private_key(der, password=None)

@@ -258,6 +258,9 @@ def open_registry(
         insecure_skip_verify=not options.tls_verify,
         connect_timeout_s=options.connect_timeout_s,
         read_timeout_s=options.read_timeout_s,
+        ca_option="--registry-ca FILE, or put it as ca.crt into ~/.config/containers/certs.d/"
+        + reference.registry,
+        plain_option="--tls-verify=false",
     )
     credentials = options.credentials or find_login(
         options.auth_files,

@@ -1,7 +1,7 @@
 """usage: imagers broker serve [OPTION]...
        imagers broker put URI FILE | get URI | list | delete URI
        imagers broker policy show | set FILE | reset
-       imagers broker audit [--limit N]
+       imagers broker audit [--limit N] [FILTER]...
 
 A key broker for guests. "serve" needs no set-up: its database and keys are made
 at first start, for their owner only. The other words administrate a running
@@ -29,7 +29,9 @@ docs/broker.md.
                               as of "imagers encrypt"
   --replace                   of "put": overwrite; the old bindings are lost
   --limit N                   of "audit": how many entries, the newest ones;
-                              default 100
+                              default 100; FILTER is any of
+    --resource URI, --image DIGEST, --session NAME, --event WORD,
+    --outcome ok|refused, --since TIME (RFC 3339, or as 90s, 30m, 12h, 7d)
   --json                      the facts as JSON
   --help                      this text
 
@@ -42,8 +44,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 import stat
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +57,7 @@ from imagers.cli.brokers import BrokerOptions, admin_options
 from imagers.cli.command import VerbCommand, VerbGroup, json_option
 from imagers.cli.output import print_json, print_line, print_table, say, write_file
 from imagers.cli.settings import read_settings
-from imagers.errors import LocalError, UsageError
+from imagers.errors import FormatError, LocalError, UsageError
 
 if TYPE_CHECKING:
     from imagers.broker.server import RunningBroker
@@ -62,6 +66,9 @@ __all__ = ["command"]
 
 _DEFAULT_PORT = 8080
 _MAX_PORT = 65535
+_SHOWN_DIGEST = len("sha256:") + 12  # as many as of a session; --json has all of it
+_AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.group("broker", cls=VerbGroup, help=__doc__)
@@ -162,6 +169,23 @@ def _announce(broker: RunningBroker) -> None:
         )
 
 
+def _parse_since(text: str) -> str:
+    """A time of RFC 3339, or how long ago."""
+    ago = _AGO.match(text)
+    try:
+        if ago is not None:
+            moment = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
+        else:
+            moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"--since: expected a time such as 2026-01-31T12:00:00Z, or 90s, 30m, 12h, 7d, "
+            f"got {text[:80]!r}"
+        ) from None
+    # A time without a zone is one of the clock on the wall here.
+    return moment.astimezone(UTC).isoformat()
+
+
 def _with_default(broker: BrokerOptions) -> BrokerOptions:
     """The administrator's broker is the one of this machine, if none is named."""
     if broker.url is not None:
@@ -256,9 +280,18 @@ def show_policy(*, broker: BrokerOptions) -> None:
 @admin_options
 def set_policy(*, file: str, broker: BrokerOptions) -> None:
     """Put another policy in force."""
-    text = Path(file).read_text(encoding="utf-8")
+    from imagers.broker.policy import MAX_POLICY_BYTES  # noqa: PLC0415
+
+    with open(file, "rb") as stream:
+        data = stream.read(MAX_POLICY_BYTES + 1)
+    if len(data) > MAX_POLICY_BYTES:
+        raise FormatError(f"expected at most {MAX_POLICY_BYTES} bytes, got more", what=file)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise FormatError("is not UTF-8", what=file) from None
     with _with_default(broker).admin() as admin:
-        admin.set_policy(text)
+        admin.set_policy(text, what=file)
     click.echo(f"policy {file} is in force")
 
 
@@ -275,17 +308,45 @@ def reset_policy(*, broker: BrokerOptions) -> None:
 
 @command.command("audit", cls=VerbCommand, help=__doc__)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100)
+@click.option("--resource", metavar="URI")
+@click.option("--image", metavar="DIGEST")
+@click.option("--session", metavar="NAME")
+@click.option("--event", metavar="WORD")
+@click.option("--outcome", type=click.Choice(["ok", "refused"]))
+@click.option("--since", metavar="TIME")
 @admin_options
 @json_option
-def audit(*, limit: int, broker: BrokerOptions, as_json: bool) -> None:
+def audit(
+    *,
+    limit: int,
+    resource: str | None,
+    image: str | None,
+    session: str | None,
+    event: str | None,
+    outcome: str | None,
+    since: str | None,
+    broker: BrokerOptions,
+    as_json: bool,
+) -> None:
     """Show who got what, and who did not."""
+    if image is not None and ":" not in image:
+        image = f"sha256:{image}"
+    asked = {
+        "path": None if resource is None else resource.removeprefix("kbs:///"),
+        "image": image,
+        "session": session,
+        "event": event,
+        "outcome": outcome,
+        "since": None if since is None else _parse_since(since),
+    }
+    filters = {name: value for name, value in asked.items() if value is not None}
     with _with_default(broker).admin() as admin:
-        entries = admin.audit(limit)
+        entries = admin.audit(limit, filters)
     if as_json:
         print_json([dataclasses.asdict(entry) for entry in entries])
         return
     print_table(
-        ["no", "at", "event", "outcome", "tee", "resource", "rule", "detail"],
+        ["no", "at", "event", "outcome", "tee", "session", "resource", "image", "rule", "detail"],
         [
             [
                 str(entry.number),
@@ -293,7 +354,9 @@ def audit(*, limit: int, broker: BrokerOptions, as_json: bool) -> None:
                 entry.event,
                 entry.outcome,
                 entry.tee or "-",
+                entry.session or "-",
                 entry.path or "-",
+                entry.image[:_SHOWN_DIGEST] or "-",
                 entry.rule or "-",
                 entry.detail or "-",
             ]

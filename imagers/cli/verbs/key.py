@@ -13,7 +13,8 @@ overwritten.
 
   --output NAME            where to write, without ending
   --passphrase-file FILE   passphrase of a cosign key: the first line; without
-                           it the passphrase is empty, as cosign allows
+                           it COSIGN_PASSWORD, else it is asked for on a
+                           terminal, else it is empty
   --json                   the facts as JSON
   --help                   this text
 
@@ -29,7 +30,7 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option
 from imagers.cli.output import print_json
-from imagers.cli.passphrases import read_passphrase
+from imagers.cli.passphrases import new_passphrase
 from imagers.errors import UsageError
 
 __all__ = ["command"]
@@ -67,7 +68,7 @@ def _generate_cosign(output: str, passphrase_file: str | None) -> None:
     from imagers.sign.sigstore_key import generate_private_key  # noqa: PLC0415
 
     key = generate_private_key()
-    with read_passphrase(passphrase_file) as passphrase:
+    with new_passphrase(passphrase_file) as passphrase:
         save_key_pair(key, f"{output}.key", f"{output}.pub", passphrase)
     click.echo(f"{output}.key: private, ECDSA P-256, cosign format")
     click.echo(f"{output}.pub: public, SHA-256 {key.public_key.fingerprint}")

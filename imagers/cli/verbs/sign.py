@@ -23,8 +23,9 @@ the index. Signatures that are there stay; the same one is not added twice.
   --signature-format WORD     of the envelope: jws (the default) or cose
   --registries.d DIR          else ~/.config/containers/registries.d, else
                               /etc/containers/registries.d
-  --passphrase-file FILE      of the key: the first line; without it, empty, or
-                              what gpg's agent asks for
+  --passphrase-file FILE      of the key: the first line; without it,
+                              COSIGN_PASSWORD for a key in cosign's format,
+                              else what is typed on a terminal; gpg asks itself
   --expected-digest DIGEST    fail unless REF is this manifest or index, as
                               "imagers encrypt" printed it: a registry may serve
                               another image under a tag
@@ -44,6 +45,7 @@ example:
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -58,13 +60,15 @@ from imagers.cli.images import (
     registry_options,
 )
 from imagers.cli.output import print_json
-from imagers.cli.passphrases import read_passphrase
+from imagers.cli.passphrases import open_with_passphrase, read_passphrase
 from imagers.cli.signatures import places_of, registries_d_option
 from imagers.errors import Unsupported, UsageError
 from imagers.model.digest import parse_digest
 
 if TYPE_CHECKING:
     from imagers.sign.image import SignedManifest
+    from imagers.sign.notation.key import NotationKey
+    from imagers.sign.sigstore_key import SigstorePrivateKey
 
 __all__ = ["command"]
 
@@ -107,7 +111,7 @@ def command(
     from imagers.registry.source import RegistrySource  # noqa: PLC0415
     from imagers.sign.gpg import parse_fingerprint  # noqa: PLC0415
     from imagers.sign.image import attach_bundles, sign_image  # noqa: PLC0415
-    from imagers.sign.keyfiles import load_private_key  # noqa: PLC0415
+    from imagers.sign.keyfiles import load_notation_key, load_private_key  # noqa: PLC0415
     from imagers.sign.simple import sign_image_simple  # noqa: PLC0415
 
     if sum(one is not None for one in (key_file, gpg_key, notation_key)) != 1:
@@ -137,16 +141,31 @@ def command(
     expected = None
     if expected_digest is not None:
         expected = parse_digest(expected_digest, what="--expected-digest")
+    key: SigstorePrivateKey | None = None
+    owner: NotationKey | None = None
+    # Before anything is asked of the registry: a passphrase may have to be typed.
+    if key_file is not None:
+        key = open_with_passphrase(
+            lambda secret: load_private_key(key_file, secret, chain_path=chain_file),
+            passphrase_file,
+            what=f"--sign-by-sigstore-private-key '{key_file}'",
+            has_variable=True,
+        )
+    elif notation_key is not None:
+        owner = open_with_passphrase(
+            lambda secret: load_notation_key(notation_key, str(notation_chain), secret),
+            passphrase_file,
+            what=f"--notation-key '{notation_key}'",
+            has_variable=False,
+        )
     with (
-        read_passphrase(passphrase_file) as passphrase,
         opened_source(name, registry) as source,
         opened_sink(ref, registry) as sink,
     ):
         assert isinstance(source, RegistrySource)
         assert isinstance(sink, RegistrySink)
         signed: list[SignedManifest] = []
-        if key_file is not None:
-            key = load_private_key(key_file, passphrase, chain_path=chain_file)
+        if key is not None:
             shown = f"sha256:{key.public_key.fingerprint}"
             signed += sign_image(
                 source,
@@ -168,12 +187,10 @@ def command(
                     expected_digest=signed[-1].digest,
                     created=datetime.now(UTC),
                 )
-        elif notation_key is not None:
-            from imagers.sign.keyfiles import load_notation_key  # noqa: PLC0415
+        elif owner is not None:
             from imagers.sign.notation.envelope import COSE_TYPE, JWS_TYPE  # noqa: PLC0415
             from imagers.sign.notation.make import attach_notation  # noqa: PLC0415
 
-            owner = load_notation_key(notation_key, str(notation_chain), passphrase)
             shown = f"of {owner.chain[0].subject.rfc4514_string()}"
             signed += attach_notation(
                 source,
@@ -188,17 +205,21 @@ def command(
         else:
             assert fingerprint is not None
             shown = fingerprint
-            signed += sign_image_simple(
-                source,
-                places_of(source, name, registry, registries_d=registries_d),
-                RegistrySignatures(sink),
-                name.reference,
-                fingerprint,
-                expected_digest=expected,
-                identity=identity,
-                timestamp=int(time.time()),
-                passphrase=None if passphrase_file is None else passphrase,
-            )
+            with ExitStack() as stack:
+                passphrase = None
+                if passphrase_file is not None:
+                    passphrase = stack.enter_context(read_passphrase(passphrase_file))
+                signed += sign_image_simple(
+                    source,
+                    places_of(source, name, registry, registries_d=registries_d),
+                    RegistrySignatures(sink),
+                    name.reference,
+                    fingerprint,
+                    expected_digest=expected,
+                    identity=identity,
+                    timestamp=int(time.time()),
+                    passphrase=passphrase,
+                )
     _print(signed, shown, as_json=as_json)
 
 

@@ -26,7 +26,7 @@ from imagers.gpg import STRANGERS, PrivateHome, user_gpg
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from imagers.encrypt.keyfiles import PGPKeyring
@@ -207,16 +207,20 @@ class PGPUnwrapper(_WithHome):
 
     Args:
         keyring: stays the caller's until this returns.
+        ask: gets a passphrase that was not given, once; told the file.
 
     Raises:
         FormatError: the file holds no secret key.
         LocalError: gpg cannot be started.
     """
 
-    def __init__(self, keyring: PGPKeyring) -> None:
+    def __init__(
+        self, keyring: PGPKeyring, *, ask: Callable[[str], SecretKey | None] | None = None
+    ) -> None:
         super().__init__(agent=True)
         self._wasted_s = 0.0
         self._name = keyring.name
+        self._ask = ask
         self._passphrase: SecretKey | None = None
         try:
             with keyring.content.view() as data:
@@ -278,7 +282,8 @@ class PGPUnwrapper(_WithHome):
                 f"{STRANGERS.wall_s} s",
                 hint="the message may be a trap; do not use this image",
             )
-        self._raise_for_passphrase(result.stderr, context)
+        if self._wants_passphrase(result.stderr, context):
+            return self.unwrap(wrapped, context)
         raise NotMine(f"gpg: {result.status or 'not an OpenPGP message'}")
 
     def _passphrase_text(self) -> str | None:
@@ -294,19 +299,32 @@ class PGPUnwrapper(_WithHome):
             raise KeyUnavailable(f"{self._name}: expected a passphrase of one line")
         return text
 
-    def _raise_for_passphrase(self, said: str, context: UnwrapContext) -> None:
+    def _wants_passphrase(self, said: str, context: UnwrapContext) -> bool:
+        """Whether a passphrase was missing and has been typed by now.
+
+        Raises:
+            KeyUnavailable: it is missing, or not the right one.
+        """
         codes = [int(code) & 0xFFFF for code in _PKDECRYPT_FAILED.findall(said)]
         missing = "[GNUPG:] MISSING_PASSPHRASE" in said or (
             self._passphrase is None and "[GNUPG:] NEED_PASSPHRASE" in said
         )
         if _BAD_PASSPHRASE not in codes and not missing:
-            return
+            return False
         if self._passphrase is None:
+            ask, self._ask = self._ask, None
+            self._passphrase = None if ask is None else ask(self._name)
+            if self._passphrase is not None:
+                return True
             raise KeyUnavailable(
-                f"{context.what}: {self._name}: the key has a passphrase, and none was given",
-                hint=f"give it as {self._name}:file=PASSWORDFILE or {self._name}:fd=N",
+                f"{context.what}: --decryption-key {self._name}: the key has a passphrase, and "
+                "none was given",
+                hint=f"give it as --decryption-key {self._name}:file=PASSWORDFILE or "
+                f"{self._name}:fd=N; on a terminal it is asked for",
             )
-        raise KeyUnavailable(f"{context.what}: {self._name}: the passphrase does not open the key")
+        raise KeyUnavailable(
+            f"{context.what}: --decryption-key {self._name}: the passphrase does not open the key"
+        )
 
 
 _wrapper: type[KeyWrapper] = PGPWrapper

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from imagers.errors import FormatError, KeyUnavailable, Unsupported
+from imagers.errors import FormatError, KeyUnavailable, Unsupported, UsageError
 from imagers.sign.certified.chain import parse_certificates
 from imagers.sign.notation.envelope import algorithm_of
 
@@ -52,7 +52,8 @@ def parse_notation_key(
     Raises:
         FormatError: not such files, or the leaf is the certificate of another key.
         Unsupported: a key that notation has no algorithm for.
-        KeyUnavailable: the passphrase does not open it.
+        UsageError: a passphrase for a key that has none.
+        KeyUnavailable: the passphrase is missing or does not open it.
     """
     chain = parse_certificates(chain_pem, what="certificate chain")
     password: bytes | None = None
@@ -62,11 +63,16 @@ def parse_notation_key(
     try:
         key = serialization.load_pem_private_key(key_pem, password)
     except TypeError:  # of this library: encrypted and no passphrase, or the reverse
-        raise KeyUnavailable(f"{what}: expected a passphrase exactly if it is encrypted") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise KeyUnavailable(
-            f"{what}: it is no private key in PEM, or the passphrase does not open it"
+        if password is None:
+            raise KeyUnavailable(f"{what}: the key has a passphrase, and none was given") from None
+        raise UsageError(
+            f"{what}: a passphrase was given, and the key has none",
+            hint="leave the passphrase away, or check that this is the right file",
         ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        if password is not None and b"ENCRYPTED" in key_pem:
+            raise KeyUnavailable(f"{what}: the passphrase does not open it") from None
+        raise FormatError("expected a private key in PEM", what=what) from None
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise Unsupported(f"{what}: expected an RSA or an EC key")
     try:

@@ -160,7 +160,7 @@ def test_policy_set_and_get_back_the_same_text(embedded):
 
 def test_policy_with_a_fault_refused_and_the_old_one_stays(embedded):
     before = embedded.admin.get_policy()
-    with pytest.raises(RemoteError, match=r"SerdeError: resource policy at .*'deny'"):
+    with pytest.raises(FormatError, match=r"^policy: resource policy at .*'deny'"):
         embedded.admin.set_policy(
             '{"rules":[{"name":"a","effect":"perhaps","resource":"*/*/*","image":"any"}]}'
         )

@@ -1,11 +1,13 @@
 import json
 
+import pytest
 from jwcrypto import jwk
 
 from imagers.encrypt.annotations import read_wrapped_keys
-from imagers.encrypt.describe import describe_recipients, describe_wrapped_key
+from imagers.encrypt.describe import describe_recipients, describe_wrapped_key, find_fault
 from imagers.encrypt.jwe import JWEWrapper
 from imagers.encrypt.packets import BrokerKeyWrapper
+from imagers.errors import FormatError, Unsupported
 from imagers.model.keys import SecretKey, WrapContext, WrappedKey
 
 CONTEXT = WrapContext("layer 1 of 1")
@@ -48,9 +50,47 @@ def test_describe_packet_names_the_key():
     assert describe_wrapped_key(WrappedKey(scheme, packet)) == f"{scheme} (A256GCM kbs:///a/b/c)"
 
 
-def test_describe_of_what_cannot_be_read_is_the_scheme():
-    for scheme in ("jwe", "pgp", "provider.x"):
-        assert describe_wrapped_key(WrappedKey(scheme, b"\xff")) == scheme
+def test_describe_of_what_cannot_be_read_says_why():
+    assert describe_wrapped_key(WrappedKey("provider.x", b"\xff")) == "provider.x"
+    for scheme in ("jwe", "pgp", "pkcs7", "pkcs11"):
+        text = describe_wrapped_key(WrappedKey(scheme, b"\xff"))
+        assert text.startswith(f"{scheme} (malformed: ")
+
+
+def jwe(**changes):
+    document = {"protected": "", "iv": "A" * 16, "ciphertext": "AA", "tag": "A" * 22}
+    document |= {"header": {"alg": "RSA-OAEP", "enc": "A256GCM"}, **changes}
+    return json.dumps({k: v for k, v in document.items() if v is not None}).encode()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "packet", "kind", "told"),
+    [
+        ("jwe", b"{", FormatError, "is not JSON"),
+        ("jwe", b"a.b", FormatError, "five parts"),
+        ("jwe", jwe(iv="AA"), FormatError, "$.iv: expected 12 bytes"),
+        ("jwe", jwe(tag="AA"), FormatError, "$.tag: expected 16 bytes"),
+        ("jwe", jwe(iv="A=="), FormatError, "$.iv: expected base64url"),
+        ("jwe", jwe(header={"enc": "A256GCM"}), FormatError, "alg: is missing"),
+        ("jwe", jwe(header={"alg": "RSA-OAEP"}), FormatError, "enc: is missing"),
+        ("pkcs7", b"\x30\x05", FormatError, "PKCS7: is not BER"),
+        ("pgp", b"-----BEGIN PGP MESSAGE-----", FormatError, "OpenPGP"),
+        ("pkcs11", b"[]", FormatError, ""),
+        ("provider.attestation-agent", b"{}", FormatError, "$.kid: is missing"),
+        ("rot13", b"x", Unsupported, "got 'rot13'"),
+    ],
+)
+def test_fault_of_a_packet_is_found_without_a_key(scheme, packet, kind, told):
+    fault = find_fault(WrappedKey(scheme, packet))
+    assert type(fault) is kind
+    assert told in str(fault)
+
+
+def test_packets_that_are_whole_have_no_fault():
+    broker = BrokerKeyWrapper(SecretKey(bytes(32)), "kbs:///a/b/c").wrap(SECRET, CONTEXT)
+    assert find_fault(WrappedKey("provider.attestation-agent", broker)) is None
+    assert find_fault(WrappedKey("provider.other", b"\xff")) is None
+    assert find_fault(WrappedKey("jwe", jwe())) is None
 
 
 def test_describe_lets_no_control_character_through():

@@ -115,7 +115,47 @@ def test_unwrap_layer_keys_of_which_none_fits_lists_what_was_tried(encrypted, pr
         unwrap(encrypted, JWEUnwrapper(private_key("wrong.key")))
     assert len(caught.value.tried) == 2
     assert "wrong.key': jwe: the JWE is for another key" in caught.value.tried[0]
-    assert caught.value.hint == "it is encrypted for: jwe, provider.attestation-agent"
+    assert "wrong.key' (key id " in str(caught.value)
+    assert caught.value.hint.startswith("it is encrypted for: jwe (RSA-OAEP ")
+    assert "provider.attestation-agent (A256GCM kbs:///" in caught.value.hint
+    assert "--decryption-key" in caught.value.hint
+
+
+def encrypted_for(layer, **packets):
+    kept = {k: v for k, v in layer.descriptor.annotations.items() if ".enc.keys." not in k}
+    added = {
+        f"org.opencontainers.image.enc.keys.{scheme}": base64.b64encode(packet).decode()
+        for scheme, packet in packets.items()
+    }
+    object.__setattr__(layer.descriptor, "annotations", kept | added)
+
+
+@pytest.mark.parametrize(
+    ("packets", "error", "told"),
+    [
+        ({"jwe": b"{"}, FormatError, "keys.jwe', packet 1: the key packet is malformed: JWE: is"),
+        ({"jwe": b"{", "pgp": b"x"}, FormatError, "keys.jwe', packet 1: the key packet is malf"),
+        ({"rot13": b"x"}, Unsupported, "keys.rot13', packet 1: the key packet is not supported"),
+    ],
+)
+def test_unwrap_layer_keys_of_malformed_packets_says_so(
+    encrypted, private_key, packets, error, told
+):
+    encrypted_for(encrypted[0], **packets)
+    with pytest.raises(error) as caught:
+        unwrap(encrypted, JWEUnwrapper(private_key("r2048.key")))
+    assert type(caught.value) is error
+    assert str(caught.value).startswith("layer 1 of 3: annotation 'org.opencontainers.image.enc.")
+    assert told in str(caught.value)
+
+
+def test_unwrap_layer_keys_tells_of_a_malformed_packet_beside_one_for_others(
+    encrypted, private_key
+):
+    whole = base64.b64decode(encrypted[0].descriptor.annotations[JWE])
+    encrypted_for(encrypted[0], jwe=whole, pgp=b"x")
+    with pytest.raises(NoMatchingKey, match=r"one packet cannot be read: .*keys\.pgp'"):
+        unwrap(encrypted, JWEUnwrapper(private_key("wrong.key")))
 
 
 def test_unwrap_layer_keys_without_any_key_says_so(encrypted):

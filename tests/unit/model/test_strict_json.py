@@ -61,7 +61,14 @@ def test_parse_json_good_document_gives_its_value(data, value):
         pytest.param(b"[01]", "is not JSON", id="leading zero"),
         pytest.param(b"[+1]", "is not JSON", id="plus"),
         pytest.param(b"[.5]", "is not JSON", id="no digit before the point"),
-        pytest.param(b'["\t"]', "is not JSON", id="control character in a string"),
+        pytest.param(
+            b'["\t"]',
+            "is not JSON: invalid control character at line 1 column 3",
+            id="control character in a string",
+        ),
+        pytest.param(
+            b'["a', "is not JSON: unterminated string starting at line 1 column 2", id="no quote"
+        ),
         pytest.param(rb'["\x41"]', "is not JSON", id="unknown escape"),
         pytest.param(b"[1] // a", "is not JSON", id="comment"),
         pytest.param(b"\xef\xbb\xbf{}", "is not JSON", id="byte order mark"),

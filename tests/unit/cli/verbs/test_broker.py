@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from imagers.cli.verbs.broker import _parse_listen
-from imagers.errors import UsageError
+from imagers.errors import KeyRefused, UsageError
+from imagers.model.digest import digest_of
 
 
 def put(run, admin, name="kbs:///a/b/c", data=b"secret", *more):
@@ -60,8 +61,82 @@ def test_policy_with_a_fault_leaves_the_old_one_in_force(run, admin):
     before = run("broker", "policy", "show", *admin).out
     Path("rules.json").write_text('{"rules": [{"effect": "perhaps"}]}')
     outcome = run("broker", "policy", "set", "rules.json", *admin)
-    assert outcome.code not in (0, 1)
+    assert outcome.code == 11
+    assert outcome.err.startswith("imagers: error: rules.json: resource policy at $.rules[0]")
     assert run("broker", "policy", "show", *admin).out == before
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\xff\xfe", "rules.json: is not UTF-8"),
+        (b"{" * 300_000, "rules.json: expected at most "),
+        (b"", "rules.json: resource policy: is not JSON"),
+    ],
+)
+def test_policy_file_that_is_none_is_a_fault_of_the_file(run, admin, content, told):
+    Path("rules.json").write_bytes(content)
+    outcome = run("broker", "policy", "set", "rules.json", *admin)
+    assert outcome.code == 11
+    assert outcome.err.startswith(f"imagers: error: {told}")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("localhost:8447", "http://localhost:8447"),
+        ("[::1]:8447", "http://[::1]:8447"),
+        ("kbs.example", "https://kbs.example"),
+        ("kbs.example:8447/base", "https://kbs.example:8447/base"),
+    ],
+)
+def test_broker_address_without_a_scheme_is_explained(run, given, meant):
+    outcome = run("broker", "list", "--broker", given)
+    assert outcome.code == 2
+    assert outcome.err == (
+        f"imagers: error: --broker: expected a URL with http:// or https://, got '{given}'\n"
+        f"imagers: hint: write --broker {meant}\n"
+    )
+
+
+def test_audit_filters_and_shows_image_and_session(run, admin, imagers_broker):
+    image = digest_of(b"image")
+    imagers_broker.put("kbs:///a/b/c", b"secret", image=image)
+    imagers_broker.put("kbs:///a/b/d", b"secret")
+    with imagers_broker.client() as guest:
+        guest.get("kbs:///a/b/c", manifest_digest=image).close()
+        with pytest.raises(KeyRefused):
+            guest.get("kbs:///a/b/d", manifest_digest=image)
+
+    def rows(*filters):
+        found = run("broker", "audit", *admin, "--json", *filters)
+        assert found.code == 0, found.err
+        return [(row["event"], row["path"], row["outcome"]) for row in found.json()]
+
+    got, refused = ("release", "a/b/c", "ok"), ("release", "a/b/d", "refused")
+    assert rows("--event", "release") == [got, refused]
+    assert rows("--event", "release", "--resource", "kbs:///a/b/d") == [refused]
+    assert rows("--outcome", "refused") == [refused]
+    assert got in rows("--image", str(image)[:19], "--limit", "9")
+    assert rows("--image", image.hex[:8], "--outcome", "refused") == [refused]
+    assert rows("--image", "sha256:%") == []
+    assert rows("--since", "1h", "--event", "release") == [got, refused]
+    assert rows("--since", "2999-01-01T00:00:00Z") == []
+    session = run("broker", "audit", *admin, "--json").json()[-1]["session"]
+    assert rows("--session", session, "--event", "release") == [got, refused]
+    assert rows("--session", "nobody") == []
+    head, *lines = run("broker", "audit", *admin, "--event", "release").out.splitlines()
+    assert head.split()[5:8] == ["session", "resource", "image"]
+    assert [line.split()[5:8] for line in lines] == [
+        [session, "a/b/c", str(image)[:19]],
+        [session, "a/b/d", str(image)[:19]],
+    ]
+
+
+def test_audit_with_a_time_that_is_none_is_a_usage_error(run, admin):
+    outcome = run("broker", "audit", *admin, "--since", "yesterday")
+    assert outcome.code == 2
+    assert "--since: expected a time such as" in outcome.err
 
 
 def test_audit_shows_the_newest_entries(run, admin):
