@@ -209,7 +209,12 @@ class Unpacker:
             self._set_attributes(self._root, entry)
             return
         # Files in _LINKS are targets of hard links: there until the end of the layer.
-        is_link = parts[0] == _LINKS and len(parts) == 2 and entry.kind is Kind.FILE
+        is_link = (
+            parts[0] == _LINKS
+            and len(parts) == 2
+            and entry.kind is Kind.FILE
+            and not parts[1].startswith(_WHITEOUT)
+        )
         if any(part.startswith(_AUFS) and part != _OPAQUE for part in parts[is_link:]):
             self._leave_out(Left.AUFS)
             return
