@@ -10,12 +10,14 @@ The numbers are those of `enum imc_left` in `src/imagers_core.h`; a test holds t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from imagers.core.failures import shown_name
 
-__all__ = ["Left", "LeftOut", "is_set", "left_of_attribute"]
+__all__ = ["Left", "LeftOut", "LeftOuts"]
+
+_LONGEST = 1024  # bytes of a name that are kept; IMC_FAILURE_TEXT of src/imagers_core.h
 
 
 class Left(IntEnum):
@@ -98,38 +100,21 @@ class LeftOut:
         return f"{self.count} {noun}, {first}{self.where}: {why}"
 
 
-_CAPABILITY = b"security.capability"
-_IMA = b"security.ima"  # a signature of the content: containers/storage keeps it too
-# By the start of the name, in this order; what has none of them is an ATTRIBUTE.
-_STARTS: tuple[tuple[bytes, Left], ...] = (
-    (b"user.overlay.", Left.OVERLAY),
-    (b"user.fuseoverlayfs.", Left.OVERLAY),
-    (b"trusted.overlay.", Left.OVERLAY),
-    (b"trusted.SGI_ACL_", Left.ACL),  # what XFS keeps its access control lists in
-    (b"system.posix_acl_", Left.ACL),
-    (b"system.nfs4_acl", Left.ACL),
-    (b"SCHILY.acl.", Left.ACL),
-    (b"security.", Left.LABEL),
-)
+class LeftOuts:
+    """Counts what is left out of one layer."""
 
+    def __init__(self) -> None:
+        self._found: dict[Left, LeftOut] = {}
 
-def left_of_attribute(name: bytes) -> Left:
-    """What an attribute of this name counts as where it is left out."""
-    if name in (_CAPABILITY, _IMA):
-        return Left.CAPABILITY if name == _CAPABILITY else Left.ATTRIBUTE
-    return next((kind for start, kind in _STARTS if name.startswith(start)), Left.ATTRIBUTE)
+    def add(self, kind: Left, name: bytes, attribute: bytes = b"") -> None:
+        """One more, of the entry `name`."""
+        old = self._found.get(kind)
+        if old is None:
+            self._found[kind] = LeftOut(kind, 1, name[:_LONGEST], attribute[:_LONGEST])
+        else:
+            self._found[kind] = replace(old, count=old.count + 1)
 
-
-def is_set(name: bytes, *, keep: bool) -> bool:
-    """Whether unpacking sets an attribute of this name, by root (`keep`) or by another user.
-
-    Access control lists are not: a default one would be passed on to files that a layer makes
-    without any, and the tree would grant what the image does not. Labels and what overlayfs
-    keeps are the machine's.
-    """
-    kind = left_of_attribute(name)
-    if kind is Left.CAPABILITY:
-        return keep
-    if kind is not Left.ATTRIBUTE:
-        return False
-    return name.startswith(b"user.") or (keep and (name == _IMA or name.startswith(b"trusted.")))
+    @property
+    def found(self) -> tuple[LeftOut, ...]:
+        """All of them, by kind."""
+        return tuple(self._found[kind] for kind in sorted(self._found))

@@ -24,16 +24,25 @@ import errno
 import os
 import stat
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imagers.core.failures import Fault, failure_of
-from imagers.core.left_out import Left, LeftOut, is_set, left_of_attribute
+from imagers.core.left_out import Left, LeftOuts
+from imagers.core.plain_attributes import BadAttribute, clear_attributes, set_attributes
+from imagers.core.plain_resolve import (
+    IMPLIED_MODE,
+    OPEN_DIRECTORY,
+    Resolver,
+    is_locked,
+    lstat,
+)
 from imagers.core.plain_tar import Entry, Kind
 from imagers.core.values import DirectorySink, Limits, Ownership
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from imagers.core.left_out import LeftOut
 
 __all__ = ["Unpacker", "make_directories"]
 
@@ -42,20 +51,8 @@ _AUFS = b".wh..wh."  # reserved by the file system that the prefix comes from
 _OPAQUE = b".wh..wh..opq"
 _LINKS = b".wh..wh.plnk"  # where aufs keeps files that have several names
 _MAX_COMPONENT = 255  # NAME_MAX of Linux
-_MAX_LINKS = 40  # MAXSYMLINKS of Linux
 _MAX_DEPTH = 100  # of what a whiteout hides, where some of it must stay
-_IMPLIED_MODE = 0o755
-_LONGEST_NAME = 1024  # bytes of a name that was left out; IMC_FAILURE_TEXT
-# mknod(2) and setxattr(2) for "not this user" and "not this file system".
-_NOT_HERE = (errno.EPERM, errno.ENOTSUP)
-_NEVER = (errno.EINVAL, errno.ERANGE, errno.E2BIG)  # of an attribute that no file can have
 _DEVICES = {Kind.CHARACTER_DEVICE: stat.S_IFCHR, Kind.BLOCK_DEVICE: stat.S_IFBLK}
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def _is_locked(mode: int) -> bool:
-    """Whether content of a directory with this mode cannot be changed by its owner, us."""
-    return mode & 0o300 != 0o300 and os.geteuid() != 0
 
 
 class _Parent:
@@ -69,7 +66,7 @@ class _Parent:
         self.changed = False
         self._mode: int | None = None
         mode = stat.S_IMODE(before.st_mode)
-        if mine and _is_locked(mode):
+        if mine and is_locked(mode):
             self._mode = mode
             os.fchmod(fd, self._mode | 0o700)
 
@@ -104,12 +101,13 @@ class Unpacker:
         self._file: int | None = None
         self._entry: Entry | None = None
         self._has_links = False  # files in _LINKS
-        self._left_out: dict[Left, LeftOut] = {}
+        self._left_outs = LeftOuts()
+        self._resolver = Resolver(self._root, self._made, keep=self._keep, count=self._count)
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
         """What is not in the tree, by kind."""
-        return tuple(self._left_out[kind] for kind in Left if kind in self._left_out)
+        return self._left_outs.found
 
     # EntrySink
 
@@ -185,12 +183,7 @@ class Unpacker:
             raise self._fault(fault, number=error.errno or 0) from error
 
     def _leave_out(self, kind: Left, attribute: bytes = b"") -> None:
-        old = self._left_out.get(kind)
-        if old is not None:
-            self._left_out[kind] = replace(old, count=old.count + 1)
-            return
-        first, attribute = self._name[:_LONGEST_NAME], attribute[:_LONGEST_NAME]
-        self._left_out[kind] = LeftOut(kind, 1, first, attribute)
+        self._left_outs.add(kind, self._name, attribute)
 
     def _count(self) -> None:
         self.entries += 1
@@ -212,11 +205,16 @@ class Unpacker:
             if entry.kind is not Kind.DIRECTORY:
                 raise self._fault(Fault.ENTRY_ROOT)
             self._leave()
-            self._clear_attributes(self._root)
+            clear_attributes(self._root, keep=self._keep)
             self._set_attributes(self._root, entry)
             return
         # Files in _LINKS are targets of hard links: there until the end of the layer.
-        is_link = parts[0] == _LINKS and len(parts) == 2 and entry.kind is Kind.FILE
+        is_link = (
+            parts[0] == _LINKS
+            and len(parts) == 2
+            and entry.kind is Kind.FILE
+            and not parts[1].startswith(_WHITEOUT)
+        )
         if any(part.startswith(_AUFS) and part != _OPAQUE for part in parts[is_link:]):
             self._leave_out(Left.AUFS)
             return
@@ -263,10 +261,10 @@ class Unpacker:
             if not is_old:
                 os.unlink(name, dir_fd=parent)
                 os.mkdir(name, 0o700, dir_fd=parent)
-        fd = self._open_directory(parent, name)
+        fd = self._resolver.open_directory(parent, name)
         try:
             if is_old:
-                self._clear_attributes(fd)
+                clear_attributes(fd, keep=self._keep)
             self._set_attributes(fd, entry)
         finally:
             os.close(fd)
@@ -316,7 +314,7 @@ class Unpacker:
     def _without_node(self, parent: _Parent, name: bytes, kind: Left) -> None:
         """Leave a device out: what had its name goes, and links to it are left out too."""
         self._leave_out(kind)
-        if self._lstat(parent.fd, name) is not None:
+        if lstat(parent.fd, name) is not None:
             self._remove_tree(parent.fd, name)
         self._made.add((parent.inode, self._mark_of(name, kind)))
 
@@ -339,11 +337,11 @@ class Unpacker:
         target = self._parts_of(entry.target, Fault.ENTRY_TARGET_DOTDOT, entry.target)
         if not target:
             raise self._fault(Fault.ENTRY_TARGET_DIRECTORY, entry.target)
-        source = self._resolve(target[:-1], None)
+        source = self._resolver.resolve(target[:-1], None)
         if source is None:
             raise self._fault(Fault.ENTRY_TARGET, entry.target)
         try:
-            there = self._lstat(source, target[-1])
+            there = lstat(source, target[-1])
             if there is None:
                 kind = self._find_left_out(source, target[-1])
                 if kind is None:
@@ -355,7 +353,7 @@ class Unpacker:
             if stat.S_ISDIR(there.st_mode):
                 raise self._fault(Fault.ENTRY_TARGET_DIRECTORY, entry.target)
             parent = self._enter(parts[:-1], entry)
-            old = self._lstat(parent.fd, parts[-1])
+            old = lstat(parent.fd, parts[-1])
             # Removing the old name first would lose the file if both are one.
             if old is None or (old.st_dev, old.st_ino) != (there.st_dev, there.st_ino):
                 if old is not None:
@@ -390,32 +388,10 @@ class Unpacker:
         return b"/proc/self/fd/%d/%b" % (parent, name)
 
     def _set_extended(self, place: int | bytes, entry: Entry) -> None:
-        for name, value in entry.attributes:
-            if value is None or not is_set(name, keep=self._keep):
-                self._leave_out(left_of_attribute(name), name)
-                continue
-            try:
-                os.setxattr(place, name, value, follow_symlinks=isinstance(place, int))
-            except OSError as error:
-                if error.errno in _NEVER:
-                    raise self._fault(Fault.ENTRY_XATTR, name) from error
-                if error.errno not in _NOT_HERE:
-                    raise
-                self._leave_out(left_of_attribute(name), name)
-
-    def _clear_attributes(self, fd: int) -> None:
-        """Take what a lower layer gave a directory: an entry says all that it has."""
         try:
-            names = [os.fsencode(name) for name in os.listxattr(fd)]
-        except OSError as error:
-            if error.errno != errno.ENOTSUP:
-                raise
-            return
-        names = [name for name in names if is_set(name, keep=self._keep)]
-        if names and not self._keep:
-            os.fchmod(fd, 0o700)
-        for name in names:
-            os.removexattr(fd, name)
+            set_attributes(place, entry, keep=self._keep, leave_out=self._leave_out)
+        except BadAttribute as error:
+            raise self._fault(Fault.ENTRY_XATTR, error.name) from error
 
     # Whiteouts
 
@@ -433,7 +409,7 @@ class Unpacker:
         if name == _OPAQUE:
             self._clear(parent.fd, 0)
             return
-        there = self._lstat(parent.fd, hidden)
+        there = lstat(parent.fd, hidden)
         if there is not None:
             self._hide(parent.fd, parent.inode, hidden, there, 0)
 
@@ -449,7 +425,7 @@ class Unpacker:
         if not self._made:
             self._remove_tree(fd, name)
             return
-        child = self._open_directory(fd, name)
+        child = self._resolver.open_directory(fd, name)
         try:
             times = (there.st_atime_ns, there.st_mtime_ns)
             if not self._keep:
@@ -477,7 +453,7 @@ class Unpacker:
             return
         for text in os.listdir(fd):
             name = os.fsencode(text)
-            there = self._lstat(fd, name)
+            there = lstat(fd, name)
             if there is not None:
                 self._hide(fd, inode, name, there, depth)
         if self._made:  # else the directory is empty now, and whole trees may be removed
@@ -490,17 +466,17 @@ class Unpacker:
             return
         except (IsADirectoryError, PermissionError):
             pass
-        at = self._open_directory(parent, name)
+        at = self._resolver.open_directory(parent, name)
         path = [name]
         try:
             while path:
                 deeper = self._remove_files(at)
                 if deeper is not None:
-                    child = self._open_directory(at, deeper)
+                    child = self._resolver.open_directory(at, deeper)
                     path.append(deeper)
                 else:
                     # Nobody moves directories here meanwhile: `..` is where we came from.
-                    child = os.open(b"..", _OPEN_DIRECTORY, dir_fd=at) if path[1:] else -1
+                    child = os.open(b"..", OPEN_DIRECTORY, dir_fd=at) if path[1:] else -1
                     os.rmdir(path[-1], dir_fd=child if path[1:] else parent)
                     path.pop()
                 os.close(at)
@@ -529,28 +505,6 @@ class Unpacker:
 
     # Directories
 
-    @staticmethod
-    def _lstat(parent: int, name: bytes) -> os.stat_result | None:
-        try:
-            return os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-
-    def _open_directory(self, parent: int, name: bytes) -> int:
-        try:
-            return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
-        except PermissionError:
-            if self._keep:
-                raise
-            there = self._lstat(parent, name)
-            if there is None or not stat.S_ISDIR(there.st_mode):
-                raise
-            # Ours, and made unreadable by a layer: readable for as long as it takes to open.
-            os.chmod(name, 0o700, dir_fd=parent)
-            fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
-            os.fchmod(fd, stat.S_IMODE(there.st_mode))
-            return fd
-
     def _leave(self) -> None:
         if self._parent is not None:
             parent, self._parent = self._parent, None
@@ -567,7 +521,7 @@ class Unpacker:
         if self._parent is not None and self._parent_path == path:
             return self._parent
         self._leave()
-        fd = self._resolve(path, entry)
+        fd = self._resolver.resolve(path, entry)
         if fd is None:
             return None
         try:
@@ -578,82 +532,6 @@ class Unpacker:
         self._parent_path = path
         return self._parent
 
-    def _resolve(self, path: tuple[bytes, ...], entry: Entry | None) -> int | None:
-        """A descriptor of the directory `path` inside the root; None if it is missing.
-
-        openat2(RESOLVE_IN_ROOT) by hand: each part is opened without following it, a
-        symbolic link is put in front of what is left.
-        """
-        done: list[bytes] = []  # parts that are no links: re-opened from the root on `..`
-        todo = list(reversed(path))
-        links = 0
-        at = os.open(b".", _OPEN_DIRECTORY, dir_fd=self._root)
-        try:
-            while todo:
-                part = todo.pop()
-                if part == b"..":
-                    if done:
-                        done.pop()
-                        at = self._again(at, done)
-                    continue
-                there = self._lstat(at, part)
-                if there is None:
-                    if entry is None:
-                        os.close(at)
-                        return None
-                    self._imply(at, part, entry)
-                    there = os.stat(part, dir_fd=at, follow_symlinks=False)
-                if stat.S_ISLNK(there.st_mode):
-                    links += 1
-                    if links > _MAX_LINKS:
-                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # noqa: TRY301
-                    target = os.readlink(part, dir_fd=at)
-                    if target.startswith(b"/"):
-                        done.clear()
-                        at = self._again(at, done)
-                    todo += reversed([p for p in target.split(b"/") if p not in (b"", b".")])
-                    continue
-                child = self._open_directory(at, part)  # ENOTDIR where it is none
-                os.close(at)
-                at = child
-                done.append(part)
-        except BaseException:
-            os.close(at)
-            raise
-        return at
-
-    def _again(self, at: int, done: list[bytes]) -> int:
-        """The directory `done`, which has no links in it; `at` is closed if that works."""
-        fresh = os.open(b".", _OPEN_DIRECTORY, dir_fd=self._root)
-        for part in done:
-            try:
-                child = self._open_directory(fresh, part)
-            finally:
-                os.close(fresh)
-            fresh = child
-        os.close(at)
-        return fresh
-
-    def _imply(self, at: int, name: bytes, entry: Entry) -> None:
-        """Make a directory that a name needs and no entry describes."""
-        self._count()
-        before = os.fstat(at)
-        mode = stat.S_IMODE(before.st_mode)
-        locked = not self._keep and _is_locked(mode)
-        if locked:
-            os.fchmod(at, mode | 0o700)
-        os.mkdir(name, 0o700, dir_fd=at)
-        if locked:
-            os.fchmod(at, mode)
-        fd = self._open_directory(at, name)
-        try:
-            os.fchmod(fd, _IMPLIED_MODE)
-            os.utime(fd, ns=(entry.mtime, entry.mtime))
-        finally:
-            os.close(fd)
-        os.utime(at, ns=(before.st_atime_ns, before.st_mtime_ns))
-        self._made.add(((before.st_dev, before.st_ino), name))
-
     # For those who need a directory in a tree that is complete
 
     def make_directories(self, path: bytes) -> None:
@@ -662,9 +540,9 @@ class Unpacker:
         parts = tuple(part for part in path.split(b"/") if part not in (b"", b"."))
         if any(len(part) > _MAX_COMPONENT for part in parts):
             raise self._fault(Fault.ENTRY_LONG_COMPONENT)
-        entry = Entry(Kind.DIRECTORY, path, b"", _IMPLIED_MODE, 0, 0, 0, 0)
+        entry = Entry(Kind.DIRECTORY, path, b"", IMPLIED_MODE, 0, 0, 0, 0)
         with self._translated():
-            fd = self._resolve(parts, entry)
+            fd = self._resolver.resolve(parts, entry)
             assert fd is not None  # made where it was missing
             os.close(fd)
 

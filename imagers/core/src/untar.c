@@ -259,7 +259,8 @@ static enum imc_fault check_reserved(struct imc_untar *untar, const struct parts
         const char *slash = strchr(part, '/');
         size_t length = slash == NULL ? strlen(part) : (size_t)(slash - part);
         bool is_links = part == parts->path && slash != NULL && slash + 1 == parts->last &&
-                        kind == IMC_FILE && is_part(part, length, LINKS);
+                        kind == IMC_FILE && is_part(part, length, LINKS) &&
+                        !starts_with(parts->last, WHITEOUT);
         bool is_aufs =
             length >= strlen(AUFS) && starts_with(part, AUFS) && !is_part(part, length, OPAQUE);
         is_link = is_link || is_links;

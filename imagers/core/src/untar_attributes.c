@@ -1,4 +1,5 @@
-/* Extended attributes: which are set, and what is left out. left_out.py is the definition. */
+/* Extended attributes: which are set, and what is left out. imagers/core/plain_attributes.py is the
+ * definition. */
 #define _GNU_SOURCE
 #include "untar_impl.h"
 
@@ -31,10 +32,14 @@ static enum imc_left left_of(const char *name) {
         const char *start;
         enum imc_left kind;
     } starts[] = {
-        {"user.overlay.", IMC_LEFT_OVERLAY}, {"trusted.overlay.", IMC_LEFT_OVERLAY},
+        {"user.overlay.", IMC_LEFT_OVERLAY},
+        {"user.fuseoverlayfs.", IMC_LEFT_OVERLAY},
+        {"trusted.overlay.", IMC_LEFT_OVERLAY},
         {"trusted.SGI_ACL_", IMC_LEFT_ACL}, /* what XFS keeps its access control lists in */
-        {"system.posix_acl_", IMC_LEFT_ACL}, {"system.nfs4_acl", IMC_LEFT_ACL},
-        {"SCHILY.acl.", IMC_LEFT_ACL},       {"security.", IMC_LEFT_LABEL},
+        {"system.posix_acl_", IMC_LEFT_ACL},
+        {"system.nfs4_acl", IMC_LEFT_ACL},
+        {"SCHILY.acl.", IMC_LEFT_ACL},
+        {"security.", IMC_LEFT_LABEL},
     };
     if (strcmp(name, CAPABILITY) == 0) {
         return IMC_LEFT_CAPABILITY;

@@ -1,11 +1,11 @@
-"""What is left out, in words; and which attributes are set."""
+"""What is left out, in words."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from imagers.core.left_out import Left, LeftOut, is_set, left_of_attribute
+from imagers.core.left_out import Left, LeftOut, LeftOuts
 
 SOURCE = Path(__file__).resolve().parents[3] / "imagers/core/src/imagers_core.h"
 
@@ -34,29 +34,12 @@ def test_text_of_each_kind_is_one_line(kind):
     assert LeftOut(kind, 2, b"a\nb", b"c\nd").text.isprintable()
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "of_root", "of_users"),
-    [
-        (b"security.capability", Left.CAPABILITY, True, False),
-        (b"security.ima", Left.ATTRIBUTE, True, False),
-        (b"security.selinux", Left.LABEL, False, False),
-        (b"security.evm", Left.LABEL, False, False),
-        (b"security.SMACK64EXEC", Left.LABEL, False, False),
-        (b"security.capability2", Left.LABEL, False, False),
-        (b"user.a", Left.ATTRIBUTE, True, True),
-        (b"user.overlay.opaque", Left.OVERLAY, False, False),
-        (b"user.fuseoverlayfs.opaque", Left.OVERLAY, False, False),
-        (b"trusted.a", Left.ATTRIBUTE, True, False),
-        (b"trusted.overlay.redirect", Left.OVERLAY, False, False),
-        (b"trusted.SGI_ACL_FILE", Left.ACL, False, False),
-        (b"system.posix_acl_default", Left.ACL, False, False),
-        (b"system.nfs4_acl", Left.ACL, False, False),
-        (b"SCHILY.acl.access", Left.ACL, False, False),
-        (b"btrfs.compression", Left.ATTRIBUTE, False, False),
-        (b"user", Left.ATTRIBUTE, False, False),
-    ],
-)
-def test_attributes_that_are_set(name, kind, of_root, of_users):
-    assert left_of_attribute(name) is kind
-    assert is_set(name, keep=True) is of_root
-    assert is_set(name, keep=False) is of_users
+def test_counter_keeps_the_first_of_each_kind_and_a_part_of_its_name():
+    left_outs = LeftOuts()
+    left_outs.add(Left.ACL, b"a")
+    left_outs.add(Left.LABEL, b"n" * 2000, b"m" * 2000)
+    left_outs.add(Left.LABEL, b"second")
+    assert left_outs.found == (
+        LeftOut(Left.LABEL, 2, b"n" * 1024, b"m" * 1024),
+        LeftOut(Left.ACL, 1, b"a"),
+    )

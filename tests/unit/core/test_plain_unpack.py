@@ -521,7 +521,14 @@ def test_whiteout_that_is_a_link_to_another_hides(unpacking, tar, make, tree):
 
 @pytest.mark.parametrize(
     "name",
-    [".wh..wh.plnk/1/x", ".wh..wh.aufs", "d/.wh..wh.orph", ".wh..wh.orph/d/.wh.x", "/.wh..wh."],
+    [
+        ".wh..wh.plnk/1/x",
+        ".wh..wh.plnk/.wh.x",
+        ".wh..wh.aufs",
+        "d/.wh..wh.orph",
+        ".wh..wh.orph/d/.wh.x",
+        "/.wh..wh.",
+    ],
 )
 @pytest.mark.parametrize("kind", ["file", "directory", "symlink"])
 def test_leftovers_of_aufs_are_left_out(unpacking, tar, make, tree, name, kind):
@@ -542,6 +549,8 @@ def test_links_of_aufs_are_there_for_hard_links_and_gone_at_the_end(unpacking, t
             make.file(".wh..wh.plnk/12.34", "content", mode=0o600),
             make.link(".wh..wh.plnk/evil", "etc/f"),
             make.symlink(".wh..wh.plnk/s", "/"),
+            make.file(".wh..wh.plnk/.wh.x"),
+            make.file(".wh..wh.plnk/.wh..wh..opq"),
             make.link("a", ".wh..wh.plnk/12.34"),
             make.link("d/b", "/.wh..wh.plnk/12.34"),
         )
@@ -549,7 +558,7 @@ def test_links_of_aufs_are_there_for_hard_links_and_gone_at_the_end(unpacking, t
     assert tree(root) == {"a": "content", "d": "/", "d/b": "content"}
     assert (root / "a").stat().st_nlink == 2
     assert root.stat().st_mtime == 1000
-    assert unpacking.left_out == {Left.AUFS: (4, "'.wh..wh.plnk/'")}
+    assert unpacking.left_out == {Left.AUFS: (6, "'.wh..wh.plnk/'")}
 
 
 def test_whiteout_nested_too_deep_is_unsupported(unpacking, tar, make, tree):

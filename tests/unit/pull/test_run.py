@@ -899,7 +899,7 @@ os.setgroups([])
 os.setgid(65533)
 os.setuid(65534)
 policy = parse_policy(b'{"default":[{"type":"insecureAcceptAnything"}]}')
-pull_image(
+report = pull_image(
     OCILayoutSource("image", "v1", name="oci:image:v1"),
     pathlib.Path("bundle").absolute(),
     signatures=lambda digest: (),
@@ -908,6 +908,7 @@ pull_image(
         platform=Platform("linux", "amd64"),
     ),
 )
+print(*[left.text for left in report.left_out])
 """
 
 
@@ -919,7 +920,10 @@ def test_pull_by_an_ordinary_user_makes_everything_his():
             entry = tarfile.TarInfo(name)
             entry.mode, entry.uid, entry.gid = mode, uid, uid
             tar.addfile(entry)
-    source = plain_image(with_owners.getvalue())
+        device = tarfile.TarInfo("console")
+        device.type, device.devmajor, device.devminor = tarfile.CHRTYPE, 5, 1
+        tar.addfile(device)
+    source = plain_image(with_owners.getvalue(), change_config=in_directory("/home/app"))
     # Not below pytest's own directory, which is closed to others.
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         place = Path(name)
@@ -934,7 +938,13 @@ def test_pull_by_an_ordinary_user_makes_everything_his():
         )
         assert done.returncode == 0, done.stderr
         root = place / "bundle" / "rootfs"
-        for path in (place / "bundle", root, *root.iterdir()):
+        names = {str(path.relative_to(root)) for path in root.rglob("*")}
+        assert names == {"file", "closed", "mine", "home", "home/app"}
+        assert (
+            done.stdout == "1 device node, 'console': only root can make them; a runtime "
+            "mounts its own /dev\n"
+        )
+        for path in (place / "bundle", root, *root.rglob("*")):
             assert (path.lstat().st_uid, path.lstat().st_gid) == (65534, 65533)
         config = json.loads((place / "bundle" / "config.json").read_bytes())
         assert sorted(os.listdir(place)) == ["bundle", "image"]
