@@ -174,9 +174,7 @@ def write_annotations(
 
     Several packets of one scheme are joined with commas, in their order.
     """
-    result = clear_annotations(annotations)
-    for name in annotations_of_the_clear(annotations):
-        del result[name]
+    result = _without_the_clear(clear_annotations(annotations))
     result[_PUBLIC] = encode_base64(build_public_options(public))
     for one in wrapped:
         name = _KEYS + one.scheme
@@ -186,8 +184,11 @@ def write_annotations(
 
 
 def append_packets(annotations: Mapping[str, str], wrapped: Sequence[WrappedKey]) -> dict[str, str]:
-    """`annotations` of an encrypted layer with more packets; everything else as it stands."""
-    result = dict(annotations)
+    """`annotations` of an encrypted layer with more packets.
+
+    All else as it stands, but for `annotations_of_the_clear`, which others leave there.
+    """
+    result = _without_the_clear(annotations)
     for one in wrapped:
         name = _KEYS + one.scheme
         text = encode_base64(one.packet)
@@ -201,7 +202,7 @@ def filter_packets(
     *,
     what: str,
 ) -> dict[str, str]:
-    """`annotations` of an encrypted layer with other packets; everything else as it stands.
+    """`annotations` of an encrypted layer with other packets; all else as `append_packets`.
 
     Args:
         change: gives what becomes of a packet, None for nothing; told its number, from 1,
@@ -210,7 +211,7 @@ def filter_packets(
     Raises:
         FormatError: a packet is not base64, or too long.
     """
-    result = dict(annotations)
+    result = _without_the_clear(annotations)
     for name, value in annotations.items():
         if not name.startswith(_KEYS):
             continue
@@ -240,3 +241,8 @@ def clear_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
 def annotations_of_the_clear(annotations: Mapping[str, str]) -> tuple[str, ...]:
     """The names of those that speak of the bytes in the clear, in their order."""
     return tuple(name for name in annotations if name.startswith(_OF_THE_CLEAR))
+
+
+def _without_the_clear(annotations: Mapping[str, str]) -> dict[str, str]:
+    left_out = annotations_of_the_clear(annotations)
+    return {name: value for name, value in annotations.items() if name not in left_out}

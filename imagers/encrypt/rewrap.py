@@ -36,7 +36,7 @@ from imagers.encrypt.rewrite import (
     build_manifest,
     write_config_and_manifest,
 )
-from imagers.encrypt.sealing import LayerRun, plan_copied, seal_into, wrap_options
+from imagers.encrypt.sealing import LayerRun, left_out, plan_copied, seal_into, wrap_options
 from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import is_encrypted
@@ -419,6 +419,7 @@ def _write(
             source_size=descriptor.size,
             size=descriptor.size,
             seconds=time.monotonic() - start,
+            left_out=left_out(layer.descriptor, descriptor),
         )
 
     sizes = [layer.descriptor.size for layer in layers]

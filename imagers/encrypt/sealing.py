@@ -55,6 +55,7 @@ __all__ = [
     "SharedLayers",
     "check_manifest_size",
     "draw_key",
+    "left_out",
     "open_into",
     "open_staged",
     "plan_copied",
@@ -345,12 +346,14 @@ def report_sealed(
         source_size=plan.layer.descriptor.size,
         size=descriptor.size,
         seconds=seconds,
-        left_out=tuple(
-            name
-            for name in annotations_of_the_clear(plan.layer.descriptor.annotations)
-            if name not in descriptor.annotations
-        ),
+        left_out=left_out(plan.layer.descriptor, descriptor),
     )
+
+
+def left_out(before: Descriptor, after: Descriptor) -> tuple[str, ...]:
+    """Annotations that speak of the layer in the clear, and did not survive."""
+    names = annotations_of_the_clear(before.annotations)
+    return tuple(name for name in names if name not in after.annotations)
 
 
 def open_into(

@@ -300,17 +300,17 @@ class Image:
 
 
 def open_layer_blob(source: BlobSource, descriptor: Descriptor, *, what: str) -> RawStream:
-    """As `open_raw_blob`; of a foreign layer that is not there it says where it is said to be."""
+    """As `open_raw_blob`; of a layer that is not there it says where it is said to be."""
     try:
         return source.open_raw_blob(descriptor, what=what)
     except NotFound as error:
-        if not descriptor.is_reference:
+        if not descriptor.urls:
             raise
+        kind = "is a foreign layer, and not" if descriptor.is_reference else "is not"
         raise NotFound(
-            f"{what}: is a foreign layer, and not where its image is: its maker has it at "
-            f"{descriptor.urls[0][:160]!r}",
-            hint="nothing is read from there; a copy to docker:// or oci: leaves it where it is, "
-            "and encrypt leaves it in the clear with --skip-base or --encrypt-layer",
+            f"{what}: {kind} where its image is: it is said to be at {descriptor.urls[0][:160]!r}",
+            hint="nothing is read from there; a copy to docker:// or oci: leaves a foreign layer "
+            "where it is, and encrypt in the clear with --skip-base or --encrypt-layer",
         ) from error
 
 

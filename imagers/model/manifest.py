@@ -93,7 +93,10 @@ _CONFIG_MEMBERS = frozenset({"os", "architecture", "variant", "rootfs", "config"
 _ROOTFS_MEMBERS = frozenset({"type", "diff_ids"})
 # What servers say of files that they know nothing of: no word about which manifest it is.
 _ANY_TYPES = frozenset(
-    {"application/json", "application/octet-stream", "binary/octet-stream", "text/plain"}
+    {
+        *("application/json", "application/octet-stream", "binary/octet-stream"),
+        *("text/html", "text/plain"),
+    }
 )
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "NO_API",
     "OTHER_FORM",
     "check_answer",
+    "check_json",
     "media_type_of",
     "page_type",
     "parse_error_body",
@@ -89,7 +90,7 @@ def parse_error_body(body: bytes) -> tuple[str, str]:
 
 
 def check_answer(answer: Response, *, doing: str, name: str) -> None:
-    """Nothing, if the answer may be one of a registry: they answer with JSON, or with nothing.
+    """Nothing, if the answer may be one of a registry, and is no page for people.
 
     A login page or a captive portal answers everything with 200, also what was sent.
 
@@ -97,7 +98,7 @@ def check_answer(answer: Response, *, doing: str, name: str) -> None:
         doing, name: as of `refusal`.
 
     Raises:
-        RemoteError: it is a page, or packed in a way that nobody asked for.
+        RemoteError: it is a page.
     """
     where = parse_origin(answer.url)
     if page := page_type(answer.headers, answer.body):
@@ -108,14 +109,35 @@ def check_answer(answer: Response, *, doing: str, name: str) -> None:
             hint="a login page, a captive portal or a proxy answers in place of the registry: "
             "open the address in a browser",
         )
+
+
+def check_json(answer: Response, *, doing: str, name: str) -> None:
+    """Nothing, if the answer begins like a document, and is not one that says what went wrong.
+
+    From something else in place of a list nobody may conclude that the list is empty.
+
+    Args:
+        doing, name: as of `refusal`.
+
+    Raises:
+        RemoteError: it is none, or an error in spite of its status.
+    """
+    code, message = parse_error_body(answer.body)
+    if code or message:
+        raise refusal(answer.status, answer.body, doing=doing, name=name)
+    if answer.body.lstrip(b" \t\r\n").startswith((b"{", b"[")):
+        return
+    kind = _one_line(media_type_of(answer.headers), _MAX_CODE) or "unknown"
     encoding = content_encoding(answer.headers)
-    if encoding and answer.body and not answer.body.lstrip().startswith((b"{", b"[")):
-        raise RemoteError(
-            f"{name}: {doing}: expected the bytes as they are, got them with content encoding "
-            f"{encoding!r} from {where}",
-            status=answer.status,
-            hint="a proxy before the registry packs them: have it leave them as they are",
-        )
+    raise RemoteError(
+        f"{name}: {doing}: expected JSON, got {len(answer.body)} bytes of type {kind!r}"
+        + (f" with content encoding {encoding!r}" if encoding else "")
+        + f" from {parse_origin(answer.url)}",
+        status=answer.status,
+        hint="a proxy before the registry packs what it answers: have it leave that as it is"
+        if encoding
+        else "is this a registry? a login page or a proxy may answer in its place",
+    )
 
 
 def page_type(headers: Mapping[str, str], body: bytes) -> str:

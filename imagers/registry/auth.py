@@ -23,7 +23,7 @@ from imagers.model.keys import SecretKey
 from imagers.model.strict_json import get_optional_str, parse_object
 from imagers.net.http import ANY_STATUS, status_error, status_text
 from imagers.net.urls import join_url, parse_origin, redact_url
-from imagers.registry.answers import DONE, check_answer
+from imagers.registry.answers import DONE, check_answer, check_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -313,6 +313,7 @@ class Authenticator:
                 hint="log in, or give other credentials" if answer.status in (401, 403) else None,
             )
         check_answer(answer, doing="token", name=f"{parse_origin(url)}")
+        check_json(answer, doing="token", name=f"{parse_origin(url)}")
         return _parse_token(answer.body, where)
 
     def _ask(self, realm: str, service: str, scope: str, named_by: str) -> Response:

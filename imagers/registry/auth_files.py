@@ -94,9 +94,8 @@ class AuthFile:
         spelt = _spelt(auths)
         for name in [registry] if self.is_legacy else keys_of(registry, repository):
             key = spelt.get(name)
-            entry = None if key is None else auths[key]
-            if key is not None and entry is not None:
-                found = self._login(entry, key)
+            if key is not None:
+                found = self._login(auths[key], key)
                 if found is not None:
                     return found
         host = _host(registry)
@@ -161,6 +160,8 @@ class AuthFile:
 
     def _login(self, entry: object, key: str) -> Login | None:
         where = f"$.auths[{key[:160]!r}]"
+        if entry is None:
+            return None
         if not isinstance(entry, dict):
             raise FormatError("expected an object", what=self.what, where=where)
         token = get_optional_str(entry, "identitytoken", what=self.what, where=where)

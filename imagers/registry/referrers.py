@@ -23,7 +23,7 @@ from imagers.model.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_in
 from imagers.model.media import OCI_INDEX
 from imagers.model.strict_json import JSON, JSONObject, dump_json
 from imagers.net.urls import join_url, parse_origin
-from imagers.registry.answers import DONE, NO_API
+from imagers.registry.answers import DONE, NO_API, check_json
 
 if TYPE_CHECKING:
     from imagers.model.digest import Digest
@@ -101,6 +101,7 @@ def list_referrers(client: RegistryClient, subject: Digest) -> tuple[tuple[Descr
             if first_url or error.status not in NO_API:
                 raise
             return _read_tag(client, subject)[0], False
+        check_json(answer, doing="referrers", name=str(client.reference))
         size += len(answer.body)
         if size > _MAX_LIST_BYTES:
             raise FormatError(
@@ -197,6 +198,7 @@ def _read_tag(
         if isinstance(error, Unauthorized) and not (to_write and error.status == _FORBIDDEN):
             raise
         return (), empty
+    check_json(answer, doing="referrers tag", name=str(client.reference))
     index = parse_index(answer.body)
     if index.descriptor.media_type != OCI_INDEX:
         raise Unsupported(

@@ -20,7 +20,7 @@ from imagers.model.media import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MA
 from imagers.model.stream import CheckedStream
 from imagers.net.http import content_encoding
 from imagers.net.urls import parse_origin
-from imagers.registry.answers import media_type_of
+from imagers.registry.answers import check_json, media_type_of
 from imagers.registry.ranges import RangedStream, Ranges, Room
 from imagers.registry.referrers import read_referrers
 from imagers.registry.resume import PARTIAL, Patience, ResumingStream
@@ -189,6 +189,7 @@ class RegistrySource:
                 code=error.code,
                 hint="check the name and the tag",
             ) from error
+        check_json(answer, doing="manifest", name=str(reference))
         digest = reference.digest
         if digest is None:
             digest = digest_of(answer.body)

@@ -236,7 +236,10 @@ DAMAGED = {
         Expect(INTEGRITY, "expected", "2", "1"),
     ),
     "a config that is no JSON": (changed_config(lambda _: b"\x00\x01"), Expect(FORMAT, "config")),
-    "a config without rootfs": (changed_config(no_rootfs), Expect(FORMAT, "config", "rootfs")),
+    "a config without rootfs": (
+        changed_config(no_rootfs),
+        Expect(INTEGRITY, "count of layers", "0", "1"),
+    ),
     "an image for windows": (changed_config(for_windows), Expect(DENIED, "windows", "linux/amd64")),
     "a user that the image does not have": (
         changed_config(of_user("nobody-here")),

@@ -53,7 +53,7 @@ def test_copy_to_where_references_do_not_go_needs_the_bytes(run, foreign, sink):
     name, base = foreign(stored=False)
     refused = run("copy", name, sink)
     assert refused.code == 10
-    assert "layer 1 of 2: is a foreign layer, and not where its image is: its maker has it at " in (
+    assert "layer 1 of 2: is a foreign layer, and not where its image is: it is said to be at " in (
         refused.err
     )
     assert URL in refused.err
@@ -95,3 +95,12 @@ def test_pull_of_a_foreign_layer_that_is_not_there_is_refused(run, foreign, acce
     assert refused.code == 10
     assert "is a foreign layer" in refused.err
     assert not Path("b").exists()
+
+
+def test_layer_of_a_usual_type_that_only_urls_have_is_no_reference(run, write_image):
+    name = write_image("i", layers=(b"base",), layer={"urls": [URL]})
+    digest = run("inspect", name, "--json").json()["layers"][0]["digest"]
+    blob(name, digest).unlink()
+    refused = run("copy", name, "oci:c:v1")
+    assert refused.code == 10
+    assert f"layer 1 of 1: is not where its image is: it is said to be at '{URL}'" in refused.err

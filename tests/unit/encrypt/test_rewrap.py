@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,21 @@ def test_add_to_an_image_of_skopeo_keeps_what_it_wrote(work, vectors, load_layou
     assert json.loads(work.remove(added, f"jwe:{KEYS}/r2048.pub").manifest.raw) == json.loads(
         image.manifest.raw
     )
+
+
+def test_add_and_remove_take_away_what_others_left_that_speaks_of_the_clear(work, plain_image):
+    toc = "containerd.io/snapshot/stargz/toc.digest"
+    image = work.encrypt(plain_image("tiny"), f"jwe:{KEYS}/ec256.pub", f"pkcs7:{KEYS}/cert1.crt")
+    layers = [
+        replace(one, annotations={**one.annotations, toc: "sha256:1", "org.example.keep": "yes"})
+        for one in image.manifest.layers
+    ]
+    left = replace(image, manifest=replace(image.manifest, layers=tuple(layers)))
+    for done in (
+        work.add(left, "ec256.key", f"jwe:{KEYS}/r2048.pub"),
+        work.remove(left, f"pkcs7:{KEYS}/cert1.crt"),
+    ):
+        assert {report.left_out for report in work.report.layers} == {(toc,)}
+        for layer in done.manifest.layers:
+            assert toc not in layer.annotations
+            assert layer.annotations["org.example.keep"] == "yes"

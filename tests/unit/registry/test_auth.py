@@ -298,7 +298,6 @@ def test_authenticator_wrong_password_at_the_token_server_is_unauthorized(http, 
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
         b"{}",
         b"[]",
         b'{"token":""}',

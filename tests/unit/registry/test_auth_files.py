@@ -182,3 +182,17 @@ def test_find_base64_with_line_breaks():
     assert (
         shown(file_of(auths={"reg.io": {"auth": wrapped}}).find("reg.io", "a")) == "me:" + "x" * 90
     )
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"auths": None},
+        {"auths": {"r.io": None}},
+        {"auths": {"https://r.io/v2/": None}},
+        {"auths": {"r.io": {}}, "credHelpers": None, "credsStore": None, "HttpHeaders": None},
+        {"auths": {"r.io": {"auth": None, "identitytoken": None}}, "credHelpers": {"r.io": None}},
+    ],
+)
+def test_find_what_go_leaves_empty_is_no_login(members):
+    assert file_of(**members).find("r.io", "app") is None

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from imagers.errors import DigestMismatch, FormatError, RemoteError, SizeMismatch
+from imagers.errors import DigestMismatch, RemoteError, SizeMismatch
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_MANIFEST
@@ -152,8 +152,24 @@ def test_manifest_that_a_proxy_packed_otherwise_names_the_label(registry, opened
         opened.source(f"{registry.address}/app:v1").read_manifest()
 
 
-def test_text_that_is_no_page_and_no_json_is_a_format_error(registry, opened, pushed):
-    registry.answer_with(200, path="/referrers/", headers={}, body=b"hello")
+@pytest.mark.parametrize("body", [b"please log in", b"", b"null", b"\x1f\x8b\x08"])
+@pytest.mark.parametrize("path", ["/referrers/", "/manifests/v1"])
+def test_what_is_no_page_and_no_json_is_told_by_type_and_address(
+    registry, opened, pushed, path, body
+):
+    registry.answer_with(200, path=path, headers={"Content-Type": "text/plain"}, body=body)
     source = opened.source(f"{registry.address}/app:v1")
-    with pytest.raises(FormatError):
-        source.referrers(digest_of(pushed.raw))
+    with pytest.raises(RemoteError) as caught:
+        source.referrers(digest_of(pushed.raw)) if "ref" in path else source.read_manifest()
+    text = f"expected JSON, got {len(body)} bytes of type 'text/plain' from {registry.address}"
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["/referrers/", "/manifests/v1"])
+def test_error_that_comes_with_200_is_one(registry, opened, pushed, path):
+    body = b'{"errors":[{"code":"DENIED","message":"log in"}]}'
+    registry.answer_with(200, path=path, body=body)
+    source = opened.source(f"{registry.address}/app:v1")
+    with pytest.raises(RemoteError, match=r"answered 200 ok \(DENIED: log in\)") as caught:
+        source.referrers(digest_of(pushed.raw)) if "ref" in path else source.read_manifest()
+    assert caught.value.code == "DENIED"
