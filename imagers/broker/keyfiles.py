@@ -50,6 +50,8 @@ def make_state_directory(path: Path) -> None:
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise LocalError("expected a state directory, got a file", path=str(path)) from None
     except OSError as error:
         raise LocalError(
             f"the state directory cannot be made: {error.strerror}", path=str(path)
