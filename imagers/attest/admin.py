@@ -134,7 +134,7 @@ def load_admin_key(path: str | os.PathLike[str]) -> JWK:
             data = file.read(_MAX_KEY_FILE)
     except OSError as error:
         raise LocalError(
-            f"the admin key cannot be read: {error.strerror}",
+            f"the admin key cannot be read: {str(error.strerror).lower()}",
             path=str(path),
             hint="the first 'imagers broker serve' makes one; --broker-admin-key names another",
         ) from None

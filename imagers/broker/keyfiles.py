@@ -50,9 +50,11 @@ def make_state_directory(path: Path) -> None:
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise LocalError("expected a state directory, got a file", path=str(path)) from None
     except OSError as error:
         raise LocalError(
-            f"the state directory cannot be made: {error.strerror}", path=str(path)
+            f"the state directory cannot be made: {str(error.strerror).lower()}", path=str(path)
         ) from None
     check_owner_only(path)
 
@@ -71,14 +73,18 @@ def lock_state_directory(path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(file, flags, 0o600)
     except OSError as error:
-        raise LocalError(f"cannot be opened: {error.strerror}", path=str(file)) from None
+        raise LocalError(
+            f"cannot be opened: {str(error.strerror).lower()}", path=str(file)
+        ) from None
     try:
         check_owner_only(file)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
         if error.errno != errno.EWOULDBLOCK:
-            raise LocalError(f"cannot be locked: {error.strerror}", path=str(file)) from None
+            raise LocalError(
+                f"cannot be locked: {str(error.strerror).lower()}", path=str(file)
+            ) from None
         raise LocalError(
             "another broker runs on this state directory",
             path=str(path),
@@ -102,7 +108,9 @@ def check_owner_only(path: Path, *, readable: bool = False) -> None:
     try:
         status = path.lstat()
     except OSError as error:
-        raise LocalError(f"cannot be looked at: {error.strerror}", path=str(path)) from None
+        raise LocalError(
+            f"cannot be looked at: {str(error.strerror).lower()}", path=str(path)
+        ) from None
     if stat.S_ISLNK(status.st_mode):
         raise LocalError("expected the file itself, got a symbolic link", path=str(path))
     if status.st_uid != os.geteuid():
@@ -144,7 +152,9 @@ def make_owner_only(path: Path, data: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise LocalError(f"cannot be written: {error.strerror}", path=str(path)) from None
+        raise LocalError(
+            f"cannot be written: {str(error.strerror).lower()}", path=str(path)
+        ) from None
     return True
 
 
@@ -262,4 +272,4 @@ def _read(path: Path, limit: int) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             return file.read(limit)
     except OSError as error:
-        raise LocalError(f"cannot be read: {error.strerror}", path=str(path)) from None
+        raise LocalError(f"cannot be read: {str(error.strerror).lower()}", path=str(path)) from None

@@ -427,11 +427,20 @@ def _prepared(config: BrokerConfig) -> Iterator[tuple[_Server, socket.socket, Ru
             server.config.load()
         except (OSError, ssl.SSLError) as error:
             raise LocalError(
-                f"certificate and key cannot be used: {error.strerror or error}",
+                f"certificate and key cannot be used: {_why_unusable(error)}",
                 path=str(config.certificate_file),
             ) from None
         with _listen(config) as listener:
             yield server, listener, _describe(config, state, listener, tls=tls)
+
+
+def _why_unusable(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "the key is not that of the certificate"
+        # OpenSSL says no more than "PEM lib", or the name of a routine.
+        return "expected PEM, a certificate in one file and its private key in the other"
+    return str(error.strerror or error).lower()
 
 
 @contextmanager

@@ -348,7 +348,9 @@ def _read_policy(path: Path) -> ResourcePolicy:
         with path.open("rb") as file:
             data = file.read(MAX_POLICY_BYTES + 1)
     except OSError as error:
-        raise LocalError(f"the policy cannot be read: {error.strerror}", path=str(path)) from None
+        raise LocalError(
+            f"the policy cannot be read: {str(error.strerror).lower()}", path=str(path)
+        ) from None
     try:
         return parse_policy(data.decode())
     except UnicodeDecodeError:

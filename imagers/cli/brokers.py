@@ -79,8 +79,11 @@ class BrokerOptions:
         from imagers.attest.admin import BrokerAdmin  # noqa: PLC0415
 
         url = self.require_url()
-        key = self.admin_key or str(read_settings().broker_admin_key)
-        return BrokerAdmin(url, key_file=key, http=self._http())
+        if self.admin_key is None:
+            key = str(read_settings().broker_admin_key)
+            return BrokerAdmin(url, key_file=key, http=self._http())
+        with blamed_on("--broker-admin-key"):
+            return BrokerAdmin(url, key_file=self.admin_key, http=self._http())
 
     def client(self, tee: str | None) -> BrokerClient:
         """The guest's side of the broker; the caller closes it.

@@ -83,7 +83,8 @@ def blamed_on(option: str) -> Iterator[None]:
     except ImagersError as error:
         # The library says in a word of its own what the option says here.
         text = str(error).removeprefix("decryption key: ").removeprefix("recipient: ")
-        error.args = (f"{option}: {text}", *error.args[1:])
+        if not text.startswith(option):
+            error.args = (f"{option}: {text}", *error.args[1:])
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 
 from imagers.cli.command import Verb, option_group
 from imagers.cli.settings import read_settings
-from imagers.errors import LocalError, Unsupported, UsageError
+from imagers.errors import FormatError, LocalError, Unsupported, UsageError
 from imagers.model.descriptor import Platform
 from imagers.model.image import load_image, read_entry
 from imagers.model.manifest import Index, check_platform, parse_manifest_or_index
@@ -285,7 +286,13 @@ def name_of(text: str) -> ImageName:
     """
     from imagers.transport.names import locate, parse_image_name  # noqa: PLC0415
 
-    return locate(parse_image_name(text))
+    try:
+        return locate(parse_image_name(text))
+    except FormatError as error:
+        if os.path.exists(text):
+            kinds = ("oci", "dir") if os.path.isdir(text) else ("oci-archive", "docker-archive")
+            error.hint = f"a path needs its kind before it: {kinds[0]}:{text} or {kinds[1]}:{text}"
+        raise
 
 
 @contextmanager

@@ -6,8 +6,10 @@ cryptography nor an HTTP client.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
+import re
 import signal
 import sys
 import time
@@ -78,6 +80,45 @@ example:
   imagers inspect docker://registry.example.org/app:v1
 """
 
+# What skopeo, docker, podman and cosign call things, and the words for them here.
+_OTHER_VERBS = {
+    "push": ["copy", "encrypt"],
+    "cp": ["copy"],
+    "help": ["--help"],
+    "version": ["--version"],
+    "run": ["pull"],
+    "sign-blob": ["sign"],
+    "generate-key-pair": ["key generate cosign"],
+    "standalone-sign": ["sign"],
+    "standalone-verify": ["verify"],
+}
+_OTHER_OPTIONS = {
+    "--key": (
+        "--decryption-key",
+        "--sign-by-sigstore-private-key",
+        "--policy with what 'imagers policy init --key' writes",
+    ),
+    "--allow-insecure-registry": ("--tls-verify=false",),
+    "--allow-http-registry": ("--tls-verify=false",),
+    "--insecure": ("--tls-verify=false",),
+    "--insecure-registry": ("--tls-verify=false",),
+    "--plain-http": ("--tls-verify=false",),
+    "--src-cert-dir": ("--cert-dir",),
+    "--dest-cert-dir": ("--cert-dir",),
+    "--src-authfile": ("--authfile",),
+    "--dest-authfile": ("--authfile",),
+    "--ca": ("--registry-ca", "--broker-ca"),
+    "--cacert": ("--registry-ca", "--broker-ca"),
+    "--registry-cacert": ("--registry-ca",),
+    "--sign-passphrase-file": ("--passphrase-file",),
+    "--sign-identity": ("--identity",),
+    "--kbs-url": ("--broker",),
+    "--recipient": ("--encryption-key",),
+    "--output-key-prefix": ("--output",),
+    "--format": ("--json",),
+    "-o": ("--json", "--output"),
+    "-a": ("--all",),
+}
 _USAGE = 2
 _INTERRUPTED = 130
 _TERMINATED = 143
@@ -106,7 +147,12 @@ class _Root(click.Group):
         formatter.write(HELP)
 
 
-@click.group(cls=_Root, invoke_without_command=True, no_args_is_help=False)
+@click.group(
+    cls=_Root,
+    invoke_without_command=True,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["--help", "-h"]},  # of all verbs
+)
 @click.option("--version", is_flag=True)
 @click.option("--debug", is_flag=True)
 @click.pass_context
@@ -198,9 +244,8 @@ def run(arguments: list[str]) -> int:
             raise
         return _fail(error)
     except click.UsageError as error:
-        say("error", _one_line(error.format_message()))
-        path = error.ctx.command_path if error.ctx else "imagers"
-        say("hint", f'"{path} --help" shows what it takes')
+        say("error", _one_line(_message_of(error)))
+        say("hint", _hint_of(error))
         return _USAGE
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -226,6 +271,36 @@ def run(arguments: list[str]) -> int:
         say("error", f"{where}{(error.strerror or str(error)).lower()}")
         return LocalError.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _message_of(error: click.UsageError) -> str:
+    # Without click's "did you mean", which belongs into the hint.
+    return error.format_message().partition("Did you mean")[0].rstrip(" .(")
+
+
+def _hint_of(error: click.UsageError) -> str:
+    """Where help is, and what was meant, as far as that can be guessed."""
+    path = error.ctx.command_path if error.ctx else "imagers"
+    hint = f'"{path} --help" shows what it takes'
+    meant: list[str] = []
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        meant = _options_meant(error.option_name, error.ctx.command)
+    elif isinstance(error.ctx and error.ctx.command, click.Group):
+        assert error.ctx is not None
+        assert isinstance(error.ctx.command, click.Group)
+        found = re.search(r"No such command '([^']*)'", error.message)
+        if found is not None:
+            words = error.ctx.command.list_commands(error.ctx)
+            meant = _OTHER_VERBS.get(found[1]) or difflib.get_close_matches(found[1], words, 2)
+    return f"did you mean {' or '.join(meant)}? {hint}" if meant else hint
+
+
+def _options_meant(name: str, command: click.Command) -> list[str]:
+    options = [
+        option for one in command.params if isinstance(one, click.Option) for option in one.opts
+    ]
+    known = [one for one in _OTHER_OPTIONS.get(name, ()) if re.split("[= ]", one)[0] in options]
+    return known or difflib.get_close_matches(name, options, 2)
 
 
 def _drop_output() -> bool:

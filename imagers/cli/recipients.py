@@ -115,7 +115,8 @@ class ImageKeys:
                     wrappers += unless_entered.enter_context(opened)
             if self._recipient is not None:
                 self.kid = self._recipient.kid()
-                kek = unless_entered.enter_context(self._kek())
+                with blamed_on("--kek-file"):
+                    kek = unless_entered.enter_context(self._kek())
                 self._store(kek)
                 wrappers.append(BrokerKeyWrapper(kek, self.kid))
             self._stack = unless_entered.pop_all()

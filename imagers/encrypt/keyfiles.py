@@ -546,7 +546,11 @@ def _wrong_half(name: str) -> FormatError:
 
 
 def _not_private(name: str) -> FormatError:
-    return FormatError("is a public key, expected a private one", what=name)
+    return FormatError(
+        "is a public key, expected a private one",
+        what=name,
+        hint="the private half is often beside it, as NAME.key",
+    )
 
 
 def _needless_password(name: str) -> UsageError:

@@ -207,7 +207,10 @@ def parse_recipient(text: str) -> Recipient:
     """
     scheme, colon, value = text.partition(":")
     if not colon or not value:
-        raise UsageError(f"{_WHERE}: expected {_SCHEMES}, got {text[:160]!r}")
+        raise UsageError(
+            f"{_WHERE}: expected {_SCHEMES}, got {text[:160]!r}",
+            hint=f"for the public key in a file: jwe:{value or text[:160]}",
+        )
     if scheme == "broker":
         check_kid(f"{value}tag" if value.endswith("/") else value, what=_WHERE)
         return BrokerRecipient(value)

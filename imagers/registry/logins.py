@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError, UsageError
@@ -138,8 +139,26 @@ def _read(path: Path) -> AuthFile:
     return parse_auth_file(raw, what=str(path), is_legacy=path.name == LEGACY_NAME)
 
 
+def _check_link(path: Path) -> None:
+    """A link is followed, as people keep such files elsewhere: their own, or the system's.
+
+    In a directory that others may write to it could lead to any file of the user's.
+    """
+    try:
+        status = path.lstat()
+    except OSError:
+        return  # there is none, or writing fails in a moment
+    if stat.S_ISLNK(status.st_mode) and status.st_uid not in (0, os.geteuid()):
+        raise LocalError(
+            f"is a symbolic link of user {status.st_uid}, which is not followed",
+            path=str(path),
+            hint="keep logins in a directory of your own",
+        )
+
+
 def _write(path: Path, data: bytes) -> None:
     """Replace the file at once; only its owner may read it."""
+    _check_link(path)
     new = path.with_name(f".imagers-{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

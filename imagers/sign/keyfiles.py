@@ -13,7 +13,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from imagers.errors import LocalError, Unsupported
+from imagers.errors import FormatError, LocalError, Unsupported
 from imagers.sign.policy_json import MAX_POLICY_BYTES, Policy, parse_policy
 from imagers.sign.public_key import MAX_KEY_BYTES
 from imagers.sign.sigstore_key import SigstorePrivateKey, open_private_key, seal_private_key
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "find_policy",
     "find_registries_d",
+    "load_certificate_chain",
     "load_notation_key",
     "load_policy",
     "load_private_key",
@@ -81,28 +82,30 @@ def read_key_file(path: str) -> bytes:
     return _read(path, max_bytes=_MAX_KEYRING_BYTES)  # parsers of keys have smaller bounds
 
 
-def load_private_key(
-    path: str, passphrase: SecretKey, *, chain_path: str | None = None
-) -> SigstorePrivateKey:
-    """The signing key in a cosign key file, with the certificates of its owner if it has some.
-
-    Args:
-        chain_path: of a PEM file with them, leaf first and root last.
+def load_private_key(path: str, passphrase: SecretKey) -> SigstorePrivateKey:
+    """The signing key in a cosign key file.
 
     Raises:
         LocalError: a file cannot be read.
         FormatError, Unsupported: it is not such a file, or of another key.
         KeyUnavailable: the passphrase does not open it.
     """
-    key = open_private_key(
+    return open_private_key(
         _read(path, max_bytes=MAX_KEY_BYTES), passphrase, what=f"key file '{path}'"
     )
-    if chain_path is None:
-        return key
+
+
+def load_certificate_chain(path: str) -> tuple[Certificate, ...]:
+    """The certificates of a key's owner in a PEM file, as they stand in it.
+
+    Raises:
+        LocalError: it cannot be read.
+        FormatError: it holds none, or something else too.
+    """
     from imagers.sign.certified.chain import parse_certificates  # noqa: PLC0415  # if needed
 
-    pem = _read(chain_path, max_bytes=_MAX_KEYRING_BYTES)
-    return key.with_certificates(parse_certificates(pem, what=f"certificate chain '{chain_path}'"))
+    pem = _read(path, max_bytes=_MAX_KEYRING_BYTES)
+    return parse_certificates(pem, what=f"certificate chain '{path}'")
 
 
 def save_key_pair(
@@ -214,7 +217,15 @@ def load_policy(path: str) -> Policy:
         LocalError: it cannot be read.
         FormatError: anything in it is not what containers-policy.json(5) says.
     """
-    return parse_policy(_read(path, max_bytes=MAX_POLICY_BYTES), what=f"policy '{path}'")
+    raw = _read(path, max_bytes=MAX_POLICY_BYTES)
+    if raw.lstrip().startswith(b"-----BEGIN"):
+        raise FormatError(
+            "expected JSON, got a PEM file",
+            what=f"policy '{path}'",
+            hint=f"'imagers policy init --scope SCOPE --key {path}' writes a policy that trusts a "
+            "public key",
+        )
+    return parse_policy(raw, what=f"policy '{path}'")
 
 
 def find_registries_d(candidates: Sequence[str]) -> str | None:

@@ -231,7 +231,7 @@ def _parse_file(pem: bytes, what: str) -> JSONObject:
     blocks = _BLOCK.findall(pem)
     if len(blocks) != 1 or pem.count(b"-----BEGIN") != 1:
         raise FormatError(
-            f"expected one PEM block {_LABEL!r}",
+            f"expected one PEM block {_LABEL!r}, got {_found(pem)}",
             what=what,
             hint="'imagers key generate' and 'cosign generate-key-pair' write such files; "
             "'cosign import-key-pair' turns another key into one",
@@ -241,6 +241,14 @@ def _parse_file(pem: bytes, what: str) -> JSONObject:
     except binascii.Error:
         raise FormatError("the PEM block is not base64", what=what) from None
     return parse_json_object(body, what=what, max_bytes=MAX_KEY_BYTES)
+
+
+def _found(pem: bytes) -> str:
+    """What is there instead, in words."""
+    labels = re.findall(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----", pem)
+    if not labels:
+        return "no PEM at all" if pem else "an empty file"
+    return " and ".join(repr(one.decode("ascii")) for one in labels[:3])
 
 
 def _parse_base64(

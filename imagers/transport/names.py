@@ -133,6 +133,12 @@ def parse_image_name(text: str) -> ImageName:
         if not rest:
             raise _no_path(text)
         return ImageName("dir", path=rest)
+    if transport in ("http", "https") and rest.startswith("//"):
+        raise Unsupported(
+            f"transport {transport!r} is not supported",
+            hint=f"an image of a registry is docker:{rest[:200]}; https is tried first, and "
+            "--tls-verify=false allows plain http",
+        )
     if (colon and transport in _OTHERS) or _SCHEME.match(text):
         raise Unsupported(f"transport {transport[:40]!r} is not supported", hint=_hint())
     reference = parse_reference(text)

@@ -603,7 +603,11 @@ BROKERS = {
         ["--broker", "http://192.0.2.1:8080", "--tee", "sample"],
         Expect(USAGE, "http", "192.0.2.1"),
     ),
-    "a broker that is no URL": (["--broker", "nonsense", "--tee", "sample"], Expect(FORMAT, "URL")),
+    "a broker that is no URL": (["--broker", "not one", "--tee", "sample"], Expect(FORMAT, "URL")),
+    "a broker without a scheme": (
+        ["--broker", "broker.example", "--tee", "sample"],
+        Expect(USAGE, "https://"),
+    ),
     "a broker of another scheme": (
         ["--broker", "ftp://127.0.0.1", "--tee", "sample"],
         Expect(FORMAT, "ftp"),
@@ -781,7 +785,9 @@ def test_broker_put_of_a_bad_file_or_name_is_refused(refused, publish, imagers):
     refused(Expect(REMOTE, "default/app/new"), "broker", "delete", name, *image.admin)
     (imagers.here.parent / "rules").write_text('{"rules": "all"}')
     rules = ("broker", "policy", "set", imagers.here.parent / "rules")
-    refused(Expect(REMOTE, "rules"), *rules, *image.admin)
+    refused(Expect(FORMAT, "rules: resource policy at $.rules"), *rules, *image.admin)
+    (imagers.here.parent / "rules").write_bytes(b"\xff")
+    refused(Expect(FORMAT, "rules: is not UTF-8"), *rules, *image.admin)
     before = imagers.succeed("broker", "policy", "show", *image.admin).stdout
     assert "bound" in before
 

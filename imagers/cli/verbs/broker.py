@@ -145,7 +145,10 @@ def serve(
 def _parse_listen(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > _MAX_PORT:
-        raise UsageError(f"--listen: expected HOST:PORT, got {text!r}")
+        raise UsageError(
+            f"--listen: expected HOST:PORT, got {text!r}",
+            hint="for guests and admins of this machine only: 127.0.0.1:8080",
+        )
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

@@ -45,7 +45,7 @@ def command() -> None:
 
 
 @command.command("generate", cls=VerbCommand, help=__doc__)
-@click.argument("kind", type=click.Choice(["cosign", "rsa", "ec", "kek"]))
+@click.argument("kind", type=click.Choice(["cosign", "rsa", "ec", "kek"]), metavar="KIND")
 @click.option("--output", required=True, metavar="NAME")
 @click.option("--passphrase-file", metavar="FILE")
 def generate(kind: str, output: str, passphrase_file: str | None) -> None:

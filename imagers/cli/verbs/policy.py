@@ -91,6 +91,7 @@ def init(scope: str, key_files: tuple[str, ...], identity: str, output: str | No
     from imagers.sign.policy_json import parse_policy  # noqa: PLC0415
     from imagers.sign.policy_lint import check_materials  # noqa: PLC0415
 
+    scope = scope.removeprefix("docker://")  # as images are named everywhere else
     # Each is read once: what was looked at is what is checked.
     keys = {os.path.abspath(path): read_key_file(path) for path in key_files}
     kinds = {_kind_of(data, path) for path, data in keys.items()}

@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagers.cli.command import VerbCommand, json_option
+from imagers.cli.command import VerbCommand, blamed_on, json_option
 from imagers.cli.images import (
     RegistryOptions,
     name_of,
@@ -111,7 +111,11 @@ def command(
     from imagers.registry.source import RegistrySource  # noqa: PLC0415
     from imagers.sign.gpg import parse_fingerprint  # noqa: PLC0415
     from imagers.sign.image import attach_bundles, sign_image  # noqa: PLC0415
-    from imagers.sign.keyfiles import load_notation_key, load_private_key  # noqa: PLC0415
+    from imagers.sign.keyfiles import (  # noqa: PLC0415
+        load_certificate_chain,
+        load_notation_key,
+        load_private_key,
+    )
     from imagers.sign.simple import sign_image_simple  # noqa: PLC0415
 
     if sum(one is not None for one in (key_file, gpg_key, notation_key)) != 1:
@@ -131,7 +135,8 @@ def command(
         raise UsageError(
             "--notation-key goes with --notation-chain, and what notation signs has no identity"
         )
-    fingerprint = None if gpg_key is None else parse_fingerprint(gpg_key)
+    with blamed_on("--sign-by"):
+        fingerprint = None if gpg_key is None else parse_fingerprint(gpg_key)
     name = name_of(ref)
     if name.transport != "docker" or name.reference is None:
         raise Unsupported(
@@ -145,19 +150,24 @@ def command(
     owner: NotationKey | None = None
     # Before anything is asked of the registry: a passphrase may have to be typed.
     if key_file is not None:
-        key = open_with_passphrase(
-            lambda secret: load_private_key(key_file, secret, chain_path=chain_file),
-            passphrase_file,
-            what=f"--sign-by-sigstore-private-key '{key_file}'",
-            has_variable=True,
-        )
+        with blamed_on("--sign-by-sigstore-private-key"):
+            key = open_with_passphrase(
+                lambda secret: load_private_key(key_file, secret),
+                passphrase_file,
+                what=f"--sign-by-sigstore-private-key '{key_file}'",
+                has_variable=True,
+            )
+        if chain_file is not None:
+            with blamed_on("--certificate-chain"):
+                key = key.with_certificates(load_certificate_chain(chain_file))
     elif notation_key is not None:
-        owner = open_with_passphrase(
-            lambda secret: load_notation_key(notation_key, str(notation_chain), secret),
-            passphrase_file,
-            what=f"--notation-key '{notation_key}'",
-            has_variable=False,
-        )
+        with blamed_on("--notation-key and --notation-chain"):
+            owner = open_with_passphrase(
+                lambda secret: load_notation_key(notation_key, str(notation_chain), secret),
+                passphrase_file,
+                what=f"--notation-key '{notation_key}'",
+                has_variable=False,
+            )
     with (
         opened_source(name, registry) as source,
         opened_sink(ref, registry) as sink,

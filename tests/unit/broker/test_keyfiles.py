@@ -9,6 +9,7 @@ from imagers.broker.keyfiles import (
     check_owner_only,
     load_admin_public_key,
     load_master_key,
+    lock_state_directory,
     make_admin_key,
     make_owner_only,
     make_state_directory,
@@ -49,7 +50,7 @@ def test_state_directory_open_to_others_refused(tmp_path, mode):
 def test_state_directory_that_is_a_file_refused(tmp_path):
     path = tmp_path / "state"
     path.write_bytes(b"")
-    with pytest.raises(LocalError, match="cannot be made"):
+    with pytest.raises(LocalError, match="expected a state directory, got a file"):
         make_state_directory(path)
 
 
@@ -207,3 +208,24 @@ def test_admin_private_key_that_is_none_refused(tmp_path):
     make_owner_only(tmp_path / "admin.key", b"noise")
     with pytest.raises(FormatError, match="Ed25519 private key"):
         make_admin_key(tmp_path / "admin.key", tmp_path / "admin.pub")
+
+
+def test_state_directory_is_locked_once(tmp_path):
+    first = lock_state_directory(tmp_path)
+    with pytest.raises(LocalError, match="another broker runs"):
+        lock_state_directory(tmp_path)
+    os.close(first)
+    os.close(lock_state_directory(tmp_path))
+    assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o600
+
+
+def test_lock_that_is_a_link_or_open_to_others_is_refused(tmp_path):
+    (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LocalError, match="cannot be opened"):
+        lock_state_directory(tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+    (tmp_path / "lock").unlink()
+    (tmp_path / "lock").touch()
+    (tmp_path / "lock").chmod(0o666)
+    with pytest.raises(LocalError, match="expected mode 0600"):
+        lock_state_directory(tmp_path)

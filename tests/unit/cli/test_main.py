@@ -1,7 +1,9 @@
 import os
+import re
 import signal
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -113,6 +115,91 @@ def test_signal_that_a_destructor_swallowed_comes_again(monkeypatch, capfd):
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("incpect", "x"), "did you mean inspect? "),
+        (("push", "x"), "did you mean copy or encrypt? "),
+        (("frobnicate",), '"imagers --help" shows'),
+        (("broker", "lst"), "did you mean list? "),
+        (("sign", "x", "--key", "k"), "did you mean --sign-by-sigstore-private-key? "),
+        (("decrypt", "x", "y", "--key", "k"), "did you mean --decryption-key? "),
+        (("verify", "x", "--key", "k"), "did you mean --policy with what 'imagers policy init"),
+        (("copy", "x", "y", "--plain-http"), "did you mean --tls-verify=false? "),
+        (("encrypt", "x", "y", "--encryption-keys", "k"), "did you mean --encryption-key"),
+    ],
+)
+def test_word_that_is_not_known_is_answered_with_the_likely_ones(run, words, told):
+    outcome = run(*words)
+    assert outcome.code == 2
+    error, hint = outcome.err.splitlines()
+    assert "no such" in error
+    assert "ean" not in error
+    assert hint.startswith(f"imagers: hint: {told}")
+
+
+def test_other_words_stand_for_words_that_exist():
+    options = {
+        option
+        for name in VERBS
+        for one in root.get_command(click.Context(root), name).params
+        for option in one.opts
+    }
+    broker = root.get_command(click.Context(root), "broker")
+    options |= {option for one in broker.commands.values() for p in one.params for option in p.opts}
+    for words in main._OTHER_OPTIONS.values():
+        assert {re.split("[= ]", word)[0] for word in words} <= options | {"--output"}
+    for words in main._OTHER_VERBS.values():
+        assert {word.split()[0] for word in words} <= {*VERBS, "--help", "--version"}
+
+
+def test_short_help_is_help(run):
+    assert run("-h").out == run("--help").out == HELP
+    assert run("sign", "-h").out == run("sign", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("inspect", "https://h.example/a:v1"), "docker://h.example/a:v1"),
+        (("inspect", "./here"), "oci:./here or dir:./here"),
+        (("inspect", "./file"), "oci-archive:./file or docker-archive:./file"),
+        (("verify", "h.example/a:v1", "--policy", "r.pub"), "imagers policy init --scope SCOPE"),
+        (("broker", "serve", "--listen", "8080"), "127.0.0.1:8080"),
+    ],
+)
+def test_wrong_kind_of_word_is_answered_with_the_right_one(run, words, told):
+    Path("here").mkdir()
+    Path("file").touch()
+    Path("r.pub").write_text("-----BEGIN PUBLIC KEY-----\n")
+    outcome = run(*words)
+    assert outcome.code not in (0, 1)
+    assert told in outcome.err.splitlines()[-1]
+
+
+def test_recipient_without_a_scheme_is_told_one(run, plain):
+    outcome = run("encrypt", plain, "oci:x", "--encryption-key", "r.pub")
+    assert outcome.code == 2
+    assert outcome.err.endswith("hint: for the public key in a file: jwe:r.pub\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--sign-by-sigstore-private-key", "r.pub"), 11),
+        (("--sign-by-sigstore-private-key", "nowhere"), 13),
+        (("--sign-by-sigstore-private-key", "."), 13),
+        (("--notation-key", "r.pub", "--notation-chain", "r.pub"), 11),
+        (("--sign-by", "alice"), 2),
+    ],
+)
+def test_key_that_is_none_is_told_with_its_option(run, words, code):
+    Path("r.pub").write_text("-----BEGIN PUBLIC KEY-----\n")
+    outcome = run("sign", "localhost:1/a:v1", *words)
+    assert outcome.code == code
+    assert outcome.err.startswith(f"imagers: error: {words[0]}")
 
 
 def test_one_line_of_click_becomes_one_of_ours():

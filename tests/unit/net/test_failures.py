@@ -82,3 +82,18 @@ def test_remote_error_says_who_and_what(error, text, temporary, code):
     assert (found.temporary, found.code) == (temporary, code)
     assert found.hint
     assert "\n" not in str(found)
+
+
+def test_hint_of_a_certificate_names_the_option_of_the_caller():
+    error = ssl.SSLCertVerificationError(1, "no")
+    error.verify_message = "unable to get local issuer certificate"
+    plain = remote_error(error, "host:1", timeout_s=1)
+    assert plain.hint == "name the CA of the server, or check that the host name is right"
+    named = remote_error(error, "host:1", timeout_s=1, ca_option="--broker-ca FILE")
+    assert "name the CA of the server with --broker-ca FILE, or" in named.hint
+
+
+def test_hint_of_plain_http_names_the_option_of_the_caller():
+    error = ssl.SSLEOFError(8, "eof")
+    named = remote_error(error, "host:1", timeout_s=1, plain_option="--tls-verify=false")
+    assert named.hint.endswith("that must be allowed by name: --tls-verify=false")

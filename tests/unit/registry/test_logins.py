@@ -1,6 +1,7 @@
 """Logins in files and in helpers, which are small programs here."""
 
 import json
+import os
 import stat
 
 import pytest
@@ -135,3 +136,23 @@ def test_login_by_the_helpers_of_registries_conf(path):
 def test_helper_of_registries_conf_that_breaks_is_not_no_login(path):
     with pytest.raises(PluginBroken):
         find_login([path], "fail.io", "app", helpers=("mine", "containers-auth.json"))
+
+
+def test_login_goes_through_a_link_of_ones_own(tmp_path):
+    (tmp_path / "dotfiles").mkdir()
+    (tmp_path / "auth.json").symlink_to(tmp_path / "dotfiles" / "auth.json")
+    keep_login(tmp_path / "auth.json", "r.example", Credentials("user", "password"))
+    assert (tmp_path / "auth.json").is_symlink()
+    assert "r.example" in json.loads((tmp_path / "dotfiles" / "auth.json").read_text())["auths"]
+
+
+def test_login_through_a_link_of_somebody_else_is_refused(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("to give a link away needs root")
+    (tmp_path / "precious").write_text("{}")
+    (tmp_path / "auth.json").symlink_to(tmp_path / "precious")
+    os.lchown(tmp_path / "auth.json", 65534, 65534)
+    with pytest.raises(LocalError, match="symbolic link of user 65534"):
+        keep_login(tmp_path / "auth.json", "r.example", Credentials("user", "password"))
+    assert (tmp_path / "precious").read_text() == "{}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["auth.json", "precious"]

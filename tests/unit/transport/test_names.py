@@ -74,7 +74,6 @@ def test_parse_image_name_malformed_refused_with_a_hint(text, hint):
     "text",
     [
         "containers-storage:app",
-        "https://host/app",
         "DOCKER://host/app",
     ],
 )
@@ -83,6 +82,13 @@ def test_parse_image_name_other_transport_is_unsupported_by_name(text):
         parse_image_name(text)
     assert "docker://" in caught.value.hint
     assert "oci:" in caught.value.hint
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_parse_image_name_that_is_a_url_is_told_its_name(scheme):
+    with pytest.raises(Unsupported, match=scheme) as caught:
+        parse_image_name(f"{scheme}://host:5000/app:v1")
+    assert "docker://host:5000/app:v1;" in caught.value.hint
 
 
 @given(st.text(max_size=80))
