@@ -154,6 +154,9 @@ def _remove_if_abandoned(name: str, parent: int) -> None:
         if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             return
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its owner may have published it, and let go of it, since it was opened here.
+        if not has_name(fd, name, parent=parent):
+            return
         _remove_tree(fd)
         _remove_empty(name, parent)
     except OSError:

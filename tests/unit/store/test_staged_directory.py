@@ -54,6 +54,24 @@ def test_place_that_is_removed_before_it_is_locked_is_made_again(tmp_path, paren
     assert names(tmp_path / "bundle") == ["file"]
 
 
+def test_place_that_is_published_while_it_is_taken_for_abandoned_stays_whole(
+    tmp_path, parent, monkeypatch
+):
+    """Another process has opened the place, and locks what has its own name meanwhile."""
+    place = StagedDirectory(parent, "bundle", MARK)
+    make(place, "file")
+    lock = fcntl.flock
+
+    def flock(fd, operation):
+        place.publish()
+        lock(fd, operation)
+
+    monkeypatch.setattr(staged_directory.fcntl, "flock", flock)
+    remove_abandoned(parent, MARK)
+    assert names(tmp_path) == ["bundle"]
+    assert names(tmp_path / "bundle") == ["file"]
+
+
 def test_place_that_another_process_is_removing_is_left_to_it(tmp_path, parent, monkeypatch):
     lock = fcntl.flock
     held = []
