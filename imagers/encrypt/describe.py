@@ -10,15 +10,11 @@ What stands here is told by whoever made the image, and authenticated by nothing
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from imagers.encrypt.annotations import COCO_SCHEME
 from imagers.encrypt.packets import parse_packet
 from imagers.errors import FormatError, Unsupported
+from imagers.model.keys import WrappedKey
 from imagers.model.strict_json import parse_object
-
-if TYPE_CHECKING:
-    from imagers.model.keys import WrappedKey
 
 __all__ = ["describe_recipients", "describe_wrapped_key", "find_fault"]
 
@@ -26,6 +22,7 @@ _MAX_LINE = 400
 _MAX_VALUE = 160
 _MAX_SHOWN = 4  # recipients of one packet that a line names
 _MAX_PACKET = 256 * 1024
+_SCHEMES = ("jwe", "pkcs7", "pgp", "pkcs11")
 
 
 def describe_wrapped_key(wrapped: WrappedKey) -> str:
@@ -37,6 +34,8 @@ def describe_wrapped_key(wrapped: WrappedKey) -> str:
     if fault is not None:
         kind = "malformed" if isinstance(fault, FormatError) else "unsupported"
         return _shown(f"{wrapped.scheme} ({kind}: {fault})", _MAX_LINE)
+    if other := _other_scheme(wrapped):
+        return _shown(f"{wrapped.scheme} (the packet is one of {other})", _MAX_LINE)
     found = describe_recipients(wrapped)
     names = [" ".join(value for value in one.values() if value) for one in found]
     more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
@@ -62,8 +61,22 @@ def describe_recipients(wrapped: WrappedKey) -> list[dict[str, str]]:
 def find_fault(wrapped: WrappedKey) -> FormatError | Unsupported | None:
     """What is wrong with the form of a packet, whoever it is for; None for one that is whole.
 
-    Packets of other key providers than a broker's are theirs to read.
+    Packets of other key providers than a broker's are theirs to read. One that is whole but in
+    the annotation of another scheme is not damaged: it has no key there.
     """
+    fault = _fault_of(wrapped)
+    return None if fault is not None and _other_scheme(wrapped) else fault
+
+
+def _other_scheme(wrapped: WrappedKey) -> str:
+    """The scheme that the packet is of, if that is not its annotation's; "" for no other."""
+    if wrapped.scheme not in _SCHEMES or _fault_of(wrapped) is None:
+        return ""
+    others = (WrappedKey(one, wrapped.packet) for one in _SCHEMES if one != wrapped.scheme)
+    return next((one.scheme for one in others if _fault_of(one) is None), "")
+
+
+def _fault_of(wrapped: WrappedKey) -> FormatError | Unsupported | None:
     try:
         if wrapped.scheme == "jwe":
             from imagers.encrypt.jwe import check_lengths, parse_jwe  # noqa: PLC0415  # heavy

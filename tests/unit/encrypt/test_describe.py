@@ -93,6 +93,13 @@ def test_packets_that_are_whole_have_no_fault():
     assert find_fault(WrappedKey("jwe", jwe())) is None
 
 
+@pytest.mark.parametrize("scheme", ["pkcs7", "pgp", "pkcs11"])
+def test_whole_packet_in_the_annotation_of_another_scheme_is_not_damaged(scheme):
+    misplaced = WrappedKey(scheme, jwe())
+    assert find_fault(misplaced) is None
+    assert describe_wrapped_key(misplaced) == f"{scheme} (the packet is one of jwe)"
+
+
 def test_describe_lets_no_control_character_through():
     packet = {"kid": "\x1b[31m", "wrapped_data": "", "provider": "aws\n"}
     text = describe_wrapped_key(WrappedKey("provider.x\n", json.dumps(packet).encode()))
