@@ -6,7 +6,6 @@ cryptography nor an HTTP client.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import re
@@ -291,7 +290,7 @@ def _hint_of(error: click.UsageError) -> str:
         found = re.search(r"No such command '([^']*)'", error.message)
         if found is not None:
             words = error.ctx.command.list_commands(error.ctx)
-            meant = _OTHER_VERBS.get(found[1]) or difflib.get_close_matches(found[1], words, 2)
+            meant = _OTHER_VERBS.get(found[1]) or _close_to(found[1], words)
     return f"did you mean {' or '.join(meant)}? {hint}" if meant else hint
 
 
@@ -300,7 +299,13 @@ def _options_meant(name: str, command: click.Command) -> list[str]:
         option for one in command.params if isinstance(one, click.Option) for option in one.opts
     ]
     known = [one for one in _OTHER_OPTIONS.get(name, ()) if re.split("[= ]", one)[0] in options]
-    return known or difflib.get_close_matches(name, options, 2)
+    return known or _close_to(name, options)
+
+
+def _close_to(word: str, words: list[str]) -> list[str]:
+    import difflib  # noqa: PLC0415  # only where somebody mistyped
+
+    return difflib.get_close_matches(word, words, 2)
 
 
 def _drop_output() -> bool:

@@ -11,7 +11,6 @@ import os
 import stat
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -94,6 +93,8 @@ def write_file(path: str, text: str) -> None:
     Raises:
         LocalError: it could not be written.
     """
+    from pathlib import Path  # noqa: PLC0415  # the start of the program waits for no more
+
     from imagers.store.files import StagedFile, local_errors, write_all  # noqa: PLC0415
 
     target = Path(path)

@@ -193,8 +193,8 @@ class Images:
     def directory(self, name, mode=0o755):
         return self.entry(name, tarfile.DIRTYPE, mode=mode), b""
 
-    def device(self, name):
-        return self.entry(name, tarfile.CHRTYPE), b""
+    def volume_label(self, name):
+        return self.entry(name, b"V"), b""
 
     def build(self, *tars, change_config=None, change_manifest=None, change_layer=None):
         """A layout with gzip layers; the functions change what they are given before it is

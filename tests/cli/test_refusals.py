@@ -275,9 +275,9 @@ DAMAGED = {
         Expect(FORMAT, "../.wh.out"),
     ),
     "a tar with a whiteout of dot dot": (of_tar(("a/.wh...", b"")), Expect(FORMAT, ".wh...")),
-    "a tar with a device": (
-        of_tar(lambda images: images.device("dev/null")),
-        Expect(UNSUPPORTED, "dev/null"),
+    "a tar with an entry of an unknown kind": (
+        of_tar(lambda images: images.volume_label("label")),
+        Expect(UNSUPPORTED, "label"),
     ),
 }
 
