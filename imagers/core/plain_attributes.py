@@ -86,6 +86,8 @@ def set_attributes(
         if value is None or not is_set(name, keep=keep):
             leave_out(left_of_attribute(name), name)
             continue
+        if name == _CAPABILITY and not value:
+            raise BadAttribute(name)  # Linux takes it, and then does not run the program
         try:
             os.setxattr(place, name, value, follow_symlinks=isinstance(place, int))
         except OSError as error:

@@ -793,7 +793,7 @@ def test_unpack_attributes_of_a_symlink_that_only_files_can_have_are_left_out(un
 
 @pytest.mark.root
 @needs_root
-@pytest.mark.parametrize("value", ["x", "\1\0\0\7" + "\0" * 16])
+@pytest.mark.parametrize("value", ["", "x", "\1\0\0\7" + "\0" * 16])
 def test_unpack_capability_that_is_none_is_refused(unpacking, tar, make, value):
     entry = with_attributes(make.file("f"), security__capability=value)
     with pytest.raises(FormatError, match="capability', whose name or value no file"):
