@@ -25,6 +25,7 @@ _IMA = b"security.ima"  # a signature of the content: containers/storage keeps i
 _STARTS: tuple[tuple[bytes, Left], ...] = (
     (b"user.overlay.", Left.OVERLAY),
     (b"user.fuseoverlayfs.", Left.OVERLAY),
+    (b"user.containers.", Left.OVERLAY),  # fuse-overlayfs: other owner, mode, kind
     (b"trusted.overlay.", Left.OVERLAY),
     (b"trusted.SGI_ACL_", Left.ACL),  # what XFS keeps its access control lists in
     (b"system.posix_acl_", Left.ACL),

@@ -34,6 +34,7 @@ static enum imc_left left_of(const char *name) {
     } starts[] = {
         {"user.overlay.", IMC_LEFT_OVERLAY},
         {"user.fuseoverlayfs.", IMC_LEFT_OVERLAY},
+        {"user.containers.", IMC_LEFT_OVERLAY}, /* fuse-overlayfs: owner, mode, kind of a file */
         {"trusted.overlay.", IMC_LEFT_OVERLAY},
         {"trusted.SGI_ACL_", IMC_LEFT_ACL}, /* what XFS keeps its access control lists in */
         {"system.posix_acl_", IMC_LEFT_ACL},

@@ -733,6 +733,7 @@ def test_unpack_leaves_out_what_means_something_else_in_a_tree(unpacking, tar, m
         "trusted__overlay__opaque": Left.OVERLAY,
         "user__overlay__redirect": Left.OVERLAY,
         "user__fuseoverlayfs__opaque": Left.OVERLAY,
+        "user__containers__override_stat": Left.OVERLAY,
         "security__selinux": Left.LABEL,
         "security__evm": Left.LABEL,
         "system__posix_acl_access": Left.ACL,
