@@ -82,7 +82,7 @@ class LeftOut:
 
     @property
     def facts(self) -> dict[str, str | int | None]:
-        """The same for a program. Bytes of a name that are no UTF-8 are there as `\\xff`."""
+        """The same for a program; bytes of a name that are no UTF-8 with a backslash."""
         return {
             "kind": self.kind.name.lower().replace("_", "-"),
             "count": self.count,
