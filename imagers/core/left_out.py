@@ -81,9 +81,14 @@ class LeftOut:
     attribute: bytes = b""
 
     @property
-    def noun(self) -> str:
-        """What they are, in the plural."""
-        return _WORDS[self.kind][1]
+    def facts(self) -> dict[str, str | int | None]:
+        """The same for a program; bytes of a name that are no UTF-8 with a backslash."""
+        return {
+            "kind": self.kind.name.lower().replace("_", "-"),
+            "count": self.count,
+            "first": self.first.decode("utf-8", "backslashreplace"),
+            "attribute": self.attribute.decode("utf-8", "backslashreplace") or None,
+        }
 
     @property
     def where(self) -> str:

@@ -25,6 +25,7 @@ _IMA = b"security.ima"  # a signature of the content: containers/storage keeps i
 _STARTS: tuple[tuple[bytes, Left], ...] = (
     (b"user.overlay.", Left.OVERLAY),
     (b"user.fuseoverlayfs.", Left.OVERLAY),
+    (b"user.containers.", Left.OVERLAY),  # fuse-overlayfs: other owner, mode, kind
     (b"trusted.overlay.", Left.OVERLAY),
     (b"trusted.SGI_ACL_", Left.ACL),  # what XFS keeps its access control lists in
     (b"system.posix_acl_", Left.ACL),
@@ -86,6 +87,8 @@ def set_attributes(
         if value is None or not is_set(name, keep=keep):
             leave_out(left_of_attribute(name), name)
             continue
+        if name == _CAPABILITY and not value:
+            raise BadAttribute(name)  # Linux takes it, and then does not run the program
         try:
             os.setxattr(place, name, value, follow_symlinks=isinstance(place, int))
         except OSError as error:

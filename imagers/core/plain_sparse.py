@@ -122,8 +122,10 @@ def map_of_records(records: list[tuple[bytes, bytes]]) -> SparseMap | None:
         raise UnknownForm
     if forms > 1:
         raise BadMap
-    size = decimal(last.get(b"GNU.sparse.size") or last.get(b"GNU.sparse.realsize"))
-    sparse = SparseMap(size, is_in_data=is_new)
+    sizes = {last.get(b"GNU.sparse.size"), last.get(b"GNU.sparse.realsize")} - {b"", None}
+    if len(sizes) != 1:
+        raise BadMap
+    sparse = SparseMap(decimal(sizes.pop()), is_in_data=is_new)
     if is_new:
         return sparse
     if text is not None:

@@ -357,13 +357,13 @@ class TarReader:
             name = prefix + b"/" + name
         target = block[157:257].split(b"\0", 1)[0]
         # An empty value takes a record back: POSIX, pax Extended Header.
-        path, linkpath = records.get(b"path"), records.get(b"linkpath")
+        # The name of a sparse file: the other one says "GNUSparseFile.1" to those who know none.
+        path = records.get(b"GNU.sparse.name") or records.get(b"path")
+        linkpath = records.get(b"linkpath")
         if (path and long_name is not None) or (linkpath and long_target is not None):
             raise self._bad(Fault.TAR_EXTENSION_TWICE)
         name = path or (name if long_name is None else long_name)
         target = linkpath or (target if long_target is None else long_target)
-        # The other one says "GNUSparseFile.1" to those who do not know sparse files.
-        name = records.get(b"GNU.sparse.name") or name
         if b"\0" in name or b"\0" in target:
             raise self._bad(Fault.TAR_NUL)
         for one in (name, target):

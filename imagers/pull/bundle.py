@@ -3,7 +3,9 @@
 What comes from the image: Entrypoint, Cmd, Env, WorkingDir, User, Volumes, Labels. All
 else is a fixed, tight frame: three capabilities, no new privileges, namespaces of its own,
 a read-only root. The frame equals the one that Confidential Containers guests get, with
-one repair: `User` is looked up in the image instead of being ignored.
+two repairs: `User` is looked up in the image instead of being ignored, and devices are denied
+but those of the runtime. A layer may have device nodes that anybody can open; runc denies them
+where nothing is said, others do not.
 
     document = make_runtime_config(config, passwd=..., group=..., owner=(0, 0))
 
@@ -267,8 +269,10 @@ def make_runtime_config(
     options = ("nosuid", "noexec", "nodev", "relatime", "rw")
     args = _string_list(config, "Entrypoint") + _string_list(config, "Cmd")
     namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"] + ["user"] * rootless
+    # An ordinary user may not set it, and has no device nodes in the tree.
+    resources: JSONObject = {} if rootless else {"devices": [{"allow": False, "access": "rwm"}]}
     linux: JSONObject = {
-        "resources": {},
+        "resources": resources,
         "namespaces": [{"type": name} for name in namespaces],
         "maskedPaths": list(_MASKED),
         "readonlyPaths": list(_READ_ONLY),

@@ -44,6 +44,9 @@ def write_image(layout, command, user):
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(data), mode
             tar.addfile(entry, io.BytesIO(data))
+        entry = tarfile.TarInfo("memory")
+        entry.type, entry.devmajor, entry.devminor, entry.mode = tarfile.CHRTYPE, 1, 1, 0o666
+        tar.addfile(entry)
         entry = tarfile.TarInfo("bin/sh")
         entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
         tar.addfile(entry)
@@ -130,7 +133,8 @@ def test_runc_runs_a_pulled_bundle(runnable):
         "busybox id; busybox pwd; echo $WHO; busybox hostname; "
         "busybox grep NoNewPrivs /proc/self/status; "
         "busybox touch /x 2>/dev/null || echo read-only; "
-        "busybox touch /etc/scratch/x && echo volume"
+        "busybox touch /etc/scratch/x && echo volume; "
+        "busybox head -c 1 /memory 2>/dev/null || echo no device of the image"
     )
     write_image(runnable / "image", command, "app")
     pull(runnable / "image", runnable / "bundle")
@@ -144,6 +148,7 @@ def test_runc_runs_a_pulled_bundle(runnable):
         "NoNewPrivs:\t1",
         "read-only",
         "volume",
+        "no device of the image",
     ]
 
 

@@ -165,10 +165,7 @@ def _print_report(report: PullReport, bundle: str, seconds: float, *, as_json: b
                         "tar_size": layer.opened.tar_size,
                         "entries": layer.opened.entries,
                         "seconds": round(layer.seconds, 3),
-                        "left_out": [
-                            {"what": left.noun, "count": left.count, "first": left.where}
-                            for left in layer.opened.left_out
-                        ],
+                        "left_out": [left.facts for left in layer.opened.left_out],
                     }
                     for layer in report.layers
                 ],

@@ -306,7 +306,11 @@ static enum imc_fault take_names(struct imc_tar_reader *reader, const uint8_t *b
         }
     }
     struct imc_slice target = text_of(block + 157, 100);
-    struct imc_slice path = imc_find_record(records, "path");
+    /* Of a sparse file; the other one is for those who do not know sparse files. */
+    struct imc_slice path = imc_find_record(records, "GNU.sparse.name");
+    if (path.at == NULL) {
+        path = imc_find_record(records, "path");
+    }
     struct imc_slice linkpath = imc_find_record(records, "linkpath");
     if ((path.at != NULL && reader->has_long_name) ||
         (linkpath.at != NULL && reader->has_long_target)) {
@@ -321,10 +325,6 @@ static enum imc_fault take_names(struct imc_tar_reader *reader, const uint8_t *b
         target = (struct imc_slice){reader->long_target, reader->long_target_length};
     } else if (linkpath.at != NULL) {
         target = linkpath;
-    }
-    struct imc_slice sparse = imc_find_record(records, "GNU.sparse.name");
-    if (sparse.at != NULL) {
-        name = sparse; /* the other one is for those who do not know sparse files */
     }
     if (memchr(name.at, 0, name.length) != NULL || memchr(target.at, 0, target.length) != NULL) {
         return bad(reader, failure, IMC_TAR_NUL, NULL, 0);

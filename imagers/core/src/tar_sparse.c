@@ -133,8 +133,12 @@ enum imc_fault imc_sparse_of_records(struct imc_sparse *map, struct imc_slice re
         return forms == 0 ? IMC_ENTRY_SPARSE : IMC_ENTRY_SPARSE_MAP;
     }
     struct imc_slice size = imc_find_record(records, "GNU.sparse.size");
+    struct imc_slice real = imc_find_record(records, "GNU.sparse.realsize");
     if (size.at == NULL) {
-        size = imc_find_record(records, "GNU.sparse.realsize");
+        size = real;
+    } else if (real.at != NULL &&
+               (size.length != real.length || memcmp(size.at, real.at, size.length) != 0)) {
+        return IMC_ENTRY_SPARSE_MAP; /* readers take the one or the other */
     }
     enum imc_fault fault = number(size, &map->size);
     map->is_in_data = is_new;

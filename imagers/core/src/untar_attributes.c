@@ -34,6 +34,7 @@ static enum imc_left left_of(const char *name) {
     } starts[] = {
         {"user.overlay.", IMC_LEFT_OVERLAY},
         {"user.fuseoverlayfs.", IMC_LEFT_OVERLAY},
+        {"user.containers.", IMC_LEFT_OVERLAY}, /* fuse-overlayfs: owner, mode, kind of a file */
         {"trusted.overlay.", IMC_LEFT_OVERLAY},
         {"trusted.SGI_ACL_", IMC_LEFT_ACL}, /* what XFS keeps its access control lists in */
         {"system.posix_acl_", IMC_LEFT_ACL},
@@ -69,6 +70,13 @@ static bool is_set(const struct imc_untar *untar, const char *name) {
            (untar->keep && (strcmp(name, IMA) == 0 || starts_with(name, "trusted.")));
 }
 
+/* No file can have its value. */
+static enum imc_fault fail_attribute(const struct imc_untar *untar, struct imc_failure *failure,
+                                     const struct imc_attribute *one) {
+    return imc_fail_text(failure, IMC_ENTRY_XATTR, untar->name, untar->name_length, one->name,
+                         one->name_length, 0, 0);
+}
+
 /* `fd`, or where that is -1 what has this name in the parent: it is not opened, nor followed. */
 enum imc_fault imc_untar_set_extended(struct imc_untar *untar, int fd, const char *name,
                                       const struct imc_entry *entry, struct imc_failure *failure) {
@@ -81,6 +89,10 @@ enum imc_fault imc_untar_set_extended(struct imc_untar *untar, int fd, const cha
         if (one->value == NULL || !is_set(untar, one->name)) {
             imc_untar_leave_out(untar, left_of(one->name), one->name);
             continue;
+        }
+        if (one->value_length == 0 && strcmp(one->name, CAPABILITY) == 0) {
+            /* Linux takes it, and then does not run the program. */
+            return fail_attribute(untar, failure, one);
         }
         int done = fd >= 0 ? fsetxattr(fd, one->name, one->value, one->value_length, 0)
                            : lsetxattr(path, one->name, one->value, one->value_length, 0);
@@ -95,8 +107,7 @@ enum imc_fault imc_untar_set_extended(struct imc_untar *untar, int fd, const cha
         case EINVAL:
         case ERANGE:
         case E2BIG:
-            return imc_fail_text(failure, IMC_ENTRY_XATTR, untar->name, untar->name_length,
-                                 one->name, one->name_length, 0, 0);
+            return fail_attribute(untar, failure, one);
         default:
             return imc_untar_fail_errno(untar, failure);
         }

@@ -26,7 +26,18 @@ def test_text_counts_and_names_the_first():
         "3 security labels, the first 'security.selinux' of 'bin/\N{REPLACEMENT CHARACTER}': "
         "they belong to the policy of a machine"
     )
-    assert many.noun == "security labels"
+    assert many.facts == {
+        "kind": "label",
+        "count": 3,
+        "first": "bin/\x1b",
+        "attribute": "security.selinux",
+    }
+    assert LeftOut(Left.WHITEOUT_DEVICE, 1, b"\xff'").facts == {
+        "kind": "whiteout-device",
+        "count": 1,
+        "first": r"\xff'",
+        "attribute": None,
+    }
 
 
 @pytest.mark.parametrize("kind", Left)

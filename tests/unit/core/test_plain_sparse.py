@@ -145,6 +145,11 @@ GOOD = {
         "real",
         LONG_WANTED,
     ),
+    "PAX 0.1 with the size twice": (
+        with_data([(b"GNU.sparse.realsize", b"3"), *records_0_1(b"1,1,2,1", 3)], b"ab"),
+        "real",
+        b"\0ab",
+    ),
     "PAX 1.0, no region": (with_data(records_1_0(700), lines(0)), "real", bytes(700)),
     "PAX 1.0, as the last of a tar": (
         with_data(records_1_0(3), lines(1, 0, 3) + b"abc")[:-509],
@@ -197,6 +202,16 @@ BAD = {
     ),
     "star's": (with_data([(b"SCHILY.realsize", b"1")], b"a"), Unsupported, "of a form"),
     "no size": (with_data(records_0_1(b"0,1", 1)[1:], b"a"), FormatError, BAD_MAP),
+    "two sizes": (
+        with_data([(b"GNU.sparse.realsize", b"2"), *records_0_1(b"0,1", 1)], b"a"),
+        FormatError,
+        BAD_MAP,
+    ),
+    "two names": (
+        block(b"././@LongLink", kind=b"L", size=2) + padded(b"x\0") + GOOD["PAX 0.1"][0],
+        FormatError,
+        "two extended headers or long names of one kind",
+    ),
     "no count": (with_data(records_0_1(b"0,1", 1, b""), b"a"), FormatError, BAD_MAP),
     "a wrong count": (with_data(records_0_1(b"0,1", 1, b"2"), b"a"), FormatError, BAD_MAP),
     "half a pair": (with_data(records_0_1(b"0,1,1", 1), b"a"), FormatError, BAD_MAP),

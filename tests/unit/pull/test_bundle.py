@@ -256,6 +256,7 @@ def test_bundle_frame_is_tight_and_does_not_come_from_the_image():
     assert all("path" not in one for one in plain["linux"]["namespaces"])
     assert "/proc/kcore" in plain["linux"]["maskedPaths"]
     assert "/proc/sys" in plain["linux"]["readonlyPaths"]
+    assert plain["linux"]["resources"] == {"devices": [{"allow": False, "access": "rwm"}]}
     assert all(one["type"] != "bind" for one in plain["mounts"])
 
 
@@ -268,6 +269,7 @@ def test_bundle_of_an_ordinary_caller_is_root_in_a_user_namespace(user):
     assert document["process"]["user"] == {"uid": 0, "gid": 0}
     assert all(one["type"] != "cgroup" for one in document["mounts"])
     assert "gid=5" not in json.dumps(document["mounts"])
+    assert document["linux"]["resources"] == {}
 
 
 def test_bundle_of_an_ordinary_caller_with_an_unknown_user_refused_all_the_same():

@@ -78,7 +78,7 @@ def test_pull_says_what_it_left_out(run, layout_of, accept):
     ) in outcome.err
     outcome = run("pull", name, "again", *words, "--json")
     assert [layer["left_out"] for layer in outcome.json()["layers"]] == [
-        [{"what": "security labels", "count": 2, "first": "'security.selinux' of 'bin/sh'"}]
+        [{"kind": "label", "count": 2, "first": "bin/sh", "attribute": "security.selinux"}]
     ]
     assert outcome.err == ""
 
