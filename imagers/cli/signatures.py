@@ -68,6 +68,7 @@ def places_of(
 def _fetcher(options: RegistryOptions) -> Callable[[str], bytes | None]:
     """Reads files of lookasides over http(s); without the login of the registry."""
     from imagers.net.http import HTTPClient, HTTPSettings  # noqa: PLC0415
+    from imagers.registry.answers import check_answer  # noqa: PLC0415
     from imagers.sign.lookaside import MAX_SIGNATURE_BYTES  # noqa: PLC0415
 
     def fetch(url: str) -> bytes | None:
@@ -82,7 +83,11 @@ def _fetcher(options: RegistryOptions) -> Callable[[str], bytes | None]:
             answer = client.request(
                 "GET", url, max_bytes=MAX_SIGNATURE_BYTES, expected=(200, _MISSING)
             )
-        return None if answer.status == _MISSING else answer.body
+        if answer.status == _MISSING:
+            return None
+        # A login page is no signature that is not good: nobody has looked.
+        check_answer(answer, doing="signature", name="lookaside")
+        return answer.body
 
     return fetch
 

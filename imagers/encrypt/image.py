@@ -217,7 +217,7 @@ def decrypt_image(
         by_name, budget, on_layer, on_progress: as of `encrypt_image`.
 
     Raises:
-        PolicyDenied: a layer came in the clear, against `require_encrypted`.
+        PolicyDenied: a layer came in the clear, or there is none, against `require_encrypted`.
         NoMatchingKey, KeyUnavailable: a layer's key is not to be had.
         TagMismatch, DigestMismatch, SizeMismatch, Truncated, TrailingData: the bytes are
             other ones than were encrypted, or than manifest and config say.
@@ -225,6 +225,8 @@ def decrypt_image(
         Cancelled, LocalError, RemoteError: the work could not be finished.
     """
     layers = list(image.layers())
+    if require_encrypted and not layers:
+        raise PolicyDenied("every layer has to be encrypted, and the image has none")
     for layer in layers:
         if is_encrypted(layer.descriptor.media_type):
             continue

@@ -130,6 +130,13 @@ class Packet:
     wrap_type: str
     provider: str = _KBS
 
+    @property
+    def resource(self) -> str | None:
+        """The key at a broker as `resource_of` has it; None for one of another provider."""
+        if self.provider != _KBS:
+            return None
+        return resource_of(self.kid, what="key packet", where="$.kid")
+
 
 def build_packet(packet: Packet) -> bytes:
     """Version 1 of the packet, compact, byte for byte as coco_keyprovider writes it."""
@@ -256,7 +263,8 @@ class BrokerKeyUnwrapper:
             KeyUnavailable, AttestationError, RemoteError: from the store.
         """
         packet = self._parse(wrapped, context)
-        if packet.provider != _KBS:
+        resource = packet.resource
+        if resource is None:
             raise NotMine(f"the packet is for the key service {packet.provider[:80]!r}")
         if packet.wrap_type == _CTR and context.manifest_digest is None:
             raise Unsupported(
@@ -265,7 +273,6 @@ class BrokerKeyUnwrapper:
                 hint="pull the image under a policy that trusts it, or encrypt it anew with a "
                 "writer of A256GCM",
             )
-        resource = resource_of(packet.kid, what=context.what, where="$.kid")
         with self._kek(resource, context).view() as kek:
             return _open_packet(packet, kek, context.what)
 

@@ -191,7 +191,8 @@ class NameTarget:
 
     Attributes:
         scheme: `provider.NAME`; "" for any.
-        kid: of the key at a broker; "" for all packets of the scheme.
+        kid: of the key at a broker, whatever address a packet names beside it; "" for all
+            packets of the scheme.
         name: in messages.
     """
 
@@ -206,10 +207,10 @@ class NameTarget:
             return wrapped.packet
         if self.kid:
             try:
-                kid = parse_packet(wrapped.packet, what="").kid
+                packet = parse_packet(wrapped.packet, what="")
             except (FormatError, Unsupported):
                 return wrapped.packet
-            return None if kid == self.kid else wrapped.packet
+            return None if self.kid in (packet.kid, packet.resource) else wrapped.packet
         return None
 
 

@@ -528,10 +528,11 @@ def _decoded(stream: ResponseStream, body: bytes, max_bytes: int) -> bytes:
             status=stream.status,
             hint="a proxy before the server may add it",
         ) from None
-    if len(data) > max_bytes or not decoder.eof:
+    # What is behind the end of a member would be dropped, and with it a part of a list.
+    if len(data) > max_bytes or not decoder.eof or decoder.unused_data:
         raise RemoteError(
-            f"{origin}: the answer is too long, or breaks off: expected at most {max_bytes} bytes "
-            "in its gzip",
+            f"{origin}: the answer is too long, or breaks off: expected one gzip with at most "
+            f"{max_bytes} bytes",
             status=stream.status,
         )
     return data

@@ -306,13 +306,15 @@ class TrustDecision:
 
         Raises:
             Unsupported, FormatError: a layer that could not be opened later.
-            PolicyDenied: a plain layer, and encryption is demanded.
+            PolicyDenied: a plain layer or no layer at all, and encryption is demanded.
         """
         with self._step(_Step.CONCLUDE):
             assert self._config is not None
             assert self._decision is not None
             assert self._top is not None
             count = len(self.manifest.layers)
+            if self._require_encrypted and not count:
+                raise PolicyDenied("encryption is demanded, and the image has no layers")
             for index, layer in enumerate(self.manifest.layers):
                 self._check_layer(layer, f"layer {index + 1} of {count}")
             trusted = TrustedImage(

@@ -18,6 +18,7 @@ from imagers.model.reference import Reference, parse_reference
 from imagers.model.strict_json import (
     JSON,
     JSONObject,
+    check_spelling,
     dump_json,
     get_optional_list,
     get_str,
@@ -27,6 +28,7 @@ from imagers.model.strict_json import (
 __all__ = ["SavedImage", "dump_saved", "find_saved", "parse_saved"]
 
 _SHOWN = 10
+_MEMBERS = frozenset({"Config", "Layers", "RepoTags"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ def parse_saved(raw: bytes, *, what: str) -> tuple[SavedImage, ...]:
 def _parse_image(entry: JSON, *, what: str, where: str) -> SavedImage:
     if not isinstance(entry, dict):
         raise FormatError("expected an object", what=what, where=where)
+    # Engines in Go take `config` for `Config`, and of both the last: another image than ours.
+    check_spelling(entry, _MEMBERS, what=what, where=where)
     return SavedImage(
         config=get_str(entry, "Config", what=what, where=where),
         layers=_strings(entry, "Layers", what, where),

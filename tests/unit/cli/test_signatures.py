@@ -1,4 +1,6 @@
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -7,6 +9,9 @@ from imagers.cli.images import RegistryOptions, name_of, opened_source
 from imagers.cli.signatures import permitted, places_of
 from imagers.errors import FormatError, LocalError, PolicyDenied
 from imagers.model.digest import digest_of
+from imagers.model.reference import parse_reference
+from imagers.sign.found import Form
+from imagers.sign.lookaside import find_in_lookaside
 
 DIGEST = digest_of(b"image")
 
@@ -59,3 +64,36 @@ def test_permitted_without_any_policy_goes_on_and_says_so(plain, tmp_path, monke
     with pytest.raises(PolicyDenied):
         permit(plain, str(tmp_path / "reject.json"))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "found"),
+    [(200, b"<!DOCTYPE html><html>log in", None), (404, b"<html>no", 0), (200, b"\x89\x01", 1)],
+)
+@pytest.mark.usefixtures("home")
+def test_page_in_place_of_a_file_of_a_lookaside_is_nobody_has_looked(status, body, found):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            there = status == 200 and self.path.endswith("signature-1")
+            self.send_response(status if there else 404)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_address[1]}"
+        fetch = places("registry.example.org/app:v1").fetch
+        result = find_in_lookaside(
+            base, parse_reference("registry.example.org/app:v1"), digest_of(b""), fetch=fetch
+        )
+        server.shutdown()
+    if found is None:
+        assert "a page of type 'text/html' from 127.0.0.1" in str(result.failure(Form.SIMPLE).error)
+        assert not result.looked
+    else:
+        assert len(result.of(Form.SIMPLE)) == found
+        assert result.was_looked_for(Form.SIMPLE)

@@ -164,6 +164,30 @@ def test_remove_a_broker_takes_packets_of_that_key_only(work, plain_image, new_s
         assert {name.rpartition(".enc.")[2] for name in names} == {"pubopts", "keys.jwe"}
 
 
+@pytest.mark.parametrize("address", ["kbs://kbs.example:8080/", "kbs+resource:///"])
+def test_remove_a_broker_takes_packets_that_name_an_address_too(
+    work, plain_image, new_sink, load_layout, address
+):
+    """The path is the key: a packet that stays is one more who can open the image."""
+    sink, path = new_sink("both")
+    wrapper = BrokerKeyWrapper(SecretKey(bytes(32)), KID)
+    wrapped = wrapper.wrap
+
+    def with_address(document, context):
+        return wrapped(document, context).replace(b"kbs:///", address.encode())
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        opened_wrappers(parse_recipients([f"jwe:{KEYS}/r2048.pub"])) as wrappers,
+    ):
+        patch.setattr(wrapper, "wrap", with_address)
+        encrypt_image(plain_image("tiny"), sink, [*wrappers, wrapper])
+    sink.close()
+    left = work.remove(load_layout(path), f"broker:{KID}")
+    names = set().union(*(one.annotations for one in left.manifest.layers))
+    assert {name.rpartition(".enc.")[2] for name in names} == {"pubopts", "keys.jwe"}
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [

@@ -287,6 +287,8 @@ def test_open_gives_the_bytes_as_they_came_whatever_the_label_says(client, peer,
         (gzip.compress(bytes(100_000)), "too long"),
         (gzip.compress(b"abc")[:-9], "breaks off"),
         (b"\x1f\x8b" + b"\xff" * 30, "expected gzip"),
+        (gzip.compress(b"[]") + gzip.compress(b"[1]"), "expected one gzip"),
+        (gzip.compress(b"[]") + b"more", "expected one gzip"),
     ],
 )
 def test_request_gzip_beyond_its_bound_or_damaged_refused(client, peer, say, body, text):

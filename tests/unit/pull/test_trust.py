@@ -578,6 +578,15 @@ def test_step_6_plain_layer_where_encryption_is_demanded_is_denied(key):
         decide(key, manifest, config, require_encrypted=True)
 
 
+def test_step_6_no_layer_where_encryption_is_demanded_is_denied(key):
+    """Step 6: an image without layers needs no key, so that anybody can make one."""
+    config = make_config(0)
+    manifest = make_manifest(config, [])
+    assert decide(key, manifest, config).encrypted_layers == 0
+    with pytest.raises(PolicyDenied, match="the image has no layers"):
+        decide(key, manifest, config, require_encrypted=True)
+
+
 def test_step_6_every_layer_is_looked_at(key):
     """Step 6: the first one is good."""
     config = make_config(2)

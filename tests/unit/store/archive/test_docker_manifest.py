@@ -26,6 +26,15 @@ def test_saved_image_without_lists_has_empty_ones(rest):
 
 
 @pytest.mark.parametrize(
+    "member", ['"config": "d"', '"layers": ["d"]', '"LAYERS": null', '"repotags": ["app:v1"]']
+)
+def test_saved_image_that_engines_would_read_as_another_refused(member):
+    raw = f'[{{"Config": "c", "Layers": [], "RepoTags": [], {member}}}]'
+    with pytest.raises(FormatError, match=r"\$\[0\]: expected '(Config|Layers|RepoTags)'"):
+        parse_saved(raw.encode(), what="x")
+
+
+@pytest.mark.parametrize(
     ("raw", "where"),
     [
         (b'[{"Config": 1, "Layers": []}]', "Config"),
