@@ -70,10 +70,6 @@ _SHOWN_DIGEST = len("sha256:") + 12  # as many as of a session; --json has all o
 # Those of `imagers.broker.audit`, which needs the extra.
 _EVENTS = ["start", "stop", "auth", "attest", "release", "put", "replace", "delete"]
 _EVENTS += ["bind", "policy", "admin"]
-_DIGEST = len("sha256:") + 12  # as many as of a session; --json has all of it
-_EVENTS = (  # of `imagers.broker.audit`, which needs the extra
-    "start stop auth attest release put replace delete bind policy admin"
-).split()
 _DIGEST = re.compile(r"(?:sha(?:256|384|512):)?[0-9a-f]{1,128}\Z")
 _AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
