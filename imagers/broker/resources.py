@@ -350,9 +350,10 @@ def _parse_since(text: str) -> str:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             raise ValueError("no zone")  # noqa: TRY301  # as bad as no time
-    except ValueError:
+        moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter: before the year 1, or after 9999
         raise Refusal("SerdeError", f"expected a time with its zone, got {text[:40]!r}") from None
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    return moment.isoformat(timespec="milliseconds")
 
 
 def _bearer_of(credentials: Credentials) -> str:

@@ -187,8 +187,11 @@ class BrokerState:
         """Why no guest can get anything, whatever it proves; "" if one may."""
         if not self.verifiers:
             return "it takes evidence of no TEE"
-        with self.store.reading() as transaction:
-            rules = self.policy(transaction).rules
+        try:
+            with self.store.reading() as transaction:
+                rules = self.policy(transaction).rules
+        except LocalError as error:  # it starts all the same: an admin has to put it right
+            return str(error)
         tees = self.verifiers.keys()
         if not any(
             rule.effect == "allow" and (not rule.tees or rule.tees & tees) for rule in rules

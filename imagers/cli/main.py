@@ -19,6 +19,7 @@ import click
 
 from imagers import __version__
 from imagers.cli.output import say
+from imagers.cli.settings import hide_secrets
 from imagers.errors import ImagersError, LocalError
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ _OTHER_OPTIONS = {
 _USAGE = 2
 _INTERRUPTED = 130
 _TERMINATED = 143
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 _AGAIN_S = 0.01
 _GRACE_S = 3.0  # 10 000 staged files are removed in 0.3 s
 
@@ -189,7 +191,7 @@ class _Signals:
         self._lost: type[BaseException] = _Interrupted
 
     def install(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        for number in _SIGNALS:
             signal.signal(number, self._handle)
         sys.unraisablehook = self._take_lost
 
@@ -232,6 +234,19 @@ def _fail(error: ImagersError) -> int:
 
 def run(arguments: list[str]) -> int:
     """Run the program; its exit code."""
+    try:
+        return _run(arguments)  # also while an error is being told
+    except (KeyboardInterrupt, click.Abort):
+        if sys.stderr.isatty():
+            click.echo(err=True)  # ends the line with the ^C
+        say("error", "interrupted")
+        return _INTERRUPTED
+    except _Terminated:
+        say("error", "terminated")
+        return _TERMINATED
+
+
+def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         # Not root.main(): it turns a closed pipe into exit code 1, and Ctrl-C into a line more.
@@ -248,14 +263,6 @@ def run(arguments: list[str]) -> int:
         return _USAGE
     except click.exceptions.Exit as error:
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        if sys.stderr.isatty():
-            click.echo(err=True)  # ends the line with the ^C
-        say("error", "interrupted")
-        return _INTERRUPTED
-    except _Terminated:
-        say("error", "terminated")
-        return _TERMINATED
     except BrokenPipeError:
         # The reader of our output went away: no fault, and nothing to say it to.
         _drop_output()
@@ -329,12 +336,13 @@ def main() -> NoReturn:
     """The console script."""
     warnings.simplefilter("default")
     warnings.showwarning = _show_warning
+    hide_secrets()
     # Loaded while a signal still ends the program at once, see `imagers.__main__`.
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     root.get_command(click.Context(root), verb)
     _Signals().install()
     code = run(sys.argv[1:])
     # All is said and done: a signal while Python takes itself down would only spoil the code.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import sys
 import threading
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 _KIBI = 1024
-_OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")  # links of the kernel
+_OPEN_FILE = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/([0-9]{1,9})")
 
 
 def _harmless(text: str) -> str:
@@ -88,7 +89,9 @@ def write_file(path: str, text: str) -> None:
     """A file that the user named with `text` and nothing else, by one rename.
 
     A symbolic link is replaced and never followed: in a directory that others may write to it
-    could lead to any file of the user's. A device or a pipe is written to.
+    could lead to any file of the user's. A device or a pipe is written to, and what is open
+    already, such as `/dev/stdout`, where it stands: opened once more, a file would be overwritten
+    from its beginning.
 
     Raises:
         LocalError: it could not be written.
@@ -99,7 +102,12 @@ def write_file(path: str, text: str) -> None:
 
     target = Path(path)
     with local_errors(path):
-        if path.startswith(_OPEN_FILES) or _is_stream(path):
+        is_open = _OPEN_FILE.fullmatch(path)
+        if is_open is not None:
+            sys.stdout.flush()
+            write_all({"stdout": 1, "stderr": 2}.get(is_open[1]) or int(is_open[2]), text.encode())
+            return
+        if _is_stream(path):
             # Without a reader a pipe is an error, and does not hold us up.
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:

@@ -21,7 +21,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["Settings", "hide_secrets", "read_settings"]
+
+_VARIABLE = "COSIGN_PASSWORD"
+_hidden: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,15 @@ class Settings:
         return self.broker_state / "admin.key"
 
 
+def hide_secrets() -> None:
+    """Keep the passphrase for this process: programs that it starts get its environment.
+
+    gpg starts an agent that outlives us, and what a key provider logs is not ours to say.
+    """
+    if _VARIABLE in os.environ:
+        _hidden[_VARIABLE] = os.environ.pop(_VARIABLE)
+
+
 def read_settings() -> Settings:
     """The settings of this process."""
     home = Path(os.environ.get("HOME") or "/nonexistent")
@@ -98,7 +110,7 @@ def read_settings() -> Settings:
         no_proxy=_either("no_proxy") or "",
         registries_conf=_registries_conf(config),
         daemon_host=os.environ.get("DOCKER_HOST") or None,
-        cosign_password=os.environ.get("COSIGN_PASSWORD"),
+        cosign_password=_hidden.get(_VARIABLE, os.environ.get(_VARIABLE)),
     )
 
 

@@ -288,7 +288,8 @@ class _Court:
             )
             error.__cause__ = failure.error
             places = (*places, Finding.of_error(error, str(failure.error)))
-        elif not findings and not found.was_looked_for(form):
+        elif not found.was_looked_for(form):
+            # Also where one was found that is not good: the good one may be in another place.
             error = CouldNotVerify(
                 f"nobody looked for signatures of '{self._identity}' of the form {form.value}",
                 hint="imagers.sign.find.Finder looks in all places",

@@ -54,7 +54,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.brokers import BrokerOptions, admin_options
-from imagers.cli.command import VerbCommand, VerbGroup, json_option
+from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.output import print_json, print_line, print_table, say, write_file
 from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, LocalError, UsageError
@@ -67,6 +67,10 @@ __all__ = ["command"]
 _DEFAULT_PORT = 8080
 _MAX_PORT = 65535
 _SHOWN_DIGEST = len("sha256:") + 12  # as many as of a session; --json has all of it
+# Those of `imagers.broker.audit`, which needs the extra.
+_EVENTS = ["start", "stop", "auth", "attest", "release", "put", "replace", "delete"]
+_EVENTS += ["bind", "policy", "admin"]
+_DIGEST = re.compile(r"(?:sha(?:256|384|512):)?[0-9a-f]{1,128}\Z")
 _AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -166,7 +170,7 @@ def _announce(broker: RunningBroker) -> None:
         say("warning", f"this broker can release nothing: {broker.fault}")
         say(
             "hint",
-            "'imagers broker policy show' has its rules"
+            "'imagers broker policy show' has its rules, 'imagers broker policy set' changes them"
             if broker.tees
             else "for tests and demos: --allow-sample-tee",
         )
@@ -180,13 +184,13 @@ def _parse_since(text: str) -> str:
             moment = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
         else:
             moment = datetime.fromisoformat(text)
+        # A time without a zone is one of the clock on the wall here.
+        return moment.astimezone(UTC).isoformat()
     except (ValueError, OverflowError):
         raise UsageError(
             f"--since: expected a time such as 2026-01-31T12:00:00Z, or 90s, 30m, 12h, 7d, "
             f"got {text[:80]!r}"
         ) from None
-    # A time without a zone is one of the clock on the wall here.
-    return moment.astimezone(UTC).isoformat()
 
 
 def _with_default(broker: BrokerOptions) -> BrokerOptions:
@@ -314,7 +318,7 @@ def reset_policy(*, broker: BrokerOptions) -> None:
 @click.option("--resource", metavar="URI")
 @click.option("--image", metavar="DIGEST")
 @click.option("--session", metavar="NAME")
-@click.option("--event", metavar="WORD")
+@click.option("--event", type=click.Choice(_EVENTS))
 @click.option("--outcome", type=click.Choice(["ok", "refused"]))
 @click.option("--since", metavar="TIME")
 @admin_options
@@ -332,10 +336,20 @@ def audit(
     as_json: bool,
 ) -> None:
     """Show who got what, and who did not."""
-    if image is not None and ":" not in image:
-        image = f"sha256:{image}"
+    from imagers.attest.resources import parse_resource_path  # noqa: PLC0415
+
+    # A value that no entry can have would show nothing, and look like "nobody got anything".
+    if resource is not None:
+        with blamed_on("--resource"):
+            resource = str(parse_resource_path(resource.removeprefix("kbs:///")))
+    if image is not None:
+        image = image.lower()
+        if _DIGEST.match(image) is None:
+            raise UsageError(f"--image: expected a digest or its beginning, got {image[:160]!r}")
+        if ":" not in image:
+            image = f"sha256:{image}"
     asked = {
-        "path": None if resource is None else resource.removeprefix("kbs:///"),
+        "path": resource,
         "image": image,
         "session": session,
         "event": event,

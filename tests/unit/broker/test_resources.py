@@ -320,6 +320,18 @@ def test_audit_limit_that_is_no_number_refused(resources, limit):
     assert refused(resources.audit, limit).name == "SerdeError"
 
 
+@pytest.mark.parametrize(
+    "time", ["", "1h", "2026-01-01", "0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-14:00"]
+)
+def test_audit_since_that_is_no_time_refused(resources, time):
+    assert refused(resources.audit, "9", {"since": time}).name == "SerdeError"
+
+
+def test_audit_filters_are_texts_and_no_patterns(resources):
+    for name, value in (("image", "%"), ("session", "_"), ("path", "' OR 1=1 --")):
+        assert resources.audit("9", {name: value}) == b'{"entries":[]}'
+
+
 def test_set_policy_that_is_no_text_refused(resources):
     with pytest.raises(FormatError, match="UTF-8"):
         resources.set_policy(b"\xff")

@@ -2,13 +2,14 @@ import http.client
 import os
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from imagers.attest.jwt import sign_token
 from imagers.broker import server
 from imagers.broker.handshake import Handshake
 from imagers.broker.places import Limits
+from imagers.broker.policy import DEFAULT_POLICY
 from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
 from imagers.errors import LocalError, RemoteError, UsageError
@@ -55,6 +57,24 @@ def test_running_tells_where_it_listens_and_what_it_made(tmp_path):
         assert broker.fault == "it takes evidence of no TEE"
     with running(config) as again:
         assert (again.admin_key_made, again.master_key_made) == (False, False)
+
+
+def test_running_with_a_damaged_policy_says_so_and_takes_another(tmp_path):
+    """Nothing is released, and an admin can put it right."""
+    config = BrokerConfig(
+        state_directory=tmp_path / "state", port=0, tees=("sample",), allow_sample_tee=True
+    )
+    with running(config) as broker:
+        assert broker.fault == ""
+    with closing(sqlite3.connect(tmp_path / "state" / "broker.sqlite")) as store:
+        store.execute("UPDATE settings SET value = ? WHERE name = 'policy'", (b"{",))
+        store.commit()
+    with running(config) as broker:
+        assert "the stored policy is damaged" in broker.fault
+        with BrokerAdmin(broker.url, key_file=broker.admin_key_file) as admin:
+            admin.set_policy(DEFAULT_POLICY)
+    with running(config) as broker:
+        assert broker.fault == ""
 
 
 def test_running_leaves_no_thread_and_no_listener(tmp_path):

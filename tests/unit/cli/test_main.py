@@ -117,6 +117,16 @@ def test_signal_that_a_destructor_swallowed_comes_again(monkeypatch, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_signal_while_an_error_is_told_is_no_traceback(run, monkeypatch):
+    def fail(_):
+        raise main._Interrupted
+
+    monkeypatch.setattr(main, "_fail", fail)
+    outcome = run("inspect", "oci:nowhere:v1")
+    assert outcome.code == 130
+    assert outcome.err == "imagers: error: interrupted\n"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

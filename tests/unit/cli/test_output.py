@@ -2,6 +2,7 @@ import io
 import os
 import sys
 
+import click
 import pytest
 
 from imagers.cli.output import (
@@ -133,6 +134,27 @@ def test_write_file_writes_to_a_pipe_and_to_what_is_open(tmp_path):
     assert os.read(reader, 100) == b"open"
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.parametrize("place", ["/dev/fd", "/proc/self/fd"])
+def test_write_file_to_an_open_file_goes_on_where_it_stands(tmp_path, place):
+    log = tmp_path / "log"
+    log.write_text("what was there\n")
+    fd = os.open(log, os.O_WRONLY | os.O_APPEND)
+    write_file(f"{place}/{fd}", "new")
+    os.write(fd, b", more")
+    os.close(fd)
+    assert log.read_text() == "what was there\nnew, more"
+    with pytest.raises(LocalError, match="bad file descriptor"):
+        write_file(f"{place}/{fd}", "closed")
+
+
+def test_write_file_to_standard_output_stands_in_order(capfd):
+    click.echo("before")
+    write_file("/dev/stdout", "between\n")
+    click.echo("after")
+    write_file("/dev/stderr", "told")
+    assert capfd.readouterr() == ("before\nbetween\nafter\n", "told")
 
 
 def test_write_file_to_a_directory_or_nowhere_is_a_local_error(tmp_path):

@@ -1,8 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from imagers.cli.settings import read_settings
+from imagers.cli import settings as settings_module
+from imagers.cli.settings import hide_secrets, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +66,15 @@ def test_read_settings_auth_files_in_the_order_of_the_manual_page(monkeypatch):
     )
     monkeypatch.setenv("REGISTRY_AUTH_FILE", "/one")
     assert read_settings().auth_files == (Path("/one"),)
+
+
+@pytest.mark.parametrize("password", ["horse", ""])
+def test_passphrase_is_kept_and_no_program_that_is_started_gets_it(monkeypatch, password):
+    monkeypatch.setattr(settings_module, "_hidden", {})
+    monkeypatch.setenv("COSIGN_PASSWORD", password)
+    assert read_settings().cosign_password == password
+    hide_secrets()
+    hide_secrets()
+    assert "COSIGN_PASSWORD" not in os.environ
+    assert read_settings().cosign_password == password
+    assert "horse" not in repr(read_settings())

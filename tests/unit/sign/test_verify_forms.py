@@ -13,6 +13,7 @@ from imagers.errors import (
     PolicyDenied,
     RemoteError,
     SignatureInvalid,
+    Unsupported,
     UntrustedSigner,
 )
 from imagers.model.digest import digest_of
@@ -29,6 +30,7 @@ from imagers.sign.found import (
     NotationSignature,
     Reading,
     SimpleSignature,
+    UnreadableSignature,
 )
 from imagers.sign.materials import Material
 from imagers.sign.notation.check import Outcome
@@ -223,6 +225,20 @@ def test_form_that_nobody_looked_for_is_not_unsigned(manifest, key, form):
     assert said.startswith("nobody looked for signatures of ")
 
 
+def test_signature_that_is_not_good_does_not_stand_for_a_look_in_all_places(manifest, key):
+    """A file of an unknown format in a lookaside may be of any form: no word on the others."""
+    unknown = UnreadableSignature(Unsupported("unknown format"))
+    lookaside = Found((unknown,), (Looked(Form.SIMPLE, "lookaside", 1),))
+    refused(SignatureInvalid, trust_of(GPG), manifest, lookaside)
+    for form in ("sigstoreSigned", "sigstoreBundle"):
+        said = refused(CouldNotVerify, trust_of(signed_by(key, form)), manifest, lookaside)
+        assert said.startswith("nobody looked for signatures of ")
+    trust = trust_of(group("anyOf", GPG, signed_by(key, "sigstoreBundle")))
+    refused(CouldNotVerify, trust, manifest, lookaside)
+    good = Found((unknown, signature_of(manifest, key)))
+    assert verify_image(trust_of(signed_by(key)), manifest, good)
+
+
 def test_index_requirement_is_about_what_the_name_led_to(manifest, key):
     on_index = trust_of(group("index", signed_by(key)))
     of_index, of_image = signature_of(INDEX, key), signature_of(manifest, key)
@@ -231,7 +247,7 @@ def test_index_requirement_is_about_what_the_name_led_to(manifest, key):
     assert verify_image(on_index, manifest, Found.everywhere([]), index=index).signers
     refused(NoSignature, on_index, manifest, [of_image], index=unsigned)
     # A signature of the one is never one of the other.
-    wrong = Subject(INDEX, Found((of_image,)), "index")
+    wrong = Subject(INDEX, Found.everywhere([of_image]), "index")
     refused(SignatureInvalid, on_index, manifest, [of_image], index=wrong)
     refused(SignatureInvalid, trust_of(signed_by(key)), manifest, [of_index], index=index)
     assert verify_image(

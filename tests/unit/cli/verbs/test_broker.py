@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
-from imagers.cli.verbs.broker import _parse_listen
+from imagers.broker.audit import AuditEvent
+from imagers.cli.verbs.broker import _EVENTS, _parse_listen
 from imagers.errors import KeyRefused, UsageError
 from imagers.model.digest import digest_of
 
@@ -119,7 +121,8 @@ def test_audit_filters_and_shows_image_and_session(run, admin, imagers_broker):
     assert rows("--outcome", "refused") == [refused]
     assert got in rows("--image", str(image)[:19], "--limit", "9")
     assert rows("--image", image.hex[:8], "--outcome", "refused") == [refused]
-    assert rows("--image", "sha256:%") == []
+    assert rows("--image", image.hex.upper(), "--outcome", "refused") == [refused]
+    assert rows("--outcome", "refused", "--resource", "a/b/d") == [refused]
     assert rows("--since", "1h", "--event", "release") == [got, refused]
     assert rows("--since", "2999-01-01T00:00:00Z") == []
     session = run("broker", "audit", *admin, "--json").json()[-1]["session"]
@@ -133,10 +136,34 @@ def test_audit_filters_and_shows_image_and_session(run, admin, imagers_broker):
     ]
 
 
-def test_audit_with_a_time_that_is_none_is_a_usage_error(run, admin):
-    outcome = run("broker", "audit", *admin, "--since", "yesterday")
+@pytest.mark.parametrize(
+    "time", ["yesterday", "0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-14:00", "999999999d"]
+)
+def test_audit_with_a_time_that_is_none_is_a_usage_error(run, admin, time):
+    outcome = run("broker", "audit", *admin, "--since", time)
     assert outcome.code == 2
     assert "--since: expected a time such as" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [
+        ("--event", "releases", 2),
+        ("--resource", "kbs://host/a/b/c", 11),
+        ("--resource", "a/b", 11),
+        ("--image", "sha256:%", 2),
+        ("--image", "docker://r.example/app", 2),
+    ],
+)
+def test_audit_filter_that_no_entry_can_fit_is_refused(run, admin, option, value, code):
+    """An empty list would look like the answer that nobody got anything."""
+    outcome = run("broker", "audit", *admin, option, value)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert option in outcome.err
+
+
+def test_audit_events_are_those_that_the_broker_writes():
+    assert list(get_args(get_type_hints(AuditEvent)["event"])) == _EVENTS
 
 
 def test_audit_shows_the_newest_entries(run, admin):
