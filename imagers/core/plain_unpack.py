@@ -536,8 +536,6 @@ class Unpacker:
         """See the function of this name."""
         self._name = path
         parts = tuple(part for part in path.split(b"/") if part not in (b"", b"."))
-        if any(len(part) > _MAX_COMPONENT for part in parts):
-            raise self._fault(Fault.ENTRY_LONG_COMPONENT)
         entry = Entry(Kind.DIRECTORY, path, b"", IMPLIED_MODE, 0, 0, 0, 0)
         with self._translated():
             fd = self._resolver.resolve(parts, entry)
