@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from imagers.core.plain_tar import Entry
 
-__all__ = ["IMPLIED_MODE", "OPEN_DIRECTORY", "Resolver", "is_locked", "lstat"]
+__all__ = ["IMPLIED_MODE", "OPEN_DIRECTORY", "Lock", "Resolver", "lstat"]
 
 _MAX_LINKS = 40  # MAXSYMLINKS of Linux
 _MAX_STEPS = 100_000  # for one name: see `_step`
@@ -20,9 +21,32 @@ IMPLIED_MODE = 0o755
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def is_locked(mode: int) -> bool:
-    """Whether content of a directory with this mode cannot be changed by its owner, us."""
-    return mode & 0o300 != 0o300 and os.geteuid() != 0
+class Lock:
+    """Makes a directory one that its owner, us, can read, search and change, until `close`.
+
+    Args:
+        keep: the tree is made by root, who needs nothing of it.
+    """
+
+    def __init__(self, fd: int, *, keep: bool) -> None:
+        self._fd = fd
+        self._mode: int | None = None
+        mode = 0o700 if keep or os.geteuid() == 0 else stat.S_IMODE(os.fstat(fd).st_mode)
+        if mode & 0o700 != 0o700:
+            self._mode = mode
+            os.fchmod(fd, mode | 0o700)
+
+    def close(self) -> None:
+        """Give it its mode back; the descriptor stays the caller's."""
+        if self._mode is not None:
+            mode, self._mode = self._mode, None
+            os.fchmod(self._fd, mode)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def lstat(parent: int, name: bytes) -> os.stat_result | None:
@@ -55,7 +79,7 @@ class Resolver:
         self._made = made
         self._keep = keep
         self._count = count
-        self._steps = 0
+        self._links = self._steps = 0  # of the name at hand
 
     def _step(self) -> None:
         """Before each directory that is opened.
@@ -92,67 +116,73 @@ class Resolver:
         """
         done: list[bytes] = []  # parts that are no links: re-opened from the root on `..`
         todo = list(reversed(path))
-        links = self._steps = 0
-        at = os.open(b".", OPEN_DIRECTORY, dir_fd=self._root)
+        self._links = self._steps = 0
+        at = self._again(done)
         try:
             while todo:
-                part = todo.pop()
                 self._step()
-                if part == b"..":
-                    if done:
-                        done.pop()
-                        at = self._again(at, done)
-                    continue
-                there = lstat(at, part)
-                if there is None:
-                    if entry is None:
-                        os.close(at)
-                        return None
-                    self._imply(at, part, entry)
-                    there = os.stat(part, dir_fd=at, follow_symlinks=False)
-                if stat.S_ISLNK(there.st_mode):
-                    links += 1
-                    if links > _MAX_LINKS:
-                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # noqa: TRY301
-                    target = os.readlink(part, dir_fd=at)
-                    if target.startswith(b"/"):
-                        done.clear()
-                        at = self._again(at, done)
-                    todo += reversed([p for p in target.split(b"/") if p not in (b"", b".")])
-                    continue
-                child = self.open_directory(at, part)  # ENOTDIR where it is none
-                os.close(at)
-                at = child
-                done.append(part)
+                part = todo.pop()
+                # Closed before the next one is opened: they may be the same directory.
+                with Lock(at, keep=self._keep):
+                    fresh = self._next(at, part, todo, done, entry)
+                if fresh is None:
+                    os.close(at)
+                    return None
+                if fresh != at:
+                    os.close(at)
+                    at = fresh
         except BaseException:
             os.close(at)
             raise
         return at
 
-    def _again(self, at: int, done: list[bytes]) -> int:
-        """The directory `done`, which has no links in it; `at` is closed if that works."""
-        fresh = os.open(b".", OPEN_DIRECTORY, dir_fd=self._root)
+    def _next(
+        self, at: int, part: bytes, todo: list[bytes], done: list[bytes], entry: Entry | None
+    ) -> int | None:
+        """A descriptor of the directory that `part` leads to, perhaps `at`; None: missing."""
+        if part == b"..":
+            if not done:
+                return at  # above the root is the root
+            done.pop()
+            return self._again(done)
+        there = lstat(at, part)
+        if there is None:
+            if entry is None:
+                return None
+            self._imply(at, part, entry)
+        elif stat.S_ISLNK(there.st_mode):
+            self._links += 1
+            if self._links > _MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            target = os.readlink(part, dir_fd=at)
+            todo += reversed([p for p in target.split(b"/") if p not in (b"", b".")])
+            if not target.startswith(b"/"):
+                return at
+            done.clear()
+            return self._again(done)
+        child = self.open_directory(at, part)  # ENOTDIR where it is none
+        done.append(part)
+        return child
+
+    def _again(self, done: list[bytes]) -> int:
+        """A descriptor of the directory `done`, which has no links in it."""
+        with Lock(self._root, keep=self._keep):
+            fresh = os.open(b".", OPEN_DIRECTORY, dir_fd=self._root)
         for part in done:
             try:
                 self._step()
-                child = self.open_directory(fresh, part)
+                with Lock(fresh, keep=self._keep):
+                    child = self.open_directory(fresh, part)
             finally:
                 os.close(fresh)
             fresh = child
-        os.close(at)
         return fresh
 
     def _imply(self, at: int, name: bytes, entry: Entry) -> None:
         """Make a directory that a name needs and no entry describes."""
         self._count()
         before = os.fstat(at)
-        mode = stat.S_IMODE(before.st_mode)
-        locked = not self._keep and is_locked(mode)
-        if locked:
-            os.fchmod(at, mode | 0o700)
         os.mkdir(name, 0o700, dir_fd=at)
-        if locked:
-            os.fchmod(at, mode)
         fd = self.open_directory(at, name)
         try:
             os.fchmod(fd, IMPLIED_MODE)

@@ -32,8 +32,8 @@ from imagers.core.plain_attributes import BadAttribute, clear_attributes, set_at
 from imagers.core.plain_resolve import (
     IMPLIED_MODE,
     OPEN_DIRECTORY,
+    Lock,
     Resolver,
-    is_locked,
     lstat,
 )
 from imagers.core.plain_tar import Entry, Kind
@@ -58,22 +58,17 @@ _DEVICES = {Kind.CHARACTER_DEVICE: stat.S_IFCHR, Kind.BLOCK_DEVICE: stat.S_IFBLK
 class _Parent:
     """An open directory whose content changes; it gets its time and mode back."""
 
-    def __init__(self, fd: int, *, mine: bool) -> None:
+    def __init__(self, fd: int, *, keep: bool) -> None:
         self.fd = fd
         before = os.fstat(fd)
         self._times = (before.st_atime_ns, before.st_mtime_ns)
         self.inode = (before.st_dev, before.st_ino)
         self.changed = False
-        self._mode: int | None = None
-        mode = stat.S_IMODE(before.st_mode)
-        if mine and is_locked(mode):
-            self._mode = mode
-            os.fchmod(fd, self._mode | 0o700)
+        self._lock = Lock(fd, keep=keep)
 
     def close(self) -> None:
         try:
-            if self._mode is not None:
-                os.fchmod(self.fd, self._mode)
+            self._lock.close()
             if self.changed:
                 os.utime(self.fd, ns=self._times)
         finally:
@@ -341,7 +336,9 @@ class Unpacker:
         if source is None:
             raise self._fault(Fault.ENTRY_TARGET, entry.target)
         try:
-            there = lstat(source, target[-1])
+            # Not longer: the directory may be the parent that is left, or the one that is entered.
+            with Lock(source, keep=self._keep):
+                there = lstat(source, target[-1])
             if there is None:
                 kind = self._find_left_out(source, target[-1])
                 if kind is None:
@@ -360,13 +357,14 @@ class Unpacker:
                     self._remove_tree(parent.fd, parts[-1])
                 parent.changed = True
                 try:
-                    os.link(
-                        target[-1],
-                        parts[-1],
-                        src_dir_fd=source,
-                        dst_dir_fd=parent.fd,
-                        follow_symlinks=False,
-                    )
+                    with Lock(source, keep=self._keep):
+                        os.link(
+                            target[-1],
+                            parts[-1],
+                            src_dir_fd=source,
+                            dst_dir_fd=parent.fd,
+                            follow_symlinks=False,
+                        )
                 except FileNotFoundError:  # it was inside what this entry replaces
                     raise self._fault(Fault.ENTRY_TARGET, entry.target) from None
             self._made.add((parent.inode, parts[-1]))
@@ -525,7 +523,7 @@ class Unpacker:
         if fd is None:
             return None
         try:
-            self._parent = _Parent(fd, mine=not self._keep)
+            self._parent = _Parent(fd, keep=self._keep)
         except OSError:
             os.close(fd)
             raise
@@ -538,8 +536,6 @@ class Unpacker:
         """See the function of this name."""
         self._name = path
         parts = tuple(part for part in path.split(b"/") if part not in (b"", b"."))
-        if any(len(part) > _MAX_COMPONENT for part in parts):
-            raise self._fault(Fault.ENTRY_LONG_COMPONENT)
         entry = Entry(Kind.DIRECTORY, path, b"", IMPLIED_MODE, 0, 0, 0, 0)
         with self._translated():
             fd = self._resolver.resolve(parts, entry)

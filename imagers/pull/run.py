@@ -353,8 +353,10 @@ def _make_working_directory(trusted: TrustedImage, staging: Staging) -> None:
     try:
         make_directories(_sink_of(staging), path.encode(), what="rootfs")
     except FormatError as error:
+        # It speaks of an entry of a layer, and there is none.
+        reason = str(getattr(error.__cause__, "strerror", error)).lower()
         raise FormatError(
-            f"expected a directory, or a place for one, at {path[:80]!r}: {error}",
+            f"expected a directory, or a place for one, at {path[:80]!r}: {reason}",
             what="config",
             where="$.config.WorkingDir",
         ) from error

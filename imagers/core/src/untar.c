@@ -148,7 +148,7 @@ static enum imc_fault leave(struct imc_untar *untar, struct imc_failure *failure
     if (parent->fd < 0) {
         return IMC_OK;
     }
-    bool good = (!parent->has_mode || fchmod(parent->fd, parent->before.st_mode & 07777) == 0) &&
+    bool good = imc_untar_lock(&parent->lock) &&
                 (!parent->changed || restore_time(parent->fd, &parent->before));
     enum imc_fault fault = good ? IMC_OK : imc_untar_fail_errno(untar, failure);
     close(parent->fd);
@@ -173,22 +173,12 @@ static enum imc_fault enter(struct imc_untar *untar, const char *path, size_t le
     if (fault != IMC_OK || fd < 0) {
         return fault;
     }
-    if (fstat(fd, &parent->before) != 0) {
+    if (fstat(fd, &parent->before) != 0 || !imc_untar_unlock(untar, fd, &parent->lock)) {
         fault = imc_untar_fail_errno(untar, failure);
         close(fd);
         return fault;
     }
     parent->changed = false;
-    parent->has_mode = false;
-    mode_t mode = parent->before.st_mode & 07777;
-    if (is_locked(untar, mode)) {
-        if (fchmod(fd, mode | 0700) != 0) {
-            fault = imc_untar_fail_errno(untar, failure);
-            close(fd);
-            return fault;
-        }
-        parent->has_mode = true;
-    }
     parent->fd = fd;
     memcpy(parent->path, path, length); /* a part of a name of at most MAX_PATH - 1 bytes */
     parent->path_length = length;
@@ -358,11 +348,16 @@ static enum imc_fault link_to(struct imc_untar *untar, int source, const char *t
                               struct imc_failure *failure) {
     struct stat there;
     struct stat old;
+    struct lock lock;
     enum imc_left kind;
-    if (fstatat(source, target, &there, AT_SYMLINK_NOFOLLOW) != 0) {
-        if (errno != ENOENT) {
-            return imc_untar_fail_errno(untar, failure);
-        }
+    bool is_open = imc_untar_unlock(untar, source, &lock);
+    bool has_target = is_open && fstatat(source, target, &there, AT_SYMLINK_NOFOLLOW) == 0;
+    bool is_missing = is_open && !has_target && errno == ENOENT;
+    /* At once: the directory may be the parent that is left, or the one that is entered. */
+    if (!imc_untar_lock(&lock) || !(has_target || is_missing)) {
+        return imc_untar_fail_errno(untar, failure);
+    }
+    if (is_missing) {
         if (!imc_untar_find_left_out(untar, source, target, &kind)) {
             return fail_target(untar, failure, IMC_ENTRY_TARGET, entry);
         }
@@ -391,7 +386,14 @@ static enum imc_fault link_to(struct imc_untar *untar, int source, const char *t
             return fault;
         }
         parent->changed = true;
-        if (linkat(source, target, parent->fd, parts->last, 0) != 0) {
+        is_open = imc_untar_unlock(untar, source, &lock);
+        bool is_linked = is_open && linkat(source, target, parent->fd, parts->last, 0) == 0;
+        int why = errno;
+        if (!imc_untar_lock(&lock)) {
+            return imc_untar_fail_errno(untar, failure);
+        }
+        errno = why;
+        if (!is_linked) {
             /* ENOENT: it was inside what this entry replaces. */
             return errno == ENOENT ? fail_target(untar, failure, IMC_ENTRY_TARGET, entry)
                                    : imc_untar_fail_errno(untar, failure);

@@ -17,12 +17,18 @@
 #define OPEN_DIRECTORY (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 #define DENTS_BYTES ((size_t)16 * 1024)
 
+/* The mode that a directory of an ordinary user gets back. */
+struct lock {
+    int fd; /* -1: it needs none */
+    mode_t mode;
+};
+
 /* An open directory whose content changes; it gets its time and mode back. */
 struct parent {
     int fd; /* -1: none */
     struct stat before;
     bool changed;
-    bool has_mode; /* `before` has the mode that it gets back */
+    struct lock lock;
     size_t path_length;
     char path[MAX_PATH];
 };
@@ -60,6 +66,9 @@ bool imc_untar_is_made(const struct imc_untar *untar, const struct stat *directo
 
 /* untar_resolve.c */
 
+/* Makes a directory one that its owner, us, can read, search and change, until `lock`. */
+bool imc_untar_unlock(const struct imc_untar *untar, int fd, struct lock *lock);
+bool imc_untar_lock(struct lock *lock);
 /* Opens a directory by the last part of its name; also one of ours that is unreadable. */
 int imc_untar_open_directory(const struct imc_untar *untar, int parent, const char *name);
 /* The next part of a path that is neither empty nor `.`. False: there is none. */
@@ -138,11 +147,6 @@ static inline bool set_time(int fd, struct timespec time) {
 static inline bool restore_time(int fd, const struct stat *before) {
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, before->st_mtim};
     return futimens(fd, times) == 0;
-}
-
-/* Whether content of a directory with this mode cannot be changed by its owner, us. */
-static inline bool is_locked(const struct imc_untar *untar, mode_t mode) {
-    return !untar->keep && !untar->privileged && (mode & 0300) != 0300;
 }
 
 #endif

@@ -21,6 +21,29 @@ struct how {
 #define SYS_openat2 437
 #endif
 
+bool imc_untar_unlock(const struct imc_untar *untar, int fd, struct lock *lock) {
+    struct stat status;
+    *lock = (struct lock){.fd = -1};
+    if (untar->keep || untar->privileged) {
+        return true;
+    }
+    if (fstat(fd, &status) != 0) {
+        return false;
+    }
+    mode_t mode = status.st_mode & 07777;
+    if ((mode & 0700) == 0700) {
+        return true;
+    }
+    *lock = (struct lock){fd, mode};
+    return fchmod(fd, mode | 0700) == 0;
+}
+
+bool imc_untar_lock(struct lock *lock) {
+    bool good = lock->fd < 0 || fchmod(lock->fd, lock->mode) == 0;
+    lock->fd = -1;
+    return good;
+}
+
 int imc_untar_open_directory(const struct imc_untar *untar, int parent, const char *name) {
     struct stat there;
     int fd = openat(parent, name, OPEN_DIRECTORY);
@@ -41,12 +64,7 @@ int imc_untar_open_directory(const struct imc_untar *untar, int parent, const ch
 
 static bool make_implied(const struct imc_untar *untar, int at, const struct stat *before,
                          const char *name, const struct imc_entry *entry) {
-    mode_t mode = before->st_mode & 07777;
-    bool locked = is_locked(untar, mode);
-    if (locked && fchmod(at, mode | 0700) != 0) {
-        return false;
-    }
-    if (mkdirat(at, name, 0700) != 0 || (locked && fchmod(at, mode) != 0)) {
+    if (mkdirat(at, name, 0700) != 0) {
         return false;
     }
     int fd = imc_untar_open_directory(untar, at, name);
@@ -129,11 +147,19 @@ bool imc_untar_next_part(const char *path, size_t length, size_t *at, const char
 }
 
 static int open_root(const struct imc_untar *untar) {
-    return openat(untar->root, ".", OPEN_DIRECTORY);
+    struct lock lock;
+    int fd =
+        imc_untar_unlock(untar, untar->root, &lock) ? openat(untar->root, ".", OPEN_DIRECTORY) : -1;
+    if (!imc_untar_lock(&lock) && fd >= 0) {
+        close_quietly(fd);
+        fd = -1;
+    }
+    return fd;
 }
 
 struct walk {
     int at;           /* the directory that was reached */
+    struct lock lock; /* of that one */
     struct text todo; /* what is left of the path, from `next` on */
     size_t next;
     struct text done; /* the parts that led to `at`, without links */
@@ -164,22 +190,31 @@ static int open_again(const struct imc_untar *untar, struct walk *walk) {
         char name[MAX_COMPONENT + 1];
         memcpy(name, part, length); /* was opened under this name before */
         name[length] = '\0';
-        int child = step(untar, walk) ? imc_untar_open_directory(untar, fd, name) : -1;
+        struct lock above;
+        bool good = imc_untar_unlock(untar, fd, &above) && step(untar, walk);
+        int child = good ? imc_untar_open_directory(untar, fd, name) : -1;
+        if (!imc_untar_lock(&above) && child >= 0) {
+            close_quietly(child);
+            child = -1;
+        }
         close_quietly(fd);
         fd = child;
     }
     return fd;
 }
 
+/* `at` becomes `fd`, which may be the same directory. */
+static bool move_to(const struct imc_untar *untar, struct walk *walk, int fd) {
+    bool good = imc_untar_lock(&walk->lock);
+    close_quietly(walk->at);
+    walk->at = fd;
+    return good && imc_untar_unlock(untar, fd, &walk->lock);
+}
+
 /* `at` becomes the directory `done`. */
 static bool walk_again(const struct imc_untar *untar, struct walk *walk) {
     int fresh = open_again(untar, walk);
-    if (fresh < 0) {
-        return false;
-    }
-    close(walk->at);
-    walk->at = fresh;
-    return true;
+    return fresh >= 0 && move_to(untar, walk, fresh);
 }
 
 static bool walk_up(const struct imc_untar *untar, struct walk *walk) {
@@ -220,8 +255,9 @@ static bool walk_down(const struct imc_untar *untar, struct walk *walk, const ch
     if (child < 0) {
         return false;
     }
-    close(walk->at);
-    walk->at = child;
+    if (!move_to(untar, walk, child)) {
+        return false;
+    }
     if (!append(&walk->done, name)) {
         errno = ENOMEM;
         return false;
@@ -271,7 +307,9 @@ static enum imc_fault resolve_by_walking(struct imc_untar *untar, const char *pa
     }
     enum imc_fault fault = IMC_OK;
     bool missing = false;
-    if (!put_in_front(&walk.todo, path, length, 0)) {
+    if (!imc_untar_unlock(untar, walk.at, &walk.lock)) {
+        fault = imc_untar_fail_errno(untar, failure);
+    } else if (!put_in_front(&walk.todo, path, length, 0)) {
         fault = IMC_NO_MEMORY;
     }
     const char *part;
@@ -287,6 +325,9 @@ static enum imc_fault resolve_by_walking(struct imc_untar *untar, const char *pa
         memcpy(name, part, part_length);
         name[part_length] = '\0';
         fault = walk_part(untar, &walk, name, entry, &missing, failure);
+    }
+    if (!imc_untar_lock(&walk.lock) && fault == IMC_OK) {
+        fault = imc_untar_fail_errno(untar, failure);
     }
     free(walk.todo.at);
     free(walk.done.at);

@@ -1,11 +1,12 @@
 """Names to directories: what both implementations do with them is in test_plain_unpack.py too."""
 
 import os
+import stat
 
 import pytest
 
 from imagers.core import DirectorySink, Ownership
-from imagers.core.plain_resolve import Resolver, is_locked, lstat
+from imagers.core.plain_resolve import Lock, Resolver, lstat
 from imagers.core.plain_unpack import make_directories
 from imagers.errors import FormatError
 
@@ -55,9 +56,19 @@ def test_resolver_opens_inside_the_root_and_makes_nothing_unasked(tmp_path):
     assert sorted(os.listdir(tmp_path / "root")) == ["d", "up"]
 
 
-@pytest.mark.parametrize(("mode", "locked"), [(0o700, False), (0o300, False), (0o555, True)])
-def test_locked_directories_are_those_that_their_owner_cannot_change(monkeypatch, mode, locked):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert is_locked(mode) is locked
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert not is_locked(mode)
+@pytest.mark.parametrize(("mode", "during"), [(0o700, 0o700), (0o300, 0o700), (0o155, 0o755)])
+def test_lock_is_for_directories_that_their_owner_cannot_change(
+    monkeypatch, tmp_path, mode, during
+):
+    tmp_path.chmod(mode | 0o700)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    os.fchmod(fd, mode)
+    try:
+        for user, keep, expected in ((1000, False, during), (1000, True, mode), (0, False, mode)):
+            monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+            with Lock(fd, keep=keep):
+                assert stat.S_IMODE(os.fstat(fd).st_mode) == expected
+            assert stat.S_IMODE(os.fstat(fd).st_mode) == mode
+    finally:
+        os.fchmod(fd, 0o700)
+        os.close(fd)

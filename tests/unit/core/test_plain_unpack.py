@@ -931,6 +931,44 @@ def test_unpack_as_ordinary_user_into_directories_without_write(unpacking, tar, 
 
 @pytest.mark.root
 @needs_root
+@pytest.mark.parametrize("mode", [0, 0o644, 0o300, 0o500])
+def test_unpack_as_ordinary_user_below_directories_that_cannot_be_searched(
+    unpacking, tar, make, tree, mode
+):
+    """Scripts write tars whose directories have the mode of files."""
+    names = (".", "d", "d/e", "d/e/f")
+    layer = tar(
+        *(make.directory(name, mode=mode) for name in names),
+        make.file("d/e/f/g", "x"),
+        make.link("d/h", "d/e/f/g"),
+        make.link("d/e/f/i", "d/h"),
+        make.file("d/e/f/j", "y"),
+        make.symlink("d/e/up", "../../d/e/./f"),
+        make.file("d/e/up/k/l", "z"),
+        make.file("d/e/f/.wh.none"),
+    )
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # others may enter it
+        driver = type(unpacking)(Path(name))
+        with ordinary_user(name):
+            root = driver.unpack(layer, tar(make.file("d/e/.wh.f")), layer)
+        got = tree(root)
+        assert {stat.S_IMODE((root / name).stat().st_mode) for name in names} == {mode}
+    assert got == {
+        "d": "/",
+        "d/e": "/",
+        "d/e/f": "/",
+        "d/e/f/g": "x",
+        "d/e/f/i": "x",
+        "d/e/f/j": "y",
+        "d/e/f/k": "/",
+        "d/e/f/k/l": "z",
+        "d/e/up": "-> ../../d/e/./f",
+        "d/h": "x",
+    }
+
+
+@pytest.mark.root
+@needs_root
 def test_unpack_keeping_owners_as_ordinary_user_is_a_local_error(unpacking, tar, make):
     with tempfile.TemporaryDirectory(dir="/tmp") as name:  # as above
         driver = type(unpacking)(Path(name))

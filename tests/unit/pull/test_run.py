@@ -823,21 +823,22 @@ def test_pull_makes_the_working_directory_where_no_layer_has_it(bundle, entries,
 
 
 @pytest.mark.parametrize(
-    ("entries", "path"),
+    ("entries", "path", "reason"),
     [
-        ([("etc/passwd", b"")], "/etc/passwd/x"),
-        ([("app", b"")], "/app"),
-        ([("a", "b"), ("b", "a")], "/a/x"),
-        ([], "/" + "n" * 256),
-        ([], "/n" * 2048),
+        ([("etc/passwd", b"")], "/etc/passwd/x", ": not a directory"),
+        ([("app", b"")], "/app", ": not a directory"),
+        ([("a", "b"), ("b", "a")], "/a/x", ": too many levels of symbolic links"),
+        ([], "/" + "n" * 256, ": file name too long"),
+        ([], "/n" * 2048, "expected a path of at most 4095 bytes"),
     ],
     ids=["below a file", "a file", "a loop", "a long part", "a long path"],
 )
-def test_pull_whose_working_directory_cannot_be_is_refused(bundle, entries, path):
+def test_pull_whose_working_directory_cannot_be_is_refused(bundle, entries, path, reason):
     source = plain_image(tar_of(*entries), change_config=in_directory(path))
     with pytest.raises(FormatError) as caught:
         pull_image(source, bundle, signatures=no_signatures, options=options_for(ACCEPT))
     assert caught.value.where == "$.config.WorkingDir"
+    assert str(caught.value).endswith(reason)
     assert nothing_is_left(bundle)
 
 
