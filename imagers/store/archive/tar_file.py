@@ -264,6 +264,8 @@ class _Scan:
             return None
         header = os.pread(self._fd, _BLOCK, self._at)
         if len(header) < _BLOCK:
+            if not self._at:
+                raise self._wrong("expected a tar header")
             raise Truncated(what=str(self._path))
         if not any(header):
             return None

@@ -124,7 +124,13 @@ def test_tar_file_cut_refused(opened):
     with pytest.raises(Truncated):
         opened(data[:3000])
     with pytest.raises(Truncated):
-        opened(data[:300])
+        opened(data[: 512 + 5120 + 300])
+
+
+def test_tar_file_shorter_than_a_header_is_no_tar(opened):
+    with pytest.raises(FormatError, match="expected a tar header") as caught:
+        opened(b"FROM scratch\n")
+    assert "archive of an image" in caught.value.hint
 
 
 def test_tar_file_huge_extended_header_refused_before_it_is_read(opened):
