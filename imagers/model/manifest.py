@@ -204,6 +204,12 @@ class Index:
         entry = self.find_platform(platform)
         if entry is None:
             offered = ", ".join(map(str, self.platforms()))
+            if not offered and not all(one.is_artifact for one in self.manifests):
+                raise NotFound(
+                    f"{what} is not there for platform '{platform}': the index has several images "
+                    "and says of none what it is for",
+                    hint="take one by its digest, NAME@DIGEST",
+                )
             raise NotFound(
                 f"{what} is not there for platform '{platform}': expected one of "
                 f"{offered[:200] or 'none'}",

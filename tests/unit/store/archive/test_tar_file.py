@@ -127,9 +127,11 @@ def test_tar_file_cut_refused(opened):
         opened(data[: 512 + 5120 + 300])
 
 
-def test_tar_file_shorter_than_a_header_is_no_tar(opened):
+@pytest.mark.parametrize("count", [1, 99])
+@pytest.mark.parametrize("data", [b"FROM scratch\n", b"PK\3\4 a zip ", b"\x7fELF\0\0\0\0\0\0"])
+def test_tar_file_of_something_else_is_no_tar(opened, data, count):
     with pytest.raises(FormatError, match="expected a tar header") as caught:
-        opened(b"FROM scratch\n")
+        opened(data * count)
     assert "archive of an image" in caught.value.hint
 
 
