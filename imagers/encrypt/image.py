@@ -235,7 +235,7 @@ def decrypt_image(
                 f"{layer.what}: is not encrypted, and every layer has to be",
                 hint="somebody may have put a layer of their own in its place",
             )
-        compression_of(layer.descriptor.media_type)
+        compression_of(layer.descriptor.media_type, what=layer.what)
     allowance = Allowance(Limits())
     with unwrap_layer_keys(layers, unwrappers, manifest_digest=None) as keys:
 

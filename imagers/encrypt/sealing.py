@@ -172,7 +172,8 @@ def plan_copied(layer: Layer, *, was_docker: bool) -> LayerPlan:
     media_type = layer.descriptor.media_type
     if was_docker and not is_encrypted(media_type):
         # To the OCI name of the same thing.
-        media_type = compressed_media_type(media_type, compression_of(media_type))
+        compression = compression_of(media_type, what=layer.what)
+        media_type = compressed_media_type(media_type, compression)
     return LayerPlan(layer, media_type, Compression.NONE)
 
 
@@ -194,7 +195,7 @@ def plan_sealed(
         Unsupported: its media type, or its compression.
     """
     media_type = layer.descriptor.media_type
-    told = compression_of(media_type)
+    told = compression_of(media_type, what=layer.what)
     size = layer.descriptor.size
     source = layer.open_raw()
     try:

@@ -204,6 +204,12 @@ class Index:
         entry = self.find_platform(platform)
         if entry is None:
             offered = ", ".join(map(str, self.platforms()))
+            if not offered and not all(one.is_artifact for one in self.manifests):
+                raise NotFound(
+                    f"{what} is not there for platform '{platform}': the index has several images "
+                    "and says of none what it is for",
+                    hint="take one by its digest, NAME@DIGEST",
+                )
             raise NotFound(
                 f"{what} is not there for platform '{platform}': expected one of "
                 f"{offered[:200] or 'none'}",
@@ -472,10 +478,13 @@ def check_platform(config: ImageConfig, wanted: Platform, *, entry: Platform | N
     if (found.os, found.architecture) != (asked.os, asked.architecture) or (
         found.variant not in allowed
     ):
+        if not (found.os and found.architecture):
+            got, hint = "no platform", "this may be another kind of artifact; an image names both"
+        else:
+            got = f"'{config.platform}'"
+            hint = "if that is the image that you mean, name its platform: --platform OS/ARCH"
+        if entry is not None:
+            hint = "somebody changed the index; do not use this image"
         raise VerificationError(
-            f"config: expected an image for '{expected}', got one for "
-            + (f"'{config.platform}'" if str(config.platform) else "no platform"),
-            hint="if that is the image that you mean, name its platform: --platform OS/ARCH"
-            if entry is None
-            else "somebody changed the index; do not use this image",
+            f"config: expected an image for '{expected}', got one for {got}", hint=hint
         )

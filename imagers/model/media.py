@@ -109,8 +109,11 @@ def is_foreign(media_type: str) -> bool:
     )
 
 
-def compression_of(media_type: str) -> Compression:
+def compression_of(media_type: str, *, what: str = "a layer") -> Compression:
     """The compression of a plaintext layer type.
+
+    Args:
+        what: name of the layer in messages.
 
     Raises:
         Unsupported: not a layer type that is known here, or an encrypted one.
@@ -119,7 +122,7 @@ def compression_of(media_type: str) -> Compression:
         return _COMPRESSION[media_type]
     except KeyError:
         raise Unsupported(
-            f"media type {media_type[:160]!r} of a layer is not supported: expected a tar, "
+            f"media type {media_type[:160]!r} of {what} is not supported: expected a tar, "
             "plain or with gzip or zstd"
         ) from None
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DONE",
     "MAX_ERROR_BYTES",
+    "NOT_THERE",
     "NO_API",
     "OTHER_FORM",
     "check_answer",
@@ -28,6 +29,7 @@ __all__ = [
     "page_type",
     "parse_error_body",
     "refusal",
+    "words_of",
 ]
 
 # What a status means, by the request. The specification has one status for each; registries and
@@ -50,14 +52,16 @@ OTHER_FORM = frozenset({404, 405, 411, 415, 501})
 # distribution says 404; others, as go-containerregistry lists them, 400 and 406; proxies 405, 501.
 NO_API = frozenset({400, 404, 405, 406, 501})
 
+NOT_THERE = "check the name and the tag"  # what to do where a registry says 404
 MAX_ERROR_BYTES = 1024 * 1024  # as containers/image
 _BEGINNING = 512  # bytes that tell what it is
 _MAX_CODE = 80
 _MAX_MESSAGE = 300
+_WORDS = ("error_description", "details", "message", "error")
 _HINTS = {
     401: "log in, or give other credentials",
     403: "log in, or give credentials that may do this",
-    404: "check the name and the tag",
+    404: NOT_THERE,
     405: "the registry does not take this kind of request: it may be a read-only mirror",
     413: "the registry, or a proxy before it, has a limit on sizes",
     429: "wait, and try again",
@@ -87,6 +91,25 @@ def parse_error_body(body: bytes) -> tuple[str, str]:
     except FormatError:
         return "", ""
     return _one_line(code, _MAX_CODE), _one_line(message, _MAX_MESSAGE)
+
+
+def words_of(body: bytes) -> str:
+    """What an answer says of an error, whatever its form; "" where it says nothing.
+
+    Docker Hub's token server has `details`, OAuth2 `error_description`, ECR and Harbor `message`.
+    """
+    code, message = parse_error_body(body)
+    if code or message:
+        return ": ".join(part for part in (code, message) if part)
+    try:
+        document = parse_object(body, what="error", max_bytes=MAX_ERROR_BYTES)
+    except FormatError:
+        return ""
+    for name in _WORDS:
+        value = document.get(name)
+        if isinstance(value, str) and value:
+            return _one_line(value, _MAX_MESSAGE)
+    return ""
 
 
 def check_answer(answer: Response, *, doing: str, name: str) -> None:
@@ -163,10 +186,10 @@ def refusal(status: int, body: bytes, *, doing: str, name: str, page: str = "") 
         doing: what was asked, such as `manifest` or `upload of layer 3 of 7`.
         name: of the image, as messages show it.
     """
-    code, message = parse_error_body(body)
+    code, _ = parse_error_body(body)
     said = status_text(status)
-    if code or message:
-        said += f" ({': '.join(part for part in (code, message) if part)})"
+    if words := words_of(body):
+        said += f" ({words})"
     if page:
         said += f", with {page}"
     return status_error(

@@ -23,7 +23,7 @@ from imagers.model.keys import SecretKey
 from imagers.model.strict_json import get_optional_str, parse_object
 from imagers.net.http import ANY_STATUS, status_error, status_text
 from imagers.net.urls import join_url, parse_origin, redact_url
-from imagers.registry.answers import DONE, check_answer, check_json
+from imagers.registry.answers import DONE, check_answer, check_json, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -304,6 +304,8 @@ class Authenticator:
         where = str(parse_origin(realm))
         if answer.status not in DONE:
             message = f"{where}: the token server answered {status_text(answer.status)}"
+            if words := words_of(answer.body):
+                message += f" ({words})"
             if answer.status == 404:
                 # Not `NotFound`: that would say that the image, or its signature, is not there.
                 raise RemoteError(message, status=answer.status)

@@ -23,7 +23,14 @@ from imagers.net.http import ANY_STATUS, HTTPClient, Response
 from imagers.net.retry import parse_retry_after
 from imagers.net.stream import ResponseStream
 from imagers.net.urls import parse_origin
-from imagers.registry.answers import DONE, MAX_ERROR_BYTES, check_answer, page_type, refusal
+from imagers.registry.answers import (
+    DONE,
+    MAX_ERROR_BYTES,
+    NOT_THERE,
+    check_answer,
+    page_type,
+    refusal,
+)
 from imagers.registry.auth import Authenticator
 
 if TYPE_CHECKING:
@@ -41,6 +48,10 @@ _HIDDEN = (400, 401, 403, 404)  # what some say to whoever has not logged in, wi
 _WITHOUT_PORT = (
     "a proxy before the registry tells it its name without the port: set Host to $http_host "
     "there, or http.relativeurls in the registry"
+)
+_PAGE = (
+    "is this the address of a registry? another server, a proxy or a login page may answer in its "
+    "place"
 )
 _ERROR_S = 30.0  # to read what an error is about
 
@@ -181,6 +192,8 @@ class RegistryClient:
         if page:
             page = f"a page of type {page!r} from {parse_origin(answer.url)}"
         error = refusal(answer.status, body, doing=doing, name=name, page=page)
+        if page and error.hint in (None, NOT_THERE):
+            error.hint = _PAGE
         if error.temporary:
             told = answer.headers.get("Retry-After")
             error.retry_after = parse_retry_after(told, now=datetime.now(UTC))

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from imagers.core import run_together
 from imagers.errors import FormatError, LocalError
 from imagers.model.descriptor import Descriptor, Platform
-from imagers.model.image import open_layer_blob, read_entry, stays_behind
-from imagers.model.manifest import Index, parse_manifest_or_index
+from imagers.model.image import open_layer_blob, read_config, read_entry, stays_behind
+from imagers.model.manifest import Index, Manifest, check_platform, parse_manifest_or_index
 from imagers.model.pieces import checked_pieces
 from imagers.transport.beside import TagSink, copy_beside
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from imagers.core import Cancellation
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSink, ImageSource
-    from imagers.model.manifest import Manifest, RawManifest
+    from imagers.model.manifest import RawManifest
     from imagers.model.stream import RawStream
 
 __all__ = [
@@ -133,14 +133,18 @@ def copy_image(
 
     Raises:
         NotFound: an index without the platform, or the source lacks something.
+        VerificationError: the only image of an index is for another platform.
         IntegrityError: bytes are not what their descriptor says; the sink has no such name.
         RemoteError, LocalError: a side failed.
     """
     answer = source.read_manifest() if top is None else top
     document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
     if isinstance(document, Index) and not all_platforms:
-        entry = document.require_platform(platform or this_platform(), what=source.name)
+        wanted = platform or this_platform()
+        entry = document.require_platform(wanted, what=source.name)
         document = read_entry(source, entry)
+        if entry.platform is None and isinstance(document, Manifest):
+            check_platform(read_config(document, source), wanted)  # the index does not say it
     if isinstance(sink, ChoosySink):
         sink.check_image(document)
     beside = 0

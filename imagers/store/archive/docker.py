@@ -30,6 +30,7 @@ from imagers.model.manifest import (
 )
 from imagers.model.media import (
     INDEX_TYPES,
+    MANIFEST_TYPES,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_LAYER,
@@ -248,6 +249,8 @@ def _manifests(tar: TarFile) -> Iterator[Manifest]:
                 if entry.media_type in INDEX_TYPES:
                     below.append(blob_name(entry.digest))
                     continue
+                if entry.media_type not in MANIFEST_TYPES:
+                    continue  # of another kind of artifact
                 found = tar.read(blob_name(entry.digest), MAX_MANIFEST_BYTES)
                 if found is not None and digest_of(found, entry.digest.algorithm) == entry.digest:
                     yield parse_manifest(found, media_type=entry.media_type)

@@ -18,7 +18,6 @@ from imagers.model.reference import Reference, parse_reference
 from imagers.model.strict_json import (
     JSON,
     JSONObject,
-    check_spelling,
     dump_json,
     get_optional_list,
     get_str,
@@ -28,7 +27,7 @@ from imagers.model.strict_json import (
 __all__ = ["SavedImage", "dump_saved", "find_saved", "parse_saved"]
 
 _SHOWN = 10
-_MEMBERS = frozenset({"Config", "Layers", "RepoTags"})
+_MEMBERS = {name.casefold(): name for name in ("Config", "Layers", "RepoTags")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +70,28 @@ def parse_saved(raw: bytes, *, what: str) -> tuple[SavedImage, ...]:
 def _parse_image(entry: JSON, *, what: str, where: str) -> SavedImage:
     if not isinstance(entry, dict):
         raise FormatError("expected an object", what=what, where=where)
-    # Engines in Go take `config` for `Config`, and of both the last: another image than ours.
-    check_spelling(entry, _MEMBERS, what=what, where=where)
+    entry = _as_spelt(entry, what, where)
     return SavedImage(
         config=get_str(entry, "Config", what=what, where=where),
         layers=_strings(entry, "Layers", what, where),
         tags=_strings(entry, "RepoTags", what, where),
     )
+
+
+def _as_spelt(entry: JSONObject, what: str, where: str) -> JSONObject:
+    """`entry` with its members as Docker spells them; engines in Go take `config` for `Config`.
+
+    Of both they take the last, and with it perhaps another image than we would.
+    """
+    members: JSONObject = {}
+    for name, value in entry.items():
+        meant = _MEMBERS.get(name.casefold(), name)
+        if meant in members:
+            raise FormatError(
+                f"expected one {meant!r}, got several spellings of it", what=what, where=where
+            )
+        members[meant] = value
+    return members
 
 
 def _strings(entry: JSONObject, name: str, what: str, where: str) -> tuple[str, ...]:

@@ -264,6 +264,8 @@ class _Scan:
             return None
         header = os.pread(self._fd, _BLOCK, self._at)
         if len(header) < _BLOCK:
+            if not self._at:
+                raise self._wrong("")
             raise Truncated(what=str(self._path))
         if not any(header):
             return None
@@ -329,6 +331,8 @@ class _Scan:
         return records
 
     def _wrong(self, message: str) -> FormatError:
+        if not self._at:  # whatever is wrong with the first header: it is none
+            message = "expected a tar header"
         return FormatError(message, what=str(self._path), hint="is this the archive of an image?")
 
 

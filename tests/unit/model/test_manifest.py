@@ -598,6 +598,14 @@ def test_require_platform_gives_the_entry_or_says_which_there_are():
     none = parse_index(encode(changed(INDEX, manifests=[])))
     with pytest.raises(NotFound, match=r"expected one of none$"):
         none.require_platform(arm, what="image x")
+    unnamed = [
+        {name: value for name, value in one.items() if name != "platform"}
+        for one in INDEX["manifests"]
+    ]
+    several = parse_index(encode(changed(INDEX, manifests=unnamed)))
+    with pytest.raises(NotFound, match="says of none what it is for") as caught:
+        several.require_platform(arm, what="image x")
+    assert "NAME@DIGEST" in caught.value.hint
 
 
 @pytest.mark.parametrize(

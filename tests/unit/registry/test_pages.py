@@ -4,12 +4,12 @@ import gzip
 
 import pytest
 
-from imagers.errors import DigestMismatch, RemoteError, SizeMismatch
+from imagers.errors import DigestMismatch, NotFound, RemoteError, SizeMismatch
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_MANIFEST
 from imagers.model.stream import read_all
-from imagers.registry.answers import page_type
+from imagers.registry.answers import page_type, words_of
 from imagers.registry.auth import Credentials
 
 PAGE = b"\xef\xbb\xbf\r\n<!DOCTYPE html><html><form>Log in</form></html>"
@@ -93,6 +93,34 @@ def test_page_with_a_status_that_refuses_is_told(registry, opened):
     registry.answer_with(403, path="/manifests/", headers=HTML, body=PAGE, times=9)
     with pytest.raises(RemoteError, match="403 forbidden, with a page of type 'text/html' from"):
         opened.source(f"{registry.address}/app:v1").read_manifest()
+
+
+def test_page_with_404_is_not_there_and_told(registry, opened):
+    """Registries of static files have pages, too: for them nothing is there."""
+    registry.answer_with(404, path="/manifests/", headers=HTML, body=PAGE, times=9)
+    with pytest.raises(NotFound, match="404 not found, with a page of type 'text/html'") as caught:
+        opened.source(f"{registry.address}/app:v1").read_manifest()
+    assert "address of a registry" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"errors":[{"code":"DENIED","message":"no"}]}', "DENIED: no"),
+        (b'{"details":"incorrect username or password"}', "incorrect username or password"),
+        (b'{"error":"invalid_grant","error_description":"expired\x1b[1m"}', ""),
+        (b'{"error":"invalid_grant","error_description":"has\\nexpired"}', "has expired"),
+        (b'{"code":1,"message":"Your token has expired"}', "Your token has expired"),
+        (b'{"message":{}}', ""),
+        (b"[]", ""),
+    ],
+)
+def test_words_of_an_error_whatever_its_form(registry, opened, body, words):
+    assert words_of(body) == words
+    registry.answer_with(403, path="/manifests/", body=body, times=9)
+    with pytest.raises(RemoteError) as caught:
+        opened.source(f"{registry.address}/app:v1").read_manifest()
+    assert str(caught.value).endswith(f"403 forbidden ({words})" if words else "403 forbidden")
 
 
 def test_page_in_place_of_a_blob_is_a_wrong_size_and_told(registry, opened, pushed):

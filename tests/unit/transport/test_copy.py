@@ -2,6 +2,7 @@ import io
 import json
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from imagers.errors import (
     NotFound,
     RemoteError,
     SizeMismatch,
+    VerificationError,
 )
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
@@ -94,6 +96,29 @@ def test_copy_image_of_an_index_without_the_platform_is_not_found(registry, plac
             platform=Platform("linux", "s390x"),
         )
     assert "linux/amd64, linux/arm64" in str(caught.value)
+    assert registry.tags("b") == {}
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_copy_image_that_its_index_says_no_platform_of_is_held_to_its_config(
+    registry, places, image_of, index_of, architecture
+):
+    image = image_of("amd64")
+    entry = replace(image.descriptor, platform=None)
+    put_index(places.sink(f"{registry.address}/a:v1"), (index_of(entry), [image]))
+
+    def copy_for():
+        return copy_image(
+            places.source(f"{registry.address}/a:v1"),
+            places.sink(f"{registry.address}/b:v1"),
+            platform=Platform("linux", architecture),
+        )
+
+    if architecture == "amd64":
+        assert copy_for().digest == image.descriptor.digest
+        return
+    with pytest.raises(VerificationError, match="an image for 'linux/arm64', got one for"):
+        copy_for()
     assert registry.tags("b") == {}
 
 

@@ -221,6 +221,15 @@ def test_source_docker_28_shape_whose_manifest_is_another_images_is_not_taken(so
     assert layers == LAYERS
 
 
+def test_source_passes_over_what_is_no_manifest_in_the_index(source_of):
+    path, other = blob(b"no JSON", "application/vnd.oci.artifact.manifest.v1+json")
+    members, raw = docker_28(LAYERS, [OCI_LAYER, OCI_LAYER])
+    (entry,) = json.loads(members["index.json"])["manifests"]
+    members |= {path: b"no JSON", "index.json": index_of(other, entry)}
+    manifest, layers = all_layers(source_of(members))
+    assert (manifest.raw, layers) == (raw, LAYERS)
+
+
 def test_source_chooses_by_name_and_position(source_of):
     members = legacy()
     one = json.loads(members["manifest.json"])[0]

@@ -25,12 +25,17 @@ def test_saved_image_without_lists_has_empty_ones(rest):
     assert one == SavedImage("c", (), ())
 
 
+def test_saved_image_in_other_letters_is_read_as_engines_read_it():
+    (one,) = parse_saved(b'[{"config": "c", "LAYERS": ["l"], "repoTags": ["app:v1"]}]', what="x")
+    assert one == SavedImage("c", ("l",), ("app:v1",))
+
+
 @pytest.mark.parametrize(
     "member", ['"config": "d"', '"layers": ["d"]', '"LAYERS": null', '"repotags": ["app:v1"]']
 )
 def test_saved_image_that_engines_would_read_as_another_refused(member):
     raw = f'[{{"Config": "c", "Layers": [], "RepoTags": [], {member}}}]'
-    with pytest.raises(FormatError, match=r"\$\[0\]: expected '(Config|Layers|RepoTags)'"):
+    with pytest.raises(FormatError, match=r"\$\[0\]: expected one '(Config|Layers|RepoTags)'"):
         parse_saved(raw.encode(), what="x")
 
 

@@ -124,7 +124,15 @@ def test_tar_file_cut_refused(opened):
     with pytest.raises(Truncated):
         opened(data[:3000])
     with pytest.raises(Truncated):
-        opened(data[:300])
+        opened(data[: 512 + 5120 + 300])
+
+
+@pytest.mark.parametrize("count", [1, 99])
+@pytest.mark.parametrize("data", [b"FROM scratch\n", b"PK\3\4 a zip ", b"\x7fELF\0\0\0\0\0\0"])
+def test_tar_file_of_something_else_is_no_tar(opened, data, count):
+    with pytest.raises(FormatError, match="expected a tar header") as caught:
+        opened(data * count)
+    assert "archive of an image" in caught.value.hint
 
 
 def test_tar_file_huge_extended_header_refused_before_it_is_read(opened):
