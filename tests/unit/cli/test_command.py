@@ -1,5 +1,3 @@
-from contextlib import ExitStack
-
 import click
 import pytest
 
@@ -134,8 +132,11 @@ def test_budget_options_refuse_jobs_that_are_none(budgeted, jobs):
     ],
 )
 def test_error_names_the_option_that_it_is_about(options, said):
-    with pytest.raises(LocalError) as caught, ExitStack() as stack:
-        for option in options:
-            stack.enter_context(blamed_on(option))
+    def fail():
         raise LocalError("no such file", path="f")
+
+    for option in reversed(options):
+        fail = blamed_on(option)(fail)
+    with pytest.raises(LocalError) as caught:
+        fail()
     assert str(caught.value) == said
