@@ -53,6 +53,7 @@ _THREADS = 8  # each can hold some copies of a secret of 2 MiB
 _SWEEP_SECONDS = 0.25
 _ACCEPT_AGAIN_SECONDS = 0.1
 _STARTS_WITHIN_S = 30.0
+_NEVER_ASKED = " "  # any; it is not looked at for a key that has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,7 +440,10 @@ def _why_unusable(error: OSError) -> str:
         if error.reason == "KEY_VALUES_MISMATCH":
             return "the key is not that of the certificate"
         # OpenSSL says no more than "PEM lib", or the name of a routine.
-        return "expected PEM, a certificate in one file and its private key in the other"
+        return (
+            "expected PEM, a certificate in one file and its private key, without a passphrase, "
+            "in the other"
+        )
     return str(error.strerror or error).lower()
 
 
@@ -493,6 +497,8 @@ def _uvicorn_config(config: BrokerConfig, state: BrokerState) -> uvicorn.Config:
         timeout_graceful_shutdown=config.stop_timeout_s,
         ssl_certfile=config.certificate_file,
         ssl_keyfile=str(config.certificate_key_file) if config.certificate_key_file else None,
+        # Without one OpenSSL asks on the terminal, in C code that hears no signal.
+        ssl_keyfile_password=_NEVER_ASKED,
     )
 
 

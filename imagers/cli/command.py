@@ -76,14 +76,18 @@ class VerbGroup(click.Group):
 
 
 @contextmanager
-def blamed_on(option: str) -> Iterator[None]:
-    """A block whose errors are about what the user gave to an option, and say so."""
+def blamed_on(option: str | None) -> Iterator[None]:
+    """A block whose errors are about what the user gave to an option, and say so.
+
+    Args:
+        option: None: it was not given, and is not named. Of nested blocks the inner one is.
+    """
     try:
         yield
     except ImagersError as error:
         # The library says in a word of its own what the option says here.
         text = str(error).removeprefix("decryption key: ").removeprefix("recipient: ")
-        if not text.startswith(option):
+        if option is not None and not text.startswith("--"):
             error.args = (f"{option}: {text}", *error.args[1:])
         raise
 

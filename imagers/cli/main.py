@@ -236,14 +236,12 @@ def run(arguments: list[str]) -> int:
     """Run the program; its exit code."""
     try:
         return _run(arguments)  # also while an error is being told
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort, _Terminated) as error:
         if sys.stderr.isatty():
-            click.echo(err=True)  # ends the line with the ^C
-        say("error", "interrupted")
-        return _INTERRUPTED
-    except _Terminated:
-        say("error", "terminated")
-        return _TERMINATED
+            click.echo(err=True)  # ends the line with the ^C, or with a question
+        is_term = isinstance(error, _Terminated)
+        say("error", "terminated" if is_term else "interrupted")
+        return _TERMINATED if is_term else _INTERRUPTED
 
 
 def _run(arguments: list[str]) -> int:

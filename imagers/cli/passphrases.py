@@ -12,6 +12,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, TypeVar
 
+from imagers.cli.command import blamed_on
 from imagers.cli.output import say
 from imagers.cli.settings import read_settings
 from imagers.errors import KeyUnavailable, UsageError
@@ -35,7 +36,8 @@ def read_passphrase(path: str) -> SecretKey:
     """
     from imagers.encrypt.keyfiles import Password, read_password  # noqa: PLC0415
 
-    return read_password(Password("file", path=path))
+    with blamed_on("--passphrase-file"):
+        return read_password(Password("file", path=path))
 
 
 def open_with_passphrase(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imagers.cli.command import blamed_on
 from imagers.cli.output import say
 from imagers.cli.settings import read_settings
 
@@ -125,7 +126,9 @@ def permitted(
     if path is None:
         say("warning", "there is no policy.json: nobody says whether this image may be used")
         return top
-    trust = load_trust(load_policy(path).select(identity_of(name)), read_key_file)
+    with blamed_on(policy and "--policy"):
+        document = load_policy(path)
+    trust = load_trust(document.select(identity_of(name)), read_key_file)
     places = places_of(source, name, options, registries_d=registries_d)
     permit_image(source, top, trust, signatures=signature_finder(places, trust), platform=platform)
     return top

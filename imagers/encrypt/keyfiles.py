@@ -405,7 +405,10 @@ def parse_public_key(data: bytes, *, name: str) -> PublicKey:
         raise _not_a_key("public", name)
     label = pem[1].decode("ascii")
     # Any block: `openssl ecparam -genkey` puts the curve before the key.
-    if any(b"PRIVATE KEY" in one for one in _PEM.findall(data)):
+    labels = _PEM.findall(data)
+    if any(b"SIGSTORE PRIVATE KEY" in one for one in labels):
+        raise _wrong_half(name, "the file NAME.pub beside it")
+    if any(b"PRIVATE KEY" in one for one in labels):
         raise _wrong_half(name)
     if "CERTIFICATE" in label:
         raise FormatError(
@@ -537,11 +540,11 @@ def _wrong_kind(key: object, name: str) -> Unsupported:
     return Unsupported(f"{name}: expected an RSA or EC (P-256, P-384, P-521) key, got {found}")
 
 
-def _wrong_half(name: str) -> FormatError:
+def _wrong_half(name: str, public: str = "") -> FormatError:
     return FormatError(
         "is a private key, expected a public one",
         what=name,
-        hint=f"give the recipient's public half: openssl pkey -in {name} -pubout",
+        hint=f"give the public half: {public or f'openssl pkey -in {name} -pubout'}",
     )
 
 

@@ -59,6 +59,8 @@ def _read(path: str, *, max_bytes: int, hint: str | None = None) -> bytes:
         with open(path, "rb") as file:  # str and file descriptors' paths alike
             data = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:
+        if "://" in path:
+            hint = "expected a file: keys of a KMS (awskms://) and URLs are not supported here"
         raise LocalError(_reason(error), path=path, hint=hint) from error
     if len(data) > max_bytes:
         raise LocalError(f"expected at most {max_bytes} bytes, got more", path=path)
@@ -312,4 +314,5 @@ def load_notation_key(key_path: str, chain_path: str, passphrase: SecretKey | No
         _read(chain_path, max_bytes=_MAX_KEYRING_BYTES),
         passphrase,
         what=f"key file '{key_path}'",
+        chain_what=f"certificate chain '{chain_path}'",
     )

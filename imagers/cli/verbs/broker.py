@@ -14,8 +14,8 @@ docs/broker.md.
                               ~/.local/state/imagers/broker
   --listen HOST:PORT          default 127.0.0.1:8080; port 0 takes a free one
   --certificate FILE, --certificate-key FILE
-                              PEM, for https; needed to listen on more than
-                              loopback
+                              PEM, for https, the key without a passphrase;
+                              needed to listen on more than loopback
   --trusted-proxy ADDRESS     an address or network (repeat it) whose header
                               X-Forwarded-For is believed, for the share of
                               connections that each address has

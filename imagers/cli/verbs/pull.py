@@ -45,7 +45,13 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.brokers import BrokerOptions, broker_options
-from imagers.cli.command import VerbCommand, budget_options, json_option, platform_option
+from imagers.cli.command import (
+    VerbCommand,
+    blamed_on,
+    budget_options,
+    json_option,
+    platform_option,
+)
 from imagers.cli.images import (
     RegistryOptions,
     name_of,
@@ -110,7 +116,9 @@ def command(  # one parameter an option
         explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]
     )
     name = name_of(ref)
-    trust = load_trust(load_policy(path).select(identity_of(name)), read_key_file)
+    with blamed_on(policy and "--policy"):
+        document = load_policy(path)
+    trust = load_trust(document.select(identity_of(name)), read_key_file)
     options = PullOptions(
         requirements=trust,
         platform=parse_platform(platform),

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagers.cli.command import VerbCommand, json_option, platform_option
+from imagers.cli.command import VerbCommand, blamed_on, json_option, platform_option
 from imagers.cli.images import (
     RegistryOptions,
     name_of,
@@ -83,7 +83,9 @@ def command(
         explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]
     )
     name = name_of(ref)
-    selected = load_policy(path).select(identity_of(name))
+    with blamed_on(policy and "--policy"):
+        document = load_policy(path)
+    selected = document.select(identity_of(name))
     trust = load_trust(selected, read_key_file)
     told: list[Explanation] = []
     trusted: TrustedImage | None = None

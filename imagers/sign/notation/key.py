@@ -45,7 +45,12 @@ class NotationKey:
 
 
 def parse_notation_key(
-    key_pem: bytes, chain_pem: bytes, passphrase: SecretKey | None, *, what: str
+    key_pem: bytes,
+    chain_pem: bytes,
+    passphrase: SecretKey | None,
+    *,
+    what: str,
+    chain_what: str = "certificate chain",
 ) -> NotationKey:
     """The key in one PEM file, with the certificates in another.
 
@@ -55,7 +60,7 @@ def parse_notation_key(
         UsageError: a passphrase for a key that has none.
         KeyUnavailable: the passphrase is missing or does not open it.
     """
-    chain = parse_certificates(chain_pem, what="certificate chain")
+    chain = parse_certificates(chain_pem, what=chain_what)
     password: bytes | None = None
     if passphrase is not None and len(passphrase):
         with passphrase.view() as view:
@@ -81,5 +86,5 @@ def parse_notation_key(
         raise Unsupported(f"{what}: {error}") from error
     der = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     if key.public_key().public_bytes(*der) != chain[0].public_key().public_bytes(*der):
-        raise FormatError("expected the certificate of the key first", what="certificate chain")
+        raise FormatError("expected the certificate of the key first", what=chain_what)
     return NotationKey(chain, key)

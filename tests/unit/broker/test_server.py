@@ -15,6 +15,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from imagers.attest.admin import BrokerAdmin, load_admin_key
 from imagers.attest.jwt import sign_token
@@ -258,6 +264,21 @@ def test_certificate_that_cannot_be_used_refused(certificate, names, error):
         certificate_key_file=key,
     )
     with pytest.raises(error), running(config):
+        pass
+
+
+def test_certificate_key_with_a_passphrase_is_refused_and_nobody_is_asked(certificate):
+    """OpenSSL's question cannot be ended by a signal."""
+    key = load_pem_private_key((certificate / "key.pem").read_bytes(), None)
+    sealed = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"horse"))
+    (certificate / "sealed.pem").write_bytes(sealed)
+    config = BrokerConfig(
+        state_directory=certificate / "state",
+        port=0,
+        certificate_file=certificate / "cert.pem",
+        certificate_key_file=certificate / "sealed.pem",
+    )
+    with pytest.raises(LocalError, match="private key, without a passphrase"), running(config):
         pass
 
 

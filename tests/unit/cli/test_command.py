@@ -4,13 +4,14 @@ import pytest
 from imagers.cli.command import (
     VerbCommand,
     VerbGroup,
+    blamed_on,
     budget_options,
     json_option,
     option_group,
     platform_option,
 )
 from imagers.core import Budget
-from imagers.errors import UsageError
+from imagers.errors import LocalError, UsageError
 
 HELP = "usage: imagers trial\n\n  kept   as it   stands\n"
 
@@ -119,3 +120,23 @@ def test_budget_options_are_one_value(budgeted, words, expected):
 def test_budget_options_refuse_jobs_that_are_none(budgeted, jobs):
     with pytest.raises(click.BadParameter, match="range"):
         invoke(budgeted, "--jobs", jobs)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--key"], "--key: f: no such file"),
+        ([None], "f: no such file"),
+        (["--key", None, "--passphrase-file"], "--passphrase-file: f: no such file"),
+        (["--key", "--key"], "--key: f: no such file"),
+    ],
+)
+def test_error_names_the_option_that_it_is_about(options, said):
+    def fail():
+        raise LocalError("no such file", path="f")
+
+    for option in reversed(options):
+        fail = blamed_on(option)(fail)
+    with pytest.raises(LocalError) as caught:
+        fail()
+    assert str(caught.value) == said

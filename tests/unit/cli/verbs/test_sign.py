@@ -70,3 +70,45 @@ def test_sign_with_the_passphrase_of_another_key_refused(run, pushed, signer):
     outcome = run("sign", pushed, *signer, "--passphrase-file", "wrong")
     assert outcome.code == 30
     assert "signer.key" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (
+            ["--sign-by-sigstore-private-key", "a.key", "--passphrase-file", "nofile"],
+            13,
+            "error: --passphrase-file: nofile: cannot be read: no such file or directory",
+        ),
+        (
+            ["--sign-by-sigstore-private-key", "awskms:///alias/release"],
+            13,
+            "hint: expected a file: keys of a KMS (awskms://) and URLs are not supported here",
+        ),
+        (
+            ["--notation-key", "a.key", "--notation-chain", "a.pub"],
+            11,
+            "certificate chain 'a.pub': expected 1 to 32 PEM blocks 'CERTIFICATE'",
+        ),
+    ],
+)
+def test_sign_with_a_wrong_file_names_it_and_its_option(run, words, code, said):
+    assert run("key", "generate", "cosign", "--output", "a").code == 0
+    outcome = run("sign", "localhost:1/app:v1", *words)
+    assert outcome.code == code
+    assert said in outcome.err
+
+
+def test_show_of_a_signing_key_points_to_its_public_half(run):
+    assert run("key", "generate", "cosign", "--output", "a").code == 0
+    outcome = run("key", "show", "a.key")
+    assert outcome.code == 11
+    assert "hint: give the public half: the file NAME.pub beside it\n" in outcome.err
+
+
+@pytest.mark.parametrize("verb", ["verify", "pull", "copy"])
+def test_policy_that_is_none_is_named_with_its_option(run, plain, verb):
+    names = [plain] if verb == "verify" else [plain, "oci:out:v1" if verb == "copy" else "out"]
+    outcome = run(verb, *names, "--policy", "nofile")
+    assert outcome.code == 13
+    assert outcome.err.startswith("imagers: error: --policy: nofile: no such file or directory\n")
