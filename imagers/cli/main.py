@@ -19,7 +19,6 @@ import click
 
 from imagers import __version__
 from imagers.cli.output import say
-from imagers.cli.settings import hide_secrets
 from imagers.errors import ImagersError, LocalError
 
 if TYPE_CHECKING:
@@ -334,10 +333,12 @@ def main() -> NoReturn:
     """The console script."""
     warnings.simplefilter("default")
     warnings.showwarning = _show_warning
-    hide_secrets()
     # Loaded while a signal still ends the program at once, see `imagers.__main__`.
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    root.get_command(click.Context(root), verb)
+    if root.get_command(click.Context(root), verb) is not None:
+        from imagers.cli.settings import hide_secrets  # noqa: PLC0415  # verbs have loaded it
+
+        hide_secrets()
     _Signals().install()
     code = run(sys.argv[1:])
     # All is said and done: a signal while Python takes itself down would only spoil the code.
