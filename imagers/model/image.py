@@ -310,7 +310,7 @@ def open_layer_blob(source: BlobSource, descriptor: Descriptor, *, what: str) ->
         raise NotFound(
             f"{what}: {kind} where its image is: it is said to be at {descriptor.urls[0][:160]!r}",
             hint="nothing is read from there; a copy to docker:// or oci: leaves a foreign layer "
-            "where it is, and encrypt in the clear with --skip-base or --encrypt-layer",
+            "where it is, and 'imagers encrypt' in the clear with --skip-base or --encrypt-layer",
         ) from error
 
 
