@@ -6,7 +6,6 @@ cryptography nor an HTTP client.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import re
@@ -20,7 +19,6 @@ import click
 
 from imagers import __version__
 from imagers.cli.output import say
-from imagers.cli.settings import hide_secrets
 from imagers.errors import ImagersError, LocalError
 
 if TYPE_CHECKING:
@@ -296,7 +294,7 @@ def _hint_of(error: click.UsageError) -> str:
         found = re.search(r"No such command '([^']*)'", error.message)
         if found is not None:
             words = error.ctx.command.list_commands(error.ctx)
-            meant = _OTHER_VERBS.get(found[1]) or difflib.get_close_matches(found[1], words, 2)
+            meant = _OTHER_VERBS.get(found[1]) or _close(found[1], words)
     return f"did you mean {' or '.join(meant)}? {hint}" if meant else hint
 
 
@@ -305,7 +303,13 @@ def _options_meant(name: str, command: click.Command) -> list[str]:
         option for one in command.params if isinstance(one, click.Option) for option in one.opts
     ]
     known = [one for one in _OTHER_OPTIONS.get(name, ()) if re.split("[= ]", one)[0] in options]
-    return known or difflib.get_close_matches(name, options, 2)
+    return known or _close(name, options)
+
+
+def _close(word: str, known: list[str]) -> list[str]:
+    import difflib  # noqa: PLC0415  # not at every start
+
+    return difflib.get_close_matches(word, known, 2)
 
 
 def _drop_output() -> bool:
@@ -329,10 +333,12 @@ def main() -> NoReturn:
     """The console script."""
     warnings.simplefilter("default")
     warnings.showwarning = _show_warning
-    hide_secrets()
     # Loaded while a signal still ends the program at once, see `imagers.__main__`.
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    root.get_command(click.Context(root), verb)
+    if root.get_command(click.Context(root), verb) is not None:
+        from imagers.cli.settings import hide_secrets  # noqa: PLC0415  # not for --version
+
+        hide_secrets()
     _Signals().install()
     code = run(sys.argv[1:])
     # All is said and done: a signal while Python takes itself down would only spoil the code.

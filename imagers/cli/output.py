@@ -12,7 +12,6 @@ import re
 import stat
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -97,6 +96,8 @@ def write_file(path: str, text: str) -> None:
     Raises:
         LocalError: it could not be written.
     """
+    from pathlib import Path  # noqa: PLC0415  # not at every start
+
     from imagers.store.files import StagedFile, local_errors, write_all  # noqa: PLC0415
 
     target = Path(path)
