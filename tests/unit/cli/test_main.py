@@ -1,6 +1,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -90,6 +91,19 @@ def test_signals_unwind_once_and_then_wait_for_the_grace(monkeypatch):
     now[0] += 3.0
     with pytest.raises(main._Terminated):
         signals._handle(signal.SIGTERM, None)
+
+
+def test_import_of_the_library_and_of_the_command_changes_no_signal():
+    """Handlers are those of the program alone, which `imagers.__main__` starts."""
+    program = """
+import signal, sys
+def state():
+    return [signal.getsignal(one) for one in signal.valid_signals()], sys.unraisablehook
+before = state()
+import imagers.pull.run, imagers.sign.verify, imagers.cli.main
+sys.exit(state() != before)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
 
 
 def test_signal_that_a_destructor_swallowed_comes_again(monkeypatch, capfd):
