@@ -290,6 +290,7 @@ def test_open_gives_the_bytes_as_they_came_whatever_the_label_says(client, peer,
         (gzip.compress(b"[]") + gzip.compress(b"[1]"), "expected one gzip"),
         (gzip.compress(b"[]") + b"more", "expected one gzip"),
     ],
+    ids=["too long", "cut", "damaged", "two", "more"],  # the bytes say when they were made
 )
 def test_request_gzip_beyond_its_bound_or_damaged_refused(client, peer, say, body, text):
     peer.answers = [say(body=body, headers=["Content-Encoding: gzip"])]
