@@ -213,6 +213,7 @@ class PrivateHome:
         _remove_abandoned()
         self.path, self._lock = _make_home()
         self._agent: subprocess.Popen[bytes] | None = None
+        self._socket = ""
         self._wants_agent = agent
         try:
             if agent:
@@ -229,11 +230,14 @@ class PrivateHome:
 
     def _before(self) -> None:
         """Before each run: an agent that is wanted listens."""
-        if not self._wants_agent or (self._agent is not None and _is_running(self._agent)):
+        if not self._wants_agent:
             return
         if self._agent is not None:
+            # What keeps it alive may outlive it, so that it is asked.
+            if _is_running(self._agent) and _listens(self._socket):
+                return
             _end_agent(self._agent)
-        self._agent = _start_agent(self.path)
+        self._agent, self._socket = _start_agent(self.path)
 
     def close(self) -> None:
         """End the agent, remove the home. Safe to call twice."""
@@ -343,8 +347,8 @@ def _gpgconf(path: str, *words: str) -> str:
     return done.stdout.decode("utf-8", "replace").strip()
 
 
-def _start_agent(path: str) -> subprocess.Popen[bytes]:
-    """An agent for the home at `path` that listens, and the process that keeps it alive.
+def _start_agent(path: str) -> tuple[subprocess.Popen[bytes], str]:
+    """The process that keeps an agent for the home at `path` alive, and where that listens.
 
     An agent with a command to serve ends some seconds after that, at its next look. The command
     is `cat`, which ends with the pipe that this process holds; with --no-detach the agent stays
@@ -370,15 +374,20 @@ def _start_agent(path: str) -> subprocess.Popen[bytes]:
         ) from error
     deadline = time.monotonic() + _START_S
     while _is_running(process) and time.monotonic() < deadline:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1)
-            with contextlib.suppress(OSError):
-                probe.connect(place)
-                if probe.recv(2) == b"OK":
-                    return process
+        if _listens(place):
+            return process, place
         time.sleep(_POLL_S)
     _end_agent(process)
     raise LocalError("gpg-agent does not start: it does not listen", path=place)
+
+
+def _listens(place: str) -> bool:
+    """Whether an agent answers at its socket."""
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+        probe.settimeout(1)
+        probe.connect(place)
+        return probe.recv(2) == b"OK"
+    return False
 
 
 def _is_running(process: subprocess.Popen[bytes]) -> bool:

@@ -223,11 +223,13 @@ def test_place_where_nothing_can_be_locked_is_left_empty(places, monkeypatch):
     assert list(places.iterdir()) == []
 
 
-def test_agent_that_died_is_started_again():
+@pytest.mark.parametrize("end", [os.kill, lambda pid, how: os.killpg(os.getpgid(pid), how)])
+def test_agent_that_died_is_started_again(end):
+    """With what keeps it alive, or alone."""
     data = (KEYS / "alice.sec.gpg").read_bytes()
     with PrivateHome(agent=True) as home:
         (agent,) = agents_of(home.path)
-        os.killpg(os.getpgid(agent), signal.SIGKILL)
+        end(agent, signal.SIGKILL)
         assert wait_until(lambda: not is_running(agent))
         assert home.gpg.import_keys(data).sec_imported
 

@@ -3,6 +3,7 @@ import base64
 import pytest
 
 from imagers.encrypt.annotations import (
+    annotation_of,
     annotations_of_the_clear,
     append_packets,
     clear_annotations,
@@ -208,3 +209,10 @@ def test_write_annotations_leaves_out_what_speaks_of_the_layer_in_the_clear(name
     assert annotations_of_the_clear(before) == (name,)
     written = write_annotations(before, PUBLIC, [])
     assert set(written) == {"org.example.keep", "io.github.containers", f"{ENC}.pubopts"}
+
+
+def test_annotation_of_a_scheme_is_named_quoted_and_bounded():
+    assert annotation_of("jwe") == "'org.opencontainers.image.enc.keys.jwe'"
+    assert annotation_of("x\n" * 200) == repr(
+        ("org.opencontainers.image.enc.keys." + "x\n" * 200)[:160]
+    )
