@@ -998,3 +998,57 @@ def test_check_config_size_up_to_the_bound():
     with pytest.raises(FormatError, match="at most 8388608 bytes, got 8388609") as caught:
         check_config_size(Descriptor(OCI_CONFIG, digest_of(b""), MAX_CONFIG_BYTES + 1))
     assert caught.value.where == "$.config.size"
+
+
+@pytest.mark.parametrize("member", ["config", "layers"])
+def test_null_list_of_manifests_beside_what_a_manifest_has_makes_no_index(member):
+    document = {"schemaVersion": 2, "manifests": None, member: MANIFEST[member]}
+    raw = json.dumps(document).encode()
+    if member == "config":
+        assert isinstance(parse_manifest_or_index(raw), Manifest)
+        return
+    with pytest.raises(FormatError, match="config"):
+        parse_manifest_or_index(raw)
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({"schemaVersion": 2, "mediaType": OCI_MANIFEST}, ""),
+        ({"schemaVersion": 2, "mediaType": []}, ""),
+        ({"schemaVersion": 2, "mediaType": {}}, ""),
+    ],
+)
+def test_document_without_members_is_an_index_only_where_it_says_so(document, told):
+    with pytest.raises(FormatError) as caught:
+        parse_manifest_or_index(json.dumps(document).encode(), media_type=told)
+    assert caught.value.what == "manifest"
+
+
+@pytest.mark.parametrize("told", ["application/json", "binary/octet-stream", "text/plain"])
+def test_type_that_servers_give_to_any_file_is_no_word_about_a_manifest(told):
+    raw = json.dumps({**MANIFEST, "mediaType": None}).encode()
+    assert parse_manifest(raw, media_type=told).descriptor.media_type == OCI_MANIFEST
+
+
+@pytest.mark.parametrize(("member", "value"), [("type", 1), ("diff_ids", {})])
+def test_config_fault_in_rootfs_has_its_place(member, value):
+    raw = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": {member: value}}).encode()
+    with pytest.raises(FormatError) as caught:
+        parse_config(raw)
+    assert caught.value.where == f"$.rootfs.{member}"
+
+
+def test_config_rootfs_type_that_is_empty_is_not_said():
+    assert parse_config(b'{"rootfs":{"type":"","diff_ids":null}}').diff_ids == ()
+
+
+@pytest.mark.parametrize("said", [{"os": "linux"}, {"architecture": "amd64"}])
+def test_check_platform_of_half_a_platform_says_that_it_is_none(said):
+    with pytest.raises(VerificationError, match="got one for no platform"):
+        check_platform(parse_config(json.dumps(said).encode()), Platform("linux", "amd64"))
+
+
+def test_document_without_anything_is_no_index_whatever_it_was_announced_as():
+    with pytest.raises(Unsupported):
+        parse_manifest_or_index(b"{}", media_type=OCI_INDEX)
