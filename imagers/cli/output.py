@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ProgressBar",
+    "harmless",
     "human_bytes",
     "print_json",
     "print_line",
@@ -37,21 +38,21 @@ _KIBI = 1024
 _OPEN_FILE = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/([0-9]{1,9})")
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """Printable characters only: text of a peer must not move a cursor or hide a word."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def print_line(text: str) -> None:
     """One line of the result on standard output."""
-    click.echo(_harmless(text))
+    click.echo(harmless(text))
 
 
 def say(kind: str, text: str) -> None:
     """One line on standard error; `kind` is error, hint, warning or "" for plain news."""
     prefix = f"imagers: {kind}: " if kind else "imagers: "
     try:
-        click.echo(prefix + _harmless(text.replace("\n", " ")), err=True)
+        click.echo(prefix + harmless(text.replace("\n", " ")), err=True)
     except OSError:
         # Nobody listens, or the log is on a full disk: the exit code has to do, and Python
         # must not try again at its end.
@@ -71,7 +72,7 @@ def print_json(value: object) -> None:
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Rows in columns on standard output; columns of numbers are set right."""
-    clean = [[_harmless(cell) for cell in row] for row in rows]
+    clean = [[harmless(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *clean, strict=True)]
     right = [
         bool(clean) and all(cell[:1].isdigit() or cell in ("-", "") for cell in column)

@@ -13,7 +13,7 @@ import warnings
 from typing import TYPE_CHECKING, TypeVar
 
 from imagers.cli.command import blamed_on
-from imagers.cli.output import say
+from imagers.cli.output import harmless, say
 from imagers.cli.settings import read_settings
 from imagers.errors import KeyUnavailable, UsageError
 
@@ -121,7 +121,7 @@ def ask_passphrase(what: str, more: str = "") -> SecretKey | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", getpass.GetPassWarning)
-            text = getpass.getpass(f"passphrase of {_harmless(what)}{more}: ")
+            text = getpass.getpass(f"passphrase of {harmless(what)}{more}: ")
     except (EOFError, getpass.GetPassWarning, OSError):
         raise UsageError(f"{what}: no passphrase could be read from the terminal") from None
     return SecretKey(os.fsencode(text))
@@ -137,7 +137,3 @@ def _given(path: str | None, *, has_variable: bool) -> tuple[SecretKey, str]:
     if has_variable and password is not None:
         return SecretKey(os.fsencode(password)), _VARIABLE
     return SecretKey(b""), ""
-
-
-def _harmless(text: str) -> str:
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -255,7 +255,7 @@ def _check_document(document: JSONObject, what: str) -> None:
     if version not in (0, 2):  # the only version
         raise FormatError(f"expected 2, got {version}", what=what, where="$.schemaVersion")
     # CVE-2021-41190: a document that two readers take for two different kinds. A member that
-    # is null is not there for any of them; `fsLayers` and `history` are those of schema 1.
+    # is null makes it another kind for nobody; `fsLayers` and `history` are those of schema 1.
     present = {name for name, value in document.items() if value is not None}
     for mark in ("layers", "config", "manifests"):
         for other in _FOREIGN[mark]:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DONE",
     "MAX_ERROR_BYTES",
-    "NOT_THERE",
     "NO_API",
     "OTHER_FORM",
+    "PAGE",
     "check_answer",
     "check_json",
     "media_type_of",
@@ -52,16 +52,20 @@ OTHER_FORM = frozenset({404, 405, 411, 415, 501})
 # distribution says 404; others, as go-containerregistry lists them, 400 and 406; proxies 405, 501.
 NO_API = frozenset({400, 404, 405, 406, 501})
 
-NOT_THERE = "check the name and the tag"  # what to do where a registry says 404
+PAGE = "PAGE"  # a code of ours, where a page for people has none
 MAX_ERROR_BYTES = 1024 * 1024  # as containers/image
 _BEGINNING = 512  # bytes that tell what it is
 _MAX_CODE = 80
+_NO_REGISTRY = (
+    "is this the address of a registry? another server, a proxy or a login page may answer in its "
+    "place"
+)
 _MAX_MESSAGE = 300
 _WORDS = ("error_description", "details", "message", "error")
 _HINTS = {
     401: "log in, or give other credentials",
     403: "log in, or give credentials that may do this",
-    404: NOT_THERE,
+    404: "check the name and the tag",
     405: "the registry does not take this kind of request: it may be a read-only mirror",
     413: "the registry, or a proxy before it, has a limit on sizes",
     429: "wait, and try again",
@@ -182,16 +186,21 @@ def refusal(status: int, body: bytes, *, doing: str, name: str, page: str = "") 
     """The error for an answer that was not the wished one.
 
     Args:
-        page: where it is from and of what type, if it is a page for people.
         doing: what was asked, such as `manifest` or `upload of layer 3 of 7`.
         name: of the image, as messages show it.
+        page: where it is from and of what type, if it is a page for people; the error has the
+            code `PAGE` then.
     """
     code, _ = parse_error_body(body)
     said = status_text(status)
+    hint = _HINTS.get(status)
     if words := words_of(body):
         said += f" ({words})"
     if page:
         said += f", with {page}"
+        code = PAGE
+        # Perhaps it was no registry that answered. All others but 404 tell what to do.
+        hint = _NO_REGISTRY if hint is None or status == 404 else hint
     return status_error(
-        status, f"{name}: {doing}: the registry answered {said}", code=code, hint=_HINTS.get(status)
+        status, f"{name}: {doing}: the registry answered {said}", code=code, hint=hint
     )

@@ -26,7 +26,6 @@ from imagers.net.urls import parse_origin
 from imagers.registry.answers import (
     DONE,
     MAX_ERROR_BYTES,
-    NOT_THERE,
     check_answer,
     page_type,
     refusal,
@@ -48,10 +47,6 @@ _HIDDEN = (400, 401, 403, 404)  # what some say to whoever has not logged in, wi
 _WITHOUT_PORT = (
     "a proxy before the registry tells it its name without the port: set Host to $http_host "
     "there, or http.relativeurls in the registry"
-)
-_PAGE = (
-    "is this the address of a registry? another server, a proxy or a login page may answer in its "
-    "place"
 )
 _ERROR_S = 30.0  # to read what an error is about
 
@@ -192,8 +187,6 @@ class RegistryClient:
         if page:
             page = f"a page of type {page!r} from {parse_origin(answer.url)}"
         error = refusal(answer.status, body, doing=doing, name=name, page=page)
-        if page and error.hint in (None, NOT_THERE):
-            error.hint = _PAGE
         if error.temporary:
             told = answer.headers.get("Retry-After")
             error.retry_after = parse_retry_after(told, now=datetime.now(UTC))

@@ -20,7 +20,7 @@ from imagers.model.media import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MA
 from imagers.model.stream import CheckedStream
 from imagers.net.http import content_encoding
 from imagers.net.urls import parse_origin
-from imagers.registry.answers import NOT_THERE, check_json, media_type_of
+from imagers.registry.answers import PAGE, check_json, media_type_of
 from imagers.registry.ranges import RangedStream, Ranges, Room
 from imagers.registry.referrers import read_referrers
 from imagers.registry.resume import PARTIAL, Patience, ResumingStream
@@ -183,13 +183,13 @@ class RegistrySource:
                 expected=_FOUND,
             )
         except NotFound as error:
-            if error.hint != NOT_THERE:
-                raise  # perhaps it was no registry that answered
+            if error.code == PAGE:
+                raise
             raise NotFound(
                 f"{reference}: the registry has no such image",
                 status=error.status,
                 code=error.code,
-                hint=NOT_THERE,
+                hint=error.hint,
             ) from error
         check_json(answer, doing="manifest", name=str(reference))
         digest = reference.digest
