@@ -100,7 +100,7 @@ def _setpriv() -> str | None:
 
 def _make_class() -> type[Any]:
     """`gnupg.GPG` with limits. A function: the library is imported when it is first needed."""
-    import gnupg  # noqa: PLC0415  # only OpenPGP needs it
+    import gnupg
 
     # It logs the first bytes of what it decrypts, at debug level, and warns on standard error.
     gnupg.logger.setLevel(logging.WARNING)

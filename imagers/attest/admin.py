@@ -126,8 +126,8 @@ def load_admin_key(path: str | os.PathLike[str]) -> JWK:
         LocalError: no such file, or it cannot be read.
         FormatError: no such key in it.
     """
-    from jwcrypto.common import JWException  # noqa: PLC0415 - heavy
-    from jwcrypto.jwk import JWK  # noqa: PLC0415 - heavy
+    from jwcrypto.common import JWException
+    from jwcrypto.jwk import JWK
 
     try:
         with Path(path).open("rb") as file:

@@ -73,13 +73,13 @@ def load_verifier(name: str) -> Verifier:
 
 
 def _find(group: str) -> tuple[str, ...]:
-    from importlib.metadata import entry_points  # noqa: PLC0415 - reads all metadata
+    from importlib.metadata import entry_points
 
     return tuple(sorted({point.name for point in entry_points(group=group)}))
 
 
 def _load(group: str, name: str, kind: str, as_kind: Callable[[object], _Plugin | None]) -> _Plugin:
-    from importlib.metadata import entry_points  # noqa: PLC0415 - reads all metadata
+    from importlib.metadata import entry_points
 
     if not _NAME.match(name):
         raise PluginNotFound(f"expected the name of a TEE as {kind}, such as 'sample'", name=name)

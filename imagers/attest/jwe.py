@@ -69,8 +69,8 @@ def derive_key(shared_secret: bytes, algorithm: str = ECDH_ES_A256KW) -> bytes:
 
     Spec: RFC 7518 section 4.6.2; NIST SP 800-56A section 5.8.1 (Concat KDF).
     """
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 
     name = algorithm.encode("ascii")
     other_info = b"".join(
@@ -107,7 +107,7 @@ def seal_answer(secret: SecretKey, key: TEEPublicKey) -> bytes:
     Raises:
         FormatError: the public key is no point of its curve, or no RSA key.
     """
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     cek = os.urandom(_CEK_BYTES)
     header: JSONObject = {"alg": key.alg, "enc": _ENC}
@@ -137,7 +137,7 @@ def check_public_key(key: TEEPublicKey) -> None:
     Raises:
         FormatError: the public key is no point of its curve, or no RSA key.
     """
-    from imagers.attest.tee_key import load_point  # noqa: PLC0415 - loads cryptography when used
+    from imagers.attest.tee_key import load_point
 
     if isinstance(key, ECPublicKey):
         load_point(key, what="tee-pubkey")
@@ -146,9 +146,9 @@ def check_public_key(key: TEEPublicKey) -> None:
 
 
 def _wrap_ecdh(cek: bytes, key: ECPublicKey) -> tuple[ECPublicKey, bytes]:
-    from cryptography.hazmat.primitives.keywrap import aes_key_wrap  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
-    from imagers.attest.tee_key import TEEKey  # noqa: PLC0415 - loads cryptography when made
+    from imagers.attest.tee_key import TEEKey
 
     ephemeral = TEEKey(key.crv)
     kek = derive_key(ephemeral.agree(key, what="tee-pubkey"))
@@ -156,15 +156,15 @@ def _wrap_ecdh(cek: bytes, key: ECPublicKey) -> tuple[ECPublicKey, bytes]:
 
 
 def _wrap_rsa(cek: bytes, key: RSAPublicKey) -> bytes:
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.asymmetric import padding  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding
 
     oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label=None)
     return _load_rsa(key).encrypt(cek, oaep)
 
 
 def _load_rsa(key: RSAPublicKey) -> rsa.RSAPublicKey:
-    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric import rsa
 
     numbers = rsa.RSAPublicNumbers(
         e=int.from_bytes(decode_base64url(key.e, what="tee-pubkey")),
@@ -198,7 +198,7 @@ def open_answer(data: bytes, key: TEEKey) -> SecretKey:
         Unsupported: another algorithm than the one that we asked for.
         TagMismatch: sealed to another key, or changed on the way.
     """
-    from cryptography.hazmat.primitives.keywrap import (  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.keywrap import (
         InvalidUnwrap,
         aes_key_unwrap,
     )
@@ -219,8 +219,8 @@ def open_answer(data: bytes, key: TEEKey) -> SecretKey:
 
 def _decrypt(cek: bytes, parts: _Parts, aad: bytes) -> SecretKey | None:
     """The plaintext, or None where the tag does not fit. It never stands in `bytes`."""
-    from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.ciphers import (  # noqa: PLC0415 - heavy
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers import (
         Cipher,
         algorithms,
         modes,

@@ -38,7 +38,7 @@ def sign_token(
     Args:
         header: members beside `typ` and `alg`.
     """
-    from jwcrypto.jws import JWS  # noqa: PLC0415 - heavy
+    from jwcrypto.jws import JWS
 
     protected = {"typ": "JWT", "alg": algorithm, **(header or {})}
     token = JWS(dump_json(payload))
@@ -53,8 +53,8 @@ def verify_token(token: str, *, key: JWK, algorithm: Algorithm, what: str) -> JS
         FormatError: not a compact token, or its payload is no object.
         SignatureInvalid: another key, another algorithm, or changed.
     """
-    from jwcrypto.common import JWException  # noqa: PLC0415 - heavy
-    from jwcrypto.jws import JWS  # noqa: PLC0415 - heavy
+    from jwcrypto.common import JWException
+    from jwcrypto.jws import JWS
 
     if len(token) > MAX_TOKEN_BYTES or not _COMPACT.match(token):
         raise FormatError("expected a JWT", what=what)

@@ -451,7 +451,7 @@ def hash_report_data(
 
     Spec: RFC 8785 over {additional-evidence, nonce, tee-pubkey}.
     """
-    import rfc8785  # noqa: PLC0415 - used once a handshake
+    import rfc8785  # used once a handshake
 
     try:
         canonical = rfc8785.dumps(

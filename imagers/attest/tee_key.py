@@ -19,7 +19,7 @@ __all__ = ["TEEKey", "curve_of", "load_point", "public_jwk"]
 
 def curve_of(crv: str) -> ec.EllipticCurve:
     """The curve of a JWK name that `messages` accepted."""
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     return {"P-256": ec.SECP256R1, "P-521": ec.SECP521R1}[crv]()
 
@@ -30,7 +30,7 @@ def load_point(key: ECPublicKey, *, what: str) -> ec.EllipticCurvePublicKey:
     Raises:
         FormatError: it does not: the invalid-curve attack, or noise.
     """
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     numbers = ec.EllipticCurvePublicNumbers(
         int.from_bytes(decode_base64url(key.x, what=what)),
@@ -58,7 +58,7 @@ class TEEKey:
     __slots__ = ("_private", "public")
 
     def __init__(self, crv: str = "P-256") -> None:
-        from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - heavy
+        from cryptography.hazmat.primitives.asymmetric import ec
 
         if crv not in EC_CURVES:
             raise Unsupported(f"expected the curve 'P-256' or 'P-521', got {crv!r}")
@@ -74,7 +74,7 @@ class TEEKey:
         Raises:
             FormatError: `other` is of another curve, or no point of it.
         """
-        from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - heavy
+        from cryptography.hazmat.primitives.asymmetric import ec
 
         if other.crv != self.public.crv:
             raise FormatError(

@@ -204,8 +204,8 @@ def make_admin_key(private_path: Path, public_path: Path) -> bool:
     Raises:
         LocalError: it could not be written.
     """
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
 
     if public_path.exists() or public_path.is_symlink():
         return False
@@ -238,9 +238,9 @@ def load_admin_public_key(path: Path) -> Ed25519PublicKey:
         LocalError: it cannot be read, or others may write it.
         FormatError: no such key in it.
     """
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - heavy
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
 
     check_owner_only(path, readable=True)
     try:
@@ -253,9 +253,9 @@ def load_admin_public_key(path: Path) -> Ed25519PublicKey:
 
 
 def _load_private(path: Path) -> Ed25519PrivateKey:
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - heavy
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
 
     try:
         key = serialization.load_pem_private_key(_read(path, _MAX_PEM), password=None)

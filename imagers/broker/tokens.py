@@ -73,7 +73,7 @@ class GuestTokens:
     """
 
     def __init__(self, private_pem: SecretKey) -> None:
-        from jwcrypto.jwk import JWK  # noqa: PLC0415 - heavy
+        from jwcrypto.jwk import JWK
 
         with private_pem.view() as data:
             self._key = JWK.from_pem(bytes(data))
@@ -87,8 +87,8 @@ class GuestTokens:
     @staticmethod
     def make_key() -> SecretKey:
         """A new private key, in PEM."""
-        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - heavy
-        from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - heavy
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
 
         key = ec.generate_private_key(ec.SECP256R1())
         return SecretKey(
@@ -175,7 +175,7 @@ class AdminTokens:
     """
 
     def __init__(self, public_key: Ed25519PublicKey) -> None:
-        from jwcrypto.jwk import JWK  # noqa: PLC0415 - heavy
+        from jwcrypto.jwk import JWK
 
         self._key: JWK = JWK.from_pyca(public_key)
 

@@ -54,7 +54,7 @@ def parse_platform(text: str | None) -> Platform:
         UsageError: it is none.
     """
     if text is None:
-        from imagers.transport.copy import this_platform  # noqa: PLC0415
+        from imagers.transport.copy import this_platform
 
         return this_platform()
     parts = text.split("/")
@@ -85,10 +85,10 @@ class RegistryOptions:
         Raises:
             UsageError: the credentials are not USER:PASSWORD.
         """
-        from imagers.net.proxies import Proxies  # noqa: PLC0415
-        from imagers.registry.auth import Credentials  # noqa: PLC0415
-        from imagers.registry.mirrors import RegistriesConf  # noqa: PLC0415
-        from imagers.transport.open import TransportOptions  # noqa: PLC0415
+        from imagers.net.proxies import Proxies
+        from imagers.registry.auth import Credentials
+        from imagers.registry.mirrors import RegistriesConf
+        from imagers.transport.open import TransportOptions
 
         settings = read_settings()
         if is_remote:
@@ -154,7 +154,7 @@ def read_proxies(settings: Settings) -> Proxies:
     Raises:
         FormatError: one of them is none.
     """
-    from imagers.net.proxies import Proxies, parse_exempt, parse_proxy  # noqa: PLC0415
+    from imagers.net.proxies import Proxies, parse_exempt, parse_proxy
 
     http, https = settings.http_proxy, settings.https_proxy
     return Proxies(
@@ -173,7 +173,7 @@ def read_registries(settings: Settings, image_rs: str | None = None) -> Registri
     Raises:
         LocalError, FormatError: a file cannot be read, or is malformed.
     """
-    from imagers.registry.registries_conf import (  # noqa: PLC0415
+    from imagers.registry.registries_conf import (
         parse_image_rs_registries,
         parse_registries_conf,
     )
@@ -284,7 +284,7 @@ def name_of(text: str) -> ImageName:
     Raises:
         FormatError, Unsupported: it is no name.
     """
-    from imagers.transport.names import locate, parse_image_name  # noqa: PLC0415
+    from imagers.transport.names import locate, parse_image_name
 
     try:
         return locate(parse_image_name(text))
@@ -298,7 +298,7 @@ def name_of(text: str) -> ImageName:
 @contextmanager
 def opened_source(name: ImageName, options: RegistryOptions) -> Iterator[ImageSource]:
     """The source that a name means, from `name_of`."""
-    from imagers.transport.open import open_source  # noqa: PLC0415
+    from imagers.transport.open import open_source
 
     source = open_source(name, options.transport(is_remote=name.transport == "docker"))
     try:
@@ -310,8 +310,8 @@ def opened_source(name: ImageName, options: RegistryOptions) -> Iterator[ImageSo
 @contextmanager
 def opened_sink(text: str, options: RegistryOptions) -> Iterator[ImageSink]:
     """The sink that a name of the command line means."""
-    from imagers.transport.names import parse_image_name  # noqa: PLC0415
-    from imagers.transport.open import open_sink  # noqa: PLC0415
+    from imagers.transport.names import parse_image_name
+    from imagers.transport.open import open_sink
 
     name = parse_image_name(text)
     rest, at, _ = text.partition("@")
@@ -333,7 +333,7 @@ def check_holds_encrypted(text: str) -> None:
     Raises:
         Unsupported: no engine opens it there.
     """
-    from imagers.transport.names import parse_image_name  # noqa: PLC0415
+    from imagers.transport.names import parse_image_name
 
     name = parse_image_name(text)
     if not name.holds_encrypted:

@@ -307,7 +307,7 @@ def _options_meant(name: str, command: click.Command) -> list[str]:
 
 
 def _close_to(word: str, words: list[str]) -> list[str]:
-    import difflib  # noqa: PLC0415  # only where somebody mistyped
+    import difflib  # only where somebody mistyped
 
     return difflib.get_close_matches(word, words, 2)
 
@@ -336,7 +336,7 @@ def main() -> NoReturn:
     # Loaded while a signal still ends the program at once, see `imagers.__main__`.
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     if root.get_command(click.Context(root), verb) is not None:
-        from imagers.cli.settings import hide_secrets  # noqa: PLC0415  # verbs have loaded it
+        from imagers.cli.settings import hide_secrets
 
         hide_secrets()
     _Signals().install()

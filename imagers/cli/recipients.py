@@ -44,8 +44,8 @@ def provider_settings(timeout_s: float | None = None) -> ProviderSettings:
     Args:
         timeout_s: for one answer of a provider; None for the default.
     """
-    from imagers.encrypt.providers.provider import TIMEOUT_S  # noqa: PLC0415
-    from imagers.encrypt.wrappers import ProviderSettings  # noqa: PLC0415
+    from imagers.encrypt.providers.provider import TIMEOUT_S
+    from imagers.encrypt.wrappers import ProviderSettings
 
     settings = read_settings()
     return ProviderSettings(
@@ -80,7 +80,7 @@ class ImageKeys:
         kek_file: str | None,
         timeout_s: float | None = None,
     ) -> None:
-        from imagers.encrypt.recipients import BrokerRecipient, parse_recipients  # noqa: PLC0415
+        from imagers.encrypt.recipients import BrokerRecipient, parse_recipients
 
         with blamed_on("--encryption-key"):
             parsed = parse_recipients(recipients)
@@ -103,8 +103,8 @@ class ImageKeys:
         self.wrappers: tuple[KeyWrapper, ...] = ()
 
     def __enter__(self) -> Self:
-        from imagers.encrypt.packets import BrokerKeyWrapper  # noqa: PLC0415
-        from imagers.encrypt.wrappers import opened_wrappers  # noqa: PLC0415
+        from imagers.encrypt.packets import BrokerKeyWrapper
+        from imagers.encrypt.wrappers import opened_wrappers
 
         wrappers: list[KeyWrapper] = []
         with ExitStack() as unless_entered:
@@ -124,7 +124,7 @@ class ImageKeys:
         return self
 
     def _kek(self) -> SecretKey:
-        from imagers.model.keys import SecretKey, random_secret  # noqa: PLC0415
+        from imagers.model.keys import SecretKey, random_secret
 
         if self._kek_file is None:
             return random_secret(_KEK_BYTES)
@@ -196,8 +196,8 @@ def opened_unwrappers(
     Raises:
         UsageError, LocalError, FormatError, KeyUnavailable: one of them is not usable.
     """
-    from imagers.encrypt.recipients import DecryptionKey, parse_decryption_key  # noqa: PLC0415
-    from imagers.encrypt.wrappers import opened_unwrappers as opened  # noqa: PLC0415
+    from imagers.encrypt.recipients import DecryptionKey, parse_decryption_key
+    from imagers.encrypt.wrappers import opened_unwrappers as opened
 
     with blamed_on("--decryption-key"):
         parsed = [parse_decryption_key(text) for text in keys]

@@ -79,11 +79,11 @@ def _other_scheme(wrapped: WrappedKey) -> str:
 def _fault_of(wrapped: WrappedKey) -> FormatError | Unsupported | None:
     try:
         if wrapped.scheme == "jwe":
-            from imagers.encrypt.jwe import check_lengths, parse_jwe  # noqa: PLC0415  # heavy
+            from imagers.encrypt.jwe import check_lengths, parse_jwe
 
             check_lengths(parse_jwe(wrapped.packet))
         elif wrapped.scheme == "pkcs11":
-            from imagers.encrypt.pkcs11 import parse_pkcs11  # noqa: PLC0415  # as above
+            from imagers.encrypt.pkcs11 import parse_pkcs11
 
             parse_pkcs11(wrapped.packet)
         elif wrapped.scheme in ("pkcs7", "pgp", COCO_SCHEME):
@@ -101,16 +101,16 @@ def _fault_of(wrapped: WrappedKey) -> FormatError | Unsupported | None:
 def _recipients(wrapped: WrappedKey) -> list[tuple[str, str]]:
     packet = wrapped.packet
     if wrapped.scheme == "jwe":
-        from imagers.encrypt.jwe import parse_jwe  # noqa: PLC0415  # loads `cryptography`
+        from imagers.encrypt.jwe import parse_jwe
 
         headers = parse_jwe(packet).headers
         return [(str(one.get("alg", "?")), str(one.get("kid") or "")) for one in headers]
     if wrapped.scheme == "pkcs7":
-        from imagers.encrypt.pkcs7 import parse_recipients_of  # noqa: PLC0415  # as above
+        from imagers.encrypt.pkcs7 import parse_recipients_of
 
         return [(one.algorithm_name, one.name) for one in parse_recipients_of(packet)]
     if wrapped.scheme == "pgp":
-        from imagers.encrypt.providers.pgp_packets import split_session_keys  # noqa: PLC0415
+        from imagers.encrypt.providers.pgp_packets import split_session_keys
 
         return [("", one.key_id.hex().upper()) for one in split_session_keys(packet)[0]]
     if wrapped.scheme == "pkcs11":

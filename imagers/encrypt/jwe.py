@@ -375,7 +375,7 @@ class JWEUnwrapper:
 
     def _open(self, document: JSONObject, header: JSONObject) -> SecretKey | None:
         """The content, or None if this recipient is another one or the JWE was changed."""
-        from jwcrypto import jwe, jwk  # noqa: PLC0415  # 30 ms, and only decryption needs it
+        from jwcrypto import jwe, jwk
 
         if self._jwk is None:
             # Once: each conversion of an RSA key costs 25 ms of checks.

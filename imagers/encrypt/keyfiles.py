@@ -282,7 +282,7 @@ def _certificate_key(der: bytes) -> bytes | None:
     By asn1crypto: `cryptography` refuses real certificates for faults that do not matter
     here, such as a serial number of 0.
     """
-    from asn1crypto import x509  # noqa: PLC0415  # only certificates need it
+    from asn1crypto import x509
 
     try:
         certificate = x509.Certificate.load(der, strict=True)
@@ -424,7 +424,7 @@ def parse_public_key(data: bytes, *, name: str) -> PublicKey:
 
 def _pem_body(data: bytes, begin: re.Match[bytes]) -> bytes:
     """The DER in a PEM block of any name."""
-    import binascii  # noqa: PLC0415  # the one use
+    import binascii
 
     end = data.find(b"-----END " + begin[1] + b"-----", begin.end())
     if end < 0:

@@ -225,7 +225,7 @@ class BrokerKeyWrapper:
 
     def wrap(self, private_options: SecretKey, context: WrapContext) -> bytes:
         """One packet, version 1, A256GCM with a fresh random iv."""
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  # heavy
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         del context  # the format binds a packet to nothing
         # Random 96-bit ivs are good for 2^32 packets under one key; one image has 512 at most.
@@ -319,9 +319,9 @@ class BrokerKeyUnwrapper:
 
 
 def _open_packet(packet: Packet, kek: memoryview, what: str) -> SecretKey:
-    from cryptography.exceptions import InvalidTag  # noqa: PLC0415  # heavy
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     if packet.wrap_type == _CTR:
         decryptor = Cipher(algorithms.AES256(kek), modes.CTR(packet.iv)).decryptor()

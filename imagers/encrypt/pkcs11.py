@@ -296,7 +296,7 @@ def load_token_public_key(file: TokenFile) -> PublicKey:
 
 
 def _load_plugin() -> TokenProvider:
-    from importlib.metadata import entry_points  # noqa: PLC0415  # reads all metadata
+    from importlib.metadata import entry_points
 
     points = {one.value: one for one in entry_points(group=TOKEN_GROUP, name=_PLUGIN)}
     if not points:
@@ -326,7 +326,7 @@ def parse_token_file(file: TokenFile) -> TokenReference:
         FormatError: not a key file.
         LocalError: the file of the PIN cannot be read.
     """
-    import yaml  # noqa: PLC0415  # only these files need it
+    import yaml
 
     with file.content.view() as data:
         try:

@@ -248,7 +248,7 @@ def parse_decryption_key(text: str) -> DecryptionKey | ProviderKey:
         UsageError: not a key.
         FormatError: not the name of a provider.
     """
-    from imagers.encrypt.keyfiles import Password  # noqa: PLC0415  # loads `cryptography`
+    from imagers.encrypt.keyfiles import Password
 
     path, colon, rest = text.partition(":")
     if path == "provider" and colon:

@@ -81,7 +81,7 @@ class JWETarget:
         del number
         if wrapped.scheme != "jwe":
             return wrapped.packet
-        from imagers.encrypt.jwe import parse_jwe  # noqa: PLC0415  # loads `cryptography`
+        from imagers.encrypt.jwe import parse_jwe
 
         try:
             headers = parse_jwe(wrapped.packet).headers
@@ -122,7 +122,7 @@ class CertificateTarget:
         del number
         if wrapped.scheme != "pkcs7":
             return wrapped.packet
-        from imagers.encrypt.pkcs7 import parse_recipients_of  # noqa: PLC0415  # as above
+        from imagers.encrypt.pkcs7 import parse_recipients_of
 
         try:
             recipients = parse_recipients_of(wrapped.packet)
@@ -173,7 +173,7 @@ class PGPTarget:
         del number
         if wrapped.scheme != "pgp":
             return wrapped.packet
-        from imagers.encrypt.providers.pgp_packets import split_session_keys  # noqa: PLC0415
+        from imagers.encrypt.providers.pgp_packets import split_session_keys
 
         try:
             session_keys, rest = split_session_keys(wrapped.packet)

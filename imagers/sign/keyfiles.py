@@ -104,7 +104,7 @@ def load_certificate_chain(path: str) -> tuple[Certificate, ...]:
         LocalError: it cannot be read.
         FormatError: it holds none, or something else too.
     """
-    from imagers.sign.certified.chain import parse_certificates  # noqa: PLC0415  # if needed
+    from imagers.sign.certified.chain import parse_certificates
 
     pem = _read(path, max_bytes=_MAX_KEYRING_BYTES)
     return parse_certificates(pem, what=f"certificate chain '{path}'")
@@ -242,7 +242,7 @@ def load_registries_d(directory: str) -> RegistriesD:
         LocalError: it cannot be read.
         FormatError: a file is not what containers-registries.d(5) says.
     """
-    from imagers.sign.registries_d import (  # noqa: PLC0415  # only GPG signatures need it
+    from imagers.sign.registries_d import (
         MAX_CONFIG_BYTES,
         parse_registries_d,
     )
@@ -268,7 +268,7 @@ def load_trust_store(directory: str, name: str) -> tuple[Certificate, ...]:
         LocalError: it cannot be read, is empty, or has a symbolic link in it.
         FormatError: a file holds no certificate.
     """
-    from imagers.sign.certified.chain import (  # noqa: PLC0415  # only notation needs it
+    from imagers.sign.certified.chain import (
         load_certificate,
         parse_certificates,
     )
@@ -307,7 +307,7 @@ def load_notation_key(key_path: str, chain_path: str, passphrase: SecretKey | No
         FormatError, Unsupported: it holds something else.
         KeyUnavailable: the passphrase does not open the key.
     """
-    from imagers.sign.notation.key import parse_notation_key  # noqa: PLC0415  # if needed
+    from imagers.sign.notation.key import parse_notation_key
 
     return parse_notation_key(
         _read(key_path, max_bytes=MAX_KEY_BYTES),

@@ -44,8 +44,8 @@ _MAX_ARCHIVE = 1 << 40  # bytes; the disk ends before
 @contextmanager
 def _engine(host: str, name: str) -> Iterator[Any]:
     """A client of the engine; its errors end here."""
-    import docker  # noqa: PLC0415  # requests and more, when needed
-    from docker import errors  # noqa: PLC0415
+    import docker
+    from docker import errors
 
     _check_listens(host, name)
     try:

@@ -31,7 +31,7 @@ __all__ = ["command"]
 @click.option("--authfile", metavar="FILE")
 def command(*, registry: str, authfile: str | None) -> None:
     """See the module."""
-    from imagers.registry.logins import forget_login  # noqa: PLC0415
+    from imagers.registry.logins import forget_login
 
     host, namespace = parse_login_name(registry)
     settings = read_settings()

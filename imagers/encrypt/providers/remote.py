@@ -91,7 +91,7 @@ def ask_service(
         ProviderFailed: it cannot be reached, fails, or does not answer in time.
         LocalError: a file of its TLS settings cannot be read.
     """
-    import grpc  # noqa: PLC0415  # 100 ms, and only these providers need it
+    import grpc
 
     with _open_channel(provider, what) as channel, question.view() as data:
         # `bytes` for grpc: an immutable copy until this function returns.
@@ -113,7 +113,7 @@ def ask_service(
 
 
 def _open_channel(provider: GRPCProvider, what: str) -> grpc.Channel:
-    import grpc  # noqa: PLC0415  # as above
+    import grpc
 
     options: list[tuple[str, str | int]] = [
         ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
@@ -131,7 +131,7 @@ def _open_channel(provider: GRPCProvider, what: str) -> grpc.Channel:
 
 
 def _credentials(tls: TLSFiles) -> grpc.ChannelCredentials:
-    import grpc  # noqa: PLC0415  # as above
+    import grpc
 
     return grpc.ssl_channel_credentials(
         root_certificates=_read(tls.root_ca),

@@ -78,7 +78,7 @@ def check_timestamp(
 def _check(
     stamp: bytes, signed: bytes, certificates: Sequence[x509.Certificate], what: str
 ) -> datetime:
-    from asn1crypto import cms, tsp  # noqa: PLC0415  # only time stamps need it
+    from asn1crypto import cms, tsp
 
     if _inner_tag(stamp) == _SEQUENCE:  # step 1
         response = tsp.TimeStampResp.load(stamp, strict=True)

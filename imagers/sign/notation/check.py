@@ -157,7 +157,7 @@ def check_signature(
 
 
 def _fingerprint(leaf: x509.Certificate) -> str:
-    from imagers.sign.public_key import public_key_of  # noqa: PLC0415  # after the check
+    from imagers.sign.public_key import public_key_of  # after the check
 
     return public_key_of(leaf.public_key(), what="certificate").fingerprint
 

@@ -215,7 +215,7 @@ def _parse_jws(raw: bytes) -> Envelope:
 
 
 def _parse_cose(raw: bytes) -> Envelope:
-    import cbor2  # noqa: PLC0415  # only COSE needs it
+    import cbor2
 
     try:
         message = cbor2.loads(raw)
@@ -268,7 +268,7 @@ def _is_map(value: object) -> bool:
 
 def cose_to_be_signed(protected: bytes, payload: bytes) -> bytes:
     """The Sig_structure of RFC 9052, section 4.4."""
-    import cbor2  # noqa: PLC0415  # only COSE needs it
+    import cbor2
 
     return bytes(cbor2.dumps(["Signature1", protected, b"", payload]))
 

@@ -118,7 +118,7 @@ def _base64url(data: bytes) -> str:
 def _build_cose(
     key: NotationKey, payload: bytes, created: datetime, expiry: datetime | None
 ) -> bytes:
-    import cbor2  # noqa: PLC0415  # only COSE needs it
+    import cbor2
 
     crit = [f"{PREFIX}signingScheme"]
     headers: dict[int | str, object] = {

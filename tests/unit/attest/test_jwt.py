@@ -95,7 +95,7 @@ def test_verify_text_that_is_no_token_refused(text):
 
 
 def test_verify_payload_that_is_no_object_refused():
-    from jwcrypto.jws import JWS  # noqa: PLC0415
+    from jwcrypto.jws import JWS
 
     token = JWS(b"[1]")
     token.add_signature(EC, "ES256", '{"alg":"ES256"}')

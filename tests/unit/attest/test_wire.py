@@ -56,8 +56,8 @@ def test_endpoint_plain_http_to_another_machine_refused():
     ("status", "kind"), [(404, NotFound), (429, RateLimited), (500, RemoteError)]
 )
 def test_failure_says_who_status_and_error(scripted, status, kind):
-    from imagers.net.http import HTTPSettings  # noqa: PLC0415
-    from imagers.net.retry import RetryPolicy  # noqa: PLC0415
+    from imagers.net.http import HTTPSettings
+    from imagers.net.retry import RetryPolicy
 
     scripted.say_error("/base/kbs/v0/x", status, "SomeName", "some detail")
     settings = HTTPSettings(retry=RetryPolicy(attempts=1))

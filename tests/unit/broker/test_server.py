@@ -106,9 +106,9 @@ def test_running_stops_when_the_block_raises(tmp_path):
 
 def test_session_outlives_its_broker(tmp_path):
     """No state that matters is in a process: a session of one is good at the next."""
-    from imagers.attest.client import BrokerClient  # noqa: PLC0415
-    from imagers.attest.collectors import load_attester  # noqa: PLC0415
-    from imagers.model.keys import SecretKey  # noqa: PLC0415
+    from imagers.attest.client import BrokerClient
+    from imagers.attest.collectors import load_attester
+    from imagers.model.keys import SecretKey
 
     config = BrokerConfig(state_directory=tmp_path / "state", port=0, allow_sample_tee=True)
     uri, image = "kbs:///default/key/1", digest_of(b"image")
