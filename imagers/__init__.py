@@ -11,7 +11,7 @@ row   package                     what it holds
 1     `imagers.net`               the one HTTP client
 1     `imagers.programs`          programs of others, with an end to time and answer
 2     `imagers.gpg`               gpg with limits, in homes that go with the process
-2     `imagers.store`             OCI layouts on disk
+2     `imagers.layout`             OCI layouts on disk
 2     `imagers.registry`          registries over `net`
 3     `imagers.transport`         "docker://...", "oci:...": parse, open, copy
 4     `imagers.encrypt`           image in, encrypted image out, and back

@@ -47,8 +47,8 @@ SAID_BY = {
     "registry": WITH_IMAGES,
     "sign": {"verify", "pull"},
     "sign/gpg": {"sign"},
-    "store": WITH_IMAGES - {"sign", "verify"},
-    "store/archive/docker": {"copy", "decrypt"},  # what may write there
+    "layout": WITH_IMAGES - {"sign", "verify"},
+    "layout/archive/docker": {"copy", "decrypt"},  # what may write there
     "transport": WITH_IMAGES,
     "transport/beside": {"copy"},
     "transport/copy": {"copy"},

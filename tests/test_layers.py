@@ -13,7 +13,7 @@ ROWS = [
     {"errors"},
     {"model"},
     {"core", "net", "programs"},
-    {"gpg", "registry", "store"},
+    {"gpg", "registry", "layout"},
     {"transport"},
     {"encrypt", "sign", "attest"},
     {"pull", "broker"},
@@ -60,7 +60,7 @@ PRINTS = {"cli"}
 OPENS = {
     "core/cores",  # the quota of the own cgroup
     "gpg",
-    "store",
+    "layout",
     "transport",
     "pull",
     "broker",

@@ -34,6 +34,7 @@ from imagers.errors import (
     RemoteError,
     Unsupported,
 )
+from imagers.layout.files import StagedFile, write_all
 from imagers.model.strict_json import (
     JSONObject,
     dump_json,
@@ -53,7 +54,6 @@ from imagers.sign.found import (
 )
 from imagers.sign.registries_d import lookaside_url
 from imagers.sign.sigstore import SigstoreSignature
-from imagers.store.files import StagedFile, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,10 +22,10 @@ from imagers.errors import (
     Unsupported,
     UsageError,
 )
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.keys import SecretKey
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import Compression
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 KID = "kbs:///default/demo/1"
 OCI = "application/vnd.oci.image.layer.v1.tar"

@@ -34,11 +34,11 @@ from imagers.errors import (
     Truncated,
     Unsupported,
 )
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.digest import digest_of, parse_digest
 from imagers.model.image import load_image
 from imagers.model.keys import SecretKey
 from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
 MANIFEST = json.loads((VECTORS / "manifest.json").read_text())

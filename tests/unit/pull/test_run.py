@@ -889,13 +889,13 @@ AS_SOMEBODY_ELSE = """
 import importlib, os, pathlib, pkgutil, sys
 import imagers
 for module in pkgutil.walk_packages(imagers.__path__, "imagers."):
-    if module.name.startswith(("imagers.core", "imagers.pull", "imagers.store", "imagers.model")):
+    if module.name.startswith(("imagers.core", "imagers.pull", "imagers.layout", "imagers.model")):
         importlib.import_module(module.name)
 from imagers.model.descriptor import Platform
 from imagers.pull.run import PullOptions, pull_image
 from imagers.sign.policy_json import parse_policy, path_identity
 from imagers.sign.verify import load_trust
-from imagers.store.oci_layout import OCILayoutSource
+from imagers.layout.oci_layout import OCILayoutSource
 os.setgroups([])
 os.setgid(65533)
 os.setuid(65534)

@@ -3,10 +3,10 @@ import os
 import pytest
 
 from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch, Unsupported
+from imagers.layout.layout import Layout
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_LAYER
-from imagers.store.layout import Layout
 
 DESCRIPTOR = Descriptor(OCI_LAYER, digest_of(b"data"), 4)
 

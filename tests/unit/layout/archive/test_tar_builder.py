@@ -3,7 +3,7 @@ import tarfile
 
 import pytest
 
-from imagers.store.archive.tar_builder import TarBuilder
+from imagers.layout.archive.tar_builder import TarBuilder
 
 
 def test_tar_builder_makes_what_tarfile_reads(tmp_path):

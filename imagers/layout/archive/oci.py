@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch
-from imagers.store.archive.archive_sink import ArchiveSink
-from imagers.store.archive.tar_file import TarFile
-from imagers.store.files import local_errors
-from imagers.store.layout import MAX_LAYOUT_FILE, Layout
-from imagers.store.layout_index import LAYOUT_FILE, check_layout_file, replace_entry
-from imagers.store.oci_layout import OCILayoutSource
+from imagers.layout.archive.archive_sink import ArchiveSink
+from imagers.layout.archive.tar_file import TarFile
+from imagers.layout.files import local_errors
+from imagers.layout.layout import MAX_LAYOUT_FILE, Layout
+from imagers.layout.layout_index import LAYOUT_FILE, check_layout_file, replace_entry
+from imagers.layout.oci_layout import OCILayoutSource
 
 if TYPE_CHECKING:
     import os

@@ -5,10 +5,10 @@ import tarfile
 import pytest
 
 from imagers.errors import FormatError, LocalError, NotFound
+from imagers.layout.archive.oci import OCIArchiveSink, OCIArchiveSource
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_INDEX, OCI_LAYER
-from imagers.store.archive.oci import OCIArchiveSink, OCIArchiveSource
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import os
 import pytest
 
 from imagers.errors import FormatError, LocalError
-from imagers.store import files
-from imagers.store.files import LocalBlob, StagedFile, local_errors, open_regular, write_all
+from imagers.layout import files
+from imagers.layout.files import LocalBlob, StagedFile, local_errors, open_regular, write_all
 
 
 @pytest.fixture(params=["nameless", "hidden name"])

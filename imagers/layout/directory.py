@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError, NotFound, SizeMismatch
-from imagers.model.digest import check_digest, digest_of
-from imagers.model.image import StagedFileBlob
-from imagers.model.manifest import MAX_MANIFEST_BYTES, RawManifest
-from imagers.model.stream import CheckedStream
-from imagers.store.files import (
+from imagers.layout.files import (
     LocalBlob,
     StagedFile,
     local_errors,
     open_regular,
     write_all,
 )
-from imagers.store.staged_directory import StagedDirectory
+from imagers.layout.staged_directory import StagedDirectory
+from imagers.model.digest import check_digest, digest_of
+from imagers.model.image import StagedFileBlob
+from imagers.model.manifest import MAX_MANIFEST_BYTES, RawManifest
+from imagers.model.stream import CheckedStream
 
 if TYPE_CHECKING:
     from imagers.model.descriptor import Descriptor

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from imagers.core import Limits, open_layer
 from imagers.errors import FormatError, Truncated, Unsupported
+from imagers.layout.files import StagedFile, local_errors, open_regular, write_all
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, new_hasher
 from imagers.model.media import Compression
-from imagers.store.files import StagedFile, local_errors, open_regular, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

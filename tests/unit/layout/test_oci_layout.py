@@ -15,14 +15,14 @@ from imagers.errors import (
     SizeMismatch,
     Unsupported,
 )
+from imagers.layout import files
+from imagers.layout.layout import Layout
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.manifest import parse_manifest
 from imagers.model.media import OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from imagers.model.stream import read_all
-from imagers.store import files
-from imagers.store.layout import Layout
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
-from imagers.store import staged_directory
-from imagers.store.staged_directory import StagedDirectory, SwappedError, remove_abandoned
+from imagers.layout import staged_directory
+from imagers.layout.staged_directory import StagedDirectory, SwappedError, remove_abandoned
 
 MARK = ".bundle.imagers-"
 

@@ -8,14 +8,14 @@ import tarfile
 import pytest
 
 from imagers.errors import DigestMismatch, FormatError, NotFound, SizeMismatch
+from imagers.layout.archive.docker import DockerArchiveSource
+from imagers.layout.archive.tar_file import TarFile
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
 from imagers.model.manifest import parse_manifest
 from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST
 from imagers.model.reference import parse_reference
 from imagers.model.stream import read_all
-from imagers.store.archive.docker import DockerArchiveSource
-from imagers.store.archive.tar_file import TarFile
 
 LAYERS = (b"first tar", b"second tar")
 

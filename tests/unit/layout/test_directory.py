@@ -5,10 +5,10 @@ import os
 import pytest
 
 from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch
+from imagers.layout.directory import DirectorySink, DirectorySource
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_INDEX, OCI_LAYER
-from imagers.store.directory import DirectorySink, DirectorySource
 
 
 def test_directory_blob_of_another_size_refused(tmp_path):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from imagers.core import Limits
 from imagers.errors import FormatError, ImagersError, Truncated, Unsupported
-from imagers.store.archive import tar_file
-from imagers.store.archive.tar_file import TarFile
+from imagers.layout.archive import tar_file
+from imagers.layout.archive.tar_file import TarFile
 
 
 def make_tar(members, form=tarfile.PAX_FORMAT):

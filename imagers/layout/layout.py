@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
+from imagers.layout.files import LocalBlob, local_errors, open_regular
+from imagers.layout.layout_index import check_layout_file
 from imagers.model.manifest import MAX_MANIFEST_BYTES
-from imagers.store.files import LocalBlob, local_errors, open_regular
-from imagers.store.layout_index import check_layout_file
 
 if TYPE_CHECKING:
     from imagers.model.descriptor import Descriptor

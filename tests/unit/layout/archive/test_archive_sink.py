@@ -1,10 +1,10 @@
 import pytest
 
 from imagers.errors import DigestMismatch, SizeMismatch
+from imagers.layout.archive.archive_sink import ArchiveSink, blob_name
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of, parse_digest
 from imagers.model.media import OCI_LAYER
-from imagers.store.archive.archive_sink import ArchiveSink, blob_name
 
 
 def test_blob_name_is_that_of_a_layout():

@@ -26,6 +26,23 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch
+from imagers.layout.files import (
+    StagedFile,
+    is_hidden_name,
+    local_errors,
+    open_for_lock,
+    open_regular,
+    sync_directory,
+    write_all,
+)
+from imagers.layout.layout import Layout
+from imagers.layout.layout_index import (
+    LAYOUT_FILE,
+    Selection,
+    find_entry,
+    parse_layout_index,
+    replace_entry,
+)
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import check_digest, digest_of, new_hasher
 from imagers.model.image import StagedFileBlob
@@ -36,23 +53,6 @@ from imagers.model.manifest import (
     parse_manifest_or_index,
 )
 from imagers.model.stream import CheckedStream
-from imagers.store.files import (
-    StagedFile,
-    is_hidden_name,
-    local_errors,
-    open_for_lock,
-    open_regular,
-    sync_directory,
-    write_all,
-)
-from imagers.store.layout import Layout
-from imagers.store.layout_index import (
-    LAYOUT_FILE,
-    Selection,
-    find_entry,
-    parse_layout_index,
-    replace_entry,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

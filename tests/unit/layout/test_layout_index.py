@@ -3,11 +3,7 @@ import json
 import pytest
 
 from imagers.errors import FormatError, NotFound, Unsupported
-from imagers.model.descriptor import Descriptor
-from imagers.model.digest import digest_of
-from imagers.model.manifest import MAX_MANIFEST_BYTES
-from imagers.model.media import OCI_MANIFEST
-from imagers.store.layout_index import (
+from imagers.layout.layout_index import (
     LAYOUT_FILE,
     REF_NAME,
     Selection,
@@ -16,6 +12,10 @@ from imagers.store.layout_index import (
     parse_layout_index,
     replace_entry,
 )
+from imagers.model.descriptor import Descriptor
+from imagers.model.digest import digest_of
+from imagers.model.manifest import MAX_MANIFEST_BYTES
+from imagers.model.media import OCI_MANIFEST
 
 
 def entry(seed, ref=None, **more):

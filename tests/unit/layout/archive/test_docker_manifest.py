@@ -3,8 +3,8 @@ import json
 import pytest
 
 from imagers.errors import FormatError
+from imagers.layout.archive.docker_manifest import SavedImage, dump_saved, parse_saved
 from imagers.model.reference import parse_reference
-from imagers.store.archive.docker_manifest import SavedImage, dump_saved, parse_saved
 
 
 def test_saved_images_come_back_as_they_were_written():

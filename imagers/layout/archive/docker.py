@@ -16,6 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch, Unsupported
+from imagers.layout.archive.archive_sink import ArchiveSink, blob_name
+from imagers.layout.archive.docker_manifest import dump_saved, find_saved, parse_saved
+from imagers.layout.archive.tar_file import Member, TarFile
+from imagers.layout.files import StagedFile, local_errors
+from imagers.layout.layout_index import LAYOUT_FILE, REF_NAME
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, digest_of, new_hasher
 from imagers.model.manifest import (
@@ -42,20 +47,15 @@ from imagers.model.media import (
 )
 from imagers.model.stream import CheckedStream
 from imagers.model.strict_json import dump_json
-from imagers.store.archive.archive_sink import ArchiveSink, blob_name
-from imagers.store.archive.docker_manifest import dump_saved, find_saved, parse_saved
-from imagers.store.archive.tar_file import Member, TarFile
-from imagers.store.files import StagedFile, local_errors
-from imagers.store.layout_index import LAYOUT_FILE, REF_NAME
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
+    from imagers.layout.archive.docker_manifest import SavedImage
     from imagers.model.image import ImageSink, ImageSource
     from imagers.model.reference import Reference
     from imagers.model.stream import ByteStream, RawStream
-    from imagers.store.archive.docker_manifest import SavedImage
 
 __all__ = ["DockerArchiveSink", "DockerArchiveSource", "check_no_encryption"]
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from imagers.errors import LocalError
-from imagers.store import guarded
-from imagers.store.guarded import open_guarded
+from imagers.layout import guarded
+from imagers.layout.guarded import open_guarded
 
 OTHER = 65534
 as_root = [
