@@ -28,7 +28,8 @@ WITH_KEYS = {"encrypt", "decrypt", "pull"}
 # Which verbs come to say what stands in a module; the most special row counts. Where a hint names
 # the verb that it speaks of ('imagers pull --broker'), that one counts.
 SAID_BY = {
-    "attest": {"broker"},
+    "evidence": {"broker"},
+    "kbs": {"broker"},
     "broker": {"broker"},
     "cli/brokers": {"pull", "broker", "encrypt"},
     "cli/main": set(VERBS),

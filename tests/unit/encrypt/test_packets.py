@@ -37,7 +37,7 @@ KNOWN_WRAPPED = (
 
 
 class Store:
-    """A resource store that counts, as `imagers.attest` is one over the network."""
+    """A resource store that counts, as `imagers.kbs` is one over the network."""
 
     def __init__(self, **secrets):
         self.secrets = {f"kbs:///default/test-key/{name[1:]}": v for name, v in secrets.items()}

@@ -7,7 +7,6 @@
     client      BrokerClient: one handshake, any number of secrets
     admin       BrokerAdmin: put, list, delete and bind them; policy and audit log
     wire        requests and error answers that the two share
-    collectors  attesters and verifiers, found as plugins by name
 
 Public names live in the modules; this package imports none of them.
 """

@@ -22,7 +22,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagers.attest.messages import (
+from imagers.errors import FormatError, TagMismatch, Unsupported
+from imagers.kbs.messages import (
     EC_CURVES,
     ECDH_ES_A256KW,
     ECPublicKey,
@@ -30,15 +31,14 @@ from imagers.attest.messages import (
     decode_base64url,
     encode_base64url,
 )
-from imagers.errors import FormatError, TagMismatch, Unsupported
 from imagers.model.keys import SecretKey
 from imagers.model.strict_json import dump_json, get_object, get_str, parse_object
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import rsa
 
-    from imagers.attest.messages import TEEPublicKey
-    from imagers.attest.tee_key import TEEKey
+    from imagers.kbs.messages import TEEPublicKey
+    from imagers.kbs.tee_key import TEEKey
     from imagers.model.strict_json import JSON, JSONObject
 
 __all__ = [
@@ -137,7 +137,7 @@ def check_public_key(key: TEEPublicKey) -> None:
     Raises:
         FormatError: the public key is no point of its curve, or no RSA key.
     """
-    from imagers.attest.tee_key import load_point
+    from imagers.kbs.tee_key import load_point
 
     if isinstance(key, ECPublicKey):
         load_point(key, what="tee-pubkey")
@@ -148,7 +148,7 @@ def check_public_key(key: TEEPublicKey) -> None:
 def _wrap_ecdh(cek: bytes, key: ECPublicKey) -> tuple[ECPublicKey, bytes]:
     from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
-    from imagers.attest.tee_key import TEEKey
+    from imagers.kbs.tee_key import TEEKey
 
     ephemeral = TEEKey(key.crv)
     kek = derive_key(ephemeral.agree(key, what="tee-pubkey"))

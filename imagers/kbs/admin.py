@@ -21,10 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 from urllib.parse import urlencode
 
-from imagers.attest.jwe import MAX_RESOURCE_BYTES
-from imagers.attest.jwt import sign_token
-from imagers.attest.resources import parse_resource_path, parse_resource_uri
-from imagers.attest.wire import Endpoint, parse_error
 from imagers.errors import (
     FormatError,
     LocalError,
@@ -34,6 +30,10 @@ from imagers.errors import (
     Unsupported,
     UsageError,
 )
+from imagers.kbs.jwe import MAX_RESOURCE_BYTES
+from imagers.kbs.jwt import sign_token
+from imagers.kbs.resources import parse_resource_path, parse_resource_uri
+from imagers.kbs.wire import Endpoint, parse_error
 from imagers.model.digest import parse_digest
 from imagers.model.strict_json import (
     dump_json,

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 
-from imagers.attest.jwe import (
+from imagers.errors import FormatError, ImagersError, TagMismatch, Unsupported
+from imagers.kbs.jwe import (
     aad_of_header,
     check_public_key,
     derive_key,
     open_answer,
     seal_answer,
 )
-from imagers.attest.messages import RSAPublicKey, decode_base64url, encode_base64url
-from imagers.attest.tee_key import TEEKey
-from imagers.errors import FormatError, ImagersError, TagMismatch, Unsupported
+from imagers.kbs.messages import RSAPublicKey, decode_base64url, encode_base64url
+from imagers.kbs.tee_key import TEEKey
 from imagers.model.keys import SecretKey
 
 SECRET = b"imagers secret \x00\xff" * 3

@@ -4,8 +4,8 @@ import json
 import pytest
 from jwcrypto.jwk import JWK
 
-from imagers.attest.jwt import sign_token, verify_token
 from imagers.errors import FormatError, SignatureInvalid
+from imagers.kbs.jwt import sign_token, verify_token
 
 EC = JWK.generate(kty="EC", crv="P-256")
 ED = JWK.generate(kty="OKP", crv="Ed25519")

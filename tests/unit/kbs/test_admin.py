@@ -8,7 +8,6 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from imagers.attest.admin import BrokerAdmin, load_admin_key
 from imagers.errors import (
     FormatError,
     LocalError,
@@ -17,6 +16,7 @@ from imagers.errors import (
     Unauthorized,
     Unsupported,
 )
+from imagers.kbs.admin import BrokerAdmin, load_admin_key
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 

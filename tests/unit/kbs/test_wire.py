@@ -1,7 +1,7 @@
 import pytest
 
-from imagers.attest.wire import Endpoint, ErrorAnswer, parse_error
 from imagers.errors import FormatError, NotFound, RateLimited, RemoteError, UsageError
+from imagers.kbs.wire import Endpoint, ErrorAnswer, parse_error
 
 PREFIX = "https://github.com/confidential-containers/kbs/errors/"
 

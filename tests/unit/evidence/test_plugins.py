@@ -2,13 +2,13 @@ import sys
 
 import pytest
 
-from imagers.attest.collectors import (
+from imagers.errors import NoTEE, PluginBroken, PluginNotFound
+from imagers.evidence.plugins import (
     find_attesters,
     find_verifiers,
     load_attester,
     load_verifier,
 )
-from imagers.errors import NoTEE, PluginBroken, PluginNotFound
 
 MODULE = """
 from imagers.errors import NoTEE

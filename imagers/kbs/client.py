@@ -28,17 +28,6 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from imagers.attest.jwe import MAX_ANSWER_BYTES, open_answer
-from imagers.attest.messages import (
-    Attestation,
-    Request,
-    hash_report_data,
-    parse_challenge,
-    parse_response,
-)
-from imagers.attest.resources import parse_resource_uri
-from imagers.attest.tee_key import TEEKey
-from imagers.attest.wire import COOKIE_NAME, Endpoint, parse_error
 from imagers.errors import (
     AttestationError,
     EvidenceRejected,
@@ -47,12 +36,23 @@ from imagers.errors import (
     KeyUnavailable,
     RemoteError,
 )
+from imagers.kbs.jwe import MAX_ANSWER_BYTES, open_answer
+from imagers.kbs.messages import (
+    Attestation,
+    Request,
+    hash_report_data,
+    parse_challenge,
+    parse_response,
+)
+from imagers.kbs.resources import parse_resource_uri
+from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.wire import COOKIE_NAME, Endpoint, parse_error
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from imagers.attest.resources import ResourcePath
-    from imagers.attest.wire import ErrorAnswer
+    from imagers.kbs.resources import ResourcePath
+    from imagers.kbs.wire import ErrorAnswer
     from imagers.model.digest import Digest
     from imagers.model.evidence import Attester
     from imagers.model.keys import ResourceStore, SecretKey

@@ -1,8 +1,8 @@
 import pytest
 
-from imagers.attest.messages import ECPublicKey, decode_base64url, encode_base64url
-from imagers.attest.tee_key import TEEKey, load_point
 from imagers.errors import FormatError, Unsupported
+from imagers.kbs.messages import ECPublicKey, decode_base64url, encode_base64url
+from imagers.kbs.tee_key import TEEKey, load_point
 
 
 @pytest.mark.parametrize(("crv", "size"), [("P-256", 32), ("P-521", 66)])

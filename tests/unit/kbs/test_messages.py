@@ -8,7 +8,8 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.attest.messages import (
+from imagers.errors import FormatError, Unsupported
+from imagers.kbs.messages import (
     Attestation,
     Challenge,
     ECPublicKey,
@@ -26,7 +27,6 @@ from imagers.attest.messages import (
     parse_response,
     parse_tee_name,
 )
-from imagers.errors import FormatError, Unsupported
 
 NONCE = base64.b64encode(bytes(range(32))).decode()
 KEY = ECPublicKey(

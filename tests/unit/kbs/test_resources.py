@@ -1,7 +1,7 @@
 import pytest
 
-from imagers.attest.resources import ResourcePath, parse_resource_path, parse_resource_uri
 from imagers.errors import FormatError
+from imagers.kbs.resources import ResourcePath, parse_resource_path, parse_resource_uri
 
 
 def test_parse_resource_uri_three_segments_gives_path_and_back():

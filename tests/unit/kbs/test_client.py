@@ -5,11 +5,6 @@ from datetime import timedelta
 
 import pytest
 
-from imagers.attest.client import BrokerClient
-from imagers.attest.collectors import load_attester
-from imagers.attest.jwe import seal_answer
-from imagers.attest.messages import parse_attestation, parse_request
-from imagers.attest.tee_key import TEEKey
 from imagers.errors import (
     AttestationError,
     EvidenceRejected,
@@ -25,6 +20,11 @@ from imagers.errors import (
     Unauthorized,
     UsageError,
 )
+from imagers.evidence.plugins import load_attester
+from imagers.kbs.client import BrokerClient
+from imagers.kbs.jwe import seal_answer
+from imagers.kbs.messages import parse_attestation, parse_request
+from imagers.kbs.tee_key import TEEKey
 from imagers.model.digest import digest_of
 from imagers.model.evidence import Evidence
 from imagers.model.keys import SecretKey

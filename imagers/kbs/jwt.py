@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from imagers.attest.messages import decode_base64url
 from imagers.errors import FormatError, SignatureInvalid
+from imagers.kbs.messages import decode_base64url
 from imagers.model.strict_json import dump_json, parse_object
 
 if TYPE_CHECKING:
