@@ -40,7 +40,7 @@ SAID_BY = {
     "encrypt": {"encrypt"},
     "encrypt/keyfiles": WITH_KEYS,
     "encrypt/keys": WITH_KEYS,
-    "encrypt/providers": WITH_KEYS,
+    "encrypt/schemes": WITH_KEYS,
     "encrypt/wrappers": WITH_KEYS,
     "core": WITH_KEYS,
     "model": WITH_IMAGES - {"sign"},  # which signs the images of all platforms

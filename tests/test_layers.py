@@ -47,7 +47,7 @@ WORLD = {
         "pull/ahead",
         "registry",
         "encrypt/image",
-        "encrypt/providers",
+        "encrypt/schemes/providers",
         "encrypt/rekey",
         "encrypt/rewrap",
         "pull/run",

@@ -141,7 +141,7 @@ class PGPKeyring:
 
 @dataclass(frozen=True, slots=True)
 class TokenFile:
-    """A PKCS11 key file, as it stands in a file: `imagers.encrypt.pkcs11` reads it.
+    """A PKCS11 key file, as it stands in a file: `imagers.encrypt.schemes.pkcs11` reads it.
 
     Attributes:
         content: YAML, perhaps with a PIN; wiped by `close`.

@@ -28,7 +28,6 @@ from imagers.encrypt.annotations import (
     read_wrapped_keys,
 )
 from imagers.encrypt.keys import unwrap_documents, unwrap_layer_keys
-from imagers.encrypt.packets import parse_packet
 from imagers.encrypt.rewrite import (
     LayerAction,
     LayerReport,
@@ -36,6 +35,7 @@ from imagers.encrypt.rewrite import (
     build_manifest,
     write_config_and_manifest,
 )
+from imagers.encrypt.schemes.broker import parse_packet
 from imagers.encrypt.sealing import LayerRun, left_out, plan_copied, seal_into, wrap_options
 from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.model.manifest import MAX_MANIFEST_BYTES
@@ -81,7 +81,7 @@ class JWETarget:
         del number
         if wrapped.scheme != "jwe":
             return wrapped.packet
-        from imagers.encrypt.jwe import parse_jwe
+        from imagers.encrypt.schemes.jwe import parse_jwe
 
         try:
             headers = parse_jwe(wrapped.packet).headers
@@ -122,7 +122,7 @@ class CertificateTarget:
         del number
         if wrapped.scheme != "pkcs7":
             return wrapped.packet
-        from imagers.encrypt.pkcs7 import parse_recipients_of
+        from imagers.encrypt.schemes.pkcs7 import parse_recipients_of
 
         try:
             recipients = parse_recipients_of(wrapped.packet)
@@ -173,7 +173,7 @@ class PGPTarget:
         del number
         if wrapped.scheme != "pgp":
             return wrapped.packet
-        from imagers.encrypt.providers.pgp_packets import split_session_keys
+        from imagers.encrypt.schemes.pgp_packets import split_session_keys
 
         try:
             session_keys, rest = split_session_keys(wrapped.packet)

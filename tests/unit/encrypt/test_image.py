@@ -8,8 +8,8 @@ import pytest
 from imagers.core import Cancellation
 from imagers.encrypt.annotations import read_annotations
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image, select_layers
-from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
-from imagers.encrypt.packets import BrokerKeyUnwrapper, BrokerKeyWrapper
+from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper, BrokerKeyWrapper
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
 from imagers.errors import (
     Cancelled,
     DigestMismatch,

@@ -6,7 +6,7 @@ import pytest
 
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
 from imagers.encrypt.index import rewrite_index
-from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
 from imagers.encrypt.sealing import SharedLayers
 from imagers.errors import FormatError, SizeMismatch, UsageError, VerificationError
 from imagers.layout.oci_layout import OCILayoutSource

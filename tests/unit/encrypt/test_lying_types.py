@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from imagers.encrypt import sealing
 from imagers.encrypt.image import decrypt_image, encrypt_image
-from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
 from imagers.encrypt.options import AES256_GCM_HKDF_1MB, AES_256_CTR_HMAC_SHA256
 from imagers.encrypt.rekey import rekey_image
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
 from imagers.errors import Unsupported
 from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.descriptor import Descriptor, Platform

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from imagers.cli.main import run
 from imagers.core import open_layer
 from imagers.encrypt.image import LayerAction, decrypt_image, unwrap_layer_keys
-from imagers.encrypt.packets import BrokerKeyUnwrapper
-from imagers.encrypt.providers.remote import decode_message, encode_message
 from imagers.encrypt.recipients import parse_decryption_key
+from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper
+from imagers.encrypt.schemes.providers.remote import decode_message, encode_message
 from imagers.encrypt.wrappers import ProviderSettings, opened_unwrappers
 from imagers.errors import (
     DigestMismatch,

@@ -23,7 +23,7 @@ import zstandard
 from imagers.core import Cancellation, Limits
 from imagers.core.left_out import Left
 from imagers.encrypt.image import encrypt_image
-from imagers.encrypt.packets import BrokerKeyWrapper
+from imagers.encrypt.schemes.broker import BrokerKeyWrapper
 from imagers.errors import (
     Cancelled,
     CouldNotVerify,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jwcrypto import jwe as peer
 from jwcrypto import jwk as peer_jwk
 
-from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper, derive_kek, parse_jwe
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper, derive_kek, parse_jwe
 from imagers.errors import FormatError, Unsupported
 from imagers.model.keys import NotMine, SecretKey, UnwrapContext, WrapContext, WrappedKey
 

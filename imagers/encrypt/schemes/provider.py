@@ -10,21 +10,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imagers.encrypt.providers.config import ProgramProvider, check_provider_name
-from imagers.encrypt.providers.messages import (
+from imagers.encrypt.schemes.providers.config import ProgramProvider, check_provider_name
+from imagers.encrypt.schemes.providers.messages import (
     build_unwrap_question,
     build_wrap_question,
     parse_unwrap_answer,
     parse_wrap_answer,
 )
-from imagers.encrypt.providers.program import ask_program
-from imagers.encrypt.providers.remote import ask_service
+from imagers.encrypt.schemes.providers.program import ask_program
+from imagers.encrypt.schemes.providers.remote import ask_service
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from imagers.encrypt.providers.config import ProviderConfig
+    from imagers.encrypt.schemes.providers.config import ProviderConfig
     from imagers.model.keys import SecretKey, UnwrapContext, WrapContext, WrappedKey
 
 __all__ = ["TIMEOUT_S", "ProviderUnwrapper", "ProviderWrapper"]

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from imagers.encrypt.providers.config import ProgramProvider
-from imagers.encrypt.providers.program import ask_program
+from imagers.encrypt.schemes.providers.config import ProgramProvider
+from imagers.encrypt.schemes.providers.program import ask_program
 from imagers.errors import ProviderFailed
 from imagers.model.keys import SecretKey
 

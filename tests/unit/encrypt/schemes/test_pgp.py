@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imagers.encrypt.keyfiles import Password, load_decryption_file
-from imagers.encrypt.providers.pgp import PGPUnwrapper, PGPWrapper, _is_named
+from imagers.encrypt.schemes.pgp import PGPUnwrapper, PGPWrapper, _is_named
 from imagers.errors import FormatError, KeyUnavailable, LocalError, UsageError
 from imagers.model.keys import NotMine, SecretKey, UnwrapContext, WrapContext, WrappedKey
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.encrypt.providers.messages import (
+from imagers.encrypt.schemes.providers.messages import (
     build_unwrap_question,
     build_wrap_question,
     parse_unwrap_answer,

@@ -13,14 +13,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagers.encrypt.keyfiles import read_small_file
-from imagers.encrypt.providers.messages import MAX_ANSWER_BYTES
+from imagers.encrypt.schemes.providers.messages import MAX_ANSWER_BYTES
 from imagers.errors import FormatError, ProviderFailed
 from imagers.model.keys import SecretKey
 
 if TYPE_CHECKING:
     import grpc
 
-    from imagers.encrypt.providers.config import GRPCProvider, TLSFiles
+    from imagers.encrypt.schemes.providers.config import GRPCProvider, TLSFiles
 
 __all__ = ["ask_service", "decode_message", "encode_message"]
 

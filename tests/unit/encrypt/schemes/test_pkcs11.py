@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imagers.encrypt.keyfiles import TokenFile, load_private_key, load_public_key
-from imagers.encrypt.pkcs11 import (
+from imagers.encrypt.schemes.pkcs11 import (
     PKCS11Unwrapper,
     PKCS11Wrapper,
     TokenUnwrapper,
@@ -16,7 +16,7 @@ from imagers.errors import FormatError, LocalError, PluginNotFound, Unsupported
 from imagers.model.keys import NotMine, SecretKey, UnwrapContext, WrapContext, WrappedKey
 from imagers.model.token import TokenReference
 
-KEYS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt" / "keys"
+KEYS = Path(__file__).resolve().parents[3] / "vectors" / "ocicrypt" / "keys"
 OPTIONS = b"x" * 193  # as many as real private options have
 CONTEXT = UnwrapContext("layer 1 of 1", None)
 

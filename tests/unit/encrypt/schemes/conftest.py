@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from imagers.encrypt.providers.remote import decode_message, encode_message
+from imagers.encrypt.schemes.providers.remote import decode_message, encode_message
 
 # A provider that hides bytes by turning them around, and shows what it was asked.
 PROGRAM = """

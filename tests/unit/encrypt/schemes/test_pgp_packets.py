@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.encrypt.providers.pgp_packets import split_session_keys
+from imagers.encrypt.schemes.pgp_packets import split_session_keys
 from imagers.errors import FormatError
 
 VECTORS = Path(__file__).resolve().parents[3] / "vectors" / "ocicrypt"

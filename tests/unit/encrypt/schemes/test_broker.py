@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.encrypt.packets import (
+from imagers.encrypt.schemes.broker import (
     BrokerKeyUnwrapper,
     BrokerKeyWrapper,
     Packet,

@@ -7,9 +7,9 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.encrypt.providers.config import GRPCProvider, TLSFiles
-from imagers.encrypt.providers.messages import build_unwrap_question
-from imagers.encrypt.providers.remote import ask_service, decode_message, encode_message
+from imagers.encrypt.schemes.providers.config import GRPCProvider, TLSFiles
+from imagers.encrypt.schemes.providers.messages import build_unwrap_question
+from imagers.encrypt.schemes.providers.remote import ask_service, decode_message, encode_message
 from imagers.errors import FormatError, LocalError, ProviderFailed
 
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagers import programs
-from imagers.encrypt.providers.messages import MAX_ANSWER_BYTES
+from imagers.encrypt.schemes.providers.messages import MAX_ANSWER_BYTES
 from imagers.errors import ProviderFailed
 from imagers.model.keys import SecretKey
 
 if TYPE_CHECKING:
-    from imagers.encrypt.providers.config import ProgramProvider
+    from imagers.encrypt.schemes.providers.config import ProgramProvider
 
 __all__ = ["ask_program"]
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imagers.encrypt.providers.config import (
+from imagers.encrypt.schemes.providers.config import (
     GRPCProvider,
     ProgramProvider,
     TLSFiles,

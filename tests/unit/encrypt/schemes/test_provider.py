@@ -2,8 +2,8 @@ import base64
 
 import pytest
 
-from imagers.encrypt.providers.config import GRPCProvider, ProgramProvider
-from imagers.encrypt.providers.provider import TIMEOUT_S, ProviderUnwrapper, ProviderWrapper
+from imagers.encrypt.schemes.provider import TIMEOUT_S, ProviderUnwrapper, ProviderWrapper
+from imagers.encrypt.schemes.providers.config import GRPCProvider, ProgramProvider
 from imagers.errors import FormatError, ProviderFailed
 from imagers.model.keys import NotMine, SecretKey, UnwrapContext, WrapContext, WrappedKey
 
