@@ -47,7 +47,7 @@ SAID_BY = {
     "pull": {"pull"},
     "registry": WITH_IMAGES,
     "sign": {"verify", "pull"},
-    "sign/gpg": {"sign"},
+    "sign/formats/gpg": {"sign"},
     "layout": WITH_IMAGES - {"sign", "verify"},
     "layout/archive/docker": {"copy", "decrypt"},  # what may write there
     "transport": WITH_IMAGES,

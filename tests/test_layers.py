@@ -69,7 +69,7 @@ OPENS = {
     "testing",
     "encrypt/keyfiles",
     "sign/keyfiles",
-    "sign/lookaside",
+    "sign/formats/lookaside",
     "registry/spool",
     "registry/logins",
 }

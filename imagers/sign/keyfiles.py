@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from imagers.model.keys import SecretKey
-    from imagers.sign.notation.key import NotationKey
+    from imagers.sign.formats.notation.key import NotationKey
     from imagers.sign.registries_d import RegistriesD
 
 __all__ = [
@@ -307,7 +307,7 @@ def load_notation_key(key_path: str, chain_path: str, passphrase: SecretKey | No
         FormatError, Unsupported: it holds something else.
         KeyUnavailable: the passphrase does not open the key.
     """
-    from imagers.sign.notation.key import parse_notation_key
+    from imagers.sign.formats.notation.key import parse_notation_key
 
     return parse_notation_key(
         _read(key_path, max_bytes=MAX_KEY_BYTES),

@@ -57,10 +57,10 @@ from imagers.model.reference import parse_reference
 from imagers.model.stream import CheckedStream
 from imagers.pull.run import PullOptions, identity_of, pull_image, trust_image
 from imagers.pull.trust import Basis
+from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
-from imagers.sign.sigstore import sign_payload
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import CouldNotLook, load_trust
 from imagers.transport.names import locate, parse_image_name

@@ -47,8 +47,8 @@ from imagers.sign.certified.chain import (
     check_validity,
 )
 from imagers.sign.certified.timestamp import check_timestamp
-from imagers.sign.notation.envelope import SCHEME_X509, Envelope, parse_envelope
-from imagers.sign.notation.trust_policy import Action, Check, Statement
+from imagers.sign.formats.notation.envelope import SCHEME_X509, Envelope, parse_envelope
+from imagers.sign.formats.notation.trust_policy import Action, Check, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from imagers.errors import FormatError, PolicyDenied
-from imagers.sign.notation.trust_policy import Action, Check, parse_trust_policy
+from imagers.sign.formats.notation.trust_policy import Action, Check, parse_trust_policy
 
 GOOD = {
     "name": "p",

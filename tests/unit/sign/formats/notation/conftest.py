@@ -11,8 +11,8 @@ from cryptography.x509.oid import NameOID
 
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
-from imagers.sign.notation.key import NotationKey
-from imagers.sign.notation.make import build_envelope
+from imagers.sign.formats.notation.key import NotationKey
+from imagers.sign.formats.notation.make import build_envelope
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 SUBJECT = x509.Name(

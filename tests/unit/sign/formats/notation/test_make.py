@@ -8,9 +8,9 @@ from imagers.model.manifest import parse_manifest
 from imagers.model.media import OCI_MANIFEST
 from imagers.model.reference import parse_reference
 from imagers.sign.find import read_attached
+from imagers.sign.formats.notation.envelope import COSE_TYPE, JWS_TYPE, parse_envelope
+from imagers.sign.formats.notation.make import attach_notation
 from imagers.sign.found import Form
-from imagers.sign.notation.envelope import COSE_TYPE, JWS_TYPE, parse_envelope
-from imagers.sign.notation.make import attach_notation
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 REFERENCE = parse_reference("r.example/app:v1")

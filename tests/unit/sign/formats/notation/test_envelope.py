@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import FormatError, ImagersError, SignatureInvalid, Unsupported
-from imagers.sign.notation.envelope import COSE_TYPE, JWS_TYPE, algorithm_of, parse_envelope
+from imagers.sign.formats.notation.envelope import COSE_TYPE, JWS_TYPE, algorithm_of, parse_envelope
 
 P = "io.cncf.notary."
 EXPIRY = datetime(2027, 1, 1, tzinfo=UTC)

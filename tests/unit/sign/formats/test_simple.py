@@ -9,11 +9,11 @@ from imagers.model.digest import digest_of
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.model.reference import parse_reference
 from imagers.sign.find import Finder, Places
+from imagers.sign.formats.gpg import Keyring
+from imagers.sign.formats.simple import sign_image_simple
 from imagers.sign.found import Form
-from imagers.sign.gpg import Keyring
 from imagers.sign.payload import PayloadType, parse_payload
 from imagers.sign.registries_d import RegistriesD, Scope
-from imagers.sign.simple import sign_image_simple
 
 REFERENCE = parse_reference("r.example/app:v1")
 

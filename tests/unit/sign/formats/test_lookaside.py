@@ -15,8 +15,7 @@ from imagers.errors import (
 )
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
-from imagers.sign.found import Form, Found, SimpleSignature, UnreadableSignature
-from imagers.sign.lookaside import (
+from imagers.sign.formats.lookaside import (
     MAX_SIGNATURE_BYTES,
     MAX_SIGNATURES,
     find_in_directory,
@@ -26,7 +25,8 @@ from imagers.sign.lookaside import (
     write_to_extension,
     write_to_lookaside,
 )
-from imagers.sign.sigstore import SigstoreSignature
+from imagers.sign.formats.sigstore import SigstoreSignature
+from imagers.sign.found import Form, Found, SimpleSignature, UnreadableSignature
 
 REFERENCE = parse_reference("r.example:5000/team/app:v1")
 DIGEST = digest_of(b"manifest")

@@ -12,7 +12,7 @@ from imagers.errors import FormatError, ImagersError, SignatureInvalid, Unsuppor
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.manifest import parse_manifest
-from imagers.sign.bundle import (
+from imagers.sign.formats.bundle import (
     BUNDLE_TYPE,
     build_bundle,
     build_bundle_manifest,

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, Unsupported
 from imagers.sign.find import Finder
+from imagers.sign.formats.gpg import Keyring, export_key, sign_simple
+from imagers.sign.formats.lookaside import write_to_extension, write_to_lookaside
 from imagers.sign.found import Form, SimpleSignature
-from imagers.sign.gpg import Keyring, export_key, sign_simple
 from imagers.sign.image import SignedManifest, digests_to_sign, signing_name
-from imagers.sign.lookaside import write_to_extension, write_to_lookaside
 from imagers.sign.payload import PayloadType, build_payload, parse_payload
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from imagers.model.keys import SecretKey
     from imagers.model.reference import Reference
     from imagers.sign.find import Places
+    from imagers.sign.formats.lookaside import SignatureExtensionSink
     from imagers.sign.found import Found
-    from imagers.sign.lookaside import SignatureExtensionSink
     from imagers.sign.repository import ManifestSource
 
 __all__ = ["sign_image_simple"]

@@ -24,10 +24,8 @@ from imagers.model.manifest import parse_manifest_or_index
 from imagers.model.media import OCI_MANIFEST
 from imagers.model.strict_json import JSONObject, dump_json
 from imagers.sign.find import NOTATION_TYPE, read_attached
-from imagers.sign.found import Form
-from imagers.sign.image import SignedManifest, digests_to_sign
-from imagers.sign.notation.check import thumbprints
-from imagers.sign.notation.envelope import (
+from imagers.sign.formats.notation.check import thumbprints
+from imagers.sign.formats.notation.envelope import (
     COSE_TYPE,
     JWS_TYPE,
     PAYLOAD_TYPE,
@@ -38,13 +36,15 @@ from imagers.sign.notation.envelope import (
     cose_to_be_signed,
     parse_envelope,
 )
+from imagers.sign.found import Form
+from imagers.sign.image import SignedManifest, digests_to_sign
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from imagers.model.digest import Digest
     from imagers.model.reference import Reference
-    from imagers.sign.notation.key import NotationKey
+    from imagers.sign.formats.notation.key import NotationKey
     from imagers.sign.repository import ManifestSource, ReferrersSink, SignatureSink
 
 __all__ = ["attach_notation", "build_envelope"]

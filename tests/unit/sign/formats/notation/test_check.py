@@ -8,9 +8,9 @@ import pytest
 from cryptography import x509
 
 from imagers.errors import CouldNotVerify, SignatureInvalid, UntrustedSigner
-from imagers.sign.notation.check import check_signature, check_target
-from imagers.sign.notation.envelope import COSE_TYPE, JWS_TYPE
-from imagers.sign.notation.trust_policy import parse_trust_policy
+from imagers.sign.formats.notation.check import check_signature, check_target
+from imagers.sign.formats.notation.envelope import COSE_TYPE, JWS_TYPE
+from imagers.sign.formats.notation.trust_policy import parse_trust_policy
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 P = "io.cncf.notary."

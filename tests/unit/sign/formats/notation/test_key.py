@@ -4,7 +4,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from imagers.errors import FormatError, KeyUnavailable, Unsupported, UsageError
 from imagers.model.keys import SecretKey
-from imagers.sign.notation.key import NotationKey, parse_notation_key
+from imagers.sign.formats.notation.key import NotationKey, parse_notation_key
 
 
 def pem_of(key, passphrase=None):

@@ -10,9 +10,8 @@ import pytest
 from imagers.errors import FormatError, KeyUnavailable, LocalError, UsageError
 from imagers.model.keys import SecretKey
 from imagers.model.reference import parse_reference
-from imagers.sign import gpg as module
-from imagers.sign.found import Found, SimpleSignature
-from imagers.sign.gpg import (
+from imagers.sign.formats import gpg as module
+from imagers.sign.formats.gpg import (
     MAX_BLOB_BYTES,
     Keyring,
     export_key,
@@ -20,6 +19,7 @@ from imagers.sign.gpg import (
     read_simple_signatures,
     sign_simple,
 )
+from imagers.sign.found import Found, SimpleSignature
 from imagers.sign.materials import load_trust
 from imagers.sign.policy_json import docker_identity, parse_policy
 

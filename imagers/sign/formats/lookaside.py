@@ -44,6 +44,7 @@ from imagers.model.strict_json import (
     get_string_map,
     parse_object,
 )
+from imagers.sign.formats.sigstore import SigstoreSignature
 from imagers.sign.found import (
     CouldNotLook,
     Form,
@@ -53,7 +54,6 @@ from imagers.sign.found import (
     UnreadableSignature,
 )
 from imagers.sign.registries_d import lookaside_url
-from imagers.sign.sigstore import SigstoreSignature
 
 if TYPE_CHECKING:
     from collections.abc import Callable

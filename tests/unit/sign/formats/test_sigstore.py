@@ -5,8 +5,7 @@ import pytest
 from imagers.errors import FormatError, Unsupported
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
-from imagers.sign.payload import MAX_PAYLOAD_BYTES, build_payload
-from imagers.sign.sigstore import (
+from imagers.sign.formats.sigstore import (
     MAX_SIGNATURES,
     PAYLOAD_TYPE,
     SIGNATURE_ANNOTATION,
@@ -17,6 +16,7 @@ from imagers.sign.sigstore import (
     sign_payload,
     signature_tag,
 )
+from imagers.sign.payload import MAX_PAYLOAD_BYTES, build_payload
 
 
 def signature(number=0):
