@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imagers.core import Allowance, Budget, Limits, run_layers
-from imagers.encrypt._der import encode, split
 from imagers.encrypt.annotations import (
     append_packets,
     filter_packets,
@@ -41,6 +40,7 @@ from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import is_encrypted
 from imagers.model.strict_json import dump_json, parse_object
+from imagers.pki.der import encode, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

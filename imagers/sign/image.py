@@ -36,7 +36,7 @@ from imagers.model.media import (
     OCI_CONFIG,
     OCI_MANIFEST,
 )
-from imagers.sign.certified.chain import parse_certificates
+from imagers.pki.chain import parse_certificates
 from imagers.sign.find import read_attached, read_signature_manifest, read_signatures
 from imagers.sign.formats.bundle import (
     BUNDLE_TYPE,

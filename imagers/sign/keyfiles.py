@@ -104,7 +104,7 @@ def load_certificate_chain(path: str) -> tuple[Certificate, ...]:
         LocalError: it cannot be read.
         FormatError: it holds none, or something else too.
     """
-    from imagers.sign.certified.chain import parse_certificates
+    from imagers.pki.chain import parse_certificates
 
     pem = _read(path, max_bytes=_MAX_KEYRING_BYTES)
     return parse_certificates(pem, what=f"certificate chain '{path}'")
@@ -268,7 +268,7 @@ def load_trust_store(directory: str, name: str) -> tuple[Certificate, ...]:
         LocalError: it cannot be read, is empty, or has a symbolic link in it.
         FormatError: a file holds no certificate.
     """
-    from imagers.sign.certified.chain import (
+    from imagers.pki.chain import (
         load_certificate,
         parse_certificates,
     )

@@ -225,7 +225,7 @@ def _certificates(
 ) -> tuple[Certificate, ...]:
     if refs is None:
         return ()
-    from imagers.sign.certified.chain import parse_certificates
+    from imagers.pki.chain import parse_certificates
 
     return tuple(
         certificate

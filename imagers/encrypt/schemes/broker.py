@@ -29,9 +29,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from imagers.encrypt._base64 import decode_base64, encode_base64
 from imagers.encrypt.annotations import COCO_SCHEME, annotation_of
 from imagers.errors import FormatError, TagMismatch, Unsupported
+from imagers.model.base64 import decode_base64, encode_base64
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 from imagers.model.strict_json import (
     dump_json,

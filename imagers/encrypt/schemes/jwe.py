@@ -32,11 +32,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
-from imagers.encrypt._jwk import KEY_ALGORITHMS
 from imagers.encrypt.keyfiles import PublicKey
 from imagers.errors import FormatError, Unsupported
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 from imagers.model.strict_json import JSON, JSONObject, dump_json, parse_object
+from imagers.pki.jwk import KEY_ALGORITHMS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

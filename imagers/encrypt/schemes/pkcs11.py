@@ -31,7 +31,6 @@ from urllib.parse import unquote_to_bytes
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from imagers.encrypt._base64 import decode_base64, encode_base64
 from imagers.encrypt.keyfiles import Password, PublicKey, parse_public_key, read_password
 from imagers.errors import (
     FormatError,
@@ -40,6 +39,7 @@ from imagers.errors import (
     PluginNotFound,
     Unsupported,
 )
+from imagers.model.base64 import decode_base64, encode_base64
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 from imagers.model.strict_json import (
     dump_json,

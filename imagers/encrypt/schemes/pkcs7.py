@@ -38,9 +38,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from imagers.encrypt._der import Element, encode, encode_oid, only, split
 from imagers.errors import FormatError, ImagersError, Unsupported
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
+from imagers.pki.der import Element, encode, encode_oid, only, split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
-from imagers.sign.certified.chain import parse_certificates
+from imagers.pki.chain import parse_certificates
 from imagers.sign.certified.rekor import check_hashedrekord, parse_bundle
 from imagers.sign.certified.signer import Evidence
 from imagers.sign.formats.sigstore import (

@@ -41,7 +41,7 @@ from imagers.model.strict_json import (
     get_str,
     parse_object,
 )
-from imagers.sign.certified.chain import MAX_CERTIFICATES, load_certificate
+from imagers.pki.chain import MAX_CERTIFICATES, load_certificate
 from imagers.sign.certified.rekor import LogEntry, check_dsse
 from imagers.sign.certified.signer import Evidence
 

@@ -14,11 +14,6 @@ VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
 
 
 @pytest.fixture(scope="session")
-def vectors():
-    return VECTORS
-
-
-@pytest.fixture(scope="session")
 def vector_keys():
     return json.loads((VECTORS / "manifest.json").read_text())["keys"]
 

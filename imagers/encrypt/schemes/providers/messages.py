@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imagers.encrypt._base64 import decode_base64, encode_base64
 from imagers.errors import FormatError, ProviderFailed
+from imagers.model.base64 import decode_base64, encode_base64
 from imagers.model.keys import SecretKey
 from imagers.model.strict_json import get_optional_object, parse_object
 

@@ -40,13 +40,13 @@ from imagers.errors import (
 from imagers.model.digest import digest_of
 from imagers.model.manifest import parse_manifest_or_index
 from imagers.model.strict_json import get_int, get_object, get_str, parse_object
-from imagers.sign.certified.chain import (
+from imagers.pki.chain import (
     Purpose,
     check_chain,
     check_leaf,
     check_validity,
 )
-from imagers.sign.certified.timestamp import check_timestamp
+from imagers.pki.timestamp import check_timestamp
 from imagers.sign.formats.notation.envelope import SCHEME_X509, Envelope, parse_envelope
 from imagers.sign.formats.notation.trust_policy import Action, Check, Statement
 

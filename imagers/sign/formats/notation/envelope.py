@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from imagers.errors import FormatError, SignatureInvalid, Unsupported
 from imagers.model.strict_json import JSON, JSONObject, get_object, get_str, parse_object
-from imagers.sign.certified.chain import MAX_CERTIFICATES, load_certificate
+from imagers.pki.chain import MAX_CERTIFICATES, load_certificate
 
 if TYPE_CHECKING:
     from cryptography import x509

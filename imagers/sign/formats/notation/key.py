@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from imagers.errors import FormatError, KeyUnavailable, Unsupported, UsageError
-from imagers.sign.certified.chain import parse_certificates
+from imagers.pki.chain import parse_certificates
 from imagers.sign.formats.notation.envelope import algorithm_of
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imagers.encrypt._der import encode, encode_oid
 from imagers.encrypt.keyfiles import load_certificate, load_private_key
 from imagers.encrypt.schemes import pkcs7
 from imagers.encrypt.schemes.pkcs7 import PKCS7Unwrapper, PKCS7Wrapper, is_pair, parse_recipients_of
 from imagers.errors import FormatError, Unsupported
 from imagers.model.keys import NotMine, SecretKey, UnwrapContext, WrapContext, WrappedKey
+from imagers.pki.der import encode, encode_oid
 
 KEYS = Path(__file__).resolve().parents[3] / "vectors" / "ocicrypt" / "keys"
 OPTIONS = b'{"symkey":"' + b"A" * 170 + b'"}'

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from imagers.errors import SignatureInvalid
-from imagers.sign.certified.timestamp import check_timestamp
+from imagers.pki.timestamp import check_timestamp
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not there")
 STAMPS = [ExtendedKeyUsageOID.TIME_STAMPING]

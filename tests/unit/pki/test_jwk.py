@@ -2,13 +2,13 @@ import json
 
 import pytest
 
-from imagers.encrypt._jwk import (
+from imagers.errors import FormatError, Unsupported
+from imagers.pki.jwk import (
     is_private_jwk,
     jwk_algorithm,
     jwk_private_key,
     jwk_public_key,
 )
-from imagers.errors import FormatError, Unsupported
 
 # RFC 7515 appendix A.3.1 and RFC 7517 appendix A.1: P-256 keys.
 EC = {

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.encrypt._base64 import decode_base64, encode_base64
 from imagers.errors import FormatError
+from imagers.model.base64 import decode_base64, encode_base64
 
 
 @given(st.binary(max_size=100))

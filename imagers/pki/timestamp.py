@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from imagers.errors import FormatError, SignatureInvalid
-from imagers.sign.certified.chain import (
+from imagers.pki.chain import (
     MAX_CERTIFICATES,
     Purpose,
     check_chain,

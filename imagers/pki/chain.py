@@ -3,7 +3,6 @@
     roots = parse_certificates(pem, what="root certificates")
     leaf, *others = parse_certificates(chain_pem, what="chain")
     check_chain(leaf, others, roots, at=when, purpose=Purpose.CODE_SIGNING)
-    check_subject(leaf, CertificateSubject(email="builder@example.org"))
 
 A chain is good if there is a path from the leaf to a root on which, for every certificate,
 
@@ -31,21 +30,18 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from imagers.errors import FormatError, SignatureInvalid, UntrustedSigner
+from imagers.errors import FormatError, SignatureInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from imagers.sign.requirements import CertificateSubject
-
 __all__ = [
     "MAX_CERTIFICATES",
     "Purpose",
+    "alternative_names",
     "check_chain",
-    "check_issuer",
     "check_leaf",
-    "check_subject",
     "check_validity",
     "describe",
     "load_certificate",
@@ -59,8 +55,6 @@ _MAX_STEPS = 256  # of the search, all branches together
 _MIN_RSA_BITS = 2048
 _MIN_EC_BITS = 256
 _MAX_DER_BYTES = 64 * 1024
-_ISSUER_V1 = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
-_ISSUER_V2 = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 _UNDERSTOOD = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -131,8 +125,11 @@ def _read_names(certificate: x509.Certificate) -> tuple[x509.Name, x509.Name]:
 
 def describe(certificate: x509.Certificate) -> str:
     """Who it is about, in one line."""
-    names = [*_sans(certificate, x509.RFC822Name), *_sans(certificate, x509.DNSName)]
-    names += _sans(certificate, x509.UniformResourceIdentifier)
+    names = [
+        *alternative_names(certificate, x509.RFC822Name),
+        *alternative_names(certificate, x509.DNSName),
+    ]
+    names += alternative_names(certificate, x509.UniformResourceIdentifier)
     try:
         return ", ".join(names) or certificate.subject.rfc4514_string() or "nobody"
     except ValueError:
@@ -348,85 +345,13 @@ def _usage_problem(
     return ""
 
 
-def _sans(
+def alternative_names(
     certificate: x509.Certificate,
     kind: type[x509.RFC822Name | x509.DNSName | x509.UniformResourceIdentifier],
 ) -> list[str]:
+    """Its subject's alternative names of one kind; none where they cannot be read."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return [str(one) for one in names.get_values_for_type(kind)]
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError, UnsupportedAlgorithm):
         return []
-
-
-def check_subject(leaf: x509.Certificate, wanted: CertificateSubject, *, what: str) -> None:
-    """Nothing, if the certificate is for everything that `wanted` names.
-
-    The name in the subject itself is not looked at, only the alternative names: the first is
-    free text.
-
-    Raises:
-        UntrustedSigner: it is for somebody else.
-    """
-    pairs = (
-        (wanted.email, x509.RFC822Name, "e-mail address"),
-        (wanted.uri, x509.UniformResourceIdentifier, "URI"),
-    )
-    for text, kind, noun in pairs:
-        if text is not None and text not in (names := _sans(leaf, kind)):
-            raise UntrustedSigner(
-                f"{what}: the certificate is for another {noun}: expected '{text}', "
-                f"got {_quoted(names)}"
-            )
-    if wanted.hostname is not None:
-        names = _sans(leaf, x509.DNSName)
-        if not any(_is_host(name, wanted.hostname) for name in names):
-            raise UntrustedSigner(
-                f"{what}: the certificate is for another host: expected '{wanted.hostname}', "
-                f"got {_quoted(names)}"
-            )
-
-
-def _quoted(names: Sequence[str]) -> str:
-    return " and ".join(f"'{name}'" for name in names[:4]) or "none"
-
-
-def _is_host(pattern: str, host: str) -> bool:
-    """Whether a name of a certificate is for a host; `*` stands for its first label only."""
-    pattern, host = pattern.lower().rstrip("."), host.lower().rstrip(".")
-    if pattern == host:
-        return True
-    first, _, rest = host.partition(".")
-    return bool(first) and "." in rest and pattern == f"*.{rest}"
-
-
-def check_issuer(leaf: x509.Certificate, wanted: str, *, what: str) -> None:
-    """Nothing, if fulcio made the certificate for a login at the issuer `wanted`.
-
-    Raises:
-        UntrustedSigner: for a login somewhere else, or it does not say where.
-    """
-    found: set[str] = set()
-    for extension in leaf.extensions:
-        if extension.oid not in (_ISSUER_V1, _ISSUER_V2):
-            continue
-        assert isinstance(extension.value, x509.UnrecognizedExtension)
-        raw = extension.value.value
-        if extension.oid == _ISSUER_V2:
-            raw = _utf8_string(raw)
-        found.add(raw.decode("utf-8", "backslashreplace"))
-    # Both are there in newer certificates, and have to agree.
-    if found != {wanted}:
-        raise UntrustedSigner(
-            f"{what}: the certificate is for a login at another issuer: expected '{wanted}', "
-            f"got {_quoted(sorted(found))}"
-        )
-
-
-def _utf8_string(der: bytes) -> bytes:
-    """The content of a DER UTF8String; what is none compares with nothing."""
-    if len(der) >= 2 and der[0] == 0x0C and der[1] < 0x80 and len(der) == 2 + der[1]:
-        return der[2:]
-    if len(der) >= 3 and der[:2] == b"\x0c\x81" and der[2] >= 0x80 and len(der) == 3 + der[2]:
-        return der[3:]
-    return b"\xff" + der

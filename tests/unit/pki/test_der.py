@@ -1,8 +1,8 @@
 import pytest
 from asn1crypto import core
 
-from imagers.encrypt._der import encode, encode_oid, only, split
 from imagers.errors import FormatError
+from imagers.pki.der import encode, encode_oid, only, split
 
 
 @pytest.mark.parametrize("length", [0, 1, 0x7F, 0x80, 0xFF, 0x100, 70_000])
