@@ -11,7 +11,7 @@ PACKAGE = ROOT / "imagers"
 # Row by row from the bottom. A package imports from lower rows only; `errors` is for all.
 ROWS = [
     {"errors"},
-    {"model"},
+    {"model", "files"},
     {"core", "net", "programs"},
     {"gpg", "pki"},
     {"registry", "layout"},
@@ -60,16 +60,13 @@ PRINTS = {"cli"}
 # Who may open files by path.
 OPENS = {
     "core/cores",  # the quota of the own cgroup
+    "files",
     "gpg",
     "layout",
-    "transport",
     "pull",
     "broker",
-    "kbs",
     "cli",
     "testing",
-    "encrypt/keyfiles",
-    "sign/keyfiles",
     "sign/formats/lookaside",
     "registry/spool",
     "registry/logins",

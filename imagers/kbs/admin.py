@@ -17,19 +17,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 from urllib.parse import urlencode
 
 from imagers.errors import (
     FormatError,
-    LocalError,
     NotFound,
     RemoteError,
     Unauthorized,
     Unsupported,
     UsageError,
 )
+from imagers.files import read_bounded
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.jwt import sign_token
 from imagers.kbs.resources import parse_resource_path, parse_resource_uri
@@ -129,15 +128,9 @@ def load_admin_key(path: str | os.PathLike[str]) -> JWK:
     from jwcrypto.common import JWException
     from jwcrypto.jwk import JWK
 
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MAX_KEY_FILE)
-    except OSError as error:
-        raise LocalError(
-            f"the admin key cannot be read: {str(error.strerror).lower()}",
-            path=str(path),
-            hint="the first 'imagers broker serve' makes one; --broker-admin-key names another",
-        ) from None
+    hint = "the first 'imagers broker serve' makes one; --broker-admin-key names another"
+    doing = "the admin key cannot be read"
+    data = read_bounded(path, max_bytes=_MAX_KEY_FILE, doing=doing, hint=hint)
     try:
         key = JWK.from_pem(data)
         usable = key.get("kty") == "OKP" and key.get("crv") == "Ed25519" and key.has_private

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError, NotFound, SizeMismatch
-from imagers.layout.files import (
-    LocalBlob,
+from imagers.files import (
     StagedFile,
     local_errors,
     open_regular,
     write_all,
 )
+from imagers.layout.local_blob import LocalBlob
 from imagers.layout.staged_directory import StagedDirectory
 from imagers.model.digest import check_digest, digest_of
 from imagers.model.image import StagedFileBlob

@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch
-from imagers.layout.files import (
+from imagers.files import (
     StagedFile,
     is_hidden_name,
     local_errors,

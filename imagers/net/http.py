@@ -39,6 +39,7 @@ from imagers.errors import (
     Unauthorized,
     UsageError,
 )
+from imagers.files import local_errors
 from imagers.net.connection import new_pools
 from imagers.net.failures import remote_error
 from imagers.net.proxies import Proxies, Proxy
@@ -166,12 +167,8 @@ def _pieces(body: Body) -> Generator[memoryview, None, None]:
 
 
 def _read_at(fd: int, count: int, offset: int) -> bytes:
-    try:
+    with local_errors("", "a file could not be read for sending"):
         data = os.pread(fd, count, offset)
-    except OSError as error:
-        raise LocalError(
-            f"a file could not be read for sending: {(error.strerror or 'failed').lower()}"
-        ) from error
     if len(data) != count:
         raise LocalError("a file became shorter while it was sent")
     return data

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagers.errors import DigestMismatch, LocalError, NotFound, RemoteError
+from imagers.errors import DigestMismatch, NotFound, RemoteError
+from imagers.files import local_errors, reason_of, write_all
 from imagers.layout.archive.docker import DockerArchiveSink, DockerArchiveSource
 from imagers.layout.archive.tar_file import TarFile
 from imagers.model.digest import Digest, parse_digest
@@ -82,8 +83,7 @@ def _check_listens(host: str, name: str) -> None:
             probe.connect(path)
         except OSError as error:
             raise RemoteError(
-                f"{name}: the engine at {host} did not answer: "
-                f"{(error.strerror or 'failed').lower()}",
+                f"{name}: the engine at {host} did not answer: {reason_of(error)}",
                 temporary=True,
                 hint="is it running, and may this user use its socket? --daemon-host names another",
             ) from error
@@ -161,14 +161,8 @@ class DaemonSource:
 
 
 def _write(fd: int, piece: bytes, name: str) -> int:
-    try:
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(fd, view) :]
-    except OSError as error:
-        raise LocalError(
-            f"could not be spooled: {(error.strerror or 'failed').lower()}", path=name
-        ) from error
+    with local_errors(name, "could not be spooled"):
+        write_all(fd, piece)
     return len(piece)
 
 

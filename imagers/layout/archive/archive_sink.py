@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import NotFound, SizeMismatch
+from imagers.files import StagedFile, local_errors, write_all
 from imagers.layout.archive.tar_builder import TarBuilder
-from imagers.layout.files import StagedFile, local_errors, write_all
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import check_digest, digest_of
 from imagers.model.image import ReferenceSink, StagedFileBlob

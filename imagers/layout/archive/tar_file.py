@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from imagers.core import Limits, open_layer
 from imagers.errors import FormatError, Truncated, Unsupported
-from imagers.layout.files import StagedFile, local_errors, open_regular, write_all
+from imagers.files import StagedFile, local_errors, open_regular, write_all
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, new_hasher
 from imagers.model.media import Compression
