@@ -17,7 +17,7 @@ ROWS = [
     {"registry", "layout"},
     {"transport"},
     {"encrypt", "sign", "evidence", "kbs"},
-    {"pull", "broker"},
+    {"pull", "build", "broker", "settings"},
     {"agent", "testing"},
     {"cli"},
 ]
@@ -55,7 +55,7 @@ WORLD = {
     },
 }
 # Who may read the environment, print, exit.
-ENVIRONMENT = {"cli/settings", "agent/settings"}
+ENVIRONMENT = {"settings", "agent", "cli"}
 PRINTS = {"cli"}
 # Who may open files by path.
 OPENS = {

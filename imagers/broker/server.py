@@ -19,7 +19,7 @@ import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -423,7 +423,7 @@ def _prepared(config: BrokerConfig) -> Iterator[tuple[_Server, socket.socket, Ru
     """Everything that can fail, before anything listens."""
     tls = _check_transport(config)
     proxies = _parse_proxies(config)
-    with _sole_user(config.state_directory), closing(open_state(config)) as state:
+    with _sole_user(config.state_directory), open_state(config) as state:
         server = _Server(_uvicorn_config(config, state), proxies)
         try:
             server.config.load()

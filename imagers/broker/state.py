@@ -27,6 +27,7 @@ from imagers.broker.tokens import AdminTokens, GuestTokens
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.plugins import load_verifier
 from imagers.files import local_errors
+from imagers.model.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -136,7 +137,7 @@ class _LastPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerState:
+class BrokerState(Closing):
     """An open broker, not yet listening.
 
     Attributes:

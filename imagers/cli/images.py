@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.command import Verb, option_group
-from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, LocalError, Unsupported, UsageError
 from imagers.files import read_bounded
 from imagers.model.descriptor import Platform
 from imagers.model.image import load_image, read_entry
 from imagers.model.manifest import Index, check_platform, parse_manifest_or_index
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from imagers.cli.settings import Settings
     from imagers.model.image import Image, ImageSink, ImageSource
     from imagers.model.manifest import RawManifest
     from imagers.net.proxies import Proxies
     from imagers.registry.mirrors import RegistriesConf
+    from imagers.settings import Settings
     from imagers.transport.names import ImageName
     from imagers.transport.open import TransportOptions
 

@@ -337,7 +337,7 @@ def main() -> NoReturn:
     # Loaded while a signal still ends the program at once, see `imagers.__main__`.
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     if root.get_command(click.Context(root), verb) is not None:
-        from imagers.cli.settings import hide_secrets
+        from imagers.settings import hide_secrets
 
         hide_secrets()
     _Signals().install()

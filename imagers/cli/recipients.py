@@ -11,9 +11,9 @@ import click
 from imagers.cli.command import blamed_on
 from imagers.cli.output import say
 from imagers.cli.passphrases import ask_passphrase
-from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, NotFound, Unsupported, UsageError
 from imagers.files import local_errors
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

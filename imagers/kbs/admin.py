@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
 
 from imagers.errors import (
@@ -33,6 +33,7 @@ from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.jwt import sign_token
 from imagers.kbs.resources import parse_resource_path, parse_resource_uri
 from imagers.kbs.wire import Endpoint, parse_error
+from imagers.model.closing import Closing
 from imagers.model.digest import parse_digest
 from imagers.model.strict_json import (
     dump_json,
@@ -47,7 +48,6 @@ from imagers.model.strict_json import (
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
-    from types import TracebackType
 
     from jwcrypto.jwk import JWK
 
@@ -141,7 +141,7 @@ def load_admin_key(path: str | os.PathLike[str]) -> JWK:
     return key
 
 
-class BrokerAdmin:
+class BrokerAdmin(Closing):
     """The administrator's side of one broker.
 
     Args:
@@ -308,17 +308,6 @@ class BrokerAdmin:
     def close(self) -> None:
         """Close the connections. Safe to call twice."""
         self._endpoint.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _send(
         self,

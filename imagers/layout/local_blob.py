@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import NotFound, SizeMismatch
 from imagers.files import local_errors, open_regular
+from imagers.model.closing import Closing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalBlob"]
 
 
-class LocalBlob:
+class LocalBlob(Closing):
     """A `RawStream` over a local file, with `fileno()` for those who read it themselves.
 
     Args:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.files import local_errors, write_all
+from imagers.model.closing import Closing
 from imagers.model.pieces import checked_pieces
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _HINT = "name a directory with room for the largest layer"
 _DEFAULT_DIRECTORY = Path("/var/tmp")  # the files there have no name
 
 
-class SpoolFile:
+class SpoolFile(Closing):
     """A nameless file of our own, mode 0600, open for reading and writing.
 
     Args:

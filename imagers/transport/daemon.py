@@ -21,6 +21,7 @@ from imagers.errors import DigestMismatch, NotFound, RemoteError
 from imagers.files import local_errors, reason_of, write_all
 from imagers.layout.archive.docker import DockerArchiveSink, DockerArchiveSource
 from imagers.layout.archive.tar_file import TarFile
+from imagers.model.closing import Closing
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.manifest import parse_manifest
 from imagers.registry.spool import SpoolFile
@@ -89,7 +90,7 @@ def _check_listens(host: str, name: str) -> None:
             ) from error
 
 
-class DaemonSource:
+class DaemonSource(Closing):
     """An `ImageSource` over one image of an engine, saved when it is first read.
 
     Args:

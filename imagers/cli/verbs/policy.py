@@ -35,8 +35,8 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option
 from imagers.cli.output import print_json, say
-from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, UsageError
+from imagers.settings import read_settings
 
 __all__ = ["command"]
 

@@ -21,6 +21,7 @@ from imagers.layout.archive.archive_sink import ArchiveSink, blob_name
 from imagers.layout.archive.docker_manifest import dump_saved, find_saved, parse_saved
 from imagers.layout.archive.tar_file import Member, TarFile
 from imagers.layout.layout_index import LAYOUT_FILE, REF_NAME
+from imagers.model.closing import Closing
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, digest_of, new_hasher
 from imagers.model.manifest import (
@@ -79,7 +80,7 @@ def check_no_encryption(manifest: Manifest, *, name: str) -> None:
             )
 
 
-class DockerArchiveSource:
+class DockerArchiveSource(Closing):
     """An `ImageSource` over one image of an archive.
 
     Args:
