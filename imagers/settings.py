@@ -199,7 +199,7 @@ class Settings:
             timeout_s: for one answer of a provider; None for the default.
             ask: see `ProviderSettings`.
         """
-        from imagers.encrypt.wrappers import ProviderSettings
+        from imagers.encrypt.schemes.scheme import ProviderSettings
 
         settings = ProviderSettings(
             config_path=self.keyprovider_config, oaep_hash=self.oaep_hash, ask=ask

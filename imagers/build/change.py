@@ -21,7 +21,8 @@ from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
 from imagers.encrypt.index import rewrite_index
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256
 from imagers.encrypt.rekey import rekey_image
-from imagers.encrypt.rewrap import Target, add_recipients, remove_recipients
+from imagers.encrypt.rewrap import add_recipients, remove_recipients
+from imagers.encrypt.schemes.scheme import Target
 from imagers.encrypt.sealing import SharedLayers
 from imagers.encrypt.selection import LayerSelection
 from imagers.errors import UsageError

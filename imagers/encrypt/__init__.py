@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from imagers.encrypt.image import decrypt_image, encrypt_image
     from imagers.encrypt.keyfiles import load_private_key, load_public_key
     from imagers.encrypt.recipients import parse_decryption_key, parse_recipients
-    from imagers.encrypt.wrappers import ProviderSettings, opened_unwrappers, opened_wrappers
+    from imagers.encrypt.schemes.scheme import ProviderSettings
+    from imagers.encrypt.wrappers import opened_unwrappers, opened_wrappers
 else:
     from imagers.lazy import door
 
@@ -35,7 +36,8 @@ else:
             "image": ("decrypt_image", "encrypt_image"),
             "keyfiles": ("load_private_key", "load_public_key"),
             "recipients": ("parse_decryption_key", "parse_recipients"),
-            "wrappers": ("ProviderSettings", "opened_unwrappers", "opened_wrappers"),
+            "schemes.scheme": ("ProviderSettings",),
+            "wrappers": ("opened_unwrappers", "opened_wrappers"),
         },
     )
 
