@@ -101,7 +101,7 @@ def memory_of(
     bytes each. It does not grow with the layer, but that a small one is done in one thread.
 
     Args:
-        threads: as of `Means`.
+        threads: as for `Means`.
         size: of the source.
         decompress: what is undone, also only to look at the tar.
         window_bytes: of `Means`; all of it counts where zstd is undone.

@@ -23,7 +23,7 @@ struct imc_job {
 
     const struct imc_layer_ops *layer_ops;
     void *layer;
-    struct imc_hasher *source_hash; /* when sealing what is changed; NULL otherwise */
+    struct imc_hasher *source_hash; /* NULL: opening, or the layer takes it */
     struct imc_hasher *tar_hash;    /* NULL: no tar, or another digest is that of the tar */
     struct imc_hasher *opened_hash; /* of what the sink gets, where nothing else has it */
     bool wants_opened;              /* result.opened_digest is wanted */
@@ -34,12 +34,12 @@ struct imc_job {
     struct imc_tar_reader *tar_reader;
     struct imc_ring *ring; /* NULL: the source is a file */
 
-    struct imc_line *line;
+    struct imc_line *line;     /* of what job_steps.c does with each piece */
     struct imc_frames *frames; /* compression; NULL: none */
 
     uint64_t taken; /* of the source */
 
-    int wake;          /* an eventfd that is readable when the job is cancelled */
+    int wake;          /* an eventfd that is readable once the job is over */
     bool source_waits; /* it is a pipe or a socket */
     bool sink_waits;
     struct imc_written written;
