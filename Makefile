@@ -58,7 +58,7 @@ check: test coverage lint types layers docs
 coverage:
 	@.ci/setup test
 	$(BIN)/pytest -q -n auto --dist worksteal --cov --cov-report=term \
-		tests/unit/model tests/unit/encrypt tests/unit/sign tests/unit/attest tests/unit/pull
+		tests/unit/model tests/unit/pki tests/unit/encrypt tests/unit/sign tests/unit/kbs tests/unit/evidence tests/unit/pull
 
 lint:
 	@.ci/setup test

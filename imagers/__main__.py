@@ -35,7 +35,7 @@ for _number in _WORDS:
 
 def main() -> NoReturn:
     """The console script."""
-    from imagers.cli.main import main as run_main  # noqa: PLC0415  # after the handlers
+    from imagers.cli.main import main as run_main  # after the handlers
 
     run_main()
 

@@ -33,8 +33,8 @@ def derive_key(master_key: bytearray, *, purpose: str) -> bytes:
 
     Spec: RFC 5869 (HKDF) with SHA-256, no salt, the purpose as info.
     """
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - heavy
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
     derived = HKDF(hashes.SHA256(), _DERIVED_BYTES, salt=None, info=purpose.encode())
     return derived.derive(master_key)
@@ -51,7 +51,7 @@ class Sealer:
     """
 
     def __init__(self, master_key: bytearray) -> None:
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - heavy
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         self._aead = AESGCM(master_key)
 
@@ -67,7 +67,7 @@ class Sealer:
         Raises:
             TagMismatch: sealed for another place, with another key, or changed.
         """
-        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - heavy
+        from cryptography.exceptions import InvalidTag
 
         what = f"sealed {kind} '{name}'"
         if len(sealed) < _NONCE_BYTES + _TAG_BYTES:

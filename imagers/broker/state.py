@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from imagers.attest.collectors import load_verifier
 from imagers.broker.audit import AuditEvent, RefusalLimit, append
 from imagers.broker.challenges import Challenges
 from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
@@ -26,6 +25,9 @@ from imagers.broker.sealing import Sealer
 from imagers.broker.storage import Store
 from imagers.broker.tokens import AdminTokens, GuestTokens
 from imagers.errors import FormatError, LocalError, UsageError
+from imagers.evidence.plugins import load_verifier
+from imagers.files import local_errors
+from imagers.model.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -135,7 +137,7 @@ class _LastPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerState:
+class BrokerState(Closing):
     """An open broker, not yet listening.
 
     Attributes:
@@ -347,13 +349,8 @@ def _load_verifiers(config: BrokerConfig) -> Mapping[str, Verifier]:
 
 
 def _read_policy(path: Path) -> ResourcePolicy:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_POLICY_BYTES + 1)
-    except OSError as error:
-        raise LocalError(
-            f"the policy cannot be read: {str(error.strerror).lower()}", path=str(path)
-        ) from None
+    with local_errors(path, "the policy cannot be read"), path.open("rb") as file:
+        data = file.read(MAX_POLICY_BYTES + 1)
     try:
         return parse_policy(data.decode())
     except UnicodeDecodeError:

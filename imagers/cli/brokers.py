@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.command import blamed_on, option_group
-from imagers.cli.settings import read_settings
 from imagers.errors import UsageError
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
-    from imagers.attest.admin import BrokerAdmin
-    from imagers.attest.client import BrokerClient
+    from imagers.kbs.admin import BrokerAdmin
+    from imagers.kbs.client import BrokerClient
     from imagers.net.http import HTTPSettings
 
 __all__ = ["BrokerOptions", "admin_options", "broker_options"]
@@ -36,7 +36,7 @@ class BrokerOptions:
     admin_key: str | None = None
 
     def _http(self) -> HTTPSettings:
-        from imagers.net.http import HTTPSettings  # noqa: PLC0415
+        from imagers.net.http import HTTPSettings
 
         return HTTPSettings(
             ca_file=self.ca_file,
@@ -56,7 +56,7 @@ class BrokerOptions:
             raise UsageError(
                 "no broker is named", hint="name it with --broker https://HOST, and its CA"
             )
-        from imagers.net.urls import parse_origin, with_scheme  # noqa: PLC0415
+        from imagers.net.urls import parse_origin, with_scheme
 
         meant = with_scheme(self.url)
         if meant is not None:
@@ -76,7 +76,7 @@ class BrokerOptions:
 
     def admin(self) -> BrokerAdmin:
         """The administrator's side of the broker; the caller closes it."""
-        from imagers.attest.admin import BrokerAdmin  # noqa: PLC0415
+        from imagers.kbs.admin import BrokerAdmin
 
         url = self.require_url()
         if self.admin_key is None:
@@ -95,9 +95,9 @@ class BrokerOptions:
             NoTEE: none was named, and this machine has none that is known here.
             PluginNotFound: no plugin for it is installed.
         """
-        from imagers.attest.client import BrokerClient  # noqa: PLC0415
-        from imagers.attest.collectors import load_attester  # noqa: PLC0415
-        from imagers.errors import NoTEE  # noqa: PLC0415
+        from imagers.errors import NoTEE
+        from imagers.evidence.plugins import load_attester
+        from imagers.kbs.client import BrokerClient
 
         url = self.require_url()
         if tee is None:

@@ -130,7 +130,7 @@ _MAX_JOBS = 64
 
 
 def _make_budget(jobs: int | None, memory: str | None) -> Budget:
-    from imagers.core import Budget  # noqa: PLC0415  # loads the extension
+    from imagers.core import Budget
 
     if memory is None:
         return Budget(jobs)

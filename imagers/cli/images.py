@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.command import Verb, option_group
-from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, LocalError, Unsupported, UsageError
+from imagers.files import read_bounded
 from imagers.model.descriptor import Platform
 from imagers.model.image import load_image, read_entry
 from imagers.model.manifest import Index, check_platform, parse_manifest_or_index
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from imagers.cli.settings import Settings
     from imagers.model.image import Image, ImageSink, ImageSource
     from imagers.model.manifest import RawManifest
     from imagers.net.proxies import Proxies
     from imagers.registry.mirrors import RegistriesConf
+    from imagers.settings import Settings
     from imagers.transport.names import ImageName
     from imagers.transport.open import TransportOptions
 
@@ -44,6 +45,7 @@ __all__ = [
     "two_registries_options",
 ]
 
+_MAX_CONFIG_BYTES = 1024 * 1024  # of one file
 _MAX_RANGES = 4  # connections for one blob: more are rude to a registry
 
 
@@ -54,7 +56,7 @@ def parse_platform(text: str | None) -> Platform:
         UsageError: it is none.
     """
     if text is None:
-        from imagers.transport.copy import this_platform  # noqa: PLC0415
+        from imagers.transport.copy import this_platform
 
         return this_platform()
     parts = text.split("/")
@@ -85,10 +87,10 @@ class RegistryOptions:
         Raises:
             UsageError: the credentials are not USER:PASSWORD.
         """
-        from imagers.net.proxies import Proxies  # noqa: PLC0415
-        from imagers.registry.auth import Credentials  # noqa: PLC0415
-        from imagers.registry.mirrors import RegistriesConf  # noqa: PLC0415
-        from imagers.transport.open import TransportOptions  # noqa: PLC0415
+        from imagers.net.proxies import Proxies
+        from imagers.registry.auth import Credentials
+        from imagers.registry.mirrors import RegistriesConf
+        from imagers.transport.open import TransportOptions
 
         settings = read_settings()
         if is_remote:
@@ -154,7 +156,7 @@ def read_proxies(settings: Settings) -> Proxies:
     Raises:
         FormatError: one of them is none.
     """
-    from imagers.net.proxies import Proxies, parse_exempt, parse_proxy  # noqa: PLC0415
+    from imagers.net.proxies import Proxies, parse_exempt, parse_proxy
 
     http, https = settings.http_proxy, settings.https_proxy
     return Proxies(
@@ -173,7 +175,7 @@ def read_registries(settings: Settings, image_rs: str | None = None) -> Registri
     Raises:
         LocalError, FormatError: a file cannot be read, or is malformed.
     """
-    from imagers.registry.registries_conf import (  # noqa: PLC0415
+    from imagers.registry.registries_conf import (
         parse_image_rs_registries,
         parse_registries_conf,
     )
@@ -186,11 +188,11 @@ def read_registries(settings: Settings, image_rs: str | None = None) -> Registri
 
 
 def _read_text(path: Path) -> str:
+    data = read_bounded(path, max_bytes=_MAX_CONFIG_BYTES)
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no UTF-8"
-        raise LocalError(f"could not be read as text: {reason.lower()}", path=str(path)) from error
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise LocalError("could not be read as text: no UTF-8", path=str(path)) from error
 
 
 def _one(
@@ -284,7 +286,7 @@ def name_of(text: str) -> ImageName:
     Raises:
         FormatError, Unsupported: it is no name.
     """
-    from imagers.transport.names import locate, parse_image_name  # noqa: PLC0415
+    from imagers.transport.names import locate, parse_image_name
 
     try:
         return locate(parse_image_name(text))
@@ -298,7 +300,7 @@ def name_of(text: str) -> ImageName:
 @contextmanager
 def opened_source(name: ImageName, options: RegistryOptions) -> Iterator[ImageSource]:
     """The source that a name means, from `name_of`."""
-    from imagers.transport.open import open_source  # noqa: PLC0415
+    from imagers.transport.open import open_source
 
     source = open_source(name, options.transport(is_remote=name.transport == "docker"))
     try:
@@ -310,8 +312,8 @@ def opened_source(name: ImageName, options: RegistryOptions) -> Iterator[ImageSo
 @contextmanager
 def opened_sink(text: str, options: RegistryOptions) -> Iterator[ImageSink]:
     """The sink that a name of the command line means."""
-    from imagers.transport.names import parse_image_name  # noqa: PLC0415
-    from imagers.transport.open import open_sink  # noqa: PLC0415
+    from imagers.transport.names import parse_image_name
+    from imagers.transport.open import open_sink
 
     name = parse_image_name(text)
     rest, at, _ = text.partition("@")
@@ -333,7 +335,7 @@ def check_holds_encrypted(text: str) -> None:
     Raises:
         Unsupported: no engine opens it there.
     """
-    from imagers.transport.names import parse_image_name  # noqa: PLC0415
+    from imagers.transport.names import parse_image_name
 
     name = parse_image_name(text)
     if not name.holds_encrypted:

@@ -97,9 +97,9 @@ def write_file(path: str, text: str) -> None:
     Raises:
         LocalError: it could not be written.
     """
-    from pathlib import Path  # noqa: PLC0415  # the start of the program waits for no more
+    from pathlib import Path
 
-    from imagers.store.files import StagedFile, local_errors, write_all  # noqa: PLC0415
+    from imagers.files import StagedFile, local_errors, write_all
 
     target = Path(path)
     with local_errors(path):
@@ -158,7 +158,7 @@ class ProgressBar:
         self._done: dict[str, int] = {}
         self._lock = threading.Lock()
         if sys.stderr.isatty():
-            from tqdm import tqdm  # noqa: PLC0415
+            from tqdm import tqdm
 
             self._bar = tqdm(
                 total=total, desc=label, unit="B", unit_scale=True, leave=False, file=sys.stderr

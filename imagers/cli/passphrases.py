@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from imagers.cli.command import blamed_on
 from imagers.cli.output import harmless, say
-from imagers.cli.settings import read_settings
 from imagers.errors import KeyUnavailable, UsageError
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ def read_passphrase(path: str) -> SecretKey:
     Raises:
         LocalError, UsageError: the file cannot be read, or is empty.
     """
-    from imagers.encrypt.keyfiles import Password, read_password  # noqa: PLC0415
+    from imagers.encrypt.keyfiles import Password, read_password
 
     with blamed_on("--passphrase-file"):
         return read_password(Password("file", path=path))
@@ -113,7 +113,7 @@ def ask_passphrase(what: str, more: str = "") -> SecretKey | None:
     Raises:
         UsageError: the terminal cannot be told not to show it, or its line has ended.
     """
-    from imagers.model.keys import SecretKey  # noqa: PLC0415
+    from imagers.model.keys import SecretKey
 
     # Not the terminal behind a pipe: what is fed by a program has nobody who types.
     if sys.stdin is None or not sys.stdin.isatty():
@@ -129,7 +129,7 @@ def ask_passphrase(what: str, more: str = "") -> SecretKey | None:
 
 def _given(path: str | None, *, has_variable: bool) -> tuple[SecretKey, str]:
     """The passphrase, and who gave it: "" where nobody did."""
-    from imagers.model.keys import SecretKey  # noqa: PLC0415
+    from imagers.model.keys import SecretKey
 
     if path is not None:
         return read_passphrase(path), f"--passphrase-file {path}"

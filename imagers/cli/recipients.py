@@ -11,8 +11,9 @@ import click
 from imagers.cli.command import blamed_on
 from imagers.cli.output import say
 from imagers.cli.passphrases import ask_passphrase
-from imagers.cli.settings import read_settings
-from imagers.errors import FormatError, LocalError, NotFound, Unsupported, UsageError
+from imagers.errors import FormatError, NotFound, Unsupported, UsageError
+from imagers.files import local_errors
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,8 +45,8 @@ def provider_settings(timeout_s: float | None = None) -> ProviderSettings:
     Args:
         timeout_s: for one answer of a provider; None for the default.
     """
-    from imagers.encrypt.providers.provider import TIMEOUT_S  # noqa: PLC0415
-    from imagers.encrypt.wrappers import ProviderSettings  # noqa: PLC0415
+    from imagers.encrypt.schemes.provider import TIMEOUT_S
+    from imagers.encrypt.wrappers import ProviderSettings
 
     settings = read_settings()
     return ProviderSettings(
@@ -80,7 +81,7 @@ class ImageKeys:
         kek_file: str | None,
         timeout_s: float | None = None,
     ) -> None:
-        from imagers.encrypt.recipients import BrokerRecipient, parse_recipients  # noqa: PLC0415
+        from imagers.encrypt.recipients import BrokerRecipient, parse_recipients
 
         with blamed_on("--encryption-key"):
             parsed = parse_recipients(recipients)
@@ -103,8 +104,8 @@ class ImageKeys:
         self.wrappers: tuple[KeyWrapper, ...] = ()
 
     def __enter__(self) -> Self:
-        from imagers.encrypt.packets import BrokerKeyWrapper  # noqa: PLC0415
-        from imagers.encrypt.wrappers import opened_wrappers  # noqa: PLC0415
+        from imagers.encrypt.schemes.broker import BrokerKeyWrapper
+        from imagers.encrypt.wrappers import opened_wrappers
 
         wrappers: list[KeyWrapper] = []
         with ExitStack() as unless_entered:
@@ -124,15 +125,12 @@ class ImageKeys:
         return self
 
     def _kek(self) -> SecretKey:
-        from imagers.model.keys import SecretKey, random_secret  # noqa: PLC0415
+        from imagers.model.keys import SecretKey, random_secret
 
         if self._kek_file is None:
             return random_secret(_KEK_BYTES)
-        try:
-            with open(self._kek_file, "rb") as file:
-                data = file.read(_KEK_BYTES + 1)
-        except OSError as error:
-            raise LocalError(str(error.strerror).lower(), path=self._kek_file) from error
+        with local_errors(self._kek_file), open(self._kek_file, "rb") as file:
+            data = file.read(_KEK_BYTES + 1)
         if len(data) != _KEK_BYTES:
             raise FormatError(
                 f"expected exactly {_KEK_BYTES} bytes, got "
@@ -196,8 +194,8 @@ def opened_unwrappers(
     Raises:
         UsageError, LocalError, FormatError, KeyUnavailable: one of them is not usable.
     """
-    from imagers.encrypt.recipients import DecryptionKey, parse_decryption_key  # noqa: PLC0415
-    from imagers.encrypt.wrappers import opened_unwrappers as opened  # noqa: PLC0415
+    from imagers.encrypt.recipients import DecryptionKey, parse_decryption_key
+    from imagers.encrypt.wrappers import opened_unwrappers as opened
 
     with blamed_on("--decryption-key"):
         parsed = [parse_decryption_key(text) for text in keys]

@@ -8,7 +8,7 @@ import click
 
 from imagers.cli.command import blamed_on
 from imagers.cli.output import say
-from imagers.cli.settings import read_settings
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,11 +44,11 @@ def places_of(
         name: as the user named the image.
         registries_d: directory; None: the user's, else the system's.
     """
-    from imagers.registry.signatures import RegistrySignatures  # noqa: PLC0415
-    from imagers.registry.source import RegistrySource  # noqa: PLC0415
-    from imagers.sign.find import Places  # noqa: PLC0415
-    from imagers.sign.keyfiles import find_registries_d, load_registries_d  # noqa: PLC0415
-    from imagers.sign.registries_d import RegistriesD, Scope  # noqa: PLC0415
+    from imagers.registry.signatures import RegistrySignatures
+    from imagers.registry.source import RegistrySource
+    from imagers.sign.find import Places
+    from imagers.sign.keyfiles import find_registries_d, load_registries_d
+    from imagers.sign.registries_d import RegistriesD, Scope
 
     if name.transport == "dir":
         return Places(directory=name.path)
@@ -68,9 +68,9 @@ def places_of(
 
 def _fetcher(options: RegistryOptions) -> Callable[[str], bytes | None]:
     """Reads files of lookasides over http(s); without the login of the registry."""
-    from imagers.net.http import HTTPClient, HTTPSettings  # noqa: PLC0415
-    from imagers.registry.answers import check_answer  # noqa: PLC0415
-    from imagers.sign.lookaside import MAX_SIGNATURE_BYTES  # noqa: PLC0415
+    from imagers.net.http import HTTPClient, HTTPSettings
+    from imagers.registry.answers import check_answer
+    from imagers.sign.formats.lookaside import MAX_SIGNATURE_BYTES
 
     def fetch(url: str) -> bytes | None:
         settings = HTTPSettings(
@@ -113,11 +113,11 @@ def permitted(
     Raises:
         VerificationError: the policy says no, or could not look.
     """
-    from imagers.pull.permit import permit_image  # noqa: PLC0415
-    from imagers.pull.run import identity_of  # noqa: PLC0415
-    from imagers.pull.signatures import signature_finder  # noqa: PLC0415
-    from imagers.sign.keyfiles import find_policy, load_policy, read_key_file  # noqa: PLC0415
-    from imagers.sign.verify import load_trust  # noqa: PLC0415
+    from imagers.pull.permit import permit_image
+    from imagers.pull.run import identity_of
+    from imagers.pull.signatures import signature_finder
+    from imagers.sign.keyfiles import find_policy, load_policy, read_key_file
+    from imagers.sign.verify import load_trust
 
     path = find_policy(
         explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]

@@ -103,7 +103,7 @@ class _Again:
 def _decrypt(beginning: bytes, cipher: CipherParameters, size: int) -> bytes | None:
     """The first bytes of the layer; None where they are wrong, which the job reports in order."""
     if cipher.name == AES256_GCM_HKDF_1MB:
-        from imagers.core.aead import open_range  # noqa: PLC0415  # loads `cryptography`
+        from imagers.core.aead import open_range
 
         try:
             return open_range(
@@ -116,7 +116,7 @@ def _decrypt(beginning: bytes, cipher: CipherParameters, size: int) -> bytes | N
             )
         except (FormatError, IntegrityError):
             return None
-    from cryptography.hazmat.primitives.ciphers import (  # noqa: PLC0415  # heavy
+    from cryptography.hazmat.primitives.ciphers import (
         Cipher,
         algorithms,
         modes,

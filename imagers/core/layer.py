@@ -72,7 +72,7 @@ except ImportError as _missing:
 
 def _seal_of(cipher: CipherParameters | None) -> Callable[[SealJob], SealedLayer]:
     if cipher is not None and cipher.name == AES256_GCM_HKDF_1MB:
-        from imagers.core.aead import seal  # noqa: PLC0415  # loads `cryptography`
+        from imagers.core.aead import seal
 
         return seal
     return _backend.seal
@@ -80,7 +80,7 @@ def _seal_of(cipher: CipherParameters | None) -> Callable[[SealJob], SealedLayer
 
 def _open_of(cipher: CipherParameters | None) -> Callable[[OpenJob], OpenedLayer]:
     if cipher is not None and cipher.name == AES256_GCM_HKDF_1MB:
-        from imagers.core.aead import open_  # noqa: PLC0415  # loads `cryptography`
+        from imagers.core.aead import open_
 
         return open_
     return _backend.open_
@@ -266,6 +266,6 @@ def open_range(
         raise Unsupported(
             f"{what}: only layers with cipher {AES256_GCM_HKDF_1MB!r} can be opened in part"
         )
-    from imagers.core.aead import open_range as open_  # noqa: PLC0415  # loads `cryptography`
+    from imagers.core.aead import open_range as open_
 
     return open_(read_at, size=size, cipher=cipher, offset=offset, length=length, what=what)

@@ -30,15 +30,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from imagers.encrypt._jwk import (
+from imagers.errors import FormatError, KeyUnavailable, Unsupported, UsageError
+from imagers.files import local_errors
+from imagers.model.keys import SecretKey
+from imagers.model.strict_json import JSONObject, get_optional_str, parse_object
+from imagers.pki.jwk import (
     is_private_jwk,
     jwk_algorithm,
     jwk_private_key,
     jwk_public_key,
 )
-from imagers.errors import FormatError, KeyUnavailable, LocalError, Unsupported, UsageError
-from imagers.model.keys import SecretKey
-from imagers.model.strict_json import JSONObject, get_optional_str, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,7 +142,7 @@ class PGPKeyring:
 
 @dataclass(frozen=True, slots=True)
 class TokenFile:
-    """A PKCS11 key file, as it stands in a file: `imagers.encrypt.pkcs11` reads it.
+    """A PKCS11 key file, as it stands in a file: `imagers.encrypt.schemes.pkcs11` reads it.
 
     Attributes:
         content: YAML, perhaps with a PIN; wiped by `close`.
@@ -282,7 +283,7 @@ def _certificate_key(der: bytes) -> bytes | None:
     By asn1crypto: `cryptography` refuses real certificates for faults that do not matter
     here, such as a serial number of 0.
     """
-    from asn1crypto import x509  # noqa: PLC0415  # only certificates need it
+    from asn1crypto import x509
 
     try:
         certificate = x509.Certificate.load(der, strict=True)
@@ -353,11 +354,8 @@ def read_password(password: Password) -> SecretKey:
 
 
 def _read(path: str, max_bytes: int) -> SecretKey:
-    try:
+    with local_errors(path, "cannot be read"):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise LocalError(f"cannot be read: {reason.lower()}", path=path) from error
     try:
         return _read_descriptor(descriptor, path, max_bytes)
     finally:
@@ -370,13 +368,12 @@ def _read_descriptor(descriptor: int, name: str, max_bytes: int) -> SecretKey:
     size = 0
     try:
         # Until the end: pipes and `<(command)` give pieces.
-        while size <= max_bytes and (count := os.readv(descriptor, [view[size:]])):
-            size += count
+        with local_errors(name, "cannot be read"):
+            while size <= max_bytes and (count := os.readv(descriptor, [view[size:]])):
+                size += count
         if size > max_bytes:
             raise FormatError(f"expected at most {max_bytes} bytes, got more", what=name)
         return SecretKey(view[:size])
-    except OSError as error:
-        raise LocalError(f"cannot be read: {str(error.strerror).lower()}", path=name) from error
     finally:
         view.release()
         content[:] = bytes(len(content))
@@ -424,7 +421,7 @@ def parse_public_key(data: bytes, *, name: str) -> PublicKey:
 
 def _pem_body(data: bytes, begin: re.Match[bytes]) -> bytes:
     """The DER in a PEM block of any name."""
-    import binascii  # noqa: PLC0415  # the one use
+    import binascii
 
     end = data.find(b"-----END " + begin[1] + b"-----", begin.end())
     if end < 0:

@@ -26,8 +26,8 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagers.encrypt.packets import check_kid
-from imagers.encrypt.providers.config import check_provider_name
+from imagers.encrypt.schemes.broker import check_kid
+from imagers.encrypt.schemes.providers.config import check_provider_name
 from imagers.errors import UsageError
 from imagers.model.keys import SecretKey
 
@@ -248,7 +248,7 @@ def parse_decryption_key(text: str) -> DecryptionKey | ProviderKey:
         UsageError: not a key.
         FormatError: not the name of a provider.
     """
-    from imagers.encrypt.keyfiles import Password  # noqa: PLC0415  # loads `cryptography`
+    from imagers.encrypt.keyfiles import Password
 
     path, colon, rest = text.partition(":")
     if path == "provider" and colon:

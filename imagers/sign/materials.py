@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from cryptography.x509 import Certificate
 
-    from imagers.sign.notation.trust_policy import TrustPolicy
+    from imagers.sign.formats.notation.trust_policy import TrustPolicy
     from imagers.sign.policy_json import Selected
     from imagers.sign.requirements import PKI, Fulcio, Requirement
 
@@ -165,7 +165,7 @@ def load_material(requirement: Requirement, read_key: Callable[[str], bytes]) ->
 
 
 def _load_trusted_root(path: str, where: str, read_key: Callable[[str], bytes]) -> Material:
-    from imagers.sign.certified.trusted_root import parse_trusted_root  # noqa: PLC0415
+    from imagers.sign.certified.trusted_root import parse_trusted_root
 
     what = f"trusted root '{path}'"
     root = parse_trusted_root(read_key(path), what=what)
@@ -179,8 +179,8 @@ def _load_trusted_root(path: str, where: str, read_key: Callable[[str], bytes]) 
 
 
 def _load_notation(requirement: NotationSigned, read_key: Callable[[str], bytes]) -> Material:
-    from imagers.sign.keyfiles import load_trust_store  # noqa: PLC0415  # only notation needs it
-    from imagers.sign.notation.trust_policy import parse_trust_policy  # noqa: PLC0415
+    from imagers.sign.formats.notation.trust_policy import parse_trust_policy
+    from imagers.sign.keyfiles import load_trust_store
 
     path = requirement.trust_policy
     policy = parse_trust_policy(read_key(path), what=f"trust policy '{path}'")
@@ -225,7 +225,7 @@ def _certificates(
 ) -> tuple[Certificate, ...]:
     if refs is None:
         return ()
-    from imagers.sign.certified.chain import parse_certificates  # noqa: PLC0415  # if needed
+    from imagers.pki.chain import parse_certificates
 
     return tuple(
         certificate

@@ -97,8 +97,8 @@ class PublicKey:
 
 def _is_good_ed25519ph(key: ed25519.Ed25519PublicKey, signature: bytes, data: bytes) -> bool:
     """The same for Ed25519ph; the two can never verify each other's signatures (RFC 8032)."""
-    from nacl import bindings  # noqa: PLC0415  # only such keys need it
-    from nacl.exceptions import CryptoError  # noqa: PLC0415
+    from nacl import bindings
+    from nacl.exceptions import CryptoError
 
     state = bindings.crypto_sign_ed25519ph_state()
     bindings.crypto_sign_ed25519ph_update(state, data)

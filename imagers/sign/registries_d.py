@@ -144,7 +144,7 @@ def parse_registries_d(files: Sequence[tuple[str, bytes]]) -> RegistriesD:
 
 
 def _load(raw: bytes, what: str) -> dict[str, object]:
-    import yaml  # noqa: PLC0415  # only registries.d needs it
+    import yaml
 
     if len(raw) > MAX_CONFIG_BYTES:
         raise FormatError(f"expected at most {MAX_CONFIG_BYTES} bytes, got {len(raw)}", what=what)

@@ -142,7 +142,7 @@ def _derive(passphrase: SecretKey, salt: bytes, n: int) -> bytes:
 
 def seal_private_key(key: SigstorePrivateKey, passphrase: SecretKey) -> bytes:
     """The PEM file of `key`, encrypted under `passphrase`, which may be empty as in cosign."""
-    from nacl.secret import SecretBox  # noqa: PLC0415  # only key files need it
+    from nacl.secret import SecretBox
 
     salt = os.urandom(_SALT_BYTES)
     nonce = os.urandom(_NONCE_BYTES)
@@ -176,8 +176,8 @@ def open_private_key(pem: bytes, passphrase: SecretKey, *, what: str = _WHAT) ->
         Unsupported: a key or a cipher that is not used here.
         KeyUnavailable: the passphrase does not open it.
     """
-    from nacl.exceptions import CryptoError  # noqa: PLC0415  # only key files need it
-    from nacl.secret import SecretBox  # noqa: PLC0415
+    from nacl.exceptions import CryptoError
+    from nacl.secret import SecretBox
 
     document = _parse_file(pem, what)
     kdf = get_object(document, "kdf", what=what)

@@ -33,7 +33,7 @@ _OF_THE_EXTRA = ("sqlalchemy", "starlette", "uvicorn")
 @pytest.fixture
 def imagers_registry() -> Iterator[EmbeddedRegistry]:
     """An empty registry on a free loopback port, for one test."""
-    from imagers.testing.registry import EmbeddedRegistry  # noqa: PLC0415 - see the module
+    from imagers.testing.registry import EmbeddedRegistry
 
     with EmbeddedRegistry() as registry:
         yield registry
@@ -47,7 +47,7 @@ def imagers_broker() -> Iterator[EmbeddedBroker]:
         pytest.skip(f"imagers_broker needs {', '.join(missing)}: pip install 'imagers[broker]'")
     if not entry_points(group="imagers.attesters", name="sample"):
         pytest.skip("imagers_broker needs the sample TEE: pip install imagers-sample-tee")
-    from imagers.testing.broker import EmbeddedBroker  # noqa: PLC0415 - see the module
+    from imagers.testing.broker import EmbeddedBroker
 
     with EmbeddedBroker() as broker:
         yield broker

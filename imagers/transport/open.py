@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError, UsageError
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.net.proxies import Proxies
 from imagers.registry.mirrors import RegistriesConf
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 if TYPE_CHECKING:
     import os
@@ -80,8 +80,8 @@ def open_source(name: ImageName, options: TransportOptions | None = None) -> Ima
     options = options or TransportOptions()
     if name.transport != "docker":
         return _open_local_source(name, options)
-    from imagers.registry.mirrored import MirroredSource  # noqa: PLC0415  # urllib3, when needed
-    from imagers.registry.ranges import Ranges  # noqa: PLC0415  # same
+    from imagers.registry.mirrored import MirroredSource
+    from imagers.registry.ranges import Ranges
 
     # Requests go to the places; the name stays the user's, for policies and messages.
     reference = _full_reference(name, options)
@@ -96,7 +96,7 @@ def open_source(name: ImageName, options: TransportOptions | None = None) -> Ima
     ]
     ranges = Ranges(options.ranges)
     if len(clients) == 1:
-        from imagers.registry.source import RegistrySource  # noqa: PLC0415  # same
+        from imagers.registry.source import RegistrySource
 
         return RegistrySource(reference, clients[0], name=str(name), ranges=ranges)
     return MirroredSource(reference, clients, name=str(name), ranges=ranges)
@@ -141,7 +141,7 @@ def open_sink(name: ImageName, options: TransportOptions | None = None) -> Image
         return OCILayoutSink(name.path, name.ref, name=str(name))
     if name.transport != "docker":
         return _open_local_sink(name, options)
-    from imagers.registry.sink import RegistrySink  # noqa: PLC0415  # urllib3, when needed
+    from imagers.registry.sink import RegistrySink
 
     reference = _full_reference(name, options)
     place = options.registries.place(reference)
@@ -160,20 +160,20 @@ def open_sink(name: ImageName, options: TransportOptions | None = None) -> Image
 
 def _open_local_source(name: ImageName, options: TransportOptions) -> ImageSource:
     if name.transport == "oci-archive":
-        from imagers.store.archive.oci import OCIArchiveSource  # noqa: PLC0415  # when needed
+        from imagers.layout.archive.oci import OCIArchiveSource
 
         return OCIArchiveSource(name.path, name.ref, name=str(name), position=name.position)
     if name.transport == "docker-archive":
-        from imagers.store.archive.docker import DockerArchiveSource  # noqa: PLC0415  # same
+        from imagers.layout.archive.docker import DockerArchiveSource
 
         return DockerArchiveSource(
             name.path, name.reference, name=str(name), position=name.position
         )
     if name.transport == "dir":
-        from imagers.store.directory import DirectorySource  # noqa: PLC0415  # same
+        from imagers.layout.directory import DirectorySource
 
         return DirectorySource(name.path, name=str(name))
-    from imagers.transport.daemon import DEFAULT_HOST, DaemonSource  # noqa: PLC0415  # same
+    from imagers.transport.daemon import DEFAULT_HOST, DaemonSource
 
     return DaemonSource(
         name.image_id or _reference(name),
@@ -185,15 +185,15 @@ def _open_local_source(name: ImageName, options: TransportOptions) -> ImageSourc
 
 def _open_local_sink(name: ImageName, options: TransportOptions) -> ImageSink:
     if name.transport == "oci-archive":
-        from imagers.store.archive.oci import OCIArchiveSink  # noqa: PLC0415  # when needed
+        from imagers.layout.archive.oci import OCIArchiveSink
 
         return OCIArchiveSink(name.path, name.ref, name=str(name))
     if name.transport == "docker-archive":
-        from imagers.store.archive.docker import DockerArchiveSink  # noqa: PLC0415  # same
+        from imagers.layout.archive.docker import DockerArchiveSink
 
         return DockerArchiveSink(name.path, name.reference, name=str(name))
     if name.transport == "dir":
-        from imagers.store.directory import DirectorySink  # noqa: PLC0415  # same
+        from imagers.layout.directory import DirectorySink
 
         return DirectorySink(name.path, name=str(name))
     if name.reference is None or name.reference.tag is None:
@@ -201,7 +201,7 @@ def _open_local_sink(name: ImageName, options: TransportOptions) -> ImageSink:
             f"expected a name to write to, got the id {name.image_id or name.reference}",
             hint="docker-daemon:NAME:TAG",
         )
-    from imagers.transport.daemon import DEFAULT_HOST, DaemonSink  # noqa: PLC0415  # same
+    from imagers.transport.daemon import DEFAULT_HOST, DaemonSink
 
     return DaemonSink(
         name.reference,
@@ -233,10 +233,10 @@ def open_registry(
     Raises:
         LocalError, FormatError, PluginError: a login or certificate is there and unusable.
     """
-    from imagers.net.http import HTTPClient, HTTPSettings  # noqa: PLC0415  # urllib3, when needed
-    from imagers.registry.client import RegistryClient  # noqa: PLC0415  # same
-    from imagers.registry.logins import find_login  # noqa: PLC0415  # same
-    from imagers.transport.certificates import (  # noqa: PLC0415  # same
+    from imagers.net.http import HTTPClient, HTTPSettings
+    from imagers.registry.client import RegistryClient
+    from imagers.registry.logins import find_login
+    from imagers.transport.certificates import (
         certificate_directories,
         find_certificates,
     )

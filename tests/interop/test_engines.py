@@ -172,7 +172,7 @@ def engine(request):
 @pytest.fixture
 def layout(tmp_path):
     """An image with a plain and a gzip layer, in an OCI layout."""
-    import gzip  # noqa: PLC0415
+    import gzip
 
     config = json.dumps(
         {

@@ -56,8 +56,8 @@ import click
 from imagers.cli.brokers import BrokerOptions, admin_options
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.output import print_json, print_line, print_table, say, write_file
-from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, LocalError, UsageError
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from imagers.broker.server import RunningBroker
@@ -107,8 +107,8 @@ def serve(
 ) -> None:
     """Run a broker."""
     try:
-        from imagers.broker.server import BrokerConfig  # noqa: PLC0415
-        from imagers.broker.server import serve as run_broker  # noqa: PLC0415
+        from imagers.broker.server import BrokerConfig
+        from imagers.broker.server import serve as run_broker
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the broker's packages are not installed: {error.name} is missing",
@@ -207,8 +207,8 @@ def _with_default(broker: BrokerOptions) -> BrokerOptions:
 @admin_options
 def put(*, uri: str, file: str, replace: bool, broker: BrokerOptions) -> None:
     """Store a secret."""
-    from imagers.attest.jwe import MAX_RESOURCE_BYTES  # noqa: PLC0415
-    from imagers.model.keys import SecretKey  # noqa: PLC0415
+    from imagers.kbs.jwe import MAX_RESOURCE_BYTES
+    from imagers.model.keys import SecretKey
 
     with open(file, "rb") as stream:
         data = stream.read(MAX_RESOURCE_BYTES + 1)
@@ -287,7 +287,7 @@ def show_policy(*, broker: BrokerOptions) -> None:
 @admin_options
 def set_policy(*, file: str, broker: BrokerOptions) -> None:
     """Put another policy in force."""
-    from imagers.broker.policy import MAX_POLICY_BYTES  # noqa: PLC0415
+    from imagers.broker.policy import MAX_POLICY_BYTES
 
     with open(file, "rb") as stream:
         data = stream.read(MAX_POLICY_BYTES + 1)
@@ -306,7 +306,7 @@ def set_policy(*, file: str, broker: BrokerOptions) -> None:
 @admin_options
 def reset_policy(*, broker: BrokerOptions) -> None:
     """Put the default policy in force."""
-    from imagers.broker.policy import DEFAULT_POLICY  # noqa: PLC0415
+    from imagers.broker.policy import DEFAULT_POLICY
 
     with _with_default(broker).admin() as admin:
         admin.set_policy(DEFAULT_POLICY)
@@ -336,7 +336,7 @@ def audit(
     as_json: bool,
 ) -> None:
     """Show who got what, and who did not."""
-    from imagers.attest.resources import parse_resource_path  # noqa: PLC0415
+    from imagers.kbs.resources import parse_resource_path
 
     # A value that no entry can have would show nothing, and look like "nobody got anything".
     if resource is not None:

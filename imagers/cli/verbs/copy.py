@@ -84,7 +84,7 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.transport.copy import copy_image  # noqa: PLC0415
+    from imagers.transport.copy import copy_image
 
     if all_platforms and platform is not None:
         raise UsageError("--all and --platform exclude each other")

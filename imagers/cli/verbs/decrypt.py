@@ -92,9 +92,9 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.encrypt.image import decrypt_image  # noqa: PLC0415
-    from imagers.encrypt.index import rewrite_index  # noqa: PLC0415
-    from imagers.encrypt.sealing import SharedLayers  # noqa: PLC0415
+    from imagers.encrypt.image import decrypt_image
+    from imagers.encrypt.index import rewrite_index
+    from imagers.encrypt.sealing import SharedLayers
 
     if all_images and platform is not None:
         raise UsageError("expected --all or --platform, got both")
@@ -145,7 +145,7 @@ def command(  # one parameter an option
 
 
 def _count(image: RewrittenImage) -> int:
-    from imagers.encrypt.rewrite import LayerAction  # noqa: PLC0415
+    from imagers.encrypt.rewrite import LayerAction
 
     return image.count(LayerAction.DECRYPTED) + image.count(LayerAction.SHARED)
 

@@ -118,7 +118,7 @@ class _Change:
         Raises:
             UsageError: they do not.
         """
-        from imagers.encrypt.selection import parse_layer_selection  # noqa: PLC0415
+        from imagers.encrypt.selection import parse_layer_selection
 
         for text in self.layers:
             parse_layer_selection(text)
@@ -237,8 +237,8 @@ def command(  # one parameter an option
         bar = stack.enter_context(ProgressBar(total, "encrypt"))
         work = _Work(change, sink, keys.wrappers, unwrappers, timeout_s, budget, bar)
         if image is None:
-            from imagers.encrypt.index import rewrite_index  # noqa: PLC0415
-            from imagers.encrypt.sealing import SharedLayers  # noqa: PLC0415
+            from imagers.encrypt.index import rewrite_index
+            from imagers.encrypt.sealing import SharedLayers
 
             shared = SharedLayers()
             index = rewrite_index(
@@ -278,7 +278,7 @@ class _Work:
 
     def do(self, image: Image, shared: SharedLayers | None) -> RewrittenImage:
         """One image; of an index if there is `shared`."""
-        from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256  # noqa: PLC0415
+        from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256
 
         change, by_name = self.change, shared is None
         cipher = change.cipher or AES_256_CTR_HMAC_SHA256
@@ -288,7 +288,7 @@ class _Work:
             self.bar.show(prefix + layer.what, progress.bytes_in)
 
         if change.added:
-            from imagers.encrypt.rewrap import add_recipients  # noqa: PLC0415
+            from imagers.encrypt.rewrap import add_recipients
 
             return add_recipients(
                 image,
@@ -300,9 +300,9 @@ class _Work:
                 on_progress=show,
             )
         if change.removed:
-            from imagers.encrypt.recipients import parse_removals  # noqa: PLC0415
-            from imagers.encrypt.rewrap import remove_recipients  # noqa: PLC0415
-            from imagers.encrypt.wrappers import load_targets  # noqa: PLC0415
+            from imagers.encrypt.recipients import parse_removals
+            from imagers.encrypt.rewrap import remove_recipients
+            from imagers.encrypt.wrappers import load_targets
 
             targets = load_targets(
                 parse_removals(change.removed), provider_settings(self.timeout_s)
@@ -317,7 +317,7 @@ class _Work:
                 on_progress=show,
             )
         if change.rekey:
-            from imagers.encrypt.rekey import rekey_image  # noqa: PLC0415
+            from imagers.encrypt.rekey import rekey_image
 
             return rekey_image(
                 image,
@@ -329,8 +329,8 @@ class _Work:
                 budget=self.budget,
                 on_progress=show,
             )
-        from imagers.encrypt.image import LayerAction, encrypt_image  # noqa: PLC0415
-        from imagers.encrypt.selection import parse_layer_selection  # noqa: PLC0415
+        from imagers.encrypt.image import LayerAction, encrypt_image
+        from imagers.encrypt.selection import parse_layer_selection
 
         done = encrypt_image(
             image,
@@ -373,7 +373,7 @@ class _Work:
 
 def _count_done(image: RewrittenImage) -> int:
     """Layers that are not simply what they were."""
-    from imagers.encrypt.rewrite import LayerAction  # noqa: PLC0415
+    from imagers.encrypt.rewrite import LayerAction
 
     return sum(
         image.count(action)
@@ -393,7 +393,7 @@ class _Result:
 
     def print(self, *, as_json: bool, is_index: bool, removes: bool) -> None:
         """Results on standard output, what else there is to know on standard error."""
-        from imagers.core import AES256_GCM_HKDF_1MB  # noqa: PLC0415
+        from imagers.core import AES256_GCM_HKDF_1MB
 
         say("", "config, labels, history and sizes stay readable; sign the image now")
         if any(image.was_docker for _, image in self.images):

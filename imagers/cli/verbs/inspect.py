@@ -68,7 +68,7 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.pull.signatures import signature_finder  # noqa: PLC0415
+    from imagers.pull.signatures import signature_finder
 
     name = name_of(ref)
     with opened_source(name, registry) as source:
@@ -109,8 +109,8 @@ def _print_referrers(facts: dict[str, object]) -> None:
 
 
 def _referrers(source: ImageSource, subject: str) -> list[dict[str, object]]:
-    from imagers.model.digest import parse_digest  # noqa: PLC0415
-    from imagers.transport.beside import read_referrers_of  # noqa: PLC0415
+    from imagers.model.digest import parse_digest
+    from imagers.transport.beside import read_referrers_of
 
     return [
         {
@@ -159,8 +159,8 @@ def _signatures(found: Found) -> int | str:
 
 
 def _layer_facts(layer: Layer) -> dict[str, object]:
-    from imagers.encrypt.annotations import read_annotations  # noqa: PLC0415
-    from imagers.encrypt.describe import describe_wrapped_key  # noqa: PLC0415
+    from imagers.encrypt.annotations import read_annotations
+    from imagers.encrypt.describe import describe_wrapped_key
 
     descriptor = layer.descriptor
     facts: dict[str, object] = {
@@ -181,7 +181,7 @@ def _layer_facts(layer: Layer) -> dict[str, object]:
 
 def _packet_facts(packets: Sequence[WrappedKey]) -> list[dict[str, object]]:
     """Each packet by the name that --remove-recipient takes, and who can open it."""
-    from imagers.encrypt.describe import describe_recipients  # noqa: PLC0415
+    from imagers.encrypt.describe import describe_recipients
 
     counts: dict[str, int] = {}
     facts: list[dict[str, object]] = []

@@ -55,7 +55,7 @@ def generate(kind: str, output: str, passphrase_file: str | None) -> None:
     if kind == "cosign":
         _generate_cosign(output, passphrase_file)
     elif kind == "kek":
-        from imagers.sign.keyfiles import write_new  # noqa: PLC0415
+        from imagers.files import write_new
 
         write_new(f"{output}.kek", os.urandom(_KEK_BYTES), mode=0o600)
         click.echo(f"{output}.kek: 32 random bytes")
@@ -64,8 +64,8 @@ def generate(kind: str, output: str, passphrase_file: str | None) -> None:
 
 
 def _generate_cosign(output: str, passphrase_file: str | None) -> None:
-    from imagers.sign.keyfiles import save_key_pair  # noqa: PLC0415
-    from imagers.sign.sigstore_key import generate_private_key  # noqa: PLC0415
+    from imagers.sign.keyfiles import save_key_pair
+    from imagers.sign.sigstore_key import generate_private_key
 
     key = generate_private_key()
     with new_passphrase(passphrase_file) as passphrase:
@@ -75,15 +75,15 @@ def _generate_cosign(output: str, passphrase_file: str | None) -> None:
 
 
 def _generate_recipient(kind: str, output: str) -> None:
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.serialization import (
         Encoding,
         NoEncryption,
         PrivateFormat,
         PublicFormat,
     )
 
-    from imagers.sign.keyfiles import write_pair  # noqa: PLC0415
+    from imagers.sign.keyfiles import write_pair
 
     key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
     if kind == "rsa":
@@ -102,15 +102,15 @@ def _generate_recipient(kind: str, output: str) -> None:
 @json_option
 def show(file: str, *, as_json: bool) -> None:
     """Say what a public key file holds."""
-    import hashlib  # noqa: PLC0415
+    import hashlib
 
-    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.serialization import (
         Encoding,
         PublicFormat,
     )
 
-    from imagers.encrypt.keyfiles import load_public_key  # noqa: PLC0415
+    from imagers.encrypt.keyfiles import load_public_key
 
     key = load_public_key(file).key
     kind = f"RSA {key.key_size}" if isinstance(key, rsa.RSAPublicKey) else f"EC {key.curve.name}"

@@ -29,8 +29,8 @@ from imagers.cli.command import VerbCommand
 from imagers.cli.images import RegistryOptions
 from imagers.cli.output import print_line
 from imagers.cli.passphrases import read_passphrase
-from imagers.cli.settings import read_settings
 from imagers.errors import UsageError
+from imagers.settings import read_settings
 
 __all__ = ["command", "parse_login_name"]
 
@@ -43,8 +43,8 @@ def parse_login_name(text: str) -> tuple[str, str]:
     Raises:
         UsageError: it is none.
     """
-    from imagers.errors import FormatError  # noqa: PLC0415
-    from imagers.model.reference import normal_name, parse_reference  # noqa: PLC0415
+    from imagers.errors import FormatError
+    from imagers.model.reference import normal_name, parse_reference
 
     bare = text.removeprefix("https://").removeprefix("docker://").rstrip("/")
     registry, _, namespace = bare.partition("/")
@@ -82,13 +82,13 @@ def command(
     cert_dir: str | None,
 ) -> None:
     """See the module."""
-    from dataclasses import replace  # noqa: PLC0415
+    from dataclasses import replace
 
-    from imagers.model.reference import Reference  # noqa: PLC0415
-    from imagers.registry.auth import Credentials  # noqa: PLC0415
-    from imagers.registry.logins import keep_login  # noqa: PLC0415
-    from imagers.registry.mirrors import AUTH_FILES  # noqa: PLC0415
-    from imagers.transport.open import open_registry  # noqa: PLC0415
+    from imagers.model.reference import Reference
+    from imagers.registry.auth import Credentials
+    from imagers.registry.logins import keep_login
+    from imagers.registry.mirrors import AUTH_FILES
+    from imagers.transport.open import open_registry
 
     host, namespace = parse_login_name(registry)
     if password_stdin and password_file is not None:

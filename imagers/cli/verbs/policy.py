@@ -35,8 +35,8 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option
 from imagers.cli.output import print_json, say
-from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, UsageError
+from imagers.settings import read_settings
 
 __all__ = ["command"]
 
@@ -53,8 +53,8 @@ def command() -> None:
 @json_option
 def check(file: str | None, *, as_json: bool) -> None:
     """Lint a policy."""
-    from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file  # noqa: PLC0415
-    from imagers.sign.policy_lint import check_materials, lint_policy  # noqa: PLC0415
+    from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file
+    from imagers.sign.policy_lint import check_materials, lint_policy
 
     path = locate_policy(
         explicit=file, candidates=[str(one) for one in read_settings().policy_paths]
@@ -87,9 +87,10 @@ def check(file: str | None, *, as_json: bool) -> None:
 @click.option("--output", metavar="FILE")
 def init(scope: str, key_files: tuple[str, ...], identity: str, output: str | None) -> None:
     """Write a strict policy."""
-    from imagers.sign.keyfiles import read_key_file, write_new  # noqa: PLC0415
-    from imagers.sign.policy_json import parse_policy  # noqa: PLC0415
-    from imagers.sign.policy_lint import check_materials  # noqa: PLC0415
+    from imagers.files import write_new
+    from imagers.sign.keyfiles import read_key_file
+    from imagers.sign.policy_json import parse_policy
+    from imagers.sign.policy_lint import check_materials
 
     scope = scope.removeprefix("docker://")  # as images are named everywhere else
     # Each is read once: what was looked at is what is checked.
@@ -126,7 +127,7 @@ def _kind_of(data: bytes, path: str) -> str:
     Raises:
         FormatError: it is an armored key of gpg, which policies cannot have, or of nobody.
     """
-    from imagers.sign.public_key import parse_public_key  # noqa: PLC0415
+    from imagers.sign.public_key import parse_public_key
 
     if not data.lstrip().startswith(b"-----BEGIN"):
         return "gpg"

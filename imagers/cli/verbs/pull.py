@@ -61,9 +61,9 @@ from imagers.cli.images import (
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
-from imagers.cli.settings import read_settings
 from imagers.cli.signatures import places_of, registries_d_option
 from imagers.errors import UsageError
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from imagers.core import Budget
@@ -104,10 +104,10 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.pull.run import PullOptions, identity_of, pull_image  # noqa: PLC0415
-    from imagers.pull.signatures import signature_finder  # noqa: PLC0415
-    from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file  # noqa: PLC0415
-    from imagers.sign.verify import load_trust  # noqa: PLC0415
+    from imagers.pull.run import PullOptions, identity_of, pull_image
+    from imagers.pull.signatures import signature_finder
+    from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file
+    from imagers.sign.verify import load_trust
 
     if broker.url is None and tee is not None:
         raise UsageError("--tee is for a broker: expected --broker URL")

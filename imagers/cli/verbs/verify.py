@@ -43,9 +43,9 @@ from imagers.cli.images import (
     registry_options,
 )
 from imagers.cli.output import print_json, say
-from imagers.cli.settings import read_settings
 from imagers.cli.signatures import places_of, registries_d_option
 from imagers.errors import ImagersError
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from imagers.pull.trust import TrustedImage
@@ -74,10 +74,10 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.pull.run import PullOptions, identity_of, trust_image  # noqa: PLC0415
-    from imagers.pull.signatures import signature_finder  # noqa: PLC0415
-    from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file  # noqa: PLC0415
-    from imagers.sign.verify import load_trust  # noqa: PLC0415
+    from imagers.pull.run import PullOptions, identity_of, trust_image
+    from imagers.pull.signatures import signature_finder
+    from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file
+    from imagers.sign.verify import load_trust
 
     path = locate_policy(
         explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]
@@ -155,7 +155,7 @@ def _facts(
 
 
 def _answer(error: ImagersError | None) -> str:
-    from imagers.errors import CouldNotVerify, RemoteError  # noqa: PLC0415
+    from imagers.errors import CouldNotVerify, RemoteError
 
     could_not = isinstance(error, CouldNotVerify | RemoteError)
     return "could not look" if could_not else "no"

@@ -114,7 +114,7 @@ def check_entry(entry: LogEntry, keys: Sequence[PublicKey], *, what: str) -> dat
     Raises:
         SignatureInvalid: none has.
     """
-    import rfc8785  # noqa: PLC0415  # only logs need it
+    import rfc8785
 
     try:
         signed = rfc8785.dumps(

@@ -5,7 +5,7 @@ from imagers.broker.loglines import LimitedLog
 
 
 def test_limited_log_leaves_lines_out_and_says_how_many(caplog, monkeypatch):
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
+    from datetime import UTC, datetime, timedelta
 
     times = [datetime(2026, 11, 1, tzinfo=UTC)]
 

@@ -5,12 +5,12 @@ import json
 import pytest
 from jwcrypto.jwk import JWK
 
-from imagers.attest.jwe import open_answer
-from imagers.attest.jwt import sign_token
 from imagers.broker.refusals import Refusal
 from imagers.broker.resources import Credentials, Resources
 from imagers.broker.state import open_state
 from imagers.errors import FormatError, LocalError, TagMismatch
+from imagers.kbs.jwe import open_answer
+from imagers.kbs.jwt import sign_token
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 
@@ -68,7 +68,7 @@ def test_release_by_session_or_token_gives_the_secret_to_the_attested_key(
 
 
 def test_release_is_for_no_other_key(stored, credentials):
-    from imagers.attest.tee_key import TEEKey  # noqa: PLC0415
+    from imagers.kbs.tee_key import TEEKey
 
     with pytest.raises(TagMismatch):
         open_answer(stored.release(credentials, PATH, ASKED).body, TEEKey())
@@ -155,7 +155,7 @@ def test_release_refusals_of_strangers_leave_room_for_those_of_guests(stored, cr
 
 def test_release_with_a_token_that_somebody_else_signed_refused(stored, credentials):
     """1: the key in the header is not believed."""
-    import base64  # noqa: PLC0415
+    import base64
 
     payload = json.loads(base64.urlsafe_b64decode(credentials.bearer.split(".")[1] + "=="))
     key = JWK.generate(kty="EC", crv="P-256")
@@ -228,7 +228,7 @@ def test_release_with_a_damaged_policy_gives_nothing(stored, state, credentials)
 
 def test_release_without_an_audit_row_does_not_happen(stored, credentials, monkeypatch):
     """7."""
-    from imagers.broker import resources as module  # noqa: PLC0415
+    from imagers.broker import resources as module
 
     def full(*_, **__):
         raise OSError("disk full")
@@ -244,7 +244,7 @@ def test_release_of_a_sealed_value_that_was_moved_fails_and_is_not_logged_as_rel
     """6: who can write the database cannot swap two secrets."""
     stored.put("default/key/2", SecretKey(b"other"), replace=False)
     bind(stored, path="default/key/2")
-    import sqlalchemy as sa  # noqa: PLC0415
+    import sqlalchemy as sa
 
     with state.store.transaction() as transaction:
         transaction._connection.execute(
@@ -307,7 +307,7 @@ def test_bind_message_that_is_none_refused(stored, body):
 
 
 def test_bind_beyond_the_limit_refused(stored, state):
-    from imagers.attest.resources import parse_resource_path  # noqa: PLC0415
+    from imagers.kbs.resources import parse_resource_path
 
     with state.store.transaction() as transaction:
         for number in range(999):

@@ -114,7 +114,7 @@ def test_policy_file_is_put_in_force_at_each_start(tmp_path):
 
 def test_stored_policy_stays_where_no_file_is_given(config):
     state = open_state(config)
-    from imagers.broker.policy import parse_policy  # noqa: PLC0415
+    from imagers.broker.policy import parse_policy
 
     with state.store.transaction() as transaction:
         state.set_policy(transaction, parse_policy(DENY_ALL_POLICY))
@@ -170,7 +170,7 @@ def test_log_refusal_is_bounded_for_all_callers_together(config):
 
 
 def test_policy_is_parsed_again_only_when_it_changes(config, monkeypatch):
-    from imagers.broker import state as module  # noqa: PLC0415
+    from imagers.broker import state as module
 
     parsed = []
     parse = module.parse_policy
@@ -197,7 +197,7 @@ def test_policy_that_was_good_before_is_not_used_for_one_that_is_damaged(config)
 
 
 def test_start_with_the_clock_set_back_too_far_ends_all_sessions(config):
-    from dataclasses import replace  # noqa: PLC0415
+    from dataclasses import replace
 
     now = datetime(2026, 11, 1, tzinfo=UTC)
 

@@ -60,7 +60,7 @@ def test_run_error_gives_its_exit_code_its_line_and_its_hint(run):
 
 
 def test_run_debug_lets_the_error_through(run):
-    from imagers.errors import LocalError  # noqa: PLC0415
+    from imagers.errors import LocalError
 
     with pytest.raises(LocalError):
         run("--debug", "inspect", "oci:nowhere:v1")

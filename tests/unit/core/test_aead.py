@@ -285,8 +285,8 @@ def test_parameters_that_do_not_fit_the_cipher_raise():
 def tink_streams():
     """Streams of Tink's own AES256_GCM_HKDF_1MB under `KEY`: to encrypt, and to decrypt."""
     tink = pytest.importorskip("tink", reason="Tink is not installed")
-    from tink import secret_key_access, streaming_aead  # noqa: PLC0415  # may be missing
-    from tink.proto import (  # noqa: PLC0415  # as above
+    from tink import secret_key_access, streaming_aead  # may be missing
+    from tink.proto import (
         aes_gcm_hkdf_streaming_pb2,
         common_pb2,
         tink_pb2,

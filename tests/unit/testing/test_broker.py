@@ -47,7 +47,7 @@ def test_embedded_broker_clock_can_be_moved():
 
 
 def test_embedded_broker_without_sample_tee_takes_no_evidence():
-    from imagers.errors import AttestationError  # noqa: PLC0415
+    from imagers.errors import AttestationError
 
     with EmbeddedBroker(allow_sample_tee=False) as broker, broker.client() as client:
         with pytest.raises(AttestationError, match="--allow-sample-tee"):
@@ -57,7 +57,7 @@ def test_embedded_broker_without_sample_tee_takes_no_evidence():
 
 def test_embedded_broker_limit_on_sessions_reaches_the_client():
     with EmbeddedBroker(max_sessions=1) as broker:
-        from imagers.attest.client import BrokerClient  # noqa: PLC0415
+        from imagers.kbs.client import BrokerClient
 
         once = HTTPSettings(retry=RetryPolicy(attempts=1))
         with (
@@ -95,9 +95,9 @@ def test_embedded_broker_that_is_stopped_says_so():
 
 
 def test_embedded_broker_failed_start_leaves_no_folder(tmp_path, monkeypatch):
-    import tempfile  # noqa: PLC0415
+    import tempfile
 
-    from imagers.broker import state  # noqa: PLC0415
+    from imagers.broker import state
 
     def missing(name):
         raise PluginNotFound("not installed", name=name)

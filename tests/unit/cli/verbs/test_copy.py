@@ -38,7 +38,7 @@ def test_copy_all_and_platform_exclude_each_other(run, multi):
 
 
 def test_copy_to_and_from_a_registry_with_a_login(run, plain):
-    from imagers.testing.registry import EmbeddedRegistry  # noqa: PLC0415
+    from imagers.testing.registry import EmbeddedRegistry
 
     with EmbeddedRegistry(username="user", password="horse:battery") as registry:
         name = f"{registry.address}/team/app:v1"

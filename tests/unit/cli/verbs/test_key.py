@@ -20,9 +20,9 @@ def test_generate_recipient_makes_a_pair_that_fits(run, kind):
 
 
 def test_generate_cosign_makes_a_pair_that_its_passphrase_opens(run):
-    from imagers.model.keys import SecretKey  # noqa: PLC0415
-    from imagers.sign.keyfiles import load_private_key  # noqa: PLC0415
-    from imagers.sign.public_key import parse_public_key  # noqa: PLC0415
+    from imagers.model.keys import SecretKey
+    from imagers.sign.keyfiles import load_private_key
+    from imagers.sign.public_key import parse_public_key
 
     Path("secret").write_text("horse\n")
     outcome = run("key", "generate", "cosign", "--output", "one", "--passphrase-file", "secret")

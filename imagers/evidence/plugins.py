@@ -1,0 +1,115 @@
+"""Attesters and verifiers, found as plugins by the name of their TEE.
+
+An installed plugin is not loaded because it is there: only when its name is given. That
+keeps the `sample` TEE, which proves nothing, out of every program that did not ask for it.
+
+    attester = load_attester("sample")
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+from imagers.errors import ImagersError, PluginBroken, PluginNotFound
+from imagers.model.evidence import Attester, Verifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "ATTESTER_GROUP",
+    "VERIFIER_GROUP",
+    "find_attesters",
+    "find_verifiers",
+    "load_attester",
+    "load_verifier",
+]
+
+ATTESTER_GROUP = "imagers.attesters"
+VERIFIER_GROUP = "imagers.verifiers"
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
+
+_Plugin = TypeVar("_Plugin")
+
+
+def find_attesters() -> tuple[str, ...]:
+    """The names of all installed attesters; loads none."""
+    return _find(ATTESTER_GROUP)
+
+
+def find_verifiers() -> tuple[str, ...]:
+    """The names of all installed verifiers; loads none."""
+    return _find(VERIFIER_GROUP)
+
+
+def load_attester(name: str) -> Attester:
+    """The attester of the TEE `name`.
+
+    Raises:
+        PluginNotFound: none is installed.
+        PluginBroken: it does not load, or is no attester for that name.
+        NoTEE: it says that this machine is none of that kind.
+    """
+
+    def is_attester(made: object) -> Attester | None:
+        return made if isinstance(made, Attester) and made.tee == name else None
+
+    return _load(ATTESTER_GROUP, name, "attester", is_attester)
+
+
+def load_verifier(name: str) -> Verifier:
+    """The verifier of the TEE `name`.
+
+    Raises:
+        PluginNotFound: none is installed.
+        PluginBroken: it does not load, or is no verifier for that name.
+    """
+
+    def is_verifier(made: object) -> Verifier | None:
+        return made if isinstance(made, Verifier) and made.tee == name else None
+
+    return _load(VERIFIER_GROUP, name, "verifier", is_verifier)
+
+
+def _find(group: str) -> tuple[str, ...]:
+    from importlib.metadata import entry_points
+
+    return tuple(sorted({point.name for point in entry_points(group=group)}))
+
+
+def _load(group: str, name: str, kind: str, as_kind: Callable[[object], _Plugin | None]) -> _Plugin:
+    from importlib.metadata import entry_points
+
+    if not _NAME.match(name):
+        raise PluginNotFound(f"expected the name of a TEE as {kind}, such as 'sample'", name=name)
+    # One distribution seen twice on the path is one plugin; two that differ are a conflict.
+    points = {point.value: point for point in entry_points(group=group, name=name)}
+    if not points:
+        installed = ", ".join(_find(group)) or "none"
+        # Only a package of ours is named: whoever owns a guessed name gets to run in the guest.
+        package = "imagers-sample-tee" if name == "sample" else "the plugin that has it"
+        raise PluginNotFound(
+            f"no {kind} of that name is installed (installed: {installed})",
+            name=name,
+            hint=f"install {package} into the same environment",
+        )
+    if len(points) > 1:
+        raise PluginBroken(
+            f"{len(points)} packages give a {kind} of that name: {', '.join(sorted(points))}",
+            name=name,
+            hint="uninstall all but one",
+        )
+    (point,) = points.values()
+    try:
+        made: object = point.load()()
+    except ImagersError:
+        raise
+    except Exception as error:  # a plugin may raise anything; this is the border
+        raise PluginBroken(
+            f"the {kind} {point.value!r} does not load: {type(error).__name__}", name=name
+        ) from error
+    checked = as_kind(made)
+    if checked is None:
+        raise PluginBroken(f"{point.value!r} is no {kind} for that TEE", name=name)
+    return checked

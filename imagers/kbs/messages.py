@@ -1,0 +1,469 @@
+"""The four messages of the handshake, both directions, and the report data.
+
+    guest                                             broker
+      Request      {version, tee, extra-params}    ->          POST auth
+                                                   <- Challenge {nonce, extra-params}
+      Attestation  {init-data, runtime-data{nonce, tee-pubkey},
+                    tee-evidence{primary_evidence, additional_evidence}}  ->   POST attest
+                                                   <- Response {token}
+
+Members are kebab-case except the two inside `tee-evidence`. Unknown members are ignored,
+as the protocol asks; known ones are strict and bounded. A public key goes through its
+typed form, so that both sides hash the same members.
+
+Spec: Trustee key broker protocol 0.4.0; RFC 8785 (JCS) for the report data.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagers.errors import FormatError, Unsupported
+from imagers.model.evidence import ReportData
+from imagers.model.strict_json import (
+    dump_json,
+    get_object,
+    get_optional_object,
+    get_optional_str,
+    get_str,
+    parse_object,
+)
+
+if TYPE_CHECKING:
+    from imagers.model.strict_json import JSON, JSONObject
+
+__all__ = [
+    "DEFAULT_HASH",
+    "ECDH_ES_A256KW",
+    "EC_CURVES",
+    "MAX_ATTESTATION_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "PROTOCOL_VERSION",
+    "RSA_OAEP_256",
+    "Attestation",
+    "Challenge",
+    "ECPublicKey",
+    "InitData",
+    "RSAPublicKey",
+    "Request",
+    "Response",
+    "TEEPublicKey",
+    "decode_base64url",
+    "encode_base64url",
+    "hash_report_data",
+    "parse_attestation",
+    "parse_challenge",
+    "parse_public_key",
+    "parse_request",
+    "parse_response",
+    "parse_tee_name",
+]
+
+PROTOCOL_VERSION = "0.4.0"  # peers compare for equality; there is no negotiation
+MAX_MESSAGE_BYTES = 64 * 1024  # request, challenge and response: some hundred bytes to a few KiB
+MAX_ATTESTATION_BYTES = 2 * 1024 * 1024  # evidence with event logs; the default limit of Trustee
+
+DEFAULT_HASH = "sha384"  # of the report data, for all TEEs but Secure Execution
+ECDH_ES_A256KW = "ECDH-ES+A256KW"
+RSA_OAEP_256 = "RSA-OAEP-256"
+EC_CURVES = {"P-256": 32, "P-521": 66}  # name -> bytes of a coordinate
+
+_MAX_NONCE = 4096  # characters; 44 for all but Secure Execution, whose nonce is a document
+_MAX_TOKEN = 128 * 1024  # the limit of the Rust server for a request head
+_MODULUS_BITS = (2048, 8192)
+_EXPONENT_BITS = (2, 32)  # a long one costs the sender time
+_TEE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
+# Older guests leave the dashes out.
+_TEE_ALIASES = {"azsnpvtpm": "az-snp-vtpm", "aztdxvtpm": "az-tdx-vtpm"}
+_REPORT_HASHES = ("sha256", "sha384", "sha512")
+_OFFERED_HASHES: tuple[JSON, ...] = _REPORT_HASHES
+
+
+def encode_base64url(data: bytes) -> str:
+    """`data` in the URL-safe alphabet, without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def decode_base64url(text: str, *, what: str, where: str = "") -> bytes:
+    """The bytes of URL-safe text without padding, in its only spelling.
+
+    Raises:
+        FormatError: padding, other characters, or bits after the end.
+    """
+    if not _BASE64URL.match(text) or len(text) % 4 == 1:
+        raise FormatError("expected base64url without padding", what=what, where=where)
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error:  # unreachable: alphabet and length were checked
+        raise FormatError("expected base64url without padding", what=what, where=where) from None
+    # Two spellings of one key would be two report data for one key.
+    if encode_base64url(data) != text:
+        raise FormatError("expected base64url that ends on its last bit", what=what, where=where)
+    return data
+
+
+def parse_tee_name(text: str, *, what: str, where: str = "$.tee") -> str:
+    """A TEE name in the spelling of Trustee; any name of the right form is accepted here.
+
+    Raises:
+        FormatError: not lower-case letters, digits and dashes.
+    """
+    if not _TEE_NAME.match(text):
+        raise FormatError(
+            f"expected a TEE name in lower case, got {text[:80]!r}", what=what, where=where
+        )
+    return _TEE_ALIASES.get(text, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Opens a handshake.
+
+    Attributes:
+        version: as sent; a broker compares it.
+        tee: name of the primary TEE.
+        extra_params: any JSON; an object offers hash algorithms.
+    """
+
+    tee: str
+    version: str = PROTOCOL_VERSION
+    extra_params: JSON = ""
+
+    @classmethod
+    def offering_hashes(cls, tee: str) -> Request:
+        """The request that our client sends."""
+        return cls(tee=tee, extra_params={"supported-hash-algorithms": list(_OFFERED_HASHES)})
+
+    def to_bytes(self) -> bytes:
+        """The message on the wire."""
+        return dump_json(
+            {"version": self.version, "tee": self.tee, "extra-params": self.extra_params}
+        )
+
+
+def parse_request(data: bytes) -> Request:
+    """A `Request` from its bytes. The version is not compared here.
+
+    Raises:
+        FormatError: not such a message.
+    """
+    what = "request"
+    value = parse_object(data, what=what, max_bytes=MAX_MESSAGE_BYTES)
+    if "extra-params" not in value:
+        raise FormatError("is missing, expected any value", what=what, where="$.extra-params")
+    return Request(
+        version=get_str(value, "version", what=what)[:80],
+        tee=parse_tee_name(get_str(value, "tee", what=what), what=what),
+        extra_params=value["extra-params"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A broker's answer to a request.
+
+    Attributes:
+        nonce: is repeated as it came; base64 of 32 bytes for most TEEs.
+        report_hash: `sha256`, `sha384` or `sha512`; the default is sha384.
+    """
+
+    nonce: str
+    report_hash: str = DEFAULT_HASH
+
+    def to_bytes(self) -> bytes:
+        """The message on the wire."""
+        extra: JSON = ""
+        if self.report_hash != DEFAULT_HASH:
+            extra = {"selected-hash-algorithm": self.report_hash}
+        return dump_json({"nonce": self.nonce, "extra-params": extra})
+
+
+def parse_challenge(data: bytes) -> Challenge:
+    """A `Challenge` from its bytes.
+
+    Raises:
+        FormatError: not such a message.
+        Unsupported: the broker selects a hash that we did not offer.
+    """
+    what = "challenge"
+    value = parse_object(data, what=what, max_bytes=MAX_MESSAGE_BYTES)
+    nonce = _checked_nonce(get_str(value, "nonce", what=what), what=what, where="$.nonce")
+    report_hash = DEFAULT_HASH
+    extra = value.get("extra-params")
+    if isinstance(extra, dict):
+        selected = get_optional_str(
+            extra, "selected-hash-algorithm", what=what, where="$.extra-params"
+        )
+        if selected is not None:
+            report_hash = selected.lower()
+    if report_hash not in _REPORT_HASHES:
+        raise Unsupported(
+            f"challenge: expected one of the hashes {', '.join(_REPORT_HASHES)}, "
+            f"got {report_hash[:40]!r}"
+        )
+    return Challenge(nonce=nonce, report_hash=report_hash)
+
+
+def _checked_nonce(nonce: str, *, what: str, where: str) -> str:
+    if not nonce or len(nonce) > _MAX_NONCE or not nonce.isascii() or not nonce.isprintable():
+        raise FormatError(
+            f"expected 1 to {_MAX_NONCE} printable characters", what=what, where=where
+        )
+    return nonce
+
+
+@dataclass(frozen=True, slots=True)
+class ECPublicKey:
+    """A guest's public key on a curve, as JWK; `x` and `y` are checked text, not yet a point."""
+
+    crv: str
+    x: str
+    y: str
+    alg: str = ECDH_ES_A256KW
+
+    def to_json(self) -> JSONObject:
+        """The members that take part in the report data, and no others."""
+        return {"kty": "EC", "crv": self.crv, "alg": self.alg, "x": self.x, "y": self.y}
+
+
+@dataclass(frozen=True, slots=True)
+class RSAPublicKey:
+    """A guest's RSA public key, as JWK."""
+
+    n: str
+    e: str
+    alg: str = RSA_OAEP_256
+
+    def to_json(self) -> JSONObject:
+        """The members that take part in the report data, and no others."""
+        return {"kty": "RSA", "alg": self.alg, "n": self.n, "e": self.e}
+
+
+TEEPublicKey = ECPublicKey | RSAPublicKey
+
+
+def parse_public_key(value: JSONObject, *, what: str, where: str = "$") -> TEEPublicKey:
+    """A guest's public key from its JWK; other members are dropped.
+
+    Whether the point lies on the curve is checked where the key is used (`jwe`).
+
+    Raises:
+        FormatError: a member is missing or of the wrong length.
+        Unsupported: another kind of key, curve or algorithm.
+    """
+    kty = get_str(value, "kty", what=what, where=where)
+    alg = get_str(value, "alg", what=what, where=where)
+    if kty == "EC" and alg == ECDH_ES_A256KW:
+        crv = get_str(value, "crv", what=what, where=where)
+        if crv not in EC_CURVES:
+            raise Unsupported(
+                f"{what} at {where}.crv: expected 'P-256' or 'P-521', got {crv[:40]!r}"
+            )
+        for name in ("x", "y"):
+            text = get_str(value, name, what=what, where=where)
+            size = len(decode_base64url(text, what=what, where=f"{where}.{name}"))
+            if size != EC_CURVES[crv]:
+                raise FormatError(
+                    f"expected {EC_CURVES[crv]} bytes, got {size}",
+                    what=what,
+                    where=f"{where}.{name}",
+                )
+        return ECPublicKey(
+            crv=crv,
+            x=get_str(value, "x", what=what, where=where),
+            y=get_str(value, "y", what=what, where=where),
+        )
+    if kty == "RSA" and alg == RSA_OAEP_256:
+        return RSAPublicKey(
+            n=_parse_number(value, "n", _MODULUS_BITS, what=what, where=where),
+            e=_parse_number(value, "e", _EXPONENT_BITS, what=what, where=where),
+        )
+    # RSA1_5 is left out on purpose: deprecated, and no client defaults to it.
+    raise Unsupported(
+        f"{what} at {where}: expected a key for {ECDH_ES_A256KW!r} or {RSA_OAEP_256!r}, "
+        f"got kty {kty[:40]!r} with alg {alg[:40]!r}"
+    )
+
+
+def _parse_number(
+    value: JSONObject, name: str, bits: tuple[int, int], *, what: str, where: str
+) -> str:
+    """A positive number in base64url, as text, of so many bits.
+
+    Its bytes are not its length: zeros in front made 256 bytes of a modulus of 784 bits, and
+    the specification allows none.
+
+    Spec: RFC 7518 sections 2 (Base64urlUInt) and 6.3.1.
+    """
+    text = get_str(value, name, what=what, where=where)
+    where = f"{where}.{name}"
+    least, most = bits
+    if len(text) > most:  # a number of that many bits is shorter in base64
+        raise FormatError(
+            f"expected {least} to {most} bits, got {len(text)} characters", what=what, where=where
+        )
+    data = decode_base64url(text, what=what, where=where)
+    if data[:1] == b"\0":
+        raise FormatError("expected a number without zero bytes in front", what=what, where=where)
+    size = int.from_bytes(data).bit_length()
+    if not least <= size <= most:
+        raise FormatError(f"expected {least} to {most} bits, got {size}", what=what, where=where)
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class InitData:
+    """The document that a guest was started with, as it sends it."""
+
+    format: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """Evidence, and what it binds.
+
+    Attributes:
+        nonce: of the challenge, as it came.
+        tee_pubkey: what answers are encrypted to.
+        primary_evidence: JSON of the TEE's own kind; nothing of it is checked here.
+        additional_evidence: "" or the JSON text of an object of device evidence.
+        init_data: not bound by the report data; TEEs have a field of their own for it.
+    """
+
+    nonce: str
+    tee_pubkey: TEEPublicKey
+    primary_evidence: JSON
+    additional_evidence: str = ""
+    init_data: InitData | None = None
+
+    def to_bytes(self) -> bytes:
+        """The message on the wire."""
+        init: JSON = None
+        if self.init_data is not None:
+            init = {"format": self.init_data.format, "body": self.init_data.body}
+        runtime: JSONObject = {"nonce": self.nonce, "tee-pubkey": self.tee_pubkey.to_json()}
+        return dump_json(
+            {
+                "init-data": init,
+                "runtime-data": runtime,
+                "tee-evidence": {
+                    "primary_evidence": self.primary_evidence,
+                    "additional_evidence": self.additional_evidence,
+                },
+            }
+        )
+
+
+def parse_attestation(data: bytes) -> Attestation:
+    """An `Attestation` from its bytes: its form only, nothing is verified.
+
+    Raises:
+        FormatError: not such a message.
+        Unsupported: a public key of another kind.
+    """
+    what = "attestation"
+    value = parse_object(data, what=what, max_bytes=MAX_ATTESTATION_BYTES)
+    runtime = get_object(value, "runtime-data", what=what)
+    evidence = get_object(value, "tee-evidence", what=what)
+    if "primary_evidence" not in evidence:
+        raise FormatError(
+            "is missing, expected any value", what=what, where="$.tee-evidence.primary_evidence"
+        )
+    init = get_optional_object(value, "init-data", what=what)
+    return Attestation(
+        nonce=_checked_nonce(
+            get_str(runtime, "nonce", what=what, where="$.runtime-data"),
+            what=what,
+            where="$.runtime-data.nonce",
+        ),
+        tee_pubkey=parse_public_key(
+            get_object(runtime, "tee-pubkey", what=what, where="$.runtime-data"),
+            what=what,
+            where="$.runtime-data.tee-pubkey",
+        ),
+        primary_evidence=evidence["primary_evidence"],
+        additional_evidence=get_optional_str(
+            evidence, "additional_evidence", what=what, where="$.tee-evidence"
+        )
+        or "",
+        init_data=None
+        if init is None
+        else InitData(
+            format=get_str(init, "format", what=what, where="$.init-data"),
+            body=get_str(init, "body", what=what, where="$.init-data"),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A broker's answer to good evidence.
+
+    Attributes:
+        token: a JWT. A guest carries it and does not trust it.
+    """
+
+    token: str
+
+    def __repr__(self) -> str:
+        return f"Response(token of {len(self.token)} characters)"
+
+    def to_bytes(self) -> bytes:
+        """The message on the wire."""
+        return dump_json({"token": self.token})
+
+
+def parse_response(data: bytes) -> Response:
+    """A `Response` from its bytes; the token is safe to stand in a header.
+
+    Raises:
+        FormatError: not such a message.
+    """
+    what = "attestation response"
+    value = parse_object(data, what=what, max_bytes=_MAX_TOKEN + MAX_MESSAGE_BYTES)
+    token = get_str(value, "token", what=what)
+    if len(token) > _MAX_TOKEN or not _TOKEN.match(token):
+        raise FormatError("expected a JWT", what=what, where="$.token")
+    return Response(token)
+
+
+def hash_report_data(
+    *,
+    nonce: str,
+    tee_pubkey: TEEPublicKey,
+    additional_evidence: str = "",
+    report_hash: str = DEFAULT_HASH,
+) -> ReportData:
+    """What primary evidence must bind: nonce, public key and devices, in one hash.
+
+    The member `additional-evidence` takes part even when it is empty.
+
+    Raises:
+        FormatError: `additional_evidence` is not text that UTF-8 can carry.
+
+    Spec: RFC 8785 over {additional-evidence, nonce, tee-pubkey}.
+    """
+    import rfc8785  # used once a handshake
+
+    try:
+        canonical = rfc8785.dumps(
+            {
+                "additional-evidence": additional_evidence,
+                "nonce": nonce,
+                "tee-pubkey": tee_pubkey.to_json(),
+            }
+        )
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError):
+        # A lone surrogate, which JSON's escapes can spell.
+        raise FormatError(
+            "is not text", what="attestation", where="$.tee-evidence.additional_evidence"
+        ) from None
+    return ReportData(hashlib.new(report_hash, canonical).digest())
