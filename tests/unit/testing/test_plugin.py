@@ -68,7 +68,7 @@ def environment_without(folder, package):
     for one in lent.iterdir():
         if not one.name.lower().replace("-", "_").startswith(package):
             (lib / one.name).symlink_to(one)
-    return {**os.environ, "PYTHONPATH": f"{lib}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return {**os.environ, "PYTHONPATH": f"{lib}:{ROOT}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 @pytest.mark.parametrize(
