@@ -64,7 +64,7 @@ mutants: ## whether tests notice a wrong line where trust is decided; MODULE=ima
 	nice $(BIN)/python tests/mutation/run.py $(MODULE)
 
 soak: ## guests and pulls without end, through faults, for SOAK_SECONDS (600): nothing grows
-	@.ci/setup test
+	@.ci/setup dev
 	$(BIN)/python tests/soak/run.py $(or $(SOAK_SECONDS),600)
 
 peers: ## cosign 2 and 3 and notation out of newer Debian suites, for the tests that run them

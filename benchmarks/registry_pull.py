@@ -33,12 +33,12 @@ from typing import TYPE_CHECKING
 
 from oras.client import OrasClient
 
+from imagers.layout.oci_layout import OCILayoutSink
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, digest_of
 from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from imagers.model.pieces import checked_pieces
 from imagers.net.urls import join_url
-from imagers.store.oci_layout import OCILayoutSink
 from imagers.transport.copy import copy_image
 from imagers.transport.names import parse_image_name
 from imagers.transport.open import open_sink, open_source

@@ -19,10 +19,10 @@ import tempfile
 from pathlib import Path
 
 from imagers.core import seal_layer
+from imagers.layout.oci_layout import OCILayoutSink
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, digest_of, new_hasher
 from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Compression
-from imagers.store.oci_layout import OCILayoutSink
 
 BUSYBOX = Path("/bin/busybox")
 LIBRARIES_BYTES = 100_000_000

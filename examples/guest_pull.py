@@ -12,8 +12,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from imagers.encrypt.jwe import JWEUnwrapper
 from imagers.encrypt.keyfiles import load_private_key
+from imagers.encrypt.schemes.jwe import JWEUnwrapper
 from imagers.errors import ImagersError
 from imagers.model.descriptor import Platform
 from imagers.pull.run import PullOptions, identity_of, pull_image

@@ -11,12 +11,13 @@ row   package                     what it holds
 1     `imagers.net`               the one HTTP client
 1     `imagers.programs`          programs of others, with an end to time and answer
 2     `imagers.gpg`               gpg with limits, in homes that go with the process
-2     `imagers.store`             OCI layouts on disk
+2     `imagers.layout`             OCI layouts on disk
 2     `imagers.registry`          registries over `net`
 3     `imagers.transport`         "docker://...", "oci:...": parse, open, copy
 4     `imagers.encrypt`           image in, encrypted image out, and back
 4     `imagers.sign`              signatures and the containers policy
-4     `imagers.attest`            evidence, and the client of a key broker
+4     `imagers.kbs`               the wire of a key broker, and its clients
+4     `imagers.evidence`          attesters and verifiers of TEEs
 5     `imagers.pull`              the workflow of a guest, and the whole trust decision
 5     `imagers.broker`            the key broker server
 6     `imagers.testing`           a registry and a broker for tests, as pytest fixtures

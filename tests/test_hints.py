@@ -28,7 +28,8 @@ WITH_KEYS = {"encrypt", "decrypt", "pull"}
 # Which verbs come to say what stands in a module; the most special row counts. Where a hint names
 # the verb that it speaks of ('imagers pull --broker'), that one counts.
 SAID_BY = {
-    "attest": {"broker"},
+    "evidence": {"broker"},
+    "kbs": {"broker"},
     "broker": {"broker"},
     "cli/brokers": {"pull", "broker", "encrypt"},
     "cli/main": set(VERBS),
@@ -39,16 +40,16 @@ SAID_BY = {
     "encrypt": {"encrypt"},
     "encrypt/keyfiles": WITH_KEYS,
     "encrypt/keys": WITH_KEYS,
-    "encrypt/providers": WITH_KEYS,
+    "encrypt/schemes": WITH_KEYS,
     "encrypt/wrappers": WITH_KEYS,
     "core": WITH_KEYS,
     "model": WITH_IMAGES - {"sign"},  # which signs the images of all platforms
     "pull": {"pull"},
     "registry": WITH_IMAGES,
     "sign": {"verify", "pull"},
-    "sign/gpg": {"sign"},
-    "store": WITH_IMAGES - {"sign", "verify"},
-    "store/archive/docker": {"copy", "decrypt"},  # what may write there
+    "sign/formats/gpg": {"sign"},
+    "layout": WITH_IMAGES - {"sign", "verify"},
+    "layout/archive/docker": {"copy", "decrypt"},  # what may write there
     "transport": WITH_IMAGES,
     "transport/beside": {"copy"},
     "transport/copy": {"copy"},

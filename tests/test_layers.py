@@ -13,9 +13,10 @@ ROWS = [
     {"errors"},
     {"model"},
     {"core", "net", "programs"},
-    {"gpg", "registry", "store"},
+    {"gpg", "pki"},
+    {"registry", "layout"},
     {"transport"},
-    {"encrypt", "sign", "attest"},
+    {"encrypt", "sign", "evidence", "kbs"},
     {"pull", "broker"},
     {"agent", "testing"},
     {"cli"},
@@ -23,7 +24,7 @@ ROWS = [
 ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}
 
 # What a plugin may import of ours.
-PLUGIN_IMPORTS = {"model", "errors", "net"}
+PLUGIN_IMPORTS = {"model", "errors", "net", "pki"}
 
 # Who may import what touches the world: module -> places (package or package/module prefix).
 WORLD = {
@@ -40,14 +41,14 @@ WORLD = {
         "programs",
         "broker",
         "cli",
-        "attest",
+        "kbs",
         "testing",
         "core/plain",
         "core/together",  # how long to wait for threads that are to end
         "pull/ahead",
         "registry",
         "encrypt/image",
-        "encrypt/providers",
+        "encrypt/schemes/providers",
         "encrypt/rekey",
         "encrypt/rewrap",
         "pull/run",
@@ -60,21 +61,21 @@ PRINTS = {"cli"}
 OPENS = {
     "core/cores",  # the quota of the own cgroup
     "gpg",
-    "store",
+    "layout",
     "transport",
     "pull",
     "broker",
-    "attest",
+    "kbs",
     "cli",
     "testing",
     "encrypt/keyfiles",
     "sign/keyfiles",
-    "sign/lookaside",
+    "sign/formats/lookaside",
     "registry/spool",
     "registry/logins",
 }
 # These do no IO and read no clock.
-PURE = ["model", "pull/trust"]
+PURE = ["model", "pki", "pull/trust"]
 
 
 def modules():

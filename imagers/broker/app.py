@@ -32,9 +32,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from imagers.attest.jwe import MAX_RESOURCE_BYTES
-from imagers.attest.messages import MAX_ATTESTATION_BYTES, MAX_MESSAGE_BYTES
-from imagers.attest.wire import COOKIE_NAME, PREFIX
 from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
 from imagers.broker.loglines import LimitedLog
@@ -42,6 +39,9 @@ from imagers.broker.policy import MAX_POLICY_BYTES
 from imagers.broker.refusals import Refusal, error_body, refusal_of
 from imagers.broker.resources import IMAGE_QUERY, Credentials, Resources
 from imagers.errors import ImagersError
+from imagers.kbs.jwe import MAX_RESOURCE_BYTES
+from imagers.kbs.messages import MAX_ATTESTATION_BYTES, MAX_MESSAGE_BYTES
+from imagers.kbs.wire import COOKIE_NAME, PREFIX
 from imagers.model.keys import SecretKey
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ import hmac
 import os
 from dataclasses import dataclass
 
-from imagers.attest.messages import PROTOCOL_VERSION, decode_base64url, encode_base64url
 from imagers.broker.sealing import derive_key
 from imagers.errors import FormatError
+from imagers.kbs.messages import PROTOCOL_VERSION, decode_base64url, encode_base64url
 
 __all__ = ["Challenges", "Ticket"]
 

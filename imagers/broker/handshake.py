@@ -31,8 +31,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from imagers.attest.jwe import check_public_key
-from imagers.attest.messages import (
+from imagers.broker.audit import AuditEvent, append, shown_session
+from imagers.broker.clock import MAX_CLOCK_ERROR
+from imagers.broker.refusals import Refusal, refusal_of
+from imagers.broker.storage import Session
+from imagers.errors import ImagersError, LocalError
+from imagers.kbs.jwe import check_public_key
+from imagers.kbs.messages import (
     DEFAULT_HASH,
     PROTOCOL_VERSION,
     Challenge,
@@ -41,17 +46,12 @@ from imagers.attest.messages import (
     parse_attestation,
     parse_request,
 )
-from imagers.broker.audit import AuditEvent, append, shown_session
-from imagers.broker.clock import MAX_CLOCK_ERROR
-from imagers.broker.refusals import Refusal, refusal_of
-from imagers.broker.storage import Session
-from imagers.errors import ImagersError, LocalError
 
 if TYPE_CHECKING:
-    from imagers.attest.messages import Attestation
     from imagers.broker.challenges import Ticket
     from imagers.broker.state import BrokerState
     from imagers.broker.storage import Transaction
+    from imagers.kbs.messages import Attestation
     from imagers.model.evidence import Claims, Verifier
 
 __all__ = ["Answer", "Handshake"]

@@ -33,7 +33,7 @@ from imagers.model.strict_json import get_list, get_str, parse_object
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from imagers.attest.resources import ResourcePath
+    from imagers.kbs.resources import ResourcePath
     from imagers.model.digest import Digest
     from imagers.model.policy import Policy
     from imagers.model.strict_json import JSON

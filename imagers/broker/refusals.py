@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imagers.attest.wire import ERROR_TYPE_PREFIX
 from imagers.errors import AttestationError, FormatError, ImagersError, Unsupported
+from imagers.kbs.wire import ERROR_TYPE_PREFIX
 from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:

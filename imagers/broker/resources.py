@@ -17,24 +17,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NoReturn
 
-from imagers.attest.jwe import MAX_RESOURCE_BYTES, seal_answer
-from imagers.attest.resources import parse_resource_path
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
 from imagers.broker.policy import ReleaseFacts, parse_policy
 from imagers.broker.refusals import Refusal
 from imagers.broker.storage import StoredResource
 from imagers.errors import FormatError, PolicyDenied
+from imagers.kbs.jwe import MAX_RESOURCE_BYTES, seal_answer
+from imagers.kbs.resources import parse_resource_path
 from imagers.model.digest import parse_digest
 from imagers.model.strict_json import JSON, dump_json, get_str, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from imagers.attest.resources import ResourcePath
     from imagers.broker.state import BrokerState
     from imagers.broker.storage import Session, Transaction
     from imagers.broker.tokens import AttestedGuest
+    from imagers.kbs.resources import ResourcePath
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
 

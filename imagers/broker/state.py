@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from imagers.attest.collectors import load_verifier
 from imagers.broker.audit import AuditEvent, RefusalLimit, append
 from imagers.broker.challenges import Challenges
 from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
@@ -26,6 +25,7 @@ from imagers.broker.sealing import Sealer
 from imagers.broker.storage import Store
 from imagers.broker.tokens import AdminTokens, GuestTokens
 from imagers.errors import FormatError, LocalError, UsageError
+from imagers.evidence.plugins import load_verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from imagers.attest.resources import ResourcePath, parse_resource_path
 from imagers.broker.keyfiles import check_owner_only, make_owner_only
 from imagers.errors import LocalError
+from imagers.kbs.resources import ResourcePath, parse_resource_path
 from imagers.model.digest import Digest, parse_digest
 
 if TYPE_CHECKING:

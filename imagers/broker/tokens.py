@@ -20,11 +20,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from imagers import __version__
-from imagers.attest.jwt import sign_token, verify_token
-from imagers.attest.messages import parse_public_key
 from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal
 from imagers.errors import FormatError, ImagersError
+from imagers.kbs.jwt import sign_token, verify_token
+from imagers.kbs.messages import parse_public_key
 from imagers.model.keys import SecretKey
 from imagers.model.strict_json import get_int, get_object, get_optional_str, get_str
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from jwcrypto.jwk import JWK
 
-    from imagers.attest.messages import Attestation, TEEPublicKey
+    from imagers.kbs.messages import Attestation, TEEPublicKey
     from imagers.model.evidence import Claims, ReportData
     from imagers.model.strict_json import JSONObject
 

@@ -12,8 +12,8 @@ from imagers.cli.settings import read_settings
 from imagers.errors import UsageError
 
 if TYPE_CHECKING:
-    from imagers.attest.admin import BrokerAdmin
-    from imagers.attest.client import BrokerClient
+    from imagers.kbs.admin import BrokerAdmin
+    from imagers.kbs.client import BrokerClient
     from imagers.net.http import HTTPSettings
 
 __all__ = ["BrokerOptions", "admin_options", "broker_options"]
@@ -76,7 +76,7 @@ class BrokerOptions:
 
     def admin(self) -> BrokerAdmin:
         """The administrator's side of the broker; the caller closes it."""
-        from imagers.attest.admin import BrokerAdmin
+        from imagers.kbs.admin import BrokerAdmin
 
         url = self.require_url()
         if self.admin_key is None:
@@ -95,9 +95,9 @@ class BrokerOptions:
             NoTEE: none was named, and this machine has none that is known here.
             PluginNotFound: no plugin for it is installed.
         """
-        from imagers.attest.client import BrokerClient
-        from imagers.attest.collectors import load_attester
         from imagers.errors import NoTEE
+        from imagers.evidence.plugins import load_attester
+        from imagers.kbs.client import BrokerClient
 
         url = self.require_url()
         if tee is None:

@@ -44,7 +44,7 @@ def provider_settings(timeout_s: float | None = None) -> ProviderSettings:
     Args:
         timeout_s: for one answer of a provider; None for the default.
     """
-    from imagers.encrypt.providers.provider import TIMEOUT_S
+    from imagers.encrypt.schemes.provider import TIMEOUT_S
     from imagers.encrypt.wrappers import ProviderSettings
 
     settings = read_settings()
@@ -103,7 +103,7 @@ class ImageKeys:
         self.wrappers: tuple[KeyWrapper, ...] = ()
 
     def __enter__(self) -> Self:
-        from imagers.encrypt.packets import BrokerKeyWrapper
+        from imagers.encrypt.schemes.broker import BrokerKeyWrapper
         from imagers.encrypt.wrappers import opened_wrappers
 
         wrappers: list[KeyWrapper] = []

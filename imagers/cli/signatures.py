@@ -70,7 +70,7 @@ def _fetcher(options: RegistryOptions) -> Callable[[str], bytes | None]:
     """Reads files of lookasides over http(s); without the login of the registry."""
     from imagers.net.http import HTTPClient, HTTPSettings
     from imagers.registry.answers import check_answer
-    from imagers.sign.lookaside import MAX_SIGNATURE_BYTES
+    from imagers.sign.formats.lookaside import MAX_SIGNATURE_BYTES
 
     def fetch(url: str) -> bytes | None:
         settings = HTTPSettings(

@@ -10,11 +10,7 @@ Which module holds what:
     sealing      one layer's way into a sink; rewrite: the new manifest
     annotations  what encryption writes beside a layer, and reads back
     options      the two JSON documents inside: public and private options
-    jwe          recipients with an RSA or EC key (`jwe:FILE`)
-    pkcs7        recipients with a certificate (`pkcs7:FILE`)
-    pkcs11       recipients with an RSA key, perhaps on a token (`pkcs11:FILE`)
-    packets      recipients with a key at a broker: the Confidential Containers packet
-    providers    key providers (`provider:NAME`) and OpenPGP keys by gpg (`pgp:NAME`)
+    schemes      one module a kind of recipient: jwe, pkcs7, pkcs11, pgp, provider, broker
     recipients   the texts of `--encryption-key` and `--decryption-key`
     keyfiles     what is in files of keys, certificates and keyrings
     wrappers     from texts and files to what wraps and unwraps, opened and closed

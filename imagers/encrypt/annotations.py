@@ -19,9 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagers.encrypt._base64 import decode_base64, encode_base64
 from imagers.encrypt.options import PublicOptions, build_public_options, parse_public_options
 from imagers.errors import FormatError
+from imagers.model.base64 import decode_base64, encode_base64
 from imagers.model.keys import WrappedKey
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ What stands here is told by whoever made the image, and authenticated by nothing
 from __future__ import annotations
 
 from imagers.encrypt.annotations import COCO_SCHEME
-from imagers.encrypt.packets import parse_packet
+from imagers.encrypt.schemes.broker import parse_packet
 from imagers.errors import FormatError, Unsupported
 from imagers.model.keys import WrappedKey
 from imagers.model.strict_json import parse_object
@@ -79,11 +79,11 @@ def _other_scheme(wrapped: WrappedKey) -> str:
 def _fault_of(wrapped: WrappedKey) -> FormatError | Unsupported | None:
     try:
         if wrapped.scheme == "jwe":
-            from imagers.encrypt.jwe import check_lengths, parse_jwe
+            from imagers.encrypt.schemes.jwe import check_lengths, parse_jwe
 
             check_lengths(parse_jwe(wrapped.packet))
         elif wrapped.scheme == "pkcs11":
-            from imagers.encrypt.pkcs11 import parse_pkcs11
+            from imagers.encrypt.schemes.pkcs11 import parse_pkcs11
 
             parse_pkcs11(wrapped.packet)
         elif wrapped.scheme in ("pkcs7", "pgp", COCO_SCHEME):
@@ -101,16 +101,16 @@ def _fault_of(wrapped: WrappedKey) -> FormatError | Unsupported | None:
 def _recipients(wrapped: WrappedKey) -> list[tuple[str, str]]:
     packet = wrapped.packet
     if wrapped.scheme == "jwe":
-        from imagers.encrypt.jwe import parse_jwe
+        from imagers.encrypt.schemes.jwe import parse_jwe
 
         headers = parse_jwe(packet).headers
         return [(str(one.get("alg", "?")), str(one.get("kid") or "")) for one in headers]
     if wrapped.scheme == "pkcs7":
-        from imagers.encrypt.pkcs7 import parse_recipients_of
+        from imagers.encrypt.schemes.pkcs7 import parse_recipients_of
 
         return [(one.algorithm_name, one.name) for one in parse_recipients_of(packet)]
     if wrapped.scheme == "pgp":
-        from imagers.encrypt.providers.pgp_packets import split_session_keys
+        from imagers.encrypt.schemes.pgp_packets import split_session_keys
 
         return [("", one.key_id.hex().upper()) for one in split_session_keys(packet)[0]]
     if wrapped.scheme == "pkcs11":

@@ -30,15 +30,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from imagers.encrypt._jwk import (
+from imagers.errors import FormatError, KeyUnavailable, LocalError, Unsupported, UsageError
+from imagers.model.keys import SecretKey
+from imagers.model.strict_json import JSONObject, get_optional_str, parse_object
+from imagers.pki.jwk import (
     is_private_jwk,
     jwk_algorithm,
     jwk_private_key,
     jwk_public_key,
 )
-from imagers.errors import FormatError, KeyUnavailable, LocalError, Unsupported, UsageError
-from imagers.model.keys import SecretKey
-from imagers.model.strict_json import JSONObject, get_optional_str, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,7 +141,7 @@ class PGPKeyring:
 
 @dataclass(frozen=True, slots=True)
 class TokenFile:
-    """A PKCS11 key file, as it stands in a file: `imagers.encrypt.pkcs11` reads it.
+    """A PKCS11 key file, as it stands in a file: `imagers.encrypt.schemes.pkcs11` reads it.
 
     Attributes:
         content: YAML, perhaps with a PIN; wiped by `close`.

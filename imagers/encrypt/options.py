@@ -34,8 +34,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from imagers.core import AES256_GCM_HKDF_1MB, AES_256_CTR_HMAC_SHA256
-from imagers.encrypt._base64 import decode_base64, encode_base64
 from imagers.errors import FormatError, Unsupported
+from imagers.model.base64 import decode_base64, encode_base64
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.keys import SecretKey
 from imagers.model.strict_json import (

@@ -26,8 +26,8 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagers.encrypt.packets import check_kid
-from imagers.encrypt.providers.config import check_provider_name
+from imagers.encrypt.schemes.broker import check_kid
+from imagers.encrypt.schemes.providers.config import check_provider_name
 from imagers.errors import UsageError
 from imagers.model.keys import SecretKey
 

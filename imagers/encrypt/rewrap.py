@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imagers.core import Allowance, Budget, Limits, run_layers
-from imagers.encrypt._der import encode, split
 from imagers.encrypt.annotations import (
     append_packets,
     filter_packets,
@@ -28,7 +27,6 @@ from imagers.encrypt.annotations import (
     read_wrapped_keys,
 )
 from imagers.encrypt.keys import unwrap_documents, unwrap_layer_keys
-from imagers.encrypt.packets import parse_packet
 from imagers.encrypt.rewrite import (
     LayerAction,
     LayerReport,
@@ -36,11 +34,13 @@ from imagers.encrypt.rewrite import (
     build_manifest,
     write_config_and_manifest,
 )
+from imagers.encrypt.schemes.broker import parse_packet
 from imagers.encrypt.sealing import LayerRun, left_out, plan_copied, seal_into, wrap_options
 from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import is_encrypted
 from imagers.model.strict_json import dump_json, parse_object
+from imagers.pki.der import encode, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -81,7 +81,7 @@ class JWETarget:
         del number
         if wrapped.scheme != "jwe":
             return wrapped.packet
-        from imagers.encrypt.jwe import parse_jwe
+        from imagers.encrypt.schemes.jwe import parse_jwe
 
         try:
             headers = parse_jwe(wrapped.packet).headers
@@ -122,7 +122,7 @@ class CertificateTarget:
         del number
         if wrapped.scheme != "pkcs7":
             return wrapped.packet
-        from imagers.encrypt.pkcs7 import parse_recipients_of
+        from imagers.encrypt.schemes.pkcs7 import parse_recipients_of
 
         try:
             recipients = parse_recipients_of(wrapped.packet)
@@ -173,7 +173,7 @@ class PGPTarget:
         del number
         if wrapped.scheme != "pgp":
             return wrapped.packet
-        from imagers.encrypt.providers.pgp_packets import split_session_keys
+        from imagers.encrypt.schemes.pgp_packets import split_session_keys
 
         try:
             session_keys, rest = split_session_keys(wrapped.packet)

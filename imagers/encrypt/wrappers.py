@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper, key_id
 from imagers.encrypt.keyfiles import (
     Certificate,
     Password,
@@ -32,8 +31,6 @@ from imagers.encrypt.keyfiles import (
     load_public_key,
     load_public_key_or_token_file,
 )
-from imagers.encrypt.providers.config import find_provider, load_provider_config
-from imagers.encrypt.providers.provider import TIMEOUT_S, ProviderUnwrapper, ProviderWrapper
 from imagers.encrypt.recipients import (
     DecryptionKey,
     JWERecipient,
@@ -51,15 +48,18 @@ from imagers.encrypt.rewrap import (
     PacketTarget,
     PGPTarget,
 )
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper, key_id
+from imagers.encrypt.schemes.provider import TIMEOUT_S, ProviderUnwrapper, ProviderWrapper
+from imagers.encrypt.schemes.providers.config import find_provider, load_provider_config
 from imagers.errors import FormatError, KeyUnavailable, LocalError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from imagers.encrypt.keyfiles import DecryptionFile
-    from imagers.encrypt.providers.config import ProviderConfig
     from imagers.encrypt.recipients import Recipient
     from imagers.encrypt.rewrap import Target
+    from imagers.encrypt.schemes.providers.config import ProviderConfig
     from imagers.model.keys import KeyUnwrapper, KeyWrapper, SecretKey
 
 __all__ = ["ProviderSettings", "load_targets", "opened_unwrappers", "opened_wrappers"]
@@ -115,15 +115,15 @@ def opened_wrappers(
         if jwe := [one.path for one in recipients if isinstance(one, JWERecipient)]:
             wrappers.append(JWEWrapper([load_public_key(path) for path in jwe]))
         if pkcs7 := [one.path for one in recipients if isinstance(one, PKCS7Recipient)]:
-            from imagers.encrypt.pkcs7 import PKCS7Wrapper
+            from imagers.encrypt.schemes.pkcs7 import PKCS7Wrapper
 
             wrappers.append(PKCS7Wrapper([load_certificate(path) for path in pkcs7]))
         if pgp := [one.name for one in recipients if isinstance(one, PGPRecipient)]:
-            from imagers.encrypt.providers.pgp import PGPWrapper
+            from imagers.encrypt.schemes.pgp import PGPWrapper
 
             wrappers.append(stack.enter_context(PGPWrapper(pgp, user_home=settings.gpg_home)))
         if pkcs11 := [one.path for one in recipients if isinstance(one, PKCS11Recipient)]:
-            from imagers.encrypt.pkcs11 import PKCS11Wrapper
+            from imagers.encrypt.schemes.pkcs11 import PKCS11Wrapper
 
             keys = [_load_pkcs11_key(path) for path in pkcs11]
             wrappers.append(PKCS11Wrapper(keys, hash_name=settings.oaep_hash))
@@ -142,7 +142,7 @@ def _load_pkcs11_key(path: str) -> PublicKey:
     found = load_public_key_or_token_file(path)
     if isinstance(found, PublicKey):
         return found
-    from imagers.encrypt.pkcs11 import load_token_public_key
+    from imagers.encrypt.schemes.pkcs11 import load_token_public_key
 
     try:
         return load_token_public_key(found)
@@ -169,12 +169,12 @@ def _load_target(recipient: Recipient | PacketNumber, settings: ProviderSettings
     if isinstance(recipient, JWERecipient):
         return JWETarget(key_id(load_public_key(recipient.path)), f"jwe:{recipient.path}")
     if isinstance(recipient, PKCS7Recipient):
-        from imagers.encrypt.pkcs7 import names_of
+        from imagers.encrypt.schemes.pkcs7 import names_of
 
         issuer, serial = names_of(load_certificate(recipient.path))
         return CertificateTarget(issuer, serial, f"pkcs7:{recipient.path}")
     if isinstance(recipient, PGPRecipient):
-        from imagers.encrypt.providers.pgp import find_key_ids
+        from imagers.encrypt.schemes.pgp import find_key_ids
 
         ids = find_key_ids(recipient.name, user_home=settings.gpg_home)
         return PGPTarget(ids, f"pgp:{recipient.name}")
@@ -259,12 +259,12 @@ def _file_unwrappers(
     unwrappers: list[KeyUnwrapper] = [JWEUnwrapper(key) for key in private]
     unwrappers += _pkcs7_unwrappers(private, [one for one in files if isinstance(one, Certificate)])
     if rsa_keys := [key for key in private if isinstance(key.key, rsa.RSAPrivateKey)]:
-        from imagers.encrypt.pkcs11 import PKCS11Unwrapper
+        from imagers.encrypt.schemes.pkcs11 import PKCS11Unwrapper
 
         unwrappers += map(PKCS11Unwrapper, rsa_keys)
     for file in files:
         if isinstance(file, TokenFile):
-            from imagers.encrypt.pkcs11 import (
+            from imagers.encrypt.schemes.pkcs11 import (
                 TokenUnwrapper,
                 open_token_key,
             )
@@ -272,7 +272,7 @@ def _file_unwrappers(
             key = open_token_key(file, private=True)
             unwrappers.append(stack.enter_context(TokenUnwrapper(key, file.name)))
         elif isinstance(file, PGPKeyring):
-            from imagers.encrypt.providers.pgp import PGPUnwrapper
+            from imagers.encrypt.schemes.pgp import PGPUnwrapper
 
             unwrappers.append(stack.enter_context(PGPUnwrapper(file, ask=settings.ask)))
     return unwrappers
@@ -283,7 +283,7 @@ def _pkcs7_unwrappers(
 ) -> list[KeyUnwrapper]:
     if not certificates:
         return []
-    from imagers.encrypt.pkcs7 import PKCS7Unwrapper, is_pair
+    from imagers.encrypt.schemes.pkcs7 import PKCS7Unwrapper, is_pair
 
     unwrappers: list[KeyUnwrapper] = []
     for certificate in certificates:

@@ -36,7 +36,7 @@ from imagers.core import (
 )
 from imagers.core.plain_unpack import make_directories
 from imagers.encrypt.keys import unwrap_layer_keys
-from imagers.encrypt.packets import BrokerKeyUnwrapper
+from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.model.manifest import check_config_size
 from imagers.model.stream import read_all

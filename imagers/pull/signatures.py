@@ -37,7 +37,7 @@ def signature_finder(
         trust: of which the forms that it demands are looked for.
         everything: look for all forms, for an explanation.
     """
-    from imagers.sign.gpg import read_simple_signatures  # not every guest has gpg
+    from imagers.sign.formats.gpg import read_simple_signatures  # not every guest has gpg
 
     finder = Finder(places)
     forms = frozenset(Form)

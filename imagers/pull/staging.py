@@ -6,7 +6,7 @@
                                    # left without publish: everything is removed
 
 The place is `.NAME.imagers-XXXXXXXX` in the directory of the bundle, which nobody but root and
-the caller may be able to change (`imagers.store.guarded`): a bundle that somebody else can
+the caller may be able to change (`imagers.layout.guarded`): a bundle that somebody else can
 swap is not the one that was verified. It is open to its owner only and holds a lock as long
 as its process lives: a later pull to the same bundle removes what a killed one left behind.
 """
@@ -19,8 +19,8 @@ import stat
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError
-from imagers.store.guarded import open_guarded
-from imagers.store.staged_directory import StagedDirectory, remove_abandoned
+from imagers.layout.guarded import open_guarded
+from imagers.layout.staged_directory import StagedDirectory, remove_abandoned
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,19 @@ from imagers.errors import Cancelled, CouldNotVerify, FormatError, ImagersError,
 from imagers.model.manifest import parse_manifest
 from imagers.model.media import OCI_MANIFEST
 from imagers.model.stream import read_all
-from imagers.sign.bundle import BUNDLE_TYPE
+from imagers.sign.formats.bundle import BUNDLE_TYPE
+from imagers.sign.formats.lookaside import (
+    SignatureExtension,
+    find_in_directory,
+    find_in_extension,
+    find_in_lookaside,
+)
+from imagers.sign.formats.sigstore import (
+    SignatureManifest,
+    SigstoreSignature,
+    parse_signature_manifest,
+    signature_tag,
+)
 from imagers.sign.found import (
     BundleSignature,
     CouldNotLook,
@@ -33,19 +45,7 @@ from imagers.sign.found import (
     NotationSignature,
     Signature,
 )
-from imagers.sign.lookaside import (
-    SignatureExtension,
-    find_in_directory,
-    find_in_extension,
-    find_in_lookaside,
-)
 from imagers.sign.registries_d import RegistriesD, Scope
-from imagers.sign.sigstore import (
-    SignatureManifest,
-    SigstoreSignature,
-    parse_signature_manifest,
-    signature_tag,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

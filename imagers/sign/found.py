@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from imagers.sign.sigstore import SigstoreSignature
+from imagers.sign.formats.sigstore import SigstoreSignature
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

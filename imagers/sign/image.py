@@ -36,7 +36,9 @@ from imagers.model.media import (
     OCI_CONFIG,
     OCI_MANIFEST,
 )
-from imagers.sign.bundle import (
+from imagers.pki.chain import parse_certificates
+from imagers.sign.find import read_attached, read_signature_manifest, read_signatures
+from imagers.sign.formats.bundle import (
     BUNDLE_TYPE,
     EMPTY,
     EMPTY_TYPE,
@@ -45,12 +47,7 @@ from imagers.sign.bundle import (
     check_statement,
     parse_bundle_file,
 )
-from imagers.sign.certified.chain import parse_certificates
-from imagers.sign.find import read_attached, read_signature_manifest, read_signatures
-from imagers.sign.found import BundleSignature, Form
-from imagers.sign.identity import parse_signed_name
-from imagers.sign.payload import build_payload, parse_payload
-from imagers.sign.sigstore import (
+from imagers.sign.formats.sigstore import (
     CERTIFICATE_ANNOTATION,
     SignatureManifest,
     SigstoreSignature,
@@ -59,6 +56,9 @@ from imagers.sign.sigstore import (
     sign_payload,
     signature_tag,
 )
+from imagers.sign.found import BundleSignature, Form
+from imagers.sign.identity import parse_signed_name
+from imagers.sign.payload import build_payload, parse_payload
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -20,10 +20,12 @@ from imagers.errors import (
     UntrustedSigner,
 )
 from imagers.model.digest import digest_of
-from imagers.sign.bundle import check_statement, parse_bundle_file
 from imagers.sign.certified.evidence import read_evidence
 from imagers.sign.certified.signer import check_signer
 from imagers.sign.decision import Signer
+from imagers.sign.formats.bundle import check_statement, parse_bundle_file
+from imagers.sign.formats.notation.check import check_signature
+from imagers.sign.formats.sigstore import SigstoreSignature
 from imagers.sign.found import (
     BundleSignature,
     NotationSignature,
@@ -31,19 +33,17 @@ from imagers.sign.found import (
     UnreadableSignature,
 )
 from imagers.sign.identity import parse_signed_name
-from imagers.sign.notation.check import check_signature
 from imagers.sign.payload import PayloadType, parse_payload
 from imagers.sign.requirements import NotationSigned, SignedBy, SigstoreBundle, SigstoreSigned
-from imagers.sign.sigstore import SigstoreSignature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from imagers.sign.formats.notation.trust_policy import Statement
     from imagers.sign.found import Signature, Subject
     from imagers.sign.identity import SignedIdentity
     from imagers.sign.materials import Material, Trust
-    from imagers.sign.notation.trust_policy import Statement
     from imagers.sign.policy_json import ImageIdentity
 
 __all__ = ["Case", "SignatureRequirement", "judge", "notation_statement"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from imagers.model.keys import SecretKey
-    from imagers.sign.notation.key import NotationKey
+    from imagers.sign.formats.notation.key import NotationKey
     from imagers.sign.registries_d import RegistriesD
 
 __all__ = [
@@ -104,7 +104,7 @@ def load_certificate_chain(path: str) -> tuple[Certificate, ...]:
         LocalError: it cannot be read.
         FormatError: it holds none, or something else too.
     """
-    from imagers.sign.certified.chain import parse_certificates
+    from imagers.pki.chain import parse_certificates
 
     pem = _read(path, max_bytes=_MAX_KEYRING_BYTES)
     return parse_certificates(pem, what=f"certificate chain '{path}'")
@@ -268,7 +268,7 @@ def load_trust_store(directory: str, name: str) -> tuple[Certificate, ...]:
         LocalError: it cannot be read, is empty, or has a symbolic link in it.
         FormatError: a file holds no certificate.
     """
-    from imagers.sign.certified.chain import (
+    from imagers.pki.chain import (
         load_certificate,
         parse_certificates,
     )
@@ -307,7 +307,7 @@ def load_notation_key(key_path: str, chain_path: str, passphrase: SecretKey | No
         FormatError, Unsupported: it holds something else.
         KeyUnavailable: the passphrase does not open the key.
     """
-    from imagers.sign.notation.key import parse_notation_key
+    from imagers.sign.formats.notation.key import parse_notation_key
 
     return parse_notation_key(
         _read(key_path, max_bytes=MAX_KEY_BYTES),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from cryptography.x509 import Certificate
 
-    from imagers.sign.notation.trust_policy import TrustPolicy
+    from imagers.sign.formats.notation.trust_policy import TrustPolicy
     from imagers.sign.policy_json import Selected
     from imagers.sign.requirements import PKI, Fulcio, Requirement
 
@@ -179,8 +179,8 @@ def _load_trusted_root(path: str, where: str, read_key: Callable[[str], bytes]) 
 
 
 def _load_notation(requirement: NotationSigned, read_key: Callable[[str], bytes]) -> Material:
+    from imagers.sign.formats.notation.trust_policy import parse_trust_policy
     from imagers.sign.keyfiles import load_trust_store
-    from imagers.sign.notation.trust_policy import parse_trust_policy
 
     path = requirement.trust_policy
     policy = parse_trust_policy(read_key(path), what=f"trust policy '{path}'")
@@ -225,7 +225,7 @@ def _certificates(
 ) -> tuple[Certificate, ...]:
     if refs is None:
         return ()
-    from imagers.sign.certified.chain import parse_certificates
+    from imagers.pki.chain import parse_certificates
 
     return tuple(
         certificate

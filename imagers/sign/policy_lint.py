@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagers.sign.gpg import Keyring
+from imagers.sign.formats.gpg import Keyring
 from imagers.sign.identity import ExactRepository, MatchRepository
 from imagers.sign.materials import FORM_OF, load_material
 from imagers.sign.requirements import (

@@ -47,6 +47,7 @@ from imagers.model.digest import digest_of
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.media import is_encrypted
 from imagers.sign.decision import Answer, Basis, Decision, Explanation, Finding, Signer
+from imagers.sign.formats.sigstore import PAYLOAD_TYPE, SigstoreSignature
 from imagers.sign.found import (
     CouldNotLook,
     Form,
@@ -68,7 +69,6 @@ from imagers.sign.requirements import (
     SigstoreSigned,
     Unchecked,
 )
-from imagers.sign.sigstore import PAYLOAD_TYPE, SigstoreSignature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,20 +21,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from imagers.attest.admin import BrokerAdmin
-from imagers.attest.client import BrokerClient
-from imagers.attest.collectors import load_attester
 from imagers.broker.policy import DEFAULT_POLICY, DENY_ALL_POLICY
 from imagers.broker.server import BrokerConfig, running
 from imagers.broker.state import MAX_SESSIONS
+from imagers.evidence.plugins import load_attester
+from imagers.kbs.admin import BrokerAdmin
+from imagers.kbs.client import BrokerClient
 from imagers.model.keys import SecretKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from imagers.attest.admin import AuditEntry
     from imagers.broker.server import RunningBroker
+    from imagers.kbs.admin import AuditEntry
     from imagers.model.digest import Digest
     from imagers.model.evidence import Attester
 

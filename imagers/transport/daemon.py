@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagers.errors import DigestMismatch, LocalError, NotFound, RemoteError
+from imagers.layout.archive.docker import DockerArchiveSink, DockerArchiveSource
+from imagers.layout.archive.tar_file import TarFile
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.manifest import parse_manifest
 from imagers.registry.spool import SpoolFile
-from imagers.store.archive.docker import DockerArchiveSink, DockerArchiveSource
-from imagers.store.archive.tar_file import TarFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError, UsageError
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.net.proxies import Proxies
 from imagers.registry.mirrors import RegistriesConf
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 if TYPE_CHECKING:
     import os
@@ -160,17 +160,17 @@ def open_sink(name: ImageName, options: TransportOptions | None = None) -> Image
 
 def _open_local_source(name: ImageName, options: TransportOptions) -> ImageSource:
     if name.transport == "oci-archive":
-        from imagers.store.archive.oci import OCIArchiveSource
+        from imagers.layout.archive.oci import OCIArchiveSource
 
         return OCIArchiveSource(name.path, name.ref, name=str(name), position=name.position)
     if name.transport == "docker-archive":
-        from imagers.store.archive.docker import DockerArchiveSource
+        from imagers.layout.archive.docker import DockerArchiveSource
 
         return DockerArchiveSource(
             name.path, name.reference, name=str(name), position=name.position
         )
     if name.transport == "dir":
-        from imagers.store.directory import DirectorySource
+        from imagers.layout.directory import DirectorySource
 
         return DirectorySource(name.path, name=str(name))
     from imagers.transport.daemon import DEFAULT_HOST, DaemonSource
@@ -185,15 +185,15 @@ def _open_local_source(name: ImageName, options: TransportOptions) -> ImageSourc
 
 def _open_local_sink(name: ImageName, options: TransportOptions) -> ImageSink:
     if name.transport == "oci-archive":
-        from imagers.store.archive.oci import OCIArchiveSink
+        from imagers.layout.archive.oci import OCIArchiveSink
 
         return OCIArchiveSink(name.path, name.ref, name=str(name))
     if name.transport == "docker-archive":
-        from imagers.store.archive.docker import DockerArchiveSink
+        from imagers.layout.archive.docker import DockerArchiveSink
 
         return DockerArchiveSink(name.path, name.reference, name=str(name))
     if name.transport == "dir":
-        from imagers.store.directory import DirectorySink
+        from imagers.layout.directory import DirectorySink
 
         return DirectorySink(name.path, name=str(name))
     if name.reference is None or name.reference.tag is None:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from imagers.layout.oci_layout import OCILayoutSource
 from imagers.model.descriptor import Platform
 from imagers.pull.run import PullOptions, pull_image
 from imagers.sign.found import Found
 from imagers.sign.policy_json import parse_policy, path_identity
 from imagers.sign.verify import load_trust
-from imagers.store.oci_layout import OCILayoutSource
 
 BUSYBOX = Path("/bin/busybox")
 RUNC = shutil.which("runc") or shutil.which("runc", path="/usr/sbin:/sbin")

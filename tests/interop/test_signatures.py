@@ -32,8 +32,10 @@ from imagers.registry.signatures import RegistrySignatures
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
 from imagers.sign.find import Finder, Places
+from imagers.sign.formats.gpg import read_simple_signatures
+from imagers.sign.formats.notation.make import attach_notation
+from imagers.sign.formats.simple import sign_image_simple
 from imagers.sign.found import Form
-from imagers.sign.gpg import read_simple_signatures
 from imagers.sign.image import attach_bundles, sign_image
 from imagers.sign.keyfiles import (
     load_notation_key,
@@ -42,10 +44,8 @@ from imagers.sign.keyfiles import (
     read_key_file,
     save_key_pair,
 )
-from imagers.sign.notation.make import attach_notation
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.sigstore_key import SigstorePrivateKey
-from imagers.sign.simple import sign_image_simple
 from imagers.sign.verify import load_trust, verify_image
 from imagers.testing.registry import EmbeddedRegistry
 

@@ -15,18 +15,18 @@ import pytest
 import zstandard
 
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
-from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
 from imagers.encrypt.keyfiles import load_certificate, load_private_key, load_public_key
 from imagers.encrypt.options import AES256_GCM_HKDF_1MB
-from imagers.encrypt.pkcs7 import PKCS7Wrapper
 from imagers.encrypt.recipients import parse_recipients
 from imagers.encrypt.rewrap import PacketTarget, add_recipients, remove_recipients
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
+from imagers.encrypt.schemes.pkcs7 import PKCS7Wrapper
 from imagers.encrypt.wrappers import ProviderSettings, opened_wrappers
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.digest import digest_of
 from imagers.model.image import load_image
 from imagers.model.manifest import parse_manifest
 from imagers.model.media import Compression
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "ocicrypt"
 KEYS = VECTORS / "keys"

@@ -12,7 +12,7 @@ MODULES = {
     "imagers/sign/requirements.py": ["tests/unit/sign/test_requirements.py"],
     "imagers/sign/verify.py": _VERIFY,
     "imagers/encrypt/annotations.py": ["tests/unit/encrypt/test_annotations.py"],
-    "imagers/encrypt/packets.py": ["tests/unit/encrypt/test_packets.py"],
+    "imagers/encrypt/schemes/broker.py": ["tests/unit/encrypt/schemes/test_broker.py"],
     "imagers/pull/trust.py": ["tests/unit/pull/test_trust.py"],
     "imagers/model/manifest.py": ["tests/unit/model/test_manifest.py"],
     "imagers/broker/policy.py": ["tests/unit/broker/test_policy.py"],

@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from imagers.errors import ImagersError
+from imagers.layout.oci_layout import OCILayoutSink
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
@@ -28,7 +29,6 @@ from imagers.net.retry import RetryPolicy
 from imagers.registry.client import RegistryClient
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
-from imagers.store.oci_layout import OCILayoutSink
 from imagers.testing.broker import EmbeddedBroker
 from imagers.testing.fault_proxy import FaultProxy
 from imagers.testing.registry import EmbeddedRegistry

@@ -207,7 +207,7 @@ def _with_default(broker: BrokerOptions) -> BrokerOptions:
 @admin_options
 def put(*, uri: str, file: str, replace: bool, broker: BrokerOptions) -> None:
     """Store a secret."""
-    from imagers.attest.jwe import MAX_RESOURCE_BYTES
+    from imagers.kbs.jwe import MAX_RESOURCE_BYTES
     from imagers.model.keys import SecretKey
 
     with open(file, "rb") as stream:
@@ -336,7 +336,7 @@ def audit(
     as_json: bool,
 ) -> None:
     """Show who got what, and who did not."""
-    from imagers.attest.resources import parse_resource_path
+    from imagers.kbs.resources import parse_resource_path
 
     # A value that no entry can have would show nothing, and look like "nobody got anything".
     if resource is not None:

@@ -66,8 +66,8 @@ from imagers.errors import Unsupported, UsageError
 from imagers.model.digest import parse_digest
 
 if TYPE_CHECKING:
+    from imagers.sign.formats.notation.key import NotationKey
     from imagers.sign.image import SignedManifest
-    from imagers.sign.notation.key import NotationKey
     from imagers.sign.sigstore_key import SigstorePrivateKey
 
 __all__ = ["command"]
@@ -109,14 +109,14 @@ def command(
     from imagers.registry.signatures import RegistrySignatures
     from imagers.registry.sink import RegistrySink
     from imagers.registry.source import RegistrySource
-    from imagers.sign.gpg import parse_fingerprint
+    from imagers.sign.formats.gpg import parse_fingerprint
+    from imagers.sign.formats.simple import sign_image_simple
     from imagers.sign.image import attach_bundles, sign_image
     from imagers.sign.keyfiles import (
         load_certificate_chain,
         load_notation_key,
         load_private_key,
     )
-    from imagers.sign.simple import sign_image_simple
 
     if sum(one is not None for one in (key_file, gpg_key, notation_key)) != 1:
         raise UsageError(
@@ -198,8 +198,8 @@ def command(
                     created=datetime.now(UTC),
                 )
         elif owner is not None:
-            from imagers.sign.notation.envelope import COSE_TYPE, JWS_TYPE
-            from imagers.sign.notation.make import attach_notation
+            from imagers.sign.formats.notation.envelope import COSE_TYPE, JWS_TYPE
+            from imagers.sign.formats.notation.make import attach_notation
 
             shown = f"of {owner.chain[0].subject.rfc4514_string()}"
             signed += attach_notation(

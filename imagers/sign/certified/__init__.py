@@ -1,6 +1,7 @@
-"""What makes a certificate believable: chains, logs and time stamps, all offline.
+"""What makes a signer's certificate believable, offline.
 
-`chain` verifies X.509 chains at a given time, `rekor` the entries of a transparency log,
-`timestamp` the stamps of RFC 3161. Roots and keys are handed in; nothing is fetched, and the
-time is a value. Nothing is imported here, so that a start without certificates costs nothing.
+`signer` puts together what `imagers.pki` says of chains and time stamps, `rekor` checks entries
+of a transparency log, `subject` whom the certificate is for. Roots and keys are handed in; nothing
+is fetched, and the time is a value. Nothing is imported here, so that a start without
+certificates costs nothing.
 """

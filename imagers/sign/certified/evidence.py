@@ -19,10 +19,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
-from imagers.sign.certified.chain import parse_certificates
+from imagers.pki.chain import parse_certificates
 from imagers.sign.certified.rekor import check_hashedrekord, parse_bundle
 from imagers.sign.certified.signer import Evidence
-from imagers.sign.sigstore import (
+from imagers.sign.formats.sigstore import (
     CERTIFICATE_ANNOTATION,
     CHAIN_ANNOTATION,
     decode_signature,
@@ -31,7 +31,7 @@ from imagers.sign.sigstore import (
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from imagers.sign.sigstore import SigstoreSignature
+    from imagers.sign.formats.sigstore import SigstoreSignature
 
 __all__ = ["read_evidence"]
 

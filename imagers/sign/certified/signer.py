@@ -30,15 +30,14 @@ from imagers.errors import (
     SignatureInvalid,
     Unsupported,
 )
-from imagers.sign.certified.chain import (
+from imagers.pki.chain import (
     Purpose,
     check_chain,
-    check_issuer,
-    check_subject,
     describe,
 )
+from imagers.pki.timestamp import check_timestamp
 from imagers.sign.certified.rekor import LogEntry, check_entry
-from imagers.sign.certified.timestamp import check_timestamp
+from imagers.sign.certified.subject import check_issuer, check_subject
 from imagers.sign.public_key import public_key_of
 
 if TYPE_CHECKING:

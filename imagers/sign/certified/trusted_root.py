@@ -32,7 +32,7 @@ from imagers.model.strict_json import (
     get_str,
     parse_object,
 )
-from imagers.sign.certified.chain import load_certificate
+from imagers.pki.chain import load_certificate
 from imagers.sign.public_key import PublicKey, public_key_of
 
 if TYPE_CHECKING:

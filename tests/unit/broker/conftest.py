@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from imagers.attest.collectors import load_attester
-from imagers.attest.messages import Attestation, Request, hash_report_data, parse_challenge
-from imagers.attest.tee_key import TEEKey
 from imagers.broker.handshake import Handshake
 from imagers.broker.resources import Resources
 from imagers.broker.state import BrokerConfig, open_state
+from imagers.evidence.plugins import load_attester
+from imagers.kbs.messages import Attestation, Request, hash_report_data, parse_challenge
+from imagers.kbs.tee_key import TEEKey
 from imagers.testing.broker import EmbeddedBroker
 
 

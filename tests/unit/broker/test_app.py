@@ -18,9 +18,9 @@ from jwcrypto.jwe import JWE
 from jwcrypto.jwk import JWK
 from jwcrypto.jwt import JWT
 
-from imagers.attest.admin import load_admin_key
-from imagers.attest.jwt import sign_token
 from imagers.broker.resources import Resources
+from imagers.kbs.admin import load_admin_key
+from imagers.kbs.jwt import sign_token
 from imagers.model.digest import digest_of
 
 IMAGE = digest_of(b"manifest")

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.attest.messages import decode_base64url, encode_base64url
 from imagers.broker.challenges import Challenges, Ticket
+from imagers.kbs.messages import decode_base64url, encode_base64url
 
 MASTER = bytearray(range(32))
 STORE = b"s" * 16

@@ -8,8 +8,13 @@ from datetime import timedelta
 
 import pytest
 
-from imagers.attest.collectors import load_attester, load_verifier
-from imagers.attest.messages import (
+from imagers.broker import handshake as module
+from imagers.broker.handshake import Handshake
+from imagers.broker.refusals import Refusal
+from imagers.broker.state import open_state
+from imagers.errors import FormatError, LocalError, Unsupported
+from imagers.evidence.plugins import load_attester, load_verifier
+from imagers.kbs.messages import (
     Attestation,
     InitData,
     Request,
@@ -18,12 +23,7 @@ from imagers.attest.messages import (
     hash_report_data,
     parse_challenge,
 )
-from imagers.attest.tee_key import TEEKey
-from imagers.broker import handshake as module
-from imagers.broker.handshake import Handshake
-from imagers.broker.refusals import Refusal
-from imagers.broker.state import open_state
-from imagers.errors import FormatError, LocalError, Unsupported
+from imagers.kbs.tee_key import TEEKey
 from imagers.model.evidence import Claims
 
 

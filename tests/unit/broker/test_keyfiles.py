@@ -4,7 +4,6 @@ import threading
 
 import pytest
 
-from imagers.attest.admin import load_admin_key
 from imagers.broker.keyfiles import (
     check_owner_only,
     load_admin_public_key,
@@ -15,6 +14,7 @@ from imagers.broker.keyfiles import (
     make_state_directory,
 )
 from imagers.errors import FormatError, LocalError
+from imagers.kbs.admin import load_admin_key
 
 
 def yes():

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from imagers.attest.resources import ResourcePath
 from imagers.broker.policy import (
     DEFAULT_POLICY,
     DENY_ALL_POLICY,
@@ -13,6 +12,7 @@ from imagers.broker.policy import (
     parse_policy,
 )
 from imagers.errors import FormatError, PolicyDenied
+from imagers.kbs.resources import ResourcePath
 from imagers.model.digest import digest_of
 
 IMAGE, OTHER = digest_of(b"one"), digest_of(b"other")

@@ -5,12 +5,12 @@ import json
 import pytest
 from jwcrypto.jwk import JWK
 
-from imagers.attest.jwe import open_answer
-from imagers.attest.jwt import sign_token
 from imagers.broker.refusals import Refusal
 from imagers.broker.resources import Credentials, Resources
 from imagers.broker.state import open_state
 from imagers.errors import FormatError, LocalError, TagMismatch
+from imagers.kbs.jwe import open_answer
+from imagers.kbs.jwt import sign_token
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 
@@ -68,7 +68,7 @@ def test_release_by_session_or_token_gives_the_secret_to_the_attested_key(
 
 
 def test_release_is_for_no_other_key(stored, credentials):
-    from imagers.attest.tee_key import TEEKey
+    from imagers.kbs.tee_key import TEEKey
 
     with pytest.raises(TagMismatch):
         open_answer(stored.release(credentials, PATH, ASKED).body, TEEKey())
@@ -307,7 +307,7 @@ def test_bind_message_that_is_none_refused(stored, body):
 
 
 def test_bind_beyond_the_limit_refused(stored, state):
-    from imagers.attest.resources import parse_resource_path
+    from imagers.kbs.resources import parse_resource_path
 
     with state.store.transaction() as transaction:
         for number in range(999):

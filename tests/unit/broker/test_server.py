@@ -22,8 +22,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from imagers.attest.admin import BrokerAdmin, load_admin_key
-from imagers.attest.jwt import sign_token
 from imagers.broker import server
 from imagers.broker.handshake import Handshake
 from imagers.broker.places import Limits
@@ -31,6 +29,8 @@ from imagers.broker.policy import DEFAULT_POLICY
 from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
 from imagers.errors import LocalError, RemoteError, UsageError
+from imagers.kbs.admin import BrokerAdmin, load_admin_key
+from imagers.kbs.jwt import sign_token
 from imagers.model.digest import digest_of
 from imagers.net.http import HTTPSettings
 from imagers.net.retry import RetryPolicy
@@ -106,8 +106,8 @@ def test_running_stops_when_the_block_raises(tmp_path):
 
 def test_session_outlives_its_broker(tmp_path):
     """No state that matters is in a process: a session of one is good at the next."""
-    from imagers.attest.client import BrokerClient
-    from imagers.attest.collectors import load_attester
+    from imagers.evidence.plugins import load_attester
+    from imagers.kbs.client import BrokerClient
     from imagers.model.keys import SecretKey
 
     config = BrokerConfig(state_directory=tmp_path / "state", port=0, allow_sample_tee=True)

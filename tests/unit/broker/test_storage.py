@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from imagers.attest.resources import ResourcePath
 from imagers.broker.storage import Session, Store, StoredResource
 from imagers.errors import LocalError
+from imagers.kbs.resources import ResourcePath
 from imagers.model.digest import digest_of
 
 PATH = ResourcePath("default", "key", "1")

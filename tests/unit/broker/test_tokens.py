@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from jwcrypto.jwk import JWK
 
-from imagers.attest.jwt import sign_token
-from imagers.attest.messages import Attestation, hash_report_data
-from imagers.attest.tee_key import TEEKey
 from imagers.broker.refusals import Refusal
 from imagers.broker.tokens import AdminTokens, GuestTokens
+from imagers.kbs.jwt import sign_token
+from imagers.kbs.messages import Attestation, hash_report_data
+from imagers.kbs.tee_key import TEEKey
 from imagers.model.evidence import Claims
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)

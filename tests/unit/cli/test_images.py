@@ -22,11 +22,11 @@ from imagers.errors import (
     UsageError,
     VerificationError,
 )
+from imagers.layout.oci_layout import OCILayoutSink
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from imagers.model.reference import parse_reference
-from imagers.store.oci_layout import OCILayoutSink
 
 
 @pytest.fixture

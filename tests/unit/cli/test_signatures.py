@@ -10,8 +10,8 @@ from imagers.cli.signatures import permitted, places_of
 from imagers.errors import FormatError, LocalError, PolicyDenied
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
+from imagers.sign.formats.lookaside import find_in_lookaside
 from imagers.sign.found import Form
-from imagers.sign.lookaside import find_in_lookaside
 
 DIGEST = digest_of(b"image")
 

@@ -6,16 +6,11 @@ from pathlib import Path
 import pytest
 
 from imagers.encrypt.keyfiles import load_private_key, load_public_key
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.image import load_image
 from imagers.model.manifest import parse_manifest
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
-
-
-@pytest.fixture(scope="session")
-def vectors():
-    return VECTORS
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ from jwcrypto import jwk
 
 from imagers.encrypt.annotations import read_wrapped_keys
 from imagers.encrypt.describe import describe_recipients, describe_wrapped_key, find_fault
-from imagers.encrypt.jwe import JWEWrapper
-from imagers.encrypt.packets import BrokerKeyWrapper
+from imagers.encrypt.schemes.broker import BrokerKeyWrapper
+from imagers.encrypt.schemes.jwe import JWEWrapper
 from imagers.errors import FormatError, Unsupported
 from imagers.model.keys import SecretKey, WrapContext, WrappedKey
 

@@ -8,8 +8,8 @@ import pytest
 from imagers.core import Cancellation
 from imagers.encrypt.annotations import read_annotations
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image, select_layers
-from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
-from imagers.encrypt.packets import BrokerKeyUnwrapper, BrokerKeyWrapper
+from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper, BrokerKeyWrapper
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
 from imagers.errors import (
     Cancelled,
     DigestMismatch,
@@ -22,10 +22,10 @@ from imagers.errors import (
     Unsupported,
     UsageError,
 )
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.keys import SecretKey
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import Compression
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 KID = "kbs:///default/demo/1"
 OCI = "application/vnd.oci.image.layer.v1.tar"

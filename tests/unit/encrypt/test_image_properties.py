@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from imagers.encrypt.image import decrypt_image, encrypt_image
 from imagers.encrypt.options import AES256_GCM_HKDF_1MB, AES_256_CTR_HMAC_SHA256
-from imagers.encrypt.packets import BrokerKeyUnwrapper, BrokerKeyWrapper
 from imagers.encrypt.recipients import parse_decryption_key, parse_recipients
+from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper, BrokerKeyWrapper
 from imagers.encrypt.wrappers import opened_unwrappers, opened_wrappers
 from imagers.errors import DigestMismatch, ImagersError, KeyUnavailable, PolicyDenied
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.image import load_image
 from imagers.model.keys import SecretKey
 from imagers.model.manifest import parse_manifest
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
 KEYS = VECTORS / "keys"

@@ -6,13 +6,13 @@ import pytest
 
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
 from imagers.encrypt.index import rewrite_index
-from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
 from imagers.encrypt.sealing import SharedLayers
 from imagers.errors import FormatError, SizeMismatch, UsageError, VerificationError
+from imagers.layout.oci_layout import OCILayoutSource
 from imagers.model.digest import digest_of, parse_digest
 from imagers.model.manifest import RawManifest, parse_manifest
 from imagers.model.media import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST
-from imagers.store.oci_layout import OCILayoutSource
 
 
 @pytest.fixture

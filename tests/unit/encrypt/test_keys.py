@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imagers.encrypt.image import encrypt_image
-from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
 from imagers.encrypt.keys import unwrap_layer_keys
-from imagers.encrypt.packets import BrokerKeyWrapper
+from imagers.encrypt.schemes.broker import BrokerKeyWrapper
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
 from imagers.errors import (
     FormatError,
     ImagersError,

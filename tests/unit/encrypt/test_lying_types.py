@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from imagers.encrypt import sealing
 from imagers.encrypt.image import decrypt_image, encrypt_image
-from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
 from imagers.encrypt.options import AES256_GCM_HKDF_1MB, AES_256_CTR_HMAC_SHA256
 from imagers.encrypt.rekey import rekey_image
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
 from imagers.errors import Unsupported
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
 from imagers.model.image import load_image
@@ -45,7 +46,6 @@ from imagers.model.media import (
 from imagers.pull.run import PullOptions, pull_image
 from imagers.sign.policy_json import parse_policy, path_identity
 from imagers.sign.verify import load_trust
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 NAMES = ["file", "\x1f\x8b\x08", "BZh91AY", "(\xb5/\xfd", "\xfd7zXZ", "PK\x03\x04", "d/e"]
 OCI_TYPES = [

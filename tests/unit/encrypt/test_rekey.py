@@ -4,9 +4,9 @@ import json
 import pytest
 
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
-from imagers.encrypt.jwe import JWEUnwrapper, JWEWrapper
 from imagers.encrypt.options import AES256_GCM_HKDF_1MB
 from imagers.encrypt.rekey import rekey_image
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
 from imagers.errors import NoMatchingKey, TagMismatch, UsageError
 from imagers.model.manifest import parse_manifest
 

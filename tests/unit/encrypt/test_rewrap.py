@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
-from imagers.encrypt.jwe import JWEUnwrapper
 from imagers.encrypt.keyfiles import load_private_key
-from imagers.encrypt.packets import BrokerKeyWrapper
 from imagers.encrypt.recipients import parse_decryption_key, parse_recipients, parse_removals
 from imagers.encrypt.rewrap import add_recipients, remove_recipients
+from imagers.encrypt.schemes.broker import BrokerKeyWrapper
+from imagers.encrypt.schemes.jwe import JWEUnwrapper
 from imagers.encrypt.wrappers import (
     ProviderSettings,
     load_targets,

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from imagers.cli.main import run
 from imagers.core import open_layer
 from imagers.encrypt.image import LayerAction, decrypt_image, unwrap_layer_keys
-from imagers.encrypt.packets import BrokerKeyUnwrapper
-from imagers.encrypt.providers.remote import decode_message, encode_message
 from imagers.encrypt.recipients import parse_decryption_key
+from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper
+from imagers.encrypt.schemes.providers.remote import decode_message, encode_message
 from imagers.encrypt.wrappers import ProviderSettings, opened_unwrappers
 from imagers.errors import (
     DigestMismatch,
@@ -34,11 +34,11 @@ from imagers.errors import (
     Truncated,
     Unsupported,
 )
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.digest import digest_of, parse_digest
 from imagers.model.image import load_image
 from imagers.model.keys import SecretKey
 from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
 MANIFEST = json.loads((VECTORS / "manifest.json").read_text())

@@ -9,14 +9,14 @@ import pytest
 
 from imagers.encrypt.image import decrypt_image, encrypt_image
 from imagers.encrypt.keyfiles import load_decryption_file, load_public_key
-from imagers.encrypt.pkcs11 import PKCS11Wrapper, TokenUnwrapper, open_token_key
 from imagers.encrypt.recipients import parse_decryption_key, parse_recipients
+from imagers.encrypt.schemes.pkcs11 import PKCS11Wrapper, TokenUnwrapper, open_token_key
 from imagers.encrypt.wrappers import opened_unwrappers, opened_wrappers
 from imagers.errors import KeyUnavailable, LocalError, Unsupported
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.image import load_image
 from imagers.model.keys import NotMine, SecretKey, UnwrapContext, WrapContext, WrappedKey
 from imagers.model.manifest import parse_manifest
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
 CONTEXT = UnwrapContext("layer 1 of 1", None)

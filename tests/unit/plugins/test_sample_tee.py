@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from imagers.attest.collectors import load_attester, load_verifier
 from imagers.errors import EvidenceRejected, FormatError
+from imagers.evidence.plugins import load_attester, load_verifier
 from imagers.model.evidence import ReportData
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)

@@ -12,10 +12,10 @@ from imagers.model.manifest import RawManifest
 from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from imagers.model.reference import parse_reference
 from imagers.pull.permit import permit_image
+from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
-from imagers.sign.sigstore import sign_payload
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import CouldNotLook, load_trust
 

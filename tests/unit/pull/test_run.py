@@ -23,7 +23,7 @@ import zstandard
 from imagers.core import Cancellation, Limits
 from imagers.core.left_out import Left
 from imagers.encrypt.image import encrypt_image
-from imagers.encrypt.packets import BrokerKeyWrapper
+from imagers.encrypt.schemes.broker import BrokerKeyWrapper
 from imagers.errors import (
     Cancelled,
     CouldNotVerify,
@@ -57,10 +57,10 @@ from imagers.model.reference import parse_reference
 from imagers.model.stream import CheckedStream
 from imagers.pull.run import PullOptions, identity_of, pull_image, trust_image
 from imagers.pull.trust import Basis
+from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
-from imagers.sign.sigstore import sign_payload
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import CouldNotLook, load_trust
 from imagers.transport.names import locate, parse_image_name
@@ -889,13 +889,13 @@ AS_SOMEBODY_ELSE = """
 import importlib, os, pathlib, pkgutil, sys
 import imagers
 for module in pkgutil.walk_packages(imagers.__path__, "imagers."):
-    if module.name.startswith(("imagers.core", "imagers.pull", "imagers.store", "imagers.model")):
+    if module.name.startswith(("imagers.core", "imagers.pull", "imagers.layout", "imagers.model")):
         importlib.import_module(module.name)
 from imagers.model.descriptor import Platform
 from imagers.pull.run import PullOptions, pull_image
 from imagers.sign.policy_json import parse_policy, path_identity
 from imagers.sign.verify import load_trust
-from imagers.store.oci_layout import OCILayoutSource
+from imagers.layout.oci_layout import OCILayoutSource
 os.setgroups([])
 os.setgid(65533)
 os.setuid(65534)

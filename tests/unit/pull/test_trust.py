@@ -34,10 +34,10 @@ from imagers.model.media import (
 )
 from imagers.model.reference import parse_reference
 from imagers.pull.trust import Basis, TrustDecision, TrustedImage
+from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
-from imagers.sign.sigstore import sign_payload
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import CouldNotLook, explain_image, load_trust
 

@@ -10,8 +10,8 @@ from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_MANIFEST
 from imagers.model.reference import parse_reference
-from imagers.sign.bundle import BUNDLE_TYPE, build_bundle, build_bundle_manifest
 from imagers.sign.find import Finder, Places, read_attached
+from imagers.sign.formats.bundle import BUNDLE_TYPE, build_bundle, build_bundle_manifest
 from imagers.sign.found import Form
 from imagers.sign.image import sign_image
 from imagers.sign.registries_d import RegistriesD, Scope

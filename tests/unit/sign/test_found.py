@@ -1,4 +1,5 @@
 from imagers.errors import RemoteError
+from imagers.sign.formats.sigstore import SigstoreSignature
 from imagers.sign.found import (
     BundleSignature,
     CouldNotLook,
@@ -8,7 +9,6 @@ from imagers.sign.found import (
     NotationSignature,
     SimpleSignature,
 )
-from imagers.sign.sigstore import SigstoreSignature
 
 SIMPLE, BUNDLE = SimpleSignature(b"s"), BundleSignature(b"b")
 SIGSTORE, NOTATION = SigstoreSignature(b"p", {}), NotationSignature(b"n", "t")

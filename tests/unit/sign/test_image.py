@@ -19,11 +19,11 @@ from imagers.model.digest import digest_of
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.model.reference import parse_reference
 from imagers.sign.find import find_signatures, read_attached
+from imagers.sign.formats.sigstore import build_signature_manifest, sign_payload, signature_tag
 from imagers.sign.found import Form, Found
 from imagers.sign.image import attach_bundles, sign_image
 from imagers.sign.payload import build_payload, parse_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
-from imagers.sign.sigstore import build_signature_manifest, sign_payload, signature_tag
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import load_trust, verify_image
 

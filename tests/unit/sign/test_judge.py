@@ -15,7 +15,10 @@ from imagers.errors import (
 )
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
-from imagers.sign.bundle import build_bundle
+from imagers.sign.formats.bundle import build_bundle
+from imagers.sign.formats.notation.check import Outcome
+from imagers.sign.formats.notation.trust_policy import Check, parse_trust_policy
+from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import (
     BundleSignature,
     Found,
@@ -26,12 +29,9 @@ from imagers.sign.found import (
 )
 from imagers.sign.judge import Case, judge, notation_statement
 from imagers.sign.materials import Material, Trust, load_trust
-from imagers.sign.notation.check import Outcome
-from imagers.sign.notation.trust_policy import Check, parse_trust_policy
 from imagers.sign.payload import PayloadType, build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
 from imagers.sign.requirements import NotationSigned
-from imagers.sign.sigstore import sign_payload
 
 NAME = "r.example/app:v1"
 IDENTITY = docker_identity(parse_reference(NAME))

@@ -21,10 +21,10 @@ from imagers.errors import (
 )
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
+from imagers.sign.formats.sigstore import SIGNATURE_ANNOTATION, SigstoreSignature, sign_payload
 from imagers.sign.found import Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
-from imagers.sign.sigstore import SIGNATURE_ANNOTATION, SigstoreSignature, sign_payload
 from imagers.sign.verify import Basis, CouldNotLook, Trust, load_trust, verify_image
 
 NAME = "r.example/app:v1"

@@ -19,8 +19,11 @@ from imagers.errors import (
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_LAYER_GZIP
 from imagers.model.reference import parse_reference
-from imagers.sign.bundle import build_bundle
 from imagers.sign.decision import Answer
+from imagers.sign.formats.bundle import build_bundle
+from imagers.sign.formats.notation.check import Outcome
+from imagers.sign.formats.notation.trust_policy import parse_trust_policy
+from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import (
     BundleSignature,
     CouldNotLook,
@@ -33,11 +36,8 @@ from imagers.sign.found import (
     UnreadableSignature,
 )
 from imagers.sign.materials import Material
-from imagers.sign.notation.check import Outcome
-from imagers.sign.notation.trust_policy import parse_trust_policy
 from imagers.sign.payload import PayloadType, build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
-from imagers.sign.sigstore import sign_payload
 from imagers.sign.verify import Basis, Subject, Trust, explain_image, load_trust, verify_image
 
 NAME = "r.example/app:v1"

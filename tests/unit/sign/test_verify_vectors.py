@@ -20,8 +20,8 @@ from imagers.model.descriptor import Platform
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.reference import parse_reference
 from imagers.sign.find import Finder, Places
+from imagers.sign.formats.gpg import read_simple_signatures
 from imagers.sign.found import Form
-from imagers.sign.gpg import read_simple_signatures
 from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
 from imagers.sign.registries_d import RegistriesD, Scope
 from imagers.sign.verify import Basis, Subject, load_trust, verify_image

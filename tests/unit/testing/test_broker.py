@@ -57,7 +57,7 @@ def test_embedded_broker_without_sample_tee_takes_no_evidence():
 
 def test_embedded_broker_limit_on_sessions_reaches_the_client():
     with EmbeddedBroker(max_sessions=1) as broker:
-        from imagers.attest.client import BrokerClient
+        from imagers.kbs.client import BrokerClient
 
         once = HTTPSettings(retry=RetryPolicy(attempts=1))
         with (

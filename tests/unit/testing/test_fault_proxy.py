@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from imagers.errors import ImagersError
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
@@ -21,7 +22,6 @@ from imagers.registry.auth import Credentials
 from imagers.registry.client import RegistryClient
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.testing.fault_proxy import FAULTS, FaultProxy
 from imagers.testing.registry import EmbeddedRegistry
 from imagers.transport.copy import copy_image

@@ -4,11 +4,11 @@ import sys
 import pytest
 
 from imagers.errors import LocalError, RemoteError, Unauthorized, UsageError
+from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.registry.auth import Credentials
 from imagers.registry.registries_conf import parse_registries_conf
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
-from imagers.store.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.testing.registry import EmbeddedRegistry
 from imagers.transport.names import parse_image_name
 from imagers.transport.open import TransportOptions, open_sink, open_source

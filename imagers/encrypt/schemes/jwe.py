@@ -1,0 +1,417 @@
+"""Recipients with an RSA or EC key: private options in a JSON Web Encryption.
+
+    one recipient   {"protected","encrypted_key","iv","ciphertext","tag"}
+    two or more     {"protected","recipients":[{"header","encrypted_key"},...],
+                     "encrypted_key","iv","ciphertext","tag"}
+
+RSA keys get RSA-OAEP, EC keys ECDH-ES+A256KW, unless a JWK asks for another algorithm of
+the list; the content is always A256GCM. Written by hand on `cryptography`, because the
+shape is go-jose's to the member: the header of a single recipient is protected as a whole,
+and with several there is a top-level `encrypted_key` (the first one's), which RFC 7516
+forbids and the peers write and expect.
+
+Read through `jwcrypto`, one candidate recipient at a time, behind checks of our own: the
+JSON is bounded and strict, algorithms are from a list, `zip` and `crit` are refused (a
+decompression bomb, and nothing that we know). Compact, flattened and general form.
+
+Spec: RFC 7516, RFC 7518 sections 4 and 5; containers/ocicrypt v1.3.2, keywrap/jwe.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
+
+from imagers.encrypt.keyfiles import PublicKey
+from imagers.errors import FormatError, Unsupported
+from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
+from imagers.model.strict_json import JSON, JSONObject, dump_json, parse_object
+from imagers.pki.jwk import KEY_ALGORITHMS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jwcrypto import jwk
+
+    from imagers.encrypt.keyfiles import PrivateKey
+    from imagers.model.keys import UnwrapContext, WrapContext, WrappedKey
+
+__all__ = [
+    "JWE_SCHEME",
+    "JWEUnwrapper",
+    "JWEWrapper",
+    "ParsedJWE",
+    "check_lengths",
+    "key_id",
+    "parse_jwe",
+]
+
+JWE_SCHEME = "jwe"
+
+# RFC 7518 section 5: all of it, as go-jose reads. Lengths of iv and tag, sections 5.2 and 5.3.
+_CONTENT_ALGORITHMS = {
+    "A128GCM": (12, 16),
+    "A192GCM": (12, 16),
+    "A256GCM": (12, 16),
+    "A128CBC-HS256": (16, 16),
+    "A192CBC-HS384": (16, 24),
+    "A256CBC-HS512": (16, 32),
+}
+_MAX_BYTES = 256 * 1024
+_MAX_RECIPIENTS = 300  # as many RSA-4096 ones as fit the bytes
+_CEK_BYTES = 32
+_IV_BYTES = 12
+_TAG_BYTES = 16
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
+_COMPACT_PARTS = 5  # RFC 7516 section 3.1
+_KEK_BYTES = {"ECDH-ES+A128KW": 16, "ECDH-ES+A192KW": 24, "ECDH-ES+A256KW": 32}
+_CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+
+
+class JWEWrapper:
+    """Wraps for RSA and EC keys, all in one JWE.
+
+    Args:
+        keys: of the recipients, at least one.
+    """
+
+    scheme = JWE_SCHEME
+
+    def __init__(self, keys: Sequence[PublicKey]) -> None:
+        if not keys:
+            raise ValueError("a JWE needs a recipient")
+        if len(keys) > _MAX_RECIPIENTS:
+            raise Unsupported(f"expected at most {_MAX_RECIPIENTS} recipients, got {len(keys)}")
+        self._keys = tuple(keys)
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """The key files."""
+        return tuple(f"jwe:{key.name}" for key in self._keys)
+
+    def wrap(self, private_options: SecretKey, context: WrapContext) -> bytes:
+        """One JWE, as go-jose writes it."""
+        del context  # the format binds a packet to nothing
+        # `bytes` for `cryptography`: an immutable copy until this function returns.
+        cek = os.urandom(_CEK_BYTES)
+        wrapped = [_wrap_cek(key, cek) for key in self._keys]
+        document: JSONObject = {}
+        if len(wrapped) == 1:
+            # Sorted as a Go map: alg, enc, epk, kid.
+            joined: JSONObject = {**wrapped[0][0], "enc": "A256GCM"}
+            document["protected"] = _encode(
+                dump_json({name: joined[name] for name in sorted(joined)})
+            )
+        else:
+            document["protected"] = _encode(b'{"enc":"A256GCM"}')
+            document["recipients"] = [
+                {"header": header, "encrypted_key": _encode(encrypted_key)}
+                for header, encrypted_key in wrapped
+            ]
+        iv = os.urandom(_IV_BYTES)
+        with private_options.view() as data:
+            sealed = AESGCM(cek).encrypt(iv, data, str(document["protected"]).encode("ascii"))
+        document["encrypted_key"] = _encode(wrapped[0][1])
+        document["iv"] = _encode(iv)
+        document["ciphertext"] = _encode(sealed[:-_TAG_BYTES])
+        document["tag"] = _encode(sealed[-_TAG_BYTES:])
+        return dump_json(document)
+
+
+def _wrap_cek(recipient: PublicKey, cek: bytes) -> tuple[JSONObject, bytes]:
+    """The recipient's header, sorted, and its encrypted key."""
+    header: JSONObject
+    if isinstance(recipient.key, rsa.RSAPublicKey):
+        algorithm = recipient.algorithm or "RSA-OAEP"
+        digest = hashes.SHA256() if algorithm == "RSA-OAEP-256" else hashes.SHA1()  # noqa: S303  # RFC 7518 section 4.3; OAEP does not need collision resistance
+        oaep = padding.OAEP(padding.MGF1(digest), digest, None)
+        header, encrypted_key = {"alg": algorithm}, recipient.key.encrypt(cek, oaep)
+    else:
+        algorithm = recipient.algorithm or "ECDH-ES+A256KW"
+        ephemeral = ec.generate_private_key(recipient.key.curve)
+        secret = ephemeral.exchange(ec.ECDH(), recipient.key)
+        encrypted_key = aes_key_wrap(derive_kek(secret, algorithm), cek)
+        header = {"alg": algorithm, "epk": _public_jwk(ephemeral.public_key())}
+    header["kid"] = key_id(recipient)
+    return header, encrypted_key
+
+
+def key_id(key: PublicKey) -> str:
+    """What the key is called in headers: its own kid, or the thumbprint of RFC 7638.
+
+    ocicrypt writes only the first. Readers look at neither; who inspects an image or removes
+    a recipient has nothing else to tell recipients apart by.
+    """
+    if key.kid:
+        return key.kid
+    if isinstance(key.key, rsa.RSAPublicKey):
+        numbers = key.key.public_numbers()
+        members: JSONObject = {
+            "e": _encode(_big_endian(numbers.e)),
+            "kty": "RSA",
+            "n": _encode(_big_endian(numbers.n)),
+        }
+    else:
+        public = _public_jwk(key.key)
+        members = {name: public[name] for name in ("crv", "kty", "x", "y")}
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(dump_json(members))
+    return _encode(digest.finalize())
+
+
+def _big_endian(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8)
+
+
+def derive_kek(secret: bytes, algorithm: str) -> bytes:
+    """The key-encryption key of an ECDH-ES algorithm, without apu and apv.
+
+    Spec: RFC 7518 section 4.6.2.
+    """
+    length = _KEK_BYTES[algorithm]
+    name = algorithm.encode("ascii")
+    other_info = (
+        len(name).to_bytes(4) + name + bytes(4) + bytes(4) + (length * 8).to_bytes(4)
+    )  # AlgorithmID, PartyUInfo, PartyVInfo, SuppPubInfo
+    return ConcatKDFHash(hashes.SHA256(), length, other_info).derive(secret)
+
+
+def _public_jwk(key: ec.EllipticCurvePublicKey) -> JSONObject:
+    numbers = key.public_numbers()
+    length = (key.key_size + 7) // 8
+    return {
+        "kty": "EC",
+        "crv": _CURVE_NAMES[key.curve.name],
+        "x": _encode(numbers.x.to_bytes(length)),
+        "y": _encode(numbers.y.to_bytes(length)),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedJWE:
+    """A JWE, split and checked in form; nothing is decrypted.
+
+    Attributes:
+        document: the members that all recipients share.
+        recipients: one object each, with `header` and `encrypted_key` where they are there.
+        headers: one a recipient: all that holds for it, from the three places.
+    """
+
+    document: JSONObject
+    recipients: tuple[JSONObject, ...]
+    headers: tuple[JSONObject, ...]
+
+
+def parse_jwe(packet: bytes) -> ParsedJWE:
+    """The JWE in `packet`, of any of the three forms.
+
+    Raises:
+        FormatError: it is none, or beyond a bound.
+    """
+    what = "JWE"
+    if packet.lstrip().startswith(b"{"):
+        document = parse_object(packet, what=what, max_bytes=_MAX_BYTES)
+    else:
+        document = _parse_compact(packet, what)
+    shared: JSONObject = {
+        name: document[name]
+        for name in ("protected", "unprotected", "aad", "iv", "ciphertext", "tag")
+        if name in document
+    }
+    for name in ("protected", "aad", "iv", "ciphertext", "tag"):
+        _check_text(shared, name, what, needed=name in ("iv", "ciphertext", "tag"))
+    recipients = document.get("recipients")
+    if recipients is None:
+        recipients = [{n: document[n] for n in ("header", "encrypted_key") if n in document}]
+    # A top-level encrypted_key beside recipients is what go-jose writes: not looked at.
+    if not isinstance(recipients, list) or not 0 < len(recipients) <= _MAX_RECIPIENTS:
+        raise FormatError(
+            f"expected a list of 1 to {_MAX_RECIPIENTS}", what=what, where="$.recipients"
+        )
+    protected = _parse_protected(shared, what)
+    checked: list[JSONObject] = []
+    headers: list[JSONObject] = []
+    for index, recipient in enumerate(recipients):
+        where = f"$.recipients[{index}]"
+        if not isinstance(recipient, dict):
+            raise FormatError("expected an object", what=what, where=where)
+        _check_text(recipient, "encrypted_key", what, needed=False)
+        checked.append({n: recipient[n] for n in ("header", "encrypted_key") if n in recipient})
+        headers.append(_join(what, protected, shared.get("unprotected"), recipient.get("header")))
+    return ParsedJWE(shared, tuple(checked), tuple(headers))
+
+
+def check_lengths(parsed: ParsedJWE) -> None:
+    """Nothing, if a recipient could open it: iv and tag are as long as its algorithm has them.
+
+    Raises:
+        FormatError: they are not; or no recipient says what its key is.
+    """
+    if not any(isinstance(one.get("alg"), str) for one in parsed.headers):
+        raise FormatError("is missing", what="JWE", where="alg")
+    name = parsed.headers[0].get("enc")
+    if not isinstance(name, str):
+        raise FormatError("is missing", what="JWE", where="enc")
+    for member, expected in zip(("iv", "tag"), _CONTENT_ALGORITHMS.get(name, ()), strict=False):
+        length = len(_decode(str(parsed.document[member])))
+        if length != expected:
+            raise FormatError(
+                f"expected {expected} bytes for {name}, got {length}",
+                what="JWE",
+                where=f"$.{member}",
+            )
+
+
+def _parse_compact(packet: bytes, what: str) -> JSONObject:
+    parts = packet.strip().split(b".") if len(packet) <= _MAX_BYTES else []
+    if len(parts) != _COMPACT_PARTS or not packet.isascii():
+        raise FormatError("expected JSON or five parts with dots", what=what)
+    names = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
+    return {name: part.decode("ascii") for name, part in zip(names, parts, strict=True)}
+
+
+def _check_text(document: Mapping[str, JSON], name: str, what: str, *, needed: bool) -> None:
+    value = document.get(name)
+    if value is None and not needed:
+        return
+    # Encoded again, because decoders let pass bits after the last byte: a packet with one
+    # of them changed would be another text for the same bytes.
+    if (
+        not isinstance(value, str)
+        or not _BASE64URL.match(value)
+        or len(value) % 4 == 1
+        or _encode(_decode(value)) != value
+    ):
+        raise FormatError("expected base64url without padding", what=what, where=f"$.{name}")
+
+
+def _parse_protected(shared: JSONObject, what: str) -> JSONObject:
+    text = shared.get("protected")
+    if not isinstance(text, str) or not text:
+        return {}
+    return parse_object(_decode(text), what=f"{what} protected header", max_bytes=_MAX_BYTES)
+
+
+def _join(what: str, *parts: JSON) -> JSONObject:
+    joined: JSONObject = {}
+    for part in parts:
+        if part is None:
+            continue
+        if not isinstance(part, dict):
+            raise FormatError("expected a header, which is an object", what=what)
+        if joined.keys() & part.keys():  # RFC 7516 section 4: names are disjoint
+            raise FormatError("has one header name in two places", what=what)
+        joined.update(part)
+    return joined
+
+
+class JWEUnwrapper:
+    """Opens JWEs with one private key."""
+
+    def __init__(self, key: PrivateKey) -> None:
+        self._key = key.key
+        self._name = key.name
+        self._kind = "RSA" if isinstance(key.key, rsa.RSAPrivateKey) else "EC"
+        self._jwk: jwk.JWK | None = None
+
+    @property
+    def key_id(self) -> str:
+        """What packets of ours call the key: the thumbprint of RFC 7638."""
+        return key_id(PublicKey(self._key.public_key(), self._name))
+
+    @property
+    def description(self) -> str:
+        """The key file."""
+        return f"key file {self._name!r}"
+
+    def unwrap(self, wrapped: WrappedKey, context: UnwrapContext) -> SecretKey:
+        """The private options in the JWE; the caller closes them.
+
+        Raises:
+            NotMine: another scheme, no JWE, for another key, or changed: an attacker who
+                breaks one element of a list must not hide the others.
+            Unsupported: for a key like this one, by an algorithm that is not on the list.
+        """
+        if wrapped.scheme != JWE_SCHEME:
+            raise NotMine(f"the scheme is {wrapped.scheme[:80]!r}")
+        try:
+            parsed = parse_jwe(wrapped.packet)
+        except FormatError as error:
+            raise NotMine(str(error)) from error
+        refused = ""
+        tried = 0
+        for recipient, header in zip(parsed.recipients, parsed.headers, strict=True):
+            algorithm = header.get("alg")
+            if (
+                not isinstance(algorithm, str)
+                or KEY_ALGORITHMS.get(algorithm, self._kind) != self._kind
+            ):
+                continue
+            reason = _why_refused(header)
+            if reason:
+                refused = reason
+                continue
+            tried += 1
+            opened = self._open({**parsed.document, **recipient}, header)
+            if opened is not None:
+                return opened
+        if refused and not tried:
+            raise Unsupported(f"{context.what}: JWE: {refused}")
+        raise NotMine(
+            "the JWE is for another key, or was changed"
+            if tried
+            else f"no recipient of the JWE has an {self._kind} key"
+        )
+
+    def _open(self, document: JSONObject, header: JSONObject) -> SecretKey | None:
+        """The content, or None if this recipient is another one or the JWE was changed."""
+        from jwcrypto import jwe, jwk
+
+        if self._jwk is None:
+            # Once: each conversion of an RSA key costs 25 ms of checks.
+            self._jwk = jwk.JWK.from_pyca(self._key)
+        token = jwe.JWE(algs=[str(header["alg"]), str(header["enc"])])
+        try:
+            token.deserialize(dump_json(document).decode())
+            token.decrypt(self._jwk)
+            # `bytes` of jwcrypto: an immutable copy until the token is gone.
+            return SecretKey(token.payload)
+        except Exception:  # noqa: BLE001  # whatever changed bytes provoke in jwcrypto means "no"
+            return None
+
+
+def _why_refused(header: JSONObject) -> str:
+    """Why a recipient with this header is not tried; "" where it is."""
+    for name, allowed in (("alg", tuple(KEY_ALGORITHMS)), ("enc", tuple(_CONTENT_ALGORITHMS))):
+        value = header.get(name)
+        if value not in allowed:
+            return f"expected {name} to be one of {', '.join(allowed)}, got {str(value)[:40]!r}"
+    for name in ("zip", "crit"):
+        if name in header:
+            return f"has the header {name!r}, which is not accepted"
+    return ""
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error as error:  # pragma: no cover  # unreachable: _check_text has looked
+        raise FormatError("is not base64url", what="JWE") from error
+
+
+_wrapper: type[KeyWrapper] = JWEWrapper
+_unwrapper: type[KeyUnwrapper] = JWEUnwrapper

@@ -1,0 +1,12 @@
+"""Prove to a key broker what this machine is, and fetch secrets from it.
+
+    messages    the four messages of the protocol, both directions, and the report data
+    jwe         the encrypted answers, both directions
+    tee_key     the key pair of a guest
+    resources   names of secrets: `kbs:///repository/type/tag`
+    client      BrokerClient: one handshake, any number of secrets
+    admin       BrokerAdmin: put, list, delete and bind them; policy and audit log
+    wire        requests and error answers that the two share
+
+Public names live in the modules; this package imports none of them.
+"""

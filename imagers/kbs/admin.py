@@ -1,0 +1,399 @@
+"""Administration of a broker: put, list, bind and delete secrets; policy and audit log.
+
+    with BrokerAdmin(url, key_file="admin.key", http=settings) as admin:
+        admin.put_resource("kbs:///default/key/1", secret)
+        admin.bind_manifest("kbs:///default/key/1", digest)
+
+Each request carries a token of its own, signed with the admin's Ed25519 key and good for a
+minute. One key is for one broker: a broker that has seen a token could use it, within that
+minute, at another one that trusts the same key.
+
+`put_resource`, `delete_resource` and `list_resources` are Trustee's; the others are ours,
+under `/kbs/v0/imagers/`. Trustee knows no create-only: a put there overwrites, so a full
+name is only as safe there as it is fresh.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, Self
+from urllib.parse import urlencode
+
+from imagers.errors import (
+    FormatError,
+    LocalError,
+    NotFound,
+    RemoteError,
+    Unauthorized,
+    Unsupported,
+    UsageError,
+)
+from imagers.kbs.jwe import MAX_RESOURCE_BYTES
+from imagers.kbs.jwt import sign_token
+from imagers.kbs.resources import parse_resource_path, parse_resource_uri
+from imagers.kbs.wire import Endpoint, parse_error
+from imagers.model.digest import parse_digest
+from imagers.model.strict_json import (
+    dump_json,
+    get_int,
+    get_list,
+    get_optional_str,
+    get_str,
+    parse_json,
+    parse_object,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from jwcrypto.jwk import JWK
+
+    from imagers.model.digest import Digest
+    from imagers.model.keys import SecretKey
+    from imagers.model.strict_json import JSON
+    from imagers.net.http import HTTPSettings, Response
+
+__all__ = ["AuditEntry", "BrokerAdmin", "ResourceMetadata", "load_admin_key"]
+
+_TOKEN_SECONDS = 60
+_MAX_KEY_FILE = 64 * 1024
+_MAX_ANSWER = 16 * 1024 * 1024  # of a list or of the audit log
+_EMPTY = 64 * 1024  # of an answer that has nothing to say
+_DONE = (200, 201, 204)
+_BAD_INPUT = (400, 413)
+_JSON = "application/json"
+_BYTES = "application/octet-stream"
+_UNAUTHORIZED = 401
+_NOT_FOUND = 404
+_CONFLICT = 409
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceMetadata:
+    """What a broker tells of a secret without telling the secret.
+
+    Attributes:
+        size: of the secret in bytes.
+        created_at: RFC 3339, by the broker's clock.
+        version: 1, and one more with each replacement.
+        manifest_digests: of the images that it is bound to.
+    """
+
+    uri: str
+    size: int
+    version: int
+    created_at: str
+    manifest_digests: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One row of a broker's audit log; "" where a member does not apply.
+
+    Attributes:
+        number: counts up from 1 without gaps.
+        at: RFC 3339, by the broker's clock.
+        event: such as `release`, `attest`, `put`.
+        outcome: `ok` or `refused`.
+        tee: name of the TEE.
+        path: of the resource.
+        image: digest that the guest named.
+        rule: of the policy that decided.
+        session: which session, by a name that opens nothing.
+        detail: why.
+    """
+
+    number: int
+    at: str
+    event: str
+    outcome: str
+    tee: str = ""
+    path: str = ""
+    image: str = ""
+    rule: str = ""
+    session: str = ""
+    detail: str = ""
+
+
+def load_admin_key(path: str | os.PathLike[str]) -> JWK:
+    """An Ed25519 private key from a PEM file.
+
+    Raises:
+        LocalError: no such file, or it cannot be read.
+        FormatError: no such key in it.
+    """
+    from jwcrypto.common import JWException
+    from jwcrypto.jwk import JWK
+
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_MAX_KEY_FILE)
+    except OSError as error:
+        raise LocalError(
+            f"the admin key cannot be read: {str(error.strerror).lower()}",
+            path=str(path),
+            hint="the first 'imagers broker serve' makes one; --broker-admin-key names another",
+        ) from None
+    try:
+        key = JWK.from_pem(data)
+        usable = key.get("kty") == "OKP" and key.get("crv") == "Ed25519" and key.has_private
+    except (JWException, ValueError, TypeError):
+        usable = False
+    if not usable:
+        raise FormatError("expected a PEM file with an Ed25519 private key", what=str(path))
+    return key
+
+
+class BrokerAdmin:
+    """The administrator's side of one broker.
+
+    Args:
+        url: of the broker, without `/kbs/v0`.
+        key_file: Ed25519 private key in PEM.
+        http: as for `BrokerClient`.
+
+    Raises:
+        LocalError, FormatError: the key file cannot be read, or is none.
+
+    Threads: safe.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key_file: str | os.PathLike[str],
+        http: HTTPSettings | None = None,
+    ) -> None:
+        self._key = load_admin_key(key_file)
+        self._endpoint = Endpoint(url, http)
+
+    def put_resource(self, uri: str, secret: SecretKey, *, replace: bool = False) -> None:
+        """Store a secret under a name that is free; with `replace` also under one that is not.
+
+        A replaced secret loses its bindings: it is no longer the key of those images.
+
+        Raises:
+            RemoteError: code `ResourceExists`: the name is taken, nothing was changed.
+            Unauthorized: the broker does not accept the admin key.
+        """
+        path = parse_resource_uri(uri)
+        if not 1 <= len(secret) <= MAX_RESOURCE_BYTES:
+            raise FormatError(
+                f"expected 1 to {MAX_RESOURCE_BYTES} bytes, got {len(secret)}", what="secret"
+            )
+        query = "?replace=true" if replace else ""  # Trustee ignores it, and replaces always
+        with secret.view() as data:
+            # urllib3 sends `bytes`; this copy lives as long as the call.
+            # Create-only is sent once: after a lost answer, "exists" would be our own doing.
+            response = self._send(
+                "POST", f"resource/{path}{query}", _EMPTY, bytes(data), _BYTES, repeatable=replace
+            )
+        if response.status == _CONFLICT:
+            raise RemoteError(
+                f"the broker has a resource {uri!r} already",
+                status=response.status,
+                code="ResourceExists",
+                hint="choose a fresh name, or say --replace to overwrite it",
+            )
+        self._check(f"put {uri!r}", response)
+
+    def delete_resource(self, uri: str) -> None:
+        """Remove a secret and its bindings.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        path = parse_resource_uri(uri)
+        self._check(f"delete {uri!r}", self._send("DELETE", f"resource/{path}", _EMPTY))
+
+    def list_resources(self) -> tuple[str, ...]:
+        """The URIs of all secrets, sorted."""
+        response = self._send("GET", "resource", _MAX_ANSWER)
+        self._check("list resources", response)
+        what = "list of resources"
+        value = parse_json(response.body, what=what, max_bytes=_MAX_ANSWER)
+        if not isinstance(value, list):
+            raise FormatError("expected a list", what=what, where="$")
+        uris = []
+        for item in value:
+            if not isinstance(item, str):
+                raise FormatError("expected a list of names", what=what, where="$")
+            uris.append(parse_resource_path(item, what=what).uri)
+        return tuple(sorted(uris))
+
+    def metadata(self, uri: str) -> ResourceMetadata:
+        """What the broker knows of a secret, and not the secret.
+
+        Raises:
+            NotFound: there is none of that name.
+            Unsupported: the broker is not ours.
+        """
+        path = parse_resource_uri(uri)
+        response = self._send("GET", f"imagers/metadata/{path}", _EMPTY * 16)
+        self._check_ours(f"show metadata of {uri!r}", response)
+        what = "resource metadata"
+        value = parse_object(response.body, what=what, max_bytes=_EMPTY * 16)
+        digests = tuple(
+            parse_digest(item if isinstance(item, str) else "", what=what)
+            for item in get_list(value, "manifest_digests", what=what)
+        )
+        return ResourceMetadata(
+            uri=uri,
+            size=get_int(value, "size", what=what),
+            version=get_int(value, "version", what=what),
+            created_at=get_str(value, "created_at", what=what),
+            manifest_digests=digests,
+        )
+
+    def bind_manifest(self, uri: str, digest: Digest) -> None:
+        """Say that a secret belongs to the image with this manifest; repeating it is no fault.
+
+        Raises:
+            NotFound: there is no such secret.
+            Unsupported: the broker is not ours.
+        """
+        path = parse_resource_uri(uri)
+        body = dump_json({"manifest_digest": str(digest)})
+        response = self._send("POST", f"imagers/binding/{path}", _EMPTY, body, repeatable=True)
+        self._check_ours(f"bind {uri!r} to an image", response)
+
+    def get_policy(self) -> str:
+        """The resource policy in force, as JSON text."""
+        response = self._send("GET", "imagers/policy", _MAX_ANSWER)
+        self._check_ours("show the policy", response)
+        try:
+            return response.body.decode()
+        except UnicodeDecodeError:
+            raise FormatError("is not UTF-8", what="policy") from None
+
+    def set_policy(self, text: str, *, what: str = "policy") -> None:
+        """Put another resource policy in force.
+
+        Args:
+            what: its file, for messages.
+
+        Raises:
+            FormatError: the broker found a fault in it; the old one stays in force.
+        """
+        response = self._send("POST", "imagers/policy", _EMPTY, text.encode(), repeatable=True)
+        if response.status in _BAD_INPUT:
+            # Its own words say where, such as `$.rules[0].effect`.
+            raise FormatError(
+                parse_error(response.body).detail or "the broker does not take it",
+                what=what,
+                hint="the policy that was in force before still is",
+            )
+        self._check_ours("set the policy", response)
+
+    def audit(
+        self, limit: int = 100, filters: Mapping[str, str] | None = None
+    ) -> tuple[AuditEntry, ...]:
+        """The last `limit` entries of the audit log, oldest first.
+
+        Args:
+            filters: only entries that fit all of them, by the names that the broker takes:
+                `event`, `outcome`, `path`, `image` and `session` (a beginning of it is enough for
+                the last two), and `since`, an RFC 3339 time.
+
+        Raises:
+            UsageError: the broker does not take a value.
+        """
+        query = urlencode({"limit": limit, **(filters or {})})
+        response = self._send("GET", f"imagers/audit?{query}", _MAX_ANSWER)
+        if response.status in _BAD_INPUT:
+            raise UsageError(f"the broker refuses the search: {parse_error(response.body).detail}")
+        self._check_ours("show the audit log", response)
+        what = "audit log"
+        value = parse_object(response.body, what=what, max_bytes=_MAX_ANSWER)
+        return tuple(_parse_entry(item, what) for item in get_list(value, "entries", what=what))
+
+    def close(self) -> None:
+        """Close the connections. Safe to call twice."""
+        self._endpoint.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        max_bytes: int,
+        body: bytes | None = None,
+        content_type: str = _JSON,
+        *,
+        repeatable: bool | None = None,
+    ) -> Response:
+        now = int(time.time())
+        token = sign_token(
+            {"iat": now, "nbf": now, "exp": now + _TOKEN_SECONDS, "role": "admin"},
+            key=self._key,
+            algorithm="EdDSA",
+        )
+        headers = {"Authorization": f"Bearer {token}"}
+        if body is not None:
+            headers["Content-Type"] = content_type
+        return self._endpoint.send(
+            method, path, headers=headers, body=body, max_bytes=max_bytes, repeatable=repeatable
+        )
+
+    def _check(self, what: str, response: Response) -> None:
+        if response.status in _DONE:
+            return
+        error = parse_error(response.body)
+        if response.status == _UNAUTHORIZED and error.name:
+            raise Unauthorized(
+                f"{what}: the broker does not accept the admin key: {error}",
+                status=response.status,
+                code=error.name,
+                hint="is it the key of this broker, and do the clocks agree?",
+            )
+        self._raise(what, response)
+
+    def _check_ours(self, what: str, response: Response) -> None:
+        if response.status == _NOT_FOUND and parse_error(response.body).name != "ResourceNotFound":
+            raise Unsupported(
+                f"the broker at {self._endpoint.origin} cannot {what}",
+                hint="this is an extension of imagers' own broker",
+            )
+        self._check(what, response)
+
+    def _raise(self, what: str, response: Response) -> NoReturn:
+        error = parse_error(response.body)
+        if response.status == _NOT_FOUND and error.name == "ResourceNotFound":
+            raise NotFound(
+                f"{what}: the broker has no such resource",
+                status=response.status,
+                code=error.name,
+                hint="'imagers broker list' shows what it has",
+            )
+        raise self._endpoint.failure(what, response)
+
+
+def _parse_entry(item: JSON, what: str) -> AuditEntry:
+    if not isinstance(item, dict):
+        raise FormatError("expected an object", what=what, where="$.entries")
+    texts = {
+        name: get_optional_str(item, name, what=what, where="$.entries") or ""
+        for name in ("tee", "path", "image", "rule", "session", "detail")
+    }
+    return AuditEntry(
+        number=get_int(item, "number", what=what, where="$.entries"),
+        at=get_str(item, "at", what=what, where="$.entries"),
+        event=get_str(item, "event", what=what, where="$.entries"),
+        outcome=get_str(item, "outcome", what=what, where="$.entries"),
+        **texts,
+    )

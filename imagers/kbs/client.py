@@ -1,0 +1,263 @@
+"""Secrets from a key broker: one handshake, then any number of them.
+
+    with BrokerClient("https://broker:8080", attester=attester, http=settings) as broker:
+        with broker.get("kbs:///default/key/1", manifest_digest=digest) as key:
+            ...
+
+It speaks the protocol of Trustee and works with it and with our broker alike. The two
+answer differently:
+
+    answer                       ours            Trustee
+    session unknown or expired   401             401
+    the policy says no           403             401 PolicyDeny
+    no such secret               404             401 PluginInternalError
+
+so a 401 that may mean a stale session costs at most one more handshake, and none where the
+session is fresh or the name of the error says that it is a refusal.
+
+The digest of the image travels as `?image-digest=` with each request. It is what this agent
+says: a broker believes it because evidence shows which agent that is.
+
+Spec: Trustee key broker protocol 0.4.0.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn, Self
+
+from imagers.errors import (
+    AttestationError,
+    EvidenceRejected,
+    EvidenceStale,
+    KeyRefused,
+    KeyUnavailable,
+    RemoteError,
+)
+from imagers.kbs.jwe import MAX_ANSWER_BYTES, open_answer
+from imagers.kbs.messages import (
+    Attestation,
+    Request,
+    hash_report_data,
+    parse_challenge,
+    parse_response,
+)
+from imagers.kbs.resources import parse_resource_uri
+from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.wire import COOKIE_NAME, Endpoint, parse_error
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from imagers.kbs.resources import ResourcePath
+    from imagers.kbs.wire import ErrorAnswer
+    from imagers.model.digest import Digest
+    from imagers.model.evidence import Attester
+    from imagers.model.keys import ResourceStore, SecretKey
+    from imagers.net.http import HTTPSettings, Response
+
+__all__ = ["BrokerClient"]
+
+_OK = 200
+_REFUSING = (400, 401, 403)
+_UNAUTHORIZED = 401
+_FORBIDDEN = 403
+_NOT_FOUND = 404
+_MAX_HANDSHAKE_BYTES = 256 * 1024  # of an answer: a challenge, or a token of some KiB
+_JSON = {"Content-Type": "application/json"}
+_COOKIE = re.compile(rf"(?:^|,\s*){COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})(?:\s*[;,]|$)")
+# Trustee's names for refusals, which it sends with the status of a stale session.
+_FINAL = frozenset({"PolicyDeny", "PluginInternalError"})
+# Names of both brokers for a session or a token that is no good.
+_SESSION = frozenset({"SessionNotFound", "TokenNotFound", "TokenVerifierError", "AttestationError"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What one handshake gave. The key is of this session only."""
+
+    key: TEEKey
+    headers: dict[str, str] = field(repr=False)
+
+
+class BrokerClient:
+    """A `ResourceStore` at a broker.
+
+    The handshake happens at the first `get`, once for all threads; a new one only when the
+    broker says that the session is over.
+
+    Args:
+        url: of the broker, without `/kbs/v0`.
+        attester: collects the evidence; of it and of nothing else the broker judges.
+        http: CA file, time limits; plain http to another machine must be allowed there.
+
+    Raises:
+        FormatError, UsageError: `url` is not the URL of a broker.
+
+    Threads: safe.
+    """
+
+    def __init__(self, url: str, *, attester: Attester, http: HTTPSettings | None = None) -> None:
+        self._endpoint = Endpoint(url, http)
+        self._attester = attester
+        self._lock = threading.Lock()
+        self._session: _Session | None = None
+
+    def __repr__(self) -> str:
+        return f"BrokerClient({self._endpoint.origin}, tee={self._attester.tee!r})"
+
+    def get(self, uri: str, *, manifest_digest: Digest | None) -> SecretKey:
+        """See `ResourceStore`.
+
+        Raises:
+            KeyRefused: the broker's policy says no; `reason` has its words.
+            KeyUnavailable: it has no such secret.
+            AttestationError: it does not believe what this machine is, or this is no TEE.
+            RemoteError: it could not be asked, or its answer is no use.
+            FormatError, TagMismatch: its answer is damaged, or for another guest.
+        """
+        path = parse_resource_uri(uri)
+        session, fresh = self._current(stale=None)
+        response = self._ask(session, path, manifest_digest)
+        may_be_stale = response.status == _UNAUTHORIZED and not fresh
+        if may_be_stale and parse_error(response.body).name not in _FINAL:
+            session, _ = self._current(stale=session)
+            response = self._ask(session, path, manifest_digest)
+        if response.status != _OK:
+            self._raise_refusal(uri, response)
+        return open_answer(response.body, session.key)
+
+    def close(self) -> None:
+        """Forget the session and close the connections. Safe to call twice."""
+        with self._lock:
+            self._session = None
+        self._endpoint.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _current(self, *, stale: _Session | None) -> tuple[_Session, bool]:
+        """The session in use, and whether it was made by this call.
+
+        Args:
+            stale: a session that is not to be used any more; if another thread has
+                replaced it already, its successor is taken.
+        """
+        with self._lock:
+            if self._session is not None and self._session is not stale:
+                return self._session, False
+            self._session = None
+            self._session = self._shake_hands()
+            return self._session, True
+
+    def _ask(self, session: _Session, path: ResourcePath, digest: Digest | None) -> Response:
+        query = f"?image-digest={digest}" if digest is not None else ""
+        return self._endpoint.send(
+            "GET",
+            f"resource/{path}{query}",
+            headers=session.headers,
+            max_bytes=MAX_ANSWER_BYTES,
+        )
+
+    def _shake_hands(self) -> _Session:
+        opened = self._endpoint.send(
+            "POST",
+            "auth",
+            headers=_JSON,
+            body=Request.offering_hashes(self._attester.tee).to_bytes(),
+            max_bytes=_MAX_HANDSHAKE_BYTES,
+            repeatable=True,  # it opens a session, and an unused one goes away
+        )
+        if opened.status != _OK:
+            self._raise_handshake(opened, judged=False)
+        challenge = parse_challenge(opened.body)
+        cookie = self._cookie_of(opened)
+
+        key = TEEKey()
+        report_data = hash_report_data(
+            nonce=challenge.nonce, tee_pubkey=key.public, report_hash=challenge.report_hash
+        )
+        evidence = self._attester.collect(report_data)
+        attested = self._endpoint.send(
+            "POST",
+            "attest",
+            headers={**_JSON, "Cookie": cookie},
+            body=Attestation(
+                nonce=challenge.nonce, tee_pubkey=key.public, primary_evidence=evidence.body
+            ).to_bytes(),
+            max_bytes=_MAX_HANDSHAKE_BYTES,
+            repeatable=True,  # the same message in the same session gets the same token
+        )
+        if attested.status != _OK:
+            self._raise_handshake(attested, judged=True)
+        token = parse_response(attested.body).token
+        # The cookie serves brokers that keep sessions, the token those that share none.
+        return _Session(key, {"Cookie": cookie, "Authorization": f"Bearer {token}"})
+
+    def _cookie_of(self, response: Response) -> str:
+        found = _COOKIE.search(response.headers.get("Set-Cookie", ""))
+        if found is None:
+            raise RemoteError(
+                f"the broker at {self._endpoint.origin} sent no cookie '{COOKIE_NAME}'",
+                status=response.status,
+                hint="a proxy before the broker may drop cookies",
+            )
+        return f"{COOKIE_NAME}={found[1]}"
+
+    def _raise_handshake(self, response: Response, *, judged: bool) -> NoReturn:
+        """Raise what an answer to `auth`, or (`judged`) to `attest`, means."""
+        error = parse_error(response.body)
+        if response.status not in _REFUSING or not error.name:
+            raise self._endpoint.failure("handshake", response)
+        tee = self._attester.tee
+        if not judged:
+            raise AttestationError(
+                f"the broker refuses to begin a handshake for the TEE {tee!r}: {error}"
+            )
+        if error.name == "SessionNotFound":
+            raise EvidenceStale(
+                f"the broker's challenge for the TEE {tee!r} is over: {error}",
+                hint="collecting evidence took too long; try again",
+            )
+        raise EvidenceRejected(f"the broker rejects the evidence of the TEE {tee!r}: {error}")
+
+    def _raise_refusal(self, uri: str, response: Response) -> NoReturn:
+        error = parse_error(response.body)
+        if response.status == _NOT_FOUND and error.name:
+            raise KeyUnavailable(
+                f"the broker at {self._endpoint.origin} has no resource {uri!r}",
+                hint="was the image's key stored at this broker? 'imagers broker list' shows",
+            )
+        if response.status == _FORBIDDEN and error.name:
+            raise KeyRefused(f"the broker refuses {uri!r}", reason=str(error))
+        if response.status == _UNAUTHORIZED and error.name:
+            self._raise_unauthorized(uri, error)
+        raise self._endpoint.failure(f"resource {uri!r}", response)
+
+    def _raise_unauthorized(self, uri: str, error: ErrorAnswer) -> NoReturn:
+        if error.name in _SESSION:
+            raise AttestationError(
+                f"the broker at {self._endpoint.origin} does not know the session that it "
+                f"gave a moment ago: {error}",
+                hint="do several brokers stand behind this URL, without shared sessions?",
+            )
+        hint = None
+        if error.name == "PluginInternalError":
+            hint = "Trustee gives this answer also where it has no such resource"
+        raise KeyRefused(f"the broker refuses {uri!r}", reason=str(error), hint=hint)
+
+
+if TYPE_CHECKING:
+
+    def _is_store(client: BrokerClient) -> ResourceStore:
+        return client

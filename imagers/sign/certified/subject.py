@@ -1,0 +1,99 @@
+"""Whom a signer's certificate is for: alternative names, and the login that fulcio saw.
+
+    check_subject(leaf, CertificateSubject(email="builder@example.org"), what="certificate")
+    check_issuer(leaf, "https://accounts.example.org", what="certificate")
+
+Spec: fulcio docs/oid-info.md; RFC 5280 section 4.2.1.6.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+from imagers.errors import UntrustedSigner
+from imagers.pki.chain import alternative_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imagers.sign.requirements import CertificateSubject
+
+__all__ = ["check_issuer", "check_subject"]
+
+_ISSUER_V1 = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
+_ISSUER_V2 = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
+
+
+def check_subject(leaf: x509.Certificate, wanted: CertificateSubject, *, what: str) -> None:
+    """Raise unless the certificate is for everything that `wanted` names.
+
+    The name in the subject itself is not looked at, only the alternative names: the first is
+    free text.
+
+    Raises:
+        UntrustedSigner: it is for somebody else.
+    """
+    pairs = (
+        (wanted.email, x509.RFC822Name, "e-mail address"),
+        (wanted.uri, x509.UniformResourceIdentifier, "URI"),
+    )
+    for text, kind, noun in pairs:
+        if text is not None and text not in (names := alternative_names(leaf, kind)):
+            raise UntrustedSigner(
+                f"{what}: the certificate is for another {noun}: expected '{text}', "
+                f"got {_quoted(names)}"
+            )
+    if wanted.hostname is not None:
+        names = alternative_names(leaf, x509.DNSName)
+        if not any(_is_host(name, wanted.hostname) for name in names):
+            raise UntrustedSigner(
+                f"{what}: the certificate is for another host: expected '{wanted.hostname}', "
+                f"got {_quoted(names)}"
+            )
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names[:4]) or "none"
+
+
+def _is_host(pattern: str, host: str) -> bool:
+    """Whether a name of a certificate is for a host; `*` stands for its first label only."""
+    pattern, host = pattern.lower().rstrip("."), host.lower().rstrip(".")
+    if pattern == host:
+        return True
+    first, _, rest = host.partition(".")
+    return bool(first) and "." in rest and pattern == f"*.{rest}"
+
+
+def check_issuer(leaf: x509.Certificate, wanted: str, *, what: str) -> None:
+    """Raise unless fulcio made the certificate for a login at the issuer `wanted`.
+
+    Raises:
+        UntrustedSigner: for a login somewhere else, or it does not say where.
+    """
+    found: set[str] = set()
+    for extension in leaf.extensions:
+        if extension.oid not in (_ISSUER_V1, _ISSUER_V2):
+            continue
+        assert isinstance(extension.value, x509.UnrecognizedExtension)
+        raw = extension.value.value
+        if extension.oid == _ISSUER_V2:
+            raw = _utf8_string(raw)
+        found.add(raw.decode("utf-8", "backslashreplace"))
+    # Both are there in newer certificates, and have to agree.
+    if found != {wanted}:
+        raise UntrustedSigner(
+            f"{what}: the certificate is for a login at another issuer: expected '{wanted}', "
+            f"got {_quoted(sorted(found))}"
+        )
+
+
+def _utf8_string(der: bytes) -> bytes:
+    """The content of a DER UTF8String; what is none compares with nothing."""
+    if len(der) >= 2 and der[0] == 0x0C and der[1] < 0x80 and len(der) == 2 + der[1]:
+        return der[2:]
+    if len(der) >= 3 and der[:2] == b"\x0c\x81" and der[2] >= 0x80 and len(der) == 3 + der[2]:
+        return der[3:]
+    return b"\xff" + der

@@ -1,0 +1,325 @@
+"""Signatures outside of the registry: a lookaside, an image directory, the registry's extension.
+
+    found = find_in_lookaside("file:///srv/signatures", reference, digest, fetch=None)
+    place = write_to_lookaside("file:///srv/signatures", reference, digest, blob)
+
+Files are numbered from 1 without gaps: the first that is missing ends the list, so a file that
+somebody removed hides those after it, for us as for containers/image. "Missing" is the file
+system's or the server's own word; every other failure is "could not look".
+
+A file begins with bit 7 set (OpenPGP), or with a zero byte, the name of a format and a newline.
+
+Spec: containers-signature.5.md, "signature storage"; containers/image df7e80d2,
+docker/docker_image_src.go getSignaturesFromLookaside, internal/signature/signature.go.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+from imagers.errors import (
+    Cancelled,
+    CouldNotVerify,
+    FormatError,
+    ImagersError,
+    LocalError,
+    NotFound,
+    RemoteError,
+    Unsupported,
+)
+from imagers.layout.files import StagedFile, write_all
+from imagers.model.strict_json import (
+    JSONObject,
+    dump_json,
+    get_int,
+    get_list,
+    get_str,
+    get_string_map,
+    parse_object,
+)
+from imagers.sign.formats.sigstore import SigstoreSignature
+from imagers.sign.found import (
+    CouldNotLook,
+    Form,
+    Found,
+    Looked,
+    SimpleSignature,
+    UnreadableSignature,
+)
+from imagers.sign.registries_d import lookaside_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from imagers.model.digest import Digest
+    from imagers.model.reference import Reference
+    from imagers.sign.found import Signature
+
+__all__ = [
+    "MAX_SIGNATURES",
+    "MAX_SIGNATURE_BYTES",
+    "SignatureExtension",
+    "SignatureExtensionSink",
+    "find_in_directory",
+    "find_in_extension",
+    "find_in_lookaside",
+    "parse_signature_file",
+    "write_to_extension",
+    "write_to_lookaside",
+]
+
+MAX_SIGNATURES = 256  # of one manifest
+MAX_SIGNATURE_BYTES = 256 * 1024  # of one file: a payload in base64 with certificates
+_MAX_LIST_BYTES = 4 * 1024 * 1024  # of the extension's answer
+_WHAT = "signature file"
+_SIGSTORE_NAME = b"sigstore-json"
+_SIMPLE_NAME = b"simple-signing"
+
+
+class SignatureExtension(Protocol):
+    """A registry that may keep OpenPGP signatures itself, such as `RegistrySource`."""
+
+    def supports_signatures(self) -> bool:
+        """Whether it says `X-Registry-Supports-Signatures: 1`."""
+
+    def read_signatures(self, digest: Digest, *, max_bytes: int) -> bytes:
+        """The list of signatures of a manifest, as JSON."""
+
+
+class SignatureExtensionSink(Protocol):
+    """The same, to write to."""
+
+    def put_signature(self, digest: Digest, body: bytes) -> None:
+        """Add one signature, which is JSON."""
+
+
+def parse_signature_file(raw: bytes, place: str) -> Signature:
+    """The signature in one file of a lookaside or an image directory, readable or not.
+
+    Raises:
+        FormatError: it is too long to be looked at.
+    """
+    if len(raw) > MAX_SIGNATURE_BYTES:
+        raise FormatError(
+            f"expected at most {MAX_SIGNATURE_BYTES} bytes, got more", what=_WHAT, where=place
+        )
+    if not raw.startswith(b"\0"):
+        # Whatever it is, gpg says whether it is a signature.
+        return SimpleSignature(raw, place)
+    name, newline, content = raw[1:].partition(b"\n")
+    if newline and name == _SIMPLE_NAME:
+        return SimpleSignature(content, place)
+    if not newline or name != _SIGSTORE_NAME:
+        shown = name[:40].decode("ascii", "replace")
+        error = Unsupported(f"{_WHAT} has the unknown format {shown!r}")
+        return UnreadableSignature(error, None, place)
+    try:
+        return _parse_sigstore(content, place)
+    except FormatError as damage:
+        return UnreadableSignature(damage, Form.SIGSTORE, place)
+
+
+def _parse_sigstore(content: bytes, place: str) -> SigstoreSignature:
+    document = parse_object(content, what=_WHAT, max_bytes=MAX_SIGNATURE_BYTES)
+    if set(document) != {"mimeType", "payload", "annotations"}:
+        raise FormatError(
+            "expected exactly mimeType, payload and annotations", what=_WHAT, where=place
+        )
+    try:
+        payload = base64.b64decode(get_str(document, "payload", what=_WHAT), validate=True)
+    except (binascii.Error, ValueError):
+        raise FormatError("expected base64", what=_WHAT, where="$.payload") from None
+    return SigstoreSignature(
+        payload,
+        get_string_map(document, "annotations", what=_WHAT),
+        get_str(document, "mimeType", what=_WHAT),
+    )
+
+
+def find_in_lookaside(
+    base: str,
+    reference: Reference,
+    digest: Digest,
+    *,
+    fetch: Callable[[str], bytes | None] | None,
+) -> Found:
+    """The signatures below the URL `base` for a manifest. Nothing is verified.
+
+    Args:
+        fetch: gives the bytes of an http(s) URL, None for an answer 404; at most
+            `MAX_SIGNATURE_BYTES`. None: there is no network.
+    """
+
+    def read(number: int) -> bytes | None:
+        url = lookaside_url(base, reference.repository, digest.algorithm, digest.hex, number)
+        if url.startswith("file:"):
+            return _read_file(urlsplit(url).path)
+        if fetch is None:
+            raise CouldNotVerify(f"lookaside '{base}' needs the network")
+        return fetch(url)
+
+    return _find_numbered(read, base)
+
+
+def find_in_directory(path: str, digest: Digest) -> Found:
+    """The signatures in an image directory (`dir:`). Nothing is verified.
+
+    Those of a manifest that is beside an index have its hex digits before their name.
+    """
+    is_beside = os.path.exists(f"{path}/{digest.hex}.manifest.json")
+    prefix = f"{path}/{digest.hex}." if is_beside else f"{path}/"
+    return _find_numbered(lambda number: _read_file(f"{prefix}signature-{number}"), f"dir:{path}")
+
+
+def _find_numbered(read: Callable[[int], bytes | None], place: str) -> Found:
+    found: list[Signature] = []
+    try:
+        while (raw := read(len(found) + 1)) is not None:
+            if len(found) >= MAX_SIGNATURES:
+                raise FormatError(
+                    f"expected at most {MAX_SIGNATURES} signatures, got more", what=place
+                )
+            found.append(parse_signature_file(raw, f"{place}, signature-{len(found) + 1}"))
+    except Cancelled:
+        raise
+    except ImagersError as error:
+        # What was read so far stays: one of them may be good enough.
+        form = None if place.startswith("dir:") else Form.SIMPLE
+        return Found(tuple(found), failures=(CouldNotLook(error, form, place),))
+    sigstore = len(Found(tuple(found)).of(Form.SIGSTORE))
+    looked = [Looked(Form.SIMPLE, place, len(Found(tuple(found)).of(Form.SIMPLE)))]
+    if sigstore or place.startswith("dir:"):
+        looked.append(Looked(Form.SIGSTORE, place, sigstore))
+    return Found(tuple(found), tuple(looked))
+
+
+def _read_file(path: str) -> bytes | None:
+    """The bytes of a regular file, None where there is none."""
+    # O_NONBLOCK: a FIFO in the place of a signature must not hold us up.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise LocalError(_reason(error), path=path) from error
+    try:
+        with open(descriptor, "rb") as file:
+            return file.read(MAX_SIGNATURE_BYTES + 1)
+    except OSError as error:
+        raise LocalError(_reason(error), path=path) from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (getattr(error, "strerror", None) or "is not a file name").lower()
+
+
+def write_to_lookaside(base: str, reference: Reference, digest: Digest, blob: bytes) -> str:
+    """Add a signature below a `file:` URL, under the first free number; its path.
+
+    It appears whole or not at all, and never in the place of another one.
+
+    Raises:
+        Unsupported: `base` is no `file:` URL; http is for reading only.
+        LocalError: it cannot be written, or there are too many.
+    """
+    if not base.startswith("file:"):
+        raise Unsupported(
+            f"lookaside '{base}' is for reading only",
+            hint="name a file:// URL as lookaside-staging in registries.d",
+        )
+    first = urlsplit(
+        lookaside_url(base, reference.repository, digest.algorithm, digest.hex, 1)
+    ).path
+    folder = Path(first).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = StagedFile(folder)
+        try:
+            write_all(file.fileno(), blob)
+            for number in range(1, MAX_SIGNATURES + 1):
+                path = folder / f"signature-{number}"
+                with suppress(FileExistsError):
+                    file.publish_new(path)  # fails where somebody was faster
+                    return str(path)
+        finally:
+            file.close()
+    except OSError as error:
+        raise LocalError(_reason(error), path=str(folder)) from error
+    raise LocalError(f"has {MAX_SIGNATURES} signatures already", path=str(folder))
+
+
+def find_in_extension(source: SignatureExtension, digest: Digest, place: str) -> Found | None:
+    """The signatures that the registry itself keeps; None if it keeps none of anybody."""
+    try:
+        if not source.supports_signatures():
+            return None
+        try:
+            raw = source.read_signatures(digest, max_bytes=_MAX_LIST_BYTES)
+        except NotFound:
+            return Found(looked=(Looked(Form.SIMPLE, place, 0),))
+        found = _parse_list(raw, place)
+    except Cancelled:
+        raise
+    except ImagersError as error:
+        return Found(failures=(CouldNotLook(error, Form.SIMPLE, place),))
+    return Found(found, (Looked(Form.SIMPLE, place, len(found)),))
+
+
+def _parse_list(raw: bytes, place: str) -> tuple[Signature, ...]:
+    what = "list of signatures"
+    document = parse_object(raw, what=what, max_bytes=_MAX_LIST_BYTES)
+    items = get_list(document, "signatures", what=what)
+    if len(items) > MAX_SIGNATURES:
+        raise FormatError(
+            f"expected at most {MAX_SIGNATURES} signatures, got {len(items)}", what=what
+        )
+    found: list[Signature] = []
+    for index, item in enumerate(items):
+        where = f"$.signatures[{index}]"
+        if not isinstance(item, dict):
+            raise FormatError("expected an object", what=what, where=where)
+        # Other versions and types are for other readers, as in containers/image.
+        if (
+            get_int(item, "schemaVersion", what=what, where=where) != 2
+            or get_str(item, "type", what=what, where=where) != "atomic"
+        ):
+            continue
+        try:
+            blob = base64.b64decode(get_str(item, "content", what=what, where=where), validate=True)
+        except (binascii.Error, ValueError):
+            error = FormatError("expected base64", what=what, where=f"{where}.content")
+            found.append(UnreadableSignature(error, Form.SIMPLE, f"{place}, {index + 1}"))
+        else:
+            found.append(SimpleSignature(blob, f"{place}, {index + 1}"))
+    return tuple(found)
+
+
+def write_to_extension(sink: SignatureExtensionSink, digest: Digest, blob: bytes) -> str:
+    """Add a signature to those that the registry itself keeps; its name there.
+
+    Raises:
+        RemoteError: the registry did not take it.
+    """
+    name = f"{digest}@{secrets.token_hex(16)}"
+    body: JSONObject = {
+        "schemaVersion": 2,
+        "name": name,
+        "type": "atomic",
+        "content": base64.b64encode(blob).decode("ascii"),
+    }
+    try:
+        sink.put_signature(digest, dump_json(body))
+    except NotFound as error:
+        raise RemoteError(
+            "the registry says that it keeps signatures and has no place for them",
+            status=error.status,
+        ) from error
+    return name

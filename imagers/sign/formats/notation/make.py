@@ -1,0 +1,226 @@
+"""Sign as notation does, with a local key: an envelope that refers to the manifest.
+
+    signed = attach_notation(source, sink, beside, reference, key, created=now)
+
+Of an index, every image in it and the index itself get a signature. Each envelope is read back
+and verified before it is published.
+
+Spec: notaryproject specifications v1.1, signature-specification.md, signature-envelope-jws.md,
+signature-envelope-cose.md; oras and notation store it as an OCI 1.1 referrer.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives import serialization
+
+from imagers import __version__
+from imagers.model.descriptor import Descriptor
+from imagers.model.digest import check_digest, digest_of
+from imagers.model.manifest import parse_manifest_or_index
+from imagers.model.media import OCI_MANIFEST
+from imagers.model.strict_json import JSONObject, dump_json
+from imagers.sign.find import NOTATION_TYPE, read_attached
+from imagers.sign.formats.notation.check import thumbprints
+from imagers.sign.formats.notation.envelope import (
+    COSE_TYPE,
+    JWS_TYPE,
+    PAYLOAD_TYPE,
+    PREFIX,
+    SCHEME_X509,
+    algorithm_of,
+    attributes_json,
+    cose_to_be_signed,
+    parse_envelope,
+)
+from imagers.sign.found import Form
+from imagers.sign.image import SignedManifest, digests_to_sign
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from imagers.model.digest import Digest
+    from imagers.model.reference import Reference
+    from imagers.sign.formats.notation.key import NotationKey
+    from imagers.sign.repository import ManifestSource, ReferrersSink, SignatureSink
+
+__all__ = ["attach_notation", "build_envelope"]
+
+_AGENT = f"imagers/{__version__}"
+_EMPTY = b"{}"
+_COSE_ALG, _COSE_CRIT, _COSE_TYPE, _COSE_CHAIN = 1, 2, 3, 33
+_CBOR_TIME = 1  # the tag of seconds since 1970
+
+
+def build_envelope(
+    key: NotationKey,
+    subject: Descriptor,
+    *,
+    media_type: str,
+    created: datetime,
+    expiry: datetime | None = None,
+) -> bytes:
+    """The envelope that signs the manifest `subject`.
+
+    Args:
+        media_type: `envelope.JWS_TYPE` or `envelope.COSE_TYPE`.
+        created: aware; when it is signed.
+        expiry: aware; None: never.
+    """
+    payload = dump_json(
+        {
+            "targetArtifact": {
+                "mediaType": subject.media_type,
+                "digest": str(subject.digest),
+                "size": subject.size,
+            }
+        }
+    )
+    build = _build_cose if media_type == COSE_TYPE else _build_jws
+    raw = build(key, payload, created.replace(microsecond=0), expiry)
+    # What is published was read as those who verify will read it.
+    parse_envelope(raw, media_type).check_integrity()
+    return raw
+
+
+def _build_jws(
+    key: NotationKey, payload: bytes, created: datetime, expiry: datetime | None
+) -> bytes:
+    crit, attributes = attributes_json(SCHEME_X509, created, expiry)
+    protected: JSONObject = {
+        "alg": algorithm_of(key.chain[0].public_key()).jws,
+        "crit": list(crit),
+        "cty": PAYLOAD_TYPE,
+        **attributes,
+    }
+    first, second = _base64url(dump_json(protected)), _base64url(payload)
+    der = serialization.Encoding.DER
+    return dump_json(
+        {
+            "payload": second,
+            "protected": first,
+            "header": {
+                "x5c": [base64.b64encode(one.public_bytes(der)).decode() for one in key.chain],
+                f"{PREFIX}signingAgent": _AGENT,
+            },
+            "signature": _base64url(key.sign(f"{first}.{second}".encode("ascii"))),
+        }
+    )
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def _build_cose(
+    key: NotationKey, payload: bytes, created: datetime, expiry: datetime | None
+) -> bytes:
+    import cbor2
+
+    crit = [f"{PREFIX}signingScheme"]
+    headers: dict[int | str, object] = {
+        _COSE_ALG: algorithm_of(key.chain[0].public_key()).cose,
+        _COSE_CRIT: crit,
+        _COSE_TYPE: PAYLOAD_TYPE,
+        f"{PREFIX}signingScheme": SCHEME_X509,
+        f"{PREFIX}signingTime": cbor2.CBORTag(_CBOR_TIME, int(created.timestamp())),
+    }
+    if expiry is not None:
+        crit.append(f"{PREFIX}expiry")
+        headers[f"{PREFIX}expiry"] = cbor2.CBORTag(_CBOR_TIME, int(expiry.timestamp()))
+    protected = cbor2.dumps(headers, canonical=True)
+    der = serialization.Encoding.DER
+    header = {
+        _COSE_CHAIN: [one.public_bytes(der) for one in key.chain],
+        f"{PREFIX}signingAgent": _AGENT,
+    }
+    signature = key.sign(cose_to_be_signed(protected, payload))
+    return bytes(cbor2.dumps(cbor2.CBORTag(18, [protected, header, payload, signature])))
+
+
+def attach_notation(
+    source: ManifestSource,
+    sink: SignatureSink,
+    beside: ReferrersSink,
+    reference: Reference,
+    key: NotationKey,
+    *,
+    created: datetime,
+    expiry: datetime | None = None,
+    expected_digest: Digest | None = None,
+    media_type: str = JWS_TYPE,
+) -> tuple[SignedManifest, ...]:
+    """Sign the image that `source` names, and attach the signatures to it.
+
+    An envelope names no image, so there is no identity. Signing again adds a signature: each
+    has a time, and may have an expiry.
+
+    Args:
+        created, expiry, media_type: see `build_envelope`.
+
+    Raises:
+        As `imagers.sign.image.sign_image`.
+    """
+    signed = []
+    for digest in digests_to_sign(source, reference, expected_digest=expected_digest):
+        answer = source.read_manifest(digest)
+        check_digest(answer.raw, digest, what="manifest to sign")
+        subject = parse_manifest_or_index(answer.raw, media_type=answer.media_type).descriptor
+        found = read_attached(source, beside, digest, {Form.NOTATION})
+        envelope = build_envelope(
+            key, subject, media_type=media_type, created=created, expiry=expiry
+        )
+        _attach(sink, beside, subject, key, envelope, media_type=media_type, created=created)
+        signed.append(
+            SignedManifest(
+                digest,
+                f"referrers of {digest}",
+                "",
+                added=True,
+                count=len(found.signatures) + 1,
+            )
+        )
+    return tuple(signed)
+
+
+def _attach(
+    sink: SignatureSink,
+    beside: ReferrersSink,
+    subject: Descriptor,
+    key: NotationKey,
+    envelope: bytes,
+    *,
+    media_type: str,
+    created: datetime,
+) -> None:
+    annotations = {
+        "io.cncf.notary.x509chain.thumbprint#S256": dump_json(
+            list(thumbprints(key.chain))
+        ).decode(),
+        "org.opencontainers.image.created": f"{created.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
+    layer = Descriptor(media_type, digest_of(envelope), len(envelope))
+    config = Descriptor(NOTATION_TYPE, digest_of(_EMPTY), len(_EMPTY))
+    raw = dump_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": config.to_json(),
+            "layers": [layer.to_json()],
+            "subject": Descriptor(subject.media_type, subject.digest, subject.size).to_json(),
+            "annotations": dict(annotations),
+        }
+    )
+    sink.put_blob(layer, envelope, what="notation envelope")
+    sink.put_blob(config, _EMPTY, what="config of the signature")
+    entry = Descriptor(
+        OCI_MANIFEST,
+        digest_of(raw),
+        len(raw),
+        annotations=annotations,
+        artifact_type=NOTATION_TYPE,
+    )
+    beside.put_referrer(raw, entry, subject.digest)

@@ -1,0 +1,125 @@
+import sys
+
+import pytest
+
+from imagers.errors import NoTEE, PluginBroken, PluginNotFound
+from imagers.evidence.plugins import (
+    find_attesters,
+    find_verifiers,
+    load_attester,
+    load_verifier,
+)
+
+MODULE = """
+from imagers.errors import NoTEE
+
+class Good:
+    tee = "{name}"
+    def collect(self, report_data): ...
+    def verify(self, body, *, report_data, now): ...
+
+class Wrong:
+    tee = "other"
+    def collect(self, report_data): ...
+
+class NotOne:
+    pass
+
+class Raises:
+    def __init__(self):
+        raise ZeroDivisionError("secret of the plugin")
+
+class Absent:
+    def __init__(self):
+        raise NoTEE("no such machine")
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Make entry points as an installed package would."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def add(package, entries):
+        info = tmp_path / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        lines = []
+        for group, name, value in entries:
+            lines += [f"[{group}]", f"{name} = {value}"]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+        module = f"{package}_module"
+        (tmp_path / f"{module}.py").write_text(MODULE.format(name="testtee"))
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    return add
+
+
+def test_load_sample_plugin_by_name():
+    assert load_attester("sample").tee == "sample"
+    assert load_verifier("sample").tee == "sample"
+    assert "sample" in find_attesters()
+    assert "sample" in find_verifiers()
+
+
+def test_find_loads_nothing(install):
+    install("packa", [("imagers.attesters", "testtee", "no_such_module:X")])
+    assert "testtee" in find_attesters()
+
+
+@pytest.mark.parametrize("load", [load_attester, load_verifier])
+def test_load_absent_plugin_says_how_to_install(load):
+    with pytest.raises(PluginNotFound) as caught:
+        load("snp")
+    assert caught.value.name == "snp"
+    assert caught.value.hint == "install the plugin that has it into the same environment"
+    assert "installed: sample" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "Sample", "a b", "x" * 40])
+def test_load_name_that_is_none_refused(name):
+    with pytest.raises(PluginNotFound, match="expected the name of a TEE"):
+        load_attester(name)
+
+
+def test_load_good_plugin(install):
+    install("packb", [("imagers.attesters", "testtee", "packb_module:Good")])
+    assert load_attester("testtee").tee == "testtee"
+
+
+@pytest.mark.parametrize(
+    ("value", "piece"),
+    [
+        ("packc_module:Wrong", "is no attester for that TEE"),
+        ("packc_module:NotOne", "is no attester for that TEE"),
+        ("packc_module:Raises", "ZeroDivisionError"),
+        ("packc_module:Missing", "AttributeError"),
+        ("no_such_module:X", "ModuleNotFoundError"),
+    ],
+)
+def test_load_broken_plugin_refused(install, value, piece):
+    install("packc", [("imagers.attesters", "testtee", value)])
+    with pytest.raises(PluginBroken) as caught:
+        load_attester("testtee")
+    assert caught.value.name == "testtee"
+    assert piece in str(caught.value)
+    assert "secret of the plugin" not in str(caught.value)
+
+
+def test_load_verifier_that_is_an_attester_refused(install):
+    install("packd", [("imagers.verifiers", "testtee", "packd_module:Wrong")])
+    with pytest.raises(PluginBroken, match="is no verifier"):
+        load_verifier("testtee")
+
+
+def test_load_two_packages_of_one_name_refused(install):
+    install("packe", [("imagers.attesters", "testtee", "packe_module:Good")])
+    install("packf", [("imagers.attesters", "testtee", "packf_module:Good")])
+    with pytest.raises(PluginBroken, match="2 packages give"):
+        load_attester("testtee")
+
+
+def test_load_plugin_that_finds_no_tee_says_so_itself(install):
+    install("packg", [("imagers.attesters", "testtee", "packg_module:Absent")])
+    with pytest.raises(NoTEE, match="no such machine"):
+        load_attester("testtee")

@@ -1,0 +1,183 @@
+import errno
+import os
+
+import pytest
+
+from imagers.errors import FormatError, LocalError
+from imagers.layout import files
+from imagers.layout.files import LocalBlob, StagedFile, local_errors, open_regular, write_all
+
+
+@pytest.fixture(params=["nameless", "hidden name"])
+def kind(request, monkeypatch):
+    """Both ways to stage a file: with O_TMPFILE, and where there is none."""
+    if request.param == "hidden name":
+        monkeypatch.setattr(files, "_open_unnamed", lambda _: None)
+    return request.param
+
+
+def test_staged_file_before_publish_is_not_to_be_seen(tmp_path, kind):
+    staged = StagedFile(tmp_path)
+    write_all(staged.fileno(), b"data")
+    assert staged.size == 4
+    names = [one.name for one in tmp_path.iterdir()]
+    assert all(name.startswith(".imagers-") for name in names)
+    assert len(names) == (0 if kind == "nameless" else 1)
+    staged.close()
+    staged.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("kind")
+def test_staged_file_published_replaces_what_has_the_name(tmp_path):
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    staged = StagedFile(tmp_path)
+    write_all(staged.fileno(), b"new bytes")
+    staged.publish(target)
+    staged.close()
+    assert target.read_bytes() == b"new bytes"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.usefixtures("kind")
+def test_staged_file_published_as_new_refuses_what_has_the_name(tmp_path):
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    staged = StagedFile(tmp_path)
+    with pytest.raises(FileExistsError):
+        staged.publish_new(target)
+    staged.close()
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.usefixtures("kind")
+def test_staged_file_published_as_new_gets_the_name(tmp_path):
+    staged = StagedFile(tmp_path)
+    write_all(staged.fileno(), b"new")
+    staged.publish_new(tmp_path / "target")
+    staged.close()
+    assert [one.name for one in tmp_path.iterdir()] == ["target"]
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o000, 0o644)])
+def test_staged_file_mode_follows_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        staged = StagedFile(tmp_path)
+        staged.publish(tmp_path / "target")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "target").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.usefixtures("kind")
+def test_staged_file_that_cannot_be_renamed_leaves_nothing(tmp_path):
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "in the way").touch()
+    staged = StagedFile(tmp_path)
+    with pytest.raises(OSError, match="target"):
+        staged.publish(target)
+    staged.close()
+    assert [one.name for one in tmp_path.iterdir()] == ["target"]
+
+
+@pytest.mark.usefixtures("kind")
+def test_staged_file_that_was_dropped_has_no_name_and_gets_none(tmp_path):
+    staged = StagedFile(tmp_path)
+    staged.drop()
+    assert list(tmp_path.iterdir()) == []
+    write_all(staged.fileno(), b"of a thread that does not know yet")
+    for publish in (staged.publish, staged.publish_new):
+        with pytest.raises(LocalError, match="target: not written"):
+            publish(tmp_path / "target")
+    staged.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_staged_file_without_o_tmpfile_falls_back(tmp_path, monkeypatch):
+    real = os.open
+
+    def no_tmpfile(path, flags, *rest, **options):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "not supported")
+        return real(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", no_tmpfile)
+    staged = StagedFile(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    staged.close()
+
+
+def test_staged_file_in_a_missing_directory_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        StagedFile(tmp_path / "none")
+
+
+def test_open_regular_fifo_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(FormatError, match="expected a regular file"):
+        open_regular(tmp_path / "fifo")
+
+
+def test_open_regular_directory_refused(tmp_path):
+    with pytest.raises(FormatError, match="expected a regular file"):
+        open_regular(tmp_path)
+
+
+def test_local_blob_reads_and_has_a_descriptor(tmp_path):
+    path = tmp_path / "blob"
+    path.write_bytes(b"0123456789")
+    blob = LocalBlob(open_regular(path), path)
+    buffer = memoryview(bytearray(4))
+    assert blob.readinto(buffer) == 4
+    assert bytes(buffer) == b"0123"
+    assert os.read(blob.fileno(), 100) == b"456789"
+    assert blob.readinto(buffer) == 0
+    blob.close()
+    blob.close()
+
+
+def test_local_errors_full_disk_says_what_to_do():
+    with (
+        pytest.raises(LocalError, match="no space left") as caught,
+        local_errors("/some/where"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.path == "/some/where"
+    assert "room" in caught.value.hint
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("way", ["publish", "publish_inside"])
+def test_staged_file_swapped_before_its_rename_is_an_error(tmp_path, monkeypatch, way):
+    """Whoever may write in the directory can put a file of their own under the hidden name."""
+    real = os.rename
+
+    def swap(source, name, **options):
+        real(tmp_path / source, tmp_path / "moved")
+        (tmp_path / source).write_bytes(b"evil")
+        real(source, name, **options)
+
+    monkeypatch.setattr(os, "rename", swap)
+    staged = StagedFile(tmp_path)
+    write_all(staged.fileno(), b"good")
+    with pytest.raises(LocalError, match="somebody else put another file in its place"):
+        getattr(staged, way)(tmp_path / "target" if way == "publish" else "target")
+    staged.close()
+
+
+@pytest.mark.usefixtures("kind")
+def test_staged_file_goes_where_it_was_made_though_its_directory_is_swapped(tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    staged = StagedFile(place)
+    write_all(staged.fileno(), b"data")
+    place.rename(tmp_path / "moved")
+    place.mkdir()
+    staged.publish_inside("target")
+    assert (tmp_path / "moved" / "target").read_bytes() == b"data"
+    assert list(place.iterdir()) == []
