@@ -73,7 +73,7 @@ def environment_without(folder, package):
 
 @pytest.mark.parametrize(
     ("package", "install"),
-    [("starlette", "imagers[broker]"), ("imagers_sample_tee", "imagers-sample-tee")],
+    [("starlette", "'.[broker]'"), ("imagers_sample_tee", "./plugins/sample_tee")],
 )
 def test_broker_that_cannot_be_had_skips_its_tests_with_one_line(tmp_path, package, install):
     (tmp_path / "test_it.py").write_text(TESTS)
