@@ -1,4 +1,4 @@
-"""Tests meet this tree as it is: compiled anew where it changed, and refused where that is not so."""
+"""Tests meet this tree as it is: compiled where it changed, and refused where it is another."""
 
 import os
 import shutil
