@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.command import Verb, option_group
-from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, LocalError, Unsupported, UsageError
+from imagers.files import read_bounded
 from imagers.model.descriptor import Platform
 from imagers.model.image import load_image, read_entry
 from imagers.model.manifest import Index, check_platform, parse_manifest_or_index
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from imagers.cli.settings import Settings
     from imagers.model.image import Image, ImageSink, ImageSource
     from imagers.model.manifest import RawManifest
     from imagers.net.proxies import Proxies
     from imagers.registry.mirrors import RegistriesConf
+    from imagers.settings import Settings
     from imagers.transport.names import ImageName
     from imagers.transport.open import TransportOptions
 
@@ -44,6 +45,7 @@ __all__ = [
     "two_registries_options",
 ]
 
+_MAX_CONFIG_BYTES = 1024 * 1024  # of one file
 _MAX_RANGES = 4  # connections for one blob: more are rude to a registry
 
 
@@ -186,11 +188,11 @@ def read_registries(settings: Settings, image_rs: str | None = None) -> Registri
 
 
 def _read_text(path: Path) -> str:
+    data = read_bounded(path, max_bytes=_MAX_CONFIG_BYTES)
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no UTF-8"
-        raise LocalError(f"could not be read as text: {reason.lower()}", path=str(path)) from error
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise LocalError("could not be read as text: no UTF-8", path=str(path)) from error
 
 
 def _one(

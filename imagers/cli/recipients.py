@@ -11,8 +11,9 @@ import click
 from imagers.cli.command import blamed_on
 from imagers.cli.output import say
 from imagers.cli.passphrases import ask_passphrase
-from imagers.cli.settings import read_settings
-from imagers.errors import FormatError, LocalError, NotFound, Unsupported, UsageError
+from imagers.errors import FormatError, NotFound, Unsupported, UsageError
+from imagers.files import local_errors
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -128,11 +129,8 @@ class ImageKeys:
 
         if self._kek_file is None:
             return random_secret(_KEK_BYTES)
-        try:
-            with open(self._kek_file, "rb") as file:
-                data = file.read(_KEK_BYTES + 1)
-        except OSError as error:
-            raise LocalError(str(error.strerror).lower(), path=self._kek_file) from error
+        with local_errors(self._kek_file), open(self._kek_file, "rb") as file:
+            data = file.read(_KEK_BYTES + 1)
         if len(data) != _KEK_BYTES:
             raise FormatError(
                 f"expected exactly {_KEK_BYTES} bytes, got "

@@ -8,7 +8,7 @@ import click
 
 from imagers.cli.command import blamed_on
 from imagers.cli.output import say
-from imagers.cli.settings import read_settings
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

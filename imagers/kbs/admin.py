@@ -17,23 +17,23 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
 
 from imagers.errors import (
     FormatError,
-    LocalError,
     NotFound,
     RemoteError,
     Unauthorized,
     Unsupported,
     UsageError,
 )
+from imagers.files import read_bounded
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.jwt import sign_token
 from imagers.kbs.resources import parse_resource_path, parse_resource_uri
 from imagers.kbs.wire import Endpoint, parse_error
+from imagers.model.closing import Closing
 from imagers.model.digest import parse_digest
 from imagers.model.strict_json import (
     dump_json,
@@ -48,7 +48,6 @@ from imagers.model.strict_json import (
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
-    from types import TracebackType
 
     from jwcrypto.jwk import JWK
 
@@ -129,15 +128,9 @@ def load_admin_key(path: str | os.PathLike[str]) -> JWK:
     from jwcrypto.common import JWException
     from jwcrypto.jwk import JWK
 
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MAX_KEY_FILE)
-    except OSError as error:
-        raise LocalError(
-            f"the admin key cannot be read: {str(error.strerror).lower()}",
-            path=str(path),
-            hint="the first 'imagers broker serve' makes one; --broker-admin-key names another",
-        ) from None
+    hint = "the first 'imagers broker serve' makes one; --broker-admin-key names another"
+    doing = "the admin key cannot be read"
+    data = read_bounded(path, max_bytes=_MAX_KEY_FILE, doing=doing, hint=hint)
     try:
         key = JWK.from_pem(data)
         usable = key.get("kty") == "OKP" and key.get("crv") == "Ed25519" and key.has_private
@@ -148,7 +141,7 @@ def load_admin_key(path: str | os.PathLike[str]) -> JWK:
     return key
 
 
-class BrokerAdmin:
+class BrokerAdmin(Closing):
     """The administrator's side of one broker.
 
     Args:
@@ -315,17 +308,6 @@ class BrokerAdmin:
     def close(self) -> None:
         """Close the connections. Safe to call twice."""
         self._endpoint.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _send(
         self,

@@ -37,7 +37,8 @@ from imagers.core import (
 from imagers.core.plain_unpack import make_directories
 from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper
-from imagers.errors import FormatError, LocalError, UsageError
+from imagers.errors import FormatError, UsageError
+from imagers.files import local_errors
 from imagers.model.manifest import check_config_size
 from imagers.model.stream import read_all
 from imagers.pull.ahead import ReadAhead
@@ -383,9 +384,10 @@ def _read_below(root_fd: int, name: str) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(place).st_mode):
             return b""
-        with open(f"/proc/self/fd/{place}", "rb") as file:
+        with (
+            local_errors(f"/etc/{name} of the image"),
+            open(f"/proc/self/fd/{place}", "rb") as file,
+        ):
             return file.read(_MAX_ACCOUNTS_BYTES)
-    except OSError as error:
-        raise LocalError(str(error.strerror).lower(), path=f"/etc/{name} of the image") from error
     finally:
         os.close(place)

@@ -11,7 +11,6 @@ Nothing else is verified: a copy of an image that nobody should trust is no bett
 
 from __future__ import annotations
 
-import os
 import platform as machine
 import threading
 from contextlib import closing
@@ -20,7 +19,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from imagers.core import run_together
-from imagers.errors import FormatError, LocalError
+from imagers.errors import FormatError
+from imagers.files import local_errors, write_all
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.image import open_layer_blob, read_config, read_entry, stays_behind
 from imagers.model.manifest import Index, Manifest, check_platform, parse_manifest_or_index
@@ -287,15 +287,9 @@ class _Copy:
             staged.commit(descriptor, what=what)
 
     def _write(self, fd: int, piece: memoryview) -> None:
-        try:
-            while piece:
-                piece = piece[os.write(fd, piece) :]
-        except OSError as error:
-            raise LocalError(
-                f"could not be written: {(error.strerror or 'failed').lower()}",
-                path=self._sink.name,
-                hint="is there room for the largest layer, here or in the spool directory?",
-            ) from error
+        hint = "is there room for the largest layer, here or in the spool directory?"
+        with local_errors(self._sink.name, "could not be written", hint=hint):
+            write_all(fd, piece)
 
 
 class _Stoppable:

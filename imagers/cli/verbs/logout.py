@@ -19,9 +19,9 @@ import click
 from imagers.cli.command import VerbCommand
 from imagers.cli.images import read_registries
 from imagers.cli.output import print_line
-from imagers.cli.settings import read_settings
 from imagers.cli.verbs.login import parse_login_name
 from imagers.errors import UsageError
+from imagers.settings import read_settings
 
 __all__ = ["command"]
 

@@ -61,9 +61,9 @@ from imagers.cli.images import (
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
-from imagers.cli.settings import read_settings
 from imagers.cli.signatures import places_of, registries_d_option
 from imagers.errors import UsageError
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from imagers.core import Budget

@@ -43,9 +43,9 @@ from imagers.cli.images import (
     registry_options,
 )
 from imagers.cli.output import print_json, say
-from imagers.cli.settings import read_settings
 from imagers.cli.signatures import places_of, registries_d_option
 from imagers.errors import ImagersError
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from imagers.pull.trust import TrustedImage

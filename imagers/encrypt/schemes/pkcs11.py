@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from cryptography.hazmat.primitives import hashes
@@ -40,6 +40,7 @@ from imagers.errors import (
     Unsupported,
 )
 from imagers.model.base64 import decode_base64, encode_base64
+from imagers.model.closing import Closing
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 from imagers.model.strict_json import (
     dump_json,
@@ -53,7 +54,6 @@ from imagers.model.token import TOKEN_GROUP, TokenKey, TokenProvider, TokenRefer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from imagers.encrypt.keyfiles import PrivateKey, TokenFile
     from imagers.model.keys import UnwrapContext, WrapContext, WrappedKey
@@ -239,7 +239,7 @@ class PKCS11Unwrapper(_Unwrapper):
             return None
 
 
-class TokenUnwrapper(_Unwrapper):
+class TokenUnwrapper(_Unwrapper, Closing):
     """Opens documents with a key on a token.
 
     Args:
@@ -257,17 +257,6 @@ class TokenUnwrapper(_Unwrapper):
     def close(self) -> None:
         """End the session. Safe to call twice."""
         self._key.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_token_key(file: TokenFile, *, private: bool) -> TokenKey:

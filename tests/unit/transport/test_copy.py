@@ -303,7 +303,7 @@ def test_copy_image_full_disk_is_a_local_error(registry, places, image_of, monke
         places.sink(f"oci:{tmp_path}/b:v1"),
         places.source(f"{registry.address}/a:v1"),
     )
-    monkeypatch.setattr(copy.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(LocalError, match="no space left") as caught:
         copy_image(source, sink)
     assert "room" in caught.value.hint

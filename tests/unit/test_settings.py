@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imagers.cli import settings as settings_module
-from imagers.cli.settings import hide_secrets, read_settings
+from imagers.settings import hide_secrets, read_settings
 
 
 @pytest.fixture(autouse=True)
