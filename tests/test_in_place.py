@@ -16,13 +16,14 @@ NINJA = '#!/bin/sh\necho ninja: "$@"\nexit 7\n'
 @pytest.fixture
 def tree(tmp_path):
     """A tree that was set up, whose ninja says what it is asked for and fails."""
-    for name in (".ci", ".venv/bin", "build/in-place"):
+    for name in (".ci", ".venv/bin", "build/in-place", "imagers/core"):
         (tmp_path / name).mkdir(parents=True)
     shutil.copy(ROOT / ".ci" / "compile", tmp_path / ".ci")
     for stamp, name in DESCRIBED.items():
         (tmp_path / name).write_text("as it was\n")
         sums = subprocess.check_output(["sha256sum", name], cwd=tmp_path)
         (tmp_path / ".venv" / stamp).write_bytes(sums)
+    (tmp_path / "build" / "in-place" / "build.ninja").touch()
     ninja = tmp_path / ".venv" / "bin" / "ninja"
     ninja.write_text(NINJA)
     ninja.chmod(0o755)
@@ -38,6 +39,8 @@ def test_compile_runs_ninja_and_ends_as_it_does(tree):
     done = compiled(tree)
     assert done.returncode == 7
     assert done.stdout == "ninja: --quiet -C build/in-place\n"
+    extension = tree / "imagers" / "core" / "_core.abi3.so"
+    assert extension.resolve() == tree / "build" / "in-place" / "imagers" / "core" / extension.name
 
 
 @pytest.mark.parametrize("name", DESCRIBED.values())
@@ -49,8 +52,9 @@ def test_compile_is_refused_where_something_else_was_installed(tree, name):
     assert done.stdout == ""
 
 
-def test_compile_is_refused_without_a_set_up(tree):
-    shutil.rmtree(tree / ".venv")
+@pytest.mark.parametrize("folder", [".venv", "build"])
+def test_compile_is_refused_without_a_set_up(tree, folder):
+    shutil.rmtree(tree / folder)
     done = compiled(tree)
     assert done.returncode == 1
     assert "make dev" in done.stderr
