@@ -64,6 +64,7 @@ OPENS = {
     "gpg",
     "layout",
     "pull",
+    "build",
     "broker",
     "cli",
     "testing",
