@@ -12,22 +12,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from imagers.encrypt.recipients import BrokerRecipient
 from imagers.encrypt.schemes.broker import BrokerKeyWrapper
 from imagers.errors import FormatError, NotFound, Unsupported, UsageError
 from imagers.files import local_errors
+from imagers.kbs.admin import BrokerAdmin
+from imagers.model.digest import Digest
 from imagers.model.keys import SecretKey, random_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
-    from imagers.encrypt.recipients import BrokerRecipient
-    from imagers.kbs.admin import BrokerAdmin
-    from imagers.model.digest import Digest
     from imagers.model.keys import KeyWrapper
 
 __all__ = ["KEK_BYTES", "BrokerKey", "load_kek"]

@@ -13,6 +13,7 @@ refused here, before anything is read of an image.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ from imagers.encrypt.recipients import (
     PKCS11Recipient,
     ProviderKey,
     ProviderRecipient,
+    Recipient,
 )
 from imagers.encrypt.rewrap import (
     CertificateTarget,
@@ -50,17 +52,17 @@ from imagers.encrypt.rewrap import (
 )
 from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper, key_id
 from imagers.encrypt.schemes.provider import TIMEOUT_S, ProviderUnwrapper, ProviderWrapper
-from imagers.encrypt.schemes.providers.config import find_provider, load_provider_config
+from imagers.encrypt.schemes.providers.config import (
+    ProviderConfig,
+    find_provider,
+    load_provider_config,
+)
 from imagers.errors import FormatError, KeyUnavailable, LocalError, UsageError
+from imagers.model.keys import KeyUnwrapper, KeyWrapper, SecretKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from imagers.encrypt.keyfiles import DecryptionFile
-    from imagers.encrypt.recipients import Recipient
     from imagers.encrypt.rewrap import Target
-    from imagers.encrypt.schemes.providers.config import ProviderConfig
-    from imagers.model.keys import KeyUnwrapper, KeyWrapper, SecretKey
 
 __all__ = ["ProviderSettings", "load_targets", "opened_unwrappers", "opened_wrappers"]
 

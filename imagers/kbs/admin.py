@@ -15,7 +15,9 @@ name is only as safe there as it is fresh.
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
@@ -34,7 +36,8 @@ from imagers.kbs.jwt import sign_token
 from imagers.kbs.resources import parse_resource_path, parse_resource_uri
 from imagers.kbs.wire import Endpoint, parse_error
 from imagers.model.closing import Closing
-from imagers.model.digest import parse_digest
+from imagers.model.digest import Digest, parse_digest
+from imagers.model.keys import SecretKey
 from imagers.model.strict_json import (
     dump_json,
     get_int,
@@ -44,17 +47,13 @@ from imagers.model.strict_json import (
     parse_json,
     parse_object,
 )
+from imagers.net.http import HTTPSettings
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
-
     from jwcrypto.jwk import JWK
 
-    from imagers.model.digest import Digest
-    from imagers.model.keys import SecretKey
     from imagers.model.strict_json import JSON
-    from imagers.net.http import HTTPSettings, Response
+    from imagers.net.http import Response
 
 __all__ = ["AuditEntry", "BrokerAdmin", "ResourceMetadata", "load_admin_key"]
 

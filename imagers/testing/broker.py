@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,15 +28,14 @@ from imagers.broker.state import MAX_SESSIONS
 from imagers.evidence.plugins import load_attester
 from imagers.kbs.admin import BrokerAdmin
 from imagers.kbs.client import BrokerClient
+from imagers.model.digest import Digest
 from imagers.model.keys import SecretKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
     from imagers.broker.server import RunningBroker
     from imagers.kbs.admin import AuditEntry
-    from imagers.model.digest import Digest
     from imagers.model.evidence import Attester
 
 __all__ = ["EmbeddedBroker"]

@@ -3,7 +3,7 @@
 import pytest
 
 from imagers.build.broker_key import BrokerKey
-from imagers.build.encrypt import DONE, Change, Kind, Work, decrypt, encrypt
+from imagers.build.change import DONE, Change, Kind, Work, decrypt, encrypt
 from imagers.encrypt.keyfiles import load_private_key, load_public_key
 from imagers.encrypt.recipients import BrokerRecipient
 from imagers.encrypt.rewrap import JWETarget
