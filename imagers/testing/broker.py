@@ -9,7 +9,7 @@
 Nothing of the broker is replaced: what it counts is read from its audit log, and to make it
 say no, its policy is changed. Only its clock can be moved.
 
-It takes the TEE `sample`, whose plugin comes with the package `imagers-sample-tee`.
+It takes the TEE `sample`, whose plugin is `plugins/sample_tee`.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class EmbeddedBroker:
         """Makes evidence that this broker takes.
 
         Raises:
-            PluginNotFound: the package `imagers-sample-tee` is not installed.
+            PluginNotFound: `plugins/sample_tee` is not installed.
         """
         return load_attester("sample")
 

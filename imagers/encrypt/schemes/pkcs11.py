@@ -15,7 +15,7 @@ A recipient is a public key file, or a key file in YAML that names a key on a to
       env:
         SOFTHSM2_CONF: /etc/softhsm2.conf
 
-Tokens are used through a plugin (`imagers-pkcs11`); a private key in a file opens these
+Tokens are used through a plugin (`plugins/pkcs11`); a private key in a file opens these
 packets too, which ocicrypt cannot.
 
 Spec: containers/ocicrypt v1.3.2, keywrap/pkcs11 and crypto/pkcs11; RFC 7512; RFC 8017 7.1.
@@ -305,7 +305,7 @@ def _load_plugin() -> TokenProvider:
         raise PluginNotFound(
             "keys on tokens need it, and it is not installed",
             name=_PLUGIN,
-            hint="pip install imagers-pkcs11",
+            hint="in the clone of imagers: pip install ./plugins/pkcs11",
         )
     if len(points) > 1:
         raise PluginBroken(f"is installed twice: {', '.join(sorted(points))}", name=_PLUGIN)
