@@ -20,8 +20,8 @@ from jwcrypto.jwt import JWT
 
 from imagers.broker.resources import Resources
 from imagers.kbs.admin import load_admin_key
-from imagers.kbs.jwt import sign_token
 from imagers.model.digest import digest_of
+from imagers.pki.jose import sign_token
 
 IMAGE = digest_of(b"manifest")
 URI = "kbs:///default/key/1"

@@ -10,9 +10,9 @@ from imagers.broker.resources import Credentials, Resources
 from imagers.broker.state import open_state
 from imagers.errors import FormatError, LocalError, TagMismatch
 from imagers.kbs.jwe import open_answer
-from imagers.kbs.jwt import sign_token
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
+from imagers.pki.jose import sign_token
 
 PATH = "default/key/1"
 IMAGE, OTHER = digest_of(b"manifest"), digest_of(b"other")

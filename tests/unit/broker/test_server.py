@@ -30,10 +30,10 @@ from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
 from imagers.errors import LocalError, RemoteError, UsageError
 from imagers.kbs.admin import BrokerAdmin, load_admin_key
-from imagers.kbs.jwt import sign_token
 from imagers.model.digest import digest_of
 from imagers.net.http import HTTPSettings
 from imagers.net.retry import RetryPolicy
+from imagers.pki.jose import sign_token
 
 URI, PATH, IMAGE = "kbs:///default/key/1", "/kbs/v0/resource/default/key/1", digest_of(b"image")
 PROGRAM = """

@@ -7,10 +7,10 @@ from jwcrypto.jwk import JWK
 
 from imagers.broker.refusals import Refusal
 from imagers.broker.tokens import AdminTokens, GuestTokens
-from imagers.kbs.jwt import sign_token
 from imagers.kbs.messages import Attestation, hash_report_data
 from imagers.kbs.tee_key import TEEKey
 from imagers.model.evidence import Claims
+from imagers.pki.jose import sign_token
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)

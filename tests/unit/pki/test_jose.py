@@ -5,7 +5,7 @@ import pytest
 from jwcrypto.jwk import JWK
 
 from imagers.errors import FormatError, SignatureInvalid
-from imagers.kbs.jwt import sign_token, verify_token
+from imagers.pki.jose import KEK_BYTES, derive_kek, sign_token, verify_token
 
 EC = JWK.generate(kty="EC", crv="P-256")
 ED = JWK.generate(kty="OKP", crv="Ed25519")
@@ -24,7 +24,7 @@ def parts_of(token):
 @pytest.mark.parametrize(("key", "algorithm"), [(EC, "ES256"), (ED, "EdDSA")])
 def test_token_round_trip_keeps_the_order_of_its_members(key, algorithm):
     token = sign_token(PAYLOAD, key=key, algorithm=algorithm)
-    assert verify_token(token, key=key, algorithm=algorithm, what="token") == PAYLOAD
+    assert verify_token(token, key=key, algorithm=algorithm, what="token").value == PAYLOAD
     header, payload, _ = parts_of(token)
     assert json.loads(header) == {"typ": "JWT", "alg": algorithm}
     assert payload == b'{"b":1,"a":"x"}'
@@ -101,3 +101,29 @@ def test_verify_payload_that_is_no_object_refused():
     token.add_signature(EC, "ES256", '{"alg":"ES256"}')
     with pytest.raises(FormatError, match="expected an object"):
         verify_token(token.serialize(compact=True), key=EC, algorithm="ES256", what="token")
+
+
+@pytest.mark.parametrize(
+    ("size", "algorithm", "expected"),
+    [
+        (
+            32,
+            "ECDH-ES+A256KW",
+            "ead36a3ab953bb6e5a6709471c0fd35fcc62cf920994cede2f3aa2544e9f47ac",
+        ),
+        (
+            66,
+            "ECDH-ES+A256KW",
+            "3e6609c07a08404eae372dd90baa6ab82e7f1104c848e414079726e64e92f00c",
+        ),
+    ],
+)
+def test_derive_kek_gives_the_known_answers(size, algorithm, expected):
+    assert derive_kek(bytes(range(size)), algorithm).hex() == expected
+
+
+@pytest.mark.parametrize(("algorithm", "size"), KEK_BYTES.items())
+def test_derive_kek_is_as_long_as_its_algorithm_says_and_of_no_other(algorithm, size):
+    keys = {name: derive_kek(bytes(32), name) for name in KEK_BYTES}
+    assert len(keys[algorithm]) == size
+    assert not any(keys[name].startswith(keys[algorithm]) for name in keys if name != algorithm)
