@@ -14,7 +14,7 @@ from imagers.encrypt.annotations import COCO_SCHEME
 from imagers.encrypt.schemes.broker import parse_packet
 from imagers.errors import FormatError, Unsupported
 from imagers.model.keys import WrappedKey
-from imagers.model.strict_json import parse_object
+from imagers.model.strict_json import View
 
 __all__ = ["describe_recipients", "describe_wrapped_key", "find_fault"]
 
@@ -114,12 +114,10 @@ def _recipients(wrapped: WrappedKey) -> list[tuple[str, str]]:
 
         return [("", one.key_id.hex().upper()) for one in split_session_keys(packet)[0]]
     if wrapped.scheme == "pkcs11":
-        document = parse_object(packet, what="", max_bytes=_MAX_PACKET)
-        recipients = document.get("recipients")
+        document = View.parse(packet, what="", max_bytes=_MAX_PACKET)
         return [
-            (f"RSA-OAEP with {one.get('hash') or 'sha1'}", "")
-            for one in (recipients if isinstance(recipients, list) else [])
-            if isinstance(one, dict)
+            (f"RSA-OAEP with {one.value.get('hash') or 'sha1'}", "")
+            for one in document.objects("recipients", null_is_empty=True)
         ]
     if wrapped.scheme.startswith("provider."):
         parsed = parse_packet(packet, what="")

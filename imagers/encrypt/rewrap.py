@@ -39,7 +39,7 @@ from imagers.encrypt.sealing import LayerRun, left_out, plan_copied, seal_into, 
 from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import is_encrypted
-from imagers.model.strict_json import dump_json, parse_object
+from imagers.model.strict_json import View, dump_json
 from imagers.pki.der import encode, split
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class JWETarget:
             return wrapped.packet
         if not any(stay):
             return None
-        document = parse_object(wrapped.packet, what="JWE", max_bytes=_MAX_BYTES)
+        document = View.parse(wrapped.packet, what="JWE", max_bytes=_MAX_BYTES).value
         recipients = document["recipients"]
         assert isinstance(recipients, list)  # parsed before, and more than one
         left = [one for one, keep in zip(recipients, stay, strict=True) if keep]

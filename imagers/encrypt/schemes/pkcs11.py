@@ -39,16 +39,9 @@ from imagers.errors import (
     PluginNotFound,
     Unsupported,
 )
-from imagers.model.base64 import decode_base64, encode_base64
+from imagers.model.base64 import encode_base64
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
-from imagers.model.strict_json import (
-    dump_json,
-    get_int,
-    get_list,
-    get_optional_str,
-    get_str,
-    parse_object,
-)
+from imagers.model.strict_json import View, dump_json
 from imagers.model.token import TOKEN_GROUP, TokenKey, TokenProvider, TokenReference
 
 if TYPE_CHECKING:
@@ -157,30 +150,22 @@ def parse_pkcs11(packet: bytes) -> list[tuple[bytes, str]]:
         FormatError: no such document.
         Unsupported: another version, or a hash that is not done here.
     """
-    what = "PKCS11 packet"
-    document = parse_object(packet, what=what, max_bytes=_MAX_BYTES)
-    _check_version(document, what, "$")
-    recipients = get_list(document, "recipients", what=what)
-    if len(recipients) > _MAX_RECIPIENTS:
-        raise FormatError(f"expected at most {_MAX_RECIPIENTS} recipients", what=what)
+    document = View.parse(packet, what="PKCS11 packet", max_bytes=_MAX_BYTES)
+    _check_version(document)
     found = []
-    for index, recipient in enumerate(recipients):
-        where = f"$.recipients[{index}]"
-        if not isinstance(recipient, dict):
-            raise FormatError("expected an object", what=what, where=where)
-        _check_version(recipient, what, where)
-        name = get_optional_str(recipient, "hash", what=what, where=where) or "sha1"
-        blob = get_str(recipient, "blob", what=what, where=where)
-        found.append((decode_base64(blob, what=what, where=f"{where}.blob"), name))
+    for recipient in document.objects("recipients", most=_MAX_RECIPIENTS):
+        _check_version(recipient)
+        name = recipient.optional_text("hash") or "sha1"
+        found.append((recipient.bytes64("blob"), name))
     return found
 
 
-def _check_version(document: dict[str, JSON], what: str, where: str) -> None:
-    if document.get("version") is None:
+def _check_version(document: View) -> None:
+    if document.value.get("version") is None:
         return  # Go leaves it 0
-    version = get_int(document, "version", what=what, where=where)
+    version = document.integer("version")
     if version != 0:
-        raise Unsupported(f"{what}: expected version 0, got {version}")
+        raise Unsupported(f"{document.what}: expected version 0, got {version}")
 
 
 class _Unwrapper:
