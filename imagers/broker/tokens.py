@@ -23,13 +23,13 @@ from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal
 from imagers.errors import ImagersError
 from imagers.kbs.messages import parse_public_key
+from imagers.kbs.tee_key import public_jwk
 from imagers.model.base64 import encode_base64
 from imagers.model.keys import SecretKey
 from imagers.pki.jose import sign_token, verify_token
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from jwcrypto.jwk import JWK
 
     from imagers.kbs.messages import Attestation, TEEPublicKey
     from imagers.model.evidence import Claims, ReportData
@@ -72,15 +72,16 @@ class GuestTokens:
     """
 
     def __init__(self, private_pem: SecretKey) -> None:
-        from jwcrypto.jwk import JWK
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         with private_pem.view() as data:
-            self._key = JWK.from_pem(bytes(data))
-        public = self._key.export_public(as_dict=True)
+            key = load_pem_private_key(bytes(data), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)  # of `make_key`
+        self._key = key
+        public = public_jwk(key.public_key(), "P-256")
         self._header: JSONObject = {
-            "jwk": {name: public[name] for name in ("kty", "crv")}
-            | {"alg": "ES256"}
-            | {name: public[name] for name in ("x", "y")}
+            "jwk": {"kty": "EC", "crv": public.crv, "alg": "ES256", "x": public.x, "y": public.y}
         }
 
     @staticmethod
@@ -131,7 +132,7 @@ class GuestTokens:
             "iss": _ISSUER,
             "imagers.tee": claims.tee,
         }
-        return sign_token(payload, key=self._key, algorithm="ES256", header=self._header)
+        return sign_token(payload, key=self._key, header=self._header)
 
     def check(self, token: str, *, now: datetime) -> AttestedGuest:
         """The guest of a token that this broker made and that is not over.
@@ -140,7 +141,7 @@ class GuestTokens:
             Refusal: it is another's, changed, or expired.
         """
         try:
-            payload = verify_token(token, key=self._key, algorithm="ES256", what="token")
+            payload = verify_token(token, key=self._key.public_key(), what="token")
             issued, expires = payload.integer("iat"), payload.integer("exp")
             guest = AttestedGuest(payload.text("imagers.tee"), _public_key(payload))
         except ImagersError as error:
@@ -170,9 +171,7 @@ class AdminTokens:
     """
 
     def __init__(self, public_key: Ed25519PublicKey) -> None:
-        from jwcrypto.jwk import JWK
-
-        self._key: JWK = JWK.from_pyca(public_key)
+        self._key = public_key
 
     def check(self, token: str | None, *, now: datetime) -> None:
         """Nothing, if the admin's key signed it, a short while ago and for a short while.
@@ -184,7 +183,7 @@ class AdminTokens:
         if token is None:
             raise Refusal("AdminAuthAccess", "the request has no token of an admin")
         try:
-            payload = verify_token(token, key=self._key, algorithm="EdDSA", what=what)
+            payload = verify_token(token, key=self._key, what=what)
             issued, expires = _time(payload, "iat"), _time(payload, "exp")
             not_before = _time(payload, "nbf") if "nbf" in payload else issued
             role = payload.optional_text("role")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from jwcrypto.jwk import JWK
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
@@ -110,15 +110,16 @@ class AuditEntry:
     detail: str = ""
 
 
-def load_admin_key(path: str | os.PathLike[str]) -> JWK:
+def load_admin_key(path: str | os.PathLike[str]) -> Ed25519PrivateKey:
     """An Ed25519 private key from a PEM file.
 
     Raises:
         LocalError: no such file, or it cannot be read.
         FormatError: no such key in it.
     """
-    from jwcrypto.common import JWException
-    from jwcrypto.jwk import JWK
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         with Path(path).open("rb") as file:
@@ -130,11 +131,10 @@ def load_admin_key(path: str | os.PathLike[str]) -> JWK:
             hint="the first 'imagers broker serve' makes one; --broker-admin-key names another",
         ) from None
     try:
-        key = JWK.from_pem(data)
-        usable = key.get("kty") == "OKP" and key.get("crv") == "Ed25519" and key.has_private
-    except (JWException, ValueError, TypeError):
-        usable = False
-    if not usable:
+        key = load_pem_private_key(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
         raise FormatError("expected a PEM file with an Ed25519 private key", what=str(path))
     return key
 
@@ -328,7 +328,6 @@ class BrokerAdmin:
         token = sign_token(
             {"iat": now, "nbf": now, "exp": now + _TOKEN_SECONDS, "role": "admin"},
             key=self._key,
-            algorithm="EdDSA",
         )
         headers = {"Authorization": f"Bearer {token}"}
         if body is not None:

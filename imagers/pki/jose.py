@@ -1,38 +1,149 @@
 """JSON Web signatures, tokens and key agreement: the pieces that more than one format has.
 
-    sign_token({"sub": "guest"}, key=key, algorithm="ES256")
-    verify_token(token, key=key, algorithm="ES256", what="token")
+    token = sign_token({"sub": "guest"}, key=key)
+    verify_token(token, key=key.public_key(), what="token")
+
+    message = parse_jws(document)       # a View with protected, payload and signature
+    message.check_signature(key)
+
     derive_kek(shared_secret, "ECDH-ES+A256KW")
 
-One algorithm is named at each call, and a header that names another one is refused: the
-`alg` of a token never chooses how it is checked.
+The key decides how a signature is checked, the header has to name that algorithm: an `alg`
+never chooses.
 
-Spec: RFC 7515 section 7.1; RFC 7518 section 4.6; RFC 7519; RFC 8725 section 3.1.
+Spec: RFC 7515 sections 3, 5 and 7; RFC 7518 section 4.6; RFC 7519; RFC 8725 section 3.1.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, SignatureInvalid
-from imagers.model.base64 import decode_base64url
+from imagers.errors import FormatError, SignatureInvalid, Unsupported
+from imagers.model.base64 import encode_base64url
 from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
-    from typing import Literal
-
-    from jwcrypto.jwk import JWK
+    from collections.abc import Callable
 
     from imagers.model.strict_json import JSONObject
+    from imagers.pki.algorithms import PrivateKey
 
-    TokenAlgorithm = Literal["ES256", "EdDSA"]
-
-__all__ = ["KEK_BYTES", "MAX_TOKEN_BYTES", "derive_kek", "sign_token", "verify_token"]
+__all__ = [
+    "JWS",
+    "KEK_BYTES",
+    "MAX_TOKEN_BYTES",
+    "build_jws",
+    "derive_kek",
+    "parse_jws",
+    "sign_token",
+    "verify_token",
+]
 
 MAX_TOKEN_BYTES = 128 * 1024  # the limit of the Rust server for a request head
 KEK_BYTES = {"ECDH-ES+A128KW": 16, "ECDH-ES+A192KW": 24, "ECDH-ES+A256KW": 32}
+_MAX_HEADER = 1024 * 1024
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
+_PARTS = ("protected", "payload", "signature")  # in the order of the compact form
+
+
+@dataclass(frozen=True, slots=True)
+class JWS:
+    """One signature and what it is over. Nothing is verified.
+
+    Attributes:
+        what: name of the message in errors.
+        header: the protected one.
+        payload: what was signed; read it after the check.
+        to_be_signed: the bytes that the signature is over.
+    """
+
+    what: str
+    header: View
+    payload: bytes
+    signature: bytes
+    to_be_signed: bytes
+
+    def check_signature(self, key: object) -> None:
+        """Raise unless `key` made the signature, by its one algorithm, which the header names.
+
+        Raises:
+            SignatureInvalid: it did not.
+        """
+        from imagers.pki.algorithms import algorithm_of, verify
+
+        told = self.header.value.get("alg")
+        try:
+            expected = algorithm_of(key).jws
+        except Unsupported as error:
+            raise SignatureInvalid(f"{self.what}: {error}") from error
+        if told != expected:
+            raise SignatureInvalid(
+                f"{self.what}: expected algorithm {expected} for this key, got '{str(told)[:40]}'"
+            )
+        verify(key, self.signature, self.to_be_signed, what=self.what)
+
+
+def parse_jws(document: View) -> JWS:
+    """The signature in the members `protected`, `payload` and `signature`.
+
+    Others are the caller's to know, critical members of the header included.
+
+    Raises:
+        FormatError: one is missing, or no base64url, or the header is no object.
+    """
+    header = View.parse(
+        document.bytes64url("protected"), what=f"{document.what} header", max_bytes=_MAX_HEADER
+    )
+    return JWS(
+        document.what,
+        header,
+        document.bytes64url("payload"),
+        document.bytes64url("signature"),
+        f"{document.text('protected')}.{document.text('payload')}".encode("ascii"),
+    )
+
+
+def build_jws(header: JSONObject, payload: bytes, sign: Callable[[bytes], bytes]) -> JSONObject:
+    """The three members; `sign` makes the signature over the bytes that it gets."""
+    head, body = encode_base64url(dump_json(header)), encode_base64url(payload)
+    signature = sign(f"{head}.{body}".encode("ascii"))
+    return {"payload": body, "protected": head, "signature": encode_base64url(signature)}
+
+
+def sign_token(payload: JSONObject, *, key: PrivateKey, header: JSONObject | None = None) -> str:
+    """The compact token of `payload`.
+
+    Args:
+        header: members beside `typ` and `alg`.
+    """
+    from imagers.pki.algorithms import algorithm_of, sign
+
+    protected: JSONObject = {"typ": "JWT", "alg": algorithm_of(key.public_key()).jws}
+    parts = build_jws(
+        {**protected, **(header or {})}, dump_json(payload), lambda data: sign(key, data)
+    )
+    return ".".join(str(parts[name]) for name in _PARTS)
+
+
+def verify_token(token: str, *, key: object, what: str) -> View:
+    """The payload of a token that `key` signed. Its times are the caller's to check.
+
+    Args:
+        key: a public one.
+
+    Raises:
+        FormatError: not a compact token, or its payload is no object.
+        SignatureInvalid: another key, another algorithm, or changed.
+    """
+    if len(token) > MAX_TOKEN_BYTES or not _COMPACT.match(token):
+        raise FormatError("expected a JWT", what=what)
+    message = parse_jws(View(dict(zip(_PARTS, token.split("."), strict=True)), what=what))
+    if "crit" in message.header:
+        raise SignatureInvalid(f"{what}: has critical members in its header, which nobody knows")
+    message.check_signature(key)
+    return View.parse(message.payload, what=what, max_bytes=MAX_TOKEN_BYTES)
 
 
 def derive_kek(shared_secret: bytes, algorithm: str) -> bytes:
@@ -48,49 +159,3 @@ def derive_kek(shared_secret: bytes, algorithm: str) -> bytes:
     # In turn: AlgorithmID, PartyUInfo and PartyVInfo, which are empty, SuppPubInfo.
     other_info = len(name).to_bytes(4) + name + bytes(4) + bytes(4) + (length * 8).to_bytes(4)
     return ConcatKDFHash(hashes.SHA256(), length, other_info).derive(shared_secret)
-
-
-def sign_token(
-    payload: JSONObject, *, key: JWK, algorithm: TokenAlgorithm, header: JSONObject | None = None
-) -> str:
-    """The compact token of `payload`.
-
-    Args:
-        header: members beside `typ` and `alg`.
-    """
-    from jwcrypto.jws import JWS
-
-    protected = {"typ": "JWT", "alg": algorithm, **(header or {})}
-    token = JWS(dump_json(payload))
-    token.add_signature(key, algorithm, dump_json(protected).decode())
-    return str(token.serialize(compact=True))
-
-
-def verify_token(token: str, *, key: JWK, algorithm: TokenAlgorithm, what: str) -> View:
-    """The payload of a token that `key` signed. Its times are the caller's to check.
-
-    Raises:
-        FormatError: not a compact token, or its payload is no object.
-        SignatureInvalid: another key, another algorithm, or changed.
-    """
-    from jwcrypto.common import JWException
-    from jwcrypto.jws import JWS
-
-    if len(token) > MAX_TOKEN_BYTES or not _COMPACT.match(token):
-        raise FormatError("expected a JWT", what=what)
-    # Before jwcrypto, which would follow any nesting: the header is anybody's bytes.
-    header = View.parse(
-        decode_base64url(token.partition(".")[0], what=what),
-        what=f"{what} header",
-        max_bytes=MAX_TOKEN_BYTES,
-    )
-    if header.value.get("alg") != algorithm or "crit" in header:
-        raise SignatureInvalid(f"{what}: expected a signature with {algorithm!r}")
-    parsed = JWS()
-    parsed.allowed_algs = [algorithm]
-    try:
-        parsed.deserialize(token, key)
-    except (JWException, ValueError, TypeError, KeyError):
-        # jwcrypto lets some faults of a header through as they are.
-        raise SignatureInvalid(f"{what}: the signature is not by the expected key") from None
-    return View.parse(parsed.payload, what=what, max_bytes=MAX_TOKEN_BYTES)

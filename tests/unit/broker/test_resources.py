@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto.jwk import JWK
 
 from imagers.broker.refusals import Refusal
@@ -158,9 +159,11 @@ def test_release_with_a_token_that_somebody_else_signed_refused(stored, credenti
     import base64
 
     payload = json.loads(base64.urlsafe_b64decode(credentials.bearer.split(".")[1] + "=="))
-    key = JWK.generate(kty="EC", crv="P-256")
+    key = ec.generate_private_key(ec.SECP256R1())
     forged = sign_token(
-        payload, key=key, algorithm="ES256", header={"jwk": key.export_public(as_dict=True)}
+        payload,
+        key=key,
+        header={"jwk": JWK.from_pyca(key.public_key()).export_public(as_dict=True)},
     )
     refusal = refused(stored.release, Credentials(bearer=forged), PATH, ASKED)
     assert refusal.name == "TokenVerifierError"

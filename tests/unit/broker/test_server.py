@@ -627,7 +627,7 @@ def test_secret_of_an_admin_who_hangs_up_is_stored_as_it_was_sent(
     monkeypatch.setattr(Resources, "put", slow)
     now = int(time.time())
     claims = {"iat": now, "exp": now + 60, "role": "admin"}
-    token = sign_token(claims, key=load_admin_key(embedded.admin_key_file), algorithm="EdDSA")
+    token = sign_token(claims, key=load_admin_key(embedded.admin_key_file))
     admin = connect(
         port,
         sent=f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
