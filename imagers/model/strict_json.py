@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+__all__ = ["JSON", "JSONObject", "View", "dump_json", "parse_json"]
+
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 JSONObject = dict[str, JSON]
 
@@ -129,7 +131,7 @@ def _check_structure(text: str, what: str) -> None:
             raise FormatError(f"has more than {_MAX_VALUES} values", what=what)
 
 
-def kind_of(value: object) -> str:
+def _kind_of(value: object) -> str:
     """What a value is in the words of JSON."""
     names = {
         type(None): "null",
@@ -167,7 +169,7 @@ class View:
 
     def __init__(self, value: object, *, what: str, where: str = "$") -> None:
         if not isinstance(value, dict):
-            raise FormatError(f"expected an object, got {kind_of(value)}", what=what, where=where)
+            raise FormatError(f"expected an object, got {_kind_of(value)}", what=what, where=where)
         self.value: JSONObject = value
         self.what = what
         self.where = where
@@ -218,7 +220,7 @@ class View:
         value = self.value.get(name)
         if value is None:
             return self.error(f"is missing, expected {expected}", name)
-        return self.error(f"expected {expected}, got {kind_of(value)}", name)
+        return self.error(f"expected {expected}, got {_kind_of(value)}", name)
 
     def text(self, name: str) -> str:
         """A string."""
@@ -295,7 +297,7 @@ class View:
         for key, value in members.items():
             if value is not None and not isinstance(value, str):
                 raise self.error(
-                    f"expected a string, got {kind_of(value)}", f"{name}[{key[:80]!r}]"
+                    f"expected a string, got {_kind_of(value)}", f"{name}[{key[:80]!r}]"
                 )
             found[key] = value or ""
         return found
@@ -334,7 +336,7 @@ class View:
         found = self._list(name, most, non_empty=non_empty, null_is_empty=null_is_empty)
         for index, value in enumerate(found):
             if not isinstance(value, str):
-                raise self.error(f"expected a string, got {kind_of(value)}", f"{name}[{index}]")
+                raise self.error(f"expected a string, got {_kind_of(value)}", f"{name}[{index}]")
         return tuple(cast("list[str]", found))
 
     def _list(self, name: str, most: int, *, non_empty: bool, null_is_empty: bool) -> list[JSON]:
@@ -353,157 +355,3 @@ class View:
 def dump_json(value: object) -> bytes:
     """Compact UTF-8 JSON, members in the order that they have."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def parse_object(data: bytes, *, what: str, max_bytes: int) -> JSONObject:
-    """Like `parse_json`, and the document must be an object."""
-    value = parse_json(data, what=what, max_bytes=max_bytes)
-    if not isinstance(value, dict):
-        raise FormatError(f"expected an object, got {_kind(value)}", what=what, where="$")
-    return value
-
-
-def check_spelling(
-    value: Mapping[str, JSON], names: frozenset[str], *, what: str, where: str = "$"
-) -> None:
-    """Nothing, if no member is one of `names` but for upper and lower case.
-
-    Readers in Go take `Layers` for `layers`: with both in one object, they and we would
-    see two different images under one digest, and with the first alone only they see one.
-
-    Raises:
-        FormatError: such a member is there.
-    """
-    folded = {name.casefold(): name for name in names}
-    for member in value:
-        # The long s (U+017F) and the Kelvin sign (U+212A) fold to s and k, there and here.
-        meant = folded.get(member.casefold())
-        if meant is not None and meant != member:
-            raise FormatError(f"expected {meant!r}, got {member[:80]!r}", what=what, where=where)
-
-
-def _kind(value: object) -> str:
-    names = {
-        type(None): "null",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "a list",
-        dict: "an object",
-    }
-    return names[type(value)]
-
-
-def _missing(what: str, where: str, wanted: str) -> NoReturn:
-    raise FormatError(f"is missing, expected {wanted}", what=what, where=where)
-
-
-def get_str(value: Mapping[str, JSON], name: str, *, what: str, where: str = "$") -> str:
-    """Member `name`, which must be a string."""
-    text = get_optional_str(value, name, what=what, where=where)
-    if text is None:
-        _missing(what, f"{where}.{name}", "a string")
-    return text
-
-
-def get_optional_str(
-    value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
-) -> str | None:
-    """Member `name`, a string, or None where it is absent or null."""
-    item = value.get(name)
-    if item is None:
-        return None
-    if not isinstance(item, str):
-        raise FormatError(
-            f"expected a string, got {_kind(item)}", what=what, where=f"{where}.{name}"
-        )
-    return item
-
-
-def get_int(
-    value: Mapping[str, JSON],
-    name: str,
-    *,
-    what: str,
-    where: str = "$",
-    minimum: int = 0,
-    maximum: int = 2**63 - 1,
-) -> int:
-    """Member `name`, a whole number from `minimum` to `maximum`."""
-    item = value.get(name)
-    if item is None:
-        _missing(what, f"{where}.{name}", "a whole number")
-    if isinstance(item, bool) or not isinstance(item, int):
-        raise FormatError(
-            f"expected a whole number, got {_kind(item)}", what=what, where=f"{where}.{name}"
-        )
-    if not minimum <= item <= maximum:
-        raise FormatError(
-            f"expected a number from {minimum} to {maximum}, got {item}",
-            what=what,
-            where=f"{where}.{name}",
-        )
-    return item
-
-
-def get_list(value: Mapping[str, JSON], name: str, *, what: str, where: str = "$") -> list[JSON]:
-    """Member `name`, which must be a list."""
-    item = value.get(name)
-    if item is None:
-        _missing(what, f"{where}.{name}", "a list")
-    if not isinstance(item, list):
-        raise FormatError(f"expected a list, got {_kind(item)}", what=what, where=f"{where}.{name}")
-    return item
-
-
-def get_optional_list(
-    value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
-) -> list[JSON]:
-    """Member `name`, a list; empty where it is absent or null, as Go writes and reads it."""
-    return [] if value.get(name) is None else get_list(value, name, what=what, where=where)
-
-
-def get_object(value: Mapping[str, JSON], name: str, *, what: str, where: str = "$") -> JSONObject:
-    """Member `name`, which must be an object."""
-    item = get_optional_object(value, name, what=what, where=where)
-    if item is None:
-        _missing(what, f"{where}.{name}", "an object")
-    return item
-
-
-def get_optional_object(
-    value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
-) -> JSONObject | None:
-    """Member `name`, an object, or None where it is absent or null."""
-    item = value.get(name)
-    if item is None:
-        return None
-    if not isinstance(item, dict):
-        raise FormatError(
-            f"expected an object, got {_kind(item)}", what=what, where=f"{where}.{name}"
-        )
-    return item
-
-
-def get_string_map(
-    value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
-) -> dict[str, str]:
-    """Member `name`, an object of strings; empty where it is absent or null.
-
-    A null in it is the empty string, as for readers in Go.
-    """
-    item = get_optional_object(value, name, what=what, where=where) or {}
-    result: dict[str, str] = {}
-    for key, entry in item.items():
-        if entry is None:
-            result[key] = ""
-            continue
-        if not isinstance(entry, str):
-            raise FormatError(
-                f"expected a string, got {_kind(entry)}",
-                what=what,
-                where=f"{where}.{name}[{key[:80]!r}]",
-            )
-        result[key] = entry
-    return result
