@@ -31,14 +31,14 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from imagers.errors import LocalError
+from imagers.model.closing import Closing
 from imagers.programs import end_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
 
 __all__ = ["OWN", "STRANGERS", "Limits", "PrivateHome", "user_gpg"]
 
@@ -193,7 +193,7 @@ def user_gpg(home: str | os.PathLike[str] | None = None) -> Any:
     return _start(None if home is None else os.fspath(home), (), lambda: None)
 
 
-class PrivateHome:
+class PrivateHome(Closing):
     """A home that holds what is put into it and nothing else, until `close`.
 
     Args:
@@ -248,17 +248,6 @@ class PrivateHome:
             _remove(self.path)
             os.close(self._lock)
             self._lock = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _places() -> Iterator[str]:

@@ -11,13 +11,13 @@ PACKAGE = ROOT / "imagers"
 # Row by row from the bottom. A package imports from lower rows only; `errors` is for all.
 ROWS = [
     {"errors"},
-    {"model"},
+    {"model", "files"},
     {"core", "net", "programs"},
     {"gpg", "pki"},
     {"registry", "layout"},
     {"transport"},
     {"encrypt", "sign", "evidence", "kbs"},
-    {"pull", "broker"},
+    {"pull", "build", "broker", "settings"},
     {"agent", "testing"},
     {"cli"},
 ]
@@ -55,21 +55,19 @@ WORLD = {
     },
 }
 # Who may read the environment, print, exit.
-ENVIRONMENT = {"cli/settings", "agent/settings"}
+ENVIRONMENT = {"settings", "agent", "cli"}
 PRINTS = {"cli"}
 # Who may open files by path.
 OPENS = {
     "core/cores",  # the quota of the own cgroup
+    "files",
     "gpg",
     "layout",
-    "transport",
     "pull",
+    "build",
     "broker",
-    "kbs",
     "cli",
     "testing",
-    "encrypt/keyfiles",
-    "sign/keyfiles",
     "sign/formats/lookaside",
     "registry/spool",
     "registry/logins",

@@ -6,7 +6,6 @@ to its own, which fails if that exists.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import secrets
@@ -15,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError
+from imagers.files import local_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,14 +48,11 @@ def make_state_directory(path: Path) -> None:
     Raises:
         LocalError: it cannot be made, is another user's, or open to others.
     """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except FileExistsError:
-        raise LocalError("expected a state directory, got a file", path=str(path)) from None
-    except OSError as error:
-        raise LocalError(
-            f"the state directory cannot be made: {str(error.strerror).lower()}", path=str(path)
-        ) from None
+    with local_errors(path, "the state directory cannot be made"):
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError:
+            raise LocalError("expected a state directory, got a file", path=str(path)) from None
     check_owner_only(path)
 
 
@@ -68,23 +65,18 @@ def lock_state_directory(path: Path) -> int:
         LocalError: another broker has it, or the file system knows no locks.
     """
     file = path / _LOCK
-    try:
-        # Writable: NFS makes byte range locks of it, and those want a file that may be written.
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    # Writable: NFS makes byte range locks of it, and those want a file that may be written.
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    with local_errors(file, "cannot be opened"):
         descriptor = os.open(file, flags, 0o600)
-    except OSError as error:
-        raise LocalError(
-            f"cannot be opened: {str(error.strerror).lower()}", path=str(file)
-        ) from None
     try:
         check_owner_only(file)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        with local_errors(file, "cannot be locked"):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except LocalError as error:
         os.close(descriptor)
-        if error.errno != errno.EWOULDBLOCK:
-            raise LocalError(
-                f"cannot be locked: {str(error.strerror).lower()}", path=str(file)
-            ) from None
+        if not isinstance(error.__cause__, BlockingIOError):
+            raise
         raise LocalError(
             "another broker runs on this state directory",
             path=str(path),
@@ -105,12 +97,8 @@ def check_owner_only(path: Path, *, readable: bool = False) -> None:
     Raises:
         LocalError: it is another user's, or open to others.
     """
-    try:
+    with local_errors(path, "cannot be looked at"):
         status = path.lstat()
-    except OSError as error:
-        raise LocalError(
-            f"cannot be looked at: {str(error.strerror).lower()}", path=str(path)
-        ) from None
     if stat.S_ISLNK(status.st_mode):
         raise LocalError("expected the file itself, got a symbolic link", path=str(path))
     if status.st_uid != os.geteuid():
@@ -135,7 +123,7 @@ def make_owner_only(path: Path, data: bytes) -> bool:
         LocalError: it could not be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
+    with local_errors(path, "cannot be written"):
         descriptor = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
@@ -145,16 +133,12 @@ def make_owner_only(path: Path, data: bytes) -> bool:
                 file.flush()
                 os.fsync(file.fileno())
             path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
         _sync_directory(path.parent)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise LocalError(
-            f"cannot be written: {str(error.strerror).lower()}", path=str(path)
-        ) from None
     return True
 
 
@@ -267,9 +251,7 @@ def _load_private(path: Path) -> Ed25519PrivateKey:
 
 
 def _read(path: Path, limit: int) -> bytes:
-    try:
+    with local_errors(path, "cannot be read"):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with os.fdopen(descriptor, "rb") as file:
             return file.read(limit)
-    except OSError as error:
-        raise LocalError(f"cannot be read: {str(error.strerror).lower()}", path=str(path)) from None

@@ -19,7 +19,7 @@ import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from imagers.broker.loglines import LimitedLog
 from imagers.broker.places import Network, Place, Places, address_key, forwarded_key
 from imagers.broker.state import BrokerConfig, BrokerState, open_state
 from imagers.errors import LocalError, UsageError
+from imagers.files import reason_of
 from imagers.net.urls import is_loopback
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ class _Server(uvicorn.Server):
                 self._begin(accepted, _Connection(self._places, address[0], self._proxies))
             except OSError as error:
                 # Gone before it was accepted, or no file descriptor is left.
-                self._log.warning("cannot accept a connection: %s", error.strerror or error)
+                self._log.warning("cannot accept a connection: %s", reason_of(error))
                 await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
             except Exception:  # noqa: BLE001 - a bug here must not close the broker to all
                 self._log.error("fault while accepting a connection", exc_info=True)
@@ -422,7 +423,7 @@ def _prepared(config: BrokerConfig) -> Iterator[tuple[_Server, socket.socket, Ru
     """Everything that can fail, before anything listens."""
     tls = _check_transport(config)
     proxies = _parse_proxies(config)
-    with _sole_user(config.state_directory), closing(open_state(config)) as state:
+    with _sole_user(config.state_directory), open_state(config) as state:
         server = _Server(_uvicorn_config(config, state), proxies)
         try:
             server.config.load()
@@ -444,7 +445,7 @@ def _why_unusable(error: OSError) -> str:
             "expected PEM, a certificate in one file and its private key, without a passphrase, "
             "in the other"
         )
-    return str(error.strerror or error).lower()
+    return reason_of(error)
 
 
 @contextmanager
@@ -515,7 +516,7 @@ def _listen(config: BrokerConfig) -> socket.socket:
         return listener
     except OSError as error:
         raise LocalError(
-            f"cannot listen on {config.host} port {config.port}: {error.strerror or error}",
+            f"cannot listen on {config.host} port {config.port}: {reason_of(error)}",
             hint="is another broker running there? port 0 takes any free one",
         ) from None
 

@@ -26,6 +26,8 @@ from imagers.broker.storage import Store
 from imagers.broker.tokens import AdminTokens, GuestTokens
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.plugins import load_verifier
+from imagers.files import local_errors
+from imagers.model.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -135,7 +137,7 @@ class _LastPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerState:
+class BrokerState(Closing):
     """An open broker, not yet listening.
 
     Attributes:
@@ -347,13 +349,8 @@ def _load_verifiers(config: BrokerConfig) -> Mapping[str, Verifier]:
 
 
 def _read_policy(path: Path) -> ResourcePolicy:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_POLICY_BYTES + 1)
-    except OSError as error:
-        raise LocalError(
-            f"the policy cannot be read: {str(error.strerror).lower()}", path=str(path)
-        ) from None
+    with local_errors(path, "the policy cannot be read"), path.open("rb") as file:
+        data = file.read(MAX_POLICY_BYTES + 1)
     try:
         return parse_policy(data.decode())
     except UnicodeDecodeError:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.command import blamed_on, option_group
-from imagers.cli.settings import read_settings
 from imagers.errors import UsageError
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from imagers.kbs.admin import BrokerAdmin

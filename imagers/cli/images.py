@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from imagers.cli.command import Verb, option_group
-from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, LocalError, Unsupported, UsageError
 from imagers.model.descriptor import Platform
-from imagers.model.image import load_image, read_entry
-from imagers.model.manifest import Index, check_platform, parse_manifest_or_index
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from imagers.cli.settings import Settings
-    from imagers.model.image import Image, ImageSink, ImageSource
-    from imagers.model.manifest import RawManifest
-    from imagers.net.proxies import Proxies
-    from imagers.registry.mirrors import RegistriesConf
+    from imagers.model.image import ImageSink
+    from imagers.pull.named import NamedImage
     from imagers.transport.names import ImageName
     from imagers.transport.open import TransportOptions
 
@@ -33,30 +27,25 @@ __all__ = [
     "TwoRegistries",
     "check_holds_encrypted",
     "name_of",
-    "opened_sink",
-    "opened_source",
+    "open_destination",
+    "open_named",
     "parse_platform",
-    "read_proxies",
-    "read_registries",
     "reading_options",
     "registry_options",
-    "resolve_image",
     "two_registries_options",
 ]
 
 _MAX_RANGES = 4  # connections for one blob: more are rude to a registry
 
 
-def parse_platform(text: str | None) -> Platform:
-    """`OS/ARCH[/VARIANT]`; without it, the platform of this machine.
+def parse_platform(text: str | None) -> Platform | None:
+    """`OS/ARCH[/VARIANT]`; None where the option is not given.
 
     Raises:
         UsageError: it is none.
     """
     if text is None:
-        from imagers.transport.copy import this_platform
-
-        return this_platform()
+        return None
     parts = text.split("/")
     if not 2 <= len(parts) <= 3 or not all(parts):  # os, architecture, variant
         raise UsageError(f"--platform: expected OS/ARCH or OS/ARCH/VARIANT, got {text!r}")
@@ -77,7 +66,7 @@ class RegistryOptions:
     ranges: int = 1
 
     def transport(self, *, is_remote: bool = True) -> TransportOptions:
-        """The same for `imagers.transport`.
+        """The same for `imagers.transport`, with what the user's machine says.
 
         Args:
             is_remote: for a registry; else nothing is read that only registries need.
@@ -85,33 +74,22 @@ class RegistryOptions:
         Raises:
             UsageError: the credentials are not USER:PASSWORD.
         """
-        from imagers.net.proxies import Proxies
         from imagers.registry.auth import Credentials
-        from imagers.registry.mirrors import RegistriesConf
-        from imagers.transport.open import TransportOptions
 
-        settings = read_settings()
-        if is_remote:
-            proxies = read_proxies(settings)
-            registries = read_registries(settings, self.image_rs_registries)
-        else:
-            # A file that is wrong there must not keep anybody from a directory of his own.
-            proxies, registries = Proxies(), RegistriesConf()
-        credentials = None if self.creds is None else Credentials.parse(self.creds)
+        options = read_settings().transport_options(
+            is_remote=is_remote, image_rs_registries=self.image_rs_registries
+        )
         if self.authfile is not None and not Path(self.authfile).exists():
             # A login was expected there: to go on without would be a surprise.
             raise LocalError("no such file", path=self.authfile, hint="--authfile names it")
-        return TransportOptions(
-            credentials=credentials,
+        return replace(
+            options,
+            credentials=None if self.creds is None else Credentials.parse(self.creds),
             tls_verify=self.tls_verify,
             ca_file=self.ca_file,
-            spool_directory=settings.spool,
-            auth_files=settings.auth_files if self.authfile is None else (Path(self.authfile),),
+            auth_files=options.auth_files if self.authfile is None else (Path(self.authfile),),
             cert_dir=None if self.cert_dir is None else Path(self.cert_dir),
-            cert_roots=settings.cert_roots,
-            proxies=proxies,
-            registries=registries,
-            daemon_host=self.daemon_host or settings.daemon_host,
+            daemon_host=self.daemon_host or options.daemon_host,
             ranges=self.ranges,
         )
 
@@ -146,51 +124,6 @@ def _tls_verify(side: str = "") -> Callable[[Verb], Verb]:
     return click.option(
         f"--{side}tls-verify", f"{side}tls_verify".replace("-", "_"), type=bool, default=None
     )
-
-
-def read_proxies(settings: Settings) -> Proxies:
-    """The proxies that the environment names.
-
-    Raises:
-        FormatError: one of them is none.
-    """
-    from imagers.net.proxies import Proxies, parse_exempt, parse_proxy
-
-    http, https = settings.http_proxy, settings.https_proxy
-    return Proxies(
-        http=None if http is None else parse_proxy(http, what="http_proxy"),
-        https=None if https is None else parse_proxy(https, what="https_proxy"),
-        exempt=parse_exempt(settings.no_proxy),
-    )
-
-
-def read_registries(settings: Settings, image_rs: str | None = None) -> RegistriesConf:
-    """Mirrors and other places that registries.conf names.
-
-    Args:
-        image_rs: a registry configuration of image-rs, in place of it.
-
-    Raises:
-        LocalError, FormatError: a file cannot be read, or is malformed.
-    """
-    from imagers.registry.registries_conf import (
-        parse_image_rs_registries,
-        parse_registries_conf,
-    )
-
-    if image_rs is not None:
-        return parse_image_rs_registries(_read_text(Path(image_rs)), what=image_rs)
-    return parse_registries_conf(
-        [(str(path), _read_text(path)) for path in settings.registries_conf]
-    )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no UTF-8"
-        raise LocalError(f"could not be read as text: {reason.lower()}", path=str(path)) from error
 
 
 def _one(
@@ -295,21 +228,23 @@ def name_of(text: str) -> ImageName:
         raise
 
 
-@contextmanager
-def opened_source(name: ImageName, options: RegistryOptions) -> Iterator[ImageSource]:
-    """The source that a name means, from `name_of`."""
-    from imagers.transport.open import open_source
+def open_named(text: str, options: RegistryOptions, registries_d: str | None = None) -> NamedImage:
+    """The image that a name of the command line means; the caller closes it.
 
-    source = open_source(name, options.transport(is_remote=name.transport == "docker"))
-    try:
-        yield source
-    finally:
-        source.close()
+    Args:
+        registries_d: directory; None: the user's, else the system's.
+    """
+    from imagers.pull.named import open_image
+
+    name = name_of(text)
+    is_remote = name.transport == "docker"
+    transport = options.transport(is_remote=is_remote)
+    lookasides = read_settings().lookasides(registries_d) if is_remote else None
+    return open_image(name, transport, lookasides)
 
 
-@contextmanager
-def opened_sink(text: str, options: RegistryOptions) -> Iterator[ImageSink]:
-    """The sink that a name of the command line means."""
+def open_destination(text: str, options: RegistryOptions) -> ImageSink:
+    """The sink that a name of the command line means; the caller closes it."""
     from imagers.transport.names import parse_image_name
     from imagers.transport.open import open_sink
 
@@ -320,11 +255,7 @@ def opened_sink(text: str, options: RegistryOptions) -> Iterator[ImageSink]:
             f"{text[:160]!r}: has a tag and a digest: expected one of them to write to",
             hint="the digest would decide, and the tag would not be written",
         )
-    sink = open_sink(name, options.transport(is_remote=name.transport == "docker"))
-    try:
-        yield sink
-    finally:
-        sink.close()
+    return open_sink(name, options.transport(is_remote=name.transport == "docker"))
 
 
 def check_holds_encrypted(text: str) -> None:
@@ -341,31 +272,3 @@ def check_holds_encrypted(text: str) -> None:
             f"{name}: archives and engines of Docker cannot hold an encrypted image",
             hint="write to docker://, oci:, oci-archive: or dir:",
         )
-
-
-def resolve_image(source: ImageSource, top: RawManifest, platform: str | None) -> Image:
-    """The image of a source for a platform; config and manifest agree, no origin is verified.
-
-    Args:
-        top: what the source's name means.
-        platform: `OS/ARCH[/VARIANT]` as the user asked for it; None: of an index, the one of
-            this machine, and an image that is in no index whatever it is for.
-
-    Raises:
-        NotFound: an index without that platform.
-        VerificationError: the config is for another platform.
-    """
-    wanted = parse_platform(platform)
-    document = parse_manifest_or_index(top.raw, media_type=top.media_type)
-    entry = None
-    if isinstance(document, Index):
-        entry = document.require_platform(wanted, what=source.name)
-        document = read_entry(source, entry)
-        if isinstance(document, Index):
-            raise Unsupported(
-                f"{source.name}: the entry for '{wanted}' is an index: expected an image"
-            )
-    image = load_image(document, source)
-    if entry is not None or platform is not None:
-        check_platform(image.config, wanted, entry=None if entry is None else entry.platform)
-    return image

@@ -20,6 +20,7 @@ import click
 from imagers import __version__
 from imagers.cli.output import say
 from imagers.errors import ImagersError, LocalError
+from imagers.files import reason_of
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -271,7 +272,7 @@ def _run(arguments: list[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         if _drop_output():
             where = "standard output: "
-        say("error", f"{where}{(error.strerror or str(error)).lower()}")
+        say("error", f"{where}{reason_of(error)}")
         return LocalError.exit_code
     return result if isinstance(result, int) else 0
 
@@ -336,7 +337,7 @@ def main() -> NoReturn:
     # Loaded while a signal still ends the program at once, see `imagers.__main__`.
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     if root.get_command(click.Context(root), verb) is not None:
-        from imagers.cli.settings import hide_secrets
+        from imagers.settings import hide_secrets
 
         hide_secrets()
     _Signals().install()

@@ -99,7 +99,7 @@ def write_file(path: str, text: str) -> None:
     """
     from pathlib import Path
 
-    from imagers.layout.files import StagedFile, local_errors, write_all
+    from imagers.files import StagedFile, local_errors, write_all
 
     target = Path(path)
     with local_errors(path):

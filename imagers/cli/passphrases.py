@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from imagers.cli.command import blamed_on
 from imagers.cli.output import harmless, say
-from imagers.cli.settings import read_settings
 from imagers.errors import KeyUnavailable, UsageError
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

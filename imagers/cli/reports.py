@@ -2,19 +2,84 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagers.cli.output import human_bytes, print_table, say
+from imagers.cli.output import human_bytes, print_json, print_line, print_table, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from imagers.encrypt.image import LayerReport
+    from imagers.build.encrypt import Changed
+    from imagers.encrypt.rewrite import LayerAction, LayerReport
 
-__all__ = ["layer_facts", "print_layers", "say_left_out"]
+__all__ = ["Report", "say_left_out"]
 
 
-def layer_facts(layers: Sequence[LayerReport]) -> list[dict[str, object]]:
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was done to an image, or to all of an index, for people or for machines.
+
+    Attributes:
+        word: for what was done: "encrypted", "decrypted".
+        actions: that count as that.
+        facts: more for `--json`, before the layers.
+        lines: more for people, between the count and the digest.
+    """
+
+    done: Changed
+    word: str
+    actions: tuple[LayerAction, ...]
+    seconds: float
+    is_index: bool
+    facts: Mapping[str, object] = field(default_factory=dict)
+    lines: Sequence[str] = ()
+
+    def print(self, *, as_json: bool) -> None:
+        """The result on standard output."""
+        if as_json:
+            print_json(self._facts())
+        else:
+            self._print_text()
+
+    def _facts(self) -> dict[str, object]:
+        done = self.done
+        facts: dict[str, object] = {
+            "digest": str(done.digest),
+            self.word: done.count(*self.actions),
+            **self.facts,
+            "seconds": round(self.seconds, 3),
+        }
+        if not self.is_index:
+            return facts | {"layers": _layer_facts(done.images[0][1].layers)}
+        return facts | {
+            "left_out": done.left_out,
+            "images": [
+                {
+                    "platform": platform,
+                    "digest": str(image.descriptor.digest),
+                    self.word: image.count(*self.actions),
+                    "layers": _layer_facts(image.layers),
+                }
+                for platform, image in done.images
+            ],
+        }
+
+    def _print_text(self) -> None:
+        for platform, image in self.done.images:
+            if self.is_index:
+                print_line(f"{platform} {image.descriptor.digest}")
+            _print_layers(image.layers)
+        layers = [layer for _, image in self.done.images for layer in image.layers]
+        size = human_bytes(sum(layer.size for layer in layers))
+        count = self.done.count(*self.actions)
+        print_line(f"{self.word} {count} of {len(layers)} layers, {size} in {self.seconds:.2f} s")
+        for line in self.lines:
+            print_line(line)
+        print_line(f"{'index' if self.is_index else 'manifest'} {self.done.digest}")
+
+
+def _layer_facts(layers: Sequence[LayerReport]) -> list[dict[str, object]]:
     """The rows for `--json`."""
     return [
         {
@@ -32,7 +97,7 @@ def layer_facts(layers: Sequence[LayerReport]) -> list[dict[str, object]]:
     ]
 
 
-def print_layers(layers: Sequence[LayerReport]) -> None:
+def _print_layers(layers: Sequence[LayerReport]) -> None:
     """The rows as a table."""
     print_table(
         ["layer", "done", "size", "MB/s", "cipher", "keys"],

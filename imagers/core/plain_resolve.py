@@ -7,9 +7,10 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from imagers.model.closing import Closing
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
 
     from imagers.core.plain_tar import Entry
 
@@ -21,7 +22,7 @@ IMPLIED_MODE = 0o755
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Lock:
+class Lock(Closing):
     """Makes a directory one that its owner, us, can read, search and change, until `close`.
 
     Args:
@@ -41,12 +42,6 @@ class Lock:
         if self._mode is not None:
             mode, self._mode = self._mode, None
             os.fchmod(self._fd, mode)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def lstat(parent: int, name: bytes) -> os.stat_result | None:

@@ -30,7 +30,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from imagers.errors import FormatError, KeyUnavailable, LocalError, Unsupported, UsageError
+from imagers.errors import FormatError, KeyUnavailable, Unsupported, UsageError
+from imagers.files import local_errors
 from imagers.model.keys import SecretKey
 from imagers.model.strict_json import View
 from imagers.pki.jwk import (
@@ -353,11 +354,8 @@ def read_password(password: Password) -> SecretKey:
 
 
 def _read(path: str, max_bytes: int) -> SecretKey:
-    try:
+    with local_errors(path, "cannot be read"):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise LocalError(f"cannot be read: {reason.lower()}", path=path) from error
     try:
         return _read_descriptor(descriptor, path, max_bytes)
     finally:
@@ -370,13 +368,12 @@ def _read_descriptor(descriptor: int, name: str, max_bytes: int) -> SecretKey:
     size = 0
     try:
         # Until the end: pipes and `<(command)` give pieces.
-        while size <= max_bytes and (count := os.readv(descriptor, [view[size:]])):
-            size += count
+        with local_errors(name, "cannot be read"):
+            while size <= max_bytes and (count := os.readv(descriptor, [view[size:]])):
+                size += count
         if size > max_bytes:
             raise FormatError(f"expected at most {max_bytes} bytes, got more", what=name)
         return SecretKey(view[:size])
-    except OSError as error:
-        raise LocalError(f"cannot be read: {str(error.strerror).lower()}", path=name) from error
     finally:
         view.release()
         content[:] = bytes(len(content))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from imagers.core import CipherParameters
 from imagers.encrypt.annotations import EncryptedLayerInfo, annotation_of, read_annotations
@@ -29,12 +29,12 @@ from imagers.errors import (
     NoMatchingKey,
     Unsupported,
 )
+from imagers.model.closing import Closing
 from imagers.model.keys import NotMine, UnwrapContext
 from imagers.model.media import Compression, compression_of, is_encrypted, plaintext_media_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
 
     from imagers.model.digest import Digest
     from imagers.model.image import Layer
@@ -71,7 +71,7 @@ class LayerKey:
         self.cipher.key.close()
 
 
-class LayerKeys(list[LayerKey | None]):
+class LayerKeys(list[LayerKey | None], Closing):
     """One entry a layer, in order: its key, or None where it is not encrypted.
 
     A context manager: the keys are wiped when its block ends.
@@ -82,17 +82,6 @@ class LayerKeys(list[LayerKey | None]):
         for key in self:
             if key is not None:
                 key.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def unwrap_layer_keys(

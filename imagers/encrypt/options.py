@@ -31,17 +31,14 @@ Spec: containers/ocicrypt v1.3.2, blockcipher/blockcipher.go.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
 
 from imagers.core import AES256_GCM_HKDF_1MB, AES_256_CTR_HMAC_SHA256
 from imagers.errors import Unsupported
 from imagers.model.base64 import encode_base64
+from imagers.model.closing import Closing
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.keys import SecretKey
 from imagers.model.strict_json import View, dump_json
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = [
     "AES256_GCM_HKDF_1MB",
@@ -79,7 +76,7 @@ class PublicOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class PrivateOptions:
+class PrivateOptions(Closing):
     """The secret half: with it, and only with it, a layer can be read.
 
     Attributes:
@@ -97,17 +94,6 @@ class PrivateOptions:
     def close(self) -> None:
         """Wipe the key. Safe to call twice."""
         self.key.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def check_cipher(name: str, *, what: str) -> None:

@@ -88,9 +88,9 @@ class RewrittenImage:
     layers: tuple[LayerReport, ...]
     was_docker: bool
 
-    def count(self, action: LayerAction) -> int:
-        """How many layers had this done to them."""
-        return sum(layer.action is action for layer in self.layers)
+    def count(self, *actions: LayerAction) -> int:
+        """How many layers had one of these done to them."""
+        return sum(layer.action in actions for layer in self.layers)
 
 
 def write_config_and_manifest(

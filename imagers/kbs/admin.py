@@ -17,22 +17,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
 
 from imagers.errors import (
     FormatError,
-    LocalError,
     NotFound,
     RemoteError,
     Unauthorized,
     Unsupported,
     UsageError,
 )
+from imagers.files import read_bounded
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.resources import parse_resource_path, parse_resource_uri
 from imagers.kbs.wire import Endpoint, parse_error
+from imagers.model.closing import Closing
 from imagers.model.digest import parse_digest
 from imagers.model.strict_json import View, dump_json, parse_json
 from imagers.pki.jose import sign_token
@@ -40,7 +40,6 @@ from imagers.pki.jose import sign_token
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
-    from types import TracebackType
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -121,15 +120,9 @@ def load_admin_key(path: str | os.PathLike[str]) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MAX_KEY_FILE)
-    except OSError as error:
-        raise LocalError(
-            f"the admin key cannot be read: {str(error.strerror).lower()}",
-            path=str(path),
-            hint="the first 'imagers broker serve' makes one; --broker-admin-key names another",
-        ) from None
+    hint = "the first 'imagers broker serve' makes one; --broker-admin-key names another"
+    doing = "the admin key cannot be read"
+    data = read_bounded(path, max_bytes=_MAX_KEY_FILE, doing=doing, hint=hint)
     try:
         key = load_pem_private_key(data, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -139,7 +132,7 @@ def load_admin_key(path: str | os.PathLike[str]) -> Ed25519PrivateKey:
     return key
 
 
-class BrokerAdmin:
+class BrokerAdmin(Closing):
     """The administrator's side of one broker.
 
     Args:
@@ -302,17 +295,6 @@ class BrokerAdmin:
     def close(self) -> None:
         """Close the connections. Safe to call twice."""
         self._endpoint.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _send(
         self,

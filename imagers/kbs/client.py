@@ -26,7 +26,7 @@ from __future__ import annotations
 import re
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn
 
 from imagers.errors import (
     AttestationError,
@@ -47,10 +47,9 @@ from imagers.kbs.messages import (
 from imagers.kbs.resources import parse_resource_uri
 from imagers.kbs.tee_key import TEEKey
 from imagers.kbs.wire import COOKIE_NAME, Endpoint, parse_error
+from imagers.model.closing import Closing
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from imagers.kbs.resources import ResourcePath
     from imagers.kbs.wire import ErrorAnswer
     from imagers.model.digest import Digest
@@ -82,7 +81,7 @@ class _Session:
     headers: dict[str, str] = field(repr=False)
 
 
-class BrokerClient:
+class BrokerClient(Closing):
     """A `ResourceStore` at a broker.
 
     The handshake happens at the first `get`, once for all threads; a new one only when the
@@ -134,17 +133,6 @@ class BrokerClient:
         with self._lock:
             self._session = None
         self._endpoint.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _current(self, *, stale: _Session | None) -> tuple[_Session, bool]:
         """The session in use, and whether it was made by this call.

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError, NotFound, SizeMismatch
-from imagers.layout.files import (
-    LocalBlob,
+from imagers.files import (
     StagedFile,
     local_errors,
     open_regular,
     write_all,
 )
+from imagers.layout.local_blob import LocalBlob
 from imagers.layout.staged_directory import StagedDirectory
+from imagers.model.closing import Closing
 from imagers.model.digest import check_digest, digest_of
 from imagers.model.image import StagedFileBlob
 from imagers.model.manifest import MAX_MANIFEST_BYTES, RawManifest
@@ -47,7 +48,7 @@ _HIDDEN = ".imagers-"
 _DIRECTORY_MODE = 0o777  # less the umask
 
 
-class DirectorySource:
+class DirectorySource(Closing):
     """An `ImageSource` over a directory.
 
     Args:
@@ -111,7 +112,7 @@ class DirectorySource:
         return data
 
 
-class DirectorySink:
+class DirectorySink(Closing):
     """An `ImageSink` that makes a directory.
 
     Args:

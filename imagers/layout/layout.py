@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
-from imagers.layout.files import LocalBlob, local_errors, open_regular
+from imagers.files import local_errors, open_regular
 from imagers.layout.layout_index import check_layout_file
+from imagers.layout.local_blob import LocalBlob
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch
-from imagers.layout.files import (
+from imagers.files import (
     StagedFile,
     is_hidden_name,
     local_errors,
@@ -43,6 +43,7 @@ from imagers.layout.layout_index import (
     parse_layout_index,
     replace_entry,
 )
+from imagers.model.closing import Closing
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import check_digest, digest_of, new_hasher
 from imagers.model.image import StagedFileBlob
@@ -76,7 +77,7 @@ def _state_of(fd: int) -> tuple[int, int, int]:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-class OCILayoutSource:
+class OCILayoutSource(Closing):
     """An `ImageSource` over one entry of a layout.
 
     Args:
@@ -167,7 +168,7 @@ class OCILayoutSource:
         return raw
 
 
-class OCILayoutSink:
+class OCILayoutSink(Closing):
     """An `ImageSink` into one entry of a layout, which is made if it is missing.
 
     Nothing is written before the first blob. `close` without a named manifest before it

@@ -23,7 +23,7 @@ import secrets
 import stat
 from typing import TYPE_CHECKING
 
-from imagers.layout.files import has_name
+from imagers.files import has_name
 
 if TYPE_CHECKING:
     from types import TracebackType

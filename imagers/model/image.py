@@ -98,6 +98,17 @@ class ImageSource(BlobSource, Protocol):
     def close(self) -> None:
         """Give back connections and files. Safe to call twice."""
 
+    def __enter__(self) -> Self:
+        """The source itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+
 
 class StagedBlob(Protocol):
     """A blob on its way into a sink: a file that has no name there yet.
@@ -237,6 +248,17 @@ class ImageSink(Protocol):
 
     def close(self) -> None:
         """Give back connections and files. Safe to call twice."""
+
+    def __enter__(self) -> Self:
+        """The sink itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
 
 
 @runtime_checkable

@@ -12,11 +12,12 @@ import hmac
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
+
+from imagers.model.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from typing_extensions import Buffer
 
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 
-class SecretKey:
+class SecretKey(Closing):
     """Secret bytes in memory of their own, overwritten by `close()`.
 
     It does not print, is not hashable, cannot be pickled or copied, and compares in
@@ -93,17 +94,6 @@ class SecretKey:
         # The length stays, so that an overwrite cannot turn into a reallocation.
         self._data[:] = bytes(len(self._data))
         self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_data"):

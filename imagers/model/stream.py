@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, Self
 
 from imagers.errors import DigestMismatch, TrailingData, Truncated
+from imagers.model.closing import Closing
 from imagers.model.digest import Digest, new_hasher
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class ByteStream(Protocol):
         """Close."""
 
 
-class CheckedStream:
+class CheckedStream(Closing):
     """A `ByteStream` over a `RawStream`: size and digest of a descriptor, held to the byte.
 
     It never hands out more than `descriptor.size` bytes: the first surplus byte is an error.
@@ -117,17 +118,6 @@ class CheckedStream:
     def close(self) -> None:
         """See `ByteStream`."""
         self._raw.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def read_all(stream: ByteStream, *, size: int) -> bytes:

@@ -24,7 +24,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -39,6 +39,8 @@ from imagers.errors import (
     Unauthorized,
     UsageError,
 )
+from imagers.files import local_errors
+from imagers.model.closing import Closing
 from imagers.net.connection import new_pools
 from imagers.net.failures import remote_error
 from imagers.net.proxies import Proxies, Proxy
@@ -50,7 +52,6 @@ from imagers.net.urls import Origin, join_url, parse_origin, redact_url
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Container, Generator, Mapping
-    from types import TracebackType
 
 __all__ = [
     "ANY_STATUS",
@@ -166,12 +167,8 @@ def _pieces(body: Body) -> Generator[memoryview, None, None]:
 
 
 def _read_at(fd: int, count: int, offset: int) -> bytes:
-    try:
+    with local_errors("", "a file could not be read for sending"):
         data = os.pread(fd, count, offset)
-    except OSError as error:
-        raise LocalError(
-            f"a file could not be read for sending: {(error.strerror or 'failed').lower()}"
-        ) from error
     if len(data) != count:
         raise LocalError("a file became shorter while it was sent")
     return data
@@ -206,7 +203,7 @@ def status_error(
     return kind(message, status=status, code=code, temporary=status in RETRIED_STATUS, hint=hint)
 
 
-class HTTPClient:
+class HTTPClient(Closing):
     """Speaks to any number of servers; connections are kept and reused.
 
     Args:
@@ -312,17 +309,6 @@ class HTTPClient:
         with self._lock:
             for pools in self._pools.values():
                 pools.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _with_retries(
         self, once: Callable[[], _Answer], *, repeat: bool, until: float | None

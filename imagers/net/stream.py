@@ -8,17 +8,17 @@ from __future__ import annotations
 import contextlib
 import http.client
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import urllib3.exceptions as u3
 
 from imagers.errors import RemoteError
+from imagers.model.closing import Closing
 from imagers.net.connection import reader_of
 from imagers.net.failures import remote_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     import urllib3
 
@@ -33,7 +33,7 @@ _LEAST_BYTES_PER_S = 1024
 _WORTH_READING = 16 * 1024  # bytes; a new connection costs more than these
 
 
-class ResponseStream:
+class ResponseStream(Closing):
     """An answer whose body is read in pieces: a `RawStream`, nothing of it verified.
 
     Attributes:
@@ -177,14 +177,3 @@ class ResponseStream:
             self._response.release_conn()
         else:
             self._response.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -10,6 +10,7 @@ import urllib3
 import urllib3.exceptions as u3
 
 from imagers.errors import FormatError, LocalError
+from imagers.files import reason_of
 
 if TYPE_CHECKING:
     import os
@@ -74,7 +75,7 @@ def _told(path: str | os.PathLike[str] | None, kind: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise LocalError(
-            f"could not be read: {(error.strerror or str(error)).lower()}",
+            f"could not be read: {reason_of(error)}",
             path=str(path),
             hint=f"it should be a {kind}",
         ) from error

@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING
 
 from imagers.errors import Cancelled, LocalError
+from imagers.files import local_errors, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReadAhead"]
 
+_PLACE = "the staging place of the bundle"  # in messages
 _PIECE = 1024 * 1024
 _TICK_S = 0.1
 _GRACE_S = 2.0  # for all threads to see that all is over
@@ -168,17 +170,11 @@ class _GrowingFile:
 
     def _make_file(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            with self._changed:
-                if self._closed:  # and so, perhaps, is the place
-                    raise Cancelled("cancelled")
-                self._fd = os.open(self._name, flags, 0o600, dir_fd=self._place)
-                os.unlink(self._name, dir_fd=self._place)
-        except OSError as error:
-            raise LocalError(
-                f"cannot keep a layer that is downloaded ahead: {(error.strerror or '').lower()}",
-                path="the staging place of the bundle",
-            ) from error
+        with local_errors(_PLACE, "cannot keep a layer that is downloaded ahead"), self._changed:
+            if self._closed:  # and so, perhaps, is the place
+                raise Cancelled("cancelled")
+            self._fd = os.open(self._name, flags, 0o600, dir_fd=self._place)
+            os.unlink(self._name, dir_fd=self._place)
 
     def _write(self, piece: memoryview) -> None:
         try:
@@ -190,8 +186,8 @@ class _GrowingFile:
                     self._changed.notify_all()
         except OSError as error:
             raise LocalError(
-                f"cannot write a layer that is downloaded ahead: {(error.strerror or '').lower()}",
-                path="the staging place of the bundle",
+                f"cannot write a layer that is downloaded ahead: {reason_of(error)}",
+                path=_PLACE,
                 hint="with --jobs 1 nothing is downloaded ahead",
             ) from error
 
@@ -217,13 +213,8 @@ class _GrowingFile:
                     raise Cancelled("cancelled")
                 self._changed.wait(_TICK_S)
             count = min(len(buffer), self._size - offset)
-        try:
+        with local_errors(_PLACE, "cannot read a layer that was downloaded ahead"):
             return os.preadv(self._fd, [buffer[:count]], offset)
-        except OSError as error:
-            raise LocalError(
-                f"cannot read a layer that was downloaded ahead: {(error.strerror or '').lower()}",
-                path="the staging place of the bundle",
-            ) from error
 
     def close(self) -> None:
         """Nobody reads it any more. Safe to call twice."""

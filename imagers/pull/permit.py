@@ -1,8 +1,8 @@
 """May this image be read at all: the policy's answer for those who copy or change an image.
 
-    top = source.read_manifest()
-    permit_image(source, top, trust, signatures=find, platform=Platform("linux", "amd64"))
-    copy_image(source, sink, top=top, platform=Platform("linux", "amd64"))
+    with open_image(name, transport) as image, open_sink(other, transport) as sink:
+        top = permit_image(image, policy, platform=Platform("linux", "amd64"))
+        copy_image(image.source, sink, top=top, platform=Platform("linux", "amd64"))
 
 The decision is that of steps 2 to 4 of `trust.py`, for one image or for all of an index. It
 speaks of the bytes `top` and of what they name by digest, so whoever goes on must go on from
@@ -26,33 +26,23 @@ from imagers.sign.found import Found, Subject
 from imagers.sign.verify import explain_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from imagers.model.descriptor import Platform
     from imagers.model.digest import Digest
-    from imagers.model.image import ImageSource
     from imagers.model.manifest import Manifest, RawManifest
-    from imagers.sign.verify import Trust
+    from imagers.pull.named import NamedImage
+    from imagers.sign.policy_json import Policy
 
 __all__ = ["permit_image"]
 
 _MAX_NESTING = 3  # of indexes in indexes
 
 
-def permit_image(
-    source: ImageSource,
-    top: RawManifest,
-    trust: Trust,
-    *,
-    signatures: Callable[[Digest], Found],
-    platform: Platform | None,
-) -> None:
-    """Raise unless the policy lets the image through.
+def permit_image(image: NamedImage, policy: Policy, *, platform: Platform | None) -> RawManifest:
+    """What the name of the image means, which the policy lets through.
+
+    The caller uses nothing but this and what it names by digest.
 
     Args:
-        top: what the name of `source` means; the caller uses nothing but this and what it
-            names by digest.
-        signatures: as of `imagers.pull.run.trust_image`.
         platform: which image of an index; None: the index and everything in it.
 
     Raises:
@@ -61,8 +51,10 @@ def permit_image(
         Unsupported: a requirement that cannot be checked here.
         NotFound: an index without the platform.
     """
-    now = datetime.now(UTC)
-    find = cache(signatures)  # those of an index count for itself and for its images
+    now, source = datetime.now(UTC), image.source
+    trust = image.requirements(policy)
+    top = source.read_manifest()
+    find = cache(image.signatures(trust))  # those of an index count for itself and for its images
     document = parse_manifest_or_index(top.raw, media_type=top.media_type)
     index = document if isinstance(document, Index) else None
 
@@ -97,3 +89,4 @@ def permit_image(
     else:
         # It may be an index again, which is copied with all that is in it.
         judge_all(read_entry(source, index.require_platform(platform, what=source.name)), 1)
+    return top

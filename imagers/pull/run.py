@@ -1,12 +1,7 @@
 """Drive a pull: sources, signatures, keys, the core and the staging place, in that order.
 
-    report = pull_image(
-        source,
-        Path("bundle"),
-        signatures=signature_finder(places, trust),
-        options=PullOptions(requirements=trust, platform=Platform("linux", "amd64")),
-        resources=broker_client,
-    )
+    with open_image("registry.example.org/app:v1", transport) as image:
+        report = pull_image(image, Path("bundle"), PullOptions(policy), resources=broker_client)
 
 All decisions of trust are in `trust.py`; this module only fetches what it is asked for.
 Nothing is at the destination before the last check has passed, and nothing is left beside
@@ -37,7 +32,8 @@ from imagers.core import (
 from imagers.core.plain_unpack import make_directories
 from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper
-from imagers.errors import FormatError, LocalError, UsageError
+from imagers.errors import FormatError
+from imagers.files import local_errors
 from imagers.model.manifest import check_config_size
 from imagers.model.stream import read_all
 from imagers.pull.ahead import ReadAhead
@@ -46,7 +42,7 @@ from imagers.pull.plan import make_plan
 from imagers.pull.staging import Staging, check_destination
 from imagers.pull.trust import TrustDecision
 from imagers.sign.found import Found
-from imagers.sign.policy_json import ImageIdentity, docker_identity, path_identity
+from imagers.transport.resolve import this_platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,52 +52,17 @@ if TYPE_CHECKING:
     from imagers.core.left_out import Left, LeftOut
     from imagers.encrypt.keys import LayerKeys
     from imagers.model.descriptor import Platform
-    from imagers.model.digest import Digest
-    from imagers.model.image import ImageSource
     from imagers.model.keys import KeyUnwrapper, ResourceStore
+    from imagers.pull.named import NamedImage
     from imagers.pull.plan import Plan, PlannedLayer
     from imagers.pull.trust import TrustedImage
     from imagers.sign.decision import Explanation
-    from imagers.sign.verify import Trust
-    from imagers.transport.names import ImageName
+    from imagers.sign.policy_json import Policy
 
-    SignatureFinder = Callable[[Digest], Found]
-
-__all__ = ["PullOptions", "PullReport", "PulledLayer", "identity_of", "pull_image", "trust_image"]
+__all__ = ["PullOptions", "PullReport", "PulledLayer", "pull_image", "trust_image"]
 
 _DOWNLOADS = 3  # at the same time, as of image-rs
 _MAX_ACCOUNTS_BYTES = 1024 * 1024
-
-
-def identity_of(name: ImageName) -> ImageIdentity:
-    """What a policy looks up for a name that a user wrote.
-
-    Only an image of a registry is looked up under its name in `docker`: what stands in an
-    archive or in an engine under the same name is somebody else's word. The path of a layout
-    or an archive is absolute and free of symbolic links: a policy for a directory does not
-    hold for what a link in it points to.
-
-    Args:
-        name: from `imagers.transport.names.locate`, and the image is opened by the same one.
-
-    Raises:
-        UsageError: the path is `/`, for which there can be no scope.
-        ValueError: `name` has a path that nobody located.
-    """
-    if name.transport == "docker-daemon":
-        if name.reference is None:
-            # No policy can have it as a scope: what an id names is not known beforehand.
-            return ImageIdentity(name.transport, None, (str(name.image_id),))
-        scopes = docker_identity(name.reference).scopes
-        return ImageIdentity(name.transport, name.reference, scopes)
-    if name.transport == "docker":
-        assert name.reference is not None  # of every name in a registry
-        return docker_identity(name.reference)
-    if not name.written:
-        raise ValueError("expected a name from imagers.transport.names.locate")
-    if name.path == "/":
-        raise UsageError(f"expected a path below '/', got {name.written!r}")
-    return path_identity(name.transport, name.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +70,17 @@ class PullOptions:
     """What a pull accepts.
 
     Attributes:
-        requirements: of the containers policy in force, for the name that the user wrote
-            (never that of a mirror), with their keys. There is no default.
-        platform: what is chosen of an index; the config must be for it.
+        policy: the containers policy in force; it is asked about the name that the user wrote,
+            never about that of a mirror. There is no default.
+        platform: what is chosen of an index; the config must be for it. None: this machine's.
         require_encrypted: refuse an image with a plain layer.
         limits: bounds of every layer, and of all together.
         budget: memory to work with, and how many layers are downloaded at the same time;
             layers are unpacked one after another.
     """
 
-    requirements: Trust
-    platform: Platform
+    policy: Policy
+    platform: Platform | None = None
     require_encrypted: bool = False
     limits: Limits = field(default_factory=Limits)
     budget: Budget = field(default_factory=Budget)
@@ -158,38 +119,37 @@ class PullReport:
 
 
 def trust_image(
-    source: ImageSource,
-    *,
-    signatures: SignatureFinder,
+    image: NamedImage,
     options: PullOptions,
+    *,
     on_explained: Callable[[Explanation], None] | None = None,
 ) -> TrustedImage:
     """Fetch manifest, signatures and config, and decide; no layer and no key is asked for.
 
     Args:
-        signatures: finds the signatures for the digest of a manifest or an index, with what
-            gpg says of them (`imagers.pull.signatures`). Not called where the
-            policy asks for none, unless somebody wants an explanation.
-        on_explained: gets the tree of the policy's answer, whatever it is.
+        on_explained: gets the tree of the policy's answer, whatever it is. For that signatures
+            of every form are looked for; else only where and as far as the policy asks for them.
 
     Raises:
-        As the steps of `TrustDecision`, and what `source` raises.
+        As `NamedImage.requirements`, the steps of `TrustDecision`, and the image's source.
     """
+    source, explain = image.source, on_explained is not None
+    requirements = image.requirements(options.policy)
+    signatures = image.signatures(requirements, everything=explain)
     decision = TrustDecision(
-        options.requirements,
-        options.platform,
+        requirements,
+        options.platform or this_platform(),
         require_encrypted=options.require_encrypted,
     )
     child = decision.receive_top(source.read_manifest())
     if child is not None:
         decision.receive_manifest(source.read_manifest(child.digest))
     manifest = decision.manifest
-    explain = on_explained is not None
     found: Found = Found()
-    if explain or options.requirements.needs_signatures:
+    if explain or requirements.needs_signatures:
         found = signatures(manifest.descriptor.digest)
     index_found: Found | None = None
-    if decision.index_digest is not None and (explain or options.requirements.forms(on_index=True)):
+    if decision.index_digest is not None and (explain or requirements.forms(on_index=True)):
         index_found = signatures(decision.index_digest)
     try:
         decision.receive_signatures(found, index_found=index_found, now=datetime.now(UTC))
@@ -203,11 +163,10 @@ def trust_image(
 
 
 def pull_image(
-    source: ImageSource,
+    image: NamedImage,
     bundle: Path,
-    *,
-    signatures: SignatureFinder,
     options: PullOptions,
+    *,
     unwrappers: Sequence[KeyUnwrapper] = (),
     resources: ResourceStore | None = None,
     on_trusted: Callable[[TrustedImage], None] | None = None,
@@ -237,10 +196,10 @@ def pull_image(
     """
     check_destination(bundle)
     cancellation = cancellation or Cancellation()
-    trusted = trust_image(source, signatures=signatures, options=options)
+    trusted = trust_image(image, options)
     if on_trusted is not None:
         on_trusted(trusted)
-    plan = make_plan(trusted, source)
+    plan = make_plan(trusted, image.source)
     # Steps 7 and 8 of trust.py: all keys first, then the layers.
     with _layer_keys(plan, unwrappers, resources) as keys, Staging(bundle) as staging:
         if on_keys is not None:
@@ -383,9 +342,10 @@ def _read_below(root_fd: int, name: str) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(place).st_mode):
             return b""
-        with open(f"/proc/self/fd/{place}", "rb") as file:
+        with (
+            local_errors(f"/etc/{name} of the image"),
+            open(f"/proc/self/fd/{place}", "rb") as file,
+        ):
             return file.read(_MAX_ACCOUNTS_BYTES)
-    except OSError as error:
-        raise LocalError(str(error.strerror).lower(), path=f"/etc/{name} of the image") from error
     finally:
         os.close(place)

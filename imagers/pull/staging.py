@@ -19,6 +19,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError
+from imagers.files import reason_of
 from imagers.layout.guarded import open_guarded
 from imagers.layout.staged_directory import StagedDirectory, remove_abandoned
 
@@ -52,7 +53,7 @@ def _open_parent(bundle: Path) -> int:
             "expected a directory to put the bundle in, got none", path=str(bundle.parent)
         ) from None
     except OSError as error:
-        raise LocalError(_reason(error), path=str(bundle.parent)) from error
+        raise LocalError(reason_of(error), path=str(bundle.parent)) from error
     try:
         _check_free(bundle, parent)
     except BaseException:
@@ -80,17 +81,13 @@ def _check_free(bundle: Path, parent: int) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise LocalError(_reason(error), path=str(bundle)) from error
+        raise LocalError(reason_of(error), path=str(bundle)) from error
     if not is_empty:
         raise LocalError(
             "expected nothing or an empty directory, got one with content",
             path=str(bundle),
             hint="a bundle is never overwritten; remove it or choose another path",
         )
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 class Staging:
@@ -127,7 +124,7 @@ class Staging:
         except OSError as error:
             self._discard()
             raise LocalError(
-                f"cannot make a staging place: {_reason(error)}", path=str(self._bundle.parent)
+                f"cannot make a staging place: {reason_of(error)}", path=str(self._bundle.parent)
             ) from error
         except BaseException:
             self._discard()
@@ -175,7 +172,9 @@ class Staging:
                     "during the pull",
                     path=str(self._bundle),
                 ) from error
-            raise LocalError(f"cannot publish: {_reason(error)}", path=str(self._bundle)) from error
+            raise LocalError(
+                f"cannot publish: {reason_of(error)}", path=str(self._bundle)
+            ) from error
 
     def _discard(self) -> None:
         if self.root_fd >= 0:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from imagers.errors import RemoteError
+from imagers.model.closing import Closing
 from imagers.model.reference import DEFAULT_REGISTRY
 from imagers.net.failures import NOT_TLS
 from imagers.net.http import ANY_STATUS, HTTPClient, Response
@@ -53,7 +54,7 @@ _ERROR_S = 30.0  # to read what an error is about
 _Answer = TypeVar("_Answer", Response, ResponseStream)
 
 
-class RegistryClient:
+class RegistryClient(Closing):
     """Requests to the repository of `reference`.
 
     The registry is spoken to over https. Plain http is tried only where the server does not

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, PluginBroken, PluginNotFound
+from imagers.files import reason_of
 from imagers.model.strict_json import View, dump_json
 from imagers.programs import ask_program
 from imagers.registry.auth import Credentials, IdentityToken
@@ -92,7 +93,5 @@ def _run(helper: HelperName, verb: str, request: bytes) -> tuple[int, bytes]:
     except OverflowError:
         raise PluginBroken("its answer is too long", name=program) from None
     except OSError as error:
-        raise PluginBroken(
-            f"does not start: {(error.strerror or 'failed').lower()}", name=program
-        ) from error
+        raise PluginBroken(f"does not start: {reason_of(error)}", name=program) from error
     return answer.status, bytes(answer.out)

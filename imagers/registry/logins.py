@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError, UsageError
+from imagers.files import local_errors
 from imagers.registry.auth_files import (
     LEGACY_NAME,
     MAX_AUTH_FILE,
@@ -123,17 +125,14 @@ def forget_login(
 
 
 def _read(path: Path) -> AuthFile:
-    try:
-        with path.open("rb") as file:
-            raw: bytes | None = file.read(MAX_AUTH_FILE + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raw = None
-    except OSError as error:
-        raise LocalError(
-            f"could not be read: {(error.strerror or 'failed').lower()}",
-            path=str(path),
-            hint="it may hold the login for this registry; --authfile names another file",
-        ) from error
+    raw: bytes | None = None
+    hint = "it may hold the login for this registry; --authfile names another file"
+    with (
+        local_errors(path, "could not be read", hint=hint),
+        suppress(FileNotFoundError, NotADirectoryError),
+        path.open("rb") as file,
+    ):
+        raw = file.read(MAX_AUTH_FILE + 1)
     if raw is not None and len(raw) > MAX_AUTH_FILE:
         raise FormatError(f"expected at most {MAX_AUTH_FILE} bytes, got more", what=str(path))
     return parse_auth_file(raw, what=str(path), is_legacy=path.name == LEGACY_NAME)
@@ -160,16 +159,15 @@ def _write(path: Path, data: bytes) -> None:
     """Replace the file at once; only its owner may read it."""
     _check_link(path)
     new = path.with_name(f".imagers-{secrets.token_hex(8)}")
-    try:
+    with local_errors(path, "could not be written"):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        os.replace(new, path.resolve())
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        raise LocalError(
-            f"could not be written: {(error.strerror or 'failed').lower()}", path=str(path)
-        ) from error
+        try:
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            os.replace(new, path.resolve())
+        finally:
+            with suppress(OSError):  # it is there only after a failure
+                new.unlink()

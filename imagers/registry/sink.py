@@ -18,10 +18,11 @@ limit), "Mounting a blob from another repository", "Pushing manifests".
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from imagers.errors import DigestMismatch, ImagersError, NotFound, RemoteError, SizeMismatch
+from imagers.model.closing import Closing
 from imagers.model.digest import check_digest, digest_of, parse_digest
 from imagers.model.image import StagedFileBlob
 from imagers.model.manifest import parse_manifest_or_index
@@ -58,7 +59,7 @@ _CHUNKS = (64 * 1024 * 1024, 8 * 1024 * 1024, 1000 * 1000)
 _ALL_AT_ONCE = sys.maxsize  # bytes of a request: one PATCH, where a PUT may not have a body
 
 
-class RegistrySink:
+class RegistrySink(Closing):
     """An `ImageSink` into one repository.
 
     Args:
@@ -242,7 +243,7 @@ class RegistrySink:
             body = PieceBody(descriptor.size, blob.pieces) if isinstance(blob, Reread) else blob
             if self._chunk_bytes is not None and isinstance(blob, Reread):
                 # Its digest is one of all requests together.
-                spool = stack.enter_context(closing(SpoolFile(self._spool_directory)))
+                spool = stack.enter_context(SpoolFile(self._spool_directory))
                 spool.write(blob.pieces())
                 body = FileBody(spool.fileno(), descriptor.size)
             # Repeating it leaves at most a session without bytes, which registries clear away.

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagers.errors import NotFound, SizeMismatch
+from imagers.model.closing import Closing
 from imagers.model.digest import check_digest, digest_of
 from imagers.model.manifest import MAX_MANIFEST_BYTES, RawManifest
 from imagers.model.media import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
@@ -43,7 +44,7 @@ _FOUND = (200,)
 _FOUND_PART = (200, PARTIAL)
 
 
-class RegistrySource:
+class RegistrySource(Closing):
     """An `ImageSource` over one repository.
 
     Args:

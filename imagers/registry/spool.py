@@ -13,7 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagers.errors import LocalError
+from imagers.files import local_errors, write_all
+from imagers.model.closing import Closing
 from imagers.model.pieces import checked_pieces
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["Reread", "SpoolFile"]
 
 # As containers/image: /tmp is often kept in memory, and layers are large.
+_HINT = "name a directory with room for the largest layer"
 _DEFAULT_DIRECTORY = Path("/var/tmp")  # the files there have no name
 
 
-class SpoolFile:
+class SpoolFile(Closing):
     """A nameless file of our own, mode 0600, open for reading and writing.
 
     Args:
@@ -43,17 +45,11 @@ class SpoolFile:
         if place is None and _DEFAULT_DIRECTORY.is_dir() and os.access(_DEFAULT_DIRECTORY, os.W_OK):
             place = _DEFAULT_DIRECTORY
         self._place = str(place or tempfile.gettempdir())
-        try:
+        with local_errors(self._place, "no spool file could be made", hint=_HINT):
             # O_TMPFILE where there is one, else a name that is removed at once.
             self._file = tempfile.TemporaryFile(  # noqa: SIM115  # closed by `close`
                 buffering=0, dir=place
             )
-        except OSError as error:
-            raise LocalError(
-                f"no spool file could be made: {(error.strerror or 'failed').lower()}",
-                path=self._place,
-                hint="name a directory with room for the largest layer",
-            ) from error
 
     def fileno(self) -> int:
         """The descriptor; this object keeps it."""
@@ -71,16 +67,8 @@ class SpoolFile:
             LocalError: the disk is full, or failed. What makes the pieces may raise its own.
         """
         for piece in pieces:
-            rest = piece
-            try:
-                while rest:
-                    rest = rest[os.write(self._file.fileno(), rest) :]
-            except OSError as error:
-                raise LocalError(
-                    f"the spool file could not be written: {(error.strerror or 'failed').lower()}",
-                    path=self._place,
-                    hint="name a directory with room for the largest layer",
-                ) from error
+            with local_errors(self._place, "the spool file could not be written", hint=_HINT):
+                write_all(self._file.fileno(), piece)
 
     def close(self) -> None:
         """Drop the file. Safe to call twice."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError, Unsupported
+from imagers.files import local_errors, read_bounded, write_new
 from imagers.sign.policy_json import MAX_POLICY_BYTES, Policy, parse_policy
 from imagers.sign.public_key import MAX_KEY_BYTES
 from imagers.sign.sigstore_key import SigstorePrivateKey, open_private_key, seal_private_key
@@ -39,7 +40,6 @@ __all__ = [
     "locate_policy",
     "read_key_file",
     "save_key_pair",
-    "write_new",
     "write_pair",
 ]
 
@@ -47,24 +47,11 @@ _MAX_KEYRING_BYTES = 4 * 1024 * 1024  # an OpenPGP key with many certifications
 _MAX_CONFIG_FILES = 1024
 
 
-def _reason(error: OSError | ValueError) -> str:
-    # ValueError: a NUL or a lone surrogate in a name that came from a policy.
-    text = error.strerror if isinstance(error, OSError) else None
-    return (text or "is not a file name").lower()
-
-
-def _read(path: str, *, max_bytes: int, hint: str | None = None) -> bytes:
-    """The bytes of a regular file (or a pipe), bounded."""
-    try:
-        with open(path, "rb") as file:  # str and file descriptors' paths alike
-            data = file.read(max_bytes + 1)
-    except (OSError, ValueError) as error:
-        if "://" in path:
-            hint = "expected a file: keys of a KMS (awskms://) and URLs are not supported here"
-        raise LocalError(_reason(error), path=path, hint=hint) from error
-    if len(data) > max_bytes:
-        raise LocalError(f"expected at most {max_bytes} bytes, got more", path=path)
-    return data
+def _read(path: str, *, max_bytes: int) -> bytes:
+    hint = None
+    if "://" in path:
+        hint = "expected a file: keys of a KMS (awskms://) and URLs are not supported here"
+    return read_bounded(path, max_bytes=max_bytes, hint=hint)
 
 
 def read_key_file(path: str) -> bytes:
@@ -133,59 +120,15 @@ def write_pair(private_path: str, private: bytes, public_path: str, public: byte
         raise
 
 
-def write_new(path: str, data: bytes, *, mode: int) -> None:
-    """Write a file to a name that does not exist yet; on failure nothing is left.
-
-    Raises:
-        LocalError: the name exists, or cannot be written, or has another file afterwards.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        descriptor = os.open(path, flags, mode)
-    except FileExistsError:
-        raise LocalError(
-            "exists, and nothing is written over a file",
-            path=path,
-            hint="choose another name, or move the old file away",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise LocalError(_reason(error), path=path) from error
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            _check_is_at(path, file.fileno())
-    except BaseException as error:
-        with suppress(OSError):
-            os.unlink(path)  # made by this call, see O_EXCL
-        if isinstance(error, OSError):
-            raise LocalError(_reason(error), path=path) from error
-        raise
-
-
 def find_policy(*, explicit: str | None, candidates: Sequence[str]) -> str | None:
     """As `locate_policy`; None where there is none, for what goes on without."""
     if explicit is not None:
         return explicit
     for path in candidates:
-        try:
+        with local_errors(path), suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise LocalError(_reason(error), path=path) from error
-        return path
+            return path
     return None
-
-
-def _check_is_at(path: str, descriptor: int) -> None:
-    if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
-        raise LocalError(
-            "somebody else put another file in its place meanwhile",
-            path=path,
-            hint="choose a directory of your own",
-        )
 
 
 def locate_policy(*, explicit: str | None, candidates: Sequence[str]) -> str:
@@ -247,10 +190,8 @@ def load_registries_d(directory: str) -> RegistriesD:
         parse_registries_d,
     )
 
-    try:
+    with local_errors(directory):
         names = sorted(name for name in os.listdir(directory) if name.endswith(".yaml"))
-    except (OSError, ValueError) as error:
-        raise LocalError(_reason(error), path=directory) from error
     if len(names) > _MAX_CONFIG_FILES:
         raise LocalError(f"expected at most {_MAX_CONFIG_FILES} files", path=directory)
     paths = [os.path.join(directory, name) for name in names]
@@ -275,12 +216,10 @@ def load_trust_store(directory: str, name: str) -> tuple[Certificate, ...]:
 
     kind, _, store = name.partition(":")
     folder = os.path.join(directory, "x509", kind, store)
-    try:
+    with local_errors(folder):
         if os.path.islink(folder):
             raise LocalError("expected a directory, got a symbolic link", path=folder)
         names = sorted(os.listdir(folder))
-    except (OSError, ValueError) as error:
-        raise LocalError(_reason(error), path=folder) from error
     found: list[Certificate] = []
     for one in names:
         path = os.path.join(folder, one)

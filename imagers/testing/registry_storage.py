@@ -16,13 +16,12 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING
 
+from imagers.model.closing import Closing
 from imagers.model.digest import Digest, new_hasher, parse_digest
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Buffer
 
 __all__ = ["Repository", "Storage", "Upload"]
@@ -44,7 +43,7 @@ class Repository:
     tags: dict[str, Digest] = field(default_factory=dict)
 
 
-class Upload:
+class Upload(Closing):
     """Bytes of a blob that arrive.
 
     Args:
@@ -82,17 +81,6 @@ class Upload:
         self.file.close()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Storage:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError
+from imagers.files import local_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,14 +45,11 @@ def find_certificates(directories: Sequence[Path]) -> Certificates:
         LocalError: it cannot be read, or a certificate has no key, or a key no certificate.
     """
     for directory in directories:
-        try:
-            names = sorted(directory.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise LocalError(
-                f"could not be read: {(error.strerror or 'failed').lower()}", path=str(directory)
-            ) from error
+        with local_errors(directory, "could not be read"):
+            try:
+                names = sorted(directory.iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                continue
         for own, other, kind in ((".cert", ".key", "key"), (".key", ".cert", "certificate")):
             for path in names:
                 if path.suffix == own and path.with_suffix(other) not in names:

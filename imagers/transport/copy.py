@@ -11,8 +11,6 @@ Nothing else is verified: a copy of an image that nobody should trust is no bett
 
 from __future__ import annotations
 
-import os
-import platform as machine
 import threading
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,17 +18,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from imagers.core import run_together
-from imagers.errors import FormatError, LocalError
-from imagers.model.descriptor import Descriptor, Platform
+from imagers.errors import FormatError
+from imagers.files import local_errors, write_all
 from imagers.model.image import open_layer_blob, read_config, read_entry, stays_behind
 from imagers.model.manifest import Index, Manifest, check_platform, parse_manifest_or_index
 from imagers.model.pieces import checked_pieces
 from imagers.transport.beside import TagSink, copy_beside
+from imagers.transport.resolve import this_platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imagers.core import Cancellation
+    from imagers.model.descriptor import Descriptor, Platform
     from imagers.model.digest import Digest
     from imagers.model.image import ImageSink, ImageSource
     from imagers.model.manifest import RawManifest
@@ -42,11 +42,9 @@ __all__ = [
     "MountingSink",
     "SendingSink",
     "copy_image",
-    "this_platform",
 ]
 
 _MAX_NESTING = 3  # of indexes in indexes
-_GOARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
 
 
 @runtime_checkable
@@ -103,11 +101,6 @@ class CopyReport:
     mounted: int = 0
     beside: int = 0
     foreign: int = 0
-
-
-def this_platform() -> Platform:
-    """The platform of this machine, in GOOS and GOARCH words."""
-    return Platform("linux", _GOARCH.get(machine.machine(), machine.machine()))
 
 
 def copy_image(
@@ -287,15 +280,9 @@ class _Copy:
             staged.commit(descriptor, what=what)
 
     def _write(self, fd: int, piece: memoryview) -> None:
-        try:
-            while piece:
-                piece = piece[os.write(fd, piece) :]
-        except OSError as error:
-            raise LocalError(
-                f"could not be written: {(error.strerror or 'failed').lower()}",
-                path=self._sink.name,
-                hint="is there room for the largest layer, here or in the spool directory?",
-            ) from error
+        hint = "is there room for the largest layer, here or in the spool directory?"
+        with local_errors(self._sink.name, "could not be written", hint=hint):
+            write_all(fd, piece)
 
 
 class _Stoppable:

@@ -17,9 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagers.errors import DigestMismatch, LocalError, NotFound, RemoteError
+from imagers.errors import DigestMismatch, NotFound, RemoteError
+from imagers.files import local_errors, reason_of, write_all
 from imagers.layout.archive.docker import DockerArchiveSink, DockerArchiveSource
 from imagers.layout.archive.tar_file import TarFile
+from imagers.model.closing import Closing
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.manifest import parse_manifest
 from imagers.registry.spool import SpoolFile
@@ -82,14 +84,13 @@ def _check_listens(host: str, name: str) -> None:
             probe.connect(path)
         except OSError as error:
             raise RemoteError(
-                f"{name}: the engine at {host} did not answer: "
-                f"{(error.strerror or 'failed').lower()}",
+                f"{name}: the engine at {host} did not answer: {reason_of(error)}",
                 temporary=True,
                 hint="is it running, and may this user use its socket? --daemon-host names another",
             ) from error
 
 
-class DaemonSource:
+class DaemonSource(Closing):
     """An `ImageSource` over one image of an engine, saved when it is first read.
 
     Args:
@@ -161,14 +162,8 @@ class DaemonSource:
 
 
 def _write(fd: int, piece: bytes, name: str) -> int:
-    try:
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(fd, view) :]
-    except OSError as error:
-        raise LocalError(
-            f"could not be spooled: {(error.strerror or 'failed').lower()}", path=name
-        ) from error
+    with local_errors(name, "could not be spooled"):
+        write_all(fd, piece)
     return len(piece)
 
 

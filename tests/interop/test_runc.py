@@ -12,12 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from imagers.layout.oci_layout import OCILayoutSource
-from imagers.model.descriptor import Platform
+from imagers.pull.named import open_image
 from imagers.pull.run import PullOptions, pull_image
-from imagers.sign.found import Found
-from imagers.sign.policy_json import parse_policy, path_identity
-from imagers.sign.verify import load_trust
+from imagers.sign.policy_json import parse_policy
 
 BUSYBOX = Path("/bin/busybox")
 RUNC = shutil.which("runc") or shutil.which("runc", path="/usr/sbin:/sbin")
@@ -87,17 +84,8 @@ def write_image(layout, command, user):
 
 def pull(layout, bundle):
     policy = parse_policy(b'{"default":[{"type":"insecureAcceptAnything"}]}')
-    selected = policy.select(path_identity("oci", str(layout)))
-    machine = MACHINES.get(os.uname().machine, os.uname().machine)
-    pull_image(
-        OCILayoutSource(layout, None, name=f"oci:{layout}"),
-        bundle,
-        signatures=lambda _: Found(),
-        options=PullOptions(
-            requirements=load_trust(selected, lambda _: b""),
-            platform=Platform("linux", machine),
-        ),
-    )
+    with open_image(f"oci:{layout}") as image:
+        pull_image(image, bundle, PullOptions(policy))
 
 
 def run_in(state, bundle):

@@ -56,8 +56,8 @@ import click
 from imagers.cli.brokers import BrokerOptions, admin_options
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.output import print_json, print_line, print_table, say, write_file
-from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, LocalError, UsageError
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from imagers.broker.server import RunningBroker

@@ -44,9 +44,8 @@ import click
 from imagers.cli.command import VerbCommand, json_option, platform_option
 from imagers.cli.images import (
     TwoRegistries,
-    name_of,
-    opened_sink,
-    opened_source,
+    open_destination,
+    open_named,
     parse_platform,
     two_registries_options,
 )
@@ -85,24 +84,18 @@ def command(
 ) -> None:
     """See the module."""
     from imagers.transport.copy import copy_image
+    from imagers.transport.resolve import this_platform
 
     if all_platforms and platform is not None:
         raise UsageError("--all and --platform exclude each other")
-    name, wanted = name_of(src), parse_platform(platform)
+    wanted = parse_platform(platform)
     with (
-        opened_source(name, registries.source) as source,
-        opened_sink(dst, registries.sink) as sink,
+        open_named(src, registries.source, registries_d) as image,
+        open_destination(dst, registries.sink) as sink,
     ):
-        top = permitted(
-            source,
-            name,
-            registries.source,
-            policy=policy,
-            registries_d=registries_d,
-            platform=None if all_platforms else wanted,
-        )
+        top = permitted(image, policy, None if all_platforms else wanted or this_platform())
         report = copy_image(
-            source,
+            image.source,
             sink,
             top=top,
             platform=wanted,

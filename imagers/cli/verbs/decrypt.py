@@ -43,24 +43,18 @@ import click
 from imagers.cli.command import VerbCommand, budget_options, json_option, platform_option
 from imagers.cli.images import (
     TwoRegistries,
-    name_of,
-    opened_sink,
-    opened_source,
-    resolve_image,
+    open_destination,
+    open_named,
+    parse_platform,
     two_registries_options,
 )
-from imagers.cli.output import ProgressBar, human_bytes, print_json, print_line, say
+from imagers.cli.output import ProgressBar, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
-from imagers.cli.reports import layer_facts, print_layers
+from imagers.cli.reports import Report
 from imagers.errors import UsageError
 
 if TYPE_CHECKING:
-    from imagers.core import Budget, Progress
-    from imagers.encrypt.image import DecryptedImage
-    from imagers.encrypt.rewrite import RewrittenImage
-    from imagers.encrypt.sealing import SharedLayers
-    from imagers.model.digest import Digest
-    from imagers.model.image import Image, Layer
+    from imagers.core import Budget
 
 __all__ = ["command"]
 
@@ -92,9 +86,8 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.encrypt.image import decrypt_image
-    from imagers.encrypt.index import rewrite_index
-    from imagers.encrypt.sealing import SharedLayers
+    from imagers.build.encrypt import Work, decrypt
+    from imagers.encrypt.rewrite import LayerAction
 
     if all_images and platform is not None:
         raise UsageError("expected --all or --platform, got both")
@@ -103,87 +96,35 @@ def command(  # one parameter an option
     start = time.perf_counter()
     with (
         opened_unwrappers(keys, timeout_s) as unwrappers,
-        opened_source(name_of(src), registries.source) as source,
+        open_named(src, registries.source) as image,
+        open_destination(dst, registries.sink) as sink,
+        ProgressBar(0, "decrypt") as bar,
     ):
-        top = source.read_manifest()
-        image = None if all_images else resolve_image(source, top, platform)
-        total = 0 if image is None else sum(layer.size for layer in image.manifest.layers)
-        with (
-            opened_sink(dst, registries.sink) as sink,
-            ProgressBar(total, "decrypt") as bar,
-        ):
-
-            def decrypt(one: Image, shared: SharedLayers | None) -> DecryptedImage:
-                prefix = "" if shared is None else f"{one.config.platform} "
-
-                def show(layer: Layer, progress: Progress) -> None:
-                    bar.show(prefix + layer.what, progress.bytes_in)
-
-                return decrypt_image(
-                    one,
-                    sink,
-                    unwrappers,
-                    require_encrypted=require_encrypted,
-                    skip_diff_id=skip_diff_id,
-                    shared=shared,
-                    by_name=shared is None,
-                    budget=budget,
-                    on_progress=show,
-                )
-
-            if image is None:
-                shared = SharedLayers()
-                index = rewrite_index(source, sink, lambda one: decrypt(one, shared), top=top)
-                done, digest = index.images, index.descriptor.digest
-                if index.left_out:
-                    say("", f"{len(index.left_out)} entries of the index were no images: left out")
-            else:
-                rewritten = decrypt(image, None)
-                done = ((str(image.config.platform), rewritten),)
-                digest = rewritten.descriptor.digest
-    _print_result(done, digest, time.perf_counter() - start, as_json=as_json, is_index=all_images)
-
-
-def _count(image: RewrittenImage) -> int:
-    from imagers.encrypt.rewrite import LayerAction
-
-    return image.count(LayerAction.DECRYPTED) + image.count(LayerAction.SHARED)
-
-
-def _print_result(
-    images: tuple[tuple[str, RewrittenImage], ...],
-    digest: Digest,
-    seconds: float,
-    *,
-    as_json: bool,
-    is_index: bool,
-) -> None:
-    done = sum(_count(image) for _, image in images)
-    if as_json:
-        facts: dict[str, object] = {
-            "digest": str(digest),
-            "decrypted": done,
-            "seconds": round(seconds, 3),
-        }
-        if is_index:
-            facts["images"] = [
-                {
-                    "platform": platform,
-                    "digest": str(image.descriptor.digest),
-                    "decrypted": _count(image),
-                    "layers": layer_facts(image.layers),
-                }
-                for platform, image in images
-            ]
-        else:
-            facts["layers"] = layer_facts(images[0][1].layers)
-        print_json(facts)
-        return
-    for platform, image in images:
-        if is_index:
-            print_line(f"{platform} {image.descriptor.digest}")
-        print_layers(image.layers)
-    layers = [layer for _, image in images for layer in image.layers]
-    size = sum(layer.size for layer in layers)
-    click.echo(f"decrypted {done} of {len(layers)} layers, {human_bytes(size)} in {seconds:.2f} s")
-    click.echo(f"{'index' if is_index else 'manifest'} {digest}")
+        done = decrypt(
+            image.source,
+            sink,
+            unwrappers,
+            require_encrypted=require_encrypted,
+            skip_diff_id=skip_diff_id,
+            work=Work(
+                platform=parse_platform(platform),
+                all_images=all_images,
+                budget=budget,
+                on_size=bar.set_total,
+                on_progress=bar.show,
+            ),
+        )
+    if done.left_out:
+        say("", f"{done.left_out} entries of the index were no images: left out")
+    actions = (LayerAction.DECRYPTED, LayerAction.SHARED)
+    opened, layers = done.count(*actions), sum(len(one.layers) for _, one in done.images)
+    by_diff_id = 0 if skip_diff_id else opened
+    Report(
+        done,
+        "decrypted",
+        actions,
+        time.perf_counter() - start,
+        is_index=all_images,
+        facts={"checked": {"digest": layers, "diff_id": by_diff_id}},
+        lines=[f"checked size and digest of {layers} layers, diff_id of {by_diff_id}"],
+    ).print(as_json=as_json)

@@ -53,7 +53,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -69,37 +69,32 @@ from imagers.cli.command import (
 from imagers.cli.images import (
     TwoRegistries,
     check_holds_encrypted,
-    name_of,
-    opened_sink,
-    opened_source,
+    open_destination,
+    open_named,
     parse_platform,
-    resolve_image,
     two_registries_options,
 )
-from imagers.cli.output import ProgressBar, human_bytes, print_json, print_line, say, write_file
+from imagers.cli.output import ProgressBar, say, write_file
 from imagers.cli.recipients import (
-    ImageKeys,
+    opened_recipients,
     opened_unwrappers,
     provider_settings,
     timeout_option,
 )
-from imagers.cli.reports import layer_facts, print_layers, say_left_out
+from imagers.cli.reports import Report, say_left_out
 from imagers.cli.signatures import permitted, policy_option, registries_d_option
 from imagers.errors import UsageError
+from imagers.transport.resolve import this_platform
 
 if TYPE_CHECKING:
-    from imagers.core import Budget, Progress
-    from imagers.encrypt.rewrite import RewrittenImage
-    from imagers.encrypt.sealing import SharedLayers
-    from imagers.model.digest import Digest
-    from imagers.model.image import Image, ImageSink, Layer
-    from imagers.model.keys import KeyUnwrapper, KeyWrapper
+    from imagers.build.encrypt import Change, Changed
+    from imagers.core import Budget
 
 __all__ = ["command"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class _Options:
     """What is to be done to each image: the options that say so."""
 
     recipients: tuple[str, ...]
@@ -113,7 +108,7 @@ class _Change:
     allow_nothing: bool
 
     def check(self) -> None:
-        """Nothing, if the options fit together.
+        """Raise unless the options fit together.
 
         Raises:
             UsageError: they do not.
@@ -147,10 +142,32 @@ class _Change:
                 hint="to change nothing but who can read an image: --add-recipient",
             )
 
+    def parse(self, timeout_s: float | None) -> Change:
+        """The same for `imagers.build`.
+
+        Raises:
+            UsageError, LocalError, FormatError, KeyUnavailable: whom `--remove-recipient` means.
+        """
+        from imagers.build.encrypt import Change, Kind
+        from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256
+        from imagers.encrypt.recipients import parse_removals
+        from imagers.encrypt.selection import parse_layer_selection
+        from imagers.encrypt.wrappers import load_targets
+
+        kind = Kind.ADD if self.added else Kind.REMOVE if self.removed else Kind.ENCRYPT
+        return Change(
+            Kind.REKEY if self.rekey else kind,
+            [parse_layer_selection(text) for text in self.layers],
+            self.skip_base,
+            self.cipher or AES_256_CTR_HMAC_SHA256,
+            self.allow_nothing,
+            load_targets(parse_removals(self.removed), provider_settings(timeout_s)),
+        )
+
 
 _change_options = option_group(
     "change",
-    _Change,
+    _Options,
     {
         "recipients": click.option(
             "--encryption-key", "recipients", multiple=True, metavar="RECIPIENT"
@@ -189,7 +206,7 @@ def command(  # one parameter an option
     *,
     src: str,
     dst: str,
-    change: _Change,
+    change: _Options,
     all_images: bool,
     platform: str | None,
     timeout_s: float | None,
@@ -204,27 +221,19 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
+    from imagers.build.encrypt import DONE, Work, encrypt
+
     change.check()
     if all_images and platform is not None:
         raise UsageError("expected --all or --platform, got both")
     check_holds_encrypted(dst)
-    start = time.perf_counter()
+    start, wanted = time.perf_counter(), parse_platform(platform)
     with ExitStack() as stack:
-        name = name_of(src)
-        source = stack.enter_context(opened_source(name, registries.source))
-        top = permitted(
-            source,
-            name,
-            registries.source,
-            policy=policy,
-            registries_d=registries_d,
-            platform=None if all_images else parse_platform(platform),
-        )
-        image = None if all_images else resolve_image(source, top, platform)
+        image = stack.enter_context(open_named(src, registries.source, registries_d))
+        top = permitted(image, policy, None if all_images else wanted or this_platform())
         unwrappers = stack.enter_context(opened_unwrappers(change.keys, timeout_s))
-        # The key-encryption key is in the broker before the first byte is published ...
-        keys = stack.enter_context(
-            ImageKeys(
+        recipients = stack.enter_context(
+            opened_recipients(
                 change.recipients or change.added,
                 broker,
                 replace=replace,
@@ -232,232 +241,52 @@ def command(  # one parameter an option
                 timeout_s=timeout_s,
             )
         )
-        sink = stack.enter_context(opened_sink(dst, registries.sink))
-        total = 0 if image is None else sum(layer.size for layer in image.manifest.layers)
-        bar = stack.enter_context(ProgressBar(total, "encrypt"))
-        work = _Work(change, sink, keys.wrappers, unwrappers, timeout_s, budget, bar)
-        if image is None:
-            from imagers.encrypt.index import rewrite_index
-            from imagers.encrypt.sealing import SharedLayers
-
-            shared = SharedLayers()
-            index = rewrite_index(
-                source,
-                sink,
-                lambda one: work.do(one, shared),
-                top=top,
-                check=work.check_all,
-            )
-            done, digest, left_out = index.images, index.descriptor.digest, len(index.left_out)
-        else:
-            rewritten = work.do(image, None)
-            done, left_out = ((str(image.config.platform), rewritten),), 0
-            digest = rewritten.descriptor.digest
-        # ... and the manifest digests are registered with it when they are known.
-        for _, one in done:
-            keys.bind(one.descriptor.digest)
+        sink = stack.enter_context(open_destination(dst, registries.sink))
+        bar = stack.enter_context(ProgressBar(0, "encrypt"))
+        done = encrypt(
+            image.source,
+            sink,
+            recipients.wrappers,
+            change.parse(timeout_s),
+            unwrappers=unwrappers,
+            broker_key=recipients.broker_key,
+            work=Work(top, wanted, all_images, budget, bar.set_total, bar.show),
+        )
     if digestfile is not None:
-        write_file(digestfile, str(digest))
-    result = _Result(done, digest, keys.kid, left_out, time.perf_counter() - start)
-    result.print(as_json=as_json, is_index=all_images, removes=bool(change.removed))
+        write_file(digestfile, str(done.digest))
+    _say_news(done, removes=bool(change.removed))
+    kid = None if recipients.broker_key is None else recipients.broker_key.kid
+    Report(
+        done,
+        "encrypted",
+        DONE,
+        time.perf_counter() - start,
+        is_index=all_images,
+        facts={"key": kid},
+        lines=[] if kid is None else [f"key-encryption key {kid}"],
+    ).print(as_json=as_json)
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What is done to each image, and where it goes."""
+def _say_news(done: Changed, *, removes: bool) -> None:
+    """What there is to know beside the result."""
+    from imagers.core import AES256_GCM_HKDF_1MB
 
-    change: _Change
-    sink: ImageSink
-    wrappers: tuple[KeyWrapper, ...]
-    unwrappers: tuple[KeyUnwrapper, ...]
-    timeout_s: float | None
-    budget: Budget
-    bar: ProgressBar
-    sealed: set[Digest] = field(default_factory=set)
-    clear: set[Digest] = field(default_factory=set)
-
-    def do(self, image: Image, shared: SharedLayers | None) -> RewrittenImage:
-        """One image; of an index if there is `shared`."""
-        from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256
-
-        change, by_name = self.change, shared is None
-        cipher = change.cipher or AES_256_CTR_HMAC_SHA256
-        prefix = "" if by_name else f"{image.config.platform} "
-
-        def show(layer: Layer, progress: Progress) -> None:
-            self.bar.show(prefix + layer.what, progress.bytes_in)
-
-        if change.added:
-            from imagers.encrypt.rewrap import add_recipients
-
-            return add_recipients(
-                image,
-                self.sink,
-                self.wrappers,
-                self.unwrappers,
-                by_name=by_name,
-                budget=self.budget,
-                on_progress=show,
-            )
-        if change.removed:
-            from imagers.encrypt.recipients import parse_removals
-            from imagers.encrypt.rewrap import remove_recipients
-            from imagers.encrypt.wrappers import load_targets
-
-            targets = load_targets(
-                parse_removals(change.removed), provider_settings(self.timeout_s)
-            )
-            return remove_recipients(
-                image,
-                self.sink,
-                targets,
-                self.unwrappers,
-                by_name=by_name,
-                budget=self.budget,
-                on_progress=show,
-            )
-        if change.rekey:
-            from imagers.encrypt.rekey import rekey_image
-
-            return rekey_image(
-                image,
-                self.sink,
-                self.wrappers,
-                self.unwrappers,
-                cipher=cipher,
-                by_name=by_name,
-                budget=self.budget,
-                on_progress=show,
-            )
-        from imagers.encrypt.image import LayerAction, encrypt_image
-        from imagers.encrypt.selection import parse_layer_selection
-
-        done = encrypt_image(
-            image,
-            self.sink,
-            self.wrappers,
-            layers=[parse_layer_selection(text) for text in change.layers] or None,
-            skip_base=change.skip_base,
-            cipher=cipher,
-            # One image of an index may be encrypted already: `check_all` looks at all.
-            allow_nothing=change.allow_nothing or not by_name,
-            shared=shared,
-            by_name=by_name,
-            budget=self.budget,
-            on_progress=show,
+    images = [image for _, image in done.images]
+    say("", "config, labels, history and sizes stay readable; sign the image now")
+    if any(image.was_docker for image in images):
+        say("", "the Docker manifest became an OCI manifest, the only kind that can be encrypted")
+    if any(layer.cipher == AES256_GCM_HKDF_1MB for image in images for layer in image.layers):
+        say("", f"the cipher {AES256_GCM_HKDF_1MB} is read by imagers, and by no other tool")
+    say_left_out(image.layers for image in images)
+    if done.left_out:
+        say(
+            "",
+            f"{done.left_out} entries of the index were no images (attestations, "
+            "artifacts) and were left out: they speak of the old digests",
         )
-        for layer, report in zip(image.layers(), done.layers, strict=True):
-            is_clear = report.action is LayerAction.COPIED
-            (self.clear if is_clear else self.sealed).add(layer.diff_id)
-        return done
-
-    def check_all(self, images: tuple[RewrittenImage, ...]) -> None:
-        """Nothing, if something was done to an index, and nothing undoes it.
-
-        Raises:
-            UsageError: nothing was, or a layer is encrypted here and in the clear there.
-        """
-        if both := self.sealed & self.clear:
-            raise UsageError(
-                f"the layer with diff_id {min(map(str, both))} is encrypted in one image of "
-                "the index and in the clear in another",
-                hint="choose the layers so that it is the same in all, or encrypt all of them",
-            )
-        if not self.change.allow_nothing and not any(map(_count_done, images)):
-            raise UsageError(
-                "there is nothing to encrypt: every selected layer of every image is "
-                "encrypted already",
-                hint="choose other layers, or say --allow-nothing: the images then stay",
-            )
-
-
-def _count_done(image: RewrittenImage) -> int:
-    """Layers that are not simply what they were."""
-    from imagers.encrypt.rewrite import LayerAction
-
-    return sum(
-        image.count(action)
-        for action in (LayerAction.ENCRYPTED, LayerAction.SHARED, LayerAction.REWRAPPED)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """What was done, for people or for machines."""
-
-    images: tuple[tuple[str, RewrittenImage], ...]
-    digest: Digest
-    kid: str | None
-    left_out: int
-    seconds: float
-
-    def print(self, *, as_json: bool, is_index: bool, removes: bool) -> None:
-        """Results on standard output, what else there is to know on standard error."""
-        from imagers.core import AES256_GCM_HKDF_1MB
-
-        say("", "config, labels, history and sizes stay readable; sign the image now")
-        if any(image.was_docker for _, image in self.images):
-            say(
-                "",
-                "the Docker manifest became an OCI manifest, the only kind that can be encrypted",
-            )
-        if any(
-            layer.cipher == AES256_GCM_HKDF_1MB
-            for _, image in self.images
-            for layer in image.layers
-        ):
-            say("", f"the cipher {AES256_GCM_HKDF_1MB} is read by imagers, and by no other tool")
-        say_left_out(image.layers for _, image in self.images)
-        if self.left_out:
-            say(
-                "",
-                f"{self.left_out} entries of the index were no images (attestations, "
-                "artifacts) and were left out: they speak of the old digests",
-            )
-        if removes:
-            say(
-                "",
-                "whoever was removed still reads old copies, and what he kept the keys of; "
-                "--rekey makes new keys for new copies",
-            )
-        if as_json:
-            print_json(self._facts(is_index=is_index))
-        else:
-            self._print_text(is_index=is_index)
-
-    def _facts(self, *, is_index: bool) -> dict[str, object]:
-        facts: dict[str, object] = {
-            "digest": str(self.digest),
-            "encrypted": sum(_count_done(image) for _, image in self.images),
-            "key": self.kid,
-            "seconds": round(self.seconds, 3),
-        }
-        if not is_index:
-            return facts | {"layers": layer_facts(self.images[0][1].layers)}
-        return facts | {
-            "left_out": self.left_out,
-            "images": [
-                {
-                    "platform": platform,
-                    "digest": str(image.descriptor.digest),
-                    "encrypted": _count_done(image),
-                    "layers": layer_facts(image.layers),
-                }
-                for platform, image in self.images
-            ],
-        }
-
-    def _print_text(self, *, is_index: bool) -> None:
-        for platform, image in self.images:
-            if is_index:
-                print_line(f"{platform} {image.descriptor.digest}")
-            print_layers(image.layers)
-        layers = [layer for _, image in self.images for layer in image.layers]
-        size = sum(layer.size for layer in layers)
-        done = sum(_count_done(image) for _, image in self.images)
-        click.echo(
-            f"encrypted {done} of {len(layers)} layers, {human_bytes(size)} in {self.seconds:.2f} s"
+    if removes:
+        say(
+            "",
+            "whoever was removed still reads old copies, and what he kept the keys of; "
+            "--rekey makes new keys for new copies",
         )
-        if self.kid is not None:
-            click.echo(f"key-encryption key {self.kid}")
-        click.echo(f"{'index' if is_index else 'manifest'} {self.digest}")

@@ -20,33 +20,16 @@ example:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from imagers.cli.command import VerbCommand, json_option, platform_option
 from imagers.cli.images import (
     RegistryOptions,
-    name_of,
-    opened_source,
+    open_named,
     parse_platform,
     registry_options,
 )
 from imagers.cli.output import human_bytes, print_json, print_line, print_table
-from imagers.cli.signatures import places_of
-from imagers.errors import Unsupported
-from imagers.model.image import load_image, read_entry
-from imagers.model.manifest import Index, parse_manifest_or_index
-from imagers.model.media import is_encrypted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from imagers.model.descriptor import Platform
-    from imagers.model.digest import Digest
-    from imagers.model.image import ImageSource, Layer
-    from imagers.model.keys import WrappedKey
-    from imagers.sign.found import Found
 
 __all__ = ["command"]
 
@@ -68,17 +51,12 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.pull.signatures import signature_finder
+    from imagers.build.inspect import inspect_image
 
-    name = name_of(ref)
-    with opened_source(name, registry) as source:
-        places = places_of(source, name, registry)
-        finder = signature_finder(places, None)
-        facts = _facts(source, parse_platform(platform), finder)
-        if referrers:
-            # To the image that was chosen, and to the index that it was chosen from.
-            subjects = dict.fromkeys((str(facts["digest"]), str(facts["manifest"])))
-            facts["referrers"] = [one for name in subjects for one in _referrers(source, name)]
+    with open_named(ref, registry) as image:
+        facts = inspect_image(
+            image.source, image.find, parse_platform(platform), referrers=referrers
+        )
     if as_json:
         print_json(facts)
     else:
@@ -106,96 +84,6 @@ def _print_referrers(facts: dict[str, object]) -> None:
         for one in referrers
     ]
     print_table(["referrer", "of", "size", "digest"], rows)
-
-
-def _referrers(source: ImageSource, subject: str) -> list[dict[str, object]]:
-    from imagers.model.digest import parse_digest
-    from imagers.transport.beside import read_referrers_of
-
-    return [
-        {
-            "digest": str(entry.digest),
-            "size": entry.size,
-            "media_type": entry.media_type,
-            "artifact_type": entry.artifact_type,
-            "subject": subject,
-            "annotations": dict(entry.annotations),
-        }
-        for entry in read_referrers_of(source, parse_digest(subject))
-    ]
-
-
-def _facts(
-    source: ImageSource, platform: Platform, find: Callable[[Digest], Found]
-) -> dict[str, object]:
-    answer = source.read_manifest()
-    document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
-    facts: dict[str, object] = {"name": source.name, "digest": str(document.descriptor.digest)}
-    if isinstance(document, Index):
-        facts["platforms"] = [str(platform) for platform in document.platforms()]
-        entry = document.require_platform(platform, what=source.name)
-        document = read_entry(source, entry)
-        if isinstance(document, Index):
-            raise Unsupported(
-                f"{source.name}: the entry for '{platform}' is an index: expected an image"
-            )
-    image = load_image(document, source)
-    found = find(document.descriptor.digest)
-    facts |= {
-        "manifest": str(document.descriptor.digest),
-        "media_type": document.descriptor.media_type,
-        "platform": str(image.config.platform),
-        "config": {"digest": str(document.config.digest), "size": document.config.size},
-        "layers": [_layer_facts(layer) for layer in image.layers()],
-        "signatures": _signatures(found),
-        "signature_forms": {one.form.value: one.count for one in found.looked},
-    }
-    return facts
-
-
-def _signatures(found: Found) -> int | str:
-    """How many there are, or why nobody could look."""
-    return str(found.failures[0].error) if found.failures else len(found.signatures)
-
-
-def _layer_facts(layer: Layer) -> dict[str, object]:
-    from imagers.encrypt.annotations import read_annotations
-    from imagers.encrypt.describe import describe_wrapped_key
-
-    descriptor = layer.descriptor
-    facts: dict[str, object] = {
-        "index": layer.index,
-        "digest": str(descriptor.digest),
-        "size": descriptor.size,
-        "media_type": descriptor.media_type,
-        "diff_id": str(layer.diff_id),
-        "encrypted": is_encrypted(descriptor.media_type),
-    }
-    if is_encrypted(descriptor.media_type):
-        info = read_annotations(descriptor, what=layer.what)
-        facts["cipher"] = info.public.cipher
-        facts["recipients"] = [describe_wrapped_key(wrapped) for wrapped in info.wrapped]
-        facts["packets"] = _packet_facts(info.wrapped)
-    return facts
-
-
-def _packet_facts(packets: Sequence[WrappedKey]) -> list[dict[str, object]]:
-    """Each packet by the name that --remove-recipient takes, and who can open it."""
-    from imagers.encrypt.describe import describe_recipients
-
-    counts: dict[str, int] = {}
-    facts: list[dict[str, object]] = []
-    for wrapped in packets:
-        number = counts[wrapped.scheme] = counts.get(wrapped.scheme, 0) + 1
-        facts.append(
-            {
-                "name": f"{wrapped.scheme}#{number}",
-                "scheme": wrapped.scheme,
-                "size": len(wrapped.packet),
-                "recipients": describe_recipients(wrapped),
-            }
-        )
-    return facts
 
 
 def _print_facts(facts: dict[str, object]) -> None:

@@ -55,7 +55,7 @@ def generate(kind: str, output: str, passphrase_file: str | None) -> None:
     if kind == "cosign":
         _generate_cosign(output, passphrase_file)
     elif kind == "kek":
-        from imagers.sign.keyfiles import write_new
+        from imagers.files import write_new
 
         write_new(f"{output}.kek", os.urandom(_KEK_BYTES), mode=0o600)
         click.echo(f"{output}.kek: 32 random bytes")

@@ -29,8 +29,8 @@ from imagers.cli.command import VerbCommand
 from imagers.cli.images import RegistryOptions
 from imagers.cli.output import print_line
 from imagers.cli.passphrases import read_passphrase
-from imagers.cli.settings import read_settings
 from imagers.errors import UsageError
+from imagers.settings import read_settings
 
 __all__ = ["command", "parse_login_name"]
 

@@ -17,11 +17,10 @@ from pathlib import Path
 import click
 
 from imagers.cli.command import VerbCommand
-from imagers.cli.images import read_registries
 from imagers.cli.output import print_line
-from imagers.cli.settings import read_settings
 from imagers.cli.verbs.login import parse_login_name
 from imagers.errors import UsageError
+from imagers.settings import read_settings
 
 __all__ = ["command"]
 
@@ -39,7 +38,7 @@ def command(*, registry: str, authfile: str | None) -> None:
     if authfile is not None:
         dropped = forget_login([Path(authfile)], key)
     else:
-        helpers = read_registries(settings).credential_helpers
+        helpers = settings.registries().credential_helpers
         dropped = forget_login(settings.auth_files, key, helpers=helpers)
     if not dropped:
         raise UsageError(f"there is no login for {registry}")

@@ -35,8 +35,8 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option
 from imagers.cli.output import print_json, say
-from imagers.cli.settings import read_settings
 from imagers.errors import FormatError, UsageError
+from imagers.settings import read_settings
 
 __all__ = ["command"]
 
@@ -87,7 +87,8 @@ def check(file: str | None, *, as_json: bool) -> None:
 @click.option("--output", metavar="FILE")
 def init(scope: str, key_files: tuple[str, ...], identity: str, output: str | None) -> None:
     """Write a strict policy."""
-    from imagers.sign.keyfiles import read_key_file, write_new
+    from imagers.files import write_new
+    from imagers.sign.keyfiles import read_key_file
     from imagers.sign.policy_json import parse_policy
     from imagers.sign.policy_lint import check_materials
 

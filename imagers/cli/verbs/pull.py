@@ -47,22 +47,19 @@ import click
 from imagers.cli.brokers import BrokerOptions, broker_options
 from imagers.cli.command import (
     VerbCommand,
-    blamed_on,
     budget_options,
     json_option,
     platform_option,
 )
 from imagers.cli.images import (
     RegistryOptions,
-    name_of,
-    opened_source,
+    open_named,
     parse_platform,
     reading_options,
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
-from imagers.cli.settings import read_settings
-from imagers.cli.signatures import places_of, registries_d_option
+from imagers.cli.signatures import load_policy, registries_d_option
 from imagers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,23 +101,13 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.pull.run import PullOptions, identity_of, pull_image
-    from imagers.pull.signatures import signature_finder
-    from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file
-    from imagers.sign.verify import load_trust
+    from imagers.pull.run import PullOptions, pull_image
 
     if broker.url is None and tee is not None:
         raise UsageError("--tee is for a broker: expected --broker URL")
     start = time.perf_counter()
-    path = locate_policy(
-        explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]
-    )
-    name = name_of(ref)
-    with blamed_on(policy and "--policy"):
-        document = load_policy(path)
-    trust = load_trust(document.select(identity_of(name)), read_key_file)
     options = PullOptions(
-        requirements=trust,
+        policy=load_policy(policy),
         platform=parse_platform(platform),
         require_encrypted=require_encrypted,
         budget=budget,
@@ -130,18 +117,16 @@ def command(  # one parameter an option
         resources = None
         if broker.url is not None:
             resources = stack.enter_context(broker.client(tee))
-        source = stack.enter_context(opened_source(name, registry))
-        places = places_of(source, name, registry, registries_d=registries_d)
+        image = stack.enter_context(open_named(ref, registry, registries_d))
         bar = stack.enter_context(ProgressBar(0, "pull"))
 
         def on_trusted(trusted: TrustedImage) -> None:
             bar.set_total(sum(layer.size for layer in trusted.manifest.layers))
 
         report = pull_image(
-            source,
+            image,
             Path(bundle).absolute(),
-            signatures=signature_finder(places, trust),
-            options=options,
+            options,
             unwrappers=unwrappers,
             resources=resources,
             on_trusted=on_trusted,

@@ -44,7 +44,6 @@ example:
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -55,20 +54,20 @@ from imagers.cli.command import VerbCommand, blamed_on, json_option
 from imagers.cli.images import (
     RegistryOptions,
     name_of,
-    opened_sink,
-    opened_source,
     registry_options,
 )
 from imagers.cli.output import print_json
 from imagers.cli.passphrases import open_with_passphrase, read_passphrase
-from imagers.cli.signatures import places_of, registries_d_option
-from imagers.errors import Unsupported, UsageError
+from imagers.cli.signatures import registries_d_option
+from imagers.errors import UsageError
 from imagers.model.digest import parse_digest
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
-    from imagers.sign.formats.notation.key import NotationKey
+    from collections.abc import Sequence
+
+    from imagers.build.sign import Signer
     from imagers.sign.image import SignedManifest
-    from imagers.sign.sigstore_key import SigstorePrivateKey
 
 __all__ = ["command"]
 
@@ -106,17 +105,7 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.registry.signatures import RegistrySignatures
-    from imagers.registry.sink import RegistrySink
-    from imagers.registry.source import RegistrySource
-    from imagers.sign.formats.gpg import parse_fingerprint
-    from imagers.sign.formats.simple import sign_image_simple
-    from imagers.sign.image import attach_bundles, sign_image
-    from imagers.sign.keyfiles import (
-        load_certificate_chain,
-        load_notation_key,
-        load_private_key,
-    )
+    from imagers.build.sign import sign
 
     if sum(one is not None for one in (key_file, gpg_key, notation_key)) != 1:
         raise UsageError(
@@ -135,105 +124,81 @@ def command(
         raise UsageError(
             "--notation-key goes with --notation-chain, and what notation signs has no identity"
         )
-    with blamed_on("--sign-by"):
-        fingerprint = None if gpg_key is None else parse_fingerprint(gpg_key)
     name = name_of(ref)
-    if name.transport != "docker" or name.reference is None:
-        raise Unsupported(
-            f"signatures of {name} are not supported: expected an image in a registry",
-            hint="push it first, and sign docker://REGISTRY/NAME:TAG",
-        )
     expected = None
     if expected_digest is not None:
         expected = parse_digest(expected_digest, what="--expected-digest")
-    key: SigstorePrivateKey | None = None
-    owner: NotationKey | None = None
-    # Before anything is asked of the registry: a passphrase may have to be typed.
-    if key_file is not None:
-        with blamed_on("--sign-by-sigstore-private-key"):
-            key = open_with_passphrase(
-                lambda secret: load_private_key(key_file, secret),
-                passphrase_file,
-                what=f"--sign-by-sigstore-private-key '{key_file}'",
-                has_variable=True,
-            )
-        if chain_file is not None:
-            with blamed_on("--certificate-chain"):
-                key = key.with_certificates(load_certificate_chain(chain_file))
-    elif notation_key is not None:
-        with blamed_on("--notation-key and --notation-chain"):
-            owner = open_with_passphrase(
-                lambda secret: load_notation_key(notation_key, str(notation_chain), secret),
-                passphrase_file,
-                what=f"--notation-key '{notation_key}'",
-                has_variable=False,
-            )
-    with (
-        opened_source(name, registry) as source,
-        opened_sink(ref, registry) as sink,
-    ):
-        assert isinstance(source, RegistrySource)
-        assert isinstance(sink, RegistrySink)
-        signed: list[SignedManifest] = []
-        if key is not None:
-            shown = f"sha256:{key.public_key.fingerprint}"
-            signed += sign_image(
-                source,
-                sink,
-                name.reference,
-                key,
-                expected_digest=expected,
-                identity=identity,
-                timestamp=int(time.time()),
-            )
-            if bundle:
-                signed += attach_bundles(
-                    source,
-                    sink,
-                    RegistrySignatures(sink),
-                    name.reference,
-                    key,
-                    # What was signed just now, whatever the tag shows meanwhile.
-                    expected_digest=signed[-1].digest,
-                    created=datetime.now(UTC),
-                )
-        elif owner is not None:
-            from imagers.sign.formats.notation.envelope import COSE_TYPE, JWS_TYPE
-            from imagers.sign.formats.notation.make import attach_notation
-
-            shown = f"of {owner.chain[0].subject.rfc4514_string()}"
-            signed += attach_notation(
-                source,
-                sink,
-                RegistrySignatures(sink),
-                name.reference,
-                owner,
-                created=datetime.now(UTC),
-                expected_digest=expected,
-                media_type=COSE_TYPE if signature_format == "cose" else JWS_TYPE,
+    is_remote = name.transport == "docker"
+    with ExitStack() as stack:
+        # Before anything is asked of the registry: a passphrase may have to be typed.
+        if key_file is not None:
+            signer = _sigstore_signer(key_file, chain_file, passphrase_file, bundle=bundle)
+        elif notation_key is not None:
+            signer = _notation_signer(
+                notation_key, str(notation_chain), passphrase_file, signature_format
             )
         else:
-            assert fingerprint is not None
-            shown = fingerprint
-            with ExitStack() as stack:
-                passphrase = None
-                if passphrase_file is not None:
-                    passphrase = stack.enter_context(read_passphrase(passphrase_file))
-                signed += sign_image_simple(
-                    source,
-                    places_of(source, name, registry, registries_d=registries_d),
-                    RegistrySignatures(sink),
-                    name.reference,
-                    fingerprint,
-                    expected_digest=expected,
-                    identity=identity,
-                    timestamp=int(time.time()),
-                    passphrase=passphrase,
-                )
-    _print(signed, shown, as_json=as_json)
+            signer = _gpg_signer(str(gpg_key), passphrase_file, stack)
+        signed = sign(
+            name,
+            signer,
+            transport=registry.transport(is_remote=is_remote),
+            lookasides=read_settings().lookasides(registries_d) if is_remote else None,
+            expected_digest=expected,
+            identity=identity,
+            now=datetime.now(UTC),
+        )
+    _print(signed, signer.key, as_json=as_json)
 
 
-def _print(signed: list[SignedManifest], key: str, *, as_json: bool) -> None:
+def _sigstore_signer(
+    key_file: str, chain_file: str | None, passphrase_file: str | None, *, bundle: bool
+) -> Signer:
+    from imagers.build.sign import SigstoreSigner
+    from imagers.sign.keyfiles import load_certificate_chain, load_private_key
+
+    with blamed_on("--sign-by-sigstore-private-key"):
+        key = open_with_passphrase(
+            lambda secret: load_private_key(key_file, secret),
+            passphrase_file,
+            what=f"--sign-by-sigstore-private-key '{key_file}'",
+            has_variable=True,
+        )
+    if chain_file is not None:
+        with blamed_on("--certificate-chain"):
+            key = key.with_certificates(load_certificate_chain(chain_file))
+    return SigstoreSigner(key, bundle)
+
+
+def _notation_signer(
+    key_file: str, chain_file: str, passphrase_file: str | None, signature_format: str | None
+) -> Signer:
+    from imagers.build.sign import NotationSigner
+    from imagers.sign.formats.notation.envelope import COSE_TYPE, JWS_TYPE
+    from imagers.sign.keyfiles import load_notation_key
+
+    with blamed_on("--notation-key and --notation-chain"):
+        key = open_with_passphrase(
+            lambda secret: load_notation_key(key_file, chain_file, secret),
+            passphrase_file,
+            what=f"--notation-key '{key_file}'",
+            has_variable=False,
+        )
+    return NotationSigner(key, COSE_TYPE if signature_format == "cose" else JWS_TYPE)
+
+
+def _gpg_signer(fingerprint: str, passphrase_file: str | None, stack: ExitStack) -> Signer:
+    from imagers.build.sign import GPGSigner
+    from imagers.sign.formats.gpg import parse_fingerprint
+
+    with blamed_on("--sign-by"):
+        parsed = parse_fingerprint(fingerprint)
+    if passphrase_file is None:
+        return GPGSigner(parsed)
+    return GPGSigner(parsed, stack.enter_context(read_passphrase(passphrase_file)))
+
+
+def _print(signed: Sequence[SignedManifest], key: str, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {

@@ -34,18 +34,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagers.cli.command import VerbCommand, blamed_on, json_option, platform_option
+from imagers.cli.command import VerbCommand, json_option, platform_option
 from imagers.cli.images import (
     RegistryOptions,
-    name_of,
-    opened_source,
+    open_named,
     parse_platform,
     registry_options,
 )
 from imagers.cli.output import print_json, say
-from imagers.cli.settings import read_settings
-from imagers.cli.signatures import places_of, registries_d_option
+from imagers.cli.signatures import load_policy, registries_d_option
 from imagers.errors import ImagersError
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from imagers.pull.trust import TrustedImage
@@ -74,29 +73,19 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.pull.run import PullOptions, identity_of, trust_image
-    from imagers.pull.signatures import signature_finder
-    from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file
-    from imagers.sign.verify import load_trust
+    from imagers.pull.run import PullOptions, trust_image
 
-    path = locate_policy(
-        explicit=policy, candidates=[str(one) for one in read_settings().policy_paths]
-    )
-    name = name_of(ref)
-    with blamed_on(policy and "--policy"):
-        document = load_policy(path)
-    selected = document.select(identity_of(name))
-    trust = load_trust(selected, read_key_file)
+    path = read_settings().locate_policy(policy)
+    document = load_policy(policy)
     told: list[Explanation] = []
     trusted: TrustedImage | None = None
     error: ImagersError | None = None
-    with opened_source(name, registry) as source:
-        places = places_of(source, name, registry, registries_d=registries_d)
+    with open_named(ref, registry, registries_d) as image:
+        selected = document.select(image.identity)
         try:
             trusted = trust_image(
-                source,
-                signatures=signature_finder(places, trust, everything=True),
-                options=PullOptions(requirements=trust, platform=parse_platform(platform)),
+                image,
+                PullOptions(document, parse_platform(platform)),
                 on_explained=told.append,
             )
         except ImagersError as refusal:

@@ -27,17 +27,16 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from imagers.encrypt.annotations import COCO_SCHEME, annotation_of
 from imagers.errors import FormatError, TagMismatch, Unsupported
 from imagers.model.base64 import encode_base64
+from imagers.model.closing import Closing
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from imagers.model.digest import Digest
     from imagers.model.keys import ResourceStore, UnwrapContext, WrapContext, WrappedKey
 
@@ -225,7 +224,7 @@ class BrokerKeyWrapper:
         return build_packet(Packet(self._kid, wrapped_data, iv, _GCM))
 
 
-class BrokerKeyUnwrapper:
+class BrokerKeyUnwrapper(Closing):
     """Opens packets with key-encryption keys from a broker.
 
     Each key is asked for once for each image and kept, in memory that is wiped, until
@@ -295,17 +294,6 @@ class BrokerKeyUnwrapper:
         """Wipe the keys. Safe to call twice; a later `unwrap` asks the broker again."""
         while self._keks:
             self._keks.popitem()[1].close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _open_packet(packet: Packet, kek: memoryview, what: str) -> SecretKey:

@@ -19,15 +19,15 @@ Spec: RFC 4880 sections 5.1 and 5.13; containers/ocicrypt v1.3.2, keywrap/pgp an
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from imagers.errors import FormatError, KeyUnavailable, ProviderFailed, UsageError
 from imagers.gpg import STRANGERS, PrivateHome, user_gpg
+from imagers.model.closing import Closing
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from imagers.encrypt.keyfiles import PGPKeyring
     from imagers.model.keys import UnwrapContext, WrapContext, WrappedKey
@@ -46,7 +46,7 @@ _BAD_PASSPHRASE = 11  # GPG_ERR_BAD_PASSPHRASE of libgpg-error
 _PKDECRYPT_FAILED = re.compile(r"^\[GNUPG:\] ERROR pkdecrypt_failed (\d+)", re.MULTILINE)
 
 
-class _WithHome:
+class _WithHome(Closing):
     """What owns a home until `close`."""
 
     def __init__(self, *, agent: bool) -> None:
@@ -58,17 +58,6 @@ class _WithHome:
     def close(self) -> None:
         """End the agent, remove the home. Safe to call twice."""
         self._home.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class PGPWrapper(_WithHome):

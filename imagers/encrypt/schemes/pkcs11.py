@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from cryptography.hazmat.primitives import hashes
@@ -40,13 +40,13 @@ from imagers.errors import (
     Unsupported,
 )
 from imagers.model.base64 import encode_base64
+from imagers.model.closing import Closing
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 from imagers.model.strict_json import View, dump_json
 from imagers.model.token import TOKEN_GROUP, TokenKey, TokenProvider, TokenReference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from imagers.encrypt.keyfiles import PrivateKey, TokenFile
     from imagers.model.keys import UnwrapContext, WrapContext, WrappedKey
@@ -224,7 +224,7 @@ class PKCS11Unwrapper(_Unwrapper):
             return None
 
 
-class TokenUnwrapper(_Unwrapper):
+class TokenUnwrapper(_Unwrapper, Closing):
     """Opens documents with a key on a token.
 
     Args:
@@ -242,17 +242,6 @@ class TokenUnwrapper(_Unwrapper):
     def close(self) -> None:
         """End the session. Safe to call twice."""
         self._key.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_token_key(file: TokenFile, *, private: bool) -> TokenKey:

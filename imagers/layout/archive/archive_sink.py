@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import NotFound, SizeMismatch
+from imagers.files import StagedFile, local_errors, write_all
 from imagers.layout.archive.tar_builder import TarBuilder
-from imagers.layout.files import StagedFile, local_errors, write_all
+from imagers.model.closing import Closing
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import check_digest, digest_of
 from imagers.model.image import ReferenceSink, StagedFileBlob
@@ -33,7 +34,7 @@ def blob_name(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
-class ArchiveSink:
+class ArchiveSink(Closing):
     """The part of an `ImageSink` that archives share.
 
     Args:

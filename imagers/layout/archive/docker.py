@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch, Unsupported
+from imagers.files import StagedFile, local_errors
 from imagers.layout.archive.archive_sink import ArchiveSink, blob_name
 from imagers.layout.archive.docker_manifest import dump_saved, find_saved, parse_saved
 from imagers.layout.archive.tar_file import Member, TarFile
-from imagers.layout.files import StagedFile, local_errors
 from imagers.layout.layout_index import LAYOUT_FILE, REF_NAME
+from imagers.model.closing import Closing
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, digest_of, new_hasher
 from imagers.model.manifest import (
@@ -79,7 +80,7 @@ def check_no_encryption(manifest: Manifest, *, name: str) -> None:
             )
 
 
-class DockerArchiveSource:
+class DockerArchiveSource(Closing):
     """An `ImageSource` over one image of an archive.
 
     Args:
@@ -145,13 +146,8 @@ class DockerArchiveSource:
 
     def _open(self) -> TarFile:
         if self._tar is None:
-            try:
+            with local_errors(self._path, "could not be opened"):
                 self._tar = TarFile.open(self._path)
-            except OSError as error:
-                raise LocalError(
-                    f"could not be opened: {(error.strerror or 'failed').lower()}",
-                    path=str(self._path),
-                ) from error
         return self._tar
 
     def _load(self) -> RawManifest:

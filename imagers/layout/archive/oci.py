@@ -12,10 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch
+from imagers.errors import FormatError, NotFound, SizeMismatch
+from imagers.files import local_errors
 from imagers.layout.archive.archive_sink import ArchiveSink
 from imagers.layout.archive.tar_file import TarFile
-from imagers.layout.files import local_errors
 from imagers.layout.layout import MAX_LAYOUT_FILE, Layout
 from imagers.layout.layout_index import LAYOUT_FILE, check_layout_file, replace_entry
 from imagers.layout.oci_layout import OCILayoutSource
@@ -68,13 +68,8 @@ class ArchivedLayout(Layout):
     def tar(self) -> TarFile:
         """The archive, opened on first use."""
         if self._tar is None:
-            try:
+            with local_errors(self.path, "could not be opened"):
                 self._tar = TarFile.open(self.path)
-            except OSError as error:
-                raise LocalError(
-                    f"could not be opened: {(error.strerror or 'failed').lower()}",
-                    path=str(self.path),
-                ) from error
         return self._tar
 
     def close(self) -> None:

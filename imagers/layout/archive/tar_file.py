@@ -20,11 +20,12 @@ import posixpath
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from imagers.core import Limits, open_layer
 from imagers.errors import FormatError, Truncated, Unsupported
-from imagers.layout.files import StagedFile, local_errors, open_regular, write_all
+from imagers.files import StagedFile, local_errors, open_regular, write_all
+from imagers.model.closing import Closing
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, new_hasher
 from imagers.model.media import Compression
@@ -99,7 +100,7 @@ class TarRegion:
             self._fd = -1
 
 
-class TarFile:
+class TarFile(Closing):
     """The members of an archive by their normalised names.
 
     Args:
@@ -184,12 +185,6 @@ class TarFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class _Scan:

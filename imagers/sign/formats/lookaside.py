@@ -32,7 +32,7 @@ from imagers.errors import (
     RemoteError,
     Unsupported,
 )
-from imagers.layout.files import StagedFile, write_all
+from imagers.files import StagedFile, local_errors, write_all
 from imagers.model.base64 import encode_base64
 from imagers.model.strict_json import JSONObject, View, dump_json
 from imagers.sign.formats.sigstore import SigstoreSignature
@@ -186,21 +186,13 @@ def _read_file(path: str) -> bytes | None:
     """The bytes of a regular file, None where there is none."""
     # O_NONBLOCK: a FIFO in the place of a signature must not hold us up.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        descriptor = os.open(path, flags)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise LocalError(_reason(error), path=path) from error
-    try:
-        with open(descriptor, "rb") as file:
-            return file.read(MAX_SIGNATURE_BYTES + 1)
-    except OSError as error:
-        raise LocalError(_reason(error), path=path) from error
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (getattr(error, "strerror", None) or "is not a file name").lower()
+    with (
+        local_errors(path),
+        suppress(FileNotFoundError),
+        open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file,
+    ):
+        return file.read(MAX_SIGNATURE_BYTES + 1)
+    return None
 
 
 def write_to_lookaside(base: str, reference: Reference, digest: Digest, blob: bytes) -> str:
@@ -221,7 +213,7 @@ def write_to_lookaside(base: str, reference: Reference, digest: Digest, blob: by
         lookaside_url(base, reference.repository, digest.algorithm, digest.hex, 1)
     ).path
     folder = Path(first).parent
-    try:
+    with local_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = StagedFile(folder)
         try:
@@ -233,8 +225,6 @@ def write_to_lookaside(base: str, reference: Reference, digest: Digest, blob: by
                     return str(path)
         finally:
             file.close()
-    except OSError as error:
-        raise LocalError(_reason(error), path=str(folder)) from error
     raise LocalError(f"has {MAX_SIGNATURES} signatures already", path=str(folder))
 
 

@@ -43,9 +43,9 @@ from imagers.model.media import (
     compression_of,
     compression_of_bytes,
 )
+from imagers.pull.named import open_image
 from imagers.pull.run import PullOptions, pull_image
-from imagers.sign.policy_json import parse_policy, path_identity
-from imagers.sign.verify import load_trust
+from imagers.sign.policy_json import parse_policy
 
 NAMES = ["file", "\x1f\x8b\x08", "BZh91AY", "(\xb5/\xfd", "\xfd7zXZ", "PK\x03\x04", "d/e"]
 OCI_TYPES = [
@@ -127,14 +127,9 @@ def load(path):
 
 def pull(path, bundle, unwrappers=()):
     policy = parse_policy(b'{"default": [{"type": "insecureAcceptAnything"}]}')
-    trust = load_trust(policy.select(path_identity("oci", str(path))), lambda _: b"")
-    return pull_image(
-        OCILayoutSource(path, None, name=f"oci:{path}"),
-        bundle,
-        signatures=lambda _: (),
-        options=PullOptions(requirements=trust, platform=Platform("linux", "amd64")),
-        unwrappers=unwrappers,
-    )
+    options = PullOptions(policy, Platform("linux", "amd64"))
+    with open_image(f"oci:{path}") as image:
+        return pull_image(image, bundle, options, unwrappers=unwrappers)
 
 
 def check_honest(image):

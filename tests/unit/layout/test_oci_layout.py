@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from imagers import files
 from imagers.errors import (
     DigestMismatch,
     FormatError,
@@ -15,7 +16,6 @@ from imagers.errors import (
     SizeMismatch,
     Unsupported,
 )
-from imagers.layout import files
 from imagers.layout.layout import Layout
 from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.descriptor import Descriptor

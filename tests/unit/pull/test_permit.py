@@ -11,13 +11,13 @@ from imagers.model.digest import digest_of
 from imagers.model.manifest import RawManifest
 from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from imagers.model.reference import parse_reference
+from imagers.pull.named import NamedImage
 from imagers.pull.permit import permit_image
 from imagers.sign.formats.sigstore import sign_payload
-from imagers.sign.found import Found
+from imagers.sign.found import CouldNotLook, Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.sigstore_key import generate_private_key
-from imagers.sign.verify import CouldNotLook, load_trust
 
 NAME = "registry.example.org/team/app:v1"
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
@@ -63,8 +63,11 @@ class Source:
 
     def __init__(self, *documents):
         self.documents = {digest_of(raw): raw for raw in documents}
+        self.top = None
 
-    def read_manifest(self, digest):
+    def read_manifest(self, digest=None):
+        if digest is None:
+            return self.top
         if digest not in self.documents:
             raise NotFound("none")
         return RawManifest(self.documents[digest], "", digest)
@@ -74,15 +77,21 @@ def top_of(raw, media_type=OCI_INDEX):
     return RawManifest(raw, media_type, digest_of(raw))
 
 
-def trust_in(key, *, on_index=False):
+def named(source, top, find):
+    source.top = top
+    return NamedImage(
+        docker_identity(parse_reference(NAME)), source, lambda digest, _: find(digest)
+    )
+
+
+def policy_for(key, *, on_index=False):
     demand = {
         "type": "sigstoreSigned",
         "keyData": base64.b64encode(key.public_key.to_pem()).decode(),
     }
     if on_index:
         demand = {"type": "index", "requirements": [demand]}
-    policy = parse_policy(json.dumps({"default": [demand]}).encode())
-    return load_trust(policy.select(docker_identity(parse_reference(NAME))), lambda _: b"")
+    return parse_policy(json.dumps({"default": [demand]}).encode())
 
 
 def finder(key, *signed):
@@ -93,13 +102,10 @@ def finder(key, *signed):
 
 
 def permit(key, *signed, platform=AMD64, top=None, on_index=False, source=None):
-    permit_image(
-        source or Source(*IMAGES.values()),
-        top or top_of(INDEX),
-        trust_in(key, on_index=on_index),
-        signatures=finder(key, *signed),
-        platform=platform,
-    )
+    top = top or top_of(INDEX)
+    image = named(source or Source(*IMAGES.values()), top, finder(key, *signed))
+    permitted = permit_image(image, policy_for(key, on_index=on_index), platform=platform)
+    assert permitted is top
 
 
 def test_of_an_index_the_image_that_is_used_is_asked_about(key):
@@ -150,7 +156,9 @@ def test_image_in_no_index_is_asked_about_whatever_it_is_for(key):
 
 def test_other_bytes_than_the_entry_says_are_refused(key):
     class Liar(Source):
-        def read_manifest(self, digest):
+        def read_manifest(self, digest=None):
+            if digest is None:
+                return self.top
             return RawManifest(IMAGES["amd64"].replace(b"2", b"3", 1), "", digest)
 
     with pytest.raises(DigestMismatch):
@@ -165,26 +173,23 @@ def test_index_without_the_platform_is_not_found(key):
 def test_could_not_look_is_not_none(key):
     with pytest.raises(CouldNotVerify):
         permit_image(
-            Source(*IMAGES.values()),
-            top_of(INDEX),
-            trust_in(key),
-            signatures=lambda _: Found(failures=(CouldNotLook(CouldNotVerify("no answer")),)),
+            named(
+                Source(*IMAGES.values()),
+                top_of(INDEX),
+                lambda _: Found(failures=(CouldNotLook(CouldNotVerify("no answer")),)),
+            ),
+            policy_for(key),
             platform=AMD64,
         )
 
 
 def test_rejected_is_denied_without_a_look():
     policy = parse_policy(b'{"default":[{"type":"reject"}]}')
-    trust = load_trust(policy.select(docker_identity(parse_reference(NAME))), lambda _: b"")
 
     def nobody_asks(digest):
         raise AssertionError(digest)
 
     with pytest.raises(PolicyDenied):
         permit_image(
-            Source(*IMAGES.values()),
-            top_of(INDEX),
-            trust,
-            signatures=nobody_asks,
-            platform=AMD64,
+            named(Source(*IMAGES.values()), top_of(INDEX), nobody_asks), policy, platform=AMD64
         )

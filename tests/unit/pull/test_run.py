@@ -4,6 +4,7 @@ The source is a fake that speaks the Protocol and fails where it is told to; eve
 from the trust decision to the rename, is the real thing.
 """
 
+import base64
 import gzip
 import io
 import json
@@ -39,7 +40,6 @@ from imagers.errors import (
     RemoteError,
     Truncated,
     Unsupported,
-    UsageError,
 )
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
@@ -55,15 +55,14 @@ from imagers.model.media import (
 )
 from imagers.model.reference import parse_reference
 from imagers.model.stream import CheckedStream
-from imagers.pull.run import PullOptions, identity_of, pull_image, trust_image
+from imagers.pull.named import NamedImage
+from imagers.pull.run import PullOptions, pull_image, trust_image
 from imagers.pull.trust import Basis
 from imagers.sign.formats.sigstore import sign_payload
-from imagers.sign.found import Found
+from imagers.sign.found import CouldNotLook, Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
 from imagers.sign.sigstore_key import generate_private_key
-from imagers.sign.verify import CouldNotLook, load_trust
-from imagers.transport.names import locate, parse_image_name
 
 AMD64 = Platform("linux", "amd64")
 NAME = "registry.example.org/team/app:v1"
@@ -271,25 +270,29 @@ def bundle(tmp_path):
     return tmp_path / "place" / "bundle"
 
 
-def options_for(*requirements, name=NAME, keys=None, **more):
+def named(source, find, *, name=NAME, pinned=False):
+    """The image of a source, whose signatures are what `find` gives for a digest."""
+    if pinned:
+        name = f"{NAME.removesuffix(':v1')}@{digest_of(source.top.raw)}"
+    identity = docker_identity(parse_reference(name))
+    return NamedImage(identity, source, lambda digest, _: find(digest))
+
+
+def options_for(*requirements, **more):
     policy = parse_policy(json.dumps({"default": list(requirements)}).encode())
-    trust = load_trust(
-        policy.select(docker_identity(parse_reference(name))), lambda path: keys[path]
-    )
-    return PullOptions(requirements=trust, platform=AMD64, **more)
+    return PullOptions(policy, AMD64, **more)
 
 
 ACCEPT = {"type": "insecureAcceptAnything"}
-SIGNED = {"type": "sigstoreSigned", "keyPath": "key.pub"}
+
+
+def signed_by(key):
+    pem = base64.b64encode(key.public_key.to_pem()).decode()
+    return {"type": "sigstoreSigned", "keyData": pem}
 
 
 def signed_options(key, **more):
-    return options_for(SIGNED, keys={"key.pub": key.public_key.to_pem()}, **more)
-
-
-def pinned_options(source, **more):
-    name = f"{NAME.removesuffix(':v1')}@{digest_of(source.top.raw)}"
-    return options_for(ACCEPT, name=name, **more)
+    return options_for(signed_by(key), **more)
 
 
 def signatures_by(key, identity=NAME):
@@ -319,10 +322,9 @@ def test_pull_signed_image_asks_in_the_order_of_trust(source, bundle, key):
         return signatures_by(key)(digest)
 
     report = pull_image(
-        source,
+        named(source, find),
         bundle,
-        signatures=find,
-        options=signed_options(key),
+        signed_options(key),
         resources=store,
         on_trusted=lambda _: (source.asked.append("trusted"), seen.append(store.calls[:])),
         on_keys=lambda count: source.asked.append(f"{count} keys"),
@@ -351,10 +353,9 @@ def test_pull_with_the_real_broker_shakes_hands_once(source, bundle, imagers_bro
     imagers_broker.put(KID, KEK, image=digest)
     with imagers_broker.client() as client:
         pull_image(
-            source,
+            named(source, no_signatures, pinned=True),
             bundle,
-            signatures=no_signatures,
-            options=pinned_options(source),
+            options_for(ACCEPT),
             resources=client,
         )
     assert (imagers_broker.handshakes, imagers_broker.releases) == (1, 1)
@@ -363,9 +364,7 @@ def test_pull_with_the_real_broker_shakes_hands_once(source, bundle, imagers_bro
 
 def test_pull_plain_image_asks_the_broker_nothing(bundle):
     source, store = plain_image(tar_of(("a", b"1"))), Store()
-    pull_image(
-        source, bundle, signatures=no_signatures, options=options_for(ACCEPT), resources=store
-    )
+    pull_image(named(source, no_signatures), bundle, options_for(ACCEPT), resources=store)
     assert store.calls == []
 
 
@@ -381,10 +380,9 @@ def test_pull_index_takes_the_platform_and_tells_the_broker_its_manifest(source,
     source.top = RawManifest(json.dumps(index).encode(), OCI_INDEX, None)
     store = Store()
     report = pull_image(
-        source,
+        named(source, no_signatures, pinned=True),
         bundle,
-        signatures=no_signatures,
-        options=pinned_options(source),
+        options_for(ACCEPT),
         resources=store,
     )
     assert store.calls == [(KID, digest_of(child))]
@@ -401,10 +399,9 @@ def test_pull_tells_progress_that_grows_to_the_size_of_each_layer(source, bundle
         seen[planned.layer.index] = progress.bytes_in
 
     report = pull_image(
-        source,
+        named(source, no_signatures, pinned=True),
         bundle,
-        signatures=no_signatures,
-        options=pinned_options(source),
+        options_for(ACCEPT),
         resources=Store(),
         on_progress=on_progress,
     )
@@ -446,10 +443,9 @@ def test_pull_untrusted_image_asks_for_no_key_and_no_layer(source, bundle, key, 
     store = Store()
     with pytest.raises(error) as caught:
         pull_image(
-            source,
+            named(source, find(key)),
             bundle,
-            signatures=find(key),
-            options=signed_options(key),
+            signed_options(key),
             resources=store,
         )
     assert caught.value.exit_code in (21, 22)
@@ -461,9 +457,7 @@ def test_pull_untrusted_image_asks_for_no_key_and_no_layer(source, bundle, key, 
 def test_pull_unsigned_image_that_is_accepted_gets_no_key_of_a_broker(source, bundle):
     store = Store()
     with pytest.raises(PolicyDenied, match="keys are not asked for"):
-        pull_image(
-            source, bundle, signatures=no_signatures, options=options_for(ACCEPT), resources=store
-        )
+        pull_image(named(source, no_signatures), bundle, options_for(ACCEPT), resources=store)
     assert store.calls == []
     assert nothing_is_left(bundle)
 
@@ -472,17 +466,16 @@ def test_pull_image_with_a_plain_layer_where_encryption_is_demanded_denied(bundl
     source = plain_image(tar_of(("a", b"1")))
     with pytest.raises(PolicyDenied, match="layer 1 of 1 is not encrypted"):
         pull_image(
-            source,
+            named(source, no_signatures),
             bundle,
-            signatures=no_signatures,
-            options=options_for(ACCEPT, require_encrypted=True),
+            options_for(ACCEPT, require_encrypted=True),
         )
     assert "layer 1 of 1" not in source.asked
     assert nothing_is_left(bundle)
 
 
 def test_trust_image_asks_for_no_layer(source, key):
-    trusted = trust_image(source, signatures=signatures_by(key), options=signed_options(key))
+    trusted = trust_image(named(source, signatures_by(key)), signed_options(key))
     assert trusted.basis is Basis.SIGNATURE
     assert source.asked == ["manifest", "config"]
 
@@ -512,10 +505,9 @@ def test_pull_that_fails_at_this_stage_leaves_nothing(source, bundle, fault, err
     source.faults[what] = (error, after)
     with pytest.raises(type(error)):
         pull_image(
-            source,
+            named(source, no_signatures, pinned=True),
             bundle,
-            signatures=no_signatures,
-            options=pinned_options(source),
+            options_for(ACCEPT),
             resources=Store(),
         )
     assert nothing_is_left(bundle)
@@ -523,10 +515,9 @@ def test_pull_that_fails_at_this_stage_leaves_nothing(source, bundle, fault, err
     # The same pull succeeds when the fault is gone.
     source.faults.clear()
     pull_image(
-        source,
+        named(source, no_signatures, pinned=True),
         bundle,
-        signatures=no_signatures,
-        options=pinned_options(source),
+        options_for(ACCEPT),
         resources=Store(),
     )
     assert os.listdir(bundle.parent) == ["bundle"]
@@ -539,10 +530,9 @@ def test_pull_whose_caller_fails_leaves_nothing(source, bundle, hook):
 
     with pytest.raises(Bug):
         pull_image(
-            source,
+            named(source, no_signatures, pinned=True),
             bundle,
-            signatures=no_signatures,
-            options=pinned_options(source),
+            options_for(ACCEPT),
             resources=Store(),
             **{hook: fail},
         )
@@ -553,10 +543,9 @@ def test_pull_whose_keys_are_refused_asks_for_no_layer(source, bundle):
     store = Store(KeyRefused("refused", reason="policy"))
     with pytest.raises(KeyRefused, match="refused: 'policy'"):
         pull_image(
-            source,
+            named(source, no_signatures, pinned=True),
             bundle,
-            signatures=no_signatures,
-            options=pinned_options(source),
+            options_for(ACCEPT),
             resources=store,
         )
     assert source.asked == ["manifest", "config"]
@@ -566,7 +555,7 @@ def test_pull_whose_keys_are_refused_asks_for_no_layer(source, bundle):
 
 def test_pull_without_any_key_asks_for_no_layer(source, bundle):
     with pytest.raises(NoMatchingKey, match="layer 1 of 2"):
-        pull_image(source, bundle, signatures=no_signatures, options=pinned_options(source))
+        pull_image(named(source, no_signatures, pinned=True), bundle, options_for(ACCEPT))
     assert source.asked == ["manifest", "config"]
     assert nothing_is_left(bundle)
 
@@ -578,10 +567,9 @@ def test_pull_layer_with_other_bytes_leaves_nothing(source, bundle):
     source.blobs[layer.digest] = bytes(data)
     with pytest.raises(DigestMismatch, match="layer 2 of 2") as caught:
         pull_image(
-            source,
+            named(source, no_signatures, pinned=True),
             bundle,
-            signatures=no_signatures,
-            options=pinned_options(source),
+            options_for(ACCEPT),
             resources=Store(),
         )
     assert caught.value.expected == layer.digest
@@ -593,10 +581,9 @@ def test_pull_layer_that_ends_early_leaves_nothing(source, bundle):
     source.blobs[layer.digest] = source.blobs[layer.digest][:-1]
     with pytest.raises(Truncated, match="layer 2 of 2") as caught:
         pull_image(
-            source,
+            named(source, no_signatures, pinned=True),
             bundle,
-            signatures=no_signatures,
-            options=pinned_options(source),
+            options_for(ACCEPT),
             resources=Store(),
         )
     assert (caught.value.expected, caught.value.actual) == (layer.size, layer.size - 1)
@@ -606,10 +593,9 @@ def test_pull_layer_that_ends_early_leaves_nothing(source, bundle):
 def test_pull_beyond_the_limits_of_a_layer_leaves_nothing(source, bundle):
     with pytest.raises(ImagersError, match="layer 2 of 2"):
         pull_image(
-            source,
+            named(source, no_signatures, pinned=True),
             bundle,
-            signatures=no_signatures,
-            options=pinned_options(source, limits=Limits(max_tar_bytes=100_000)),
+            options_for(ACCEPT, limits=Limits(max_tar_bytes=100_000)),
             resources=Store(),
         )
     assert nothing_is_left(bundle)
@@ -621,8 +607,8 @@ def test_pull_holds_all_layers_together_to_the_bound_of_a_tar(source, bundle, ro
     limits = Limits(max_tar_bytes=both + room)
 
     def pull():
-        options = pinned_options(source, limits=limits)
-        pull_image(source, bundle, signatures=no_signatures, options=options, resources=Store())
+        options = options_for(ACCEPT, limits=limits)
+        pull_image(named(source, no_signatures, pinned=True), bundle, options, resources=Store())
 
     if room == 0:
         pull()
@@ -663,23 +649,22 @@ def test_pull_what_is_free_of_the_ratio_is_free_once_for_an_image(bundle):
     limits = Limits(free_tar_bytes=2_000_000)
     for count in (2, 3):
         bombs(source, count)
-        options = pinned_options(source, limits=limits)
+        options = options_for(ACCEPT, limits=limits)
         if count == 2:
-            pull_image(source, bundle, signatures=no_signatures, options=options)
+            pull_image(named(source, no_signatures), bundle, options)
             shutil.rmtree(bundle)
             continue
         with pytest.raises(Unsupported, match="layer 3 of 3: has a tar above the limit of"):
-            pull_image(source, bundle, signatures=no_signatures, options=options)
+            pull_image(named(source, no_signatures), bundle, options)
         assert nothing_is_left(bundle)
 
 
 def test_pull_entries_of_all_layers_together_have_a_bound(source, bundle):
     with pytest.raises(Unsupported, match=r"layer 2 of 2.*entries|entries"):
         pull_image(
-            source,
+            named(source, no_signatures, pinned=True),
             bundle,
-            signatures=no_signatures,
-            options=pinned_options(source, limits=Limits(max_entries=1)),
+            options_for(ACCEPT, limits=Limits(max_entries=1)),
             resources=Store(),
         )
     assert nothing_is_left(bundle)
@@ -712,10 +697,9 @@ def test_pull_cancelled_leaves_nothing(source, bundle, before):
     source.open_raw_blob = open_slowly
     with pytest.raises(Cancelled):
         pull_image(
-            source,
+            named(source, no_signatures, pinned=True),
             bundle,
-            signatures=no_signatures,
-            options=pinned_options(source),
+            options_for(ACCEPT),
             resources=Store(),
             cancellation=cancellation,
         )
@@ -726,7 +710,7 @@ def test_pull_to_a_taken_place_asks_nobody(source, bundle):
     bundle.mkdir()
     (bundle / "mine").touch()
     with pytest.raises(LocalError, match="expected nothing or an empty directory"):
-        pull_image(source, bundle, signatures=no_signatures, options=pinned_options(source))
+        pull_image(named(source, no_signatures, pinned=True), bundle, options_for(ACCEPT))
     assert source.asked == []
     assert os.listdir(bundle) == ["mine"]
 
@@ -738,10 +722,9 @@ def test_pull_to_a_place_that_is_taken_meanwhile_leaves_it_alone(source, bundle)
 
     with pytest.raises(LocalError, match="expected nothing or an empty directory"):
         pull_image(
-            source,
+            named(source, no_signatures, pinned=True),
             bundle,
-            signatures=no_signatures,
-            options=pinned_options(source),
+            options_for(ACCEPT),
             resources=Store(),
             on_keys=lambda _: take(None),
         )
@@ -756,7 +739,7 @@ PASSWD = b"root:x:0:0::/:/bin/sh\napp:x:1234:99::/:/bin/sh\n"
 
 
 def pull_plain(source, bundle):
-    pull_image(source, bundle, signatures=no_signatures, options=options_for(ACCEPT))
+    pull_image(named(source, no_signatures), bundle, options_for(ACCEPT))
     return json.loads((bundle / "config.json").read_bytes())["process"]["user"]
 
 
@@ -804,10 +787,9 @@ def in_directory(path):
 def test_pull_makes_the_working_directory_where_no_layer_has_it(bundle, entries, path, made):
     layer = tar_of(*entries)
     pull_image(
-        plain_image(layer, change_config=in_directory(path)),
+        named(plain_image(layer, change_config=in_directory(path)), no_signatures),
         bundle,
-        signatures=no_signatures,
-        options=options_for(ACCEPT),
+        options_for(ACCEPT),
     )
     assert json.loads((bundle / "config.json").read_bytes())["process"]["cwd"] == path
     root = bundle / "rootfs"
@@ -836,7 +818,7 @@ def test_pull_makes_the_working_directory_where_no_layer_has_it(bundle, entries,
 def test_pull_whose_working_directory_cannot_be_is_refused(bundle, entries, path, reason):
     source = plain_image(tar_of(*entries), change_config=in_directory(path))
     with pytest.raises(FormatError) as caught:
-        pull_image(source, bundle, signatures=no_signatures, options=options_for(ACCEPT))
+        pull_image(named(source, no_signatures), bundle, options_for(ACCEPT))
     assert caught.value.where == "$.config.WorkingDir"
     assert str(caught.value).endswith(reason)
     assert nothing_is_left(bundle)
@@ -854,10 +836,9 @@ def labelled(*names):
 
 def test_pull_report_has_what_was_left_out_of_all_layers(bundle):
     report = pull_image(
-        plain_image(labelled("a"), tar_of(("f", b"")), labelled("b", "c")),
+        named(plain_image(labelled("a"), tar_of(("f", b"")), labelled("b", "c")), no_signatures),
         bundle,
-        signatures=no_signatures,
-        options=options_for(ACCEPT),
+        options_for(ACCEPT),
     )
     assert [(one.kind, one.count, one.where) for one in report.left_out] == [
         (Left.LABEL, 3, "'security.selinux' of 'a'"),
@@ -879,9 +860,7 @@ def test_pull_counts_the_holes_of_sparse_files_as_bytes_of_tars(bundle):
     image = plain_image(buffer.getvalue(), buffer.getvalue())
     small = Limits(max_tar_bytes=1_000_000)
     with pytest.raises(Unsupported, match="layer 2 of 2: has a tar above the limit of"):
-        pull_image(
-            image, bundle, signatures=no_signatures, options=options_for(ACCEPT, limits=small)
-        )
+        pull_image(named(image, no_signatures), bundle, options_for(ACCEPT, limits=small))
     assert nothing_is_left(bundle)
 
 
@@ -892,22 +871,17 @@ for module in pkgutil.walk_packages(imagers.__path__, "imagers."):
     if module.name.startswith(("imagers.core", "imagers.pull", "imagers.layout", "imagers.model")):
         importlib.import_module(module.name)
 from imagers.model.descriptor import Platform
+from imagers.pull.named import open_image
 from imagers.pull.run import PullOptions, pull_image
-from imagers.sign.policy_json import parse_policy, path_identity
-from imagers.sign.verify import load_trust
-from imagers.layout.oci_layout import OCILayoutSource
+from imagers.sign.policy_json import parse_policy
+image = open_image("oci:image:v1")
+image.signatures(image.requirements(parse_policy(b'{"default":[{"type":"reject"}]}')))
 os.setgroups([])
 os.setgid(65533)
 os.setuid(65534)
 policy = parse_policy(b'{"default":[{"type":"insecureAcceptAnything"}]}')
 report = pull_image(
-    OCILayoutSource("image", "v1", name="oci:image:v1"),
-    pathlib.Path("bundle").absolute(),
-    signatures=lambda digest: (),
-    options=PullOptions(
-        requirements=load_trust(policy.select(path_identity("oci", "/image")), None),
-        platform=Platform("linux", "amd64"),
-    ),
+    image, pathlib.Path("bundle").absolute(), PullOptions(policy, Platform("linux", "amd64"))
 )
 print(*[left.text for left in report.left_out])
 """
@@ -967,52 +941,3 @@ def write_layout(source, path):
 
 
 # ---- names -------------------------------------------------------------------------------------
-
-
-def test_identity_of_a_layout_has_no_link_in_it(tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to("real")
-    name = locate(parse_image_name(f"oci:{tmp_path}/link:v1"))
-    assert str(tmp_path / "real") in str(identity_of(name))
-
-
-def test_identity_of_a_path_that_nobody_looked_up_is_refused(tmp_path):
-    # Looked up here and again where the image is opened, it could be two images.
-    with pytest.raises(ValueError, match="locate"):
-        identity_of(parse_image_name(f"oci:{tmp_path}/image:v1"))
-
-
-@pytest.mark.parametrize(
-    ("text", "transport"),
-    [
-        ("docker-archive:{}/a.tar:registry.example.org/app:v1", "docker-archive"),
-        ("docker-daemon:registry.example.org/app:v1", "docker-daemon"),
-        ("docker-daemon:sha256:" + 64 * "0", "docker-daemon"),
-    ],
-)
-def test_identity_of_a_name_outside_of_a_registry_is_not_that_of_the_registry(
-    tmp_path, text, transport
-):
-    policy = parse_policy(
-        b'{"default":[{"type":"reject"}],"transports":{"docker":'
-        b'{"":[{"type":"insecureAcceptAnything"}]}}}'
-    )
-    identity = identity_of(locate(parse_image_name(text.format(tmp_path))))
-    assert identity.transport == transport
-    assert policy.select(identity).where == "$.default"
-    assert str(identity).startswith(f"{transport}:")
-
-
-def test_identity_of_an_image_of_an_engine_has_the_scopes_of_its_name():
-    identity = identity_of(parse_image_name("docker-daemon:registry.example.org/team/app:v1"))
-    assert identity.scopes[1:3] == ("registry.example.org/team/app", "registry.example.org/team")
-
-
-def test_identity_of_the_root_directory_is_refused():
-    with pytest.raises(UsageError, match="below '/'"):
-        identity_of(locate(parse_image_name("oci:/")))
-
-
-def test_identity_of_a_registry_is_the_reference():
-    identity = identity_of(parse_image_name(NAME))
-    assert identity.reference == parse_reference(NAME)

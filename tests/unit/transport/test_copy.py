@@ -22,8 +22,8 @@ from imagers.model.digest import digest_of
 from imagers.model.manifest import RawManifest
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.model.stream import read_all
-from imagers.transport import copy
-from imagers.transport.copy import copy_image, this_platform
+from imagers.transport import resolve
+from imagers.transport.copy import copy_image
 from imagers.transport.open import TransportOptions
 
 
@@ -80,7 +80,7 @@ def test_copy_image_of_an_index_takes_the_platform_asked_for(way, places, index)
 
 def test_copy_image_of_an_index_takes_this_machine_by_default(registry, places, index, monkeypatch):
     put_index(places.sink(f"{registry.address}/a:v1"), index)
-    monkeypatch.setattr(copy.machine, "machine", lambda: "aarch64")
+    monkeypatch.setattr(resolve.machine, "machine", lambda: "aarch64")
     report = copy_image(
         places.source(f"{registry.address}/a:v1"), places.sink(f"{registry.address}/b:v1")
     )
@@ -303,16 +303,10 @@ def test_copy_image_full_disk_is_a_local_error(registry, places, image_of, monke
         places.sink(f"oci:{tmp_path}/b:v1"),
         places.source(f"{registry.address}/a:v1"),
     )
-    monkeypatch.setattr(copy.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(LocalError, match="no space left") as caught:
         copy_image(source, sink)
     assert "room" in caught.value.hint
-
-
-def test_this_platform_uses_the_words_of_go(monkeypatch):
-    for machine, word in (("x86_64", "amd64"), ("aarch64", "arm64"), ("riscv64", "riscv64")):
-        monkeypatch.setattr(copy.machine, "machine", lambda machine=machine: machine)
-        assert this_platform() == Platform("linux", word)
 
 
 class HangingSource:

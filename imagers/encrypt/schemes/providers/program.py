@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from imagers import programs
 from imagers.encrypt.schemes.providers.messages import MAX_ANSWER_BYTES
 from imagers.errors import ProviderFailed
+from imagers.files import reason_of
 from imagers.model.keys import SecretKey
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def ask_program(
     except (TimeoutError, OverflowError) as error:
         raise ProviderFailed(f"{named}: {error}") from error
     except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
         raise ProviderFailed(f"{what}: cannot start {provider.path[:200]!r}: {reason}") from error
     try:
         if answer.status == 0:

@@ -1,10 +1,13 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from imagers.cli import settings as settings_module
-from imagers.cli.settings import hide_secrets, read_settings
+from imagers import settings as settings_module
+from imagers.errors import FormatError, LocalError, PolicyDenied
+from imagers.model.reference import parse_reference
+from imagers.settings import hide_secrets, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +81,46 @@ def test_passphrase_is_kept_and_no_program_that_is_started_gets_it(monkeypatch, 
     assert "COSIGN_PASSWORD" not in os.environ
     assert read_settings().cosign_password == password
     assert "horse" not in repr(read_settings())
+
+
+def test_lookasides_are_those_of_the_user_else_the_default(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    user = replace(read_settings(), registries_d_paths=(tmp_path / "registries.d",))
+    assert user.lookasides().default.endswith("/containers/sigstore")
+    (tmp_path / "registries.d").mkdir()
+    (tmp_path / "registries.d" / "a.yaml").write_text("default-docker: {lookaside: 'file:///u'}")
+    (tmp_path / "registries.d" / "ignored.txt").write_text("{")
+    assert user.lookasides().config.for_repository("r.example.org/app").lookaside == "file:///u"
+    with pytest.raises(LocalError):
+        user.lookasides(str(tmp_path / "none"))
+    (tmp_path / "registries.d" / "c.yaml").write_text("{")
+    with pytest.raises(FormatError, match=r"c\.yaml"):
+        user.lookasides()
+
+
+def test_load_policy_takes_the_first_there_is_and_none_is_an_error(tmp_path):
+    user = replace(read_settings(), policy_paths=(tmp_path / "a.json", tmp_path / "b.json"))
+    assert user.find_policy() is None
+    with pytest.raises(LocalError, match="no policy"):
+        user.load_policy()
+    (tmp_path / "b.json").write_text('{"default":[{"type":"reject"}]}')
+    assert user.locate_policy() == str(tmp_path / "b.json")
+    assert user.load_policy().default[0].where == "$.default[0]"
+
+
+def test_transport_options_are_the_users(monkeypatch, tmp_path):
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    (tmp_path / "registries.conf").write_text('[[registry]]\nlocation="a.io"\nblocked=true\n')
+    user = read_settings()
+    options = user.transport_options()
+    assert options.auth_files == user.auth_files
+    assert options.proxies.https is not None
+    with pytest.raises(PolicyDenied):
+        options.registries.endpoints(parse_reference("a.io/x"))
+    (tmp_path / "registries.conf").write_bytes(b"\xff")
+    with pytest.raises(LocalError, match="no UTF-8"):
+        user.transport_options()
+    # What is wrong there must keep nobody from a directory of his own.
+    assert user.transport_options(is_remote=False).proxies.https is None

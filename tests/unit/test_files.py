@@ -3,9 +3,16 @@ import os
 
 import pytest
 
+from imagers import files
 from imagers.errors import FormatError, LocalError
-from imagers.layout import files
-from imagers.layout.files import LocalBlob, StagedFile, local_errors, open_regular, write_all
+from imagers.files import (
+    StagedFile,
+    local_errors,
+    open_regular,
+    read_bounded,
+    write_all,
+    write_new,
+)
 
 
 @pytest.fixture(params=["nameless", "hidden name"])
@@ -128,19 +135,6 @@ def test_open_regular_directory_refused(tmp_path):
         open_regular(tmp_path)
 
 
-def test_local_blob_reads_and_has_a_descriptor(tmp_path):
-    path = tmp_path / "blob"
-    path.write_bytes(b"0123456789")
-    blob = LocalBlob(open_regular(path), path)
-    buffer = memoryview(bytearray(4))
-    assert blob.readinto(buffer) == 4
-    assert bytes(buffer) == b"0123"
-    assert os.read(blob.fileno(), 100) == b"456789"
-    assert blob.readinto(buffer) == 0
-    blob.close()
-    blob.close()
-
-
 def test_local_errors_full_disk_says_what_to_do():
     with (
         pytest.raises(LocalError, match="no space left") as caught,
@@ -181,3 +175,55 @@ def test_staged_file_goes_where_it_was_made_though_its_directory_is_swapped(tmp_
     staged.publish_inside("target")
     assert (tmp_path / "moved" / "target").read_bytes() == b"data"
     assert list(place.iterdir()) == []
+
+
+def test_local_errors_says_what_was_tried_and_why_it_failed(tmp_path):
+    with (
+        pytest.raises(LocalError, match="cannot be read: no such file") as caught,
+        local_errors(tmp_path / "x", "cannot be read", hint="look again"),
+    ):
+        (tmp_path / "x").open()
+    assert (caught.value.path, caught.value.hint) == (str(tmp_path / "x"), "look again")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800"], ids=["NUL", "lone surrogate"])
+def test_read_bounded_of_what_is_no_name_is_a_local_error(name):
+    with pytest.raises(LocalError, match="is not a file name"):
+        read_bounded(name, max_bytes=1)
+
+
+def test_local_errors_leaves_a_value_error_that_is_about_no_name(tmp_path):
+    with pytest.raises(ValueError, match="a bug"), local_errors(tmp_path):
+        raise ValueError("a bug")
+
+
+@pytest.mark.parametrize(("size", "fits"), [(0, True), (4, True), (5, False)])
+def test_read_bounded_refuses_what_is_longer(tmp_path, size, fits):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(size))
+    if fits:
+        assert read_bounded(path, max_bytes=4) == bytes(size)
+    else:
+        with pytest.raises(LocalError, match="expected at most 4 bytes, got more"):
+            read_bounded(path, max_bytes=4)
+
+
+def test_write_new_over_a_file_changes_nothing(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(LocalError, match="nothing is written over a file") as caught:
+        write_new(path, b"new", mode=0o600)
+    assert caught.value.path == str(path)
+    assert path.read_bytes() == b"old"
+
+
+def test_write_new_on_a_full_disk_leaves_nothing_and_names_the_path(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LocalError, match="no space left") as caught:
+        write_new(tmp_path / "file", b"new", mode=0o600)
+    assert caught.value.path == str(tmp_path / "file")
+    assert "make room" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []

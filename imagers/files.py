@@ -1,4 +1,4 @@
-"""Files of a store: opened only if they are files, written under no name until they are whole.
+"""Files: one translation of `OSError`, bounded reading, and writing that leaves nothing half done.
 
 A `StagedFile` has no name on file systems with O_TMPFILE, so that even a killed process
 leaves nothing; elsewhere it has a hidden one. `publish` makes it appear by one rename, after
@@ -8,7 +8,6 @@ its bytes are on the disk.
 from __future__ import annotations
 
 import errno
-import io
 import os
 import secrets
 import stat
@@ -16,23 +15,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, LocalError, NotFound, SizeMismatch
+from imagers.errors import FormatError, LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from imagers.model.descriptor import Descriptor
-
 __all__ = [
-    "LocalBlob",
     "StagedFile",
     "has_name",
     "is_hidden_name",
     "local_errors",
     "open_for_lock",
     "open_regular",
+    "read_bounded",
+    "reason_of",
     "sync_directory",
     "write_all",
+    "write_new",
 ]
 
 _FILE_MODE = 0o644  # less the umask
@@ -41,18 +40,86 @@ _HIDDEN = ".imagers-"
 _PROC_FD = "/proc/self/fd"
 
 
+def reason_of(error: OSError) -> str:
+    """Why the system refused, as a piece of a message."""
+    return (error.strerror or str(error) or "failed").lower()
+
+
 @contextmanager
-def local_errors(path: Path | str) -> Iterator[None]:
-    """Turns an `OSError` of the block into a `LocalError` about `path`."""
+def local_errors(
+    path: str | os.PathLike[str], doing: str = "", *, hint: str | None = None
+) -> Iterator[None]:
+    """Turns an `OSError` of the block into a `LocalError` about `path`.
+
+    A name that can be none, for a NUL or a lone surrogate that a document put into it, is one too.
+
+    Args:
+        doing: what did not work, such as "cannot be read"; "" where the reason says it all.
+        hint: None: for a full disk there is one.
+    """
     try:
         yield
-    except OSError as error:
-        hint = None
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = "make room, or choose a destination on another file system"
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError):
+            reason = reason_of(error)
+            if hint is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                hint = "make room, or choose a destination on another file system"
+        elif isinstance(error, UnicodeEncodeError) or "null byte" in str(error):
+            reason = "is not a file name"
+        else:
+            raise
         raise LocalError(
-            (error.strerror or "could not be used").lower(), path=str(path), hint=hint
+            f"{doing}: {reason}" if doing else reason, path=str(path), hint=hint
         ) from error
+
+
+def read_bounded(
+    path: str | os.PathLike[str], *, max_bytes: int, doing: str = "", hint: str | None = None
+) -> bytes:
+    """The bytes of a file that the user named, a pipe among them.
+
+    Args:
+        doing, hint: see `local_errors`.
+
+    Raises:
+        LocalError: it cannot be read, has more than `max_bytes`, or the name is none.
+    """
+    with local_errors(path, doing, hint=hint), open(path, "rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise LocalError(f"expected at most {max_bytes} bytes, got more", path=str(path))
+    return data
+
+
+def write_new(path: Path | str, data: bytes, *, mode: int) -> None:
+    """Write a file to a name that does not exist yet; on failure nothing is left.
+
+    Args:
+        mode: less the umask.
+
+    Raises:
+        LocalError: the name exists, or cannot be written, or has another file afterwards.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    with local_errors(path):
+        try:
+            descriptor = os.open(path, flags, mode)
+        except FileExistsError:
+            raise LocalError(
+                "exists, and nothing is written over a file",
+                path=str(path),
+                hint="choose another name, or move the old file away",
+            ) from None
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                _check_is_at(path, file.fileno())
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(path)  # made by this call, see O_EXCL
+            raise
 
 
 def open_regular(path: Path) -> int:
@@ -79,7 +146,7 @@ def open_for_lock(path: Path) -> int:
         return open_regular(path)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data` at the position of `fd`."""
     view = memoryview(data)
     while view:
@@ -93,63 +160,6 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-class LocalBlob:
-    """A `RawStream` over a local file, with `fileno()` for those who read it themselves.
-
-    Args:
-        fd: is owned by this object afterwards.
-    """
-
-    def __init__(self, fd: int, path: Path) -> None:
-        self._file = io.FileIO(fd, "r")
-        self._path = path
-
-    @classmethod
-    def open(
-        cls, path: Path, descriptor: Descriptor, *, name: str, what: str, place: str
-    ) -> LocalBlob:
-        """The file of a blob, unchecked but for its size.
-
-        Args:
-            name: of the image, and `what` of the blob, in messages.
-            place: what the file lies in, such as `layout`.
-
-        Raises:
-            NotFound: there is none.
-            SizeMismatch: it has another size.
-            FormatError, LocalError: it is no regular file, or cannot be opened.
-        """
-        with local_errors(path):
-            try:
-                fd = open_regular(path)
-            except FileNotFoundError:
-                raise NotFound(
-                    f"{name}: {what}: the {place} has no blob {descriptor.digest}",
-                    hint=f"the {place} is incomplete; copy the image into it again",
-                ) from None
-        blob = cls(fd, path)
-        size = os.fstat(fd).st_size
-        if size != descriptor.size:
-            blob.close()
-            raise SizeMismatch(expected=descriptor.size, actual=size, what=what)
-        return blob
-
-    def fileno(self) -> int:
-        """The descriptor, at the position up to which was read; this object keeps it."""
-        return self._file.fileno()
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a part of `buffer`; 0 only at the end of the file."""
-        with local_errors(self._path):
-            count = self._file.readinto(buffer)
-        assert count is not None  # a regular file never blocks
-        return count
-
-    def close(self) -> None:
-        """Close the file. Safe to call twice."""
-        self._file.close()
 
 
 class StagedFile:
@@ -313,3 +323,12 @@ def _hidden_name() -> str:
 def is_hidden_name(name: str) -> bool:
     """Whether it is the name of a file that is being staged."""
     return name.startswith(_HIDDEN)
+
+
+def _check_is_at(path: Path | str, descriptor: int) -> None:
+    if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+        raise LocalError(
+            "somebody else put another file in its place meanwhile",
+            path=str(path),
+            hint="choose a directory of your own",
+        )

@@ -1,4 +1,8 @@
-"""The environment, read in one place and turned into values.
+"""What the user's machine says, read in one place and turned into values.
+
+    user = read_settings()
+    with open_image(name, user.transport_options(), user.lookasides()) as image:
+        pull_image(image, bundle, PullOptions(user.load_policy()))
 
 | variable | used for |
 |---|---|
@@ -18,12 +22,27 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagers.errors import LocalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from imagers.encrypt.wrappers import ProviderSettings
+    from imagers.model.keys import SecretKey
+    from imagers.net.proxies import Proxies
+    from imagers.registry.mirrors import RegistriesConf
+    from imagers.sign.places import Lookasides
+    from imagers.sign.policy_json import Policy
+    from imagers.transport.open import TransportOptions
 
 __all__ = ["Settings", "hide_secrets", "read_settings"]
 
 _VARIABLE = "COSIGN_PASSWORD"
+_MAX_CONFIG_BYTES = 1024 * 1024  # of one file
 _hidden: dict[str, str] = {}
 
 
@@ -68,6 +87,138 @@ class Settings:
     def broker_admin_key(self) -> Path:
         """Where the broker writes its admin key on first start."""
         return self.broker_state / "admin.key"
+
+    def transport_options(
+        self, *, is_remote: bool = True, image_rs_registries: str | None = None
+    ) -> TransportOptions:
+        """How this user reaches images: logins, certificates, mirrors, proxies.
+
+        Args:
+            is_remote: for a registry. Else no file is read that only registries need: one that is
+                wrong must not keep anybody from a directory of his own.
+            image_rs_registries: a registry configuration of image-rs, in place of registries.conf.
+
+        Raises:
+            LocalError, FormatError: a file cannot be read, or is malformed; or a proxy is none.
+        """
+        from imagers.transport.open import TransportOptions
+
+        options = TransportOptions(
+            spool_directory=self.spool,
+            auth_files=self.auth_files,
+            cert_roots=self.cert_roots,
+            daemon_host=self.daemon_host,
+        )
+        if not is_remote:
+            return options
+        return replace(
+            options,
+            proxies=self._proxies(),
+            registries=self.registries(image_rs_registries),
+        )
+
+    def _proxies(self) -> Proxies:
+        from imagers.net.proxies import Proxies, parse_exempt, parse_proxy
+
+        http, https = self.http_proxy, self.https_proxy
+        return Proxies(
+            http=None if http is None else parse_proxy(http, what="http_proxy"),
+            https=None if https is None else parse_proxy(https, what="https_proxy"),
+            exempt=parse_exempt(self.no_proxy),
+        )
+
+    def registries(self, image_rs: str | None = None) -> RegistriesConf:
+        """Mirrors and other places that registries.conf names.
+
+        Args:
+            image_rs: a registry configuration of image-rs, in place of it.
+
+        Raises:
+            LocalError, FormatError: a file cannot be read, or is malformed.
+        """
+        from imagers.registry.registries_conf import (
+            parse_image_rs_registries,
+            parse_registries_conf,
+        )
+
+        if image_rs is not None:
+            return parse_image_rs_registries(_read_text(Path(image_rs)), what=image_rs)
+        return parse_registries_conf(
+            [(str(path), _read_text(path)) for path in self.registries_conf]
+        )
+
+    def lookasides(self, directory: str | None = None) -> Lookasides:
+        """Where OpenPGP signatures outside of registries are.
+
+        Args:
+            directory: of registries.d; None: the user's, else the system's.
+
+        Raises:
+            LocalError, FormatError: a file cannot be read, or is malformed.
+        """
+        from imagers.sign.keyfiles import find_registries_d, load_registries_d
+        from imagers.sign.places import Lookasides
+
+        found = directory or find_registries_d([str(path) for path in self.registries_d_paths])
+        if found is None:
+            return Lookasides(default=self.default_lookaside)
+        return Lookasides(load_registries_d(found), self.default_lookaside)
+
+    def find_policy(self, explicit: str | None = None) -> str | None:
+        """As `locate_policy`; None where there is none, for what goes on without."""
+        from imagers.sign.keyfiles import find_policy
+
+        return find_policy(explicit=explicit, candidates=[str(path) for path in self.policy_paths])
+
+    def locate_policy(self, explicit: str | None = None) -> str:
+        """The path of the containers policy in force: `explicit`, else the user's or the system's.
+
+        Raises:
+            LocalError: there is none. That is never taken for permission.
+        """
+        from imagers.sign.keyfiles import locate_policy
+
+        paths = [str(path) for path in self.policy_paths]
+        return locate_policy(explicit=explicit, candidates=paths)
+
+    def load_policy(self, explicit: str | None = None) -> Policy:
+        """The policy in force, as `locate_policy` finds it.
+
+        Raises:
+            LocalError: there is none, or it cannot be read.
+            FormatError, Unsupported: it is malformed, or demands what nobody can check.
+        """
+        from imagers.sign.keyfiles import load_policy
+
+        return load_policy(self.locate_policy(explicit))
+
+    def providers(
+        self,
+        timeout_s: float | None = None,
+        ask: Callable[[str], SecretKey | None] | None = None,
+    ) -> ProviderSettings:
+        """Key providers as the environment configures them.
+
+        Args:
+            timeout_s: for one answer of a provider; None for the default.
+            ask: see `ProviderSettings`.
+        """
+        from imagers.encrypt.wrappers import ProviderSettings
+
+        settings = ProviderSettings(
+            config_path=self.keyprovider_config, oaep_hash=self.oaep_hash, ask=ask
+        )
+        return settings if timeout_s is None else replace(settings, timeout_s=timeout_s)
+
+
+def _read_text(path: Path) -> str:
+    from imagers.files import read_bounded
+
+    data = read_bounded(path, max_bytes=_MAX_CONFIG_BYTES)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise LocalError("could not be read as text: no UTF-8", path=str(path)) from error
 
 
 def hide_secrets() -> None:

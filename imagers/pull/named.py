@@ -1,0 +1,141 @@
+"""An image by the name that somebody wrote: where it is read, and what a policy asks about it.
+
+    with open_image("registry.example.org/app:v1", transport, lookasides) as image:
+        pull_image(image, Path("bundle"), PullOptions(policy))
+
+Whoever asks a policy opens the image this way, so that all get the same answer: to a command, a
+guest and a library "is not signed" means that every place was looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagers.errors import UsageError
+from imagers.model.closing import Closing
+from imagers.sign.policy_json import ImageIdentity, docker_identity, path_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from imagers.model.digest import Digest
+    from imagers.model.image import ImageSource
+    from imagers.sign.found import Form, Found
+    from imagers.sign.materials import Trust
+    from imagers.sign.places import Lookasides
+    from imagers.sign.policy_json import Policy
+    from imagers.transport.names import ImageName
+    from imagers.transport.open import TransportOptions
+
+__all__ = ["NamedImage", "identity_of", "open_image"]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedImage(Closing):
+    """See the module. Nothing of it is verified.
+
+    Attributes:
+        identity: what a policy is asked about.
+        source: closed with this object.
+        find: the signatures of a manifest or an index, of the given forms. A place that cannot
+            be asked is in the answer as a failure, and no error.
+    """
+
+    identity: ImageIdentity
+    source: ImageSource
+    find: Callable[[Digest, Collection[Form]], Found]
+
+    def requirements(self, policy: Policy) -> Trust:
+        """What a policy demands of this name, with its keys.
+
+        Raises:
+            LocalError, FormatError, Unsupported: a key cannot be read, or is none.
+        """
+        from imagers.sign.keyfiles import read_key_file
+        from imagers.sign.materials import load_trust
+
+        return load_trust(policy.select(self.identity), read_key_file)
+
+    def signatures(self, trust: Trust, *, everything: bool = False) -> Callable[[Digest], Found]:
+        """What finds the signatures that a policy asks about, with what gpg says of them.
+
+        gpg runs only where simple signatures were found and the policy has keys for them.
+
+        Args:
+            everything: look for all forms, for an explanation.
+        """
+        from imagers.sign.formats.gpg import read_simple_signatures  # not every guest has gpg
+        from imagers.sign.found import Form
+
+        forms = frozenset(Form) if everything else trust.forms() | trust.forms(on_index=True)
+
+        def find(digest: Digest) -> Found:
+            return read_simple_signatures(trust, self.find(digest, forms))
+
+        return find
+
+    def close(self) -> None:
+        """Close the source. Safe to call twice."""
+        self.source.close()
+
+
+def open_image(
+    name: str | ImageName,
+    transport: TransportOptions | None = None,
+    lookasides: Lookasides | None = None,
+) -> NamedImage:
+    """The image of that name; the caller closes it. Nothing is read or asked yet.
+
+    Args:
+        name: as a user writes it; or one from `imagers.transport.names.locate`.
+        transport: logins, certificates, mirrors; None: none of them.
+        lookasides: where OpenPGP signatures outside of registries are; None: nowhere.
+
+    Raises:
+        FormatError, Unsupported, UsageError: it is no name of an image.
+        PolicyDenied: registries.conf blocks it.
+        LocalError: a file of `transport` cannot be read.
+    """
+    from imagers.sign.find import Finder
+    from imagers.sign.places import places_of
+    from imagers.transport.names import locate, parse_image_name
+    from imagers.transport.open import open_source
+
+    if isinstance(name, str):
+        name = locate(parse_image_name(name))
+    identity = identity_of(name)
+    source = open_source(name, transport)
+    finder = Finder(places_of(name, source, lookasides=lookasides, transport=transport))
+    return NamedImage(identity, source, finder.find)
+
+
+def identity_of(name: ImageName) -> ImageIdentity:
+    """What a policy looks up for a name that a user wrote.
+
+    Only an image of a registry is looked up under its name in `docker`: what stands in an
+    archive or in an engine under the same name is somebody else's word. The path of a layout
+    or an archive is absolute and free of symbolic links: a policy for a directory does not
+    hold for what a link in it points to.
+
+    Args:
+        name: from `imagers.transport.names.locate`, and the image is opened by the same one.
+
+    Raises:
+        UsageError: the path is `/`, for which there can be no scope.
+        ValueError: `name` has a path that nobody located.
+    """
+    if name.transport == "docker-daemon":
+        if name.reference is None:
+            # No policy can have it as a scope: what an id names is not known beforehand.
+            return ImageIdentity(name.transport, None, (str(name.image_id),))
+        scopes = docker_identity(name.reference).scopes
+        return ImageIdentity(name.transport, name.reference, scopes)
+    if name.transport == "docker":
+        assert name.reference is not None  # of every name in a registry
+        return docker_identity(name.reference)
+    if not name.written:
+        raise ValueError("expected a name from imagers.transport.names.locate")
+    if name.path == "/":
+        raise UsageError(f"expected a path below '/', got {name.written!r}")
+    return path_identity(name.transport, name.path)

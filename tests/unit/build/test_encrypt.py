@@ -1,0 +1,124 @@
+"""Whole changes of images, as a pipeline asks for them through the library."""
+
+import pytest
+
+from imagers.build.broker_key import BrokerKey
+from imagers.build.encrypt import DONE, Change, Kind, Work, decrypt, encrypt
+from imagers.encrypt.keyfiles import load_private_key, load_public_key
+from imagers.encrypt.recipients import BrokerRecipient
+from imagers.encrypt.rewrap import JWETarget
+from imagers.encrypt.rewrite import LayerAction
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper, key_id
+from imagers.encrypt.selection import parse_layer_selection
+from imagers.errors import NoMatchingKey, NotFound, UsageError
+from imagers.kbs.admin import BrokerAdmin
+from imagers.model.descriptor import Platform
+from imagers.transport.open import open_sink, open_source
+
+ARM64 = Platform("linux", "arm64")
+
+
+@pytest.fixture
+def wrapper_of(vectors):
+    return lambda name: JWEWrapper([load_public_key(str(vectors / "keys" / f"{name}.pub"))])
+
+
+@pytest.fixture
+def unwrapper_of(vectors):
+    return lambda name: JWEUnwrapper(load_private_key(str(vectors / "keys" / f"{name}.key")))
+
+
+def opens(name, unwrapper, into):
+    """How many layers a key opens."""
+    with open_source(name) as source, open_sink(into) as sink:
+        return decrypt(source, sink, [unwrapper]).count(LayerAction.DECRYPTED)
+
+
+def test_encrypt_and_decrypt_give_the_same_layers(opened_plain, name_at, wrapper_of, unwrapper_of):
+    told = []
+    work = Work(on_size=told.append, on_progress=lambda part, count: told.append((part, count)))
+    with opened_plain("mixed") as source, open_sink(name_at("sealed")) as sink:
+        done = encrypt(source, sink, [wrapper_of("r2048")], work=work)
+    assert done.count(*DONE) == 3
+    assert told[0] > 0
+    assert {part for part, _ in told[1:]} == {f"layer {number} of 3" for number in (1, 2, 3)}
+    assert opens(name_at("sealed"), unwrapper_of("r2048"), name_at("clear")) == 3
+    with pytest.raises(NoMatchingKey):
+        opens(name_at("sealed"), unwrapper_of("ec256"), name_at("x"))
+
+
+def test_recipients_are_added_and_removed_and_layers_get_new_keys(
+    opened_plain, name_at, wrapper_of, unwrapper_of, vectors
+):
+    old, new = unwrapper_of("r2048"), unwrapper_of("ec256")
+    with opened_plain("mixed") as source, open_sink(name_at("one")) as sink:
+        encrypt(source, sink, [wrapper_of("r2048")])
+    with open_source(name_at("one")) as source, open_sink(name_at("both")) as sink:
+        encrypt(source, sink, [wrapper_of("ec256")], Change(Kind.ADD), unwrappers=[old])
+    assert opens(name_at("both"), new, name_at("c1")) == 3
+    gone = JWETarget(key_id(load_public_key(str(vectors / "keys" / "r2048.pub"))), "jwe:r2048.pub")
+    with open_source(name_at("both")) as source, open_sink(name_at("new")) as sink:
+        encrypt(source, sink, [], Change(Kind.REMOVE, targets=[gone]), unwrappers=[new])
+    with pytest.raises(NoMatchingKey):
+        opens(name_at("new"), old, name_at("c2"))
+    with open_source(name_at("both")) as source, open_sink(name_at("fresh")) as sink:
+        done = encrypt(source, sink, [wrapper_of("ec256")], Change(Kind.REKEY), unwrappers=[old])
+    assert done.count(LayerAction.ENCRYPTED) == 3
+    assert opens(name_at("fresh"), new, name_at("c3")) == 3
+
+
+def test_all_images_of_an_index_are_bound_to_the_key_at_the_broker(
+    opened_plain, name_at, imagers_broker
+):
+    def open_admin():
+        return BrokerAdmin(imagers_broker.url, key_file=imagers_broker.admin_key_file)
+
+    key = BrokerKey(BrokerRecipient("kbs:///default/app/"), open_admin)
+    with opened_plain("multi") as source, open_sink(name_at("sealed")) as sink:
+        done = encrypt(source, sink, [], broker_key=key, work=Work(all_images=True))
+    assert len(done.images) == 2
+    bound = imagers_broker.admin.metadata(key.kid).manifest_digests
+    assert set(bound) == {image.descriptor.digest for _, image in done.images}
+
+
+def test_no_key_is_made_for_an_image_that_is_not_there(opened_plain, name_at):
+    def nobody():
+        raise AssertionError("the broker was asked")
+
+    key = BrokerKey(BrokerRecipient("kbs:///default/app/"), nobody)
+    wanted = Work(platform=Platform("linux", "s390x"))
+    with (
+        opened_plain("multi") as source,
+        open_sink(name_at("sealed")) as sink,
+        pytest.raises(NotFound, match="linux/s390x"),
+    ):
+        encrypt(source, sink, [], broker_key=key, work=wanted)
+
+
+def test_nothing_to_encrypt_in_a_whole_index_is_an_error(opened_plain, name_at, wrapper_of):
+    wrappers, everything = [wrapper_of("r2048")], Work(all_images=True)
+    with opened_plain("multi") as source, open_sink(name_at("sealed")) as sink:
+        encrypt(source, sink, wrappers, work=everything)
+    with open_source(name_at("sealed")) as source, open_sink(name_at("again")) as sink:
+        with pytest.raises(UsageError, match="nothing to encrypt"):
+            encrypt(source, sink, wrappers, work=everything)
+        change = Change(allow_nothing=True)
+        assert encrypt(source, sink, wrappers, change, work=everything).count(*DONE) == 0
+
+
+def test_layers_that_were_selected_are_encrypted(opened_plain, name_at, wrapper_of):
+    change = Change(layers=[parse_layer_selection("-1")])
+    with opened_plain("mixed") as source, open_sink(name_at("sealed")) as sink:
+        done = encrypt(source, sink, [wrapper_of("r2048")], change)
+    ((_, image),) = done.images
+    assert [layer.action for layer in image.layers] == [
+        LayerAction.COPIED,
+        LayerAction.COPIED,
+        LayerAction.ENCRYPTED,
+    ]
+
+
+def test_platform_that_was_asked_for_is_the_one_that_is_changed(opened_plain, name_at, wrapper_of):
+    with opened_plain("multi") as source, open_sink(name_at("sealed")) as sink:
+        done = encrypt(source, sink, [wrapper_of("r2048")], work=Work(platform=ARM64))
+    assert [platform for platform, _ in done.images] == ["linux/arm64"]
