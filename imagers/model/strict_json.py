@@ -157,7 +157,7 @@ class View:
     is as good as absent, as Go writes and reads it.
 
     Args:
-        value: any value of JSON (of TOML or YAML, if nothing but JSON is asked for).
+        value: any value of JSON, or as TOML and YAML give it.
         what: name of the document in messages.
         where: path of the object in it.
 
@@ -196,7 +196,9 @@ class View:
         for name in self.value:
             if name not in names:
                 known = ", ".join(names)
-                raise self.error(f"has the unknown member {name[:80]!r}, expected one of {known}")
+                raise self.error(
+                    f"has the unknown member {str(name)[:80]!r}, expected one of {known}"
+                )
 
     def exactly(self, *names: str) -> None:
         """Raise unless these members are there, and no others."""
@@ -297,7 +299,7 @@ class View:
         for key, value in members.items():
             if value is not None and not isinstance(value, str):
                 raise self.error(
-                    f"expected a string, got {_kind_of(value)}", f"{name}[{key[:80]!r}]"
+                    f"expected a string, got {_kind_of(value)}", f"{name}[{str(key)[:80]!r}]"
                 )
             found[key] = value or ""
         return found

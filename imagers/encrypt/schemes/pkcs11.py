@@ -304,21 +304,18 @@ def parse_token_file(file: TokenFile) -> TokenReference:
 
     with file.content.view() as data:
         try:
-            document = yaml.safe_load(bytes(data))
+            document = View(yaml.safe_load(bytes(data)), what=file.name)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise FormatError("is not YAML", what=file.name) from error
-    entry = document.get("pkcs11") if isinstance(document, dict) else None
-    uri = entry.get("uri") if isinstance(entry, dict) else None
-    if not isinstance(uri, str):
-        raise FormatError("expected a text", what=file.name, where="$.pkcs11.uri")
-    module = document.get("module") or {}
-    environment = (module.get("env") or {}) if isinstance(module, dict) else None
-    if not isinstance(environment, dict) or not all(
-        isinstance(one, str) and one and "\0" not in one and "=" not in str(name)
+    uri = document.object("pkcs11").text("uri")
+    module = document.object("module", null_is_empty=True)
+    environment = module.string_map("env")
+    if not all(
+        isinstance(one, str) and one and "\0" not in one and "=" not in str(name)  # type: ignore[redundant-expr]  # YAML has names of other types
         for name, value in environment.items()
         for one in (name, value)
     ):
-        raise FormatError("expected names with texts", what=file.name, where="$.module.env")
+        raise module.error("expected names with texts", "env")
     return replace(parse_token_uri(uri, what=file.name), environment=environment)
 
 
