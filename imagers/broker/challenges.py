@@ -19,7 +19,6 @@ No IO and no clock here.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import os
@@ -27,7 +26,8 @@ from dataclasses import dataclass
 
 from imagers.broker.sealing import derive_key
 from imagers.errors import FormatError
-from imagers.kbs.messages import PROTOCOL_VERSION, decode_base64url, encode_base64url
+from imagers.kbs.messages import PROTOCOL_VERSION
+from imagers.model.base64 import decode_base64, decode_base64url, encode_base64, encode_base64url
 
 __all__ = ["Challenges", "Ticket"]
 
@@ -38,7 +38,6 @@ _RANDOM_BYTES = 16
 _NONCE_MAC_BYTES = 16
 _EXPIRY_BYTES = 8
 _COOKIE_MAC_BYTES = 32
-_NONCE_CHARACTERS = 44  # base64 of 32 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ class Challenges:
         ticket = Ticket(os.urandom(_ID_BYTES), tee, algorithm, expires_ms)
         random = os.urandom(_RANDOM_BYTES)
         nonce = random + self._nonce_mac(ticket, random)
-        return self._seal(ticket), base64.b64encode(nonce).decode("ascii")
+        return self._seal(ticket), encode_base64(nonce)
 
     def open_cookie(self, cookie: str) -> Ticket | None:
         """What a cookie of ours says, whether it is over or not; None if it is not ours."""
@@ -102,15 +101,10 @@ class Challenges:
 
     def is_nonce_of(self, ticket: Ticket, nonce: str) -> bool:
         """Whether the nonce was given with the cookie of this ticket, and to no other."""
-        # The length first: `b64decode` takes any number of padded pieces.
-        if len(nonce) != _NONCE_CHARACTERS:
-            return False
         try:
-            data = base64.b64decode(nonce, validate=True)
-        except ValueError:
-            return False
-        # One spelling only, since rows are unique by the text.
-        if base64.b64encode(data).decode("ascii") != nonce:
+            # One spelling only, since rows are unique by the text.
+            data = decode_base64(nonce, what="nonce", size=_RANDOM_BYTES + _NONCE_MAC_BYTES)
+        except FormatError:
             return False
         random, mac = data[:_RANDOM_BYTES], data[_RANDOM_BYTES:]
         return hmac.compare_digest(mac, self._nonce_mac(ticket, random))

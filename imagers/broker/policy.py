@@ -28,15 +28,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from imagers.errors import FormatError, PolicyDenied
-from imagers.model.strict_json import get_list, get_str, parse_object
+from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from imagers.kbs.resources import ResourcePath
     from imagers.model.digest import Digest
     from imagers.model.policy import Policy
-    from imagers.model.strict_json import JSON
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -62,7 +59,6 @@ _WHAT = "resource policy"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _TEE = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _PATTERN = re.compile(r"[A-Za-z0-9_.*-]{1,255}(?:/[A-Za-z0-9_.*-]{1,255}){2}\Z")
-_MEMBERS = frozenset({"name", "effect", "resource", "tee", "image"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,86 +153,61 @@ def parse_policy(text: str) -> ResourcePolicy:
         data = text.encode()
     except UnicodeEncodeError:
         raise FormatError("is not text", what=_WHAT) from None
-    value = parse_object(data, what=_WHAT, max_bytes=MAX_POLICY_BYTES)
-    _check_members(value.keys(), frozenset({"rules"}), "$")
-    items = get_list(value, "rules", what=_WHAT)
-    if len(items) > _MAX_RULES:
-        raise FormatError(
-            f"expected at most {_MAX_RULES} rules, got {len(items)}", what=_WHAT, where="$.rules"
-        )
-    rules = tuple(_parse_rule(item, f"$.rules[{at}]") for at, item in enumerate(items))
-    names = [rule.name for rule in rules]
-    for at, name in enumerate(names):
-        if name in names[:at]:
-            raise FormatError(
-                f"has the name {name!r} twice", what=_WHAT, where=f"$.rules[{at}].name"
-            )
-    return ResourcePolicy(rules, text)
+    policy = View.parse(data, what=_WHAT, max_bytes=MAX_POLICY_BYTES)
+    policy.only("rules")
+    rules: dict[str, Rule] = {}
+    for item in policy.objects("rules", most=_MAX_RULES):
+        rule = _parse_rule(item)
+        if rule.name in rules:
+            raise item.error(f"has the name {rule.name!r} twice", "name")
+        rules[rule.name] = rule
+    return ResourcePolicy(tuple(rules.values()), text)
 
 
-def _parse_rule(item: JSON, where: str) -> Rule:
-    if not isinstance(item, dict):
-        raise FormatError("expected an object", what=_WHAT, where=where)
-    _check_members(item.keys(), _MEMBERS, where)
-    name = get_str(item, "name", what=_WHAT, where=where)
+def _parse_rule(rule: View) -> Rule:
+    rule.only("name", "effect", "resource", "tee", "image")
+    name = rule.text("name")
     if not _NAME.match(name):
-        raise _fault("a name of letters, digits, '_', '.' and '-'", name, f"{where}.name")
-    effect = get_str(item, "effect", what=_WHAT, where=where)
+        raise _fault(rule, "name", "a name of letters, digits, '_', '.' and '-'")
+    effect = rule.text("effect")
     if effect not in ("allow", "deny"):
-        raise _fault("'allow' or 'deny'", effect, f"{where}.effect")
-    image = get_str(item, "image", what=_WHAT, where=where)
+        raise _fault(rule, "effect", "'allow' or 'deny'")
+    image = rule.text("image")
     if image not in ("bound", "any"):
-        raise _fault("'bound' or 'any'", image, f"{where}.image")
+        raise _fault(rule, "image", "'bound' or 'any'")
     if effect == "deny" and image == "bound":
         # It would deny the right image and let the wrong ones go on to the next rule.
-        raise _fault("'any' in a rule that denies", image, f"{where}.image")
+        raise _fault(rule, "image", "'any' in a rule that denies")
     return Rule(
         name=name,
         effect="allow" if effect == "allow" else "deny",
-        resource=_parse_pattern(get_str(item, "resource", what=_WHAT, where=where), where),
-        tees=_parse_tees(item, where),
+        resource=_parse_pattern(rule),
+        tees=_parse_tees(rule),
         bound=image == "bound",
     )
 
 
-def _parse_pattern(text: str, where: str) -> tuple[re.Pattern[str], ...]:
-    where = f"{where}.resource"
+def _parse_pattern(rule: View) -> tuple[re.Pattern[str], ...]:
+    text = rule.text("resource")
     if not _PATTERN.match(text):
-        raise _fault("'repository/type/tag' with '*' for any part of a segment", text, where)
+        raise _fault(rule, "resource", "'repository/type/tag' with '*' for any part of a segment")
     # Of what fnmatch knows only "*" passes the pattern above; its expressions do not backtrack.
     return tuple(re.compile(fnmatch.translate(segment)) for segment in text.split("/"))
 
 
-def _parse_tees(item: dict[str, JSON], where: str) -> frozenset[str]:
-    if "tee" not in item:
+def _parse_tees(rule: View) -> frozenset[str]:
+    if "tee" not in rule:
         return frozenset()
-    where = f"{where}.tee"
-    names = get_list(item, "tee", what=_WHAT, where=where.removesuffix(".tee"))
-    if not 1 <= len(names) <= _MAX_TEES:
-        # An empty list could be read as "none" or as "any".
-        raise FormatError(
-            f"expected 1 to {_MAX_TEES} names, got {len(names)}", what=_WHAT, where=where
-        )
-    tees = set()
-    for name in names:
-        if not isinstance(name, str) or not _TEE.match(name):
-            raise _fault("the name of a TEE", name, where)
-        tees.add(name)
+    # An empty list could be read as "none" or as "any".
+    tees = rule.texts("tee", most=_MAX_TEES, non_empty=True)
+    for name in tees:
+        if not _TEE.match(name):
+            raise rule.error(f"expected the name of a TEE, got {name[:80]!r}", "tee")
     return frozenset(tees)
 
 
-def _check_members(names: Iterable[str], known: frozenset[str], where: str) -> None:
-    for name in names:
-        if name not in known:
-            raise FormatError(
-                f"has an unknown member {name[:80]!r}, expected {', '.join(sorted(known))}",
-                what=_WHAT,
-                where=where,
-            )
-
-
-def _fault(expected: str, actual: object, where: str) -> FormatError:
-    return FormatError(f"expected {expected}, got {str(actual)[:80]!r}", what=_WHAT, where=where)
+def _fault(rule: View, member: str, expected: str) -> FormatError:
+    return rule.error(f"expected {expected}, got {rule.text(member)[:80]!r}", member)
 
 
 if TYPE_CHECKING:

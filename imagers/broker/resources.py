@@ -26,7 +26,7 @@ from imagers.errors import FormatError, PolicyDenied
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES, seal_answer
 from imagers.kbs.resources import parse_resource_path
 from imagers.model.digest import parse_digest
-from imagers.model.strict_json import JSON, dump_json, get_str, parse_object
+from imagers.model.strict_json import JSON, View, dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -275,10 +275,9 @@ class Resources:
             FormatError: the message is none.
         """
         path = _parse_path(path_text)
-        what = "binding"
-        value = parse_object(body, what=what, max_bytes=_MAX_BINDING)
+        binding = View.parse(body, what="binding", max_bytes=_MAX_BINDING)
         digest = parse_digest(
-            get_str(value, "manifest_digest", what=what), what=what, where="$.manifest_digest"
+            binding.text("manifest_digest"), what=binding.what, where=binding.at("manifest_digest")
         )
         with self._state.store.transaction() as transaction:
             if transaction.find_resource(path) is None:

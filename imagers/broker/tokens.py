@@ -14,7 +14,6 @@ Spec: draft-ietf-rats-ear; draft-ietf-rats-ar4si; Trustee attestation token.
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -22,19 +21,19 @@ from typing import TYPE_CHECKING
 from imagers import __version__
 from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal
-from imagers.errors import FormatError, ImagersError
-from imagers.kbs.jwt import sign_token, verify_token
+from imagers.errors import ImagersError
 from imagers.kbs.messages import parse_public_key
+from imagers.kbs.tee_key import public_jwk
+from imagers.model.base64 import encode_base64
 from imagers.model.keys import SecretKey
-from imagers.model.strict_json import get_int, get_object, get_optional_str, get_str
+from imagers.pki.jose import sign_token, verify_token
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from jwcrypto.jwk import JWK
 
     from imagers.kbs.messages import Attestation, TEEPublicKey
     from imagers.model.evidence import Claims, ReportData
-    from imagers.model.strict_json import JSONObject
+    from imagers.model.strict_json import JSONObject, View
 
 __all__ = ["AdminTokens", "AttestedGuest", "GuestTokens"]
 
@@ -73,15 +72,16 @@ class GuestTokens:
     """
 
     def __init__(self, private_pem: SecretKey) -> None:
-        from jwcrypto.jwk import JWK
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         with private_pem.view() as data:
-            self._key = JWK.from_pem(bytes(data))
-        public = self._key.export_public(as_dict=True)
+            key = load_pem_private_key(bytes(data), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)  # of `make_key`
+        self._key = key
+        public = public_jwk(key.public_key(), "P-256")
         self._header: JSONObject = {
-            "jwk": {name: public[name] for name in ("kty", "crv")}
-            | {"alg": "ES256"}
-            | {name: public[name] for name in ("x", "y")}
+            "jwk": {"kty": "EC", "crv": public.crv, "alg": "ES256", "x": public.x, "y": public.y}
         }
 
     @staticmethod
@@ -111,7 +111,7 @@ class GuestTokens:
         """The token of a guest whose evidence was accepted."""
         evidence: JSONObject = {
             claims.tee: dict(claims.values),
-            "report_data": base64.b64encode(report_data.digest).decode("ascii"),
+            "report_data": encode_base64(report_data.digest),
             "runtime_data_claims": {
                 "nonce": attestation.nonce,
                 "tee-pubkey": attestation.tee_pubkey.to_json(),
@@ -132,7 +132,7 @@ class GuestTokens:
             "iss": _ISSUER,
             "imagers.tee": claims.tee,
         }
-        return sign_token(payload, key=self._key, algorithm="ES256", header=self._header)
+        return sign_token(payload, key=self._key, header=self._header)
 
     def check(self, token: str, *, now: datetime) -> AttestedGuest:
         """The guest of a token that this broker made and that is not over.
@@ -140,12 +140,10 @@ class GuestTokens:
         Raises:
             Refusal: it is another's, changed, or expired.
         """
-        what = "token"
         try:
-            payload = verify_token(token, key=self._key, algorithm="ES256", what=what)
-            issued, expires = (get_int(payload, name, what=what) for name in ("iat", "exp"))
-            tee = get_str(payload, "imagers.tee", what=what)
-            guest = AttestedGuest(tee, _public_key(payload, what))
+            payload = verify_token(token, key=self._key.public_key(), what="token")
+            issued, expires = payload.integer("iat"), payload.integer("exp")
+            guest = AttestedGuest(payload.text("imagers.tee"), _public_key(payload))
         except ImagersError as error:
             raise Refusal("TokenVerifierError", str(error)) from None
         # No leeway: the same clock made it.
@@ -157,15 +155,13 @@ class GuestTokens:
         return guest
 
 
-def _public_key(payload: JSONObject, what: str) -> TEEPublicKey:
-    submods = get_object(payload, "submods", what=what)
-    if len(submods) != 1:  # unreachable: `issue` writes one
-        raise FormatError("expected one submod", what=what, where="$.submods")
-    (name,) = submods
-    value = get_object(submods, name, what=what)
-    for member in (_EVIDENCE, "runtime_data_claims", "tee-pubkey"):
-        value = get_object(value, member, what=what)
-    return parse_public_key(value, what=what)
+def _public_key(payload: View) -> TEEPublicKey:
+    submods = payload.object("submods")
+    if len(submods.value) != 1:  # unreachable: `issue` writes one
+        raise submods.error("expected one submod")
+    (name,) = submods.value
+    evidence = submods.object(name).object(_EVIDENCE)
+    return parse_public_key(evidence.object("runtime_data_claims").object("tee-pubkey"))
 
 
 class AdminTokens:
@@ -175,9 +171,7 @@ class AdminTokens:
     """
 
     def __init__(self, public_key: Ed25519PublicKey) -> None:
-        from jwcrypto.jwk import JWK
-
-        self._key: JWK = JWK.from_pyca(public_key)
+        self._key = public_key
 
     def check(self, token: str | None, *, now: datetime) -> None:
         """Nothing, if the admin's key signed it, a short while ago and for a short while.
@@ -189,10 +183,10 @@ class AdminTokens:
         if token is None:
             raise Refusal("AdminAuthAccess", "the request has no token of an admin")
         try:
-            payload = verify_token(token, key=self._key, algorithm="EdDSA", what=what)
-            issued, expires = (_time(payload, name, what) for name in ("iat", "exp"))
-            not_before = _time(payload, "nbf", what) if "nbf" in payload else issued
-            role = get_optional_str(payload, "role", what=what)
+            payload = verify_token(token, key=self._key, what=what)
+            issued, expires = _time(payload, "iat"), _time(payload, "exp")
+            not_before = _time(payload, "nbf") if "nbf" in payload else issued
+            role = payload.optional_text("role")
         except ImagersError as error:
             raise Refusal("AdminAuthAccess", str(error)) from None
         if role != "admin":
@@ -208,6 +202,6 @@ class AdminTokens:
             raise Refusal("AdminAuthAccess", f"{what}: has expired; do the clocks agree?")
 
 
-def _time(payload: JSONObject, name: str, what: str) -> datetime:
+def _time(payload: View, name: str) -> datetime:
     latest = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that datetime knows
-    return datetime.fromtimestamp(get_int(payload, name, what=what, maximum=latest), UTC)
+    return datetime.fromtimestamp(payload.integer(name, maximum=latest), UTC)

@@ -145,14 +145,7 @@ def _turn(scheme: str) -> tuple[bool, bool, str]:
 
 
 def _decode(text: str, name: str, max_bytes: int, what: str) -> bytes:
-    where = _where(name)
-    if len(text) > max_bytes // 3 * 4 + 4:
-        raise FormatError(
-            f"expected base64 of at most {max_bytes} bytes, got {len(text)} characters",
-            what=what,
-            where=where,
-        )
-    return decode_base64(text, what=what, where=where)
+    return decode_base64(text, what=what, where=_where(name), max_size=max_bytes)
 
 
 def annotation_of(scheme: str) -> str:

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 from imagers.errors import FormatError, KeyUnavailable, Unsupported, UsageError
 from imagers.files import local_errors
 from imagers.model.keys import SecretKey
-from imagers.model.strict_json import JSONObject, get_optional_str, parse_object
+from imagers.model.strict_json import View
 from imagers.pki.jwk import (
     is_private_jwk,
     jwk_algorithm,
@@ -382,14 +382,14 @@ def _read_descriptor(descriptor: int, name: str, max_bytes: int) -> SecretKey:
 def parse_public_key(data: bytes, *, name: str) -> PublicKey:
     """The public key in `data`; arguments and errors as of `load_public_key`."""
     if data.lstrip().startswith(b"{"):
-        document = _parse_jwk(data, name)
+        document = View.parse(data, what=name, max_bytes=_MAX_KEY_BYTES)
         if is_private_jwk(document):
             raise _wrong_half(name)
         return PublicKey(
-            _check_public(jwk_public_key(document, what=name), name),
+            _check_public(jwk_public_key(document), name),
             name,
-            algorithm=jwk_algorithm(document, what=name),
-            kid=_get_kid(document, name),
+            algorithm=jwk_algorithm(document),
+            kid=_get_kid(document),
         )
     pem = _PEM.search(data)
     if pem is None:
@@ -437,12 +437,12 @@ def parse_private_key(
         # The parsers take `bytes`: an immutable copy until this function returns.
         data = bytes(view)
     if data.lstrip().startswith(b"{"):
-        document = _parse_jwk(data, name)
+        document = View.parse(data, what=name, max_bytes=_MAX_KEY_BYTES)
         if not is_private_jwk(document):
             # Any JSON may be here by mistake, such as a policy.
             raise _not_private(name) if "kty" in document else _not_a_key("private", name)
         _refuse_password(password, name)
-        return PrivateKey(_check_private(jwk_private_key(document, what=name), name), name)
+        return PrivateKey(_check_private(jwk_private_key(document), name), name)
     pem = _PEM.search(data)
     if pem is None:
         return _load_private(load_der_private_key, data, name, "", password)
@@ -491,17 +491,11 @@ def _refuse_password(password: SecretKey | Password | None, name: str) -> None:
         raise _needless_password(name)
 
 
-def _parse_jwk(data: bytes, name: str) -> JSONObject:
-    return parse_object(data, what=name, max_bytes=_MAX_KEY_BYTES)
-
-
-def _get_kid(document: JSONObject, name: str) -> str:
-    kid = get_optional_str(document, "kid", what=name) or ""
+def _get_kid(jwk: View) -> str:
+    kid = jwk.optional_text("kid") or ""
     # It is written into each packet, and the message about it to a terminal.
     if len(kid) > _MAX_KID or not kid.isprintable():
-        raise FormatError(
-            f"expected at most {_MAX_KID} printable characters", what=name, where="$.kid"
-        )
+        raise jwk.error(f"expected at most {_MAX_KID} printable characters", "kid")
     return kid
 
 

@@ -33,20 +33,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imagers.core import AES256_GCM_HKDF_1MB, AES_256_CTR_HMAC_SHA256
-from imagers.errors import FormatError, Unsupported
-from imagers.model.base64 import decode_base64, encode_base64
+from imagers.errors import Unsupported
+from imagers.model.base64 import encode_base64
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.keys import SecretKey
-from imagers.model.strict_json import (
-    JSONObject,
-    dump_json,
-    get_optional_object,
-    get_optional_str,
-    get_str,
-    get_string_map,
-    parse_object,
-)
+from imagers.model.strict_json import View, dump_json
 
 __all__ = [
     "AES256_GCM_HKDF_1MB",
@@ -136,28 +128,22 @@ def parse_public_options(data: bytes, *, what: str) -> PublicOptions:
             where everybody could put one.
         Unsupported: a cipher that does not exist here.
     """
-    inside = f"{what}: public options"
-    document = parse_object(data, what=inside, max_bytes=_MAX_BYTES)
-    cipher = get_optional_str(document, "cipher", what=inside)
+    document = View.parse(data, what=f"{what}: public options", max_bytes=_MAX_BYTES)
+    cipher = document.optional_text("cipher")
     if not cipher:
-        raise FormatError("names no cipher", what=inside, where="$.cipher")
+        raise document.error("names no cipher", "cipher")
     check_cipher(cipher, what=what)
-    options = get_string_map(document, "cipheroptions", what=inside)
-    if "nonce" in options:
-        raise FormatError(
+    if "nonce" in document.string_map("cipheroptions"):
+        raise document.error(
             "has a nonce, which belongs into the encrypted options",
-            what=inside,
-            where="$.cipheroptions.nonce",
+            "cipheroptions.nonce",
             hint="the annotation was changed after encryption; do not use this image",
         )
     if cipher == AES256_GCM_HKDF_1MB:
-        if document.get("hmac") is not None:
-            raise FormatError("is there, and this cipher has none", what=inside, where="$.hmac")
+        if document.value.get("hmac") is not None:
+            raise document.error("is there, and this cipher has none", "hmac")
         return PublicOptions(cipher=cipher, hmac=b"")
-    return PublicOptions(
-        cipher=cipher,
-        hmac=_get_bytes(document, "hmac", _HMAC_BYTES, what=inside, where="$"),
-    )
+    return PublicOptions(cipher=cipher, hmac=document.bytes64("hmac", size=_HMAC_BYTES))
 
 
 def build_private_options(
@@ -195,25 +181,22 @@ def parse_private_options(
         FormatError: not the document; key not 32 bytes; nonce missing or not 16 bytes, or
             there for a cipher that has none; diff_id not one.
     """
-    inside = f"{what}: private options"
     with document.view() as data:
-        parsed = parse_object(bytes(data), what=inside, max_bytes=_MAX_BYTES)
-    options = get_optional_object(parsed, "cipheroptions", what=inside) or {}
+        parsed = View.parse(bytes(data), what=f"{what}: private options", max_bytes=_MAX_BYTES)
+    options = parsed.object("cipheroptions", null_is_empty=True)
     nonce = b""
     diff_id = None
     if cipher == AES256_GCM_HKDF_1MB:
         # Made for the other cipher: an attacker may have renamed it in the public options.
-        if options.get("nonce") is not None:
-            raise FormatError(
-                "is there, and this cipher has none", what=inside, where="$.cipheroptions.nonce"
-            )
-        bound = get_optional_str(parsed, "diff_id", what=inside)
+        if options.value.get("nonce") is not None:
+            raise options.error("is there, and this cipher has none", "nonce")
+        bound = parsed.optional_text("diff_id")
         if bound is not None:
-            diff_id = parse_digest(bound, what=inside, where="$.diff_id")
+            diff_id = parse_digest(bound, what=parsed.what, where=parsed.at("diff_id"))
     else:
-        nonce = _get_bytes(options, "nonce", _NONCE_BYTES, what=inside, where="$.cipheroptions")
-    digest = get_optional_str(parsed, "digest", what=inside) or ""
-    key = _get_bytes(parsed, "symkey", _KEY_BYTES, what=inside, where="$")
+        nonce = options.bytes64("nonce", size=_NONCE_BYTES)
+    digest = parsed.optional_text("digest") or ""
+    key = parsed.bytes64("symkey", size=_KEY_BYTES)
     return PrivateOptions(key=SecretKey(key), nonce=nonce, digest=digest, diff_id=diff_id)
 
 
@@ -226,14 +209,3 @@ def associated_data(cipher: str, media_type: str) -> bytes:
     if cipher != AES256_GCM_HKDF_1MB:
         return b""
     return b"imagers-layer-v1\0" + media_type.encode("ascii")
-
-
-def _get_bytes(value: JSONObject, name: str, length: int, *, what: str, where: str) -> bytes:
-    """Member `name`, base64 of exactly `length` bytes."""
-    text = get_str(value, name, what=what, where=where)
-    data = decode_base64(text, what=what, where=f"{where}.{name}")
-    if len(data) != length:
-        raise FormatError(
-            f"expected {length} bytes, got {len(data)}", what=what, where=f"{where}.{name}"
-        )
-    return data

@@ -32,27 +32,18 @@ from imagers.errors import (
 )
 from imagers.files import read_bounded
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
-from imagers.kbs.jwt import sign_token
 from imagers.kbs.resources import parse_resource_path, parse_resource_uri
 from imagers.kbs.wire import Endpoint, parse_error
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.keys import SecretKey
-from imagers.model.strict_json import (
-    dump_json,
-    get_int,
-    get_list,
-    get_optional_str,
-    get_str,
-    parse_json,
-    parse_object,
-)
+from imagers.model.strict_json import View, dump_json, parse_json
 from imagers.net.http import HTTPSettings
+from imagers.pki.jose import sign_token
 
 if TYPE_CHECKING:
-    from jwcrypto.jwk import JWK
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from imagers.model.strict_json import JSON
     from imagers.net.http import Response
 
 __all__ = ["AuditEntry", "BrokerAdmin", "ResourceMetadata", "load_admin_key"]
@@ -117,25 +108,25 @@ class AuditEntry:
     detail: str = ""
 
 
-def load_admin_key(path: str | os.PathLike[str]) -> JWK:
+def load_admin_key(path: str | os.PathLike[str]) -> Ed25519PrivateKey:
     """An Ed25519 private key from a PEM file.
 
     Raises:
         LocalError: no such file, or it cannot be read.
         FormatError: no such key in it.
     """
-    from jwcrypto.common import JWException
-    from jwcrypto.jwk import JWK
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     hint = "the first 'imagers broker serve' makes one; --broker-admin-key names another"
     doing = "the admin key cannot be read"
     data = read_bounded(path, max_bytes=_MAX_KEY_FILE, doing=doing, hint=hint)
     try:
-        key = JWK.from_pem(data)
-        usable = key.get("kty") == "OKP" and key.get("crv") == "Ed25519" and key.has_private
-    except (JWException, ValueError, TypeError):
-        usable = False
-    if not usable:
+        key = load_pem_private_key(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
         raise FormatError("expected a PEM file with an Ed25519 private key", what=str(path))
     return key
 
@@ -228,18 +219,15 @@ class BrokerAdmin(Closing):
         path = parse_resource_uri(uri)
         response = self._send("GET", f"imagers/metadata/{path}", _EMPTY * 16)
         self._check_ours(f"show metadata of {uri!r}", response)
-        what = "resource metadata"
-        value = parse_object(response.body, what=what, max_bytes=_EMPTY * 16)
-        digests = tuple(
-            parse_digest(item if isinstance(item, str) else "", what=what)
-            for item in get_list(value, "manifest_digests", what=what)
-        )
+        answer = View.parse(response.body, what="resource metadata", max_bytes=_EMPTY * 16)
         return ResourceMetadata(
             uri=uri,
-            size=get_int(value, "size", what=what),
-            version=get_int(value, "version", what=what),
-            created_at=get_str(value, "created_at", what=what),
-            manifest_digests=digests,
+            size=answer.integer("size"),
+            version=answer.integer("version"),
+            created_at=answer.text("created_at"),
+            manifest_digests=tuple(
+                parse_digest(one, what=answer.what) for one in answer.texts("manifest_digests")
+            ),
         )
 
     def bind_manifest(self, uri: str, digest: Digest) -> None:
@@ -300,9 +288,8 @@ class BrokerAdmin(Closing):
         if response.status in _BAD_INPUT:
             raise UsageError(f"the broker refuses the search: {parse_error(response.body).detail}")
         self._check_ours("show the audit log", response)
-        what = "audit log"
-        value = parse_object(response.body, what=what, max_bytes=_MAX_ANSWER)
-        return tuple(_parse_entry(item, what) for item in get_list(value, "entries", what=what))
+        answer = View.parse(response.body, what="audit log", max_bytes=_MAX_ANSWER)
+        return tuple(map(_parse_entry, answer.objects("entries")))
 
     def close(self) -> None:
         """Close the connections. Safe to call twice."""
@@ -322,7 +309,6 @@ class BrokerAdmin(Closing):
         token = sign_token(
             {"iat": now, "nbf": now, "exp": now + _TOKEN_SECONDS, "role": "admin"},
             key=self._key,
-            algorithm="EdDSA",
         )
         headers = {"Authorization": f"Bearer {token}"}
         if body is not None:
@@ -364,17 +350,15 @@ class BrokerAdmin(Closing):
         raise self._endpoint.failure(what, response)
 
 
-def _parse_entry(item: JSON, what: str) -> AuditEntry:
-    if not isinstance(item, dict):
-        raise FormatError("expected an object", what=what, where="$.entries")
+def _parse_entry(entry: View) -> AuditEntry:
     texts = {
-        name: get_optional_str(item, name, what=what, where="$.entries") or ""
+        name: entry.optional_text(name) or ""
         for name in ("tee", "path", "image", "rule", "session", "detail")
     }
     return AuditEntry(
-        number=get_int(item, "number", what=what, where="$.entries"),
-        at=get_str(item, "at", what=what, where="$.entries"),
-        event=get_str(item, "event", what=what, where="$.entries"),
-        outcome=get_str(item, "outcome", what=what, where="$.entries"),
+        number=entry.integer("number"),
+        at=entry.text("at"),
+        event=entry.text("event"),
+        outcome=entry.text("outcome"),
         **texts,
     )

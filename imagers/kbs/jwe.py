@@ -23,16 +23,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, TagMismatch, Unsupported
-from imagers.kbs.messages import (
-    EC_CURVES,
-    ECDH_ES_A256KW,
-    ECPublicKey,
-    RSAPublicKey,
-    decode_base64url,
-    encode_base64url,
-)
+from imagers.kbs.messages import EC_CURVES, ECDH_ES_A256KW, ECPublicKey, RSAPublicKey
+from imagers.model.base64 import decode_base64url, encode_base64url
 from imagers.model.keys import SecretKey
-from imagers.model.strict_json import dump_json, get_object, get_str, parse_object
+from imagers.model.strict_json import View, dump_json
+from imagers.pki.jose import derive_kek
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import rsa
@@ -46,7 +41,6 @@ __all__ = [
     "MAX_RESOURCE_BYTES",
     "aad_of_header",
     "check_public_key",
-    "derive_key",
     "open_answer",
     "seal_answer",
 ]
@@ -62,27 +56,6 @@ _WRAPPED_BYTES = _CEK_BYTES + 8  # RFC 3394 adds one block of 64 bits
 _WHAT = "broker answer"
 # These change what the other members mean; a reader that ignores them reads something else.
 _REFUSED_MEMBERS = ("apu", "apv", "crit", "zip", "b64")
-
-
-def derive_key(shared_secret: bytes, algorithm: str = ECDH_ES_A256KW) -> bytes:
-    """The 32-byte key-encryption key of an ECDH shared secret, with empty apu and apv.
-
-    Spec: RFC 7518 section 4.6.2; NIST SP 800-56A section 5.8.1 (Concat KDF).
-    """
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
-
-    name = algorithm.encode("ascii")
-    other_info = b"".join(
-        (
-            len(name).to_bytes(4),
-            name,
-            (0).to_bytes(4),  # apu
-            (0).to_bytes(4),  # apv
-            (_CEK_BYTES * 8).to_bytes(4),
-        )
-    )
-    return ConcatKDFHash(hashes.SHA256(), _CEK_BYTES, other_info).derive(shared_secret)
 
 
 def aad_of_header(header: JSONObject) -> bytes:
@@ -151,7 +124,7 @@ def _wrap_ecdh(cek: bytes, key: ECPublicKey) -> tuple[ECPublicKey, bytes]:
     from imagers.kbs.tee_key import TEEKey
 
     ephemeral = TEEKey(key.crv)
-    kek = derive_key(ephemeral.agree(key, what="tee-pubkey"))
+    kek = derive_kek(ephemeral.agree(key, what="tee-pubkey"), ECDH_ES_A256KW)
     return ephemeral.public, aes_key_wrap(kek, cek)
 
 
@@ -204,7 +177,7 @@ def open_answer(data: bytes, key: TEEKey) -> SecretKey:
     )
 
     parts = _parse(data, key.public.crv)
-    kek = derive_key(key.agree(parts.epk, what=_WHAT))
+    kek = derive_kek(key.agree(parts.epk, what=_WHAT), ECDH_ES_A256KW)
     try:
         cek = aes_key_unwrap(kek, parts.wrapped)
     except InvalidUnwrap:
@@ -241,61 +214,41 @@ def _decrypt(cek: bytes, parts: _Parts, aad: bytes) -> SecretKey | None:
 
 
 def _parse(data: bytes, crv: str) -> _Parts:
-    value = parse_object(data, what=_WHAT, max_bytes=MAX_ANSWER_BYTES)
-    if value.get("aad") is not None:
+    answer = View.parse(data, what=_WHAT, max_bytes=MAX_ANSWER_BYTES)
+    if answer.value.get("aad") is not None:
         raise Unsupported(f"{_WHAT}: has the member 'aad', which no broker writes")
-    protected = get_str(value, "protected", what=_WHAT)
-    header = parse_object(
-        decode_base64url(protected, what=_WHAT, where="$.protected"),
-        what=f"{_WHAT} header",
-        max_bytes=_MAX_HEADER,
+    header = View.parse(
+        answer.bytes64url("protected"), what=f"{_WHAT} header", max_bytes=_MAX_HEADER
     )
     _check_header(header)
     return _Parts(
-        protected=protected,
-        header=header,
-        epk=_parse_epk(header, crv),
-        wrapped=_piece(value, "encrypted_key", _WRAPPED_BYTES),
-        iv=_piece(value, "iv", _IV_BYTES),
-        ciphertext=_piece(value, "ciphertext", None),
-        tag=_piece(value, "tag", _TAG_BYTES),
+        protected=answer.text("protected"),
+        header=header.value,
+        epk=_parse_epk(header.object("epk"), crv),
+        wrapped=answer.bytes64url("encrypted_key", size=_WRAPPED_BYTES),
+        iv=answer.bytes64url("iv", size=_IV_BYTES),
+        ciphertext=answer.bytes64url("ciphertext"),
+        tag=answer.bytes64url("tag", size=_TAG_BYTES),
     )
 
 
-def _check_header(header: JSONObject) -> None:
-    what = f"{_WHAT} header"
+def _check_header(header: View) -> None:
     for name, expected in (("alg", ECDH_ES_A256KW), ("enc", _ENC)):
-        actual = get_str(header, name, what=what)
+        actual = header.text(name)
         if actual != expected:
-            raise Unsupported(f"{what} at $.{name}: expected {expected!r}, got {actual[:40]!r}")
+            raise Unsupported(
+                f"{header.what} at $.{name}: expected {expected!r}, got {actual[:40]!r}"
+            )
     for name in _REFUSED_MEMBERS:
-        if header.get(name) not in (None, ""):
-            raise Unsupported(f"{what} at $.{name}: is not understood here")
+        if header.value.get(name) not in (None, ""):
+            raise Unsupported(f"{header.what} at $.{name}: is not understood here")
 
 
-def _parse_epk(header: JSONObject, crv: str) -> ECPublicKey:
-    what, where = f"{_WHAT} header", "$.epk"
-    epk = get_object(header, "epk", what=what)
+def _parse_epk(epk: View, crv: str) -> ECPublicKey:
     for name, expected in (("kty", "EC"), ("crv", crv)):
-        actual = get_str(epk, name, what=what, where=where)
+        actual = epk.text(name)
         if actual != expected:
-            raise FormatError(
-                f"expected {expected!r}, got {actual[:40]!r}", what=what, where=f"{where}.{name}"
-            )
-    x, y = (get_str(epk, name, what=what, where=where) for name in ("x", "y"))
-    for text in (x, y):
-        size = len(decode_base64url(text, what=what, where=where))
-        if size != EC_CURVES[crv]:
-            raise FormatError(
-                f"expected coordinates of {EC_CURVES[crv]} bytes, got {size}",
-                what=what,
-                where=where,
-            )
-    return ECPublicKey(crv=crv, x=x, y=y)
-
-
-def _piece(value: JSONObject, name: str, size: int | None) -> bytes:
-    data = decode_base64url(get_str(value, name, what=_WHAT), what=_WHAT, where=f"$.{name}")
-    if size is not None and len(data) != size:
-        raise FormatError(f"expected {size} bytes, got {len(data)}", what=_WHAT, where=f"$.{name}")
-    return data
+            raise epk.error(f"expected {expected!r}, got {actual[:40]!r}", name)
+    for name in ("x", "y"):
+        epk.bytes64url(name, size=EC_CURVES[crv])
+    return ECPublicKey(crv=crv, x=epk.text("x"), y=epk.text("y"))

@@ -16,8 +16,6 @@ Spec: Trustee key broker protocol 0.4.0; RFC 8785 (JCS) for the report data.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
 from dataclasses import dataclass
@@ -25,14 +23,7 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, Unsupported
 from imagers.model.evidence import ReportData
-from imagers.model.strict_json import (
-    dump_json,
-    get_object,
-    get_optional_object,
-    get_optional_str,
-    get_str,
-    parse_object,
-)
+from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
     from imagers.model.strict_json import JSON, JSONObject
@@ -53,8 +44,6 @@ __all__ = [
     "Request",
     "Response",
     "TEEPublicKey",
-    "decode_base64url",
-    "encode_base64url",
     "hash_report_data",
     "parse_attestation",
     "parse_challenge",
@@ -79,34 +68,10 @@ _MODULUS_BITS = (2048, 8192)
 _EXPONENT_BITS = (2, 32)  # a long one costs the sender time
 _TEE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
 # Older guests leave the dashes out.
 _TEE_ALIASES = {"azsnpvtpm": "az-snp-vtpm", "aztdxvtpm": "az-tdx-vtpm"}
 _REPORT_HASHES = ("sha256", "sha384", "sha512")
 _OFFERED_HASHES: tuple[JSON, ...] = _REPORT_HASHES
-
-
-def encode_base64url(data: bytes) -> str:
-    """`data` in the URL-safe alphabet, without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def decode_base64url(text: str, *, what: str, where: str = "") -> bytes:
-    """The bytes of URL-safe text without padding, in its only spelling.
-
-    Raises:
-        FormatError: padding, other characters, or bits after the end.
-    """
-    if not _BASE64URL.match(text) or len(text) % 4 == 1:
-        raise FormatError("expected base64url without padding", what=what, where=where)
-    try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except binascii.Error:  # unreachable: alphabet and length were checked
-        raise FormatError("expected base64url without padding", what=what, where=where) from None
-    # Two spellings of one key would be two report data for one key.
-    if encode_base64url(data) != text:
-        raise FormatError("expected base64url that ends on its last bit", what=what, where=where)
-    return data
 
 
 def parse_tee_name(text: str, *, what: str, where: str = "$.tee") -> str:
@@ -154,15 +119,19 @@ def parse_request(data: bytes) -> Request:
     Raises:
         FormatError: not such a message.
     """
-    what = "request"
-    value = parse_object(data, what=what, max_bytes=MAX_MESSAGE_BYTES)
-    if "extra-params" not in value:
-        raise FormatError("is missing, expected any value", what=what, where="$.extra-params")
+    message = View.parse(data, what="request", max_bytes=MAX_MESSAGE_BYTES)
     return Request(
-        version=get_str(value, "version", what=what)[:80],
-        tee=parse_tee_name(get_str(value, "tee", what=what), what=what),
-        extra_params=value["extra-params"],
+        version=message.text("version")[:80],
+        tee=parse_tee_name(message.text("tee"), what=message.what),
+        extra_params=_any(message, "extra-params"),
     )
+
+
+def _any(message: View, name: str) -> JSON:
+    """A member that may be null, and must be there."""
+    if name not in message:
+        raise message.error("is missing, expected any value", name)
+    return message.value[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +161,13 @@ def parse_challenge(data: bytes) -> Challenge:
         FormatError: not such a message.
         Unsupported: the broker selects a hash that we did not offer.
     """
-    what = "challenge"
-    value = parse_object(data, what=what, max_bytes=MAX_MESSAGE_BYTES)
-    nonce = _checked_nonce(get_str(value, "nonce", what=what), what=what, where="$.nonce")
+    message = View.parse(data, what="challenge", max_bytes=MAX_MESSAGE_BYTES)
+    nonce = _nonce(message)
     report_hash = DEFAULT_HASH
-    extra = value.get("extra-params")
-    if isinstance(extra, dict):
-        selected = get_optional_str(
-            extra, "selected-hash-algorithm", what=what, where="$.extra-params"
-        )
-        if selected is not None:
-            report_hash = selected.lower()
+    if isinstance(message.value.get("extra-params"), dict):  # else it selects nothing
+        extra = message.object("extra-params")
+        selected = extra.optional_text("selected-hash-algorithm")
+        report_hash = report_hash if selected is None else selected.lower()
     if report_hash not in _REPORT_HASHES:
         raise Unsupported(
             f"challenge: expected one of the hashes {', '.join(_REPORT_HASHES)}, "
@@ -211,11 +176,10 @@ def parse_challenge(data: bytes) -> Challenge:
     return Challenge(nonce=nonce, report_hash=report_hash)
 
 
-def _checked_nonce(nonce: str, *, what: str, where: str) -> str:
+def _nonce(message: View) -> str:
+    nonce = message.text("nonce")
     if not nonce or len(nonce) > _MAX_NONCE or not nonce.isascii() or not nonce.isprintable():
-        raise FormatError(
-            f"expected 1 to {_MAX_NONCE} printable characters", what=what, where=where
-        )
+        raise message.error(f"expected 1 to {_MAX_NONCE} printable characters", "nonce")
     return nonce
 
 
@@ -249,7 +213,7 @@ class RSAPublicKey:
 TEEPublicKey = ECPublicKey | RSAPublicKey
 
 
-def parse_public_key(value: JSONObject, *, what: str, where: str = "$") -> TEEPublicKey:
+def parse_public_key(key: View) -> TEEPublicKey:
     """A guest's public key from its JWK; other members are dropped.
 
     Whether the point lies on the curve is checked where the key is used (`jwe`).
@@ -258,43 +222,28 @@ def parse_public_key(value: JSONObject, *, what: str, where: str = "$") -> TEEPu
         FormatError: a member is missing or of the wrong length.
         Unsupported: another kind of key, curve or algorithm.
     """
-    kty = get_str(value, "kty", what=what, where=where)
-    alg = get_str(value, "alg", what=what, where=where)
+    kty, alg = key.text("kty"), key.text("alg")
     if kty == "EC" and alg == ECDH_ES_A256KW:
-        crv = get_str(value, "crv", what=what, where=where)
+        crv = key.text("crv")
         if crv not in EC_CURVES:
             raise Unsupported(
-                f"{what} at {where}.crv: expected 'P-256' or 'P-521', got {crv[:40]!r}"
+                f"{key.what} at {key.at('crv')}: expected 'P-256' or 'P-521', got {crv[:40]!r}"
             )
         for name in ("x", "y"):
-            text = get_str(value, name, what=what, where=where)
-            size = len(decode_base64url(text, what=what, where=f"{where}.{name}"))
-            if size != EC_CURVES[crv]:
-                raise FormatError(
-                    f"expected {EC_CURVES[crv]} bytes, got {size}",
-                    what=what,
-                    where=f"{where}.{name}",
-                )
-        return ECPublicKey(
-            crv=crv,
-            x=get_str(value, "x", what=what, where=where),
-            y=get_str(value, "y", what=what, where=where),
-        )
+            key.bytes64url(name, size=EC_CURVES[crv])
+        return ECPublicKey(crv=crv, x=key.text("x"), y=key.text("y"))
     if kty == "RSA" and alg == RSA_OAEP_256:
         return RSAPublicKey(
-            n=_parse_number(value, "n", _MODULUS_BITS, what=what, where=where),
-            e=_parse_number(value, "e", _EXPONENT_BITS, what=what, where=where),
+            n=_parse_number(key, "n", _MODULUS_BITS), e=_parse_number(key, "e", _EXPONENT_BITS)
         )
     # RSA1_5 is left out on purpose: deprecated, and no client defaults to it.
     raise Unsupported(
-        f"{what} at {where}: expected a key for {ECDH_ES_A256KW!r} or {RSA_OAEP_256!r}, "
+        f"{key.what} at {key.where}: expected a key for {ECDH_ES_A256KW!r} or {RSA_OAEP_256!r}, "
         f"got kty {kty[:40]!r} with alg {alg[:40]!r}"
     )
 
 
-def _parse_number(
-    value: JSONObject, name: str, bits: tuple[int, int], *, what: str, where: str
-) -> str:
+def _parse_number(key: View, name: str, bits: tuple[int, int]) -> str:
     """A positive number in base64url, as text, of so many bits.
 
     Its bytes are not its length: zeros in front made 256 bytes of a modulus of 784 bits, and
@@ -302,20 +251,14 @@ def _parse_number(
 
     Spec: RFC 7518 sections 2 (Base64urlUInt) and 6.3.1.
     """
-    text = get_str(value, name, what=what, where=where)
-    where = f"{where}.{name}"
     least, most = bits
-    if len(text) > most:  # a number of that many bits is shorter in base64
-        raise FormatError(
-            f"expected {least} to {most} bits, got {len(text)} characters", what=what, where=where
-        )
-    data = decode_base64url(text, what=what, where=where)
+    data = key.bytes64url(name)
     if data[:1] == b"\0":
-        raise FormatError("expected a number without zero bytes in front", what=what, where=where)
+        raise key.error("expected a number without zero bytes in front", name)
     size = int.from_bytes(data).bit_length()
     if not least <= size <= most:
-        raise FormatError(f"expected {least} to {most} bits, got {size}", what=what, where=where)
-    return text
+        raise key.error(f"expected {least} to {most} bits, got {size}", name)
+    return key.text(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,37 +312,16 @@ def parse_attestation(data: bytes) -> Attestation:
         FormatError: not such a message.
         Unsupported: a public key of another kind.
     """
-    what = "attestation"
-    value = parse_object(data, what=what, max_bytes=MAX_ATTESTATION_BYTES)
-    runtime = get_object(value, "runtime-data", what=what)
-    evidence = get_object(value, "tee-evidence", what=what)
-    if "primary_evidence" not in evidence:
-        raise FormatError(
-            "is missing, expected any value", what=what, where="$.tee-evidence.primary_evidence"
-        )
-    init = get_optional_object(value, "init-data", what=what)
+    message = View.parse(data, what="attestation", max_bytes=MAX_ATTESTATION_BYTES)
+    runtime, evidence = message.object("runtime-data"), message.object("tee-evidence")
+    primary = _any(evidence, "primary_evidence")
+    init = message.optional_object("init-data")
     return Attestation(
-        nonce=_checked_nonce(
-            get_str(runtime, "nonce", what=what, where="$.runtime-data"),
-            what=what,
-            where="$.runtime-data.nonce",
-        ),
-        tee_pubkey=parse_public_key(
-            get_object(runtime, "tee-pubkey", what=what, where="$.runtime-data"),
-            what=what,
-            where="$.runtime-data.tee-pubkey",
-        ),
-        primary_evidence=evidence["primary_evidence"],
-        additional_evidence=get_optional_str(
-            evidence, "additional_evidence", what=what, where="$.tee-evidence"
-        )
-        or "",
-        init_data=None
-        if init is None
-        else InitData(
-            format=get_str(init, "format", what=what, where="$.init-data"),
-            body=get_str(init, "body", what=what, where="$.init-data"),
-        ),
+        nonce=_nonce(runtime),
+        tee_pubkey=parse_public_key(runtime.object("tee-pubkey")),
+        primary_evidence=primary,
+        additional_evidence=evidence.optional_text("additional_evidence") or "",
+        init_data=None if init is None else InitData(init.text("format"), init.text("body")),
     )
 
 
@@ -427,11 +349,12 @@ def parse_response(data: bytes) -> Response:
     Raises:
         FormatError: not such a message.
     """
-    what = "attestation response"
-    value = parse_object(data, what=what, max_bytes=_MAX_TOKEN + MAX_MESSAGE_BYTES)
-    token = get_str(value, "token", what=what)
+    message = View.parse(
+        data, what="attestation response", max_bytes=_MAX_TOKEN + MAX_MESSAGE_BYTES
+    )
+    token = message.text("token")
     if len(token) > _MAX_TOKEN or not _TOKEN.match(token):
-        raise FormatError("expected a JWT", what=what, where="$.token")
+        raise message.error("expected a JWT", "token")
     return Response(token)
 
 

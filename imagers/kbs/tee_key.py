@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, Unsupported
-from imagers.kbs.messages import EC_CURVES, ECPublicKey, decode_base64url, encode_base64url
+from imagers.kbs.messages import EC_CURVES, ECPublicKey
+from imagers.model.base64 import decode_base64url, encode_base64url
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec

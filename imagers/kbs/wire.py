@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, RemoteError, UsageError
-from imagers.model.strict_json import parse_object
+from imagers.model.strict_json import View
 from imagers.net.http import ANY_STATUS, HTTPClient, status_error
 from imagers.net.urls import parse_origin, redact_url
 
@@ -45,7 +45,7 @@ class ErrorAnswer:
 def parse_error(body: bytes) -> ErrorAnswer:
     """The error in `body`; one without a name if it is no error of the protocol."""
     try:
-        value = parse_object(body, what="error answer", max_bytes=_MAX_ERROR)
+        value = View.parse(body, what="error answer", max_bytes=_MAX_ERROR).value
     except FormatError:
         return ErrorAnswer("", "")
     kind, detail = value.get("type"), value.get("detail")

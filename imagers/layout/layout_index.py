@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from imagers.errors import FormatError, NotFound, Unsupported
 from imagers.model.manifest import MAX_MANIFEST_BYTES, Index, parse_index
 from imagers.model.media import OCI_INDEX
-from imagers.model.strict_json import JSON, JSONObject, dump_json, get_str, parse_object
+from imagers.model.strict_json import JSON, JSONObject, View, dump_json
 
 if TYPE_CHECKING:
     from imagers.model.descriptor import Descriptor
@@ -49,8 +49,7 @@ def check_layout_file(raw: bytes, *, what: str) -> None:
         FormatError: it is none.
         Unsupported: of another version.
     """
-    document = parse_object(raw, what=what, max_bytes=4096)
-    version = get_str(document, "imageLayoutVersion", what=what)
+    version = View.parse(raw, what=what, max_bytes=4096).text("imageLayoutVersion")
     if version != _VERSION:
         raise Unsupported(
             f"{what}: layout version {version[:40]!r} is not supported: expected {_VERSION!r}"

@@ -1,7 +1,13 @@
-"""Standard padded base64, read strictly: one text for one sequence of bytes.
+"""base64, read strictly: one text for one sequence of bytes.
+
+    decode_base64("QUI=", what="answer", where="$.key", size=2)
+    decode_base64url("QUI", what="answer", where="$.key", size=2)
 
 Go and Rust differ in what they let pass (line ends, bits after the last byte); what all of
-them write is accepted here, and nothing else is.
+them write is accepted here, and nothing else is. No message shows anything of the text: it may
+be secret.
+
+Spec: RFC 4648 sections 4 and 5.
 """
 
 from __future__ import annotations
@@ -14,25 +20,98 @@ from imagers.errors import FormatError
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["decode_base64", "encode_base64"]
+__all__ = [
+    "decode_base64",
+    "decode_base64_lines",
+    "decode_base64url",
+    "encode_base64",
+    "encode_base64url",
+]
+
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
 
 
 def encode_base64(data: Buffer) -> str:
-    """`data` as standard padded base64 on one line."""
+    """`data` in the standard alphabet, padded, on one line."""
     return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
-def decode_base64(text: str, *, what: str, where: str) -> bytes:
-    """The bytes of standard padded base64. The message shows nothing of `text`: it may be secret.
+def encode_base64url(data: Buffer) -> str:
+    """`data` in the URL-safe alphabet, without padding."""
+    text = binascii.b2a_base64(data, newline=False)
+    return text.translate(_TO_URL).rstrip(b"=").decode("ascii")
+
+
+def decode_base64(
+    text: str, *, what: str, where: str = "", size: int | None = None, max_size: int | None = None
+) -> bytes:
+    """The bytes of standard padded base64.
+
+    Args:
+        size, max_size: how many bytes there must be, or may be at most.
 
     Raises:
-        FormatError: anything that `encode_base64` would not write.
+        FormatError: anything that `encode_base64` would not write, or another size.
     """
-    try:
-        data = binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
-    except (UnicodeEncodeError, binascii.Error):
-        data = None
+    _check_length(text, max_size, what, where)
+    data = _decode(text)
     # strict_mode lets bits after the last byte pass ("QR==" for "QQ==").
     if data is None or encode_base64(data) != text:
-        raise FormatError("is not standard padded base64", what=what, where=where)
+        raise FormatError("expected base64 with padding", what=what, where=where)
+    return _checked(data, size, max_size, what, where)
+
+
+def decode_base64url(
+    text: str, *, what: str, where: str = "", size: int | None = None, max_size: int | None = None
+) -> bytes:
+    """The bytes of URL-safe base64 without padding; arguments as for `decode_base64`.
+
+    Raises:
+        FormatError: anything that `encode_base64url` would not write, or another size.
+    """
+    _check_length(text, max_size, what, where)
+    data = _decode(text + "=" * (-len(text) % 4), _FROM_URL)
+    # Two spellings of one key would be two report data for one key.
+    if data is None or encode_base64url(data) != text:
+        raise FormatError("expected base64url without padding", what=what, where=where)
+    return _checked(data, size, max_size, what, where)
+
+
+def decode_base64_lines(
+    text: str, *, what: str, where: str = "", size: int | None = None, max_size: int | None = None
+) -> bytes:
+    r"""As `decode_base64`, and line ends are passed over.
+
+    Go's decoder ignores \r and \n, so that what base64(1) and PEM writers break into lines works
+    with all other readers of such a text.
+    """
+    joined = text.replace("\n", "").replace("\r", "")
+    return decode_base64(joined, what=what, where=where, size=size, max_size=max_size)
+
+
+def _decode(text: str, alphabet: bytes | None = None) -> bytes | None:
+    try:
+        raw = text.encode("ascii")
+        return binascii.a2b_base64(raw.translate(alphabet), strict_mode=True)
+    except (UnicodeEncodeError, binascii.Error):
+        return None
+
+
+def _check_length(text: str, max_size: int | None, what: str, where: str) -> None:
+    if max_size is not None and len(text) > (max_size + 2) // 3 * 4:
+        raise FormatError(
+            f"expected base64 of at most {max_size} bytes, got {len(text)} characters",
+            what=what,
+            where=where,
+        )
+
+
+def _checked(data: bytes, size: int | None, max_size: int | None, what: str, where: str) -> bytes:
+    if size is not None and len(data) != size:
+        raise FormatError(f"expected {size} bytes, got {len(data)}", what=what, where=where)
+    if max_size is not None and len(data) > max_size:  # by the two that the length leaves open
+        raise FormatError(
+            f"expected at most {max_size} bytes, got {len(data)}", what=what, where=where
+        )
     return data

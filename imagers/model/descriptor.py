@@ -12,23 +12,13 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.media import IMAGE_CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES, is_foreign
-from imagers.model.strict_json import (
-    JSON,
-    JSONObject,
-    check_spelling,
-    get_int,
-    get_optional_list,
-    get_optional_object,
-    get_optional_str,
-    get_str,
-    get_string_map,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from imagers.model.strict_json import JSONObject, View
 
 __all__ = ["Descriptor", "Platform", "is_artifact_type", "parse_descriptor"]
 
@@ -183,46 +173,36 @@ def is_artifact_type(kind: str | None) -> bool:
     return bool(kind) and kind not in IMAGE_CONFIG_TYPES
 
 
-def parse_descriptor(value: JSON, *, what: str, where: str) -> Descriptor:
+def parse_descriptor(view: View) -> Descriptor:
     """A `Descriptor` from its JSON. Unknown members are ignored, as the specification asks.
 
     Raises:
         FormatError: a member is missing, has another type, or a value out of range.
     """
-    if not isinstance(value, dict):
-        raise FormatError("expected a descriptor, which is an object", what=what, where=where)
-    check_spelling(value, _MEMBERS, what=what, where=where)
-    media_type = get_str(value, "mediaType", what=what, where=where)
+    view.check_spelling(_MEMBERS)
+    media_type = view.text("mediaType")
     if not _MEDIA_TYPE.match(media_type):
-        raise FormatError(
-            f"expected a media type, got {media_type[:80]!r}", what=what, where=f"{where}.mediaType"
-        )
+        raise view.error(f"expected a media type, got {media_type[:80]!r}", "mediaType")
+    urls = view.value.get("urls")
+    if urls is not None and not isinstance(urls, list):
+        raise view.error("expected a list", "urls")
     return Descriptor(
         media_type=media_type,
-        digest=parse_digest(
-            get_str(value, "digest", what=what, where=where), what=what, where=f"{where}.digest"
-        ),
-        size=get_int(value, "size", what=what, where=where),
-        annotations=MappingProxyType(get_string_map(value, "annotations", what=what, where=where)),
-        platform=_parse_platform(value, what=what, where=where),
-        artifact_type=get_optional_str(value, "artifactType", what=what, where=where),
-        urls=tuple(
-            one
-            for one in get_optional_list(value, "urls", what=what, where=where)
-            if isinstance(one, str)
-        ),
+        digest=parse_digest(view.text("digest"), what=view.what, where=view.at("digest")),
+        size=view.integer("size"),
+        annotations=MappingProxyType(view.string_map("annotations")),
+        platform=_parse_platform(view.optional_object("platform")),
+        artifact_type=view.optional_text("artifactType"),
+        urls=tuple(one for one in urls or () if isinstance(one, str)),
     )
 
 
-def _parse_platform(value: JSONObject, *, what: str, where: str) -> Platform | None:
-    platform = get_optional_object(value, "platform", what=what, where=where)
-    if platform is None:
+def _parse_platform(view: View | None) -> Platform | None:
+    if view is None:
         return None
-    inside = f"{where}.platform"
-    check_spelling(platform, _PLATFORM_MEMBERS, what=what, where=inside)
-    os, architecture, variant = (
-        get_optional_str(platform, name, what=what, where=inside) or ""
-        for name in ("os", "architecture", "variant")
+    view.check_spelling(_PLATFORM_MEMBERS)
+    platform = Platform(
+        *(view.optional_text(name) or "" for name in ("os", "architecture", "variant"))
     )
     # Go writes `{}` for a platform that nobody has set; half of one is none either.
-    return Platform(os, architecture, variant) if os and architecture else None
+    return platform if platform.os and platform.architecture else None

@@ -34,21 +34,12 @@ from imagers.model.media import (
     OCI_INDEX,
     OCI_MANIFEST,
 )
-from imagers.model.strict_json import (
-    JSONObject,
-    check_spelling,
-    get_int,
-    get_list,
-    get_object,
-    get_optional_list,
-    get_optional_object,
-    get_optional_str,
-    get_string_map,
-    parse_object,
-)
+from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from imagers.model.strict_json import JSONObject
 
 __all__ = [
     "MAX_CONFIG_BYTES",
@@ -237,46 +228,40 @@ class ImageConfig:
     config: JSONObject
 
 
-def _parse_document(raw: bytes, what: str) -> JSONObject:
-    return parse_object(raw, what=what, max_bytes=MAX_MANIFEST_BYTES)
-
-
-def _check_document(document: JSONObject, what: str) -> None:
+def _check_document(view: View) -> None:
     """Refuse what another reader would take for another kind of document."""
-    check_spelling(document, _DOCUMENT_MEMBERS, what=what)
+    document = view.value
+    view.check_spelling(_DOCUMENT_MEMBERS)
     # Writers in Go leave it away, or write 0; readers do not look at it.
-    absent = document.get("schemaVersion") is None
-    version = 0 if absent else get_int(document, "schemaVersion", what=what)
+    version = 0 if document.get("schemaVersion") is None else view.integer("schemaVersion")
     if version == 1:
         raise Unsupported(
             "manifest of schema 1 is not supported: expected schema 2; push the image again "
             "with a current tool"
         )
     if version not in (0, 2):  # the only version
-        raise FormatError(f"expected 2, got {version}", what=what, where="$.schemaVersion")
+        raise view.error(f"expected 2, got {version}", "schemaVersion")
     # CVE-2021-41190: a document that two readers take for two different kinds. A member that
     # is null makes it another kind for nobody; `fsLayers` and `history` are those of schema 1.
     present = {name for name, value in document.items() if value is not None}
     for mark in ("layers", "config", "manifests"):
         for other in _FOREIGN[mark]:
             if mark in present and other in present:
-                raise FormatError(f"has both {mark!r} and {other!r}", what=what, where="$")
+                raise view.error(f"has both {mark!r} and {other!r}")
 
 
-def _check_media_type(document: JSONObject, told: str, allowed: frozenset[str], what: str) -> str:
+def _check_media_type(view: View, told: str, allowed: frozenset[str]) -> str:
     """The media type, from the document and from outside, which must agree."""
-    inside = get_optional_str(document, "mediaType", what=what)
+    inside = view.optional_text("mediaType")
     if inside and told in MANIFEST_TYPES | INDEX_TYPES and inside != told:
-        raise FormatError(
-            f"expected {told!r}, as which it was announced, got {inside[:160]!r}",
-            what=what,
-            where="$.mediaType",
+        raise view.error(
+            f"expected {told!r}, as which it was announced, got {inside[:160]!r}", "mediaType"
         )
     media_type = inside or ("" if told in _ANY_TYPES else told)
     if media_type and media_type not in allowed:
         raise Unsupported(
-            f"media type {media_type[:160]!r} of the {what} is not supported: expected one of "
-            + ", ".join(sorted(allowed))
+            f"media type {media_type[:160]!r} of the {view.what} is not supported: expected one "
+            "of " + ", ".join(sorted(allowed))
         )
     return media_type
 
@@ -291,71 +276,56 @@ def parse_manifest(raw: bytes, *, media_type: str = "") -> Manifest:
         FormatError: not a manifest, or beyond a bound.
         Unsupported: a well-formed manifest of another kind.
     """
-    return _make_manifest(raw, _parse_document(raw, "manifest"), media_type)
+    view = View.parse(raw, what="manifest", max_bytes=MAX_MANIFEST_BYTES)
+    return _make_manifest(raw, view, media_type)
 
 
-def _make_manifest(raw: bytes, document: JSONObject, media_type: str) -> Manifest:
-    what = "manifest"
-    _check_document(document, what)
-    found = _check_media_type(document, media_type, MANIFEST_TYPES, what) or OCI_MANIFEST
-    config = parse_descriptor(
-        get_object(document, "config", what=what), what=what, where="$.config"
-    )
-    layers = get_optional_list(document, "layers", what=what)
+def _make_manifest(raw: bytes, view: View, media_type: str) -> Manifest:
+    _check_document(view)
+    found = _check_media_type(view, media_type, MANIFEST_TYPES) or OCI_MANIFEST
     return Manifest(
         raw=raw,
-        document=document,
+        document=view.value,
         descriptor=Descriptor(found, digest_of(raw), len(raw)),
-        config=config,
-        layers=tuple(
-            parse_descriptor(layer, what=what, where=f"$.layers[{index}]")
-            for index, layer in enumerate(layers)
-        ),
-        annotations=MappingProxyType(get_string_map(document, "annotations", what=what)),
-        subject=_parse_subject(document, what),
-        artifact_type=get_optional_str(document, "artifactType", what=what),
+        config=parse_descriptor(view.object("config")),
+        layers=tuple(map(parse_descriptor, view.objects("layers", null_is_empty=True))),
+        annotations=MappingProxyType(view.string_map("annotations")),
+        subject=_parse_subject(view),
+        artifact_type=view.optional_text("artifactType"),
     )
 
 
-def _parse_subject(document: JSONObject, what: str) -> Descriptor | None:
-    subject = get_optional_object(document, "subject", what=what)
-    if subject is None:
-        return None
-    return parse_descriptor(subject, what=what, where="$.subject")
+def _parse_subject(view: View) -> Descriptor | None:
+    subject = view.optional_object("subject")
+    return None if subject is None else parse_descriptor(subject)
 
 
 def parse_index(raw: bytes, *, media_type: str = "") -> Index:
-    """The index in `raw`; arguments and errors as of `parse_manifest`."""
-    return _make_index(raw, _parse_document(raw, "index"), media_type)
+    """The index in `raw`; arguments and errors as for `parse_manifest`."""
+    return _make_index(raw, View.parse(raw, what="index", max_bytes=MAX_MANIFEST_BYTES), media_type)
 
 
-def _make_index(raw: bytes, document: JSONObject, media_type: str) -> Index:
-    what = "index"
-    _check_document(document, what)
-    found = _check_media_type(document, media_type, INDEX_TYPES, what) or OCI_INDEX
-    if not _may_be_empty_index(document, media_type):
-        get_list(document, "manifests", what=what)
-    manifests = get_optional_list(document, "manifests", what=what)
+def _make_index(raw: bytes, view: View, media_type: str) -> Index:
+    _check_document(view)
+    found = _check_media_type(view, media_type, INDEX_TYPES) or OCI_INDEX
+    entries = view.objects("manifests", null_is_empty=_may_be_empty_index(view.value, media_type))
     return Index(
         raw=raw,
-        document=document,
+        document=view.value,
         descriptor=Descriptor(found, digest_of(raw), len(raw)),
-        manifests=tuple(
-            parse_descriptor(entry, what=what, where=f"$.manifests[{index}]")
-            for index, entry in enumerate(manifests)
-        ),
-        annotations=MappingProxyType(get_string_map(document, "annotations", what=what)),
-        subject=_parse_subject(document, what),
-        artifact_type=get_optional_str(document, "artifactType", what=what),
+        manifests=tuple(map(parse_descriptor, entries)),
+        annotations=MappingProxyType(view.string_map("annotations")),
+        subject=_parse_subject(view),
+        artifact_type=view.optional_text("artifactType"),
     )
 
 
 def parse_manifest_or_index(raw: bytes, *, media_type: str = "") -> Manifest | Index:
     """Whichever of the two `raw` holds, told by its members and checked against its type."""
-    document = _parse_document(raw, "manifest")
-    if _is_index(document, media_type):
-        return _make_index(raw, document, media_type)
-    return _make_manifest(raw, document, media_type)
+    view = View.parse(raw, what="manifest", max_bytes=MAX_MANIFEST_BYTES)
+    if _is_index(view.value, media_type):
+        return _make_index(raw, View(view.value, what="index"), media_type)
+    return _make_manifest(raw, view, media_type)
 
 
 def _is_index(document: JSONObject, told: str) -> bool:
@@ -388,36 +358,29 @@ def parse_config(raw: bytes, *, media_type: str = OCI_CONFIG) -> ImageConfig:
         FormatError: not a config, or beyond a bound.
         Unsupported: another kind of config, as artifacts have.
     """
-    what = "config"
     if media_type not in IMAGE_CONFIG_TYPES:
         raise Unsupported(
             f"config of media type {media_type[:160]!r} is not supported: expected an image, "
             "this may be another kind of artifact"
         )
-    document = parse_object(raw, what=what, max_bytes=MAX_CONFIG_BYTES)
-    check_spelling(document, _CONFIG_MEMBERS, what=what)
-    rootfs = get_optional_object(document, "rootfs", what=what) or {}
-    check_spelling(rootfs, _ROOTFS_MEMBERS, what=what, where="$.rootfs")
-    kind = get_optional_str(rootfs, "type", what=what, where="$.rootfs")
-    if kind not in (None, "", "layers"):
-        raise FormatError("expected 'layers'", what=what, where="$.rootfs.type")
-    diff_ids = get_optional_list(rootfs, "diff_ids", what=what, where="$.rootfs")
-    parsed = []
-    for index, diff_id in enumerate(diff_ids):
-        where = f"$.rootfs.diff_ids[{index}]"
-        if not isinstance(diff_id, str):
-            raise FormatError("expected a digest, which is a string", what=what, where=where)
-        parsed.append(parse_digest(diff_id, what=what, where=where))
+    view = View.parse(raw, what="config", max_bytes=MAX_CONFIG_BYTES)
+    view.check_spelling(_CONFIG_MEMBERS)
+    rootfs = view.object("rootfs", null_is_empty=True)
+    rootfs.check_spelling(_ROOTFS_MEMBERS)
+    if (rootfs.optional_text("type") or "layers") != "layers":
+        raise rootfs.error("expected 'layers'", "type")
+    diff_ids = rootfs.texts("diff_ids", null_is_empty=True)
     return ImageConfig(
         raw=raw,
-        document=document,
+        document=view.value,
         platform=Platform(
-            os=get_optional_str(document, "os", what=what) or "",
-            architecture=get_optional_str(document, "architecture", what=what) or "",
-            variant=get_optional_str(document, "variant", what=what) or "",
+            *(view.optional_text(name) or "" for name in ("os", "architecture", "variant"))
         ),
-        diff_ids=tuple(parsed),
-        config=get_optional_object(document, "config", what=what) or {},
+        diff_ids=tuple(
+            parse_digest(one, what="config", where=f"$.rootfs.diff_ids[{index}]")
+            for index, one in enumerate(diff_ids)
+        ),
+        config=view.object("config", null_is_empty=True).value,
     )
 
 

@@ -3,41 +3,33 @@
 Two readers that disagree about a duplicate name see two different documents under one
 digest; that is refused here, for every document that the project reads.
 
-    >>> parse_json(b'{"a": 1}', what="manifest", max_bytes=100)
-    {'a': 1}
+    >>> view = View.parse(b'{"layers": [{"size": 7}]}', what="manifest", max_bytes=100)
+    >>> [layer.integer("size") for layer in view.objects("layers")]
+    [7]
+
+What is missing or has another type is a `FormatError` that names its document and its place:
+`manifest at $.layers[0].size: expected a whole number, got a string`.
 
 Spec: RFC 8259 sections 4 and 9.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, Self, cast
 
 from imagers.errors import FormatError
+from imagers.model.base64 import decode_base64, decode_base64url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = [
-    "JSON",
-    "JSONObject",
-    "check_spelling",
-    "dump_json",
-    "get_int",
-    "get_list",
-    "get_object",
-    "get_optional_list",
-    "get_optional_object",
-    "get_optional_str",
-    "get_str",
-    "get_string_map",
-    "parse_json",
-    "parse_object",
-]
+
+__all__ = ["JSON", "JSONObject", "View", "dump_json", "parse_json"]
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 JSONObject = dict[str, JSON]
@@ -139,39 +131,8 @@ def _check_structure(text: str, what: str) -> None:
             raise FormatError(f"has more than {_MAX_VALUES} values", what=what)
 
 
-def parse_object(data: bytes, *, what: str, max_bytes: int) -> JSONObject:
-    """Like `parse_json`, and the document must be an object."""
-    value = parse_json(data, what=what, max_bytes=max_bytes)
-    if not isinstance(value, dict):
-        raise FormatError(f"expected an object, got {_kind(value)}", what=what, where="$")
-    return value
-
-
-def check_spelling(
-    value: Mapping[str, JSON], names: frozenset[str], *, what: str, where: str = "$"
-) -> None:
-    """Nothing, if no member is one of `names` but for upper and lower case.
-
-    Readers in Go take `Layers` for `layers`: with both in one object, they and we would
-    see two different images under one digest, and with the first alone only they see one.
-
-    Raises:
-        FormatError: such a member is there.
-    """
-    folded = {name.casefold(): name for name in names}
-    for member in value:
-        # The long s (U+017F) and the Kelvin sign (U+212A) fold to s and k, there and here.
-        meant = folded.get(member.casefold())
-        if meant is not None and meant != member:
-            raise FormatError(f"expected {meant!r}, got {member[:80]!r}", what=what, where=where)
-
-
-def dump_json(value: object) -> bytes:
-    """Compact UTF-8 JSON, members in the order that they have."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def _kind(value: object) -> str:
+def _kind_of(value: object) -> str:
+    """What a value is in the words of JSON."""
     names = {
         type(None): "null",
         bool: "a boolean",
@@ -181,118 +142,218 @@ def _kind(value: object) -> str:
         list: "a list",
         dict: "an object",
     }
-    return names[type(value)]
+    return names.get(type(value), type(value).__name__)  # TOML and YAML have more
 
 
-def _missing(what: str, where: str, wanted: str) -> NoReturn:
-    raise FormatError(f"is missing, expected {wanted}", what=what, where=where)
+@functools.cache
+def _folded(names: frozenset[str]) -> Mapping[str, str]:
+    return {name.casefold(): name for name in names}
 
 
-def get_str(value: Mapping[str, JSON], name: str, *, what: str, where: str = "$") -> str:
-    """Member `name`, which must be a string."""
-    text = get_optional_str(value, name, what=what, where=where)
-    if text is None:
-        _missing(what, f"{where}.{name}", "a string")
-    return text
+class View:
+    """One object of a document, which knows where it stands.
 
+    Members that are not asked for are ignored; `only` and `exactly` are for closed objects. Null
+    is as good as absent, as Go writes and reads it.
 
-def get_optional_str(
-    value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
-) -> str | None:
-    """Member `name`, a string, or None where it is absent or null."""
-    item = value.get(name)
-    if item is None:
-        return None
-    if not isinstance(item, str):
-        raise FormatError(
-            f"expected a string, got {_kind(item)}", what=what, where=f"{where}.{name}"
-        )
-    return item
+    Args:
+        value: any value of JSON, or as TOML and YAML give it.
+        what: name of the document in messages.
+        where: path of the object in it.
 
-
-def get_int(
-    value: Mapping[str, JSON],
-    name: str,
-    *,
-    what: str,
-    where: str = "$",
-    minimum: int = 0,
-    maximum: int = 2**63 - 1,
-) -> int:
-    """Member `name`, a whole number from `minimum` to `maximum`."""
-    item = value.get(name)
-    if item is None:
-        _missing(what, f"{where}.{name}", "a whole number")
-    if isinstance(item, bool) or not isinstance(item, int):
-        raise FormatError(
-            f"expected a whole number, got {_kind(item)}", what=what, where=f"{where}.{name}"
-        )
-    if not minimum <= item <= maximum:
-        raise FormatError(
-            f"expected a number from {minimum} to {maximum}, got {item}",
-            what=what,
-            where=f"{where}.{name}",
-        )
-    return item
-
-
-def get_list(value: Mapping[str, JSON], name: str, *, what: str, where: str = "$") -> list[JSON]:
-    """Member `name`, which must be a list."""
-    item = value.get(name)
-    if item is None:
-        _missing(what, f"{where}.{name}", "a list")
-    if not isinstance(item, list):
-        raise FormatError(f"expected a list, got {_kind(item)}", what=what, where=f"{where}.{name}")
-    return item
-
-
-def get_optional_list(
-    value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
-) -> list[JSON]:
-    """Member `name`, a list; empty where it is absent or null, as Go writes and reads it."""
-    return [] if value.get(name) is None else get_list(value, name, what=what, where=where)
-
-
-def get_object(value: Mapping[str, JSON], name: str, *, what: str, where: str = "$") -> JSONObject:
-    """Member `name`, which must be an object."""
-    item = get_optional_object(value, name, what=what, where=where)
-    if item is None:
-        _missing(what, f"{where}.{name}", "an object")
-    return item
-
-
-def get_optional_object(
-    value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
-) -> JSONObject | None:
-    """Member `name`, an object, or None where it is absent or null."""
-    item = value.get(name)
-    if item is None:
-        return None
-    if not isinstance(item, dict):
-        raise FormatError(
-            f"expected an object, got {_kind(item)}", what=what, where=f"{where}.{name}"
-        )
-    return item
-
-
-def get_string_map(
-    value: Mapping[str, JSON], name: str, *, what: str, where: str = "$"
-) -> dict[str, str]:
-    """Member `name`, an object of strings; empty where it is absent or null.
-
-    A null in it is the empty string, as for readers in Go.
+    Raises:
+        FormatError: `value` is no object. So does every method, at the place of the fault.
     """
-    item = get_optional_object(value, name, what=what, where=where) or {}
-    result: dict[str, str] = {}
-    for key, entry in item.items():
-        if entry is None:
-            result[key] = ""
-            continue
-        if not isinstance(entry, str):
-            raise FormatError(
-                f"expected a string, got {_kind(entry)}",
-                what=what,
-                where=f"{where}.{name}[{key[:80]!r}]",
-            )
-        result[key] = entry
-    return result
+
+    __slots__ = ("value", "what", "where")
+
+    def __init__(self, value: object, *, what: str, where: str = "$") -> None:
+        if not isinstance(value, dict):
+            raise FormatError(f"expected an object, got {_kind_of(value)}", what=what, where=where)
+        self.value: JSONObject = value
+        self.what = what
+        self.where = where
+
+    @classmethod
+    def parse(cls, data: bytes, *, what: str, max_bytes: int) -> Self:
+        """The object that a document is; arguments and errors as for `parse_json`."""
+        return cls(parse_json(data, what=what, max_bytes=max_bytes), what=what)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.value  # null is there
+
+    def at(self, name: str) -> str:
+        """The path of a member."""
+        return f"{self.where}.{name}" if self.where else name
+
+    def error(self, message: str, name: str = "", *, hint: str | None = None) -> FormatError:
+        """The error at this object, or at a member of it."""
+        where = self.at(name) if name else self.where
+        return FormatError(message, what=self.what, where=where, hint=hint)
+
+    def only(self, *names: str) -> None:
+        """Raise if there are other members."""
+        for name in self.value:
+            if name not in names:
+                known = ", ".join(names)
+                raise self.error(
+                    f"has the unknown member {str(name)[:80]!r}, expected one of {known}"
+                )
+
+    def exactly(self, *names: str) -> None:
+        """Raise unless these members are there, and no others."""
+        self.only(*names)
+        for name in names:
+            if name not in self.value:
+                raise self.error("is missing", name)
+
+    def check_spelling(self, names: frozenset[str]) -> None:
+        """Raise if a member is one of `names` but for upper and lower case.
+
+        Readers in Go take `Layers` for `layers`: with both in one object, they and we would
+        see two different images under one digest, and with the first alone only they see one.
+        """
+        for member in self.value:
+            # The long s (U+017F) and the Kelvin sign (U+212A) fold to s and k, there and here.
+            if member not in names and (meant := _folded(names).get(member.casefold())):
+                raise self.error(f"expected {meant!r}, got {member[:80]!r}")
+
+    def _wrong(self, expected: str, name: str) -> FormatError:
+        value = self.value.get(name)
+        if value is None:
+            return self.error(f"is missing, expected {expected}", name)
+        return self.error(f"expected {expected}, got {_kind_of(value)}", name)
+
+    def text(self, name: str) -> str:
+        """A string."""
+        value = self.value.get(name)
+        if not isinstance(value, str):
+            raise self._wrong("a string", name)
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        """A string, or None where it is absent or null."""
+        value = self.value.get(name)
+        if value is not None and not isinstance(value, str):
+            raise self._wrong("a string", name)
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A boolean, false where it is absent or null."""
+        value = self.value.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise self._wrong("true or false", name)
+        return bool(value)
+
+    def integer(self, name: str, *, minimum: int = 0, maximum: int = 2**63 - 1) -> int:
+        """A whole number from `minimum` to `maximum`."""
+        value = self.value.get(name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._wrong("a whole number", name)
+        if not minimum <= value <= maximum:
+            raise self.error(f"expected a number from {minimum} to {maximum}, got {value}", name)
+        return value
+
+    def bytes64(self, name: str, *, size: int | None = None, max_size: int | None = None) -> bytes:
+        """The bytes of a string of base64; sizes as for `decode_base64`."""
+        return decode_base64(
+            self.text(name), what=self.what, where=self.at(name), size=size, max_size=max_size
+        )
+
+    def bytes64url(
+        self, name: str, *, size: int | None = None, max_size: int | None = None
+    ) -> bytes:
+        """The bytes of a string of base64url; sizes as for `decode_base64`."""
+        return decode_base64url(
+            self.text(name), what=self.what, where=self.at(name), size=size, max_size=max_size
+        )
+
+    def object(self, name: str, *, null_is_empty: bool = False) -> Self:
+        """An object.
+
+        Args:
+            null_is_empty: where it is absent or null, an empty one.
+        """
+        value = self.value.get(name)
+        if value is None and null_is_empty:
+            value = {}
+        if not isinstance(value, dict):
+            raise self._wrong("an object", name)
+        return type(self)(value, what=self.what, where=self.at(name))
+
+    def optional_object(self, name: str) -> Self | None:
+        """An object, or None where it is absent or null."""
+        return None if self.value.get(name) is None else self.object(name)
+
+    def string_map(self, name: str) -> dict[str, str]:
+        """An object of strings; empty where it is absent or null.
+
+        A null in it is the empty string, as for readers in Go.
+        """
+        members = self.value.get(name)
+        if members is None:
+            return {}
+        if not isinstance(members, dict):
+            raise self._wrong("an object", name)
+        found: dict[str, str] = {}
+        for key, value in members.items():
+            if value is not None and not isinstance(value, str):
+                raise self.error(
+                    f"expected a string, got {_kind_of(value)}", f"{name}[{str(key)[:80]!r}]"
+                )
+            found[key] = value or ""
+        return found
+
+    def objects(
+        self,
+        name: str,
+        *,
+        most: int = _MAX_VALUES,
+        non_empty: bool = False,
+        null_is_empty: bool = False,
+    ) -> Sequence[Self]:
+        """The objects in a list.
+
+        Args:
+            most: how many there may be.
+            non_empty: there must be one.
+            null_is_empty: where it is absent or null, there are none.
+        """
+        found = self._list(name, most, non_empty=non_empty, null_is_empty=null_is_empty)
+        place = self.at(name)
+        return [
+            type(self)(value, what=self.what, where=f"{place}[{index}]")
+            for index, value in enumerate(found)
+        ]
+
+    def texts(
+        self,
+        name: str,
+        *,
+        most: int = _MAX_VALUES,
+        non_empty: bool = False,
+        null_is_empty: bool = False,
+    ) -> tuple[str, ...]:
+        """The strings in a list; arguments as for `objects`."""
+        found = self._list(name, most, non_empty=non_empty, null_is_empty=null_is_empty)
+        for index, value in enumerate(found):
+            if not isinstance(value, str):
+                raise self.error(f"expected a string, got {_kind_of(value)}", f"{name}[{index}]")
+        return tuple(cast("list[str]", found))
+
+    def _list(self, name: str, most: int, *, non_empty: bool, null_is_empty: bool) -> list[JSON]:
+        value = self.value.get(name)
+        if value is None and null_is_empty:
+            return []
+        if not isinstance(value, list):
+            raise self._wrong("a list", name)
+        if non_empty and not value:
+            raise self.error("expected a list that is not empty", name)
+        if len(value) > most:
+            raise self.error(f"expected at most {most} entries, got {len(value)}", name)
+        return value
+
+
+def dump_json(value: object) -> bytes:
+    """Compact UTF-8 JSON, members in the order that they have."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

@@ -8,13 +8,13 @@ a proxy.
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from imagers.errors import FormatError
+from imagers.model.base64 import encode_base64
 
 if TYPE_CHECKING:
     from imagers.net.urls import Origin
@@ -77,7 +77,7 @@ def parse_proxy(text: str, *, what: str) -> Proxy:
     authorization = ""
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = "Basic " + base64.b64encode(pair.encode()).decode()
+        authorization = "Basic " + encode_base64(pair.encode())
     default = 443 if parts.scheme == "https" else 80
     return Proxy(f"{parts.scheme}://{host}:{port or default}", authorization)
 

@@ -19,15 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, Unsupported
-from imagers.model.strict_json import (
-    JSON,
-    JSONObject,
-    check_spelling,
-    dump_json,
-    get_optional_object,
-    get_optional_str,
-    get_string_map,
-)
+from imagers.model.strict_json import JSON, JSONObject, View, dump_json
 
 if TYPE_CHECKING:
     from imagers.model.manifest import ImageConfig
@@ -89,20 +81,16 @@ def _default_mounts(*, rootless: bool) -> list[JSON]:
     return mounts
 
 
-def _string_list(config: JSONObject, name: str) -> list[str]:
-    value = config.get(name)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise FormatError("expected a list of strings", what="config", where=f"$.config.{name}")
-    strings = []
-    for index, item in enumerate(value):
-        if not isinstance(item, str) or "\0" in item:
-            raise FormatError(
-                "expected a string without NUL", what="config", where=f"$.config.{name}[{index}]"
-            )
-        strings.append(item)
-    return strings
+def _config(image: ImageConfig) -> View:
+    return View(image.config, what="config", where="$.config")
+
+
+def _string_list(config: View, name: str) -> list[str]:
+    strings = config.texts(name, null_is_empty=True)
+    for index, item in enumerate(strings):
+        if "\0" in item:
+            raise config.error("expected a string without NUL", f"{name}[{index}]")
+    return list(strings)
 
 
 def _accounts(data: bytes, fields: int) -> list[list[str]]:
@@ -184,7 +172,7 @@ def _resolve_user(text: str, passwd: bytes, group: bytes) -> tuple[int, int, lis
 
 def _annotations(image: ImageConfig) -> dict[str, JSON]:
     """Labels, and the fields of the image that conversion.md makes annotations of."""
-    document, config = image.document, image.config
+    document, config = image.document, _config(image)
     result: dict[str, JSON] = {}
     for name, value in (
         ("os", image.platform.os),
@@ -193,17 +181,17 @@ def _annotations(image: ImageConfig) -> dict[str, JSON]:
         ("variant", image.platform.variant),
         ("author", document.get("author")),
         ("created", document.get("created")),
-        ("stopSignal", get_optional_str(config, "StopSignal", what="config", where="$.config")),
+        ("stopSignal", config.optional_text("StopSignal")),
     ):
         if isinstance(value, str) and value:  # nothing is decided by what is something else
             result[f"org.opencontainers.image.{name}"] = value
-    ports = get_optional_object(config, "ExposedPorts", what="config", where="$.config")
+    ports = config.object("ExposedPorts", null_is_empty=True).value
     if ports:
         result["org.opencontainers.image.exposedPorts"] = ",".join(sorted(ports))
     # A label of the same name wins, as conversion.md says.
-    for name in config:
+    for name in config.value:
         if name.casefold() == "labels":  # all of them, as an engine in Go adds them up
-            result.update(get_string_map(config, name, what="config", where="$.config"))
+            result.update(config.string_map(name))
     return result
 
 
@@ -215,7 +203,7 @@ def check_runtime_config(image: ImageConfig) -> None:
     Raises:
         FormatError: a member of `config` that counts is spelt in another way.
     """
-    check_spelling(image.config, _RUNTIME_MEMBERS, what="config", where="$.config")
+    _config(image).check_spelling(_RUNTIME_MEMBERS)
 
 
 def working_directory(image: ImageConfig) -> str:
@@ -224,13 +212,10 @@ def working_directory(image: ImageConfig) -> str:
     Raises:
         FormatError: it is no absolute path, or longer than Linux takes.
     """
-    path = get_optional_str(image.config, "WorkingDir", what="config", where="$.config") or "/"
+    config = _config(image)
+    path = config.optional_text("WorkingDir") or "/"
     if len(path.encode()) > _MAX_PATH_BYTES:
-        raise FormatError(
-            f"expected a path of at most {_MAX_PATH_BYTES} bytes",
-            what="config",
-            where="$.config.WorkingDir",
-        )
+        raise config.error(f"expected a path of at most {_MAX_PATH_BYTES} bytes", "WorkingDir")
     return _absolute(path, "$.config.WorkingDir")
 
 
@@ -253,17 +238,15 @@ def make_runtime_config(
     if image.platform.os != "linux":
         raise Unsupported(f"image is for {image.platform.os[:40]!r}: expected 'linux'")
     rootless = owner[0] != 0
-    config = image.config
-    uid, gid, groups = _resolve_user(
-        get_optional_str(config, "User", what="config", where="$.config") or "", passwd, group
-    )
+    config = _config(image)
+    uid, gid, groups = _resolve_user(config.optional_text("User") or "", passwd, group)
     # With one id of its own to map, a caller can be one user inside; runc demands that it is
     # root ("no user mapping found"). It has the caller's rights, whatever it is called.
     user: JSONObject = {"uid": 0, "gid": 0} if rootless else {"uid": uid, "gid": gid}
     if groups and not rootless:
         user["additionalGids"] = list(groups)
     capabilities: list[JSON] = list(_CAPABILITIES)
-    volumes = get_optional_object(config, "Volumes", what="config", where="$.config") or {}
+    volumes = config.object("Volumes", null_is_empty=True).value
     for path in volumes:
         _absolute(path, "$.config.Volumes")
     options = ("nosuid", "noexec", "nodev", "relatime", "rw")

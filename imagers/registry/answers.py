@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, RemoteError
-from imagers.model.strict_json import get_list, get_optional_str, parse_object
+from imagers.model.strict_json import View
 from imagers.net.http import content_encoding, status_error, status_text
 from imagers.net.urls import parse_origin
 
@@ -82,16 +82,12 @@ def parse_error_body(body: bytes) -> tuple[str, str]:
 
     It never raises: it is read while another error is told.
     """
-    what = "error"
     try:
-        errors = get_list(
-            parse_object(body, what=what, max_bytes=MAX_ERROR_BYTES), "errors", what=what
-        )
-        first = errors[0] if errors else None
-        if not isinstance(first, dict):
+        errors = View.parse(body, what="error", max_bytes=MAX_ERROR_BYTES).objects("errors")
+        if not errors:
             return "", ""
-        code = get_optional_str(first, "code", what=what) or ""
-        message = get_optional_str(first, "message", what=what) or ""
+        code = errors[0].optional_text("code") or ""
+        message = errors[0].optional_text("message") or ""
     except FormatError:
         return "", ""
     return _one_line(code, _MAX_CODE), _one_line(message, _MAX_MESSAGE)
@@ -106,7 +102,7 @@ def words_of(body: bytes) -> str:
     if code or message:
         return ": ".join(part for part in (code, message) if part)
     try:
-        document = parse_object(body, what="error", max_bytes=MAX_ERROR_BYTES)
+        document = View.parse(body, what="error", max_bytes=MAX_ERROR_BYTES).value
     except FormatError:
         return ""
     for name in _WORDS:

@@ -10,7 +10,6 @@ Spec: distribution v2.8, docs/spec/auth/token.md; RFC 7617 (basic); RFC 9110 sec
 
 from __future__ import annotations
 
-import base64
 import re
 import threading
 import time
@@ -18,9 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from imagers.errors import FormatError, RemoteError, UsageError
+from imagers.errors import RemoteError, UsageError
+from imagers.model.base64 import encode_base64
 from imagers.model.keys import SecretKey
-from imagers.model.strict_json import get_optional_str, parse_object
+from imagers.model.strict_json import View
 from imagers.net.http import ANY_STATUS, status_error, status_text
 from imagers.net.urls import join_url, parse_origin, redact_url
 from imagers.registry.answers import DONE, check_answer, check_json, words_of
@@ -93,7 +93,7 @@ class Credentials:
         # The copies of urllib3 and of http.client live as long as the request.
         with self._password.view() as password:
             pair = self.username.encode() + b":" + bytes(password)
-        return "Basic " + base64.b64encode(pair).decode()
+        return "Basic " + encode_base64(pair)
 
     def __repr__(self) -> str:
         return f"Credentials({self.username!r})"
@@ -347,17 +347,12 @@ class Authenticator:
 
 
 def _parse_token(body: bytes, where: str) -> _Token:
-    what = f"token of {where}"
-    document = parse_object(body, what=what, max_bytes=_MAX_TOKEN)
-    token = get_optional_str(document, "token", what=what) or get_optional_str(
-        document, "access_token", what=what
-    )
+    document = View.parse(body, what=f"token of {where}", max_bytes=_MAX_TOKEN)
+    token = document.optional_text("token") or document.optional_text("access_token")
     # The token goes into a header: what is not visible ASCII would end or split it.
     if not token or not _TOKEN.match(token):
-        raise FormatError(
-            "expected a token of visible ASCII characters", what=what, where="$.token"
-        )
+        raise document.error("expected a token of visible ASCII characters", "token")
     # It only says how long not to ask again; some write it as text, or with a fraction.
-    told = document.get("expires_in")
+    told = document.value.get("expires_in")
     lifetime = max(_LIFETIME_S, told) if isinstance(told, int) else _LIFETIME_S
     return _Token(f"Bearer {token}", time.monotonic() + lifetime - _MARGIN_S)

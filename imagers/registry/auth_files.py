@@ -18,21 +18,14 @@ Spec: containers-auth.json(5); docker/cli v28, cli/config/configfile.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
+from imagers.model.base64 import decode_base64
 from imagers.model.reference import normal_name
-from imagers.model.strict_json import (
-    JSONObject,
-    dump_json,
-    get_optional_object,
-    get_optional_str,
-    parse_object,
-)
+from imagers.model.strict_json import View, dump_json
 from imagers.registry.auth import Credentials, IdentityToken, RegistryToken
 
 if TYPE_CHECKING:
@@ -77,8 +70,7 @@ class AuthFile:
         is_legacy: of the old form, in which keys are hosts and URLs only.
     """
 
-    what: str
-    document: JSONObject = field(repr=False)
+    document: View = field(repr=False)
     is_legacy: bool = False
 
     def find(self, registry: str, repository: str) -> Login | HelperName | None:
@@ -95,16 +87,16 @@ class AuthFile:
         for name in [registry] if self.is_legacy else keys_of(registry, repository):
             key = spelt.get(name)
             if key is not None:
-                found = self._login(auths[key], key)
+                found = self._login(auths, key)
                 if found is not None:
                     return found
         host = _host(registry)
-        for key, entry in auths.items():
+        for key in auths.value:
             # As docker writes hosts: with a scheme, and a path behind.
             if _host(re.sub(r"\Ahttps?://", "", key).partition("/")[0]) == host and (
                 self.is_legacy or "://" in key or "/" not in key
             ):
-                found = self._login(entry, key)
+                found = self._login(auths, key)
                 if found is not None:
                     return found
         return self._store(registry)
@@ -115,13 +107,13 @@ class AuthFile:
 
     def with_login(self, key: str, login: Credentials) -> bytes:
         """The file with this login for `key`, in place of what was there."""
-        auths = dict(self._object("auths"))
+        auths = dict(self._object("auths").value)
         auths[key] = {"auth": login.authorization().removeprefix("Basic ")}
-        return dump_json({**self.document, "auths": auths})
+        return dump_json({**self.document.value, "auths": auths})
 
     def without_login(self, key: str) -> bytes | None:
         """The file without what `key` has; None if it has nothing."""
-        auths = dict(self._object("auths"))
+        auths = dict(self._object("auths").value)
         host = _host(key)
         gone = [
             one
@@ -133,10 +125,10 @@ class AuthFile:
             return None
         for one in gone:
             del auths[one]
-        return dump_json(auths if self.is_legacy else {**self.document, "auths": auths})
+        return dump_json(auths if self.is_legacy else {**self.document.value, "auths": auths})
 
     def _store(self, registry: str) -> HelperName | None:
-        name = get_optional_str(self.document, "credsStore", what=self.what)
+        name = self.document.optional_text("credsStore")
         return self._named(name, registry) if name else None
 
     def _helper(self, member: str, registry: str) -> HelperName | None:
@@ -144,7 +136,7 @@ class AuthFile:
         spelt = _spelt(helpers)
         for one in (registry, *(_HUB_NAMES if registry in _HUB_NAMES else ())):
             key = spelt.get(one, one)
-            name = get_optional_str(helpers, key, what=self.what, where=f"$.{member}")
+            name = helpers.optional_text(key)
             if name:
                 return self._named(name, registry)
         return None
@@ -152,50 +144,44 @@ class AuthFile:
     def _named(self, name: str, registry: str) -> HelperName:
         # The name becomes that of a program.
         if not _HELPER.match(name):
-            raise FormatError(f"expected the name of a helper, got {name[:80]!r}", what=self.what)
+            raise self.document.error(f"expected the name of a helper, got {name[:80]!r}")
         return helper_of(name, registry)
 
-    def _object(self, member: str) -> JSONObject:
-        return get_optional_object(self.document, member, what=self.what) or {}
+    def _object(self, member: str) -> View:
+        return self.document.object(member, null_is_empty=True)
 
-    def _login(self, entry: object, key: str) -> Login | None:
-        where = f"$.auths[{key[:160]!r}]"
-        if entry is None:
+    def _login(self, auths: View, key: str) -> Login | None:
+        value = auths.value[key]
+        if value is None:
             return None
-        if not isinstance(entry, dict):
-            raise FormatError("expected an object", what=self.what, where=where)
-        token = get_optional_str(entry, "identitytoken", what=self.what, where=where)
-        if token:
+        entry = View(value, what=auths.what, where=f"{auths.where}[{key[:160]!r}]")
+        if token := entry.optional_text("identitytoken"):
             return IdentityToken(token)
-        bearer = get_optional_str(entry, "registrytoken", what=self.what, where=where)
-        if bearer:
+        if bearer := entry.optional_text("registrytoken"):
             return RegistryToken(bearer)
-        packed = get_optional_str(entry, "auth", what=self.what, where=where)
-        if not packed:
-            return self._plain_login(entry, where)
+        if packed := entry.optional_text("auth"):
+            return self._packed_login(entry, packed)
+        username, password = entry.optional_text("username"), entry.optional_text("password")
+        return Credentials(username, password) if username and password else None
+
+    @staticmethod
+    def _packed_login(entry: View, packed: str) -> Credentials:
         try:
             # Some who write such a file by hand leave the line breaks of base64(1) in.
-            text = base64.b64decode("".join(packed.split()), validate=True).decode()
-        except (binascii.Error, ValueError):
+            text = decode_base64("".join(packed.split()), what=entry.what).decode()
+        except (FormatError, UnicodeDecodeError):
             text = ""
         username, colon, password = text.partition(":")
         if not colon:
             # The value is not repeated: it is a password, somehow.
-            raise FormatError(
-                "expected Base64 of USER:PASSWORD", what=self.what, where=f"{where}.auth"
-            )
+            raise entry.error("expected Base64 of USER:PASSWORD", "auth")
         return Credentials(username, password.rstrip("\0"))
 
-    def _plain_login(self, entry: JSONObject, where: str) -> Credentials | None:
-        username = get_optional_str(entry, "username", what=self.what, where=where)
-        password = get_optional_str(entry, "password", what=self.what, where=where)
-        return Credentials(username, password) if username and password else None
 
-
-def _spelt(members: JSONObject) -> dict[str, str]:
+def _spelt(members: View) -> dict[str, str]:
     """The key in the file for each name: a host counts in any spelling, the usual one first."""
-    found = {normal_name(key): key for key in reversed(members)}
-    return found | {key: key for key in members if normal_name(key) == key}
+    found = {normal_name(key): key for key in reversed(members.value)}
+    return found | {key: key for key in members.value if normal_name(key) == key}
 
 
 def helper_of(name: str, registry: str) -> HelperName:
@@ -213,9 +199,11 @@ def parse_auth_file(raw: bytes | None, *, what: str, is_legacy: bool = False) ->
         FormatError: it is no JSON object.
     """
     if raw is None or not raw.strip():
-        return AuthFile(what, {}, is_legacy)
-    document = parse_object(raw, what=what, max_bytes=MAX_AUTH_FILE)
-    return AuthFile(what, {"auths": document} if is_legacy else document, is_legacy)
+        return AuthFile(View({}, what=what), is_legacy)
+    document = View.parse(raw, what=what, max_bytes=MAX_AUTH_FILE)
+    if is_legacy:
+        document = View({"auths": document.value}, what=what)
+    return AuthFile(document, is_legacy)
 
 
 def keys_of(registry: str, repository: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, PluginBroken, PluginNotFound
 from imagers.files import reason_of
-from imagers.model.strict_json import dump_json, get_str, parse_object
+from imagers.model.strict_json import View, dump_json
 from imagers.programs import ask_program
 from imagers.registry.auth import Credentials, IdentityToken
 
@@ -42,9 +42,8 @@ def ask_helper(helper: HelperName) -> Credentials | IdentityToken | None:
             return None
         raise PluginBroken("gave no login", name=_program(helper), hint="ask it by hand")
     try:
-        document = parse_object(answer, what="answer", max_bytes=_MAX_ANSWER)
-        username = get_str(document, "Username", what="answer")
-        secret = get_str(document, "Secret", what="answer")
+        document = View.parse(answer, what="answer", max_bytes=_MAX_ANSWER)
+        username, secret = document.text("Username"), document.text("Secret")
     except FormatError as error:
         raise PluginBroken(f"expected a login, got {error}", name=_program(helper)) from None
     if not username and not secret:

@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
 from imagers.model.reference import DEFAULT_REGISTRY, normal_name
+from imagers.model.strict_json import View
 from imagers.registry.mirrors import AUTH_FILES, Mirror, RegistriesConf, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["parse_image_rs_registries", "parse_registries_conf"]
 
@@ -40,8 +41,8 @@ _PULLS = ("all", "digest-only", "tag-only")
 _MODES = ("", "enforcing", "permissive", "disabled")
 _LOCATION = re.compile(r"[A-Za-z0-9.\-\[\]:_/]{1,255}\Z")
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-_RULE_KEYS = frozenset({"prefix", "location", "insecure", "blocked", "mirror"})
-_MIRROR_KEYS = frozenset({"location", "insecure"})
+_RULE_KEYS = ("prefix", "location", "insecure", "blocked", "mirror")
+_MIRROR_KEYS = ("location", "insecure")
 _IMAGE_RS_KEYS = frozenset({"unqualified-search-registries", "registry"})
 
 
@@ -60,19 +61,17 @@ def parse_registries_conf(texts: Sequence[tuple[str, str]]) -> RegistriesConf:
     unqualified: tuple[str, ...] = ()
     helpers: tuple[str, ...] = (AUTH_FILES,)
     for what, text in texts:
-        file = _File(text, what)
-        for rule in file.rules(
-            _RULE_KEYS | {"mirror-by-digest-only"}, _MIRROR_KEYS | {"pull-from-mirror"}
+        file = _parse(text, what)
+        for rule in _rules(
+            file, (*_RULE_KEYS, "mirror-by-digest-only"), (*_MIRROR_KEYS, "pull-from-mirror")
         ):
             rules.pop(rule.prefix, None)
             rules[rule.prefix] = rule
-        unqualified = file.search(unqualified)
-        helpers = file.helpers(helpers)
-        if file.text(file.document, "short-name-mode", "") not in _MODES:
-            raise FormatError(
-                "expected enforcing, permissive or disabled", what=what, where="short-name-mode"
-            )
-        for name, target in file.aliases().items():
+        unqualified = _search(file, unqualified)
+        helpers = _strings(file, "credential-helpers", _HELPER, "names of helpers", ()) or helpers
+        if (file.optional_text("short-name-mode") or "") not in _MODES:
+            raise file.error("expected enforcing, permissive or disabled", "short-name-mode")
+        for name, target in file.string_map("aliases").items():
             aliases.pop(name, None)
             if target:  # an empty one takes an earlier alias back
                 aliases[name] = target
@@ -90,166 +89,98 @@ def parse_image_rs_registries(text: str, *, what: str) -> RegistriesConf:
     Raises:
         FormatError: it is no TOML, a value is malformed, or image-rs does not know a key.
     """
-    file = _File(text, what)
-    unknown = sorted(file.document.keys() - _IMAGE_RS_KEYS)
+    file = _parse(text, what)
+    unknown = sorted(file.value.keys() - _IMAGE_RS_KEYS)
     if unknown:
-        raise FormatError(
+        raise file.error(
             f"image-rs knows no {unknown[0][:80]!r}: expected one of "
             f"{', '.join(sorted(_IMAGE_RS_KEYS))}",
-            what=what,
             hint="a guest would ignore it",
         )
-    rules = file.rules(_RULE_KEYS, _MIRROR_KEYS)
+    rules = _rules(file, _RULE_KEYS, _MIRROR_KEYS)
     for at, rule in enumerate(rules):
         if rule.prefix.startswith("*.") and not rule.location:
-            raise FormatError(
-                "expected a location beside a prefix with a wildcard",
-                what=what,
-                where=f"registry[{at}]",
+            raise file.error(
+                "expected a location beside a prefix with a wildcard", f"registry[{at}]"
             )
     return RegistriesConf(
         tuple(rules),
-        search=file.search((DEFAULT_REGISTRY,)),
+        search=_search(file, (DEFAULT_REGISTRY,)),
         insecure_is_any_certificate=False,
         insecure_needs_location=True,
     )
 
 
-class _File:
-    """One parsed file."""
+def _parse(text: str, what: str) -> View:
+    if len(text) > _MAX_FILE:
+        raise FormatError(f"expected at most {_MAX_FILE} characters", what=what)
+    try:
+        file = View(tomllib.loads(text), what=what, where="")
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise FormatError(f"expected TOML: {str(error)[:200]}", what=what) from error
+    if "registries" in file:
+        raise file.error(
+            "expected version 2, got version 1",
+            "registries",
+            hint="write [[registry]] tables, as containers-registries.conf(5) shows",
+        )
+    return file
 
-    def __init__(self, text: str, what: str) -> None:
-        self.what = what
-        if len(text) > _MAX_FILE:
-            raise FormatError(f"expected at most {_MAX_FILE} characters", what=what)
-        try:
-            self.document = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise FormatError(f"expected TOML: {str(error)[:200]}", what=what) from error
-        if "registries" in self.document:
-            raise FormatError(
-                "expected version 2, got version 1",
-                what=what,
-                where="registries",
-                hint="write [[registry]] tables, as containers-registries.conf(5) shows",
-            )
 
-    def rules(self, keys: frozenset[str], mirror_keys: frozenset[str]) -> list[Rule]:
-        tables = self._tables(self.document, "registry", "")
-        return [
-            self._rule(table, f"registry[{at}]", keys, mirror_keys)
-            for at, table in enumerate(tables)
-        ]
+def _rules(file: View, keys: Sequence[str], mirror_keys: Sequence[str]) -> list[Rule]:
+    tables = file.objects("registry", most=_MAX_RULES, null_is_empty=True)
+    return [_rule(table, keys, mirror_keys) for table in tables]
 
-    def search(self, before: tuple[str, ...]) -> tuple[str, ...]:
-        """Where names without a registry are looked for; `before` if the file says nothing."""
-        name = "unqualified-search-registries"
-        found = self._strings(name, _LOCATION, "HOST[:PORT][/PATH]", before)
-        return tuple(normal_name(one) for one in found)
 
-    def helpers(self, before: tuple[str, ...]) -> tuple[str, ...]:
-        found = self._strings("credential-helpers", _HELPER, "names of helpers", before)
-        return found or before
+def _search(file: View, before: tuple[str, ...]) -> tuple[str, ...]:
+    """Where names without a registry are looked for; `before` if the file says nothing."""
+    name = "unqualified-search-registries"
+    found = _strings(file, name, _LOCATION, "HOST[:PORT][/PATH]", before)
+    return tuple(normal_name(one) for one in found)
 
-    def aliases(self) -> dict[str, str]:
-        table = self.document.get("aliases", {})
-        if not isinstance(table, dict) or not all(isinstance(one, str) for one in table.values()):
-            raise FormatError("expected names and strings", what=self.what, where="aliases")
-        return table
 
-    def text(self, table: Mapping[str, object], name: str, inside: str) -> str:
-        value = table.get(name, "")
-        if not isinstance(value, str):
-            raise FormatError("expected a string", what=self.what, where=_path(inside, name))
-        return value
+def _strings(
+    file: View, name: str, form: re.Pattern[str], expected: str, default: tuple[str, ...]
+) -> tuple[str, ...]:
+    if name not in file:
+        return default
+    found = file.texts(name, most=_MAX_RULES)
+    if not all(map(form.match, found)):
+        raise file.error(f"expected a list of {expected}", name)
+    return tuple(one.rstrip("/") for one in found)
 
-    def _rule(
-        self,
-        table: Mapping[str, object],
-        where: str,
-        keys: frozenset[str],
-        mirror_keys: frozenset[str],
-    ) -> Rule:
-        self._check_keys(table, keys, where)
-        location = self._location(table, where)
-        prefix = normal_name(self.text(table, "prefix", where).rstrip("/")) or location
-        if not prefix:
-            raise FormatError("expected a prefix or a location", what=self.what, where=where)
-        if not _LOCATION.match(prefix.removeprefix("*.")):
-            raise FormatError(
-                f"expected a prefix, got {prefix[:80]!r}", what=self.what, where=where
-            )
-        default = "digest-only" if self._flag(table, "mirror-by-digest-only", where) else "all"
-        mirrors = []
-        for at, mirror in enumerate(self._tables(table, "mirror", where)):
-            inside = f"{where}.mirror[{at}]"
-            self._check_keys(mirror, mirror_keys, inside)
-            pulls = self.text(mirror, "pull-from-mirror", inside) or default
-            target = self._location(mirror, inside)
-            if pulls not in _PULLS or not target:
-                raise FormatError(
-                    "expected a location, and pulls of a known kind", what=self.what, where=inside
-                )
-            mirrors.append(Mirror(target, self._flag(mirror, "insecure", inside), pulls))
-        return Rule(
-            prefix,
-            location,
-            self._flag(table, "insecure", where),
-            self._flag(table, "blocked", where),
-            tuple(mirrors),
+
+def _rule(table: View, keys: Sequence[str], mirror_keys: Sequence[str]) -> Rule:
+    _check_keys(table, keys)
+    location = _location(table)
+    prefix = normal_name((table.optional_text("prefix") or "").rstrip("/")) or location
+    if not prefix:
+        raise table.error("expected a prefix or a location")
+    if not _LOCATION.match(prefix.removeprefix("*.")):
+        raise table.error(f"expected a prefix, got {prefix[:80]!r}")
+    default = "digest-only" if table.flag("mirror-by-digest-only") else "all"
+    mirrors = []
+    for mirror in table.objects("mirror", most=_MAX_RULES, null_is_empty=True):
+        _check_keys(mirror, mirror_keys)
+        pulls = mirror.optional_text("pull-from-mirror") or default
+        target = _location(mirror)
+        if pulls not in _PULLS or not target:
+            raise mirror.error("expected a location, and pulls of a known kind")
+        mirrors.append(Mirror(target, mirror.flag("insecure"), pulls))
+    return Rule(prefix, location, table.flag("insecure"), table.flag("blocked"), tuple(mirrors))
+
+
+def _check_keys(table: View, keys: Sequence[str]) -> None:
+    unknown = sorted(table.value.keys() - set(keys))
+    if unknown:
+        raise table.error(
+            f"expected one of {', '.join(sorted(keys))}, got {unknown[0][:80]!r}",
+            hint="is it misspelt?",
         )
 
-    def _check_keys(self, table: Mapping[str, object], keys: frozenset[str], where: str) -> None:
-        unknown = sorted(table.keys() - keys)
-        if unknown:
-            raise FormatError(
-                f"expected one of {', '.join(sorted(keys))}, got {unknown[0][:80]!r}",
-                what=self.what,
-                where=where,
-                hint="is it misspelt?",
-            )
 
-    def _tables(
-        self, document: Mapping[str, object], name: str, inside: str
-    ) -> list[Mapping[str, object]]:
-        value = document.get(name, [])
-        where = _path(inside, name)
-        if not isinstance(value, list) or len(value) > _MAX_RULES:
-            raise FormatError(f"expected at most {_MAX_RULES} tables", what=self.what, where=where)
-        if not all(isinstance(one, dict) for one in value):
-            raise FormatError("expected tables", what=self.what, where=where)
-        return value
-
-    def _strings(
-        self, name: str, form: re.Pattern[str], expected: str, default: tuple[str, ...]
-    ) -> tuple[str, ...]:
-        value = self.document.get(name)
-        if value is None:
-            return default
-        if (
-            not isinstance(value, list)
-            or len(value) > _MAX_RULES
-            or not all(isinstance(one, str) and form.match(one) for one in value)
-        ):
-            raise FormatError(f"expected a list of {expected}", what=self.what, where=name)
-        return tuple(one.rstrip("/") for one in value)
-
-    def _location(self, table: Mapping[str, object], inside: str) -> str:
-        value = normal_name(self.text(table, "location", inside).rstrip("/"))
-        if value and not _LOCATION.match(value):
-            raise FormatError(
-                f"expected HOST[:PORT][/PATH], got {value[:80]!r}",
-                what=self.what,
-                where=_path(inside, "location"),
-            )
-        return value
-
-    def _flag(self, table: Mapping[str, object], name: str, inside: str) -> bool:
-        value = table.get(name, False)
-        if not isinstance(value, bool):
-            raise FormatError("expected true or false", what=self.what, where=_path(inside, name))
-        return value
-
-
-def _path(inside: str, name: str) -> str:
-    return f"{inside}.{name}" if inside else name
+def _location(table: View) -> str:
+    value = normal_name((table.optional_text("location") or "").rstrip("/"))
+    if value and not _LOCATION.match(value):
+        raise table.error(f"expected HOST[:PORT][/PATH], got {value[:80]!r}", "location")
+    return value

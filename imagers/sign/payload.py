@@ -24,12 +24,11 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from imagers import __version__
-from imagers.errors import FormatError
 from imagers.model.digest import Digest, parse_digest
-from imagers.model.strict_json import JSON, JSONObject, get_object, get_str, parse_object
+from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from imagers.model.strict_json import JSONObject
 
 __all__ = ["MAX_PAYLOAD_BYTES", "Payload", "PayloadType", "build_payload", "parse_payload"]
 
@@ -96,54 +95,40 @@ def parse_payload(raw: bytes, kind: PayloadType = PayloadType.SIGSTORE) -> Paylo
     Raises:
         FormatError: not exactly a payload of this type.
     """
-    document = parse_object(raw, what=_WHAT, max_bytes=MAX_PAYLOAD_BYTES)
-    _exactly(document, ("critical", "optional"), "$")
-    critical = get_object(document, "critical", what=_WHAT)
-    _exactly(critical, ("identity", "image", "type"), "$.critical")
-    told = get_str(critical, "type", what=_WHAT, where="$.critical")
+    document = View.parse(raw, what=_WHAT, max_bytes=MAX_PAYLOAD_BYTES)
+    document.exactly("critical", "optional")
+    critical = document.object("critical")
+    critical.exactly("identity", "image", "type")
+    told = critical.text("type")
     if told != kind.value:
-        raise FormatError(
-            f"expected {kind.value!r}, got {told[:160]!r}", what=_WHAT, where="$.critical.type"
-        )
-    image = get_object(critical, "image", what=_WHAT, where="$.critical")
-    _exactly(image, ("docker-manifest-digest",), "$.critical.image")
-    identity = get_object(critical, "identity", what=_WHAT, where="$.critical")
-    _exactly(identity, ("docker-reference",), "$.critical.identity")
+        raise critical.error(f"expected {kind.value!r}, got {told[:160]!r}", "type")
+    image = critical.object("image")
+    image.exactly("docker-manifest-digest")
+    identity = critical.object("identity")
+    identity.exactly("docker-reference")
     return Payload(
-        reference=get_str(identity, "docker-reference", what=_WHAT, where="$.critical.identity"),
+        reference=identity.text("docker-reference"),
         manifest_digest=parse_digest(
-            get_str(image, "docker-manifest-digest", what=_WHAT, where="$.critical.image"),
+            image.text("docker-manifest-digest"),
             what=_WHAT,
-            where="$.critical.image.docker-manifest-digest",
+            where=image.at("docker-manifest-digest"),
         ),
-        optional=_parse_optional(document["optional"], kind),
+        optional=_parse_optional(document, kind),
     )
 
 
-def _exactly(document: JSONObject, members: Iterable[str], where: str) -> None:
-    for name in document:
-        if name not in members:
-            raise FormatError(f"has the unknown member {name[:80]!r}", what=_WHAT, where=where)
-    for name in members:
-        if name not in document:
-            raise FormatError("is missing", what=_WHAT, where=f"{where}.{name}")
-
-
-def _parse_optional(value: JSON, kind: PayloadType) -> JSONObject:
+def _parse_optional(document: View, kind: PayloadType) -> JSONObject:
     # cosign writes null where it has no annotations
-    if value is None and kind is PayloadType.SIGSTORE:
+    if document.value["optional"] is None and kind is PayloadType.SIGSTORE:
         return {}
-    if not isinstance(value, dict):
-        expected = "an object or null" if kind is PayloadType.SIGSTORE else "an object"
-        raise FormatError(f"expected {expected}", what=_WHAT, where="$.optional")
-    if "creator" in value and not isinstance(value["creator"], str):
-        raise FormatError("expected a string", what=_WHAT, where="$.optional.creator")
-    if "timestamp" in value:
-        timestamp = value["timestamp"]
-        # Go reads any number whose value is whole: 1.0 is one, true and "1" are not.
-        is_whole = (isinstance(timestamp, int) and not isinstance(timestamp, bool)) or (
-            isinstance(timestamp, float) and timestamp.is_integer()
-        )
-        if not is_whole:
-            raise FormatError("expected a whole number", what=_WHAT, where="$.optional.timestamp")
-    return value
+    optional = document.object("optional")
+    if "creator" in optional:
+        optional.text("creator")
+    timestamp = optional.value.get("timestamp", 0)
+    # Go reads any number whose value is whole: 1.0 is one, true and "1" are not.
+    is_whole = isinstance(timestamp, int) or (
+        isinstance(timestamp, float) and timestamp.is_integer()
+    )
+    if isinstance(timestamp, bool) or not is_whole:
+        raise optional.error("expected a whole number", "timestamp")
+    return optional.value

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 from imagers.errors import FormatError
 from imagers.model.digest import parse_digest
 from imagers.model.reference import normal_name
-from imagers.model.strict_json import JSON, parse_json
 from imagers.sign.requirements import Requirement, Strict, parse_requirement
 
 if TYPE_CHECKING:
@@ -165,44 +164,42 @@ def parse_policy(raw: bytes, *, what: str = "policy") -> Policy:
     Raises:
         FormatError: anything that the specification does not say; `where` has the place.
     """
-    document = Strict(parse_json(raw, what=what, max_bytes=MAX_POLICY_BYTES), what=what, where="$")
+    document = Strict.parse(raw, what=what, max_bytes=MAX_POLICY_BYTES)
     document.only("default", "transports")
-    if not document.has("default"):
+    if "default" not in document:
         raise document.error("is missing, expected a list of requirements", "default")
-    default = _parse_list(document.value["default"], what=what, where="$.default")
     transports: dict[str, dict[str, tuple[Requirement, ...]]] = {}
-    if document.has("transports"):
-        inside = Strict(document.value["transports"], what=what, where="$.transports")
-        for transport, value in inside.value.items():
-            place = f"$.transports.{transport[:80]}"
-            scopes = Strict(value, what=what, where=place)
-            transports[transport] = {}
-            for written, requirements in scopes.value.items():
-                where = f"{place}[{written[:160]!r}]"
-                _check_scope(transport, written, what=what, where=where)
-                scope = normal_name(written) if transport in _NAME_TRANSPORTS else written
-                if scope in transports[transport]:
-                    raise FormatError(
-                        f"is the scope {scope[:160]!r} in another spelling, which is there too",
-                        what=what,
-                        where=where,
-                    )
-                transports[transport][scope] = _parse_list(requirements, what=what, where=where)
-    return Policy(default, transports)
+    inside = document.object("transports", null_is_empty="transports" not in document)
+    for transport in inside.value:
+        scopes = inside.object(transport)
+        transports[transport] = {}
+        for written in scopes.value:
+            where = f"{scopes.where}[{written[:160]!r}]"
+            _check_scope(transport, written, what=what, where=where)
+            scope = normal_name(written) if transport in _NAME_TRANSPORTS else written
+            if scope in transports[transport]:
+                raise FormatError(
+                    f"is the scope {scope[:160]!r} in another spelling, which is there too",
+                    what=what,
+                    where=where,
+                )
+            transports[transport][scope] = _parse_list(scopes, written, where)
+    return Policy(_parse_list(document, "default", document.at("default")), transports)
 
 
-def _parse_list(value: JSON, *, what: str, where: str) -> tuple[Requirement, ...]:
+def _parse_list(parent: Strict, name: str, where: str) -> tuple[Requirement, ...]:
+    value = parent.value.get(name)
     if not isinstance(value, list):
-        raise FormatError("expected a list of requirements", what=what, where=where)
+        raise FormatError("expected a list of requirements", what=parent.what, where=where)
     if not value:
         raise FormatError(
             "expected at least one requirement, got an empty list",
-            what=what,
+            what=parent.what,
             where=where,
             hint='write [{"type": "reject"}] to refuse every image',
         )
     return tuple(
-        parse_requirement(one, what=what, where=f"{where}[{index}]")
+        parse_requirement(Strict(one, what=parent.what, where=f"{where}[{index}]"))
         for index, one in enumerate(value)
     )
 

@@ -24,6 +24,7 @@ from urllib.parse import quote, urlsplit
 
 from imagers.errors import FormatError
 from imagers.model.reference import normal_name
+from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,34 +117,24 @@ def parse_registries_d(files: Sequence[tuple[str, bytes]]) -> RegistriesD:
     scopes: dict[str, Scope] = {}
     for what, raw in files:
         document = _load(raw, what)
-        for name in document:
-            if name not in ("default-docker", "docker"):
-                raise FormatError(
-                    f"has the unknown member {name[:80]!r}, expected default-docker and docker",
-                    what=what,
-                )
-        if document.get("default-docker") is not None:
+        document.only("default-docker", "docker")
+        found = document.optional_object("default-docker")
+        if found is not None:
             if default is not None:
-                raise FormatError("default-docker is set in another file too", what=what)
-            default = _scope(document["default-docker"], what, "default-docker")
-        inside = document.get("docker")
-        if inside is None:
-            continue
-        if not isinstance(inside, dict):
-            raise FormatError("expected a mapping of scopes", what=what, where="docker")
-        for written, value in inside.items():
+                raise document.error("is set in another file too", "default-docker")
+            default = _scope(found)
+        docker = document.object("docker", null_is_empty=True)
+        for written in docker.value:
             if not isinstance(written, str):
-                raise FormatError("expected names of repositories", what=what, where="docker")
+                raise docker.error("expected names of repositories")
             scope = normal_name(written)
             if scope in scopes:
-                raise FormatError(
-                    f"scope {scope[:160]!r} is set in another file too", what=what, where="docker"
-                )
-            scopes[scope] = _scope(value, what, f"docker.{scope[:160]}")
+                raise docker.error(f"scope {scope[:160]!r} is set in another file too")
+            scopes[scope] = _scope(docker.object(written))
     return RegistriesD(default or Scope(), scopes)
 
 
-def _load(raw: bytes, what: str) -> dict[str, object]:
+def _load(raw: bytes, what: str) -> View:
     import yaml
 
     if len(raw) > MAX_CONFIG_BYTES:
@@ -175,52 +166,38 @@ def _load(raw: bytes, what: str) -> dict[str, object]:
         raise FormatError("is not UTF-8", what=what) from None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise FormatError(f"is not YAML: {' '.join(str(error).split())[:160]}", what=what) from None
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise FormatError("expected a mapping", what=what)
-    return value
+    return View({} if value is None else value, what=what, where="")
 
 
-def _scope(value: object, what: str, where: str) -> Scope:
-    if not isinstance(value, dict):
-        raise FormatError("expected a mapping", what=what, where=where)
+def _scope(view: View) -> Scope:
+    view.only(*_MEMBERS)
     found: dict[str, object] = {}
-    for name, one in value.items():
-        if name not in _MEMBERS:
-            known = ", ".join(_MEMBERS)
-            raise FormatError(
-                f"has the unknown member {str(name)[:80]!r}, expected one of {known}",
-                what=what,
-                where=where,
-            )
+    for name, value in view.value.items():
         member = _MEMBERS[name]
         if member == "attachments":
-            if not isinstance(one, bool):
-                raise FormatError("expected true or false", what=what, where=f"{where}.{name}")
+            if not isinstance(value, bool):
+                raise view.error("expected true or false", name)
         else:
-            _check_url(one, what, f"{where}.{name}")
+            _check_url(view, name)
             # The newer word wins, as in containers/image; both are often there for old readers.
             if name.startswith("sigstore") and member in found:
                 continue
-        found[member] = one
+        found[member] = value
     return Scope(**found)  # type: ignore[arg-type]  # each was checked above
 
 
-def _check_url(value: object, what: str, where: str) -> None:
-    if not isinstance(value, str) or not value.isprintable():
-        raise FormatError("expected a URL", what=what, where=where)
+def _check_url(view: View, name: str) -> None:
+    text = view.text(name)
     try:
-        parts = urlsplit(value)
+        parts = urlsplit(text if text.isprintable() else "")
     except ValueError:
         parts = urlsplit("")
     is_file = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
     is_http = parts.scheme in ("http", "https") and bool(parts.netloc)
     if not (is_file or is_http) or parts.query or parts.fragment:
-        raise FormatError(
-            f"expected a URL with {', '.join(_SCHEMES)}, got {value[:160]!r}",
-            what=what,
-            where=where,
+        raise view.error(
+            f"expected a URL with {', '.join(_SCHEMES)}, got {text[:160]!r}",
+            name,
             hint="file:///srv/signatures or https://signatures.example.org",
         )
 

@@ -15,12 +15,13 @@ signature/policy_config.go and policy_config_sigstore.go; docs/policy.md for our
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from imagers.errors import FormatError
+from imagers.model.base64 import decode_base64_lines
 from imagers.model.reference import normal_name, parse_reference
+from imagers.model.strict_json import View
 from imagers.sign.identity import (
     ExactReference,
     ExactRepository,
@@ -35,7 +36,7 @@ from imagers.sign.identity import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from imagers.model.strict_json import JSON, JSONObject
+    from imagers.model.strict_json import JSONObject
 
 __all__ = [
     "PKI",
@@ -275,40 +276,18 @@ def walk(
             yield from walk(one.parts, on_index=on_index or isinstance(one, OnIndex))
 
 
-class Strict:
-    """One object of the policy: which members it may have, and typed access to them."""
+class Strict(View):
+    """One object of a policy, in which nothing that is there may be empty."""
 
-    def __init__(self, value: JSON, *, what: str, where: str) -> None:
-        if not isinstance(value, dict):
-            raise FormatError("expected an object", what=what, where=where)
-        self.value = value
-        self.what = what
-        self.where = where
-
-    def error(self, message: str, member: str = "") -> FormatError:
-        """A `FormatError` at this object, or at a member of it."""
-        where = f"{self.where}.{member}" if member else self.where
-        return FormatError(message, what=self.what, where=where)
-
-    def only(self, *members: str) -> None:
-        """Nothing, if there are no other members."""
-        for name in self.value:
-            if name not in members:
-                raise self.error(
-                    f"has the unknown member {name[:80]!r}, expected one of " + ", ".join(members)
-                )
-
-    def has(self, member: str) -> bool:
-        """Whether the member is there; null is there."""
-        return member in self.value
+    __slots__ = ()
 
     def one_of(self, *members: str, optional: bool = False) -> str | None:
-        """The one of `members` that is there.
+        """The one of `members` that is there; null is there.
 
         Args:
             optional: none of them is fine too, and gives None.
         """
-        found = [name for name in members if name in self.value]
+        found = [name for name in members if name in self]
         if len(found) > 1 or not (found or optional):
             bound = "at most" if optional else "exactly"
             raise self.error(
@@ -317,48 +296,47 @@ class Strict:
             )
         return found[0] if found else None
 
-    def text(self, member: str) -> str:
+    def text(self, name: str) -> str:
         """A string that is not empty."""
-        value = self.value.get(member)
-        if not isinstance(value, str) or not value:
-            raise self.error("expected a string that is not empty", member)
-        return value
+        if not (found := super().text(name)):
+            raise self.error("expected a string that is not empty", name)
+        return found
 
-    def texts(self, member: str) -> tuple[str, ...]:
+    def texts(
+        self,
+        name: str,
+        *,
+        most: int = _MAX_KEYS,
+        non_empty: bool = True,
+        null_is_empty: bool = False,
+    ) -> tuple[str, ...]:
         """A list of such strings that is not empty."""
-        value = self.value.get(member)
-        if not isinstance(value, list) or not value:
-            raise self.error("expected a list that is not empty", member)
-        if len(value) > _MAX_KEYS:
-            raise self.error(f"expected at most {_MAX_KEYS} entries, got {len(value)}", member)
-        for index, one in enumerate(value):
-            if not isinstance(one, str) or not one:
-                raise self.error("expected a string that is not empty", f"{member}[{index}]")
-        return tuple(cast("list[str]", value))
+        found = super().texts(name, most=most, non_empty=non_empty, null_is_empty=null_is_empty)
+        if "" in found:
+            place = f"{name}[{found.index('')}]"
+            raise self.error("expected a string that is not empty", place)
+        return found
 
-    def datas(self, member: str) -> tuple[bytes, ...]:
+    def datas(self, name: str) -> tuple[bytes, ...]:
         """The bytes of base64, one or a list of them."""
-        if member.endswith("s"):
-            texts = [(f"{member}[{i}]", text) for i, text in enumerate(self.texts(member))]
-        else:
-            texts = [(member, self.text(member))]
-        return tuple(self._bytes(name, text) for name, text in texts)
+        if not name.endswith("s"):
+            return (self._data(name, self.text(name)),)
+        return tuple(
+            self._data(f"{name}[{index}]", text) for index, text in enumerate(self.texts(name))
+        )
 
-    def _bytes(self, member: str, text: str) -> bytes:
+    def _data(self, name: str, text: str) -> bytes:
         # Guest components write the PEM itself where containers/image writes base64 of it;
         # "-" is no base64, so the two cannot be confused.
         if text.lstrip().startswith("-----BEGIN "):
             return text.encode()
-        try:
-            data = base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)
-        except ValueError:
-            data = b""
+        data = decode_base64_lines(text, what=self.what, where=self.at(name))
         if not data:
-            raise self.error("expected base64", member)
+            raise self.error("expected base64", name)
         return data
 
 
-def parse_requirement(value: JSON, *, what: str, where: str, depth: int = 0) -> Requirement:
+def parse_requirement(strict: Strict, *, depth: int = 0) -> Requirement:
     """One entry of a list of requirements.
 
     Args:
@@ -367,7 +345,6 @@ def parse_requirement(value: JSON, *, what: str, where: str, depth: int = 0) -> 
     Raises:
         FormatError: anything that the specification does not say.
     """
-    strict = Strict(value, what=what, where=where)
     kind = strict.text("type")
     parsers: dict[str, Callable[[Strict], Requirement]] = {
         "reject": _parse_reject,
@@ -385,7 +362,7 @@ def parse_requirement(value: JSON, *, what: str, where: str, depth: int = 0) -> 
         "index": OnIndex,
     }
     if kind in groups:
-        return groups[kind](_parse_parts(strict, depth + 1), where)
+        return groups[kind](_parse_parts(strict, depth + 1), strict.where)
     if kind not in parsers:
         known = sorted([*parsers, *groups])
         raise strict.error(f"expected one of {', '.join(known)}, got {kind[:80]!r}", "type")
@@ -394,17 +371,10 @@ def parse_requirement(value: JSON, *, what: str, where: str, depth: int = 0) -> 
 
 def _parse_parts(strict: Strict, depth: int) -> tuple[Requirement, ...]:
     strict.only("type", "requirements")
-    value = strict.value.get("requirements")
-    if not isinstance(value, list) or not value:
-        raise strict.error("expected a list that is not empty", "requirements")
+    parts = strict.objects("requirements", non_empty=True)
     if depth > _MAX_DEPTH:
         raise strict.error(f"expected at most {_MAX_DEPTH} levels of requirements, got more")
-    return tuple(
-        parse_requirement(
-            one, what=strict.what, where=f"{strict.where}.requirements[{index}]", depth=depth
-        )
-        for index, one in enumerate(value)
-    )
+    return tuple(parse_requirement(one, depth=depth) for one in parts)
 
 
 def _parse_reject(strict: Strict) -> Requirement:
@@ -440,7 +410,7 @@ def _parse_sigstore_signed(strict: Strict) -> Requirement:
 def _parse_sigstore_bundle(strict: Strict) -> Requirement:
     own = ("trustedRootPath", *_REKOR_MEMBERS, *_TSA_MEMBERS)
     strict.only("type", *_KEY_MEMBERS, "fulcio", "pki", *own)
-    if strict.has("trustedRootPath"):
+    if "trustedRootPath" in strict:
         return _parse_with_trusted_root(strict)
     source = str(strict.one_of(*_KEY_MEMBERS, "fulcio", "pki"))
     rekor = strict.one_of(*_REKOR_MEMBERS, optional=True)
@@ -463,7 +433,7 @@ def _parse_sigstore_bundle(strict: Strict) -> Requirement:
 def _parse_with_trusted_root(strict: Strict) -> Requirement:
     """Everything but the owner of the certificate comes from one file."""
     strict.only("type", "trustedRootPath", "fulcio")
-    if not strict.has("fulcio"):
+    if "fulcio" not in strict:
         raise strict.error("expected fulcio beside trustedRootPath")
     return SigstoreBundle(
         None,
@@ -482,7 +452,7 @@ def _keys(strict: Strict, member: str, label: str = "key") -> KeyRefs:
 
 
 def _parse_fulcio(parent: Strict, *, uri: bool = False, has_roots: bool = True) -> Fulcio:
-    strict = Strict(parent.value["fulcio"], what=parent.what, where=f"{parent.where}.fulcio")
+    strict = parent.object("fulcio")
     subjects = ("subjectEmail", "subjectURI") if uri else ("subjectEmail",)
     roots = KeyRefs((), (), "certificates of fulcio")
     if has_roots:
@@ -503,20 +473,20 @@ def _parse_fulcio(parent: Strict, *, uri: bool = False, has_roots: bool = True) 
 
 
 def _parse_pki(parent: Strict) -> PKI:
-    strict = Strict(parent.value["pki"], what=parent.what, where=f"{parent.where}.pki")
+    strict = parent.object("pki")
     intermediates = ("caIntermediatesPath", "caIntermediatesData")
     subjects = ("subjectEmail", "subjectHostname")
     strict.only("caRootsPath", "caRootsData", *intermediates, *subjects)
     roots = _keys(strict, str(strict.one_of("caRootsPath", "caRootsData")), "root certificates")
     found = strict.one_of(*intermediates, optional=True)
-    if not any(strict.has(name) for name in subjects):
+    if not any(name in strict for name in subjects):
         raise strict.error("expected subjectEmail, subjectHostname or both")
     return PKI(
         roots,
         None if found is None else _keys(strict, found, "intermediate certificates"),
         CertificateSubject(
-            email=strict.text("subjectEmail") if strict.has("subjectEmail") else None,
-            hostname=strict.text("subjectHostname") if strict.has("subjectHostname") else None,
+            email=strict.text("subjectEmail") if "subjectEmail" in strict else None,
+            hostname=strict.text("subjectHostname") if "subjectHostname" in strict else None,
         ),
     )
 
@@ -548,7 +518,7 @@ def _parse_notation(strict: Strict) -> Requirement:
 
 def _parse_encrypted(strict: Strict) -> Requirement:
     strict.only("type", "layers")
-    if not strict.has("layers"):
+    if "layers" not in strict:
         return Encrypted(None, strict.where)
     value = strict.value["layers"]
     if not isinstance(value, list) or not value:
@@ -560,14 +530,13 @@ def _parse_encrypted(strict: Strict) -> Requirement:
 
 
 def _parse_signed_identity(strict: Strict) -> SignedIdentity:
-    if not strict.has("signedIdentity"):
+    if "signedIdentity" not in strict:
         return MatchRepoDigestOrExact()
     return _parse_identity(strict, "signedIdentity")
 
 
 def _parse_identity(parent: Strict, member: str) -> SignedIdentity:
-    where = f"{parent.where}.{member}"
-    strict = Strict(parent.value.get(member), what=parent.what, where=where)
+    strict = parent.object(member)
     kind = strict.text("type")
     plain: dict[str, type[MatchExact | MatchRepoDigestOrExact | MatchRepository]] = {
         "matchExact": MatchExact,
@@ -579,15 +548,17 @@ def _parse_identity(parent: Strict, member: str) -> SignedIdentity:
         return plain[kind]()
     if kind == "exactReference":
         strict.only("type", "dockerReference")
-        place = f"{where}.dockerReference"
-        name = parse_signed_name(strict.text("dockerReference"), what=strict.what, where=place)
+        name = parse_signed_name(
+            strict.text("dockerReference"), what=strict.what, where=strict.at("dockerReference")
+        )
         if name.is_name_only:
             raise strict.error(f"expected a tag or a digest, got '{name}'", "dockerReference")
         return ExactReference(name)
     if kind == "exactRepository":
         strict.only("type", "dockerRepository")
-        place = f"{where}.dockerRepository"
-        name = parse_signed_name(strict.text("dockerRepository"), what=strict.what, where=place)
+        name = parse_signed_name(
+            strict.text("dockerRepository"), what=strict.what, where=strict.at("dockerRepository")
+        )
         # containers/image drops the tag without a word: every tag would be good, not this one.
         if not name.is_name_only:
             raise strict.error(

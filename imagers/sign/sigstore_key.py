@@ -15,8 +15,6 @@ Spec: cosign v3.1.2, pkg/cosign/keys.go; go-securesystemslib, encrypted/encrypte
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import os
 import re
@@ -28,8 +26,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from imagers.errors import FormatError, KeyUnavailable, Unsupported
-from imagers.model.strict_json import JSONObject, dump_json, get_int, get_object, get_str
-from imagers.model.strict_json import parse_object as parse_json_object
+from imagers.model.base64 import decode_base64, encode_base64
+from imagers.model.strict_json import View, dump_json
 from imagers.sign.public_key import MAX_KEY_BYTES, PublicKey, public_key_of
 
 if TYPE_CHECKING:
@@ -49,6 +47,7 @@ _SCRYPT_P = 1
 _SCRYPT_MEMORY = 129 * 131072 * _SCRYPT_R  # bytes: 128 * N * r for the largest N, and room
 _SALT_BYTES = 32
 _NONCE_BYTES = 24
+_TAG_BYTES = 16
 _KEY_BYTES = 32
 _PEM_LINE = 64  # characters
 _WHAT = "signing key"
@@ -147,22 +146,18 @@ def seal_private_key(key: SigstorePrivateKey, passphrase: SecretKey) -> bytes:
     nonce = os.urandom(_NONCE_BYTES)
     box = SecretBox(_derive(passphrase, salt, _SCRYPT_N))
     ciphertext = box.encrypt(key._to_der(), nonce).ciphertext  # noqa: SLF001  # same module
-
-    def text(data: bytes) -> str:
-        return base64.b64encode(data).decode("ascii")
-
     document = dump_json(
         {
             "kdf": {
                 "name": "scrypt",
                 "params": {"N": _SCRYPT_N, "r": _SCRYPT_R, "p": _SCRYPT_P},
-                "salt": text(salt),
+                "salt": encode_base64(salt),
             },
-            "cipher": {"name": "nacl/secretbox", "nonce": text(nonce)},
-            "ciphertext": text(ciphertext),
+            "cipher": {"name": "nacl/secretbox", "nonce": encode_base64(nonce)},
+            "ciphertext": encode_base64(ciphertext),
         }
     )
-    body = text(document)
+    body = encode_base64(document)
     lines = [body[at : at + _PEM_LINE] for at in range(0, len(body), _PEM_LINE)]
     return "\n".join([f"-----BEGIN {_LABEL}-----", *lines, f"-----END {_LABEL}-----", ""]).encode()
 
@@ -179,29 +174,27 @@ def open_private_key(pem: bytes, passphrase: SecretKey, *, what: str = _WHAT) ->
     from nacl.secret import SecretBox
 
     document = _parse_file(pem, what)
-    kdf = get_object(document, "kdf", what=what)
-    params = get_object(kdf, "params", what=what, where="$.kdf")
-    cipher = get_object(document, "cipher", what=what)
-    names = (
-        get_str(kdf, "name", what=what, where="$.kdf"),
-        get_str(cipher, "name", what=what, where="$.cipher"),
-    )
+    kdf, cipher = document.object("kdf"), document.object("cipher")
+    params = kdf.object("params")
+    names = (kdf.text("name"), cipher.text("name"))
     if names != ("scrypt", "nacl/secretbox"):
         raise Unsupported(
             f"{what}: expected 'scrypt' and 'nacl/secretbox', "
             f"got {names[0][:80]!r} and {names[1][:80]!r}"
         )
-    n, r, p = (get_int(params, name, what=what, where="$.kdf.params") for name in ("N", "r", "p"))
+    n, r, p = (params.integer(name) for name in ("N", "r", "p"))
     if n not in _SCRYPT_N_READ or (r, p) != (_SCRYPT_R, _SCRYPT_P):
         raise Unsupported(
             f"{what}: expected scrypt with N 32768, 65536 or 131072, r 8 and p 1, "
             f"got N {n}, r {r} and p {p}"
         )
-    salt = _parse_base64(kdf, "salt", what, "$.kdf", minimum=16, maximum=64)
-    nonce = _parse_base64(
-        cipher, "nonce", what, "$.cipher", minimum=_NONCE_BYTES, maximum=_NONCE_BYTES
-    )
-    ciphertext = _parse_base64(document, "ciphertext", what, "$", minimum=17, maximum=MAX_KEY_BYTES)
+    salt = kdf.bytes64("salt", max_size=64)
+    if len(salt) < _SALT_BYTES // 2:
+        raise kdf.error(f"expected {_SALT_BYTES // 2} to 64 bytes, got {len(salt)}", "salt")
+    nonce = cipher.bytes64("nonce", size=_NONCE_BYTES)
+    ciphertext = document.bytes64("ciphertext", max_size=MAX_KEY_BYTES)
+    if len(ciphertext) <= _TAG_BYTES:
+        raise document.error(f"expected more than {_TAG_BYTES} bytes, got {len(ciphertext)}")
     box = SecretBox(_derive(passphrase, salt, n))
     try:
         der = box.decrypt(ciphertext, nonce)
@@ -224,7 +217,7 @@ def open_private_key(pem: bytes, passphrase: SecretKey, *, what: str = _WHAT) ->
     )
 
 
-def _parse_file(pem: bytes, what: str) -> JSONObject:
+def _parse_file(pem: bytes, what: str) -> View:
     if len(pem) > MAX_KEY_BYTES:
         raise FormatError(f"expected at most {MAX_KEY_BYTES} bytes, got {len(pem)}", what=what)
     blocks = _BLOCK.findall(pem)
@@ -235,11 +228,8 @@ def _parse_file(pem: bytes, what: str) -> JSONObject:
             hint="'imagers key generate' and 'cosign generate-key-pair' write such files; "
             "'cosign import-key-pair' turns another key into one",
         )
-    try:
-        body = base64.b64decode(b"".join(blocks[0][1].split()), validate=True)
-    except binascii.Error:
-        raise FormatError("the PEM block is not base64", what=what) from None
-    return parse_json_object(body, what=what, max_bytes=MAX_KEY_BYTES)
+    body = "".join(blocks[0][1].decode("ascii").split())  # lines of any length, as Go reads PEM
+    return View.parse(decode_base64(body, what=what), what=what, max_bytes=MAX_KEY_BYTES)
 
 
 def _found(pem: bytes) -> str:
@@ -248,20 +238,3 @@ def _found(pem: bytes) -> str:
     if not labels:
         return "no PEM at all" if pem else "an empty file"
     return " and ".join(repr(one.decode("ascii")) for one in labels[:3])
-
-
-def _parse_base64(
-    document: JSONObject, name: str, what: str, where: str, *, minimum: int, maximum: int
-) -> bytes:
-    text = get_str(document, name, what=what, where=where)
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError:  # also text that is not ASCII
-        raise FormatError("expected base64", what=what, where=f"{where}.{name}") from None
-    if not minimum <= len(data) <= maximum:
-        raise FormatError(
-            f"expected {minimum} to {maximum} bytes, got {len(data)}",
-            what=what,
-            where=f"{where}.{name}",
-        )
-    return data

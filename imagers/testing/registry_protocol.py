@@ -8,7 +8,6 @@ Spec: OCI distribution-spec v1.1.
 
 from __future__ import annotations
 
-import base64
 import hmac
 import re
 import secrets
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from imagers.errors import FormatError, Unsupported
+from imagers.model.base64 import encode_base64
 from imagers.model.digest import Digest, digest_of, parse_digest
 from imagers.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest_or_index
 from imagers.model.media import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
@@ -99,7 +99,7 @@ class Handler(Connection):
         if state.username is None:
             return
         pair = f"{state.username}:{state.password}".encode()
-        wanted = "Basic " + base64.b64encode(pair).decode()
+        wanted = "Basic " + encode_base64(pair)
         given = self.headers.get("Authorization", "")
         if not hmac.compare_digest(given.encode(), wanted.encode()):
             challenge = {"WWW-Authenticate": 'Basic realm="imagers"'}

@@ -32,16 +32,10 @@ from typing import TYPE_CHECKING
 from imagers.encrypt.annotations import COCO_SCHEME, annotation_of
 from imagers.encrypt.schemes.scheme import Scheme
 from imagers.errors import FormatError, TagMismatch, Unsupported, UsageError
-from imagers.model.base64 import decode_base64, encode_base64
+from imagers.model.base64 import encode_base64
 from imagers.model.closing import Closing
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
-from imagers.model.strict_json import (
-    dump_json,
-    get_optional_object,
-    get_optional_str,
-    get_str,
-    parse_object,
-)
+from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -167,20 +161,16 @@ def parse_packet(data: bytes, *, what: str) -> Packet:
         Unsupported: another version or way of wrapping.
     """
     inside = f"{what}: key packet"
-    document = parse_object(data, what=inside, max_bytes=_MAX_BYTES)
-    kid = get_str(document, "kid", what=inside)
-    wrapped_data = decode_base64(
-        get_str(document, "wrapped_data", what=inside), what=inside, where="$.wrapped_data"
-    )
-    provider = get_optional_str(document, "provider", what=inside) or _KBS
-    wrap_type = get_optional_str(document, "wrap_type", what=inside) or ""
-    iv = decode_base64(
-        get_optional_str(document, "iv", what=inside) or "", what=inside, where="$.iv"
-    )
+    document = View.parse(data, what=inside, max_bytes=_MAX_BYTES)
+    kid = document.text("kid")
+    wrapped_data = document.bytes64("wrapped_data")
+    provider = document.optional_text("provider") or _KBS
+    wrap_type = document.optional_text("wrap_type") or ""
+    iv = b"" if document.value.get("iv") is None else document.bytes64("iv")
     for name in ("provider_settings", "annotations"):
-        get_optional_object(document, name, what=inside)
+        document.optional_object(name)
     if provider == _KBS:
-        version = get_optional_str(document, "version", what=inside) or _VERSION
+        version = document.optional_text("version") or _VERSION
         if version != _VERSION:
             raise Unsupported(f"{inside}: expected version {_VERSION!r}, got {version[:40]!r}")
         resource_of(kid, what=inside, where="$.kid")

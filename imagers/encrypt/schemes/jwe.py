@@ -19,28 +19,26 @@ Spec: RFC 7516, RFC 7518 sections 4 and 5; containers/ocicrypt v1.3.2, keywrap/j
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from imagers.encrypt.keyfiles import PrivateKey, PublicKey, load_public_key
 from imagers.encrypt.schemes.scheme import Scheme
 from imagers.errors import FormatError, Unsupported
+from imagers.model.base64 import encode_base64url
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
-from imagers.model.strict_json import JSON, JSONObject, dump_json, parse_object
+from imagers.model.strict_json import JSONObject, View, dump_json
+from imagers.pki.jose import derive_kek
 from imagers.pki.jwk import KEY_ALGORITHMS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from contextlib import ExitStack
 
     from jwcrypto import jwk
@@ -72,14 +70,13 @@ _CONTENT_ALGORITHMS = {
     "A192CBC-HS384": (16, 24),
     "A256CBC-HS512": (16, 32),
 }
+_WHAT = "JWE"
 _MAX_BYTES = 256 * 1024
 _MAX_RECIPIENTS = 300  # as many RSA-4096 ones as fit the bytes
 _CEK_BYTES = 32
 _IV_BYTES = 12
 _TAG_BYTES = 16
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
 _COMPACT_PARTS = 5  # RFC 7516 section 3.1
-_KEK_BYTES = {"ECDH-ES+A128KW": 16, "ECDH-ES+A192KW": 24, "ECDH-ES+A256KW": 32}
 _CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
@@ -114,22 +111,22 @@ class JWEWrapper:
         if len(wrapped) == 1:
             # Sorted as a Go map: alg, enc, epk, kid.
             joined: JSONObject = {**wrapped[0][0], "enc": "A256GCM"}
-            document["protected"] = _encode(
+            document["protected"] = encode_base64url(
                 dump_json({name: joined[name] for name in sorted(joined)})
             )
         else:
-            document["protected"] = _encode(b'{"enc":"A256GCM"}')
+            document["protected"] = encode_base64url(b'{"enc":"A256GCM"}')
             document["recipients"] = [
-                {"header": header, "encrypted_key": _encode(encrypted_key)}
+                {"header": header, "encrypted_key": encode_base64url(encrypted_key)}
                 for header, encrypted_key in wrapped
             ]
         iv = os.urandom(_IV_BYTES)
         with private_options.view() as data:
             sealed = AESGCM(cek).encrypt(iv, data, str(document["protected"]).encode("ascii"))
-        document["encrypted_key"] = _encode(wrapped[0][1])
-        document["iv"] = _encode(iv)
-        document["ciphertext"] = _encode(sealed[:-_TAG_BYTES])
-        document["tag"] = _encode(sealed[-_TAG_BYTES:])
+        document["encrypted_key"] = encode_base64url(wrapped[0][1])
+        document["iv"] = encode_base64url(iv)
+        document["ciphertext"] = encode_base64url(sealed[:-_TAG_BYTES])
+        document["tag"] = encode_base64url(sealed[-_TAG_BYTES:])
         return dump_json(document)
 
 
@@ -162,33 +159,20 @@ def key_id(key: PublicKey) -> str:
     if isinstance(key.key, rsa.RSAPublicKey):
         numbers = key.key.public_numbers()
         members: JSONObject = {
-            "e": _encode(_big_endian(numbers.e)),
+            "e": encode_base64url(_big_endian(numbers.e)),
             "kty": "RSA",
-            "n": _encode(_big_endian(numbers.n)),
+            "n": encode_base64url(_big_endian(numbers.n)),
         }
     else:
         public = _public_jwk(key.key)
         members = {name: public[name] for name in ("crv", "kty", "x", "y")}
     digest = hashes.Hash(hashes.SHA256())
     digest.update(dump_json(members))
-    return _encode(digest.finalize())
+    return encode_base64url(digest.finalize())
 
 
 def _big_endian(number: int) -> bytes:
     return number.to_bytes((number.bit_length() + 7) // 8)
-
-
-def derive_kek(secret: bytes, algorithm: str) -> bytes:
-    """The key-encryption key of an ECDH-ES algorithm, without apu and apv.
-
-    Spec: RFC 7518 section 4.6.2.
-    """
-    length = _KEK_BYTES[algorithm]
-    name = algorithm.encode("ascii")
-    other_info = (
-        len(name).to_bytes(4) + name + bytes(4) + bytes(4) + (length * 8).to_bytes(4)
-    )  # AlgorithmID, PartyUInfo, PartyVInfo, SuppPubInfo
-    return ConcatKDFHash(hashes.SHA256(), length, other_info).derive(secret)
 
 
 def _public_jwk(key: ec.EllipticCurvePublicKey) -> JSONObject:
@@ -197,8 +181,8 @@ def _public_jwk(key: ec.EllipticCurvePublicKey) -> JSONObject:
     return {
         "kty": "EC",
         "crv": _CURVE_NAMES[key.curve.name],
-        "x": _encode(numbers.x.to_bytes(length)),
-        "y": _encode(numbers.y.to_bytes(length)),
+        "x": encode_base64url(numbers.x.to_bytes(length)),
+        "y": encode_base64url(numbers.y.to_bytes(length)),
     }
 
 
@@ -223,37 +207,30 @@ def parse_jwe(packet: bytes) -> ParsedJWE:
     Raises:
         FormatError: it is none, or beyond a bound.
     """
-    what = "JWE"
-    if packet.lstrip().startswith(b"{"):
-        document = parse_object(packet, what=what, max_bytes=_MAX_BYTES)
-    else:
-        document = _parse_compact(packet, what)
-    shared: JSONObject = {
-        name: document[name]
-        for name in ("protected", "unprotected", "aad", "iv", "ciphertext", "tag")
-        if name in document
-    }
-    for name in ("protected", "aad", "iv", "ciphertext", "tag"):
-        _check_text(shared, name, what, needed=name in ("iv", "ciphertext", "tag"))
-    recipients = document.get("recipients")
-    if recipients is None:
-        recipients = [{n: document[n] for n in ("header", "encrypted_key") if n in document}]
+    document = _parse_document(packet)
+    for name in ("iv", "ciphertext", "tag"):
+        document.bytes64url(name)
+    if document.value.get("aad") is not None:
+        document.bytes64url("aad")
     # A top-level encrypted_key beside recipients is what go-jose writes: not looked at.
-    if not isinstance(recipients, list) or not 0 < len(recipients) <= _MAX_RECIPIENTS:
-        raise FormatError(
-            f"expected a list of 1 to {_MAX_RECIPIENTS}", what=what, where="$.recipients"
-        )
-    protected = _parse_protected(shared, what)
+    recipients: Sequence[View] = [document]
+    if document.value.get("recipients") is not None:
+        recipients = document.objects("recipients", most=_MAX_RECIPIENTS, non_empty=True)
+    protected = _parse_protected(document)
     checked: list[JSONObject] = []
     headers: list[JSONObject] = []
-    for index, recipient in enumerate(recipients):
-        where = f"$.recipients[{index}]"
-        if not isinstance(recipient, dict):
-            raise FormatError("expected an object", what=what, where=where)
-        _check_text(recipient, "encrypted_key", what, needed=False)
-        checked.append({n: recipient[n] for n in ("header", "encrypted_key") if n in recipient})
-        headers.append(_join(what, protected, shared.get("unprotected"), recipient.get("header")))
+    for recipient in recipients:
+        if recipient.value.get("encrypted_key") is not None:
+            recipient.bytes64url("encrypted_key")
+        checked.append(_some(recipient, "header", "encrypted_key"))
+        parts = (document.optional_object("unprotected"), recipient.optional_object("header"))
+        headers.append(_join(protected, *parts))
+    shared = _some(document, "protected", "unprotected", "aad", "iv", "ciphertext", "tag")
     return ParsedJWE(shared, tuple(checked), tuple(headers))
+
+
+def _some(view: View, *names: str) -> JSONObject:
+    return {name: view.value[name] for name in names if name in view}
 
 
 def check_lengths(parsed: ParsedJWE) -> None:
@@ -263,60 +240,42 @@ def check_lengths(parsed: ParsedJWE) -> None:
         FormatError: they are not; or no recipient says what its key is.
     """
     if not any(isinstance(one.get("alg"), str) for one in parsed.headers):
-        raise FormatError("is missing", what="JWE", where="alg")
+        raise FormatError("is missing", what=_WHAT, where="alg")
     name = parsed.headers[0].get("enc")
     if not isinstance(name, str):
-        raise FormatError("is missing", what="JWE", where="enc")
-    for member, expected in zip(("iv", "tag"), _CONTENT_ALGORITHMS.get(name, ()), strict=False):
-        length = len(_decode(str(parsed.document[member])))
-        if length != expected:
-            raise FormatError(
-                f"expected {expected} bytes for {name}, got {length}",
-                what="JWE",
-                where=f"$.{member}",
-            )
+        raise FormatError("is missing", what=_WHAT, where="enc")
+    document = View(parsed.document, what=_WHAT)
+    for member, size in zip(("iv", "tag"), _CONTENT_ALGORITHMS.get(name, ()), strict=False):
+        document.bytes64url(member, size=size)
 
 
-def _parse_compact(packet: bytes, what: str) -> JSONObject:
+def _parse_document(packet: bytes) -> View:
+    if packet.lstrip().startswith(b"{"):
+        return View.parse(packet, what=_WHAT, max_bytes=_MAX_BYTES)
     parts = packet.strip().split(b".") if len(packet) <= _MAX_BYTES else []
     if len(parts) != _COMPACT_PARTS or not packet.isascii():
-        raise FormatError("expected JSON or five parts with dots", what=what)
+        raise FormatError("expected JSON or five parts with dots", what=_WHAT)
     names = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
-    return {name: part.decode("ascii") for name, part in zip(names, parts, strict=True)}
+    values = {name: part.decode("ascii") for name, part in zip(names, parts, strict=True)}
+    return View(values, what=_WHAT)
 
 
-def _check_text(document: Mapping[str, JSON], name: str, what: str, *, needed: bool) -> None:
-    value = document.get(name)
-    if value is None and not needed:
-        return
-    # Encoded again, because decoders let pass bits after the last byte: a packet with one
-    # of them changed would be another text for the same bytes.
-    if (
-        not isinstance(value, str)
-        or not _BASE64URL.match(value)
-        or len(value) % 4 == 1
-        or _encode(_decode(value)) != value
-    ):
-        raise FormatError("expected base64url without padding", what=what, where=f"$.{name}")
+def _parse_protected(document: View) -> View | None:
+    if not document.optional_text("protected"):
+        return None
+    return View.parse(
+        document.bytes64url("protected"), what=f"{_WHAT} protected header", max_bytes=_MAX_BYTES
+    )
 
 
-def _parse_protected(shared: JSONObject, what: str) -> JSONObject:
-    text = shared.get("protected")
-    if not isinstance(text, str) or not text:
-        return {}
-    return parse_object(_decode(text), what=f"{what} protected header", max_bytes=_MAX_BYTES)
-
-
-def _join(what: str, *parts: JSON) -> JSONObject:
+def _join(*parts: View | None) -> JSONObject:
     joined: JSONObject = {}
     for part in parts:
         if part is None:
             continue
-        if not isinstance(part, dict):
-            raise FormatError("expected a header, which is an object", what=what)
-        if joined.keys() & part.keys():  # RFC 7516 section 4: names are disjoint
-            raise FormatError("has one header name in two places", what=what)
-        joined.update(part)
+        if joined.keys() & part.value.keys():  # RFC 7516 section 4: names are disjoint
+            raise FormatError("has one header name in two places", what=_WHAT)
+        joined.update(part.value)
     return joined
 
 
@@ -407,17 +366,6 @@ def _why_refused(header: JSONObject) -> str:
     return ""
 
 
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def _decode(text: str) -> bytes:
-    try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except binascii.Error as error:  # pragma: no cover  # unreachable: _check_text has looked
-        raise FormatError("is not base64url", what="JWE") from error
-
-
 _wrapper: type[KeyWrapper] = JWEWrapper
 _unwrapper: type[KeyUnwrapper] = JWEUnwrapper
 
@@ -448,7 +396,7 @@ class JWETarget:
             return wrapped.packet
         if not any(stay):
             return None
-        document = parse_object(wrapped.packet, what="JWE", max_bytes=_MAX_BYTES)
+        document = View.parse(wrapped.packet, what="JWE", max_bytes=_MAX_BYTES).value
         recipients = document["recipients"]
         assert isinstance(recipients, list)  # parsed before, and more than one
         left = [one for one, keep in zip(recipients, stay, strict=True) if keep]

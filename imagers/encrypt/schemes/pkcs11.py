@@ -49,17 +49,10 @@ from imagers.errors import (
     Unsupported,
     UsageError,
 )
-from imagers.model.base64 import decode_base64, encode_base64
+from imagers.model.base64 import encode_base64
 from imagers.model.closing import Closing
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
-from imagers.model.strict_json import (
-    dump_json,
-    get_int,
-    get_list,
-    get_optional_str,
-    get_str,
-    parse_object,
-)
+from imagers.model.strict_json import View, dump_json
 from imagers.model.token import TOKEN_GROUP, TokenKey, TokenProvider, TokenReference
 
 if TYPE_CHECKING:
@@ -170,30 +163,22 @@ def parse_pkcs11(packet: bytes) -> list[tuple[bytes, str]]:
         FormatError: no such document.
         Unsupported: another version, or a hash that is not done here.
     """
-    what = "PKCS11 packet"
-    document = parse_object(packet, what=what, max_bytes=_MAX_BYTES)
-    _check_version(document, what, "$")
-    recipients = get_list(document, "recipients", what=what)
-    if len(recipients) > _MAX_RECIPIENTS:
-        raise FormatError(f"expected at most {_MAX_RECIPIENTS} recipients", what=what)
+    document = View.parse(packet, what="PKCS11 packet", max_bytes=_MAX_BYTES)
+    _check_version(document)
     found = []
-    for index, recipient in enumerate(recipients):
-        where = f"$.recipients[{index}]"
-        if not isinstance(recipient, dict):
-            raise FormatError("expected an object", what=what, where=where)
-        _check_version(recipient, what, where)
-        name = get_optional_str(recipient, "hash", what=what, where=where) or "sha1"
-        blob = get_str(recipient, "blob", what=what, where=where)
-        found.append((decode_base64(blob, what=what, where=f"{where}.blob"), name))
+    for recipient in document.objects("recipients", most=_MAX_RECIPIENTS):
+        _check_version(recipient)
+        name = recipient.optional_text("hash") or "sha1"
+        found.append((recipient.bytes64("blob"), name))
     return found
 
 
-def _check_version(document: dict[str, JSON], what: str, where: str) -> None:
-    if document.get("version") is None:
+def _check_version(document: View) -> None:
+    if document.value.get("version") is None:
         return  # Go leaves it 0
-    version = get_int(document, "version", what=what, where=where)
+    version = document.integer("version")
     if version != 0:
-        raise Unsupported(f"{what}: expected version 0, got {version}")
+        raise Unsupported(f"{document.what}: expected version 0, got {version}")
 
 
 class _Unwrapper:
@@ -332,21 +317,18 @@ def parse_token_file(file: TokenFile) -> TokenReference:
 
     with file.content.view() as data:
         try:
-            document = yaml.safe_load(bytes(data))
+            document = View(yaml.safe_load(bytes(data)), what=file.name)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise FormatError("is not YAML", what=file.name) from error
-    entry = document.get("pkcs11") if isinstance(document, dict) else None
-    uri = entry.get("uri") if isinstance(entry, dict) else None
-    if not isinstance(uri, str):
-        raise FormatError("expected a text", what=file.name, where="$.pkcs11.uri")
-    module = document.get("module") or {}
-    environment = (module.get("env") or {}) if isinstance(module, dict) else None
-    if not isinstance(environment, dict) or not all(
-        isinstance(one, str) and one and "\0" not in one and "=" not in str(name)
+    uri = document.object("pkcs11").text("uri")
+    module = document.object("module", null_is_empty=True)
+    environment = module.string_map("env")
+    if not all(
+        isinstance(one, str) and one and "\0" not in one and "=" not in str(name)  # type: ignore[redundant-expr]  # YAML has names of other types
         for name, value in environment.items()
         for one in (name, value)
     ):
-        raise FormatError("expected names with texts", what=file.name, where="$.module.env")
+        raise module.error("expected names with texts", "env")
     return replace(parse_token_uri(uri, what=file.name), environment=environment)
 
 
@@ -453,12 +435,10 @@ class _PKCS11(Scheme):
 
     def list_recipients(self, wrapped: WrappedKey) -> list[tuple[str, str]]:
         """See `Scheme`."""
-        document = parse_object(wrapped.packet, what="", max_bytes=_MAX_BYTES)
-        recipients = document.get("recipients")
+        document = View.parse(wrapped.packet, what="", max_bytes=_MAX_BYTES)
         return [
-            (f"RSA-OAEP with {one.get('hash') or 'sha1'}", "")
-            for one in (recipients if isinstance(recipients, list) else [])
-            if isinstance(one, dict)
+            (f"RSA-OAEP with {one.value.get('hash') or 'sha1'}", "")
+            for one in document.objects("recipients", null_is_empty=True)
         ]
 
     def check_packet(self, wrapped: WrappedKey) -> None:

@@ -15,14 +15,7 @@ from dataclasses import dataclass
 from imagers.errors import FormatError, NotFound
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.reference import Reference, parse_reference
-from imagers.model.strict_json import (
-    JSON,
-    JSONObject,
-    dump_json,
-    get_optional_list,
-    get_str,
-    parse_json,
-)
+from imagers.model.strict_json import JSONObject, View, dump_json, parse_json
 
 __all__ = ["SavedImage", "dump_saved", "find_saved", "parse_saved"]
 
@@ -63,43 +56,31 @@ def parse_saved(raw: bytes, *, what: str) -> tuple[SavedImage, ...]:
     if not isinstance(entries, list) or not entries:
         raise FormatError("expected a list of images", what=what, where="$")
     return tuple(
-        _parse_image(entry, what=what, where=f"$[{at}]") for at, entry in enumerate(entries)
+        _parse_image(View(entry, what=what, where=f"$[{at}]")) for at, entry in enumerate(entries)
     )
 
 
-def _parse_image(entry: JSON, *, what: str, where: str) -> SavedImage:
-    if not isinstance(entry, dict):
-        raise FormatError("expected an object", what=what, where=where)
-    entry = _as_spelt(entry, what, where)
+def _parse_image(entry: View) -> SavedImage:
+    entry = _as_spelt(entry)
     return SavedImage(
-        config=get_str(entry, "Config", what=what, where=where),
-        layers=_strings(entry, "Layers", what, where),
-        tags=_strings(entry, "RepoTags", what, where),
+        config=entry.text("Config"),
+        layers=entry.texts("Layers", null_is_empty=True),
+        tags=entry.texts("RepoTags", null_is_empty=True),
     )
 
 
-def _as_spelt(entry: JSONObject, what: str, where: str) -> JSONObject:
+def _as_spelt(entry: View) -> View:
     """`entry` with its members as Docker spells them; engines in Go take `config` for `Config`.
 
     Of both they take the last, and with it perhaps another image than we would.
     """
     members: JSONObject = {}
-    for name, value in entry.items():
+    for name, value in entry.value.items():
         meant = _MEMBERS.get(name.casefold(), name)
         if meant in members:
-            raise FormatError(
-                f"expected one {meant!r}, got several spellings of it", what=what, where=where
-            )
+            raise entry.error(f"expected one {meant!r}, got several spellings of it")
         members[meant] = value
-    return members
-
-
-def _strings(entry: JSONObject, name: str, what: str, where: str) -> tuple[str, ...]:
-    values = get_optional_list(entry, name, what=what, where=where)
-    found = tuple(value for value in values if isinstance(value, str))
-    if len(found) != len(values):
-        raise FormatError("expected strings", what=what, where=f"{where}.{name}")
-    return found
+    return View(members, what=entry.what, where=entry.where)
 
 
 def find_saved(

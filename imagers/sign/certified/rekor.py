@@ -15,33 +15,31 @@ containers/image df7e80d2, signature/internal/rekor_set.go.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, SignatureInvalid
-from imagers.model.strict_json import (
-    JSON,
-    JSONObject,
-    get_int,
-    get_list,
-    get_object,
-    get_str,
-    parse_object,
-)
+from imagers.model.base64 import decode_base64
+from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imagers.sign.public_key import PublicKey
 
-__all__ = ["LogEntry", "check_dsse", "check_entry", "check_hashedrekord", "parse_bundle"]
+__all__ = [
+    "MAX_TIME",
+    "LogEntry",
+    "check_dsse",
+    "check_entry",
+    "check_hashedrekord",
+    "parse_bundle",
+]
 
+MAX_TIME = 253402300799  # the last second of the year 9999
 _MAX_BYTES = 256 * 1024
-_MAX_TIME = 253402300799  # the last second of the year 9999
 _WHAT = "log entry"
 
 
@@ -74,38 +72,18 @@ def parse_bundle(text: str) -> LogEntry:
     Raises:
         FormatError: not exactly such a document.
     """
-    document = parse_object(text.encode("utf-8", "surrogatepass"), what=_WHAT, max_bytes=_MAX_BYTES)
-    _exactly(document, ("SignedEntryTimestamp", "Payload"), "$")
-    payload = get_object(document, "Payload", what=_WHAT)
-    _exactly(payload, ("body", "integratedTime", "logIndex", "logID"), "$.Payload")
-    where = "$.Payload"
+    raw = text.encode("utf-8", "surrogatepass")
+    document = View.parse(raw, what=_WHAT, max_bytes=_MAX_BYTES)
+    document.exactly("SignedEntryTimestamp", "Payload")
+    payload = document.object("Payload")
+    payload.exactly("body", "integratedTime", "logIndex", "logID")
     return LogEntry(
-        body=get_str(payload, "body", what=_WHAT, where=where),
-        integrated_time=get_int(
-            payload, "integratedTime", what=_WHAT, where=where, maximum=_MAX_TIME
-        ),
-        log_index=get_int(payload, "logIndex", what=_WHAT, where=where),
-        log_id=get_str(payload, "logID", what=_WHAT, where=where),
-        promise=decode(document, "SignedEntryTimestamp", "$"),
+        body=payload.text("body"),
+        integrated_time=payload.integer("integratedTime", maximum=MAX_TIME),
+        log_index=payload.integer("logIndex"),
+        log_id=payload.text("logID"),
+        promise=document.bytes64("SignedEntryTimestamp"),
     )
-
-
-def decode(document: JSONObject, member: str, where: str) -> bytes:
-    """A member of strict base64.
-
-    Raises:
-        FormatError: it is none.
-    """
-    text = get_str(document, member, what=_WHAT, where=where)
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise FormatError("expected base64", what=_WHAT, where=f"{where}.{member}") from None
-
-
-def _exactly(document: JSONObject, members: tuple[str, ...], where: str) -> None:
-    if set(document) != set(members):
-        raise FormatError(f"expected exactly {', '.join(members)}", what=_WHAT, where=where)
 
 
 def check_entry(entry: LogEntry, keys: Sequence[PublicKey], *, what: str) -> datetime:
@@ -151,14 +129,10 @@ def check_hashedrekord(
     """
     try:
         spec = _spec(entry, "hashedrekord")
-        data = get_object(spec, "data", what=_WHAT, where="$.spec")
-        found = get_object(data, "hash", what=_WHAT, where="$.spec.data")
-        digest = _sha256(found, "$.spec.data.hash")
-        signed = get_object(spec, "signature", what=_WHAT, where="$.spec")
-        content = decode(signed, "content", "$.spec.signature")
-        key = get_object(signed, "publicKey", what=_WHAT, where="$.spec.signature")
-        pem = decode(key, "content", "$.spec.signature.publicKey")
-        der = _der_of(pem)
+        digest = _sha256(spec.object("data").object("hash"))
+        signed = spec.object("signature")
+        content = signed.bytes64("content")
+        der = _der_of(signed.object("publicKey").bytes64("content"))
     except FormatError as error:
         raise SignatureInvalid(f"{what}: {error}") from error
     _compare("another payload", hashlib.sha256(payload).hexdigest(), digest, what)
@@ -180,12 +154,10 @@ def check_dsse(
     """
     try:
         spec = _spec(entry, "dsse")
-        hashed = get_object(spec, "payloadHash", what=_WHAT, where="$.spec")
-        digest = _sha256(hashed, "$.spec.payloadHash")
+        digest = _sha256(spec.object("payloadHash"))
         found = [
-            (decode(one, "signature", "$.spec.signatures"), _der_of(decode(one, "verifier", "$")))
-            for one in get_list(spec, "signatures", what=_WHAT, where="$.spec")
-            if isinstance(one, dict)
+            (one.bytes64("signature"), _der_of(one.bytes64("verifier")))
+            for one in spec.objects("signatures")
         ]
     except FormatError as error:
         raise SignatureInvalid(f"{what}: {error}") from error
@@ -201,27 +173,23 @@ def _compare(noun: str, expected: str, actual: str, what: str) -> None:
         )
 
 
-def _spec(entry: LogEntry, kind: str) -> JSONObject:
-    try:
-        raw = base64.b64decode(entry.body, validate=True)
-    except (binascii.Error, ValueError):
-        raise FormatError("expected base64", what=_WHAT, where="body") from None
-    document = parse_object(raw, what=_WHAT, max_bytes=_MAX_BYTES)
-    told: tuple[JSON, JSON] = (document.get("kind"), document.get("apiVersion"))
+def _spec(entry: LogEntry, kind: str) -> View:
+    raw = decode_base64(entry.body, what=_WHAT, where="body")
+    document = View.parse(raw, what=_WHAT, max_bytes=_MAX_BYTES)
+    told = (document.value.get("kind"), document.value.get("apiVersion"))
     if told != (kind, "0.0.1"):
-        raise FormatError(
+        raise document.error(
             f"expected an entry of kind {kind} 0.0.1, got {str(told[0])[:40]!r} "
-            f"{str(told[1])[:40]!r}",
-            what=_WHAT,
+            f"{str(told[1])[:40]!r}"
         )
-    return get_object(document, "spec", what=_WHAT)
+    return document.object("spec")
 
 
-def _sha256(found: JSONObject, where: str) -> str:
-    algorithm = get_str(found, "algorithm", what=_WHAT, where=where)
+def _sha256(found: View) -> str:
+    algorithm = found.text("algorithm")
     if algorithm != "sha256":
-        raise FormatError(f"expected sha256, got {algorithm[:40]!r}", what=_WHAT, where=where)
-    return get_str(found, "value", what=_WHAT, where=where)
+        raise found.error(f"expected sha256, got {algorithm[:40]!r}", "algorithm")
+    return found.text("value")
 
 
 def _der_of(pem: bytes) -> bytes:
@@ -231,7 +199,5 @@ def _der_of(pem: bytes) -> bytes:
     label = begin.removeprefix(b"-----BEGIN ")
     if label not in (b"PUBLIC KEY", b"CERTIFICATE") or end != label + b"-----":
         raise FormatError("expected one PEM block, a public key or a certificate", what=_WHAT)
-    try:
-        return base64.b64decode(b"".join(body.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise FormatError("expected one PEM block", what=_WHAT) from None
+    # Lines of any length, as Go reads PEM.
+    return decode_base64("".join(body.decode("latin-1").split()), what=f"{_WHAT}: PEM block")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from imagers.errors import UntrustedSigner
+from imagers.errors import FormatError, UntrustedSigner
+from imagers.pki import der
 from imagers.pki.chain import alternative_names
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = ["check_issuer", "check_subject"]
 
 _ISSUER_V1 = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 _ISSUER_V2 = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
+_UTF8_STRING = 0x0C  # its tag in DER
 
 
 def check_subject(leaf: x509.Certificate, wanted: CertificateSubject, *, what: str) -> None:
@@ -90,10 +92,10 @@ def check_issuer(leaf: x509.Certificate, wanted: str, *, what: str) -> None:
         )
 
 
-def _utf8_string(der: bytes) -> bytes:
+def _utf8_string(raw: bytes) -> bytes:
     """The content of a DER UTF8String; what is none compares with nothing."""
-    if len(der) >= 2 and der[0] == 0x0C and der[1] < 0x80 and len(der) == 2 + der[1]:
-        return der[2:]
-    if len(der) >= 3 and der[:2] == b"\x0c\x81" and der[2] >= 0x80 and len(der) == 3 + der[2]:
-        return der[3:]
-    return b"\xff" + der
+    try:
+        content = der.only(raw, _UTF8_STRING, what="issuer")
+    except FormatError:
+        content = b""
+    return content if der.encode(_UTF8_STRING, content) == raw else b"\xff" + raw

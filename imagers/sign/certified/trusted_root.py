@@ -13,8 +13,6 @@ application/vnd.dev.sigstore.trustedroot+json;version=0.1 (and 0.2).
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,16 +20,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from imagers.errors import FormatError, Unsupported
-from imagers.model.strict_json import (
-    JSON,
-    JSONObject,
-    get_list,
-    get_object,
-    get_optional_object,
-    get_str,
-    parse_object,
-)
+from imagers.errors import Unsupported
+from imagers.model.strict_json import View
 from imagers.pki.chain import load_certificate
 from imagers.sign.public_key import PublicKey, public_key_of
 
@@ -69,82 +59,47 @@ def parse_trusted_root(raw: bytes, *, what: str) -> TrustedRoot:
     Raises:
         FormatError: it is none.
     """
-    document = parse_object(raw, what=what, max_bytes=_MAX_BYTES)
-    media_type = get_str(document, "mediaType", what=what)
+    document = View.parse(raw, what=what, max_bytes=_MAX_BYTES)
+    media_type = document.text("mediaType")
     if media_type not in (*_TYPES, _NEW_TYPE):
-        raise FormatError(
-            f"expected {_TYPES[0]!r}, got {media_type[:120]!r}", what=what, where="$.mediaType"
-        )
+        raise document.error(f"expected {_TYPES[0]!r}, got {media_type[:120]!r}", "mediaType")
     logs = []
-    for item, where in _entries(document, "tlogs", what):
-        key = get_object(item, "publicKey", what=what, where=where)
-        found = _log_key(_bytes(key, what, f"{where}.publicKey"), what)
-        if found is not None and not _ends(key, what, where):
+    for log in document.objects("tlogs", most=_MAX_ENTRIES, null_is_empty=True):
+        key = log.object("publicKey")
+        found = _log_key(key)
+        if found is not None and not _ends(key):
             logs.append(found)
     return TrustedRoot(
         tuple(logs),
-        _chains(document, "certificateAuthorities", what),
-        _chains(document, "timestampAuthorities", what),
+        _chains(document, "certificateAuthorities"),
+        _chains(document, "timestampAuthorities"),
     )
 
 
-def _entries(document: JSONObject, member: str, what: str) -> list[tuple[JSONObject, str]]:
-    if document.get(member) is None:
-        return []
-    found = get_list(document, member, what=what)
-    if len(found) > _MAX_ENTRIES:
-        raise FormatError(f"expected at most {_MAX_ENTRIES} entries", what=what, where=member)
-    return [
-        (_object(one, what, f"$.{member}[{index}]"), f"$.{member}[{index}]")
-        for index, one in enumerate(found)
-    ]
+def _ends(view: View) -> bool:
+    valid = view.optional_object("validFor")
+    return valid is not None and valid.value.get("end") is not None
 
 
-def _object(value: JSON, what: str, where: str) -> JSONObject:
-    if not isinstance(value, dict):
-        raise FormatError("expected an object", what=what, where=where)
-    return value
-
-
-def _ends(document: JSONObject, what: str, where: str) -> bool:
-    valid = get_optional_object(document, "validFor", what=what, where=where)
-    return valid is not None and valid.get("end") is not None
-
-
-def _bytes(document: JSONObject, what: str, where: str) -> bytes:
-    try:
-        return base64.b64decode(
-            get_str(document, "rawBytes", what=what, where=where), validate=True
-        )
-    except (binascii.Error, ValueError):
-        raise FormatError("expected base64", what=what, where=f"{where}.rawBytes") from None
-
-
-def _log_key(der: bytes, what: str) -> PublicKey | None:
+def _log_key(view: View) -> PublicKey | None:
     """The key of a log; None for kinds that promise nothing that is checked here."""
     try:
-        key = serialization.load_der_public_key(der)
+        key = serialization.load_der_public_key(view.bytes64("rawBytes"))
     except (ValueError, UnsupportedAlgorithm):
-        raise FormatError("holds a key that cannot be read", what=what, where="$.tlogs") from None
+        raise view.error("holds a key that cannot be read", "rawBytes") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         return None
     try:
-        return public_key_of(key, what=what)
+        return public_key_of(key, what=view.what)
     except Unsupported:
         return None
 
 
-def _chains(document: JSONObject, member: str, what: str) -> tuple[x509.Certificate, ...]:
+def _chains(document: View, name: str) -> tuple[x509.Certificate, ...]:
     found: list[x509.Certificate] = []
-    for item, where in _entries(document, member, what):
-        chain = get_object(item, "certChain", what=what, where=where)
-        certificates = get_list(chain, "certificates", what=what, where=f"{where}.certChain")
-        if len(certificates) > _MAX_ENTRIES:
-            raise FormatError(f"expected at most {_MAX_ENTRIES} entries", what=what, where=where)
-        loaded = [
-            load_certificate(_bytes(_object(one, what, where), what, where), what=what)
-            for one in certificates
-        ]
-        if not _ends(item, what, where):
+    for item in document.objects(name, most=_MAX_ENTRIES, null_is_empty=True):
+        certificates = item.object("certChain").objects("certificates", most=_MAX_ENTRIES)
+        loaded = [load_certificate(one.bytes64("rawBytes"), what=one.what) for one in certificates]
+        if not _ends(item):
             found += loaded
     return tuple(found)

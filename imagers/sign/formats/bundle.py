@@ -18,8 +18,6 @@ v1.0 protocol.md; in-toto attestation v1.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from dataclasses import dataclass
 from datetime import UTC
@@ -28,24 +26,17 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives import serialization
 
 from imagers.errors import FormatError, SignatureInvalid, Unsupported
+from imagers.model.base64 import encode_base64
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_MANIFEST
-from imagers.model.strict_json import (
-    JSON,
-    JSONObject,
-    dump_json,
-    get_list,
-    get_object,
-    get_optional_object,
-    get_str,
-    parse_object,
-)
+from imagers.model.strict_json import JSONObject, View, dump_json
 from imagers.pki.chain import MAX_CERTIFICATES, load_certificate
-from imagers.sign.certified.rekor import LogEntry, check_dsse
+from imagers.sign.certified.rekor import MAX_TIME, LogEntry, check_dsse
 from imagers.sign.certified.signer import Evidence
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from cryptography import x509
@@ -73,6 +64,7 @@ _MAX_BYTES = 1024 * 1024
 _MAX_ENTRIES = 16  # log entries, time stamps
 _MAX_SUBJECTS = 64
 _WHAT = "bundle"
+_MAX_NUMBER = 10**15 - 1  # as many entries no log has
 _NUMBER = re.compile(r"[0-9]{1,15}\Z")
 
 
@@ -100,18 +92,18 @@ def build_bundle(digest: Digest, key: SigstorePrivateKey) -> bytes:
     material: JSONObject
     if key.certificates:
         der = key.certificates[0].public_bytes(serialization.Encoding.DER)
-        material = {"certificate": {"rawBytes": base64.b64encode(der).decode("ascii")}}
+        material = {"certificate": {"rawBytes": encode_base64(der)}}
     else:
-        hint = base64.b64encode(bytes.fromhex(key.public_key.fingerprint)).decode("ascii")
+        hint = encode_base64(bytes.fromhex(key.public_key.fingerprint))
         material = {"publicKey": {"hint": hint}}
     return dump_json(
         {
             "mediaType": BUNDLE_TYPE,
             "verificationMaterial": material,
             "dsseEnvelope": {
-                "payload": base64.b64encode(statement).decode("ascii"),
+                "payload": encode_base64(statement),
                 "payloadType": _PAYLOAD_TYPE,
-                "signatures": [{"sig": base64.b64encode(signature).decode("ascii")}],
+                "signatures": [{"sig": encode_base64(signature)}],
             },
         }
     )
@@ -164,32 +156,28 @@ def parse_bundle_file(raw: bytes) -> Bundle:
         FormatError: it is none, or beyond a bound.
         Unsupported: a bundle of another version or with another kind of signature.
     """
-    document = parse_object(raw, what=_WHAT, max_bytes=_MAX_BYTES)
-    media_type = get_str(document, "mediaType", what=_WHAT)
+    document = View.parse(raw, what=_WHAT, max_bytes=_MAX_BYTES)
+    media_type = document.text("mediaType")
     if media_type != BUNDLE_TYPE:
         raise Unsupported(f"expected a bundle {BUNDLE_TYPE!r}, got {media_type[:80]!r}")
     if "dsseEnvelope" not in document or "messageSignature" in document:
         raise Unsupported("expected a bundle with a DSSE envelope and no other signature")
-    envelope = get_object(document, "dsseEnvelope", what=_WHAT)
-    where = "$.dsseEnvelope"
-    payload_type = get_str(envelope, "payloadType", what=_WHAT, where=where)
+    envelope = document.object("dsseEnvelope")
+    payload_type = envelope.text("payloadType")
     if payload_type != _PAYLOAD_TYPE:
-        raise FormatError(
-            f"expected {_PAYLOAD_TYPE!r}, got {payload_type[:80]!r}",
-            what=_WHAT,
-            where=f"{where}.payloadType",
+        raise envelope.error(
+            f"expected {_PAYLOAD_TYPE!r}, got {payload_type[:80]!r}", "payloadType"
         )
-    signatures = get_list(envelope, "signatures", what=_WHAT, where=where)
+    signatures = envelope.objects("signatures")
     if len(signatures) != 1:
-        raise FormatError(f"expected one signature, got {len(signatures)}", what=_WHAT, where=where)
-    payload = _decode(envelope, "payload", where)
-    signature = _decode(_object(signatures[0], where), "sig", where)
-    material = get_object(document, "verificationMaterial", what=_WHAT)
+        raise envelope.error(f"expected one signature, got {len(signatures)}", "signatures")
+    payload = envelope.bytes64("payload")
+    material = document.object("verificationMaterial")
     certificate, chain = _certificates(material)
     return Bundle(
         Evidence(
             data=_pae(payload_type, payload),
-            signature=signature,
+            signature=signatures[0].bytes64("sig"),
             payload=payload,
             check_log=check_dsse,
             certificate=certificate,
@@ -201,96 +189,56 @@ def parse_bundle_file(raw: bytes) -> Bundle:
     )
 
 
-def _object(value: JSON, where: str) -> JSONObject:
-    if not isinstance(value, dict):
-        raise FormatError("expected an object", what=_WHAT, where=where)
-    return value
-
-
-def _decode(document: JSONObject, member: str, where: str) -> bytes:
-    text = get_str(document, member, what=_WHAT, where=where)
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise FormatError("expected base64", what=_WHAT, where=f"{where}.{member}") from None
-
-
 def _certificates(
-    material: JSONObject,
+    material: View,
 ) -> tuple[x509.Certificate | None, tuple[x509.Certificate, ...]]:
-    where = "$.verificationMaterial"
     kinds = [k for k in ("publicKey", "certificate", "x509CertificateChain") if k in material]
     if len(kinds) != 1:
-        raise FormatError(
-            "expected one of publicKey, certificate and x509CertificateChain", what=_WHAT
-        )
+        raise material.error("expected one of publicKey, certificate and x509CertificateChain")
     if kinds[0] == "publicKey":  # the hint is only a hint: the policy says which keys count
         return None, ()
     if kinds[0] == "certificate":
-        found = [get_object(material, "certificate", what=_WHAT, where=where)]
+        found: Sequence[View] = [material.object("certificate")]
     else:
-        chain = get_object(material, "x509CertificateChain", what=_WHAT, where=where)
-        found = [
-            _object(one, where) for one in get_list(chain, "certificates", what=_WHAT, where=where)
-        ]
-    if not 1 <= len(found) <= MAX_CERTIFICATES:
-        raise FormatError(f"expected 1 to {MAX_CERTIFICATES} certificates", what=_WHAT)
-    loaded = [load_certificate(_decode(one, "rawBytes", where), what=_WHAT) for one in found]
+        chain = material.object("x509CertificateChain")
+        found = chain.objects("certificates", most=MAX_CERTIFICATES, non_empty=True)
+    loaded = [load_certificate(one.bytes64("rawBytes"), what=_WHAT) for one in found]
     return loaded[0], tuple(loaded[1:])
 
 
-def _entries(material: JSONObject) -> tuple[LogEntry, ...]:
+def _entries(material: View) -> tuple[LogEntry, ...]:
     """The entries that a log has promised; those with a proof of inclusion alone are left out."""
-    value = material.get("tlogEntries") or []
-    if not isinstance(value, list) or len(value) > _MAX_ENTRIES:
-        raise FormatError(f"expected a list of at most {_MAX_ENTRIES} log entries", what=_WHAT)
     found = []
-    for one in value:
-        where = "$.verificationMaterial.tlogEntries"
-        entry = _object(one, where)
-        promise = get_optional_object(entry, "inclusionPromise", what=_WHAT, where=where)
+    for entry in material.objects("tlogEntries", most=_MAX_ENTRIES, null_is_empty=True):
+        promise = entry.optional_object("inclusionPromise")
         if promise is None:
             continue
-        log = get_object(entry, "logId", what=_WHAT, where=where)
         found.append(
             LogEntry(
-                body=get_str(entry, "canonicalizedBody", what=_WHAT, where=where),
-                integrated_time=_number(entry, "integratedTime", where),
-                log_index=_number(entry, "logIndex", where),
-                log_id=_decode(log, "keyId", where).hex(),
-                promise=_decode(promise, "signedEntryTimestamp", where),
+                body=entry.text("canonicalizedBody"),
+                integrated_time=_number(entry, "integratedTime", MAX_TIME),
+                log_index=_number(entry, "logIndex", _MAX_NUMBER),
+                log_id=entry.object("logId").bytes64("keyId").hex(),
+                promise=promise.bytes64("signedEntryTimestamp"),
             )
         )
     return tuple(found)
 
 
-def _number(document: JSONObject, member: str, where: str) -> int:
+def _number(entry: View, name: str, maximum: int) -> int:
     """A 64-bit number, which protobuf writes as a string."""
-    value = document.get(member, "0")
+    value = entry.value.get(name, "0")
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str) or not _NUMBER.match(value):
-        raise FormatError("expected a number", what=_WHAT, where=f"{where}.{member}")
-    number = int(value)
-    if member == "integratedTime" and number > 253402300799:  # the year 9999
-        raise FormatError("expected a time", what=_WHAT, where=f"{where}.{member}")
-    return number
+    if not isinstance(value, str) or not _NUMBER.match(value) or int(value) > maximum:
+        raise entry.error(f"expected a number from 0 to {maximum}", name)
+    return int(value)
 
 
-def _stamps(material: JSONObject) -> tuple[bytes, ...]:
-    where = "$.verificationMaterial.timestampVerificationData"
-    data = get_optional_object(material, "timestampVerificationData", what=_WHAT)
-    value = [] if data is None else data.get("rfc3161Timestamps") or []
-    if not isinstance(value, list) or len(value) > _MAX_ENTRIES:
-        raise FormatError(f"expected a list of at most {_MAX_ENTRIES} stamps", what=_WHAT)
-    return tuple(_decode(_object(one, where), "signedTimestamp", where) for one in value)
-
-
-def _subjects(statement: JSONObject) -> list[JSONObject]:
-    subjects = get_list(statement, "subject", what="statement")
-    if not 1 <= len(subjects) <= _MAX_SUBJECTS:
-        raise FormatError(f"expected 1 to {_MAX_SUBJECTS} subjects", what="statement")
-    return [get_object(_object(one, "$.subject"), "digest", what="statement") for one in subjects]
+def _stamps(material: View) -> tuple[bytes, ...]:
+    data = material.object("timestampVerificationData", null_is_empty=True)
+    stamps = data.objects("rfc3161Timestamps", most=_MAX_ENTRIES, null_is_empty=True)
+    return tuple(one.bytes64("signedTimestamp") for one in stamps)
 
 
 def check_statement(payload: bytes, raw_manifest: bytes, *, what: str, noun: str) -> None:
@@ -303,12 +251,10 @@ def check_statement(payload: bytes, raw_manifest: bytes, *, what: str, noun: str
         SignatureInvalid: it states something else, or about something else.
     """
     try:
-        document = parse_object(payload, what="statement", max_bytes=_MAX_BYTES)
-        told = (
-            get_str(document, "_type", what="statement"),
-            get_str(document, "predicateType", what="statement"),
-        )
-        digests = _subjects(document)
+        document = View.parse(payload, what="statement", max_bytes=_MAX_BYTES)
+        told = (document.text("_type"), document.text("predicateType"))
+        subjects = document.objects("subject", most=_MAX_SUBJECTS, non_empty=True)
+        digests = [one.object("digest").value for one in subjects]
     except FormatError as error:
         raise SignatureInvalid(f"{what}: {error}") from error
     if told != (_STATEMENT, _PREDICATE):

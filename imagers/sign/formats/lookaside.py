@@ -15,8 +15,6 @@ docker/docker_image_src.go getSignaturesFromLookaside, internal/signature/signat
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import secrets
 from contextlib import suppress
@@ -35,15 +33,8 @@ from imagers.errors import (
     Unsupported,
 )
 from imagers.files import StagedFile, local_errors, write_all
-from imagers.model.strict_json import (
-    JSONObject,
-    dump_json,
-    get_int,
-    get_list,
-    get_str,
-    get_string_map,
-    parse_object,
-)
+from imagers.model.base64 import encode_base64
+from imagers.model.strict_json import JSONObject, View, dump_json
 from imagers.sign.formats.sigstore import SigstoreSignature
 from imagers.sign.found import (
     CouldNotLook,
@@ -121,25 +112,16 @@ def parse_signature_file(raw: bytes, place: str) -> Signature:
         error = Unsupported(f"{_WHAT} has the unknown format {shown!r}")
         return UnreadableSignature(error, None, place)
     try:
-        return _parse_sigstore(content, place)
+        return _parse_sigstore(content)
     except FormatError as damage:
         return UnreadableSignature(damage, Form.SIGSTORE, place)
 
 
-def _parse_sigstore(content: bytes, place: str) -> SigstoreSignature:
-    document = parse_object(content, what=_WHAT, max_bytes=MAX_SIGNATURE_BYTES)
-    if set(document) != {"mimeType", "payload", "annotations"}:
-        raise FormatError(
-            "expected exactly mimeType, payload and annotations", what=_WHAT, where=place
-        )
-    try:
-        payload = base64.b64decode(get_str(document, "payload", what=_WHAT), validate=True)
-    except (binascii.Error, ValueError):
-        raise FormatError("expected base64", what=_WHAT, where="$.payload") from None
+def _parse_sigstore(content: bytes) -> SigstoreSignature:
+    document = View.parse(content, what=_WHAT, max_bytes=MAX_SIGNATURE_BYTES)
+    document.exactly("mimeType", "payload", "annotations")
     return SigstoreSignature(
-        payload,
-        get_string_map(document, "annotations", what=_WHAT),
-        get_str(document, "mimeType", what=_WHAT),
+        document.bytes64("payload"), document.string_map("annotations"), document.text("mimeType")
     )
 
 
@@ -264,31 +246,17 @@ def find_in_extension(source: SignatureExtension, digest: Digest, place: str) ->
 
 
 def _parse_list(raw: bytes, place: str) -> tuple[Signature, ...]:
-    what = "list of signatures"
-    document = parse_object(raw, what=what, max_bytes=_MAX_LIST_BYTES)
-    items = get_list(document, "signatures", what=what)
-    if len(items) > MAX_SIGNATURES:
-        raise FormatError(
-            f"expected at most {MAX_SIGNATURES} signatures, got {len(items)}", what=what
-        )
+    document = View.parse(raw, what="list of signatures", max_bytes=_MAX_LIST_BYTES)
     found: list[Signature] = []
-    for index, item in enumerate(items):
-        where = f"$.signatures[{index}]"
-        if not isinstance(item, dict):
-            raise FormatError("expected an object", what=what, where=where)
+    for number, item in enumerate(document.objects("signatures", most=MAX_SIGNATURES), 1):
         # Other versions and types are for other readers, as in containers/image.
-        if (
-            get_int(item, "schemaVersion", what=what, where=where) != 2
-            or get_str(item, "type", what=what, where=where) != "atomic"
-        ):
+        if item.integer("schemaVersion") != 2 or item.text("type") != "atomic":
             continue
+        item.text("content")
         try:
-            blob = base64.b64decode(get_str(item, "content", what=what, where=where), validate=True)
-        except (binascii.Error, ValueError):
-            error = FormatError("expected base64", what=what, where=f"{where}.content")
-            found.append(UnreadableSignature(error, Form.SIMPLE, f"{place}, {index + 1}"))
-        else:
-            found.append(SimpleSignature(blob, f"{place}, {index + 1}"))
+            found.append(SimpleSignature(item.bytes64("content"), f"{place}, {number}"))
+        except FormatError as error:
+            found.append(UnreadableSignature(error, Form.SIMPLE, f"{place}, {number}"))
     return tuple(found)
 
 
@@ -303,7 +271,7 @@ def write_to_extension(sink: SignatureExtensionSink, digest: Digest, blob: bytes
         "schemaVersion": 2,
         "name": name,
         "type": "atomic",
-        "content": base64.b64encode(blob).decode("ascii"),
+        "content": encode_base64(blob),
     }
     try:
         sink.put_signature(digest, dump_json(body))

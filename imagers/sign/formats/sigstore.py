@@ -13,14 +13,13 @@ putSignaturesToSigstoreAttachments.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import serialization
 
 from imagers.errors import FormatError
+from imagers.model.base64 import decode_base64_lines, encode_base64
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import Digest, digest_of
 from imagers.model.manifest import parse_manifest
@@ -95,7 +94,7 @@ def signature_tag(digest: Digest) -> str:
 
 def sign_payload(payload: bytes, key: SigstorePrivateKey) -> SigstoreSignature:
     """A signature over exactly `payload`, with the certificates of the key if it has any."""
-    text = base64.b64encode(key.sign(payload)).decode("ascii")
+    text = encode_base64(key.sign(payload))
     annotations = {SIGNATURE_ANNOTATION: text}
     leaf, rest = key.certificates[:1], key.certificates[1:]
     for name, certificates in ((CERTIFICATE_ANNOTATION, leaf), (CHAIN_ANNOTATION, rest)):
@@ -120,10 +119,7 @@ def decode_signature(annotations: Mapping[str, str]) -> bytes:
         raise FormatError(
             f"expected at most {_MAX_SIGNATURE_TEXT} characters, got {len(text)}", what="signature"
         )
-    try:
-        return base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)
-    except (binascii.Error, ValueError):
-        raise FormatError("is not base64", what="signature") from None
+    return decode_base64_lines(text, what="signature")
 
 
 def parse_signature_manifest(raw: bytes, *, media_type: str) -> SignatureManifest:

@@ -10,14 +10,13 @@ Spec: Trustee key broker protocol 0.4.0, TEE `sample`.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 from typing import TYPE_CHECKING
 
-from imagers.errors import EvidenceRejected, FormatError
+from imagers.errors import EvidenceRejected
+from imagers.model.base64 import encode_base64
 from imagers.model.evidence import Attester, Claims, Evidence, ReportData, Verifier
-from imagers.model.strict_json import get_str
+from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,7 +27,7 @@ __all__ = ["SampleAttester", "SampleVerifier"]
 
 _TEE = "sample"
 _WHAT = "sample evidence"
-_MAX_REPORT_DATA = 256  # characters; 88 for the longest hash
+_MAX_REPORT_DATA = 64  # bytes of the longest hash
 
 
 class SampleAttester:
@@ -41,7 +40,7 @@ class SampleAttester:
 
     def collect(self, report_data: ReportData) -> Evidence:
         """See `Attester`; never raises `NoTEE`, because it needs none."""
-        text = base64.b64encode(report_data.digest).decode("ascii")
+        text = encode_base64(report_data.digest)
         return Evidence(tee=_TEE, body={"svn": "1", "report_data": text}, report_data=report_data)
 
 
@@ -55,14 +54,9 @@ class SampleVerifier:
 
     def verify(self, body: JSON, *, report_data: ReportData, now: datetime) -> Claims:
         """See `Verifier`."""
-        if not isinstance(body, dict):
-            raise FormatError("expected an object", what=_WHAT, where="$")
-        svn = get_str(body, "svn", what=_WHAT)
-        text = get_str(body, "report_data", what=_WHAT)
-        try:
-            bound = base64.b64decode(text, validate=True) if len(text) <= _MAX_REPORT_DATA else b""
-        except (binascii.Error, ValueError):
-            raise FormatError("expected base64", what=_WHAT, where="$.report_data") from None
+        evidence = View(body, what=_WHAT)
+        svn = evidence.text("svn")
+        bound = evidence.bytes64("report_data", max_size=_MAX_REPORT_DATA)
         if not hmac.compare_digest(bound, report_data.digest):
             raise EvidenceRejected(
                 f"{_WHAT}: is bound to other report data than this handshake's",

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.broker.challenges import Challenges, Ticket
-from imagers.kbs.messages import decode_base64url, encode_base64url
+from imagers.model.base64 import decode_base64url, encode_base64url
 
 MASTER = bytearray(range(32))
 STORE = b"s" * 16

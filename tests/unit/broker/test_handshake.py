@@ -19,11 +19,11 @@ from imagers.kbs.messages import (
     InitData,
     Request,
     RSAPublicKey,
-    encode_base64url,
     hash_report_data,
     parse_challenge,
 )
 from imagers.kbs.tee_key import TEEKey
+from imagers.model.base64 import encode_base64url
 from imagers.model.evidence import Claims
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto.jwk import JWK
 
 from imagers.broker.refusals import Refusal
@@ -10,9 +11,9 @@ from imagers.broker.resources import Credentials, Resources
 from imagers.broker.state import open_state
 from imagers.errors import FormatError, LocalError, TagMismatch
 from imagers.kbs.jwe import open_answer
-from imagers.kbs.jwt import sign_token
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
+from imagers.pki.jose import sign_token
 
 PATH = "default/key/1"
 IMAGE, OTHER = digest_of(b"manifest"), digest_of(b"other")
@@ -158,9 +159,11 @@ def test_release_with_a_token_that_somebody_else_signed_refused(stored, credenti
     import base64
 
     payload = json.loads(base64.urlsafe_b64decode(credentials.bearer.split(".")[1] + "=="))
-    key = JWK.generate(kty="EC", crv="P-256")
+    key = ec.generate_private_key(ec.SECP256R1())
     forged = sign_token(
-        payload, key=key, algorithm="ES256", header={"jwk": key.export_public(as_dict=True)}
+        payload,
+        key=key,
+        header={"jwk": JWK.from_pyca(key.public_key()).export_public(as_dict=True)},
     )
     refusal = refused(stored.release, Credentials(bearer=forged), PATH, ASKED)
     assert refusal.name == "TokenVerifierError"

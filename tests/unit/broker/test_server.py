@@ -30,10 +30,10 @@ from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
 from imagers.errors import LocalError, RemoteError, UsageError
 from imagers.kbs.admin import BrokerAdmin, load_admin_key
-from imagers.kbs.jwt import sign_token
 from imagers.model.digest import digest_of
 from imagers.net.http import HTTPSettings
 from imagers.net.retry import RetryPolicy
+from imagers.pki.jose import sign_token
 
 URI, PATH, IMAGE = "kbs:///default/key/1", "/kbs/v0/resource/default/key/1", digest_of(b"image")
 PROGRAM = """
@@ -627,7 +627,7 @@ def test_secret_of_an_admin_who_hangs_up_is_stored_as_it_was_sent(
     monkeypatch.setattr(Resources, "put", slow)
     now = int(time.time())
     claims = {"iat": now, "exp": now + 60, "role": "admin"}
-    token = sign_token(claims, key=load_admin_key(embedded.admin_key_file), algorithm="EdDSA")
+    token = sign_token(claims, key=load_admin_key(embedded.admin_key_file))
     admin = connect(
         port,
         sent=f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"

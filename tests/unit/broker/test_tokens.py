@@ -3,19 +3,20 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from jwcrypto.jwk import JWK
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from imagers.broker.refusals import Refusal
 from imagers.broker.tokens import AdminTokens, GuestTokens
-from imagers.kbs.jwt import sign_token
 from imagers.kbs.messages import Attestation, hash_report_data
 from imagers.kbs.tee_key import TEEKey
 from imagers.model.evidence import Claims
+from imagers.pki.jose import sign_token
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
 KEY = TEEKey().public
-ADMIN = JWK.generate(kty="OKP", crv="Ed25519")
+ADMIN = ed25519.Ed25519PrivateKey.generate()
 GOOD = {
     "iat": int(NOW.timestamp()),
     "nbf": int(NOW.timestamp()),
@@ -110,7 +111,10 @@ def test_check_token_of_a_clock_that_was_far_ahead_refused(tokens, token):
 
 
 def test_check_of_another_broker_refused_though_its_key_is_in_the_header(token):
-    with GuestTokens.make_key() as other, pytest.raises(Refusal, match="not by the expected key"):
+    with (
+        GuestTokens.make_key() as other,
+        pytest.raises(Refusal, match="token: the signature does not fit"),
+    ):
         GuestTokens(other).check(token, now=NOW)
 
 
@@ -128,19 +132,19 @@ def test_check_text_that_is_no_token_refused(tokens, text):
 )
 def test_check_own_signature_on_something_else_refused(private, tokens, payload):
     with private.view() as data:
-        key = JWK.from_pem(bytes(data))
+        key = load_pem_private_key(bytes(data), None)
     with pytest.raises(Refusal):
-        tokens.check(sign_token(payload, key=key, algorithm="ES256"), now=NOW)
+        tokens.check(sign_token(payload, key=key), now=NOW)
 
 
 @pytest.fixture
 def admin_tokens():
-    return AdminTokens(ADMIN.get_op_key("verify"))
+    return AdminTokens(ADMIN.public_key())
 
 
 def admin_token(key=ADMIN, **changes):
     payload = {name: value for name, value in (GOOD | changes).items() if value is not None}
-    return sign_token(payload, key=key, algorithm="EdDSA")
+    return sign_token(payload, key=key)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +189,7 @@ def test_admin_bad_token_refused(admin_tokens, changes, piece):
 
 
 def test_admin_token_of_another_key_or_none_refused(admin_tokens):
-    other = admin_token(key=JWK.generate(kty="OKP", crv="Ed25519"))
+    other = admin_token(key=ed25519.Ed25519PrivateKey.generate())
     for token in (other, None, "", "a.b.c"):
         with pytest.raises(Refusal) as caught:
             admin_tokens.check(token, now=NOW)

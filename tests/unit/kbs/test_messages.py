@@ -17,8 +17,6 @@ from imagers.kbs.messages import (
     Request,
     Response,
     RSAPublicKey,
-    decode_base64url,
-    encode_base64url,
     hash_report_data,
     parse_attestation,
     parse_challenge,
@@ -27,6 +25,8 @@ from imagers.kbs.messages import (
     parse_response,
     parse_tee_name,
 )
+from imagers.model.base64 import encode_base64url
+from imagers.model.strict_json import View
 
 NONCE = base64.b64encode(bytes(range(32))).decode()
 KEY = ECPublicKey(
@@ -210,7 +210,7 @@ def test_parse_attestation_bad_member_refused_with_its_place(changes, where):
     ("change", "piece"),
     [
         ({"x": KEY.x + "="}, "base64url without padding"),
-        ({"x": KEY.x[:-1] + "9"}, "ends on its last bit"),
+        ({"x": KEY.x[:-1] + "9"}, "base64url without padding"),
         ({"x": encode_base64url(bytes(31))}, "expected 32 bytes, got 31"),
         ({"y": encode_base64url(bytes(33))}, "expected 32 bytes, got 33"),
         ({"x": 1}, "expected a string"),
@@ -219,7 +219,7 @@ def test_parse_attestation_bad_member_refused_with_its_place(changes, where):
 )
 def test_parse_public_key_bad_coordinate_refused(change, piece):
     with pytest.raises(FormatError) as caught:
-        parse_public_key(KEY.to_json() | change, what="key")
+        parse_public_key(View(KEY.to_json() | change, what="key"))
     assert piece in str(caught.value)
 
 
@@ -235,7 +235,7 @@ def test_parse_public_key_bad_coordinate_refused(change, piece):
 )
 def test_parse_public_key_other_kind_unsupported(change):
     with pytest.raises(Unsupported):
-        parse_public_key(KEY.to_json() | change, what="key")
+        parse_public_key(View(KEY.to_json() | change, what="key"))
 
 
 def test_parse_public_key_rsa_gives_its_members_only():
@@ -246,7 +246,7 @@ def test_parse_public_key_rsa_gives_its_members_only():
         "e": "AQAB",
         "d": "x",
     }
-    assert parse_public_key(key, what="key") == RSAPublicKey(n=key["n"], e="AQAB")
+    assert parse_public_key(View(key, what="key")) == RSAPublicKey(n=key["n"], e="AQAB")
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_parse_public_key_rsa_gives_its_members_only():
         (b"\xff" * 255, b"\x03", "$.n: expected 2048 to 8192 bits, got 2040"),
         (b"\x7f" + b"\xff" * 255, b"\x03", "$.n: expected 2048 to 8192 bits, got 2047"),
         (b"\x01" + b"\xff" * 1024, b"\x03", "$.n: expected 2048 to 8192 bits, got 8193"),
-        (b"\xff" * 7000, b"\x03", "$.n: expected 2048 to 8192 bits, got 9334 characters"),
+        (b"\xff" * 7000, b"\x03", "$.n: expected 2048 to 8192 bits, got 56000"),
         (bytes(158) + b"\xff" * 98, b"\x03", "$.n: expected a number without zero bytes"),
         (bytes(1) + b"\xff" * 256, b"\x03", "$.n: expected a number without zero bytes"),
         (b"", b"\x03", "$.n: expected 2048 to 8192 bits, got 0"),
@@ -269,7 +269,7 @@ def test_parse_public_key_rsa_gives_its_members_only():
 def test_parse_public_key_rsa_out_of_bounds_refused(n, e, piece):
     key = {"kty": "RSA", "alg": "RSA-OAEP-256", "n": encode_base64url(n), "e": encode_base64url(e)}
     with pytest.raises(FormatError) as caught:
-        parse_public_key(key, what="key")
+        parse_public_key(View(key, what="key"))
     assert piece in str(caught.value)
 
 
@@ -277,7 +277,7 @@ def test_parse_public_key_rsa_out_of_bounds_refused(n, e, piece):
 @pytest.mark.parametrize("e", [b"\x03", b"\xff" * 4], ids=len)
 def test_parse_public_key_rsa_at_its_bounds_taken(n, e):
     key = {"kty": "RSA", "alg": "RSA-OAEP-256", "n": encode_base64url(n), "e": encode_base64url(e)}
-    assert parse_public_key(key, what="key") == RSAPublicKey(n=key["n"], e=key["e"])
+    assert parse_public_key(View(key, what="key")) == RSAPublicKey(n=key["n"], e=key["e"])
 
 
 def test_response_round_trip_and_it_does_not_print_its_token():
@@ -292,20 +292,6 @@ def test_response_round_trip_and_it_does_not_print_its_token():
 def test_parse_response_token_that_is_no_jwt_refused(token):
     with pytest.raises(FormatError, match="expected a JWT"):
         parse_response(json.dumps({"token": token}).encode())
-
-
-@given(st.binary(max_size=200))
-def test_base64url_round_trip(data):
-    assert decode_base64url(encode_base64url(data), what="x") == data
-
-
-@given(st.text(alphabet="AQgw_-+/=\u0660 \n", max_size=12))
-def test_base64url_has_one_spelling(text):
-    try:
-        data = decode_base64url(text, what="x")
-    except FormatError:
-        return
-    assert encode_base64url(data) == text
 
 
 @given(st.binary(max_size=300))

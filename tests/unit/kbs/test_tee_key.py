@@ -1,8 +1,9 @@
 import pytest
 
 from imagers.errors import FormatError, Unsupported
-from imagers.kbs.messages import ECPublicKey, decode_base64url, encode_base64url
+from imagers.kbs.messages import ECPublicKey
 from imagers.kbs.tee_key import TEEKey, load_point
+from imagers.model.base64 import decode_base64url, encode_base64url
 
 
 @pytest.mark.parametrize(("crv", "size"), [("P-256", 32), ("P-521", 66)])

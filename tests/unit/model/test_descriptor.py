@@ -5,6 +5,7 @@ import pytest
 from imagers.errors import FormatError
 from imagers.model.descriptor import Descriptor, Platform, parse_descriptor
 from imagers.model.digest import Digest
+from imagers.model.strict_json import View
 
 DIGEST = "sha256:" + "a" * 64
 GOOD = {
@@ -15,7 +16,7 @@ GOOD = {
 
 
 def parse(value):
-    return parse_descriptor(value, what="manifest", where="$.layers[2]")
+    return parse_descriptor(View(value, what="manifest", where="$.layers[2]"))
 
 
 def changed(**members):
@@ -66,8 +67,8 @@ def test_platform_text_leaves_out_what_is_empty():
 @pytest.mark.parametrize(
     ("value", "where", "piece"),
     [
-        pytest.param([], "", "expected a descriptor", id="a list"),
-        pytest.param(None, "", "expected a descriptor", id="null"),
+        pytest.param([], "", "expected an object", id="a list"),
+        pytest.param(None, "", "expected an object", id="null"),
         pytest.param(changed(mediaType=...), ".mediaType", "is missing", id="no media type"),
         pytest.param(changed(mediaType=None), ".mediaType", "is missing", id="null media type"),
         pytest.param(changed(mediaType=""), ".mediaType", "media type", id="empty media type"),

@@ -368,7 +368,7 @@ def test_parse_manifest_second_spelling_of_a_member_refused(member, value):
         pytest.param(
             {"layers": [descriptor(), None]},
             "$.layers[1]",
-            "expected a descriptor",
+            "expected an object",
             id="null layer",
         ),
         pytest.param(
@@ -715,7 +715,7 @@ def test_parse_config_gives_platform_diff_ids_and_what_to_run():
         pytest.param(
             {"rootfs": {"type": "layers", "diff_ids": [DIGEST, 1]}},
             "$.rootfs.diff_ids[1]",
-            "expected a digest",
+            "expected a string",
             id="diff_id a number",
         ),
         pytest.param(

@@ -9,19 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import FormatError
-from imagers.model.strict_json import (
-    check_spelling,
-    dump_json,
-    get_int,
-    get_list,
-    get_object,
-    get_optional_object,
-    get_optional_str,
-    get_str,
-    get_string_map,
-    parse_json,
-    parse_object,
-)
+from imagers.model.base64 import encode_base64, encode_base64url
+from imagers.model.strict_json import View, dump_json, parse_json
 
 MEGA = 1024 * 1024
 
@@ -201,9 +190,9 @@ def test_parse_json_any_bytes_give_format_error_or_a_value_that_re_encodes(data)
         (b"null", "null"),
     ],
 )
-def test_parse_object_other_value_refused_with_its_kind(data, kind):
+def test_view_of_another_value_refused_with_its_kind(data, kind):
     with pytest.raises(FormatError, match=f"expected an object, got {kind}") as caught:
-        parse_object(data, what="config", max_bytes=100)
+        View.parse(data, what="config", max_bytes=100)
     assert caught.value.where == "$"
 
 
@@ -215,60 +204,203 @@ def test_dump_json_refuses_what_is_not_json():
 @pytest.mark.parametrize("member", ["Layers", "LAYERS", "layer\u017f", "layerS"])
 def test_check_spelling_other_case_refused_naming_both(member):
     with pytest.raises(FormatError, match="expected 'layers', got '") as caught:
-        check_spelling({member: 1}, frozenset({"layers"}), what="manifest", where="$.x")
+        view({member: 1}, "$.x").check_spelling(frozenset({"layers"}))
     assert caught.value.where == "$.x"
 
 
 def test_check_spelling_exact_and_unrelated_names_pass():
-    check_spelling({"layers": 1, "x": 2, "Lay": 3}, frozenset({"layers"}), what="manifest")
+    view({"layers": 1, "x": 2, "Lay": 3}).check_spelling(frozenset({"layers"}))
 
 
-VALUE = {"s": "text", "i": 7, "l": [1], "o": {"k": "v"}, "b": True, "n": None, "f": 1.0}
+VALUE = {
+    "s": "text",
+    "i": 7,
+    "l": [1],
+    "o": {"k": "v"},
+    "b": True,
+    "n": None,
+    "f": 1.0,
+    "objects": [{"k": 1}, {}],
+    "texts": ["a", ""],
+    "data": "QUI=",
+    "url": "-_8",
+}
 
 
-def test_getters_give_members_of_the_right_type():
-    assert get_str(VALUE, "s", what="w") == "text"
-    assert get_int(VALUE, "i", what="w") == 7
-    assert get_list(VALUE, "l", what="w") == [1]
-    assert get_object(VALUE, "o", what="w") == {"k": "v"}
-    assert get_string_map(VALUE, "o", what="w") == {"k": "v"}
+def view(value=VALUE, where="$.a"):
+    return View(value, what="w", where=where)
+
+
+def test_view_gives_members_of_the_right_type():
+    one = view()
+    assert one.text("s") == one.optional_text("s") == "text"
+    assert one.integer("i") == 7
+    assert one.flag("b") is True
+    assert one.object("o").value == one.optional_object("o").value == {"k": "v"}
+    assert one.string_map("o") == {"k": "v"}
+    assert [each.value for each in one.objects("objects")] == [{"k": 1}, {}]
+    assert one.texts("texts") == ("a", "")
+    assert one.bytes64("data") == b"AB"
+    assert one.bytes64url("url") == b"\xfb\xff"
+
+
+def test_view_says_what_and_where_at_every_depth():
+    one = View.parse(b'{"layers":[{},{"config":{"size":"7"}}]}', what="manifest", max_bytes=99)
+    with pytest.raises(FormatError) as caught:
+        one.objects("layers")[1].object("config").integer("size")
+    assert (caught.value.what, caught.value.where) == ("manifest", "$.layers[1].config.size")
+    assert str(caught.value).endswith("expected a whole number, got a string")
+
+
+def test_view_of_a_subclass_gives_views_of_it():
+    class Own(View):
+        pass
+
+    one = Own(VALUE, what="w")
+    assert type(one.object("o")) is type(one.optional_object("o")) is Own
+    assert {type(each) for each in one.objects("objects")} == {Own}
+
+
+def test_view_without_a_root_names_members_alone():
+    assert view(where="").object("o").at("k") == "o.k"
 
 
 @pytest.mark.parametrize("name", ["n", "absent"])
-def test_optional_getters_take_null_for_absent(name):
-    assert get_optional_str(VALUE, name, what="w") is None
-    assert get_optional_object(VALUE, name, what="w") is None
-    assert get_string_map(VALUE, name, what="w") == {}
+def test_view_null_is_as_good_as_absent(name):
+    one = view()
+    assert one.optional_text(name) is None
+    assert one.optional_object(name) is None
+    assert one.flag(name) is False
+    assert one.string_map(name) == {}
+    assert one.object(name, null_is_empty=True).value == {}
+    assert list(one.objects(name, null_is_empty=True)) == []
+    assert one.texts(name, null_is_empty=True) == ()
 
 
-@pytest.mark.parametrize("getter", [get_str, get_int, get_list, get_object])
+READERS = ["text", "integer", "object", "objects", "texts", "bytes64", "bytes64url"]
+
+
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", ["n", "absent"])
-def test_getters_missing_member_refused_with_its_place(getter, name):
+def test_view_missing_member_refused_with_its_place(reader, name):
     with pytest.raises(FormatError, match="is missing, expected") as caught:
-        getter(VALUE, name, what="w", where="$.a")
+        getattr(view(), reader)(name)
     assert caught.value.where == f"$.a.{name}"
 
 
 @pytest.mark.parametrize(
-    ("getter", "wrong"),
+    ("reader", "wrong"),
     [
-        (get_str, "ilobf"),
-        (get_optional_str, "ilobf"),
-        (get_int, "slobf"),
-        (get_list, "siobf"),
-        (get_object, "silbf"),
-        (get_optional_object, "silbf"),
-        (get_string_map, "silbf"),
+        ("text", "ilobf"),
+        ("optional_text", "ilobf"),
+        ("flag", "silof"),
+        ("integer", "slobf"),
+        ("object", "silbf"),
+        ("optional_object", "silbf"),
+        ("string_map", "silbf"),
+        ("objects", "siobf"),
+        ("texts", "siobf"),
+        ("bytes64", "ilobf"),
+        ("bytes64url", "ilobf"),
     ],
 )
-def test_getters_other_type_refused_with_its_place(getter, wrong):
+def test_view_member_of_another_type_refused_with_its_place(reader, wrong):
     for name in wrong:
         with pytest.raises(FormatError, match=r"expected .*, got a") as caught:
-            getter(VALUE, name, what="w", where="$")
-        assert caught.value.where == f"$.{name}"
+            getattr(view(), reader)(name)
+        assert caught.value.where == f"$.a.{name}"
+
+
+def test_view_falsy_values_are_of_their_own_type():
+    one = view({"zero": 0, "empty": "", "none": []})
+    for name in one.value:
+        with pytest.raises(FormatError, match="expected true or false"):
+            one.flag(name)
+    for name in ("zero", "none"):
+        with pytest.raises(FormatError, match="expected a string"):
+            one.optional_text(name)
+    for name in ("zero", "empty"):
+        with pytest.raises(FormatError, match="expected a list"):
+            one.texts(name, null_is_empty=True)
+        with pytest.raises(FormatError, match="expected an object"):
+            one.string_map(name)
 
 
 @pytest.mark.parametrize("number", [4, 11])
-def test_get_int_out_of_range_refused_with_the_range(number):
+def test_view_integer_out_of_range_refused_with_the_range(number):
     with pytest.raises(FormatError, match=f"expected a number from 5 to 10, got {number}"):
-        get_int({"a": number}, "a", what="w", minimum=5, maximum=10)
+        view({"a": number}).integer("a", minimum=5, maximum=10)
+
+
+def test_view_entries_of_another_type_refused_with_their_place():
+    one = view({"objects": [{}, 1], "texts": ["a", None], "map": {"x\n": 1}})
+    for reader, name, place in (
+        ("objects", "objects", "objects[1]"),
+        ("texts", "texts", "texts[1]"),
+        ("string_map", "map", r"map['x\n']"),
+    ):
+        with pytest.raises(FormatError) as caught:
+            getattr(one, reader)(name)
+        assert caught.value.where == f"$.a.{place}"
+
+
+def test_view_string_map_takes_null_for_empty_text_as_go_does():
+    assert view({"m": {"a": None}}).string_map("m") == {"a": ""}
+
+
+@pytest.mark.parametrize("reader", ["objects", "texts"])
+def test_view_lists_of_other_lengths_refused(reader):
+    one = view({"none": [], "two": [{}, {}] if reader == "objects" else ["", ""]})
+    read = getattr(one, reader)
+    assert not read("none")
+    assert len(read("two", most=2)) == 2
+    with pytest.raises(FormatError, match="expected a list that is not empty"):
+        read("none", non_empty=True)
+    with pytest.raises(FormatError, match="expected at most 1 entries, got 2") as caught:
+        read("two", most=1)
+    assert caught.value.where == "$.a.two"
+
+
+@pytest.mark.parametrize("reader", ["bytes64", "bytes64url"])
+def test_view_bytes_of_another_size_refused_with_their_place(reader):
+    read = getattr(view({"a": "AAAA"}), reader)
+    assert read("a", size=3) == read("a", max_size=3) == bytes(3)
+    with pytest.raises(FormatError, match="expected 2 bytes, got 3") as caught:
+        read("a", size=2)
+    assert caught.value.where == "$.a.a"
+    with pytest.raises(FormatError, match="at most 2 bytes, got 3"):
+        read("a", max_size=2)
+
+
+def test_view_only_and_exactly_refuse_what_they_do_not_name():
+    one = view({"a": 1, "b": None})
+    assert "b" in one
+    one.only("a", "b", "c")
+    one.exactly("b", "a")
+    with pytest.raises(FormatError, match="unknown member 'b', expected one of a, c") as caught:
+        one.only("a", "c")
+    assert caught.value.where == "$.a"
+    with pytest.raises(FormatError, match="is missing") as caught:
+        one.exactly("a", "b", "c")
+    assert caught.value.where == "$.a.c"
+
+
+def test_view_error_has_place_and_hint():
+    error = view().error("is wrong", "s", hint="do it again")
+    assert str(error) == "w at $.a.s: is wrong"
+    assert (error.where, error.hint) == ("$.a.s", "do it again")
+
+
+@given(JSON_VALUES, st.sampled_from([*READERS, "optional_text", "flag", "string_map"]))
+def test_view_of_any_document_gives_a_value_or_format_error(value, reader):
+    try:
+        one = View.parse(dump_json({"a": value}), what="w", max_bytes=10_000)
+        found = getattr(one, reader)("a")
+    except FormatError:
+        return
+    if reader == "bytes64":
+        assert encode_base64(found) == value
+    elif reader == "bytes64url":
+        assert encode_base64url(found) == value
+    elif reader in ("text", "integer"):
+        assert found == value

@@ -93,7 +93,7 @@ def test_with_and_without_login_keep_the_rest():
     assert shown(changed.find("b.io", "x")) == "b:2"
     left = parse_auth_file(changed.without_login("a.io"), what="x")
     assert left.find("a.io", "x") is None
-    assert left.document["HttpHeaders"] == {"X": "y"}
+    assert left.document.value["HttpHeaders"] == {"X": "y"}
     assert left.without_login("a.io") is None
 
 

@@ -27,6 +27,7 @@ from imagers.sign.requirements import (
     SignedBy,
     SigstoreBundle,
     SigstoreSigned,
+    Strict,
     Unchecked,
     parse_requirement,
     walk,
@@ -43,7 +44,7 @@ SELF = {"type": "sigstoreBundle", "keyPath": "/k"}
 
 
 def parse(value):
-    return parse_requirement(value, what="policy", where="$.default[0]")
+    return parse_requirement(Strict(value, what="policy", where="$.default[0]"))
 
 
 def test_requirement_reject_and_accept_are_parsed():
@@ -263,7 +264,7 @@ def test_requirement_of_each_type_is_parsed(value, expected):
         ({"type": "encrypted", "layers": [1.5]}, "the number of a layer"),
         ({"type": "encrypted", "layer": 1}, "unknown member 'layer'"),
         ({"type": "anyOf", "requirements": []}, "a list that is not empty"),
-        ({"type": "allOf"}, "a list that is not empty"),
+        ({"type": "allOf"}, "requirements: is missing, expected a list"),
         ({"type": "index", "requirements": [{"type": "x"}]}, "expected one of"),
         ({"type": "anyOf", "of": []}, "unknown member 'of'"),
         ({"type": "notation", "trustPolicyPath": "/p"}, "trustStorePath"),
@@ -310,7 +311,7 @@ NO = "sigstoreSigned"
     [
         (None, "expected an object"),
         ([], "expected an object"),
-        ({}, "$.default[0].type: expected a string"),
+        ({}, "$.default[0].type: is missing, expected a string"),
         ({"type": None}, "expected a string"),
         ({"type": "Reject"}, "got 'Reject'"),
         ({"type": "reject", "x": 1}, "unknown member 'x'"),
@@ -320,21 +321,24 @@ NO = "sigstoreSigned"
         ({**KEY, "fulcio": FULCIO}, "got keyPath and fulcio"),
         ({**KEY, "KeyPath": "/k"}, "unknown member 'KeyPath'"),
         ({"type": NO, "keyPath": ""}, "keyPath: expected a string that is not empty"),
-        ({"type": NO, "keyPath": None}, "keyPath: expected a string"),
+        ({"type": NO, "keyPath": None}, "keyPath: is missing, expected a string"),
         ({"type": NO, "keyPath": ["/k"]}, "keyPath: expected a string"),
         ({"type": NO, "keyPaths": []}, "keyPaths: expected a list that is not empty"),
-        ({"type": NO, "keyPaths": None}, "keyPaths: expected a list"),
+        ({"type": NO, "keyPaths": None}, "keyPaths: is missing, expected a list"),
         ({"type": NO, "keyPaths": "/k"}, "keyPaths: expected a list"),
         ({"type": NO, "keyPaths": ["/k", None]}, "keyPaths[1]: expected a string"),
         ({"type": NO, "keyPaths": ["/k"] * 65}, "at most 64"),
         ({"type": NO, "keyData": "$$$"}, "keyData: expected base64"),
         ({"type": NO, "keyData": "ä"}, "keyData: expected base64"),
         ({"type": NO, "keyDatas": [B64, "="]}, "keyDatas[1]: expected base64"),
-        ({**KEY, "signedIdentity": None}, "$.default[0].signedIdentity: expected an object"),
+        (
+            {**KEY, "signedIdentity": None},
+            "[0].signedIdentity: is missing, expected an object",
+        ),
         ({**KEY, "signedIdentity": {}}, "signedIdentity.type"),
         ({**KEY, "signedIdentity": {"type": "matchAll"}}, "got 'matchAll'"),
         ({**KEY, "signedIdentity": {"type": "matchExact", "x": 1}}, "unknown member 'x'"),
-        ({**KEY, "signedIdentity": {"type": "exactReference"}}, "dockerReference: expected"),
+        ({**KEY, "signedIdentity": {"type": "exactReference"}}, "dockerReference: is missing"),
         (
             {**KEY, "signedIdentity": {"type": "exactReference", "dockerReference": "r.example/a"}},
             "expected a tag or a digest",
@@ -353,7 +357,7 @@ NO = "sigstoreSigned"
         ),
         (
             {**KEY, "signedIdentity": {"type": "remapIdentity", "prefix": "a.example"}},
-            "signedPrefix: expected a string",
+            "signedPrefix: is missing",
         ),
         *[
             (
@@ -381,7 +385,7 @@ NO = "sigstoreSigned"
         ({**KEY, "rekorPublicKeyPath": "/r", "rekorPublicKeyData": B64}, "at most one of rekor"),
         ({**KEY, "rekorPublicKeyPath": ""}, "rekorPublicKeyPath: expected a string"),
         ({"type": NO, "fulcio": FULCIO}, "beside fulcio"),
-        ({"type": NO, "fulcio": None, "rekorPublicKeyPath": "/r"}, "fulcio: expected an object"),
+        ({"type": NO, "fulcio": None, "rekorPublicKeyPath": "/r"}, "fulcio: is missing"),
         (
             {"type": NO, "fulcio": {**FULCIO, "caData": B64}, "rekorPublicKeyPath": "/r"},
             "got caPath and caData",
@@ -403,11 +407,11 @@ NO = "sigstoreSigned"
             },
             "at most one of caIntermediatesPath",
         ),
-        ({"type": "signedBy", "keyPath": "/k"}, "keyType: expected"),
+        ({"type": "signedBy", "keyPath": "/k"}, "keyType: is missing"),
         ({"type": "signedBy", "keyType": "PGP", "keyPath": "/k"}, "got 'PGP'"),
         ({"type": "signedBy", "keyType": "GPGKeys"}, "got none of them"),
         ({"type": "signedBy", "keyType": "GPGKeys", "keyDatas": [B64]}, "unknown member"),
-        ({"type": "signedBaseLayer"}, "baseLayerIdentity: expected an object"),
+        ({"type": "signedBaseLayer"}, "baseLayerIdentity: is missing"),
     ],
 )
 def test_requirement_that_the_specification_does_not_say_is_refused(value, piece):

@@ -21,17 +21,11 @@ from typing import TYPE_CHECKING
 
 from imagers.encrypt.keyfiles import read_small_file
 from imagers.errors import FormatError, KeyUnavailable, Unsupported
-from imagers.model.strict_json import (
-    get_optional_object,
-    get_optional_str,
-    get_str,
-    parse_object,
-)
+from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from imagers.model.strict_json import JSONObject
 
 __all__ = [
     "GRPCProvider",
@@ -111,7 +105,7 @@ def check_provider_name(name: str, *, what: str) -> str:
     return name
 
 
-def load_provider_config(path: str) -> Mapping[str, JSONObject]:
+def load_provider_config(path: str) -> Mapping[str, View]:
     """The providers of the configuration file at `path`.
 
     Raises:
@@ -121,7 +115,7 @@ def load_provider_config(path: str) -> Mapping[str, JSONObject]:
         return parse_provider_config(bytes(data), name=path)
 
 
-def parse_provider_config(data: bytes, *, name: str) -> Mapping[str, JSONObject]:
+def parse_provider_config(data: bytes, *, name: str) -> Mapping[str, View]:
     """The entry of each provider; `find_provider` makes a value of one.
 
     An entry is looked at only when it is asked for: one that is for another tool, or
@@ -130,21 +124,17 @@ def parse_provider_config(data: bytes, *, name: str) -> Mapping[str, JSONObject]
     Raises:
         FormatError: not a configuration.
     """
-    document = parse_object(data, what=name, max_bytes=_MAX_BYTES)
-    found = get_optional_object(document, "key-providers", what=name) or {}
-    if len(found) > _MAX_PROVIDERS:
-        raise FormatError(f"expected at most {_MAX_PROVIDERS} providers", what=name)
-    entries: dict[str, JSONObject] = {}
-    for provider, entry in found.items():
-        if not isinstance(entry, dict):
-            raise FormatError(
-                "expected an object", what=name, where=f"$.key-providers.{provider[:80]}"
-            )
-        entries[provider] = entry
-    return entries
+    document = View.parse(data, what=name, max_bytes=_MAX_BYTES)
+    found = document.object("key-providers", null_is_empty=True)
+    if len(found.value) > _MAX_PROVIDERS:
+        raise found.error(f"expected at most {_MAX_PROVIDERS} providers")
+    return {
+        provider: View(entry, what=name, where=found.at(provider[:80]))
+        for provider, entry in found.value.items()
+    }
 
 
-def find_provider(entries: Mapping[str, JSONObject], name: str) -> ProviderConfig:
+def find_provider(entries: Mapping[str, View], name: str) -> ProviderConfig:
     """The provider `name` of a configuration.
 
     Raises:
@@ -160,53 +150,42 @@ def find_provider(entries: Mapping[str, JSONObject], name: str) -> ProviderConfi
             hint="name it in the file that OCICRYPT_KEYPROVIDER_CONFIG names",
         )
     entry = entries[name]
-    command = get_optional_object(entry, "cmd", what=what)
+    command = entry.optional_object("cmd")
     if command is not None:
-        return _parse_command(command, what)
-    address = get_optional_str(entry, "grpc", what=what)
+        return _parse_command(command)
+    address = entry.optional_text("grpc")
     if address:
-        return _parse_grpc(address, entry, what)
+        return _parse_grpc(address, entry)
     if "path" in entry:
-        raise FormatError(
-            'has "path" at the top; expected {"cmd": {"path": ..., "args": [...]}}', what=what
-        )
-    kinds = ", ".join(sorted(entry)[:4]) or "nothing"
+        raise entry.error('has "path" at the top; expected {"cmd": {"path": ..., "args": [...]}}')
+    kinds = ", ".join(sorted(entry.value)[:4]) or "nothing"
     raise Unsupported(f"{what}: expected cmd or grpc, got {kinds}")
 
 
-def _parse_command(command: JSONObject, what: str) -> ProgramProvider:
-    path = get_str(command, "path", what=what, where="$.cmd")
-    args = command.get("args")
-    if args is None:
-        args = []
-    if (
-        not path
-        or not isinstance(args, list)
-        or len(args) > _MAX_ARGS
-        or not all(isinstance(one, str) for one in args)
-        or any("\0" in str(one) for one in (path, *args))
-    ):
-        raise FormatError("expected a path and a list of strings", what=what, where="$.cmd")
-    return ProgramProvider(path, tuple(str(one) for one in args))
+def _parse_command(command: View) -> ProgramProvider:
+    path = command.text("path")
+    args = command.texts("args", most=_MAX_ARGS, null_is_empty=True)
+    if not path or any("\0" in one for one in (path, *args)):
+        raise command.error("expected a path and a list of strings without NUL")
+    return ProgramProvider(path, args)
 
 
-def _parse_grpc(address: str, entry: JSONObject, what: str) -> GRPCProvider:
-    tls = get_optional_object(entry, "grpc-tls", what=what)
+def _parse_grpc(address: str, entry: View) -> GRPCProvider:
+    tls = entry.optional_object("grpc-tls")
     if address.startswith("unix:"):
-        return GRPCProvider(address, _parse_tls(tls, what))
+        return GRPCProvider(address, _parse_tls(tls))
     for scheme in ("tcp://", "http://", "https://"):
         address = address.removeprefix(scheme)
     match = _HOST_PORT.match(address)
     if match is None or not 0 < int(match[2]) < 1 << 16:
-        raise FormatError(
-            f"expected host:port or unix:///path, got {address[:160]!r}", what=what, where="$.grpc"
-        )
+        raise entry.error(f"expected host:port or unix:///path, got {address[:160]!r}", "grpc")
     if tls is None and not _is_loopback(match[1]):
         raise Unsupported(
-            f"{what}: gRPC to {address[:160]!r} would send layer keys in the clear",
+            f"{entry.what} at {entry.where}: gRPC to {address[:160]!r} would send layer keys in "
+            "the clear",
             hint="give the provider a certificate, and its entry a grpc-tls object",
         )
-    return GRPCProvider(address, _parse_tls(tls, what))
+    return GRPCProvider(address, _parse_tls(tls))
 
 
 def _is_loopback(host: str) -> bool:
@@ -218,23 +197,21 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _parse_tls(tls: JSONObject | None, what: str) -> TLSFiles | None:
+def _parse_tls(tls: View | None) -> TLSFiles | None:
     if tls is None:
         return None
-    if tls.get("insecure-skip-verify"):
+    if tls.value.get("insecure-skip-verify"):
         raise Unsupported(
-            f"{what}: insecure-skip-verify is not supported: keys would go to whoever answers",
+            f"{tls.what} at {tls.where}: insecure-skip-verify is not supported: keys would go to "
+            "whoever answers",
             hint="name the provider's own certificate as root-ca-file",
         )
-    certificate, key = (
-        get_optional_str(tls, name, what=what, where="$.grpc-tls") or ""
-        for name in ("cert-file", "key-file")
-    )
+    certificate, key = (tls.optional_text(name) or "" for name in ("cert-file", "key-file"))
     if bool(certificate) != bool(key):
-        raise FormatError("expected cert-file and key-file together", what=what, where="$.grpc-tls")
+        raise tls.error("expected cert-file and key-file together")
     return TLSFiles(
-        root_ca=get_optional_str(tls, "root-ca-file", what=what, where="$.grpc-tls") or "",
+        root_ca=tls.optional_text("root-ca-file") or "",
         certificate=certificate,
         key=key,
-        server_name=get_optional_str(tls, "server-name", what=what, where="$.grpc-tls") or "",
+        server_name=tls.optional_text("server-name") or "",
     )

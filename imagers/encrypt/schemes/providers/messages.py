@@ -18,12 +18,12 @@ Spec: containers/ocicrypt v1.3.2, docs/keyprovider.md; guest-components, ocicryp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from imagers.errors import FormatError, ProviderFailed
-from imagers.model.base64 import decode_base64, encode_base64
+from imagers.model.base64 import encode_base64
 from imagers.model.keys import SecretKey
-from imagers.model.strict_json import get_optional_object, parse_object
+from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,9 +99,8 @@ def parse_unwrap_answer(answer: SecretKey, *, what: str) -> SecretKey:
 def _parse(answer: SecretKey, outer: str, inner: str, max_bytes: int, what: str) -> bytes:
     try:
         with answer.view() as view:
-            document = parse_object(bytes(view), what="answer", max_bytes=MAX_ANSWER_BYTES)
-        results = get_optional_object(document, outer, what="answer") or {}
-        data = _get_bytes(results.get(inner), f"$.{outer}.{inner}")
+            document = View.parse(bytes(view), what="answer", max_bytes=MAX_ANSWER_BYTES)
+        data = _get_bytes(document.object(outer, null_is_empty=True), inner)
     except FormatError as error:
         raise ProviderFailed(f"{what}: {error}") from error
     if not 0 < len(data) <= max_bytes:
@@ -111,13 +110,14 @@ def _parse(answer: SecretKey, outer: str, inner: str, max_bytes: int, what: str)
     return data
 
 
-def _get_bytes(value: object, where: str) -> bytes:
+def _get_bytes(results: View, name: str) -> bytes:
+    value = results.value.get(name)
     if value is None:
         return b""
     if isinstance(value, str):
-        return decode_base64(value, what="answer", where=where)
+        return results.bytes64(name)
     if isinstance(value, list) and all(
         isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 256 for one in value
     ):
-        return bytes(value)
-    raise FormatError("expected base64 or a list of bytes", what="answer", where=where)
+        return bytes(cast("list[int]", value))
+    raise results.error("expected base64 or a list of bytes", name)

@@ -39,7 +39,7 @@ from imagers.errors import (
 )
 from imagers.model.digest import digest_of
 from imagers.model.manifest import parse_manifest_or_index
-from imagers.model.strict_json import get_int, get_object, get_str, parse_object
+from imagers.model.strict_json import View
 from imagers.pki.chain import (
     Purpose,
     check_chain,
@@ -168,18 +168,11 @@ def check_target(payload: bytes, raw_manifest: bytes, *, what: str) -> None:
     Raises:
         SignatureInvalid: another manifest, or no such payload.
     """
-    noun = "notation payload"
     try:
-        document = parse_object(payload, what=noun, max_bytes=_MAX_PAYLOAD_BYTES)
-        if set(document) != {"targetArtifact"}:
-            raise FormatError("expected exactly targetArtifact", what=noun)  # noqa: TRY301
-        target = get_object(document, "targetArtifact", what=noun)
-        where = "$.targetArtifact"
-        got = (
-            get_str(target, "mediaType", what=noun, where=where),
-            get_str(target, "digest", what=noun, where=where),
-            get_int(target, "size", what=noun, where=where),
-        )
+        document = View.parse(payload, what="notation payload", max_bytes=_MAX_PAYLOAD_BYTES)
+        document.exactly("targetArtifact")
+        target = document.object("targetArtifact")
+        got = (target.text("mediaType"), target.text("digest"), target.integer("size"))
     except FormatError as error:
         raise SignatureInvalid(f"{what}: {error}") from error
     algorithm = got[1].partition(":")[0]

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from imagers.errors import FormatError, KeyUnavailable, Unsupported, UsageError
+from imagers.pki.algorithms import algorithm_of, sign
 from imagers.pki.chain import parse_certificates
-from imagers.sign.formats.notation.envelope import algorithm_of
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -35,13 +34,7 @@ class NotationKey:
 
     def sign(self, data: bytes) -> bytes:
         """The signature over `data`: PSS, or the two numbers of ECDSA."""
-        algorithm = algorithm_of(self._key.public_key())
-        if isinstance(self._key, rsa.RSAPrivateKey):
-            pss = padding.PSS(padding.MGF1(algorithm.hash), padding.PSS.DIGEST_LENGTH)
-            return self._key.sign(data, pss, algorithm.hash)
-        size = (self._key.curve.key_size + 7) // 8
-        halves = decode_dss_signature(self._key.sign(data, ec.ECDSA(algorithm.hash)))
-        return b"".join(one.to_bytes(size, "big") for one in halves)
+        return sign(self._key, data)
 
 
 def parse_notation_key(

@@ -11,18 +11,21 @@ signature-envelope-cose.md; oras and notation store it as an OCI 1.1 referrer.
 
 from __future__ import annotations
 
-import base64
 from datetime import UTC
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import serialization
 
 from imagers import __version__
+from imagers.model.base64 import encode_base64
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import check_digest, digest_of
 from imagers.model.manifest import parse_manifest_or_index
 from imagers.model.media import OCI_MANIFEST
 from imagers.model.strict_json import JSONObject, dump_json
+from imagers.pki.algorithms import algorithm_of
+from imagers.pki.cose import ALG, CONTENT_TYPE, CRIT, X5CHAIN, build_sign1
+from imagers.pki.jose import build_jws
 from imagers.sign.find import NOTATION_TYPE, read_attached
 from imagers.sign.formats.notation.check import thumbprints
 from imagers.sign.formats.notation.envelope import (
@@ -31,9 +34,7 @@ from imagers.sign.formats.notation.envelope import (
     PAYLOAD_TYPE,
     PREFIX,
     SCHEME_X509,
-    algorithm_of,
     attributes_json,
-    cose_to_be_signed,
     parse_envelope,
 )
 from imagers.sign.found import Form
@@ -51,7 +52,6 @@ __all__ = ["attach_notation", "build_envelope"]
 
 _AGENT = f"imagers/{__version__}"
 _EMPTY = b"{}"
-_COSE_ALG, _COSE_CRIT, _COSE_TYPE, _COSE_CHAIN = 1, 2, 3, 33
 _CBOR_TIME = 1  # the tag of seconds since 1970
 
 
@@ -96,23 +96,12 @@ def _build_jws(
         "cty": PAYLOAD_TYPE,
         **attributes,
     }
-    first, second = _base64url(dump_json(protected)), _base64url(payload)
     der = serialization.Encoding.DER
-    return dump_json(
-        {
-            "payload": second,
-            "protected": first,
-            "header": {
-                "x5c": [base64.b64encode(one.public_bytes(der)).decode() for one in key.chain],
-                f"{PREFIX}signingAgent": _AGENT,
-            },
-            "signature": _base64url(key.sign(f"{first}.{second}".encode("ascii"))),
-        }
-    )
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    header: JSONObject = {
+        "x5c": [encode_base64(one.public_bytes(der)) for one in key.chain],
+        f"{PREFIX}signingAgent": _AGENT,
+    }
+    return dump_json({**build_jws(protected, payload, key.sign), "header": header})
 
 
 def _build_cose(
@@ -122,23 +111,21 @@ def _build_cose(
 
     crit = [f"{PREFIX}signingScheme"]
     headers: dict[int | str, object] = {
-        _COSE_ALG: algorithm_of(key.chain[0].public_key()).cose,
-        _COSE_CRIT: crit,
-        _COSE_TYPE: PAYLOAD_TYPE,
+        ALG: algorithm_of(key.chain[0].public_key()).cose,
+        CRIT: crit,
+        CONTENT_TYPE: PAYLOAD_TYPE,
         f"{PREFIX}signingScheme": SCHEME_X509,
         f"{PREFIX}signingTime": cbor2.CBORTag(_CBOR_TIME, int(created.timestamp())),
     }
     if expiry is not None:
         crit.append(f"{PREFIX}expiry")
         headers[f"{PREFIX}expiry"] = cbor2.CBORTag(_CBOR_TIME, int(expiry.timestamp()))
-    protected = cbor2.dumps(headers, canonical=True)
     der = serialization.Encoding.DER
-    header = {
-        _COSE_CHAIN: [one.public_bytes(der) for one in key.chain],
+    unprotected: dict[int | str, object] = {
+        X5CHAIN: [one.public_bytes(der) for one in key.chain],
         f"{PREFIX}signingAgent": _AGENT,
     }
-    signature = key.sign(cose_to_be_signed(protected, payload))
-    return bytes(cbor2.dumps(cbor2.CBORTag(18, [protected, header, payload, signature])))
+    return build_sign1(headers, unprotected, payload, key.sign)
 
 
 def attach_notation(

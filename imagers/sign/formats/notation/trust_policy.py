@@ -25,7 +25,6 @@ from cryptography.x509.oid import NameOID
 
 from imagers.errors import PolicyDenied
 from imagers.model.reference import normal_name
-from imagers.model.strict_json import parse_json
 from imagers.sign.requirements import Strict
 
 if TYPE_CHECKING:
@@ -111,17 +110,13 @@ def parse_trust_policy(raw: bytes, *, what: str) -> TrustPolicy:
     Raises:
         FormatError: anything that the specification does not say.
     """
-    document = Strict(parse_json(raw, what=what, max_bytes=_MAX_BYTES), what=what, where="$")
+    document = Strict.parse(raw, what=what, max_bytes=_MAX_BYTES)
     document.only("version", "trustPolicies")
     if document.text("version") != "1.0":
         raise document.error("expected '1.0'", "version")
-    value = document.value.get("trustPolicies")
-    if not isinstance(value, list) or not 1 <= len(value) <= _MAX_STATEMENTS:
-        raise document.error(f"expected 1 to {_MAX_STATEMENTS} policies", "trustPolicies")
     statements: dict[str, Statement] = {}
     names: set[str] = set()
-    for index, one in enumerate(value):
-        strict = Strict(one, what=what, where=f"$.trustPolicies[{index}]")
+    for strict in document.objects("trustPolicies", most=_MAX_STATEMENTS, non_empty=True):
         statement, scopes = _parse_statement(strict)
         if statement.name in names:
             raise strict.error(f"the name {statement.name[:80]!r} is there twice", "name")
@@ -145,12 +140,7 @@ def _parse_statement(strict: Strict) -> tuple[Statement, tuple[str, ...]]:
             raise strict.error(
                 f"expected a registry with a repository, got {scope[:160]!r}", "registryScopes"
             )
-    level = Strict(
-        strict.value.get("signatureVerification"),
-        what=strict.what,
-        where=f"{strict.where}.signatureVerification",
-    )
-    actions, always = _parse_level(level)
+    actions, always = _parse_level(strict.object("signatureVerification"))
     stores: tuple[str, ...] = ()
     subjects: tuple[frozenset[tuple[str, str]], ...] | None = None
     if actions is not None:
@@ -162,7 +152,7 @@ def _parse_statement(strict: Strict) -> tuple[Statement, tuple[str, ...]]:
                     f"expected a store such as 'ca:acme', got {store[:80]!r}", "trustStores"
                 )
         subjects = _parse_identities(strict)
-    elif strict.has("trustStores") or strict.has("trustedIdentities"):
+    elif "trustStores" in strict or "trustedIdentities" in strict:
         raise strict.error("expected no trustStores and no trustedIdentities with level skip")
     return Statement(strict.text("name"), actions, stores, subjects, always), scopes
 
@@ -174,20 +164,18 @@ def _is_name(name: str) -> bool:
 def _parse_level(strict: Strict) -> tuple[Mapping[Check, Action] | None, bool]:
     strict.only("level", "override", "verifyTimestamp")
     level = strict.text("level")
-    stamped = strict.text("verifyTimestamp") if strict.has("verifyTimestamp") else "always"
+    stamped = strict.text("verifyTimestamp") if "verifyTimestamp" in strict else "always"
     if stamped not in ("always", "afterCertExpiry"):
         raise strict.error("expected always or afterCertExpiry", "verifyTimestamp")
     if level == "skip":
-        if strict.has("override"):
+        if "override" in strict:
             raise strict.error("expected no override with level skip", "override")
         return None, False
     if level not in _LEVELS:
         raise strict.error(f"expected one of {', '.join(_LEVELS)}, skip", "level")
     actions = dict(zip(Check, _LEVELS[level], strict=True))
-    if strict.has("override"):
-        override = Strict(
-            strict.value["override"], what=strict.what, where=f"{strict.where}.override"
-        )
+    if "override" in strict:
+        override = strict.object("override")
         override.only(*(check.value for check in Check))
         for name in override.value:
             check = Check(name)

@@ -125,7 +125,7 @@ def test_unwrap_version_2_packet_opens(extra):
     [
         ({"kid": ...}, FormatError, "$.kid: is missing"),
         ({"wrapped_data": ...}, FormatError, "$.wrapped_data: is missing"),
-        ({"wrapped_data": "%"}, FormatError, "$.wrapped_data: is not standard"),
+        ({"wrapped_data": "%"}, FormatError, "$.wrapped_data: expected base64"),
         ({"wrapped_data": "QQ=="}, FormatError, "expected at least 16 bytes, got 1"),
         ({"iv": ...}, FormatError, "expected 12 bytes for A256GCM, got 0"),
         ({"iv": base64.b64encode(bytes(16)).decode()}, FormatError, "expected 12 bytes"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jwcrypto import jwe as peer
 from jwcrypto import jwk as peer_jwk
 
-from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper, derive_kek, parse_jwe
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper, parse_jwe
 from imagers.errors import FormatError, Unsupported
 from imagers.model.keys import NotMine, SecretKey, UnwrapContext, WrapContext, WrappedKey
 
@@ -121,16 +121,6 @@ def test_wrap_is_read_by_jwcrypto_with_every_key_length(public_key, private_key,
     token = peer.JWE(algs=[f"ECDH-ES+A{length * 8}KW", "A256GCM"])
     token.deserialize(wrap(key).decode(), peer_jwk.JWK.from_pyca(private_key(f"{name}.key").key))
     assert token.payload == TEXT
-
-
-def test_derive_kek_gives_the_known_answers():
-    name = "ECDH-ES+A256KW"
-    assert derive_kek(bytes(range(32)), name).hex() == (
-        "ead36a3ab953bb6e5a6709471c0fd35fcc62cf920994cede2f3aa2544e9f47ac"
-    )
-    assert derive_kek(bytes(range(66)), name).hex() == (
-        "3e6609c07a08404eae372dd90baa6ab82e7f1104c848e414079726e64e92f00c"
-    )
 
 
 @pytest.mark.parametrize(
@@ -246,19 +236,19 @@ def test_unwrap_finds_its_recipient_behind_one_that_is_not_on_the_list(public_ke
 @pytest.mark.parametrize(
     ("changes", "piece"),
     [
-        ({"recipients": []}, "expected a list of 1 to 300"),
+        ({"recipients": []}, "expected a list that is not empty"),
         ({"recipients": {}}, "expected a list"),
         ({"recipients": [1]}, "expected an object"),
-        ({"recipients": [{"header": 1}]}, "expected a header"),
-        ({"recipients": [{}] * 301}, "expected a list of 1 to 300"),
+        ({"recipients": [{"header": 1}]}, "header: expected an object"),
+        ({"recipients": [{}] * 301}, "expected at most 300"),
         ({"unprotected": {"alg": "RSA-OAEP"}}, "one header name in two places"),
         ({"header": {"enc": "A256GCM"}}, "one header name in two places"),
-        ({"iv": None}, "$.iv: expected base64url"),
+        ({"iv": None}, "$.iv: is missing"),
         ({"tag": "a b"}, "$.tag: expected base64url"),
-        ({"ciphertext": 5}, "$.ciphertext: expected base64url"),
+        ({"ciphertext": 5}, "$.ciphertext: expected a string, got a number"),
         ({"protected": "e30="}, "$.protected: expected base64url"),
         ({"protected": encoded([])}, "expected an object"),
-        ({"encrypted_key": []}, "$.encrypted_key: expected base64url"),
+        ({"encrypted_key": []}, "$.encrypted_key: expected a string, got a list"),
     ],
 )
 def test_parse_jwe_with_a_fault_raises_and_unwrap_goes_on(public_key, private_key, changes, piece):

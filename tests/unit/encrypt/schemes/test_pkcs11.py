@@ -67,7 +67,7 @@ def test_unwrap_without_a_hash_takes_sha1():
     [
         ({"version": 1}, "expected version 0, got 1"),
         ({"recipients": [{"version": 1, "blob": ""}]}, "expected version 0, got 1"),
-        ({"recipients": [{"blob": "?"}]}, "is not standard padded base64"),
+        ({"recipients": [{"blob": "?"}]}, "expected base64"),
         ({"recipients": ["x"]}, "expected an object"),
         ({"recipients": []}, "for other keys"),
         ({"recipients": [{"blob": "AAAA", "hash": "md5"}]}, "for other keys"),
@@ -153,11 +153,19 @@ def test_parse_token_file_reads_uri_and_environment():
     ("text", "message"),
     [
         ("pkcs11: [", "is not YAML"),
-        ("pkcs11: x", "expected a text"),
-        ("pkcs11:\n  uri: 3", "expected a text"),
-        ("pkcs11:\n  uri: pkcs11:object=k\nmodule:\n  env: [1]", "names with texts"),
-        ("pkcs11:\n  uri: pkcs11:object=k\nmodule:\n  env: {A: 1}", "names with texts"),
-        ("pkcs11:\n  uri: pkcs11:object=k\nmodule: x", "names with texts"),
+        ("pkcs11: x", r"pkcs11: expected an object, got a string"),
+        ("pkcs11:\n  uri: 3", "uri: expected a string, got a number"),
+        (
+            "pkcs11:\n  uri: pkcs11:object=k\nmodule:\n  env: [1]",
+            "env: expected an object, got a list",
+        ),
+        (
+            "pkcs11:\n  uri: pkcs11:object=k\nmodule:\n  env: {A: 1}",
+            "expected a string, got a number",
+        ),
+        ("pkcs11:\n  uri: pkcs11:object=k\nmodule:\n  env: {A: ''}", "names with texts"),
+        ("pkcs11:\n  uri: pkcs11:object=k\nmodule:\n  env: {1: a}", "names with texts"),
+        ("pkcs11:\n  uri: pkcs11:object=k\nmodule: x", "module: expected an object"),
     ],
 )
 def test_parse_token_file_of_others_raises(text, message):

@@ -257,7 +257,7 @@ def test_source_chooses_by_name_and_position(source_of):
         (
             lambda m: m.update({"manifest.json": b'[{"Config": "c", "Layers": [1]}]'}),
             FormatError,
-            "strings",
+            r"Layers\[0\]: expected a string",
         ),
         (
             lambda m: m.update({"manifest.json": b'[{"Config": "c", "Layers": []}]'}),

@@ -114,7 +114,12 @@ def test_parse_signature_manifest_of_an_index_is_unsupported():
 
 @pytest.mark.parametrize(
     ("text", "piece"),
-    [("A", "not base64"), ("AA=A", "not base64"), ("AA AA", "not base64"), ("A" * 4097, "at most")],
+    [
+        ("A", "expected base64"),
+        ("AA=A", "expected base64"),
+        ("AA AA", "expected base64"),
+        ("A" * 4097, "at most"),
+    ],
 )
 def test_decode_signature_that_is_none_is_refused(text, piece):
     with pytest.raises(FormatError) as caught:
