@@ -225,6 +225,11 @@ class SmallImage:
     children: tuple[SmallImage, ...] = ()
 
     @property
+    def layers(self) -> tuple[Descriptor, ...]:
+        """The layers that have blobs, from the base up; each once."""
+        return tuple(self.blobs)[1:]
+
+    @property
     def digest(self) -> Digest:
         """Of the manifest or index."""
         return digest_of(self.raw)

@@ -42,7 +42,7 @@ class Lie:
     """
 
     data: bytes | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     after: int | None = None
 
 

@@ -13,6 +13,7 @@ from imagers.testing import Lie, MemoryRepository, make_image, make_index
 from imagers.transport import copy_image
 
 IMAGE = make_image(b"first" * 100, b"second" * 100)
+LAYER = IMAGE.blobs[IMAGE.layers[0]]
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_repository_says_which_blob_was_left_open(repository):
 @pytest.mark.parametrize(
     ("lie", "error"),
     [
-        (Lie(data=bytes(len(list(IMAGE.blobs.values())[1]))), DigestMismatch),
+        (Lie(data=bytes(len(LAYER))), DigestMismatch),
         (Lie(after=3), Truncated),
         (Lie(error=RemoteError("broken off"), after=3), RemoteError),
         (Lie(error=NotFound("away")), NotFound),
@@ -64,10 +65,10 @@ def test_lie_about_a_layer_is_seen_by_who_checks(repository, lie, error):
 
 def test_error_in_the_middle_comes_after_as_many_bytes(repository):
     repository.lies["layer"] = Lie(error=RemoteError("broken off"), after=3)
-    stream = repository.open_raw_blob(list(IMAGE.blobs)[1], what="layer")
+    stream = repository.open_raw_blob(IMAGE.layers[0], what="layer")
     buffer = bytearray(10)
     assert stream.readinto(memoryview(buffer)) == 3
-    assert bytes(buffer[:3]) == list(IMAGE.blobs.values())[1][:3]
+    assert bytes(buffer[:3]) == LAYER[:3]
     with pytest.raises(RemoteError, match="broken off"):
         stream.readinto(memoryview(buffer))
 
@@ -102,7 +103,7 @@ def test_repository_takes_a_copy_and_refuses_where_it_is_told_to(repository):
 
 
 def test_repository_takes_only_what_it_is_said_to_be(repository):
-    descriptor = list(IMAGE.blobs)[1]
+    descriptor = IMAGE.layers[0]
     with pytest.raises(DigestMismatch, match="layer"):
         repository.put_blob(descriptor, b"other", what="layer")
     with repository.stage_blob() as staged:
