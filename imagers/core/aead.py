@@ -212,7 +212,6 @@ def seal(job: SealJob) -> SealedLayer:
         digest=Digest("sha256", hasher.hexdigest()),
         size=clock.bytes_out,
         hmac=b"",
-        source_digest=job.expected.digest,
         source_size=source.size,
         diff_id=tar.diff_id if job.sees_tar or aside else None,
         tar_size=tar.size,

@@ -147,7 +147,6 @@ def seal(job: SealJob) -> SealedLayer:
         digest=_digest(digest),
         size=size,
         hmac=hmac,
-        source_digest=job.expected.digest,
         source_size=job.expected.size,
         diff_id=_digest(tar_digest) if tar_digest else None,
         tar_size=tar_size,

@@ -269,7 +269,6 @@ def seal(job: SealJob) -> SealedLayer:
         digest=Digest("sha256", hasher.hexdigest()),
         size=clock.bytes_out,
         hmac=b"" if cipher is None else cipher.tag(),
-        source_digest=job.expected.digest,
         source_size=source.size,
         diff_id=tar.diff_id if job.sees_tar else None,
         tar_size=tar.size,

@@ -340,7 +340,6 @@ def report_sealed(
         action=action,
         media_type=descriptor.media_type,
         cipher="" if plan.cipher is None else plan.cipher.name,
-        schemes=tuple(wrapped.scheme for wrapped in plan.wrapped),
         keys=tuple(one for wrapper in wrappers for one in wrapper.recipients)
         if plan.wrapped
         else (),
