@@ -86,16 +86,13 @@ def decode_base64url(
     )
 
 
-def decode_base64_lines(
-    text: str, *, what: str, where: str = "", size: int | None = None, max_size: int | None = None
-) -> bytes:
+def decode_base64_lines(text: str, *, what: str, where: str = "") -> bytes:
     r"""As `decode_base64`, and line ends are passed over.
 
     Go's decoder ignores \r and \n, so that what base64(1) and PEM writers break into lines works
     with all other readers of such a text.
     """
-    joined = text.replace("\n", "").replace("\r", "")
-    return decode_base64(joined, what=what, where=where, size=size, max_size=max_size)
+    return decode_base64(text.replace("\n", "").replace("\r", ""), what=what, where=where)
 
 
 def _decode(

@@ -74,7 +74,7 @@ def test_decode_of_another_size_raises_with_both(encode, decode):
 
 @pytest.mark.parametrize("text", ["QU\nI=", "QUI=\r\n", "\r\n\r\nQUI="])
 def test_decode_base64_lines_passes_over_line_ends(text):
-    assert decode_base64_lines(text, what="x", size=2) == b"AB"
+    assert decode_base64_lines(text, what="x") == b"AB"
 
 
 @pytest.mark.parametrize("text", ["QU I=", "QUI=\t", "QUI", "QUJ=", "QUI=\u2028"])
