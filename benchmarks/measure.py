@@ -18,7 +18,7 @@ from imagers import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# As a user starts it, and never the source tree, which has no compiled core.
+# As a user starts it, and not whatever is in the directory that it is started in.
 IMAGERS = [sys.executable, "-P", "-m", "imagers"]
 
 

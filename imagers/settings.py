@@ -22,22 +22,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagers import encrypt, sign, transport
 from imagers.errors import LocalError
+from imagers.model.keys import SecretKey
+from imagers.registry.mirrors import RegistriesConf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from imagers.encrypt.wrappers import ProviderSettings
-    from imagers.model.keys import SecretKey
     from imagers.net.proxies import Proxies
-    from imagers.registry.mirrors import RegistriesConf
-    from imagers.sign.places import Lookasides
-    from imagers.sign.policy_json import Policy
-    from imagers.transport.open import TransportOptions
 
 __all__ = ["Settings", "hide_secrets", "read_settings"]
 
@@ -90,7 +86,7 @@ class Settings:
 
     def transport_options(
         self, *, is_remote: bool = True, image_rs_registries: str | None = None
-    ) -> TransportOptions:
+    ) -> transport.TransportOptions:
         """How this user reaches images: logins, certificates, mirrors, proxies.
 
         Args:
@@ -147,7 +143,7 @@ class Settings:
             [(str(path), _read_text(path)) for path in self.registries_conf]
         )
 
-    def lookasides(self, directory: str | None = None) -> Lookasides:
+    def lookasides(self, directory: str | None = None) -> sign.Lookasides:
         """Where OpenPGP signatures outside of registries are.
 
         Args:
@@ -181,7 +177,7 @@ class Settings:
         paths = [str(path) for path in self.policy_paths]
         return locate_policy(explicit=explicit, candidates=paths)
 
-    def load_policy(self, explicit: str | None = None) -> Policy:
+    def load_policy(self, explicit: str | None = None) -> sign.Policy:
         """The policy in force, as `locate_policy` finds it.
 
         Raises:
@@ -196,14 +192,14 @@ class Settings:
         self,
         timeout_s: float | None = None,
         ask: Callable[[str], SecretKey | None] | None = None,
-    ) -> ProviderSettings:
+    ) -> encrypt.ProviderSettings:
         """Key providers as the environment configures them.
 
         Args:
             timeout_s: for one answer of a provider; None for the default.
             ask: see `ProviderSettings`.
         """
-        from imagers.encrypt.wrappers import ProviderSettings
+        from imagers.encrypt.schemes.scheme import ProviderSettings
 
         settings = ProviderSettings(
             config_path=self.keyprovider_config, oaep_hash=self.oaep_hash, ask=ask

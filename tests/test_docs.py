@@ -146,10 +146,33 @@ def test_dependencies_of_the_project_each_have_their_row():
         return {re.match(r"[\w-]+", one)[0].lower() for one in requirements}
 
     extras = project["optional-dependencies"]
-    shipped = names(project["dependencies"]) | names(extras["broker"])
+    shipped = names(project["dependencies"]) | names(extras["broker"]) | names(extras["grpc"])
     assert shipped <= rows
     for name in names(extras["test"]) | names(extras["dev"]):
         assert name.removeprefix("types-") in page, name
+
+
+def test_nobody_is_sent_to_an_index_for_a_package_of_ours():
+    """Whoever registered such a name there would run where the hint is followed."""
+    extras = tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"]
+    named = re.compile(r"imagers\[\w+\]|\binstall +['\"]?imagers[\w-]*")
+    goals = re.compile(r"\bpip install +['\"\\]*([\w./]+)(?:\[(\w+)\])?")
+    wrong = []
+    right = 0
+    for path in own_files():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        wrong += [f"{name_of(path)}: {words}" for words in named.findall(text)]
+        for folder, extra in goals.findall(text):
+            is_ours = folder.startswith(".") and (ROOT / folder / "pyproject.toml").is_file()
+            if is_ours and (not extra or extra in extras):
+                right += 1
+            else:
+                wrong.append(f"{name_of(path)}: pip install {folder}")
+    assert wrong == []
+    assert right > 5
 
 
 def test_version_is_the_same_everywhere():

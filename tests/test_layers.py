@@ -11,7 +11,7 @@ PACKAGE = ROOT / "imagers"
 # Row by row from the bottom. A package imports from lower rows only; `errors` is for all.
 ROWS = [
     {"errors"},
-    {"model", "files"},
+    {"model", "files", "lazy"},
     {"core", "net", "programs"},
     {"gpg", "pki"},
     {"registry", "layout"},

@@ -17,5 +17,5 @@
     keyfiles   files that only their owner may read
     refusals   every "no" of the protocol, with its status
 
-Needs the extra `imagers[broker]`. This package imports none of its modules.
+Needs the extra `broker`. This package imports none of its modules.
 """

@@ -1,6 +1,6 @@
 """The life of an image's key-encryption key at a key broker.
 
-    with BrokerKey(BrokerRecipient("kbs:///default/app/"), open_admin=lambda: admin) as key:
+    with BrokerKey("kbs:///default/app/", lambda: admin) as key:
         encrypt(source, sink, [key.wrapper, ...], ...)       # binds each manifest at its end
 
 1. The key is stored before the first byte of the image is published, so that no image is there
@@ -12,22 +12,22 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from imagers.encrypt.schemes.broker import BrokerKeyWrapper
+from imagers.encrypt.schemes.broker import BrokerKeyWrapper, is_open_name
 from imagers.errors import FormatError, NotFound, Unsupported, UsageError
 from imagers.files import local_errors
+from imagers.kbs.admin import BrokerAdmin
+from imagers.model.digest import Digest
 from imagers.model.keys import SecretKey, random_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
-    from imagers.encrypt.recipients import BrokerRecipient
-    from imagers.kbs.admin import BrokerAdmin
-    from imagers.model.digest import Digest
     from imagers.model.keys import KeyWrapper
 
 __all__ = ["KEK_BYTES", "BrokerKey", "load_kek"]
@@ -60,7 +60,7 @@ class BrokerKey:
     Entering makes the key and stores it; leaving wipes it here.
 
     Args:
-        recipient: the name of the key.
+        uri: the name of the key; one that ends in "/" gets a fresh one below it.
         open_admin: the administrator's side of the broker, closed by this object after each use.
         kek: a key that somebody put there himself, in place of a fresh one: the broker is then
             not asked. It stays the caller's.
@@ -73,16 +73,16 @@ class BrokerKey:
 
     def __init__(
         self,
-        recipient: BrokerRecipient,
+        uri: str,
         open_admin: Callable[[], BrokerAdmin],
         *,
         kek: SecretKey | None = None,
         replace: bool = False,
         on_unbound: Callable[[str], None] | None = None,
     ) -> None:
-        if kek is not None and recipient.is_fresh:
-            raise UsageError(f"expected the whole name of the key, got {recipient.uri!r}")
-        self.kid = recipient.kid()
+        if kek is not None and is_open_name(uri):
+            raise UsageError(f"expected the whole name of the key, got {uri!r}")
+        self.kid = uri + secrets.token_hex(16) if is_open_name(uri) else uri
         self._open_admin = open_admin
         self._given = kek
         self._replace = replace

@@ -6,21 +6,22 @@ facts = inspect_image(image.source, image.find)
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+from imagers.model.descriptor import Platform
+from imagers.model.digest import Digest
+from imagers.model.image import ImageSource
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.media import is_encrypted
-from imagers.sign.found import Form
+from imagers.sign.found import Form, Found
 from imagers.transport.resolve import resolve_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Sequence
 
-    from imagers.model.descriptor import Platform
-    from imagers.model.digest import Digest
-    from imagers.model.image import ImageSource, Layer
+    from imagers.model.image import Layer
     from imagers.model.keys import WrappedKey
-    from imagers.sign.found import Found
 
 __all__ = ["inspect_image"]
 

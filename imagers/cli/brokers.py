@@ -103,8 +103,8 @@ class BrokerOptions:
         if tee is None:
             raise NoTEE(
                 "this machine has no TEE that is known here: expected one, or a name",
-                hint="for tests and demos: 'imagers pull --tee sample', with the plugin "
-                "imagers-sample-tee",
+                hint="for tests and demos: 'imagers pull --tee sample', whose plugin comes, in the "
+                "clone of imagers, with: pip install ./plugins/sample_tee",
             )
         return BrokerClient(url, attester=load_attester(tee), http=self._http())
 

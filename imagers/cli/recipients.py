@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from imagers.build.broker_key import BrokerKey
     from imagers.cli.brokers import BrokerOptions
-    from imagers.encrypt.wrappers import ProviderSettings
+    from imagers.encrypt.schemes.scheme import ProviderSettings
     from imagers.model.keys import KeyUnwrapper, KeyWrapper
 
 __all__ = [
@@ -79,19 +79,20 @@ def opened_recipients(
         timeout_s: for one answer of a key provider; None for the default.
     """
     from imagers.build.broker_key import BrokerKey, load_kek
-    from imagers.encrypt.recipients import BrokerRecipient, parse_recipients
+    from imagers.encrypt.recipients import parse_recipients
+    from imagers.encrypt.schemes.broker import is_open_name
     from imagers.encrypt.wrappers import opened_wrappers
 
     with blamed_on("--encryption-key"):
         parsed = parse_recipients(texts)
-    at_broker = [one for one in parsed if isinstance(one, BrokerRecipient)]
+    at_broker = [one.value for one in parsed if one.scheme == "broker"]
     if len(at_broker) > 1:
         raise UsageError("expected one broker: recipient at most, got several")
-    if kek_file is not None and (not at_broker or at_broker[0].is_fresh):
+    if kek_file is not None and (not at_broker or is_open_name(at_broker[0])):
         raise UsageError("--kek-file needs a recipient broker:kbs:///REPOSITORY/TYPE/NAME")
     if kek_file is None and at_broker:
         broker.require_url()
-    others = [one for one in parsed if not isinstance(one, BrokerRecipient)]
+    others = [one for one in parsed if one.scheme != "broker"]
     with ExitStack() as stack:
         with blamed_on("--encryption-key"):
             wrappers = stack.enter_context(opened_wrappers(others, provider_settings(timeout_s)))

@@ -10,7 +10,7 @@ from imagers.cli.output import human_bytes, print_json, print_line, print_table,
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from imagers.build.encrypt import Changed
+    from imagers.build.change import Changed
     from imagers.encrypt.rewrite import LayerAction, LayerReport
 
 __all__ = ["Report", "say_left_out"]

@@ -21,13 +21,33 @@ def memory_of(
 
 @final
 class LayerJob:
-    def __new__(
+    @classmethod
+    def seal(
         cls,
         *,
-        sealing: bool,
-        source_fd: int,
-        sink_fd: int,
-        root_fd: int,
+        source: int | None,
+        sink: int,
+        size: int,
+        digest: str,
+        diff_id: str | None,
+        key: memoryview | None,
+        nonce: bytes | None,
+        decode: int,
+        encode: int,
+        sees_tar: bool,
+        tar_bytes: int,
+        window_bytes: int,
+        threads: int,
+        what: str,
+        force: str | None,
+    ) -> LayerJob: ...
+    @classmethod
+    def open(
+        cls,
+        *,
+        source: int | None,
+        sink: int | None,
+        root: int | None,
         keep_owner: bool,
         size: int,
         digest: str,
@@ -36,7 +56,6 @@ class LayerJob:
         nonce: bytes | None,
         hmac: bytes | None,
         decode: int,
-        encode: int,
         sees_tar: bool,
         gives_tar: bool,
         tar_bytes: int,

@@ -53,7 +53,7 @@ class _Segments:
 
     def __init__(self, cipher: CipherParameters, header: bytes) -> None:
         with cipher.key.view() as key:
-            # `bytes` for `cryptography`, as of imagers.core.plain.
+            # `bytes` for `cryptography`, as in imagers.core.plain.
             derived = HKDF(
                 hashes.SHA256(), 32, header[1 : 1 + _SALT_BYTES], cipher.associated_data
             ).derive(bytes(key))

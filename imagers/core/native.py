@@ -1,8 +1,9 @@
 """The core in C, as the rest of the package sees it: jobs in, results out.
 
-    LayerJob(...).run(read, tick)
+    LayerJob.seal(...).run(read, tick)
+    LayerJob.open(...).run(read, tick)
 
-is one call for one layer. The C code has threads of its own for it and drops the
+are one call for one layer each. The C code has threads of its own for it and drops the
 interpreter's lock; this thread feeds it, or waits and looks around twenty times a second.
 """
 
@@ -33,7 +34,6 @@ __all__ = ["memory_of", "open_", "seal"]
 
 # enum imc_compression of src/imagers_core.h
 _NUMBER = {Compression.NONE: 0, Compression.GZIP: 1, Compression.ZSTD: 2}
-_NONE = -1  # a descriptor that is not there
 
 # For tests: "layer=NAME" forces an entry of `_core.LAYER_FUNCTIONS`, "walk" does without openat2,
 # "split" has several threads also for what is small.
@@ -62,8 +62,10 @@ def _finish(job: SealJob | OpenJob, progress: Progress) -> None:
         job.on_progress(progress)
 
 
-def _source(source: int | RawStream) -> tuple[int, Callable[[memoryview], int] | None]:
-    return (source, None) if isinstance(source, int) else (_NONE, source.readinto)
+def _source(
+    source: int | RawStream,
+) -> tuple[int, None] | tuple[None, Callable[[memoryview], int]]:
+    return (source, None) if isinstance(source, int) else (None, source.readinto)
 
 
 def _key(stack: ExitStack, cipher: CipherParameters | None) -> memoryview | None:
@@ -99,7 +101,7 @@ def memory_of(
     bytes each. It does not grow with the layer, but that a small one is done in one thread.
 
     Args:
-        threads: as of `Means`.
+        threads: as for `Means`.
         size: of the source.
         decompress: what is undone, also only to look at the tar.
         window_bytes: of `Means`; all of it counts where zstd is undone.
@@ -120,28 +122,21 @@ def memory_of(
 
 def seal(job: SealJob) -> SealedLayer:
     """See `imagers.core.layer.seal_layer`."""
-    source_fd, read = _source(job.source)
+    source, read = _source(job.source)
     with ExitStack() as stack:
-        native = LayerJob(
-            sealing=True,
-            source_fd=source_fd,
-            sink_fd=job.sink,
-            root_fd=_NONE,
-            keep_owner=False,
+        native = LayerJob.seal(
+            source=source,
+            sink=job.sink,
             size=job.expected.size,
             digest=str(job.expected.digest),
             diff_id=None if job.diff_id is None else str(job.diff_id),
             key=_key(stack, job.cipher),
             nonce=None if job.cipher is None else job.cipher.nonce,
-            hmac=None,
             decode=_NUMBER[job.decompress],
             encode=_NUMBER[job.compress],
             sees_tar=job.sees_tar,
-            gives_tar=False,
             tar_bytes=job.tar_bytes,
             window_bytes=job.means.window_bytes,
-            max_entries=0,
-            max_name_bytes=1,
             threads=_threads(job),
             what=job.what,
             force=_force,
@@ -161,14 +156,13 @@ def seal(job: SealJob) -> SealedLayer:
 
 def open_(job: OpenJob) -> OpenedLayer:
     """See `imagers.core.layer.open_layer`."""
-    source_fd, read = _source(job.source)
+    source, read = _source(job.source)
     directory = job.sink if isinstance(job.sink, DirectorySink) else None
     with ExitStack() as stack:
-        native = LayerJob(
-            sealing=False,
-            source_fd=source_fd,
-            sink_fd=job.sink if isinstance(job.sink, int) else _NONE,
-            root_fd=_NONE if directory is None else directory.fd,
+        native = LayerJob.open(
+            source=source,
+            sink=job.sink if isinstance(job.sink, int) else None,
+            root=None if directory is None else directory.fd,
             keep_owner=directory is not None and directory.ownership is Ownership.KEEP,
             size=job.expected.size,
             digest=str(job.expected.digest),
@@ -177,7 +171,6 @@ def open_(job: OpenJob) -> OpenedLayer:
             nonce=None if job.cipher is None else job.cipher.nonce,
             hmac=job.hmac,
             decode=_NUMBER[job.compression],
-            encode=_NUMBER[Compression.NONE],
             sees_tar=job.sees_tar,
             gives_tar=job.gives_tar,
             tar_bytes=job.tar_bytes,

@@ -94,7 +94,7 @@ class Cancellation:
         return self._event.is_set() or (self._within is not None and self._within.is_cancelled)
 
     def check(self) -> None:
-        """Nothing, until `cancel` was called.
+        """Raise if `cancel` was called.
 
         Raises:
             Cancelled: it was.

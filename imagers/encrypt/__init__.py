@@ -16,6 +16,39 @@ Which module holds what:
     wrappers     from texts and files to what wraps and unwraps, opened and closed
     describe     for whom a layer is encrypted, without any key
 
-Callers import the modules: what this package needs of `cryptography` is loaded when one of
-them is first used.
+What is named in `__all__` is imported when it is first asked for.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagers.encrypt.image import decrypt_image, encrypt_image
+    from imagers.encrypt.keyfiles import load_private_key, load_public_key
+    from imagers.encrypt.recipients import parse_decryption_key, parse_recipients
+    from imagers.encrypt.schemes.scheme import ProviderSettings
+    from imagers.encrypt.wrappers import opened_unwrappers, opened_wrappers
+else:
+    from imagers.lazy import door
+
+    __getattr__ = door(
+        __name__,
+        {
+            "image": ("decrypt_image", "encrypt_image"),
+            "keyfiles": ("load_private_key", "load_public_key"),
+            "recipients": ("parse_decryption_key", "parse_recipients"),
+            "schemes.scheme": ("ProviderSettings",),
+            "wrappers": ("opened_unwrappers", "opened_wrappers"),
+        },
+    )
+
+__all__ = [
+    "ProviderSettings",
+    "decrypt_image",
+    "encrypt_image",
+    "load_private_key",
+    "load_public_key",
+    "opened_unwrappers",
+    "opened_wrappers",
+    "parse_decryption_key",
+    "parse_recipients",
+]

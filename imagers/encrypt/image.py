@@ -19,11 +19,12 @@ Spec: containers/ocicrypt v1.3.2, encryption.go; containers/image, copy/encrypti
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imagers.core import Allowance, Budget, Limits, run_layers
+from imagers.core import Allowance, Budget, Cancellation, Limits, Progress, run_layers
 from imagers.encrypt.keys import LayerKey, LayerKeys, unwrap_layer_keys
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256, check_cipher
 from imagers.encrypt.rewrite import (
@@ -34,6 +35,7 @@ from imagers.encrypt.rewrite import (
 )
 from imagers.encrypt.sealing import (
     LayerRun,
+    SharedLayers,
     check_manifest_size,
     draw_key,
     open_into,
@@ -42,19 +44,15 @@ from imagers.encrypt.sealing import (
     report_sealed,
     seal_into,
 )
-from imagers.encrypt.selection import select_layers
+from imagers.encrypt.selection import LayerSelection, select_layers
 from imagers.errors import PolicyDenied, UsageError
+from imagers.model.image import Image, ImageSink, Layer
+from imagers.model.keys import KeyUnwrapper, KeyWrapper
 from imagers.model.media import DOCKER_MANIFEST, Compression, compression_of, is_encrypted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from imagers.core import Cancellation, Means, Progress
-    from imagers.encrypt.sealing import SharedLayers
-    from imagers.encrypt.selection import LayerSelection
+    from imagers.core import Means
     from imagers.model.descriptor import Descriptor
-    from imagers.model.image import Image, ImageSink, Layer
-    from imagers.model.keys import KeyUnwrapper, KeyWrapper
 
     DoneLayer = tuple[Descriptor, LayerReport]
 

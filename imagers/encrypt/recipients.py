@@ -22,30 +22,22 @@ Spec: skopeo-copy(1); containers/ocicrypt v1.3.2, helpers/parse_helpers.go.
 from __future__ import annotations
 
 import re
-import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagers.encrypt.schemes.broker import check_kid
 from imagers.encrypt.schemes.providers.config import check_provider_name
+from imagers.encrypt.schemes.scheme import SCHEMES, find_scheme, scheme_of
 from imagers.errors import UsageError
-from imagers.model.keys import SecretKey
+from imagers.model.keys import SecretKey, WrappedKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from imagers.encrypt.keyfiles import Password
 
 __all__ = [
-    "BrokerRecipient",
     "DecryptionKey",
-    "JWERecipient",
-    "PGPRecipient",
-    "PKCS7Recipient",
-    "PKCS11Recipient",
     "PacketNumber",
     "ProviderKey",
-    "ProviderRecipient",
     "Recipient",
     "parse_decryption_key",
     "parse_recipient",
@@ -53,97 +45,21 @@ __all__ = [
     "parse_removals",
 ]
 
-_WHERE = "recipient"
-_PACKET = re.compile(r"(jwe|pkcs7|pgp|pkcs11|provider\.[A-Za-z0-9._-]+)#([0-9]{1,4})\Z", re.ASCII)
-_SCHEMES = "jwe:FILE, pkcs7:FILE, pgp:ID, pkcs11:FILE, provider:NAME or broker:URI"
+_PACKET = re.compile(r"([a-z0-9]+(?:\.[A-Za-z0-9._-]+)?)#([0-9]{1,4})\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class JWERecipient:
-    """`jwe:FILE`.
+class Recipient:
+    """One text of `--encryption-key`.
 
     Attributes:
-        path: of the public key.
+        scheme: the kind, one of `imagers.encrypt.schemes.scheme.SCHEMES`.
+        value: what follows; what it means is the scheme's to say. It may be secret: parameters of
+            a provider stand in it.
     """
 
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class PKCS7Recipient:
-    """`pkcs7:FILE`.
-
-    Attributes:
-        path: of the certificate.
-    """
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class PGPRecipient:
-    """`pgp:ID`.
-
-    Attributes:
-        name: exact name, e-mail or fingerprint.
-    """
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class PKCS11Recipient:
-    """`pkcs11:FILE`.
-
-    Attributes:
-        path: of the public key, or of a key file that names a key on a token.
-    """
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderRecipient:
-    """`provider:NAME[:PARAMETERS]`.
-
-    Attributes:
-        name: of the provider.
-        parameters: for the provider to read; "" for none.
-    """
-
-    name: str
-    parameters: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerRecipient:
-    """`broker:URI`.
-
-    Attributes:
-        uri: `kbs:///repository/type/tag`, or `kbs:///repository/type/` for a fresh name.
-    """
-
-    uri: str
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether each run makes a name of its own."""
-        return self.uri.endswith("/")
-
-    def kid(self) -> str:
-        """The name of the key; another one at each call where `is_fresh`."""
-        return self.uri + secrets.token_hex(16) if self.is_fresh else self.uri
-
-
-Recipient = (
-    JWERecipient
-    | PKCS7Recipient
-    | PGPRecipient
-    | PKCS11Recipient
-    | ProviderRecipient
-    | BrokerRecipient
-)
-"""One text of `--encryption-key`."""
+    scheme: str
+    value: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,27 +121,19 @@ def parse_recipient(text: str) -> Recipient:
         UsageError: not a recipient.
         FormatError: the name of a provider, or of a key at the broker, is none.
     """
-    scheme, colon, value = text.partition(":")
+    name, colon, value = text.partition(":")
     if not colon or not value:
+        usages = ", ".join(row.usage for row in SCHEMES.values())
         raise UsageError(
-            f"{_WHERE}: expected {_SCHEMES}, got {text[:160]!r}",
+            f"recipient: expected {usages}, got {text[:160]!r}",
             hint=f"for the public key in a file: jwe:{value or text[:160]}",
         )
-    if scheme == "broker":
-        check_kid(f"{value}tag" if value.endswith("/") else value, what=_WHERE)
-        return BrokerRecipient(value)
-    if scheme == "provider":
-        name, _, parameters = value.partition(":")
-        return ProviderRecipient(check_provider_name(name, what=_WHERE), parameters)
-    kinds: dict[str, Callable[[str], Recipient]] = {
-        "jwe": JWERecipient,
-        "pkcs7": PKCS7Recipient,
-        "pgp": PGPRecipient,
-        "pkcs11": PKCS11Recipient,
-    }
-    if scheme not in kinds:
-        raise UsageError(f"{_WHERE}: expected {_SCHEMES}, got scheme {scheme[:80]!r}")
-    return kinds[scheme](value)
+    try:
+        scheme = find_scheme(name)
+    except UsageError as error:
+        raise UsageError(f"recipient: {error}") from None
+    scheme.check(value)
+    return Recipient(name, value)
 
 
 def parse_removals(texts: Iterable[str]) -> tuple[Recipient | PacketNumber, ...]:
@@ -234,7 +142,7 @@ def parse_removals(texts: Iterable[str]) -> tuple[Recipient | PacketNumber, ...]
     for text in texts:
         for one in text.split(","):
             match = _PACKET.match(one)
-            if match is not None:
+            if match is not None and scheme_of(WrappedKey(match[1], b"")) is not None:
                 found.append(PacketNumber(match[1], int(match[2])))
             else:
                 found.append(parse_recipient(one))

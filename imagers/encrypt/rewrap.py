@@ -34,13 +34,11 @@ from imagers.encrypt.rewrite import (
     build_manifest,
     write_config_and_manifest,
 )
-from imagers.encrypt.schemes.broker import parse_packet
+from imagers.encrypt.schemes.scheme import Target
 from imagers.encrypt.sealing import LayerRun, left_out, plan_copied, seal_into, wrap_options
-from imagers.errors import FormatError, Unsupported, UsageError
+from imagers.errors import UsageError
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import is_encrypted
-from imagers.model.strict_json import View, dump_json
-from imagers.pki.der import encode, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -51,167 +49,10 @@ if TYPE_CHECKING:
     from imagers.model.keys import KeyUnwrapper, KeyWrapper, WrappedKey
 
 __all__ = [
-    "CertificateTarget",
-    "JWETarget",
-    "NameTarget",
-    "PGPTarget",
     "PacketTarget",
-    "Target",
     "add_recipients",
     "remove_recipients",
 ]
-
-_MAX_BYTES = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class JWETarget:
-    """Whoever has the key with this id.
-
-    Attributes:
-        kid: as the header of the JWE has it.
-        name: in messages.
-    """
-
-    kid: str
-    name: str
-
-    def drop_from(self, wrapped: WrappedKey, number: int) -> bytes | None:
-        """The packet without them; None if nobody is left in it."""
-        del number
-        if wrapped.scheme != "jwe":
-            return wrapped.packet
-        from imagers.encrypt.schemes.jwe import parse_jwe
-
-        try:
-            headers = parse_jwe(wrapped.packet).headers
-        except FormatError:
-            return wrapped.packet
-        stay = [header.get("kid") != self.kid for header in headers]
-        if all(stay):
-            return wrapped.packet
-        if not any(stay):
-            return None
-        document = View.parse(wrapped.packet, what="JWE", max_bytes=_MAX_BYTES).value
-        recipients = document["recipients"]
-        assert isinstance(recipients, list)  # parsed before, and more than one
-        left = [one for one, keep in zip(recipients, stay, strict=True) if keep]
-        document["recipients"] = left
-        if "encrypted_key" in document:  # go-jose repeats the first one's at the top
-            assert isinstance(left[0], dict)
-            document["encrypted_key"] = left[0].get("encrypted_key")
-        return dump_json(document)
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateTarget:
-    """Whoever has the key of this certificate.
-
-    Attributes:
-        issuer: DER of its name.
-        serial: number of the certificate.
-        name: in messages.
-    """
-
-    issuer: bytes
-    serial: int
-    name: str
-
-    def drop_from(self, wrapped: WrappedKey, number: int) -> bytes | None:
-        """The packet without them; None if nobody is left in it."""
-        del number
-        if wrapped.scheme != "pkcs7":
-            return wrapped.packet
-        from imagers.encrypt.schemes.pkcs7 import parse_recipients_of
-
-        try:
-            recipients = parse_recipients_of(wrapped.packet)
-        except FormatError:
-            return wrapped.packet
-        stay = [(one.issuer, one.serial) != (self.issuer, self.serial) for one in recipients]
-        if all(stay):
-            return wrapped.packet
-        return self._cut(wrapped.packet, stay) if any(stay) else None
-
-    @staticmethod
-    def _cut(packet: bytes, stay: list[bool]) -> bytes:
-        """The message without some of its recipients; it was parsed before."""
-        what = "PKCS7"
-        kind, content = split(split(packet, what=what)[0].content, what=what)
-        parts = split(split(content.content, what=what)[0].content, what=what)
-        keep = iter(stay)
-        rebuilt = [
-            encode(
-                0x31,
-                *(
-                    one.raw
-                    for one in split(part.content, what=what)
-                    if one.tag != 0x30 or next(keep)
-                ),
-            )
-            if part.tag == 0x31
-            else part.raw
-            for part in parts
-        ]
-        return encode(0x30, kind.raw, encode(0xA0, encode(0x30, *rebuilt)))
-
-
-@dataclass(frozen=True, slots=True)
-class PGPTarget:
-    """Whoever has the OpenPGP key with one of these ids.
-
-    Attributes:
-        key_ids: of 8 bytes each, of the key's subkeys.
-        name: in messages.
-    """
-
-    key_ids: frozenset[bytes]
-    name: str
-
-    def drop_from(self, wrapped: WrappedKey, number: int) -> bytes | None:
-        """The packet without them; None if nobody is left in it."""
-        del number
-        if wrapped.scheme != "pgp":
-            return wrapped.packet
-        from imagers.encrypt.schemes.pgp_packets import split_session_keys
-
-        try:
-            session_keys, rest = split_session_keys(wrapped.packet)
-        except FormatError:
-            return wrapped.packet
-        left = [one.raw for one in session_keys if one.key_id not in self.key_ids]
-        if len(left) == len(session_keys):
-            return wrapped.packet
-        return b"".join(left) + rest if left else None
-
-
-@dataclass(frozen=True, slots=True)
-class NameTarget:
-    """A key at a broker, or all that a provider wrapped.
-
-    Attributes:
-        scheme: `provider.NAME`; "" for any.
-        kid: of the key at a broker, whatever address a packet names beside it; "" for all
-            packets of the scheme.
-        name: in messages.
-    """
-
-    scheme: str
-    kid: str
-    name: str
-
-    def drop_from(self, wrapped: WrappedKey, number: int) -> bytes | None:
-        """None for a packet of theirs: it is for nobody else."""
-        del number
-        if not wrapped.scheme.startswith("provider.") or self.scheme not in ("", wrapped.scheme):
-            return wrapped.packet
-        if self.kid:
-            try:
-                packet = parse_packet(wrapped.packet, what="")
-            except (FormatError, Unsupported):
-                return wrapped.packet
-            return None if self.kid in (packet.kid, packet.resource) else wrapped.packet
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +75,6 @@ class PacketTarget:
     def drop_from(self, wrapped: WrappedKey, number: int) -> bytes | None:
         """None for the packet."""
         return None if (wrapped.scheme, number) == (self.scheme, self.number) else wrapped.packet
-
-
-Target = JWETarget | CertificateTarget | PGPTarget | NameTarget | PacketTarget
-"""Who is to be removed."""
 
 
 def add_recipients(

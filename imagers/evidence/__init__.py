@@ -2,3 +2,22 @@
 
 plugins     attesters and verifiers of others, found by the name of their TEE
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagers.evidence.plugins import load_attester, load_verifier
+else:
+    from imagers.lazy import door
+
+    __getattr__ = door(
+        __name__,
+        {
+            "plugins": ("load_attester", "load_verifier"),
+        },
+    )
+
+__all__ = [
+    "load_attester",
+    "load_verifier",
+]

@@ -87,12 +87,14 @@ def _load(group: str, name: str, kind: str, as_kind: Callable[[object], _Plugin 
     points = {point.value: point for point in entry_points(group=group, name=name)}
     if not points:
         installed = ", ".join(_find(group)) or "none"
-        # Only a package of ours is named: whoever owns a guessed name gets to run in the guest.
-        package = "imagers-sample-tee" if name == "sample" else "the plugin that has it"
+        # Only a folder of ours is named: whoever owns a guessed name gets to run in the guest.
+        hint = "install the plugin that has it into the same environment"
+        if name == "sample":
+            hint = "in the clone of imagers: pip install ./plugins/sample_tee"
         raise PluginNotFound(
             f"no {kind} of that name is installed (installed: {installed})",
             name=name,
-            hint=f"install {package} into the same environment",
+            hint=hint,
         )
     if len(points) > 1:
         raise PluginBroken(

@@ -8,5 +8,26 @@
     admin       BrokerAdmin: put, list, delete and bind them; policy and audit log
     wire        requests and error answers that the two share
 
-Public names live in the modules; this package imports none of them.
+What is named in `__all__` is imported when it is first asked for.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagers.kbs.admin import BrokerAdmin
+    from imagers.kbs.client import BrokerClient
+else:
+    from imagers.lazy import door
+
+    __getattr__ = door(
+        __name__,
+        {
+            "admin": ("BrokerAdmin",),
+            "client": ("BrokerClient",),
+        },
+    )
+
+__all__ = [
+    "BrokerAdmin",
+    "BrokerClient",
+]

@@ -15,7 +15,9 @@ name is only as safe there as it is fresh.
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
@@ -33,19 +35,16 @@ from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.resources import parse_resource_path, parse_resource_uri
 from imagers.kbs.wire import Endpoint, parse_error
 from imagers.model.closing import Closing
-from imagers.model.digest import parse_digest
+from imagers.model.digest import Digest, parse_digest
+from imagers.model.keys import SecretKey
 from imagers.model.strict_json import View, dump_json, parse_json
+from imagers.net.http import HTTPSettings
 from imagers.pki.jose import sign_token
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
-
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from imagers.model.digest import Digest
-    from imagers.model.keys import SecretKey
-    from imagers.net.http import HTTPSettings, Response
+    from imagers.net.http import Response
 
 __all__ = ["AuditEntry", "BrokerAdmin", "ResourceMetadata", "load_admin_key"]
 

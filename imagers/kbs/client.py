@@ -48,14 +48,16 @@ from imagers.kbs.resources import parse_resource_uri
 from imagers.kbs.tee_key import TEEKey
 from imagers.kbs.wire import COOKIE_NAME, Endpoint, parse_error
 from imagers.model.closing import Closing
+from imagers.model.digest import Digest
+from imagers.model.evidence import Attester
+from imagers.model.keys import SecretKey
+from imagers.net.http import HTTPSettings
 
 if TYPE_CHECKING:
     from imagers.kbs.resources import ResourcePath
     from imagers.kbs.wire import ErrorAnswer
-    from imagers.model.digest import Digest
-    from imagers.model.evidence import Attester
-    from imagers.model.keys import ResourceStore, SecretKey
-    from imagers.net.http import HTTPSettings, Response
+    from imagers.model.keys import ResourceStore
+    from imagers.net.http import Response
 
 __all__ = ["BrokerClient"]
 

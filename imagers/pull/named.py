@@ -9,24 +9,17 @@ guest and a library "is not signed" means that every place was looked at.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from imagers import sign, transport
 from imagers.errors import UsageError
 from imagers.model.closing import Closing
+from imagers.model.digest import Digest
+from imagers.model.image import ImageSource
+from imagers.sign.found import Form, Found
+from imagers.sign.materials import Trust
 from imagers.sign.policy_json import ImageIdentity, docker_identity, path_identity
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from imagers.model.digest import Digest
-    from imagers.model.image import ImageSource
-    from imagers.sign.found import Form, Found
-    from imagers.sign.materials import Trust
-    from imagers.sign.places import Lookasides
-    from imagers.sign.policy_json import Policy
-    from imagers.transport.names import ImageName
-    from imagers.transport.open import TransportOptions
 
 __all__ = ["NamedImage", "identity_of", "open_image"]
 
@@ -46,7 +39,7 @@ class NamedImage(Closing):
     source: ImageSource
     find: Callable[[Digest, Collection[Form]], Found]
 
-    def requirements(self, policy: Policy) -> Trust:
+    def requirements(self, policy: sign.Policy) -> Trust:
         """What a policy demands of this name, with its keys.
 
         Raises:
@@ -81,9 +74,9 @@ class NamedImage(Closing):
 
 
 def open_image(
-    name: str | ImageName,
-    transport: TransportOptions | None = None,
-    lookasides: Lookasides | None = None,
+    name: str | transport.ImageName,
+    transport: transport.TransportOptions | None = None,
+    lookasides: sign.Lookasides | None = None,
 ) -> NamedImage:
     """The image of that name; the caller closes it. Nothing is read or asked yet.
 
@@ -110,7 +103,7 @@ def open_image(
     return NamedImage(identity, source, finder.find)
 
 
-def identity_of(name: ImageName) -> ImageIdentity:
+def identity_of(name: transport.ImageName) -> ImageIdentity:
     """What a policy looks up for a name that a user wrote.
 
     Only an image of a registry is looked up under its name in `docker`: what stands in an

@@ -20,17 +20,17 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
+from imagers.model.descriptor import Platform
 from imagers.model.image import read_entry
-from imagers.model.manifest import Index, parse_manifest_or_index
+from imagers.model.manifest import Index, RawManifest, parse_manifest_or_index
+from imagers.pull.named import NamedImage
 from imagers.sign.found import Found, Subject
+from imagers.sign.policy_json import Policy
 from imagers.sign.verify import explain_image
 
 if TYPE_CHECKING:
-    from imagers.model.descriptor import Platform
     from imagers.model.digest import Digest
-    from imagers.model.manifest import Manifest, RawManifest
-    from imagers.pull.named import NamedImage
-    from imagers.sign.policy_json import Policy
+    from imagers.model.manifest import Manifest
 
 __all__ = ["permit_image"]
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.core import (
@@ -26,6 +28,7 @@ from imagers.core import (
     DirectorySink,
     Limits,
     Ownership,
+    Progress,
     look_at,
     open_layer,
 )
@@ -34,30 +37,28 @@ from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper
 from imagers.errors import FormatError
 from imagers.files import local_errors
+from imagers.model.descriptor import Platform
+from imagers.model.keys import KeyUnwrapper, ResourceStore
 from imagers.model.manifest import check_config_size
 from imagers.model.stream import read_all
 from imagers.pull.ahead import ReadAhead
 from imagers.pull.bundle import make_runtime_config, working_directory
-from imagers.pull.plan import make_plan
+from imagers.pull.named import NamedImage
+from imagers.pull.plan import PlannedLayer, make_plan
 from imagers.pull.staging import Staging, check_destination
-from imagers.pull.trust import TrustDecision
+from imagers.pull.trust import TrustDecision, TrustedImage
+from imagers.sign.decision import Explanation
 from imagers.sign.found import Found
+from imagers.sign.policy_json import Policy
 from imagers.transport.resolve import this_platform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator
 
-    from imagers.core import OpenedLayer, Progress
+    from imagers.core import OpenedLayer
     from imagers.core.left_out import Left, LeftOut
     from imagers.encrypt.keys import LayerKeys
-    from imagers.model.descriptor import Platform
-    from imagers.model.keys import KeyUnwrapper, ResourceStore
-    from imagers.pull.named import NamedImage
-    from imagers.pull.plan import Plan, PlannedLayer
-    from imagers.pull.trust import TrustedImage
-    from imagers.sign.decision import Explanation
-    from imagers.sign.policy_json import Policy
+    from imagers.pull.plan import Plan
 
 __all__ = ["PullOptions", "PullReport", "PulledLayer", "pull_image", "trust_image"]
 
@@ -194,6 +195,7 @@ def pull_image(
 
     Spec: OCI image-spec v1.1, layer.md; OCI runtime-spec v1.0.2, bundle.md.
     """
+    bundle = bundle.absolute()
     check_destination(bundle)
     cancellation = cancellation or Cancellation()
     trusted = trust_image(image, options)

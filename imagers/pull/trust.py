@@ -44,8 +44,9 @@ from imagers.errors import (
     SizeMismatch,
     Unsupported,
 )
-from imagers.model.digest import check_digest, digest_of
+from imagers.model.digest import Digest, check_digest, digest_of
 from imagers.model.manifest import (
+    ImageConfig,
     Index,
     Manifest,
     check_config_size,
@@ -56,7 +57,9 @@ from imagers.model.manifest import (
     parse_manifest_or_index,
 )
 from imagers.model.media import compression_of, is_encrypted, plaintext_media_type
+from imagers.sign.decision import Decision
 from imagers.sign.found import Found
+from imagers.sign.policy_json import ImageIdentity
 from imagers.sign.verify import Basis as PolicyBasis
 from imagers.sign.verify import Subject, explain_image
 
@@ -65,10 +68,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from imagers.model.descriptor import Descriptor, Platform
-    from imagers.model.digest import Digest
-    from imagers.model.manifest import ImageConfig, RawManifest
-    from imagers.sign.decision import Decision, Explanation
-    from imagers.sign.policy_json import ImageIdentity
+    from imagers.model.manifest import RawManifest
+    from imagers.sign.decision import Explanation
     from imagers.sign.verify import Trust
 
 __all__ = ["Basis", "TrustDecision", "TrustedImage"]

@@ -15,6 +15,40 @@ What is demanded, and the answer:
     find, found                            every place that may have a signature
     verify, decision                       the decision, without IO, and the tree that explains it
 
-What signs: `image`, `formats.simple`, `formats.notation.make`. Nothing is imported here, so that
-a start without signatures costs nothing.
+What signs: `image`, `formats.simple`, `formats.notation.make`. What is named in
+`__all__` is imported when it is first asked for.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagers.sign.image import SignedManifest
+    from imagers.sign.keyfiles import load_policy, load_private_key, save_key_pair
+    from imagers.sign.places import Lookasides
+    from imagers.sign.policy_json import Policy, parse_policy
+    from imagers.sign.sigstore_key import SigstorePrivateKey, generate_private_key
+else:
+    from imagers.lazy import door
+
+    __getattr__ = door(
+        __name__,
+        {
+            "image": ("SignedManifest",),
+            "keyfiles": ("load_policy", "load_private_key", "save_key_pair"),
+            "policy_json": ("Policy", "parse_policy"),
+            "places": ("Lookasides",),
+            "sigstore_key": ("SigstorePrivateKey", "generate_private_key"),
+        },
+    )
+
+__all__ = [
+    "Lookasides",
+    "Policy",
+    "SignedManifest",
+    "SigstorePrivateKey",
+    "generate_private_key",
+    "load_policy",
+    "load_private_key",
+    "parse_policy",
+    "save_key_pair",
+]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError, Unsupported
 from imagers.files import local_errors, read_bounded, write_new
+from imagers.model.keys import SecretKey
 from imagers.sign.policy_json import MAX_POLICY_BYTES, Policy, parse_policy
 from imagers.sign.public_key import MAX_KEY_BYTES
 from imagers.sign.sigstore_key import SigstorePrivateKey, open_private_key, seal_private_key
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from cryptography.x509 import Certificate
 
-    from imagers.model.keys import SecretKey
     from imagers.sign.formats.notation.key import NotationKey
     from imagers.sign.registries_d import RegistriesD
 

@@ -20,6 +20,7 @@ signature/policy_eval.go, docker/policyconfiguration/naming.go, oci/internal/oci
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,6 @@ from imagers.model.reference import normal_name
 from imagers.sign.requirements import Requirement, Strict, parse_requirement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from imagers.model.reference import Reference
 
 __all__ = [

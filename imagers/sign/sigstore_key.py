@@ -20,6 +20,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from cryptography import x509  # noqa: TC002  # in types of public functions
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
@@ -30,8 +31,6 @@ from imagers.model.strict_json import View, dump_json
 from imagers.sign.public_key import MAX_KEY_BYTES, PublicKey, public_key_of
 
 if TYPE_CHECKING:
-    from cryptography import x509
-
     from imagers.model.keys import SecretKey
 
 __all__ = ["SigstorePrivateKey", "generate_private_key", "open_private_key", "seal_private_key"]

@@ -7,3 +7,24 @@
 For tests of this project and of others. This package imports none of its modules, because
 pytest loads the plugin in every run.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagers.testing.broker import EmbeddedBroker
+    from imagers.testing.registry import EmbeddedRegistry
+else:
+    from imagers.lazy import door
+
+    __getattr__ = door(
+        __name__,
+        {
+            "broker": ("EmbeddedBroker",),
+            "registry": ("EmbeddedRegistry",),
+        },
+    )
+
+__all__ = [
+    "EmbeddedBroker",
+    "EmbeddedRegistry",
+]

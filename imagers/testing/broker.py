@@ -9,13 +9,14 @@
 Nothing of the broker is replaced: what it counts is read from its audit log, and to make it
 say no, its policy is changed. Only its clock can be moved.
 
-It takes the TEE `sample`, whose plugin comes with the package `imagers-sample-tee`.
+It takes the TEE `sample`, whose plugin is `plugins/sample_tee`.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,15 +28,14 @@ from imagers.broker.state import MAX_SESSIONS
 from imagers.evidence.plugins import load_attester
 from imagers.kbs.admin import BrokerAdmin
 from imagers.kbs.client import BrokerClient
+from imagers.model.digest import Digest
 from imagers.model.keys import SecretKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
     from imagers.broker.server import RunningBroker
     from imagers.kbs.admin import AuditEntry
-    from imagers.model.digest import Digest
     from imagers.model.evidence import Attester
 
 __all__ = ["EmbeddedBroker"]
@@ -130,7 +130,7 @@ class EmbeddedBroker:
         """Makes evidence that this broker takes.
 
         Raises:
-            PluginNotFound: the package `imagers-sample-tee` is not installed.
+            PluginNotFound: `plugins/sample_tee` is not installed.
         """
         return load_attester("sample")
 

@@ -6,9 +6,8 @@
             ...
 
 pytest loads this module in every run of an environment that has imagers, so it imports
-nothing of weight; each fixture loads what it needs. `imagers_broker` needs the extra
-`imagers[broker]` and the package `imagers-sample-tee`; a test that asks for it is skipped
-where one is missing.
+nothing of weight; each fixture loads what it needs. `imagers_broker` needs the extra `broker`
+and the plugin `sample_tee`; a test that asks for it is skipped where one is missing.
 """
 
 from __future__ import annotations
@@ -44,9 +43,11 @@ def imagers_broker() -> Iterator[EmbeddedBroker]:
     """An empty broker on a free loopback port that takes the sample TEE, for one test."""
     missing = [name for name in _OF_THE_EXTRA if find_spec(name) is None]
     if missing:
-        pytest.skip(f"imagers_broker needs {', '.join(missing)}: pip install 'imagers[broker]'")
+        needs = f"imagers_broker needs {', '.join(missing)}"
+        pytest.skip(f"{needs}; in the clone of imagers: pip install '.[broker]'")
     if not entry_points(group="imagers.attesters", name="sample"):
-        pytest.skip("imagers_broker needs the sample TEE: pip install imagers-sample-tee")
+        needs = "imagers_broker needs the sample TEE"
+        pytest.skip(f"{needs}; in the clone of imagers: pip install ./plugins/sample_tee")
     from imagers.testing.broker import EmbeddedBroker
 
     with EmbeddedBroker() as broker:

@@ -20,8 +20,10 @@ import argparse
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -32,8 +34,7 @@ from imagers.testing.registry_protocol import Handler
 from imagers.testing.registry_storage import Storage
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from imagers.testing.registry_http import RegistryState

@@ -20,8 +20,23 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from imagers.core import run_together
 from imagers.errors import FormatError
 from imagers.files import local_errors, write_all
-from imagers.model.image import open_layer_blob, read_config, read_entry, stays_behind
-from imagers.model.manifest import Index, Manifest, check_platform, parse_manifest_or_index
+from imagers.model.descriptor import Platform
+from imagers.model.digest import Digest
+from imagers.model.image import (
+    ImageSink,
+    ImageSource,
+    open_layer_blob,
+    read_config,
+    read_entry,
+    stays_behind,
+)
+from imagers.model.manifest import (
+    Index,
+    Manifest,
+    RawManifest,
+    check_platform,
+    parse_manifest_or_index,
+)
 from imagers.model.pieces import checked_pieces
 from imagers.transport.beside import TagSink, copy_beside
 from imagers.transport.resolve import this_platform
@@ -30,10 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imagers.core import Cancellation
-    from imagers.model.descriptor import Descriptor, Platform
-    from imagers.model.digest import Digest
-    from imagers.model.image import ImageSink, ImageSource
-    from imagers.model.manifest import RawManifest
+    from imagers.model.descriptor import Descriptor
     from imagers.model.stream import RawStream
 
 __all__ = [

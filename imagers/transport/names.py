@@ -23,15 +23,11 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from imagers.errors import FormatError, Unsupported
-from imagers.model.digest import parse_digest
-from imagers.model.reference import DEFAULT_REGISTRY, parse_reference
-
-if TYPE_CHECKING:
-    from imagers.model.digest import Digest
-    from imagers.model.reference import Reference
+from imagers.model.digest import Digest, parse_digest
+from imagers.model.reference import DEFAULT_REGISTRY, Reference, parse_reference
 
 __all__ = ["KNOWN_TRANSPORTS", "ImageName", "locate", "parse_image_name"]
 

@@ -6,24 +6,23 @@ with closing(open_source(parse_image_name("oci:build/app:v1"))) as source:
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError, UsageError
 from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
+from imagers.model.image import ImageSink, ImageSource
 from imagers.net.proxies import Proxies
+from imagers.registry.auth import Login
 from imagers.registry.mirrors import RegistriesConf
+from imagers.transport.names import ImageName
 
 if TYPE_CHECKING:
-    import os
-    from pathlib import Path
-
-    from imagers.model.image import ImageSink, ImageSource
     from imagers.model.reference import Reference
-    from imagers.registry.auth import Login
     from imagers.registry.client import RegistryClient
     from imagers.registry.mirrors import Endpoint
-    from imagers.transport.names import ImageName
 
 __all__ = ["TransportOptions", "open_registry", "open_sink", "open_source"]
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import platform as machine
-from typing import TYPE_CHECKING
 
 from imagers.errors import Unsupported
 from imagers.model.descriptor import Platform
-from imagers.model.image import load_image, read_entry
-from imagers.model.manifest import Index, check_platform, parse_manifest_or_index
-
-if TYPE_CHECKING:
-    from imagers.model.image import Image, ImageSource
-    from imagers.model.manifest import RawManifest
+from imagers.model.image import Image, ImageSource, load_image, read_entry
+from imagers.model.manifest import Index, RawManifest, check_platform, parse_manifest_or_index
 
 __all__ = ["resolve_image", "this_platform"]
 

@@ -1,5 +1,6 @@
 """The examples run as they stand, and the pytest plugin works in a project of somebody else."""
 
+import base64
 import importlib.metadata
 import json
 import os
@@ -100,6 +101,22 @@ def test_pipeline_and_guest_pull_make_a_bundle(
     assert digest == str(imagers_registry.tags("team/app")[tag[1:] or "latest"])
     assert len(signer) == 64
     assert (imagers.here / "bundle/rootfs/etc/motd").read_text() == "hello\n"
+
+    # A digest in the name is enough where the policy asks for no signature: nobody has signed then.
+    accept = imagers.here / "accept.json"
+    accept.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
+    pinned = [*guest[:2], f"docker://{repository}@{digest}", "pinned", str(accept), guest[-1]]
+    assert run(pinned).stdout == f"{digest} by pinned_digest\n"
+
+    # A signature that is a bundle is found too, as "imagers verify" finds it.
+    bundles = imagers.here / "bundles.json"
+    pem = base64.b64encode((keys / "signer.pub").read_bytes()).decode()
+    bundles.write_text(json.dumps({"default": [{"type": "sigstoreBundle", "keyData": pem}]}))
+    with_bundle = [*guest[:3], "second", str(bundles), guest[-1]]
+    assert "is not signed" in run(with_bundle, code=21).stderr
+    words = ["--sign-by-sigstore-private-key", str(keys / "signer.key"), "--new-bundle-format"]
+    imagers.succeed("sign", destination, *words, "--passphrase-file", str(keys / "passphrase.txt"))
+    assert run(with_bundle).stdout.startswith(f"{digest} by ")
 
     # A second run takes the keys that are there; a guest refuses what nobody signed.
     before = (keys / "signer.key").read_bytes()

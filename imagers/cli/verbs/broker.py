@@ -112,7 +112,7 @@ def serve(
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the broker's packages are not installed: {error.name} is missing",
-            hint="pip install 'imagers[broker]'",
+            hint="in the clone of imagers: pip install '.[broker]'",
         ) from error
     host, port = _parse_listen(listen)
     written: list[str] = []

@@ -86,7 +86,7 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.build.encrypt import Work, decrypt
+    from imagers.build.change import Work, decrypt
     from imagers.encrypt.rewrite import LayerAction
 
     if all_images and platform is not None:

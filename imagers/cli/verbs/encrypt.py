@@ -87,7 +87,7 @@ from imagers.errors import UsageError
 from imagers.transport.resolve import this_platform
 
 if TYPE_CHECKING:
-    from imagers.build.encrypt import Change, Changed
+    from imagers.build.change import Change, Changed
     from imagers.core import Budget
 
 __all__ = ["command"]
@@ -148,7 +148,7 @@ class _Options:
         Raises:
             UsageError, LocalError, FormatError, KeyUnavailable: whom `--remove-recipient` means.
         """
-        from imagers.build.encrypt import Change, Kind
+        from imagers.build.change import Change, Kind
         from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256
         from imagers.encrypt.recipients import parse_removals
         from imagers.encrypt.selection import parse_layer_selection
@@ -221,7 +221,7 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.build.encrypt import DONE, Work, encrypt
+    from imagers.build.change import DONE, Work, encrypt
 
     change.check()
     if all_images and platform is not None:

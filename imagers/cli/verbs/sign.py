@@ -66,7 +66,7 @@ from imagers.settings import read_settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from imagers.build.sign import Signer
+    from imagers.build.signers import Signer
     from imagers.sign.image import SignedManifest
 
 __all__ = ["command"]
@@ -105,7 +105,7 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.build.sign import sign
+    from imagers.build.signers import sign
 
     if sum(one is not None for one in (key_file, gpg_key, notation_key)) != 1:
         raise UsageError(
@@ -154,7 +154,7 @@ def command(
 def _sigstore_signer(
     key_file: str, chain_file: str | None, passphrase_file: str | None, *, bundle: bool
 ) -> Signer:
-    from imagers.build.sign import SigstoreSigner
+    from imagers.build.signers import SigstoreSigner
     from imagers.sign.keyfiles import load_certificate_chain, load_private_key
 
     with blamed_on("--sign-by-sigstore-private-key"):
@@ -173,7 +173,7 @@ def _sigstore_signer(
 def _notation_signer(
     key_file: str, chain_file: str, passphrase_file: str | None, signature_format: str | None
 ) -> Signer:
-    from imagers.build.sign import NotationSigner
+    from imagers.build.signers import NotationSigner
     from imagers.sign.formats.notation.envelope import COSE_TYPE, JWS_TYPE
     from imagers.sign.keyfiles import load_notation_key
 
@@ -188,7 +188,7 @@ def _notation_signer(
 
 
 def _gpg_signer(fingerprint: str, passphrase_file: str | None, stack: ExitStack) -> Signer:
-    from imagers.build.sign import GPGSigner
+    from imagers.build.signers import GPGSigner
     from imagers.sign.formats.gpg import parse_fingerprint
 
     with blamed_on("--sign-by"):

@@ -28,6 +28,10 @@ enum imc_fault imc_fail(struct imc_failure *failure, enum imc_fault fault, uint6
     return imc_fail_text(failure, fault, NULL, 0, NULL, 0, number, other);
 }
 
+bool imc_is_of_data(enum imc_fault fault) {
+    return fault >= IMC_NOT_GZIP && fault < IMC_UNPACK;
+}
+
 static const struct {
     enum imc_fault fault;
     const char *name;

@@ -4,6 +4,7 @@
 
 #include "imagers_core.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #define IMC_FRAME_BYTES ((size_t)4 * 1024 * 1024) /* of tar in one frame that we write */
@@ -14,6 +15,21 @@ enum imc_fault imc_fail(struct imc_failure *failure, enum imc_fault fault, uint6
 enum imc_fault imc_fail_text(struct imc_failure *failure, enum imc_fault fault, const void *text,
                              size_t text_length, const void *more, size_t more_length,
                              uint64_t number, uint64_t other);
+/* Whether a fault is one of the data, which waits for the checks of the stored bytes. */
+bool imc_is_of_data(enum imc_fault fault);
+
+/* thread.c: a thread with signals blocked, false if there is none to be had; a condition variable
+ * that counts in CLOCK_MONOTONIC, and its waiting. */
+bool imc_spawn(pthread_t *thread, void *(*body)(void *), void *argument);
+int imc_cond_init(pthread_cond_t *cond);
+void imc_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, unsigned milliseconds);
+
+/* Whose work line.c and frames.c do. */
+struct imc_owner {
+    void *context;                  /* for all that they call */
+    const atomic_bool *over;        /* the work ends without a result */
+    void (*abandon)(void *context); /* from a thread that cannot go on: stops all others */
+};
 
 /* layer.c: digests, and the table of functions that hash and cipher. */
 
@@ -112,22 +128,15 @@ void imc_ring_free(struct imc_ring *ring);
 uint8_t *imc_ring_acquire(struct imc_ring *ring, unsigned milliseconds);
 void imc_ring_commit(struct imc_ring *ring, size_t length);
 void imc_ring_close(struct imc_ring *ring, bool surplus);
-/* Consumer: waits; NULL at the end or when the ring was stopped. */
-uint8_t *imc_ring_take(struct imc_ring *ring, size_t *length);
+/* Consumer: waits; false at the end or when the ring was stopped. The piece is in *buffer then, and
+ * the one that was there, of IMC_PIECE bytes too, in the ring. */
+bool imc_ring_take(struct imc_ring *ring, uint8_t **buffer, size_t *length);
 bool imc_ring_is_ready(struct imc_ring *ring); /* `take` would not wait */
-/* The slot that was taken stays with the consumer, who gives another buffer for it. */
-void imc_ring_exchange(struct imc_ring *ring, uint8_t **buffer);
-void imc_ring_release(struct imc_ring *ring);
-bool imc_ring_surplus(struct imc_ring *ring); /* after the end */
+bool imc_ring_surplus(struct imc_ring *ring);  /* after the end */
 /* Either side: wakes both, for good. */
 void imc_ring_stop(struct imc_ring *ring);
 
 size_t imc_ring_bytes(void);
-
-/* A condition variable that counts in CLOCK_MONOTONIC, and its waiting. */
-#include <pthread.h>
-int imc_cond_init(pthread_cond_t *cond);
-void imc_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, unsigned milliseconds);
 
 /* tar_reader.c: the format. untar.c: the files. */
 
@@ -170,7 +179,7 @@ struct imc_entry {
 struct imc_untar;
 struct imc_tar_reader;
 
-enum imc_fault imc_untar_new(const struct imc_options *options, const atomic_bool *cancelled,
+enum imc_fault imc_untar_new(const struct imc_options *options, const atomic_bool *over,
                              struct imc_untar **untar);
 void imc_untar_free(struct imc_untar *untar);
 enum imc_fault imc_untar_begin(struct imc_untar *untar, const struct imc_entry *entry,

@@ -1,10 +1,8 @@
 /* One job is one layer: its parts, and its thread. */
 #define _GNU_SOURCE
 #include "job_impl.h"
-#include "line.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -13,11 +11,9 @@
 
 #include <openssl/crypto.h>
 
-#define ALIGNMENT 64
 #define SPLIT_BYTES ((uint64_t)4 * IMC_PIECE)  /* below, threads cost what they gain */
 #define SMALL_BYTES ((size_t)64 * 1024)        /* of the parts that are no buffers */
 #define UNPACK_BYTES ((size_t)5 * 1024 * 1024) /* above all four extensions of an entry */
-#define STACK_BYTES ((size_t)1024 * 1024)      /* musl gives 128 KiB; libzstd likes some more */
 
 /* Thread */
 
@@ -28,9 +24,11 @@ static void wipe_layer(struct imc_job *job) {
     }
 }
 
-/* Wakes whoever waits for something outside of the line. */
-static void wake(struct imc_job *job) {
+/* Ends the work, from any thread, and wakes whoever waits in it or for it. */
+static void stop(void *context) {
+    struct imc_job *job = context;
     uint64_t one = 1;
+    atomic_store(&job->over, true);
     /* It can only fail where the counter is full, and then it is readable. */
     ssize_t written = write(job->wake, &one, sizeof one);
     (void)written;
@@ -40,11 +38,7 @@ static void wake(struct imc_job *job) {
     if (job->frames != NULL) {
         imc_frames_stop(job->frames);
     }
-}
-
-void imc_job_abandon(struct imc_job *job) {
-    atomic_store(&job->abandoned, true);
-    wake(job);
+    imc_line_stop(job->line);
 }
 
 static void *run(void *opaque) {
@@ -60,7 +54,7 @@ static void *run(void *opaque) {
     if (fault == IMC_OK) {
         job->failure.fault = IMC_OK;
     }
-    wake(job); /* the feeder */
+    stop(job); /* the feeder waits for room in the ring */
     pthread_mutex_lock(&job->mutex);
     job->done = true;
     pthread_cond_broadcast(&job->cond);
@@ -104,9 +98,23 @@ static bool waits(int fd) {
            (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode));
 }
 
+/* Threads of the line: one beside compression, which has threads of its own. */
+static unsigned threads_of(const struct imc_options *options) {
+    bool changes = options->decode != IMC_PLAIN || options->encode != IMC_PLAIN;
+    if (options->sealing && changes) {
+        return 1;
+    }
+    if (options->force != NULL) {
+        bool split = strcmp(options->force, "split") == 0;
+        return !split ? 1 : options->threads < 2 ? 2 : options->threads;
+    }
+    return options->threads > 1 && options->size >= SPLIT_BYTES ? options->threads : 1;
+}
+
 /* Which digest is taken where; see struct imc_layer_ops for what a layer can do in one pass.
- * With a thread for each stage, a pass of its own is faster where another thread has the time. */
+ * With several threads, a pass of its own is faster where another thread has the time. */
 static enum imc_fault make_hashes(struct imc_job *job, const struct imc_options *options) {
+    bool split = threads_of(options) > 1;
     bool changes = options->decode != IMC_PLAIN || options->encode != IMC_PLAIN;
     const char *tar = options->diff_id == NULL ? "sha256:" : options->diff_id;
     bool decodes = !options->sealing && options->sees_tar && options->decode != IMC_PLAIN;
@@ -118,22 +126,22 @@ static enum imc_fault make_hashes(struct imc_job *job, const struct imc_options 
         .stored_hash = options->sealing ? "sha256:" : options->digest,
     };
     bool needs_tar = options->sees_tar;
-    bool needs_source = options->sealing && (changes || job->split);
+    bool needs_source = options->sealing && (changes || split);
     bool needs_opened = false;
     job->wants_opened = !options->sealing && options->sink_fd >= 0 && !options->gives_tar;
     if (options->sealing && !changes) {
         bool same = options->sees_tar && same_algorithm(tar, options->digest);
-        config.plain_hash = job->split ? NULL : options->digest;
-        job->tar_is_source = same && job->split;
+        config.plain_hash = split ? NULL : options->digest;
+        job->tar_is_source = same && split;
         needs_tar = needs_tar && !same;
-    } else if (!options->sealing && options->sees_tar && !decodes && !job->split) {
+    } else if (!options->sealing && options->sees_tar && !decodes && !split) {
         config.plain_hash = tar;
         needs_tar = false;
     }
     if (job->wants_opened) {
         job->opened_is_tar = options->sees_tar && !decodes && same_algorithm(tar, "sha256:");
         needs_opened = !job->opened_is_tar;
-        if (needs_opened && config.plain_hash == NULL && (decodes || !job->split)) {
+        if (needs_opened && config.plain_hash == NULL && (decodes || !split)) {
             config.plain_hash = "sha256:";
             needs_opened = false;
         }
@@ -157,39 +165,23 @@ static enum imc_fault make_hashes(struct imc_job *job, const struct imc_options 
     return fault;
 }
 
-/* Whether each stage has a thread: not beside compression, which has threads of its own. */
-static bool is_split(const struct imc_options *options) {
-    bool changes = options->decode != IMC_PLAIN || options->encode != IMC_PLAIN;
-    if (options->sealing && changes) {
-        return false;
-    }
-    if (options->force != NULL) {
-        return strcmp(options->force, "split") == 0;
-    }
-    return options->threads > 1 && options->size >= SPLIT_BYTES;
-}
-
 size_t imc_job_memory(const struct imc_options *options) {
-    bool split = is_split(options);
     bool fed = options->source_fd < 0;
     bool decodes = options->decode != IMC_PLAIN && (options->sealing || options->sees_tar);
     size_t bytes = SMALL_BYTES + (fed ? imc_ring_bytes() : 0);
-    if (split) {
-        bytes += imc_line_bytes(decodes);
-    } else {
-        bytes += (fed ? 0 : IMC_PIECE) + (decodes ? IMC_PIECE : 0);
-    }
+    bytes += imc_line_bytes(decodes, threads_of(options));
     if (decodes) {
         bytes += IMC_READER_BYTES + (options->decode == IMC_ZSTD ? options->window_bytes : 0);
     }
     if (options->sealing && options->encode != IMC_PLAIN) {
-        bytes += imc_frames_bytes(options);
+        bytes += imc_frames_bytes(options->encode, options->threads);
     }
     return bytes + (options->root_fd >= 0 ? UNPACK_BYTES : 0);
 }
 
 static enum imc_fault make_parts(struct imc_job *job, const struct imc_options *options) {
-    job->split = is_split(options);
+    const struct imc_owner owner = {job, &job->over, stop};
+    struct imc_plan plan;
     enum imc_fault fault = make_hashes(job, options);
     if (fault == IMC_OK) {
         bool decodes = options->sealing || options->sees_tar;
@@ -197,30 +189,23 @@ static enum imc_fault make_parts(struct imc_job *job, const struct imc_options *
                             &job->decoder);
     }
     if (fault == IMC_OK && options->sealing && options->encode != IMC_PLAIN) {
-        fault = imc_frames_new(job, options->threads);
+        fault = imc_frames_new(&owner, imc_job_put_sealed, options->encode, options->threads,
+                               &job->frames);
     }
     if (fault == IMC_OK && options->root_fd >= 0) {
-        fault = imc_untar_new(options, &job->cancelled, &job->untar);
+        fault = imc_untar_new(options, &job->over, &job->untar);
         if (fault == IMC_OK) {
             fault = imc_tar_reader_new(job->untar, options, &job->tar_reader);
         }
     }
+    if (fault == IMC_OK && options->source_fd < 0) {
+        fault = imc_ring_new(&job->ring);
+    }
     if (fault != IMC_OK) {
         return fault;
     }
-    if (options->source_fd < 0) {
-        fault = imc_ring_new(&job->ring);
-    } else if (!job->split) {
-        job->piece = aligned_alloc(ALIGNMENT, IMC_PIECE);
-        fault = job->piece == NULL ? IMC_NO_MEMORY : IMC_OK;
-    }
-    if (fault == IMC_OK && job->split) {
-        fault = imc_job_split(job);
-    } else if (job->decoder != NULL) {
-        job->tar = aligned_alloc(ALIGNMENT, IMC_PIECE);
-        fault = job->tar == NULL ? IMC_NO_MEMORY : fault;
-    }
-    return fault;
+    imc_job_plan(job, &plan);
+    return imc_line_new(&owner, &plan, threads_of(options), &job->line);
 }
 
 enum imc_fault imc_job_new(const struct imc_options *options, struct imc_job **out) {
@@ -271,25 +256,8 @@ enum imc_fault imc_job_new(const struct imc_options *options, struct imc_job **o
     return IMC_OK;
 }
 
-bool imc_job_spawn(pthread_t *thread, void *(*body)(void *), struct imc_job *job) {
-    pthread_attr_t attributes;
-    sigset_t all;
-    sigset_t before;
-    if (pthread_attr_init(&attributes) != 0) {
-        return false;
-    }
-    pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    /* Signals are for the threads of Python; SIGPIPE becomes EPIPE. */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(thread, &attributes, body, job);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    return error == 0;
-}
-
 enum imc_fault imc_job_start(struct imc_job *job) {
-    if (!imc_job_spawn(&job->thread, run, job)) {
+    if (!imc_spawn(&job->thread, run, job)) {
         job->done = true;
         return imc_fail(&job->failure, IMC_NO_MEMORY, 0, 0);
     }
@@ -301,20 +269,14 @@ uint8_t *imc_job_slot(struct imc_job *job, unsigned milliseconds) {
     return imc_ring_acquire(job->ring, milliseconds);
 }
 
-static void poke(struct imc_job *job) {
-    if (job->line != NULL) {
-        imc_line_poke(job->line);
-    }
-}
-
 void imc_job_commit(struct imc_job *job, size_t length) {
     imc_ring_commit(job->ring, length);
-    poke(job);
+    imc_line_wake(job->line);
 }
 
 void imc_job_end_of_source(struct imc_job *job, bool surplus) {
     imc_ring_close(job->ring, surplus);
-    poke(job);
+    imc_line_wake(job->line);
 }
 
 bool imc_job_wait(struct imc_job *job, unsigned milliseconds) {
@@ -328,11 +290,8 @@ bool imc_job_wait(struct imc_job *job, unsigned milliseconds) {
 }
 
 void imc_job_cancel(struct imc_job *job) {
-    atomic_store(&job->cancelled, true);
-    wake(job);
-    if (job->line != NULL) {
-        imc_line_stop(job->line);
-    }
+    atomic_store(&job->cancelled, true); /* before the work ends of it */
+    stop(job);
 }
 
 void imc_job_progress(const struct imc_job *job, struct imc_progress *progress) {
@@ -377,8 +336,6 @@ void imc_job_free(struct imc_job *job) {
     imc_ring_free(job->ring);
     imc_line_free(job->line);
     imc_frames_free(job->frames);
-    free(job->piece);
-    free(job->tar);
     if (job->wake >= 0) {
         close(job->wake);
     }

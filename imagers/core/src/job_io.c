@@ -12,9 +12,8 @@
 #define WRITE_BACK ((size_t)4 * 1024 * 1024)
 #define PIPE_PIECE 4096 /* PIPE_BUF: what a pipe that is ready takes without blocking */
 
-bool imc_job_is_over(const struct imc_job *job) {
-    return atomic_load_explicit(&job->cancelled, memory_order_relaxed) ||
-           atomic_load_explicit(&job->abandoned, memory_order_relaxed);
+static bool is_over(const struct imc_job *job) {
+    return atomic_load_explicit(&job->over, memory_order_relaxed);
 }
 
 /* Until the descriptor is ready; IMC_CANCELLED comes first. */
@@ -23,7 +22,7 @@ static enum imc_fault wait_for(struct imc_job *job, int fd, short events,
     for (;;) {
         struct pollfd both[2] = {{.fd = fd, .events = events}, {.fd = job->wake, .events = POLLIN}};
         int ready = poll(both, 2, -1);
-        if (imc_job_is_over(job)) {
+        if (is_over(job)) {
             return IMC_CANCELLED;
         }
         if (ready > 0 && both[0].revents != 0) {
@@ -36,16 +35,17 @@ static enum imc_fault wait_for(struct imc_job *job, int fd, short events,
 }
 
 /* `length` bytes; fewer only at the end of the file. */
-static enum imc_fault read_fully(struct imc_job *job, uint8_t *buffer, size_t length, size_t *got) {
+static enum imc_fault read_fully(struct imc_job *job, uint8_t *buffer, size_t length, size_t *got,
+                                 struct imc_failure *failure) {
     int fd = job->options.source_fd;
     bool waits = job->source_waits;
     *got = 0;
     while (*got < length) {
-        if (imc_job_is_over(job)) {
+        if (is_over(job)) {
             return IMC_CANCELLED;
         }
         if (waits) {
-            enum imc_fault fault = wait_for(job, fd, POLLIN, &job->failure);
+            enum imc_fault fault = wait_for(job, fd, POLLIN, failure);
             if (fault != IMC_OK) {
                 return fault;
             }
@@ -58,7 +58,7 @@ static enum imc_fault read_fully(struct imc_job *job, uint8_t *buffer, size_t le
             if (errno == EAGAIN || errno == EWOULDBLOCK) {
                 waits = true;
             } else if (errno != EINTR) {
-                return imc_fail(&job->failure, IMC_READ, (uint64_t)errno, 0);
+                return imc_fail(failure, IMC_READ, (uint64_t)errno, 0);
             }
             continue;
         }
@@ -87,7 +87,7 @@ enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t le
     int fd = job->options.sink_fd;
     bool waits = job->sink_waits;
     while (length > 0) {
-        if (imc_job_is_over(job)) {
+        if (is_over(job)) {
             return IMC_CANCELLED;
         }
         if (waits) {
@@ -112,61 +112,50 @@ enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t le
     return IMC_OK;
 }
 
-enum imc_fault imc_job_next_piece(struct imc_job *job, uint8_t *buffer, uint8_t **piece,
-                                  size_t *length) {
+/* Whether the source goes on after its last byte. */
+static enum imc_fault check_end(struct imc_job *job, uint8_t **buffer,
+                                struct imc_failure *failure) {
+    size_t got = 0;
+    enum imc_fault fault = IMC_OK;
+    if (job->ring == NULL) {
+        fault = read_fully(job, *buffer, 1, &got, failure);
+    } else if (imc_ring_take(job->ring, buffer, &got) || imc_ring_surplus(job->ring)) {
+        got = 1;
+    } else {
+        fault = is_over(job) ? IMC_CANCELLED : IMC_OK;
+    }
+    if (fault == IMC_OK && got > 0) {
+        fault = imc_fail(failure, IMC_STORED_LONG, job->options.size, 0);
+    }
+    return fault;
+}
+
+enum imc_fault imc_job_read(struct imc_job *job, uint8_t **buffer, size_t *length,
+                            struct imc_failure *failure) {
     uint64_t left = job->options.size - job->taken;
     size_t want = left < IMC_PIECE ? (size_t)left : IMC_PIECE;
     size_t got = 0;
+    enum imc_fault fault = IMC_OK;
     *length = 0;
     if (want == 0) {
-        return IMC_OK;
+        return check_end(job, buffer, failure);
     }
     if (job->ring == NULL) {
-        *piece = buffer;
-        enum imc_fault fault = read_fully(job, *piece, want, &got);
-        if (fault != IMC_OK) {
-            return fault;
-        }
-    } else {
-        *piece = imc_ring_take(job->ring, &got);
-        if (*piece == NULL) {
-            got = 0;
-            if (imc_job_is_over(job)) {
-                return IMC_CANCELLED;
-            }
-        }
+        fault = read_fully(job, *buffer, want, &got, failure);
+    } else if (!imc_ring_take(job->ring, buffer, &got) && is_over(job)) {
+        fault = IMC_CANCELLED;
+    }
+    if (fault != IMC_OK) {
+        return fault;
     }
     if (got < want) {
-        return imc_fail(&job->failure, IMC_STORED_SHORT, job->options.size, job->taken + got);
+        return imc_fail(failure, IMC_STORED_SHORT, job->options.size, job->taken + got);
     }
     if (got > want) { /* a feeder that ignores the size */
-        return imc_fail(&job->failure, IMC_STORED_LONG, job->options.size, 0);
+        return imc_fail(failure, IMC_STORED_LONG, job->options.size, 0);
     }
     job->taken += got;
     atomic_store_explicit(&job->bytes_in, job->taken, memory_order_relaxed);
     *length = got;
     return IMC_OK;
-}
-
-void imc_job_done_with_piece(struct imc_job *job) {
-    if (job->ring != NULL) {
-        imc_ring_release(job->ring);
-    }
-}
-
-enum imc_fault imc_job_check_end(struct imc_job *job) {
-    uint8_t byte;
-    size_t got = 0;
-    enum imc_fault fault = IMC_OK;
-    if (job->ring == NULL) {
-        fault = read_fully(job, &byte, 1, &got);
-    } else if (imc_ring_take(job->ring, &got) != NULL || imc_ring_surplus(job->ring)) {
-        got = 1;
-    } else {
-        fault = imc_job_is_over(job) ? IMC_CANCELLED : IMC_OK;
-    }
-    if (fault == IMC_OK && got > 0) {
-        fault = imc_fail(&job->failure, IMC_STORED_LONG, job->options.size, 0);
-    }
-    return fault;
 }

@@ -1,9 +1,9 @@
-/* The stations of a job, and the threads that work on them.
+/* Stations that pieces of bytes go through, and the threads that work on them.
  *
  *     free slots -> fill -> step ... -> decode -> step ... -> free slots
  *
  * A station takes one piece at a time, in order, whichever thread does it: it is as serial as a
- * thread of its own would make it. Threads are as many as the job was given, and none belongs to a
+ * thread of its own would make it. Threads are as many as the line was given, and none belongs to a
  * station. Each stays with its station while that has something to do, whose state is in the cache
  * of its core, and goes to the last one that has something otherwise. So every core is busy while
  * any station could go on, whatever the stages cost on the machine at hand; with a thread for each
@@ -11,10 +11,12 @@
  *
  * There is one mutex, held for some hundred instructions every 100 us, and one condition variable.
  * A thread that takes up a piece wakes another only where there is more to do than that.
+ *
+ * One thread goes round with one slot before the decoder and one behind it: what is in them stays
+ * in the cache of its core. A loop of its own for it was no faster: CPU time of 16 ways to seal or
+ * open 64 MB, 17 rounds in turns, medians of 0.98 to 1.04 of the line's.
  */
 #include "line.h"
-
-#include "job_impl.h"
 
 #include <stdlib.h>
 
@@ -43,7 +45,7 @@ struct station {
 };
 
 struct imc_line {
-    struct imc_job *job;
+    struct imc_owner owner;
     struct imc_plan plan;
     struct station stations[IMC_STATIONS];
     size_t count;
@@ -101,7 +103,7 @@ static bool can_work(const struct imc_line *line, size_t at) {
     }
     if (at == 0) {
         return !station->closed && line->free[0].count > 0 &&
-               (line->plan.ready == NULL || line->plan.ready(line->job));
+               (line->plan.ready == NULL || line->plan.ready(line->owner.context));
     }
     if (at == line->decoder) {
         return (line->input.data != NULL || station->in.count > 0) &&
@@ -123,6 +125,21 @@ static size_t pick(const struct imc_line *line, size_t mine) {
     return line->count;
 }
 
+/* What it has given goes on; what it still had to take, where it is dead, does not. */
+static void end_decoder(struct imc_line *line) {
+    size_t at = line->decoder;
+    if (line->input.data != NULL) {
+        give_back(line, at, line->input);
+        line->input.data = NULL;
+    }
+    if (line->output.data != NULL && line->output.length > 0) {
+        hand_to(line, at + 1, line->output);
+    } else if (line->output.data != NULL) {
+        give_back(line, at + 1, line->output);
+    }
+    line->output.data = NULL;
+}
+
 /* Stations that have seen their last piece end one after the other. */
 static void settle(struct imc_line *line) {
     size_t ended = 0;
@@ -132,13 +149,8 @@ static void settle(struct imc_line *line) {
         bool empty = station->closed && station->in.count == 0 && !rest;
         if (!station->ended && !station->busy && (station->dead || empty)) {
             station->ended = true;
-            if (at == line->decoder && line->output.data != NULL) {
-                if (line->output.length > 0) {
-                    hand_to(line, at + 1, line->output);
-                } else {
-                    give_back(line, at + 1, line->output);
-                }
-                line->output.data = NULL;
+            if (at == line->decoder) {
+                end_decoder(line);
             }
             if (at + 1 < line->count) {
                 line->stations[at + 1].closed = true;
@@ -174,7 +186,7 @@ static void note_fault(struct imc_line *line, size_t at, enum imc_fault fault) {
     if (fault != IMC_CANCELLED && station->failure.fault != fault) {
         imc_fail(&station->failure, fault, 0, 0);
     }
-    if (imc_job_is_of_data(fault)) {
+    if (imc_is_of_data(fault)) {
         give_up_at(line, at);
         return;
     }
@@ -183,7 +195,6 @@ static void note_fault(struct imc_line *line, size_t at, enum imc_fault fault) {
     }
     line->stopped = true;
     pthread_cond_broadcast(&line->ready);
-    imc_job_abandon(line->job); /* a thread may wait for a pipe */
 }
 
 /* Work. Each begins and ends under the mutex, and drops it for the work itself. */
@@ -192,7 +203,8 @@ static void work_first(struct imc_line *line) {
     struct station *station = &line->stations[0];
     struct slot slot = take(&line->free[0]);
     pthread_mutex_unlock(&line->mutex);
-    enum imc_fault fault = line->plan.fill(line->job, &slot.data, &slot.length, &station->failure);
+    enum imc_fault fault =
+        line->plan.fill(line->owner.context, &slot.data, &slot.length, &station->failure);
     pthread_mutex_lock(&line->mutex);
     if (fault != IMC_OK) {
         note_fault(line, 0, fault);
@@ -209,7 +221,8 @@ static void work_step(struct imc_line *line, size_t at) {
     struct station *station = &line->stations[at];
     struct slot slot = take(&station->in);
     pthread_mutex_unlock(&line->mutex);
-    enum imc_fault fault = station->step(line->job, slot.data, slot.length, &station->failure);
+    enum imc_fault fault =
+        station->step(line->owner.context, slot.data, slot.length, &station->failure);
     pthread_mutex_lock(&line->mutex);
     if (fault == IMC_OK) {
         hand_to(line, at + 1, slot);
@@ -219,7 +232,7 @@ static void work_step(struct imc_line *line, size_t at) {
     }
 }
 
-/* Until a slot is full or a piece used up. A step that fails gives nothing, as in job_stages.c. */
+/* Until a slot is full or a piece used up. A step that fails gives nothing. */
 static void work_decoder(struct imc_line *line) {
     size_t at = line->decoder;
     struct station *station = &line->stations[at];
@@ -253,8 +266,7 @@ static void work_decoder(struct imc_line *line) {
 }
 
 static void *work(void *opaque) {
-    struct imc_job *job = opaque;
-    struct imc_line *line = job->line;
+    struct imc_line *line = opaque;
     pthread_mutex_lock(&line->mutex);
     size_t mine = line->count;
     while (!line->stopped && !line->done) {
@@ -269,7 +281,7 @@ static void *work(void *opaque) {
         if (line->idle > 0 && pick(line, line->count) < line->count) {
             pthread_cond_signal(&line->ready);
         }
-        if (imc_job_is_over(job)) {
+        if (atomic_load_explicit(line->owner.over, memory_order_relaxed)) {
             note_fault(line, mine, IMC_CANCELLED);
         } else if (mine == 0) {
             work_first(line);
@@ -281,7 +293,11 @@ static void *work(void *opaque) {
         line->stations[mine].busy = false;
         settle(line);
     }
+    bool stopped = line->stopped;
     pthread_mutex_unlock(&line->mutex);
+    if (stopped) {
+        line->owner.abandon(line->owner.context); /* another thread may wait for a pipe */
+    }
     return NULL;
 }
 
@@ -291,10 +307,10 @@ enum imc_fault imc_line_run(struct imc_line *line, struct imc_failure *fatal,
                             struct imc_failure *of_data) {
     pthread_t threads[MOST_THREADS];
     unsigned started = 0;
-    while (started + 1 < line->threads && imc_job_spawn(&threads[started], work, line->job)) {
+    while (started + 1 < line->threads && imc_spawn(&threads[started], work, line)) {
         started++;
     }
-    work(line->job); /* also where there was no other thread to be had */
+    work(line); /* also where there was no other thread to be had */
     while (started > 0) {
         pthread_join(threads[--started], NULL);
     }
@@ -304,7 +320,7 @@ enum imc_fault imc_line_run(struct imc_line *line, struct imc_failure *fatal,
     }
     for (size_t at = 0; at < line->count; at++) {
         const struct imc_failure *failure = &line->stations[at].failure;
-        if (imc_job_is_of_data(failure->fault)) {
+        if (imc_is_of_data(failure->fault)) {
             *of_data = *failure; /* the last station's: it has seen only what went before */
         }
     }
@@ -318,7 +334,7 @@ void imc_line_stop(struct imc_line *line) {
     pthread_mutex_unlock(&line->mutex);
 }
 
-void imc_line_poke(struct imc_line *line) {
+void imc_line_wake(struct imc_line *line) {
     pthread_mutex_lock(&line->mutex);
     if (line->idle > 0) {
         pthread_cond_signal(&line->ready);
@@ -326,17 +342,22 @@ void imc_line_poke(struct imc_line *line) {
     pthread_mutex_unlock(&line->mutex);
 }
 
-size_t imc_line_bytes(bool decodes) {
-    return (decodes ? (size_t)2 : 1) * IMC_SLOTS * IMC_PIECE;
+/* Of each queue. */
+static size_t slots_of(unsigned threads) {
+    return threads > 1 ? IMC_SLOTS : 1;
 }
 
-enum imc_fault imc_line_new(struct imc_job *job, const struct imc_plan *plan, unsigned threads,
-                            struct imc_line **out) {
+size_t imc_line_bytes(bool decodes, unsigned threads) {
+    return (decodes ? (size_t)2 : 1) * slots_of(threads) * IMC_PIECE;
+}
+
+enum imc_fault imc_line_new(const struct imc_owner *owner, const struct imc_plan *plan,
+                            unsigned threads, struct imc_line **out) {
     struct imc_line *line = calloc(1, sizeof *line);
     if (line == NULL) {
         return IMC_NO_MEMORY;
     }
-    line->job = job;
+    line->owner = *owner;
     line->plan = *plan;
     line->count = 1;
     line->decoder = IMC_STATIONS;
@@ -359,12 +380,13 @@ enum imc_fault imc_line_new(struct imc_job *job, const struct imc_plan *plan, un
         return IMC_NO_MEMORY;
     }
     *out = line; /* imc_line_free takes what is there */
-    for (size_t i = 0; i < imc_line_bytes(plan->decoder != NULL) / IMC_PIECE; i++) {
+    size_t slots = slots_of(threads);
+    for (size_t i = 0; i < imc_line_bytes(plan->decoder != NULL, threads) / IMC_PIECE; i++) {
         uint8_t *data = aligned_alloc(ALIGNMENT, IMC_PIECE);
         if (data == NULL) {
             return IMC_NO_MEMORY;
         }
-        put(&line->free[i / IMC_SLOTS], (struct slot){data, 0});
+        put(&line->free[i / slots], (struct slot){data, 0});
     }
     return IMC_OK;
 }

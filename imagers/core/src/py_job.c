@@ -8,6 +8,7 @@
 #include "py_module.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
@@ -38,9 +39,31 @@ static bool is_digest(const char *text) {
     return strchr(text, ':') != NULL && strlen(text) < IMC_DIGEST_TEXT;
 }
 
-/* Options from arguments, but for the buffers. False with an exception. */
+/* A converter of arguments: a descriptor, or None for none. */
+static int descriptor_or_none(PyObject *object, void *result) {
+    int *fd = result;
+    *fd = -1;
+    if (object == Py_None) {
+        return 1;
+    }
+    long number = PyLong_AsLong(object);
+    if (number < 0 || number > INT_MAX) {
+        if (PyErr_Occurred() == NULL) {
+            PyErr_Format(PyExc_ValueError, "%ld is no descriptor", number);
+        }
+        return 0;
+    }
+    *fd = (int)number;
+    return 1;
+}
+
+static bool is_compression(int number) {
+    return number >= IMC_PLAIN && number <= IMC_ZSTD;
+}
+
+/* What both constructors are given, but for the cipher. False with an exception. */
 static bool check_options(const struct imc_options *options, int decode, int encode) {
-    if (decode < IMC_PLAIN || decode > IMC_ZSTD || encode < IMC_PLAIN || encode > IMC_ZSTD) {
+    if (!is_compression(decode) || !is_compression(encode)) {
         PyErr_SetString(PyExc_ValueError, "unknown compression");
         return false;
     }
@@ -48,102 +71,33 @@ static bool check_options(const struct imc_options *options, int decode, int enc
         PyErr_SetString(PyExc_ValueError, "not a digest");
         return false;
     }
-    if (options->max_name_bytes == 0 || options->max_name_bytes > 4095) {
-        PyErr_SetString(PyExc_ValueError, "max_name_bytes must be from 1 to 4095");
-        return false;
-    }
-    if (options->sealing && options->sink_fd < 0) {
-        PyErr_SetString(PyExc_ValueError, "sealing needs a sink");
-        return false;
-    }
     return true;
 }
 
-static PyObject *layer_job_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"sealing",
-                            "source_fd",
-                            "sink_fd",
-                            "root_fd",
-                            "keep_owner",
-                            "size",
-                            "digest",
-                            "diff_id",
-                            "key",
-                            "nonce",
-                            "hmac",
-                            "decode",
-                            "encode",
-                            "sees_tar",
-                            "gives_tar",
-                            "tar_bytes",
-                            "window_bytes",
-                            "max_entries",
-                            "max_name_bytes",
-                            "threads",
-                            "what",
-                            "force",
-                            NULL};
-    struct imc_options options = {0};
-    int sealing = 0;
-    int keep_owner = 0;
-    int decode = 0;
-    int encode = 0;
-    int sees_tar = 0;
-    int gives_tar = 0;
-    unsigned long long numbers[5] = {0};
-    PyObject *what = NULL;
-    Py_buffer key = {0};
-    Py_buffer nonce = {0};
-    Py_buffer hmac = {0};
-    struct layer_job *self = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$piiipKszz*z*z*iippKKKKIUz", names, &sealing,
-                                     &options.source_fd, &options.sink_fd, &options.root_fd,
-                                     &keep_owner, &numbers[0], &options.digest, &options.diff_id,
-                                     &key, &nonce, &hmac, &decode, &encode, &sees_tar, &gives_tar,
-                                     &numbers[1], &numbers[2], &numbers[3], &numbers[4],
-                                     &options.threads, &what, &options.force)) {
-        return NULL;
+/* Key and nonce, where there are any; without copying them. False with an exception. */
+static bool take_cipher(struct imc_options *options, const Py_buffer *key, const Py_buffer *nonce) {
+    options->has_cipher = key->buf != NULL;
+    if (!options->has_cipher) {
+        return true;
     }
-    options.sealing = sealing != 0;
-    options.keep_owner = keep_owner != 0;
-    options.sees_tar = sees_tar != 0;
-    options.gives_tar = gives_tar != 0;
-    options.size = numbers[0];
-    options.tar_bytes = numbers[1];
-    options.window_bytes = numbers[2];
-    options.max_entries = numbers[3];
-    options.max_name_bytes = numbers[4];
-    options.has_cipher = key.buf != NULL;
-    if (!check_options(&options, decode, encode)) {
-        goto done;
-    }
-    options.decode = (enum imc_compression)decode;
-    options.encode = (enum imc_compression)encode;
-    if (options.has_cipher) {
-        options.key = exactly(&key, IMC_KEY_BYTES, "key");
-        options.nonce = options.key == NULL ? NULL : exactly(&nonce, IMC_NONCE_BYTES, "nonce");
-        if (options.nonce == NULL) {
-            goto done;
-        }
-        if (!options.sealing) {
-            options.hmac = exactly(&hmac, IMC_MAC_BYTES, "hmac");
-            if (options.hmac == NULL) {
-                goto done;
-            }
-        }
-    }
+    options->key = exactly(key, IMC_KEY_BYTES, "key");
+    options->nonce = options->key == NULL ? NULL : exactly(nonce, IMC_NONCE_BYTES, "nonce");
+    return options->nonce != NULL;
+}
+
+static PyObject *make(PyTypeObject *type, const struct imc_options *options, PyObject *what) {
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    self = (struct layer_job *)allocate(type, 0);
+    struct layer_job *self = (struct layer_job *)allocate(type, 0);
     if (self == NULL) {
-        goto done;
+        return NULL;
     }
     self->job = NULL;
     self->what = Py_NewRef(what);
-    self->size = options.size;
-    self->fed = options.source_fd < 0;
+    self->size = options->size;
+    self->fed = options->source_fd < 0;
     self->pid = getpid();
     atomic_init(&self->started, false);
-    enum imc_fault fault = imc_job_new(&options, &self->job);
+    enum imc_fault fault = imc_job_new(options, &self->job);
     if (fault != IMC_OK) {
         struct imc_failure failure = {.fault = fault, .number = (uint64_t)errno};
         struct module_state *state = PyType_GetModuleState(type);
@@ -152,11 +106,104 @@ static PyObject *layer_job_new(PyTypeObject *type, PyObject *args, PyObject *kwa
         }
         Py_CLEAR(self);
     }
+    return (PyObject *)self;
+}
+
+PyDoc_STRVAR(seal_doc, "seal(*, ...)\n--\n\nA job that seals; see imagers.core.native.");
+
+static PyObject *layer_job_seal(PyObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"source",  "sink",   "size",   "digest",   "diff_id",   "key",
+                            "nonce",   "decode", "encode", "sees_tar", "tar_bytes", "window_bytes",
+                            "threads", "what",   "force",  NULL};
+    struct imc_options options = {.sealing = true, .root_fd = -1};
+    int decode = 0;
+    int encode = 0;
+    int sees_tar = 0;
+    unsigned long long numbers[3] = {0};
+    PyObject *what = NULL;
+    Py_buffer key = {0};
+    Py_buffer nonce = {0};
+    PyObject *self = NULL;
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "$O&O&Kszz*z*iipKKIUz", names, descriptor_or_none, &options.source_fd,
+            descriptor_or_none, &options.sink_fd, &numbers[0], &options.digest, &options.diff_id,
+            &key, &nonce, &decode, &encode, &sees_tar, &numbers[1], &numbers[2], &options.threads,
+            &what, &options.force)) {
+        return NULL;
+    }
+    options.size = numbers[0];
+    options.tar_bytes = numbers[1];
+    options.window_bytes = numbers[2];
+    options.sees_tar = sees_tar != 0;
+    if (options.sink_fd < 0) {
+        PyErr_SetString(PyExc_ValueError, "sealing needs a sink");
+        goto done;
+    }
+    if (!check_options(&options, decode, encode) || !take_cipher(&options, &key, &nonce)) {
+        goto done;
+    }
+    options.decode = (enum imc_compression)decode;
+    options.encode = (enum imc_compression)encode;
+    self = make((PyTypeObject *)type, &options, what);
+done:
+    PyBuffer_Release(&key);
+    PyBuffer_Release(&nonce);
+    return self;
+}
+
+PyDoc_STRVAR(open_doc, "open(*, ...)\n--\n\nA job that opens; see imagers.core.native.");
+
+static PyObject *layer_job_open(PyObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {
+        "source",      "sink",           "root",      "keep_owner", "size",
+        "digest",      "diff_id",        "key",       "nonce",      "hmac",
+        "decode",      "sees_tar",       "gives_tar", "tar_bytes",  "window_bytes",
+        "max_entries", "max_name_bytes", "threads",   "what",       "force",
+        NULL};
+    struct imc_options options = {.sealing = false};
+    int keep_owner = 0;
+    int decode = 0;
+    int sees_tar = 0;
+    int gives_tar = 0;
+    unsigned long long numbers[5] = {0};
+    PyObject *what = NULL;
+    Py_buffer key = {0};
+    Py_buffer nonce = {0};
+    Py_buffer hmac = {0};
+    PyObject *self = NULL;
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "$O&O&O&pKszz*z*z*ippKKKKIUz", names, descriptor_or_none,
+            &options.source_fd, descriptor_or_none, &options.sink_fd, descriptor_or_none,
+            &options.root_fd, &keep_owner, &numbers[0], &options.digest, &options.diff_id, &key,
+            &nonce, &hmac, &decode, &sees_tar, &gives_tar, &numbers[1], &numbers[2], &numbers[3],
+            &numbers[4], &options.threads, &what, &options.force)) {
+        return NULL;
+    }
+    options.keep_owner = keep_owner != 0;
+    options.sees_tar = sees_tar != 0;
+    options.gives_tar = gives_tar != 0;
+    options.size = numbers[0];
+    options.tar_bytes = numbers[1];
+    options.window_bytes = numbers[2];
+    options.max_entries = numbers[3];
+    options.max_name_bytes = numbers[4];
+    if (options.max_name_bytes == 0 || options.max_name_bytes > 4095) {
+        PyErr_SetString(PyExc_ValueError, "max_name_bytes must be from 1 to 4095");
+        goto done;
+    }
+    if (!check_options(&options, decode, IMC_PLAIN) || !take_cipher(&options, &key, &nonce)) {
+        goto done;
+    }
+    options.decode = (enum imc_compression)decode;
+    options.hmac = options.has_cipher ? exactly(&hmac, IMC_MAC_BYTES, "hmac") : NULL;
+    if (!options.has_cipher || options.hmac != NULL) {
+        self = make((PyTypeObject *)type, &options, what);
+    }
 done:
     PyBuffer_Release(&key);
     PyBuffer_Release(&nonce);
     PyBuffer_Release(&hmac);
-    return (PyObject *)self;
+    return self;
 }
 
 static void layer_job_dealloc(PyObject *object) {
@@ -458,13 +505,16 @@ static PyObject *layer_job_run(PyObject *object, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
+    {"seal", (PyCFunction)(void (*)(void))layer_job_seal, METH_CLASS | METH_VARARGS | METH_KEYWORDS,
+     seal_doc},
+    {"open", (PyCFunction)(void (*)(void))layer_job_open, METH_CLASS | METH_VARARGS | METH_KEYWORDS,
+     open_doc},
     {"run", layer_job_run, METH_VARARGS, run_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "LayerJob(*, ...)\n--\n\nOne layer; see imagers.core.native."},
-    {Py_tp_new, (void *)layer_job_new},
+    {Py_tp_doc, "One layer, made by `seal` or `open`; see imagers.core.native."},
     {Py_tp_dealloc, (void *)layer_job_dealloc},
     {Py_tp_methods, methods},
     {0, NULL},
@@ -473,6 +523,6 @@ static PyType_Slot slots[] = {
 PyType_Spec imc_layer_job_spec = {
     .name = "imagers.core._core.LayerJob",
     .basicsize = sizeof(struct layer_job),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = slots,
 };

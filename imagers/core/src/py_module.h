@@ -12,7 +12,7 @@ struct module_state {
     PyTypeObject *layer_job;
 };
 
-/* Raises the exception of a failure; always gives NULL. `what` is a str. */
+/* py_failure.c. Raises the exception of a failure; always gives NULL. `what` is a str. */
 PyObject *imc_raise(struct module_state *state, const struct imc_failure *failure, PyObject *what);
 
 extern PyType_Spec imc_layer_job_spec;

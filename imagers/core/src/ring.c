@@ -2,11 +2,9 @@
  *
  * A mutex and two condition variables: a wake-up costs far less than the work on a piece.
  */
-#define _GNU_SOURCE
 #include "impl.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #define ALIGNMENT 64 /* bytes: a cache line, and a block of SHA-256 */
 
@@ -22,32 +20,6 @@ struct imc_ring {
     bool surplus;
     bool stopped;
 };
-
-int imc_cond_init(pthread_cond_t *cond) {
-    pthread_condattr_t attributes;
-    int error = pthread_condattr_init(&attributes);
-    if (error != 0) {
-        return error;
-    }
-    error = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    if (error == 0) {
-        error = pthread_cond_init(cond, &attributes);
-    }
-    pthread_condattr_destroy(&attributes);
-    return error;
-}
-
-void imc_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, unsigned milliseconds) {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += milliseconds / 1000;
-    until.tv_nsec += (long)(milliseconds % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_nsec -= 1000000000;
-        until.tv_sec++;
-    }
-    pthread_cond_timedwait(cond, mutex, &until);
-}
 
 static void free_slots(struct imc_ring *ring) {
     for (size_t i = 0; i < IMC_SLOTS; i++) {
@@ -102,10 +74,6 @@ void imc_ring_free(struct imc_ring *ring) {
     free(ring);
 }
 
-static uint8_t *slot(const struct imc_ring *ring, size_t index) {
-    return ring->slots[index % IMC_SLOTS];
-}
-
 uint8_t *imc_ring_acquire(struct imc_ring *ring, unsigned milliseconds) {
     uint8_t *found = NULL;
     pthread_mutex_lock(&ring->mutex);
@@ -114,7 +82,7 @@ uint8_t *imc_ring_acquire(struct imc_ring *ring, unsigned milliseconds) {
         imc_cond_wait(&ring->freed, &ring->mutex, milliseconds);
     }
     if (ring->count < IMC_SLOTS && !ring->stopped) {
-        found = slot(ring, ring->first + ring->count);
+        found = ring->slots[(ring->first + ring->count) % IMC_SLOTS];
     }
     pthread_mutex_unlock(&ring->mutex);
     return found;
@@ -136,18 +104,23 @@ void imc_ring_close(struct imc_ring *ring, bool surplus) {
     pthread_mutex_unlock(&ring->mutex);
 }
 
-uint8_t *imc_ring_take(struct imc_ring *ring, size_t *length) {
-    uint8_t *found = NULL;
+bool imc_ring_take(struct imc_ring *ring, uint8_t **buffer, size_t *length) {
     pthread_mutex_lock(&ring->mutex);
     while (ring->count == 0 && !ring->closed && !ring->stopped) {
         pthread_cond_wait(&ring->filled, &ring->mutex);
     }
-    if (ring->count > 0 && !ring->stopped) {
-        found = slot(ring, ring->first);
+    bool taken = ring->count > 0 && !ring->stopped;
+    if (taken) {
+        uint8_t *piece = ring->slots[ring->first];
+        ring->slots[ring->first] = *buffer;
+        *buffer = piece;
         *length = ring->lengths[ring->first];
+        ring->first = (ring->first + 1) % IMC_SLOTS;
+        ring->count--;
+        pthread_cond_signal(&ring->freed);
     }
     pthread_mutex_unlock(&ring->mutex);
-    return found;
+    return taken;
 }
 
 bool imc_ring_is_ready(struct imc_ring *ring) {
@@ -155,22 +128,6 @@ bool imc_ring_is_ready(struct imc_ring *ring) {
     bool ready = ring->count > 0 || ring->closed || ring->stopped;
     pthread_mutex_unlock(&ring->mutex);
     return ready;
-}
-
-void imc_ring_exchange(struct imc_ring *ring, uint8_t **buffer) {
-    pthread_mutex_lock(&ring->mutex);
-    uint8_t *taken = ring->slots[ring->first];
-    ring->slots[ring->first] = *buffer;
-    *buffer = taken;
-    pthread_mutex_unlock(&ring->mutex);
-}
-
-void imc_ring_release(struct imc_ring *ring) {
-    pthread_mutex_lock(&ring->mutex);
-    ring->first = (ring->first + 1) % IMC_SLOTS;
-    ring->count--;
-    pthread_cond_signal(&ring->freed);
-    pthread_mutex_unlock(&ring->mutex);
 }
 
 bool imc_ring_surplus(struct imc_ring *ring) {

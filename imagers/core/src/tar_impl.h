@@ -1,9 +1,10 @@
-/* Shared inside tar_reader.c, tar_records.c and tar_sparse.c. */
+/* Shared inside tar_*.c. */
 #ifndef IMAGERS_TAR_IMPL_H
 #define IMAGERS_TAR_IMPL_H
 
 #include "impl.h"
 
+#define BLOCK 512          /* bytes */
 #define MAX_ATTRIBUTES 256 /* of one entry */
 
 struct imc_slice {
@@ -69,5 +70,67 @@ enum imc_fault imc_sparse_take_fields(struct imc_sparse *map, const uint8_t *fie
                                       const char **bad_field);
 /* The next block of lines; is_in_data is false after the last one. */
 enum imc_fault imc_sparse_take_lines(struct imc_sparse *map, const uint8_t *block, size_t length);
+
+/* tar_entry.c: headers. */
+
+enum imc_at { AT_HEADER, AT_EXTENSION, AT_DATA, AT_PADDING, AT_MAP, AT_ENDED };
+
+struct imc_tar_reader {
+    struct imc_untar *untar;
+    uint64_t max_name_bytes;
+    uint64_t tar_bytes; /* the most that holes may have: whoever reads the tree reads them */
+    uint64_t hole_bytes;
+    enum imc_at at;
+    uint64_t offset;    /* of the next byte in the tar */
+    uint64_t header_at; /* offset of the last header */
+    uint8_t block[BLOCK];
+    size_t held;   /* bytes in `block` */
+    uint64_t left; /* of extension, data or padding */
+    uint64_t padding;
+    bool had_zeros;
+    uint8_t extension_type;
+    uint8_t *extension; /* being read */
+    size_t extension_length;
+    /* Owned; what they say is for the next entry. */
+    uint8_t *records;
+    size_t records_length;
+    bool has_records;
+    uint8_t *long_name;
+    size_t long_name_length;
+    bool has_long_name;
+    uint8_t *long_target;
+    size_t long_target_length;
+    bool has_long_target;
+    char *name; /* max_name_bytes and a NUL, for the entry at hand; so is what follows */
+    char *target;
+    size_t name_length;
+    uint8_t *entry_records; /* owned; attributes point into it */
+    struct imc_attribute attributes[MAX_ATTRIBUTES];
+    bool is_sparse;
+    struct imc_sparse map;
+    uint64_t position; /* in the region that the next data goes to */
+    size_t region;
+};
+
+/* A fault of the tar, where its last header is. */
+enum imc_fault imc_tar_bad(const struct imc_tar_reader *reader, struct imc_failure *failure,
+                           enum imc_fault fault, const void *text, size_t length);
+/* A fault of the entry at hand. */
+enum imc_fault imc_tar_bad_entry(const struct imc_tar_reader *reader, struct imc_failure *failure,
+                                 enum imc_fault fault, uint64_t number);
+/* Text up to the first NUL, or all of it. */
+struct imc_slice imc_tar_text_of(const uint8_t *at, size_t length);
+/* A numeric field of a header, or the fault that it is none. */
+enum imc_fault imc_tar_field(const struct imc_tar_reader *reader, const uint8_t *block, size_t at,
+                             size_t length, const char *name, int64_t *value,
+                             struct imc_failure *failure);
+/* Takes the regions of an old map from `count` pairs of fields. */
+enum imc_fault imc_tar_take_fields(struct imc_tar_reader *reader, const uint8_t *fields,
+                                   size_t count, struct imc_failure *failure);
+/* The entry of the header at hand; its name and its map are the reader's. *continued: more of the
+ * map follows. */
+enum imc_fault imc_tar_read_entry(struct imc_tar_reader *reader, struct imc_slice records,
+                                  struct imc_entry *entry, bool *continued,
+                                  struct imc_failure *failure);
 
 #endif

@@ -18,50 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK 512
 #define MAX_EXTENSION ((uint64_t)1024 * 1024) /* bytes; Go's reader has the same */
-#define MAX_OWNER UINT32_C(4294967294)        /* the last uint32 means "leave it" to chown(2) */
-#define MAX_MAJOR 0xFFF                       /* dev_t of Linux, linux/kdev_t.h */
-#define MAX_MINOR 0xFFFFF
-
-enum at { AT_HEADER, AT_EXTENSION, AT_DATA, AT_PADDING, AT_MAP, AT_ENDED };
-
-struct imc_tar_reader {
-    struct imc_untar *untar;
-    uint64_t max_name_bytes;
-    uint64_t tar_bytes; /* the most that holes may have: whoever reads the tree reads them */
-    uint64_t hole_bytes;
-    enum at at;
-    uint64_t offset;    /* of the next byte in the tar */
-    uint64_t header_at; /* offset of the last header */
-    uint8_t block[BLOCK];
-    size_t held;   /* bytes in `block` */
-    uint64_t left; /* of extension, data or padding */
-    uint64_t padding;
-    bool had_zeros;
-    uint8_t extension_type;
-    uint8_t *extension; /* being read */
-    size_t extension_length;
-    /* Owned; what they say is for the next entry. */
-    uint8_t *records;
-    size_t records_length;
-    bool has_records;
-    uint8_t *long_name;
-    size_t long_name_length;
-    bool has_long_name;
-    uint8_t *long_target;
-    size_t long_target_length;
-    bool has_long_target;
-    char *name; /* max_name_bytes and a NUL, for the entry at hand; so is what follows */
-    char *target;
-    size_t name_length;
-    uint8_t *entry_records; /* owned; attributes point into it */
-    struct imc_attribute attributes[MAX_ATTRIBUTES];
-    bool is_sparse;
-    struct imc_sparse map;
-    uint64_t position; /* in the region that the next data goes to */
-    size_t region;
-};
 
 enum imc_fault imc_tar_reader_new(struct imc_untar *untar, const struct imc_options *options,
                                   struct imc_tar_reader **out) {
@@ -112,32 +69,6 @@ uint64_t imc_tar_reader_hole_bytes(const struct imc_tar_reader *reader) {
     return reader->hole_bytes;
 }
 
-static enum imc_fault bad(const struct imc_tar_reader *reader, struct imc_failure *failure,
-                          enum imc_fault fault, const void *text, size_t length) {
-    return imc_fail_text(failure, fault, text, length, NULL, 0, 0, reader->header_at);
-}
-
-/* A fault of the entry at hand. */
-static enum imc_fault bad_entry(const struct imc_tar_reader *reader, struct imc_failure *failure,
-                                enum imc_fault fault, uint64_t number) {
-    return imc_fail_text(failure, fault, reader->name, reader->name_length, NULL, 0, number, 0);
-}
-
-/* Text up to the first NUL, or all of it. */
-static struct imc_slice text_of(const uint8_t *at, size_t length) {
-    const uint8_t *end = memchr(at, 0, length);
-    return (struct imc_slice){at, end == NULL ? length : (size_t)(end - at)};
-}
-
-static enum imc_fault field(const struct imc_tar_reader *reader, const uint8_t *block, size_t at,
-                            size_t length, const char *name, int64_t *value,
-                            struct imc_failure *failure) {
-    if (!imc_number_of(block + at, length, value)) {
-        return bad(reader, failure, IMC_TAR_NUMBER, name, strlen(name));
-    }
-    return IMC_OK;
-}
-
 /* The checksum, with bytes as unsigned or, as some old tars have it, signed numbers. */
 static bool has_good_checksum(const uint8_t *block) {
     int64_t expected = 0;
@@ -161,7 +92,7 @@ static enum imc_fault check_global(const struct imc_tar_reader *reader, struct i
     struct imc_record record;
     for (size_t at = 0; at < records.length;) {
         if (!imc_next_record(records, &at, &record)) {
-            return bad(reader, failure, IMC_TAR_PAX, NULL, 0);
+            return imc_tar_bad(reader, failure, IMC_TAR_PAX, NULL, 0);
         }
     }
     for (size_t at = 0; at < records.length;) {
@@ -174,7 +105,8 @@ static enum imc_fault check_global(const struct imc_tar_reader *reader, struct i
             refused = refused || imc_slice_starts(record.name, starts[i]);
         }
         if (refused) {
-            return bad(reader, failure, IMC_TAR_PAX_GLOBAL, record.name.at, record.name.length);
+            return imc_tar_bad(reader, failure, IMC_TAR_PAX_GLOBAL, record.name.at,
+                               record.name.length);
         }
     }
     return IMC_OK;
@@ -197,7 +129,7 @@ static enum imc_fault take_extension(struct imc_tar_reader *reader, struct imc_f
         for (size_t at = 0; !twice && at < length;) {
             if (!imc_next_record((struct imc_slice){payload, length}, &at, &record)) {
                 free(payload);
-                return bad(reader, failure, IMC_TAR_PAX, NULL, 0);
+                return imc_tar_bad(reader, failure, IMC_TAR_PAX, NULL, 0);
             }
         }
         if (!twice) {
@@ -212,7 +144,7 @@ static enum imc_fault take_extension(struct imc_tar_reader *reader, struct imc_f
         twice = reader->has_long_name;
         if (!twice) {
             reader->long_name = payload;
-            reader->long_name_length = text_of(payload, length).length;
+            reader->long_name_length = imc_tar_text_of(payload, length).length;
             reader->has_long_name = true;
             return IMC_OK;
         }
@@ -221,14 +153,14 @@ static enum imc_fault take_extension(struct imc_tar_reader *reader, struct imc_f
         twice = reader->has_long_target;
         if (!twice) {
             reader->long_target = payload;
-            reader->long_target_length = text_of(payload, length).length;
+            reader->long_target_length = imc_tar_text_of(payload, length).length;
             reader->has_long_target = true;
             return IMC_OK;
         }
         break;
     }
     free(payload);
-    return bad(reader, failure, IMC_TAR_EXTENSION_TWICE, NULL, 0);
+    return imc_tar_bad(reader, failure, IMC_TAR_EXTENSION_TWICE, NULL, 0);
 }
 
 /* The extension, the data or the padding is complete. */
@@ -249,206 +181,12 @@ static enum imc_fault end_of_part(struct imc_tar_reader *reader, struct imc_fail
     return fault;
 }
 
-static enum imc_fault expect(struct imc_tar_reader *reader, enum at at, uint64_t size,
+static enum imc_fault expect(struct imc_tar_reader *reader, enum imc_at at, uint64_t size,
                              struct imc_failure *failure) {
     reader->at = at;
     reader->left = size;
     reader->padding = (BLOCK - size % BLOCK) % BLOCK;
     return size == 0 ? end_of_part(reader, failure) : IMC_OK;
-}
-
-/* A decimal record in place of *value, if there is one. */
-static enum imc_fault pax_number(const struct imc_tar_reader *reader, struct imc_slice records,
-                                 const char *name, int64_t *value, bool *too_large,
-                                 struct imc_failure *failure) {
-    struct imc_slice text = imc_find_record(records, name);
-    uint64_t number;
-    if (text.at == NULL) {
-        return IMC_OK;
-    }
-    if (!imc_decimal_of(text, &number)) {
-        return bad(reader, failure, IMC_TAR_PAX_VALUE, name, strlen(name));
-    }
-    *too_large = number > INT64_MAX;
-    *value = *too_large ? INT64_MAX : (int64_t)number;
-    return IMC_OK;
-}
-
-static enum imc_fault kind_of(const struct imc_tar_reader *reader, uint8_t type,
-                              enum imc_kind *kind, struct imc_failure *failure) {
-    size_t length = reader->name_length;
-    if (type == 0 && length > 0 && reader->name[length - 1] == '/') {
-        *kind = IMC_DIRECTORY; /* before POSIX there was no other way to write one */
-    } else if (type == 0 || type == '0' || type == '7' || type == 'S') {
-        *kind = IMC_FILE; /* 7 asks to be contiguous, S is a sparse one */
-    } else if (type >= '1' && type <= '6') {
-        *kind = (enum imc_kind)(type - '0');
-    } else {
-        return bad_entry(reader, failure, IMC_ENTRY_KIND, type);
-    }
-    return IMC_OK;
-}
-
-/* Name and target of the entry, copied so that nothing else is needed for them. */
-static enum imc_fault take_names(struct imc_tar_reader *reader, const uint8_t *block,
-                                 struct imc_slice records, size_t *target_length,
-                                 struct imc_failure *failure) {
-    uint8_t joined[100 + 1 + 155];
-    struct imc_slice name = text_of(block, 100);
-    /* POSIX ustar only: GNU keeps times where the prefix would be. */
-    if (memcmp(block + 257, "ustar", 6) == 0) {
-        struct imc_slice prefix = text_of(block + 345, 155);
-        if (prefix.length > 0) {
-            memcpy(joined, prefix.at, prefix.length);
-            joined[prefix.length] = '/';
-            memcpy(joined + prefix.length + 1, name.at, name.length);
-            name = (struct imc_slice){joined, prefix.length + 1 + name.length};
-        }
-    }
-    struct imc_slice target = text_of(block + 157, 100);
-    /* Of a sparse file; the other one is for those who do not know sparse files. */
-    struct imc_slice path = imc_find_record(records, "GNU.sparse.name");
-    if (path.at == NULL) {
-        path = imc_find_record(records, "path");
-    }
-    struct imc_slice linkpath = imc_find_record(records, "linkpath");
-    if ((path.at != NULL && reader->has_long_name) ||
-        (linkpath.at != NULL && reader->has_long_target)) {
-        return bad(reader, failure, IMC_TAR_EXTENSION_TWICE, NULL, 0);
-    }
-    if (reader->has_long_name) {
-        name = (struct imc_slice){reader->long_name, reader->long_name_length};
-    } else if (path.at != NULL) {
-        name = path;
-    }
-    if (reader->has_long_target) {
-        target = (struct imc_slice){reader->long_target, reader->long_target_length};
-    } else if (linkpath.at != NULL) {
-        target = linkpath;
-    }
-    if (memchr(name.at, 0, name.length) != NULL || memchr(target.at, 0, target.length) != NULL) {
-        return bad(reader, failure, IMC_TAR_NUL, NULL, 0);
-    }
-    struct imc_slice both[2] = {name, target};
-    for (size_t i = 0; i < 2; i++) {
-        if (both[i].length > reader->max_name_bytes) {
-            return imc_fail_text(failure, IMC_NAME_BYTES, both[i].at, both[i].length, NULL, 0,
-                                 reader->max_name_bytes, 0);
-        }
-    }
-    memcpy(reader->name, name.at, name.length);
-    reader->name[name.length] = '\0';
-    reader->name_length = name.length;
-    memcpy(reader->target, target.at, target.length);
-    reader->target[target.length] = '\0';
-    *target_length = target.length;
-    return IMC_OK;
-}
-
-/* Owner, size and time, with the records that stand in for them. */
-static enum imc_fault take_numbers(const struct imc_tar_reader *reader, const uint8_t *block,
-                                   struct imc_slice records, struct imc_entry *entry,
-                                   struct imc_failure *failure) {
-    static const struct {
-        const char *name;
-        size_t at;
-        size_t length;
-    } fields[] = {{"uid", 108, 8}, {"gid", 116, 8}, {"size", 124, 12}};
-    int64_t mode = 0;
-    int64_t values[3] = {0, 0, 0};
-    bool too_large[3] = {false, false, false};
-    enum imc_fault fault = field(reader, block, 100, 8, "mode", &mode, failure);
-    for (size_t i = 0; fault == IMC_OK && i < 3; i++) {
-        fault = field(reader, block, fields[i].at, fields[i].length, fields[i].name, &values[i],
-                      failure);
-        if (fault == IMC_OK) {
-            fault = pax_number(reader, records, fields[i].name, &values[i], &too_large[i], failure);
-        }
-    }
-    if (fault == IMC_OK) {
-        fault = field(reader, block, 136, 12, "mtime", &entry->mtime, failure);
-    }
-    if (fault != IMC_OK) {
-        return fault;
-    }
-    struct imc_slice mtime = imc_find_record(records, "mtime");
-    if (mtime.at != NULL && !imc_time_of(mtime, &entry->mtime, &entry->mtime_nanoseconds)) {
-        return bad(reader, failure, IMC_TAR_PAX_VALUE, "mtime", strlen("mtime"));
-    }
-    if (values[2] < 0 || too_large[2]) {
-        return bad(reader, failure, IMC_TAR_NUMBER, "size", strlen("size"));
-    }
-    for (size_t i = 0; i < 2; i++) {
-        if (values[i] < 0 || values[i] > MAX_OWNER) {
-            return bad_entry(reader, failure, IMC_ENTRY_OWNER, 0);
-        }
-    }
-    entry->mode = (uint32_t)(mode & 07777);
-    entry->uid = (uint32_t)values[0];
-    entry->gid = (uint32_t)values[1];
-    entry->size = (uint64_t)values[2];
-    return IMC_OK;
-}
-
-static enum imc_fault take_device(const struct imc_tar_reader *reader, const uint8_t *block,
-                                  struct imc_entry *entry, struct imc_failure *failure) {
-    int64_t major;
-    int64_t minor;
-    enum imc_fault fault = field(reader, block, 329, 8, "devmajor", &major, failure);
-    if (fault == IMC_OK) {
-        fault = field(reader, block, 337, 8, "devminor", &minor, failure);
-    }
-    if (fault != IMC_OK) {
-        return fault;
-    }
-    if (major < 0 || major > MAX_MAJOR || minor < 0 || minor > MAX_MINOR) {
-        /* mknod(2) would make another one of it. */
-        return bad_entry(reader, failure, IMC_ENTRY_DEVICE, 0);
-    }
-    entry->major = (uint32_t)major;
-    entry->minor = (uint32_t)minor;
-    return IMC_OK;
-}
-
-/* Takes the regions of an old map from `count` pairs of fields. */
-static enum imc_fault take_fields(struct imc_tar_reader *reader, const uint8_t *fields,
-                                  size_t count, struct imc_failure *failure) {
-    const char *name = "";
-    enum imc_fault fault = imc_sparse_take_fields(&reader->map, fields, count, &name);
-    if (fault == IMC_TAR_NUMBER) {
-        return bad(reader, failure, fault, name, strlen(name));
-    }
-    return fault == IMC_OK ? IMC_OK : bad_entry(reader, failure, fault, 0);
-}
-
-/* Takes the map of an old header, if it is one. *continued: more of the map follows. */
-static enum imc_fault check_sparse(struct imc_tar_reader *reader, const uint8_t *block,
-                                   enum imc_kind kind, bool *continued,
-                                   struct imc_failure *failure) {
-    int64_t size;
-    if (block[156] != 'S') {
-        *continued = reader->is_sparse && reader->map.is_in_data;
-        return reader->is_sparse && kind != IMC_FILE
-                   ? bad_entry(reader, failure, IMC_ENTRY_SPARSE_MAP, 0)
-                   : IMC_OK;
-    }
-    if (reader->is_sparse) {
-        return bad_entry(reader, failure, IMC_ENTRY_SPARSE_MAP, 0);
-    }
-    if (memcmp(block + 257, "ustar  ", 8) != 0) { /* star has an S of its own */
-        return bad_entry(reader, failure, IMC_ENTRY_SPARSE, 0);
-    }
-    enum imc_fault fault = field(reader, block, 483, 12, "realsize", &size, failure);
-    if (fault != IMC_OK) {
-        return fault;
-    }
-    if (size < 0) {
-        return bad_entry(reader, failure, IMC_ENTRY_SPARSE_MAP, 0);
-    }
-    reader->is_sparse = true;
-    reader->map.size = (uint64_t)size;
-    *continued = block[482] != 0;
-    return take_fields(reader, block + 386, 4, failure);
 }
 
 /* The entry began, and its map is complete if it has one. */
@@ -457,7 +195,7 @@ static enum imc_fault expect_data(struct imc_tar_reader *reader, struct imc_fail
     reader->position = reader->region = 0;
     if (reader->is_sparse) {
         if (map->stored != reader->left) {
-            return bad_entry(reader, failure, IMC_ENTRY_SPARSE_MAP, 0);
+            return imc_tar_bad_entry(reader, failure, IMC_ENTRY_SPARSE_MAP, 0);
         }
         /* Both are below 2**63: the sum of all before was below a limit of 2**62. */
         reader->hole_bytes += map->size - map->stored;
@@ -473,52 +211,16 @@ static enum imc_fault take_map(struct imc_tar_reader *reader, struct imc_failure
     struct imc_sparse *map = &reader->map;
     enum imc_fault fault = IMC_OK;
     if (!map->is_in_data) {
-        fault = take_fields(reader, reader->block, 21, failure);
+        fault = imc_tar_take_fields(reader, reader->block, 21, failure);
         return fault != IMC_OK || reader->block[504] != 0 ? fault : expect_data(reader, failure);
     }
     fault = reader->left < BLOCK ? IMC_ENTRY_SPARSE_MAP
                                  : imc_sparse_take_lines(map, reader->block, BLOCK);
     if (fault != IMC_OK) {
-        return bad_entry(reader, failure, fault, 0);
+        return imc_tar_bad_entry(reader, failure, fault, 0);
     }
     reader->left -= BLOCK;
     return map->is_in_data ? IMC_OK : expect_data(reader, failure);
-}
-
-/* What its extended header says of an entry; the attributes get their NULs. */
-static enum imc_fault take_records(struct imc_tar_reader *reader, struct imc_slice records,
-                                   struct imc_entry *entry, struct imc_failure *failure) {
-    struct imc_slice more = {NULL, 0};
-    enum imc_fault fault =
-        imc_find_attributes(records, reader->attributes, &entry->attribute_count, &more);
-    entry->attributes = reader->attributes;
-    if (fault != IMC_OK) {
-        return imc_fail_text(failure, fault, reader->name, reader->name_length, more.at,
-                             fault == IMC_ENTRY_XATTR ? more.length : 0, MAX_ATTRIBUTES, 0);
-    }
-    fault = imc_sparse_of_records(&reader->map, records, &reader->is_sparse);
-    return fault == IMC_OK ? IMC_OK : bad_entry(reader, failure, fault, 0);
-}
-
-static enum imc_fault read_entry(struct imc_tar_reader *reader, struct imc_slice records,
-                                 struct imc_entry *entry, bool *continued,
-                                 struct imc_failure *failure) {
-    const uint8_t *block = reader->block;
-    enum imc_fault fault = take_names(reader, block, records, &entry->target_length, failure);
-    if (fault == IMC_OK) {
-        fault = take_records(reader, records, entry, failure);
-    }
-    if (fault == IMC_OK) {
-        fault = take_numbers(reader, block, records, entry, failure);
-    }
-    if (fault == IMC_OK) {
-        fault = kind_of(reader, block[156], &entry->kind, failure);
-    }
-    if (fault == IMC_OK &&
-        (entry->kind == IMC_CHARACTER_DEVICE || entry->kind == IMC_BLOCK_DEVICE)) {
-        fault = take_device(reader, block, entry, failure);
-    }
-    return fault == IMC_OK ? check_sparse(reader, block, entry->kind, continued, failure) : fault;
 }
 
 static enum imc_fault take_entry(struct imc_tar_reader *reader, struct imc_failure *failure) {
@@ -527,7 +229,7 @@ static enum imc_fault take_entry(struct imc_tar_reader *reader, struct imc_failu
     struct imc_slice records = {reader->records, reader->has_records ? reader->records_length : 0};
     reader->entry_records = reader->records; /* until the entry ends */
     reader->records = NULL;
-    enum imc_fault fault = read_entry(reader, records, &entry, &continued, failure);
+    enum imc_fault fault = imc_tar_read_entry(reader, records, &entry, &continued, failure);
     forget_extensions(reader);
     if (fault != IMC_OK) {
         return fault;
@@ -604,17 +306,17 @@ static enum imc_fault take_header(struct imc_tar_reader *reader, struct imc_fail
         return IMC_OK;
     }
     if (reader->had_zeros) {
-        return bad(reader, failure, IMC_TAR_LONE_ZERO, NULL, 0);
+        return imc_tar_bad(reader, failure, IMC_TAR_LONE_ZERO, NULL, 0);
     }
     if (!has_good_checksum(block)) {
-        return bad(reader, failure, IMC_TAR_CHECKSUM, NULL, 0);
+        return imc_tar_bad(reader, failure, IMC_TAR_CHECKSUM, NULL, 0);
     }
     uint8_t type = block[156];
     if (type != 'x' && type != 'g' && type != 'L' && type != 'K') {
         return take_entry(reader, failure);
     }
     int64_t size = 0;
-    enum imc_fault fault = field(reader, block, 124, 12, "size", &size, failure);
+    enum imc_fault fault = imc_tar_field(reader, block, 124, 12, "size", &size, failure);
     if (fault != IMC_OK) {
         return fault;
     }

@@ -24,11 +24,7 @@
 
 #include <stdlib.h>
 
-#define WHITEOUT ".wh."      /* OCI image-spec v1.1, layer.md, "Whiteouts" */
-#define AUFS ".wh..wh."      /* reserved by the file system that the prefix comes from */
-#define LINKS ".wh..wh.plnk" /* where aufs keeps files that have several names */
-
-enum imc_fault imc_untar_new(const struct imc_options *options, const atomic_bool *cancelled,
+enum imc_fault imc_untar_new(const struct imc_options *options, const atomic_bool *over,
                              struct imc_untar **out) {
     struct imc_untar *untar = calloc(1, sizeof *untar);
     if (untar == NULL) {
@@ -38,11 +34,11 @@ enum imc_fault imc_untar_new(const struct imc_options *options, const atomic_boo
     untar->keep = options->keep_owner;
     untar->privileged = geteuid() == 0;
     untar->walks = options->force != NULL && strcmp(options->force, "walk") == 0;
-    untar->cancelled = cancelled;
+    untar->over = over;
     untar->max_entries = options->max_entries;
     untar->parent.fd = -1;
     untar->file = -1;
-    enum imc_fault fault = imc_marks_new(&untar->made);
+    enum imc_fault fault = imc_path_set_new(&untar->made);
     if (fault != IMC_OK) {
         free(untar);
         return fault;
@@ -61,7 +57,7 @@ void imc_untar_free(struct imc_untar *untar) {
     if (untar->parent.fd >= 0) {
         close(untar->parent.fd);
     }
-    imc_marks_free(untar->made);
+    imc_path_set_free(untar->made);
     free(untar);
 }
 
@@ -71,74 +67,6 @@ uint64_t imc_untar_entries(const struct imc_untar *untar) {
 
 const struct imc_left_out *imc_untar_left_out(const struct imc_untar *untar) {
     return untar->left_out;
-}
-
-/* Faults */
-
-enum imc_fault imc_untar_fail(const struct imc_untar *untar, struct imc_failure *failure,
-                              enum imc_fault fault, uint64_t number) {
-    return imc_fail_text(failure, fault, untar->name, untar->name_length, NULL, 0, number, 0);
-}
-
-static enum imc_fault fail_target(const struct imc_untar *untar, struct imc_failure *failure,
-                                  enum imc_fault fault, const struct imc_entry *entry) {
-    return imc_fail_text(failure, fault, untar->name, untar->name_length, entry->target,
-                         entry->target_length, 0, 0);
-}
-
-/* What errno says of the entry at hand. */
-enum imc_fault imc_untar_fail_errno(const struct imc_untar *untar, struct imc_failure *failure) {
-    int code = errno;
-    switch (code) {
-    case ELOOP:
-        return imc_untar_fail(untar, failure, IMC_ENTRY_LOOP, (uint64_t)code);
-    case ENAMETOOLONG:
-        return imc_untar_fail(untar, failure, IMC_ENTRY_LONG_COMPONENT, (uint64_t)code);
-    case ENOTDIR:
-        return imc_untar_fail(untar, failure, IMC_ENTRY_PARENT, (uint64_t)code);
-    default:
-        return imc_untar_fail(untar, failure, IMC_UNPACK, (uint64_t)code);
-    }
-}
-
-enum imc_fault imc_untar_count(struct imc_untar *untar, struct imc_failure *failure) {
-    untar->entries++;
-    if (untar->entries > untar->max_entries) {
-        return imc_fail(failure, IMC_ENTRIES, untar->max_entries, 0);
-    }
-    return IMC_OK;
-}
-
-enum imc_fault imc_untar_mark(struct imc_untar *untar, const struct stat *directory,
-                              const char *name) {
-    return imc_marks_add(untar->made, (uint64_t)directory->st_dev, (uint64_t)directory->st_ino,
-                         name, strlen(name));
-}
-
-bool imc_untar_is_made(const struct imc_untar *untar, const struct stat *directory,
-                       const char *name) {
-    return imc_marks_has(untar->made, (uint64_t)directory->st_dev, (uint64_t)directory->st_ino,
-                         name, strlen(name));
-}
-
-static enum imc_fault set_attributes(struct imc_untar *untar, int fd, const struct imc_entry *entry,
-                                     struct imc_failure *failure) {
-    enum imc_fault fault = IMC_OK;
-    if (untar->keep && fchown(fd, entry->uid, entry->gid) != 0) {
-        return imc_untar_fail_errno(untar, failure);
-    }
-    if (entry->attribute_count > 0) {
-        /* Of a file that may not be written none can be set. */
-        if (!untar->keep && fchmod(fd, 0700) != 0) {
-            return imc_untar_fail_errno(untar, failure);
-        }
-        fault = imc_untar_set_extended(untar, fd, NULL, entry, failure);
-    }
-    if (fault == IMC_OK &&
-        (fchmod(fd, (mode_t)entry->mode) != 0 || !set_time(fd, time_of(entry)))) {
-        fault = imc_untar_fail_errno(untar, failure);
-    }
-    return fault;
 }
 
 /* Parents */
@@ -185,87 +113,6 @@ static enum imc_fault enter(struct imc_untar *untar, const char *path, size_t le
     return IMC_OK;
 }
 
-/* Names */
-
-struct parts {
-    const char *path; /* joined by single slashes */
-    size_t directory; /* length of what comes before the last part, without its slash */
-    const char *last; /* NULL: the root itself */
-};
-
-/* Splits `name` into `buffer`, which has MAX_PATH bytes; a name has fewer. */
-static enum imc_fault split(const struct imc_untar *untar, const char *name, size_t length,
-                            char *buffer, enum imc_fault dotdot, const struct imc_entry *entry,
-                            struct parts *parts, struct imc_failure *failure) {
-    size_t at = 0;
-    size_t filled = 0;
-    const char *part;
-    size_t part_length;
-    bool has_dotdot = false;
-    bool too_long = false;
-    *parts = (struct parts){.path = buffer};
-    while (imc_untar_next_part(name, length, &at, &part, &part_length)) {
-        has_dotdot = has_dotdot || (part_length == 2 && memcmp(part, "..", 2) == 0);
-        too_long = too_long || part_length > MAX_COMPONENT;
-        parts->directory = filled;
-        if (filled > 0) {
-            buffer[filled++] = '/';
-        }
-        parts->last = buffer + filled;
-        memcpy(buffer + filled, part, part_length);
-        filled += part_length;
-    }
-    buffer[filled] = '\0';
-    if (has_dotdot) {
-        return dotdot == IMC_ENTRY_DOTDOT ? imc_untar_fail(untar, failure, dotdot, 0)
-                                          : fail_target(untar, failure, dotdot, entry);
-    }
-    if (too_long) {
-        return imc_untar_fail(untar, failure, IMC_ENTRY_LONG_COMPONENT, 0);
-    }
-    return IMC_OK;
-}
-
-/* Ends the directory by a NUL, for openat2. Where it is empty nothing looks at it. */
-static void cut(char *buffer, const struct parts *parts) {
-    if (parts->directory > 0) {
-        buffer[parts->directory] = '\0';
-    }
-}
-
-static bool is_part(const char *part, size_t length, const char *name) {
-    return length == strlen(name) && memcmp(part, name, length) == 0;
-}
-
-/* Whether a part of the path is reserved: by aufs, which is left out, or above the last one by
- * whiteouts. Files in LINKS are targets of hard links: there until the end of the layer. */
-static enum imc_fault check_reserved(struct imc_untar *untar, const struct parts *parts,
-                                     enum imc_kind kind, bool *left_out,
-                                     struct imc_failure *failure) {
-    bool whiteout = false;
-    bool is_link = false;
-    *left_out = false;
-    for (const char *part = parts->path; part != NULL;) {
-        const char *slash = strchr(part, '/');
-        size_t length = slash == NULL ? strlen(part) : (size_t)(slash - part);
-        bool is_links = part == parts->path && slash != NULL && slash + 1 == parts->last &&
-                        kind == IMC_FILE && is_part(part, length, LINKS) &&
-                        !starts_with(parts->last, WHITEOUT);
-        bool is_aufs =
-            length >= strlen(AUFS) && starts_with(part, AUFS) && !is_part(part, length, OPAQUE);
-        is_link = is_link || is_links;
-        *left_out = *left_out || (is_aufs && !is_links);
-        whiteout = whiteout || (slash != NULL && starts_with(part, WHITEOUT) && !is_links);
-        part = slash == NULL ? NULL : slash + 1;
-    }
-    if (is_link || *left_out) {
-        imc_untar_leave_out(untar, IMC_LEFT_AUFS, NULL);
-        untar->has_links = untar->has_links || !*left_out;
-        return IMC_OK;
-    }
-    return whiteout ? imc_untar_fail(untar, failure, IMC_ENTRY_WHITEOUT, 0) : IMC_OK;
-}
-
 /* Kinds of entries. Each but whiteouts has untar->parent open and writes into it. */
 
 static enum imc_fault make_file(struct imc_untar *untar, const char *name,
@@ -307,7 +154,7 @@ static enum imc_fault make_directory(struct imc_untar *untar, const char *name,
     }
     enum imc_fault fault = is_old ? imc_untar_clear_extended(untar, fd, failure) : IMC_OK;
     if (fault == IMC_OK) {
-        fault = set_attributes(untar, fd, entry, failure);
+        fault = imc_untar_set_attributes(untar, fd, entry, failure);
     }
     close(fd);
     return fault;
@@ -344,7 +191,7 @@ static enum imc_fault make_symlink(struct imc_untar *untar, const char *name,
 
 /* A second name for what is at `source`; owner, mode and time are those of the first. */
 static enum imc_fault link_to(struct imc_untar *untar, int source, const char *target,
-                              const struct parts *parts, const struct imc_entry *entry,
+                              const struct imc_parts *parts, const struct imc_entry *entry,
                               struct imc_failure *failure) {
     struct stat there;
     struct stat old;
@@ -359,14 +206,14 @@ static enum imc_fault link_to(struct imc_untar *untar, int source, const char *t
     }
     if (is_missing) {
         if (!imc_untar_find_left_out(untar, source, target, &kind)) {
-            return fail_target(untar, failure, IMC_ENTRY_TARGET, entry);
+            return imc_untar_fail_target(untar, failure, IMC_ENTRY_TARGET, entry);
         }
         enum imc_fault entered = enter(untar, parts->path, parts->directory, entry, failure);
         return entered == IMC_OK ? imc_untar_without_node(untar, parts->last, kind, failure)
                                  : entered;
     }
     if (S_ISDIR(there.st_mode)) {
-        return fail_target(untar, failure, IMC_ENTRY_TARGET_DIRECTORY, entry);
+        return imc_untar_fail_target(untar, failure, IMC_ENTRY_TARGET_DIRECTORY, entry);
     }
     enum imc_fault fault = enter(untar, parts->path, parts->directory, entry, failure);
     if (fault != IMC_OK) {
@@ -395,29 +242,30 @@ static enum imc_fault link_to(struct imc_untar *untar, int source, const char *t
         errno = why;
         if (!is_linked) {
             /* ENOENT: it was inside what this entry replaces. */
-            return errno == ENOENT ? fail_target(untar, failure, IMC_ENTRY_TARGET, entry)
+            return errno == ENOENT ? imc_untar_fail_target(untar, failure, IMC_ENTRY_TARGET, entry)
                                    : imc_untar_fail_errno(untar, failure);
         }
     }
-    return imc_untar_mark(untar, &parent->before, parts->last);
+    return imc_untar_add_made(untar, &parent->before, parts->last);
 }
 
-static enum imc_fault hard_link(struct imc_untar *untar, const struct parts *parts,
+static enum imc_fault hard_link(struct imc_untar *untar, const struct imc_parts *parts,
                                 const struct imc_entry *entry, struct imc_failure *failure) {
-    struct parts target;
+    struct imc_parts target;
     int source = -1;
-    enum imc_fault fault = split(untar, entry->target, entry->target_length, untar->target,
-                                 IMC_ENTRY_TARGET_DOTDOT, entry, &target, failure);
+    enum imc_fault fault =
+        imc_untar_split(untar, entry->target, entry->target_length, untar->target,
+                        IMC_ENTRY_TARGET_DOTDOT, entry, &target, failure);
     if (fault != IMC_OK) {
         return fault;
     }
     if (target.last == NULL) {
-        return fail_target(untar, failure, IMC_ENTRY_TARGET_DIRECTORY, entry);
+        return imc_untar_fail_target(untar, failure, IMC_ENTRY_TARGET_DIRECTORY, entry);
     }
-    cut(untar->target, &target);
+    imc_untar_cut(untar->target, &target);
     fault = imc_untar_resolve(untar, target.path, target.directory, NULL, &source, failure);
     if (fault == IMC_OK && source < 0) {
-        return fail_target(untar, failure, IMC_ENTRY_TARGET, entry);
+        return imc_untar_fail_target(untar, failure, IMC_ENTRY_TARGET, entry);
     }
     if (fault == IMC_OK) {
         fault = link_to(untar, source, target.last, parts, entry, failure);
@@ -426,7 +274,7 @@ static enum imc_fault hard_link(struct imc_untar *untar, const struct parts *par
     return fault;
 }
 
-static enum imc_fault whiteout(struct imc_untar *untar, const struct parts *parts,
+static enum imc_fault whiteout(struct imc_untar *untar, const struct imc_parts *parts,
                                const struct imc_entry *entry, struct imc_failure *failure) {
     const char *hidden = parts->last + strlen(WHITEOUT);
     /* On aufs all whiteouts are one file: in a tar of it they are links to the first. */
@@ -459,33 +307,33 @@ static enum imc_fault begin_root(struct imc_untar *untar, const struct imc_entry
     if (fault == IMC_OK) {
         fault = imc_untar_clear_extended(untar, untar->root, failure);
     }
-    return fault == IMC_OK ? set_attributes(untar, untar->root, entry, failure) : fault;
+    return fault == IMC_OK ? imc_untar_set_attributes(untar, untar->root, entry, failure) : fault;
 }
 
 enum imc_fault imc_untar_begin(struct imc_untar *untar, const struct imc_entry *entry,
                                struct imc_failure *failure) {
-    struct parts parts;
+    struct imc_parts parts;
     bool left_out = false;
     untar->name = entry->name;
     untar->name_length = entry->name_length;
-    if (is_cancelled(untar)) { /* some hundred entries come in one piece */
+    if (is_over(untar)) { /* some hundred entries come in one piece */
         return IMC_CANCELLED;
     }
     enum imc_fault fault = imc_untar_count(untar, failure);
     if (fault == IMC_OK) {
-        fault = split(untar, entry->name, entry->name_length, untar->parts, IMC_ENTRY_DOTDOT, entry,
-                      &parts, failure);
+        fault = imc_untar_split(untar, entry->name, entry->name_length, untar->parts,
+                                IMC_ENTRY_DOTDOT, entry, &parts, failure);
     }
     if (fault == IMC_OK && parts.last == NULL) {
         return begin_root(untar, entry, failure);
     }
     if (fault == IMC_OK) {
-        fault = check_reserved(untar, &parts, entry->kind, &left_out, failure);
+        fault = imc_untar_check_reserved(untar, &parts, entry->kind, &left_out, failure);
     }
     if (fault != IMC_OK || left_out) {
         return fault;
     }
-    cut(untar->parts, &parts);
+    imc_untar_cut(untar->parts, &parts);
     if (starts_with(parts.last, WHITEOUT)) {
         return whiteout(untar, &parts, entry, failure);
     }
@@ -513,7 +361,7 @@ enum imc_fault imc_untar_begin(struct imc_untar *untar, const struct imc_entry *
         fault = make_file(untar, parts.last, entry, failure);
         break;
     }
-    return fault == IMC_OK ? imc_untar_mark(untar, &untar->parent.before, parts.last) : fault;
+    return fault == IMC_OK ? imc_untar_add_made(untar, &untar->parent.before, parts.last) : fault;
 }
 
 enum imc_fault imc_untar_seek(struct imc_untar *untar, uint64_t offset,
@@ -551,7 +399,7 @@ enum imc_fault imc_untar_end(struct imc_untar *untar, struct imc_failure *failur
         fault = imc_untar_fail_errno(untar, failure);
     }
     if (fault == IMC_OK) {
-        fault = set_attributes(untar, fd, entry, failure);
+        fault = imc_untar_set_attributes(untar, fd, entry, failure);
     }
     if (fault != IMC_OK) {
         close(fd);

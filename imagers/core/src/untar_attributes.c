@@ -1,5 +1,5 @@
-/* Extended attributes: which are set, and what is left out. imagers/core/plain_attributes.py is the
- * definition. */
+/* Owner, extended attributes, mode and time of what was made. Which extended ones are set, and what
+ * is left out, imagers/core/plain_attributes.py defines. */
 #define _GNU_SOURCE
 #include "untar_impl.h"
 
@@ -10,21 +10,6 @@
 #define CAPABILITY "security.capability"
 #define IMA "security.ima" /* a signature of the content: containers/storage keeps it too */
 #define MAX_LIST ((size_t)64 * 1024) /* XATTR_LIST_MAX of Linux */
-
-void imc_untar_leave_out(struct imc_untar *untar, enum imc_left kind, const char *attribute) {
-    struct imc_left_out *left = &untar->left_out[kind];
-    if (left->count++ > 0) {
-        return;
-    }
-    size_t length = untar->name_length;
-    left->name_length = length < IMC_FAILURE_TEXT ? length : IMC_FAILURE_TEXT;
-    memcpy(left->name, untar->name, left->name_length);
-    length = attribute == NULL ? 0 : strnlen(attribute, IMC_FAILURE_TEXT);
-    left->attribute_length = length;
-    if (length > 0) {
-        memcpy(left->attribute, attribute, length);
-    }
-}
 
 /* What an attribute of this name counts as where it is left out. */
 static enum imc_left left_of(const char *name) {
@@ -141,5 +126,26 @@ enum imc_fault imc_untar_clear_extended(struct imc_untar *untar, int fd,
     }
     enum imc_fault fault = good ? IMC_OK : imc_untar_fail_errno(untar, failure);
     free(names);
+    return fault;
+}
+
+enum imc_fault imc_untar_set_attributes(struct imc_untar *untar, int fd,
+                                        const struct imc_entry *entry,
+                                        struct imc_failure *failure) {
+    enum imc_fault fault = IMC_OK;
+    if (untar->keep && fchown(fd, entry->uid, entry->gid) != 0) {
+        return imc_untar_fail_errno(untar, failure);
+    }
+    if (entry->attribute_count > 0) {
+        /* Of a file that may not be written none can be set. */
+        if (!untar->keep && fchmod(fd, 0700) != 0) {
+            return imc_untar_fail_errno(untar, failure);
+        }
+        fault = imc_untar_set_extended(untar, fd, NULL, entry, failure);
+    }
+    if (fault == IMC_OK &&
+        (fchmod(fd, (mode_t)entry->mode) != 0 || !set_time(fd, time_of(entry)))) {
+        fault = imc_untar_fail_errno(untar, failure);
+    }
     return fault;
 }

@@ -4,16 +4,16 @@
 
 #include <sys/sysmacros.h>
 
-/* In the marks: no name of a file, because of the slashes. */
-static enum imc_fault with_mark(struct imc_untar *untar, const struct stat *directory,
-                                const char *name, enum imc_left kind, bool *has) {
-    char mark[2 + MAX_COMPONENT + 1] = "//";
+/* Among what was made: no name of a file, because of the slashes. */
+static enum imc_fault add_or_find(struct imc_untar *untar, const struct stat *directory,
+                                  const char *name, enum imc_left kind, bool *has) {
+    char entry[2 + MAX_COMPONENT + 1] = "//";
     size_t start = kind == IMC_LEFT_DEVICE ? 1 : 2;
-    memcpy(mark + start, name, strlen(name) + 1); /* at most MAX_COMPONENT */
+    memcpy(entry + start, name, strlen(name) + 1); /* at most MAX_COMPONENT */
     if (has == NULL) {
-        return imc_untar_mark(untar, directory, mark);
+        return imc_untar_add_made(untar, directory, entry);
     }
-    *has = imc_untar_is_made(untar, directory, mark);
+    *has = imc_untar_is_made(untar, directory, entry);
     return IMC_OK;
 }
 
@@ -24,7 +24,7 @@ bool imc_untar_find_left_out(struct imc_untar *untar, int directory, const char 
     bool has = false;
     for (size_t i = 0; !has && i < 2 && fstat(directory, &status) == 0; i++) {
         *kind = kinds[i];
-        with_mark(untar, &status, name, *kind, &has);
+        add_or_find(untar, &status, name, *kind, &has);
     }
     return has;
 }
@@ -42,7 +42,7 @@ enum imc_fault imc_untar_without_node(struct imc_untar *untar, const char *name,
     } else if (errno != ENOENT) {
         fault = imc_untar_fail_errno(untar, failure);
     }
-    return fault == IMC_OK ? with_mark(untar, &parent->before, name, kind, NULL) : fault;
+    return fault == IMC_OK ? add_or_find(untar, &parent->before, name, kind, NULL) : fault;
 }
 
 enum imc_fault imc_untar_make_node(struct imc_untar *untar, const char *name,

@@ -22,7 +22,7 @@ static bool remove_files(struct imc_untar *untar, int fd, char found[MAX_COMPONE
         }
         ssize_t length;
         while ((length = getdents64(fd, untar->dents, sizeof untar->dents)) > 0) {
-            if (is_cancelled(untar)) {
+            if (is_over(untar)) {
                 errno = ECANCELED;
                 return false;
             }
@@ -110,7 +110,7 @@ enum imc_fault imc_untar_hide(struct imc_untar *untar, int fd, const struct stat
         }
         return IMC_OK;
     }
-    if (imc_marks_count(untar->made) == 0) {
+    if (imc_path_set_count(untar->made) == 0) {
         return imc_untar_remove_tree(untar, fd, name, failure);
     }
     int child = imc_untar_open_directory(untar, fd, name);
@@ -140,8 +140,8 @@ enum imc_fault imc_untar_hide(struct imc_untar *untar, int fd, const struct stat
  * each level holds a descriptor and a buffer.
  *
  * Once for each directory: what is in it afterwards is of this layer, and so is all that comes
- * later. A layer of a million entries could have it listed half a million times otherwise. The
- * mark is a name that is never made. */
+ * later. A layer of a million entries could have it listed half a million times otherwise. What
+ * tells of it is a name that is never made. */
 enum imc_fault imc_untar_clear(struct imc_untar *untar, int fd, unsigned depth,
                                struct imc_failure *failure) {
     struct stat directory;
@@ -168,7 +168,7 @@ enum imc_fault imc_untar_clear(struct imc_untar *untar, int fd, unsigned depth,
             if (is_dot(entry->d_name)) {
                 continue;
             }
-            if (is_cancelled(untar)) {
+            if (is_over(untar)) {
                 fault = IMC_CANCELLED;
             } else if (fstatat(fd, entry->d_name, &there, AT_SYMLINK_NOFOLLOW) == 0) {
                 fault =
@@ -183,8 +183,8 @@ enum imc_fault imc_untar_clear(struct imc_untar *untar, int fd, unsigned depth,
     }
     free(dents);
     /* While nothing is made, the directory is empty now, and whole trees may be removed. */
-    if (fault == IMC_OK && imc_marks_count(untar->made) != 0) {
-        fault = imc_untar_mark(untar, &directory, OPAQUE);
+    if (fault == IMC_OK && imc_path_set_count(untar->made) != 0) {
+        fault = imc_untar_add_made(untar, &directory, OPAQUE);
     }
     return fault;
 }

@@ -87,7 +87,7 @@ static enum imc_fault imply(struct imc_untar *untar, int at, const char *name,
     if (fstat(at, &before) != 0 || !make_implied(untar, at, &before, name, entry)) {
         return imc_untar_fail_errno(untar, failure);
     }
-    return imc_untar_mark(untar, &before, name);
+    return imc_untar_add_made(untar, &before, name);
 }
 
 /* Text that grows. */
@@ -126,26 +126,6 @@ static bool append(struct text *text, const char *part) {
     return true;
 }
 
-bool imc_untar_next_part(const char *path, size_t length, size_t *at, const char **part,
-                         size_t *part_length) {
-    for (;;) {
-        while (*at < length && path[*at] == '/') {
-            (*at)++;
-        }
-        if (*at == length) {
-            return false;
-        }
-        *part = path + *at;
-        while (*at < length && path[*at] != '/') {
-            (*at)++;
-        }
-        *part_length = (size_t)(path + *at - *part);
-        if (*part_length != 1 || **part != '.') {
-            return true;
-        }
-    }
-}
-
 static int open_root(const struct imc_untar *untar) {
     struct lock lock;
     int fd =
@@ -176,7 +156,7 @@ static bool step(const struct imc_untar *untar, struct walk *walk) {
         return false;
     }
     errno = EINTR; /* no one will see it: the job is over */
-    return !is_cancelled(untar);
+    return !is_over(untar);
 }
 
 /* The directory `done`, of which no part is a link. */

@@ -30,23 +30,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.encrypt.annotations import COCO_SCHEME, annotation_of
-from imagers.errors import FormatError, TagMismatch, Unsupported
+from imagers.encrypt.schemes.scheme import Scheme
+from imagers.errors import FormatError, TagMismatch, Unsupported, UsageError
 from imagers.model.base64 import encode_base64
 from imagers.model.closing import Closing
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from contextlib import ExitStack
+
+    from imagers.encrypt.schemes.scheme import ProviderSettings, Target
     from imagers.model.digest import Digest
-    from imagers.model.keys import ResourceStore, UnwrapContext, WrapContext, WrappedKey
+    from imagers.model.keys import KeyWrapper, ResourceStore, UnwrapContext, WrapContext, WrappedKey
 
 __all__ = [
     "KEK_BYTES",
+    "SCHEME",
     "BrokerKeyUnwrapper",
     "BrokerKeyWrapper",
+    "NameTarget",
     "Packet",
     "build_packet",
     "check_kid",
+    "is_open_name",
     "parse_packet",
     "resource_of",
 ]
@@ -321,3 +329,65 @@ def _check_kek(kek: SecretKey, kid: str) -> None:
 
 _wrapper: type[KeyWrapper] = BrokerKeyWrapper
 _unwrapper: type[KeyUnwrapper] = BrokerKeyUnwrapper
+
+
+@dataclass(frozen=True, slots=True)
+class NameTarget:
+    """A key at a broker, or all that a provider wrapped.
+
+    Attributes:
+        scheme: `provider.NAME`; "" for any.
+        kid: of the key at a broker, whatever address a packet names beside it; "" for all
+            packets of the scheme.
+        name: in messages.
+    """
+
+    scheme: str
+    kid: str
+    name: str
+
+    def drop_from(self, wrapped: WrappedKey, number: int) -> bytes | None:
+        """None for a packet of theirs: it is for nobody else."""
+        del number
+        if not wrapped.scheme.startswith("provider.") or self.scheme not in ("", wrapped.scheme):
+            return wrapped.packet
+        if self.kid:
+            try:
+                packet = parse_packet(wrapped.packet, what="")
+            except (FormatError, Unsupported):
+                return wrapped.packet
+            return None if self.kid in (packet.kid, packet.resource) else wrapped.packet
+        return None
+
+
+def is_open_name(uri: str) -> bool:
+    """Whether each run makes a name of its own below `uri`: `kbs:///repository/type/`."""
+    return uri.endswith("/")
+
+
+class _BrokerScheme(Scheme):
+    """`broker:URI`, the name of a key at a key broker.
+
+    The life of that key is `imagers.build.broker_key`'s, which gives the wrapper.
+    """
+
+    def check(self, value: str) -> None:
+        """See `Scheme`."""
+        check_kid(f"{value}tag" if is_open_name(value) else value, what="recipient")
+
+    def open_wrappers(
+        self, values: Sequence[str], settings: ProviderSettings, stack: ExitStack
+    ) -> Iterable[KeyWrapper]:
+        """See `Scheme`."""
+        del values, settings, stack
+        return ()
+
+    def load_target(self, value: str, settings: ProviderSettings) -> Target:
+        """See `Scheme`."""
+        del settings
+        if is_open_name(value):
+            raise UsageError(f"expected the whole name of the key, got {value!r}")
+        return NameTarget("", value, f"broker:{value}")
+
+
+SCHEME = _BrokerScheme()

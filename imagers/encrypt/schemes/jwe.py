@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
-from imagers.encrypt.keyfiles import PublicKey
+from imagers.encrypt.keyfiles import PrivateKey, PublicKey, load_public_key
+from imagers.encrypt.schemes.scheme import Scheme
 from imagers.errors import FormatError, Unsupported
 from imagers.model.base64 import encode_base64url
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
@@ -37,15 +38,19 @@ from imagers.pki.jose import derive_kek
 from imagers.pki.jwk import KEY_ALGORITHMS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from contextlib import ExitStack
 
     from jwcrypto import jwk
 
-    from imagers.encrypt.keyfiles import PrivateKey
+    from imagers.encrypt.keyfiles import DecryptionFile
+    from imagers.encrypt.schemes.scheme import ProviderSettings, Target
     from imagers.model.keys import UnwrapContext, WrapContext, WrappedKey
 
 __all__ = [
     "JWE_SCHEME",
+    "SCHEME",
+    "JWETarget",
     "JWEUnwrapper",
     "JWEWrapper",
     "ParsedJWE",
@@ -363,3 +368,75 @@ def _why_refused(header: JSONObject) -> str:
 
 _wrapper: type[KeyWrapper] = JWEWrapper
 _unwrapper: type[KeyUnwrapper] = JWEUnwrapper
+
+
+@dataclass(frozen=True, slots=True)
+class JWETarget:
+    """Whoever has the key with this id.
+
+    Attributes:
+        kid: as the header of the JWE has it.
+        name: in messages.
+    """
+
+    kid: str
+    name: str
+
+    def drop_from(self, wrapped: WrappedKey, number: int) -> bytes | None:
+        """The packet without them; None if nobody is left in it."""
+        del number
+        if wrapped.scheme != "jwe":
+            return wrapped.packet
+        try:
+            headers = parse_jwe(wrapped.packet).headers
+        except FormatError:
+            return wrapped.packet
+        stay = [header.get("kid") != self.kid for header in headers]
+        if all(stay):
+            return wrapped.packet
+        if not any(stay):
+            return None
+        document = View.parse(wrapped.packet, what=_WHAT, max_bytes=_MAX_BYTES).value
+        recipients = document["recipients"]
+        assert isinstance(recipients, list)  # parsed before, and more than one
+        left = [one for one, keep in zip(recipients, stay, strict=True) if keep]
+        document["recipients"] = left
+        if "encrypted_key" in document:  # go-jose repeats the first one's at the top
+            assert isinstance(left[0], dict)
+            document["encrypted_key"] = left[0].get("encrypted_key")
+        return dump_json(document)
+
+
+class _JWE(Scheme):
+    """`jwe:FILE`, the path of a public key."""
+
+    def open_wrappers(
+        self, values: Sequence[str], settings: ProviderSettings, stack: ExitStack
+    ) -> Iterable[KeyWrapper]:
+        """See `Scheme`."""
+        del settings, stack
+        return [JWEWrapper([load_public_key(path) for path in values])]
+
+    def open_unwrappers(
+        self, files: Sequence[DecryptionFile], settings: ProviderSettings, stack: ExitStack
+    ) -> Iterable[KeyUnwrapper]:
+        """See `Scheme`."""
+        del settings, stack
+        return [JWEUnwrapper(one) for one in files if isinstance(one, PrivateKey)]
+
+    def load_target(self, value: str, settings: ProviderSettings) -> Target:
+        """See `Scheme`."""
+        del settings
+        return JWETarget(key_id(load_public_key(value)), f"jwe:{value}")
+
+    def list_recipients(self, wrapped: WrappedKey) -> list[tuple[str, str]]:
+        """See `Scheme`."""
+        headers = parse_jwe(wrapped.packet).headers
+        return [(str(one.get("alg", "?")), str(one.get("kid") or "")) for one in headers]
+
+    def check_packet(self, wrapped: WrappedKey) -> None:
+        """See `Scheme`."""
+        check_lengths(parse_jwe(wrapped.packet))
+
+
+SCHEME = _JWE()

@@ -19,20 +19,26 @@ Spec: RFC 4880 sections 5.1 and 5.13; containers/ocicrypt v1.3.2, keywrap/pgp an
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from imagers.encrypt.keyfiles import PGPKeyring
+from imagers.encrypt.schemes.pgp_packets import split_session_keys
+from imagers.encrypt.schemes.scheme import Scheme
 from imagers.errors import FormatError, KeyUnavailable, ProviderFailed, UsageError
 from imagers.gpg import STRANGERS, PrivateHome, user_gpg
 from imagers.model.closing import Closing
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import ExitStack
 
-    from imagers.encrypt.keyfiles import PGPKeyring
+    from imagers.encrypt.keyfiles import DecryptionFile
+    from imagers.encrypt.schemes.scheme import ProviderSettings, Target
     from imagers.model.keys import UnwrapContext, WrapContext, WrappedKey
 
-__all__ = ["PGP_SCHEME", "PGPUnwrapper", "PGPWrapper", "find_key_ids"]
+__all__ = ["PGP_SCHEME", "SCHEME", "PGPTarget", "PGPUnwrapper", "PGPWrapper", "find_key_ids"]
 
 PGP_SCHEME = "pgp"
 
@@ -318,3 +324,61 @@ class PGPUnwrapper(_WithHome):
 
 _wrapper: type[KeyWrapper] = PGPWrapper
 _unwrapper: type[KeyUnwrapper] = PGPUnwrapper
+
+
+@dataclass(frozen=True, slots=True)
+class PGPTarget:
+    """Whoever has the OpenPGP key with one of these ids.
+
+    Attributes:
+        key_ids: of 8 bytes each, of the key's subkeys.
+        name: in messages.
+    """
+
+    key_ids: frozenset[bytes]
+    name: str
+
+    def drop_from(self, wrapped: WrappedKey, number: int) -> bytes | None:
+        """The packet without them; None if nobody is left in it."""
+        del number
+        if wrapped.scheme != "pgp":
+            return wrapped.packet
+        try:
+            session_keys, rest = split_session_keys(wrapped.packet)
+        except FormatError:
+            return wrapped.packet
+        left = [one.raw for one in session_keys if one.key_id not in self.key_ids]
+        if len(left) == len(session_keys):
+            return wrapped.packet
+        return b"".join(left) + rest if left else None
+
+
+class _PGP(Scheme):
+    """`pgp:ID`: exact name, e-mail or fingerprint of a key of the user's gpg."""
+
+    def open_wrappers(
+        self, values: Sequence[str], settings: ProviderSettings, stack: ExitStack
+    ) -> Iterable[KeyWrapper]:
+        """See `Scheme`."""
+        return [stack.enter_context(PGPWrapper(values, user_home=settings.gpg_home))]
+
+    def open_unwrappers(
+        self, files: Sequence[DecryptionFile], settings: ProviderSettings, stack: ExitStack
+    ) -> Iterable[KeyUnwrapper]:
+        """See `Scheme`."""
+        return [
+            stack.enter_context(PGPUnwrapper(one, ask=settings.ask))
+            for one in files
+            if isinstance(one, PGPKeyring)
+        ]
+
+    def load_target(self, value: str, settings: ProviderSettings) -> Target:
+        """See `Scheme`."""
+        return PGPTarget(find_key_ids(value, user_home=settings.gpg_home), f"pgp:{value}")
+
+    def list_recipients(self, wrapped: WrappedKey) -> list[tuple[str, str]]:
+        """See `Scheme`."""
+        return [("", one.key_id.hex().upper()) for one in split_session_keys(wrapped.packet)[0]]
+
+
+SCHEME = _PGP()

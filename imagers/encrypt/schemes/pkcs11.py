@@ -15,7 +15,7 @@ A recipient is a public key file, or a key file in YAML that names a key on a to
       env:
         SOFTHSM2_CONF: /etc/softhsm2.conf
 
-Tokens are used through a plugin (`imagers-pkcs11`); a private key in a file opens these
+Tokens are used through a plugin (`plugins/pkcs11`); a private key in a file opens these
 packets too, which ocicrypt cannot.
 
 Spec: containers/ocicrypt v1.3.2, keywrap/pkcs11 and crypto/pkcs11; RFC 7512; RFC 8017 7.1.
@@ -31,13 +31,23 @@ from urllib.parse import unquote_to_bytes
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from imagers.encrypt.keyfiles import Password, PublicKey, parse_public_key, read_password
+from imagers.encrypt.keyfiles import (
+    Password,
+    PrivateKey,
+    PublicKey,
+    TokenFile,
+    load_public_key_or_token_file,
+    parse_public_key,
+    read_password,
+)
+from imagers.encrypt.schemes.scheme import Scheme
 from imagers.errors import (
     FormatError,
     ImagersError,
     PluginBroken,
     PluginNotFound,
     Unsupported,
+    UsageError,
 )
 from imagers.model.base64 import encode_base64
 from imagers.model.closing import Closing
@@ -46,14 +56,17 @@ from imagers.model.strict_json import View, dump_json
 from imagers.model.token import TOKEN_GROUP, TokenKey, TokenProvider, TokenReference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from contextlib import ExitStack
 
-    from imagers.encrypt.keyfiles import PrivateKey, TokenFile
+    from imagers.encrypt.keyfiles import DecryptionFile
+    from imagers.encrypt.schemes.scheme import ProviderSettings, Target
     from imagers.model.keys import UnwrapContext, WrapContext, WrappedKey
     from imagers.model.strict_json import JSON
 
 __all__ = [
     "PKCS11_SCHEME",
+    "SCHEME",
     "PKCS11Unwrapper",
     "PKCS11Wrapper",
     "TokenUnwrapper",
@@ -277,7 +290,7 @@ def _load_plugin() -> TokenProvider:
         raise PluginNotFound(
             "keys on tokens need it, and it is not installed",
             name=_PLUGIN,
-            hint="pip install imagers-pkcs11",
+            hint="in the clone of imagers: pip install ./plugins/pkcs11",
         )
     if len(points) > 1:
         raise PluginBroken(f"is installed twice: {', '.join(sorted(points))}", name=_PLUGIN)
@@ -383,3 +396,60 @@ def _read_pin(value: bytes | None, source: bytes | None, what: str) -> SecretKey
 
 _wrapper: type[KeyWrapper] = PKCS11Wrapper
 _unwrappers: tuple[type[KeyUnwrapper], ...] = (PKCS11Unwrapper, TokenUnwrapper)
+
+
+class _PKCS11(Scheme):
+    """`pkcs11:FILE`, the path of a public key, or of a file that names a key on a token."""
+
+    def open_wrappers(
+        self, values: Sequence[str], settings: ProviderSettings, stack: ExitStack
+    ) -> Iterable[KeyWrapper]:
+        """See `Scheme`."""
+        del stack
+        keys = [_load_key(path) for path in values]
+        return [PKCS11Wrapper(keys, hash_name=settings.oaep_hash)]
+
+    def open_unwrappers(
+        self, files: Sequence[DecryptionFile], settings: ProviderSettings, stack: ExitStack
+    ) -> Iterable[KeyUnwrapper]:
+        """See `Scheme`."""
+        del settings
+        unwrappers: list[KeyUnwrapper] = [
+            PKCS11Unwrapper(one)
+            for one in files
+            if isinstance(one, PrivateKey) and isinstance(one.key, rsa.RSAPrivateKey)
+        ]
+        for one in files:
+            if isinstance(one, TokenFile):
+                key = open_token_key(one, private=True)
+                unwrappers.append(stack.enter_context(TokenUnwrapper(key, one.name)))
+        return unwrappers
+
+    def load_target(self, value: str, settings: ProviderSettings) -> Target:
+        """See `Scheme`."""
+        del value, settings
+        raise UsageError(
+            "a PKCS11 packet does not say for whom it is",
+            hint='give its number, as "imagers inspect" shows it: pkcs11#1',
+        )
+
+    def list_recipients(self, wrapped: WrappedKey) -> list[tuple[str, str]]:
+        """See `Scheme`."""
+        return [(f"RSA-OAEP with {name}", "") for _, name in parse_pkcs11(wrapped.packet)]
+
+    def check_packet(self, wrapped: WrappedKey) -> None:
+        """See `Scheme`."""
+        parse_pkcs11(wrapped.packet)
+
+
+def _load_key(path: str) -> PublicKey:
+    found = load_public_key_or_token_file(path)
+    if isinstance(found, PublicKey):
+        return found
+    try:
+        return load_token_public_key(found)
+    finally:
+        found.close()
+
+
+SCHEME = _PKCS11()

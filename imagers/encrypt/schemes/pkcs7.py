@@ -38,18 +38,24 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from imagers.errors import FormatError, ImagersError, Unsupported
+from imagers.encrypt.keyfiles import Certificate, PrivateKey, load_certificate
+from imagers.encrypt.schemes.scheme import Scheme
+from imagers.errors import FormatError, ImagersError, Unsupported, UsageError
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine, SecretKey
 from imagers.pki.der import Element, encode, encode_oid, only, split
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from contextlib import ExitStack
 
-    from imagers.encrypt.keyfiles import Certificate, PrivateKey
+    from imagers.encrypt.keyfiles import DecryptionFile
+    from imagers.encrypt.schemes.scheme import ProviderSettings, Target
     from imagers.model.keys import UnwrapContext, WrapContext, WrappedKey
 
 __all__ = [
     "PKCS7_SCHEME",
+    "SCHEME",
+    "CertificateTarget",
     "PKCS7Unwrapper",
     "PKCS7Wrapper",
     "Recipient",
@@ -460,3 +466,98 @@ def _oid(element: Element) -> str:
 
 _wrapper: type[KeyWrapper] = PKCS7Wrapper
 _unwrapper: type[KeyUnwrapper] = PKCS7Unwrapper
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateTarget:
+    """Whoever has the key of this certificate.
+
+    Attributes:
+        issuer: DER of its name.
+        serial: number of the certificate.
+        name: in messages.
+    """
+
+    issuer: bytes
+    serial: int
+    name: str
+
+    def drop_from(self, wrapped: WrappedKey, number: int) -> bytes | None:
+        """The packet without them; None if nobody is left in it."""
+        del number
+        if wrapped.scheme != "pkcs7":
+            return wrapped.packet
+        try:
+            recipients = parse_recipients_of(wrapped.packet)
+        except FormatError:
+            return wrapped.packet
+        stay = [(one.issuer, one.serial) != (self.issuer, self.serial) for one in recipients]
+        if all(stay):
+            return wrapped.packet
+        return self._cut(wrapped.packet, stay) if any(stay) else None
+
+    @staticmethod
+    def _cut(packet: bytes, stay: list[bool]) -> bytes:
+        """The message without some of its recipients; it was parsed before."""
+        what = "PKCS7"
+        kind, content = split(split(packet, what=what)[0].content, what=what)
+        parts = split(split(content.content, what=what)[0].content, what=what)
+        keep = iter(stay)
+        rebuilt = [
+            encode(
+                0x31,
+                *(
+                    one.raw
+                    for one in split(part.content, what=what)
+                    if one.tag != 0x30 or next(keep)
+                ),
+            )
+            if part.tag == 0x31
+            else part.raw
+            for part in parts
+        ]
+        return encode(0x30, kind.raw, encode(0xA0, encode(0x30, *rebuilt)))
+
+
+class _PKCS7(Scheme):
+    """`pkcs7:FILE`, the path of a certificate."""
+
+    def open_wrappers(
+        self, values: Sequence[str], settings: ProviderSettings, stack: ExitStack
+    ) -> Iterable[KeyWrapper]:
+        """See `Scheme`."""
+        del settings, stack
+        return [PKCS7Wrapper([load_certificate(path) for path in values])]
+
+    def open_unwrappers(
+        self, files: Sequence[DecryptionFile], settings: ProviderSettings, stack: ExitStack
+    ) -> Iterable[KeyUnwrapper]:
+        """See `Scheme`."""
+        del settings, stack
+        keys = [one for one in files if isinstance(one, PrivateKey)]
+        unwrappers = []
+        for certificate in files:
+            if not isinstance(certificate, Certificate):
+                continue
+            pairs = [key for key in keys if is_pair(key, certificate)]
+            if not pairs:
+                raise UsageError(
+                    f"{certificate.name}: none of the given private keys is that of the "
+                    "certificate",
+                    hint="give both: --decryption-key KEY:CERT",
+                )
+            unwrappers.append(PKCS7Unwrapper(pairs[0], certificate))
+        return unwrappers
+
+    def load_target(self, value: str, settings: ProviderSettings) -> Target:
+        """See `Scheme`."""
+        del settings
+        issuer, serial = names_of(load_certificate(value))
+        return CertificateTarget(issuer, serial, f"pkcs7:{value}")
+
+    def list_recipients(self, wrapped: WrappedKey) -> list[tuple[str, str]]:
+        """See `Scheme`."""
+        return [(one.algorithm_name, one.name) for one in parse_recipients_of(wrapped.packet)]
+
+
+SCHEME = _PKCS7()

@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imagers.encrypt.schemes.providers.config import ProgramProvider, check_provider_name
+from imagers.encrypt.annotations import COCO_SCHEME
+from imagers.encrypt.schemes.broker import NameTarget, parse_packet
+from imagers.encrypt.schemes.providers.config import (
+    ProgramProvider,
+    check_provider_name,
+    find_provider,
+    load_provider_config,
+)
 from imagers.encrypt.schemes.providers.messages import (
     build_unwrap_question,
     build_wrap_question,
@@ -19,17 +26,20 @@ from imagers.encrypt.schemes.providers.messages import (
 )
 from imagers.encrypt.schemes.providers.program import ask_program
 from imagers.encrypt.schemes.providers.remote import ask_service
+from imagers.encrypt.schemes.scheme import TIMEOUT_S, Scheme
+from imagers.errors import KeyUnavailable, UsageError
 from imagers.model.keys import KeyUnwrapper, KeyWrapper, NotMine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from contextlib import ExitStack
 
     from imagers.encrypt.schemes.providers.config import ProviderConfig
+    from imagers.encrypt.schemes.scheme import ProviderSettings, Target
     from imagers.model.keys import SecretKey, UnwrapContext, WrapContext, WrappedKey
 
-__all__ = ["TIMEOUT_S", "ProviderUnwrapper", "ProviderWrapper"]
+__all__ = ["SCHEME", "ProviderUnwrapper", "ProviderWrapper", "open_unwrapper"]
 
-TIMEOUT_S = 60.0
 """How long a provider may take for one answer: an attestation may be behind it."""
 
 
@@ -132,3 +142,74 @@ class ProviderUnwrapper(_Provider):
 
 _wrapper: type[KeyWrapper] = ProviderWrapper
 _unwrapper: type[KeyUnwrapper] = ProviderUnwrapper
+
+
+def _find(name: str, settings: ProviderSettings) -> ProviderConfig:
+    """The provider of that name.
+
+    Raises:
+        KeyUnavailable: there is none.
+        LocalError, FormatError, Unsupported: its configuration.
+    """
+    if settings.config_path is None:
+        raise KeyUnavailable(
+            f"key provider {name[:80]!r}: no provider is configured",
+            hint="set OCICRYPT_KEYPROVIDER_CONFIG to the path of a configuration",
+        )
+    return find_provider(load_provider_config(settings.config_path), name)
+
+
+def open_unwrapper(name: str, parameters: str, settings: ProviderSettings) -> ProviderUnwrapper:
+    """The unwrapper of the provider of that name.
+
+    Raises:
+        KeyUnavailable: there is none.
+        LocalError, FormatError, Unsupported: its configuration.
+    """
+    return ProviderUnwrapper(name, _find(name, settings), parameters, timeout_s=settings.timeout_s)
+
+
+class _ProviderScheme(Scheme):
+    """`provider:NAME[:PARAMETERS]`; the parameters are for the provider to read."""
+
+    def check(self, value: str) -> None:
+        """See `Scheme`."""
+        check_provider_name(value.partition(":")[0], what="recipient")
+
+    def open_wrappers(
+        self, values: Sequence[str], settings: ProviderSettings, stack: ExitStack
+    ) -> Iterable[KeyWrapper]:
+        """See `Scheme`."""
+        del stack
+        providers: dict[str, list[str]] = {}
+        for value in values:
+            name, _, parameters = value.partition(":")
+            providers.setdefault(name, []).append(parameters)
+        return [
+            ProviderWrapper(name, _find(name, settings), parameters, timeout_s=settings.timeout_s)
+            for name, parameters in providers.items()
+        ]
+
+    def load_target(self, value: str, settings: ProviderSettings) -> Target:
+        """See `Scheme`."""
+        del settings
+        name, _, parameters = value.partition(":")
+        if parameters:
+            raise UsageError(
+                f"provider:{name}: only the provider can read its parameters",
+                hint=f"give provider:{name}, or provider.{name}#NUMBER",
+            )
+        return NameTarget(f"provider.{name}", "", f"provider:{name}")
+
+    def list_recipients(self, wrapped: WrappedKey) -> list[tuple[str, str]]:
+        """See `Scheme`."""
+        parsed = parse_packet(wrapped.packet, what="")
+        return [(parsed.wrap_type or parsed.provider, parsed.kid)]
+
+    def check_packet(self, wrapped: WrappedKey) -> None:
+        """See `Scheme`."""
+        if wrapped.scheme == COCO_SCHEME:  # what others write is theirs to read
+            self.list_recipients(wrapped)
+
+
+SCHEME = _ProviderScheme()

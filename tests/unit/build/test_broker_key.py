@@ -3,7 +3,6 @@
 import pytest
 
 from imagers.build.broker_key import BrokerKey, load_kek
-from imagers.encrypt.recipients import BrokerRecipient
 from imagers.errors import FormatError, LocalError, RemoteError, UsageError
 from imagers.kbs.admin import BrokerAdmin
 from imagers.model.digest import digest_of
@@ -17,7 +16,7 @@ def key_of(imagers_broker):
     def open_admin():
         return BrokerAdmin(imagers_broker.url, key_file=imagers_broker.admin_key_file)
 
-    return lambda uri, **options: BrokerKey(BrokerRecipient(uri), open_admin, **options)
+    return lambda uri, **options: BrokerKey(uri, open_admin, **options)
 
 
 def nobody():
@@ -64,12 +63,12 @@ def test_key_that_is_left_unbound_by_a_failure_is_told(key_of, error):
 
 def test_given_key_asks_no_broker_and_stays_the_callers():
     with SecretKey(bytes(32)) as kek:
-        key = BrokerKey(BrokerRecipient("kbs:///a/b/c"), nobody, kek=kek, on_unbound=nobody)
+        key = BrokerKey("kbs:///a/b/c", nobody, kek=kek, on_unbound=nobody)
         with key:
             key.bind(DIGEST)
         assert len(kek) == 32
         with pytest.raises(UsageError, match="the whole name"):
-            BrokerKey(BrokerRecipient("kbs:///a/b/"), nobody, kek=kek)
+            BrokerKey("kbs:///a/b/", nobody, kek=kek)
 
 
 def test_wrapping_key_is_wiped_at_the_end(key_of):

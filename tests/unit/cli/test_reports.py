@@ -1,6 +1,6 @@
 import json
 
-from imagers.build.encrypt import Changed
+from imagers.build.change import Changed
 from imagers.cli.reports import Report
 from imagers.encrypt.rewrite import LayerAction, LayerReport, RewrittenImage
 from imagers.model.descriptor import Descriptor

@@ -29,53 +29,60 @@ def test_stub_has_what_the_module_has():
     public = {name for name in vars(_core) if not name.startswith("_")}
     assert names | set(classes) == public
     for name, node in classes.items():
-        methods = {one.name for one in node.body if isinstance(one, ast.FunctionDef)} - {"__new__"}
+        methods = {one.name for one in node.body if isinstance(one, ast.FunctionDef)}
         built = {one for one in vars(getattr(_core, name)) if not one.startswith("_")}
         assert methods == built
 
 
-ARGUMENTS = {
-    "sealing": False,
-    "source_fd": -1,
-    "sink_fd": -1,
-    "root_fd": -1,
-    "keep_owner": False,
+EMPTY = {
+    "source": None,
     "size": 0,
     "digest": str(digest_of(b"")),
     "diff_id": None,
     "key": None,
     "nonce": None,
-    "hmac": None,
     "decode": 0,
-    "encode": 0,
     "sees_tar": True,
-    "gives_tar": True,
     "tar_bytes": 1000,
     "window_bytes": 1024,
-    "max_entries": 1,
-    "max_name_bytes": 1,
     "threads": 1,
     "what": "layer",
     "force": None,
 }
+SEALS = EMPTY | {"sink": 1, "encode": 0}
+OPENS = EMPTY | {
+    "sink": None,
+    "root": None,
+    "keep_owner": False,
+    "hmac": None,
+    "gives_tar": True,
+    "max_entries": 1,
+    "max_name_bytes": 1,
+}
+CONSTRUCTORS = {"seal": (_core.LayerJob.seal, SEALS), "open": (_core.LayerJob.open, OPENS)}
 
 
 def job(**changes):
-    return _core.LayerJob(**(ARGUMENTS | changes))
+    return _core.LayerJob.open(**(OPENS | changes))
 
 
-def test_stub_has_the_arguments_of_the_constructor():
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_stub_has_the_arguments_of_the_constructor(name):
+    call, arguments = CONSTRUCTORS[name]
     tree = ast.parse(STUB.read_text())
-    new = next(
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.name == "__new__"
-    )
-    names = [argument.arg for argument in new.args.kwonlyargs]
-    for name in names:  # each of them is known, and is needed
-        with pytest.raises(TypeError, match=name):
-            _core.LayerJob(**{key: value for key, value in ARGUMENTS.items() if key != name})
-    assert set(names) == set(ARGUMENTS)
+    (stub,) = [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name
+    ]
+    names = [argument.arg for argument in stub.args.kwonlyargs]
+    for one in names:  # each of them is known, and is needed
+        with pytest.raises(TypeError, match=one):
+            call(**{key: value for key, value in arguments.items() if key != one})
+    assert set(names) == set(arguments)
+
+
+def test_job_is_made_for_sealing_or_for_opening_only():
+    with pytest.raises(TypeError, match=r"cannot create 'imagers\.core\._core\.LayerJob'"):
+        _core.LayerJob()
 
 
 def test_faults_are_those_of_the_table():
@@ -88,25 +95,54 @@ def test_backend_is_the_extension():
     assert _core.GZIP_LIBRARY in ("isal", "zlib")
 
 
+@pytest.mark.parametrize("name", CONSTRUCTORS)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"key": bytes(31), "nonce": bytes(16), "hmac": bytes(32)}, "key must have 32 bytes"),
-        ({"key": bytes(32), "nonce": bytes(15), "hmac": bytes(32)}, "nonce must have 16 bytes"),
-        ({"key": bytes(32), "nonce": None, "hmac": bytes(32)}, "nonce must have 16 bytes"),
-        ({"key": bytes(32), "nonce": bytes(16), "hmac": bytes(31)}, "hmac must have 32 bytes"),
-        ({"key": bytes(32), "nonce": bytes(16), "hmac": None}, "hmac must have 32 bytes"),
+        ({"source": -1}, "-1 is no descriptor"),
+        ({"sink": 1 << 40}, "1099511627776 is no descriptor"),
+        ({"key": bytes(31), "nonce": bytes(16)}, "key must have 32 bytes"),
+        ({"key": bytes(32), "nonce": bytes(15)}, "nonce must have 16 bytes"),
+        ({"key": bytes(32), "nonce": None}, "nonce must have 16 bytes"),
         ({"decode": 3}, "unknown compression"),
-        ({"encode": -1}, "unknown compression"),
+        ({"decode": -1}, "unknown compression"),
         ({"digest": "sha256"}, "not a digest"),
         ({"diff_id": "x" * 300 + ":"}, "not a digest"),
-        ({"max_name_bytes": 4096}, "max_name_bytes"),
-        ({"sealing": True}, "needs a sink"),
     ],
 )
-def test_job_refuses_arguments_that_make_no_sense(changes, message):
+def test_job_refuses_arguments_that_make_no_sense(name, changes, message):
+    call, arguments = CONSTRUCTORS[name]
+    with pytest.raises(ValueError, match=message):
+        call(**(arguments | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"root": -1}, "-1 is no descriptor"),
+        ({"key": bytes(32), "nonce": bytes(16), "hmac": bytes(31)}, "hmac must have 32 bytes"),
+        ({"key": bytes(32), "nonce": bytes(16), "hmac": None}, "hmac must have 32 bytes"),
+        ({"max_name_bytes": 0}, "max_name_bytes must be from 1 to 4095"),
+        ({"max_name_bytes": 4096}, "max_name_bytes must be from 1 to 4095"),
+    ],
+)
+def test_job_that_opens_refuses_arguments_that_make_no_sense(changes, message):
     with pytest.raises(ValueError, match=message):
         job(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"sink": None}, "sealing needs a sink"), ({"encode": 3}, "unknown compression")],
+)
+def test_job_that_seals_refuses_arguments_that_make_no_sense(changes, message):
+    with pytest.raises(ValueError, match=message):
+        _core.LayerJob.seal(**(SEALS | changes))
+
+
+def test_job_refuses_what_is_no_descriptor_at_all():
+    with pytest.raises(TypeError, match="integer"):
+        job(source="0")
 
 
 def test_job_with_an_unknown_digest_is_refused():

@@ -4,7 +4,8 @@ import pytest
 
 from imagers.encrypt.keys import _unwrap_any
 from imagers.encrypt.recipients import parse_decryption_key, parse_recipients
-from imagers.encrypt.wrappers import ProviderSettings, opened_unwrappers, opened_wrappers
+from imagers.encrypt.schemes.scheme import ProviderSettings
+from imagers.encrypt.wrappers import opened_unwrappers, opened_wrappers
 from imagers.errors import FormatError, KeyUnavailable, LocalError, Unsupported, UsageError
 from imagers.model.keys import SecretKey, UnwrapContext, WrapContext, WrappedKey
 

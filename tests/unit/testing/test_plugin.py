@@ -68,12 +68,12 @@ def environment_without(folder, package):
     for one in lent.iterdir():
         if not one.name.lower().replace("-", "_").startswith(package):
             (lib / one.name).symlink_to(one)
-    return {**os.environ, "PYTHONPATH": f"{lib}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return {**os.environ, "PYTHONPATH": f"{lib}:{ROOT}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 @pytest.mark.parametrize(
     ("package", "install"),
-    [("starlette", "imagers[broker]"), ("imagers_sample_tee", "imagers-sample-tee")],
+    [("starlette", "'.[broker]'"), ("imagers_sample_tee", "./plugins/sample_tee")],
 )
 def test_broker_that_cannot_be_had_skips_its_tests_with_one_line(tmp_path, package, install):
     (tmp_path / "test_it.py").write_text(TESTS)

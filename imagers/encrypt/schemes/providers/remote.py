@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from imagers.encrypt.keyfiles import read_small_file
 from imagers.encrypt.schemes.providers.messages import MAX_ANSWER_BYTES
-from imagers.errors import FormatError, ProviderFailed
+from imagers.errors import FormatError, PluginNotFound, ProviderFailed
 from imagers.model.keys import SecretKey
 
 if TYPE_CHECKING:
@@ -90,8 +90,16 @@ def ask_service(
     Raises:
         ProviderFailed: it cannot be reached, fails, or does not answer in time.
         LocalError: a file of its TLS settings cannot be read.
+        PluginNotFound: grpcio, of the extra `grpc`, is not installed.
     """
-    import grpc
+    try:
+        import grpc
+    except ModuleNotFoundError as error:
+        raise PluginNotFound(
+            "key providers on gRPC need it, and it is not installed",
+            name="grpc",
+            hint="in the clone of imagers: pip install '.[grpc]'",
+        ) from error
 
     with _open_channel(provider, what) as channel, question.view() as data:
         # `bytes` for grpc: an immutable copy until this function returns.

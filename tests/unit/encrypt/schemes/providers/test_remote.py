@@ -1,4 +1,6 @@
 import contextlib
+import subprocess
+import sys
 import threading
 
 import grpc
@@ -72,6 +74,35 @@ def test_ask_of_a_service_that_hangs_ends_at_the_time_limit(serve):
             ask(address, timeout_s=0.3)
     finally:
         service.release.set()
+
+
+WITHOUT_GRPC = """
+import sys
+sys.modules["grpc"] = None  # importing it fails
+from imagers.encrypt.schemes.providers.config import GRPCProvider
+from imagers.encrypt.schemes.providers.messages import build_unwrap_question
+from imagers.encrypt.schemes.providers.remote import ask_service
+from imagers.errors import PluginNotFound
+question = build_unwrap_question("agent", "x", b"packet")
+try:
+    ask_service(GRPCProvider("127.0.0.1:1", None), "UnWrapKey", question, timeout_s=5, what="p")
+except PluginNotFound as error:
+    print(error.name, error, error.hint, sep="\\n")
+"""
+
+
+def test_ask_without_grpc_names_the_extra_that_has_it():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_GRPC],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    name, message, hint = done.stdout.splitlines()
+    assert name == "grpc"
+    assert message == "plugin 'grpc': key providers on gRPC need it, and it is not installed"
+    assert hint == "in the clone of imagers: pip install '.[grpc]'"
 
 
 def test_ask_of_no_service_raises():

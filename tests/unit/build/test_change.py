@@ -3,12 +3,10 @@
 import pytest
 
 from imagers.build.broker_key import BrokerKey
-from imagers.build.encrypt import DONE, Change, Kind, Work, decrypt, encrypt
+from imagers.build.change import DONE, Change, Kind, Work, decrypt, encrypt
 from imagers.encrypt.keyfiles import load_private_key, load_public_key
-from imagers.encrypt.recipients import BrokerRecipient
-from imagers.encrypt.rewrap import JWETarget
 from imagers.encrypt.rewrite import LayerAction
-from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper, key_id
+from imagers.encrypt.schemes.jwe import JWETarget, JWEUnwrapper, JWEWrapper, key_id
 from imagers.encrypt.selection import parse_layer_selection
 from imagers.errors import NoMatchingKey, NotFound, UsageError
 from imagers.kbs.admin import BrokerAdmin
@@ -73,7 +71,7 @@ def test_all_images_of_an_index_are_bound_to_the_key_at_the_broker(
     def open_admin():
         return BrokerAdmin(imagers_broker.url, key_file=imagers_broker.admin_key_file)
 
-    key = BrokerKey(BrokerRecipient("kbs:///default/app/"), open_admin)
+    key = BrokerKey("kbs:///default/app/", open_admin)
     with opened_plain("multi") as source, open_sink(name_at("sealed")) as sink:
         done = encrypt(source, sink, [], broker_key=key, work=Work(all_images=True))
     assert len(done.images) == 2
@@ -85,7 +83,7 @@ def test_no_key_is_made_for_an_image_that_is_not_there(opened_plain, name_at):
     def nobody():
         raise AssertionError("the broker was asked")
 
-    key = BrokerKey(BrokerRecipient("kbs:///default/app/"), nobody)
+    key = BrokerKey("kbs:///default/app/", nobody)
     wanted = Work(platform=Platform("linux", "s390x"))
     with (
         opened_plain("multi") as source,

@@ -9,30 +9,26 @@ A form of signature is a signer: what makes it is chosen here and nowhere else.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from imagers.errors import Unsupported, UsageError
+from imagers.model.digest import Digest
 from imagers.registry.signatures import RegistrySignatures
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
 from imagers.sign.formats.notation.envelope import JWS_TYPE
-from imagers.sign.image import attach_bundles, sign_image
-from imagers.sign.places import places_of
-from imagers.transport.open import open_sink, open_source
+from imagers.sign.image import SignedManifest, attach_bundles, sign_image
+from imagers.sign.places import Lookasides, places_of
+from imagers.sign.sigstore_key import SigstorePrivateKey
+from imagers.transport.names import ImageName
+from imagers.transport.open import TransportOptions, open_sink, open_source
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
     from imagers.model.reference import Reference
     from imagers.sign.find import Places
     from imagers.sign.formats.notation.key import NotationKey
-    from imagers.sign.image import SignedManifest
-    from imagers.sign.places import Lookasides
-    from imagers.sign.sigstore_key import SigstorePrivateKey
-    from imagers.transport.names import ImageName
-    from imagers.transport.open import TransportOptions
 
 __all__ = ["GPGSigner", "NotationSigner", "Request", "Signer", "SigstoreSigner", "sign"]
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from imagers.build.sign import SigstoreSigner, sign
+from imagers.build.signers import SigstoreSigner, sign
 from imagers.errors import DigestMismatch, NoSignature, Unsupported, UsageError
 from imagers.model.digest import digest_of
 from imagers.pull.named import open_image

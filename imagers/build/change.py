@@ -9,34 +9,32 @@ A layer that several images of an index share is worked on once.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from imagers.core import Budget
+from imagers.build.broker_key import BrokerKey
+from imagers.core import Budget, Progress
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
 from imagers.encrypt.index import rewrite_index
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256
 from imagers.encrypt.rekey import rekey_image
 from imagers.encrypt.rewrap import add_recipients, remove_recipients
+from imagers.encrypt.schemes.scheme import Target
 from imagers.encrypt.sealing import SharedLayers
+from imagers.encrypt.selection import LayerSelection
 from imagers.errors import UsageError
+from imagers.model.descriptor import Platform
+from imagers.model.image import Image, ImageSink, ImageSource, Layer
+from imagers.model.keys import KeyUnwrapper, KeyWrapper
+from imagers.model.manifest import RawManifest
 from imagers.transport.resolve import resolve_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from imagers.build.broker_key import BrokerKey
-    from imagers.core import Progress
-    from imagers.encrypt.rewrap import Target
     from imagers.encrypt.rewrite import RewrittenImage
-    from imagers.encrypt.selection import LayerSelection
-    from imagers.model.descriptor import Platform
     from imagers.model.digest import Digest
-    from imagers.model.image import Image, ImageSink, ImageSource, Layer
-    from imagers.model.keys import KeyUnwrapper, KeyWrapper
-    from imagers.model.manifest import RawManifest
 
     OneImage = Callable[[Image, SharedLayers | None], RewrittenImage]
 

@@ -1,15 +1,15 @@
 /* Compression on several cores: frames that know nothing of each other, put back in order.
  *
- *     job's own thread        read, digest, [decompress], diff_id: fills frames
+ *     one thread              fills frames
  *     any thread              compresses a frame, with an encoder of its own
- *     one at a time           cipher and write, frame after frame
+ *     one at a time           hands frame after frame on
  *
  * A frame is IMC_FRAME_BYTES of tar, and there is no other way through for what is compressed:
  * the bytes do not depend on the number of threads. Frames go round: `filled`, `taken` and
- * `written` count them. The job's own thread does what there is to do while it has no frame to
- * fill, so threads are as many as the job was given, and one does all of it.
+ * `written` count them. The thread that fills them does what there is to do while it has no frame
+ * to fill, so threads are as many as were given, and one does all of it.
  */
-#include "job_impl.h"
+#include "frames.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +31,7 @@ struct imc_frames {
     struct frame frames[MOST_THREADS + 1];
     size_t count; /* of the frames */
     struct imc_stage *encoders[MOST_THREADS];
-    size_t threads; /* with the job's own, which has the first encoder */
+    size_t threads; /* with the one that fills, which has the first encoder */
     pthread_t workers[MOST_THREADS - 1];
     size_t started;      /* of the workers */
     size_t next_encoder; /* of a worker */
@@ -42,11 +42,17 @@ struct imc_frames {
     bool closed;
     bool stopped;
     bool current; /* the frame `filled` is being filled */
-    struct imc_job *job;
+    struct imc_owner owner;
+    imc_take take;
+    struct imc_failure failure; /* the first one */
 };
 
 static struct frame *frame_of(struct imc_frames *frames, uint64_t number) {
     return &frames->frames[number % frames->count];
+}
+
+static bool is_over(const struct imc_frames *frames) {
+    return atomic_load_explicit(frames->owner.over, memory_order_relaxed);
 }
 
 void imc_frames_stop(struct imc_frames *frames) {
@@ -56,16 +62,15 @@ void imc_frames_stop(struct imc_frames *frames) {
     pthread_mutex_unlock(&frames->mutex);
 }
 
-/* Keeps the first fault of a thread; all of them are ones that end the job. */
+/* Keeps the first fault of a thread; each of them ends the work. */
 static void give_up(struct imc_frames *frames, enum imc_fault fault, struct imc_failure *failure) {
-    struct imc_job *job = frames->job;
     failure->fault = fault;
     pthread_mutex_lock(&frames->mutex);
-    if (job->last_failure.fault == IMC_OK && fault != IMC_CANCELLED) {
-        job->last_failure = *failure;
+    if (frames->failure.fault == IMC_OK && fault != IMC_CANCELLED) {
+        frames->failure = *failure;
     }
     pthread_mutex_unlock(&frames->mutex);
-    imc_job_abandon(job);
+    frames->owner.abandon(frames->owner.context);
 }
 
 /* What any thread does */
@@ -91,8 +96,8 @@ static struct imc_out next_out(const struct frame *frame) {
                             IMC_PIECE - frame->out_length % IMC_PIECE};
 }
 
-/* The frame as one member or frame of the codec: as job_stages.c does it without threads. */
-static enum imc_fault compress(const struct imc_job *job, struct imc_stage *encoder,
+/* The frame as one member or frame of the codec. */
+static enum imc_fault compress(const struct imc_frames *frames, struct imc_stage *encoder,
                                struct frame *frame, struct imc_failure *failure) {
     enum imc_fault fault = IMC_OK;
     bool done = false;
@@ -102,7 +107,7 @@ static enum imc_fault compress(const struct imc_job *job, struct imc_stage *enco
         struct imc_in in = {frame->tar + at, left < IMC_PIECE ? left : IMC_PIECE};
         bool full = true;
         while (fault == IMC_OK && (in.left > 0 || full)) {
-            if (imc_job_is_over(job)) {
+            if (is_over(frames)) {
                 return IMC_CANCELLED;
             }
             if (!has_room(frame)) {
@@ -125,13 +130,13 @@ static enum imc_fault compress(const struct imc_job *job, struct imc_stage *enco
     return fault;
 }
 
-static enum imc_fault put_frame(struct imc_job *job, const struct frame *frame,
-                                struct imc_failure *failure) {
+static enum imc_fault hand_on(const struct imc_frames *frames, const struct frame *frame,
+                              struct imc_failure *failure) {
     enum imc_fault fault = IMC_OK;
     for (size_t at = 0; at < frame->out_length && fault == IMC_OK; at += IMC_PIECE) {
         size_t left = frame->out_length - at;
-        fault =
-            imc_job_put_sealed(job, frame->out + at, left < IMC_PIECE ? left : IMC_PIECE, failure);
+        fault = frames->take(frames->owner.context, frame->out + at,
+                             left < IMC_PIECE ? left : IMC_PIECE, failure);
     }
     return fault;
 }
@@ -148,8 +153,8 @@ static bool help(struct imc_frames *frames, struct imc_stage *encoder) {
     frames->writing = frames->writing || writes;
     struct frame *frame = frame_of(frames, writes ? frames->written : frames->taken++);
     pthread_mutex_unlock(&frames->mutex);
-    enum imc_fault fault = writes ? put_frame(frames->job, frame, &failure)
-                                  : compress(frames->job, encoder, frame, &failure);
+    enum imc_fault fault =
+        writes ? hand_on(frames, frame, &failure) : compress(frames, encoder, frame, &failure);
     if (fault != IMC_OK) {
         give_up(frames, fault, &failure);
     }
@@ -164,7 +169,7 @@ static bool help(struct imc_frames *frames, struct imc_stage *encoder) {
 }
 
 static void *work(void *opaque) {
-    struct imc_frames *frames = ((struct imc_job *)opaque)->frames;
+    struct imc_frames *frames = opaque;
     pthread_mutex_lock(&frames->mutex);
     struct imc_stage *encoder = frames->encoders[frames->next_encoder++];
     while (!frames->stopped && !(frames->closed && frames->written == frames->filled)) {
@@ -176,9 +181,9 @@ static void *work(void *opaque) {
     return NULL;
 }
 
-/* The job's own thread */
+/* The thread that fills */
 
-/* The frame to fill; NULL: the job is over. */
+/* The frame to fill; NULL: the work is over. */
 static struct frame *current_frame(struct imc_frames *frames) {
     struct frame *frame = frame_of(frames, frames->filled); /* only this thread counts it up */
     if (frames->current) {
@@ -240,8 +245,7 @@ enum imc_fault imc_frames_finish(struct imc_frames *frames) {
     }
     pthread_mutex_unlock(&frames->mutex);
     imc_frames_join(frames);
-    /* imc_job_seal tells which failure it was. */
-    return imc_job_is_over(frames->job) ? IMC_CANCELLED : IMC_OK;
+    return is_over(frames) ? IMC_CANCELLED : IMC_OK;
 }
 
 void imc_frames_join(struct imc_frames *frames) {
@@ -250,9 +254,13 @@ void imc_frames_join(struct imc_frames *frames) {
     }
 }
 
+const struct imc_failure *imc_frames_failure(const struct imc_frames *frames) {
+    return &frames->failure;
+}
+
 enum imc_fault imc_frames_start(struct imc_frames *frames) {
     while (frames->started + 1 < frames->threads) {
-        if (!imc_job_spawn(&frames->workers[frames->started], work, frames->job)) {
+        if (!imc_spawn(&frames->workers[frames->started], work, frames)) {
             return IMC_NO_MEMORY;
         }
         frames->started++;
@@ -269,14 +277,16 @@ static size_t count_for(size_t threads) {
     return threads > 1 ? threads + 1 : 1;
 }
 
-size_t imc_frames_bytes(const struct imc_options *options) {
-    size_t threads = threads_of(options->threads);
-    size_t encoder = options->encode == IMC_GZIP ? IMC_GZIP_WRITER_BYTES : IMC_ZSTD_WRITER_BYTES;
+size_t imc_frames_bytes(enum imc_compression encode, unsigned threads) {
+    size_t count = threads_of(threads);
+    size_t encoder = encode == IMC_GZIP ? IMC_GZIP_WRITER_BYTES : IMC_ZSTD_WRITER_BYTES;
     /* What does not shrink grows by less than a piece. */
-    return count_for(threads) * (2 * IMC_FRAME_BYTES + IMC_PIECE) + threads * encoder;
+    return count_for(count) * (2 * IMC_FRAME_BYTES + IMC_PIECE) + count * encoder;
 }
 
-enum imc_fault imc_frames_new(struct imc_job *job, unsigned threads) {
+enum imc_fault imc_frames_new(const struct imc_owner *owner, imc_take take,
+                              enum imc_compression encode, unsigned threads,
+                              struct imc_frames **out) {
     struct imc_frames *frames = calloc(1, sizeof *frames);
     if (frames == NULL) {
         return IMC_NO_MEMORY;
@@ -290,19 +300,20 @@ enum imc_fault imc_frames_new(struct imc_job *job, unsigned threads) {
         free(frames);
         return IMC_NO_MEMORY;
     }
-    frames->job = job;
+    frames->owner = *owner;
+    frames->take = take;
     frames->threads = threads_of(threads);
     frames->count = count_for(frames->threads);
     frames->next_encoder = 1;
-    job->frames = frames; /* imc_frames_free takes what is there */
+    *out = frames; /* imc_frames_free takes what is there */
     enum imc_fault fault = IMC_OK;
     for (size_t i = 0; i < frames->count && fault == IMC_OK; i++) {
         frames->frames[i].tar = malloc(IMC_FRAME_BYTES);
         fault = frames->frames[i].tar == NULL ? IMC_NO_MEMORY : IMC_OK;
     }
     for (size_t i = 0; i < frames->threads && fault == IMC_OK; i++) {
-        fault = job->options.encode == IMC_GZIP ? imc_gzip_writer(&frames->encoders[i])
-                                                : imc_zstd_writer(&frames->encoders[i]);
+        fault = encode == IMC_GZIP ? imc_gzip_writer(&frames->encoders[i])
+                                   : imc_zstd_writer(&frames->encoders[i]);
     }
     return fault;
 }
