@@ -435,7 +435,11 @@ class _PKCS11(Scheme):
 
     def list_recipients(self, wrapped: WrappedKey) -> list[tuple[str, str]]:
         """See `Scheme`."""
-        return [(f"RSA-OAEP with {name}", "") for _, name in parse_pkcs11(wrapped.packet)]
+        document = View.parse(wrapped.packet, what="", max_bytes=_MAX_BYTES)
+        return [
+            (f"RSA-OAEP with {one.value.get('hash') or 'sha1'}", "")
+            for one in document.objects("recipients", null_is_empty=True)
+        ]
 
     def check_packet(self, wrapped: WrappedKey) -> None:
         """See `Scheme`."""
