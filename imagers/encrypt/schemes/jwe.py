@@ -396,7 +396,7 @@ class JWETarget:
             return wrapped.packet
         if not any(stay):
             return None
-        document = View.parse(wrapped.packet, what="JWE", max_bytes=_MAX_BYTES).value
+        document = View.parse(wrapped.packet, what=_WHAT, max_bytes=_MAX_BYTES).value
         recipients = document["recipients"]
         assert isinstance(recipients, list)  # parsed before, and more than one
         left = [one for one, keep in zip(recipients, stay, strict=True) if keep]
