@@ -262,7 +262,7 @@ def open_destination(text: str, options: RegistryOptions) -> ImageSink:
 
 
 def check_holds_encrypted(text: str) -> None:
-    """Nothing, if an encrypted image can be at the place of this name; before any key is made.
+    """Raise unless an encrypted image can be at the place of this name; before any key is made.
 
     Raises:
         Unsupported: no engine opens it there.

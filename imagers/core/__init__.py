@@ -12,7 +12,7 @@ This is the only door to the package.
 `Limits`               what a layer may cost
 `Allowance`            what is left of that for the other layers of an image
 `Budget`               what the layers of an image may use together
-`Means`                what one of them may use
+`Resources`                what one of them may use
 `run_layers`           several layers at once, within a budget
 `run_together`         several pieces of work at once
 `make_directories`     missing directories below one, as a layer would make them
@@ -34,10 +34,10 @@ from imagers.core.values import (
     CipherParameters,
     DirectorySink,
     Limits,
-    Means,
     OpenedLayer,
     Ownership,
     Progress,
+    Resources,
     SealedLayer,
 )
 
@@ -51,10 +51,10 @@ __all__ = [
     "CipherParameters",
     "DirectorySink",
     "Limits",
-    "Means",
     "OpenedLayer",
     "Ownership",
     "Progress",
+    "Resources",
     "SealedLayer",
     "look_at",
     "make_directories",

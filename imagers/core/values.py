@@ -28,10 +28,10 @@ __all__ = [
     "CipherParameters",
     "DirectorySink",
     "Limits",
-    "Means",
     "OpenedLayer",
     "Ownership",
     "Progress",
+    "Resources",
     "SealedLayer",
 ]
 
@@ -140,7 +140,7 @@ class DirectorySink:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class Resources:
     """What the work on one layer may use of this machine.
 
     Attributes:

@@ -52,7 +52,7 @@ from imagers.model.keys import KeyUnwrapper, KeyWrapper
 from imagers.model.media import DOCKER_MANIFEST, Compression, compression_of, is_encrypted
 
 if TYPE_CHECKING:
-    from imagers.core import Means
+    from imagers.core import Resources
     from imagers.model.descriptor import Descriptor
 
     DoneLayer = tuple[Descriptor, LayerReport]
@@ -89,7 +89,7 @@ def encrypt_image(
 
     Args:
         wrappers: at least one; each wraps the keys of all selected layers.
-        layers: which, as of `select_layers`. Layers that are encrypted already stay as they
+        layers: which, as `select_layers` takes them. Layers that are encrypted already stay as they
             are, for whom they are.
         skip_base: so many of the lowest layers stay in the clear; not with `layers`.
         cipher: one of `CIPHERS`; readers other than imagers have only the default.
@@ -136,9 +136,9 @@ def encrypt_image(
         check_manifest_size(image, plans, was_docker=was_docker)
         allowance = Allowance(Limits())
 
-        def seal(index: int, means: Means, stop: Cancellation) -> DoneLayer:
+        def seal(index: int, resources: Resources, stop: Cancellation) -> DoneLayer:
             start = time.monotonic()
-            one = LayerRun(means, run.on_progress, stop, allowance)
+            one = LayerRun(resources, run.on_progress, stop, allowance)
             descriptor = seal_into(plans[index], sink, one)
             seconds = time.monotonic() - start
             return descriptor, report_sealed(plans[index], descriptor, wrappers, seconds)
@@ -209,7 +209,7 @@ def decrypt_image(
     allowance = Allowance(Limits())
     with unwrap_layer_keys(layers, unwrappers, manifest_digest=None) as keys:
 
-        def open_(index: int, means: Means, stop: Cancellation) -> DoneLayer:
+        def open_(index: int, resources: Resources, stop: Cancellation) -> DoneLayer:
             layer, key = layers[index], keys[index]
             start = time.monotonic()
             known = None if shared is None or key is None else shared.find(layer)
@@ -217,7 +217,7 @@ def decrypt_image(
                 # Encrypted layers that are the same have the same packets, and open alike.
                 descriptor, action = known, LayerAction.SHARED
             else:
-                one = LayerRun(means, run.on_progress, stop, allowance)
+                one = LayerRun(resources, run.on_progress, stop, allowance)
                 descriptor = open_into(layer, key, sink, one, skip_diff_id=skip_diff_id)
                 action = LayerAction.COPIED if key is None else LayerAction.DECRYPTED
             return descriptor, LayerReport(

@@ -36,7 +36,7 @@ from imagers.model.media import is_encrypted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from imagers.core import Cancellation, Means
+    from imagers.core import Cancellation, Resources
     from imagers.encrypt.keys import LayerKey
     from imagers.encrypt.rewrite import LayerReport
     from imagers.encrypt.sealing import LayerPlan
@@ -67,7 +67,7 @@ def rekey_image(
 
     Raises:
         UsageError: no wrapper, or no layer is encrypted.
-        Others: as of `imagers.encrypt.image.decrypt_image` and `encrypt_image`.
+        Others: as for `imagers.encrypt.image.decrypt_image` and `encrypt_image`.
     """
     check_cipher(cipher, what="encryption")
     if not wrappers:
@@ -88,9 +88,11 @@ def rekey_image(
         # What is opened and what is sealed are two images, each with its own limits.
         opening, sealing = Allowance(Limits()), Allowance(Limits())
 
-        def rekey(index: int, means: Means, stop: Cancellation) -> tuple[Descriptor, LayerReport]:
+        def rekey(
+            index: int, resources: Resources, stop: Cancellation
+        ) -> tuple[Descriptor, LayerReport]:
             start = time.monotonic()
-            runs = [LayerRun(means, run.on_progress, stop, one) for one in (opening, sealing)]
+            runs = [LayerRun(resources, run.on_progress, stop, one) for one in (opening, sealing)]
             descriptor = _rekey(layers[index], keys[index], plans[index], sink, runs)
             seconds = time.monotonic() - start
             return descriptor, report_sealed(plans[index], descriptor, wrappers, seconds)

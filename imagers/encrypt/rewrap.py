@@ -44,7 +44,7 @@ from imagers.model.media import is_encrypted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from imagers.core import Cancellation, Means
+    from imagers.core import Cancellation, Resources
     from imagers.model.descriptor import Descriptor
     from imagers.model.image import Image, ImageSink, Layer
     from imagers.model.keys import KeyUnwrapper, KeyWrapper, WrappedKey
@@ -211,10 +211,10 @@ def _write(
 
     allowance = Allowance(Limits())
 
-    def copy(index: int, means: Means, stop: Cancellation) -> LayerReport:
+    def copy(index: int, resources: Resources, stop: Cancellation) -> LayerReport:
         layer, descriptor = layers[index], descriptors[index]
         start = time.monotonic()
-        one = LayerRun(means, run.on_progress, stop, allowance)
+        one = LayerRun(resources, run.on_progress, stop, allowance)
         seal_into(plan_copied(layer, was_docker=False), sink, one)
         changed = descriptor != layer.descriptor
         encrypted = is_encrypted(descriptor.media_type)

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PullOptions", "PullReport", "PulledLayer", "pull_image", "trust_image"]
 
-_DOWNLOADS = 3  # at the same time, as of image-rs
+_DOWNLOADS = 3  # at the same time, as image-rs has it
 _MAX_ACCOUNTS_BYTES = 1024 * 1024
 
 
@@ -248,7 +248,7 @@ def _unpack_all(
 ) -> list[PulledLayer]:
     """The layers from the base up: each changes what is below it."""
     budget = options.budget
-    means = budget.means_of(1, jobs=1)
+    resources = budget.resources_of(1, jobs=1)
     sink = _sink_of(staging)
     pulled = []
     allowance = Allowance(options.limits)
@@ -281,7 +281,7 @@ def _unpack_all(
                     diff_id=layer.diff_id,
                     what=layer.what,
                     limits=allowance.limits,
-                    means=means,
+                    resources=resources,
                     on_progress=None if on_progress is None else partial(on_progress, planned),
                     cancellation=cancellation,
                 )

@@ -196,7 +196,7 @@ class RegistryClient(Closing):
         return error
 
     def check_login(self) -> None:
-        """Nothing, if the registry accepts the login.
+        """Raise unless the registry accepts the login.
 
         Raises:
             Unauthorized: it does not.

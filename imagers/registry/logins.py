@@ -78,7 +78,7 @@ def keep_login(
 
     Args:
         key: host, or host and namespace.
-        helpers: as of `find_login`; the first one gets it.
+        helpers: as for `find_login`; the first one gets it.
     """
     if helpers and helpers[0] != AUTH_FILES:
         if "/" in key:

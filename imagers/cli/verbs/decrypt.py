@@ -24,7 +24,7 @@ broker that are bound to an image are for "imagers pull" only.
   --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
   --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
   --image-rs-registries, --ranges
-                              as of "imagers copy"
+                              as for "imagers copy"
   --json                      the result as JSON
   --help                      this text
 

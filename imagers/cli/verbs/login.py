@@ -11,7 +11,7 @@ below it only.
   --authfile FILE             default: the first of the places that all verbs
                               look into, as containers-auth.json(5) has them
   --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR
-                              as of "imagers copy"
+                              as for "imagers copy"
   --help                      this text
 
 example:

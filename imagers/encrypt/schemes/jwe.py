@@ -234,7 +234,7 @@ def _some(view: View, *names: str) -> JSONObject:
 
 
 def check_lengths(parsed: ParsedJWE) -> None:
-    """Nothing, if a recipient could open it: iv and tag are as long as its algorithm has them.
+    """Raise unless a recipient could open it: iv and tag are as long as its algorithm has them.
 
     Raises:
         FormatError: they are not; or no recipient says what its key is.
