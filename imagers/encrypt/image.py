@@ -84,7 +84,7 @@ def encrypt_image(
 ) -> RewrittenImage:
     """Write `image` into `sink` with its layers encrypted, each under a fresh key of its own.
 
-    The image is not verified: who wants to encrypt only what they trust verifies before. What
+    The image is not verified: whoever wants to encrypt only what they trust verifies before. What
     is read is held against its descriptors, and where a tar passes by, against its diff_id.
 
     Args:
@@ -176,7 +176,7 @@ def decrypt_image(
     """Write `image` into `sink` with all its layers in the clear, each held to its diff_id.
 
     The image is *not* trusted: anybody who knows a recipient's public key can make one that
-    decrypts. Who wants to know who made it verifies a signature before. Keys that a broker
+    decrypts. Whoever wants to know who made it verifies a signature before. Keys that a broker
     binds to an image are refused here, because no digest of a trusted manifest is told.
 
     Args:

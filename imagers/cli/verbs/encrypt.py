@@ -20,7 +20,7 @@ is lost by it: sign afterwards.
   --allow-nothing             no error when no layer was to be encrypted
   --add-recipient RECIPIENT, --remove-recipient RECIPIENT|SCHEME#N
                               in place of --encryption-key: no byte of a layer
-                              changes. Who is removed still reads old copies,
+                              changes. Whoever is removed reads old copies,
                               and all that he kept the keys of: removal cannot
                               undo that
   --rekey                     new layer keys, for --encryption-key only
