@@ -76,7 +76,7 @@ class RegistryOptions:
         """
         credentials = None
         if self.creds is not None:
-            from imagers.registry.auth import Credentials
+            from imagers.registry.credentials import Credentials
 
             credentials = Credentials.parse(self.creds)
         options = read_settings().transport_options(

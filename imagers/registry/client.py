@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from imagers.model.reference import Reference
     from imagers.net.http import Body
-    from imagers.registry.auth import Login
+    from imagers.registry.credentials import Login
 
 __all__ = ["RegistryClient"]
 

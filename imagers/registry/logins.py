@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from imagers.registry.auth import Credentials, Login
+    from imagers.registry.credentials import Credentials, Login
 
 __all__ = ["find_login", "forget_login", "keep_login"]
 

@@ -85,7 +85,7 @@ def command(
     from dataclasses import replace
 
     from imagers.model.reference import Reference
-    from imagers.registry.auth import Credentials
+    from imagers.registry.credentials import Credentials
     from imagers.registry.logins import keep_login
     from imagers.registry.mirrors import AUTH_FILES
     from imagers.transport.open import open_registry
