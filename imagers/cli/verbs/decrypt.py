@@ -1,7 +1,8 @@
 """usage: imagers decrypt [OPTION]... SRC DST --decryption-key KEY...
 
 Decrypts the layers of an image and writes the plain image. Every layer is
-checked against its digest, its HMAC and its diff_id before the image appears.
+checked against its digest, its HMAC and its diff_id before the image appears,
+and the result says how many were.
 
 There is no policy here and no signature is looked at: whoever can write SRC
 decides what is decrypted. Use "imagers pull" where that matters. Keys at a
