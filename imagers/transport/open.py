@@ -15,7 +15,7 @@ from imagers.errors import LocalError, UsageError
 from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.image import ImageSink, ImageSource
 from imagers.net.proxies import Proxies
-from imagers.registry.auth import Login
+from imagers.registry.credentials import Login
 from imagers.registry.mirrors import RegistriesConf
 from imagers.transport.names import ImageName
 

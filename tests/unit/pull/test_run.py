@@ -176,14 +176,12 @@ def test_pull_signed_image_asks_in_the_order_of_trust(source, bundle, key):
         signed_options(key),
         resources=store,
         on_trusted=lambda _: (source.asked.append("trusted"), seen.append(store.calls[:])),
-        on_keys=lambda count: source.asked.append(f"{count} keys"),
     )
     assert source.asked == [
         "manifest",
         "signatures",
         "config",
         "trusted",
-        "2 keys",
         "layer 1 of 2",
         "layer 2 of 2",
     ]
@@ -367,7 +365,7 @@ def test_pull_that_fails_at_this_stage_leaves_nothing(source, bundle, fault, err
     assert os.listdir(bundle.parent) == ["bundle"]
 
 
-@pytest.mark.parametrize("hook", ["on_trusted", "on_keys", "on_progress"])
+@pytest.mark.parametrize("hook", ["on_trusted", "on_progress"])
 def test_pull_whose_caller_fails_leaves_nothing(source, bundle, hook):
     def fail(*_):
         raise Bug
@@ -557,7 +555,7 @@ def test_pull_to_a_place_that_is_taken_meanwhile_leaves_it_alone(source, bundle)
             bundle,
             options_for(ACCEPT),
             resources=Store(),
-            on_keys=lambda _: take(None),
+            on_trusted=lambda _: take(None),
         )
     assert os.listdir(bundle.parent) == ["bundle"]
     assert os.listdir(bundle) == ["mine"]

@@ -6,7 +6,7 @@ from imagers.errors import NotFound
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
 from imagers.model.stream import read_all
-from imagers.registry.auth import Credentials
+from imagers.registry.credentials import Credentials
 from imagers.registry.registries_conf import parse_image_rs_registries, parse_registries_conf
 from imagers.testing.registry import EmbeddedRegistry
 from imagers.transport.names import parse_image_name

@@ -10,7 +10,7 @@ from imagers.model.digest import digest_of
 from imagers.model.media import OCI_MANIFEST
 from imagers.model.stream import read_all
 from imagers.registry.answers import page_type, words_of
-from imagers.registry.auth import Credentials
+from imagers.registry.credentials import Credentials
 
 PAGE = b"\xef\xbb\xbf\r\n<!DOCTYPE html><html><form>Log in</form></html>"
 HTML = {"Content-Type": "text/html; charset=utf-8"}

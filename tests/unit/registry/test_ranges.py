@@ -22,8 +22,8 @@ from imagers.model.reference import parse_reference
 from imagers.model.stream import read_all
 from imagers.net.http import HTTPClient, HTTPSettings
 from imagers.net.retry import RetryPolicy
-from imagers.registry.auth import Credentials
 from imagers.registry.client import RegistryClient
+from imagers.registry.credentials import Credentials
 from imagers.registry.ranges import Ranges, Room
 from imagers.registry.source import RegistrySource
 from imagers.testing.fault_proxy import FaultProxy

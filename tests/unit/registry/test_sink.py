@@ -16,7 +16,7 @@ from imagers.errors import (
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_LAYER, OCI_MANIFEST
-from imagers.registry.auth import Credentials
+from imagers.registry.credentials import Credentials
 from imagers.registry.sink import RegistrySink
 from imagers.testing.registry import EmbeddedRegistry
 
