@@ -14,6 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import imagers
 from imagers import __version__, errors
 from imagers.cli.main import HELP, VERBS, root
 from imagers.testing import make_image, make_tar
@@ -126,6 +127,37 @@ def test_code_paths_that_pages_name_exist():
         if not (ROOT / path).exists()
     ]
     assert dead == []
+
+
+def packages():
+    """The rows of `tests/test_layers.py`, with what there is of them."""
+    there = {path.stem for path in LAYERS.PACKAGE.iterdir()}
+    return [row & there for row in LAYERS.ROWS]
+
+
+def test_picture_of_the_rows_is_the_one_that_imports_are_held_to():
+    page = read("docs/architecture.md")
+    drawn = re.findall(r"^(\d)  ((?:\w+ *)+)$", page, re.MULTILINE)
+    assert [int(number) for number, _ in drawn] == list(reversed(range(len(drawn))))
+    assert [set(names.split()) for _, names in reversed(drawn)] == packages()
+    table = page.partition("## What each package holds")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set().union(*packages())
+
+
+def test_table_of_the_package_has_the_same_rows():
+    told = re.findall(r"^(\d) +`imagers\.(\w+)`", imagers.__doc__, re.MULTILINE)
+    expected = [(str(number), one) for number, row in enumerate(packages()) for one in row]
+    assert sorted(told) == sorted(expected)
+    assert [number for number, _ in told] == sorted(number for number, _ in told)
+
+
+def test_tables_of_kinds_that_the_page_names_exist():
+    table = read("docs/architecture.md").partition("## Kinds")[2].partition("\n## ")[0]
+    named = re.findall(r"^\| [^|]* \| `([\w.]+)` \|$", table, re.MULTILINE)
+    assert "imagers.encrypt.schemes.scheme.SCHEMES" in named
+    for path in named:
+        module, _, name = path.rpartition(".")
+        assert len(getattr(importlib.import_module(module), name)) > 1
 
 
 def test_make_commands_of_the_pages_exist():
