@@ -115,6 +115,13 @@ def test_local_links_of_all_pages_lead_somewhere():
     assert dead == []
 
 
+def test_every_page_is_in_the_list_by_task():
+    listed = set(re.findall(r"\]\(([\w./]+)\)", read("docs/README.md")))
+    here = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    root = {f"../{path.name}" for path in ROOT.glob("*.md")}
+    assert here | root | {"adr"} == listed
+
+
 def test_code_paths_that_pages_name_exist():
     """Words such as `imagers/pull/trust.py` or `docs/threats.md` in the pages."""
     dead = [
