@@ -1,9 +1,9 @@
-"""Sign an image that is in a registry, in every form.
+"""Sign an image that is in a registry, in every format.
 
     signer = SigstoreSigner(load_private_key("release.key", passphrase))
     signed = sign(parse_image_name("registry.example.org/app:v1"), signer, transport=transport)
 
-A form of signature is a signer: what makes it is chosen here and nowhere else.
+A signature format is a signer: what makes it is chosen here and nowhere else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Request:
         places: where its signatures are.
         beside: what the registry keeps beside images.
         expected_digest: of the manifest or index that is meant; None: what the name means now.
-        identity: the name to sign instead of `reference`, for a form that signs names.
+        identity: the name to sign instead of `reference`, for a format that signs names.
         now: aware; written into signatures for people.
     """
 
@@ -57,7 +57,7 @@ class Request:
 
 
 class Signer(Protocol):
-    """Makes signatures of one form with one key."""
+    """Makes signatures of one format with one key."""
 
     @property
     def key(self) -> str:
@@ -212,7 +212,7 @@ def sign(
 
     Raises:
         Unsupported: the image is not in a registry.
-        UsageError: `identity` for a form that signs no name, or a repository only.
+        UsageError: `identity` for a format that signs no name, or a repository only.
         DigestMismatch: the image is another one than `expected_digest`; nothing was signed.
         As `sign_image`.
     """
@@ -222,7 +222,7 @@ def sign(
             hint="push it first, and sign docker://REGISTRY/NAME:TAG",
         )
     if identity is not None and not signer.names_image:
-        raise UsageError("this form of signature speaks for no name: expected no identity")
+        raise UsageError("this signature format speaks for no name: expected no identity")
     with open_source(name, transport) as source, open_sink(name, transport) as sink:
         assert isinstance(source, RegistrySource)  # as every one of that transport
         assert isinstance(sink, RegistrySink)

@@ -49,7 +49,7 @@ class Signer:
         fingerprint: SHA-256 of the DER SubjectPublicKeyInfo, hex; of an OpenPGP key its own
             fingerprint, in capitals.
         reference: the name that the signature was made for, as it was written; "" where the
-            form of the signature has none.
+            signature format has none.
         where: place in the policy of the requirement that it satisfies.
         subject: who, by a certificate; "" for a bare key.
     """

@@ -37,9 +37,8 @@ from imagers.model.media import (
     OCI_MANIFEST,
 )
 from imagers.pki.chain import parse_certificates
-from imagers.sign.find import read_attached, read_signature_manifest, read_signatures
+from imagers.sign.find import read_attached
 from imagers.sign.formats.bundle import (
-    BUNDLE_TYPE,
     EMPTY,
     EMPTY_TYPE,
     build_bundle,
@@ -50,13 +49,13 @@ from imagers.sign.formats.bundle import (
 from imagers.sign.formats.sigstore import (
     CERTIFICATE_ANNOTATION,
     SignatureManifest,
-    SigstoreSignature,
     build_signature_manifest,
     decode_signature,
     sign_payload,
     signature_tag,
 )
-from imagers.sign.found import BundleSignature, Form
+from imagers.sign.formats.sigstore_signed import read_signature_manifest, read_signatures
+from imagers.sign.found import BUNDLE_TYPE, BundleSignature, SigstoreSignature
 from imagers.sign.identity import parse_signed_name
 from imagers.sign.payload import build_payload, parse_payload
 
@@ -323,14 +322,14 @@ def _has_certificate(signature: SigstoreSignature, key: SigstorePrivateKey) -> b
 def attach_bundles(
     source: ManifestSource,
     sink: SignatureSink,
-    beside: ReferrersSink,
+    referrers: ReferrersSink,
     reference: Reference,
     key: SigstorePrivateKey,
     *,
     expected_digest: Digest | None = None,
     created: datetime,
 ) -> tuple[SignedManifest, ...]:
-    """As `sign_image`, as bundles that refer to the manifests: the form of cosign 3.
+    """As `sign_image`, as bundles that refer to the manifests: the format of cosign 3.
 
     A bundle names no image, so there is no identity.
 
@@ -346,9 +345,9 @@ def attach_bundles(
         answer = source.read_manifest(digest)
         check_digest(answer.raw, digest, what="manifest to sign")
         subject = parse_manifest_or_index(answer.raw, media_type=answer.media_type).descriptor
-        count, is_there = _count_bundles(source, beside, digest, key)
+        count, is_there = _count_bundles(source, referrers, digest, key)
         if not is_there:
-            _attach_bundle(sink, beside, subject, key, created)
+            _attach_bundle(sink, referrers, subject, key, created)
         signed.append(
             SignedManifest(
                 digest, f"referrers of {digest}", "", added=not is_there, count=count + 1
@@ -359,7 +358,7 @@ def attach_bundles(
 
 def _attach_bundle(
     sink: SignatureSink,
-    beside: ReferrersSink,
+    referrers: ReferrersSink,
     subject: Descriptor,
     key: SigstorePrivateKey,
     created: datetime,
@@ -371,7 +370,7 @@ def _attach_bundle(
         (EMPTY_TYPE, EMPTY, "config of the bundle"),
     ):
         sink.put_blob(Descriptor(media_type, digest_of(data), len(data)), data, what=what)
-    beside.put_referrer(
+    referrers.put_referrer(
         raw,
         Descriptor(OCI_MANIFEST, digest_of(raw), len(raw), artifact_type=BUNDLE_TYPE),
         subject.digest,
@@ -379,10 +378,10 @@ def _attach_bundle(
 
 
 def _count_bundles(
-    source: ManifestSource, beside: ReferrersSink, digest: Digest, key: SigstorePrivateKey
+    source: ManifestSource, referrers: ReferrersSink, digest: Digest, key: SigstorePrivateKey
 ) -> tuple[int, bool]:
     """How many other bundles there are, and whether one of this key is among them."""
-    found = read_attached(source, beside, digest, {Form.BUNDLE})
+    found = read_attached(source, referrers, digest, {BundleSignature.format})
     for failure in found.failures:
         # As with a tag that is not there yet, see `_read_to_write`.
         if not isinstance(failure.error, Unauthorized) or failure.error.status != _FORBIDDEN:

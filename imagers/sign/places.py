@@ -1,7 +1,7 @@
 """Every place that may have signatures of one image, from its name and where it was opened.
 
 places = places_of(name, source, lookasides=Lookasides(config, "file:///var/lib/signatures"))
-found = Finder(places).find(digest, {Form.SIGSTORE})
+found = Finder(places).find(digest, {"sigstore"})
 """
 
 from __future__ import annotations
@@ -60,10 +60,12 @@ def places_of(
     from imagers.registry.signatures import RegistrySignatures
 
     lookasides = lookasides or Lookasides()
+    kept = RegistrySignatures(source)
     return Places(
         reference=name.reference,
         repository=source,
-        beside=RegistrySignatures(source),
+        referrers=kept,
+        extension=kept,
         config=lookasides.config,
         default_lookaside=lookasides.default,
         fetch=_fetcher(transport),

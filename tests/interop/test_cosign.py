@@ -26,7 +26,7 @@ from imagers.net.http import HTTPClient
 from imagers.registry.client import RegistryClient
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
-from imagers.sign.find import find_signatures
+from imagers.sign.formats.sigstore_signed import find_signatures
 from imagers.sign.found import Found
 from imagers.sign.image import sign_image
 from imagers.sign.keyfiles import (

@@ -32,10 +32,10 @@ from imagers.registry.signatures import RegistrySignatures
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
 from imagers.sign.find import Finder, Places
+from imagers.sign.formats.format import FORMATS
 from imagers.sign.formats.gpg import read_simple_signatures
 from imagers.sign.formats.notation.make import attach_notation
 from imagers.sign.formats.simple import sign_image_simple
-from imagers.sign.found import Form
 from imagers.sign.image import attach_bundles, sign_image
 from imagers.sign.keyfiles import (
     load_notation_key,
@@ -104,13 +104,17 @@ class Image:
     def places(self, registries_d=None):
         config = {} if registries_d is None else {"config": load_registries_d(str(registries_d))}
         return Places(
-            reference=self.reference, repository=self.source, beside=self.beside, **config
+            reference=self.reference,
+            repository=self.source,
+            referrers=self.beside,
+            extension=self.beside,
+            **config,
         )
 
     def verify(self, requirement, *, raw=None, registries_d=None):
         policy = parse_policy(json.dumps({"default": [requirement]}).encode())
         trust = load_trust(policy.select(docker_identity(self.reference)), read_key_file)
-        found = Finder(self.places(registries_d)).find(digest_of(self.raw), set(Form))
+        found = Finder(self.places(registries_d)).find(digest_of(self.raw), set(FORMATS))
         found = read_simple_signatures(trust, found)
         return verify_image(trust, raw or self.raw, found, now=datetime.now(UTC))
 
@@ -258,7 +262,7 @@ def test_bundles_of_cosign_3_verify_here_and_ours_there(image, program):
     words = ["sign", "--yes", "--tlog-upload=false", "--use-signing-config=false"]
     words += ["--allow-http-registry", "--key", private]
     run(program, *words, image.pinned, cwd=folder, COSIGN_PASSWORD=PASSWORD)
-    found = Finder(image.places()).find(digest_of(image.raw), {Form.BUNDLE})
+    found = Finder(image.places()).find(digest_of(image.raw), {"sigstore bundle"})
     assert len(found.signatures) == 2  # nobody's was lost
     assert image.verify(requirement).signers[0].reference == ""
 

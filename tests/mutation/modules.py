@@ -7,10 +7,29 @@ _VERIFY = [
     "tests/unit/sign/test_verify_forms.py",
 ]
 
+_PARSE = "tests/unit/sign/test_requirements.py"
+_FORMATS = "tests/unit/sign/formats"
+
 MODULES = {
     "imagers/sign/judge.py": _VERIFY,
-    "imagers/sign/requirements.py": ["tests/unit/sign/test_requirements.py"],
+    "imagers/sign/requirements.py": [_PARSE],
     "imagers/sign/verify.py": _VERIFY,
+    "imagers/sign/formats/signed_by.py": [*_VERIFY, f"{_FORMATS}/test_signed_by.py", _PARSE],
+    "imagers/sign/formats/sigstore_signed.py": [
+        *_VERIFY,
+        f"{_FORMATS}/test_sigstore_signed.py",
+        _PARSE,
+    ],
+    "imagers/sign/formats/sigstore_bundle.py": [
+        *_VERIFY,
+        f"{_FORMATS}/test_sigstore_bundle.py",
+        _PARSE,
+    ],
+    "imagers/sign/formats/notation/signed.py": [
+        *_VERIFY,
+        f"{_FORMATS}/notation/test_signed.py",
+        _PARSE,
+    ],
     "imagers/encrypt/annotations.py": ["tests/unit/encrypt/test_annotations.py"],
     "imagers/encrypt/schemes/broker.py": ["tests/unit/encrypt/schemes/test_broker.py"],
     "imagers/pull/trust.py": ["tests/unit/pull/test_trust.py"],

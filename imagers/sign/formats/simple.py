@@ -4,7 +4,7 @@
 
 Both places only add: the extension by its protocol, a lookaside because a file gets the first
 free number and never the place of another. Of an index, every image in it and the index itself
-are signed, all under one name, as with the other forms.
+are signed, all under one name, as with the other formats.
 
 Spec: containers-signature.5.md; containers-registries.d(5), "lookaside-staging".
 """
@@ -17,7 +17,7 @@ from imagers.errors import FormatError, Unsupported
 from imagers.sign.find import Finder
 from imagers.sign.formats.gpg import Keyring, export_key, sign_simple
 from imagers.sign.formats.lookaside import write_to_extension, write_to_lookaside
-from imagers.sign.found import Form, SimpleSignature
+from imagers.sign.found import SimpleSignature
 from imagers.sign.image import SignedManifest, digests_to_sign, signing_name
 from imagers.sign.payload import PayloadType, build_payload, parse_payload
 
@@ -69,7 +69,7 @@ def sign_image_simple(
     name = signing_name(reference, identity)
     digests = digests_to_sign(source, reference, expected_digest=expected_digest)
     extension = sink
-    if places.beside is None or not places.beside.supports_signatures():
+    if places.extension is None or not places.extension.supports_signatures():
         extension = None
     base = places.lookaside(write=True)
     if extension is None and base is None:
@@ -82,7 +82,7 @@ def sign_image_simple(
     with Keyring([(f"key {fingerprint}", key)]) as keyring:
         finder = Finder(places)
         for digest in digests:
-            found = finder.find(digest, {Form.SIMPLE})
+            found = finder.find(digest, {SimpleSignature.format})
             if not found.failures and _is_signed(keyring, found, name, digest):
                 place = found.looked[0].place
                 count = len(found.signatures)

@@ -18,9 +18,10 @@ from imagers.errors import (
 from imagers.model.digest import digest_of
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.model.reference import parse_reference
-from imagers.sign.find import find_signatures, read_attached
+from imagers.sign.find import read_attached
 from imagers.sign.formats.sigstore import build_signature_manifest, sign_payload, signature_tag
-from imagers.sign.found import Form, Found
+from imagers.sign.formats.sigstore_signed import find_signatures
+from imagers.sign.found import Found
 from imagers.sign.image import attach_bundles, sign_image
 from imagers.sign.payload import build_payload, parse_payload
 from imagers.sign.policy_json import docker_identity, parse_policy
@@ -321,7 +322,7 @@ def test_attach_bundles_of_an_index_signs_all_and_again_adds_nothing(repository,
     assert [one.added for one in first] == [True, True]
     assert [one.added for one in attach(key)] == [False, False]
     assert [one.count for one in attach(generate_private_key())] == [2, 2]
-    found = read_attached(repository, repository, digest_of(index), {Form.BUNDLE})
+    found = read_attached(repository, repository, digest_of(index), {"sigstore bundle"})
     assert len(found.signatures) == 2
 
 

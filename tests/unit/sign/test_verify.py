@@ -21,8 +21,8 @@ from imagers.errors import (
 )
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
-from imagers.sign.formats.sigstore import SIGNATURE_ANNOTATION, SigstoreSignature, sign_payload
-from imagers.sign.found import Found
+from imagers.sign.formats.sigstore import SIGNATURE_ANNOTATION, sign_payload
+from imagers.sign.found import Found, SigstoreSignature
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
 from imagers.sign.verify import Basis, CouldNotLook, Trust, load_trust, verify_image
@@ -147,7 +147,7 @@ def test_verify_attachment_of_another_type_is_no_signature(key, manifest):
         good.payload, good.annotations, "application/vnd.dsse.envelope.v1+json"
     )
     error = refused(NoSignature, trust_of(signed_by(key)), manifest, [other])
-    assert error.hint.startswith("sign it with 'imagers sign'")  # nor one "of the form sigstore"
+    assert error.hint.startswith("sign it with 'imagers sign'")  # nor one "of the format sigstore"
 
 
 def test_verify_could_not_look_is_neither_no_nor_yes(key, manifest):
