@@ -13,13 +13,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from imagers import sign, transport
-from imagers.errors import UsageError
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest
+from imagers.model.identity import ImageIdentity
 from imagers.model.image import ImageSource
 from imagers.sign.found import Found
 from imagers.sign.materials import Trust
-from imagers.sign.policy_json import ImageIdentity, docker_identity, path_identity
+from imagers.transport.kinds.transport import find_transport
 
 __all__ = ["NamedImage", "identity_of", "open_image"]
 
@@ -122,17 +122,4 @@ def identity_of(name: transport.ImageName) -> ImageIdentity:
         UsageError: the path is `/`, for which there can be no scope.
         ValueError: `name` has a path that nobody located.
     """
-    if name.transport == "docker-daemon":
-        if name.reference is None:
-            # No policy can have it as a scope: what an id names is not known beforehand.
-            return ImageIdentity(name.transport, None, (str(name.image_id),))
-        scopes = docker_identity(name.reference).scopes
-        return ImageIdentity(name.transport, name.reference, scopes)
-    if name.transport == "docker":
-        assert name.reference is not None  # of every name in a registry
-        return docker_identity(name.reference)
-    if not name.written:
-        raise ValueError("expected a name from imagers.transport.names.locate")
-    if name.path == "/":
-        raise UsageError(f"expected a path below '/', got {name.written!r}")
-    return path_identity(name.transport, name.path)
+    return find_transport(name.transport).identity(name)

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from imagers.model.identity import ImageIdentity
     from imagers.sign.decision import Signer
     from imagers.sign.found import Signature, Subject
     from imagers.sign.identity import SignedIdentity
     from imagers.sign.materials import Material, Trust
-    from imagers.sign.policy_json import ImageIdentity
     from imagers.sign.requirements import SignatureRequirement
 
 __all__ = ["Case", "check_payload", "judge"]

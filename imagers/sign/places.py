@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from imagers.sign.find import Places
 from imagers.sign.registries_d import RegistriesD, Scope
+from imagers.transport.kinds.transport import TRANSPORTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +54,7 @@ def places_of(
     """
     from imagers.registry.source import RegistrySource
 
-    if name.transport == "dir":
+    if TRANSPORTS[name.transport].has_signature_files:
         return Places(directory=name.path)
     if name.reference is None or not isinstance(source, RegistrySource):
         return Places()

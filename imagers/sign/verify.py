@@ -66,9 +66,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from imagers.model.identity import ImageIdentity
     from imagers.sign.formats.format import SignatureFormat
     from imagers.sign.found import Signature
-    from imagers.sign.policy_json import ImageIdentity
     from imagers.sign.requirements import Requirement
 
 __all__ = [

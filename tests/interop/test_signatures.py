@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from imagers.errors import SignatureInvalid
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.keys import SecretKey
 from imagers.model.media import OCI_CONFIG, OCI_MANIFEST
 from imagers.model.reference import parse_reference
@@ -44,7 +45,7 @@ from imagers.sign.keyfiles import (
     read_key_file,
     save_key_pair,
 )
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import SigstorePrivateKey
 from imagers.sign.verify import load_trust, verify_image
 from imagers.testing.registry import EmbeddedRegistry

@@ -128,7 +128,6 @@ def command(
     expected = None
     if expected_digest is not None:
         expected = parse_digest(expected_digest, what="--expected-digest")
-    is_remote = name.transport == "docker"
     with ExitStack() as stack:
         # Before anything is asked of the registry: a passphrase may have to be typed.
         if key_file is not None:
@@ -142,8 +141,8 @@ def command(
         signed = sign(
             name,
             signer,
-            transport=registry.transport(is_remote=is_remote),
-            lookasides=read_settings().lookasides(registries_d) if is_remote else None,
+            transport=registry.transport(is_remote=name.is_remote),
+            lookasides=read_settings().lookasides(registries_d) if name.is_remote else None,
             expected_digest=expected,
             identity=identity,
             now=datetime.now(UTC),

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
+    from imagers.model.identity import ImageIdentity
     from imagers.sign.decision import Signer
     from imagers.sign.find import Places
     from imagers.sign.found import Signature
     from imagers.sign.judge import Case
     from imagers.sign.materials import Material, Trust
-    from imagers.sign.policy_json import ImageIdentity
     from imagers.sign.requirements import Requirement, SignatureRequirement, Strict
 
 __all__ = ["FORMATS", "Demand", "Row", "SignatureFormat", "find_format", "format_of_type"]

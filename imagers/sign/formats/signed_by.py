@@ -111,8 +111,6 @@ class _SimpleSigning(SignatureFormat):
         return SimpleSignature(content, place)
 
     def read(self, trust: Trust, found: Found) -> Found:
-        if not any(isinstance(one, SimpleSignature) for one in found.signatures):
-            return found
         from imagers.sign.formats.gpg import read_simple_signatures  # not every guest has gpg
 
         return read_simple_signatures(trust, found)

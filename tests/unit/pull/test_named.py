@@ -7,12 +7,13 @@ import pytest
 from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.layout.oci_layout import OCILayoutSource
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.reference import parse_reference
 from imagers.pull.named import NamedImage, identity_of, open_image
 from imagers.registry.source import RegistrySource
 from imagers.sign.find import Finder, Places
 from imagers.sign.formats.format import FORMATS
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.transport.names import locate, parse_image_name
 
 DIGEST = digest_of(b"manifest")

@@ -8,6 +8,7 @@ import pytest
 from imagers.errors import CouldNotVerify, DigestMismatch, NoSignature, NotFound, PolicyDenied
 from imagers.model.descriptor import Platform
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.manifest import RawManifest
 from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from imagers.model.reference import parse_reference
@@ -16,7 +17,7 @@ from imagers.pull.permit import permit_image
 from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import CouldNotLook, Found
 from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import generate_private_key
 
 NAME = "registry.example.org/team/app:v1"

@@ -16,6 +16,7 @@ from imagers.errors import (
     UsageError,
 )
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.model.reference import parse_reference
 from imagers.sign.find import read_attached
@@ -24,7 +25,7 @@ from imagers.sign.formats.sigstore_signed import find_signatures
 from imagers.sign.found import Found
 from imagers.sign.image import attach_bundles, sign_image
 from imagers.sign.payload import build_payload, parse_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import load_trust, verify_image
 

@@ -14,6 +14,7 @@ from imagers.errors import (
     UntrustedSigner,
 )
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity, path_identity
 from imagers.model.reference import parse_reference
 from imagers.sign.formats.bundle import build_bundle
 from imagers.sign.formats.notation.check import Outcome
@@ -35,7 +36,7 @@ from imagers.sign.found import (
 from imagers.sign.judge import Case, judge
 from imagers.sign.materials import Material, SignerMaterial, Trust, load_trust
 from imagers.sign.payload import PayloadType, build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
+from imagers.sign.policy_json import parse_policy
 
 NAME = "r.example/app:v1"
 IDENTITY = docker_identity(parse_reference(NAME))

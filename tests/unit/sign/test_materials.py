@@ -6,11 +6,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from imagers.errors import FormatError, LocalError, Unsupported
+from imagers.model.identity import docker_identity
 from imagers.model.reference import parse_reference
 from imagers.sign.formats.format import FORMATS
 from imagers.sign.keyfiles import load_trust_store, read_key_file
 from imagers.sign.materials import load_trust
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.policy_lint import check_materials
 from imagers.sign.sigstore_key import SigstorePrivateKey
 

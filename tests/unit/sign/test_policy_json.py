@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import FormatError
+from imagers.model.identity import docker_identity, path_identity
 from imagers.model.reference import parse_reference
-from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
+from imagers.sign.policy_json import parse_policy
 
 D1 = "sha256:" + "1" * 64
 REJECT = [{"type": "reject"}]

@@ -20,11 +20,12 @@ from imagers.errors import (
     VerificationError,
 )
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity, path_identity
 from imagers.model.reference import parse_reference
 from imagers.sign.formats.sigstore import SIGNATURE_ANNOTATION, sign_payload
 from imagers.sign.found import Found, SigstoreSignature
 from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.verify import Basis, CouldNotLook, Trust, load_trust, verify_image
 
 NAME = "r.example/app:v1"

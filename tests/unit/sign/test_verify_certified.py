@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from imagers.errors import SignatureInvalid, UntrustedSigner
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.reference import parse_reference
 from imagers.sign.formats.bundle import build_bundle
 from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import BundleSignature, Found
 from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import SigstorePrivateKey
 from imagers.sign.verify import Basis, load_trust, verify_image
 

@@ -17,6 +17,7 @@ from imagers.errors import (
     UntrustedSigner,
 )
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.media import OCI_LAYER_GZIP
 from imagers.model.reference import parse_reference
 from imagers.sign.decision import Answer
@@ -36,7 +37,7 @@ from imagers.sign.found import (
     UnreadableSignature,
 )
 from imagers.sign.payload import PayloadType, build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.verify import Basis, Subject, Trust, explain_image, load_trust, verify_image
 
 NAME = "r.example/app:v1"
@@ -471,3 +472,11 @@ def test_explanation_says_where_a_signature_was_found(manifest, key, requirement
     explanation = explain_image(trust, manifest, Found.everywhere([found]))
     *_, finding = explanation.root.children[0].children
     assert finding.text == text
+
+
+def test_hint_of_a_bundle_is_given_also_where_the_index_is_signed(manifest, key):
+    index = Subject(INDEX, Found.everywhere([signature_of(INDEX, key)]), "index")
+    found = Found.everywhere([bundle(manifest, key)])
+    with pytest.raises(NoSignature) as caught:
+        verify_image(trust_of(signed_by(key)), manifest, found, index=index)
+    assert "demand sigstoreBundle" in caught.value.hint

@@ -17,12 +17,13 @@ from imagers.errors import (
     UntrustedSigner,
 )
 from imagers.model.descriptor import Platform
+from imagers.model.identity import docker_identity, path_identity
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.reference import parse_reference
 from imagers.sign.find import Finder, Places
 from imagers.sign.formats.format import FORMATS
 from imagers.sign.formats.gpg import read_simple_signatures
-from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.registries_d import RegistriesD, Scope
 from imagers.sign.verify import Basis, Subject, load_trust, verify_image
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from imagers.model.descriptor import Descriptor
+    from imagers.model.identity import ImageIdentity
     from imagers.sign.formats.notation.trust_policy import Statement, TrustPolicy
     from imagers.sign.judge import Case
     from imagers.sign.materials import Trust
-    from imagers.sign.policy_json import ImageIdentity
     from imagers.sign.requirements import Strict
 
 __all__ = ["FORMAT", "NotationMaterial", "NotationSigned", "notation_statement"]

@@ -13,6 +13,7 @@ import pytest
 from imagers.errors import CouldNotVerify, FormatError, NoSignature, SignatureInvalid
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.media import OCI_MANIFEST
 from imagers.model.reference import parse_reference
 from imagers.sign.decision import Basis, Signer
@@ -28,7 +29,7 @@ from imagers.sign.formats.format import (
 from imagers.sign.formats.lookaside import parse_signature_file
 from imagers.sign.found import Found, Looked, UnreadableSignature
 from imagers.sign.materials import Material, load_trust
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.policy_lint import check_materials, lint_policy
 from imagers.sign.requirements import SignatureRequirement
 from imagers.sign.verify import explain_image, verify_image

@@ -4,13 +4,14 @@ import pytest
 
 from imagers.errors import FormatError
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.reference import parse_reference
 from imagers.sign.find import Places
 from imagers.sign.formats.signed_by import FORMAT, KeyringMaterial, SignedBy
 from imagers.sign.found import Found, Looked, SigstoreSignature, SimpleSignature
 from imagers.sign.identity import MatchRepository
 from imagers.sign.materials import Trust
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.requirements import KeyRefs
 
 REFERENCE = parse_reference("r.example/app:v1")
@@ -43,6 +44,6 @@ def test_without_a_lookaside_there_are_none():
 
 def test_gpg_is_asked_only_about_its_own_signatures():
     others = Found((SigstoreSignature(b"", {}),))
-    assert FORMAT.read(Trust(REJECT, {}), others) is others
+    assert FORMAT.read(Trust(REJECT, {}), others) == others
     own = Found((SimpleSignature(b"x"),))
     assert FORMAT.read(Trust(REJECT, {}), own).signatures[0].readings == {}

@@ -7,13 +7,14 @@ import pytest
 from imagers.errors import CouldNotVerify, PolicyDenied
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.reference import parse_reference
 from imagers.sign.formats.format import Demand
 from imagers.sign.formats.notation.signed import FORMAT, NotationMaterial, NotationSigned
 from imagers.sign.formats.notation.trust_policy import parse_trust_policy
 from imagers.sign.found import NOTATION_TYPE, NotationSignature
 from imagers.sign.materials import Trust
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 
 IDENTITY = docker_identity(parse_reference("r.example/app:v1"))
 WANTED = NotationSigned("/p", "/s", where="here")
