@@ -14,7 +14,7 @@ from floor import limit
 from images import describe
 from measure import medians, wall
 
-from imagers.core import CipherParameters, Limits, Means, open_layer, seal_layer
+from imagers.core import CipherParameters, Limits, Resources, open_layer, seal_layer
 from imagers.core.budget import Budget, run_layers
 from imagers.model.descriptor import Descriptor
 from imagers.model.keys import SecretKey
@@ -71,17 +71,18 @@ class SealedLayer:
         assert done.hmac is not None
         return path, Descriptor("application/x", done.digest, done.size), done.hmac
 
-    def open(self, means: Means = Means(), stop: Cancellation | None = None) -> None:  # noqa: B008
+    def open(self, resources: Resources = Resources(), stop: Cancellation | None = None) -> None:  # noqa: B008
         path, expected, hmac = self._sealed
         with path.open("rb") as source:
             open_layer(source.fileno(), None, expected=expected, cipher=self._cipher, hmac=hmac,
                        compression=CODECS[self._form], diff_id=self._bench.tar.digest,
-                       limits=Limits(), what="layer", means=means, cancellation=stop)  # fmt: skip
+                       limits=Limits(), what="layer", resources=resources,
+                       cancellation=stop)  # fmt: skip
 
     def open_two(self) -> None:
         """Two of them, as the layers of an image are."""
         size = self._sealed[1].size
-        run_layers([size, size], Budget(), lambda _, means, stop: self.open(means, stop))
+        run_layers([size, size], Budget(), lambda _, resources, stop: self.open(resources, stop))
 
     @property
     def ratio(self) -> float:

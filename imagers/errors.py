@@ -334,7 +334,7 @@ class KeyRefused(KeyUnavailable):
 
 
 class ProviderFailed(KeyUnavailable):
-    """A key provider broke while it had the word."""
+    """A key provider was asked and failed."""
 
 
 class AttestationError(ImagersError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -317,7 +316,7 @@ def _open_unnamed(directory: int) -> int | None:
 
 
 def _hidden_name() -> str:
-    return f"{_HIDDEN}{secrets.token_hex(8)}"
+    return f"{_HIDDEN}{os.urandom(8).hex()}"
 
 
 def is_hidden_name(name: str) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 
 from imagers import __version__, errors
 from imagers.cli.main import HELP, VERBS, root
+from imagers.testing import make_image, make_tar
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = 80
@@ -342,3 +344,66 @@ def test_examples_are_command_lines_that_the_program_takes():
             wrong.append(f"{place}: {line}: {error}")
     assert wrong == []
     assert count > len(VERBS)
+
+
+# --- code of the pages
+
+
+def blocks(page, language="python"):
+    """The code blocks of a page in one language, each on the lines where it stands."""
+    text = read(page)
+    for found in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield "\n" * text[: found.start(1)].count("\n") + found[1]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty directory of a user without settings, with the keys of a guest in it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in list(os.environ):
+        if name.startswith(("XDG_", "DOCKER_", "COSIGN_", "OCICRYPT_", "REGISTRY_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    keys = ROOT / "tests" / "vectors" / "ocicrypt" / "keys"
+    for half in ("key", "pub"):
+        (tmp_path / f"recipient.{half}").write_bytes((keys / f"r2048.{half}").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_page_of_the_library_runs_from_top_to_bottom(place, imagers_registry):
+    make_image(make_tar(("etc/hostname", b"guest\n"))).save(place / "app")
+    names = {"__name__": "page"}
+    for block in blocks("docs/library.md"):
+        code = block.replace("registry.example.org", imagers_registry.address)
+        exec(compile(code, "docs/library.md", "exec"), names)  # noqa: S102  # a page of ours
+    assert names["copied"].digest == names["done"].digest
+
+
+def test_page_of_the_library_names_every_public_name():
+    page = read("docs/library.md")
+    table = page.partition("## The packages that are public")[2].partition("\n## ")[0]
+    table += page.partition("## Tests")[2]
+    told = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\|.*\|$", table, re.MULTILINE))))
+    inits = (ROOT / "imagers").glob("*/__init__.py")
+    doors = [one.parent.name for one in inits if "import door\n" in one.read_text()]
+    assert "pull" in doors
+    for package in (*doors, "settings"):
+        assert set(importlib.import_module(f"imagers.{package}").__all__) <= told, package
+
+
+def test_example_of_the_fixtures_runs_as_a_test(tmp_path):
+    (block,) = (one for one in blocks("README.md") if "def test_" in one)
+    (tmp_path / "test_readme.py").write_text(block)
+    words = ["-q", "-W", "error", "-p", "imagers.testing.plugin", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words, "test_readme.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr

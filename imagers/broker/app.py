@@ -300,7 +300,7 @@ class _Endpoints:
         return _json(await asyncio.to_thread(self._resources.audit, limit, query))
 
     async def _admin(self, request: Request) -> None:
-        """Nothing, if the request is an admin's."""
+        """Raise unless the request is an admin's."""
         try:
             self._state.admin_tokens.check(_bearer(request), now=self._state.now())
             _prove(request, _ADMIN)

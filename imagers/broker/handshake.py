@@ -114,7 +114,7 @@ class Handshake:
         """Judge evidence.
 
         Args:
-            caller: as of `auth`.
+            caller: as for `auth`.
 
         Raises:
             Refusal, FormatError, Unsupported: no token was given.

@@ -89,7 +89,7 @@ def lock_state_directory(path: Path) -> int:
 
 
 def check_owner_only(path: Path, *, readable: bool = False) -> None:
-    """Nothing, if only this user may touch `path`.
+    """Raise unless only this user may touch `path`.
 
     Args:
         readable: others may read it, and not write.

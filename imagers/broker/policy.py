@@ -33,7 +33,6 @@ from imagers.model.strict_json import View
 if TYPE_CHECKING:
     from imagers.kbs.resources import ResourcePath
     from imagers.model.digest import Digest
-    from imagers.model.policy import Policy
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -110,7 +109,7 @@ class ResourcePolicy:
         self.text = text
 
     def check(self, facts: ReleaseFacts) -> None:
-        """See `Policy`."""
+        """Raise unless the policy lets the facts through."""
         self.decide(facts)
 
     def decide(self, facts: ReleaseFacts) -> str:
@@ -208,9 +207,3 @@ def _parse_tees(rule: View) -> frozenset[str]:
 
 def _fault(rule: View, member: str, expected: str) -> FormatError:
     return rule.error(f"expected {expected}, got {rule.text(member)[:80]!r}", member)
-
-
-if TYPE_CHECKING:
-
-    def _is_policy(policy: ResourcePolicy) -> Policy[ReleaseFacts]:
-        return policy

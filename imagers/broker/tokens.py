@@ -174,7 +174,7 @@ class AdminTokens:
         self._key = public_key
 
     def check(self, token: str | None, *, now: datetime) -> None:
-        """Nothing, if the admin's key signed it, a short while ago and for a short while.
+        """Raise unless the admin's key signed it, a short while ago and for a short while.
 
         Raises:
             Refusal: else.

@@ -22,6 +22,7 @@ from imagers.encrypt.index import rewrite_index
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256
 from imagers.encrypt.rekey import rekey_image
 from imagers.encrypt.rewrap import add_recipients, remove_recipients
+from imagers.encrypt.rewrite import Run
 from imagers.encrypt.schemes.scheme import Target
 from imagers.encrypt.sealing import SharedLayers
 from imagers.encrypt.selection import LayerSelection
@@ -98,13 +99,15 @@ class Work:
             self.on_size(sum(layer.size for layer in image.manifest.layers))
         return top, image
 
-    def shown(self, image: Image) -> Callable[[Layer, Progress], None] | None:
-        """What takes the progress of the layers of `image`."""
-        told = self.on_progress
-        if told is None:
-            return None
-        prefix = f"{image.config.platform} " if self.all_images else ""
-        return lambda layer, progress: told(prefix + layer.what, progress.bytes_in)
+    def run(self, image: Image, *, by_name: bool) -> Run:
+        """How one image is worked on."""
+        prefix, told = f"{image.config.platform} " if self.all_images else "", self.on_progress
+
+        def show(layer: Layer, progress: Progress) -> None:
+            if told is not None:
+                told(prefix + layer.what, progress.bytes_in)
+
+        return Run(by_name, self.budget, None if told is None else show)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +199,7 @@ def decrypt(
             require_encrypted=require_encrypted,
             skip_diff_id=skip_diff_id,
             shared=shared,
-            by_name=shared is None,
-            budget=plan.budget,
-            on_progress=plan.shown(one),
+            run=plan.run(one, by_name=shared is None),
         )
 
     return _rewrite(source, sink, do, top, image)
@@ -236,16 +237,14 @@ class _Each:
     def do(self, image: Image, shared: SharedLayers | None) -> RewrittenImage:
         """One image; of an index if there is `shared`."""
         change, by_name = self.change, shared is None
-        budget, show = self.work.budget, self.work.shown(image)
+        run = self.work.run(image, by_name=by_name)
         if change.kind is Kind.ADD:
             return add_recipients(
                 image,
                 self.sink,
                 self.wrappers,
                 self.unwrappers,
-                by_name=by_name,
-                budget=budget,
-                on_progress=show,
+                run=run,
             )
         if change.kind is Kind.REMOVE:
             return remove_recipients(
@@ -253,9 +252,7 @@ class _Each:
                 self.sink,
                 change.targets,
                 self.unwrappers,
-                by_name=by_name,
-                budget=budget,
-                on_progress=show,
+                run=run,
             )
         if change.kind is Kind.REKEY:
             return rekey_image(
@@ -264,9 +261,7 @@ class _Each:
                 self.wrappers,
                 self.unwrappers,
                 cipher=change.cipher,
-                by_name=by_name,
-                budget=budget,
-                on_progress=show,
+                run=run,
             )
         done = encrypt_image(
             image,
@@ -278,9 +273,7 @@ class _Each:
             # One image of an index may be encrypted already: `check_all` looks at all.
             allow_nothing=change.allow_nothing or not by_name,
             shared=shared,
-            by_name=by_name,
-            budget=budget,
-            on_progress=show,
+            run=run,
         )
         for layer, report in zip(image.layers(), done.layers, strict=True):
             is_clear = report.action is LayerAction.COPIED

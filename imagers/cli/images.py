@@ -74,8 +74,11 @@ class RegistryOptions:
         Raises:
             UsageError: the credentials are not USER:PASSWORD.
         """
-        from imagers.registry.auth import Credentials
+        credentials = None
+        if self.creds is not None:
+            from imagers.registry.credentials import Credentials
 
+            credentials = Credentials.parse(self.creds)
         options = read_settings().transport_options(
             is_remote=is_remote, image_rs_registries=self.image_rs_registries
         )
@@ -84,7 +87,7 @@ class RegistryOptions:
             raise LocalError("no such file", path=self.authfile, hint="--authfile names it")
         return replace(
             options,
-            credentials=None if self.creds is None else Credentials.parse(self.creds),
+            credentials=credentials,
             tls_verify=self.tls_verify,
             ca_file=self.ca_file,
             auth_files=options.auth_files if self.authfile is None else (Path(self.authfile),),
@@ -258,7 +261,7 @@ def open_destination(text: str, options: RegistryOptions) -> ImageSink:
 
 
 def check_holds_encrypted(text: str) -> None:
-    """Nothing, if an encrypted image can be at the place of this name; before any key is made.
+    """Raise unless an encrypted image can be at the place of this name; before any key is made.
 
     Raises:
         Unsupported: no engine opens it there.

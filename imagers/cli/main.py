@@ -20,7 +20,6 @@ import click
 from imagers import __version__
 from imagers.cli.output import say
 from imagers.errors import ImagersError, LocalError
-from imagers.files import reason_of
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -272,6 +271,8 @@ def _run(arguments: list[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         if _drop_output():
             where = "standard output: "
+        from imagers.files import reason_of
+
         say("error", f"{where}{reason_of(error)}")
         return LocalError.exit_code
     return result if isinstance(result, int) else 0

@@ -54,7 +54,7 @@ def open_with_passphrase(
 
     Raises:
         KeyUnavailable: the passphrase does not open it, or nobody gave one.
-        LocalError, UsageError: as of `read_passphrase`; and from `load`.
+        LocalError, UsageError: as for `read_passphrase`; and from `load`.
     """
     secret, source = _given(path, has_variable=has_variable)
     with secret:
@@ -90,7 +90,7 @@ def new_passphrase(path: str | None) -> SecretKey:
 
     Raises:
         UsageError: it was typed in two ways.
-        LocalError, UsageError: as of `read_passphrase`.
+        LocalError, UsageError: as for `read_passphrase`.
     """
     secret, source = _given(path, has_variable=True)
     if not source:

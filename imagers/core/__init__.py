@@ -12,9 +12,10 @@ This is the only door to the package.
 `Limits`               what a layer may cost
 `Allowance`            what is left of that for the other layers of an image
 `Budget`               what the layers of an image may use together
-`Means`                what one of them may use
+`Resources`                what one of them may use
 `run_layers`           several layers at once, within a budget
 `run_together`         several pieces of work at once
+`make_directories`     missing directories below one, as a layer would make them
 `Cancellation`         ends a job from elsewhere
 `BACKEND`              "c", or "plain" where the extension is missing
 =====================  =====================================================
@@ -23,6 +24,7 @@ This is the only door to the package.
 from imagers.core.beginning import look_at
 from imagers.core.budget import Budget, run_layers
 from imagers.core.layer import BACKEND, open_layer, open_range, seal_layer
+from imagers.core.plain_unpack import make_directories
 from imagers.core.together import run_together
 from imagers.core.values import (
     AES256_GCM_HKDF_1MB,
@@ -32,10 +34,10 @@ from imagers.core.values import (
     CipherParameters,
     DirectorySink,
     Limits,
-    Means,
     OpenedLayer,
     Ownership,
     Progress,
+    Resources,
     SealedLayer,
 )
 
@@ -49,12 +51,13 @@ __all__ = [
     "CipherParameters",
     "DirectorySink",
     "Limits",
-    "Means",
     "OpenedLayer",
     "Ownership",
     "Progress",
+    "Resources",
     "SealedLayer",
     "look_at",
+    "make_directories",
     "open_layer",
     "open_range",
     "run_layers",

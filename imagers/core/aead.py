@@ -161,7 +161,7 @@ def seal(job: SealJob) -> SealedLayer:
     # Where the bytes stay as they are, the tar is looked at on the side.
     aside = not job.sees_tar and job.diff_id is not None
     undo = job.source_compression if aside else job.decompress
-    reader = reader_of(undo, what=job.what, window_bytes=job.means.window_bytes)
+    reader = reader_of(undo, what=job.what, window_bytes=job.resources.window_bytes)
     tar = _Tar(job.diff_id, job.tar_bytes, job.what)
     blocks = _Blocks()
     writer = writer_of(job.compress)
@@ -212,7 +212,6 @@ def seal(job: SealJob) -> SealedLayer:
         digest=Digest("sha256", hasher.hexdigest()),
         size=clock.bytes_out,
         hmac=b"",
-        source_digest=job.expected.digest,
         source_size=source.size,
         diff_id=tar.diff_id if job.sees_tar or aside else None,
         tar_size=tar.size,

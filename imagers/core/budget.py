@@ -2,7 +2,7 @@
 
     results = run_layers(sizes, Budget(jobs=2), work)
 
-where `work(index, means, cancellation)` does one layer with the `Means` that it gets.
+where `work(index, means, cancellation)` does one layer with the `Resources` that it gets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from imagers.core.cores import usable_cores
 from imagers.core.together import run_together
-from imagers.core.values import Means
+from imagers.core.values import Resources
 from imagers.errors import UsageError, WindowTooLarge
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Budget:
         wanted = usable_cores() if self.jobs is None else self.jobs
         return max(1, min(wanted, layers, self.memory_bytes // _LEAST_MEMORY))
 
-    def means_of(self, part: float, *, jobs: int) -> Means:
+    def resources_of(self, part: float, *, jobs: int) -> Resources:
         """What a layer may use that has this part of all bytes, beside others or alone.
 
         A layer with no more than a core's share of the bytes is done in one thread: all cores
@@ -76,13 +76,13 @@ class Budget:
         memory = self.memory_bytes // jobs
         threads = cores if jobs == 1 else min(cores, max(1, math.ceil(part * cores - _TOLERANCE)))
         window = min(1 << ((memory - _RINGS).bit_length() - 1), _LARGEST_WINDOW)
-        return Means(threads, window, max(1, (memory - _COMPRESSION) // _COMPRESSOR))
+        return Resources(threads, window, max(1, (memory - _COMPRESSION) // _COMPRESSOR))
 
 
 def run_layers(
     sizes: Sequence[int],
     budget: Budget,
-    work: Callable[[int, Means, Cancellation], _T],
+    work: Callable[[int, Resources, Cancellation], _T],
     *,
     on_done: Callable[[_T], None] | None = None,
     cancellation: Cancellation | None = None,
@@ -107,8 +107,8 @@ def run_layers(
 
     def together(index: int, stop: Cancellation) -> tuple[_T] | None:
         try:
-            means = budget.means_of(sizes[index] / total, jobs=jobs)
-            return (work(index, means, stop),)
+            resources = budget.resources_of(sizes[index] / total, jobs=jobs)
+            return (work(index, resources, stop),)
         except WindowTooLarge:
             if jobs == 1:
                 raise
@@ -129,7 +129,7 @@ def run_layers(
         cancellation=cancellation,
     )
     left = [index for index in range(len(sizes)) if index not in results]
-    alone = budget.means_of(1, jobs=1)
+    alone = budget.resources_of(1, jobs=1)
     for index, result in zip(
         left,
         run_together(

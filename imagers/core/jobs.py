@@ -26,7 +26,7 @@ from imagers.model.media import Compression
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imagers.core.values import Cancellation, CipherParameters, Limits, Means, Progress
+    from imagers.core.values import Cancellation, CipherParameters, Limits, Progress, Resources
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
     from imagers.model.stream import RawStream
@@ -73,7 +73,7 @@ class SealJob:
     diff_id: Digest | None
     what: str
     tar_bytes: int
-    means: Means
+    resources: Resources
     on_progress: Callable[[Progress], None] | None
     cancellation: Cancellation | None
     source_compression: Compression = Compression.NONE
@@ -102,7 +102,7 @@ class OpenJob:
     what: str
     tar_bytes: int
     limits: Limits
-    means: Means
+    resources: Resources
     on_progress: Callable[[Progress], None] | None
     cancellation: Cancellation | None
 
@@ -165,12 +165,12 @@ def check_cipher(cipher: CipherParameters | None, hmac: bytes | None, *, what: s
             raise FormatError(f"expected a {noun} of {expected} bytes, got {actual}", what=what)
 
 
-def check_means(means: Means) -> None:
+def check_means(resources: Resources) -> None:
     """Refuse means that make no sense: the caller's bug."""
-    window = means.window_bytes
+    window = resources.window_bytes
     if not _SMALLEST_WINDOW <= window <= _LARGEST_WINDOW or window & (window - 1):
         raise ValueError("window_bytes must be a power of two from 1 KiB to 2 GiB")
-    if (means.threads is not None and means.threads < 1) or means.compressors < 1:
+    if (resources.threads is not None and resources.threads < 1) or resources.compressors < 1:
         raise ValueError("threads must be at least 1")
 
 

@@ -34,7 +34,7 @@ from imagers.core.jobs import (
     check_means,
     source_of,
 )
-from imagers.core.values import AES256_GCM_HKDF_1MB, DirectorySink, Limits, Means
+from imagers.core.values import AES256_GCM_HKDF_1MB, DirectorySink, Limits, Resources
 from imagers.errors import Unsupported
 from imagers.model.media import Compression
 
@@ -97,7 +97,7 @@ def seal_layer(
     diff_id: Digest | None = None,
     what: str,
     limits: Limits = Limits(),  # noqa: B008  # frozen
-    means: Means = Means(),  # noqa: B008  # frozen
+    resources: Resources = Resources(),  # noqa: B008  # frozen
     on_progress: Callable[[Progress], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> SealedLayer:
@@ -119,7 +119,7 @@ def seal_layer(
             With the cipher `AES256_GCM_HKDF_1MB` it always does.
         what: name in messages, such as `layer 3 of 7`.
         limits: what the layer may cost whoever opens it.
-        means: threads and memory; the result does not depend on them.
+        resources: threads and memory; the result does not depend on them.
         on_progress: called at most ten times a second and at the end, in this thread.
         cancellation: ends the job within about 0.1 s.
 
@@ -127,7 +127,7 @@ def seal_layer(
         Truncated, TrailingData, DigestMismatch: the source is not `expected`, or the
             tar is not `diff_id`.
         FormatError, Unsupported: the compressed data is damaged, or above a limit;
-            `WindowTooLarge` if that is the window of `means`.
+            `WindowTooLarge` if that is the window of `resources`.
         LocalError: a read or write failed; full disk.
         Cancelled: by `cancellation`. Whatever `source` or `on_progress` raises passes.
 
@@ -135,7 +135,7 @@ def seal_layer(
     """
     check_descriptors(source, sink)
     check_cipher(cipher, None, what=what)
-    check_means(means)
+    check_means(resources)
     check_limits(limits)
     changes = compress is not None and compress is not source_compression
     sealed = _seal_of(cipher)(
@@ -150,7 +150,7 @@ def seal_layer(
             diff_id=diff_id,
             what=what,
             tar_bytes=limits.tar_bytes_of(expected.size),
-            means=means,
+            resources=resources,
             on_progress=on_progress,
             cancellation=cancellation,
             source_compression=source_compression,
@@ -176,7 +176,7 @@ def open_layer(
     decompress: bool = True,
     what: str,
     limits: Limits = Limits(),  # noqa: B008  # frozen
-    means: Means = Means(),  # noqa: B008  # frozen
+    resources: Resources = Resources(),  # noqa: B008  # frozen
     on_progress: Callable[[Progress], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> OpenedLayer:
@@ -202,7 +202,7 @@ def open_layer(
             changed bytes.
         FormatError: compressed data or tar are damaged, or an entry would leave the root.
         Unsupported: a kind of entry that is not unpacked here; a limit, which is
-            `WindowTooLarge` for the window of `means`.
+            `WindowTooLarge` for the window of `resources`.
         LocalError: a read or write failed; full disk.
         Cancelled: by `cancellation`. Whatever `source` or `on_progress` raises passes.
 
@@ -213,7 +213,7 @@ def open_layer(
     check_descriptors(source, sink)
     check_cipher(cipher, hmac, what=what)
     check_limits(limits)
-    check_means(means)
+    check_means(resources)
     gives_tar = decompress or isinstance(sink, DirectorySink)
     return _open_of(cipher)(
         OpenJob(
@@ -229,7 +229,7 @@ def open_layer(
             what=what,
             tar_bytes=limits.tar_bytes_of(expected.size),
             limits=limits,
-            means=means,
+            resources=resources,
             on_progress=on_progress,
             cancellation=cancellation,
         )

@@ -73,9 +73,9 @@ def _key(stack: ExitStack, cipher: CipherParameters | None) -> memoryview | None
 
 
 def _threads(job: SealJob | OpenJob) -> int:
-    threads = usable_cores() if job.means.threads is None else job.means.threads
+    threads = usable_cores() if job.resources.threads is None else job.resources.threads
     if isinstance(job, SealJob) and job.compress is not Compression.NONE:
-        threads = min(threads, job.means.compressors)
+        threads = min(threads, job.resources.compressors)
     return threads
 
 
@@ -101,10 +101,10 @@ def memory_of(
     bytes each. It does not grow with the layer, but that a small one is done in one thread.
 
     Args:
-        threads: as for `Means`.
+        threads: as for `Resources`.
         size: of the source.
         decompress: what is undone, also only to look at the tar.
-        window_bytes: of `Means`; all of it counts where zstd is undone.
+        window_bytes: of `Resources`; all of it counts where zstd is undone.
         fed: the source is no descriptor.
         unpacks: the sink is a directory.
     """
@@ -136,7 +136,7 @@ def seal(job: SealJob) -> SealedLayer:
             encode=_NUMBER[job.compress],
             sees_tar=job.sees_tar,
             tar_bytes=job.tar_bytes,
-            window_bytes=job.means.window_bytes,
+            window_bytes=job.resources.window_bytes,
             threads=_threads(job),
             what=job.what,
             force=_force,
@@ -147,7 +147,6 @@ def seal(job: SealJob) -> SealedLayer:
         digest=_digest(digest),
         size=size,
         hmac=hmac,
-        source_digest=job.expected.digest,
         source_size=job.expected.size,
         diff_id=_digest(tar_digest) if tar_digest else None,
         tar_size=tar_size,
@@ -174,7 +173,7 @@ def open_(job: OpenJob) -> OpenedLayer:
             sees_tar=job.sees_tar,
             gives_tar=job.gives_tar,
             tar_bytes=job.tar_bytes,
-            window_bytes=job.means.window_bytes,
+            window_bytes=job.resources.window_bytes,
             max_entries=job.limits.max_entries,
             max_name_bytes=job.limits.max_name_bytes,
             threads=_threads(job),

@@ -230,7 +230,7 @@ def seal(job: SealJob) -> SealedLayer:
     clock = _Clock(job)
     source = _Source(job, clock)
     cipher = None if job.cipher is None else _Cipher(job.cipher)
-    reader = reader_of(job.decompress, what=job.what, window_bytes=job.means.window_bytes)
+    reader = reader_of(job.decompress, what=job.what, window_bytes=job.resources.window_bytes)
     tar = _Tar(job.diff_id, job.tar_bytes, job.what)
     blocks = _Blocks()
     writer = writer_of(job.compress)
@@ -269,7 +269,6 @@ def seal(job: SealJob) -> SealedLayer:
         digest=Digest("sha256", hasher.hexdigest()),
         size=clock.bytes_out,
         hmac=b"" if cipher is None else cipher.tag(),
-        source_digest=job.expected.digest,
         source_size=source.size,
         diff_id=tar.diff_id if job.sees_tar else None,
         tar_size=tar.size,
@@ -283,7 +282,7 @@ class _Opened:
         self._job = job
         self._clock = clock
         self._reader = reader_of(
-            job.compression, what=job.what, window_bytes=job.means.window_bytes
+            job.compression, what=job.what, window_bytes=job.resources.window_bytes
         )
         self._tar = _Tar(job.diff_id, job.tar_bytes, job.what)
         self._unpacker: Unpacker | None = None

@@ -87,7 +87,7 @@ class Entry:
 
 
 class EntrySink(Protocol):
-    """Who takes the entries."""
+    """What the entries of a tar are given to."""
 
     def begin(self, entry: Entry) -> None:
         """An entry starts; `entry.size` bytes of data follow, or fewer of a sparse file."""

@@ -28,10 +28,10 @@ __all__ = [
     "CipherParameters",
     "DirectorySink",
     "Limits",
-    "Means",
     "OpenedLayer",
     "Ownership",
     "Progress",
+    "Resources",
     "SealedLayer",
 ]
 
@@ -140,7 +140,7 @@ class DirectorySink:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class Resources:
     """What the work on one layer may use of this machine.
 
     Attributes:
@@ -234,7 +234,6 @@ class SealedLayer:
         digest: SHA-256 of the bytes written.
         size: of the bytes written.
         hmac: over the bytes written; empty where there was no cipher.
-        source_digest: of the bytes read; the expected one.
         source_size: of the bytes read.
         diff_id: digest of the tar, where the tar passed by; None where the source was
             compressed and stayed so.
@@ -244,7 +243,6 @@ class SealedLayer:
     digest: Digest
     size: int
     hmac: bytes
-    source_digest: Digest
     source_size: int
     diff_id: Digest | None
     tar_size: int = 0

@@ -19,18 +19,19 @@ Spec: containers/ocicrypt v1.3.2, encryption.go; containers/image, copy/encrypti
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imagers.core import Allowance, Budget, Cancellation, Limits, Progress, run_layers
+from imagers.core import Allowance, Cancellation, Limits, run_layers
 from imagers.encrypt.keys import LayerKey, LayerKeys, unwrap_layer_keys
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256, check_cipher
 from imagers.encrypt.rewrite import (
     LayerAction,
     LayerReport,
     RewrittenImage,
+    Run,
     write_config_and_manifest,
 )
 from imagers.encrypt.sealing import (
@@ -46,19 +47,17 @@ from imagers.encrypt.sealing import (
 )
 from imagers.encrypt.selection import LayerSelection, select_layers
 from imagers.errors import PolicyDenied, UsageError
-from imagers.model.image import Image, ImageSink, Layer
+from imagers.model.image import Image, ImageSink
 from imagers.model.keys import KeyUnwrapper, KeyWrapper
 from imagers.model.media import DOCKER_MANIFEST, Compression, compression_of, is_encrypted
 
 if TYPE_CHECKING:
-    from imagers.core import Means
+    from imagers.core import Resources
     from imagers.model.descriptor import Descriptor
 
     DoneLayer = tuple[Descriptor, LayerReport]
 
 __all__ = [
-    "DecryptedImage",
-    "EncryptedImage",
     "LayerAction",
     "LayerKey",
     "LayerKeys",
@@ -68,18 +67,6 @@ __all__ = [
     "select_layers",
     "unwrap_layer_keys",
 ]
-
-
-class EncryptedImage(RewrittenImage):
-    """An image that `encrypt_image` has written."""
-
-    __slots__ = ()
-
-
-class DecryptedImage(RewrittenImage):
-    """An image that `decrypt_image` has written."""
-
-    __slots__ = ()
 
 
 def encrypt_image(
@@ -93,20 +80,16 @@ def encrypt_image(
     compress: Compression | None = Compression.GZIP,
     allow_nothing: bool = False,
     shared: SharedLayers | None = None,
-    by_name: bool = True,
-    budget: Budget = Budget(),  # noqa: B008  # frozen
-    on_layer: Callable[[LayerReport], None] | None = None,
-    on_progress: Callable[[Layer, Progress], None] | None = None,
-    cancellation: Cancellation | None = None,
-) -> EncryptedImage:
+    run: Run = Run(),  # noqa: B008  # frozen
+) -> RewrittenImage:
     """Write `image` into `sink` with its layers encrypted, each under a fresh key of its own.
 
-    The image is not verified: who wants to encrypt only what they trust verifies before. What
+    The image is not verified: whoever wants to encrypt only what they trust verifies before. What
     is read is held against its descriptors, and where a tar passes by, against its diff_id.
 
     Args:
         wrappers: at least one; each wraps the keys of all selected layers.
-        layers: which, as of `select_layers`. Layers that are encrypted already stay as they
+        layers: which, as `select_layers` takes them. Layers that are encrypted already stay as they
             are, for whom they are.
         skip_base: so many of the lowest layers stay in the clear; not with `layers`.
         cipher: one of `CIPHERS`; readers other than imagers have only the default.
@@ -114,11 +97,6 @@ def encrypt_image(
             first MiBs hardly shrink; None keeps them so.
         allow_nothing: whether an image may come out as it went in.
         shared: layers of other images of the same index, which are encrypted only once.
-        by_name: whether the manifest gets the name of the sink; else it is stored under its
-            digest only, for an index to point to.
-        budget: what all layers may use together; the result does not depend on it.
-        on_layer: is called when a layer is done, in this thread and in any order.
-        on_progress: is called while one is being done, in the thread that does it.
 
     Raises:
         UsageError: no wrapper, no such layer, or nothing to encrypt.
@@ -158,28 +136,27 @@ def encrypt_image(
         check_manifest_size(image, plans, was_docker=was_docker)
         allowance = Allowance(Limits())
 
-        def seal(index: int, means: Means, stop: Cancellation) -> DoneLayer:
+        def seal(index: int, resources: Resources, stop: Cancellation) -> DoneLayer:
             start = time.monotonic()
-            run = LayerRun(means, on_progress, stop, allowance)
-            descriptor = seal_into(plans[index], sink, run)
+            one = LayerRun(resources, run.on_progress, stop, allowance)
+            descriptor = seal_into(plans[index], sink, one)
             seconds = time.monotonic() - start
             return descriptor, report_sealed(plans[index], descriptor, wrappers, seconds)
 
         done = run_layers(
             [plan.layer.descriptor.size for plan in plans],
-            budget,
+            run.budget,
             seal,
-            on_done=None if on_layer is None else lambda one: on_layer(one[1]),
-            cancellation=cancellation,
+            cancellation=run.cancellation,
         )
     if shared is not None:
         for plan, (descriptor, _) in zip(plans, done, strict=True):
             if plan.cipher is not None:
                 shared.remember(plan.layer, descriptor)
     descriptors = [descriptor for descriptor, _ in done]
-    return EncryptedImage(
+    return RewrittenImage(
         *write_config_and_manifest(
-            image, sink, descriptors, was_docker=was_docker, by_name=by_name
+            image, sink, descriptors, was_docker=was_docker, by_name=run.by_name
         ),
         tuple(report for _, report in done),
         was_docker,
@@ -194,16 +171,12 @@ def decrypt_image(
     require_encrypted: bool = False,
     skip_diff_id: bool = False,
     shared: SharedLayers | None = None,
-    by_name: bool = True,
-    budget: Budget = Budget(),  # noqa: B008  # frozen
-    on_layer: Callable[[LayerReport], None] | None = None,
-    on_progress: Callable[[Layer, Progress], None] | None = None,
-    cancellation: Cancellation | None = None,
-) -> DecryptedImage:
+    run: Run = Run(),  # noqa: B008  # frozen
+) -> RewrittenImage:
     """Write `image` into `sink` with all its layers in the clear, each held to its diff_id.
 
     The image is *not* trusted: anybody who knows a recipient's public key can make one that
-    decrypts. Who wants to know who made it verifies a signature before. Keys that a broker
+    decrypts. Whoever wants to know who made it verifies a signature before. Keys that a broker
     binds to an image are refused here, because no digest of a trusted manifest is told.
 
     Args:
@@ -212,7 +185,6 @@ def decrypt_image(
             encrypted is still what comes out, but perhaps not what the config names: only
             for what is encrypted anew and checked by whoever pulls it.
         shared: layers of other images of the same index, which are decrypted only once.
-        by_name, budget, on_layer, on_progress: as of `encrypt_image`.
 
     Raises:
         PolicyDenied: a layer came in the clear, or there is none, against `require_encrypted`.
@@ -237,7 +209,7 @@ def decrypt_image(
     allowance = Allowance(Limits())
     with unwrap_layer_keys(layers, unwrappers, manifest_digest=None) as keys:
 
-        def open_(index: int, means: Means, stop: Cancellation) -> DoneLayer:
+        def open_(index: int, resources: Resources, stop: Cancellation) -> DoneLayer:
             layer, key = layers[index], keys[index]
             start = time.monotonic()
             known = None if shared is None or key is None else shared.find(layer)
@@ -245,15 +217,14 @@ def decrypt_image(
                 # Encrypted layers that are the same have the same packets, and open alike.
                 descriptor, action = known, LayerAction.SHARED
             else:
-                run = LayerRun(means, on_progress, stop, allowance)
-                descriptor = open_into(layer, key, sink, run, skip_diff_id=skip_diff_id)
+                one = LayerRun(resources, run.on_progress, stop, allowance)
+                descriptor = open_into(layer, key, sink, one, skip_diff_id=skip_diff_id)
                 action = LayerAction.COPIED if key is None else LayerAction.DECRYPTED
             return descriptor, LayerReport(
                 index=layer.index,
                 action=action,
                 media_type=descriptor.media_type,
                 cipher="" if key is None else key.cipher.name,
-                schemes=() if key is None else (key.scheme,),
                 keys=() if key is None else (key.opened_by,),
                 source_size=layer.descriptor.size,
                 size=descriptor.size,
@@ -262,18 +233,17 @@ def decrypt_image(
 
         done = run_layers(
             [layer.descriptor.size for layer in layers],
-            budget,
+            run.budget,
             open_,
-            on_done=None if on_layer is None else lambda one: on_layer(one[1]),
-            cancellation=cancellation,
+            cancellation=run.cancellation,
         )
         if shared is not None:
             for layer, key, (descriptor, _) in zip(layers, keys, done, strict=True):
                 if key is not None:
                     shared.remember(layer, descriptor)
     descriptors = [descriptor for descriptor, _ in done]
-    return DecryptedImage(
-        *write_config_and_manifest(image, sink, descriptors, was_docker=False, by_name=by_name),
+    return RewrittenImage(
+        *write_config_and_manifest(image, sink, descriptors, was_docker=False, by_name=run.by_name),
         tuple(report for _, report in done),
         was_docker=False,
     )

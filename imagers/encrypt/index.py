@@ -69,7 +69,7 @@ def rewrite_index(
 
     Args:
         change: writes one image, without a name.
-        top: as of `imagers.transport.copy.copy_image`.
+        top: as for `imagers.transport.copy.copy_image`.
         check: is called with all of them before the index gets its name.
 
     Raises:

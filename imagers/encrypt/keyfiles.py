@@ -195,7 +195,7 @@ def load_private_key(path: str, password: Password | None = None) -> PrivateKey:
 
     Raises:
         KeyUnavailable: the password is missing or does not open it.
-        LocalError, FormatError, Unsupported: as of `load_public_key`.
+        LocalError, FormatError, Unsupported: as for `load_public_key`.
     """
     with _read(path, _MAX_KEY_BYTES) as content:
         if password is None:
@@ -205,13 +205,13 @@ def load_private_key(path: str, password: Password | None = None) -> PrivateKey:
 
 
 def load_certificate(path: str) -> Certificate:
-    """The first certificate in the file at `path`; errors as of `load_public_key`."""
+    """The first certificate in the file at `path`; errors as for `load_public_key`."""
     with _read(path, _MAX_KEY_BYTES) as content, content.view() as data:
         return parse_certificate(bytes(data), name=path)
 
 
 def load_public_key_or_token_file(path: str) -> PublicKey | TokenFile:
-    """The public key or the PKCS11 key file at `path`; errors as of `load_public_key`."""
+    """The public key or the PKCS11 key file at `path`; errors as for `load_public_key`."""
     content = _read(path, _MAX_KEY_BYTES)
     with content.view() as data:
         if _TOKEN_FILE.match(bytes(data)):
@@ -228,7 +228,7 @@ def load_decryption_file(path: str, password: Password | None = None) -> Decrypt
 
     Raises:
         UsageError: a password for something that has none.
-        KeyUnavailable, LocalError, FormatError, Unsupported: as of `load_private_key`.
+        KeyUnavailable, LocalError, FormatError, Unsupported: as for `load_private_key`.
     """
     content = _read(path, _MAX_KEY_BYTES)
     try:
@@ -294,7 +294,7 @@ def _certificate_key(der: bytes) -> bytes | None:
 
 
 def parse_certificate(data: bytes, *, name: str) -> Certificate:
-    """The first certificate in `data`; arguments and errors as of `load_certificate`."""
+    """The first certificate in `data`; arguments and errors as for `load_certificate`."""
     der = data
     for pem in _PEM.finditer(data):
         if _is_certificate_label(pem[1]):
@@ -380,7 +380,7 @@ def _read_descriptor(descriptor: int, name: str, max_bytes: int) -> SecretKey:
 
 
 def parse_public_key(data: bytes, *, name: str) -> PublicKey:
-    """The public key in `data`; arguments and errors as of `load_public_key`."""
+    """The public key in `data`; arguments and errors as for `load_public_key`."""
     if data.lstrip().startswith(b"{"):
         document = View.parse(data, what=name, max_bytes=_MAX_KEY_BYTES)
         if is_private_jwk(document):
@@ -432,7 +432,7 @@ def _pem_body(data: bytes, begin: re.Match[bytes]) -> bytes:
 def parse_private_key(
     content: SecretKey, *, name: str, password: SecretKey | None = None
 ) -> PrivateKey:
-    """The private key in `content`, which stays the caller's; errors as of `load_private_key`."""
+    """The private key in `content`, which stays the caller's; errors as for `load_private_key`."""
     with content.view() as view:
         # The parsers take `bytes`: an immutable copy until this function returns.
         data = bytes(view)

@@ -136,7 +136,7 @@ def unwrap_documents(
     """The private options of all encrypted layers as they were wrapped; wiped at the end.
 
     For wrapping them again: they are read, so that what is no key is not passed on, and
-    left as they are. Errors as of `unwrap_layer_keys`.
+    left as they are. Errors as for `unwrap_layer_keys`.
     """
     unwrappers = tuple(unwrappers)
     infos = [

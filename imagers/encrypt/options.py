@@ -97,7 +97,7 @@ class PrivateOptions(Closing):
 
 
 def check_cipher(name: str, *, what: str) -> None:
-    """Nothing, if `name` is a cipher that exists here.
+    """Raise unless `name` is a cipher that exists here.
 
     Raises:
         Unsupported: it is not.

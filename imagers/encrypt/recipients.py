@@ -137,7 +137,7 @@ def parse_recipient(text: str) -> Recipient:
 
 
 def parse_removals(texts: Iterable[str]) -> tuple[Recipient | PacketNumber, ...]:
-    """Recipients to remove: as they were given, or `SCHEME#N`; errors as of a recipient."""
+    """Recipients to remove: as they were given, or `SCHEME#N`; errors as for a recipient."""
     found: list[Recipient | PacketNumber] = []
     for text in texts:
         for one in text.split(","):

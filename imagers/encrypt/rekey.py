@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imagers.core import Allowance, Budget, Limits, run_layers
+from imagers.core import Allowance, Limits, run_layers
 from imagers.encrypt.annotations import clear_annotations
 from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256, check_cipher
-from imagers.encrypt.rewrite import RewrittenImage, write_config_and_manifest
+from imagers.encrypt.rewrite import RewrittenImage, Run, write_config_and_manifest
 from imagers.encrypt.sealing import (
     LayerRun,
     check_manifest_size,
@@ -34,9 +34,9 @@ from imagers.errors import UsageError
 from imagers.model.media import is_encrypted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from imagers.core import Cancellation, Means, Progress
+    from imagers.core import Cancellation, Resources
     from imagers.encrypt.keys import LayerKey
     from imagers.encrypt.rewrite import LayerReport
     from imagers.encrypt.sealing import LayerPlan
@@ -55,11 +55,7 @@ def rekey_image(
     unwrappers: Iterable[KeyUnwrapper],
     *,
     cipher: str = AES_256_CTR_HMAC_SHA256,
-    by_name: bool = True,
-    budget: Budget = Budget(),  # noqa: B008  # frozen
-    on_layer: Callable[[LayerReport], None] | None = None,
-    on_progress: Callable[[Layer, Progress], None] | None = None,
-    cancellation: Cancellation | None = None,
+    run: Run = Run(),  # noqa: B008  # frozen
 ) -> RewrittenImage:
     """Write `image` into `sink` with a new key for each of its encrypted layers.
 
@@ -68,11 +64,10 @@ def rekey_image(
     Args:
         wrappers: at least one: all recipients of the new image.
         cipher: of the new image.
-        budget: what all layers may use together.
 
     Raises:
         UsageError: no wrapper, or no layer is encrypted.
-        Others: as of `imagers.encrypt.image.decrypt_image` and `encrypt_image`.
+        Others: as for `imagers.encrypt.image.decrypt_image` and `encrypt_image`.
     """
     check_cipher(cipher, what="encryption")
     if not wrappers:
@@ -93,23 +88,24 @@ def rekey_image(
         # What is opened and what is sealed are two images, each with its own limits.
         opening, sealing = Allowance(Limits()), Allowance(Limits())
 
-        def rekey(index: int, means: Means, stop: Cancellation) -> tuple[Descriptor, LayerReport]:
+        def rekey(
+            index: int, resources: Resources, stop: Cancellation
+        ) -> tuple[Descriptor, LayerReport]:
             start = time.monotonic()
-            runs = [LayerRun(means, on_progress, stop, one) for one in (opening, sealing)]
+            runs = [LayerRun(resources, run.on_progress, stop, one) for one in (opening, sealing)]
             descriptor = _rekey(layers[index], keys[index], plans[index], sink, runs)
             seconds = time.monotonic() - start
             return descriptor, report_sealed(plans[index], descriptor, wrappers, seconds)
 
         done = run_layers(
             [layer.descriptor.size for layer in layers],
-            budget,
+            run.budget,
             rekey,
-            on_done=None if on_layer is None else lambda one: on_layer(one[1]),
-            cancellation=cancellation,
+            cancellation=run.cancellation,
         )
     descriptors = [descriptor for descriptor, _ in done]
     return RewrittenImage(
-        *write_config_and_manifest(image, sink, descriptors, was_docker=False, by_name=by_name),
+        *write_config_and_manifest(image, sink, descriptors, was_docker=False, by_name=run.by_name),
         tuple(report for _, report in done),
         was_docker=False,
     )

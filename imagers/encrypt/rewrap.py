@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imagers.core import Allowance, Budget, Limits, run_layers
+from imagers.core import Allowance, Limits, run_layers
 from imagers.encrypt.annotations import (
     append_packets,
     filter_packets,
@@ -31,6 +31,7 @@ from imagers.encrypt.rewrite import (
     LayerAction,
     LayerReport,
     RewrittenImage,
+    Run,
     build_manifest,
     write_config_and_manifest,
 )
@@ -41,9 +42,9 @@ from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import is_encrypted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from imagers.core import Cancellation, Means, Progress
+    from imagers.core import Cancellation, Resources
     from imagers.model.descriptor import Descriptor
     from imagers.model.image import Image, ImageSink, Layer
     from imagers.model.keys import KeyUnwrapper, KeyWrapper, WrappedKey
@@ -83,10 +84,7 @@ def add_recipients(
     wrappers: Sequence[KeyWrapper],
     unwrappers: Iterable[KeyUnwrapper],
     *,
-    by_name: bool = True,
-    budget: Budget = Budget(),  # noqa: B008  # frozen
-    on_progress: Callable[[Layer, Progress], None] | None = None,
-    cancellation: Cancellation | None = None,
+    run: Run = Run(),  # noqa: B008  # frozen
 ) -> RewrittenImage:
     """Write `image` into `sink` with more recipients for all its encrypted layers.
 
@@ -113,16 +111,7 @@ def add_recipients(
                 descriptor = replace(descriptor, annotations=annotations)
             descriptors.append(descriptor)
     keys = tuple(one for wrapper in wrappers for one in wrapper.recipients)
-    return _write(
-        image,
-        sink,
-        descriptors,
-        keys,
-        by_name=by_name,
-        budget=budget,
-        on_progress=on_progress,
-        cancellation=cancellation,
-    )
+    return _write(image, sink, descriptors, keys, run)
 
 
 def remove_recipients(
@@ -131,10 +120,7 @@ def remove_recipients(
     targets: Sequence[Target],
     unwrappers: Iterable[KeyUnwrapper] = (),
     *,
-    by_name: bool = True,
-    budget: Budget = Budget(),  # noqa: B008  # frozen
-    on_progress: Callable[[Layer, Progress], None] | None = None,
-    cancellation: Cancellation | None = None,
+    run: Run = Run(),  # noqa: B008  # frozen
 ) -> RewrittenImage:
     """Write `image` into `sink` without some of its recipients.
 
@@ -174,16 +160,7 @@ def remove_recipients(
         ]
         unwrap_layer_keys(changed, unwrappers, manifest_digest=None).close()
     names = tuple(target.name for target in targets)
-    return _write(
-        image,
-        sink,
-        descriptors,
-        names,
-        by_name=by_name,
-        budget=budget,
-        on_progress=on_progress,
-        cancellation=cancellation,
-    )
+    return _write(image, sink, descriptors, names, run)
 
 
 def _require_encrypted(layers: Sequence[Layer]) -> None:
@@ -223,11 +200,7 @@ def _write(
     sink: ImageSink,
     descriptors: Sequence[Descriptor],
     keys: tuple[str, ...],
-    *,
-    by_name: bool,
-    budget: Budget,
-    on_progress: Callable[[Layer, Progress], None] | None,
-    cancellation: Cancellation | None,
+    run: Run,
 ) -> RewrittenImage:
     size = len(build_manifest(image, descriptors, was_docker=False))
     if size > MAX_MANIFEST_BYTES:
@@ -238,21 +211,19 @@ def _write(
 
     allowance = Allowance(Limits())
 
-    def copy(index: int, means: Means, stop: Cancellation) -> LayerReport:
+    def copy(index: int, resources: Resources, stop: Cancellation) -> LayerReport:
         layer, descriptor = layers[index], descriptors[index]
         start = time.monotonic()
-        run = LayerRun(means, on_progress, stop, allowance)
-        seal_into(plan_copied(layer, was_docker=False), sink, run)
+        one = LayerRun(resources, run.on_progress, stop, allowance)
+        seal_into(plan_copied(layer, was_docker=False), sink, one)
         changed = descriptor != layer.descriptor
         encrypted = is_encrypted(descriptor.media_type)
         kept = LayerAction.KEPT if encrypted else LayerAction.COPIED
-        packets = read_wrapped_keys(descriptor, what=layer.what)
         return LayerReport(
             index=layer.index,
             action=LayerAction.REWRAPPED if changed else kept,
             media_type=descriptor.media_type,
             cipher="",
-            schemes=tuple(dict.fromkeys(wrapped.scheme for wrapped in packets)),
             keys=keys if changed else (),
             source_size=descriptor.size,
             size=descriptor.size,
@@ -261,9 +232,9 @@ def _write(
         )
 
     sizes = [layer.descriptor.size for layer in layers]
-    reports = run_layers(sizes, budget, copy, cancellation=cancellation)
+    reports = run_layers(sizes, run.budget, copy, cancellation=run.cancellation)
     return RewrittenImage(
-        *write_config_and_manifest(image, sink, descriptors, was_docker=False, by_name=by_name),
+        *write_config_and_manifest(image, sink, descriptors, was_docker=False, by_name=run.by_name),
         tuple(reports),
         was_docker=False,
     )

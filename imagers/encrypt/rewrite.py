@@ -7,12 +7,15 @@ here knows, the order of members. An unchanged one keeps its bytes.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from imagers.core import Budget, Cancellation, Progress
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
+from imagers.model.image import Layer
 from imagers.model.media import OCI_CONFIG, OCI_MANIFEST
 from imagers.model.strict_json import JSONObject, dump_json
 
@@ -25,6 +28,7 @@ __all__ = [
     "LayerAction",
     "LayerReport",
     "RewrittenImage",
+    "Run",
     "build_manifest",
     "write_config_and_manifest",
 ]
@@ -49,7 +53,6 @@ class LayerReport:
         index: from 0, the base.
         media_type: afterwards.
         cipher: "" for layers that were copied or kept.
-        schemes: of the packets that were written, or of the one that was opened.
         keys: the recipients, or the description of the unwrapper that opened it.
         source_size: stored bytes before.
         size: stored bytes afterwards.
@@ -62,12 +65,29 @@ class LayerReport:
     action: LayerAction
     media_type: str
     cipher: str
-    schemes: tuple[str, ...]
     keys: tuple[str, ...]
     source_size: int
     size: int
     seconds: float
     left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How the work on an image is done, whatever it is.
+
+    Attributes:
+        by_name: whether the manifest gets the name of the sink; else it is stored under its
+            digest only, for an index to point to.
+        budget: what all layers may use together; the result does not depend on it.
+        on_progress: is called while a layer is being done, in the thread that does it.
+        cancellation: ends the work from elsewhere.
+    """
+
+    by_name: bool = True
+    budget: Budget = field(default_factory=Budget)
+    on_progress: Callable[[Layer, Progress], None] | None = None
+    cancellation: Cancellation | None = None
 
 
 @dataclass(frozen=True, slots=True)

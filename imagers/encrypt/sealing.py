@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import ExitStack
 
-    from imagers.core import Allowance, Cancellation, Means, Progress
+    from imagers.core import Allowance, Cancellation, Progress, Resources
     from imagers.encrypt.keys import LayerKey
     from imagers.model.descriptor import Descriptor
     from imagers.model.image import Image, ImageSink, Layer, StagedBlob
@@ -121,7 +121,7 @@ class LayerRun:
         allowance: of the whole image.
     """
 
-    means: Means
+    resources: Resources
     on_progress: Callable[[Layer, Progress], None] | None
     cancellation: Cancellation
     allowance: Allowance
@@ -265,7 +265,7 @@ def wrap_options(
 
 
 def check_manifest_size(image: Image, plans: Sequence[LayerPlan], *, was_docker: bool) -> None:
-    """Nothing, if the manifest to come is one that readers take."""
+    """Raise unless the manifest to come is one that readers take."""
     draft = [plan.describe(_NO_DIGEST, _LONGEST_SIZE, bytes(32)) for plan in plans]
     size = len(build_manifest(image, draft, was_docker=was_docker))
     if size > MAX_MANIFEST_BYTES:
@@ -302,7 +302,7 @@ def seal_into(
                 diff_id=layer.diff_id if _sees_tar(plan) else None,
                 what=layer.what,
                 limits=run.allowance.limits,
-                means=run.means,
+                resources=run.resources,
                 on_progress=run.progress_of(layer),
                 cancellation=run.cancellation,
             )
@@ -340,7 +340,6 @@ def report_sealed(
         action=action,
         media_type=descriptor.media_type,
         cipher="" if plan.cipher is None else plan.cipher.name,
-        schemes=tuple(wrapped.scheme for wrapped in plan.wrapped),
         keys=tuple(one for wrapper in wrappers for one in wrapper.recipients)
         if plan.wrapped
         else (),
@@ -416,7 +415,7 @@ def open_staged(
             decompress=False,
             what=layer.what,
             limits=run.allowance.limits,
-            means=run.means,
+            resources=run.resources,
             on_progress=run.progress_of(layer),
             cancellation=run.cancellation,
         )

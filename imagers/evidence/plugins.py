@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ATTESTER_GROUP",
     "VERIFIER_GROUP",
-    "find_attesters",
-    "find_verifiers",
     "load_attester",
     "load_verifier",
 ]
@@ -31,16 +29,6 @@ VERIFIER_GROUP = "imagers.verifiers"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 
 _Plugin = TypeVar("_Plugin")
-
-
-def find_attesters() -> tuple[str, ...]:
-    """The names of all installed attesters; loads none."""
-    return _find(ATTESTER_GROUP)
-
-
-def find_verifiers() -> tuple[str, ...]:
-    """The names of all installed verifiers; loads none."""
-    return _find(VERIFIER_GROUP)
 
 
 def load_attester(name: str) -> Attester:

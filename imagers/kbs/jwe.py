@@ -105,7 +105,7 @@ def seal_answer(secret: SecretKey, key: TEEPublicKey) -> bytes:
 
 
 def check_public_key(key: TEEPublicKey) -> None:
-    """Nothing, if answers can be sealed to `key`.
+    """Raise unless answers can be sealed to `key`.
 
     Raises:
         FormatError: the public key is no point of its curve, or no RSA key.

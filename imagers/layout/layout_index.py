@@ -43,7 +43,7 @@ class Selection:
 
 
 def check_layout_file(raw: bytes, *, what: str) -> None:
-    """Nothing, if `raw` is the `oci-layout` file of a layout that we read.
+    """Raise unless `raw` is the `oci-layout` file of a layout that we read.
 
     Raises:
         FormatError: it is none.

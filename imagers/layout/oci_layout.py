@@ -312,7 +312,7 @@ class OCILayoutSink(Closing):
         return descriptor
 
     def _check_complete(self, document: Manifest | Index) -> None:
-        """Nothing, if all that `document` names is in the layout."""
+        """Raise unless all that `document` names is in the layout."""
         if isinstance(document, Manifest):
             needed = [document.config, *(one for one in document.layers if not one.is_reference)]
         else:

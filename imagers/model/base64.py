@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from imagers.errors import FormatError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
 
 __all__ = [
@@ -54,12 +56,15 @@ def decode_base64(
     Raises:
         FormatError: anything that `encode_base64` would not write, or another size.
     """
-    _check_length(text, max_size, what, where)
-    data = _decode(text)
-    # strict_mode lets bits after the last byte pass ("QR==" for "QQ==").
-    if data is None or encode_base64(data) != text:
-        raise FormatError("expected base64 with padding", what=what, where=where)
-    return _checked(data, size, max_size, what, where)
+    return _decode(
+        text,
+        encode_base64,
+        "base64 with padding",
+        what=what,
+        where=where,
+        size=size,
+        max_size=max_size,
+    )
 
 
 def decode_base64url(
@@ -70,48 +75,50 @@ def decode_base64url(
     Raises:
         FormatError: anything that `encode_base64url` would not write, or another size.
     """
-    _check_length(text, max_size, what, where)
-    data = _decode(text + "=" * (-len(text) % 4), _FROM_URL)
-    # Two spellings of one key would be two report data for one key.
-    if data is None or encode_base64url(data) != text:
-        raise FormatError("expected base64url without padding", what=what, where=where)
-    return _checked(data, size, max_size, what, where)
+    return _decode(
+        text,
+        encode_base64url,
+        "base64url without padding",
+        what=what,
+        where=where,
+        size=size,
+        max_size=max_size,
+    )
 
 
-def decode_base64_lines(
-    text: str, *, what: str, where: str = "", size: int | None = None, max_size: int | None = None
-) -> bytes:
+def decode_base64_lines(text: str, *, what: str, where: str = "") -> bytes:
     r"""As `decode_base64`, and line ends are passed over.
 
     Go's decoder ignores \r and \n, so that what base64(1) and PEM writers break into lines works
     with all other readers of such a text.
     """
-    joined = text.replace("\n", "").replace("\r", "")
-    return decode_base64(joined, what=what, where=where, size=size, max_size=max_size)
+    return decode_base64(text.replace("\n", "").replace("\r", ""), what=what, where=where)
 
 
-def _decode(text: str, alphabet: bytes | None = None) -> bytes | None:
-    try:
-        raw = text.encode("ascii")
-        return binascii.a2b_base64(raw.translate(alphabet), strict_mode=True)
-    except (UnicodeEncodeError, binascii.Error):
-        return None
-
-
-def _check_length(text: str, max_size: int | None, what: str, where: str) -> None:
-    if max_size is not None and len(text) > (max_size + 2) // 3 * 4:
+def _decode(
+    text: str,
+    encode: Callable[[bytes], str],
+    form: str,
+    *,
+    what: str,
+    where: str,
+    size: int | None,
+    max_size: int | None,
+) -> bytes:
+    length = len(text.rstrip("=")) * 3 // 4
+    if max_size is not None and length > max_size:
         raise FormatError(
-            f"expected base64 of at most {max_size} bytes, got {len(text)} characters",
-            what=what,
-            where=where,
+            f"expected at most {max_size} bytes, got {length}", what=what, where=where
         )
-
-
-def _checked(data: bytes, size: int | None, max_size: int | None, what: str, where: str) -> bytes:
+    padded = text + "=" * (-len(text) % 4)
+    try:
+        data = binascii.a2b_base64(padded.encode("ascii").translate(_FROM_URL), strict_mode=True)
+    except (UnicodeEncodeError, binascii.Error):
+        data = None
+    # What differs by alphabet, padding or bits after the last byte is another text for the same
+    # bytes: two report data for one key, two signatures for one.
+    if data is None or encode(data) != text:
+        raise FormatError(f"expected {form}", what=what, where=where)
     if size is not None and len(data) != size:
         raise FormatError(f"expected {size} bytes, got {len(data)}", what=what, where=where)
-    if max_size is not None and len(data) > max_size:  # by the two that the length leaves open
-        raise FormatError(
-            f"expected at most {max_size} bytes, got {len(data)}", what=what, where=where
-        )
     return data

@@ -81,7 +81,7 @@ def digest_of(data: Buffer, algorithm: str = "sha256") -> Digest:
 
 
 def check_digest(data: Buffer, expected: Digest, *, what: str) -> None:
-    """Nothing, if `data` has the digest `expected`.
+    """Raise unless `data` has the digest `expected`.
 
     Raises:
         DigestMismatch: it has another one.

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
 
 __all__ = [
-    "KeyProvider",
     "KeyUnwrapper",
     "KeyWrapper",
     "NotMine",
@@ -181,10 +180,6 @@ class KeyUnwrapper(Protocol):
                 this is raised if nobody opens a packet of the layer.
             ImagersError: anything else stops the search.
         """
-
-
-class KeyProvider(KeyWrapper, KeyUnwrapper, Protocol):
-    """Both sides in one."""
 
 
 class ResourceStore(Protocol):

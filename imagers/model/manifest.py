@@ -399,7 +399,7 @@ def check_config_size(descriptor: Descriptor) -> None:
 
 
 def check_layer_count(manifest: Manifest, config: ImageConfig) -> None:
-    """Nothing, if every layer of the manifest has its diff_id in the config.
+    """Raise unless every layer of the manifest has its diff_id in the config.
 
     Raises:
         SizeMismatch: the counts differ: layers were added or dropped.

@@ -64,7 +64,7 @@ def remote_error(
         origin: who was asked, and who named it, if that was not the user.
         timeout_s: the limit on silence that was in force, for messages.
         connect_timeout_s: the limit on connecting, if there could have been need of one.
-        ca_option, plain_option: as of `HTTPSettings`.
+        ca_option, plain_option: as for `HTTPSettings`.
     """
     chain = _chain(error)
     for one in chain:

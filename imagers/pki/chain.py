@@ -182,7 +182,7 @@ def check_leaf(
     purpose_is_optional: bool = False,
     what: str = "certificate",
 ) -> None:
-    """Nothing, if a certificate may be that of a signer; whoever issued it. As `check_chain`."""
+    """Raise unless a certificate may be that of a signer; whoever issued it. As `check_chain`."""
     problem = _problem_of(leaf, at, purpose, is_leaf=True, optional=purpose_is_optional)
     if problem:
         raise SignatureInvalid(f"{what} of {describe(leaf)}: {problem}")
@@ -277,7 +277,7 @@ def _time_problem(certificate: x509.Certificate, at: datetime) -> str:
 
 
 def check_validity(path: Sequence[x509.Certificate], at: datetime | None, *, what: str) -> None:
-    """Nothing, if every certificate of a path is strong enough, and valid at a time.
+    """Raise unless every certificate of a path is strong enough, and valid at a time.
 
     Raises:
         SignatureInvalid: one of them is not.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, SignatureInvalid, Unsupported
-from imagers.model.base64 import encode_base64url
+from imagers.model.base64 import decode_base64, encode_base64url
 from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = [
     "parse_jws",
     "sign_token",
     "verify_token",
+    "x5c_of",
 ]
 
 MAX_TOKEN_BYTES = 128 * 1024  # the limit of the Rust server for a request head
@@ -103,6 +104,19 @@ def parse_jws(document: View) -> JWS:
         document.bytes64url("signature"),
         f"{document.text('protected')}.{document.text('payload')}".encode("ascii"),
     )
+
+
+def x5c_of(header: View) -> list[bytes]:
+    """DER of the certificates in a header, leaf first.
+
+    Raises:
+        FormatError: there are none, or they are no base64.
+    """
+    where = header.at("x5c")
+    return [
+        decode_base64(text, what=header.what, where=f"{where}[{index}]")
+        for index, text in enumerate(header.texts("x5c"))
+    ]
 
 
 def build_jws(header: JSONObject, payload: bytes, sign: Callable[[bytes], bytes]) -> JSONObject:

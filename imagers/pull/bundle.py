@@ -196,7 +196,7 @@ def _annotations(image: ImageConfig) -> dict[str, JSON]:
 
 
 def check_runtime_config(image: ImageConfig) -> None:
-    """Nothing, if no engine reads another command, user or environment out of the config.
+    """Raise unless no engine reads another command, user or environment out of the config.
 
     Engines in Go take `env` for `Env`, and of both the last one.
 

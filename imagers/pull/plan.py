@@ -37,15 +37,10 @@ class PlannedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All layers, base first.
-
-    Attributes:
-        stored_bytes: sum of the sizes of the stored layers, as their descriptors say.
-    """
+    """All layers, base first."""
 
     trusted: TrustedImage
     layers: tuple[PlannedLayer, ...]
-    stored_bytes: int
 
 
 def make_plan(trusted: TrustedImage, source: BlobSource) -> Plan:
@@ -72,4 +67,4 @@ def make_plan(trusted: TrustedImage, source: BlobSource) -> Plan:
                 compression=compression_of(media_type),
             )
         )
-    return Plan(trusted, tuple(layers), sum(layer.size for layer in manifest.layers))
+    return Plan(trusted, tuple(layers))

@@ -30,9 +30,9 @@ from imagers.core import (
     Ownership,
     Progress,
     look_at,
+    make_directories,
     open_layer,
 )
-from imagers.core.plain_unpack import make_directories
 from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper
 from imagers.errors import FormatError
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PullOptions", "PullReport", "PulledLayer", "pull_image", "trust_image"]
 
-_DOWNLOADS = 3  # at the same time, as of image-rs
+_DOWNLOADS = 3  # at the same time, as image-rs has it
 _MAX_ACCOUNTS_BYTES = 1024 * 1024
 
 
@@ -171,7 +171,6 @@ def pull_image(
     unwrappers: Sequence[KeyUnwrapper] = (),
     resources: ResourceStore | None = None,
     on_trusted: Callable[[TrustedImage], None] | None = None,
-    on_keys: Callable[[int], None] | None = None,
     on_progress: Callable[[PlannedLayer, Progress], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> PullReport:
@@ -182,7 +181,7 @@ def pull_image(
             check, open to its owner only.
         unwrappers: keys from files.
         resources: a broker that keys are asked for, once for the whole image.
-        on_trusted, on_keys, on_progress: news for a user interface. They are called in
+        on_trusted, on_progress: news for a user interface. They are called in
             this thread; `on_progress` at most ten times a second and layer.
         cancellation: ends the work within about 100 ms.
 
@@ -204,8 +203,6 @@ def pull_image(
     plan = make_plan(trusted, image.source)
     # Steps 7 and 8 of trust.py: all keys first, then the layers.
     with _layer_keys(plan, unwrappers, resources) as keys, Staging(bundle) as staging:
-        if on_keys is not None:
-            on_keys(sum(key is not None for key in keys))
         layers = _unpack_all(
             plan, keys, staging, options, on_progress=on_progress, cancellation=cancellation
         )
@@ -251,7 +248,7 @@ def _unpack_all(
 ) -> list[PulledLayer]:
     """The layers from the base up: each changes what is below it."""
     budget = options.budget
-    means = budget.means_of(1, jobs=1)
+    resources = budget.resources_of(1, jobs=1)
     sink = _sink_of(staging)
     pulled = []
     allowance = Allowance(options.limits)
@@ -284,7 +281,7 @@ def _unpack_all(
                     diff_id=layer.diff_id,
                     what=layer.what,
                     limits=allowance.limits,
-                    means=means,
+                    resources=resources,
                     on_progress=None if on_progress is None else partial(on_progress, planned),
                     cancellation=cancellation,
                 )

@@ -43,7 +43,7 @@ def check_destination(bundle: Path) -> None:
 
 
 def _open_parent(bundle: Path) -> int:
-    """The directory in which a bundle may appear; errors as of `check_destination`."""
+    """The directory in which a bundle may appear; errors as for `check_destination`."""
     if not bundle.name or bundle.name == "..":
         raise LocalError("expected a path that ends in a name", path=str(bundle))
     try:

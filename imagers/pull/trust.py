@@ -120,7 +120,7 @@ class TrustedImage:
         return sum(is_encrypted(layer.media_type) for layer in self.manifest.layers)
 
     def check_may_ask_broker(self) -> None:
-        """Nothing, if keys of this image may be asked for at a broker (step 7).
+        """Raise unless keys of this image may be asked for at a broker (step 7).
 
         An unsigned, unpinned image could be anybody's: the host could have a guest decrypt
         the layers of another image inside one of its own.

@@ -113,12 +113,12 @@ def words_of(body: bytes) -> str:
 
 
 def check_answer(answer: Response, *, doing: str, name: str) -> None:
-    """Nothing, if the answer may be one of a registry, and is no page for people.
+    """Raise unless the answer may be one of a registry, and is no page for people.
 
     A login page or a captive portal answers everything with 200, also what was sent.
 
     Args:
-        doing, name: as of `refusal`.
+        doing, name: as for `refusal`.
 
     Raises:
         RemoteError: it is a page.
@@ -135,12 +135,12 @@ def check_answer(answer: Response, *, doing: str, name: str) -> None:
 
 
 def check_json(answer: Response, *, doing: str, name: str) -> None:
-    """Nothing, if the answer begins like a document, and is not one that says what went wrong.
+    """Raise unless the answer begins like a document, and is not one that says what went wrong.
 
     From something else in place of a list nobody may conclude that the list is empty.
 
     Args:
-        doing, name: as of `refusal`.
+        doing, name: as for `refusal`.
 
     Raises:
         RemoteError: it is none, or an error in spite of its status.

@@ -26,10 +26,10 @@ from imagers.errors import FormatError
 from imagers.model.base64 import decode_base64
 from imagers.model.reference import normal_name
 from imagers.model.strict_json import View, dump_json
-from imagers.registry.auth import Credentials, IdentityToken, RegistryToken
+from imagers.registry.credentials import Credentials, IdentityToken, RegistryToken
 
 if TYPE_CHECKING:
-    from imagers.registry.auth import Login
+    from imagers.registry.credentials import Login
 
 __all__ = [
     "HUB_SERVER",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from imagers.model.reference import Reference
     from imagers.net.http import Body
-    from imagers.registry.auth import Login
+    from imagers.registry.credentials import Login
 
 __all__ = ["RegistryClient"]
 
@@ -196,7 +196,7 @@ class RegistryClient(Closing):
         return error
 
     def check_login(self) -> None:
-        """Nothing, if the registry accepts the login.
+        """Raise unless the registry accepts the login.
 
         Raises:
             Unauthorized: it does not.

@@ -16,7 +16,7 @@ from imagers.errors import FormatError, PluginBroken, PluginNotFound
 from imagers.files import reason_of
 from imagers.model.strict_json import View, dump_json
 from imagers.programs import ask_program
-from imagers.registry.auth import Credentials, IdentityToken
+from imagers.registry.credentials import Credentials, IdentityToken
 
 if TYPE_CHECKING:
     from imagers.registry.auth_files import HelperName

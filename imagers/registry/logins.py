@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from imagers.registry.auth import Credentials, Login
+    from imagers.registry.credentials import Credentials, Login
 
 __all__ = ["find_login", "forget_login", "keep_login"]
 
@@ -78,7 +78,7 @@ def keep_login(
 
     Args:
         key: host, or host and namespace.
-        helpers: as of `find_login`; the first one gets it.
+        helpers: as for `find_login`; the first one gets it.
     """
     if helpers and helpers[0] != AUTH_FILES:
         if "/" in key:

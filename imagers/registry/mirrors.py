@@ -149,7 +149,7 @@ class RegistriesConf:
         return self._own(reference, self._find(str(reference)))
 
     def check_short_name(self, text: str, reference: Reference) -> None:
-        """Nothing, if a name without a registry means `reference` to podman too.
+        """Raise unless a name without a registry means `reference` to podman too.
 
         Args:
             text: the name as written, without tag and digest.

@@ -80,7 +80,7 @@ class Patience:
 
 
 def check_range(stream: ResponseStream, *, first: int, last: int, size: int, what: str) -> None:
-    """Nothing, if a partial answer says that it has these bytes of a blob of `size`.
+    """Raise unless a partial answer says that it has these bytes of a blob of `size`.
 
     Raises:
         SizeMismatch: it says that the blob has another size.

@@ -364,7 +364,7 @@ class RegistrySink(Closing):
                 )
 
     def _check_told_digest(self, answer: Response, expected: Digest, what: str) -> None:
-        """Nothing, unless the registry itself says that it has other bytes than we sent."""
+        """Raise if the registry itself says that it has other bytes than we sent."""
         told = answer.headers.get("Docker-Content-Digest")
         if told is None:
             return

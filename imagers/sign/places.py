@@ -52,13 +52,15 @@ def places_of(
         lookasides: None: there are none.
         transport: how lookasides over http(s) are reached.
     """
-    from imagers.registry.source import RegistrySource
-
     if TRANSPORTS[name.transport].has_signature_files:
         return Places(directory=name.path)
-    if name.reference is None or not isinstance(source, RegistrySource):
+    if name.transport != "docker" or name.reference is None:
         return Places()
     from imagers.registry.signatures import RegistrySignatures
+    from imagers.registry.source import RegistrySource
+
+    if not isinstance(source, RegistrySource):
+        raise TypeError(f"expected the source of {name}, got a {type(source).__name__}")
 
     lookasides = lookasides or Lookasides()
     kept = RegistrySignatures(source)

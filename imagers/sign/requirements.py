@@ -252,16 +252,9 @@ class Strict(View):
             raise self.error("expected a string that is not empty", name)
         return found
 
-    def texts(
-        self,
-        name: str,
-        *,
-        most: int = _MAX_KEYS,
-        non_empty: bool = True,
-        null_is_empty: bool = False,
-    ) -> tuple[str, ...]:
+    def words(self, name: str) -> tuple[str, ...]:
         """A list of such strings that is not empty."""
-        found = super().texts(name, most=most, non_empty=non_empty, null_is_empty=null_is_empty)
+        found = self.texts(name, most=_MAX_KEYS, non_empty=True)
         if "" in found:
             place = f"{name}[{found.index('')}]"
             raise self.error("expected a string that is not empty", place)
@@ -272,7 +265,7 @@ class Strict(View):
         if not name.endswith("s"):
             return (self._data(name, self.text(name)),)
         return tuple(
-            self._data(f"{name}[{index}]", text) for index, text in enumerate(self.texts(name))
+            self._data(f"{name}[{index}]", text) for index, text in enumerate(self.words(name))
         )
 
     def _data(self, name: str, text: str) -> bytes:
@@ -281,7 +274,7 @@ class Strict(View):
         if text.lstrip().startswith("-----BEGIN "):
             return text.encode()
         data = decode_base64_lines(text, what=self.what, where=self.at(name))
-        if not data:
+        if not data:  # nothing but line ends
             raise self.error("expected base64", name)
         return data
 
@@ -340,7 +333,7 @@ def parse_keys(strict: Strict, member: str, label: str = "key") -> KeyRefs:
     if member.endswith("Path"):
         return KeyRefs((strict.text(member),), (), label)
     if member.endswith("Paths"):
-        return KeyRefs(strict.texts(member), (), label)
+        return KeyRefs(strict.words(member), (), label)
     return KeyRefs((), strict.datas(member), label)
 
 

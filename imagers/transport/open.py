@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from imagers.errors import LocalError, UsageError
 from imagers.model.image import ImageSink, ImageSource
 from imagers.net.proxies import Proxies
-from imagers.registry.auth import Login
+from imagers.registry.credentials import Login
 from imagers.registry.mirrors import RegistriesConf
 from imagers.transport.kinds.transport import find_transport
 from imagers.transport.names import ImageName

@@ -14,7 +14,7 @@ import pytest
 
 from imagers.model.digest import digest_of
 from imagers.model.manifest import parse_manifest
-from imagers.registry.auth import Credentials
+from imagers.registry.credentials import Credentials
 from imagers.registry.referrers import referrers_tag
 from imagers.testing.registry import EmbeddedRegistry
 from imagers.transport.beside import read_referrers_of

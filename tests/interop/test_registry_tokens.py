@@ -25,7 +25,7 @@ from imagers.model.digest import digest_of
 from imagers.model.manifest import parse_manifest
 from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from imagers.model.stream import read_all
-from imagers.registry.auth import Credentials, IdentityToken
+from imagers.registry.credentials import Credentials, IdentityToken
 from imagers.transport.copy import copy_image
 from imagers.transport.names import parse_image_name
 from imagers.transport.open import TransportOptions, open_sink, open_source

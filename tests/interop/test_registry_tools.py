@@ -12,7 +12,7 @@ import trustme
 from imagers.errors import DigestMismatch, NotFound, RemoteError, Unauthorized
 from imagers.model.digest import digest_of, parse_digest
 from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
-from imagers.registry.auth import Credentials
+from imagers.registry.credentials import Credentials
 from imagers.testing.registry import EmbeddedRegistry
 from imagers.transport.copy import copy_image
 from imagers.transport.names import parse_image_name

@@ -26,7 +26,7 @@ docs/broker.md.
   the others:
   --broker URL                default http://127.0.0.1:8080
   --broker-ca FILE, --insecure-broker-http, --broker-admin-key FILE
-                              as of "imagers encrypt"
+                              as for "imagers encrypt"
   --replace                   of "put": overwrite; the old bindings are lost
   --limit N                   of "audit": how many entries, the newest ones;
                               default 100; FILTER is any of
@@ -66,7 +66,7 @@ __all__ = ["command"]
 
 _DEFAULT_PORT = 8080
 _MAX_PORT = 65535
-_SHOWN_DIGEST = len("sha256:") + 12  # as many as of a session; --json has all of it
+_SHOWN_DIGEST = len("sha256:") + 12  # as many as for a session; --json has all of it
 # Those of `imagers.broker.audit`, which needs the extra.
 _EVENTS = ["start", "stop", "auth", "attest", "release", "put", "replace", "delete"]
 _EVENTS += ["bind", "policy", "admin"]

@@ -1,7 +1,8 @@
 """usage: imagers decrypt [OPTION]... SRC DST --decryption-key KEY...
 
 Decrypts the layers of an image and writes the plain image. Every layer is
-checked against its digest, its HMAC and its diff_id before the image appears.
+checked against its digest, its HMAC and its diff_id before the image appears,
+and the result says how many were.
 
 There is no policy here and no signature is looked at: whoever can write SRC
 decides what is decrypted. Use "imagers pull" where that matters. Keys at a
@@ -24,7 +25,7 @@ broker that are bound to an image are for "imagers pull" only.
   --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
   --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
   --image-rs-registries, --ranges
-                              as of "imagers copy"
+                              as for "imagers copy"
   --json                      the result as JSON
   --help                      this text
 

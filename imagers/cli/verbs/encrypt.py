@@ -20,11 +20,11 @@ is lost by it: sign afterwards.
   --allow-nothing             no error when no layer was to be encrypted
   --add-recipient RECIPIENT, --remove-recipient RECIPIENT|SCHEME#N
                               in place of --encryption-key: no byte of a layer
-                              changes. Who is removed still reads old copies,
+                              changes. Whoever is removed reads old copies,
                               and all that he kept the keys of: removal cannot
                               undo that
   --rekey                     new layer keys, for --encryption-key only
-  --decryption-key KEY        opens it now, for these; as of "imagers decrypt"
+  --decryption-key KEY        opens it now, for these; as for "imagers decrypt"
   --provider-timeout SECONDS  for one answer of a provider; default: 60
   --broker URL                of broker:URI; https, or http on loopback
   --broker-ca FILE            PEM certificates to trust for it, and no others
@@ -33,14 +33,14 @@ is lost by it: sign afterwards.
   --replace                   overwrite an existing key of that name there
   --kek-file FILE             32 bytes in place of a key made in the broker
   --policy FILE, --registries.d DIR
-                              what must let SRC pass; as of "imagers copy"
+                              what must let SRC pass; as for "imagers copy"
   --digestfile FILE           gets the digest of what was written
   --jobs N, --memory SIZE     layers at the same time, default: a layer a core;
                               and memory for all of them, default: 64MiB
   --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
   --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
   --image-rs-registries, --ranges
-                              as of "imagers copy"
+                              as for "imagers copy"
   --json                      the result as JSON
   --help                      this text
 

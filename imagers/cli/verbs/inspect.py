@@ -10,7 +10,7 @@ are beside it. Nothing of it is verified: "imagers pull" verifies.
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE
-                              as of "imagers copy"
+                              as for "imagers copy"
   --json                      the facts as JSON
   --help                      this text
 

@@ -11,7 +11,7 @@ below it only.
   --authfile FILE             default: the first of the places that all verbs
                               look into, as containers-auth.json(5) has them
   --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR
-                              as of "imagers copy"
+                              as for "imagers copy"
   --help                      this text
 
 example:
@@ -85,7 +85,7 @@ def command(
     from dataclasses import replace
 
     from imagers.model.reference import Reference
-    from imagers.registry.auth import Credentials
+    from imagers.registry.credentials import Credentials
     from imagers.registry.logins import keep_login
     from imagers.registry.mirrors import AUTH_FILES
     from imagers.transport.open import open_registry

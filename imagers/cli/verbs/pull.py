@@ -26,7 +26,7 @@ must be missing or empty, in a directory that only you and root can change.
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE,
   --ranges N
-                              as of "imagers copy"
+                              as for "imagers copy"
   --json                      the result as JSON
   --help                      this text
 

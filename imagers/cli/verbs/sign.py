@@ -33,7 +33,7 @@ the index. Signatures that are there stay; the same one is not added twice.
                               another one
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE
-                              as of "imagers copy"
+                              as for "imagers copy"
   --json                      the result as JSON
   --help                      this text
 

@@ -17,7 +17,7 @@ layers. The exit code is 0 for yes, 21 for no, 22 if it could not be looked up.
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE
-                              as of "imagers copy"
+                              as for "imagers copy"
   --json                      the result, and with --explain the tree, as JSON
   --help                      this text
 

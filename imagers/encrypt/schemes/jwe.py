@@ -234,7 +234,7 @@ def _some(view: View, *names: str) -> JSONObject:
 
 
 def check_lengths(parsed: ParsedJWE) -> None:
-    """Nothing, if a recipient could open it: iv and tag are as long as its algorithm has them.
+    """Raise unless a recipient could open it: iv and tag are as long as its algorithm has them.
 
     Raises:
         FormatError: they are not; or no recipient says what its key is.
@@ -396,7 +396,7 @@ class JWETarget:
             return wrapped.packet
         if not any(stay):
             return None
-        document = View.parse(wrapped.packet, what="JWE", max_bytes=_MAX_BYTES).value
+        document = View.parse(wrapped.packet, what=_WHAT, max_bytes=_MAX_BYTES).value
         recipients = document["recipients"]
         assert isinstance(recipients, list)  # parsed before, and more than one
         left = [one for one, keep in zip(recipients, stay, strict=True) if keep]

@@ -167,7 +167,7 @@ def find_key_ids(recipient: str, *, user_home: str | None = None) -> frozenset[b
     """The ids of a recipient's key and subkeys, 8 bytes each, as messages name them.
 
     Raises:
-        KeyUnavailable, UsageError, LocalError: as of `PGPWrapper`.
+        KeyUnavailable, UsageError, LocalError: as for `PGPWrapper`.
     """
     keys = list(_user_gpg(user_home).list_keys())
     fingerprint = _find_key(recipient, keys)

@@ -274,7 +274,7 @@ def open_token_key(file: TokenFile, *, private: bool) -> TokenKey:
 
 
 def load_token_public_key(file: TokenFile) -> PublicKey:
-    """The public half of the key that a key file names; errors as of `open_token_key`."""
+    """The public half of the key that a key file names; errors as for `open_token_key`."""
     key = open_token_key(file, private=False)
     try:
         return parse_public_key(key.public_key(), name=file.name)

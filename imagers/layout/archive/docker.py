@@ -66,7 +66,7 @@ _NAME_OF_CONTAINERD = "io.containerd.image.name"
 
 
 def check_no_encryption(manifest: Manifest, *, name: str) -> None:
-    """Nothing, if an engine can open all layers.
+    """Raise unless an engine can open all layers.
 
     Raises:
         Unsupported: one is encrypted.
@@ -278,7 +278,7 @@ class DockerArchiveSink(ArchiveSink):
         self._ref = ref
 
     def check_image(self, document: Manifest | Index) -> None:
-        """Nothing, if the archive can hold it; asked before its first blob.
+        """Raise unless the archive can hold it; asked before its first blob.
 
         Raises:
             Unsupported: it is encrypted, an index, or no image.

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from imagers.core import Budget, Means, budget, native, run_layers
+from imagers.core import Budget, Resources, budget, native, run_layers
 from imagers.errors import UsageError, WindowTooLarge
 from imagers.model.media import Compression
 
@@ -50,7 +50,7 @@ def test_layers_at_once(cores, count, jobs, memory, layers, expected):
 )
 def test_threads_of_a_layer_follow_its_part_of_the_bytes(cores, part, jobs, threads):
     cores(2)
-    assert Budget().means_of(part, jobs=jobs).threads == threads
+    assert Budget().resources_of(part, jobs=jobs).threads == threads
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_threads_of_a_layer_follow_its_part_of_the_bytes(cores, part, jobs, thre
     [(64, 1, 32), (64, 2, 16), (64, 4, 8), (16, 1, 8), (256, 1, 128), (1 << 20, 1, 2048)],
 )
 def test_window_and_buffers_fit_into_the_memory(memory, jobs, window):
-    means = Budget(memory_bytes=memory * MIB).means_of(1, jobs=jobs)
-    assert means.window_bytes == window * MIB
-    assert means.window_bytes < memory * MIB / jobs
+    resources = Budget(memory_bytes=memory * MIB).resources_of(1, jobs=jobs)
+    assert resources.window_bytes == window * MIB
+    assert resources.window_bytes < memory * MIB / jobs
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_window_and_buffers_fit_into_the_memory(memory, jobs, window):
 )
 def test_all_that_the_core_holds_for_layers_fits_into_the_memory(cores, memory, jobs):
     cores(64)
-    means = Budget(memory_bytes=memory * MIB).means_of(1, jobs=jobs)
+    resources = Budget(memory_bytes=memory * MIB).resources_of(1, jobs=jobs)
     held = [
         native.memory_of(
             sealing=True,
-            threads=min(means.threads, means.compressors),
+            threads=min(resources.threads, resources.compressors),
             size=1 << 40,
             compress=compression,
         )
@@ -82,10 +82,10 @@ def test_all_that_the_core_holds_for_layers_fits_into_the_memory(cores, memory, 
     held += [
         native.memory_of(
             sealing=False,
-            threads=means.threads,
+            threads=resources.threads,
             size=1 << 40,
             decompress=compression,
-            window_bytes=means.window_bytes,
+            window_bytes=resources.window_bytes,
         )
         for compression in Compression
     ]
@@ -93,7 +93,7 @@ def test_all_that_the_core_holds_for_layers_fits_into_the_memory(cores, memory, 
 
 
 def test_default_budget_gives_a_layer_alone_what_it_has_without_one():
-    assert Budget().means_of(1, jobs=1).window_bytes == Means().window_bytes
+    assert Budget().resources_of(1, jobs=1).window_bytes == Resources().window_bytes
 
 
 def test_budget_below_what_one_layer_needs_is_refused():
@@ -106,9 +106,9 @@ def test_budget_below_what_one_layer_needs_is_refused():
 def test_results_have_the_order_of_the_layers_and_large_ones_begin_first():
     begun, done = [], []
 
-    def work(index, means, stop):
+    def work(index, resources, stop):
         assert not stop.is_cancelled
-        begun.append((index, means.threads))
+        begun.append((index, resources.threads))
         return f"layer {index}"
 
     sizes = [10, 500, 20, 300]
@@ -122,11 +122,11 @@ def test_layer_whose_window_does_not_fit_beside_others_is_done_alone_after_them(
     cores(4)
     windows, lock = [], threading.Lock()
 
-    def work(index, means, stop):
+    def work(index, resources, stop):
         del stop
         with lock:
-            windows.append((index, means.window_bytes))
-        if index == 1 and means.window_bytes < 32 * MIB:
+            windows.append((index, resources.window_bytes))
+        if index == 1 and resources.window_bytes < 32 * MIB:
             raise WindowTooLarge("layer 2")
         return index
 
@@ -141,8 +141,8 @@ def test_layer_whose_window_does_not_fit_beside_others_is_done_alone_after_them(
 def test_layer_whose_window_does_not_fit_at_all_is_refused(cores, layers):
     cores(2)
 
-    def work(index, means, stop):
-        del means, stop
+    def work(index, resources, stop):
+        del resources, stop
         if index == 0:
             raise WindowTooLarge("layer 1")
         return index

@@ -9,7 +9,7 @@ import zlib
 import pytest
 import zstandard
 
-from imagers.core import Means
+from imagers.core import Resources
 from imagers.core.plain_codec import PIECE, reader_of
 from imagers.errors import FormatError, TrailingData, Truncated, WindowTooLarge
 from imagers.model.media import Compression
@@ -212,18 +212,21 @@ def test_zstd_window_above_the_limit_is_unsupported(core, log):
     parameters = zstandard.ZstdCompressionParameters(window_log=log, write_content_size=0)
     data = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     stored = data.compress(bytes(3 << 20)) + data.flush()
-    means = Means(window_bytes=1 << 20)
+    resources = Resources(window_bytes=1 << 20)
     if log == 20:
-        assert core.open(stored, sink=None, compression=ZSTD, means=means)[0].tar_size == 3 << 20
+        assert (
+            core.open(stored, sink=None, compression=ZSTD, resources=resources)[0].tar_size
+            == 3 << 20
+        )
         return
     with pytest.raises(WindowTooLarge, match="zstd window above the limit of 1048576 bytes"):
-        core.open(stored, sink=None, compression=ZSTD, means=means)
+        core.open(stored, sink=None, compression=ZSTD, resources=resources)
 
 
 @pytest.mark.parametrize("bytes_", [1000, 1 << 9, 1 << 32, 3 << 20])
 def test_window_limit_that_is_no_power_of_two_is_the_callers_bug(core, bytes_):
     with pytest.raises(ValueError, match="power of two"):
-        core.open(b"", means=Means(window_bytes=bytes_))
+        core.open(b"", resources=Resources(window_bytes=bytes_))
 
 
 @pytest.mark.parametrize(

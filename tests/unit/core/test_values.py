@@ -10,8 +10,8 @@ from imagers.core import (
     Cancellation,
     CipherParameters,
     Limits,
-    Means,
     Progress,
+    Resources,
 )
 from imagers.errors import Cancelled, Unsupported
 from imagers.model.keys import SecretKey
@@ -54,7 +54,7 @@ def test_limit_of_the_tar_is_the_ratio_and_something_free_below_a_bound(limits, 
 
 def test_default_limits_keep_the_memory_rule():
     """A zstd window, both rings and the frames stay below 64 MiB."""
-    assert Means().window_bytes <= 32 * 1024 * 1024
+    assert Resources().window_bytes <= 32 * 1024 * 1024
 
 
 LIMITS = Limits(max_tar_bytes=1000, max_ratio=10, free_tar_bytes=100, max_entries=5)

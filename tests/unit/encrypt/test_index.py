@@ -6,6 +6,7 @@ import pytest
 
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
 from imagers.encrypt.index import rewrite_index
+from imagers.encrypt.rewrite import Run
 from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
 from imagers.encrypt.sealing import SharedLayers
 from imagers.errors import FormatError, SizeMismatch, UsageError, VerificationError
@@ -67,7 +68,7 @@ def encrypt(source, sink, public_key, **options):
         source,
         sink,
         lambda image: encrypt_image(
-            image, sink, wrappers, shared=shared, by_name=False, allow_nothing=True
+            image, sink, wrappers, shared=shared, run=Run(by_name=False), allow_nothing=True
         ),
         **options,
     )
@@ -111,7 +112,11 @@ def test_index_is_rewritten_with_all_its_images_and_shared_layers_once(
         encrypted,
         back,
         lambda image: decrypt_image(
-            image, back, [JWEUnwrapper(private_key("ec256.key"))], shared=shared, by_name=False
+            image,
+            back,
+            [JWEUnwrapper(private_key("ec256.key"))],
+            shared=shared,
+            run=Run(by_name=False),
         ),
     )
     plain = [
@@ -144,7 +149,7 @@ def test_layers_that_images_share_lose_what_speaks_of_them_in_the_clear_in_all(
         ]
         seen.append(image)
         image = replace(image, manifest=replace(image.manifest, layers=tuple(layers)))
-        return encrypt_image(image, sink, wrappers, shared=shared, by_name=False)
+        return encrypt_image(image, sink, wrappers, shared=shared, run=Run(by_name=False))
 
     done = rewrite_index(source, sink, change)
     _, second = (image for _, image in done.images)

@@ -68,13 +68,13 @@ def test_decode_of_another_size_raises_with_both(encode, decode):
     assert caught.value.where == "$.nonce"
     with pytest.raises(FormatError, match="expected at most 16 bytes, got 17"):
         decode(encode(bytes(17)), what="x", max_size=16)
-    with pytest.raises(FormatError, match="expected base64 of at most 16 bytes, got 5000 char"):
+    with pytest.raises(FormatError, match="expected at most 16 bytes, got 3750"):
         decode("\u20ac" * 5000, what="x", max_size=16)
 
 
 @pytest.mark.parametrize("text", ["QU\nI=", "QUI=\r\n", "\r\n\r\nQUI="])
 def test_decode_base64_lines_passes_over_line_ends(text):
-    assert decode_base64_lines(text, what="x", size=2) == b"AB"
+    assert decode_base64_lines(text, what="x") == b"AB"
 
 
 @pytest.mark.parametrize("text", ["QU I=", "QUI=\t", "QUI", "QUJ=", "QUI=\u2028"])

@@ -11,7 +11,15 @@ from jwcrypto.jws import JWS
 from imagers.errors import FormatError, SignatureInvalid
 from imagers.model.strict_json import View
 from imagers.pki.algorithms import sign
-from imagers.pki.jose import KEK_BYTES, build_jws, derive_kek, parse_jws, sign_token, verify_token
+from imagers.pki.jose import (
+    KEK_BYTES,
+    build_jws,
+    derive_kek,
+    parse_jws,
+    sign_token,
+    verify_token,
+    x5c_of,
+)
 
 EC = ec.generate_private_key(ec.SECP256R1())
 ED = ed25519.Ed25519PrivateKey.generate()
@@ -171,6 +179,18 @@ def test_jws_with_any_part_changed_or_gone_is_refused(name):
         with pytest.raises(FormatError) as caught:
             parse_jws(flattened(**{name: value}))
         assert caught.value.where == f"$.{name}"
+
+
+@pytest.mark.parametrize(
+    ("chain", "where"),
+    [(None, ""), ("QQ==", ""), ([1], "[0]"), (["QQ==", "QQ"], "[1]"), (["QQ==", "Q_=="], "[1]")],
+    ids=str,
+)
+def test_x5c_of_other_values_is_refused_with_its_place(chain, where):
+    assert x5c_of(View({"x5c": ["QQ==", ""]}, what="w")) == [b"A", b""]
+    with pytest.raises(FormatError) as caught:
+        x5c_of(View({"x5c": chain}, what="w"))
+    assert (caught.value.what, caught.value.where) == ("w", f"$.x5c{where}")
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100), st.binary(max_size=100))

@@ -59,7 +59,7 @@ def test_jwk_without_or_with_wrong_crt_members_gives_the_same_key(rsa_jwk):
         ({"x": ""}, FormatError, "$.x: expected a number in base64url"),
         ({"x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU="}, FormatError, "base64url"),
         ({"x": "A"}, FormatError, "base64url"),
-        ({"x": "A" * 5000}, FormatError, "$.x: expected base64 of at most 2048 bytes, got 5000"),
+        ({"x": "A" * 5000}, FormatError, "$.x: expected at most 2048 bytes, got 3750"),
         ({"y": None}, FormatError, "$.y: is missing"),
         ({"d": "AQAB"}, FormatError, "the numbers are not a key"),
     ],

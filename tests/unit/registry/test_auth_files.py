@@ -4,8 +4,8 @@ import json
 import pytest
 
 from imagers.errors import FormatError, UsageError
-from imagers.registry.auth import Credentials, IdentityToken, RegistryToken
 from imagers.registry.auth_files import HelperName, keys_of, parse_auth_file
+from imagers.registry.credentials import Credentials, IdentityToken, RegistryToken
 
 
 def packed(text):

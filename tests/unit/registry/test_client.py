@@ -8,7 +8,7 @@ from imagers.net.failures import NOT_TLS
 from imagers.net.http import HTTPSettings
 from imagers.net.proxies import Proxies, parse_proxy
 from imagers.net.retry import RetryPolicy
-from imagers.registry.auth import Credentials
+from imagers.registry.credentials import Credentials
 from imagers.testing.registry import EmbeddedRegistry
 
 ALL = range(200, 300)

@@ -10,7 +10,7 @@ import pytest
 
 from imagers.errors import RemoteError
 from imagers.net.http import HTTPSettings
-from imagers.registry.auth import Credentials
+from imagers.registry.credentials import Credentials
 
 BASIC = "Basic " + base64.b64encode(b"ann:secret").decode()
 BEARER = "Bearer t0k"

@@ -7,8 +7,8 @@ import stat
 import pytest
 
 from imagers.errors import FormatError, LocalError, PluginBroken, PluginNotFound, UsageError
-from imagers.registry.auth import Credentials, IdentityToken
 from imagers.registry.auth_files import HelperName
+from imagers.registry.credentials import Credentials, IdentityToken
 from imagers.registry.helpers import ask_helper
 from imagers.registry.logins import find_login, forget_login, keep_login
 

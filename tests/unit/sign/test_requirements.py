@@ -332,6 +332,7 @@ NO = "sigstoreSigned"
         ({"type": NO, "keyPaths": ["/k"] * 65}, "at most 64"),
         ({"type": NO, "keyData": "$$$"}, "keyData: expected base64"),
         ({"type": NO, "keyData": "ä"}, "keyData: expected base64"),
+        ({"type": NO, "keyData": "\n"}, "keyData: expected base64"),
         ({"type": NO, "keyDatas": [B64, "="]}, "keyDatas[1]: expected base64"),
         (
             {**KEY, "signedIdentity": None},
@@ -347,11 +348,11 @@ NO = "sigstoreSigned"
         ),
         (
             {**KEY, "signedIdentity": {"type": "exactReference", "dockerReference": "A:B:C"}},
-            "expected an image name",
+            "$.default[0].signedIdentity.dockerReference: expected an image name",
         ),
         (
             {**KEY, "signedIdentity": {"type": "exactRepository", "dockerRepository": "UP/x"}},
-            "expected an image name",
+            "$.default[0].signedIdentity.dockerRepository: expected an image name",
         ),
         (
             {**KEY, "signedIdentity": {"type": "exactRepository", "dockerRepository": "r.io/a:1"}},

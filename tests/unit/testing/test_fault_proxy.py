@@ -18,8 +18,8 @@ from imagers.model.reference import parse_reference
 from imagers.model.strict_json import dump_json
 from imagers.net.http import HTTPClient, HTTPSettings
 from imagers.net.retry import RetryPolicy
-from imagers.registry.auth import Credentials
 from imagers.registry.client import RegistryClient
+from imagers.registry.credentials import Credentials
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
 from imagers.testing.fault_proxy import FAULTS, FaultProxy

@@ -5,7 +5,7 @@ import pytest
 
 from imagers.errors import LocalError, RemoteError, Unauthorized, UsageError
 from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
-from imagers.registry.auth import Credentials
+from imagers.registry.credentials import Credentials
 from imagers.registry.registries_conf import parse_registries_conf
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource

@@ -91,7 +91,7 @@ def parse_wrap_answer(answer: SecretKey, *, what: str) -> bytes:
 
 
 def parse_unwrap_answer(answer: SecretKey, *, what: str) -> SecretKey:
-    """The private options in an answer; the caller closes them. Errors as of a packet."""
+    """The private options in an answer; the caller closes them. Errors as for a packet."""
     # `bytes` of JSON: an immutable copy until this function returns.
     return SecretKey(_parse(answer, "keyunwrapresults", "optsdata", _MAX_OPTIONS_BYTES, what))
 

@@ -21,11 +21,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from imagers.errors import FormatError, SignatureInvalid, Unsupported
-from imagers.model.base64 import decode_base64
 from imagers.model.strict_json import View
 from imagers.pki.chain import MAX_CERTIFICATES, load_certificate
 from imagers.pki.cose import ALG, CONTENT_TYPE, CRIT, Sign1, parse_sign1
-from imagers.pki.jose import JWS, parse_jws
+from imagers.pki.jose import JWS, parse_jws, x5c_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,8 +110,6 @@ def parse_envelope(raw: bytes, media_type: str) -> Envelope:
         FormatError: it is none, or something critical in it is not understood.
         Unsupported: another kind of envelope.
     """
-    if len(raw) > _MAX_BYTES:
-        raise FormatError(f"expected at most {_MAX_BYTES} bytes, got {len(raw)}", what=_WHAT)
     if media_type == JWS_TYPE:
         return _parse_jws(raw)
     if media_type == COSE_TYPE:
@@ -129,9 +126,7 @@ def _parse_jws(raw: bytes) -> Envelope:
     attributes = message.header.value
     return _make(
         message,
-        chain=[
-            decode_base64(one, what=_WHAT, where=header.at("x5c")) for one in header.texts("x5c")
-        ],
+        chain=x5c_of(header),
         content_type=message.header.text("cty"),
         crit=attributes.get("crit"),
         attributes=attributes,

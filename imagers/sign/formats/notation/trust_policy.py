@@ -132,7 +132,7 @@ def _parse_statement(strict: Strict) -> tuple[Statement, tuple[str, ...]]:
     strict.only(
         "name", "registryScopes", "signatureVerification", "trustStores", "trustedIdentities"
     )
-    scopes = strict.texts("registryScopes")
+    scopes = strict.words("registryScopes")
     if "*" in scopes and len(scopes) > 1:
         raise strict.error("expected '*' alone", "registryScopes")
     for scope in scopes:
@@ -144,7 +144,7 @@ def _parse_statement(strict: Strict) -> tuple[Statement, tuple[str, ...]]:
     stores: tuple[str, ...] = ()
     subjects: tuple[frozenset[tuple[str, str]], ...] | None = None
     if actions is not None:
-        stores = strict.texts("trustStores")
+        stores = strict.words("trustStores")
         for store in stores:
             kind, colon, name = store.partition(":")
             if kind not in _STORE_KINDS or not colon or not _is_name(name):
@@ -193,7 +193,7 @@ def _parse_level(strict: Strict) -> tuple[Mapping[Check, Action] | None, bool]:
 def _parse_identities(
     strict: Strict,
 ) -> tuple[frozenset[tuple[str, str]], ...] | None:
-    texts = strict.texts("trustedIdentities")
+    texts = strict.words("trustedIdentities")
     if "*" in texts:
         if len(texts) > 1:
             raise strict.error("expected '*' alone", "trustedIdentities")

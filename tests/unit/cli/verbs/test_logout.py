@@ -3,7 +3,7 @@
 from click.testing import CliRunner
 
 from imagers.cli.main import root
-from imagers.registry.auth import Credentials
+from imagers.registry.credentials import Credentials
 from imagers.registry.logins import find_login, keep_login
 
 
