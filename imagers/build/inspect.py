@@ -29,7 +29,7 @@ __all__ = ["inspect_image"]
 
 def _referrers(source: ImageSource, subject: str) -> list[dict[str, object]]:
     from imagers.model.digest import parse_digest
-    from imagers.transport.beside import read_referrers_of
+    from imagers.transport.referrers import read_referrers_of
 
     return [
         {

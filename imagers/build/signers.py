@@ -40,7 +40,7 @@ class Request:
     Attributes:
         reference: the name of the image, as those who verify will write it.
         places: where its signatures are.
-        beside: what the registry keeps beside images.
+        signatures: what the registry keeps of them itself, and what refers to images.
         expected_digest: of the manifest or index that is meant; None: what the name means now.
         identity: the name to sign instead of `reference`, for a format that signs names.
         now: aware; written into signatures for people.
@@ -50,7 +50,7 @@ class Request:
     source: RegistrySource
     sink: RegistrySink
     places: Places
-    beside: RegistrySignatures
+    signatures: RegistrySignatures
     expected_digest: Digest | None
     identity: str | None
     now: datetime
@@ -108,7 +108,7 @@ class SigstoreSigner:
         return signed + attach_bundles(
             request.source,
             request.sink,
-            request.beside,
+            request.signatures,
             request.reference,
             self.private_key,
             # What was signed just now, whatever the tag shows meanwhile.
@@ -145,7 +145,7 @@ class NotationSigner:
         return attach_notation(
             request.source,
             request.sink,
-            request.beside,
+            request.signatures,
             request.reference,
             self.private_key,
             created=request.now,
@@ -183,7 +183,7 @@ class GPGSigner:
         return sign_image_simple(
             request.source,
             request.places,
-            request.beside,
+            request.signatures,
             request.reference,
             self.fingerprint,
             expected_digest=request.expected_digest,

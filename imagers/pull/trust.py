@@ -58,9 +58,8 @@ from imagers.model.manifest import (
     parse_manifest_or_index,
 )
 from imagers.model.media import compression_of, is_encrypted, plaintext_media_type
-from imagers.sign.decision import Decision
+from imagers.sign.decision import Decision, PolicyBasis
 from imagers.sign.found import Found
-from imagers.sign.verify import Basis as PolicyBasis
 from imagers.sign.verify import Subject, explain_image
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ what is there, looks again afterwards, and repeats itself if somebody else wrote
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from imagers.errors import (
@@ -73,9 +74,12 @@ if TYPE_CHECKING:
     from imagers.sign.sigstore_key import SigstorePrivateKey
 
 __all__ = [
+    "PlaceKind",
+    "SignaturePlace",
     "SignedManifest",
     "attach_bundles",
     "digests_to_sign",
+    "referrers_of",
     "sign_image",
     "signing_name",
 ]
@@ -87,20 +91,41 @@ _MAX_MANIFESTS = 1024  # of one image with all that it contains
 _ATTEMPTS = 3  # to write where somebody else writes at the same time
 
 
+class PlaceKind(Enum):
+    """What signatures are kept in."""
+
+    TAG = "tag"
+    REFERRERS = "referrers"
+    EXTENSION = "extension"  # of the registry
+    LOOKASIDE = "lookaside"
+
+
+@dataclass(frozen=True, slots=True)
+class SignaturePlace:
+    """Where signatures of one manifest are.
+
+    Attributes:
+        text: the tag, or what people find it by.
+    """
+
+    kind: PlaceKind
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class SignedManifest:
     """What `sign_image` did for one manifest or index.
 
     Attributes:
         digest: of the manifest that is signed now.
-        tag: that its signatures are under; or the place of the new signature.
+        place: of its signatures, or of the new one.
         identity: the name in the signature.
         added: false where the same signature by the same key was there already.
         count: signatures that are there now.
     """
 
     digest: Digest
-    tag: str
+    place: SignaturePlace
     identity: str
     added: bool
     count: int
@@ -145,6 +170,11 @@ def sign_image(
         _sign_manifest(source, sink, digest, identity=name, key=key, timestamp=timestamp)
         for digest in digests
     )
+
+
+def referrers_of(digest: Digest) -> SignaturePlace:
+    """The place of what refers to a manifest."""
+    return SignaturePlace(PlaceKind.REFERRERS, f"referrers of {digest}")
 
 
 def signing_name(reference: Reference, identity: str | None) -> str:
@@ -241,13 +271,14 @@ def _sign_manifest(
     timestamp: int | None,
 ) -> SignedManifest:
     tag = signature_tag(digest)
+    place = SignaturePlace(PlaceKind.TAG, tag)
     payload = build_payload(identity, digest, timestamp=timestamp)
     signature: SigstoreSignature | None = None
     for _ in range(_ATTEMPTS):
         existing = _read_to_write(source, tag)
         if existing is not None and _is_signed(source, existing, payload, key):
             count = len(existing.signatures)
-            return SignedManifest(digest, tag, identity, signature is not None, count)
+            return SignedManifest(digest, place, identity, signature is not None, count)
         signature = signature or sign_payload(payload, key)
         raw, config = build_signature_manifest(existing, [signature])
         sink.put_blob(
@@ -270,7 +301,7 @@ def _sign_manifest(
             temporary=True,
             hint="sign again when nobody else does",
         )
-    return SignedManifest(digest, tag, identity, added=True, count=len(existing.signatures))
+    return SignedManifest(digest, place, identity, added=True, count=len(existing.signatures))
 
 
 def _read_to_write(source: SignatureSource, tag: str) -> SignatureManifest | None:
@@ -349,9 +380,7 @@ def attach_bundles(
         if not is_there:
             _attach_bundle(sink, referrers, subject, key, created)
         signed.append(
-            SignedManifest(
-                digest, f"referrers of {digest}", "", added=not is_there, count=count + 1
-            )
+            SignedManifest(digest, referrers_of(digest), "", added=not is_there, count=count + 1)
         )
     return tuple(signed)
 

@@ -46,7 +46,7 @@ from imagers.errors import (
 from imagers.model.digest import digest_of
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.media import is_encrypted
-from imagers.sign.decision import Answer, Basis, Decision, Explanation, Finding, Signer
+from imagers.sign.decision import Answer, Decision, Explanation, Finding, PolicyBasis, Signer
 from imagers.sign.formats.format import FORMATS, find_format
 from imagers.sign.found import CouldNotLook, Found, Subject
 from imagers.sign.judge import Case, judge
@@ -72,9 +72,9 @@ if TYPE_CHECKING:
     from imagers.sign.requirements import Requirement
 
 __all__ = [
-    "Basis",
     "CouldNotLook",
     "Decision",
+    "PolicyBasis",
     "Signer",
     "Subject",
     "Trust",
@@ -139,7 +139,7 @@ def explain_image(
         Answer.YES, f"'{selected.identity}' by {selected.where}", findings, signers=signers
     )
     decision = Decision(
-        basis=Basis.SIGNATURE if signers else Basis.UNSIGNED,
+        basis=PolicyBasis.SIGNATURE if signers else PolicyBasis.UNSIGNED,
         manifest_digest=digest_of(raw_manifest),
         signers=signers,
         where=selected.where,

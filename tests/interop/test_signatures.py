@@ -96,7 +96,7 @@ class Image:
         }
         self.raw = json.dumps(document).encode()
         self.sink.put_manifest(self.raw, OCI_MANIFEST, by_name=True)
-        self.beside = RegistrySignatures(self.sink)
+        self.kept = RegistrySignatures(self.sink)
 
     @property
     def pinned(self):
@@ -107,8 +107,8 @@ class Image:
         return Places(
             reference=self.reference,
             repository=self.source,
-            referrers=self.beside,
-            extension=self.beside,
+            referrers=self.kept,
+            extension=self.kept,
             **config,
         )
 
@@ -255,7 +255,7 @@ def test_bundles_of_cosign_3_verify_here_and_ours_there(image, program):
     requirement = {"type": "sigstoreBundle", "keyPath": str(public)}
     created = datetime.now(UTC)
     signed = attach_bundles(
-        image.source, image.sink, image.beside, image.reference, load(private), created=created
+        image.source, image.sink, image.kept, image.reference, load(private), created=created
     )
     assert [one.added for one in signed] == [True]
     check = ["verify", "--insecure-ignore-tlog=true", "--allow-http-registry", "--key", public]
@@ -319,7 +319,7 @@ def test_notation_verifies_ours_and_we_what_notation_signed(image, notation, kin
     attach_notation(
         image.source,
         image.sink,
-        image.beside,
+        image.kept,
         image.reference,
         key,
         created=datetime.now(UTC),

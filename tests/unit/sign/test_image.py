@@ -23,7 +23,7 @@ from imagers.sign.find import read_attached
 from imagers.sign.formats.sigstore import build_signature_manifest, sign_payload, signature_tag
 from imagers.sign.formats.sigstore_signed import find_signatures
 from imagers.sign.found import Found
-from imagers.sign.image import attach_bundles, sign_image
+from imagers.sign.image import PlaceKind, SignaturePlace, attach_bundles, sign_image
 from imagers.sign.payload import build_payload, parse_payload
 from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import generate_private_key
@@ -62,7 +62,10 @@ def trust_in(*keys):
 
 def test_sign_image_can_be_found_and_verified(signed, manifest, key):
     (one,) = sign_image(signed, signed, REFERENCE, key)
-    assert (one.digest, one.tag) == (digest_of(manifest), signature_tag(digest_of(manifest)))
+    assert (one.digest, one.place) == (
+        digest_of(manifest),
+        SignaturePlace(PlaceKind.TAG, signature_tag(digest_of(manifest))),
+    )
     assert (one.identity, one.added, one.count) == (str(REFERENCE), True, 1)
     found = find_signatures(signed, digest_of(manifest))
     assert verify_image(trust_in(key), manifest, Found.everywhere(found)).signers[

@@ -38,7 +38,7 @@ from imagers.sign.found import (
 )
 from imagers.sign.payload import PayloadType, build_payload
 from imagers.sign.policy_json import parse_policy
-from imagers.sign.verify import Basis, Subject, Trust, explain_image, load_trust, verify_image
+from imagers.sign.verify import PolicyBasis, Subject, Trust, explain_image, load_trust, verify_image
 
 NAME = "r.example/app:v1"
 IDENTITY = docker_identity(parse_reference(NAME))
@@ -85,7 +85,7 @@ def refused(error, trust, raw, found, **options):
 def test_simple_signature_that_gpg_read_is_judged_by_its_payload(manifest):
     trust = trust_of(GPG)
     decision = verify_image(trust, manifest, Found.everywhere([simple(manifest)]))
-    assert (decision.basis, decision.signers[0].key) == (Basis.SIGNATURE, FPR)
+    assert (decision.basis, decision.signers[0].key) == (PolicyBasis.SIGNATURE, FPR)
     refused(SignatureInvalid, trust, manifest + b" ", [simple(manifest)])
     refused(UntrustedSigner, trust, manifest, [simple(manifest, name="r.example/app:v2")])
 
@@ -164,9 +164,9 @@ def test_any_of_needs_one_and_prefers_a_signature(manifest, key, other_key):
     trust = trust_of(group("anyOf", ACCEPT, signed_by(key)))
     assert (
         verify_image(trust, manifest, Found.everywhere([signature_of(manifest, key)])).basis
-        is Basis.SIGNATURE
+        is PolicyBasis.SIGNATURE
     )
-    assert verify_image(trust, manifest, Found.everywhere([])).basis is Basis.UNSIGNED
+    assert verify_image(trust, manifest, Found.everywhere([])).basis is PolicyBasis.UNSIGNED
     trust = trust_of(group("anyOf", signed_by(key), signed_by(other_key)))
     for one in (key, other_key):
         assert verify_image(
@@ -330,7 +330,7 @@ def test_encrypted_layers_are_demanded(manifest, layers, types, good):
     trust = trust_of(requirement)
     assert not trust.needs_signatures
     if good:
-        assert verify_image(trust, raw, DOWN).basis is Basis.UNSIGNED
+        assert verify_image(trust, raw, DOWN).basis is PolicyBasis.UNSIGNED
     else:
         refused(PolicyDenied, trust, raw, [])
 
@@ -405,7 +405,7 @@ def notation_trust(level):
 
 def test_notation_that_skips_every_check_is_unsigned_and_says_so(manifest):
     explanation = explain_image(notation_trust("skip"), manifest, DOWN, now=NOW)
-    assert explanation.decision.basis is Basis.UNSIGNED
+    assert explanation.decision.basis is PolicyBasis.UNSIGNED
     assert "'of all' skips every check" in explanation.root.children[0].text
 
 
@@ -424,7 +424,7 @@ def test_notation_signature_with_a_signer_says_more_than_one_that_is_noted(
     noted = verify_image(
         notation_trust("audit"), manifest, Found.everywhere([found[order.index(b"a")]]), now=NOW
     )
-    assert (noted.basis, noted.signers) == (Basis.UNSIGNED, ())
+    assert (noted.basis, noted.signers) == (PolicyBasis.UNSIGNED, ())
 
 
 def test_explanation_and_decision_never_differ(manifest, key):

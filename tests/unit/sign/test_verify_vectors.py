@@ -25,7 +25,7 @@ from imagers.sign.formats.format import FORMATS
 from imagers.sign.formats.gpg import read_simple_signatures
 from imagers.sign.policy_json import parse_policy
 from imagers.sign.registries_d import RegistriesD, Scope
-from imagers.sign.verify import Basis, Subject, load_trust, verify_image
+from imagers.sign.verify import PolicyBasis, Subject, load_trust, verify_image
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)  # some hours after the vectors were made
@@ -146,7 +146,7 @@ def test_verify_vector_has_the_verdict_of_the_reference_tool(case, check, reposi
         decision = decide(case, check, repository_of, tmp_path)
         path = check.get("policy") or check["trust_policy"]
         unsigned = "accept-anything" in path or "audit-other-root" in path
-        assert decision.basis is (Basis.UNSIGNED if unsigned else Basis.SIGNATURE)
+        assert decision.basis is (PolicyBasis.UNSIGNED if unsigned else PolicyBasis.SIGNATURE)
         assert bool(decision.signers) is not unsigned
     else:
         with pytest.raises(ImagersError) as caught:

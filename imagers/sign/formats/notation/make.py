@@ -38,7 +38,7 @@ from imagers.sign.formats.notation.envelope import (
     parse_envelope,
 )
 from imagers.sign.found import NOTATION_TYPE, NotationSignature
-from imagers.sign.image import SignedManifest, digests_to_sign
+from imagers.sign.image import SignedManifest, digests_to_sign, referrers_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -164,7 +164,7 @@ def attach_notation(
         signed.append(
             SignedManifest(
                 digest,
-                f"referrers of {digest}",
+                referrers_of(digest),
                 "",
                 added=True,
                 count=len(found.signatures) + 1,

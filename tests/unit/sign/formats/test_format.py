@@ -16,7 +16,7 @@ from imagers.model.digest import digest_of
 from imagers.model.identity import docker_identity
 from imagers.model.media import OCI_MANIFEST
 from imagers.model.reference import parse_reference
-from imagers.sign.decision import Basis, Signer
+from imagers.sign.decision import PolicyBasis, Signer
 from imagers.sign.find import Finder, Places
 from imagers.sign.formats.bundle import build_bundle_manifest
 from imagers.sign.formats.format import (
@@ -145,7 +145,7 @@ def test_new_format_is_demanded_found_judged_and_explained(repository, manifest)
     attach(repository, b"please " + str(digest_of(manifest)).encode(), manifest)
     found = Finder(places).find(digest_of(manifest), trust.formats())
     explanation = explain_image(trust, manifest, found)
-    assert explanation.require().basis is Basis.SIGNATURE
+    assert explanation.require().basis is PolicyBasis.SIGNATURE
     assert [one.subject for one in explanation.require().signers] == ["a toy"]
     lines = [finding.text for _, finding in explanation.root.lines()]
     assert "$.default[0] toySigned" in lines

@@ -113,5 +113,5 @@ def test_sign_into_the_registry_where_it_keeps_signatures(place, manifest, tmp_p
     place.repository.read_signatures = lambda _, max_bytes: b'{"signatures":[]}'[:max_bytes]
     (signed,) = place.sign(sink=Sink())
     assert put == [(digest_of(manifest), "atomic")]
-    assert signed.tag.startswith(f"{digest_of(manifest)}@")
+    assert signed.place.text.startswith(f"{digest_of(manifest)}@")
     assert list(tmp_path.iterdir()) == []
