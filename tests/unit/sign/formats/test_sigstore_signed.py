@@ -3,13 +3,23 @@
 import pytest
 
 from imagers.errors import CouldNotVerify, RemoteError
+from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
+from imagers.model.media import OCI_MANIFEST
 from imagers.sign.find import Places
-from imagers.sign.formats.sigstore import signature_tag
+from imagers.sign.formats.sigstore import (
+    SIGNATURE_ANNOTATION,
+    build_signature_manifest,
+    signature_tag,
+)
 from imagers.sign.formats.sigstore_signed import FORMAT, find_signatures
-from imagers.sign.found import Found, SigstoreSignature, UnreadableSignature
+from imagers.sign.found import PAYLOAD_TYPE, Found, SigstoreSignature, UnreadableSignature
+from imagers.sign.requirements import Strict
 
 DIGEST = digest_of(b"an image")
+KEY = "-----BEGIN PUBLIC KEY-----"
+FULCIO = {"caPath": "/ca", "oidcIssuer": "https://i", "subjectEmail": "a@b"}
+PKI = {"caRootsPath": "/ca", "subjectEmail": "a@b"}
 
 
 def test_without_a_repository_nobody_is_asked():
@@ -46,3 +56,32 @@ def test_hint_is_about_bundles_where_there_are_some():
     assert FORMAT.hint_beside(["notation"]) == ""
     assert "demand sigstoreBundle" in FORMAT.hint_beside(["notation", "sigstore bundle"])
     assert "not seen by sigstoreSigned" in FORMAT.hint
+
+
+@pytest.mark.parametrize(
+    ("members", "note"),
+    [
+        ({"fulcio": FULCIO, "rekorPublicKeyPath": "/r"}, "fulcio and keys of Rekor logs"),
+        ({"pki": PKI}, "pki"),
+        ({"keyPaths": ["/a", "/b"]}, "several keys"),
+        ({"keyDatas": [KEY, KEY]}, "several keys"),
+    ],
+)
+def test_notes_name_what_image_rs_does_not_know(members, note):
+    strict = Strict({"type": "sigstoreSigned", **members}, what="policy", where="here")
+    assert list(FORMAT.notes(FORMAT.parse(strict))) == [
+        f"image-rs does not know {note} in sigstoreSigned"
+    ]
+
+
+def test_payload_that_is_not_there_is_named_by_its_number(repository):
+    for payload in (b"1", b"2"):
+        repository.put_blob(Descriptor(PAYLOAD_TYPE, digest_of(payload), 1), payload, what="x")
+    signatures = [SigstoreSignature(one, {SIGNATURE_ANNOTATION: "AAAA"}) for one in (b"1", b"2")]
+    raw, config = build_signature_manifest(None, signatures)
+    repository.put_blob(Descriptor("x/y", digest_of(config), len(config)), config, what="x")
+    repository.put_manifest_as(raw, OCI_MANIFEST, signature_tag(DIGEST))
+    assert [one.payload for one in find_signatures(repository, DIGEST)] == [b"1", b"2"]
+    del repository.blobs[digest_of(b"2")]
+    with pytest.raises(CouldNotVerify, match="signature 2 of 2"):
+        find_signatures(repository, DIGEST)
