@@ -13,10 +13,12 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imagers.errors import FormatError
+
 if TYPE_CHECKING:
     from imagers.model.reference import Reference
 
-__all__ = ["ImageIdentity", "docker_identity", "is_normal_path", "path_identity"]
+__all__ = ["ImageIdentity", "docker_identity", "parse_path_scope", "path_identity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def path_identity(transport: str, path: str) -> ImageIdentity:
     Raises:
         ValueError: it is not absolute and normal.
     """
-    if not is_normal_path(path):
+    if not _is_normal(path):
         raise ValueError("expected an absolute, normal path other than '/'")
     scopes = []
     rest = path
@@ -82,8 +84,23 @@ def path_identity(transport: str, path: str) -> ImageIdentity:
     return ImageIdentity(transport, None, tuple(scopes))
 
 
-def is_normal_path(path: str) -> bool:
-    """Whether it is absolute, without `..`, `.` and double slashes, and not `/`."""
+def parse_path_scope(written: str, *, what: str, where: str) -> str:
+    """A scope of a policy for paths.
+
+    Raises:
+        FormatError: it can never match.
+    """
+    if not _is_normal(written):
+        raise FormatError(
+            "expected a scope that is an absolute path without '..', '.', double or closing "
+            "slashes, or the empty scope",
+            what=what,
+            where=where,
+        )
+    return written
+
+
+def _is_normal(path: str) -> bool:
     return (
         path.startswith("/")
         and not path.startswith("//")

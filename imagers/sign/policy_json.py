@@ -23,10 +23,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from imagers.errors import FormatError
-from imagers.model.digest import parse_digest
-from imagers.model.identity import ImageIdentity, is_normal_path
+from imagers.model.identity import ImageIdentity, parse_path_scope
 from imagers.model.reference import normal_name
 from imagers.sign.requirements import Requirement, Strict, parse_requirement
+from imagers.transport.kinds.transport import TRANSPORTS, find_transport
 
 __all__ = [
     "MAX_POLICY_BYTES",
@@ -36,9 +36,6 @@ __all__ = [
 ]
 
 MAX_POLICY_BYTES = 4 * 1024 * 1024
-_PATH_TRANSPORTS = frozenset({"dir", "oci", "oci-archive", "sif"})
-_NAME_TRANSPORTS = frozenset({"atomic", "docker", "docker-daemon"})
-_SCOPELESS_TRANSPORTS = frozenset({"docker-archive", "tarball"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +93,7 @@ def parse_policy(raw: bytes, *, what: str = "policy") -> Policy:
         transports[transport] = {}
         for written in scopes.value:
             where = f"{scopes.where}[{written[:160]!r}]"
-            _check_scope(transport, written, what=what, where=where)
-            scope = normal_name(written) if transport in _NAME_TRANSPORTS else written
+            scope = _parse_scope(transport, written, what=what, where=where)
             if scope in transports[transport]:
                 raise FormatError(
                     f"is the scope {scope[:160]!r} in another spelling, which is there too",
@@ -125,30 +121,17 @@ def _parse_list(parent: Strict, name: str, where: str) -> tuple[Requirement, ...
     )
 
 
-def _check_scope(transport: str, scope: str, *, what: str, where: str) -> None:
-    """Refuse scopes that can never match, where the transport says what they look like."""
-    if not scope:
-        return
-    if transport in _PATH_TRANSPORTS and not is_normal_path(scope):
-        raise FormatError(
-            "expected a scope that is an absolute path without '..', '.', double or closing "
-            "slashes, or the empty scope",
-            what=what,
-            where=where,
-        )
-    if transport in _SCOPELESS_TRANSPORTS:
+def _parse_scope(transport: str, written: str, *, what: str, where: str) -> str:
+    """A scope as identities spell it; refused where it can never match and that is known."""
+    if not written:
+        return written
+    if transport in TRANSPORTS:
+        return find_transport(transport).parse_scope(written, what=what, where=where)
+    # Transports of other readers of the file.
+    if transport == "sif":
+        return parse_path_scope(written, what=what, where=where)
+    if transport == "tarball":
         raise FormatError(
             f"expected only the empty scope for transport {transport!r}", what=what, where=where
         )
-    if transport == "docker" and "://" in scope:
-        raise FormatError(
-            "expected a scope without a scheme, such as 'registry.example.org/team'",
-            what=what,
-            where=where,
-        )
-    if transport == "docker-daemon":
-        try:
-            parse_digest(scope)
-        except FormatError:
-            return
-        raise FormatError("expected a scope that is not a digest", what=what, where=where)
+    return normal_name(written) if transport == "atomic" else written

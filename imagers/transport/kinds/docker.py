@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
 from imagers.model.identity import ImageIdentity, docker_identity
-from imagers.model.reference import parse_reference
+from imagers.model.reference import normal_name, parse_reference
 from imagers.transport.kinds.transport import Transport
 from imagers.transport.names import ImageName
 
@@ -40,6 +40,15 @@ class _Docker(Transport):
 
     def identity(self, name: ImageName) -> ImageIdentity:
         return docker_identity(_reference(name))
+
+    def parse_scope(self, written: str, *, what: str, where: str) -> str:
+        if "://" in written:
+            raise FormatError(
+                "expected a scope without a scheme, such as 'registry.example.org/team'",
+                what=what,
+                where=where,
+            )
+        return normal_name(written)
 
     def open_source(self, name: ImageName, options: TransportOptions) -> ImageSource:
         from imagers.registry.mirrored import MirroredSource

@@ -37,6 +37,12 @@ class _DockerArchive(PathTransport):
             )
         return ImageName(self.name, path=path, reference=reference)
 
+    def parse_scope(self, written: str, *, what: str, where: str) -> str:
+        del written
+        raise FormatError(
+            f"expected only the empty scope for transport {self.name!r}", what=what, where=where
+        )
+
     def open_source(self, name: ImageName, options: TransportOptions) -> ImageSource:
         from imagers.layout.archive.docker import DockerArchiveSource
 

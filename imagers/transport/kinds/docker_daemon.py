@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imagers.errors import UsageError
+from imagers.errors import FormatError, UsageError
 from imagers.model.digest import parse_digest
 from imagers.model.identity import ImageIdentity, docker_identity
-from imagers.model.reference import parse_reference
+from imagers.model.reference import normal_name, parse_reference
 from imagers.transport.kinds.transport import Transport
 from imagers.transport.names import ImageName
 
@@ -35,6 +35,13 @@ class _DockerDaemon(Transport):
             # No policy can have it as a scope: what an id names is not known beforehand.
             return ImageIdentity(self.name, None, (str(name.image_id),))
         return ImageIdentity(self.name, name.reference, docker_identity(name.reference).scopes)
+
+    def parse_scope(self, written: str, *, what: str, where: str) -> str:
+        try:
+            parse_digest(written)
+        except FormatError:
+            return normal_name(written)
+        raise FormatError("expected a scope that is not a digest", what=what, where=where)
 
     def open_source(self, name: ImageName, options: TransportOptions) -> ImageSource:
         from imagers.transport.daemon import DEFAULT_HOST, DaemonSource

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
 
 from imagers.errors import FormatError, UsageError
-from imagers.model.identity import ImageIdentity, path_identity
+from imagers.model.identity import ImageIdentity, parse_path_scope, path_identity
 
 if TYPE_CHECKING:
     from imagers.model.image import ImageSink, ImageSource
@@ -67,6 +67,19 @@ class Transport(ABC):
     def identity(self, name: ImageName) -> ImageIdentity:
         """What a policy looks up; see `imagers.pull.named.identity_of`."""
 
+    def parse_scope(self, written: str, *, what: str, where: str) -> str:
+        """A scope of a policy, spelled as `identity` spells it.
+
+        Args:
+            written: not empty: the empty scope is for all that a transport has.
+            what, where: the policy and the place in it, for messages.
+
+        Raises:
+            FormatError: it can never match.
+        """
+        del what, where
+        return written
+
 
 class PathTransport(Transport):
     """A transport whose names have a path that `locate` looks up."""
@@ -78,6 +91,10 @@ class PathTransport(Transport):
         if name.path == "/":
             raise UsageError(f"expected a path below '/', got {name.written!r}")
         return path_identity(self.name, name.path)
+
+    def parse_scope(self, written: str, *, what: str, where: str) -> str:
+        """See `Transport`."""
+        return parse_path_scope(written, what=what, where=where)
 
     def split(self, rest: str, text: str) -> tuple[str, str | None]:
         """Path, and what is after its colon; None: there is no colon.

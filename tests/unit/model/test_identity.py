@@ -2,8 +2,9 @@
 
 import pytest
 
+from imagers.errors import FormatError
 from imagers.model.digest import digest_of
-from imagers.model.identity import docker_identity, is_normal_path, path_identity
+from imagers.model.identity import docker_identity, parse_path_scope, path_identity
 from imagers.model.reference import parse_reference
 
 D1 = digest_of(b"1")
@@ -65,6 +66,8 @@ def test_path_identity_that_is_not_normal_is_the_callers_bug(path):
         path_identity("oci", path)
 
 
-def test_is_normal_path_is_absolute_and_below_the_root():
-    assert is_normal_path("/a/b")
-    assert not is_normal_path("/")
+def test_scope_for_paths_is_absolute_and_below_the_root():
+    assert parse_path_scope("/a/b", what="policy", where="here") == "/a/b"
+    with pytest.raises(FormatError, match="policy at here: expected a scope that is") as caught:
+        parse_path_scope("/", what="policy", where="here")
+    assert caught.value.where == "here"

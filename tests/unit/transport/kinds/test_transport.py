@@ -52,6 +52,11 @@ class Toy(Transport):
     def identity(self, name):
         return ImageIdentity(self.name, None, (f"box {name.path}", "box"))
 
+    def parse_scope(self, written, *, what, where):
+        if not written.lower().startswith("box"):
+            raise FormatError("expected a box", what=what, where=where)
+        return written.lower()
+
 
 @pytest.fixture
 def toy(monkeypatch, tmp_path):
@@ -93,6 +98,15 @@ def test_new_transport_is_copied_to_inspected_and_asked_about(vectors):
             assert f"$.transports.toy[{scope!r}]" in str(caught.value)
         with pytest.raises(PolicyDenied, match=r"\$\.default"):
             permit_image(image, policy_of("box a", "insecureAcceptAnything"), platform=None)
+
+
+@pytest.mark.usefixtures("toy")
+def test_new_transport_says_what_its_scopes_are():
+    policy = policy_of("BOX a", "reject")
+    assert list(policy.transports["toy"]) == ["box a"]
+    with pytest.raises(FormatError, match="expected a box") as caught:
+        policy_of("crate", "reject")
+    assert caught.value.where == "$.transports.toy['crate']"
 
 
 @pytest.mark.usefixtures("toy")
