@@ -8,21 +8,26 @@ This is the one step of verification that reads; the decision itself is `verify`
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.errors import CouldNotVerify, Unsupported
 from imagers.sign.formats.format import find_format
-from imagers.sign.requirements import Reject, SignatureRequirement, Unchecked, walk
+from imagers.sign.policy_json import Selected
+from imagers.sign.requirements import (
+    Reject,
+    Requirement,
+    SignatureRequirement,
+    Unchecked,
+    walk,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from cryptography.x509 import Certificate
 
-    from imagers.sign.policy_json import Selected
     from imagers.sign.public_key import PublicKey
-    from imagers.sign.requirements import PKI, Fulcio, KeyRefs, Requirement
+    from imagers.sign.requirements import PKI, Fulcio, KeyRefs
 
 __all__ = ["Material", "SignerMaterial", "Trust", "load_signers", "load_trust", "read_refs"]
 
