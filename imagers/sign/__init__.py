@@ -3,7 +3,7 @@
 What is signed, and how it is kept:
 
     payload                   the simple-signing payload: digest and name
-    formats                   one module a signature format
+    formats                   one record a signature format, and what it is made of
     registries_d              where OpenPGP signatures outside of the registry are
     sigstore_key, public_key  keys; keyfiles opens files
     certified                 certificates, logs and time stamps, offline

@@ -128,7 +128,6 @@ def command(
     expected = None
     if expected_digest is not None:
         expected = parse_digest(expected_digest, what="--expected-digest")
-    is_remote = name.transport == "docker"
     with ExitStack() as stack:
         # Before anything is asked of the registry: a passphrase may have to be typed.
         if key_file is not None:
@@ -142,8 +141,8 @@ def command(
         signed = sign(
             name,
             signer,
-            transport=registry.transport(is_remote=is_remote),
-            lookasides=read_settings().lookasides(registries_d) if is_remote else None,
+            transport=registry.transport(is_remote=name.is_remote),
+            lookasides=read_settings().lookasides(registries_d) if name.is_remote else None,
             expected_digest=expected,
             identity=identity,
             now=datetime.now(UTC),
@@ -199,6 +198,8 @@ def _gpg_signer(fingerprint: str, passphrase_file: str | None, stack: ExitStack)
 
 
 def _print(signed: Sequence[SignedManifest], key: str, *, as_json: bool) -> None:
+    from imagers.sign.image import PlaceKind
+
     if as_json:
         print_json(
             {
@@ -206,7 +207,7 @@ def _print(signed: Sequence[SignedManifest], key: str, *, as_json: bool) -> None
                 "signed": [
                     {
                         "digest": str(one.digest),
-                        "tag": one.tag,
+                        "tag": one.place.text,
                         "identity": one.identity,
                         "added": one.added,
                         "signatures": one.count,
@@ -216,10 +217,14 @@ def _print(signed: Sequence[SignedManifest], key: str, *, as_json: bool) -> None
             }
         )
         return
+    where = {
+        PlaceKind.TAG: "in tag",
+        PlaceKind.REFERRERS: "in",
+        PlaceKind.EXTENSION: "at",
+        PlaceKind.LOOKASIDE: "at",
+    }
     for one in signed:
         verb = "signed" if one.added else "was signed already:"
         name = f"as {one.identity}, " if one.identity else ""
-        where = "in" if one.tag.startswith("referrers") else "in tag"
-        where = "at" if "/" in one.tag or "@" in one.tag else where
         click.echo(f"{verb} {one.digest}")
-        click.echo(f"  {name}by key {key}, {where} {one.tag}")
+        click.echo(f"  {name}by key {key}, {where[one.place.kind]} {one.place.text}")

@@ -8,13 +8,14 @@ import pytest
 
 from imagers.errors import CouldNotVerify, DigestMismatch, NoSignature, NotFound, PolicyDenied
 from imagers.model.descriptor import Platform
+from imagers.model.identity import docker_identity
 from imagers.model.reference import parse_reference
 from imagers.pull.named import NamedImage
 from imagers.pull.permit import permit_image
 from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import CouldNotLook, Found
 from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.testing import Lie, MemoryRepository, make_image, make_index
 

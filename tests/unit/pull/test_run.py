@@ -40,6 +40,7 @@ from imagers.errors import (
 )
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.image import load_image
 from imagers.model.keys import SecretKey
 from imagers.model.manifest import parse_manifest
@@ -54,7 +55,7 @@ from imagers.pull.trust import Basis
 from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import CouldNotLook, Found
 from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.testing import (
     Lie,

@@ -24,6 +24,7 @@ from imagers.errors import (
 )
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity, path_identity
 from imagers.model.manifest import RawManifest, check_config_size, parse_config
 from imagers.model.media import (
     DOCKER_MANIFEST,
@@ -37,7 +38,7 @@ from imagers.pull.trust import Basis, TrustDecision, TrustedImage
 from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import Found
 from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import CouldNotLook, explain_image, load_trust
 from imagers.testing import images
