@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import CouldNotVerify, Unsupported
 from imagers.sign.formats.format import find_format
-from imagers.sign.requirements import Reject, SignatureRequirement, Unchecked, walk
+from imagers.sign.requirements import Reject, Requirement, SignatureRequirement, Unchecked, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from imagers.sign.policy_json import Selected
     from imagers.sign.public_key import PublicKey
-    from imagers.sign.requirements import PKI, Fulcio, KeyRefs, Requirement
+    from imagers.sign.requirements import PKI, Fulcio, KeyRefs
 
 __all__ = ["Material", "SignerMaterial", "Trust", "load_signers", "load_trust", "read_refs"]
 
