@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING
 from imagers.errors import CouldNotVerify, Unsupported
 from imagers.sign.formats.format import find_format
 from imagers.sign.policy_json import Selected
-from imagers.sign.requirements import (
-    Reject,
-    Requirement,
-    SignatureRequirement,
-    Unchecked,
-    walk,
-)
+from imagers.sign.requirements import Reject, Requirement, SignatureRequirement, Unchecked, walk
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

@@ -130,7 +130,7 @@ class MemoryRepository(Closing):
         return StagedFileBlob(SpoolFile(), self._take)
 
     def put_blob(self, descriptor: Descriptor, data: bytes, *, what: str) -> None:
-        """See `ImageSink`."""
+        """See `ImageSink`; a descriptor may lie about the size, as that of a wrong image does."""
         self._ask(f"put {what}")
         check_digest(data, descriptor.digest, what=what)
         self.blobs[descriptor.digest] = bytes(data)
