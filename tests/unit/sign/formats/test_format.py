@@ -216,23 +216,38 @@ def test_a_format_without_places_of_its_own_has_none():
 
 
 LOOK = """
+import json
 import sys
 from imagers.sign import find, found
 from imagers.model.digest import digest_of
 from imagers.sign.formats.format import FORMATS
+from imagers.sign.policy_json import parse_policy
 assert not {"cryptography", "urllib3"} & set(sys.modules), "by the import"
 for places in (find.Places(), find.Places(directory=sys.argv[1])):
     looked = find.Finder(places).find(digest_of(b""), set(FORMATS))
     assert (looked.signatures, looked.failures) == ((), ())
     assert {one.format for one in looked.looked} == set(FORMATS)
+parse_policy(json.dumps({"default": json.loads(sys.argv[2])}).encode())
 loaded = {name.partition(".")[0] for name in sys.modules}
 print(*sorted(loaded & {"cryptography", "urllib3", "gnupg", "asn1crypto", "imagers"}))
 """
 
 
-def test_looking_where_there_is_nothing_loads_no_cryptography(tmp_path):
+REQUIREMENTS = [
+    {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k"},
+    {"type": "sigstoreSigned", "keyPath": "/k"},
+    {"type": "sigstoreBundle", "keyPath": "/k"},
+    {"type": "notation", "trustPolicyPath": "/p", "trustStorePath": "/s"},
+]
+
+
+def test_policy_and_looking_where_there_is_nothing_load_no_cryptography(tmp_path):
     """In a process of its own: what other tests have imported does not count."""
+    assert {one["type"] for one in REQUIREMENTS} == {row.requirement for row in FORMATS.values()}
     done = subprocess.run(
-        [sys.executable, "-c", LOOK, str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", LOOK, str(tmp_path), json.dumps(REQUIREMENTS)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.stdout.split(), done.stderr) == (["imagers"], "")
