@@ -269,7 +269,10 @@ class SmallImage:
         """
         blobs = layout / "blobs" / "sha256"
         blobs.mkdir(parents=True)
-        for image in (self, *self.children):
+        left = [self]
+        while left:
+            image = left.pop()
+            left += image.children
             for data in (image.raw, *image.blobs.values()):
                 (blobs / digest_of(data).hex).write_bytes(data)
         named = {"annotations": {"org.opencontainers.image.ref.name": tag}}

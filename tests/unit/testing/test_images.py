@@ -160,3 +160,13 @@ def test_make_index_takes_entries_for_what_is_not_there():
     assert index.children == ()
     assert parse_index(index.raw).manifests == (missing,)
     assert json.loads(index.raw)["annotations"] == {"a": "b"}
+
+
+def test_index_in_an_index_is_saved_with_all_that_is_in_it(index, tmp_path):
+    outer = make_index(index)
+    outer.save(tmp_path / "layout")
+    with open_source(parse_image_name(f"oci:{tmp_path}/layout:v1")) as source:
+        assert source.read_manifest().raw == outer.raw
+        assert source.read_manifest(index.digest).raw == index.raw
+        for child in index.children:
+            assert source.read_manifest(child.digest).raw == child.raw
