@@ -18,7 +18,6 @@ from imagers.model.digest import Digest
 from imagers.model.identity import ImageIdentity
 from imagers.model.image import ImageSource
 from imagers.sign.found import Found
-from imagers.sign.materials import Trust
 from imagers.transport.kinds.transport import find_transport
 
 __all__ = ["NamedImage", "identity_of", "open_image"]
@@ -39,7 +38,7 @@ class NamedImage(Closing):
     source: ImageSource
     find: Callable[[Digest, Collection[str]], Found]
 
-    def requirements(self, policy: sign.Policy) -> Trust:
+    def requirements(self, policy: sign.Policy) -> sign.Trust:
         """What a policy demands of this name, with its keys.
 
         Raises:
@@ -50,7 +49,9 @@ class NamedImage(Closing):
 
         return load_trust(policy.select(self.identity), read_key_file)
 
-    def signatures(self, trust: Trust, *, everything: bool = False) -> Callable[[Digest], Found]:
+    def signatures(
+        self, trust: sign.Trust, *, everything: bool = False
+    ) -> Callable[[Digest], Found]:
         """What finds the signatures that a policy asks about, with what gpg says of them.
 
         gpg runs only where simple signatures were found and the policy has keys for them.

@@ -104,6 +104,8 @@ class Finder:
             kept = find_in_directory(places.directory, digest) if formats else Found()
             return _with_the_rest(kept, formats, "an image directory")
         found = Found()
+        if places.reference is None and places.repository is None:
+            return _with_the_rest(found, formats, "an image without a registry")
         wanted = [find_format(name) for name in FORMATS if name in formats]
         for one in wanted:
             found += one.find(places, digest)
