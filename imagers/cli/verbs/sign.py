@@ -105,7 +105,7 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.build.signers import sign
+    from imagers.build.signers import check_can_be_signed, sign
 
     if sum(one is not None for one in (key_file, gpg_key, notation_key)) != 1:
         raise UsageError(
@@ -125,10 +125,10 @@ def command(
             "--notation-key goes with --notation-chain, and what notation signs has no identity"
         )
     name = name_of(ref)
+    check_can_be_signed(name)
     expected = None
     if expected_digest is not None:
         expected = parse_digest(expected_digest, what="--expected-digest")
-    is_remote = name.transport == "docker"
     with ExitStack() as stack:
         # Before anything is asked of the registry: a passphrase may have to be typed.
         if key_file is not None:
@@ -142,8 +142,9 @@ def command(
         signed = sign(
             name,
             signer,
-            transport=registry.transport(is_remote=is_remote),
-            lookasides=read_settings().lookasides(registries_d) if is_remote else None,
+            transport=registry.transport(),
+            # Read for gpg alone: a registries.d that is wrong keeps nobody from the other forms.
+            lookasides=None if gpg_key is None else read_settings().lookasides(registries_d),
             expected_digest=expected,
             identity=identity,
             now=datetime.now(UTC),
