@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import imagers
 from imagers import __version__, errors
 from imagers.cli.main import HELP, VERBS, root
+from imagers.testing import make_image, make_tar
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = 80
@@ -54,13 +57,21 @@ def name_of(path):
     return path.relative_to(ROOT).as_posix()
 
 
+def load(name):
+    """A module that is in no package."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LAYERS = load("tests/test_layers.py")
+
 # --- pages
 
 
 def test_page_of_errors_is_the_one_that_the_classes_make():
-    spec = importlib.util.spec_from_file_location("make_errors", ROOT / "docs" / "make_errors.py")
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
+    maker = load("docs/make_errors.py")
     assert read("docs/errors.md") == maker.page(), "run: python docs/make_errors.py"
     for name in errors.__all__:
         assert f"`{name}`" in maker.page()
@@ -104,6 +115,13 @@ def test_local_links_of_all_pages_lead_somewhere():
     assert dead == []
 
 
+def test_every_page_is_in_the_list_by_task():
+    listed = set(re.findall(r"\]\(([\w./]+)\)", read("docs/README.md")))
+    here = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    root = {f"../{path.name}" for path in ROOT.glob("*.md")}
+    assert here | root | {"adr"} == listed
+
+
 def test_code_paths_that_pages_name_exist():
     """Words such as `imagers/pull/trust.py` or `docs/threats.md` in the pages."""
     dead = [
@@ -116,6 +134,37 @@ def test_code_paths_that_pages_name_exist():
         if not (ROOT / path).exists()
     ]
     assert dead == []
+
+
+def packages():
+    """The rows of `tests/test_layers.py`, with what there is of them."""
+    there = {path.stem for path in LAYERS.PACKAGE.iterdir()}
+    return [row & there for row in LAYERS.ROWS]
+
+
+def test_picture_of_the_rows_is_the_one_that_imports_are_held_to():
+    page = read("docs/architecture.md")
+    drawn = re.findall(r"^(\d)  ((?:\w+ *)+)$", page, re.MULTILINE)
+    assert [int(number) for number, _ in drawn] == list(reversed(range(len(drawn))))
+    assert [set(names.split()) for _, names in reversed(drawn)] == packages()
+    table = page.partition("## What each package holds")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set().union(*packages())
+
+
+def test_table_of_the_package_has_the_same_rows():
+    told = re.findall(r"^(\d) +`imagers\.(\w+)`", imagers.__doc__, re.MULTILINE)
+    expected = [(str(number), one) for number, row in enumerate(packages()) for one in row]
+    assert sorted(told) == sorted(expected)
+    assert [number for number, _ in told] == sorted(number for number, _ in told)
+
+
+def test_tables_of_kinds_that_the_page_names_exist():
+    table = read("docs/architecture.md").partition("## Kinds")[2].partition("\n## ")[0]
+    named = re.findall(r"^\| [^|]* \| `([\w.]+)` \|$", table, re.MULTILINE)
+    assert "imagers.encrypt.schemes.scheme.SCHEMES" in named
+    for path in named:
+        module, _, name = path.rpartition(".")
+        assert len(getattr(importlib.import_module(module), name)) > 1
 
 
 def test_make_commands_of_the_pages_exist():
@@ -342,3 +391,115 @@ def test_examples_are_command_lines_that_the_program_takes():
             wrong.append(f"{place}: {line}: {error}")
     assert wrong == []
     assert count > len(VERBS)
+
+
+# --- code of the pages
+
+
+def blocks(page, language="python"):
+    """The code blocks of a page in one language, each on the lines where it stands."""
+    text = read(page)
+    for found in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield "\n" * text[: found.start(1)].count("\n") + found[1]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty directory of a user without settings, with the keys of a guest in it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in list(os.environ):
+        if name.startswith(("XDG_", "DOCKER_", "COSIGN_", "OCICRYPT_", "REGISTRY_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    keys = ROOT / "tests" / "vectors" / "ocicrypt" / "keys"
+    for half in ("key", "pub"):
+        (tmp_path / f"recipient.{half}").write_bytes((keys / f"r2048.{half}").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_page_of_the_library_runs_from_top_to_bottom(place, imagers_registry):
+    make_image(make_tar(("etc/hostname", b"guest\n"))).save(place / "app")
+    names = {"__name__": "page"}
+    for block in blocks("docs/library.md"):
+        code = block.replace("registry.example.org", imagers_registry.address)
+        exec(compile(code, "docs/library.md", "exec"), names)  # noqa: S102  # a page of ours
+    assert names["copied"].digest == names["done"].digest
+
+
+def test_page_of_the_library_names_every_public_name():
+    page = read("docs/library.md")
+    table = page.partition("## The packages that are public")[2].partition("\n## ")[0]
+    table += page.partition("## Tests")[2]
+    told = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\|.*\|$", table, re.MULTILINE))))
+    inits = (ROOT / "imagers").glob("*/__init__.py")
+    doors = [one.parent.name for one in inits if "import door\n" in one.read_text()]
+    assert "pull" in doors
+    for package in (*doors, "settings"):
+        assert set(importlib.import_module(f"imagers.{package}").__all__) <= told, package
+
+
+def test_example_of_the_fixtures_runs_as_a_test(tmp_path):
+    (block,) = (one for one in blocks("README.md") if "def test_" in one)
+    (tmp_path / "test_readme.py").write_text(block)
+    words = ["-q", "-W", "error", "-p", "imagers.testing.plugin", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words, "test_readme.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.fixture
+def plugins(place):
+    """The files of the page for authors of plugins, installed: with entry points, and in PATH."""
+    named = r"^`([\w.-]+)`:\n\n```\w+\n(.*?)^```$"
+    files = re.findall(named, read("docs/plugins.md"), re.MULTILINE | re.DOTALL)
+    for name, text in files:
+        (place / name).write_text(text)
+    (place / "imagers-keyprovider-locker").chmod(0o755)
+    project = tomllib.loads((place / "pyproject.toml").read_text())["project"]
+    installed = place / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    installed.mkdir()
+    words = f"Name: {project['name']}\nVersion: {project['version']}\n"
+    (installed / "METADATA").write_text(f"Metadata-Version: 2.1\n{words}")
+    lines = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    (installed / "entry_points.txt").write_text("\n".join(lines))
+    (place / "pyproject.toml").unlink()  # which would make this the root of the tests
+    return place
+
+
+def test_page_of_plugins_passes_its_own_tests(plugins):
+    words = ["-q", "-W", "error", "-p", "imagers.testing.plugin", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words],
+        cwd=plugins,
+        env={
+            **os.environ,
+            "PATH": f"{plugins}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONPATH": f"{plugins}:{ROOT}",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "9 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_page_of_plugins_names_what_they_may_import_and_keeps_to_it(plugins):
+    page = read("docs/plugins.md")
+    rule = page.partition("## What a plugin may import")[2].partition(", and in its tests")[0]
+    told = set(re.findall(r"`imagers\.(\w+)`", rule))
+    assert told == LAYERS.PLUGIN_IMPORTS
+    used = re.findall(r"^from imagers\.(\w+)", (plugins / "toy_tee.py").read_text(), re.MULTILINE)
+    assert set(used) <= told

@@ -54,7 +54,7 @@ SAID_BY = {
     "layout": WITH_IMAGES - {"sign", "verify"},
     "layout/archive/docker": {"copy", "decrypt"},  # what may write there
     "transport": WITH_IMAGES,
-    "transport/beside": {"copy"},
+    "transport/referrers": {"copy"},
     "transport/copy": {"copy"},
 }
 

@@ -2,7 +2,7 @@
 
 encrypt      encrypt, rekey, other recipients, decrypt: one image, or all of an index
 broker_key   the life of an image's key-encryption key at a broker
-sign         sign an image in every form
+sign         sign an image in every format
 """
 
 from typing import TYPE_CHECKING

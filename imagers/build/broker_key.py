@@ -17,10 +17,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from imagers import kbs
 from imagers.encrypt.schemes.broker import BrokerKeyWrapper, is_open_name
 from imagers.errors import FormatError, NotFound, Unsupported, UsageError
 from imagers.files import local_errors
-from imagers.kbs.admin import BrokerAdmin
 from imagers.model.digest import Digest
 from imagers.model.keys import SecretKey, random_secret
 
@@ -74,7 +74,7 @@ class BrokerKey:
     def __init__(
         self,
         uri: str,
-        open_admin: Callable[[], BrokerAdmin],
+        open_admin: Callable[[], kbs.BrokerAdmin],
         *,
         kek: SecretKey | None = None,
         replace: bool = False,

@@ -14,7 +14,8 @@ from imagers.model.digest import Digest
 from imagers.model.image import ImageSource
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.media import is_encrypted
-from imagers.sign.found import Form, Found
+from imagers.sign.formats.format import FORMATS
+from imagers.sign.found import Found
 from imagers.transport.resolve import resolve_image
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ __all__ = ["inspect_image"]
 
 def _referrers(source: ImageSource, subject: str) -> list[dict[str, object]]:
     from imagers.model.digest import parse_digest
-    from imagers.transport.beside import read_referrers_of
+    from imagers.transport.referrers import read_referrers_of
 
     return [
         {
@@ -45,7 +46,7 @@ def _referrers(source: ImageSource, subject: str) -> list[dict[str, object]]:
 
 def inspect_image(
     source: ImageSource,
-    find: Callable[[Digest, Collection[Form]], Found],
+    find: Callable[[Digest, Collection[str]], Found],
     platform: Platform | None = None,
     *,
     referrers: bool = False,
@@ -69,7 +70,7 @@ def inspect_image(
         facts["platforms"] = [str(platform) for platform in document.platforms()]
     image = resolve_image(source, top, platform)
     manifest = image.manifest
-    found = find(manifest.descriptor.digest, frozenset(Form))
+    found = find(manifest.descriptor.digest, frozenset(FORMATS))
     facts |= {
         "manifest": str(manifest.descriptor.digest),
         "media_type": manifest.descriptor.media_type,
@@ -77,7 +78,7 @@ def inspect_image(
         "config": {"digest": str(manifest.config.digest), "size": manifest.config.size},
         "layers": [_layer_facts(layer) for layer in image.layers()],
         "signatures": _signatures(found),
-        "signature_forms": {one.form.value: one.count for one in found.looked},
+        "signature_forms": {one.format: one.count for one in found.looked},
     }
     if referrers:
         # To the image that was chosen, and to the index that it was chosen from.

@@ -1,9 +1,9 @@
-"""Sign an image that is in a registry, in every form.
+"""Sign an image that is in a registry, in every format.
 
     signer = SigstoreSigner(load_private_key("release.key", passphrase))
     signed = sign(parse_image_name("registry.example.org/app:v1"), signer, transport=transport)
 
-A form of signature is a signer: what makes it is chosen here and nowhere else.
+A signature format is a signer: what makes it is chosen here and nowhere else.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Request:
     Attributes:
         reference: the name of the image, as those who verify will write it.
         places: where its signatures are.
-        beside: what the registry keeps beside images.
+        signatures: what the registry keeps of them itself, and what refers to images.
         expected_digest: of the manifest or index that is meant; None: what the name means now.
-        identity: the name to sign instead of `reference`, for a form that signs names.
+        identity: the name to sign instead of `reference`, for a format that signs names.
         now: aware; written into signatures for people.
     """
 
@@ -58,14 +58,14 @@ class Request:
     source: RegistrySource
     sink: RegistrySink
     places: Places
-    beside: RegistrySignatures
+    signatures: RegistrySignatures
     expected_digest: Digest | None
     identity: str | None
     now: datetime
 
 
 class Signer(Protocol):
-    """Makes signatures of one form with one key."""
+    """Makes signatures of one format with one key."""
 
     @property
     def key(self) -> str:
@@ -116,7 +116,7 @@ class SigstoreSigner:
         return signed + attach_bundles(
             request.source,
             request.sink,
-            request.beside,
+            request.signatures,
             request.reference,
             self.private_key,
             # What was signed just now, whatever the tag shows meanwhile.
@@ -153,7 +153,7 @@ class NotationSigner:
         return attach_notation(
             request.source,
             request.sink,
-            request.beside,
+            request.signatures,
             request.reference,
             self.private_key,
             created=request.now,
@@ -191,7 +191,7 @@ class GPGSigner:
         return sign_image_simple(
             request.source,
             request.places,
-            request.beside,
+            request.signatures,
             request.reference,
             self.fingerprint,
             expected_digest=request.expected_digest,
@@ -234,13 +234,13 @@ def sign(
 
     Raises:
         Unsupported: the image is not in a registry.
-        UsageError: `identity` for a form that signs no name, or a repository only.
+        UsageError: `identity` for a format that signs no name, or a repository only.
         DigestMismatch: the image is another one than `expected_digest`; nothing was signed.
         As `sign_image`.
     """
     reference = check_can_be_signed(name)
     if identity is not None and not signer.names_image:
-        raise UsageError("this form of signature speaks for no name: expected no identity")
+        raise UsageError("this signature format speaks for no name: expected no identity")
     with open_source(name, transport) as source, open_sink(name, transport) as sink:
         assert isinstance(source, RegistrySource)  # as every one of that transport
         assert isinstance(sink, RegistrySink)

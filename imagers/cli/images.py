@@ -241,9 +241,8 @@ def open_named(text: str, options: RegistryOptions, registries_d: str | None = N
     from imagers.pull.named import open_image
 
     name = name_of(text)
-    is_remote = name.transport == "docker"
-    transport = options.transport(is_remote=is_remote)
-    lookasides = read_settings().lookasides(registries_d) if is_remote else None
+    transport = options.transport(is_remote=name.is_remote)
+    lookasides = read_settings().lookasides(registries_d) if name.is_remote else None
     return open_image(name, transport, lookasides)
 
 
@@ -255,7 +254,7 @@ def open_source_of(text: str, options: RegistryOptions) -> ImageSource:
     from imagers.transport.open import open_source
 
     name = name_of(text)
-    return open_source(name, options.transport(is_remote=name.transport == "docker"))
+    return open_source(name, options.transport(is_remote=name.is_remote))
 
 
 def open_destination(text: str, options: RegistryOptions) -> ImageSink:
@@ -265,12 +264,12 @@ def open_destination(text: str, options: RegistryOptions) -> ImageSink:
 
     name = parse_image_name(text)
     rest, at, _ = text.partition("@")
-    if name.transport == "docker" and at and rest.rfind(":") > rest.rfind("/"):
+    if name.is_remote and at and rest.rfind(":") > rest.rfind("/"):
         raise UsageError(
             f"{text[:160]!r}: has a tag and a digest: expected one of them to write to",
             hint="the digest would decide, and the tag would not be written",
         )
-    return open_sink(name, options.transport(is_remote=name.transport == "docker"))
+    return open_sink(name, options.transport(is_remote=name.is_remote))
 
 
 def check_holds_encrypted(text: str) -> None:

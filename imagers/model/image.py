@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from imagers.errors import NotFound, SizeMismatch
+from imagers.model.closing import Closable
 from imagers.model.digest import check_digest
 from imagers.model.manifest import (
     ImageConfig,
@@ -76,7 +77,7 @@ class BlobSource(CheckedBlobSource, Protocol):
         """
 
 
-class ImageSource(BlobSource, Protocol):
+class ImageSource(BlobSource, Closable, Protocol):
     """One place that an image is read from, such as a repository of a registry."""
 
     @property
@@ -94,20 +95,6 @@ class ImageSource(BlobSource, Protocol):
             DigestMismatch: other bytes than asked for.
             RemoteError, LocalError: it could not be read.
         """
-
-    def close(self) -> None:
-        """Give back connections and files. Safe to call twice."""
-
-    def __enter__(self) -> Self:
-        """The source itself."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
 
 
 class StagedBlob(Protocol):
@@ -215,7 +202,7 @@ class StagedFileBlob(Generic[_File]):
         self.abort()
 
 
-class ImageSink(Protocol):
+class ImageSink(Closable, Protocol):
     """One place that an image is written to."""
 
     @property
@@ -245,20 +232,6 @@ class ImageSink(Protocol):
                 children of an index.
             digest: which it is then known by; None: the SHA-256 of `raw`.
         """
-
-    def close(self) -> None:
-        """Give back connections and files. Safe to call twice."""
-
-    def __enter__(self) -> Self:
-        """The sink itself."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
 
 
 @runtime_checkable

@@ -6,15 +6,13 @@ Bytes that a checked stream hands out are *provisional* until it has returned 0 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from imagers.errors import DigestMismatch, TrailingData, Truncated
-from imagers.model.closing import Closing
+from imagers.model.closing import Closable, Closing
 from imagers.model.digest import Digest, new_hasher
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from imagers.model.descriptor import Descriptor
 
 __all__ = ["ByteStream", "CheckedStream", "RawStream", "read_all"]
@@ -32,8 +30,8 @@ class RawStream(Protocol):
         """Give back what the stream holds. Safe to call twice."""
 
 
-class ByteStream(Protocol):
-    """Bytes that are checked against a descriptor.
+class ByteStream(Closable, Protocol):
+    """Bytes that are checked against a descriptor. Closing checks nothing.
 
     Raises from `readinto`, in place of a 0 at the end: `Truncated`, `TrailingData`,
     `DigestMismatch`. An error is sticky: every later call raises it again.
@@ -45,20 +43,6 @@ class ByteStream(Protocol):
         Raises:
             ValueError: `buffer` is empty; 0 would say what is not known.
         """
-
-    def close(self) -> None:
-        """Give back what the stream holds; checks nothing. Safe to call twice."""
-
-    def __enter__(self) -> Self:
-        """The stream itself."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close."""
 
 
 class CheckedStream(Closing):

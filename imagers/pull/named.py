@@ -13,13 +13,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from imagers import sign, transport
-from imagers.errors import UsageError
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest
+from imagers.model.identity import ImageIdentity
 from imagers.model.image import ImageSource
-from imagers.sign.found import Form, Found
-from imagers.sign.materials import Trust
-from imagers.sign.policy_json import ImageIdentity, docker_identity, path_identity
+from imagers.sign.found import Found
+from imagers.transport.kinds.transport import find_transport
 
 __all__ = ["NamedImage", "identity_of", "open_image"]
 
@@ -31,15 +30,15 @@ class NamedImage(Closing):
     Attributes:
         identity: what a policy is asked about.
         source: closed with this object.
-        find: the signatures of a manifest or an index, of the given forms. A place that cannot
+        find: the signatures of a manifest or an index, of the given formats. A place that cannot
             be asked is in the answer as a failure, and no error.
     """
 
     identity: ImageIdentity
     source: ImageSource
-    find: Callable[[Digest, Collection[Form]], Found]
+    find: Callable[[Digest, Collection[str]], Found]
 
-    def requirements(self, policy: sign.Policy) -> Trust:
+    def requirements(self, policy: sign.Policy) -> sign.Trust:
         """What a policy demands of this name, with its keys.
 
         Raises:
@@ -50,21 +49,27 @@ class NamedImage(Closing):
 
         return load_trust(policy.select(self.identity), read_key_file)
 
-    def signatures(self, trust: Trust, *, everything: bool = False) -> Callable[[Digest], Found]:
+    def signatures(
+        self, trust: sign.Trust, *, everything: bool = False
+    ) -> Callable[[Digest], Found]:
         """What finds the signatures that a policy asks about, with what gpg says of them.
 
         gpg runs only where simple signatures were found and the policy has keys for them.
 
         Args:
-            everything: look for all forms, for an explanation.
+            everything: look for all formats, for an explanation.
         """
-        from imagers.sign.formats.gpg import read_simple_signatures  # not every guest has gpg
-        from imagers.sign.found import Form
+        from imagers.sign.formats.format import FORMATS, find_format
 
-        forms = frozenset(Form) if everything else trust.forms() | trust.forms(on_index=True)
+        formats = trust.formats() | trust.formats(on_index=True)
+        if everything:
+            formats = frozenset(FORMATS)
 
         def find(digest: Digest) -> Found:
-            return read_simple_signatures(trust, self.find(digest, forms))
+            found = self.find(digest, formats)
+            for name in formats:
+                found = find_format(name).read(trust, found)
+            return found
 
         return find
 
@@ -118,17 +123,4 @@ def identity_of(name: transport.ImageName) -> ImageIdentity:
         UsageError: the path is `/`, for which there can be no scope.
         ValueError: `name` has a path that nobody located.
     """
-    if name.transport == "docker-daemon":
-        if name.reference is None:
-            # No policy can have it as a scope: what an id names is not known beforehand.
-            return ImageIdentity(name.transport, None, (str(name.image_id),))
-        scopes = docker_identity(name.reference).scopes
-        return ImageIdentity(name.transport, name.reference, scopes)
-    if name.transport == "docker":
-        assert name.reference is not None  # of every name in a registry
-        return docker_identity(name.reference)
-    if not name.written:
-        raise ValueError("expected a name from imagers.transport.names.locate")
-    if name.path == "/":
-        raise UsageError(f"expected a path below '/', got {name.written!r}")
-    return path_identity(name.transport, name.path)
+    return find_transport(name.transport).identity(name)

@@ -59,7 +59,7 @@ def permit_image(image: NamedImage, policy: Policy, *, platform: Platform | None
     index = document if isinstance(document, Index) else None
 
     def found_for(one: Manifest | Index, *, on_index: bool) -> Found:
-        if not trust.forms(on_index=on_index):
+        if not trust.formats(on_index=on_index):
             return Found()
         return find(one.descriptor.digest)
 

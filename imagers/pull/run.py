@@ -129,7 +129,7 @@ def trust_image(
 
     Args:
         on_explained: gets the tree of the policy's answer, whatever it is. For that signatures
-            of every form are looked for; else only where and as far as the policy asks for them.
+            of every format are looked for; else only where and as far as the policy asks for them.
 
     Raises:
         As `NamedImage.requirements`, the steps of `TrustDecision`, and the image's source.
@@ -150,7 +150,7 @@ def trust_image(
     if explain or requirements.needs_signatures:
         found = signatures(manifest.descriptor.digest)
     index_found: Found | None = None
-    if decision.index_digest is not None and (explain or requirements.forms(on_index=True)):
+    if decision.index_digest is not None and (explain or requirements.formats(on_index=True)):
         index_found = signatures(decision.index_digest)
     try:
         decision.receive_signatures(found, index_found=index_found, now=datetime.now(UTC))

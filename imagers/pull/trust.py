@@ -45,6 +45,7 @@ from imagers.errors import (
     Unsupported,
 )
 from imagers.model.digest import Digest, check_digest, digest_of
+from imagers.model.identity import ImageIdentity
 from imagers.model.manifest import (
     ImageConfig,
     Index,
@@ -57,10 +58,8 @@ from imagers.model.manifest import (
     parse_manifest_or_index,
 )
 from imagers.model.media import compression_of, is_encrypted, plaintext_media_type
-from imagers.sign.decision import Decision
+from imagers.sign.decision import Decision, PolicyBasis
 from imagers.sign.found import Found
-from imagers.sign.policy_json import ImageIdentity
-from imagers.sign.verify import Basis as PolicyBasis
 from imagers.sign.verify import Subject, explain_image
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""What a registry keeps beside images: referrers, and signatures by an older extension.
+"""What a registry keeps for images: referrers, and signatures by an older extension.
 
-    beside = RegistrySignatures(source)
-    entries = beside.read_referrers(digest)
+    signatures = RegistrySignatures(source)
+    entries, has_api = signatures.read_referrers(digest)
 
 Nothing of what is read is verified, and it can be written by whoever may push.
 

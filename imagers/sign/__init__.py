@@ -3,7 +3,7 @@
 What is signed, and how it is kept:
 
     payload                   the simple-signing payload: digest and name
-    formats                   one module a signature format
+    formats                   one record a signature format, and what it is made of
     registries_d              where OpenPGP signatures outside of the registry are
     sigstore_key, public_key  keys; keyfiles opens files
     certified                 certificates, logs and time stamps, offline
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from imagers.sign.image import SignedManifest
     from imagers.sign.keyfiles import load_policy, load_private_key, save_key_pair
+    from imagers.sign.materials import Trust
     from imagers.sign.places import Lookasides
     from imagers.sign.policy_json import Policy, parse_policy
     from imagers.sign.sigstore_key import SigstorePrivateKey, generate_private_key
@@ -36,6 +37,7 @@ else:
             "image": ("SignedManifest",),
             "keyfiles": ("load_policy", "load_private_key", "save_key_pair"),
             "policy_json": ("Policy", "parse_policy"),
+            "materials": ("Trust",),
             "places": ("Lookasides",),
             "sigstore_key": ("SigstorePrivateKey", "generate_private_key"),
         },
@@ -46,6 +48,7 @@ __all__ = [
     "Policy",
     "SignedManifest",
     "SigstorePrivateKey",
+    "Trust",
     "generate_private_key",
     "load_policy",
     "load_private_key",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.strict_json import JSONObject
 
-__all__ = ["Answer", "Basis", "Decision", "Explanation", "Finding", "Signer"]
+__all__ = ["Answer", "Decision", "Explanation", "Finding", "PolicyBasis", "Signer"]
 
 
 class Answer(Enum):
@@ -34,8 +34,8 @@ class Answer(Enum):
     NOTE = "note"  # says something, decides nothing
 
 
-class Basis(Enum):
-    """Why an image was let through."""
+class PolicyBasis(Enum):
+    """Why a policy let an image through."""
 
     SIGNATURE = "signature"
     UNSIGNED = "unsigned"
@@ -49,7 +49,7 @@ class Signer:
         fingerprint: SHA-256 of the DER SubjectPublicKeyInfo, hex; of an OpenPGP key its own
             fingerprint, in capitals.
         reference: the name that the signature was made for, as it was written; "" where the
-            form of the signature has none.
+            signature format has none.
         where: place in the policy of the requirement that it satisfies.
         subject: who, by a certificate; "" for a bare key.
     """
@@ -78,7 +78,7 @@ class Decision:
         where: place of the list of requirements in the policy.
     """
 
-    basis: Basis
+    basis: PolicyBasis
     manifest_digest: Digest
     signers: tuple[Signer, ...]
     where: str

@@ -1,25 +1,24 @@
-"""What was found beside an image: signatures of four forms, and where somebody looked.
+"""What was found for an image: signatures of any format, and where somebody looked.
 
-| form            | kept as                                              | names the image |
-|-----------------|------------------------------------------------------|-----------------|
-| `SIMPLE`        | files of a lookaside, or the registry's extension    | yes             |
-| `SIGSTORE`      | tag `sha256-HEX.sig`                                 | yes             |
-| `BUNDLE`        | referrer, as cosign 3 writes it                      | no              |
-| `NOTATION`      | referrer, as notation writes it                      | no              |
+| format            | kept as                                            | names the image |
+|-------------------|----------------------------------------------------|-----------------|
+| `simple signing`  | files of a lookaside, or the registry's extension  | yes             |
+| `sigstore`        | tag `sha256-HEX.sig`                               | yes             |
+| `sigstore bundle` | referrer, as cosign 3 writes it                    | no              |
+| `notation`        | referrer, as notation writes it                    | no              |
+
+The names of formats are those of the table in `formats.format`.
 
 Nothing of this is verified. A place that could not be asked stays in the list as
 `CouldNotLook`: it is neither a signature nor the answer that there is none. One whose bytes were
-got and cannot be read is a signature that is not good, whatever its form, and stays as
+got and cannot be read is a signature that is not good, whatever its format, and stays as
 `UnreadableSignature`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import TYPE_CHECKING
-
-from imagers.sign.formats.sigstore import SigstoreSignature
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,27 +26,37 @@ if TYPE_CHECKING:
     from imagers.errors import FormatError, ImagersError, Unsupported
 
 __all__ = [
+    "BUNDLE_TYPE",
+    "NOTATION_TYPE",
+    "PAYLOAD_TYPE",
     "BundleSignature",
     "CouldNotLook",
-    "Form",
     "Found",
     "Looked",
     "NotationSignature",
     "Reading",
     "Signature",
+    "SigstoreSignature",
     "SimpleSignature",
     "Subject",
     "UnreadableSignature",
 ]
 
+BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+NOTATION_TYPE = "application/vnd.cncf.notary.signature"
+PAYLOAD_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 
-class Form(Enum):
-    """How a signature is made and kept."""
 
-    SIMPLE = "simple signing"
-    SIGSTORE = "sigstore"
-    BUNDLE = "sigstore bundle"
-    NOTATION = "notation"
+class Signature(Protocol):
+    """A signature as it was found. Nothing of it is verified."""
+
+    @property
+    def format(self) -> str | None:
+        """The name of its format; None where the bytes do not even say that."""
+
+    @property
+    def place(self) -> str:
+        """Where it was found, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +86,37 @@ class SimpleSignature:
         readings: by place of the requirement in the policy; empty until `gpg` was asked.
     """
 
+    format: ClassVar[str] = "simple signing"
+
     blob: bytes
     place: str = ""
     readings: Mapping[str, Reading] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
+class SigstoreSignature:
+    """A sigstore signature under a tag.
+
+    Attributes:
+        payload: the exact bytes that the signature is over.
+        annotations: of the payload; the signature itself is one of them.
+        media_type: of the payload; another than `PAYLOAD_TYPE` is no signature.
+        place: where, for messages.
+    """
+
+    format: ClassVar[str] = "sigstore"
+
+    payload: bytes
+    annotations: Mapping[str, str]
+    media_type: str = PAYLOAD_TYPE
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BundleSignature:
     """A sigstore bundle: JSON with the signature and what it takes to verify it."""
+
+    format: ClassVar[str] = "sigstore bundle"
 
     raw: bytes
     place: str = ""
@@ -98,6 +130,8 @@ class NotationSignature:
         media_type: `application/jose+json` or `application/cose`.
     """
 
+    format: ClassVar[str] = "notation"
+
     raw: bytes
     media_type: str
     place: str = ""
@@ -109,24 +143,13 @@ class UnreadableSignature:
 
     Attributes:
         error: what is wrong with them.
-        form: None where they do not even say that.
+        format: None where they do not even say that.
         place: where, for messages.
     """
 
     error: FormatError | Unsupported
-    form: Form | None = None
+    format: str | None = None
     place: str = ""
-
-
-Signature = (
-    SimpleSignature | SigstoreSignature | BundleSignature | NotationSignature | UnreadableSignature
-)
-_FORM_OF: dict[type, Form] = {
-    SimpleSignature: Form.SIMPLE,
-    SigstoreSignature: Form.SIGSTORE,
-    BundleSignature: Form.BUNDLE,
-    NotationSignature: Form.NOTATION,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +158,12 @@ class CouldNotLook:
 
     Attributes:
         error: why; its text goes into the message, and it becomes the cause.
-        form: which signatures; None: any.
+        format: of which signatures; None: of any.
         place: where, for messages.
     """
 
     error: ImagersError
-    form: Form | None = None
+    format: str | None = None
     place: str = ""
 
 
@@ -148,7 +171,7 @@ class CouldNotLook:
 class Looked:
     """One place that was asked, and how many signatures it had."""
 
-    form: Form
+    format: str
     place: str
     count: int
 
@@ -158,7 +181,7 @@ class Found:
     """All that was found for one manifest or index.
 
     Attributes:
-        signatures: of any form and any quality.
+        signatures: of any format and any quality.
         looked: places that answered.
         failures: places that did not.
     """
@@ -167,24 +190,26 @@ class Found:
     looked: tuple[Looked, ...] = ()
     failures: tuple[CouldNotLook, ...] = ()
 
-    def of(self, form: Form) -> tuple[Signature, ...]:
-        """The signatures of one form."""
-        return tuple(one for one in self.signatures if _form_of(one) in (None, form))
+    def of(self, name: str) -> tuple[Signature, ...]:
+        """The signatures of one format."""
+        return tuple(one for one in self.signatures if one.format in (None, name))
 
     @classmethod
     def everywhere(cls, signatures: Iterable[Signature]) -> Found:
         """Of a caller who has looked in all places himself: these are all that there are."""
+        from imagers.sign.formats.format import FORMATS
+
         found = cls(tuple(signatures))
-        counts = [Looked(form, "the caller", len(found.of(form))) for form in Form]
+        counts = [Looked(name, "the caller", len(found.of(name))) for name in FORMATS]
         return replace(found, looked=tuple(counts))
 
-    def was_looked_for(self, form: Form) -> bool:
+    def was_looked_for(self, name: str) -> bool:
         """Whether any place answered: else that there are none is nobody's word."""
-        return any(one.form is form for one in self.looked)
+        return any(one.format == name for one in self.looked)
 
-    def failure(self, form: Form) -> CouldNotLook | None:
-        """A place that may have signatures of this form and could not be asked."""
-        return next((one for one in self.failures if one.form in (None, form)), None)
+    def failure(self, name: str) -> CouldNotLook | None:
+        """A place that may have signatures of this format and could not be asked."""
+        return next((one for one in self.failures if one.format in (None, name)), None)
 
     def __add__(self, other: Found) -> Found:
         return Found(
@@ -209,9 +234,3 @@ class Subject:
     raw: bytes
     found: Found
     noun: str = "manifest"
-
-
-def _form_of(signature: Signature) -> Form | None:
-    if isinstance(signature, UnreadableSignature):
-        return signature.form
-    return _FORM_OF[type(signature)]

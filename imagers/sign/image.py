@@ -10,6 +10,7 @@ what is there, looks again afterwards, and repeats itself if somebody else wrote
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from imagers.errors import (
@@ -37,9 +38,8 @@ from imagers.model.media import (
     OCI_MANIFEST,
 )
 from imagers.pki.chain import parse_certificates
-from imagers.sign.find import read_attached, read_signature_manifest, read_signatures
+from imagers.sign.find import read_attached
 from imagers.sign.formats.bundle import (
-    BUNDLE_TYPE,
     EMPTY,
     EMPTY_TYPE,
     build_bundle,
@@ -50,13 +50,13 @@ from imagers.sign.formats.bundle import (
 from imagers.sign.formats.sigstore import (
     CERTIFICATE_ANNOTATION,
     SignatureManifest,
-    SigstoreSignature,
     build_signature_manifest,
     decode_signature,
     sign_payload,
     signature_tag,
 )
-from imagers.sign.found import BundleSignature, Form
+from imagers.sign.formats.sigstore_signed import read_signature_manifest, read_signatures
+from imagers.sign.found import BUNDLE_TYPE, BundleSignature, SigstoreSignature
 from imagers.sign.identity import parse_signed_name
 from imagers.sign.payload import build_payload, parse_payload
 
@@ -74,9 +74,12 @@ if TYPE_CHECKING:
     from imagers.sign.sigstore_key import SigstorePrivateKey
 
 __all__ = [
+    "PlaceKind",
+    "SignaturePlace",
     "SignedManifest",
     "attach_bundles",
     "digests_to_sign",
+    "referrers_of",
     "sign_image",
     "signing_name",
 ]
@@ -88,20 +91,41 @@ _MAX_MANIFESTS = 1024  # of one image with all that it contains
 _ATTEMPTS = 3  # to write where somebody else writes at the same time
 
 
+class PlaceKind(Enum):
+    """What signatures are kept in."""
+
+    TAG = "tag"
+    REFERRERS = "referrers"
+    EXTENSION = "extension"  # of the registry
+    LOOKASIDE = "lookaside"
+
+
+@dataclass(frozen=True, slots=True)
+class SignaturePlace:
+    """Where signatures of one manifest are.
+
+    Attributes:
+        text: the tag, or what people find it by.
+    """
+
+    kind: PlaceKind
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class SignedManifest:
     """What `sign_image` did for one manifest or index.
 
     Attributes:
         digest: of the manifest that is signed now.
-        tag: that its signatures are under; or the place of the new signature.
+        place: of its signatures, or of the new one.
         identity: the name in the signature.
         added: false where the same signature by the same key was there already.
         count: signatures that are there now.
     """
 
     digest: Digest
-    tag: str
+    place: SignaturePlace
     identity: str
     added: bool
     count: int
@@ -146,6 +170,11 @@ def sign_image(
         _sign_manifest(source, sink, digest, identity=name, key=key, timestamp=timestamp)
         for digest in digests
     )
+
+
+def referrers_of(digest: Digest) -> SignaturePlace:
+    """The place of what refers to a manifest."""
+    return SignaturePlace(PlaceKind.REFERRERS, f"referrers of {digest}")
 
 
 def signing_name(reference: Reference, identity: str | None) -> str:
@@ -242,13 +271,14 @@ def _sign_manifest(
     timestamp: int | None,
 ) -> SignedManifest:
     tag = signature_tag(digest)
+    place = SignaturePlace(PlaceKind.TAG, tag)
     payload = build_payload(identity, digest, timestamp=timestamp)
     signature: SigstoreSignature | None = None
     for _ in range(_ATTEMPTS):
         existing = _read_to_write(source, tag)
         if existing is not None and _is_signed(source, existing, payload, key):
             count = len(existing.signatures)
-            return SignedManifest(digest, tag, identity, signature is not None, count)
+            return SignedManifest(digest, place, identity, signature is not None, count)
         signature = signature or sign_payload(payload, key)
         raw, config = build_signature_manifest(existing, [signature])
         sink.put_blob(
@@ -271,7 +301,7 @@ def _sign_manifest(
             temporary=True,
             hint="sign again when nobody else does",
         )
-    return SignedManifest(digest, tag, identity, added=True, count=len(existing.signatures))
+    return SignedManifest(digest, place, identity, added=True, count=len(existing.signatures))
 
 
 def _read_to_write(source: SignatureSource, tag: str) -> SignatureManifest | None:
@@ -323,14 +353,14 @@ def _has_certificate(signature: SigstoreSignature, key: SigstorePrivateKey) -> b
 def attach_bundles(
     source: ManifestSource,
     sink: SignatureSink,
-    beside: ReferrersSink,
+    referrers: ReferrersSink,
     reference: Reference,
     key: SigstorePrivateKey,
     *,
     expected_digest: Digest | None = None,
     created: datetime,
 ) -> tuple[SignedManifest, ...]:
-    """As `sign_image`, as bundles that refer to the manifests: the form of cosign 3.
+    """As `sign_image`, as bundles that refer to the manifests: the format of cosign 3.
 
     A bundle names no image, so there is no identity.
 
@@ -346,20 +376,18 @@ def attach_bundles(
         answer = source.read_manifest(digest)
         check_digest(answer.raw, digest, what="manifest to sign")
         subject = parse_manifest_or_index(answer.raw, media_type=answer.media_type).descriptor
-        count, is_there = _count_bundles(source, beside, digest, key)
+        count, is_there = _count_bundles(source, referrers, digest, key)
         if not is_there:
-            _attach_bundle(sink, beside, subject, key, created)
+            _attach_bundle(sink, referrers, subject, key, created)
         signed.append(
-            SignedManifest(
-                digest, f"referrers of {digest}", "", added=not is_there, count=count + 1
-            )
+            SignedManifest(digest, referrers_of(digest), "", added=not is_there, count=count + 1)
         )
     return tuple(signed)
 
 
 def _attach_bundle(
     sink: SignatureSink,
-    beside: ReferrersSink,
+    referrers: ReferrersSink,
     subject: Descriptor,
     key: SigstorePrivateKey,
     created: datetime,
@@ -371,7 +399,7 @@ def _attach_bundle(
         (EMPTY_TYPE, EMPTY, "config of the bundle"),
     ):
         sink.put_blob(Descriptor(media_type, digest_of(data), len(data)), data, what=what)
-    beside.put_referrer(
+    referrers.put_referrer(
         raw,
         Descriptor(OCI_MANIFEST, digest_of(raw), len(raw), artifact_type=BUNDLE_TYPE),
         subject.digest,
@@ -379,10 +407,10 @@ def _attach_bundle(
 
 
 def _count_bundles(
-    source: ManifestSource, beside: ReferrersSink, digest: Digest, key: SigstorePrivateKey
+    source: ManifestSource, referrers: ReferrersSink, digest: Digest, key: SigstorePrivateKey
 ) -> tuple[int, bool]:
     """How many other bundles there are, and whether one of this key is among them."""
-    found = read_attached(source, beside, digest, {Form.BUNDLE})
+    found = read_attached(source, referrers, digest, {BundleSignature.format})
     for failure in found.failures:
         # As with a tag that is not there yet, see `_read_to_write`.
         if not isinstance(failure.error, Unauthorized) or failure.error.status != _FORBIDDEN:

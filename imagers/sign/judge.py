@@ -1,8 +1,10 @@
-"""Whether one signature is good: steps 4 to 6 of `verify`, for each form. No IO, no clock.
+"""Whether one signature is good: steps 4 to 6 of `verify`. No IO, no clock.
 
     signer = judge(Case(signature, "signature 1 of 2", requirement, subject, ...))
 
-A refusal is an exception; what was established on the way is told by `Case.note`.
+Step 4, and the order of the steps, are those of the format: `judge` in its module. Steps 5 and
+6 of all that have the simple-signing payload are here. A refusal is an exception; what was
+established on the way is told by `Case.note`.
 
 Spec: as of `verify`.
 """
@@ -12,44 +14,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagers.errors import (
-    CouldNotVerify,
-    FormatError,
-    SignatureInvalid,
-    Unsupported,
-    UntrustedSigner,
-)
+from imagers.errors import FormatError, SignatureInvalid, UntrustedSigner
 from imagers.model.digest import digest_of
-from imagers.sign.certified.evidence import read_evidence
-from imagers.sign.certified.signer import check_signer
-from imagers.sign.decision import Signer
-from imagers.sign.formats.bundle import check_statement, parse_bundle_file
-from imagers.sign.formats.notation.check import check_signature
-from imagers.sign.formats.sigstore import SigstoreSignature
-from imagers.sign.found import (
-    BundleSignature,
-    NotationSignature,
-    SimpleSignature,
-    UnreadableSignature,
-)
+from imagers.sign.formats.format import find_format
+from imagers.sign.found import UnreadableSignature
 from imagers.sign.identity import parse_signed_name
 from imagers.sign.payload import PayloadType, parse_payload
-from imagers.sign.requirements import NotationSigned, SignedBy, SigstoreBundle, SigstoreSigned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from imagers.sign.formats.notation.trust_policy import Statement
+    from imagers.model.identity import ImageIdentity
+    from imagers.sign.decision import Signer
     from imagers.sign.found import Signature, Subject
     from imagers.sign.identity import SignedIdentity
     from imagers.sign.materials import Material, Trust
-    from imagers.sign.policy_json import ImageIdentity
+    from imagers.sign.requirements import SignatureRequirement
 
-__all__ = ["Case", "SignatureRequirement", "judge", "notation_statement"]
-
-SignatureRequirement = SigstoreSigned | SigstoreBundle | SignedBy | NotationSigned
-"""Requirements that a signature can satisfy."""
+__all__ = ["Case", "check_payload", "judge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,128 +72,10 @@ def judge(case: Case) -> Signer | None:
     """
     if isinstance(case.signature, UnreadableSignature):
         raise SignatureInvalid(f"{case.name}: {case.signature.error}") from case.signature.error
-    match case.requirement:
-        case SignedBy():
-            return _judge_simple(case, case.requirement)
-        case SigstoreSigned():
-            return _judge_sigstore(case, case.requirement)
-        case SigstoreBundle():
-            return _judge_bundle(case, case.requirement)
-        case NotationSigned():
-            return _judge_notation(case, case.requirement)
+    return find_format(case.requirement.format).judge(case)
 
 
-def _judge_simple(case: Case, requirement: SignedBy) -> Signer:
-    """Steps 4 to 6 of an OpenPGP signature."""
-    name, signature = case.name, case.signature
-    assert isinstance(signature, SimpleSignature)
-    reading = signature.readings.get(requirement.where)
-    if reading is None:
-        raise CouldNotVerify(f"{name}: gpg was not asked about it")
-    if reading.failed is not None:
-        raise CouldNotVerify(
-            f"{name}: {reading.failed}", hint=reading.failed.hint
-        ) from reading.failed
-    if reading.payload is None:  # step 4
-        raise SignatureInvalid(
-            f"{name} is not accepted: {reading.refusal}",
-            hint="'gpg --show-keys' prints the fingerprints in a key file",
-        )
-    case.note(f"gpg says: one good signature by key {reading.fingerprint}")
-    reference = _check_payload(
-        case, reading.payload, PayloadType.SIMPLE, requirement.signed_identity
-    )
-    return Signer(reading.fingerprint, reference, requirement.where)
-
-
-def _judge_sigstore(case: Case, requirement: SigstoreSigned) -> Signer:
-    """Steps 4 to 6 of a sigstore signature."""
-    signature = case.signature
-    assert isinstance(signature, SigstoreSignature)
-    material = case.material
-    try:
-        evidence = read_evidence(
-            signature,
-            with_certificate=bool(requirement.fulcio or requirement.pki),
-            with_entry=requirement.rekor is not None,
-        )
-    except FormatError as error:
-        raise SignatureInvalid(f"{case.name}: {error}") from error
-    # 4. Until somebody who is trusted has signed it, the payload is not even parsed.
-    who = check_signer(
-        evidence,
-        material,
-        fulcio=requirement.fulcio,
-        pki=requirement.pki,
-        now=case.now,
-        what=case.name,
-        note=case.note,
-    )
-    reference = _check_payload(
-        case, signature.payload, PayloadType.SIGSTORE, requirement.signed_identity
-    )
-    return Signer(who.fingerprint, reference, requirement.where, who.subject)
-
-
-def _judge_bundle(case: Case, requirement: SigstoreBundle) -> Signer:
-    """Steps 4 and 5 of a bundle, which has no name for step 6."""
-    signature, subject = case.signature, case.subject
-    assert isinstance(signature, BundleSignature)
-    try:
-        bundle = parse_bundle_file(signature.raw)
-    except (FormatError, Unsupported) as error:
-        raise SignatureInvalid(f"{case.name}: {error}") from error
-    who = check_signer(
-        bundle.evidence,
-        case.material,
-        fulcio=requirement.fulcio,
-        pki=requirement.pki,
-        now=case.now,
-        what=case.name,
-        note=case.note,
-    )
-    check_statement(bundle.payload, subject.raw, what=case.name, noun=subject.noun)
-    case.note(f"is for {subject.noun} {digest_of(subject.raw)}")
-    return Signer(who.fingerprint, "", requirement.where, who.subject)
-
-
-def notation_statement(material: Material, identity: ImageIdentity, where: str) -> Statement:
-    """What the trust policy of notation says about an image.
-
-    Raises:
-        CouldNotVerify: no trust policy was loaded.
-    """
-    if material.trust_policy is None:  # unreachable: load_trust loads it
-        raise CouldNotVerify(f"the trust policy of {where} was not loaded")
-    reference = identity.reference
-    return material.trust_policy.select("" if reference is None else reference.name)
-
-
-def _judge_notation(case: Case, requirement: NotationSigned) -> Signer | None:
-    """Steps 4 and 5 of a signature of notation; who made it, if that is known."""
-    signature = case.signature
-    assert isinstance(signature, NotationSignature)
-    material = case.material
-    if case.now is None:
-        raise CouldNotVerify(f"{case.name}: the time is not known, and certificates need it")
-    outcome = check_signature(
-        signature.raw,
-        signature.media_type,
-        notation_statement(material, case.identity, requirement.where),
-        material.stores,
-        case.subject.raw,
-        now=case.now,
-        what=case.name,
-        note=case.note,
-    )
-    for text in outcome.notes:
-        case.note(text)
-    if not outcome.is_authentic:
-        return None
-    return Signer(outcome.fingerprint, "", requirement.where, outcome.subject)
-
-
-def _check_payload(case: Case, raw: bytes, kind: PayloadType, identity: SignedIdentity) -> str:
+def check_payload(case: Case, raw: bytes, kind: PayloadType, identity: SignedIdentity) -> str:
     """Steps 5 and 6 for a payload whose signature is good; the name in it."""
     name, subject = case.name, case.subject
     try:

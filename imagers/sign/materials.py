@@ -8,45 +8,34 @@ This is the one step of verification that reads; the decision itself is `verify`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagers.errors import CouldNotVerify, FormatError, Unsupported
-from imagers.sign.found import Form
-from imagers.sign.public_key import PublicKey, parse_public_key
-from imagers.sign.requirements import (
-    KeyRefs,
-    NotationSigned,
-    Reject,
-    SignedBy,
-    SigstoreBundle,
-    SigstoreSigned,
-    Unchecked,
-    walk,
-)
+from imagers.errors import CouldNotVerify, Unsupported
+from imagers.sign.formats.format import find_format
+from imagers.sign.requirements import Reject, SignatureRequirement, Unchecked, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cryptography.x509 import Certificate
 
-    from imagers.sign.formats.notation.trust_policy import TrustPolicy
     from imagers.sign.policy_json import Selected
-    from imagers.sign.requirements import PKI, Fulcio, Requirement
+    from imagers.sign.public_key import PublicKey
+    from imagers.sign.requirements import PKI, Fulcio, KeyRefs, Requirement
 
-__all__ = ["FORM_OF", "Material", "Trust", "load_material", "load_trust"]
+__all__ = ["Material", "SignerMaterial", "Trust", "load_signers", "load_trust", "read_refs"]
 
-FORM_OF: dict[type, Form] = {
-    SigstoreSigned: Form.SIGSTORE,
-    SigstoreBundle: Form.BUNDLE,
-    SignedBy: Form.SIMPLE,
-    NotationSigned: Form.NOTATION,
-}
+
+class Material:
+    """What one requirement is checked with: a class of its format."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """What one requirement is checked with; empty where it does not ask for it.
+class SignerMaterial(Material):
+    """What a sigstore signature is checked with; empty where the requirement does not ask for it.
 
     Attributes:
         keys: of signers.
@@ -55,8 +44,6 @@ class Material:
         intermediates: certificates that may help with it.
         tsa: certificates of time-stamp authorities.
         one_witness: whether a log or a stamp will do; else each that is given is demanded.
-        keyring: OpenPGP keys, each with its name in messages.
-        trust_policy: of notation, with the certificates of its stores by their names.
     """
 
     keys: tuple[PublicKey, ...] = ()
@@ -65,9 +52,6 @@ class Material:
     intermediates: tuple[Certificate, ...] = ()
     tsa: tuple[Certificate, ...] = ()
     one_witness: bool = False
-    keyring: tuple[tuple[str, bytes], ...] = ()
-    trust_policy: TrustPolicy | None = None
-    stores: Mapping[str, tuple[Certificate, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +81,8 @@ class Trust:
             raise CouldNotVerify(f"the keys of {requirement.where} were not loaded")
         return material
 
-    def forms(self, *, on_index: bool = False) -> frozenset[Form]:
-        """The forms of signatures that the answer depends on.
+    def formats(self, *, on_index: bool = False) -> frozenset[str]:
+        """The formats of signatures that the answer depends on.
 
         Args:
             on_index: those of what the name led to, not of the manifest of the platform.
@@ -106,9 +90,9 @@ class Trust:
         if not self.keys:
             return frozenset()
         return frozenset(
-            FORM_OF[type(one)]
+            one.format
             for one, of_index in walk(self.selected.requirements)
-            if type(one) in FORM_OF and of_index is on_index
+            if isinstance(one, SignatureRequirement) and of_index is on_index
         )
 
 
@@ -131,67 +115,38 @@ def load_trust(selected: Selected, read_key: Callable[[str], bytes]) -> Trust:
     return Trust(
         selected,
         {
-            one.where: load_material(one, read_key)
+            one.where: find_format(one.format).load(one, read_key)
             for one, _ in walk(selected.requirements)
-            if type(one) in FORM_OF
+            if isinstance(one, SignatureRequirement)
         },
     )
 
 
-def load_material(requirement: Requirement, read_key: Callable[[str], bytes]) -> Material:
-    """The keys of one requirement."""
-    where = requirement.where
-    if isinstance(requirement, SignedBy):
-        return Material(keyring=_read(requirement.keys, where, read_key))
-    if isinstance(requirement, SigstoreSigned):
-        keys: KeyRefs | None = KeyRefs(requirement.key_paths, requirement.key_datas)
-        tsa = None
-    elif isinstance(requirement, SigstoreBundle) and requirement.trusted_root is not None:
-        return _load_trusted_root(requirement.trusted_root, where, read_key)
-    elif isinstance(requirement, SigstoreBundle):
-        keys, tsa = requirement.keys, requirement.tsa
-    else:
-        assert isinstance(requirement, NotationSigned)  # the last of FORM_OF
-        return _load_notation(requirement, read_key)
-    authority: Fulcio | PKI | None = requirement.fulcio or requirement.pki
-    pki = requirement.pki
-    return Material(
+def load_signers(
+    where: str,
+    read_key: Callable[[str], bytes],
+    *,
+    keys: KeyRefs | None,
+    rekor: KeyRefs | None,
+    fulcio: Fulcio | None,
+    pki: PKI | None,
+    tsa: KeyRefs | None = None,
+) -> SignerMaterial:
+    """The keys and certificates of a requirement for signatures of sigstore."""
+    authority: Fulcio | PKI | None = fulcio or pki
+    return SignerMaterial(
         keys=_public_keys(keys, where, read_key),
-        rekor=_log_keys(requirement.rekor, where, read_key),
+        rekor=_log_keys(rekor, where, read_key),
         roots=_certificates(None if authority is None else authority.roots, where, read_key),
         intermediates=_certificates(None if pki is None else pki.intermediates, where, read_key),
         tsa=_certificates(tsa, where, read_key),
     )
 
 
-def _load_trusted_root(path: str, where: str, read_key: Callable[[str], bytes]) -> Material:
-    from imagers.sign.certified.trusted_root import parse_trusted_root
-
-    what = f"trusted root '{path}'"
-    root = parse_trusted_root(read_key(path), what=what)
-    if not root.authorities or not (root.logs or root.stampers):
-        raise FormatError(
-            f"expected an authority and a log or a time-stamp authority in force, for {where}",
-            what=what,
-            hint="entries with an end of their validity are left out: get a newer file",
-        )
-    return Material(roots=root.authorities, rekor=root.logs, tsa=root.stampers, one_witness=True)
-
-
-def _load_notation(requirement: NotationSigned, read_key: Callable[[str], bytes]) -> Material:
-    from imagers.sign.formats.notation.trust_policy import parse_trust_policy
-    from imagers.sign.keyfiles import load_trust_store
-
-    path = requirement.trust_policy
-    policy = parse_trust_policy(read_key(path), what=f"trust policy '{path}'")
-    names = {name for statement in policy.statements.values() for name in statement.stores}
-    stores = {name: load_trust_store(requirement.trust_store, name) for name in sorted(names)}
-    return Material(trust_policy=policy, stores=stores)
-
-
-def _read(
+def read_refs(
     refs: KeyRefs, where: str, read_key: Callable[[str], bytes]
 ) -> tuple[tuple[str, bytes], ...]:
+    """The bytes of keys or certificates, each with its name in messages."""
     files = [(f"key file '{path}'", read_key(path)) for path in refs.paths]
     inline = [
         (f"{refs.label} {number} in the policy at {where}", data)
@@ -205,7 +160,11 @@ def _public_keys(
 ) -> tuple[PublicKey, ...]:
     if refs is None:
         return ()
-    return tuple(parse_public_key(data, what=what) for what, data in _read(refs, where, read_key))
+    from imagers.sign.public_key import parse_public_key
+
+    return tuple(
+        parse_public_key(data, what=what) for what, data in read_refs(refs, where, read_key)
+    )
 
 
 def _log_keys(
@@ -229,6 +188,6 @@ def _certificates(
 
     return tuple(
         certificate
-        for what, data in _read(refs, where, read_key)
+        for what, data in read_refs(refs, where, read_key)
         for certificate in parse_certificates(data, what=what)
     )

@@ -5,7 +5,7 @@
                  "type":"cosign container image signature"},
      "optional":{"creator":"imagers 0.1.0"}}
 
-Two forms of signatures have this payload; `type` tells them apart, so that none can be taken
+Two signature formats have this payload; `type` tells them apart, so that none can be taken
 for the other: sigstore (above) and OpenPGP (`atomic container signature`).
 
 Only a payload whose signature has been verified over its exact bytes is parsed for a
@@ -37,7 +37,7 @@ _WHAT = "signature payload"
 
 
 class PayloadType(Enum):
-    """Which form of signature a payload is for."""
+    """Which signature format a payload is for."""
 
     SIGSTORE = "cosign container image signature"
     SIMPLE = "atomic container signature"

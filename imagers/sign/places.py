@@ -1,7 +1,7 @@
 """Every place that may have signatures of one image, from its name and where it was opened.
 
 places = places_of(name, source, lookasides=Lookasides(config, "file:///var/lib/signatures"))
-found = Finder(places).find(digest, {Form.SIGSTORE})
+found = Finder(places).find(digest, {"sigstore"})
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from imagers.sign.find import Places
 from imagers.sign.registries_d import RegistriesD, Scope
+from imagers.transport.kinds.transport import TRANSPORTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +52,7 @@ def places_of(
         lookasides: None: there are none.
         transport: how lookasides over http(s) are reached.
     """
-    if name.transport == "dir":
+    if TRANSPORTS[name.transport].has_signature_files:
         return Places(directory=name.path)
     if name.transport != "docker" or name.reference is None:
         return Places()
@@ -62,10 +63,12 @@ def places_of(
         raise TypeError(f"expected the source of {name}, got a {type(source).__name__}")
 
     lookasides = lookasides or Lookasides()
+    kept = RegistrySignatures(source)
     return Places(
         reference=name.reference,
         repository=source,
-        beside=RegistrySignatures(source),
+        referrers=kept,
+        extension=kept,
         config=lookasides.config,
         default_lookaside=lookasides.default,
         fetch=_fetcher(transport),

@@ -19,105 +19,23 @@ signature/policy_eval.go, docker/policyconfiguration/naming.go, oci/internal/oci
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
-from imagers.model.digest import parse_digest
+from imagers.model.identity import ImageIdentity, parse_path_scope
 from imagers.model.reference import normal_name
 from imagers.sign.requirements import Requirement, Strict, parse_requirement
-
-if TYPE_CHECKING:
-    from imagers.model.reference import Reference
+from imagers.transport.kinds.transport import TRANSPORTS, find_transport
 
 __all__ = [
     "MAX_POLICY_BYTES",
-    "ImageIdentity",
     "Policy",
     "Selected",
-    "docker_identity",
     "parse_policy",
-    "path_identity",
 ]
 
 MAX_POLICY_BYTES = 4 * 1024 * 1024
-_PATH_TRANSPORTS = frozenset({"dir", "oci", "oci-archive", "sif"})
-_NAME_TRANSPORTS = frozenset({"atomic", "docker", "docker-daemon"})
-_SCOPELESS_TRANSPORTS = frozenset({"docker-archive", "tarball"})
-
-
-@dataclass(frozen=True, slots=True)
-class ImageIdentity:
-    """What an image is called where a policy looks it up.
-
-    Make one with `docker_identity` or `path_identity`.
-
-    Attributes:
-        transport: as a policy names it, such as `docker` or `oci`.
-        reference: as the user named the image, never a mirror's name; None in a directory.
-        scopes: from the most specific one on; `""` is not among them.
-    """
-
-    transport: str
-    reference: Reference | None
-    scopes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        name = self.reference if self.reference is not None else self.scopes[0]
-        return f"{self.transport}:{'//' if self.transport == 'docker' else ''}{name}"
-
-
-def docker_identity(reference: Reference) -> ImageIdentity:
-    """The identity of an image in a registry.
-
-    Scopes: the whole reference, the repository, its parents down to the host with its port,
-    then `*.` and what follows each dot of the host.
-    """
-    scopes = [str(reference)]
-    name = reference.name
-    while True:
-        scopes.append(name)
-        if "/" not in name:
-            break
-        name = name.rpartition("/")[0]
-    host = name.partition(":")[0]
-    while "." in host:
-        host = host.partition(".")[2]
-        scopes.append(f"*.{host}")
-    return ImageIdentity("docker", reference, tuple(scopes))
-
-
-def path_identity(transport: str, path: str) -> ImageIdentity:
-    """The identity of an image in a directory or an archive.
-
-    Scopes: the path and its parents, without `/`.
-
-    Args:
-        path: absolute and normal, with all symbolic links resolved by the caller: a policy
-            for `/trusted` must not hold for what a link below it points to.
-
-    Raises:
-        ValueError: it is not absolute and normal.
-    """
-    if not _is_normal(path):
-        raise ValueError("expected an absolute, normal path other than '/'")
-    scopes = []
-    rest = path
-    while rest:
-        scopes.append(rest)
-        rest = rest.rpartition("/")[0]
-    return ImageIdentity(transport, None, tuple(scopes))
-
-
-def _is_normal(path: str) -> bool:
-    return (
-        path.startswith("/")
-        and not path.startswith("//")
-        and path != "/"
-        and posixpath.normpath(path) == path
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +93,7 @@ def parse_policy(raw: bytes, *, what: str = "policy") -> Policy:
         transports[transport] = {}
         for written in scopes.value:
             where = f"{scopes.where}[{written[:160]!r}]"
-            _check_scope(transport, written, what=what, where=where)
-            scope = normal_name(written) if transport in _NAME_TRANSPORTS else written
+            scope = _parse_scope(transport, written, what=what, where=where)
             if scope in transports[transport]:
                 raise FormatError(
                     f"is the scope {scope[:160]!r} in another spelling, which is there too",
@@ -204,30 +121,17 @@ def _parse_list(parent: Strict, name: str, where: str) -> tuple[Requirement, ...
     )
 
 
-def _check_scope(transport: str, scope: str, *, what: str, where: str) -> None:
-    """Refuse scopes that can never match, where the transport says what they look like."""
-    if not scope:
-        return
-    if transport in _PATH_TRANSPORTS and not _is_normal(scope):
-        raise FormatError(
-            "expected a scope that is an absolute path without '..', '.', double or closing "
-            "slashes, or the empty scope",
-            what=what,
-            where=where,
-        )
-    if transport in _SCOPELESS_TRANSPORTS:
+def _parse_scope(transport: str, written: str, *, what: str, where: str) -> str:
+    """A scope as identities spell it; refused where it can never match and that is known."""
+    if not written:
+        return written
+    if transport in TRANSPORTS:
+        return find_transport(transport).parse_scope(written, what=what, where=where)
+    # Transports of other readers of the file.
+    if transport == "sif":
+        return parse_path_scope(written, what=what, where=where)
+    if transport == "tarball":
         raise FormatError(
             f"expected only the empty scope for transport {transport!r}", what=what, where=where
         )
-    if transport == "docker" and "://" in scope:
-        raise FormatError(
-            "expected a scope without a scheme, such as 'registry.example.org/team'",
-            what=what,
-            where=where,
-        )
-    if transport == "docker-daemon":
-        try:
-            parse_digest(scope)
-        except FormatError:
-            return
-        raise FormatError("expected a scope that is not a digest", what=what, where=where)
+    return normal_name(written) if transport == "atomic" else written

@@ -13,20 +13,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagers.sign.formats.gpg import Keyring
-from imagers.sign.identity import ExactRepository, MatchRepository
-from imagers.sign.materials import FORM_OF, load_material
+from imagers.sign.formats.format import FORMATS, find_format
 from imagers.sign.requirements import (
     AllOf,
     AnyOf,
     Encrypted,
     InsecureAcceptAnything,
-    NotationSigned,
     OnIndex,
     Reject,
-    SignedBy,
-    SigstoreBundle,
-    SigstoreSigned,
+    SignatureRequirement,
     Unchecked,
     walk,
 )
@@ -38,9 +33,6 @@ if TYPE_CHECKING:
     from imagers.sign.requirements import Requirement
 
 __all__ = ["Note", "check_materials", "lint_policy"]
-
-_OURS = (AllOf, AnyOf, Encrypted, NotationSigned, OnIndex, SigstoreBundle)
-_SIGNED = (NotationSigned, SignedBy, SigstoreBundle, SigstoreSigned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +73,7 @@ def _lint_list(where: str, requirements: Sequence[Requirement]) -> Iterator[Note
         yield Note("warning", where, "insecureAcceptAnything beside others makes no difference")
     elif anything:
         yield Note("warning", where, "accepts every image, signed or not")
-    elif not any(isinstance(one, _SIGNED) for one in every):
+    elif not any(isinstance(one, SignatureRequirement) for one in every):
         yield Note("warning", where, "demands no signature: anybody may have made the image")
     for one in every:
         yield from _lint_one(one)
@@ -93,30 +85,17 @@ def _lint_one(one: Requirement) -> Iterator[Note]:
     elif isinstance(one, AnyOf):
         if any(isinstance(part, InsecureAcceptAnything) for part in one.parts):
             yield Note("warning", one.where, "one part of anyOf accepts every image")
-    elif isinstance(one, SigstoreSigned):
-        kinds = [
-            name
-            for name, found in (
-                ("fulcio", one.fulcio),
-                ("pki", one.pki),
-                ("keys of Rekor logs", one.rekor),
-            )
-            if found
-        ]
-        if kinds or len(one.key_paths) + len(one.key_datas) > 1:
-            what = " and ".join(kinds) or "several keys"
-            yield Note("note", one.where, f"image-rs does not know {what} in sigstoreSigned")
-        elif not isinstance(one.signed_identity, MatchRepository | ExactRepository):
-            yield Note(
-                "note",
-                one.where,
-                "image-rs checks no name without signedIdentity, and refuses other kinds than "
-                "matchRepository and exactRepository for sigstoreSigned",
-            )
-    elif isinstance(one, SignedBy) and len(one.keys.paths) > 1:
-        yield Note("note", one.where, "image-rs does not know keyPaths")
-    if isinstance(one, _OURS):
+    elif isinstance(one, SignatureRequirement):
+        for text in find_format(one.format).notes(one):
+            yield Note("note", one.where, text)
+    if _is_ours(one):
         yield Note("note", one.where, "a type of imagers: other readers refuse the whole file")
+
+
+def _is_ours(one: Requirement) -> bool:
+    if isinstance(one, SignatureRequirement):
+        return FORMATS[one.format].is_ours
+    return isinstance(one, AllOf | AnyOf | Encrypted | OnIndex)
 
 
 def check_materials(policy: Policy, read_key: Callable[[str], bytes]) -> None:
@@ -130,8 +109,6 @@ def check_materials(policy: Policy, read_key: Callable[[str], bytes]) -> None:
         lists += scopes.values()
     for requirements in lists:
         for one, _ in walk(requirements):
-            if type(one) in FORM_OF:
-                material = load_material(one, read_key)
-                if material.keyring:
-                    with Keyring(material.keyring):
-                        pass
+            if isinstance(one, SignatureRequirement):
+                record = find_format(one.format)
+                record.check_material(record.load(one, read_key))

@@ -3,11 +3,12 @@
     {"type": "sigstoreSigned", "keyPath": "/etc/keys/release.pub",
      "signedIdentity": {"type": "matchRepository"}}
 
-A member that is unknown, missing, null or of another type refuses the whole file. The types
-`encrypted`, `allOf`, `anyOf`, `index`, `sigstoreBundle` and `notation` are ours; other readers
-of the file refuse them, so that none can misread them. `signedBaseLayer` is valid and can
-never be satisfied: it is parsed as strictly, kept as `Unchecked`, and refused by `verify` when
-an image depends on it.
+A member that is unknown, missing, null or of another type refuses the whole file. What a
+signature can satisfy is parsed by its format, see `formats.format`. The types `encrypted`,
+`allOf`, `anyOf`, `index`, `sigstoreBundle` and `notation` are ours; other readers of the file
+refuse them, so that none can misread them. `signedBaseLayer` is valid and can never be
+satisfied: it is parsed as strictly, kept as `Unchecked`, and refused by `verify` when an image
+depends on it.
 
 Spec: containers-policy.json(5), "Policy Requirements"; containers/image df7e80d2,
 signature/policy_config.go and policy_config_sigstore.go; docs/policy.md for ours.
@@ -15,13 +16,14 @@ signature/policy_config.go and policy_config_sigstore.go; docs/policy.md for our
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from imagers.errors import FormatError
 from imagers.model.base64 import decode_base64_lines
 from imagers.model.reference import normal_name, parse_reference
 from imagers.model.strict_json import View
+from imagers.sign.formats.format import FORMATS, format_of_type
 from imagers.sign.identity import (
     ExactReference,
     ExactRepository,
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
     from imagers.model.strict_json import JSONObject
 
 __all__ = [
+    "KEY_MEMBERS",
     "PKI",
+    "REKOR_MEMBERS",
     "AllOf",
     "AnyOf",
     "CertificateSubject",
@@ -47,30 +51,29 @@ __all__ = [
     "Fulcio",
     "InsecureAcceptAnything",
     "KeyRefs",
-    "NotationSigned",
     "OnIndex",
     "Reject",
     "Requirement",
-    "SignedBy",
-    "SigstoreBundle",
-    "SigstoreSigned",
+    "SignatureRequirement",
     "Strict",
     "Unchecked",
+    "parse_fulcio",
+    "parse_keys",
+    "parse_pki",
     "parse_requirement",
+    "parse_signed_identity",
     "walk",
 ]
 
 _MAX_KEYS = 64  # of one requirement: each signature is tried with each
 _MAX_DEPTH = 8  # of allOf, anyOf and index within each other
-_KEY_MEMBERS = ("keyPath", "keyPaths", "keyData", "keyDatas")
-_REKOR_MEMBERS = (
+KEY_MEMBERS = ("keyPath", "keyPaths", "keyData", "keyDatas")
+REKOR_MEMBERS = (
     "rekorPublicKeyPath",
     "rekorPublicKeyPaths",
     "rekorPublicKeyData",
     "rekorPublicKeyDatas",
 )
-_TSA_MEMBERS = ("tsaCertificatesPath", "tsaCertificatesData")
-_KEY_TYPES = ("GPGKeys", "signedByGPGKeys", "X509Certificates", "signedByX509CAs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,67 +138,17 @@ class PKI:
 
 
 @dataclass(frozen=True, slots=True)
-class SigstoreSigned:
-    """A good sigstore signature by one of the keys, or a certificate, for the right name.
+class SignatureRequirement:
+    """A good signature of one format. Each format has a class of its own.
 
     Attributes:
-        key_paths: as the policy writes them.
-        key_datas: PEM, not parsed yet. With neither, `fulcio` or `pki` is given.
-        rekor: keys of logs; if given, the signature must have an entry in one of them.
+        format: its name in the table of `formats.format`.
         where: place of the requirement in the policy.
     """
 
-    key_paths: tuple[str, ...]
-    key_datas: tuple[bytes, ...]
-    signed_identity: SignedIdentity
-    where: str
-    rekor: KeyRefs | None = None
-    fulcio: Fulcio | None = None
-    pki: PKI | None = None
+    format: ClassVar[str]
 
-
-@dataclass(frozen=True, slots=True)
-class SigstoreBundle:
-    """A good bundle as cosign 3 attaches it. It speaks of a digest and of no name.
-
-    Attributes:
-        keys: None where `fulcio` or `pki` is given.
-        rekor: as of `SigstoreSigned`.
-        tsa: certificates of time-stamp authorities; if given, there must be a stamp by one.
-        trusted_root: file with the certificates of fulcio, logs and time-stamp authorities;
-            one witness of them is enough.
-    """
-
-    keys: KeyRefs | None
-    where: str
-    rekor: KeyRefs | None = None
-    fulcio: Fulcio | None = None
-    pki: PKI | None = None
-    tsa: KeyRefs | None = None
-    trusted_root: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SignedBy:
-    """A good OpenPGP signature by one of the keys, for the right name."""
-
-    keys: KeyRefs
-    signed_identity: SignedIdentity
-    where: str
-
-
-@dataclass(frozen=True, slots=True)
-class NotationSigned:
-    """What a trust policy of the Notary Project demands.
-
-    Attributes:
-        trust_policy: file `trustpolicy.json`.
-        trust_store: directory with `x509/ca/NAME` and its like.
-    """
-
-    trust_policy: str
-    trust_store: str
-    where: str
+    where: str = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,10 +207,7 @@ class Unchecked:
 Requirement = (
     Reject
     | InsecureAcceptAnything
-    | SigstoreSigned
-    | SigstoreBundle
-    | SignedBy
-    | NotationSigned
+    | SignatureRequirement
     | Encrypted
     | AllOf
     | AnyOf
@@ -342,11 +292,7 @@ def parse_requirement(strict: Strict, *, depth: int = 0) -> Requirement:
     parsers: dict[str, Callable[[Strict], Requirement]] = {
         "reject": _parse_reject,
         "insecureAcceptAnything": _parse_accept,
-        "sigstoreSigned": _parse_sigstore_signed,
-        "sigstoreBundle": _parse_sigstore_bundle,
-        "signedBy": _parse_signed_by,
         "signedBaseLayer": _parse_signed_base_layer,
-        "notation": _parse_notation,
         "encrypted": _parse_encrypted,
     }
     groups: dict[str, type[AllOf | AnyOf | OnIndex]] = {
@@ -356,10 +302,12 @@ def parse_requirement(strict: Strict, *, depth: int = 0) -> Requirement:
     }
     if kind in groups:
         return groups[kind](_parse_parts(strict, depth + 1), strict.where)
-    if kind not in parsers:
-        known = sorted([*parsers, *groups])
-        raise strict.error(f"expected one of {', '.join(known)}, got {kind[:80]!r}", "type")
-    return parsers[kind](strict)
+    if kind in parsers:
+        return parsers[kind](strict)
+    if (signed := format_of_type(kind)) is not None:
+        return signed.parse(strict)
+    known = sorted([*parsers, *groups, *(row.requirement for row in FORMATS.values())])
+    raise strict.error(f"expected one of {', '.join(known)}, got {kind[:80]!r}", "type")
 
 
 def _parse_parts(strict: Strict, depth: int) -> tuple[Requirement, ...]:
@@ -380,63 +328,8 @@ def _parse_accept(strict: Strict) -> Requirement:
     return InsecureAcceptAnything(strict.where)
 
 
-def _parse_sigstore_signed(strict: Strict) -> Requirement:
-    strict.only("type", *_KEY_MEMBERS, "fulcio", "pki", *_REKOR_MEMBERS, "signedIdentity")
-    source = str(strict.one_of(*_KEY_MEMBERS, "fulcio", "pki"))
-    rekor = strict.one_of(*_REKOR_MEMBERS, optional=True)
-    if source == "fulcio" and rekor is None:
-        raise strict.error(f"expected one of {', '.join(_REKOR_MEMBERS)} beside fulcio")
-    if source == "pki" and rekor is not None:
-        raise strict.error(f"expected no {rekor} beside pki")
-    keys = None if source in ("fulcio", "pki") else _keys(strict, source)
-    return SigstoreSigned(
-        () if keys is None else keys.paths,
-        () if keys is None else keys.datas,
-        _parse_signed_identity(strict),
-        strict.where,
-        rekor=None if rekor is None else _keys(strict, rekor, "key of a Rekor log"),
-        fulcio=_parse_fulcio(strict) if source == "fulcio" else None,
-        pki=_parse_pki(strict) if source == "pki" else None,
-    )
-
-
-def _parse_sigstore_bundle(strict: Strict) -> Requirement:
-    own = ("trustedRootPath", *_REKOR_MEMBERS, *_TSA_MEMBERS)
-    strict.only("type", *_KEY_MEMBERS, "fulcio", "pki", *own)
-    if "trustedRootPath" in strict:
-        return _parse_with_trusted_root(strict)
-    source = str(strict.one_of(*_KEY_MEMBERS, "fulcio", "pki"))
-    rekor = strict.one_of(*_REKOR_MEMBERS, optional=True)
-    tsa = strict.one_of(*_TSA_MEMBERS, optional=True)
-    # A certificate of ten minutes says nothing without a witness of the time of signing.
-    if source == "fulcio" and rekor is None and tsa is None:
-        raise strict.error(
-            f"expected one of {', '.join((*_REKOR_MEMBERS, *_TSA_MEMBERS))} beside fulcio"
-        )
-    return SigstoreBundle(
-        None if source in ("fulcio", "pki") else _keys(strict, source),
-        strict.where,
-        rekor=None if rekor is None else _keys(strict, rekor, "key of a Rekor log"),
-        fulcio=_parse_fulcio(strict, uri=True) if source == "fulcio" else None,
-        pki=_parse_pki(strict) if source == "pki" else None,
-        tsa=None if tsa is None else _keys(strict, tsa, "certificates of a time-stamp authority"),
-    )
-
-
-def _parse_with_trusted_root(strict: Strict) -> Requirement:
-    """Everything but the owner of the certificate comes from one file."""
-    strict.only("type", "trustedRootPath", "fulcio")
-    if "fulcio" not in strict:
-        raise strict.error("expected fulcio beside trustedRootPath")
-    return SigstoreBundle(
-        None,
-        strict.where,
-        fulcio=_parse_fulcio(strict, uri=True, has_roots=False),
-        trusted_root=strict.text("trustedRootPath"),
-    )
-
-
-def _keys(strict: Strict, member: str, label: str = "key") -> KeyRefs:
+def parse_keys(strict: Strict, member: str, label: str = "key") -> KeyRefs:
+    """What a member such as `keyPaths` or `caData` names."""
     if member.endswith("Path"):
         return KeyRefs((strict.text(member),), (), label)
     if member.endswith("Paths"):
@@ -444,13 +337,19 @@ def _keys(strict: Strict, member: str, label: str = "key") -> KeyRefs:
     return KeyRefs((), strict.datas(member), label)
 
 
-def _parse_fulcio(parent: Strict, *, uri: bool = False, has_roots: bool = True) -> Fulcio:
+def parse_fulcio(parent: Strict, *, uri: bool = False, has_roots: bool = True) -> Fulcio:
+    """The member `fulcio`.
+
+    Args:
+        uri: whether a subject may be a URI.
+        has_roots: whether it names the certificates of the authority.
+    """
     strict = parent.object("fulcio")
     subjects = ("subjectEmail", "subjectURI") if uri else ("subjectEmail",)
     roots = KeyRefs((), (), "certificates of fulcio")
     if has_roots:
         strict.only("caPath", "caData", "oidcIssuer", *subjects)
-        roots = _keys(strict, str(strict.one_of("caPath", "caData")), roots.label)
+        roots = parse_keys(strict, str(strict.one_of("caPath", "caData")), roots.label)
     else:
         strict.only("oidcIssuer", *subjects)
     issuer = strict.text("oidcIssuer")
@@ -465,18 +364,21 @@ def _parse_fulcio(parent: Strict, *, uri: bool = False, has_roots: bool = True) 
     )
 
 
-def _parse_pki(parent: Strict) -> PKI:
+def parse_pki(parent: Strict) -> PKI:
+    """The member `pki`."""
     strict = parent.object("pki")
     intermediates = ("caIntermediatesPath", "caIntermediatesData")
     subjects = ("subjectEmail", "subjectHostname")
     strict.only("caRootsPath", "caRootsData", *intermediates, *subjects)
-    roots = _keys(strict, str(strict.one_of("caRootsPath", "caRootsData")), "root certificates")
+    roots = parse_keys(
+        strict, str(strict.one_of("caRootsPath", "caRootsData")), "root certificates"
+    )
     found = strict.one_of(*intermediates, optional=True)
     if not any(name in strict for name in subjects):
         raise strict.error("expected subjectEmail, subjectHostname or both")
     return PKI(
         roots,
-        None if found is None else _keys(strict, found, "intermediate certificates"),
+        None if found is None else parse_keys(strict, found, "intermediate certificates"),
         CertificateSubject(
             email=strict.text("subjectEmail") if "subjectEmail" in strict else None,
             hostname=strict.text("subjectHostname") if "subjectHostname" in strict else None,
@@ -484,29 +386,10 @@ def _parse_pki(parent: Strict) -> PKI:
     )
 
 
-def _parse_signed_by(strict: Strict) -> Requirement:
-    strict.only("type", "keyType", "keyPath", "keyPaths", "keyData", "signedIdentity")
-    kind = strict.text("keyType")
-    if kind not in _KEY_TYPES:
-        raise strict.error(f"expected 'GPGKeys', got {kind[:80]!r}", "keyType")
-    keys = _keys(strict, str(strict.one_of("keyPath", "keyPaths", "keyData")), "GPG keys")
-    identity = _parse_signed_identity(strict)
-    if kind != "GPGKeys":  # valid words of the format that nobody has ever checked
-        return Unchecked(f"signedBy with keyType {kind}", strict.value, strict.where)
-    return SignedBy(keys, identity, strict.where)
-
-
 def _parse_signed_base_layer(strict: Strict) -> Requirement:
     strict.only("type", "baseLayerIdentity")
     _parse_identity(strict, "baseLayerIdentity")
     return Unchecked("signedBaseLayer", strict.value, strict.where)
-
-
-def _parse_notation(strict: Strict) -> Requirement:
-    strict.only("type", "trustPolicyPath", "trustStorePath")
-    return NotationSigned(
-        strict.text("trustPolicyPath"), strict.text("trustStorePath"), strict.where
-    )
 
 
 def _parse_encrypted(strict: Strict) -> Requirement:
@@ -522,7 +405,8 @@ def _parse_encrypted(strict: Strict) -> Requirement:
     return Encrypted(tuple(cast("list[int]", value)), strict.where)
 
 
-def _parse_signed_identity(strict: Strict) -> SignedIdentity:
+def parse_signed_identity(strict: Strict) -> SignedIdentity:
+    """The member `signedIdentity`, or what counts without it."""
     if "signedIdentity" not in strict:
         return MatchRepoDigestOrExact()
     return _parse_identity(strict, "signedIdentity")

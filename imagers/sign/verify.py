@@ -5,7 +5,7 @@
     decision = verify_image(trust, raw_manifest, found)
 
 Steps of `verify_image`, in this order; the numbers stand at the lines that do them, from 4 on
-in `judge`:
+in the `judge` of each format (`formats`), 5 and 6 mostly in `judge.check_payload`:
 
 1. `reject` anywhere in the list is a no, whatever else is there.
 2. A requirement that nothing can satisfy is an error, never skipped.
@@ -14,7 +14,7 @@ in `judge`:
 4. it verifies over the exact bytes of its payload with one of the keys of the requirement, or
    with a certificate that the requirement trusts (and what else it demands: `certified`),
 5. the payload, parsed only now, names the SHA-256 (or other) digest of exactly `raw_manifest`,
-6. and the name in it satisfies `signedIdentity`, where the form of signature has a name.
+6. and the name in it satisfies `signedIdentity`, where the signature format has a name.
 
 `allOf` holds if each part does, `anyOf` if one does. A "no" of an `allOf` stays a no if another
 part could not be looked at; an `anyOf` without a yes is "could not look" if one part was.
@@ -46,27 +46,19 @@ from imagers.errors import (
 from imagers.model.digest import digest_of
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.media import is_encrypted
-from imagers.sign.decision import Answer, Basis, Decision, Explanation, Finding, Signer
-from imagers.sign.formats.sigstore import PAYLOAD_TYPE, SigstoreSignature
-from imagers.sign.found import (
-    CouldNotLook,
-    Form,
-    Found,
-    Subject,
-)
-from imagers.sign.judge import Case, judge, notation_statement
+from imagers.sign.decision import Answer, Decision, Explanation, Finding, PolicyBasis, Signer
+from imagers.sign.formats.format import FORMATS, find_format
+from imagers.sign.found import CouldNotLook, Found, Subject
+from imagers.sign.judge import Case, judge
 from imagers.sign.materials import Trust, load_trust
 from imagers.sign.requirements import (
     AllOf,
     AnyOf,
     Encrypted,
     InsecureAcceptAnything,
-    NotationSigned,
     OnIndex,
     Reject,
-    SignedBy,
-    SigstoreBundle,
-    SigstoreSigned,
+    SignatureRequirement,
     Unchecked,
 )
 
@@ -74,15 +66,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from imagers.model.identity import ImageIdentity
+    from imagers.sign.formats.format import SignatureFormat
     from imagers.sign.found import Signature
-    from imagers.sign.judge import SignatureRequirement
-    from imagers.sign.policy_json import ImageIdentity
     from imagers.sign.requirements import Requirement
 
 __all__ = [
-    "Basis",
     "CouldNotLook",
     "Decision",
+    "PolicyBasis",
     "Signer",
     "Subject",
     "Trust",
@@ -147,7 +139,7 @@ def explain_image(
         Answer.YES, f"'{selected.identity}' by {selected.where}", findings, signers=signers
     )
     decision = Decision(
-        basis=Basis.SIGNATURE if signers else Basis.UNSIGNED,
+        basis=PolicyBasis.SIGNATURE if signers else PolicyBasis.UNSIGNED,
         manifest_digest=digest_of(raw_manifest),
         signers=signers,
         where=selected.where,
@@ -218,14 +210,8 @@ class _Court:
                 return self._check_all(requirement, self._index, "of what the name led to, all of")
             case AnyOf():
                 return self._check_any(requirement, subject)
-            case SigstoreSigned():
-                return self._check_signatures(requirement, subject, Form.SIGSTORE, "sigstoreSigned")
-            case SigstoreBundle():
-                return self._check_signatures(requirement, subject, Form.BUNDLE, "sigstoreBundle")
-            case SignedBy():
-                return self._check_signatures(requirement, subject, Form.SIMPLE, "signedBy")
-            case NotationSigned():
-                return self._check_notation(requirement, subject)
+            case SignatureRequirement():
+                return self._check_signatures(requirement, subject)
 
     def _check_all(self, group: AllOf | OnIndex, subject: Subject, text: str) -> Finding:
         parts = tuple(self.check(one, subject) for one in group.parts)
@@ -254,33 +240,32 @@ class _Court:
             parts,
         )
 
-    def _check_signatures(
-        self,
-        requirement: SignatureRequirement,
-        subject: Subject,
-        form: Form,
-        noun: str,
-    ) -> Finding:
-        """Step 3 for the signatures of one form: one good one is enough."""
-        text = f"{requirement.where} {noun}"
+    def _check_signatures(self, requirement: SignatureRequirement, subject: Subject) -> Finding:
+        """Step 3 for the signatures of one format: one good one is enough."""
+        name = requirement.format
+        record = find_format(name)
+        demand = record.demand(requirement, self._trust, self._identity)
+        text = f"{requirement.where} {demand.text}"
+        if demand.is_waived:
+            return Finding(Answer.YES, text)
         found = subject.found
-        candidates = [one for one in found.of(form) if _is_candidate(one)]
+        candidates = [one for one in found.of(name) if record.is_candidate(one)]
         findings: list[Finding] = []
         for number, signature in enumerate(candidates, 1):
-            name = f"signature {number} of {len(candidates)}"
-            finding = self._check_one(signature, name, requirement, subject)
+            numbered = f"signature {number} of {len(candidates)}"
+            finding = self._check_one(signature, numbered, requirement, subject)
             findings.append(finding)
         places = tuple(
             Finding(Answer.NOTE, f"looked at {one.place}: {one.count} found")
             for one in found.looked
-            if one.form is form
+            if one.format == name
         )
         yes = [one for one in findings if one.answer is Answer.YES]
         if yes:
             # One that a trust policy only took notes of has no signer.
             signers = next((one.signers for one in yes if one.signers), ())
             return Finding(Answer.YES, text, (*places, *findings), signers=signers)
-        failure = found.failure(form)
+        failure = found.failure(name)
         if failure is not None:
             error: ImagersError = CouldNotVerify(
                 f"could not look for signatures of '{self._identity}': {failure.error}",
@@ -288,14 +273,14 @@ class _Court:
             )
             error.__cause__ = failure.error
             places = (*places, Finding.of_error(error, str(failure.error)))
-        elif not found.was_looked_for(form):
+        elif not found.was_looked_for(name):
             # Also where one was found that is not good: the good one may be in another place.
             error = CouldNotVerify(
-                f"nobody looked for signatures of '{self._identity}' of the form {form.value}",
+                f"nobody looked for signatures of '{self._identity}' of the format {name}",
                 hint="imagers.sign.find.Finder looks in all places",
             )
         elif not findings:
-            error = self._no_signature(requirement, subject, form)
+            error = self._no_signature(requirement, subject, record)
         else:
             error = _summary(
                 [one.error for one in findings if isinstance(one.error, VerificationError)]
@@ -320,8 +305,7 @@ class _Court:
             self._now,
             lambda said: steps.append(Finding(Answer.YES, said)),
         )
-        place = getattr(signature, "place", "")
-        text = f"{name} ({place})" if place else name
+        text = f"{name} ({signature.place})" if signature.place else name
         try:
             signer = judge(case)
         except VerificationError as error:
@@ -338,54 +322,29 @@ class _Court:
         signers = () if signer is None else (signer,)
         return Finding(Answer.YES, text, tuple(steps), signers=signers)
 
-    def _check_notation(self, requirement: NotationSigned, subject: Subject) -> Finding:
-        material = self._trust.material_of(requirement)
-        statement = notation_statement(material, self._identity, requirement.where)
-        if statement.actions is None:
-            return Finding(
-                Answer.YES,
-                f"{requirement.where} notation: policy '{statement.name}' skips every check",
-            )
-        return self._check_signatures(
-            requirement,
-            subject,
-            Form.NOTATION,
-            f"notation, by policy '{statement.name}'",
-        )
-
-    def _no_signature(self, requirement: Requirement, subject: Subject, form: Form) -> NoSignature:
+    def _no_signature(
+        self, requirement: SignatureRequirement, subject: Subject, record: SignatureFormat
+    ) -> NoSignature:
         """The answer to the most common question, with what is there instead."""
-        found = subject.found
-        hint = "sign it with 'imagers sign'"
-        others = [one for one in Form if one is not form and found.of(one)]
+        name = requirement.format
+        others = [one for one in FORMATS if one != name and subject.found.of(one)]
         # What the name led to may be signed where the platform's manifest is not, or reverse.
         other = self._index.found if subject is not self._index else Found()
-        if form is Form.SIGSTORE and Form.BUNDLE in others:
-            hint = (
-                "there is a bundle as cosign 3 writes it, which sigstoreSigned does not see: "
-                "demand sigstoreBundle, or sign with 'cosign sign --new-bundle-format=false'"
-            )
-        elif other.of(form):
+        hint = record.hint_beside(others)
+        if not hint and other.of(name):
             hint = (
                 "the index is signed and the manifest of this platform is not: sign recursively as "
                 "'imagers sign' does, or put the requirement into one of type index"
             )
-        elif others:
-            hint = f"there are only signatures of the form {others[0].value}"
-        elif form is Form.SIGSTORE:
-            hint += (
-                "; the bundles that cosign 3 writes by default are not seen by sigstoreSigned, "
-                "'cosign sign --new-bundle-format=false' writes the form that is"
-            )
+        elif not hint and others:
+            hint = f"there are only signatures of the format {others[0]}"
+        elif not hint:
+            hint = record.hint
         return NoSignature(
             f"'{self._identity}' is not signed, and the policy at {requirement.where} asks for a "
-            f"{form.value} signature of {subject.noun} '{digest_of(subject.raw)}'",
+            f"{name} signature of {subject.noun} '{digest_of(subject.raw)}'",
             hint=hint,
         )
-
-
-def _is_candidate(signature: Signature) -> bool:
-    return not isinstance(signature, SigstoreSignature) or signature.media_type == PAYLOAD_TYPE
 
 
 def _check_encrypted(requirement: Encrypted, subject: Subject) -> Finding:

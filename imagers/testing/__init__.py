@@ -1,7 +1,9 @@
-"""A registry and a key broker that run inside a test and speak the real protocols.
+"""A registry, a key broker and images for tests; servers speak the real protocols.
 
     registry    EmbeddedRegistry: OCI distribution 1.1, in memory or on disk
     broker      EmbeddedBroker: the real broker in a thread, with a state directory of its own
+    images      make_tar, make_layer, make_image, make_index: images of a few bytes
+    memory      MemoryRepository: a source and a sink in memory, which can be told to lie
     plugin      the pytest fixtures `imagers_registry` and `imagers_broker`
 
 For tests of this project and of others. This package imports none of its modules, because
@@ -12,6 +14,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imagers.testing.broker import EmbeddedBroker
+    from imagers.testing.images import (
+        SmallImage,
+        TarEntry,
+        make_image,
+        make_index,
+        make_layer,
+        make_tar,
+    )
+    from imagers.testing.memory import Lie, MemoryRepository
     from imagers.testing.registry import EmbeddedRegistry
 else:
     from imagers.lazy import door
@@ -20,6 +31,15 @@ else:
         __name__,
         {
             "broker": ("EmbeddedBroker",),
+            "images": (
+                "SmallImage",
+                "TarEntry",
+                "make_image",
+                "make_index",
+                "make_layer",
+                "make_tar",
+            ),
+            "memory": ("Lie", "MemoryRepository"),
             "registry": ("EmbeddedRegistry",),
         },
     )
@@ -27,4 +47,12 @@ else:
 __all__ = [
     "EmbeddedBroker",
     "EmbeddedRegistry",
+    "Lie",
+    "MemoryRepository",
+    "SmallImage",
+    "TarEntry",
+    "make_image",
+    "make_index",
+    "make_layer",
+    "make_tar",
 ]

@@ -9,7 +9,7 @@
 Nothing of the broker is replaced: what it counts is read from its audit log, and to make it
 say no, its policy is changed. Only its clock can be moved.
 
-It takes the TEE `sample`, whose plugin is `plugins/sample_tee`.
+It takes the TEE `sample`, whose plugin is `plugins/sample_tee`, and those that it is told to.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from imagers.evidence.plugins import load_attester
 from imagers.kbs.admin import BrokerAdmin
 from imagers.kbs.client import BrokerClient
 from imagers.model.digest import Digest
+from imagers.model.evidence import Attester
 from imagers.model.keys import SecretKey
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from imagers.broker.server import RunningBroker
     from imagers.kbs.admin import AuditEntry
-    from imagers.model.evidence import Attester
 
 __all__ = ["EmbeddedBroker"]
 
@@ -47,6 +47,8 @@ class EmbeddedBroker:
     """A broker for one test; a context manager that starts and stops it.
 
     Args:
+        tees: names of the TEEs whose verifier plugins it loads; its guests then need an
+            attester of one of them.
         allow_sample_tee: whether it takes evidence that anybody can make.
         state_directory: keeps the state when it stops; None: a temporary one.
         session_lifetime, max_sessions: as in `BrokerConfig`.
@@ -55,11 +57,13 @@ class EmbeddedBroker:
     def __init__(
         self,
         *,
+        tees: tuple[str, ...] = (),
         allow_sample_tee: bool = True,
         state_directory: Path | None = None,
         session_lifetime: timedelta = timedelta(minutes=5),
         max_sessions: int = MAX_SESSIONS,
     ) -> None:
+        self._tees = tees
         self._allow_sample_tee = allow_sample_tee
         self._given_directory = state_directory
         self._session_lifetime = session_lifetime
@@ -81,6 +85,7 @@ class EmbeddedBroker:
                     BrokerConfig(
                         state_directory=directory,
                         port=0,
+                        tees=self._tees,
                         allow_sample_tee=self._allow_sample_tee,
                         session_lifetime=self._session_lifetime,
                         max_sessions=self._max_sessions,
@@ -134,9 +139,13 @@ class EmbeddedBroker:
         """
         return load_attester("sample")
 
-    def client(self) -> BrokerClient:
-        """A new guest; the caller closes it."""
-        return BrokerClient(self.url, attester=self.attester)
+    def client(self, attester: Attester | None = None) -> BrokerClient:
+        """A new guest; the caller closes it.
+
+        Args:
+            attester: what makes its evidence; None: the sample TEE.
+        """
+        return BrokerClient(self.url, attester=attester or self.attester)
 
     def put(self, uri: str, secret: bytes, *, image: Digest | None = None) -> None:
         """Store a secret, bound to an image if one is given."""

@@ -38,7 +38,7 @@ from imagers.model.manifest import (
     parse_manifest_or_index,
 )
 from imagers.model.pieces import checked_pieces
-from imagers.transport.beside import TagSink, copy_beside
+from imagers.transport.referrers import TagSink, copy_referrers
 from imagers.transport.resolve import this_platform
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class CopyReport:
         size: bytes of those that were copied.
         skipped: of `blobs`, those that the sink had already.
         mounted: of `blobs`, those that the registry took from another repository of its own.
-        beside: manifests of signatures and other referrers that were copied with it.
+        referrers: manifests of signatures and other referrers that were copied with it.
         foreign: layers that stay where their URLs say, and were not copied.
     """
 
@@ -111,7 +111,7 @@ class CopyReport:
     size: int
     skipped: int
     mounted: int = 0
-    beside: int = 0
+    referrers: int = 0
     foreign: int = 0
 
 
@@ -152,10 +152,10 @@ def copy_image(
             check_platform(read_config(document, source), wanted)  # the index does not say it
     if isinstance(sink, ChoosySink):
         sink.check_image(document)
-    beside = 0
+    referrers = 0
     work = _Copy(source, sink, jobs)
     if with_referrers:
-        beside = copy_beside(source, sink, _digests_of(document), work.copy_as)
+        referrers = copy_referrers(source, sink, _digests_of(document), work.copy_as)
         # The report is about the image.
         work.forget()
     work.copy(document, by_name=True)
@@ -166,7 +166,7 @@ def copy_image(
         size=work.size,
         skipped=work.skipped,
         mounted=work.mounted,
-        beside=beside,
+        referrers=referrers,
         foreign=work.foreign,
     )
 

@@ -23,22 +23,14 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from imagers.errors import FormatError, Unsupported
-from imagers.model.digest import Digest, parse_digest
+from imagers.model.digest import Digest
 from imagers.model.reference import DEFAULT_REGISTRY, Reference, parse_reference
+from imagers.transport.kinds.transport import TRANSPORTS, find_transport, known_transports
 
-__all__ = ["KNOWN_TRANSPORTS", "ImageName", "locate", "parse_image_name"]
+__all__ = ["ImageName", "locate", "parse_image_name"]
 
-KNOWN_TRANSPORTS = (
-    "docker://",
-    "oci:",
-    "oci-archive:",
-    "docker-archive:",
-    "docker-daemon:",
-    "dir:",
-)
 _OTHERS = frozenset(
     {
         "atomic",
@@ -49,12 +41,7 @@ _OTHERS = frozenset(
     }
 )
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-# image-spec v1.1, annotations.md, org.opencontainers.image.ref.name
-_REF = re.compile(
-    r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*(?:/[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*)*\Z"
-)
 _HUB_NAMES = (DEFAULT_REGISTRY, "index.docker.io")
-_POSITION = re.compile(r"@[0-9]{1,6}\Z")
 _MAX_NAME = 4096
 
 
@@ -63,7 +50,8 @@ class ImageName:
     """Where an image is or goes.
 
     Attributes:
-        transport: `docker` and `docker-daemon` have a `reference`, all others a `path`.
+        transport: its name in the table of `kinds.transport`; `docker` and `docker-daemon` have a
+            `reference`, all others a `path`.
         ref: name of the entry in an OCI layout.
         position: of the entry in a layout or archive, from 0; never together with a name.
         image_id: of an image of an engine, in place of a `reference`.
@@ -73,7 +61,7 @@ class ImageName:
             nobody has looked yet which directory or file the path leads to.
     """
 
-    transport: Literal["docker", "oci", "oci-archive", "docker-archive", "docker-daemon", "dir"]
+    transport: str
     reference: Reference | None = None
     path: str = ""
     ref: str | None = None
@@ -83,20 +71,24 @@ class ImageName:
     written: str = field(default="", compare=False)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether it is reached as registries are, with logins and certificates."""
+        return TRANSPORTS[self.transport].is_remote
+
+    @property
     def holds_encrypted(self) -> bool:
         """Whether an encrypted image can be there at all."""
-        return self.transport not in ("docker-archive", "docker-daemon")
+        return TRANSPORTS[self.transport].holds_encrypted
 
     def __str__(self) -> str:
-        if self.transport == "docker":
-            return f"docker://{self.reference}"
-        if self.transport == "docker-daemon":
-            return f"docker-daemon:{self.image_id or self.reference}"
+        prefix = TRANSPORTS[self.transport].prefix
         path = self.written or self.path
+        if not path:
+            return f"{prefix}{self.image_id or self.reference}"
         if self.position is not None:
-            return f"{self.transport}:{path}:@{self.position}"
+            return f"{prefix}{path}:@{self.position}"
         ref = self.ref if self.reference is None else str(self.reference)
-        return f"{self.transport}:{path}" + (f":{ref}" if ref is not None else "")
+        return f"{prefix}{path}" + (f":{ref}" if ref is not None else "")
 
 
 def parse_image_name(text: str) -> ImageName:
@@ -108,27 +100,11 @@ def parse_image_name(text: str) -> ImageName:
     """
     if not text or len(text) > _MAX_NAME or not text.isprintable():
         raise FormatError(
-            f"expected an image name, got {text[:80]!r}", what="image name", hint=_hint()
+            f"expected an image name, got {text[:80]!r}", what="image name", hint=known_transports()
         )
     transport, colon, rest = text.partition(":")
-    if text.startswith("docker://"):
-        return ImageName("docker", reference=parse_reference(text.removeprefix("docker://")))
-    if colon and transport == "docker":
-        raise FormatError(
-            f"expected 'docker://' and a name, got {text[:160]!r}",
-            what="image name",
-            hint=f"for the image docker of Docker Hub: docker://docker.io/library/{text[:80]}",
-        )
-    if colon and transport in ("oci", "oci-archive"):
-        return _parse_layout_name(transport, rest, text)
-    if colon and transport == "docker-archive":
-        return _parse_docker_archive_name(rest, text)
-    if colon and transport == "docker-daemon":
-        return _parse_daemon_name(rest)
-    if colon and transport == "dir":
-        if not rest:
-            raise _no_path(text)
-        return ImageName("dir", path=rest)
+    if colon and transport in TRANSPORTS:
+        return find_transport(transport).parse(rest, text)
     if transport in ("http", "https") and rest.startswith("//"):
         raise Unsupported(
             f"transport {transport!r} is not supported",
@@ -136,7 +112,7 @@ def parse_image_name(text: str) -> ImageName:
             "--tls-verify=false allows plain http",
         )
     if (colon and transport in _OTHERS) or _SCHEME.match(text):
-        raise Unsupported(f"transport {transport[:40]!r} is not supported", hint=_hint())
+        raise Unsupported(f"transport {transport[:40]!r} is not supported", hint=known_transports())
     reference = parse_reference(text)
     return ImageName("docker", reference=reference, short_name=_short_name(text, reference))
 
@@ -147,7 +123,7 @@ def locate(name: ImageName) -> ImageName:
     Done once, before a policy is asked and before anything is opened: whoever owns a symbolic
     link on the way could have one image judged and another one read.
     """
-    if not name.path or name.written:
+    if not name.path or name.written or not TRANSPORTS[name.transport].has_path:
         return name
     return replace(name, path=os.path.realpath(name.path), written=name.path)
 
@@ -161,57 +137,3 @@ def _short_name(text: str, reference: Reference) -> str:
         return ""
     # It was parsed: a colon is before a tag.
     return text.partition("@")[0].partition(":")[0]
-
-
-def _parse_layout_name(transport: str, rest: str, text: str) -> ImageName:
-    assert transport in ("oci", "oci-archive")
-    kind: Literal["oci", "oci-archive"] = "oci" if transport == "oci" else "oci-archive"
-    path, colon, ref = rest.partition(":")
-    if not path:
-        raise _no_path(text)
-    if not colon:
-        return ImageName(kind, path=path)
-    if _POSITION.match(ref):
-        return ImageName(kind, path=path, position=int(ref[1:]))
-    if not _REF.match(ref):
-        raise FormatError(
-            f"expected a name or @N after the path, got {ref[:160]!r}",
-            what="image name",
-            hint=f"{kind}:PATH:REF, where PATH has no colon",
-        )
-    return ImageName(kind, path=path, ref=ref)
-
-
-def _parse_docker_archive_name(rest: str, text: str) -> ImageName:
-    path, colon, ref = rest.partition(":")
-    if not path:
-        raise _no_path(text)
-    if not colon:
-        return ImageName("docker-archive", path=path)
-    if _POSITION.match(ref):
-        return ImageName("docker-archive", path=path, position=int(ref[1:]))
-    reference = parse_reference(ref)
-    if reference.digest is not None:
-        raise FormatError(
-            f"expected a name with a tag, got {ref[:160]!r}",
-            what="image name",
-            hint="archives for Docker know no digests",
-        )
-    return ImageName("docker-archive", path=path, reference=reference)
-
-
-def _parse_daemon_name(rest: str) -> ImageName:
-    if rest.startswith(("sha256:", "sha512:")):
-        return ImageName("docker-daemon", image_id=parse_digest(rest, what="image name"))
-    return ImageName("docker-daemon", reference=parse_reference(rest))
-
-
-def _no_path(text: str) -> FormatError:
-    transport = text.partition(":")[0]
-    return FormatError(
-        f"expected a path after '{transport}:', got {text[:160]!r}", what="image name", hint=_hint()
-    )
-
-
-def _hint() -> str:
-    return f"known: {', '.join(KNOWN_TRANSPORTS)} as in docker://HOST/NAME:TAG and oci:PATH:REF"

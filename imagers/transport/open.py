@@ -7,22 +7,21 @@ with closing(open_source(parse_image_name("oci:build/app:v1"))) as source:
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError, UsageError
-from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
 from imagers.model.image import ImageSink, ImageSource
 from imagers.net.proxies import Proxies
 from imagers.registry.credentials import Login
 from imagers.registry.mirrors import RegistriesConf
+from imagers.transport.kinds.transport import find_transport
 from imagers.transport.names import ImageName
 
 if TYPE_CHECKING:
     from imagers.model.reference import Reference
     from imagers.registry.client import RegistryClient
-    from imagers.registry.mirrors import Endpoint
 
 __all__ = ["TransportOptions", "open_registry", "open_sink", "open_source"]
 
@@ -74,50 +73,7 @@ def open_source(name: ImageName, options: TransportOptions | None = None) -> Ima
         UsageError: a name without a registry, which registries.conf gives another meaning.
         PolicyDenied: registries.conf blocks it.
     """
-    if name.transport == "oci":
-        return OCILayoutSource(name.path, name.ref, name=str(name), position=name.position)
-    options = options or TransportOptions()
-    if name.transport != "docker":
-        return _open_local_source(name, options)
-    from imagers.registry.mirrored import MirroredSource
-    from imagers.registry.ranges import Ranges
-
-    # Requests go to the places; the name stays the user's, for policies and messages.
-    reference = _full_reference(name, options)
-    clients = [
-        open_registry(
-            place.reference,
-            _at(place, reference, options),
-            "pull",
-            named_by=_who_named(place, reference),
-        )
-        for place in options.registries.endpoints(reference)
-    ]
-    ranges = Ranges(options.ranges)
-    if len(clients) == 1:
-        from imagers.registry.source import RegistrySource
-
-        return RegistrySource(reference, clients[0], name=str(name), ranges=ranges)
-    return MirroredSource(reference, clients, name=str(name), ranges=ranges)
-
-
-def _full_reference(name: ImageName, options: TransportOptions) -> Reference:
-    """The reference of a name in a registry, which means the same to podman."""
-    reference = _reference(name)
-    if name.short_name:
-        options.registries.check_short_name(name.short_name, reference)
-    return reference
-
-
-def _at(place: Endpoint, named: Reference, options: TransportOptions) -> TransportOptions:
-    """The options for one place: a login given by hand goes only to the registry it was for."""
-    same = place.reference.registry == named.registry
-    return replace(
-        options,
-        credentials=options.credentials if same else None,
-        plain_http=options.plain_http or place.insecure,
-        tls_verify=options.tls_verify and not place.any_certificate,
-    )
+    return find_transport(name.transport).open_source(name, options or TransportOptions())
 
 
 def open_sink(name: ImageName, options: TransportOptions | None = None) -> ImageSink:
@@ -130,94 +86,12 @@ def open_sink(name: ImageName, options: TransportOptions | None = None) -> Image
             registries.conf.
         PolicyDenied: registries.conf blocks it.
     """
-    options = options or TransportOptions()
     if name.position is not None:
         raise UsageError(
             f"expected a name to write to, got the position {name.position} of {name.path!r}",
             hint=f"{name.transport}:PATH:REF",
         )
-    if name.transport == "oci":
-        return OCILayoutSink(name.path, name.ref, name=str(name))
-    if name.transport != "docker":
-        return _open_local_sink(name, options)
-    from imagers.registry.sink import RegistrySink
-
-    reference = _full_reference(name, options)
-    place = options.registries.place(reference)
-    return RegistrySink(
-        reference,
-        open_registry(
-            place.reference,
-            _at(place, reference, options),
-            "pull,push",
-            named_by=_who_named(place, reference),
-        ),
-        name=str(name),
-        spool_directory=options.spool_directory,
-    )
-
-
-def _open_local_source(name: ImageName, options: TransportOptions) -> ImageSource:
-    if name.transport == "oci-archive":
-        from imagers.layout.archive.oci import OCIArchiveSource
-
-        return OCIArchiveSource(name.path, name.ref, name=str(name), position=name.position)
-    if name.transport == "docker-archive":
-        from imagers.layout.archive.docker import DockerArchiveSource
-
-        return DockerArchiveSource(
-            name.path, name.reference, name=str(name), position=name.position
-        )
-    if name.transport == "dir":
-        from imagers.layout.directory import DirectorySource
-
-        return DirectorySource(name.path, name=str(name))
-    from imagers.transport.daemon import DEFAULT_HOST, DaemonSource
-
-    return DaemonSource(
-        name.image_id or _reference(name),
-        host=options.daemon_host or DEFAULT_HOST,
-        name=str(name),
-        spool_directory=options.spool_directory,
-    )
-
-
-def _open_local_sink(name: ImageName, options: TransportOptions) -> ImageSink:
-    if name.transport == "oci-archive":
-        from imagers.layout.archive.oci import OCIArchiveSink
-
-        return OCIArchiveSink(name.path, name.ref, name=str(name))
-    if name.transport == "docker-archive":
-        from imagers.layout.archive.docker import DockerArchiveSink
-
-        return DockerArchiveSink(name.path, name.reference, name=str(name))
-    if name.transport == "dir":
-        from imagers.layout.directory import DirectorySink
-
-        return DirectorySink(name.path, name=str(name))
-    if name.reference is None or name.reference.tag is None:
-        raise UsageError(
-            f"expected a name to write to, got the id {name.image_id or name.reference}",
-            hint="docker-daemon:NAME:TAG",
-        )
-    from imagers.transport.daemon import DEFAULT_HOST, DaemonSink
-
-    return DaemonSink(
-        name.reference,
-        host=options.daemon_host or DEFAULT_HOST,
-        name=str(name),
-        spool_directory=options.spool_directory,
-    )
-
-
-def _reference(name: ImageName) -> Reference:
-    assert name.reference is not None  # of every name in a registry
-    return name.reference
-
-
-def _who_named(place: Endpoint, named: Reference) -> str:
-    same = place.reference.registry == named.registry
-    return "" if same else f"the configuration of registries, for {named.registry},"
+    return find_transport(name.transport).open_sink(name, options or TransportOptions())
 
 
 def open_registry(

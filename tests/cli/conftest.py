@@ -1,17 +1,15 @@
 """The command as a user starts it, and builders of images, good and damaged.
 
-Nothing of imagers is called here: the command is a process of its own, with a home and a
-temporary directory inside the test's, and images are made of bytes by hand.
+Nothing of imagers is called here but `imagers.testing`: the command is a process of its own, with
+a home and a temporary directory inside the test's, and images are made of bytes by hand.
 """
 
 import gzip
 import hashlib
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from imagers.testing.broker import EmbeddedBroker
-from imagers.testing.registry import EmbeddedRegistry
+from imagers.testing import EmbeddedBroker, EmbeddedRegistry, TarEntry, make_tar
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors" / "ocicrypt"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -164,37 +161,14 @@ class Images:
         self._base = base
         self._count = 0
 
-    def tar(self, *entries):
-        """A tar of (name, content) or of `tarfile.TarInfo` and content."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for name, content in entries:
-                entry = name
-                if isinstance(name, str):
-                    entry = tarfile.TarInfo(name)
-                    entry.mode = 0o644
-                    entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content) if entry.isreg() else None)
-        return buffer.getvalue()
-
-    def entry(self, name, kind=tarfile.REGTYPE, target="", mode=0o755):
-        entry = tarfile.TarInfo(name)
-        entry.type = kind
-        entry.linkname = target
-        entry.mode = mode
-        return entry
-
-    def link(self, name, target):
-        return self.entry(name, tarfile.SYMTYPE, target), b""
-
-    def hard_link(self, name, target):
-        return self.entry(name, tarfile.LNKTYPE, target), b""
-
-    def directory(self, name, mode=0o755):
-        return self.entry(name, tarfile.DIRTYPE, mode=mode), b""
+    tar = staticmethod(make_tar)
+    file = staticmethod(TarEntry.file)
+    link = staticmethod(TarEntry.symlink)
+    hard_link = staticmethod(TarEntry.link)
+    directory = staticmethod(TarEntry.directory)
 
     def volume_label(self, name):
-        return self.entry(name, b"V"), b""
+        return TarEntry.other(name, b"V")
 
     def build(self, *tars, change_config=None, change_manifest=None, change_layer=None):
         """A layout with gzip layers; the functions change what they are given before it is

@@ -15,7 +15,7 @@ def layout(images):
         ("etc/hostname", b"guest\n"),
         ("etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n"),
         ("old", b"gone soon"),
-        (images.entry("bin/tool", mode=0o755), b""),
+        images.file("bin/tool", mode=0o755),
         images.link("sh", "bin/tool"),
     )
     top = images.tar((".wh.old", b""), ("etc/hostname", b"confidential\n"))

@@ -4,13 +4,17 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from imagers import __version__, errors
 from imagers.cli.main import HELP, VERBS, root
 
-# DESIGN, "The command line": the only words that verbs may have.
+OCICRYPT = Path(__file__).resolve().parent.parent / "vectors" / "ocicrypt"
+PLAIN, KEYS = OCICRYPT / "plain" / "tiny", OCICRYPT / "keys"
+
+# The only words that verbs may have.
 WORDS = {
     "copy",
     "encrypt",
@@ -79,23 +83,70 @@ def test_version_prints_one_line(imagers):
     assert result.stderr == ""
 
 
-def test_start_loads_next_to_nothing_beside_what_it_stands_on(imagers):
-    def loaded(begin):
-        script = f"import sys\n{begin}\nprint(*sys.modules)"
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            check=True,
-            capture_output=True,
-            text=True,
-            env=imagers.environment,
-        )
-        return set(done.stdout.split("\n")[-2].split())
+def loaded(imagers, begin):
+    """Every module that a fresh process has after it has run these lines."""
+    script = f"import sys\n{begin}\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=imagers.environment,
+        cwd=imagers.here,
+    )
+    return set(done.stdout.split("\n")[-2].split())
 
-    floor = loaded("import click, json, importlib, signal")
-    more = loaded("from imagers.cli.main import run\nrun(['--version'])") - floor
+
+def loaded_by(imagers, *words):
+    """Every module that a command needs, beside those of the help."""
+    run = "from imagers.cli.main import run\nassert run({}) == 0"
+    most = loaded(imagers, run.format([str(word) for word in words]))
+    return most - loaded(imagers, run.format(["--help"]))
+
+
+def families(modules):
+    """The packages of others among them, and the heavy part of one of them."""
+    return {name.partition(".")[0] for name in modules} | modules.intersection(
+        {"cryptography.x509", "cryptography.hazmat.primitives.serialization"}
+    )
+
+
+def test_start_loads_next_to_nothing_beside_what_it_stands_on(imagers):
+    floor = loaded(imagers, "import click, json, importlib, signal")
+    more = loaded(imagers, "from imagers.cli.main import run\nrun(['--version'])") - floor
     ours = {name for name in more if name.partition(".")[0] == "imagers"}
     assert len(ours) <= 6, ours
     assert len(more - ours) <= 4, more - ours
+
+
+HEAVY = {"cryptography", "cryptography.x509", "urllib3", "yaml", "jwcrypto", "asn1crypto", "cbor2"}
+RARE = {"requests", "docker", "grpc", "gnupg", "tqdm", "zstandard", "sqlalchemy", "uvicorn"}
+
+
+KEYS_NEED = {"cryptography", "cryptography.x509"}
+
+
+def test_inspect_of_a_layout_loads_little(imagers):
+    """About as much again as the help, and nothing that only certificates or registries need."""
+    more = loaded_by(imagers, "inspect", f"oci:{PLAIN}:v1")
+    assert not families(more) & (HEAVY | RARE)
+    assert len(more) <= 70, sorted(more)
+
+
+def test_encrypt_of_a_layout_loads_no_client_and_no_rare_kind(imagers):
+    key = f"jwe:{KEYS}/ec256.pub"
+    accept = imagers.here / "accept.json"
+    accept.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
+    words = ["encrypt", f"oci:{PLAIN}:v1", "oci:sealed:v1", "--encryption-key", key]
+    more = loaded_by(imagers, *words, "--policy", accept)
+    assert families(more) & (RARE | HEAVY) <= KEYS_NEED
+
+
+def test_pull_of_a_layout_loads_no_client_and_no_rare_kind(imagers):
+    accept = imagers.here / "accept.json"
+    accept.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
+    more = loaded_by(imagers, "pull", f"oci:{PLAIN}:v1", "bundle", "--policy", accept)
+    assert families(more) & (RARE | HEAVY) <= KEYS_NEED
 
 
 def test_help_is_shown_with_each_way_to_ask(imagers):

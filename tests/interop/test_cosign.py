@@ -19,6 +19,7 @@ import pytest
 from imagers.errors import SignatureInvalid, UntrustedSigner
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.keys import SecretKey
 from imagers.model.media import OCI_CONFIG, OCI_MANIFEST
 from imagers.model.reference import parse_reference
@@ -26,7 +27,7 @@ from imagers.net.http import HTTPClient
 from imagers.registry.client import RegistryClient
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
-from imagers.sign.find import find_signatures
+from imagers.sign.formats.sigstore_signed import find_signatures
 from imagers.sign.found import Found
 from imagers.sign.image import sign_image
 from imagers.sign.keyfiles import (
@@ -34,7 +35,7 @@ from imagers.sign.keyfiles import (
     read_key_file,
     save_key_pair,
 )
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.public_key import parse_public_key
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import load_trust, verify_image

@@ -17,10 +17,10 @@ from imagers.model.manifest import parse_manifest
 from imagers.registry.credentials import Credentials
 from imagers.registry.referrers import referrers_tag
 from imagers.testing.registry import EmbeddedRegistry
-from imagers.transport.beside import read_referrers_of
 from imagers.transport.copy import copy_image
 from imagers.transport.names import parse_image_name
 from imagers.transport.open import TransportOptions, open_sink, open_source
+from imagers.transport.referrers import read_referrers_of
 
 PLAIN = Path(__file__).resolve().parent.parent / "vectors" / "ocicrypt" / "plain"
 GZIP = f"oci:{PLAIN}/gzip:v1"

@@ -1,6 +1,5 @@
 """Docker and podman as they are installed: their archives and their sockets, both directions."""
 
-import io
 import json
 import os
 import shutil
@@ -12,11 +11,10 @@ import time
 import pytest
 
 from imagers.errors import NotFound, RemoteError, Unsupported
-from imagers.model.descriptor import Descriptor
-from imagers.model.digest import digest_of
 from imagers.model.image import load_image
 from imagers.model.manifest import parse_manifest
-from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST
+from imagers.model.media import OCI_MANIFEST, Compression
+from imagers.testing import make_image, make_layer, make_tar
 from imagers.transport.copy import copy_image
 from imagers.transport.names import parse_image_name
 from imagers.transport.open import TransportOptions, open_sink, open_source
@@ -24,16 +22,7 @@ from imagers.transport.open import TransportOptions, open_sink, open_source
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="engines are started as root only")
 
 
-def tar_of(name, data):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        tar.addfile(info, io.BytesIO(data))
-    return out.getvalue()
-
-
-TARS = (tar_of("one", b"1" * 5000), tar_of("two", b"2" * 70_000))
+TARS = (make_tar(("one", b"1" * 5000)), make_tar(("two", b"2" * 70_000)))
 
 
 def run(*words, env=None):
@@ -172,28 +161,9 @@ def engine(request):
 @pytest.fixture
 def layout(tmp_path):
     """An image with a plain and a gzip layer, in an OCI layout."""
-    import gzip
-
-    config = json.dumps(
-        {
-            "os": "linux",
-            "architecture": "amd64",
-            "config": {"Cmd": ["/one"]},
-            "rootfs": {"type": "layers", "diff_ids": [str(digest_of(one)) for one in TARS]},
-        }
-    ).encode()
-    packed = gzip.compress(TARS[1], mtime=0)
-    blobs = [(OCI_CONFIG, config), (OCI_LAYER, TARS[0]), (OCI_LAYER_GZIP, packed)]
-    descriptors = [Descriptor(kind, digest_of(data), len(data)) for kind, data in blobs]
-    name = f"oci:{tmp_path}/layout:v1"
-    sink = open_sink(parse_image_name(name))
-    for descriptor, (_, data) in zip(descriptors, blobs, strict=True):
-        sink.put_blob(descriptor, data, what="blob")
-    first, *rest = [one.to_json() for one in descriptors]
-    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": first, "layers": rest}
-    sink.put_manifest(json.dumps(document).encode(), OCI_MANIFEST, by_name=True)
-    sink.close()
-    return name
+    one, two = TARS
+    image = make_image(make_layer(one, Compression.NONE), two, config={"config": {"Cmd": ["/one"]}})
+    return image.save(tmp_path / "layout")
 
 
 def copy(source, sink, host=None):

@@ -1,8 +1,6 @@
 """A pulled bundle runs under runc as it stands."""
 
-import gzip
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -12,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from imagers.model.descriptor import Platform
 from imagers.pull.named import open_image
 from imagers.pull.run import PullOptions, pull_image
 from imagers.sign.policy_json import parse_policy
+from imagers.testing import TarEntry, make_image, make_tar
 
 BUSYBOX = Path("/bin/busybox")
 RUNC = shutil.which("runc") or shutil.which("runc", path="/usr/sbin:/sbin")
@@ -27,59 +27,26 @@ def sha256(data):
 
 def write_image(layout, command, user):
     """An image of busybox, with a user of its own."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name in ("bin", "dev", "etc", "proc", "sys"):
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(entry)
-        for name, data, mode in (
-            ("bin/busybox", BUSYBOX.read_bytes(), 0o755),
-            ("etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1000:1001::/:/bin/sh\n", 0o644),
-            ("etc/group", b"root:x:0:\nextra:x:2000:app\n", 0o644),
-        ):
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(data), mode
-            tar.addfile(entry, io.BytesIO(data))
-        entry = tarfile.TarInfo("memory")
-        entry.type, entry.devmajor, entry.devminor, entry.mode = tarfile.CHRTYPE, 1, 1, 0o666
-        tar.addfile(entry)
-        entry = tarfile.TarInfo("bin/sh")
-        entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
-        tar.addfile(entry)
-    blobs = layout / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-
-    def put(data, media_type):
-        (blobs / sha256(data).removeprefix("sha256:")).write_bytes(data)
-        return {"mediaType": media_type, "digest": sha256(data), "size": len(data)}
-
-    kind = "application/vnd.oci.image."
-    layer = put(gzip.compress(buffer.getvalue(), 1), f"{kind}layer.v1.tar+gzip")
+    entries = [TarEntry.directory(name) for name in ("bin", "dev", "etc", "proc", "sys")]
+    tar = make_tar(
+        *entries,
+        TarEntry.file("bin/busybox", BUSYBOX.read_bytes(), mode=0o755),
+        ("etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1000:1001::/:/bin/sh\n"),
+        ("etc/group", b"root:x:0:\nextra:x:2000:app\n"),
+        TarEntry.other("memory", tarfile.CHRTYPE, devmajor=1, devminor=1, mode=0o666),
+        ("bin/sh", "busybox"),
+    )
+    machine = os.uname().machine
     config = {
-        "os": "linux",
-        "architecture": MACHINES.get(os.uname().machine, os.uname().machine),
-        "config": {
-            "Entrypoint": ["/bin/sh", "-c"],
-            "Cmd": [command],
-            "User": user,
-            "Env": ["PATH=/bin", "WHO=imagers"],
-            "WorkingDir": "/etc",
-            "Volumes": {"/etc/scratch": {}},
-        },
-        "rootfs": {"type": "layers", "diff_ids": [sha256(buffer.getvalue())]},
+        "Entrypoint": ["/bin/sh", "-c"],
+        "Cmd": [command],
+        "User": user,
+        "Env": ["PATH=/bin", "WHO=imagers"],
+        "WorkingDir": "/etc",
+        "Volumes": {"/etc/scratch": {}},
     }
-    manifest = {
-        "schemaVersion": 2,
-        "config": put(json.dumps(config).encode(), f"{kind}config.v1+json"),
-        "layers": [layer],
-    }
-    index = {
-        "schemaVersion": 2,
-        "manifests": [put(json.dumps(manifest).encode(), f"{kind}manifest.v1+json")],
-    }
-    (layout / "index.json").write_text(json.dumps(index))
-    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    platform = Platform("linux", MACHINES.get(machine, machine))
+    make_image(tar, platform=platform, config={"config": config}).save(layout)
 
 
 def pull(layout, bundle):

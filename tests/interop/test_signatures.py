@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from imagers.errors import SignatureInvalid
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.keys import SecretKey
 from imagers.model.media import OCI_CONFIG, OCI_MANIFEST
 from imagers.model.reference import parse_reference
@@ -32,10 +33,10 @@ from imagers.registry.signatures import RegistrySignatures
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
 from imagers.sign.find import Finder, Places
+from imagers.sign.formats.format import FORMATS
 from imagers.sign.formats.gpg import read_simple_signatures
 from imagers.sign.formats.notation.make import attach_notation
 from imagers.sign.formats.simple import sign_image_simple
-from imagers.sign.found import Form
 from imagers.sign.image import attach_bundles, sign_image
 from imagers.sign.keyfiles import (
     load_notation_key,
@@ -44,7 +45,7 @@ from imagers.sign.keyfiles import (
     read_key_file,
     save_key_pair,
 )
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import SigstorePrivateKey
 from imagers.sign.verify import load_trust, verify_image
 from imagers.testing.registry import EmbeddedRegistry
@@ -95,7 +96,7 @@ class Image:
         }
         self.raw = json.dumps(document).encode()
         self.sink.put_manifest(self.raw, OCI_MANIFEST, by_name=True)
-        self.beside = RegistrySignatures(self.sink)
+        self.kept = RegistrySignatures(self.sink)
 
     @property
     def pinned(self):
@@ -104,13 +105,17 @@ class Image:
     def places(self, registries_d=None):
         config = {} if registries_d is None else {"config": load_registries_d(str(registries_d))}
         return Places(
-            reference=self.reference, repository=self.source, beside=self.beside, **config
+            reference=self.reference,
+            repository=self.source,
+            referrers=self.kept,
+            extension=self.kept,
+            **config,
         )
 
     def verify(self, requirement, *, raw=None, registries_d=None):
         policy = parse_policy(json.dumps({"default": [requirement]}).encode())
         trust = load_trust(policy.select(docker_identity(self.reference)), read_key_file)
-        found = Finder(self.places(registries_d)).find(digest_of(self.raw), set(Form))
+        found = Finder(self.places(registries_d)).find(digest_of(self.raw), set(FORMATS))
         found = read_simple_signatures(trust, found)
         return verify_image(trust, raw or self.raw, found, now=datetime.now(UTC))
 
@@ -250,7 +255,7 @@ def test_bundles_of_cosign_3_verify_here_and_ours_there(image, program):
     requirement = {"type": "sigstoreBundle", "keyPath": str(public)}
     created = datetime.now(UTC)
     signed = attach_bundles(
-        image.source, image.sink, image.beside, image.reference, load(private), created=created
+        image.source, image.sink, image.kept, image.reference, load(private), created=created
     )
     assert [one.added for one in signed] == [True]
     check = ["verify", "--insecure-ignore-tlog=true", "--allow-http-registry", "--key", public]
@@ -258,7 +263,7 @@ def test_bundles_of_cosign_3_verify_here_and_ours_there(image, program):
     words = ["sign", "--yes", "--tlog-upload=false", "--use-signing-config=false"]
     words += ["--allow-http-registry", "--key", private]
     run(program, *words, image.pinned, cwd=folder, COSIGN_PASSWORD=PASSWORD)
-    found = Finder(image.places()).find(digest_of(image.raw), {Form.BUNDLE})
+    found = Finder(image.places()).find(digest_of(image.raw), {"sigstore bundle"})
     assert len(found.signatures) == 2  # nobody's was lost
     assert image.verify(requirement).signers[0].reference == ""
 
@@ -314,7 +319,7 @@ def test_notation_verifies_ours_and_we_what_notation_signed(image, notation, kin
     attach_notation(
         image.source,
         image.sink,
-        image.beside,
+        image.kept,
         image.reference,
         key,
         created=datetime.now(UTC),

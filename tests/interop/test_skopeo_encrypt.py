@@ -1,12 +1,9 @@
 """Encrypted images to and from the real skopeo, in both directions."""
 
 import gzip
-import hashlib
-import io
 import json
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from pathlib import Path
 from random import Random
@@ -27,6 +24,7 @@ from imagers.model.digest import digest_of
 from imagers.model.image import load_image
 from imagers.model.manifest import parse_manifest
 from imagers.model.media import Compression
+from imagers.testing import make_image, make_layer, make_tar
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "ocicrypt"
 KEYS = VECTORS / "keys"
@@ -218,42 +216,12 @@ def gpg_home():
 
 def random_image(layout, random):
     """One to four layers of random sizes, each a tar, a gzip or a zstd."""
-    blobs = layout / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-
-    def put(data, media_type):
-        digest = hashlib.sha256(data).hexdigest()
-        (blobs / digest).write_bytes(data)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
-
-    layers, diff_ids = [], []
+    layers = []
     for number in range(random.randint(1, 4)):
-        file = io.BytesIO()
-        with tarfile.open(fileobj=file, mode="w") as archive:
-            content = random.randbytes(random.choice([0, 1, 511, 512, 70_000, 1_200_000]))
-            entry = tarfile.TarInfo(f"file-{number}")
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-        tar = file.getvalue()
-        diff_ids.append(f"sha256:{hashlib.sha256(tar).hexdigest()}")
-        kind = random.choice(["", "+gzip", "+zstd"])
-        data = {
-            "": lambda data: data,
-            "+gzip": lambda data: gzip.compress(data, 1),
-            "+zstd": zstandard.ZstdCompressor().compress,
-        }[kind](tar)
-        layers.append(put(data, f"application/vnd.oci.image.layer.v1.tar{kind}"))
-    config = {"architecture": "amd64", "os": "linux"}
-    config["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
-    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}
-    manifest["config"] = put(
-        json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"
-    )
-    manifest["layers"] = layers
-    entry = put(json.dumps(manifest).encode(), manifest["mediaType"])
-    entry["annotations"] = {"org.opencontainers.image.ref.name": "v1"}
-    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+        content = random.randbytes(random.choice([0, 1, 511, 512, 70_000, 1_200_000]))
+        tar = make_tar((f"file-{number}", content))
+        layers.append(make_layer(tar, random.choice(list(Compression))))
+    make_image(*layers).save(layout)
 
 
 @pytest.mark.parametrize("seed", range(12))

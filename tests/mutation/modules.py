@@ -7,10 +7,39 @@ _VERIFY = [
     "tests/unit/sign/test_verify_forms.py",
 ]
 
+_PARSE = "tests/unit/sign/test_requirements.py"
+_FORMAT = [
+    *_VERIFY,
+    _PARSE,
+    "tests/unit/sign/test_find.py",
+    "tests/unit/sign/test_materials.py",
+    "tests/unit/sign/test_policy_lint.py",
+]
+
 MODULES = {
     "imagers/sign/judge.py": _VERIFY,
-    "imagers/sign/requirements.py": ["tests/unit/sign/test_requirements.py"],
+    "imagers/sign/requirements.py": [_PARSE],
     "imagers/sign/verify.py": _VERIFY,
+    "imagers/sign/formats/signed_by.py": [
+        *_FORMAT,
+        "tests/unit/sign/formats/test_signed_by.py",
+        "tests/unit/sign/formats/test_lookaside.py",
+        "tests/unit/sign/formats/test_simple.py",
+    ],
+    "imagers/sign/formats/sigstore_signed.py": [
+        *_FORMAT,
+        "tests/unit/sign/formats/test_sigstore_signed.py",
+        "tests/unit/sign/formats/test_lookaside.py",
+        "tests/unit/sign/test_image.py",
+    ],
+    "imagers/sign/formats/sigstore_bundle.py": [
+        *_FORMAT,
+        "tests/unit/sign/formats/test_sigstore_bundle.py",
+    ],
+    "imagers/sign/formats/notation/signed.py": [
+        *_FORMAT,
+        "tests/unit/sign/formats/notation/test_signed.py",
+    ],
     "imagers/encrypt/annotations.py": ["tests/unit/encrypt/test_annotations.py"],
     "imagers/encrypt/schemes/broker.py": ["tests/unit/encrypt/schemes/test_broker.py"],
     "imagers/pull/trust.py": ["tests/unit/pull/test_trust.py"],

@@ -19,24 +19,22 @@ from pathlib import Path
 
 from imagers.errors import ImagersError
 from imagers.layout.oci_layout import OCILayoutSink
-from imagers.model.descriptor import Descriptor
-from imagers.model.digest import digest_of
-from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from imagers.model.media import Compression
 from imagers.model.reference import parse_reference
-from imagers.model.strict_json import dump_json
 from imagers.net.http import HTTPClient, HTTPSettings
 from imagers.net.retry import RetryPolicy
 from imagers.registry.client import RegistryClient
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
+from imagers.testing import make_image, make_layer
 from imagers.testing.broker import EmbeddedBroker
 from imagers.testing.fault_proxy import FaultProxy
 from imagers.testing.registry import EmbeddedRegistry
 from imagers.transport.copy import copy_image
 
 URI, KEK = "kbs:///default/soak/1", bytes(range(32))
-CONFIG = b'{"os":"linux","architecture":"amd64"}'
 LAYERS = (bytes(range(256)) * 400, b"second layer" * 1000)
+IMAGE = make_image(*(make_layer(one, Compression.NONE) for one in LAYERS))
 SETTINGS = HTTPSettings(
     connect_timeout_s=5,
     read_timeout_s=0.2,
@@ -48,15 +46,6 @@ ROUNDS_OF_A_GUEST = 50
 MIB = 1024 * 1024
 # Heaps are not returned page by page, and threads of a server come and go.
 SLACK = {"MiB": 24, "descriptors": 8, "threads": 8}
-
-
-def image():
-    """Blobs, and the manifest that names them."""
-    blobs = {Descriptor(OCI_CONFIG, digest_of(CONFIG), len(CONFIG)): CONFIG}
-    blobs |= {Descriptor(OCI_LAYER, digest_of(one), len(one)): one for one in LAYERS}
-    config, *layers = [one.to_json() for one in blobs]
-    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
-    return blobs, dump_json(manifest)
 
 
 def held():
@@ -73,18 +62,16 @@ def client_of(name, actions):
     return RegistryClient(parse_reference(name), http=HTTPClient(SETTINGS), actions=actions)
 
 
-def push(address, blobs, raw):
+def push(address):
     client = client_of(f"{address}/app:v1", "pull,push")
     sink = RegistrySink(client.reference, client, name="docker://app:v1")
-    for descriptor, data in blobs.items():
-        sink.put_blob(descriptor, data, what="blob")
-    sink.put_manifest(raw, OCI_MANIFEST, by_name=True)
+    IMAGE.write(sink)
     sink.close()
 
 
-def pull(address, path, blobs, raw):
+def pull(address, path):
     """Whether the image arrived; nothing else may be there."""
-    client = client_of(f"{address}/app@{digest_of(raw)}", "pull")
+    client = client_of(f"{address}/app@{IMAGE.digest}", "pull")
     source = RegistrySource(client.reference, client, name="docker://app:v1")
     sink = OCILayoutSink(path, "v1", name="oci:x:v1")
     try:
@@ -98,15 +85,14 @@ def pull(address, path, blobs, raw):
     if not arrived:
         assert not path.exists()
         return False
-    for descriptor, data in blobs.items():
+    for descriptor, data in IMAGE.blobs.items():
         assert (path / "blobs" / "sha256" / descriptor.digest.hex).read_bytes() == data
     return True
 
 
 def main(seconds):
     """The exit code."""
-    blobs, raw = image()
-    digest = digest_of(raw)
+    digest = IMAGE.digest
     counts = Counter()
     early = None
     begin = time.monotonic()
@@ -115,7 +101,7 @@ def main(seconds):
         EmbeddedBroker() as broker,
         tempfile.TemporaryDirectory() as folder,
     ):
-        push(registry.address, blobs, raw)
+        push(registry.address)
         broker.put(URI, KEK, image=digest)
         guest = None
         while time.monotonic() - begin < seconds:
@@ -128,7 +114,7 @@ def main(seconds):
                 assert data == KEK
             path = Path(folder) / "layout"
             with FaultProxy(registry.address, seed=counts["rounds"]) as proxy:
-                counts["images"] += pull(proxy.address, path, blobs, raw)
+                counts["images"] += pull(proxy.address, path)
             counts["faults"] += len(proxy.faults)
             shutil.rmtree(path, ignore_errors=True)
             registry.requests.clear()  # what a test would look at

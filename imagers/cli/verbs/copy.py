@@ -113,7 +113,7 @@ def command(
                 "bytes": report.size,
                 "skipped": report.skipped,
                 "mounted": report.mounted,
-                "beside": report.beside,
+                "beside": report.referrers,
                 "foreign": report.foreign,
             }
         )
@@ -122,6 +122,6 @@ def command(
             f"copied {report.digest}: {report.blobs} blobs, {human_bytes(report.size)}"
             + (f"; {report.skipped} were there already" if report.skipped else "")
             + (f"; {report.mounted} mounted" if report.mounted else "")
-            + (f"; {report.beside} manifests beside it" if report.beside else "")
+            + (f"; {report.referrers} manifests beside it" if report.referrers else "")
             + (f"; {report.foreign} foreign layers stay where they are" if report.foreign else "")
         )

@@ -200,6 +200,8 @@ def _gpg_signer(fingerprint: str, passphrase_file: str | None, stack: ExitStack)
 
 
 def _print(signed: Sequence[SignedManifest], key: str, *, as_json: bool) -> None:
+    from imagers.sign.image import PlaceKind
+
     if as_json:
         print_json(
             {
@@ -207,7 +209,7 @@ def _print(signed: Sequence[SignedManifest], key: str, *, as_json: bool) -> None
                 "signed": [
                     {
                         "digest": str(one.digest),
-                        "tag": one.tag,
+                        "tag": one.place.text,
                         "identity": one.identity,
                         "added": one.added,
                         "signatures": one.count,
@@ -217,10 +219,14 @@ def _print(signed: Sequence[SignedManifest], key: str, *, as_json: bool) -> None
             }
         )
         return
+    where = {
+        PlaceKind.TAG: "in tag",
+        PlaceKind.REFERRERS: "in",
+        PlaceKind.EXTENSION: "at",
+        PlaceKind.LOOKASIDE: "at",
+    }
     for one in signed:
         verb = "signed" if one.added else "was signed already:"
         name = f"as {one.identity}, " if one.identity else ""
-        where = "in" if one.tag.startswith("referrers") else "in tag"
-        where = "at" if "/" in one.tag or "@" in one.tag else where
         click.echo(f"{verb} {one.digest}")
-        click.echo(f"  {name}by key {key}, {where} {one.tag}")
+        click.echo(f"  {name}by key {key}, {where[one.place.kind]} {one.place.text}")

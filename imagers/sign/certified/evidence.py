@@ -1,4 +1,4 @@
-"""What a sigstore signature in cosign's tag form brings along, read from its annotations.
+"""What a sigstore signature in cosign's format brings along, read from its annotations.
 
 | annotation                          | what it holds                                    |
 |-------------------------------------|--------------------------------------------------|
@@ -9,7 +9,7 @@
 
 Only what a requirement asks for is read: a key alone needs no certificate and no log, and
 whatever stands in those annotations then says nothing. The annotation with a time stamp is not
-read: no requirement about this form of signatures can ask for one.
+read: no requirement about this signature format can ask for one.
 
 Spec: cosign SIGNATURE_SPEC.md; containers/image df7e80d2, internal/signature/sigstore.go.
 """
@@ -31,7 +31,7 @@ from imagers.sign.formats.sigstore import (
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from imagers.sign.formats.sigstore import SigstoreSignature
+    from imagers.sign.found import SigstoreSignature
 
 __all__ = ["read_evidence"]
 

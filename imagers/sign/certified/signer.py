@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from imagers.sign.materials import Material
+    from imagers.sign.materials import SignerMaterial
     from imagers.sign.public_key import PublicKey
     from imagers.sign.requirements import PKI, Fulcio
 
@@ -96,7 +96,7 @@ class Who:
 
 def check_signer(
     evidence: Evidence,
-    material: Material,
+    material: SignerMaterial,
     *,
     fulcio: Fulcio | None,
     pki: PKI | None,
@@ -186,7 +186,7 @@ def _check_keys(
 
 def _check_time(
     evidence: Evidence,
-    material: Material,
+    material: SignerMaterial,
     signer_der: bytes,
     what: str,
     note: Callable[[str], None],
@@ -224,7 +224,7 @@ def _check_time(
 
 
 def _check_log(
-    entry: LogEntry, evidence: Evidence, material: Material, signer_der: bytes, what: str
+    entry: LogEntry, evidence: Evidence, material: SignerMaterial, signer_der: bytes, what: str
 ) -> datetime:
     when = check_entry(entry, material.rekor, what=what)
     evidence.check_log(

@@ -34,6 +34,7 @@ from imagers.model.strict_json import JSONObject, View, dump_json
 from imagers.pki.chain import MAX_CERTIFICATES, load_certificate
 from imagers.sign.certified.rekor import MAX_TIME, LogEntry, check_dsse
 from imagers.sign.certified.signer import Evidence
+from imagers.sign.found import BUNDLE_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from imagers.sign.sigstore_key import SigstorePrivateKey
 
 __all__ = [
-    "BUNDLE_TYPE",
     "EMPTY",
     "EMPTY_TYPE",
     "build_bundle",
@@ -54,7 +54,6 @@ __all__ = [
     "parse_bundle_file",
 ]
 
-BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 EMPTY = b"{}"
 _PREDICATE = "https://sigstore.dev/cosign/sign/v1"

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Self
 
 from imagers.errors import FormatError, KeyUnavailable, LocalError, UsageError
 from imagers.gpg import STRANGERS, PrivateHome, user_gpg
+from imagers.sign.formats.signed_by import KeyringMaterial
 from imagers.sign.found import Reading, SimpleSignature
-from imagers.sign.requirements import SignedBy, walk
+from imagers.sign.requirements import walk
 
 if TYPE_CHECKING:
     import os
@@ -244,10 +245,11 @@ def read_simple_signatures(trust: Trust, found: Found) -> Found:
     blobs = {one.blob for one in found.signatures if isinstance(one, SimpleSignature)}
     readings: dict[bytes, dict[str, Reading]] = {blob: {} for blob in blobs}
     for one, _ in walk(trust.selected.requirements):
-        if not blobs or not isinstance(one, SignedBy) or one.where not in trust.keys:
+        material = trust.keys.get(one.where)
+        if not blobs or not isinstance(material, KeyringMaterial):
             continue
         try:
-            with Keyring(trust.keys[one.where].keyring) as keyring:
+            with Keyring(material.keyring) as keyring:
                 for blob in blobs:
                     readings[blob][one.where] = keyring.read(blob)
         except LocalError as error:

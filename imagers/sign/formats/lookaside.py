@@ -35,10 +35,9 @@ from imagers.errors import (
 from imagers.files import StagedFile, local_errors, write_all
 from imagers.model.base64 import encode_base64
 from imagers.model.strict_json import JSONObject, View, dump_json
-from imagers.sign.formats.sigstore import SigstoreSignature
+from imagers.sign.formats.format import FORMATS, find_format
 from imagers.sign.found import (
     CouldNotLook,
-    Form,
     Found,
     Looked,
     SimpleSignature,
@@ -70,8 +69,7 @@ MAX_SIGNATURES = 256  # of one manifest
 MAX_SIGNATURE_BYTES = 256 * 1024  # of one file: a payload in base64 with certificates
 _MAX_LIST_BYTES = 4 * 1024 * 1024  # of the extension's answer
 _WHAT = "signature file"
-_SIGSTORE_NAME = b"sigstore-json"
-_SIMPLE_NAME = b"simple-signing"
+_SIMPLE = SimpleSignature.format
 
 
 class SignatureExtension(Protocol):
@@ -105,24 +103,15 @@ def parse_signature_file(raw: bytes, place: str) -> Signature:
         # Whatever it is, gpg says whether it is a signature.
         return SimpleSignature(raw, place)
     name, newline, content = raw[1:].partition(b"\n")
-    if newline and name == _SIMPLE_NAME:
-        return SimpleSignature(content, place)
-    if not newline or name != _SIGSTORE_NAME:
+    formats = {row.file_name.encode(): kind for kind, row in FORMATS.items() if row.file_name}
+    if not newline or name not in formats:
         shown = name[:40].decode("ascii", "replace")
         error = Unsupported(f"{_WHAT} has the unknown format {shown!r}")
         return UnreadableSignature(error, None, place)
     try:
-        return _parse_sigstore(content)
+        return find_format(formats[name]).parse_file(content, place)
     except FormatError as damage:
-        return UnreadableSignature(damage, Form.SIGSTORE, place)
-
-
-def _parse_sigstore(content: bytes) -> SigstoreSignature:
-    document = View.parse(content, what=_WHAT, max_bytes=MAX_SIGNATURE_BYTES)
-    document.exactly("mimeType", "payload", "annotations")
-    return SigstoreSignature(
-        document.bytes64("payload"), document.string_map("annotations"), document.text("mimeType")
-    )
+        return UnreadableSignature(damage, formats[name], place)
 
 
 def find_in_lookaside(
@@ -173,12 +162,14 @@ def _find_numbered(read: Callable[[int], bytes | None], place: str) -> Found:
         raise
     except ImagersError as error:
         # What was read so far stays: one of them may be good enough.
-        form = None if place.startswith("dir:") else Form.SIMPLE
-        return Found(tuple(found), failures=(CouldNotLook(error, form, place),))
-    sigstore = len(Found(tuple(found)).of(Form.SIGSTORE))
-    looked = [Looked(Form.SIMPLE, place, len(Found(tuple(found)).of(Form.SIMPLE)))]
-    if sigstore or place.startswith("dir:"):
-        looked.append(Looked(Form.SIGSTORE, place, sigstore))
+        named = None if place.startswith("dir:") else _SIMPLE
+        return Found(tuple(found), failures=(CouldNotLook(error, named, place),))
+    looked = []
+    for name, row in FORMATS.items():
+        count = len(Found(tuple(found)).of(name))
+        # A lookaside is a place for others than OpenPGP only where it has some.
+        if row.file_name and (name == _SIMPLE or count or place.startswith("dir:")):
+            looked.append(Looked(name, place, count))
     return Found(tuple(found), tuple(looked))
 
 
@@ -236,13 +227,13 @@ def find_in_extension(source: SignatureExtension, digest: Digest, place: str) ->
         try:
             raw = source.read_signatures(digest, max_bytes=_MAX_LIST_BYTES)
         except NotFound:
-            return Found(looked=(Looked(Form.SIMPLE, place, 0),))
+            return Found(looked=(Looked(_SIMPLE, place, 0),))
         found = _parse_list(raw, place)
     except Cancelled:
         raise
     except ImagersError as error:
-        return Found(failures=(CouldNotLook(error, Form.SIMPLE, place),))
-    return Found(found, (Looked(Form.SIMPLE, place, len(found)),))
+        return Found(failures=(CouldNotLook(error, _SIMPLE, place),))
+    return Found(found, (Looked(_SIMPLE, place, len(found)),))
 
 
 def _parse_list(raw: bytes, place: str) -> tuple[Signature, ...]:
@@ -256,7 +247,7 @@ def _parse_list(raw: bytes, place: str) -> tuple[Signature, ...]:
         try:
             found.append(SimpleSignature(item.bytes64("content"), f"{place}, {number}"))
         except FormatError as error:
-            found.append(UnreadableSignature(error, Form.SIMPLE, f"{place}, {number}"))
+            found.append(UnreadableSignature(error, _SIMPLE, f"{place}, {number}"))
     return tuple(found)
 
 

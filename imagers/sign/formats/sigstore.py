@@ -16,8 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives import serialization
-
 from imagers.errors import FormatError
 from imagers.model.base64 import decode_base64_lines, encode_base64
 from imagers.model.descriptor import Descriptor
@@ -25,6 +23,7 @@ from imagers.model.digest import Digest, digest_of
 from imagers.model.manifest import parse_manifest
 from imagers.model.media import OCI_CONFIG, OCI_MANIFEST
 from imagers.model.strict_json import JSON, JSONObject, dump_json
+from imagers.sign.found import PAYLOAD_TYPE, SigstoreSignature
 from imagers.sign.payload import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
@@ -37,10 +36,8 @@ __all__ = [
     "CERTIFICATE_ANNOTATION",
     "CHAIN_ANNOTATION",
     "MAX_SIGNATURES",
-    "PAYLOAD_TYPE",
     "SIGNATURE_ANNOTATION",
     "SignatureManifest",
-    "SigstoreSignature",
     "build_signature_manifest",
     "decode_signature",
     "parse_signature_manifest",
@@ -48,28 +45,12 @@ __all__ = [
     "signature_tag",
 ]
 
-PAYLOAD_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE_ANNOTATION = "dev.cosignproject.cosign/signature"
 CERTIFICATE_ANNOTATION = "dev.sigstore.cosign/certificate"
 CHAIN_ANNOTATION = "dev.sigstore.cosign/chain"
 MAX_SIGNATURES = 256  # of one manifest: each costs a request and a few verifications
 _MAX_SIGNATURE_TEXT = 4096  # characters; RSA-8192 has 1368
 _WHAT = "signature manifest"
-
-
-@dataclass(frozen=True, slots=True)
-class SigstoreSignature:
-    """One signature as it was found. Nothing of it is verified.
-
-    Attributes:
-        payload: the exact bytes that the signature is over.
-        annotations: beside the payload; the signature itself is one of them.
-        media_type: of the payload; another than `PAYLOAD_TYPE` is no signature.
-    """
-
-    payload: bytes
-    annotations: Mapping[str, str]
-    media_type: str = PAYLOAD_TYPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +75,8 @@ def signature_tag(digest: Digest) -> str:
 
 def sign_payload(payload: bytes, key: SigstorePrivateKey) -> SigstoreSignature:
     """A signature over exactly `payload`, with the certificates of the key if it has any."""
+    from cryptography.hazmat.primitives import serialization
+
     text = encode_base64(key.sign(payload))
     annotations = {SIGNATURE_ANNOTATION: text}
     leaf, rest = key.certificates[:1], key.certificates[1:]

@@ -4,7 +4,7 @@
 
 Both places only add: the extension by its protocol, a lookaside because a file gets the first
 free number and never the place of another. Of an index, every image in it and the index itself
-are signed, all under one name, as with the other forms.
+are signed, all under one name, as with the other formats.
 
 Spec: containers-signature.5.md; containers-registries.d(5), "lookaside-staging".
 """
@@ -17,8 +17,14 @@ from imagers.errors import FormatError, Unsupported
 from imagers.sign.find import Finder
 from imagers.sign.formats.gpg import Keyring, export_key, sign_simple
 from imagers.sign.formats.lookaside import write_to_extension, write_to_lookaside
-from imagers.sign.found import Form, SimpleSignature
-from imagers.sign.image import SignedManifest, digests_to_sign, signing_name
+from imagers.sign.found import SimpleSignature
+from imagers.sign.image import (
+    PlaceKind,
+    SignaturePlace,
+    SignedManifest,
+    digests_to_sign,
+    signing_name,
+)
 from imagers.sign.payload import PayloadType, build_payload, parse_payload
 
 if TYPE_CHECKING:
@@ -58,7 +64,7 @@ def sign_image_simple(
         home: of gpg; None: the user's.
 
     Returns:
-        One entry a manifest; `tag` is the place of the signature.
+        One entry a manifest; `place` is that of the signature.
 
     Raises:
         DigestMismatch: the image is another one than `expected_digest`; nothing was signed.
@@ -69,8 +75,9 @@ def sign_image_simple(
     name = signing_name(reference, identity)
     digests = digests_to_sign(source, reference, expected_digest=expected_digest)
     extension = sink
-    if places.beside is None or not places.beside.supports_signatures():
+    if places.extension is None or not places.extension.supports_signatures():
         extension = None
+    kind = PlaceKind.LOOKASIDE if extension is None else PlaceKind.EXTENSION
     base = places.lookaside(write=True)
     if extension is None and base is None:
         raise Unsupported(
@@ -82,11 +89,15 @@ def sign_image_simple(
     with Keyring([(f"key {fingerprint}", key)]) as keyring:
         finder = Finder(places)
         for digest in digests:
-            found = finder.find(digest, {Form.SIMPLE})
+            found = finder.find(digest, {SimpleSignature.format})
             if not found.failures and _is_signed(keyring, found, name, digest):
                 place = found.looked[0].place
                 count = len(found.signatures)
-                signed.append(SignedManifest(digest, place, name, added=False, count=count))
+                signed.append(
+                    SignedManifest(
+                        digest, SignaturePlace(kind, place), name, added=False, count=count
+                    )
+                )
                 continue
             payload = build_payload(name, digest, timestamp=timestamp, kind=PayloadType.SIMPLE)
             blob = sign_simple(payload, fingerprint, keyring, passphrase=passphrase, home=home)
@@ -96,7 +107,9 @@ def sign_image_simple(
                 assert base is not None
                 place = write_to_lookaside(base, reference, digest, blob)
             count = len(found.signatures) + 1
-            signed.append(SignedManifest(digest, place, name, added=True, count=count))
+            signed.append(
+                SignedManifest(digest, SignaturePlace(kind, place), name, added=True, count=count)
+            )
     return tuple(signed)
 
 

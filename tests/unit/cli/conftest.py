@@ -1,7 +1,5 @@
 """The command inside the test's process: its own home, its own working directory."""
 
-import gzip
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -10,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imagers.cli.main import run as run_program
-from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from imagers.testing import make_image, make_layer
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
 
@@ -103,36 +101,10 @@ def write_image(home):
     """
     assert home.is_dir()
 
-    def write(name, *, layers=(b"",), manifest=None, config=None, layer=None, entry=None):
-        blobs = Path(name) / "blobs" / "sha256"
-        blobs.mkdir(parents=True)
-
-        def put(data, media_type):
-            digest = hashlib.sha256(data).hexdigest()
-            (blobs / digest).write_bytes(data)
-            return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
-
-        def dump(usual, other):
-            members = {**usual, **(other or {})}
-            return json.dumps({k: v for k, v in members.items() if v is not ...}).encode()
-
-        tars = [one + bytes(-len(one) % 512 + 1024) for one in layers]
-        diff_ids = [f"sha256:{hashlib.sha256(one).hexdigest()}" for one in tars]
-        packed = [put(gzip.compress(one, mtime=0), f"{OCI_LAYER}+gzip") for one in tars]
-        rootfs = {"type": "layers", "diff_ids": diff_ids}
-        usual = {"os": "linux", "architecture": "amd64", "config": {}, "rootfs": rootfs}
-        usual = {
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": put(dump(usual, config), OCI_CONFIG),
-            "layers": [one | (layer or {}) for one in packed],
-        }
-        raw = dump(usual, manifest)
-        named = {"annotations": {"org.opencontainers.image.ref.name": "v1"}}
-        top = put(raw, OCI_MANIFEST) | named | (entry or {})
-        index = {"schemaVersion": 2, "manifests": [top]}
-        (Path(name) / "index.json").write_text(json.dumps(index))
-        (Path(name) / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-        return f"oci:{name}:v1"
+    def write(name, *, layers=(b"",), manifest=None, config=None, layer=None):
+        made = [make_layer(one + bytes(-len(one) % 512 + 1024)) for one in layers]
+        listed = [one.descriptor.to_json() | (layer or {}) for one in made]
+        members = {"layers": listed, **(manifest or {})}
+        return make_image(*made, config=config, manifest=members).save(Path(name))
 
     return write

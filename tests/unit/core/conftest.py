@@ -1,10 +1,9 @@
 """Both implementations of the core behind one small driver, and tars made by hand."""
 
-import dataclasses
-import io
 import os
 import stat
-import tarfile
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +22,7 @@ from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 from imagers.model.media import Compression
+from imagers.testing import TarEntry, make_tar
 
 KEY = bytes(range(32))
 NONCE = bytes(range(0xF0, 0x100))
@@ -192,58 +192,18 @@ def both(monkeypatch, tmp_path):
     return agreed
 
 
-def make_tar(*entries, end=True):
-    """A tar of (name, kind, content or target, changes of TarInfo) tuples."""
-    out = io.BytesIO()
-    for name, kind, content, *changes in entries:
-        info = tarfile.TarInfo(name)
-        info.type = kind
-        info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
-        info.mtime = 1_700_000_000
-        info.uid, info.gid = os.getuid(), os.getgid()
-        data = b""
-        if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE):
-            info.linkname = content or ""
-        elif content is not None:
-            data = content if isinstance(content, bytes) else content.encode()
-            info.size = len(data)
-        for field, value in (changes[0] if changes else {}).items():
-            setattr(info, field, value)
-        out.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
-        out.write(data + bytes(-len(data) % 512))
-    if end:
-        out.write(bytes(1024))
-    return out.getvalue()
-
-
 @pytest.fixture
 def tar():
-    """`tar(file(..), directory(..), ...)`."""
+    """`tar(make.file(..), make.directory(..), ...)`."""
     return make_tar
-
-
-@dataclasses.dataclass(frozen=True)
-class _Kinds:
-    def file(self, name, content="", **changes):
-        return (name, tarfile.REGTYPE, content, changes)
-
-    def directory(self, name, **changes):
-        return (name, tarfile.DIRTYPE, None, changes)
-
-    def symlink(self, name, target, **changes):
-        return (name, tarfile.SYMTYPE, target, changes)
-
-    def link(self, name, target, **changes):
-        return (name, tarfile.LNKTYPE, target, changes)
-
-    def other(self, name, kind, **changes):
-        return (name, kind, None, changes)
 
 
 @pytest.fixture
 def make():
-    """Entries for `tar`."""
-    return _Kinds()
+    """Entries for `tar`: of whoever runs the test, and from a day that is not the first."""
+    own = {"uid": os.getuid(), "gid": os.getgid(), "mtime": 1_700_000_000}
+    kinds = ("file", "directory", "symlink", "link", "other")
+    return SimpleNamespace(**{one: partial(getattr(TarEntry, one), **own) for one in kinds})
 
 
 def read_tree(root):

@@ -2,7 +2,6 @@
 
 import io
 import os
-import tarfile
 import tempfile
 import zlib
 
@@ -25,6 +24,7 @@ from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 from imagers.model.media import OCI_LAYER, Compression
+from imagers.testing import make_tar
 
 KEY = bytes(range(32))
 DATA = b"imagers-layer-v1\0" + OCI_LAYER.encode()
@@ -118,15 +118,6 @@ def test_seal_that_compresses_checks_the_tar_too():
         seal(tar, compress=Compression.GZIP, diff_id=digest_of(b""))
 
 
-def tar_of(name, content):
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
-    return file.getvalue()
-
-
 @pytest.fixture
 def directory(tmp_path):
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
@@ -135,7 +126,7 @@ def directory(tmp_path):
 
 
 def test_open_unpacks(tmp_path, directory):
-    tar = tar_of("file", b"content")
+    tar = make_tar(("file", b"content"))
     open_(seal(tar), diff_id=digest_of(tar), sink=directory)
     assert (tmp_path / "file").read_bytes() == b"content"
 

@@ -3,6 +3,7 @@
 Each test runs with openat2, with the C code's own walk, and in plain Python.
 """
 
+import dataclasses
 import gc
 import os
 import stat
@@ -587,9 +588,12 @@ def attributes(path):
 
 def with_attributes(entry, **values):
     """An entry with SCHILY.xattr records; `__` in a name is a dot."""
-    name, kind, content, changes = entry
     records = {f"SCHILY.xattr.{key.replace('__', '.')}": value for key, value in values.items()}
-    return name, kind, content, changes | {"pax_headers": records}
+    return with_records(entry, records)
+
+
+def with_records(entry, records):
+    return dataclasses.replace(entry, attributes=entry.attributes | {"pax_headers": records})
 
 
 @pytest.fixture
@@ -748,7 +752,6 @@ def test_unpack_leaves_out_what_means_something_else_in_a_tree(unpacking, tar, m
 
 
 def test_unpack_counts_an_attribute_that_is_written_in_two_ways_once(unpacking, tar, make):
-    name, kind, content, changes = make.file("f")
     records = {
         "LIBARCHIVE.xattr.user.a": "MQ",
         "SCHILY.xattr.user.a": "1",
@@ -758,7 +761,7 @@ def test_unpack_counts_an_attribute_that_is_written_in_two_ways_once(unpacking, 
         "SCHILY.acl.access": "user::rwx",
         "SCHILY.acl.default": "user::rwx",
     }
-    root = unpacking.unpack(tar((name, kind, content, changes | {"pax_headers": records})))
+    root = unpacking.unpack(tar(with_records(make.file("f"), records)))
     assert attributes(root / "f") == {"user.a": b"1"}
     assert {kind: count for kind, (count, _) in unpacking.left_out.items()} == {
         Left.LABEL: 1,

@@ -6,7 +6,6 @@ from archives with plain layers, and every engine looks at the bytes.
 
 import gzip
 import io
-import json
 import shutil
 import tarfile
 import tempfile
@@ -24,7 +23,7 @@ from imagers.encrypt.rekey import rekey_image
 from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
 from imagers.errors import Unsupported
 from imagers.layout.oci_layout import OCILayoutSink, OCILayoutSource
-from imagers.model.descriptor import Descriptor, Platform
+from imagers.model.descriptor import Platform
 from imagers.model.digest import digest_of
 from imagers.model.image import load_image
 from imagers.model.manifest import parse_manifest
@@ -32,12 +31,9 @@ from imagers.model.media import (
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,
     DOCKER_LAYER_ZSTD,
-    DOCKER_MANIFEST,
-    OCI_CONFIG,
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
-    OCI_MANIFEST,
     OCI_NONDISTRIBUTABLE,
     Compression,
     compression_of,
@@ -46,6 +42,7 @@ from imagers.model.media import (
 from imagers.pull.named import open_image
 from imagers.pull.run import PullOptions, pull_image
 from imagers.sign.policy_json import parse_policy
+from imagers.testing import make_image, make_layer
 
 NAMES = ["file", "\x1f\x8b\x08", "BZh91AY", "(\xb5/\xfd", "\xfd7zXZ", "PK\x03\x04", "d/e"]
 OCI_TYPES = [
@@ -95,27 +92,8 @@ def tar_with(content):
 
 def image_at(path, layers, *, docker=False):
     """An image in a layout; `layers` are media types with stored bytes and tars."""
-    blobs = path / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-
-    def put(media_type, data):
-        (blobs / digest_of(data).hex).write_bytes(data)
-        return Descriptor(media_type, digest_of(data), len(data)).to_json()
-
-    config = {"os": "linux", "architecture": "amd64", "config": {}}
-    config["rootfs"] = {"type": "layers", "diff_ids": [str(digest_of(tar)) for *_, tar in layers]}
-    media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST
-    config_type = "application/vnd.docker.container.image.v1+json" if docker else OCI_CONFIG
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": media_type,
-        "config": put(config_type, json.dumps(config).encode()),
-        "layers": [put(kind, stored) for kind, stored, _ in layers],
-    }
-    entry = put(media_type, json.dumps(manifest).encode())
-    index = {"schemaVersion": 2, "manifests": [entry]}
-    (path / "index.json").write_text(json.dumps(index))
-    (path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    made = [make_layer(tar, stored=stored, media_type=kind) for kind, stored, tar in layers]
+    make_image(*made, docker=docker).save(path)
     return load(path)
 
 

@@ -17,7 +17,7 @@ from imagers.model.digest import digest_of
 from imagers.model.image import StagedFileBlob, load_image
 from imagers.model.manifest import MAX_CONFIG_BYTES, parse_manifest
 from imagers.model.media import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST
-from imagers.model.stream import CheckedStream
+from imagers.testing import Lie, MemoryRepository
 
 CONFIG = json.dumps(
     {
@@ -28,35 +28,11 @@ CONFIG = json.dumps(
 ).encode()
 
 
-class Raw:
-    """A raw stream over bytes."""
-
-    def __init__(self, data):
-        self.data = data
-        self.is_closed = False
-
-    def readinto(self, buffer):
-        piece, self.data = self.data[: len(buffer)], self.data[len(buffer) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def close(self):
-        self.is_closed = True
-
-
-class Source:
-    """A source that gives one answer to every question, and counts the questions."""
-
-    def __init__(self, answer):
-        self.answer = answer
-        self.opened = []
-
-    def open_raw_blob(self, descriptor, *, what):
-        self.opened.append((what, descriptor, Raw(self.answer)))
-        return self.opened[-1][2]
-
-    def open_blob(self, descriptor, *, what):
-        return CheckedStream(self.open_raw_blob(descriptor, what=what), descriptor, what=what)
+def source_of(answer):
+    """A source that gives one answer to every question."""
+    source = MemoryRepository()
+    source.lies = dict.fromkeys(("config", "layer 2 of 2"), Lie(data=answer))
+    return source
 
 
 def manifest(config=CONFIG, layers=2, **config_members):
@@ -82,32 +58,32 @@ def manifest(config=CONFIG, layers=2, **config_members):
 
 
 def test_load_image_gives_layers_from_the_base_up_with_their_diff_ids():
-    source = Source(CONFIG)
+    source = source_of(CONFIG)
     image = load_image(manifest(), source)
     assert image.config.raw == CONFIG
     layers = list(image.layers())
     assert [layer.what for layer in layers] == ["layer 1 of 2", "layer 2 of 2"]
     assert [layer.diff_id for layer in layers] == [digest_of(b"tar 0"), digest_of(b"tar 1")]
     assert [layer.descriptor for layer in layers] == list(image.manifest.layers)
-    assert [what for what, _, _ in source.opened] == ["config"]
-    assert source.opened[0][2].is_closed
+    assert source.asked == ["config"]
+    assert source.left_open == []
 
 
 def test_layer_opens_its_own_blob_checked_or_raw():
-    image = load_image(manifest(), Source(CONFIG))
+    image = load_image(manifest(), source_of(CONFIG))
     _, layer = image.layers()
-    image.source.answer = b"stored 1"
+    image.source.lies["layer 2 of 2"] = Lie(data=b"stored 1")
     buffer = memoryview(bytearray(20))
     stream = layer.open_stored()
     assert stream.readinto(buffer) == 8
     assert stream.readinto(buffer) == 0
-    image.source.answer = b"anything"
+    image.source.lies["layer 2 of 2"] = Lie(data=b"anything")
     stream = layer.open_stored()
     assert stream.readinto(buffer) == 8  # provisional
     with pytest.raises(DigestMismatch, match="layer 2 of 2"):
         stream.readinto(buffer)
     assert layer.open_raw().readinto(buffer) == 8
-    assert {what for what, _, _ in image.source.opened[1:]} == {"layer 2 of 2"}
+    assert set(image.source.asked[1:]) == {"layer 2 of 2"}
 
 
 @pytest.mark.parametrize(
@@ -119,41 +95,43 @@ def test_layer_opens_its_own_blob_checked_or_raw():
     ],
 )
 def test_load_image_other_config_than_the_descriptor_says_refused(answer, error):
-    source = Source(answer)
+    source = source_of(answer)
     with pytest.raises(error, match="config: "):
         load_image(manifest(), source)
-    assert source.opened[0][2].is_closed
+    assert source.left_open == []
 
 
 def test_load_image_source_that_checks_nothing_is_not_believed():
-    class Careless(Source):
+    class Careless(MemoryRepository):
         def open_blob(self, descriptor, *, what):
-            other = digest_of(self.answer)
-            changed = type(descriptor)(descriptor.media_type, other, len(self.answer))
+            answer = self.lies[what].data
+            changed = type(descriptor)(descriptor.media_type, digest_of(answer), len(answer))
             return super().open_blob(changed, what=what)
 
+    source = Careless()
+    source.lies["config"] = Lie(data=CONFIG.replace(b"linux", b"LINUX"))
     with pytest.raises(DigestMismatch, match="config: digest mismatch"):
-        load_image(manifest(), Careless(CONFIG.replace(b"linux", b"LINUX")))
+        load_image(manifest(), source)
 
 
 def test_load_image_config_that_claims_too_much_is_not_even_opened():
-    source = Source(CONFIG)
+    source = source_of(CONFIG)
     with pytest.raises(FormatError, match="expected at most 8388608 bytes, got 8388609") as caught:
         load_image(manifest(size=MAX_CONFIG_BYTES + 1), source)
     assert caught.value.where == "$.config.size"
-    assert source.opened == []
+    assert source.asked == []
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])
 def test_load_image_other_count_of_layers_than_the_config_refused(layers):
     with pytest.raises(SizeMismatch, match="count of layers") as caught:
-        load_image(manifest(layers=layers), Source(CONFIG))
+        load_image(manifest(layers=layers), source_of(CONFIG))
     assert (caught.value.expected, caught.value.actual) == (2, layers)
 
 
 def test_load_image_of_an_artifact_unsupported():
     with pytest.raises(Unsupported, match="another kind of artifact"):
-        load_image(manifest(mediaType="application/vnd.oci.empty.v1+json"), Source(CONFIG))
+        load_image(manifest(mediaType="application/vnd.oci.empty.v1+json"), source_of(CONFIG))
 
 
 class File:

@@ -7,12 +7,13 @@ import pytest
 from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.layout.oci_layout import OCILayoutSource
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.reference import parse_reference
 from imagers.pull.named import NamedImage, identity_of, open_image
 from imagers.registry.source import RegistrySource
 from imagers.sign.find import Finder, Places
-from imagers.sign.found import Form
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.formats.format import FORMATS
+from imagers.sign.policy_json import parse_policy
 from imagers.transport.names import locate, parse_image_name
 
 DIGEST = digest_of(b"manifest")
@@ -33,16 +34,16 @@ def nowhere():
 def test_place_that_keeps_no_signatures_was_looked_at(tmp_path, kind):
     name = f"{kind}:{tmp_path}" + (":v1" if kind == "oci" else "")
     with open_image(name) as image:
-        found = image.find(DIGEST, frozenset(Form))
+        found = image.find(DIGEST, frozenset(FORMATS))
     assert found.signatures == ()
-    assert all(found.was_looked_for(form) for form in Form)
+    assert all(found.was_looked_for(form) for form in FORMATS)
 
 
 def test_signatures_are_looked_for_as_the_policy_demands_and_all_where_it_is_told_to(nowhere):
     trust = nowhere.requirements(policy_of({"type": "insecureAcceptAnything"}))
     assert nowhere.signatures(trust)(DIGEST).looked == ()
     found = nowhere.signatures(trust, everything=True)(DIGEST)
-    assert {one.form for one in found.looked} == set(Form)
+    assert {one.format for one in found.looked} == set(FORMATS)
 
 
 def test_open_image_of_a_registry_asks_under_the_name_that_was_written():

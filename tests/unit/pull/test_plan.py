@@ -9,6 +9,7 @@ import pytest
 
 from imagers.model.descriptor import Platform
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.manifest import RawManifest
 from imagers.model.media import (
     DOCKER_LAYER_GZIP,
@@ -24,7 +25,7 @@ from imagers.model.reference import parse_reference
 from imagers.pull.plan import make_plan
 from imagers.pull.trust import TrustDecision, TrustedImage
 from imagers.sign.found import Found
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.verify import load_trust
 
 PUBLIC_OPTIONS = json.dumps(

@@ -1,12 +1,10 @@
 """Pulls through the library: what is asked, in which order, and what is left after a failure.
 
-The source is a fake that speaks the Protocol and fails where it is told to; everything else,
+The source is in memory and fails where it is told to; everything else,
 from the trust decision to the rename, is the real thing.
 """
 
 import base64
-import gzip
-import io
 import json
 import os
 import shutil
@@ -35,7 +33,6 @@ from imagers.errors import (
     LocalError,
     NoMatchingKey,
     NoSignature,
-    NotFound,
     PolicyDenied,
     RemoteError,
     Truncated,
@@ -43,165 +40,37 @@ from imagers.errors import (
 )
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.image import load_image
 from imagers.model.keys import SecretKey
-from imagers.model.manifest import RawManifest, parse_manifest
+from imagers.model.manifest import parse_manifest
 from imagers.model.media import (
-    OCI_CONFIG,
-    OCI_INDEX,
-    OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD,
     OCI_MANIFEST,
+    Compression,
 )
 from imagers.model.reference import parse_reference
-from imagers.model.stream import CheckedStream
 from imagers.pull.named import NamedImage
 from imagers.pull.run import PullOptions, pull_image, trust_image
 from imagers.pull.trust import Basis
 from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import CouldNotLook, Found
 from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import generate_private_key
+from imagers.testing import (
+    Lie,
+    MemoryRepository,
+    TarEntry,
+    make_image,
+    make_index,
+    make_layer,
+    make_tar,
+)
 
 AMD64 = Platform("linux", "amd64")
 NAME = "registry.example.org/team/app:v1"
 KID = "kbs:///default/app/key"
 KEK = bytes(range(32))
-
-
-def tar_of(*entries):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, content in entries:
-            entry = tarfile.TarInfo(name)
-            entry.mode = 0o644
-            if isinstance(content, str):
-                entry.type, entry.linkname = tarfile.SYMTYPE, content
-                tar.addfile(entry)
-            else:
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-class Raw:
-    """Stored bytes; raises after `fail_after` of them."""
-
-    def __init__(self, data, error=None, fail_after=0):
-        self._file = io.BytesIO(data)
-        self._error = error
-        self._fail_after = fail_after
-        self.closed = False
-
-    def readinto(self, buffer):
-        if self._error is not None:
-            left = self._fail_after - self._file.tell()
-            if left <= 0:
-                raise self._error
-            buffer = buffer[:left]
-        return self._file.readinto(buffer)
-
-    def close(self):
-        self.closed = True
-
-
-class Source:
-    """An `ImageSource` in memory.
-
-    Attributes:
-        asked: what was asked for, in order: `manifest`, `config`, `layer 1 of 2` ...
-        faults: by the same names: an error to raise, and the bytes to give before it
-            (None: instead of opening).
-    """
-
-    name = f"docker://{NAME}"
-
-    def __init__(self):
-        self.blobs = {}
-        self.top = None
-        self.asked = []
-        self.faults = {}
-        self.opened = []
-
-    def put(self, data):
-        self.blobs[digest_of(data)] = data
-        return digest_of(data)
-
-    def read_manifest(self, digest=None):
-        self.asked.append("manifest" if digest is None else "child")
-        if self.asked[-1] in self.faults:
-            raise self.faults[self.asked[-1]][0]
-        if digest is None:
-            return self.top
-        return RawManifest(self.blobs[digest], OCI_MANIFEST, digest)
-
-    def open_raw_blob(self, descriptor, *, what):
-        self.asked.append(what)
-        error, after = self.faults.get(what, (None, 0))
-        if after is None:
-            raise error
-        if descriptor.digest not in self.blobs:
-            raise NotFound(f"{what} is not there")
-        self.opened.append(Raw(self.blobs[descriptor.digest], error, after))
-        return self.opened[-1]
-
-    def open_blob(self, descriptor, *, what):
-        return CheckedStream(self.open_raw_blob(descriptor, what=what), descriptor, what=what)
-
-    def close(self):
-        pass
-
-
-class Sink:
-    """Where `encrypt_image` puts its results: the blobs of a source."""
-
-    name = "test"
-
-    def __init__(self, source, directory):
-        self.source = source
-        self.directory = directory
-
-    def has_blob(self, descriptor):
-        return descriptor.digest in self.source.blobs
-
-    def stage_blob(self):
-        return Staged(self.source, self.directory)
-
-    def put_blob(self, descriptor, data, *, what):
-        del descriptor, what
-        self.source.put(data)
-
-    def put_manifest(self, raw, media_type, *, by_name, digest=None):
-        assert by_name
-        assert digest is None
-        self.source.top = RawManifest(raw, media_type, None)
-
-    def close(self):
-        pass
-
-
-class Staged:
-    def __init__(self, source, directory):
-        self.source = source
-        self.file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  # closed by abort()
-
-    def fileno(self):
-        return self.file.fileno()
-
-    def commit(self, descriptor, *, what):
-        del what
-        self.file.seek(0)
-        assert self.source.put(self.file.read()) == descriptor.digest
-
-    def abort(self):
-        self.file.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.abort()
 
 
 class Store:
@@ -218,38 +87,19 @@ class Store:
         return SecretKey(KEK)
 
 
-def plain_image(*tars, user="", change_config=None):
-    """A source with an image of gzip layers."""
-    source = Source()
-    layers = [gzip.compress(tar, mtime=0) for tar in tars]
-    config = {
-        "os": "linux",
-        "architecture": "amd64",
-        "config": {"Cmd": ["/bin/true"], "User": user},
-        "rootfs": {"type": "layers", "diff_ids": [str(digest_of(tar)) for tar in tars]},
-    }
-    if change_config is not None:
-        change_config(config)
-    raw = json.dumps(config).encode()
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": Descriptor(OCI_CONFIG, source.put(raw), len(raw)).to_json(),
-        "layers": [
-            Descriptor(OCI_LAYER_GZIP, source.put(data), len(data)).to_json() for data in layers
-        ],
-    }
-    source.top = RawManifest(json.dumps(manifest).encode(), OCI_MANIFEST, None)
-    return source
+def plain_image(*tars, **config):
+    """A source with an image of gzip layers; `config` are members of the config's config."""
+    return MemoryRepository(make_image(*tars, config={"config": {"Cmd": ["/bin/true"], **config}}))
 
 
-def encrypted_image(tmp_path, *tars):
+def encrypted_image(*tars):
     """A source with an image whose layers' keys are wrapped under KEK, in the broker as KID."""
     plain = plain_image(*tars)
-    image = load_image(parse_manifest(plain.top.raw, media_type=OCI_MANIFEST), plain)
-    source = Source()
+    image = load_image(parse_manifest(plain.top.raw), plain)
+    source = MemoryRepository()
     with SecretKey(KEK) as kek:
-        encrypt_image(image, Sink(source, tmp_path), [BrokerKeyWrapper(kek, KID)])
+        encrypt_image(image, source, [BrokerKeyWrapper(kek, KID)])
+    source.asked.clear()
     return source
 
 
@@ -259,9 +109,9 @@ def key():
 
 
 @pytest.fixture
-def source(tmp_path):
+def source():
     """An encrypted image of two layers; the second is some hundred kilobytes."""
-    return encrypted_image(tmp_path, tar_of(("a", b"1")), tar_of(("b", os.urandom(300_000))))
+    return encrypted_image(make_tar(("a", b"1")), make_tar(("b", os.urandom(300_000))))
 
 
 @pytest.fixture
@@ -340,7 +190,7 @@ def test_pull_signed_image_asks_in_the_order_of_trust(source, bundle, key):
     assert store.calls == [(KID, digest_of(source.top.raw))]  # and then once for both layers
     assert report.trusted.basis is Basis.SIGNATURE
     assert [layer.opened.entries for layer in report.layers] == [1, 1]
-    assert all(stream.closed for stream in source.opened)
+    assert source.left_open == []
     assert sorted(os.listdir(bundle)) == ["config.json", "rootfs"]
     assert (bundle / "rootfs/a").read_bytes() == b"1"
     assert os.listdir(bundle.parent) == ["bundle"]
@@ -361,21 +211,16 @@ def test_pull_with_the_real_broker_shakes_hands_once(source, bundle, imagers_bro
 
 
 def test_pull_plain_image_asks_the_broker_nothing(bundle):
-    source, store = plain_image(tar_of(("a", b"1"))), Store()
+    source, store = plain_image(make_tar(("a", b"1"))), Store()
     pull_image(named(source, no_signatures), bundle, options_for(ACCEPT), resources=store)
     assert store.calls == []
 
 
 def test_pull_index_takes_the_platform_and_tells_the_broker_its_manifest(source, bundle):
-    child = source.top.raw
-    entry = {
-        "mediaType": OCI_MANIFEST,
-        "digest": str(source.put(child)),
-        "size": len(child),
-        "platform": {"os": "linux", "architecture": "amd64"},
-    }
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
-    source.top = RawManifest(json.dumps(index).encode(), OCI_INDEX, None)
+    child = source.top
+    entry = Descriptor(OCI_MANIFEST, child.digest, len(child.raw), platform=AMD64)
+    make_index(entry).write(source)
+    source.asked.clear()
     store = Store()
     report = pull_image(
         named(source, no_signatures, pinned=True),
@@ -383,9 +228,9 @@ def test_pull_index_takes_the_platform_and_tells_the_broker_its_manifest(source,
         options_for(ACCEPT),
         resources=store,
     )
-    assert store.calls == [(KID, digest_of(child))]
+    assert store.calls == [(KID, child.digest)]
     assert report.trusted.top_digest == digest_of(source.top.raw)
-    assert source.asked[:3] == ["manifest", "child", "config"]
+    assert source.asked[:3] == ["manifest", f"manifest {child.digest}", "config"]
 
 
 def test_pull_tells_progress_that_grows_to_the_size_of_each_layer(source, bundle):
@@ -461,7 +306,7 @@ def test_pull_unsigned_image_that_is_accepted_gets_no_key_of_a_broker(source, bu
 
 
 def test_pull_image_with_a_plain_layer_where_encryption_is_demanded_denied(bundle):
-    source = plain_image(tar_of(("a", b"1")))
+    source = plain_image(make_tar(("a", b"1")))
     with pytest.raises(PolicyDenied, match="layer 1 of 1 is not encrypted"):
         pull_image(
             named(source, no_signatures),
@@ -500,7 +345,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_pull_that_fails_at_this_stage_leaves_nothing(source, bundle, fault, error):
     what, after = fault
-    source.faults[what] = (error, after)
+    source.lies[what] = Lie(error=error, after=after)
     with pytest.raises(type(error)):
         pull_image(
             named(source, no_signatures, pinned=True),
@@ -509,9 +354,9 @@ def test_pull_that_fails_at_this_stage_leaves_nothing(source, bundle, fault, err
             resources=Store(),
         )
     assert nothing_is_left(bundle)
-    assert all(stream.closed for stream in source.opened)
+    assert source.left_open == []
     # The same pull succeeds when the fault is gone.
-    source.faults.clear()
+    source.lies.clear()
     pull_image(
         named(source, no_signatures, pinned=True),
         bundle,
@@ -601,7 +446,7 @@ def test_pull_beyond_the_limits_of_a_layer_leaves_nothing(source, bundle):
 
 @pytest.mark.parametrize("room", [0, -1])
 def test_pull_holds_all_layers_together_to_the_bound_of_a_tar(source, bundle, room):
-    both = 10_240 + 307_200  # tars of the two layers, in blocks of 20 records
+    both = 2_048 + 301_568  # tars of the two layers
     limits = Limits(max_tar_bytes=both + room)
 
     def pull():
@@ -611,42 +456,27 @@ def test_pull_holds_all_layers_together_to_the_bound_of_a_tar(source, bundle, ro
     if room == 0:
         pull()
         return
-    with pytest.raises(Unsupported, match="layer 2 of 2: has a tar above the limit of 307199"):
+    with pytest.raises(Unsupported, match="layer 2 of 2: has a tar above the limit of 301567"):
         pull()
     assert nothing_is_left(bundle)
 
 
-def bombs(source, count):
+def bombs(count):
     """An image of layers that are each a thousand times smaller than what comes out of them."""
-    descriptors, diff_ids = [], []
+    layers = []
     for number in range(count):
-        tar = tar_of((f"z{number}", bytes(900_000)))
+        tar = make_tar((f"z{number}", bytes(900_000)))
         stored = zstandard.ZstdCompressor(level=19).compress(tar)
         assert len(tar) > 1100 * len(stored)
-        descriptors.append(Descriptor(OCI_LAYER_ZSTD, source.put(stored), len(stored)))
-        diff_ids.append(str(digest_of(tar)))
-    config = json.dumps(
-        {
-            "os": "linux",
-            "architecture": "amd64",
-            "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        }
-    ).encode()
-    document = {
-        "schemaVersion": 2,
-        "config": Descriptor(OCI_CONFIG, source.put(config), len(config)).to_json(),
-        "layers": [one.to_json() for one in descriptors],
-    }
-    raw = json.dumps(document).encode()
-    source.top = RawManifest(raw, OCI_MANIFEST, digest_of(raw))
+        layers.append(make_layer(tar, Compression.ZSTD, stored=stored))
+    return MemoryRepository(make_image(*layers))
 
 
 def test_pull_what_is_free_of_the_ratio_is_free_once_for_an_image(bundle):
     """It was free for every layer: 512 of them could bring 512 GiB."""
-    source = Source()
     limits = Limits(free_tar_bytes=2_000_000)
     for count in (2, 3):
-        bombs(source, count)
+        source = bombs(count)
         options = options_for(ACCEPT, limits=limits)
         if count == 2:
             pull_image(named(source, no_signatures), bundle, options)
@@ -675,22 +505,24 @@ def test_pull_cancelled_leaves_nothing(source, bundle, before):
         cancellation.cancel()
     waiting = threading.Event()
 
-    class Slow(Raw):
+    class Slow:
         """Gives one byte at a time, and has its reader cancelled after some."""
 
+        def __init__(self, stream):
+            self.stream, self.close, self.given = stream, stream.close, 0
+
         def readinto(self, buffer):
-            if self._file.tell() == 100:
+            if self.given == 100:
                 cancellation.cancel()
             waiting.wait(0.001)
-            return self._file.readinto(buffer[:1])
+            self.given += 1
+            return self.stream.readinto(buffer[:1])
 
     open_raw = source.open_raw_blob
 
     def open_slowly(descriptor, *, what):
-        open_raw(descriptor, what=what)
-        return (
-            Slow(source.blobs[descriptor.digest]) if what == "layer 2 of 2" else source.opened[-1]
-        )
+        stream = open_raw(descriptor, what=what)
+        return Slow(stream) if what == "layer 2 of 2" else stream
 
     source.open_raw_blob = open_slowly
     with pytest.raises(Cancelled):
@@ -742,7 +574,7 @@ def pull_plain(source, bundle):
 
 
 def test_pull_user_is_looked_up_in_the_image(bundle):
-    source = plain_image(tar_of(("etc/passwd", PASSWD)), user="app")
+    source = plain_image(make_tar(("etc/passwd", PASSWD)), User="app")
     assert pull_plain(source, bundle) == {"uid": 1234, "gid": 99}
 
 
@@ -759,15 +591,11 @@ def test_pull_user_is_looked_up_in_the_image(bundle):
     ],
 )
 def test_pull_reads_no_account_of_the_host(bundle, entries):
-    source = plain_image(tar_of(*entries), user="daemon")
+    source = plain_image(make_tar(*entries), User="daemon")
     with pytest.raises(FormatError, match="expected a user of the image") as caught:
         pull_plain(source, bundle)
     assert caught.value.where == "$.config.User"
     assert nothing_is_left(bundle)
-
-
-def in_directory(path):
-    return lambda config: config["config"].update({"WorkingDir": path})
 
 
 @pytest.mark.parametrize(
@@ -783,9 +611,9 @@ def in_directory(path):
     ids=["missing", "partly there", "behind a link", "a link that goes up", "there", "root"],
 )
 def test_pull_makes_the_working_directory_where_no_layer_has_it(bundle, entries, path, made):
-    layer = tar_of(*entries)
+    layer = make_tar(*entries)
     pull_image(
-        named(plain_image(layer, change_config=in_directory(path)), no_signatures),
+        named(plain_image(layer, WorkingDir=path), no_signatures),
         bundle,
         options_for(ACCEPT),
     )
@@ -814,7 +642,7 @@ def test_pull_makes_the_working_directory_where_no_layer_has_it(bundle, entries,
     ids=["below a file", "a file", "a loop", "a long part", "a long path"],
 )
 def test_pull_whose_working_directory_cannot_be_is_refused(bundle, entries, path, reason):
-    source = plain_image(tar_of(*entries), change_config=in_directory(path))
+    source = plain_image(make_tar(*entries), WorkingDir=path)
     with pytest.raises(FormatError) as caught:
         pull_image(named(source, no_signatures), bundle, options_for(ACCEPT))
     assert caught.value.where == "$.config.WorkingDir"
@@ -823,18 +651,13 @@ def test_pull_whose_working_directory_cannot_be_is_refused(bundle, entries, path
 
 
 def labelled(*names):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name in names:
-            entry = tarfile.TarInfo(name)
-            entry.pax_headers = {"SCHILY.xattr.security.selinux": "x", "SCHILY.acl.access": "y"}
-            tar.addfile(entry)
-    return buffer.getvalue()
+    records = {"SCHILY.xattr.security.selinux": "x", "SCHILY.acl.access": "y"}
+    return make_tar(*(TarEntry.file(name, pax_headers=records) for name in names))
 
 
 def test_pull_report_has_what_was_left_out_of_all_layers(bundle):
     report = pull_image(
-        named(plain_image(labelled("a"), tar_of(("f", b"")), labelled("b", "c")), no_signatures),
+        named(plain_image(labelled("a"), make_tar(("f", b"")), labelled("b", "c")), no_signatures),
         bundle,
         options_for(ACCEPT),
     )
@@ -846,16 +669,13 @@ def test_pull_report_has_what_was_left_out_of_all_layers(bundle):
 
 def test_pull_counts_the_holes_of_sparse_files_as_bytes_of_tars(bundle):
     """Whoever reads the tree reads them: 512 bytes of a tar may say 8 EiB."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        entry = tarfile.TarInfo("hole")
-        entry.pax_headers = {
-            "GNU.sparse.map": "0,0",
-            "GNU.sparse.numblocks": "1",
-            "GNU.sparse.size": "600000",
-        }
-        tar.addfile(entry)
-    image = plain_image(buffer.getvalue(), buffer.getvalue())
+    records = {
+        "GNU.sparse.map": "0,0",
+        "GNU.sparse.numblocks": "1",
+        "GNU.sparse.size": "600000",
+    }
+    tar = make_tar(TarEntry.file("hole", pax_headers=records))
+    image = plain_image(tar, tar)
     small = Limits(max_tar_bytes=1_000_000)
     with pytest.raises(Unsupported, match="layer 2 of 2: has a tar above the limit of"):
         pull_image(named(image, no_signatures), bundle, options_for(ACCEPT, limits=small))
@@ -887,20 +707,17 @@ print(*[left.text for left in report.left_out])
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 def test_pull_by_an_ordinary_user_makes_everything_his():
-    with_owners = io.BytesIO()
-    with tarfile.open(fileobj=with_owners, mode="w") as tar:
-        for name, mode, uid in (("file", 0o4755, 0), ("closed", 0o000, 7), ("mine", 0o644, 65534)):
-            entry = tarfile.TarInfo(name)
-            entry.mode, entry.uid, entry.gid = mode, uid, uid
-            tar.addfile(entry)
-        device = tarfile.TarInfo("console")
-        device.type, device.devmajor, device.devminor = tarfile.CHRTYPE, 5, 1
-        tar.addfile(device)
-    source = plain_image(with_owners.getvalue(), change_config=in_directory("/home/app"))
+    tar = make_tar(
+        TarEntry.file("file", mode=0o4755),
+        TarEntry.file("closed", mode=0o000, uid=7, gid=7),
+        TarEntry.file("mine", uid=65534, gid=65534),
+        TarEntry.other("console", tarfile.CHRTYPE, devmajor=5, devminor=1),
+    )
+    image = make_image(tar, config={"config": {"WorkingDir": "/home/app"}})
     # Not below pytest's own directory, which is closed to others.
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         place = Path(name)
-        write_layout(source, place / "image")
+        image.save(place / "image")
         os.chown(place, 65534, 65533)
         done = subprocess.run(
             [sys.executable, "-c", AS_SOMEBODY_ELSE],
@@ -923,19 +740,6 @@ def test_pull_by_an_ordinary_user_makes_everything_his():
         assert sorted(os.listdir(place)) == ["bundle", "image"]
     assert config["linux"]["uidMappings"] == [{"containerID": 0, "hostID": 65534, "size": 1}]
     assert config["linux"]["gidMappings"] == [{"containerID": 0, "hostID": 65533, "size": 1}]
-
-
-def write_layout(source, path):
-    """The image of a source as an OCI layout that everybody may read."""
-    blobs = path / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-    source.put(source.top.raw)
-    for digest, data in source.blobs.items():
-        (blobs / digest.hex).write_bytes(data)
-    entry = Descriptor(OCI_MANIFEST, digest_of(source.top.raw), len(source.top.raw)).to_json()
-    entry["annotations"] = {"org.opencontainers.image.ref.name": "v1"}
-    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-    (path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
 
 
 # ---- names -------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from imagers.errors import (
 )
 from imagers.model.descriptor import Descriptor, Platform
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity, path_identity
 from imagers.model.manifest import RawManifest, check_config_size, parse_config
 from imagers.model.media import (
     DOCKER_MANIFEST,
@@ -37,9 +38,10 @@ from imagers.pull.trust import Basis, TrustDecision, TrustedImage
 from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import Found
 from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import CouldNotLook, explain_image, load_trust
+from imagers.testing import images
 
 AMD64 = Platform("linux", "amd64")
 ARM = {"architecture": "arm"}
@@ -64,33 +66,13 @@ def key():
 
 
 def make_config(count=1, **more):
-    document = {
-        "os": "linux",
-        "architecture": "amd64",
-        "rootfs": {
-            "type": "layers",
-            "diff_ids": [str(digest_of(b"tar %d" % number)) for number in range(count)],
-        },
-        **more,
-    }
-    return json.dumps(document).encode()
+    layers = (images.make_layer(b"tar %d" % number) for number in range(count))
+    return next(iter(images.make_image(*layers, config=more).blobs.values()))
 
 
 def make_manifest(config, layers=None):
-    if layers is None:
-        layers = [make_layer()]
-    return json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": {
-                "mediaType": OCI_CONFIG,
-                "digest": str(digest_of(config)),
-                "size": len(config),
-            },
-            "layers": layers,
-        }
-    ).encode()
+    listed = [make_layer()] if layers is None else layers
+    return images.make_image(config=config, manifest={"layers": listed}).raw
 
 
 def make_layer(media_type=ENCRYPTED, annotations=ANNOTATIONS):
@@ -99,20 +81,10 @@ def make_layer(media_type=ENCRYPTED, annotations=ANNOTATIONS):
 
 
 def make_index(manifest, **platform):
-    return json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": OCI_INDEX,
-            "manifests": [
-                {
-                    "mediaType": OCI_MANIFEST,
-                    "digest": str(digest_of(manifest)),
-                    "size": len(manifest),
-                    "platform": {"os": "linux", "architecture": "amd64"} | platform,
-                }
-            ],
-        }
-    ).encode()
+    platform = Platform(**({"os": "linux", "architecture": "amd64"} | platform))
+    size = len(manifest)
+    entry = Descriptor(OCI_MANIFEST, digest_of(manifest), size, platform=platform)
+    return images.make_index(entry).raw
 
 
 def answer(raw, media_type=OCI_MANIFEST):

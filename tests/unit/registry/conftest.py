@@ -1,56 +1,24 @@
 """A client for the embedded registry, and an image of a few bytes in it."""
 
-import json
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import pytest
 import trustme
 
-from imagers.model.descriptor import Descriptor
-from imagers.model.digest import digest_of
-from imagers.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from imagers.model.media import Compression
 from imagers.model.reference import parse_reference
 from imagers.net.http import HTTPClient, HTTPSettings
 from imagers.net.retry import RetryPolicy
 from imagers.registry.client import RegistryClient
 from imagers.registry.sink import RegistrySink
 from imagers.registry.source import RegistrySource
-from imagers.testing.registry import EmbeddedRegistry
-
-
-@dataclass
-class SmallImage:
-    blobs: dict
-    raw: bytes
-
-    @property
-    def layer(self):
-        return list(self.blobs)[1]
-
-    def write(self, sink):
-        for descriptor, data in self.blobs.items():
-            sink.put_blob(descriptor, data, what="blob")
-        sink.put_manifest(self.raw, OCI_MANIFEST, by_name=True)
-
-
-def make_image(layer=b"a layer"):
-    config = b'{"config": "of ' + str(len(layer)).encode() + b' bytes"}'
-    first = Descriptor(OCI_CONFIG, digest_of(config), len(config))
-    second = Descriptor(OCI_LAYER, digest_of(layer), len(layer))
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": first.to_json(),
-        "layers": [second.to_json()],
-    }
-    return SmallImage({first: config, second: layer}, json.dumps(manifest, indent=3).encode())
+from imagers.testing import EmbeddedRegistry, make_image, make_layer
 
 
 @pytest.fixture
 def image():
-    return make_image(os.urandom(3_000_000))
+    return make_image(make_layer(os.urandom(3_000_000), Compression.NONE))
 
 
 @pytest.fixture

@@ -376,8 +376,8 @@ def test_identity_token_of_an_auth_file_reads_an_image(server, opened, image, tm
         login = find_login([path], registry.address, "app")
         source = opened.source(name, credentials=login)
         assert source.read_manifest().raw == image.raw
-        with source.open_blob(image.layer, what="layer") as stream:
-            assert read_all(stream, size=image.layer.size) == image.blobs[image.layer]
+        with source.open_blob(image.layers[0], what="layer") as stream:
+            assert read_all(stream, size=image.layers[0].size) == image.blobs[image.layers[0]]
     ((_, body),) = server.posted
     assert parse_qs(body.decode())["refresh_token"] == ["refr"]
     assert parse_qs(body.decode())["scope"] == [SCOPE]

@@ -39,14 +39,14 @@ def source(options):
 
 
 def read_layer(source, image):
-    with source.open_blob(image.layer, what="layer") as stream:
-        return read_all(stream, size=image.layer.size)
+    with source.open_blob(image.layers[0], what="layer") as stream:
+        return read_all(stream, size=image.layers[0].size)
 
 
 def test_mirror_that_has_it_is_read_under_the_users_name(source, mirror, registry, opened, image):
     image.write(opened.sink(f"{mirror.address}/copy/app:v1"))
     assert source.read_manifest().raw == image.raw
-    assert read_layer(source, image) == image.blobs[image.layer]
+    assert read_layer(source, image) == image.blobs[image.layers[0]]
     assert source.reference == parse_reference("user.example/team/app:v1")
     assert source.name == "docker://user.example/team/app:v1"
     assert registry.asked() == []
@@ -57,7 +57,7 @@ def test_mirror_that_fails_is_passed_over(source, mirror, registry, opened, imag
     image.write(opened.sink(f"{registry.address}/own/app:v1"))
     mirror.answer_with(status, path="/manifests/", times=20)
     assert source.read_manifest().raw == image.raw
-    assert read_layer(source, image) == image.blobs[image.layer]
+    assert read_layer(source, image) == image.blobs[image.layers[0]]
 
 
 def test_mirror_without_a_signature_proves_nothing(source, mirror, registry, opened, image):
@@ -112,7 +112,7 @@ def test_image_rs_places_are_read_under_the_users_name(registry, mirror, opened,
     options = TransportOptions(registries=parse_image_rs_registries(conf, what="x"))
     one = open_source(parse_image_name("app:v1"), options)
     assert one.read_manifest().raw == image.raw
-    assert read_layer(one, image) == image.blobs[image.layer]
+    assert read_layer(one, image) == image.blobs[image.layers[0]]
     assert one.reference == parse_reference("docker.io/library/app:v1")
     assert one.name == "docker://docker.io/library/app:v1"
     one.close()

@@ -127,7 +127,7 @@ def test_page_in_place_of_a_blob_is_a_wrong_size_and_told(registry, opened, push
     registry.answer_with(200, path="/blobs/", headers=HTML, body=PAGE)
     source = opened.source(f"{registry.address}/app:v1")
     with pytest.raises(SizeMismatch) as caught:
-        source.open_blob(pushed.layer, what="layer 1 of 1")
+        source.open_blob(pushed.layers[0], what="layer 1 of 1")
     assert "answered with a page" in caught.value.hint
 
 
@@ -141,7 +141,7 @@ def test_page_type_goes_by_the_bytes(body):
 
 @pytest.mark.parametrize("label", ["x-gzip", "gzip", "aws-chunked", "utf-8", "binary"])
 def test_label_of_a_blob_says_nothing_where_the_digest_is_right(registry, opened, pushed, label):
-    layer = pushed.layer
+    layer = pushed.layers[0]
     data = pushed.blobs[layer]
     registry.answer_with(200, path="/blobs/", headers={"Content-Encoding": label}, body=data)
     source = opened.source(f"{registry.address}/app:v1")
@@ -150,7 +150,7 @@ def test_label_of_a_blob_says_nothing_where_the_digest_is_right(registry, opened
 
 
 def test_blob_that_a_proxy_packed_names_the_label(registry, opened, pushed):
-    layer = pushed.layer
+    layer = pushed.layers[0]
     packed = gzip.compress(pushed.blobs[layer])
     registry.answer_with(200, path="/blobs/", headers={"Content-Encoding": "gzip"}, body=packed)
     source = opened.source(f"{registry.address}/app:v1")

@@ -53,15 +53,15 @@ def source_of(text, settings, ranges=SMALL, credentials=None):
 
 @pytest.fixture
 def source(registry, opened, pushed):
-    assert pushed.layer.size >= SMALL.least_bytes
+    assert pushed.layers[0].size >= SMALL.least_bytes
     one, _ = source_of(f"{registry.address}/app:v1", opened.settings)
     yield one
     one.close()
 
 
 def read(source, image):
-    with source.open_blob(image.layer, what="layer") as stream:
-        return read_all(stream, size=image.layer.size)
+    with source.open_blob(image.layers[0], what="layer") as stream:
+        return read_all(stream, size=image.layers[0].size)
 
 
 def gets(registry):
@@ -125,7 +125,7 @@ def test_blob_in_parts_is_the_blob(registry, opened, size, count):
 
 
 def test_blob_in_parts_needs_no_more_connections_than_lanes(source, pushed, registry):
-    assert read(source, pushed) == pushed.blobs[pushed.layer]
+    assert read(source, pushed) == pushed.blobs[pushed.layers[0]]
     assert len(gets(registry)) == 30
     assert {one.status for one in gets(registry)} == {206}
 
@@ -139,23 +139,23 @@ def test_small_blob_comes_whole(source, pushed, registry):
 
 def test_several_blobs_share_the_room_and_the_last_comes_whole(source, pushed, registry):
     with (
-        source.open_blob(pushed.layer, what="a") as one,
-        source.open_blob(pushed.layer, what="b") as two,
-        source.open_blob(pushed.layer, what="c") as three,
+        source.open_blob(pushed.layers[0], what="a") as one,
+        source.open_blob(pushed.layers[0], what="b") as two,
+        source.open_blob(pushed.layers[0], what="c") as three,
     ):
         assert 200 in [one.status for one in gets(registry)]
         for stream in (three, two, one):
-            assert read_all(stream, size=pushed.layer.size) == pushed.blobs[pushed.layer]
+            assert read_all(stream, size=pushed.layers[0].size) == pushed.blobs[pushed.layers[0]]
     assert all_lanes_end()
     registry.requests.clear()
-    assert read(source, pushed) == pushed.blobs[pushed.layer]
+    assert read(source, pushed) == pushed.blobs[pushed.layers[0]]
     assert {one.status for one in gets(registry)} == {206}
 
 
 @pytest.mark.parametrize("after", [0, 1, 50_000, 99_999])
 def test_part_that_breaks_off_goes_on_at_its_byte(source, pushed, registry, after):
     registry.break_off(path="/blobs/", after=after, times=3)
-    assert read(source, pushed) == pushed.blobs[pushed.layer]
+    assert read(source, pushed) == pushed.blobs[pushed.layers[0]]
 
 
 def test_part_that_breaks_off_again_and_again_ends_it(source, pushed, registry):
@@ -167,7 +167,7 @@ def test_part_that_breaks_off_again_and_again_ends_it(source, pushed, registry):
 
 
 def test_server_without_ranges_gives_it_whole(source, pushed, registry):
-    data = pushed.blobs[pushed.layer]
+    data = pushed.blobs[pushed.layers[0]]
     registry.answer_with(200, path="/blobs/", body=data)
     assert read(source, pushed) == data
     assert len(gets(registry)) == 1
@@ -175,8 +175,8 @@ def test_server_without_ranges_gives_it_whole(source, pushed, registry):
 
 @pytest.mark.parametrize("times", [1, 2, 100])
 def test_server_that_ends_giving_parts_is_read_over_one_connection(source, pushed, registry, times):
-    data = pushed.blobs[pushed.layer]
-    stream = source.open_blob(pushed.layer, what="layer")
+    data = pushed.blobs[pushed.layers[0]]
+    stream = source.open_blob(pushed.layers[0], what="layer")
     registry.answer_with(200, path="/blobs/", body=data, times=times)
     with stream:
         assert read_all(stream, size=len(data)) == data
@@ -184,17 +184,17 @@ def test_server_that_ends_giving_parts_is_read_over_one_connection(source, pushe
 
 
 def test_parts_of_other_bytes_are_found_by_the_digest(source, pushed, registry):
-    registry.corrupt_blob(pushed.layer.digest, 1_234_567)
+    registry.corrupt_blob(pushed.layers[0].digest, 1_234_567)
     with pytest.raises(DigestMismatch):
         read(source, pushed)
 
 
 @pytest.mark.parametrize("change", [-1, 1])
 def test_blob_of_another_size_refused_at_once(source, pushed, registry, change):
-    data = pushed.blobs[pushed.layer]
-    registry.replace_blob(pushed.layer.digest, (data + b"x")[: len(data) + change])
+    data = pushed.blobs[pushed.layers[0]]
+    registry.replace_blob(pushed.layers[0].digest, (data + b"x")[: len(data) + change])
     with pytest.raises(SizeMismatch) as caught:
-        source.open_blob(pushed.layer, what="layer")
+        source.open_blob(pushed.layers[0], what="layer")
     assert (caught.value.expected, caught.value.actual) == (len(data), len(data) + change)
     assert all_lanes_end()
 
@@ -213,25 +213,25 @@ def test_first_part_that_is_another_refused(source, pushed, registry, told, leng
     headers = {"Content-Range": told} if told else {}
     registry.answer_with(206, path="/blobs/", headers=headers, body=b"x" * length)
     with pytest.raises(RemoteError, match="expected the bytes from 0 to 99999") as caught:
-        source.open_blob(pushed.layer, what="layer 1")
+        source.open_blob(pushed.layers[0], what="layer 1")
     assert str(caught.value).startswith("layer 1: ")
     assert str(caught.value).endswith(f"got {got}")
     assert "does not keep to ranges" in caught.value.hint
 
 
 def test_later_part_that_is_another_refused(source, pushed, registry):
-    stream = source.open_blob(pushed.layer, what="layer")
-    headers = {"Content-Range": f"bytes 0-99999/{pushed.layer.size}"}
+    stream = source.open_blob(pushed.layers[0], what="layer")
+    headers = {"Content-Range": f"bytes 0-99999/{pushed.layers[0].size}"}
     registry.answer_with(206, path="/blobs/", headers=headers, body=b"x" * PART, times=10_000)
     with stream, pytest.raises(RemoteError, match="expected the bytes from"):
-        read_all(stream, size=pushed.layer.size)
+        read_all(stream, size=pushed.layers[0].size)
     assert all_lanes_end()
 
 
 def test_part_without_a_length_that_has_more_is_refused(source, pushed, registry):
     body = b"%x\r\n" % (PART + 1) + b"x" * (PART + 1) + b"\r\n0\r\n\r\n"
     headers = {
-        "Content-Range": f"bytes 0-99999/{pushed.layer.size}",
+        "Content-Range": f"bytes 0-99999/{pushed.layers[0].size}",
         "Transfer-Encoding": "chunked",
     }
     registry.answer_with(206, path="/blobs/", headers=headers, body=body)
@@ -240,7 +240,7 @@ def test_part_without_a_length_that_has_more_is_refused(source, pushed, registry
 
 
 def test_part_without_a_length_that_ends_early_goes_on(source, pushed, registry):
-    data = pushed.blobs[pushed.layer]
+    data = pushed.blobs[pushed.layers[0]]
     body = b"%x\r\n" % 70_000 + data[:70_000] + b"\r\n0\r\n\r\n"
     headers = {"Content-Range": "bytes 0-99999/*", "Transfer-Encoding": "chunked"}
     registry.answer_with(206, path="/blobs/", headers=headers, body=body)
@@ -256,23 +256,23 @@ def test_missing_blob_is_not_found_and_leaves_room(source):
 
 
 def test_blob_that_vanishes_in_the_middle_says_so(source, pushed, registry):
-    stream = source.open_blob(pushed.layer, what="layer")
+    stream = source.open_blob(pushed.layers[0], what="layer")
     registry.answer_with(404, path="/blobs/", times=10_000)
     with stream, pytest.raises(NotFound, match="404"):
-        read_all(stream, size=pushed.layer.size)
+        read_all(stream, size=pushed.layers[0].size)
 
 
 def test_part_that_is_refused_for_longer_than_allowed_ends_it(source, pushed, registry):
-    stream = source.open_blob(pushed.layer, what="layer")
+    stream = source.open_blob(pushed.layers[0], what="layer")
     registry.answer_with(429, path="/blobs/", headers={"Retry-After": "3600"}, times=10_000)
     with stream, pytest.raises(RateLimited) as caught:
-        read_all(stream, size=pushed.layer.size)
+        read_all(stream, size=pushed.layers[0].size)
     assert caught.value.retry_after == 3600
     assert "3600 s" in caught.value.hint
 
 
 def test_closing_in_the_middle_ends_the_lanes_and_leaves_room(source, pushed):
-    stream = source.open_blob(pushed.layer, what="layer")
+    stream = source.open_blob(pushed.layers[0], what="layer")
     stream.readinto(memoryview(bytearray(1000)))
     stream.close()
     stream.close()
@@ -282,17 +282,17 @@ def test_closing_in_the_middle_ends_the_lanes_and_leaves_room(source, pushed):
 
 def test_lanes_wait_for_a_slow_reader(source, pushed, registry):
     """Memory is what the lanes have: nothing is fetched ahead of that."""
-    with source.open_blob(pushed.layer, what="layer") as stream:
+    with source.open_blob(pushed.layers[0], what="layer") as stream:
         stream.readinto(memoryview(bytearray(1)))
         for lane in lanes_alive():
             lane.join(0.1)
         assert len(gets(registry)) <= 4
-        rest = bytearray(pushed.layer.size - 1)
+        rest = bytearray(pushed.layers[0].size - 1)
         at = 0
         with memoryview(rest) as view:
             while at < len(rest):
                 at += stream.readinto(view[at : at + 12_345])
-        assert bytes(rest) == pushed.blobs[pushed.layer][1:]
+        assert bytes(rest) == pushed.blobs[pushed.layers[0]][1:]
 
 
 def test_hanging_part_ends_by_the_time_limit(registry, pushed):
@@ -300,9 +300,9 @@ def test_hanging_part_ends_by_the_time_limit(registry, pushed):
     source, _ = source_of(f"{registry.address}/app:v1", settings)
 
     def read_what_hangs():
-        with source.open_blob(pushed.layer, what="layer") as stream:
+        with source.open_blob(pushed.layers[0], what="layer") as stream:
             registry.hang(path="/blobs/", times=10_000)
-            read_all(stream, size=pushed.layer.size)
+            read_all(stream, size=pushed.layers[0].size)
 
     with closing(source), pytest.raises(RemoteError, match=r"no answer within 0\.5 s"):
         read_what_hangs()
@@ -315,9 +315,9 @@ def test_lanes_that_lose_their_token_all_at_once_go_on(opened, image):
         name, login = f"{registry.address}/app:v1", Credentials("me", "pw")
         image.write(opened.sink(name, credentials=login))
         source, _ = source_of(name, opened.settings, credentials=login)
-        with closing(source), source.open_blob(image.layer, what="layer") as stream:
+        with closing(source), source.open_blob(image.layers[0], what="layer") as stream:
             registry.tokens.clear()
-            assert read_all(stream, size=image.layer.size) == image.blobs[image.layer]
+            assert read_all(stream, size=image.layers[0].size) == image.blobs[image.layers[0]]
         assert {one.status for one in gets(registry)} == {206, 401}
 
 
@@ -330,5 +330,5 @@ def test_seeded_faults_never_give_wrong_bytes(registry, pushed):
         with FaultProxy(registry.address, seed=seed, rate=0.2, kinds=kinds) as proxy:
             source, _ = source_of(f"{proxy.address}/app:v1", settings)
             with closing(source), suppress(RemoteError, IntegrityError):
-                assert read(source, pushed) == pushed.blobs[pushed.layer]
+                assert read(source, pushed) == pushed.blobs[pushed.layers[0]]
             assert all_lanes_end()

@@ -20,8 +20,8 @@ def source(registry, opened):
 
 
 def read(source, pushed):
-    with source.open_blob(pushed.layer, what="layer") as stream:
-        return read_all(stream, size=pushed.layer.size)
+    with source.open_blob(pushed.layers[0], what="layer") as stream:
+        return read_all(stream, size=pushed.layers[0].size)
 
 
 def gets(registry):
@@ -31,13 +31,13 @@ def gets(registry):
 @pytest.mark.parametrize("after", [0, 1, 1000, 1_048_576, 2_999_999])
 def test_resume_at_the_right_byte(source, pushed, registry, after):
     registry.break_off(path="/blobs/", after=after)
-    assert read(source, pushed) == pushed.blobs[pushed.layer]
+    assert read(source, pushed) == pushed.blobs[pushed.layers[0]]
     assert [one.status for one in gets(registry)][-1] == (206 if after else 200) or after == 0
 
 
 def test_resume_again_and_again_while_there_is_progress(source, pushed, registry):
     registry.break_off(path="/blobs/", after=1_200_000, times=2)
-    assert read(source, pushed) == pushed.blobs[pushed.layer]
+    assert read(source, pushed) == pushed.blobs[pushed.layers[0]]
     assert len(gets(registry)) == 3
 
 
@@ -53,14 +53,14 @@ def test_resume_is_given_up_without_progress(source, pushed, registry):
 
 def test_resume_where_the_server_knows_no_ranges(source, pushed, registry):
     registry.break_off(path="/blobs/", after=100_000)
-    data = pushed.blobs[pushed.layer]
+    data = pushed.blobs[pushed.layers[0]]
     registry.answer_with(200, path="/blobs/", body=data)
     assert read(source, pushed) == data
 
 
 def test_resume_with_other_bytes_is_found_by_the_digest(source, pushed, registry):
     registry.break_off(path="/blobs/", after=100_000)
-    data = bytearray(pushed.blobs[pushed.layer])
+    data = bytearray(pushed.blobs[pushed.layers[0]])
     data[-1] ^= 1
     registry.answer_with(200, path="/blobs/", body=bytes(data))
     with pytest.raises(DigestMismatch):
@@ -99,9 +99,9 @@ def test_resume_fetches_a_new_token_when_the_old_one_ran_out(opened, image):
         image.write(opened.sink(name, **login))
         source = opened.source(name, **login)
         registry.break_off(path="/blobs/", after=100_000)
-        with source.open_blob(image.layer, what="layer") as stream:
+        with source.open_blob(image.layers[0], what="layer") as stream:
             registry.tokens.clear()
-            assert read_all(stream, size=image.layer.size) == image.blobs[image.layer]
+            assert read_all(stream, size=image.layers[0].size) == image.blobs[image.layers[0]]
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_resume_waits_as_long_as_the_server_asks(patient, pushed, registry, wait
     registry.break_off(path="/blobs/", after=100_000)
     for seconds in ("7", "11"):
         registry.answer_with(status, path="/blobs/", headers={"Retry-After": seconds})
-    assert read(patient, pushed) == pushed.blobs[pushed.layer]
+    assert read(patient, pushed) == pushed.blobs[pushed.layers[0]]
     assert [round(one) for one in waits] == [0, 7, 11]
     # Each wait is before one request: what is beneath does not try again by itself.
     assert [one.status for one in gets(registry)] == [200, status, status, 206]

@@ -1,4 +1,4 @@
-"""What a registry keeps beside images, from one with and one without the referrers API."""
+"""What a registry keeps for images, from one with and one without the referrers API."""
 
 import json
 
@@ -69,17 +69,17 @@ def test_referrers_registry_that_fails_is_not_one_without_the_api(registry, sink
 
 
 def test_extension_is_there_if_the_registry_says_so(registry, sink, subject):
-    beside = RegistrySignatures(sink)
-    assert not beside.supports_signatures()
+    signatures = RegistrySignatures(sink)
+    assert not signatures.supports_signatures()
     headers = {"X-Registry-Supports-Signatures": "1"}
     registry.answer_with(200, path="/v2/", headers=headers)
-    assert beside.supports_signatures()
+    assert signatures.supports_signatures()
     registry.answer_with(200, path="/v2/", headers={"X-Registry-Supports-Signatures": "2"})
-    assert not beside.supports_signatures()
+    assert not signatures.supports_signatures()
     registry.answer_with(200, path="/extensions/v2/app/signatures/", body=b'{"signatures":[]}')
-    assert beside.read_signatures(subject.digest, max_bytes=99) == b'{"signatures":[]}'
+    assert signatures.read_signatures(subject.digest, max_bytes=99) == b'{"signatures":[]}'
     registry.answer_with(201, path="/extensions/", method="PUT")
-    beside.put_signature(subject.digest, b"{}")
+    signatures.put_signature(subject.digest, b"{}")
     asked = [path for _, path in registry.asked() if path.startswith("/extensions")]
     assert asked == [f"/extensions/v2/app/signatures/{subject.digest}"] * 2
 

@@ -34,7 +34,7 @@ def stage(sink, descriptor, data, what="layer 1 of 1"):
 
 @pytest.fixture
 def blob(image):
-    return image.layer, image.blobs[image.layer]
+    return image.layers[0], image.blobs[image.layers[0]]
 
 
 def uploads(registry):
@@ -266,11 +266,11 @@ def test_sink_mounts_from_another_repository(opened, registry, pushed):
     source = opened.source(f"{registry.address}/app:v1")
     sink = opened.sink(f"{registry.address}/new:v1")
     registry.requests.clear()
-    assert sink.try_mount(pushed.layer, source)
-    assert sink.has_blob(pushed.layer)
+    assert sink.try_mount(pushed.layers[0], source)
+    assert sink.has_blob(pushed.layers[0])
     assert [method for method, _ in registry.asked()] == ["GET", "POST", "HEAD", "HEAD"]
-    assert not opened.sink(f"{registry.address}/app:v2").try_mount(pushed.layer, source)
-    assert not sink.try_mount(pushed.layer, object())
+    assert not opened.sink(f"{registry.address}/app:v2").try_mount(pushed.layers[0], source)
+    assert not sink.try_mount(pushed.layers[0], object())
 
 
 @pytest.mark.parametrize("status", [202, 400, 405])
@@ -279,7 +279,7 @@ def test_sink_that_may_not_mount_sends(opened, registry, pushed, status):
     sink = opened.sink(f"{registry.address}/new:v1")
     headers = {"Location": "/v2/new/blobs/uploads/0"} if status == 202 else {}
     registry.answer_with(status, path="mount=", method="POST", headers=headers)
-    assert not sink.try_mount(pushed.layer, source)
+    assert not sink.try_mount(pushed.layers[0], source)
     pushed.write(sink)
     assert registry.tags("new")
 
@@ -290,15 +290,15 @@ def test_sink_mounts_with_a_token_for_both_repositories(opened, image):
         image.write(opened.sink(f"{registry.address}/app:v1", **login))
         source = opened.source(f"{registry.address}/app:v1", **login)
         sink = opened.sink(f"{registry.address}/new:v1", **login)
-        assert sink.try_mount(image.layer, source)
+        assert sink.try_mount(image.layers[0], source)
 
 
 def test_sink_sends_smaller_pieces_where_a_proxy_has_a_limit(opened, registry, image):
     sink = opened.sink(f"{registry.address}/app:v1")
     registry.answer_with(413, path="/blobs/uploads/", method="PUT")
-    sink.put_blob(image.layer, image.blobs[image.layer], what="layer")
+    sink.put_blob(image.layers[0], image.blobs[image.layers[0]], what="layer")
     assert [method for method, _ in registry.asked()].count("PATCH") == 3  # of 3 000 000 bytes
-    assert registry.read(image.layer.digest) == image.blobs[image.layer]
+    assert registry.read(image.layers[0].digest) == image.blobs[image.layers[0]]
 
 
 def test_sink_gives_up_where_no_piece_is_small_enough(opened, registry, image):
@@ -306,7 +306,7 @@ def test_sink_gives_up_where_no_piece_is_small_enough(opened, registry, image):
     registry.answer_with(413, path="/blobs/uploads/", method="PUT", times=100)
     registry.answer_with(413, path="/blobs/uploads/", method="PATCH", times=100)
     with pytest.raises(RemoteError, match="413"):
-        sink.put_blob(image.layer, image.blobs[image.layer], what="layer")
+        sink.put_blob(image.layers[0], image.blobs[image.layers[0]], what="layer")
     assert registry.uploads == {}
 
 
@@ -342,7 +342,7 @@ class Place:
 
 def test_sink_sends_a_blob_from_where_it_is(opened, registry, image):
     sink = opened.sink(f"{registry.address}/app:v1")
-    for descriptor in (image.layer, Descriptor(OCI_LAYER, digest_of(b""), 0)):
+    for descriptor in (image.layers[0], Descriptor(OCI_LAYER, digest_of(b""), 0)):
         place = Place(image.blobs.get(descriptor, b""))
         sink.send_blob(descriptor, place, what="layer")
         assert registry.read(descriptor.digest) == place.data
@@ -354,21 +354,21 @@ def test_sink_sends_a_blob_from_where_it_is(opened, registry, image):
 @pytest.mark.parametrize("change", [b"x", b"", b"xy"], ids=["other", "short", "long"])
 def test_sink_never_sends_all_of_a_blob_that_is_another(opened, registry, image, change):
     sink = opened.sink(f"{registry.address}/app:v1")
-    place = Place(image.blobs[image.layer][:-1] + change)
+    place = Place(image.blobs[image.layers[0]][:-1] + change)
     with pytest.raises(IntegrityError, match="layer 3"):
-        sink.send_blob(image.layer, place, what="layer 3")
+        sink.send_blob(image.layers[0], place, what="layer 3")
     assert (place.opened, place.open) == (1, 0)
     assert registry.uploads == {}
-    assert not sink.has_blob(image.layer)
+    assert not sink.has_blob(image.layers[0])
 
 
 def test_sink_reads_the_blob_again_for_another_attempt(opened, registry, image):
     sink = opened.sink(f"{registry.address}/app:v1")
-    place = Place(image.blobs[image.layer])
+    place = Place(image.blobs[image.layers[0]])
     registry.answer_with(503, method="PUT", path="/uploads/", times=2)
-    sink.send_blob(image.layer, place, what="layer")
+    sink.send_blob(image.layers[0], place, what="layer")
     assert (place.opened, place.open) == (3, 0)
-    assert registry.read(image.layer.digest) == place.data
+    assert registry.read(image.layers[0].digest) == place.data
 
 
 class Hasty(BaseHTTPRequestHandler):
@@ -420,10 +420,10 @@ def test_sink_registry_that_has_all_before_it_was_sent_is_not_believed(opened):
 def test_sink_spools_what_goes_in_several_requests(opened, registry, image):
     sink = opened.sink(f"{registry.address}/app:v1")
     registry.answer_with(413, path="/blobs/uploads/", method="PUT")
-    place = Place(image.blobs[image.layer])
-    sink.send_blob(image.layer, place, what="layer")
+    place = Place(image.blobs[image.layers[0]])
+    sink.send_blob(image.layers[0], place, what="layer")
     assert [method for method, _ in registry.asked()].count("PATCH") == 3  # of 3 000 000 bytes
-    assert registry.read(image.layer.digest) == place.data
+    assert registry.read(image.layers[0].digest) == place.data
     assert (place.opened, place.open) == (2, 0)
 
 
@@ -441,7 +441,7 @@ def test_sink_sends_a_blob_where_nobody_may_ask_for_it(sink, registry, blob, sta
 def test_sink_mount_that_is_refused_in_any_way_is_none(opened, registry, pushed, status):
     registry.answer_with(status, path="mount=", method="POST", times=100)
     sink = opened.sink(f"{registry.address}/new:v1")
-    assert not sink.try_mount(pushed.layer, opened.source(f"{registry.address}/app:v1"))
+    assert not sink.try_mount(pushed.layers[0], opened.source(f"{registry.address}/app:v1"))
 
 
 @pytest.mark.parametrize("status", [404, 405, 411, 415, 501])

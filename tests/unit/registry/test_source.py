@@ -151,43 +151,43 @@ def test_source_other_media_type_than_inside_refused(source, registry, pushed):
 
 
 def test_source_blob_of_other_bytes_refused_at_the_end(source, registry, pushed):
-    registry.corrupt_blob(pushed.layer.digest, 1_000_000)
+    registry.corrupt_blob(pushed.layers[0].digest, 1_000_000)
     with (
-        source.open_blob(pushed.layer, what="layer 1 of 1") as stream,
+        source.open_blob(pushed.layers[0], what="layer 1 of 1") as stream,
         pytest.raises(DigestMismatch, match="layer 1 of 1"),
     ):
-        read_all(stream, size=pushed.layer.size)
+        read_all(stream, size=pushed.layers[0].size)
 
 
 @pytest.mark.parametrize("change", [-1, 1])
 def test_source_blob_of_another_size_refused_at_once(source, registry, pushed, change):
-    data = pushed.blobs[pushed.layer]
-    registry.replace_blob(pushed.layer.digest, (data + b"x")[: len(data) + change])
+    data = pushed.blobs[pushed.layers[0]]
+    registry.replace_blob(pushed.layers[0].digest, (data + b"x")[: len(data) + change])
     with pytest.raises(SizeMismatch) as caught:
-        source.open_blob(pushed.layer, what="layer")
+        source.open_blob(pushed.layers[0], what="layer")
     assert (caught.value.expected, caught.value.actual) == (len(data), len(data) + change)
 
 
 def test_source_blob_without_length_that_ends_early_is_truncated(source, registry, pushed):
-    data = pushed.blobs[pushed.layer]
+    data = pushed.blobs[pushed.layers[0]]
     chunked = b"%x\r\n" % 1000 + data[:1000] + b"\r\n0\r\n\r\n"
     headers = {"Transfer-Encoding": "chunked"}
     registry.answer_with(200, path="/blobs/", headers=headers, body=chunked)
     with (
-        source.open_blob(pushed.layer, what="layer") as stream,
+        source.open_blob(pushed.layers[0], what="layer") as stream,
         pytest.raises(Truncated) as caught,
     ):
-        read_all(stream, size=pushed.layer.size)
+        read_all(stream, size=pushed.layers[0].size)
     assert (caught.value.expected, caught.value.actual) == (len(data), 1000)
 
 
 def test_source_connection_reset_in_a_blob_is_temporary(source, registry, pushed):
     registry.break_off(path="/blobs/", after=1000, times=100)
     with (
-        source.open_blob(pushed.layer, what="layer") as stream,
+        source.open_blob(pushed.layers[0], what="layer") as stream,
         pytest.raises(RemoteError) as caught,
     ):
-        read_all(stream, size=pushed.layer.size)
+        read_all(stream, size=pushed.layers[0].size)
     assert caught.value.temporary
 
 
@@ -215,15 +215,15 @@ def test_source_blob_redirected_without_the_login(opened, image):
     with EmbeddedRegistry(username="me", password="pw") as registry, EmbeddedRegistry() as storage:
         credentials = Credentials("me", "pw")
         image.write(opened.sink(f"{registry.address}/app:v1", credentials=credentials))
-        data = image.blobs[image.layer]
+        data = image.blobs[image.layers[0]]
         storage.answer_with(200, path="/signed", body=data)
         location = {"Location": f"{storage.url}/signed?sig=secret"}
         registry.answer_with(307, path="/blobs/", headers=location)
         source = opened.source(f"{registry.address}/app:v1", credentials=credentials)
         source.read_manifest()
-        with source.open_blob(image.layer, what="layer") as stream:
+        with source.open_blob(image.layers[0], what="layer") as stream:
             assert read_all(stream, size=len(data)) == data
 
 
 def test_source_document_is_kept_as_it_came(source, pushed):
-    assert json.loads(source.read_manifest().raw)["layers"][0]["size"] == pushed.layer.size
+    assert json.loads(source.read_manifest().raw)["layers"][0]["size"] == pushed.layers[0].size

@@ -2,9 +2,9 @@ import pytest
 
 from imagers.errors import CouldNotVerify, FormatError, NoSignature, PolicyDenied
 from imagers.model.digest import digest_of
-from imagers.sign.decision import Answer, Basis, Decision, Explanation, Finding, Signer
+from imagers.sign.decision import Answer, Decision, Explanation, Finding, PolicyBasis, Signer
 
-DECISION = Decision(Basis.UNSIGNED, digest_of(b""), (), "$.default")
+DECISION = Decision(PolicyBasis.UNSIGNED, digest_of(b""), (), "$.default")
 
 
 def test_finding_of_an_error_is_no_or_could_not_look():

@@ -16,14 +16,16 @@ from imagers.errors import (
     UsageError,
 )
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.model.reference import parse_reference
-from imagers.sign.find import find_signatures, read_attached
+from imagers.sign.find import read_attached
 from imagers.sign.formats.sigstore import build_signature_manifest, sign_payload, signature_tag
-from imagers.sign.found import Form, Found
-from imagers.sign.image import attach_bundles, sign_image
+from imagers.sign.formats.sigstore_signed import find_signatures
+from imagers.sign.found import Found
+from imagers.sign.image import PlaceKind, SignaturePlace, attach_bundles, sign_image
 from imagers.sign.payload import build_payload, parse_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import generate_private_key
 from imagers.sign.verify import load_trust, verify_image
 
@@ -60,7 +62,10 @@ def trust_in(*keys):
 
 def test_sign_image_can_be_found_and_verified(signed, manifest, key):
     (one,) = sign_image(signed, signed, REFERENCE, key)
-    assert (one.digest, one.tag) == (digest_of(manifest), signature_tag(digest_of(manifest)))
+    assert (one.digest, one.place) == (
+        digest_of(manifest),
+        SignaturePlace(PlaceKind.TAG, signature_tag(digest_of(manifest))),
+    )
     assert (one.identity, one.added, one.count) == (str(REFERENCE), True, 1)
     found = find_signatures(signed, digest_of(manifest))
     assert verify_image(trust_in(key), manifest, Found.everywhere(found)).signers[
@@ -321,7 +326,7 @@ def test_attach_bundles_of_an_index_signs_all_and_again_adds_nothing(repository,
     assert [one.added for one in first] == [True, True]
     assert [one.added for one in attach(key)] == [False, False]
     assert [one.count for one in attach(generate_private_key())] == [2, 2]
-    found = read_attached(repository, repository, digest_of(index), {Form.BUNDLE})
+    found = read_attached(repository, repository, digest_of(index), {"sigstore bundle"})
     assert len(found.signatures) == 2
 
 

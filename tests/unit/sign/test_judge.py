@@ -14,9 +14,15 @@ from imagers.errors import (
     UntrustedSigner,
 )
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity, path_identity
 from imagers.model.reference import parse_reference
 from imagers.sign.formats.bundle import build_bundle
 from imagers.sign.formats.notation.check import Outcome
+from imagers.sign.formats.notation.signed import (
+    NotationMaterial,
+    NotationSigned,
+    notation_statement,
+)
 from imagers.sign.formats.notation.trust_policy import Check, parse_trust_policy
 from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import (
@@ -27,11 +33,10 @@ from imagers.sign.found import (
     SimpleSignature,
     Subject,
 )
-from imagers.sign.judge import Case, judge, notation_statement
-from imagers.sign.materials import Material, Trust, load_trust
+from imagers.sign.judge import Case, judge
+from imagers.sign.materials import Material, SignerMaterial, Trust, load_trust
 from imagers.sign.payload import PayloadType, build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
-from imagers.sign.requirements import NotationSigned
+from imagers.sign.policy_json import parse_policy
 
 NAME = "r.example/app:v1"
 IDENTITY = docker_identity(parse_reference(NAME))
@@ -154,9 +159,9 @@ def test_judge_reads_of_a_signature_what_the_requirement_asks_for(
     def read(_, *, with_certificate, with_entry):
         raise FormatError(f"asked for {with_certificate}, {with_entry}")
 
-    monkeypatch.setattr("imagers.sign.judge.read_evidence", read)
+    monkeypatch.setattr("imagers.sign.certified.evidence.read_evidence", read)
     policy = parse_policy(json.dumps({"default": [{"type": "sigstoreSigned", **members}]}).encode())
-    trust = Trust(policy.select(IDENTITY), {"$.default[0]": Material()})
+    trust = Trust(policy.select(IDENTITY), {"$.default[0]": SignerMaterial()})
     signature = sign_payload(build_payload(NAME, digest_of(manifest)), key)
     asked, _ = case(signature, trust=trust)
     with pytest.raises(SignatureInvalid) as caught:
@@ -189,7 +194,7 @@ def test_judge_of_a_bundle_that_cannot_be_read_is_no(case, key, raw):
     assert notes == []
 
 
-NOTATION = NotationSigned("/p", "/s", "$.default[0]")
+NOTATION = NotationSigned("/p", "/s", where="$.default[0]")
 
 
 def trust_policy(**scopes):
@@ -220,7 +225,7 @@ def notation_case(case):
 
     def make(now):
         asked, notes = case(NotationSignature(b"{}", "application/jose+json"))
-        material = Material(trust_policy=trust_policy(all="*"))
+        material = NotationMaterial(trust_policy(all="*"))
         return Case(
             asked.signature,
             asked.name,
@@ -251,7 +256,7 @@ def test_judge_of_notation_notes_what_is_not_enforced(
         note(f"was looked at at {now:%Y}")
         return Outcome(fingerprint, "CN=acme", ("not enforced: it is expired",))
 
-    monkeypatch.setattr("imagers.sign.judge.check_signature", check)
+    monkeypatch.setattr("imagers.sign.formats.notation.check.check_signature", check)
     asked, notes = notation_case(datetime(2026, 6, 1, tzinfo=UTC))
     signer = judge(asked)
     assert (None if signer is None else signer.reference) == reference
@@ -268,7 +273,7 @@ def test_judge_of_notation_notes_what_is_not_enforced(
     ids=["its repository", "below it", "no repository"],
 )
 def test_notation_statement_is_that_of_the_repository_or_for_all(identity, name):
-    material = Material(trust_policy=trust_policy(all="*", app="r.example/app"))
+    material = NotationMaterial(trust_policy(all="*", app="r.example/app"))
     statement = notation_statement(material, identity, "here")
     assert statement.name == name
     assert Check.AUTHENTICITY in statement.actions

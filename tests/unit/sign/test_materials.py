@@ -6,11 +6,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from imagers.errors import FormatError, LocalError, Unsupported
+from imagers.model.identity import docker_identity
 from imagers.model.reference import parse_reference
-from imagers.sign.found import Form
+from imagers.sign.formats.format import FORMATS
 from imagers.sign.keyfiles import load_trust_store, read_key_file
 from imagers.sign.materials import load_trust
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.policy_lint import check_materials
 from imagers.sign.sigstore_key import SigstorePrivateKey
 
@@ -82,8 +83,8 @@ def test_trust_has_what_each_requirement_asks_for(files, pki, key, other_key):
     assert (bundle.roots, bundle.tsa) == ((pki.root,), (pki.root,))
     assert gpg.keyring[0][0].endswith("alice.gpg'")
     assert notation.stores == {"ca:acme": (pki.root,)}
-    assert trust.forms() == set(Form)
-    assert trust.forms(on_index=True) == set()
+    assert trust.formats() == set(FORMATS)
+    assert trust.formats(on_index=True) == set()
 
 
 def test_trust_of_nested_requirements_is_loaded_and_knows_what_is_about_the_index(files):
@@ -94,8 +95,8 @@ def test_trust_of_nested_requirements_is_loaded_and_knows_what_is_about_the_inde
     }
     trust = load_trust(policy_of(nested).select(IDENTITY), read_key_file)
     assert len(trust.keys) == 2
-    assert trust.forms() == {Form.SIGSTORE}
-    assert trust.forms(on_index=True) == {Form.SIMPLE}
+    assert trust.formats() == {"sigstore"}
+    assert trust.formats(on_index=True) == {"simple signing"}
 
 
 def test_check_materials_of_a_whole_policy_reads_everything(files):

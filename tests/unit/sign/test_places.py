@@ -8,7 +8,6 @@ import pytest
 from imagers.model.digest import digest_of
 from imagers.model.reference import parse_reference
 from imagers.sign.formats.lookaside import find_in_lookaside
-from imagers.sign.found import Form
 from imagers.sign.places import Lookasides, places_of
 from imagers.sign.registries_d import parse_registries_d
 from imagers.transport.names import locate, parse_image_name
@@ -65,8 +64,10 @@ def test_page_in_place_of_a_file_of_a_lookaside_is_nobody_has_looked(status, bod
         result = find_in_lookaside(base, parse_reference(NAME), digest_of(b""), fetch=fetch)
         server.shutdown()
     if found is None:
-        assert "a page of type 'text/html' from 127.0.0.1" in str(result.failure(Form.SIMPLE).error)
+        assert "a page of type 'text/html' from 127.0.0.1" in str(
+            result.failure("simple signing").error
+        )
         assert not result.looked
     else:
-        assert len(result.of(Form.SIMPLE)) == found
-        assert result.was_looked_for(Form.SIMPLE)
+        assert len(result.of("simple signing")) == found
+        assert result.was_looked_for("simple signing")

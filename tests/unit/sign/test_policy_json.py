@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import FormatError
+from imagers.model.identity import docker_identity, path_identity
 from imagers.model.reference import parse_reference
-from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
+from imagers.sign.policy_json import parse_policy
 
 D1 = "sha256:" + "1" * 64
 REJECT = [{"type": "reject"}]
@@ -19,62 +20,6 @@ def policy_of(transports):
 def selected(scopes, identity, transport="docker"):
     policy = policy_of({transport: dict.fromkeys(scopes, REJECT)})
     return policy.select(identity).where
-
-
-@pytest.mark.parametrize(
-    ("reference", "scopes"),
-    [
-        (
-            "r.example.org:5000/a/b/app:v1",
-            [
-                "r.example.org:5000/a/b/app:v1",
-                "r.example.org:5000/a/b/app",
-                "r.example.org:5000/a/b",
-                "r.example.org:5000/a",
-                "r.example.org:5000",
-                "*.example.org",
-                "*.org",
-            ],
-        ),
-        (
-            f"box@{D1}",
-            [
-                f"docker.io/library/box@{D1}",
-                "docker.io/library/box",
-                "docker.io/library",
-                "docker.io",
-                "*.io",
-            ],
-        ),
-        ("localhost/x:1", ["localhost/x:1", "localhost/x", "localhost"]),
-        (
-            "127.0.0.1:5000/x:1",
-            [
-                "127.0.0.1:5000/x:1",
-                "127.0.0.1:5000/x",
-                "127.0.0.1:5000",
-                "*.0.0.1",
-                "*.0.1",
-                "*.1",
-            ],
-        ),
-        ("[::1]:5000/x:1", ["[::1]:5000/x:1", "[::1]:5000/x", "[::1]:5000"]),
-    ],
-)
-def test_docker_identity_has_the_scopes_of_containers_image(reference, scopes):
-    assert list(docker_identity(parse_reference(reference)).scopes) == scopes
-
-
-def test_path_identity_has_the_path_and_its_parents_without_the_root():
-    identity = path_identity("oci", "/srv/images/app")
-    assert identity.scopes == ("/srv/images/app", "/srv/images", "/srv")
-    assert (identity.reference, str(identity)) == (None, "oci:/srv/images/app")
-
-
-@pytest.mark.parametrize("path", ["", "/", "a/b", "/a/../b", "/a//b", "/a/", "//a", "/./a"])
-def test_path_identity_that_is_not_normal_is_the_callers_bug(path):
-    with pytest.raises(ValueError, match="absolute, normal"):
-        path_identity("oci", path)
 
 
 def test_select_takes_the_most_specific_scope_only():

@@ -3,6 +3,10 @@ import base64
 import pytest
 
 from imagers.errors import FormatError
+from imagers.sign.formats.notation.signed import NotationSigned
+from imagers.sign.formats.signed_by import SignedBy
+from imagers.sign.formats.sigstore_bundle import SigstoreBundle
+from imagers.sign.formats.sigstore_signed import SigstoreSigned
 from imagers.sign.identity import (
     ExactReference,
     ExactRepository,
@@ -21,12 +25,8 @@ from imagers.sign.requirements import (
     Fulcio,
     InsecureAcceptAnything,
     KeyRefs,
-    NotationSigned,
     OnIndex,
     Reject,
-    SignedBy,
-    SigstoreBundle,
-    SigstoreSigned,
     Strict,
     Unchecked,
     parse_requirement,
@@ -65,7 +65,9 @@ def test_requirement_reject_and_accept_are_parsed():
 )
 def test_requirement_sigstore_signed_gives_its_keys(members, paths, datas):
     requirement = parse({"type": "sigstoreSigned", **members})
-    assert requirement == SigstoreSigned(paths, datas, MatchRepoDigestOrExact(), "$.default[0]")
+    assert requirement == SigstoreSigned(
+        paths, datas, MatchRepoDigestOrExact(), where="$.default[0]"
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_requirement_by_an_authority_of_ones_own_is_parsed(kind, members, subjec
 def test_requirement_signed_by_takes_several_key_files_and_an_identity():
     value = {"type": "signedBy", "keyType": "GPGKeys", "keyPaths": ["/k", "/l"]}
     found = parse({**value, "signedIdentity": {"type": "matchRepository"}})
-    assert found == SignedBy(KeyRefs(("/k", "/l"), (), "GPG keys"), MatchRepository(), WHERE)
+    assert found == SignedBy(KeyRefs(("/k", "/l"), (), "GPG keys"), MatchRepository(), where=WHERE)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ ROOTS = KeyRefs((FULCIO["caPath"],), (), "certificates of fulcio")
     [
         (
             {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k"},
-            SignedBy(PATHS, MatchRepoDigestOrExact(), WHERE),
+            SignedBy(PATHS, MatchRepoDigestOrExact(), where=WHERE),
         ),
         ({"type": "encrypted"}, Encrypted(None, WHERE)),
         ({"type": "encrypted", "layers": [0, -1]}, Encrypted((0, -1), WHERE)),
@@ -231,11 +233,11 @@ ROOTS = KeyRefs((FULCIO["caPath"],), (), "certificates of fulcio")
         ),
         (
             {"type": "notation", "trustPolicyPath": "/p", "trustStorePath": "/s"},
-            NotationSigned("/p", "/s", WHERE),
+            NotationSigned("/p", "/s", where=WHERE),
         ),
         (
             {"type": "sigstoreBundle", "keyPath": "/k"},
-            SigstoreBundle(KeyRefs(("/k",), ()), WHERE),
+            SigstoreBundle(KeyRefs(("/k",), ()), where=WHERE),
         ),
         (
             {"type": "sigstoreSigned", "fulcio": FULCIO, "rekorPublicKeyPath": "/r"},
@@ -243,7 +245,7 @@ ROOTS = KeyRefs((FULCIO["caPath"],), (), "certificates of fulcio")
                 (),
                 (),
                 MatchRepoDigestOrExact(),
-                WHERE,
+                where=WHERE,
                 rekor=KeyRefs(("/r",), (), "key of a Rekor log"),
                 fulcio=Fulcio(
                     ROOTS, FULCIO["oidcIssuer"], CertificateSubject(email=FULCIO["subjectEmail"])

@@ -20,12 +20,13 @@ from imagers.errors import (
     VerificationError,
 )
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity, path_identity
 from imagers.model.reference import parse_reference
-from imagers.sign.formats.sigstore import SIGNATURE_ANNOTATION, SigstoreSignature, sign_payload
-from imagers.sign.found import Found
+from imagers.sign.formats.sigstore import SIGNATURE_ANNOTATION, sign_payload
+from imagers.sign.found import Found, SigstoreSignature
 from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
-from imagers.sign.verify import Basis, CouldNotLook, Trust, load_trust, verify_image
+from imagers.sign.policy_json import parse_policy
+from imagers.sign.verify import CouldNotLook, PolicyBasis, Trust, load_trust, verify_image
 
 NAME = "r.example/app:v1"
 IDENTITY = docker_identity(parse_reference(NAME))
@@ -66,7 +67,7 @@ def test_verify_good_signature_says_who_signed_and_what(key, manifest):
     trust = trust_of(signed_by(key))
     assert trust.needs_signatures
     decision = verify_image(trust, manifest, Found.everywhere([signature_of(manifest, key)]))
-    assert decision.basis is Basis.SIGNATURE
+    assert decision.basis is PolicyBasis.SIGNATURE
     assert decision.manifest_digest == digest_of(manifest)
     (signer,) = decision.signers
     assert signer.fingerprint == key.public_key.fingerprint
@@ -78,7 +79,7 @@ def test_verify_accept_anything_is_unsigned_and_looks_at_nothing(manifest):
     assert not trust.needs_signatures
     for found in (Found(), Found(failures=(CouldNotLook(RemoteError("registry is down")),))):
         decision = verify_image(trust, manifest, found)
-        assert (decision.basis, decision.signers) == (Basis.UNSIGNED, ())
+        assert (decision.basis, decision.signers) == (PolicyBasis.UNSIGNED, ())
 
 
 def test_verify_accept_anything_beside_a_signature_is_not_enough(key, other_key, manifest):
@@ -86,7 +87,7 @@ def test_verify_accept_anything_beside_a_signature_is_not_enough(key, other_key,
     refused(NoSignature, trust, manifest, [])
     refused(SignatureInvalid, trust, manifest, [signature_of(manifest, other_key)])
     found = [signature_of(manifest, key)]
-    assert verify_image(trust, manifest, Found.everywhere(found)).basis is Basis.SIGNATURE
+    assert verify_image(trust, manifest, Found.everywhere(found)).basis is PolicyBasis.SIGNATURE
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
@@ -147,7 +148,7 @@ def test_verify_attachment_of_another_type_is_no_signature(key, manifest):
         good.payload, good.annotations, "application/vnd.dsse.envelope.v1+json"
     )
     error = refused(NoSignature, trust_of(signed_by(key)), manifest, [other])
-    assert error.hint.startswith("sign it with 'imagers sign'")  # nor one "of the form sigstore"
+    assert error.hint.startswith("sign it with 'imagers sign'")  # nor one "of the format sigstore"
 
 
 def test_verify_could_not_look_is_neither_no_nor_yes(key, manifest):

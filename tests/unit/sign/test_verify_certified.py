@@ -13,14 +13,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from imagers.errors import SignatureInvalid, UntrustedSigner
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.reference import parse_reference
 from imagers.sign.formats.bundle import build_bundle
 from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import BundleSignature, Found
 from imagers.sign.payload import build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import SigstorePrivateKey
-from imagers.sign.verify import Basis, load_trust, verify_image
+from imagers.sign.verify import PolicyBasis, load_trust, verify_image
 
 ISSUER = "https://login.example.org"
 WHEN = datetime(2026, 6, 1, tzinfo=UTC)
@@ -114,7 +115,7 @@ def verify(signer, found, *, email="builder@example.org", issuer=ISSUER, raw=Non
 
 def test_bundle_of_a_login_in_a_log_is_good_years_later(signer):
     decision = verify(signer, signer.bundle())
-    assert decision.basis is Basis.SIGNATURE
+    assert decision.basis is PolicyBasis.SIGNATURE
     assert decision.signers[0].subject == "builder@example.org"
 
 
@@ -166,7 +167,7 @@ def test_signature_with_the_certificates_of_its_key_holds_by_the_root_alone(pki,
     trust = pki_trust("sigstoreSigned", pem(pki.root))
     assert (
         verify_image(trust, manifest, Found.everywhere([signature]), now=WHEN).basis
-        is Basis.SIGNATURE
+        is PolicyBasis.SIGNATURE
     )
     for wrong in (
         pki_trust("sigstoreSigned", pem(pki.root), email="other@example.org"),
@@ -180,7 +181,8 @@ def test_bundle_with_the_certificate_of_its_key_holds_by_root_and_intermediates(
     bundle = BundleSignature(build_bundle(digest_of(manifest), certified_key(pki)))
     trust = pki_trust("sigstoreBundle", pem(pki.root), intermediates=pem(pki.middle))
     assert (
-        verify_image(trust, manifest, Found.everywhere([bundle]), now=WHEN).basis is Basis.SIGNATURE
+        verify_image(trust, manifest, Found.everywhere([bundle]), now=WHEN).basis
+        is PolicyBasis.SIGNATURE
     )
     with pytest.raises(SignatureInvalid, match="no given root"):
         verify_image(

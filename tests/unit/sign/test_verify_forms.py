@@ -17,17 +17,18 @@ from imagers.errors import (
     UntrustedSigner,
 )
 from imagers.model.digest import digest_of
+from imagers.model.identity import docker_identity
 from imagers.model.media import OCI_LAYER_GZIP
 from imagers.model.reference import parse_reference
 from imagers.sign.decision import Answer
 from imagers.sign.formats.bundle import build_bundle
 from imagers.sign.formats.notation.check import Outcome
+from imagers.sign.formats.notation.signed import NotationMaterial
 from imagers.sign.formats.notation.trust_policy import parse_trust_policy
 from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import (
     BundleSignature,
     CouldNotLook,
-    Form,
     Found,
     Looked,
     NotationSignature,
@@ -35,10 +36,9 @@ from imagers.sign.found import (
     SimpleSignature,
     UnreadableSignature,
 )
-from imagers.sign.materials import Material
 from imagers.sign.payload import PayloadType, build_payload
-from imagers.sign.policy_json import docker_identity, parse_policy
-from imagers.sign.verify import Basis, Subject, Trust, explain_image, load_trust, verify_image
+from imagers.sign.policy_json import parse_policy
+from imagers.sign.verify import PolicyBasis, Subject, Trust, explain_image, load_trust, verify_image
 
 NAME = "r.example/app:v1"
 IDENTITY = docker_identity(parse_reference(NAME))
@@ -85,7 +85,7 @@ def refused(error, trust, raw, found, **options):
 def test_simple_signature_that_gpg_read_is_judged_by_its_payload(manifest):
     trust = trust_of(GPG)
     decision = verify_image(trust, manifest, Found.everywhere([simple(manifest)]))
-    assert (decision.basis, decision.signers[0].key) == (Basis.SIGNATURE, FPR)
+    assert (decision.basis, decision.signers[0].key) == (PolicyBasis.SIGNATURE, FPR)
     refused(SignatureInvalid, trust, manifest + b" ", [simple(manifest)])
     refused(UntrustedSigner, trust, manifest, [simple(manifest, name="r.example/app:v2")])
 
@@ -164,9 +164,9 @@ def test_any_of_needs_one_and_prefers_a_signature(manifest, key, other_key):
     trust = trust_of(group("anyOf", ACCEPT, signed_by(key)))
     assert (
         verify_image(trust, manifest, Found.everywhere([signature_of(manifest, key)])).basis
-        is Basis.SIGNATURE
+        is PolicyBasis.SIGNATURE
     )
-    assert verify_image(trust, manifest, Found.everywhere([])).basis is Basis.UNSIGNED
+    assert verify_image(trust, manifest, Found.everywhere([])).basis is PolicyBasis.UNSIGNED
     trust = trust_of(group("anyOf", signed_by(key), signed_by(other_key)))
     for one in (key, other_key):
         assert verify_image(
@@ -209,7 +209,7 @@ def test_signature_found_beside_a_place_that_failed_is_enough(manifest, key):
     assert verify_image(trust, manifest, good)
     bad = Found((signature_of(b"other", key),), failures=DOWN.failures)
     refused(CouldNotVerify, trust, manifest, bad)
-    elsewhere = Found(failures=(CouldNotLook(RemoteError("x"), Form.SIMPLE),))
+    elsewhere = Found(failures=(CouldNotLook(RemoteError("x"), "simple signing"),))
     refused(CouldNotVerify, trust, manifest, elsewhere)
     refused(NoSignature, trust, manifest, Found.everywhere([]) + elsewhere)
 
@@ -218,8 +218,8 @@ def test_signature_found_beside_a_place_that_failed_is_enough(manifest, key):
 def test_form_that_nobody_looked_for_is_not_unsigned(manifest, key, form):
     """What a caller forgot to look for is no fact about the image."""
     looked = {
-        "sigstoreSigned": Looked(Form.BUNDLE, "referrers", 0),
-        "sigstoreBundle": Looked(Form.SIGSTORE, "tag", 0),
+        "sigstoreSigned": Looked("sigstore bundle", "referrers", 0),
+        "sigstoreBundle": Looked("sigstore", "tag", 0),
     }[form]
     said = refused(CouldNotVerify, trust_of(signed_by(key, form)), manifest, Found((), (looked,)))
     assert said.startswith("nobody looked for signatures of ")
@@ -228,7 +228,7 @@ def test_form_that_nobody_looked_for_is_not_unsigned(manifest, key, form):
 def test_signature_that_is_not_good_does_not_stand_for_a_look_in_all_places(manifest, key):
     """A file of an unknown format in a lookaside may be of any form: no word on the others."""
     unknown = UnreadableSignature(Unsupported("unknown format"))
-    lookaside = Found((unknown,), (Looked(Form.SIMPLE, "lookaside", 1),))
+    lookaside = Found((unknown,), (Looked("simple signing", "lookaside", 1),))
     refused(SignatureInvalid, trust_of(GPG), manifest, lookaside)
     for form in ("sigstoreSigned", "sigstoreBundle"):
         said = refused(CouldNotVerify, trust_of(signed_by(key, form)), manifest, lookaside)
@@ -267,10 +267,10 @@ def test_index_that_alone_is_signed_is_named_in_the_hint(manifest, key):
     [
         ("sigstoreSigned", None, "; the bundles that cosign 3 writes"),
         ("sigstoreSigned", "bundle", "demand sigstoreBundle"),
-        ("sigstoreSigned", "simple", "only signatures of the form simple"),
+        ("sigstoreSigned", "simple", "only signatures of the format simple"),
         ("sigstoreBundle", None, "sign it with 'imagers sign'"),
-        ("sigstoreBundle", "sigstore", "only signatures of the form sigstore"),
-        ("signedBy", "bundle", "only signatures of the form sigstore bundle"),
+        ("sigstoreBundle", "sigstore", "only signatures of the format sigstore"),
+        ("signedBy", "bundle", "only signatures of the format sigstore bundle"),
     ],
 )
 def test_hint_of_no_signature_is_what_is_there_instead(manifest, key, wanted, there, piece):
@@ -330,7 +330,7 @@ def test_encrypted_layers_are_demanded(manifest, layers, types, good):
     trust = trust_of(requirement)
     assert not trust.needs_signatures
     if good:
-        assert verify_image(trust, raw, DOWN).basis is Basis.UNSIGNED
+        assert verify_image(trust, raw, DOWN).basis is PolicyBasis.UNSIGNED
     else:
         refused(PolicyDenied, trust, raw, [])
 
@@ -344,7 +344,7 @@ def test_encrypted_layers_of_an_index_are_none(manifest):
 def test_explanation_of_no_has_every_step_and_the_places(manifest, key, other_key):
     found = Found(
         (signature_of(manifest, other_key), signature_of(b"other", key)),
-        (Looked(Form.SIGSTORE, "tag x.sig", 2), Looked(Form.BUNDLE, "referrers", 0)),
+        (Looked("sigstore", "tag x.sig", 2), Looked("sigstore bundle", "referrers", 0)),
     )
     explanation = explain_image(trust_of(signed_by(key)), manifest, found, now=NOW)
     assert explanation.decision is None
@@ -399,13 +399,13 @@ def notation_trust(level):
     if level != "skip":
         entry |= {"trustStores": ["ca:acme"], "trustedIdentities": ["*"]}
     document = json.dumps({"version": "1.0", "trustPolicies": [entry]}).encode()
-    material = Material(trust_policy=parse_trust_policy(document, what="trust policy"))
+    material = NotationMaterial(parse_trust_policy(document, what="trust policy"))
     return Trust(policy.select(IDENTITY), {"$.default[0]": material})
 
 
 def test_notation_that_skips_every_check_is_unsigned_and_says_so(manifest):
     explanation = explain_image(notation_trust("skip"), manifest, DOWN, now=NOW)
-    assert explanation.decision.basis is Basis.UNSIGNED
+    assert explanation.decision.basis is PolicyBasis.UNSIGNED
     assert "'of all' skips every check" in explanation.root.children[0].text
 
 
@@ -416,7 +416,7 @@ def test_notation_signature_with_a_signer_says_more_than_one_that_is_noted(
     def check(raw, *_, **__):
         return Outcome("f" * 64 if raw == b"b" else "", "CN=acme", ())
 
-    monkeypatch.setattr("imagers.sign.judge.check_signature", check)
+    monkeypatch.setattr("imagers.sign.formats.notation.check.check_signature", check)
     found = [NotationSignature(bytes([one]), "application/cose") for one in order]
     both = Found.everywhere(found)
     decision = verify_image(notation_trust("audit"), manifest, both, now=NOW)
@@ -424,7 +424,7 @@ def test_notation_signature_with_a_signer_says_more_than_one_that_is_noted(
     noted = verify_image(
         notation_trust("audit"), manifest, Found.everywhere([found[order.index(b"a")]]), now=NOW
     )
-    assert (noted.basis, noted.signers) == (Basis.UNSIGNED, ())
+    assert (noted.basis, noted.signers) == (PolicyBasis.UNSIGNED, ())
 
 
 def test_explanation_and_decision_never_differ(manifest, key):
@@ -444,7 +444,7 @@ def test_signature_with_a_certificate_that_cannot_be_read_is_no(manifest, key, m
     def lazily(*_, **__):
         raise said
 
-    monkeypatch.setattr("imagers.sign.judge.check_signer", lazily)
+    monkeypatch.setattr("imagers.sign.certified.signer.check_signer", lazily)
     trust = trust_of(signed_by(key))
     found = [signature_of(manifest, key)]
     assert "cannot be read" in refused(SignatureInvalid, trust, manifest, found)
@@ -472,3 +472,11 @@ def test_explanation_says_where_a_signature_was_found(manifest, key, requirement
     explanation = explain_image(trust, manifest, Found.everywhere([found]))
     *_, finding = explanation.root.children[0].children
     assert finding.text == text
+
+
+def test_hint_of_a_bundle_is_given_also_where_the_index_is_signed(manifest, key):
+    index = Subject(INDEX, Found.everywhere([signature_of(INDEX, key)]), "index")
+    found = Found.everywhere([bundle(manifest, key)])
+    with pytest.raises(NoSignature) as caught:
+        verify_image(trust_of(signed_by(key)), manifest, found, index=index)
+    assert "demand sigstoreBundle" in caught.value.hint

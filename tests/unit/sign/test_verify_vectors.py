@@ -17,14 +17,15 @@ from imagers.errors import (
     UntrustedSigner,
 )
 from imagers.model.descriptor import Platform
+from imagers.model.identity import docker_identity, path_identity
 from imagers.model.manifest import Index, parse_manifest_or_index
 from imagers.model.reference import parse_reference
 from imagers.sign.find import Finder, Places
+from imagers.sign.formats.format import FORMATS
 from imagers.sign.formats.gpg import read_simple_signatures
-from imagers.sign.found import Form
-from imagers.sign.policy_json import docker_identity, parse_policy, path_identity
+from imagers.sign.policy_json import parse_policy
 from imagers.sign.registries_d import RegistriesD, Scope
-from imagers.sign.verify import Basis, Subject, load_trust, verify_image
+from imagers.sign.verify import PolicyBasis, Subject, load_trust, verify_image
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)  # some hours after the vectors were made
@@ -124,15 +125,18 @@ def decide(case, check, repository_of, folder):
         places = Places(
             reference=reference,
             repository=repository,
-            beside=repository,
+            referrers=repository,
+            extension=repository,
             config=RegistriesD(Scope(lookaside=f"file://{lookaside}"), {}),
         )
     trust = load_trust(policy.select(identity), read_relative)
     finder = Finder(places)
     # Looking at everything is stricter than looking at what is demanded: more to misread.
     parsed = parse_manifest_or_index(raw)
-    found = read_simple_signatures(trust, finder.find(parsed.descriptor.digest, set(Form)))
-    index = None if top is None else Subject(top.raw, finder.find(top.digest, set(Form)), "index")
+    found = read_simple_signatures(trust, finder.find(parsed.descriptor.digest, set(FORMATS)))
+    index = (
+        None if top is None else Subject(top.raw, finder.find(top.digest, set(FORMATS)), "index")
+    )
     return verify_image(trust, raw, found, index=index, now=NOW)
 
 
@@ -142,7 +146,7 @@ def test_verify_vector_has_the_verdict_of_the_reference_tool(case, check, reposi
         decision = decide(case, check, repository_of, tmp_path)
         path = check.get("policy") or check["trust_policy"]
         unsigned = "accept-anything" in path or "audit-other-root" in path
-        assert decision.basis is (Basis.UNSIGNED if unsigned else Basis.SIGNATURE)
+        assert decision.basis is (PolicyBasis.UNSIGNED if unsigned else PolicyBasis.SIGNATURE)
         assert bool(decision.signers) is not unsigned
     else:
         with pytest.raises(ImagersError) as caught:

@@ -38,6 +38,7 @@ LIGHT = """
 import sys
 import imagers.testing.plugin
 heavy = {"cryptography", "urllib3", "sqlalchemy", "starlette", "uvicorn", "jwcrypto"}
+heavy |= {"imagers.model", "tarfile", "zstandard"}
 print(sorted(heavy & set(sys.modules)))
 """
 

@@ -1,64 +1,29 @@
 """Images on disk and a registry to copy them between."""
 
-import json
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import pytest
 
-from imagers.model.descriptor import Descriptor, Platform
-from imagers.model.digest import digest_of
-from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
-from imagers.testing.registry import EmbeddedRegistry
+from imagers.model.descriptor import Platform
+from imagers.model.media import Compression
+from imagers.testing import EmbeddedRegistry, make_image, make_index, make_layer
 from imagers.transport.names import parse_image_name
 from imagers.transport.open import open_sink, open_source
 
 
-@dataclass
-class SmallImage:
-    blobs: dict
-    raw: bytes
-    platform: Platform
-
-    @property
-    def descriptor(self):
-        size = len(self.raw)
-        return Descriptor(OCI_MANIFEST, digest_of(self.raw), size, platform=self.platform)
-
-    def write(self, sink, *, by_name=True):
-        for descriptor, data in self.blobs.items():
-            sink.put_blob(descriptor, data, what="blob")
-        sink.put_manifest(self.raw, OCI_MANIFEST, by_name=by_name)
-
-
-def make_image(architecture="amd64", layers=(b"first layer", b"second layer")):
-    config = json.dumps({"os": "linux", "architecture": architecture}).encode()
-    blobs = {Descriptor(OCI_CONFIG, digest_of(config), len(config)): config}
-    for layer in layers:
-        blobs[Descriptor(OCI_LAYER, digest_of(layer), len(layer))] = layer
-    first, *rest = [one.to_json() for one in blobs]
-    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": first, "layers": rest}
-    raw = json.dumps(manifest, indent=3).encode()
-    return SmallImage(blobs, raw, Platform("linux", architecture))
-
-
-def make_index(*entries):
-    value = {
-        "schemaVersion": 2,
-        "mediaType": OCI_INDEX,
-        "manifests": [e.to_json() for e in entries],
-    }
-    return json.dumps(value, indent=3).encode()
-
-
 @pytest.fixture
 def image_of():
-    return make_image
+    def make(architecture="amd64", layers=(b"first layer", b"second layer")):
+        made = [make_layer(one, Compression.NONE) for one in layers]
+        return make_image(*made, platform=Platform("linux", architecture))
+
+    return make
 
 
 @pytest.fixture
 def index_of():
-    return make_index
+    """A function: the bytes of an index with these entries."""
+    return lambda *entries: make_index(*entries).raw
 
 
 @pytest.fixture

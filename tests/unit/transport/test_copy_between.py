@@ -1,5 +1,6 @@
 """Every transport to every other: bytes and digests stay."""
 
+import dataclasses
 import json
 
 import pytest
@@ -100,8 +101,7 @@ def encrypted(image_of):
     image = image_of()
     document = json.loads(image.raw)
     document["layers"][1]["mediaType"] = OCI_LAYER_GZIP + "+encrypted"
-    image.raw = json.dumps(document).encode()
-    return image
+    return dataclasses.replace(image, raw=json.dumps(document).encode())
 
 
 def test_copy_to_docker_archive_refuses_an_encrypted_image(name_of, places, image_of, tmp_path):

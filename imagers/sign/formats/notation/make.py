@@ -1,6 +1,6 @@
 """Sign as notation does, with a local key: an envelope that refers to the manifest.
 
-    signed = attach_notation(source, sink, beside, reference, key, created=now)
+    signed = attach_notation(source, sink, referrers, reference, key, created=now)
 
 Of an index, every image in it and the index itself get a signature. Each envelope is read back
 and verified before it is published.
@@ -26,7 +26,7 @@ from imagers.model.strict_json import JSONObject, dump_json
 from imagers.pki.algorithms import algorithm_of
 from imagers.pki.cose import ALG, CONTENT_TYPE, CRIT, X5CHAIN, build_sign1
 from imagers.pki.jose import build_jws
-from imagers.sign.find import NOTATION_TYPE, read_attached
+from imagers.sign.find import read_attached
 from imagers.sign.formats.notation.check import thumbprints
 from imagers.sign.formats.notation.envelope import (
     COSE_TYPE,
@@ -37,8 +37,8 @@ from imagers.sign.formats.notation.envelope import (
     attributes_json,
     parse_envelope,
 )
-from imagers.sign.found import Form
-from imagers.sign.image import SignedManifest, digests_to_sign
+from imagers.sign.found import NOTATION_TYPE, NotationSignature
+from imagers.sign.image import SignedManifest, digests_to_sign, referrers_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -131,7 +131,7 @@ def _build_cose(
 def attach_notation(
     source: ManifestSource,
     sink: SignatureSink,
-    beside: ReferrersSink,
+    referrers: ReferrersSink,
     reference: Reference,
     key: NotationKey,
     *,
@@ -156,15 +156,15 @@ def attach_notation(
         answer = source.read_manifest(digest)
         check_digest(answer.raw, digest, what="manifest to sign")
         subject = parse_manifest_or_index(answer.raw, media_type=answer.media_type).descriptor
-        found = read_attached(source, beside, digest, {Form.NOTATION})
+        found = read_attached(source, referrers, digest, {NotationSignature.format})
         envelope = build_envelope(
             key, subject, media_type=media_type, created=created, expiry=expiry
         )
-        _attach(sink, beside, subject, key, envelope, media_type=media_type, created=created)
+        _attach(sink, referrers, subject, key, envelope, media_type=media_type, created=created)
         signed.append(
             SignedManifest(
                 digest,
-                f"referrers of {digest}",
+                referrers_of(digest),
                 "",
                 added=True,
                 count=len(found.signatures) + 1,
@@ -175,7 +175,7 @@ def attach_notation(
 
 def _attach(
     sink: SignatureSink,
-    beside: ReferrersSink,
+    referrers: ReferrersSink,
     subject: Descriptor,
     key: NotationKey,
     envelope: bytes,
@@ -210,4 +210,4 @@ def _attach(
         annotations=annotations,
         artifact_type=NOTATION_TYPE,
     )
-    beside.put_referrer(raw, entry, subject.digest)
+    referrers.put_referrer(raw, entry, subject.digest)

@@ -1,11 +1,11 @@
-import hashlib
-import io
 import json
 import os
-import tarfile
 from pathlib import Path
 
 import pytest
+
+from imagers.model.media import Compression
+from imagers.testing import TarEntry, make_image, make_layer, make_tar
 
 
 @pytest.fixture
@@ -13,36 +13,8 @@ def layout_of(tmp_path):
     """`layout_of(records, name, ...)`: an image of empty files with these PAX records."""
 
     def make(records, *names):
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for name in names:
-                entry = tarfile.TarInfo(name)
-                entry.pax_headers = records
-                tar.addfile(entry)
-        blobs = tmp_path / "labelled" / "blobs" / "sha256"
-        blobs.mkdir(parents=True)
-
-        def put(data, kind):
-            digest = hashlib.sha256(data).hexdigest()
-            (blobs / digest).write_bytes(data)
-            kind = f"application/vnd.oci.image.{kind}"
-            return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data)}
-
-        layer = put(buffer.getvalue(), "layer.v1.tar")
-        rootfs = {"type": "layers", "diff_ids": [layer["digest"]]}
-        config = {"os": "linux", "architecture": "amd64", "rootfs": rootfs, "config": {}}
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": put(json.dumps(config).encode(), "config.v1+json"),
-            "layers": [layer],
-        }
-        entry = put(json.dumps(manifest).encode(), "manifest.v1+json")
-        entry["annotations"] = {"org.opencontainers.image.ref.name": "v1"}
-        index = {"schemaVersion": 2, "manifests": [entry]}
-        (blobs.parents[1] / "index.json").write_text(json.dumps(index))
-        (blobs.parents[1] / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-        return f"oci:{blobs.parents[1]}:v1"
+        tar = make_tar(*(TarEntry.file(name, pax_headers=records) for name in names))
+        return make_image(make_layer(tar, Compression.NONE)).save(tmp_path / "labelled")
 
     return make
 

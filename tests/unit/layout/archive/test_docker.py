@@ -1,9 +1,7 @@
 """The shapes that engines write, made here; real ones are in tests/interop."""
 
 import gzip
-import io
 import json
-import tarfile
 
 import pytest
 
@@ -16,6 +14,7 @@ from imagers.model.manifest import parse_manifest
 from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST
 from imagers.model.reference import parse_reference
 from imagers.model.stream import read_all
+from imagers.testing import make_tar
 
 LAYERS = (b"first tar", b"second tar")
 
@@ -31,15 +30,8 @@ def config_of(layers):
 
 
 def write_tar(path, members):
-    with tarfile.open(path, "w") as tar:
-        for name, value in members.items():
-            info = tarfile.TarInfo(name)
-            if isinstance(value, bytes):
-                info.size = len(value)
-                tar.addfile(info, io.BytesIO(value))
-            else:
-                info.type, info.linkname = tarfile.SYMTYPE, value[0]
-                tar.addfile(info)
+    pairs = ((name, one if isinstance(one, bytes) else one[0]) for name, one in members.items())
+    path.write_bytes(make_tar(*pairs))
 
 
 def saved(layers, config, tags=("app:v1",)):

@@ -5,7 +5,8 @@ import pytest
 
 from imagers.errors import FormatError
 from imagers.sign.certified.evidence import read_evidence
-from imagers.sign.formats.sigstore import SIGNATURE_ANNOTATION, SigstoreSignature
+from imagers.sign.formats.sigstore import SIGNATURE_ANNOTATION
+from imagers.sign.found import SigstoreSignature
 
 SIGNATURE = {SIGNATURE_ANNOTATION: base64.b64encode(b"s").decode()}
 CERTIFICATE = "dev.sigstore.cosign/certificate"

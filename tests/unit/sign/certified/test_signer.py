@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from imagers.errors import CouldNotVerify, SignatureInvalid, UntrustedSigner
 from imagers.sign.certified.rekor import LogEntry
 from imagers.sign.certified.signer import Evidence, check_signer
-from imagers.sign.materials import Material
+from imagers.sign.materials import SignerMaterial
 from imagers.sign.requirements import PKI, CertificateSubject, Fulcio, KeyRefs
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -60,14 +60,14 @@ def fulcio_leaf(pki, issuer=ISSUER):
 
 def test_signer_by_an_own_pki_is_named(pki):
     leaf = pki.leaf()
-    who = check(evidence_of(pki, certificate=leaf), Material(roots=(pki.root,)), pki=OWN)
+    who = check(evidence_of(pki, certificate=leaf), SignerMaterial(roots=(pki.root,)), pki=OWN)
     assert who.subject == "builder@example.org"
-    given = Material(roots=(pki.root,), intermediates=(pki.middle,))
+    given = SignerMaterial(roots=(pki.root,), intermediates=(pki.middle,))
     assert check(evidence_of(pki, certificate=leaf, chain=()), given, pki=OWN)
 
 
 def test_signer_by_fulcio_and_a_log_is_named(pki, other_key):
-    material = Material(roots=(pki.root,), rekor=(other_key.public_key,))
+    material = SignerMaterial(roots=(pki.root,), rekor=(other_key.public_key,))
     leaf = fulcio_leaf(pki)
     good = evidence_of(pki, certificate=leaf, entries=(entry_of(other_key),))
     assert check(good, material, fulcio=FULCIO, now=None).subject == "builder@example.org"
@@ -84,7 +84,11 @@ def test_signer_with_a_key_where_a_certificate_is_demanded_is_refused(pki):
     """Step 1."""
     pki.leaf()
     refused(
-        SignatureInvalid, "no certificate", evidence_of(pki), Material(roots=(pki.root,)), pki=OWN
+        SignatureInvalid,
+        "no certificate",
+        evidence_of(pki),
+        SignerMaterial(roots=(pki.root,)),
+        pki=OWN,
     )
 
 
@@ -97,7 +101,7 @@ def test_signer_whose_certificate_is_of_another_key_is_refused(pki):
         SignatureInvalid,
         "does not verify with the key",
         stolen,
-        Material(roots=(pki.root,)),
+        SignerMaterial(roots=(pki.root,)),
         pki=OWN,
     )
 
@@ -107,24 +111,24 @@ def test_signer_of_another_authority_is_refused(pki):
     evidence = evidence_of(pki, certificate=pki.leaf())
     stranger = type(pki)()
     for roots in ((stranger.root,), ()):
-        refused(SignatureInvalid, "no given root", evidence, Material(roots=roots), pki=OWN)
+        refused(SignatureInvalid, "no given root", evidence, SignerMaterial(roots=roots), pki=OWN)
 
 
 def test_signer_with_another_subject_is_refused(pki):
     """Step 6."""
     other = PKI(REFS, None, CertificateSubject(email="x@example.org"))
     evidence = evidence_of(pki, certificate=pki.leaf())
-    refused(UntrustedSigner, "e-mail", evidence, Material(roots=(pki.root,)), pki=other)
+    refused(UntrustedSigner, "e-mail", evidence, SignerMaterial(roots=(pki.root,)), pki=other)
 
 
 def test_signer_without_a_time_could_not_be_looked_at(pki):
     evidence = evidence_of(pki, certificate=pki.leaf())
-    refused(CouldNotVerify, "time", evidence, Material(roots=(pki.root,)), pki=OWN, now=None)
+    refused(CouldNotVerify, "time", evidence, SignerMaterial(roots=(pki.root,)), pki=OWN, now=None)
 
 
 def test_signer_without_the_demanded_entry_is_refused(pki, other_key):
     """Step 2."""
-    material = Material(roots=(pki.root,), rekor=(other_key.public_key,))
+    material = SignerMaterial(roots=(pki.root,), rekor=(other_key.public_key,))
     evidence = evidence_of(pki, certificate=fulcio_leaf(pki))
     refused(SignatureInvalid, "no entry", evidence, material, fulcio=FULCIO)
 
@@ -133,13 +137,17 @@ def test_signer_without_any_witness_is_refused_even_if_nobody_demands_one(pki):
     """Step 4: the parser demands one; the check does not rely on it."""
     evidence = evidence_of(pki, certificate=fulcio_leaf(pki))
     refused(
-        SignatureInvalid, "nobody witnessed", evidence, Material(roots=(pki.root,)), fulcio=FULCIO
+        SignatureInvalid,
+        "nobody witnessed",
+        evidence,
+        SignerMaterial(roots=(pki.root,)),
+        fulcio=FULCIO,
     )
 
 
 def test_signer_logged_outside_of_the_certificates_life_is_refused(pki, other_key):
     """Step 4."""
-    material = Material(roots=(pki.root,), rekor=(other_key.public_key,))
+    material = SignerMaterial(roots=(pki.root,), rekor=(other_key.public_key,))
     late = entry_of(other_key, datetime(2031, 1, 1, tzinfo=UTC))
     evidence = evidence_of(pki, certificate=fulcio_leaf(pki), entries=(late,))
     refused(SignatureInvalid, "not valid at", evidence, material, fulcio=FULCIO)
@@ -151,7 +159,7 @@ def test_signer_with_an_entry_about_something_else_is_refused(pki, other_key):
     def about_something_else(*_, **__):
         raise SignatureInvalid("another payload")
 
-    material = Material(roots=(pki.root,), rekor=(other_key.public_key,))
+    material = SignerMaterial(roots=(pki.root,), rekor=(other_key.public_key,))
     evidence = evidence_of(
         pki,
         certificate=fulcio_leaf(pki),
@@ -162,7 +170,7 @@ def test_signer_with_an_entry_about_something_else_is_refused(pki, other_key):
 
 
 def test_signer_with_one_good_entry_of_several_is_accepted(pki, other_key, key):
-    material = Material(roots=(pki.root,), rekor=(other_key.public_key,))
+    material = SignerMaterial(roots=(pki.root,), rekor=(other_key.public_key,))
     entries = (entry_of(key), entry_of(other_key))
     evidence = evidence_of(pki, certificate=fulcio_leaf(pki), entries=entries)
     assert check(evidence, material, fulcio=FULCIO)
@@ -170,7 +178,7 @@ def test_signer_with_one_good_entry_of_several_is_accepted(pki, other_key, key):
 
 def test_signer_with_a_login_somewhere_else_is_refused(pki, other_key):
     """Step 6."""
-    material = Material(roots=(pki.root,), rekor=(other_key.public_key,))
+    material = SignerMaterial(roots=(pki.root,), rekor=(other_key.public_key,))
     leaf = fulcio_leaf(pki, "https://evil.example.org")
     evidence = evidence_of(pki, certificate=leaf, entries=(entry_of(other_key),))
     refused(UntrustedSigner, "another issuer", evidence, material, fulcio=FULCIO)
@@ -178,7 +186,7 @@ def test_signer_with_a_login_somewhere_else_is_refused(pki, other_key):
 
 def test_signer_without_the_demanded_stamp_is_refused(pki):
     """Step 3."""
-    material = Material(roots=(pki.root,), tsa=(pki.root,))
+    material = SignerMaterial(roots=(pki.root,), tsa=(pki.root,))
     evidence = evidence_of(pki, certificate=fulcio_leaf(pki))
     refused(SignatureInvalid, "no time stamp", evidence, material, fulcio=FULCIO)
     evidence = evidence_of(pki, certificate=fulcio_leaf(pki), stamps=(b"x",))
@@ -188,16 +196,16 @@ def test_signer_without_the_demanded_stamp_is_refused(pki):
 def test_signer_by_a_key_needs_the_entry_too(key, other_key):
     """Step 2, for keys."""
     evidence = Evidence(DATA, key.sign(DATA), DATA, no_log)
-    material = Material(keys=(key.public_key,))
+    material = SignerMaterial(keys=(key.public_key,))
     assert check(evidence, material).fingerprint == key.public_key.fingerprint
-    logged = Material(keys=(key.public_key,), rekor=(other_key.public_key,))
+    logged = SignerMaterial(keys=(key.public_key,), rekor=(other_key.public_key,))
     refused(SignatureInvalid, "no entry", evidence, logged)
-    refused(SignatureInvalid, "none of the trusted keys", evidence, Material())
+    refused(SignatureInvalid, "none of the trusted keys", evidence, SignerMaterial())
 
 
 def test_signer_with_one_witness_of_two_that_would_do(pki, other_key, key):
     """A trusted root file names logs and authorities; a signature has one of them or both."""
-    material = Material(
+    material = SignerMaterial(
         roots=(pki.root,), rekor=(other_key.public_key,), tsa=(pki.root,), one_witness=True
     )
     leaf = fulcio_leaf(pki)

@@ -13,12 +13,12 @@ from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.manifest import parse_manifest
 from imagers.sign.formats.bundle import (
-    BUNDLE_TYPE,
     build_bundle,
     build_bundle_manifest,
     check_statement,
     parse_bundle_file,
 )
+from imagers.sign.found import BUNDLE_TYPE
 
 RAW = b"a manifest"
 VECTOR = "signed/cosign3-bundle/repository/blobs/sha256/"

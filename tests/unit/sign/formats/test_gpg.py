@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from imagers.errors import FormatError, KeyUnavailable, LocalError, UsageError
+from imagers.model.identity import docker_identity
 from imagers.model.keys import SecretKey
 from imagers.model.reference import parse_reference
 from imagers.sign.formats import gpg as module
@@ -21,7 +22,7 @@ from imagers.sign.formats.gpg import (
 )
 from imagers.sign.found import Found, SimpleSignature
 from imagers.sign.materials import load_trust
-from imagers.sign.policy_json import docker_identity, parse_policy
+from imagers.sign.policy_json import parse_policy
 
 PAYLOAD = b'{"critical":{}}'
 YEAR_AGO = "20251101T000000"

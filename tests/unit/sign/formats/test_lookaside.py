@@ -25,8 +25,7 @@ from imagers.sign.formats.lookaside import (
     write_to_extension,
     write_to_lookaside,
 )
-from imagers.sign.formats.sigstore import SigstoreSignature
-from imagers.sign.found import Form, Found, SimpleSignature, UnreadableSignature
+from imagers.sign.found import Found, SigstoreSignature, SimpleSignature, UnreadableSignature
 
 REFERENCE = parse_reference("r.example:5000/team/app:v1")
 DIGEST = digest_of(b"manifest")
@@ -56,10 +55,10 @@ def test_file_that_is_damaged_is_no_good_signature(error, raw):
     found = parse_signature_file(raw, "p")
     assert isinstance(found, UnreadableSignature)
     assert type(found.error) is error
-    assert found.form is (None if error is Unsupported else Form.SIGSTORE)
+    assert found.format is (None if error is Unsupported else "sigstore")
     # It was looked at: it is one signature of its form, and none that was not found.
-    assert Found((found,)).of(Form.SIGSTORE) == (found,)
-    assert bool(Found((found,)).of(Form.SIMPLE)) == (error is Unsupported)
+    assert Found((found,)).of("sigstore") == (found,)
+    assert bool(Found((found,)).of("simple signing")) == (error is Unsupported)
 
 
 def test_file_that_is_too_long_is_not_looked_at():
@@ -82,7 +81,7 @@ def test_lookaside_gives_files_in_order_until_one_is_missing(tmp_path):
         (folder_of(tmp_path) / f"signature-{number}").write_bytes(b"\xa3%d" % number)
     found = find(tmp_path)
     assert [one.blob for one in found.signatures] == [b"\xa31", b"\xa32"]
-    assert [(one.form, one.count) for one in found.looked] == [(Form.SIMPLE, 2)]
+    assert [(one.format, one.count) for one in found.looked] == [("simple signing", 2)]
     assert found.failures == ()
 
 
@@ -118,7 +117,7 @@ def test_lookaside_that_is_damaged_could_not_be_looked_at(tmp_path, damage):
     found = find(tmp_path)
     assert len(found.signatures) == 1
     (failure,) = found.failures
-    assert failure.form is Form.SIMPLE
+    assert failure.format == "simple signing"
     assert found.looked == ()
 
 
@@ -164,10 +163,10 @@ def test_image_directory_has_both_forms(tmp_path):
     (tmp_path / "signature-1").write_bytes(SIGSTORE)
     (tmp_path / "signature-2").write_bytes(b"\xa3")
     found = find_in_directory(str(tmp_path), DIGEST)
-    assert {one.form: one.count for one in found.looked} == {Form.SIMPLE: 1, Form.SIGSTORE: 1}
+    assert {one.format: one.count for one in found.looked} == {"simple signing": 1, "sigstore": 1}
     (tmp_path / "signature-2").unlink()
     (tmp_path / "signature-2").mkdir()
-    assert find_in_directory(str(tmp_path), DIGEST).failures[0].form is None
+    assert find_in_directory(str(tmp_path), DIGEST).failures[0].format is None
 
 
 def test_image_directory_of_an_index_keeps_those_of_a_manifest_apart(tmp_path):
@@ -269,7 +268,7 @@ def test_extension_without_the_manifest_has_none():
 )
 def test_extension_that_fails_could_not_be_looked_at(document):
     found = find_in_extension(Extension(document), DIGEST, "p")
-    assert found.failures[0].form is Form.SIMPLE
+    assert found.failures[0].format == "simple signing"
     assert find_in_extension(Extension({}, supports=RemoteError("down")), DIGEST, "p").failures
 
 

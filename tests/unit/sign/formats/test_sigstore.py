@@ -7,15 +7,14 @@ from imagers.model.digest import digest_of
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
 from imagers.sign.formats.sigstore import (
     MAX_SIGNATURES,
-    PAYLOAD_TYPE,
     SIGNATURE_ANNOTATION,
-    SigstoreSignature,
     build_signature_manifest,
     decode_signature,
     parse_signature_manifest,
     sign_payload,
     signature_tag,
 )
+from imagers.sign.found import PAYLOAD_TYPE, SigstoreSignature
 from imagers.sign.payload import MAX_PAYLOAD_BYTES, build_payload
 
 

@@ -11,7 +11,6 @@ from imagers.model.reference import parse_reference
 from imagers.sign.find import Finder, Places
 from imagers.sign.formats.gpg import Keyring
 from imagers.sign.formats.simple import sign_image_simple
-from imagers.sign.found import Form
 from imagers.sign.payload import PayloadType, parse_payload
 from imagers.sign.registries_d import RegistriesD, Scope
 
@@ -25,7 +24,11 @@ class Place:
         self.repository, self.home = repository, home
         config = RegistriesD(Scope(lookaside=f"file://{folder}"), {})
         self.places = Places(
-            reference=REFERENCE, repository=repository, beside=repository, config=config
+            reference=REFERENCE,
+            repository=repository,
+            referrers=repository,
+            extension=repository,
+            config=config,
         )
 
     def sign(self, key=None, *, sink=None, places=None, **options):
@@ -41,7 +44,7 @@ class Place:
 
     def payloads(self, digest, *keys):
         with Keyring([("k", self.home.export(*keys))]) as keyring:
-            for one in Finder(self.places).find(digest, {Form.SIMPLE}).signatures:
+            for one in Finder(self.places).find(digest, {"simple signing"}).signatures:
                 yield parse_payload(keyring.read(one.blob).payload, PayloadType.SIMPLE)
 
 
@@ -89,7 +92,12 @@ def test_sign_with_a_name_without_a_tag_is_refused(place):
 
 
 def test_sign_without_a_place_is_refused_before_gpg_is_asked(place):
-    places = Places(reference=REFERENCE, repository=place.repository, beside=place.repository)
+    places = Places(
+        reference=REFERENCE,
+        repository=place.repository,
+        referrers=place.repository,
+        extension=place.repository,
+    )
     with pytest.raises(Unsupported, match="no place for a GPG signature"):
         place.sign("F" * 40, places=places)
 
@@ -105,5 +113,5 @@ def test_sign_into_the_registry_where_it_keeps_signatures(place, manifest, tmp_p
     place.repository.read_signatures = lambda _, max_bytes: b'{"signatures":[]}'[:max_bytes]
     (signed,) = place.sign(sink=Sink())
     assert put == [(digest_of(manifest), "atomic")]
-    assert signed.tag.startswith(f"{digest_of(manifest)}@")
+    assert signed.place.text.startswith(f"{digest_of(manifest)}@")
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,6 @@ from imagers.model.reference import parse_reference
 from imagers.sign.find import read_attached
 from imagers.sign.formats.notation.envelope import COSE_TYPE, JWS_TYPE, parse_envelope
 from imagers.sign.formats.notation.make import attach_notation
-from imagers.sign.found import Form
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 REFERENCE = parse_reference("r.example/app:v1")
@@ -31,7 +30,7 @@ def test_attach_notation_adds_and_keeps_others(repository, envelopes, media_type
             media_type=media_type,
         )
         assert (signed.digest, signed.count) == (digest, count)
-    found = read_attached(repository, repository, digest, {Form.NOTATION})
+    found = read_attached(repository, repository, digest, {"notation"})
     assert [one.media_type for one in found.signatures] == [media_type] * 2
     for one in found.signatures:
         parse_envelope(one.raw, media_type).check_integrity()

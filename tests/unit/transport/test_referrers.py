@@ -9,8 +9,8 @@ from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of, parse_digest
 from imagers.model.media import OCI_EMPTY, OCI_INDEX, OCI_MANIFEST
 from imagers.testing.registry import EmbeddedRegistry
-from imagers.transport.beside import read_referrers_of
 from imagers.transport.copy import copy_image
+from imagers.transport.referrers import read_referrers_of
 
 EMPTY = b"{}"
 
@@ -61,7 +61,7 @@ def test_copy_with_referrers_takes_all_along(filled, places, registry, tmp_path,
     name, image, first, second = filled
     there = f"docker://{registry.address}/new:v2" if end == "docker://" else f"{end}{tmp_path}/x:v2"
     report = copy_image(places.source(name), places.sink(there), with_referrers=True, jobs=3)
-    assert (report.beside, report.digest) == (3, image.descriptor.digest)
+    assert (report.referrers, report.digest) == (3, image.descriptor.digest)
     copied = places.source(there)
     assert [one.digest for one in read_referrers_of(copied, image.descriptor.digest)] == [
         digest_of(first)
@@ -71,14 +71,14 @@ def test_copy_with_referrers_takes_all_along(filled, places, registry, tmp_path,
     assert copied.read_tag(f"sha256-{image.descriptor.digest.hex}.sig").raw == artifact()
     # And back into a registry.
     back = f"docker://{registry.address}/back:v3"
-    assert copy_image(copied, places.sink(back), with_referrers=True).beside == 3
+    assert copy_image(copied, places.sink(back), with_referrers=True).referrers == 3
     assert len(read_referrers_of(places.source(back), image.descriptor.digest)) == 1
 
 
 def test_copy_without_asking_leaves_them(filled, places, registry):
     name, image, _, _ = filled
     report = copy_image(places.source(name), places.sink(f"{registry.address}/new:v2"))
-    assert report.beside == 0
+    assert report.referrers == 0
     copied = places.source(f"{registry.address}/new:v2")
     assert read_referrers_of(copied, image.descriptor.digest) == ()
 
@@ -135,7 +135,7 @@ def test_copy_with_referrers_that_are_indexes(start, places, registry, tmp_path,
     for raw, media_type in ((child, OCI_MANIFEST), (index, OCI_INDEX), (on_index, OCI_MANIFEST)):
         sink.put_manifest(raw, media_type, by_name=False)
     there = f"docker://{registry.address}/new:v2" if end == "docker://" else f"{end}{tmp_path}/x:v2"
-    assert copy_image(places.source(name), places.sink(there), with_referrers=True).beside == 2
+    assert copy_image(places.source(name), places.sink(there), with_referrers=True).referrers == 2
     copied = places.source(there)
     (entry,) = read_referrers_of(copied, image.descriptor.digest)
     assert (entry.media_type, entry.artifact_type) == (OCI_INDEX, kind)
@@ -175,7 +175,7 @@ def test_copy_leaves_what_only_the_list_calls_a_referrer(plain, registry, places
     registry.answer_with(200, path=path, body=listing(*lies, lies[0]))
     there = f"docker://{registry.address}/new:v2" if end == "docker://" else f"oci:{tmp_path}/x:v2"
     report = copy_image(places.source(name), places.sink(there), with_referrers=True)
-    assert report.beside == 1
+    assert report.referrers == 1
     copied = places.source(there)
     (entry,) = read_referrers_of(copied, image.descriptor.digest)
     assert str(entry.digest) == entries[0]["digest"]
@@ -216,7 +216,7 @@ def test_copy_with_a_chain_of_referrers_is_bounded(plain, places, tmp_path):
         raw = artifact(descriptor_of(raw), f"{number}")
         sink.put_manifest(raw, OCI_MANIFEST, by_name=False)
     target = places.sink(f"oci:{tmp_path}/x:v2")
-    assert copy_image(places.source(name), target, with_referrers=True).beside == 3
+    assert copy_image(places.source(name), target, with_referrers=True).referrers == 3
     sink.put_manifest(artifact(descriptor_of(raw), "more"), OCI_MANIFEST, by_name=False)
     with pytest.raises(FormatError, match="at most 3 deep") as caught:
         copy_image(places.source(name), places.sink(f"oci:{tmp_path}/y:v2"), with_referrers=True)
@@ -274,7 +274,7 @@ def test_copy_loses_no_signature_of_others(plain, registry, places, tmp_path, en
     def kept():
         return places.source(there).read_tag(tag).raw
 
-    assert copy("a").beside == 2
+    assert copy("a").referrers == 2
     copy("a", "b")
     assert kept() == signatures("a", "b")
     copy("b")

@@ -1,6 +1,6 @@
-"""What stands beside an image, copied with it: referrers, and cosign's tags.
+"""What refers to an image, copied with it: referrers, and cosign's tags.
 
-    beside = copy_beside(source, sink, digests, put)
+    count = copy_referrers(source, sink, digests, put)
 
 A registry lists referrers; a layout and an archive keep the same list as an entry named by
 the tag schema. A list is somebody's word: what it names goes along only if it says itself
@@ -40,7 +40,7 @@ __all__ = [
     "ReferrerSource",
     "TagSink",
     "TagSource",
-    "copy_beside",
+    "copy_referrers",
     "read_referrers_of",
 ]
 
@@ -52,7 +52,7 @@ _MAX_COUNT = 4096  # referrers in one copy: each costs some requests
 
 @runtime_checkable
 class TagSource(Protocol):
-    """A source that has other names beside its own."""
+    """A source that has other names than its own."""
 
     def read_tag(self, tag: str) -> RawManifest:
         """The manifest or index of this name; `NotFound` if there is none."""
@@ -68,7 +68,7 @@ class ReferrerSource(Protocol):
 
 @runtime_checkable
 class TagSink(Protocol):
-    """A sink that takes other names beside its own."""
+    """A sink that takes other names than its own."""
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """See `ImageSink`."""
@@ -107,32 +107,32 @@ def read_referrers_of(source: ImageSource, digest: Digest) -> tuple[Descriptor, 
     return parse_index(answer.raw, media_type=answer.media_type).manifests
 
 
-def copy_beside(
+def copy_referrers(
     source: ImageSource,
     sink: ImageSink,
     digests: Iterable[Digest],
     put: Callable[[Manifest | Index, str | None], None],
 ) -> int:
-    """Copy what stands beside the manifests of `digests`; how many manifests that were.
+    """Copy what refers to the manifests of `digests`; how many manifests that were.
 
     Args:
         put: copies a manifest with its blobs; under a tag, or None: under its digest only.
 
     Raises:
-        Unsupported: the sink takes no names beside its own.
+        Unsupported: the sink takes no names but its own.
     """
     if not isinstance(sink, TagSink):
         raise Unsupported(
             f"{sink.name}: such a place has no room for signatures and referrers",
             hint="leave out --with-referrers, or write to docker://, oci: or oci-archive:",
         )
-    work = _Beside(source, sink, put)
+    work = _Referrers(source, sink, put)
     for digest in digests:
         work.copy_of(digest, 0)
     return work.count
 
 
-class _Beside:
+class _Referrers:
     def __init__(
         self,
         source: ImageSource,
