@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from imagers.sign.find import Places
     from imagers.sign.formats.notation.key import NotationKey
 
-__all__ = ["GPGSigner", "NotationSigner", "Request", "Signer", "SigstoreSigner", "sign"]
+__all__ = [
+    "GPGSigner",
+    "NotationSigner",
+    "Request",
+    "Signer",
+    "SigstoreSigner",
+    "check_can_be_signed",
+    "sign",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +201,20 @@ class GPGSigner:
         )
 
 
+def check_can_be_signed(name: ImageName) -> Reference:
+    """The name in a registry that `name` is; before anybody is asked for a passphrase.
+
+    Raises:
+        Unsupported: the image is not in a registry.
+    """
+    if name.transport != "docker" or name.reference is None:
+        raise Unsupported(
+            f"signatures of {name} are not supported: expected an image in a registry",
+            hint="push it first, and sign docker://REGISTRY/NAME:TAG",
+        )
+    return name.reference
+
+
 def sign(
     name: ImageName,
     signer: Signer,
@@ -216,11 +238,7 @@ def sign(
         DigestMismatch: the image is another one than `expected_digest`; nothing was signed.
         As `sign_image`.
     """
-    if name.transport != "docker" or name.reference is None:
-        raise Unsupported(
-            f"signatures of {name} are not supported: expected an image in a registry",
-            hint="push it first, and sign docker://REGISTRY/NAME:TAG",
-        )
+    reference = check_can_be_signed(name)
     if identity is not None and not signer.names_image:
         raise UsageError("this signature format speaks for no name: expected no identity")
     with open_source(name, transport) as source, open_sink(name, transport) as sink:
@@ -229,7 +247,7 @@ def sign(
         places = places_of(name, source, lookasides=lookasides, transport=transport)
         return signer.sign(
             Request(
-                name.reference,
+                reference,
                 source,
                 sink,
                 places,

@@ -17,7 +17,7 @@ from imagers.settings import read_settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imagers.model.image import ImageSink
+    from imagers.model.image import ImageSink, ImageSource
     from imagers.pull.named import NamedImage
     from imagers.transport.names import ImageName
     from imagers.transport.open import TransportOptions
@@ -29,6 +29,7 @@ __all__ = [
     "name_of",
     "open_destination",
     "open_named",
+    "open_source_of",
     "parse_platform",
     "reading_options",
     "registry_options",
@@ -243,6 +244,17 @@ def open_named(text: str, options: RegistryOptions, registries_d: str | None = N
     transport = options.transport(is_remote=name.is_remote)
     lookasides = read_settings().lookasides(registries_d) if name.is_remote else None
     return open_image(name, transport, lookasides)
+
+
+def open_source_of(text: str, options: RegistryOptions) -> ImageSource:
+    """The source that a name of the command line means; the caller closes it.
+
+    For what asks no policy and looks for no signature: nothing is read that only these need.
+    """
+    from imagers.transport.open import open_source
+
+    name = name_of(text)
+    return open_source(name, options.transport(is_remote=name.is_remote))
 
 
 def open_destination(text: str, options: RegistryOptions) -> ImageSink:

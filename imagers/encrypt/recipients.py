@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagers.encrypt.schemes.providers.config import check_provider_name
-from imagers.encrypt.schemes.scheme import SCHEMES, find_scheme, scheme_of
+from imagers.encrypt.schemes.scheme import expected_recipients, find_scheme, scheme_of
 from imagers.errors import UsageError
 from imagers.model.keys import SecretKey, WrappedKey
 
@@ -123,9 +123,8 @@ def parse_recipient(text: str) -> Recipient:
     """
     name, colon, value = text.partition(":")
     if not colon or not value:
-        usages = ", ".join(row.usage for row in SCHEMES.values())
         raise UsageError(
-            f"recipient: expected {usages}, got {text[:160]!r}",
+            f"recipient: {expected_recipients()}, got {text[:160]!r}",
             hint=f"for the public key in a file: jwe:{value or text[:160]}",
         )
     try:

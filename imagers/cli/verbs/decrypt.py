@@ -45,7 +45,7 @@ from imagers.cli.command import VerbCommand, budget_options, json_option, platfo
 from imagers.cli.images import (
     TwoRegistries,
     open_destination,
-    open_named,
+    open_source_of,
     parse_platform,
     two_registries_options,
 )
@@ -97,12 +97,12 @@ def command(  # one parameter an option
     start = time.perf_counter()
     with (
         opened_unwrappers(keys, timeout_s) as unwrappers,
-        open_named(src, registries.source) as image,
+        open_source_of(src, registries.source) as source,
         open_destination(dst, registries.sink) as sink,
         ProgressBar(0, "decrypt") as bar,
     ):
         done = decrypt(
-            image.source,
+            source,
             sink,
             unwrappers,
             require_encrypted=require_encrypted,

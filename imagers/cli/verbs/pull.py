@@ -113,11 +113,13 @@ def command(  # one parameter an option
         budget=budget,
     )
     with ExitStack() as stack:
+        image = stack.enter_context(open_named(ref, registry, registries_d))
+        # A name that is none and a policy without its keys are told before a passphrase is typed.
+        image.requirements(options.policy)
         unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))
         resources = None
         if broker.url is not None:
             resources = stack.enter_context(broker.client(tee))
-        image = stack.enter_context(open_named(ref, registry, registries_d))
         bar = stack.enter_context(ProgressBar(0, "pull"))
 
         def on_trusted(trusted: TrustedImage) -> None:

@@ -105,7 +105,7 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.build.signers import sign
+    from imagers.build.signers import check_can_be_signed, sign
 
     if sum(one is not None for one in (key_file, gpg_key, notation_key)) != 1:
         raise UsageError(
@@ -125,6 +125,7 @@ def command(
             "--notation-key goes with --notation-chain, and what notation signs has no identity"
         )
     name = name_of(ref)
+    check_can_be_signed(name)
     expected = None
     if expected_digest is not None:
         expected = parse_digest(expected_digest, what="--expected-digest")
@@ -141,8 +142,9 @@ def command(
         signed = sign(
             name,
             signer,
-            transport=registry.transport(is_remote=name.is_remote),
-            lookasides=read_settings().lookasides(registries_d) if name.is_remote else None,
+            transport=registry.transport(),
+            # Read for gpg alone: a registries.d that is wrong keeps nobody from the other forms.
+            lookasides=None if gpg_key is None else read_settings().lookasides(registries_d),
             expected_digest=expected,
             identity=identity,
             now=datetime.now(UTC),

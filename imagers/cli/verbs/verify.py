@@ -82,6 +82,8 @@ def command(
     error: ImagersError | None = None
     with open_named(ref, registry, registries_d) as image:
         selected = document.select(image.identity)
+        # A key that cannot be read is no answer of the policy's, neither "no" nor a tree.
+        image.requirements(document)
         try:
             trusted = trust_image(
                 image,

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEME", "ProviderUnwrapper", "ProviderWrapper", "open_unwrapper"]
 
-"""How long a provider may take for one answer: an attestation may be behind it."""
-
 
 class _Provider:
     def __init__(self, name: str, config: ProviderConfig, timeout_s: float) -> None:

@@ -27,11 +27,13 @@ __all__ = [
     "Row",
     "Scheme",
     "Target",
+    "expected_recipients",
     "find_scheme",
     "scheme_of",
 ]
 
 TIMEOUT_S = 60.0
+"""How long a provider may take for one answer: an attestation may be behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,12 @@ SCHEMES: dict[str, Row] = {
 }
 
 
+def expected_recipients() -> str:
+    """How recipients are written, for a message about what is none."""
+    *most, last = (row.usage for row in SCHEMES.values())
+    return f"expected {', '.join(most)} or {last}"
+
+
 def find_scheme(name: str) -> Scheme:
     """The kind of that name.
 
@@ -157,8 +165,7 @@ def find_scheme(name: str) -> Scheme:
         UsageError: there is none.
     """
     if name not in SCHEMES:
-        *most, last = (row.usage for row in SCHEMES.values())
-        raise UsageError(f"expected {', '.join(most)} or {last}, got scheme {name[:80]!r}")
+        raise UsageError(f"{expected_recipients()}, got scheme {name[:80]!r}")
     scheme: Scheme = import_module(SCHEMES[name].module).SCHEME
     return scheme
 

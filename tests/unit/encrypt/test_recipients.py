@@ -117,3 +117,9 @@ def test_parse_decryption_key_with_a_word_may_name_a_certificate():
     assert parse_decryption_key("a.key:a.crt").certificate == "a.crt"
     assert parse_decryption_key("a.key:pass=a.crt").certificate == ""
     assert parse_decryption_key("a.key:file=a.crt").certificate == ""
+
+
+@pytest.mark.parametrize("text", ["", "jwe", "jwe:", "foo:bar"])
+def test_parse_recipient_of_none_names_all_kinds_in_the_same_words(text):
+    with pytest.raises(UsageError, match="provider:NAME or broker:URI, got"):
+        parse_recipient(text)

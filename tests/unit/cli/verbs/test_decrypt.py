@@ -99,3 +99,15 @@ def test_decrypt_of_a_window_above_the_memory_says_how_to_have_more(run, wide_wi
     # There is room for one of them alone.
     done = run(*words[:2], "oci:f:v1", *words[3:], "--memory", "80MiB", "--jobs", "2")
     assert "decrypted 2 of 2 layers" in done.out
+
+
+def test_decrypt_asks_for_no_signature_and_reads_no_place_of_them(
+    run, home, sealed, keys, imagers_registry
+):
+    name = f"{imagers_registry.address}/team/app:v1"
+    assert run("copy", sealed, name).code == 0
+    directory = home / ".config" / "containers" / "registries.d"
+    directory.mkdir(parents=True)
+    (directory / "x.yaml").write_text("docker: [")
+    assert run("decrypt", name, "oci:d:v1", "--decryption-key", keys / "r2048.key").code == 0
+    assert run("inspect", name).code == 11

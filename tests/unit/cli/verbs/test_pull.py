@@ -107,3 +107,21 @@ def test_pull_provider_that_hangs_is_given_up(run, plain, accept, tmp_path, monk
     assert outcome.code == 30
     assert "key provider 'slow' ('sleep'): no answer within 0.2 s" in outcome.err
     assert not Path("bundle").exists()
+
+
+def test_pull_of_no_name_says_so_before_it_opens_keys(run, accept):
+    outcome = run("pull", "@@", "bundle", "--policy", accept, "--decryption-key", "missing.key")
+    assert outcome.code == 11
+    assert "missing.key" not in outcome.err
+    assert not Path("bundle").exists()
+
+
+def test_pull_under_a_policy_without_its_key_says_so_before_it_opens_keys(run, plain, tmp_path):
+    policy = tmp_path / "policy.json"
+    requirement = {"type": "sigstoreSigned", "keyPath": str(tmp_path / "none.pub")}
+    policy.write_text(json.dumps({"default": [requirement]}))
+    words = ("--policy", policy, "--decryption-key", "missing.key")
+    outcome = run("pull", plain, "bundle", *words)
+    assert outcome.code == 13
+    assert "none.pub" in outcome.err
+    assert "missing.key" not in outcome.err

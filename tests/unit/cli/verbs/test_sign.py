@@ -112,3 +112,26 @@ def test_policy_that_is_none_is_named_with_its_option(run, plain, verb):
     outcome = run(verb, *names, "--policy", "nofile")
     assert outcome.code == 13
     assert outcome.err.startswith("imagers: error: --policy: nofile: no such file or directory\n")
+
+
+@pytest.fixture
+def wrong_registries_d(home):
+    directory = home / ".config" / "containers" / "registries.d"
+    directory.mkdir(parents=True)
+    (directory / "x.yaml").write_text("docker: [")
+
+
+def test_sign_outside_of_a_registry_asks_for_no_passphrase(run, plain):
+    words = ("--sign-by-sigstore-private-key", "missing.key", "--passphrase-file", "missing")
+    outcome = run("sign", plain, *words)
+    assert outcome.code == 12
+    assert "expected an image in a registry" in outcome.err
+    assert "docker://REGISTRY/NAME:TAG" in outcome.err
+
+
+@pytest.mark.usefixtures("wrong_registries_d")
+def test_sign_in_a_form_without_lookasides_reads_none(run, pushed, signer):
+    assert run("sign", pushed, *signer).code == 0
+    refused = run("sign", pushed, "--sign-by", "A" * 40)
+    assert refused.code == 11
+    assert "is not YAML" in refused.err

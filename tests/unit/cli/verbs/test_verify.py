@@ -245,3 +245,15 @@ def test_verify_notation_signature_of_ours(run, pushed, policy, tmp_path, keys):
     assert outcome.json()["signers"][0]["subject"] == "CN=notary-ec leaf,O=imagers test"
     (store / "root.pem").write_bytes((keys / "notary-rsa-root.pem").read_bytes())
     assert run("verify", pushed, *policy(rule)).code == 21
+
+
+@pytest.mark.parametrize("words", [("--json",), ("--explain",), ("--explain", "--json")])
+def test_verify_under_a_policy_without_its_key_gives_no_answer(run, plain, tmp_path, words):
+    """It said "no", and that the image could not be read, which nobody had tried."""
+    policy = tmp_path / "policy.json"
+    requirement = {"type": "sigstoreSigned", "keyPath": str(tmp_path / "none.pub")}
+    policy.write_text(json.dumps({"default": [requirement]}))
+    outcome = run("verify", plain, "--policy", policy, *words)
+    assert outcome.code == 13
+    assert outcome.out == ""
+    assert "none.pub" in outcome.err
