@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # make demo      the whole way once: encrypt, push, sign, attest, pull, run, three refusals
 # make test      the test suite
 # Both do all their set-up on a fresh machine; `make dev` is the set-up to change the code, without

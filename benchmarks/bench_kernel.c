@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* K2 and K3 against sequential passes of libcrypto over the same pieces of 64 KiB, one thread.
  *
  *     bench_kernel [--json]              all contestants, and the floor against `openssl speed`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows of the commands, as a user starts them, from oci: to oci: and beside skopeo."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows of the core by itself: memory to memory, and a sealed layer opened with no sink."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Floors: what one stage costs when nothing but its library runs, and the limit that follows.
 
 The programs are floors/*.c, compiled here. Each is held against a tool that everybody has

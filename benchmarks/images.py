@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the rows work on: a tar of system files in three forms, and images of it."""
 
 from __future__ import annotations

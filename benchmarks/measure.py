@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Running things in turns, and rows of what came of it."""
 
 from __future__ import annotations

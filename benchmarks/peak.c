@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The most memory that a program had resident, in KiB, on standard output; its own goes nowhere.
  *
  *     peak PROGRAM ARGUMENT...

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pulling and pushing an image with large layers: ratios to one SHA-256 stream, and to oras.
 
     python benchmarks/registry_pull.py [--mebibytes 1024] [--runs 5]

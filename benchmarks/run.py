@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The speed of imagers as ratios to floors and peers of the same run: `make bench`.
 
     benchmarks/run.py [--mib N] [--samples N] [--only ROW]... [--json FILE] [--work FOLDER]

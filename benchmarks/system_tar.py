@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A tar of system files that compresses as layers do, whatever this machine has installed.
 
 Files come in an order that a seed decides, so that every part of the tar is like every other.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes docs/errors.md from the exception classes: `python docs/make_errors.py`."""
 
 import inspect

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole way once, as a user would type it: `make demo`.
 
     python examples/demo.py [--image oci:PATH:TAG]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Build the demo's image: an OCI layout with three real layers.
 
     python examples/demo_image.py DIRECTORY

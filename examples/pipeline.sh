@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # A build pipeline: encrypt an image for a recipient's key, push it, sign it, show it.
 #
 #   examples/pipeline.sh IMAGE DESTINATION KEYS

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """imagers: container images to confidential guests, unread and unchanged on the way.
 
 The packages, from the bottom up (a package imports only from rows below it):

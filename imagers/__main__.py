@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `imagers` command, also as `python -m imagers`.
 
 A signal while Python loads modules ends the program at once: there is nothing to undo yet, and

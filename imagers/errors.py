@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every exception of the API: one tree, split by what the caller can do about it.
 
 `str()` of each is one line: lower case, no full stop, values quoted, expected before

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files: one translation of `OSError`, bounded reading, and writing that leaves nothing half done.
 
 A `StagedFile` has no name on file systems with O_TMPFILE, so that even a killed process

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """gpg on a short lead: homes of its own, an end to every run, and nothing left behind.
 
     with PrivateHome(agent=True) as home:

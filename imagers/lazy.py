@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The door of a package: names that are imported when they are first asked for (PEP 562).
 
     __getattr__ = door(__name__, {"named": ("NamedImage", "open_image"), "run": ("pull_image",)})

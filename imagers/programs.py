@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs of others: asked one question, with an end to how long and how much they answer.
 
     answer = ask_program(["docker-credential-pass", "get"], b"registry.example.org", timeout_s=60,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the user's machine says, read in one place and turned into values.
 
     user = read_settings()

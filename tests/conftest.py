@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is tested is this tree, its C compiled anew where it changed; depth of the property tests.
 
 The depth is HYPOTHESIS_PROFILE, else `ci` where CI is set, else `default`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rules for the C core that a compiler does not know."""
 
 import graphlib

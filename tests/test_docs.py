@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pages and the help against the program: what they say must exist and be so."""
 
 import importlib

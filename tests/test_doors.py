@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doors of the packages: what users of the library import, and that their types are real."""
 
 import ast

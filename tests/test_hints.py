@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A hint speaks only of options that the command has, of the verbs that can come to say it."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests meet this tree as it is: compiled where it changed, and refused where it is another."""
 
 import os

@@ -1,6 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
 """The import rule: imports go down, never up, never sideways; and who may touch the world."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -302,3 +304,30 @@ def test_the_rule_itself_sees_each_form_of_an_upward_import(source):
                 base = ".".join([*anchor, base] if base else anchor)
             found += [f"{base}.{alias.name}" for alias in node.names]
     assert any(break_of(path, one) for one in found)
+
+
+def sources():
+    """Every file of the repository that somebody wrote as code; vectors are data."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        is_code = path.suffix in {".py", ".pyi", ".c", ".h", ".sh"} or (
+            path.parent.name == ".ci" and not path.suffix
+        )
+        if is_code and path.exists() and not name.startswith("tests/vectors/"):
+            yield path
+
+
+def test_every_source_file_names_its_licence():
+    without = [
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if "SPDX-License-Identifier: Apache-2.0" not in path.read_text()[:120]
+    ]
+    assert without == []

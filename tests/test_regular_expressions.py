@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every regular expression of the tree takes time in proportion to what it is given.
 
 Two parts without a bound that can match the same text make a search through all ways to share

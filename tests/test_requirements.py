@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the set-up installs: one release of each package, by its hashes, whoever the index is."""
 
 import re

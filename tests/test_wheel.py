@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The wheel: built as a user builds it, and imported where nothing else is installed."""
 
 import fcntl

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the floor programs share: clocks, a file in memory, a line of JSON.
  *
  * A floor is what a stage costs when nothing but its library runs: one thread, input in memory,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Floor of the layer cipher: sequential passes of libcrypto over pieces of 64 KiB.
  *
  *     floor_crypto 3 [MIB]    SHA-256 (stored), HMAC-SHA256 (stored), AES-256-CTR

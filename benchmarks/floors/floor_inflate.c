@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Floor of a gzip layer: ISA-L's streaming inflate, with gzip's own CRC, from memory to one slot.
  *
  *     floor_inflate FILE.gz

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Floors of source and sink: the page cache read, and a new file written, 256 KiB a call.
  *
  *     floor_io read FILE           a file that was read before

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Floor of a digest of its own (diff_id of a compressed layer): one SHA-256 of libcrypto.
  *
  *     floor_sha [MIB]

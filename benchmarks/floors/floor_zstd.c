@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Floor of a zstd layer: libzstd's streaming decompression, from memory to one slot.
  *
  *     floor_zstd FILE.zst

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The key broker: gives secrets to guests that proved what they are. One process, no set-up.
 
     server     serve and run: what a caller starts

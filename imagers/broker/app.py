@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP to calls and back: paths, bounds, cookies, statuses.
 
     POST /kbs/v0/auth                    anybody

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The audit log: every release, refusal and change, in rows that only grow. Never a secret.
 
 A row is written in the same transaction as what it tells, so neither is there without the

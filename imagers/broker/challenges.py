@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Challenges that nobody has to remember: what `auth` gives away, and how `attest` knows it.
 
     nonce     16 random ‖ the first 16 of HMAC-SHA-256(nonce key, fields)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The time that sessions are judged by, and how wrong a clock may be."""
 
 from __future__ import annotations

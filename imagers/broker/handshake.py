@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The handshake: a challenge, then evidence for it, taken once.
 
 1. `auth` checks version and TEE and gives a fresh nonce and a cookie. It writes nothing down:

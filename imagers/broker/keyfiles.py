@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files and folders that only their owner may read: the state directory and its keys.
 
 A key file is made whole or not at all: it is written under a temporary name and then linked

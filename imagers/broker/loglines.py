@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Log lines that callers can cause, bounded a minute: a log fills a disk as well as anything."""
 
 from __future__ import annotations

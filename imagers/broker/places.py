@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places for connections and for the bytes that they make us hold, when there is a crowd.
 
 Nobody is asked who he is before he is let in, so there is no telling guests from a flood at the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The resource policy: a fixed table of allow and deny rules.
 
     {"rules": [

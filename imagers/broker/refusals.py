@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every "no" of the broker: its name on the wire and its HTTP status, in one table.
 
 The Rust clients read any error body with `type` and `detail`; they take 401 as "shake hands

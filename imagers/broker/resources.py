@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Secrets: released to guests, kept by admins.
 
 A release, in order; each step can refuse and each refusal is in the audit log:

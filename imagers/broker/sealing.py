@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encryption of what storage keeps: AES-256-GCM under the master key.
 
     12 bytes nonce ‖ ciphertext ‖ 16 bytes tag

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run a broker: in this thread until a signal, or beside the caller's work.
 
     serve(BrokerConfig(state_directory=Path("state")), on_start=announce)   # until SIGTERM

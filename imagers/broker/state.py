@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the parts of one broker share: store, keys, verifiers, clock and limits.
 
 `open_state` is the whole start: it makes what is missing (state directory, master key,

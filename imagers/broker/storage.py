@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the broker keeps, in one SQLite file with mode 0600: nothing that matters is in memory.
 
     resources  path -> sealed secret, its size and version

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an attested guest carries, and what an admin shows.
 
 The guest's token is an EAR (EAT attestation result) as Trustee writes it: ES256, the

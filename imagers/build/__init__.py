@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a build pipeline does with an image, each a whole use case.
 
 encrypt      encrypt, rekey, other recipients, decrypt: one image, or all of an index

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The life of an image's key-encryption key at a key broker.
 
     with BrokerKey("kbs:///default/app/", lambda: admin) as key:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encrypt an image, change who can read it, or decrypt it: one image, or all of an index.
 
     with open_image(name) as image, open_sink(other) as sink, opened_wrappers(who) as wrappers:

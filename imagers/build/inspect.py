@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an image is, without a key and without a verdict.
 
 with open_image("registry.example.org/app:v1", transport) as image:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sign an image that is in a registry, in every format.
 
     signer = SigstoreSigner(load_private_key("release.key", passphrase))

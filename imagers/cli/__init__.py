@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `imagers` command. One module a verb in `verbs`; its docstring is its help.
 
 The rules of the interface:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The options of a broker, and what they are turned into."""
 
 from __future__ import annotations

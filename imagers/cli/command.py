@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The click commands of verbs: hand-written help, and options that several verbs share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image names of the command line, turned into open sources and sinks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `imagers` program: finds the verb, runs it, turns errors into lines and exit codes.
 
 Verbs are imported when they are called, so that `imagers --version` loads neither

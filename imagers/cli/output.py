@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the program says: messages on standard error, results on standard output.
 
 `say` writes the lines with `imagers:` before them; `ProgressBar` shows how far the work is,

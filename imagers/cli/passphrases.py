@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Passphrases of private keys: from a file, from a variable, or asked for on a terminal.
 
 The order is that of cosign: what the user named (`--passphrase-file`), then `COSIGN_PASSWORD` for

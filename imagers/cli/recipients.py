@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recipients of `imagers encrypt` and the keys of `imagers decrypt` and `imagers pull`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `encrypt` and `decrypt` did to the layers, as rows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy in force and the places of signatures, as the command line names them."""
 
 from __future__ import annotations

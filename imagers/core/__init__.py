@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bytes at speed: one layer through decryption, decompression, hashing and unpacking.
 
 This is the only door to the package.

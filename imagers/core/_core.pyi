@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # tests/unit/core/test_native.py holds this and the built module together.
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """AES256_GCM_HKDF_1MB: a layer in segments, each sealed and opened on its own.
 
     stored = header, segment 0, segment 1, ...

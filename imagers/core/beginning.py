@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the first bytes of a layer say about its compression, whatever its media type says.
 
     source, compression = look_at(stream, cipher=None, size=descriptor.size, told=told, what="…")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the layers of one image may use together: threads, memory, and how many at once.
 
     results = run_layers(sizes, Budget(jobs=2), work)

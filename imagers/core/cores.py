@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many threads of work this process may have running at once.
 
 A container may be kept to less than what the machine has: by affinity, or by a quota of

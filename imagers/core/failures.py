@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be wrong with a layer, as one table: fault to exception.
 
 Both implementations of the core name a `Fault` with its facts, and only here is it made

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One layer's work as both implementations receive it: arguments checked, words decided.
 
 `imagers.core.layer` makes these from the arguments of its callers; `imagers.core.plain`

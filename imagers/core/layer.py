@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One layer, sealed or opened, in one call that owns its loop.
 
     seal   source ─▶ check digest ─▶ [decompress] ─▶ [diff_id] ─▶ [compress] ─▶ cipher + mac ─▶ sink

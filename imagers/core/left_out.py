@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What unpacking leaves out of an image on purpose: counted, with the first of each kind.
 
     >>> LeftOut(Left.LABEL, 1, b"bin/sh", b"security.selinux").text

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The core in C, as the rest of the package sees it: jobs in, results out.
 
     LayerJob.seal(...).run(read, tick)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The core in plain Python: the definition that the C code is tested against.
 
 Used as it is where the extension is missing: the same results, several times slower, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Extended attributes of what is unpacked: which are set, and what the others count as.
 
 What is set is a list, and all else is left out: labels are of a machine's policy, and some names

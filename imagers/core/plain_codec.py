@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """gzip and zstd in plain Python: the definition of what the C stages accept.
 
 A reader takes compressed pieces and yields pieces of the tar, none longer than `PIECE`,

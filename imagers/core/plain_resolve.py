@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names to directories, inside the root of a tree and nowhere else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sparse files in a tar: where in the file its data goes.
 
     old GNU   type S: four regions and the real size in the header, 21 in each block after it

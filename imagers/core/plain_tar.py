@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tar format in plain Python: bytes in, entries out, no file touched.
 
     0         100      108   116   124    136     148      156  157        257   265 ... 345     500

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Unpacking below a directory descriptor, in plain Python.
 
 The rules, which `src/untar.c` keeps too:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several pieces of work at the same time, as if they were one call.
 
     digests = run_together([partial(hash_file, path) for path in paths], jobs=2)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The values of `imagers.core`: what a job is given and what it gives back.
 
 Nothing here moves a byte; see `imagers.core.layer` for that.

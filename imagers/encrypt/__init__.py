@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Layer encryption: image in, image out; layer ciphers, key packets, recipients.
 
 Which module holds what:

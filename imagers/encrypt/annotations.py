@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The annotations of an encrypted layer, written and read.
 
     org.opencontainers.image.enc.pubopts          base64 of the public options

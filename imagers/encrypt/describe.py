@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """For whom a layer is encrypted, as far as anybody can tell without a key.
 
 >>> describe_wrapped_key(WrappedKey("pgp", b"..."))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whole images: encrypt one, decrypt one.
 
     encrypt    plan every layer ─▶ wrap all keys ─▶ seal all layers ─▶ config ─▶ manifest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All images of an index: each is rewritten, layers that they share once, the index last.
 
     shared = SharedLayers()

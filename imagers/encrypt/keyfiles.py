@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys in files: public ones of recipients, private ones that decrypt.
 
     public       PEM or DER SubjectPublicKeyInfo (a PEM block of any name), public JWK

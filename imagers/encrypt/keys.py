@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keys of an image's layers: which of the unwrappers opens which of the packets.
 
     layers = list(image.layers())

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Public and private options: the two JSON documents of an encrypted layer.
 
 The public ones stand in the annotation `org.opencontainers.image.enc.pubopts`:

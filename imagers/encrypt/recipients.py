@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The texts of `--encryption-key` and `--decryption-key`, parsed to values.
 
     jwe:FILE                        an RSA or EC public key

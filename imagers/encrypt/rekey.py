@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """New layer keys for an encrypted image: each layer is opened, checked and sealed anew.
 
     rekey_image(image, sink, wrappers, unwrappers)

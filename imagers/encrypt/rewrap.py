@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Other recipients for an encrypted image, its layers' bytes untouched.
 
     add_recipients(image, sink, wrappers, unwrappers)       one packet more a layer and scheme

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What encryption and decryption of an image share: the reports and the new manifest.
 
 A changed manifest keeps all that it is not about: other annotations, members that nobody

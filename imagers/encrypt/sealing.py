@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One layer's way into a sink: planned, its key drawn and wrapped, sealed, copied or opened.
 
 `image`, `index` and `rekey` decide what becomes of which layer; here it is done. A plan has

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which layers of an image: numbers as skopeo counts them, ranges, all but the base.
 
 >>> sorted(select_layers(5, [parse_layer_selection("-2..")]))

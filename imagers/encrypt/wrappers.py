@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the values of recipients and keys to what wraps and unwraps, opened and closed.
 
     with opened_wrappers(parse_recipients(["jwe:a.pem", "pgp:bob@example.com"])) as wrappers:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evidence of trusted execution environments: who makes it, who judges it.
 
 plugins     attesters and verifiers of others, found by the name of their TEE

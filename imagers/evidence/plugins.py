@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attesters and verifiers, found as plugins by the name of their TEE.
 
 An installed plugin is not loaded because it is there: only when its name is given. That

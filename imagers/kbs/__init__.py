@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prove to a key broker what this machine is, and fetch secrets from it.
 
     messages    the four messages of the protocol, both directions, and the report data

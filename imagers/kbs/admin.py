@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Administration of a broker: put, list, bind and delete secrets; policy and audit log.
 
     with BrokerAdmin(url, key_file="admin.key", http=settings) as admin:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Secrets from a key broker: one handshake, then any number of them.
 
     with BrokerClient("https://broker:8080", attester=attester, http=settings) as broker:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encrypted answers of a broker: JWE in flattened JSON, both directions.
 
     {"protected": b64url({"alg":..,"enc":"A256GCM","epk":{"crv","kty","x","y"}}),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The four messages of the handshake, both directions, and the report data.
 
     guest                                             broker

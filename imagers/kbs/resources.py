@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of secrets at a broker: exactly three segments.
 
     >>> parse_resource_uri("kbs:///default/key/1")

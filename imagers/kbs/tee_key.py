@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The key pair of a guest: its public half is in the evidence, its secret half opens answers.
 
 A fresh pair is made for each handshake and lives as long as the session. The secret half

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests to a key broker and its error answers, for the client and the admin client."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images as directories of plain files (`dir:`), as source and sink.
 
     dir/version             Directory Transport Version: 1.1

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A directory that nobody but root and the caller can change, nor the way to it.
 
     fd = open_guarded(Path("/var/lib/bundles"))

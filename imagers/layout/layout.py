@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files of one OCI layout: where they are, and reading them with bounds.
 
 Spec: OCI image-spec v1.1, image-layout.md.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """index.json of an OCI layout: which entry a name means, and the document with another entry.
 
 No IO. The entries that a change does not concern keep every member that they have.

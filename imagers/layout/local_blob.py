@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A blob of a layout, an archive or a directory: a regular file of the size that it should have."""
 
 from __future__ import annotations

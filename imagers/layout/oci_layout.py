@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OCI layouts on disk, as source and sink of images.
 
     layout/oci-layout              {"imageLayoutVersion": "1.0.0"}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A new directory on its way to its name: built below a descriptor, published by one rename.
 
     with StagedDirectory(parent_fd, "bundle", ".bundle.imagers-") as place:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """base64, read strictly: one text for one sequence of bytes.
 
     decode_base64("QUI=", what="answer", where="$.key", size=2)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is to be closed, as a context manager."""
 
 from __future__ import annotations

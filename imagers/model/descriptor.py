@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Descriptors: media type, digest and size of a blob, with annotations.
 
 A bare digest is not a handle for a blob, because it cannot bound a read; this is.

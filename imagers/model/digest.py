@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Digests: an algorithm and its lower-case hex, strictly parsed.
 
     >>> parse_digest("sha256:" + "0" * 64).algorithm

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evidence of what a machine is, and the Protocols of those who give and judge it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an image is called where a policy looks it up.
 
     identity = docker_identity(parse_reference("registry.example.org/team/app:v1"))

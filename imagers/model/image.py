@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where images come from and go to: Protocols, and the view of one image.
 
     source (oci: or docker:)  ->  Image  ->  change  ->  sink (oci: or docker:)

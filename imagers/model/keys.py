@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys: secret bytes that can be wiped, and the Protocols of those who wrap them.
 
     with random_secret(32) as key, key.view() as data:

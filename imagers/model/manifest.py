@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Manifests, indexes and image configs: strict, bounded, raw bytes kept.
 
 The raw bytes are what a digest and a signature speak of, so they are kept as they came

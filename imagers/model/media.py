@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Media types: which exist, what they hold, and what encryption makes of them.
 
     >>> encrypted_media_type(OCI_LAYER_GZIP)

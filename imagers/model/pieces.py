@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bytes of a blob in pieces, hashed by a thread of their own while the caller works on them.
 
     with closing(checked_pieces(raw, descriptor, what="layer 1 of 3")) as pieces:

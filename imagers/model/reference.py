@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """References: registry, repository, tag or digest.
 
     >>> str(parse_reference("busybox"))

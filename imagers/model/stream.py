@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Streams of bytes from outside, and what "verified at the end" means.
 
 Bytes that a checked stream hands out are *provisional* until it has returned 0 from

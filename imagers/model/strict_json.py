@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON from outside: bounded, duplicate names refused, no NaN.
 
 Two readers that disagree about a duplicate name see two different documents under one

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys on hardware tokens: how one is named, and the Protocols of the plugin that uses it.
 
     TokenReference(token="imagers", object="layers")       # pkcs11:token=imagers;object=layers

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Connections of urllib3 with more bounds on time: until the headers are complete, and on sending.
 
 The time limit of a socket starts again with every byte; a server that sends its headers a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What went wrong below HTTP, in one line: who, what, and what to do.
 
 Errors of urllib3, ssl and sockets end here and become `RemoteError`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one HTTP client: time limits, bounded reads, retries, safe redirects.
 
     with HTTPClient(HTTPSettings(ca_file="/etc/broker-ca.pem")) as client:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which requests go through a proxy: the rules of `http_proxy`, `https_proxy` and `no_proxy`.
 
     Proxies(https="http://proxy:3128", exempt=("example.org", "10.0.0.0/8")).find(origin)

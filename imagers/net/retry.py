@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When to try again, and after how long: exponential back-off with jitter, `Retry-After`.
 
 Nothing here sleeps; `HTTPClient` does.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The body of an answer: bounded in bytes and in patience, never silently short.
 
 Spec: RFC 9112 sections 6 and 8 (an incomplete body is an error).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TLS for clients: the system's roots, or exactly the certificates of a file."""
 
 from __future__ import annotations

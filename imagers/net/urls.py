@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """URLs: parsed strictly, compared by origin, and shown without their secrets.
 
     >>> redact_url("https://host/v2/app/blobs/uploads/1?_state=secret&digest=sha256:0")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What evidence and signatures share: certificates, signed messages, algorithms; no IO, no clock.
 
     chain       X.509 paths from a leaf to a given root, at a given time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signatures as JWS and COSE have them: a key's one algorithm, its names, and both directions.
 
 | key                    | JWS                 | COSE          |

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """X.509 chains of signers: from a leaf to a given root, at a given time.
 
     roots = parse_certificates(pem, what="root certificates")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """COSE_Sign1: one signer's signature over bytes, in CBOR.
 
     message = parse_sign1(raw, what="envelope", max_bytes=65536)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Elements of BER and DER, one level at a time, for messages that no strict parser takes.
 
     for element in split(data, what="PKCS7"):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON Web signatures, tokens and key agreement: the pieces that more than one format has.
 
     token = sign_token({"sub": "guest"}, key=key)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON Web Keys of RSA and EC, parsed to keys of `cryptography`.
 
 Spec: RFC 7517 section 4, RFC 7518 section 6.

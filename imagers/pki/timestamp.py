@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time stamps of RFC 3161, verified offline against given authorities.
 
     when = check_timestamp(stamp, signature, certificates, what="signature 1 of 1")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The workflow of a guest: resolve, verify, get keys, stream, unpack, publish.
 
 `trust.py` holds the whole trust decision, `run.py` drives it:

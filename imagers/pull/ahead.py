@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Downloads of layers whose turn has not come yet.
 
     with ReadAhead(layers, staging_fd, downloads=3, cancellation=stop) as ahead:

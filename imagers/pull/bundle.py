@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The runtime side: an OCI bundle's config.json from an image config.
 
 What comes from the image: Entrypoint, Cmd, Env, WorkingDir, User, Volumes, Labels. All

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An image by the name that somebody wrote: where it is read, and what a policy asks about it.
 
     with open_image("registry.example.org/app:v1", transport, lookasides) as image:

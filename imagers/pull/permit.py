@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """May this image be read at all: the policy's answer for those who copy or change an image.
 
     with open_image(name, transport) as image, open_sink(other, transport) as sink:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a pull will do: which layers, in what order, with which keys still to be got.
 
 A plan is made of a `TrustedImage` only, before any key is asked for and any layer is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Drive a pull: sources, signatures, keys, the core and the staging place, in that order.
 
     with open_image("registry.example.org/app:v1", transport) as image:

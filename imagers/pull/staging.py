@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The staging place of a bundle: beside the destination, published by one rename.
 
     with Staging(bundle) as staging:

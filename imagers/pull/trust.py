@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole trust decision of a pull: bytes in, a `TrustedImage` or an exception out. No IO.
 
 Whoever drives this (`run.py`) fetches what it is asked for and hands it in; every answer

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What registries answer: error documents, media types, limits.
 
 Spec: OCI distribution-spec v1.1, "Error Codes".

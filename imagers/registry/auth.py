@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Logging in to a registry: anonymous, basic, and tokens fetched after a challenge.
 
     Authorization is sent only to the registry that asked, and credentials only to it and to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Logins in files: what podman, skopeo and docker keep in auth.json and config.json. No IO.
 
     file = parse_auth_file(raw, what=path)

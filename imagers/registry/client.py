@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One repository of one registry: where it is, who is logged in, what went wrong.
 
     client = RegistryClient(reference, http=HTTPClient(), credentials=None, actions="pull")

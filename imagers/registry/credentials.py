@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What logs in to a registry: a password, or a token. None of them shows in a text."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Credential helpers: programs named `docker-credential-NAME` that keep logins.
 
     ask_helper(HelperName("pass", "registry.example.org"))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finding, keeping and dropping logins, in auth files and credential helpers.
 
     login = find_login(paths, "registry.example.org", "team/app")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An image that may be read at several places, the first that has it.
 
 It keeps the user's name: `reference` and `name` are what policies are asked about.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the images of a name really are: mirrors, other locations, blocked prefixes. No IO.
 
     conf = parse_registries_conf([(path, text)])    # of imagers.registry.registries_conf

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A big blob over several connections at once, read as one stream.
 
     blob     | part 0 | part 1 | part 2 | part 3 | part 4 | ...

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What refers to a manifest: the list that a registry keeps, or the tag in its place.
 
     entries, has_api = list_referrers(client, digest)

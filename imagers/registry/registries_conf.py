@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that say where the images of names are: registries.conf, and that of image-rs. No IO.
 
     conf = parse_registries_conf([(path, text), ...])

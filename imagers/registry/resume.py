@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A blob whose download goes on where it broke off.
 
 The reader keeps its hash: what it gets is one stream, whichever connections it came over, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a registry keeps for images: referrers, and signatures by an older extension.
 
     signatures = RegistrySignatures(source)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A repository of a registry as the place that images are written to.
 
     sink = RegistrySink(reference, client, name="docker://127.0.0.1:5000/app:v1")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Blobs on their way to a registry, kept or read again so that an upload can be repeated.
 
 A key and nonce seal exactly one stream, so a second attempt must send the bytes of the

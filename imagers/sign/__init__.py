@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signatures of images and the policy that demands them.
 
 What is signed, and how it is kept:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The answer about an image, as a value and as a tree that says how it came about.
 
     no   $.transports.docker['r.example'][0] signedBy

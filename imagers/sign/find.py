@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Look for the signatures of a manifest, in every place that may have one the policy demands.
 
     finder = Finder(Places(reference, repository=source, referrers=referrers))

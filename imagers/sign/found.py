@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was found for an image: signatures of any format, and where somebody looked.
 
 | format            | kept as                                            | names the image |

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which names a signature may carry: the six kinds of `signedIdentity`.
 
 A signature names an image in `critical.identity.docker-reference`. Whether that name is good

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sign images: under a tag, or with a bundle that refers to them.
 
     signed = sign_image(source, sink, reference, key)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether one signature is good: steps 4 to 6 of `verify`. No IO, no clock.
 
     signer = judge(Case(signature, "signature 1 of 2", requirement, subject, ...))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one place of this package that opens files: keys and policies.
 
     key = load_private_key("release.key", passphrase)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys and certificates of the requirements that a policy has for one image.
 
     selected = policy.select(identity)

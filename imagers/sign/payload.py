@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simple-signing payload: which manifest is signed, and under which name.
 
     {"critical":{"identity":{"docker-reference":"registry.example.org/team/app:v1"},

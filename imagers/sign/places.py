@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every place that may have signatures of one image, from its name and where it was opened.
 
 places = places_of(name, source, lookasides=Lookasides(config, "file:///var/lib/signatures"))

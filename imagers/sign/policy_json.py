@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The trust settings: containers-policy.json(5), strictly parsed.
 
     {"default": [{"type": "reject"}],

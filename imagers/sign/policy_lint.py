@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is valid in a policy and probably not meant; what other readers of the file make of it.
 
     for note in lint_policy(parse_policy(raw)):

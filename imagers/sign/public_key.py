@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Public keys of signers: PEM in, a fingerprint and a yes or no out.
 
     key = parse_public_key(pem, what="key 'release.pub'")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """registries.d: where the lookaside of a repository is, and which forms are looked for.
 
     docker:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What signing and looking for signatures need of a repository: four Protocols."""
 
 from __future__ import annotations

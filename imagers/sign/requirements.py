@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One requirement of a policy: what it asks for, strictly parsed.
 
     {"type": "sigstoreSigned", "keyPath": "/etc/keys/release.pub",

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Private keys of signers, in the encrypted file form of cosign.
 
     -----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The decision whether an image may be used, as a containers policy says. No IO, no clock.
 
     selected = policy.select(identity)              # which requirements

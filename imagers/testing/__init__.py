@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A registry, a key broker and images for tests; servers speak the real protocols.
 
     registry    EmbeddedRegistry: OCI distribution 1.1, in memory or on disk

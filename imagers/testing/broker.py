@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The real key broker inside a test: a thread, a free port, a state directory that goes away.
 
     with EmbeddedBroker() as broker:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A proxy that spoils answers: between a client and a registry, by a seed.
 
     with FaultProxy(registry.address, seed=7) as proxy:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tars, layers and images of a few bytes, made in memory.
 
     app = make_image(make_tar(("etc/hostname", b"guest"), TarEntry.directory("tmp")))

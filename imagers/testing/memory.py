@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images in memory: an `ImageSource` and an `ImageSink` that can be told to lie.
 
 repository = MemoryRepository(make_image(make_tar(("a", b"1"))))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures for pytest, found by its entry point: nothing to import, nothing to set up.
 
     def test_release(imagers_broker):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A registry inside a test: OCI distribution 1.1, on a free loopback port.
 
     with EmbeddedRegistry() as registry:

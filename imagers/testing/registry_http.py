@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP of the embedded registry: bodies in, answers out, and the faults that tests ask for.
 
 What the answers are is in `registry_protocol`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The protocol of the embedded registry: what is asked, and the answer of a strict registry.
 
 Digests are checked, missing blobs are refused, error documents have the codes of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the embedded registry keeps: blobs, manifests and tags, in memory or in a directory.
 
     directory/blobs/sha256/HEX       blobs and manifests

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`docker://...` and `oci:...`: names parsed, sources and sinks opened, images copied."""
 
 from typing import TYPE_CHECKING

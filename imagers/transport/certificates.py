@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Directories with certificates for registries, as skopeo and docker read them.
 
     found = find_certificates([Path("/etc/containers/certs.d/registry.example.org:5000")])

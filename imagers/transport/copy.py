@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Copying an image between transports: bytes and digests stay as they are.
 
     report = copy_image(source, sink, platform=Platform("linux", "arm64"))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images in and out of a local Docker or podman daemon, over its socket.
 
     with DaemonSource(reference, host="unix:///run/docker.sock", name=...) as source: ...

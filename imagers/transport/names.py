@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of images with their transports, as skopeo writes them.
 
     >>> str(parse_image_name("127.0.0.1:5000/app"))

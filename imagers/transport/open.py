@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sources and sinks from names.
 
 with closing(open_source(parse_image_name("oci:build/app:v1"))) as source:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What refers to an image, copied with it: referrers, and cosign's tags.
 
     count = copy_referrers(source, sink, digests, put)

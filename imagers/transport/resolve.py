@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which image a source means: of an index, the one for a platform."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command as a user starts it, and builders of images, good and damaged.
 
 Nothing of imagers is called here but `imagers.testing`: the command is a process of its own, with

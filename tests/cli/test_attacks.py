@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whoever owns the registry, a directory on the way, or the spelling of a name plays with it."""
 
 import hashlib

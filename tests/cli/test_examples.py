@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The examples run as they stand, and the pytest plugin works in a project of somebody else."""
 
 import base64

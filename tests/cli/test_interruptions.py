@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands that are ended from outside: signals, a disk that fills, a server that stalls."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The program as such: start-up, help, verbs, exit codes, where text goes, and no secrets."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that must be refused: one clear line, the right exit code, and nothing left.
 
 Each table has a sentence, which is the test's id, and what the line must say.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands on a terminal: what is asked for, and what is not shown."""
 
 import os

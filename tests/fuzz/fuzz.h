@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the fuzz targets share: a directory to unpack into, and what must not change beside it.
  *
  *     clang -fsanitize=fuzzer,address,undefined ... ; ./target CORPUS

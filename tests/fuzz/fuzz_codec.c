@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as gzip or zstd: the stages that decompress, and that compress.
  *
  * The first byte says which library (bit 0), whether the bytes are compressed first (bit 1), and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as what is in a layer, to be opened: cipher, decompression, tar, unpacking, checks.
  *
  * The first byte says how (enum how); then it is done twice, one stage after the other and by one

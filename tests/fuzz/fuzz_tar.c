@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as a tar: the reader, and unpacking, by root with devices and all attributes.
  *
  * The first byte is no part of the tar: it says in which pieces the second run gets it. The first

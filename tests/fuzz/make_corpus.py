@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The seeds of the fuzz targets: tiny valid inputs, and some that are slightly damaged.
 
     python tests/fuzz/make_corpus.py        writes corpus/TARGET/NAME

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The fuzz targets under sanitizers, by libFuzzer: what they hold is in fuzz_NAME.c.
 
 Every run of the suite takes the seeds of corpus/NAME and a fixed number of mutations of them;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docker-registry as the system has it, and the programs that `make peers` brings."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signatures made here verify with cosign, and those of cosign verify here.
 
 cosign is taken from IMAGERS_COSIGN or PATH; any of its versions 2 and 3 does. The registry is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The distribution specification as a table: requests, and the answers that it demands.
 
 The rows of a group follow each other in a repository of its own. All are asked of the embedded

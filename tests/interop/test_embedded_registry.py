@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The embedded registry as others' clients see it: podman, skopeo, oras and cosign.
 
 cosign is taken from IMAGERS_COSIGN3, IMAGERS_COSIGN or PATH; of its versions 2 and 3 both do.

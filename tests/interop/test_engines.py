@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Docker and podman as they are installed: their archives and their sockets, both directions."""
 
 import json

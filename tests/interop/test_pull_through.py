@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docker-registry as a pull-through cache before another registry.
 
 What is pulled through it is checked as everywhere, and the policy is asked about the name that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docker-registry behind a token server: both real, with signed tokens that run out.
 
 Spec: distribution v2.8, docs/spec/auth/{token,jwt,scope,oauth}.md.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registries, clients and layouts of others: docker-registry, skopeo, oras; both directions."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A pulled bundle runs under runc as it stands."""
 
 import hashlib

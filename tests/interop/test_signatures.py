@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signatures against skopeo (GPG), cosign 2 and 3 (tags, bundles) and notation, both ways.
 
 cosign is taken from IMAGERS_COSIGN, IMAGERS_COSIGN3 or PATH, notation from IMAGERS_NOTATION or

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encrypted images to and from the real skopeo, in both directions."""
 
 import gzip

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is mutated, and by which tests it is to be noticed; those of its own file are among them."""
 
 _VERIFY = [

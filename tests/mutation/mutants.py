@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The mutants of a module: its source with one thing wrong in each.
 
 What is changed, one at a time:

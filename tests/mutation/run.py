@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which mutants of the modules that decide about trust the tests do not notice.
 
     python tests/mutation/run.py [MODULE...]          all of MODULES, or imagers/sign/judge.py

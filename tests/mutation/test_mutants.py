@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the mutants of a source are, and that each is one change which compiles."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Guests and pulls without end in one process: what it holds does not grow, and no byte is wrong.
 
     python tests/soak/run.py SECONDS

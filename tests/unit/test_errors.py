@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The error tree: its shape, its exit codes, and messages that are one harmless line."""
 
 import copy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Homes of gpg and the end of its runs, with the real gpg and with ones that do not end."""
 
 import os

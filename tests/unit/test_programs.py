@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs that answer badly, late, without end, or leave somebody behind."""
 
 import os

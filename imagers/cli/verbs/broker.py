@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """usage: imagers broker serve [OPTION]...
        imagers broker put URI FILE | get URI | list | delete URI
        imagers broker policy show | set FILE | reset

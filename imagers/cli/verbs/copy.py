@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """usage: imagers copy [OPTION]... SRC DST
 
 Copies an image. Bytes and digests stay as they are; every blob is checked

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """usage: imagers decrypt [OPTION]... SRC DST --decryption-key KEY...
 
 Decrypts the layers of an image and writes the plain image. Every layer is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """usage: imagers encrypt [OPTION]... SRC DST --encryption-key RECIPIENT...
 
 Encrypts the layers of an image, each with a key of its own, and wraps each key

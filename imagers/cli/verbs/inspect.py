@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """usage: imagers inspect [OPTION]... REF
 
 Shows what an image is, without a key: manifest, platforms, layers with sizes,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """usage: imagers key generate KIND --output NAME [--passphrase-file FILE]
        imagers key show FILE [--json]
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """usage: imagers login [OPTION]... REGISTRY[/NAMESPACE]
 
 Keeps a login for a registry, after the registry has accepted it, where podman,

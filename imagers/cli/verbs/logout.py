@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """usage: imagers logout [OPTION]... REGISTRY[/NAMESPACE]
 
 Drops the login for a registry from all auth files, and from the credential

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """usage: imagers policy check [FILE] [--json]
        imagers policy init --scope SCOPE --key FILE [--output FILE]
 

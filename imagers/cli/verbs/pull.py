@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """usage: imagers pull [OPTION]... REF BUNDLE
 
 Pulls an image for a runtime: checks the signature as the policy demands, gets

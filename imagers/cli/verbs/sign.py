@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """usage: imagers sign [OPTION]... REF --sign-by-sigstore-private-key FILE
        imagers sign [OPTION]... REF --sign-by FINGERPRINT
        imagers sign [OPTION]... REF --notation-key FILE --notation-chain FILE

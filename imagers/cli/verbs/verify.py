@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """usage: imagers verify [OPTION]... REF
 
 Says whether an image may be used, as a containers policy.json demands it, and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Faults with their facts, and their names. */
 #include "impl.h"
 

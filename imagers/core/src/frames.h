@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Compression on several cores: frames that know nothing of each other, put back in order. */
 #ifndef IMAGERS_FRAMES_H
 #define IMAGERS_FRAMES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gzip both ways: members one after the other, as RFC 1952 has them.
  *
  * Header and trailer are parsed here and the library does only the deflate data, so that

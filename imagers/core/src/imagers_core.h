@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* imagers_core: one container layer through hashing, cipher, codec and tar.
  *
  * The plain half of the extension: no Python.h here or in anything that this declares.

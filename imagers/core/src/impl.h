@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Shared inside the plain half of imagers_core; nothing of this is an interface. */
 #ifndef IMAGERS_IMPL_H
 #define IMAGERS_IMPL_H

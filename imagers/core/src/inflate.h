@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Raw deflate by ISA-L where it was found, by zlib otherwise. Only gzip_stage.c uses this. */
 #ifndef IMAGERS_INFLATE_H
 #define IMAGERS_INFLATE_H

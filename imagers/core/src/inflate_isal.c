@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Raw deflate by ISA-L: inflates twice as fast as zlib, deflates seven times as fast. */
 #include "inflate.h"
 

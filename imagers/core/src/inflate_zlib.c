@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Raw deflate by zlib, where ISA-L was not found. */
 #include "inflate.h"
 

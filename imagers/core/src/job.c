@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One job is one layer: its parts, and its thread. */
 #define _GNU_SOURCE
 #include "job_impl.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The whole of a job: its line is run, and then come its checks.
  *
  * What is wrong is reported in the order that imagers/core/layer.py promises. A fault of

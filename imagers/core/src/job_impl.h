@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Shared inside job*.c. */
 #ifndef IMAGERS_JOB_IMPL_H
 #define IMAGERS_JOB_IMPL_H

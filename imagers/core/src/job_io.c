@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Where a job's bytes come from and go to: files, pipes, the ring. Nothing waits for longer
  * than it takes to be cancelled.
  */

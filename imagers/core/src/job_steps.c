@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a job does with each piece, as the stations of its line.
  *
  *     open            read -> cipher [-> write] -> decompress -> diff_id [-> write or unpack]

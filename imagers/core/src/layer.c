@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The table of layer functions, and which entry of it a job uses. */
 #include "impl.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The layer cipher AES_256_CTR_HMAC_SHA256 and the digests around it, in one pass over the bytes.
  *
  * A layer needs up to four results from the same bytes: AES-256-CTR of them, SHA-256 of the stored

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* AES-256-CTR, HMAC-SHA256 and digests by libcrypto: the definition, always there.
  *
  * The cipher of ocicrypt (containers/ocicrypt v1.3.2, blockcipher/blockcipher_aes_ctr.go):

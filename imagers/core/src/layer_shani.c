@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* K2 and K3: AES-256-CTR, stitched between the rounds of two or three SHA-256 chains.
  *
  * Why it is faster than a good library's passes, one after the other:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The entry "shani" of the table: imagers' layers through the stitched kernels of layer_shani.c.
  *
  * They do SHA-256 and AES-256-CTR with its HMAC, all or nothing: a layer without a cipher, or

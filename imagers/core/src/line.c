@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Stations that pieces of bytes go through, and the threads that work on them.
  *
  *     free slots -> fill -> step ... -> decode -> step ... -> free slots

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Stations that pieces of bytes go through, and the threads that work on them. */
 #ifndef IMAGERS_LINE_H
 #define IMAGERS_LINE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A hash table with open addressing over a polynomial hash modulo 2**61 - 1.
  *
  * The polynomial is evaluated at a random point, drawn anew for each job: two different

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A set of names in directories: what a layer made, so that its whiteouts leave it alone.
  *
  * A member is (device, inode of the directory, name). Only a keyed hash of 61 bits is kept:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The one way from the enum to our exception classes: the table is in Python, so that the plain
  * implementation raises from it too. */
 #include "py_module.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* LayerJob: one job of imagers_core.h as a Python object.
  *
  * run() keeps the calling thread: it feeds the job from a Python source, or waits, without

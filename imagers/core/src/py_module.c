@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* imagers.core._core: module state, its start and its end. */
 #include "py_module.h"
 

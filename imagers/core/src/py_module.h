@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The binding half: Python on one side, imagers_core.h on the other, no algorithm. */
 #ifndef IMAGERS_PY_MODULE_H
 #define IMAGERS_PY_MODULE_H

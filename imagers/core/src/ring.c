@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Pieces from the thread that feeds a job, in order and with bounded memory.
  *
  * A mutex and two condition variables: a wake-up costs far less than the work on a piece.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a header says of an entry, with the records and long names that stand before it. */
 #include "tar_impl.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Shared inside tar_*.c. */
 #ifndef IMAGERS_TAR_IMPL_H
 #define IMAGERS_TAR_IMPL_H

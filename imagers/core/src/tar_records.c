@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What headers of a tar are made of: numeric fields, and the records of extended headers.
  *
  * Spec: POSIX.1-2017, pax, "pax Extended Header"; GNU tar 1.35 manual, "Basic Tar Format"

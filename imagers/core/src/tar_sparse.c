@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Sparse files in a tar: where in the file its data goes.
  *
  * The four forms are drawn in imagers/core/plain_sparse.py, which is the definition. A map is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* layer_shani.c against libcrypto, and against answers that come from neither.
  *
  * Every case runs in both directions, in place and out of place, as K2 and as K3, in one piece and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The test of the stitched kernels alone, which test_main.c runs. */
 #ifndef IMAGERS_TEST_KERNEL_H
 #define IMAGERS_TEST_KERNEL_H

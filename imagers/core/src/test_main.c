@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The plain half by itself: known answers and round trips, without Python.
  *
  *     core-test                                          everything below

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Threads as the core starts them, and how long they wait. */
 #define _GNU_SOURCE
 #include "impl.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Unpacking below a directory descriptor. Nothing outside of it is ever touched.
  *
  * - A name is relative to the root, also where it starts with `/`, as docker and umoci have

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Owner, extended attributes, mode and time of what was made. Which extended ones are set, and what
  * is left out, imagers/core/plain_attributes.py defines. */
 #define _GNU_SOURCE

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The entry at hand: its name in every failure, its place in the counts, what was made of it. */
 #define _GNU_SOURCE
 #include "untar_entry.h"

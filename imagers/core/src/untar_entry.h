@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What untar*.c know of the tree and of the entry at hand. */
 #ifndef IMAGERS_UNTAR_ENTRY_H
 #define IMAGERS_UNTAR_ENTRY_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Shared inside untar*.c. */
 #ifndef IMAGERS_UNTAR_IMPL_H
 #define IMAGERS_UNTAR_IMPL_H

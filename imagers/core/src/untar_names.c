@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Names of entries: their parts, and which of them are reserved. */
 #define _GNU_SOURCE
 #include "untar_impl.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Devices and FIFOs, which nobody opens here; and devices that are left out. */
 #define _GNU_SOURCE
 #include "untar_impl.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Removal: of what an entry replaces, and of what a whiteout hides. */
 #define _GNU_SOURCE
 #include "untar_impl.h"

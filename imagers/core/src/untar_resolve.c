@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Names to directories, inside the root and nowhere else. */
 #define _GNU_SOURCE
 #include "untar_impl.h"

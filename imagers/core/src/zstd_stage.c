@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* zstd both ways: frames one after the other, as RFC 8878 has them.
  *
  * The magic numbers are read here, so that the end of the last frame is told apart from

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kinds of recipients, one module each.
 
 jwe        an RSA or EC key (`jwe:FILE`)

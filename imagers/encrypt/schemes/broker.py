@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Confidential Containers packet: private options under a key that a broker keeps.
 
 The key (KEK, 32 bytes) has a name at the broker, `kbs:///repository/type/tag`; the packet

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recipients with an RSA or EC key: private options in a JSON Web Encryption.
 
     one recipient   {"protected","encrypted_key","iv","ciphertext","tag"}

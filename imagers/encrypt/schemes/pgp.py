@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenPGP recipients and secret keyrings, by the user's gpg.
 
     with PGPWrapper(["alice@example.com"]) as wrapper: ...

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The head of an OpenPGP message: for which keys its session key is there.
 
     tag 1: length, version 3, key id (8 bytes), ...      one a recipient

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recipients with an RSA key on a token: private options under RSA-OAEP, without more.
 
     {"version":0,"recipients":[{"version":0,"blob":"<base64>","hash":"sha256"},...]}

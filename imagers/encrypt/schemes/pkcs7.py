@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recipients with an RSA certificate: private options in CMS envelopedData.
 
     ContentInfo  30 { 1.2.840.113549.1.7.3, a0 { EnvelopedData } }

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Key providers as wrapper and unwrapper, whether they are programs or services.
 
     config = find_provider(load_provider_config(path), "attestation-agent")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a kind of recipient is, and the table of them.
 
     find_scheme("jwe").open_wrappers(["a.pem", "b.pem"], settings, stack)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What archives that are written have in common: blobs into one nameless tar.
 
 A blob is staged in a file of its own and appended when it is whole, so that several may be

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `docker save` and `podman save` write, as source and sink of images.
 
     source = DockerArchiveSource("app.tar", None, name="docker-archive:app.tar")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """manifest.json of archives that `docker save` and `podman save` write. No IO.
 
     [{"Config": "NAME", "RepoTags": ["app:v1"], "Layers": ["NAME", ...]}]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OCI layouts in one tar, as source and sink of images.
 
     source = OCIArchiveSource("app.tar", "v1", name="oci-archive:app.tar:v1")

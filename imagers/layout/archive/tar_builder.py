@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writing a tar of blobs: each whole before it gets its header, equal input gives equal bytes.
 
 builder = TarBuilder(file.fileno())

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading a tar by names: where each member is, found in one pass over the headers.
 
     with TarFile.open(path) as tar:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What makes a signer's certificate believable, offline.
 
 `signer` puts together what `imagers.pki` says of chains and time stamps, `rekor` checks entries

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a sigstore signature in cosign's format brings along, read from its annotations.
 
 | annotation                          | what it holds                                    |

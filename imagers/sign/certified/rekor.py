@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Entries of the transparency log Rekor, verified offline by the log's key.
 
     entry = parse_bundle(annotation)                   # the annotation of cosign 2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who made a sigstore signature: a given key, or the owner of a certificate that is trusted.
 
     signer = check_signer(evidence, demands, now=now, what="signature 1 of 1", note=print)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whom a signer's certificate is for: alternative names, and the login that fulcio saw.
 
     check_subject(leaf, CertificateSubject(email="builder@example.org"), what="certificate")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The trusted root file of sigstore: keys of logs and certificates of authorities, in one file.
 
     root = parse_trusted_root(raw, what="trusted_root.json")

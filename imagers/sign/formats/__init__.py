@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signature formats: how they are made, kept and read, and when a signature is good.
 
     format            what a format is, and the table of them; each line is one of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sigstore bundles as cosign 3 writes them: a signed statement about one digest.
 
     raw = build_bundle(digest, key)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a signature format is, and the table of them.
 
     find_format("sigstore").find(places, digest)

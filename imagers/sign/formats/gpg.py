@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenPGP through the user's gpg: read and make the messages of simple signing.
 
     with Keyring([("key file 'release.gpg'", data)]) as keyring:

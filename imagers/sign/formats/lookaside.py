@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signatures outside of the registry: a lookaside, an image directory, the registry's extension.
 
     found = find_in_lookaside("file:///srv/signatures", reference, digest, fetch=None)

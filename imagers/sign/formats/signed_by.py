@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Simple signing: OpenPGP signatures in the registry's extension, a lookaside or a directory.
 
     {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/etc/keys/release.gpg"}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sigstore signatures as registries keep them: one manifest a signed manifest, by tag.
 
     tag sha256-HEX.sig   OCI manifest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sigstore bundles that refer to the manifest: demanded by `sigstoreBundle`, judged.
 
     {"type": "sigstoreBundle", "keyPath": "/etc/keys/release.pub"}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sigstore signatures under a tag: demanded by `sigstoreSigned`, found, judged.
 
     {"type": "sigstoreSigned", "keyPath": "/etc/keys/release.pub"}

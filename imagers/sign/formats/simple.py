@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sign images with GPG: OpenPGP messages in the registry's extension or in a lookaside.
 
     signed = sign_image_simple(source, places, sink, reference, fingerprint)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dir:PATH`: a directory of plain files; PATH may have colons.
 
 Spec: containers-transports(5).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`docker://HOST[:PORT]/NAME[:TAG|@DIGEST]`: an image in a registry.
 
 Requests go to the places that registries.conf names; the name stays the user's, for policies

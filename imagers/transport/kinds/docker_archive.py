@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`docker-archive:PATH[:NAME[:TAG]|:@INDEX]`: an image in a tar of `docker save`.
 
 Spec: containers-transports(5).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`docker-daemon:NAME[:TAG]` and `docker-daemon:ID`: an image of an engine; ID is `sha256:…`.
 
 Spec: containers-transports(5).

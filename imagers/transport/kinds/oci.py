@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`oci:PATH[:REF|:@INDEX]`: an image of an OCI layout; PATH has no colon.
 
 Spec: containers-transports(5).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`oci-archive:PATH[:REF|:@INDEX]`: an image of an OCI layout in a tar.
 
 Spec: containers-transports(5).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a transport is, and the table of them.
 
     find_transport("oci").parse("build/app:v1", "oci:build/app:v1")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys on PKCS11 tokens, by `python-pkcs11`: found by the entry point `pkcs11`.
 
     PKCS11Tokens().open_key(TokenReference(token="imagers", object="layers", ...), private=True)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sample TEE: evidence that anybody can make. For demonstrations and tests.
 
     {"svn": "1", "report_data": base64 of the report data}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A broker that listens, one that does not, and a plain HTTP client for it."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The wire: statuses, bounds and bodies, with nothing of our client in between."""
 
 import base64

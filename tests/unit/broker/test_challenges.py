@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is given away and must be known again. Expected MACs are computed here, field by field."""
 
 import base64

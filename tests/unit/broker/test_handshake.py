@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of tests that attack a step begin their docstring with its number in the module."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of tests that attack a rule begin their docstring with its number in the module."""
 
 import ipaddress

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests that attack a step of a release begin their docstring with its number."""
 
 import json

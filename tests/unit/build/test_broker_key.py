@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The life of a key-encryption key at a real broker: stored, bound, wiped."""
 
 import pytest

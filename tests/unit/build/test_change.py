@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whole changes of images, as a pipeline asks for them through the library."""
 
 import pytest

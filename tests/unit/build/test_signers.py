@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signing through the library, and what the guest's side says of it."""
 
 import base64

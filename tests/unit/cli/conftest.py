@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command inside the test's process: its own home, its own working directory."""
 
 import json

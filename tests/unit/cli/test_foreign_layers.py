@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images with a layer that its maker forbids to distribute: it is a reference to somewhere else."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Both implementations of the core behind one small driver, and tars made by hand."""
 
 import os

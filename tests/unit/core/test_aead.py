@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """AES256_GCM_HKDF_1MB, against Tink where its package is installed, and against attacks."""
 
 import io

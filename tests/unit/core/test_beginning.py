@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a layer's first bytes say, and that looking at them takes none of them away."""
 
 import gzip

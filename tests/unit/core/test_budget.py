@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Threads and memory of several layers: never more than there is, and the large layer first."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plain C half, built by itself: no Python, both gzip libraries, under sanitizers."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of faults: each has an exception, one line, and nothing that reaches a terminal."""
 
 import pytest

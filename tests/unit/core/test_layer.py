@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What callers of the door are promised, by both implementations."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The extension itself: its stub, its threads, and what Python code can do to it."""
 
 import ast

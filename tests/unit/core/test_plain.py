@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The fallback: taken where the extension is missing, and said once."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which attributes are set; that both implementations agree is in test_plain_unpack.py."""
 
 import os

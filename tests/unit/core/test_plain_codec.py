@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """gzip and zstd as they come from elsewhere: the same verdict from every implementation."""
 
 import gzip

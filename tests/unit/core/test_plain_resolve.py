@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names to directories: what both implementations do with them is in test_plain_unpack.py too."""
 
 import os

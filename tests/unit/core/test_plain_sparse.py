@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sparse files: the same content and holes, or the same refusal, from every implementation."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tar format: the same entries, or the same refusal, from every implementation."""
 
 import io

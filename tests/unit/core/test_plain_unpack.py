@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Unpacking: what lands where, and that nothing ever lands outside of the root.
 
 Each test runs with openat2, with the C code's own walk, and in plain Python.

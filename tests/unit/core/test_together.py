@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several pieces of work at once: results in order, one error, nothing left running."""
 
 import subprocess

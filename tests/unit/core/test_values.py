@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Values: what they hold, and that none of them shows a key."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tar images of tests/vectors/ocicrypt: odd and hostile layers, and umoci's results."""
 
 import hashlib

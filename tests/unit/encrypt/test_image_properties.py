@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What holds for whole images, whatever bit of them is changed, with each cipher and scheme."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever is encrypted is opened again, to the same diff_ids, by `decrypt` and by `pull`.
 
 Also where the media type of a layer is not what its bytes are: skopeo writes such manifests

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import json
 
 from imagers.encrypt.rewrite import build_manifest, write_config_and_manifest

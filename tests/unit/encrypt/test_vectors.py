@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images that other tools encrypted, and images damaged after that: tests/vectors/ocicrypt.
 
 Every case of the categories `encrypted`, `crafted-valid` and `tampered` runs, through the

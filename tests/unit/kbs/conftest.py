@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A broker of ours, and a peer that answers as it is told."""
 
 import json

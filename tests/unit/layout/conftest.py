@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images of a few bytes, and layouts with them."""
 
 import pytest

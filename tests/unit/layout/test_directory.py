@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading and writing are tested in tests/unit/transport/test_copy_between.py too."""
 
 import os

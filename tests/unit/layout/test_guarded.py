@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Directories that only root and the caller can change, with the way to them."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A directory on its way to its name, where others write beside it."""
 
 import fcntl

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Descriptors: the handle of a blob, from hostile JSON."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Digests: strict text, and the comparison that everything rests on."""
 
 import hashlib

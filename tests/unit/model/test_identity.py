@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Identities of images, and their scopes from the most specific one on."""
 
 import pytest

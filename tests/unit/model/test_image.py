@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The view of an image: its config is held to the manifest, its layers keep their order."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys: secret bytes that do not leave by accident, and are gone after close."""
 
 import contextlib

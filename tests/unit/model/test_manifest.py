@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Manifests, indexes and configs: real ones parse, ambiguous ones are refused with their place."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pieces with a hash beside them: the last one only after everything was compared."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """References: read as docker, skopeo and podman read them."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checked streams: held to the byte, and no zero before everything was compared."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Strict JSON: one document for all readers, at a bounded cost."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 from imagers.model.keys import SecretKey
 from imagers.model.token import TokenKey, TokenProvider, TokenReference
 

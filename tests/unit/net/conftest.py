@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A peer that sends exactly the bytes that a test gives it."""
 
 import socket

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chains; each attack names the step of chain.py that it is aimed at."""
 
 import base64

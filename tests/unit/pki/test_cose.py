@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time stamps that openssl made; each attack names the step of timestamp.py."""
 
 import shutil

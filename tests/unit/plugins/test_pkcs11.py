@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys on a SoftHSM2 token, through the plugin that the entry point names."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Downloads ahead of their turn: the same bytes, the same errors, and nothing left behind."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """config.json of a bundle: what the image says, in a frame that it cannot widen."""
 
 import json

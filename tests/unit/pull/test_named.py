@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of images: what a policy is asked about, and where signatures are looked for."""
 
 import json

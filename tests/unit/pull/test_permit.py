@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy's answer for those who copy or change an image."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan of a pull: every layer of the trusted image, in its order, and nothing fetched yet."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pulls through the library: what is asked, in which order, and what is left after a failure.
 
 The source is in memory and fails where it is told to; everything else,

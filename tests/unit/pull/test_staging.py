@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The staging place: everything or nothing at the destination, and nothing beside it."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attacks on the trust decision, each named after the step that must stop it."""
 
 import base64

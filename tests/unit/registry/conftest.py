@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client for the embedded registry, and an image of a few bytes in it."""
 
 import os

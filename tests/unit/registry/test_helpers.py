@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What helpers answer is tested in test_logins.py, with programs."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where registries say that they want a login: everywhere, at /v2/ only, or nowhere."""
 
 import base64

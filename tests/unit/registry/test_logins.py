@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Logins in files and in helpers, which are small programs here."""
 
 import json

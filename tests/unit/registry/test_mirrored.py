@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A name whose images are read at a mirror first; opened as the command does."""
 
 import pytest

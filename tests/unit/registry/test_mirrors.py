@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rules of both files; what the files may say is in test_registries_conf.py."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What answers in place of a registry: login pages, captive portals, proxies that pack bytes."""
 
 import gzip

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Big blobs in parts, over the embedded registry; parts are small here."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the files may say; what it means for names is in test_mirrors.py."""
 
 import pytest

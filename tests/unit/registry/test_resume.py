@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Downloads that break off, over the embedded registry."""
 
 import pytest

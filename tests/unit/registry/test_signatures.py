@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a registry keeps for images, from one with and one without the referrers API."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A repository in memory that speaks the Protocols of imagers.sign.image, and can misbehave."""
 
 import io

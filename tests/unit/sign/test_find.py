@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every place, and what its failure is taken for."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 from imagers.errors import RemoteError
 from imagers.sign.formats.format import FORMATS
 from imagers.sign.found import (

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One signature and what it is held against: who made it, and what was noted on the way."""
 
 import base64

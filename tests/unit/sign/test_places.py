@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where signatures of an image may be, by its name."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The decision; each attack names the step of verify.py that it is aimed at."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bundles with certificates, log entries and stamps through the whole decision."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The decision over groups of requirements, the index, encryption and every form."""
 
 import base64

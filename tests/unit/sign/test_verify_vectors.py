@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every check of the category `signed` of the vectors, as manifest.json says; none is skipped."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever a network does: the right bytes or one clear error, never wrong bytes or a leftover."""
 
 import http.client

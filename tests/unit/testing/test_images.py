@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images for tests are images: what reads them finds what was asked for."""
 
 import gzip

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A repository in memory does what the Protocols say, until it is told to lie."""
 
 import os

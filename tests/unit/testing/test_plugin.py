@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plugin as another project meets it: a run of pytest of its own."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The protocol of the embedded registry, request by request, as the specification writes it."""
 
 import http.client

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images on disk and a registry to copy them between."""
 
 from contextlib import ExitStack

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every transport to every other: bytes and digests stay."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Without an engine; real ones are in tests/interop/test_engines.py."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signatures and referrers go along, between registries, layouts and archives."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How key providers are found and spoken to.
 
     config    the ocicrypt key-provider configuration, as values

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The key-provider configuration of ocicrypt, as values.
 
     {"key-providers": {

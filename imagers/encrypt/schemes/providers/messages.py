@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The JSON of key providers: one question, one answer, the same for programs and gRPC.
 
     {"op":"keywrap","keywrapparams":{"ec":{"Parameters":{"NAME":["<base64>"]},

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A key provider that is a program: one question on its standard input, one answer back.
 
 It gets the environment of this process, as under ocicrypt, and a session of its own, which

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A key provider on gRPC: service `keyprovider.KeyProviderService`, two methods.
 
 Request and reply are messages with one field, `bytes` number 1, that holds the JSON; so

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signatures of the Notary Project (notation): envelopes, trust policy, the check, signing.
 
 `signed` is the record of the format, `envelope` reads JWS and COSE into one value, `trust_policy`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The decision about one signature of the Notary Project. No IO, no clock.
 
     outcome = check_signature(raw, media_type, statement, stores, raw_manifest, now=now)

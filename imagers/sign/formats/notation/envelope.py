@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signature envelopes: flattened JWS and COSE_Sign1, read into one value.
 
     envelope = parse_envelope(raw, "application/jose+json")

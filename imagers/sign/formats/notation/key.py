@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The private key that notation signs with, and the certificates of its owner."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sign as notation does, with a local key: an envelope that refers to the manifest.
 
     signed = attach_notation(source, sink, referrers, reference, key, created=now)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signatures of the Notary Project that refer to the manifest: demanded by `notation`, judged.
 
     {"type": "notation", "trustPolicyPath": "/etc/notation/trustpolicy.json",

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The trust policy of the Notary Project: trustpolicy.json, strictly parsed.
 
     policy = parse_trust_policy(raw, what="trustpolicy.json")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import json
 from pathlib import Path
 from typing import get_args, get_type_hints

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The way from login to logout is in test_login.py."""
 
 from click.testing import CliRunner

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command as people ask it; the decision itself is tested in tests/unit/sign."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenPGP keys by the real gpg; the user's keyring is a home of the test."""
 
 import os

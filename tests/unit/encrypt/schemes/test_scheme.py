@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kinds of recipients: a new one is a module and a line in the table."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shapes that engines write, made here; real ones are in tests/interop."""
 
 import gzip

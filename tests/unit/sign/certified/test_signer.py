@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who signed; each attack names the step of signer.py."""
 
 from datetime import UTC, datetime

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bundles of cosign 3, ours and theirs."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What gpg says, and what is made of it; each attack names the step of gpg.py."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signing with gpg into a lookaside and into the registry's extension."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of directories."""
 
 from imagers.layout.directory import DirectorySink, DirectorySource

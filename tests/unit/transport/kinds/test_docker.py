@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names in registries, and who is asked for them."""
 
 import pytest

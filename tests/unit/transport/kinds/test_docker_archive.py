@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of images in tars for Docker."""
 
 import pytest

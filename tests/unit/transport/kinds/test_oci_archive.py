@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of layouts in tars."""
 
 from imagers.layout.archive.oci import OCIArchiveSink, OCIArchiveSource

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transports: a new one is a module and a line in the table."""
 
 import json

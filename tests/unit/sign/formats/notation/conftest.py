@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A key with its chain, and an envelope that a test may change member by member."""
 
 import base64

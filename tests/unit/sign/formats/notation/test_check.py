@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The decision about one envelope; each attack names the step of check.py."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Envelopes; what is changed in one is signed again, so that only its meaning is refused."""
 
 import base64

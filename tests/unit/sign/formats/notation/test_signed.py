@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is particular to signatures of notation; the judge's answers are in test_judge.py."""
 
 import json
