@@ -233,17 +233,20 @@ def name_of(text: str) -> ImageName:
         raise
 
 
-def open_named(text: str, options: RegistryOptions, registries_d: str | None = None) -> NamedImage:
+def open_named(
+    text: str, options: RegistryOptions, registries_d: str | None = None, *, asks: bool = True
+) -> NamedImage:
     """The image that a name of the command line means; the caller closes it.
 
     Args:
         registries_d: directory; None: the user's, else the system's.
+        asks: whether signatures are looked for. Else no file is read that only these need.
     """
     from imagers.pull.named import open_image
 
     name = name_of(text)
     transport = options.transport(is_remote=name.is_remote)
-    lookasides = read_settings().lookasides(registries_d) if name.is_remote else None
+    lookasides = read_settings().lookasides(registries_d) if asks and name.is_remote else None
     return open_image(name, transport, lookasides)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from imagers.pull.named import NamedImage
     from imagers.sign.policy_json import Policy
 
-__all__ = ["load_policy", "permitted", "policy_option", "registries_d_option"]
+__all__ = ["has_policy", "load_policy", "permitted", "policy_option", "registries_d_option"]
 
 registries_d_option = click.option("--registries.d", "registries_d", metavar="DIR")
 """`--registries.d`: where lookasides are configured, as skopeo writes it."""
@@ -30,6 +30,11 @@ def load_policy(path: str | None) -> Policy:
     """The policy in force: that of `--policy`, else the user's or the system's."""
     with blamed_on(path and "--policy"):
         return read_settings().load_policy(path)
+
+
+def has_policy(path: str | None) -> bool:
+    """Whether a policy is in force: that of `--policy`, else the user's or the system's."""
+    return read_settings().find_policy(path) is not None
 
 
 def permitted(image: NamedImage, policy: str | None, platform: Platform | None) -> RawManifest:
@@ -46,7 +51,7 @@ def permitted(image: NamedImage, policy: str | None, platform: Platform | None) 
     """
     from imagers.pull.permit import permit_image
 
-    if read_settings().find_policy(policy) is None:
+    if not has_policy(policy):
         say("warning", "there is no policy.json: nobody says whether this image may be used")
         return image.source.read_manifest()
     return permit_image(image, load_policy(policy), platform=platform)

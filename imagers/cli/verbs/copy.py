@@ -51,7 +51,7 @@ from imagers.cli.images import (
     two_registries_options,
 )
 from imagers.cli.output import human_bytes, print_json, write_file
-from imagers.cli.signatures import permitted, policy_option, registries_d_option
+from imagers.cli.signatures import has_policy, permitted, policy_option, registries_d_option
 from imagers.errors import UsageError
 
 __all__ = ["command"]
@@ -91,7 +91,7 @@ def command(
         raise UsageError("--all and --platform exclude each other")
     wanted = parse_platform(platform)
     with (
-        open_named(src, registries.source, registries_d) as image,
+        open_named(src, registries.source, registries_d, asks=has_policy(policy)) as image,
         open_destination(dst, registries.sink) as sink,
     ):
         top = permitted(image, policy, None if all_platforms else wanted or this_platform())

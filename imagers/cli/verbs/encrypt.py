@@ -83,7 +83,7 @@ from imagers.cli.recipients import (
     timeout_option,
 )
 from imagers.cli.reports import Report, say_left_out
-from imagers.cli.signatures import permitted, policy_option, registries_d_option
+from imagers.cli.signatures import has_policy, permitted, policy_option, registries_d_option
 from imagers.errors import UsageError
 from imagers.transport.resolve import this_platform
 
@@ -230,7 +230,8 @@ def command(  # one parameter an option
     check_holds_encrypted(dst)
     start, wanted = time.perf_counter(), parse_platform(platform)
     with ExitStack() as stack:
-        image = stack.enter_context(open_named(src, registries.source, registries_d))
+        asks = has_policy(policy)
+        image = stack.enter_context(open_named(src, registries.source, registries_d, asks=asks))
         top = permitted(image, policy, None if all_images else wanted or this_platform())
         unwrappers = stack.enter_context(opened_unwrappers(change.keys, timeout_s))
         recipients = stack.enter_context(

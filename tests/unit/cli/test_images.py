@@ -218,3 +218,12 @@ def test_copy_over_several_ranges_is_the_same_image(run, imagers_registry, big, 
     assert again["digest"] == run("inspect", big, "--json").json()["digest"]
     for words in (("--ranges", "5"), ("--ranges", "0")):
         assert run("copy", name, f"oci:{tmp_path}/x:v1", *words).code == 2
+
+
+@pytest.mark.usefixtures("home")
+def test_registries_d_that_is_wrong_keeps_nobody_from_what_looks_for_no_signature(tmp_path):
+    (tmp_path / "wrong.yaml").write_text("{")
+    with open_named("r.example/app:v1", RegistryOptions(), str(tmp_path), asks=False) as image:
+        assert image.source.name.endswith("r.example/app:v1")
+    with pytest.raises(FormatError, match=r"wrong\.yaml"):
+        open_named("r.example/app:v1", RegistryOptions(), str(tmp_path))
