@@ -350,7 +350,7 @@ def test_open_has_as_many_threads_at_work_as_it_was_given(threads):
     done = run_program(
         PROGRAM
         + """
-    from imagers.core import Means
+    from imagers.core import Resources
     threads = int(sys.argv[1])
     class Enough(Exception):
         pass
@@ -360,7 +360,7 @@ def test_open_has_as_many_threads_at_work_as_it_was_given(threads):
         if at_work == threads:
             raise Enough
     try:
-        endless(os.open("/dev/zero", os.O_RDONLY), means=Means(threads), on_progress=report)
+        endless(os.open("/dev/zero", os.O_RDONLY), resources=Resources(threads), on_progress=report)
     except Enough:
         print(len(os.listdir("/proc/self/task")))
     """,
