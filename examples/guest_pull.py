@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest in its smallest form: one image, with this user's logins.
-
-python examples/guest_pull.py REFERENCE BUNDLE POLICY KEY
-"""
+"""A guest in its smallest form: python examples/guest_pull.py REFERENCE BUNDLE POLICY KEY."""
 
 import sys
 from pathlib import Path

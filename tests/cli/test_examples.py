@@ -172,3 +172,9 @@ def test_plugin_that_is_not_used_loads_nothing_heavy(imagers):
         env=imagers.environment,
     )
     assert done.stdout == "\n"
+
+
+def test_guest_is_short_and_imports_little_of_ours():
+    lines = (EXAMPLES / "guest_pull.py").read_text().splitlines()
+    assert len(lines) <= 25
+    assert sum(line.startswith(("import imagers", "from imagers")) for line in lines) <= 3
