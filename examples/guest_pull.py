@@ -9,8 +9,8 @@ from imagers.errors import ImagersError
 
 name, bundle, policy, key = sys.argv[1:]
 user = settings.read_settings()  # logins, certificates, mirrors and proxies of this user
-options = pull.PullOptions(user.load_policy(policy), require_encrypted=True)
 try:
+    options = pull.PullOptions(user.load_policy(policy), require_encrypted=True)
     with (
         encrypt.opened_unwrappers([encrypt.parse_decryption_key(key)]) as keys,
         pull.open_image(name, user.transport_options(), user.lookasides()) as image,
