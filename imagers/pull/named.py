@@ -11,7 +11,7 @@ guest and a library "is not signed" means that every place was looked at.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imagers import sign, transport
 from imagers.model.closing import Closing
@@ -38,9 +38,14 @@ class NamedImage(Closing):
     identity: ImageIdentity
     source: ImageSource
     find: Callable[[Digest, Collection[str]], Found]
+    _loaded: list[tuple[sign.Policy, sign.Trust]] = field(
+        default_factory=list, repr=False, compare=False
+    )
 
     def requirements(self, policy: sign.Policy) -> sign.Trust:
         """What a policy demands of this name, with its keys.
+
+        They are read once for a policy: what was looked at first is what decides.
 
         Raises:
             LocalError, FormatError, Unsupported: a key cannot be read, or is none.
@@ -48,7 +53,12 @@ class NamedImage(Closing):
         from imagers.sign.keyfiles import read_key_file
         from imagers.sign.materials import load_trust
 
-        return load_trust(policy.select(self.identity), read_key_file)
+        for known, trust in self._loaded:
+            if known is policy:
+                return trust
+        loaded = load_trust(policy.select(self.identity), read_key_file)
+        self._loaded.append((policy, loaded))
+        return loaded
 
     def signatures(
         self, trust: sign.Trust, *, everything: bool = False

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from imagers.errors import FormatError, Unsupported, UsageError
+from imagers.errors import FormatError, LocalError, Unsupported, UsageError
 from imagers.layout.oci_layout import OCILayoutSource
 from imagers.model.digest import digest_of
 from imagers.model.identity import docker_identity
@@ -15,6 +15,7 @@ from imagers.registry.source import RegistrySource
 from imagers.sign.find import Finder, Places
 from imagers.sign.formats.format import FORMATS
 from imagers.sign.policy_json import parse_policy
+from imagers.sign.sigstore_key import generate_private_key
 from imagers.transport.names import locate, parse_image_name
 
 DIGEST = digest_of(b"manifest")
@@ -45,6 +46,18 @@ def test_signatures_are_looked_for_as_the_policy_demands_and_all_where_it_is_tol
     assert nowhere.signatures(trust)(DIGEST).looked == ()
     found = nowhere.signatures(trust, everything=True)(DIGEST)
     assert {one.format for one in found.looked} == set(FORMATS)
+
+
+def test_keys_of_a_policy_are_read_once_and_each_policy_has_its_own(nowhere, tmp_path):
+    key = tmp_path / "key.pub"
+    key.write_bytes(generate_private_key().public_key.to_pem())
+    demand = {"type": "sigstoreSigned", "keyPath": str(key)}
+    policy = policy_of(demand)
+    trust = nowhere.requirements(policy)
+    key.unlink()
+    assert nowhere.requirements(policy) is trust
+    with pytest.raises(LocalError, match="no such file"):
+        nowhere.requirements(policy_of(demand))
 
 
 def test_open_image_of_a_registry_asks_under_the_name_that_was_written():
