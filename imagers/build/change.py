@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from imagers.build.broker_key import BrokerKey
-from imagers.core import Budget, Progress
+from imagers.core import BlobProgress, Budget, OnProgress
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
 from imagers.encrypt.index import rewrite_index
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256
@@ -29,7 +29,7 @@ from imagers.encrypt.sealing import SharedLayers
 from imagers.encrypt.selection import LayerSelection
 from imagers.errors import UsageError
 from imagers.model.descriptor import Platform
-from imagers.model.image import Image, ImageSink, ImageSource, Layer
+from imagers.model.image import Image, ImageSink, ImageSource
 from imagers.model.keys import KeyUnwrapper, KeyWrapper
 from imagers.model.manifest import RawManifest
 from imagers.transport.resolve import resolve_image
@@ -81,8 +81,8 @@ class Work:
         platform: which image of an index, as somebody asked for it; None: this machine's.
         all_images: the index with all its images, whatever `platform` says.
         budget: for all layers together.
-        on_size: told once how many stored bytes there are, where that is known.
-        on_progress: told the name of a layer, and how many of its bytes are done.
+        on_size: told of each image how many stored bytes its layers have.
+        on_progress: told how far each layer is.
     """
 
     top: RawManifest | None = None
@@ -90,25 +90,26 @@ class Work:
     all_images: bool = False
     budget: Budget = field(default_factory=Budget)
     on_size: Callable[[int], None] | None = None
-    on_progress: Callable[[str, int], None] | None = None
+    on_progress: OnProgress | None = None
 
     def resolve(self, source: ImageSource) -> tuple[RawManifest, Image | None]:
         """What the name means, and the one image to work on; None for all of them."""
         top = source.read_manifest() if self.top is None else self.top
         image = None if self.all_images else resolve_image(source, top, self.platform)
-        if image is not None and self.on_size is not None:
-            self.on_size(sum(layer.size for layer in image.manifest.layers))
         return top, image
 
     def run(self, image: Image, *, by_name: bool) -> Run:
         """How one image is worked on."""
-        prefix, told = f"{image.config.platform} " if self.all_images else "", self.on_progress
+        if self.on_size is not None:
+            self.on_size(sum(layer.size for layer in image.manifest.layers))
+        told = self.on_progress
+        if told is None or not self.all_images:
+            return Run(by_name, self.budget, told)
 
-        def show(layer: Layer, progress: Progress) -> None:
-            if told is not None:
-                told(prefix + layer.what, progress.bytes_in)
+        def show(news: BlobProgress) -> None:
+            told(replace(news, what=f"{image.config.platform} {news.what}"))
 
-        return Run(by_name, self.budget, None if told is None else show)
+        return Run(by_name, self.budget, show)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ tools), a packet is named by its number, as `imagers inspect` counts.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -37,7 +36,7 @@ from imagers.encrypt.rewrite import (
     write_config_and_manifest,
 )
 from imagers.encrypt.schemes.scheme import Target
-from imagers.encrypt.sealing import LayerRun, left_out, plan_copied, seal_into, wrap_options
+from imagers.encrypt.sealing import LayerRun, bring_layer, left_out, wrap_options
 from imagers.errors import UsageError
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import is_encrypted
@@ -214,9 +213,8 @@ def _write(
 
     def copy(index: int, resources: Resources, stop: Cancellation) -> LayerReport:
         layer, descriptor = layers[index], descriptors[index]
-        start = time.monotonic()
-        one = LayerRun(resources, run.on_progress, stop, allowance)
-        seal_into(plan_copied(layer, was_docker=False), sink, one)
+        with run.watch(layer) as watch:
+            moved = bring_layer(layer, sink, LayerRun(resources, watch, stop, allowance))
         changed = descriptor != layer.descriptor
         encrypted = is_encrypted(descriptor.media_type)
         kept = LayerAction.KEPT if encrypted else LayerAction.COPIED
@@ -228,8 +226,9 @@ def _write(
             keys=keys if changed else (),
             source_size=descriptor.size,
             size=descriptor.size,
-            seconds=time.monotonic() - start,
+            seconds=watch.seconds,
             left_out=left_out(layer.descriptor, descriptor),
+            moved=moved,
         )
 
     sizes = [layer.descriptor.size for layer in layers]

@@ -244,7 +244,7 @@ def command(  # one parameter an option
             )
         )
         sink = stack.enter_context(open_destination(dst, registries.sink))
-        bar = stack.enter_context(ProgressBar(0, "encrypt"))
+        bar = stack.enter_context(ProgressBar("encrypt"))
         done = encrypt(
             image.source,
             sink,
@@ -252,7 +252,7 @@ def command(  # one parameter an option
             change.parse(timeout_s),
             unwrappers=unwrappers,
             broker_key=recipients.broker_key,
-            work=Work(top, wanted, all_images, budget, bar.set_total, bar.show),
+            work=Work(top, wanted, all_images, budget, bar.add, bar.show),
         )
     if digestfile is not None:
         write_file(digestfile, str(done.digest))
