@@ -22,7 +22,7 @@ from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
 from imagers.encrypt.index import rewrite_index
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256
 from imagers.encrypt.rekey import rekey_image
-from imagers.encrypt.rewrap import add_recipients, remove_recipients
+from imagers.encrypt.rewrap import rewrap_image
 from imagers.encrypt.rewrite import Run
 from imagers.encrypt.schemes.scheme import Target
 from imagers.encrypt.sealing import SharedLayers
@@ -47,8 +47,7 @@ class Kind(Enum):
     """What is done to the layers that a change is about."""
 
     ENCRYPT = "encrypt"
-    ADD = "add recipients"
-    REMOVE = "remove recipients"
+    REWRAP = "rewrap"  # other recipients, the same layer keys
     REKEY = "rekey"
 
 
@@ -61,7 +60,7 @@ class Change:
         skip_base: so many of the lowest are not.
         cipher: of new layer keys.
         allow_nothing: no error where no layer was to be encrypted.
-        targets: who is removed.
+        targets: who is removed, of `Kind.REWRAP`; the wrappers are who is added.
     """
 
     kind: Kind = Kind.ENCRYPT
@@ -120,11 +119,20 @@ class Changed:
         images: the platform of each, and what was done to it.
         digest: of the manifest or index that the destination's name means.
         left_out: entries of an index that were no images.
+        added: recipients that `Kind.REWRAP` added.
+        removed: recipients that it removed.
     """
 
     images: tuple[tuple[str, RewrittenImage], ...]
     digest: Digest
     left_out: int = 0
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    @property
+    def opens(self) -> bool:
+        """Whether the unwrappers that were given still open each image, after `Kind.REWRAP`."""
+        return all(image.opens for _, image in self.images)
 
     def count(self, *actions: LayerAction) -> int:
         """How many layers of all images had one of these done to them."""
@@ -166,6 +174,9 @@ def encrypt(
         if broker_key is not None:
             for _, one in done.images:
                 broker_key.bind(one.descriptor.digest)
+    if change.kind is Kind.REWRAP:
+        added = tuple(one for wrapper in wrappers for one in wrapper.recipients)
+        return replace(done, added=added, removed=tuple(one.name for one in change.targets))
     return done
 
 
@@ -240,20 +251,13 @@ class _Each:
         """One image; of an index if there is `shared`."""
         change, by_name = self.change, shared is None
         run = self.work.run(image, by_name=by_name)
-        if change.kind is Kind.ADD:
-            return add_recipients(
+        if change.kind is Kind.REWRAP:
+            return rewrap_image(
                 image,
                 self.sink,
-                self.wrappers,
-                self.unwrappers,
-                run=run,
-            )
-        if change.kind is Kind.REMOVE:
-            return remove_recipients(
-                image,
-                self.sink,
-                change.targets,
-                self.unwrappers,
+                added=self.wrappers,
+                removed=change.targets,
+                unwrappers=self.unwrappers,
                 run=run,
             )
         if change.kind is Kind.REKEY:

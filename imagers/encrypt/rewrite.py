@@ -107,13 +107,15 @@ class RewrittenImage:
         descriptor: of the manifest.
         layers: a report each, in order.
         was_docker: whether a Docker manifest became an OCI one.
+        opens: whether the keys that opened it before still do; of a change of recipients only.
     """
 
-    raw: bytes
+    raw: bytes = field(repr=False)
     media_type: str
     descriptor: Descriptor
     layers: tuple[LayerReport, ...]
     was_docker: bool
+    opens: bool = True
 
     def count(self, *actions: LayerAction) -> int:
         """How many layers had one of these done to them."""

@@ -56,11 +56,11 @@ def test_recipients_are_added_and_removed_and_layers_get_new_keys(
     with opened_plain("mixed") as source, open_sink(name_at("one")) as sink:
         encrypt(source, sink, [wrapper_of("r2048")])
     with open_source(name_at("one")) as source, open_sink(name_at("both")) as sink:
-        encrypt(source, sink, [wrapper_of("ec256")], Change(Kind.ADD), unwrappers=[old])
+        encrypt(source, sink, [wrapper_of("ec256")], Change(Kind.REWRAP), unwrappers=[old])
     assert opens(name_at("both"), new, name_at("c1")) == 3
     gone = JWETarget(key_id(load_public_key(str(vectors / "keys" / "r2048.pub"))), "jwe:r2048.pub")
     with open_source(name_at("both")) as source, open_sink(name_at("new")) as sink:
-        encrypt(source, sink, [], Change(Kind.REMOVE, targets=[gone]), unwrappers=[new])
+        encrypt(source, sink, [], Change(Kind.REWRAP, targets=[gone]), unwrappers=[new])
     with pytest.raises(NoMatchingKey):
         opens(name_at("new"), old, name_at("c2"))
     with open_source(name_at("both")) as source, open_sink(name_at("fresh")) as sink:
