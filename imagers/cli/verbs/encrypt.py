@@ -82,7 +82,7 @@ from imagers.cli.recipients import (
     provider_settings,
     timeout_option,
 )
-from imagers.cli.reports import Report, say_left_out
+from imagers.cli.reports import Report, say_annotations_left_out, say_entries_left_out
 from imagers.cli.signatures import has_policy, permitted, policy_option, registries_d_option
 from imagers.errors import UsageError
 from imagers.transport.resolve import this_platform
@@ -296,13 +296,8 @@ def _say_news(done: Changed, *, removes: bool) -> None:
         say("", "the Docker manifest became an OCI manifest, the only kind that can be encrypted")
     if any(layer.cipher == AES256_GCM_HKDF_1MB for image in images for layer in image.layers):
         say("", f"the cipher {AES256_GCM_HKDF_1MB} is read by imagers, and by no other tool")
-    say_left_out(image.layers for image in images)
-    if done.left_out:
-        say(
-            "",
-            f"{done.left_out} entries of the index were no images (attestations, "
-            "artifacts) and were left out: they speak of the old digests",
-        )
+    say_annotations_left_out(image.layers for image in images)
+    say_entries_left_out(done.left_out)
     if not done.opens:
         say("", "the given --decryption-key does not open the new image")
     if removes:
