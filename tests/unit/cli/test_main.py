@@ -151,7 +151,6 @@ def test_signal_while_an_error_is_told_is_no_traceback(run, monkeypatch):
         (("broker", "lst"), "did you mean list? "),
         (("sign", "x", "--key", "k"), "did you mean --sign-by-sigstore-private-key? "),
         (("decrypt", "x", "y", "--key", "k"), "did you mean --decryption-key? "),
-        (("verify", "x", "--key", "k"), "did you mean --policy with what 'imagers policy init"),
         (("copy", "x", "y", "--plain-http"), "did you mean --tls-verify=false? "),
         (("encrypt", "x", "y", "--encryption-keys", "k"), "did you mean --encryption-key"),
     ],
