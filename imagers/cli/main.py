@@ -97,10 +97,7 @@ _OTHER_VERBS = {
     "standalone-verify": ["verify"],
 }
 _OTHER_OPTIONS = {
-    "--key": (
-        "--decryption-key",
-        "--policy with what 'imagers policy init --key' writes",
-    ),
+    "--key": ("--decryption-key",),
     "--allow-insecure-registry": ("--tls-verify=false",),
     "--allow-http-registry": ("--tls-verify=false",),
     "--insecure": ("--tls-verify=false",),

@@ -26,7 +26,12 @@ from dataclasses import dataclass
 from imagers.errors import FormatError, PolicyDenied
 from imagers.model.identity import ImageIdentity, parse_path_scope
 from imagers.model.reference import normal_name
-from imagers.sign.requirements import Requirement, Strict, parse_requirement
+from imagers.sign.requirements import (
+    InsecureAcceptAnything,
+    Requirement,
+    Strict,
+    parse_requirement,
+)
 from imagers.transport.kinds.transport import TRANSPORTS, find_transport
 
 __all__ = [
@@ -45,11 +50,20 @@ class Selected:
 
     Attributes:
         where: place of the list in the policy, such as `$.transports.docker['r.example']`.
+        is_default: whether it is there for want of a scope: the default, or that of a transport.
     """
 
     identity: ImageIdentity
     where: str
     requirements: tuple[Requirement, ...]
+    is_default: bool = False
+
+    @property
+    def is_unsaid(self) -> bool:
+        """Whether nobody said anything of this image: a default lets everything pass."""
+        return self.is_default and all(
+            isinstance(one, InsecureAcceptAnything) for one in self.requirements
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +97,8 @@ class Policy:
         for scope in (*identity.scopes, ""):
             if scope in scopes:
                 where = f"$.transports.{identity.transport}[{scope!r}]"
-                return Selected(identity, where, scopes[scope])
-        return Selected(identity, "$.default", self.default)
+                return Selected(identity, where, scopes[scope], is_default=not scope)
+        return Selected(identity, "$.default", self.default, is_default=True)
 
 
 def parse_policy(raw: bytes, *, what: str = "policy") -> Policy:
