@@ -28,6 +28,13 @@ def test_sign_puts_a_signature_beside_the_image(run, pushed, signer, imagers_reg
     assert run("inspect", pushed, "--json").json()["signatures"] == 1
 
 
+def test_sign_key_and_the_name_that_podman_has_for_it_are_one_option(run, pushed, signer):
+    first = run("sign", pushed, "--key", "signer.key", "--json").json()
+    again = run("sign", pushed, *signer, "--json").json()
+    assert first["key"] == again["key"]
+    assert [one["added"] for one in (*first["signed"], *again["signed"])] == [True, False]
+
+
 def test_sign_by_two_keys_keeps_both(run, pushed, signer):
     run("sign", pushed, *signer)
     run("key", "generate", "cosign", "--output", "second")
@@ -84,7 +91,14 @@ def test_sign_with_the_passphrase_of_another_key_refused(run, pushed, signer):
         (
             ["--sign-by-sigstore-private-key", "awskms:///alias/release"],
             13,
-            "hint: expected a file: keys of a KMS (awskms://) and URLs are not supported here",
+            "hint: expected a file: keys of a KMS (awskms://), a cluster (k8s://), a token ",
+        ),
+        (["--key", "env://KEY"], 13, "error: --key: env://KEY: no such file"),
+        (["--key", "pkcs11:token=t;object=o"], 13, "hint: expected a file: keys of a KMS"),
+        (
+            ["--key", "a.key", "--sign-by-sigstore-private-key", "b.key"],
+            2,
+            "error: expected --key or --sign-by-sigstore-private-key once, got it 2 times",
         ),
         (
             ["--notation-key", "a.key", "--notation-chain", "a.pub"],
