@@ -114,9 +114,9 @@ def test_sign_with_a_wrong_file_names_it_and_its_option(run, words, code, said):
     assert said in outcome.err
 
 
-def test_show_of_a_signing_key_points_to_its_public_half(run):
+def test_signing_key_as_a_recipient_points_to_its_public_half(run, plain):
     assert run("key", "generate", "cosign", "--output", "a").code == 0
-    outcome = run("key", "show", "a.key")
+    outcome = run("encrypt", plain, "oci:x:v1", "--encryption-key", "jwe:a.key")
     assert outcome.code == 11
     assert "hint: give the public half: the file NAME.pub beside it\n" in outcome.err
 
