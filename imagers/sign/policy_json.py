@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imagers.errors import FormatError
+from imagers.errors import FormatError, PolicyDenied
 from imagers.model.identity import ImageIdentity, parse_path_scope
 from imagers.model.reference import normal_name
 from imagers.sign.requirements import (
@@ -79,8 +79,21 @@ class Policy:
     transports: Mapping[str, Mapping[str, tuple[Requirement, ...]]]
 
     def select(self, identity: ImageIdentity) -> Selected:
-        """The list for `identity`: of the most specific scope only."""
+        """The list for `identity`: of the most specific scope only.
+
+        Raises:
+            PolicyDenied: it has a tag beside its digest, and the policy a scope for the tag.
+                Neither of the two may open what the other one keeps shut; containers/image
+                refuses all names that have both.
+        """
         scopes = self.transports.get(identity.transport, {})
+        reference = identity.reference
+        if reference is not None and reference.remark and str(reference.tagged) in scopes:
+            raise PolicyDenied(
+                f"{identity}: the policy has requirements for '{reference.tagged}', and others for "
+                "the digest",
+                hint="write the tag or the digest: whichever is meant is judged by its own",
+            )
         for scope in (*identity.scopes, ""):
             if scope in scopes:
                 where = f"$.transports.{identity.transport}[{scope!r}]"
