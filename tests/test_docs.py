@@ -377,7 +377,9 @@ def examples():
     for line in re.findall(r"^  (imagers .*)$", HELP.partition("\nexample")[2], re.MULTILINE):
         yield "help", line
     for page in pages():
-        for block in re.findall(r"^```(?!console)\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for block in re.findall(
+            r"^```(?!console)\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
+        ):
             for line in re.findall(r"^(?:\$ )?(imagers (?:.*\\\n)*.*)$", block, re.MULTILINE):
                 if not re.search(r"\S {2,}\S", line.replace("\\\n", " ").replace("  ", " ")):
                     yield name_of(page), line
