@@ -38,6 +38,8 @@ VERBS = {
     "verify": "verify",
     "inspect": "inspect",
     "pull": "pull",
+    "list-tags": "list_tags",
+    "delete": "delete",
     "login": "login",
     "logout": "logout",
     "policy": "policy",
@@ -57,6 +59,8 @@ Takes container images to confidential guests: encrypted, signed, verified.
   verify    REF            say whether a policy lets it through, and why
   inspect   REF            show what is encrypted, how, for whom; signatures
   pull      REF BUNDLE     verify, get keys, decrypt, unpack for a runtime
+  list-tags REPOSITORY     list its tags
+  delete    REF            delete it from its registry, and nothing with it
   login     REGISTRY       keep a login for a registry
   logout    REGISTRY       drop it
   policy    check | init   look after policy.json
@@ -93,20 +97,12 @@ _OTHER_VERBS = {
     "standalone-verify": ["verify"],
 }
 _OTHER_OPTIONS = {
-    "--key": (
-        "--decryption-key",
-        "--sign-by-sigstore-private-key",
-        "--policy with what 'imagers policy init --key' writes",
-    ),
+    "--key": ("--decryption-key",),
     "--allow-insecure-registry": ("--tls-verify=false",),
     "--allow-http-registry": ("--tls-verify=false",),
     "--insecure": ("--tls-verify=false",),
     "--insecure-registry": ("--tls-verify=false",),
     "--plain-http": ("--tls-verify=false",),
-    "--src-cert-dir": ("--cert-dir",),
-    "--dest-cert-dir": ("--cert-dir",),
-    "--src-authfile": ("--authfile",),
-    "--dest-authfile": ("--authfile",),
     "--ca": ("--registry-ca", "--broker-ca"),
     "--cacert": ("--registry-ca", "--broker-ca"),
     "--registry-cacert": ("--registry-ca",),

@@ -97,7 +97,7 @@ def test_passphrase_of_a_new_key_is_asked_for_twice_and_not_shown(terminal, imag
 def test_passphrase_that_was_not_given_is_asked_for(terminal, signed_with_a_passphrase):
     for typed, code, told in ((SECRET, 0, "signed sha256:"), ("wrong", 30, "does not open it")):
         asked = terminal(*signed_with_a_passphrase)
-        prompt = "passphrase of --sign-by-sigstore-private-key 's.key': "
+        prompt = "passphrase of --key 's.key': "
         asked.types(f"{typed}\n", after=prompt)
         assert asked.end() == code, asked.shown
         assert told in asked.shown
@@ -106,7 +106,7 @@ def test_passphrase_that_was_not_given_is_asked_for(terminal, signed_with_a_pass
 
 def test_ctrl_c_at_the_question_ends_the_program(terminal, signed_with_a_passphrase):
     asked = terminal(*signed_with_a_passphrase)
-    asked.types("\x03", after="private-key 's.key': ")
+    asked.types("\x03", after="--key 's.key': ")
     assert asked.end() == 130
     assert "Traceback" not in asked.shown
 
@@ -119,9 +119,7 @@ def test_nobody_is_asked_where_input_is_no_terminal(imagers, signed_with_a_passp
     result = imagers(*signed_with_a_passphrase, stdin=read)
     os.close(read)
     assert result.code == 30
-    assert result.error == (
-        "--sign-by-sigstore-private-key 's.key': the key has a passphrase, and none was given"
-    )
+    assert result.error == ("--key 's.key': the key has a passphrase, and none was given")
 
 
 def test_password_of_cosign_is_read(imagers, signed_with_a_passphrase):

@@ -18,10 +18,10 @@ with all its images.
   --jobs N                    blobs at the same time; default: 3
   --ranges N                  connections for one blob from 64 MiB on, 1 to 4;
                               default: 1
-  --creds USER:PASSWORD       for a registry; also --src-creds, --dest-creds
-  --tls-verify BOOL           false allows plain http and any certificate; also
-                              --src-tls-verify, --dest-tls-verify; loopback may
-                              use http
+  --creds USER:PASSWORD       for a registry. This and the next five also have
+                              --src- and --dest- forms, as in --src-creds
+  --tls-verify BOOL           false allows plain http and any certificate;
+                              loopback may use http
   --registry-ca FILE          PEM certificates to trust for registries, and no
                               others
   --cert-dir DIR              certificates as in containers-certs.d(5); default:

@@ -23,9 +23,8 @@ broker that are bound to an image are for "imagers pull" only.
   --jobs N                    layers at the same time; default: a layer a core
   --memory SIZE               for all of them together; default: 64MiB
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
-  --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
-  --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
-  --image-rs-registries, --ranges
+  --creds, --tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
+  their --src- and --dest- forms, --image-rs-registries, --ranges
                               as for "imagers copy"
   --json                      the result as JSON
   --help                      this text

@@ -38,9 +38,8 @@ is lost by it: sign afterwards.
   --digestfile FILE           gets the digest of what was written
   --jobs N, --memory SIZE     layers at the same time, default: a layer a core;
                               and memory for all of them, default: 64MiB
-  --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
-  --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
-  --image-rs-registries, --ranges
+  --creds, --tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
+  their --src- and --dest- forms, --image-rs-registries, --ranges
                               as for "imagers copy"
   --json                      the result as JSON
   --help                      this text

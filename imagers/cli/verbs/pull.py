@@ -6,10 +6,10 @@ the keys, decrypts, checks every digest and diff_id, unpacks, and lets BUNDLE
 appear with rootfs and config.json, by one rename after the last check. BUNDLE
 must be missing or empty, in a directory that only you and root can change.
 
-  --policy FILE               containers policy.json; else
-                              ~/.config/containers/policy.json, else
-                              /etc/containers/policy.json; without any, nothing
-                              is pulled
+  --policy FILE               containers policy.json; default: that of the user
+                              or the system, which is none where it accepts
+                              everything by default. Without any, REF needs a
+                              digest
   --registries.d DIR          where lookasides of GPG signatures are configured
   --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE,
                               FILE:fd=N, or provider:NAME; repeatable
@@ -60,7 +60,7 @@ from imagers.cli.images import (
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
-from imagers.cli.signatures import load_policy, registries_d_option
+from imagers.cli.signatures import policy_for, policy_option, registries_d_option
 from imagers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ __all__ = ["command"]
 @click.command("pull", cls=VerbCommand, help=__doc__)
 @click.argument("ref")
 @click.argument("bundle")
-@click.option("--policy", metavar="FILE")
+@policy_option
 @registries_d_option
 @click.option("--decryption-key", "keys", multiple=True, metavar="KEY")
 @timeout_option
@@ -107,14 +107,14 @@ def command(  # one parameter an option
     if broker.url is None and tee is not None:
         raise UsageError("--tee is for a broker: expected --broker URL")
     start = time.perf_counter()
-    options = PullOptions(
-        policy=load_policy(policy),
-        platform=parse_platform(platform),
-        require_encrypted=require_encrypted,
-        budget=budget,
-    )
     with ExitStack() as stack:
         image = stack.enter_context(open_named(ref, registry, registries_d))
+        options = PullOptions(
+            policy=policy_for(image, policy),
+            platform=parse_platform(platform),
+            require_encrypted=require_encrypted,
+            budget=budget,
+        )
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
         unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))

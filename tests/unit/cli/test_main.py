@@ -149,9 +149,7 @@ def test_signal_while_an_error_is_told_is_no_traceback(run, monkeypatch):
         (("push", "x"), "did you mean copy or encrypt? "),
         (("frobnicate",), '"imagers --help" shows'),
         (("broker", "lst"), "did you mean list? "),
-        (("sign", "x", "--key", "k"), "did you mean --sign-by-sigstore-private-key? "),
         (("decrypt", "x", "y", "--key", "k"), "did you mean --decryption-key? "),
-        (("verify", "x", "--key", "k"), "did you mean --policy with what 'imagers policy init"),
         (("copy", "x", "y", "--plain-http"), "did you mean --tls-verify=false? "),
         (("encrypt", "x", "y", "--encryption-keys", "k"), "did you mean --encryption-key"),
     ],
@@ -213,9 +211,9 @@ def test_recipient_without_a_scheme_is_told_one(run, plain):
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (("--sign-by-sigstore-private-key", "r.pub"), 11),
-        (("--sign-by-sigstore-private-key", "nowhere"), 13),
-        (("--sign-by-sigstore-private-key", "."), 13),
+        (("--key", "r.pub"), 11),
+        (("--key", "nowhere"), 13),
+        (("--key", "."), 13),
         (("--notation-key", "r.pub", "--notation-chain", "r.pub"), 11),
         (("--sign-by", "alice"), 2),
     ],
