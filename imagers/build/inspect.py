@@ -66,7 +66,7 @@ def inspect_image(
     """
     top = source.read_manifest()
     document = parse_manifest_or_index(top.raw, media_type=top.media_type)
-    facts: dict[str, object] = {"name": source.name, "digest": str(document.descriptor.digest)}
+    facts: dict[str, object] = {"reference": source.name, "digest": str(document.descriptor.digest)}
     if isinstance(document, Index):
         facts["platforms"] = [str(platform) for platform in document.platforms()]
     image = resolve_image(source, top, platform)

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from imagers.core import BlobProgress
+    from imagers.errors import ImagersError
 
 __all__ = [
+    "JSON_PRINTED",
     "ProgressBar",
+    "error_facts",
     "harmless",
     "human_bytes",
     "print_json",
@@ -36,6 +39,9 @@ __all__ = [
     "say",
     "write_file",
 ]
+
+JSON_PRINTED = "imagers.json_printed"
+"""Of click's context: a verb has printed its document, and no other may follow."""
 
 _KIBI = 1024
 _BAR = "{desc} {percentage:3.0f}% {n:.1f}/{total:.1f} MiB |{bar}| {rate_noinv_fmt} {remaining}"
@@ -76,6 +82,18 @@ def print_json(value: object) -> None:
     """
     text = json.dumps(value, indent=2, ensure_ascii=False)
     click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+    if (context := click.get_current_context(silent=True)) is not None:
+        context.meta[JSON_PRINTED] = True
+
+
+def error_facts(error: ImagersError) -> dict[str, object]:
+    """An error as the member of a JSON document."""
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

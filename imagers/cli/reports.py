@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from imagers.cli.output import human_bytes, print_json, print_line, print_table, say
 from imagers.encrypt.rewrite import LayerAction
+from imagers.model.media import is_encrypted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ class Report:
     """What was done to an image, or to all of an index, for people or for machines.
 
     Attributes:
+        reference: the name of what was written.
         word: for what was done: "encrypted", "decrypted".
         actions: that count as that.
         facts: more for `--json`, before the layers.
@@ -33,6 +35,7 @@ class Report:
         keys_only: no byte of a layer changed, only its key was wrapped anew.
     """
 
+    reference: str
     done: Changed
     word: str
     actions: tuple[LayerAction, ...]
@@ -52,6 +55,7 @@ class Report:
     def _facts(self) -> dict[str, object]:
         done = self.done
         facts: dict[str, object] = {
+            "reference": self.reference,
             "digest": str(done.digest),
             self.word: done.count(*self.actions),
             **self.facts,
@@ -105,7 +109,9 @@ def _layer_facts(layers: Sequence[LayerReport]) -> list[dict[str, object]]:
         {
             "index": layer.index,
             "action": layer.action.value,
+            "digest": str(layer.digest),
             "media_type": layer.media_type,
+            "encrypted": is_encrypted(layer.media_type),
             "cipher": layer.cipher or None,
             "keys": list(layer.keys),
             "source_size": layer.source_size,

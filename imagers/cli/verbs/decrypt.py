@@ -115,11 +115,13 @@ def command(  # one parameter an option
                 on_progress=bar.show,
             ),
         )
+        written = sink.name
     say_entries_left_out(done.left_out)
     actions = (LayerAction.DECRYPTED, LayerAction.SHARED)
     opened, layers = done.count(*actions), sum(len(one.layers) for _, one in done.images)
     by_diff_id = 0 if skip_diff_id else opened
     Report(
+        written,
         done,
         "decrypted",
         actions,

@@ -259,11 +259,12 @@ def command(  # one parameter an option
             broker_key=recipients.broker_key,
             work=Work(top, wanted, all_images, budget, bar.add, bar.show),
         )
+        written = sink.name
     if digestfile is not None:
         write_file(digestfile, str(done.digest))
     _say_news(done, removes=bool(change.removed))
     kid = None if recipients.broker_key is None else recipients.broker_key.kid
-    facts: dict[str, object] = {"key": kid}
+    facts: dict[str, object] = {"kek": kid}
     lines = [] if kid is None else [f"key-encryption key {kid}"]
     if change.rewraps:
         opens = done.opens if change.keys else None
@@ -274,6 +275,7 @@ def command(  # one parameter an option
             *lines,
         ]
     Report(
+        written,
         done,
         "rewrapped" if change.rewraps else "encrypted",
         DONE,

@@ -88,7 +88,7 @@ def _print_referrers(facts: dict[str, object]) -> None:
 
 
 def _print_facts(facts: dict[str, object]) -> None:
-    for name in ("name", "digest", "platforms", "manifest", "media_type", "platform"):
+    for name in ("reference", "digest", "platforms", "manifest", "media_type", "platform"):
         value = facts.get(name)
         if value is not None and (name != "manifest" or value != facts["digest"]):
             shown = ", ".join(value) if isinstance(value, list) else str(value)

@@ -16,6 +16,7 @@ def reports():
         LayerReport(
             index=0,
             action=LayerAction.ENCRYPTED,
+            digest=digest_of(b"sealed"),
             media_type="application/x+encrypted",
             cipher="AES_256_CTR_HMAC_SHA256",
             keys=("jwe:a", "broker:b"),
@@ -26,6 +27,7 @@ def reports():
         LayerReport(
             index=1,
             action=LayerAction.KEPT,
+            digest=digest_of(b"kept"),
             media_type="application/x",
             cipher="",
             keys=(),
@@ -54,12 +56,13 @@ def report(*, is_index=False):
     )
     done = Changed((("linux/amd64", image),), digest_of(b"top"), LEFT_OUT if is_index else ())
     return Report(
+        "oci:e:v1",
         done,
         "encrypted",
         (LayerAction.ENCRYPTED,),
         1.5,
         is_index=is_index,
-        facts={"key": "kbs:///a/b/c"},
+        facts={"kek": "kbs:///a/b/c"},
         lines=["key kbs:///a/b/c"],
     )
 
@@ -68,11 +71,16 @@ def test_report_of_an_image_for_machines(capsys):
     report().print(as_json=True)
     facts = json.loads(capsys.readouterr().out)
     assert (facts["digest"], facts["encrypted"]) == (str(digest_of(b"top")), 1)
-    assert (facts["key"], facts["seconds"]) == ("kbs:///a/b/c", 1.5)
+    assert (facts["kek"], facts["seconds"]) == ("kbs:///a/b/c", 1.5)
     first, second = facts["layers"]
     assert first["action"] == "encrypted"
     assert first["keys"] == ["jwe:a", "broker:b"]
     assert (first["size"], first["source_size"], first["seconds"]) == (1024, 2_000_000, 0.5)
+    assert (first["digest"], second["digest"]) == (
+        str(digest_of(b"sealed")),
+        str(digest_of(b"kept")),
+    )
+    assert (first["encrypted"], second["encrypted"]) == (True, False)
     assert second["cipher"] is None
 
 
@@ -132,6 +140,7 @@ def test_keys_that_were_wrapped_anew_are_counted_among_the_encrypted_layers(caps
     )
     images = ((platform, replace(image, layers=layers)),)
     Report(
+        "oci:e:v1",
         replace(done, images=images),
         "rewrapped",
         (LayerAction.REWRAPPED,),

@@ -11,7 +11,7 @@ from imagers.transport.open import open_sink
 
 def test_inspect_plain_image(run, plain):
     facts = run("inspect", plain, "--json").json()
-    assert facts["name"] == plain
+    assert facts["reference"] == plain
     assert facts["platform"] == "linux/amd64"
     assert [layer["encrypted"] for layer in facts["layers"]] == [False] * 3
     assert all("cipher" not in layer for layer in facts["layers"])
