@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -118,7 +119,8 @@ def test_local_links_of_all_pages_lead_somewhere():
 
 def test_every_page_is_in_the_list_by_task():
     listed = set(re.findall(r"\]\(([\w./]+)\)", read("docs/README.md")))
-    here = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    here = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    here = {name for name in here if not name.startswith("adr/")} - {"README.md"}
     root = {f"../{path.name}" for path in ROOT.glob("*.md")}
     assert here | root | {"adr"} == listed
 
@@ -364,7 +366,10 @@ def test_help_of_a_verb_explains_no_option_twice(verb):
 
 
 def examples():
-    """Every command line that the help and the pages show, ready to be typed."""
+    """Every command line that the help and the pages show, ready to be typed.
+
+    Those of console are run: tests/cli/test_pages.py.
+    """
     for verb in VERBS:
         _, _, example = module_of(verb).__doc__.partition("\nexample")
         for line in re.findall(r"^  (imagers (?:.*\\\n)*.*)$", example, re.MULTILINE):
@@ -372,7 +377,9 @@ def examples():
     for line in re.findall(r"^  (imagers .*)$", HELP.partition("\nexample")[2], re.MULTILINE):
         yield "help", line
     for page in pages():
-        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for block in re.findall(
+            r"^```(?!console)\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
+        ):
             for line in re.findall(r"^(?:\$ )?(imagers (?:.*\\\n)*.*)$", block, re.MULTILINE):
                 if not re.search(r"\S {2,}\S", line.replace("\\\n", " ").replace("  ", " ")):
                     yield name_of(page), line
@@ -516,3 +523,49 @@ def test_page_of_plugins_names_what_they_may_import_and_keeps_to_it(plugins):
     assert told == LAYERS.PLUGIN_IMPORTS
     used = re.findall(r"^from imagers\.(\w+)", (plugins / "toy_tee.py").read_text(), re.MULTILINE)
     assert set(used) <= told
+
+
+# --- what the pages say of other tools
+
+
+def test_cells_of_the_table_of_tools_name_tests_that_exist():
+    page = read("docs/compatibility.md")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "::" in line]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, function in named:
+            assert f"\ndef {function}(" in read(f"tests/{file}"), (file, function)
+    # A row of a table without a test is a claim.
+    table = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line]
+    assert [line for line in table if "::" not in line and "measured by" not in line] == []
+
+
+def version_of(*words):
+    """The version that a program says it has; None where it is not installed."""
+    if shutil.which(words[0]) is None:
+        return None
+    said = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    found = re.search(r"(\d+\.\d+(?:\.\d+)?)", said.stdout + said.stderr)
+    return None if found is None else found[1]
+
+
+@pytest.mark.parametrize(
+    ("tool", "words"),
+    [
+        ("skopeo", ("skopeo", "--version")),
+        ("podman", ("podman", "--version")),
+        ("Docker", ("dockerd", "--version")),
+        ("runc", ("runc", "--version")),
+        ("docker-registry", ("docker-registry", "--version")),
+    ],
+)
+def test_versions_of_the_table_of_tools_are_those_that_were_run(tool, words):
+    version = version_of(*words)
+    if version is None:
+        pytest.skip(f"{words[0]} is not installed")
+    told = re.findall(rf"{tool} ([\d., ]+)", read("docs/compatibility.md"))
+    named = {one for text in told for one in re.findall(r"[\d.]+\d", text)}
+    if not any(f"{version}.".startswith(f"{one}.") for one in named):
+        pytest.skip(f"{tool} {version} of this machine is not in docs/compatibility.md: {named}")

@@ -99,7 +99,7 @@ def command(  # one parameter an option
         opened_unwrappers(keys, timeout_s) as unwrappers,
         open_source_of(src, registries.source) as source,
         open_destination(dst, registries.sink) as sink,
-        ProgressBar(0, "decrypt") as bar,
+        ProgressBar("decrypt") as bar,
     ):
         done = decrypt(
             source,
@@ -111,7 +111,7 @@ def command(  # one parameter an option
                 platform=parse_platform(platform),
                 all_images=all_images,
                 budget=budget,
-                on_size=bar.set_total,
+                on_size=bar.add,
                 on_progress=bar.show,
             ),
         )

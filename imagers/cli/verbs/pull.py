@@ -121,10 +121,10 @@ def command(  # one parameter an option
         resources = None
         if broker.url is not None:
             resources = stack.enter_context(broker.client(tee))
-        bar = stack.enter_context(ProgressBar(0, "pull"))
+        bar = stack.enter_context(ProgressBar("pull"))
 
         def on_trusted(trusted: TrustedImage) -> None:
-            bar.set_total(sum(layer.size for layer in trusted.manifest.layers))
+            bar.add(sum(layer.size for layer in trusted.manifest.layers))
 
         report = pull_image(
             image,
@@ -133,7 +133,8 @@ def command(  # one parameter an option
             unwrappers=unwrappers,
             resources=resources,
             on_trusted=on_trusted,
-            on_progress=lambda planned, progress: bar.show(planned.layer.what, progress.bytes_in),
+            on_step=bar.step,
+            on_progress=bar.show,
         )
     _print_report(report, bundle, time.perf_counter() - start, as_json=as_json)
 
