@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
+from imagers.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
@@ -33,6 +35,7 @@ __all__ = [
     "error_facts",
     "harmless",
     "human_bytes",
+    "print_bytes",
     "print_json",
     "print_line",
     "print_table",
@@ -58,6 +61,26 @@ def harmless(text: str) -> str:
 def print_line(text: str) -> None:
     """One line of the result on standard output."""
     click.echo(harmless(text))
+
+
+def print_bytes(data: bytes) -> None:
+    """Bytes on standard output as they are, and nothing else.
+
+    Raises:
+        UsageError: it is a terminal, and something in them would move its cursor or hide a word.
+    """
+    if sys.stdout.isatty():
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            text = "\0"
+        if any(not (c.isprintable() or c in "\n\t") for c in text):
+            raise UsageError(
+                f"expected text that a terminal can show, got {len(data)} bytes with other "
+                "characters in them",
+                hint="write them to a file or into a pipe: > FILE, or | cat -v",
+            )
+    click.echo(data, nl=False)
 
 
 def say(kind: str, text: str) -> None:

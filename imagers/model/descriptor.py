@@ -125,6 +125,12 @@ class Descriptor:
     urls: tuple[str, ...] = field(default=(), compare=False)
 
     @property
+    def is_attestation(self) -> bool:
+        """Whether, as the entry of an index, it says that it is an attestation, as of BuildKit."""
+        nowhere = self.platform is not None and self.platform.is_none
+        return nowhere or bool(self.annotations.get(_ATTESTATION))
+
+    @property
     def is_artifact(self) -> bool:
         """Whether, as the entry of an index, it says that it is no image of a platform.
 
@@ -136,8 +142,7 @@ class Descriptor:
         return (
             is_artifact_type(self.artifact_type)
             or self.media_type not in MANIFEST_TYPES | INDEX_TYPES
-            or bool(self.annotations.get(_ATTESTATION))
-            or (self.platform is not None and self.platform.is_none)
+            or self.is_attestation
         )
 
     @property

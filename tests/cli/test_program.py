@@ -24,6 +24,8 @@ WORDS = {
     "verify",
     "inspect",
     "pull",
+    "list-tags",
+    "delete",
     "login",
     "logout",
     "policy",
@@ -158,7 +160,7 @@ def test_help_is_shown_with_each_way_to_ask(imagers):
 
 
 def test_help_names_every_verb_in_its_order():
-    named = [match[1] for match in re.finditer(r"^  ([a-z]+) {3,}\S", HELP, re.MULTILINE)]
+    named = [match[1] for match in re.finditer(r"^  ([a-z][a-z-]*) .* {2,}\S", HELP, re.MULTILINE)]
     assert named == list(VERBS)
 
 
