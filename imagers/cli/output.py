@@ -32,10 +32,12 @@ __all__ = [
     "print_line",
     "print_table",
     "say",
+    "set_loudness",
     "write_file",
 ]
 
 _KIBI = 1024
+_loudness = {"news": True, "progress": True}
 _OPEN_FILE = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/([0-9]{1,9})")
 
 
@@ -49,8 +51,15 @@ def print_line(text: str) -> None:
     click.echo(harmless(text))
 
 
+def set_loudness(*, news: bool = True, progress: bool = True) -> None:
+    """Whether lines of plain news are said, and whether progress is shown."""
+    _loudness.update(news=news, progress=progress)
+
+
 def say(kind: str, text: str) -> None:
     """One line on standard error; `kind` is error, hint, warning or "" for plain news."""
+    if not kind and not _loudness["news"]:
+        return
     prefix = f"imagers: {kind}: " if kind else "imagers: "
     try:
         click.echo(prefix + harmless(text.replace("\n", " ")), err=True)
@@ -158,7 +167,7 @@ class ProgressBar:
         self._label = label
         self._done: dict[str, int] = {}
         self._lock = threading.Lock()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and _loudness["progress"]:
             from tqdm import tqdm
 
             self._bar = tqdm(

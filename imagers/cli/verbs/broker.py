@@ -34,7 +34,7 @@ docs/broker.md.
     --resource URI, --image DIGEST, --session NAME, --event WORD,
     --outcome ok|refused, --since TIME (RFC 3339, or as 90s, 30m, 12h, 7d)
   --json                      the facts as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers broker serve --listen 127.0.0.1:8080

@@ -43,7 +43,7 @@ is lost by it: sign afterwards.
   --image-rs-registries, --ranges
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers encrypt oci:app:v1 docker://registry.example.org/app:v1 \\

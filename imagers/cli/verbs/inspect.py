@@ -13,7 +13,7 @@ are beside it. Nothing of it is verified: "imagers pull" verifies.
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE
                               as for "imagers copy"
   --json                      the facts as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers inspect docker://registry.example.org/app:v1

@@ -17,7 +17,7 @@ overwritten.
                            it COSIGN_PASSWORD, else it is asked for on a
                            terminal, else it is empty
   --json                   the facts as JSON
-  --help                   this text
+  -q, -v, -h               quiet, verbose, this text
 
 example:
   imagers key generate cosign --output release --passphrase-file passphrase.txt

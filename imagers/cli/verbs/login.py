@@ -13,7 +13,7 @@ below it only.
                               look into, as containers-auth.json(5) has them
   --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR
                               as for "imagers copy"
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers login --username me --password-file secret registry.example.org

@@ -5,7 +5,7 @@ Drops the login for a registry from all auth files, and from the credential
 helpers that they and registries.conf name.
 
   --authfile FILE             only from this one
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers logout registry.example.org

@@ -29,7 +29,7 @@ must be missing or empty, in a directory that only you and root can change.
   --ranges N
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers pull registry.example.org/app:v1 bundle --policy policy.json \\
