@@ -133,13 +133,18 @@ class Settings:
         Raises:
             LocalError, FormatError: a file cannot be read, or is malformed.
         """
+        import logging
+
         from imagers.registry.registries_conf import (
             parse_image_rs_registries,
             parse_registries_conf,
         )
 
+        log = logging.getLogger(__name__)
         if image_rs is not None:
+            log.debug("mirrors of %s", image_rs)
             return parse_image_rs_registries(_read_text(Path(image_rs)), what=image_rs)
+        log.debug("mirrors of %s", ", ".join(map(str, self.registries_conf)) or "no file")
         return parse_registries_conf(
             [(str(path), _read_text(path)) for path in self.registries_conf]
         )
@@ -157,6 +162,10 @@ class Settings:
         from imagers.sign.places import Lookasides
 
         found = directory or find_registries_d([str(path) for path in self.registries_d_paths])
+        import logging
+
+        log = logging.getLogger(__name__)
+        log.debug("lookasides of %s", found or f"{self.default_lookaside}: there is no registries.d")
         if found is None:
             return Lookasides(default=self.default_lookaside)
         return Lookasides(load_registries_d(found), self.default_lookaside)

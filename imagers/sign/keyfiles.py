@@ -10,6 +10,7 @@ Private keys are written with mode 0600 to a name that did not exist, and never 
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ __all__ = [
     "write_pair",
 ]
 
+_log = logging.getLogger(__name__)
 _MAX_KEYRING_BYTES = 4 * 1024 * 1024  # an OpenPGP key with many certifications
 _MAX_CONFIG_FILES = 1024
 
@@ -129,6 +131,7 @@ def find_policy(*, explicit: str | None, candidates: Sequence[str]) -> str | Non
         with local_errors(path), suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(path)
             return path
+    _log.debug("no policy at %s", " or ".join(candidates))
     return None
 
 
@@ -163,6 +166,7 @@ def load_policy(path: str) -> Policy:
         LocalError: it cannot be read.
         FormatError: anything in it is not what containers-policy.json(5) says.
     """
+    _log.debug("the policy is %s", path)
     raw = _read(path, max_bytes=MAX_POLICY_BYTES)
     if raw.lstrip().startswith(b"-----BEGIN"):
         raise FormatError(
