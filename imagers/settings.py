@@ -10,6 +10,7 @@
 | `HOME`, `XDG_CONFIG_HOME` | the user's containers policy and registries.d |
 | `XDG_DATA_HOME` | the user's signatures outside of registries |
 | `XDG_STATE_HOME` | the broker's state and admin key |
+| `IMAGERS_BROKER`, `IMAGERS_BROKER_CA`, `IMAGERS_BROKER_ADMIN_KEY` | which broker is spoken to |
 | `TMPDIR` | the spool of uploads; else /var/tmp |
 | `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR`, `DOCKER_CONFIG` | where logins are kept |
 | `http_proxy`, `https_proxy`, `no_proxy`; the last two in capitals too | proxies of registries |
@@ -61,6 +62,9 @@ class Settings:
         http_proxy: as written, or None; so `https_proxy` and `no_proxy`.
         registries_conf: registries.conf, then its drop-in files; those that exist.
         daemon_host: of the engine that `docker-daemon:` means; None for Docker's own socket.
+        broker_url: of the broker that is spoken to; None: nobody named one.
+        broker_ca: PEM file, of the only CAs that are trusted for it; None: the system's.
+        named_admin_key: file of its administrator's key; None: where this user's broker writes it.
         cosign_password: None where the variable is not set, which is not the same as empty.
     """
 
@@ -78,12 +82,15 @@ class Settings:
     no_proxy: str = ""
     registries_conf: tuple[Path, ...] = ()
     daemon_host: str | None = None
+    broker_url: str | None = None
+    broker_ca: str | None = None
+    named_admin_key: Path | None = None
     cosign_password: str | None = field(default=None, repr=False)
 
     @property
     def broker_admin_key(self) -> Path:
-        """Where the broker writes its admin key on first start."""
-        return self.broker_state / "admin.key"
+        """The administrator's key: as named, else where this user's broker writes it."""
+        return self.named_admin_key or self.broker_state / "admin.key"
 
     def transport_options(
         self, *, is_remote: bool = True, image_rs_registries: str | None = None
@@ -165,7 +172,9 @@ class Settings:
         import logging
 
         log = logging.getLogger(__name__)
-        log.debug("lookasides of %s", found or f"{self.default_lookaside}: there is no registries.d")
+        log.debug(
+            "lookasides of %s", found or f"{self.default_lookaside}: there is no registries.d"
+        )
         if found is None:
             return Lookasides(default=self.default_lookaside)
         return Lookasides(load_registries_d(found), self.default_lookaside)
@@ -241,6 +250,7 @@ def read_settings() -> Settings:
     home = Path(os.environ.get("HOME") or "/nonexistent")
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     state = Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state")
+    admin_key = os.environ.get("IMAGERS_BROKER_ADMIN_KEY")
     return Settings(
         policy_paths=(
             config / "containers" / "policy.json",
@@ -267,6 +277,9 @@ def read_settings() -> Settings:
         no_proxy=_either("no_proxy") or "",
         registries_conf=_registries_conf(config),
         daemon_host=os.environ.get("DOCKER_HOST") or None,
+        broker_url=os.environ.get("IMAGERS_BROKER") or None,
+        broker_ca=os.environ.get("IMAGERS_BROKER_CA") or None,
+        named_admin_key=Path(admin_key) if admin_key else None,
         cosign_password=_hidden.get(_VARIABLE, os.environ.get(_VARIABLE)),
     )
 
