@@ -88,7 +88,7 @@ example:
   imagers inspect docker://registry.example.org/app:v1
 """
 
-_TABLE = re.compile(r"^  ([a-z-]+) +(?:\S+ )*\S+ {2,}(\S.*)$", re.MULTILINE)  # of the help
+_TABLE = re.compile(r"^  ([a-z-]+) +(?:.* {2,})?(\S.*)$", re.MULTILINE)  # of the help
 _COMPLETION = "_IMAGERS_COMPLETE"
 _USAGE = 2
 _INTERRUPTED = 130
