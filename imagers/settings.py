@@ -5,20 +5,7 @@
     with open_image(name, user.transport_options(), user.lookasides()) as image:
         pull_image(image, bundle, PullOptions(user.load_policy()))
 
-| variable | used for |
-|---|---|
-| `HOME`, `XDG_CONFIG_HOME` | the user's containers policy and registries.d |
-| `XDG_DATA_HOME` | the user's signatures outside of registries |
-| `XDG_STATE_HOME` | the broker's state and admin key |
-| `IMAGERS_BROKER`, `IMAGERS_BROKER_CA`, `IMAGERS_BROKER_ADMIN_KEY` | which broker is spoken to |
-| `TMPDIR` | the spool of uploads; else /var/tmp |
-| `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR`, `DOCKER_CONFIG` | where logins are kept |
-| `http_proxy`, `https_proxy`, `no_proxy`; the last two in capitals too | proxies of registries |
-| `CONTAINERS_REGISTRIES_CONF` | mirrors; else registries.conf of the user or the system |
-| `DOCKER_HOST` | the engine that `docker-daemon:` means |
-| `OCICRYPT_KEYPROVIDER_CONFIG` | the configuration of key providers |
-| `OCICRYPT_OAEP_HASHALG` | hash of PKCS11 packets: sha256 or sha1 |
-| `COSIGN_PASSWORD` | the passphrase of keys in cosign's format; may be empty |
+docs/environment.md says what each variable does, and what wins over it.
 """
 
 from __future__ import annotations
