@@ -10,11 +10,11 @@ from imagers.errors import ImagersError
 name, bundle, policy, key = sys.argv[1:]
 user = settings.read_settings()  # logins, certificates, mirrors and proxies of this user
 try:
-    options = pull.PullOptions(user.load_policy(policy), require_encrypted=True)
     with (
         encrypt.opened_unwrappers([encrypt.parse_decryption_key(key)]) as keys,
         pull.open_image(name, user.transport_options(), user.lookasides()) as image,
     ):
+        options = pull.PullOptions(user.policy_for(image.identity, policy), require_encrypted=True)
         trusted = pull.pull_image(image, Path(bundle), options, unwrappers=keys).trusted
 except ImagersError as error:
     print(f"guest: error: {error}", file=sys.stderr)

@@ -29,6 +29,6 @@ mkdir -p "$keys"
 imagers encrypt "$image" "$destination" --encryption-key "jwe:$keys/recipient.pub" \
     --digestfile "$keys/digest.txt"
 # What was encrypted is signed, and not what a registry shows under the tag meanwhile.
-imagers sign "$destination" --sign-by-sigstore-private-key "$keys/signer.key" \
+imagers sign "$destination" --key "$keys/signer.key" \
     --passphrase-file "$keys/passphrase.txt" --expected-digest "$(<"$keys/digest.txt")"
 imagers inspect "$destination"

@@ -3,7 +3,7 @@
 
     user = read_settings()
     with open_image(name, user.transport_options(), user.lookasides()) as image:
-        pull_image(image, bundle, PullOptions(user.load_policy()))
+        pull_image(image, bundle, PullOptions(user.policy_for(image.identity)))
 
 docs/environment.md says what each variable does, and what wins over it.
 """
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers import encrypt, sign, transport
-from imagers.errors import LocalError
+from imagers.errors import CouldNotVerify, LocalError
+from imagers.model.identity import ImageIdentity
 from imagers.model.keys import SecretKey
 from imagers.registry.mirrors import RegistriesConf
 
@@ -193,6 +194,38 @@ class Settings:
         from imagers.sign.keyfiles import load_policy
 
         return load_policy(self.locate_policy(explicit))
+
+    def policy_for(self, identity: ImageIdentity, explicit: str | None = None) -> sign.Policy:
+        """The policy that decides whether an image may be used: for `pull_image`, `trust_image`.
+
+        A policy that lets everything pass by default is no answer for a name without a digest: it
+        comes with the tools of containers, and nobody has looked at this image. A name with a
+        digest needs no policy; where there is one, it is asked all the same.
+
+        Args:
+            identity: of the image.
+            explicit: path that somebody named, whose word counts whatever it says.
+
+        Raises:
+            CouldNotVerify: nothing but a default that accepts everything speaks of the image.
+            LocalError, FormatError, Unsupported: as `load_policy`.
+        """
+        from imagers.sign.policy_make import policy_of_pin
+
+        pin = policy_of_pin(identity)
+        if pin is not None and self.find_policy(explicit) is None:
+            return pin
+        path = self.locate_policy(explicit)
+        policy = self.load_policy(path)
+        selected = policy.select(identity)
+        if explicit is None and pin is None and selected.is_unsaid:
+            raise CouldNotVerify(
+                f"nobody has looked at {identity}: the policy '{path}' accepts every image at "
+                f"{selected.where}",
+                hint="name the image by digest, or say what you demand: 'imagers policy init' "
+                f"writes a policy; --policy {path} takes every image, signed or not",
+            )
+        return policy
 
     def providers(
         self,

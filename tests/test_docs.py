@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -118,7 +119,8 @@ def test_local_links_of_all_pages_lead_somewhere():
 
 def test_every_page_is_in_the_list_by_task():
     listed = set(re.findall(r"\]\(([\w./]+)\)", read("docs/README.md")))
-    here = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    here = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    here = {name for name in here if not name.startswith("adr/")} - {"README.md"}
     root = {f"../{path.name}" for path in ROOT.glob("*.md")}
     assert here | root | {"adr"} == listed
 
@@ -294,12 +296,21 @@ COMMON = {"--quiet", "--verbose", "--debug"}
 
 
 def named_options(text):
-    return set(re.findall(r"(?<![\w-])--[a-z](?:[a-z-]|\.(?=[a-z]))*[a-z]", text))
+    """Options in a text; not `--src-`, which is the beginning of several."""
+    return set(re.findall(r"(?<![\w-])--[a-z](?:[a-z-]|\.(?=[a-z]))*[a-z](?![a-z-])", text))
+
+
+def forms_for_one_side(options, text):
+    """Those that a help names by their beginning and by the option that they are a form of."""
+    if "--src- and --dest- forms" not in " ".join(text.split()):
+        return set()
+    named = named_options(text)
+    return {one for one in options if re.sub("^--(src|dest)-", "--", one) in named}
 
 
 def test_help_of_the_program_names_its_verbs_and_no_others():
     block = HELP.partition("\n\n")[2]
-    assert re.findall(r"^  ([a-z]+) {2,}", block, re.MULTILINE) == list(VERBS)
+    assert re.findall(r"^  ([a-z][a-z-]*) .* {2,}\S", block, re.MULTILINE) == list(VERBS)
     result = CliRunner().invoke(root, ["--help"])
     assert result.output == HELP
     assert result.exit_code == 0
@@ -308,11 +319,13 @@ def test_help_of_the_program_names_its_verbs_and_no_others():
 def test_readme_shows_the_table_of_the_help():
     """The same lines, so that neither can go on alone."""
     readme = read("README.md")
-    table = re.findall(r"^  ([a-z]+ {2,}.*)$", HELP.partition("exit codes")[0], re.MULTILINE)
+    table = re.findall(
+        r"^  ([a-z][a-z-]* .* {2,}\S.*)$", HELP.partition("exit codes")[0], re.MULTILINE
+    )
     assert [line.split()[0] for line in table] == list(VERBS)
     for line in table:
         assert f"imagers {line}" in readme
-    told = re.findall(r"^imagers ([a-z]+) {2,}", readme, re.MULTILINE)
+    told = re.findall(r"^imagers ([a-z-]+) .* {2,}\S", readme, re.MULTILINE)
     assert told == list(VERBS)
 
 
@@ -343,7 +356,8 @@ def test_help_of_a_verb_names_its_options_and_no_others(verb):
     command = module_of(verb).command
     text, _, _ = module_of(verb).__doc__.partition("\nexample")
     named = named_options(text)
-    assert options_of(command) - COMMON <= named
+    options = options_of(command) - COMMON
+    assert options <= named | forms_for_one_side(options, text)
     assert re.search(r"^  -q, -v, -h +quiet, verbose, this text$", text, re.MULTILINE)
     # A help may speak of another verb's option; one that is nowhere is a mistake.
     everywhere = {name for other in VERBS for name in options_of(module_of(other).command)}
@@ -357,7 +371,10 @@ def test_help_of_a_verb_explains_no_option_twice(verb):
 
 
 def examples():
-    """Every command line that the help and the pages show, ready to be typed."""
+    """Every command line that the help and the pages show, ready to be typed.
+
+    Those of console are run: tests/cli/test_pages.py.
+    """
     for verb in VERBS:
         _, _, example = module_of(verb).__doc__.partition("\nexample")
         for line in re.findall(r"^  (imagers (?:.*\\\n)*.*)$", example, re.MULTILINE):
@@ -365,7 +382,9 @@ def examples():
     for line in re.findall(r"^  (imagers .*)$", HELP.partition("\nexample")[2], re.MULTILINE):
         yield "help", line
     for page in pages():
-        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for block in re.findall(
+            r"^```(?!console)\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
+        ):
             for line in re.findall(r"^(?:\$ )?(imagers (?:.*\\\n)*.*)$", block, re.MULTILINE):
                 if not re.search(r"\S {2,}\S", line.replace("\\\n", " ").replace("  ", " ")):
                     yield name_of(page), line
@@ -509,3 +528,49 @@ def test_page_of_plugins_names_what_they_may_import_and_keeps_to_it(plugins):
     assert told == LAYERS.PLUGIN_IMPORTS
     used = re.findall(r"^from imagers\.(\w+)", (plugins / "toy_tee.py").read_text(), re.MULTILINE)
     assert set(used) <= told
+
+
+# --- what the pages say of other tools
+
+
+def test_cells_of_the_table_of_tools_name_tests_that_exist():
+    page = read("docs/compatibility.md")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "::" in line]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, function in named:
+            assert f"\ndef {function}(" in read(f"tests/{file}"), (file, function)
+    # A row of a table without a test is a claim.
+    table = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line]
+    assert [line for line in table if "::" not in line and "measured by" not in line] == []
+
+
+def version_of(*words):
+    """The version that a program says it has; None where it is not installed."""
+    if shutil.which(words[0]) is None:
+        return None
+    said = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    found = re.search(r"(\d+\.\d+(?:\.\d+)?)", said.stdout + said.stderr)
+    return None if found is None else found[1]
+
+
+@pytest.mark.parametrize(
+    ("tool", "words"),
+    [
+        ("skopeo", ("skopeo", "--version")),
+        ("podman", ("podman", "--version")),
+        ("Docker", ("dockerd", "--version")),
+        ("runc", ("runc", "--version")),
+        ("docker-registry", ("docker-registry", "--version")),
+    ],
+)
+def test_versions_of_the_table_of_tools_are_those_that_were_run(tool, words):
+    version = version_of(*words)
+    if version is None:
+        pytest.skip(f"{words[0]} is not installed")
+    told = re.findall(rf"{tool} ([\d., ]+)", read("docs/compatibility.md"))
+    named = {one for text in told for one in re.findall(r"[\d.]+\d", text)}
+    if not any(f"{version}.".startswith(f"{one}.") for one in named):
+        pytest.skip(f"{tool} {version} of this machine is not in docs/compatibility.md: {named}")

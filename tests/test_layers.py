@@ -47,13 +47,10 @@ WORLD = {
         "testing",
         "core/plain",
         "core/together",  # how long to wait for threads that are to end
+        "core/watch",
         "pull/ahead",
         "registry",
-        "encrypt/image",
         "encrypt/schemes/providers",
-        "encrypt/rekey",
-        "encrypt/rewrap",
-        "pull/run",
     },
 }
 # Who may read the environment, print, exit.

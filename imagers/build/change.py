@@ -12,24 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from imagers.build.broker_key import BrokerKey
-from imagers.core import Budget, Progress
+from imagers.core import BlobProgress, Budget, OnProgress
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
 from imagers.encrypt.index import rewrite_index
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256
 from imagers.encrypt.rekey import rekey_image
-from imagers.encrypt.rewrap import add_recipients, remove_recipients
+from imagers.encrypt.rewrap import rewrap_image
 from imagers.encrypt.rewrite import Run
 from imagers.encrypt.schemes.scheme import Target
 from imagers.encrypt.sealing import SharedLayers
 from imagers.encrypt.selection import LayerSelection
 from imagers.errors import UsageError
 from imagers.model.descriptor import Platform
-from imagers.model.image import Image, ImageSink, ImageSource, Layer
+from imagers.model.image import Image, ImageSink, ImageSource
 from imagers.model.keys import KeyUnwrapper, KeyWrapper
 from imagers.model.manifest import RawManifest
 from imagers.transport.resolve import resolve_image
@@ -47,8 +47,7 @@ class Kind(Enum):
     """What is done to the layers that a change is about."""
 
     ENCRYPT = "encrypt"
-    ADD = "add recipients"
-    REMOVE = "remove recipients"
+    REWRAP = "rewrap"  # other recipients, the same layer keys
     REKEY = "rekey"
 
 
@@ -61,7 +60,7 @@ class Change:
         skip_base: so many of the lowest are not.
         cipher: of new layer keys.
         allow_nothing: no error where no layer was to be encrypted.
-        targets: who is removed.
+        targets: who is removed, of `Kind.REWRAP`; the wrappers are who is added.
     """
 
     kind: Kind = Kind.ENCRYPT
@@ -81,8 +80,8 @@ class Work:
         platform: which image of an index, as somebody asked for it; None: this machine's.
         all_images: the index with all its images, whatever `platform` says.
         budget: for all layers together.
-        on_size: told once how many stored bytes there are, where that is known.
-        on_progress: told the name of a layer, and how many of its bytes are done.
+        on_size: told of each image how many stored bytes its layers have.
+        on_progress: told how far each layer is.
     """
 
     top: RawManifest | None = None
@@ -90,25 +89,26 @@ class Work:
     all_images: bool = False
     budget: Budget = field(default_factory=Budget)
     on_size: Callable[[int], None] | None = None
-    on_progress: Callable[[str, int], None] | None = None
+    on_progress: OnProgress | None = None
 
     def resolve(self, source: ImageSource) -> tuple[RawManifest, Image | None]:
         """What the name means, and the one image to work on; None for all of them."""
         top = source.read_manifest() if self.top is None else self.top
         image = None if self.all_images else resolve_image(source, top, self.platform)
-        if image is not None and self.on_size is not None:
-            self.on_size(sum(layer.size for layer in image.manifest.layers))
         return top, image
 
     def run(self, image: Image, *, by_name: bool) -> Run:
         """How one image is worked on."""
-        prefix, told = f"{image.config.platform} " if self.all_images else "", self.on_progress
+        if self.on_size is not None:
+            self.on_size(sum(layer.size for layer in image.manifest.layers))
+        told = self.on_progress
+        if told is None or not self.all_images:
+            return Run(by_name, self.budget, told)
 
-        def show(layer: Layer, progress: Progress) -> None:
-            if told is not None:
-                told(prefix + layer.what, progress.bytes_in)
+        def show(news: BlobProgress) -> None:
+            told(replace(news, what=f"{image.config.platform} {news.what}"))
 
-        return Run(by_name, self.budget, None if told is None else show)
+        return Run(by_name, self.budget, show)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +119,20 @@ class Changed:
         images: the platform of each, and what was done to it.
         digest: of the manifest or index that the destination's name means.
         left_out: entries of an index that were no images.
+        added: recipients that `Kind.REWRAP` added.
+        removed: recipients that it removed.
     """
 
     images: tuple[tuple[str, RewrittenImage], ...]
     digest: Digest
     left_out: int = 0
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    @property
+    def opens(self) -> bool:
+        """Whether the unwrappers that were given still open each image, after `Kind.REWRAP`."""
+        return all(image.opens for _, image in self.images)
 
     def count(self, *actions: LayerAction) -> int:
         """How many layers of all images had one of these done to them."""
@@ -165,6 +174,9 @@ def encrypt(
         if broker_key is not None:
             for _, one in done.images:
                 broker_key.bind(one.descriptor.digest)
+    if change.kind is Kind.REWRAP:
+        added = tuple(one for wrapper in wrappers for one in wrapper.recipients)
+        return replace(done, added=added, removed=tuple(one.name for one in change.targets))
     return done
 
 
@@ -239,20 +251,13 @@ class _Each:
         """One image; of an index if there is `shared`."""
         change, by_name = self.change, shared is None
         run = self.work.run(image, by_name=by_name)
-        if change.kind is Kind.ADD:
-            return add_recipients(
+        if change.kind is Kind.REWRAP:
+            return rewrap_image(
                 image,
                 self.sink,
-                self.wrappers,
-                self.unwrappers,
-                run=run,
-            )
-        if change.kind is Kind.REMOVE:
-            return remove_recipients(
-                image,
-                self.sink,
-                change.targets,
-                self.unwrappers,
+                added=self.wrappers,
+                removed=change.targets,
+                unwrappers=self.unwrappers,
                 run=run,
             )
         if change.kind is Kind.REKEY:

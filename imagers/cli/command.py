@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ def _be_quiet(context: click.Context, option: click.Parameter, given: bool) -> N
     del option
     if given and not context.resilient_parsing:
         _once(context, "quiet", set_loudness)
-        set_loudness(news=False, progress=False)
+        set_loudness(news=False, bar=False)
 
 
 def _be_verbose(context: click.Context, option: click.Parameter, given: bool) -> None:  # noqa: FBT001
@@ -132,10 +133,15 @@ class VerbCommand(_Told, click.Command):
 
     No option and no argument of any verb may be empty: an empty one comes from a variable of
     the shell that is not set, and would be taken for the working directory or for nothing.
+
+    An option with one value may be given once: of two keys, click would take the last one and
+    say nothing of the other.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, and look for empty values."""
+        """As click does, and look for empty values and for doubled options."""
+        if not ctx.resilient_parsing:
+            self._check_once(ctx, args)
         rest = super().parse_args(ctx, args)
         for parameter in self.params:
             value = ctx.params.get(parameter.name or "")
@@ -147,6 +153,19 @@ class VerbCommand(_Told, click.Command):
                     hint="is a variable of the shell not set?",
                 )
         return rest
+
+    def _check_once(self, ctx: click.Context, args: list[str]) -> None:
+        given = Counter(
+            one
+            for one in self.make_parser(ctx).parse_args(list(args))[2]
+            if isinstance(one, click.Option) and not (one.multiple or one.count or one.is_flag)
+        )
+        for option, count in given.items():
+            if count > 1:
+                raise UsageError(
+                    f"expected {' or '.join(option.opts)} once, got it {count} times",
+                    hint="it has one value, and the last one would count in silence",
+                )
 
 
 class VerbGroup(_Told, click.Group):

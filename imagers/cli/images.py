@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,7 @@ from imagers.model.descriptor import Platform
 from imagers.settings import read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from imagers.model.image import ImageSink, ImageSource
     from imagers.pull.named import NamedImage
@@ -60,7 +60,7 @@ class RegistryOptions:
 
     creds: str | None = None
     tls_verify: bool = True
-    ca_file: str | None = None
+    registry_ca: str | None = None
     cert_dir: str | None = None
     authfile: str | None = None
     daemon_host: str | None = None
@@ -91,7 +91,7 @@ class RegistryOptions:
             options,
             credentials=credentials,
             tls_verify=self.tls_verify,
-            ca_file=self.ca_file,
+            ca_file=self.registry_ca,
             auth_files=options.auth_files if self.authfile is None else (Path(self.authfile),),
             cert_dir=None if self.cert_dir is None else Path(self.cert_dir),
             daemon_host=self.daemon_host or options.daemon_host,
@@ -107,110 +107,60 @@ class TwoRegistries:
     sink: RegistryOptions
 
 
-_OF_ALL: dict[str, Callable[[Verb], Verb]] = {
-    "registry_ca": click.option("--registry-ca", "registry_ca", metavar="FILE"),
-    "cert_dir": click.option("--cert-dir", "cert_dir", metavar="DIR"),
-    "authfile": click.option("--authfile", "authfile", metavar="FILE"),
-    "daemon_host": click.option("--daemon-host", "daemon_host", metavar="URL"),
-    "image_rs_registries": click.option(
-        "--image-rs-registries", "image_rs_registries", metavar="FILE"
-    ),
+# An option is one line here: its name, which is that of an attribute of `RegistryOptions`, and what
+# click is told of it. Those of a place have forms for one side too, as skopeo's: --src-, --dest-.
+_OF_A_PLACE: dict[str, Mapping[str, Any]] = {
+    "creds": {"metavar": "USER:PASSWORD"},
+    "tls_verify": {"type": bool},
+    "registry_ca": {"metavar": "FILE"},
+    "cert_dir": {"metavar": "DIR"},
+    "authfile": {"metavar": "FILE"},
+    "daemon_host": {"metavar": "URL"},
 }
-_OF_BLOBS: dict[str, Callable[[Verb], Verb]] = {
-    "ranges": click.option("--ranges", type=click.IntRange(1, _MAX_RANGES), default=1),
-}
+_OF_NAMES: dict[str, Mapping[str, Any]] = {"image_rs_registries": {"metavar": "FILE"}}
+_OF_BLOBS: dict[str, Mapping[str, Any]] = {"ranges": {"type": click.IntRange(1, _MAX_RANGES)}}
 
 
-def _creds(side: str = "") -> Callable[[Verb], Verb]:
-    return click.option(f"--{side}creds", f"{side}creds".replace("-", "_"), metavar="USER:PASSWORD")
+def _options(
+    table: Mapping[str, Mapping[str, Any]], side: str = ""
+) -> dict[str, Callable[[Verb], Verb]]:
+    names = {f"{side}{name}": how for name, how in table.items()}
+    return {
+        name: click.option(f"--{name.replace('_', '-')}", name, **how)
+        for name, how in names.items()
+    }
 
 
-def _tls_verify(side: str = "") -> Callable[[Verb], Verb]:
-    return click.option(
-        f"--{side}tls-verify", f"{side}tls_verify".replace("-", "_"), type=bool, default=None
-    )
+def _one(**given: Any) -> RegistryOptions:
+    return RegistryOptions(**{name: value for name, value in given.items() if value is not None})
 
 
-def _one(
-    *,
-    creds: str | None,
-    tls_verify: bool | None,
-    registry_ca: str | None,
-    cert_dir: str | None = None,
-    authfile: str | None = None,
-    daemon_host: str | None = None,
-    image_rs_registries: str | None = None,
-    ranges: int = 1,
-) -> RegistryOptions:
-    return RegistryOptions(
-        creds=creds,
-        tls_verify=tls_verify is not False,
-        ca_file=registry_ca,
-        cert_dir=cert_dir,
-        authfile=authfile,
-        daemon_host=daemon_host,
-        image_rs_registries=image_rs_registries,
-        ranges=ranges,
-    )
+def _two(**given: Any) -> TwoRegistries:
+    sides = {
+        side: {name: given.pop(f"{side}_{name}") for name in _OF_A_PLACE}
+        for side in ("src", "dest")
+    }
+
+    def options(side: str) -> RegistryOptions:
+        own = {name: value for name, value in sides[side].items() if value is not None}
+        return _one(**{**given, **own})
+
+    return TwoRegistries(options("src"), options("dest"))
 
 
-def _two(  # two sides of three options
-    *,
-    creds: str | None,
-    src_creds: str | None,
-    dest_creds: str | None,
-    tls_verify: bool | None,
-    src_tls_verify: bool | None,
-    dest_tls_verify: bool | None,
-    registry_ca: str | None,
-    cert_dir: str | None = None,
-    authfile: str | None = None,
-    daemon_host: str | None = None,
-    image_rs_registries: str | None = None,
-    ranges: int = 1,
-) -> TwoRegistries:
-    def side(own_creds: str | None, own_verify: bool | None) -> RegistryOptions:  # noqa: FBT001
-        verify = tls_verify if own_verify is None else own_verify
-        return _one(
-            creds=own_creds or creds,
-            tls_verify=verify,
-            registry_ca=registry_ca,
-            cert_dir=cert_dir,
-            authfile=authfile,
-            daemon_host=daemon_host,
-            image_rs_registries=image_rs_registries,
-            ranges=ranges,
-        )
-
-    return TwoRegistries(side(src_creds, src_tls_verify), side(dest_creds, dest_tls_verify))
-
-
-registry_options = option_group(
-    "registry",
-    _one,
-    {"creds": _creds(), "tls_verify": _tls_verify(), **_OF_ALL},
-)
+registry_options = option_group("registry", _one, _options(_OF_A_PLACE | _OF_NAMES))
 """Options of a verb with one image; it gets them as `registry`."""
 
-reading_options = option_group(
-    "registry",
-    _one,
-    {"creds": _creds(), "tls_verify": _tls_verify(), **_OF_ALL, **_OF_BLOBS},
-)
+reading_options = option_group("registry", _one, _options(_OF_A_PLACE | _OF_NAMES | _OF_BLOBS))
 """The same, of a verb that reads its layers."""
 
 two_registries_options = option_group(
     "registries",
     _two,
     {
-        "creds": _creds(),
-        "src_creds": _creds("src-"),
-        "dest_creds": _creds("dest-"),
-        "tls_verify": _tls_verify(),
-        "src_tls_verify": _tls_verify("src-"),
-        "dest_tls_verify": _tls_verify("dest-"),
-        **_OF_ALL,
-        **_OF_BLOBS,
+        **_options(_OF_A_PLACE | _OF_NAMES | _OF_BLOBS),
+        **_options(_OF_A_PLACE, "src_"),
+        **_options(_OF_A_PLACE, "dest_"),
     },
 )
 """Options of a verb with a source and a destination; it gets them as `registries`."""
@@ -267,12 +217,6 @@ def open_destination(text: str, options: RegistryOptions) -> ImageSink:
     from imagers.transport.open import open_sink
 
     name = parse_image_name(text)
-    rest, at, _ = text.partition("@")
-    if name.is_remote and at and rest.rfind(":") > rest.rfind("/"):
-        raise UsageError(
-            f"{text[:160]!r}: has a tag and a digest: expected one of them to write to",
-            hint="the digest would decide, and the tag would not be written",
-        )
     return open_sink(name, options.transport(is_remote=name.is_remote))
 
 

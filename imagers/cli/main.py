@@ -41,6 +41,8 @@ VERBS = {
     "verify": "verify",
     "inspect": "inspect",
     "pull": "pull",
+    "list-tags": "list_tags",
+    "delete": "delete",
     "login": "login",
     "logout": "logout",
     "policy": "policy",
@@ -60,6 +62,8 @@ Takes container images to confidential guests: encrypted, signed, verified.
   verify    REF            say whether a policy lets it through, and why
   inspect   REF            show what is encrypted, how, for whom; signatures
   pull      REF BUNDLE     verify, get keys, decrypt, unpack for a runtime
+  list-tags REPOSITORY     list its tags
+  delete    REF            delete it from its registry, and nothing with it
   login     REGISTRY       keep a login for a registry
   logout    REGISTRY       drop it
   policy    check | init   look after policy.json

@@ -26,14 +26,14 @@ WORDS: dict[str, str] = {
     "push": "there is no push, as a destination docker:// is one: "
     "'imagers copy SRC docker://HOST/NAME:TAG', or 'imagers encrypt' to encrypt it on the way",
     "cp": "'imagers copy SRC DST'",
-    "sync": "one image at a time: 'imagers copy --all SRC DST'",
+    "sync": "one tag at a time, of 'imagers list-tags REPOSITORY': 'imagers copy --all SRC DST'",
     "save": "'imagers copy docker://HOST/NAME:TAG oci-archive:FILE'",
     "load": "'imagers copy oci-archive:FILE docker://HOST/NAME:TAG'",
     "download": "'imagers inspect --referrers REF' lists signatures, SBOMs and attestations, and "
     "'imagers copy --with-referrers' takes them along",
     "run": "'imagers pull REF BUNDLE' makes what 'runc run' starts",
     "manifest-digest": "'imagers inspect --json REF' has it as digest",
-    "manifest": "'imagers inspect --json REF' shows it",
+    "manifest": "'imagers inspect --json REF' shows what is in it",
     "history": "'imagers inspect REF'",
     "info": "'imagers inspect REF'",
     "version": "'imagers --version'",
@@ -49,22 +49,29 @@ WORDS: dict[str, str] = {
     "tree": "'imagers inspect --referrers REF'",
     "triangulate": "'imagers inspect --referrers REF' shows where signatures are",
     "discover": "'imagers inspect --referrers REF'",
-    "list": "'imagers inspect --referrers REF' lists what refers to an image, such as signatures",
-    "ls": "'imagers inspect --referrers REF' lists what refers to an image, such as signatures",
-    "clean": "signatures are not removed; 'imagers copy SRC DST' leaves them behind",
+    "list": "tags are listed by 'imagers list-tags REPOSITORY', signatures by "
+    "'imagers inspect --referrers REF'",
+    "ls": "tags are listed by 'imagers list-tags REPOSITORY', signatures by "
+    "'imagers inspect --referrers REF'",
+    "tags": "'imagers list-tags REPOSITORY'",
+    "rm": "'imagers delete REF'",
+    "remove": "'imagers delete REF'",
+    "untag": "'imagers delete REF'",
+    "clean": "'imagers copy SRC DST' leaves signatures behind; 'imagers delete REF' deletes one "
+    "that 'imagers inspect --referrers REF' lists",
     "generate-key-pair": "'imagers key generate cosign --output NAME'",
     "generate": "'imagers key generate'",
     "import-key-pair": "cosign imports keys, and 'imagers sign' takes what it makes; "
     "'imagers key generate cosign' makes new ones",
-    "public-key": "it is in the .pub file that 'imagers key generate' writes beside the key",
+    "public-key": "'imagers key show --public FILE'",
     "initialize": "trust is in files that the policy names: 'imagers policy init' writes one",
     "trust": "'imagers policy check' shows the policy in force, 'imagers policy init' writes one",
     "image": "'imagers policy check' and 'imagers policy init' are image trust; "
     "'imagers copy', 'imagers inspect' and the others need no word before",
     "certificate": "a policy names certificates: docs/policy.md has its notation part",
     "cert": "a policy names certificates: docs/policy.md has its notation part",
-    "images": "no images are kept here: they are in registries, layouts and archives",
-    "rmi": "no images are kept here: a bundle or a layout is removed as a directory",
+    "images": "no images are kept here; 'imagers list-tags REPOSITORY' lists those of a registry",
+    "rmi": "no images are kept here; 'imagers delete REF' deletes one in a registry",
     "tag": "'imagers copy HOST/NAME:TAG HOST/NAME:OTHER' sends no blob again",
     "build": "buildah or docker builds; 'imagers encrypt SRC DST' takes the result",
     "unpack": "'imagers pull REF BUNDLE'",
@@ -127,7 +134,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
 }
 """An option of somebody, and the option here: the first that the verb has."""
 
-_IMAGES = "copy encrypt decrypt sign verify inspect pull"
+_IMAGES = "copy encrypt decrypt sign verify inspect pull list-tags delete"
 _TWO = "copy encrypt decrypt"
 _ASKS = "copy encrypt verify pull"
 _RETRIED = "a request that fails for a moment is tried again, four times in all; -v shows it"

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the program says: messages on standard error, results on standard output.
 
-`say` writes the lines with `imagers:` before them; `ProgressBar` shows how far the work is,
-on a terminal only.
+`say` writes the lines with `imagers:` before them; `ProgressBar` shows how far the work is.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ import re
 import stat
 import sys
 import threading
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing import NoReturn, Self
 
     from tqdm import tqdm
+
+    from imagers.core import BlobProgress
 
 __all__ = [
     "ProgressBar",
@@ -37,7 +39,10 @@ __all__ = [
 ]
 
 _KIBI = 1024
-_loudness = {"news": True, "progress": True}
+_loudness = {"news": True, "bar": True}
+_BAR = "{desc} {percentage:3.0f}% {n:.1f}/{total:.1f} MiB |{bar}| {rate_noinv_fmt} {remaining}"
+_MARGIN = 3  # columns
+_WORTH_A_LINE = _KIBI**2  # bytes; below, a line of a log says more than the blob is worth
 _OPEN_FILE = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/([0-9]{1,9})")
 
 
@@ -51,9 +56,9 @@ def print_line(text: str) -> None:
     click.echo(harmless(text))
 
 
-def set_loudness(*, news: bool = True, progress: bool = True) -> None:
-    """Whether lines of plain news are said, and whether progress is shown."""
-    _loudness.update(news=news, progress=progress)
+def set_loudness(*, news: bool = True, bar: bool = True) -> None:
+    """Whether lines of plain news are said, and whether progress may be a bar."""
+    _loudness.update(news=news, bar=bar)
 
 
 def say(kind: str, text: str) -> None:
@@ -61,6 +66,8 @@ def say(kind: str, text: str) -> None:
     if not kind and not _loudness["news"]:
         return
     prefix = f"imagers: {kind}: " if kind else "imagers: "
+    if _Bar.shown is not None:
+        _Bar.shown.make_room()
     try:
         click.echo(prefix + harmless(text.replace("\n", " ")), err=True)
     except OSError:
@@ -153,41 +160,38 @@ def human_bytes(count: int) -> str:
 
 
 class ProgressBar:
-    """Bytes done of bytes to do, on a terminal; silent where standard error is none.
+    """How far the work on an image is, on standard error.
+
+    On a terminal it is one bar that is gone at the end, elsewhere a line when a blob begins and one
+    when it ends; small blobs pass in silence there.
 
     Args:
-        total: bytes.
-        label: stands before the bar.
+        label: what is done, such as "encrypt".
 
-    Threads: `show` is safe.
+    Threads: safe.
     """
 
-    def __init__(self, total: int, label: str) -> None:
-        self._bar: tqdm[NoReturn] | None = None
-        self._label = label
-        self._done: dict[str, int] = {}
+    def __init__(self, label: str) -> None:
+        self._view = _choose_view(label)
         self._lock = threading.Lock()
-        if sys.stderr.isatty() and _loudness["progress"]:
-            from tqdm import tqdm
 
-            self._bar = tqdm(
-                total=total, desc=label, unit="B", unit_scale=True, leave=False, file=sys.stderr
-            )
-
-    def set_total(self, total: int) -> None:
-        """The bytes to do, where they were not known at the start."""
-        if self._bar is not None:
-            self._bar.total = total
-
-    def show(self, part: str, bytes_done: int) -> None:
-        """So many bytes of a part, such as a layer, are done."""
-        if self._bar is None:
-            return
+    def step(self, text: str) -> None:
+        """This is done now, before there are blobs to work on."""
         with self._lock:
-            if part not in self._done:
-                self._bar.set_description(f"{self._label} {part}")
-            self._bar.update(bytes_done - self._done.get(part, 0))
-            self._done[part] = bytes_done
+            if isinstance(self._view, _Bar):
+                self._view.step(text)
+
+    def add(self, size: int) -> None:
+        """So many bytes more are to be done."""
+        with self._lock:
+            if isinstance(self._view, _Bar):
+                self._view.add(size)
+
+    def show(self, news: BlobProgress) -> None:
+        """So far is a blob."""
+        with self._lock:
+            if self._view is not None:
+                self._view.show(news)
 
     def __enter__(self) -> Self:
         return self
@@ -198,5 +202,109 @@ class ProgressBar:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        with self._lock:
+            if isinstance(self._view, _Bar):
+                self._view.close()
+            self._view = None  # threads that were left behind say nothing any more
+
+
+def _choose_view(label: str) -> _Bar | _Lines | None:
+    """What progress looks like; None: it is not shown."""
+    if sys.stderr is None:  # it was closed by whoever started this
+        return None
+    return _Bar(label) if sys.stderr.isatty() and _loudness["bar"] else _Lines()
+
+
+class _Bar:
+    """One line of a terminal, as wide as the terminal is at each moment."""
+
+    shown: ClassVar[_Bar | None] = None
+
+    def __init__(self, label: str) -> None:
+        from tqdm import tqdm
+
+        self._label = label
+        self._total = 0
+        self._ended = 0
+        self._on_their_way: dict[str, int] = {}
+        # In MiB, as all tables are; tqdm's own scale would say 90.0M.
+        self._bar: tqdm[NoReturn] = tqdm(
+            total=0,
+            desc=label,
+            unit="MiB",
+            bar_format="{desc}",
+            ncols=_columns(),
+            nrows=2,  # there is but one bar, also where the terminal does not know its height
+            miniters=0,
+            leave=False,
+            file=sys.stderr,
+        )
+        _Bar.shown = self
+
+    def step(self, text: str) -> None:
+        self._fit()
+        self._bar.set_description_str(f"{self._label}: {text}")
+
+    def add(self, size: int) -> None:
+        self._total += size
+        self._draw()
+        self._bar.refresh()  # whatever came just before: nothing may follow for long
+
+    def show(self, news: BlobProgress) -> None:
+        if news.seconds is None:
+            self._on_their_way[news.what] = news.done
+        else:
+            self._on_their_way.pop(news.what, None)
+            self._ended += news.size
+        self._draw()
+
+    def _draw(self) -> None:
+        done = self._ended + sum(self._on_their_way.values())
+        self._bar.bar_format = _BAR
+        self._bar.set_description_str(self._label, refresh=False)
+        self._fit()
+        self._bar.total = max(self._total, done) / _KIBI**2
+        self._bar.n = done / _KIBI**2
+        self._bar.update(0)
+
+    def _fit(self) -> None:
+        """To the terminal, which may have been resized."""
+        columns = _columns()
+        if columns != self._bar.ncols:
+            self._bar.ncols = columns
+            # The old one would fill the line up with blanks, to the old width.
+            self._bar.sp = self._bar.status_printer(sys.stderr)
+
+    def make_room(self) -> None:
+        self._bar.clear()
+
+    def close(self) -> None:
+        _Bar.shown = None
+        self._bar.close()
+        # A "^C" that the terminal wrote behind it goes too.
+        with suppress(OSError):
+            click.echo("\r" + " " * (_columns() + _MARGIN - 1) + "\r", nl=False, err=True)
+
+
+def _columns() -> int:
+    """How long the bar may be: a "^C" behind it must not begin another line."""
+    with suppress(OSError):
+        return max((os.get_terminal_size(sys.stderr.fileno()).columns or 80) - _MARGIN, 1)
+    return 80 - _MARGIN
+
+
+class _Lines:
+    """What a log keeps: a blob began, a blob ended."""
+
+    def __init__(self) -> None:
+        self._begun: set[str] = set()
+
+    def show(self, news: BlobProgress) -> None:
+        if news.size < _WORTH_A_LINE:
+            return
+        if news.seconds is None and news.what not in self._begun:
+            self._begun.add(news.what)
+            say("", f"{news.what}: {human_bytes(news.size)}")
+        elif news.seconds is not None and news.what in self._begun:
+            self._begun.remove(news.what)
+            say("", f"{news.what}: done in {news.seconds:.1f} s")

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagers.cli.output import human_bytes, print_json, print_line, print_table, say
+from imagers.encrypt.rewrite import LayerAction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from imagers.build.change import Changed
-    from imagers.encrypt.rewrite import LayerAction, LayerReport
+    from imagers.encrypt.rewrite import LayerReport
 
 __all__ = ["Report", "say_left_out"]
 
@@ -26,6 +27,7 @@ class Report:
         actions: that count as that.
         facts: more for `--json`, before the layers.
         lines: more for people, between the count and the digest.
+        keys_only: no byte of a layer changed, only its key was wrapped anew.
     """
 
     done: Changed
@@ -35,6 +37,7 @@ class Report:
     is_index: bool
     facts: Mapping[str, object] = field(default_factory=dict)
     lines: Sequence[str] = ()
+    keys_only: bool = False
 
     def print(self, *, as_json: bool) -> None:
         """The result on standard output."""
@@ -73,8 +76,11 @@ class Report:
             _print_layers(image.layers)
         layers = [layer for _, image in self.done.images for layer in image.layers]
         size = human_bytes(sum(layer.size for layer in layers))
+        what = f"{len(layers)} layers, {size}"
+        if self.keys_only:
+            what = f"{self.done.count(LayerAction.REWRAPPED, LayerAction.KEPT)} layer keys"
         count = self.done.count(*self.actions)
-        print_line(f"{self.word} {count} of {len(layers)} layers, {size} in {self.seconds:.2f} s")
+        print_line(f"{self.word} {count} of {what} in {self.seconds:.2f} s")
         for line in self.lines:
             print_line(line)
         print_line(f"{'index' if self.is_index else 'manifest'} {self.done.digest}")
@@ -92,6 +98,7 @@ def _layer_facts(layers: Sequence[LayerReport]) -> list[dict[str, object]]:
             "source_size": layer.source_size,
             "size": layer.size,
             "seconds": round(layer.seconds, 3),
+            "moved": layer.moved,
             "left_out": list(layer.left_out),
         }
         for layer in layers
@@ -107,13 +114,20 @@ def _print_layers(layers: Sequence[LayerReport]) -> None:
                 str(layer.index),
                 layer.action.value,
                 human_bytes(layer.size),
-                f"{layer.source_size / layer.seconds / 1e6:.0f}" if layer.seconds > 0 else "-",
+                _rate(layer),
                 layer.cipher or "-",
                 ", ".join(layer.keys) or "-",
             ]
             for layer in layers
         ],
     )
+
+
+def _rate(layer: LayerReport) -> str:
+    """MB/s, of a layer whose bytes passed here."""
+    if not layer.moved or layer.seconds <= 0:
+        return "-"
+    return f"{layer.source_size / layer.seconds / 1e6:.0f}"
 
 
 def say_left_out(images: Iterable[Sequence[LayerReport]]) -> None:

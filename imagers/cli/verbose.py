@@ -23,8 +23,8 @@ _HANDLER = _Lines()
 
 
 def start() -> None:
-    """Show the lines; no progress, which would be drawn between them."""
-    set_loudness(progress=False)
+    """Show the lines; progress is lines too, as a bar would be drawn between them."""
+    set_loudness(bar=False)
     _LOGGER.addHandler(_HANDLER)
     _LOGGER.setLevel(logging.DEBUG)
 

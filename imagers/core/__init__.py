@@ -17,6 +17,7 @@ This is the only door to the package.
 `run_layers`           several layers at once, within a budget
 `run_together`         several pieces of work at once
 `make_directories`     missing directories below one, as a layer would make them
+`Watch`                tells how far the work on a blob is, as `BlobProgress`
 `Cancellation`         ends a job from elsewhere
 `BACKEND`              "c", or "plain" where the extension is missing
 =====================  =====================================================
@@ -41,22 +42,26 @@ from imagers.core.values import (
     Resources,
     SealedLayer,
 )
+from imagers.core.watch import BlobProgress, OnProgress, Watch
 
 __all__ = [
     "AES256_GCM_HKDF_1MB",
     "AES_256_CTR_HMAC_SHA256",
     "BACKEND",
     "Allowance",
+    "BlobProgress",
     "Budget",
     "Cancellation",
     "CipherParameters",
     "DirectorySink",
     "Limits",
+    "OnProgress",
     "OpenedLayer",
     "Ownership",
     "Progress",
     "Resources",
     "SealedLayer",
+    "Watch",
     "look_at",
     "make_directories",
     "open_layer",

@@ -5,7 +5,7 @@ Which module holds what:
 
     image        encrypt_image, decrypt_image, unwrap_layer_keys: the work on whole images
     index        the same for all images of an index
-    rewrap       add_recipients, remove_recipients: other recipients, the same layers
+    rewrap       rewrap_image: other recipients, the same layers
     rekey        rekey_image: new layer keys
     selection    which layers: numbers, ranges, all but the base
     sealing      one layer's way into a sink; rewrite: the new manifest

@@ -19,7 +19,6 @@ Spec: containers/ocicrypt v1.3.2, encryption.go; containers/image, copy/encrypti
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -138,11 +137,12 @@ def encrypt_image(
         allowance = Allowance(Limits())
 
         def seal(index: int, resources: Resources, stop: Cancellation) -> DoneLayer:
-            start = time.monotonic()
-            one = LayerRun(resources, run.on_progress, stop, allowance)
-            descriptor = seal_into(plans[index], sink, one)
-            seconds = time.monotonic() - start
-            return descriptor, report_sealed(plans[index], descriptor, wrappers, seconds)
+            plan = plans[index]
+            with run.watch(plan.layer) as watch:
+                one = LayerRun(resources, watch, stop, allowance)
+                descriptor, moved = seal_into(plan, sink, one)
+            report = report_sealed(plan, descriptor, wrappers, watch.seconds, moved=moved)
+            return descriptor, report
 
         done = run_layers(
             [plan.layer.descriptor.size for plan in plans],
@@ -212,15 +212,15 @@ def decrypt_image(
 
         def open_(index: int, resources: Resources, stop: Cancellation) -> DoneLayer:
             layer, key = layers[index], keys[index]
-            start = time.monotonic()
             known = None if shared is None or key is None else shared.find(layer)
-            if known is not None:
-                # Encrypted layers that are the same have the same packets, and open alike.
-                descriptor, action = known, LayerAction.SHARED
-            else:
-                one = LayerRun(resources, run.on_progress, stop, allowance)
-                descriptor = open_into(layer, key, sink, one, skip_diff_id=skip_diff_id)
-                action = LayerAction.COPIED if key is None else LayerAction.DECRYPTED
+            with run.watch(layer) as watch:
+                if known is not None:
+                    # Encrypted layers that are the same have the same packets, and open alike.
+                    descriptor, moved, action = known, False, LayerAction.SHARED
+                else:
+                    one = LayerRun(resources, watch, stop, allowance)
+                    descriptor, moved = open_into(layer, key, sink, one, skip_diff_id=skip_diff_id)
+                    action = LayerAction.COPIED if key is None else LayerAction.DECRYPTED
             return descriptor, LayerReport(
                 index=layer.index,
                 action=action,
@@ -229,7 +229,8 @@ def decrypt_image(
                 keys=() if key is None else (key.opened_by,),
                 source_size=layer.descriptor.size,
                 size=descriptor.size,
-                seconds=time.monotonic() - start,
+                seconds=watch.seconds,
+                moved=moved,
             )
 
         done = run_layers(

@@ -15,7 +15,7 @@ Spec: OCI image-spec v1.1, image-index.md.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, UsageError
@@ -51,7 +51,7 @@ class RewrittenIndex:
         was_docker: whether a Docker manifest or index became an OCI one.
     """
 
-    raw: bytes
+    raw: bytes = field(repr=False)
     descriptor: Descriptor
     images: tuple[tuple[str, RewrittenImage], ...]
     left_out: tuple[Descriptor, ...]

@@ -55,6 +55,7 @@ __all__ = [
     "PrivateKey",
     "PublicKey",
     "TokenFile",
+    "holds_private_key",
     "load_certificate",
     "load_decryption_file",
     "load_private_key",
@@ -99,10 +100,12 @@ class PrivateKey:
 
     Attributes:
         name: of its file, for messages.
+        kid: of a JWK; "" for others.
     """
 
     key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey = field(repr=False)
     name: str
+    kid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +383,18 @@ def _read_descriptor(descriptor: int, name: str, max_bytes: int) -> SecretKey:
         content[:] = bytes(len(content))
 
 
+def holds_private_key(data: bytes, *, name: str) -> bool:
+    """Whether a file has a private key in it, with a password or without; what it is of, is open.
+
+    Raises:
+        FormatError: it is JSON, and malformed.
+    """
+    if data.lstrip().startswith(b"{"):
+        return is_private_jwk(View.parse(data, what=name, max_bytes=_MAX_KEY_BYTES))
+    labels = _PEM.findall(data)
+    return any(b"PRIVATE KEY" in one for one in labels) if labels else _is_private_der(data)
+
+
 def parse_public_key(data: bytes, *, name: str) -> PublicKey:
     """The public key in `data`; arguments and errors as for `load_public_key`."""
     if data.lstrip().startswith(b"{"):
@@ -443,7 +458,9 @@ def parse_private_key(
             # Any JSON may be here by mistake, such as a policy.
             raise _not_private(name) if "kty" in document else _not_a_key("private", name)
         _refuse_password(password, name)
-        return PrivateKey(_check_private(jwk_private_key(document), name), name)
+        return PrivateKey(
+            _check_private(jwk_private_key(document), name), name, kid=_get_kid(document)
+        )
     pem = _PEM.search(data)
     if pem is None:
         return _load_private(load_der_private_key, data, name, "", password)

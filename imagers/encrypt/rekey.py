@@ -11,12 +11,11 @@ so the disk of the machine that holds the decryption keys sees it in the clear.
 from __future__ import annotations
 
 import os
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imagers.core import Allowance, Limits, run_layers
+from imagers.core import Allowance, Limits, Watch, run_layers
 from imagers.encrypt.annotations import clear_annotations
 from imagers.encrypt.keys import unwrap_layer_keys
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256, check_cipher
@@ -92,11 +91,15 @@ def rekey_image(
         def rekey(
             index: int, resources: Resources, stop: Cancellation
         ) -> tuple[Descriptor, LayerReport]:
-            start = time.monotonic()
-            runs = [LayerRun(resources, run.on_progress, stop, one) for one in (opening, sealing)]
-            descriptor = _rekey(layers[index], keys[index], plans[index], sink, runs)
-            seconds = time.monotonic() - start
-            return descriptor, report_sealed(plans[index], descriptor, wrappers, seconds)
+            with run.watch(layers[index]) as watch:
+                # Opening is what is shown: the bytes to do are those of the old layer.
+                runs = [
+                    LayerRun(resources, watch, stop, opening),
+                    LayerRun(resources, Watch(None, "", 0), stop, sealing),
+                ]
+                descriptor, moved = _rekey(layers[index], keys[index], plans[index], sink, runs)
+            report = report_sealed(plans[index], descriptor, wrappers, watch.seconds, moved=moved)
+            return descriptor, report
 
         done = run_layers(
             [layer.descriptor.size for layer in layers],
@@ -129,10 +132,10 @@ def _rekey(
     plan: LayerPlan,
     sink: ImageSink,
     runs: Sequence[LayerRun],
-) -> Descriptor:
+) -> tuple[Descriptor, bool]:
     run, after = runs
     if key is None:
-        return seal_into(plan, sink, after)
+        return seal_into(plan, sink, run)
     with sink.stage_blob() as staged:
         digest, size, _ = open_staged(layer, key, staged, run)
         descriptor = replace(_in_the_clear(layer, key), digest=digest, size=size)

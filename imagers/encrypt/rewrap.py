@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Other recipients for an encrypted image, its layers' bytes untouched.
 
-    add_recipients(image, sink, wrappers, unwrappers)       one packet more a layer and scheme
-    remove_recipients(image, sink, targets)                 their packets, or their part of one
+    rewrap_image(image, sink, added=wrappers, removed=targets, unwrappers=unwrappers)
 
-Both change annotations of layers and nothing else: digests and sizes stay, and what was
-added and is removed again leaves the manifest as it was. A removed recipient who kept an
-old copy of the manifest, or the layer keys, can read the layers as before; only new keys
-(`imagers.encrypt.rekey`) end that, and for new copies only.
+Who is added gets one packet more a layer and scheme; who is removed loses theirs, or their part of
+one. Both at once is a rotation: there is one new manifest, and none that is for both or for nobody.
+
+Annotations of layers change and nothing else: digests and sizes stay, and what was added and is
+removed again leaves the manifest as it was. A removed recipient who kept an old copy of the
+manifest, or the layer keys, can read the layers as before; only new keys (`imagers.encrypt.rekey`)
+end that, and for new copies only.
 
 Who a packet is for stands in it: a key id in JWE, issuer and serial number in CMS, key ids
 in OpenPGP, the key's name in a broker's packet. Where nothing does (PKCS11, JWE of other
@@ -16,7 +18,7 @@ tools), a packet is named by its number, as `imagers inspect` counts.
 
 from __future__ import annotations
 
-import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -37,8 +39,8 @@ from imagers.encrypt.rewrite import (
     write_config_and_manifest,
 )
 from imagers.encrypt.schemes.scheme import Target
-from imagers.encrypt.sealing import LayerRun, left_out, plan_copied, seal_into, wrap_options
-from imagers.errors import UsageError
+from imagers.encrypt.sealing import LayerRun, bring_layer, left_out, wrap_options
+from imagers.errors import KeyUnavailable, UsageError
 from imagers.model.manifest import MAX_MANIFEST_BYTES
 from imagers.model.media import is_encrypted
 
@@ -52,8 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PacketTarget",
-    "add_recipients",
-    "remove_recipients",
+    "rewrap_image",
 ]
 
 
@@ -79,89 +80,106 @@ class PacketTarget:
         return None if (wrapped.scheme, number) == (self.scheme, self.number) else wrapped.packet
 
 
-def add_recipients(
+def rewrap_image(
     image: Image,
     sink: ImageSink,
-    wrappers: Sequence[KeyWrapper],
-    unwrappers: Iterable[KeyUnwrapper],
     *,
+    added: Sequence[KeyWrapper] = (),
+    removed: Sequence[Target] = (),
+    unwrappers: Iterable[KeyUnwrapper] = (),
     run: Run = Run(),  # noqa: B008  # frozen
 ) -> RewrittenImage:
-    """Write `image` into `sink` with more recipients for all its encrypted layers.
+    """Write `image` into `sink` with other recipients of all its encrypted layers.
 
     Layers in the clear stay so. The bytes of layers are copied and held against their
-    digests; they are not opened.
+    digests; they are not opened. Whoever is removed keeps what they have of older copies.
+
+    Args:
+        added: wrap each layer's key, too.
+        removed: are taken out of the packets that the image has now.
+        unwrappers: open each layer's key, for who is added. Where nobody is added they may be
+            missing; those given must still open each layer afterwards. Else they may be who is
+            removed, and the result says whether they still open it.
 
     Raises:
-        UsageError: no wrapper, or no layer is encrypted.
+        UsageError: nobody is added or removed; no layer is encrypted; somebody to remove is in no
+            layer, or is added too; nobody would be left.
         NoMatchingKey, KeyUnavailable: a layer's key is not to be had, or not to be wrapped.
         FormatError, Unsupported, IntegrityError, Cancelled, LocalError, RemoteError: as of
             `imagers.encrypt.image.encrypt_image`.
     """
-    if not wrappers:
-        raise UsageError("expected at least one recipient to add")
-    layers = list(image.layers())
-    _require_encrypted(layers)
-    descriptors = []
-    with unwrap_documents(layers, unwrappers) as documents:
-        for layer, document in zip(layers, documents, strict=True):
-            descriptor = layer.descriptor
-            if document is not None:
-                wrapped = wrap_options(document, wrappers, layer.what)
-                annotations = append_packets(descriptor.annotations, wrapped)
-                descriptor = replace(descriptor, annotations=annotations)
-            descriptors.append(descriptor)
-    keys = tuple(one for wrapper in wrappers for one in wrapper.recipients)
-    return _write(image, sink, descriptors, keys, run)
-
-
-def remove_recipients(
-    image: Image,
-    sink: ImageSink,
-    targets: Sequence[Target],
-    unwrappers: Iterable[KeyUnwrapper] = (),
-    *,
-    run: Run = Run(),  # noqa: B008  # frozen
-) -> RewrittenImage:
-    """Write `image` into `sink` without some of its recipients.
-
-    That takes nothing from whoever has an older copy of the manifest or the layer keys.
-
-    Args:
-        unwrappers: if there are any, each layer must still open with one of them.
-
-    Raises:
-        UsageError: a target is in no layer, or is the last recipient of one.
-        NoMatchingKey: none of the unwrappers would open a layer any more.
-        FormatError, Unsupported, IntegrityError, Cancelled, LocalError, RemoteError: as of
-            `add_recipients`.
-    """
-    if not targets:
-        raise UsageError("expected at least one recipient to remove")
-    layers = list(image.layers())
+    if not (added or removed):
+        raise UsageError("expected at least one recipient to add or to remove")
+    layers, unwrappers = list(image.layers()), tuple(unwrappers)
     _require_encrypted(layers)
     hit: set[int] = set()
-    descriptors = [
-        _remove(layer, targets, hit)
-        if is_encrypted(layer.descriptor.media_type)
-        else layer.descriptor
-        for layer in layers
-    ]
-    for index, target in enumerate(targets):
+    descriptors = []
+    with unwrap_documents(layers, unwrappers) if added else nullcontext() as documents:
+        for layer in layers:
+            descriptor = layer.descriptor
+            if is_encrypted(descriptor.media_type):
+                if removed:
+                    descriptor = _remove(layer, removed, hit)
+                if documents is not None:
+                    document = documents[layer.index]
+                    assert document is not None  # it is encrypted
+                    wrapped = wrap_options(document, added, layer.what)
+                    _check_stay(wrapped, removed)
+                    annotations = append_packets(descriptor.annotations, wrapped)
+                    descriptor = replace(descriptor, annotations=annotations)
+                if not read_wrapped_keys(descriptor, what=layer.what):
+                    raise UsageError(
+                        f"{layer.what}: nobody would be left to open it",
+                        hint="add another recipient in the same command: --add-recipient",
+                    )
+            descriptors.append(descriptor)
+    for index, target in enumerate(removed):
         if index not in hit:
             raise UsageError(
                 f"no layer is encrypted for {target.name}",
                 hint='"imagers inspect" shows for whom; a packet can be named as SCHEME#NUMBER',
             )
-    unwrappers = tuple(unwrappers)
-    if unwrappers:
-        changed = [
-            replace(layer, descriptor=descriptor)
-            for layer, descriptor in zip(layers, descriptors, strict=True)
-        ]
+    opens = not removed or _still_open(layers, descriptors, unwrappers, must=not added)
+    names = tuple(one for wrapper in added for one in wrapper.recipients)
+    return replace(_write(image, sink, descriptors, names, run), opens=opens)
+
+
+def _check_stay(wrapped: Sequence[WrappedKey], removed: Sequence[Target]) -> None:
+    """Raise if somebody who is added is among who is removed."""
+    for target in removed:
+        # A number is one of the packets that were there: none of the new ones has any.
+        if any(target.drop_from(packet, 0) != packet.packet for packet in wrapped):
+            raise UsageError(
+                f"expected other recipients to add than to remove, got {target.name} as both",
+                hint="nobody's access would change; --rekey makes new layer keys",
+            )
+
+
+def _still_open(
+    layers: Sequence[Layer],
+    descriptors: Sequence[Descriptor],
+    unwrappers: Sequence[KeyUnwrapper],
+    *,
+    must: bool,
+) -> bool:
+    """Whether the keys open the layers with their new packets; true if there are no keys.
+
+    Raises:
+        KeyUnavailable: they do not, and must.
+    """
+    if not unwrappers:
+        return True
+    changed = [
+        replace(layer, descriptor=descriptor)
+        for layer, descriptor in zip(layers, descriptors, strict=True)
+    ]
+    try:
         unwrap_layer_keys(changed, unwrappers, manifest_digest=None).close()
-    names = tuple(target.name for target in targets)
-    return _write(image, sink, descriptors, names, run)
+    except KeyUnavailable:
+        if must:
+            raise
+        return False
+    return True
 
 
 def _require_encrypted(layers: Sequence[Layer]) -> None:
@@ -187,13 +205,7 @@ def _remove(layer: Layer, targets: Sequence[Target], hit: set[int]) -> Descripto
         return packet
 
     annotations = filter_packets(old.annotations, change, what=layer.what)
-    descriptor = replace(old, annotations=annotations)
-    if not read_wrapped_keys(descriptor, what=layer.what):
-        raise UsageError(
-            f"{layer.what}: nobody would be left to open it",
-            hint="add another recipient before",
-        )
-    return descriptor
+    return replace(old, annotations=annotations)
 
 
 def _write(
@@ -214,9 +226,8 @@ def _write(
 
     def copy(index: int, resources: Resources, stop: Cancellation) -> LayerReport:
         layer, descriptor = layers[index], descriptors[index]
-        start = time.monotonic()
-        one = LayerRun(resources, run.on_progress, stop, allowance)
-        seal_into(plan_copied(layer, was_docker=False), sink, one)
+        with run.watch(layer) as watch:
+            moved = bring_layer(layer, sink, LayerRun(resources, watch, stop, allowance))
         changed = descriptor != layer.descriptor
         encrypted = is_encrypted(descriptor.media_type)
         kept = LayerAction.KEPT if encrypted else LayerAction.COPIED
@@ -228,8 +239,9 @@ def _write(
             keys=keys if changed else (),
             source_size=descriptor.size,
             size=descriptor.size,
-            seconds=time.monotonic() - start,
+            seconds=watch.seconds,
             left_out=left_out(layer.descriptor, descriptor),
+            moved=moved,
         )
 
     sizes = [layer.descriptor.size for layer in layers]

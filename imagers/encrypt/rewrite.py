@@ -8,12 +8,11 @@ here knows, the order of members. An unchanged one keeps its bytes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from imagers.core import Budget, Cancellation, Progress
+from imagers.core import Budget, Cancellation, OnProgress, Watch
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.image import Layer
@@ -58,6 +57,8 @@ class LayerReport:
         source_size: stored bytes before.
         size: stored bytes afterwards.
         seconds: from the first byte read to the blob in its place.
+        moved: whether its bytes passed here. Else the sink had them, or the registry took them
+            from another repository of its own, or another image of the index has the layer too.
         left_out: names of annotations that speak of the layer in the clear, and are not there
             any more.
     """
@@ -71,6 +72,7 @@ class LayerReport:
     size: int
     seconds: float
     left_out: tuple[str, ...] = ()
+    moved: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +83,18 @@ class Run:
         by_name: whether the manifest gets the name of the sink; else it is stored under its
             digest only, for an index to point to.
         budget: what all layers may use together; the result does not depend on it.
-        on_progress: is called while a layer is being done, in the thread that does it.
+        on_progress: told how far each layer is, in the thread that does it.
         cancellation: ends the work from elsewhere.
     """
 
     by_name: bool = True
     budget: Budget = field(default_factory=Budget)
-    on_progress: Callable[[Layer, Progress], None] | None = None
+    on_progress: OnProgress | None = None
     cancellation: Cancellation | None = None
+
+    def watch(self, layer: Layer) -> Watch:
+        """The block that works on a layer."""
+        return Watch(self.on_progress, layer.what, layer.descriptor.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +107,15 @@ class RewrittenImage:
         descriptor: of the manifest.
         layers: a report each, in order.
         was_docker: whether a Docker manifest became an OCI one.
+        opens: whether the keys that opened it before still do; of a change of recipients only.
     """
 
-    raw: bytes
+    raw: bytes = field(repr=False)
     media_type: str
     descriptor: Descriptor
     layers: tuple[LayerReport, ...]
     was_docker: bool
+    opens: bool = True
 
     def count(self, *actions: LayerAction) -> int:
         """How many layers had one of these done to them."""

@@ -38,12 +38,13 @@ from imagers.model.media import (
     is_encrypted,
     plaintext_media_type,
 )
+from imagers.transport.blobs import Way, bring_blob, find_blob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from contextlib import ExitStack
 
-    from imagers.core import Allowance, Cancellation, Progress, Resources
+    from imagers.core import Allowance, Cancellation, Progress, Resources, Watch
     from imagers.encrypt.keys import LayerKey
     from imagers.model.descriptor import Descriptor
     from imagers.model.image import Image, ImageSink, Layer, StagedBlob
@@ -54,6 +55,7 @@ __all__ = [
     "LayerPlan",
     "LayerRun",
     "SharedLayers",
+    "bring_layer",
     "check_manifest_size",
     "draw_key",
     "left_out",
@@ -118,19 +120,18 @@ class LayerRun:
     """How the work on a layer is done, whatever it is.
 
     Attributes:
-        on_progress: is called in the thread that does the work.
+        watch: is told how far it is.
         allowance: of the whole image.
     """
 
     resources: Resources
-    on_progress: Callable[[Layer, Progress], None] | None
+    watch: Watch
     cancellation: Cancellation
     allowance: Allowance
 
-    def progress_of(self, layer: Layer) -> Callable[[Progress], None] | None:
-        """`on_progress` for one layer."""
-        report = self.on_progress
-        return None if report is None else lambda progress: report(layer, progress)
+    def show(self, progress: Progress) -> None:
+        """Tell how far the core is."""
+        self.watch.show(progress.bytes_in)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,17 +281,17 @@ def seal_into(
     plan: LayerPlan,
     sink: ImageSink,
     run: LayerRun,
-) -> Descriptor:
-    """The layer in the sink, sealed or copied."""
+) -> tuple[Descriptor, bool]:
+    """The layer in the sink, sealed or as it was, and whether its bytes passed here."""
     layer = plan.layer
     if plan.done is not None:
-        return plan.done
-    if plan.cipher is None and (
-        stays_behind(layer.descriptor, sink) or sink.has_blob(layer.descriptor)
-    ):
-        return plan.describe(layer.descriptor.digest, layer.descriptor.size, b"")
+        return plan.done, False
+    if plan.cipher is None:
+        moved = bring_layer(layer, sink, run)
+        return plan.describe(layer.descriptor.digest, layer.descriptor.size, b""), moved
     source = layer.open_raw()
     try:
+        run.watch.show(0)
         run.cancellation.check()  # the sink may be closed: nothing may come into it any more
         with sink.stage_blob() as blob:
             sealed = seal_layer(
@@ -304,28 +305,44 @@ def seal_into(
                 what=layer.what,
                 limits=run.allowance.limits,
                 resources=run.resources,
-                on_progress=run.progress_of(layer),
+                on_progress=run.show,
                 cancellation=run.cancellation,
             )
             run.allowance.spend(stored_size=sealed.size, tar_size=sealed.tar_size, what=layer.what)
-            digest = layer.descriptor.digest if plan.cipher is None else sealed.digest
-            descriptor = plan.describe(digest, sealed.size, sealed.hmac)
+            descriptor = plan.describe(sealed.digest, sealed.size, sealed.hmac)
             blob.commit(descriptor, what=layer.what)
-            return descriptor
+            return descriptor, True
     finally:
         source.close()
 
 
+def bring_layer(layer: Layer, sink: ImageSink, run: LayerRun) -> bool:
+    """Let the sink have the layer as it is; whether its bytes passed here."""
+    way = bring_blob(
+        layer.descriptor,
+        layer.source,
+        sink,
+        what=layer.what,
+        stop=run.cancellation,
+        watch=run.watch,
+    )
+    return way is Way.MOVED
+
+
 def _sees_tar(plan: LayerPlan) -> bool:
     """Whether the tar passes by, so that it can be held against its diff_id."""
-    if plan.cipher is None:
-        return False
+    assert plan.cipher is not None  # what stays as it is does not come here
     # A diff_id that is bound is computed, whatever that costs.
     return plan.source_compression is Compression.NONE or plan.cipher.name == AES256_GCM_HKDF_1MB
 
 
 def report_sealed(
-    plan: LayerPlan, descriptor: Descriptor, wrappers: Sequence[KeyWrapper], seconds: float
+    plan: LayerPlan,
+    descriptor: Descriptor,
+    wrappers: Sequence[KeyWrapper],
+    seconds: float,
+    *,
+    moved: bool,
 ) -> LayerReport:
     """What was done to the layer."""
     if plan.done is not None:
@@ -348,6 +365,7 @@ def report_sealed(
         size=descriptor.size,
         seconds=seconds,
         left_out=left_out(plan.layer.descriptor, descriptor),
+        moved=moved,
     )
 
 
@@ -364,28 +382,34 @@ def open_into(
     run: LayerRun,
     *,
     skip_diff_id: bool = False,
-) -> Descriptor:
-    """The layer in the sink in the clear, after all its checks; `skip_diff_id` leaves out one."""
+) -> tuple[Descriptor, bool]:
+    """The layer in the sink in the clear, after all its checks, and whether its bytes passed here.
+
+    Args:
+        skip_diff_id: leaves out one of the checks.
+    """
     old = layer.descriptor
-    if key is None and stays_behind(old, sink):
-        return old
+    if key is None and (skip_diff_id or stays_behind(old, sink)):
+        return old, bring_layer(layer, sink, run)
     with sink.stage_blob() as blob:
         digest, size, compression = open_staged(layer, key, blob, run, skip_diff_id=skip_diff_id)
         if key is None:
-            descriptor = old
-        else:
-            media_type = key.media_type
-            if compression is not key.compression:
-                media_type = compressed_media_type(media_type, compression)
-            descriptor = replace(
-                old,
-                media_type=media_type,
-                digest=digest,
-                size=size,
-                annotations=clear_annotations(old.annotations),
-            )
+            # Read to be held against its diff_id; that need not be sent again.
+            if find_blob(old, layer.source, sink) is None:
+                blob.commit(old, what=layer.what)
+            return old, True
+        media_type = key.media_type
+        if compression is not key.compression:
+            media_type = compressed_media_type(media_type, compression)
+        descriptor = replace(
+            old,
+            media_type=media_type,
+            digest=digest,
+            size=size,
+            annotations=clear_annotations(old.annotations),
+        )
         blob.commit(descriptor, what=layer.what)
-        return descriptor
+        return descriptor, True
 
 
 def open_staged(
@@ -402,6 +426,7 @@ def open_staged(
     told = compression_of(old.media_type) if key is None else key.compression
     source = layer.open_raw()
     try:
+        run.watch.show(0)
         again, compression = look_at(
             source, cipher=cipher, size=old.size, told=told, what=layer.what
         )
@@ -417,7 +442,7 @@ def open_staged(
             what=layer.what,
             limits=run.allowance.limits,
             resources=run.resources,
-            on_progress=run.progress_of(layer),
+            on_progress=run.show,
             cancellation=run.cancellation,
         )
     finally:

@@ -56,7 +56,7 @@ def opened_wrappers(
 def load_targets(
     recipients: Sequence[Recipient | PacketNumber], settings: ProviderSettings | None = None
 ) -> tuple[Target, ...]:
-    """Whom `remove_recipients` is to remove.
+    """Whom `rewrap_image` is to remove.
 
     Raises:
         UsageError: a recipient that no packet names.

@@ -39,6 +39,7 @@ from imagers.files import (
 from imagers.layout.layout import Layout
 from imagers.layout.layout_index import (
     LAYOUT_FILE,
+    REF_NAME,
     Selection,
     find_entry,
     parse_layout_index,
@@ -125,6 +126,11 @@ class OCILayoutSource(Closing):
         return self._read_entry(
             find_entry(self._read_index(), Selection(ref=tag), name=f"{self.name}: {tag!r}")
         )
+
+    def list_names(self) -> tuple[str, ...]:
+        """What all entries of the layout are called; `@N` for one without a name."""
+        entries = self._read_index().manifests
+        return tuple(one.annotations.get(REF_NAME) or f"@{at}" for at, one in enumerate(entries))
 
     def open_blob(self, descriptor: Descriptor, *, what: str) -> ByteStream:
         """See `BlobSource`; the size is compared before the first byte."""

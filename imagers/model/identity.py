@@ -39,7 +39,7 @@ class ImageIdentity:
     scopes: tuple[str, ...]
 
     def __str__(self) -> str:
-        name = self.reference if self.reference is not None else self.scopes[0]
+        name = self.reference.written if self.reference is not None else self.scopes[0]
         return f"{self.transport}:{'//' if self.transport == 'docker' else ''}{name}"
 
 

@@ -20,12 +20,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from imagers.errors import FormatError
 from imagers.model.digest import Digest, parse_digest
 
-__all__ = ["Reference", "normal_name", "parse_reference"]
+__all__ = ["Reference", "is_tag", "normal_name", "parse_reference"]
 
 _MAX_NAME = 255  # characters of registry and repository together
 _MAX_TEXT = 640  # more than the longest name, tag and digest; bounds what is searched
@@ -55,12 +55,15 @@ class Reference:
 
     Attributes:
         registry: host and port as `normal_name` writes them.
+        remark: the tag that was written beside a digest. It is for people: what is read, and what
+            a policy says of it, is the digest's.
     """
 
     registry: str
     repository: str
     tag: str | None
     digest: Digest | None
+    remark: str = field(default="", compare=False)
 
     @property
     def is_pinned(self) -> bool:
@@ -76,6 +79,19 @@ class Reference:
     def target(self) -> str:
         """What stands in the URL of the manifest: the digest or the tag."""
         return str(self.digest) if self.digest is not None else str(self.tag)
+
+    @property
+    def written(self) -> str:
+        """The reference for people: with the tag that was written beside the digest."""
+        if self.remark:
+            return f"{self.name}:{self.remark}@{self.digest}"
+        return str(self)
+
+    @property
+    def tagged(self) -> Reference | None:
+        """What was written, by the tag alone; None for one that has only a digest."""
+        tag = self.tag or self.remark
+        return self.with_tag(tag) if tag else None
 
     def spellings(self) -> tuple[Reference, ...]:
         """This name, and the same image with the port of https left out or written out.
@@ -96,7 +112,7 @@ class Reference:
 
     def with_tag(self, tag: str) -> Reference:
         """The same repository with another tag."""
-        if not _TAG.match(tag):
+        if not is_tag(tag):
             raise FormatError(f"expected a tag, got {tag[:160]!r}", what="reference")
         return Reference(self.registry, self.repository, tag, None)
 
@@ -104,6 +120,11 @@ class Reference:
         if self.digest is not None:
             return f"{self.name}@{self.digest}"
         return f"{self.name}:{self.tag}"
+
+
+def is_tag(text: str) -> bool:
+    """Whether the text is a tag, as the distribution specification has them."""
+    return _TAG.match(text) is not None
 
 
 def normal_name(text: str) -> str:
@@ -142,7 +163,7 @@ def parse_reference(text: str) -> Reference:
 
     A name without a registry is at docker.io, one without a namespace there is in
     `library`, one without tag and digest means `latest`. Of a tag and a digest together the
-    digest decides, and the tag is a remark, as for podman, containerd and image-rs. 64
+    digest decides, and the tag is kept as a remark, as for podman, containerd and image-rs. 64
     hex digits alone are refused, which docker would take for the id of a local image.
 
     Raises:
@@ -171,7 +192,7 @@ def parse_reference(text: str) -> Reference:
     colon = rest.rfind(":")
     if colon > rest.rfind("/"):
         rest, tag = rest[:colon], rest[colon + 1 :]
-        if not _TAG.match(tag):
+        if not is_tag(tag):
             raise refuse(f"expected a tag after the colon, got {tag[:160]!r}")
     first, slash, remainder = rest.partition("/")
     if slash and ("." in first or ":" in first or first.lower() == "localhost"):
@@ -192,4 +213,6 @@ def parse_reference(text: str) -> Reference:
         raise refuse(f"expected a name of at most {_MAX_NAME} characters")
     if tag is None and digest is None:
         tag = _DEFAULT_TAG
-    return Reference(registry, repository, None if digest is not None else tag, digest)
+    if digest is None:
+        return Reference(registry, repository, tag, None)
+    return Reference(registry, repository, None, digest, remark=tag or "")

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +26,9 @@ from imagers.core import (
     Cancellation,
     DirectorySink,
     Limits,
+    OnProgress,
     Ownership,
-    Progress,
+    Watch,
     look_at,
     make_directories,
     open_layer,
@@ -56,11 +55,12 @@ from imagers.transport.resolve import this_platform
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from imagers.core import OpenedLayer
+    from imagers.core import OpenedLayer, Resources
     from imagers.core.left_out import Left, LeftOut
-    from imagers.encrypt.keys import LayerKeys
+    from imagers.encrypt.keys import LayerKey, LayerKeys
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
+    from imagers.model.stream import RawStream
     from imagers.pull.plan import Plan
 
 __all__ = ["PullOptions", "PullReport", "PulledLayer", "pull_image", "trust_image"]
@@ -127,17 +127,21 @@ def trust_image(
     options: PullOptions,
     *,
     on_explained: Callable[[Explanation], None] | None = None,
+    on_step: Callable[[str], None] | None = None,
 ) -> TrustedImage:
     """Fetch manifest, signatures and config, and decide; no layer and no key is asked for.
 
     Args:
         on_explained: gets the tree of the policy's answer, whatever it is. For that signatures
             of every format are looked for; else only where and as far as the policy asks for them.
+        on_step: as for `pull_image`.
 
     Raises:
         As `NamedImage.requirements`, the steps of `TrustDecision`, and the image's source.
     """
     source, explain = image.source, on_explained is not None
+    if on_step is not None:
+        on_step("reads the manifest")
     requirements = image.requirements(options.policy)
     signatures = image.signatures(requirements, everything=explain)
     decision = TrustDecision(
@@ -151,6 +155,8 @@ def trust_image(
     manifest = decision.manifest
     found: Found = Found()
     if explain or requirements.needs_signatures:
+        if on_step is not None:
+            on_step("looks for signatures")
         found = signatures(manifest.descriptor.digest)
     index_found: Found | None = None
     if decision.index_digest is not None and (explain or requirements.formats(on_index=True)):
@@ -174,7 +180,8 @@ def pull_image(
     unwrappers: Sequence[KeyUnwrapper] = (),
     resources: ResourceStore | None = None,
     on_trusted: Callable[[TrustedImage], None] | None = None,
-    on_progress: Callable[[PlannedLayer, Progress], None] | None = None,
+    on_step: Callable[[str], None] | None = None,
+    on_progress: OnProgress | None = None,
     cancellation: Cancellation | None = None,
 ) -> PullReport:
     """Verify an image, decrypt it and let it appear as an OCI bundle at `bundle`.
@@ -184,8 +191,8 @@ def pull_image(
             check, open to its owner only.
         unwrappers: keys from files.
         resources: a broker that keys are asked for, once for the whole image.
-        on_trusted, on_progress: news for a user interface. They are called in
-            this thread; `on_progress` at most ten times a second and layer.
+        on_trusted, on_step, on_progress: news for a user interface, told in this thread. A step
+            says what is done now, in words, before there are layers to work on.
         cancellation: ends the work within about 100 ms.
 
     Raises:
@@ -200,10 +207,12 @@ def pull_image(
     bundle = bundle.absolute()
     check_destination(bundle)
     cancellation = cancellation or Cancellation()
-    trusted = trust_image(image, options)
+    trusted = trust_image(image, options, on_step=on_step)
     if on_trusted is not None:
         on_trusted(trusted)
     plan = make_plan(trusted, image.source)
+    if on_step is not None and trusted.encrypted_layers:
+        on_step("attests, asks for keys" if resources is not None else "opens the keys")
     # Steps 7 and 8 of trust.py: all keys first, then the layers.
     with _layer_keys(plan, unwrappers, resources) as keys, Staging(bundle) as staging:
         layers = _unpack_all(
@@ -262,7 +271,7 @@ def _unpack_all(
     staging: Staging,
     options: PullOptions,
     *,
-    on_progress: Callable[[PlannedLayer, Progress], None] | None,
+    on_progress: OnProgress | None,
     cancellation: Cancellation,
 ) -> list[PulledLayer]:
     """The layers from the base up: each changes what is below it."""
@@ -278,42 +287,66 @@ def _unpack_all(
         cancellation=cancellation,
     ) as ahead:
         for index, (planned, key) in enumerate(zip(plan.layers, keys, strict=True)):
-            start = time.monotonic()
             layer = planned.layer
-            stream = ahead.open(index)
-            try:
-                cipher = None if key is None else key.cipher
-                again, compression = look_at(
-                    stream,
-                    cipher=cipher,
-                    size=layer.descriptor.size,
-                    told=planned.compression,
-                    what=layer.what,
-                )
-                opened = open_layer(
-                    again,
+            with Watch(on_progress, layer.what, layer.descriptor.size) as watch:
+                watch.show(0)
+                opened = _unpack(
+                    planned,
+                    key,
+                    ahead.open(index),
                     sink,
-                    expected=layer.descriptor,
-                    cipher=cipher,
-                    hmac=None if key is None else key.hmac,
-                    compression=compression,
-                    diff_id=layer.diff_id,
-                    what=layer.what,
                     limits=allowance.limits,
                     resources=resources,
-                    on_progress=None if on_progress is None else partial(on_progress, planned),
+                    watch=watch,
                     cancellation=cancellation,
                 )
-            finally:
-                stream.close()
-            allowance.spend(
-                stored_size=opened.size,
-                tar_size=opened.tar_size + opened.hole_bytes,
-                entries=opened.entries,
-                what=layer.what,
-            )
-            pulled.append(PulledLayer(planned, opened, time.monotonic() - start))
+                allowance.spend(
+                    stored_size=opened.size,
+                    tar_size=opened.tar_size + opened.hole_bytes,
+                    entries=opened.entries,
+                    what=layer.what,
+                )
+            pulled.append(PulledLayer(planned, opened, watch.seconds))
     return pulled
+
+
+def _unpack(
+    planned: PlannedLayer,
+    key: LayerKey | None,
+    stream: RawStream,
+    sink: DirectorySink,
+    *,
+    limits: Limits,
+    resources: Resources,
+    watch: Watch,
+    cancellation: Cancellation,
+) -> OpenedLayer:
+    """One layer, checked, in the tree; closes the stream."""
+    layer, cipher = planned.layer, None if key is None else key.cipher
+    try:
+        again, compression = look_at(
+            stream,
+            cipher=cipher,
+            size=layer.descriptor.size,
+            told=planned.compression,
+            what=layer.what,
+        )
+        return open_layer(
+            again,
+            sink,
+            expected=layer.descriptor,
+            cipher=cipher,
+            hmac=None if key is None else key.hmac,
+            compression=compression,
+            diff_id=layer.diff_id,
+            what=layer.what,
+            limits=limits,
+            resources=resources,
+            on_progress=lambda progress: watch.show(progress.bytes_in),
+            cancellation=cancellation,
+        )
+    finally:
+        stream.close()
 
 
 def _sink_of(staging: Staging) -> DirectorySink:

@@ -212,8 +212,9 @@ class RegistriesConf:
         )
 
     def _blocking(self, reference: Reference) -> Rule | None:
-        """The rule that blocks a name, with the port of https or without."""
-        rules = (self._find(str(one)) for one in reference.spellings())
+        """The rule that blocks a name, with the port of https or without, by tag or by digest."""
+        names = [one for one in (reference, reference.tagged) if one is not None]
+        rules = (self._find(str(one)) for name in names for one in name.spellings())
         return next((rule for rule in rules if rule is not None and rule.blocked), None)
 
     def _find(self, text: str) -> Rule | None:

@@ -15,7 +15,6 @@ Spec: OCI distribution-spec v1.1, "Listing Referrers", "Pushing Manifests with S
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, NotFound, RemoteError, Unauthorized, Unsupported
@@ -23,8 +22,8 @@ from imagers.model.descriptor import Descriptor
 from imagers.model.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_index
 from imagers.model.media import OCI_INDEX
 from imagers.model.strict_json import JSON, JSONObject, dump_json
-from imagers.net.urls import join_url, parse_origin
 from imagers.registry.answers import DONE, NO_API, check_json
+from imagers.registry.listing import read_pages
 
 if TYPE_CHECKING:
     from imagers.model.digest import Digest
@@ -42,8 +41,6 @@ __all__ = [
 MAX_REFERRERS = 1024  # of one manifest, all pages together
 _MAX_PAGES = 32
 _MAX_LIST_BYTES = 16 * 1024 * 1024  # all pages together
-_LINK = re.compile(r"<([^<>]*)>([^<]*)")
-_RELATION = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\"\s;,]+))", re.IGNORECASE)
 _MAX_ALGORITHM = 32  # characters, as the tag schema cuts them
 _MAX_HEX = 64
 _FORBIDDEN = 403
@@ -85,43 +82,30 @@ def list_referrers(client: RegistryClient, subject: Digest) -> tuple[tuple[Descr
         RemoteError: it could not be asked; this is not "there is none".
     """
     found: dict[Digest, Descriptor] = {}
-    target = f"referrers/{subject}"
-    first_url = ""
-    size = 0
-    for _ in range(_MAX_PAGES):
-        try:
-            answer = client.request(
-                "GET",
-                target,
-                doing="referrers",
-                headers={"Accept": OCI_INDEX},
-                max_bytes=MAX_MANIFEST_BYTES,
-                expected=(200,),
-            )
-        except RemoteError as error:
-            if first_url or error.status not in NO_API:
-                raise
-            return _read_tag(client, subject)[0], False
-        check_json(answer, doing="referrers", name=str(client.reference))
-        size += len(answer.body)
-        if size > _MAX_LIST_BYTES:
-            raise FormatError(
-                f"expected at most {_MAX_LIST_BYTES} bytes, got more", what="referrers"
-            )
-        for entry in parse_index(answer.body).manifests:
-            found.setdefault(entry.digest, entry)
-        if len(found) > MAX_REFERRERS:
-            raise FormatError(
-                f"expected at most {MAX_REFERRERS} entries, got more", what="referrers"
-            )
-        following = _next_page(answer.headers.get("Link", ""))
-        if following is None:
-            return tuple(found.values()), True
-        first_url = first_url or answer.url
-        target = join_url(answer.url, following)
-        if parse_origin(target) != parse_origin(first_url):
-            raise FormatError("the next page is on another server", what="referrers")
-    raise FormatError(f"expected at most {_MAX_PAGES} pages, got more", what="referrers")
+    pages = read_pages(
+        client,
+        f"referrers/{subject}",
+        doing="referrers",
+        accept=OCI_INDEX,
+        max_pages=_MAX_PAGES,
+        max_bytes=_MAX_LIST_BYTES,
+        max_page_bytes=MAX_MANIFEST_BYTES,
+    )
+    has_api = False
+    try:
+        for body in pages:
+            has_api = True
+            for entry in parse_index(body).manifests:
+                found.setdefault(entry.digest, entry)
+            if len(found) > MAX_REFERRERS:
+                raise FormatError(
+                    f"expected at most {MAX_REFERRERS} entries, got more", what="referrers"
+                )
+    except RemoteError as error:
+        if has_api or error.status not in NO_API:
+            raise
+        return _read_tag(client, subject)[0], False
+    return tuple(found.values()), True
 
 
 def add_to_referrers_tag(client: RegistryClient, entry: Descriptor, *, subject: Digest) -> None:
@@ -165,16 +149,6 @@ def add_to_referrers_tag(client: RegistryClient, entry: Descriptor, *, subject: 
         temporary=True,
         hint="others write it at the same time; run the command again",
     )
-
-
-def _next_page(header: str) -> str | None:
-    """The URL of the next page in a `Link` header, which may have other links too."""
-    for url, parameters in _LINK.findall(header):
-        for quoted, plain in _RELATION.findall(parameters):
-            # RFC 8288 section 3.3: one relation, or several between quotes.
-            if "next" in (plain.lower(), *quoted.lower().split()):
-                return str(url)
-    return None
 
 
 def _read_tag(

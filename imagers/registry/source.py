@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from imagers.net.stream import ResponseStream
     from imagers.registry.client import RegistryClient
 
-__all__ = ["RegistrySource"]
+__all__ = ["ACCEPT", "RegistrySource"]
 
-_ACCEPT = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_INDEX}"
+ACCEPT = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_INDEX}"
 _FOUND = (200,)
 _FOUND_PART = (200, PARTIAL)
 
@@ -180,7 +180,7 @@ class RegistrySource(Closing):
                 "GET",
                 f"manifests/{reference.target}",
                 doing="manifest",
-                headers={"Accept": _ACCEPT},
+                headers={"Accept": ACCEPT},
                 max_bytes=MAX_MANIFEST_BYTES,
                 expected=_FOUND,
             )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -46,14 +47,18 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+_KEY_REFERENCE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|pkcs11:")  # as cosign names keys
 _MAX_KEYRING_BYTES = 4 * 1024 * 1024  # an OpenPGP key with many certifications
 _MAX_CONFIG_FILES = 1024
 
 
 def _read(path: str, *, max_bytes: int) -> bytes:
     hint = None
-    if "://" in path:
-        hint = "expected a file: keys of a KMS (awskms://) and URLs are not supported here"
+    if _KEY_REFERENCE.match(path):
+        hint = (
+            "expected a file: keys of a KMS (awskms://), a cluster (k8s://), a token (pkcs11:) or "
+            "a variable (env://), and URLs, are not supported here"
+        )
     return read_bounded(path, max_bytes=max_bytes, hint=hint)
 
 

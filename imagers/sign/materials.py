@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagers.errors import CouldNotVerify, Unsupported
+from imagers.errors import CouldNotVerify, FormatError, Unsupported
 from imagers.sign.formats.format import find_format
 from imagers.sign.policy_json import Selected
 from imagers.sign.requirements import Reject, Requirement, SignatureRequirement, Unchecked, walk
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from imagers.sign.public_key import PublicKey
     from imagers.sign.requirements import PKI, Fulcio, KeyRefs
 
-__all__ = ["Material", "SignerMaterial", "Trust", "load_signers", "load_trust", "read_refs"]
+__all__ = [
+    "Material",
+    "SignerMaterial",
+    "Trust",
+    "load_signers",
+    "load_trust",
+    "load_trusted_root",
+    "read_refs",
+]
 
 
 class Material:
@@ -141,6 +149,33 @@ def load_signers(
         intermediates=_certificates(None if pki is None else pki.intermediates, where, read_key),
         tsa=_certificates(tsa, where, read_key),
     )
+
+
+def load_trusted_root(
+    path: str, where: str, read_key: Callable[[str], bytes], *, stamps: bool
+) -> SignerMaterial:
+    """The certificates and keys of a trusted root of sigstore; one witness of them is enough.
+
+    Args:
+        stamps: whether signatures of this format have time stamps, and an authority for them
+            will do in place of a log.
+
+    Raises:
+        FormatError: it is none, or lacks an authority or a witness that is in force.
+    """
+    from imagers.sign.certified.trusted_root import parse_trusted_root
+
+    what = f"trusted root '{path}'"
+    root = parse_trusted_root(read_key(path), what=what)
+    tsa = root.stampers if stamps else ()
+    if not root.authorities or not (root.logs or tsa):
+        witness = "a log or a time-stamp authority" if stamps else "a log"
+        raise FormatError(
+            f"expected an authority and {witness} in force, for {where}",
+            what=what,
+            hint="entries with an end of their validity are left out: get a newer file",
+        )
+    return SignerMaterial(roots=root.authorities, rekor=root.logs, tsa=tsa, one_witness=True)
 
 
 def read_refs(

@@ -23,10 +23,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imagers.errors import FormatError
+from imagers.errors import FormatError, PolicyDenied
 from imagers.model.identity import ImageIdentity, parse_path_scope
 from imagers.model.reference import normal_name
-from imagers.sign.requirements import Requirement, Strict, parse_requirement
+from imagers.sign.requirements import (
+    InsecureAcceptAnything,
+    Requirement,
+    Strict,
+    parse_requirement,
+)
 from imagers.transport.kinds.transport import TRANSPORTS, find_transport
 
 __all__ = [
@@ -45,11 +50,20 @@ class Selected:
 
     Attributes:
         where: place of the list in the policy, such as `$.transports.docker['r.example']`.
+        is_default: whether it is there for want of a scope: the default, or that of a transport.
     """
 
     identity: ImageIdentity
     where: str
     requirements: tuple[Requirement, ...]
+    is_default: bool = False
+
+    @property
+    def is_unsaid(self) -> bool:
+        """Whether nobody said anything of this image: a default lets everything pass."""
+        return self.is_default and all(
+            isinstance(one, InsecureAcceptAnything) for one in self.requirements
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +79,26 @@ class Policy:
     transports: Mapping[str, Mapping[str, tuple[Requirement, ...]]]
 
     def select(self, identity: ImageIdentity) -> Selected:
-        """The list for `identity`: of the most specific scope only."""
+        """The list for `identity`: of the most specific scope only.
+
+        Raises:
+            PolicyDenied: it has a tag beside its digest, and the policy a scope for the tag.
+                Neither of the two may open what the other one keeps shut; containers/image
+                refuses all names that have both.
+        """
         scopes = self.transports.get(identity.transport, {})
+        reference = identity.reference
+        if reference is not None and reference.remark and str(reference.tagged) in scopes:
+            raise PolicyDenied(
+                f"{identity}: the policy has requirements for '{reference.tagged}', and others for "
+                "the digest",
+                hint="write the tag or the digest: whichever is meant is judged by its own",
+            )
         for scope in (*identity.scopes, ""):
             if scope in scopes:
                 where = f"$.transports.{identity.transport}[{scope!r}]"
-                return Selected(identity, where, scopes[scope])
-        return Selected(identity, "$.default", self.default)
+                return Selected(identity, where, scopes[scope], is_default=not scope)
+        return Selected(identity, "$.default", self.default, is_default=True)
 
 
 def parse_policy(raw: bytes, *, what: str = "policy") -> Policy:

@@ -63,12 +63,14 @@ __all__ = [
     "parse_pki",
     "parse_requirement",
     "parse_signed_identity",
+    "parse_trusted_root",
     "walk",
 ]
 
 _MAX_KEYS = 64  # of one requirement: each signature is tried with each
 _MAX_DEPTH = 8  # of allOf, anyOf and index within each other
 KEY_MEMBERS = ("keyPath", "keyPaths", "keyData", "keyDatas")
+_FULCIO_SUBJECTS = {"subjectEmail": "email", "subjectURI": "uri", "subjectRegexp": "pattern"}
 REKOR_MEMBERS = (
     "rekorPublicKeyPath",
     "rekorPublicKeyPaths",
@@ -108,11 +110,16 @@ class InsecureAcceptAnything:
 
 @dataclass(frozen=True, slots=True)
 class CertificateSubject:
-    """What a certificate must say of its owner; each that is given must hold."""
+    """What a certificate must say of its owner; each that is given must hold.
+
+    Attributes:
+        pattern: a regular expression of RE2 that a whole e-mail address or URI must match.
+    """
 
     email: str | None = None
     hostname: str | None = None
     uri: str | None = None
+    pattern: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,7 @@ class Fulcio:
     """A certificate of a few minutes that an authority made for a login.
 
     Attributes:
-        roots: of the authority.
+        roots: of the authority; those of the trusted root where the requirement names one.
         issuer: of the login, such as `https://accounts.example.org`.
     """
 
@@ -338,31 +345,47 @@ def parse_keys(strict: Strict, member: str, label: str = "key") -> KeyRefs:
     return KeyRefs((), strict.datas(member), label)
 
 
-def parse_fulcio(parent: Strict, *, uri: bool = False, has_roots: bool = True) -> Fulcio:
+def parse_fulcio(parent: Strict, *, has_roots: bool = True) -> Fulcio:
     """The member `fulcio`.
 
+    `subjectURI` and `subjectRegexp` are ours. Other readers refuse the file, or do not know
+    `fulcio` at all and have no key then.
+
     Args:
-        uri: whether a subject may be a URI.
         has_roots: whether it names the certificates of the authority.
     """
     strict = parent.object("fulcio")
-    subjects = ("subjectEmail", "subjectURI") if uri else ("subjectEmail",)
     roots = KeyRefs((), (), "certificates of fulcio")
+    authority = ("caPath", "caData") if has_roots else ()
+    strict.only(*authority, "oidcIssuer", *_FULCIO_SUBJECTS)
     if has_roots:
-        strict.only("caPath", "caData", "oidcIssuer", *subjects)
-        roots = parse_keys(strict, str(strict.one_of("caPath", "caData")), roots.label)
-    else:
-        strict.only("oidcIssuer", *subjects)
+        roots = parse_keys(strict, str(strict.one_of(*authority)), roots.label)
     issuer = strict.text("oidcIssuer")
-    subject = str(strict.one_of(*subjects))
-    text = strict.text(subject)
-    return Fulcio(
-        roots,
-        issuer,
-        CertificateSubject(email=text)
-        if subject == "subjectEmail"
-        else CertificateSubject(uri=text),
-    )
+    member = str(strict.one_of(*_FULCIO_SUBJECTS))
+    text = strict.text(member)
+    if member == "subjectRegexp":
+        _check_pattern(strict, member, text)
+    return Fulcio(roots, issuer, CertificateSubject(**{_FULCIO_SUBJECTS[member]: text}))
+
+
+def parse_trusted_root(strict: Strict) -> tuple[Fulcio, str]:
+    """The members `fulcio` and `trustedRootPath`: all but the owner comes from one file."""
+    if "fulcio" not in strict:
+        raise strict.error("expected fulcio beside trustedRootPath")
+    return parse_fulcio(strict, has_roots=False), strict.text("trustedRootPath")
+
+
+def _check_pattern(strict: Strict, member: str, pattern: str) -> None:
+    """Raise unless `pattern` is a regular expression of RE2, which has no slow ones."""
+    import re2  # only where somebody wrote one
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(pattern, options)
+    except re2.error as error:
+        reason = error.args[0].decode() if error.args else "unknown"
+        raise strict.error(f"expected a regular expression of RE2: {reason}", member) from None
 
 
 def parse_pki(parent: Strict) -> PKI:

@@ -64,7 +64,7 @@ from imagers.sign.requirements import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from imagers.model.identity import ImageIdentity
@@ -233,13 +233,31 @@ class _Court:
         errors = [one.error for one in parts if one.error is not None]
         could_not = next((one for one in errors if isinstance(one, CouldNotVerify)), None)
         first = could_not or errors[0]
-        reasons = "; ".join(str(one) for one in errors[:_MOST_REASONS])
         kind = type(first) if isinstance(first, VerificationError) else PolicyDenied
-        return Finding.of_error(
-            kind(f"none of {len(parts)} at {group.where} holds: {reasons}", hint=first.hint),
-            text,
-            parts,
-        )
+        refusals = [*self._refusals(group, parts, subject)]
+        reasons = [str(one) for one, _ in refusals if not isinstance(one, NoSignature)]
+        reasons += [what for error, what in refusals if isinstance(error, NoSignature)]
+        told = "; ".join([*dict.fromkeys(reasons)][:_MOST_REASONS])
+        if all(isinstance(one, NoSignature) for one, _ in refusals):
+            told = f"'{self._identity}' is not signed: {told}"
+        hint = first.hint
+        if hint in {find_format(name).hint for name in FORMATS}:  # of one form, and there are more
+            hint = "sign it with 'imagers sign'"
+        error = kind(f"none of {len(parts)} at {group.where} holds: {told}", hint=hint)
+        return Finding.of_error(error, text, parts)
+
+    def _refusals(
+        self, group: AnyOf | AllOf | OnIndex, parts: Sequence[Finding], subject: Subject
+    ) -> Iterator[tuple[ImagersError, str]]:
+        """Why each alternative in a group does not hold, and the same in short if unsigned."""
+        for part, finding in zip(group.parts, parts, strict=True):
+            error = finding.error
+            about = self._index if isinstance(part, OnIndex) else subject
+            if isinstance(part, AnyOf | AllOf | OnIndex) and finding.answer is not Answer.YES:
+                yield from self._refusals(part, finding.children, about)
+            elif error is not None:
+                name = part.format if isinstance(part, SignatureRequirement) else ""
+                yield error, f"the {about.noun} has no {name} signature"
 
     def _check_signatures(self, requirement: SignatureRequirement, subject: Subject) -> Finding:
         """Step 3 for the signatures of one format: one good one is enough."""

@@ -13,24 +13,17 @@ Nothing else is verified: a copy of an image that nobody should trust is no bett
 from __future__ import annotations
 
 import threading
-from contextlib import closing
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from imagers.core import run_together
+from imagers.core import Cancellation, OnProgress, Watch, run_together
 from imagers.errors import FormatError
-from imagers.files import local_errors, write_all
 from imagers.model.descriptor import Platform
 from imagers.model.digest import Digest
-from imagers.model.image import (
-    ImageSink,
-    ImageSource,
-    open_layer_blob,
-    read_config,
-    read_entry,
-    stays_behind,
-)
+from imagers.model.image import ImageSink, ImageSource, read_config, read_entry, stays_behind
 from imagers.model.manifest import (
     Index,
     Manifest,
@@ -38,22 +31,16 @@ from imagers.model.manifest import (
     check_platform,
     parse_manifest_or_index,
 )
-from imagers.model.pieces import checked_pieces
+from imagers.transport.blobs import Way, bring_blob
 from imagers.transport.referrers import TagSink, copy_referrers
 from imagers.transport.resolve import this_platform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from imagers.core import Cancellation
     from imagers.model.descriptor import Descriptor
-    from imagers.model.stream import RawStream
 
 __all__ = [
     "ChoosySink",
     "CopyReport",
-    "MountingSink",
-    "SendingSink",
     "copy_image",
 ]
 
@@ -71,24 +58,6 @@ class ChoosySink(Protocol):
             Unsupported: it cannot.
             LocalError: there is no place for it.
         """
-
-
-@runtime_checkable
-class MountingSink(Protocol):
-    """A sink that can have blobs of some sources without their bytes passing here."""
-
-    def try_mount(self, descriptor: Descriptor, source: object) -> bool:
-        """Whether the sink has the blob now."""
-
-
-@runtime_checkable
-class SendingSink(Protocol):
-    """A sink that takes a blob from a local file, and needs no copy of it for that."""
-
-    def send_blob(
-        self, descriptor: Descriptor, open_raw: Callable[[], RawStream], *, what: str
-    ) -> None:
-        """The blob that `open_raw` gives, which may be called again; checked by the sink."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +94,9 @@ def copy_image(
     all_platforms: bool = False,
     with_referrers: bool = False,
     jobs: int = 1,
+    on_size: Callable[[int], None] | None = None,
+    on_progress: OnProgress | None = None,
+    cancellation: Cancellation | None = None,
 ) -> CopyReport:
     """Copy what `source` names to the name of `sink`.
 
@@ -136,12 +108,16 @@ def copy_image(
         all_platforms: the index with all its images, whatever `platform` says.
         with_referrers: and what refers to it, and cosign's tags: signatures, attestations.
         jobs: blobs on the way at the same time.
+        on_size: told of each image, and of each referrer, how many bytes its blobs have.
+        on_progress: told how far each blob is, in the thread that copies it.
+        cancellation: ends the work from elsewhere.
 
     Raises:
         NotFound: an index without the platform, or the source lacks something.
         VerificationError: the only image of an index is for another platform.
         IntegrityError: bytes are not what their descriptor says; the sink has no such name.
         RemoteError, LocalError: a side failed.
+        Cancelled: `cancellation` was; the sink has no such name.
     """
     answer = source.read_manifest() if top is None else top
     document = parse_manifest_or_index(answer.raw, media_type=answer.media_type)
@@ -154,7 +130,7 @@ def copy_image(
     if isinstance(sink, ChoosySink):
         sink.check_image(document)
     referrers = 0
-    work = _Copy(source, sink, jobs)
+    work = _Copy(source, sink, jobs, _News(on_size, on_progress), cancellation)
     if with_referrers:
         referrers = copy_referrers(source, sink, _digests_of(document), work.copy_as)
         # The report is about the image.
@@ -165,8 +141,8 @@ def copy_image(
         media_type=document.descriptor.media_type,
         blobs=len(work.seen),
         size=work.size,
-        skipped=work.skipped,
-        mounted=work.mounted,
+        skipped=work.ways[Way.THERE],
+        mounted=work.ways[Way.MOUNTED],
         referrers=referrers,
         foreign=work.foreign,
     )
@@ -180,35 +156,61 @@ def _digests_of(document: Manifest | Index) -> list[Digest]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _News:
+    """Who is told what; `of` says whose blobs they are, where there are several images."""
+
+    on_size: Callable[[int], None] | None
+    on_progress: OnProgress | None
+    of: str = ""
+
+    def tell_size(self, size: int) -> None:
+        if self.on_size is not None:
+            self.on_size(size)
+
+    def watch(self, what: str, size: int) -> Watch:
+        return Watch(self.on_progress, self.of + what, size)
+
+
 class _Copy:
     """One copy on its way."""
 
-    def __init__(self, source: ImageSource, sink: ImageSink, jobs: int) -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        sink: ImageSink,
+        jobs: int,
+        news: _News,
+        cancellation: Cancellation | None,
+    ) -> None:
         self._source = source
         self._sink = sink
         self._jobs = jobs
+        self._news = news
+        self._cancellation = cancellation
         self._lock = threading.Lock()
         self.seen: set[tuple[Digest, int]] = set()
         # Of indexes: each once, however many paths lead to it through those that are nested.
         self._children: set[tuple[Digest, int, str]] = set()
+        self.ways: Counter[Way] = Counter()
         self.size = 0
-        self.skipped = 0
-        self.mounted = 0
         self.foreign = 0
 
     def forget(self) -> None:
         """Count anew."""
         self.seen.clear()
         self._children.clear()
-        self.size = self.skipped = self.mounted = self.foreign = 0
+        self.ways.clear()
+        self.size = self.foreign = 0
 
     def copy_as(self, document: Manifest | Index, tag: str | None) -> None:
-        """`document` and all that it names, under a tag or only its digest."""
+        """`document`, a referrer, and all that it names, under a tag or only its digest."""
+        news = replace(self._news, of="referrer: ")
         if tag is None:
-            self.copy(document, by_name=False)
+            self.copy(document, by_name=False, news=news)
             return
         assert isinstance(self._sink, TagSink)  # asked before
-        self._copy_parts(document, 0)
+        self._copy_parts(document, 0, news)
         self._sink.put_manifest_as(document.raw, document.descriptor.media_type, tag)
 
     def copy(
@@ -218,13 +220,14 @@ class _Copy:
         by_name: bool,
         depth: int = 0,
         digest: Digest | None = None,
+        news: _News | None = None,
     ) -> None:
         """`document` and all that it names, itself last."""
-        self._copy_parts(document, depth)
+        self._copy_parts(document, depth, news or self._news)
         media_type = document.descriptor.media_type
         self._sink.put_manifest(document.raw, media_type, by_name=by_name, digest=digest)
 
-    def _copy_parts(self, document: Manifest | Index, depth: int) -> None:
+    def _copy_parts(self, document: Manifest | Index, depth: int, news: _News) -> None:
         if isinstance(document, Index):
             if depth == _MAX_NESTING:
                 raise FormatError(
@@ -236,7 +239,8 @@ class _Copy:
                     continue
                 self._children.add(key)
                 child = read_entry(self._source, entry)
-                self.copy(child, by_name=False, depth=depth + 1, digest=entry.digest)
+                of = news if entry.platform is None else replace(news, of=f"{entry.platform} ")
+                self.copy(child, by_name=False, depth=depth + 1, digest=entry.digest, news=of)
             return
         count = len(document.layers)
         parts = [(document.config, "config")]
@@ -248,73 +252,22 @@ class _Copy:
         fresh = [part for part in parts if (part[0].digest, part[0].size) not in self.seen]
         unique = {(part[0].digest, part[0].size): part for part in reversed(fresh)}
         self.seen |= unique.keys()
-        self._copy_blobs(list(reversed(unique.values())))
+        news.tell_size(sum(size for _, size in unique))
+        # Several at a time; the first error ends it.
+        run_together(
+            [partial(self._copy_blob, *part, news) for part in reversed(unique.values())],
+            jobs=self._jobs,
+            cancellation=self._cancellation,
+        )
 
-    def _copy_blobs(self, parts: list[tuple[Descriptor, str]]) -> None:
-        """All of them, several at a time; the first error ends it."""
-        run_together([partial(self._copy_blob, *part) for part in parts], jobs=self._jobs)
-
-    def _copy_blob(self, descriptor: Descriptor, what: str, stop: Cancellation) -> None:
-        if self._sink.has_blob(descriptor):
-            self._count("skipped")
-            return
-        if isinstance(self._sink, MountingSink) and self._sink.try_mount(descriptor, self._source):
-            self._count("mounted")
-            return
-
-        def open_() -> _Stoppable:
-            return _Stoppable(open_layer_blob(self._source, descriptor, what=what), stop)
-
-        with closing(open_()) as raw:
-            if raw.is_file and isinstance(self._sink, SendingSink):
-                self._sink.send_blob(descriptor, open_, what=what)
-            else:
-                self._copy_bytes(raw, descriptor, what, stop)
-        with self._lock:
-            self.size += descriptor.size
-
-    def _count(self, name: str) -> None:
-        with self._lock:
-            setattr(self, name, getattr(self, name) + 1)
-
-    def _copy_bytes(
-        self, raw: RawStream, descriptor: Descriptor, what: str, stop: Cancellation
+    def _copy_blob(
+        self, descriptor: Descriptor, what: str, news: _News, stop: Cancellation
     ) -> None:
-        # The caller may have closed the sink while this waited for the source: nothing may come
-        # into it any more.
-        stop.check()
-        with (
-            self._sink.stage_blob() as staged,
-            closing(checked_pieces(raw, descriptor, what=what)) as pieces,
-        ):
-            for piece in pieces:
-                self._write(staged.fileno(), piece)
-            stop.check()
-            staged.commit(descriptor, what=what)
-
-    def _write(self, fd: int, piece: memoryview) -> None:
-        hint = "is there room for the largest layer, here or in the spool directory?"
-        with local_errors(self._sink.name, "could not be written", hint=hint):
-            write_all(fd, piece)
-
-
-class _Stoppable:
-    """A `RawStream` that ends when the copy is over."""
-
-    def __init__(self, raw: RawStream, stop: Cancellation) -> None:
-        self._raw = raw
-        self._stop = stop
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it is a local file, which can be read again as often as needed."""
-        return hasattr(self._raw, "fileno")  # see `BlobSource`
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """See `RawStream`."""
-        self._stop.check()
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        """See `RawStream`."""
-        self._raw.close()
+        with news.watch(what, descriptor.size) as watch:
+            way = bring_blob(
+                descriptor, self._source, self._sink, what=what, stop=stop, watch=watch
+            )
+        with self._lock:
+            self.ways[way] += 1
+            if way is Way.MOVED:
+                self.size += descriptor.size

@@ -8,8 +8,8 @@
 
 | form                                  | what it names                              |
 |---------------------------------------|--------------------------------------------|
-| `docker://HOST[:PORT]/NAME[:TAG|@DIGEST]` | an image in a registry                 |
-| `[HOST[:PORT]/]NAME[:TAG|@DIGEST]`    | the same; without HOST it is a short name  |
+| `docker://HOST[:PORT]/NAME[:TAG][@DIGEST]` | an image in a registry; a DIGEST decides |
+| `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`   | the same; without HOST it is a short name  |
 | `oci:PATH[:REF|:@INDEX]`              | an image of an OCI layout; PATH has no colon |
 | `oci-archive:PATH[:REF|:@INDEX]`      | the same in a tar                          |
 | `docker-archive:PATH[:NAME[:TAG]|:@INDEX]` | an image in a tar of `docker save`    |
@@ -25,12 +25,12 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 
-from imagers.errors import FormatError, Unsupported
+from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.model.digest import Digest
 from imagers.model.reference import DEFAULT_REGISTRY, Reference, parse_reference
 from imagers.transport.kinds.transport import TRANSPORTS, find_transport, known_transports
 
-__all__ = ["ImageName", "locate", "parse_image_name"]
+__all__ = ["ImageName", "check_one_meaning", "locate", "parse_image_name"]
 
 _OTHERS = frozenset(
     {
@@ -85,7 +85,7 @@ class ImageName:
         prefix = TRANSPORTS[self.transport].prefix
         path = self.written or self.path
         if not path:
-            return f"{prefix}{self.image_id or self.reference}"
+            return f"{prefix}{self.image_id or (self.reference and self.reference.written)}"
         if self.position is not None:
             return f"{prefix}{path}:@{self.position}"
         ref = self.ref if self.reference is None else str(self.reference)
@@ -116,6 +116,19 @@ def parse_image_name(text: str) -> ImageName:
         raise Unsupported(f"transport {transport[:40]!r} is not supported", hint=known_transports())
     reference = parse_reference(text)
     return ImageName("docker", reference=reference, short_name=_short_name(text, reference))
+
+
+def check_one_meaning(name: ImageName) -> None:
+    """Raise unless a name of something to change has a tag or a digest, and not both.
+
+    Raises:
+        UsageError: it has both.
+    """
+    if name.reference is not None and name.reference.remark:
+        raise UsageError(
+            f"{name}: has a tag and a digest: expected one of them in a name of what is changed",
+            hint="the digest would decide, and the tag would stay as it is",
+        )
 
 
 def locate(name: ImageName) -> ImageName:

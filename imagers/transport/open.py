@@ -18,7 +18,7 @@ from imagers.net.proxies import Proxies
 from imagers.registry.credentials import Login
 from imagers.registry.mirrors import RegistriesConf
 from imagers.transport.kinds.transport import find_transport
-from imagers.transport.names import ImageName
+from imagers.transport.names import ImageName, check_one_meaning
 
 if TYPE_CHECKING:
     from imagers.model.reference import Reference
@@ -83,8 +83,8 @@ def open_sink(name: ImageName, options: TransportOptions | None = None) -> Image
     Nothing is written or asked yet.
 
     Raises:
-        UsageError: the name cannot be written to, or has no registry and another meaning in
-            registries.conf.
+        UsageError: the name cannot be written to, has a tag and a digest, or has no registry and
+            another meaning in registries.conf.
         PolicyDenied: registries.conf blocks it.
     """
     if name.position is not None:
@@ -92,6 +92,7 @@ def open_sink(name: ImageName, options: TransportOptions | None = None) -> Image
             f"expected a name to write to, got the position {name.position} of {name.path!r}",
             hint=f"{name.transport}:PATH:REF",
         )
+    check_one_meaning(name)
     return find_transport(name.transport).open_sink(name, options or TransportOptions())
 
 

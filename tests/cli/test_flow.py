@@ -231,9 +231,34 @@ def test_pull_through_a_link_in_the_path_lands_behind_it(imagers, layout, accept
 def test_pull_finds_the_users_policy(imagers, layout, accept):
     folder = imagers.home / "config" / "containers"
     folder.mkdir(parents=True)
-    (folder / "policy.json").write_bytes(accept.read_bytes())
+    scopes = {"oci": {str(layout): json.loads(accept.read_bytes())["default"]}}
+    document = {"default": [{"type": "reject"}], "transports": scopes}
+    (folder / "policy.json").write_text(json.dumps(document))
     imagers.succeed("pull", f"oci:{layout}:v1", "bundle")
     check_bundle(imagers.here / "bundle")
+
+
+def test_pull_takes_no_permission_from_a_policy_that_accepts_everything_by_default(
+    imagers, layout, accept, imagers_registry
+):
+    """The tools of containers install one: nobody has looked at this image."""
+    folder = imagers.home / "config" / "containers"
+    folder.mkdir(parents=True)
+    (folder / "policy.json").write_bytes(accept.read_bytes())
+    name = f"{imagers_registry.address}/team/app"
+    copied = imagers.succeed("copy", f"oci:{layout}:v1", f"{name}:v1", "--json")
+    for words in (("pull", f"{name}:v1", "bundle"), ("verify", f"{name}:v1")):
+        refused = imagers(*words)
+        assert refused.code == 22
+        assert "nobody has looked at" in refused.stderr
+        assert f"--policy {folder}/policy.json" in refused.stderr
+    assert not (imagers.here / "bundle").exists()
+    imagers.succeed("pull", f"{name}:v1", "named", "--policy", folder / "policy.json")
+    check_bundle(imagers.here / "named")
+    pinned = f"{name}@{json.loads(copied.stdout)['digest']}"
+    imagers.succeed("pull", pinned, "pinned")
+    check_bundle(imagers.here / "pinned")
+    assert "basis: pinned_digest" in imagers.succeed("verify", pinned).stdout
 
 
 def test_key_password_of_a_file_and_of_a_descriptor_opens_the_key_without_a_warning(

@@ -878,7 +878,7 @@ def test_sign_with_wrong_things_is_refused(refused, publish, keys, tmp_path):
     refused(Expect(FORMAT, "cosign1.pub"), *words, keys / "cosign1.pub")
     refused(Expect(FORMAT, "r2048.key"), *words, keys / "r2048.key")
     refused(Expect(LOCAL, "nowhere", "no such file"), *words, "nowhere")
-    refused(Expect(USAGE, "--sign-by-sigstore-private-key"), "sign", image.reference)
+    refused(Expect(USAGE, "--key FILE"), "sign", image.reference)
     assert list(image.registry.tags("team/app")) == ["v1"]
 
 

@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands on a terminal: what is asked for, and what is not shown."""
 
+import fcntl
 import os
 import pty
+import re
 import select
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
 
 SECRET = "correct horse"
 WITHIN = 60  # seconds
+
+
+MIB = 1024**2
+_CLEARED = re.compile(r"\r *\Z")
 
 
 class Terminal:
@@ -34,11 +42,17 @@ class Terminal:
         self.shown += data.decode()
         return bool(data)
 
-    def types(self, text, *, after):
+    def resize(self, columns):
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def waits_for(self, text):
         end = time.monotonic() + WITHIN
-        while after not in self.shown:
+        while text not in self.shown:
             assert self._read(), self.shown
             assert time.monotonic() < end, self.shown
+
+    def types(self, text, *, after):
+        self.waits_for(after)
         time.sleep(0.05)  # what is typed before echo is off is thrown away
         self.shown = self.shown.partition(after)[2]
         os.write(self._fd, text.encode())
@@ -83,7 +97,7 @@ def test_passphrase_of_a_new_key_is_asked_for_twice_and_not_shown(terminal, imag
 def test_passphrase_that_was_not_given_is_asked_for(terminal, signed_with_a_passphrase):
     for typed, code, told in ((SECRET, 0, "signed sha256:"), ("wrong", 30, "does not open it")):
         asked = terminal(*signed_with_a_passphrase)
-        prompt = "passphrase of --sign-by-sigstore-private-key 's.key': "
+        prompt = "passphrase of --key 's.key': "
         asked.types(f"{typed}\n", after=prompt)
         assert asked.end() == code, asked.shown
         assert told in asked.shown
@@ -92,7 +106,7 @@ def test_passphrase_that_was_not_given_is_asked_for(terminal, signed_with_a_pass
 
 def test_ctrl_c_at_the_question_ends_the_program(terminal, signed_with_a_passphrase):
     asked = terminal(*signed_with_a_passphrase)
-    asked.types("\x03", after="private-key 's.key': ")
+    asked.types("\x03", after="--key 's.key': ")
     assert asked.end() == 130
     assert "Traceback" not in asked.shown
 
@@ -105,9 +119,7 @@ def test_nobody_is_asked_where_input_is_no_terminal(imagers, signed_with_a_passp
     result = imagers(*signed_with_a_passphrase, stdin=read)
     os.close(read)
     assert result.code == 30
-    assert result.error == (
-        "--sign-by-sigstore-private-key 's.key': the key has a passphrase, and none was given"
-    )
+    assert result.error == ("--key 's.key': the key has a passphrase, and none was given")
 
 
 def test_password_of_cosign_is_read(imagers, signed_with_a_passphrase):
@@ -150,3 +162,63 @@ def test_password_of_a_decryption_key_is_asked_for(terminal, imagers, images, ki
     assert result.code == 30, result
     assert "none was given" in result.error
     assert "--decryption-key" in result.stderr
+
+
+@pytest.fixture
+def stalled_copy(terminal, images, stalling):
+    """A copy on a terminal that has half of its last layer; and its registry."""
+    tars = [images.tar((f"file{number}", os.urandom(2 * MIB))) for number in range(2)]
+    registry = stalling(images.build(*tars))
+    copying = terminal("copy", f"{registry.address}/team/app:v1", "oci:there:v1", "--jobs", "1")
+    assert registry.reached.wait(WITHIN)
+    copying.waits_for("MiB |")
+    return copying, registry
+
+
+def test_progress_bar_is_as_wide_as_the_terminal_and_gone_at_the_end(stalled_copy):
+    copying, registry = stalled_copy
+    copying.resize(60)
+    copying.shown = ""
+    registry.go_on.set()
+    assert copying.end() == 0, copying.shown
+    bar, _, result = copying.shown.rpartition("copied sha256:")
+    lines = [line for line in bar.split("\r") if line.strip()]
+    assert all(len(line) < 60 for line in lines), lines
+    assert _CLEARED.search(bar), copying.shown
+    assert "layer" not in bar
+    assert "3 blobs, 4.0 MiB" in result
+
+
+def test_nothing_of_the_progress_bar_is_left_after_ctrl_c(stalled_copy):
+    copying, _ = stalled_copy
+    copying.types("\x03", after="MiB |")
+    assert copying.end() == 130
+    bar, _, rest = copying.shown.rpartition("\r\nimagers: error: interrupted")
+    assert _CLEARED.search(bar), copying.shown
+    assert not rest.strip()
+
+
+def test_pull_says_what_it_does_before_it_has_layers(terminal, publish):
+    pulling = terminal(*publish().pull())
+    pulling.resize(70)
+    assert pulling.end() == 0, pulling.shown
+    for step in ("reads the manifest", "looks for signatures", "attests, asks for keys"):
+        assert f"\rpull: {step}" in pulling.shown
+
+
+def test_log_has_a_line_for_the_beginning_and_the_end_of_a_layer(imagers, images):
+    tars = images.tar(("small", b"x")), images.tar(("big", os.urandom(2 * MIB)))
+    words = ("--jobs", "1", "--encryption-key", f"jwe:{imagers.here}/r.pub")
+    imagers.succeed("key", "generate", "rsa", "--output", "r")
+    layout = images.build(*tars)
+    for verb in (
+        ("copy", f"oci:{layout}", "oci:copied:v1"),
+        ("encrypt", f"oci:{layout}", "oci:sealed:v1", *words),
+        ("decrypt", "oci:sealed:v1", "oci:clear:v1", "--decryption-key", "r.key"),
+    ):
+        told = imagers.succeed(*verb).stderr
+        lines = [line for line in told.splitlines() if "layer" in line]
+        assert lines[0].startswith("imagers: layer 2 of 2: 2.0 MiB"), verb
+        assert re.fullmatch(r"imagers: layer 2 of 2: done in [0-9.]+ s", lines[1]), verb
+        assert len(lines) == 2
+        assert "\r" not in told

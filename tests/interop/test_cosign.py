@@ -11,18 +11,20 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from contextlib import closing
 
 import pytest
 
+from imagers.cli.main import run
 from imagers.errors import SignatureInvalid, UntrustedSigner
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.identity import docker_identity
 from imagers.model.keys import SecretKey
-from imagers.model.media import OCI_CONFIG, OCI_MANIFEST
+from imagers.model.media import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from imagers.model.reference import parse_reference
 from imagers.net.http import HTTPClient
 from imagers.registry.client import RegistryClient
@@ -217,3 +219,42 @@ def test_cosign_and_we_sign_with_each_others_keys_side_by_side(image, keys, tmp_
         cosign_verify(reference, name, cwd=tmp_path)
         trust = trust_in(tmp_path / name, reference, "matchRepoDigestOrExact")
         assert verify_image(trust, raw, Found.everywhere(found))
+
+
+def verify_with_key(reference, key, capsys):
+    """What the command says, with a key in place of a policy."""
+    code = run(["verify", str(reference), "--key", str(key), "--explain"])
+    return code, capsys.readouterr()
+
+
+@pytest.mark.parametrize("flags", [(), ("--new-bundle-format=true",)], ids=["own form", "bundle"])
+@pytest.mark.parametrize("signed", ["image", "index"])
+@pytest.mark.parametrize("program", ["IMAGERS_COSIGN", "IMAGERS_COSIGN3"])
+def test_key_is_enough_to_verify_what_cosign_signs(
+    image, tmp_path, capsys, monkeypatch, program, signed, flags
+):
+    """An index that was signed without `--recursive` speaks for the image in it."""
+    source, sink, reference, raw = image
+    if program not in os.environ:
+        pytest.skip(f"no {program}: make peers")
+    monkeypatch.setattr(sys.modules[__name__], "COSIGN", os.environ[program])
+    if known("sign", *flags, cwd=tmp_path) != list(flags):
+        pytest.skip("this cosign writes no bundles")
+    entry = {"platform": {"os": "linux", "architecture": "amd64"}}
+    child = {"mediaType": OCI_MANIFEST, "digest": str(digest_of(raw)), "size": len(raw)}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child | entry]}
+    if signed == "index":
+        sink.put_manifest(json.dumps(index).encode(), OCI_INDEX, by_name=True)
+    top = source.read_manifest().raw
+    cosign("generate-key-pair", cwd=tmp_path)
+    (tmp_path / "other").mkdir()
+    cosign("generate-key-pair", cwd=tmp_path / "other")
+    assert verify_with_key(reference, tmp_path / "cosign.pub", capsys)[0] == 21
+    pinned = str(reference.with_digest(digest_of(top)))
+    old = known("sign", "--use-signing-config=false", cwd=tmp_path)
+    common = ("sign", "--yes", "--tlog-upload=false", "--allow-http-registry", *old)
+    cosign(*common, *flags, "--key", "cosign.key", pinned, cwd=tmp_path)
+    code, printed = verify_with_key(reference, tmp_path / "cosign.pub", capsys)
+    assert code == 0, printed
+    assert "basis: signature" in printed.out
+    assert verify_with_key(reference, tmp_path / "other" / "cosign.pub", capsys)[0] == 21

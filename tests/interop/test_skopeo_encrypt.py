@@ -16,7 +16,7 @@ from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
 from imagers.encrypt.keyfiles import load_certificate, load_private_key, load_public_key
 from imagers.encrypt.options import AES256_GCM_HKDF_1MB
 from imagers.encrypt.recipients import parse_recipients
-from imagers.encrypt.rewrap import PacketTarget, add_recipients, remove_recipients
+from imagers.encrypt.rewrap import PacketTarget, rewrap_image
 from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
 from imagers.encrypt.schemes.pkcs7 import PKCS7Wrapper
 from imagers.encrypt.wrappers import ProviderSettings, opened_wrappers
@@ -255,10 +255,10 @@ def test_recipient_added_here_decrypts_with_skopeo_and_removed_one_does_not(tmp_
     wrapper = PKCS7Wrapper([load_certificate(str(KEYS / "cert1.crt"))])
     wrappers = [JWEWrapper([load_public_key(str(KEYS / "ec256.pub"))]), wrapper]
     unwrapper = JWEUnwrapper(load_private_key(str(KEYS / "r2048.key")))
-    add_recipients(load(tmp_path / "skopeo"), sink, wrappers, [unwrapper])
+    rewrap_image(load(tmp_path / "skopeo"), sink, added=wrappers, unwrappers=[unwrapper])
     sink.close()
     sink = OCILayoutSink(tmp_path / "left", "v1", name="oci:left")
-    remove_recipients(load(tmp_path / "added"), sink, [PacketTarget("jwe", 1)])
+    rewrap_image(load(tmp_path / "added"), sink, removed=[PacketTarget("jwe", 1)])
     sink.close()
     for name, keys, opens in (
         ("added", ["r2048.key"], True),
@@ -271,6 +271,28 @@ def test_recipient_added_here_decrypts_with_skopeo_and_removed_one_does_not(tmp_
         back = f"oci:{tmp_path}/back-{name}-{keys[0]}:v1"
         done = skopeo(*words, f"oci:{tmp_path}/{name}:v1", back, check=False)
         assert (done.returncode == 0) == opens, done.stderr
+
+
+def test_rotated_image_of_skopeo_opens_with_skopeo_and_the_new_key_only(tmp_path):
+    plain, first = f"oci:{VECTORS}/plain/gzip:v1", f"oci:{tmp_path}/skopeo:v1"
+    skopeo("--encryption-key", f"jwe:{KEYS}/r2048.pub", plain, first)
+    sink = OCILayoutSink(tmp_path / "rotated", "v1", name="oci:rotated")
+    # ocicrypt writes no key id: its packet has a number only.
+    done = rewrap_image(
+        load(tmp_path / "skopeo"),
+        sink,
+        added=[JWEWrapper([load_public_key(str(KEYS / "ec256.pub"))])],
+        removed=[PacketTarget("jwe", 1)],
+        unwrappers=[JWEUnwrapper(load_private_key(str(KEYS / "r2048.key")))],
+    )
+    sink.close()
+    assert not done.opens
+    for key, opens in (("ec256.key", True), ("r2048.key", False)):
+        words = ("--decryption-key", KEYS / key, f"oci:{tmp_path}/rotated:v1")
+        ended = skopeo(*words, f"oci:{tmp_path}/back-{key}:v1", check=False)
+        assert (ended.returncode == 0) == opens, ended.stderr
+    back = load(tmp_path / "back-ec256.key").manifest.layers
+    assert back == load(VECTORS / "plain" / "gzip").manifest.layers
 
 
 def test_image_with_the_second_cipher_is_refused_by_skopeo(tmp_path):

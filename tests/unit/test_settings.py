@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from imagers import settings as settings_module
-from imagers.errors import FormatError, LocalError, PolicyDenied
+from imagers.errors import CouldNotVerify, FormatError, LocalError, PolicyDenied
+from imagers.model.identity import docker_identity
 from imagers.model.reference import parse_reference
 from imagers.settings import hide_secrets, read_settings
 
@@ -108,6 +109,62 @@ def test_load_policy_takes_the_first_there_is_and_none_is_an_error(tmp_path):
     (tmp_path / "b.json").write_text('{"default":[{"type":"reject"}]}')
     assert user.locate_policy() == str(tmp_path / "b.json")
     assert user.load_policy().default[0].where == "$.default[0]"
+
+
+ACCEPT = '[{"type":"insecureAcceptAnything"}]'
+REJECT = '[{"type":"reject"}]'
+TAGGED = docker_identity(parse_reference("r.example/app:v1"))
+PINNED = docker_identity(parse_reference("r.example/app@sha256:" + "0" * 64))
+
+
+@pytest.fixture
+def user(tmp_path):
+    """A user with one place for a policy, and a function that writes it."""
+
+    def write(default, scopes="{}"):
+        text = f'{{"default":{default},"transports":{{"docker":{scopes}}}}}'
+        (tmp_path / "a.json").write_text(text)
+        return replace(read_settings(), policy_paths=(tmp_path / "a.json",))
+
+    return write
+
+
+@pytest.mark.parametrize("scopes", ["{}", f'{{"":{ACCEPT}}}', f'{{"r.example/other":{REJECT}}}'])
+def test_policy_that_accepts_everything_by_default_is_nobodys_word(user, tmp_path, scopes):
+    settings = user(ACCEPT, scopes)
+    with pytest.raises(CouldNotVerify, match="nobody has looked at") as caught:
+        settings.policy_for(TAGGED)
+    assert f"--policy {tmp_path}/a.json" in caught.value.hint
+    assert settings.policy_for(PINNED).select(PINNED).is_unsaid
+    assert settings.policy_for(TAGGED, str(tmp_path / "a.json")).select(TAGGED).is_unsaid
+
+
+@pytest.mark.parametrize(
+    ("default", "scopes"),
+    [
+        (REJECT, "{}"),
+        (ACCEPT, f'{{"r.example":{ACCEPT}}}'),
+        (ACCEPT, f'{{"":{REJECT}}}'),
+        (REJECT, f'{{"r.example/app":{ACCEPT}}}'),
+        ('[{"type":"insecureAcceptAnything"},{"type":"reject"}]', "{}"),
+    ],
+)
+def test_policy_that_says_something_of_the_image_is_in_force(user, default, scopes):
+    settings = user(default, scopes)
+    assert settings.policy_for(TAGGED) == settings.load_policy()
+    assert settings.policy_for(PINNED) == settings.load_policy()
+
+
+def test_name_with_a_digest_needs_no_policy_and_another_one_does(tmp_path):
+    settings = replace(read_settings(), policy_paths=(tmp_path / "none.json",))
+    assert settings.policy_for(PINNED).select(PINNED).is_unsaid
+    with pytest.raises(LocalError, match="no policy is in force"):
+        settings.policy_for(TAGGED)
+    with pytest.raises(LocalError):
+        settings.policy_for(PINNED, str(tmp_path / "none.json"))
+    (tmp_path / "none.json").write_text("{")
+    with pytest.raises(FormatError):
+        settings.policy_for(PINNED)
 
 
 def test_transport_options_are_the_users(monkeypatch, tmp_path):

@@ -18,10 +18,10 @@ with all its images.
   --jobs N                    blobs at the same time; default: 3
   --ranges N                  connections for one blob from 64 MiB on, 1 to 4;
                               default: 1
-  --creds USER:PASSWORD       for a registry; also --src-creds, --dest-creds
-  --tls-verify BOOL           false allows plain http and any certificate; also
-                              --src-tls-verify, --dest-tls-verify; loopback may
-                              use http
+  --creds USER:PASSWORD       for a registry. This and the next five also have
+                              --src- and --dest- forms, as in --src-creds
+  --tls-verify BOOL           false allows plain http and any certificate;
+                              loopback may use http
   --registry-ca FILE          PEM certificates to trust for registries, and no
                               others
   --cert-dir DIR              certificates as in containers-certs.d(5); default:
@@ -40,6 +40,8 @@ example:
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import click
 
 from imagers.cli.command import VerbCommand, json_option, platform_option
@@ -50,7 +52,7 @@ from imagers.cli.images import (
     parse_platform,
     two_registries_options,
 )
-from imagers.cli.output import human_bytes, print_json, write_file
+from imagers.cli.output import ProgressBar, human_bytes, print_json, write_file
 from imagers.cli.signatures import has_policy, permitted, policy_option, registries_d_option
 from imagers.errors import UsageError
 
@@ -90,11 +92,12 @@ def command(
     if all_platforms and platform is not None:
         raise UsageError("--all and --platform exclude each other")
     wanted = parse_platform(platform)
-    with (
-        open_named(src, registries.source, registries_d, asks=has_policy(policy)) as image,
-        open_destination(dst, registries.sink) as sink,
-    ):
+    with ExitStack() as stack:
+        asks = has_policy(policy)
+        image = stack.enter_context(open_named(src, registries.source, registries_d, asks=asks))
+        sink = stack.enter_context(open_destination(dst, registries.sink))
         top = permitted(image, policy, None if all_platforms else wanted or this_platform())
+        bar = stack.enter_context(ProgressBar("copy"))
         report = copy_image(
             image.source,
             sink,
@@ -103,6 +106,8 @@ def command(
             all_platforms=all_platforms,
             with_referrers=with_referrers,
             jobs=jobs,
+            on_size=bar.add,
+            on_progress=bar.show,
         )
     if digestfile is not None:
         write_file(digestfile, str(report.digest))

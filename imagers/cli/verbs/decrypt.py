@@ -23,9 +23,8 @@ broker that are bound to an image are for "imagers pull" only.
   --jobs N                    layers at the same time; default: a layer a core
   --memory SIZE               for all of them together; default: 64MiB
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
-  --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
-  --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
-  --image-rs-registries, --ranges
+  --creds, --tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
+  their --src- and --dest- forms, --image-rs-registries, --ranges
                               as for "imagers copy"
   --json                      the result as JSON
   -q, -v, -h                  quiet, verbose, this text
@@ -100,7 +99,7 @@ def command(  # one parameter an option
         opened_unwrappers(keys, timeout_s) as unwrappers,
         open_source_of(src, registries.source) as source,
         open_destination(dst, registries.sink) as sink,
-        ProgressBar(0, "decrypt") as bar,
+        ProgressBar("decrypt") as bar,
     ):
         done = decrypt(
             source,
@@ -112,7 +111,7 @@ def command(  # one parameter an option
                 platform=parse_platform(platform),
                 all_images=all_images,
                 budget=budget,
-                on_size=bar.set_total,
+                on_size=bar.add,
                 on_progress=bar.show,
             ),
         )

@@ -20,10 +20,10 @@ is lost by it: sign afterwards.
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --allow-nothing             no error when no layer was to be encrypted
   --add-recipient RECIPIENT, --remove-recipient RECIPIENT|SCHEME#N
-                              in place of --encryption-key: no byte of a layer
-                              changes. Whoever is removed reads old copies,
-                              and all that he kept the keys of: removal cannot
-                              undo that
+                              in place of --encryption-key, together or alone:
+                              no byte of a layer changes. Whoever is removed
+                              reads old copies, and all that they kept the keys
+                              of: removal cannot undo that
   --rekey                     new layer keys, for --encryption-key only
   --decryption-key KEY        opens it now, for these; as for "imagers decrypt"
   --provider-timeout SECONDS  for one answer of a provider; default: 60
@@ -38,9 +38,8 @@ is lost by it: sign afterwards.
   --digestfile FILE           gets the digest of what was written
   --jobs N, --memory SIZE     layers at the same time, default: a layer a core;
                               and memory for all of them, default: 64MiB
-  --creds, --src-creds, --dest-creds, --tls-verify, --src-tls-verify,
-  --dest-tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
-  --image-rs-registries, --ranges
+  --creds, --tls-verify, --registry-ca, --cert-dir, --authfile, --daemon-host,
+  their --src- and --dest- forms, --image-rs-registries, --ranges
                               as for "imagers copy"
   --json                      the result as JSON
   -q, -v, -h                  quiet, verbose, this text
@@ -108,6 +107,11 @@ class _Options:
     keys: tuple[str, ...]
     allow_nothing: bool
 
+    @property
+    def rewraps(self) -> bool:
+        """Whether recipients change and no byte of a layer."""
+        return bool(self.added or self.removed)
+
     def check(self) -> None:
         """Raise unless the options fit together.
 
@@ -118,26 +122,28 @@ class _Options:
 
         for text in self.layers:
             parse_layer_selection(text)
-        kinds = [bool(self.added), bool(self.removed), self.rekey]
-        if sum(kinds) > 1:
-            raise UsageError("expected one of --add-recipient, --remove-recipient and --rekey")
-        if (self.added or self.removed) and self.recipients:
+        if self.rewraps and self.rekey:
+            raise UsageError(
+                "expected --rekey, or --add-recipient and --remove-recipient, got both",
+                hint="who is to read what --rekey writes is said by --encryption-key",
+            )
+        if self.rewraps and self.recipients:
             raise UsageError(
                 "--encryption-key encrypts anew: expected it without "
                 "--add-recipient and --remove-recipient"
             )
-        if any(kinds) and (self.layers or self.skip_base or self.allow_nothing):
+        if (self.rewraps or self.rekey) and (self.layers or self.skip_base or self.allow_nothing):
             raise UsageError(
                 "expected --encrypt-layer, --skip-base and --allow-nothing "
                 "with --encryption-key only"
             )
-        if (self.added or self.removed) and self.cipher:
+        if self.rewraps and self.cipher:
             raise UsageError("--cipher encrypts anew: expected it with --encryption-key")
-        if not (self.added or self.removed or self.recipients):
+        if not (self.rewraps or self.recipients):
             raise UsageError("expected at least one --encryption-key RECIPIENT, got none")
         if (self.added or self.rekey) and not self.keys:
             raise UsageError("expected a --decryption-key that opens the image now, got none")
-        if self.keys and not any(kinds):
+        if self.keys and not (self.rewraps or self.rekey):
             raise UsageError(
                 "--decryption-key is for --add-recipient, --remove-recipient and --rekey",
                 hint="to change nothing but who can read an image: --add-recipient",
@@ -155,9 +161,8 @@ class _Options:
         from imagers.encrypt.selection import parse_layer_selection
         from imagers.encrypt.wrappers import load_targets
 
-        kind = Kind.ADD if self.added else Kind.REMOVE if self.removed else Kind.ENCRYPT
         return Change(
-            Kind.REKEY if self.rekey else kind,
+            Kind.REWRAP if self.rewraps else Kind.REKEY if self.rekey else Kind.ENCRYPT,
             [parse_layer_selection(text) for text in self.layers],
             self.skip_base,
             self.cipher or AES_256_CTR_HMAC_SHA256,
@@ -244,7 +249,7 @@ def command(  # one parameter an option
             )
         )
         sink = stack.enter_context(open_destination(dst, registries.sink))
-        bar = stack.enter_context(ProgressBar(0, "encrypt"))
+        bar = stack.enter_context(ProgressBar("encrypt"))
         done = encrypt(
             image.source,
             sink,
@@ -252,20 +257,31 @@ def command(  # one parameter an option
             change.parse(timeout_s),
             unwrappers=unwrappers,
             broker_key=recipients.broker_key,
-            work=Work(top, wanted, all_images, budget, bar.set_total, bar.show),
+            work=Work(top, wanted, all_images, budget, bar.add, bar.show),
         )
     if digestfile is not None:
         write_file(digestfile, str(done.digest))
     _say_news(done, removes=bool(change.removed))
     kid = None if recipients.broker_key is None else recipients.broker_key.kid
+    facts: dict[str, object] = {"key": kid}
+    lines = [] if kid is None else [f"key-encryption key {kid}"]
+    if change.rewraps:
+        opens = done.opens if change.keys else None
+        facts |= {"added": done.added, "removed": done.removed, "opens": opens}
+        lines = [
+            *(f"added {one}" for one in done.added),
+            *(f"removed {one}" for one in done.removed),
+            *lines,
+        ]
     Report(
         done,
-        "encrypted",
+        "rewrapped" if change.rewraps else "encrypted",
         DONE,
         time.perf_counter() - start,
         is_index=all_images,
-        facts={"key": kid},
-        lines=[] if kid is None else [f"key-encryption key {kid}"],
+        facts=facts,
+        lines=lines,
+        keys_only=change.rewraps,
     ).print(as_json=as_json)
 
 
@@ -286,9 +302,11 @@ def _say_news(done: Changed, *, removes: bool) -> None:
             f"{done.left_out} entries of the index were no images (attestations, "
             "artifacts) and were left out: they speak of the old digests",
         )
+    if not done.opens:
+        say("", "the given --decryption-key does not open the new image")
     if removes:
         say(
             "",
-            "whoever was removed still reads old copies, and what he kept the keys of; "
+            "whoever was removed still reads old copies, and what they kept the keys of; "
             "--rekey makes new keys for new copies",
         )

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """usage: imagers key generate KIND --output NAME [--passphrase-file FILE]
-       imagers key show FILE [--json]
+       imagers key show FILE [--public] [--passphrase-file FILE] [--json]
 
-Makes keys, and says what a public key file holds. Files appear as NAME.key
-(secret, for its owner only) and NAME.pub, a kek as NAME.kek; nothing is ever
-overwritten.
+Makes keys, and says what a key file holds, public or private, by its public
+half: kind, SHA-256 of the key (SubjectPublicKeyInfo), and what "imagers
+inspect" calls a recipient with it. Files appear as NAME.key (secret, for its
+owner only) and NAME.pub, a kek as NAME.kek; nothing is ever overwritten.
 
   KIND is one of
     cosign     ECDSA P-256 for signatures, in cosign's encrypted file format
@@ -13,9 +14,10 @@ overwritten.
     kek        32 random bytes, a key-encryption key for --kek-file
 
   --output NAME            where to write, without ending
-  --passphrase-file FILE   passphrase of a cosign key: the first line; without
-                           it COSIGN_PASSWORD, else it is asked for on a
-                           terminal, else it is empty
+  --passphrase-file FILE   passphrase of a key: the first line; without it
+                           COSIGN_PASSWORD for a key in cosign's format, else it
+                           is asked for on a terminal; a new one is else empty
+  --public                 the public half in PEM, and nothing else
   --json                   the facts as JSON
   -q, -v, -h               quiet, verbose, this text
 
@@ -30,8 +32,8 @@ import os
 import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option
-from imagers.cli.output import print_json
-from imagers.cli.passphrases import new_passphrase
+from imagers.cli.output import print_json, print_line
+from imagers.cli.passphrases import new_passphrase, open_with_passphrase
 from imagers.errors import UsageError
 
 __all__ = ["command"]
@@ -100,24 +102,36 @@ def _generate_recipient(kind: str, output: str) -> None:
 
 @command.command("show", cls=VerbCommand, help=__doc__)
 @click.argument("file")
+@click.option("--public", is_flag=True)
+@click.option("--passphrase-file", metavar="FILE")
 @json_option
-def show(file: str, *, as_json: bool) -> None:
-    """Say what a public key file holds."""
-    import hashlib
+def show(file: str, *, public: bool, passphrase_file: str | None, as_json: bool) -> None:
+    """Say what a key file holds."""
+    from imagers.build.key_file import describe_key, is_cosign_key
+    from imagers.encrypt.keyfiles import read_small_file
 
-    from cryptography.hazmat.primitives.asymmetric import rsa
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        PublicFormat,
-    )
-
-    from imagers.encrypt.keyfiles import load_public_key
-
-    key = load_public_key(file).key
-    kind = f"RSA {key.key_size}" if isinstance(key, rsa.RSAPublicKey) else f"EC {key.curve.name}"
-    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    fingerprint = hashlib.sha256(spki).hexdigest()
-    if as_json:
-        print_json({"file": file, "kind": kind, "fingerprint": f"sha256:{fingerprint}"})
+    if public and as_json:
+        raise UsageError("--public and --json exclude each other")
+    with read_small_file(file) as content:
+        facts = open_with_passphrase(
+            lambda secret: describe_key(content, name=file, passphrase=secret),
+            passphrase_file,
+            what=f"'{file}'",
+            has_variable=is_cosign_key(content),
+        )
+    if public:
+        click.echo(facts.public_pem, nl=False)
+    elif as_json:
+        print_json(
+            {
+                "file": file,
+                "half": facts.half,
+                "kind": facts.kind,
+                "fingerprint": f"sha256:{facts.fingerprint}",
+                "key_id": facts.key_id,
+            }
+        )
     else:
-        click.echo(f"{file}: public, {kind}, SHA-256 {fingerprint}")
+        print_line(f"{file}: {facts.half}, {facts.kind}, SHA-256 {facts.fingerprint}")
+        if facts.key_id is not None:
+            print_line(f"  as a recipient, jwe: {facts.key_id}")

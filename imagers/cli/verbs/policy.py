@@ -36,7 +36,6 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option
 from imagers.cli.output import print_json, say
-from imagers.errors import FormatError, UsageError
 from imagers.settings import read_settings
 
 __all__ = ["command"]
@@ -92,22 +91,12 @@ def init(scope: str, key_files: tuple[str, ...], identity: str, output: str | No
     from imagers.sign.keyfiles import read_key_file
     from imagers.sign.policy_json import parse_policy
     from imagers.sign.policy_lint import check_materials
+    from imagers.sign.policy_make import requirement_of_keys
 
     scope = scope.removeprefix("docker://")  # as images are named everywhere else
     # Each is read once: what was looked at is what is checked.
     keys = {os.path.abspath(path): read_key_file(path) for path in key_files}
-    kinds = {_kind_of(data, path) for path, data in keys.items()}
-    if len(kinds) > 1:
-        raise UsageError(
-            "expected keys of one kind, got keys of cosign and of gpg",
-            hint="a policy with anyOf takes both: docs/policy.md",
-        )
-    requirement: dict[str, object] = {"type": "sigstoreSigned"}
-    if "gpg" in kinds:
-        requirement = {"type": "signedBy", "keyType": "GPGKeys"}
-    paths = list(keys)
-    requirement |= {"keyPath": paths[0]} if len(paths) == 1 else {"keyPaths": paths}
-    requirement["signedIdentity"] = {"type": identity}
+    requirement = requirement_of_keys(keys, identity)
     document = {
         "default": [{"type": "reject"}],
         "transports": {"docker": {scope: [requirement]}},
@@ -120,23 +109,3 @@ def init(scope: str, key_files: tuple[str, ...], identity: str, output: str | No
         write_new(output, raw, mode=0o644)
         signers = " or ".join(key_files)
         say("", f"{output}: refuses everything but images below {scope} signed by {signers}")
-
-
-def _kind_of(data: bytes, path: str) -> str:
-    """Whose key it is: `cosign` or `gpg`.
-
-    Raises:
-        FormatError: it is an armored key of gpg, which policies cannot have, or of nobody.
-    """
-    from imagers.sign.public_key import parse_public_key
-
-    if not data.lstrip().startswith(b"-----BEGIN"):
-        return "gpg"
-    if b"BEGIN PGP" in data:
-        raise FormatError(
-            "expected a binary OpenPGP key, got an armored one",
-            what=f"key file '{path}'",
-            hint="'gpg --export FINGERPRINT > FILE' writes it, without --armor",
-        )
-    parse_public_key(data, what=f"key file '{path}'")
-    return "cosign"

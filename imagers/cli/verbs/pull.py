@@ -6,10 +6,10 @@ the keys, decrypts, checks every digest and diff_id, unpacks, and lets BUNDLE
 appear with rootfs and config.json, by one rename after the last check. BUNDLE
 must be missing or empty, in a directory that only you and root can change.
 
-  --policy FILE               containers policy.json; else
-                              ~/.config/containers/policy.json, else
-                              /etc/containers/policy.json; without any, nothing
-                              is pulled
+  --policy FILE               containers policy.json; default: that of the user
+                              or the system, which is none where it accepts
+                              everything by default. Without any, REF needs a
+                              digest
   --registries.d DIR          where lookasides of GPG signatures are configured
   --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE,
                               FILE:fd=N, or provider:NAME; repeatable
@@ -61,7 +61,7 @@ from imagers.cli.images import (
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
-from imagers.cli.signatures import load_policy, registries_d_option
+from imagers.cli.signatures import policy_for, policy_option, registries_d_option
 
 if TYPE_CHECKING:
     from imagers.core import Budget
@@ -74,7 +74,7 @@ __all__ = ["command"]
 @click.command("pull", cls=VerbCommand, help=__doc__)
 @click.argument("ref")
 @click.argument("bundle")
-@click.option("--policy", metavar="FILE")
+@policy_option
 @registries_d_option
 @click.option("--decryption-key", "keys", multiple=True, metavar="KEY")
 @timeout_option
@@ -106,23 +106,23 @@ def command(  # one parameter an option
 
     resources = broker.guest(tee)
     start = time.perf_counter()
-    options = PullOptions(
-        policy=load_policy(policy),
-        platform=parse_platform(platform),
-        require_encrypted=require_encrypted,
-        budget=budget,
-    )
     with ExitStack() as stack:
         image = stack.enter_context(open_named(ref, registry, registries_d))
+        options = PullOptions(
+            policy=policy_for(image, policy),
+            platform=parse_platform(platform),
+            require_encrypted=require_encrypted,
+            budget=budget,
+        )
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
         unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))
         if resources is not None:
             stack.enter_context(resources)
-        bar = stack.enter_context(ProgressBar(0, "pull"))
+        bar = stack.enter_context(ProgressBar("pull"))
 
         def on_trusted(trusted: TrustedImage) -> None:
-            bar.set_total(sum(layer.size for layer in trusted.manifest.layers))
+            bar.add(sum(layer.size for layer in trusted.manifest.layers))
 
         report = pull_image(
             image,
@@ -131,7 +131,8 @@ def command(  # one parameter an option
             unwrappers=unwrappers,
             resources=resources,
             on_trusted=on_trusted,
-            on_progress=lambda planned, progress: bar.show(planned.layer.what, progress.bytes_in),
+            on_step=bar.step,
+            on_progress=bar.show,
         )
     _print_report(report, bundle, time.perf_counter() - start, as_json=as_json)
 

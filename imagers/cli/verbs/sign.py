@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""usage: imagers sign [OPTION]... REF --sign-by-sigstore-private-key FILE
+"""usage: imagers sign [OPTION]... REF --key FILE
        imagers sign [OPTION]... REF --sign-by FINGERPRINT
        imagers sign [OPTION]... REF --notation-key FILE --notation-chain FILE
 
 Signs an image in its registry. Of an index, every image in it is signed, and
 the index. Signatures that are there stay; the same one is not added twice.
 
-  --sign-by-sigstore-private-key FILE
+  --key FILE, --sign-by-sigstore-private-key FILE
                               with a key in cosign's format ("imagers key
                               generate cosign"), as cosign and podman do: under
                               the tag sha256-HEX.sig of the repository
@@ -39,8 +39,7 @@ the index. Signatures that are there stay; the same one is not added twice.
   -q, -v, -h                  quiet, verbose, this text
 
 example:
-  imagers sign registry.example.org/app:v1 \\
-    --sign-by-sigstore-private-key release.key
+  imagers sign registry.example.org/app:v1 --key release.key
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ __all__ = ["command"]
 
 @click.command("sign", cls=VerbCommand, help=__doc__)
 @click.argument("ref")
-@click.option("--sign-by-sigstore-private-key", "key_file", metavar="FILE")
+@click.option("--key", "--sign-by-sigstore-private-key", "key_file", metavar="FILE")
 @click.option("--new-bundle-format", "bundle", is_flag=True)
 @click.option("--certificate-chain", "chain_file", metavar="FILE")
 @click.option("--sign-by", "gpg_key", metavar="FINGERPRINT")
@@ -110,17 +109,15 @@ def command(
 
     if sum(one is not None for one in (key_file, gpg_key, notation_key)) != 1:
         raise UsageError(
-            "expected one of --sign-by-sigstore-private-key FILE, --sign-by FINGERPRINT and "
-            "--notation-key FILE",
+            "expected one of --key FILE, --sign-by FINGERPRINT and --notation-key FILE",
             hint='"imagers key generate cosign --output NAME" makes a key',
         )
     if bundle and (key_file is None or identity is not None):
         raise UsageError(
-            "--new-bundle-format goes with --sign-by-sigstore-private-key, and a bundle has no "
-            "identity",
+            "--new-bundle-format goes with --key, and a bundle has no identity",
         )
     if chain_file is not None and key_file is None:
-        raise UsageError("--certificate-chain goes with --sign-by-sigstore-private-key")
+        raise UsageError("--certificate-chain goes with --key")
     if (notation_key is None) != (notation_chain is None) or (notation_key and identity):
         raise UsageError(
             "--notation-key goes with --notation-chain, and what notation signs has no identity"
@@ -159,11 +156,11 @@ def _sigstore_signer(
     from imagers.build.signers import SigstoreSigner
     from imagers.sign.keyfiles import load_certificate_chain, load_private_key
 
-    with blamed_on("--sign-by-sigstore-private-key"):
+    with blamed_on("--key"):
         key = open_with_passphrase(
             lambda secret: load_private_key(key_file, secret),
             passphrase_file,
-            what=f"--sign-by-sigstore-private-key '{key_file}'",
+            what=f"--key '{key_file}'",
             has_variable=True,
         )
     if chain_file is not None:

@@ -5,9 +5,18 @@ Says whether an image may be used, as a containers policy.json demands it, and
 changes nothing: the same decision as that of "imagers pull", without keys and
 layers. The exit code is 0 for yes, 21 for no, 22 if it could not be looked up.
 
-  --policy FILE               containers policy.json; else
-                              ~/.config/containers/policy.json, else
-                              /etc/containers/policy.json; without any, it fails
+  --policy FILE               containers policy.json; default: that of the user
+                              or the system, which is none where it accepts
+                              everything by default
+  --key FILE                  in place of a policy: signed with this key, by
+                              cosign in either form or by gpg, under this name
+  --certificate-identity NAME, --certificate-identity-regexp PATTERN
+                              in place of a policy: signed by cosign for a login
+                              of this e-mail address or URI; a pattern of RE2
+                              must match all of it
+  --certificate-oidc-issuer URL, --trusted-root FILE
+                              where that login was; and authorities and logs of
+                              sigstore, as nothing is fetched
   --explain                   the whole decision as a tree: which scope of the
                               policy, each requirement, where signatures were
                               looked for, each signature with each check: yes,
@@ -26,7 +35,7 @@ The policy is asked about the manifest of the platform, as podman and skopeo do
 it; a requirement of type "index" is about the index instead: docs/policy.md.
 
 example:
-  imagers verify registry.example.org/app:v1 --policy policy.json --explain
+  imagers verify registry.example.org/app:v1 --key release.pub --explain
 """
 
 from __future__ import annotations
@@ -43,9 +52,8 @@ from imagers.cli.images import (
     registry_options,
 )
 from imagers.cli.output import print_json, say
-from imagers.cli.signatures import load_policy, registries_d_option
+from imagers.cli.signatures import Demands, demand_options, registries_d_option
 from imagers.errors import ImagersError
-from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from imagers.pull.trust import TrustedImage
@@ -57,7 +65,7 @@ __all__ = ["command"]
 
 @click.command("verify", cls=VerbCommand, help=__doc__)
 @click.argument("ref")
-@click.option("--policy", metavar="FILE")
+@demand_options
 @click.option("--explain", is_flag=True)
 @registries_d_option
 @platform_option
@@ -66,7 +74,7 @@ __all__ = ["command"]
 def command(
     *,
     ref: str,
-    policy: str | None,
+    demands: Demands,
     explain: bool,
     registries_d: str | None,
     platform: str | None,
@@ -76,12 +84,11 @@ def command(
     """See the module."""
     from imagers.pull.run import PullOptions, trust_image
 
-    path = read_settings().locate_policy(policy)
-    document = load_policy(policy)
     told: list[Explanation] = []
     trusted: TrustedImage | None = None
     error: ImagersError | None = None
     with open_named(ref, registry, registries_d) as image:
+        path, document = demands.load(image)
         selected = document.select(image.identity)
         # A key that cannot be read is no answer of the policy's, neither "no" nor a tree.
         image.requirements(document)

@@ -124,6 +124,12 @@ class DockerArchiveSource(Closing):
             raise NotFound(f"{self.name}: the archive has no manifest {digest}")
         return self._manifest
 
+    def list_names(self) -> tuple[str, ...]:
+        """The tags of all images of the archive, as it has them; `@N` for one without any."""
+        return tuple(
+            tag for at, one in enumerate(self._read_saved()) for tag in one.tags or (f"@{at}",)
+        )
+
     def open_blob(self, descriptor: Descriptor, *, what: str) -> ByteStream:
         """See `BlobSource`."""
         return CheckedStream(self.open_raw_blob(descriptor, what=what), descriptor, what=what)
@@ -151,17 +157,19 @@ class DockerArchiveSource(Closing):
                 self._tar = TarFile.open(self._path)
         return self._tar
 
-    def _load(self) -> RawManifest:
-        tar = self._open()
-        raw = tar.read("manifest.json", MAX_MANIFEST_BYTES)
+    def _read_saved(self) -> tuple[SavedImage, ...]:
+        raw = self._open().read("manifest.json", MAX_MANIFEST_BYTES)
         if raw is None:
             raise FormatError(
                 "expected a file manifest.json in the archive, got none",
                 what=self.name,
                 hint="oci-archive:PATH reads OCI layouts; this must be from docker or podman save",
             )
-        images = parse_saved(raw, what=f"{self.name}: manifest.json")
-        saved = find_saved(images, self._ref, self._position, name=self.name)
+        return parse_saved(raw, what=f"{self.name}: manifest.json")
+
+    def _load(self) -> RawManifest:
+        tar = self._open()
+        saved = find_saved(self._read_saved(), self._ref, self._position, name=self.name)
         config = tar.read(saved.config, MAX_CONFIG_BYTES)
         if config is None:
             raise NotFound(f"{self.name}: the archive has no config {saved.config[:160]!r}")

@@ -48,6 +48,13 @@ def check_subject(leaf: x509.Certificate, wanted: CertificateSubject, *, what: s
                 f"{what}: the certificate is for another {noun}: expected '{text}', "
                 f"got {_quoted(names)}"
             )
+    if wanted.pattern is not None:
+        names = [name for _, kind, _ in pairs for name in alternative_names(leaf, kind)]
+        if not any(_matches(wanted.pattern, name) for name in names):
+            raise UntrustedSigner(
+                f"{what}: the certificate is for somebody else: expected an e-mail address or a "
+                f"URI that matches '{wanted.pattern}' from end to end, got {_quoted(names)}"
+            )
     if wanted.hostname is not None:
         names = alternative_names(leaf, x509.DNSName)
         if not any(_is_host(name, wanted.hostname) for name in names):
@@ -59,6 +66,13 @@ def check_subject(leaf: x509.Certificate, wanted: CertificateSubject, *, what: s
 
 def _quoted(names: Sequence[str]) -> str:
     return " and ".join(f"'{name}'" for name in names[:4]) or "none"
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Whether the whole name matches: a part of it may be chosen by whoever has the account."""
+    import re2  # as slow as the name is long, whatever the expression
+
+    return re2.fullmatch(pattern, name) is not None
 
 
 def _is_host(pattern: str, host: str) -> bool:

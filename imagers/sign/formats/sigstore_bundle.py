@@ -18,7 +18,7 @@ from imagers.model.digest import digest_of
 from imagers.sign.decision import Signer
 from imagers.sign.formats.format import SignatureFormat
 from imagers.sign.found import BUNDLE_TYPE, BundleSignature
-from imagers.sign.materials import SignerMaterial, load_signers
+from imagers.sign.materials import SignerMaterial, load_signers, load_trusted_root
 from imagers.sign.requirements import (
     KEY_MEMBERS,
     REKOR_MEMBERS,
@@ -27,6 +27,7 @@ from imagers.sign.requirements import (
     parse_fulcio,
     parse_keys,
     parse_pki,
+    parse_trusted_root,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ class _Bundle(SignatureFormat):
         own = ("trustedRootPath", *REKOR_MEMBERS, *_TSA_MEMBERS)
         strict.only("type", *KEY_MEMBERS, "fulcio", "pki", *own)
         if "trustedRootPath" in strict:
-            return _parse_with_trusted_root(strict)
+            strict.only("type", "trustedRootPath", "fulcio")
+            fulcio, root = parse_trusted_root(strict)
+            return SigstoreBundle(None, where=strict.where, fulcio=fulcio, trusted_root=root)
         source = str(strict.one_of(*KEY_MEMBERS, "fulcio", "pki"))
         rekor = strict.one_of(*REKOR_MEMBERS, optional=True)
         tsa = strict.one_of(*_TSA_MEMBERS, optional=True)
@@ -85,7 +88,7 @@ class _Bundle(SignatureFormat):
             None if source in ("fulcio", "pki") else parse_keys(strict, source),
             where=strict.where,
             rekor=None if rekor is None else parse_keys(strict, rekor, "key of a Rekor log"),
-            fulcio=parse_fulcio(strict, uri=True) if source == "fulcio" else None,
+            fulcio=parse_fulcio(strict) if source == "fulcio" else None,
             pki=parse_pki(strict) if source == "pki" else None,
             tsa=None if tsa is None else parse_keys(strict, tsa, stampers),
         )
@@ -95,7 +98,9 @@ class _Bundle(SignatureFormat):
     ) -> SignerMaterial:
         assert isinstance(requirement, SigstoreBundle)
         if requirement.trusted_root is not None:
-            return _load_trusted_root(requirement.trusted_root, requirement.where, read_key)
+            return load_trusted_root(
+                requirement.trusted_root, requirement.where, read_key, stamps=True
+            )
         return load_signers(
             requirement.where,
             read_key,
@@ -141,35 +146,6 @@ class _Bundle(SignatureFormat):
         check_statement(bundle.payload, subject.raw, what=case.name, noun=subject.noun)
         case.note(f"is for {subject.noun} {digest_of(subject.raw)}")
         return Signer(who.fingerprint, "", requirement.where, who.subject)
-
-
-def _parse_with_trusted_root(strict: Strict) -> SigstoreBundle:
-    """Everything but the owner of the certificate comes from one file."""
-    strict.only("type", "trustedRootPath", "fulcio")
-    if "fulcio" not in strict:
-        raise strict.error("expected fulcio beside trustedRootPath")
-    return SigstoreBundle(
-        None,
-        where=strict.where,
-        fulcio=parse_fulcio(strict, uri=True, has_roots=False),
-        trusted_root=strict.text("trustedRootPath"),
-    )
-
-
-def _load_trusted_root(path: str, where: str, read_key: Callable[[str], bytes]) -> SignerMaterial:
-    from imagers.sign.certified.trusted_root import parse_trusted_root
-
-    what = f"trusted root '{path}'"
-    root = parse_trusted_root(read_key(path), what=what)
-    if not root.authorities or not (root.logs or root.stampers):
-        raise FormatError(
-            f"expected an authority and a log or a time-stamp authority in force, for {where}",
-            what=what,
-            hint="entries with an end of their validity are left out: get a newer file",
-        )
-    return SignerMaterial(
-        roots=root.authorities, rekor=root.logs, tsa=root.stampers, one_witness=True
-    )
 
 
 FORMAT = _Bundle()

@@ -40,7 +40,7 @@ from imagers.sign.found import (
 )
 from imagers.sign.identity import ExactRepository, MatchRepository
 from imagers.sign.judge import check_payload
-from imagers.sign.materials import SignerMaterial, load_signers
+from imagers.sign.materials import SignerMaterial, load_signers, load_trusted_root
 from imagers.sign.payload import PayloadType
 from imagers.sign.requirements import (
     KEY_MEMBERS,
@@ -51,6 +51,7 @@ from imagers.sign.requirements import (
     parse_keys,
     parse_pki,
     parse_signed_identity,
+    parse_trusted_root,
 )
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class SigstoreSigned(SignatureRequirement):
         key_paths: as the policy writes them.
         key_datas: PEM, not parsed yet. With neither, `fulcio` or `pki` is given.
         rekor: keys of logs; if given, the signature must have an entry in one of them.
+        trusted_root: file with the certificates of fulcio and the logs.
     """
 
     format: ClassVar[str] = SigstoreSignature.format
@@ -92,6 +94,7 @@ class SigstoreSigned(SignatureRequirement):
     rekor: KeyRefs | None = None
     fulcio: Fulcio | None = None
     pki: PKI | None = None
+    trusted_root: str | None = None
 
 
 class _Sigstore(SignatureFormat):
@@ -102,6 +105,11 @@ class _Sigstore(SignatureFormat):
     )
 
     def parse(self, strict: Strict) -> SigstoreSigned:
+        if "trustedRootPath" in strict:
+            strict.only("type", "trustedRootPath", "fulcio", "signedIdentity")
+            fulcio, root = parse_trusted_root(strict)
+            identity, where = parse_signed_identity(strict), strict.where
+            return SigstoreSigned((), (), identity, where=where, fulcio=fulcio, trusted_root=root)
         strict.only("type", *KEY_MEMBERS, "fulcio", "pki", *REKOR_MEMBERS, "signedIdentity")
         source = str(strict.one_of(*KEY_MEMBERS, "fulcio", "pki"))
         rekor = strict.one_of(*REKOR_MEMBERS, optional=True)
@@ -124,6 +132,10 @@ class _Sigstore(SignatureFormat):
         self, requirement: SignatureRequirement, read_key: Callable[[str], bytes]
     ) -> SignerMaterial:
         assert isinstance(requirement, SigstoreSigned)
+        if requirement.trusted_root is not None:
+            return load_trusted_root(
+                requirement.trusted_root, requirement.where, read_key, stamps=False
+            )
         return load_signers(
             requirement.where,
             read_key,
@@ -145,7 +157,12 @@ class _Sigstore(SignatureFormat):
             )
             if found
         ]
-        if kinds or len(one.key_paths) + len(one.key_datas) > 1:
+        new = [] if one.trusted_root is None else ["trustedRootPath"]
+        if one.fulcio is not None and one.fulcio.subject.email is None:
+            new.append("subjects of fulcio other than subjectEmail")
+        if new:
+            yield f"{' and '.join(new)}: of imagers; other readers refuse the whole file"
+        elif kinds or len(one.key_paths) + len(one.key_datas) > 1:
             what = " and ".join(kinds) or "several keys"
             yield f"image-rs does not know {what} in sigstoreSigned"
         elif not isinstance(one.signed_identity, MatchRepository | ExactRepository):
@@ -190,7 +207,7 @@ class _Sigstore(SignatureFormat):
             evidence = read_evidence(
                 signature,
                 with_certificate=bool(requirement.fulcio or requirement.pki),
-                with_entry=requirement.rekor is not None,
+                with_entry=bool(requirement.rekor or requirement.trusted_root),
             )
         except FormatError as error:
             raise SignatureInvalid(f"{case.name}: {error}") from error

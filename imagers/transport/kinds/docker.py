@@ -21,6 +21,8 @@ from imagers.transport.names import ImageName
 if TYPE_CHECKING:
     from imagers.model.image import ImageSink, ImageSource
     from imagers.model.reference import Reference
+    from imagers.registry.client import RegistryClient
+    from imagers.registry.deletion import Deletion
     from imagers.registry.mirrors import Endpoint
     from imagers.transport.open import TransportOptions
 
@@ -75,21 +77,27 @@ class _Docker(Transport):
 
     def open_sink(self, name: ImageName, options: TransportOptions) -> ImageSink:
         from imagers.registry.sink import RegistrySink
-        from imagers.transport.open import open_registry
 
-        reference = _full_reference(name, options)
-        place = options.registries.place(reference)
         return RegistrySink(
-            reference,
-            open_registry(
-                place.reference,
-                _at(place, reference, options),
-                "pull,push",
-                named_by=_who_named(place, reference),
-            ),
+            _full_reference(name, options),
+            _open_place(name, options, "pull,push"),
             name=str(name),
             spool_directory=options.spool_directory,
         )
+
+    def list_tags(self, name: ImageName, options: TransportOptions) -> tuple[str, ...]:
+        from imagers.registry.listing import list_tags
+
+        # A mirror has a part of them, or those of another day.
+        with _open_place(name, options, "pull") as client:
+            return list_tags(client)
+
+    def delete_image(self, name: ImageName, options: TransportOptions) -> Deletion:
+        from imagers.registry.deletion import delete_image
+
+        # docker's registry wants "delete" for it and quay.io "push", and all take this.
+        with _open_place(name, options, "*") as client:
+            return delete_image(client, client.reference)
 
 
 def _reference(name: ImageName) -> Reference:
@@ -103,6 +111,20 @@ def _full_reference(name: ImageName, options: TransportOptions) -> Reference:
     if name.short_name:
         options.registries.check_short_name(name.short_name, reference)
     return reference
+
+
+def _open_place(name: ImageName, options: TransportOptions, actions: str) -> RegistryClient:
+    """A client for the place itself, which is no mirror."""
+    from imagers.transport.open import open_registry
+
+    reference = _full_reference(name, options)
+    place = options.registries.place(reference)
+    return open_registry(
+        place.reference,
+        _at(place, reference, options),
+        actions,
+        named_by=_who_named(place, reference),
+    )
 
 
 def _at(place: Endpoint, named: Reference, options: TransportOptions) -> TransportOptions:

@@ -52,6 +52,13 @@ class _DockerArchive(PathTransport):
             name.path, name.reference, name=str(name), position=name.position
         )
 
+    def list_tags(self, name: ImageName, options: TransportOptions) -> tuple[str, ...]:
+        from imagers.layout.archive.docker import DockerArchiveSource
+
+        with self.open_source(name, options) as source:
+            assert isinstance(source, DockerArchiveSource)  # as this class opens it
+            return source.list_names()
+
     def open_sink(self, name: ImageName, options: TransportOptions) -> ImageSink:
         from imagers.layout.archive.docker import DockerArchiveSink
 

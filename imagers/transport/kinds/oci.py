@@ -43,6 +43,14 @@ class LayoutTransport(PathTransport):
             )
         return ImageName(self.name, path=path, ref=ref)
 
+    def list_tags(self, name: ImageName, options: TransportOptions) -> tuple[str, ...]:
+        """The names of all entries; `@N` for one without a name."""
+        from imagers.layout.oci_layout import OCILayoutSource
+
+        with self.open_source(name, options) as source:
+            assert isinstance(source, OCILayoutSource)  # in a directory and in a tar
+            return source.list_names()
+
 
 class _OCI(LayoutTransport):
     name = "oci"

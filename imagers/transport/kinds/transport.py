@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
 
-from imagers.errors import FormatError, UsageError
+from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.model.identity import ImageIdentity, parse_path_scope, path_identity
 
 if TYPE_CHECKING:
     from imagers.model.image import ImageSink, ImageSource
+    from imagers.registry.deletion import Deletion
     from imagers.transport.names import ImageName
     from imagers.transport.open import TransportOptions
 
@@ -63,6 +64,24 @@ class Transport(ABC):
     @abstractmethod
     def open_sink(self, name: ImageName, options: TransportOptions) -> ImageSink:
         """The same to write to; see `imagers.transport.open.open_sink`."""
+
+    def list_tags(self, name: ImageName, options: TransportOptions) -> tuple[str, ...]:
+        """What may stand behind the name, see `imagers.transport.repository.list_tags`."""
+        del options
+        raise Unsupported(
+            f"{name}: has no tags to list",
+            hint="repositories of registries, layouts and archives have them: docker://HOST/NAME, "
+            "oci:PATH, oci-archive:PATH, docker-archive:PATH",
+        )
+
+    def delete_image(self, name: ImageName, options: TransportOptions) -> Deletion:
+        """See `imagers.transport.repository.delete_image`."""
+        del options
+        raise Unsupported(
+            f"{name}: only images of registries are deleted",
+            hint="a layout, an archive or a directory goes with its files; what an engine has, "
+            "with 'docker image rm'",
+        )
 
     @abstractmethod
     def identity(self, name: ImageName) -> ImageIdentity:

@@ -69,6 +69,40 @@ def test_empty_value_refused_by_name(trial, words, named):
         invoke(trial, *words)
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["x", "--file", "a", "--file", "b"], "--file once, got it 2 times"),
+        (["--file=a", "x", "--file=a", "--file", "c"], "--file once, got it 3 times"),
+        (["x", "--left", "a", "--right", "b", "--left", "c"], "--left once"),
+        (["x", "--platform", "a/b", "--platform", "a/c"], "--platform once"),
+    ],
+)
+def test_option_with_one_value_given_twice_refused_by_name(trial, words, named):
+    with pytest.raises(UsageError, match=named) as caught:
+        invoke(trial, *words)
+    assert caught.value.exit_code == 2
+
+
+def test_flag_given_twice_is_given(trial):
+    assert invoke(trial, "x", "--json", "--json")["as_json"] is True
+
+
+def test_value_that_looks_like_an_option_is_none(trial):
+    assert invoke(trial, "--file", "f", "--", "--file")["name"] == "--file"
+
+
+def test_option_with_two_spellings_given_in_both_refused():
+    @click.command("trial", cls=VerbCommand, help=HELP)
+    @click.option("--key", "--private-key", "key")
+    def command(key):
+        return key
+
+    assert invoke(command, "--private-key", "a") == "a"
+    with pytest.raises(UsageError, match="--key or --private-key once, got it 2 times"):
+        invoke(command, "--key", "a", "--private-key", "a")
+
+
 def test_help_is_the_text_as_it_stands(trial, capsys):
     with pytest.raises(click.exceptions.Exit) as caught:
         invoke(trial, "--help")

@@ -3,14 +3,17 @@ import json
 import os
 from contextlib import closing
 
+import click
 import pytest
 
 from imagers.cli import images
+from imagers.cli.command import VerbCommand
 from imagers.cli.images import (
     RegistryOptions,
     open_destination,
     open_named,
     parse_platform,
+    two_registries_options,
 )
 from imagers.errors import (
     FormatError,
@@ -71,7 +74,7 @@ def test_parse_platform_refused(text):
 
 @pytest.mark.usefixtures("home")
 def test_transport_options_of_the_words():
-    options = RegistryOptions("user:pass:word", tls_verify=False, ca_file="ca.pem").transport()
+    options = RegistryOptions("user:pass:word", tls_verify=False, registry_ca="ca.pem").transport()
     assert options.tls_verify is False
     assert options.ca_file == "ca.pem"
     assert options.credentials.username == "user"
@@ -84,18 +87,50 @@ def test_transport_options_with_half_a_login_refused():
     assert "secret" not in str(caught.value)
 
 
+def two(*words):
+    """What a verb with a source and a destination gets of these words."""
+
+    @click.command(cls=VerbCommand)
+    @two_registries_options
+    def command(registries):
+        return registries
+
+    with command.make_context("trial", list(words)) as context:
+        return command.invoke(context)
+
+
 def test_two_registries_a_side_wins_over_both():
-    both = images._two(
-        creds="a:b",
-        src_creds="c:d",
-        dest_creds=None,
-        tls_verify=False,
-        src_tls_verify=None,
-        dest_tls_verify=True,
-        registry_ca=None,
-    )
+    both = two("--creds=a:b", "--src-creds=c:d", "--tls-verify=false", "--dest-tls-verify=true")
     assert (both.source.creds, both.source.tls_verify) == ("c:d", False)
     assert (both.sink.creds, both.sink.tls_verify) == ("a:b", True)
+
+
+@pytest.mark.parametrize("name", ["creds", "registry-ca", "cert-dir", "authfile", "daemon-host"])
+def test_two_registries_each_option_of_a_place_has_a_form_for_one_side(name):
+    def values(*words):
+        both = two(*words)
+        return [getattr(one, name.replace("-", "_")) for one in (both.source, both.sink)]
+
+    assert values() == [None, None]
+    assert values(f"--{name}=a") == ["a", "a"]
+    assert values(f"--src-{name}=a") == ["a", None]
+    assert values(f"--dest-{name}=a") == [None, "a"]
+    assert values(f"--{name}=a", f"--src-{name}=b", f"--dest-{name}=c") == ["b", "c"]
+
+
+def test_two_registries_what_is_of_names_and_blobs_is_of_both():
+    both = two("--ranges=2", "--image-rs-registries=f", "--src-authfile=a")
+    assert [one.ranges for one in (both.source, both.sink)] == [2, 2]
+    assert [one.image_rs_registries for one in (both.source, both.sink)] == ["f", "f"]
+
+
+@pytest.mark.usefixtures("home")
+def test_authfile_of_one_side_is_the_logins_of_that_side(tmp_path):
+    (tmp_path / "auth.json").write_text("{}")
+    both = two(f"--dest-authfile={tmp_path}/auth.json", f"--src-cert-dir={tmp_path}")
+    assert both.sink.transport().auth_files == (tmp_path / "auth.json",)
+    assert tmp_path / "auth.json" not in both.source.transport().auth_files
+    assert (both.source.transport().cert_dir, both.sink.transport().cert_dir) == (tmp_path, None)
 
 
 def test_tls_is_verified_where_nothing_is_said():

@@ -250,9 +250,9 @@ def test_recipient_without_a_scheme_is_told_one(run, plain):
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (("--sign-by-sigstore-private-key", "r.pub"), 11),
-        (("--sign-by-sigstore-private-key", "nowhere"), 13),
-        (("--sign-by-sigstore-private-key", "."), 13),
+        (("--key", "r.pub"), 11),
+        (("--key", "nowhere"), 13),
+        (("--key", "."), 13),
         (("--notation-key", "r.pub", "--notation-chain", "r.pub"), 11),
         (("--sign-by", "alice"), 2),
     ],

@@ -15,7 +15,10 @@ from imagers.cli.output import (
     say,
     write_file,
 )
+from imagers.core import BlobProgress
 from imagers.errors import LocalError
+
+MIB = 1024**2
 
 
 @pytest.mark.parametrize(
@@ -87,28 +90,102 @@ def test_human_bytes(count, text):
     assert human_bytes(count) == text
 
 
-def test_progress_bar_is_silent_where_nobody_looks(capsys):
-    with ProgressBar(100, "pull") as bar:
-        bar.set_total(200)
-        bar.show("layer 1 of 1", 50)
+class Terminal(io.StringIO):
+    """A terminal without a size."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def open_terminal(monkeypatch):
+    """A function: what is standard error then."""
+
+    def open_terminal():
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        return terminal
+
+    return open_terminal
+
+
+def test_progress_is_a_line_for_the_beginning_and_the_end_of_a_blob_in_a_log(capsys):
+    with ProgressBar("encrypt") as bar:
+        bar.step("looks for signatures")
+        bar.add(120 * MIB)
+        for done in (0, 0, MIB, 60 * MIB):
+            bar.show(BlobProgress("layer 2 of 7", 120 * MIB, done))
+        bar.show(BlobProgress("layer 2 of 7", 120 * MIB, 120 * MIB, 3.14))
+    assert capsys.readouterr() == (
+        "",
+        "imagers: layer 2 of 7: 120.0 MiB\nimagers: layer 2 of 7: done in 3.1 s\n",
+    )
+
+
+def test_small_blobs_and_those_that_were_not_moved_are_not_in_a_log(capsys):
+    with ProgressBar("copy") as bar:
+        bar.show(BlobProgress("config", MIB - 1, 0))
+        bar.show(BlobProgress("config", MIB - 1, MIB - 1, 0.1))
+        bar.show(BlobProgress("layer 1 of 1", MIB, MIB, 0.1))
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_bar_adds_up_the_parts_on_a_terminal(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+def test_progress_says_nothing_after_its_end(capsys):
+    with ProgressBar("copy") as bar:
+        pass
+    bar.show(BlobProgress("layer 1 of 1", MIB, 0))
+    assert capsys.readouterr() == ("", "")
 
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with ProgressBar(0, "pull") as bar:
-        bar.set_total(300)
-        bar.show("layer 1 of 2", 100)
-        bar.show("layer 2 of 2", 50)
-        bar.show("layer 2 of 2", 200)
-        assert bar._bar.n == 300
-        assert bar._bar.total == 300
-    assert "layer 2 of 2" in terminal.getvalue()
+
+def test_progress_is_silent_without_standard_error(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with ProgressBar("copy") as bar:
+        bar.add(MIB)
+        bar.show(BlobProgress("layer 1 of 1", MIB, 0))
+
+
+def test_progress_bar_adds_up_the_blobs_on_a_terminal(open_terminal):
+    terminal = open_terminal()
+    with ProgressBar("pull") as bar:
+        bar.step("looks for signatures")
+        bar.add(2 * MIB)
+        bar.add(MIB)
+        bar.show(BlobProgress("layer 1 of 2", MIB, MIB))
+        bar.show(BlobProgress("layer 2 of 2", 2 * MIB, MIB))
+        bar.show(BlobProgress("layer 1 of 2", MIB, MIB, 1.0))
+        inner = bar._view._bar
+        assert (inner.n, inner.total) == (2.0, 3.0)
+        bar.show(BlobProgress("layer 2 of 2", 2 * MIB, 0))  # it is sent once more
+        assert inner.n == 1.0
+        bar.show(BlobProgress("layer 2 of 2", 2 * MIB, 2 * MIB, 1.0))
+        inner.refresh()
+    shown = terminal.getvalue()
+    assert "\rpull: looks for signatures" in shown
+    assert "pull 100% 3.0/3.0 MiB |" in shown
+    assert "layer" not in shown
+
+
+def test_progress_bar_is_gone_when_something_is_said_and_at_the_end(open_terminal):
+    terminal = open_terminal()
+
+    def line():
+        return terminal.getvalue().rstrip("\r").rpartition("\r")[2].strip()
+
+    with ProgressBar("pull") as bar:
+        bar.add(MIB)
+        bar._view._bar.refresh()
+        assert line().startswith("pull")
+        say("warning", "one thing")
+        assert terminal.getvalue().endswith("\rimagers: warning: one thing\n")
+    assert line() == ""
+
+
+def test_progress_bar_takes_more_than_was_told_of(open_terminal):
+    terminal = open_terminal()
+    with ProgressBar("copy") as bar:
+        bar.show(BlobProgress("layer 1 of 1", 5 * MIB, 5 * MIB))
+        bar._view._bar.refresh()
+    assert "copy 100% 5.0/5.0 MiB" in terminal.getvalue()
 
 
 def test_write_file_replaces_a_link_and_not_what_it_points_to(tmp_path):

@@ -403,10 +403,10 @@ def test_progress_names_the_layer_and_counts_to_its_size(plain_image, new_sink, 
         plain_image("gzip"),
         sink,
         [rsa[0]],
-        run=Run(on_progress=lambda layer, done: seen.update({layer.index: done.bytes_in})),
+        run=Run(on_progress=lambda news: seen.update({news.what: news.done})),
     )
     sizes = [layer.size for layer in load_layout(path).manifest.layers]
-    assert seen == dict(enumerate(sizes))
+    assert seen == {f"layer {number} of 3": size for number, size in enumerate(sizes, 1)}
 
 
 def test_decrypt_asks_for_all_keys_before_it_writes(plain_image, new_sink, load_layout, rsa, ec):

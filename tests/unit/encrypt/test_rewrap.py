@@ -11,7 +11,7 @@ import pytest
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
 from imagers.encrypt.keyfiles import load_private_key
 from imagers.encrypt.recipients import parse_decryption_key, parse_recipients, parse_removals
-from imagers.encrypt.rewrap import add_recipients, remove_recipients
+from imagers.encrypt.rewrap import rewrap_image
 from imagers.encrypt.schemes.broker import BrokerKeyWrapper
 from imagers.encrypt.schemes.jwe import JWEUnwrapper
 from imagers.encrypt.wrappers import (
@@ -74,12 +74,28 @@ def work(new_sink, load_layout, settings):
                 opened_wrappers(parse_recipients(recipients), settings) as wrappers,
                 opened_unwrappers([parse_decryption_key(f"{KEYS}/{key}")]) as unwrappers,
             ):
-                return self._run(lambda sink: add_recipients(image, sink, wrappers, unwrappers))
+                return self._run(
+                    lambda sink: rewrap_image(image, sink, added=wrappers, unwrappers=unwrappers)
+                )
 
         def remove(self, image, *targets, key=None):
             loaded = load_targets(parse_removals(targets), settings)
             unwrappers = [] if key is None else [JWEUnwrapper(load_private_key(f"{KEYS}/{key}"))]
-            return self._run(lambda sink: remove_recipients(image, sink, loaded, unwrappers))
+            return self._run(
+                lambda sink: rewrap_image(image, sink, removed=loaded, unwrappers=unwrappers)
+            )
+
+        def rotate(self, image, key, *, added, removed):
+            loaded = load_targets(parse_removals(removed), settings)
+            with (
+                opened_wrappers(parse_recipients(added), settings) as wrappers,
+                opened_unwrappers([parse_decryption_key(f"{KEYS}/{key}")]) as unwrappers,
+            ):
+                return self._run(
+                    lambda sink: rewrap_image(
+                        image, sink, added=wrappers, removed=loaded, unwrappers=unwrappers
+                    )
+                )
 
         def opens(self, image, *keys):
             parsed = [parse_decryption_key(f"{KEYS}/{key}") for key in keys]
@@ -212,6 +228,59 @@ def test_remove_that_would_lock_the_given_key_out_raises(work, plain_image):
     first = work.encrypt(plain_image("tiny"), f"jwe:{KEYS}/r2048.pub", f"jwe:{KEYS}/ec256.pub")
     with pytest.raises(NoMatchingKey):
         work.remove(first, f"jwe:{KEYS}/ec256.pub", key="ec256.key")
+
+
+@pytest.mark.parametrize(("recipient", "keys"), OTHERS.values(), ids=OTHERS)
+def test_rotation_adds_and_removes_in_one_manifest(work, plain_image, recipient, keys):
+    recipient = recipient.format(keys=KEYS)
+    first = work.encrypt(plain_image("tiny"), f"jwe:{KEYS}/r2048.pub", f"jwe:{KEYS}/ec256.pub")
+    old = f"jwe:{KEYS}/r2048.pub"
+    rotated = work.rotate(first, "r2048.key", added=[recipient], removed=[old])
+    assert not work.opens(rotated, "r2048.key")
+    assert work.opens(rotated, "ec256.key")
+    assert work.opens(rotated, *keys)
+    assert [(one.digest, one.size) for one in rotated.manifest.layers] == [
+        (one.digest, one.size) for one in first.manifest.layers
+    ]
+
+
+def test_rotation_of_the_only_recipient_says_whether_the_key_still_opens_it(work, plain_image):
+    first = work.encrypt(plain_image("tiny"), f"jwe:{KEYS}/r2048.pub")
+    new, old = f"jwe:{KEYS}/ec256.pub", f"jwe:{KEYS}/r2048.pub"
+    rotated = work.rotate(first, "r2048.key", added=[new], removed=[old])
+    assert not work.report.opens
+    assert {one.keys for one in work.report.layers} == {(new,)}
+    assert work.opens(rotated, "ec256.key")
+    assert not work.opens(rotated, "r2048.key")
+    work.rotate(rotated, "ec256.key", added=[old, f"jwe:{KEYS}/r4096.pub"], removed=["jwe#1"])
+    assert not work.report.opens
+    both = work.encrypt(plain_image("tiny"), old, new)
+    work.rotate(both, "ec256.key", added=[f"jwe:{KEYS}/r4096.pub"], removed=[old])
+    assert work.report.opens
+
+
+@pytest.mark.parametrize(
+    ("added", "removed", "message"),
+    [
+        ("r2048", f"jwe:{KEYS}/r2048.pub", "expected other recipients to add than to remove, got"),
+        ("ec256", f"jwe:{KEYS}/r4096.pub", "no layer is encrypted for jwe:"),
+        ("ec256", "jwe#2", "no layer is encrypted for jwe#2"),
+    ],
+)
+def test_rotation_that_cannot_be_meant_raises(work, plain_image, added, removed, message):
+    first = work.encrypt(plain_image("tiny"), f"jwe:{KEYS}/r2048.pub")
+    with pytest.raises(UsageError, match=message) as caught:
+        work.rotate(first, "r2048.key", added=[f"jwe:{KEYS}/{added}.pub"], removed=[removed])
+    assert caught.value.exit_code == 2
+    if "#" not in removed:
+        assert removed in str(caught.value)
+
+
+def test_rotation_with_a_key_that_does_not_open_it_raises(work, plain_image):
+    first = work.encrypt(plain_image("tiny"), f"jwe:{KEYS}/r2048.pub")
+    new, old = f"jwe:{KEYS}/ec256.pub", f"jwe:{KEYS}/r2048.pub"
+    with pytest.raises(NoMatchingKey):
+        work.rotate(first, "ec256.key", added=[new], removed=[old])
 
 
 def test_add_and_remove_of_an_image_in_the_clear_raise(work, plain_image):

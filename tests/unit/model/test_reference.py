@@ -56,6 +56,25 @@ def test_parse_reference_gives_what_docker_makes_of_it(text, registry, repositor
     assert parse_reference(str(reference)) == reference
 
 
+def test_parse_reference_with_tag_and_digest_is_the_digests_and_keeps_the_tag_as_a_remark():
+    text = f"example.org/app:v1@sha256:{HEX}"
+    reference = parse_reference(text)
+    assert (reference.tag, reference.target, reference.remark) == (None, f"sha256:{HEX}", "v1")
+    assert reference == parse_reference(f"example.org/app@sha256:{HEX}")
+    assert (str(reference), reference.written) == (f"example.org/app@sha256:{HEX}", text)
+    assert reference.tagged == parse_reference("example.org/app:v1")
+    assert reference.with_digest(Digest("sha256", HEX)).remark == ""
+    assert reference.with_tag("v2").remark == ""
+
+
+def test_reference_by_digest_alone_has_no_tag_and_by_tag_its_own():
+    pinned, tagged = f"example.org/app@sha256:{HEX}", "example.org/app:v1"
+    assert parse_reference(pinned).tagged is None
+    assert parse_reference(pinned).written == pinned
+    assert parse_reference(tagged).tagged == parse_reference(tagged)
+    assert parse_reference(tagged).written == tagged
+
+
 @pytest.mark.parametrize(
     "text",
     [

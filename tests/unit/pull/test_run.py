@@ -257,10 +257,9 @@ def test_pull_index_takes_the_platform_and_tells_the_broker_its_manifest(source,
 def test_pull_tells_progress_that_grows_to_the_size_of_each_layer(source, bundle):
     seen = {}
 
-    def on_progress(planned, progress):
-        before = seen.get(planned.layer.index, 0)
-        assert progress.bytes_in >= before
-        seen[planned.layer.index] = progress.bytes_in
+    def on_progress(news):
+        assert news.done >= seen.get(news.what, 0)
+        seen[news.what] = news.done
 
     report = pull_image(
         named(source, no_signatures, pinned=True),
@@ -269,8 +268,19 @@ def test_pull_tells_progress_that_grows_to_the_size_of_each_layer(source, bundle
         resources=Store(),
         on_progress=on_progress,
     )
-    sizes = {layer.planned.layer.index: layer.opened.size for layer in report.layers}
-    assert all(count <= sizes[index] for index, count in seen.items())
+    assert seen == {layer.planned.layer.what: layer.opened.size for layer in report.layers}
+
+
+def test_pull_says_what_it_does_before_there_are_layers(source, bundle):
+    steps = []
+    pull_image(
+        named(source, no_signatures, pinned=True),
+        bundle,
+        options_for(ACCEPT),
+        resources=Store(),
+        on_step=steps.append,
+    )
+    assert steps == ["reads the manifest", "attests, asks for keys"]
 
 
 # ---- no key for what is not trusted --------------------------------------------------------------
@@ -387,7 +397,7 @@ def test_pull_that_fails_at_this_stage_leaves_nothing(source, bundle, fault, err
     assert os.listdir(bundle.parent) == ["bundle"]
 
 
-@pytest.mark.parametrize("hook", ["on_trusted", "on_progress"])
+@pytest.mark.parametrize("hook", ["on_trusted", "on_step", "on_progress"])
 def test_pull_whose_caller_fails_leaves_nothing(source, bundle, hook):
     def fail(*_):
         raise Bug

@@ -252,6 +252,18 @@ def test_blocked_by_any_name_of_the_default_registry(prefix, name):
     test_blocked_in_any_spelling(prefix, name)
 
 
+def test_blocked_by_the_tag_that_is_written_beside_a_digest():
+    text = '[[registry]]\nlocation = "r.example/a:old"\nblocked = true\n'
+    conf = parse_registries_conf([("x", text)])
+    digest = f"sha256:{'0' * 64}"
+    for name in ("r.example/a:old", f"r.example/a:old@{digest}"):
+        for ask in (conf.endpoints, conf.place):
+            with pytest.raises(PolicyDenied, match=r"blocks 'r\.example/a:old'"):
+                ask(parse_reference(name))
+    for name in ("r.example/a:new", f"r.example/a:new@{digest}", f"r.example/a@{digest}"):
+        assert len(conf.endpoints(parse_reference(name))) == 1
+
+
 def test_blocked_prefix_counts_beside_one_that_is_not():
     text = (
         '[[registry]]\nlocation = "r.example"\n'

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.errors import FormatError
+from imagers.errors import FormatError, PolicyDenied
 from imagers.model.identity import docker_identity, path_identity
 from imagers.model.reference import parse_reference
 from imagers.sign.policy_json import parse_policy
@@ -48,6 +48,26 @@ def test_select_takes_the_most_specific_scope_only():
 def test_select_scope_that_only_looks_alike_does_not_count(scope):
     identity = docker_identity(parse_reference("r.example.org/app:v1"))
     assert selected([scope], identity) == "$.default"
+
+
+def test_select_by_tag_and_digest_is_what_the_digest_has():
+    both = docker_identity(parse_reference(f"r.example.org/app:v1@{D1}"))
+    assert both == docker_identity(parse_reference(f"r.example.org/app@{D1}"))
+    for scope in ("r.example.org/app", f"r.example.org/app@{D1}", "r.example.org", "*.example.org"):
+        assert selected([scope, ""], both) == f"$.transports.docker[{scope!r}]"
+    assert selected(["r.example.org/app:v2"], both) == "$.default"
+    assert str(both) == f"docker://r.example.org/app:v1@{D1}"
+
+
+@pytest.mark.parametrize("others", [[], ["r.example.org/app"], [f"r.example.org/app@{D1}"]])
+def test_select_by_tag_and_digest_where_the_tag_has_a_scope_is_refused(others):
+    """The digest would pass by what the tag is shut to, or the tag by what the digest is."""
+    both = docker_identity(parse_reference(f"R.example.org/app:v1@{D1}"))
+    with pytest.raises(
+        PolicyDenied, match=r"has requirements for 'r\.example\.org/app:v1'"
+    ) as caught:
+        selected(["r.example.org/app:v1", *others], both)
+    assert "write the tag or the digest" in caught.value.hint
 
 
 def test_select_path_scopes_are_whole_components():

@@ -57,3 +57,25 @@ def test_lint_tells_what_is_probably_not_meant(level, piece, requirements):
 def test_lint_without_transports_says_that_image_rs_refuses_it():
     found = lint_policy(parse_policy(b'{"default":[{"type":"reject"}]}'))
     assert [one.where for one in found] == ["$"]
+
+
+@pytest.mark.parametrize(
+    ("members", "piece"),
+    [
+        (
+            {"trustedRootPath": "/r", "fulcio": {"oidcIssuer": "i", "subjectEmail": "a@b"}},
+            "trustedRootPath:",
+        ),
+        (
+            {
+                "fulcio": {"caPath": "/c", "oidcIssuer": "i", "subjectRegexp": ".*"},
+                "rekorPublicKeyPath": "/r",
+            },
+            "subjects of fulcio other than subjectEmail:",
+        ),
+    ],
+)
+def test_members_of_ours_are_told(members, piece):
+    policy = parse_policy(json.dumps({"default": [{"type": "sigstoreSigned", **members}]}).encode())
+    (text,) = [note.text for note in lint_policy(policy) if piece in note.text]
+    assert "other readers refuse the whole file" in text

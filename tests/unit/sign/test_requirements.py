@@ -452,7 +452,7 @@ def identity(kind, **members):
         (
             {
                 "type": NO,
-                "fulcio": {"caPath": "/ca", "oidcIssuer": "https://i", "subjectURI": "https://j"},
+                "fulcio": {"caPath": "/ca", "oidcIssuer": "https://i", "subjectHost": "https://j"},
                 "rekorPublicKeyPath": "/r",
             },
             ".fulcio",
@@ -498,16 +498,18 @@ def test_requirement_with_as_many_keys_as_are_tried_is_parsed():
 
 LOGIN = {"oidcIssuer": "https://i", "subjectURI": "https://ci/job"}
 ROOT = {"type": "sigstoreBundle", "trustedRootPath": "/root.json", "fulcio": LOGIN}
+TYPES = ["sigstoreBundle", NO]
 
 
-def test_requirement_with_a_trusted_root_takes_everything_from_it():
-    found = parse(ROOT)
-    assert (found.trusted_root, found.keys, found.rekor, found.tsa) == (
-        "/root.json",
-        None,
-        None,
-        None,
-    )
+@pytest.mark.parametrize("kind", TYPES)
+def test_requirement_with_a_trusted_root_takes_everything_from_it(kind):
+    found = parse({**ROOT, "type": kind})
+    assert (found.trusted_root, found.rekor) == ("/root.json", None)
+    if kind == NO:
+        assert (found.key_paths, found.key_datas) == ((), ())
+        assert found.signed_identity == MatchRepoDigestOrExact()
+    else:
+        assert (found.keys, found.tsa) == (None, None)
     assert found.fulcio.subject == CertificateSubject(uri="https://ci/job")
     assert found.fulcio.roots.paths == ()
 
@@ -520,11 +522,20 @@ def test_requirement_with_a_trusted_root_takes_everything_from_it():
         {"tsaCertificatesPath": "/k"},
         {"fulcio": {**LOGIN, "caPath": "/ca"}},
         {"fulcio": {"oidcIssuer": "https://i"}},
+        {"fulcio": {**LOGIN, "subjectEmail": "a@b"}},
+        {"fulcio": {**LOGIN, "subjectRegexp": ".*"}},
         {"trustedRootPath": ""},
     ],
 )
-def test_requirement_with_a_trusted_root_and_something_else_is_refused(change):
+@pytest.mark.parametrize("kind", TYPES)
+def test_requirement_with_a_trusted_root_and_something_else_is_refused(kind, change):
     with pytest.raises(FormatError):
-        parse({**ROOT, **change})
+        parse({**ROOT, "type": kind, **change})
     with pytest.raises(FormatError, match="expected fulcio"):
-        parse({"type": "sigstoreBundle", "trustedRootPath": "/root.json"})
+        parse({"type": kind, "trustedRootPath": "/root.json"})
+
+
+def test_requirement_with_a_pattern_for_the_subject_keeps_it():
+    login = {"oidcIssuer": "https://i", "subjectRegexp": r"https://ci/.*"}
+    found = parse({**ROOT, "fulcio": login})
+    assert found.fulcio.subject == CertificateSubject(pattern=r"https://ci/.*")

@@ -195,6 +195,22 @@ def test_any_of_without_a_yes_is_refused_as_its_first_part_was(manifest, key):
     refused(PolicyDenied, trust_of(group("anyOf", LATER, unsigned)), manifest, [])
 
 
+def test_any_of_tells_each_reason_once_and_what_was_found_first(manifest, key, other_key):
+    """However deep the groups are: the same for the image and for the index around it."""
+    forms = [signed_by(key), signed_by(key, "sigstoreBundle")]
+    whole = group("anyOf", *forms, group("index", group("anyOf", *forms)))
+    said = refused(NoSignature, trust_of(whole), manifest, [])
+    assert said == (
+        "none of 3 at $.default[0] holds: 'docker://r.example/app:v1' is not signed: "
+        "the manifest has no sigstore signature; the manifest has no sigstore bundle signature"
+    )
+    found = [bundle(manifest, other_key)]
+    said = refused(NoSignature, trust_of(whole), manifest, found)
+    first, second = said.removeprefix("none of 3 at $.default[0] holds: ").split("; ")
+    assert first.startswith("signature 1 of 1 verifies with none of the trusted keys")
+    assert second == "the manifest has no sigstore signature"
+
+
 def test_all_of_needs_each_and_a_no_stays_a_no(manifest, key, other_key):
     trust = trust_of(group("allOf", signed_by(key), signed_by(other_key)))
     both = [signature_of(manifest, one) for one in (key, other_key)]

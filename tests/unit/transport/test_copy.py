@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from imagers.core import together
+from imagers.core import Cancellation, together
 from imagers.errors import (
+    Cancelled,
     DigestMismatch,
     FormatError,
     IntegrityError,
@@ -68,6 +69,56 @@ def test_copy_image_second_time_skips_all(way, places, image_of):
         report = copy_image(places.source(way[0]), places.sink(way[1]))
         assert (report.blobs, report.skipped) == (3, skipped)
     assert report.size == 0
+
+
+def test_copy_image_tells_how_far_each_blob_is(way, places, image_of):
+    image = image_of()
+    image.write(places.sink(way[0]))
+    sizes, news = [], []
+    copy_image(
+        places.source(way[0]),
+        places.sink(way[1]),
+        on_size=sizes.append,
+        on_progress=news.append,
+        jobs=3,
+    )
+    ends = {one.what: one.done for one in news if one.seconds is not None}
+    assert set(ends) == {"config", "layer 1 of 2", "layer 2 of 2"}
+    assert sizes == [sum(ends.values())] == [sum(map(len, image.blobs.values()))]
+
+
+def test_copy_image_all_platforms_tells_which_image_a_blob_is_of(places, registry, index, tmp_path):
+    put_index(places.sink(f"{registry.address}/a:v1"), index)
+    sizes, news = [], []
+    copy_image(
+        places.source(f"{registry.address}/a:v1"),
+        places.sink(f"oci:{tmp_path}/all:v1"),
+        all_platforms=True,
+        on_size=sizes.append,
+        on_progress=news.append,
+    )
+    assert {one.what for one in news if one.seconds is not None} == {
+        "linux/amd64 config",
+        "linux/amd64 layer 1 of 2",
+        "linux/amd64 layer 2 of 2",
+        "linux/arm64 config",
+        "linux/arm64 layer 2 of 2",  # the other is the one of linux/amd64
+    }
+    assert len(sizes) == 2
+
+
+def test_copy_image_is_ended_from_elsewhere(places, registry, image_of, tmp_path):
+    image_of().write(places.sink(f"{registry.address}/a:v1"))
+    stop = Cancellation()
+    with pytest.raises(Cancelled):
+        copy_image(
+            places.source(f"{registry.address}/a:v1"),
+            places.sink(f"oci:{tmp_path}/copy:v1"),
+            on_progress=lambda _: stop.cancel(),
+            cancellation=stop,
+        )
+    with pytest.raises((NotFound, LocalError)):
+        places.source(f"oci:{tmp_path}/copy:v1").read_manifest()
 
 
 def test_copy_image_of_an_index_takes_the_platform_asked_for(way, places, index):

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.errors import FormatError, Unsupported
+from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.model.reference import parse_reference
-from imagers.transport.names import ImageName, parse_image_name
+from imagers.transport.names import ImageName, check_one_meaning, parse_image_name
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -19,6 +19,8 @@ DIGEST = "sha256:" + "0" * 64
         ("localhost/app:v1", "docker://localhost/app:v1"),
         ("[::1]:5000/app:v1", "docker://[::1]:5000/app:v1"),
         (f"docker://host.io/a/b@{DIGEST}", f"docker://host.io/a/b@{DIGEST}"),
+        (f"docker://host.io/a/b:v1@{DIGEST}", f"docker://host.io/a/b:v1@{DIGEST}"),
+        (f"app:v1@{DIGEST}", f"docker://docker.io/library/app:v1@{DIGEST}"),
     ],
 )
 def test_parse_image_name_of_a_registry(text, shown):
@@ -109,6 +111,17 @@ def test_parse_image_name_any_layout_is_a_name_that_reads_back_or_an_error(text)
         return
     assert str(name) == "oci:" + text or name.position is not None
     assert parse_image_name(str(name)) == name
+
+
+@pytest.mark.parametrize("prefix", ["", "docker://", "docker-daemon:"])
+def test_name_of_what_is_changed_has_a_tag_or_a_digest(prefix):
+    check_one_meaning(parse_image_name(f"{prefix}host.io/a"))
+    check_one_meaning(parse_image_name(f"{prefix}host.io/a:v1"))
+    check_one_meaning(parse_image_name(f"{prefix}host.io/a@{DIGEST}"))
+    with pytest.raises(UsageError, match="has a tag and a digest: expected one") as caught:
+        check_one_meaning(parse_image_name(f"{prefix}host.io/a:v1@{DIGEST}"))
+    assert f"host.io/a:v1@{DIGEST}" in str(caught.value)
+    assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(

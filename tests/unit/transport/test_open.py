@@ -44,6 +44,13 @@ def test_open_sink_by_position_refused():
     assert caught.value.hint == "oci:PATH:REF"
 
 
+def test_open_sink_by_tag_and_digest_refused():
+    text = "r.example/app:v1@sha256:" + "0" * 64
+    with pytest.raises(UsageError, match="a tag and a digest"):
+        open_sink(parse_image_name(text))
+    open_source(parse_image_name(text)).close()
+
+
 def test_open_with_credentials_logs_in(places, image_of):
     options = TransportOptions(credentials=Credentials("me", "hunter2"))
     assert "hunter2" not in repr(options)

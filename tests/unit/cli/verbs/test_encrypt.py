@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -140,7 +141,8 @@ def test_recipients_are_added_and_removed_without_new_layers(run, plain, keys):
         *("oci:a:v1", "oci:b:v1", "--add-recipient", other),
         *("--decryption-key", f"{keys}/r2048.key", "--json"),
     ).json()
-    assert added["encrypted"] == len(added["layers"])
+    assert added["rewrapped"] == len(added["layers"])
+    assert (added["added"], added["removed"], added["opens"]) == ([other], [], True)
     assert [one["digest"] for one in sealed_layers(run, "oci:b:v1")] == [
         one["digest"] for one in sealed_layers(run, "oci:a:v1")
     ]
@@ -150,6 +152,28 @@ def test_recipients_are_added_and_removed_without_new_layers(run, plain, keys):
     assert "still reads old copies" in outcome.err
     assert outcome.json()["digest"] == before["digest"]
     assert run("decrypt", "oci:d:v1", "oci:e:v1", *key).code == 30
+
+
+def test_recipients_are_rotated_in_one_command(run, plain, keys):
+    new, old, sealed = f"jwe:{keys}/ec256.pub", f"jwe:{keys}/r2048.pub", "oci:old:v1"
+    assert run("encrypt", plain, sealed, "--encryption-key", old).code == 0
+    words = ("--add-recipient", new, "--remove-recipient", old)
+    words += ("--decryption-key", f"{keys}/r2048.key")
+    outcome = run("encrypt", sealed, "oci:new:v1", *words)
+    assert outcome.code == 0, outcome.err
+    assert "the given --decryption-key does not open the new image" in outcome.err
+    assert "what they kept the keys of" in outcome.err
+    *_, summary, added, removed, manifest = outcome.out.splitlines()
+    assert re.fullmatch(r"rewrapped 3 of 3 layer keys in [0-9.]+ s", summary)
+    assert (added, removed) == (f"added {new}", f"removed {old}")
+    assert manifest.startswith("manifest sha256:")
+    facts = run("encrypt", sealed, "oci:again:v1", *words, "--json").json()
+    assert (facts["added"], facts["removed"], facts["opens"]) == ([new], [old], False)
+    assert facts["rewrapped"] == 3
+    assert "encrypted" not in facts
+    for name, code in (("ec256.key", 0), ("r2048.key", 30)):
+        key = ("--decryption-key", f"{keys}/{name}")
+        assert run("decrypt", "oci:new:v1", f"oci:{name}:v1", *key).code == code
 
 
 def test_inspect_shows_the_names_that_removal_takes(run, plain, keys):
@@ -185,7 +209,8 @@ REMOVE = ("--remove-recipient", "jwe#1")
     ("words", "message"),
     [
         ((), "at least one --encryption-key"),
-        ((*ADD, *REMOVE, *OLD), "expected one of --add-recipient"),
+        ((*ADD, "--rekey", *OLD), "expected --rekey, or --add-recipient and --remove-recipient"),
+        ((*ADD, *REMOVE), "expected a --decryption-key"),
         ((*NEW, *ADD, *OLD), "--encryption-key encrypts anew"),
         ((*ADD, *OLD, "--encrypt-layer", "0"), "with --encryption-key only"),
         ((*REMOVE, "--skip-base", "1"), "with --encryption-key only"),

@@ -17,7 +17,7 @@ def test_generate_recipient_makes_a_pair_that_fits(run, kind):
     ).stdout
     assert public == Path("one.pub").read_bytes()
     shown = run("key", "show", "one.pub", "--json").json()
-    assert shown["kind"] == {"rsa": "RSA 3072", "ec": "EC secp256r1"}[kind]
+    assert shown["kind"] == {"rsa": "RSA 3072", "ec": "EC P-256"}[kind]
 
 
 def test_generate_cosign_makes_a_pair_that_its_passphrase_opens(run):
@@ -68,6 +68,70 @@ def test_generate_with_a_wide_open_umask_keeps_the_secret_closed(run):
         os.umask(before)
     for name in ("one.key", "one.kek", "two.key"):
         assert stat.S_IMODE(Path(name).stat().st_mode) == 0o600
+
+
+@pytest.fixture
+def pairs(run):
+    """Names of pairs NAME.key and NAME.pub of all kinds, the signer's with a passphrase."""
+    Path("secret").write_text("horse\n")
+    for kind in ("rsa", "ec"):
+        run("key", "generate", kind, "--output", kind)
+    run("key", "generate", "cosign", "--output", "cosign", "--passphrase-file", "secret")
+    return {"rsa": (), "ec": (), "cosign": ("--passphrase-file", "secret")}
+
+
+def test_show_of_both_halves_is_the_same_but_for_the_word(run, pairs):
+    for name, words in pairs.items():
+        public = run("key", "show", f"{name}.pub", "--json").json()
+        private = run("key", "show", f"{name}.key", *words, "--json").json()
+        assert (public.pop("half"), private.pop("half")) == ("public", "private")
+        assert (public.pop("file"), private.pop("file")) == (f"{name}.pub", f"{name}.key")
+        assert public == private
+
+
+def test_show_names_a_recipient_as_inspect_does(run, pairs, plain, accept):
+    for name in ("rsa", "ec"):
+        words = ("--encryption-key", f"jwe:{name}.pub", "--policy", accept)
+        assert run("encrypt", plain, f"oci:{name}:v1", *words).code == 0
+        (layer, *_) = run("inspect", f"oci:{name}:v1", "--json").json()["layers"]
+        (recipient,) = layer["packets"][0]["recipients"]
+        facts = run("key", "show", f"{name}.key", "--json").json()
+        assert facts["key_id"] == recipient["key"]
+        shown = run("key", "show", f"{name}.pub").out
+        assert shown.endswith(f"\n  as a recipient, jwe: {recipient['key']}\n")
+        assert pairs
+
+
+def test_show_public_is_the_public_half_and_nothing_else(run, pairs):
+    for name, words in pairs.items():
+        for half in ("key", "pub"):
+            outcome = run(
+                "key", "show", "--public", f"{name}.{half}", *(words if half == "key" else ())
+            )
+            assert outcome.out == Path(f"{name}.pub").read_text()
+
+
+def test_show_asks_for_no_passphrase_in_vain(run, pairs, monkeypatch):
+    outcome = run("key", "show", "cosign.key")
+    assert (outcome.code, outcome.out) == (30, "")
+    assert "'cosign.key': the key has a passphrase, and none was given" in outcome.err
+    monkeypatch.setenv("COSIGN_PASSWORD", "horse")
+    assert run("key", "show", "cosign.key").code == 0
+    assert run("key", "show", "rsa.key").code == 0  # the variable is for keys of cosign
+    refused = run("key", "show", "rsa.key", *pairs["cosign"])
+    assert refused.code == 2
+    assert "rsa.key: a password was given, and the key has none" in refused.err
+
+
+def test_show_of_a_key_encryption_key_refused(run):
+    run("key", "generate", "kek", "--output", "one")
+    outcome = run("key", "show", "one.kek")
+    assert (outcome.code, outcome.out) == (11, "")
+    assert "one.kek: expected a key" in outcome.err
+
+
+def test_show_public_and_json_exclude_each_other(run):
+    assert run("key", "show", "x", "--public", "--json").code == 2
 
 
 def test_passphrase_of_a_key_without_one_refused(run):

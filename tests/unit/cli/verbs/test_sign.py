@@ -28,6 +28,13 @@ def test_sign_puts_a_signature_beside_the_image(run, pushed, signer, imagers_reg
     assert run("inspect", pushed, "--json").json()["signatures"] == 1
 
 
+def test_sign_key_and_the_name_that_podman_has_for_it_are_one_option(run, pushed, signer):
+    first = run("sign", pushed, "--key", "signer.key", "--json").json()
+    again = run("sign", pushed, *signer, "--json").json()
+    assert first["key"] == again["key"]
+    assert [one["added"] for one in (*first["signed"], *again["signed"])] == [True, False]
+
+
 def test_sign_by_two_keys_keeps_both(run, pushed, signer):
     run("sign", pushed, *signer)
     run("key", "generate", "cosign", "--output", "second")
@@ -84,7 +91,14 @@ def test_sign_with_the_passphrase_of_another_key_refused(run, pushed, signer):
         (
             ["--sign-by-sigstore-private-key", "awskms:///alias/release"],
             13,
-            "hint: expected a file: keys of a KMS (awskms://) and URLs are not supported here",
+            "hint: expected a file: keys of a KMS (awskms://), a cluster (k8s://), a token ",
+        ),
+        (["--key", "env://KEY"], 13, "error: --key: env://KEY: no such file"),
+        (["--key", "pkcs11:token=t;object=o"], 13, "hint: expected a file: keys of a KMS"),
+        (
+            ["--key", "a.key", "--sign-by-sigstore-private-key", "b.key"],
+            2,
+            "error: expected --key or --sign-by-sigstore-private-key once, got it 2 times",
         ),
         (
             ["--notation-key", "a.key", "--notation-chain", "a.pub"],
@@ -100,9 +114,9 @@ def test_sign_with_a_wrong_file_names_it_and_its_option(run, words, code, said):
     assert said in outcome.err
 
 
-def test_show_of_a_signing_key_points_to_its_public_half(run):
+def test_signing_key_as_a_recipient_points_to_its_public_half(run, plain):
     assert run("key", "generate", "cosign", "--output", "a").code == 0
-    outcome = run("key", "show", "a.key")
+    outcome = run("encrypt", plain, "oci:x:v1", "--encryption-key", "jwe:a.key")
     assert outcome.code == 11
     assert "hint: give the public half: the file NAME.pub beside it\n" in outcome.err
 

@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from imagers.model.digest import digest_of
+from imagers.model.media import OCI_MANIFEST
+from imagers.sign.formats.lookaside import parse_signature_file
+from imagers.sign.formats.sigstore import build_signature_manifest, signature_tag
+
 VECTORS = Path(__file__).resolve().parents[3] / "vectors" / "ocicrypt"
 
 
@@ -110,16 +115,22 @@ def test_verify_vector_of_cosign_3_gets_the_hint(run, policy, imagers_registry):
     assert outcome.code == 0, outcome.err
 
 
+def send(registry, method, path, data, media_type):
+    request = urllib.request.Request(
+        f"{registry.url}{path}", data, {"Content-Type": media_type}, method=method
+    )
+    with urllib.request.urlopen(request) as answer:
+        return answer.headers.get("Location", "")
+
+
+def put_blob(registry, repository, data):
+    place = send(registry, "POST", f"/v2/{repository}/blobs/uploads/", b"", "")
+    mark = "&" if "?" in place else "?"
+    send(registry, "PUT", f"{place}{mark}digest={digest_of(data)}", data, "x/y")
+
+
 def push_referrers(registry, folder, tag):
     """The signature as cosign pushed it: blobs, manifest, list under the tag."""
-
-    def send(method, path, data, media_type):
-        request = urllib.request.Request(
-            f"{registry.url}{path}", data, {"Content-Type": media_type}, method=method
-        )
-        with urllib.request.urlopen(request) as answer:
-            return answer.headers.get("Location", "")
-
     index = json.loads((folder / "index.json").read_bytes())
     digest = next(
         one["digest"]
@@ -135,11 +146,11 @@ def push_referrers(registry, folder, tag):
         raw = blob(entry["digest"])
         document = json.loads(raw)
         for one in (document["config"], *document["layers"]):
-            place = send("POST", "/v2/cosign/app/blobs/uploads/", b"", "")
-            mark = "&" if "?" in place else "?"
-            send("PUT", f"{place}{mark}digest={one['digest']}", blob(one["digest"]), "x/y")
-        send("PUT", f"/v2/cosign/app/manifests/{entry['digest']}", raw, document["mediaType"])
-    send("PUT", f"/v2/cosign/app/manifests/{tag}", listed, json.loads(listed)["mediaType"])
+            put_blob(registry, "cosign/app", blob(one["digest"]))
+        place = f"/v2/cosign/app/manifests/{entry['digest']}"
+        send(registry, "PUT", place, raw, document["mediaType"])
+    media_type = json.loads(listed)["mediaType"]
+    send(registry, "PUT", f"/v2/cosign/app/manifests/{tag}", listed, media_type)
 
 
 def test_verify_index_whose_platform_alone_or_index_alone_is_signed(
@@ -215,10 +226,182 @@ def test_verify_signature_file_that_is_damaged_is_a_no_whatever_its_form(
     assert run("verify", f"dir:{tmp_path}/image", *policy(rule)).code == 21
 
 
-def test_verify_without_a_policy_fails(run, pushed):
-    if Path("/etc/containers/policy.json").exists():
-        pytest.skip("this machine has a policy")
-    assert run("verify", pushed).code == 13
+def test_verify_without_a_policy_of_ones_own_fails(run, pushed):
+    # The tools of containers install one that accepts everything.
+    has_policy = Path("/etc/containers/policy.json").exists()
+    assert run("verify", pushed).code == (22 if has_policy else 13)
+
+
+@pytest.mark.parametrize("form", [(), ("--new-bundle-format",)])
+def test_verify_with_a_key_sees_a_signature_of_either_form(run, pushed, signer, form):
+    run("sign", pushed, *signer, *form)
+    outcome = run("verify", pushed, "--key", "signer.pub", "--explain")
+    assert outcome.code == 0, outcome.err
+    assert "basis: signature" in outcome.out
+    assert outcome.out.startswith("policy --key signer.pub\n")
+    assert run("verify", pushed, "--key", "signer.pub", "--json").json()["answer"] == "yes"
+
+
+def test_verify_with_a_key_refuses_what_another_one_signed(run, pushed, signer):
+    run("sign", pushed, *signer)
+    run("key", "generate", "cosign", "--output", "other")
+    outcome = run("verify", pushed, "--key", "other.pub")
+    assert outcome.code == 21
+    assert "verifies with none of the trusted keys" in outcome.err
+
+
+@pytest.mark.usefixtures("signer")
+def test_verify_with_a_key_refuses_what_nobody_signed(run, pushed):
+    outcome = run("verify", pushed, "--key", "signer.pub")
+    assert outcome.code == 21
+    assert "is not signed" in outcome.err
+
+
+def test_verify_with_a_key_refuses_a_signature_for_another_name(run, pushed, signer):
+    name, _, _ = pushed.rpartition(":")
+    run("sign", pushed, *signer)
+    assert run("copy", pushed, f"{name}2:v1", "--with-referrers").code == 0
+    outcome = run("verify", f"{name}2:v1", "--key", "signer.pub")
+    assert outcome.code == 21
+    assert "is for another name" in outcome.err
+
+
+def test_verify_with_a_key_of_gpg_reads_its_signatures(run, tmp_path):
+    shutil.copytree(VECTORS / "signed" / "gpg-dir" / "image", tmp_path / "image")
+    # It is for a name in a registry, and a directory has none.
+    key = VECTORS / "keys" / "alice.pub.gpg"
+    outcome = run("verify", f"dir:{tmp_path}/image", "--key", key, "--explain")
+    assert outcome.code == 21
+    assert "gpg" in outcome.out
+    assert "is for another name" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "piece"),
+    [
+        (("--key", "none.pub"), 13, "--key: none.pub: no such file"),
+        (("--key", "signer.key"), 11, "--key: "),
+        (("--key", "awskms:///alias/k"), 13, "keys of a KMS"),
+        (("--key", "signer.pub", "--policy", "p.json"), 2, "expected one of --policy, --key"),
+        (("--key", "signer.pub", "--trusted-root", "r"), 2, "goes with --certificate-identity"),
+        (("--certificate-oidc-issuer", "https://i"), 2, "goes with --certificate-identity"),
+        (("--certificate-identity", "a@b"), 2, "expected --certificate-oidc-issuer too"),
+        (
+            ("--certificate-identity", "a@b", "--certificate-oidc-issuer", "https://i"),
+            2,
+            "cosign initialize",
+        ),
+        (
+            ("--certificate-identity", "a@b", "--certificate-identity-regexp", "x"),
+            2,
+            "expected one of",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("signer")
+def test_verify_with_words_that_do_not_fit_is_refused(run, pushed, words, code, piece):
+    outcome = run("verify", pushed, *words)
+    assert outcome.code == code
+    assert piece in outcome.err
+
+
+@pytest.fixture
+def login(run, imagers_registry, tmp_path, monkeypatch):
+    """An image that somebody signed with a login, under the name that the signature has.
+
+    The registry of that name is this one: registries.conf says so.
+    """
+    folder = VECTORS / "signed" / "sigstore-fulcio" / "image"
+    name = f"{imagers_registry.address}/team/app:v1"
+    assert run("copy", f"dir:{folder}", name).code == 0
+    signature = parse_signature_file((folder / "signature-1").read_bytes(), "signature-1")
+    manifest, config = build_signature_manifest(None, [signature])
+    for blob in (signature.payload, config):
+        put_blob(imagers_registry, "team/app", blob)
+    tag = signature_tag(digest_of((folder / "manifest.json").read_bytes()))
+    send(imagers_registry, "PUT", f"/v2/team/app/manifests/{tag}", manifest, OCI_MANIFEST)
+    (tmp_path / "registries.conf").write_text(
+        "[[registry]]\nprefix='registry.example.com'\ninsecure=true\n"
+        f"location='{imagers_registry.address}'\n"
+    )
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
+    write_trusted_root(tmp_path / "trusted_root.json")
+    return "registry.example.com/team/app:v1"
+
+
+def write_trusted_root(path):
+    """The authority and the log of the vectors, as one file of sigstore."""
+
+    def raw(pem):
+        body = "".join(pem.decode().split("-----")[2].split())
+        return {"rawBytes": body}
+
+    log, authority = (
+        (VECTORS / "keys" / name).read_bytes() for name in ("rekor.pub", "fulcio-ca.pem")
+    )
+    document = {
+        "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+        "tlogs": [{"publicKey": raw(log)}],
+        "certificateAuthorities": [{"certChain": {"certificates": [raw(authority)]}}],
+    }
+    path.write_text(json.dumps(document))
+
+
+LOGIN = {
+    "--certificate-identity": "signer@example.com",
+    "--certificate-oidc-issuer": "https://issuer.example.com",
+    "--trusted-root": "../trusted_root.json",
+}
+
+
+def words_of(options):
+    return [word for pair in options.items() for word in pair if word is not None]
+
+
+def test_verify_with_an_identity_sees_who_logged_in(run, login):
+    outcome = run("verify", login, *words_of(LOGIN), "--explain")
+    assert outcome.code == 0, outcome.err
+    assert "signer@example.com" in outcome.out
+    assert "the login was at 'https://issuer.example.com'" in outcome.out
+    assert "a given log has seen it" in outcome.out
+
+
+def with_pattern(pattern):
+    rest = {name: value for name, value in LOGIN.items() if name != "--certificate-identity"}
+    return {**rest, "--certificate-identity-regexp": pattern}
+
+
+def test_verify_with_a_pattern_of_an_identity_wants_it_from_end_to_end(run, login):
+    assert run("verify", login, *words_of(with_pattern(r".*@example\.com"))).code == 0
+    for part in (r"example\.com", "signer@", "^signer"):
+        outcome = run("verify", login, *words_of(with_pattern(part)))
+        assert outcome.code == 21
+        assert "from end to end" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "piece"),
+    [
+        ({"--certificate-identity": "other@example.com"}, 21, "another e-mail address"),
+        ({"--certificate-oidc-issuer": "https://evil.example.com"}, 21, "another issuer"),
+        ({"--certificate-identity": "signer"}, 2, "expected an e-mail address or a URI"),
+        ({"--trusted-root": "none.json"}, 13, "none.json: no such file"),
+        ({"--trusted-root": "empty.json"}, 11, "expected an authority and a log"),
+    ],
+)
+def test_verify_with_another_identity_is_refused(run, login, change, code, piece):
+    root = json.loads(Path("../trusted_root.json").read_bytes())
+    Path("empty.json").write_text(json.dumps({**root, "tlogs": []}))
+    outcome = run("verify", login, *words_of({**LOGIN, **change}))
+    assert outcome.code == code
+    assert piece in outcome.err
+
+
+def test_verify_with_a_pattern_that_is_none_is_refused(run, login):
+    outcome = run("verify", login, *words_of(with_pattern("(?=x)")))
+    assert outcome.code == 11
+    assert "--certificate-identity-regexp: " in outcome.err
+    assert "regular expression of RE2" in outcome.err
 
 
 def test_verify_notation_signature_of_ours(run, pushed, policy, tmp_path, keys):

@@ -103,7 +103,7 @@ def test_new_kind_encrypts_is_described_is_removed_and_decrypts(vectors, tmp_pat
     targets = load_targets(parse_removals(["toy:alice", "jwe#1"]))
     assert [one.name for one in targets] == ["toy:alice", "jwe#1"]
     with open_source(at(tmp_path / "sealed")) as source, open_sink(at(tmp_path / "less")) as sink:
-        encrypt(source, sink, [], Change(Kind.REMOVE, targets=targets))
+        encrypt(source, sink, [], Change(Kind.REWRAP, targets=targets))
     # The one private key is no recipient any more: what opens the layers is the toy.
     with (
         open_source(at(tmp_path / "less")) as source,
