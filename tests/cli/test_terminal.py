@@ -224,7 +224,7 @@ def test_log_has_a_line_for_the_beginning_and_the_end_of_a_layer(imagers, images
         assert "\r" not in told
 
 
-def test_quiet_shows_no_progress_and_verbose_shows_it_in_lines(terminal, imagers, images):
+def test_quiet_shows_no_progress_and_verbose_shows_it_in_lines(terminal, images):
     layout = images.build(images.tar(("big", os.urandom(2 * MIB))))
     for option, lines in (("-q", 0), ("-v", 2)):
         copying = terminal("copy", option, f"oci:{layout}", f"oci:copied{option}:v1")
