@@ -40,6 +40,7 @@ __all__ = [
     "print_line",
     "print_table",
     "say",
+    "set_loudness",
     "write_file",
 ]
 
@@ -47,6 +48,7 @@ JSON_PRINTED = "imagers.json_printed"
 """Of click's context: a verb has printed its document, and no other may follow."""
 
 _KIBI = 1024
+_loudness = {"news": True, "bar": True}
 _BAR = "{desc} {percentage:3.0f}% {n:.1f}/{total:.1f} MiB |{bar}| {rate_noinv_fmt} {remaining}"
 _MARGIN = 3  # columns
 _WORTH_A_LINE = _KIBI**2  # bytes; below, a line of a log says more than the blob is worth
@@ -83,8 +85,15 @@ def print_bytes(data: bytes) -> None:
     click.echo(data, nl=False)
 
 
+def set_loudness(*, news: bool = True, bar: bool = True) -> None:
+    """Whether lines of plain news are said, and whether progress may be a bar."""
+    _loudness.update(news=news, bar=bar)
+
+
 def say(kind: str, text: str) -> None:
     """One line on standard error; `kind` is error, hint, warning or "" for plain news."""
+    if not kind and not _loudness["news"]:
+        return
     prefix = f"imagers: {kind}: " if kind else "imagers: "
     if _Bar.shown is not None:
         _Bar.shown.make_room()
@@ -244,7 +253,7 @@ def _choose_view(label: str) -> _Bar | _Lines | None:
     """What progress looks like; None: it is not shown."""
     if sys.stderr is None:  # it was closed by whoever started this
         return None
-    return _Bar(label) if sys.stderr.isatty() else _Lines()
+    return _Bar(label) if sys.stderr.isatty() and _loudness["bar"] else _Lines()
 
 
 class _Bar:

@@ -25,16 +25,17 @@ docs/broker.md.
                               demos only
 
   the others:
-  --broker URL                default http://127.0.0.1:8080
-  --broker-ca FILE, --insecure-broker-http, --broker-admin-key FILE
-                              as for "imagers encrypt"
+  --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
+  --broker-ca FILE, --insecure-broker-http
+                              as for "imagers pull"
+  --broker-admin-key FILE     as for "imagers encrypt"
   --replace                   of "put": overwrite; the old bindings are lost
   --limit N                   of "audit": how many entries, the newest ones;
                               default 100; FILTER is any of
     --resource URI, --image DIGEST, --session NAME, --event WORD,
     --outcome ok|refused, --since TIME (RFC 3339, or as 90s, 30m, 12h, 7d)
   --json                      the facts as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers broker serve --listen 127.0.0.1:8080
@@ -54,7 +55,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagers.cli.brokers import BrokerOptions, admin_options
+from imagers.cli.brokers import BrokerOptions, Given, admin_options
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.output import print_json, print_line, print_table, say, write_file
 from imagers.errors import FormatError, LocalError, UsageError
@@ -199,7 +200,7 @@ def _with_default(broker: BrokerOptions) -> BrokerOptions:
     """The administrator's broker is the one of this machine, if none is named."""
     if broker.url is not None:
         return broker
-    return dataclasses.replace(broker, url=f"http://127.0.0.1:{_DEFAULT_PORT}")
+    return dataclasses.replace(broker, url=Given(f"http://127.0.0.1:{_DEFAULT_PORT}", "--broker"))
 
 
 @command.command("put", cls=VerbCommand, help=__doc__)

@@ -32,7 +32,7 @@ with all its images.
   --image-rs-registries FILE  mirrors and other places of names, as image-rs
                               reads them, in place of registries.conf
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers copy oci:app:v1 docker://registry.example.org/app:v1

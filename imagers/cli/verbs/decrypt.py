@@ -27,7 +27,7 @@ broker that are bound to an image are for "imagers pull" only.
   their --src- and --dest- forms, --image-rs-registries, --ranges
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers decrypt docker://registry.example.org/app:v1 oci:app:v1 \\

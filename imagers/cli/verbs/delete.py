@@ -16,7 +16,7 @@ deleted by that name. So do the images of an index. Mirrors stay as they are.
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers delete docker://registry.example.org/app:v1

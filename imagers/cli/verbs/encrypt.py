@@ -27,10 +27,10 @@ is lost by it: sign afterwards.
   --rekey                     new layer keys, for --encryption-key only
   --decryption-key KEY        opens it now, for these; as for "imagers decrypt"
   --provider-timeout SECONDS  for one answer of a provider; default: 60
-  --broker URL                of broker:URI; https, or http on loopback
-  --broker-ca FILE            PEM certificates to trust for it, and no others
-  --broker-admin-key FILE     default: where a broker of this user writes it
-  --insecure-broker-http      plain http to a broker that is not on loopback
+  --broker URL, --broker-ca FILE, --insecure-broker-http
+                              of broker:URI; as for "imagers pull"
+  --broker-admin-key FILE     else IMAGERS_BROKER_ADMIN_KEY, else where a broker
+                              of this user writes it
   --replace                   overwrite an existing key of that name there
   --kek-file FILE             32 bytes in place of a key made in the broker
   --policy FILE, --registries.d DIR
@@ -42,7 +42,7 @@ is lost by it: sign afterwards.
   their --src- and --dest- forms, --image-rs-registries, --ranges
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers encrypt oci:app:v1 docker://registry.example.org/app:v1 \\

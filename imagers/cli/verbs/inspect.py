@@ -19,7 +19,7 @@ are beside it. Nothing of it is verified: "imagers pull" verifies.
                               as for "imagers copy"
   --json                      the facts as JSON; also labels, environment, user,
                               entrypoint and such of the config
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers inspect docker://registry.example.org/app:v1

@@ -19,7 +19,7 @@ owner only) and NAME.pub, a kek as NAME.kek; nothing is ever overwritten.
                            is asked for on a terminal; a new one is else empty
   --public                 the public half in PEM, and nothing else
   --json                   the facts as JSON
-  --help                   this text
+  -q, -v, -h               quiet, verbose, this text
 
 example:
   imagers key generate cosign --output release --passphrase-file passphrase.txt

@@ -14,7 +14,7 @@ below it only.
   --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers login --username me --password-file secret registry.example.org

@@ -6,7 +6,7 @@ helpers that they and registries.conf name.
 
   --authfile FILE             only from this one
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers logout registry.example.org

@@ -21,7 +21,7 @@ signed by KEY.
   --output FILE            where to write; nothing is overwritten; default:
                            standard output
   --json                   the result as JSON
-  --help                   this text
+  -q, -v, -h               quiet, verbose, this text
 
 example:
   imagers policy init --scope registry.example.org/team --key release.pub

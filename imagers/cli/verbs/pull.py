@@ -14,10 +14,11 @@ must be missing or empty, in a directory that only you and root can change.
   --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE,
                               FILE:fd=N, or provider:NAME; repeatable
   --provider-timeout SECONDS  for one answer of a provider; default: 60
-  --broker URL                a key broker; it is asked only for an image that
-                              is signed or named by digest; https, or http on
-                              loopback
-  --broker-ca FILE            PEM certificates to trust for it, and no others
+  --broker URL                a key broker, else IMAGERS_BROKER; asked only for
+                              an image that is signed or named by digest; https,
+                              or http on loopback
+  --broker-ca FILE            PEM certificates to trust for it, and no others;
+                              else IMAGERS_BROKER_CA
   --insecure-broker-http      plain http to a broker that is not on loopback
   --tee NAME                  the TEE to give evidence of; "sample" for tests
   --require-encrypted         fail if a layer is not encrypted
@@ -29,7 +30,7 @@ must be missing or empty, in a directory that only you and root can change.
   --ranges N
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers pull registry.example.org/app:v1 bundle --policy policy.json \\
@@ -61,7 +62,6 @@ from imagers.cli.images import (
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
 from imagers.cli.signatures import policy_for, policy_option, registries_d_option
-from imagers.errors import UsageError
 
 if TYPE_CHECKING:
     from imagers.core import Budget
@@ -104,8 +104,7 @@ def command(  # one parameter an option
     """See the module."""
     from imagers.pull.run import PullOptions, pull_image
 
-    if broker.url is None and tee is not None:
-        raise UsageError("--tee is for a broker: expected --broker URL")
+    resources = broker.guest(tee)
     start = time.perf_counter()
     with ExitStack() as stack:
         image = stack.enter_context(open_named(ref, registry, registries_d))
@@ -119,9 +118,8 @@ def command(  # one parameter an option
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
         unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))
-        resources = None
-        if broker.url is not None:
-            resources = stack.enter_context(broker.client(tee))
+        if resources is not None:
+            stack.enter_context(resources)
         bar = stack.enter_context(ProgressBar("pull"))
 
         def on_trusted(trusted: TrustedImage) -> None:

@@ -36,7 +36,7 @@ the index. Signatures that are there stay; the same one is not added twice.
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers sign registry.example.org/app:v1 --key release.key

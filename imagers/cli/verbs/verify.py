@@ -29,7 +29,7 @@ layers. The exit code is 0 for yes, 21 for no, 22 if it could not be looked up.
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE
                               as for "imagers copy"
   --json                      the result, and with --explain the tree, as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 The policy is asked about the manifest of the platform, as podman and skopeo do
 it; a requirement of type "index" is about the index instead: docs/policy.md.

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -180,15 +179,18 @@ def test_signal_while_an_error_is_told_is_no_traceback(run, monkeypatch):
     ("words", "told"),
     [
         (("incpect", "x"), "did you mean inspect? "),
-        (("push", "x"), "did you mean copy or encrypt? "),
+        (("push", "x"), "there is no push, as a destination docker:// is one: "),
         (("frobnicate",), '"imagers --help" shows'),
         (("broker", "lst"), "did you mean list? "),
+        (("broker", "policy", "sett"), "did you mean set? "),
         (("decrypt", "x", "y", "--key", "k"), "did you mean --decryption-key? "),
         (("copy", "x", "y", "--plain-http"), "did you mean --tls-verify=false? "),
+        (("copy", "x", "y", "--retry-times", "3"), "a request that fails for a moment is tried"),
         (("encrypt", "x", "y", "--encryption-keys", "k"), "did you mean --encryption-key"),
+        (("inspect", "x", "--sort-of"), '"imagers inspect --help" shows'),
     ],
 )
-def test_word_that_is_not_known_is_answered_with_the_likely_ones(run, words, told):
+def test_word_that_is_not_known_is_answered_with_what_was_meant(run, words, told):
     outcome = run(*words)
     assert outcome.code == 2
     error, hint = outcome.err.splitlines()
@@ -197,19 +199,56 @@ def test_word_that_is_not_known_is_answered_with_the_likely_ones(run, words, tol
     assert hint.startswith(f"imagers: hint: {told}")
 
 
-def test_other_words_stand_for_words_that_exist():
-    options = {
-        option
-        for name in VERBS
-        for one in root.get_command(click.Context(root), name).params
-        for option in one.opts
-    }
-    broker = root.get_command(click.Context(root), "broker")
-    options |= {option for one in broker.commands.values() for p in one.params for option in p.opts}
-    for words in main._OTHER_OPTIONS.values():
-        assert {re.split("[= ]", word)[0] for word in words} <= options | {"--output"}
-    for words in main._OTHER_VERBS.values():
-        assert {word.split()[0] for word in words} <= {*VERBS, "--help", "--version"}
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [
+        (("help",), ("--help",)),
+        (("help", "help"), ("--help",)),
+        (("help", "pull"), ("pull", "--help")),
+        (("-v", "help", "broker"), ("broker", "-h")),
+        (("help", "broker", "put"), ("broker", "put", "--help")),
+        (("help", "broker", "policy", "set"), ("broker", "policy", "set", "-h")),
+    ],
+    ids=" ".join,
+)
+def test_help_of_a_verb_is_asked_for_in_either_way(run, words, same):
+    assert run(*words) == run(*same)
+    assert run(*words).code == 0
+
+
+def test_help_of_what_is_no_verb_is_a_usage_error(run):
+    outcome = run("help", "brok")
+    assert outcome.code == 2
+    assert "hint: did you mean broker? " in outcome.err
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 8])
+def test_loudness_is_said_before_the_verb_or_after_it(run, at):
+    def said(option):
+        words = ["policy", "init", "--scope", "h.example", "--key", "k.pub", "--output", "p.json"]
+        Path("p.json").unlink(missing_ok=True)
+        return run(*[*words[:at], option, *words[at:]] if option else words)
+
+    run("key", "generate", "cosign", "--output", "k")
+    assert (said("").code, said("").err) == (0, said("--verbose").err)
+    assert said("--quiet").err == said("-q").err == ""
+    assert said("").err.startswith("imagers: p.json: refuses everything but")
+
+
+def test_loudness_is_one_thing(run):
+    for words in (("-q", "inspect", "-v", "x"), ("inspect", "-qv", "x")):
+        outcome = run(*words)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert outcome.err == "imagers: error: expected --quiet or --verbose, got both\n"
+
+
+def test_quiet_keeps_errors_hints_warnings_and_the_result(run, plain, accept):
+    outcome = run("-q", "pull", plain, "bundle", "--policy", accept)
+    assert outcome.out.startswith("trusted sha256:")
+    assert outcome.err.startswith("imagers: warning: the policy accepts this image unsigned")
+    error, hint = run("inspect", "--quiet", "oci:nowhere:v1").err.splitlines()
+    assert error.startswith("imagers: error: ")
+    assert hint.startswith("imagers: hint: ")
 
 
 def test_short_help_is_help(run):
