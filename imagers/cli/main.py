@@ -8,6 +8,7 @@ cryptography nor an HTTP client.
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ import click
 
 from imagers import __version__
 from imagers.cli.command import common_options
-from imagers.cli.output import say
+from imagers.cli.output import JSON_PRINTED, print_json, say
 from imagers.errors import ImagersError, LocalError
 
 if TYPE_CHECKING:
@@ -223,40 +224,61 @@ def _show_warning(  # noqa: PLR0917  # the shape that `warnings` asks for
     say("warning", str(message))
 
 
-def _fail(error: ImagersError) -> int:
-    say("error", str(error))
-    if error.hint:
-        say("hint", error.hint)
-    return error.exit_code
+class _Ending:
+    """Says how a run failed: in lines, and with `--json` as the one document on standard output.
+
+    Attributes:
+        context: of the run, as soon as there is one.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._as_json = "--json" in itertools.takewhile(lambda word: word != "--", arguments)
+        self.context: click.Context | None = None
+
+    def fail(self, kind: str, text: str, hint: str | None, exit_code: int) -> int:
+        """Tell it; the exit code."""
+        say("error", text)
+        if hint:
+            say("hint", hint)
+        has_printed = self.context is not None and self.context.meta.get(JSON_PRINTED, False)
+        if self._as_json and not has_printed:
+            facts = {"type": kind, "message": text, "hint": hint, "exit_code": exit_code}
+            self._as_json = False  # once, also if this is interrupted
+            try:
+                print_json({"error": facts})
+                sys.stdout.flush()
+            except OSError:
+                _drop_output()  # the lines and the exit code have to do
+        return exit_code
 
 
 def run(arguments: list[str]) -> int:
     """Run the program; its exit code."""
+    ending = _Ending(arguments)
     try:
-        return _run(arguments)  # also while an error is being told
+        return _run(arguments, ending)  # also while an error is being told
     except (KeyboardInterrupt, click.Abort, _Terminated) as error:
         if sys.stderr.isatty():
             click.echo(err=True)  # ends the line with the ^C, or with a question
-        is_term = isinstance(error, _Terminated)
-        say("error", "terminated" if is_term else "interrupted")
-        return _TERMINATED if is_term else _INTERRUPTED
+        if isinstance(error, _Terminated):
+            return ending.fail("Terminated", "terminated", None, _TERMINATED)
+        return ending.fail("Interrupted", "interrupted", None, _INTERRUPTED)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], ending: _Ending) -> int:
     debug = "--debug" in arguments
     try:
         # Not root.main(): it turns a closed pipe into exit code 1, and Ctrl-C into a line more.
         with root.make_context("imagers", list(arguments)) as context:
+            ending.context = context
             result = root.invoke(context)
         sys.stdout.flush()
     except ImagersError as error:
         if debug:
             raise
-        return _fail(error)
+        return ending.fail(type(error).__name__, str(error), error.hint, error.exit_code)
     except click.UsageError as error:
-        say("error", _one_line(_message_of(error)))
-        say("hint", _hint_of(error))
-        return _USAGE
+        return ending.fail("UsageError", _one_line(_message_of(error)), _hint_of(error), _USAGE)
     except click.exceptions.Exit as error:
         return error.exit_code
     except BrokenPipeError:
@@ -272,8 +294,8 @@ def _run(arguments: list[str]) -> int:
             where = "standard output: "
         from imagers.files import reason_of
 
-        say("error", f"{where}{reason_of(error)}")
-        return LocalError.exit_code
+        text = f"{where}{reason_of(error)}"
+        return ending.fail("LocalError", text, None, LocalError.exit_code)
     return result if isinstance(result, int) else 0
 
 

@@ -158,7 +158,7 @@ def test_encrypt_that_is_ended_after_its_key_was_stored_says_so(
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == TERMINATED
-    name = imagers.succeed("broker", "list", *admin, "--json").json()[0]
+    name = imagers.succeed("broker", "list", *admin, "--json").json()["uris"][0]
     assert stderr.splitlines() == [
         f"imagers: the key {name} is in the broker, bound to no image: no guest gets it",
         "imagers: error: terminated",

@@ -109,17 +109,20 @@ def command(
             on_size=bar.add,
             on_progress=bar.show,
         )
+        written = sink.name
     if digestfile is not None:
         write_file(digestfile, str(report.digest))
     if as_json:
         print_json(
             {
+                "reference": written,
                 "digest": str(report.digest),
+                "media_type": report.media_type,
                 "blobs": report.blobs,
-                "bytes": report.size,
+                "size": report.size,
                 "skipped": report.skipped,
                 "mounted": report.mounted,
-                "beside": report.referrers,
+                "referrers": report.referrers,
                 "foreign": report.foreign,
             }
         )

@@ -51,7 +51,7 @@ from imagers.cli.images import (
 )
 from imagers.cli.output import ProgressBar, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
-from imagers.cli.reports import Report
+from imagers.cli.reports import Report, say_entries_left_out
 from imagers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,12 +115,13 @@ def command(  # one parameter an option
                 on_progress=bar.show,
             ),
         )
-    if done.left_out:
-        say("", f"{done.left_out} entries of the index were no images: left out")
+        written = sink.name
+    say_entries_left_out(done.left_out)
     actions = (LayerAction.DECRYPTED, LayerAction.SHARED)
     opened, layers = done.count(*actions), sum(len(one.layers) for _, one in done.images)
     by_diff_id = 0 if skip_diff_id else opened
     Report(
+        written,
         done,
         "decrypted",
         actions,

@@ -108,8 +108,9 @@ def command(  # one parameter an option
     start = time.perf_counter()
     with ExitStack() as stack:
         image = stack.enter_context(open_named(ref, registry, registries_d))
+        path, document = policy_for(image, policy)
         options = PullOptions(
-            policy=policy_for(image, policy),
+            policy=document,
             platform=parse_platform(platform),
             require_encrypted=require_encrypted,
             budget=budget,
@@ -134,46 +135,50 @@ def command(  # one parameter an option
             on_step=bar.step,
             on_progress=bar.show,
         )
-    _print_report(report, bundle, time.perf_counter() - start, as_json=as_json)
-
-
-def _print_report(report: PullReport, bundle: str, seconds: float, *, as_json: bool) -> None:
-    trusted = report.trusted
-    signers = [
-        {"key": signer.key, "identity": signer.reference} for signer in trusted.decision.signers
-    ]
     if as_json:
-        print_json(
+        seconds = round(time.perf_counter() - start, 3)
+        places = {"bundle": bundle, "reference": image.source.name, "policy": path}
+        print_json(places | {"seconds": seconds} | _facts(report))
+    else:
+        _print_report(report, bundle, time.perf_counter() - start)
+
+
+def _facts(report: PullReport) -> dict[str, object]:
+    trusted = report.trusted
+    return {
+        "digest": str(trusted.manifest.descriptor.digest),
+        "basis": trusted.basis.value,
+        "signers": [
+            {"key": one.key, "identity": one.reference, "subject": one.subject}
+            for one in trusted.decision.signers
+        ],
+        "requirements": trusted.decision.where,
+        "layers": [
             {
-                "bundle": bundle,
-                "reference": str(trusted.identity),
-                "digest": str(trusted.manifest.descriptor.digest),
-                "basis": trusted.basis.value,
-                "signers": signers,
-                "policy": trusted.decision.where,
-                "seconds": round(seconds, 3),
-                "layers": [
-                    {
-                        "digest": str(layer.planned.layer.descriptor.digest),
-                        "encrypted": layer.planned.is_encrypted,
-                        "size": layer.opened.size,
-                        "tar_size": layer.opened.tar_size,
-                        "entries": layer.opened.entries,
-                        "seconds": round(layer.seconds, 3),
-                        "left_out": [left.facts for left in layer.opened.left_out],
-                    }
-                    for layer in report.layers
-                ],
+                "index": layer.planned.layer.index,
+                "digest": str(layer.planned.layer.descriptor.digest),
+                "media_type": layer.planned.layer.descriptor.media_type,
+                "encrypted": layer.planned.is_encrypted,
+                "size": layer.opened.size,
+                "tar_size": layer.opened.tar_size,
+                "entries": layer.opened.entries,
+                "seconds": round(layer.seconds, 3),
+                "left_out": [left.facts for left in layer.opened.left_out],
             }
-        )
-        return
+            for layer in report.layers
+        ],
+    }
+
+
+def _print_report(report: PullReport, bundle: str, seconds: float) -> None:
+    trusted = report.trusted
     click.echo(f"trusted {trusted.manifest.descriptor.digest}")
     if trusted.basis.value == "unsigned":
         say("warning", "the policy accepts this image unsigned: nobody says where it is from")
     for left in report.left_out:
         say("warning", f"left out {left.text}")
-    for signer in signers:
-        click.echo(f"  signed as {signer['identity']} by key {signer['key']}")
+    for signer in trusted.decision.signers:
+        click.echo(f"  signed as {signer.reference} by key {signer.key}")
     click.echo(f"  basis: {trusted.basis.value}; policy: {trusted.decision.where}")
     print_table(
         ["layer", "encrypted", "stored", "tar", "entries", "MB/s of tar"],

@@ -66,6 +66,36 @@ def test_run_debug_lets_the_error_through(run):
         run("--debug", "inspect", "oci:nowhere:v1")
 
 
+@pytest.mark.parametrize(
+    ("words", "kind", "code"),
+    [
+        (("inspect", "oci:nowhere:v1", "--json"), "LocalError", 13),
+        (("inspect", "--json"), "UsageError", 2),
+        (("inspect", "oci:nowhere:v1", "--json", "--frobnicate"), "UsageError", 2),
+        (("policy", "--json"), "UsageError", 2),
+        (("incpect", "x", "--json"), "UsageError", 2),
+        (("verify", "oci:nowhere:v1", "--json", "--key", "none.pub"), "LocalError", 13),
+        (("broker", "put", "kbs:///a/b/c", "nowhere", "--json"), "LocalError", 13),
+    ],
+)
+def test_error_is_one_document_with_json_and_the_lines_stay(run, words, kind, code):
+    outcome = run(*words)
+    facts = outcome.json()
+    assert outcome.code == code
+    assert set(facts) == {"error"}
+    told = [f"imagers: error: {facts['error']['message']}"]
+    if facts["error"]["hint"] is not None:
+        told.append(f"imagers: hint: {facts['error']['hint']}")
+    assert outcome.err.splitlines() == told
+    assert (facts["error"]["type"], facts["error"]["exit_code"]) == (kind, code)
+
+
+def test_json_behind_two_dashes_is_no_option(run):
+    outcome = run("inspect", "--", "--json")
+    assert outcome.code != 0
+    assert outcome.out == ""
+
+
 def test_run_file_of_the_user_that_is_missing_is_a_local_error(run, admin):
     outcome = run("broker", "put", "kbs:///a/b/c", "nowhere", *admin)
     assert outcome.code == 13
@@ -132,10 +162,14 @@ def test_signal_that_a_destructor_swallowed_comes_again(monkeypatch, capfd):
 
 
 def test_signal_while_an_error_is_told_is_no_traceback(run, monkeypatch):
-    def fail(_):
-        raise main._Interrupted
+    tell = main._Ending.fail
 
-    monkeypatch.setattr(main, "_fail", fail)
+    def fail(self, kind, *facts):
+        if kind != "Interrupted":
+            raise main._Interrupted
+        return tell(self, kind, *facts)
+
+    monkeypatch.setattr(main._Ending, "fail", fail)
     outcome = run("inspect", "oci:nowhere:v1")
     assert outcome.code == 130
     assert outcome.err == "imagers: error: interrupted\n"
