@@ -76,23 +76,43 @@ def _once(context: click.Context, word: str, undo: Callable[[], object]) -> None
 
 
 class _Place(click.types.StringParamType):
-    """A text that is completed as a path."""
+    """A text that is completed as a path.
 
-    def __init__(self, kind: str) -> None:
+    Args:
+        kind: `file` or `dir`.
+        behind: the words that stand before a colon and the path, if any.
+    """
+
+    def __init__(self, kind: str, *behind: str) -> None:
         self._kind = kind
+        self._behind = behind
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """What the shell finds."""
+        """What the shell finds, or we."""
         from click.shell_completion import CompletionItem
 
         del ctx, param
-        return [CompletionItem(incomplete, type=self._kind)]
+        if not self._behind:
+            return [CompletionItem(incomplete, type=self._kind)]
+        from imagers.cli.completion import paths_behind_a_word
+
+        return paths_behind_a_word(incomplete, self._behind)
 
 
+_IMAGE = _Place("file", "oci", "oci-archive", "docker-archive", "dir")
 # By the word that the help has for a value.
-_PLACES = {"FILE": "file", "KEY": "file", "DIR": "dir", "BUNDLE": "dir"}
+_PLACES = {
+    "FILE": _Place("file"),
+    "KEY": _Place("file"),
+    "DIR": _Place("dir"),
+    "BUNDLE": _Place("dir"),
+    "REF": _IMAGE,
+    "SRC": _IMAGE,
+    "DST": _IMAGE,
+    "RECIPIENT": _Place("file", "jwe", "pkcs7", "pkcs11"),
+}
 
 
 class _Told:
@@ -108,9 +128,9 @@ class _Told:
     def __init__(self, *args: Any, **given: Any) -> None:
         super().__init__(*args, **given)
         for one in self.params:
-            kind = _PLACES.get((one.metavar or one.human_readable_name).upper())
-            if kind is not None and type(one.type) is type(click.STRING):
-                one.type = _Place(kind)
+            place = _PLACES.get((one.metavar or one.human_readable_name).upper())
+            if place is not None and one.type is click.STRING:
+                one.type = place
         self.params += common_options()
 
     def get_short_help_str(self, limit: int = 45) -> str:

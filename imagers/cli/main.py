@@ -341,9 +341,9 @@ def _one_line(text: str) -> str:
 def main() -> NoReturn:
     """The console script."""
     if instruction := os.environ.get(_COMPLETION):
-        from click.shell_completion import shell_complete
+        from imagers.cli.completion import complete
 
-        sys.exit(shell_complete(root, {}, "imagers", _COMPLETION, instruction))
+        sys.exit(complete(root, _COMPLETION, instruction))
     warnings.simplefilter("default")
     warnings.showwarning = _show_warning
     # Loaded while a signal still ends the program at once, see `imagers.__main__`.

@@ -65,6 +65,11 @@ def print_line(text: str) -> None:
     click.echo(harmless(text))
 
 
+def set_loudness(*, news: bool = True, bar: bool = True) -> None:
+    """Whether lines of plain news are said, and whether progress may be a bar."""
+    _loudness.update(news=news, bar=bar)
+
+
 def print_bytes(data: bytes) -> None:
     """Bytes on standard output as they are, and nothing else.
 
@@ -83,11 +88,6 @@ def print_bytes(data: bytes) -> None:
                 hint="write them to a file or into a pipe: > FILE, or | cat -v",
             )
     click.echo(data, nl=False)
-
-
-def set_loudness(*, news: bool = True, bar: bool = True) -> None:
-    """Whether lines of plain news are said, and whether progress may be a bar."""
-    _loudness.update(news=news, bar=bar)
 
 
 def say(kind: str, text: str) -> None:

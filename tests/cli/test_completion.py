@@ -72,7 +72,11 @@ SHELLS = {
         ("inspect --refer\t oci:nowhere", "nowhere: expected an OCI layout"),
         ("broker audit --event replac\t --broker http://127.0.0.1:1", "admin key cannot be read"),
         ("policy check fir\t", "policy 'first.json'"),
-        ("pull oci:x sec\t --policy first.json", "policy 'first.json'"),
+        ("pull oci:x sec\t", "second"),
+        ("pull docker://127.0.0.1:1/x:v1 sec\t --policy first.json", "second"),
+        ("inspect oci:sec\t", "second: expected an OCI layout"),
+        ("copy dir:secon\t oci:sec\t", "second"),
+        ("encrypt oci:x oci:y --encryption-key jwe:fir\t", "jwe:first.json"),
     ],
 )
 def test_what_a_tab_makes_of_it_is_run(imagers, environment, shell, text, runs):
@@ -92,6 +96,10 @@ def test_what_a_tab_makes_of_it_is_run(imagers, environment, shell, text, runs):
         ("imagers key generate ", ["cosign", "ec", "kek", "rsa"]),
         ("imagers verify --p", ["--platform", "--policy"]),
         ("imagers verify x --policy fi", ["first.json"]),
+        ("imagers verify oci:", ["oci:first.json", "oci:second"]),
+        ("imagers copy x oci-archive:./fi", ["oci-archive:./first.json"]),
+        ("imagers verify docker:", []),
+        ("imagers verify oci:nowhere/", []),
     ],
 )
 def test_fish_offers_what_fits(imagers, environment, line, offered):
