@@ -3,11 +3,15 @@
 
 bash takes a colon for the end of a word: `oci:app` comes as three words, and what is inserted goes
 behind the colon. Names of images have colons, so the words are put together first.
+
+What bash inserts of ours it does not quote: of a file that somebody called `$(rm x)` it would make
+a command. So it is offered only what means itself.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from click.shell_completion import (
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     import click
 
 __all__ = ["complete", "paths_behind_a_word"]
+
+_MEANS_ITSELF = re.compile(r"[\w.,:/@%+=-]*")
 
 
 class _Bash(BashComplete):
@@ -36,6 +42,11 @@ class _Bash(BashComplete):
                 words.append(word)
         self._cut = words[-1].rfind(":") + 1
         return words[:-1], words[-1]
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        found = super().get_completions(args, incomplete)
+        # The others are no texts, but say what bash is to look for by itself.
+        return [one for one in found if one.type != "plain" or _MEANS_ITSELF.fullmatch(one.value)]
 
     def format_completion(self, item: CompletionItem) -> str:
         return f"{item.type},{item.value[self._cut :]}"
@@ -69,5 +80,5 @@ def paths_behind_a_word(incomplete: str, words: tuple[str, ...]) -> list[Complet
     return [
         CompletionItem(f"{word}:{directory}{slash}{name}")
         for name in names
-        if name.startswith(start) and (start or not name.startswith("."))
+        if name.startswith(start) and (start or not name.startswith(".")) and name.isprintable()
     ]

@@ -88,6 +88,21 @@ def test_what_a_tab_makes_of_it_is_run(imagers, environment, shell, text, runs):
     assert runs in shown, shown
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_name_of_a_file_is_no_command(imagers, environment, shell):
+    """Whoever may write into a directory would have a command run by a TAB and a return."""
+    needs(shell)
+    (imagers.here / "third$(touch executed)").mkdir()
+    (imagers.here / "fourth\x1b[2J").mkdir()
+    words, before = SHELLS[shell]
+    switch = f'eval "$(_IMAGERS_COMPLETE={shell}_source imagers)"\n'
+    keys = f"{before}{switch}imagers inspect oci:thir\t\nimagers inspect oci:fourt\t\nexit\n"
+    shown = typed(words, keys, env=environment, cwd=imagers.here)
+    assert "expected an OCI layout" in shown
+    assert not (imagers.here / "executed").exists()
+    assert "\x1b[2J" not in shown
+
+
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
