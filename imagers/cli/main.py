@@ -237,6 +237,7 @@ class _Ending:
 
     def fail(self, kind: str, text: str, hint: str | None, exit_code: int) -> int:
         """Tell it; the exit code."""
+        _drop_output()  # what nobody took of it would change the exit code at Python's end
         say("error", text)
         if hint:
             say("hint", hint)
@@ -246,7 +247,6 @@ class _Ending:
             self._as_json = False  # once, also if this is interrupted
             try:
                 print_json({"error": facts})
-                sys.stdout.flush()
             except OSError:
                 _drop_output()  # the lines and the exit code have to do
         return exit_code
@@ -272,7 +272,8 @@ def _run(arguments: list[str], ending: _Ending) -> int:
         with root.make_context("imagers", list(arguments)) as context:
             ending.context = context
             result = root.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed by whoever started this
+            sys.stdout.flush()
     except ImagersError as error:
         if debug:
             raise
@@ -323,6 +324,8 @@ def _hint_of(error: click.UsageError) -> str:
 
 def _drop_output() -> bool:
     """Whether standard output takes no more; then Python does not try it again at its end."""
+    if sys.stdout is None:
+        return False
     try:
         sys.stdout.flush()
     except OSError:

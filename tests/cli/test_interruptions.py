@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-REMOTE, FORMAT, LOCAL, INTERRUPTED, TERMINATED = 10, 11, 13, 130, 143
+REMOTE, FORMAT, LOCAL, DENIED, INTERRUPTED, TERMINATED = 10, 11, 13, 21, 130, 143
 ENDS_WITHIN = 30  # seconds from the signal to the end
 
 
@@ -297,6 +297,28 @@ def test_results_to_a_full_disk_are_an_error_and_not_lost(imagers, images):
         result = imagers("inspect", f"oci:{images.build()}:v1", stdout=full)
     assert result.code == LOCAL
     assert result.error == "standard output: no space left on device"
+
+
+@pytest.mark.parametrize("how", ["--explain", "--json"])
+def test_no_that_nobody_reads_is_no_yes(imagers, images, how):
+    """`imagers verify REF --explain | head -1` with pipefail must not go on."""
+    policy = imagers.here / "policy.json"
+    policy.write_text('{"default": [{"type": "reject"}]}')
+    words = ("verify", f"oci:{images.build()}:v1", "--policy", policy, how)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        result = imagers(*words, stdout=closed)
+    assert result.code == DENIED, result
+    assert "is rejected by the policy" in result.error
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("words", [("--version",), ("inspect", "oci:nowhere", "--json")])
+def test_closed_standard_output_is_no_bug(imagers, words):
+    result = imagers(*words, preexec_fn=lambda: os.close(1))
+    assert result.code == (0 if len(words) == 1 else LOCAL), result
+    assert "Traceback" not in result.stderr
 
 
 def test_stalling_registry_is_given_up(imagers, images, imagers_registry):

@@ -100,16 +100,21 @@ def command(
             )
         except ImagersError as refusal:
             error = refusal
-    if as_json:
-        facts = {"reference": image.source.name} | _facts(path, selected, trusted, error)
-        if explain and told:
-            facts |= {"scope": _why(path, selected)[1], "tree": told[0].root.to_json()}
-        print_json(facts)
-    else:
-        if explain:
-            _print_tree(path, selected, told)
-        if trusted is not None:
-            _print_trusted(trusted)
+    try:
+        if as_json:
+            facts = {"reference": image.source.name} | _facts(path, selected, trusted, error)
+            if explain and told:
+                facts |= {"scope": _why(path, selected)[1], "tree": told[0].root.to_json()}
+            print_json(facts)
+        else:
+            if explain:
+                _print_tree(path, selected, told)
+            if trusted is not None:
+                _print_trusted(trusted)
+    except OSError:
+        # A reader that went away makes no yes of a no: the exit code is the answer.
+        if error is None:
+            raise
     if error is not None:
         raise error
 
