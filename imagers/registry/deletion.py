@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from imagers.core.values import Cancellation
+    from imagers.model.manifest import RawManifest
     from imagers.model.reference import Reference
     from imagers.registry.client import RegistryClient
 
 __all__ = ["Deletion", "delete_image"]
 
 _MAX_TAGS = 5000  # one small request each
+_MAX_INDEXES = 64  # in one, at any depth
 _JOBS = 8
 _SHOWN = 5  # tags that a message names
 # 400 and 405 are the specification's for deletion that is turned off.
@@ -184,12 +186,38 @@ class _Repository:
             return False, False  # it went meanwhile
         if digest_of(found.raw, digest.algorithm) == digest:
             return True, False
-        try:
-            document = parse_manifest_or_index(found.raw, media_type=found.media_type)
-        except (FormatError, Unsupported):
-            return False, False  # nobody reads that as an index
-        entries = document.manifests if isinstance(document, Index) else ()
-        return False, any(one.digest == digest for one in entries)
+        return False, self._has(found, digest)
+
+    def _has(self, top: RawManifest, digest: Digest) -> bool:
+        """Whether `top` has an image, itself or in an index that is nested in it.
+
+        Raises:
+            FormatError: there are too many to look at.
+            RemoteError: one of them could not be looked at.
+        """
+        waiting, seen = [top], {top.digest}
+        while waiting:
+            found = waiting.pop()
+            try:
+                document = parse_manifest_or_index(found.raw, media_type=found.media_type)
+            except (FormatError, Unsupported):
+                # Others may read what is refused here, and would miss what it names.
+                if str(digest).encode() in found.raw:
+                    return True
+                continue
+            for entry in document.manifests if isinstance(document, Index) else ():
+                if entry.digest == digest:
+                    return True
+                if entry.media_type in MANIFEST_TYPES or entry.digest in seen:
+                    continue
+                seen.add(entry.digest)
+                if len(seen) > _MAX_INDEXES:
+                    raise FormatError(
+                        f"expected at most {_MAX_INDEXES} indexes in one, got more", what="tags"
+                    )
+                with suppress(NotFound):  # so nobody has what it names
+                    waiting.append(self.source.read_manifest(entry.digest))
+        return False
 
     def referrers(self, digest: Digest, tags: tuple[str, ...]) -> tuple[str, ...]:
         """Tags and digests of what says that it refers to `digest`; what cannot be told is not."""

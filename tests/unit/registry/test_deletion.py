@@ -98,6 +98,51 @@ def test_image_in_an_index_is_not_deleted_by_its_own_tag(registry, delete, diges
     assert (deletion.tags, deletion.indexes) == (("v1",), ("multi",))
 
 
+def nesting_index_of(*raws):
+    entries = [
+        {"mediaType": OCI_INDEX, "digest": str(digest_of(raw)), "size": len(raw)} for raw in raws
+    ]
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+
+
+def test_image_in_an_index_in_an_index_is_not_deleted_by_its_own_tag(
+    registry, delete, digest, sink
+):
+    inner = index_of(digest)
+    middle = nesting_index_of(inner)
+    for raw in (index_of(), inner, middle):
+        sink.put_manifest(raw, OCI_INDEX, by_name=False)
+    sink.put_manifest_as(nesting_index_of(middle, index_of()), OCI_INDEX, "multi")
+    with pytest.raises(UsageError, match="it is in the index 'multi', which would lose it"):
+        delete("app:v1")
+    assert deletions(registry) == []
+    assert delete(f"app@{digest}").indexes == ("multi",)
+
+
+def test_indexes_beyond_the_bound_stop_a_deletion_by_tag(registry, delete, sink, monkeypatch):
+    monkeypatch.setattr("imagers.registry.deletion._MAX_INDEXES", 2)
+    indexes = [index_of().replace(b"{", b"{" + b" " * spaces) for spaces in range(3)]
+    for raw in indexes:
+        sink.put_manifest(raw, OCI_INDEX, by_name=False)
+    sink.put_manifest_as(nesting_index_of(*indexes), OCI_INDEX, "multi")
+    with pytest.raises(FormatError, match="at most 2 indexes in one"):
+        delete("app:v1")
+    assert deletions(registry) == []
+
+
+def test_image_in_an_index_that_only_others_read_is_not_deleted_by_its_own_tag(
+    registry, delete, digest, sink
+):
+    """Docker ignores members that are doubled here, and what they hold."""
+    raw = index_of(digest).replace(b"{", b'{"annotations": {}, "annotations": null, ', 1)
+    sink.put_manifest_as(index_of(), OCI_INDEX, "multi")
+    head = {"Content-Type": OCI_INDEX}
+    registry.answer_with(200, path="/manifests/multi", headers=head, body=raw, times=2)
+    with pytest.raises(UsageError, match="in the index 'multi'"):
+        delete("app:v1")
+    assert deletions(registry) == []
+
+
 def test_index_is_deleted_and_its_images_are_told(registry, delete, digest, sink):
     raw = index_of(digest)
     sink.put_manifest_as(raw, OCI_INDEX, "multi")
