@@ -20,11 +20,13 @@ import json
 from collections.abc import Mapping
 
 from imagers.errors import FormatError, UsageError
+from imagers.model.base64 import encode_base64
 from imagers.model.identity import ImageIdentity
 from imagers.sign.policy_json import Policy, parse_policy
 
 __all__ = ["policy_of_identity", "policy_of_key", "policy_of_pin", "requirement_of_keys"]
 
+_PACKET = 0x80  # of the first byte of all packets, RFC 9580 section 4.2
 _REPOSITORY: dict[str, object] = {"signedIdentity": {"type": "matchRepository"}}
 
 
@@ -57,15 +59,17 @@ def policy_of_key(path: str, data: bytes) -> Policy:
     """A policy that demands a signature by one key, of whatever form, from every image.
 
     Args:
-        data: what the file `path` holds, which is read once more when the policy is used.
+        data: what the file `path` holds, which is not read again: it may be a pipe.
 
     Raises:
         As `requirement_of_keys`.
     """
-    one = requirement_of_keys({path: data}, "matchRepository")
+    key: dict[str, object] = {"keyData": encode_base64(data)}
+    one = requirement_of_keys({path: data}, "matchRepository") | key
+    del one["keyPath"]
     if one["type"] == "signedBy":
         return _parse([one], path)
-    return _parse([one, {"type": "sigstoreBundle", "keyPath": path}], path)
+    return _parse([one, {"type": "sigstoreBundle", **key}], path)
 
 
 def policy_of_identity(
@@ -131,7 +135,11 @@ def _kind_of(data: bytes, path: str) -> str:
     """
     from imagers.sign.public_key import parse_public_key
 
-    if not data.lstrip().startswith(b"-----BEGIN"):
+    if b"-----BEGIN " not in data:  # openssl writes text before it
+        if not data or data[0] < _PACKET:
+            raise FormatError(
+                "expected a public key in PEM, or a binary OpenPGP key", what=f"key file '{path}'"
+            )
         return "gpg"
     if b"BEGIN PGP" in data:
         raise FormatError(

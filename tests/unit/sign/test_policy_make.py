@@ -24,7 +24,8 @@ def kinds(policy):
 
 
 def test_policy_of_a_key_takes_both_forms_of_the_image_and_of_its_index(key):
-    policy = policy_of_key("k.pub", key.public_key.to_pem())
+    pem = key.public_key.to_pem()
+    policy = policy_of_key("k.pub", pem)
     assert kinds(policy) == [
         ("AnyOf", False),
         ("SigstoreSigned", False),
@@ -35,8 +36,16 @@ def test_policy_of_a_key_takes_both_forms_of_the_image_and_of_its_index(key):
         ("SigstoreBundle", True),
     ]
     signed = policy.default[0].parts[0]
-    assert (signed.key_paths, signed.signed_identity) == (("k.pub",), MatchRepository())
+    assert (signed.key_paths, signed.signed_identity) == ((), MatchRepository())
+    assert signed.key_datas == (pem,)  # read once: `--key <(...)` is a pipe
     assert policy.transports == {}
+
+
+def test_policy_of_a_key_with_text_before_it_is_for_that_key(key):
+    pem = b"Public-Key: (256 bit)\n" + key.public_key.to_pem()
+    assert kinds(policy_of_key("k.pub", pem)) == kinds(
+        policy_of_key("k.pub", key.public_key.to_pem())
+    )
 
 
 def test_policy_of_a_key_of_gpg_takes_its_signatures():
@@ -55,6 +64,8 @@ def test_policy_of_a_key_of_gpg_takes_its_signatures():
         (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n", "got an armored one"),
         (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "'k.pub'"),
         (b"-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n", "'k.pub'"),
+        (b"", "expected a public key in PEM, or a binary OpenPGP key"),
+        (b"root:x:0:0::/root:/bin/sh\n", "expected a public key in PEM, or a binary OpenPGP key"),
     ],
 )
 def test_policy_of_what_is_no_public_key_is_refused(data, piece):
