@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from imagers.errors import FormatError
 from imagers.model.digest import Digest, parse_digest
 
-__all__ = ["Reference", "is_tag", "normal_name", "parse_reference"]
+__all__ = ["Reference", "is_tag", "may_hold_login", "normal_name", "parse_reference"]
 
 _MAX_NAME = 255  # characters of registry and repository together
 _MAX_TEXT = 640  # more than the longest name, tag and digest; bounds what is searched
@@ -42,6 +42,7 @@ _PORT_AT_END = re.compile(r":[0-9]+\Z")
 _HTTPS_PORT = "443"
 # inet_aton(3) takes 127.1, 0x7f000001 and 0177.0.0.1 for 127.0.0.1.
 _NUMBER_AT_END = re.compile(r"(?:\A|\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\Z")
+_DIGEST = re.compile(r"(?:sha|md|blake)[0-9a-z]+:|[0-9a-f]+\Z")  # or what was meant as one
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}\Z")
 DEFAULT_REGISTRY = "docker.io"
 _OTHER_DEFAULT_REGISTRY = "index.docker.io"  # normalize.go takes it for the same
@@ -151,6 +152,13 @@ def normal_name(text: str) -> str:
     return f"{registry}{slash}{rest}"
 
 
+def may_hold_login(text: str) -> bool:
+    """Whether a text that is no name may be USER:PASSWORD@HOST, and is not to be repeated."""
+    before, at, behind = text.partition("@")
+    is_digest = _DIGEST.match(behind) is not None
+    return bool(at) and ("/" in behind or (":" in before.removeprefix("//") and not is_digest))
+
+
 def _is_ipv4(text: str) -> bool:
     try:
         return str(ipaddress.IPv4Address(text)) == text
@@ -182,8 +190,8 @@ def parse_reference(text: str) -> Reference:
     if _IMAGE_ID.match(text):
         raise refuse("expected a name, got the id of an image")
     rest, at, digest_text = text.partition("@")
-    if "/" in digest_text:
-        # USER:PASSWORD@HOST/NAME: the text is not repeated, there may be a password in it.
+    if may_hold_login(text):
+        # The text is not repeated, there may be a password in it.
         raise FormatError(
             "has a user name in it", what="reference", hint="credentials go into --creds"
         )

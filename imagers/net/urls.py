@@ -139,5 +139,7 @@ def redact_url(url: str) -> str:
     query = "?" + "&".join(pairs) if pairs else ""
     origin = f"{parts.scheme}://{host}{port}" if parts.scheme or host else ""
     path = _SECRET_PATH.sub(r"\1…", parts.path)
+    if not host:  # USER:PASSWORD@HOST is a scheme and a path to the parser
+        path = re.sub(".*@", "…@", path, flags=re.DOTALL)
     shown = f"{origin}{path}{query}"
     return "".join(c if c.isprintable() else "\ufffd" for c in shown)

@@ -72,8 +72,10 @@ def _engine(host: str, name: str) -> Iterator[Any]:
         ) from error
     except (errors.DockerException, OSError) as error:
         # OSError: what requests raises is one.
+        shown = redact_url(host)
+        reason = str(error).replace(host, shown)  # docker's library repeats it
         raise RemoteError(
-            f"{name}: the engine at {host} did not answer: {str(error)[:200]}",
+            f"{name}: the engine at {shown} did not answer: {reason[:200]}",
             temporary=True,
             hint="is it running, and may this user use its socket? --daemon-host names another",
         ) from error

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 
 from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.model.digest import Digest
-from imagers.model.reference import DEFAULT_REGISTRY, Reference, parse_reference
+from imagers.model.reference import DEFAULT_REGISTRY, Reference, may_hold_login, parse_reference
 from imagers.transport.kinds.transport import TRANSPORTS, find_transport, known_transports
 
 __all__ = ["ImageName", "check_one_meaning", "locate", "parse_image_name"]
@@ -107,9 +107,10 @@ def parse_image_name(text: str) -> ImageName:
     if colon and transport in TRANSPORTS:
         return find_transport(transport).parse(rest, text)
     if transport in ("http", "https") and rest.startswith("//"):
+        shown = "//HOST/NAME" if may_hold_login(rest) else rest[:200]
         raise Unsupported(
             f"transport {transport!r} is not supported",
-            hint=f"an image of a registry is docker:{rest[:200]}; https is tried first, and "
+            hint=f"an image of a registry is docker:{shown}; https is tried first, and "
             "--tls-verify=false allows plain http",
         )
     if (colon and transport in _OTHERS) or _SCHEME.match(text):

@@ -58,7 +58,9 @@ def parse_login_name(text: str) -> tuple[str, str]:
     known = {registry, "docker.io" if registry == "index.docker.io" else registry}
     if reference is None or reference.registry not in known:
         raise UsageError(
-            f"expected a registry, got {text!r}", hint="as registry.example.org or localhost:5000"
+            # There may be a password in it.
+            "expected a registry" + ("" if "@" in text else f", got {text!r}"),
+            hint="as registry.example.org or localhost:5000",
         )
     return reference.registry, namespace
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
 from imagers.model.identity import ImageIdentity, docker_identity
-from imagers.model.reference import normal_name, parse_reference
+from imagers.model.reference import may_hold_login, normal_name, parse_reference
 from imagers.transport.kinds.transport import Transport
 from imagers.transport.names import ImageName
 
@@ -34,6 +34,8 @@ class _Docker(Transport):
 
     def parse(self, rest: str, text: str) -> ImageName:
         if not rest.startswith("//"):
+            if may_hold_login(rest):
+                raise FormatError("expected 'docker://' and a name", what="image name")
             raise FormatError(
                 f"expected 'docker://' and a name, got {text[:160]!r}",
                 what="image name",

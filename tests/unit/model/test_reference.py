@@ -163,7 +163,15 @@ def test_parse_reference_any_text_gives_a_value_that_reads_the_same_or_format_er
     assert (reference.tag is None) != (reference.digest is None)
 
 
-@pytest.mark.parametrize("text", ["user:secret@127.0.0.1:5000/app", "user:secret@host/app:v1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user:secret@127.0.0.1:5000/app",
+        "user:secret@host/app:v1",
+        "user:secret@registry.example.org",
+        "user:secret@host:5000",
+    ],
+)
 def test_parse_reference_with_a_password_refused_without_repeating_it(text):
     with pytest.raises(FormatError, match="has a user name in it") as caught:
         parse_reference(text)

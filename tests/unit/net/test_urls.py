@@ -44,6 +44,14 @@ def test_parse_origin_bad_url_refused(url, text):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["u:secret@h", "https:u:secret@h", "https:///u:secret@h/x"])
+def test_password_in_what_is_no_url_is_not_shown(url):
+    assert "secret" not in redact_url(url)
+    with pytest.raises(FormatError) as caught:
+        parse_origin(url)
+    assert "secret" not in str(caught.value)
+
+
 @given(st.text(max_size=60))
 def test_parse_origin_any_text_is_an_origin_or_a_format_error(text):
     try:

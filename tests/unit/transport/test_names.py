@@ -181,3 +181,13 @@ def test_parse_image_name_of_files_and_engines_malformed_refused(text):
 )
 def test_parse_short_name_is_what_has_neither_transport_nor_registry(text, short_name):
     assert parse_image_name(text).short_name == short_name
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://u:secret@h.example/app", "docker:u:secret@h.example/app", "docker:/u:secret@h:5000"],
+)
+def test_name_with_a_password_in_it_is_not_repeated(text):
+    with pytest.raises((FormatError, Unsupported)) as caught:
+        parse_image_name(text)
+    assert "secret" not in f"{caught.value} {caught.value.hint}"
