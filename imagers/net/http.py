@@ -373,7 +373,8 @@ class HTTPClient(Closing):
                 f"{origin}: plain http is used to this machine only",
                 hint="use https, or allow plain http by name",
             )
-        is_ours = True
+        # An address to write to, which a server gave, may be what lets one in: as of a redirect.
+        is_ours = not named_by or method in ("GET", "HEAD")
         for _ in range(_MAX_REDIRECTS + 1):
             try:
                 stream = self._exchange(method, url, origin, headers, body, named_by=named_by)

@@ -156,6 +156,17 @@ def test_redirect_is_told_without_what_lets_one_in(imagers, image):
         assert told[at + 1] == f"GET {storage.url}/…: 200"
 
 
+def test_upload_elsewhere_is_told_without_what_lets_one_in(imagers, image, accept):
+    assert image.raw
+    with EmbeddedRegistry() as registry, EmbeddedRegistry() as storage:
+        place = {"Location": f"{storage.url}/put/{CANARY}"}
+        registry.answer_with(202, method="POST", path="/blobs/uploads/", headers=place, times=9)
+        result = imagers("copy", "oci:app", f"{registry.address}/app:v1", "-v", "--policy", accept)
+        assert result.code == 10, result
+        check_silent(result)
+        assert f"PUT {storage.url}/…: 404" in lines_of(result)
+
+
 def test_proxy_is_named_without_its_password(imagers):
     proxy = {"https_proxy": f"http://{USER}:{CANARY}@127.0.0.1:1"}
     words = ("inspect", "-v", "h.example/team/app")
