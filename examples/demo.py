@@ -363,7 +363,8 @@ def releases(admin: list[str]) -> int:
         capture_output=True,
         text=True,
     ).stdout
-    return sum((row["event"], row["outcome"]) == ("release", "ok") for row in json.loads(listing))
+    rows = json.loads(listing)["entries"]
+    return sum((row["event"], row["outcome"]) == ("release", "ok") for row in rows)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,7 @@
     with open_image(name, user.transport_options(), user.lookasides()) as image:
         pull_image(image, bundle, PullOptions(user.policy_for(image.identity)))
 
-| variable | used for |
-|---|---|
-| `HOME`, `XDG_CONFIG_HOME` | the user's containers policy and registries.d |
-| `XDG_DATA_HOME` | the user's signatures outside of registries |
-| `XDG_STATE_HOME` | the broker's state and admin key |
-| `TMPDIR` | the spool of uploads; else /var/tmp |
-| `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR`, `DOCKER_CONFIG` | where logins are kept |
-| `http_proxy`, `https_proxy`, `no_proxy`; the last two in capitals too | proxies of registries |
-| `CONTAINERS_REGISTRIES_CONF` | mirrors; else registries.conf of the user or the system |
-| `DOCKER_HOST` | the engine that `docker-daemon:` means |
-| `OCICRYPT_KEYPROVIDER_CONFIG` | the configuration of key providers |
-| `OCICRYPT_OAEP_HASHALG` | hash of PKCS11 packets: sha256 or sha1 |
-| `COSIGN_PASSWORD` | the passphrase of keys in cosign's format; may be empty |
+docs/environment.md says what each variable does, and what wins over it.
 """
 
 from __future__ import annotations
@@ -62,6 +50,9 @@ class Settings:
         http_proxy: as written, or None; so `https_proxy` and `no_proxy`.
         registries_conf: registries.conf, then its drop-in files; those that exist.
         daemon_host: of the engine that `docker-daemon:` means; None for Docker's own socket.
+        broker_url: of the broker that is spoken to; None: nobody named one.
+        broker_ca: PEM file, of the only CAs that are trusted for it; None: the system's.
+        named_admin_key: file of its administrator's key; None: where this user's broker writes it.
         cosign_password: None where the variable is not set, which is not the same as empty.
     """
 
@@ -79,12 +70,15 @@ class Settings:
     no_proxy: str = ""
     registries_conf: tuple[Path, ...] = ()
     daemon_host: str | None = None
+    broker_url: str | None = None
+    broker_ca: str | None = None
+    named_admin_key: Path | None = None
     cosign_password: str | None = field(default=None, repr=False)
 
     @property
     def broker_admin_key(self) -> Path:
-        """Where the broker writes its admin key on first start."""
-        return self.broker_state / "admin.key"
+        """The administrator's key: as named, else where this user's broker writes it."""
+        return self.named_admin_key or self.broker_state / "admin.key"
 
     def transport_options(
         self, *, is_remote: bool = True, image_rs_registries: str | None = None
@@ -134,13 +128,18 @@ class Settings:
         Raises:
             LocalError, FormatError: a file cannot be read, or is malformed.
         """
+        import logging
+
         from imagers.registry.registries_conf import (
             parse_image_rs_registries,
             parse_registries_conf,
         )
 
+        log = logging.getLogger(__name__)
         if image_rs is not None:
+            log.debug("mirrors of %s", image_rs)
             return parse_image_rs_registries(_read_text(Path(image_rs)), what=image_rs)
+        log.debug("mirrors of %s", ", ".join(map(str, self.registries_conf)) or "no file")
         return parse_registries_conf(
             [(str(path), _read_text(path)) for path in self.registries_conf]
         )
@@ -158,6 +157,12 @@ class Settings:
         from imagers.sign.places import Lookasides
 
         found = directory or find_registries_d([str(path) for path in self.registries_d_paths])
+        import logging
+
+        log = logging.getLogger(__name__)
+        log.debug(
+            "lookasides of %s", found or f"{self.default_lookaside}: there is no registries.d"
+        )
         if found is None:
             return Lookasides(default=self.default_lookaside)
         return Lookasides(load_registries_d(found), self.default_lookaside)
@@ -217,8 +222,8 @@ class Settings:
             raise CouldNotVerify(
                 f"nobody has looked at {identity}: the policy '{path}' accepts every image at "
                 f"{selected.where}",
-                hint="name the image by digest, or say what you demand: 'imagers policy init' "
-                f"writes a policy; --policy {path} takes every image, signed or not",
+                hint="name the image by digest, or name a policy that demands what you want; "
+                f"with --policy {path} every image is taken, signed or not",
             )
         return policy
 
@@ -265,6 +270,7 @@ def read_settings() -> Settings:
     home = Path(os.environ.get("HOME") or "/nonexistent")
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     state = Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state")
+    admin_key = os.environ.get("IMAGERS_BROKER_ADMIN_KEY")
     return Settings(
         policy_paths=(
             config / "containers" / "policy.json",
@@ -291,6 +297,9 @@ def read_settings() -> Settings:
         no_proxy=_either("no_proxy") or "",
         registries_conf=_registries_conf(config),
         daemon_host=os.environ.get("DOCKER_HOST") or None,
+        broker_url=os.environ.get("IMAGERS_BROKER") or None,
+        broker_ca=os.environ.get("IMAGERS_BROKER_CA") or None,
+        named_admin_key=Path(admin_key) if admin_key else None,
         cosign_password=_hidden.get(_VARIABLE, os.environ.get(_VARIABLE)),
     )
 

@@ -291,6 +291,10 @@ def options_of(command):
     }
 
 
+# Every verb has them; the help of the program explains them.
+COMMON = {"--quiet", "--verbose", "--debug"}
+
+
 def named_options(text):
     """Options in a text; not `--src-`, which is the beginning of several."""
     return set(re.findall(r"(?<![\w-])--[a-z](?:[a-z-]|\.(?=[a-z]))*[a-z](?![a-z-])", text))
@@ -352,8 +356,9 @@ def test_help_of_a_verb_names_its_options_and_no_others(verb):
     command = module_of(verb).command
     text, _, _ = module_of(verb).__doc__.partition("\nexample")
     named = named_options(text)
-    options = options_of(command)
-    assert options | {"--help"} <= named | forms_for_one_side(options, text) | {"--help"}
+    options = options_of(command) - COMMON
+    assert options <= named | forms_for_one_side(options, text)
+    assert re.search(r"^  -q, -v, -h +quiet, verbose, this text$", text, re.MULTILINE)
     # A help may speak of another verb's option; one that is nowhere is a mistake.
     everywhere = {name for other in VERBS for name in options_of(module_of(other).command)}
     assert named <= everywhere | options_of(root) | {"--help"}

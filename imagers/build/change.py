@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from imagers.build.broker_key import BrokerKey
 from imagers.core import BlobProgress, Budget, OnProgress
 from imagers.encrypt.image import LayerAction, decrypt_image, encrypt_image
-from imagers.encrypt.index import rewrite_index
+from imagers.encrypt.index import LeftOutEntry, rewrite_index
 from imagers.encrypt.options import AES_256_CTR_HMAC_SHA256
 from imagers.encrypt.rekey import rekey_image
 from imagers.encrypt.rewrap import rewrap_image
@@ -125,7 +125,7 @@ class Changed:
 
     images: tuple[tuple[str, RewrittenImage], ...]
     digest: Digest
-    left_out: int = 0
+    left_out: tuple[LeftOutEntry, ...] = ()
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 
@@ -232,7 +232,7 @@ def _rewrite(
         return Changed(((str(image.config.platform), one),), one.descriptor.digest)
     shared = SharedLayers()
     index = rewrite_index(source, sink, lambda one: do(one, shared), top=top, check=check)
-    return Changed(index.images, index.descriptor.digest, len(index.left_out))
+    return Changed(index.images, index.descriptor.digest, index.left_out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,18 @@ if TYPE_CHECKING:
 
 __all__ = ["inspect_image"]
 
+# What people look for in a config, by the names of image-spec v1.1, config.md; as it stands there.
+_CONFIG_FACTS = {
+    "user": "User",
+    "working_dir": "WorkingDir",
+    "entrypoint": "Entrypoint",
+    "cmd": "Cmd",
+    "env": "Env",
+    "labels": "Labels",
+    "exposed_ports": "ExposedPorts",
+    "volumes": "Volumes",
+}
+
 
 def _referrers(source: ImageSource, subject: str) -> list[dict[str, object]]:
     from imagers.model.digest import parse_digest
@@ -66,9 +78,10 @@ def inspect_image(
     """
     top = source.read_manifest()
     document = parse_manifest_or_index(top.raw, media_type=top.media_type)
-    facts: dict[str, object] = {"name": source.name, "digest": str(document.descriptor.digest)}
+    facts: dict[str, object] = {"reference": source.name, "digest": str(document.descriptor.digest)}
     if isinstance(document, Index):
         facts["platforms"] = [str(platform) for platform in document.platforms()]
+        facts["attestations"] = sum(one.is_attestation for one in document.manifests)
     image = resolve_image(source, top, platform)
     manifest = image.manifest
     found = find(manifest.descriptor.digest, frozenset(FORMATS))
@@ -76,7 +89,12 @@ def inspect_image(
         "manifest": str(manifest.descriptor.digest),
         "media_type": manifest.descriptor.media_type,
         "platform": str(image.config.platform),
-        "config": {"digest": str(manifest.config.digest), "size": manifest.config.size},
+        "config": {
+            "digest": str(manifest.config.digest),
+            "size": manifest.config.size,
+            "created": image.config.document.get("created"),
+            **{name: image.config.config.get(member) for name, member in _CONFIG_FACTS.items()},
+        },
         "layers": [_layer_facts(layer) for layer in image.layers()],
         "signatures": _signatures(found),
         "signature_forms": {one.format: one.count for one in found.looked},

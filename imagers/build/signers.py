@@ -9,7 +9,7 @@ A signature format is a signer: what makes it is chosen here and nowhere else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -242,7 +242,9 @@ def sign(
     reference = check_can_be_signed(name)
     if identity is not None and not signer.names_image:
         raise UsageError("this signature format speaks for no name: expected no identity")
-    with open_source(name, transport) as source, open_sink(name, transport) as sink:
+    # Signatures have names of their own: a tag beside the image's digest is not written to.
+    beside = replace(name, reference=replace(reference, remark=""))
+    with open_source(name, transport) as source, open_sink(beside, transport) as sink:
         assert isinstance(source, RegistrySource)  # as every one of that transport
         assert isinstance(sink, RegistrySink)
         places = places_of(name, source, lookasides=lookasides, transport=transport)

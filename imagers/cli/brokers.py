@@ -1,23 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a broker, and what they are turned into."""
+"""The options of a broker, and the variables in their place, and what they are turned into."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from imagers.cli.command import blamed_on, option_group
 from imagers.errors import UsageError
+from imagers.model.closing import Closing
 from imagers.settings import read_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imagers.kbs.admin import BrokerAdmin
     from imagers.kbs.client import BrokerClient
+    from imagers.model.digest import Digest
+    from imagers.model.evidence import Attester
+    from imagers.model.keys import ResourceStore, SecretKey
     from imagers.net.http import HTTPSettings
 
-__all__ = ["BrokerOptions", "admin_options", "broker_options"]
+__all__ = ["BrokerOptions", "Given", "LazyGuest", "admin_options", "broker_options"]
+
+
+class Given(NamedTuple):
+    """What the user said, and where: the name of an option or of a variable."""
+
+    value: str
+    by: str
+
+    def better(self, value: str) -> str:
+        """What should have been typed."""
+        return f"{self.by}{' ' if self.by.startswith('-') else '='}{value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +49,26 @@ class BrokerOptions:
         admin_key: file of the administrator's key; None for the default place.
     """
 
-    url: str | None
-    ca_file: str | None
+    url: Given | None
+    ca_file: Given | None
     insecure_http: bool
-    admin_key: str | None = None
+    admin_key: Given | None = None
 
-    def _http(self) -> HTTPSettings:
+    @property
+    def is_option(self) -> bool:
+        """Whether the broker was named on the command line, for this command."""
+        return self.url is not None and self.url.by.startswith("-")
+
+    def _http(self, url: str) -> HTTPSettings:
         from imagers.net.http import HTTPSettings
 
+        if self.ca_file is not None and url.startswith("https:"):
+            from imagers.net.tls import new_tls_context
+
+            with blamed_on(self.ca_file.by):
+                new_tls_context(self.ca_file.value)
         return HTTPSettings(
-            ca_file=self.ca_file,
+            ca_file=None if self.ca_file is None else self.ca_file.value,
             insecure_http=self.insecure_http,
             ca_option="--broker-ca FILE",
             plain_option="http:// in its address",
@@ -55,59 +83,133 @@ class BrokerOptions:
         """
         if self.url is None:
             raise UsageError(
-                "no broker is named", hint="name it with --broker https://HOST, and its CA"
+                "no broker is named",
+                hint="name it with --broker https://HOST, or in IMAGERS_BROKER, and its CA",
             )
         from imagers.net.urls import parse_origin, with_scheme
 
-        meant = with_scheme(self.url)
+        url, by = self.url
+        meant = with_scheme(url)
         if meant is not None:
             raise UsageError(
-                f"--broker: expected a URL with http:// or https://, got {self.url[:160]!r}",
-                hint=f"write --broker {meant[:160]}",
+                f"{by}: expected a URL with http:// or https://, got {url[:160]!r}",
+                hint=f"write {self.url.better(meant[:160])}",
             )
-        with blamed_on("--broker"):
-            origin = parse_origin(self.url)
+        with blamed_on(by):
+            origin = parse_origin(url)
         if origin.scheme == "http" and not origin.is_loopback and not self.insecure_http:
             raise UsageError(
-                f"plain http to the broker at {origin} is refused: keys and tokens would be "
+                f"{by}: plain http to the broker at {origin} is refused: keys and tokens would be "
                 "readable on the way",
                 hint="use https, or say --insecure-broker-http",
             )
-        return self.url
+        return url
 
     def admin(self) -> BrokerAdmin:
         """The administrator's side of the broker; the caller closes it."""
         from imagers.kbs.admin import BrokerAdmin
 
         url = self.require_url()
-        if self.admin_key is None:
-            key = str(read_settings().broker_admin_key)
-            return BrokerAdmin(url, key_file=key, http=self._http())
-        with blamed_on("--broker-admin-key"):
-            return BrokerAdmin(url, key_file=self.admin_key, http=self._http())
+        key = self.admin_key or Given(str(read_settings().broker_admin_key), "")
+        http = self._http(url)
+        with blamed_on(key.by or None):
+            return BrokerAdmin(url, key_file=key.value, http=http)
 
-    def client(self, tee: str | None) -> BrokerClient:
-        """The guest's side of the broker; the caller closes it.
+    def guest(self, tee: str | None) -> LazyGuest | None:
+        """The guest's side of the broker, which is spoken to when a key is asked for.
+
+        None where no broker is named. What was said on the command line is looked at now; a
+        variable is for images that need a broker, and does not disturb others. The caller
+        closes it.
 
         Args:
             tee: name of the TEE to give evidence of.
 
         Raises:
-            NoTEE: none was named, and this machine has none that is known here.
-            PluginNotFound: no plugin for it is installed.
+            UsageError, FormatError: as for `require_url`; or a TEE, and no broker.
+            PluginNotFound: no plugin for the TEE is installed.
         """
+        if self.url is None:
+            if tee is not None:
+                raise UsageError("--tee is for a broker: expected --broker URL or IMAGERS_BROKER")
+            return None
+        if self.is_option:
+            self.require_url()
+        attester = None
+        if tee is not None:
+            from imagers.evidence.plugins import load_attester
+
+            attester = load_attester(tee)
+        return LazyGuest(lambda: self._client(attester))
+
+    def _client(self, attester: Attester | None) -> BrokerClient:
         from imagers.errors import NoTEE
-        from imagers.evidence.plugins import load_attester
         from imagers.kbs.client import BrokerClient
 
         url = self.require_url()
-        if tee is None:
+        if attester is None:
             raise NoTEE(
                 "this machine has no TEE that is known here: expected one, or a name",
                 hint="for tests and demos: 'imagers pull --tee sample', whose plugin comes, in the "
                 "clone of imagers, with: pip install ./plugins/sample_tee",
             )
-        return BrokerClient(url, attester=load_attester(tee), http=self._http())
+        return BrokerClient(url, attester=attester, http=self._http(url))
+
+
+class LazyGuest(Closing):
+    """A `ResourceStore` that is made when it is first asked.
+
+    Raises, beside what the store raises:
+        NoTEE: this machine has none that is known here, and none was named.
+
+    Threads: safe.
+    """
+
+    def __init__(self, make: Callable[[], BrokerClient]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._client: BrokerClient | None = None
+
+    def get(self, uri: str, *, manifest_digest: Digest | None) -> SecretKey:
+        """See `ResourceStore`."""
+        with self._lock:
+            self._client = self._client or self._make()
+        return self._client.get(uri, manifest_digest=manifest_digest)
+
+    def close(self) -> None:
+        """Close it, if it was made."""
+        if self._client is not None:
+            self._client.close()
+
+
+if TYPE_CHECKING:
+
+    def _is_store(guest: LazyGuest) -> ResourceStore:
+        return guest
+
+
+def _options(
+    url: str | None,
+    ca_file: str | None,
+    *,
+    insecure_http: bool,
+    admin_key: str | None = None,
+) -> BrokerOptions:
+    """What the options say, else the variables."""
+    user = read_settings()
+    named_key = None if user.named_admin_key is None else str(user.named_admin_key)
+
+    def one(option: str, text: str | None, variable: str, other: str | None) -> Given | None:
+        if text is not None:
+            return Given(text, option)
+        return None if other is None else Given(other, variable)
+
+    return BrokerOptions(
+        one("--broker", url, "IMAGERS_BROKER", user.broker_url),
+        one("--broker-ca", ca_file, "IMAGERS_BROKER_CA", user.broker_ca),
+        insecure_http,
+        one("--broker-admin-key", admin_key, "IMAGERS_BROKER_ADMIN_KEY", named_key),
+    )
 
 
 _GUEST = {
@@ -116,12 +218,12 @@ _GUEST = {
     "insecure_http": click.option("--insecure-broker-http", "insecure_http", is_flag=True),
 }
 
-broker_options = option_group("broker", BrokerOptions, _GUEST)
+broker_options = option_group("broker", _options, _GUEST)
 """The options of a guest; the verb gets them as `broker`."""
 
 admin_options = option_group(
     "broker",
-    BrokerOptions,
+    _options,
     {**_GUEST, "admin_key": click.option("--broker-admin-key", "admin_key", metavar="FILE")},
 )
 """The options of an administrator; the verb gets them as `broker`."""

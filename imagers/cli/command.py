@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagers.cli.output import set_loudness
 from imagers.errors import ImagersError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from click.shell_completion import CompletionItem
 
     from imagers.core import Budget
 
@@ -25,6 +28,7 @@ __all__ = [
     "VerbGroup",
     "blamed_on",
     "budget_options",
+    "common_options",
     "json_option",
     "option_group",
     "platform_option",
@@ -34,8 +38,118 @@ Verb = Callable[..., Any]
 """What click's decorators take and give: a verb's function, whatever its options are."""
 
 
-class VerbCommand(click.Command):
-    """A command whose help is the docstring of its module, as it stands there.
+def common_options() -> list[click.Parameter]:
+    """`--quiet`, `--verbose` and `--debug`, which stand before the verb or after it."""
+    return [
+        _flag("-q", "--quiet", callback=_be_quiet),
+        _flag("-v", "--verbose", callback=_be_verbose),
+        _flag("--debug"),  # read by main(), which is where errors end
+    ]
+
+
+def _flag(*names: str, callback: Callable[..., None] | None = None) -> click.Option:
+    return click.Option(names, is_flag=True, expose_value=False, is_eager=True, callback=callback)
+
+
+def _be_quiet(context: click.Context, option: click.Parameter, given: bool) -> None:  # noqa: FBT001
+    del option
+    if given and not context.resilient_parsing:
+        _once(context, "quiet", set_loudness)
+        set_loudness(news=False, bar=False)
+
+
+def _be_verbose(context: click.Context, option: click.Parameter, given: bool) -> None:  # noqa: FBT001
+    del option
+    if given and not context.resilient_parsing:
+        from imagers.cli import verbose  # brings `logging`
+
+        _once(context, "verbose", verbose.stop)
+        verbose.start()
+
+
+def _once(context: click.Context, word: str, undo: Callable[[], object]) -> None:
+    """Note that an option was given, and what undoes it when the program is done."""
+    meta = context.find_root().meta
+    if meta.setdefault("loudness", word) != word:
+        raise UsageError("expected --quiet or --verbose, got both")
+    context.find_root().call_on_close(undo)
+
+
+class _Place(click.types.StringParamType):
+    """A text that is completed as a path.
+
+    Args:
+        kind: `file` or `dir`.
+        behind: the words that stand before a colon and the path, if any.
+    """
+
+    def __init__(self, kind: str, *behind: str) -> None:
+        self._kind = kind
+        self._behind = behind
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """What the shell finds, or we."""
+        from click.shell_completion import CompletionItem
+
+        del ctx, param
+        if not self._behind:
+            return [CompletionItem(incomplete, type=self._kind)]
+        from imagers.cli.completion import paths_behind_a_word
+
+        return paths_behind_a_word(incomplete, self._behind)
+
+
+_IMAGE = _Place("file", "oci", "oci-archive", "docker-archive", "dir")
+# By the word that the help has for a value.
+_PLACES = {
+    "FILE": _Place("file"),
+    "KEY": _Place("file"),
+    "DIR": _Place("dir"),
+    "BUNDLE": _Place("dir"),
+    "REF": _IMAGE,
+    "SRC": _IMAGE,
+    "DST": _IMAGE,
+    "RECIPIENT": _Place("file", "jwe", "pkcs7", "pkcs11"),
+}
+
+
+class _Told:
+    """A command that has the common options, and whose help is the docstring of its module.
+
+    A word below a verb shows the part of it that is about the word.
+    """
+
+    params: list[click.Parameter]
+    help: str | None
+    callback: Callable[..., object] | None
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given)
+        for one in self.params:
+            place = _PLACES.get((one.metavar or one.human_readable_name).upper())
+            if place is not None and one.type is click.STRING:
+                one.type = place
+        self.params += common_options()
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """What a completion says."""
+        del limit
+        return (self.callback.__doc__ or "").partition("\n")[0].rstrip(".").lower()
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the docstring says."""
+        text = (self.help or "").strip("\n") + "\n"
+        if ctx.parent is not None and isinstance(ctx.parent.command, VerbGroup):
+            from imagers.cli.word_help import help_of_word
+
+            text = help_of_word(text, ctx)
+        formatter.write(text)
+
+
+class VerbCommand(_Told, click.Command):
+    """A verb, or a word below one.
 
     No option and no argument of any verb may be empty: an empty one comes from a variable of
     the shell that is not set, and would be taken for the working directory or for nothing.
@@ -73,14 +187,9 @@ class VerbCommand(click.Command):
                     hint="it has one value, and the last one would count in silence",
                 )
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the docstring."""
-        del ctx
-        formatter.write((self.help or "").strip("\n") + "\n")
 
-
-class VerbGroup(click.Group):
-    """A verb with words below it; its help is the docstring of its module too."""
+class VerbGroup(_Told, click.Group):
+    """A verb with words below it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, which without a word would make one line of the whole help."""
@@ -88,11 +197,6 @@ class VerbGroup(click.Group):
             words = ", ".join(self.commands)
             raise click.UsageError(f"expected one of {words}, got nothing", ctx)
         return super().parse_args(ctx, args)
-
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the docstring."""
-        del ctx
-        formatter.write((self.help or "").strip("\n") + "\n")
 
 
 @contextmanager

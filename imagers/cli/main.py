@@ -8,6 +8,7 @@ cryptography nor an HTTP client.
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import re
 import signal
@@ -19,13 +20,16 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from imagers import __version__
-from imagers.cli.output import say
+from imagers.cli.command import common_options
+from imagers.cli.output import JSON_PRINTED, print_json, say
 from imagers.errors import ImagersError, LocalError
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
     from types import FrameType
     from typing import TextIO
+
+    from click.shell_completion import CompletionItem
 
 __all__ = ["VERBS", "main", "root"]
 
@@ -71,9 +75,14 @@ REF, SRC, DST: docker://HOST/NAME[:TAG|@DIGEST], which a bare name is too;
 oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:NAME],
 docker-daemon:NAME, dir:PATH.
 
-  --version    print the version
-  --debug      show a traceback with every error
-  --help       this text; "imagers VERB --help" has that of a verb
+  -q, --quiet    no progress and no news; warnings, errors and results stay
+  -v, --verbose  say what is asked of whom, and which settings count
+  --debug        show a traceback with every error
+  -h, --help     this text; "imagers help VERB [WORD]" has that of a verb
+  --version      print the version
+
+All but the last may also stand after the verb. Completion, as for zsh and fish:
+eval "$(_IMAGERS_COMPLETE=bash_source imagers)"
 
 exit codes: 0 done, 1 bug of imagers, 2 usage, 10 remote, 11 format,
 12 unsupported, 13 local (path, disk, permission), 20 integrity, 21 verification
@@ -84,37 +93,8 @@ example:
   imagers inspect docker://registry.example.org/app:v1
 """
 
-# What skopeo, docker, podman and cosign call things, and the words for them here.
-_OTHER_VERBS = {
-    "push": ["copy", "encrypt"],
-    "cp": ["copy"],
-    "help": ["--help"],
-    "version": ["--version"],
-    "run": ["pull"],
-    "sign-blob": ["sign"],
-    "generate-key-pair": ["key generate cosign"],
-    "standalone-sign": ["sign"],
-    "standalone-verify": ["verify"],
-}
-_OTHER_OPTIONS = {
-    "--key": ("--decryption-key",),
-    "--allow-insecure-registry": ("--tls-verify=false",),
-    "--allow-http-registry": ("--tls-verify=false",),
-    "--insecure": ("--tls-verify=false",),
-    "--insecure-registry": ("--tls-verify=false",),
-    "--plain-http": ("--tls-verify=false",),
-    "--ca": ("--registry-ca", "--broker-ca"),
-    "--cacert": ("--registry-ca", "--broker-ca"),
-    "--registry-cacert": ("--registry-ca",),
-    "--sign-passphrase-file": ("--passphrase-file",),
-    "--sign-identity": ("--identity",),
-    "--kbs-url": ("--broker",),
-    "--recipient": ("--encryption-key",),
-    "--output-key-prefix": ("--output",),
-    "--format": ("--json",),
-    "-o": ("--json", "--output"),
-    "-a": ("--all",),
-}
+_TABLE = re.compile(r"^  ([a-z-]+) +(?:.* {2,})?(\S.*)$", re.MULTILINE)  # of the help
+_COMPLETION = "_IMAGERS_COMPLETE"
 _USAGE = 2
 _INTERRUPTED = 130
 _TERMINATED = 143
@@ -124,7 +104,7 @@ _GRACE_S = 3.0  # 10 000 staged files are removed in 0.3 s
 
 
 class _Root(click.Group):
-    """The program itself: verbs by name, imported on use."""
+    """The program itself: verbs by name, imported on use; `help VERB` is `VERB --help`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -139,6 +119,30 @@ class _Root(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, for the words behind `help` too."""
+        word, *rest = args
+        if word != "help":
+            return super().resolve_command(ctx, args)
+        if not rest:
+            return word, self, [] if ctx.resilient_parsing else ["--help"]
+        return self.resolve_command(ctx, rest if ctx.resilient_parsing else [*rest, "--help"])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs, of which none is loaded for that; options."""
+        from click.shell_completion import CompletionItem
+
+        verbs = [] if incomplete.startswith("-") else [*VERBS, "help"]
+        about = dict(_TABLE.findall(HELP))
+        items = [
+            CompletionItem(verb, help=about.get(verb, "show the help of a verb"))
+            for verb in verbs
+            if verb.startswith(incomplete)
+        ]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         formatter.write(HELP)
@@ -149,13 +153,12 @@ class _Root(click.Group):
     invoke_without_command=True,
     no_args_is_help=False,
     context_settings={"help_option_names": ["--help", "-h"]},  # of all verbs
+    params=common_options(),
 )
 @click.option("--version", is_flag=True)
-@click.option("--debug", is_flag=True)
 @click.pass_context
-def root(context: click.Context, *, version: bool, debug: bool) -> None:
+def root(context: click.Context, *, version: bool) -> None:
     """Run a verb."""
-    del debug  # read by main(), which is where errors end
     if version:
         click.echo(f"imagers {__version__}")
     elif context.invoked_subcommand is None:
@@ -221,40 +224,61 @@ def _show_warning(  # noqa: PLR0917  # the shape that `warnings` asks for
     say("warning", str(message))
 
 
-def _fail(error: ImagersError) -> int:
-    say("error", str(error))
-    if error.hint:
-        say("hint", error.hint)
-    return error.exit_code
+class _Ending:
+    """Says how a run failed: in lines, and with `--json` as the one document on standard output.
+
+    Attributes:
+        context: of the run, as soon as there is one.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._as_json = "--json" in itertools.takewhile(lambda word: word != "--", arguments)
+        self.context: click.Context | None = None
+
+    def fail(self, kind: str, text: str, hint: str | None, exit_code: int) -> int:
+        """Tell it; the exit code."""
+        say("error", text)
+        if hint:
+            say("hint", hint)
+        has_printed = self.context is not None and self.context.meta.get(JSON_PRINTED, False)
+        if self._as_json and not has_printed:
+            facts = {"type": kind, "message": text, "hint": hint, "exit_code": exit_code}
+            self._as_json = False  # once, also if this is interrupted
+            try:
+                print_json({"error": facts})
+                sys.stdout.flush()
+            except OSError:
+                _drop_output()  # the lines and the exit code have to do
+        return exit_code
 
 
 def run(arguments: list[str]) -> int:
     """Run the program; its exit code."""
+    ending = _Ending(arguments)
     try:
-        return _run(arguments)  # also while an error is being told
+        return _run(arguments, ending)  # also while an error is being told
     except (KeyboardInterrupt, click.Abort, _Terminated) as error:
         if sys.stderr.isatty():
             click.echo(err=True)  # ends the line with the ^C, or with a question
-        is_term = isinstance(error, _Terminated)
-        say("error", "terminated" if is_term else "interrupted")
-        return _TERMINATED if is_term else _INTERRUPTED
+        if isinstance(error, _Terminated):
+            return ending.fail("Terminated", "terminated", None, _TERMINATED)
+        return ending.fail("Interrupted", "interrupted", None, _INTERRUPTED)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], ending: _Ending) -> int:
     debug = "--debug" in arguments
     try:
         # Not root.main(): it turns a closed pipe into exit code 1, and Ctrl-C into a line more.
         with root.make_context("imagers", list(arguments)) as context:
+            ending.context = context
             result = root.invoke(context)
         sys.stdout.flush()
     except ImagersError as error:
         if debug:
             raise
-        return _fail(error)
+        return ending.fail(type(error).__name__, str(error), error.hint, error.exit_code)
     except click.UsageError as error:
-        say("error", _one_line(_message_of(error)))
-        say("hint", _hint_of(error))
-        return _USAGE
+        return ending.fail("UsageError", _one_line(_message_of(error)), _hint_of(error), _USAGE)
     except click.exceptions.Exit as error:
         return error.exit_code
     except BrokenPipeError:
@@ -270,8 +294,8 @@ def _run(arguments: list[str]) -> int:
             where = "standard output: "
         from imagers.files import reason_of
 
-        say("error", f"{where}{reason_of(error)}")
-        return LocalError.exit_code
+        text = f"{where}{reason_of(error)}"
+        return ending.fail("LocalError", text, None, LocalError.exit_code)
     return result if isinstance(result, int) else 0
 
 
@@ -281,34 +305,20 @@ def _message_of(error: click.UsageError) -> str:
 
 
 def _hint_of(error: click.UsageError) -> str:
-    """Where help is, and what was meant, as far as that can be guessed."""
-    path = error.ctx.command_path if error.ctx else "imagers"
-    hint = f'"{path} --help" shows what it takes'
-    meant: list[str] = []
-    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
-        meant = _options_meant(error.option_name, error.ctx.command)
-    elif isinstance(error.ctx and error.ctx.command, click.Group):
-        assert error.ctx is not None
-        assert isinstance(error.ctx.command, click.Group)
-        found = re.search(r"No such command '([^']*)'", error.message)
-        if found is not None:
-            words = error.ctx.command.list_commands(error.ctx)
-            meant = _OTHER_VERBS.get(found[1]) or _close_to(found[1], words)
-    return f"did you mean {' or '.join(meant)}? {hint}" if meant else hint
+    """Where help is, and what was meant, as far as that is known."""
+    context = error.ctx
+    hint = f'"{context.command_path if context else "imagers"} --help" shows what it takes'
+    unknown = re.search(r"No such command '([^']*)'", error.message)
+    if context is None or not (unknown or isinstance(error, click.NoSuchOption)):
+        return hint
+    from imagers.cli import meant  # only where somebody mistyped
 
-
-def _options_meant(name: str, command: click.Command) -> list[str]:
-    options = [
-        option for one in command.params if isinstance(one, click.Option) for option in one.opts
-    ]
-    known = [one for one in _OTHER_OPTIONS.get(name, ()) if re.split("[= ]", one)[0] in options]
-    return known or _close_to(name, options)
-
-
-def _close_to(word: str, words: list[str]) -> list[str]:
-    import difflib  # only where somebody mistyped
-
-    return difflib.get_close_matches(word, words, 2)
+    if isinstance(error, click.NoSuchOption):
+        found = meant.option(error.option_name, context)
+    else:
+        assert unknown is not None
+        found = meant.word(unknown[1], context)
+    return f"{found} {hint}" if found.endswith("?") else found or hint
 
 
 def _drop_output() -> bool:
@@ -330,6 +340,10 @@ def _one_line(text: str) -> str:
 
 def main() -> NoReturn:
     """The console script."""
+    if instruction := os.environ.get(_COMPLETION):
+        from imagers.cli.completion import complete
+
+        sys.exit(complete(root, _COMPLETION, instruction))
     warnings.simplefilter("default")
     warnings.showwarning = _show_warning
     # Loaded while a signal still ends the program at once, see `imagers.__main__`.

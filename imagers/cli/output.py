@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
+from imagers.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
@@ -25,19 +27,28 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from imagers.core import BlobProgress
+    from imagers.errors import ImagersError
 
 __all__ = [
+    "JSON_PRINTED",
     "ProgressBar",
+    "error_facts",
     "harmless",
     "human_bytes",
+    "print_bytes",
     "print_json",
     "print_line",
     "print_table",
     "say",
+    "set_loudness",
     "write_file",
 ]
 
+JSON_PRINTED = "imagers.json_printed"
+"""Of click's context: a verb has printed its document, and no other may follow."""
+
 _KIBI = 1024
+_loudness = {"news": True, "bar": True}
 _BAR = "{desc} {percentage:3.0f}% {n:.1f}/{total:.1f} MiB |{bar}| {rate_noinv_fmt} {remaining}"
 _MARGIN = 3  # columns
 _WORTH_A_LINE = _KIBI**2  # bytes; below, a line of a log says more than the blob is worth
@@ -54,8 +65,35 @@ def print_line(text: str) -> None:
     click.echo(harmless(text))
 
 
+def set_loudness(*, news: bool = True, bar: bool = True) -> None:
+    """Whether lines of plain news are said, and whether progress may be a bar."""
+    _loudness.update(news=news, bar=bar)
+
+
+def print_bytes(data: bytes) -> None:
+    """Bytes on standard output as they are, and nothing else.
+
+    Raises:
+        UsageError: it is a terminal, and something in them would move its cursor or hide a word.
+    """
+    if sys.stdout.isatty():
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            text = "\0"
+        if any(not (c.isprintable() or c in "\n\t") for c in text):
+            raise UsageError(
+                f"expected text that a terminal can show, got {len(data)} bytes with other "
+                "characters in them",
+                hint="write them to a file or into a pipe: > FILE, or | cat -v",
+            )
+    click.echo(data, nl=False)
+
+
 def say(kind: str, text: str) -> None:
     """One line on standard error; `kind` is error, hint, warning or "" for plain news."""
+    if not kind and not _loudness["news"]:
+        return
     prefix = f"imagers: {kind}: " if kind else "imagers: "
     if _Bar.shown is not None:
         _Bar.shown.make_room()
@@ -76,6 +114,18 @@ def print_json(value: object) -> None:
     """
     text = json.dumps(value, indent=2, ensure_ascii=False)
     click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+    if (context := click.get_current_context(silent=True)) is not None:
+        context.meta[JSON_PRINTED] = True
+
+
+def error_facts(error: ImagersError) -> dict[str, object]:
+    """An error as the member of a JSON document."""
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -203,7 +253,7 @@ def _choose_view(label: str) -> _Bar | _Lines | None:
     """What progress looks like; None: it is not shown."""
     if sys.stderr is None:  # it was closed by whoever started this
         return None
-    return _Bar(label) if sys.stderr.isatty() else _Lines()
+    return _Bar(label) if sys.stderr.isatty() and _loudness["bar"] else _Lines()
 
 
 class _Bar:

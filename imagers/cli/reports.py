@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 
 from imagers.cli.output import human_bytes, print_json, print_line, print_table, say
 from imagers.encrypt.rewrite import LayerAction
+from imagers.model.media import is_encrypted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from imagers.build.change import Changed
+    from imagers.encrypt.index import LeftOutEntry
     from imagers.encrypt.rewrite import LayerReport
 
-__all__ = ["Report", "say_left_out"]
+__all__ = ["Report", "say_annotations_left_out", "say_entries_left_out"]
+
+_MAX_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class Report:
     """What was done to an image, or to all of an index, for people or for machines.
 
     Attributes:
+        reference: the name of what was written.
         word: for what was done: "encrypted", "decrypted".
         actions: that count as that.
         facts: more for `--json`, before the layers.
@@ -30,6 +35,7 @@ class Report:
         keys_only: no byte of a layer changed, only its key was wrapped anew.
     """
 
+    reference: str
     done: Changed
     word: str
     actions: tuple[LayerAction, ...]
@@ -49,6 +55,7 @@ class Report:
     def _facts(self) -> dict[str, object]:
         done = self.done
         facts: dict[str, object] = {
+            "reference": self.reference,
             "digest": str(done.digest),
             self.word: done.count(*self.actions),
             **self.facts,
@@ -57,7 +64,17 @@ class Report:
         if not self.is_index:
             return facts | {"layers": _layer_facts(done.images[0][1].layers)}
         return facts | {
-            "left_out": done.left_out,
+            "left_out": [
+                {
+                    "digest": str(one.descriptor.digest),
+                    "media_type": one.descriptor.media_type,
+                    "size": one.descriptor.size,
+                    "artifact_type": one.artifact_type or None,
+                    "subject": None if one.subject is None else str(one.subject),
+                    "platform": one.platform or None,
+                }
+                for one in done.left_out
+            ],
             "images": [
                 {
                     "platform": platform,
@@ -92,7 +109,9 @@ def _layer_facts(layers: Sequence[LayerReport]) -> list[dict[str, object]]:
         {
             "index": layer.index,
             "action": layer.action.value,
+            "digest": str(layer.digest),
             "media_type": layer.media_type,
+            "encrypted": is_encrypted(layer.media_type),
             "cipher": layer.cipher or None,
             "keys": list(layer.keys),
             "source_size": layer.source_size,
@@ -130,7 +149,19 @@ def _rate(layer: LayerReport) -> str:
     return f"{layer.source_size / layer.seconds / 1e6:.0f}"
 
 
-def say_left_out(images: Iterable[Sequence[LayerReport]]) -> None:
+def say_entries_left_out(entries: Sequence[LeftOutEntry]) -> None:
+    """What was in the index and no image, and is not in the new one."""
+    for one in entries[:_MAX_LINES]:
+        about = " ".join(filter(None, (one.platform, str(one.subject or ""))))
+        kind = one.artifact_type or one.descriptor.media_type
+        say("", f"left out: {kind} {one.descriptor.digest}" + (f", about {about}" if about else ""))
+    if len(entries) > _MAX_LINES:
+        say("", f"left out: {len(entries) - _MAX_LINES} entries more; --json has all of them")
+    if entries:
+        say("", "these were no images: what they say is about digests that the new index has not")
+
+
+def say_annotations_left_out(images: Iterable[Sequence[LayerReport]]) -> None:
     """One line on the annotations that did not survive encryption, if there were any."""
     layers: dict[str, dict[str, None]] = {}
     for image in images:

@@ -36,15 +36,18 @@ policy_option = click.option("--policy", metavar="FILE")
 """`--policy`: the one in force, in place of the user's and the system's."""
 
 
-def policy_for(image: NamedImage, path: str | None) -> Policy:
+def policy_for(image: NamedImage, path: str | None) -> tuple[str, Policy]:
     """The policy that decides whether an image may be used: that of `--policy`, else the one found.
+
+    Before it stands what it is called in an answer: its path, mostly.
 
     Raises:
         CouldNotVerify: what was found accepts everything by default, which is nobody's word.
         LocalError, FormatError, Unsupported: there is none, or it cannot be used.
     """
     with blamed_on(path and "--policy"):
-        return read_settings().policy_for(image.identity, path)
+        policy = read_settings().policy_for(image.identity, path)
+    return read_settings().find_policy(path) or "the digest in the name", policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +112,7 @@ class Demands:
                     trusted_root=self.trusted_root,
                     is_pattern=self.identity_regexp is not None,
                 )
-        policy = policy_for(image, self.policy)
-        return read_settings().find_policy(self.policy) or "the digest in the name", policy
+        return policy_for(image, self.policy)
 
 
 _TRUSTED_ROOT_HINT = (

@@ -224,6 +224,7 @@ def decrypt_image(
             return descriptor, LayerReport(
                 index=layer.index,
                 action=action,
+                digest=descriptor.digest,
                 media_type=descriptor.media_type,
                 cipher="" if key is None else key.cipher.name,
                 keys=() if key is None else (key.opened_by,),

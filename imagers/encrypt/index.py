@@ -34,9 +34,26 @@ if TYPE_CHECKING:
     from imagers.model.image import Image, ImageSink, ImageSource
     from imagers.model.manifest import RawManifest
 
-__all__ = ["RewrittenIndex", "rewrite_index"]
+__all__ = ["LeftOutEntry", "RewrittenIndex", "rewrite_index"]
 
 _MAX_NESTING = 3  # of indexes in indexes
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOutEntry:
+    """An entry of an index that is no image of a platform, and is not in the new one.
+
+    Attributes:
+        descriptor: of the entry.
+        artifact_type: what it calls itself, or its manifest does; "" if neither says.
+        subject: the manifest of the old index that it says it is about.
+        platform: of that image; "" where nothing says.
+    """
+
+    descriptor: Descriptor
+    artifact_type: str
+    subject: Digest | None
+    platform: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +71,7 @@ class RewrittenIndex:
     raw: bytes = field(repr=False)
     descriptor: Descriptor
     images: tuple[tuple[str, RewrittenImage], ...]
-    left_out: tuple[Descriptor, ...]
+    left_out: tuple[LeftOutEntry, ...]
     was_docker: bool
 
 
@@ -110,7 +127,7 @@ class _Rewrite:
         self._change = change
         self._done: dict[tuple[Digest, int, str], Descriptor] = {}
         self.images: list[tuple[str, RewrittenImage]] = []
-        self.left_out: list[Descriptor] = []
+        self.left_out: list[LeftOutEntry] = []
         self.was_docker = False
 
     def rewrite(self, index: Index, *, depth: int) -> tuple[bytes, str]:
@@ -125,9 +142,9 @@ class _Rewrite:
         kept = []
         for entry, value in zip(index.manifests, entries, strict=True):
             assert isinstance(value, dict)
-            new = None if entry.is_artifact else self._rewrite_entry(entry, depth)
-            if new is None:
-                self.left_out.append(entry)
+            new = entry.artifact_kind if entry.is_artifact else self._rewrite_entry(entry, depth)
+            if isinstance(new, str):
+                self.left_out.append(_left_out(entry, new, index))
                 continue
             value["mediaType"] = new.media_type
             value["digest"] = str(new.digest)
@@ -146,8 +163,8 @@ class _Rewrite:
             return index.raw, index.descriptor.media_type
         return dump_json(document), index.descriptor.media_type
 
-    def _rewrite_entry(self, entry: Descriptor, depth: int) -> Descriptor | None:
-        """What became of an image or an index; None for what turns out to be neither."""
+    def _rewrite_entry(self, entry: Descriptor, depth: int) -> Descriptor | str:
+        """What became of an image or an index; the type of what turns out to be neither."""
         # An index is done once, however many paths lead to it through those that it is nested in.
         if (known := self._done.get((entry.digest, entry.size, entry.media_type))) is not None:
             return known
@@ -159,7 +176,7 @@ class _Rewrite:
             self._done[entry.digest, entry.size, entry.media_type] = descriptor
             return descriptor
         if document.is_artifact:
-            return None
+            return document.artifact_type or document.config.media_type
         image = load_image(document, self._source)
         if entry.platform is not None:
             check_platform(image.config, entry.platform, entry=entry.platform)
@@ -167,3 +184,9 @@ class _Rewrite:
         self.was_docker = self.was_docker or changed.was_docker
         self.images.append((str(entry.platform or image.config.platform), changed))
         return changed.descriptor
+
+
+def _left_out(entry: Descriptor, kind: str, index: Index) -> LeftOutEntry:
+    platforms = {one.digest: one.platform for one in index.manifests if not one.is_artifact}
+    platform = entry.attested and platforms.get(entry.attested)
+    return LeftOutEntry(entry, kind, entry.attested, str(platform) if platform else "")

@@ -234,6 +234,7 @@ def _write(
         return LayerReport(
             index=layer.index,
             action=LayerAction.REWRAPPED if changed else kept,
+            digest=descriptor.digest,
             media_type=descriptor.media_type,
             cipher="",
             keys=keys if changed else (),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from imagers.core import Budget, Cancellation, OnProgress, Watch
 from imagers.model.descriptor import Descriptor
-from imagers.model.digest import digest_of
+from imagers.model.digest import Digest, digest_of
 from imagers.model.image import Layer
 from imagers.model.media import OCI_CONFIG, OCI_MANIFEST
 from imagers.model.strict_json import JSONObject, dump_json
@@ -51,6 +51,7 @@ class LayerReport:
 
     Attributes:
         index: from 0, the base.
+        digest: of the stored bytes afterwards.
         media_type: afterwards.
         cipher: "" for layers that were copied or kept.
         keys: the recipients, or the description of the unwrapper that opened it.
@@ -65,6 +66,7 @@ class LayerReport:
 
     index: int
     action: LayerAction
+    digest: Digest
     media_type: str
     cipher: str
     keys: tuple[str, ...]

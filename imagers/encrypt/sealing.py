@@ -356,6 +356,7 @@ def report_sealed(
     return LayerReport(
         index=plan.layer.index,
         action=action,
+        digest=descriptor.digest,
         media_type=descriptor.media_type,
         cipher="" if plan.cipher is None else plan.cipher.name,
         keys=tuple(one for wrapper in wrappers for one in wrapper.recipients)

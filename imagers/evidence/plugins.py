@@ -68,6 +68,7 @@ def _find(group: str) -> tuple[str, ...]:
 
 
 def _load(group: str, name: str, kind: str, as_kind: Callable[[object], _Plugin | None]) -> _Plugin:
+    import logging
     from importlib.metadata import entry_points
 
     if not _NAME.match(name):
@@ -94,6 +95,7 @@ def _load(group: str, name: str, kind: str, as_kind: Callable[[object], _Plugin 
     (point,) = points.values()
     try:
         made: object = point.load()()
+        logging.getLogger(__name__).debug("the %s of the TEE %r is %s", kind, name, point.value)
     except ImagersError:
         raise
     except Exception as error:  # a plugin may raise anything; this is the border

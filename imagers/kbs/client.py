@@ -24,6 +24,7 @@ Spec: Trustee key broker protocol 0.4.0.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from dataclasses import dataclass, field
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BrokerClient"]
 
+_log = logging.getLogger(__name__)
 _OK = 200
 _REFUSING = (400, 401, 403)
 _UNAUTHORIZED = 401
@@ -161,6 +163,8 @@ class BrokerClient(Closing):
         )
 
     def _shake_hands(self) -> _Session:
+        broker, tee = self._endpoint.origin, self._attester.tee
+        _log.debug("shows the broker at %s evidence of the TEE %r", broker, tee)
         opened = self._endpoint.send(
             "POST",
             "auth",
@@ -192,6 +196,7 @@ class BrokerClient(Closing):
         if attested.status != _OK:
             self._raise_handshake(attested, judged=True)
         token = parse_response(attested.body).token
+        _log.debug("the broker at %s believes it", broker)
         # The cookie serves brokers that keep sessions, the token those that share none.
         return _Session(key, {"Cookie": cookie, "Authorization": f"Bearer {token}"})
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from imagers.errors import FormatError, Unsupported
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.media import IMAGE_CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES, is_foreign
 
@@ -49,6 +50,7 @@ _MEDIA_TYPE = re.compile(rf"{_TYPE_NAME}/{_TYPE_NAME}\Z")
 _MEMBERS = frozenset({"mediaType", "digest", "size", "annotations", "platform", "artifactType"})
 _PLATFORM_MEMBERS = frozenset({"os", "architecture", "variant"})
 _ATTESTATION = "vnd.docker.reference.type"
+_ATTESTED = "vnd.docker.reference.digest"
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -117,10 +119,16 @@ class Descriptor:
     media_type: str
     digest: Digest
     size: int
-    annotations: Mapping[str, str] = field(default_factory=lambda: _EMPTY, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=lambda: _EMPTY, hash=False, repr=False)
     platform: Platform | None = None
     artifact_type: str | None = None
     urls: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def is_attestation(self) -> bool:
+        """Whether, as the entry of an index, it says that it is an attestation, as of BuildKit."""
+        nowhere = self.platform is not None and self.platform.is_none
+        return nowhere or bool(self.annotations.get(_ATTESTATION))
 
     @property
     def is_artifact(self) -> bool:
@@ -134,9 +142,21 @@ class Descriptor:
         return (
             is_artifact_type(self.artifact_type)
             or self.media_type not in MANIFEST_TYPES | INDEX_TYPES
-            or bool(self.annotations.get(_ATTESTATION))
-            or (self.platform is not None and self.platform.is_none)
+            or self.is_attestation
         )
+
+    @property
+    def artifact_kind(self) -> str:
+        """What an entry that is no image calls itself; "" if it does not say."""
+        return self.artifact_type or self.annotations.get(_ATTESTATION, "")
+
+    @property
+    def attested(self) -> Digest | None:
+        """The manifest in the same index that an attestation of BuildKit says it is about."""
+        try:
+            return parse_digest(self.annotations.get(_ATTESTED, ""), what=_ATTESTED)
+        except (FormatError, Unsupported):
+            return None
 
     @property
     def is_reference(self) -> bool:

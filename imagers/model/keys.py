@@ -12,7 +12,7 @@ from __future__ import annotations
 import hmac
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
 
 from imagers.model.closing import Closing
@@ -145,7 +145,7 @@ class WrappedKey:
     """
 
     scheme: str
-    packet: bytes
+    packet: bytes = field(repr=False)
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ Spec: OCI image-spec v1.1, manifest.md, image-index.md, config.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -102,7 +102,7 @@ class RawManifest:
         digest: SHA-256 of `raw` (or the algorithm that it was asked for by).
     """
 
-    raw: bytes
+    raw: bytes = field(repr=False)
     media_type: str
     digest: Digest
 
@@ -118,8 +118,8 @@ class Manifest:
         descriptor: media type, digest and size of `raw`.
     """
 
-    raw: bytes
-    document: JSONObject
+    raw: bytes = field(repr=False)
+    document: JSONObject = field(repr=False)
     descriptor: Descriptor
     config: Descriptor
     layers: tuple[Descriptor, ...]
@@ -147,8 +147,8 @@ class Index:
         subject: what the index refers to, since version 1.1.
     """
 
-    raw: bytes
-    document: JSONObject
+    raw: bytes = field(repr=False)
+    document: JSONObject = field(repr=False)
     descriptor: Descriptor
     manifests: tuple[Descriptor, ...]
     annotations: Mapping[str, str]
@@ -222,8 +222,8 @@ class ImageConfig:
         config: the `config` member (Env, Entrypoint, Labels, ...), empty if absent.
     """
 
-    raw: bytes
-    document: JSONObject
+    raw: bytes = field(repr=False)
+    document: JSONObject = field(repr=False)
     platform: Platform
     diff_ids: tuple[Digest, ...]
     config: JSONObject

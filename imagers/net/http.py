@@ -17,6 +17,7 @@ Spec: RFC 9110.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -67,6 +68,9 @@ __all__ = [
     "status_error",
     "status_text",
 ]
+
+logging.getLogger("imagers").addHandler(logging.NullHandler())  # until a program listens
+_log = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer", "Response", ResponseStream)
 
@@ -320,9 +324,11 @@ class HTTPClient(Closing):
         while True:
             attempt += 1
             retry_after = None
+            why: object
             try:
                 answer = once()
             except RemoteError as error:
+                why = error
                 wait = self._wait_before(attempt, None, waited, until)
                 if not error.temporary or not repeat or wait is None:
                     raise
@@ -335,8 +341,11 @@ class HTTPClient(Closing):
                 wait = self._wait_before(attempt, retry_after, waited, until)
                 if wait is None:
                     return answer
+                why = status_text(answer.status)
                 if isinstance(answer, ResponseStream):
                     answer.discard()
+            attempts = self._settings.retry.attempts
+            _log.debug("again in %.1f s, attempt %d of %d: %s", wait, attempt, attempts, why)
             self._sleep(wait)
             waited += wait
 
@@ -364,8 +373,14 @@ class HTTPClient(Closing):
                 f"{origin}: plain http is used to this machine only",
                 hint="use https, or allow plain http by name",
             )
+        is_ours = True
         for _ in range(_MAX_REDIRECTS + 1):
-            stream = self._exchange(method, url, origin, headers, body, named_by=named_by)
+            try:
+                stream = self._exchange(method, url, origin, headers, body, named_by=named_by)
+            except RemoteError as error:
+                self._log(method, url, error, whole=is_ours)
+                raise
+            self._log(method, url, stream.status, whole=is_ours)
             location = stream.headers.get("Location")
             if stream.status not in _REDIRECTS or location is None:
                 return stream
@@ -374,6 +389,7 @@ class HTTPClient(Closing):
             target = parse_origin(url)
             self._check_redirect(method, stream.status, origin, target)
             if target != origin:
+                is_ours = False
                 named_by = f"a redirect of {origin}"
                 headers = {
                     name: value
@@ -385,6 +401,20 @@ class HTTPClient(Closing):
             f"{origin}: expected at most {_MAX_REDIRECTS} redirects in a row, got more",
             hint="the server, or something before it, sends requests in a circle",
         )
+
+    def _log(self, method: str, url: str, answer: object, *, whole: bool) -> None:
+        """A line for a request.
+
+        Args:
+            whole: whether the path is shown too. Behind a redirect, it may be what lets one in.
+        """
+        if not _log.isEnabledFor(logging.DEBUG):
+            return
+        origin = parse_origin(url)
+        proxy = self._settings.proxies.find(origin)
+        through = f" through the proxy {proxy.url}" if proxy is not None else ""
+        shown = redact_url(url) if whole else f"{origin.scheme}://{origin}/…"
+        _log.debug("%s %s%s: %s", method, shown, through, answer)
 
     def _may_ask(self, origin: Origin) -> bool:
         return origin.scheme == "https" or origin.is_loopback or self._settings.insecure_http

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = ["new_tls_context"]
+
+_log = logging.getLogger(__name__)
 
 
 def new_tls_context(
@@ -40,12 +43,15 @@ def new_tls_context(
         LocalError: a file could not be read.
         FormatError: it has no certificates, or certificate and key do not fit.
     """
+    _log.debug("trusts the CAs of %s", "the system" if ca_file is None else f"{ca_file} only")
     with _told(ca_file, "CA file"):
         context = ssl.create_default_context(cafile=ca_file)
     for path in more_ca_files:
+        _log.debug("trusts the CAs of %s too", path)
         with _told(path, "CA file"):
             context.load_verify_locations(cafile=path)
     for certificate, key in client_certificates:
+        _log.debug("shows the certificate %s to servers that ask", certificate)
         with _told(certificate, "client certificate"):
             # An empty password: a key that has one must not ask on the terminal.
             context.load_cert_chain(certificate, key, password="")
@@ -55,6 +61,7 @@ def new_tls_context(
         # A server's own certificate may be pinned, too, and not only that of its CA.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if insecure_skip_verify:
+        _log.debug("takes any certificate")
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         # Whoever asked for it has said so; a warning for each request helps nobody.

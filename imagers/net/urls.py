@@ -2,7 +2,7 @@
 """URLs: parsed strictly, compared by origin, and shown without their secrets.
 
     >>> redact_url("https://host/v2/app/blobs/uploads/1?_state=secret&digest=sha256:0")
-    'https://host/v2/app/blobs/uploads/1?_state=…&digest=sha256:0'
+    'https://host/v2/app/blobs/uploads/…?_state=…&digest=sha256:0'
 
 Spec: RFC 3986; RFC 6454 section 4 for origins.
 """
@@ -21,6 +21,8 @@ __all__ = ["Origin", "is_loopback", "join_url", "parse_origin", "redact_url", "w
 _MAX_URL = 16 * 1024  # signed URLs of storage services reach 4 KiB
 _PORTS = {"http": 80, "https": 443}
 _VISIBLE = re.compile(r"[!-~]+\Z")
+# What is behind it names an upload to whoever knows it.
+_SECRET_PATH = re.compile(r"(/blobs/uploads/|/artifacts-uploads/).+")
 # A host with or without a port and a path, as people write it: `localhost:8447`.
 _NO_SCHEME = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?(?:/[^@]*)?\Z")
 # Values that help to understand a message and never hold a secret. All others are hidden:
@@ -118,7 +120,10 @@ def join_url(base: str, location: str) -> str:
 
 
 def redact_url(url: str) -> str:
-    """`url` as a message may show it: no user name, no password, no secret query values."""
+    """`url` as a message may show it: no user name, no password, no secret query values.
+
+    Nor the name of an upload, which some registries take for a login.
+    """
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -133,5 +138,6 @@ def redact_url(url: str) -> str:
         pairs.append(name + equals + (value if name in _SHOWN_VALUES or not value else "…"))
     query = "?" + "&".join(pairs) if pairs else ""
     origin = f"{parts.scheme}://{host}{port}" if parts.scheme or host else ""
-    shown = f"{origin}{parts.path}{query}"
+    path = _SECRET_PATH.sub(r"\1…", parts.path)
+    shown = f"{origin}{path}{query}"
     return "".join(c if c.isprintable() else "\ufffd" for c in shown)

@@ -50,13 +50,18 @@ class NamedImage(Closing):
         Raises:
             LocalError, FormatError, Unsupported: a key cannot be read, or is none.
         """
+        import logging
+
         from imagers.sign.keyfiles import read_key_file
         from imagers.sign.materials import load_trust
 
         for known, trust in self._loaded:
             if known is policy:
                 return trust
-        loaded = load_trust(policy.select(self.identity), read_key_file)
+        selected = policy.select(self.identity)
+        log = logging.getLogger(__name__)
+        log.debug("%s: the policy has its requirements at %s", self.identity, selected.where)
+        loaded = load_trust(selected, read_key_file)
         self._loaded.append((policy, loaded))
         return loaded
 

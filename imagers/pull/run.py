@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from imagers.core import OpenedLayer, Resources
     from imagers.core.left_out import Left, LeftOut
     from imagers.encrypt.keys import LayerKey, LayerKeys
+    from imagers.model.digest import Digest
+    from imagers.model.keys import SecretKey
     from imagers.model.stream import RawStream
     from imagers.pull.plan import Plan
 
@@ -227,6 +229,22 @@ def pull_image(
     return PullReport(trusted, tuple(layers))
 
 
+@dataclass(frozen=True, slots=True)
+class _TrustedOnly:
+    """A `ResourceStore` that is asked for keys of an image only if the image may ask: step 7.
+
+    An image that a key file opens, or that is not encrypted, is nothing to a broker.
+    """
+
+    store: ResourceStore
+    trusted: TrustedImage
+
+    def get(self, uri: str, *, manifest_digest: Digest | None) -> SecretKey:
+        """See `ResourceStore`; raises PolicyDenied before it asks."""
+        self.trusted.check_may_ask_broker()
+        return self.store.get(uri, manifest_digest=manifest_digest)
+
+
 @contextmanager
 def _layer_keys(
     plan: Plan, unwrappers: Sequence[KeyUnwrapper], resources: ResourceStore | None
@@ -235,9 +253,9 @@ def _layer_keys(
     trusted = plan.trusted
     with ExitStack() as stack:
         asked = list(unwrappers)
-        if resources is not None and trusted.encrypted_layers:
-            trusted.check_may_ask_broker()
-            asked.append(stack.enter_context(BrokerKeyUnwrapper(resources)))
+        if resources is not None:
+            store = _TrustedOnly(resources, trusted)
+            asked.append(stack.enter_context(BrokerKeyUnwrapper(store)))
         yield stack.enter_context(
             unwrap_layer_keys(
                 [planned.layer for planned in plan.layers],

@@ -11,6 +11,7 @@ Spec: distribution v2.8, docs/spec/auth/token.md; RFC 7617 (basic); RFC 9110 sec
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -36,6 +37,7 @@ __all__ = [
     "parse_challenges",
 ]
 
+_log = logging.getLogger(__name__)
 _MAX_HEADER = 8 * 1024
 _MAX_TOKEN = 1024 * 1024  # as containers/image
 _TOKEN = re.compile(r"[!-~]+\Z")
@@ -202,6 +204,13 @@ class Authenticator:
             )
         service = challenge.parameters.get("service", "")
         named_by = "" if parse_origin(realm) == parse_origin(url) else f"{parse_origin(url)}"
+        _log.debug(
+            "%s wants a token of %s for %r: asks %s",
+            parse_origin(url),
+            parse_origin(realm),
+            scope,
+            "without a login" if self._credentials is None else "with the login",
+        )
         answer = self._ask(realm, service, scope, named_by)
         where = str(parse_origin(realm))
         if answer.status not in DONE:

@@ -11,6 +11,7 @@ Spec: OCI distribution-spec v1.1.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from contextlib import suppress
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RegistryClient"]
 
+_log = logging.getLogger(__name__)
 _DOCKER_HUB = "registry-1.docker.io"  # where the names of docker.io really are
 _UNAUTHORIZED = 401
 _HIDDEN = (400, 401, 403, 404)  # what some say to whoever has not logged in, without a challenge
@@ -304,6 +306,7 @@ class RegistryClient(Closing):
                     code=NOT_TLS,
                     hint="--tls-verify=false allows plain http, readable and changeable on the way",
                 ) from error
+            _log.debug("%s does not speak TLS: asks over plain http", origin)
             return self._ask_base(f"http://{host}")
 
     def _ask_base(self, base: str) -> str:

@@ -29,7 +29,7 @@ from imagers.core.together import run_together
 from imagers.errors import FormatError, NotFound, RemoteError, Unsupported, UsageError
 from imagers.model.digest import Digest, digest_of, parse_digest
 from imagers.model.manifest import Index, parse_manifest_or_index
-from imagers.model.media import INDEX_TYPES
+from imagers.model.media import MANIFEST_TYPES
 from imagers.registry.answers import DONE, PAGE, media_type_of
 from imagers.registry.listing import list_tags
 from imagers.registry.referrers import referrers_tag
@@ -107,6 +107,13 @@ def delete_image(client: RegistryClient, reference: Reference) -> Deletion:
         listed = tags = indexes = None
     # 3.
     if reference.tag is not None:
+        if reference.tag not in (tags or ()):
+            # It lacks tags, or the tag has just moved: what else has this image, nobody knows.
+            raise RemoteError(
+                f"{reference}: tags: expected {top.digest} under its tag in the registry's list, "
+                "which has it not",
+                hint=repository.by_digest(top.digest),
+            )
         others = [one for one in tags or () if one != reference.tag]
         if others or indexes:
             raise UsageError(
@@ -170,7 +177,7 @@ class _Repository:
             )
             told = answer.headers.get("Docker-Content-Digest", "")
             is_known = told.startswith(f"{digest.algorithm}:")
-            if is_known and media_type_of(answer.headers) not in INDEX_TYPES:
+            if is_known and media_type_of(answer.headers) in MANIFEST_TYPES:
                 return parse_digest(told) == digest, False
             found = self.source.read_tag(tag)
         except NotFound:

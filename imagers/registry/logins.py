@@ -8,6 +8,7 @@ The first file that has a login for the name decides.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import stat
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["find_login", "forget_login", "keep_login"]
 
+_log = logging.getLogger(__name__)
+
 
 def find_login(
     paths: Sequence[Path],
@@ -57,19 +60,34 @@ def find_login(
         if helper == AUTH_FILES:
             login = _find_in_files(paths, registry, repository)
         else:
-            login = ask_helper(helper_of(helper, registry))
+            login = _ask(helper_of(helper, registry), registry, "registries.conf")
         if login is not None:
             return login
+    _log.debug("no login for %s/%s: asks without", registry, repository)
     return None
 
 
 def _find_in_files(paths: Sequence[Path], registry: str, repository: str) -> Login | None:
     for path in paths:
         found = _read(path).find(registry, repository)
-        login = ask_helper(found) if isinstance(found, HelperName) else found
+        if isinstance(found, HelperName):
+            login = _ask(found, registry, path)
+        else:
+            login = found
+            text = "%s: %s has no login" if found is None else "%s: the login of %s"
+            _log.debug(text, f"{registry}/{repository}", path)
         if login is not None:
             return login
     return None
+
+
+def _ask(helper: HelperName, registry: str, named_by: object) -> Login | None:
+    login = ask_helper(helper)
+    text = "%s: docker-credential-%s has no login, which %s names"
+    if login is not None:
+        text = "%s: the login of docker-credential-%s, which %s names"
+    _log.debug(text, registry, helper.name, named_by)
+    return login
 
 
 def keep_login(

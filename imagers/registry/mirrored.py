@@ -6,6 +6,7 @@ It keeps the user's name: `reference` and `name` are what policies are asked abo
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, TypeVar
 
 from imagers.errors import IntegrityError, NotFound, RemoteError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MirroredSource"]
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -45,6 +47,8 @@ class MirroredSource(RegistrySource):
     ) -> None:
         super().__init__(reference, clients[0], name=name, ranges=ranges)
         self._clients = list(clients)
+        places = ", then at ".join(str(client.reference) for client in clients)
+        _log.debug("%s is read at %s", reference, places)
         self._chosen: RegistryClient | None = None
 
     def read_manifest(self, digest: Digest | None = None) -> RawManifest:
@@ -90,6 +94,7 @@ class MirroredSource(RegistrySource):
                     if failed and error.hint is None:
                         error.hint = f"mirrors were asked before: {'; '.join(failed)[:300]}"
                     raise
+                _log.debug("%s is left: %s", client.reference.registry, error)
                 failed.append(f"{client.reference.registry}: {error}")
                 continue
             if self._chosen is not None:

@@ -10,6 +10,7 @@ Spec: RFC 9110 sections 10.2.3 (Retry-After) and 14 (ranges); OCI distribution-s
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, Protocol
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["PARTIAL", "Opener", "Patience", "ResumingStream", "check_range", "give_up"]
 
 PARTIAL = 206
+_log = logging.getLogger(__name__)
 _PROGRESS = 1024 * 1024  # bytes after which earlier failures are forgotten
 _WAITS = 10  # times the longest wait of one request: so long does one download wait in all
 _PIECE = 256 * 1024
@@ -74,6 +76,8 @@ class Patience:
         limit = _WAITS * self._retry.max_wait_s
         if not error.temporary or wait is None or self._waited_in_all + wait > limit:
             return False
+        attempt, attempts = self._failures + 1, self._retry.attempts
+        _log.debug("goes on in %.1f s, attempt %d of %d: %s", wait, attempt, attempts, error)
         self._pause(wait)
         self._waited += wait
         self._waited_in_all += wait

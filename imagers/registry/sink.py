@@ -18,6 +18,7 @@ limit), "Mounting a blob from another repository", "Pushing manifests".
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RegistrySink"]
 
+_log = logging.getLogger(__name__)
 _UPLOADS = 3  # whole uploads of one blob, each a new session
 _FOUND = (200,)
 _MOUNTED_OR_NOT = (201, 202)
@@ -226,6 +228,7 @@ class RegistrySink(Closing):
             except RemoteError as error:
                 if attempt == _UPLOADS or not (error.temporary or isinstance(error, NotFound)):
                     raise
+                _log.debug("uploads again, attempt %d of %d: %s", attempt + 1, _UPLOADS, error)
                 # A lost session, or a lost answer to an upload that did arrive.
                 if self.has_blob(descriptor):
                     return

@@ -10,6 +10,7 @@ Private keys are written with mode 0600 to a name that did not exist, and never 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from contextlib import suppress
@@ -45,6 +46,7 @@ __all__ = [
     "write_pair",
 ]
 
+_log = logging.getLogger(__name__)
 _KEY_REFERENCE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|pkcs11:")  # as cosign names keys
 _MAX_KEYRING_BYTES = 4 * 1024 * 1024  # an OpenPGP key with many certifications
 _MAX_CONFIG_FILES = 1024
@@ -134,6 +136,7 @@ def find_policy(*, explicit: str | None, candidates: Sequence[str]) -> str | Non
         with local_errors(path), suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(path)
             return path
+    _log.debug("no policy at %s", " or ".join(candidates))
     return None
 
 
@@ -168,6 +171,7 @@ def load_policy(path: str) -> Policy:
         LocalError: it cannot be read.
         FormatError: anything in it is not what containers-policy.json(5) says.
     """
+    _log.debug("the policy is %s", path)
     raw = _read(path, max_bytes=MAX_POLICY_BYTES)
     if raw.lstrip().startswith(b"-----BEGIN"):
         raise FormatError(

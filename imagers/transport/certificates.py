@@ -13,6 +13,7 @@ Spec: containers-certs.d(5).
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Certificates", "certificate_directories", "find_certificates"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,10 @@ def find_certificates(directories: Sequence[Path]) -> Certificates:
                         path=str(path),
                         hint="a CA is named NAME.crt, a certificate of ours NAME.cert",
                     )
+        _log.debug("certificates of %s", directory)
         return Certificates(
             tuple(path for path in names if path.suffix == ".crt"),
             tuple((path, path.with_suffix(".key")) for path in names if path.suffix == ".cert"),
         )
+    _log.debug("no certificates in %s", ", ".join(map(str, directories)) or "any directory")
     return Certificates()

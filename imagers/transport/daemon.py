@@ -12,6 +12,7 @@ Spec: Docker Engine API v1.41, ImageGet and ImageLoad.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from imagers.layout.archive.tar_file import TarFile
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.manifest import parse_manifest
+from imagers.net.urls import redact_url
 from imagers.registry.spool import SpoolFile
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_HOST", "DaemonSink", "DaemonSource"]
 
+_log = logging.getLogger(__name__)
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 _TIMEOUT_S = 600  # of silence, while an engine unpacks
 _PIECE = 1024 * 1024
@@ -50,6 +53,7 @@ def _engine(host: str, name: str) -> Iterator[Any]:
     import docker
     from docker import errors
 
+    _log.debug("asks the engine at %s", redact_url(host))
     _check_listens(host, name)
     try:
         client = docker.DockerClient(base_url=host, timeout=_TIMEOUT_S)

@@ -108,6 +108,8 @@ def open_registry(
     Raises:
         LocalError, FormatError, PluginError: a login or certificate is there and unusable.
     """
+    import logging
+
     from imagers.net.http import HTTPClient, HTTPSettings
     from imagers.registry.client import RegistryClient
     from imagers.registry.logins import find_login
@@ -137,12 +139,16 @@ def open_registry(
         + reference.registry,
         plain_option="--tls-verify=false",
     )
-    credentials = options.credentials or find_login(
-        options.auth_files,
-        reference.registry,
-        reference.repository,
-        helpers=options.registries.credential_helpers,
-    )
+    credentials = options.credentials
+    if credentials is not None:
+        logging.getLogger(__name__).debug("%s: the login that was given", reference.registry)
+    else:
+        credentials = find_login(
+            options.auth_files,
+            reference.registry,
+            reference.repository,
+            helpers=options.registries.credential_helpers,
+        )
     return RegistryClient(
         reference,
         http=HTTPClient(settings),

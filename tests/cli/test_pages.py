@@ -10,6 +10,7 @@ the page is started with `&`. Programs that the page needs stand after `console`
 
 import os
 import re
+import selectors
 import shutil
 import socket
 import subprocess
@@ -36,9 +37,9 @@ def steps(text):
     """The commands of a page with the lines that each of them prints."""
     found = []
     for block in re.findall(r"^```console.*?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        is_open = False
+        is_open, until = False, None
         for line in block.splitlines():
-            if is_open:
+            if is_open or until:
                 found[-1][0] += f"\n{line}"
             elif line.startswith("$ "):
                 found.append([line.removeprefix("$ "), []])
@@ -46,6 +47,10 @@ def steps(text):
                 found[-1][1].append(line)
                 continue
             is_open = line.endswith("\\")
+            if until == line:
+                until = None
+            elif here := re.search(r"<<(\w+)$", line):
+                until = here[1]
     return found
 
 
@@ -70,8 +75,6 @@ class Shell:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            bufsize=1,
         )
 
     def run(self, command):
@@ -79,9 +82,10 @@ class Shell:
         is_server = command.endswith("&")
         if is_server:
             command = f"{command.removesuffix('&')} >server.log 2>&1 &"
-        self.process.stdin.write(f"{command}\nprintf '\\n=%s=\\n' \"$?\"\n")
+        self.process.stdin.write(f"{command}\nprintf '\\n=%s=\\n' \"$?\"\n".encode())
+        self.process.stdin.flush()
         lines = []
-        for line in self.process.stdout:
+        for line in self.lines(command):
             if re.fullmatch(r"=\d+=\n", line):
                 if is_server:
                     self.wait()
@@ -89,6 +93,19 @@ class Shell:
                 return "".join(lines), int(line.strip("=\n"))
             lines.append(line)
         raise AssertionError(f"the shell ended in: {command}\n{''.join(lines)}")
+
+    def lines(self, command):
+        """What comes, until nothing has for too long."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            left = b""
+            while selector.select(WITHIN_S):
+                data = os.read(self.process.stdout.fileno(), 65536)
+                if not data:
+                    return
+                *whole, left = (left + data).split(b"\n")
+                yield from (f"{line.decode()}\n" for line in whole)
+        raise AssertionError(f"nothing came for {WITHIN_S} s after: {command}\n{left.decode()}")
 
     def wait(self):
         for _ in range(WITHIN_S * 10):
@@ -100,7 +117,7 @@ class Shell:
 
     def close(self):
         # What it started is in its jobs, and ends with it.
-        self.process.communicate("kill $(jobs -p) 2>/dev/null; wait; exit\n", timeout=WITHIN_S)
+        self.process.communicate(b"kill $(jobs -p) 2>/dev/null; wait; exit\n", timeout=WITHIN_S)
 
 
 def free_port():
@@ -185,8 +202,8 @@ def test_commands_of_the_page_do_what_it_says(page, shell, imagers_registry):
 
 
 def test_commands_of_a_page_are_told_from_what_they_print():
-    text = "x\n```console skopeo\n$ a \\\n  b\nout\n$ c\n```\n\n```sh\nno\n```\n"
-    assert steps(text) == [["a \\\n  b", ["out"]], ["c", []]]
+    text = "x\n```console skopeo\n$ a \\\n  b\nout\n$ c <<E\nd\nE\n```\n\n```sh\nno\n```\n"
+    assert steps(text) == [["a \\\n  b", ["out"]], ["c <<E\nd\nE", []]]
     assert programs(text) == {"skopeo"}
     with pytest.raises(AssertionError, match=r"in this order:\n *b"):
         assert_printed(["a ... c", "b"], "b\na x c\n", "x")

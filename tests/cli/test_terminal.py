@@ -222,3 +222,14 @@ def test_log_has_a_line_for_the_beginning_and_the_end_of_a_layer(imagers, images
         assert re.fullmatch(r"imagers: layer 2 of 2: done in [0-9.]+ s", lines[1]), verb
         assert len(lines) == 2
         assert "\r" not in told
+
+
+def test_quiet_shows_no_progress_and_verbose_shows_it_in_lines(terminal, images):
+    layout = images.build(images.tar(("big", os.urandom(2 * MIB))))
+    for option, lines in (("-q", 0), ("-v", 2)):
+        copying = terminal("copy", option, f"oci:{layout}", f"oci:copied{option}:v1")
+        assert copying.end() == 0, copying.shown
+        assert "MiB |" not in copying.shown
+        assert "\r" not in copying.shown.replace("\r\n", "")
+        assert copying.shown.count("imagers: layer 1 of 1: ") == lines
+        assert "copied sha256:" in copying.shown

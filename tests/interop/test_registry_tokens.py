@@ -30,6 +30,7 @@ from imagers.registry.credentials import Credentials, IdentityToken
 from imagers.transport.copy import copy_image
 from imagers.transport.names import parse_image_name
 from imagers.transport.open import TransportOptions, open_sink, open_source
+from imagers.transport.repository import delete_image, parse_one_image
 
 TINY = f"oci:{Path(__file__).resolve().parent.parent}/vectors/ocicrypt/plain/tiny:v1"
 LEEWAY_S = 60  # docker-registry takes tokens for so long after their end
@@ -234,6 +235,16 @@ def test_token_for_a_mount_covers_both_repositories(registry, tokens):
     assert copy(first, second).mounted == blobs
     both = ["repository:mount/two:pull,push", "repository:mount/one:pull"]
     assert ("me", both) in tokens.asked
+
+
+def test_token_for_a_deletion_is_one_for_everything(registry, tokens):
+    name = f"docker://{registry.address}/team/gone:v1"
+    digest = copy(TINY, name).digest
+    tokens.asked.clear()
+    assert delete_image(parse_one_image(name), ME).digest == digest
+    assert tokens.asked == [("me", ["repository:team/gone:*"])]
+    with pytest.raises(Unauthorized, match="401"):
+        delete_image(parse_one_image(name), options(None))
 
 
 def wait_until_run_out(address, repository, token):

@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 import trustme
 
+from imagers.build.change import Change, Kind, decrypt, encrypt
+from imagers.encrypt.keyfiles import load_private_key, load_public_key
+from imagers.encrypt.rewrite import LayerAction
+from imagers.encrypt.schemes.jwe import JWEUnwrapper, JWEWrapper
 from imagers.errors import DigestMismatch, NotFound, RemoteError, Unauthorized
 from imagers.model.digest import digest_of, parse_digest
 from imagers.model.manifest import Index, parse_manifest, parse_manifest_or_index
 from imagers.registry.credentials import Credentials
 from imagers.testing.registry import EmbeddedRegistry
 from imagers.transport.copy import copy_image
-from imagers.transport.names import parse_image_name
+from imagers.transport.names import locate, parse_image_name
 from imagers.transport.open import TransportOptions, open_sink, open_source
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors" / "ocicrypt" / "plain"
@@ -252,6 +256,27 @@ def test_docker_registry_large_blob_both_ways(docker_registry, tmp_path):
     copy(f"oci:{tmp_path}/l", name)
     copy(name, f"oci:{tmp_path}/back")
     assert (tmp_path / "back" / "blobs" / "sha256" / digest_of(layer).hex).read_bytes() == layer
+
+
+def test_docker_registry_mounts_the_layers_that_another_recipient_gets(docker_registry):
+    """No byte of a layer moves: the registry takes them from its other repository."""
+    keys = VECTORS.parent / "keys"
+    old, new = (JWEWrapper([load_public_key(str(keys / f"{k}.pub"))]) for k in ("r2048", "ec256"))
+    opens_old, opens_new = (
+        JWEUnwrapper(load_private_key(str(keys / f"{k}.key"))) for k in ("r2048", "ec256")
+    )
+    first, second, back = (
+        parse_image_name(f"{docker_registry.address}/rotation/{name}:v1")
+        for name in ("first", "second", "back")
+    )
+    plain = locate(parse_image_name(f"oci:{VECTORS}/mixed:v1"))
+    with open_source(plain) as source, open_sink(first) as sink:
+        encrypt(source, sink, [old])
+    with open_source(first) as source, open_sink(second) as sink:
+        done = encrypt(source, sink, [new], Change(Kind.REWRAP), unwrappers=[opens_old])
+    assert [layer.moved for layer in done.images[0][1].layers] == [False] * 3
+    with open_source(second) as source, open_sink(back) as sink:
+        assert decrypt(source, sink, [opens_new]).count(LayerAction.DECRYPTED) == 3
 
 
 def test_docker_registry_over_tls_with_a_pinned_ca(start_docker_registry, tmp_path):

@@ -53,6 +53,19 @@ def test_read_settings_takes_empty_variables_as_unset(monkeypatch):
     assert settings.spool is None
 
 
+def test_read_settings_has_the_broker_that_the_variables_name(monkeypatch):
+    assert (read_settings().broker_url, read_settings().broker_ca) == (None, None)
+    own = read_settings().broker_admin_key
+    assert own == read_settings().broker_state / "admin.key"
+    for name, value in (("", "https://h.example"), ("_CA", "ca.pem"), ("_ADMIN_KEY", "a.key")):
+        monkeypatch.setenv(f"IMAGERS_BROKER{name}", value)
+    user = read_settings()
+    assert (user.broker_url, user.broker_ca) == ("https://h.example", "ca.pem")
+    assert user.broker_admin_key == Path("a.key")
+    monkeypatch.setenv("IMAGERS_BROKER_ADMIN_KEY", "")
+    assert read_settings().broker_admin_key == own
+
+
 def test_read_settings_auth_files_in_the_order_of_the_manual_page(monkeypatch):
     for name in ("REGISTRY_AUTH_FILE", "DOCKER_CONFIG"):
         monkeypatch.delenv(name, raising=False)

@@ -25,16 +25,17 @@ docs/broker.md.
                               demos only
 
   the others:
-  --broker URL                default http://127.0.0.1:8080
-  --broker-ca FILE, --insecure-broker-http, --broker-admin-key FILE
-                              as for "imagers encrypt"
+  --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
+  --broker-ca FILE, --insecure-broker-http
+                              as for "imagers pull"
+  --broker-admin-key FILE     as for "imagers encrypt"
   --replace                   of "put": overwrite; the old bindings are lost
   --limit N                   of "audit": how many entries, the newest ones;
                               default 100; FILTER is any of
     --resource URI, --image DIGEST, --session NAME, --event WORD,
     --outcome ok|refused, --since TIME (RFC 3339, or as 90s, 30m, 12h, 7d)
   --json                      the facts as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers broker serve --listen 127.0.0.1:8080
@@ -54,7 +55,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagers.cli.brokers import BrokerOptions, admin_options
+from imagers.cli.brokers import BrokerOptions, Given, admin_options
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.output import print_json, print_line, print_table, say, write_file
 from imagers.errors import FormatError, LocalError, UsageError
@@ -62,6 +63,7 @@ from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from imagers.broker.server import RunningBroker
+    from imagers.kbs.admin import AuditEntry
 
 __all__ = ["command"]
 
@@ -198,7 +200,7 @@ def _with_default(broker: BrokerOptions) -> BrokerOptions:
     """The administrator's broker is the one of this machine, if none is named."""
     if broker.url is not None:
         return broker
-    return dataclasses.replace(broker, url=f"http://127.0.0.1:{_DEFAULT_PORT}")
+    return dataclasses.replace(broker, url=Given(f"http://127.0.0.1:{_DEFAULT_PORT}", "--broker"))
 
 
 @command.command("put", cls=VerbCommand, help=__doc__)
@@ -206,7 +208,8 @@ def _with_default(broker: BrokerOptions) -> BrokerOptions:
 @click.argument("file")
 @click.option("--replace", is_flag=True)
 @admin_options
-def put(*, uri: str, file: str, replace: bool, broker: BrokerOptions) -> None:
+@json_option
+def put(*, uri: str, file: str, replace: bool, broker: BrokerOptions, as_json: bool) -> None:
     """Store a secret."""
     from imagers.kbs.jwe import MAX_RESOURCE_BYTES
     from imagers.model.keys import SecretKey
@@ -217,7 +220,10 @@ def put(*, uri: str, file: str, replace: bool, broker: BrokerOptions) -> None:
         raise LocalError(f"expected 1 to {MAX_RESOURCE_BYTES} bytes of secret", path=file)
     with SecretKey(data) as secret, _with_default(broker).admin() as admin:
         admin.put_resource(uri, secret, replace=replace)
-    click.echo(f"stored {uri}, {len(data)} bytes, bound to no image")
+    if as_json:
+        print_json({"uri": uri, "size": len(data)})
+    else:
+        print_line(f"stored {uri}, {len(data)} bytes, bound to no image")
 
 
 @command.command("get", cls=VerbCommand, help=__doc__)
@@ -253,7 +259,7 @@ def list_(*, broker: BrokerOptions, as_json: bool) -> None:
     with _with_default(broker).admin() as admin:
         uris = admin.list_resources()
     if as_json:
-        print_json(list(uris))
+        print_json({"uris": list(uris)})
     else:
         for uri in uris:
             click.echo(uri)
@@ -262,11 +268,15 @@ def list_(*, broker: BrokerOptions, as_json: bool) -> None:
 @command.command("delete", cls=VerbCommand, help=__doc__)
 @click.argument("uri")
 @admin_options
-def delete(*, uri: str, broker: BrokerOptions) -> None:
+@json_option
+def delete(*, uri: str, broker: BrokerOptions, as_json: bool) -> None:
     """Remove a secret."""
     with _with_default(broker).admin() as admin:
         admin.delete_resource(uri)
-    click.echo(f"deleted {uri}")
+    if as_json:
+        print_json({"uri": uri})
+    else:
+        print_line(f"deleted {uri}")
 
 
 @command.group("policy", cls=VerbGroup, help=__doc__)
@@ -276,17 +286,23 @@ def policy() -> None:
 
 @policy.command("show", cls=VerbCommand, help=__doc__)
 @admin_options
-def show_policy(*, broker: BrokerOptions) -> None:
+@json_option
+def show_policy(*, broker: BrokerOptions, as_json: bool) -> None:
     """Show the policy in force."""
     with _with_default(broker).admin() as admin:
-        for line in admin.get_policy().rstrip("\n").split("\n"):
-            print_line(line)
+        text = admin.get_policy()
+    if as_json:
+        print_json({"text": text})
+        return
+    for line in text.rstrip("\n").split("\n"):
+        print_line(line)
 
 
 @policy.command("set", cls=VerbCommand, help=__doc__)
 @click.argument("file")
 @admin_options
-def set_policy(*, file: str, broker: BrokerOptions) -> None:
+@json_option
+def set_policy(*, file: str, broker: BrokerOptions, as_json: bool) -> None:
     """Put another policy in force."""
     from imagers.broker.policy import MAX_POLICY_BYTES
 
@@ -300,17 +316,24 @@ def set_policy(*, file: str, broker: BrokerOptions) -> None:
         raise FormatError("is not UTF-8", what=file) from None
     with _with_default(broker).admin() as admin:
         admin.set_policy(text, what=file)
-    click.echo(f"policy {file} is in force")
+    if as_json:
+        print_json({"policy": file})
+    else:
+        print_line(f"policy {file} is in force")
 
 
 @policy.command("reset", cls=VerbCommand, help=__doc__)
 @admin_options
-def reset_policy(*, broker: BrokerOptions) -> None:
+@json_option
+def reset_policy(*, broker: BrokerOptions, as_json: bool) -> None:
     """Put the default policy in force."""
     from imagers.broker.policy import DEFAULT_POLICY
 
     with _with_default(broker).admin() as admin:
         admin.set_policy(DEFAULT_POLICY)
+    if as_json:
+        print_json({"policy": None})
+        return
     click.echo("the default policy is in force: keys go to guests of the image that they belong to")
 
 
@@ -361,7 +384,7 @@ def audit(
     with _with_default(broker).admin() as admin:
         entries = admin.audit(limit, filters)
     if as_json:
-        print_json([dataclasses.asdict(entry) for entry in entries])
+        print_json({"entries": [_audit_facts(entry) for entry in entries]})
         return
     print_table(
         ["no", "at", "event", "outcome", "tee", "session", "resource", "image", "rule", "detail"],
@@ -381,3 +404,19 @@ def audit(
             for entry in entries
         ],
     )
+
+
+def _audit_facts(entry: AuditEntry) -> dict[str, object]:
+    """A row for a program; null where a member does not apply."""
+    return {
+        "number": entry.number,
+        "at": entry.at,
+        "event": entry.event,
+        "outcome": entry.outcome,
+        "tee": entry.tee or None,
+        "session": entry.session or None,
+        "uri": f"kbs:///{entry.path}" if entry.path else None,
+        "digest": entry.image or None,
+        "rule": entry.rule or None,
+        "detail": entry.detail or None,
+    }

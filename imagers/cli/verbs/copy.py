@@ -32,7 +32,7 @@ with all its images.
   --image-rs-registries FILE  mirrors and other places of names, as image-rs
                               reads them, in place of registries.conf
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers copy oci:app:v1 docker://registry.example.org/app:v1
@@ -109,17 +109,20 @@ def command(
             on_size=bar.add,
             on_progress=bar.show,
         )
+        written = sink.name
     if digestfile is not None:
         write_file(digestfile, str(report.digest))
     if as_json:
         print_json(
             {
+                "reference": written,
                 "digest": str(report.digest),
+                "media_type": report.media_type,
                 "blobs": report.blobs,
-                "bytes": report.size,
+                "size": report.size,
                 "skipped": report.skipped,
                 "mounted": report.mounted,
-                "beside": report.referrers,
+                "referrers": report.referrers,
                 "foreign": report.foreign,
             }
         )

@@ -27,7 +27,7 @@ broker that are bound to an image are for "imagers pull" only.
   their --src- and --dest- forms, --image-rs-registries, --ranges
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers decrypt docker://registry.example.org/app:v1 oci:app:v1 \\
@@ -51,7 +51,7 @@ from imagers.cli.images import (
 )
 from imagers.cli.output import ProgressBar, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
-from imagers.cli.reports import Report
+from imagers.cli.reports import Report, say_entries_left_out
 from imagers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,12 +115,13 @@ def command(  # one parameter an option
                 on_progress=bar.show,
             ),
         )
-    if done.left_out:
-        say("", f"{done.left_out} entries of the index were no images: left out")
+        written = sink.name
+    say_entries_left_out(done.left_out)
     actions = (LayerAction.DECRYPTED, LayerAction.SHARED)
     opened, layers = done.count(*actions), sum(len(one.layers) for _, one in done.images)
     by_diff_id = 0 if skip_diff_id else opened
     Report(
+        written,
         done,
         "decrypted",
         actions,

@@ -16,7 +16,7 @@ deleted by that name. So do the images of an index. Mirrors stay as they are.
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers delete docker://registry.example.org/app:v1
@@ -55,10 +55,10 @@ def command(*, ref: str, registry: RegistryOptions, as_json: bool) -> None:
         return
     print_line(f"deleted {deletion.digest}")
     if deletion.tags is None:
-        print_line("  the registry does not tell which tags meant it: they are gone too")
+        print_line("  tags that meant it are gone too; the registry does not tell which")
     else:
-        _print_names("with its tags", deletion.tags)
-    _print_names("which is missing now in the index of", deletion.indexes or ())
+        _print_names("tags that meant it:", deletion.tags)
+    _print_names("indexes that lack it now:", deletion.indexes or ())
     _print_names("its images stay:", [str(one) for one in deletion.entries])
     _print_names("what refers to it stays:", deletion.referrers)
 

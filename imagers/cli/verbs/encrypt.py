@@ -27,10 +27,10 @@ is lost by it: sign afterwards.
   --rekey                     new layer keys, for --encryption-key only
   --decryption-key KEY        opens it now, for these; as for "imagers decrypt"
   --provider-timeout SECONDS  for one answer of a provider; default: 60
-  --broker URL                of broker:URI; https, or http on loopback
-  --broker-ca FILE            PEM certificates to trust for it, and no others
-  --broker-admin-key FILE     default: where a broker of this user writes it
-  --insecure-broker-http      plain http to a broker that is not on loopback
+  --broker URL, --broker-ca FILE, --insecure-broker-http
+                              of broker:URI; as for "imagers pull"
+  --broker-admin-key FILE     else IMAGERS_BROKER_ADMIN_KEY, else where a broker
+                              of this user writes it
   --replace                   overwrite an existing key of that name there
   --kek-file FILE             32 bytes in place of a key made in the broker
   --policy FILE, --registries.d DIR
@@ -42,7 +42,7 @@ is lost by it: sign afterwards.
   their --src- and --dest- forms, --image-rs-registries, --ranges
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers encrypt oci:app:v1 docker://registry.example.org/app:v1 \\
@@ -81,7 +81,7 @@ from imagers.cli.recipients import (
     provider_settings,
     timeout_option,
 )
-from imagers.cli.reports import Report, say_left_out
+from imagers.cli.reports import Report, say_annotations_left_out, say_entries_left_out
 from imagers.cli.signatures import has_policy, permitted, policy_option, registries_d_option
 from imagers.errors import UsageError
 from imagers.transport.resolve import this_platform
@@ -259,11 +259,12 @@ def command(  # one parameter an option
             broker_key=recipients.broker_key,
             work=Work(top, wanted, all_images, budget, bar.add, bar.show),
         )
+        written = sink.name
     if digestfile is not None:
         write_file(digestfile, str(done.digest))
     _say_news(done, removes=bool(change.removed))
     kid = None if recipients.broker_key is None else recipients.broker_key.kid
-    facts: dict[str, object] = {"key": kid}
+    facts: dict[str, object] = {"kek": kid}
     lines = [] if kid is None else [f"key-encryption key {kid}"]
     if change.rewraps:
         opens = done.opens if change.keys else None
@@ -274,6 +275,7 @@ def command(  # one parameter an option
             *lines,
         ]
     Report(
+        written,
         done,
         "rewrapped" if change.rewraps else "encrypted",
         DONE,
@@ -295,13 +297,8 @@ def _say_news(done: Changed, *, removes: bool) -> None:
         say("", "the Docker manifest became an OCI manifest, the only kind that can be encrypted")
     if any(layer.cipher == AES256_GCM_HKDF_1MB for image in images for layer in image.layers):
         say("", f"the cipher {AES256_GCM_HKDF_1MB} is read by imagers, and by no other tool")
-    say_left_out(image.layers for image in images)
-    if done.left_out:
-        say(
-            "",
-            f"{done.left_out} entries of the index were no images (attestations, "
-            "artifacts) and were left out: they speak of the old digests",
-        )
+    say_annotations_left_out(image.layers for image in images)
+    say_entries_left_out(done.left_out)
     if not done.opens:
         say("", "the given --decryption-key does not open the new image")
     if removes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""usage: imagers key generate KIND --output NAME [--passphrase-file FILE]
+"""usage: imagers key generate KIND --output NAME [--passphrase-file FILE] [--json]
        imagers key show FILE [--public] [--passphrase-file FILE] [--json]
 
 Makes keys, and says what a key file holds, public or private, by its public
@@ -19,7 +19,7 @@ owner only) and NAME.pub, a kek as NAME.kek; nothing is ever overwritten.
                            is asked for on a terminal; a new one is else empty
   --public                 the public half in PEM, and nothing else
   --json                   the facts as JSON
-  --help                   this text
+  -q, -v, -h               quiet, verbose, this text
 
 example:
   imagers key generate cosign --output release --passphrase-file passphrase.txt
@@ -28,6 +28,8 @@ example:
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
@@ -35,6 +37,9 @@ from imagers.cli.command import VerbCommand, VerbGroup, json_option
 from imagers.cli.output import print_json, print_line
 from imagers.cli.passphrases import new_passphrase, open_with_passphrase
 from imagers.errors import UsageError
+
+if TYPE_CHECKING:
+    from imagers.build.key_file import KeyFacts
 
 __all__ = ["command"]
 
@@ -51,33 +56,69 @@ def command() -> None:
 @click.argument("kind", type=click.Choice(["cosign", "rsa", "ec", "kek"]), metavar="KIND")
 @click.option("--output", required=True, metavar="NAME")
 @click.option("--passphrase-file", metavar="FILE")
-def generate(kind: str, output: str, passphrase_file: str | None) -> None:
+@json_option
+def generate(*, kind: str, output: str, passphrase_file: str | None, as_json: bool) -> None:
     """Make a key."""
     if passphrase_file is not None and kind != "cosign":
         raise UsageError("--passphrase-file is for keys of kind cosign")
     if kind == "cosign":
-        _generate_cosign(output, passphrase_file)
+        lines = _generate_cosign(output, passphrase_file)
     elif kind == "kek":
         from imagers.files import write_new
 
         write_new(f"{output}.kek", os.urandom(_KEK_BYTES), mode=0o600)
-        click.echo(f"{output}.kek: 32 random bytes")
+        lines = [f"{output}.kek: 32 random bytes"]
     else:
-        _generate_recipient(kind, output)
+        lines = _generate_recipient(kind, output)
+    if as_json:
+        print_json({"files": _made(kind, output)})
+    else:
+        for line in lines:
+            print_line(line)
 
 
-def _generate_cosign(output: str, passphrase_file: str | None) -> None:
+def _made(kind: str, output: str) -> list[dict[str, object]]:
+    """The files of a new key, as `show` says it."""
+    from imagers.build.key_file import describe_key
+    from imagers.encrypt.keyfiles import read_small_file
+    from imagers.model.keys import SecretKey
+
+    if kind == "kek":
+        unknown = {"fingerprint": None, "key_id": None}
+        return [{"file": f"{output}.kek", "half": "secret", "kind": "32 bytes", **unknown}]
+    public = f"{output}.pub"
+    with read_small_file(public) as content, SecretKey(b"") as nothing:
+        facts = describe_key(content, name=public, passphrase=nothing)
+    return [
+        _facts(f"{output}.key", replace(facts, half="private")),
+        _facts(public, facts),
+    ]
+
+
+def _facts(file: str, facts: KeyFacts) -> dict[str, object]:
+    return {
+        "file": file,
+        "half": facts.half,
+        "kind": facts.kind,
+        "fingerprint": f"sha256:{facts.fingerprint}",
+        "key_id": facts.key_id,
+    }
+
+
+def _generate_cosign(output: str, passphrase_file: str | None) -> list[str]:
     from imagers.sign.keyfiles import save_key_pair
     from imagers.sign.sigstore_key import generate_private_key
 
     key = generate_private_key()
     with new_passphrase(passphrase_file) as passphrase:
         save_key_pair(key, f"{output}.key", f"{output}.pub", passphrase)
-    click.echo(f"{output}.key: private, ECDSA P-256, cosign format")
-    click.echo(f"{output}.pub: public, SHA-256 {key.public_key.fingerprint}")
+    return [
+        f"{output}.key: private, ECDSA P-256, cosign format",
+        f"{output}.pub: public, SHA-256 {key.public_key.fingerprint}",
+    ]
 
 
-def _generate_recipient(kind: str, output: str) -> None:
+def _generate_recipient(kind: str, output: str) -> list[str]:
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
@@ -96,8 +137,7 @@ def _generate_recipient(kind: str, output: str) -> None:
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     write_pair(f"{output}.key", secret, f"{output}.pub", public)
-    click.echo(f"{output}.key: private, {shown}, PKCS #8")
-    click.echo(f"{output}.pub: public, {shown}")
+    return [f"{output}.key: private, {shown}, PKCS #8", f"{output}.pub: public, {shown}"]
 
 
 @command.command("show", cls=VerbCommand, help=__doc__)
@@ -122,15 +162,7 @@ def show(file: str, *, public: bool, passphrase_file: str | None, as_json: bool)
     if public:
         click.echo(facts.public_pem, nl=False)
     elif as_json:
-        print_json(
-            {
-                "file": file,
-                "half": facts.half,
-                "kind": facts.kind,
-                "fingerprint": f"sha256:{facts.fingerprint}",
-                "key_id": facts.key_id,
-            }
-        )
+        print_json(_facts(file, facts))
     else:
         print_line(f"{file}: {facts.half}, {facts.kind}, SHA-256 {facts.fingerprint}")
         if facts.key_id is not None:

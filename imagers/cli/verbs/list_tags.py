@@ -11,7 +11,7 @@ for an image without one.
                               as for "imagers copy"
   --json                      {"repository": NAME, "tags": [TAG, ...]}, where
                               skopeo writes "Repository" and "Tags"
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers list-tags docker://registry.example.org/app

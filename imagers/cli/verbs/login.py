@@ -13,7 +13,8 @@ below it only.
                               look into, as containers-auth.json(5) has them
   --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR
                               as for "imagers copy"
-  --help                      this text
+  --json                      the result as JSON
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers login --username me --password-file secret registry.example.org
@@ -26,9 +27,9 @@ from pathlib import Path
 
 import click
 
-from imagers.cli.command import VerbCommand
+from imagers.cli.command import VerbCommand, json_option
 from imagers.cli.images import RegistryOptions
-from imagers.cli.output import print_line
+from imagers.cli.output import print_json, print_line
 from imagers.cli.passphrases import read_passphrase
 from imagers.errors import UsageError
 from imagers.settings import read_settings
@@ -71,6 +72,7 @@ def parse_login_name(text: str) -> tuple[str, str]:
 @click.option("--tls-verify", type=bool, default=True)
 @click.option("--registry-ca", metavar="FILE")
 @click.option("--cert-dir", metavar="DIR")
+@json_option
 def command(
     *,
     registry: str,
@@ -81,6 +83,7 @@ def command(
     tls_verify: bool,
     registry_ca: str | None,
     cert_dir: str | None,
+    as_json: bool,
 ) -> None:
     """See the module."""
     from dataclasses import replace
@@ -109,7 +112,10 @@ def command(
     helpers = options.registries.credential_helpers if authfile is None else (AUTH_FILES,)
     key = f"{host}/{namespace}" if namespace else host
     where = keep_login(path, key, credentials, helpers=helpers)
-    print_line(f"logged in to {host} as {username}; kept in {where}")
+    if as_json:
+        print_json({"registry": key, "username": username, "place": where})
+    else:
+        print_line(f"logged in to {host} as {username}; kept in {where}")
 
 
 def _ask_name() -> str:

@@ -5,7 +5,8 @@ Drops the login for a registry from all auth files, and from the credential
 helpers that they and registries.conf name.
 
   --authfile FILE             only from this one
-  --help                      this text
+  --json                      the result as JSON
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers logout registry.example.org
@@ -17,8 +18,8 @@ from pathlib import Path
 
 import click
 
-from imagers.cli.command import VerbCommand
-from imagers.cli.output import print_line
+from imagers.cli.command import VerbCommand, json_option
+from imagers.cli.output import print_json, print_line
 from imagers.cli.verbs.login import parse_login_name
 from imagers.errors import UsageError
 from imagers.settings import read_settings
@@ -29,7 +30,8 @@ __all__ = ["command"]
 @click.command("logout", cls=VerbCommand, help=__doc__)
 @click.argument("registry")
 @click.option("--authfile", metavar="FILE")
-def command(*, registry: str, authfile: str | None) -> None:
+@json_option
+def command(*, registry: str, authfile: str | None, as_json: bool) -> None:
     """See the module."""
     from imagers.registry.logins import forget_login
 
@@ -43,4 +45,7 @@ def command(*, registry: str, authfile: str | None) -> None:
         dropped = forget_login(settings.auth_files, key, helpers=helpers)
     if not dropped:
         raise UsageError(f"there is no login for {registry}")
-    print_line(f"logged out of {registry}: {', '.join(dropped)}")
+    if as_json:
+        print_json({"registry": key, "places": list(dropped)})
+    else:
+        print_line(f"logged out of {registry}: {', '.join(dropped)}")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """usage: imagers policy check [FILE] [--json]
-       imagers policy init --scope SCOPE --key FILE [--output FILE]
+       imagers policy init --scope SCOPE --key FILE [--output FILE] [--json]
 
 Looks after the containers policy.json that says which images may be used.
 
@@ -20,8 +20,8 @@ signed by KEY.
                            matchRepository for signatures that cosign made
   --output FILE            where to write; nothing is overwritten; default:
                            standard output
-  --json                   the notes as JSON
-  --help                   this text
+  --json                   the result as JSON
+  -q, -v, -h               quiet, verbose, this text
 
 example:
   imagers policy init --scope registry.example.org/team --key release.pub
@@ -62,10 +62,12 @@ def check(file: str | None, *, as_json: bool) -> None:
     policy = load_policy(path)
     check_materials(policy, read_key_file)
     notes = lint_policy(policy)
+    count = sum(len(scopes) for scopes in policy.transports.values())
     if as_json:
         print_json(
             {
                 "policy": path,
+                "scopes": count,
                 "notes": [
                     {"level": one.level, "where": one.where, "text": one.text} for one in notes
                 ],
@@ -74,7 +76,6 @@ def check(file: str | None, *, as_json: bool) -> None:
         return
     for one in notes:
         click.echo(f"{one.level}: {one.where}: {one.text}")
-    count = sum(len(scopes) for scopes in policy.transports.values())
     click.echo(f"{path}: good: {count} scopes and the default, {len(notes)} notes")
 
 
@@ -85,7 +86,10 @@ def check(file: str | None, *, as_json: bool) -> None:
     "--signed-identity", "identity", type=click.Choice(_IDENTITIES), default=_IDENTITIES[0]
 )
 @click.option("--output", metavar="FILE")
-def init(scope: str, key_files: tuple[str, ...], identity: str, output: str | None) -> None:
+@json_option
+def init(
+    *, scope: str, key_files: tuple[str, ...], identity: str, output: str | None, as_json: bool
+) -> None:
     """Write a strict policy."""
     from imagers.files import write_new
     from imagers.sign.keyfiles import read_key_file
@@ -103,9 +107,12 @@ def init(scope: str, key_files: tuple[str, ...], identity: str, output: str | No
     }
     raw = json.dumps(document, indent=2).encode() + b"\n"
     check_materials(parse_policy(raw, what="policy"), keys.__getitem__)
-    if output is None:
+    if output is not None:
+        write_new(output, raw, mode=0o644)
+    if as_json:
+        print_json({"policy": output, "scope": scope, "keys": list(keys), "document": document})
+    elif output is None:
         click.echo(raw.decode(), nl=False)
     else:
-        write_new(output, raw, mode=0o644)
         signers = " or ".join(key_files)
         say("", f"{output}: refuses everything but images below {scope} signed by {signers}")

@@ -14,10 +14,11 @@ must be missing or empty, in a directory that only you and root can change.
   --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE,
                               FILE:fd=N, or provider:NAME; repeatable
   --provider-timeout SECONDS  for one answer of a provider; default: 60
-  --broker URL                a key broker; it is asked only for an image that
-                              is signed or named by digest; https, or http on
-                              loopback
-  --broker-ca FILE            PEM certificates to trust for it, and no others
+  --broker URL                a key broker, else IMAGERS_BROKER; asked only for
+                              an image that is signed or named by digest; https,
+                              or http on loopback
+  --broker-ca FILE            PEM certificates to trust for it, and no others;
+                              else IMAGERS_BROKER_CA
   --insecure-broker-http      plain http to a broker that is not on loopback
   --tee NAME                  the TEE to give evidence of; "sample" for tests
   --require-encrypted         fail if a layer is not encrypted
@@ -29,7 +30,7 @@ must be missing or empty, in a directory that only you and root can change.
   --ranges N
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers pull registry.example.org/app:v1 bundle --policy policy.json \\
@@ -61,7 +62,6 @@ from imagers.cli.images import (
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
 from imagers.cli.signatures import policy_for, policy_option, registries_d_option
-from imagers.errors import UsageError
 
 if TYPE_CHECKING:
     from imagers.core import Budget
@@ -104,13 +104,13 @@ def command(  # one parameter an option
     """See the module."""
     from imagers.pull.run import PullOptions, pull_image
 
-    if broker.url is None and tee is not None:
-        raise UsageError("--tee is for a broker: expected --broker URL")
+    resources = broker.guest(tee)
     start = time.perf_counter()
     with ExitStack() as stack:
         image = stack.enter_context(open_named(ref, registry, registries_d))
+        path, document = policy_for(image, policy)
         options = PullOptions(
-            policy=policy_for(image, policy),
+            policy=document,
             platform=parse_platform(platform),
             require_encrypted=require_encrypted,
             budget=budget,
@@ -118,9 +118,8 @@ def command(  # one parameter an option
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
         unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))
-        resources = None
-        if broker.url is not None:
-            resources = stack.enter_context(broker.client(tee))
+        if resources is not None:
+            stack.enter_context(resources)
         bar = stack.enter_context(ProgressBar("pull"))
 
         def on_trusted(trusted: TrustedImage) -> None:
@@ -136,46 +135,50 @@ def command(  # one parameter an option
             on_step=bar.step,
             on_progress=bar.show,
         )
-    _print_report(report, bundle, time.perf_counter() - start, as_json=as_json)
-
-
-def _print_report(report: PullReport, bundle: str, seconds: float, *, as_json: bool) -> None:
-    trusted = report.trusted
-    signers = [
-        {"key": signer.key, "identity": signer.reference} for signer in trusted.decision.signers
-    ]
     if as_json:
-        print_json(
+        seconds = round(time.perf_counter() - start, 3)
+        places = {"bundle": bundle, "reference": image.source.name, "policy": path}
+        print_json(places | {"seconds": seconds} | _facts(report))
+    else:
+        _print_report(report, bundle, time.perf_counter() - start)
+
+
+def _facts(report: PullReport) -> dict[str, object]:
+    trusted = report.trusted
+    return {
+        "digest": str(trusted.manifest.descriptor.digest),
+        "basis": trusted.basis.value,
+        "signers": [
+            {"key": one.key, "identity": one.reference, "subject": one.subject}
+            for one in trusted.decision.signers
+        ],
+        "requirements": trusted.decision.where,
+        "layers": [
             {
-                "bundle": bundle,
-                "reference": str(trusted.identity),
-                "digest": str(trusted.manifest.descriptor.digest),
-                "basis": trusted.basis.value,
-                "signers": signers,
-                "policy": trusted.decision.where,
-                "seconds": round(seconds, 3),
-                "layers": [
-                    {
-                        "digest": str(layer.planned.layer.descriptor.digest),
-                        "encrypted": layer.planned.is_encrypted,
-                        "size": layer.opened.size,
-                        "tar_size": layer.opened.tar_size,
-                        "entries": layer.opened.entries,
-                        "seconds": round(layer.seconds, 3),
-                        "left_out": [left.facts for left in layer.opened.left_out],
-                    }
-                    for layer in report.layers
-                ],
+                "index": layer.planned.layer.index,
+                "digest": str(layer.planned.layer.descriptor.digest),
+                "media_type": layer.planned.layer.descriptor.media_type,
+                "encrypted": layer.planned.is_encrypted,
+                "size": layer.opened.size,
+                "tar_size": layer.opened.tar_size,
+                "entries": layer.opened.entries,
+                "seconds": round(layer.seconds, 3),
+                "left_out": [left.facts for left in layer.opened.left_out],
             }
-        )
-        return
+            for layer in report.layers
+        ],
+    }
+
+
+def _print_report(report: PullReport, bundle: str, seconds: float) -> None:
+    trusted = report.trusted
     click.echo(f"trusted {trusted.manifest.descriptor.digest}")
     if trusted.basis.value == "unsigned":
         say("warning", "the policy accepts this image unsigned: nobody says where it is from")
     for left in report.left_out:
         say("warning", f"left out {left.text}")
-    for signer in signers:
-        click.echo(f"  signed as {signer['identity']} by key {signer['key']}")
+    for signer in trusted.decision.signers:
+        click.echo(f"  signed as {signer.reference} by key {signer.key}")
     click.echo(f"  basis: {trusted.basis.value}; policy: {trusted.decision.where}")
     print_table(
         ["layer", "encrypted", "stored", "tar", "entries", "MB/s of tar"],

@@ -36,7 +36,7 @@ the index. Signatures that are there stay; the same one is not added twice.
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE
                               as for "imagers copy"
   --json                      the result as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
   imagers sign registry.example.org/app:v1 --key release.key
@@ -147,7 +147,7 @@ def command(
             identity=identity,
             now=datetime.now(UTC),
         )
-    _print(signed, signer.key, as_json=as_json)
+    _print(str(name), signed, signer.key, as_json=as_json)
 
 
 def _sigstore_signer(
@@ -197,17 +197,18 @@ def _gpg_signer(fingerprint: str, passphrase_file: str | None, stack: ExitStack)
     return GPGSigner(parsed, stack.enter_context(read_passphrase(passphrase_file)))
 
 
-def _print(signed: Sequence[SignedManifest], key: str, *, as_json: bool) -> None:
+def _print(name: str, signed: Sequence[SignedManifest], key: str, *, as_json: bool) -> None:
     from imagers.sign.image import PlaceKind
 
     if as_json:
         print_json(
             {
+                "reference": name,
                 "key": key,
                 "signed": [
                     {
                         "digest": str(one.digest),
-                        "tag": one.place.text,
+                        "place": one.place.text,
                         "identity": one.identity,
                         "added": one.added,
                         "signatures": one.count,

@@ -29,7 +29,7 @@ layers. The exit code is 0 for yes, 21 for no, 22 if it could not be looked up.
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE
                               as for "imagers copy"
   --json                      the result, and with --explain the tree, as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 The policy is asked about the manifest of the platform, as podman and skopeo do
 it; a requirement of type "index" is about the index instead: docs/policy.md.
@@ -51,7 +51,7 @@ from imagers.cli.images import (
     parse_platform,
     registry_options,
 )
-from imagers.cli.output import print_json, say
+from imagers.cli.output import error_facts, print_json, say
 from imagers.cli.signatures import Demands, demand_options, registries_d_option
 from imagers.errors import ImagersError
 
@@ -101,7 +101,10 @@ def command(
         except ImagersError as refusal:
             error = refusal
     if as_json:
-        print_json(_facts(path, selected, told if explain else [], trusted, error))
+        facts = {"reference": image.source.name} | _facts(path, selected, trusted, error)
+        if explain and told:
+            facts |= {"scope": _why(path, selected)[1], "tree": told[0].root.to_json()}
+        print_json(facts)
     else:
         if explain:
             _print_tree(path, selected, told)
@@ -127,12 +130,10 @@ def _why(path: str, selected: Selected) -> list[str]:
 def _facts(
     path: str,
     selected: Selected,
-    told: list[Explanation],
     trusted: TrustedImage | None,
     error: ImagersError | None,
 ) -> dict[str, object]:
     facts: dict[str, object] = {
-        "image": str(selected.identity),
         "answer": "yes" if trusted is not None else _answer(error),
         "policy": path,
         "requirements": selected.where,
@@ -145,11 +146,7 @@ def _facts(
             for one in trusted.decision.signers
         ]
     if error is not None:
-        facts["error"] = str(error)
-        facts["hint"] = error.hint
-    if told:
-        facts["scope"] = _why(path, selected)[1]
-        facts["tree"] = told[0].root.to_json()
+        facts["error"] = error_facts(error)
     return facts
 
 

@@ -262,3 +262,75 @@ def test_registries_d_that_is_wrong_keeps_nobody_from_what_looks_for_no_signatur
         assert image.source.name.endswith("r.example/app:v1")
     with pytest.raises(FormatError, match=r"wrong\.yaml"):
         open_named("r.example/app:v1", RegistryOptions(), str(tmp_path))
+
+
+@pytest.fixture
+def moved(run, plain, multi, imagers_registry):
+    """The digest of an image, and its name with a tag that means another image by now."""
+    name = f"docker://{imagers_registry.address}/team/moved:v1"
+    run("copy", plain, name)
+    digest = run("inspect", name, "--json").json()["digest"]
+    run("copy", multi, name, "--platform", "linux/amd64")
+    assert run("inspect", name, "--json").json()["digest"] != digest
+    return digest, f"{name}@{digest}"
+
+
+def test_name_with_tag_and_digest_is_read_by_its_digest_and_shown_as_it_is(run, moved, accept):
+    digest, both = moved
+    facts = run("inspect", both, "--json").json()
+    assert (facts["digest"], facts["reference"]) == (digest, both)
+    for words in (("copy", both, "oci:copied:v1"), ("pull", both, "bundle")):
+        assert run(*words, "--policy", accept, "--json").json()["digest"] == digest
+    run("key", "generate", "rsa", "--output", "one")
+    words = ("oci:sealed:v1", "--encryption-key", "jwe:one.pub", "--policy", accept)
+    assert run("encrypt", both, *words).code == 0
+    diff_ids = [
+        [layer["diff_id"] for layer in run("inspect", name, "--json").json()["layers"]]
+        for name in (both, "oci:sealed:v1")
+    ]
+    assert diff_ids[0] == diff_ids[1]
+
+
+def test_name_with_tag_and_digest_is_signed_and_verified_by_its_digest(run, moved):
+    digest, both = moved
+    run("key", "generate", "cosign", "--output", "signer")
+    (signed,) = run("sign", both, "--key", "signer.key", "--json").json()["signed"]
+    assert (signed["digest"], signed["identity"]) == (
+        digest,
+        both.removeprefix("docker://").replace(":v1@", "@"),
+    )
+    outcome = run("verify", both, "--key", "signer.pub", "--json")
+    assert outcome.json()["digest"] == digest
+    # What the tag means now, nobody signed.
+    assert run("verify", both.partition("@")[0], "--key", "signer.pub").code == 21
+
+
+def test_name_with_tag_and_digest_is_judged_by_neither_where_a_policy_tells_them_apart(
+    run, moved, tmp_path
+):
+    _, both = moved
+    tagged = both.removeprefix("docker://").partition("@")[0]
+    path = tmp_path / "policy.json"
+    accept, reject = [{"type": "insecureAcceptAnything"}], [{"type": "reject"}]
+    for scopes in ({tagged: reject, "": accept}, {tagged: accept, "": reject}):
+        path.write_text(json.dumps({"default": reject, "transports": {"docker": scopes}}))
+        for words in (("verify", both), ("pull", both, "b"), ("copy", both, "oci:x:v1")):
+            outcome = run(*words, "--policy", path)
+            assert outcome.code == 21
+            assert f"has requirements for '{tagged}', and others for the digest" in outcome.err
+    assert not (tmp_path / "here" / "b").exists()
+
+
+@pytest.mark.parametrize("verb", ["copy", "encrypt", "decrypt", "delete"])
+def test_name_with_tag_and_digest_is_not_written_to(run, plain, moved, accept, verb):
+    _, both = moved
+    words = {
+        "copy": (plain, both, "--policy", accept),
+        "encrypt": (plain, both, "--policy", accept, "--encryption-key", "jwe:none.pub"),
+        "decrypt": (plain, both, "--decryption-key", "none.key"),
+        "delete": (both,),
+    }[verb]
+    run("key", "generate", "rsa", "--output", "none")
+    outcome = run(verb, *words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "has a tag and a digest" in outcome.err

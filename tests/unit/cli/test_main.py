@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -65,6 +64,36 @@ def test_run_debug_lets_the_error_through(run):
 
     with pytest.raises(LocalError):
         run("--debug", "inspect", "oci:nowhere:v1")
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "code"),
+    [
+        (("inspect", "oci:nowhere:v1", "--json"), "LocalError", 13),
+        (("inspect", "--json"), "UsageError", 2),
+        (("inspect", "oci:nowhere:v1", "--json", "--frobnicate"), "UsageError", 2),
+        (("policy", "--json"), "UsageError", 2),
+        (("incpect", "x", "--json"), "UsageError", 2),
+        (("verify", "oci:nowhere:v1", "--json", "--key", "none.pub"), "LocalError", 13),
+        (("broker", "put", "kbs:///a/b/c", "nowhere", "--json"), "LocalError", 13),
+    ],
+)
+def test_error_is_one_document_with_json_and_the_lines_stay(run, words, kind, code):
+    outcome = run(*words)
+    facts = outcome.json()
+    assert outcome.code == code
+    assert set(facts) == {"error"}
+    told = [f"imagers: error: {facts['error']['message']}"]
+    if facts["error"]["hint"] is not None:
+        told.append(f"imagers: hint: {facts['error']['hint']}")
+    assert outcome.err.splitlines() == told
+    assert (facts["error"]["type"], facts["error"]["exit_code"]) == (kind, code)
+
+
+def test_json_behind_two_dashes_is_no_option(run):
+    outcome = run("inspect", "--", "--json")
+    assert outcome.code != 0
+    assert outcome.out == ""
 
 
 def test_run_file_of_the_user_that_is_missing_is_a_local_error(run, admin):
@@ -133,10 +162,14 @@ def test_signal_that_a_destructor_swallowed_comes_again(monkeypatch, capfd):
 
 
 def test_signal_while_an_error_is_told_is_no_traceback(run, monkeypatch):
-    def fail(_):
-        raise main._Interrupted
+    tell = main._Ending.fail
 
-    monkeypatch.setattr(main, "_fail", fail)
+    def fail(self, kind, *facts):
+        if kind != "Interrupted":
+            raise main._Interrupted
+        return tell(self, kind, *facts)
+
+    monkeypatch.setattr(main._Ending, "fail", fail)
     outcome = run("inspect", "oci:nowhere:v1")
     assert outcome.code == 130
     assert outcome.err == "imagers: error: interrupted\n"
@@ -146,15 +179,18 @@ def test_signal_while_an_error_is_told_is_no_traceback(run, monkeypatch):
     ("words", "told"),
     [
         (("incpect", "x"), "did you mean inspect? "),
-        (("push", "x"), "did you mean copy or encrypt? "),
+        (("push", "x"), "there is no push, as a destination docker:// is one: "),
         (("frobnicate",), '"imagers --help" shows'),
         (("broker", "lst"), "did you mean list? "),
+        (("broker", "policy", "sett"), "did you mean set? "),
         (("decrypt", "x", "y", "--key", "k"), "did you mean --decryption-key? "),
         (("copy", "x", "y", "--plain-http"), "did you mean --tls-verify=false? "),
+        (("copy", "x", "y", "--retry-times", "3"), "a request that fails for a moment is tried"),
         (("encrypt", "x", "y", "--encryption-keys", "k"), "did you mean --encryption-key"),
+        (("inspect", "x", "--sort-of"), '"imagers inspect --help" shows'),
     ],
 )
-def test_word_that_is_not_known_is_answered_with_the_likely_ones(run, words, told):
+def test_word_that_is_not_known_is_answered_with_what_was_meant(run, words, told):
     outcome = run(*words)
     assert outcome.code == 2
     error, hint = outcome.err.splitlines()
@@ -163,19 +199,56 @@ def test_word_that_is_not_known_is_answered_with_the_likely_ones(run, words, tol
     assert hint.startswith(f"imagers: hint: {told}")
 
 
-def test_other_words_stand_for_words_that_exist():
-    options = {
-        option
-        for name in VERBS
-        for one in root.get_command(click.Context(root), name).params
-        for option in one.opts
-    }
-    broker = root.get_command(click.Context(root), "broker")
-    options |= {option for one in broker.commands.values() for p in one.params for option in p.opts}
-    for words in main._OTHER_OPTIONS.values():
-        assert {re.split("[= ]", word)[0] for word in words} <= options | {"--output"}
-    for words in main._OTHER_VERBS.values():
-        assert {word.split()[0] for word in words} <= {*VERBS, "--help", "--version"}
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [
+        (("help",), ("--help",)),
+        (("help", "help"), ("--help",)),
+        (("help", "pull"), ("pull", "--help")),
+        (("-v", "help", "broker"), ("broker", "-h")),
+        (("help", "broker", "put"), ("broker", "put", "--help")),
+        (("help", "broker", "policy", "set"), ("broker", "policy", "set", "-h")),
+    ],
+    ids=" ".join,
+)
+def test_help_of_a_verb_is_asked_for_in_either_way(run, words, same):
+    assert run(*words) == run(*same)
+    assert run(*words).code == 0
+
+
+def test_help_of_what_is_no_verb_is_a_usage_error(run):
+    outcome = run("help", "brok")
+    assert outcome.code == 2
+    assert "hint: did you mean broker? " in outcome.err
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 8])
+def test_loudness_is_said_before_the_verb_or_after_it(run, at):
+    def said(option):
+        words = ["policy", "init", "--scope", "h.example", "--key", "k.pub", "--output", "p.json"]
+        Path("p.json").unlink(missing_ok=True)
+        return run(*[*words[:at], option, *words[at:]] if option else words)
+
+    run("key", "generate", "cosign", "--output", "k")
+    assert (said("").code, said("").err) == (0, said("--verbose").err)
+    assert said("--quiet").err == said("-q").err == ""
+    assert said("").err.startswith("imagers: p.json: refuses everything but")
+
+
+def test_loudness_is_one_thing(run):
+    for words in (("-q", "inspect", "-v", "x"), ("inspect", "-qv", "x")):
+        outcome = run(*words)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert outcome.err == "imagers: error: expected --quiet or --verbose, got both\n"
+
+
+def test_quiet_keeps_errors_hints_warnings_and_the_result(run, plain, accept):
+    outcome = run("-q", "pull", plain, "bundle", "--policy", accept)
+    assert outcome.out.startswith("trusted sha256:")
+    assert outcome.err.startswith("imagers: warning: the policy accepts this image unsigned")
+    error, hint = run("inspect", "--quiet", "oci:nowhere:v1").err.splitlines()
+    assert error.startswith("imagers: error: ")
+    assert hint.startswith("imagers: hint: ")
 
 
 def test_short_help_is_help(run):

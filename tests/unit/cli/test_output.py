@@ -9,6 +9,7 @@ import pytest
 from imagers.cli.output import (
     ProgressBar,
     human_bytes,
+    print_bytes,
     print_json,
     print_line,
     print_table,
@@ -16,7 +17,7 @@ from imagers.cli.output import (
     write_file,
 )
 from imagers.core import BlobProgress
-from imagers.errors import LocalError
+from imagers.errors import LocalError, UsageError
 
 MIB = 1024**2
 
@@ -72,6 +73,27 @@ def test_print_table_without_rows_has_its_head(capsys):
 def test_print_table_makes_cells_of_strangers_harmless(capsys):
     print_table(["name"], [["a\nb\x1b[1m"]])
     assert capsys.readouterr().out == "name\na\ufffdb\ufffd[1m\n"
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"a": "\xc3\xa4"}\n\t', b"\xff\x00\x1b[2J", "\u202e\u009b".encode()]
+)
+def test_print_bytes_gives_a_pipe_what_they_are(capfdbinary, data):
+    print_bytes(data)
+    assert capfdbinary.readouterr().out == data
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff", b"\x1b[2J", b"a\rb", b"\x00", "\u202e".encode(), "\u009b2J".encode()]
+)
+def test_print_bytes_gives_a_terminal_nothing_that_moves_it(capfdbinary, monkeypatch, data):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_bytes(b'{"a": "b"}\n\t')
+    assert capfdbinary.readouterr().out == b'{"a": "b"}\n\t'
+    with pytest.raises(UsageError, match=f"got {len(data)} bytes with other") as caught:
+        print_bytes(data)
+    assert "> FILE" in caught.value.hint
+    assert capfdbinary.readouterr().out == b""
 
 
 @pytest.mark.parametrize(

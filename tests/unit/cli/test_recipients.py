@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from imagers.cli.brokers import BrokerOptions
+from imagers.cli.brokers import BrokerOptions, Given
 from imagers.cli.recipients import opened_recipients
 from imagers.errors import FormatError, LocalError, UsageError
 
@@ -11,7 +11,8 @@ NOBODY = BrokerOptions(url=None, ca_file=None, insecure_http=False)
 @pytest.fixture
 def broker(imagers_broker):
     key = str(imagers_broker.admin_key_file)
-    return BrokerOptions(imagers_broker.url, None, insecure_http=False, admin_key=key)
+    url = Given(imagers_broker.url, "--broker")
+    return BrokerOptions(url, None, insecure_http=False, admin_key=Given(key, "--broker-admin-key"))
 
 
 def opened(recipients, broker=NOBODY, *, replace=False, kek_file=None):

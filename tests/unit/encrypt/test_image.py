@@ -409,6 +409,18 @@ def test_progress_names_the_layer_and_counts_to_its_size(plain_image, new_sink, 
     assert seen == {f"layer {number} of 3": size for number, size in enumerate(sizes, 1)}
 
 
+def test_result_prints_without_the_packets_of_its_layers(plain_image, new_sink, load_layout, rsa):
+    sink, path = new_sink()
+    done = encrypt_image(plain_image("gzip"), sink, [rsa[0]])
+    image = load_layout(path)
+    packet = image.manifest.layers[0].annotations["org.opencontainers.image.enc.keys.jwe"]
+    for printed in (repr(done), repr(image)):
+        assert packet[:20] not in printed
+        assert "schemaVersion" not in printed
+        assert len(printed) < 4000
+    assert done.descriptor.digest.hex in repr(done)
+
+
 def test_decrypt_asks_for_all_keys_before_it_writes(plain_image, new_sink, load_layout, rsa, ec):
     sink, first = new_sink("first")
     encrypt_image(plain_image("gzip"), sink, [rsa[0]], layers=[0, 1])

@@ -189,7 +189,37 @@ def test_entries_that_say_that_they_are_no_images_are_left_out(
     sink, _ = new_sink()
     done = encrypt(source, sink, public_key, top=RawManifest(raw, OCI_INDEX, digest_of(raw)))
     assert len(json.loads(done.raw)["manifests"]) == 1
-    assert [str(one.digest) for one in done.left_out] == [index["manifests"][1]["digest"]]
+    (left,) = done.left_out
+    assert str(left.descriptor.digest) == index["manifests"][1]["digest"]
+    assert left.artifact_type == members.get(
+        "artifactType", "attestation-manifest" if "annotations" in members else ""
+    )
+    assert (left.subject, left.platform) == (None, "")
+
+
+@pytest.mark.parametrize("about", ["an image", "another index", "no digest"])
+def test_attestation_that_is_left_out_says_which_image_it_was_about(
+    make_index, new_sink, public_key, about
+):
+    """As BuildKit writes it."""
+    source = make_index(("gzip", "linux/amd64"), ("tiny", "unknown/unknown"))
+    index = json.loads(source.read_manifest().raw)
+    subject = {
+        "an image": index["manifests"][0]["digest"],
+        "another index": "sha256:" + "0" * 64,
+        "no digest": "../../etc",
+    }[about]
+    index["manifests"][1]["annotations"] = {
+        "vnd.docker.reference.type": "attestation-manifest",
+        "vnd.docker.reference.digest": subject,
+    }
+    raw = json.dumps(index).encode()
+    sink, _ = new_sink()
+    done = encrypt(source, sink, public_key, top=RawManifest(raw, OCI_INDEX, digest_of(raw)))
+    (left,) = done.left_out
+    assert left.artifact_type == "attestation-manifest"
+    assert left.platform == ("linux/amd64" if about == "an image" else "")
+    assert left.subject == (None if about == "no digest" else parse_digest(subject))
 
 
 def test_entry_that_turns_out_to_be_an_artifact_is_left_out(make_index, new_sink, public_key):
@@ -220,7 +250,9 @@ def test_entry_that_turns_out_to_be_an_artifact_is_left_out(make_index, new_sink
 
     sink, _ = new_sink()
     done = encrypt(Source(), sink, public_key, top=RawManifest(raw, OCI_INDEX, digest_of(raw)))
-    assert [one.digest for one in done.left_out] == [digest]
+    (left,) = done.left_out
+    assert left.descriptor.digest == digest
+    assert left.artifact_type == "application/vnd.cncf.helm.config.v1+json"
     assert len(done.images) == 1
 
 

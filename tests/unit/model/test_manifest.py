@@ -655,6 +655,14 @@ def test_find_platform_never_takes_what_is_no_image(members, first):
     assert parse_index(encode(changed(INDEX, manifests=[artifact]))).find_platform(amd64) is None
 
 
+def test_attestations_are_told_by_their_mark_or_by_their_platform():
+    marks = [{"annotations": MARK}, {"platform": {"os": "unknown", "architecture": "unknown"}}]
+    others = [{"platform": AMD64}, {"artifactType": SBOM}, {"mediaType": SBOM}]
+    entries = [{**descriptor(OCI_MANIFEST), **members} for members in [*marks, *others]]
+    index = parse_index(encode(changed(INDEX, manifests=entries)))
+    assert [one.is_attestation for one in index.manifests] == [True, True, False, False, False]
+
+
 @pytest.mark.parametrize("kind", ["", OCI_CONFIG, DOCKER_CONFIG, None])
 def test_find_platform_artifact_type_of_an_image_is_one(kind):
     entry = descriptor(OCI_MANIFEST, platform=AMD64, artifactType=kind)

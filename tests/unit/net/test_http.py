@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import gzip
+import logging
 import os
+import re
 import socket
 import ssl
 import threading
@@ -43,6 +45,23 @@ def test_request_good_answer_comes_whole(client, peer, say):
     assert headers["accept"] == "text/x"
     assert headers["accept-encoding"] == "identity"
     assert headers["user-agent"] == f"imagers/{__version__}"
+
+
+def test_request_and_what_it_is_made_again_for_are_logged(peer, say, caplog):
+    peer.answers = [say("503 Busy"), say(body=b"1")]
+    with caplog.at_level(logging.DEBUG, "imagers"), HTTPClient(sleep=lambda _: None) as client:
+        client.request("GET", f"{peer.url}/a?token=canary", headers={"Authorization": "canary"})
+    lines = [one.getMessage() for one in caplog.records if one.name == "imagers.net.http"]
+    assert [lines[0], lines[2]] == [f"GET {peer.url}/a?token=…: {status}" for status in (503, 200)]
+    assert re.fullmatch(r"again in [0-9.]+ s, attempt 2 of 4: 503 service unavailable", lines[1])
+    assert len(lines) == 3
+    assert "canary" not in caplog.text
+
+
+def test_library_is_silent_until_a_program_listens():
+    kinds = [type(one) for one in logging.getLogger("imagers").handlers]
+    assert logging.NullHandler in kinds
+    assert not logging.getLogger("imagers.net.http").isEnabledFor(logging.DEBUG)
 
 
 def test_request_second_one_uses_the_same_connection(client, peer, say):

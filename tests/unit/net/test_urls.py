@@ -98,6 +98,10 @@ def test_join_url_bad_location_refused(location):
         ("https://h/p#secret", "https://h/p"),
         ("https://[::1]:5/p", "https://[::1]:5/p"),
         ("https://[secret", "(not a URL)"),
+        ("https://h/v2/a/blobs/uploads/", "https://h/v2/a/blobs/uploads/"),
+        ("https://h/v2/a/blobs/uploads/x/y?digest=d", "https://h/v2/a/blobs/uploads/…?digest=d"),
+        ("https://h/artifacts-uploads/namespaces/x", "https://h/artifacts-uploads/…"),
+        ("https://h/v2/uploads/a/blobs/x", "https://h/v2/uploads/a/blobs/x"),
         ("https://h/\x1b[31m", "https://h/\ufffd[31m"),
     ],
 )

@@ -23,7 +23,7 @@ import zstandard
 from imagers.core import Cancellation, Limits
 from imagers.core.left_out import Left
 from imagers.encrypt.image import encrypt_image
-from imagers.encrypt.schemes.broker import BrokerKeyWrapper
+from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper, BrokerKeyWrapper
 from imagers.errors import (
     Cancelled,
     CouldNotVerify,
@@ -215,6 +215,26 @@ def test_pull_plain_image_asks_the_broker_nothing(bundle):
     source, store = plain_image(make_tar(("a", b"1"))), Store()
     pull_image(named(source, no_signatures), bundle, options_for(ACCEPT), resources=store)
     assert store.calls == []
+
+
+def test_pull_unsigned_image_that_a_key_opens_is_nothing_to_a_broker(source, bundle):
+    class Key:
+        description = "a key of ours"
+
+        def unwrap(self, wrapped, context):
+            with BrokerKeyUnwrapper(Store()) as inner:
+                return inner.unwrap(wrapped, context)
+
+    store = Store()
+    pull_image(
+        named(source, no_signatures),
+        bundle,
+        options_for(ACCEPT),
+        unwrappers=[Key()],
+        resources=store,
+    )
+    assert store.calls == []
+    assert (bundle / "rootfs/a").read_bytes() == b"1"
 
 
 def test_pull_index_takes_the_platform_and_tells_the_broker_its_manifest(source, bundle):

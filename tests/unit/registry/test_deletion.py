@@ -164,6 +164,38 @@ def test_tags_beyond_the_bound_stop_a_deletion_by_tag(registry, delete, digest, 
     assert delete(f"app@{digest}").tags is None
 
 
+@pytest.mark.parametrize("listed", [[], ["other"]])
+def test_list_that_lacks_the_tag_itself_is_no_list_of_the_others(
+    registry, delete, digest, sink, pushed, listed
+):
+    sink.put_manifest_as(pushed.raw, OCI_MANIFEST, "v2")
+    body = json.dumps({"tags": listed}).encode()
+    registry.answer_with(200, path="/tags/list", body=body)
+    with pytest.raises(RemoteError, match=r"expected sha256:.* under its tag") as caught:
+        delete("app:v1")
+    assert f"app@{digest} deletes it" in caught.value.hint
+    assert set(registry.tags("app")) == {"v1", "v2"}
+
+
+def test_tag_that_moves_meanwhile_is_not_deleted(registry, delete, digest, opened):
+    other = make_image(make_layer(b"other"))
+    other.write(opened.sink(f"{registry.address}/app:other"))
+    head = {"Docker-Content-Digest": str(digest_of(other.raw)), "Content-Type": OCI_MANIFEST}
+    registry.answer_with(200, method="HEAD", path="/manifests/v1", headers=head)
+    with pytest.raises(RemoteError, match="under its tag in the registry's list"):
+        delete("app:v1")
+    assert registry.tags("app")["v1"] == digest
+
+
+def test_tag_of_an_index_that_the_registry_calls_json_is_read(registry, delete, digest, sink):
+    raw = index_of(digest)
+    sink.put_manifest_as(raw, OCI_INDEX, "multi")
+    head = {"Docker-Content-Digest": str(digest_of(raw)), "Content-Type": "application/json"}
+    registry.answer_with(200, method="HEAD", path="/manifests/multi", headers=head)
+    with pytest.raises(UsageError, match="in the index 'multi'"):
+        delete("app:v1")
+
+
 def test_tag_that_went_meanwhile_is_none_of_its_tags(registry, delete):
     body = json.dumps({"tags": ["gone", "v1"]}).encode()
     registry.answer_with(200, path="/tags/list", body=body)

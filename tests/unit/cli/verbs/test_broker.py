@@ -23,7 +23,7 @@ def test_put_get_list_delete(run, admin):
     assert facts["size"] == 6
     assert facts["manifest_digests"] == []
     assert run("broker", "delete", "kbs:///a/b/c", *admin).code == 0
-    assert run("broker", "list", *admin, "--json").json() == []
+    assert run("broker", "list", *admin, "--json").json() == {"uris": []}
 
 
 def test_get_never_shows_the_secret(run, admin):
@@ -114,9 +114,10 @@ def test_audit_filters_and_shows_image_and_session(run, admin, imagers_broker):
     def rows(*filters):
         found = run("broker", "audit", *admin, "--json", *filters)
         assert found.code == 0, found.err
-        return [(row["event"], row["path"], row["outcome"]) for row in found.json()]
+        return [(row["event"], row["uri"], row["outcome"]) for row in found.json()["entries"]]
 
-    got, refused = ("release", "a/b/c", "ok"), ("release", "a/b/d", "refused")
+    got = ("release", "kbs:///a/b/c", "ok")
+    refused = ("release", "kbs:///a/b/d", "refused")
     assert rows("--event", "release") == [got, refused]
     assert rows("--event", "release", "--resource", "kbs:///a/b/d") == [refused]
     assert rows("--outcome", "refused") == [refused]
@@ -126,7 +127,7 @@ def test_audit_filters_and_shows_image_and_session(run, admin, imagers_broker):
     assert rows("--outcome", "refused", "--resource", "a/b/d") == [refused]
     assert rows("--since", "1h", "--event", "release") == [got, refused]
     assert rows("--since", "2999-01-01T00:00:00Z") == []
-    session = run("broker", "audit", *admin, "--json").json()[-1]["session"]
+    session = run("broker", "audit", *admin, "--json").json()["entries"][-1]["session"]
     assert rows("--session", session, "--event", "release") == [got, refused]
     assert rows("--session", "nobody") == []
     head, *lines = run("broker", "audit", *admin, "--event", "release").out.splitlines()
@@ -170,9 +171,10 @@ def test_audit_events_are_those_that_the_broker_writes():
 def test_audit_shows_the_newest_entries(run, admin):
     for number in range(3):
         put(run, admin, f"kbs:///a/b/c{number}")
-    entries = run("broker", "audit", *admin, "--limit", "2", "--json").json()
+    entries = run("broker", "audit", *admin, "--limit", "2", "--json").json()["entries"]
     assert len(entries) == 2
-    assert entries[-1]["path"].endswith("a/b/c2")
+    assert entries[-1]["uri"] == "kbs:///a/b/c2"
+    assert entries[-1]["tee"] is None
     text = run("broker", "audit", *admin).out
     assert text.splitlines()[0].split()[:4] == ["no", "at", "event", "outcome"]
 

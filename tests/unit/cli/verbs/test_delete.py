@@ -17,7 +17,7 @@ def digest(run, pushed):
 def test_delete_says_what_is_gone(run, pushed, digest, imagers_registry):
     outcome = run("delete", pushed)
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out == f"deleted {digest}\n  with its tags v1\n"
+    assert outcome.out == f"deleted {digest}\n  tags that meant it: v1\n"
     assert imagers_registry.tags("team/app") == {}
     assert run("inspect", pushed).code == 10
 
@@ -41,7 +41,7 @@ def test_delete_by_one_of_two_tags_deletes_nothing(run, plain, pushed, digest, i
     assert f"team/app@{digest} deletes it under all its names" in outcome.err
     assert set(imagers_registry.tags("team/app")) == {"v1", "v2"}
     by_digest = run("delete", pushed.replace(":v1", f"@{digest}"))
-    assert by_digest.out.splitlines()[1] == "  with its tags v1, v2"
+    assert by_digest.out.splitlines()[1] == "  tags that meant it: v1, v2"
 
 
 def test_delete_of_a_signed_image_names_what_stays(run, pushed, digest, imagers_registry):
@@ -60,9 +60,7 @@ def test_delete_of_an_index_and_of_an_image_in_one(run, multi, pushed):
     facts = run("inspect", index, "--json").json()
     inside = index.replace(":multi", f"@{facts['manifest']}")
     outcome = run("delete", inside)
-    assert outcome.out == (
-        f"deleted {facts['manifest']}\n  which is missing now in the index of multi\n"
-    )
+    assert outcome.out == (f"deleted {facts['manifest']}\n  indexes that lack it now: multi\n")
     assert "  its images stay: sha256:" in run("delete", index).out
 
 
@@ -70,7 +68,7 @@ def test_delete_where_nobody_tells_the_tags(run, pushed, digest, imagers_registr
     imagers_registry.answer_with(404, path="/tags/list", times=9)
     assert run("delete", pushed).code == 10
     outcome = run("delete", pushed.replace(":v1", f"@{digest}"))
-    assert "does not tell which tags meant it" in outcome.out
+    assert "tags that meant it are gone too; the registry does not tell which" in outcome.out
 
 
 def test_delete_of_a_name_without_tag_and_digest_refused(run, pushed, imagers_registry):

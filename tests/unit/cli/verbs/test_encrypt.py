@@ -56,7 +56,7 @@ def test_encrypt_takes_one_platform_of_an_index(run, multi, keys):
 def test_encrypt_for_a_broker_binds_the_key_to_the_manifest(run, plain, admin, imagers_broker):
     words = ("--encryption-key", "broker:kbs:///default/app/", *admin)
     facts = run("encrypt", plain, "oci:e:v1", *words, "--json").json()
-    found = imagers_broker.admin.metadata(facts["key"])
+    found = imagers_broker.admin.metadata(facts["kek"])
     assert [str(digest) for digest in found.manifest_digests] == [facts["digest"]]
     text = run("encrypt", plain, "oci:f:v1", *words).out
     assert "key-encryption key kbs:///default/app/" in text
@@ -111,7 +111,7 @@ def test_encrypt_a_whole_index_for_a_broker_binds_the_key_to_each_image(
 ):
     words = ("--encryption-key", "broker:kbs:///default/app/", *admin, "--all")
     facts = run("encrypt", multi, "oci:e:v1", *words, "--json").json()
-    found = imagers_broker.admin.metadata(facts["key"])
+    found = imagers_broker.admin.metadata(facts["kek"])
     assert {str(digest) for digest in found.manifest_digests} == {
         one["digest"] for one in facts["images"]
     }

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from pathlib import Path
 
 import pytest
 
+from imagers.model.descriptor import Descriptor, Platform
+from imagers.model.digest import digest_of
 from imagers.model.media import OCI_INDEX, OCI_MANIFEST
+from imagers.testing import make_image, make_index, make_layer
 from imagers.testing.registry import EmbeddedRegistry
 from imagers.transport.names import parse_image_name
 from imagers.transport.open import open_sink
@@ -11,7 +15,7 @@ from imagers.transport.open import open_sink
 
 def test_inspect_plain_image(run, plain):
     facts = run("inspect", plain, "--json").json()
-    assert facts["name"] == plain
+    assert facts["reference"] == plain
     assert facts["platform"] == "linux/amd64"
     assert [layer["encrypted"] for layer in facts["layers"]] == [False] * 3
     assert all("cipher" not in layer for layer in facts["layers"])
@@ -91,3 +95,130 @@ def test_inspect_lists_what_refers_to_an_index_and_to_its_image(run, multi, has_
         assert {one["media_type"] for one in listed} == {OCI_INDEX}
         rows = [line.split() for line in run(*words).out.splitlines() if line.startswith(OCI_INDEX)]
         assert [row[1:-3] for row in rows] == [["the", "index"], ["linux/arm64"]]
+
+
+CONFIG = {
+    "created": "2026-11-01T00:00:00Z",
+    "architecture": "amd64",
+    "os": "linux",
+    "config": {
+        "User": "1000",
+        "Env": ["PATH=/bin"],
+        "Entrypoint": ["/bin/app", "--name"],
+        "Cmd": ["a b"],
+        "WorkingDir": "/srv",
+        "Labels": {"org.opencontainers.image.version": "1"},
+        "ExposedPorts": {"80/tcp": {}},
+        "Unknown": [1],
+    },
+}
+
+
+def test_inspect_shows_what_people_look_for_in_a_config(run, write_image):
+    name = write_image("app", config=CONFIG)
+    facts = run("inspect", name, "--json").json()["config"]
+    del facts["digest"], facts["size"]
+    assert facts == {
+        "created": "2026-11-01T00:00:00Z",
+        "user": "1000",
+        "working_dir": "/srv",
+        "entrypoint": ["/bin/app", "--name"],
+        "cmd": ["a b"],
+        "env": ["PATH=/bin"],
+        "labels": {"org.opencontainers.image.version": "1"},
+        "exposed_ports": {"80/tcp": {}},
+        "volumes": None,
+    }
+    text = run("inspect", name).out
+    assert "created:     2026-11-01T00:00:00Z\n" in text
+    assert "command:     /bin/app --name 'a b'\n" in text
+
+
+def test_inspect_of_a_config_without_a_word_says_nothing_of_it(run, write_image):
+    name = write_image("app", config={"config": {"Cmd": "no list", "Entrypoint": None}})
+    text = run("inspect", name).out
+    assert "command:" not in text
+    assert run("inspect", name, "--json").json()["config"]["cmd"] == "no list"
+
+
+def test_inspect_config_is_the_config_with_all_its_members(run, write_image):
+    name = write_image("app", config=CONFIG)
+    outcome = run("inspect", "--config", name)
+    assert outcome.json()["config"] == CONFIG["config"]
+    assert run("inspect", "--config", "--json", name).out == outcome.out
+
+
+def test_inspect_raw_is_the_bytes_and_nothing_else(run, multi, imagers_registry):
+    name = f"{imagers_registry.address}/team/raw:v1"
+    run("copy", "--all", multi, name)
+    facts = run("inspect", name, "--json").json()
+    assert run("inspect", "--raw", name).out.encode() == imagers_registry.read(facts["digest"])
+    arm = ("--platform", "linux/arm64")
+    of_arm = run("inspect", name, *arm, "--json").json()
+    raw = run("inspect", "--raw", name, *arm).out.encode()
+    assert raw == imagers_registry.read(of_arm["manifest"])
+    config = run("inspect", "--raw", "--config", name, *arm).out.encode()
+    assert config == imagers_registry.read(of_arm["config"]["digest"])
+    assert run("inspect", "--config", name, *arm).json()["architecture"] == "arm64"
+
+
+def test_inspect_raw_of_a_name_with_a_digest_is_held_to_it(run, plain, imagers_registry):
+    name = f"{imagers_registry.address}/team/raw:v2"
+    run("copy", plain, name)
+    digest = run("inspect", name, "--json").json()["digest"]
+    pinned = name.replace(":v2", f":v2@{digest}")
+    assert run("inspect", "--raw", pinned).code == 0
+    imagers_registry.replace_blob(digest, b'{"schemaVersion":2}')
+    outcome = run("inspect", "--raw", pinned)
+    assert (outcome.code, outcome.out) == (20, "")
+
+
+def test_inspect_config_that_is_not_the_one_of_the_manifest_refused(run, plain, imagers_registry):
+    name = f"{imagers_registry.address}/team/config:v1"
+    run("copy", plain, name)
+    digest = run("inspect", name, "--json").json()["config"]["digest"]
+    imagers_registry.corrupt_blob(digest)
+    for words in (("--config",), ("--config", "--raw")):
+        outcome = run("inspect", *words, name)
+        assert (outcome.code, outcome.out) == (20, "")
+
+
+def test_inspect_of_one_document_looks_for_no_signatures(run, plain, imagers_registry):
+    name = f"{imagers_registry.address}/team/raw:v3"
+    run("copy", plain, name)
+    imagers_registry.requests.clear()
+    run("inspect", "--raw", name)
+    paths = [path for _, path in imagers_registry.asked()]
+    assert paths == ["/v2/", "/v2/team/raw/manifests/v3"]
+
+
+@pytest.mark.parametrize(
+    "words", [("--raw", "--json"), ("--raw", "--referrers"), ("--config", "--referrers")]
+)
+def test_inspect_of_two_things_at_once_refused(run, plain, words):
+    outcome = run("inspect", plain, *words)
+    assert outcome.code == 2
+    if "--json" in words:
+        assert outcome.json()["error"]["exit_code"] == 2
+    else:
+        assert outcome.out == ""
+
+
+def test_inspect_tells_attestations_from_platforms(run):
+    image = make_image(make_layer(b"x"))
+    attestations = [
+        Descriptor(
+            OCI_MANIFEST,
+            digest_of(bytes([number])),
+            1,
+            annotations={"vnd.docker.reference.type": "attestation-manifest"},
+            platform=Platform("unknown", "unknown"),
+        )
+        for number in range(2)
+    ]
+    make_index(image, *attestations).save(Path("built"))
+    facts = run("inspect", "oci:built", "--json").json()
+    assert (facts["platforms"], facts["attestations"]) == (["linux/amd64"], 2)
+    assert "platforms:   linux/amd64; and 2 attestations\n" in run("inspect", "oci:built").out
+    refused = run("inspect", "oci:built", "--platform", "linux/arm64")
+    assert "expected one of linux/amd64\n" in refused.err

@@ -22,8 +22,8 @@ def test_sign_puts_a_signature_beside_the_image(run, pushed, signer, imagers_reg
     facts = run("sign", pushed, *signer, "--json").json()
     (signed,) = facts["signed"]
     assert signed["digest"] == digest
-    assert signed["tag"] == digest.replace(":", "-") + ".sig"
-    assert signed["tag"] in imagers_registry.tags("team/app")
+    assert signed["place"] == digest.replace(":", "-") + ".sig"
+    assert signed["place"] in imagers_registry.tags("team/app")
     assert facts["key"].startswith("sha256:")
     assert run("inspect", pushed, "--json").json()["signatures"] == 1
 

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/json.md and what `--json` prints, against each other in both directions."""
+
+import json
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from imagers.cli.main import VERBS, root
+from imagers.errors import KeyUnavailable
+from imagers.model.descriptor import Platform
+from imagers.model.digest import digest_of
+from imagers.model.media import Compression
+from imagers.testing import (
+    EmbeddedRegistry,
+    TarEntry,
+    make_image,
+    make_index,
+    make_layer,
+    make_tar,
+)
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "json.md"
+HEADING = re.compile(r"^#{2,3} (.+)$", re.MULTILINE)
+ROW = re.compile(r"^\| `([a-z_]+)` \| (.+?) \| (.+?) \| (.*?) ?\|$", re.MULTILINE)
+LINK = re.compile(r"\[([^]]+)\]\(#([a-z-]+)\)")
+PRIMITIVES = {"text": str, "bool": bool, "map": dict, "document": dict, "null": type(None)}
+# Words that print no facts: a server, and nothing else.
+WITHOUT = {"broker serve"}
+
+
+def read_page():
+    """The tables by heading, each member with its type and whether it may be absent."""
+    text = PAGE.read_text()
+    starts = [*HEADING.finditer(text)]
+    tables = {}
+    for start, end in zip(starts, [*starts[1:], None], strict=True):
+        section = text[start.end() : end.start() if end else len(text)]
+        rows = {name: (kind, bool(absent)) for name, kind, _, absent in ROW.findall(section)}
+        if rows:
+            lines = [line for line in section.splitlines() if line.startswith("| `")]
+            assert len(lines) == len(rows), f"a row of {start[1]} that is none, or twice"
+            tables[start[1].strip("`").removeprefix("imagers ")] = rows
+    return tables
+
+
+TABLES = read_page()
+
+
+def fits(kind, value, path, seen):
+    """Whether a value is of a type of the page; notes the members that it has."""
+    if kind.startswith("list of ") and not kind.endswith(" or null"):
+        return isinstance(value, list) and all(
+            fits(kind.removeprefix("list of "), one, path, seen) for one in value
+        )
+    if " or " in kind:
+        return any(fits(one, value, path, seen) for one in kind.rsplit(" or ", 1))
+    if link := LINK.fullmatch(kind):
+        assert link[1].replace(" ", "-") == link[2], f"{path}: the link leads elsewhere"
+        check(link[1], value, path, seen)
+        return True
+    if kind in {"integer", "number"}:
+        numbers = (int,) if kind == "integer" else (int, float)
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    return isinstance(value, PRIMITIVES[kind])
+
+
+def check(name, document, path, seen):
+    """Hold a document against a table: no member that is not there, none that is missing."""
+    table = TABLES[name]
+    assert isinstance(document, dict), path
+    assert set(document) <= set(table), f"{path}: members that the page has not, of {name}"
+    for member, (kind, may_be_absent) in table.items():
+        at = f"{path}.{member}"
+        if member not in document:
+            assert may_be_absent, f"{at}: is missing"
+            continue
+        value = document[member]
+        assert fits(kind, value, at, seen), f"{at}: expected {kind}, got {value!r}"
+        if value is not None or kind == "null":
+            seen.add((name, member))
+
+
+def words_below(command, path):
+    if not isinstance(command, click.Group):
+        yield path
+        return
+    for name in command.list_commands(click.Context(command)):
+        yield from words_below(command.get_command(click.Context(command), name), f"{path} {name}")
+
+
+def test_page_has_a_table_for_every_verb_and_no_other():
+    verbs = {
+        word
+        for name in VERBS
+        for word in words_below(root.get_command(click.Context(root), name), name)
+    }
+    kinds = [kind for rows in TABLES.values() for kind, _ in rows.values()]
+    parts = {link[0] for kind in kinds for link in LINK.findall(kind)}
+    assert set(TABLES) == (verbs - WITHOUT) | parts | {"Errors"}
+
+
+class Documents:
+    """Runs commands with `--json` and holds what they print against the page."""
+
+    def __init__(self, run):
+        self._run = run
+        self.seen = set()
+
+    def __call__(self, verb, *words, code=0):
+        outcome = self._run(*verb.split(), *words, "--json")
+        assert outcome.code == code, outcome.err
+        document = outcome.json()  # one document, and nothing else
+        check("Errors" if set(document) == {"error"} else verb, document, verb, self.seen)
+        return document
+
+
+@pytest.fixture
+def made(run):
+    return Documents(run)
+
+
+TOC = "containerd.io/snapshot/stargz/toc.digest"
+CONFIG = {
+    "created": "2026-01-31T12:00:00Z",
+    "config": {
+        "User": "1000",
+        "WorkingDir": "/",
+        "Entrypoint": ["/bin/sh"],
+        "Cmd": ["-c"],
+        "Env": ["A=b"],
+        "Labels": {"any name": "text"},
+        "ExposedPorts": {"80/tcp": {}},
+        "Volumes": {"/data": {}},
+    },
+}
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """An image with all that is shown of a config, and with what `pull` leaves out."""
+    tar = make_tar(TarEntry.file("sh", pax_headers={"SCHILY.xattr.security.selinux": "x\0"}))
+    layer = make_layer(tar, Compression.NONE)
+    members = {"layers": [layer.descriptor.to_json() | {"annotations": {TOC: "sha256:1"}}]}
+    return make_image(layer, config=CONFIG, manifest=members).save(tmp_path / "labelled")
+
+
+@pytest.fixture
+def index(tmp_path):
+    """An index: an image, and an attestation of it as BuildKit writes it."""
+    image = make_image(make_layer(make_tar(TarEntry.file("sh"))))
+    attestation = make_image(make_layer(b"{}"), platform=Platform("unknown", "unknown"))
+    annotations = {
+        "vnd.docker.reference.type": "attestation-manifest",
+        "vnd.docker.reference.digest": str(image.descriptor.digest),
+    }
+    entries = [
+        image.descriptor.to_json(),
+        attestation.descriptor.to_json() | {"annotations": annotations},
+    ]
+    return make_index(image, attestation, index={"manifests": entries}).save(tmp_path / "index")
+
+
+def change_images(made, keys, plain, labelled, index, admin):
+    recipient, new = f"jwe:{keys}/r2048.pub", f"jwe:{keys}/ec256.pub"
+    jwe, key = ("--encryption-key", recipient), ("--decryption-key", f"{keys}/r2048.key")
+    made("copy", plain, "oci:copied:v1")
+    facts = made("encrypt", labelled, "oci:e:v1", *jwe, "--platform", "linux/amd64")
+    assert facts["layers"][0]["left_out"] == [TOC]
+    made("encrypt", plain, "oci:k:v1", "--encryption-key", "broker:kbs:///a/b/", *admin)
+    words = ("--add-recipient", new, "--remove-recipient", recipient)
+    made("encrypt", "oci:e:v1", "oci:r:v1", *words, *key, "--platform", "linux/amd64")
+    made("encrypt", index, "oci:all:v1", *jwe, "--all")
+    made("encrypt", "oci:all:v1", "oci:more:v1", "--add-recipient", new, *key, "--all")
+    made("decrypt", "oci:e:v1", "oci:d:v1", *key, "--platform", "linux/amd64")
+    made("decrypt", "oci:all:v1", "oci:dall:v1", *key, "--all")
+    made("decrypt", "oci:e:v1", "oci:no:v1", code=30)
+
+
+def make_keys(made):
+    for kind, name in (("cosign", "signer"), ("rsa", "r"), ("ec", "e"), ("kek", "k")):
+        made("key generate", kind, "--output", name)
+    made("key show", "r.pub")
+    made("key show", "signer.key")
+    made("key show", "k.kek", code=11)
+
+
+def sign_and_verify(made, pushed):
+    made("policy init", "--scope", "h/app", "--key", "signer.pub")
+    made("policy init", "--scope", "h/app", "--key", "signer.pub", "--output", "p.json")
+    made("policy init", "--scope", "h/app", "--key", "none.pub", code=13)
+    Path("odd.json").write_text(
+        json.dumps({"default": [{"type": "sigstoreSigned", "keyPath": "signer.pub"}]})
+    )
+    made("policy check", "odd.json")
+    policy = ("--policy", "odd.json")
+    made("verify", pushed, *policy, "--explain", code=21)
+    made("verify", "127.0.0.1:1/a:v1", *policy, code=10)
+    made("sign", pushed, "--key", "signer.key", "--new-bundle-format")
+    made("verify", pushed, *policy)
+    made("verify", pushed, *policy, "--explain")
+    made("pull", pushed, "signed", *policy)
+    made("inspect", pushed, "--referrers")
+    made("list-tags", pushed.removesuffix(":v1"))
+    made("delete", pushed)
+
+
+def use_a_broker(made, admin):
+    Path("secret").write_bytes(b"secret")
+    Path("policy").write_text('{"rules": [{"allow": true, "resource": "**"}]}')
+    made("broker put", "kbs:///x/y/z", "secret", *admin)
+    made("broker put", "kbs:///x/y/z", "secret", *admin, code=10)
+    made("broker get", "kbs:///x/y/z", *admin)
+    made("broker list", *admin)
+    text = made("broker policy show", *admin)["text"]
+    Path("policy").write_text(text)
+    made("broker policy set", "policy", *admin)
+    made("broker policy reset", *admin)
+    made("broker delete", "kbs:///x/y/z", *admin)
+
+
+def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
+    made, keys, plain, labelled, index, accept, admin, imagers_registry, imagers_broker, monkeypatch
+):
+    pushed = f"docker://{imagers_registry.address}/team/app:v1"
+    made("copy", plain, pushed)
+    change_images(made, keys, plain, labelled, index, admin)
+    made("inspect", labelled, "--platform", "linux/amd64")
+    made("inspect", "oci:e:v1", "--platform", "linux/amd64")
+    made("inspect", index, "--platform", "linux/amd64")
+    made("pull", labelled, "bundle", "--policy", accept, "--platform", "linux/amd64")
+    make_keys(made)
+    sign_and_verify(made, pushed)
+    use_a_broker(made, admin)
+    image = digest_of(b"image")
+    imagers_broker.put("kbs:///a/b/c", b"secret", image=image)
+    with imagers_broker.client() as guest:
+        guest.get("kbs:///a/b/c", manifest_digest=image).close()
+        with pytest.raises(KeyUnavailable):
+            guest.get("kbs:///a/b/c", manifest_digest=digest_of(b"other"))
+    made("broker audit", *admin)
+    Path("password").write_text("s3cret")
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(Path("auth.json").absolute()))
+    with EmbeddedRegistry(username="me", password="s3cret") as registry:
+        words = ("--username", "me", "--password-file", "password")
+        made("login", registry.address, *words)
+        made("logout", registry.address)
+        made("logout", registry.address, code=2)
+    rows = {(name, member) for name, table in TABLES.items() for member in table}
+    assert rows - made.seen == set()
