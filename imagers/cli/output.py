@@ -288,8 +288,7 @@ class _Bar:
 
     def add(self, size: int) -> None:
         self._total += size
-        self._draw()
-        self._bar.refresh()  # whatever came just before: nothing may follow for long
+        self._draw(now=True)
 
     def show(self, news: BlobProgress) -> None:
         if news.seconds is None:
@@ -297,16 +296,20 @@ class _Bar:
         else:
             self._on_their_way.pop(news.what, None)
             self._ended += news.size
-        self._draw()
+        self._draw(now=news.seconds is not None)
 
-    def _draw(self) -> None:
+    def _draw(self, *, now: bool) -> None:
+        """Show it, if it was not just shown; with `now` also then: nothing may follow for long."""
         done = self._ended + sum(self._on_their_way.values())
         self._bar.bar_format = _BAR
         self._bar.set_description_str(self._label, refresh=False)
         self._fit()
         self._bar.total = max(self._total, done) / _KIBI**2
         self._bar.n = done / _KIBI**2
-        self._bar.update(0)
+        if now:
+            self._bar.refresh()
+        else:
+            self._bar.update(0)
 
     def _fit(self) -> None:
         """To the terminal, which may have been resized."""
