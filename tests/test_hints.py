@@ -51,6 +51,7 @@ SAID_BY = {
     "model": WITH_IMAGES - {"sign"},  # which signs the images of all platforms
     "pull": {"pull"},
     "registry": WITH_IMAGES,
+    "settings": {"verify", "pull"},
     "sign": {"verify", "pull"},
     "sign/formats/gpg": {"sign"},
     "layout": WITH_IMAGES - {"sign", "verify"},

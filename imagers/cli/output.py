@@ -49,6 +49,7 @@ JSON_PRINTED = "imagers.json_printed"
 
 _KIBI = 1024
 _loudness = {"news": True, "bar": True}
+_STEP = "{desc}"
 _BAR = "{desc} {percentage:3.0f}% {n:.1f}/{total:.1f} MiB |{bar}| {rate_noinv_fmt} {remaining}"
 _MARGIN = 3  # columns
 _WORTH_A_LINE = _KIBI**2  # bytes; below, a line of a log says more than the blob is worth
@@ -273,7 +274,7 @@ class _Bar:
             total=0,
             desc=label,
             unit="MiB",
-            bar_format="{desc}",
+            bar_format=_STEP,
             ncols=_columns(),
             nrows=2,  # there is but one bar, also where the terminal does not know its height
             miniters=0,
@@ -284,6 +285,7 @@ class _Bar:
 
     def step(self, text: str) -> None:
         self._fit()
+        self._bar.bar_format = _STEP
         self._bar.set_description_str(f"{self._label}: {text}")
 
     def add(self, size: int) -> None:
