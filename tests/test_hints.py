@@ -40,7 +40,7 @@ SAID_BY = {
     "cli/images": WITH_IMAGES,
     "cli/passphrases": {"sign"},
     "cli/recipients": {"encrypt"},
-    "cli/reports": {"encrypt"},
+    "cli/reports": {"encrypt", "decrypt"},
     "cli/signatures": {"copy", "encrypt", "verify", "pull"},
     "encrypt": {"encrypt"},
     "encrypt/keyfiles": WITH_KEYS,
