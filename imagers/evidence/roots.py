@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Certificates of vendors that come with imagers: the one place of this package that opens files.
 
-    pem = read_root("snp", "genoa.pem")
+pem = read_root("snp", "genoa.pem")
 """
 
 from importlib.resources import files

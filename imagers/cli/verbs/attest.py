@@ -10,9 +10,9 @@ measurement with that of your own guest. The exit code is 0 for yes, 40 for no,
                               gives it (1184 bytes), or the JSON of the protocol
                               of key brokers
   --tee NAME                  snp
-  --certificate FILE          VCEK or VLEK of the key that signed, DER or PEM, if
-                              FILE has none
-  --crl FILE                  list of revoked certificates in DER, of the product:
+  --certificate FILE          VCEK or VLEK of the key that signed, DER or PEM,
+                              if FILE has none
+  --crl FILE                  list of revoked certificates of the product, DER:
                               https://kdsintf.amd.com/vcek/v1/PRODUCT/crl
   --without-crl               do not ask for one; the claims say so
   --report-data HEX           what the report must bind, padded with zeros
@@ -20,11 +20,14 @@ measurement with that of your own guest. The exit code is 0 for yes, 40 for no,
   --allow-debug, --allow-migration-agent
                               do not refuse guests whose policy allows these
   --at TIME                   RFC 3339; default: now
+  --insecure-test-root FILE   certificates ASK, ARK and ASVK in PEM in place of
+                              AMD's: for tests only
   --json                      the steps and the claims as JSON
-  --help                      this text
+  -q, -v, -h                  quiet, verbose, this text
 
 example:
-  imagers attest verify --tee snp report.bin --certificate vcek.der --crl crl.der
+  imagers attest verify --tee snp report.bin --certificate vcek.der \\
+    --crl crl.der
 """
 
 from __future__ import annotations
@@ -35,8 +38,8 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
-from imagers.cli.output import print_json, print_line, print_table
-from imagers.errors import ImagersError, UsageError
+from imagers.cli.output import error_facts, print_json, print_line, print_table, say
+from imagers.errors import CouldNotVerify, ImagersError, UsageError
 
 if TYPE_CHECKING:
     from imagers.model.strict_json import JSON
@@ -62,6 +65,7 @@ def command() -> None:
 @click.option("--allow-debug", is_flag=True)
 @click.option("--allow-migration-agent", is_flag=True)
 @click.option("--at", metavar="TIME")
+@click.option("--insecure-test-root", "test_root", metavar="FILE")
 @json_option
 def verify(
     *,
@@ -75,9 +79,11 @@ def verify(
     allow_debug: bool,
     allow_migration_agent: bool,
     at: str | None,
+    test_root: str | None,
     as_json: bool,
 ) -> None:
     """See the module."""
+    from imagers.evidence.snp.certificates import parse_authority
     from imagers.evidence.snp.verify import Allowed, Bound, crl_name, parse_file
     from imagers.evidence.snp.verify import verify as verify_snp
 
@@ -85,6 +91,10 @@ def verify(
     now = _time(at)
     evidence = parse_file(_read(file), None if certificate is None else _read(certificate))
     collateral = {} if crl is None else {crl_name(evidence.product): _read(crl)}
+    authority = None
+    if test_root is not None:
+        say("warning", "certificates for tests stand for AMD's: this proves nothing")
+        authority = parse_authority(_read(test_root), evidence.product, what=test_root)
     steps: list[str] = []
     values: dict[str, JSON] = {}
     error: ImagersError | None = None
@@ -97,12 +107,17 @@ def verify(
             allowed=Allowed(
                 debug=allow_debug, migration_agent=allow_migration_agent, without_crl=without_crl
             ),
+            authority=authority,
             note=steps.append,
         )
     except ImagersError as refusal:
         error = refusal
     if as_json:
-        print_json({"tee": tee, "genuine": error is None, "steps": steps, "claims": values})
+        answer = "yes" if error is None else "no"
+        if isinstance(error, CouldNotVerify):
+            answer = "could not look"
+        facts: dict[str, object] = {"tee": tee, "answer": answer, "steps": steps}
+        print_json(facts | ({"claims": values} if error is None else {"error": error_facts(error)}))
     else:
         for step in steps:
             print_line(f"yes: {step}")
@@ -139,7 +154,5 @@ def _time(text: str | None) -> datetime:
         except ValueError:
             when = None
         if when is None or when.tzinfo is None:
-            raise UsageError(
-                f"--at: expected a time as 2026-11-29T12:00:00Z, got {text[:80]!r}"
-            )
+            raise UsageError(f"--at: expected a time as 2026-11-29T12:00:00Z, got {text[:80]!r}")
     return when

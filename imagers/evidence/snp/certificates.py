@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING
 
 from asn1crypto import core, pem
 from asn1crypto import x509 as asn1_x509
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -40,6 +39,8 @@ from imagers.pki.chain import parse_certificates
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from cryptography import x509
 
 __all__ = ["Authority", "Leaf", "built_in", "is_signed_by", "parse_authority", "parse_leaf"]
 
@@ -160,10 +161,10 @@ def parse_leaf(data: bytes, *, what: str) -> Leaf:
     """
     if len(data) > _MAX_BYTES:
         raise FormatError(f"expected at most {_MAX_BYTES} bytes, got {len(data)}", what=what)
+    if data.count(b"-----BEGIN ") > 1:
+        raise FormatError("expected one certificate", what=what)
     try:
         if pem.detect(data):
-            if data.count(b"-----BEGIN ") != 1:
-                raise FormatError("expected one certificate", what=what)
             _, _, data = pem.unarmor(data)
         return _read_leaf(asn1_x509.Certificate.load(data, strict=True), what)
     except FormatError:
