@@ -274,8 +274,7 @@ def verify(
     note("step 6, signature: good")
     _check_guest(report, tcb, rules)
     note("step 7, guest: VMPL 0")
-    _check_bound(report, bound)
-    note("step 8, bound: report data and init data are as expected")
+    note(f"step 8, bound: {_check_bound(report, bound)}")
     return _claims(report, tcb, is_revocation_checked=crl is not None)
 
 
@@ -387,20 +386,24 @@ def _check_guest(report: Report, tcb: TCB, rules: Allowed) -> None:
         raise _no("7, guest", f"firmware, {part}", f"at least {rules.minimum}", tcb)
 
 
-def _check_bound(report: Report, bound: Bound) -> None:
-    """Step 8."""
+def _check_bound(report: Report, bound: Bound) -> str:
+    """Step 8: what was compared."""
+    told = []
     for name, field, wanted_bytes in (
         ("report data", "report_data", bound.report_data),
         ("init data in host_data", "host_data", bound.init_data),
     ):
         found = report.octets(field)
         if wanted_bytes is None:
+            told.append(f"{name} not compared")
             continue
         if len(wanted_bytes) > len(found):
             raise ValueError(f"{name} of {len(wanted_bytes)} bytes, at most {len(found)}")
         expected = wanted_bytes.ljust(len(found), b"\0")
         if not compare_digest(found, expected):
             raise _no("8, bound", name, expected.hex(), found.hex())
+        told.append(f"{name} as expected")
+    return ", ".join(told)
 
 
 def _claims(report: Report, tcb: TCB, *, is_revocation_checked: bool) -> dict[str, JSON]:

@@ -51,7 +51,10 @@ def test_genuine_report_gives_its_claims(world, version, vlek):
 
 
 def test_report_is_good_whatever_else_is_bound_if_nobody_asks(genoa):
-    judge(genoa, genoa.report(bytes_at=GOOD), genoa.leaf(), bound=Bound())
+    _, told = judge(genoa, genoa.report(bytes_at=GOOD), genoa.leaf(), bound=Bound(NONCE))
+    assert told[-1].endswith("report data as expected, init data in host_data not compared")
+    _, told = judge(genoa, genoa.report(bytes_at=GOOD), genoa.leaf(), bound=Bound())
+    assert told[-1].count("not compared") == 2
 
 
 def refused(step, world, report, leaf, error=EvidenceRejected, **options):
