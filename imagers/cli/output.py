@@ -12,7 +12,7 @@ import re
 import stat
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar
 
 import click
@@ -20,7 +20,7 @@ import click
 from imagers.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
     from typing import NoReturn, Self
 
@@ -41,6 +41,7 @@ __all__ = [
     "print_table",
     "say",
     "set_loudness",
+    "telling",
     "write_file",
 ]
 
@@ -127,6 +128,21 @@ def error_facts(error: ImagersError) -> dict[str, object]:
         "hint": error.hint,
         "exit_code": error.exit_code,
     }
+
+
+@contextmanager
+def telling(error: ImagersError | None) -> Iterator[None]:
+    """A block that prints an answer; where that is a no, its end raises it.
+
+    A reader that went away makes no yes of a no: the exit code is the answer.
+    """
+    try:
+        yield
+    except OSError:
+        if error is None:
+            raise
+    if error is not None:
+        raise error
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
-from imagers.cli.output import error_facts, print_json, print_line, print_table, say
+from imagers.cli.output import error_facts, print_json, print_line, print_table, say, telling
 from imagers.errors import CouldNotVerify, ImagersError, UsageError
 
 if TYPE_CHECKING:
@@ -112,19 +112,22 @@ def verify(
         )
     except ImagersError as refusal:
         error = refusal
-    if as_json:
-        answer = "yes" if error is None else "no"
-        if isinstance(error, CouldNotVerify):
-            answer = "could not look"
-        facts: dict[str, object] = {"tee": tee, "answer": answer, "steps": steps}
-        print_json(facts | ({"claims": values} if error is None else {"error": error_facts(error)}))
-    else:
-        for step in steps:
-            print_line(f"yes: {step}")
-        if error is None:
-            print_table(["claim", "value"], [[name, str(value)] for name, value in values.items()])
-    if error is not None:
-        raise error
+    with telling(error):
+        if as_json:
+            answer = "yes" if error is None else "no"
+            if isinstance(error, CouldNotVerify):
+                answer = "could not look"
+            facts: dict[str, object] = {"tee": tee, "answer": answer, "steps": steps}
+            print_json(
+                facts | ({"claims": values} if error is None else {"error": error_facts(error)})
+            )
+        else:
+            for step in steps:
+                print_line(f"yes: {step}")
+            if error is None:
+                print_table(
+                    ["claim", "value"], [[name, str(value)] for name, value in values.items()]
+                )
 
 
 def _read(path: str) -> bytes:

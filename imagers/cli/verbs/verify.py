@@ -51,7 +51,7 @@ from imagers.cli.images import (
     parse_platform,
     registry_options,
 )
-from imagers.cli.output import error_facts, print_json, say
+from imagers.cli.output import error_facts, print_json, say, telling
 from imagers.cli.signatures import Demands, demand_options, registries_d_option
 from imagers.errors import ImagersError
 
@@ -100,7 +100,7 @@ def command(
             )
         except ImagersError as refusal:
             error = refusal
-    try:
+    with telling(error):
         if as_json:
             facts = {"reference": image.source.name} | _facts(path, selected, trusted, error)
             if explain and told:
@@ -111,12 +111,6 @@ def command(
                 _print_tree(path, selected, told)
             if trusted is not None:
                 _print_trusted(trusted)
-    except OSError:
-        # A reader that went away makes no yes of a no: the exit code is the answer.
-        if error is None:
-            raise
-    if error is not None:
-        raise error
 
 
 def _why(path: str, selected: Selected) -> list[str]:

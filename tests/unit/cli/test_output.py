@@ -14,10 +14,11 @@ from imagers.cli.output import (
     print_line,
     print_table,
     say,
+    telling,
     write_file,
 )
 from imagers.core import BlobProgress
-from imagers.errors import LocalError, UsageError
+from imagers.errors import LocalError, PolicyDenied, UsageError
 
 MIB = 1024**2
 
@@ -265,3 +266,19 @@ def test_write_file_to_a_directory_or_nowhere_is_a_local_error(tmp_path):
             write_file(str(path), "text")
         assert caught.value.path == str(path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", [BrokenPipeError, OSError])
+def test_no_that_could_not_be_printed_is_the_no(broken):
+    with pytest.raises(PolicyDenied, match="rejected"), telling(PolicyDenied("rejected")):
+        raise broken
+    with pytest.raises(broken), telling(None):
+        raise broken
+
+
+def test_no_that_was_printed_is_raised_behind_it(capsys):
+    with pytest.raises(PolicyDenied, match="rejected"), telling(PolicyDenied("rejected")):
+        print_line("why")
+    assert capsys.readouterr().out == "why\n"
+    with telling(None):
+        print_line("why")

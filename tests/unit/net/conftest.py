@@ -72,6 +72,7 @@ class Peer:
         with suppress(OSError, EOFError), connection:
             if self._tls:
                 connection = self._tls.wrap_socket(connection, server_side=True)
+                self._sockets.append(connection)  # the other one has lost its descriptor to it
             with connection, connection.makefile("rb") as file:
                 while True:
                     self.seen.append(read_request(file))
