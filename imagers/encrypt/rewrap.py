@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from imagers.core import Allowance, Limits, run_layers
 from imagers.encrypt.annotations import (
@@ -113,13 +113,17 @@ def rewrap_image(
     layers, unwrappers = list(image.layers()), tuple(unwrappers)
     _require_encrypted(layers)
     hit: set[int] = set()
+    missed: list[tuple[Layer, int]] = []
     descriptors = []
     with unwrap_documents(layers, unwrappers) if added else nullcontext() as documents:
         for layer in layers:
             descriptor = layer.descriptor
             if is_encrypted(descriptor.media_type):
                 if removed:
-                    descriptor = _remove(layer, removed, hit)
+                    here: set[int] = set()
+                    descriptor = _remove(layer, removed, here)
+                    hit |= here
+                    missed += [(layer, index) for index in range(len(removed)) if index not in here]
                 if documents is not None:
                     document = documents[layer.index]
                     assert document is not None  # it is encrypted
@@ -139,9 +143,32 @@ def rewrap_image(
                 f"no layer is encrypted for {target.name}",
                 hint='"imagers inspect" shows for whom; a packet can be named as SCHEME#NUMBER',
             )
+    _check_removed(missed, removed)
     opens = not removed or _still_open(layers, descriptors, unwrappers, must=not added)
     names = tuple(one for wrapper in added for one in wrapper.recipients)
     return replace(_write(image, sink, descriptors, names, run), opens=opens)
+
+
+@runtime_checkable
+class _Named(Protocol):
+    """A target whose packets of some tools do not say that they are for it."""
+
+    def may_have(self, wrapped: WrappedKey) -> bool:
+        """Whether the packet may be for the target, and does not say so."""
+
+
+def _check_removed(missed: Sequence[tuple[Layer, int]], removed: Sequence[Target]) -> None:
+    """Raise if somebody was found in some layers, and perhaps only not recognised in another."""
+    for layer, index in missed:
+        target = removed[index]
+        packets = read_wrapped_keys(layer.descriptor, what=layer.what)
+        if isinstance(target, _Named) and any(target.may_have(one) for one in packets):
+            raise UsageError(
+                f"{layer.what}: a packet does not say for whom it is: {target.name} may still open "
+                "it",
+                hint='a packet can be named as SCHEME#N, as "imagers inspect" counts them; '
+                "--rekey has new recipients only",
+            )
 
 
 def _check_stay(wrapped: Sequence[WrappedKey], removed: Sequence[Target]) -> None:

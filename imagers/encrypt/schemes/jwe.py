@@ -383,6 +383,14 @@ class JWETarget:
     kid: str
     name: str
 
+    def may_have(self, wrapped: WrappedKey) -> bool:
+        """Whether the packet does not say for whom it is, as JWEs of other tools do not."""
+        try:
+            headers = parse_jwe(wrapped.packet).headers if wrapped.scheme == "jwe" else ()
+        except FormatError:
+            return False
+        return any("kid" not in header for header in headers)
+
     def drop_from(self, wrapped: WrappedKey, number: int) -> bytes | None:
         """The packet without them; None if nobody is left in it."""
         del number

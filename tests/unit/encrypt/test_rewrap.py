@@ -327,3 +327,15 @@ def test_add_and_remove_take_away_what_others_left_that_speaks_of_the_clear(work
         for layer in done.manifest.layers:
             assert toc not in layer.annotations
             assert layer.annotations["org.example.keep"] == "yes"
+
+
+def test_remove_of_who_may_be_in_a_packet_without_a_name_raises(work, vectors, load_layout):
+    """Removed from the layers that we encrypted, they would still open those of another tool."""
+    place = vectors / "encrypted" / "partial-first-and-last-C" / "image"
+    image = work.encrypt(load_layout(place), f"jwe:{KEYS}/ec256.pub")
+    rotation = {"added": [f"jwe:{KEYS}/r2048.pub"], "removed": [f"jwe:{KEYS}/ec256.pub"]}
+    with pytest.raises(UsageError, match=r"layer 1 of .*not say for whom it is: .*ec256.pub may"):
+        work.rotate(image, "ec256.key", **rotation)
+    rotated = work.rotate(image, "ec256.key", **rotation | {"removed": ["jwe#1"]})
+    assert work.opens(rotated, "r2048.key")
+    assert not work.opens(rotated, "ec256.key")
