@@ -166,11 +166,17 @@ def parse_leaf(data: bytes, *, what: str) -> Leaf:
     try:
         if pem.detect(data):
             _, _, data = pem.unarmor(data)
-        return _read_leaf(asn1_x509.Certificate.load(data, strict=True), what)
+        certificate = asn1_x509.Certificate.load(data, strict=True)
+        leaf = _read_leaf(certificate, what)
+        is_der = certificate.dump() == data and certificate.contents.startswith(leaf.tbs)
     except FormatError:
         raise
     except (ValueError, TypeError, KeyError, UnsupportedAlgorithm) as error:
         raise FormatError("is not a certificate of a chip that can be read", what=what) from error
+    if not is_der:
+        # asn1crypto writes indefinite lengths anew: the bytes verified would not be those read.
+        raise FormatError("is not DER", what=what)
+    return leaf
 
 
 def _read_leaf(certificate: asn1_x509.Certificate, what: str) -> Leaf:
@@ -203,7 +209,7 @@ def _read_leaf(certificate: asn1_x509.Certificate, what: str) -> Leaf:
         not_before=validity["not_before"].native,
         not_after=validity["not_after"].native,
         product=core.IA5String.load(values["2"], strict=True).native,
-        chip_id=None if is_vlek else _chip_id(values["4"]),
+        chip_id=None if is_vlek else _chip_id(values["4"], what),
         tcb=TCB(
             parts.get("fmc"), parts["bootloader"], parts["tee"], parts["snp"], parts["microcode"]
         ),
@@ -218,10 +224,12 @@ def _number(der: bytes, what: str) -> int:
     return int(value)
 
 
-def _chip_id(value: bytes) -> bytes:
+def _chip_id(value: bytes, what: str) -> bytes:
     # 64 bytes or 8; as an OCTET STRING there are two more.
     if len(value) in (66, 10) and value[:2] == bytes((0x04, len(value) - 2)):
-        return value[2:]
+        value = value[2:]
+    if len(value) not in (64, 8):
+        raise FormatError(f"expected a chip id of 64 or 8 bytes, got {len(value)}", what=what)
     return value
 
 
