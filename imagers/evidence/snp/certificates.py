@@ -220,7 +220,7 @@ def _read_leaf(certificate: asn1_x509.Certificate, what: str) -> Leaf:
 def _number(der: bytes, what: str) -> int:
     value = core.Integer.load(der, strict=True).native
     if not 0 <= value <= 255:
-        raise FormatError(f"expected a version of a byte, got {value}", what=what)
+        raise FormatError(f"expected a version of a byte, got {str(value)[:20]}", what=what)
     return int(value)
 
 

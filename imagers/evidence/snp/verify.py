@@ -11,8 +11,8 @@
    of that product, that one and the ARK by the ARK, with the keys and the padding that AMD
    names. All three are valid now. Certificates of authorities that a guest sends are not used.
 3. *Revocation.* The list for this kind of key (each product has one for VCEKs and one for VLEKs) is
-   signed by the ARK, valid now, and does not have the issuer of the certificate in it. Without a
-   list nobody could look.
+   signed by the ARK, valid now, complete, and has neither the issuer of the certificate nor the ARK
+   in it. Without a list nobody could look.
 4. *Which key.* The report says that it was signed with a key of this kind (key_info), and a VCEK is
    of this chip, unless the host hides the chip's id.
 5. *Version.* The certificate is for exactly the version of the firmware that the report gives.
@@ -266,6 +266,8 @@ def verify(
     if leaf is None:
         raise CouldNotVerify("step 2, chain: there is no certificate of the key that signed")
     trusted = authority or built_in(product.name)
+    if trusted.product != product:
+        raise ValueError(f"authority of {trusted.product.name} for evidence of {product.name}")
     with _step("2, chain"):
         leaf.check(trusted, now)
     note(f"step 2, chain: {leaf.kind}, valid to {leaf.not_after:%Y-%m-%d}")
@@ -323,11 +325,39 @@ def _check_crl(der: bytes, authority: Authority, leaf: Leaf, now: datetime) -> N
             f"step 3, revocation: the {name} is not valid at {now:%Y-%m-%dT%H:%M:%SZ}: expected "
             f"{crl.last_update_utc:%Y-%m-%dT%H:%M:%SZ} to {end and f'{end:%Y-%m-%dT%H:%M:%SZ}'}"
         )
-    issuer = authority.issuer(is_vlek=leaf.is_vlek)
-    if crl.get_revoked_certificate_by_serial_number(issuer.serial_number) is not None:
-        raise EvidenceRejected(
-            f"step 3, revocation: the issuer of this {leaf.kind} is revoked by AMD"
+    if (limit := _limit_of_crl(crl, name)) is not None:
+        raise CouldNotVerify(
+            f"step 3, revocation: expected a {name} of every certificate and reason, got {limit}"
         )
+    for what, one in (
+        (f"issuer of this {leaf.kind}", authority.issuer(is_vlek=leaf.is_vlek)),
+        ("ARK", authority.ark),
+    ):
+        if crl.get_revoked_certificate_by_serial_number(one.serial_number) is not None:
+            raise EvidenceRejected(f"step 3, revocation: the {what} is revoked by AMD")
+
+
+def _limit_of_crl(crl: x509.CertificateRevocationList, name: str) -> str | None:
+    """Why a revoked authority need not stand in it; None: it does (RFC 5280, section 5.2)."""
+    try:
+        extensions = list(crl.extensions)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        raise FormatError("has extensions that cannot be read", what=name) from None
+    for extension in extensions:
+        value = extension.value
+        if isinstance(value, x509.DeltaCRLIndicator):
+            return "changes alone"
+        if isinstance(value, x509.IssuingDistributionPoint):
+            if (
+                value.only_contains_user_certs
+                or value.only_contains_attribute_certs
+                or value.only_some_reasons
+                or value.indirect_crl
+            ):
+                return "a part"
+        elif extension.critical:
+            return f"the critical extension {extension.oid.dotted_string}"
+    return None
 
 
 def _signing_key(report: Report) -> int:

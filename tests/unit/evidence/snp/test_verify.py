@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each step of the verification says yes to what is right, and no to one thing that is wrong."""
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
-from imagers.evidence.snp.report import REPORT_BYTES, TCB, parse_report
+from imagers.evidence.snp.report import PRODUCTS, REPORT_BYTES, TCB, parse_report
 from imagers.evidence.snp.verify import (
     Allowed,
     Bound,
@@ -121,6 +123,13 @@ def test_step_2_certificate_that_amd_did_not_issue_is_refused(genoa, signer):
     assert "not signed by AMD" in refused("2, chain", genoa, genoa.report(bytes_at=GOOD), leaf)
 
 
+def test_authority_of_another_product_is_a_bug_of_the_caller(genoa):
+    authority = dataclasses.replace(genoa.authority, product=PRODUCTS["Milan"])
+    evidence = SNPEvidence(genoa.report(bytes_at=GOOD), genoa.leaf())
+    with pytest.raises(ValueError, match="authority of Milan for evidence of Genoa"):
+        verify(evidence, bound=BOUND, collateral={}, now=NOW, authority=authority)
+
+
 @pytest.mark.parametrize("days", [-2, 2556])
 def test_step_2_certificate_out_of_its_time_is_refused(genoa, days):
     now = NOW + timedelta(days=days)
@@ -193,6 +202,54 @@ def test_step_3_list_of_another_version_is_no_list(genoa):
     crl = der[:at] + b"\x02\x01\x00" + der[at + 3 :]
     with pytest.raises(FormatError, match="no list"):
         judge(genoa, genoa.report(bytes_at=GOOD), genoa.leaf(), crl=crl)
+
+
+def part(**limits):
+    """Where a list says what of an issuer's certificates it is about."""
+    names = ("only_contains_user_certs", "only_contains_ca_certs", "indirect_crl")
+    rest = {"only_some_reasons": None, "only_contains_attribute_certs": False}
+    flags = dict.fromkeys(names, False) | rest | limits
+    where = [x509.UniformResourceIdentifier("https://example.org/crl")]
+    return x509.IssuingDistributionPoint(full_name=where, relative_name=None, **flags)
+
+
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+
+
+@pytest.mark.parametrize(
+    ("extension", "critical", "piece"),
+    [
+        (x509.DeltaCRLIndicator(5), True, "got changes alone"),
+        (part(only_contains_user_certs=True), True, "got a part"),
+        (part(indirect_crl=True), True, "got a part"),
+        (part(only_contains_attribute_certs=True), True, "got a part"),
+        (
+            part(only_some_reasons=frozenset([x509.ReasonFlags.key_compromise])),
+            True,
+            "got a part",
+        ),
+        (UNKNOWN, True, "got the critical extension 1.2.3.4"),
+    ],
+)
+def test_step_3_list_that_is_not_complete_is_could_not_look(genoa, extension, critical, piece):
+    crl = genoa.crl(extensions=[(extension, critical)])
+    report = genoa.report(bytes_at=GOOD)
+    assert piece in refused("3, revocation", genoa, report, genoa.leaf(), CouldNotVerify, crl=crl)
+
+
+@pytest.mark.parametrize(
+    ("extension", "critical"),
+    [(part(), True), (part(only_contains_ca_certs=True), True), (UNKNOWN, False)],
+)
+def test_step_3_list_of_authorities_is_complete(genoa, extension, critical):
+    crl = genoa.crl(extensions=[(extension, critical)])
+    judge(genoa, genoa.report(bytes_at=GOOD), genoa.leaf(), crl=crl)
+
+
+def test_step_3_revoked_root_is_refused(genoa):
+    report = genoa.report(bytes_at=GOOD)
+    text = refused("3, revocation", genoa, report, genoa.leaf(), crl=genoa.crl(revoked=[65536]))
+    assert "the ARK is revoked" in text
 
 
 @pytest.mark.parametrize(("serial", "vlek"), [(65537, False), (65538, True)])
