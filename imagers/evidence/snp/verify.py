@@ -175,17 +175,27 @@ def parse(body: JSON) -> SNPEvidence:
     """
     view = View(body, what=_WHAT)
     report = report_of_json(view.value.get("attestation_report"), where="$.attestation_report")
-    leaf = None
+    found: dict[str, View] = {}
     for one in view.objects("cert_chain", most=_MAX_CERTIFICATES, null_is_empty=True):
         kind = one.value.get("cert_type")
         if kind not in ("VCEK", "VLEK"):
             continue  # authorities are those that we have; a host adds what it likes, by a GUID
-        if leaf is not None:
-            raise view.error("expected one certificate VCEK or VLEK, got several", "cert_chain")
-        leaf = parse_leaf(_octets(one), what=str(kind))
-        if leaf.kind != kind:
-            raise one.error(f"expected a {kind}, got a {leaf.kind}", "data")
-    return SNPEvidence(report, leaf)
+        if kind in found:
+            raise view.error(f"expected one certificate {kind}, got several", "cert_chain")
+        found[str(kind)] = one
+    return SNPEvidence(report, _leaf_among(found, report))
+
+
+def _leaf_among(found: dict[str, View], report: Report) -> Leaf | None:
+    """The certificate of the key that signed; a host may send that of the other kind too."""
+    if not found:
+        return None
+    signer = "VLEK" if _signing_key(report) == _VLEK else "VCEK"
+    kind = signer if signer in found else next(iter(found))
+    leaf = parse_leaf(_octets(found[kind]), what=kind)
+    if leaf.kind != kind:
+        raise found[kind].error(f"expected a {kind}, got a {leaf.kind}", "data")
+    return leaf
 
 
 def parse_file(data: bytes, certificate: bytes | None = None) -> SNPEvidence:

@@ -85,6 +85,28 @@ def test_certificates_that_a_host_adds_under_an_id_of_its_own_are_passed_over(ge
         parse({"attestation_report": report, "cert_chain": [own, own]})
 
 
+@pytest.mark.parametrize("vlek", [False, True])
+def test_certificate_of_the_key_that_signed_is_taken_of_two(genoa, vlek):
+    chain = [
+        {"cert_type": "VCEK", "data": list(genoa.leaf_der())},
+        {"cert_type": "VLEK", "data": list(genoa.leaf_der(vlek=True))},
+    ]
+    raw = genoa.raw_report(bytes_at=GOOD, numbers={0x048: 0b100} if vlek else {})
+    evidence = parse({"attestation_report": as_json(raw, "Genoa"), "cert_chain": chain})
+    judge(genoa, evidence.report, evidence.leaf)
+    alone = {"attestation_report": as_json(raw, "Genoa"), "cert_chain": [chain[not vlek]]}
+    refused("4, key", genoa, evidence.report, parse(alone).leaf)
+    chain[vlek]["cert_type"] = chain[not vlek]["cert_type"]
+    with pytest.raises(FormatError, match="got several"):
+        parse({"attestation_report": as_json(raw, "Genoa"), "cert_chain": chain})
+
+
+def test_certificate_that_is_not_of_its_kind_is_refused(genoa):
+    chain = [{"cert_type": "VLEK", "data": list(genoa.leaf_der())}]
+    with pytest.raises(FormatError, match="expected a VLEK, got a VCEK"):
+        parse({"attestation_report": as_json(genoa.raw_report(), "Genoa"), "cert_chain": chain})
+
+
 def refused(step, world, report, leaf, error=EvidenceRejected, **options):
     with pytest.raises(error) as caught:
         judge(world, report, leaf, **options)
