@@ -171,7 +171,8 @@ def parse_leaf(data: bytes, *, what: str) -> Leaf:
         is_der = certificate.dump() == data and certificate.contents.startswith(leaf.tbs)
     except FormatError:
         raise
-    except (ValueError, TypeError, KeyError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm) as error:
+        # AttributeError: asn1crypto's, of types that it knows by name alone
         raise FormatError("is not a certificate of a chip that can be read", what=what) from error
     if not is_der:
         # asn1crypto writes indefinite lengths anew: the bytes verified would not be those read.

@@ -69,6 +69,15 @@ def test_certificate_that_lacks_what_it_has_to_say_is_refused(genoa, changes, pi
     assert len(str(caught.value)) < 100
 
 
+def test_certificate_with_a_name_of_an_unknown_type_is_refused(genoa):
+    common = b"\x06\x03\x55\x04\x03\x0c\x08SEV-VCEK"
+    der = genoa.leaf_der()
+    assert der.count(common) == 1
+    described = b"\x06\x03\x55\x04\x7f\x07\x08SEV-VCEK"  # an ObjectDescriptor
+    with pytest.raises(FormatError, match="that can be read"):
+        parse_leaf(der.replace(common, described), what="x")
+
+
 @pytest.mark.parametrize("part", ["certificate", "body"])
 def test_certificate_of_indefinite_length_is_refused(genoa, part):
     """Step 2: what is verified are the bytes that were read."""
