@@ -22,7 +22,7 @@ Spec: AMD VCEK Certificate and KDS Interface Specification (57230) 1.00, tables 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -124,12 +124,12 @@ class Leaf:
     """
 
     is_vlek: bool
-    tbs: bytes
-    signature: bytes
+    tbs: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
     not_before: datetime
     not_after: datetime
     product: str
-    chip_id: bytes | None
+    chip_id: bytes | None = field(repr=False)
     tcb: TCB
     key: ec.EllipticCurvePublicKey
 

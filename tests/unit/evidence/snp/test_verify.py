@@ -107,6 +107,12 @@ def test_certificate_that_is_not_of_its_kind_is_refused(genoa):
         parse({"attestation_report": as_json(genoa.raw_report(), "Genoa"), "cert_chain": chain})
 
 
+def test_evidence_prints_without_what_identifies_the_machine(genoa):
+    evidence = SNPEvidence(genoa.report(bytes_at=GOOD), genoa.leaf())
+    assert repr(genoa.chip_id)[2:20] not in repr(evidence)
+    assert len(repr(evidence)) < 600
+
+
 def refused(step, world, report, leaf, error=EvidenceRejected, **options):
     with pytest.raises(error) as caught:
         judge(world, report, leaf, **options)
