@@ -13,7 +13,8 @@ measurement with that of your own guest. The exit code is 0 for yes, 40 for no,
   --certificate FILE          VCEK or VLEK of the key that signed, DER or PEM,
                               if FILE has none
   --crl FILE                  list of revoked certificates of the product, DER:
-                              https://kdsintf.amd.com/vcek/v1/PRODUCT/crl
+                              https://kdsintf.amd.com/vcek/v1/PRODUCT/crl for
+                              a VCEK, with vlek in place of vcek for a VLEK
   --without-crl               do not ask for one; the claims say so
   --report-data HEX           what the report must bind, padded with zeros
   --init-data HEX             digest that host_data must have, padded with zeros
@@ -84,25 +85,25 @@ def verify(
 ) -> None:
     """See the module."""
     from imagers.evidence.snp.certificates import parse_authority
-    from imagers.evidence.snp.verify import Allowed, Bound, crl_name, parse_file
+    from imagers.evidence.snp.verify import Allowed, Bound, parse_file, wanted
     from imagers.evidence.snp.verify import verify as verify_snp
 
     bound = Bound(_hex("--report-data", report_data, 64), _hex("--init-data", init_data, 32))
     now = _time(at)
     evidence = parse_file(_read(file), None if certificate is None else _read(certificate))
-    collateral = {} if crl is None else {crl_name(evidence.product): _read(crl)}
-    authority = None
     if test_root is not None:
         say("warning", "certificates for tests stand for AMD's: this proves nothing")
-        authority = parse_authority(_read(test_root), evidence.product, what=test_root)
     steps: list[str] = []
     values: dict[str, JSON] = {}
     error: ImagersError | None = None
     try:
+        authority = None
+        if test_root is not None:
+            authority = parse_authority(_read(test_root), evidence.product, what=test_root)
         values = verify_snp(
             evidence,
             bound=bound,
-            collateral=collateral,
+            collateral={} if crl is None else dict.fromkeys(wanted(evidence), _read(crl)),
             now=now,
             allowed=Allowed(
                 debug=allow_debug, migration_agent=allow_migration_agent, without_crl=without_crl
@@ -154,8 +155,8 @@ def _time(text: str | None) -> datetime:
     with blamed_on("--at"):
         try:
             when = datetime.fromisoformat(text)
-        except ValueError:
-            when = None
-        if when is None or when.tzinfo is None:
-            raise UsageError(f"--at: expected a time as 2026-11-29T12:00:00Z, got {text[:80]!r}")
-    return when
+            if when.tzinfo is not None:
+                return when.astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+        raise UsageError(f"--at: expected a time as 2026-11-29T12:00:00Z, got {text[:80]!r}")

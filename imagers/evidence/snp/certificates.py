@@ -22,7 +22,7 @@ Spec: AMD VCEK Certificate and KDS Interface Specification (57230) 1.00, tables 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -124,12 +124,12 @@ class Leaf:
     """
 
     is_vlek: bool
-    tbs: bytes
-    signature: bytes
+    tbs: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
     not_before: datetime
     not_after: datetime
     product: str
-    chip_id: bytes | None
+    chip_id: bytes | None = field(repr=False)
     tcb: TCB
     key: ec.EllipticCurvePublicKey
 
@@ -166,11 +166,18 @@ def parse_leaf(data: bytes, *, what: str) -> Leaf:
     try:
         if pem.detect(data):
             _, _, data = pem.unarmor(data)
-        return _read_leaf(asn1_x509.Certificate.load(data, strict=True), what)
+        certificate = asn1_x509.Certificate.load(data, strict=True)
+        leaf = _read_leaf(certificate, what)
+        is_der = certificate.dump() == data and certificate.contents.startswith(leaf.tbs)
     except FormatError:
         raise
-    except (ValueError, TypeError, KeyError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm) as error:
+        # AttributeError: asn1crypto's, of types that it knows by name alone
         raise FormatError("is not a certificate of a chip that can be read", what=what) from error
+    if not is_der:
+        # asn1crypto writes indefinite lengths anew: the bytes verified would not be those read.
+        raise FormatError("is not DER", what=what)
+    return leaf
 
 
 def _read_leaf(certificate: asn1_x509.Certificate, what: str) -> Leaf:
@@ -203,7 +210,7 @@ def _read_leaf(certificate: asn1_x509.Certificate, what: str) -> Leaf:
         not_before=validity["not_before"].native,
         not_after=validity["not_after"].native,
         product=core.IA5String.load(values["2"], strict=True).native,
-        chip_id=None if is_vlek else _chip_id(values["4"]),
+        chip_id=None if is_vlek else _chip_id(values["4"], what),
         tcb=TCB(
             parts.get("fmc"), parts["bootloader"], parts["tee"], parts["snp"], parts["microcode"]
         ),
@@ -214,14 +221,16 @@ def _read_leaf(certificate: asn1_x509.Certificate, what: str) -> Leaf:
 def _number(der: bytes, what: str) -> int:
     value = core.Integer.load(der, strict=True).native
     if not 0 <= value <= 255:
-        raise FormatError(f"expected a version of a byte, got {value}", what=what)
+        raise FormatError(f"expected a version of a byte, got {str(value)[:20]}", what=what)
     return int(value)
 
 
-def _chip_id(value: bytes) -> bytes:
+def _chip_id(value: bytes, what: str) -> bytes:
     # 64 bytes or 8; as an OCTET STRING there are two more.
     if len(value) in (66, 10) and value[:2] == bytes((0x04, len(value) - 2)):
-        return value[2:]
+        value = value[2:]
+    if len(value) not in (64, 8):
+        raise FormatError(f"expected a chip id of 64 or 8 bytes, got {len(value)}", what=what)
     return value
 
 

@@ -22,7 +22,7 @@ JSON: virtee/sev, `AttestationReport`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError
@@ -133,13 +133,13 @@ class TCB:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report. Nothing of it is verified.
+    """A report. Nothing of it is verified. It prints without its bytes, which have the chip's id.
 
     Attributes:
         raw: its `REPORT_BYTES` bytes.
     """
 
-    raw: bytes
+    raw: bytes = field(repr=False)
 
     def number(self, name: str) -> int:
         """A field that is a number."""

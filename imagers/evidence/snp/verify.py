@@ -10,8 +10,9 @@
 2. *Chain.* The certificate is signed by AMD's ASK (of a chip, VCEK) or ASVK (of a provider, VLEK)
    of that product, that one and the ARK by the ARK, with the keys and the padding that AMD
    names. All three are valid now. Certificates of authorities that a guest sends are not used.
-3. *Revocation.* The list of the product is signed by the ARK, valid now, and has neither ASK nor
-   ASVK in it. Without a list nobody could look.
+3. *Revocation.* The list for this kind of key (each product has one for VCEKs and one for VLEKs) is
+   signed by the ARK, valid now, complete, and has neither the issuer of the certificate nor the ARK
+   in it. Without a list nobody could look.
 4. *Which key.* The report says that it was signed with a key of this kind (key_info), and a VCEK is
    of this chip, unless the host hides the chip's id.
 5. *Version.* The certificate is for exactly the version of the firmware that the report gives.
@@ -83,6 +84,7 @@ _MASK_CHIP_KEY = 1 << 1
 _DEBUG = 1 << 19
 _MIGRATION = 1 << 18
 _RESERVED_ONE = 1 << 17
+_GENOAS = {"Siena": "Genoa"}  # a product in certificates, issued by Genoa's ASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,13 @@ class SNPEvidence:
     leaf: Leaf | None
 
     @property
+    def is_vlek(self) -> bool:
+        """Whether the key that signed is a provider's: by its certificate, else by the report."""
+        if self.leaf is None:
+            return _signing_key(self.report) == _VLEK
+        return self.leaf.is_vlek
+
+    @property
     def product(self) -> Product:
         """Step 1.
 
@@ -144,7 +153,8 @@ class SNPEvidence:
             if told is None:
                 raise FormatError("a report of version 2 needs its certificate", what=_WHAT)
             return told
-        named = PRODUCTS.get(self.leaf.product.partition("-")[0])
+        name = self.leaf.product.partition("-")[0]
+        named = PRODUCTS.get(_GENOAS.get(name, name))
         if named is None:
             raise FormatError(
                 f"expected a certificate for Milan, Genoa or Turin, got '{self.leaf.product[:40]}'",
@@ -165,17 +175,27 @@ def parse(body: JSON) -> SNPEvidence:
     """
     view = View(body, what=_WHAT)
     report = report_of_json(view.value.get("attestation_report"), where="$.attestation_report")
-    leaf = None
+    found: dict[str, View] = {}
     for one in view.objects("cert_chain", most=_MAX_CERTIFICATES, null_is_empty=True):
-        kind = one.text("cert_type")
+        kind = one.value.get("cert_type")
         if kind not in ("VCEK", "VLEK"):
-            continue  # authorities are those that we have
-        if leaf is not None:
-            raise view.error("expected one certificate VCEK or VLEK, got several", "cert_chain")
-        leaf = parse_leaf(_octets(one), what=kind)
-        if leaf.kind != kind:
-            raise one.error(f"expected a {kind}, got a {leaf.kind}", "data")
-    return SNPEvidence(report, leaf)
+            continue  # authorities are those that we have; a host adds what it likes, by a GUID
+        if kind in found:
+            raise view.error(f"expected one certificate {kind}, got several", "cert_chain")
+        found[str(kind)] = one
+    return SNPEvidence(report, _leaf_among(found, report))
+
+
+def _leaf_among(found: dict[str, View], report: Report) -> Leaf | None:
+    """The certificate of the key that signed; a host may send that of the other kind too."""
+    if not found:
+        return None
+    signer = "VLEK" if _signing_key(report) == _VLEK else "VCEK"
+    kind = signer if signer in found else next(iter(found))
+    leaf = parse_leaf(_octets(found[kind]), what=kind)
+    if leaf.kind != kind:
+        raise found[kind].error(f"expected a {kind}, got a {leaf.kind}", "data")
+    return leaf
 
 
 def parse_file(data: bytes, certificate: bytes | None = None) -> SNPEvidence:
@@ -206,9 +226,12 @@ def _octets(view: View) -> bytes:
         raise view.error("expected a list of bytes", "data") from None
 
 
-def crl_name(product: Product) -> str:
-    """How the list of revoked certificates of a product is called among the collateral."""
-    return f"snp/{product.name}/crl"
+def crl_name(product: Product, *, is_vlek: bool) -> str:
+    """How the list of revoked certificates is called among the collateral.
+
+    The certificates name two lists for each product: that of the ASK is another than the ASVK's.
+    """
+    return f"snp/{'vlek' if is_vlek else 'vcek'}/{product.name}/crl"
 
 
 def wanted(evidence: SNPEvidence) -> tuple[str, ...]:
@@ -217,7 +240,7 @@ def wanted(evidence: SNPEvidence) -> tuple[str, ...]:
     Raises:
         FormatError, EvidenceRejected: as `SNPEvidence.product`.
     """
-    return (crl_name(evidence.product),)
+    return (crl_name(evidence.product, is_vlek=evidence.is_vlek),)
 
 
 def verify(
@@ -253,19 +276,19 @@ def verify(
     if leaf is None:
         raise CouldNotVerify("step 2, chain: there is no certificate of the key that signed")
     trusted = authority or built_in(product.name)
+    if trusted.product != product:
+        raise ValueError(f"authority of {trusted.product.name} for evidence of {product.name}")
     with _step("2, chain"):
         leaf.check(trusted, now)
     note(f"step 2, chain: {leaf.kind}, valid to {leaf.not_after:%Y-%m-%d}")
-    crl = collateral.get(crl_name(product))
+    crl = collateral.get(crl_name(product, is_vlek=leaf.is_vlek))
     if crl is None:
         if not rules.without_crl:
-            raise CouldNotVerify(
-                f"step 3, revocation: there is no list of revoked certificates of {product.name}"
-            )
+            raise CouldNotVerify(f"step 3, revocation: there is no {_name_of_crl(product, leaf)}")
         note("step 3, revocation: not checked")
     else:
         _check_crl(crl, trusted, leaf, now)
-        note("step 3, revocation: neither ASK nor ASVK is revoked")
+        note(f"step 3, revocation: the issuer of this {leaf.kind} is not revoked")
     _check_key(report, leaf)
     note(f"step 4, key: of a {leaf.kind}")
     tcb = _check_versions(report, leaf, product)
@@ -291,15 +314,19 @@ def _no(step: str, what: str, expected: object, found: object) -> EvidenceReject
     return EvidenceRejected(f"step {step}: {what}: expected {expected}, got {found}")
 
 
+def _name_of_crl(product: Product, leaf: Leaf) -> str:
+    return f"list of revoked certificates of {product.name} for a {leaf.kind}"
+
+
 def _check_crl(der: bytes, authority: Authority, leaf: Leaf, now: datetime) -> None:
     """Step 3."""
-    name = f"list of revoked certificates of {authority.product.name}"
+    name = _name_of_crl(authority.product, leaf)
     if len(der) > _MAX_CRL:
         raise FormatError(f"expected at most {_MAX_CRL} bytes, got {len(der)}", what=name)
     try:
         crl = x509.load_der_x509_crl(der)
         body, end = crl.tbs_certlist_bytes, crl.next_update_utc
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise FormatError("is no list that can be read", what=name) from None
     if not is_signed_by(authority.ark, crl.signature, body):
         raise EvidenceRejected(f"step 3, revocation: the {name} is not signed by the ARK")
@@ -308,17 +335,49 @@ def _check_crl(der: bytes, authority: Authority, leaf: Leaf, now: datetime) -> N
             f"step 3, revocation: the {name} is not valid at {now:%Y-%m-%dT%H:%M:%SZ}: expected "
             f"{crl.last_update_utc:%Y-%m-%dT%H:%M:%SZ} to {end and f'{end:%Y-%m-%dT%H:%M:%SZ}'}"
         )
-    issuer = authority.issuer(is_vlek=leaf.is_vlek)
-    if crl.get_revoked_certificate_by_serial_number(issuer.serial_number) is not None:
-        raise EvidenceRejected(
-            f"step 3, revocation: the issuer of this {leaf.kind} is revoked by AMD"
+    if (limit := _limit_of_crl(crl, name)) is not None:
+        raise CouldNotVerify(
+            f"step 3, revocation: expected a {name} of every certificate and reason, got {limit}"
         )
+    for what, one in (
+        (f"issuer of this {leaf.kind}", authority.issuer(is_vlek=leaf.is_vlek)),
+        ("ARK", authority.ark),
+    ):
+        if crl.get_revoked_certificate_by_serial_number(one.serial_number) is not None:
+            raise EvidenceRejected(f"step 3, revocation: the {what} is revoked by AMD")
+
+
+def _limit_of_crl(crl: x509.CertificateRevocationList, name: str) -> str | None:
+    """Why a revoked authority need not stand in it; None: it does (RFC 5280, section 5.2)."""
+    try:
+        extensions = list(crl.extensions)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        raise FormatError("has extensions that cannot be read", what=name) from None
+    for extension in extensions:
+        value = extension.value
+        if isinstance(value, x509.DeltaCRLIndicator):
+            return "changes alone"
+        if isinstance(value, x509.IssuingDistributionPoint):
+            if (
+                value.only_contains_user_certs
+                or value.only_contains_attribute_certs
+                or value.only_some_reasons
+                or value.indirect_crl
+            ):
+                return "a part"
+        elif extension.critical:
+            return f"the critical extension {extension.oid.dotted_string}"
+    return None
+
+
+def _signing_key(report: Report) -> int:
+    return report.number("key_info") >> 2 & 0b111
 
 
 def _check_key(report: Report, leaf: Leaf) -> None:
     """Step 4."""
     info = report.number("key_info")
-    kind = info >> 2 & 0b111
+    kind = _signing_key(report)
     if kind != (_VLEK if leaf.is_vlek else _VCEK):
         raise _no("4, key", "key_info names the kind of the signing key", leaf.kind, kind)
     if info & _MASK_CHIP_KEY:

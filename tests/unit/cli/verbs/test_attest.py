@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command as people ask it; each step is tested in tests/unit/evidence/snp."""
 
+from pathlib import Path
+
 import pytest
 
 NONCE = b"n" * 48  # in the report of `snp_words`
@@ -46,6 +48,12 @@ def test_attest_verify_of_genuine_hardware_only_believes_amd(run, snp_words):
         (lambda w: (*w, "--init-data", "00" * 33), 2, "--init-data: expected at most 32 bytes"),
         (lambda w: (*without(w, "--at"), "--at", "yesterday"), 2, "--at: expected a time"),
         (lambda w: (*without(w, "--at"), "--at", "2026-11-29"), 2, "--at: expected a time"),
+        (lambda w: (*without(w, "--at"), "--at", "0001-01-01T00:00+01:00"), 2, "--at: expected a"),
+        (
+            lambda w: (*without(w, "--at"), "--at", "2099-01-01T00:30+01:00"),
+            40,
+            "not valid at 2098-12-31T23:30:00Z",
+        ),
         (lambda w: (*w[:4], "vcek.der", *w[5:]), 11, "SNP evidence: is not"),
         (lambda w: (*w[:4], "none.bin", *w[5:]), 13, "none.bin: no such file"),
     ],
@@ -66,3 +74,13 @@ def test_attest_verify_that_says_no_is_a_document_too(run, snp_words):
     facts = outcome.json()
     assert (outcome.code, facts["answer"], len(facts["steps"])) == (40, "no", 7)
     assert facts["error"]["type"] == "EvidenceRejected"
+
+
+def test_attest_verify_that_says_no_at_once_is_a_document_too(run, snp_words):
+    raw = bytearray(Path("report.bin").read_bytes())
+    raw[0x189] = 1  # a Milan
+    Path("report.bin").write_bytes(raw)
+    outcome = run(*snp_words, "--json")
+    facts = outcome.json()
+    assert (outcome.code, facts["answer"], facts["steps"]) == (40, "no", [])
+    assert "step 1, product" in outcome.err

@@ -152,13 +152,15 @@ class World:
     def report(self, **changes):
         return parse_report(self.raw_report(**changes))
 
-    def crl(self, *, signer="ARK", revoked=(), begin=NOW, days=30):
+    def crl(self, *, signer="ARK", revoked=(), begin=NOW, days=30, extensions=()):
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(name(f"ARK-{self.product.name}"))
             .last_update(begin - timedelta(days=1))
             .next_update(begin + timedelta(days=days))
         )
+        for value, critical in extensions:
+            builder = builder.add_extension(value, critical=critical)
         for serial in revoked:
             builder = builder.add_revoked_certificate(
                 x509.RevokedCertificateBuilder()

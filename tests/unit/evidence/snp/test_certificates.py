@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from imagers.errors import EvidenceRejected, FormatError
 from imagers.evidence.snp.certificates import built_in, parse_authority, parse_leaf
 from imagers.evidence.snp.report import PRODUCTS, TCB
+from imagers.pki.der import encode, split
 from tests.unit.evidence.snp.conftest import NOW
 
 
@@ -52,9 +53,11 @@ def test_chip_id_may_stand_in_an_octet_string(genoa):
     [
         ({"3.1": None}, "that can be read"),
         ({"4": None}, "that can be read"),
+        ({"4": b"\x04\x00"}, "expected a chip id of 64 or 8 bytes, got 2"),
         ({"2": None}, "that can be read"),
         ({"3.3": b"\x02\x02\x01\x00"}, "expected a version of a byte"),
         ({"3.3": b"\x02\x01\xff"}, "expected a version of a byte"),
+        ({"3.3": b"\x02\x81\x80" + b"\x7f" * 128}, "expected a version of a byte"),
         ({"3.3": b"\x04\x01\x08"}, "that can be read"),
         ({"2.5.29.36": b"\x30\x00"}, "critical extension 2.5.29.36"),
     ],
@@ -63,6 +66,30 @@ def test_certificate_that_lacks_what_it_has_to_say_is_refused(genoa, changes, pi
     with pytest.raises(FormatError) as caught:
         genoa.leaf(changes=changes)
     assert piece in str(caught.value)
+    assert len(str(caught.value)) < 100
+
+
+def test_certificate_with_a_name_of_an_unknown_type_is_refused(genoa):
+    common = b"\x06\x03\x55\x04\x03\x0c\x08SEV-VCEK"
+    der = genoa.leaf_der()
+    assert der.count(common) == 1
+    described = b"\x06\x03\x55\x04\x7f\x07\x08SEV-VCEK"  # an ObjectDescriptor
+    with pytest.raises(FormatError, match="that can be read"):
+        parse_leaf(der.replace(common, described), what="x")
+
+
+@pytest.mark.parametrize("part", ["certificate", "body"])
+def test_certificate_of_indefinite_length_is_refused(genoa, part):
+    """Step 2: what is verified are the bytes that were read."""
+    whole = split(genoa.leaf_der(), what="x")[0].content
+    body, *rest = (one.raw for one in split(whole, what="x"))
+    if part == "body":
+        body = b"\x30\x80" + split(body, what="x")[0].content + b"\0\0"
+        changed = encode(0x30, body, *rest)
+    else:
+        changed = b"\x30\x80" + whole + b"\0\0"
+    with pytest.raises(FormatError, match="is not DER"):
+        parse_leaf(changed, what="x")
 
 
 def test_certificate_with_a_key_on_another_curve_is_refused(genoa):

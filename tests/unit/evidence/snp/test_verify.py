@@ -1,15 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each step of the verification says yes to what is right, and no to one thing that is wrong."""
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
-from imagers.evidence.snp.report import REPORT_BYTES, TCB, parse_report
-from imagers.evidence.snp.verify import Allowed, Bound, SNPEvidence, crl_name, verify, wanted
+from imagers.evidence.snp.report import PRODUCTS, REPORT_BYTES, TCB, parse_report
+from imagers.evidence.snp.verify import (
+    Allowed,
+    Bound,
+    SNPEvidence,
+    crl_name,
+    parse,
+    verify,
+    wanted,
+)
 from tests.unit.evidence.snp.conftest import NOW
+from tests.unit.evidence.snp.test_report import as_json
 
 NONCE = b"n" * 48
 INIT = b"i" * 32
@@ -21,7 +32,9 @@ def judge(world, report, leaf, *, crl="good", bound=BOUND, now=NOW, **allowed):
     told = []
     collateral = {}
     if crl is not None:
-        collateral = {crl_name(world.product): world.crl() if crl == "good" else crl}
+        is_vlek = leaf is not None and leaf.is_vlek
+        name = crl_name(world.product, is_vlek=is_vlek)
+        collateral = {name: world.crl() if crl == "good" else crl}
     values = verify(
         SNPEvidence(report, leaf),
         bound=bound,
@@ -47,7 +60,10 @@ def test_genuine_report_gives_its_claims(world, version, vlek):
     assert (values["reported_tcb_snp"], values["policy_debug_allowed"]) == (8, False)
     assert values["reported_tcb_fmc"] == (1 if world.product.name == "Turin" else None)
     assert [one.partition(",")[0] for one in told] == [f"step {number}" for number in range(1, 9)]
-    assert wanted(SNPEvidence(report, world.leaf(vlek=vlek))) == (crl_name(world.product),)
+    name = f"snp/{'vlek' if vlek else 'vcek'}/{world.product.name}/crl"
+    assert wanted(SNPEvidence(report, world.leaf(vlek=vlek))) == (name,)
+    if version > 2:
+        assert wanted(SNPEvidence(report, None)) == (name,)
 
 
 def test_report_is_good_whatever_else_is_bound_if_nobody_asks(genoa):
@@ -55,6 +71,46 @@ def test_report_is_good_whatever_else_is_bound_if_nobody_asks(genoa):
     assert told[-1].endswith("report data as expected, init data in host_data not compared")
     _, told = judge(genoa, genoa.report(bytes_at=GOOD), genoa.leaf(), bound=Bound())
     assert told[-1].count("not compared") == 2
+
+
+def test_certificates_that_a_host_adds_under_an_id_of_its_own_are_passed_over(genoa):
+    added = {"cert_type": {"OTHER": "00000000-0000-4000-8000-000000000000"}, "data": [1]}
+    der = genoa.leaf_der()
+    own = {"cert_type": "VCEK", "data": list(der)}
+    report = as_json(genoa.raw_report(), "Genoa")
+    evidence = parse({"attestation_report": report, "cert_chain": [added, own]})
+    assert evidence.leaf is not None
+    assert evidence.leaf.tbs in der
+    with pytest.raises(FormatError, match="got several"):
+        parse({"attestation_report": report, "cert_chain": [own, own]})
+
+
+@pytest.mark.parametrize("vlek", [False, True])
+def test_certificate_of_the_key_that_signed_is_taken_of_two(genoa, vlek):
+    chain = [
+        {"cert_type": "VCEK", "data": list(genoa.leaf_der())},
+        {"cert_type": "VLEK", "data": list(genoa.leaf_der(vlek=True))},
+    ]
+    raw = genoa.raw_report(bytes_at=GOOD, numbers={0x048: 0b100} if vlek else {})
+    evidence = parse({"attestation_report": as_json(raw, "Genoa"), "cert_chain": chain})
+    judge(genoa, evidence.report, evidence.leaf)
+    alone = {"attestation_report": as_json(raw, "Genoa"), "cert_chain": [chain[not vlek]]}
+    refused("4, key", genoa, evidence.report, parse(alone).leaf)
+    chain[vlek]["cert_type"] = chain[not vlek]["cert_type"]
+    with pytest.raises(FormatError, match="got several"):
+        parse({"attestation_report": as_json(raw, "Genoa"), "cert_chain": chain})
+
+
+def test_certificate_that_is_not_of_its_kind_is_refused(genoa):
+    chain = [{"cert_type": "VLEK", "data": list(genoa.leaf_der())}]
+    with pytest.raises(FormatError, match="expected a VLEK, got a VCEK"):
+        parse({"attestation_report": as_json(genoa.raw_report(), "Genoa"), "cert_chain": chain})
+
+
+def test_evidence_prints_without_what_identifies_the_machine(genoa):
+    evidence = SNPEvidence(genoa.report(bytes_at=GOOD), genoa.leaf())
+    assert repr(genoa.chip_id)[2:20] not in repr(evidence)
+    assert len(repr(evidence)) < 600
 
 
 def refused(step, world, report, leaf, error=EvidenceRejected, **options):
@@ -69,6 +125,12 @@ def test_step_1_certificate_of_another_product_is_refused(world):
     other = "Genoa" if world.product.name != "Genoa" else "Milan"
     leaf = world.leaf(changes={"2": b"\x16" + bytes((len(other),)) + other.encode()})
     refused("1, product", world, world.report(bytes_at=GOOD), leaf)
+
+
+def test_step_1_siena_is_a_genoa(genoa):
+    leaf = genoa.leaf(changes={"2": b"\x16\x05Siena"})
+    for version in (2, 3):
+        judge(genoa, genoa.report(version=version, bytes_at=GOOD), leaf)
 
 
 def test_step_1_product_that_is_not_known_is_refused(genoa):
@@ -87,6 +149,13 @@ def test_step_2_report_without_a_certificate_is_could_not_look(genoa):
 def test_step_2_certificate_that_amd_did_not_issue_is_refused(genoa, signer):
     leaf = genoa.leaf(signer=signer)
     assert "not signed by AMD" in refused("2, chain", genoa, genoa.report(bytes_at=GOOD), leaf)
+
+
+def test_authority_of_another_product_is_a_bug_of_the_caller(genoa):
+    authority = dataclasses.replace(genoa.authority, product=PRODUCTS["Milan"])
+    evidence = SNPEvidence(genoa.report(bytes_at=GOOD), genoa.leaf())
+    with pytest.raises(ValueError, match="authority of Milan for evidence of Genoa"):
+        verify(evidence, bound=BOUND, collateral={}, now=NOW, authority=authority)
 
 
 @pytest.mark.parametrize("days", [-2, 2556])
@@ -138,6 +207,77 @@ def test_step_3_list_of_somebody_else_is_refused(genoa):
     )
     with pytest.raises(FormatError, match="no list"):
         judge(genoa, genoa.report(bytes_at=GOOD), genoa.leaf(), crl=b"\x30\x00")
+
+
+@pytest.mark.parametrize("vlek", [False, True])
+def test_step_3_list_for_the_other_kind_of_key_is_not_looked_at(genoa, vlek):
+    report = genoa.report(bytes_at=GOOD, numbers={0x048: 0b100} if vlek else {})
+    collateral = {crl_name(genoa.product, is_vlek=not vlek): genoa.crl()}
+    kind = "VLEK" if vlek else "VCEK"
+    with pytest.raises(CouldNotVerify, match=f"certificates of Genoa for a {kind}"):
+        verify(
+            SNPEvidence(report, genoa.leaf(vlek=vlek)),
+            bound=BOUND,
+            collateral=collateral,
+            now=NOW,
+            authority=genoa.authority,
+        )
+
+
+def test_step_3_list_of_another_version_is_no_list(genoa):
+    der = genoa.crl()
+    at = der.index(b"\x02\x01\x01")
+    crl = der[:at] + b"\x02\x01\x00" + der[at + 3 :]
+    with pytest.raises(FormatError, match="no list"):
+        judge(genoa, genoa.report(bytes_at=GOOD), genoa.leaf(), crl=crl)
+
+
+def part(**limits):
+    """Where a list says what of an issuer's certificates it is about."""
+    names = ("only_contains_user_certs", "only_contains_ca_certs", "indirect_crl")
+    rest = {"only_some_reasons": None, "only_contains_attribute_certs": False}
+    flags = dict.fromkeys(names, False) | rest | limits
+    where = [x509.UniformResourceIdentifier("https://example.org/crl")]
+    return x509.IssuingDistributionPoint(full_name=where, relative_name=None, **flags)
+
+
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+
+
+@pytest.mark.parametrize(
+    ("extension", "critical", "piece"),
+    [
+        (x509.DeltaCRLIndicator(5), True, "got changes alone"),
+        (part(only_contains_user_certs=True), True, "got a part"),
+        (part(indirect_crl=True), True, "got a part"),
+        (part(only_contains_attribute_certs=True), True, "got a part"),
+        (
+            part(only_some_reasons=frozenset([x509.ReasonFlags.key_compromise])),
+            True,
+            "got a part",
+        ),
+        (UNKNOWN, True, "got the critical extension 1.2.3.4"),
+    ],
+)
+def test_step_3_list_that_is_not_complete_is_could_not_look(genoa, extension, critical, piece):
+    crl = genoa.crl(extensions=[(extension, critical)])
+    report = genoa.report(bytes_at=GOOD)
+    assert piece in refused("3, revocation", genoa, report, genoa.leaf(), CouldNotVerify, crl=crl)
+
+
+@pytest.mark.parametrize(
+    ("extension", "critical"),
+    [(part(), True), (part(only_contains_ca_certs=True), True), (UNKNOWN, False)],
+)
+def test_step_3_list_of_authorities_is_complete(genoa, extension, critical):
+    crl = genoa.crl(extensions=[(extension, critical)])
+    judge(genoa, genoa.report(bytes_at=GOOD), genoa.leaf(), crl=crl)
+
+
+def test_step_3_revoked_root_is_refused(genoa):
+    report = genoa.report(bytes_at=GOOD)
+    text = refused("3, revocation", genoa, report, genoa.leaf(), crl=genoa.crl(revoked=[65536]))
+    assert "the ARK is revoked" in text
 
 
 @pytest.mark.parametrize(("serial", "vlek"), [(65537, False), (65538, True)])
