@@ -222,8 +222,8 @@ class Settings:
             raise CouldNotVerify(
                 f"nobody has looked at {identity}: the policy '{path}' accepts every image at "
                 f"{selected.where}",
-                hint="name the image by digest, or say what you demand: 'imagers policy init' "
-                f"writes a policy; --policy {path} takes every image, signed or not",
+                hint="name the image by digest, or name a policy that demands what you want; "
+                f"with --policy {path} every image is taken, signed or not",
             )
         return policy
 

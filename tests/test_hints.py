@@ -40,6 +40,7 @@ SAID_BY = {
     "cli/images": WITH_IMAGES,
     "cli/passphrases": {"sign"},
     "cli/recipients": {"encrypt"},
+    "cli/reports": {"encrypt", "decrypt"},
     "cli/signatures": {"copy", "encrypt", "verify", "pull"},
     "encrypt": {"encrypt"},
     "encrypt/keyfiles": WITH_KEYS,
@@ -50,6 +51,7 @@ SAID_BY = {
     "model": WITH_IMAGES - {"sign"},  # which signs the images of all platforms
     "pull": {"pull"},
     "registry": WITH_IMAGES,
+    "settings": {"verify", "pull"},
     "sign": {"verify", "pull"},
     "sign/formats/gpg": {"sign"},
     "layout": WITH_IMAGES - {"sign", "verify"},

@@ -49,6 +49,7 @@ JSON_PRINTED = "imagers.json_printed"
 
 _KIBI = 1024
 _loudness = {"news": True, "bar": True}
+_STEP = "{desc}"
 _BAR = "{desc} {percentage:3.0f}% {n:.1f}/{total:.1f} MiB |{bar}| {rate_noinv_fmt} {remaining}"
 _MARGIN = 3  # columns
 _WORTH_A_LINE = _KIBI**2  # bytes; below, a line of a log says more than the blob is worth
@@ -273,7 +274,7 @@ class _Bar:
             total=0,
             desc=label,
             unit="MiB",
-            bar_format="{desc}",
+            bar_format=_STEP,
             ncols=_columns(),
             nrows=2,  # there is but one bar, also where the terminal does not know its height
             miniters=0,
@@ -284,12 +285,12 @@ class _Bar:
 
     def step(self, text: str) -> None:
         self._fit()
+        self._bar.bar_format = _STEP
         self._bar.set_description_str(f"{self._label}: {text}")
 
     def add(self, size: int) -> None:
         self._total += size
-        self._draw()
-        self._bar.refresh()  # whatever came just before: nothing may follow for long
+        self._draw(now=True)
 
     def show(self, news: BlobProgress) -> None:
         if news.seconds is None:
@@ -297,16 +298,20 @@ class _Bar:
         else:
             self._on_their_way.pop(news.what, None)
             self._ended += news.size
-        self._draw()
+        self._draw(now=news.seconds is not None)
 
-    def _draw(self) -> None:
+    def _draw(self, *, now: bool) -> None:
+        """Show it, if it was not just shown; with `now` also then: nothing may follow for long."""
         done = self._ended + sum(self._on_their_way.values())
         self._bar.bar_format = _BAR
         self._bar.set_description_str(self._label, refresh=False)
         self._fit()
         self._bar.total = max(self._total, done) / _KIBI**2
         self._bar.n = done / _KIBI**2
-        self._bar.update(0)
+        if now:
+            self._bar.refresh()
+        else:
+            self._bar.update(0)
 
     def _fit(self) -> None:
         """To the terminal, which may have been resized."""

@@ -135,7 +135,7 @@ def test_flow_with_a_broker_ends_in_the_right_bundle_after_one_handshake(imagers
     assert imagers.succeed("broker", "list", *image.admin).stdout.splitlines() == listed
     assert "release" in imagers.succeed("broker", "audit", *image.admin).stdout
     imagers.succeed("broker", "delete", listed[0], *image.admin)
-    assert imagers.succeed("broker", "list", *image.admin, "--json").json() == []
+    assert imagers.succeed("broker", "list", *image.admin, "--json").json() == {"uris": []}
 
 
 def test_pull_text_says_who_signed_and_what_was_checked(imagers, layout, publish):

@@ -37,6 +37,11 @@ def stalled(imagers, big, stalling, accept):
             process.kill()
 
 
+def without_progress(stderr):
+    """The lines but those of layers, which depend on how far it was."""
+    return [line for line in stderr.splitlines() if not line.startswith("imagers: layer ")]
+
+
 def wait_until(condition):
     end = time.monotonic() + 20
     while not condition():
@@ -64,7 +69,7 @@ def test_pull_that_gets_a_signal_ends_at_once_and_leaves_nothing(
     stdout, stderr = stalled.communicate(timeout=60)
     assert time.monotonic() - start < ENDS_WITHIN
     assert stalled.returncode == code
-    assert stderr == f"imagers: error: {word}\n"
+    assert without_progress(stderr) == [f"imagers: error: {word}"]
     assert stdout == ""
     assert imagers.leftovers() == []
 
@@ -75,7 +80,7 @@ def test_pull_that_gets_twenty_signals_leaves_nothing(imagers, stalled):
         time.sleep(0.005)
     _, stderr = stalled.communicate(timeout=60)
     assert stalled.returncode == INTERRUPTED
-    assert stderr == "imagers: error: interrupted\n"
+    assert without_progress(stderr) == ["imagers: error: interrupted"]
     assert imagers.leftovers() == []
 
 
@@ -142,7 +147,7 @@ def test_encrypt_into_a_registry_that_is_ended_publishes_no_tag(
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED
-    assert stderr == "imagers: error: interrupted\n"
+    assert without_progress(stderr) == ["imagers: error: interrupted"]
     assert imagers_registry.tags("team/app") == {}
     assert imagers.leftovers() == []
 
@@ -159,7 +164,7 @@ def test_encrypt_that_is_ended_after_its_key_was_stored_says_so(
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == TERMINATED
     name = imagers.succeed("broker", "list", *admin, "--json").json()["uris"][0]
-    assert stderr.splitlines() == [
+    assert without_progress(stderr) == [
         f"imagers: the key {name} is in the broker, bound to no image: no guest gets it",
         "imagers: error: terminated",
     ]
@@ -209,7 +214,7 @@ def test_broker_ends_with_a_signal_and_starts_again_with_its_state(imagers):
                 url = (imagers.here / "url").read_text().strip()
                 if stored:
                     listed = imagers.succeed("broker", "list", "--broker", url, "--json").json()
-                    assert listed == ["kbs:///a/b/c"]
+                    assert listed == {"uris": ["kbs:///a/b/c"]}
                 else:
                     put = ("broker", "put", "kbs:///a/b/c", secret, "--broker", url)
                     imagers.succeed(*put)

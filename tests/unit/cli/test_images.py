@@ -278,7 +278,7 @@ def moved(run, plain, multi, imagers_registry):
 def test_name_with_tag_and_digest_is_read_by_its_digest_and_shown_as_it_is(run, moved, accept):
     digest, both = moved
     facts = run("inspect", both, "--json").json()
-    assert (facts["digest"], facts["name"]) == (digest, both)
+    assert (facts["digest"], facts["reference"]) == (digest, both)
     for words in (("copy", both, "oci:copied:v1"), ("pull", both, "bundle")):
         assert run(*words, "--policy", accept, "--json").json()["digest"] == digest
     run("key", "generate", "rsa", "--output", "one")

@@ -171,6 +171,8 @@ def test_progress_bar_adds_up_the_blobs_on_a_terminal(open_terminal):
     with ProgressBar("pull") as bar:
         bar.step("looks for signatures")
         bar.add(2 * MIB)
+        bar.step("opens the keys")
+        assert "\rpull: opens the keys   " in terminal.getvalue()  # in place of the bar
         bar.add(MIB)
         bar.show(BlobProgress("layer 1 of 2", MIB, MIB))
         bar.show(BlobProgress("layer 2 of 2", 2 * MIB, MIB))

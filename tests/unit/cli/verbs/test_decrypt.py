@@ -112,3 +112,18 @@ def test_decrypt_asks_for_no_signature_and_reads_no_place_of_them(
     (directory / "x.yaml").write_text("docker: [")
     assert run("decrypt", name, "oci:d:v1", "--decryption-key", keys / "r2048.key").code == 0
     assert run("inspect", name).code == 11
+
+
+def test_decrypt_counts_no_layer_as_checked_that_it_did_not_read(
+    run, plain, keys, imagers_registry
+):
+    """A plain layer that is mounted and not held to its diff_id passes nobody's eyes."""
+    first, second = (f"{imagers_registry.address}/{name}/app:v1" for name in ("first", "second"))
+    sealing = ("--encryption-key", f"jwe:{keys}/r2048.pub", "--skip-base", "2")
+    assert run("encrypt", plain, first, *sealing).code == 0
+    key = ("--decryption-key", f"{keys}/r2048.key", "--json")
+    facts = run("decrypt", first, second, *key).json()
+    assert facts["checked"] == {"digest": 3, "diff_id": 1}
+    facts = run("decrypt", first, f"{second}2", *key, "--insecure-skip-diff-id").json()
+    assert facts["checked"] == {"digest": 1, "diff_id": 0}
+    assert [layer["moved"] for layer in facts["layers"]] == [False, False, True]

@@ -192,12 +192,17 @@ def test_inspect_of_one_document_looks_for_no_signatures(run, plain, imagers_reg
     assert paths == ["/v2/", "/v2/team/raw/manifests/v3"]
 
 
-@pytest.mark.parametrize(
-    "words", [("--raw", "--json"), ("--raw", "--referrers"), ("--config", "--referrers")]
-)
+@pytest.mark.parametrize("words", [("--raw", "--referrers"), ("--config", "--referrers")])
 def test_inspect_of_two_things_at_once_refused(run, plain, words):
     outcome = run("inspect", plain, *words)
     assert (outcome.code, outcome.out) == (2, "")
+    assert "show one document, and no --referrers" in outcome.err
+
+
+def test_inspect_raw_is_no_json_document_of_ours(run, plain):
+    outcome = run("inspect", plain, "--raw", "--json")
+    assert outcome.code == 2
+    assert outcome.json()["error"]["message"] == "--raw and --json exclude each other"
 
 
 def test_inspect_tells_attestations_from_platforms(run):
