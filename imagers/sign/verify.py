@@ -243,7 +243,7 @@ class _Court:
         hint = first.hint
         if hint in {find_format(name).hint for name in FORMATS}:  # of one form, and there are more
             hint = "sign it with 'imagers sign'"
-        error = kind(f"none of {len(parts)} at {group.where} holds: {told}", hint=hint)
+        error = kind(f"{told} (none of {len(parts)} at {group.where} holds)", hint=hint)
         return Finding.of_error(error, text, parts)
 
     def _refusals(

@@ -237,7 +237,7 @@ def test_verify_with_a_key_sees_a_signature_of_either_form(run, pushed, signer, 
     run("sign", pushed, *signer, *form)
     outcome = run("verify", pushed, "--key", "signer.pub", "--explain")
     assert outcome.code == 0, outcome.err
-    assert "basis: signature" in outcome.out
+    assert outcome.out.endswith("  basis: signature; policy: --key signer.pub\n")
     assert outcome.out.startswith("policy --key signer.pub\n")
     assert run("verify", pushed, "--key", "signer.pub", "--json").json()["answer"] == "yes"
 
