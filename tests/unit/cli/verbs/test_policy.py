@@ -26,7 +26,8 @@ def test_policy_init_writes_one_that_is_strict_and_good(run, key):
 def test_policy_init_writes_a_file_and_never_over_one(run, key):
     words = ("policy", "init", "--scope", "r.example", "--key", key, "--output", "p.json")
     assert run(*words).code == 0
-    assert run("policy", "check", "p.json").out.endswith("1 notes\n")
+    checked = run("policy", "check", "p.json").out
+    assert checked.endswith(": good: 1 scope and the default, 1 note\n")
     again = run(*words)
     assert again.code == 13
     assert "exists" in again.err
@@ -61,7 +62,10 @@ def test_policy_check_of_the_one_in_force(run, home):
     outcome = run("policy", "check")
     assert "warning: $.default: accepts every image" in outcome.out
     facts = run("policy", "check", "--json").json()
-    assert [one["level"] for one in facts["notes"]] == ["note", "warning"]
+    assert [one["level"] for one in facts["notes"]] == ["note", "warning", "note"]
+    assert "count it as none" in facts["notes"][2]["text"]
+    named = run("policy", "check", folder / "policy.json", "--json").json()
+    assert named["notes"] == facts["notes"][:2]
 
 
 @pytest.mark.parametrize(
