@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -86,6 +87,14 @@ def test_policy_init_with_a_key_of_gpg(run, keys):
     outcome = run("policy", "init", "--scope", "r.example", "--key", keys / "alice.pub.gpg")
     (requirement,) = json.loads(outcome.out)["transports"]["docker"]["r.example"]
     assert (requirement["type"], requirement["keyType"]) == ("signedBy", "GPGKeys")
+    armored = subprocess.run(
+        ["gpg", "--batch", "--enarmor"],
+        input=(keys / "alice.pub.gpg").read_bytes(),
+        check=True,
+        capture_output=True,
+    ).stdout.replace(b"ARMORED FILE", b"PUBLIC KEY BLOCK")
+    Path("alice.asc").write_bytes(armored)
+    assert run("policy", "init", "--scope", "r.example", "--key", "alice.asc").code == 0
 
 
 def test_policy_init_keeps_every_key(run, key, keys):
