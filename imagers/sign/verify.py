@@ -84,6 +84,7 @@ __all__ = [
     "verify_image",
 ]
 
+_SIGNED = frozenset({"docker", "dir"})  # transports of images that may have signatures
 _MOST_REASONS = 4  # that one message repeats
 
 
@@ -357,6 +358,8 @@ class _Court:
             )
         elif not hint and others:
             hint = f"there are only signatures of the format {others[0]}"
+        elif not hint and self._identity.transport not in _SIGNED:
+            hint = "signatures are kept in registries: push the image, and sign and verify it there"
         elif not hint:
             hint = record.hint
         return NoSignature(

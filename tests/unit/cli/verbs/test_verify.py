@@ -444,3 +444,10 @@ def test_verify_under_a_policy_without_its_key_gives_no_answer(run, plain, tmp_p
     else:
         assert outcome.out == ""
     assert "none.pub" in outcome.err
+
+
+@pytest.mark.usefixtures("signer")
+def test_verify_of_an_image_that_can_have_no_signature_says_where_it_could(run, plain):
+    outcome = run("verify", plain, "--key", "signer.pub")
+    assert outcome.code == 21
+    assert "hint: signatures are kept in registries: push the image" in outcome.err
