@@ -48,6 +48,7 @@ VERBS = {
     "logout": "logout",
     "policy": "policy",
     "key": "key",
+    "attest": "attest",
     "broker": "broker",
 }
 
@@ -69,6 +70,7 @@ Takes container images to confidential guests: encrypted, signed, verified.
   logout    REGISTRY       drop it
   policy    check | init   look after policy.json
   key       generate | show   signing and encryption keys
+  attest    verify         check evidence of a machine, offline
   broker    serve | put | get | list | delete | policy | audit
 
 REF, SRC, DST: docker://HOST/NAME[:TAG|@DIGEST], which a bare name is too;

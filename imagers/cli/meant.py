@@ -44,7 +44,6 @@ WORDS: dict[str, str] = {
     "standalone-verify": "'imagers verify REF --policy FILE'",
     "sign-blob": "only images are signed: 'imagers sign REF'",
     "verify-blob": "only images are verified: 'imagers verify REF --policy FILE'",
-    "attest": "attestations are made by cosign; 'imagers copy --with-referrers' takes them along",
     "attach": "SBOMs and attestations are attached by cosign or oras; "
     "'imagers copy --with-referrers' takes them along",
     "verify-attestation": "'imagers verify' looks at signatures; attestations are listed by "

@@ -2,6 +2,8 @@
 """Evidence of trusted execution environments: who makes it, who judges it.
 
 plugins     attesters and verifiers of others, found by the name of their TEE
+snp         reports of AMD SEV-SNP, and whether they are genuine
+roots       certificates of vendors that come along
 """
 
 from typing import TYPE_CHECKING

@@ -222,8 +222,20 @@ def use_a_broker(made, admin):
 
 
 def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
-    made, keys, plain, labelled, index, accept, admin, imagers_registry, imagers_broker, monkeypatch
+    made,
+    keys,
+    plain,
+    labelled,
+    index,
+    accept,
+    admin,
+    snp_words,
+    imagers_registry,
+    imagers_broker,
+    monkeypatch,
 ):
+    made("attest verify", *snp_words[2:])
+    made("attest verify", *snp_words[2:], "--report-data", "00", code=40)
     pushed = f"docker://{imagers_registry.address}/team/app:v1"
     made("copy", plain, pushed)
     change_images(made, keys, plain, labelled, index, admin)
