@@ -42,6 +42,7 @@ __all__ = [
     "ReleaseFacts",
     "ResourcePolicy",
     "Rule",
+    "RuleDenied",
     "parse_policy",
 ]
 
@@ -102,6 +103,18 @@ class Rule:
         )
 
 
+class RuleDenied(PolicyDenied):
+    """A rule denies it.
+
+    Attributes:
+        rule: its name.
+    """
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"rule '{rule}' denies it")
+        self.rule = rule
+
+
 class ResourcePolicy:
     """A table, and the text that it was made from."""
 
@@ -117,7 +130,8 @@ class ResourcePolicy:
         """The name of the rule that allows it.
 
         Raises:
-            PolicyDenied: a rule denies it, or none allows it; says which and why.
+            RuleDenied: a rule denies it.
+            PolicyDenied: no rule allows it; says why.
         """
         near: list[str] = []
         for rule in self.rules:
@@ -127,7 +141,7 @@ class ResourcePolicy:
                 near.append(f"rule '{rule.name}' does not apply: {reason}")
                 continue
             if rule.effect != "allow":
-                raise PolicyDenied(f"rule '{rule.name}' denies it")
+                raise RuleDenied(rule.name)
             return rule.name
         raise PolicyDenied("; ".join(near[:3]) or "no rule allows it")
 

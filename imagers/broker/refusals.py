@@ -47,10 +47,12 @@ class Refusal(Exception):  # the broker's own signal; it ends in `app`
     Attributes:
         name: of the table above.
         detail: for the peer; nothing secret.
+        rule: of the policy, that denies it; else empty.
     """
 
-    def __init__(self, name: str, detail: str) -> None:
+    def __init__(self, name: str, detail: str, *, rule: str = "") -> None:
         super().__init__(f"{name}: {detail}")
+        self.rule = rule
         self.name = name
         self.detail = detail
 

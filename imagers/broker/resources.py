@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
-from imagers.broker.policy import ReleaseFacts, parse_policy
+from imagers.broker.policy import ReleaseFacts, RuleDenied, parse_policy
 from imagers.broker.refusals import Refusal
 from imagers.broker.storage import StoredResource
 from imagers.errors import FormatError, PolicyDenied
@@ -123,6 +123,7 @@ class Resources:
                 event="release",
                 outcome="refused",
                 image=",".join(images),
+                rule=refusal.rule,
                 detail=refusal.detail,
                 **known,
             )
@@ -173,7 +174,8 @@ class Resources:
         try:
             rule = self._state.policy(transaction).decide(facts)  # step 5
         except PolicyDenied as denied:
-            raise Refusal("PolicyDeny", str(denied)) from None
+            rule = denied.rule if isinstance(denied, RuleDenied) else ""
+            raise Refusal("PolicyDeny", str(denied), rule=rule) from None
         return stored, image, rule
 
     def _open(self, stored: StoredResource) -> SecretKey:

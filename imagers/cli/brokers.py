@@ -149,7 +149,7 @@ class BrokerOptions:
         url = self.require_url()
         if attester is None:
             raise NoTEE(
-                "this machine has no TEE that is known here: expected one, or a name",
+                "no plugin knows a TEE of this machine: expected one, or --tee NAME",
                 hint="for tests and demos: 'imagers pull --tee sample', whose plugin comes, in the "
                 "clone of imagers, with: pip install ./plugins/sample_tee",
             )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagers.cli.command import Verb, option_group
+from imagers.cli.output import say
 from imagers.errors import FormatError, LocalError, Unsupported, UsageError
 from imagers.model.descriptor import Platform
 from imagers.settings import read_settings
@@ -174,13 +175,17 @@ def name_of(text: str) -> ImageName:
     """
     from imagers.transport.names import locate, parse_image_name
 
+    kinds = ("oci", "dir") if os.path.isdir(text) else ("oci-archive", "docker-archive")
+    told = f"a path needs its kind before it: {kinds[0]}:{text} or {kinds[1]}:{text}"
     try:
-        return locate(parse_image_name(text))
+        name = locate(parse_image_name(text))
     except FormatError as error:
         if os.path.exists(text):
-            kinds = ("oci", "dir") if os.path.isdir(text) else ("oci-archive", "docker-archive")
-            error.hint = f"a path needs its kind before it: {kinds[0]}:{text} or {kinds[1]}:{text}"
+            error.hint = told
         raise
+    if name.short_name and os.path.exists(text):
+        say("", f"{text} is read as an image of a registry; {told}")
+    return name
 
 
 def open_named(

@@ -18,17 +18,19 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ANSWERS", "RENAMED", "WORDS", "option", "word"]
+__all__ = ["ANSWERS", "BELOW", "RENAMED", "WORDS", "option", "word"]
 
 _ALIKE = 0.8  # "--registry-storage" is 0.77 like "--registry-ca"
+_BEGINNING = 3  # letters of a word that stand for it: "gen", "insp"
 
 WORDS: dict[str, str] = {
-    "push": "there is no push, as a destination docker:// is one: "
-    "'imagers copy SRC docker://HOST/NAME:TAG', or 'imagers encrypt' to encrypt it on the way",
+    "push": "what is written to docker:// is pushed: 'imagers copy SRC docker://HOST/NAME:TAG', "
+    "or 'imagers encrypt' to encrypt it on the way",
     "cp": "'imagers copy SRC DST'",
     "sync": "one tag at a time, of 'imagers list-tags REPOSITORY': 'imagers copy --all SRC DST'",
     "save": "'imagers copy docker://HOST/NAME:TAG oci-archive:FILE'",
     "load": "'imagers copy oci-archive:FILE docker://HOST/NAME:TAG'",
+    "export": "'imagers copy docker://HOST/NAME:TAG oci-archive:FILE'",
     "download": "'imagers inspect --referrers REF' lists signatures, SBOMs and attestations, and "
     "'imagers copy --with-referrers' takes them along",
     "run": "'imagers pull REF BUNDLE' makes what 'runc run' starts",
@@ -82,6 +84,40 @@ WORDS: dict[str, str] = {
 }
 """A verb of somebody, and what it is here."""
 
+_NO_KEY_STORE = "keys are files, which options and policies name; 'imagers key show FILE' reads one"
+
+BELOW: dict[str, dict[str, str]] = {
+    "policy": {
+        "show": "'imagers policy check' says what is in it; it is a file for people to read",
+        "set": "policy.json is a file to edit; 'imagers policy init' writes a new one",
+        "add": "policy.json is a file to edit; 'imagers policy init' takes several --key",
+        "import": "policy.json is a file: --policy names another one",
+    },
+    "key": {
+        "add": _NO_KEY_STORE,
+        "list": _NO_KEY_STORE,
+        "ls": _NO_KEY_STORE,
+        "import": _NO_KEY_STORE,
+        "delete": _NO_KEY_STORE,
+        "export": "'imagers key show --public FILE'",
+        "create": "'imagers key generate'",
+    },
+    "broker": {
+        "start": "'imagers broker serve'",
+        "run": "'imagers broker serve'",
+        "show": "'imagers broker get URI'",
+        "log": "'imagers broker audit'",
+        "logs": "'imagers broker audit'",
+        "ls": "'imagers broker list'",
+        "rm": "'imagers broker delete URI'",
+        "revoke": "'imagers broker delete URI' for good; a rule that denies, for now: "
+        "'imagers broker policy set FILE'",
+        "add": "'imagers broker put URI FILE'",
+        "set": "'imagers broker put URI FILE'",
+    },
+}
+"""The same for words below a verb of ours."""
+
 RENAMED: dict[str, tuple[str, ...]] = {
     "-a": ("--all",),
     "--image-parallel-copies": ("--jobs",),
@@ -124,7 +160,11 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "--format": ("--json",),
     "-f": ("--json",),
     "-o": ("--output", "--json"),
-    "--key": ("--decryption-key", "--encryption-key jwe:FILE"),
+    "--layer": ("--encrypt-layer",),
+    "--layers": ("--encrypt-layer",),
+    "--all-platforms": ("--all",),
+    "--sign-container-identity": ("--identity",),
+    "--key": ("--encryption-key jwe:FILE", "--decryption-key"),
     "--recipient": ("--encryption-key",),
     "--kbs-url": ("--broker",),
     "--kbs-cert": ("--broker-ca",),
@@ -150,6 +190,16 @@ _AFTERWARDS = "'imagers sign' signs afterwards"
 _ONE_STORE = "a layout has its blobs in itself"
 _ACCEPTING = (
     'a policy that says so, named with --policy: {"default":[{"type":"insecureAcceptAnything"}]}'
+)
+_JQ = "--json, and jq for a part of it"
+_NO_LOG = "without it: a log is asked for with identities, or where a policy names its key"
+_ITSELF = "found without it: signatures are looked for in each form, with what belongs to them"
+_ROOTS = "--trusted-root names a file with these, a policy has more: docs/policy.md"
+_ONE_IMAGE = "one image at a time, of one tag"
+_FRESH = "a bundle is never overwritten: remove it, or name another path"
+_POLICY = "a policy says so: 'imagers policy init --scope SCOPE --key FILE', then --policy FILE"
+_IN_SIGHT = (
+    "--password-stdin or --password-file; every user of the machine can read the words of a command"
 )
 _NOTES = "nothing is signed but digest and name"
 _CERTIFICATES = "a policy says which certificates count: docs/policy.md"
@@ -186,9 +236,10 @@ ANSWERS: dict[str, tuple[tuple[str, str], ...]] = {
     "--format": (
         ("copy", "bytes stay as they are; 'imagers encrypt' turns Docker's manifests into OCI's"),
         ("encrypt decrypt", "an encrypted image is OCI's"),
-        ("inspect", "--json, and jq for a part of it"),
+        ("inspect", _JQ),
     ),
     "-f": (
+        ("inspect", _JQ),
         ("copy", "bytes stay as they are; 'imagers encrypt' turns Docker's manifests into OCI's"),
     ),
     "--retry-times": (("", _RETRIED),),
@@ -232,11 +283,9 @@ ANSWERS: dict[str, tuple[tuple[str, str], ...]] = {
     "--user-agent-prefix": (("", "requests say imagers and its version, and nothing else"),),
     "--no-tags": (("inspect", "no tags are listed"),),
     "-n": (("inspect", "no tags are listed"),),
-    "-p": (("login", "--password-stdin or --password-file; who lists processes reads arguments"),),
-    "--password": (
-        ("login", "--password-stdin or --password-file; who lists processes reads arguments"),
-    ),
-    "--get-login": (("login", "the auth file has it: podman login shows it"),),
+    "-p": (("login", _IN_SIGHT),),
+    "--password": (("login", _IN_SIGHT),),
+    "--get-login": (("login", "the auth file has it; podman login has this option, and shows it"),),
     "--identity-token": (("sign", _KEYLESS),),
     "--oidc-issuer": (("sign", _KEYLESS),),
     "--oidc-client-id": (("sign", _KEYLESS),),
@@ -277,12 +326,26 @@ ANSWERS: dict[str, tuple[tuple[str, str], ...]] = {
     "--certificate-github-workflow-repository": (("verify", _CERTIFICATES),),
     "--certificate-github-workflow-sha": (("verify", _CERTIFICATES),),
     "--certificate-github-workflow-trigger": (("verify", _CERTIFICATES),),
-    "--insecure-ignore-tlog": (
-        ("verify", "a log counts only where the policy names its key, rekorPublicKeyPath"),
-    ),
-    "--private-infrastructure": (
-        ("verify", "a log counts only where the policy names its key, rekorPublicKeyPath"),
-    ),
+    "--insecure-ignore-tlog": (("verify", _NO_LOG),),
+    "--private-infrastructure": (("verify", _NO_LOG),),
+    "--insecure-ignore-sct": (("verify", _ROOTS),),
+    "--ca-roots": (("verify", _ROOTS),),
+    "--ca-intermediates": (("verify", _ROOTS),),
+    "--timestamp-certificate-chain": (("verify", _ROOTS),),
+    "--use-signed-timestamps": (("verify", _ROOTS),),
+    "--signature": (("verify", _ITSELF),),
+    "--new-bundle-format": (("verify", _ITSELF),),
+    "--key": (("pull", _POLICY), ("inspect", "'imagers verify REF --key FILE'")),
+    "--certificate-identity": (("pull", "a policy says so: docs/policy.md, fulcio"),),
+    "--certificate-oidc-issuer": (("pull", "a policy says so: docs/policy.md, fulcio"),),
+    "--no-verify": (("pull", _ACCEPTING),),
+    "--disable-content-trust": (("pull", _ACCEPTING),),
+    "--all-tags": (("copy pull", _ONE_IMAGE),),
+    "--force": (("pull", _FRESH),),
+    "--overwrite": (("pull", _FRESH),),
+    "--rootfs": (("pull", "the root file system is rootfs in BUNDLE"),),
+    "--manifest-digest": (("inspect", "--json has it as digest"),),
+    "--tree": (("inspect", "--referrers"),),
     "--offline": (("verify", "it is: nothing is asked but the registry of the image"),),
     "--check-claims": (("verify", "digest and name are always checked"),),
     "--local-image": (
@@ -313,10 +376,16 @@ def word(name: str, context: click.Context) -> str:
     group = context.command
     assert isinstance(group, click.Group)
     words = group.list_commands(context)
-    alike = get_close_matches(name, words, 2, _ALIKE)
-    if context.parent is None and name in WORDS:
-        return WORDS[name]
-    return _did_you_mean(alike)
+    known = WORDS if context.parent is None else BELOW.get(context.info_name or "", {})
+    if context.parent is not None and context.parent.parent is not None:
+        known = {}  # "broker policy" is not "policy"
+    if name in known and name not in words:
+        return known[name]
+    return _did_you_mean(
+        get_close_matches(name, words, 2, _ALIKE)
+        or [one for one in words if sorted(one) == sorted(name)]  # "sgin" is 0.75 like "sign"
+        or [one for one in words if len(name) >= _BEGINNING and one.startswith(name)]
+    )
 
 
 def option(name: str, context: click.Context) -> str:

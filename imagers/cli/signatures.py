@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imagers.cli.command import blamed_on, option_group
-from imagers.cli.output import say
+from imagers.cli.output import print_line, say
 from imagers.errors import UsageError
 from imagers.settings import read_settings
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from imagers.model.descriptor import Platform
     from imagers.model.manifest import RawManifest
     from imagers.pull.named import NamedImage
+    from imagers.pull.trust import TrustedImage
     from imagers.sign.policy_json import Policy
 
 __all__ = [
@@ -26,8 +27,11 @@ __all__ = [
     "permitted",
     "policy_for",
     "policy_option",
+    "print_trusted",
     "registries_d_option",
 ]
+
+_PIN = "the digest in the name"
 
 registries_d_option = click.option("--registries.d", "registries_d", metavar="DIR")
 """`--registries.d`: where lookasides are configured, as skopeo writes it."""
@@ -47,7 +51,7 @@ def policy_for(image: NamedImage, path: str | None) -> tuple[str, Policy]:
     """
     with blamed_on(path and "--policy"):
         policy = read_settings().policy_for(image.identity, path)
-    return read_settings().find_policy(path) or "the digest in the name", policy
+    return read_settings().find_policy(path) or _PIN, policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,24 @@ class Demands:
                     is_pattern=self.identity_regexp is not None,
                 )
         return policy_for(image, self.policy)
+
+
+def print_trusted(trusted: TrustedImage, policy: str) -> None:
+    """Print what may be used, and why.
+
+    Args:
+        policy: what it is called, as `policy_for` and `Demands.load` say it.
+    """
+    print_line(f"trusted {trusted.manifest.descriptor.digest}")
+    if trusted.basis.value == "unsigned":
+        say("warning", "the policy accepts this image unsigned: nobody says where it is from")
+    for signer in trusted.decision.signers:
+        name = f" as {signer.reference}" if signer.reference else ""
+        subject = f" of {signer.subject}" if signer.subject else ""
+        print_line(f"  signed{name} by key {signer.key}{subject}")
+    is_file = policy != _PIN and not policy.startswith("--")
+    place = f" at {trusted.decision.where}" if is_file else ""
+    print_line(f"  basis: {trusted.basis.value}; policy: {policy}{place}")
 
 
 _TRUSTED_ROOT_HINT = (

@@ -550,10 +550,11 @@ def _wrong_kind(key: object, name: str) -> Unsupported:
 
 
 def _wrong_half(name: str, public: str = "") -> FormatError:
+    show = f"'imagers key show --public {name}' prints it"
     return FormatError(
         "is a private key, expected a public one",
         what=name,
-        hint=f"give the public half: {public or f'openssl pkey -in {name} -pubout'}",
+        hint=f"give the public half: {public or show}",
     )
 
 
@@ -574,7 +575,8 @@ def _needless_password(name: str) -> UsageError:
 
 def _not_a_key(half: str, name: str, label: str = "") -> FormatError:
     found = f", got PEM '{label}'" if label else ""
-    return FormatError(f"expected a {half} key (PEM, DER or JWK){found}", what=name)
+    hint = None if label else "of a file of gpg, 'gpg --show-keys FILE' says what it holds"
+    return FormatError(f"expected a {half} key (PEM, DER or JWK){found}", what=name, hint=hint)
 
 
 def _is_private_der(data: bytes) -> bool:

@@ -235,7 +235,11 @@ class BrokerClient(Closing):
                 hint="was the image's key stored at this broker? 'imagers broker list' shows",
             )
         if response.status == _FORBIDDEN and error.name:
-            raise KeyRefused(f"the broker refuses {uri!r}", reason=str(error))
+            raise KeyRefused(
+                f"the broker refuses {uri!r}",
+                reason=str(error),
+                hint="its owner sees more in 'imagers broker audit'",
+            )
         if response.status == _UNAUTHORIZED and error.name:
             self._raise_unauthorized(uri, error)
         raise self._endpoint.failure(f"resource {uri!r}", response)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from imagers.errors import RemoteError
+from imagers.errors import RemoteError, Unauthorized
 from imagers.model.closing import Closing
 from imagers.model.reference import DEFAULT_REGISTRY
 from imagers.net.failures import NOT_TLS
@@ -204,13 +204,17 @@ class RegistryClient(Closing):
         Raises:
             Unauthorized: it does not.
         """
-        self.request(
-            "GET",
-            f"{self._base_url()}/v2/",
-            doing="login",
-            expected=(200,),
-            name=self.reference.registry,  # the repository may be one that is none
-        )
+        try:
+            self.request(
+                "GET",
+                f"{self._base_url()}/v2/",
+                doing="login",
+                expected=(200,),
+                name=self.reference.registry,  # the repository may be one that is none
+            )
+        except Unauthorized as error:
+            error.hint = "check the user's name and the password"
+            raise
 
     def close(self) -> None:
         """Close the connections. Safe to call twice."""

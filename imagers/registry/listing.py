@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError
+from imagers.errors import FormatError, NotFound
 from imagers.model.digest import parse_digest
 from imagers.model.reference import is_tag
 from imagers.model.strict_json import View
@@ -46,6 +46,7 @@ def read_pages(
     max_bytes: int,
     max_page_bytes: int,
     accept: str = "application/json",
+    name: str | None = None,
 ) -> Iterator[bytes]:
     """The documents of a list, one a page, each of them JSON or the beginning of it.
 
@@ -53,6 +54,7 @@ def read_pages(
         target: of the first page, as for `RegistryClient.request`.
         doing: names the list in messages.
         max_bytes: of all pages together.
+        name: what messages are about; None: the client's reference.
 
     Raises:
         FormatError: beyond a bound, or the next page is on another server.
@@ -68,8 +70,9 @@ def read_pages(
             headers={"Accept": accept},
             max_bytes=max_page_bytes,
             expected=_FOUND,
+            name=name,
         )
-        check_json(answer, doing=doing, name=str(client.reference))
+        check_json(answer, doing=doing, name=str(client.reference) if name is None else name)
         size += len(answer.body)
         if size > max_bytes:
             raise FormatError(f"expected at most {max_bytes} bytes, got more", what=doing)
@@ -110,8 +113,10 @@ def list_tags(client: RegistryClient) -> tuple[str, ...]:
         max_pages=_MAX_TAG_PAGES,
         max_bytes=_MAX_TAG_BYTES,
         max_page_bytes=_MAX_TAG_BYTES,
+        # Its tag is of no account here, and nobody wrote the one that it has by default.
+        name=f"{client.reference.registry}/{client.reference.repository}",
     )
-    for body in pages:
+    for body in _found(pages):
         view = View.parse(body, what="tags", max_bytes=_MAX_TAG_BYTES)
         # Nexus 3.58 has null among them, and for an empty repository others have null in place
         # of the list.
@@ -127,6 +132,14 @@ def list_tags(client: RegistryClient) -> tuple[str, ...]:
             raise FormatError("the pages lead back to one that was read", what="tags")
         found |= dict.fromkeys(tags)
     return tuple(found)
+
+
+def _found(pages: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from pages
+    except NotFound as error:
+        error.hint = "check the name of the repository"
+        raise
 
 
 def _is_digest(text: str) -> bool:

@@ -27,6 +27,7 @@ from imagers.sign.policy_json import Policy, parse_policy
 __all__ = ["policy_of_identity", "policy_of_key", "policy_of_pin", "requirement_of_keys"]
 
 _PACKET = 0x80  # of the first byte of all packets, RFC 9580 section 4.2
+_ARMORED = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 _REPOSITORY: dict[str, object] = {"signedIdentity": {"type": "matchRepository"}}
 
 
@@ -131,21 +132,23 @@ def _kind_of(data: bytes, path: str) -> str:
     """Whose key it is: `cosign` or `gpg`.
 
     Raises:
-        FormatError: it is an armored key of gpg, which policies cannot have, or of nobody.
+        FormatError: it is nobody's.
     """
     from imagers.sign.public_key import parse_public_key
 
     if b"-----BEGIN " not in data:  # openssl writes text before it
         if not data or data[0] < _PACKET:
             raise FormatError(
-                "expected a public key in PEM, or a binary OpenPGP key", what=f"key file '{path}'"
+                "expected a public key in PEM, or an OpenPGP key", what=f"key file '{path}'"
             )
+        return "gpg"
+    if _ARMORED in data:
         return "gpg"
     if b"BEGIN PGP" in data:
         raise FormatError(
-            "expected a binary OpenPGP key, got an armored one",
+            "expected an OpenPGP public key, got something else of OpenPGP",
             what=f"key file '{path}'",
-            hint="'gpg --export FINGERPRINT > FILE' writes it, without --armor",
+            hint="'gpg --export FINGERPRINT > FILE' writes it",
         )
     parse_public_key(data, what=f"key file '{path}'")
     return "cosign"

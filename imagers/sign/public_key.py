@@ -153,7 +153,7 @@ def parse_public_key(pem: bytes, *, what: str) -> PublicKey:
             f"expected one PEM block 'PUBLIC KEY', got {found}",
             what=what,
             hint="several keys go into several files and keyPaths; "
-            "'openssl pkey -in FILE -pubout' writes the public half of a key",
+            "'imagers key show --public FILE' prints the public half of a private one",
         )
     try:
         key = serialization.load_pem_public_key(pem)

@@ -84,6 +84,7 @@ __all__ = [
     "verify_image",
 ]
 
+_SIGNED = frozenset({"docker", "dir"})  # transports of images that may have signatures
 _MOST_REASONS = 4  # that one message repeats
 
 
@@ -243,7 +244,7 @@ class _Court:
         hint = first.hint
         if hint in {find_format(name).hint for name in FORMATS}:  # of one form, and there are more
             hint = "sign it with 'imagers sign'"
-        error = kind(f"none of {len(parts)} at {group.where} holds: {told}", hint=hint)
+        error = kind(f"{told} (none of {len(parts)} at {group.where} holds)", hint=hint)
         return Finding.of_error(error, text, parts)
 
     def _refusals(
@@ -357,6 +358,8 @@ class _Court:
             )
         elif not hint and others:
             hint = f"there are only signatures of the format {others[0]}"
+        elif not hint and self._identity.transport not in _SIGNED:
+            hint = "signatures are kept in registries: push the image, and sign and verify it there"
         elif not hint:
             hint = record.hint
         return NoSignature(

@@ -41,6 +41,10 @@ _OTHERS = frozenset(
         "tarball",
     }
 )
+_STORAGE = (
+    "'podman save --format oci-archive -o FILE NAME' writes what oci-archive:FILE reads; or "
+    "docker-daemon:NAME, with the socket of podman: docs/tasks/tools.md"
+)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HUB_NAMES = (DEFAULT_REGISTRY, "index.docker.io")
 _MAX_NAME = 4096
@@ -114,7 +118,10 @@ def parse_image_name(text: str) -> ImageName:
             "--tls-verify=false allows plain http",
         )
     if (colon and transport in _OTHERS) or _SCHEME.match(text):
-        raise Unsupported(f"transport {transport[:40]!r} is not supported", hint=known_transports())
+        raise Unsupported(
+            f"transport {transport[:40]!r} is not supported",
+            hint=_STORAGE if transport == "containers-storage" else known_transports(),
+        )
     reference = parse_reference(text)
     return ImageName("docker", reference=reference, short_name=_short_name(text, reference))
 

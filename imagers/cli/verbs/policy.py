@@ -54,7 +54,8 @@ def command() -> None:
 def check(file: str | None, *, as_json: bool) -> None:
     """Lint a policy."""
     from imagers.sign.keyfiles import load_policy, locate_policy, read_key_file
-    from imagers.sign.policy_lint import check_materials, lint_policy
+    from imagers.sign.policy_lint import Note, check_materials, lint_policy
+    from imagers.sign.requirements import InsecureAcceptAnything
 
     path = locate_policy(
         explicit=file, candidates=[str(one) for one in read_settings().policy_paths]
@@ -62,6 +63,10 @@ def check(file: str | None, *, as_json: bool) -> None:
     policy = load_policy(path)
     check_materials(policy, read_key_file)
     notes = lint_policy(policy)
+    accepts = all(isinstance(one, InsecureAcceptAnything) for one in policy.default)
+    if file is None and accepts:
+        text = "'imagers pull' and 'imagers verify' count it as none unless --policy names it"
+        notes.append(Note("note", "$.default", text))
     count = sum(len(scopes) for scopes in policy.transports.values())
     if as_json:
         print_json(
@@ -76,7 +81,10 @@ def check(file: str | None, *, as_json: bool) -> None:
         return
     for one in notes:
         click.echo(f"{one.level}: {one.where}: {one.text}")
-    click.echo(f"{path}: good: {count} scopes and the default, {len(notes)} notes")
+    click.echo(
+        f"{path}: good: {count} scope{'s' if count != 1 else ''} and the default, "
+        f"{len(notes)} note{'s' if len(notes) != 1 else ''}"
+    )
 
 
 @command.command("init", cls=VerbCommand, help=__doc__)

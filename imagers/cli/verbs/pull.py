@@ -61,7 +61,7 @@ from imagers.cli.images import (
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
-from imagers.cli.signatures import policy_for, policy_option, registries_d_option
+from imagers.cli.signatures import policy_for, policy_option, print_trusted, registries_d_option
 
 if TYPE_CHECKING:
     from imagers.core import Budget
@@ -140,7 +140,7 @@ def command(  # one parameter an option
         places = {"bundle": bundle, "reference": image.source.name, "policy": path}
         print_json(places | {"seconds": seconds} | _facts(report))
     else:
-        _print_report(report, bundle, time.perf_counter() - start)
+        _print_report(report, path, bundle, time.perf_counter() - start)
 
 
 def _facts(report: PullReport) -> dict[str, object]:
@@ -170,16 +170,10 @@ def _facts(report: PullReport) -> dict[str, object]:
     }
 
 
-def _print_report(report: PullReport, bundle: str, seconds: float) -> None:
-    trusted = report.trusted
-    click.echo(f"trusted {trusted.manifest.descriptor.digest}")
-    if trusted.basis.value == "unsigned":
-        say("warning", "the policy accepts this image unsigned: nobody says where it is from")
+def _print_report(report: PullReport, policy: str, bundle: str, seconds: float) -> None:
+    print_trusted(report.trusted, policy)
     for left in report.left_out:
         say("warning", f"left out {left.text}")
-    for signer in trusted.decision.signers:
-        click.echo(f"  signed as {signer.reference} by key {signer.key}")
-    click.echo(f"  basis: {trusted.basis.value}; policy: {trusted.decision.where}")
     print_table(
         ["layer", "encrypted", "stored", "tar", "entries", "MB/s of tar"],
         [

@@ -51,8 +51,8 @@ from imagers.cli.images import (
     parse_platform,
     registry_options,
 )
-from imagers.cli.output import error_facts, print_json, say, telling
-from imagers.cli.signatures import Demands, demand_options, registries_d_option
+from imagers.cli.output import error_facts, print_json, print_line, telling
+from imagers.cli.signatures import Demands, demand_options, print_trusted, registries_d_option
 from imagers.errors import ImagersError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def command(
             if explain:
                 _print_tree(path, selected, told)
             if trusted is not None:
-                _print_trusted(trusted)
+                print_trusted(trusted, path)
 
 
 def _why(path: str, selected: Selected) -> list[str]:
@@ -158,25 +158,9 @@ def _answer(error: ImagersError | None) -> str:
 
 def _print_tree(path: str, selected: Selected, told: list[Explanation]) -> None:
     for line in _why(path, selected):
-        click.echo(_clean(line))
+        print_line(line)
     if not told:
         click.echo("the policy was not asked: the image itself could not be read")
         return
     for depth, finding in told[0].root.lines():
-        click.echo(_clean(f"{'  ' * depth}{finding.answer.value + ':':16}{finding.text}"))
-
-
-def _clean(text: str) -> str:
-    """Text of a registry or a signer may hold anything; a terminal gets what prints."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-def _print_trusted(trusted: TrustedImage) -> None:
-    click.echo(f"trusted {trusted.manifest.descriptor.digest}")
-    if trusted.basis.value == "unsigned":
-        say("warning", "the policy accepts this image unsigned: nobody says where it is from")
-    for signer in trusted.decision.signers:
-        name = f" as {signer.reference}" if signer.reference else ""
-        subject = f" of {signer.subject}" if signer.subject else ""
-        click.echo(_clean(f"  signed{name} by key {signer.key}{subject}"))
-    click.echo(f"  basis: {trusted.basis.value}; policy: {trusted.decision.where}")
+        print_line(f"{'  ' * depth}{finding.answer.value + ':':16}{finding.text}")

@@ -201,6 +201,17 @@ def test_release_of_nothing_is_not_found(stored, credentials):
     assert (refusal.name, refusal.status) == ("ResourceNotFound", 404)
 
 
+def test_release_that_a_rule_denies_is_logged_under_its_name(stored, credentials, rows):
+    """5."""
+    stored.set_policy(
+        b'{"rules": [{"name": "closed", "effect": "deny", "resource": "*/*/*", "image": "any"}]}'
+    )
+    assert refused(stored.release, credentials, PATH, ASKED).detail == "rule 'closed' denies it"
+    assert [(row.outcome, row.rule) for row in rows() if row.event == "release"] == [
+        ("refused", "closed")
+    ]
+
+
 @pytest.mark.parametrize(
     ("images", "piece"),
     [([], "names no image"), ([str(OTHER)], "not bound to the image")],

@@ -10,6 +10,7 @@ from imagers.cli import images
 from imagers.cli.command import VerbCommand
 from imagers.cli.images import (
     RegistryOptions,
+    name_of,
     open_destination,
     open_named,
     parse_platform,
@@ -143,6 +144,20 @@ def test_open_named_of_no_name_refused():
 
 
 @pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(("word", "is_said"), [("app.tar", True), ("r.example/app.tar", False)])
+def test_name_that_a_file_has_too_says_how_a_file_is_named(
+    word, is_said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.example").mkdir()
+    assert name_of(word).reference.repository.endswith("app.tar")
+    assert capsys.readouterr().err == ""
+    (tmp_path / word).touch()
+    name_of(word)
+    told = f"{word} is read as an image of a registry; a path needs its kind before it: oci-archive"
+    assert (told in capsys.readouterr().err) is is_said
+
+
 def test_open_destination_of_tag_and_digest_refused():
     text = f"docker://r.example:5000/app:v1@{digest_of(b'x')}"
     with pytest.raises(UsageError, match="a tag and a digest"):

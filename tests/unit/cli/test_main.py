@@ -179,7 +179,7 @@ def test_signal_while_an_error_is_told_is_no_traceback(run, monkeypatch):
     ("words", "told"),
     [
         (("incpect", "x"), "did you mean inspect? "),
-        (("push", "x"), "there is no push, as a destination docker:// is one: "),
+        (("push", "x"), "what is written to docker:// is pushed: "),
         (("frobnicate",), '"imagers --help" shows'),
         (("broker", "lst"), "did you mean list? "),
         (("broker", "policy", "sett"), "did you mean set? "),

@@ -56,6 +56,35 @@ def test_word_of_others_is_none_of_ours_and_its_answer_can_be_typed(name):
     assert meant.word(name, context_of()[0]) == text
 
 
+LOWER = [(verb, name) for verb, names in meant.BELOW.items() for name in names]
+
+
+@pytest.mark.parametrize(("verb", "name"), LOWER)
+def test_word_of_others_below_a_verb_is_none_of_ours_and_its_answer_can_be_typed(verb, name):
+    context, _ = context_of(verb)
+    text = meant.BELOW[verb][name]
+    assert name not in context.command.list_commands(context)
+    named = set(OPTION.findall(COMMAND.sub("", text)))
+    assert named <= options_of(context) | options_of(context_of("pull")[0])
+    check_commands(text)
+    assert meant.word(name, context) == text
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "told"),
+    [
+        ([], "sgin", "did you mean sign?"),
+        ([], "insp", "did you mean inspect?"),
+        (["key"], "gen", "did you mean generate?"),
+        (["broker", "policy"], "rest", "did you mean reset?"),
+        (["broker", "policy"], "add", ""),
+        ([], "i", ""),
+    ],
+)
+def test_word_that_is_misspelt_or_a_beginning_is_guessed(words, name, told):
+    assert meant.word(name, context_of(*words)[0]) == told
+
+
 ROWS = [(name, verbs, text) for name, rows in meant.ANSWERS.items() for verbs, text in rows]
 
 
@@ -102,6 +131,8 @@ def test_option_that_has_another_name_here_has_it_where_it_is_told(name):
         (["inspect"], "--src-username", "did you mean --creds USER:PASSWORD?"),
         (["pull"], "--polcy", "did you mean --policy?"),
         (["broker", "put"], "--cacert", "did you mean --broker-ca?"),
+        (["encrypt"], "--key", "did you mean --encryption-key jwe:FILE?"),
+        (["decrypt"], "--key", "did you mean --decryption-key?"),
         (["login"], "-p", "--password-stdin or --password-file"),
         (["sign"], "--sign-by-sq-fingerprint", "--sign-by takes one of gpg"),
     ],

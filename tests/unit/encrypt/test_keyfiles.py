@@ -119,7 +119,7 @@ def test_parse_public_key_of_a_private_one_says_so(vectors, curve_key, form):
     }[form]
     with pytest.raises(FormatError, match=r"a\.key: is a private key, expected a public one") as e:
         parse_public_key(data, name="a.key")
-    assert "openssl pkey -in a.key -pubout" in e.value.hint
+    assert "'imagers key show --public a.key' prints it" in e.value.hint
 
 
 def test_parse_public_key_of_a_private_one_behind_its_curve_says_so():

@@ -115,10 +115,12 @@ def test_pages_that_are_too_large_together_refused(registry, client, monkeypatch
         list_tags(client)
 
 
-def test_repository_that_is_not_there_is_not_an_empty_one(client):
+def test_repository_that_is_not_there_is_not_an_empty_one(registry, client):
     with pytest.raises(NotFound) as caught:
         list_tags(client)
     assert caught.value.code == "NAME_UNKNOWN"
+    assert str(caught.value).startswith(f"{registry.address}/app: tags: ")  # and no tag of ours
+    assert caught.value.hint == "check the name of the repository"
 
 
 @pytest.mark.parametrize(

@@ -61,17 +61,22 @@ def test_policy_of_a_key_of_gpg_takes_its_signatures():
 @pytest.mark.parametrize(
     ("data", "piece"),
     [
-        (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n", "got an armored one"),
+        (b"-----BEGIN PGP PRIVATE KEY BLOCK-----\n", "expected an OpenPGP public key"),
         (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "'k.pub'"),
         (b"-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n", "'k.pub'"),
-        (b"", "expected a public key in PEM, or a binary OpenPGP key"),
-        (b"root:x:0:0::/root:/bin/sh\n", "expected a public key in PEM, or a binary OpenPGP key"),
+        (b"", "expected a public key in PEM, or an OpenPGP key"),
+        (b"root:x:0:0::/root:/bin/sh\n", "expected a public key in PEM, or an OpenPGP key"),
     ],
 )
 def test_policy_of_what_is_no_public_key_is_refused(data, piece):
     with pytest.raises(FormatError) as caught:
         policy_of_key("k.pub", data)
     assert piece in str(caught.value)
+
+
+def test_armored_key_of_gpg_is_one_of_gpg():
+    armored = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n"
+    assert requirement_of_keys({"k.asc": armored}, "matchExact")["keyType"] == "GPGKeys"
 
 
 def test_keys_of_two_kinds_make_no_requirement(key):

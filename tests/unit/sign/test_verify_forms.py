@@ -190,7 +190,7 @@ def test_any_of_without_a_yes_is_refused_as_its_first_part_was(manifest, key):
     unsigned = signed_by(key)
     refused(PolicyDenied, trust_of(group("anyOf", REJECT, unsigned)), manifest, [])
     said = refused(NoSignature, trust_of(group("anyOf", unsigned, REJECT)), manifest, [])
-    assert said.startswith("none of 2 at $.default[0] holds: ")
+    assert said.endswith(" (none of 2 at $.default[0] holds)")
     # What nothing can satisfy is no answer to "why not", as a part of several it is a no.
     refused(PolicyDenied, trust_of(group("anyOf", LATER, unsigned)), manifest, [])
 
@@ -201,12 +201,13 @@ def test_any_of_tells_each_reason_once_and_what_was_found_first(manifest, key, o
     whole = group("anyOf", *forms, group("index", group("anyOf", *forms)))
     said = refused(NoSignature, trust_of(whole), manifest, [])
     assert said == (
-        "none of 3 at $.default[0] holds: 'docker://r.example/app:v1' is not signed: "
-        "the manifest has no sigstore signature; the manifest has no sigstore bundle signature"
+        "'docker://r.example/app:v1' is not signed: "
+        "the manifest has no sigstore signature; the manifest has no sigstore bundle signature "
+        "(none of 3 at $.default[0] holds)"
     )
     found = [bundle(manifest, other_key)]
     said = refused(NoSignature, trust_of(whole), manifest, found)
-    first, second = said.removeprefix("none of 3 at $.default[0] holds: ").split("; ")
+    first, second = said.removesuffix(" (none of 3 at $.default[0] holds)").split("; ")
     assert first.startswith("signature 1 of 1 verifies with none of the trusted keys")
     assert second == "the manifest has no sigstore signature"
 

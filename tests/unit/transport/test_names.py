@@ -76,7 +76,7 @@ def test_parse_image_name_malformed_refused_with_a_hint(text, hint):
 @pytest.mark.parametrize(
     "text",
     [
-        "containers-storage:app",
+        "sif:app",
         "DOCKER://host/app",
     ],
 )
@@ -85,6 +85,12 @@ def test_parse_image_name_other_transport_is_unsupported_by_name(text):
         parse_image_name(text)
     assert "docker://" in caught.value.hint
     assert "oci:" in caught.value.hint
+
+
+def test_parse_image_name_of_the_storage_of_podman_says_the_way_round():
+    with pytest.raises(Unsupported, match="'containers-storage' is not") as caught:
+        parse_image_name("containers-storage:localhost/app:v1")
+    assert "podman save --format oci-archive" in caught.value.hint
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

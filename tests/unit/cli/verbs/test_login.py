@@ -44,6 +44,7 @@ def test_login_with_a_wrong_password_keeps_nothing(registry, tmp_path):
     words = ["--authfile", str(auth), "--password-file", str(password), registry.address]
     result = run("login", "--username", "me", *words)
     assert isinstance(result.exception, Unauthorized)
+    assert result.exception.hint == "check the user's name and the password"
     assert not auth.exists()
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def test_policy_init_writes_one_that_is_strict_and_good(run, key):
 def test_policy_init_writes_a_file_and_never_over_one(run, key):
     words = ("policy", "init", "--scope", "r.example", "--key", key, "--output", "p.json")
     assert run(*words).code == 0
-    assert run("policy", "check", "p.json").out.endswith("1 notes\n")
+    checked = run("policy", "check", "p.json").out
+    assert checked.endswith(": good: 1 scope and the default, 1 note\n")
     again = run(*words)
     assert again.code == 13
     assert "exists" in again.err
@@ -61,7 +63,10 @@ def test_policy_check_of_the_one_in_force(run, home):
     outcome = run("policy", "check")
     assert "warning: $.default: accepts every image" in outcome.out
     facts = run("policy", "check", "--json").json()
-    assert [one["level"] for one in facts["notes"]] == ["note", "warning"]
+    assert [one["level"] for one in facts["notes"]] == ["note", "warning", "note"]
+    assert "count it as none" in facts["notes"][2]["text"]
+    named = run("policy", "check", folder / "policy.json", "--json").json()
+    assert named["notes"] == facts["notes"][:2]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +87,14 @@ def test_policy_init_with_a_key_of_gpg(run, keys):
     outcome = run("policy", "init", "--scope", "r.example", "--key", keys / "alice.pub.gpg")
     (requirement,) = json.loads(outcome.out)["transports"]["docker"]["r.example"]
     assert (requirement["type"], requirement["keyType"]) == ("signedBy", "GPGKeys")
+    armored = subprocess.run(
+        ["gpg", "--batch", "--enarmor"],
+        input=(keys / "alice.pub.gpg").read_bytes(),
+        check=True,
+        capture_output=True,
+    ).stdout.replace(b"ARMORED FILE", b"PUBLIC KEY BLOCK")
+    Path("alice.asc").write_bytes(armored)
+    assert run("policy", "init", "--scope", "r.example", "--key", "alice.asc").code == 0
 
 
 def test_policy_init_keeps_every_key(run, key, keys):

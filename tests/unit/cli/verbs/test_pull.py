@@ -35,6 +35,7 @@ def test_pull_reports_what_was_checked(run, sealed, accept, keys):
 def test_pull_of_an_unsigned_image_warns_in_text_form(run, plain, accept):
     outcome = run("pull", plain, "bundle", "--policy", accept)
     assert outcome.err.startswith("imagers: warning: the policy accepts this image unsigned")
+    assert f"  basis: unsigned; policy: {accept} at $.default\n" in outcome.out
     assert "3 layers checked" in outcome.out
 
 

@@ -237,7 +237,7 @@ def test_verify_with_a_key_sees_a_signature_of_either_form(run, pushed, signer, 
     run("sign", pushed, *signer, *form)
     outcome = run("verify", pushed, "--key", "signer.pub", "--explain")
     assert outcome.code == 0, outcome.err
-    assert "basis: signature" in outcome.out
+    assert outcome.out.endswith("  basis: signature; policy: --key signer.pub\n")
     assert outcome.out.startswith("policy --key signer.pub\n")
     assert run("verify", pushed, "--key", "signer.pub", "--json").json()["answer"] == "yes"
 
@@ -444,3 +444,10 @@ def test_verify_under_a_policy_without_its_key_gives_no_answer(run, plain, tmp_p
     else:
         assert outcome.out == ""
     assert "none.pub" in outcome.err
+
+
+@pytest.mark.usefixtures("signer")
+def test_verify_of_an_image_that_can_have_no_signature_says_where_it_could(run, plain):
+    outcome = run("verify", plain, "--key", "signer.pub")
+    assert outcome.code == 21
+    assert "hint: signatures are kept in registries: push the image" in outcome.err
