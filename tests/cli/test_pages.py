@@ -25,6 +25,8 @@ from imagers.testing import make_image, make_tar
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHIN_S = 60  # of one command
+PEERS = ROOT / "build" / "peers" / "sid" / "usr" / "bin"  # what `make peers` brings
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}:{PEERS}"
 PORT = "8443"  # of the broker on the pages
 
 
@@ -151,7 +153,7 @@ def shell(tmp_path, imagers_registry):
         '{"default":[{"type":"insecureAcceptAnything"}]}'
     )
     environment = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": PATH,
         "HOME": str(home),
         "XDG_CONFIG_HOME": str(home / "config"),
         "XDG_RUNTIME_DIR": str(home),
@@ -190,7 +192,7 @@ def assert_printed(expected, printed, command):
 @pytest.mark.parametrize("page", pages())
 def test_commands_of_the_page_do_what_it_says(page, shell, imagers_registry):
     text = pages()[page].read_text()
-    missing = sorted(one for one in programs(text) if not shutil.which(one))
+    missing = sorted(one for one in programs(text) if not shutil.which(one, path=PATH))
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     for command, expected in steps(text):
