@@ -95,7 +95,7 @@ example:
   imagers inspect docker://registry.example.org/app:v1
 """
 
-_TABLE = re.compile(r"^  ([a-z-]+) +(?:.* {2,})?(\S.*)$", re.MULTILINE)  # of the help
+_TABLE = re.compile(r"^  ([a-z-]+) +(\S.*)$", re.MULTILINE)  # of the help
 _COMPLETION = "_IMAGERS_COMPLETE"
 _USAGE = 2
 _INTERRUPTED = 130
@@ -137,7 +137,7 @@ class _Root(click.Group):
         from click.shell_completion import CompletionItem
 
         verbs = [] if incomplete.startswith("-") else [*VERBS, "help"]
-        about = dict(_TABLE.findall(HELP))
+        about = {verb: text.rpartition("  ")[2] for verb, text in _TABLE.findall(HELP)}
         items = [
             CompletionItem(verb, help=about.get(verb, "show the help of a verb"))
             for verb in verbs
