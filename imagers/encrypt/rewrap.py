@@ -166,8 +166,8 @@ def _check_removed(missed: Sequence[tuple[Layer, int]], removed: Sequence[Target
             raise UsageError(
                 f"{layer.what}: a packet does not say for whom it is: {target.name} may still open "
                 "it",
-                hint="name the packet as SCHEME#N, by its number; or give the layers new keys, which "
-                "only the new recipients get: --rekey",
+                hint="name the packet as SCHEME#N, by its number; or give the layers new keys, for "
+                "new recipients only: --rekey",
             )
 
 
