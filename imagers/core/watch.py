@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """News of the blobs of an image while they are worked on, for a user interface.
 
-with Watch(on_progress, "layer 2 of 7", size) as watch:
-watch.show(bytes_done)          # as often as there is something to say
-watch.seconds
+    with Watch(on_progress, "layer 2 of 7", size) as watch:
+        watch.show(bytes_done)
+    watch.seconds
+
+`show` may be called as often as there is something to say: who listens chooses what to draw.
 """
 
 from __future__ import annotations

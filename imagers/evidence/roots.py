@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Certificates of vendors that come with imagers: the one place of this package that opens files.
+"""Certificates of vendors that come with imagers.
 
-pem = read_root("snp", "genoa.pem")
+    pem = read_root("snp", "genoa.pem")
+
+This is the one place of the package that opens files.
 """
 
 from importlib.resources import files

@@ -22,6 +22,7 @@ JSON: virtee/sev, `AttestationReport`.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ __all__ = [
     "TCB",
     "Product",
     "Report",
+    "octets",
     "parse_report",
     "report_of_json",
 ]
@@ -257,9 +259,7 @@ def report_of_json(value: JSON, *, where: str = "$") -> Report:
             raw[offset + at] = part.integer(member, maximum=255)
     signature = view.object("signature")
     for at, member in enumerate(("r", "s")):
-        _put(
-            raw, SIGNED_BYTES + at * _COMPONENT_BYTES, _octets(signature, member, _COMPONENT_BYTES)
-        )
+        _put(raw, SIGNED_BYTES + at * _COMPONENT_BYTES, octets(signature, member, _COMPONENT_BYTES))
     for name, offset in _TCBS.items():
         part = view.object(name)
         # With a fmc it is a Turin's; others have it null.
@@ -281,15 +281,21 @@ def _put(raw: bytearray, offset: int, data: bytes) -> None:
 
 def _field(view: View, name: str, size: int) -> bytes:
     if size > 8:
-        return _octets(view, name, size)
+        return octets(view, name, size)
     return view.integer(name, maximum=256**size - 1).to_bytes(size, "little")
 
 
-def _octets(view: View, name: str, size: int) -> bytes:
+def octets(view: View, name: str, size: int | None = None) -> bytes:
+    """Bytes that are written as a list of numbers.
+
+    Args:
+        size: how many; None: any number.
+
+    Raises:
+        FormatError: they are not.
+    """
     value = view.value.get(name)
-    if not isinstance(value, list) or len(value) != size:
-        raise view.error(f"expected a list of {size} bytes", name)
-    try:
-        return bytes(value)  # type: ignore[arg-type]  # checked by bytes itself
-    except (TypeError, ValueError):
-        raise view.error(f"expected a list of {size} bytes", name) from None
+    if isinstance(value, list) and size in (None, len(value)):
+        with suppress(TypeError, ValueError):
+            return bytes(value)  # type: ignore[arg-type]  # checked by bytes itself
+    raise view.error(f"expected a list of {'' if size is None else f'{size} '}bytes", name)

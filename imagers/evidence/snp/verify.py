@@ -53,6 +53,7 @@ from imagers.evidence.snp.report import (
     TCB,
     Product,
     Report,
+    octets,
     parse_report,
     report_of_json,
 )
@@ -192,7 +193,7 @@ def _leaf_among(found: dict[str, View], report: Report) -> Leaf | None:
         return None
     signer = "VLEK" if _signing_key(report) == _VLEK else "VCEK"
     kind = signer if signer in found else next(iter(found))
-    leaf = parse_leaf(_octets(found[kind]), what=kind)
+    leaf = parse_leaf(octets(found[kind], "data"), what=kind)
     if leaf.kind != kind:
         raise found[kind].error(f"expected a {kind}, got a {leaf.kind}", "data")
     return leaf
@@ -214,16 +215,6 @@ def parse_file(data: bytes, certificate: bytes | None = None) -> SNPEvidence:
     if certificate is None:
         return evidence
     return SNPEvidence(evidence.report, parse_leaf(certificate, what="certificate"))
-
-
-def _octets(view: View) -> bytes:
-    value = view.value.get("data")
-    if not isinstance(value, list):
-        raise view.error("expected a list of bytes", "data")
-    try:
-        return bytes(value)  # type: ignore[arg-type]  # checked by bytes itself
-    except (TypeError, ValueError):
-        raise view.error("expected a list of bytes", "data") from None
 
 
 def crl_name(product: Product, *, is_vlek: bool) -> str:

@@ -4,6 +4,7 @@
 import json
 import shutil
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -305,21 +306,25 @@ def test_verify_with_words_that_do_not_fit_is_refused(run, pushed, words, code, 
     assert piece in outcome.err
 
 
+LOGIN_IMAGE = VECTORS / "signed" / "sigstore-fulcio" / "image"
+LOGIN_SIGNATURE = "/v2/team/app/manifests/" + signature_tag(
+    digest_of((LOGIN_IMAGE / "manifest.json").read_bytes())
+)
+
+
 @pytest.fixture
 def login(run, imagers_registry, tmp_path, monkeypatch):
     """An image that somebody signed with a login, under the name that the signature has.
 
     The registry of that name is this one: registries.conf says so.
     """
-    folder = VECTORS / "signed" / "sigstore-fulcio" / "image"
     name = f"{imagers_registry.address}/team/app:v1"
-    assert run("copy", f"dir:{folder}", name).code == 0
-    signature = parse_signature_file((folder / "signature-1").read_bytes(), "signature-1")
+    assert run("copy", f"dir:{LOGIN_IMAGE}", name).code == 0
+    signature = parse_signature_file((LOGIN_IMAGE / "signature-1").read_bytes(), "signature-1")
     manifest, config = build_signature_manifest(None, [signature])
     for blob in (signature.payload, config):
         put_blob(imagers_registry, "team/app", blob)
-    tag = signature_tag(digest_of((folder / "manifest.json").read_bytes()))
-    send(imagers_registry, "PUT", f"/v2/team/app/manifests/{tag}", manifest, OCI_MANIFEST)
+    send(imagers_registry, "PUT", LOGIN_SIGNATURE, manifest, OCI_MANIFEST)
     (tmp_path / "registries.conf").write_text(
         "[[registry]]\nprefix='registry.example.com'\ninsecure=true\n"
         f"location='{imagers_registry.address}'\n"
@@ -364,6 +369,18 @@ def test_verify_with_an_identity_sees_who_logged_in(run, login):
     assert "signer@example.com" in outcome.out
     assert "the login was at 'https://issuer.example.com'" in outcome.out
     assert "a given log has seen it" in outcome.out
+
+
+def test_verify_with_an_identity_wants_a_witness_of_the_time(run, login, imagers_registry):
+    """A certificate of ten minutes says nothing without the log that saw the signature."""
+    signature = parse_signature_file((LOGIN_IMAGE / "signature-1").read_bytes(), "signature-1")
+    notes = {k: v for k, v in signature.annotations.items() if not k.endswith("cosign/bundle")}
+    assert len(notes) == len(signature.annotations) - 1
+    manifest, _ = build_signature_manifest(None, [replace(signature, annotations=notes)])
+    send(imagers_registry, "PUT", LOGIN_SIGNATURE, manifest, OCI_MANIFEST)
+    outcome = run("verify", login, *words_of(LOGIN))
+    assert outcome.code == 21
+    assert "nobody witnessed the time of signing" in outcome.err
 
 
 def with_pattern(pattern):
