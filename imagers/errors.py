@@ -294,7 +294,23 @@ class PolicyDenied(VerificationError):
     """A policy says no."""
 
 
-class CouldNotVerify(VerificationError):
+class _Stepwise(ImagersError):
+    """Ends a verification of numbered steps.
+
+    Attributes:
+        step: number and name of the step, such as `6, signature`; "" outside of all.
+    """
+
+    step = ""
+
+    def enter_step(self, name: str) -> None:
+        """Say that it was in this step; the innermost one stays."""
+        if not self.step:
+            self.step = name
+            self.args = (f"step {name}: {self}",)
+
+
+class CouldNotVerify(VerificationError, _Stepwise):
     """We could not look: not a "no", and never a "yes"."""
 
     exit_code = 22
@@ -348,8 +364,27 @@ class NoTEE(AttestationError):
     """This machine has no trusted execution environment that we can speak for."""
 
 
-class EvidenceRejected(AttestationError):
-    """Evidence was looked at, and is not good."""
+class EvidenceRejected(AttestationError, _Stepwise):
+    """Evidence was looked at, and is not good.
+
+    Attributes:
+        claim: what was compared, or "".
+        expected, found: its values as text, or "".
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        claim: str = "",
+        expected: str = "",
+        found: str = "",
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.claim = claim
+        self.expected = expected
+        self.found = found
 
 
 class EvidenceStale(AttestationError):

@@ -30,13 +30,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.storage import Session
 from imagers.errors import ImagersError, LocalError
+from imagers.evidence.judge import judge
 from imagers.kbs.jwe import check_public_key
 from imagers.kbs.messages import (
     DEFAULT_HASH,
@@ -47,6 +48,7 @@ from imagers.kbs.messages import (
     parse_attestation,
     parse_request,
 )
+from imagers.model.evidence import Bound
 
 if TYPE_CHECKING:
     from imagers.broker.challenges import Ticket
@@ -228,8 +230,12 @@ class Handshake:
             report_hash=ticket.algorithm,
         )
         now = self._state.now()
-        claims = self._verifier_of(ticket.tee).verify(
-            attestation.primary_evidence, report_data=report_data, now=now
+        claims = judge(
+            self._verifier_of(ticket.tee),
+            attestation.primary_evidence,
+            bound=Bound(report_data=report_data.digest),
+            read=lambda _: None,
+            now=now,
         )
         if claims.tee != ticket.tee:  # a plugin that speaks for another TEE than its name
             raise RuntimeError(f"the verifier of {ticket.tee!r} gave claims of {claims.tee!r}")
@@ -247,7 +253,7 @@ class Handshake:
             )
         return claims, token
 
-    def _verifier_of(self, tee: str) -> Verifier:
+    def _verifier_of(self, tee: str) -> Verifier[Any]:
         verifier = self._state.verifiers.get(tee)
         if verifier is None:
             hint = "; start it with --allow-sample-tee for a demonstration"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagers.broker.audit import AuditEvent, RefusalLimit, append
 from imagers.broker.challenges import Challenges
@@ -155,7 +155,7 @@ class BrokerState(Closing):
     session_time: SessionTime
     guest_tokens: GuestTokens
     admin_tokens: AdminTokens
-    verifiers: Mapping[str, Verifier]
+    verifiers: Mapping[str, Verifier[Any]]
     admin_key_made: Path | None
     master_key_made: Path | None
     refusals: Mapping[tuple[str, bool], RefusalLimit] = field(
@@ -261,7 +261,7 @@ def open_state(config: BrokerConfig) -> BrokerState:
 def _open_in(
     config: BrokerConfig,
     store: Store,
-    verifiers: Mapping[str, Verifier],
+    verifiers: Mapping[str, Verifier[Any]],
     policy: ResourcePolicy | None,
 ) -> BrokerState:
     def nothing_sealed() -> bool:
@@ -337,7 +337,7 @@ def _open_token_key(store: Store, sealer: Sealer, master_key_file: Path) -> Gues
         return GuestTokens(private)
 
 
-def _load_verifiers(config: BrokerConfig) -> Mapping[str, Verifier]:
+def _load_verifiers(config: BrokerConfig) -> Mapping[str, Verifier[Any]]:
     names = dict.fromkeys(config.tees)
     if SAMPLE in names and not config.allow_sample_tee:
         raise UsageError(

@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attesters and verifiers, found as plugins by the name of their TEE.
+"""Attesters and verifiers by the name of their TEE: those of the house, and plugins.
 
 An installed plugin is not loaded because it is there: only when its name is given. That
-keeps the `sample` TEE, which proves nothing, out of every program that did not ask for it.
+keeps the `sample` TEE, which proves nothing, out of every program that did not ask for it. Names
+of the house are the house's: a plugin of the same name is never asked.
 
     attester = load_attester("sample")
+    verifier = load_verifier("snp")
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from imagers.errors import ImagersError, PluginBroken, PluginNotFound
+from imagers.errors import ImagersError, PluginBroken, PluginNotFound, UsageError
 from imagers.model.evidence import Attester, Verifier
+from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
     "ATTESTER_GROUP",
+    "TEES",
     "VERIFIER_GROUP",
     "load_attester",
     "load_verifier",
@@ -27,6 +32,8 @@ __all__ = [
 
 ATTESTER_GROUP = "imagers.attesters"
 VERIFIER_GROUP = "imagers.verifiers"
+TEES = {"snp": "imagers.evidence.snp.verify:SNPVerifier"}
+"""The verifiers of the house: module and class, whose `make` takes settings and test roots."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 
 _Plugin = TypeVar("_Plugin")
@@ -47,15 +54,31 @@ def load_attester(name: str) -> Attester:
     return _load(ATTESTER_GROUP, name, "attester", is_attester)
 
 
-def load_verifier(name: str) -> Verifier:
+def load_verifier(
+    name: str, *, settings: View | None = None, roots: bytes | None = None
+) -> Verifier[Any]:
     """The verifier of the TEE `name`.
+
+    Args:
+        settings: of the appraisal of this TEE, as docs/tee has them; None: the strict ones.
+        roots: certificates in PEM in place of the vendor's, for tests.
 
     Raises:
         PluginNotFound: none is installed.
         PluginBroken: it does not load, or is no verifier for that name.
+        FormatError: the settings are none of this TEE.
+        UsageError: settings or roots for a plugin, which takes none.
     """
+    if name in TEES:
+        module, _, kind = TEES[name].partition(":")
+        made: Verifier[Any] = getattr(import_module(module), kind).make(
+            View({}, what=f"settings for {name}") if settings is None else settings, roots
+        )
+        return made
+    if settings is not None or roots is not None:
+        raise UsageError(f"the TEE {name!r} takes neither settings nor test roots")
 
-    def is_verifier(made: object) -> Verifier | None:
+    def is_verifier(made: object) -> Verifier[Any] | None:
         return made if isinstance(made, Verifier) and made.tee == name else None
 
     return _load(VERIFIER_GROUP, name, "verifier", is_verifier)

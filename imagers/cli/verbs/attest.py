@@ -84,9 +84,9 @@ def verify(
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.evidence.snp.certificates import parse_authority
-    from imagers.evidence.snp.verify import Allowed, Bound, parse_file, wanted
-    from imagers.evidence.snp.verify import verify as verify_snp
+    from imagers.evidence.judge import judge_parsed
+    from imagers.evidence.snp.verify import Allowed, SNPVerifier, parse_file
+    from imagers.model.evidence import Bound
 
     bound = Bound(_hex("--report-data", report_data, 64), _hex("--init-data", init_data, 32))
     now = _time(at)
@@ -97,20 +97,21 @@ def verify(
     values: dict[str, JSON] = {}
     error: ImagersError | None = None
     try:
-        authority = None
-        if test_root is not None:
-            authority = parse_authority(_read(test_root), evidence.product, what=test_root)
-        values = verify_snp(
-            evidence,
-            bound=bound,
-            collateral={} if crl is None else dict.fromkeys(wanted(evidence), _read(crl)),
-            now=now,
-            allowed=Allowed(
+        verifier = SNPVerifier(
+            Allowed(
                 debug=allow_debug, migration_agent=allow_migration_agent, without_crl=without_crl
             ),
-            authority=authority,
+            None if test_root is None else _read(test_root),
+        )
+        claims = judge_parsed(
+            verifier,
+            evidence,
+            bound=bound,
+            read=lambda name: None if crl is None or not name.endswith(".crl") else _read(crl),
+            now=now,
             note=steps.append,
         )
+        values = dict(claims.values)
     except ImagersError as refusal:
         error = refusal
     with telling(error):

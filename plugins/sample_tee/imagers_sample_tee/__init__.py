@@ -12,14 +12,16 @@ Spec: Trustee key broker protocol 0.4.0, TEE `sample`.
 from __future__ import annotations
 
 import hmac
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.errors import EvidenceRejected
 from imagers.model.base64 import encode_base64
-from imagers.model.evidence import Attester, Claims, Evidence, ReportData, Verifier
+from imagers.model.evidence import Attester, Bound, Claims, Evidence, ReportData, Verifier
 from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from imagers.model.strict_json import JSON
@@ -44,30 +46,56 @@ class SampleAttester:
         return Evidence(tee=_TEE, body={"svn": "1", "report_data": text}, report_data=report_data)
 
 
+@dataclass(frozen=True, slots=True)
+class SampleEvidence:
+    """What a guest sent."""
+
+    svn: str
+    report_data: bytes
+
+
 class SampleVerifier:
     """Checks that the evidence binds the report data; there is nothing else to check."""
 
-    @property
-    def tee(self) -> str:
-        """See `Verifier`."""
-        return _TEE
+    tee = _TEE
+    references = (("launch_digest",),)
 
-    def verify(self, body: JSON, *, report_data: ReportData, now: datetime) -> Claims:
+    def parse(self, body: JSON) -> SampleEvidence:
         """See `Verifier`."""
-        evidence = View(body, what=_WHAT)
-        svn = evidence.text("svn")
-        bound = evidence.bytes64("report_data")
-        if not hmac.compare_digest(bound, report_data.digest):
+        view = View(body, what=_WHAT)
+        return SampleEvidence(view.text("svn"), view.bytes64("report_data"))
+
+    def wanted(self, evidence: SampleEvidence) -> tuple[str, ...]:  # noqa: ARG002  # the Protocol's
+        """See `Verifier`: nothing."""
+        return ()
+
+    def verify(
+        self,
+        evidence: SampleEvidence,
+        *,
+        bound: Bound,
+        collateral: Mapping[str, bytes],  # noqa: ARG002  # the Protocol's
+        now: datetime,
+        note: Callable[[str], None],
+    ) -> Claims:
+        """See `Verifier`."""
+        expected = bound.report_data
+        if expected is not None and not hmac.compare_digest(evidence.report_data, expected):
             raise EvidenceRejected(
                 f"{_WHAT}: is bound to other report data than this handshake's",
                 hint="evidence cannot be used twice, nor with another key",
             )
+        note("report data: as expected; nothing else was looked at")
         # The same claims as Trustee's verifier, so that policies for it read alike.
         return Claims(
             tee=_TEE,
             tee_class="cpu",
+            maker="nobody",
+            measured=({"launch_digest": "abcde"},),
+            debug=False,
+            report_data=evidence.report_data.hex(),
             values={
-                "svn": svn[:80],
+                "svn": evidence.svn[:80],
                 "launch_digest": "abcde",
                 "platform_version": {"major": 1, "minor": 4},
                 "debug": False,
@@ -78,4 +106,4 @@ class SampleVerifier:
 
 if TYPE_CHECKING:
     _attester: Attester = SampleAttester()
-    _verifier: Verifier = SampleVerifier()
+    _verifier: Verifier[SampleEvidence] = SampleVerifier()

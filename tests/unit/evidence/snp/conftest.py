@@ -46,6 +46,12 @@ class World:
         asvk = self.issue("ASVK", f"SEV-VLEK-{product}", "ARK", serial=65538)
         self.authority = Authority(self.product, ark, ask, asvk)
 
+    @property
+    def roots(self):
+        """ASK, ARK and ASVK in PEM, as a verifier takes them."""
+        parts = (self.authority.ask, self.authority.ark, self.authority.asvk)
+        return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in parts)
+
     def issue(self, key, subject, issuer, *, serial=1, begin=NOW, days=3650):
         builder = (
             x509.CertificateBuilder()

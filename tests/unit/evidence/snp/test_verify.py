@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each step of the verification says yes to what is right, and no to one thing that is wrong."""
 
-import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -9,16 +8,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
-from imagers.evidence.snp.report import PRODUCTS, REPORT_BYTES, TCB, parse_report
-from imagers.evidence.snp.verify import (
-    Allowed,
-    Bound,
-    SNPEvidence,
-    crl_name,
-    parse,
-    verify,
-    wanted,
-)
+from imagers.evidence.snp.report import REPORT_BYTES, TCB, parse_report
+from imagers.evidence.snp.revocation import crl_name
+from imagers.evidence.snp.verify import Allowed, SNPEvidence, SNPVerifier, leaf_name, parse
+from imagers.model.evidence import Bound
 from tests.unit.evidence.snp.conftest import NOW
 from tests.unit.evidence.snp.test_report import as_json
 
@@ -35,16 +28,14 @@ def judge(world, report, leaf, *, crl="good", bound=BOUND, now=NOW, **allowed):
         is_vlek = leaf is not None and leaf.is_vlek
         name = crl_name(world.product, is_vlek=is_vlek)
         collateral = {name: world.crl() if crl == "good" else crl}
-    values = verify(
+    claims = SNPVerifier(Allowed(**allowed), world.roots).verify(
         SNPEvidence(report, leaf),
         bound=bound,
         collateral=collateral,
         now=now,
-        allowed=Allowed(**allowed),
-        authority=world.authority,
         note=told.append,
     )
-    return values, told
+    return claims.values, told
 
 
 @pytest.mark.parametrize("vlek", [False, True])
@@ -60,10 +51,40 @@ def test_genuine_report_gives_its_claims(world, version, vlek):
     assert (values["reported_tcb_snp"], values["policy_debug_allowed"]) == (8, False)
     assert values["reported_tcb_fmc"] == (1 if world.product.name == "Turin" else None)
     assert [one.partition(",")[0] for one in told] == [f"step {number}" for number in range(1, 9)]
-    name = f"snp/{'vlek' if vlek else 'vcek'}/{world.product.name}/crl"
+    name = f"snp/{world.product.name}/{'vlek' if vlek else 'vcek'}.crl"
+    wanted = SNPVerifier().wanted
     assert wanted(SNPEvidence(report, world.leaf(vlek=vlek))) == (name,)
     if version > 2:
-        assert wanted(SNPEvidence(report, None)) == (name,)
+        more = () if vlek else (leaf_name(report, world.product),)
+        assert wanted(SNPEvidence(report, None)) == (name, *more)
+
+
+def test_certificate_that_was_not_sent_is_collateral(world):
+    report = world.report(bytes_at=GOOD)
+    name = leaf_name(report, world.product)
+    collateral = {crl_name(world.product, is_vlek=False): world.crl(), name: world.leaf_der()}
+    evidence = SNPEvidence(report, None)
+    verifier = SNPVerifier(roots=world.roots)
+
+    def verify():
+        return verifier.verify(
+            evidence, bound=BOUND, collateral=collateral, now=NOW, note=lambda _: None
+        )
+
+    claims = verify()
+    assert claims.test_root
+    assert claims.maker == f"AMD, VCEK of a {world.product.name}"
+    assert world.chip_id.hex()[:16] not in name
+    collateral[name] = world.leaf_der(vlek=True)
+    with pytest.raises(FormatError, match="expected a VCEK, got a VLEK"):
+        verify()
+
+
+def test_chip_that_the_host_hides_has_no_certificate_to_ask_for(genoa):
+    report = genoa.report(chip_id=bytes(64))
+    assert leaf_name(report, genoa.product) is None
+    assert len(SNPVerifier().wanted(SNPEvidence(report, None))) == 1
+    refused("2, chain", genoa, report, None, CouldNotVerify)
 
 
 def test_report_is_good_whatever_else_is_bound_if_nobody_asks(genoa):
@@ -151,13 +172,6 @@ def test_step_2_certificate_that_amd_did_not_issue_is_refused(genoa, signer):
     assert "not signed by AMD" in refused("2, chain", genoa, genoa.report(bytes_at=GOOD), leaf)
 
 
-def test_authority_of_another_product_is_a_bug_of_the_caller(genoa):
-    authority = dataclasses.replace(genoa.authority, product=PRODUCTS["Milan"])
-    evidence = SNPEvidence(genoa.report(bytes_at=GOOD), genoa.leaf())
-    with pytest.raises(ValueError, match="authority of Milan for evidence of Genoa"):
-        verify(evidence, bound=BOUND, collateral={}, now=NOW, authority=authority)
-
-
 @pytest.mark.parametrize("days", [-2, 2556])
 def test_step_2_certificate_out_of_its_time_is_refused(genoa, days):
     now = NOW + timedelta(days=days)
@@ -215,12 +229,12 @@ def test_step_3_list_for_the_other_kind_of_key_is_not_looked_at(genoa, vlek):
     collateral = {crl_name(genoa.product, is_vlek=not vlek): genoa.crl()}
     kind = "VLEK" if vlek else "VCEK"
     with pytest.raises(CouldNotVerify, match=f"certificates of Genoa for a {kind}"):
-        verify(
+        SNPVerifier(roots=genoa.roots).verify(
             SNPEvidence(report, genoa.leaf(vlek=vlek)),
             bound=BOUND,
             collateral=collateral,
             now=NOW,
-            authority=genoa.authority,
+            note=lambda _: None,
         )
 
 

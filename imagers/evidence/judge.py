@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one way from evidence to claims: parse, wanted, collateral, verify.
+
+    claims = judge(verifier, body, bound=bound, read=directory.read, now=now)
+
+Reading collateral is the one step with IO; `read` does it. What it gives is trusted for nothing:
+each document is verified each time, and one that is older than one that was believed before is
+refused, so that nobody brings back a list in which his certificate is not yet revoked.
+
+That evidence is genuine says nothing of whose machine it is: `appraise` does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from imagers.errors import CouldNotVerify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from imagers.model.evidence import Bound, Claims, Verifier
+    from imagers.model.strict_json import JSON
+
+__all__ = ["judge", "judge_parsed"]
+
+Parsed = TypeVar("Parsed")
+
+
+def judge(
+    verifier: Verifier[Parsed],
+    body: JSON,
+    *,
+    bound: Bound,
+    read: Callable[[str], bytes | None],
+    now: datetime,
+    seen: Mapping[str, int] | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> Claims:
+    """What evidence of the protocol says, if it is genuine.
+
+    Args:
+        body: `primary_evidence`.
+        read: the document of a name, or None: there is none.
+        now: aware.
+        seen: the highest numbers and times of `Claims.collateral` so far.
+        note: is told each step that holds.
+
+    Raises:
+        EvidenceRejected: a step says no.
+        CouldNotVerify: a document is missing, not valid now, or older than one before.
+        FormatError: evidence or a document cannot be read.
+    """
+    return judge_parsed(
+        verifier, verifier.parse(body), bound=bound, read=read, now=now, seen=seen, note=note
+    )
+
+
+def judge_parsed(
+    verifier: Verifier[Parsed],
+    evidence: Parsed,
+    *,
+    bound: Bound,
+    read: Callable[[str], bytes | None],
+    now: datetime,
+    seen: Mapping[str, int] | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> Claims:
+    """As `judge`, of evidence that was read before, from a file for one."""
+    found = {name: read(name) for name in verifier.wanted(evidence)}
+    collateral = {name: data for name, data in found.items() if data is not None}
+    claims = verifier.verify(evidence, bound=bound, collateral=collateral, now=now, note=note)
+    for name, number in claims.collateral.items():
+        least = (seen or {}).get(name, number)
+        if number < least:
+            raise CouldNotVerify(
+                f"collateral {name}: expected at least {least}, as was seen before, got {number}",
+                hint="'imagers attest collateral fetch' gets the newest",
+            )
+    return claims
