@@ -141,7 +141,7 @@ class _Told:
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what the docstring says."""
         text = (self.help or "").strip("\n") + "\n"
-        if ctx.parent is not None and isinstance(ctx.parent.command, VerbGroup):
+        if ctx.parent is not None and ctx.parent.command.help == self.help:
             from imagers.cli.word_help import help_of_word
 
             text = help_of_word(text, ctx)

@@ -219,6 +219,11 @@ def use_a_broker(made, admin):
     made("broker policy set", "policy", *admin)
     made("broker policy reset", *admin)
     made("broker delete", "kbs:///x/y/z", *admin)
+    until = ("--expires", "2030-01-01T00:00:00Z", "--source", "the test")
+    made("broker reference-value set", "a", "x", "5", "true", *until, *admin)
+    made("broker reference-value set", "a", "y", "--add", *admin)
+    made("broker reference-value list", *admin)
+    made("broker reference-value delete", "a", *admin)
 
 
 def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
