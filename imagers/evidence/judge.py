@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from imagers.errors import CouldNotVerify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from datetime import datetime
 
     from imagers.model.evidence import Bound, Claims, Verifier
@@ -35,7 +35,7 @@ def judge(
     bound: Bound,
     read: Callable[[str], bytes | None],
     now: datetime,
-    seen: Mapping[str, int] | None = None,
+    seen: Callable[[str], int | None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Claims:
     """What evidence of the protocol says, if it is genuine.
@@ -44,7 +44,7 @@ def judge(
         body: `primary_evidence`.
         read: the document of a name, or None: there is none.
         now: aware.
-        seen: the highest numbers and times of `Claims.collateral` so far.
+        seen: the highest number or time of a name in `Claims.collateral` so far, or None.
         note: is told each step that holds.
 
     Raises:
@@ -64,7 +64,7 @@ def judge_parsed(
     bound: Bound,
     read: Callable[[str], bytes | None],
     now: datetime,
-    seen: Mapping[str, int] | None = None,
+    seen: Callable[[str], int | None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Claims:
     """As `judge`, of evidence that was read before, from a file for one."""
@@ -72,8 +72,8 @@ def judge_parsed(
     collateral = {name: data for name, data in found.items() if data is not None}
     claims = verifier.verify(evidence, bound=bound, collateral=collateral, now=now, note=note)
     for name, number in claims.collateral.items():
-        least = (seen or {}).get(name, number)
-        if number < least:
+        least = seen(name)
+        if least is not None and number < least:
             raise CouldNotVerify(
                 f"collateral {name}: expected at least {least}, as was seen before, got {number}",
                 hint="'imagers attest collateral fetch' gets the newest",
