@@ -243,6 +243,7 @@ def test_every_module_has_its_test_file():
     without_logic = {
         "__init__": "docstring and version",
         "__main__": "run as a process by tests/cli/test_interruptions.py",
+        "testing/evidence/__main__": "run as a process by tests/unit/testing/evidence/test_make.py",
         "model/image": "Protocols; load_image is tested in tests/unit/pull",
         "model/evidence": "values and Protocols",
         "model/media": "tables; tested with the manifests",

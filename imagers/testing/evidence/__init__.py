@@ -10,6 +10,7 @@ replaced. Nothing of it is worth anything where the real roots are in force.
 
 snp        SNPWorld: AMD's authorities, and one chip
 machine    Machine: a guest of a world, as a file says it
+make       files for pages: python -m imagers.testing.evidence make
 keys       what comes from a seed
 """
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from imagers.model.evidence import Attester
     from imagers.model.strict_json import JSON, View
 
-__all__ = ["TEES", "Machine"]
+__all__ = ["PRODUCTS", "TEES", "Machine"]
 
 TEES = {"snp": 48}
 """The TEEs that there are, and the length of a measurement."""
-_PRODUCTS = ("Milan", "Genoa", "Turin")
+PRODUCTS = ("Milan", "Genoa", "Turin")
 _INIT_DATA_BYTES = 32
 
 
@@ -56,8 +56,8 @@ class Machine:
         if tee not in TEES:
             raise view.error(f"expected one of {', '.join(TEES)}, got {tee[:40]!r}", "tee")
         product = view.optional_text("product") or "Genoa"
-        if product not in _PRODUCTS:
-            raise view.error(f"expected one of {', '.join(_PRODUCTS)}", "product")
+        if product not in PRODUCTS:
+            raise view.error(f"expected one of {', '.join(PRODUCTS)}", "product")
         return cls(
             tee=tee,
             seed=_octets(view, "seed", SEED_BYTES),

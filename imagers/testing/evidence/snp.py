@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from imagers.evidence.snp.certificates import Authority
 from imagers.evidence.snp.report import PRODUCTS, REPORT_BYTES, SIGNED_BYTES, TCB, parse_report
 from imagers.evidence.snp.revocation import crl_name
-from imagers.evidence.snp.verify import leaf_name
+from imagers.evidence.snp.verify import leaf_name, parse
 from imagers.model.evidence import Evidence
 from imagers.testing.evidence.keys import ec_key, octets, rsa_key
 
@@ -400,6 +400,11 @@ class SNPWorld:
             kind = "VLEK" if vlek else "VCEK"
             chain = [{"cert_type": kind, "data": [*self.leaf(vlek=vlek)]}]
         return {"attestation_report": self.report_json(raw), "cert_chain": chain}
+
+    def raw_files(self, evidence: JSON) -> dict[str, bytes]:
+        """Evidence as the device and the host give it: the report, and the certificate."""
+        parsed = parse(evidence)
+        return {"report.bin": parsed.report.raw, "vcek.der": self.leaf()}
 
     def attester(
         self, *, measurement: bytes | None = None, init_data: bytes = b"", **fields: Field
