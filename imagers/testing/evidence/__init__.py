@@ -9,6 +9,7 @@ The bytes are in the formats of the real vendors, which others' verifiers accept
 replaced. Nothing of it is worth anything where the real roots are in force.
 
 snp        SNPWorld: AMD's authorities, and one chip
+server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
 make       files for pages: python -m imagers.testing.evidence make
 keys       what comes from a seed
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imagers.testing.evidence.machine import Machine
+    from imagers.testing.evidence.server import CollateralServer, Fault
     from imagers.testing.evidence.snp import SNPAttester, SNPWorld
 else:
     from imagers.lazy import door
@@ -26,8 +28,9 @@ else:
         __name__,
         {
             "machine": ("Machine",),
+            "server": ("CollateralServer", "Fault"),
             "snp": ("SNPAttester", "SNPWorld"),
         },
     )
 
-__all__ = ["Machine", "SNPAttester", "SNPWorld"]
+__all__ = ["CollateralServer", "Fault", "Machine", "SNPAttester", "SNPWorld"]

@@ -170,6 +170,7 @@ class SNPWorld:
         self,
         *,
         vlek: bool = False,
+        tcb: TCB | None = None,
         signer: str | None = None,
         extensions: Mapping[str, bytes | None] | None = None,
         key: ec.EllipticCurvePrivateKey | None = None,
@@ -177,6 +178,7 @@ class SNPWorld:
         """The certificate of the key that signs reports, in DER: VCEK or VLEK.
 
         Args:
+            tcb: the version of the firmware that it is for; None: the chip's.
             signer: role of the key that issues it; None: the right one.
             extensions: values in place of the right ones, by what follows AMD's arc, such as
                 `3.1`, or by a whole OID; None: it is left out.
@@ -189,7 +191,7 @@ class SNPWorld:
             "2": core.IA5String(_PRODUCT_NAME.get(product, product)).dump(),
         }
         for part, oid in _PARTS.items():
-            if (number := getattr(self.tcb, part)) is not None:
+            if (number := getattr(tcb or self.tcb, part)) is not None:
                 values[oid] = core.Integer(number).dump()
         for spare in ("3.4", "3.5", "3.6", "3.7"):
             values[spare] = core.Integer(0).dump()
