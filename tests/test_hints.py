@@ -30,6 +30,8 @@ WITH_KEYS = {"encrypt", "decrypt", "pull"}
 # the verb that it speaks of ('imagers pull --broker'), that one counts.
 SAID_BY = {
     "evidence": {"broker"},
+    "evidence/carry": {"attest"},
+    "evidence/snp/collateral": {"attest"},
     "kbs": {"broker"},
     "broker": {"broker"},
     "build/broker_key": {"encrypt"},
@@ -110,7 +112,7 @@ def verbs_of(place, text):
     if named:
         return named
     if place.startswith("cli/verbs/"):
-        return {place.rpartition("/")[2]}
+        return {place.rpartition("/")[2].partition("_")[0]}
     row = max((one for one in SAID_BY if f"{place}/".startswith(f"{one}/")), key=len, default=None)
     assert row is not None, f"{place}: which verbs say it? name them in SAID_BY"
     return SAID_BY[row]
