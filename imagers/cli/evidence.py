@@ -27,29 +27,27 @@ _MAX_BYTES = 4 * 1024 * 1024  # of a file: evidence with an event log
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceQuestion:
-    """What the words of a command ask.
+    """How evidence is to be looked at.
 
     Attributes:
-        file: with the evidence.
         tee: None: its content tells.
         certificate: of the key that signed, where the evidence lacks it.
         collateral: a directory; None: the user's.
-        reference, policy: files; None: nobody said what is wanted.
         test_root: a file with certificates in place of the vendor's.
     """
 
-    file: str
     tee: str | None
     certificate: str | None
     collateral: str | None
     bound: Bound
     now: datetime
-    reference: str | None
-    policy: str | None
     test_root: str | None
 
-    def ask(self) -> Outcome:
-        """Look at the evidence, and compare it.
+    def ask(self, file: str, *, reference: str | None, policy: str | None) -> Outcome:
+        """Look at the evidence in a file, and compare it.
+
+        Args:
+            reference, policy: files; None: nobody said what is wanted.
 
         Raises:
             ImagersError: a file cannot be read, or is not what it has to be. What the evidence
@@ -59,10 +57,10 @@ class EvidenceQuestion:
         from imagers.evidence.judge import judge_parsed
         from imagers.evidence.plugins import load_verifier
 
-        tee, evidence = self._read_evidence()
-        policy = self._read_policy()
+        tee, evidence = self._read_evidence(file)
+        demands = _read_policy(policy)
         roots = None if self.test_root is None else _read(self.test_root)
-        verifier = load_verifier(tee, settings=policy.settings.get(tee), roots=roots)
+        verifier = load_verifier(tee, settings=demands.settings.get(tee), roots=roots)
         outcome = Outcome(tee)
         try:
             outcome.claims = judge_parsed(
@@ -76,8 +74,9 @@ class EvidenceQuestion:
         except ImagersError as error:
             outcome.error = error
             return outcome
-        if self.reference is not None or self.policy is not None:
-            references = {one.name: one for one in self._references(policy)}
+        if reference is not None or policy is not None:
+            wanted = (*demands.references, *_read_references(reference))
+            references = {one.name: one for one in wanted}
             outcome.appraisal = appraise_claims(outcome.claims, references, now=self.now)
             if not outcome.appraisal.is_affirming:
                 outcome.error = EvidenceRejected(
@@ -87,10 +86,12 @@ class EvidenceQuestion:
                 )
         return outcome
 
-    def _read_evidence(self) -> tuple[str, Any]:
+    def _read_evidence(self, file: str) -> tuple[str, Any]:
         from imagers.evidence.plugins import TEES, find_parser
 
-        data = _read(self.file)
+        data = _read(file)
+        if self.tee is not None and self.tee not in TEES:
+            raise UsageError(f"--tee: expected one of {', '.join(TEES)}, got {self.tee[:40]!r}")
         tees = list(TEES) if self.tee is None else [self.tee]
         if self.certificate is not None:
             if self.tee not in (None, "snp"):
@@ -109,29 +110,29 @@ class EvidenceQuestion:
             raise errors[0]
         raise FormatError(
             f"is evidence of none of the TEEs {', '.join(tees)}",
-            what=self.file,
+            what=file,
             hint="--tee NAME says what is wrong with it as evidence of one",
         )
-
-    def _read_policy(self) -> AppraisalPolicy:
-        from imagers.evidence.policy import AppraisalPolicy, parse_appraisal_policy
-
-        if self.policy is None:
-            return AppraisalPolicy({}, ())
-        return parse_appraisal_policy(_read(self.policy), what=self.policy)
-
-    def _references(self, policy: AppraisalPolicy) -> Iterator[ReferenceValue]:
-        from imagers.model.references import parse_references
-
-        yield from policy.references
-        if self.reference is not None:
-            yield from parse_references(_read(self.reference), what=self.reference)
 
     def _reader(self) -> Callable[[str], bytes | None]:
         from imagers.evidence.collateral import CollateralDirectory
 
         directory = find_collateral(self.collateral)
         return (lambda _: None) if directory is None else CollateralDirectory(directory).read
+
+
+def _read_policy(path: str | None) -> AppraisalPolicy:
+    from imagers.evidence.policy import AppraisalPolicy, parse_appraisal_policy
+
+    if path is None:
+        return AppraisalPolicy({}, ())
+    return parse_appraisal_policy(_read(path), what=path)
+
+
+def _read_references(path: str | None) -> tuple[ReferenceValue, ...]:
+    from imagers.model.references import parse_references
+
+    return () if path is None else parse_references(_read(path), what=path)
 
 
 @dataclass(slots=True)

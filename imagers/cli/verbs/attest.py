@@ -78,7 +78,6 @@ def _question(
     if test_root is not None:
         say("warning", "certificates for tests stand for the vendor's: this proves nothing")
     return EvidenceQuestion(
-        file="",
         tee=tee,
         certificate=certificate,
         collateral=collateral,
@@ -87,8 +86,6 @@ def _question(
             parse_hex("--init-data", init_data, _INIT_DATA),
         ),
         now=parse_time("--at", at),
-        reference=None,
-        policy=None,
         test_root=test_root,
     )
 
@@ -123,9 +120,7 @@ def verify(
     as_json: bool,
 ) -> None:
     """Say whether evidence is genuine, and whose."""
-    from dataclasses import replace
-
-    outcome = replace(question, file=file, reference=reference, policy=policy).ask()
+    outcome = question.ask(file, reference=reference, policy=policy)
     with telling(outcome.error):
         outcome.print(as_json=as_json)
 
@@ -137,8 +132,6 @@ def verify(
 @json_option
 def diff(*, file: str, policy: str, question: EvidenceQuestion, as_json: bool) -> None:
     """Show what is not as a policy wants it."""
-    from dataclasses import replace
-
-    outcome = replace(question, file=file, policy=policy).ask()
+    outcome = question.ask(file, reference=None, policy=policy)
     with telling(outcome.error):
         outcome.print(as_json=as_json, whole=False)
