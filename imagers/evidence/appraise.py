@@ -125,7 +125,8 @@ def appraise_claims(
     """
     book = _Book(references, now)
     ways = [book.compare("executables", way, must=True) for way in claims.measured]
-    ways.sort(key=lambda way: sum(not one.holds for one in way))
+    # The one that holds; else one that the operator gave values for; else the nearest.
+    ways.sort(key=_distance)
     executables = ways[0] if ways else ()
     hardware = (
         *_compare_status(claims, book),
@@ -154,6 +155,11 @@ def appraise_claims(
         comparisons=(*executables, *hardware, *configuration),
         has_references=any(way and way.keys() <= references.keys() for way in claims.measured),
     )
+
+
+def _distance(way: Sequence[Comparison]) -> tuple[int, int]:
+    """How far claims are from being known."""
+    return sum(not one.wanted for one in way), sum(not one.holds for one in way)
 
 
 def reference_names(claims: Claims) -> frozenset[str]:
