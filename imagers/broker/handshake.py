@@ -37,7 +37,7 @@ from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.storage import Session
 from imagers.errors import ImagersError, LocalError
-from imagers.evidence.judge import judge
+from imagers.evidence.judge import judge_evidence
 from imagers.kbs.jwe import check_public_key
 from imagers.kbs.messages import (
     DEFAULT_HASH,
@@ -242,7 +242,7 @@ class Handshake:
         )
         with self._state.store.reading() as transaction:
             seen = transaction.seen_collateral()
-        claims = judge(
+        claims = judge_evidence(
             self._verifier_of(ticket.tee),
             attestation.primary_evidence,
             bound=Bound(report_data=report_data.digest),

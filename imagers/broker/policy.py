@@ -5,7 +5,7 @@
       {"name": "no-staging", "effect": "deny",  "resource": "staging/*/*", "image": "any"},
       {"name": "anchors",    "effect": "allow", "resource": "trust/*/*",   "image": "any",
        "tee": ["snp", "tdx"]},
-      {"name": "own-guests", "effect": "allow", "resource": "*/*/*",       "image": "bound",
+      {"name": "bound-image", "effect": "allow", "resource": "*/*/*",       "image": "bound",
        "trust": "affirming"}
     ]}
 
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 DEFAULT_POLICY = (
-    '{"rules": [{"name": "own-guests", "effect": "allow", '
+    '{"rules": [{"name": "bound-image", "effect": "allow", '
     '"resource": "*/*/*", "image": "bound", "trust": "affirming"}]}\n'
 )
 FORMER_DEFAULT_POLICY = (

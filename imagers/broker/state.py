@@ -31,7 +31,7 @@ from imagers.broker.sealing import Sealer
 from imagers.broker.storage import Store
 from imagers.broker.tokens import AdminTokens, GuestTokens
 from imagers.errors import FormatError, LocalError, UsageError
-from imagers.evidence.appraise import appraise, reference_names
+from imagers.evidence.appraise import appraise_claims, reference_names
 from imagers.evidence.collateral import CollateralDirectory
 from imagers.evidence.plugins import TEES, load_verifier
 from imagers.files import local_errors, read_bounded
@@ -239,7 +239,7 @@ class BrokerState(Closing):
     def appraise(self, transaction: Transaction, claims: Claims) -> Appraisal:
         """The worth of claims by the reference values in force now."""
         values = transaction.reference_values(reference_names(claims))
-        return appraise(claims, values, now=self.now())
+        return appraise_claims(claims, values, now=self.now())
 
     def read_collateral(self, name: str) -> bytes | None:
         """A document by its name, or None; nothing of it is verified."""
@@ -349,7 +349,7 @@ def _open_in(
         append(transaction, AuditEvent(event="start", outcome="ok", detail=detail), now=state.now())
     for tee in sorted(config.test_roots):
         _log.warning(
-            "certificates for tests stand for the vendor's of the TEE %s: its evidence proves nothing",
+            "certificates for tests stand for the vendor's of the TEE %s: it proves nothing",
             tee,
         )
     if SAMPLE in verifiers:

@@ -28,16 +28,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from imagers.broker.keyfiles import check_owner_only, make_owner_only
 from imagers.errors import LocalError
-from imagers.evidence.references import parse_references, references_to_json
 from imagers.kbs.resources import ResourcePath, parse_resource_path
 from imagers.model.digest import Digest, parse_digest
+from imagers.model.references import parse_references, references_to_json
 from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from imagers.evidence.appraise import ReferenceValue
+    from imagers.model.references import ReferenceValue
 
 __all__ = ["Session", "Store", "StoreRow", "StoredResource", "Transaction"]
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from imagers.model.keys import ResourceStore, SecretKey
     from imagers.net.http import HTTPSettings
 
-__all__ = ["BrokerOptions", "Given", "LazyGuest", "admin_options", "broker_options"]
+__all__ = [
+    "DEFAULT_PORT",
+    "BrokerOptions",
+    "Given",
+    "LazyGuest",
+    "admin_options",
+    "broker_options",
+    "this_broker",
+]
+
+DEFAULT_PORT = 8080
 
 
 class Given(NamedTuple):
@@ -154,6 +164,13 @@ class BrokerOptions:
                 "clone of imagers, with: pip install ./plugins/sample_tee",
             )
         return BrokerClient(url, attester=attester, http=self._http(url))
+
+
+def this_broker(broker: BrokerOptions) -> BrokerOptions:
+    """The administrator's broker is the one of this machine, if none is named."""
+    if broker.url is not None:
+        return broker
+    return replace(broker, url=Given(f"http://127.0.0.1:{DEFAULT_PORT}", "--broker"))
 
 
 class LazyGuest(Closing):

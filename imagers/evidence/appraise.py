@@ -20,17 +20,20 @@ Spec: draft-ietf-rats-ar4si-09, section 3; Trustee's default attestation policy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
+from imagers.model.evidence import Claims
+from imagers.model.references import ReferenceValue
 
-    from imagers.model.evidence import Claims
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from imagers.model.strict_json import JSON
 
-__all__ = ["AFFIRMING", "Appraisal", "Comparison", "ReferenceValue", "appraise", "reference_names"]
+__all__ = ["AFFIRMING", "Appraisal", "Comparison", "appraise_claims", "reference_names"]
 
 AFFIRMING = "affirming"
 _APPROVED_BOOT, _UNRECOGNIZED = 3, 33
@@ -39,22 +42,6 @@ _APPROVED_SETTINGS, _SAFE_SETTINGS, _UNKNOWN_SETTINGS = 2, 3, 36
 _TIERS = ((1, "none"), (31, AFFIRMING), (95, "warning"), (127, "contraindicated"))
 _UP_TO_DATE = "UpToDate"
 _SHOWN = 2  # reference values in a line; a list can have a thousand
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceValue:
-    """What a claim has to equal: one of the values.
-
-    Attributes:
-        name: as verifiers name their claims, such as `snp_launch_measurement`.
-        expires: aware; from then on it equals nothing. None: never.
-        source: where the operator has it from, for people.
-    """
-
-    name: str
-    values: tuple[JSON, ...]
-    expires: datetime | None = None
-    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +114,7 @@ class Appraisal:
         return tuple(one for one in self.comparisons if not one.holds)
 
 
-def appraise(
+def appraise_claims(
     claims: Claims, references: Mapping[str, ReferenceValue], *, now: datetime
 ) -> Appraisal:
     """The worth of claims that a verifier established, by the operator's reference values.
@@ -170,7 +157,7 @@ def appraise(
 
 
 def reference_names(claims: Claims) -> frozenset[str]:
-    """The names of all reference values that `appraise` looks at."""
+    """The names of all reference values that `appraise_claims` looks at."""
     ways = (*claims.measured, claims.firmware, claims.configured)
     return frozenset({_status_name(claims), *(name for way in ways for name in way)})
 

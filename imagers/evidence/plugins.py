@@ -3,7 +3,7 @@
 
 An installed plugin is not loaded because it is there: only when its name is given. That
 keeps the `sample` TEE, which proves nothing, out of every program that did not ask for it. Names
-of the house are the house's: a plugin of the same name is never asked.
+of the house are the house's: a verifier of the same name is never asked.
 
     attester = load_attester("sample")
     verifier = load_verifier("snp")
@@ -41,7 +41,7 @@ _Plugin = TypeVar("_Plugin")
 
 
 def load_attester(name: str) -> Attester:
-    """The attester of the TEE `name`.
+    """The attester of the TEE `name`, or one beside it: `snp-test` gives evidence of `snp`.
 
     Raises:
         PluginNotFound: none is installed.
@@ -50,7 +50,9 @@ def load_attester(name: str) -> Attester:
     """
 
     def is_attester(made: object) -> Attester | None:
-        return made if isinstance(made, Attester) and made.tee == name else None
+        if not isinstance(made, Attester):
+            return None
+        return made if made.tee in (name, name.rpartition("-")[0] or name) else None
 
     return _load(ATTESTER_GROUP, name, "attester", is_attester)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +32,8 @@ from imagers.kbs.client import BrokerClient
 from imagers.model.digest import Digest
 from imagers.model.evidence import Attester
 from imagers.model.keys import SecretKey
+from imagers.model.references import ReferenceValue
+from imagers.model.strict_json import JSON
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,6 +52,8 @@ class EmbeddedBroker:
     Args:
         tees: names of the TEEs whose verifier plugins it loads; its guests then need an
             attester of one of them.
+        test_roots: as in `BrokerConfig`: certificates in place of the vendors'.
+        collateral_directory: as in `BrokerConfig`.
         allow_sample_tee: whether it takes evidence that anybody can make.
         state_directory: keeps the state when it stops; None: a temporary one.
         session_lifetime, max_sessions: as in `BrokerConfig`.
@@ -59,12 +63,16 @@ class EmbeddedBroker:
         self,
         *,
         tees: tuple[str, ...] = (),
+        test_roots: Mapping[str, bytes] | None = None,
+        collateral_directory: Path | None = None,
         allow_sample_tee: bool = True,
         state_directory: Path | None = None,
         session_lifetime: timedelta = timedelta(minutes=5),
         max_sessions: int = MAX_SESSIONS,
     ) -> None:
         self._tees = tees
+        self._test_roots = test_roots or {}
+        self._collateral_directory = collateral_directory
         self._allow_sample_tee = allow_sample_tee
         self._given_directory = state_directory
         self._session_lifetime = session_lifetime
@@ -87,6 +95,8 @@ class EmbeddedBroker:
                         state_directory=directory,
                         port=0,
                         tees=self._tees,
+                        test_roots=self._test_roots,
+                        collateral_directory=self._collateral_directory,
                         allow_sample_tee=self._allow_sample_tee,
                         session_lifetime=self._session_lifetime,
                         max_sessions=self._max_sessions,
@@ -155,12 +165,16 @@ class EmbeddedBroker:
         if image is not None:
             self.admin.bind_manifest(uri, image)
 
+    def expect(self, name: str, *values: JSON) -> None:
+        """Know guests as the owner's by a claim that has one of these values, from now on."""
+        self.admin.set_reference_values([ReferenceValue(name, values, source="the test")])
+
     def deny(self) -> None:
         """Refuse every secret from now on, by policy."""
         self.admin.set_policy(DENY_ALL_POLICY)
 
     def allow_bound(self) -> None:
-        """Go back to the default policy: a secret is released for its own image only."""
+        """Go back to the default policy: a secret goes to known guests, for its own image only."""
         self.admin.set_policy(DEFAULT_POLICY)
 
     @contextmanager

@@ -41,7 +41,7 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.output import error_facts, print_json, print_line, print_table, say, telling
-from imagers.cli.verbs.attest_collateral import command as collateral
+from imagers.cli.words import attest_collateral
 from imagers.errors import CouldNotVerify, ImagersError, UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def command() -> None:
     """See the module."""
 
 
-command.add_command(collateral)
+command.add_command(attest_collateral.command)
 
 
 @command.command("verify", cls=VerbCommand, help=__doc__)

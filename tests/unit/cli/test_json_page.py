@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import pytest
-from cryptography import x509
 
 from imagers.cli.main import VERBS, root
 from imagers.errors import KeyUnavailable
@@ -221,11 +220,16 @@ def use_a_broker(made, admin):
     made("broker policy set", "policy", *admin)
     made("broker policy reset", *admin)
     made("broker delete", "kbs:///x/y/z", *admin)
+    until = ("--expires", "2030-01-01T00:00:00Z", "--source", "the test")
+    made("broker reference-value set", "a", "x", "5", "true", *until, *admin)
+    made("broker reference-value set", "a", "y", "--add", *admin)
+    made("broker reference-value list", *admin)
+    made("broker reference-value delete", "a", *admin)
 
 
 def look_after_collateral(made, world):
     words = ("--insecure-test-root", "roots.pem", "--into", "c")
-    crl = world.crl(begin=datetime.now(UTC), extensions=[(x509.CRLNumber(7), False)])
+    crl = world.crl(begin=datetime.now(UTC))
     Path("crl").write_bytes(crl)
     name = ("--name", "snp/Genoa/vcek.crl")
     made("attest collateral import", "crl", *name, *words)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reference values as JSON: in files that builders make, and between an admin and a broker.
+"""Reference values: what claims of guests have to equal, and their JSON.
+
+Builders make files of them, admins set them at a broker:
 
     {"reference_values": [
       {"name": "snp_launch_measurement", "values": ["c4a6..."],
@@ -12,10 +14,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from imagers.evidence.appraise import ReferenceValue
 from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
@@ -23,14 +25,37 @@ if TYPE_CHECKING:
 
     from imagers.model.strict_json import JSON, JSONObject
 
-__all__ = ["MAX_REFERENCES_BYTES", "is_reference_name", "parse_references", "references_to_json"]
+__all__ = [
+    "MAX_REFERENCES_BYTES",
+    "MAX_VALUES",
+    "ReferenceValue",
+    "is_reference_name",
+    "parse_references",
+    "references_to_json",
+]
 
 MAX_REFERENCES_BYTES = 1024 * 1024
 _MAX_NAMES = 1000
-_MAX_VALUES = 1000
+MAX_VALUES = 1000
 _MAX_TEXT = 1024  # characters of a value or a source
 _WHAT = "reference values"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceValue:
+    """What a claim has to equal: one of the values.
+
+    Attributes:
+        name: as verifiers name their claims, such as `snp_launch_measurement`.
+        expires: aware; from then on it equals nothing. None: never.
+        source: where the operator has it from, for people.
+    """
+
+    name: str
+    values: tuple[JSON, ...]
+    expires: datetime | None = None
+    source: str = ""
 
 
 def is_reference_name(text: str) -> bool:
@@ -83,8 +108,8 @@ def _parse_reference(item: View) -> ReferenceValue:
 
 def _parse_values(item: View) -> tuple[JSON, ...]:
     values = item.value.get("values")
-    if not isinstance(values, list) or not 1 <= len(values) <= _MAX_VALUES:
-        raise item.error(f"expected a list of 1 to {_MAX_VALUES} values", "values")
+    if not isinstance(values, list) or not 1 <= len(values) <= MAX_VALUES:
+        raise item.error(f"expected a list of 1 to {MAX_VALUES} values", "values")
     for index, value in enumerate(values):
         if not isinstance(value, (str, int)) or len(str(value)) > _MAX_TEXT:
             raise item.error("expected a string, a whole number, true or false", f"values[{index}]")
