@@ -118,7 +118,8 @@ _PLACES = {
 class _Told:
     """A command that has the common options, and whose help is the docstring of its module.
 
-    A word below a verb shows the part of it that is about the word.
+    A word below a verb shows the part of it that is about the word, unless it has a module and a
+    help of its own.
     """
 
     params: list[click.Parameter]

@@ -70,7 +70,7 @@ Takes container images to confidential guests: encrypted, signed, verified.
   logout    REGISTRY       drop it
   policy    check | init   look after policy.json
   key       generate | show   signing and encryption keys
-  attest    verify         check evidence of a machine, offline
+  attest    verify | collateral   check evidence of a machine, offline
   broker    serve | put | get | list | delete | policy | audit
 
 REF, SRC, DST: docker://HOST/NAME[:TAG|@DIGEST], which a bare name is too;

@@ -26,6 +26,7 @@ __all__ = [
     "ATTESTER_GROUP",
     "TEES",
     "VERIFIER_GROUP",
+    "find_parser",
     "load_attester",
     "load_verifier",
 ]
@@ -84,6 +85,16 @@ def load_verifier(
         return made if isinstance(made, Verifier) and made.tee == name else None
 
     return _load(VERIFIER_GROUP, name, "verifier", is_verifier)
+
+
+def find_parser(tee: str) -> Callable[[bytes], Any]:
+    """What reads a file with evidence of a TEE of the house: raw, or in the protocol's JSON.
+
+    It raises FormatError for what is neither.
+    """
+    module, _, _ = TEES[tee].partition(":")
+    parser: Callable[[bytes], Any] = import_module(module).parse_file
+    return parser
 
 
 def _find(group: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """usage: imagers attest verify --tee snp FILE [OPTION]...
+       imagers attest collateral WORD, with a help of its own
 
 Says whether evidence of a machine is genuine, step by step, without any network
 and without a broker. A genuine machine is anybody's who rents one: compare the
@@ -40,6 +41,7 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.output import error_facts, print_json, print_line, print_table, say, telling
+from imagers.cli.words import attest_collateral
 from imagers.errors import CouldNotVerify, ImagersError, UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ _MAX_BYTES = 1024 * 1024  # of one file
 @click.group("attest", cls=VerbGroup, help=__doc__)
 def command() -> None:
     """See the module."""
+
+
+command.add_command(attest_collateral.command)
 
 
 @command.command("verify", cls=VerbCommand, help=__doc__)

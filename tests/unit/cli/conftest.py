@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from imagers.cli.main import run as run_program
 from imagers.testing import make_image, make_layer
-from tests.unit.evidence.snp.conftest import World
-from tests.unit.evidence.snp.test_report import as_json
+from imagers.testing.evidence import SNPWorld
+from tests.unit.evidence.snp.conftest import NOW, SEED
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
 
@@ -117,26 +116,22 @@ def write_image(home):
 
 @pytest.fixture(scope="session")
 def snp_world():
-    names = ("ARK", "ASK", "ASVK", "other")
-    return World("Genoa", {one: rsa.generate_private_key(65537, 4096) for one in names})
+    return SNPWorld(SEED, now=NOW)
 
 
 @pytest.fixture
 def snp_words(snp_world, home):
     """The words of a verification that says yes; the files are in the working directory."""
     here = home.parent / "here"
-    raw = snp_world.raw_report(bytes_at={0x050: b"n" * 48})
+    raw = snp_world.report(report_data=b"n" * 48, measurement=b"m" * 48)
     (here / "report.bin").write_bytes(raw)
-    (here / "vcek.der").write_bytes(snp_world.leaf_der())
+    (here / "vcek.der").write_bytes(snp_world.leaf())
     (here / "crl.der").write_bytes(snp_world.crl())
     authority = snp_world.authority
-    roots = [
-        one.public_bytes(Encoding.PEM) for one in (authority.ask, authority.ark, authority.asvk)
-    ]
-    (here / "roots.pem").write_bytes(b"".join(roots))
-    chain = [{"cert_type": "VCEK", "data": list(snp_world.leaf_der())}]
+    (here / "roots.pem").write_bytes(snp_world.roots)
+    chain = [{"cert_type": "VCEK", "data": list(snp_world.leaf())}]
     chain.append({"cert_type": "ASK", "data": list(authority.ask.public_bytes(Encoding.DER))})
-    evidence = {"attestation_report": as_json(raw, "Genoa"), "cert_chain": chain}
+    evidence = {"attestation_report": snp_world.report_json(raw), "cert_chain": chain}
     (here / "evidence.json").write_text(json.dumps(evidence))
     files = ("report.bin", "--certificate", "vcek.der", "--crl", "crl.der")
     rest = ("--insecure-test-root", "roots.pem", "--at", "2026-11-29T12:00:00Z")

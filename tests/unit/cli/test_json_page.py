@@ -3,6 +3,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -226,6 +227,18 @@ def use_a_broker(made, admin):
     made("broker reference-value delete", "a", *admin)
 
 
+def look_after_collateral(made, world):
+    words = ("--insecure-test-root", "roots.pem", "--into", "c")
+    crl = world.crl(begin=datetime.now(UTC))
+    Path("crl").write_bytes(crl)
+    name = ("--name", "snp/Genoa/vcek.crl")
+    made("attest collateral import", "crl", *name, *words)
+    made("attest collateral show", *words)
+    source = ("--tee", "snp", "--source", "http://127.0.0.1:1", *words)
+    made("attest collateral fetch", "evidence.json", *source)
+    made("attest collateral export", "c.tar", "--into", "c")
+
+
 def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
     made,
     keys,
@@ -235,12 +248,14 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
     accept,
     admin,
     snp_words,
+    snp_world,
     imagers_registry,
     imagers_broker,
     monkeypatch,
 ):
     made("attest verify", *snp_words[2:])
     made("attest verify", *snp_words[2:], "--report-data", "00", code=40)
+    look_after_collateral(made, snp_world)
     pushed = f"docker://{imagers_registry.address}/team/app:v1"
     made("copy", plain, pushed)
     change_images(made, keys, plain, labelled, index, admin)

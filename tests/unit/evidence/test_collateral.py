@@ -4,7 +4,12 @@ import os
 import pytest
 
 from imagers.errors import FormatError, LocalError
-from imagers.evidence.collateral import MAX_DOCUMENT, CollateralDirectory
+from imagers.evidence.collateral import (
+    MAX_DOCUMENT,
+    VENDORS,
+    CollateralDirectory,
+    load_vendor,
+)
 
 NAME = "snp/Genoa/vcek.crl"
 
@@ -79,3 +84,46 @@ def test_read_without_the_directory_says_so(tmp_path):
     with pytest.raises(LocalError, match="no such file or directory") as caught:
         CollateralDirectory(tmp_path / "absent").read(NAME)
     assert caught.value.path == str(tmp_path / "absent")
+
+
+def test_put_makes_the_directory_and_replaces_at_once(tmp_path):
+    directory = CollateralDirectory(tmp_path / "new")
+    directory.put(NAME, b"first")
+    directory.put(NAME, b"second")
+    assert directory.read(NAME) == b"second"
+    assert list(directory.names()) == [NAME]
+
+
+@pytest.mark.parametrize("name", ["", "../x", "/x", "snp/.hidden"])
+def test_put_of_a_name_that_is_none_is_refused(directory, name):
+    with pytest.raises(FormatError, match="expected a name such as"):
+        directory.put(name, b"")
+
+
+def test_put_through_a_link_that_leads_out_is_refused(directory, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (directory.path / "snp" / "Milan").symlink_to(tmp_path / "outside")
+    with pytest.raises(LocalError, match="leads out of the directory"):
+        directory.put("snp/Milan/vcek.crl", b"")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_names_leaves_out_hidden_files_and_other_directories(directory, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "x").write_bytes(b"")
+    (directory.path / "link").symlink_to(tmp_path / "outside")
+    (directory.path / ".hidden").write_bytes(b"")
+    directory.put("snp/Milan/vlek.crl", b"")
+    directory.put(NAME, b"")
+    assert list(directory.names()) == [NAME, "snp/Milan/vlek.crl"]
+
+
+@pytest.mark.parametrize("name", ["other/x.crl", "", "x"])
+def test_vendor_of_a_name_that_nobody_knows_is_refused(name):
+    with pytest.raises(FormatError, match="there is no document"):
+        load_vendor(name)
+
+
+def test_every_vendor_of_the_table_says_where_it_gives_documents():
+    for name in VENDORS:
+        assert all(url.startswith("https://") for url in load_vendor(f"{name}/x").sources)
