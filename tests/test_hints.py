@@ -111,7 +111,7 @@ def verbs_of(place, text):
     named = {name for name in VERBS if f"imagers {name}" in text}
     if named:
         return named
-    if place.startswith("cli/verbs/"):
+    if place.startswith(("cli/verbs/", "cli/words/")):
         return {place.rpartition("/")[2].partition("_")[0]}
     row = max((one for one in SAID_BY if f"{place}/".startswith(f"{one}/")), key=len, default=None)
     assert row is not None, f"{place}: which verbs say it? name them in SAID_BY"

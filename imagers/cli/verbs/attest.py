@@ -43,7 +43,7 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option, option_group
 from imagers.cli.output import say, telling
-from imagers.cli.verbs.attest_collateral import command as collateral
+from imagers.cli.words import attest_collateral
 
 if TYPE_CHECKING:
     from imagers.cli.evidence import EvidenceQuestion
@@ -59,7 +59,7 @@ def command() -> None:
     """See the module."""
 
 
-command.add_command(collateral)
+command.add_command(attest_collateral.command)
 
 
 def _question(

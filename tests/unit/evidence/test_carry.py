@@ -11,7 +11,7 @@ from imagers.evidence.carry import bring, pack
 from imagers.evidence.collateral import CollateralDirectory
 from imagers.evidence.fetch import Keeper
 from imagers.evidence.snp.certificates import vcek_name
-from tests.unit.evidence.snp.conftest import NOW
+from tests.unit.evidence.snp.conftest import NOW, leaf_of
 
 CRL = "snp/Genoa/vcek.crl"
 
@@ -23,7 +23,7 @@ def keeper(tmp_path, genoa):
 
 @pytest.fixture
 def name(genoa):
-    leaf = genoa.leaf()
+    leaf = leaf_of(genoa)
     return vcek_name(leaf.made_for, leaf.chip_id, leaf.tcb)
 
 
@@ -49,7 +49,7 @@ def make_tar(path, *members):
 def test_what_is_packed_comes_back_byte_for_byte(keeper, tmp_path, genoa, name):
     here = CollateralDirectory(tmp_path / "here")
     here.put(CRL, genoa.crl())
-    here.put(name, genoa.leaf_der())
+    here.put(name, genoa.leaf())
     packed = pack(here)
     assert pack(here) == packed
     found = take(keeper, write(tmp_path / "c.tar", packed))
@@ -65,7 +65,7 @@ def test_what_is_packed_comes_back_byte_for_byte(keeper, tmp_path, genoa, name):
 def test_trustees_store_is_taken_and_the_chip_is_not_named(keeper, tmp_path, genoa, name):
     chip = genoa.chip_id.hex()
     store = tmp_path / "store"
-    write(store / "vcek" / chip / "bl03_tee02_snp08_ucode115_vcek.der", genoa.leaf_der())
+    write(store / "vcek" / chip / "bl03_tee02_snp08_ucode115_vcek.der", genoa.leaf())
     write(store / "vcek" / chip / "notes.txt", b"hello")
     found = take(keeper, store)
     assert found[name].state == "new"
@@ -76,7 +76,7 @@ def test_trustees_store_is_taken_and_the_chip_is_not_named(keeper, tmp_path, gen
 
 @pytest.mark.parametrize("form", ["der", "pem"])
 def test_certificate_says_itself_what_it_is(keeper, tmp_path, genoa, name, as_pem, form):
-    der = genoa.leaf_der()
+    der = genoa.leaf()
     found = take(keeper, write(tmp_path / "x", der if form == "der" else as_pem(der)))
     assert found[name].state == "new"
 
@@ -104,14 +104,14 @@ def test_older_document_does_not_replace_a_younger(keeper, tmp_path, genoa):
 
 def test_document_that_its_vendor_did_not_sign_is_refused(keeper, tmp_path, genoa):
     with pytest.raises(EvidenceRejected, match="not signed by AMD"):
-        take(keeper, write(tmp_path / "x", genoa.leaf_der(signer="other")))
+        take(keeper, write(tmp_path / "x", genoa.leaf(signer="other")))
     with pytest.raises(EvidenceRejected, match="not signed by the ARK"):
         take(keeper, make_tar(tmp_path / "t", (CRL, genoa.crl(signer="other"))))
 
 
 @pytest.mark.parametrize("member", ["../../evil", "/etc/evil", "snp/../../evil"])
 def test_members_of_a_tar_stay_inside(keeper, tmp_path, genoa, name, member):
-    found = take(keeper, make_tar(tmp_path / "t", (member, genoa.leaf_der())))
+    found = take(keeper, make_tar(tmp_path / "t", (member, genoa.leaf())))
     assert set(found) == {name}  # by what is in it, at its own name
     assert sorted(one.name for one in tmp_path.iterdir()) == ["collateral", "t"]
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources that are there, away, slow, wrong and stale; the documents are of a world made here."""
 
-import json
-import threading
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -16,7 +15,8 @@ from imagers.evidence.snp.verify import SNPEvidence, SNPVerifier
 from imagers.model.evidence import Bound
 from imagers.net.http import HTTPClient, HTTPSettings
 from imagers.net.retry import RetryPolicy
-from tests.unit.evidence.snp.conftest import NOW, World
+from imagers.testing.evidence import CollateralServer, Fault, SNPWorld
+from tests.unit.evidence.snp.conftest import NOW, SEED, report_of
 
 CRL = "snp/Genoa/vcek.crl"
 KDS_CRL = "/vcek/v1/Genoa/crl"
@@ -24,58 +24,33 @@ THIM = "/metadata/THIM/amd/certification"
 
 
 class Source:
-    """Answers a path with the next of its answers; the last one repeats. None: no answer at all."""
+    """A service that gives each request to a path the next of its answers; the last one repeats."""
 
-    def __init__(self):
-        self.answers = {}
-        self.seen = []
-        self._released = threading.Event()
-        source = self
+    def __init__(self, server):
+        self.server = server
+        self.url = server.url
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                source.seen.append((self.path, dict(self.headers)))
-                left = source.answers.get(self.path.partition("?")[0], [(404, {}, b"")])
-                status, headers, body = left.pop(0) if len(left) > 1 else left[0]
-                if status is None:
-                    source._released.wait(30)
-                    return
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
+    @property
+    def seen(self):
+        return self.server.asked()
 
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def give(self, path, *bodies):
-        self.answers[path] = [one if isinstance(one, tuple) else (200, {}, one) for one in bodies]
-
-    def close(self):
-        self._released.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    def give(self, path, *answers):
+        for left, one in zip(range(len(answers), 0, -1), answers, strict=True):
+            fault = Fault(path, status=200, body=one) if isinstance(one, bytes) else one
+            self.server.faults.append(replace(fault, path=path, times=1 if left > 1 else 99))
 
 
 @pytest.fixture
 def make_source():
-    made = []
+    """A function: a service of a world that is nobody's, with answers of the test."""
+    with ExitStack() as stack:
 
-    def make(path=KDS_CRL, *bodies):
-        made.append(Source())
-        made[-1].give(path, *bodies)
-        return made[-1]
+        def make(path=KDS_CRL, *answers):
+            source = Source(stack.enter_context(CollateralServer()))
+            source.give(path, *answers)
+            return source
 
-    yield make
-    for one in made:
-        one.close()
+        yield make
 
 
 @pytest.fixture
@@ -96,7 +71,7 @@ def get(keeper, genoa):
         waits = []
         settings = HTTPSettings(retry=RetryPolicy(attempts=3), read_timeout_s=0.2)
         with HTTPClient(settings, sleep=waits.append) as client:
-            evidence = evidence or SNPEvidence(genoa.report(), None)
+            evidence = evidence or SNPEvidence(report_of(genoa), None)
             urls = [one if isinstance(one, str) else one.url for one in sources]
             found = list(fetch(names, evidence, sources=urls, keeper=keeper, client=client))
         return found[0], waits
@@ -116,37 +91,37 @@ def test_fetch_writes_what_the_first_source_gives_byte_for_byte(get, make_source
 
 
 def test_fetch_of_what_a_verifier_wants_makes_it_say_yes(get, make_source, directory, genoa):
-    evidence = SNPEvidence(genoa.report(), None)
+    evidence = SNPEvidence(report_of(genoa), None)
     verifier = SNPVerifier(roots=genoa.roots)
     names = verifier.wanted(evidence)
     source = make_source(KDS_CRL, genoa.crl())
-    source.give(f"/vcek/v1/Genoa/{genoa.chip_id.hex()}", genoa.leaf_der())
+    source.give(f"/vcek/v1/Genoa/{genoa.chip_id.hex()}", genoa.leaf())
     get(source, names=names, evidence=evidence)
-    assert [path for path, _ in source.seen if "?" in path] == [
+    assert [path for path in source.seen if "?" in path] == [
         f"/vcek/v1/Genoa/{genoa.chip_id.hex()}?blSPL=03&teeSPL=02&snpSPL=08&ucodeSPL=115"
     ]
     claims = judge_parsed(verifier, evidence, bound=Bound(), read=directory.read, now=NOW)
     assert claims.maker == "AMD, VCEK of a Genoa"
 
 
-def test_fetch_of_a_turin_asks_by_eight_bytes_and_the_fmc(rsa_keys, make_source, tmp_path):
-    turin = World("Turin", rsa_keys)
-    evidence = SNPEvidence(turin.report(), None)
+def test_fetch_of_a_turin_asks_by_eight_bytes_and_the_fmc(make_source, tmp_path):
+    turin = SNPWorld(SEED, "Turin", now=NOW)
+    evidence = SNPEvidence(report_of(turin), None)
     (_, name) = SNPVerifier(roots=turin.roots).wanted(evidence)
-    source = make_source(f"/vcek/v1/Turin/{turin.chip_id.hex()}", turin.leaf_der())
+    source = make_source(f"/vcek/v1/Turin/{turin.chip_id.hex()}", turin.leaf())
     keeper = Keeper(CollateralDirectory(tmp_path / "c"), NOW, turin.roots)
     with HTTPClient() as client:
         (found,) = fetch([name], evidence, sources=[source.url], keeper=keeper, client=client)
     assert found.state == "new"
     assert len(turin.chip_id) == 8
-    assert source.seen[0][0].endswith("?fmcSPL=01&blSPL=03&teeSPL=02&snpSPL=08&ucodeSPL=115")
+    assert source.seen[0].endswith("?fmcSPL=01&blSPL=03&teeSPL=02&snpSPL=08&ucodeSPL=115")
 
 
-BUSY = (429, {"Retry-After": "7"}, b"")
+BUSY = Fault(status=429, headers={"Retry-After": "7"})
 
 
 def test_fetch_waits_as_long_as_a_busy_source_asks_for(get, make_source, genoa):
-    found, waits = get(make_source(KDS_CRL, BUSY, (503, {}, b""), genoa.crl()))
+    found, waits = get(make_source(KDS_CRL, BUSY, Fault(status=503), genoa.crl()))
     assert found.state == "new"
     assert len(waits) == 2
     assert waits[0] >= 7
@@ -156,9 +131,9 @@ def test_fetch_waits_as_long_as_a_busy_source_asks_for(get, make_source, genoa):
     ("answer", "piece", "error"),
     [
         pytest.param(BUSY, "429 too many requests", RateLimited, id="throttled"),
-        pytest.param((503, {}, b""), "503 service unavailable", RemoteError, id="down"),
-        pytest.param((404, {}, b""), "404 not found", NotFound, id="has none"),
-        pytest.param((None, {}, b""), "no answer", RemoteError, id="silent"),
+        pytest.param(Fault(status=503), "503 service unavailable", RemoteError, id="down"),
+        pytest.param(Fault(status=404), "404 not found", NotFound, id="has none"),
+        pytest.param(Fault(delay_s=30), "no answer", RemoteError, id="silent"),
         pytest.param(b"<html>", "is no list that can be read", FormatError, id="a page"),
     ],
 )
@@ -178,9 +153,9 @@ def test_fetch_passes_over_what_the_vendor_did_not_sign(get, make_source, genoa,
 
 
 def test_fetch_passes_over_a_certificate_of_another_chip(get, make_source, genoa):
-    evidence = SNPEvidence(genoa.report(), None)
+    evidence = SNPEvidence(report_of(genoa), None)
     _, name = SNPVerifier(roots=genoa.roots).wanted(evidence)
-    other = genoa.leaf_der(changes={"4": bytes(range(64))})
+    other = genoa.leaf(extensions={"4": bytes(range(64))})
     source = make_source(f"/vcek/v1/Genoa/{genoa.chip_id.hex()}", other)
     found, _ = get(source, names=[name], evidence=evidence)
     assert found.state == "missing"
@@ -203,7 +178,7 @@ def test_fetch_does_not_put_an_older_document_in_the_place_of_a_younger(
 
 def test_fetch_keeps_what_is_there_where_no_source_answers(get, make_source, genoa):
     get(make_source(KDS_CRL, genoa.crl()))
-    found, _ = get(make_source(KDS_CRL, (500, {}, b"")))
+    found, _ = get(make_source(KDS_CRL, Fault(status=500)))
     assert found.state == "kept"
     assert found.document is not None
     assert "500" in str(found.error)
@@ -236,22 +211,19 @@ def test_fetch_replaces_what_is_damaged(get, make_source, genoa, directory):
     assert get(make_source(KDS_CRL, genoa.crl()))[0].state == "new"
 
 
-def test_azure_gives_certificates_of_its_machines_and_no_lists(get, make_source, genoa, as_pem):
-    evidence = SNPEvidence(genoa.report(), None)
+def test_azure_gives_certificates_of_its_machines_and_no_lists(get, genoa):
+    evidence = SNPEvidence(report_of(genoa), None)
     crl, name = SNPVerifier(roots=genoa.roots).wanted(evidence)
-    body = {"vcekCert": as_pem(genoa.leaf_der()).decode(), "tcbm": "7308000000000203"}
-    source = make_source(THIM, json.dumps(body).encode())
-    url = f"{source.url}{THIM}"
-    found, _ = get(url, names=[name], evidence=evidence)
-    assert found.state == "new"
-    assert source.seen[0][1]["Metadata"] == "true"
-    found, _ = get(url, names=[crl], evidence=evidence)
-    assert (found.state, len(source.seen)) == ("missing", 1)
+    with CollateralServer(genoa) as server:  # which wants the header that Azure wants
+        found, _ = get(f"{server.url}{THIM}", names=[name], evidence=evidence)
+        assert found.state == "new"
+        found, _ = get(f"{server.url}{THIM}", names=[crl], evidence=evidence)
+        assert (found.state, len(server.asked())) == ("missing", 1)
     assert "has none of this kind" in found.passed_over[0]
 
 
 def test_azure_that_gives_something_else_is_passed_over(get, make_source, genoa):
-    evidence = SNPEvidence(genoa.report(), None)
+    evidence = SNPEvidence(report_of(genoa), None)
     _, name = SNPVerifier(roots=genoa.roots).wanted(evidence)
     source = make_source(THIM, b'{"vcekCert": 1}')
     found, _ = get(f"{source.url}{THIM}", names=[name], evidence=evidence)
@@ -260,12 +232,12 @@ def test_azure_that_gives_something_else_is_passed_over(get, make_source, genoa)
 
 def test_id_of_the_chip_is_in_no_log_and_no_message(get, make_source, genoa, caplog):
     caplog.set_level("DEBUG", logger="imagers")
-    evidence = SNPEvidence(genoa.report(), None)
+    evidence = SNPEvidence(report_of(genoa), None)
     names = SNPVerifier(roots=genoa.roots).wanted(evidence)
-    source = make_source(f"/vcek/v1/Genoa/{genoa.chip_id.hex()}", (500, {}, b""))
+    source = make_source(f"/vcek/v1/Genoa/{genoa.chip_id.hex()}", Fault(status=500))
     found, _ = get(source, names=names[1:], evidence=evidence)
     chip = genoa.chip_id.hex()
-    assert chip in source.seen[0][0]
+    assert chip in source.seen[0]
     said = caplog.text + repr(found) + str(found.error)
     assert "/vcek/v1/Genoa/…" in caplog.text
     assert chip[:16] not in said

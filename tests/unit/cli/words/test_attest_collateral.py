@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from imagers.testing.evidence import Fault
 from tests.unit.evidence.test_fetch import KDS_CRL, make_source
 
 __all__ = ["make_source"]
@@ -28,7 +29,7 @@ def young(world):
 def test_fetch_gets_all_and_show_lists_it(run, words, snp_world, make_source):
     source = make_source(KDS_CRL, young(snp_world))
     chip = snp_world.chip_id.hex()
-    source.give(f"/vcek/v1/Genoa/{chip}", snp_world.leaf_der())
+    source.give(f"/vcek/v1/Genoa/{chip}", snp_world.leaf())
     fetch = ("attest", "collateral", "fetch", "report.bin", "--tee", "snp", *words)
     outcome = run(*fetch, "--source", source.url, "-v")
     assert outcome.code == 0, outcome.err
@@ -45,7 +46,7 @@ def test_fetch_gets_all_and_show_lists_it(run, words, snp_world, make_source):
 
 
 def test_fetch_where_one_is_missing_ends_with_why(run, words, make_source):
-    source = make_source(KDS_CRL, (404, {}, b""))
+    source = make_source(KDS_CRL, Fault(status=404))
     outcome = run(
         "attest",
         "collateral",
