@@ -14,16 +14,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from imagers import encrypt, sign, transport
 from imagers.errors import CouldNotVerify, LocalError
 from imagers.model.identity import ImageIdentity
 from imagers.model.keys import SecretKey
+from imagers.net.proxies import Proxies
 from imagers.registry.mirrors import RegistriesConf
-
-if TYPE_CHECKING:
-    from imagers.net.proxies import Proxies
 
 __all__ = ["Settings", "hide_secrets", "read_settings"]
 
@@ -39,6 +36,7 @@ class Settings:
     Attributes:
         policy_paths: where a containers policy is looked for, in this order.
         broker_state: directory of the broker's database and keys.
+        collateral: directory of what verifiers need beside evidence.
         spool: directory for blobs that wait for their upload; None for /var/tmp.
         registries_d_paths: where registries.d is looked for, in this order.
         default_lookaside: URL of GPG signatures where registries.d says nothing.
@@ -58,6 +56,7 @@ class Settings:
 
     policy_paths: tuple[Path, ...]
     broker_state: Path
+    collateral: Path
     spool: Path | None
     registries_d_paths: tuple[Path, ...] = ()
     default_lookaside: str | None = None
@@ -105,12 +104,17 @@ class Settings:
             return options
         return replace(
             options,
-            proxies=self._proxies(),
+            proxies=self.proxies(),
             registries=self.registries(image_rs_registries),
         )
 
-    def _proxies(self) -> Proxies:
-        from imagers.net.proxies import Proxies, parse_exempt, parse_proxy
+    def proxies(self) -> Proxies:
+        """Which requests go through a proxy.
+
+        Raises:
+            FormatError: a variable names none.
+        """
+        from imagers.net.proxies import parse_exempt, parse_proxy
 
         http, https = self.http_proxy, self.https_proxy
         return Proxies(
@@ -277,6 +281,7 @@ def read_settings() -> Settings:
             Path("/etc/containers/policy.json"),
         ),
         broker_state=state / "imagers" / "broker",
+        collateral=state / "imagers" / "collateral",
         registries_d_paths=(
             config / "containers" / "registries.d",
             Path("/etc/containers/registries.d"),

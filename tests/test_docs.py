@@ -268,22 +268,33 @@ def test_no_file_names_a_package_mirror():
 # --- help
 
 
+# Words below a verb that have a help of their own.
+WORDS = {
+    f"{verb} {word.replace('_', '-')}": path.stem
+    for path in (ROOT / "imagers" / "cli" / "words").glob("[a-z]*.py")
+    for verb, _, word in [path.stem.partition("_")]
+}
+
+
 def module_of(verb):
+    if verb in WORDS:
+        return importlib.import_module(f"imagers.cli.words.{WORDS[verb]}")
     return importlib.import_module(f"imagers.cli.verbs.{VERBS[verb]}")
 
 
-def commands_of(command):
+def commands_of(command, without=()):
     """A command and all that are below it."""
     yield command
     if isinstance(command, click.Group):
         for child in command.commands.values():
-            yield from commands_of(child)
+            if child not in without:
+                yield from commands_of(child, without)
 
 
-def options_of(command):
+def options_of(command, without=()):
     return {
         name
-        for one in commands_of(command)
+        for one in commands_of(command, without)
         for parameter in one.params
         if isinstance(parameter, click.Option)
         for name in (*parameter.opts, *parameter.secondary_opts)
@@ -335,15 +346,15 @@ def test_every_verb_module_is_a_verb():
     assert modules == set(VERBS.values())
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *WORDS])
 def test_help_of_a_verb_is_the_docstring_of_its_module(verb):
     text = module_of(verb).__doc__.strip("\n") + "\n"
-    result = CliRunner().invoke(root, [verb, "--help"])
+    result = CliRunner().invoke(root, [*verb.split(), "--help"])
     assert result.output == text
     assert result.exit_code == 0
 
 
-@pytest.mark.parametrize("verb", [None, *VERBS])
+@pytest.mark.parametrize("verb", [None, *VERBS, *WORDS])
 def test_help_fits_a_screen(verb):
     text = HELP if verb is None else module_of(verb).__doc__.strip("\n")
     assert len(text.splitlines()) <= LINES
@@ -351,12 +362,13 @@ def test_help_fits_a_screen(verb):
     assert [line for line in text.splitlines() if line != line.rstrip()] == []
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *WORDS])
 def test_help_of_a_verb_names_its_options_and_no_others(verb):
     command = module_of(verb).command
+    of_words = [module_of(word).command for word in WORDS if word.startswith(f"{verb} ")]
     text, _, _ = module_of(verb).__doc__.partition("\nexample")
     named = named_options(text)
-    options = options_of(command) - COMMON
+    options = options_of(command, without=of_words) - COMMON
     assert options <= named | forms_for_one_side(options, text)
     assert re.search(r"^  -q, -v, -h +quiet, verbose, this text$", text, re.MULTILINE)
     # A help may speak of another verb's option; one that is nowhere is a mistake.
@@ -364,7 +376,7 @@ def test_help_of_a_verb_names_its_options_and_no_others(verb):
     assert named <= everywhere | options_of(root) | {"--help"}
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *WORDS])
 def test_help_of_a_verb_explains_no_option_twice(verb):
     explained = re.findall(r"^  (--[a-z.-]+).* {2,}\S", module_of(verb).__doc__, re.MULTILINE)
     assert sorted(set(explained)) == sorted(explained)
@@ -375,7 +387,7 @@ def examples():
 
     Those of console are run: tests/cli/test_pages.py.
     """
-    for verb in VERBS:
+    for verb in [*VERBS, *WORDS]:
         _, _, example = module_of(verb).__doc__.partition("\nexample")
         for line in re.findall(r"^  (imagers (?:.*\\\n)*.*)$", example, re.MULTILINE):
             yield f"help of {verb}", line
@@ -390,7 +402,7 @@ def examples():
                     yield name_of(page), line
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *WORDS])
 def test_help_of_a_verb_ends_with_an_example(verb):
     _, _, example = module_of(verb).__doc__.partition("\nexample")
     lines = example.strip("\n").splitlines()

@@ -30,6 +30,8 @@ WITH_KEYS = {"encrypt", "decrypt", "pull"}
 # the verb that it speaks of ('imagers pull --broker'), that one counts.
 SAID_BY = {
     "evidence": {"broker"},
+    "evidence/carry": {"attest"},
+    "evidence/snp/collateral": {"attest"},
     "kbs": {"broker"},
     "broker": {"broker"},
     "build/broker_key": {"encrypt"},
@@ -109,8 +111,8 @@ def verbs_of(place, text):
     named = {name for name in VERBS if f"imagers {name}" in text}
     if named:
         return named
-    if place.startswith("cli/verbs/"):
-        return {place.rpartition("/")[2]}
+    if place.startswith(("cli/verbs/", "cli/words/")):
+        return {place.rpartition("/")[2].partition("_")[0]}
     row = max((one for one in SAID_BY if f"{place}/".startswith(f"{one}/")), key=len, default=None)
     assert row is not None, f"{place}: which verbs say it? name them in SAID_BY"
     return SAID_BY[row]

@@ -9,6 +9,8 @@
     GET  /kbs/v0/imagers/metadata/R/T/T  admin
     POST /kbs/v0/imagers/binding/R/T/T   admin
     GET, POST /kbs/v0/imagers/policy     admin
+    GET, POST /kbs/v0/imagers/reference-value        admin    (?add=true joins)
+    DELETE    /kbs/v0/imagers/reference-value/NAME   admin
     GET  /kbs/v0/imagers/audit           admin
     GET  /healthz                        anybody
 
@@ -37,6 +39,7 @@ from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
 from imagers.broker.loglines import LimitedLog
 from imagers.broker.policy import MAX_POLICY_BYTES
+from imagers.broker.references import References
 from imagers.broker.refusals import Refusal, error_body, refusal_of
 from imagers.broker.resources import IMAGE_QUERY, Credentials, Resources
 from imagers.errors import ImagersError
@@ -44,6 +47,7 @@ from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.messages import MAX_ATTESTATION_BYTES, MAX_MESSAGE_BYTES
 from imagers.kbs.wire import COOKIE_NAME, PREFIX
 from imagers.model.keys import SecretKey
+from imagers.model.references import MAX_REFERENCES_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -87,6 +91,8 @@ def create_app(state: BrokerState) -> Starlette:
             Route(f"{PREFIX}/imagers/metadata/{{path:path}}", guarded(endpoints.metadata)),
             Route(f"{PREFIX}/imagers/binding/{{path:path}}", guarded(endpoints.bind)),
             Route(f"{PREFIX}/imagers/policy", guarded(endpoints.policy)),
+            Route(f"{PREFIX}/imagers/reference-value", guarded(endpoints.references)),
+            Route(f"{PREFIX}/imagers/reference-value/{{name}}", guarded(endpoints.reference)),
             Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),
             Route("/{path:path}", guarded(endpoints.nothing)),
         ],
@@ -215,6 +221,7 @@ class _Endpoints:
         self._state = state
         self._handshake = Handshake(state)
         self._resources = Resources(state)
+        self._references = References(state)
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def health(self, _: Request) -> Response:
@@ -291,6 +298,21 @@ class _Endpoints:
             return _json(await asyncio.to_thread(self._resources.policy_text))
         body = bytes(await _read(request, MAX_POLICY_BYTES))
         await asyncio.to_thread(self._resources.set_policy, body)
+        return Response(b"")
+
+    async def references(self, request: Request) -> Response:
+        await self._admin(request)
+        _only(request, "GET", "POST")
+        if request.method == "GET":
+            return _json(await asyncio.to_thread(self._references.list))
+        body = bytes(await _read(request, MAX_REFERENCES_BYTES))
+        await asyncio.to_thread(partial(self._references.set, body, add=_flag(request, "add")))
+        return Response(b"")
+
+    async def reference(self, request: Request) -> Response:
+        await self._admin(request)
+        _only(request, "DELETE")
+        await asyncio.to_thread(self._references.delete, request.path_params["name"])
         return Response(b"")
 
     async def audit(self, request: Request) -> Response:

@@ -37,7 +37,7 @@ from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.storage import Session
 from imagers.errors import ImagersError, LocalError
-from imagers.evidence.judge import judge
+from imagers.evidence.judge import judge_evidence
 from imagers.kbs.jwe import check_public_key
 from imagers.kbs.messages import (
     DEFAULT_HASH,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from imagers.broker.challenges import Ticket
     from imagers.broker.state import BrokerState
     from imagers.broker.storage import Transaction
+    from imagers.evidence.appraise import Appraisal
     from imagers.kbs.messages import Attestation
     from imagers.model.evidence import Claims, Verifier
 
@@ -158,7 +159,7 @@ class Handshake:
         if earlier is not None:
             return _same_token(earlier, fingerprint)
         attestation = parse_attestation(body)
-        claims, token = self._judge(ticket, attestation)
+        claims, appraisal, token = self._judge(ticket, attestation)
         with self._state.store.transaction() as transaction:
             now_ms = self._pass_time(transaction)
             # Judging took its time.
@@ -179,13 +180,19 @@ class Handshake:
                 token=token,
             )
             transaction.insert_session(session)
-            init = "; init data was not judged" if attestation.init_data is not None else ""
+            kept = {self._kept(ticket.tee, name): at for name, at in claims.collateral.items()}
+            transaction.keep_collateral(kept)
+            told = f"evidence was accepted; appraised as {appraisal.status}"
+            if claims.test_root:
+                told += "; under a root for tests"
+            if attestation.init_data is not None:
+                told += "; init data was not judged"
             event = AuditEvent(
                 event="attest",
                 outcome="ok",
                 tee=ticket.tee,
                 session=shown_session(ticket.name),
-                detail="evidence was accepted" + init,
+                detail=told,
             )
             append(transaction, event, now=self._state.now())
         return token
@@ -214,8 +221,12 @@ class Handshake:
         ):
             raise Refusal("TooManySessions", "this machine has attested too often; try later")
 
-    def _judge(self, ticket: Ticket, attestation: Attestation) -> tuple[Claims, str]:
-        """The claims and the token, if everything fits."""
+    def _kept(self, tee: str, name: str) -> str:
+        """The name under which the number of a document is kept: those of tests apart."""
+        return f"test {name}" if tee in self._state.config.test_roots else name
+
+    def _judge(self, ticket: Ticket, attestation: Attestation) -> tuple[Claims, Appraisal, str]:
+        """The claims, their worth and the token, if everything fits."""
         if not self._state.challenges.is_nonce_of(ticket, attestation.nonce):
             raise Refusal("AttestationError", "the nonce is not the one of this session")
         if attestation.additional_evidence not in ("", "{}"):
@@ -229,18 +240,23 @@ class Handshake:
             additional_evidence=attestation.additional_evidence,
             report_hash=ticket.algorithm,
         )
-        now = self._state.now()
-        claims = judge(
+        with self._state.store.reading() as transaction:
+            seen = transaction.seen_collateral()
+        claims = judge_evidence(
             self._verifier_of(ticket.tee),
             attestation.primary_evidence,
             bound=Bound(report_data=report_data.digest),
-            read=lambda _: None,
-            now=now,
+            read=self._state.read_collateral,
+            now=self._state.now(),
+            seen=lambda name: seen.get(self._kept(ticket.tee, name)),
         )
         if claims.tee != ticket.tee:  # a plugin that speaks for another TEE than its name
             raise RuntimeError(f"the verifier of {ticket.tee!r} gave claims of {claims.tee!r}")
+        with self._state.store.reading() as transaction:
+            appraisal = self._state.appraise(transaction, claims)
         token = self._state.guest_tokens.issue(
             claims,
+            appraisal,
             attestation=attestation,
             report_data=report_data,
             now=_when(self._state.session_time.now_ms()),
@@ -251,7 +267,7 @@ class Handshake:
                 "AttestationError",
                 f"expected claims for a token of at most {_MAX_TOKEN} characters, got {len(token)}",
             )
-        return claims, token
+        return claims, appraisal, token
 
     def _verifier_of(self, tee: str) -> Verifier[Any]:
         verifier = self._state.verifiers.get(tee)
@@ -288,7 +304,7 @@ def _refused(ticket: Ticket, refusal: Refusal) -> AuditEvent:
         outcome="refused",
         tee=ticket.tee,
         session=shown_session(ticket.name),
-        detail=refusal.detail,
+        detail=refusal.told,
     )
 
 

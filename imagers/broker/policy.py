@@ -5,18 +5,22 @@
       {"name": "no-staging", "effect": "deny",  "resource": "staging/*/*", "image": "any"},
       {"name": "anchors",    "effect": "allow", "resource": "trust/*/*",   "image": "any",
        "tee": ["snp", "tdx"]},
-      {"name": "bound-image","effect": "allow", "resource": "*/*/*",       "image": "bound"}
+      {"name": "bound-image", "effect": "allow", "resource": "*/*/*",       "image": "bound",
+       "trust": "affirming"}
     ]}
 
 The first rule that matches decides; none matching is a denial. A rule matches when
 
 1. `resource` fits: three segments, in which `*` stands for any characters of one segment;
 2. `tee`, if given, names the TEE of the guest;
-3. `image` is `any`, or it is `bound` and the image that the guest names is one that the
+3. `trust`, if given, is `affirming` and so is the appraisal of the guest's evidence by the
+   reference values in force: it is the operator's own machine, and not somebody's who rents one;
+4. `image` is `any`, or it is `bound` and the image that the guest names is one that the
    resource is bound to. A resource without bindings matches no `bound` rule.
 
-The default is the last rule alone. What image a guest names is the word of its agent: that
-is worth as much as the measurement of the agent in the evidence, which the verifier judged.
+The default is the last rule alone. A rule without `trust` takes any genuine guest of its TEEs.
+What image a guest names is the word of its agent: that is worth as much as the measurement of the
+agent in the evidence, which `trust` compares.
 
 No IO and no clock here.
 """
@@ -38,7 +42,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_POLICY",
     "DENY_ALL_POLICY",
+    "FORMER_DEFAULT_POLICY",
     "MAX_POLICY_BYTES",
+    "NotAffirming",
     "ReleaseFacts",
     "ResourcePolicy",
     "Rule",
@@ -48,8 +54,13 @@ __all__ = [
 
 DEFAULT_POLICY = (
     '{"rules": [{"name": "bound-image", "effect": "allow", '
+    '"resource": "*/*/*", "image": "bound", "trust": "affirming"}]}\n'
+)
+FORMER_DEFAULT_POLICY = (
+    '{"rules": [{"name": "bound-image", "effect": "allow", '
     '"resource": "*/*/*", "image": "bound"}]}\n'
 )
+"""The default of stores that were made before there were reference values."""
 DENY_ALL_POLICY = (
     '{"rules": [{"name": "deny-all", "effect": "deny", "resource": "*/*/*", "image": "any"}]}\n'
 )
@@ -70,12 +81,14 @@ class ReleaseFacts:
         tee: whose evidence a verifier accepted.
         image: digest that the guest names, or None.
         bindings: digests of the images that the resource belongs to.
+        is_affirming: whether the evidence is appraised as that of a machine of the operator's.
     """
 
     path: ResourcePath
     tee: str
     image: Digest | None
     bindings: frozenset[Digest]
+    is_affirming: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +99,7 @@ class Rule:
         resource: one expression a segment, made by `parse_policy`.
         tees: empty means any whose verifier is enabled.
         bound: whether the image must be one that the resource is bound to.
+        affirming: whether the guest must be known as one of the operator's.
     """
 
     name: str
@@ -93,6 +107,7 @@ class Rule:
     resource: tuple[re.Pattern[str], ...]
     tees: frozenset[str]
     bound: bool
+    affirming: bool = False
 
     def fits(self, facts: ReleaseFacts) -> bool:
         """Whether resource and TEE are those of the rule; the image is not looked at."""
@@ -115,6 +130,20 @@ class RuleDenied(PolicyDenied):
         self.rule = rule
 
 
+class NotAffirming(PolicyDenied):
+    """A rule would allow it, if the guest were known as one of the operator's.
+
+    Attributes:
+        rule: its name.
+    """
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(
+            f"rule '{rule}' does not apply: this guest is not known as one of the operator's"
+        )
+        self.rule = rule
+
+
 class ResourcePolicy:
     """A table, and the text that it was made from."""
 
@@ -131,11 +160,17 @@ class ResourcePolicy:
 
         Raises:
             RuleDenied: a rule denies it.
+            NotAffirming: no rule allows it, and one wants better evidence.
             PolicyDenied: no rule allows it; says why.
         """
         near: list[str] = []
+        unknown_guest = ""
         for rule in self.rules:
             if not rule.fits(facts):
+                continue
+            if rule.affirming and not facts.is_affirming:
+                # Before the image: who is not known learns nothing of what is bound to what.
+                unknown_guest = unknown_guest or rule.name
                 continue
             if rule.bound and (reason := _unbound(facts)) is not None:
                 near.append(f"rule '{rule.name}' does not apply: {reason}")
@@ -143,6 +178,8 @@ class ResourcePolicy:
             if rule.effect != "allow":
                 raise RuleDenied(rule.name)
             return rule.name
+        if unknown_guest and not near:
+            raise NotAffirming(unknown_guest)
         raise PolicyDenied("; ".join(near[:3]) or "no rule allows it")
 
 
@@ -179,7 +216,7 @@ def parse_policy(text: str) -> ResourcePolicy:
 
 
 def _parse_rule(rule: View) -> Rule:
-    rule.only("name", "effect", "resource", "tee", "image")
+    rule.only("name", "effect", "resource", "tee", "image", "trust")
     name = rule.text("name")
     if not _NAME.match(name):
         raise _fault(rule, "name", "a name of letters, digits, '_', '.' and '-'")
@@ -192,12 +229,18 @@ def _parse_rule(rule: View) -> Rule:
     if effect == "deny" and image == "bound":
         # It would deny the right image and let the wrong ones go on to the next rule.
         raise _fault(rule, "image", "'any' in a rule that denies")
+    trust = rule.optional_text("trust")
+    if trust not in (None, "affirming"):
+        raise _fault(rule, "trust", "'affirming'")
+    if effect == "deny" and trust is not None:
+        raise _fault(rule, "trust", "none in a rule that denies")
     return Rule(
         name=name,
         effect="allow" if effect == "allow" else "deny",
         resource=_parse_pattern(rule),
         tees=_parse_tees(rule),
         bound=image == "bound",
+        affirming=trust is not None,
     )
 
 

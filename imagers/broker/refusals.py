@@ -11,7 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imagers.errors import AttestationError, FormatError, ImagersError, Unsupported
+from imagers.errors import (
+    AttestationError,
+    CouldNotVerify,
+    EvidenceRejected,
+    FormatError,
+    ImagersError,
+    Unsupported,
+)
 from imagers.kbs.wire import ERROR_TYPE_PREFIX
 from imagers.model.strict_json import dump_json
 
@@ -23,11 +30,13 @@ __all__ = ["STATUS", "Refusal", "error_body", "refusal_of"]
 STATUS: Mapping[str, int] = {
     "SerdeError": 400,  # a message, policy or digest that is not well-formed
     "AttestationError": 401,  # evidence, version or TEE not accepted
+    "CouldNotVerify": 424,  # no answer about evidence: collateral is missing or out of date
     "SessionNotFound": 401,  # cookie unknown or expired
     "TokenNotFound": 401,  # neither cookie nor bearer token
     "TokenVerifierError": 401,  # bearer token not ours or expired
     "AdminAuthAccess": 401,
     "PolicyDeny": 403,
+    "NoReferenceValue": 403,  # nobody said what a guest of this TEE has to be
     "InvalidRequestPath": 404,
     "PluginNotFound": 404,
     "ResourceNotFound": 404,
@@ -48,11 +57,13 @@ class Refusal(Exception):  # the broker's own signal; it ends in `app`
         name: of the table above.
         detail: for the peer; nothing secret.
         rule: of the policy, that denies it; else empty.
+        told: for the owner of the broker, in its audit log.
     """
 
-    def __init__(self, name: str, detail: str, *, rule: str = "") -> None:
+    def __init__(self, name: str, detail: str, *, rule: str = "", told: str = "") -> None:
         super().__init__(f"{name}: {detail}")
         self.rule = rule
+        self.told = told or detail
         self.name = name
         self.detail = detail
 
@@ -64,6 +75,15 @@ class Refusal(Exception):  # the broker's own signal; it ends in `app`
 
 def refusal_of(error: ImagersError) -> Refusal | None:
     """The refusal that an error of the libraries means to a peer; None if it is our own fault."""
+    if isinstance(error, (EvidenceRejected, CouldNotVerify)) and error.step:
+        # What was expected is for the owner: who is refused could feel his way by it.
+        name, answer = "AttestationError", "the evidence is rejected"
+        if isinstance(error, CouldNotVerify):
+            name, answer = "CouldNotVerify", "this broker cannot look at the evidence"
+        told = f"{error}; {error.hint}" if error.hint else str(error)
+        return Refusal(name, f"{answer}: step {error.step}", told=told)
+    if isinstance(error, CouldNotVerify):
+        return Refusal("CouldNotVerify", "this broker cannot look at the evidence", told=str(error))
     if isinstance(error, AttestationError):
         return Refusal("AttestationError", str(error))
     if isinstance(error, (FormatError, Unsupported)):

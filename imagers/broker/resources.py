@@ -7,7 +7,8 @@ A release, in order; each step can refuse and each refusal is in the audit log:
 2. its TEE is one whose verifier is enabled now;
 3. the path and the image digest are well-formed;
 4. there is such a resource (a guest that attested may learn that there is not);
-5. the policy allows it: for this path, TEE, named image and the resource's bindings;
+5. the policy allows it: for this path, TEE, named image, the resource's bindings, and the worth
+   of the guest's claims by the reference values in force now;
 6. the secret is opened and sealed to the public key that the evidence bound;
 7. the audit row is on disk. Only then the answer leaves.
 """
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
-from imagers.broker.policy import ReleaseFacts, RuleDenied, parse_policy
+from imagers.broker.policy import NotAffirming, ReleaseFacts, RuleDenied, parse_policy
 from imagers.broker.refusals import Refusal
+from imagers.broker.state import SAMPLE
 from imagers.broker.storage import StoredResource
 from imagers.errors import FormatError, PolicyDenied
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES, seal_answer
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from imagers.broker.state import BrokerState
     from imagers.broker.storage import Session, Transaction
     from imagers.broker.tokens import AttestedGuest
+    from imagers.evidence.appraise import Appraisal
     from imagers.kbs.resources import ResourcePath
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
@@ -124,7 +127,7 @@ class Resources:
                 outcome="refused",
                 image=",".join(images),
                 rule=refusal.rule,
-                detail=refusal.detail,
+                detail=refusal.told,
                 **known,
             )
             self._state.log_refusal(event, caller=who, attested=True)
@@ -168,11 +171,19 @@ class Resources:
         stored = transaction.find_resource(path)
         if stored is None:  # step 4
             raise Refusal("ResourceNotFound", f"there is no resource '{path}'")
+        appraisal = self._state.appraise(transaction, guest.claims)
         facts = ReleaseFacts(
-            path=path, tee=guest.tee, image=image, bindings=transaction.bindings(path)
+            path=path,
+            tee=guest.tee,
+            image=image,
+            bindings=transaction.bindings(path),
+            # Who allows the sample TEE believes guests that prove nothing, and was warned.
+            is_affirming=appraisal.is_affirming or guest.tee == SAMPLE,
         )
         try:
             rule = self._state.policy(transaction).decide(facts)  # step 5
+        except NotAffirming as denied:
+            raise _unknown_guest(denied, appraisal, guest.tee) from None
         except PolicyDenied as denied:
             rule = denied.rule if isinstance(denied, RuleDenied) else ""
             raise Refusal("PolicyDeny", str(denied), rule=rule) from None
@@ -344,6 +355,20 @@ class Resources:
         with self._state.store.reading() as transaction:
             rows: list[JSON] = [dict(row) for row in transaction.list_audit(limit, wanted)]
         return dump_json({"entries": rows})
+
+
+def _unknown_guest(denied: NotAffirming, appraisal: Appraisal, tee: str) -> Refusal:
+    """The refusal of a guest that is not known: the rule for him, the reasons for the owner."""
+    told = "; ".join(one.told() for one in appraisal.misses)
+    if not appraisal.has_references:
+        return Refusal(
+            "NoReferenceValue",
+            f"rule '{denied.rule}' does not apply: this broker has no reference value for the TEE "
+            f"'{tee}'",
+            rule=denied.rule,
+            told=told,
+        )
+    return Refusal("PolicyDeny", str(denied), rule=denied.rule, told=told)
 
 
 def _parse_since(text: str) -> str:

@@ -38,7 +38,7 @@ from imagers.files import reason_of
 from imagers.net.urls import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,6 +69,8 @@ class RunningBroker:
         tees: whose evidence is taken.
         resources: how many there are.
         fault: why no guest can get anything; "" if one may.
+        unknown: TEEs no guest of which is known as the owner's, and the names of the reference
+            values that are missing.
     """
 
     url: str
@@ -79,6 +81,7 @@ class RunningBroker:
     tees: tuple[str, ...]
     resources: int
     fault: str
+    unknown: Mapping[str, tuple[str, ...]]
 
 
 class _Connection(Place):
@@ -537,4 +540,5 @@ def _describe(
         tees=tuple(sorted(state.verifiers)),
         resources=resources,
         fault=state.why_nothing_is_released(),
+        unknown=state.tees_without_references(),
     )

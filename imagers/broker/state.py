@@ -21,22 +21,34 @@ from imagers.broker.keyfiles import (
     make_admin_key,
     make_state_directory,
 )
-from imagers.broker.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, parse_policy
+from imagers.broker.policy import (
+    DEFAULT_POLICY,
+    FORMER_DEFAULT_POLICY,
+    MAX_POLICY_BYTES,
+    parse_policy,
+)
 from imagers.broker.sealing import Sealer
 from imagers.broker.storage import Store
 from imagers.broker.tokens import AdminTokens, GuestTokens
 from imagers.errors import FormatError, LocalError, UsageError
+from imagers.evidence.appraise import appraise_claims, reference_names
+from imagers.evidence.collateral import CollateralDirectory
 from imagers.evidence.plugins import load_verifier
-from imagers.files import local_errors
+from imagers.evidence.policy import MAX_POLICY_BYTES as MAX_APPRAISAL_POLICY
+from imagers.evidence.policy import AppraisalPolicy, parse_appraisal_policy
+from imagers.files import local_errors, read_bounded
 from imagers.model.closing import Closing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from imagers.broker.policy import ResourcePolicy
     from imagers.broker.storage import Transaction
-    from imagers.model.evidence import Verifier
+    from imagers.evidence.appraise import Appraisal
+    from imagers.model.evidence import Claims, Verifier
+    from imagers.model.references import ReferenceValue
+    from imagers.model.strict_json import View
 
 __all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "open_state"]
 
@@ -73,10 +85,14 @@ class BrokerConfig:
         state_directory: for the store and the keys; made with mode 0700 if missing.
         host: address to listen on.
         port: 0 for any free one.
-        tees: names of the TEEs whose verifier plugins to load.
+        tees: names of the TEEs to take evidence of.
+        appraisal_policy_file: what to let pass of each TEE, and reference values, which are set
+            at each start; None: the strict settings.
+        collateral_directory: lists of revoked certificates, TCB information and such, by name.
+        test_roots: certificates in PEM by the name of a TEE, in place of its vendor's. For tests.
         allow_sample_tee: take evidence that anybody can make. For demonstrations.
         policy_file: resource policy to put in force at the start; None keeps the stored
-            one, which at first is "an image's key only for that image".
+            one, which at first is "an image's key only for that image and one's own guests".
         certificate_file, certificate_key_file: PEM, for https.
         unsafe_plain_http: listen without TLS on an address that is not this machine's own.
         trusted_proxies: addresses and networks whose X-Forwarded-For is believed, for the
@@ -94,6 +110,9 @@ class BrokerConfig:
     host: str = "127.0.0.1"
     port: int = 8080
     tees: tuple[str, ...] = ()
+    appraisal_policy_file: Path | None = None
+    collateral_directory: Path | None = None
+    test_roots: Mapping[str, bytes] = field(default_factory=dict)
     allow_sample_tee: bool = False
     policy_file: Path | None = None
     certificate_file: Path | None = None
@@ -202,6 +221,34 @@ class BrokerState(Closing):
             return "its policy allows nothing to guests of these TEEs"
         return ""
 
+    def tees_without_references(self) -> Mapping[str, tuple[str, ...]]:
+        """The TEEs no guest of which can be known as one's own: no reference value is set.
+
+        By name of the TEE, the names of the values that are missing, for the way that is nearest.
+        """
+        with self.store.reading() as transaction:
+            names = transaction.reference_values().keys()
+        missing = {
+            tee: min(
+                (tuple(name for name in way if name not in names) for way in verifier.references),
+                key=len,
+                default=("none is known",),
+            )
+            for tee, verifier in self.verifiers.items()
+            if tee != SAMPLE
+        }
+        return {tee: way for tee, way in missing.items() if way}
+
+    def appraise(self, transaction: Transaction, claims: Claims) -> Appraisal:
+        """The worth of claims by the reference values in force now."""
+        values = transaction.reference_values(reference_names(claims))
+        return appraise_claims(claims, values, now=self.now())
+
+    def read_collateral(self, name: str) -> bytes | None:
+        """A document by its name, or None; nothing of it is verified."""
+        directory = self.config.collateral_directory
+        return None if directory is None else CollateralDirectory(directory).read(name)
+
     def set_policy(self, transaction: Transaction, policy: ResourcePolicy) -> None:
         """Put another one in force."""
         transaction.set_setting(_POLICY, policy.text.encode())
@@ -246,13 +293,14 @@ def open_state(config: BrokerConfig) -> BrokerState:
         UsageError: the sample TEE is named without being allowed.
         PluginError: a verifier is missing or broken.
     """
-    verifiers = _load_verifiers(config)
+    appraisal = _read_appraisal_policy(config.appraisal_policy_file)
+    verifiers = _load_verifiers(config, appraisal.settings)
     policy = _read_policy(config.policy_file) if config.policy_file is not None else None
     directory = config.state_directory
     make_state_directory(directory)
     store = Store(directory / STORE)
     try:
-        return _open_in(config, store, verifiers, policy)
+        return _open_in(config, store, verifiers, policy, appraisal.references)
     except BaseException:
         store.close()
         raise
@@ -263,6 +311,7 @@ def _open_in(
     store: Store,
     verifiers: Mapping[str, Verifier[Any]],
     policy: ResourcePolicy | None,
+    references: Sequence[ReferenceValue],
 ) -> BrokerState:
     def nothing_sealed() -> bool:
         with store.transaction() as transaction:
@@ -290,14 +339,29 @@ def _open_in(
         master_key_made=config.master_key_file if master_made else None,
     )
     with store.transaction() as transaction:
-        if policy is None and transaction.get_setting(_POLICY) is None:
+        if policy is None and transaction.get_setting(_POLICY) in (
+            None,
+            FORMER_DEFAULT_POLICY.encode(),
+        ):
             policy = parse_policy(DEFAULT_POLICY)
         if policy is not None:
             state.set_policy(transaction, policy)
+        for one in references:
+            transaction.set_reference_value(one)
         detail = f"TEEs: {', '.join(sorted(verifiers)) or 'none'}"
+        if references:
+            names = ", ".join(one.name for one in references)
+            detail += f"; reference values from {config.appraisal_policy_file}: {names}"
+        if config.test_roots:
+            detail += f"; test roots: {', '.join(sorted(config.test_roots))}"
         if config.policy_file is not None:
             detail += f"; policy from {config.policy_file}"
         append(transaction, AuditEvent(event="start", outcome="ok", detail=detail), now=state.now())
+    for tee in sorted(config.test_roots):
+        _log.warning(
+            "certificates for tests stand for the vendor's of the TEE %s: it proves nothing",
+            tee,
+        )
     if SAMPLE in verifiers:
         _log.warning(
             "the sample TEE is allowed: anybody who reaches this broker can attest; "
@@ -337,7 +401,9 @@ def _open_token_key(store: Store, sealer: Sealer, master_key_file: Path) -> Gues
         return GuestTokens(private)
 
 
-def _load_verifiers(config: BrokerConfig) -> Mapping[str, Verifier[Any]]:
+def _load_verifiers(
+    config: BrokerConfig, settings: Mapping[str, View]
+) -> Mapping[str, Verifier[Any]]:
     names = dict.fromkeys(config.tees)
     if SAMPLE in names and not config.allow_sample_tee:
         raise UsageError(
@@ -346,7 +412,21 @@ def _load_verifiers(config: BrokerConfig) -> Mapping[str, Verifier[Any]]:
         )
     if config.allow_sample_tee:
         names[SAMPLE] = None
-    return {name: load_verifier(name) for name in names}
+    for what, told in (("test roots", config.test_roots), ("an appraisal policy", settings)):
+        if others := told.keys() - names:
+            raise UsageError(f"{what} for the TEE {min(others)!r}, which is not taken")
+    return {
+        name: load_verifier(name, settings=settings.get(name), roots=config.test_roots.get(name))
+        for name in names
+    }
+
+
+def _read_appraisal_policy(path: Path | None) -> AppraisalPolicy:
+    if path is None:
+        return AppraisalPolicy({}, ())
+    doing = "the appraisal policy cannot be read"
+    data = read_bounded(path, max_bytes=MAX_APPRAISAL_POLICY, doing=doing)
+    return parse_appraisal_policy(data, what=str(path))
 
 
 def _read_policy(path: Path) -> ResourcePolicy:

@@ -7,6 +7,8 @@
     store      one row: the random id of this database, the highest time that it has seen,
                how many sessions there are
     settings   the sealed token key, the policy
+    reference_values  name -> what claims of that name have to equal
+    collateral        name -> the highest number or time of a document that was believed
     audit      rows that triggers protect from change
 
 What writes is in transactions that take SQLite's write lock at their start, so that what was
@@ -28,15 +30,20 @@ from imagers.broker.keyfiles import check_owner_only, make_owner_only
 from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath, parse_resource_path
 from imagers.model.digest import Digest, parse_digest
+from imagers.model.references import parse_references, references_to_json
+from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from imagers.model.references import ReferenceValue
 
 __all__ = ["Session", "Store", "StoreRow", "StoredResource", "Transaction"]
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _WITH_OPEN_SESSIONS = 1  # the version that wrote a row at `auth`
+_WITHOUT_CLAIMS = 2  # the version whose tokens had no claims to appraise
 _STORE_ID_BYTES = 16
 _WRITES = "imagers_writes"
 _BUSY_MS = 10_000  # how long a transaction waits for another process's
@@ -90,6 +97,18 @@ _settings = sa.Table(
     _metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.LargeBinary, nullable=False),
+)
+_reference_values = sa.Table(
+    "reference_values",
+    _metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+)
+_collateral = sa.Table(
+    "collateral",
+    _metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("number", sa.Text, nullable=False),  # a CRL number can have 20 bytes
 )
 _audit = sa.Table(
     "audit",
@@ -301,6 +320,53 @@ class Transaction:
         self._connection.execute(sa.delete(_settings).where(_settings.c.name == name))
         self._connection.execute(sa.insert(_settings).values(name=name, value=value))
 
+    # Reference values
+
+    def reference_values(self, names: Iterable[str] | None = None) -> Mapping[str, ReferenceValue]:
+        """By name, sorted.
+
+        Args:
+            names: of those that are wanted; None: all.
+        """
+        query = sa.select(_reference_values).order_by(_reference_values.c.name)
+        if names is not None:
+            query = query.where(_reference_values.c.name.in_(tuple(names)))
+        rows = self._connection.execute(query)
+        found: dict[str, ReferenceValue] = {}
+        for row in rows:
+            found.update((one.name, one) for one in parse_references(bytes(row.value)))
+        return found
+
+    def set_reference_value(self, value: ReferenceValue) -> None:
+        """Set or replace one."""
+        self.delete_reference_value(value.name)
+        data = dump_json(references_to_json([value]))
+        self._connection.execute(sa.insert(_reference_values).values(name=value.name, value=data))
+
+    def delete_reference_value(self, name: str) -> bool:
+        """Whether there was one."""
+        gone = self._connection.execute(
+            sa.delete(_reference_values).where(_reference_values.c.name == name)
+        )
+        return gone.rowcount > 0
+
+    # Collateral
+
+    def seen_collateral(self) -> Mapping[str, int]:
+        """The highest number or time of each document that was believed."""
+        rows = self._connection.execute(sa.select(_collateral))
+        return {row.name: int(row.number) for row in rows}
+
+    def keep_collateral(self, numbers: Mapping[str, int]) -> None:
+        """Remember numbers and times, where they are higher than those that are kept."""
+        seen = self.seen_collateral()
+        for name, number in numbers.items():
+            if number > seen.get(name, -1):
+                self._connection.execute(sa.delete(_collateral).where(_collateral.c.name == name))
+                self._connection.execute(
+                    sa.insert(_collateral).values(name=name, number=str(number))
+                )
+
     # Audit
 
     def append_audit(self, row: dict[str, str]) -> None:
@@ -361,7 +427,7 @@ class Store:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar()
             if version == _SCHEMA_VERSION:
                 return
-            if version == _WITH_OPEN_SESSIONS:
+            if version in (_WITH_OPEN_SESSIONS, _WITHOUT_CLAIMS):
                 # All else is as it was. Guests whose sessions are dropped shake hands again.
                 connection.exec_driver_sql("DROP TABLE sessions")
             elif version != 0:
@@ -374,9 +440,12 @@ class Store:
             if version == 0:
                 for trigger in _TRIGGERS:
                     connection.exec_driver_sql(trigger)
-            connection.execute(
-                sa.insert(_store).values(id=os.urandom(_STORE_ID_BYTES), seen_ms=0, sessions=0)
-            )
+            if version == _WITHOUT_CLAIMS:
+                connection.execute(sa.update(_store).values(sessions=0))
+            else:
+                connection.execute(
+                    sa.insert(_store).values(id=os.urandom(_STORE_ID_BYTES), seen_ms=0, sessions=0)
+                )
             connection.exec_driver_sql(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
     @contextmanager

@@ -6,9 +6,10 @@ verifier's claims below `submods`, and the guest's public key where Trustee look
 It is made and checked with the broker's own key; the key in its header is for other
 readers, and never believed here.
 
-The trustworthiness vector is Trustee's for evidence that no reference value confirms:
-executables 33, hardware 97, configuration 36, so the status is "contraindicated". This broker
-compares no reference values yet, and says nothing better of anybody.
+Status and trustworthiness vector are those of the moment when it was made. What a guest may have is
+decided by the claims in it, appraised anew by the reference values in force when it asks.
+
+A token made under roots for tests says so, in `imagers.test-root`.
 
 Spec: draft-ietf-rats-ear; draft-ietf-rats-ar4si; Trustee attestation token.
 """
@@ -23,6 +24,7 @@ from imagers import __version__
 from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal
 from imagers.errors import ImagersError
+from imagers.evidence.claims import claims_from_json, claims_to_json
 from imagers.kbs.messages import parse_public_key
 from imagers.kbs.tee_key import public_jwk
 from imagers.model.base64 import encode_base64
@@ -32,6 +34,7 @@ from imagers.pki.jose import sign_token, verify_token
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    from imagers.evidence.appraise import Appraisal
     from imagers.kbs.messages import Attestation, TEEPublicKey
     from imagers.model.evidence import Claims, ReportData
     from imagers.model.strict_json import JSONObject, View
@@ -41,26 +44,28 @@ __all__ = ["AdminTokens", "AttestedGuest", "GuestTokens"]
 _PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
 _ISSUER = "imagers-broker"
 _EVIDENCE = "ear.veraison.annotated-evidence"
-_VECTOR: JSONObject = {
-    "instance-identity": 0,
-    "configuration": 36,
-    "executables": 33,
-    "file-system": 0,
-    "hardware": 97,
-    "runtime-opaque": 0,
-    "storage-opaque": 0,
-    "sourced-data": 0,
-}
+_CLAIMS = "imagers.claims"
+# Claims that would make a token too long for a header; registers that they led to are measured.
+_LONG = frozenset({"uefi_event_logs"})
 _LEEWAY = timedelta(seconds=30)  # between the clocks of an admin and the broker
 _LONGEST_ADMIN_TOKEN = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
 class AttestedGuest:
-    """What a good token says: whose evidence was accepted, and what answers are sealed to."""
+    """What a good token says: whose evidence was accepted, and what answers are sealed to.
 
-    tee: str
+    Attributes:
+        claims: without those by Trustee's names.
+    """
+
     tee_pubkey: TEEPublicKey
+    claims: Claims
+
+    @property
+    def tee(self) -> str:
+        """Name of the TEE."""
+        return self.claims.tee
 
 
 class GuestTokens:
@@ -103,6 +108,7 @@ class GuestTokens:
     def issue(
         self,
         claims: Claims,
+        appraisal: Appraisal,
         *,
         attestation: Attestation,
         report_data: ReportData,
@@ -111,28 +117,31 @@ class GuestTokens:
     ) -> str:
         """The token of a guest whose evidence was accepted."""
         evidence: JSONObject = {
-            claims.tee: dict(claims.values),
+            claims.tee: {name: value for name, value in claims.values.items() if name not in _LONG},
             "report_data": encode_base64(report_data.digest),
             "runtime_data_claims": {
                 "nonce": attestation.nonce,
                 "tee-pubkey": attestation.tee_pubkey.to_json(),
             },
         }
-        appraisal: JSONObject = {
-            "ear.status": "contraindicated",
-            "ear.trustworthiness-vector": _VECTOR,
+        submod: JSONObject = {
+            "ear.status": appraisal.status,
+            "ear.trustworthiness-vector": dict(appraisal.vector),
             "ear.appraisal-policy-id": "default",
             _EVIDENCE: evidence,
+            _CLAIMS: claims_to_json(claims),
         }
         payload: JSONObject = {
             "eat_profile": _PROFILE,
             "iat": int(now.timestamp()),
             "ear.verifier-id": {"developer": "imagers", "build": f"imagers-broker {__version__}"},
-            "submods": {f"{claims.tee_class}0": appraisal},
+            "submods": {f"{claims.tee_class}0": submod},
             "exp": int(expires.timestamp()),
             "iss": _ISSUER,
             "imagers.tee": claims.tee,
         }
+        if claims.test_root:
+            payload["imagers.test-root"] = True
         return sign_token(payload, key=self._key, header=self._header)
 
     def check(self, token: str, *, now: datetime) -> AttestedGuest:
@@ -144,7 +153,7 @@ class GuestTokens:
         try:
             payload = verify_token(token, key=self._key.public_key(), what="token")
             issued, expires = payload.integer("iat"), payload.integer("exp")
-            guest = AttestedGuest(payload.text("imagers.tee"), _public_key(payload))
+            guest = _guest_of(payload)
         except ImagersError as error:
             raise Refusal("TokenVerifierError", str(error)) from None
         # No leeway: the same clock made it.
@@ -156,13 +165,17 @@ class GuestTokens:
         return guest
 
 
-def _public_key(payload: View) -> TEEPublicKey:
+def _guest_of(payload: View) -> AttestedGuest:
     submods = payload.object("submods")
     if len(submods.value) != 1:  # unreachable: `issue` writes one
         raise submods.error("expected one submod")
     (name,) = submods.value
-    evidence = submods.object(name).object(_EVIDENCE)
-    return parse_public_key(evidence.object("runtime_data_claims").object("tee-pubkey"))
+    submod = submods.object(name)
+    runtime_data = submod.object(_EVIDENCE).object("runtime_data_claims")
+    return AttestedGuest(
+        parse_public_key(runtime_data.object("tee-pubkey")),
+        claims_from_json(submod.object(_CLAIMS)),
+    )
 
 
 class AdminTokens:

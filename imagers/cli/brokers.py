@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from imagers.model.keys import ResourceStore, SecretKey
     from imagers.net.http import HTTPSettings
 
-__all__ = ["BrokerOptions", "Given", "LazyGuest", "admin_options", "broker_options"]
+__all__ = [
+    "DEFAULT_PORT",
+    "BrokerOptions",
+    "Given",
+    "LazyGuest",
+    "admin_options",
+    "broker_options",
+    "this_broker",
+]
+
+DEFAULT_PORT = 8080
 
 
 class Given(NamedTuple):
@@ -144,16 +154,27 @@ class BrokerOptions:
 
     def _client(self, attester: Attester | None) -> BrokerClient:
         from imagers.errors import NoTEE
+        from imagers.evidence.plugins import find_attester
         from imagers.kbs.client import BrokerClient
 
         url = self.require_url()
-        if attester is None:
+        try:
+            attester = attester or find_attester()
+        except NoTEE as error:
             raise NoTEE(
-                "no plugin knows a TEE of this machine: expected one, or --tee NAME",
-                hint="for tests and demos: 'imagers pull --tee sample', whose plugin comes, in the "
-                "clone of imagers, with: pip install ./plugins/sample_tee",
-            )
+                str(error),
+                hint="that of a plugin has to be named; for tests and demos: 'imagers pull --tee "
+                "sample', whose plugin comes, in the clone of imagers, with: "
+                "pip install ./plugins/sample_tee",
+            ) from None
         return BrokerClient(url, attester=attester, http=self._http(url))
+
+
+def this_broker(broker: BrokerOptions) -> BrokerOptions:
+    """The administrator's broker is the one of this machine, if none is named."""
+    if broker.url is not None:
+        return broker
+    return replace(broker, url=Given(f"http://127.0.0.1:{DEFAULT_PORT}", "--broker"))
 
 
 class LazyGuest(Closing):

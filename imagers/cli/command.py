@@ -118,7 +118,8 @@ _PLACES = {
 class _Told:
     """A command that has the common options, and whose help is the docstring of its module.
 
-    A word below a verb shows the part of it that is about the word.
+    A word below a verb shows the part of it that is about the word, unless it has a module and a
+    help of its own.
     """
 
     params: list[click.Parameter]
@@ -141,7 +142,7 @@ class _Told:
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what the docstring says."""
         text = (self.help or "").strip("\n") + "\n"
-        if ctx.parent is not None and isinstance(ctx.parent.command, VerbGroup):
+        if ctx.parent is not None and ctx.parent.command.help == self.help:
             from imagers.cli.word_help import help_of_word
 
             text = help_of_word(text, ctx)

@@ -46,7 +46,10 @@ def help_of_word(text: str, context: click.Context) -> str:
                 lists.append(paragraph)
             elif kept := [entry for entry in _entries(paragraph) if options & _options_of(entry)]:
                 lists.append("\n".join(kept))
-    verb = " ".join(context.command_path.split()[:2])
+    above = context
+    while above.parent is not None and above.parent.command.help == command.help:
+        above = above.parent
+    verb = above.command_path
     parts = [f"usage: {usage}", about, *lists, f'"{verb} --help" has the rest.']
     return "\n\n".join(parts) + "\n"
 

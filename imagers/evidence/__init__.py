@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evidence of trusted execution environments: who makes it, who judges it.
 
-plugins     attesters and verifiers of others, found by the name of their TEE
+plugins     attesters and verifiers by the name of their TEE: ours, and those of plugins
+judge       the one way from evidence to claims
+appraise    whether a machine that is genuine is one's own
+claims      claims as JSON
 snp         reports of AMD SEV-SNP, and whether they are genuine
+steps       numbered steps, and refusals that name them
+collateral  a directory of what verifiers need beside evidence
 roots       certificates of vendors that come along
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from imagers.evidence.appraise import Appraisal, appraise_claims
+    from imagers.evidence.collateral import CollateralDirectory
+    from imagers.evidence.judge import judge_evidence
     from imagers.evidence.plugins import load_attester, load_verifier
 else:
     from imagers.lazy import door
@@ -16,11 +24,18 @@ else:
     __getattr__ = door(
         __name__,
         {
+            "appraise": ("Appraisal", "appraise_claims"),
+            "collateral": ("CollateralDirectory",),
+            "judge": ("judge_evidence",),
             "plugins": ("load_attester", "load_verifier"),
         },
     )
 
 __all__ = [
+    "Appraisal",
+    "CollateralDirectory",
+    "appraise_claims",
+    "judge_evidence",
     "load_attester",
     "load_verifier",
 ]

@@ -1,41 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one way from evidence to claims: parse, wanted, collateral, verify.
 
-    claims = judge(verifier, body, bound=bound, read=directory.read, now=now)
+    claims = judge_evidence(verifier, body, bound=bound, read=directory.read, now=now)
 
 Reading collateral is the one step with IO; `read` does it. What it gives is trusted for nothing:
 each document is verified each time, and one that is older than one that was believed before is
 refused, so that nobody brings back a list in which his certificate is not yet revoked.
 
-That evidence is genuine says nothing of whose machine it is: `appraise` does.
+That evidence is genuine says nothing of whose machine it is: `appraise_claims` does.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
 
 from imagers.errors import CouldNotVerify
+from imagers.model.evidence import Bound, Claims, Verifier
+from imagers.model.strict_json import JSON
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from datetime import datetime
-
-    from imagers.model.evidence import Bound, Claims, Verifier
-    from imagers.model.strict_json import JSON
-
-__all__ = ["judge", "judge_parsed"]
+__all__ = ["judge_evidence", "judge_parsed"]
 
 Parsed = TypeVar("Parsed")
 
 
-def judge(
+def judge_evidence(
     verifier: Verifier[Parsed],
     body: JSON,
     *,
     bound: Bound,
     read: Callable[[str], bytes | None],
     now: datetime,
-    seen: Mapping[str, int] | None = None,
+    seen: Callable[[str], int | None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Claims:
     """What evidence of the protocol says, if it is genuine.
@@ -44,7 +41,7 @@ def judge(
         body: `primary_evidence`.
         read: the document of a name, or None: there is none.
         now: aware.
-        seen: the highest numbers and times of `Claims.collateral` so far.
+        seen: the highest number or time of a name in `Claims.collateral` so far, or None.
         note: is told each step that holds.
 
     Raises:
@@ -64,16 +61,16 @@ def judge_parsed(
     bound: Bound,
     read: Callable[[str], bytes | None],
     now: datetime,
-    seen: Mapping[str, int] | None = None,
+    seen: Callable[[str], int | None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Claims:
-    """As `judge`, of evidence that was read before, from a file for one."""
+    """As `judge_evidence`, of evidence that was read before, from a file for one."""
     found = {name: read(name) for name in verifier.wanted(evidence)}
     collateral = {name: data for name, data in found.items() if data is not None}
     claims = verifier.verify(evidence, bound=bound, collateral=collateral, now=now, note=note)
     for name, number in claims.collateral.items():
-        least = (seen or {}).get(name, number)
-        if number < least:
+        least = seen(name)
+        if least is not None and number < least:
             raise CouldNotVerify(
                 f"collateral {name}: expected at least {least}, as was seen before, got {number}",
                 hint="'imagers attest collateral fetch' gets the newest",

@@ -3,7 +3,7 @@
 
 An installed plugin is not loaded because it is there: only when its name is given. That
 keeps the `sample` TEE, which proves nothing, out of every program that did not ask for it. Names
-of the house are the house's: a plugin of the same name is never asked.
+of the house are the house's: a verifier of the same name is never asked.
 
     attester = load_attester("sample")
     verifier = load_verifier("snp")
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from imagers.errors import ImagersError, PluginBroken, PluginNotFound, UsageError
+from imagers.errors import ImagersError, NoTEE, PluginBroken, PluginNotFound, UsageError
 from imagers.model.evidence import Attester, Verifier
 from imagers.model.strict_json import View
 
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "ATTESTERS",
     "ATTESTER_GROUP",
     "TEES",
     "VERIFIER_GROUP",
+    "find_attester",
+    "find_parser",
     "load_attester",
     "load_verifier",
 ]
@@ -38,24 +41,65 @@ TEES = {
     "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
 }
 """The verifiers of the house: module and class, whose `make` takes settings and test roots."""
+ATTESTERS = {
+    "snp": "imagers.evidence.snp.collect:SNPAttester",
+    "sgx": "imagers.evidence.sgx.collect:SGXAttester",
+}
+"""Those who collect evidence of this machine, in the order in which they are looked for."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 
 _Plugin = TypeVar("_Plugin")
 
 
 def load_attester(name: str) -> Attester:
-    """The attester of the TEE `name`.
+    """The attester of the TEE `name`, or one beside it: `snp-test` gives evidence of `snp`.
 
     Raises:
         PluginNotFound: none is installed.
         PluginBroken: it does not load, or is no attester for that name.
         NoTEE: it says that this machine is none of that kind.
     """
+    if name in ATTESTERS:
+        return _house_attester(name)
 
     def is_attester(made: object) -> Attester | None:
-        return made if isinstance(made, Attester) and made.tee == name else None
+        if not isinstance(made, Attester):
+            return None
+        return made if made.tee in (name, name.rpartition("-")[0] or name) else None
 
     return _load(ATTESTER_GROUP, name, "attester", is_attester)
+
+
+def find_attester() -> Attester:
+    """The attester of the TEE that this machine is.
+
+    Raises:
+        NoTEE: it is none that is known here; what was looked for, and where.
+    """
+    looked = []
+    for name in ATTESTERS:
+        attester = _house_attester(name)
+        why = attester.missing()
+        if not why:
+            return attester
+        looked.append(f"{name}: {why}")
+    raise NoTEE(
+        f"this machine is no TEE that is known here ({'; '.join(looked)})",
+        hint="a plugin's is named with --tee NAME; evidence is for root to ask for",
+    )
+
+
+class _Own(Attester, Protocol):
+    """An attester of the house."""
+
+    def missing(self) -> str:
+        """Why this machine is none of that kind; "" if it is."""
+
+
+def _house_attester(name: str) -> _Own:
+    module, _, kind = ATTESTERS[name].partition(":")
+    made: _Own = getattr(import_module(module), kind)()
+    return made
 
 
 def load_verifier(
@@ -86,6 +130,16 @@ def load_verifier(
         return made if isinstance(made, Verifier) and made.tee == name else None
 
     return _load(VERIFIER_GROUP, name, "verifier", is_verifier)
+
+
+def find_parser(tee: str) -> Callable[[bytes], Any]:
+    """What reads a file with evidence of a TEE of the house: raw, or in the protocol's JSON.
+
+    It raises FormatError for what is neither.
+    """
+    module, _, _ = TEES[tee].partition(":")
+    parser: Callable[[bytes], Any] = import_module(module).parse_file
+    return parser
 
 
 def _find(group: str) -> tuple[str, ...]:

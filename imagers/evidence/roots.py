@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Certificates of vendors that come with imagers.
 
-    pem = read_root("snp", "genoa.pem")
-
-This is the one place of the package that opens files.
+pem = read_root("snp", "genoa.pem")
 """
 
 from importlib.resources import files

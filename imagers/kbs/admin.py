@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
@@ -38,6 +38,12 @@ from imagers.kbs.wire import Endpoint, parse_error
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.keys import SecretKey
+from imagers.model.references import (
+    ReferenceValue,
+    is_reference_name,
+    parse_references,
+    references_to_json,
+)
 from imagers.model.strict_json import View, dump_json, parse_json
 from imagers.net.http import HTTPSettings
 from imagers.pki.jose import sign_token
@@ -270,6 +276,45 @@ class BrokerAdmin(Closing):
                 hint="the policy that was in force before still is",
             )
         self._check_ours("set the policy", response)
+
+    def reference_values(self) -> tuple[ReferenceValue, ...]:
+        """What guests are compared with, sorted by name."""
+        response = self._send("GET", "imagers/reference-value", _MAX_ANSWER)
+        self._check_ours("list reference values", response)
+        return parse_references(response.body)
+
+    def set_reference_values(
+        self, references: Iterable[ReferenceValue], *, add: bool = False
+    ) -> None:
+        """Set or replace reference values, all or none; in force for the next request.
+
+        Args:
+            add: their values join those that are there.
+        """
+        body = dump_json(references_to_json(references))
+        query = "?add=true" if add else ""
+        response = self._send(
+            "POST", f"imagers/reference-value{query}", _EMPTY, body, repeatable=True
+        )
+        self._check_ours("set a reference value", response)
+
+    def delete_reference_value(self, name: str) -> None:
+        """Remove a reference value.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        if not is_reference_name(name):
+            raise UsageError(f"expected the name of a reference value, got {name[:128]!r}")
+        response = self._send("DELETE", f"imagers/reference-value/{name}", _EMPTY)
+        if response.status == _NOT_FOUND and parse_error(response.body).name == "ResourceNotFound":
+            raise NotFound(
+                f"the broker has no reference value {name!r}",
+                status=response.status,
+                code="ResourceNotFound",
+                hint="'imagers broker reference-value list' shows what it has",
+            )
+        self._check_ours("delete a reference value", response)
 
     def audit(
         self, limit: int = 100, filters: Mapping[str, str] | None = None

@@ -23,6 +23,8 @@ _PORTS = {"http": 80, "https": 443}
 _VISIBLE = re.compile(r"[!-~]+\Z")
 # What is behind it names an upload to whoever knows it.
 _SECRET_PATH = re.compile(r"(/blobs/uploads/|/artifacts-uploads/).+")
+# AMD's service for certificates is asked by the id of a chip, which tells machines apart.
+_CHIP = re.compile(r"(/vcek/v1/[^/]*/)[0-9A-Fa-f]{16,}")
 # A host with or without a port and a path, as people write it: `localhost:8447`.
 _NO_SCHEME = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?(?:/[^@]*)?\Z")
 # Values that help to understand a message and never hold a secret. All others are hidden:
@@ -122,7 +124,7 @@ def join_url(base: str, location: str) -> str:
 def redact_url(url: str) -> str:
     """`url` as a message may show it: no user name, no password, no secret query values.
 
-    Nor the name of an upload, which some registries take for a login.
+    Nor the name of an upload, which some registries take for a login, nor the id of a chip.
     """
     try:
         parts = urlsplit(url)
@@ -138,7 +140,7 @@ def redact_url(url: str) -> str:
         pairs.append(name + equals + (value if name in _SHOWN_VALUES or not value else "…"))
     query = "?" + "&".join(pairs) if pairs else ""
     origin = f"{parts.scheme}://{host}{port}" if parts.scheme or host else ""
-    path = _SECRET_PATH.sub(r"\1…", parts.path)
+    path = _CHIP.sub(r"\1…", _SECRET_PATH.sub(r"\1…", parts.path))
     if not host:  # USER:PASSWORD@HOST is a scheme and a path to the parser
         path = re.sub(".*@", "…@", path, flags=re.DOTALL)
     shown = f"{origin}{path}{query}"

@@ -2,13 +2,14 @@
 """usage: imagers broker serve [OPTION]...
        imagers broker put URI FILE | get URI | list | delete URI
        imagers broker policy show | set FILE | reset
+       imagers broker reference-value WORD [OPTION]...
        imagers broker audit [--limit N] [FILTER]...
 
 A key broker for guests. "serve" needs no set-up: its database and keys are made
 at first start, for their owner only. The other words administrate a running
 one; "get" shows what is known of a secret, never the secret. A secret bound to
-an image goes to guests that name this image; the policy may say more, see
-docs/broker.md.
+an image goes to guests that name this image and whose measurement is a known
+one, see "imagers broker reference-value"; the policy may say more.
 
   serve:
   --state DIR                 database and keys; default:
@@ -20,6 +21,12 @@ docs/broker.md.
   --trusted-proxy ADDRESS     an address or network (repeat it) whose header
                               X-Forwarded-For is believed, for the share of
                               connections that each address has
+  --tee NAME                  take its evidence (repeat it), see docs/tee
+  --collateral DIR            lists of revoked certificates and such; default:
+                              ~/.local/state/imagers/collateral
+  --appraisal-policy FILE     what to let pass of each TEE, and reference values
+  --insecure-test-root TEE=FILE
+                              certificates in place of the vendor's: for tests
   --url-file FILE             write the URL here once the broker listens
   --allow-sample-tee          believe guests that prove nothing: for tests and
                               demos only
@@ -43,7 +50,6 @@ example:
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import re
@@ -55,9 +61,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagers.cli.brokers import BrokerOptions, Given, admin_options
+from imagers.cli.brokers import DEFAULT_PORT, BrokerOptions, admin_options, this_broker
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
+from imagers.cli.evidence import find_collateral
 from imagers.cli.output import print_json, print_line, print_table, say, write_file
+from imagers.cli.words import broker_reference_value
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.settings import read_settings
 
@@ -67,12 +75,12 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_DEFAULT_PORT = 8080
 _MAX_PORT = 65535
+_MAX_ROOTS = 256 * 1024  # bytes
 _SHOWN_DIGEST = len("sha256:") + 12  # as many as for a session; --json has all of it
 # Those of `imagers.broker.audit`, which needs the extra.
 _EVENTS = ["start", "stop", "auth", "attest", "release", "put", "replace", "delete"]
-_EVENTS += ["bind", "policy", "admin"]
+_EVENTS += ["bind", "policy", "reference", "admin"]
 _DIGEST = re.compile(r"(?:sha(?:256|384|512):)?[0-9a-f]{1,128}\Z")
 _AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -81,6 +89,9 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 @click.group("broker", cls=VerbGroup, help=__doc__)
 def command() -> None:
     """See the module."""
+
+
+command.add_command(broker_reference_value.command)
 
 
 class _ToStandardError(logging.Handler):
@@ -92,10 +103,14 @@ class _ToStandardError(logging.Handler):
 
 @command.command("serve", cls=VerbCommand, help=__doc__)
 @click.option("--state", metavar="DIR")
-@click.option("--listen", default=f"127.0.0.1:{_DEFAULT_PORT}", metavar="HOST:PORT")
+@click.option("--listen", default=f"127.0.0.1:{DEFAULT_PORT}", metavar="HOST:PORT")
 @click.option("--certificate", metavar="FILE")
 @click.option("--certificate-key", metavar="FILE")
 @click.option("--trusted-proxy", multiple=True, metavar="ADDRESS")
+@click.option("--tee", "tees", multiple=True, metavar="NAME")
+@click.option("--collateral", metavar="DIR")
+@click.option("--appraisal-policy", metavar="FILE")
+@click.option("--insecure-test-root", "test_roots", multiple=True, metavar="TEE=FILE")
 @click.option("--url-file", metavar="FILE")
 @click.option("--allow-sample-tee", is_flag=True)
 def serve(
@@ -105,6 +120,10 @@ def serve(
     certificate: str | None,
     certificate_key: str | None,
     trusted_proxy: tuple[str, ...],
+    tees: tuple[str, ...],
+    collateral: str | None,
+    appraisal_policy: str | None,
+    test_roots: tuple[str, ...],
     url_file: str | None,
     allow_sample_tee: bool,
 ) -> None:
@@ -137,6 +156,10 @@ def serve(
                 certificate_file=Path(certificate) if certificate else None,
                 certificate_key_file=Path(certificate_key) if certificate_key else None,
                 trusted_proxies=trusted_proxy,
+                tees=tees,
+                collateral_directory=find_collateral(collateral),
+                appraisal_policy_file=Path(appraisal_policy) if appraisal_policy else None,
+                test_roots=_read_roots(test_roots),
                 allow_sample_tee=allow_sample_tee,
             ),
             on_start=on_start,
@@ -147,6 +170,18 @@ def serve(
             with suppress(OSError):
                 if stat.S_ISREG(os.lstat(path).st_mode):  # not /dev/stdout
                     os.unlink(path)
+
+
+def _read_roots(words: tuple[str, ...]) -> dict[str, bytes]:
+    from imagers.files import read_bounded
+
+    roots = {}
+    for word in words:
+        tee, equals, path = word.partition("=")
+        if not equals or not path or tee in roots:
+            raise UsageError(f"--insecure-test-root: expected TEE=FILE once a TEE, got {word!r}")
+        roots[tee] = read_bounded(path, max_bytes=_MAX_ROOTS)
+    return roots
 
 
 def _parse_listen(text: str) -> tuple[str, int]:
@@ -175,8 +210,15 @@ def _announce(broker: RunningBroker) -> None:
             "hint",
             "'imagers broker policy show' has its rules, 'imagers broker policy set' changes them"
             if broker.tees
-            else "for tests and demos: --allow-sample-tee",
+            else "say which, as --tee snp; for tests and demos: --allow-sample-tee",
         )
+    for tee, names in broker.unknown.items():
+        say(
+            "warning",
+            f"no guest of the TEE {tee} is known as yours: there is no reference value "
+            f"{', '.join(names)}",
+        )
+        say("hint", "'imagers broker reference-value set' gives one; docs/tee says how to make it")
 
 
 def _parse_since(text: str) -> str:
@@ -196,13 +238,6 @@ def _parse_since(text: str) -> str:
         ) from None
 
 
-def _with_default(broker: BrokerOptions) -> BrokerOptions:
-    """The administrator's broker is the one of this machine, if none is named."""
-    if broker.url is not None:
-        return broker
-    return dataclasses.replace(broker, url=Given(f"http://127.0.0.1:{_DEFAULT_PORT}", "--broker"))
-
-
 @command.command("put", cls=VerbCommand, help=__doc__)
 @click.argument("uri")
 @click.argument("file")
@@ -218,7 +253,7 @@ def put(*, uri: str, file: str, replace: bool, broker: BrokerOptions, as_json: b
         data = stream.read(MAX_RESOURCE_BYTES + 1)
     if not 1 <= len(data) <= MAX_RESOURCE_BYTES:
         raise LocalError(f"expected 1 to {MAX_RESOURCE_BYTES} bytes of secret", path=file)
-    with SecretKey(data) as secret, _with_default(broker).admin() as admin:
+    with SecretKey(data) as secret, this_broker(broker).admin() as admin:
         admin.put_resource(uri, secret, replace=replace)
     if as_json:
         print_json({"uri": uri, "size": len(data)})
@@ -232,7 +267,7 @@ def put(*, uri: str, file: str, replace: bool, broker: BrokerOptions, as_json: b
 @json_option
 def get(*, uri: str, broker: BrokerOptions, as_json: bool) -> None:
     """Show what is known of a secret."""
-    with _with_default(broker).admin() as admin:
+    with this_broker(broker).admin() as admin:
         found = admin.metadata(uri)
     digests = [str(digest) for digest in found.manifest_digests]
     if as_json:
@@ -256,7 +291,7 @@ def get(*, uri: str, broker: BrokerOptions, as_json: bool) -> None:
 @json_option
 def list_(*, broker: BrokerOptions, as_json: bool) -> None:
     """List the secrets."""
-    with _with_default(broker).admin() as admin:
+    with this_broker(broker).admin() as admin:
         uris = admin.list_resources()
     if as_json:
         print_json({"uris": list(uris)})
@@ -271,7 +306,7 @@ def list_(*, broker: BrokerOptions, as_json: bool) -> None:
 @json_option
 def delete(*, uri: str, broker: BrokerOptions, as_json: bool) -> None:
     """Remove a secret."""
-    with _with_default(broker).admin() as admin:
+    with this_broker(broker).admin() as admin:
         admin.delete_resource(uri)
     if as_json:
         print_json({"uri": uri})
@@ -289,7 +324,7 @@ def policy() -> None:
 @json_option
 def show_policy(*, broker: BrokerOptions, as_json: bool) -> None:
     """Show the policy in force."""
-    with _with_default(broker).admin() as admin:
+    with this_broker(broker).admin() as admin:
         text = admin.get_policy()
     if as_json:
         print_json({"text": text})
@@ -314,7 +349,7 @@ def set_policy(*, file: str, broker: BrokerOptions, as_json: bool) -> None:
         text = data.decode()
     except UnicodeDecodeError:
         raise FormatError("is not UTF-8", what=file) from None
-    with _with_default(broker).admin() as admin:
+    with this_broker(broker).admin() as admin:
         admin.set_policy(text, what=file)
     if as_json:
         print_json({"policy": file})
@@ -329,12 +364,14 @@ def reset_policy(*, broker: BrokerOptions, as_json: bool) -> None:
     """Put the default policy in force."""
     from imagers.broker.policy import DEFAULT_POLICY
 
-    with _with_default(broker).admin() as admin:
+    with this_broker(broker).admin() as admin:
         admin.set_policy(DEFAULT_POLICY)
     if as_json:
         print_json({"policy": None})
         return
-    click.echo("the default policy is in force: keys go to guests of the image that they belong to")
+    click.echo(
+        "the default policy is in force: keys go to your own guests of the image that they are for"
+    )
 
 
 @command.command("audit", cls=VerbCommand, help=__doc__)
@@ -381,7 +418,7 @@ def audit(
         "since": None if since is None else _parse_since(since),
     }
     filters = {name: value for name, value in asked.items() if value is not None}
-    with _with_default(broker).admin() as admin:
+    with this_broker(broker).admin() as admin:
         entries = admin.audit(limit, filters)
     if as_json:
         print_json({"entries": [_audit_facts(entry) for entry in entries]})

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from asn1crypto import core, pem
@@ -42,7 +43,15 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-__all__ = ["Authority", "Leaf", "built_in", "is_signed_by", "parse_authority", "parse_leaf"]
+__all__ = [
+    "Authority",
+    "Leaf",
+    "built_in",
+    "is_signed_by",
+    "parse_authority",
+    "parse_leaf",
+    "vcek_name",
+]
 
 _MAX_BYTES = 16 * 1024
 _ARC = "1.3.6.1.4.1.3704.1."
@@ -51,6 +60,8 @@ _RSA_BITS = 4096
 _SALT = 48
 _PADDING = padding.PSS(padding.MGF1(hashes.SHA384()), _SALT)
 _KINDS = {"SEV-VCEK": False, "SEV-VLEK": True}
+_GENOAS = {"Siena": "Genoa"}  # a product in certificates, issued by Genoa's ASK
+_CHIP_ID_BYTES = 64  # in a report, of which 8 count on a Turin
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +149,34 @@ class Leaf:
         """VCEK or VLEK."""
         return "VLEK" if self.is_vlek else "VCEK"
 
+    @property
+    def made_for(self) -> Product:
+        """The product whose authority issues such certificates.
+
+        Raises:
+            FormatError: it is for none that is known.
+        """
+        name = self.product.partition("-")[0]
+        found = PRODUCTS.get(_GENOAS.get(name, name))
+        if found is None:
+            raise FormatError(
+                f"expected a certificate for Milan, Genoa or Turin, got '{self.product[:40]}'",
+                what=self.kind,
+            )
+        return found
+
+    def check_issuer(self, authority: Authority) -> None:
+        """Raise unless the authority issued it; whether it is valid is not looked at.
+
+        Raises:
+            EvidenceRejected: it did not.
+        """
+        issuer = authority.issuer(is_vlek=self.is_vlek)
+        if not is_signed_by(issuer, self.signature, self.tbs):
+            raise EvidenceRejected(
+                f"the certificate {self.kind} is not signed by AMD for {authority.product.name}"
+            )
+
     def check(self, authority: Authority, now: datetime) -> None:
         """Raise unless the authority issued it, and it is valid.
 
@@ -145,12 +184,21 @@ class Leaf:
             EvidenceRejected: it did not, or it is not.
         """
         authority.check(is_vlek=self.is_vlek, now=now)
-        issuer = authority.issuer(is_vlek=self.is_vlek)
-        if not is_signed_by(issuer, self.signature, self.tbs):
-            raise EvidenceRejected(
-                f"the certificate {self.kind} is not signed by AMD for {authority.product.name}"
-            )
+        self.check_issuer(authority)
         _check_dates(self.kind, self.not_before, self.not_after, now)
+
+
+def vcek_name(product: Product, chip_id: bytes, tcb: TCB) -> str:
+    """How the certificate of a chip is called among the collateral.
+
+    Names reach logs, and the id of a chip does not: it stands there as a part of a hash.
+
+    Args:
+        chip_id: as in a report or in a certificate.
+        tcb: that it is for.
+    """
+    digest = sha256(chip_id.ljust(_CHIP_ID_BYTES, b"\0") + str(tcb).encode()).hexdigest()
+    return f"snp/{product.name}/{digest[:32]}.vcek"
 
 
 def parse_leaf(data: bytes, *, what: str) -> Leaf:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from imagers.evidence.snp.certificates import Authority
     from imagers.evidence.snp.report import Product
 
-__all__ = ["check_crl", "crl_name", "name_of_crl"]
+__all__ = ["check_crl", "crl_name", "crl_number", "name_of_crl", "parse_crl"]
 
 _MAX_CRL = 1024 * 1024
 
@@ -44,15 +44,8 @@ def check_crl(der: bytes, authority: Authority, *, is_vlek: bool, now: datetime)
         FormatError: it is no list.
     """
     name = name_of_crl(authority.product, is_vlek=is_vlek)
-    if len(der) > _MAX_CRL:
-        raise FormatError(f"expected at most {_MAX_CRL} bytes, got {len(der)}", what=name)
-    try:
-        crl = x509.load_der_x509_crl(der)
-        body, end = crl.tbs_certlist_bytes, crl.next_update_utc
-    except (ValueError, x509.InvalidVersion):
-        raise FormatError("is no list that can be read", what=name) from None
-    if not is_signed_by(authority.ark, crl.signature, body):
-        raise EvidenceRejected(f"the {name} is not signed by the ARK")
+    crl = parse_crl(der, authority, is_vlek=is_vlek)
+    end = crl.next_update_utc
     if now < crl.last_update_utc or end is None or now > end:
         raise CouldNotVerify(
             f"the {name} is not valid at {now:%Y-%m-%dT%H:%M:%SZ}: expected "
@@ -68,10 +61,38 @@ def check_crl(der: bytes, authority: Authority, *, is_vlek: bool, now: datetime)
             raise EvidenceRejected(f"the {what} is revoked by AMD")
     path = crl_name(authority.product, is_vlek=is_vlek)
     told = {f"{path} time": int(crl.last_update_utc.timestamp())}
+    if (number := crl_number(crl)) is not None:
+        told[f"{path} number"] = number
+    return told
+
+
+def parse_crl(der: bytes, authority: Authority, *, is_vlek: bool) -> x509.CertificateRevocationList:
+    """The list, signed by the root; its times and its extensions are not looked at.
+
+    Raises:
+        EvidenceRejected: it is another's.
+        FormatError: it is no list.
+    """
+    name = name_of_crl(authority.product, is_vlek=is_vlek)
+    if len(der) > _MAX_CRL:
+        raise FormatError(f"expected at most {_MAX_CRL} bytes, got {len(der)}", what=name)
+    try:
+        crl = x509.load_der_x509_crl(der)
+        body = crl.tbs_certlist_bytes
+        _ = crl.next_update_utc  # which may be none that can be read
+    except (ValueError, x509.InvalidVersion):
+        raise FormatError("is no list that can be read", what=name) from None
+    if not is_signed_by(authority.ark, crl.signature, body):
+        raise EvidenceRejected(f"the {name} is not signed by the ARK")
+    return crl
+
+
+def crl_number(crl: x509.CertificateRevocationList) -> int | None:
+    """How many lists there were before it; None: it does not say."""
     for extension in crl.extensions:
         if isinstance(extension.value, x509.CRLNumber):
-            told[f"{path} number"] = extension.value.crl_number
-    return told
+            return extension.value.crl_number
+    return None
 
 
 def _limit(crl: x509.CertificateRevocationList, name: str) -> str | None:

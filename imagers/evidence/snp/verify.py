@@ -50,9 +50,9 @@ from imagers.evidence.snp.certificates import (
     built_in,
     parse_authority,
     parse_leaf,
+    vcek_name,
 )
 from imagers.evidence.snp.report import (
-    PRODUCTS,
     REPORT_BYTES,
     TCB,
     Product,
@@ -87,7 +87,6 @@ _MIGRATION = 1 << 18
 _RESERVED_ONE = 1 << 17
 _MEASUREMENT = "snp_launch_measurement"  # the reference value of Trustee
 _FETCH = "'imagers attest collateral fetch' asks AMD for it"
-_GENOAS = {"Siena": "Genoa"}  # a product in certificates, issued by Genoa's ASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +163,7 @@ class SNPEvidence:
             if told is None:
                 raise FormatError("a report of version 2 needs its certificate", what=_WHAT)
             return told
-        name = self.leaf.product.partition("-")[0]
-        named = PRODUCTS.get(_GENOAS.get(name, name))
-        if named is None:
-            raise FormatError(
-                f"expected a certificate for Milan, Genoa or Turin, got '{self.leaf.product[:40]}'",
-                what=_WHAT,
-            )
+        named = self.leaf.made_for
         if told is not None and told is not named:
             with step("1, product"):
                 raise mismatch("certificate", f"one for {told.name}", f"one for {named.name}")
@@ -360,16 +353,9 @@ def _leaf_of(evidence: SNPEvidence, collateral: Mapping[str, bytes]) -> Leaf:
 
 
 def leaf_name(report: Report, product: Product) -> str | None:
-    """How the certificate of the chip is called among the collateral; None: the chip is hidden.
-
-    Names reach logs, and the id of a chip does not: it stands there as a part of its hash.
-    """
+    """How the certificate of the chip is called among the collateral; None: the chip is hidden."""
     chip = report.octets("chip_id")
-    if not any(chip):
-        return None
-    version = report.tcb("reported_tcb", product)
-    digest = sha256(chip + str(version).encode()).hexdigest()
-    return f"snp/{product.name}/{digest[:32]}.vcek"
+    return vcek_name(product, chip, report.tcb("reported_tcb", product)) if any(chip) else None
 
 
 def _signing_key(report: Report) -> int:

@@ -92,6 +92,7 @@ class SampleVerifier:
             tee_class="cpu",
             maker="nobody",
             measured=({"launch_digest": "abcde"},),
+            tcb_status="Unproven",  # so that no token says better of it
             debug=False,
             report_data=evidence.report_data.hex(),
             values={

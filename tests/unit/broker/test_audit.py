@@ -36,7 +36,7 @@ def test_append_bounds_and_cleans_what_callers_wrote(state, rows):
         append(transaction, event, now=NOW)
     (row,) = rows()
     assert row.path.startswith("a\ufffd[2J\ufffdb")
-    assert len(row.path) == 400
+    assert len(row.path) == 800
 
 
 def test_shown_session_is_a_part_of_the_name():

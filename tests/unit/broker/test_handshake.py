@@ -25,7 +25,8 @@ from imagers.kbs.messages import (
 )
 from imagers.kbs.tee_key import TEEKey
 from imagers.model.base64 import encode_base64url
-from imagers.model.evidence import Claims
+
+SampleVerifier = type(load_verifier("sample"))
 
 
 def refused(call, *arguments):
@@ -474,26 +475,23 @@ def test_attest_beyond_the_limit_refused_until_sessions_are_over(guest, clock, h
 
 
 def test_attest_gives_the_verifier_the_time_of_the_broker(guest, state, clock):
-    class Recording(Machines):
-        def verify(self, body, **more):
+    class Recording(SampleVerifier):
+        def verify(self, evidence, **more):
             self.now = more["now"]
-            return super().verify(body, **more)
+            return super().verify(evidence, **more)
 
     verifier = state.verifiers["sample"] = Recording()
     guest.attest()
     assert verifier.now == clock.now
 
 
-class Machines:
+class Machines(SampleVerifier):
     """Verifies sample evidence, and tells the machines apart."""
 
-    tee = "sample"
+    machine = ""
 
-    def __init__(self):
-        self.machine = ""
-
-    def verify(self, body, **more):
-        return replace(load_verifier("sample").verify(body, **more), instance=self.machine)
+    def verify(self, evidence, **more):
+        return replace(super().verify(evidence, **more), instance=self.machine)
 
 
 def test_attest_of_one_machine_too_often_refused_and_of_others_taken(guest, state, clock):
@@ -567,7 +565,7 @@ def test_attest_row_names_the_session(guest, state, rows):
     cookie, _ = guest.attest()
     (row,) = rows()
     assert row.session == state.challenges.open_cookie(cookie).name[:12]
-    assert row.detail == "evidence was accepted"
+    assert row.detail == "evidence was accepted; appraised as contraindicated"
 
 
 def test_attest_with_an_rsa_modulus_of_zeros_and_few_bits_refused(handshake, guest):
@@ -599,9 +597,7 @@ def test_attest_with_init_data_says_that_it_was_not_judged(handshake, guest, row
 
 
 def test_attest_verifier_that_breaks_is_our_fault_and_gives_no_token(handshake, state, guest):
-    class Broken:
-        tee = "sample"
-
+    class Broken(SampleVerifier):
         def verify(self, *_, **__):
             raise ZeroDivisionError
 
@@ -613,11 +609,9 @@ def test_attest_verifier_that_breaks_is_our_fault_and_gives_no_token(handshake, 
 
 
 def test_attest_verifier_that_speaks_for_another_tee_gives_no_token(handshake, state, guest):
-    class Other:
-        tee = "sample"
-
-        def verify(self, *_, **more):
-            return Claims("snp", "cpu", {}, more["now"])
+    class Other(SampleVerifier):
+        def verify(self, evidence, **more):
+            return replace(super().verify(evidence, **more), tee="snp")
 
     cookie, nonce = guest.auth()
     state.verifiers["sample"] = Other()

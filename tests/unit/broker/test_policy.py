@@ -8,6 +8,8 @@ import pytest
 from imagers.broker.policy import (
     DEFAULT_POLICY,
     DENY_ALL_POLICY,
+    FORMER_DEFAULT_POLICY,
+    NotAffirming,
     ReleaseFacts,
     ResourcePolicy,
     parse_policy,
@@ -20,8 +22,8 @@ IMAGE, OTHER = digest_of(b"one"), digest_of(b"other")
 RULE = {"name": "r", "effect": "allow", "resource": "*/*/*", "image": "any"}
 
 
-def facts(path="default/key/1", tee="snp", image=IMAGE, bindings=(IMAGE,)):
-    return ReleaseFacts(ResourcePath(*path.split("/")), tee, image, frozenset(bindings))
+def facts(path="default/key/1", tee="snp", image=IMAGE, bindings=(IMAGE,), *, own=True):
+    return ReleaseFacts(ResourcePath(*path.split("/")), tee, image, frozenset(bindings), own)
 
 
 def policy(*rules):
@@ -48,6 +50,29 @@ def test_default_policy_denies_everything_else_and_says_why(change, piece):
     assert "rule 'bound-image'" in str(caught.value)
     assert piece in str(caught.value)
     assert str(IMAGE) not in str(caught.value)
+
+
+@pytest.mark.parametrize("image", [IMAGE, OTHER, None])
+def test_default_policy_gives_nothing_to_guests_of_others_and_tells_them_nothing(image):
+    with pytest.raises(
+        NotAffirming, match="rule 'bound-image' does not apply: this guest"
+    ) as caught:
+        parse_policy(DEFAULT_POLICY).check(facts(image=image, own=False))
+    assert caught.value.rule == "bound-image"
+    assert "bound to" not in str(caught.value)
+
+
+def test_rule_without_trust_takes_any_genuine_guest():
+    table = policy({"name": "own", "resource": "a/*/*", "trust": "affirming"}, {"name": "any"})
+    assert table.decide(facts(path="a/b/c", own=True)) == "own"
+    assert table.decide(facts(path="a/b/c", own=False)) == "any"
+
+
+def test_former_default_is_the_default_without_trust():
+    (rule,), (former,) = (
+        json.loads(text)["rules"] for text in (DEFAULT_POLICY, FORMER_DEFAULT_POLICY)
+    )
+    assert rule == former | {"trust": "affirming"}
 
 
 def test_one_of_several_bindings_is_enough():

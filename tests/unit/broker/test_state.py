@@ -100,8 +100,8 @@ def test_start_without_sample_tee_warns_of_nothing(config, caplog):
 
 
 def test_tee_without_a_plugin_refused(tmp_path):
-    with pytest.raises(PluginNotFound, match="'snp'"):
-        open_state(BrokerConfig(state_directory=tmp_path / "state", tees=("snp",)))
+    with pytest.raises(PluginNotFound, match="'toy'"):
+        open_state(BrokerConfig(state_directory=tmp_path / "state", tees=("toy",)))
 
 
 def test_policy_file_is_put_in_force_at_each_start(tmp_path):

@@ -63,7 +63,7 @@ def test_store_of_another_version_refused(tmp_path, store):
     with sqlite3.connect(tmp_path / "broker.sqlite") as connection:
         connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(LocalError, match="expected a store of version 2, got 7"):
+    with pytest.raises(LocalError, match="expected a store of version 3, got 7"):
         Store(tmp_path / "broker.sqlite")
 
 

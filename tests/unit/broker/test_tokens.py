@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import base64
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from imagers.broker.refusals import Refusal
 from imagers.broker.tokens import AdminTokens, GuestTokens
+from imagers.evidence.appraise import appraise_claims
 from imagers.kbs.messages import Attestation, hash_report_data
 from imagers.kbs.tee_key import TEEKey
 from imagers.model.evidence import Claims
@@ -24,6 +26,21 @@ GOOD = {
     "exp": int(NOW.timestamp()) + 60,
     "role": "admin",
 }
+
+CLAIMS = Claims(
+    tee="sample",
+    tee_class="cpu",
+    maker="nobody",
+    measured=({"launch_digest": "abcde"},),
+    firmware={"svn": "1"},
+    tcb_status="OutOfDate",
+    advisories=("A-1",),
+    debug=False,
+    report_data="00",
+    values={"svn": "1", "uefi_event_logs": [{"long": 1}]},
+    established_at=NOW,
+    instance="chip",
+)
 
 
 def parts_of(token):
@@ -43,7 +60,8 @@ def tokens(private):
 @pytest.fixture
 def token(tokens):
     return tokens.issue(
-        Claims("sample", "cpu", {"svn": "1"}, NOW),
+        CLAIMS,
+        appraise_claims(CLAIMS, {}, now=NOW),
         attestation=Attestation(nonce="bm9uY2U=", tee_pubkey=KEY, primary_evidence={}),
         report_data=hash_report_data(nonce="bm9uY2U=", tee_pubkey=KEY),
         now=NOW,
@@ -69,12 +87,12 @@ def test_token_is_an_ear_with_the_members_of_trustee_in_order(token):
     assert payload["exp"] - payload["iat"] == 300
 
 
-def test_token_never_affirms_and_its_status_fits_its_vector(token):
+def test_token_of_a_guest_that_no_reference_value_knows_says_so(token):
     appraisal = parts_of(token)[1]["submods"]["cpu0"]
     assert appraisal["ear.status"] == "contraindicated"
     vector = appraisal["ear.trustworthiness-vector"]
     assert max(vector.values()) == 97
-    assert not any(2 <= value <= 31 for value in vector.values())
+    assert vector["executables"] == 33
 
 
 def test_token_has_the_key_where_trustee_looks_for_it(token):
@@ -90,6 +108,22 @@ def test_token_has_no_private_key_in_it(token):
 def test_check_gives_the_guest_back(tokens, token):
     guest = tokens.check(token, now=NOW)
     assert (guest.tee, guest.tee_pubkey) == ("sample", KEY)
+    assert guest.claims == replace(CLAIMS, values={}, instance="")
+
+
+def test_token_made_under_a_root_for_tests_says_so(tokens, token):
+    assert "imagers.test-root" not in parts_of(token)[1]
+    claims = replace(CLAIMS, test_root=True)
+    made = tokens.issue(
+        claims,
+        appraise_claims(claims, {}, now=NOW),
+        attestation=Attestation(nonce="bm9uY2U=", tee_pubkey=KEY, primary_evidence={}),
+        report_data=hash_report_data(nonce="bm9uY2U=", tee_pubkey=KEY),
+        now=NOW,
+        expires=LATER,
+    )
+    assert parts_of(made)[1]["imagers.test-root"] is True
+    assert tokens.check(made, now=NOW).claims.test_root
 
 
 def test_check_by_another_process_with_the_same_key(private, token):

@@ -3,6 +3,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -207,6 +208,20 @@ def sign_and_verify(made, pushed):
     made("delete", pushed)
 
 
+def verify_evidence(made, snp_words):
+    policy = "ours.json"
+    for name, words in (
+        ("attest verify", (*snp_words[2:], "--policy", policy)),
+        ("attest diff", (snp_words[2], policy, *snp_words[3:])),
+    ):
+        made(name, *words)
+        made(name, *words, "--report-data", "00", code=40)
+    for crl in Path("collateral").rglob("*.crl"):
+        crl.unlink()
+    made("attest verify", *snp_words[2:], code=22)
+    made("attest diff", snp_words[2], policy, *snp_words[3:], code=22)
+
+
 def use_a_broker(made, admin):
     Path("secret").write_bytes(b"secret")
     Path("policy").write_text('{"rules": [{"allow": true, "resource": "**"}]}')
@@ -219,6 +234,23 @@ def use_a_broker(made, admin):
     made("broker policy set", "policy", *admin)
     made("broker policy reset", *admin)
     made("broker delete", "kbs:///x/y/z", *admin)
+    until = ("--expires", "2030-01-01T00:00:00Z", "--source", "the test")
+    made("broker reference-value set", "a", "x", "5", "true", *until, *admin)
+    made("broker reference-value set", "a", "y", "--add", *admin)
+    made("broker reference-value list", *admin)
+    made("broker reference-value delete", "a", *admin)
+
+
+def look_after_collateral(made, world):
+    words = ("--insecure-test-root", "roots.pem", "--into", "c")
+    crl = world.crl(begin=datetime.now(UTC))
+    Path("crl").write_bytes(crl)
+    name = ("--name", "snp/Genoa/vcek.crl")
+    made("attest collateral import", "crl", *name, *words)
+    made("attest collateral show", *words)
+    source = ("--tee", "snp", "--source", "http://127.0.0.1:1", *words)
+    made("attest collateral fetch", "evidence.json", *source)
+    made("attest collateral export", "c.tar", "--into", "c")
 
 
 def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
@@ -230,12 +262,13 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
     accept,
     admin,
     snp_words,
+    snp_world,
     imagers_registry,
     imagers_broker,
     monkeypatch,
 ):
-    made("attest verify", *snp_words[2:])
-    made("attest verify", *snp_words[2:], "--report-data", "00", code=40)
+    verify_evidence(made, snp_words)
+    look_after_collateral(made, snp_world)
     pushed = f"docker://{imagers_registry.address}/team/app:v1"
     made("copy", plain, pushed)
     change_images(made, keys, plain, labelled, index, admin)

@@ -17,6 +17,9 @@ class Good:
     def collect(self, report_data): ...
     def verify(self, body, *, report_data, now): ...
 
+class Nameless(Good):
+    tee = ""
+
 class Wrong:
     tee = "other"
     def collect(self, report_data): ...
@@ -61,7 +64,7 @@ def test_load_sample_plugin_by_name():
 
 def test_installed_plugins_are_listed_and_none_is_loaded(install):
     install("packa", [("imagers.attesters", "testtee", "no_such_module:X")])
-    with pytest.raises(PluginNotFound, match=r"installed: sample, testtee"):
+    with pytest.raises(PluginNotFound, match=r"installed: sample, snp-test, testtee"):
         load_attester("toy")
 
 
@@ -83,6 +86,31 @@ def test_load_name_that_is_none_refused(name):
 def test_load_good_plugin(install):
     install("packb", [("imagers.attesters", "testtee", "packb_module:Good")])
     assert load_attester("testtee").tee == "testtee"
+
+
+def test_attester_beside_a_tee_gives_evidence_of_it(install):
+    install("packh", [("imagers.attesters", "testtee-toy", "packh_module:Good")])
+    assert load_attester("testtee-toy").tee == "testtee"
+
+
+@pytest.mark.parametrize("name", ["testtee-a-b", "other-toy", "testteetoy", "toy-testtee"])
+def test_attester_of_another_tee_than_its_name_says_refused(install, name):
+    install("packi", [("imagers.attesters", name, "packi_module:Good")])
+    with pytest.raises(PluginBroken, match="is no attester for that TEE"):
+        load_attester(name)
+
+
+@pytest.mark.parametrize("name", ["nameless", "nameless-toy"])
+def test_attester_of_no_tee_refused(install, name):
+    install("packj", [("imagers.attesters", name, "packj_module:Nameless")])
+    with pytest.raises(PluginBroken, match="is no attester for that TEE"):
+        load_attester(name)
+
+
+def test_verifier_beside_a_tee_refused(install):
+    install("packk", [("imagers.verifiers", "testtee-toy", "packk_module:Good")])
+    with pytest.raises(PluginBroken, match="is no verifier for that TEE"):
+        load_verifier("testtee-toy")
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_embedded_broker_failed_start_leaves_no_folder(tmp_path, monkeypatch):
 
     from imagers.broker import state
 
-    def missing(name):
+    def missing(name, **_):
         raise PluginNotFound("not installed", name=name)
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

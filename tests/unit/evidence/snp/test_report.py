@@ -10,65 +10,19 @@ from hypothesis import strategies as st
 
 from imagers.errors import FormatError
 from imagers.evidence.snp.report import (
-    PRODUCTS,
     REPORT_BYTES,
-    SIGNED_BYTES,
     TCB,
     parse_report,
     report_of_json,
 )
-
-ARRAYS = {
-    "family_id": (0x010, 16),
-    "image_id": (0x020, 16),
-    "report_data": (0x050, 64),
-    "measurement": (0x090, 48),
-    "host_data": (0x0C0, 32),
-    "id_key_digest": (0x0E0, 48),
-    "author_key_digest": (0x110, 48),
-    "report_id": (0x140, 32),
-    "report_id_ma": (0x160, 32),
-    "chip_id": (0x1A0, 64),
-}
-NUMBERS = {
-    "version": (0x000, 4),
-    "guest_svn": (0x004, 4),
-    "policy": (0x008, 8),
-    "vmpl": (0x030, 4),
-    "sig_algo": (0x034, 4),
-    "plat_info": (0x040, 8),
-    "key_info": (0x048, 4),
-    "cpuid_fam_id": (0x188, 1),
-    "cpuid_mod_id": (0x189, 1),
-    "cpuid_step": (0x18A, 1),
-    "launch_mit_vector": (0x1F8, 8),
-    "current_mit_vector": (0x200, 8),
-}
-TCBS = {"current_tcb": 0x038, "reported_tcb": 0x180, "committed_tcb": 0x1E0, "launch_tcb": 0x1F0}
-
-
-def as_json(raw, product):
-    """What virtee's library writes of a report."""
-    places = PRODUCTS[product].tcb
-    document = {name: list(raw[at : at + size]) for name, (at, size) in ARRAYS.items()}
-    for name, (at, size) in NUMBERS.items():
-        document[name] = int.from_bytes(raw[at : at + size], "little")
-    for name, at in TCBS.items():
-        document[name] = {"fmc": None} | {part: raw[at + place] for part, place in places.items()}
-    for name, at in (("current", 0x1E8), ("committed", 0x1EC)):
-        document[name] = {"build": raw[at], "minor": raw[at + 1], "major": raw[at + 2]}
-    document["signature"] = {
-        "r": list(raw[SIGNED_BYTES : SIGNED_BYTES + 72]),
-        "s": list(raw[SIGNED_BYTES + 72 : SIGNED_BYTES + 144]),
-    }
-    return document
+from tests.unit.evidence.snp.conftest import report_of
 
 
 @pytest.mark.parametrize("version", [2, 3, 4, 5])
 def test_json_of_a_report_gives_its_bytes(world, version):
-    numbers = {0x1F8: 7} if version == 5 else {}
-    raw = world.raw_report(version=version, numbers=numbers)
-    document = json.loads(json.dumps(as_json(raw, world.product.name)))
+    fields = {"launch_mit_vector": 7} if version == 5 else {}
+    raw = world.report(version=version, **fields)
+    document = json.loads(json.dumps(world.report_json(raw)))
     assert report_of_json(document).raw == raw
     assert report_of_json(document).product == (world.product if version > 2 else None)
 
@@ -91,14 +45,14 @@ def test_json_of_a_report_gives_its_bytes(world, version):
     ],
 )
 def test_json_with_a_fault_says_where(genoa, change, piece):
-    document = as_json(genoa.raw_report(), "Genoa") | change
+    document = genoa.report_json(genoa.report()) | change
     with pytest.raises(FormatError) as caught:
         report_of_json(document)
     assert piece in str(caught.value)
 
 
 def test_json_with_the_parts_of_another_product_is_refused(genoa):
-    document = as_json(genoa.raw_report(), "Genoa")
+    document = genoa.report_json(genoa.report())
     document["reported_tcb"]["fmc"] = 0
     with pytest.raises(FormatError, match="expected the TCB of a Genoa"):
         report_of_json(document)
@@ -106,7 +60,7 @@ def test_json_with_the_parts_of_another_product_is_refused(genoa):
 
 @pytest.mark.parametrize("missing", ["policy", "chip_id", "signature", "launch_tcb", "committed"])
 def test_json_without_a_member_is_refused(genoa, missing):
-    document = as_json(genoa.raw_report(), "Genoa")
+    document = genoa.report_json(genoa.report())
     del document[missing]
     with pytest.raises(FormatError, match=missing):
         report_of_json(document)
@@ -132,7 +86,7 @@ def test_report_of_another_length_is_refused(size):
     ],
 )
 def test_report_with_something_in_what_is_reserved_is_refused(genoa, version, at):
-    raw = bytearray(genoa.raw_report(version=version))
+    raw = bytearray(genoa.report(version=version))
     raw[at] = 1
     with pytest.raises(FormatError, match="expected zeros in bytes"):
         parse_report(bytes(raw))
@@ -157,7 +111,7 @@ def test_report_with_something_in_what_is_reserved_is_refused(genoa, version, at
     ],
 )
 def test_product_is_that_of_the_processor(genoa, family, model, name):
-    report = parse_report(genoa.raw_report(bytes_at={0x188: bytes((family, model))}))
+    report = report_of(genoa, cpuid_fam_id=family, cpuid_mod_id=model)
     assert (report.product and report.product.name) == name
 
 

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reference values, kept by admins: what claims have to equal. The caller has checked the admin.
+
+Each change is in the audit log, and in force for the next request, also for guests that have
+attested before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from imagers.broker.audit import AuditEvent, append
+from imagers.broker.refusals import Refusal
+from imagers.model.references import (
+    MAX_VALUES,
+    is_reference_name,
+    parse_references,
+    references_to_json,
+)
+from imagers.model.strict_json import dump_json
+
+if TYPE_CHECKING:
+    from imagers.broker.state import BrokerState
+    from imagers.broker.storage import Transaction
+    from imagers.model.references import ReferenceValue
+
+__all__ = ["References"]
+
+_MAX_NAMES = 1000
+
+
+class References:
+    """The reference values of one broker.
+
+    Threads: safe.
+    """
+
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
+
+    def list(self) -> bytes:
+        """The JSON of all of them, sorted by name."""
+        with self._state.store.reading() as transaction:
+            return dump_json(references_to_json(transaction.reference_values().values()))
+
+    def set(self, body: bytes, *, add: bool) -> None:
+        """Set those of the message, all or none.
+
+        Args:
+            add: their values join those that are there, which keep expiry and source.
+
+        Raises:
+            FormatError: the message is none.
+            Refusal: there would be too many.
+        """
+        references = parse_references(body)
+        with self._state.store.transaction() as transaction:
+            there = transaction.reference_values()
+            for one in references:
+                earlier = there.get(one.name)
+                wanted = one if earlier is None or not add else _joined(earlier, one)
+                transaction.set_reference_value(wanted)
+                self._log(transaction, f"set {one.name}: {len(wanted.values)} values")
+            if len(there.keys() | {one.name for one in references}) > _MAX_NAMES:
+                raise Refusal("SerdeError", f"expected at most {_MAX_NAMES} reference values")
+
+    def delete(self, name: str) -> None:
+        """Remove one.
+
+        Raises:
+            Refusal: `ResourceNotFound`.
+        """
+        with self._state.store.transaction() as transaction:
+            if not (is_reference_name(name) and transaction.delete_reference_value(name)):
+                raise Refusal("ResourceNotFound", f"there is no reference value {name[:128]!r}")
+            self._log(transaction, f"delete {name}")
+
+    def _log(self, transaction: Transaction, detail: str) -> None:
+        event = AuditEvent(event="reference", outcome="ok", detail=detail)
+        append(transaction, event, now=self._state.now())
+
+
+def _joined(earlier: ReferenceValue, one: ReferenceValue) -> ReferenceValue:
+    # True equals 1 here, and not in JSON.
+    values = tuple({(type(one), one): one for one in (*earlier.values, *one.values)}.values())
+    if len(values) > MAX_VALUES:
+        raise Refusal("SerdeError", f"expected at most {MAX_VALUES} values of {one.name!r}")
+    return replace(earlier, values=values)

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a machine that is genuine is one's own: claims x reference values -> trust vector.
+
+    executables    3   all claims of one way to know the machine equal a reference value
+                  33   else
+    hardware       2   the vendor's word for the firmware is `UpToDate`, or one of the reference
+                       values for it, and each version that has reference values equals one
+                  97   else
+    configuration  2   no debugging, and each setting that has reference values equals one
+                   3   no debugging, and no setting has any
+                  36   else
+
+The numbers are Trustee's. A value that is missing or expired equals nothing, and a setting whose
+reference values have all expired is one that is not met. The status is that of the worst member.
+
+No IO and no clock here.
+
+Spec: draft-ietf-rats-ar4si-09, section 3; Trustee's default attestation policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from imagers.model.evidence import Claims
+from imagers.model.references import ReferenceValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imagers.model.strict_json import JSON
+
+__all__ = ["AFFIRMING", "Appraisal", "Comparison", "appraise_claims", "reference_names"]
+
+AFFIRMING = "affirming"
+_APPROVED_BOOT, _UNRECOGNIZED = 3, 33
+_GENUINE, _UNRECOGNIZED_HARDWARE = 2, 97
+_APPROVED_SETTINGS, _SAFE_SETTINGS, _UNKNOWN_SETTINGS = 2, 3, 36
+_TIERS = ((1, "none"), (31, AFFIRMING), (95, "warning"), (127, "contraindicated"))
+_UP_TO_DATE = "UpToDate"
+_SHOWN = 2  # reference values in a line; a list can have a thousand
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One claim and what it had to be.
+
+    Attributes:
+        member: of the trust vector.
+        claim: its name, which is that of the reference value.
+        wanted: the values that would do; empty: there are none.
+        source: where they come from.
+        why: "" if it holds, else in words.
+        remedy: the smallest change of the operator's that would admit it, or "".
+    """
+
+    member: str
+    claim: str
+    found: JSON
+    wanted: tuple[JSON, ...]
+    source: str
+    why: str = ""
+    remedy: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the claim is what it had to be."""
+        return not self.why
+
+    def told(self, *, remedy: bool = True) -> str:
+        """One line: claim, wanted, where that is from, found, why not.
+
+        Args:
+            remedy: and what would admit it.
+        """
+        wanted = " or ".join(map(_word, self.wanted[:_SHOWN])) or "a reference value"
+        if len(self.wanted) > _SHOWN:
+            wanted += f" or one of {len(self.wanted) - _SHOWN} more"
+        source = f" (from {self.source})" if self.source else ""
+        line = f"{self.claim}: expected {wanted}{source}, got {_word(self.found)}"
+        for part in (self.why, self.remedy if remedy else ""):
+            line += f"; {part}" if part else ""
+        return line
+
+
+@dataclass(frozen=True, slots=True)
+class Appraisal:
+    """What evidence is worth to the operator.
+
+    Attributes:
+        vector: AR4SI trustworthiness vector, all eight members.
+        comparisons: all that were made; of `executables`, of the way that came closest.
+        has_references: whether there is a reference value for all names of one way to know a
+            machine of this TEE, expired or not.
+    """
+
+    vector: Mapping[str, int]
+    comparisons: tuple[Comparison, ...]
+    has_references: bool
+
+    @property
+    def status(self) -> str:
+        """Of the worst member: `none`, `affirming`, `warning` or `contraindicated`."""
+        worst = max(abs(value) for value in self.vector.values())
+        return next(name for most, name in _TIERS if worst <= most)
+
+    @property
+    def is_affirming(self) -> bool:
+        """Whether it is a machine of the operator's, as far as he said what those are."""
+        return self.status == AFFIRMING
+
+    @property
+    def misses(self) -> tuple[Comparison, ...]:
+        """What does not hold."""
+        return tuple(one for one in self.comparisons if not one.holds)
+
+
+def appraise_claims(
+    claims: Claims, references: Mapping[str, ReferenceValue], *, now: datetime
+) -> Appraisal:
+    """The worth of claims that a verifier established, by the operator's reference values.
+
+    Args:
+        references: by name.
+        now: aware; decides which of them have expired.
+    """
+    book = _Book(references, now)
+    ways = [book.compare("executables", way, must=True) for way in claims.measured]
+    # The one that holds; else one that the operator gave values for; else the nearest.
+    ways.sort(key=_distance)
+    executables = ways[0] if ways else ()
+    hardware = (
+        *_compare_status(claims, book),
+        *book.compare("hardware", claims.firmware, must=False),
+    )
+    settings = book.compare("configuration", claims.configured, must=False)
+    configuration = (*_compare_debug(claims), *settings)
+    vector = {
+        "instance-identity": 0,
+        "configuration": _UNKNOWN_SETTINGS,
+        "executables": _UNRECOGNIZED,
+        "file-system": 0,
+        "hardware": _UNRECOGNIZED_HARDWARE,
+        "runtime-opaque": 0,
+        "storage-opaque": 0,
+        "sourced-data": 0,
+    }
+    if executables and all(one.holds for one in executables):
+        vector["executables"] = _APPROVED_BOOT
+    if all(one.holds for one in hardware):
+        vector["hardware"] = _GENUINE
+    if all(one.holds for one in configuration):
+        vector["configuration"] = _APPROVED_SETTINGS if settings else _SAFE_SETTINGS
+    return Appraisal(
+        vector=vector,
+        comparisons=(*executables, *hardware, *configuration),
+        has_references=any(way and way.keys() <= references.keys() for way in claims.measured),
+    )
+
+
+def _distance(way: Sequence[Comparison]) -> tuple[int, int]:
+    """How far claims are from being known."""
+    return sum(not one.wanted for one in way), sum(not one.holds for one in way)
+
+
+def reference_names(claims: Claims) -> frozenset[str]:
+    """The names of all reference values that `appraise_claims` looks at."""
+    ways = (*claims.measured, claims.firmware, claims.configured)
+    return frozenset({_status_name(claims), *(name for way in ways for name in way)})
+
+
+def _status_name(claims: Claims) -> str:
+    return f"{claims.tee}_tcb_status"
+
+
+def _compare_status(claims: Claims, book: _Book) -> tuple[Comparison, ...]:
+    """Of the vendor's word for the firmware."""
+    if not claims.tcb_status:
+        return ()
+    name = _status_name(claims)
+    if book.has(name):
+        return book.compare("hardware", {name: claims.tcb_status}, must=True)
+    wanted = ReferenceValue(name, (_UP_TO_DATE,), source="the default")
+    return (book.compare_one("hardware", name, claims.tcb_status, wanted),)
+
+
+def _compare_debug(claims: Claims) -> tuple[Comparison, ...]:
+    why = "others can look into this guest" if claims.debug else ""
+    remedy = "start the guest without debugging" if claims.debug else ""
+    found: JSON = claims.debug
+    return (Comparison("configuration", "debug", found, (False,), "always", why, remedy),)
+
+
+class _Book:
+    """The operator's reference values at one time."""
+
+    def __init__(self, references: Mapping[str, ReferenceValue], now: datetime) -> None:
+        self._references = references
+        self._now = now
+
+    def has(self, name: str) -> bool:
+        return name in self._references
+
+    def compare(
+        self, member: str, claims: Mapping[str, JSON], *, must: bool
+    ) -> tuple[Comparison, ...]:
+        """Each claim with its reference value.
+
+        Args:
+            must: a claim without one does not hold; else it is passed over.
+        """
+        return tuple(
+            self.compare_one(member, name, found, self._references.get(name))
+            for name, found in claims.items()
+            if must or self.has(name)
+        )
+
+    def compare_one(
+        self, member: str, name: str, found: JSON, wanted: ReferenceValue | None
+    ) -> Comparison:
+        add = f"if this guest is yours: imagers broker reference-value set {name} {_word(found)}"
+        if wanted is None:
+            return Comparison(member, name, found, (), "", "there is no reference value", add)
+        why, remedy = "", ""
+        if wanted.expires is not None and wanted.expires <= self._now:
+            why = f"the reference value expired at {wanted.expires:%Y-%m-%dT%H:%M:%SZ}"
+            remedy = add
+        elif not _is_one_of(found, wanted.values):
+            why = "no reference value equals it"
+            remedy = add.replace(" set ", " set --add ")
+        return Comparison(member, name, found, wanted.values, wanted.source, why, remedy)
+
+
+def _is_one_of(found: JSON, values: Sequence[JSON]) -> bool:
+    # In Python True equals 1 and 1.0; in JSON nothing equals what is of another type.
+    return any(type(one) is type(found) and one == found for one in values)
+
+
+def _word(value: JSON) -> str:
+    """A value as a word of the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

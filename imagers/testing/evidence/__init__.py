@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vendors of confidential machines for tests: from a seed, all that one has and its chips say.
+
+    world = SNPWorld(bytes(32))
+    verifier = load_verifier("snp", roots=world.roots)
+    read, now = world.collateral().get, world.now
+    judge_evidence(verifier, world.evidence(), bound=Bound(), read=read, now=now)
+
+The bytes are in the formats of the real vendors, which others' verifiers accept once the root is
+replaced. Nothing of it is worth anything where the real roots are in force.
+
+snp        SNPWorld: AMD's authorities, and one chip
+server     CollateralServer: the services that give collateral; Fault: what one does wrong
+machine    Machine: a guest of a world, as a file says it
+make       files for pages: python -m imagers.testing.evidence make
+keys       what comes from a seed
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagers.testing.evidence.machine import Machine
+    from imagers.testing.evidence.server import CollateralServer, Fault
+    from imagers.testing.evidence.snp import SNPAttester, SNPWorld
+else:
+    from imagers.lazy import door
+
+    __getattr__ = door(
+        __name__,
+        {
+            "machine": ("Machine",),
+            "server": ("CollateralServer", "Fault"),
+            "snp": ("SNPAttester", "SNPWorld"),
+        },
+    )
+
+__all__ = ["CollateralServer", "Fault", "Machine", "SNPAttester", "SNPWorld"]

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m imagers.testing.evidence`: see `make`."""
+
+import sys
+
+from imagers.testing.evidence.make import main
+
+sys.exit(main())

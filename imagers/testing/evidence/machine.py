@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine for tests as a JSON file says it, so that a command can be one.
+
+    {"tee": "snp", "seed": hex, "product": "Genoa", "measurement": hex, "init_data": hex}
+
+The seed has 32 bytes, and all keys come from it. What else may be left out: the product is `Genoa`
+then, the measurement the world's, and the init data zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from imagers.testing.evidence.keys import SEED_BYTES
+from imagers.testing.evidence.snp import SNPWorld
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from imagers.model.evidence import Attester
+    from imagers.model.strict_json import JSON, View
+
+__all__ = ["PRODUCTS", "TEES", "Machine"]
+
+TEES = {"snp": 48}
+"""The TEEs that there are, and the length of a measurement."""
+PRODUCTS = ("Milan", "Genoa", "Turin")
+_INIT_DATA_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A guest of a world, and what it runs. It prints without its seed.
+
+    Attributes:
+        measurement: None: the world's.
+        init_data: digest of the init data.
+    """
+
+    tee: str
+    seed: bytes = field(repr=False)
+    product: str = "Genoa"
+    measurement: bytes | None = None
+    init_data: bytes = b""
+
+    @classmethod
+    def parse(cls, view: View) -> Self:
+        """What a file says.
+
+        Raises:
+            FormatError: it does not say which machine, or something that is not known.
+        """
+        view.only("tee", "seed", "product", "measurement", "init_data")
+        tee = view.text("tee")
+        if tee not in TEES:
+            raise view.error(f"expected one of {', '.join(TEES)}, got {tee[:40]!r}", "tee")
+        product = view.optional_text("product") or "Genoa"
+        if product not in PRODUCTS:
+            raise view.error(f"expected one of {', '.join(PRODUCTS)}", "product")
+        return cls(
+            tee=tee,
+            seed=_octets(view, "seed", SEED_BYTES),
+            product=product,
+            measurement=_octets(view, "measurement", TEES[tee]) if "measurement" in view else None,
+            init_data=_octets(view, "init_data", _INIT_DATA_BYTES) if "init_data" in view else b"",
+        )
+
+    def to_json(self) -> dict[str, JSON]:
+        """What `parse` reads. The seed is in it."""
+        document: dict[str, JSON] = {
+            "tee": self.tee,
+            "seed": self.seed.hex(),
+            "product": self.product,
+        }
+        if self.measurement is not None:
+            document["measurement"] = self.measurement.hex()
+        if self.init_data:
+            document["init_data"] = self.init_data.hex()
+        return document
+
+    def world(self, now: datetime | None = None) -> SNPWorld:
+        """The vendor of the machine.
+
+        Args:
+            now: as in the world; None: the current time.
+        """
+        return SNPWorld(self.seed, self.product, now=now)
+
+    def attester(self, now: datetime | None = None) -> Attester:
+        """What makes its evidence."""
+        return self.world(now).attester(measurement=self.measurement, init_data=self.init_data)
+
+
+def _octets(view: View, name: str, size: int) -> bytes:
+    try:
+        value = bytes.fromhex(view.text(name))
+    except ValueError:
+        value = b""
+    if len(value) != size:
+        raise view.error(f"expected {size} bytes in hex", name)
+    return value

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attesters of machines for tests: `snp-test` makes evidence of the TEE `snp`.
+
+The environment variable IMAGERS_TEST_TEE names a JSON file that says which machine, as
+`imagers.testing.evidence.machine` has it; `python -m imagers.testing.evidence make` writes one.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagers.errors import NoTEE
+from imagers.model.strict_json import View
+from imagers.testing.evidence import Machine
+
+if TYPE_CHECKING:
+    from imagers.model.evidence import Attester
+
+__all__ = ["VARIABLE", "snp_attester"]
+
+VARIABLE = "IMAGERS_TEST_TEE"
+_MAX_BYTES = 16 * 1024
+
+
+def snp_attester() -> Attester:
+    """A guest on a chip of AMD's that is none.
+
+    Raises:
+        NoTEE: the variable names no file that can be read, or a machine of another TEE.
+        FormatError: the file does not say which machine.
+    """
+    return _attester("snp")
+
+
+def _attester(tee: str) -> Attester:
+    name = os.environ.get(VARIABLE, "")
+    if not name:
+        make = f"python -m imagers.testing.evidence make --tee {tee}"
+        raise NoTEE(
+            f"{VARIABLE} is not set",
+            hint=f"it names the file tee.json that '{make} --seed FILE --out DIR' writes",
+        )
+    try:
+        with Path(name).open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        reason = (error.strerror or "failed").lower()
+        raise NoTEE(f"{VARIABLE}: {name}: {reason}") from error
+    machine = Machine.parse(View.parse(data, what=name, max_bytes=_MAX_BYTES))
+    if machine.tee != tee:
+        raise NoTEE(f"{name}: expected a machine of the TEE '{tee}', got '{machine.tee}'")
+    # So that nobody takes it for a machine's.
+    warnings.warn(
+        f"evidence of the TEE '{tee}' is made up, for tests: it proves nothing", stacklevel=3
+    )
+    return machine.attester()
