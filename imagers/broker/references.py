@@ -82,8 +82,8 @@ class References:
 
 
 def _joined(earlier: ReferenceValue, one: ReferenceValue) -> ReferenceValue:
-    more = tuple(value for value in one.values if value not in earlier.values)
-    values = earlier.values + more
+    # True equals 1 here, and not in JSON.
+    values = tuple({(type(one), one): one for one in (*earlier.values, *one.values)}.values())
     if len(values) > MAX_VALUES:
         raise Refusal("SerdeError", f"expected at most {MAX_VALUES} values of {one.name!r}")
     return replace(earlier, values=values)

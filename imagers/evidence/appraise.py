@@ -70,14 +70,18 @@ class Comparison:
         """Whether the claim is what it had to be."""
         return not self.why
 
-    def told(self) -> str:
-        """One line: claim, wanted, found, where the wanted value is from, what would admit it."""
+    def told(self, *, remedy: bool = True) -> str:
+        """One line: claim, wanted, where that is from, found, why not.
+
+        Args:
+            remedy: and what would admit it.
+        """
         wanted = " or ".join(map(_word, self.wanted[:_SHOWN])) or "a reference value"
         if len(self.wanted) > _SHOWN:
             wanted += f" or one of {len(self.wanted) - _SHOWN} more"
         source = f" (from {self.source})" if self.source else ""
         line = f"{self.claim}: expected {wanted}{source}, got {_word(self.found)}"
-        for part in (self.why, self.remedy):
+        for part in (self.why, self.remedy if remedy else ""):
             line += f"; {part}" if part else ""
         return line
 
@@ -125,7 +129,8 @@ def appraise_claims(
     """
     book = _Book(references, now)
     ways = [book.compare("executables", way, must=True) for way in claims.measured]
-    ways.sort(key=lambda way: sum(not one.holds for one in way))
+    # The one that holds; else one that the operator gave values for; else the nearest.
+    ways.sort(key=_distance)
     executables = ways[0] if ways else ()
     hardware = (
         *_compare_status(claims, book),
@@ -154,6 +159,11 @@ def appraise_claims(
         comparisons=(*executables, *hardware, *configuration),
         has_references=any(way and way.keys() <= references.keys() for way in claims.measured),
     )
+
+
+def _distance(way: Sequence[Comparison]) -> tuple[int, int]:
+    """How far claims are from being known."""
+    return sum(not one.wanted for one in way), sum(not one.holds for one in way)
 
 
 def reference_names(claims: Claims) -> frozenset[str]:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from imagers.errors import (
     AttestationError,
+    CouldNotVerify,
     EvidenceRejected,
     EvidenceStale,
     KeyRefused,
@@ -213,6 +214,12 @@ class BrokerClient(Closing):
     def _raise_handshake(self, response: Response, *, judged: bool) -> NoReturn:
         """Raise what an answer to `auth`, or (`judged`) to `attest`, means."""
         error = parse_error(response.body)
+        if error.name == "CouldNotVerify":
+            raise CouldNotVerify(
+                f"the broker at {self._endpoint.origin} could not judge the evidence: "
+                f"{error.detail}",
+                hint="its owner sees in 'imagers broker audit' which document it lacks",
+            )
         if response.status not in _REFUSING or not error.name:
             raise self._endpoint.failure("handshake", response)
         tee = self._attester.tee

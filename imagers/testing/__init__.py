@@ -5,7 +5,8 @@
     broker      EmbeddedBroker: the real broker in a thread, with a state directory of its own
     images      make_tar, make_layer, make_image, make_index: images of a few bytes
     memory      MemoryRepository: a source and a sink in memory, which can be told to lie
-    plugin      the pytest fixtures `imagers_registry` and `imagers_broker`
+    evidence    vendors of confidential machines, from a seed: evidence that is genuine in tests
+    plugin      the pytest fixtures `imagers_registry`, `imagers_broker` and `imagers_tee`
 
 For tests of this project and of others. This package imports none of its modules, because
 pytest loads the plugin in every run.

@@ -10,14 +10,20 @@
 Nothing of the broker is replaced: what it counts is read from its audit log, and to make it
 say no, its policy is changed. Only its clock can be moved.
 
-It takes the TEE `sample`, whose plugin is `plugins/sample_tee`, and those that it is told to.
+It takes the TEE `sample`, whose plugin is `plugins/sample_tee`, and those that it is told to: of a
+world of `imagers.testing.evidence` all that it needs is given in one.
+
+    with EmbeddedBroker(worlds=[world]) as broker:
+        broker.expect("snp_launch_measurement", world.measurement.hex())
+        with broker.client(world.attester()) as client:
+            ...
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,12 +40,14 @@ from imagers.model.evidence import Attester
 from imagers.model.keys import SecretKey
 from imagers.model.references import ReferenceValue
 from imagers.model.strict_json import JSON
+from imagers.testing.evidence.make import write_collateral
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from imagers.broker.server import RunningBroker
     from imagers.kbs.admin import AuditEntry
+    from imagers.testing.evidence.snp import SNPWorld
 
 __all__ = ["EmbeddedBroker"]
 
@@ -52,6 +60,7 @@ class EmbeddedBroker:
     Args:
         tees: names of the TEEs whose verifier plugins it loads; its guests then need an
             attester of one of them.
+        worlds: of each its TEE, its roots, and its collateral in the temporary directory.
         test_roots: as in `BrokerConfig`: certificates in place of the vendors'.
         collateral_directory: as in `BrokerConfig`.
         allow_sample_tee: whether it takes evidence that anybody can make.
@@ -63,6 +72,7 @@ class EmbeddedBroker:
         self,
         *,
         tees: tuple[str, ...] = (),
+        worlds: Sequence[SNPWorld] = (),
         test_roots: Mapping[str, bytes] | None = None,
         collateral_directory: Path | None = None,
         allow_sample_tee: bool = True,
@@ -70,8 +80,9 @@ class EmbeddedBroker:
         session_lifetime: timedelta = timedelta(minutes=5),
         max_sessions: int = MAX_SESSIONS,
     ) -> None:
-        self._tees = tees
-        self._test_roots = test_roots or {}
+        self._tees = (*tees, *(world.tee for world in worlds))
+        self._test_roots = {**(test_roots or {}), **{one.tee: one.roots for one in worlds}}
+        self._worlds = worlds
         self._collateral_directory = collateral_directory
         self._allow_sample_tee = allow_sample_tee
         self._given_directory = state_directory
@@ -84,11 +95,14 @@ class EmbeddedBroker:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            directory = self._given_directory
-            if directory is None:
-                temporary = Path(tempfile.mkdtemp(prefix="imagers-broker-"))
-                stack.callback(shutil.rmtree, temporary)
-                directory = temporary / "state"
+            temporary = Path(tempfile.mkdtemp(prefix="imagers-broker-"))
+            stack.callback(shutil.rmtree, temporary)
+            directory = self._given_directory or temporary / "state"
+            collateral = self._collateral_directory
+            if self._worlds:
+                collateral = collateral or temporary / "collateral"
+                for world in self._worlds:
+                    write_collateral(world, collateral)
             self._running = stack.enter_context(
                 running(
                     BrokerConfig(
@@ -96,7 +110,7 @@ class EmbeddedBroker:
                         port=0,
                         tees=self._tees,
                         test_roots=self._test_roots,
-                        collateral_directory=self._collateral_directory,
+                        collateral_directory=collateral,
                         allow_sample_tee=self._allow_sample_tee,
                         session_lifetime=self._session_lifetime,
                         max_sessions=self._max_sessions,

@@ -3,7 +3,8 @@
 
     world = SNPWorld(bytes(32))
     verifier = load_verifier("snp", roots=world.roots)
-    judge(verifier, world.evidence(), bound=Bound(), read=world.collateral().get, now=world.now)
+    read, now = world.collateral().get, world.now
+    judge_evidence(verifier, world.evidence(), bound=Bound(), read=read, now=now)
 
 The bytes are in the formats of the real vendors, which others' verifiers accept once the root is
 replaced. Nothing of it is worth anything where the real roots are in force.

@@ -30,7 +30,9 @@ from imagers.testing.evidence.machine import PRODUCTS, TEES, Machine
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main", "make_files"]
+    from imagers.testing.evidence.snp import SNPWorld
+
+__all__ = ["main", "make_files", "write_collateral"]
 
 _PUBLIC, _SECRET = 0o644, 0o600
 
@@ -46,18 +48,28 @@ def make_files(machine: Machine, directory: Path, report_data: bytes = b"") -> N
     """
     world = machine.world()
     evidence = machine.attester(world.now).collect(ReportData(report_data)).body
-    files = {f"collateral/{name}": data for name, data in world.collateral().items()}
-    files |= world.raw_files(evidence)
+    files = world.raw_files(evidence)
     files["evidence.json"] = dump_json(evidence)
     files["root.pem"] = world.roots
-    files["tee.json"] = dump_json(machine.to_json())
     with local_errors(directory):
         directory.mkdir(parents=True)
+    write_collateral(world, directory / "collateral")
     for name, data in files.items():
+        write_new(directory / name, data, mode=_PUBLIC)
+    write_new(directory / "tee.json", dump_json(machine.to_json()), mode=_SECRET)
+
+
+def write_collateral(world: SNPWorld, directory: Path) -> None:
+    """Write the documents of a world below a directory, which is made if it is missing.
+
+    Raises:
+        LocalError: one exists, or cannot be written.
+    """
+    for name, data in world.collateral().items():
         path = directory / name
         with local_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_new(path, data, mode=_SECRET if name == "tee.json" else _PUBLIC)
+        write_new(path, data, mode=_PUBLIC)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

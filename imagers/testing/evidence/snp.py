@@ -3,7 +3,7 @@
 
     world = SNPWorld(seed, "Genoa")
     body = world.evidence(measurement=measurement, report_data=digest)
-    judge(load_verifier("snp", roots=world.roots), body, bound=Bound(digest),
+    judge_evidence(load_verifier("snp", roots=world.roots), body, bound=Bound(digest),
           read=world.collateral().get, now=world.now)
 
 The same each time for a seed and a product: all keys, the id of the chip, the default measurement.

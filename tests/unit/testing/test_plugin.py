@@ -16,6 +16,9 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": ROOT, "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 TESTS = """
 import urllib.request
 
+import pytest
+
+from imagers.errors import KeyRefused
 from imagers.model.digest import digest_of
 
 URI, IMAGE = "kbs:///default/key/1", digest_of(b"image")
@@ -29,6 +32,16 @@ def test_first(imagers_broker):
 
 def test_second_has_a_broker_of_its_own(imagers_broker):
     assert imagers_broker.admin.list_resources() == ()
+
+def test_guest_of_a_tee_is_known_by_its_measurement(imagers_tee, imagers_broker):
+    imagers_broker.put(URI, b"secret", image=IMAGE)
+    imagers_broker.expect("snp_launch_measurement", imagers_tee.measurement.hex())
+    with imagers_broker.client(imagers_tee.attester()) as client:
+        with client.get(URI, manifest_digest=IMAGE) as secret:
+            assert len(secret) == 6
+    with imagers_broker.client(imagers_tee.attester(measurement=bytes(48))) as other:
+        with pytest.raises(KeyRefused):
+            other.get(URI, manifest_digest=IMAGE)
 
 def test_registry_answers(imagers_registry):
     with urllib.request.urlopen(f"http://{imagers_registry.address}/v2/", timeout=10) as answer:
@@ -59,7 +72,7 @@ def run_pytest(folder, *arguments):
 def test_fixtures_work_in_a_project_of_its_own(tmp_path):
     (tmp_path / "test_it.py").write_text(TESTS)
     done = run_pytest(tmp_path, "-W", "error", f"--basetemp={tmp_path / 'temp'}")
-    assert "3 passed" in done.stdout, done.stdout + done.stderr
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
 
 
 def environment_without(folder, package):
@@ -90,7 +103,7 @@ def test_broker_that_cannot_be_had_skips_its_tests_with_one_line(tmp_path, packa
         timeout=60,
         check=False,
     )
-    assert "1 passed, 2 skipped" in done.stdout, done.stdout + done.stderr
+    assert "1 passed, 3 skipped" in done.stdout, done.stdout + done.stderr
     told = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
     assert all(install in line for line in told), told
 
@@ -99,6 +112,7 @@ def test_fixtures_are_listed_with_their_sentence(tmp_path):
     (tmp_path / "test_it.py").write_text("")
     out = run_pytest(tmp_path, "--fixtures").stdout
     assert "An empty registry on a free loopback port" in out
+    assert "AMD for tests" in out
     assert "An empty broker on a free loopback port" in out
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from imagers.errors import PluginNotFound
 from imagers.evidence.collateral import CollateralDirectory
-from imagers.evidence.judge import judge, judge_parsed
+from imagers.evidence.judge import judge_evidence, judge_parsed
 from imagers.evidence.plugins import load_attester, load_verifier
 from imagers.evidence.snp.verify import parse_file
 from imagers.model.evidence import Bound, ReportData
@@ -45,7 +45,7 @@ def test_files_are_all_that_a_verifier_needs(made):
     read = CollateralDirectory(made / "collateral").read
     now = datetime.now(UTC)
     body = json.loads((made / "evidence.json").read_bytes())
-    claims = judge(verifier, body, bound=Bound(NONCE), read=read, now=now)
+    claims = judge_evidence(verifier, body, bound=Bound(NONCE), read=read, now=now)
     assert claims.values["measurement"] == MEASUREMENT
     evidence = parse_file((made / "report.bin").read_bytes(), (made / "vcek.der").read_bytes())
     judge_parsed(verifier, evidence, bound=Bound(NONCE), read=read, now=now)
@@ -71,7 +71,7 @@ def test_guest_of_the_file_is_the_machine(made, monkeypatch, caplog):
     assert evidence.tee == "snp"
     verifier = load_verifier("snp", roots=(made / "root.pem").read_bytes())
     read = CollateralDirectory(made / "collateral").read
-    claims = judge(
+    claims = judge_evidence(
         verifier, evidence.body, bound=Bound(b"x" * 48), read=read, now=datetime.now(UTC)
     )
     assert claims.values["measurement"] == MEASUREMENT

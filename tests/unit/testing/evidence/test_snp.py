@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import EvidenceRejected
-from imagers.evidence.judge import judge
+from imagers.evidence.judge import judge_evidence
 from imagers.evidence.plugins import load_verifier
 from imagers.model.evidence import Attester, Bound, ReportData
 from imagers.testing.evidence import SNPWorld
@@ -21,7 +21,7 @@ NOW = datetime(2026, 11, 29, tzinfo=UTC)
 
 def claims_of(world, body, bound=Bound(), *, roots=None):  # noqa: B008  # it is frozen
     verifier = load_verifier("snp", roots=roots or world.roots)
-    return judge(verifier, body, bound=bound, read=world.collateral().get, now=world.now)
+    return judge_evidence(verifier, body, bound=bound, read=world.collateral().get, now=world.now)
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +67,9 @@ def test_evidence_is_not_genuine_for_amds_own_root_nor_another_seeds(genoa):
         claims_of(genoa, genoa.evidence(), roots=other.roots)
     verifier = load_verifier("snp")
     with pytest.raises(EvidenceRejected, match="step 2, chain"):
-        judge(verifier, genoa.evidence(), bound=Bound(), read=genoa.collateral().get, now=NOW)
+        judge_evidence(
+            verifier, genoa.evidence(), bound=Bound(), read=genoa.collateral().get, now=NOW
+        )
 
 
 def test_two_worlds_of_a_seed_have_the_same_keys_and_believe_each_other():

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Genuine is not one's own: the whole way of evidence of a real TEE, over HTTP."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from imagers.broker.policy import DEFAULT_POLICY
+from imagers.errors import CouldNotVerify, EvidenceRejected, KeyRefused
+from imagers.model.digest import digest_of
+from imagers.model.references import ReferenceValue
+from imagers.testing.broker import EmbeddedBroker
+from imagers.testing.evidence import SNPWorld
+
+URI = "kbs:///default/app/key"
+IMAGE, OTHER = digest_of(b"a manifest"), digest_of(b"another")
+NAME = "snp_launch_measurement"
+OURS, THEIRS = b"o" * 48, b"t" * 48
+
+
+@pytest.fixture(scope="module")
+def world():
+    return SNPWorld(b"g" * 32)
+
+
+@pytest.fixture
+def collateral(world, tmp_path):
+    for name, data in world.collateral().items():
+        path = tmp_path / "collateral" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return tmp_path / "collateral"
+
+
+@pytest.fixture
+def broker(world, collateral):
+    with EmbeddedBroker(
+        tees=("snp",),
+        test_roots={"snp": world.roots},
+        collateral_directory=collateral,
+        allow_sample_tee=False,
+    ) as broker:
+        broker.put(URI, b"the key", image=IMAGE)
+        yield broker
+
+
+@pytest.fixture
+def ask(broker, world):
+    """What a guest with this measurement gets for this image."""
+
+    def get(measurement=OURS, image=IMAGE, **more):
+        attester = world.attester(measurement=measurement, **more)
+        with (
+            broker.client(attester) as guest,
+            guest.get(URI, manifest_digest=image) as key,
+            key.view() as data,
+        ):
+            return bytes(data)
+
+    return get
+
+
+def refused(call, *arguments, **more):
+    with pytest.raises(KeyRefused) as caught:
+        call(*arguments, **more)
+    return caught.value.reason
+
+
+def test_guest_whose_measurement_is_a_reference_value_gets_the_key_of_its_image(broker, ask):
+    broker.expect(NAME, OURS.hex())
+    assert ask() == b"the key"
+    assert "not bound to the image" in refused(ask, image=OTHER)
+    attested = next(row for row in broker.log if row.event == "attest")
+    assert (
+        attested.detail == "evidence was accepted; appraised as affirming; under a root for tests"
+    )
+
+
+def test_guest_with_another_firmware_gets_nothing_though_its_chain_is_good(broker, ask):
+    broker.expect(NAME, OURS.hex())
+    reason = refused(ask, THEIRS)
+    assert "PolicyDeny" in reason
+    assert "rule 'bound-image' does not apply: this guest is not known" in reason
+    row = next(row for row in broker.log if row.event == "release")
+    assert (row.outcome, row.rule) == ("refused", "bound-image")
+    assert f"{NAME}: expected {OURS.hex()} (from the test), got {THEIRS.hex()}" in row.detail
+    assert f"reference-value set --add {NAME} {THEIRS.hex()}" in row.detail
+    assert OURS.hex() not in reason
+
+
+def test_guest_that_is_not_known_learns_nothing_of_images(broker, ask):
+    broker.expect(NAME, OURS.hex())
+    assert {refused(ask, THEIRS, image=one) for one in (IMAGE, OTHER, None)} == {
+        refused(ask, THEIRS)
+    }
+
+
+def test_broker_without_a_reference_value_gives_nothing_and_says_which_is_missing(broker, ask):
+    reason = refused(ask)
+    assert "NoReferenceValue" in reason
+    assert "this broker has no reference value for the TEE 'snp'" in reason
+    row = next(row for row in broker.log if row.event == "release")
+    assert f"{NAME}: expected a reference value, got {OURS.hex()}" in row.detail
+
+
+def test_reference_value_that_has_expired_is_none(broker, ask):
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    broker.admin.set_reference_values([ReferenceValue(NAME, (OURS.hex(),), past)])
+    assert "PolicyDeny" in refused(ask)
+    row = next(row for row in broker.log if row.event == "release")
+    assert "the reference value expired at" in row.detail
+
+
+def test_change_of_a_reference_value_is_in_force_for_sessions_that_are_open(broker, world):
+    with broker.client(world.attester(measurement=OURS)) as guest:
+        assert "NoReferenceValue" in refused(guest.get, URI, manifest_digest=IMAGE)
+        broker.expect(NAME, OURS.hex())
+        guest.get(URI, manifest_digest=IMAGE).close()
+        broker.admin.delete_reference_value(NAME)
+        assert "NoReferenceValue" in refused(guest.get, URI, manifest_digest=IMAGE)
+    assert broker.handshakes == 1
+
+
+def test_reference_value_of_another_claim_does_not_count(broker, ask):
+    for name in ("mr_td", "launch_digest", "measurement", NAME + "2"):
+        broker.expect(name, OURS.hex())
+    assert "NoReferenceValue" in refused(ask)
+
+
+@pytest.mark.parametrize("value", [OURS.hex().upper(), OURS.hex()[:-1], "", True, 1])
+def test_reference_value_that_is_nearly_the_measurement_does_not_count(broker, ask, value):
+    broker.expect(NAME, value)
+    assert "PolicyDeny" in refused(ask)
+
+
+def test_firmware_that_has_reference_values_must_equal_one(broker, ask, world):
+    broker.expect(NAME, OURS.hex())
+    broker.expect("snp_snp_svn", world.tcb.snp + 1)
+    assert "PolicyDeny" in refused(ask)
+    broker.expect("snp_snp_svn", world.tcb.snp)
+    assert ask() == b"the key"
+    broker.expect("snp_smt_enabled", True)
+    assert "PolicyDeny" in refused(ask)
+
+
+def test_rejected_evidence_tells_the_guest_the_step_and_the_owner_the_rest(broker, ask):
+    broker.expect(NAME, OURS.hex())
+    with pytest.raises(EvidenceRejected, match="the evidence is rejected: step 7, guest") as caught:
+        ask(policy=0x30000 | 1 << 19)
+    assert "debugging" not in str(caught.value)
+    row = next(row for row in broker.log if row.event == "attest")
+    assert (row.outcome, "debugging: expected forbidden" in row.detail) == ("refused", True)
+
+
+def test_collateral_that_is_missing_is_could_not_look(broker, ask, collateral):
+    broker.expect(NAME, OURS.hex())
+    Path(collateral, "snp/Genoa/vcek.crl").unlink()
+    with pytest.raises(CouldNotVerify, match="step 3, revocation"):
+        ask()
+    row = next(row for row in broker.log if row.event == "attest")
+    assert "there is no list of revoked certificates of Genoa" in row.detail
+
+
+def test_collateral_that_is_older_than_one_before_is_refused(broker, ask, collateral, world):
+    broker.expect(NAME, OURS.hex())
+    path = Path(collateral, "snp/Genoa/vcek.crl")
+    older = world.crl(number=0)
+    assert ask() == b"the key"
+    path.write_bytes(older)
+    with pytest.raises(CouldNotVerify):
+        ask()
+    row = next(row for row in broker.log[::-1] if row.event == "attest")
+    assert "as was seen before" in row.detail
+
+
+def test_token_has_the_claims_of_all_tees_and_says_that_the_root_is_for_tests(broker, world):
+    import base64
+
+    broker.expect(NAME, OURS.hex())
+    with broker.client(world.attester(measurement=OURS)) as guest:
+        guest.get(URI, manifest_digest=IMAGE).close()
+        token = guest._session.headers["Authorization"].split()[1]
+    payload = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    assert payload["imagers.test-root"] is True
+    submod = payload["submods"]["cpu0"]
+    assert submod["ear.status"] == "affirming"
+    assert submod["ear.trustworthiness-vector"] == {
+        "instance-identity": 0,
+        "configuration": 3,
+        "executables": 3,
+        "file-system": 0,
+        "hardware": 2,
+        "runtime-opaque": 0,
+        "storage-opaque": 0,
+        "sourced-data": 0,
+    }
+    assert submod["imagers.claims"]["measured"] == [{NAME: OURS.hex()}]
+    assert submod["ear.veraison.annotated-evidence"]["snp"]["measurement"] == OURS.hex()
+    assert world.chip_id.hex()[:16] not in json.dumps(payload)
+
+
+def test_rule_without_trust_takes_any_genuine_guest(broker, ask):
+    policy = json.loads(DEFAULT_POLICY)
+    del policy["rules"][0]["trust"]
+    broker.admin.set_policy(json.dumps(policy))
+    assert ask(THEIRS) == b"the key"
+
+
+def test_real_roots_take_nothing_of_tests(world, collateral):
+    with EmbeddedBroker(
+        tees=("snp",), collateral_directory=collateral, allow_sample_tee=False
+    ) as broker:
+        broker.expect(NAME, OURS.hex())
+        with (
+            broker.client(world.attester(measurement=OURS)) as guest,
+            pytest.raises(EvidenceRejected, match="step 2, chain"),
+        ):
+            guest.get(URI, manifest_digest=IMAGE)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
+from imagers.evidence.steps import check_bound, is_crl_optional, mismatch, step
+from imagers.model.strict_json import View
+
+
+@pytest.mark.parametrize("error", [EvidenceRejected, CouldNotVerify])
+def test_step_is_in_front_of_a_refusal(error):
+    with pytest.raises(error) as caught, step("6, signature"):
+        raise error("no", hint="do this")
+    assert (str(caught.value), caught.value.step, caught.value.hint) == (
+        "step 6, signature: no",
+        "6, signature",
+        "do this",
+    )
+
+
+def test_innermost_step_stays():
+    with pytest.raises(EvidenceRejected) as caught, step("1, outer"), step("2, inner"):
+        raise EvidenceRejected("no")
+    assert (str(caught.value), caught.value.step) == ("step 2, inner: no", "2, inner")
+
+
+def test_other_errors_pass_as_they_are():
+    with pytest.raises(FormatError) as caught, step("1, outer"):
+        raise FormatError("is none", what="x")
+    assert "step" not in str(caught.value)
+
+
+def test_mismatch_says_claim_expected_and_found():
+    error = mismatch("VMPL", 0, 3, hint="run it at VMPL 0")
+    assert str(error) == "VMPL: expected 0, got 3"
+    assert (error.claim, error.expected, error.found) == ("VMPL", "0", "3")
+
+
+@pytest.mark.parametrize(
+    ("digest", "found", "holds"),
+    [
+        (b"abc", b"abc\0\0", True),
+        (b"abcdefg", b"abcde", True),  # cut
+        (b"abc", b"abc\0x", False),
+        (b"abc", b"xabc\0", False),
+        (b"", b"\0\0", True),
+        (b"", b"\0x", False),
+    ],
+)
+def test_bound_digest_is_padded_with_zeros_or_cut(digest, found, holds):
+    if holds:
+        assert check_bound("init data", digest, found) == "init data as expected"
+        return
+    with pytest.raises(EvidenceRejected, match="init data: expected"):
+        check_bound("init data", digest, found)
+
+
+def test_bound_that_nobody_asks_for_is_not_compared():
+    assert check_bound("init data", None, b"x") == "init data not compared"
+
+
+def test_crl_is_required_unless_it_is_said_to_be_optional():
+    assert not is_crl_optional(View({}, what="s"))
+    assert not is_crl_optional(View({"crl": "required"}, what="s"))
+    assert is_crl_optional(View({"crl": "optional"}, what="s"))
+    with pytest.raises(FormatError, match="expected 'required' or 'optional', got 'no'"):
+        is_crl_optional(View({"crl": "no"}, what="s"))
