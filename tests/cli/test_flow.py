@@ -138,6 +138,26 @@ def test_flow_with_a_broker_ends_in_the_right_bundle_after_one_handshake(imagers
     assert imagers.succeed("broker", "list", *image.admin, "--json").json() == {"uris": []}
 
 
+def test_guest_of_a_tee_gets_keys_by_its_measurement_only(
+    imagers, imagers_tee, layout, publish, tmp_path
+):
+    image = publish(layout)
+    image.broker.expect("snp_launch_measurement", imagers_tee.measurement.hex())
+    guest = ("--broker", image.broker.url, "--tee", "snp-test")
+    words = ("pull", image.reference, "bundle", "--policy", image.policy, *guest)
+    document = {"tee": "snp", "seed": "00" * 32, "measurement": "07" * 48}
+    (tmp_path / "tee.json").write_text(json.dumps(document))
+    imagers.environment["IMAGERS_TEST_TEE"] = str(tmp_path / "tee.json")
+    refused = imagers(*words)
+    assert refused.code == 31, refused
+    assert not (imagers.here / "bundle").exists()
+    document["measurement"] = imagers_tee.measurement.hex()
+    (tmp_path / "tee.json").write_text(json.dumps(document))
+    pulled = imagers.succeed(*words)
+    assert "it proves nothing" in pulled.stderr
+    check_bundle(imagers.here / "bundle")
+
+
 def test_pull_text_says_who_signed_and_what_was_checked(imagers, layout, publish):
     image = publish(layout)
     pulled = imagers.succeed(*image.pull())

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagers.errors import ImagersError
+from imagers.errors import ImagersError, LocalError
 from imagers.files import local_errors, read_bounded, write_new
 from imagers.model.evidence import ReportData
 from imagers.model.strict_json import View, dump_json
@@ -98,6 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         make.error("--report-data: expected hex")
     try:
         seed = read_bounded(options.seed, max_bytes=SEED_BYTES)
+        if len(seed) != SEED_BYTES:
+            raise LocalError(
+                f"expected a seed of {SEED_BYTES} bytes, got {len(seed)}", path=str(options.seed)
+            )
         given = {
             "tee": options.tee,
             "seed": seed.hex(),

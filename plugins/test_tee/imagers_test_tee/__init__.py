@@ -7,8 +7,8 @@ The environment variable IMAGERS_TEST_TEE names a JSON file that says which mach
 
 from __future__ import annotations
 
-import logging
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,6 @@ __all__ = ["VARIABLE", "snp_attester"]
 
 VARIABLE = "IMAGERS_TEST_TEE"
 _MAX_BYTES = 16 * 1024
-_log = logging.getLogger(__name__)
 
 
 def snp_attester() -> Attester:
@@ -48,10 +47,13 @@ def _attester(tee: str) -> Attester:
         with Path(name).open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise NoTEE(f"{VARIABLE}: {name}: {error.strerror}") from error
+        reason = (error.strerror or "failed").lower()
+        raise NoTEE(f"{VARIABLE}: {name}: {reason}") from error
     machine = Machine.parse(View.parse(data, what=name, max_bytes=_MAX_BYTES))
     if machine.tee != tee:
         raise NoTEE(f"{name}: expected a machine of the TEE '{tee}', got '{machine.tee}'")
-    # Loud, so that nobody takes it for a machine's.
-    _log.warning("the evidence of this '%s' is made up, for tests: it proves nothing", tee)
+    # So that nobody takes it for a machine's.
+    warnings.warn(
+        f"evidence of the TEE '{tee}' is made up, for tests: it proves nothing", stacklevel=3
+    )
     return machine.attester()

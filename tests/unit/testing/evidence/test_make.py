@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from imagers.errors import PluginNotFound
+from imagers.errors import FormatError, NoTEE, PluginNotFound
 from imagers.evidence.collateral import CollateralDirectory
 from imagers.evidence.judge import judge_evidence, judge_parsed
 from imagers.evidence.plugins import load_attester, load_verifier
@@ -63,10 +63,10 @@ def test_file_with_the_seed_is_for_its_owner_alone(made):
     assert stat.S_IMODE((made / "tee.json").stat().st_mode) == 0o600
 
 
-def test_guest_of_the_file_is_the_machine(made, monkeypatch, caplog):
+def test_guest_of_the_file_is_the_machine(made, monkeypatch):
     monkeypatch.setenv("IMAGERS_TEST_TEE", str(made / "tee.json"))
-    attester = load_attester("snp-test")
-    assert "it proves nothing" in caplog.text
+    with pytest.warns(UserWarning, match="it proves nothing"):
+        attester = load_attester("snp-test")
     evidence = attester.collect(ReportData(b"x" * 48))
     assert evidence.tee == "snp"
     verifier = load_verifier("snp", roots=(made / "root.pem").read_bytes())
@@ -90,6 +90,7 @@ def test_nothing_is_written_over(made, seed, capsys):
         (["--measurement", "61"], 11, "measurement: expected 48 bytes in hex"),
         (["--init-data", "x"], 11, "init_data: expected 32 bytes in hex"),
         (["--seed", "/nowhere"], 13, "no such file"),
+        (["--seed", os.devnull], 13, "expected a seed of 32 bytes, got 0"),
     ],
 )
 def test_what_is_wrong_is_said_and_leaves_nothing(tmp_path, seed, capsys, more, code, piece):
@@ -114,6 +115,29 @@ def test_command_runs_as_a_program(tmp_path, seed):
     assert done.stdout == done.stderr == ""
     assert (out / "collateral" / "snp" / "Genoa" / "vcek.crl").is_file()
     assert os.listdir(out / "collateral") == ["snp"]
+
+
+@pytest.mark.parametrize(
+    ("document", "error", "piece"),
+    [
+        (None, NoTEE, "no such file"),
+        (b"{}", FormatError, "tee"),
+        (b'{"tee": "snp", "seed": "07"}', FormatError, "expected 32 bytes in hex"),
+    ],
+)
+def test_plugin_without_a_machine_says_what_is_missing(
+    tmp_path, monkeypatch, document, error, piece
+):
+    path = tmp_path / "tee.json"
+    if document is not None:
+        path.write_bytes(document)
+    monkeypatch.setenv("IMAGERS_TEST_TEE", str(path))
+    with pytest.raises(error, match=piece):
+        load_attester("snp-test")
+    monkeypatch.delenv("IMAGERS_TEST_TEE")
+    with pytest.raises(NoTEE, match="IMAGERS_TEST_TEE is not set") as caught:
+        load_attester("snp-test")
+    assert "make --tee snp" in caught.value.hint
 
 
 def test_plugin_is_there_only_by_its_name():
