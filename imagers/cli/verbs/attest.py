@@ -45,7 +45,7 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option, option_group
 from imagers.cli.output import say, telling
-from imagers.cli.words import attest_collateral, attest_evidence
+from imagers.cli.verbs import attest_collateral, attest_evidence
 
 if TYPE_CHECKING:
     from imagers.cli.evidence import EvidenceQuestion
