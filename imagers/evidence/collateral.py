@@ -44,7 +44,10 @@ MAX_DOCUMENT = 4 * 1024 * 1024
 """Bytes of a document, at most."""
 MAX_DOCUMENTS = 10_000
 """Files of a directory, at most."""
-VENDORS = {"snp": "imagers.evidence.snp.collateral:AMD"}
+VENDORS = {
+    "snp": "imagers.evidence.snp.collateral:AMD",
+    "intel": "imagers.evidence.intel.vendor:Intel",
+}
 """Who knows the documents whose names begin so."""
 _MAX_NAME = 200
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")  # neither `..` nor a hidden file

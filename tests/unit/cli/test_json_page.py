@@ -251,6 +251,7 @@ def look_after_collateral(made, world):
     source = ("--tee", "snp", "--source", "http://127.0.0.1:1", *words)
     made("attest collateral fetch", "evidence.json", *source)
     made("attest collateral export", "c.tar", "--into", "c")
+    made("attest evidence", "--tee", "sample")
 
 
 def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
