@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from imagers.broker.server import RunningBroker
     from imagers.kbs.admin import AuditEntry
-    from imagers.testing.evidence.snp import SNPWorld
+    from imagers.testing.evidence.guests import World
 
 __all__ = ["EmbeddedBroker"]
 
@@ -72,7 +72,7 @@ class EmbeddedBroker:
         self,
         *,
         tees: tuple[str, ...] = (),
-        worlds: Sequence[SNPWorld] = (),
+        worlds: Sequence[World] = (),
         test_roots: Mapping[str, bytes] | None = None,
         collateral_directory: Path | None = None,
         allow_sample_tee: bool = True,

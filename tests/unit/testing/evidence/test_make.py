@@ -88,7 +88,7 @@ def test_nothing_is_written_over(made, seed, capsys):
     ("more", "code", "piece"),
     [
         (["--measurement", "61"], 11, "measurement: expected 48 bytes in hex"),
-        (["--init-data", "x"], 11, "init_data: expected 32 bytes in hex"),
+        (["--init-data", "x"], 11, "init_data: expected at most 32 bytes in hex"),
         (["--seed", "/nowhere"], 13, "no such file"),
         (["--seed", os.devnull], 13, "expected a seed of 32 bytes, got 0"),
     ],
