@@ -4,9 +4,11 @@
     python examples/demo.py [--image oci:PATH:TAG]
 
 Builds an image (or takes yours), starts the embedded registry and a broker on free
-loopback ports, and shows each command with its output: keys, encrypt, sign, inspect, pull,
-run; then three refusals; then what each step cost. Everything is in a temporary directory,
-$W in what is shown, which is removed at the end.
+loopback ports, and shows each command with its output: keys, encrypt, sign, inspect, the
+measurement of the guest, pull, run; then four refusals; then what each step cost. Everything is in
+a temporary directory, $W in what is shown, which is removed at the end.
+
+The guest's machine is one for tests: an AMD SEV-SNP whose vendor is made here, from a random seed.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ BIN = Path(sys.executable).parent
 PATH = f"{BIN}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 ENVIRONMENT = {**os.environ, "PATH": PATH}
 READY_WITHIN = 20  # seconds
+MEASUREMENT = "d3" * 48  # of the firmware of our guest
 RUNS_FOR = 20  # seconds: an image of the user may hold a server, which does not end
 
 BOLD, PLAIN = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
@@ -50,13 +53,24 @@ class Demo:
         self.rows: list[tuple[str, int, int, float]] = []
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def run(self, *words: str, expect: int = 0) -> tuple[str, float]:
-        """Show a command, run it, show its output; its standard output and seconds."""
-        shown = " ".join(shlex.quote(word).replace(str(self.work), "$W") for word in words)
+    def run(self, *words: str, expect: int = 0, machine: Path | None = None) -> tuple[str, float]:
+        """Show a command, run it, show its output; its standard output and seconds.
+
+        Args:
+            machine: directory of the machine for tests that runs it.
+        """
+        variables = {} if machine is None else {"IMAGERS_TEST_TEE": str(machine / "tee.json")}
+        told = (*(f"{name}={value}" for name, value in variables.items()), *map(shlex.quote, words))
+        shown = " ".join(told).replace(str(self.work), "$W")
         print(f"{BOLD}$ {shown}{PLAIN}", flush=True)
         start = time.perf_counter()
         done = subprocess.run(
-            words, env=ENVIRONMENT, capture_output=True, text=True, check=False, cwd=self.work
+            words,
+            env=ENVIRONMENT | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.work,
         )
         seconds = time.perf_counter() - start
         self.show(done.stdout + done.stderr)
@@ -224,6 +238,7 @@ def story(demo: Demo, image: str | None) -> None:
         ready=registry_file,
     )
     print(f"  registry at {registry}")
+    machine, other_machine = make_machines(demo)
     broker_file = work / "broker.url"
     broker_words = [
         "imagers",
@@ -235,13 +250,18 @@ def story(demo: Demo, image: str | None) -> None:
         "127.0.0.1:0",
         "--url-file",
         str(broker_file),
-        "--allow-sample-tee",
+        "--tee",
+        "snp",
+        "--collateral",
+        str(machine / "collateral"),
+        "--insecure-test-root",
+        f"snp={machine / 'root.pem'}",
     ]
     shown = " ".join(broker_words).replace(str(work), "$W")
     print(f"{BOLD}$ {shown} &{PLAIN}")
     broker = demo.start(*broker_words, ready=broker_file)
     admin = ["--broker", broker, "--broker-admin-key", str(work / "broker" / "admin.key")]
-    guest = ["--broker", broker, "--tee", "sample"]
+    guest = ["--broker", broker, "--tee", "snp-test"]
 
     title("Build side: a signing key; encrypt and push; sign")
     (work / "passphrase").write_text("demo")
@@ -292,6 +312,29 @@ def story(demo: Demo, image: str | None) -> None:
     demo.measured("sign", 0, 0, seconds)
     demo.run("imagers", "inspect", reference)
 
+    title("Whose guest: the measurement of its firmware becomes a reference value")
+    demo.run(
+        "imagers",
+        "attest",
+        "verify",
+        str(machine / "report.bin"),
+        "--collateral",
+        str(machine / "collateral"),
+        "--insecure-test-root",
+        str(machine / "root.pem"),
+    )
+    demo.run(
+        "imagers",
+        "broker",
+        "reference-value",
+        "set",
+        "snp_launch_measurement",
+        MEASUREMENT,
+        "--source",
+        "the firmware of the demo",
+        *admin,
+    )
+
     title("Guest side: verify, attest, get the keys, decrypt, check, unpack")
     policy = {
         "default": [{"type": "reject"}],
@@ -304,13 +347,20 @@ def story(demo: Demo, image: str | None) -> None:
     bundles = work / "bundles"
     bundles.mkdir()
     pull = ["--policy", str(work / "policy.json"), *guest]
-    _, seconds = demo.run("imagers", "pull", reference, str(bundles / "app"), *pull)
+    app = str(bundles / "app")
+    _, seconds = demo.run("imagers", "pull", reference, app, *pull, machine=machine)
     demo.measured("pull, decrypt, unpack", stored, count, seconds)
 
     title("Run it")
     run_container(demo, bundles / "app", own=own)
 
-    title("Refusal 1: the broker's policy denies the guest")
+    title("Refusal 1: a genuine machine with another firmware is not ours")
+    other = str(bundles / "other")
+    demo.run("imagers", "pull", reference, other, *pull, machine=other_machine, expect=31)
+    check_nothing(bundles / "other")
+    demo.run("imagers", "broker", "audit", "--event", "release", "--outcome", "refused", *admin)
+
+    title("Refusal 2: the broker's policy denies the guest")
     closed = {
         "name": "demo-is-closed",
         "effect": "deny",
@@ -319,16 +369,18 @@ def story(demo: Demo, image: str | None) -> None:
     }
     (work / "deny.json").write_text(json.dumps({"rules": [closed]}))
     demo.run("imagers", "broker", "policy", "set", str(work / "deny.json"), *admin)
-    demo.run("imagers", "pull", reference, str(bundles / "denied"), *pull, expect=31)
+    denied = str(bundles / "denied")
+    demo.run("imagers", "pull", reference, denied, *pull, machine=machine, expect=31)
     check_nothing(bundles / "denied")
     demo.run("imagers", "broker", "policy", "reset", *admin)
 
-    title("Refusal 2: one byte of a layer is changed in the registry")
+    title("Refusal 3: one byte of a layer is changed in the registry")
     flip_one_byte(work / "registry", described["layers"][-1]["digest"])
-    demo.run("imagers", "pull", reference, str(bundles / "changed"), *pull, expect=20)
+    changed = str(bundles / "changed")
+    demo.run("imagers", "pull", reference, changed, *pull, machine=machine, expect=20)
     check_nothing(bundles / "changed")
 
-    title("Refusal 3: the image is not signed; no key is asked for")
+    title("Refusal 4: the image is not signed; no key is asked for")
     unsigned = f"docker://{registry}/demo/unsigned:v1"
     demo.run(
         "imagers",
@@ -340,7 +392,8 @@ def story(demo: Demo, image: str | None) -> None:
         *admin,
     )
     before = releases(admin)
-    demo.run("imagers", "pull", unsigned, str(bundles / "unsigned"), *pull, expect=21)
+    bundle = str(bundles / "unsigned")
+    demo.run("imagers", "pull", unsigned, bundle, *pull, machine=machine, expect=21)
     check_nothing(bundles / "unsigned")
     released = releases(admin) - before
     print(f"  keys released meanwhile: {released}")
@@ -352,6 +405,33 @@ def story(demo: Demo, image: str | None) -> None:
     for step, size, layers, seconds in demo.rows:
         rate = f"{size / seconds / 1e6:8.1f}" if size else f"{'-':>8}"
         print(f"  {step:24} {size or '-':>12} {layers or '-':>7} {seconds:8.2f} {rate}")
+
+
+def make_machines(demo: Demo) -> tuple[Path, Path]:
+    """Two machines for tests on one chip: ours, and one with another firmware."""
+    seed = demo.work / "seed"
+    seed.write_bytes(os.urandom(32))
+    seed.chmod(0o600)
+    machines = []
+    for name, measurement in (("machine", MEASUREMENT), ("other-machine", "0f" * 48)):
+        directory = demo.work / name
+        demo.run(
+            sys.executable,
+            "-m",
+            "imagers.testing.evidence",
+            "make",
+            "--tee",
+            "snp",
+            "--seed",
+            str(seed),
+            "--measurement",
+            measurement,
+            "--out",
+            str(directory),
+        )
+        machines.append(directory)
+    ours, other = machines
+    return ours, other
 
 
 def releases(admin: list[str]) -> int:

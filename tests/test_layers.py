@@ -73,6 +73,10 @@ OPENS = {
     "registry/logins",
     "evidence/roots",
     "evidence/collateral",  # by name, below one directory
+    # Devices and files of the kernel, in a guest.
+    "evidence/tsm",
+    "evidence/snp/collect",
+    "evidence/sgx/collect",
 }
 # These do no IO and read no clock.
 PURE = [

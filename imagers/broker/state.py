@@ -33,19 +33,22 @@ from imagers.broker.tokens import AdminTokens, GuestTokens
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.appraise import appraise_claims, reference_names
 from imagers.evidence.collateral import CollateralDirectory
-from imagers.evidence.plugins import TEES, load_verifier
+from imagers.evidence.plugins import load_verifier
+from imagers.evidence.policy import MAX_POLICY_BYTES as MAX_APPRAISAL_POLICY
+from imagers.evidence.policy import AppraisalPolicy, parse_appraisal_policy
 from imagers.files import local_errors, read_bounded
 from imagers.model.closing import Closing
-from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from imagers.broker.policy import ResourcePolicy
     from imagers.broker.storage import Transaction
     from imagers.evidence.appraise import Appraisal
     from imagers.model.evidence import Claims, Verifier
+    from imagers.model.references import ReferenceValue
+    from imagers.model.strict_json import View
 
 __all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "open_state"]
 
@@ -57,7 +60,6 @@ SAMPLE = "sample"
 MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, for ever
 _TOKEN_KEY = "token-key"  # noqa: S105 - the name of a setting
 _POLICY = "policy"
-_MAX_APPRAISAL = 64 * 1024
 
 # (event, whether the caller has attested)
 _REFUSALS = (
@@ -84,7 +86,8 @@ class BrokerConfig:
         host: address to listen on.
         port: 0 for any free one.
         tees: names of the TEEs to take evidence of.
-        appraisal_file: JSON, what to let pass of each TEE, by its name; None: the strict settings.
+        appraisal_policy_file: what to let pass of each TEE, and reference values, which are set
+            at each start; None: the strict settings.
         collateral_directory: lists of revoked certificates, TCB information and such, by name.
         test_roots: certificates in PEM by the name of a TEE, in place of its vendor's. For tests.
         allow_sample_tee: take evidence that anybody can make. For demonstrations.
@@ -107,7 +110,7 @@ class BrokerConfig:
     host: str = "127.0.0.1"
     port: int = 8080
     tees: tuple[str, ...] = ()
-    appraisal_file: Path | None = None
+    appraisal_policy_file: Path | None = None
     collateral_directory: Path | None = None
     test_roots: Mapping[str, bytes] = field(default_factory=dict)
     allow_sample_tee: bool = False
@@ -290,13 +293,14 @@ def open_state(config: BrokerConfig) -> BrokerState:
         UsageError: the sample TEE is named without being allowed.
         PluginError: a verifier is missing or broken.
     """
-    verifiers = _load_verifiers(config)
+    appraisal = _read_appraisal_policy(config.appraisal_policy_file)
+    verifiers = _load_verifiers(config, appraisal.settings)
     policy = _read_policy(config.policy_file) if config.policy_file is not None else None
     directory = config.state_directory
     make_state_directory(directory)
     store = Store(directory / STORE)
     try:
-        return _open_in(config, store, verifiers, policy)
+        return _open_in(config, store, verifiers, policy, appraisal.references)
     except BaseException:
         store.close()
         raise
@@ -307,6 +311,7 @@ def _open_in(
     store: Store,
     verifiers: Mapping[str, Verifier[Any]],
     policy: ResourcePolicy | None,
+    references: Sequence[ReferenceValue],
 ) -> BrokerState:
     def nothing_sealed() -> bool:
         with store.transaction() as transaction:
@@ -341,7 +346,12 @@ def _open_in(
             policy = parse_policy(DEFAULT_POLICY)
         if policy is not None:
             state.set_policy(transaction, policy)
+        for one in references:
+            transaction.set_reference_value(one)
         detail = f"TEEs: {', '.join(sorted(verifiers)) or 'none'}"
+        if references:
+            names = ", ".join(one.name for one in references)
+            detail += f"; reference values from {config.appraisal_policy_file}: {names}"
         if config.test_roots:
             detail += f"; test roots: {', '.join(sorted(config.test_roots))}"
         if config.policy_file is not None:
@@ -391,7 +401,9 @@ def _open_token_key(store: Store, sealer: Sealer, master_key_file: Path) -> Gues
         return GuestTokens(private)
 
 
-def _load_verifiers(config: BrokerConfig) -> Mapping[str, Verifier[Any]]:
+def _load_verifiers(
+    config: BrokerConfig, settings: Mapping[str, View]
+) -> Mapping[str, Verifier[Any]]:
     names = dict.fromkeys(config.tees)
     if SAMPLE in names and not config.allow_sample_tee:
         raise UsageError(
@@ -400,27 +412,21 @@ def _load_verifiers(config: BrokerConfig) -> Mapping[str, Verifier[Any]]:
         )
     if config.allow_sample_tee:
         names[SAMPLE] = None
-    settings = _read_appraisal(config.appraisal_file, names)
-    for name in config.test_roots:
-        if name not in names:
-            raise UsageError(f"test roots for the TEE {name!r}, which is not taken")
+    for what, told in (("test roots", config.test_roots), ("an appraisal policy", settings)):
+        if others := told.keys() - names:
+            raise UsageError(f"{what} for the TEE {min(others)!r}, which is not taken")
     return {
         name: load_verifier(name, settings=settings.get(name), roots=config.test_roots.get(name))
         for name in names
     }
 
 
-def _read_appraisal(path: Path | None, names: Mapping[str, None]) -> Mapping[str, View]:
-    """The settings of each TEE in the file."""
+def _read_appraisal_policy(path: Path | None) -> AppraisalPolicy:
     if path is None:
-        return {}
-    data = read_bounded(path, max_bytes=_MAX_APPRAISAL, doing="the appraisal cannot be read")
-    settings = View.parse(data, what=str(path), max_bytes=_MAX_APPRAISAL)
-    settings.only(*TEES)
-    for name in settings.value:
-        if name not in names:
-            raise settings.error("is of a TEE that this broker does not take", name)
-    return {name: settings.object(name) for name in settings.value}
+        return AppraisalPolicy({}, ())
+    doing = "the appraisal policy cannot be read"
+    data = read_bounded(path, max_bytes=MAX_APPRAISAL_POLICY, doing=doing)
+    return parse_appraisal_policy(data, what=str(path))
 
 
 def _read_policy(path: Path) -> ResourcePolicy:

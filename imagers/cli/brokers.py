@@ -154,15 +154,19 @@ class BrokerOptions:
 
     def _client(self, attester: Attester | None) -> BrokerClient:
         from imagers.errors import NoTEE
+        from imagers.evidence.plugins import find_attester
         from imagers.kbs.client import BrokerClient
 
         url = self.require_url()
-        if attester is None:
+        try:
+            attester = attester or find_attester()
+        except NoTEE as error:
             raise NoTEE(
-                "no plugin knows a TEE of this machine: expected one, or --tee NAME",
-                hint="for tests and demos: 'imagers pull --tee sample', whose plugin comes, in the "
-                "clone of imagers, with: pip install ./plugins/sample_tee",
-            )
+                str(error),
+                hint="that of a plugin has to be named; for tests and demos: 'imagers pull --tee "
+                "sample', whose plugin comes, in the clone of imagers, with: "
+                "pip install ./plugins/sample_tee",
+            ) from None
         return BrokerClient(url, attester=attester, http=self._http(url))
 
 

@@ -70,8 +70,8 @@ Takes container images to confidential guests: encrypted, signed, verified.
   logout    REGISTRY       drop it
   policy    check | init   look after policy.json
   key       generate | show   signing and encryption keys
-  attest    verify | collateral   check evidence of a machine, offline
-  broker    serve | put | get | list | delete | policy | audit
+  attest    WORD           evidence of machines: check it, collect it, compare it
+  broker    serve | WORD   a key broker, and its administration
 
 REF, SRC, DST: docker://HOST/NAME[:TAG|@DIGEST], which a bare name is too;
 oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:NAME],

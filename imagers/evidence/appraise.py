@@ -70,14 +70,18 @@ class Comparison:
         """Whether the claim is what it had to be."""
         return not self.why
 
-    def told(self) -> str:
-        """One line: claim, wanted, found, where the wanted value is from, what would admit it."""
+    def told(self, *, remedy: bool = True) -> str:
+        """One line: claim, wanted, where that is from, found, why not.
+
+        Args:
+            remedy: and what would admit it.
+        """
         wanted = " or ".join(map(_word, self.wanted[:_SHOWN])) or "a reference value"
         if len(self.wanted) > _SHOWN:
             wanted += f" or one of {len(self.wanted) - _SHOWN} more"
         source = f" (from {self.source})" if self.source else ""
         line = f"{self.claim}: expected {wanted}{source}, got {_word(self.found)}"
-        for part in (self.why, self.remedy):
+        for part in (self.why, self.remedy if remedy else ""):
             line += f"; {part}" if part else ""
         return line
 

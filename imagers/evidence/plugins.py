@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from imagers.errors import ImagersError, PluginBroken, PluginNotFound, UsageError
+from imagers.errors import ImagersError, NoTEE, PluginBroken, PluginNotFound, UsageError
 from imagers.model.evidence import Attester, Verifier
 from imagers.model.strict_json import View
 
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "ATTESTERS",
     "ATTESTER_GROUP",
     "TEES",
     "VERIFIER_GROUP",
+    "find_attester",
     "find_parser",
     "load_attester",
     "load_verifier",
@@ -35,6 +37,11 @@ ATTESTER_GROUP = "imagers.attesters"
 VERIFIER_GROUP = "imagers.verifiers"
 TEES = {"snp": "imagers.evidence.snp.verify:SNPVerifier"}
 """The verifiers of the house: module and class, whose `make` takes settings and test roots."""
+ATTESTERS = {
+    "snp": "imagers.evidence.snp.collect:SNPAttester",
+    "sgx": "imagers.evidence.sgx.collect:SGXAttester",
+}
+"""Those who collect evidence of this machine, in the order in which they are looked for."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 
 _Plugin = TypeVar("_Plugin")
@@ -48,6 +55,8 @@ def load_attester(name: str) -> Attester:
         PluginBroken: it does not load, or is no attester for that name.
         NoTEE: it says that this machine is none of that kind.
     """
+    if name in ATTESTERS:
+        return _house_attester(name)
 
     def is_attester(made: object) -> Attester | None:
         if not isinstance(made, Attester):
@@ -55,6 +64,38 @@ def load_attester(name: str) -> Attester:
         return made if made.tee in (name, name.rpartition("-")[0] or name) else None
 
     return _load(ATTESTER_GROUP, name, "attester", is_attester)
+
+
+def find_attester() -> Attester:
+    """The attester of the TEE that this machine is.
+
+    Raises:
+        NoTEE: it is none that is known here; what was looked for, and where.
+    """
+    looked = []
+    for name in ATTESTERS:
+        attester = _house_attester(name)
+        why = attester.missing()
+        if not why:
+            return attester
+        looked.append(f"{name}: {why}")
+    raise NoTEE(
+        f"this machine is no TEE that is known here ({'; '.join(looked)})",
+        hint="a plugin's is named with --tee NAME; evidence is for root to ask for",
+    )
+
+
+class _Own(Attester, Protocol):
+    """An attester of the house."""
+
+    def missing(self) -> str:
+        """Why this machine is none of that kind; "" if it is."""
+
+
+def _house_attester(name: str) -> _Own:
+    module, _, kind = ATTESTERS[name].partition(":")
+    made: _Own = getattr(import_module(module), kind)()
+    return made
 
 
 def load_verifier(

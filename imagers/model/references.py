@@ -30,6 +30,7 @@ __all__ = [
     "MAX_VALUES",
     "ReferenceValue",
     "is_reference_name",
+    "parse_reference_members",
     "parse_references",
     "references_to_json",
 ]
@@ -71,8 +72,19 @@ def parse_references(data: bytes, *, what: str = _WHAT) -> tuple[ReferenceValue,
     """
     document = View.parse(data, what=what, max_bytes=MAX_REFERENCES_BYTES)
     document.only("reference_values")
+    if "reference_values" not in document:
+        raise document.error("is missing", "reference_values")
+    return parse_reference_members(document)
+
+
+def parse_reference_members(document: View) -> tuple[ReferenceValue, ...]:
+    """The reference values of a document that holds more; none where the member is absent.
+
+    Raises:
+        FormatError: as for `parse_references`.
+    """
     found: dict[str, ReferenceValue] = {}
-    for item in document.objects("reference_values", most=_MAX_NAMES):
+    for item in document.objects("reference_values", most=_MAX_NAMES, null_is_empty=True):
         one = _parse_reference(item)
         if one.name in found:
             raise item.error(f"has the name {one.name!r} twice", "name")

@@ -1,55 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""usage: imagers attest verify --tee snp FILE [OPTION]...
+"""usage: imagers attest verify FILE [OPTION]...
+       imagers attest diff FILE POLICY [OPTION]...
        imagers attest collateral WORD, with a help of its own
 
 Says whether evidence of a machine is genuine, step by step, without any network
-and without a broker. A genuine machine is anybody's who rents one: compare the
-measurement with that of your own guest. The exit code is 0 for yes, 40 for no,
-22 if it could not be looked up, 11 for what is no evidence.
+and without a broker; and, where you say what your guests are, whether it is of
+one of them. A genuine machine is anybody's who rents one. The exit code is 0 for
+yes, 40 for no, 22 if it could not be looked up, 11 for what is no evidence.
 
-  FILE                        of AMD SEV-SNP: the report, as the guest's device
-                              gives it (1184 bytes), or the JSON of the protocol
-                              of key brokers
-  --tee NAME                  snp
-  --certificate FILE          VCEK or VLEK of the key that signed, DER or PEM,
-                              if FILE has none
-  --crl FILE                  list of revoked certificates of the product, DER:
-                              https://kdsintf.amd.com/vcek/v1/PRODUCT/crl for
-                              a VCEK, with vlek in place of vcek for a VLEK
-  --without-crl               do not ask for one; the claims say so
-  --report-data HEX           what the report must bind, padded with zeros
-  --init-data HEX             digest that host_data must have, padded with zeros
-  --allow-debug, --allow-migration-agent
-                              do not refuse guests whose policy allows these
+diff shows only what is not as the policy wants it, where that value is from, and
+the smallest change that would admit the guest.
+
+  FILE                        evidence as the guest's device gives it, or in the
+                              JSON of the protocol of key brokers
+  POLICY                      as --policy of "verify"
+
+  --reference FILE            of "verify": reference values, as "imagers broker
+                              reference-value list --json" prints them
+  --policy FILE               of "verify": reference values, and what to let pass
+                              of each TEE, see docs/tee
+  --tee NAME                  default: the content tells
+  --certificate FILE          VCEK or VLEK of AMD, DER or PEM, if FILE has none
+  --collateral DIR            what the verifier needs beside FILE; default:
+                              ~/.local/state/imagers/collateral
+  --report-data HEX           what it must bind, padded as its TEE does it
+  --init-data HEX             digest of the init data that it must bind
   --at TIME                   RFC 3339; default: now
-  --insecure-test-root FILE   certificates ASK, ARK and ASVK in PEM in place of
-                              AMD's: for tests only
-  --json                      the steps and the claims as JSON
+  --insecure-test-root FILE   certificates in PEM in place of the vendor's: for
+                              tests only
+  --json                      steps, claims and comparisons as JSON
   -q, -v, -h                  quiet, verbose, this text
 
 example:
-  imagers attest verify --tee snp report.bin --certificate vcek.der \\
-    --crl crl.der
+  imagers attest verify report.bin --certificate vcek.der --reference ours.json
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
-from imagers.cli.output import error_facts, print_json, print_line, print_table, say, telling
+from imagers.cli.command import VerbCommand, VerbGroup, json_option, option_group
+from imagers.cli.output import say, telling
 from imagers.cli.words import attest_collateral
-from imagers.errors import CouldNotVerify, ImagersError, UsageError
 
 if TYPE_CHECKING:
-    from imagers.model.strict_json import JSON
+    from imagers.cli.evidence import EvidenceQuestion
 
 __all__ = ["command"]
 
-_MAX_BYTES = 1024 * 1024  # of one file
+_REPORT_DATA = 64  # bytes, of the longest field of any TEE
+_INIT_DATA = 64
 
 
 @click.group("attest", cls=VerbGroup, help=__doc__)
@@ -60,109 +62,76 @@ def command() -> None:
 command.add_command(attest_collateral.command)
 
 
+def _question(
+    *,
+    tee: str | None,
+    certificate: str | None,
+    collateral: str | None,
+    report_data: str | None,
+    init_data: str | None,
+    at: str | None,
+    test_root: str | None,
+) -> EvidenceQuestion:
+    from imagers.cli.evidence import EvidenceQuestion, parse_hex, parse_time
+    from imagers.model.evidence import Bound
+
+    if test_root is not None:
+        say("warning", "certificates for tests stand for the vendor's: this proves nothing")
+    return EvidenceQuestion(
+        tee=tee,
+        certificate=certificate,
+        collateral=collateral,
+        bound=Bound(
+            parse_hex("--report-data", report_data, _REPORT_DATA),
+            parse_hex("--init-data", init_data, _INIT_DATA),
+        ),
+        now=parse_time("--at", at),
+        test_root=test_root,
+    )
+
+
+_question_options = option_group(
+    "question",
+    _question,
+    {
+        "tee": click.option("--tee", metavar="NAME"),
+        "certificate": click.option("--certificate", metavar="FILE"),
+        "collateral": click.option("--collateral", metavar="DIR"),
+        "report_data": click.option("--report-data", metavar="HEX"),
+        "init_data": click.option("--init-data", metavar="HEX"),
+        "at": click.option("--at", metavar="TIME"),
+        "test_root": click.option("--insecure-test-root", "test_root", metavar="FILE"),
+    },
+)
+
+
 @command.command("verify", cls=VerbCommand, help=__doc__)
 @click.argument("file")
-@click.option("--tee", type=click.Choice(["snp"]), required=True)
-@click.option("--certificate", metavar="FILE")
-@click.option("--crl", metavar="FILE")
-@click.option("--without-crl", is_flag=True)
-@click.option("--report-data", metavar="HEX")
-@click.option("--init-data", metavar="HEX")
-@click.option("--allow-debug", is_flag=True)
-@click.option("--allow-migration-agent", is_flag=True)
-@click.option("--at", metavar="TIME")
-@click.option("--insecure-test-root", "test_root", metavar="FILE")
+@click.option("--reference", metavar="FILE")
+@click.option("--policy", metavar="FILE")
+@_question_options
 @json_option
 def verify(
     *,
     file: str,
-    tee: str,
-    certificate: str | None,
-    crl: str | None,
-    without_crl: bool,
-    report_data: str | None,
-    init_data: str | None,
-    allow_debug: bool,
-    allow_migration_agent: bool,
-    at: str | None,
-    test_root: str | None,
+    reference: str | None,
+    policy: str | None,
+    question: EvidenceQuestion,
     as_json: bool,
 ) -> None:
-    """See the module."""
-    from imagers.evidence.judge import judge_parsed
-    from imagers.evidence.snp.verify import Allowed, SNPVerifier, parse_file
-    from imagers.model.evidence import Bound
-
-    bound = Bound(_hex("--report-data", report_data, 64), _hex("--init-data", init_data, 32))
-    now = _time(at)
-    evidence = parse_file(_read(file), None if certificate is None else _read(certificate))
-    if test_root is not None:
-        say("warning", "certificates for tests stand for AMD's: this proves nothing")
-    steps: list[str] = []
-    values: dict[str, JSON] = {}
-    error: ImagersError | None = None
-    try:
-        verifier = SNPVerifier(
-            Allowed(
-                debug=allow_debug, migration_agent=allow_migration_agent, without_crl=without_crl
-            ),
-            None if test_root is None else _read(test_root),
-        )
-        claims = judge_parsed(
-            verifier,
-            evidence,
-            bound=bound,
-            read=lambda name: None if crl is None or not name.endswith(".crl") else _read(crl),
-            now=now,
-            note=steps.append,
-        )
-        values = dict(claims.values)
-    except ImagersError as refusal:
-        error = refusal
-    with telling(error):
-        if as_json:
-            answer = "yes" if error is None else "no"
-            if isinstance(error, CouldNotVerify):
-                answer = "could not look"
-            facts: dict[str, object] = {"tee": tee, "answer": answer, "steps": steps}
-            print_json(
-                facts | ({"claims": values} if error is None else {"error": error_facts(error)})
-            )
-        else:
-            for step in steps:
-                print_line(f"yes: {step}")
-            if error is None:
-                print_table(
-                    ["claim", "value"], [[name, str(value)] for name, value in values.items()]
-                )
+    """Say whether evidence is genuine, and whose."""
+    outcome = question.ask(file, reference=reference, policy=policy)
+    with telling(outcome.error):
+        outcome.print(as_json=as_json)
 
 
-def _read(path: str) -> bytes:
-    from imagers.files import read_bounded
-
-    return read_bounded(path, max_bytes=_MAX_BYTES)
-
-
-def _hex(option: str, text: str | None, most: int) -> bytes | None:
-    if text is None:
-        return None
-    try:
-        data = bytes.fromhex(text)
-    except ValueError:
-        raise UsageError(f"{option}: expected hex, got {text[:80]!r}") from None
-    if len(data) > most:
-        raise UsageError(f"{option}: expected at most {most} bytes, got {len(data)}")
-    return data
-
-
-def _time(text: str | None) -> datetime:
-    if text is None:
-        return datetime.now(UTC)
-    with blamed_on("--at"):
-        try:
-            when = datetime.fromisoformat(text)
-            if when.tzinfo is not None:
-                return when.astimezone(UTC)
-        except (ValueError, OverflowError):
-            pass
-        raise UsageError(f"--at: expected a time as 2026-11-29T12:00:00Z, got {text[:80]!r}")
+@command.command("diff", cls=VerbCommand, help=__doc__)
+@click.argument("file")
+@click.argument("policy")
+@_question_options
+@json_option
+def diff(*, file: str, policy: str, question: EvidenceQuestion, as_json: bool) -> None:
+    """Show what is not as a policy wants it."""
+    outcome = question.ask(file, reference=None, policy=policy)
+    with telling(outcome.error):
+        outcome.print(as_json=as_json, whole=False)

@@ -22,9 +22,9 @@ one, see "imagers broker reference-value"; the policy may say more.
                               X-Forwarded-For is believed, for the share of
                               connections that each address has
   --tee NAME                  take its evidence (repeat it), see docs/tee
-  --collateral DIR            lists of revoked certificates and such, which
-                              "imagers attest collateral fetch" gets
-  --appraisal FILE            what to let pass of each TEE, see docs/tee
+  --collateral DIR            lists of revoked certificates and such; default:
+                              ~/.local/state/imagers/collateral
+  --appraisal-policy FILE     what to let pass of each TEE, and reference values
   --insecure-test-root TEE=FILE
                               certificates in place of the vendor's: for tests
   --url-file FILE             write the URL here once the broker listens
@@ -63,6 +63,7 @@ import click
 
 from imagers.cli.brokers import DEFAULT_PORT, BrokerOptions, admin_options, this_broker
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
+from imagers.cli.evidence import find_collateral
 from imagers.cli.output import print_json, print_line, print_table, say, write_file
 from imagers.cli.words import broker_reference_value
 from imagers.errors import FormatError, LocalError, UsageError
@@ -108,7 +109,7 @@ class _ToStandardError(logging.Handler):
 @click.option("--trusted-proxy", multiple=True, metavar="ADDRESS")
 @click.option("--tee", "tees", multiple=True, metavar="NAME")
 @click.option("--collateral", metavar="DIR")
-@click.option("--appraisal", metavar="FILE")
+@click.option("--appraisal-policy", metavar="FILE")
 @click.option("--insecure-test-root", "test_roots", multiple=True, metavar="TEE=FILE")
 @click.option("--url-file", metavar="FILE")
 @click.option("--allow-sample-tee", is_flag=True)
@@ -121,7 +122,7 @@ def serve(
     trusted_proxy: tuple[str, ...],
     tees: tuple[str, ...],
     collateral: str | None,
-    appraisal: str | None,
+    appraisal_policy: str | None,
     test_roots: tuple[str, ...],
     url_file: str | None,
     allow_sample_tee: bool,
@@ -156,8 +157,8 @@ def serve(
                 certificate_key_file=Path(certificate_key) if certificate_key else None,
                 trusted_proxies=trusted_proxy,
                 tees=tees,
-                collateral_directory=Path(collateral) if collateral else None,
-                appraisal_file=Path(appraisal) if appraisal else None,
+                collateral_directory=find_collateral(collateral),
+                appraisal_policy_file=Path(appraisal_policy) if appraisal_policy else None,
                 test_roots=_read_roots(test_roots),
                 allow_sample_tee=allow_sample_tee,
             ),

@@ -44,6 +44,7 @@ __all__ = [
     "octets",
     "parse_report",
     "report_of_json",
+    "report_to_json",
 ]
 
 REPORT_BYTES = 0x4A0
@@ -273,6 +274,29 @@ def report_of_json(value: JSON, *, where: str = "$") -> Report:
     ):
         raise view.error(f"expected the TCB of a {product.name}, got another", "reported_tcb")
     return report
+
+
+def report_to_json(report: Report) -> dict[str, JSON]:
+    """The report in the JSON of the protocol, which `report_of_json` reads."""
+    # Where it does not say the product: others than a Turin have nothing in these bytes.
+    is_new = any(any(report.raw[at + 2 : at + 4]) for at in _TCBS.values())
+    product = report.product or (TURIN if is_new else GENOA)
+    fields = _FIELDS | (_CPUID if report.number("version") >= 3 else {})
+    fields |= _MITIGATIONS if report.number("version") >= 5 else {}
+    document: dict[str, JSON] = {}
+    for name, (offset, size) in fields.items():
+        data = report.raw[offset : offset + size]
+        document[name] = list(data) if size > 8 else int.from_bytes(data, "little")
+    for name in _FIRMWARES:
+        document[name] = dict(zip(("major", "minor", "build"), report.firmware(name), strict=True))
+    for name in _TCBS:
+        tcb = report.tcb(name, product)
+        document[name] = {member: getattr(tcb, member) for member in _TCB_MEMBERS}
+    document["signature"] = {
+        member: list(report.raw[at : at + _COMPONENT_BYTES])
+        for member, at in (("r", SIGNED_BYTES), ("s", SIGNED_BYTES + _COMPONENT_BYTES))
+    }
+    return document
 
 
 def _put(raw: bytearray, offset: int, data: bytes) -> None:

@@ -26,7 +26,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 from imagers.evidence.snp.certificates import Authority, vcek_name
-from imagers.evidence.snp.report import PRODUCTS, REPORT_BYTES, SIGNED_BYTES, TCB
+from imagers.evidence.snp.report import (
+    PRODUCTS,
+    REPORT_BYTES,
+    SIGNED_BYTES,
+    TCB,
+    Report,
+    report_to_json,
+)
 from imagers.evidence.snp.revocation import crl_name
 from imagers.evidence.snp.verify import parse
 from imagers.testing.evidence.guests import Guest
@@ -352,23 +359,7 @@ class SNPWorld:
 
     def report_json(self, report: bytes) -> dict[str, JSON]:
         """The report in the JSON of the protocol."""
-        document: dict[str, JSON] = {
-            name: list(report[at : at + size]) for name, (at, size) in _OCTETS.items()
-        }
-        for name, (at, size) in _NUMBERS.items():
-            document[name] = int.from_bytes(report[at : at + size], "little")
-        for name, at in _TCBS.items():
-            parts = {part: report[at + place] for part, place in self.product.tcb.items()}
-            document[name] = {"fmc": None, **parts}
-        for name, at in _FIRMWARES.items():
-            build, minor, major = report[at : at + 3]
-            document[name] = {"build": build, "minor": minor, "major": major}
-        r, s = (
-            [*report[at : at + _COMPONENT_BYTES]]
-            for at in (SIGNED_BYTES, SIGNED_BYTES + _COMPONENT_BYTES)
-        )
-        document["signature"] = {"r": r, "s": s}
-        return document
+        return report_to_json(Report(report))
 
     def evidence(
         self,

@@ -4,15 +4,16 @@
 import json
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from imagers.cli.main import run as run_program
+from imagers.model.references import ReferenceValue, references_to_json
+from imagers.model.strict_json import dump_json
 from imagers.testing import make_image, make_layer
 from imagers.testing.evidence import SNPWorld
-from tests.unit.evidence.snp.conftest import NOW, SEED
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "ocicrypt"
 
@@ -116,23 +117,23 @@ def write_image(home):
 
 @pytest.fixture(scope="session")
 def snp_world():
-    return SNPWorld(SEED, now=NOW)
+    return SNPWorld(b"w" * 32, now=datetime(2026, 11, 29, tzinfo=UTC))
 
 
 @pytest.fixture
 def snp_words(snp_world, home):
     """The words of a verification that says yes; the files are in the working directory."""
     here = home.parent / "here"
-    raw = snp_world.report(report_data=b"n" * 48, measurement=b"m" * 48)
-    (here / "report.bin").write_bytes(raw)
-    (here / "vcek.der").write_bytes(snp_world.leaf())
-    (here / "crl.der").write_bytes(snp_world.crl())
-    authority = snp_world.authority
+    evidence = snp_world.evidence(report_data=b"n" * 48)
+    for name, data in snp_world.raw_files(evidence).items():
+        (here / name).write_bytes(data)
+    for name, data in snp_world.collateral().items():
+        path = here / "collateral" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
     (here / "roots.pem").write_bytes(snp_world.roots)
-    chain = [{"cert_type": "VCEK", "data": list(snp_world.leaf())}]
-    chain.append({"cert_type": "ASK", "data": list(authority.ask.public_bytes(Encoding.DER))})
-    evidence = {"attestation_report": snp_world.report_json(raw), "cert_chain": chain}
     (here / "evidence.json").write_text(json.dumps(evidence))
-    files = ("report.bin", "--certificate", "vcek.der", "--crl", "crl.der")
+    value = ReferenceValue("snp_launch_measurement", (snp_world.measurement.hex(),))
+    (here / "ours.json").write_bytes(dump_json(references_to_json([value])))
     rest = ("--insecure-test-root", "roots.pem", "--at", "2026-11-29T12:00:00Z")
-    return ("attest", "verify", "--tee", "snp", *files, *rest)
+    return ("attest", "verify", "report.bin", "--collateral", "collateral", *rest)

@@ -208,6 +208,20 @@ def sign_and_verify(made, pushed):
     made("delete", pushed)
 
 
+def verify_evidence(made, snp_words):
+    policy = "ours.json"
+    for name, words in (
+        ("attest verify", (*snp_words[2:], "--policy", policy)),
+        ("attest diff", (snp_words[2], policy, *snp_words[3:])),
+    ):
+        made(name, *words)
+        made(name, *words, "--report-data", "00", code=40)
+    for crl in Path("collateral").rglob("*.crl"):
+        crl.unlink()
+    made("attest verify", *snp_words[2:], code=22)
+    made("attest diff", snp_words[2], policy, *snp_words[3:], code=22)
+
+
 def use_a_broker(made, admin):
     Path("secret").write_bytes(b"secret")
     Path("policy").write_text('{"rules": [{"allow": true, "resource": "**"}]}')
@@ -253,8 +267,7 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
     imagers_broker,
     monkeypatch,
 ):
-    made("attest verify", *snp_words[2:])
-    made("attest verify", *snp_words[2:], "--report-data", "00", code=40)
+    verify_evidence(made, snp_words)
     look_after_collateral(made, snp_world)
     pushed = f"docker://{imagers_registry.address}/team/app:v1"
     made("copy", plain, pushed)

@@ -1,33 +1,116 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command as people ask it; each step is tested in tests/unit/evidence/snp."""
+"""The command as people ask it; each step is tested in tests/unit/evidence."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 NONCE = b"n" * 48  # in the report of `snp_words`
-
-
-def test_attest_verify_tells_each_step_and_the_claims(run, snp_words):
-    outcome = run(*snp_words, "--report-data", NONCE.hex())
-    assert outcome.code == 0, outcome.err
-    lines = outcome.out.splitlines()
-    assert [line[:11] for line in lines[:8]] == [f"yes: step {number}" for number in range(1, 9)]
-    assert any(line.startswith("measurement") and "6d6d6d" in line for line in lines)
-    assert "certificates for tests stand for AMD's" in outcome.err
-    facts = run(*snp_words, "--json").json()
-    assert (facts["answer"], facts["claims"]["crl"]) == ("yes", "checked")
-
-
-def test_attest_verify_takes_the_evidence_of_the_protocol(run, snp_words):
-    rest = snp_words[snp_words.index("--crl") :]
-    outcome = run(*snp_words[:4], "evidence.json", *rest, "--json")
-    assert outcome.json()["answer"] == "yes"
+NAME = "snp_launch_measurement"
 
 
 def without(words, option):
     at = words.index(option)
     return words[:at] + words[at + 2 :]
+
+
+def in_place_of(words, old, new):
+    return tuple(new if word == old else word for word in words)
+
+
+def policy(**members):
+    Path("policy.json").write_text(json.dumps(members))
+    return ("--policy", "policy.json")
+
+
+def test_attest_verify_tells_each_step_and_the_claims(run, snp_words, snp_world):
+    outcome = run(*snp_words, "--report-data", NONCE.hex())
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert lines[0] == "yes  genuine evidence of the TEE snp: AMD, VCEK of a Genoa"
+    assert [line[:13] for line in lines[1:9]] == [f"  yes  step {n}" for n in range(1, 9)]
+    assert any(line.startswith(NAME) and snp_world.measurement.hex() in line for line in lines)
+    assert "certificates for tests stand for the vendor's" in outcome.err
+    facts = run(*snp_words, "--json").json()
+    assert (facts["answer"], facts["values"]["crl"]) == ("yes", "checked")
+    assert facts["claims"]["test_root"]
+    assert "appraisal" not in facts
+
+
+@pytest.mark.parametrize("more", [(), ("--tee", "snp")])
+def test_attest_verify_takes_the_evidence_of_the_protocol(run, snp_words, more):
+    outcome = run(*in_place_of(snp_words, "report.bin", "evidence.json"), *more, "--json")
+    assert outcome.json()["answer"] == "yes"
+
+
+def test_attest_verify_takes_a_certificate_where_the_evidence_has_none(run, snp_words):
+    for path in Path("collateral").rglob("*.vcek"):
+        path.unlink()
+    assert run(*snp_words).code == 22
+    assert run(*snp_words, "--certificate", "vcek.der").code == 0
+    outcome = run(*snp_words, "--certificate", "vcek.der", "--tee", "tdx")
+    assert "--certificate is for evidence of the TEE snp" in outcome.err
+
+
+def test_attest_verify_says_whose_guest_it_is(run, snp_words, snp_world):
+    outcome = run(*snp_words, "--reference", "ours.json")
+    assert outcome.code == 0, outcome.err
+    assert "yes  a guest of yours: affirming" in outcome.out
+    assert f"  yes  executables: {NAME} is {snp_world.measurement.hex()}" in outcome.out
+    appraisal = run(*snp_words, "--reference", "ours.json", "--json").json()["appraisal"]
+    assert (appraisal["status"], appraisal["vector"]["executables"]) == ("affirming", 3)
+
+
+def test_attest_verify_of_anothers_guest_is_no_and_says_what_would_admit_it(
+    run, snp_words, snp_world
+):
+    value = {"name": NAME, "values": ["ab" * 48], "source": "the build of May"}
+    words = (*snp_words, *policy(reference_values=[value]))
+    outcome = run(*words)
+    assert outcome.code == 40
+    assert "yes  genuine evidence" in outcome.out
+    assert "no   a guest of yours: warning" in outcome.out
+    found = snp_world.measurement.hex()
+    line = f"executables: {NAME}: expected {'ab' * 48} (from the build of May), got {found}"
+    assert f"  no   {line}" in outcome.out
+    assert f"imagers broker reference-value set --add {NAME} {found}" in outcome.out
+    assert "the evidence is genuine, and the guest is not yours" in outcome.err
+    facts = run(*words, "--json").json()
+    (comparison, debug) = facts["appraisal"]["comparisons"]
+    assert (comparison["holds"], comparison["source"]) == (False, "the build of May")
+    assert debug["holds"]
+
+
+def test_attest_verify_with_an_empty_policy_knows_nobody(run, snp_words):
+    outcome = run(*snp_words, *policy())
+    assert outcome.code == 40
+    assert "there is no reference value" in outcome.out
+
+
+def test_attest_diff_shows_only_what_is_not_as_wanted(run, snp_words, snp_world):
+    ours = {"name": NAME, "values": [snp_world.measurement.hex()]}
+    words = ("attest", "diff", "report.bin", "policy.json", *snp_words[3:])
+    policy(reference_values=[ours, {"name": "snp_snp_svn", "values": [9]}])
+    outcome = run(*words)
+    assert outcome.code == 40
+    assert outcome.out.splitlines() == [
+        "no   a guest of yours: contraindicated",
+        "  no   hardware: snp_snp_svn: expected 9, got 8; no reference value equals it",
+        "         if this guest is yours: imagers broker reference-value set --add snp_snp_svn 8",
+    ]
+    policy(reference_values=[ours])
+    outcome = run(*words)
+    assert (outcome.code, outcome.out) == (0, "")
+
+
+def test_attest_diff_of_what_is_not_genuine_ends_at_the_step(run, snp_words):
+    policy()
+    words = ("attest", "diff", "report.bin", "policy.json", *snp_words[3:])
+    outcome = run(*words, "--report-data", "00")
+    assert outcome.code == 40
+    assert outcome.out.startswith("no   genuine evidence of the TEE snp\n  no   step 8, bound: ")
+    assert "yours" not in outcome.out
 
 
 def test_attest_verify_of_genuine_hardware_only_believes_amd(run, snp_words):
@@ -40,12 +123,11 @@ def test_attest_verify_of_genuine_hardware_only_believes_amd(run, snp_words):
 @pytest.mark.parametrize(
     ("change", "code", "piece"),
     [
-        (lambda w: without(w, "--crl"), 22, "step 3, revocation: there is no list"),
-        (lambda w: without(w, "--certificate"), 22, "step 2, chain: there is no certificate"),
+        (lambda w: without(w, "--collateral"), 22, "step 2, chain: there is no certificate"),
         (lambda w: (*w, "--report-data", "00"), 40, "step 8, bound: report data: expected 0000"),
         (lambda w: (*w, "--init-data", "01"), 40, "step 8, bound: init data"),
         (lambda w: (*w, "--report-data", "0g"), 2, "--report-data: expected hex"),
-        (lambda w: (*w, "--init-data", "00" * 33), 2, "--init-data: expected at most 32 bytes"),
+        (lambda w: (*w, "--init-data", "00" * 65), 2, "--init-data: expected at most 64 bytes"),
         (lambda w: (*without(w, "--at"), "--at", "yesterday"), 2, "--at: expected a time"),
         (lambda w: (*without(w, "--at"), "--at", "2026-11-29"), 2, "--at: expected a time"),
         (lambda w: (*without(w, "--at"), "--at", "0001-01-01T00:00+01:00"), 2, "--at: expected a"),
@@ -54,8 +136,15 @@ def test_attest_verify_of_genuine_hardware_only_believes_amd(run, snp_words):
             40,
             "not valid at 2098-12-31T23:30:00Z",
         ),
-        (lambda w: (*w[:4], "vcek.der", *w[5:]), 11, "SNP evidence: is not"),
-        (lambda w: (*w[:4], "none.bin", *w[5:]), 13, "none.bin: no such file"),
+        (lambda w: in_place_of(w, "report.bin", "vcek.der"), 11, "vcek.der: is evidence of none"),
+        (
+            lambda w: (*in_place_of(w, "report.bin", "vcek.der"), "--tee", "snp"),
+            11,
+            "SNP evidence: is not",
+        ),
+        (lambda w: in_place_of(w, "report.bin", "none.bin"), 13, "none.bin: no such file"),
+        (lambda w: (*w, "--reference", "evidence.json"), 11, "evidence.json"),
+        (lambda w: (*w, "--policy", "ours.json", "--tee", "toy"), 2, "--tee"),
     ],
 )
 def test_attest_verify_refuses(run, snp_words, change, code, piece):
@@ -64,9 +153,32 @@ def test_attest_verify_refuses(run, snp_words, change, code, piece):
     assert piece in outcome.err
 
 
-def test_attest_verify_without_a_list_says_so_in_the_claims(run, snp_words):
-    outcome = run(*without(snp_words, "--crl"), "--without-crl", "--json")
-    assert outcome.json()["claims"]["crl"] == "not checked"
+@pytest.mark.parametrize(
+    ("members", "piece"),
+    [
+        ({"tees": {"snp": {"crl": "no"}}}, "expected 'required' or 'optional'"),
+        ({"tees": {"snp": {"vmpl": 1}}}, "unknown member 'vmpl'"),
+        ({"tees": {"toy": {}}}, "unknown member 'toy'"),
+        ({"tee": {}}, "unknown member 'tee'"),
+        ({"tees": {"snp": {"minimum_tcb": {"snp": 1}}}}, "$.tees.snp.minimum_tcb"),
+    ],
+    ids=str,
+)
+def test_attest_verify_with_what_is_no_policy_is_a_format_error(run, snp_words, members, piece):
+    outcome = run(*snp_words, *policy(**members))
+    assert outcome.code == 11
+    assert "policy.json" in outcome.err
+    assert piece in outcome.err
+
+
+def test_attest_verify_without_a_list_says_so_in_the_claims(run, snp_words, snp_world):
+    for path in Path("collateral").rglob("*.crl"):
+        path.unlink()
+    assert run(*snp_words).code == 22
+    ours = {"name": NAME, "values": [snp_world.measurement.hex()]}
+    words = policy(tees={"snp": {"crl": "optional"}}, reference_values=[ours])
+    facts = run(*snp_words, *words, "--json").json()
+    assert (facts["answer"], facts["values"]["crl"]) == ("yes", "not checked")
 
 
 def test_attest_verify_that_says_no_is_a_document_too(run, snp_words):
@@ -74,13 +186,19 @@ def test_attest_verify_that_says_no_is_a_document_too(run, snp_words):
     facts = outcome.json()
     assert (outcome.code, facts["answer"], len(facts["steps"])) == (40, "no", 7)
     assert facts["error"]["type"] == "EvidenceRejected"
+    assert facts["refused"] == {
+        "step": "8, bound",
+        "claim": "report data",
+        "expected": "00" * 64,
+        "found": NONCE.hex() + "00" * 16,
+    }
 
 
 def test_attest_verify_that_says_no_at_once_is_a_document_too(run, snp_words):
     raw = bytearray(Path("report.bin").read_bytes())
     raw[0x189] = 1  # a Milan
     Path("report.bin").write_bytes(raw)
-    outcome = run(*snp_words, "--json")
+    outcome = run(*snp_words, "--certificate", "vcek.der", "--json")
     facts = outcome.json()
     assert (outcome.code, facts["answer"], facts["steps"]) == (40, "no", [])
-    assert "step 1, product" in outcome.err
+    assert facts["refused"]["step"] == "1, product"

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evidence that a user names, looked at: who made it, whose it is, and why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagers.cli.command import blamed_on
+from imagers.cli.output import error_facts, print_json, print_line, print_table
+from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, ImagersError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from imagers.evidence.appraise import Appraisal, Comparison
+    from imagers.evidence.policy import AppraisalPolicy
+    from imagers.model.evidence import Bound, Claims
+    from imagers.model.references import ReferenceValue
+
+__all__ = ["EvidenceQuestion", "Outcome", "find_collateral", "parse_hex", "parse_time"]
+
+_MAX_BYTES = 4 * 1024 * 1024  # of a file: evidence with an event log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceQuestion:
+    """How evidence is to be looked at.
+
+    Attributes:
+        tee: None: its content tells.
+        certificate: of the key that signed, where the evidence lacks it.
+        collateral: a directory; None: the user's.
+        test_root: a file with certificates in place of the vendor's.
+    """
+
+    tee: str | None
+    certificate: str | None
+    collateral: str | None
+    bound: Bound
+    now: datetime
+    test_root: str | None
+
+    def ask(self, file: str, *, reference: str | None, policy: str | None) -> Outcome:
+        """Look at the evidence in a file, and compare it.
+
+        Args:
+            reference, policy: files; None: nobody said what is wanted.
+
+        Raises:
+            ImagersError: a file cannot be read, or is not what it has to be. What the evidence
+                itself says is in the outcome.
+        """
+        from imagers.evidence.appraise import appraise_claims
+        from imagers.evidence.judge import judge_parsed
+        from imagers.evidence.plugins import load_verifier
+
+        tee, evidence = self._read_evidence(file)
+        demands = _read_policy(policy)
+        roots = None if self.test_root is None else _read(self.test_root)
+        verifier = load_verifier(tee, settings=demands.settings.get(tee), roots=roots)
+        outcome = Outcome(tee)
+        try:
+            outcome.claims = judge_parsed(
+                verifier,
+                evidence,
+                bound=self.bound,
+                read=self._reader(),
+                now=self.now,
+                note=outcome.steps.append,
+            )
+        except ImagersError as error:
+            outcome.error = error
+            return outcome
+        if reference is not None or policy is not None:
+            wanted = (*demands.references, *_read_references(reference))
+            references = {one.name: one for one in wanted}
+            outcome.appraisal = appraise_claims(outcome.claims, references, now=self.now)
+            if not outcome.appraisal.is_affirming:
+                outcome.error = EvidenceRejected(
+                    f"the evidence is genuine, and the guest is not yours: "
+                    f"{outcome.appraisal.status}",
+                    hint=outcome.appraisal.misses[0].remedy or None,
+                )
+        return outcome
+
+    def _read_evidence(self, file: str) -> tuple[str, Any]:
+        from imagers.evidence.plugins import TEES, find_parser
+
+        data = _read(file)
+        if self.tee is not None and self.tee not in TEES:
+            raise UsageError(f"--tee: expected one of {', '.join(TEES)}, got {self.tee[:40]!r}")
+        tees = list(TEES) if self.tee is None else [self.tee]
+        if self.certificate is not None:
+            if self.tee not in (None, "snp"):
+                raise UsageError("--certificate is for evidence of the TEE snp")
+            from imagers.evidence.snp.verify import parse_file
+
+            with blamed_on("--certificate"):
+                return "snp", parse_file(data, _read(self.certificate))
+        errors: list[FormatError] = []
+        for tee in tees:
+            try:
+                return tee, find_parser(tee)(data)
+            except FormatError as error:
+                errors.append(error)
+        if self.tee is not None:
+            raise errors[0]
+        raise FormatError(
+            f"is evidence of none of the TEEs {', '.join(tees)}",
+            what=file,
+            hint="--tee NAME says what is wrong with it as evidence of one",
+        )
+
+    def _reader(self) -> Callable[[str], bytes | None]:
+        from imagers.evidence.collateral import CollateralDirectory
+
+        directory = find_collateral(self.collateral)
+        return (lambda _: None) if directory is None else CollateralDirectory(directory).read
+
+
+def _read_policy(path: str | None) -> AppraisalPolicy:
+    from imagers.evidence.policy import AppraisalPolicy, parse_appraisal_policy
+
+    if path is None:
+        return AppraisalPolicy({}, ())
+    return parse_appraisal_policy(_read(path), what=path)
+
+
+def _read_references(path: str | None) -> tuple[ReferenceValue, ...]:
+    from imagers.model.references import parse_references
+
+    return () if path is None else parse_references(_read(path), what=path)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What there is to say of evidence.
+
+    Attributes:
+        steps: that hold.
+        claims: None: a step did not hold.
+        appraisal: None: a step did not hold, or nobody said what is wanted.
+        error: why the answer is not yes.
+    """
+
+    tee: str
+    steps: list[str] = field(default_factory=list)
+    claims: Claims | None = None
+    appraisal: Appraisal | None = None
+    error: ImagersError | None = None
+
+    @property
+    def answer(self) -> str:
+        """In the words of `verify --explain`."""
+        if self.error is None:
+            return "yes"
+        return "could not look" if isinstance(self.error, CouldNotVerify) else "no"
+
+    def facts(self) -> dict[str, object]:
+        """For programs."""
+        from imagers.evidence.claims import claims_to_json
+
+        facts: dict[str, object] = {"tee": self.tee, "answer": self.answer, "steps": self.steps}
+        if self.claims is not None:
+            facts |= {"claims": claims_to_json(self.claims), "values": dict(self.claims.values)}
+        if self.appraisal is not None:
+            facts["appraisal"] = {
+                "status": self.appraisal.status,
+                "vector": dict(self.appraisal.vector),
+                "comparisons": [_comparison_facts(one) for one in self.appraisal.comparisons],
+            }
+        if self.error is not None:
+            facts["error"] = error_facts(self.error)
+            if isinstance(self.error, EvidenceRejected | CouldNotVerify) and self.error.step:
+                facts["refused"] = self._refused_facts(self.error)
+        return facts
+
+    def print(self, *, as_json: bool, whole: bool = True) -> None:
+        """On standard output.
+
+        Args:
+            whole: else only what does not hold.
+        """
+        if as_json:
+            print_json(self.facts())
+            return
+        for answer, depth, text in self._lines():
+            if whole or answer != "yes":
+                print_line(f"{'  ' * depth}{answer:<4} {text}")
+        if whole and self.claims is not None:
+            rows = [[name, _shown(value)] for name, value in _shown_claims(self.claims).items()]
+            print_table(["claim", "value"], rows)
+
+    def _lines(self) -> Iterator[tuple[str, int, str]]:
+        genuine = "yes" if self.claims is not None else self.answer
+        maker = "" if self.claims is None else f": {self.claims.maker}"
+        yield genuine, 0, f"genuine evidence of the TEE {self.tee}{maker}"
+        for step in self.steps:
+            yield "yes", 1, step
+        if self.claims is None:
+            yield self.answer, 1, str(self.error)
+            if self.error is not None and self.error.hint:
+                yield "", 2, self.error.hint
+        if self.appraisal is None:
+            return
+        yield self.answer, 0, f"a guest of yours: {self.appraisal.status}"
+        for one in self.appraisal.comparisons:
+            if one.holds:
+                source = f" (from {one.source})" if one.source else ""
+                yield "yes", 1, f"{one.member}: {one.claim} is {_shown(one.found)}{source}"
+            else:
+                yield "no", 1, f"{one.member}: {one.told(remedy=False)}"
+                yield "", 2, one.remedy
+
+    @staticmethod
+    def _refused_facts(error: EvidenceRejected | CouldNotVerify) -> dict[str, object]:
+        facts: dict[str, object] = {"step": error.step}
+        if isinstance(error, EvidenceRejected):
+            facts |= {
+                "claim": error.claim or None,
+                "expected": error.expected or None,
+                "found": error.found or None,
+            }
+        return facts
+
+
+def _comparison_facts(one: Comparison) -> dict[str, object]:
+    return {
+        "member": one.member,
+        "claim": one.claim,
+        "holds": one.holds,
+        "found": one.found,
+        "wanted": list(one.wanted),
+        "source": one.source or None,
+        "why": one.why or None,
+        "remedy": one.remedy or None,
+    }
+
+
+def _shown_claims(claims: Claims) -> Mapping[str, object]:
+    """What people look for first, and then the rest."""
+    shown: dict[str, object] = {}
+    for way in claims.measured:
+        shown |= way
+    if claims.tcb_status:
+        shown["tcb_status"] = claims.tcb_status
+    if claims.advisories:
+        shown["advisories"] = ", ".join(claims.advisories)
+    return shown | {
+        name: value for name, value in claims.values.items() if not isinstance(value, list | dict)
+    }
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def find_collateral(given: str | None) -> Path | None:
+    """The directory of collateral: the one that was given, else the user's, if there is one."""
+    from imagers.settings import read_settings
+
+    if given is not None:
+        return Path(given)
+    own = read_settings().collateral
+    return own if own.is_dir() else None
+
+
+def _read(path: str) -> bytes:
+    from imagers.files import read_bounded
+
+    return read_bounded(path, max_bytes=_MAX_BYTES)
+
+
+def parse_hex(option: str, text: str | None, most: int) -> bytes | None:
+    """The bytes of an option.
+
+    Raises:
+        UsageError: it is not hex, or too long.
+    """
+    if text is None:
+        return None
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        raise UsageError(f"{option}: expected hex, got {text[:80]!r}") from None
+    if len(data) > most:
+        raise UsageError(f"{option}: expected at most {most} bytes, got {len(data)}")
+    return data
+
+
+def parse_time(option: str, text: str | None) -> datetime:
+    """The time of an option; None: now.
+
+    Raises:
+        UsageError: it is none, or has no zone.
+    """
+    if text is None:
+        return datetime.now(UTC)
+    try:
+        when = datetime.fromisoformat(text)
+        if when.tzinfo is not None:
+            return when.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise UsageError(f"{option}: expected a time as 2026-11-29T12:00:00Z, got {text[:80]!r}")
