@@ -35,7 +35,11 @@ __all__ = [
 
 ATTESTER_GROUP = "imagers.attesters"
 VERIFIER_GROUP = "imagers.verifiers"
-TEES = {"snp": "imagers.evidence.snp.verify:SNPVerifier"}
+TEES = {
+    "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
+    "snp": "imagers.evidence.snp.verify:SNPVerifier",
+    "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
+}
 """The verifiers of the house: module and class, whose `make` takes settings and test roots."""
 ATTESTERS = {
     "snp": "imagers.evidence.snp.collect:SNPAttester",

@@ -56,6 +56,8 @@ _MAX_STEPS = 256  # of the search, all branches together
 _MIN_RSA_BITS = 2048
 _MIN_EC_BITS = 256
 _MAX_DER_BYTES = 64 * 1024
+# TypeError: cryptography's, of a part of a name whose type is none for it
+_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
 _UNDERSTOOD = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -92,7 +94,7 @@ def parse_certificates(pem: bytes, *, what: str) -> tuple[x509.Certificate, ...]
         found = tuple(x509.load_pem_x509_certificates(pem))
         for one in found:
             _read_names(one)
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+    except _UNREADABLE:
         raise FormatError("a PEM block is not a certificate that can be read", what=what) from None
     if len(found) != count:
         raise FormatError(f"expected {count} certificates, could read {len(found)}", what=what)
@@ -110,7 +112,7 @@ def load_certificate(der: bytes, *, what: str) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         _read_names(certificate)
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+    except _UNREADABLE:
         raise FormatError("is not a certificate that can be read", what=what) from None
     return certificate
 
