@@ -41,7 +41,7 @@ from imagers.model.keys import SecretKey
 from imagers.model.references import ReferenceValue
 from imagers.model.strict_json import JSON
 from imagers.testing.evidence.make import write_collateral
-from imagers.testing.evidence.snp import SNPWorld
+from imagers.testing.evidence.guests import World
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -72,7 +72,7 @@ class EmbeddedBroker:
         self,
         *,
         tees: tuple[str, ...] = (),
-        worlds: Sequence[SNPWorld] = (),
+        worlds: Sequence[World] = (),
         test_roots: Mapping[str, bytes] | None = None,
         collateral_directory: Path | None = None,
         allow_sample_tee: bool = True,
