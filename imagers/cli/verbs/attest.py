@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """usage: imagers attest verify FILE [OPTION]...
        imagers attest diff FILE POLICY [OPTION]...
-       imagers attest collateral WORD | evidence, with helps of their own
+       imagers attest collateral | evidence | initdata, with helps of their own
 
 Says whether evidence of a machine is genuine, step by step, without any network
 and without a broker; and, where you say what your guests are, whether it is of
@@ -45,6 +45,7 @@ from imagers.cli.command import VerbCommand, VerbGroup, json_option, option_grou
 from imagers.cli.output import say, telling
 from imagers.cli.verbs.attest_collateral import command as collateral
 from imagers.cli.verbs.attest_evidence import command as evidence_of_here
+from imagers.cli.verbs.attest_initdata import command as init_data
 
 if TYPE_CHECKING:
     from imagers.cli.evidence import EvidenceQuestion
@@ -62,6 +63,7 @@ def command() -> None:
 
 command.add_command(collateral)
 command.add_command(evidence_of_here)
+command.add_command(init_data)
 
 
 def _question(
