@@ -5,8 +5,8 @@
 
 Init data of Confidential Containers: files for a guest that its host hands over
 and that evidence is bound to, by the digest of the document. make writes the
-document (TOML), digest tells what evidence of each TEE has to have, show what is
-in a document, or in the value of the annotation of a pod.
+document (TOML), digest tells what evidence of each TEE has to have, show what
+is in a document, or in the value of the annotation of a pod.
 
   NAME=FILE                   the name in the guest, and the file: aa.toml=aa
   FILE                        the document, or the value of the annotation
