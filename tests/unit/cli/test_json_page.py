@@ -255,6 +255,10 @@ def look_after_collateral(made, world):
     made("attest collateral fetch", "evidence.json", *source)
     made("attest collateral export", "c.tar", "--into", "c")
     made("attest evidence", "--tee", "sample")
+    Path("aa").write_text("a = 1")
+    made("attest initdata make", "aa.toml=aa", "--output", "init.toml")
+    made("attest initdata digest", "init.toml")
+    made("attest initdata show", "init.toml")
 
 
 def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
