@@ -43,6 +43,7 @@ TEES = {
 """The verifiers of the house: module and class, whose `make` takes settings and test roots."""
 ATTESTERS = {
     "snp": "imagers.evidence.snp.collect:SNPAttester",
+    "tdx": "imagers.evidence.tdx.collect:TDXAttester",
     "sgx": "imagers.evidence.sgx.collect:SGXAttester",
 }
 """Those who collect evidence of this machine, in the order in which they are looked for."""

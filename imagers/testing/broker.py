@@ -40,6 +40,7 @@ from imagers.model.evidence import Attester
 from imagers.model.keys import SecretKey
 from imagers.model.references import ReferenceValue
 from imagers.model.strict_json import JSON
+from imagers.testing.evidence.guests import World
 from imagers.testing.evidence.make import write_collateral
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 
     from imagers.broker.server import RunningBroker
     from imagers.kbs.admin import AuditEntry
-    from imagers.testing.evidence.snp import SNPWorld
 
 __all__ = ["EmbeddedBroker"]
 
@@ -72,7 +72,7 @@ class EmbeddedBroker:
         self,
         *,
         tees: tuple[str, ...] = (),
-        worlds: Sequence[SNPWorld] = (),
+        worlds: Sequence[World] = (),
         test_roots: Mapping[str, bytes] | None = None,
         collateral_directory: Path | None = None,
         allow_sample_tee: bool = True,

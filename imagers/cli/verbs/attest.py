@@ -3,6 +3,7 @@
        imagers attest diff FILE POLICY [OPTION]...
        imagers attest evidence [OPTION]...
        imagers attest collateral WORD [OPTION]...
+       imagers attest collateral | evidence | initdata, with helps of their own
 
 Says whether evidence of a machine is genuine, step by step, without any network
 and without a broker; and, where you say what your guests are, whether it is of
@@ -45,7 +46,7 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option, option_group
 from imagers.cli.output import say, telling
-from imagers.cli.verbs import attest_collateral, attest_evidence
+from imagers.cli.verbs import attest_collateral, attest_evidence, attest_initdata
 
 if TYPE_CHECKING:
     from imagers.cli.evidence import EvidenceQuestion
@@ -61,8 +62,8 @@ def command() -> None:
     """See the module."""
 
 
-command.add_command(attest_collateral.command)
-command.add_command(attest_evidence.command)
+for word in (attest_collateral, attest_evidence, attest_initdata):
+    command.add_command(word.command)
 
 
 def _question(
