@@ -7,12 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from imagers.broker.handshake import Handshake
 from imagers.broker.policy import DEFAULT_POLICY
+from imagers.broker.refusals import Refusal
+from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import CouldNotVerify, EvidenceRejected, KeyRefused
+from imagers.evidence.init_data import parse_init_data
+from imagers.evidence.judge import judge_evidence
+from imagers.evidence.plugins import load_verifier
+from imagers.kbs.messages import (
+    Attestation,
+    InitData,
+    Request,
+    hash_report_data,
+    parse_challenge,
+)
+from imagers.kbs.tee_key import TEEKey
 from imagers.model.digest import digest_of
+from imagers.model.evidence import Bound
 from imagers.model.references import ReferenceValue
 from imagers.testing.broker import EmbeddedBroker
-from imagers.testing.evidence import SNPWorld
+from imagers.testing.evidence import SGXWorld, SNPWorld, TDXWorld
 
 URI = "kbs:///default/app/key"
 IMAGE, OTHER = digest_of(b"a manifest"), digest_of(b"another")
@@ -218,3 +233,75 @@ def test_real_roots_take_nothing_of_tests(world, collateral):
             pytest.raises(EvidenceRejected, match="step 2, chain"),
         ):
             guest.get(URI, manifest_digest=IMAGE)
+
+
+@pytest.fixture(scope="module", params=[SNPWorld, TDXWorld, SGXWorld], ids=lambda one: one.tee)
+def any_world(request):
+    return request.param(b"a" * 32)
+
+
+def measured(world):
+    """The claims by which a guest of the world is known."""
+    read = world.collateral().get
+    verifier = load_verifier(world.tee, roots=world.roots)
+    claims = judge_evidence(verifier, world.evidence(), bound=Bound(), read=read, now=world.now)
+    return claims.measured[0]
+
+
+def test_guest_of_each_tee_gets_the_key_if_and_only_if_it_is_known(any_world):
+    known = measured(any_world)
+    with EmbeddedBroker(worlds=[any_world], allow_sample_tee=False) as broker:
+        broker.put(URI, b"the key", image=IMAGE)
+
+        def ask(**more):
+            with broker.client(any_world.attester(**more)) as guest:
+                guest.get(URI, manifest_digest=IMAGE).close()
+
+        assert "NoReferenceValue" in refused(ask)
+        for name, value in known.items():
+            broker.expect(name, value)
+        ask()
+        size = len(any_world.measurement)
+        assert "PolicyDeny" in refused(ask, measurement=bytes(size))
+        for name in known:
+            broker.admin.delete_reference_value(name)
+            assert "NoReferenceValue" in refused(ask)
+            broker.expect(name, "00")
+            assert "PolicyDeny" in refused(ask)
+            broker.expect(name, known[name])
+        ask()
+
+
+def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
+    document = 'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"a" = "b"\n'
+    digest = parse_init_data(document.encode()).digest
+    key = TEEKey()
+
+    def attest(broker, bound, sent):
+        handshake = Handshake(broker)
+        opened = handshake.auth(Request.offering_hashes(any_world.tee).to_bytes())
+        nonce = parse_challenge(opened.body).nonce
+        report_data = hash_report_data(nonce=nonce, tee_pubkey=key.public)
+        evidence = any_world.attester(init_data=bound).collect(report_data)
+        message = Attestation(
+            nonce=nonce,
+            tee_pubkey=key.public,
+            primary_evidence=evidence.body,
+            init_data=None if sent is None else InitData("toml", sent),
+        )
+        return handshake.attest(opened.cookie, message.to_bytes())
+
+    with EmbeddedBroker(worlds=[any_world], allow_sample_tee=False) as running:
+        config = BrokerConfig(
+            state_directory=running.state_directory.parent / "other",
+            tees=(any_world.tee,),
+            test_roots={any_world.tee: any_world.roots},
+            collateral_directory=running.state_directory.parent / "collateral",
+        )
+        with open_state(config) as state:
+            attest(state, digest, document)
+            attest(state, digest, None)
+            for bound, sent in ((digest, document + "#"), (b"", document), (b"x" * 32, document)):
+                with pytest.raises(Refusal, match=r"step \d+, bound") as caught:
+                    attest(state, bound, sent)
+                assert "init data" in caught.value.told
