@@ -268,33 +268,39 @@ def test_no_file_names_a_package_mirror():
 # --- help
 
 
-# Words below a verb that have a help of their own.
-WORDS = {
-    f"{verb} {word.replace('_', '-')}": path.stem
-    for path in (ROOT / "imagers" / "cli" / "words").glob("[a-z]*.py")
-    for verb, _, word in [path.stem.partition("_")]
-}
-
-
 def module_of(verb):
-    if verb in WORDS:
-        return importlib.import_module(f"imagers.cli.words.{WORDS[verb]}")
-    return importlib.import_module(f"imagers.cli.verbs.{VERBS[verb]}")
+    """Of a verb, or of words with a help of their own, as `attest collateral`."""
+    name, _, word = verb.partition(" ")
+    module = VERBS[name] + (f"_{word}" if word else "").replace("-", "_")
+    return importlib.import_module(f"imagers.cli.verbs.{module}")
 
 
-def commands_of(command, without=()):
-    """A command and all that are below it."""
+def words_with_own_help():
+    """Groups below verbs that have a module, and so a help, of their own."""
+    for verb in VERBS:
+        command = importlib.import_module(f"imagers.cli.verbs.{VERBS[verb]}").command
+        if isinstance(command, click.Group):
+            for word, child in command.commands.items():
+                if child.help != command.help:
+                    yield f"{verb} {word}"
+
+
+HELPS = [*VERBS, *words_with_own_help()]
+
+
+def commands_of(command):
+    """A command and all that are below it and have the same help."""
     yield command
     if isinstance(command, click.Group):
         for child in command.commands.values():
-            if child not in without:
-                yield from commands_of(child, without)
+            if child.help == command.help:
+                yield from commands_of(child)
 
 
-def options_of(command, without=()):
+def options_of(command):
     return {
         name
-        for one in commands_of(command, without)
+        for one in commands_of(command)
         for parameter in one.params
         if isinstance(parameter, click.Option)
         for name in (*parameter.opts, *parameter.secondary_opts)
@@ -343,10 +349,11 @@ def test_readme_shows_the_table_of_the_help():
 def test_every_verb_module_is_a_verb():
     folder = ROOT / "imagers" / "cli" / "verbs"
     modules = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
-    assert modules == set(VERBS.values())
+    words = {module_of(one).__name__.rpartition(".")[2] for one in HELPS}
+    assert modules == words
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *WORDS])
+@pytest.mark.parametrize("verb", HELPS)
 def test_help_of_a_verb_is_the_docstring_of_its_module(verb):
     text = module_of(verb).__doc__.strip("\n") + "\n"
     result = CliRunner().invoke(root, [*verb.split(), "--help"])
@@ -354,7 +361,7 @@ def test_help_of_a_verb_is_the_docstring_of_its_module(verb):
     assert result.exit_code == 0
 
 
-@pytest.mark.parametrize("verb", [None, *VERBS, *WORDS])
+@pytest.mark.parametrize("verb", [None, *HELPS])
 def test_help_fits_a_screen(verb):
     text = HELP if verb is None else module_of(verb).__doc__.strip("\n")
     assert len(text.splitlines()) <= LINES
@@ -362,21 +369,20 @@ def test_help_fits_a_screen(verb):
     assert [line for line in text.splitlines() if line != line.rstrip()] == []
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *WORDS])
+@pytest.mark.parametrize("verb", HELPS)
 def test_help_of_a_verb_names_its_options_and_no_others(verb):
     command = module_of(verb).command
-    of_words = [module_of(word).command for word in WORDS if word.startswith(f"{verb} ")]
     text, _, _ = module_of(verb).__doc__.partition("\nexample")
     named = named_options(text)
-    options = options_of(command, without=of_words) - COMMON
+    options = options_of(command) - COMMON
     assert options <= named | forms_for_one_side(options, text)
     assert re.search(r"^  -q, -v, -h +quiet, verbose, this text$", text, re.MULTILINE)
     # A help may speak of another verb's option; one that is nowhere is a mistake.
-    everywhere = {name for other in VERBS for name in options_of(module_of(other).command)}
+    everywhere = {name for other in HELPS for name in options_of(module_of(other).command)}
     assert named <= everywhere | options_of(root) | {"--help"}
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *WORDS])
+@pytest.mark.parametrize("verb", HELPS)
 def test_help_of_a_verb_explains_no_option_twice(verb):
     explained = re.findall(r"^  (--[a-z.-]+).* {2,}\S", module_of(verb).__doc__, re.MULTILINE)
     assert sorted(set(explained)) == sorted(explained)
@@ -387,7 +393,7 @@ def examples():
 
     Those of console are run: tests/cli/test_pages.py.
     """
-    for verb in [*VERBS, *WORDS]:
+    for verb in HELPS:
         _, _, example = module_of(verb).__doc__.partition("\nexample")
         for line in re.findall(r"^  (imagers (?:.*\\\n)*.*)$", example, re.MULTILINE):
             yield f"help of {verb}", line
@@ -402,7 +408,7 @@ def examples():
                     yield name_of(page), line
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *WORDS])
+@pytest.mark.parametrize("verb", HELPS)
 def test_help_of_a_verb_ends_with_an_example(verb):
     _, _, example = module_of(verb).__doc__.partition("\nexample")
     lines = example.strip("\n").splitlines()

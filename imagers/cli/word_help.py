@@ -46,11 +46,10 @@ def help_of_word(text: str, context: click.Context) -> str:
                 lists.append(paragraph)
             elif kept := [entry for entry in _entries(paragraph) if options & _options_of(entry)]:
                 lists.append("\n".join(kept))
-    above = context
-    while above.parent is not None and above.parent.command.help == command.help:
-        above = above.parent
-    verb = above.command_path
-    parts = [f"usage: {usage}", about, *lists, f'"{verb} --help" has the rest.']
+    whole = context
+    while whole.parent is not None and whole.parent.command.help == command.help:
+        whole = whole.parent
+    parts = [f"usage: {usage}", about, *lists, f'"{whole.command_path} --help" has the rest.']
     return "\n\n".join(parts) + "\n"
 
 

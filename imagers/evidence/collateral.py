@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,9 +26,6 @@ from imagers.errors import FormatError, LocalError
 from imagers.files import StagedFile, local_errors, open_regular, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from datetime import datetime
-
     from imagers.net.http import HTTPClient
 
 __all__ = [
@@ -44,7 +43,10 @@ MAX_DOCUMENT = 4 * 1024 * 1024
 """Bytes of a document, at most."""
 MAX_DOCUMENTS = 10_000
 """Files of a directory, at most."""
-VENDORS = {"snp": "imagers.evidence.snp.collateral:AMD"}
+VENDORS = {
+    "snp": "imagers.evidence.snp.collateral:AMD",
+    "intel": "imagers.evidence.intel.vendor:Intel",
+}
 """Who knows the documents whose names begin so."""
 _MAX_NAME = 200
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")  # neither `..` nor a hidden file

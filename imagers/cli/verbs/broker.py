@@ -65,7 +65,7 @@ from imagers.cli.brokers import DEFAULT_PORT, BrokerOptions, admin_options, this
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.evidence import find_collateral
 from imagers.cli.output import print_json, print_line, print_table, say, write_file
-from imagers.cli.words import broker_reference_value
+from imagers.cli.verbs import broker_reference_value
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.settings import read_settings
 

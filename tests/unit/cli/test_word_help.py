@@ -24,22 +24,25 @@ def words_below():
         yield from below(click.Context(command, info_name=verb, parent=top))
 
 
-# A word whose help is its own is one of tests/test_docs.py.
-CONTEXTS = [one for one in words_below() if one.parent.command.help == one.command.help]
+def owner_of(context):
+    """The verb, or the group below it, whose help a word has a part of."""
+    while context.parent.command.help == context.command.help:
+        context = context.parent
+    return context
+
+
+CONTEXTS = [one for one in words_below() if owner_of(one) is not one]
 LEAVES = [one for one in CONTEXTS if not isinstance(one.command, click.Group)]
 
 
 @pytest.mark.parametrize("context", CONTEXTS, ids=lambda one: one.command_path)
 def test_help_of_a_word_is_about_it_and_fits_a_screen(context):
     text = context.get_help()
-    above = context.parent
-    while above.parent.command.help == context.command.help:
-        above = above.parent
     lines = text.splitlines()
     assert lines[0].startswith(f"usage: {context.command_path}")
     assert "|" not in lines[0] or isinstance(context.command, click.Group)
     assert len(lines[2]) > 5
-    assert lines[-1] == f'"{above.command_path} --help" has the rest.'
+    assert lines[-1] == f'"{owner_of(context).command_path} --help" has the rest.'
     assert len(lines) < 30
     whole = context.command.help
     assert all(line in whole for line in lines[4:-1])
@@ -124,3 +127,11 @@ def test_word_without_a_paragraph_has_the_line_of_its_function():
     assert help_of_word(HELP, context) == (
         'usage: imagers trial keep FILE\n\nKeep a thing.\n\n"imagers trial --help" has the rest.\n'
     )
+
+
+def test_word_with_a_help_of_its_own_shows_all_of_it():
+    parent = trial()
+    inner = VerbGroup("more", help="usage: imagers trial more\n\nAll of it.\n")
+    parent.command.add_command(inner)
+    context = click.Context(inner, info_name="more", parent=parent)
+    assert context.get_help() == "usage: imagers trial more\n\nAll of it."

@@ -5,6 +5,7 @@ import pytest
 
 from imagers.errors import NoTEE, PluginBroken, PluginNotFound
 from imagers.evidence.plugins import (
+    ATTESTERS,
     load_attester,
     load_verifier,
 )
@@ -151,3 +152,10 @@ def test_load_plugin_that_finds_no_tee_says_so_itself(install):
     install("packg", [("imagers.attesters", "testtee", "packg_module:Absent")])
     with pytest.raises(NoTEE, match="no such machine"):
         load_attester("testtee")
+
+
+@pytest.mark.parametrize("name", ATTESTERS)
+def test_attester_of_the_house_is_of_its_tee_and_says_where_it_looks(name):
+    attester = load_attester(name)
+    assert attester.tee == name
+    assert "/" in attester.missing()

@@ -10,15 +10,15 @@ for, and where.
 AMD SEV-SNP is asked through configfs-tsm or /dev/sev-guest, Intel SGX through
 /dev/attestation of Gramine. Reading them is for root.
 
-  --tee NAME                  of this machine, snp or sgx, or a plugin's; default:
-                              the one that it is
+  --tee NAME                  of this machine: snp, sgx, or a plugin's;
+                              default: the one that it is
   --report-data HEX           what the evidence is to bind, at most 64 bytes;
                               default: zeros
   --json                      with the name of the TEE and the report data
   -q, -v, -h                  quiet, verbose, this text
 
 example:
-  imagers attest evidence --report-data c0ffee > evidence.json
+  imagers attest evidence --report-data c0ffee
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ of dcap-qvl and of PcsClientTool, Trustee's offline store of VCEKs, and what
 
   EVIDENCE                    as for "imagers attest verify"
 
-  --tee NAME                  of the evidence: snp
+  --tee NAME                  of the evidence: snp, tdx, sgx
   --source URL                ask there and not at the vendor's: a cache of its
                               service, or Azure's for its own machines. Repeat
                               it; the first one is asked first
@@ -87,7 +87,7 @@ def _test_root(function: Verb) -> Verb:
 
 @command.command("fetch", cls=VerbCommand, help=__doc__)
 @click.argument("evidence")
-@click.option("--tee", type=click.Choice(["snp"]), required=True)
+@click.option("--tee", type=click.Choice(["snp", "tdx", "sgx"]), required=True)
 @click.option("--source", "sources", multiple=True, metavar="URL")
 @click.option("--source-ca", metavar="FILE")
 @click.option("--insecure-source-http", is_flag=True)
