@@ -38,6 +38,7 @@ SAID_BY = {
     "build/change": {"encrypt"},
     "build/signers": {"sign"},
     "cli/brokers": {"pull", "broker", "encrypt"},
+    "cli/evidence": {"attest"},
     "cli/main": set(VERBS),
     "cli/images": WITH_IMAGES,
     "cli/passphrases": {"sign"},

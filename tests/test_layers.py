@@ -97,6 +97,15 @@ PURE = [
     "sign/policy_json",
     "sign/certified",
     "broker/policy",
+    "evidence/ccel",
+    "evidence/intel/certificates",
+    "evidence/intel/collateral",
+    "evidence/intel/documents",
+    "evidence/intel/engine",
+    "evidence/intel/quote",
+    "evidence/sgx/verify",
+    "evidence/snp/verify",
+    "evidence/tdx/verify",
 ]
 
 

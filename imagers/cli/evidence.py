@@ -250,7 +250,9 @@ def _shown_claims(claims: Claims) -> Mapping[str, object]:
     if claims.advisories:
         shown["advisories"] = ", ".join(claims.advisories)
     return shown | {
-        name: value for name, value in claims.values.items() if not isinstance(value, list | dict)
+        name: value
+        for name, value in claims.values.items()
+        if value is not None and not isinstance(value, list | dict)
     }
 
 

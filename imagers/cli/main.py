@@ -70,7 +70,7 @@ Takes container images to confidential guests: encrypted, signed, verified.
   logout    REGISTRY       drop it
   policy    check | init   look after policy.json
   key       generate | show   signing and encryption keys
-  attest    WORD           evidence of machines: check it, collect it, compare it
+  attest    WORD           evidence of machines: make, check, compare it
   broker    serve | WORD   a key broker, and its administration
 
 REF, SRC, DST: docker://HOST/NAME[:TAG|@DIGEST], which a bare name is too;

@@ -25,6 +25,7 @@ Spec: TCG PC Client Platform Firmware Profile 1.06, section 10; UEFI 2.11, secti
 
 from __future__ import annotations
 
+import re
 import struct
 from base64 import b64encode
 from contextlib import suppress
@@ -58,6 +59,7 @@ _WHAT = "event log"
 _MAX_EVENTS = 10_000
 _MAX_DEPTH = 64  # nodes of a device path
 _NO_ACTION = 3
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 _SPEC_ID = b"Spec ID Event03\0"
 _AGENT = 0x4141454C
 _ENDS = (bytes(8), b"\xff" * 8)
@@ -395,4 +397,4 @@ def _flags(data: bytes) -> str:
     except ValueError:
         return ""
     # td-shim has the length of its text in front of it, of which 0x10 is a part.
-    return "".join(one for one in text.replace("\x10", " ") if one.isprintable())
+    return _CONTROLS.sub("", text.replace("\x10", " "))

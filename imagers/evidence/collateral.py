@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,9 +26,6 @@ from imagers.errors import FormatError, LocalError
 from imagers.files import StagedFile, local_errors, open_regular, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from datetime import datetime
-
     from imagers.net.http import HTTPClient
 
 __all__ = [

@@ -41,13 +41,13 @@ from imagers.model.keys import SecretKey
 from imagers.model.references import ReferenceValue
 from imagers.model.strict_json import JSON
 from imagers.testing.evidence.make import write_collateral
+from imagers.testing.evidence.snp import SNPWorld
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from imagers.broker.server import RunningBroker
     from imagers.kbs.admin import AuditEntry
-    from imagers.testing.evidence.snp import SNPWorld
 
 __all__ = ["EmbeddedBroker"]
 

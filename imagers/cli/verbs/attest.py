@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """usage: imagers attest verify FILE [OPTION]...
        imagers attest diff FILE POLICY [OPTION]...
-       imagers attest collateral | evidence | initdata, with helps of their own
+       imagers attest evidence [OPTION]...
+       imagers attest collateral | initdata WORD [OPTION]...
 
 Says whether evidence of a machine is genuine, step by step, without any network
 and without a broker; and, where you say what your guests are, whether it is of
-one of them. A genuine machine is anybody's who rents one. The exit code is 0 for
-yes, 40 for no, 22 if it could not be looked up, 11 for what is no evidence.
+one of them. A genuine machine is anybody's who rents one. The exit code is 0
+for yes, 40 for no, 22 if it could not be looked up, 11 for what is no evidence.
+The other words have a help of their own.
 
-diff shows only what is not as the policy wants it, where that value is from, and
-the smallest change that would admit the guest.
+diff shows only what is not as the policy wants it, where that value is from,
+and the smallest change that would admit the guest.
 
   FILE                        evidence as the guest's device gives it, or in the
                               JSON of the protocol of key brokers
@@ -17,8 +19,8 @@ the smallest change that would admit the guest.
 
   --reference FILE            of "verify": reference values, as "imagers broker
                               reference-value list --json" prints them
-  --policy FILE               of "verify": reference values, and what to let pass
-                              of each TEE, see docs/tee
+  --policy FILE               of "verify": reference values, and what to let
+                              pass of each TEE, see docs/tee
   --tee NAME                  default: the content tells
   --certificate FILE          VCEK or VLEK of AMD, DER or PEM, if FILE has none
   --collateral DIR            what the verifier needs beside FILE; default:
@@ -43,9 +45,7 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option, option_group
 from imagers.cli.output import say, telling
-from imagers.cli.verbs.attest_collateral import command as collateral
-from imagers.cli.verbs.attest_evidence import command as evidence_of_here
-from imagers.cli.verbs.attest_initdata import command as init_data
+from imagers.cli.verbs import attest_collateral, attest_evidence, attest_initdata
 
 if TYPE_CHECKING:
     from imagers.cli.evidence import EvidenceQuestion
@@ -61,9 +61,9 @@ def command() -> None:
     """See the module."""
 
 
-command.add_command(collateral)
-command.add_command(evidence_of_here)
-command.add_command(init_data)
+command.add_command(attest_collateral.command)
+command.add_command(attest_evidence.command)
+command.add_command(attest_initdata.command)
 
 
 def _question(

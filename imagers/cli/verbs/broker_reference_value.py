@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_SHOWN = 3  # values in a line
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,9})\Z")
 
 
@@ -92,7 +93,9 @@ def set_(
         print_json({"reference_values": [_facts(one) for one in references]})
         return
     for one in references:
-        print_line(f"{'added to' if add else 'set'} {one.name}: {len(one.values)} values")
+        values = ", ".join(_word(value) for value in one.values[:_SHOWN])
+        more = f" and {len(one.values) - _SHOWN} more" if len(one.values) > _SHOWN else ""
+        print_line(f"{'added to' if add else 'set'} {one.name}: {values}{more}")
 
 
 @command.command("list", cls=VerbCommand, help=__doc__)
@@ -108,7 +111,7 @@ def list_(*, broker: BrokerOptions, as_json: bool) -> None:
     print_table(
         ["name", "value", "expires", "source"],
         [
-            [one.name, str(value), _time(one) or "never", one.source or "-"]
+            [one.name, _word(value), _time(one) or "never", one.source or "-"]
             for one in references
             for value in one.values
         ],
@@ -168,6 +171,10 @@ def _value(word: str) -> JSON:
     if word in ("true", "false"):
         return word == "true"
     return int(word) if _NUMBER.match(word) else word
+
+
+def _word(value: JSON) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _time(one: ReferenceValue) -> str | None:

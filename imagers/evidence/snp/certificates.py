@@ -10,6 +10,9 @@
 All are signed with RSA-PSS, SHA-384, a salt of 48 bytes. Of a VCEK the serial number is 0, which
 RFC 5280 forbids and strict parsers refuse: leaves are read by asn1crypto.
 
+What was parsed, and which signatures are good, is cached by the bytes: they do not change. Dates
+and lists of revoked certificates are looked at each time.
+
 | extension 1.3.6.1.4.1.3704.1 | what it holds |
 |---|---|
 | .2 | name of the product, IA5String: `Milan-B0`, `Genoa`, `Turin` |
@@ -23,7 +26,7 @@ Spec: AMD VCEK Certificate and KDS Interface Specification (57230) 1.00, tables 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -54,6 +57,7 @@ __all__ = [
 ]
 
 _MAX_BYTES = 16 * 1024
+_CACHED = 256
 _ARC = "1.3.6.1.4.1.3704.1."
 _PARTS = {"3.1": "bootloader", "3.2": "tee", "3.3": "snp", "3.8": "microcode", "3.9": "fmc"}
 _RSA_BITS = 4096
@@ -116,11 +120,16 @@ def parse_authority(certificates: bytes, product: Product, *, what: str) -> Auth
     Raises:
         FormatError: it does not have three certificates.
     """
-    found = parse_certificates(certificates, what=what)
+    found = _parse_certificates(certificates, what)
     if len(found) != 3:
         raise FormatError(f"expected ASK, ARK and ASVK, got {len(found)} certificates", what=what)
     ask, ark, asvk = found
     return Authority(product, ark, ask, asvk)
+
+
+@lru_cache(_CACHED)
+def _parse_certificates(certificates: bytes, what: str) -> tuple[x509.Certificate, ...]:
+    return parse_certificates(certificates, what=what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +210,7 @@ def vcek_name(product: Product, chip_id: bytes, tcb: TCB) -> str:
     return f"snp/{product.name}/{digest[:32]}.vcek"
 
 
+@lru_cache(_CACHED)
 def parse_leaf(data: bytes, *, what: str) -> Leaf:
     """A VCEK or VLEK in DER or PEM.
 
@@ -295,6 +305,7 @@ def _is_pss(algorithm: asn1_x509.SignedDigestAlgorithm) -> bool:
     )
 
 
+@lru_cache(_CACHED)
 def is_signed_by(issuer: x509.Certificate, signature: bytes, body: bytes) -> bool:
     """Whether an authority of AMD signed these bytes."""
     try:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 import logging
 import stat
 from datetime import UTC, datetime, timedelta
@@ -6,9 +7,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from imagers.broker.audit import AuditEvent
-from imagers.broker.policy import DEFAULT_POLICY, DENY_ALL_POLICY
+from imagers.broker.policy import (
+    DEFAULT_POLICY,
+    DENY_ALL_POLICY,
+    FORMER_DEFAULT_POLICY,
+    parse_policy,
+)
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import FormatError, LocalError, PluginNotFound, UsageError
+from imagers.model.references import ReferenceValue
 
 
 @pytest.fixture
@@ -241,3 +248,73 @@ def test_damaged_stored_policy_releases_nothing(config):
             state.policy(transaction)
     assert "policy set" in (caught.value.hint or "")
     state.close()
+
+
+def test_policy_that_is_the_former_default_becomes_the_default(tmp_path):
+    config = BrokerConfig(state_directory=tmp_path / "state")
+    with open_state(config) as state, state.store.transaction() as transaction:
+        state.set_policy(transaction, parse_policy(FORMER_DEFAULT_POLICY))
+    with open_state(config) as state, state.store.reading() as transaction:
+        assert state.policy(transaction).text == DEFAULT_POLICY
+
+
+def test_policy_of_the_owner_stays_as_it_is(tmp_path):
+    own = FORMER_DEFAULT_POLICY.replace("bound-image", "mine")
+    config = BrokerConfig(state_directory=tmp_path / "state")
+    with open_state(config) as state, state.store.transaction() as transaction:
+        state.set_policy(transaction, parse_policy(own))
+    with open_state(config) as state, state.store.reading() as transaction:
+        assert state.policy(transaction).text == own
+
+
+def test_appraisal_policy_sets_reference_values_and_what_may_pass(tmp_path):
+    path = tmp_path / "appraisal.json"
+    value = {"name": "snp_launch_measurement", "values": ["ab"], "source": "the file"}
+    path.write_text(json.dumps({"tees": {"snp": {"crl": "optional"}}, "reference_values": [value]}))
+    config = BrokerConfig(
+        state_directory=tmp_path / "state", tees=("snp",), appraisal_policy_file=path
+    )
+    with open_state(config) as state:
+        assert state.verifiers["snp"].allowed.without_crl
+        assert state.tees_without_references() == {}
+        with state.store.reading() as transaction:
+            assert transaction.reference_values()["snp_launch_measurement"].source == "the file"
+            row = transaction.list_audit(1)[0]
+    assert row["detail"].endswith(f"; reference values from {path}: snp_launch_measurement")
+
+
+@pytest.mark.parametrize(
+    ("document", "error", "piece"),
+    [
+        ({"tees": {"tdx": {}}}, UsageError, "an appraisal policy for the TEE 'tdx'"),
+        ({"tees": {"snp": {"x": 1}}}, FormatError, "unknown member 'x'"),
+        ({"rules": []}, FormatError, "unknown member 'rules'"),
+    ],
+)
+def test_appraisal_policy_that_does_not_fit_is_refused_before_anything_is_made(
+    tmp_path, document, error, piece
+):
+    path = tmp_path / "appraisal.json"
+    path.write_text(json.dumps(document))
+    config = BrokerConfig(
+        state_directory=tmp_path / "state", tees=("snp",), appraisal_policy_file=path
+    )
+    with pytest.raises(error, match=piece):
+        open_state(config)
+    assert not (tmp_path / "state").exists()
+
+
+def test_test_roots_for_a_tee_that_is_not_taken_refused(tmp_path):
+    config = BrokerConfig(state_directory=tmp_path / "state", test_roots={"snp": b""})
+    with pytest.raises(UsageError, match="test roots for the TEE 'snp', which is not taken"):
+        open_state(config)
+
+
+def test_tees_without_reference_values_are_named_with_what_is_missing(tmp_path):
+    config = BrokerConfig(state_directory=tmp_path / "state", tees=("snp",), allow_sample_tee=True)
+    with open_state(config) as state:
+        missing = {"snp": ("snp_launch_measurement",)}
+        assert state.tees_without_references() == missing
+        with state.store.transaction() as transaction:
+            transaction.set_reference_value(ReferenceValue("snp_launch_measurement", ("x",)))
+        assert state.tees_without_references() == {}

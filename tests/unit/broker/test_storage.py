@@ -10,6 +10,7 @@ from imagers.broker.storage import Session, Store, StoredResource
 from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
 from imagers.model.digest import digest_of
+from imagers.model.references import ReferenceValue
 
 PATH = ResourcePath("default", "key", "1")
 ROW = dict.fromkeys(("tee", "path", "image", "rule", "session", "detail"), "") | {
@@ -297,3 +298,50 @@ def test_path_with_characters_of_urls_is_a_path(tmp_path):
     folder.mkdir()
     Store(folder / "broker.sqlite").close()
     assert (folder / "broker.sqlite").stat().st_size > 0
+
+
+def test_store_of_the_version_without_claims_is_taken_over(tmp_path, store):
+    """Tokens of then have nothing to appraise."""
+    with store.transaction() as transaction:
+        transaction.insert_resource(resource())
+        transaction.insert_session(session())
+        transaction.keep_time(5)
+        identity = transaction.store_row().id
+    store.close()
+    with sqlite3.connect(tmp_path / "broker.sqlite") as connection:
+        connection.executescript(
+            "DROP TABLE reference_values; DROP TABLE collateral; PRAGMA user_version = 2;"
+        )
+    connection.close()
+    again = Store(tmp_path / "broker.sqlite")
+    with again.transaction() as transaction:
+        row = transaction.store_row()
+        assert (row.id, row.seen_ms, row.sessions) == (identity, 5, 0)
+        assert transaction.find_session("name") is None
+        assert transaction.find_resource(resource().path) is not None
+        assert transaction.reference_values() == {}
+        transaction.insert_session(session())
+        assert transaction.store_row().sessions == 1
+    again.close()
+
+
+def test_reference_values_are_replaced_found_by_name_and_deleted(store):
+    one, other = ReferenceValue("b", ("x", 1, True)), ReferenceValue("a", ("y",), source="s")
+    with store.transaction() as transaction:
+        transaction.set_reference_value(ReferenceValue("b", ("old",)))
+        transaction.set_reference_value(one)
+        transaction.set_reference_value(other)
+        assert list(transaction.reference_values().items()) == [("a", other), ("b", one)]
+        assert transaction.reference_values(["b", "none"]) == {"b": one}
+        assert transaction.reference_values([]) == {}
+        assert transaction.delete_reference_value("b")
+        assert not transaction.delete_reference_value("b")
+
+
+def test_numbers_of_collateral_only_grow(store):
+    with store.transaction() as transaction:
+        transaction.keep_collateral({"a": 5, "b": 2**159})
+        transaction.keep_collateral({"a": 4, "c": 0})
+        assert transaction.seen_collateral() == {"a": 5, "b": 2**159, "c": 0}
+        transaction.keep_collateral({"a": 6})
+        assert transaction.seen_collateral()["a"] == 6

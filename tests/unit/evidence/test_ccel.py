@@ -108,6 +108,7 @@ def test_event_without_a_meaning_is_there_with_its_data():
         (0x0D, b"\x2e\0l\0i\0n\0u\0x\0\0\0", {"string": "linux"}),
         (0x0D, b"\xff\xfe", {"string": "fffe"}),
         (0x0A, b"\xff", {"string": ""}),
+        (0x0A, "a\0\x10b\n\u00a0\u0085c".encode(), {"string": "a b\u00a0c"}),
         (0x80000003, bytes(32), {}),
         (0x80000003, bytes(24) + struct.pack("<Q", 99), {}),
         (

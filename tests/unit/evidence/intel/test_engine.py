@@ -2,6 +2,7 @@
 """Each step of the verification says yes to what is right, and no to one thing that is wrong."""
 
 from datetime import timedelta
+from hashlib import sha256
 
 import dcap_qvl
 import pytest
@@ -9,11 +10,31 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
+from imagers.evidence.intel.certificates import is_signed, verified_pck
 from imagers.evidence.intel.collateral import ROOT_CRL, chain_name, identity_name, tcb_info_name
-from imagers.evidence.intel.engine import establish, root_of, wanted
-from tests.unit.evidence.intel.conftest import NOW, REAL, World
+from imagers.evidence.intel.engine import (
+    _check_key,
+    _check_signature,
+    establish,
+    root_of,
+    wanted,
+)
+from imagers.evidence.intel.quote import TDX, parse_quote
+from tests.unit.evidence.intel.conftest import NOW, REAL, VECTORS, World, raw_signature
+from tests.unit.evidence.intel.test_quote import QUOTES
 
 SVN_1_5 = bytes((5, 1)) + bytes([5]) * 14  # of module version 1
+
+
+@pytest.mark.parametrize("path", [path for path in QUOTES if "intel-qvl" not in path])
+def test_signatures_of_each_real_quote_are_good(path):
+    """Also of those without documents of their time: chain, QE report, its key, and the quote."""
+    quote = parse_quote((VECTORS / path).read_bytes(), tee=QUOTES[path][0])
+    pck = verified_pck(quote.chain, root_of(None))
+    assert is_signed(quote.qe_signature, pck.key, quote.qe_report)
+    assert not is_signed(quote.qe_signature, pck.key, quote.qe_report[:-1])
+    _check_key(quote)
+    _check_signature(quote)
 
 
 def judge(world, quote, collateral, *, tee="tdx", now=NOW, without_crl=False):
@@ -225,8 +246,6 @@ def test_revoked_version_of_the_quoting_enclave_is_refused(world):
 def test_quote_by_another_key_is_refused(world):
     raw = bytearray(world.raw_quote())
     raw[200] ^= 1
-    from imagers.evidence.intel.quote import TDX, parse_quote
-
     refused(world, EvidenceRejected, 8, "", quote=parse_quote(bytes(raw), tee=TDX))
 
 
@@ -234,12 +253,7 @@ def test_attestation_key_that_is_no_point_is_refused(world):
     raw = bytearray(world.raw_quote())
     at = 636 + 64
     raw[at : at + 64] = bytes(63) + b"\1"
-    from hashlib import sha256
-
     report = world.qe_report(report_data=sha256(bytes(63) + b"\1" + b"d" * 32).digest())
-    from imagers.evidence.intel.quote import TDX, parse_quote
-    from tests.unit.evidence.intel.conftest import raw_signature
-
     found = raw.find(world.qe_report())
     raw[found : found + 448] = report + raw_signature(world.keys["pck"], report)
     quote = parse_quote(bytes(raw), tee=TDX)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import EvidenceRejected, FormatError
-from imagers.evidence.judge import judge, judge_parsed
+from imagers.evidence.judge import judge_parsed
 from imagers.evidence.plugins import load_verifier
 from imagers.evidence.sgx.verify import Allowed, SGXVerifier, claims_of, parse, parse_file
 from imagers.model.evidence import Bound
@@ -191,7 +191,8 @@ def test_file_is_a_quote_or_the_json_of_the_protocol(world):
     assert parse_file(raw) == parse_file(json.dumps(body).encode()) == parse(body)
     quote = b64encode(world.raw_quote("sgx", **FIELDS)).decode()
     arguments = {"bound": BOUND, "read": world.collateral("sgx").get, "now": NOW}
-    assert judge(SGXVerifier(roots=world.root_pem), {"quote": quote}, **arguments).tee == "sgx"
+    verifier = SGXVerifier(roots=world.root_pem)
+    assert judge_parsed(verifier, verifier.parse({"quote": quote}), **arguments).tee == "sgx"
     for data in (b"", b"{}", b'{"quote": null}', b'{"quote": "AAAA"}', raw[:100]):
         with pytest.raises(FormatError):
             parse_file(data)

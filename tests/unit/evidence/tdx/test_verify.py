@@ -18,7 +18,7 @@ from imagers.evidence.intel.certificates import parse_pck
 from imagers.evidence.intel.documents import EnclaveLevel, read_tcb_info
 from imagers.evidence.intel.engine import _check_signature, judge_tcb
 from imagers.evidence.intel.quote import TDX, parse_quote
-from imagers.evidence.judge import judge, judge_parsed
+from imagers.evidence.judge import judge_parsed
 from imagers.evidence.plugins import load_verifier
 from imagers.evidence.tdx.verify import (
     Allowed,
@@ -296,11 +296,11 @@ def test_log_that_gives_the_registers_of_the_quote_is_a_claim(world):
     body = {"quote": b64encode(quote).decode(), "cc_eventlog": b64encode(raw).decode()}
     verifier = TDXVerifier(roots=world.root_pem)
     arguments = {"bound": BOUND, "read": world.collateral().get, "now": NOW}
-    claims = judge(verifier, body, **arguments)
+    claims = judge_parsed(verifier, verifier.parse(body), **arguments)
     logs = claims.values["uefi_event_logs"]
     assert logs[-2]["details"]["data"]["domain"] == "coco.com"
     del body["cc_eventlog"]
-    assert "uefi_event_logs" not in judge(verifier, body, **arguments).values
+    assert "uefi_event_logs" not in judge_parsed(verifier, verifier.parse(body), **arguments).values
     for name, value in registers.items():
         other = sha384(value).digest()
         changed = world.raw_quote(**FIELDS, **registers | {name: other})
