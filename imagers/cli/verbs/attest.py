@@ -2,7 +2,7 @@
 """usage: imagers attest verify FILE [OPTION]...
        imagers attest diff FILE POLICY [OPTION]...
        imagers attest evidence [OPTION]...
-       imagers attest collateral | initdata WORD [OPTION]...
+       imagers attest collateral | reference | initdata WORD [OPTION]...
 
 Says whether evidence of a machine is genuine, step by step, without any network
 and without a broker; and, where you say what your guests are, whether it is of
@@ -45,7 +45,12 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option, option_group
 from imagers.cli.output import say, telling
-from imagers.cli.verbs import attest_collateral, attest_evidence, attest_initdata
+from imagers.cli.verbs import (
+    attest_collateral,
+    attest_evidence,
+    attest_initdata,
+    attest_reference,
+)
 
 if TYPE_CHECKING:
     from imagers.cli.evidence import EvidenceQuestion
@@ -64,6 +69,7 @@ def command() -> None:
 command.add_command(attest_collateral.command)
 command.add_command(attest_evidence.command)
 command.add_command(attest_initdata.command)
+command.add_command(attest_reference.command)
 
 
 def _question(
