@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """usage: imagers attest verify FILE [OPTION]...
        imagers attest diff FILE POLICY [OPTION]...
-       imagers attest collateral | evidence | initdata, with helps of their own
+       imagers attest evidence [OPTION]...
+       imagers attest collateral | reference | initdata WORD [OPTION]...
 
 Says whether evidence of a machine is genuine, step by step, without any network
 and without a broker; and, where you say what your guests are, whether it is of
@@ -43,7 +44,12 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option, option_group
 from imagers.cli.output import say, telling
-from imagers.cli.verbs import attest_collateral, attest_evidence, attest_initdata
+from imagers.cli.verbs import (
+    attest_collateral,
+    attest_evidence,
+    attest_initdata,
+    attest_reference,
+)
 
 if TYPE_CHECKING:
     from imagers.cli.evidence import EvidenceQuestion
@@ -59,7 +65,7 @@ def command() -> None:
     """See the module."""
 
 
-for word in (attest_collateral, attest_evidence, attest_initdata):
+for word in (attest_collateral, attest_evidence, attest_initdata, attest_reference):
     command.add_command(word.command)
 
 
