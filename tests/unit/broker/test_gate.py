@@ -10,6 +10,7 @@ import pytest
 from imagers.broker.handshake import Handshake
 from imagers.broker.policy import DEFAULT_POLICY
 from imagers.broker.refusals import Refusal
+from imagers.broker.resources import Credentials, Resources
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import CouldNotVerify, EvidenceRejected, KeyRefused
 from imagers.evidence.init_data import parse_init_data
@@ -28,6 +29,7 @@ from imagers.model.evidence import Bound
 from imagers.model.references import ReferenceValue
 from imagers.testing.broker import EmbeddedBroker
 from imagers.testing.evidence import SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence.make import write_collateral
 
 URI = "kbs:///default/app/key"
 IMAGE, OTHER = digest_of(b"a manifest"), digest_of(b"another")
@@ -41,21 +43,14 @@ def world():
 
 
 @pytest.fixture
-def collateral(world, tmp_path):
-    for name, data in world.collateral().items():
-        path = tmp_path / "collateral" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+def collateral(tmp_path):
     return tmp_path / "collateral"
 
 
 @pytest.fixture
 def broker(world, collateral):
     with EmbeddedBroker(
-        tees=("snp",),
-        test_roots={"snp": world.roots},
-        collateral_directory=collateral,
-        allow_sample_tee=False,
+        worlds=[world], collateral_directory=collateral, allow_sample_tee=False
     ) as broker:
         broker.put(URI, b"the key", image=IMAGE)
         yield broker
@@ -224,6 +219,7 @@ def test_rule_without_trust_takes_any_genuine_guest(broker, ask):
 
 
 def test_real_roots_take_nothing_of_tests(world, collateral):
+    write_collateral(world, collateral)
     with EmbeddedBroker(
         tees=("snp",), collateral_directory=collateral, allow_sample_tee=False
     ) as broker:
@@ -305,3 +301,26 @@ def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
                 with pytest.raises(Refusal, match=r"step \d+, bound") as caught:
                     attest(state, bound, sent)
                 assert "init data" in caught.value.told
+
+
+def test_session_under_a_root_for_tests_ends_with_that_root(any_world, tmp_path):
+    """A broker that is started again without the option believes nobody whom it was for."""
+    state = tmp_path / "state"
+    with EmbeddedBroker(
+        worlds=[any_world], state_directory=state, allow_sample_tee=False
+    ) as broker:
+        broker.put(URI, b"the key", image=IMAGE)
+        for name, value in measured(any_world).items():
+            broker.expect(name, value)
+        guest = broker.client(any_world.attester())
+        guest.get(URI, manifest_digest=IMAGE).close()
+        token = guest._session.headers["Authorization"].split()[1]
+        cookie = guest._session.headers["Cookie"].partition("=")[2]
+        guest.close()
+    config = BrokerConfig(state_directory=state, tees=(any_world.tee,))
+    with open_state(config) as again:
+        resources, path = Resources(again), URI.removeprefix("kbs:///")
+        for credentials in (Credentials(bearer=token), Credentials(cookie=cookie)):
+            with pytest.raises(Refusal, match="accepted under other roots") as caught:
+                resources.release(credentials, path, [str(IMAGE)])
+            assert caught.value.status == 401
