@@ -40,8 +40,8 @@ from imagers.model.evidence import Attester
 from imagers.model.keys import SecretKey
 from imagers.model.references import ReferenceValue
 from imagers.model.strict_json import JSON
-from imagers.testing.evidence.make import write_collateral
 from imagers.testing.evidence.guests import World
+from imagers.testing.evidence.make import write_collateral
 
 if TYPE_CHECKING:
     from types import TracebackType
