@@ -118,7 +118,7 @@ def test_local_links_of_all_pages_lead_somewhere():
 
 
 def test_every_page_is_in_the_list_by_task():
-    listed = set(re.findall(r"\]\(([\w./]+)\)", read("docs/README.md")))
+    listed = set(re.findall(r"\]\(([\w./-]+)\)", read("docs/README.md")))
     here = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     here = {name for name in here if not name.startswith("adr/")} - {"README.md"}
     root = {f"../{path.name}" for path in ROOT.glob("*.md")}

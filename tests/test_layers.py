@@ -77,6 +77,7 @@ OPENS = {
     "evidence/tsm",
     "evidence/snp/collect",
     "evidence/sgx/collect",
+    "evidence/tdx/collect",
 }
 # These do no IO and read no clock.
 PURE = [

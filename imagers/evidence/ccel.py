@@ -44,7 +44,15 @@ if TYPE_CHECKING:
 
     from imagers.model.strict_json import JSON
 
-__all__ = ["MAX_LOG", "Event", "check_replay", "events_as_json", "parse_event_log", "replay"]
+__all__ = [
+    "MAX_LOG",
+    "Event",
+    "check_replay",
+    "events_as_json",
+    "join_logs",
+    "parse_event_log",
+    "replay",
+]
 
 MAX_LOG = 4 * 1024 * 1024
 _WHAT = "event log"
@@ -149,6 +157,20 @@ def parse_event_log(data: bytes) -> tuple[Event, ...]:
     Raises:
         FormatError: it is none, or too large.
     """
+    return _read_log(data)[0]
+
+
+def join_logs(firmware: bytes, agent: bytes) -> bytes:
+    """One log of the firmware's, whose area is longer than it, and of the agent's records.
+
+    Raises:
+        FormatError: the firmware's is no log.
+    """
+    return firmware[: _read_log(firmware)[1]] + agent + _ENDS[1]
+
+
+def _read_log(data: bytes) -> tuple[tuple[Event, ...], int]:
+    """Its events, and where they end."""
     if len(data) > MAX_LOG:
         raise FormatError(f"expected at most {MAX_LOG} bytes, got {len(data)}", what=_WHAT)
     reader = _Reader(data)
@@ -169,7 +191,7 @@ def parse_event_log(data: bytes) -> tuple[Event, ...]:
                 raise FormatError(f"expected one digest {name} in an event", what=_WHAT)
             digests[name] = reader.take(size)
         events.append(Event(register, kind, digests, reader.take(reader.number(4))))
-    return tuple(events)
+    return tuple(events), reader.at
 
 
 def _read_first(reader: _Reader) -> set[str]:

@@ -2,13 +2,12 @@
 """usage: imagers attest verify FILE [OPTION]...
        imagers attest diff FILE POLICY [OPTION]...
        imagers attest evidence [OPTION]...
-       imagers attest collateral WORD [OPTION]...
+       imagers attest collateral | reference | initdata WORD [OPTION]...
 
 Says whether evidence of a machine is genuine, step by step, without any network
 and without a broker; and, where you say what your guests are, whether it is of
 one of them. A genuine machine is anybody's who rents one. The exit code is 0
 for yes, 40 for no, 22 if it could not be looked up, 11 for what is no evidence.
-The other words have a help of their own.
 
 diff shows only what is not as the policy wants it, where that value is from,
 and the smallest change that would admit the guest.
@@ -45,7 +44,12 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option, option_group
 from imagers.cli.output import say, telling
-from imagers.cli.verbs import attest_collateral, attest_evidence
+from imagers.cli.verbs import (
+    attest_collateral,
+    attest_evidence,
+    attest_initdata,
+    attest_reference,
+)
 
 if TYPE_CHECKING:
     from imagers.cli.evidence import EvidenceQuestion
@@ -61,8 +65,8 @@ def command() -> None:
     """See the module."""
 
 
-command.add_command(attest_collateral.command)
-command.add_command(attest_evidence.command)
+for word in (attest_collateral, attest_evidence, attest_initdata, attest_reference):
+    command.add_command(word.command)
 
 
 def _question(

@@ -7,10 +7,11 @@ fresh, and proves nothing to anybody who did not choose the report data. The
 exit code is 40 where this machine is no TEE; then it is said which were looked
 for, and where.
 
-AMD SEV-SNP is asked through configfs-tsm or /dev/sev-guest, Intel SGX through
+AMD SEV-SNP is asked through configfs-tsm or /dev/sev-guest, Intel TDX through
+configfs-tsm, with the event log of firmware and agent, Intel SGX through
 /dev/attestation of Gramine. Reading them is for root.
 
-  --tee NAME                  of this machine: snp, sgx, or a plugin's;
+  --tee NAME                  of this machine: snp, tdx, sgx, or a plugin's;
                               default: the one that it is
   --report-data HEX           what the evidence is to bind, at most 64 bytes;
                               default: zeros

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+import gzip
+import hashlib
+import tomllib
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagers.errors import FormatError
+from imagers.evidence.init_data import (
+    ALGORITHMS,
+    FIELDS,
+    MAX_INIT_DATA,
+    digest_for,
+    make_init_data,
+    of_annotation,
+    parse_init_data,
+    to_annotation,
+)
+
+VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "attestation"
+GOOD = b'version = "0.1.0"\nalgorithm = "sha384"\n[data]\n"aa.toml" = "a"\n'
+
+
+def test_digest_is_over_the_bytes_as_they_are():
+    assert parse_init_data(GOOD).digest == hashlib.sha384(GOOD).digest()
+    assert parse_init_data(GOOD + b"\n").digest != parse_init_data(GOOD).digest
+    assert dict(parse_init_data(GOOD).data) == {"aa.toml": "a"}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_each_algorithm_gives_a_digest_of_its_size(algorithm):
+    document = make_init_data({"a": "b"}, algorithm)
+    size = {"sha256": 32, "sha384": 48, "sha512": 64, "sm3": 32}[algorithm]
+    assert len(parse_init_data(document).digest) == size
+
+
+@pytest.mark.parametrize("tee", FIELDS)
+@pytest.mark.parametrize("size", [32, 48, 64])
+def test_digest_fills_the_field_of_a_tee_or_is_cut(tee, size):
+    digest = bytes(range(1, size + 1))
+    field = FIELDS[tee][1]
+    fitted = digest_for(tee, digest)
+    assert len(fitted) == field
+    assert fitted == (digest + bytes(64))[:field]
+
+
+@pytest.mark.parametrize(
+    ("document", "piece"),
+    [
+        (b"", "version: expected a text"),
+        (b"\xff", "is no TOML"),
+        (b"= 1", "is no TOML"),
+        (b"a = " + b"[" * 100_000, "is no TOML"),
+        (GOOD.replace(b'"0.1.0"', b"1"), "version: expected a text"),
+        (GOOD.replace(b"sha384", b"sha1"), "algorithm: expected one of sha256"),
+        (GOOD.replace(b'"sha384"', b"[]"), "algorithm: expected one of sha256"),
+        (GOOD.replace(b'= "a"', b"= 1"), "data.aa.toml: expected a text"),
+        (GOOD.replace(b"[data]", b"[other]"), "expected version, algorithm and data, got 'other'"),
+        (b'version = "0.1.0"\nalgorithm = "sha256"\ndata = []', "data: expected a table"),
+        (bytes(MAX_INIT_DATA + 1), "expected at most"),
+    ],
+    ids=range(11),
+)
+def test_document_that_is_none_is_refused(document, piece):
+    with pytest.raises(FormatError) as caught:
+        parse_init_data(document)
+    assert piece in str(caught.value)
+
+
+@given(st.dictionaries(st.text(), st.text(), max_size=4))
+def test_document_that_is_made_says_what_was_given(data):
+    try:
+        document = make_init_data(data)
+    except FormatError:
+        assert any(0xD800 <= ord(c) < 0xE000 for text in (*data, *data.values()) for c in text)
+        return
+    assert tomllib.loads(document.decode())["data"] == data
+
+
+@pytest.mark.parametrize(
+    "text", ["a\n", "a\n" + "'" * 3 + "\n", "it's\n'", "a\r\nb", "\x7f", "\x00\n", "\t\n"]
+)
+def test_texts_that_toml_writes_in_different_ways_come_back(text):
+    assert dict(parse_init_data(make_init_data({"a": text})).data) == {"a": text}
+
+
+@given(st.binary(max_size=300))
+def test_annotation_gives_the_document_back(document):
+    assert of_annotation(to_annotation(document)) == document
+    assert to_annotation(document) == to_annotation(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [
+        ("", "expected one whole gzip"),
+        ("%%%", "expected gzip in base64"),
+        ("H4sI", "expected one whole gzip"),
+        (b64encode(b"text").decode(), "expected gzip in base64"),
+        (b64encode(gzip.compress(b"a", mtime=0)[:-1]).decode(), "expected one whole gzip"),
+        (b64encode(gzip.compress(b"a", mtime=0) + b"b").decode(), "expected one whole gzip"),
+        (
+            b64encode(gzip.compress(bytes(MAX_INIT_DATA + 1), mtime=0)).decode(),
+            "expected at most",
+        ),
+    ],
+    ids=range(7),
+)
+def test_annotation_that_is_none_is_refused(text, piece):
+    with pytest.raises(FormatError, match=piece):
+        of_annotation(text)
+
+
+def test_document_of_a_real_guest_has_the_digest_that_it_names():
+    document = (VECTORS / "initdata" / "trustee" / "init-data-with-policy.toml").read_bytes()
+    found = parse_init_data(document)
+    assert (found.algorithm, list(found.data)) == ("sha256", ["policy.rego"])
+    assert found.digest == hashlib.sha256(document).digest()
+    assert of_annotation(to_annotation(document)) == document
