@@ -40,8 +40,8 @@ from imagers.model.evidence import Attester
 from imagers.model.keys import SecretKey
 from imagers.model.references import ReferenceValue
 from imagers.model.strict_json import JSON
+from imagers.testing.evidence.guests import World
 from imagers.testing.evidence.make import write_collateral
-from imagers.testing.evidence.snp import SNPWorld
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -72,7 +72,7 @@ class EmbeddedBroker:
         self,
         *,
         tees: tuple[str, ...] = (),
-        worlds: Sequence[SNPWorld] = (),
+        worlds: Sequence[World] = (),
         test_roots: Mapping[str, bytes] | None = None,
         collateral_directory: Path | None = None,
         allow_sample_tee: bool = True,

@@ -66,10 +66,8 @@ def command() -> None:
     """See the module."""
 
 
-command.add_command(attest_collateral.command)
-command.add_command(attest_evidence.command)
-command.add_command(attest_initdata.command)
-command.add_command(attest_reference.command)
+for word in (attest_collateral, attest_evidence, attest_initdata, attest_reference):
+    command.add_command(word.command)
 
 
 def _question(

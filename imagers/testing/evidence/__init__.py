@@ -10,6 +10,8 @@ The bytes are in the formats of the real vendors, which others' verifiers accept
 replaced. Nothing of it is worth anything where the real roots are in force.
 
 snp        SNPWorld: AMD's authorities, and one chip
+tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they share, eventlog of TDX
+guests     World: what all worlds have; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
 make       files for pages: python -m imagers.testing.evidence make
@@ -21,7 +23,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from imagers.testing.evidence.machine import Machine
     from imagers.testing.evidence.server import CollateralServer, Fault
-    from imagers.testing.evidence.snp import SNPAttester, SNPWorld
+    from imagers.testing.evidence.sgx import SGXWorld
+    from imagers.testing.evidence.snp import SNPWorld
+    from imagers.testing.evidence.tdx import TDXWorld
 else:
     from imagers.lazy import door
 
@@ -30,8 +34,10 @@ else:
         {
             "machine": ("Machine",),
             "server": ("CollateralServer", "Fault"),
-            "snp": ("SNPAttester", "SNPWorld"),
+            "sgx": ("SGXWorld",),
+            "snp": ("SNPWorld",),
+            "tdx": ("TDXWorld",),
         },
     )
 
-__all__ = ["CollateralServer", "Fault", "Machine", "SNPAttester", "SNPWorld"]
+__all__ = ["CollateralServer", "Fault", "Machine", "SGXWorld", "SNPWorld", "TDXWorld"]

@@ -3,8 +3,9 @@
 
     {"tee": "snp", "seed": hex, "product": "Genoa", "measurement": hex, "init_data": hex}
 
-The seed has 32 bytes, and all keys come from it. What else may be left out: the product is `Genoa`
-then, the measurement the world's, and the init data zeros.
+The TEE is `snp`, `tdx` or `sgx`; the product is one of AMD's. The seed has 32 bytes, and all keys
+come from it. What else may be left out: the product is `Genoa` then, the measurement the world's,
+and the init data zeros.
 """
 
 from __future__ import annotations
@@ -12,21 +13,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.keys import SEED_BYTES
+from imagers.testing.evidence.sgx import SGXWorld
 from imagers.testing.evidence.snp import SNPWorld
+from imagers.testing.evidence.tdx import TDXWorld
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from imagers.model.evidence import Attester
     from imagers.model.strict_json import JSON, View
+    from imagers.testing.evidence.guests import World
 
 __all__ = ["PRODUCTS", "TEES", "Machine"]
 
-TEES = {"snp": 48}
-"""The TEEs that there are, and the length of a measurement."""
+TEES = {"sgx": (32, 64), "snp": (48, 32), "tdx": (48, 48)}
+"""The TEEs that there are: length of a measurement, and of init data at most."""
 PRODUCTS = ("Milan", "Genoa", "Turin")
-_INIT_DATA_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,16 +59,17 @@ class Machine:
         tee = view.text("tee")
         if tee not in TEES:
             raise view.error(f"expected one of {', '.join(TEES)}, got {tee[:40]!r}", "tee")
+        measurement, init = TEES[tee]
         product = view.optional_text("product") or "Genoa"
         if product not in PRODUCTS:
             raise view.error(f"expected one of {', '.join(PRODUCTS)}", "product")
-        return cls(
-            tee=tee,
-            seed=_octets(view, "seed", SEED_BYTES),
-            product=product,
-            measurement=_octets(view, "measurement", TEES[tee]) if "measurement" in view else None,
-            init_data=_octets(view, "init_data", _INIT_DATA_BYTES) if "init_data" in view else b"",
-        )
+        given: dict[str, bytes] = {}
+        if "measurement" in view:
+            given["measurement"] = _octets(view, "measurement", measurement)
+        if "init_data" in view:
+            given["init_data"] = _octets(view, "init_data", *range(1, init + 1))
+        seed = _octets(view, "seed", SEED_BYTES)
+        return cls(tee=tee, seed=seed, product=product, **given)
 
     def to_json(self) -> dict[str, JSON]:
         """What `parse` reads. The seed is in it."""
@@ -79,24 +84,30 @@ class Machine:
             document["init_data"] = self.init_data.hex()
         return document
 
-    def world(self, now: datetime | None = None) -> SNPWorld:
+    def world(self, now: datetime | None = None) -> World:
         """The vendor of the machine.
 
         Args:
             now: as in the world; None: the current time.
         """
+        match self.tee:
+            case "tdx":
+                return TDXWorld(self.seed, now=now)
+            case "sgx":
+                return SGXWorld(self.seed, now=now)
         return SNPWorld(self.seed, self.product, now=now)
 
     def attester(self, now: datetime | None = None) -> Attester:
         """What makes its evidence."""
-        return self.world(now).attester(measurement=self.measurement, init_data=self.init_data)
+        return Guest(self.world(now), self.measurement, self.init_data)
 
 
-def _octets(view: View, name: str, size: int) -> bytes:
+def _octets(view: View, name: str, *sizes: int) -> bytes:
     try:
         value = bytes.fromhex(view.text(name))
     except ValueError:
         value = b""
-    if len(value) != size:
-        raise view.error(f"expected {size} bytes in hex", name)
+    if len(value) not in sizes:
+        most = "at most " if len(sizes) > 1 else ""
+        raise view.error(f"expected {most}{sizes[-1]} bytes in hex", name)
     return value

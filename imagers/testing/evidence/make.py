@@ -7,10 +7,10 @@ writes, into a directory that does not exist yet:
 
     root.pem        what stands in place of the vendor's certificates
     collateral/     the documents that a verifier needs, by their names
-    tee.json        what IMAGERS_TEST_TEE names for `--tee snp-test`; the seed is in it
+    tee.json        what IMAGERS_TEST_TEE names for `--tee NAME-test`; the seed is in it
     evidence.json   evidence of the machine, as the protocol carries it
-    report.bin      the same as its device gives it
-    vcek.der        the certificate of the chip
+    report.bin      of AMD, the same as the device gives it, with vcek.der, the chip's certificate
+    quote.bin       of Intel, the same as the device gives it; of TDX with ccel.bin, its event log
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from imagers.testing.evidence.machine import PRODUCTS, TEES, Machine
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from imagers.testing.evidence.snp import SNPWorld
+    from imagers.testing.evidence.guests import World
 
 __all__ = ["main", "make_files", "write_collateral"]
 
@@ -48,9 +48,11 @@ def make_files(machine: Machine, directory: Path, report_data: bytes = b"") -> N
     """
     world = machine.world()
     evidence = machine.attester(world.now).collect(ReportData(report_data)).body
-    files = world.raw_files(evidence)
-    files["evidence.json"] = dump_json(evidence)
-    files["root.pem"] = world.roots
+    files = {
+        **world.raw_files(evidence),
+        "evidence.json": dump_json(evidence),
+        "root.pem": world.roots,
+    }
     with local_errors(directory):
         directory.mkdir(parents=True)
     write_collateral(world, directory / "collateral")
@@ -59,7 +61,7 @@ def make_files(machine: Machine, directory: Path, report_data: bytes = b"") -> N
     write_new(directory / "tee.json", dump_json(machine.to_json()), mode=_SECRET)
 
 
-def write_collateral(world: SNPWorld, directory: Path) -> None:
+def write_collateral(world: World, directory: Path) -> None:
     """Write the documents of a world below a directory, which is made if it is missing.
 
     Raises:

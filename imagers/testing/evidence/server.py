@@ -17,14 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from imagers.testing.evidence.services import Answer, amd
+from imagers.testing.evidence.services import Answer, answer
 from imagers.testing.registry_http import LoggedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from imagers.testing.evidence.snp import SNPWorld
+    from imagers.testing.evidence.guests import World
 
 __all__ = ["CollateralServer", "Fault"]
 
@@ -67,7 +67,7 @@ class CollateralServer:
     Threads: safe.
     """
 
-    def __init__(self, *worlds: SNPWorld) -> None:
+    def __init__(self, *worlds: World) -> None:
         self.faults: list[Fault] = []
         self.requests: list[LoggedRequest] = []
         self._worlds = worlds
@@ -114,16 +114,16 @@ class CollateralServer:
         fault = self._take_fault(path)
         parts = urlsplit(path)
         query = dict(parse_qsl(parts.query))
-        found = (amd(world, parts.path, query, headers) for world in self._worlds)
-        answer = next((one for one in found if one is not None), _NOT_FOUND)
+        found = (answer(world, parts.path, query, headers) for world in self._worlds)
+        right = next((one for one in found if one is not None), _NOT_FOUND)
         if fault is None:
-            return answer, False
+            return right, False
         if fault.delay_s:
             self._stopping.wait(fault.delay_s)
         if fault.status is not None:
             return Answer(fault.status, fault.body or b"", fault.headers), fault.is_cut
-        body = answer.body if fault.body is None else fault.body
-        return Answer(answer.status, body, {**answer.headers, **fault.headers}), fault.is_cut
+        body = right.body if fault.body is None else fault.body
+        return Answer(right.status, body, {**right.headers, **fault.headers}), fault.is_cut
 
     def log(self, request: LoggedRequest) -> None:
         """Keep a request."""

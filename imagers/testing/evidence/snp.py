@@ -15,7 +15,6 @@ Interface Specification (57230) 1.00; the JSON: virtee/sev, `AttestationReport`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
@@ -26,30 +25,30 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
-from imagers.evidence.snp.certificates import Authority
+from imagers.evidence.snp.certificates import Authority, vcek_name
 from imagers.evidence.snp.report import (
     PRODUCTS,
     REPORT_BYTES,
     SIGNED_BYTES,
     TCB,
     Report,
-    parse_report,
     report_to_json,
 )
 from imagers.evidence.snp.revocation import crl_name
-from imagers.evidence.snp.verify import leaf_name, parse
-from imagers.model.evidence import Evidence
+from imagers.evidence.snp.verify import parse
+from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.keys import ec_key, octets, rsa_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from typing import Any
 
-    from imagers.model.evidence import Attester, ReportData
     from imagers.model.strict_json import JSON
+    from imagers.testing.evidence.guests import World
 
     Field = int | bytes | TCB | tuple[int, int, int]
 
-__all__ = ["SNPAttester", "SNPWorld"]
+__all__ = ["SNPWorld"]
 
 _PSS = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
 _ARC = "1.3.6.1.4.1.3704.1."
@@ -292,8 +291,7 @@ class SNPWorld:
     def collateral(self) -> dict[str, bytes]:
         """All documents that a verifier may want, by their names."""
         documents = {crl_name(self.product, is_vlek=one): self.crl() for one in (False, True)}
-        vcek = leaf_name(parse_report(self.report()), self.product)
-        return documents | ({} if vcek is None else {vcek: self.leaf()})
+        return documents | {vcek_name(self.product, self.chip_id, self.tcb): self.leaf()}
 
     def report(
         self,
@@ -371,7 +369,7 @@ class SNPWorld:
         init_data: bytes = b"",
         vlek: bool = False,
         is_certificate_sent: bool = True,
-        **fields: Field,
+        **fields: Any,
     ) -> dict[str, JSON]:
         """Good evidence in the JSON of the protocol: a fresh report, and who vouches for it.
 
@@ -387,7 +385,7 @@ class SNPWorld:
             measurement=measurement or self.measurement,
             report_data=report_data,
             host_data=init_data,
-            **fields,  # type: ignore[arg-type]  # none is `key`
+            **fields,
         )
         chain: JSON = None
         if is_certificate_sent:
@@ -397,39 +395,13 @@ class SNPWorld:
 
     def raw_files(self, evidence: JSON) -> dict[str, bytes]:
         """Evidence as the device and the host give it: the report, and the certificate."""
-        parsed = parse(evidence)
-        return {"report.bin": parsed.report.raw, "vcek.der": self.leaf()}
+        return {"report.bin": parse(evidence).report.raw, "vcek.der": self.leaf()}
 
     def attester(
-        self, *, measurement: bytes | None = None, init_data: bytes = b"", **fields: Field
-    ) -> SNPAttester:
-        """A guest on the chip.
-
-        Args:
-            measurement, init_data, fields: of its evidence, as in `evidence`.
-        """
-        return SNPAttester(self, measurement, init_data, fields)
-
-
-@dataclass(frozen=True, slots=True)
-class SNPAttester:
-    """Makes evidence of a guest in a world, fresh for each report data."""
-
-    world: SNPWorld
-    measurement: bytes | None = None
-    init_data: bytes = b""
-    fields: Mapping[str, Field] = field(default_factory=dict)
-    tee: ClassVar[str] = "snp"
-
-    def collect(self, report_data: ReportData) -> Evidence:
-        """See `Attester`."""
-        body = self.world.evidence(
-            measurement=self.measurement,
-            report_data=report_data.digest,
-            init_data=self.init_data,
-            **self.fields,  # type: ignore[arg-type]  # none is a flag
-        )
-        return Evidence(tee=self.tee, body=body, report_data=report_data)
+        self, *, measurement: bytes | None = None, init_data: bytes = b"", **fields: Any
+    ) -> Guest:
+        """A guest on the chip; the arguments are those of `evidence`."""
+        return Guest(self, measurement, init_data, fields)
 
 
 def _name(common: str) -> x509.Name:
@@ -479,4 +451,4 @@ def _list_at(url: str) -> x509.CRLDistributionPoints:
 
 
 if TYPE_CHECKING:
-    _attester: Attester = SNPAttester(SNPWorld(bytes(32)))
+    _world: World = SNPWorld(bytes(32))

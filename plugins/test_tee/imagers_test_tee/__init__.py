@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attesters of machines for tests: `snp-test` makes evidence of the TEE `snp`.
+"""Attesters of machines for tests: `snp-test` makes evidence of the TEE `snp`, and so on.
 
 The environment variable IMAGERS_TEST_TEE names a JSON file that says which machine, as
 `imagers.testing.evidence.machine` has it; `python -m imagers.testing.evidence make` writes one.
@@ -19,7 +19,7 @@ from imagers.testing.evidence import Machine
 if TYPE_CHECKING:
     from imagers.model.evidence import Attester
 
-__all__ = ["VARIABLE", "snp_attester"]
+__all__ = ["VARIABLE", "sgx_attester", "snp_attester", "tdx_attester"]
 
 VARIABLE = "IMAGERS_TEST_TEE"
 _MAX_BYTES = 16 * 1024
@@ -33,6 +33,16 @@ def snp_attester() -> Attester:
         FormatError: the file does not say which machine.
     """
     return _attester("snp")
+
+
+def tdx_attester() -> Attester:
+    """A trust domain on a machine of Intel's that is none; see `snp_attester`."""
+    return _attester("tdx")
+
+
+def sgx_attester() -> Attester:
+    """An enclave on a machine of Intel's that is none; see `snp_attester`."""
+    return _attester("sgx")
 
 
 def _attester(tee: str) -> Attester:

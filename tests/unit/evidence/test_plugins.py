@@ -65,7 +65,9 @@ def test_load_sample_plugin_by_name():
 
 def test_installed_plugins_are_listed_and_none_is_loaded(install):
     install("packa", [("imagers.attesters", "testtee", "no_such_module:X")])
-    with pytest.raises(PluginNotFound, match=r"installed: sample, snp-test, testtee"):
+    with pytest.raises(
+        PluginNotFound, match=r"installed: sample, sgx-test, snp-test, tdx-test, testtee"
+    ):
         load_attester("toy")
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from imagers.errors import FormatError, NoTEE, PluginNotFound
+from imagers.errors import FormatError, NoTEE
 from imagers.evidence.collateral import CollateralDirectory
 from imagers.evidence.judge import judge_evidence, judge_parsed
 from imagers.evidence.plugins import load_attester, load_verifier
@@ -88,7 +88,7 @@ def test_nothing_is_written_over(made, seed, capsys):
     ("more", "code", "piece"),
     [
         (["--measurement", "61"], 11, "measurement: expected 48 bytes in hex"),
-        (["--init-data", "x"], 11, "init_data: expected 32 bytes in hex"),
+        (["--init-data", "x"], 11, "init_data: expected at most 32 bytes in hex"),
         (["--seed", "/nowhere"], 13, "no such file"),
         (["--seed", os.devnull], 13, "expected a seed of 32 bytes, got 0"),
     ],
@@ -138,8 +138,3 @@ def test_plugin_without_a_machine_says_what_is_missing(
     with pytest.raises(NoTEE, match="IMAGERS_TEST_TEE is not set") as caught:
         load_attester("snp-test")
     assert "make --tee snp" in caught.value.hint
-
-
-def test_plugin_is_there_only_by_its_name():
-    with pytest.raises(PluginNotFound):
-        load_attester("snp")
