@@ -8,7 +8,6 @@ Says whether evidence of a machine is genuine, step by step, without any network
 and without a broker; and, where you say what your guests are, whether it is of
 one of them. A genuine machine is anybody's who rents one. The exit code is 0
 for yes, 40 for no, 22 if it could not be looked up, 11 for what is no evidence.
-The other words have a help of their own.
 
 diff shows only what is not as the policy wants it, where that value is from,
 and the smallest change that would admit the guest.

@@ -67,6 +67,15 @@ _TYPES = ("Standard", "Scalable", "Scalable with integrity")
 _MAX_CHAIN = 16 * 1024
 _MAX_CRL = 1024 * 1024
 _CACHED = 256  # chains of machines and documents, some 10 KiB each
+# Of what cryptography parses, and that only when it is asked for.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n"
 
 
@@ -202,7 +211,7 @@ def _read_pck(
         )
     try:
         extension = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(_ARC))
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         raise FormatError(f"expected the extension {_ARC}", what=what) from None
     if not isinstance(extension.value, x509.UnrecognizedExtension):
         raise FormatError(f"expected the extension {_ARC}", what=what)  # pragma: no cover
@@ -340,7 +349,7 @@ def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, *, is
         _check_end(certificate.public_bytes(Encoding.DER), certificate.signature)
         certificate.verify_directly_issued_by(issuer)  # names too
         extensions = certificate.extensions
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+    except (InvalidSignature, *_UNREADABLE):
         raise EvidenceRejected(
             f"the certificate {name} is not signed by {Issued.read(issuer).name}"
         ) from None
@@ -418,13 +427,7 @@ def read_crl(der: bytes, issuer: x509.Certificate, what: str) -> CRL:
         name, end = crl.issuer, crl.next_update_utc
         extensions = list(crl.extensions)
         serials = frozenset(one.serial_number for one in crl)
-    except (
-        ValueError,
-        TypeError,
-        x509.InvalidVersion,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-    ):
+    except _UNREADABLE:
         raise FormatError("is no list that can be read", what=what) from None
     try:
         is_signed_by = (
@@ -432,7 +435,7 @@ def read_crl(der: bytes, issuer: x509.Certificate, what: str) -> CRL:
             and isinstance(crl.signature_hash_algorithm, hashes.SHA256)
             and crl.is_signature_valid(key_of(issuer, what))
         )
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         is_signed_by = False
     if not is_signed_by:
         raise EvidenceRejected(f"the {what} is not signed by {Issued.read(issuer).name}")

@@ -7,13 +7,17 @@ tokens and logs. `Claims.instance` is a hash of it.
 
 from __future__ import annotations
 
-from hashlib import sha256
+from hashlib import sha256, sha384
 from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from imagers.evidence.intel.quote import HEADER_FIELDS
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from cryptography import x509
 
     from imagers.evidence.intel.engine import Established
     from imagers.evidence.intel.quote import Quote
@@ -42,6 +46,7 @@ def tcb_values(established: Established) -> dict[str, JSON]:
         "tcb_eval_num": established.evaluation,
         "pck_crl_num": pck_number,
         "root_ca_crl_num": root_number,
+        "root_key_id": _key_id(established.root),
         "sgx_type": established.pck.sgx_type,
         "is_dynamic_platform": dynamic,
         "is_cached_keys": cached,
@@ -53,6 +58,12 @@ def tcb_values(established: Established) -> dict[str, JSON]:
 def instance_of(established: Established) -> str:
     """Which machine it is, as a hash: equal for equal machines, and no way back."""
     return sha256(established.pck.instance).hexdigest()
+
+
+def _key_id(certificate: x509.Certificate) -> str:
+    """The SHA-384 of a key, as a point that is not compressed."""
+    key = certificate.public_key()
+    return sha384(key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)).hexdigest()
 
 
 def _time(when: datetime) -> str:

@@ -95,6 +95,7 @@ class Established:
     """What the steps established of the machine.
 
     Attributes:
+        root: that the chains lead to.
         status: Intel's word; `date`: that of the level.
         collateral: as `Claims.collateral`.
         crls: number of the PCK's list and of the root's; None: not checked.
@@ -103,6 +104,7 @@ class Established:
     """
 
     pck: PCK = field(repr=False)
+    root: x509.Certificate = field(repr=False)
     status: str
     date: str
     advisories: tuple[str, ...]
@@ -207,6 +209,7 @@ def establish(
     )
     return Established(
         pck=pck,
+        root=root,
         status=status,
         date=level.date,
         advisories=advisories,

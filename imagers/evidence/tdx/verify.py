@@ -59,6 +59,7 @@ _DEBUG = 0xFF  # the whole first byte: with any bit of it others can look into t
 _SEPT_VE_DISABLE = 1 << 28
 _MIGRATABLE = 1 << 29
 _ATTRIBUTES = {
+    "icssd": 1 << 16,
     "lass": 1 << 27,
     "septve_disable": _SEPT_VE_DISABLE,
     "migratable": _MIGRATABLE,

@@ -33,6 +33,8 @@ def test_claims_of_a_machine_are_those_of_its_certificate_and_documents():
         "tcb_eval_num": 17,
         "pck_crl_num": 1,
         "root_ca_crl_num": 1,
+        "root_key_id": "46e403bd34f05a3f2817ab9badcaacc7ffc98e0f261008cd30dae936cace18d5"
+        "dcf58eef31463613de1570d516200993",
         "sgx_type": "Standard",
         "is_dynamic_platform": None,
         "is_cached_keys": None,

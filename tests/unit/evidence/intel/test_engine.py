@@ -413,6 +413,9 @@ def test_guest_below_a_module_that_was_updated_since_is_to_be_relaunched(
     )
     collateral = world.collateral(info=info)
     assert judge(world, world.quote(**quote), collateral)[0].status == status
+    theirs, _ = their_status(world, world.raw_quote(**quote), collateral)
+    # Which does not compare the version of a module without an identity, nor the third component.
+    assert theirs == status or current in ((6, 1, 4), (4, 0, 5))
     older = {"version": 5, "kind": 2, "tcb_svn": quote["tcb_svn"]}
     assert not judge(world, world.quote(**older), collateral)[0].status.startswith("TDRelaunch")
     identity = world.identity(tcbLevels=[world.enclave_level(4, "OutOfDate")])

@@ -273,7 +273,7 @@ def test_guest_that_may_be_looked_into_or_moved_is_good_where_that_is_allowed(wo
     claims = judged(world, evidence, debug=True, migration=True)
     assert claims.debug
     found = claims.values["td_attributes"]
-    assert found == dict.fromkeys(found, True) | {"lass": False}
+    assert found == dict.fromkeys(found, True) | {"icssd": False, "lass": False}
 
 
 def test_settings_of_an_appraisal_are_those_three():
