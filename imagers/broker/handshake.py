@@ -19,8 +19,8 @@
 6. Sessions are bounded, all together and for each machine that the evidence names, and so are
    the claims that go into a token.
 
-Init data is read and not judged by this broker; it is not in the token, and the audit row
-says so. Device evidence is refused: nothing here would verify it.
+Init data that a guest sends has to be what its evidence binds, where its TEE binds any: the audit
+row says where not. Device evidence is refused: nothing here would verify it.
 
 Spec: Trustee key broker protocol 0.4.0.
 """
@@ -36,7 +36,8 @@ from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.storage import Session
-from imagers.errors import ImagersError, LocalError
+from imagers.errors import FormatError, ImagersError, LocalError
+from imagers.evidence.init_data import parse_init_data
 from imagers.evidence.judge import judge_evidence
 from imagers.kbs.jwe import check_public_key
 from imagers.kbs.messages import (
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from imagers.broker.state import BrokerState
     from imagers.broker.storage import Transaction
     from imagers.evidence.appraise import Appraisal
-    from imagers.kbs.messages import Attestation
+    from imagers.kbs.messages import Attestation, InitData
     from imagers.model.evidence import Claims, Verifier
 
 __all__ = ["Answer", "Handshake"]
@@ -185,7 +186,7 @@ class Handshake:
             told = f"evidence was accepted; appraised as {appraisal.status}"
             if claims.test_root:
                 told += "; under a root for tests"
-            if attestation.init_data is not None:
+            if attestation.init_data is not None and not claims.init_data:
                 told += "; init data was not judged"
             event = AuditEvent(
                 event="attest",
@@ -245,7 +246,7 @@ class Handshake:
         claims = judge_evidence(
             self._verifier_of(ticket.tee),
             attestation.primary_evidence,
-            bound=Bound(report_data=report_data.digest),
+            bound=Bound(report_data.digest, _digest_of(attestation.init_data)),
             read=self._state.read_collateral,
             now=self._state.now(),
             seen=lambda name: seen.get(self._kept(ticket.tee, name)),
@@ -279,6 +280,19 @@ class Handshake:
                 + (hint if tee == "sample" else ""),
             )
         return verifier
+
+
+def _digest_of(init_data: InitData | None) -> bytes | None:
+    """What the evidence has to bind of the init data that the guest says it was started with."""
+    if init_data is None:
+        return None
+    if init_data.format != "toml":
+        raise FormatError(f"expected 'toml', got {init_data.format[:40]!r}", what="init data")
+    try:
+        document = init_data.body.encode()
+    except UnicodeEncodeError:
+        raise FormatError("is not text", what="init data") from None
+    return parse_init_data(document).digest
 
 
 def _check_version(version: str) -> None:

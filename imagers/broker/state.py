@@ -296,6 +296,8 @@ def open_state(config: BrokerConfig) -> BrokerState:
     appraisal = _read_appraisal_policy(config.appraisal_policy_file)
     verifiers = _load_verifiers(config, appraisal.settings)
     policy = _read_policy(config.policy_file) if config.policy_file is not None else None
+    if config.collateral_directory is not None and not config.collateral_directory.is_dir():
+        raise LocalError("is no directory of collateral", path=str(config.collateral_directory))
     directory = config.state_directory
     make_state_directory(directory)
     store = Store(directory / STORE)

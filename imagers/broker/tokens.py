@@ -119,6 +119,7 @@ class GuestTokens:
         evidence: JSONObject = {
             claims.tee: {name: value for name, value in claims.values.items() if name not in _LONG},
             "report_data": encode_base64(report_data.digest),
+            "init_data": claims.init_data,
             "runtime_data_claims": {
                 "nonce": attestation.nonce,
                 "tee-pubkey": attestation.tee_pubkey.to_json(),

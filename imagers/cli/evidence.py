@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagers.cli.command import blamed_on
 from imagers.cli.output import error_facts, print_json, print_line, print_table
-from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, ImagersError, UsageError
+from imagers.errors import CouldNotVerify, EvidenceRejected, ImagersError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -87,32 +87,17 @@ class EvidenceQuestion:
         return outcome
 
     def _read_evidence(self, file: str) -> tuple[str, Any]:
-        from imagers.evidence.plugins import TEES, find_parser
+        from imagers.evidence.plugins import read_evidence
 
         data = _read(file)
-        if self.tee is not None and self.tee not in TEES:
-            raise UsageError(f"--tee: expected one of {', '.join(TEES)}, got {self.tee[:40]!r}")
-        tees = list(TEES) if self.tee is None else [self.tee]
-        if self.certificate is not None:
-            if self.tee not in (None, "snp"):
-                raise UsageError("--certificate is for evidence of the TEE snp")
-            from imagers.evidence.snp.verify import parse_file
+        if self.certificate is None:
+            return read_evidence(data, tee=self.tee, what=file)
+        if self.tee not in (None, "snp"):
+            raise UsageError("--certificate is for evidence of the TEE snp")
+        from imagers.evidence.snp.verify import parse_file
 
-            with blamed_on("--certificate"):
-                return "snp", parse_file(data, _read(self.certificate))
-        errors: list[FormatError] = []
-        for tee in tees:
-            try:
-                return tee, find_parser(tee)(data)
-            except FormatError as error:
-                errors.append(error)
-        if self.tee is not None:
-            raise errors[0]
-        raise FormatError(
-            f"is evidence of none of the TEEs {', '.join(tees)}",
-            what=file,
-            hint="--tee NAME says what is wrong with it as evidence of one",
-        )
+        with blamed_on("--certificate"):
+            return "snp", parse_file(data, _read(self.certificate))
 
     def _reader(self) -> Callable[[str], bytes | None]:
         from imagers.evidence.collateral import CollateralDirectory

@@ -12,10 +12,18 @@ of the house are the house's: a verifier of the same name is never asked.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from imagers.errors import ImagersError, NoTEE, PluginBroken, PluginNotFound, UsageError
+from imagers.errors import (
+    FormatError,
+    ImagersError,
+    NoTEE,
+    PluginBroken,
+    PluginNotFound,
+    UsageError,
+)
 from imagers.model.evidence import Attester, Verifier
 from imagers.model.strict_json import View
 
@@ -31,6 +39,7 @@ __all__ = [
     "find_parser",
     "load_attester",
     "load_verifier",
+    "read_evidence",
 ]
 
 ATTESTER_GROUP = "imagers.attesters"
@@ -141,6 +150,31 @@ def find_parser(tee: str) -> Callable[[bytes], Any]:
     module, _, _ = TEES[tee].partition(":")
     parser: Callable[[bytes], Any] = import_module(module).parse_file
     return parser
+
+
+def read_evidence(data: bytes, *, tee: str | None, what: str) -> tuple[str, Any]:
+    """The TEE that the content of a file is evidence of, and the evidence as its verifier takes it.
+
+    Args:
+        tee: None: the content tells.
+        what: the file, for messages.
+
+    Raises:
+        FormatError: it is evidence of no TEE of the house, or not of this one.
+        UsageError: there is no such TEE.
+    """
+    if tee is not None and tee not in TEES:
+        raise UsageError(f"expected a TEE among {', '.join(TEES)}, got {tee[:40]!r}")
+    if tee is not None:
+        return tee, find_parser(tee)(data)
+    for name in TEES:
+        with suppress(FormatError):
+            return name, find_parser(name)(data)
+    raise FormatError(
+        f"is evidence of none of the TEEs {', '.join(TEES)}",
+        what=what,
+        hint="--tee NAME says what is wrong with it as evidence of one",
+    )
 
 
 def _find(group: str) -> tuple[str, ...]:

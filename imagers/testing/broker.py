@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,7 +61,6 @@ class EmbeddedBroker:
         tees: names of the TEEs whose verifier plugins it loads; its guests then need an
             attester of one of them.
         worlds: of each its TEE, its roots, and its collateral in the temporary directory.
-        test_roots: as in `BrokerConfig`: certificates in place of the vendors'.
         collateral_directory: as in `BrokerConfig`.
         allow_sample_tee: whether it takes evidence that anybody can make.
         state_directory: keeps the state when it stops; None: a temporary one.
@@ -73,7 +72,6 @@ class EmbeddedBroker:
         *,
         tees: tuple[str, ...] = (),
         worlds: Sequence[World] = (),
-        test_roots: Mapping[str, bytes] | None = None,
         collateral_directory: Path | None = None,
         allow_sample_tee: bool = True,
         state_directory: Path | None = None,
@@ -81,7 +79,7 @@ class EmbeddedBroker:
         max_sessions: int = MAX_SESSIONS,
     ) -> None:
         self._tees = (*tees, *(world.tee for world in worlds))
-        self._test_roots = {**(test_roots or {}), **{one.tee: one.roots for one in worlds}}
+        self._test_roots = {one.tee: one.roots for one in worlds}
         self._worlds = worlds
         self._collateral_directory = collateral_directory
         self._allow_sample_tee = allow_sample_tee

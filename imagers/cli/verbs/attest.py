@@ -2,14 +2,12 @@
 """usage: imagers attest verify FILE [OPTION]...
        imagers attest diff FILE POLICY [OPTION]...
        imagers attest evidence [OPTION]...
-       imagers attest collateral WORD [OPTION]...
-       imagers attest collateral | evidence | initdata, with helps of their own
+       imagers attest collateral | reference | initdata WORD [OPTION]...
 
 Says whether evidence of a machine is genuine, step by step, without any network
 and without a broker; and, where you say what your guests are, whether it is of
 one of them. A genuine machine is anybody's who rents one. The exit code is 0
 for yes, 40 for no, 22 if it could not be looked up, 11 for what is no evidence.
-The other words have a help of their own.
 
 diff shows only what is not as the policy wants it, where that value is from,
 and the smallest change that would admit the guest.
@@ -46,7 +44,12 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, json_option, option_group
 from imagers.cli.output import say, telling
-from imagers.cli.verbs import attest_collateral, attest_evidence, attest_initdata
+from imagers.cli.verbs import (
+    attest_collateral,
+    attest_evidence,
+    attest_initdata,
+    attest_reference,
+)
 
 if TYPE_CHECKING:
     from imagers.cli.evidence import EvidenceQuestion
@@ -62,7 +65,7 @@ def command() -> None:
     """See the module."""
 
 
-for word in (attest_collateral, attest_evidence, attest_initdata):
+for word in (attest_collateral, attest_evidence, attest_initdata, attest_reference):
     command.add_command(word.command)
 
 

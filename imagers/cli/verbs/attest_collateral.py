@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""usage: imagers attest collateral fetch EVIDENCE --tee NAME [OPTION]...
+"""usage: imagers attest collateral fetch EVIDENCE [OPTION]...
        imagers attest collateral import FILE... [OPTION]...
        imagers attest collateral export FILE.tar | show [OPTION]...
 
@@ -18,7 +18,7 @@ of dcap-qvl and of PcsClientTool, Trustee's offline store of VCEKs, and what
 
   EVIDENCE                    as for "imagers attest verify"
 
-  --tee NAME                  of the evidence: snp, tdx, sgx
+  --tee NAME                  of the evidence; default: the content tells
   --source URL                ask there and not at the vendor's: a cache of its
                               service, or Azure's for its own machines. Repeat
                               it; the first one is asked first
@@ -35,7 +35,7 @@ of dcap-qvl and of PcsClientTool, Trustee's offline store of VCEKs, and what
   -q, -v, -h                  quiet, verbose, this text
 
 example:
-  imagers attest collateral fetch evidence.json --tee snp --into collateral
+  imagers attest collateral fetch evidence.json --into collateral
   imagers attest collateral show --into collateral
 """
 
@@ -87,7 +87,7 @@ def _test_root(function: Verb) -> Verb:
 
 @command.command("fetch", cls=VerbCommand, help=__doc__)
 @click.argument("evidence")
-@click.option("--tee", type=click.Choice(["snp", "tdx", "sgx"]), required=True)
+@click.option("--tee", metavar="NAME")
 @click.option("--source", "sources", multiple=True, metavar="URL")
 @click.option("--source-ca", metavar="FILE")
 @click.option("--insecure-source-http", is_flag=True)
@@ -97,7 +97,7 @@ def _test_root(function: Verb) -> Verb:
 def fetch(
     *,
     evidence: str,
-    tee: str,
+    tee: str | None,
     sources: tuple[str, ...],
     source_ca: str | None,
     insecure_source_http: bool,
@@ -107,12 +107,13 @@ def fetch(
 ) -> None:
     """Get what evidence needs."""
     from imagers.evidence.fetch import fetch as fetch_documents
-    from imagers.evidence.plugins import find_parser, load_verifier
+    from imagers.evidence.plugins import load_verifier, read_evidence
     from imagers.files import read_bounded
     from imagers.net.http import HTTPClient
 
     keeper, directory = _keeper(into, test_root)
-    parsed = find_parser(tee)(read_bounded(evidence, max_bytes=_MAX_EVIDENCE))
+    data = read_bounded(evidence, max_bytes=_MAX_EVIDENCE)
+    tee, parsed = read_evidence(data, tee=tee, what=evidence)
     names = load_verifier(tee).wanted(parsed)
     settings = _http(sources, source_ca, insecure=insecure_source_http)
     with HTTPClient(settings) as client:

@@ -451,6 +451,7 @@ def _firmware(tcb: TCB) -> dict[str, JSON]:
 def _configured(report: Report) -> dict[str, JSON]:
     policy, platform = report.number("policy"), report.number("plat_info")
     return {
+        "snp_host_data": report.octets("host_data").hex(),
         "snp_smt_enabled": bool(platform & 1),
         "snp_tsme_enabled": bool(platform & 2),
         "snp_guest_abi_major": policy >> 8 & 0xFF,

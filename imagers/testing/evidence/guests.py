@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from imagers.model.evidence import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from imagers.model.evidence import Attester, ReportData
     from imagers.model.strict_json import JSON
+    from imagers.testing.evidence.wrongs.wrong import Wrong
 
 __all__ = ["Guest", "World"]
 
@@ -55,6 +56,9 @@ class World(Protocol):
             init_data: digest of the init data.
             fields: of what the hardware signs, and others, as the world has them.
         """
+
+    def wrongs(self) -> Iterator[Wrong]:
+        """Evidence with one thing wrong, for each thing that can be: all has to be refused."""
 
     def raw_files(self, evidence: JSON) -> Mapping[str, bytes]:
         """Evidence as the guest's device gives it, by names of files."""

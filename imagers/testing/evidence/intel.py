@@ -53,7 +53,7 @@ _NAMES = {
     "pck": "Intel SGX PCK Certificate",
 }
 _ROOT_BEGIN = datetime(2018, 5, 21, tzinfo=UTC)
-_YEARS = {"platform": 15, "processor": 15, "signing": 7, "pck": 7}
+_YEARS = {"root": 31, "platform": 15, "processor": 15, "signing": 7, "pck": 7}
 _BEFORE = timedelta(days=1)
 _LIST_DAYS = 30
 _VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
@@ -169,6 +169,7 @@ class IntelWorld:
         key: str | None = None,
         signer: str | None = None,
         extension: bytes | None = None,
+        begin: datetime | None = None,
     ) -> x509.Certificate:
         """The certificate of a role.
 
@@ -176,12 +177,13 @@ class IntelWorld:
             key: role of the key in it; None: its own.
             signer: role of the key that signs it; None: the right one.
             extension: of a PCK certificate; None: that of `pck_extension`.
+            begin: it is valid from the day before on; None: `now`, of the root a fixed day.
         """
         issuer = {"pck": self.ca}.get(role, "root")
         public = self.key(key or role).public_key()
         issuing = self.key(issuer).public_key()
         is_ca = role not in ("pck", "signing")
-        begin, years = (_ROOT_BEGIN, 31) if role == "root" else (self.now - _BEFORE, _YEARS[role])
+        begin = begin or (_ROOT_BEGIN if role == "root" else self.now)
         constraints = x509.BasicConstraints(
             ca=is_ca, path_length=(1 if role == "root" else 0) if is_ca else None
         )
@@ -191,8 +193,8 @@ class IntelWorld:
             .issuer_name(_name(_NAMES[issuer]))
             .public_key(public)
             .serial_number(self.serial(role))
-            .not_valid_before(begin)
-            .not_valid_after(begin + timedelta(days=365 * years))
+            .not_valid_before(begin - _BEFORE)
+            .not_valid_after(begin + timedelta(days=365 * _YEARS[role]))
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(issuing), critical=False
             )
@@ -330,7 +332,7 @@ class IntelWorld:
             "id": self.tee.upper(),
             "version": 3,
             **self._period(),
-            "fmspc": self.fmspc.hex().upper(),
+            "fmspc": self.fmspc.hex(),
             "pceId": "0000",
             "tcbType": 0,
             "tcbEvaluationDataNumber": 17,

@@ -18,13 +18,14 @@ from imagers.testing.evidence.intel import SGX_BODY, SGX_BODY_BYTES, IntelWorld,
 from imagers.testing.evidence.keys import octets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
     from typing import Any, Literal
 
     from imagers.model.strict_json import JSON
     from imagers.testing.evidence.guests import World
     from imagers.testing.evidence.intel import Field
+    from imagers.testing.evidence.wrongs.wrong import Wrong
 
 __all__ = ["SGXWorld"]
 
@@ -99,13 +100,19 @@ class SGXWorld(IntelWorld):
             init_data: digest of the init data, for CONFIGID.
             fields: as in `quote`.
         """
-        quote = self.quote(
-            mr_enclave=measurement or self.measurement,
-            report_data=report_data,
-            config_id=init_data,
-            **fields,
-        )
+        told: dict[str, Any] = {
+            "mr_enclave": measurement or self.measurement,
+            "report_data": report_data,
+            "config_id": init_data,
+        }
+        quote = self.quote(**{**told, **fields})
         return {"quote": encode_base64(quote)}
+
+    def wrongs(self) -> Iterator[Wrong]:
+        """Evidence with one thing wrong, for each thing."""
+        from imagers.testing.evidence.wrongs.intel import wrongs
+
+        return wrongs(self)
 
     def raw_files(self, evidence: JSON) -> dict[str, bytes]:
         """Evidence as the platform gives it: the quote."""

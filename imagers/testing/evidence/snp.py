@@ -40,11 +40,12 @@ from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.keys import ec_key, octets, rsa_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     from imagers.model.strict_json import JSON
     from imagers.testing.evidence.guests import World
+    from imagers.testing.evidence.wrongs.wrong import Wrong
 
     Field = int | bytes | TCB | tuple[int, int, int]
 
@@ -54,7 +55,6 @@ _PSS = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
 _ARC = "1.3.6.1.4.1.3704.1."
 _KDS = "https://kdsintf.amd.com"
 _PARTS = {"fmc": "3.9", "bootloader": "3.1", "tee": "3.2", "snp": "3.3", "microcode": "3.8"}
-_CPUID = {"Milan": (0x19, 0x01, 1), "Genoa": (0x19, 0xA0, 2), "Turin": (0x1A, 0x02, 1)}
 _CHIP_BYTES = {"Milan": 64, "Genoa": 64, "Turin": 8}
 _PRODUCT_NAME = {"Milan": "Milan-B0"}
 _SERIALS = {"ARK": 65536, "ASK": 65537, "ASVK": 65538}
@@ -112,6 +112,12 @@ class SNPWorld:
     """
 
     tee: ClassVar[str] = "snp"
+    CPUID: ClassVar[Mapping[str, tuple[int, int, int]]] = {
+        "Milan": (0x19, 0x01, 1),
+        "Genoa": (0x19, 0x11, 1),
+        "Turin": (0x1A, 0x02, 1),
+    }
+    """Family, model and stepping of a processor of each product."""
 
     def __init__(self, seed: bytes, product: str = "Genoa", *, now: datetime | None = None) -> None:
         self.product = PRODUCTS[product]
@@ -142,13 +148,22 @@ class SNPWorld:
         parts = (self.authority.ask, self.authority.ark, self.authority.asvk)
         return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in parts)
 
-    def issue(self, role: str, *, key: str | None = None, signer: str = "ARK") -> x509.Certificate:
+    def issue(
+        self,
+        role: str,
+        *,
+        key: str | None = None,
+        signer: str = "ARK",
+        begin: datetime | None = None,
+    ) -> x509.Certificate:
         """The certificate of an authority.
 
         Args:
             role: `ARK`, `ASK` or `ASVK`, which says the names in it.
             key, signer: roles of keys, as in `authority_key`; None: its own.
+            begin: it is valid from the day before on, for 25 years; None: `now`.
         """
+        begin = begin or self.now
         ark = f"ARK-{self.product.name}"
         common = {"ARK": ark, "ASK": f"SEV-{self.product.name}"}.get(
             role, f"SEV-VLEK-{self.product.name}"
@@ -161,14 +176,14 @@ class SNPWorld:
             .issuer_name(_name(ark))
             .public_key(public)
             .serial_number(_SERIALS[role])
-            .not_valid_before(self.now - _BEFORE)
-            .not_valid_after(self.now + timedelta(days=_AUTHORITY_DAYS))
+            .not_valid_before(begin - _BEFORE)
+            .not_valid_after(begin + timedelta(days=_AUTHORITY_DAYS))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(
                 x509.BasicConstraints(ca=True, path_length=None if role == "ARK" else 0),
                 critical=True,
             )
-            .add_extension(_CERTIFIES, critical=True)
+            .add_extension(_usage(lists=role == "ARK"), critical=True)
             .add_extension(_list_at(f"{_KDS}/{kind}/v1/{self.product.name}/crl"), critical=False)
         )
         return builder.sign(self.authority_key(signer), hashes.SHA384(), rsa_padding=_PSS)
@@ -181,6 +196,7 @@ class SNPWorld:
         signer: str | None = None,
         extensions: Mapping[str, bytes | None] | None = None,
         key: ec.EllipticCurvePrivateKey | None = None,
+        begin: datetime | None = None,
     ) -> bytes:
         """The certificate of the key that signs reports, in DER: VCEK or VLEK.
 
@@ -190,12 +206,14 @@ class SNPWorld:
             extensions: values in place of the right ones, by what follows AMD's arc, such as
                 `3.1`, or by a whole OID; None: it is left out.
             key: another key in it.
+            begin: it is valid from the day before on, for seven years; None: `now`.
         """
+        begin = begin or self.now
         # Serial number 0, as AMD's: cryptography makes none.
         product = self.product.name
         values: dict[str, bytes | None] = {
             "1": core.Integer(1 if product == "Turin" else 0).dump(),
-            "2": core.IA5String(_PRODUCT_NAME.get(product, product)).dump(),
+            "2": core.IA5String(product if vlek else _PRODUCT_NAME.get(product, product)).dump(),
         }
         for part, oid in _PARTS.items():
             if (number := getattr(tcb or self.tcb, part)) is not None:
@@ -216,10 +234,8 @@ class SNPWorld:
                 "signature": _ALGORITHM,
                 "issuer": _asn1_name(issuer),
                 "validity": {
-                    "not_before": asn1_x509.Time({"utc_time": self.now - _BEFORE}),
-                    "not_after": asn1_x509.Time(
-                        {"utc_time": self.now + timedelta(days=_LEAF_DAYS)}
-                    ),
+                    "not_before": asn1_x509.Time({"utc_time": begin - _BEFORE}),
+                    "not_after": asn1_x509.Time({"utc_time": begin + timedelta(days=_LEAF_DAYS)}),
                 },
                 "subject": _asn1_name("SEV-VLEK" if vlek else "SEV-VCEK"),
                 "subject_public_key_info": asn1_x509.PublicKeyInfo.load(
@@ -325,7 +341,7 @@ class SNPWorld:
         }
         if fields.get("version") != 2:  # which does not say it
             names = ("cpuid_fam_id", "cpuid_mod_id", "cpuid_step")
-            values |= dict(zip(names, _CPUID[self.product.name], strict=True))
+            values |= dict(zip(names, self.CPUID[self.product.name], strict=True))
         raw = bytearray(REPORT_BYTES)
         for name, value in (values | fields).items():
             offset, data = self._field(name, value)
@@ -393,6 +409,19 @@ class SNPWorld:
             chain = [{"cert_type": kind, "data": [*self.leaf(vlek=vlek)]}]
         return {"attestation_report": self.report_json(raw), "cert_chain": chain}
 
+    @property
+    def layout(self) -> Mapping[str, tuple[int, int]]:
+        """The fields of a report: offset and length."""
+        tcbs = {name: (at, 8) for name, at in _TCBS.items()}
+        firmwares = {name: (at, 3) for name, at in _FIRMWARES.items()}
+        return {**_OCTETS, **_NUMBERS, **tcbs, **firmwares}
+
+    def wrongs(self) -> Iterator[Wrong]:
+        """Evidence with one thing wrong, for each thing."""
+        from imagers.testing.evidence.wrongs.snp import wrongs
+
+        return wrongs(self)
+
     def raw_files(self, evidence: JSON) -> dict[str, bytes]:
         """Evidence as the device and the host give it: the report, and the certificate."""
         return {"report.bin": parse(evidence).report.raw, "vcek.der": self.leaf()}
@@ -421,17 +450,19 @@ def _asn1_name(common: str) -> asn1_x509.Name:
     return asn1_x509.Name.load(_name(common).public_bytes())
 
 
-_CERTIFIES = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
+def _usage(*, lists: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=lists,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
 
 _ALGORITHM = algos.SignedDigestAlgorithm(
     {

@@ -20,7 +20,7 @@ from imagers.testing.evidence.intel import IntelWorld, filled
 from imagers.testing.evidence.keys import octets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
     from typing import Any, Literal
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from imagers.testing.evidence.eventlog import Event
     from imagers.testing.evidence.guests import World
     from imagers.testing.evidence.intel import Field, Layout
+    from imagers.testing.evidence.wrongs.wrong import Wrong
 
 __all__ = ["TDXWorld"]
 
@@ -53,7 +54,11 @@ _BODY_10: Layout = {
 }
 _BODY_15: Layout = {**_BODY_10, "tee_tcb_svn2": (584, 16), "mr_servicetd": (600, 48)}
 _BODIES = {2: (_BODY_10, 584), 3: (_BODY_15, 648)}
-_NO_SIGNER = "00" * 48
+_MODULE_SIGNER: Mapping[str, JSON] = {
+    "mrsigner": "00" * 48,
+    "attributes": "00" * 8,
+    "attributesMask": "FF" * 8,
+}
 
 
 class TDXWorld(IntelWorld):
@@ -89,18 +94,30 @@ class TDXWorld(IntelWorld):
         ]
 
     def _modules(self) -> dict[str, JSON]:
-        signed: dict[str, JSON] = {
-            "mrsigner": _NO_SIGNER,
-            "attributes": "00" * 8,
-            "attributesMask": "FF" * 8,
-        }
+        return {"tdxModule": {**_MODULE_SIGNER}, "tdxModuleIdentities": [self.module("UpToDate")]}
+
+    def module(self, status: str) -> dict[str, JSON]:
+        """What TCB info says of the TDX module of the machine: its identity."""
         current, older = self.tcb_svn[0], self.tcb_svn[0] - 1
-        levels: JSON = [
-            {"tcb": {"isvsvn": svn}, "tcbDate": "2026-03-11T00:00:00Z", "tcbStatus": status}
-            for svn, status in ((current, "UpToDate"), (older, "OutOfDate"))
+        levels: list[JSON] = [
+            {"tcb": {"isvsvn": svn}, "tcbDate": "2026-03-11T00:00:00Z", "tcbStatus": word}
+            for svn, word in ((current, status), (older, "OutOfDate"))
         ]
-        module: JSON = {"id": f"TDX_{self.tcb_svn[1]:02X}", **signed, "tcbLevels": levels}
-        return {"tdxModule": signed, "tdxModuleIdentities": [module]}
+        return {"id": f"TDX_{self.tcb_svn[1]:02X}", **_MODULE_SIGNER, "tcbLevels": levels}
+
+    def layout(self, kind: int) -> tuple[Layout, int]:
+        """The fields of a kind of body, 2 or 3: offset and length; and its size."""
+        return _BODIES[kind]
+
+    def wrongs(self, *, version: int = 5) -> Iterator[Wrong]:
+        """Evidence with one thing wrong, for each thing.
+
+        Args:
+            version: of the quotes: 4, or 5 with a body of TDX 1.5.
+        """
+        from imagers.testing.evidence.wrongs.intel import wrongs
+
+        return wrongs(self, version)
 
     def quote(
         self,
@@ -161,13 +178,13 @@ class TDXWorld(IntelWorld):
             events: None: those of the quote are `BOOT`, and no log is sent.
             fields: as in `quote`.
         """
-        quote = self.quote(
-            events=BOOT if events is None else events,
-            mr_td=measurement or self.measurement,
-            report_data=report_data,
-            mr_config_id=init_data,
-            **fields,
-        )
+        told: dict[str, Any] = {
+            "events": BOOT if events is None else events,
+            "mr_td": measurement or self.measurement,
+            "report_data": report_data,
+            "mr_config_id": init_data,
+        }
+        quote = self.quote(**{**told, **fields})
         log = None if events is None else encode_base64(event_log(events))
         return {"quote": encode_base64(quote), "cc_eventlog": log}
 

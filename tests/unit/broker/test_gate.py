@@ -7,12 +7,29 @@ from pathlib import Path
 
 import pytest
 
+from imagers.broker.handshake import Handshake
 from imagers.broker.policy import DEFAULT_POLICY
+from imagers.broker.refusals import Refusal
+from imagers.broker.resources import Credentials, Resources
+from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import CouldNotVerify, EvidenceRejected, KeyRefused
+from imagers.evidence.init_data import parse_init_data
+from imagers.evidence.judge import judge_evidence
+from imagers.evidence.plugins import load_verifier
+from imagers.kbs.messages import (
+    Attestation,
+    InitData,
+    Request,
+    hash_report_data,
+    parse_challenge,
+)
+from imagers.kbs.tee_key import TEEKey
 from imagers.model.digest import digest_of
+from imagers.model.evidence import Bound
 from imagers.model.references import ReferenceValue
 from imagers.testing.broker import EmbeddedBroker
-from imagers.testing.evidence import SNPWorld
+from imagers.testing.evidence import SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence.make import write_collateral
 
 URI = "kbs:///default/app/key"
 IMAGE, OTHER = digest_of(b"a manifest"), digest_of(b"another")
@@ -26,21 +43,14 @@ def world():
 
 
 @pytest.fixture
-def collateral(world, tmp_path):
-    for name, data in world.collateral().items():
-        path = tmp_path / "collateral" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+def collateral(tmp_path):
     return tmp_path / "collateral"
 
 
 @pytest.fixture
 def broker(world, collateral):
     with EmbeddedBroker(
-        tees=("snp",),
-        test_roots={"snp": world.roots},
-        collateral_directory=collateral,
-        allow_sample_tee=False,
+        worlds=[world], collateral_directory=collateral, allow_sample_tee=False
     ) as broker:
         broker.put(URI, b"the key", image=IMAGE)
         yield broker
@@ -209,6 +219,7 @@ def test_rule_without_trust_takes_any_genuine_guest(broker, ask):
 
 
 def test_real_roots_take_nothing_of_tests(world, collateral):
+    write_collateral(world, collateral)
     with EmbeddedBroker(
         tees=("snp",), collateral_directory=collateral, allow_sample_tee=False
     ) as broker:
@@ -218,3 +229,98 @@ def test_real_roots_take_nothing_of_tests(world, collateral):
             pytest.raises(EvidenceRejected, match="step 2, chain"),
         ):
             guest.get(URI, manifest_digest=IMAGE)
+
+
+@pytest.fixture(scope="module", params=[SNPWorld, TDXWorld, SGXWorld], ids=lambda one: one.tee)
+def any_world(request):
+    return request.param(b"a" * 32)
+
+
+def measured(world):
+    """The claims by which a guest of the world is known."""
+    read = world.collateral().get
+    verifier = load_verifier(world.tee, roots=world.roots)
+    claims = judge_evidence(verifier, world.evidence(), bound=Bound(), read=read, now=world.now)
+    return claims.measured[0]
+
+
+def test_guest_of_each_tee_gets_the_key_if_and_only_if_it_is_known(any_world):
+    known = measured(any_world)
+    with EmbeddedBroker(worlds=[any_world], allow_sample_tee=False) as broker:
+        broker.put(URI, b"the key", image=IMAGE)
+
+        def ask(**more):
+            with broker.client(any_world.attester(**more)) as guest:
+                guest.get(URI, manifest_digest=IMAGE).close()
+
+        assert "NoReferenceValue" in refused(ask)
+        for name, value in known.items():
+            broker.expect(name, value)
+        ask()
+        size = len(any_world.measurement)
+        assert "PolicyDeny" in refused(ask, measurement=bytes(size))
+        for name in known:
+            broker.admin.delete_reference_value(name)
+            assert "NoReferenceValue" in refused(ask)
+            broker.expect(name, "00")
+            assert "PolicyDeny" in refused(ask)
+            broker.expect(name, known[name])
+        ask()
+
+
+def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
+    document = 'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"a" = "b"\n'
+    digest = parse_init_data(document.encode()).digest
+    key = TEEKey()
+
+    def attest(broker, bound, sent):
+        handshake = Handshake(broker)
+        opened = handshake.auth(Request.offering_hashes(any_world.tee).to_bytes())
+        nonce = parse_challenge(opened.body).nonce
+        report_data = hash_report_data(nonce=nonce, tee_pubkey=key.public)
+        evidence = any_world.attester(init_data=bound).collect(report_data)
+        message = Attestation(
+            nonce=nonce,
+            tee_pubkey=key.public,
+            primary_evidence=evidence.body,
+            init_data=None if sent is None else InitData("toml", sent),
+        )
+        return handshake.attest(opened.cookie, message.to_bytes())
+
+    with EmbeddedBroker(worlds=[any_world], allow_sample_tee=False) as running:
+        config = BrokerConfig(
+            state_directory=running.state_directory.parent / "other",
+            tees=(any_world.tee,),
+            test_roots={any_world.tee: any_world.roots},
+            collateral_directory=running.state_directory.parent / "collateral",
+        )
+        with open_state(config) as state:
+            attest(state, digest, document)
+            attest(state, digest, None)
+            for bound, sent in ((digest, document + "#"), (b"", document), (b"x" * 32, document)):
+                with pytest.raises(Refusal, match=r"step \d+, bound") as caught:
+                    attest(state, bound, sent)
+                assert "init data" in caught.value.told
+
+
+def test_session_under_a_root_for_tests_ends_with_that_root(any_world, tmp_path):
+    """A broker that is started again without the option believes nobody whom it was for."""
+    state = tmp_path / "state"
+    with EmbeddedBroker(
+        worlds=[any_world], state_directory=state, allow_sample_tee=False
+    ) as broker:
+        broker.put(URI, b"the key", image=IMAGE)
+        for name, value in measured(any_world).items():
+            broker.expect(name, value)
+        guest = broker.client(any_world.attester())
+        guest.get(URI, manifest_digest=IMAGE).close()
+        token = guest._session.headers["Authorization"].split()[1]
+        cookie = guest._session.headers["Cookie"].partition("=")[2]
+        guest.close()
+    config = BrokerConfig(state_directory=state, tees=(any_world.tee,))
+    with open_state(config) as again:
+        resources, path = Resources(again), URI.removeprefix("kbs:///")
+        for credentials in (Credentials(bearer=token), Credentials(cookie=cookie)):
+            with pytest.raises(Refusal, match="accepted under other roots") as caught:
+                resources.release(credentials, path, [str(IMAGE)])
+            assert caught.value.status == 401

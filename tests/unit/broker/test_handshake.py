@@ -588,9 +588,22 @@ def test_attest_point_off_the_curve_refused(handshake, guest):
     assert "point on P-256" in refusal.detail
 
 
+INIT_DATA = 'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"), [("toml", "x"), ("json", INIT_DATA), ("toml", ""), ("toml", "SURROGATE")]
+)
+def test_attest_with_what_is_no_init_data_refused(handshake, guest, kind, body):
+    cookie, nonce = guest.auth()
+    message = guest.message(nonce, init_data=InitData(kind, body))
+    refusal = refused(handshake.attest, cookie, message.replace(b"SURROGATE", b"\\ud800"))
+    assert refusal.name == "SerdeError"
+
+
 def test_attest_with_init_data_says_that_it_was_not_judged(handshake, guest, rows):
     cookie, nonce = guest.auth()
-    answer = handshake.attest(cookie, guest.message(nonce, init_data=InitData("toml", "x")))
+    answer = handshake.attest(cookie, guest.message(nonce, init_data=InitData("toml", INIT_DATA)))
     token = json.loads(answer.body)["token"]
     assert "toml" not in base64.urlsafe_b64decode(token.split(".")[1] + "==").decode()
     assert "init data was not judged" in rows()[0].detail

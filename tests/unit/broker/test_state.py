@@ -304,6 +304,14 @@ def test_appraisal_policy_that_does_not_fit_is_refused_before_anything_is_made(
     assert not (tmp_path / "state").exists()
 
 
+def test_directory_of_collateral_that_is_not_there_refused_at_the_start(tmp_path):
+    config = BrokerConfig(
+        state_directory=tmp_path / "state", tees=("snp",), collateral_directory=tmp_path / "none"
+    )
+    with pytest.raises(LocalError, match="is no directory of collateral"):
+        open_state(config)
+
+
 def test_test_roots_for_a_tee_that_is_not_taken_refused(tmp_path):
     config = BrokerConfig(state_directory=tmp_path / "state", test_roots={"snp": b""})
     with pytest.raises(UsageError, match="test roots for the TEE 'snp', which is not taken"):

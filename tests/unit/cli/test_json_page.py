@@ -22,6 +22,7 @@ from imagers.testing import (
     make_layer,
     make_tar,
 )
+from tests.unit.evidence.sgx.test_sigstruct import make_sigstruct
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "json.md"
 HEADING = re.compile(r"^#{2,3} (.+)$", re.MULTILINE)
@@ -259,6 +260,12 @@ def look_after_collateral(made, world):
     made("attest initdata make", "aa.toml=aa", "--output", "init.toml")
     made("attest initdata digest", "init.toml")
     made("attest initdata show", "init.toml")
+    Path("theirs").write_text('{"mr_td": ["00"]}')
+    made("attest reference import", "theirs", "--expires", "2099-01-01T00:00:00Z")
+    made("attest reference import", "theirs", "--output", "refs.json")
+    made("attest reference show", "refs.json")
+    Path("x.sig").write_bytes(make_sigstruct())
+    made("attest reference make", "x.sig", "--tee", "sgx")
 
 
 def test_what_every_verb_prints_is_on_the_page_and_the_reverse(

@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import tomllib
 from base64 import b64encode
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from imagers.evidence.init_data import (
     to_annotation,
 )
 
+VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "attestation"
 GOOD = b'version = "0.1.0"\nalgorithm = "sha384"\n[data]\n"aa.toml" = "a"\n'
 
 
@@ -111,3 +113,11 @@ def test_annotation_gives_the_document_back(document):
 def test_annotation_that_is_none_is_refused(text, piece):
     with pytest.raises(FormatError, match=piece):
         of_annotation(text)
+
+
+def test_document_of_a_real_guest_has_the_digest_that_it_names():
+    document = (VECTORS / "initdata" / "trustee" / "init-data-with-policy.toml").read_bytes()
+    found = parse_init_data(document)
+    assert (found.algorithm, list(found.data)) == ("sha256", ["policy.rego"])
+    assert found.digest == hashlib.sha256(document).digest()
+    assert of_annotation(to_annotation(document)) == document

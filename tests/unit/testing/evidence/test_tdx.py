@@ -4,8 +4,13 @@
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from imagers.evidence.judge import judge_evidence
+from imagers.evidence.plugins import load_verifier
 from imagers.model.base64 import decode_base64
+from imagers.model.evidence import Bound
 from imagers.testing.evidence import TDXWorld
 from imagers.testing.evidence.eventlog import BOOT, EV_SEPARATOR, Event, event_log, replay
 
@@ -44,3 +49,20 @@ def test_log_of_the_evidence_leads_to_the_registers_of_its_quote(world):
     assert world.evidence(events=None)["cc_eventlog"] is None
     assert set(world.raw_files(body)) == {"quote.bin", "ccel.bin"}
     assert set(world.raw_files(world.evidence(events=None))) == {"quote.bin"}
+
+
+@given(
+    st.binary(min_size=48, max_size=48),
+    st.binary(max_size=64),
+    st.binary(max_size=48),
+)
+def test_any_measurement_and_what_is_bound_come_out_as_they_went_in(world, measurement, data, init):
+    body = world.evidence(measurement=measurement, report_data=data, init_data=init)
+    verifier = load_verifier("tdx", roots=world.roots)
+    read = world.collateral().get
+    claims = judge_evidence(verifier, body, bound=Bound(data, init), read=read, now=NOW)
+    assert claims.test_root
+    assert claims.tcb_status == "UpToDate"
+    assert claims.measured[0]["mr_td"] == measurement.hex()
+    assert claims.report_data == data.ljust(64, b"\0").hex()
+    assert claims.init_data == init.ljust(48, b"\0").hex()

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How evidence of a world is judged: by the verifier of the house, at the world's time."""
+
+from imagers.errors import ImagersError
+from imagers.evidence.judge import judge_evidence
+from imagers.evidence.plugins import load_verifier
+from imagers.testing.evidence.wrongs.wrong import BOUND, INIT_DATA, REPORT_DATA
+
+
+def judge(world, **fields):
+    """Evidence that is good, or was signed with these fields."""
+    body = world.evidence(report_data=REPORT_DATA, init_data=INIT_DATA, **fields)
+    verifier = load_verifier(world.tee, roots=world.roots)
+    read = world.collateral().get
+    return judge_evidence(verifier, body, bound=BOUND, read=read, now=world.now)
+
+
+def refuses(world, wrong):
+    """What went otherwise than it has to; "" if it is refused where it has to be."""
+    verifier = load_verifier(world.tee, roots=wrong.roots)
+    read = wrong.collateral.get
+    try:
+        judge_evidence(verifier, wrong.body, bound=BOUND, read=read, now=world.now)
+    except ImagersError as error:
+        found = (type(error), getattr(error, "step", ""), str(error))
+        if found[0] is wrong.error and (not wrong.step or found[1] == wrong.step):
+            return ""
+        return f"{wrong.name}: expected {wrong.error.__name__} at {wrong.step!r}, got {found}"
+    return f"{wrong.name}: it was taken"
