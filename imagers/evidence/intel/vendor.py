@@ -67,8 +67,6 @@ class Intel:
                 crl = read_crl(data, root_of(self._roots), name)
             except CouldNotVerify as error:
                 raise FormatError(str(error), what=name) from None
-            if crl.end is None:
-                raise FormatError("does not say when the next one comes", what=name)
             return Document("revoked certificates of Intel", crl.begin, crl.end, crl.number)
         if found := _LIST.match(name):
             return _describe_list(data, found[1], name)

@@ -262,8 +262,8 @@ def look_after_collateral(made, world):
     made("attest initdata show", "init.toml")
     Path("theirs").write_text('{"mr_td": ["00"]}')
     made("attest reference import", "theirs", "--expires", "2099-01-01T00:00:00Z")
-    made("attest reference import", "theirs", "--output", "ours.json")
-    made("attest reference show", "ours.json")
+    made("attest reference import", "theirs", "--output", "refs.json")
+    made("attest reference show", "refs.json")
     Path("x.sig").write_bytes(make_sigstruct())
     made("attest reference make", "x.sig", "--tee", "sgx")
 
