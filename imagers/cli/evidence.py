@@ -142,7 +142,7 @@ class Outcome:
         """In the words of `verify --explain`."""
         if self.error is None:
             return "yes"
-        return "could not look" if isinstance(self.error, CouldNotVerify) else "no"
+        return "no" if isinstance(self.error, EvidenceRejected) else "could not look"
 
     def facts(self) -> dict[str, object]:
         """For programs."""
@@ -174,7 +174,7 @@ class Outcome:
             return
         for answer, depth, text in self._lines():
             if whole or answer != "yes":
-                print_line(f"{'  ' * depth}{answer:<4} {text}")
+                print_line(f"{'  ' * depth}{answer:<3}  {text}")
         if whole and self.claims is not None:
             rows = [[name, _shown(value)] for name, value in _shown_claims(self.claims).items()]
             print_table(["claim", "value"], rows)

@@ -192,13 +192,14 @@ def _load(group: str, name: str, kind: str, as_kind: Callable[[object], _Plugin 
     # One distribution seen twice on the path is one plugin; two that differ are a conflict.
     points = {point.value: point for point in entry_points(group=group, name=name)}
     if not points:
-        installed = ", ".join(_find(group)) or "none"
+        house = sorted(TEES if group == VERIFIER_GROUP else ATTESTERS)
+        installed = ", ".join((*house, *_find(group)))
         # Only a folder of ours is named: whoever owns a guessed name gets to run in the guest.
         hint = "install the plugin that has it into the same environment"
         if name == "sample":
             hint = "in the clone of imagers: pip install ./plugins/sample_tee"
         raise PluginNotFound(
-            f"no {kind} of that name is installed (installed: {installed})",
+            f"no {kind} of that name is installed (there are: {installed})",
             name=name,
             hint=hint,
         )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from imagers.model.strict_json import JSON
 
 __all__ = [
+    "MILAN",
     "PRODUCTS",
     "REPORT_BYTES",
     "SIGNED_BYTES",

@@ -53,6 +53,7 @@ from imagers.evidence.snp.certificates import (
     vcek_name,
 )
 from imagers.evidence.snp.report import (
+    MILAN,
     REPORT_BYTES,
     TCB,
     Product,
@@ -241,6 +242,8 @@ class SNPVerifier:
     @classmethod
     def make(cls, settings: View, roots: bytes | None) -> Self:
         """A verifier with the settings of an appraisal; see `Allowed.parse`."""
+        if roots is not None:
+            parse_authority(roots, MILAN, what="test root")  # a faulty file is told at the start
         return cls(Allowed.parse(settings), roots)
 
     def parse(self, body: JSON) -> SNPEvidence:

@@ -157,6 +157,7 @@ class TDXVerifier:
     @classmethod
     def make(cls, settings: View, roots: bytes | None) -> Self:
         """A verifier with the settings of an appraisal; see `Allowed.parse`."""
+        root_of(roots)  # a faulty file is told at the start
         return cls(Allowed.parse(settings), roots)
 
     def parse(self, body: JSON) -> TDXEvidence:
