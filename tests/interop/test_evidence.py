@@ -6,6 +6,7 @@ Python. What each thing that is wrong does to ours is in tests/unit/testing/evid
 refused, so that nothing is left that they refuse and ours takes.
 """
 
+import asyncio
 import base64
 import json
 import subprocess
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from imagers.evidence.intel import collateral as names
 from imagers.evidence.snp.revocation import crl_name
 from imagers.model.base64 import decode_base64
-from imagers.testing.evidence import SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence import CollateralServer, SGXWorld, SNPWorld, TDXWorld
 from imagers.testing.evidence.wrongs.wrong import INIT_DATA, MALFORMED, REPORT_DATA
 from tests.interop.conftest import PEERS
 
@@ -190,3 +191,21 @@ def test_dcap_qvl_refuses_what_the_signatures_refuse(kind):
     steps = {f"{number}, " for number in range(1, 9)}
     judged = {one.step for one in wrongs if one.step[:3] in steps}
     check_taken(wrongs, answers, *judged, unseen=unseen)
+
+
+@pytest.mark.parametrize("kind", [TDXWorld, SGXWorld])
+def test_dcap_qvl_gets_its_collateral_from_our_service(kind):
+    import dcap_qvl
+
+    world = kind(SEED, now=NOW)
+    raw = world.quote()
+
+    async def get(url):
+        return await dcap_qvl.get_collateral(url, raw)
+
+    with CollateralServer(world) as server:
+        given = asyncio.run(get(server.url))
+        assert {one.status for one in server.requests} == {200}
+    root = world.issue("root").public_bytes(Encoding.DER)
+    said = dcap_qvl.verify_with_root_ca(raw, given, root, int(NOW.timestamp()))
+    assert said.status == "UpToDate"
