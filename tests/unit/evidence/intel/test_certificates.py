@@ -2,6 +2,7 @@
 """Chains of machines and of documents, and lists of revoked certificates."""
 
 from base64 import b64encode
+from datetime import timedelta
 
 import pytest
 from asn1crypto import crl as asn1_crl
@@ -305,3 +306,73 @@ def test_any_bytes_are_no_certificates(data):
     for text in (data, wrapped(data, 64) * 3):
         with pytest.raises(FormatError):
             parse_pck(text)
+
+
+@pytest.mark.parametrize("end", [b"X", b"XX\0", b"\0X", b" "])
+def test_text_of_certificates_ends_with_zeros_only(world, end):
+    with pytest.raises(FormatError, match="are not PEM"):
+        parse_pck(world.chain() + end)
+
+
+def test_flags_of_a_platform_are_in_their_order(world):
+    flags = (pair(f".7.{at}", encode(0x01, value)) for at, value in enumerate((b"\xff", b"\0"), 1))
+    pck = world.issue_pck(changes={".7": pair(".7", encode(0x30, *flags))})
+    found = parse_pck(world.chain(pck, world.authority))
+    assert found.flags == (True, False, None)
+    for hidden in ("instance", "serial", "key=", "root=", "certificate="):
+        assert hidden not in repr(found)
+
+
+def test_dates_are_those_of_the_certificate_to_the_second(world):
+    leaf = parse_pck(world.chain()).leaf
+    for when in (leaf.begin, leaf.end):
+        leaf.check_dates(when, EvidenceRejected)
+    for when in (leaf.begin - timedelta(seconds=1), leaf.end + timedelta(seconds=1)):
+        with pytest.raises(EvidenceRejected, match="Intel SGX PCK Certificate is not valid at"):
+            leaf.check_dates(when, EvidenceRejected)
+    crl = read_crl(world.crl(), world.root, "x")
+    crl.check(crl.end)
+    with pytest.raises(CouldNotVerify):
+        crl.check(crl.end + timedelta(seconds=1))
+    assert "serials" not in repr(crl)
+
+
+def test_root_that_did_not_sign_itself_is_refused(world):
+    root = world.issue(
+        "root", "Intel SGX Root CA", "other", issuer_name="Intel SGX Root CA", is_ca=True
+    )
+    with pytest.raises(EvidenceRejected, match="Root CA is not signed by Intel SGX Root CA"):
+        verified_pck(world.chain(world.pck, world.authority), root)
+    with pytest.raises(EvidenceRejected, match="Root CA is not signed by Intel SGX Root CA"):
+        read_signer(world.chain(world.signer), root, "x")
+    with pytest.raises(EvidenceRejected, match="root of a document's signer is another"):
+        read_signer(world.chain(world.signer, root), world.root, "x")
+
+
+def test_signature_that_is_said_to_have_unused_bits_is_refused(world):
+    """Which no signature covers; where its last bit is a zero, a reader takes both."""
+    while True:
+        pck = world.issue_pck()
+        if pck.signature[-1] % 2 == 0:
+            break
+    der = bytearray(pck.public_bytes(Encoding.DER))
+    assert der[-len(pck.signature) - 1] == 0
+    der[-len(pck.signature) - 1] = 1
+    chain = wrapped(bytes(der), 64) + world.chain(world.authority)
+    assert parse_pck(chain).leaf.name == "Intel SGX PCK Certificate"
+    with pytest.raises(EvidenceRejected, match="is not signed by Intel SGX PCK Platform CA"):
+        verified_pck(chain, world.root)
+
+
+@pytest.mark.parametrize("changes", [{"name": "Other"}, {"algorithm": hashes.SHA384()}])
+def test_list_by_the_same_key_of_another_form_is_refused(world, changes):
+    name = changes.get("name", "Intel SGX Root CA")
+    crl = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+        .last_update(NOW)
+        .next_update(NOW + timedelta(days=1))
+        .sign(world.keys["root"], changes.get("algorithm", hashes.SHA256()))
+    )
+    with pytest.raises(EvidenceRejected, match="is not signed by Intel SGX Root CA"):
+        read_crl(crl.public_bytes(Encoding.DER), world.root, "x")

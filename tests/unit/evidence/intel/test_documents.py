@@ -2,12 +2,13 @@
 """TCB info and QE identities: Intel's, and those that are not in order."""
 
 import json
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagers.errors import EvidenceRejected, FormatError
+from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
 from imagers.evidence.intel.certificates import Issued, built_in_root, read_signer
 from imagers.evidence.intel.collateral import import_documents
 from imagers.evidence.intel.documents import read_identity, read_tcb_info
@@ -224,3 +225,12 @@ def test_each_changed_byte_of_a_document_is_refused(intel):
         changed_data[at] ^= 1
         with pytest.raises((FormatError, EvidenceRejected)):
             read_identity(bytes(changed_data), intel, "tdx")
+
+
+def test_document_counts_to_the_second(world, signer):
+    period = read_tcb_info(world.tcb_info(), signer, "tdx").period
+    for when in (period.begin, period.end):
+        period.check(when)
+    for when in (period.begin - timedelta(seconds=1), period.end + timedelta(seconds=1)):
+        with pytest.raises(CouldNotVerify, match="TCB info of TDX is not valid at"):
+            period.check(when)
