@@ -163,9 +163,8 @@ class BrokerOptions:
         except NoTEE as error:
             raise NoTEE(
                 str(error),
-                hint="that of a plugin has to be named; for tests and demos: 'imagers pull --tee "
-                "sample', whose plugin comes, in the clone of imagers, with: "
-                "pip install ./plugins/sample_tee",
+                hint=f"{error.hint}; for tests and demos: 'imagers pull --tee sample', whose "
+                "plugin comes, in the clone of imagers, with: pip install ./plugins/sample_tee",
             ) from None
         return BrokerClient(url, attester=attester, http=self._http(url))
 

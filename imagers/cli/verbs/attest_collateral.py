@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_MAX_EVIDENCE = 1024 * 1024
+_MAX_EVIDENCE = 6 * 1024 * 1024  # with an event log
 _MAX_ROOTS = 256 * 1024
 _AZURE = "http://169.254.169.254/"  # does not leave the host
 
