@@ -8,11 +8,7 @@ set --file" and "imagers attest verify --reference" take; import does so with
 Trustee's, show tells what is in one.
 
   FILE of "make"              snp: the firmware, OVMF; tdx: the firmware, TDVF;
-<<<<<<< HEAD
-                              sgx: the signed enclave: SIGSTRUCT, ELF or jar
-=======
                               sgx: the enclave: SIGSTRUCT, .signed.so, jar
->>>>>>> h3
 
   --tee NAME                  snp, tdx or sgx
   --vcpus N                   of snp: how many processors
@@ -23,13 +19,8 @@ Trustee's, show tells what is in one.
   --host NAME                 of snp: QEMU, ec2 or gce; default: QEMU
   --event-log FILE            of tdx: CCEL of a guest that you know to be good,
                               for RTMR 1 and 2
-<<<<<<< HEAD
-  --by-signer                 of sgx: any enclave of this signer with this
-                              product and version, and not this enclave alone
-=======
   --by-signer                 of sgx: any enclave of this signer, product and
                               version, and not this one alone
->>>>>>> h3
   --expires TIME              RFC 3339; from then on they equal nothing
   --source TEXT               where they are from; default: the name of FILE
   --output FILE               a new file; default: standard output
