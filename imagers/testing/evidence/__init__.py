@@ -15,7 +15,8 @@ guests     World: what all worlds have; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
 make       files for pages: python -m imagers.testing.evidence make
-keys       what comes from a seed
+wrongs     evidence with one thing wrong, for each thing
+authorities, keys   what certificates of all vendors have alike, and what comes from a seed
 """
 
 from typing import TYPE_CHECKING

@@ -29,6 +29,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from imagers.evidence.intel import collateral as names
 from imagers.pki.der import encode, encode_oid
+from imagers.testing.evidence.authorities import (
+    BEFORE,
+    LIST_DAYS,
+    list_at,
+    revocation_list,
+    usage,
+)
 from imagers.testing.evidence.keys import ec_key, octets
 
 if TYPE_CHECKING:
@@ -54,8 +61,6 @@ _NAMES = {
 }
 _ROOT_BEGIN = datetime(2018, 5, 21, tzinfo=UTC)
 _YEARS = {"root": 31, "platform": 15, "processor": 15, "signing": 7, "pck": 7}
-_BEFORE = timedelta(days=1)
-_LIST_DAYS = 30
 _VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 _QE_DATA = bytes(range(32))
 _ZERO_MASK, _ONES = "00000000", "FFFFFFFF"
@@ -120,10 +125,14 @@ class IntelWorld:
         components, pce_svn: versions of the machine's firmware.
         fmspc: the kind of machine.
         qe_signer, qe_product, qe_svn: of its quoting enclave.
+        measurement: of the guest whose quote names no other.
     """
 
     tee: ClassVar[Literal["sgx", "tdx"]]
+    qe_product: ClassVar[int]
+    qe_svn: ClassVar[int]
     _qe_id: ClassVar[str]
+    _measurement_bytes: ClassVar[int]
 
     def __init__(
         self,
@@ -139,8 +148,8 @@ class IntelWorld:
         self.pce_svn = 11
         self.fmspc = octets(seed, "Intel FMSPC", 6)
         self.qe_signer = octets(seed, f"Intel {self.tee} QE signer", 32)
-        self.qe_product = 1
-        self.qe_svn = 8
+        name = f"Intel {self.tee.upper()} measurement"
+        self.measurement = octets(seed, name, self._measurement_bytes)
 
     def key(self, role: str) -> ec.EllipticCurvePrivateKey:
         """The key of `root`, `platform`, `processor`, `signing`, `pck` or `attestation`.
@@ -193,14 +202,14 @@ class IntelWorld:
             .issuer_name(_name(_NAMES[issuer]))
             .public_key(public)
             .serial_number(self.serial(role))
-            .not_valid_before(begin - _BEFORE)
+            .not_valid_before(begin - BEFORE)
             .not_valid_after(begin + timedelta(days=365 * _YEARS[role]))
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(issuing), critical=False
             )
-            .add_extension(_list_at(self._list_of(issuer)), critical=False)
+            .add_extension(list_at(self._list_of(issuer)), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(_usage(is_ca=is_ca), critical=True)
+            .add_extension(usage(leaf=not is_ca, lists=is_ca), critical=True)
             .add_extension(constraints, critical=True)
         )
         if role == "pck":
@@ -261,27 +270,16 @@ class IntelWorld:
             begin: it is valid from the day before on, for 30 days after; None: `now`.
             extensions: more, and whether they are critical.
         """
-        begin = begin or self.now
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(
             self.key(issuer).public_key()
         )
-        builder = (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(_name(_NAMES[issuer]))
-            .last_update(begin - _BEFORE)
-            .next_update(begin + timedelta(days=_LIST_DAYS))
-            .add_extension(x509.CRLNumber(number), critical=False)
-            .add_extension(identifier, critical=False)
+        builder = revocation_list(
+            _name(_NAMES[issuer]),
+            begin or self.now,
+            revoked=revoked,
+            number=number,
+            extensions=[(identifier, False), *extensions],
         )
-        for value, critical in extensions:
-            builder = builder.add_extension(value, critical=critical)
-        for serial in revoked:
-            builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder()
-                .serial_number(serial)
-                .revocation_date(begin - _BEFORE)
-                .build()
-            )
         return builder.sign(
             self.key(signer or issuer), hashes.SHA256(), ecdsa_deterministic=True
         ).public_bytes(Encoding.DER)
@@ -388,8 +386,8 @@ class IntelWorld:
         return f'{{"{member}":{text},"signature":"{signature.hex()}"}}'.encode()
 
     def _period(self) -> dict[str, JSON]:
-        end = self.now + timedelta(days=_LIST_DAYS)
-        return {"issueDate": _time(self.now - _BEFORE), "nextUpdate": _time(end)}
+        end = self.now + timedelta(days=LIST_DAYS)
+        return {"issueDate": _time(self.now - BEFORE), "nextUpdate": _time(end)}
 
     def collateral(self) -> dict[str, bytes]:
         """All documents that a verifier may want, by their names."""
@@ -500,22 +498,3 @@ def _name(common: str) -> x509.Name:
             x509.NameAttribute(x509.NameOID.COUNTRY_NAME, "US"),
         ]
     )
-
-
-def _usage(*, is_ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not is_ca,
-        content_commitment=not is_ca,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=is_ca,
-        crl_sign=is_ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _list_at(url: str) -> x509.CRLDistributionPoints:
-    where = x509.UniformResourceIdentifier(url)
-    return x509.CRLDistributionPoints([x509.DistributionPoint([where], None, None, None)])

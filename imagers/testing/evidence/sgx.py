@@ -19,7 +19,6 @@ from imagers.testing.evidence.keys import octets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from datetime import datetime
     from typing import Any, Literal
 
     from imagers.model.strict_json import JSON
@@ -36,23 +35,19 @@ class SGXWorld(IntelWorld):
     """Intel, and one machine that runs enclaves.
 
     Attributes:
-        measurement: MRENCLAVE of the enclave whose quote names no other.
-        signer: MRSIGNER of it.
+        measurement: MRENCLAVE.
     """
 
     tee: ClassVar[Literal["sgx", "tdx"]] = "sgx"
+    qe_product: ClassVar[int] = 1
+    qe_svn: ClassVar[int] = 8
     _qe_id: ClassVar[str] = "QE"
+    _measurement_bytes: ClassVar[int] = 32
 
-    def __init__(
-        self,
-        seed: bytes,
-        *,
-        ca: Literal["platform", "processor"] = "platform",
-        now: datetime | None = None,
-    ) -> None:
-        super().__init__(seed, ca=ca, now=now)
-        self.measurement = octets(seed, "Intel SGX measurement", 32)
-        self.signer = octets(seed, "Intel SGX signer", 32)
+    @property
+    def signer(self) -> bytes:
+        """MRSIGNER of the enclave whose quote names no other."""
+        return octets(self._seed, "Intel SGX signer", 32)
 
     def quote(
         self,

@@ -36,6 +36,7 @@ from imagers.evidence.snp.report import (
 )
 from imagers.evidence.snp.revocation import crl_name
 from imagers.evidence.snp.verify import parse
+from imagers.testing.evidence.authorities import BEFORE, list_at, revocation_list, usage
 from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.keys import ec_key, octets, rsa_key
 
@@ -58,15 +59,14 @@ _PARTS = {"fmc": "3.9", "bootloader": "3.1", "tee": "3.2", "snp": "3.3", "microc
 _CHIP_BYTES = {"Milan": 64, "Genoa": 64, "Turin": 8}
 _PRODUCT_NAME = {"Milan": "Milan-B0"}
 _SERIALS = {"ARK": 65536, "ASK": 65537, "ASVK": 65538}
-_BEFORE = timedelta(days=1)
 _AUTHORITY_DAYS = 25 * 365
 _LEAF_DAYS = 7 * 365
-_LIST_DAYS = 30
 _COMPONENT_BYTES = 72
 _PLAIN_POLICY = 0x30000  # SMT allowed; the bit that is always set
 _VLEK = 1 << 2  # in key_info
 
-# Offset and size in the report, by the names in the JSON.
+# Offset and size in the report, by the names in the JSON. Written down here anew: what makes
+# evidence and what reads it must not agree by having one table.
 _OCTETS = {
     "family_id": (0x010, 16),
     "image_id": (0x020, 16),
@@ -176,15 +176,15 @@ class SNPWorld:
             .issuer_name(_name(ark))
             .public_key(public)
             .serial_number(_SERIALS[role])
-            .not_valid_before(begin - _BEFORE)
+            .not_valid_before(begin - BEFORE)
             .not_valid_after(begin + timedelta(days=_AUTHORITY_DAYS))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(
                 x509.BasicConstraints(ca=True, path_length=None if role == "ARK" else 0),
                 critical=True,
             )
-            .add_extension(_usage(lists=role == "ARK"), critical=True)
-            .add_extension(_list_at(f"{_KDS}/{kind}/v1/{self.product.name}/crl"), critical=False)
+            .add_extension(usage(lists=role == "ARK"), critical=True)
+            .add_extension(list_at(f"{_KDS}/{kind}/v1/{self.product.name}/crl"), critical=False)
         )
         return builder.sign(self.authority_key(signer), hashes.SHA384(), rsa_padding=_PSS)
 
@@ -234,7 +234,7 @@ class SNPWorld:
                 "signature": _ALGORITHM,
                 "issuer": _asn1_name(issuer),
                 "validity": {
-                    "not_before": asn1_x509.Time({"utc_time": begin - _BEFORE}),
+                    "not_before": asn1_x509.Time({"utc_time": begin - BEFORE}),
                     "not_after": asn1_x509.Time({"utc_time": begin + timedelta(days=_LEAF_DAYS)}),
                 },
                 "subject": _asn1_name("SEV-VLEK" if vlek else "SEV-VCEK"),
@@ -283,24 +283,13 @@ class SNPWorld:
             number: of the list; None: it has none.
             extensions: more, and whether they are critical.
         """
-        begin = begin or self.now
-        builder = (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(_name(f"ARK-{self.product.name}"))
-            .last_update(begin - _BEFORE)
-            .next_update(begin + timedelta(days=_LIST_DAYS))
+        builder = revocation_list(
+            _name(f"ARK-{self.product.name}"),
+            begin or self.now,
+            revoked=revoked,
+            number=number,
+            extensions=extensions,
         )
-        if number is not None:
-            builder = builder.add_extension(x509.CRLNumber(number), critical=False)
-        for value, critical in extensions:
-            builder = builder.add_extension(value, critical=critical)
-        for serial in revoked:
-            builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder()
-                .serial_number(serial)
-                .revocation_date(begin - _BEFORE)
-                .build()
-            )
         made = builder.sign(self.authority_key(signer), hashes.SHA384(), rsa_padding=_PSS)
         return made.public_bytes(serialization.Encoding.DER)
 
@@ -450,20 +439,6 @@ def _asn1_name(common: str) -> asn1_x509.Name:
     return asn1_x509.Name.load(_name(common).public_bytes())
 
 
-def _usage(*, lists: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=lists,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
 _ALGORITHM = algos.SignedDigestAlgorithm(
     {
         "algorithm": "rsassa_pss",
@@ -474,11 +449,6 @@ _ALGORITHM = algos.SignedDigestAlgorithm(
         },
     }
 )
-
-
-def _list_at(url: str) -> x509.CRLDistributionPoints:
-    where = x509.UniformResourceIdentifier(url)
-    return x509.CRLDistributionPoints([x509.DistributionPoint([where], None, None, None)])
 
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from imagers.testing.evidence.keys import octets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
     from typing import Any, Literal
 
     from imagers.model.strict_json import JSON
@@ -66,23 +65,15 @@ class TDXWorld(IntelWorld):
 
     Attributes:
         tcb_svn: versions of the TDX module: its own, which module, and its microcode.
-        measurement: MRTD of the guest whose quote names no other.
+        measurement: MRTD.
     """
 
     tee: ClassVar[Literal["sgx", "tdx"]] = "tdx"
+    qe_product: ClassVar[int] = 2
+    qe_svn: ClassVar[int] = 4
+    tcb_svn: ClassVar[bytes] = bytes((5, 1, 2, *(0,) * 13))
     _qe_id: ClassVar[str] = "TD_QE"
-
-    def __init__(
-        self,
-        seed: bytes,
-        *,
-        ca: Literal["platform", "processor"] = "platform",
-        now: datetime | None = None,
-    ) -> None:
-        super().__init__(seed, ca=ca, now=now)
-        self.tcb_svn = bytes((5, 1, 2, *(0,) * 13))
-        self.qe_product, self.qe_svn = 2, 4
-        self.measurement = octets(seed, "Intel TDX measurement", 48)
+    _measurement_bytes: ClassVar[int] = 48
 
     def levels(self, status: str, advisories: tuple[str, ...]) -> list[JSON]:
         """See `IntelWorld`; of the module's version speaks its own identity."""
