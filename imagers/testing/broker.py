@@ -60,7 +60,8 @@ class EmbeddedBroker:
     Args:
         tees: names of the TEEs whose verifier plugins it loads; its guests then need an
             attester of one of them.
-        worlds: of each its TEE, its roots, and its collateral in the temporary directory.
+        worlds: of each its TEE, its roots, and its collateral in the temporary directory; those
+            of TDX and SGX have lists of one name and must be of one seed.
         collateral_directory: as in `BrokerConfig`.
         allow_sample_tee: whether it takes evidence that anybody can make.
         state_directory: keeps the state when it stops; None: a temporary one.
@@ -99,8 +100,10 @@ class EmbeddedBroker:
             collateral = self._collateral_directory
             if self._worlds:
                 collateral = collateral or temporary / "collateral"
+                documents: dict[str, bytes] = {}
                 for world in self._worlds:
-                    write_collateral(world, collateral)
+                    documents |= world.collateral()
+                write_collateral(documents, collateral)
             self._running = stack.enter_context(
                 running(
                     BrokerConfig(

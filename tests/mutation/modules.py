@@ -17,6 +17,11 @@ _FORMAT = [
     "tests/unit/sign/test_policy_lint.py",
 ]
 
+_INTEL = [
+    "tests/unit/evidence/intel/test_engine.py",
+    "tests/unit/evidence/intel/test_claims.py",
+]
+
 MODULES = {
     "imagers/sign/judge.py": _VERIFY,
     "imagers/sign/requirements.py": [_PARSE],
@@ -50,4 +55,7 @@ MODULES = {
         "tests/unit/broker/test_handshake.py",
         "tests/unit/broker/test_state.py",
     ],
+    "imagers/evidence/intel/engine.py": _INTEL,
+    "imagers/evidence/tdx/verify.py": [*_INTEL, "tests/unit/evidence/tdx/test_verify.py"],
+    "imagers/evidence/sgx/verify.py": [*_INTEL, "tests/unit/evidence/sgx/test_verify.py"],
 }

@@ -387,7 +387,7 @@ class CRL:
 
     what: str
     begin: datetime
-    end: datetime | None
+    end: datetime
     number: int | None
     serials: frozenset[int] = field(repr=False)
 
@@ -399,10 +399,10 @@ class CRL:
             EvidenceRejected: one is revoked.
         """
         # One that was made after `now` is taken: it knows more, of a look at the past.
-        if self.end is None or now > self.end:
-            end = "a date" if self.end is None else f"{self.end:%Y-%m-%dT%H:%M:%SZ}"
+        if now > self.end:
             raise CouldNotVerify(
-                f"the {self.what} is not valid at {now:%Y-%m-%dT%H:%M:%SZ}: expected at most {end}",
+                f"the {self.what} is not valid at {now:%Y-%m-%dT%H:%M:%SZ}: expected at most "
+                f"{self.end:%Y-%m-%dT%H:%M:%SZ}",
                 hint="'imagers attest collateral fetch' gets the newest",
             )
         for one in certificates:
@@ -439,6 +439,8 @@ def read_crl(der: bytes, issuer: x509.Certificate, what: str) -> CRL:
         is_signed_by = False
     if not is_signed_by:
         raise EvidenceRejected(f"the {what} is not signed by {Issued.read(issuer).name}")
+    if end is None:
+        raise CouldNotVerify(f"the {what} does not say when the next one comes")
     number = None
     for extension in extensions:
         if isinstance(extension.value, x509.CRLNumber):

@@ -37,6 +37,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import sha256
 from hmac import compare_digest
+from operator import ge
 from typing import TYPE_CHECKING, Literal
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -216,7 +217,7 @@ def establish(
         collateral=_numbers(periods, lists),
         crls=(crl.number, root_crl.number) if crl is not None and root_crl is not None else None,
         begins=tuple(one.begin for one in dated),
-        ends=tuple(one.end for one in dated if one.end is not None),
+        ends=tuple(one.end for one in dated),
         evaluation=min(one.evaluation for one in periods.values()),
     )
 
@@ -298,7 +299,7 @@ def _check_enclave(report: bytes, identity: Identity) -> EnclaveLevel:
 
 
 def _masked(value: bytes, mask: bytes) -> bytes:
-    return bytes(a & b for a, b in zip(value, mask, strict=True))
+    return (int.from_bytes(value) & int.from_bytes(mask)).to_bytes(len(value))
 
 
 def _enclave_level(what: str, levels: tuple[EnclaveLevel, ...], svn: int) -> EnclaveLevel:
@@ -398,7 +399,7 @@ def _relaunch(current: bytes, info: TCBInfo, machine: Level, status: str) -> str
         current: `tee_tcb_svn2`, the versions that run now.
         machine: the level that the machine reaches without TDX.
     """
-    if not status.startswith("OutOfDate") or machine.status not in (*_GOOD, *_TO_CONFIGURE):
+    if machine.status not in (*_GOOD, *_TO_CONFIGURE):
         return status
     newest, least = info.levels[0].tdx, info.levels[0].tdx[0]
     if current[1]:
@@ -410,7 +411,7 @@ def _relaunch(current: bytes, info: TCBInfo, machine: Level, status: str) -> str
 
 
 def _is_at_least(found: Iterable[int], least: Iterable[int]) -> bool:
-    return all(a >= b for a, b in zip(found, least, strict=True))
+    return all(map(ge, found, least))
 
 
 def _out_of_date(status: str) -> str:

@@ -332,7 +332,7 @@ class IntelWorld:
             "id": self.tee.upper(),
             "version": 3,
             **self._period(),
-            "fmspc": self.fmspc.hex().upper(),
+            "fmspc": self.fmspc.hex(),
             "pceId": "0000",
             "tcbType": 0,
             "tcbEvaluationDataNumber": 17,

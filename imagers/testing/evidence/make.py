@@ -28,9 +28,7 @@ from imagers.testing.evidence.keys import SEED_BYTES
 from imagers.testing.evidence.machine import PRODUCTS, TEES, Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from imagers.testing.evidence.guests import World
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["main", "make_files", "write_collateral"]
 
@@ -55,19 +53,19 @@ def make_files(machine: Machine, directory: Path, report_data: bytes = b"") -> N
     }
     with local_errors(directory):
         directory.mkdir(parents=True)
-    write_collateral(world, directory / "collateral")
+    write_collateral(world.collateral(), directory / "collateral")
     for name, data in files.items():
         write_new(directory / name, data, mode=_PUBLIC)
     write_new(directory / "tee.json", dump_json(machine.to_json()), mode=_SECRET)
 
 
-def write_collateral(world: World, directory: Path) -> None:
-    """Write the documents of a world below a directory, which is made if it is missing.
+def write_collateral(documents: Mapping[str, bytes], directory: Path) -> None:
+    """Write documents by their names below a directory, which is made if it is missing.
 
     Raises:
         LocalError: one exists, or cannot be written.
     """
-    for name, data in world.collateral().items():
+    for name, data in documents.items():
         path = directory / name
         with local_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from imagers.model.strict_json import JSON
     from imagers.testing.evidence.guests import World
-    from imagers.testing.evidence.intel import Field, Layout
+    from imagers.testing.evidence.intel import Field
     from imagers.testing.evidence.wrongs.wrong import Wrong
 
 __all__ = ["SGXWorld"]
@@ -107,11 +107,6 @@ class SGXWorld(IntelWorld):
         }
         quote = self.quote(**{**told, **fields})
         return {"quote": encode_base64(quote)}
-
-    @property
-    def layout(self) -> tuple[Layout, int]:
-        """The fields of the body, offset and length, and its size."""
-        return SGX_BODY, SGX_BODY_BYTES
 
     def wrongs(self) -> Iterator[Wrong]:
         """Evidence with one thing wrong, for each thing."""

@@ -114,7 +114,7 @@ class SNPWorld:
     tee: ClassVar[str] = "snp"
     CPUID: ClassVar[Mapping[str, tuple[int, int, int]]] = {
         "Milan": (0x19, 0x01, 1),
-        "Genoa": (0x19, 0xA0, 2),
+        "Genoa": (0x19, 0x11, 1),
         "Turin": (0x1A, 0x02, 1),
     }
     """Family, model and stepping of a processor of each product."""
@@ -183,7 +183,7 @@ class SNPWorld:
                 x509.BasicConstraints(ca=True, path_length=None if role == "ARK" else 0),
                 critical=True,
             )
-            .add_extension(_CERTIFIES, critical=True)
+            .add_extension(_usage(lists=role == "ARK"), critical=True)
             .add_extension(_list_at(f"{_KDS}/{kind}/v1/{self.product.name}/crl"), critical=False)
         )
         return builder.sign(self.authority_key(signer), hashes.SHA384(), rsa_padding=_PSS)
@@ -213,7 +213,7 @@ class SNPWorld:
         product = self.product.name
         values: dict[str, bytes | None] = {
             "1": core.Integer(1 if product == "Turin" else 0).dump(),
-            "2": core.IA5String(_PRODUCT_NAME.get(product, product)).dump(),
+            "2": core.IA5String(product if vlek else _PRODUCT_NAME.get(product, product)).dump(),
         }
         for part, oid in _PARTS.items():
             if (number := getattr(tcb or self.tcb, part)) is not None:
@@ -450,17 +450,19 @@ def _asn1_name(common: str) -> asn1_x509.Name:
     return asn1_x509.Name.load(_name(common).public_bytes())
 
 
-_CERTIFIES = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
+def _usage(*, lists: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=lists,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
 
 _ALGORITHM = algos.SignedDigestAlgorithm(
     {

@@ -105,16 +105,19 @@ class TDXWorld(IntelWorld):
         ]
         return {"id": f"TDX_{self.tcb_svn[1]:02X}", **_MODULE_SIGNER, "tcbLevels": levels}
 
-    @property
-    def layout(self) -> tuple[Layout, int]:
-        """The fields of the body of TDX 1.5, offset and length, and its size."""
-        return _BODIES[3]
+    def layout(self, kind: int) -> tuple[Layout, int]:
+        """The fields of a kind of body, 2 or 3: offset and length; and its size."""
+        return _BODIES[kind]
 
-    def wrongs(self) -> Iterator[Wrong]:
-        """Evidence with one thing wrong, for each thing."""
+    def wrongs(self, *, version: int = 5) -> Iterator[Wrong]:
+        """Evidence with one thing wrong, for each thing.
+
+        Args:
+            version: of the quotes: 4, or 5 with a body of TDX 1.5.
+        """
         from imagers.testing.evidence.wrongs.intel import wrongs
 
-        return wrongs(self)
+        return wrongs(self, version)
 
     def quote(
         self,

@@ -3,11 +3,13 @@ from datetime import timedelta
 
 import pytest
 
-from imagers.errors import KeyRefused, PluginNotFound, RateLimited, RemoteError
+from imagers.errors import AttestationError, KeyRefused, PluginNotFound, RateLimited, RemoteError
 from imagers.model.digest import digest_of
 from imagers.net.http import HTTPSettings
 from imagers.net.retry import RetryPolicy
 from imagers.testing.broker import EmbeddedBroker
+from imagers.testing.evidence import SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence.eventlog import BOOT, replay
 
 URI, IMAGE = "kbs:///default/key/1", digest_of(b"image")
 
@@ -115,3 +117,36 @@ def test_embedded_broker_put_twice_is_the_brokers_own_refusal():
         broker.put(URI, b"one")
         with pytest.raises(RemoteError):
             broker.put(URI, b"two")
+
+
+def known_as(world):
+    """What an operator knows a guest of the world by."""
+    if world.tee == "tdx":
+        rtmrs = replay(BOOT)
+        return {"mr_td": world.measurement, "rtmr_1": rtmrs[1], "rtmr_2": rtmrs[2]}
+    name = {"snp": "snp_launch_measurement", "sgx": "sgx_mr_enclave"}[world.tee]
+    return {name: world.measurement}
+
+
+def test_embedded_broker_takes_the_machines_of_its_worlds_and_knows_them_by_measurement():
+    worlds = [kind(bytes(32)) for kind in (SNPWorld, TDXWorld, SGXWorld)]
+    with EmbeddedBroker(worlds=worlds, allow_sample_tee=False) as broker:
+        broker.put(URI, b"secret", image=IMAGE)
+        for world in worlds:
+            for name, value in known_as(world).items():
+                broker.expect(name, value.hex())
+            with broker.client(world.attester()) as client:
+                assert read(client) == b"secret"
+            other = b"\1" * len(world.measurement)
+            stranger = world.attester(measurement=other)
+            with broker.client(stranger) as client, pytest.raises(KeyRefused):
+                read(client)
+        assert (broker.handshakes, broker.releases, broker.refusals) == (6, 3, 3)
+
+
+def test_embedded_broker_refuses_machines_of_another_seed():
+    with EmbeddedBroker(worlds=[SNPWorld(bytes(32))], allow_sample_tee=False) as broker:
+        attester = SNPWorld(b"\1" * 32).attester()
+        with broker.client(attester) as client, pytest.raises(AttestationError):
+            read(client)
+        assert broker.handshakes == 0

@@ -46,7 +46,7 @@ _GUEST = {"tdx": "10, guest", "sgx": "10, enclave"}
 _BOUND = {"tdx": "12, bound", "sgx": "11, bound"}
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _PARSED = ("version", "att_key_type", "tee_type", "vendor_id")
-_QUOTE_HEADER_BYTES = 48
+_HEADER_BYTES = 48
 _UNTIL_QE = 4 + 64 + 64  # length, signature, attestation key
 _NESTED = 6  # type and length of what vouches, from version 4 on
 
@@ -76,8 +76,15 @@ CLAIMS: Mapping[str, tuple[tuple[str, int | bytes], ...]] = {
 class _Maker:
     """Makes evidence of a world that is good but for what it is told."""
 
-    def __init__(self, world: TDXWorld | SGXWorld) -> None:
+    def __init__(self, world: TDXWorld | SGXWorld, version: int) -> None:
         self._world = world
+        self.form: dict[str, int] = {}
+        self.begin = _HEADER_BYTES
+        self.layout, self.size = SGX_BODY, SGX_BODY_BYTES
+        if isinstance(world, TDXWorld):
+            self.form = {"version": version, "kind": 3 if version == 5 else 2}
+            self.layout, self.size = world.layout(self.form["kind"])
+            self.begin += 6 if version == 5 else 0
         self.collateral = world.collateral()
         self.info = names.tcb_info_name(world.tee, world.fmspc.hex())
         self.identity = names.identity_name(world.tee)
@@ -87,8 +94,7 @@ class _Maker:
 
     def good(self, **fields: Any) -> bytes:
         """A quote that is good but for these fields."""
-        if self.is_tdx:
-            fields = {"version": 5, "kind": 3, **fields}
+        fields = {**self.form, **fields}
         return self._world.quote(**{"report_data": REPORT_DATA, self.bound: INIT_DATA, **fields})
 
     def __call__(
@@ -112,10 +118,14 @@ class _Maker:
         return Wrong(name, step, body, collateral, roots or self._world.roots, error)
 
 
-def wrongs(world: TDXWorld | SGXWorld) -> Iterator[Wrong]:
-    """All of it; which steps refuse it are those of the verifiers of `imagers.evidence`."""
-    make = _Maker(world)
-    yield from _changed_after(make, world)
+def wrongs(world: TDXWorld | SGXWorld, version: int = 5) -> Iterator[Wrong]:
+    """All of it; which steps refuse it are those of the verifiers of `imagers.evidence`.
+
+    Args:
+        version: of quotes of TDX: 4, or 5 with a body of TDX 1.5.
+    """
+    make = _Maker(world, version)
+    yield from _changed_after(make)
     yield from _signed_so(make, world)
     if isinstance(world, TDXWorld):
         yield from _td(make, world)
@@ -133,11 +143,10 @@ def wrongs(world: TDXWorld | SGXWorld) -> Iterator[Wrong]:
     yield from _identity(make, world)
 
 
-def _changed_after(make: _Maker, world: TDXWorld | SGXWorld) -> Iterator[Wrong]:
+def _changed_after(make: _Maker) -> Iterator[Wrong]:
     good = make.good()
-    begin = _QUOTE_HEADER_BYTES + (6 if make.is_tdx else 0)
-    layout, size = world.layout
-    end = begin + size
+    begin, layout = make.begin, make.layout
+    end = begin + make.size
     places = [(name, at, _SIGNATURE) for name, (at, _) in HEADER.items() if name not in _PARSED]
     places += [(name, begin + at, _SIGNATURE) for name, (at, _) in layout.items()]
     places += [("r of the signature", end + 4, _SIGNATURE), ("s of it", end + 36, _SIGNATURE)]

@@ -4,6 +4,7 @@
 from base64 import b64encode
 
 import pytest
+from asn1crypto import crl as asn1_crl
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -256,6 +257,15 @@ def test_list_of_a_part_is_could_not_look(world):
         crl = world.crl(extensions=[(extension, True)])
         with pytest.raises(CouldNotVerify, match="expected a x of every certificate"):
             read_crl(crl, world.root, "x")
+
+
+def test_list_that_does_not_say_when_the_next_one_comes_is_could_not_look(world):
+    crl = asn1_crl.CertificateList.load(world.crl())
+    body = crl["tbs_cert_list"]
+    del body["next_update"]
+    crl["signature"] = world.keys["root"].sign(body.dump(force=True), ec.ECDSA(hashes.SHA256()))
+    with pytest.raises(CouldNotVerify, match="the x does not say when the next one comes"):
+        read_crl(crl.dump(force=True), world.root, "x")
 
 
 def test_list_without_a_number_counts(world):

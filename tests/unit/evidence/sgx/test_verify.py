@@ -3,12 +3,15 @@
 
 import json
 from base64 import b64encode
+from hashlib import sha256
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import EvidenceRejected, FormatError
+from imagers.evidence.intel.certificates import parse_pck
+from imagers.evidence.intel.quote import MAX_QUOTE
 from imagers.evidence.judge import judge_parsed
 from imagers.evidence.plugins import load_verifier
 from imagers.evidence.sgx.verify import Allowed, SGXVerifier, claims_of, parse, parse_file
@@ -65,11 +68,18 @@ def test_quote_of_a_real_enclave_gives_its_claims():
     assert claims.measured[0] == {"sgx_mr_enclave": quote.octets("mr_enclave").hex()}
     assert isinstance(claims.measured[1]["sgx_isv_svn"], int)
     assert [one.partition(",")[0] for one in told] == [f"step {at}" for at in range(1, 12)]
+    assert "step 10, enclave: closed" in told
     assert not claims.test_root
+    assert claims.collateral["intel/sgx-qe-identity.json evaluation"] == 17
+    pck = parse_pck(quote.chain)
+    assert claims.instance == sha256(pck.instance).hexdigest()
 
 
 def test_claims_are_named_as_trustee_names_them():
     values = claims_of(REAL_ENCLAVE.quote)
+    assert set(values) == {"header", "body", "report_data", "init_data"}
+    assert values["report_data"] == values["body"]["report_data"]
+    assert values["init_data"] == values["body"]["config_id"]
     assert values["header"] == {
         "version": "0300",
         "att_key_type": "0200",
@@ -151,8 +161,11 @@ def test_enclave_with_kss_says_what_it_was_given(world):
     ("fields", "piece"),
     [
         ({"attributes__flags": b"\4"}, "INIT in the enclave's attributes: expected 1, got 0"),
-        ({"attributes__flags": b"\7"}, "debugging: expected forbidden by the enclave's"),
-        ({"attributes__flags": b"\x0d"}, "attributes that are unknown here: 0x8"),
+        (
+            {"attributes__flags": b"\7"},
+            "debugging: expected forbidden by the enclave's attributes, got allowed",
+        ),
+        ({"attributes__flags": b"\x0d"}, "the enclave has attributes that are unknown here: 0x8"),
         ({"reserved1": b"\1"}, "reserved1 of the report: expected zeros"),
         ({"reserved4": b"\1"}, "reserved4 of the report: expected zeros"),
     ],
@@ -160,13 +173,37 @@ def test_enclave_with_kss_says_what_it_was_given(world):
 def test_enclave_that_is_not_closed_is_refused(world, fields, piece):
     with pytest.raises(EvidenceRejected) as caught:
         judged(world, world.quote("sgx", **FIELDS, **fields))
-    assert str(caught.value).startswith("step 10, enclave: ")
-    assert piece in str(caught.value)
+    assert str(caught.value).startswith(f"step 10, enclave: {piece}")
+
+
+@pytest.mark.parametrize("bit", range(2, 64))
+def test_attribute_is_one_of_those_of_intel(world, bit):
+    flags = (1 | 1 << bit).to_bytes(8, "little")
+    quote = world.quote("sgx", **FIELDS, attributes__flags=flags)
+    if bit in (2, 4, 5, 6, 7, 10):
+        assert judged(world, quote).configured["sgx_attributes"] == flags.hex()
+        return
+    with pytest.raises(EvidenceRejected, match="attributes that are unknown here"):
+        judged(world, quote)
+
+
+def test_file_above_a_limit_is_refused():
+    text = json.dumps({"quote": b64encode(REAL_ENCLAVE.raw).decode()}).encode()
+    limit = 128 * 1024
+    assert parse_file(text.ljust(limit)) == parse_file(REAL_ENCLAVE.raw)
+    with pytest.raises(FormatError, match=f"at most {limit} bytes"):
+        parse_file(text.ljust(limit + 1))
+    with pytest.raises(FormatError, match=r"\$\.quote"):
+        parse({"quote": b64encode(bytes(MAX_QUOTE + 1)).decode()})
 
 
 def test_enclave_under_debug_is_good_where_that_is_allowed(world):
     quote = world.quote("sgx", **FIELDS, attributes__flags=b"\7")
-    assert judged(world, quote, debug=True).debug
+    verifier, told = SGXVerifier(Allowed(debug=True), world.root_pem), []
+    read = world.collateral("sgx").get
+    claims = judge_parsed(verifier, quote, bound=BOUND, read=read, now=NOW, note=told.append)
+    assert claims.debug
+    assert "step 10, enclave: under debug" in told
 
 
 def test_quote_of_a_later_version_has_the_same_claims(world):

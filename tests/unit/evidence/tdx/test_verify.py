@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
-from imagers.evidence.ccel import parse_event_log, replay
+from imagers.evidence.ccel import MAX_LOG, parse_event_log, replay
 from imagers.evidence.intel.certificates import parse_pck
 from imagers.evidence.intel.documents import EnclaveLevel, read_tcb_info
 from imagers.evidence.intel.engine import _check_signature, judge_tcb
-from imagers.evidence.intel.quote import TDX, parse_quote
+from imagers.evidence.intel.quote import MAX_QUOTE, TDX, parse_quote
 from imagers.evidence.judge import judge_parsed
 from imagers.evidence.plugins import load_verifier
 from imagers.evidence.tdx.verify import (
@@ -88,6 +88,9 @@ def test_quote_of_a_real_guest_gives_its_claims(name):
     assert claims.established_at == case.now
     assert not claims.test_root
     assert [one.partition(",")[0] for one in told] == [f"step {at}" for at in range(1, 13)]
+    assert told[9:11] == ["step 10, guest: closed", "step 11, event log: none came along"]
+    assert claims.values["td_attributes"]["debug"] is False
+    assert claims.collateral["intel/tdx-qe-identity.json evaluation"] == 17
     assert told[-1] == (
         "step 12, bound: report data not compared, init data in mr_config_id not compared"
     )
@@ -96,8 +99,9 @@ def test_quote_of_a_real_guest_gives_its_claims(name):
 def test_guest_under_debug_is_refused_unless_that_is_allowed():
     with pytest.raises(EvidenceRejected, match="step 10, guest: debugging: expected forbidden"):
         look(DEBUG)
-    claims, _ = look(DEBUG, allowed=Allowed(debug=True))
+    claims, told = look(DEBUG, allowed=Allowed(debug=True))
     assert (claims.debug, claims.tcb_status) == (True, "UpToDate")
+    assert "step 10, guest: under debug" in told
 
 
 def test_claims_are_field_by_field_those_of_trustee():
@@ -107,6 +111,7 @@ def test_claims_are_field_by_field_those_of_trustee():
     found = claims_of(TDXEvidence(DEBUG.quote, log))
     attributes = found["td_attributes"]
     assert expected["td_attributes"].items() <= attributes.items()
+    assert attributes.keys() - expected["td_attributes"] == {"icssd", "lass", "migratable"}
     assert found == expected | {"td_attributes": attributes}
     claims, _ = look(DEBUG, allowed=Allowed(debug=True))
     assert claims.instance in {sha256(one).hexdigest() for one in (instance, instance[::-1])}
@@ -254,18 +259,32 @@ def attributes(*bits):
     [
         ((), "SEPT_VE_DISABLE in the TD's attributes: expected 1, got 0"),
         ((28, 0), "debugging: expected forbidden by the TD's attributes, got allowed"),
-        ((28, 7), "debugging"),
+        ((28, 7), "debugging: expected"),
         ((28, 29), "migration: expected forbidden by the TD's attributes, got allowed"),
-        ((28, 8), "attributes that are unknown here: 0x100"),
-        ((28, 62), "attributes that are unknown here: 0x4000000000000000"),
+        ((28, 8), "the TD has attributes that are unknown here: 0x100"),
+        ((28, 62), "the TD has attributes that are unknown here: 0x4000000000000000"),
     ],
 )
 def test_guest_that_is_not_closed_is_refused(world, bits, piece):
     evidence = TDXEvidence(world.quote(**FIELDS, **attributes(*bits)))
     with pytest.raises(EvidenceRejected) as caught:
         judged(world, evidence)
-    assert str(caught.value).startswith("step 10, guest: ")
+    assert str(caught.value).startswith(f"step 10, guest: {piece.partition(':')[0]}")
     assert piece in str(caught.value)
+
+
+def test_guest_under_debug_has_the_other_attributes_too(world):
+    evidence = TDXEvidence(world.quote(**FIELDS, **attributes(0)))
+    with pytest.raises(EvidenceRejected, match="SEPT_VE_DISABLE"):
+        judged(world, evidence, debug=True)
+
+
+def test_advisories_are_those_of_the_level(world):
+    info = world.tcb_info(levels=[world.level("OutOfDate", advisories=["A"])])
+    claims = judged(
+        world, TDXEvidence(world.quote(**FIELDS)), collateral=world.collateral(info=info)
+    )
+    assert (claims.tcb_status, claims.advisories) == ("OutOfDate", ("A",))
 
 
 def test_guest_that_may_be_looked_into_or_moved_is_good_where_that_is_allowed(world):
@@ -296,7 +315,11 @@ def test_log_that_gives_the_registers_of_the_quote_is_a_claim(world):
     body = {"quote": b64encode(quote).decode(), "cc_eventlog": b64encode(raw).decode()}
     verifier = TDXVerifier(roots=world.root_pem)
     arguments = {"bound": BOUND, "read": world.collateral().get, "now": NOW}
-    claims = judge_parsed(verifier, verifier.parse(body), **arguments)
+    told = []
+    evidence = verifier.parse(body)
+    assert "events" not in repr(evidence)
+    claims = judge_parsed(verifier, evidence, note=told.append, **arguments)
+    assert "step 11, event log: 87 events" in told
     logs = claims.values["uefi_event_logs"]
     assert logs[-2]["details"]["data"]["domain"] == "coco.com"
     del body["cc_eventlog"]
@@ -325,6 +348,19 @@ def test_file_is_a_quote_or_the_json_of_the_protocol():
     for data in (b"", b"{}", b"[]", b'{"quote": 5}', b'{"quote": "AAAA"}', raw[:100]):
         with pytest.raises(FormatError):
             parse_file(data)
+
+
+def test_file_above_a_limit_is_refused():
+    text = json.dumps(_json(GOOD.raw)).encode()
+    limit = 6 * 1024 * 1024
+    assert parse_file(text.ljust(limit)) == parse_file(GOOD.raw)
+    with pytest.raises(FormatError, match=f"at most {limit} bytes"):
+        parse_file(text.ljust(limit + 1))
+    for name, size in (("quote", MAX_QUOTE), ("cc_eventlog", MAX_LOG)):
+        body = _json(GOOD.raw) | {name: b64encode(bytes(size + 1)).decode()}
+        with pytest.raises(FormatError) as caught:
+            parse(body)
+        assert f"$.{name}" in str(caught.value)
 
 
 def test_quote_wants_the_documents_of_its_machine(world):
