@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bring", "pack"]
 
-_MAX_TAR = 256 * 1024 * 1024
+_MAX_TAR = 256 * 1024 * 1024  # and of all files of a directory
 _MODE = 0o644
 _TAR_MAGIC = slice(257, 262)
 _LONG_HEX = re.compile(r"[0-9A-Fa-f]{16,}")  # a chip's id is the name of a directory of Trustee's
@@ -170,7 +170,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _below(path: Path) -> Iterator[tuple[str, bytes]]:
-    count = 0
+    count = total = 0
     with local_errors(path, "cannot be read"):
         for above, _, names in os.walk(path):
             for name in sorted(names):
@@ -180,10 +180,13 @@ def _below(path: Path) -> Iterator[tuple[str, bytes]]:
                         f"expected at most {MAX_DOCUMENTS} files, got more", path=str(path)
                     )
                 file = Path(above, name)
-                yield (
-                    file.relative_to(path).as_posix(),
-                    read_bounded(file, max_bytes=MAX_DOCUMENT),
-                )
+                data = read_bounded(file, max_bytes=MAX_DOCUMENT)
+                total += len(data)
+                if total > _MAX_TAR:
+                    raise LocalError(
+                        f"expected at most {_MAX_TAR} bytes in all files, got more", path=str(path)
+                    )
+                yield file.relative_to(path).as_posix(), data
 
 
 def _members(data: bytes, path: Path) -> Iterator[tuple[str, bytes]]:

@@ -198,15 +198,14 @@ class CollateralDirectory:
             LocalError: it cannot be written, or its place lies outside.
         """
         check_name(name)
-        place = Path(self._path, name).parent
-        with local_errors(place, "collateral cannot be written"):
+        with local_errors(Path(self._path, name), "collateral cannot be written"):
+            self._path.mkdir(parents=True, exist_ok=True)
+            place = _inside(self._root(), str(Path(name).parent), must_exist=False)
             place.mkdir(parents=True, exist_ok=True)
-            root = self._root()
-            target = _inside(root, place.relative_to(self._path).as_posix()) / Path(name).name
-            staged = StagedFile(target.parent)
+            staged = StagedFile(place)
             try:
                 write_all(staged.fileno(), data)
-                staged.publish(target)
+                staged.publish(place / Path(name).name)
             finally:
                 staged.close()
 
@@ -233,9 +232,9 @@ class CollateralDirectory:
             return os.path.realpath(self._path, strict=True)
 
 
-def _inside(root: str, name: str) -> Path:
+def _inside(root: str, name: str, *, must_exist: bool = True) -> Path:
     """Where a name leads, which is below the root."""
-    found = Path(os.path.realpath(Path(root, name), strict=True))
+    found = Path(os.path.realpath(Path(root, name), strict=must_exist))
     if not found.is_relative_to(root):
         raise LocalError("leads out of the directory of collateral", path=str(Path(root, name)))
     return found

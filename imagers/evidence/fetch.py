@@ -181,7 +181,11 @@ def _fetch_one(
                 passed_over.append(f"{origin} has none of this kind")
                 continue
             document = keeper.describe(name, documents)
-        except (RemoteError, FormatError, EvidenceRejected) as refusal:
+        except RemoteError as refusal:  # which names the server
+            passed_over.append(str(refusal))
+            error = refusal
+            continue
+        except (FormatError, EvidenceRejected) as refusal:
             passed_over.append(f"{origin}: {refusal}")
             error = refusal
             continue

@@ -3,7 +3,8 @@
 
 A source is Intel's service or a server with its paths: a PCCS, Azure's or Alibaba's cache. TCB info
 and QE identity come with their signers, and stand beside them. Who issues the certificates of
-machines is in no document: their lists are verified where there is a quote, and here only read.
+machines is in quotes alone: a list of revoked ones is verified when it is asked for, which is for a
+quote, and without one the issuer's name is compared.
 
 Spec: Intel PCS API version 4.
 """
@@ -17,7 +18,7 @@ from cryptography import x509
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, RemoteError
 from imagers.evidence.collateral import MAX_DOCUMENT, Document
-from imagers.evidence.intel.certificates import read_crl, read_signer
+from imagers.evidence.intel.certificates import CRL, read_crl, read_signer, verified_pck
 from imagers.evidence.intel.collateral import (
     PCS,
     ROOT_CRL,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from imagers.evidence.collateral import Vendor
+    from imagers.evidence.intel.quote import Quote
     from imagers.net.http import HTTPClient
 
 __all__ = ["Intel"]
@@ -63,10 +65,7 @@ class Intel:
         """See `Vendor`. Of the lists for machines, only the name of the issuer is compared."""
         data = documents[name]
         if name == ROOT_CRL:
-            try:
-                crl = read_crl(data, root_of(self._roots), name)
-            except CouldNotVerify as error:
-                raise FormatError(str(error), what=name) from None
+            crl = _read_list(data, root_of(self._roots), name)
             return Document("revoked certificates of Intel", crl.begin, crl.end, crl.number)
         if found := _LIST.match(name):
             return _describe_list(data, found[1], name)
@@ -85,8 +84,11 @@ class Intel:
         return Document(period.what, period.begin, period.end, period.evaluation)
 
     def ask(self, client: HTTPClient, source: str, name: str, evidence: Any) -> dict[str, bytes]:
-        """See `Vendor`."""
-        del evidence  # all that is asked for is in the name
+        """See `Vendor`.
+
+        Raises:
+            EvidenceRejected: a list is not signed by the issuer of this machine's certificate.
+        """
         failed: RemoteError | None = None
         for url in sources(name, source.rstrip("/")):
             try:
@@ -94,9 +96,16 @@ class Intel:
             except RemoteError as error:
                 failed = failed or error
                 continue
-            return documents(name, answer.body, answer.headers)
+            found = documents(name, answer.body, answer.headers)
+            if _LIST.match(name):
+                self._check_list(found[name], getattr(evidence, "quote", evidence), name)
+            return found
         assert failed is not None  # each document has a URL
         raise failed
+
+    def _check_list(self, data: bytes, quote: Quote, name: str) -> None:
+        pck = verified_pck(quote.chain, root_of(self._roots))
+        _read_list(data, pck.issuer.certificate, name)
 
     def find(self, data: bytes) -> dict[str, bytes]:
         """See `Vendor`: a list in DER, or the JSON of dcap-qvl or of PcsClientTool."""
@@ -111,6 +120,13 @@ class Intel:
             if title == issuer:
                 return {name: data}
         raise FormatError("is no document of Intel", what=_WHAT)
+
+
+def _read_list(data: bytes, issuer: x509.Certificate, name: str) -> CRL:
+    try:
+        return read_crl(data, issuer, name)
+    except CouldNotVerify as error:  # it is not of all certificates
+        raise FormatError(str(error), what=name) from None
 
 
 def _describe_list(data: bytes, ca: str, name: str) -> Document:

@@ -141,3 +141,11 @@ def test_file_and_tar_that_are_too_long_are_refused(keeper, tmp_path):
         take(keeper, path)
     with pytest.raises(FormatError, match="expected at most 10000 documents of 4194304 bytes"):
         take(keeper, make_tar(tmp_path / "t", (CRL, bytes(4 * 1024 * 1024 + 1))))
+
+
+def test_directory_of_too_many_bytes_is_refused(keeper, tmp_path, genoa, monkeypatch):
+    monkeypatch.setattr("imagers.evidence.carry._MAX_TAR", 2000)
+    write(tmp_path / "store" / "a", genoa.leaf())
+    write(tmp_path / "store" / "b", genoa.leaf())
+    with pytest.raises(LocalError, match="expected at most 2000 bytes in all files"):
+        take(keeper, tmp_path / "store")

@@ -14,7 +14,7 @@ from imagers.evidence.intel.vendor import Intel
 from imagers.net.http import HTTPClient, HTTPSettings
 from imagers.net.retry import RetryPolicy
 from imagers.testing.evidence import CollateralServer, Fault
-from tests.unit.evidence.intel.conftest import NOW, REAL
+from tests.unit.evidence.intel.conftest import NOW, REAL, World
 
 PATHS = {
     ROOT_CRL: "/rootcacrl",
@@ -136,3 +136,14 @@ def test_fetch_of_signers_that_do_not_come_along_goes_on_to_the_next_source(get,
     assert {one.state for one in found.values()} == {"new"}
     (identity,) = (one for name, one in found.items() if "identity" in name)
     assert "expected a header with the chain of its issuer" in identity.passed_over[0]
+
+
+def test_fetch_passes_over_a_list_that_the_issuer_of_the_machine_did_not_sign(get, server):
+    """It has the right name in it: without the quote nobody could tell."""
+    other = World()
+    crl = Fault(PATHS[crl_name("platform")], 99, status=200, body=other.crl(signer="ca"))
+    with CollateralServer() as liar:
+        liar.faults.append(crl)
+        found = get(liar.url, server.url)[crl_name("platform")]
+    assert found.state == "new"
+    assert "is not signed by Intel SGX PCK Platform CA" in found.passed_over[0]
