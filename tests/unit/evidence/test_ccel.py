@@ -4,7 +4,6 @@
 import json
 import struct
 from hashlib import sha256, sha384
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,8 +17,8 @@ from imagers.evidence.ccel import (
     parse_event_log,
     replay,
 )
+from tests.real_evidence import real_file
 
-LOGS = Path(__file__).resolve().parents[2] / "vectors" / "attestation" / "eventlog" / "trustee"
 REGISTERS = {
     "CCEL_data": (
         "SHA-384",
@@ -58,17 +57,19 @@ SHA384_LOG = first((0x0C, 48))
 @pytest.mark.parametrize("name", REGISTERS)
 def test_log_of_a_real_guest_gives_its_registers_and_events(name):
     algorithm, count, registers = REGISTERS[name]
-    events = parse_event_log((LOGS / name).read_bytes())
+    events = parse_event_log(real_file(f"eventlog/trustee/{name}").read_bytes())
     for number, begin in registers.items():
         assert replay(events, number, algorithm).hex().startswith(begin)
-    expected = json.loads((LOGS / f"{name}_out.json").read_bytes())["uefi_event_logs"]
+    expected = json.loads(real_file(f"eventlog/trustee/{name}_out.json").read_bytes())[
+        "uefi_event_logs"
+    ]
     assert len(events) == count == len(expected)
     assert events_as_json(events) == expected
 
 
 def test_register_of_another_value_is_refused_with_both():
     """The log of a guest, and a register one of whose digits is another."""
-    events = parse_event_log((LOGS / "CCEL_data").read_bytes())
+    events = parse_event_log(real_file("eventlog/trustee/CCEL_data").read_bytes())
     good = replay(events, 2, "SHA-384")
     check_replay(events, {2: ("RTMR1", good)}, algorithm="SHA-384")
     other = bytes.fromhex("2" + good.hex()[1:])

@@ -3,7 +3,6 @@ import gzip
 import hashlib
 import tomllib
 from base64 import b64encode
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,8 +19,8 @@ from imagers.evidence.init_data import (
     parse_init_data,
     to_annotation,
 )
+from tests.real_evidence import real_file
 
-VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "attestation"
 GOOD = b'version = "0.1.0"\nalgorithm = "sha384"\n[data]\n"aa.toml" = "a"\n'
 
 
@@ -116,7 +115,7 @@ def test_annotation_that_is_none_is_refused(text, piece):
 
 
 def test_document_of_a_real_guest_has_the_digest_that_it_names():
-    document = (VECTORS / "initdata" / "trustee" / "init-data-with-policy.toml").read_bytes()
+    document = real_file("initdata/trustee/init-data-with-policy.toml").read_bytes()
     found = parse_init_data(document)
     assert (found.algorithm, list(found.data)) == ("sha256", ["policy.rego"])
     assert found.digest == hashlib.sha256(document).digest()

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from imagers.model.references import parse_references
-from tests.unit.evidence.intel.conftest import VECTORS
+from imagers.testing.evidence.eventlog import BOOT, event_log, replay
 from tests.unit.evidence.sgx.test_sigstruct import make_sigstruct
 from tests.unit.evidence.snp.test_launch import make_firmware
 from tests.unit.evidence.tdx.test_firmware import make_firmware as make_tdvf
 
 SNP = ("fd", "--tee", "snp", "--vcpus", "2", "--vcpu-type", "EPYC-v4")
-LOG = VECTORS / "eventlog" / "trustee" / "CCEL_data_ovmf"
 
 
 @pytest.fixture
@@ -21,6 +20,7 @@ def files(home):
     assert home
     Path("fd").write_bytes(make_firmware())
     Path("tdvf").write_bytes(make_tdvf())
+    Path("ccel").write_bytes(event_log(BOOT))
     Path("x.sig").write_bytes(make_sigstruct())
     Path("debug.sig").write_bytes(make_sigstruct(mask=0))
     Path("two").write_bytes(make_sigstruct() + make_sigstruct(svn=4))
@@ -35,9 +35,10 @@ def values(outcome):
 def test_each_tee_gets_the_names_that_its_verifier_compares(run):
     make = ("attest", "reference", "make")
     assert list(values(run(*make, *SNP))) == ["snp_launch_measurement"]
-    tdx = values(run(*make, "tdvf", "--tee", "tdx", "--event-log", LOG))
+    tdx = values(run(*make, "tdvf", "--tee", "tdx", "--event-log", "ccel"))
     assert list(tdx) == ["mr_td", "rtmr_1", "rtmr_2"]
-    assert [tdx[f"rtmr_{number}"][0][:8] for number in (1, 2)] == ["775b9f6b", "94eaf7a7"]
+    registers = replay(BOOT)
+    assert [tdx[f"rtmr_{at}"][0] for at in (1, 2)] == [registers[at].hex() for at in (1, 2)]
     assert values(run(*make, "x.sig", "--tee", "sgx")) == {"sgx_mr_enclave": ("65" * 32,)}
     signer = values(run(*make, "x.sig", "--tee", "sgx", "--by-signer"))
     assert list(signer) == ["sgx_mr_signer", "sgx_isv_prod_id", "sgx_isv_svn"]

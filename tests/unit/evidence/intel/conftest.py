@@ -6,7 +6,6 @@ import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -26,8 +25,8 @@ from imagers.evidence.intel.collateral import (
 )
 from imagers.evidence.intel.quote import SGX, SGX_BODY, TDX, parse_quote
 from imagers.pki.der import encode, encode_oid
+from tests.real_evidence import real_file
 
-VECTORS = Path(__file__).resolve().parents[3] / "vectors" / "attestation"
 ARC = "1.2.840.113741.1.13.1"
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 INTEL = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
@@ -46,7 +45,7 @@ class Case:
 
     @property
     def raw(self):
-        return (VECTORS / self.quote_path).read_bytes()
+        return real_file(self.quote_path).read_bytes()
 
     @property
     def quote(self):
@@ -55,7 +54,7 @@ class Case:
     @property
     def theirs(self):
         """The documents as dcap-qvl has them."""
-        return (VECTORS / self.collateral_path).read_bytes()
+        return real_file(self.collateral_path).read_bytes()
 
     @property
     def collateral(self):

@@ -23,7 +23,8 @@ from imagers.evidence.intel.certificates import (
     verified_pck,
 )
 from imagers.pki.der import encode
-from tests.unit.evidence.intel.conftest import ARC, NOW, REAL, VECTORS, integer, pair
+from tests.real_evidence import real_file
+from tests.unit.evidence.intel.conftest import ARC, NOW, REAL, integer, pair
 
 # cryptography's, of a changed serial number; the certificate is refused all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number")
@@ -31,8 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number")
 
 def test_root_that_comes_along_is_intels():
     der = built_in_root().public_bytes(Encoding.DER)
-    assert der == (VECTORS / "sgx/dcap-qvl/TrustedRootCA.der").read_bytes()
-    pem = (VECTORS / "tdx/go-tdx-guest/trusted_root.pem").read_bytes()
+    assert der == real_file("sgx/dcap-qvl/TrustedRootCA.der").read_bytes()
+    pem = real_file("tdx/go-tdx-guest/trusted_root.pem").read_bytes()
     assert parse_root(pem, what="x") == built_in_root()
 
 
@@ -234,10 +235,10 @@ def test_certificate_without_a_name_is_refused(world):
 
 
 def test_list_of_intel_is_read():
-    root = read_crl((VECTORS / "tdx/go-tdx-guest/rootcrl.der").read_bytes(), built_in_root(), "x")
+    root = read_crl(real_file("tdx/go-tdx-guest/rootcrl.der").read_bytes(), built_in_root(), "x")
     assert (root.number, root.serials) == (1, frozenset())
     pck = verified_pck(REAL["tdx under debug"].quote.chain, built_in_root())
-    data = (VECTORS / "tdx/go-tdx-guest/pckcrl").read_bytes()
+    data = real_file("tdx/go-tdx-guest/pckcrl").read_bytes()
     crl = read_crl(data, pck.issuer.certificate, "x")
     assert len(crl.serials) == 44
     with pytest.raises(EvidenceRejected, match="not signed by Intel SGX Root CA"):

@@ -18,10 +18,10 @@ from imagers.evidence.intel.collateral import (
     names,
     sources,
 )
-from tests.unit.evidence.intel.conftest import VECTORS
+from tests.real_evidence import real_file
 
-TDX = VECTORS / "tdx/dcap-qvl/tdx_quote_collateral.json"
-SGX = VECTORS / "sgx/dcap-qvl/sgx_quote_collateral.json"
+TDX = "tdx/dcap-qvl/tdx_quote_collateral.json"
+SGX = "sgx/dcap-qvl/sgx_quote_collateral.json"
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ SGX = VECTORS / "sgx/dcap-qvl/sgx_quote_collateral.json"
     [(TDX, "tdx", "b0c06f000000", "platform"), (SGX, "sgx", "00A067110000", "processor")],
 )
 def test_file_of_dcap_qvl_has_all_that_a_quote_needs(path, tee, fmspc, ca):
-    found = import_documents(path.read_bytes())
+    found = import_documents(real_file(path).read_bytes())
     assert set(found) == set(names(tee, fmspc, ca))
-    theirs = json.loads(path.read_bytes())
+    theirs = json.loads(real_file(path).read_bytes())
     info = found[f"intel/{tee}-{fmspc.upper()}.json"]
     assert theirs["tcb_info"].encode() in info
     assert json.loads(info)["signature"] == theirs["tcb_info_signature"]
@@ -39,8 +39,8 @@ def test_file_of_dcap_qvl_has_all_that_a_quote_needs(path, tee, fmspc, ca):
 
 
 def test_file_of_the_tool_of_intel_gives_the_texts_that_were_signed():
-    theirs = json.loads(TDX.read_bytes())
-    expected = import_documents(TDX.read_bytes())
+    theirs = json.loads(real_file(TDX).read_bytes())
+    expected = import_documents(real_file(TDX).read_bytes())
     chain = quote(theirs["tcb_info_issuer_chain"])
     file = {
         "platforms": [],
@@ -100,7 +100,7 @@ def test_response_gives_the_body_as_it_came_and_who_signed_it():
 
 
 def test_list_comes_as_der_pem_or_hex():
-    der = import_documents(TDX.read_bytes())["intel/pck-platform.crl"]
+    der = import_documents(real_file(TDX).read_bytes())["intel/pck-platform.crl"]
     pem = b"-----BEGIN X509 CRL-----\n" + b64encode(der) + b"\n-----END X509 CRL-----\n"
     for body in (der, pem, der.hex().encode() + b"\n", pem.hex().encode()):
         assert documents(ROOT_CRL, body, {}) == {ROOT_CRL: der}

@@ -20,7 +20,8 @@ from imagers.evidence.intel.engine import (
     wanted,
 )
 from imagers.evidence.intel.quote import TDX, parse_quote
-from tests.unit.evidence.intel.conftest import NOW, REAL, VECTORS, World, raw_signature
+from tests.real_evidence import real_file
+from tests.unit.evidence.intel.conftest import NOW, REAL, World, raw_signature
 from tests.unit.evidence.intel.test_quote import QUOTES
 
 SVN_1_5 = bytes((5, 1)) + bytes([5]) * 14  # of module version 1
@@ -29,7 +30,7 @@ SVN_1_5 = bytes((5, 1)) + bytes([5]) * 14  # of module version 1
 @pytest.mark.parametrize("path", [path for path in QUOTES if "intel-qvl" not in path])
 def test_signatures_of_each_real_quote_are_good(path):
     """Also of those without documents of their time: chain, QE report, its key, and the quote."""
-    quote = parse_quote((VECTORS / path).read_bytes(), tee=QUOTES[path][0])
+    quote = parse_quote(real_file(path).read_bytes(), tee=QUOTES[path][0])
     pck = verified_pck(quote.chain, root_of(None))
     assert is_signed(quote.qe_signature, pck.key, quote.qe_report)
     assert not is_signed(quote.qe_signature, pck.key, quote.qe_report[:-1])

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from imagers.errors import FormatError
 from imagers.evidence.intel.quote import MAX_QUOTE, SGX, TDX, parse_quote
-from tests.unit.evidence.intel.conftest import REAL, VECTORS
+from tests.real_evidence import real_file
+from tests.unit.evidence.intel.conftest import REAL
 
 # Version, kind of body, and how the body begins, of each quote.
 QUOTES = {
@@ -24,7 +25,7 @@ QUOTES = {
 @pytest.mark.parametrize("path", QUOTES)
 def test_quote_of_a_real_machine_has_its_parts(path):
     tee, version, kind, begin = QUOTES[path]
-    data = (VECTORS / path).read_bytes()
+    data = real_file(path).read_bytes()
     quote = parse_quote(data, tee=tee)
     assert (quote.version, quote.kind, quote.tee) == (version, kind, tee)
     assert quote.octets("tcb_svn" if tee == TDX else "cpu_svn").hex().startswith(begin)
@@ -35,7 +36,7 @@ def test_quote_of_a_real_machine_has_its_parts(path):
 
 def test_report_of_a_guest_has_its_registers_where_a_quote_has_them():
     """A TDREPORT has the body of a quote at other places: registers are in order in both."""
-    report = (VECTORS / "tdx/guest-components/tdx_report_1.bin").read_bytes()
+    report = real_file("tdx/guest-components/tdx_report_1.bin").read_bytes()
     assert report[512 + 208 : 512 + 212].hex() == "f4ec1a04"
     assert report[512 + 256 : 512 + 260].hex() == "4e5f8826"
     assert report[512 + 304 : 512 + 400] == bytes(96)

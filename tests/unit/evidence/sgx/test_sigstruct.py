@@ -5,7 +5,6 @@ import io
 import zipfile
 from functools import cache
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -13,8 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from imagers.errors import FormatError, SignatureInvalid
 from imagers.evidence.sgx.sigstruct import find_sigstructs, parse_sigstruct
-
-VECTORS = Path(__file__).resolve().parents[3] / "vectors" / "attestation" / "sigstruct"
+from tests.real_evidence import real_file
 
 
 @cache
@@ -117,6 +115,6 @@ def test_too_many_are_refused():
 
 
 def test_one_of_a_real_builder_is_good():
-    (one,) = find_sigstructs((VECTORS / "inclavare" / "hello-world.sig").read_bytes())
+    (one,) = find_sigstructs(real_file("sigstruct/inclavare/hello-world.sig").read_bytes())
     assert one.mr_signer.hex()[:8] == "5bde1ae9"
     assert one.debug == "required"

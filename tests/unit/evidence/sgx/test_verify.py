@@ -213,10 +213,12 @@ def test_quote_of_a_later_version_has_the_same_claims(world):
     assert claims.measured == judged(world, world.quote("sgx", **FIELDS)).measured
 
 
-def test_settings_of_an_appraisal_are_those_two():
+def test_settings_of_an_appraisal_are_those_two(world):
     view = View({"debug": True, "crl": "optional"}, what="settings")
-    expected = SGXVerifier(Allowed(debug=True, without_crl=True), b"x")
-    assert load_verifier("sgx", settings=view, roots=b"x") == expected
+    expected = SGXVerifier(Allowed(debug=True, without_crl=True), world.root_pem)
+    assert load_verifier("sgx", settings=view, roots=world.root_pem) == expected
+    with pytest.raises(FormatError, match="test root"):
+        load_verifier("sgx", roots=b"x")
     assert load_verifier("sgx") == SGXVerifier()
     with pytest.raises(FormatError):
         load_verifier("sgx", settings=View({"migration": True}, what="settings"))

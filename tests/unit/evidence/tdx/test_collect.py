@@ -11,10 +11,11 @@ from imagers.evidence.ccel import MAX_LOG, parse_event_log
 from imagers.evidence.tdx.collect import TDXAttester
 from imagers.evidence.tdx.verify import parse
 from imagers.model.evidence import ReportData
-from tests.unit.evidence.intel.conftest import VECTORS, World
+from imagers.testing.evidence.eventlog import BOOT, event_log
+from tests.unit.evidence.intel.conftest import World
 from tests.unit.evidence.test_tsm import ROOT, FakeKernel
 
-CCEL = VECTORS / "eventlog" / "trustee" / "CCEL_data_ovmf"
+FIRMWARE = event_log(BOOT) + b"\xff" * 4096  # the table is longer than its log
 DIGEST = ReportData(b"d" * 48)
 # A record of the agent: register 4, EV_EVENT_TAG, one digest of SHA-384.
 DATA = b"LEAA\x06\0\0\0a b cd"
@@ -52,7 +53,7 @@ def test_quote_binds_the_report_data(make):
 
 
 def test_log_is_the_firmwares_with_the_agents_behind_it(make):
-    firmware = CCEL.read_bytes()
+    firmware = FIRMWARE
     alone = b64decode(make(firmware=firmware).collect(DIGEST).body["cc_eventlog"])
     assert parse_event_log(alone) == parse_event_log(firmware)
     assert len(alone) < len(firmware)

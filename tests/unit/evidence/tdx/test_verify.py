@@ -30,7 +30,8 @@ from imagers.evidence.tdx.verify import (
 )
 from imagers.model.evidence import Bound
 from imagers.model.strict_json import View
-from tests.unit.evidence.intel.conftest import NOW, REAL, VECTORS, World, signer_of
+from tests.real_evidence import real_file
+from tests.unit.evidence.intel.conftest import NOW, REAL, World, signer_of
 
 GOOD = REAL["tdx up to date"]
 DEBUG = REAL["tdx under debug"]
@@ -105,8 +106,8 @@ def test_guest_under_debug_is_refused_unless_that_is_allowed():
 
 
 def test_claims_are_field_by_field_those_of_trustee():
-    log = parse_event_log((VECTORS / "eventlog/trustee/CCEL_data").read_bytes())
-    expected = json.loads((VECTORS / "tdx/trustee/parse_tdx_claims_expected.json").read_bytes())
+    log = parse_event_log(real_file("eventlog/trustee/CCEL_data").read_bytes())
+    expected = json.loads(real_file("tdx/trustee/parse_tdx_claims_expected.json").read_bytes())
     instance = bytes.fromhex(expected.pop("platform_instance_id"))
     found = claims_of(TDXEvidence(DEBUG.quote, log))
     attributes = found["td_attributes"]
@@ -120,7 +121,7 @@ def test_claims_are_field_by_field_those_of_trustee():
 
 
 def test_claims_of_version_5_have_its_kind_and_more_fields():
-    data = (VECTORS / "tdx/trustee/tdx_quote_5.dat").read_bytes()
+    data = real_file("tdx/trustee/tdx_quote_5.dat").read_bytes()
     quote = claims_of(parse_file(data))["quote"]
     assert (quote["type"], quote["size"]) == ("0300", "88020000")
     assert quote["body"]["tee_tcb_svn2"] == "05010200000000000000000000000000"
@@ -130,8 +131,8 @@ def test_claims_of_version_5_have_its_kind_and_more_fields():
 
 def test_machine_that_reaches_no_level_is_refused():
     """A real quote, and TCB info of its kind of machine that is newer than its firmware."""
-    quote = parse_file((VECTORS / "tdx/trustee/tdx_quote_5.dat").read_bytes()).quote
-    info = (VECTORS / "tdx/go-tdx-guest/sample_tcbinfo_response_v5").read_bytes()
+    quote = parse_file(real_file("tdx/trustee/tdx_quote_5.dat").read_bytes()).quote
+    info = real_file("tdx/go-tdx-guest/sample_tcbinfo_response_v5").read_bytes()
     signer = signer_of(GOOD.collateral["intel/tdx-qe-identity.pem"])
     level = EnclaveLevel(4, "UpToDate", "", ())
     with pytest.raises(EvidenceRejected, match="reaches no level of the TCB info"):
@@ -140,7 +141,7 @@ def test_machine_that_reaches_no_level_is_refused():
 
 def test_quote_that_intels_own_samples_have_is_signed_below_their_root():
     """Its certificates come beside it, and its QE identity is that of another enclave."""
-    folder = VECTORS / "tdx/intel-qvl"
+    folder = real_file("tdx/intel-qvl")
 
     def read(name):
         return (folder / name).read_bytes()
@@ -295,20 +296,22 @@ def test_guest_that_may_be_looked_into_or_moved_is_good_where_that_is_allowed(wo
     assert found == dict.fromkeys(found, True) | {"icssd": False, "lass": False}
 
 
-def test_settings_of_an_appraisal_are_those_three():
+def test_settings_of_an_appraisal_are_those_three(world):
     view = View({"debug": True, "migration": True, "crl": "optional"}, what="settings")
     assert Allowed.parse(view) == Allowed(debug=True, migration=True, without_crl=True)
     assert load_verifier("tdx") == TDXVerifier()
-    assert load_verifier("tdx", settings=view, roots=b"x") == TDXVerifier(
-        Allowed(debug=True, migration=True, without_crl=True), b"x"
+    assert load_verifier("tdx", settings=view, roots=world.root_pem) == TDXVerifier(
+        Allowed(debug=True, migration=True, without_crl=True), world.root_pem
     )
+    with pytest.raises(FormatError, match="test root"):
+        load_verifier("tdx", roots=b"x")
     for settings in ({"sept_ve": True}, {"debug": 1}, {"crl": "no"}):
         with pytest.raises(FormatError):
             load_verifier("tdx", settings=View(settings, what="settings"))
 
 
 def test_log_that_gives_the_registers_of_the_quote_is_a_claim(world):
-    raw = (VECTORS / "eventlog/trustee/CCEL_AAEL_alibabacloud").read_bytes()
+    raw = real_file("eventlog/trustee/CCEL_AAEL_alibabacloud").read_bytes()
     events = parse_event_log(raw)
     registers = {f"rtmr_{at}": replay(events, at + 1, "SHA-384") for at in range(4)}
     quote = world.raw_quote(**FIELDS, **registers)
