@@ -4,7 +4,7 @@
     established = establish(quote, tee="tdx", collateral=collateral, root=root, now=now, note=print)
 
 1. *Chain.* The certificate of the machine's key (PCK) is signed by Intel's Platform or Processor
-   CA, and that one by the root; both are valid now.
+   CA, and that one by the root; all three are valid now.
 2. *Revocation.* The root's list and that CA's are signed by them and valid now; neither the CA nor
    the PCK is in them. Without a list nobody could look.
 3. *TCB info.* Signed, over its exact text, by a TCB Signing certificate of the root that is valid
@@ -153,7 +153,7 @@ def establish(
     """
     with step("1, chain"):
         pck = verified_pck(quote.chain, root)
-        for one in (pck.issuer, pck.leaf):
+        for one in (Issued.read(root), pck.issuer, pck.leaf):
             one.check_dates(now, EvidenceRejected)
     note(f"step 1, chain: PCK, valid to {pck.leaf.end:%Y-%m-%d}")
     documents = _Documents(collateral, root, now)

@@ -185,6 +185,12 @@ def test_certificate_of_a_machine_out_of_date_is_refused(world):
         refused(world, EvidenceRejected, "1, chain", "is not valid at", quote=quote)
 
 
+def test_root_out_of_date_is_refused(world):
+    late = NOW + timedelta(days=4000)
+    piece = "certificate Intel SGX Root CA is not valid at"
+    refused(world, EvidenceRejected, "1, chain", piece, now=late)
+
+
 def test_revoked_certificates_are_refused(world):
     crl = world.crl(signer="ca", revoked=[world.pck])
     refused(world, EvidenceRejected, 2, "Intel SGX PCK Certificate is revoked", crl=crl)
