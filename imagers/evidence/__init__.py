@@ -5,10 +5,16 @@ plugins     attesters and verifiers by the name of their TEE: ours, and those of
 judge       the one way from evidence to claims
 appraise    whether a machine that is genuine is one's own
 claims      claims as JSON
-snp         reports of AMD SEV-SNP, and whether they are genuine
+snp         reports of AMD SEV-SNP, and whether they are genuine; who collects them
+tdx, sgx    the same for quotes of Intel; what both share is in intel
 steps       numbered steps, and refusals that name them
 collateral  a directory of what verifiers need beside evidence
+fetch       gets it from its vendors and other sources; carry brings it in and out
 roots       certificates of vendors that come along
+tsm         the kernel's own interface for evidence
+ccel        logs of what a guest measured
+reference   reference values from files of others
+init_data   what a host hands to a guest, bound by its digest
 """
 
 from typing import TYPE_CHECKING
