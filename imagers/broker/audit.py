@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AuditEvent", "RefusalLimit", "append", "shown_session"]
 
-_MAX_TEXT = 800  # characters of a member
+_MAX_TEXT = 2000  # characters of a member: three registers of a guest, and what would admit them
 _SESSION_DIGITS = 12  # of the session's name: enough to tell sessions apart
 _A_MINUTE = 120
 _A_MINUTE_OF_ONE = 30

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from imagers.broker.audit import AuditEvent, append
 from imagers.broker.refusals import Refusal
 from imagers.model.references import (
+    MAX_SOURCE,
     MAX_VALUES,
     is_reference_name,
     parse_references,
@@ -48,11 +49,11 @@ class References:
         """Set those of the message, all or none.
 
         Args:
-            add: their values join those that are there, which keep expiry and source.
+            add: their values join those that are there, which keep their expiry; sources join too.
 
         Raises:
             FormatError: the message is none.
-            Refusal: there would be too many.
+            Refusal: there would be too many, or values of one name would expire at two times.
         """
         references = parse_references(body)
         with self._state.store.transaction() as transaction:
@@ -86,4 +87,21 @@ def _joined(earlier: ReferenceValue, one: ReferenceValue) -> ReferenceValue:
     values = tuple({(type(one), one): one for one in (*earlier.values, *one.values)}.values())
     if len(values) > MAX_VALUES:
         raise Refusal("SerdeError", f"expected at most {MAX_VALUES} values of {one.name!r}")
-    return replace(earlier, values=values)
+    # All values of a name expire at one time: nobody may think that those that join do earlier.
+    if one.expires not in (None, earlier.expires):
+        raise Refusal(
+            "SerdeError",
+            f"values of {one.name!r} join those that {_end(earlier)}: expected no other "
+            f"time, got {one.expires.isoformat()}; set all of them, or delete those that are there",
+        )
+    return replace(earlier, values=values, source=_joined_source(earlier, one))
+
+
+def _joined_source(earlier: ReferenceValue, one: ReferenceValue) -> str:
+    sources = dict.fromkeys(part for part in (*earlier.source.split("; "), one.source) if part)
+    joined = "; ".join(sources)
+    return joined if len(joined) <= MAX_SOURCE else earlier.source
+
+
+def _end(one: ReferenceValue) -> str:
+    return "never expire" if one.expires is None else f"expire at {one.expires.isoformat()}"

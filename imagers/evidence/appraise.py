@@ -21,7 +21,7 @@ Spec: draft-ietf-rats-ar4si-09, section 3; Trustee's default attestation policy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -184,7 +184,10 @@ def _compare_status(claims: Claims, book: _Book) -> tuple[Comparison, ...]:
     if book.has(name):
         return book.compare("hardware", {name: claims.tcb_status}, must=True)
     wanted = ReferenceValue(name, (_UP_TO_DATE,), source="the default")
-    return (book.compare_one("hardware", name, claims.tcb_status, wanted),)
+    one = book.compare_one("hardware", name, claims.tcb_status, wanted)
+    if not one.holds:  # a value takes the place of the default, which is to stay
+        one = replace(one, remedy=_remedy(name, _UP_TO_DATE, claims.tcb_status))
+    return (one,)
 
 
 def _compare_debug(claims: Claims) -> tuple[Comparison, ...]:
@@ -221,7 +224,7 @@ class _Book:
     def compare_one(
         self, member: str, name: str, found: JSON, wanted: ReferenceValue | None
     ) -> Comparison:
-        add = f"if this guest is yours: imagers broker reference-value set {name} {_word(found)}"
+        add = _remedy(name, found)
         if wanted is None:
             return Comparison(member, name, found, (), "", "there is no reference value", add)
         why, remedy = "", ""
@@ -230,13 +233,18 @@ class _Book:
             remedy = add
         elif not _is_one_of(found, wanted.values):
             why = "no reference value equals it"
-            remedy = add.replace(" set ", " set --add ")
+            remedy = _remedy(f"--add {name}", found)
         return Comparison(member, name, found, wanted.values, wanted.source, why, remedy)
 
 
 def _is_one_of(found: JSON, values: Sequence[JSON]) -> bool:
     # In Python True equals 1 and 1.0; in JSON nothing equals what is of another type.
     return any(type(one) is type(found) and one == found for one in values)
+
+
+def _remedy(name: str, *values: JSON) -> str:
+    words = " ".join(map(_word, values))
+    return f"if this guest is yours: imagers broker reference-value set {name} {words}"
 
 
 def _word(value: JSON) -> str:

@@ -71,6 +71,7 @@ _UNAUTHORIZED = 401
 _FORBIDDEN = 403
 _NOT_FOUND = 404
 _MAX_HANDSHAKE_BYTES = 256 * 1024  # of an answer: a challenge, or a token of some KiB
+_OWNER_SEES = "its owner sees more in 'imagers broker audit'"
 _JSON = {"Content-Type": "application/json"}
 _COOKIE = re.compile(rf"(?:^|,\s*){COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})(?:\s*[;,]|$)")
 # Trustee's names for refusals, which it sends with the status of a stale session.
@@ -232,7 +233,9 @@ class BrokerClient(Closing):
                 f"the broker's challenge for the TEE {tee!r} is over: {error}",
                 hint="collecting evidence took too long; try again",
             )
-        raise EvidenceRejected(f"the broker rejects the evidence of the TEE {tee!r}: {error}")
+        raise EvidenceRejected(
+            f"the broker rejects the evidence of the TEE {tee!r}: {error}", hint=_OWNER_SEES
+        )
 
     def _raise_refusal(self, uri: str, response: Response) -> NoReturn:
         error = parse_error(response.body)
@@ -245,7 +248,7 @@ class BrokerClient(Closing):
             raise KeyRefused(
                 f"the broker refuses {uri!r}",
                 reason=str(error),
-                hint="its owner sees more in 'imagers broker audit'",
+                hint=_OWNER_SEES,
             )
         if response.status == _UNAUTHORIZED and error.name:
             self._raise_unauthorized(uri, error)

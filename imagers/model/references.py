@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_REFERENCES_BYTES",
+    "MAX_SOURCE",
     "MAX_VALUES",
     "ReferenceValue",
     "is_reference_name",
@@ -38,7 +39,8 @@ __all__ = [
 MAX_REFERENCES_BYTES = 1024 * 1024
 _MAX_NAMES = 1000
 MAX_VALUES = 1000
-_MAX_TEXT = 1024  # characters of a value or a source
+MAX_SOURCE = 1024  # characters
+_MAX_TEXT = 1024  # of a value
 _WHAT = "reference values"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}\Z")
 
@@ -113,8 +115,8 @@ def _parse_reference(item: View) -> ReferenceValue:
     if not is_reference_name(name):
         raise item.error("expected a name of letters, digits, '_', '.' and '-'", "name")
     source = item.optional_text("source") or ""
-    if len(source) > _MAX_TEXT:
-        raise item.error(f"expected at most {_MAX_TEXT} characters", "source")
+    if len(source) > MAX_SOURCE:
+        raise item.error(f"expected at most {MAX_SOURCE} characters", "source")
     return ReferenceValue(name, _parse_values(item), _parse_expiry(item), source)
 
 

@@ -166,7 +166,16 @@ def import_files(
     for path in file:
         with blamed_on(path):
             found += [_told(one) for one in bring(Path(path), keeper=keeper, name=name)]
-    _print(found, directory, keeper.now, as_json=as_json)
+    with telling(_refused(found)):
+        _print(found, directory, keeper.now, as_json=as_json)
+
+
+def _refused(found: Iterable[Fetched]) -> ImagersError | None:
+    """Why not all documents were taken; files of other kinds may lie beside them."""
+    names = [one.name for one in found if isinstance(one.error, EvidenceRejected)]
+    if not names:
+        return None
+    return EvidenceRejected(f"not taken, since no verifier would believe them: {', '.join(names)}")
 
 
 @command.command("export", cls=VerbCommand, help=__doc__)

@@ -28,7 +28,6 @@ import click
 
 from imagers.cli.command import VerbCommand, json_option
 from imagers.cli.output import print_json
-from imagers.errors import UsageError
 
 __all__ = ["command"]
 
@@ -41,15 +40,11 @@ _REPORT_DATA = 64
 @json_option
 def command(*, tee: str | None, report_data: str, as_json: bool) -> None:
     """Print evidence of this machine."""
+    from imagers.cli.evidence import parse_hex
     from imagers.evidence.plugins import find_attester, load_attester
     from imagers.model.evidence import ReportData
 
-    try:
-        digest = bytes.fromhex(report_data)
-    except ValueError:
-        raise UsageError(f"--report-data: expected hex, got {report_data[:80]!r}") from None
-    if len(digest) > _REPORT_DATA:
-        raise UsageError(f"--report-data: expected at most {_REPORT_DATA} bytes, got {len(digest)}")
+    digest = parse_hex("--report-data", report_data, _REPORT_DATA) or b""
     attester = find_attester() if tee is None else load_attester(tee)
     evidence = attester.collect(ReportData(digest))
     if as_json:

@@ -63,8 +63,9 @@ def make(*, algorithm: str, output: str | None, as_json: bool, **given: tuple[st
             raise UsageError(f"expected NAME=FILE, got {pair[:80]!r}")
         if name in data:
             raise UsageError(f"expected {name[:80]!r} once, got it twice")
+        content = read_bounded(path, max_bytes=MAX_INIT_DATA)
         with blamed_on(path):
-            data[name] = _text(read_bounded(path, max_bytes=MAX_INIT_DATA))
+            data[name] = _text(content)
     document = make_init_data(data, algorithm)
     if output is not None:
         write_new(output, document, mode=0o644)
@@ -80,9 +81,9 @@ def make(*, algorithm: str, output: str | None, as_json: bool, **given: tuple[st
 @json_option
 def digest(*, file: str, tee: str | None, as_json: bool) -> None:
     """Tell what evidence has to have."""
-    from imagers.evidence.init_data import FIELDS, digest_for, parse_init_data
+    from imagers.evidence.init_data import FIELDS, digest_for
 
-    found = parse_init_data(_read(file))
+    _, found = _read(file)
     if as_json:
         print_json(_facts(found))
     elif tee is not None:
@@ -100,12 +101,11 @@ def digest(*, file: str, tee: str | None, as_json: bool) -> None:
 @json_option
 def show(*, file: str, annotation: bool, raw: bool, as_json: bool) -> None:
     """Tell what is in it."""
-    from imagers.evidence.init_data import ANNOTATION, parse_init_data, to_annotation
+    from imagers.evidence.init_data import ANNOTATION, to_annotation
 
     if annotation + raw + as_json > 1:
         raise UsageError("expected one of --annotation, --raw and --json")
-    document = _read(file)
-    found = parse_init_data(document)
+    document, found = _read(file)
     if annotation:
         print_line(f"{ANNOTATION}: {to_annotation(document)}")
     elif raw:
@@ -130,17 +130,22 @@ def _facts(found: InitData) -> dict[str, object]:
     }
 
 
-def _read(path: str) -> bytes:
-    """The document in a file, which may be an annotation."""
-    from imagers.evidence.init_data import ANNOTATION, MAX_INIT_DATA, of_annotation
+def _read(path: str) -> tuple[bytes, InitData]:
+    """The document in a file, which may be an annotation, and what is in it."""
+    from imagers.evidence.init_data import (
+        ANNOTATION,
+        MAX_INIT_DATA,
+        of_annotation,
+        parse_init_data,
+    )
     from imagers.files import read_bounded
 
     data = read_bounded(path, max_bytes=2 * MAX_INIT_DATA)
     text = data.strip().removeprefix(ANNOTATION.encode()).lstrip(b": ").strip(b"\"'")
-    if text.startswith(b"H4sI"):  # a gzip in base64; no TOML begins so and has `version`
-        with blamed_on(path):
-            return of_annotation(text.decode("ascii", "replace"))
-    return data
+    with blamed_on(path):
+        if text.startswith(b"H4sI"):  # a gzip in base64; no TOML begins so and has `version`
+            data = of_annotation(text.decode("ascii", "replace"))
+        return data, parse_init_data(data)
 
 
 def _text(data: bytes) -> str:

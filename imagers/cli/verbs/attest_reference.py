@@ -99,7 +99,10 @@ def make(
     **snp: str | int | None,
 ) -> None:
     """Compute them."""
+    from imagers.model.references import ReferenceValue
+
     _check_options(tee, snp, event_log=event_log, by_signer=by_signer)
+    when = _time(expires)
     values: Mapping[str, JSON]
     if tee == "snp":
         values = _of_launch(file, snp)
@@ -109,7 +112,7 @@ def make(
         values = _of_enclave(file, by_signer=by_signer)
     _write(
         [
-            _reference(name, value, expires, Path(file).name if source is None else source)
+            ReferenceValue(name, (value,), when, Path(file).name if source is None else source)
             for name, value in values.items()
         ],
         output,
@@ -155,6 +158,8 @@ def _of_launch(file: str, given: Mapping[str, str | int | None]) -> dict[str, JS
             host=str(given["host"] or "QEMU"),
         )
     )
+    if given["kernel"] is None:
+        say("warning", "without --kernel nothing says which kernel runs: the host gives its disk")
     return {"snp_launch_measurement": digest.hex()}
 
 
@@ -167,8 +172,9 @@ def _of_firmware(file: str, event_log: str | None) -> dict[str, JSON]:
     from imagers.evidence.tdx.firmware import MAX_FIRMWARE, measure_firmware
     from imagers.files import read_bounded
 
+    firmware = read_bounded(file, max_bytes=MAX_FIRMWARE)
     with blamed_on(file):
-        mrtd = measure_firmware(read_bounded(file, max_bytes=MAX_FIRMWARE))
+        mrtd = measure_firmware(firmware)
     values: dict[str, JSON] = {"mr_td": mrtd.hex()}
     if event_log is None:
         say("warning", "without --event-log nothing says which kernel runs: RTMR 1 and 2 are open")
@@ -184,8 +190,9 @@ def _of_enclave(file: str, *, by_signer: bool) -> dict[str, JSON]:
     from imagers.evidence.sgx.sigstruct import MAX_ENCLAVE, find_sigstructs
     from imagers.files import read_bounded
 
+    enclave = read_bounded(file, max_bytes=MAX_ENCLAVE)
     with blamed_on(file):
-        found = find_sigstructs(read_bounded(file, max_bytes=MAX_ENCLAVE))
+        found = find_sigstructs(enclave)
     if len(found) > 1:
         names = ", ".join(one.mr_enclave.hex()[:12] for one in found)
         raise UsageError(f"{file}: expected one enclave, got {len(found)}: {names}")
@@ -219,9 +226,10 @@ def import_file(
     from imagers.files import read_bounded
     from imagers.model.references import MAX_REFERENCES_BYTES
 
+    data = read_bounded(file, max_bytes=MAX_REFERENCES_BYTES)
     with blamed_on(file):
         found = import_references(
-            read_bounded(file, max_bytes=MAX_REFERENCES_BYTES),
+            data,
             expires=_time(expires),
             source=Path(file).name if source is None else source,
         )
@@ -248,12 +256,6 @@ def show(*, file: str, as_json: bool) -> None:
             expires += ", expired"
         rows += [[one.name, str(value), expires, one.source] for value in one.values]
     print_table(["name", "value", "expires", "source"], rows)
-
-
-def _reference(name: str, value: JSON, expires: str | None, source: str) -> ReferenceValue:
-    from imagers.model.references import ReferenceValue
-
-    return ReferenceValue(name, (value,), _time(expires), source)
 
 
 def _write(found: Sequence[ReferenceValue], output: str | None, *, as_json: bool) -> None:

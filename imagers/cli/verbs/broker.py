@@ -147,6 +147,9 @@ def serve(
             write_file(url_file, broker.url + "\n")
             written.append(url_file)
 
+    if collateral is None and tees:
+        with suppress(OSError):  # so that what is fetched into it later is found
+            read_settings().collateral.mkdir(parents=True, exist_ok=True)
     try:
         run_broker(
             BrokerConfig(

@@ -13,7 +13,7 @@ next request, also of guests that have attested before.
   set:
   --file FILE                 in place of NAME and VALUE: all that "imagers
                               attest reference make" wrote into it
-  --add                       keep the values that are there
+  --add                       keep the values that are there, and their expiry
   --expires TIME              RFC 3339; from then on they equal nothing
   --source TEXT               where you have them from; refusals say it
 
@@ -32,7 +32,6 @@ example:
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -141,19 +140,13 @@ def _read(file: str) -> tuple[ReferenceValue, ...]:
 
 def _given(name: str, values: tuple[str, ...], expires: str | None, source: str) -> ReferenceValue:
     """The value that the words say, read as one from a file is."""
+    from imagers.cli.evidence import parse_time
     from imagers.errors import FormatError
     from imagers.model.references import parse_references
     from imagers.model.strict_json import dump_json
 
     if expires is not None:
-        try:
-            zone = datetime.fromisoformat(expires).tzinfo
-        except ValueError:
-            zone = None
-        if zone is None:
-            raise UsageError(
-                f"--expires: expected a time as 2026-11-29T12:00:00Z, got {expires[:80]!r}"
-            )
+        parse_time("--expires", expires)
     item = {
         "name": name,
         "values": [_value(word) for word in values],

@@ -228,7 +228,8 @@ class CollateralDirectory:
         yield from sorted(found)
 
     def _root(self) -> str:
-        with local_errors(self._path, "collateral cannot be read"):
+        hint = "'imagers attest collateral fetch' makes it"
+        with local_errors(self._path, "collateral cannot be read", hint=hint):
             return os.path.realpath(self._path, strict=True)
 
 

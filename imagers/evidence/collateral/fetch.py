@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Getting collateral: each document from the first source that has a good one, into a directory.
 
-    for fetched in fetch(names, evidence, sources=(), keep=keeper, client=client):
+    for fetched in fetch(names, evidence, sources=(), keeper=keeper, client=client):
         print(fetched.name, fetched.state)
 
 Sources are asked in their order, each with the retries of the client; what a source gives counts
@@ -35,8 +35,8 @@ class Fetched:
     """What became of one document.
 
     Attributes:
-        state: `new`, `unchanged`, `kept` (what is there is younger), `missing`; `not taken` of a
-            file; `there` of what was there before.
+        state: `new`, `unchanged`, `kept` (what is there is younger, or no source gave one),
+            `missing`; `not taken` of a file; `there` of what was there before.
         document: that is there now; None: there is none.
         source: that gave what is there now; "" where none did.
         passed_over: why the other sources that were asked did not.

@@ -314,7 +314,7 @@ def verified_pck(chain: bytes, root: x509.Certificate) -> PCK:
     """
     pck = parse_pck(chain)
     if pck.root is not None and pck.root != root.public_bytes(Encoding.DER):
-        raise EvidenceRejected("the root of the quote's certificates is another than the given one")
+        raise EvidenceRejected("the root of the quote's certificates is not the trusted one")
     _check_issued(root, root, is_ca=True)
     _check_issued(pck.issuer.certificate, root, is_ca=True)
     _check_issued(pck.leaf.certificate, pck.issuer.certificate, is_ca=False)
@@ -336,7 +336,7 @@ def read_signer(chain: bytes, root: x509.Certificate, what: str) -> Issued:
     if signer.name != _SIGNER:
         raise EvidenceRejected(f"expected a signer '{_SIGNER}', got '{signer.name[:80]}'")
     if len(found) == 2 and found[1] != root:
-        raise EvidenceRejected("the root of a document's signer is another than the given one")
+        raise EvidenceRejected("the root of the document's signer is not the trusted one")
     _check_issued(root, root, is_ca=True)
     _check_issued(found[0], root, is_ca=False)
     return signer

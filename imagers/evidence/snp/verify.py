@@ -219,8 +219,14 @@ def parse_file(data: bytes, certificate: bytes | None = None) -> SNPEvidence:
     """
     if len(data) == REPORT_BYTES:
         evidence = SNPEvidence(parse_report(data), None)
-    else:
+    elif data.lstrip()[:1] == b"{":
         evidence = parse(parse_json(data, what=_WHAT, max_bytes=_MAX_JSON))
+    else:
+        raise FormatError(
+            f"expected a report of {REPORT_BYTES} bytes, or the protocol's JSON, got {len(data)} "
+            "bytes that are neither",
+            what=_WHAT,
+        )
     if certificate is None:
         return evidence
     return SNPEvidence(evidence.report, parse_leaf(certificate, what="certificate"))

@@ -107,11 +107,10 @@ def _chain(world: SNPWorld, *, is_vlek: bool) -> bytes:
 def _azure(world: SNPWorld, headers: Mapping[str, str]) -> Answer:
     if headers.get("Metadata", "").lower() != "true":
         return Answer(400, b'{"error":"Bad request. Required metadata header not specified"}')
-    versions = (f"{getattr(world.tcb, part):02x}" for part in ("microcode", "snp"))
-    microcode, snp = versions
+    tcb = world.tcb
     document = {
         "vcekCert": pem.armor("CERTIFICATE", world.leaf()).decode(),
-        "tcbm": f"{microcode}{snp}00000000{world.tcb.tee:02x}{world.tcb.bootloader:02x}",
+        "tcbm": f"{tcb.microcode:02x}{tcb.snp:02x}00000000{tcb.tee:02x}{tcb.bootloader:02x}",
         "certificateChain": _chain(world, is_vlek=False).decode(),
         "cacheControl": "86400",
     }

@@ -27,6 +27,10 @@ def test_values_are_set_replaced_joined_and_removed(references, rows):
     assert list(stored(references)) == ["a", "b"]
     references.set(body({"name": "b", "values": ["y", "x"]}), add=True)
     assert stored(references)["b"] == first | {"values": ["x", "y"]}
+    again = {"name": "b", "values": ["y"], "source": "t"}
+    references.set(body(again | {"expires": "2027-01-01T01:00:00+01:00"}), add=True)
+    references.set(body(again), add=True)
+    assert stored(references)["b"] == first | {"values": ["x", "y"], "source": "s; t"}
     references.set(body({"name": "b", "values": ["z"]}), add=False)
     assert stored(references)["b"] == {"name": "b", "values": ["z"], "expires": None, "source": ""}
     references.delete("b")
@@ -34,6 +38,8 @@ def test_values_are_set_replaced_joined_and_removed(references, rows):
     assert [(row.event, row.outcome, row.detail) for row in rows()] == [
         ("reference", "ok", "set b: 1 values"),
         ("reference", "ok", "set a: 1 values"),
+        ("reference", "ok", "set b: 2 values"),
+        ("reference", "ok", "set b: 2 values"),
         ("reference", "ok", "set b: 2 values"),
         ("reference", "ok", "set b: 1 values"),
         ("reference", "ok", "delete b"),
@@ -64,6 +70,25 @@ def test_set_is_all_or_nothing(references, rows):
     assert caught.value.status == 400
     assert len(stored(references)) == 999
     assert len(rows()) == count
+
+
+@pytest.mark.parametrize(
+    ("earlier", "told"),
+    [(None, "never expire"), ("2027-01-01T00:00:00+00:00", "expire at 2027-01-01T00")],
+)
+def test_joined_values_with_another_expiry_are_refused(references, rows, earlier, told):
+    references.set(body({"name": "a", "values": [1], "expires": earlier}), add=False)
+    other = {"name": "a", "values": [2], "expires": "2026-12-01T00:00:00+00:00"}
+    with pytest.raises(Refusal, match=f"that {told}.*expected no other time, got 2026-12-01"):
+        references.set(body(other), add=True)
+    assert stored(references)["a"]["values"] == [1]
+    assert len(rows()) == 1
+
+
+def test_joined_sources_are_bounded(references):
+    references.set(body({"name": "a", "values": [1], "source": "s" * 1000}), add=False)
+    references.set(body({"name": "a", "values": [2], "source": "t" * 1000}), add=True)
+    assert stored(references)["a"]["source"] == "s" * 1000
 
 
 def test_joined_values_are_bounded(references):

@@ -105,6 +105,14 @@ def test_status_of_the_vendor_has_to_be_up_to_date_or_what_the_operator_takes(
     assert worth(replace(CLAIMS, tcb_status=status), **values)[1] == expected
 
 
+def test_remedy_for_a_status_keeps_the_default():
+    claims = replace(CLAIMS, tcb_status="OutOfDate")
+    (miss,) = appraise_claims(claims, book(enclave=["e1"]), now=NOW).misses
+    assert miss.remedy.endswith(" reference-value set toy_tcb_status UpToDate OutOfDate")
+    (miss,) = appraise_claims(claims, book(enclave=["e1"], toy_tcb_status=["x"]), now=NOW).misses
+    assert miss.remedy.endswith(" reference-value set --add toy_tcb_status OutOfDate")
+
+
 @pytest.mark.parametrize(
     ("debug", "values", "expected"),
     [

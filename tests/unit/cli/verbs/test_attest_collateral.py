@@ -99,6 +99,17 @@ def test_import_and_export_carry_what_is_there(run, words, snp_world):
     assert Path("d", CRL).read_bytes() == Path("crl").read_bytes()
 
 
+def test_import_of_what_another_signed_is_a_no_and_takes_the_rest(run, words, snp_world):
+    Path("d/snp/Genoa").mkdir(parents=True)
+    Path("d", CRL).write_bytes(young(snp_world))
+    Path("d/snp/Genoa/vlek.crl").write_bytes(snp_world.crl(signer="other"))
+    Path("d/notes.txt").write_text("mine")
+    outcome = run("attest", "collateral", "import", "d", *words)
+    assert outcome.code == 40
+    assert "would believe them: snp/Genoa/vlek.crl\n" in outcome.err
+    assert Path("c", CRL).is_file()
+
+
 def test_import_with_a_name_is_for_one_file(run, words):
     outcome = run("attest", "collateral", "import", "a", "b", "--name", CRL, *words)
     assert outcome.code == 2

@@ -47,6 +47,7 @@ def test_each_tee_gets_the_names_that_its_verifier_compares(run):
 
 @pytest.mark.usefixtures("files")
 def test_what_leaves_something_open_is_said(run):
+    assert "which kernel runs" in run("attest", "reference", "make", *SNP).err
     assert "RTMR 1 and 2 are open" in run("attest", "reference", "make", "tdvf", "--tee", "tdx").err
     outcome = run("attest", "reference", "make", "debug.sig", "--tee", "sgx")
     assert "debugging of this enclave is allowed: its host can look into it" in outcome.err

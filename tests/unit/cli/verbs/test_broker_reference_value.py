@@ -18,10 +18,10 @@ def test_set_list_add_delete(run, admin):
     run(*SET, "--add", "snp_launch_measurement", "cd" * 48, *admin)
     one = listed(run, admin)["snp_launch_measurement"]
     assert one["values"] == ["ab" * 48, "cd" * 48]
-    assert (one["source"], one["expires"]) == ("OVMF of May", None)
+    assert (one["source"], one["expires"]) == ("OVMF of May; the command line", None)
     table = run(*LIST, *admin).out.splitlines()
     assert len(table) == 3
-    assert table[1].split()[2:] == ["never", "OVMF", "of", "May"]
+    assert table[1].split()[2:] == ["never", "OVMF", "of", "May;", "the", "command", "line"]
     assert run("broker", "reference-value", "delete", "snp_launch_measurement", *admin).code == 0
     assert listed(run, admin) == {}
 
