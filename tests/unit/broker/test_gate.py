@@ -219,7 +219,7 @@ def test_rule_without_trust_takes_any_genuine_guest(broker, ask):
 
 
 def test_real_roots_take_nothing_of_tests(world, collateral):
-    write_collateral(world, collateral)
+    write_collateral(world.collateral(), collateral)
     with EmbeddedBroker(
         tees=("snp",), collateral_directory=collateral, allow_sample_tee=False
     ) as broker:
