@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from imagers.errors import CouldNotVerify
+from imagers.evidence.steps import FETCH_NEWEST
 from imagers.model.evidence import Bound, Claims, Verifier
 from imagers.model.strict_json import JSON
 
@@ -73,6 +74,6 @@ def judge_parsed(
         if least is not None and number < least:
             raise CouldNotVerify(
                 f"collateral {name}: expected at least {least}, as was seen before, got {number}",
-                hint="'imagers attest collateral fetch' gets the newest",
+                hint=FETCH_NEWEST,
             )
     return claims

@@ -20,9 +20,13 @@ from imagers.errors import CouldNotVerify, EvidenceRejected
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from imagers.model.evidence import Bound
     from imagers.model.strict_json import View
 
-__all__ = ["check_bound", "is_crl_optional", "mismatch", "step"]
+__all__ = ["FETCH_NEWEST", "check_bound", "is_crl_optional", "mismatch", "step"]
+
+FETCH_NEWEST = "'imagers attest collateral fetch' gets the newest"
+"""The hint for a document that is out of date."""
 
 
 def mismatch(
@@ -56,17 +60,27 @@ def step(name: str) -> Iterator[None]:
         raise
 
 
-def check_bound(claim: str, digest: bytes | None, found: bytes) -> str:
-    """Raise unless a field holds the digest, with zeros behind it or cut to its length.
+def check_bound(bound: Bound, *, report_data: bytes, init_data: bytes, field: str) -> str:
+    """Raise unless report data and init data in the evidence are the expected ones.
+
+    Each holds the digest, with zeros behind it or cut to its length.
 
     Args:
-        digest: None: whatever is there.
+        field: of the TEE, that holds the init data.
 
     Returns:
         What was compared, for a note.
 
     Spec: Trustee key broker protocol 0.4.0, report data and init data.
     """
+    compared = (
+        _compare("report data", bound.report_data, report_data),
+        _compare(f"init data in {field}", bound.init_data, init_data),
+    )
+    return ", ".join(compared)
+
+
+def _compare(claim: str, digest: bytes | None, found: bytes) -> str:
     if digest is None:
         return f"{claim} not compared"
     expected = digest[: len(found)].ljust(len(found), b"\0")

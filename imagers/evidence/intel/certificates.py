@@ -37,6 +37,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
 from imagers.evidence.roots import read_root
+from imagers.evidence.steps import FETCH_NEWEST
 from imagers.pki.chain import load_certificate, parse_certificates
 from imagers.pki.der import only, split
 
@@ -403,7 +404,7 @@ class CRL:
             raise CouldNotVerify(
                 f"the {self.what} is not valid at {now:%Y-%m-%dT%H:%M:%SZ}: expected at most "
                 f"{self.end:%Y-%m-%dT%H:%M:%SZ}",
-                hint="'imagers attest collateral fetch' gets the newest",
+                hint=FETCH_NEWEST,
             )
         for one in certificates:
             if one.serial in self.serials:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
 from imagers.evidence.intel.certificates import is_signed, key_of
+from imagers.evidence.steps import FETCH_NEWEST
 from imagers.model.strict_json import View
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Period:
             raise CouldNotVerify(
                 f"the {self.what} is not valid at {now:%Y-%m-%dT%H:%M:%SZ}: expected "
                 f"{self.begin:%Y-%m-%dT%H:%M:%SZ} to {self.end:%Y-%m-%dT%H:%M:%SZ}",
-                hint="'imagers attest collateral fetch' gets the newest",
+                hint=FETCH_NEWEST,
             )
 
 

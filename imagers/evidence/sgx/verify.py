@@ -154,13 +154,11 @@ class SGXVerifier:
             told = _check_enclave(evidence, self.allowed)
         note(f"step 10, enclave: {told}")
         with step("11, bound"):
-            told = ", ".join(
-                (
-                    check_bound("report data", bound.report_data, evidence.octets("report_data")),
-                    check_bound(
-                        "init data in config_id", bound.init_data, evidence.octets("config_id")
-                    ),
-                )
+            told = check_bound(
+                bound,
+                report_data=evidence.octets("report_data"),
+                init_data=evidence.octets("config_id"),
+                field="config_id",
             )
         note(f"step 11, bound: {told}")
         return Claims(

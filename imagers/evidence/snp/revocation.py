@@ -9,6 +9,7 @@ from cryptography import x509
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
 from imagers.evidence.snp.certificates import is_signed_by
+from imagers.evidence.steps import FETCH_NEWEST
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -49,7 +50,8 @@ def check_crl(der: bytes, authority: Authority, *, is_vlek: bool, now: datetime)
     if now < crl.last_update_utc or end is None or now > end:
         raise CouldNotVerify(
             f"the {name} is not valid at {now:%Y-%m-%dT%H:%M:%SZ}: expected "
-            f"{crl.last_update_utc:%Y-%m-%dT%H:%M:%SZ} to {end and f'{end:%Y-%m-%dT%H:%M:%SZ}'}"
+            f"{crl.last_update_utc:%Y-%m-%dT%H:%M:%SZ} to {end and f'{end:%Y-%m-%dT%H:%M:%SZ}'}",
+            hint=FETCH_NEWEST,
         )
     if (limit := _limit(crl, name)) is not None:
         raise CouldNotVerify(f"expected a {name} of every certificate and reason, got {limit}")

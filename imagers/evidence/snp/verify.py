@@ -310,7 +310,12 @@ class SNPVerifier:
             _check_guest(report, tcb, self.allowed)
         note("step 7, guest: VMPL 0")
         with step("8, bound"):
-            told = _check_bound(report, bound)
+            told = check_bound(
+                bound,
+                report_data=report.octets("report_data"),
+                init_data=report.octets("host_data"),
+                field="host_data",
+            )
         note(f"step 8, bound: {told}")
         chip = report.octets("chip_id")
         return Claims(
@@ -435,17 +440,6 @@ def _check_guest(report: Report, tcb: TCB, rules: Allowed) -> None:
         raise mismatch("migration agent", "forbidden by the guest's policy", "allowed")
     if rules.minimum is not None and (part := tcb.is_below(rules.minimum)):
         raise mismatch(f"firmware, {part}", f"at least {rules.minimum}", tcb)
-
-
-def _check_bound(report: Report, bound: Bound) -> str:
-    """Step 8: what was compared."""
-    told = []
-    for name, member, digest in (
-        ("report data", "report_data", bound.report_data),
-        ("init data in host_data", "host_data", bound.init_data),
-    ):
-        told.append(check_bound(name, digest, report.octets(member)))
-    return ", ".join(told)
 
 
 def _firmware(tcb: TCB) -> dict[str, JSON]:

@@ -201,13 +201,11 @@ class TDXVerifier:
             told = _check_log(evidence)
         note(f"step 11, event log: {told}")
         with step("12, bound"):
-            told = ", ".join(
-                (
-                    check_bound("report data", bound.report_data, quote.octets("report_data")),
-                    check_bound(
-                        "init data in mr_config_id", bound.init_data, quote.octets("mr_config_id")
-                    ),
-                )
+            told = check_bound(
+                bound,
+                report_data=quote.octets("report_data"),
+                init_data=quote.octets("mr_config_id"),
+                field="mr_config_id",
             )
         note(f"step 12, bound: {told}")
         configured = (*_CONFIGURED, *(("mr_servicetd",) if "mr_servicetd" in quote.fields else ()))

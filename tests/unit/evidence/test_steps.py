@@ -3,6 +3,7 @@ import pytest
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
 from imagers.evidence.steps import check_bound, is_crl_optional, mismatch, step
+from imagers.model.evidence import Bound
 from imagers.model.strict_json import View
 
 
@@ -46,16 +47,26 @@ def test_mismatch_says_claim_expected_and_found():
         (b"", b"\0x", False),
     ],
 )
-def test_bound_digest_is_padded_with_zeros_or_cut(digest, found, holds):
+@pytest.mark.parametrize("name", ["report data", "init data in host_data"])
+def test_bound_digest_is_padded_with_zeros_or_cut(name, digest, found, holds):
+    is_report = name == "report data"
+    bound = Bound(digest, None) if is_report else Bound(None, digest)
+    report_data, init_data = (found, b"x") if is_report else (b"x", found)
+
+    def check():
+        return check_bound(bound, report_data=report_data, init_data=init_data, field="host_data")
+
     if holds:
-        assert check_bound("init data", digest, found) == "init data as expected"
+        assert f"{name} as expected" in check()
         return
-    with pytest.raises(EvidenceRejected, match="init data: expected"):
-        check_bound("init data", digest, found)
+    with pytest.raises(EvidenceRejected, match=f"^{name}: expected"):
+        check()
 
 
 def test_bound_that_nobody_asks_for_is_not_compared():
-    assert check_bound("init data", None, b"x") == "init data not compared"
+    assert check_bound(Bound(), report_data=b"x", init_data=b"y", field="host_data") == (
+        "report data not compared, init data in host_data not compared"
+    )
 
 
 def test_crl_is_required_unless_it_is_said_to_be_optional():
