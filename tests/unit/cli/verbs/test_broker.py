@@ -9,6 +9,7 @@ from imagers.broker.audit import AuditEvent
 from imagers.cli.verbs.broker import _EVENTS, _parse_listen
 from imagers.errors import KeyRefused, UsageError
 from imagers.model.digest import digest_of
+from imagers.settings import read_settings
 
 
 def put(run, admin, name="kbs:///a/b/c", data=b"secret", *more):
@@ -207,6 +208,14 @@ def test_serve_beyond_loopback_needs_a_certificate(run):
     outcome = run("broker", "serve", "--listen", "0.0.0.0:0", "--state", "state")
     assert outcome.code == 2
     assert "certificate" in outcome.err
+
+
+def test_serve_makes_the_directory_into_which_collateral_is_fetched_later(run):
+    words = ("broker", "serve", "--state", "state", "--appraisal-policy", "none.json")
+    assert run(*words).code == 13
+    assert not read_settings().collateral.exists()
+    assert run(*words, "--tee", "snp").code == 13
+    assert read_settings().collateral.is_dir()
 
 
 def test_serve_with_half_a_certificate_refused(run):
