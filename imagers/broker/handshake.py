@@ -36,9 +36,10 @@ from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.storage import Session
-from imagers.errors import FormatError, ImagersError, LocalError
+from imagers.errors import CouldNotVerify, FormatError, ImagersError, LocalError
 from imagers.evidence.init_data import parse_init_data
-from imagers.evidence.judge import judge_evidence
+from imagers.evidence.judge import judge_parsed
+from imagers.evidence.steps import FETCH_NEWEST
 from imagers.kbs.jwe import check_public_key
 from imagers.kbs.messages import (
     DEFAULT_HASH,
@@ -243,14 +244,21 @@ class Handshake:
         )
         with self._state.store.reading() as transaction:
             seen = transaction.seen_collateral()
-        claims = judge_evidence(
-            self._verifier_of(ticket.tee),
-            attestation.primary_evidence,
-            bound=Bound(report_data.digest, _digest_of(attestation.init_data)),
-            read=self._state.read_collateral,
-            now=self._state.now(),
-            seen=lambda name: seen.get(self._kept(ticket.tee, name)),
-        )
+        bound = Bound(report_data.digest, _digest_of(attestation.init_data))
+        verifier = self._verifier_of(ticket.tee)
+        evidence = verifier.parse(attestation.primary_evidence)
+        verifier.wanted(evidence)  # all that is read of the evidence alone has been read now
+        try:
+            claims = judge_parsed(
+                verifier,
+                evidence,
+                bound=bound,
+                read=self._state.read_collateral,
+                now=self._state.now(),
+                seen=lambda name: seen.get(self._kept(ticket.tee, name)),
+            )
+        except FormatError as error:  # a document of ours, and no fault of the guest
+            raise CouldNotVerify(f"a document is damaged: {error}", hint=FETCH_NEWEST) from None
         if claims.tee != ticket.tee:  # a plugin that speaks for another TEE than its name
             raise RuntimeError(f"the verifier of {ticket.tee!r} gave claims of {claims.tee!r}")
         with self._state.store.reading() as transaction:

@@ -324,3 +324,13 @@ def test_session_under_a_root_for_tests_ends_with_that_root(any_world, tmp_path)
             with pytest.raises(Refusal, match="accepted under other roots") as caught:
                 resources.release(credentials, path, [str(IMAGE)])
             assert caught.value.status == 401
+
+
+@pytest.mark.parametrize("damaged", [b"", b"garbage", b"\x30\x82\xff\xff"])
+def test_document_of_the_broker_that_is_damaged_is_could_not_look(broker, ask, collateral, damaged):
+    broker.expect(NAME, OURS.hex())
+    Path(collateral, "snp/Genoa/vcek.crl").write_bytes(damaged)
+    with pytest.raises(CouldNotVerify, match="this broker cannot look at the evidence"):
+        ask()
+    row = next(row for row in broker.log if row.event == "attest")
+    assert row.detail.startswith("a document is damaged: list of revoked certificates of Genoa")
