@@ -180,6 +180,8 @@ def _below(path: Path) -> Iterator[tuple[str, bytes]]:
                         f"expected at most {MAX_DOCUMENTS} files, got more", path=str(path)
                     )
                 file = Path(above, name)
+                if not file.is_file():
+                    continue  # as in a tar; a FIFO would hold us for ever
                 data = read_bounded(file, max_bytes=MAX_DOCUMENT)
                 total += len(data)
                 if total > _MAX_TAR:

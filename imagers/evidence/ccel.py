@@ -240,8 +240,14 @@ def check_replay(
         registers: by number in the log: its name, and its value.
 
     Raises:
-        EvidenceRejected: it gives another value.
+        EvidenceRejected: it gives another value, or an event of theirs has no such digest.
     """
+    for event in events:
+        if event.register in registers and algorithm not in event.digests:
+            name, _ = registers[event.register]
+            raise mismatch(
+                f"digest of an event of {name}", algorithm, ", ".join(event.digests) or "none"
+            )
     for number, (name, found) in registers.items():
         replayed = replay(events, number, algorithm)
         if replayed != found:

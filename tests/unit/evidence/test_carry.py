@@ -167,3 +167,9 @@ def test_member_with_holes_is_passed_over_and_takes_no_memory(keeper, tmp_path, 
     path = write(tmp_path / "t", bytes(data))
     assert [name for name, _ in _files(path)] == [CRL]
     assert list(take(keeper, path)) == [CRL]
+
+
+def test_pipe_in_a_directory_is_passed_over(keeper, tmp_path, genoa):
+    write(tmp_path / "d" / CRL, genoa.crl())
+    os.mkfifo(tmp_path / "d" / "pipe")
+    assert list(take(keeper, tmp_path / "d")) == [CRL]
