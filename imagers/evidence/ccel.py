@@ -223,11 +223,22 @@ def _algorithm(number: int) -> tuple[str, int]:
 
 
 def replay(events: Sequence[Event], register: int, algorithm: str) -> bytes:
-    """What a register is after all events of a log."""
+    """What a register is after all events of a log.
+
+    Raises:
+        FormatError: an event of it has no digest of this kind, so that nothing would bind it.
+    """
     value = bytes(_SIZES[algorithm])
     for event in events:
-        if event.register == register and algorithm in event.digests:
-            value = _digest(algorithm, value + event.digests[algorithm])
+        if event.register != register:
+            continue
+        if algorithm not in event.digests:
+            found = ", ".join(event.digests) or "none"
+            raise FormatError(
+                f"expected a digest {algorithm} in each event of register {register}, got {found}",
+                what=_WHAT,
+            )
+        value = _digest(algorithm, value + event.digests[algorithm])
     return value
 
 
@@ -240,14 +251,9 @@ def check_replay(
         registers: by number in the log: its name, and its value.
 
     Raises:
-        EvidenceRejected: it gives another value, or an event of theirs has no such digest.
+        EvidenceRejected: it gives another value.
+        FormatError: as `replay`.
     """
-    for event in events:
-        if event.register in registers and algorithm not in event.digests:
-            name, _ = registers[event.register]
-            raise mismatch(
-                f"digest of an event of {name}", algorithm, ", ".join(event.digests) or "none"
-            )
     for number, (name, found) in registers.items():
         replayed = replay(events, number, algorithm)
         if replayed != found:
