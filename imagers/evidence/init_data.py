@@ -54,7 +54,7 @@ FIELDS = {"snp": ("HOSTDATA", 32), "tdx": ("MRCONFIGID", 48), "sgx": ("CONFIGID"
 """The field of each TEE that has the digest, and its bytes."""
 _VERSION = "0.1.0"
 _WHAT = "init data"
-_MAX_DOTS = 64  # outside of texts: a key of n parts takes memory in the square of n
+_MAX_DOTS = 32  # outside of texts: a key of n parts takes memory in the square of n
 # What has no dots of keys, and a dot. A text that does not end takes the rest, as for `tomllib`.
 _DOTS = re.compile(
     rb'"""(?:[^"\\]|\\.|"(?!""))*+(?:"{3,5})?+'
