@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AuditEvent", "RefusalLimit", "append", "shown_session"]
 
-_MAX_TEXT = 800  # characters of a member
+_MAX_TEXT = 400  # characters of a member
+_MAX_DETAIL = 2000  # of why: several claims of 96 digits, wanted and found
 _SESSION_DIGITS = 12  # of the session's name: enough to tell sessions apart
 _A_MINUTE = 120
 _A_MINUTE_OF_ONE = 30
@@ -59,7 +60,10 @@ class AuditEvent:
 def append(transaction: Transaction, event: AuditEvent, *, now: datetime) -> None:
     """Write one row."""
     row = {
-        name: "".join(c if c.isprintable() else "\ufffd" for c in value[:_MAX_TEXT])
+        name: "".join(
+            c if c.isprintable() else "\ufffd"
+            for c in value[: _MAX_DETAIL if name == "detail" else _MAX_TEXT]
+        )
         for name, value in asdict(event).items()
     }
     transaction.append_audit({"at": now.isoformat(timespec="milliseconds"), **row})

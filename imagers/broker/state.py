@@ -33,7 +33,7 @@ from imagers.broker.storage import Store
 from imagers.broker.tokens import AdminTokens, GuestTokens
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.appraise import appraise_claims, reference_names
-from imagers.evidence.collateral import CollateralDirectory
+from imagers.evidence.collateral.directory import CollateralDirectory
 from imagers.evidence.plugins import load_verifier
 from imagers.evidence.policy import MAX_POLICY_BYTES as MAX_APPRAISAL_POLICY
 from imagers.evidence.policy import AppraisalPolicy, parse_appraisal_policy

@@ -100,7 +100,7 @@ class EvidenceQuestion:
             return "snp", parse_file(data, _read(self.certificate))
 
     def _reader(self) -> Callable[[str], bytes | None]:
-        from imagers.evidence.collateral import CollateralDirectory
+        from imagers.evidence.collateral.directory import CollateralDirectory
 
         directory = find_collateral(self.collateral)
         return (lambda _: None) if directory is None else CollateralDirectory(directory).read

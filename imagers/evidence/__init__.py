@@ -8,8 +8,7 @@ claims      claims as JSON
 snp         reports of AMD SEV-SNP, and whether they are genuine; who collects them
 tdx, sgx    the same for quotes of Intel; what both share is in intel
 steps       numbered steps, and refusals that name them
-collateral  a directory of what verifiers need beside evidence
-fetch       gets it from its vendors and other sources; carry brings it in and out
+collateral  what verifiers need beside evidence: kept, fetched, carried
 roots       certificates of vendors that come along
 tsm         the kernel's own interface for evidence
 ccel        logs of what a guest measured
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imagers.evidence.appraise import Appraisal, appraise_claims
-    from imagers.evidence.collateral import CollateralDirectory
+    from imagers.evidence.collateral.directory import CollateralDirectory
     from imagers.evidence.judge import judge_evidence
     from imagers.evidence.plugins import load_attester, load_verifier
 else:
@@ -31,7 +30,7 @@ else:
         __name__,
         {
             "appraise": ("Appraisal", "appraise_claims"),
-            "collateral": ("CollateralDirectory",),
+            "collateral.directory": ("CollateralDirectory",),
             "judge": ("judge_evidence",),
             "plugins": ("load_attester", "load_verifier"),
         },

@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from imagers.cli.command import Verb
-    from imagers.evidence.collateral import Document
-    from imagers.evidence.fetch import Fetched, Keeper
+    from imagers.evidence.collateral.directory import Document
+    from imagers.evidence.collateral.fetch import Fetched, Keeper
     from imagers.net.http import HTTPSettings
 
 __all__ = ["command"]
@@ -106,7 +106,7 @@ def fetch(
     as_json: bool,
 ) -> None:
     """Get what evidence needs."""
-    from imagers.evidence.fetch import fetch as fetch_documents
+    from imagers.evidence.collateral.fetch import fetch as fetch_documents
     from imagers.evidence.plugins import load_verifier, read_evidence
     from imagers.files import read_bounded
     from imagers.net.http import HTTPClient
@@ -157,7 +157,7 @@ def import_files(
     as_json: bool,
 ) -> None:
     """Take documents from files."""
-    from imagers.evidence.carry import bring
+    from imagers.evidence.collateral.carry import bring
 
     if name is not None and len(file) > 1:
         raise UsageError(f"--name: expected one file, got {len(file)}")
@@ -175,8 +175,8 @@ def import_files(
 @json_option
 def export(*, file: str, into: str | None, as_json: bool) -> None:
     """Write all documents into a tar."""
-    from imagers.evidence.carry import pack
-    from imagers.evidence.collateral import CollateralDirectory
+    from imagers.evidence.collateral.carry import pack
+    from imagers.evidence.collateral.directory import CollateralDirectory
     from imagers.files import write_new
 
     directory = CollateralDirectory(_path(into))
@@ -194,7 +194,7 @@ def export(*, file: str, into: str | None, as_json: bool) -> None:
 @json_option
 def show(*, into: str | None, test_root: str | None, as_json: bool) -> None:
     """List what is there."""
-    from imagers.evidence.fetch import Fetched
+    from imagers.evidence.collateral.fetch import Fetched
 
     keeper, directory = _keeper(into, test_root)
     found = []
@@ -212,8 +212,8 @@ def _path(into: str | None) -> Path:
 
 
 def _keeper(into: str | None, test_root: str | None) -> tuple[Keeper, Path]:
-    from imagers.evidence.collateral import CollateralDirectory
-    from imagers.evidence.fetch import Keeper
+    from imagers.evidence.collateral.directory import CollateralDirectory
+    from imagers.evidence.collateral.fetch import Keeper
     from imagers.files import read_bounded
 
     roots = None

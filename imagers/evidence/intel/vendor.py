@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from cryptography import x509
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, RemoteError
-from imagers.evidence.collateral import MAX_DOCUMENT, Document
+from imagers.evidence.collateral.directory import MAX_DOCUMENT, Document
 from imagers.evidence.intel.certificates import (
     CRL,
     UNREADABLE,
@@ -40,7 +40,7 @@ from imagers.evidence.intel.engine import root_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from imagers.evidence.collateral import Vendor
+    from imagers.evidence.collateral.directory import Vendor
     from imagers.evidence.intel.quote import Quote
     from imagers.net.http import HTTPClient
 

@@ -23,7 +23,7 @@ from urllib.parse import urlencode, urlsplit
 from cryptography import x509
 
 from imagers.errors import FormatError
-from imagers.evidence.collateral import MAX_DOCUMENT, Document
+from imagers.evidence.collateral.directory import MAX_DOCUMENT, Document
 from imagers.evidence.snp.certificates import (
     Authority,
     built_in,
@@ -38,7 +38,7 @@ from imagers.model.strict_json import View
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from imagers.evidence.collateral import Vendor
+    from imagers.evidence.collateral.directory import Vendor
     from imagers.evidence.snp.verify import SNPEvidence
     from imagers.net.http import HTTPClient
 

@@ -455,6 +455,8 @@ def _configured(report: Report) -> dict[str, JSON]:
     policy, platform = report.number("policy"), report.number("plat_info")
     return {
         "snp_host_data": report.octets("host_data").hex(),
+        "snp_id_key_digest": report.octets("id_key_digest").hex(),
+        "snp_author_key_digest": report.octets("author_key_digest").hex(),
         "snp_smt_enabled": bool(platform & 1),
         "snp_tsme_enabled": bool(platform & 2),
         "snp_guest_abi_major": policy >> 8 & 0xFF,

@@ -31,12 +31,13 @@ def test_append_writes_all_members_and_the_time(state, rows):
 
 
 def test_append_bounds_and_cleans_what_callers_wrote(state, rows):
-    event = AuditEvent(event="release", outcome="refused", path="a\x1b[2J\n" + "b" * 1000)
+    path, detail = "a\x1b[2J\n" + "b" * 1000, "c" * 3000
+    event = AuditEvent(event="release", outcome="refused", path=path, detail=detail)
     with state.store.transaction() as transaction:
         append(transaction, event, now=NOW)
     (row,) = rows()
     assert row.path.startswith("a\ufffd[2J\ufffdb")
-    assert len(row.path) == 800
+    assert (len(row.path), len(row.detail)) == (400, 2000)
 
 
 def test_shown_session_is_a_part_of_the_name():

@@ -7,15 +7,24 @@ from datetime import UTC, datetime
 import pytest
 
 from imagers.errors import EvidenceRejected, FormatError
+from imagers.evidence.appraise import appraise_claims
+from imagers.evidence.judge import judge_evidence
 from imagers.evidence.plugins import load_attester, load_verifier
-from imagers.model.evidence import ReportData
+from imagers.model.evidence import Bound, ReportData
+from imagers.model.references import ReferenceValue
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 DATA = ReportData(bytes(range(48)))
 
 
 def verify(body, data=DATA):
-    return load_verifier("sample").verify(body, report_data=data, now=NOW)
+    return judge_evidence(
+        load_verifier("sample"),
+        body,
+        bound=Bound(data.digest),
+        read=lambda _: None,
+        now=NOW,
+    )
 
 
 def test_evidence_is_what_the_peers_send():
@@ -37,6 +46,12 @@ def test_verify_own_evidence_gives_the_claims_of_trustee():
         "platform_version": {"major": 1, "minor": 4},
         "debug": False,
     }
+
+
+def test_sample_evidence_is_never_affirming_where_only_its_digest_is_known():
+    claims = verify(load_attester("sample").collect(DATA).body)
+    known = {"launch_digest": ReferenceValue("launch_digest", ("abcde",))}
+    assert not appraise_claims(claims, known, now=NOW).is_affirming
 
 
 @pytest.mark.parametrize(

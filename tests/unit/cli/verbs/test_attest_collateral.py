@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imagers.testing.evidence import Fault
-from tests.unit.evidence.test_fetch import KDS_CRL, make_source
+from tests.unit.evidence.collateral.test_fetch import KDS_CRL, make_source
 
 __all__ = ["make_source"]
 

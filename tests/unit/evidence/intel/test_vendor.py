@@ -6,8 +6,8 @@ from urllib.parse import quote
 import pytest
 
 from imagers.errors import EvidenceRejected, FormatError
-from imagers.evidence.collateral import CollateralDirectory
-from imagers.evidence.fetch import Keeper, fetch
+from imagers.evidence.collateral.directory import CollateralDirectory
+from imagers.evidence.collateral.fetch import Keeper, fetch
 from imagers.evidence.intel.collateral import ROOT_CRL, chain_name, crl_name
 from imagers.evidence.intel.engine import wanted
 from imagers.evidence.intel.vendor import Intel

@@ -126,7 +126,17 @@ def test_too_many_are_refused():
         find_sigstructs(many)
 
 
-def test_one_of_a_real_builder_is_good():
-    (one,) = find_sigstructs(real_file("sigstruct/inclavare/hello-world.sig").read_bytes())
-    assert one.mr_signer.hex()[:8] == "5bde1ae9"
-    assert one.debug == "required"
+@pytest.mark.parametrize(
+    ("name", "signer", "debug"),
+    [
+        ("fortanix/sig1.sigstruct.bin", "83d719e7", "allowed"),
+        ("inclavare/hello-world.sig", "5bde1ae9", "required"),
+        ("intel-pce/libsgx_pce.signed.so.1.25.100.1", "c54a62f2", "forbidden"),
+    ],
+)
+def test_those_of_real_builders_are_good(name, signer, debug):
+    (one,) = find_sigstructs(real_file(f"sigstruct/{name}").read_bytes())
+    assert one.mr_signer.hex()[:8] == signer
+    assert one.debug == debug
+    if name.startswith("intel"):
+        assert (one.product, one.svn, one.date) == (1, 16, "2024-08-11")

@@ -7,7 +7,8 @@ import pytest
 
 from imagers.errors import EvidenceRejected, FormatError
 from imagers.evidence.snp.collateral import AMD, kds_path
-from imagers.evidence.snp.verify import SNPEvidence, SNPVerifier
+from imagers.evidence.snp.verify import SNPEvidence, SNPVerifier, leaf_name, parse_file
+from tests.real_evidence import real_file
 from tests.unit.evidence.snp.conftest import report_of
 
 
@@ -81,3 +82,25 @@ def test_file_that_does_not_tell_its_name_is_refused(genoa, make, piece):
 def test_list_has_a_path_of_its_own_for_each_kind(genoa, kind):
     evidence = SNPEvidence(report_of(genoa), None)
     assert kds_path(f"snp/Genoa/{kind}.crl", evidence) == f"/{kind}/v1/Genoa/crl"
+
+
+@pytest.mark.parametrize(
+    ("report", "certificate"),
+    [
+        ("openanolis/turin-report.bin", "openanolis/turin-vcek.der"),
+        ("trustee/test-report.bin", "trustee/test-vcek.der"),
+    ],
+)
+def test_certificate_of_a_real_chip_has_the_name_that_its_report_wants(report, certificate):
+    der = real_file(f"snp/{certificate}").read_bytes()
+    (name,) = AMD().find(der)
+    evidence = parse_file(real_file(f"snp/{report}").read_bytes(), der)
+    assert leaf_name(evidence.report, evidence.product) == name
+    assert AMD().describe(name, {name: der}).kind.startswith("VCEK of a ")
+
+
+def test_forged_certificate_of_a_chip_is_not_taken():
+    der = real_file("snp/trustee/test-vcek-invalid-legacy.der").read_bytes()
+    (name,) = AMD().find(der)
+    with pytest.raises(EvidenceRejected, match="not signed by AMD"):
+        AMD().describe(name, {name: der})

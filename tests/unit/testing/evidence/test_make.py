@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from imagers.errors import FormatError, NoTEE
-from imagers.evidence.collateral import CollateralDirectory
+from imagers.evidence.collateral.directory import CollateralDirectory
 from imagers.evidence.judge import judge_evidence, judge_parsed
 from imagers.evidence.plugins import load_attester, load_verifier
 from imagers.evidence.snp.verify import parse_file

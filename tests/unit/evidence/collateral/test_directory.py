@@ -4,7 +4,7 @@ import os
 import pytest
 
 from imagers.errors import FormatError, LocalError
-from imagers.evidence.collateral import (
+from imagers.evidence.collateral.directory import (
     MAX_DOCUMENT,
     VENDORS,
     CollateralDirectory,

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import EvidenceRejected, FormatError, LocalError
-from imagers.evidence.collateral import (
+from imagers.evidence.collateral.directory import (
     MAX_DOCUMENT,
     MAX_DOCUMENTS,
     VENDORS,
     CollateralDirectory,
 )
-from imagers.evidence.fetch import Fetched, Keeper
+from imagers.evidence.collateral.fetch import Fetched, Keeper
 from imagers.files import local_errors, read_bounded
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from imagers.errors import EvidenceRejected, FormatError, RemoteError
-from imagers.evidence.collateral import load_vendor
+from imagers.evidence.collateral.directory import load_vendor
 from imagers.net.urls import parse_origin
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from imagers.errors import ImagersError
-    from imagers.evidence.collateral import CollateralDirectory, Document, Vendor
+    from imagers.evidence.collateral.directory import CollateralDirectory, Document, Vendor
     from imagers.net.http import HTTPClient
 
 __all__ = ["Fetched", "Keeper", "fetch"]

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from imagers.errors import EvidenceRejected, FormatError, LocalError
-from imagers.evidence.carry import _files, bring, pack
-from imagers.evidence.collateral import MAX_DOCUMENT, CollateralDirectory
-from imagers.evidence.fetch import Keeper
+from imagers.evidence.collateral.carry import _files, bring, pack
+from imagers.evidence.collateral.directory import MAX_DOCUMENT, CollateralDirectory
+from imagers.evidence.collateral.fetch import Keeper
 from imagers.evidence.snp.certificates import vcek_name
 from tests.unit.evidence.snp.conftest import NOW, leaf_of
 
@@ -144,7 +144,7 @@ def test_file_and_tar_that_are_too_long_are_refused(keeper, tmp_path):
 
 
 def test_directory_of_too_many_bytes_is_refused(keeper, tmp_path, genoa, monkeypatch):
-    monkeypatch.setattr("imagers.evidence.carry._MAX_TAR", 2000)
+    monkeypatch.setattr("imagers.evidence.collateral.carry._MAX_TAR", 2000)
     write(tmp_path / "store" / "a", genoa.leaf())
     write(tmp_path / "store" / "b", genoa.leaf())
     with pytest.raises(LocalError, match="expected at most 2000 bytes in all files"):

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from imagers.errors import EvidenceRejected, FormatError, NotFound, RateLimited, RemoteError
-from imagers.evidence.collateral import CollateralDirectory
-from imagers.evidence.fetch import Keeper, fetch
+from imagers.evidence.collateral.directory import CollateralDirectory
+from imagers.evidence.collateral.fetch import Keeper, fetch
 from imagers.evidence.judge import judge_parsed
 from imagers.evidence.snp.verify import SNPEvidence, SNPVerifier
 from imagers.model.evidence import Bound
