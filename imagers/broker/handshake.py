@@ -268,6 +268,7 @@ class Handshake:
             appraisal,
             attestation=attestation,
             report_data=report_data,
+            judge=self._state.judges[ticket.tee],
             now=_when(self._state.session_time.now_ms()),
             expires=_when(ticket.expires_ms),
         )

@@ -4,7 +4,7 @@
 A release, in order; each step can refuse and each refusal is in the audit log:
 
 1. the caller has an attested session or a token of this broker that is not over;
-2. its TEE is one whose verifier is enabled now, under the roots that it was judged by;
+2. its TEE is one whose verifier is enabled now, with the roots and settings that it was judged by;
 3. the path and the image digest are well-formed;
 4. there is such a resource (a guest that attested may learn that there is not);
 5. the policy allows it: for this path, TEE, named image, the resource's bindings, and the worth
@@ -166,9 +166,12 @@ class Resources:
         """The resource, the image named, and the rule that allows it."""
         if guest.tee not in self._state.verifiers:  # step 2
             raise Refusal("PolicyDeny", f"the TEE '{guest.tee}' is not taken any more")
-        if guest.claims.test_root != (guest.tee in self._state.config.test_roots):
-            # Who had the seed of a root for tests was believed before this start, and is no more.
-            raise Refusal("TokenVerifierError", "the evidence was accepted under other roots")
+        if guest.judge != self._state.judges[guest.tee]:
+            # Before this start somebody was believed who had the seed of a root for tests, or whom
+            # an appraisal policy let pass that is not in force any more.
+            raise Refusal(
+                "TokenVerifierError", "the evidence was accepted under other roots or settings"
+            )
         path = _parse_path(path_text)  # step 3
         image = _parse_image(images)
         stored = transaction.find_resource(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from imagers.broker.audit import AuditEvent, RefusalLimit, append
@@ -38,16 +39,16 @@ from imagers.evidence.policy import MAX_POLICY_BYTES as MAX_APPRAISAL_POLICY
 from imagers.evidence.policy import AppraisalPolicy, parse_appraisal_policy
 from imagers.files import local_errors, read_bounded
 from imagers.model.closing import Closing
+from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from imagers.broker.policy import ResourcePolicy
     from imagers.broker.storage import Transaction
     from imagers.evidence.appraise import Appraisal
     from imagers.model.evidence import Claims, Verifier
-    from imagers.model.references import ReferenceValue
     from imagers.model.strict_json import View
 
 __all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "open_state"]
@@ -161,6 +162,7 @@ class BrokerState(Closing):
     """An open broker, not yet listening.
 
     Attributes:
+        judges: by name of a TEE, a digest of the roots and settings of its verifier.
         admin_key_made: the admin key file, if this start made it.
         master_key_made: the master key file, if this start made it.
         refusals: bound the audit rows of refusals: of each event to callers that proved
@@ -175,6 +177,7 @@ class BrokerState(Closing):
     guest_tokens: GuestTokens
     admin_tokens: AdminTokens
     verifiers: Mapping[str, Verifier[Any]]
+    judges: Mapping[str, str]
     admin_key_made: Path | None
     master_key_made: Path | None
     refusals: Mapping[tuple[str, bool], RefusalLimit] = field(
@@ -302,7 +305,7 @@ def open_state(config: BrokerConfig) -> BrokerState:
     make_state_directory(directory)
     store = Store(directory / STORE)
     try:
-        return _open_in(config, store, verifiers, policy, appraisal.references)
+        return _open_in(config, store, verifiers, policy, appraisal)
     except BaseException:
         store.close()
         raise
@@ -313,7 +316,7 @@ def _open_in(
     store: Store,
     verifiers: Mapping[str, Verifier[Any]],
     policy: ResourcePolicy | None,
-    references: Sequence[ReferenceValue],
+    appraisal: AppraisalPolicy,
 ) -> BrokerState:
     def nothing_sealed() -> bool:
         with store.transaction() as transaction:
@@ -337,6 +340,7 @@ def _open_in(
         guest_tokens=guest_tokens,
         admin_tokens=AdminTokens(load_admin_public_key(public_key_file)),
         verifiers=verifiers,
+        judges={name: _judge(config, appraisal, name) for name in verifiers},
         admin_key_made=config.admin_key_file if admin_made else None,
         master_key_made=config.master_key_file if master_made else None,
     )
@@ -348,11 +352,11 @@ def _open_in(
             policy = parse_policy(DEFAULT_POLICY)
         if policy is not None:
             state.set_policy(transaction, policy)
-        for one in references:
+        for one in appraisal.references:
             transaction.set_reference_value(one)
         detail = f"TEEs: {', '.join(sorted(verifiers)) or 'none'}"
-        if references:
-            names = ", ".join(one.name for one in references)
+        if appraisal.references:
+            names = ", ".join(one.name for one in appraisal.references)
             detail += f"; reference values from {config.appraisal_policy_file}: {names}"
         if config.test_roots:
             detail += f"; test roots: {', '.join(sorted(config.test_roots))}"
@@ -421,6 +425,13 @@ def _load_verifiers(
         name: load_verifier(name, settings=settings.get(name), roots=config.test_roots.get(name))
         for name in names
     }
+
+
+def _judge(config: BrokerConfig, appraisal: AppraisalPolicy, tee: str) -> str:
+    """A digest of the roots and settings of a verifier."""
+    settings = appraisal.settings.get(tee)
+    told = dump_json({} if settings is None else settings.value)
+    return sha256(sha256(config.test_roots.get(tee, b"")).digest() + told).hexdigest()
 
 
 def _read_appraisal_policy(path: Path | None) -> AppraisalPolicy:

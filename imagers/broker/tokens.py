@@ -9,7 +9,9 @@ readers, and never believed here.
 Status and trustworthiness vector are those of the moment when it was made. What a guest may have is
 decided by the claims in it, appraised anew by the reference values in force when it asks.
 
-A token made under roots for tests says so, in `imagers.test-root`.
+A token made under roots for tests says so, in `imagers.test-root`. By which roots and settings a
+verifier judged is in `imagers.judge`, as a digest: a broker that is started with others believes
+nothing that was accepted under these.
 
 Spec: draft-ietf-rats-ear; draft-ietf-rats-ar4si; Trustee attestation token.
 """
@@ -57,10 +59,12 @@ class AttestedGuest:
 
     Attributes:
         claims: without those by Trustee's names.
+        judge: digest of the roots and settings of the verifier.
     """
 
     tee_pubkey: TEEPublicKey
     claims: Claims
+    judge: str
 
     @property
     def tee(self) -> str:
@@ -112,10 +116,15 @@ class GuestTokens:
         *,
         attestation: Attestation,
         report_data: ReportData,
+        judge: str,
         now: datetime,
         expires: datetime,
     ) -> str:
-        """The token of a guest whose evidence was accepted."""
+        """The token of a guest whose evidence was accepted.
+
+        Args:
+            judge: as in `AttestedGuest`.
+        """
         evidence: JSONObject = {
             claims.tee: {name: value for name, value in claims.values.items() if name not in _LONG},
             "report_data": encode_base64(report_data.digest),
@@ -140,6 +149,7 @@ class GuestTokens:
             "exp": int(expires.timestamp()),
             "iss": _ISSUER,
             "imagers.tee": claims.tee,
+            "imagers.judge": judge,
         }
         if claims.test_root:
             payload["imagers.test-root"] = True
@@ -176,6 +186,7 @@ def _guest_of(payload: View) -> AttestedGuest:
     return AttestedGuest(
         parse_public_key(runtime_data.object("tee-pubkey")),
         claims_from_json(submod.object(_CLAIMS)),
+        payload.text("imagers.judge"),
     )
 
 

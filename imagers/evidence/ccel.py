@@ -223,11 +223,22 @@ def _algorithm(number: int) -> tuple[str, int]:
 
 
 def replay(events: Sequence[Event], register: int, algorithm: str) -> bytes:
-    """What a register is after all events of a log."""
+    """What a register is after all events of a log.
+
+    Raises:
+        FormatError: an event of it has no digest of this kind, so that nothing would bind it.
+    """
     value = bytes(_SIZES[algorithm])
     for event in events:
-        if event.register == register and algorithm in event.digests:
-            value = _digest(algorithm, value + event.digests[algorithm])
+        if event.register != register:
+            continue
+        if algorithm not in event.digests:
+            found = ", ".join(event.digests) or "none"
+            raise FormatError(
+                f"expected a digest {algorithm} in each event of register {register}, got {found}",
+                what=_WHAT,
+            )
+        value = _digest(algorithm, value + event.digests[algorithm])
     return value
 
 
@@ -241,6 +252,7 @@ def check_replay(
 
     Raises:
         EvidenceRejected: it gives another value.
+        FormatError: as `replay`.
     """
     for number, (name, found) in registers.items():
         replayed = replay(events, number, algorithm)

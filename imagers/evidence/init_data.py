@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 import zlib
 from base64 import b64decode, b64encode
@@ -53,6 +54,15 @@ FIELDS = {"snp": ("HOSTDATA", 32), "tdx": ("MRCONFIGID", 48), "sgx": ("CONFIGID"
 """The field of each TEE that has the digest, and its bytes."""
 _VERSION = "0.1.0"
 _WHAT = "init data"
+_MAX_DOTS = 32  # outside of texts: a key of n parts takes memory in the square of n
+# What has no dots of keys, and a dot. A text that does not end takes the rest, as for `tomllib`.
+_DOTS = re.compile(
+    rb'"""(?:[^"\\]|\\.|"(?!""))*+(?:"{3,5})?+'
+    rb"|'''(?:[^']|'(?!''))*+(?:'{3,5})?+"
+    rb'|"(?:[^"\\\n]|\\.)*+"?+'
+    rb"|'[^'\n]*+'?+|#[^\n]*+|\.",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,10 @@ def parse_init_data(document: bytes) -> InitData:
         raise FormatError(
             f"expected at most {MAX_INIT_DATA} bytes, got {len(document)}", what=_WHAT
         )
+    if document.count(b".") > _MAX_DOTS:
+        dots = sum(token[0] == b"." for token in _DOTS.finditer(document))
+        if dots > _MAX_DOTS:
+            raise FormatError(f"expected at most {_MAX_DOTS} dots in keys, got {dots}", what=_WHAT)
     try:
         found = tomllib.loads(document.decode())
     except (ValueError, RecursionError) as error:

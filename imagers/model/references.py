@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from imagers.model.strict_json import View
@@ -136,8 +136,8 @@ def _parse_expiry(item: View) -> datetime | None:
         return None
     try:
         expires = datetime.fromisoformat(text)
-    except ValueError:
-        expires = None
-    if expires is None or expires.tzinfo is None:
-        raise item.error(f"expected a time as 2026-11-29T12:00:00Z, got {text[:40]!r}", "expires")
-    return expires
+        if expires.tzinfo is not None:
+            return expires.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter: before the year 1, or after 9999
+        pass
+    raise item.error(f"expected a time as 2026-11-29T12:00:00Z, got {text[:40]!r}", "expires")

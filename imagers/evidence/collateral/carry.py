@@ -180,6 +180,8 @@ def _below(path: Path) -> Iterator[tuple[str, bytes]]:
                         f"expected at most {MAX_DOCUMENTS} files, got more", path=str(path)
                     )
                 file = Path(above, name)
+                if not file.is_file():
+                    continue  # as in a tar; a FIFO would hold us for ever
                 data = read_bounded(file, max_bytes=MAX_DOCUMENT)
                 total += len(data)
                 if total > _MAX_TAR:
@@ -198,7 +200,9 @@ def _members(data: bytes, path: Path) -> Iterator[tuple[str, bytes]]:
                         f"expected at most {MAX_DOCUMENTS} documents of {MAX_DOCUMENT} bytes each",
                         what=str(path),
                     )
-                content = tar.extractfile(member) if member.isreg() else None
+                # One with holes is as long as it likes, and takes no room in the tar.
+                is_whole = member.isreg() and not member.issparse()
+                content = tar.extractfile(member) if is_whole else None
                 if content is not None:
                     yield os.path.normpath(member.name), content.read()
     except (tarfile.TarError, ValueError, EOFError, OverflowError):

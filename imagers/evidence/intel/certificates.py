@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CRL",
     "PCK",
+    "UNREADABLE",
     "Issued",
     "built_in_root",
     "is_signed",
@@ -69,7 +70,7 @@ _MAX_CHAIN = 16 * 1024
 _MAX_CRL = 1024 * 1024
 _CACHED = 256  # chains of machines and documents, some 10 KiB each
 # Of what cryptography parses, and that only when it is asked for.
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
@@ -212,7 +213,7 @@ def _read_pck(
         )
     try:
         extension = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(_ARC))
-    except (x509.ExtensionNotFound, *_UNREADABLE):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         raise FormatError(f"expected the extension {_ARC}", what=what) from None
     if not isinstance(extension.value, x509.UnrecognizedExtension):
         raise FormatError(f"expected the extension {_ARC}", what=what)  # pragma: no cover
@@ -350,7 +351,7 @@ def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, *, is
         _check_end(certificate.public_bytes(Encoding.DER), certificate.signature)
         certificate.verify_directly_issued_by(issuer)  # names too
         extensions = certificate.extensions
-    except (InvalidSignature, *_UNREADABLE):
+    except (InvalidSignature, *UNREADABLE):
         raise EvidenceRejected(
             f"the certificate {name} is not signed by {Issued.read(issuer).name}"
         ) from None
@@ -428,7 +429,7 @@ def read_crl(der: bytes, issuer: x509.Certificate, what: str) -> CRL:
         name, end = crl.issuer, crl.next_update_utc
         extensions = list(crl.extensions)
         serials = frozenset(one.serial_number for one in crl)
-    except _UNREADABLE:
+    except UNREADABLE:
         raise FormatError("is no list that can be read", what=what) from None
     try:
         is_signed_by = (
@@ -436,7 +437,7 @@ def read_crl(der: bytes, issuer: x509.Certificate, what: str) -> CRL:
             and isinstance(crl.signature_hash_algorithm, hashes.SHA256)
             and crl.is_signature_valid(key_of(issuer, what))
         )
-    except _UNREADABLE:
+    except UNREADABLE:
         is_signed_by = False
     if not is_signed_by:
         raise EvidenceRejected(f"the {what} is not signed by {Issued.read(issuer).name}")

@@ -18,7 +18,13 @@ from cryptography import x509
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, RemoteError
 from imagers.evidence.collateral.directory import MAX_DOCUMENT, Document
-from imagers.evidence.intel.certificates import CRL, read_crl, read_signer, verified_pck
+from imagers.evidence.intel.certificates import (
+    CRL,
+    UNREADABLE,
+    read_crl,
+    read_signer,
+    verified_pck,
+)
 from imagers.evidence.intel.collateral import (
     PCS,
     ROOT_CRL,
@@ -135,7 +141,7 @@ def _describe_list(data: bytes, ca: str, name: str) -> Document:
         crl = x509.load_der_x509_crl(data)
         begin, end = crl.last_update_utc, crl.next_update_utc
         numbers = [one.value for one in crl.extensions]
-    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension):
+    except UNREADABLE:
         raise FormatError("is no list that can be read", what=name) from None
     if _issuer_of(data) != expected:
         raise EvidenceRejected(f"the list {name} is not of {expected}")
@@ -149,7 +155,7 @@ def _issuer_of(der: bytes) -> str:
     """The common name of who issued a list; "" for what is none."""
     try:
         names = x509.load_der_x509_crl(der).issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    except (ValueError, x509.InvalidVersion):
+    except UNREADABLE:
         return ""
     return str(names[0].value) if names else ""
 

@@ -23,6 +23,7 @@ Spec: Intel 64 and IA-32 Architectures Software Developer's Manual 3D, section 3
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -50,6 +51,15 @@ _DEBUG = 2
 _MAX_FOUND = 16
 _MAX_MEMBERS = 10_000
 _WHAT = "SIGSTRUCT"
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,5 +154,5 @@ def _parts(data: bytes) -> Iterator[bytes]:
                 if left < 0:
                     raise FormatError(f"expected at most {MAX_ENCLAVE} bytes in it", what="jar")
                 yield part
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, ValueError):
+    except _DAMAGED:
         raise FormatError("is damaged, or packed in a way that is not known", what="jar") from None

@@ -177,6 +177,7 @@ class SGXVerifier:
                 "sgx_attributes": evidence.octets("attributes.flags").hex(),
                 "sgx_xfrm": evidence.octets("attributes.xfrm").hex(),
                 "sgx_misc_select": evidence.octets("misc_select").hex(),
+                "sgx_config_id": evidence.octets("config_id").hex(),
                 "sgx_config_svn": evidence.number("config_svn"),
                 "sgx_isv_family_id": evidence.octets("isv_family_id").hex(),
                 "sgx_isv_ext_prod_id": evidence.octets("isv_ext_prod_id").hex(),

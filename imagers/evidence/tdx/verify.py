@@ -208,14 +208,17 @@ class TDXVerifier:
                 field="mr_config_id",
             )
         note(f"step 12, bound: {told}")
-        configured = (*_CONFIGURED, *(("mr_servicetd",) if "mr_servicetd" in quote.fields else ()))
+        configured = {name: quote.octets(name).hex() for name in _CONFIGURED}
+        # Quotes of TDX 1.0 have no field for it: they equal no value that one has to have.
+        has_service = "mr_servicetd" in quote.fields
+        configured["mr_servicetd"] = quote.octets("mr_servicetd").hex() if has_service else ""
         return Claims(
             tee=self.tee,
             tee_class="cpu",
             maker=f"Intel, PCK below the {established.pck.ca.capitalize()} CA",
             measured=({name: quote.octets(name).hex() for name in _MEASURED},),
             firmware={"mr_seam": quote.octets("mr_seam").hex()},
-            configured={name: quote.octets(name).hex() for name in configured},
+            configured=configured,
             tcb_status=established.status,
             advisories=established.advisories,
             debug=bool(quote.number("td_attributes") & _DEBUG),

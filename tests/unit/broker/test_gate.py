@@ -321,7 +321,7 @@ def test_session_under_a_root_for_tests_ends_with_that_root(any_world, tmp_path)
     with open_state(config) as again:
         resources, path = Resources(again), URI.removeprefix("kbs:///")
         for credentials in (Credentials(bearer=token), Credentials(cookie=cookie)):
-            with pytest.raises(Refusal, match="accepted under other roots") as caught:
+            with pytest.raises(Refusal, match="accepted under other roots or settings") as caught:
                 resources.release(credentials, path, [str(IMAGE)])
             assert caught.value.status == 401
 
@@ -334,3 +334,37 @@ def test_document_of_the_broker_that_is_damaged_is_could_not_look(broker, ask, c
         ask()
     row = next(row for row in broker.log if row.event == "attest")
     assert row.detail.startswith("a document is damaged: list of revoked certificates of Genoa")
+
+
+def test_session_that_an_appraisal_policy_let_pass_ends_with_that_policy(any_world, tmp_path):
+    """A broker that is started again with other settings believes nobody by the former ones."""
+    state, policy = tmp_path / "state", tmp_path / "policy.json"
+    with EmbeddedBroker(
+        worlds=[any_world], state_directory=state, allow_sample_tee=False
+    ) as broker:
+        broker.put(URI, b"the key", image=IMAGE)
+        for name, value in measured(any_world).items():
+            broker.expect(name, value)
+        guest = broker.client(any_world.attester())
+        guest.get(URI, manifest_digest=IMAGE).close()
+        token = guest._session.headers["Authorization"].split()[1]
+        guest.close()
+
+    def ask(settings):
+        policy.write_text(json.dumps({"tees": settings}))
+        config = BrokerConfig(
+            state_directory=state,
+            tees=(any_world.tee,),
+            appraisal_policy_file=policy,
+            test_roots={any_world.tee: any_world.roots},
+        )
+        with open_state(config) as again:
+            path = URI.removeprefix("kbs:///")
+            Resources(again).release(Credentials(bearer=token), path, [str(IMAGE)])
+
+    ask({})
+    for settings in ({"crl": "optional"}, {"debug": True}):
+        with pytest.raises(Refusal, match="accepted under other roots or settings") as caught:
+            ask({any_world.tee: settings})
+        assert caught.value.status == 401
+    ask({any_world.tee: {}})

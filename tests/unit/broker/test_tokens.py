@@ -64,6 +64,7 @@ def token(tokens):
         appraise_claims(CLAIMS, {}, now=NOW),
         attestation=Attestation(nonce="bm9uY2U=", tee_pubkey=KEY, primary_evidence={}),
         report_data=hash_report_data(nonce="bm9uY2U=", tee_pubkey=KEY),
+        judge="by whom",
         now=NOW,
         expires=LATER,
     )
@@ -82,6 +83,7 @@ def test_token_is_an_ear_with_the_members_of_trustee_in_order(token):
         "exp",
         "iss",
         "imagers.tee",
+        "imagers.judge",
     ]
     assert payload["eat_profile"] == "tag:github.com,2024:confidential-containers/Trustee"
     assert payload["exp"] - payload["iat"] == 300
@@ -107,7 +109,7 @@ def test_token_has_no_private_key_in_it(token):
 
 def test_check_gives_the_guest_back(tokens, token):
     guest = tokens.check(token, now=NOW)
-    assert (guest.tee, guest.tee_pubkey) == ("sample", KEY)
+    assert (guest.tee, guest.tee_pubkey, guest.judge) == ("sample", KEY, "by whom")
     assert guest.claims == replace(CLAIMS, values={}, instance="")
 
 
@@ -119,6 +121,7 @@ def test_token_made_under_a_root_for_tests_says_so(tokens, token):
         appraise_claims(claims, {}, now=NOW),
         attestation=Attestation(nonce="bm9uY2U=", tee_pubkey=KEY, primary_evidence={}),
         report_data=hash_report_data(nonce="bm9uY2U=", tee_pubkey=KEY),
+        judge="by whom",
         now=NOW,
         expires=LATER,
     )

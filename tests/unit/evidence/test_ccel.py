@@ -78,6 +78,18 @@ def test_register_of_another_value_is_refused_with_both():
     assert (caught.value.expected, caught.value.found) == (other.hex(), good.hex())
 
 
+def test_event_that_no_digest_of_the_registers_kind_binds_is_refused():
+    """A host could add it to a true log, with a digest of the other kind that fits its data."""
+    bound = record(2, 13, b"kernel", sha384(b"kernel").digest())
+    added = record(2, 13, b"lie", sha256(b"lie").digest(), algorithm=0x0B)
+    events = parse_event_log(first((0x0C, 48), (0x0B, 32)) + bound + added)
+    value = replay(events[:1], 2, "SHA-384")
+    check_replay(events[:1], {2: ("rtmr_1", value)}, algorithm="SHA-384")
+    with pytest.raises(FormatError, match="SHA-384 in each event of register 2, got SHA-256"):
+        check_replay(events, {2: ("rtmr_1", value)}, algorithm="SHA-384")
+    assert replay(events, 1, "SHA-384") == bytes(48)
+
+
 def test_event_of_the_agent_has_the_digest_of_its_data():
     text = b"domain operation content"
     data = b"LEAA" + struct.pack("<I", len(text)) + text

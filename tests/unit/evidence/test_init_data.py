@@ -30,6 +30,29 @@ def test_digest_is_over_the_bytes_as_they_are():
     assert dict(parse_init_data(GOOD).data) == {"aa.toml": "a"}
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        '"b" = "\\""\n',
+        "'b' = '''''''\n",
+        '"b" = """\\""""""\n# "\n',
+        "b = 'a' # '\n",
+    ],
+)
+def test_key_of_many_parts_is_refused_before_it_costs_memory(before):
+    key = ".".join(["a"] * 100_000)  # tens of gigabytes, for a parser
+    document = GOOD + f'{before}{key} = "x"\n'.encode()
+    with pytest.raises(FormatError, match="at most 32 dots in keys, got 99999"):
+        parse_init_data(document)
+
+
+@pytest.mark.parametrize("text", ["...", 'a"""', "a\n'''", "\\", '\\"', "#", "a\n'"])
+def test_dots_in_texts_are_no_keys(text):
+    data = {f"file-{number}.toml": text + "." * 100 for number in range(9)}
+    assert dict(parse_init_data(make_init_data(data)).data) == data
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_each_algorithm_gives_a_digest_of_its_size(algorithm):
     document = make_init_data({"a": "b"}, algorithm)

@@ -46,6 +46,7 @@ def test_references_come_back():
         ({"values": ["a"] * 1001}, "1 to 1000 values"),
         ({"expires": "2027-01-01"}, "expected a time"),
         ({"expires": "soon"}, "expected a time"),
+        ({"expires": "9999-12-31T23:59:59-01:00"}, "expected a time"),
         ({"expires": 5}, "expected a string"),
         ({"source": "s" * 1025}, "at most 1024"),
         ({"comment": ""}, "unknown member"),
@@ -80,3 +81,9 @@ def test_names(name):
 def test_any_bytes_are_references_or_a_format_error(data):
     with suppress(FormatError):
         parse_references(data)
+
+
+def test_time_of_another_zone_is_told_in_utc():
+    document = {"reference_values": [ONE | {"expires": "2027-01-01T01:00:00+02:00"}]}
+    (one,) = parse_references(json.dumps(document).encode())
+    assert f"{one.expires:%Y-%m-%dT%H:%M:%SZ}" == "2026-12-31T23:00:00Z"

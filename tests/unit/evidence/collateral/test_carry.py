@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from imagers.errors import EvidenceRejected, FormatError, LocalError
-from imagers.evidence.collateral.carry import bring, pack
-from imagers.evidence.collateral.directory import CollateralDirectory
+from imagers.evidence.collateral.carry import _files, bring, pack
+from imagers.evidence.collateral.directory import MAX_DOCUMENT, CollateralDirectory
 from imagers.evidence.collateral.fetch import Keeper
 from imagers.evidence.snp.certificates import vcek_name
 from tests.unit.evidence.snp.conftest import NOW, leaf_of
@@ -149,3 +149,27 @@ def test_directory_of_too_many_bytes_is_refused(keeper, tmp_path, genoa, monkeyp
     write(tmp_path / "store" / "b", genoa.leaf())
     with pytest.raises(LocalError, match="expected at most 2000 bytes in all files"):
         take(keeper, tmp_path / "store")
+
+
+def test_member_with_holes_is_passed_over_and_takes_no_memory(keeper, tmp_path, genoa):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        entry = tarfile.TarInfo("hole")
+        entry.type = tarfile.GNUTYPE_SPARSE
+        tar.addfile(entry)
+        entry = tarfile.TarInfo(CRL)
+        entry.size = len(genoa.crl())
+        tar.addfile(entry, io.BytesIO(genoa.crl()))
+    data = bytearray(buffer.getvalue())
+    data[386:398] = data[483:495] = b"%011o\0" % MAX_DOCUMENT  # begin of its data, and its length
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    path = write(tmp_path / "t", bytes(data))
+    assert [name for name, _ in _files(path)] == [CRL]
+    assert list(take(keeper, path)) == [CRL]
+
+
+def test_pipe_in_a_directory_is_passed_over(keeper, tmp_path, genoa):
+    write(tmp_path / "d" / CRL, genoa.crl())
+    os.mkfifo(tmp_path / "d" / "pipe")
+    assert list(take(keeper, tmp_path / "d")) == [CRL]

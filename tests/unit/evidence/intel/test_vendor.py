@@ -54,6 +54,14 @@ def test_file_that_is_none_of_intels_is_refused(data):
         Intel().find(data)
 
 
+def test_list_whose_issuer_cannot_be_read_is_refused():
+    name = b"\x06\x03U\x04\x03\x0c\x11Intel SGX Root CA"
+    data = World().crl()
+    assert name in data
+    with pytest.raises(FormatError):
+        Intel().find(data.replace(name, name.replace(b"\x0c", b"\x03")))
+
+
 def describe_all(vendor, found):
     for name in found:
         if not name.endswith(".pem"):

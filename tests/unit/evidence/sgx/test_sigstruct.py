@@ -3,6 +3,7 @@
 
 import io
 import zipfile
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 
@@ -84,9 +85,9 @@ def test_what_is_none_is_a_format_error(change):
         parse_sigstruct(change(make_sigstruct()))
 
 
-def jar(*members):
+def jar(*members, packing=zipfile.ZIP_DEFLATED):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(buffer, "w", packing) as file:
         for number, data in enumerate(members):
             file.writestr(f"{number}.signed.so", data)
     return buffer.getvalue()
@@ -106,6 +107,17 @@ def test_it_is_found_in_a_library_and_in_a_jar():
 def test_file_without_one_is_refused(data):
     with pytest.raises(FormatError):
         find_sigstructs(data)
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_jar_that_is_damaged_in_any_packing_is_read_or_refused(packing):
+    whole = jar(make_sigstruct(), packing=packing)
+    assert find_sigstructs(whole)
+    for at in range(30, 120):
+        broken = bytearray(whole)
+        broken[at] ^= 0x55
+        with suppress(FormatError, SignatureInvalid):
+            find_sigstructs(bytes(broken))
 
 
 def test_too_many_are_refused():

@@ -151,6 +151,7 @@ def test_enclave_with_kss_says_what_it_was_given(world):
         "sgx_attributes": "8500000000000000",
         "sgx_xfrm": "e700000000000000",
         "sgx_misc_select": "00000000",
+        "sgx_config_id": INIT.ljust(64, b"\0").hex(),
         "sgx_config_svn": 5,
         "sgx_isv_family_id": (b"F" * 16).hex(),
         "sgx_isv_ext_prod_id": (b"X" * 16).hex(),

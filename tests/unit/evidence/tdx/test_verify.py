@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
+from imagers.evidence.appraise import appraise_claims
 from imagers.evidence.ccel import MAX_LOG, parse_event_log, replay
 from imagers.evidence.intel.certificates import parse_pck
 from imagers.evidence.intel.documents import EnclaveLevel, read_tcb_info
@@ -29,6 +30,7 @@ from imagers.evidence.tdx.verify import (
     parse_file,
 )
 from imagers.model.evidence import Bound
+from imagers.model.references import ReferenceValue
 from imagers.model.strict_json import View
 from tests.real_evidence import real_file
 from tests.unit.evidence.intel.conftest import NOW, REAL, World, signer_of
@@ -384,6 +386,19 @@ def test_claims_of_a_later_kind_have_its_service_td(world):
     quote = world.quote(version=5, kind=3, mr_servicetd=b"S" * 48, **FIELDS)
     claims = judged(world, TDXEvidence(quote))
     assert claims.configured["mr_servicetd"] == (b"S" * 48).hex()
+
+
+def test_quote_without_a_service_td_equals_no_reference_value_of_one(world):
+    """A host that chooses the older kind of quote does not choose that nobody looks."""
+    claims = judged(world, TDXEvidence(world.quote(**FIELDS)))
+    known = {name: value for way in claims.measured for name, value in way.items()}
+    for value in ((b"S" * 48).hex(), bytes(48).hex()):
+        references = {
+            name: ReferenceValue(name, (one,))
+            for name, one in (*known.items(), ("mr_servicetd", value))
+        }
+        (miss,) = appraise_claims(claims, references, now=NOW).misses
+        assert (miss.claim, miss.found) == ("mr_servicetd", "")
 
 
 @given(st.binary(max_size=2000))
