@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes
 
-from imagers.errors import FormatError
+from imagers.errors import EvidenceRejected, FormatError
 from imagers.evidence.steps import mismatch
 from imagers.model.strict_json import parse_json
 
@@ -251,11 +251,13 @@ def check_replay(
         registers: by number in the log: its name, and its value.
 
     Raises:
-        EvidenceRejected: it gives another value.
-        FormatError: as `replay`.
+        EvidenceRejected: it gives another value, or has an event that nothing binds.
     """
     for number, (name, found) in registers.items():
-        replayed = replay(events, number, algorithm)
+        try:
+            replayed = replay(events, number, algorithm)
+        except FormatError as error:
+            raise EvidenceRejected(str(error)) from None
         if replayed != found:
             raise mismatch(f"{name} by the event log", found.hex(), replayed.hex())
 

@@ -85,7 +85,7 @@ def test_event_that_no_digest_of_the_registers_kind_binds_is_refused():
     events = parse_event_log(first((0x0C, 48), (0x0B, 32)) + bound + added)
     value = replay(events[:1], 2, "SHA-384")
     check_replay(events[:1], {2: ("rtmr_1", value)}, algorithm="SHA-384")
-    with pytest.raises(FormatError, match="SHA-384 in each event of register 2, got SHA-256"):
+    with pytest.raises(EvidenceRejected, match="SHA-384 in each event of register 2, got SHA-256"):
         check_replay(events, {2: ("rtmr_1", value)}, algorithm="SHA-384")
     assert replay(events, 1, "SHA-384") == bytes(48)
 
