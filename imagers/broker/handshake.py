@@ -254,7 +254,7 @@ class Handshake:
                 evidence,
                 bound=bound,
                 read=self._state.read_collateral,
-                now=self._state.now(),
+                now=_when(self._state.session_time.now_ms()),
                 seen=lambda name: seen.get(self._kept(ticket.tee, name)),
             )
         except FormatError as error:  # a document of ours, and no fault of the guest

@@ -75,15 +75,15 @@ class Refusal(Exception):  # the broker's own signal; it ends in `app`
 
 def refusal_of(error: ImagersError) -> Refusal | None:
     """The refusal that an error of the libraries means to a peer; None if it is our own fault."""
-    if isinstance(error, (EvidenceRejected, CouldNotVerify)) and error.step:
-        # What was expected is for the owner: who is refused could feel his way by it.
-        name, answer = "AttestationError", "the evidence is rejected"
-        if isinstance(error, CouldNotVerify):
-            name, answer = "CouldNotVerify", "this broker cannot look at the evidence"
-        told = f"{error}; {error.hint}" if error.hint else str(error)
-        return Refusal(name, f"{answer}: step {error.step}", told=told)
+    # What was expected is for the owner: who is refused could feel his way by it.
+    told = f"{error}; {error.hint}" if error.hint else str(error)
     if isinstance(error, CouldNotVerify):
-        return Refusal("CouldNotVerify", "this broker cannot look at the evidence", told=str(error))
+        at = f": step {error.step}" if error.step else ""
+        detail = f"this broker cannot look at the evidence{at}"
+        return Refusal("CouldNotVerify", detail, told=told)
+    if isinstance(error, EvidenceRejected) and error.step:
+        detail = f"the evidence is rejected: step {error.step}"
+        return Refusal("AttestationError", detail, told=told)
     if isinstance(error, AttestationError):
         return Refusal("AttestationError", str(error))
     if isinstance(error, (FormatError, Unsupported)):

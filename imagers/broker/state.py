@@ -243,9 +243,14 @@ class BrokerState(Closing):
         return {tee: way for tee, way in missing.items() if way}
 
     def appraise(self, transaction: Transaction, claims: Claims) -> Appraisal:
-        """The worth of claims by the reference values in force now."""
+        """The worth of claims by the reference values in force now.
+
+        What has expired once is not in force again where the clock goes back.
+        """
         values = transaction.reference_values(reference_names(claims))
-        return appraise_claims(claims, values, now=self.now())
+        return appraise_claims(
+            claims, values, now=self.session_now(transaction.store_row().seen_ms)
+        )
 
     def read_collateral(self, name: str) -> bytes | None:
         """A document by its name, or None; nothing of it is verified."""

@@ -20,9 +20,17 @@ if TYPE_CHECKING:
     from imagers.model.evidence import Bound, Claims
     from imagers.model.references import ReferenceValue
 
-__all__ = ["EvidenceQuestion", "Outcome", "find_collateral", "parse_hex", "parse_time"]
+__all__ = [
+    "MAX_EVIDENCE",
+    "EvidenceQuestion",
+    "Outcome",
+    "find_collateral",
+    "parse_hex",
+    "parse_time",
+]
 
-_MAX_BYTES = 4 * 1024 * 1024  # of a file: evidence with an event log
+MAX_EVIDENCE = 6 * 1024 * 1024
+"""Bytes of a file: evidence with an event log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,10 +184,14 @@ class Outcome:
             if whole or answer != "yes":
                 print_line(f"{'  ' * depth}{answer:<3}  {text}")
         if whole and self.claims is not None:
-            rows = [[name, _shown(value)] for name, value in _shown_claims(self.claims).items()]
+            from imagers.model.references import as_word
+
+            rows = [[name, as_word(value)] for name, value in _shown_claims(self.claims).items()]
             print_table(["claim", "value"], rows)
 
     def _lines(self) -> Iterator[tuple[str, int, str]]:
+        from imagers.model.references import as_word
+
         genuine = "yes" if self.claims is not None else self.answer
         maker = "" if self.claims is None else f": {self.claims.maker}"
         yield genuine, 0, f"genuine evidence of the TEE {self.tee}{maker}"
@@ -195,7 +207,7 @@ class Outcome:
         for one in self.appraisal.comparisons:
             if one.holds:
                 source = f" (from {one.source})" if one.source else ""
-                yield "yes", 1, f"{one.member}: {one.claim} is {_shown(one.found)}{source}"
+                yield "yes", 1, f"{one.member}: {one.claim} is {as_word(one.found)}{source}"
             else:
                 yield "no", 1, f"{one.member}: {one.told(remedy=False)}"
                 yield "", 2, one.remedy
@@ -241,10 +253,6 @@ def _shown_claims(claims: Claims) -> Mapping[str, object]:
     }
 
 
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def find_collateral(given: str | None) -> Path | None:
     """The directory of collateral: the one that was given, else the user's, if there is one."""
     from imagers.settings import read_settings
@@ -258,7 +266,7 @@ def find_collateral(given: str | None) -> Path | None:
 def _read(path: str) -> bytes:
     from imagers.files import read_bounded
 
-    return read_bounded(path, max_bytes=_MAX_BYTES)
+    return read_bounded(path, max_bytes=MAX_EVIDENCE)
 
 
 def parse_hex(option: str, text: str | None, most: int) -> bytes | None:

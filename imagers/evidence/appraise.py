@@ -26,7 +26,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from imagers.model.evidence import Claims
-from imagers.model.references import ReferenceValue
+from imagers.model.references import ReferenceValue, as_word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,11 +76,11 @@ class Comparison:
         Args:
             remedy: and what would admit it.
         """
-        wanted = " or ".join(map(_word, self.wanted[:_SHOWN])) or "a reference value"
+        wanted = " or ".join(map(as_word, self.wanted[:_SHOWN])) or "a reference value"
         if len(self.wanted) > _SHOWN:
             wanted += f" or one of {len(self.wanted) - _SHOWN} more"
         source = f" (from {self.source})" if self.source else ""
-        line = f"{self.claim}: expected {wanted}{source}, got {_word(self.found)}"
+        line = f"{self.claim}: expected {wanted}{source}, got {as_word(self.found)}"
         for part in (self.why, self.remedy if remedy else ""):
             line += f"; {part}" if part else ""
         return line
@@ -243,12 +243,5 @@ def _is_one_of(found: JSON, values: Sequence[JSON]) -> bool:
 
 
 def _remedy(name: str, *values: JSON) -> str:
-    words = " ".join(map(_word, values))
+    words = " ".join(map(as_word, values))
     return f"if this guest is yours: imagers broker reference-value set {name} {words}"
-
-
-def _word(value: JSON) -> str:
-    """A value as a word of the command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value)

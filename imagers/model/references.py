@@ -30,6 +30,7 @@ __all__ = [
     "MAX_SOURCE",
     "MAX_VALUES",
     "ReferenceValue",
+    "as_word",
     "is_reference_name",
     "parse_reference_members",
     "parse_references",
@@ -59,6 +60,11 @@ class ReferenceValue:
     values: tuple[JSON, ...]
     expires: datetime | None = None
     source: str = ""
+
+
+def as_word(value: object) -> str:
+    """A value as a word of the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def is_reference_name(text: str) -> bool:

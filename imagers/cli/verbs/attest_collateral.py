@@ -62,7 +62,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_MAX_EVIDENCE = 6 * 1024 * 1024  # with an event log
 _MAX_ROOTS = 256 * 1024
 _AZURE = "http://169.254.169.254/"  # does not leave the host
 
@@ -106,13 +105,14 @@ def fetch(
     as_json: bool,
 ) -> None:
     """Get what evidence needs."""
+    from imagers.cli.evidence import MAX_EVIDENCE
     from imagers.evidence.collateral.fetch import fetch as fetch_documents
     from imagers.evidence.plugins import load_verifier, read_evidence
     from imagers.files import read_bounded
     from imagers.net.http import HTTPClient
 
     keeper, directory = _keeper(into, test_root)
-    data = read_bounded(evidence, max_bytes=_MAX_EVIDENCE)
+    data = read_bounded(evidence, max_bytes=MAX_EVIDENCE)
     tee, parsed = read_evidence(data, tee=tee, what=evidence)
     names = load_verifier(tee).wanted(parsed)
     settings = _http(sources, source_ca, insecure=insecure_source_http)

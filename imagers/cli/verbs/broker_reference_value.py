@@ -77,6 +77,8 @@ def set_(
     as_json: bool,
 ) -> None:
     """Set reference values."""
+    from imagers.model.references import as_word
+
     references: tuple[ReferenceValue, ...]
     if file is not None:
         if name is not None or expires is not None or source is not None:
@@ -92,7 +94,7 @@ def set_(
         print_json({"reference_values": [_facts(one) for one in references]})
         return
     for one in references:
-        values = ", ".join(_word(value) for value in one.values[:_SHOWN])
+        values = ", ".join(as_word(value) for value in one.values[:_SHOWN])
         more = f" and {len(one.values) - _SHOWN} more" if len(one.values) > _SHOWN else ""
         print_line(f"{'added to' if add else 'set'} {one.name}: {values}{more}")
 
@@ -102,6 +104,8 @@ def set_(
 @json_option
 def list_(*, broker: BrokerOptions, as_json: bool) -> None:
     """List the reference values."""
+    from imagers.model.references import as_word
+
     with this_broker(broker).admin() as admin:
         references = admin.reference_values()
     if as_json:
@@ -110,7 +114,7 @@ def list_(*, broker: BrokerOptions, as_json: bool) -> None:
     print_table(
         ["name", "value", "expires", "source"],
         [
-            [one.name, _word(value), _time(one) or "never", one.source or "-"]
+            [one.name, as_word(value), _time(one) or "never", one.source or "-"]
             for one in references
             for value in one.values
         ],
@@ -164,10 +168,6 @@ def _value(word: str) -> JSON:
     if word in ("true", "false"):
         return word == "true"
     return int(word) if _NUMBER.match(word) else word
-
-
-def _word(value: JSON) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _time(one: ReferenceValue) -> str | None:

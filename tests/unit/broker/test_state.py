@@ -15,6 +15,7 @@ from imagers.broker.policy import (
 )
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import FormatError, LocalError, PluginNotFound, UsageError
+from imagers.model.evidence import Claims
 from imagers.model.references import ReferenceValue
 
 
@@ -326,3 +327,32 @@ def test_tees_without_reference_values_are_named_with_what_is_missing(tmp_path):
         with state.store.transaction() as transaction:
             transaction.set_reference_value(ReferenceValue("snp_launch_measurement", ("x",)))
         assert state.tees_without_references() == {}
+
+
+def test_reference_value_that_has_expired_stays_so_where_the_clock_goes_back(tmp_path):
+    begin = datetime(2026, 11, 1, tzinfo=UTC)
+    times = [begin]
+    config = BrokerConfig(state_directory=tmp_path / "state", clock=lambda: times[-1])
+    claims = Claims(
+        tee="toy",
+        tee_class="cpu",
+        maker="its maker",
+        measured=({"code": "v1"},),
+        debug=False,
+        report_data="",
+        values={},
+        established_at=begin,
+    )
+    with open_state(config) as state:
+
+        def is_affirming(minutes):
+            times.append(begin + timedelta(minutes=minutes))
+            with state.store.reading() as transaction:
+                return state.appraise(transaction, claims).is_affirming
+
+        with state.store.transaction() as transaction:
+            value = ReferenceValue("code", ("v1",), begin + timedelta(minutes=3))
+            transaction.set_reference_value(value)
+        assert is_affirming(2)
+        assert not is_affirming(4)
+        assert not is_affirming(1)

@@ -11,6 +11,7 @@ from imagers.errors import FormatError
 from imagers.model.references import (
     MAX_REFERENCES_BYTES,
     ReferenceValue,
+    as_word,
     is_reference_name,
     parse_references,
     references_to_json,
@@ -87,3 +88,10 @@ def test_time_of_another_zone_is_told_in_utc():
     document = {"reference_values": [ONE | {"expires": "2027-01-01T01:00:00+02:00"}]}
     (one,) = parse_references(json.dumps(document).encode())
     assert f"{one.expires:%Y-%m-%dT%H:%M:%SZ}" == "2026-12-31T23:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(True, "true"), (False, "false"), (5, "5"), ("x", "x")]
+)
+def test_value_as_a_word_of_the_command_line(value, word):
+    assert as_word(value) == word
