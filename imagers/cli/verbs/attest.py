@@ -2,7 +2,7 @@
 """usage: imagers attest verify FILE [OPTION]...
        imagers attest diff FILE POLICY [OPTION]...
        imagers attest evidence [OPTION]...
-       imagers attest collateral | reference | initdata WORD [OPTION]...
+       imagers attest ak | collateral | reference | initdata WORD [OPTION]...
 
 Says whether evidence of a machine is genuine, step by step, without any network
 and without a broker; and, where you say what your guests are, whether it is of
@@ -45,6 +45,7 @@ import click
 from imagers.cli.command import VerbCommand, VerbGroup, json_option, option_group
 from imagers.cli.output import say, telling
 from imagers.cli.verbs import (
+    attest_ak,
     attest_collateral,
     attest_evidence,
     attest_initdata,
@@ -65,7 +66,13 @@ def command() -> None:
     """See the module."""
 
 
-for word in (attest_collateral, attest_evidence, attest_initdata, attest_reference):
+for word in (
+    attest_ak,
+    attest_collateral,
+    attest_evidence,
+    attest_initdata,
+    attest_reference,
+):
     command.add_command(word.command)
 
 
