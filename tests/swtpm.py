@@ -30,7 +30,9 @@ class SoftwareTPM:
     def __init__(self, directory):
         absent = [one for one in PROGRAMS if shutil.which(one) is None]
         if absent:
-            pytest.skip(f"{', '.join(absent)} not installed: apt-get install swtpm swtpm-tools tpm2-tools")
+            pytest.skip(
+                f"{', '.join(absent)} not installed: apt-get install swtpm swtpm-tools tpm2-tools"
+            )
         self.directory = Path(directory)
         self._setup()
         path = self.directory / "s"
@@ -91,7 +93,16 @@ class SoftwareTPM:
         return Line(line)
 
     def tool(self, name, *words, **given):
-        """Run a program of tpm2-tools; its output."""
+        """Run a program of tpm2-tools; its output.
+
+        There is no resource manager: what is left in the TPM's few places is removed.
+        """
+        try:
+            return self._run(name, *words, **given)
+        finally:
+            self._run("flushcontext", "-t")
+
+    def _run(self, name, *words, **given):
         done = subprocess.run(
             [f"tpm2_{name}", *map(str, words)],
             cwd=self.directory,

@@ -336,7 +336,8 @@ def _rsa_key(reader: Reader, what: str) -> rsa.RSAPublicKey:
     bits, exponent = reader.number(2), reader.number(4) or _EXPONENT
     modulus = reader.sized(512)
     if bits not in _RSA_BITS or len(modulus) * 8 != bits or not modulus[0] & 0x80:
-        raise FormatError(f"expected a key of {_RSA_BITS} bits, got {bits}", what=what)
+        found = int.from_bytes(modulus).bit_length()
+        raise FormatError(f"expected a modulus of 2048, 3072 or 4096 bits, got {found}", what=what)
     try:
         return rsa.RSAPublicNumbers(exponent, int.from_bytes(modulus)).public_key()
     except ValueError:

@@ -11,6 +11,7 @@ replaced. Nothing of it is worth anything where the real roots are in force.
 
 snp        SNPWorld: AMD's authorities, and one chip
 tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they share, eventlog of TDX
+tpm        TPMWorld: a TPM, and the key of it that an operator trusts
 guests     World: what all worlds have; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from imagers.testing.evidence.sgx import SGXWorld
     from imagers.testing.evidence.snp import SNPWorld
     from imagers.testing.evidence.tdx import TDXWorld
+    from imagers.testing.evidence.tpm import TPMWorld
 else:
     from imagers.lazy import door
 
@@ -38,7 +40,8 @@ else:
             "sgx": ("SGXWorld",),
             "snp": ("SNPWorld",),
             "tdx": ("TDXWorld",),
+            "tpm": ("TPMWorld",),
         },
     )
 
-__all__ = ["CollateralServer", "Fault", "Machine", "SGXWorld", "SNPWorld", "TDXWorld"]
+__all__ = ["CollateralServer", "Fault", "Machine", "SGXWorld", "SNPWorld", "TDXWorld", "TPMWorld"]

@@ -3,9 +3,9 @@
 
     {"tee": "snp", "seed": hex, "product": "Genoa", "measurement": hex, "init_data": hex}
 
-The TEE is `snp`, `tdx` or `sgx`; the product is one of AMD's. The seed has 32 bytes, and all keys
-come from it. What else may be left out: the product is `Genoa` then, the measurement the world's,
-and the init data zeros.
+The TEE is `snp`, `tdx`, `sgx` or `tpm`; the product is one of AMD's. The seed has 32 bytes, and all
+keys come from it. What else may be left out: the product is `Genoa` then, the measurement the
+world's, and the init data zeros.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from imagers.testing.evidence.keys import SEED_BYTES
 from imagers.testing.evidence.sgx import SGXWorld
 from imagers.testing.evidence.snp import SNPWorld
 from imagers.testing.evidence.tdx import TDXWorld
+from imagers.testing.evidence.tpm import TPMWorld
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRODUCTS", "TEES", "Machine"]
 
-TEES = {"sgx": (32, 64), "snp": (48, 32), "tdx": (48, 48)}
+TEES = {"sgx": (32, 64), "snp": (48, 32), "tdx": (48, 48), "tpm": (32, 64)}
 """The TEEs that there are: length of a measurement, and of init data at most."""
 PRODUCTS = ("Milan", "Genoa", "Turin")
 
@@ -95,6 +96,8 @@ class Machine:
                 return TDXWorld(self.seed, now=now)
             case "sgx":
                 return SGXWorld(self.seed, now=now)
+            case "tpm":
+                return TPMWorld(self.seed, now=now)
         return SNPWorld(self.seed, self.product, now=now)
 
     def attester(self, now: datetime | None = None) -> Attester:
