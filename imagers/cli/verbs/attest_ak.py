@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """usage: imagers attest ak request --output FILE [OPTION]...
-       imagers attest ak challenge REQUEST --ek-root FILE --secret FILE --output FILE
+       imagers attest ak challenge REQUEST --ek-root FILE --secret FILE
+           --output FILE
        imagers attest ak answer CHALLENGE --output FILE [OPTION]...
        imagers attest ak accept ANSWER --secret FILE
 
@@ -9,15 +10,15 @@ what makes quotes of that key worth anything. Four files go between the two:
 
   machine    request     the certificate of its TPM and its attestation key,
                          which is made where there is none
-  operator   challenge   a secret that only that TPM opens, and only for that key
+  operator   challenge   a secret that only that TPM opens, for that key alone
   machine    answer      the secret
   operator   accept      the key, as the reference value "trusted_aks"
 
 That the request came from the machine that you mean is for you to see to: a TPM
 does not say which machine it is in. The exit code is 40 for no.
 
-  --ek-root FILE              PEM: authorities of the TPM's vendor, roots or ones
-                              below, that issue certificates of endorsement keys
+  --ek-root FILE              PEM: authorities of TPMs' vendors, roots or below,
+                              that issue certificates of endorsement keys
   --secret FILE               of "challenge": a new file that stays with you
   --output FILE               a new file
   --device FILE               of the TPM; default: /dev/tpmrm0

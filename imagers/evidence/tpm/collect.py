@@ -129,7 +129,7 @@ def _certificate(tpm: TPM) -> bytes:
             return data[: 4 + int.from_bytes(data[2:4])] if data[:2] == b"\x30\x82" else data
     raise NoTEE(
         "the TPM has no certificate of its endorsement key",
-        hint="where its vendor has it elsewhere: --ek-certificate FILE",
+        hint="'imagers attest ak request --ek-certificate FILE' takes it from a file",
     )
 
 

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 from imagers.errors import EvidenceRejected, FormatError
+from imagers.evidence.init_data import digest_for
 from imagers.evidence.steps import check_bound, mismatch
 from imagers.evidence.tpm.structures import (
     ECDSA,
@@ -60,7 +61,6 @@ __all__ = [
     "check_form",
     "check_signature",
     "check_values",
-    "extended_with",
     "parse_pcr_settings",
     "parse_values",
     "values_by_name",
@@ -160,15 +160,6 @@ def check_values(attest: Attest, values: Sequence[bytes], digest: int) -> None:
         raise mismatch("digest of the registers", attest.pcr_digest.hex(), expected.hex())
 
 
-def extended_with(init_data: bytes) -> bytes:
-    """Register 8 of a guest that extended it with its init data once, from zeros.
-
-    Spec: Trustee key broker protocol 0.4.0, init data of vTPMs.
-    """
-    event = init_data[:_DIGEST].ljust(_DIGEST, b"\0")
-    return sha256(bytes(_DIGEST) + event).digest()
-
-
 def check_bound_to(
     bound: Bound, attest: Attest, values: Sequence[bytes], *, size: int | None
 ) -> str:
@@ -183,7 +174,7 @@ def check_bound_to(
         size = len(expected)
     if size is not None and len(attest.extra_data) != size:
         raise mismatch("length of the nonce", size, len(attest.extra_data))
-    init = None if bound.init_data is None else extended_with(bound.init_data)
+    init = None if bound.init_data is None else digest_for("tpm", bound.init_data)
     return check_bound(
         Bound(expected, init),
         report_data=attest.extra_data,

@@ -124,24 +124,29 @@ def known_as(world):
     if world.tee == "tdx":
         rtmrs = replay(BOOT)
         return {"mr_td": world.measurement, "rtmr_1": rtmrs[1], "rtmr_2": rtmrs[2]}
+    if world.tee == "tpm":
+        values = registers(PCR_BOOT, {11: world.measurement})
+        known = {f"tpm_pcr{at:02}": values[at] for at in BOOT_CHAIN}
+        return {"trusted_aks": world.ak_public} | known
     name = {"snp": "snp_launch_measurement", "sgx": "sgx_mr_enclave"}[world.tee]
     return {name: world.measurement}
 
 
 def test_embedded_broker_takes_the_machines_of_its_worlds_and_knows_them_by_measurement():
-    worlds = [kind(bytes(32)) for kind in (SNPWorld, TDXWorld, SGXWorld)]
+    worlds = [kind(bytes(32)) for kind in (SNPWorld, TDXWorld, SGXWorld, TPMWorld)]
     with EmbeddedBroker(worlds=worlds, allow_sample_tee=False) as broker:
         broker.put(URI, b"secret", image=IMAGE)
         for world in worlds:
             for name, value in known_as(world).items():
-                broker.expect(name, value.hex())
+                text = encode_base64(value) if name == "trusted_aks" else value.hex()
+                broker.expect(name, text)
             with broker.client(world.attester()) as client:
                 assert read(client) == b"secret"
             other = b"\1" * len(world.measurement)
             stranger = world.attester(measurement=other)
             with broker.client(stranger) as client, pytest.raises(KeyRefused):
                 read(client)
-        assert (broker.handshakes, broker.releases, broker.refusals) == (6, 3, 3)
+        assert (broker.handshakes, broker.releases, broker.refusals) == (8, 4, 4)
 
 
 def test_embedded_broker_refuses_machines_of_another_seed():

@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-from hashlib import sha256
-
 import pytest
 
 from imagers.errors import EvidenceRejected, FormatError
 from imagers.evidence.tpm.quote import (
     BOOT_CHAIN,
     check_bound_to,
-    extended_with,
     parse_pcr_settings,
     parse_values,
     values_by_name,
@@ -42,11 +39,6 @@ def test_settings_that_name_no_registers_are_refused(value):
 def test_register_that_anybody_resets_knows_no_machine(register):
     with pytest.raises(FormatError, match=f"register {register} can be reset by anybody"):
         parse_pcr_settings(settings([4, register]))
-
-
-def test_register_of_init_data_was_extended_once_with_the_digest_cut_or_padded():
-    for digest, event in ((b"i" * 48, b"i" * 32), (b"i" * 20, b"i" * 20 + bytes(12))):
-        assert extended_with(digest) == sha256(bytes(32) + event).digest()
 
 
 def test_nonce_is_compared_in_full():
