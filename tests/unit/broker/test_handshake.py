@@ -20,6 +20,7 @@ from imagers.kbs.messages import (
     InitData,
     Request,
     RSAPublicKey,
+    hash_device_data,
     hash_report_data,
     parse_challenge,
 )
@@ -273,10 +274,12 @@ def test_attest_again_with_the_same_message_is_not_judged_again(handshake, state
     assert handshake.attest(cookie, message).body == first.body
 
 
-def devices(guest, nonce, text):
+def devices(guest, nonce, text, bound=None):
     """A message with evidence of devices, which its own evidence binds."""
     report_data = hash_report_data(
-        nonce=nonce, tee_pubkey=guest.key.public, additional_evidence=text
+        nonce=nonce,
+        tee_pubkey=guest.key.public,
+        additional_evidence=text if bound is None else bound,
     )
     evidence = load_attester("sample").collect(report_data)
     return Attestation(
@@ -287,11 +290,62 @@ def devices(guest, nonce, text):
     ).to_bytes()
 
 
-def test_attest_with_evidence_of_devices_refused(handshake, guest):
-    """3: nobody here would verify it, however well it is bound."""
+def device_text(guest, nonce, *, key=None):
+    """Evidence of a sample device for this handshake."""
+    data = hash_device_data(nonce=nonce, tee_pubkey=(key or guest.key).public)
+    return json.dumps({"sampledevice": load_attester("sampledevice").collect(data).body})
+
+
+def test_attest_with_evidence_of_a_device_gives_a_token_with_a_submod_for_it(
+    handshake, guest, rows
+):
     cookie, nonce = guest.auth()
-    refusal = refused(handshake.attest, cookie, devices(guest, nonce, '{"nvidia":"x"}'))
-    assert "additional devices" in refusal.detail
+    message = devices(guest, nonce, device_text(guest, nonce))
+    token = json.loads(handshake.attest(cookie, message).body)["token"]
+    payload = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    assert {name: one["imagers.claims"]["tee"] for name, one in payload["submods"].items()} == {
+        "cpu0": "sample",
+        "gpu0": "sampledevice",
+    }
+    assert "sampledevice as contraindicated" in rows()[0].detail
+
+
+def test_attest_with_evidence_of_a_device_of_another_guest_refused(handshake, guest):
+    """The device binds the key of this handshake; the machine's word for it is not enough."""
+    cookie, nonce = guest.auth()
+    message = devices(guest, nonce, device_text(guest, nonce, key=TEEKey()))
+    assert "other report data" in refused(handshake.attest, cookie, message).detail
+
+
+def test_attest_with_evidence_of_a_device_that_the_machine_does_not_bind_refused(handshake, guest):
+    """Somebody on the way has put his own device into the message."""
+    cookie, nonce = guest.auth()
+    for bound in ("", "{}"):
+        message = devices(guest, nonce, device_text(guest, nonce), bound=bound)
+        assert "other report data" in refused(handshake.attest, cookie, message).detail
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"nvidia":"x"}', "takes no evidence of the device 'nvidia'"),
+        ('{"sample":{"svn":"1","report_data":""}}', "takes no evidence of the device 'sample'"),
+        ('{"sampledevice":{}}', "sample evidence at $.svn: is missing"),
+        ('{"sampledevice":1,"sampledevice":2}', "sampledevice"),
+        ("[]", "evidence of devices"),
+        ("{", "evidence of devices"),
+        (json.dumps({f"a{number}": 1 for number in range(9)}), "at most 8 kinds of devices, got 9"),
+    ],
+)
+def test_attest_with_evidence_of_devices_that_is_none_refused(handshake, guest, text, why):
+    cookie, nonce = guest.auth()
+    assert why in refused(handshake.attest, cookie, devices(guest, nonce, text)).detail
+
+
+def test_auth_for_a_device_alone_refused(handshake):
+    """A GPU says nothing of the machine that it is in."""
+    body = Request.offering_hashes("sampledevice").to_bytes()
+    assert "beside that of a TEE, not alone" in refused(handshake.auth, body).detail
 
 
 def test_attest_with_evidence_of_no_devices_is_bound_to_that(handshake, guest):
