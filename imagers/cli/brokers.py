@@ -159,8 +159,10 @@ class BrokerOptions:
         from imagers.errors import NoTEE
         from imagers.evidence.plugins import find_attester
         from imagers.kbs.client import BrokerClient
+        from imagers.kbs.tee_key import DEFAULT_TEE_KEY
 
         url = self.require_url()
+        algorithm = read_settings().tee_key_algorithm or DEFAULT_TEE_KEY
         try:
             attester = attester or find_attester()
         except NoTEE as error:
@@ -169,7 +171,15 @@ class BrokerOptions:
                 hint=f"{error.hint}; for tests and demos: 'imagers pull --tee sample', whose "
                 "plugin comes, in the clone of imagers, with: pip install ./plugins/sample_tee",
             ) from None
-        return BrokerClient(url, attester=attester, devices=devices, http=self._http(url))
+        http = self._http(url)
+        with blamed_on("IMAGERS_TEE_KEY_ALGORITHM"):
+            return BrokerClient(
+                url,
+                attester=attester,
+                devices=devices,
+                tee_key_algorithm=algorithm,
+                http=http,
+            )
 
 
 def this_broker(broker: BrokerOptions) -> BrokerOptions:

@@ -49,7 +49,7 @@ from imagers.kbs.messages import (
     parse_response,
 )
 from imagers.kbs.resources import parse_resource_uri
-from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.tee_key import DEFAULT_TEE_KEY, TEEKey, make_tee_key
 from imagers.kbs.wire import COOKIE_NAME, Endpoint, parse_error
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest
@@ -103,10 +103,11 @@ class BrokerClient(Closing):
         url: of the broker, without `/kbs/v0`.
         attester: collects the evidence; of it and of nothing else the broker judges.
         devices: collect evidence of devices of this machine, which the TEE's evidence binds.
+        tee_key_algorithm: of the key that answers are sealed to; see `make_tee_key`.
         http: CA file, time limits; plain http to another machine must be allowed there.
 
     Raises:
-        FormatError, UsageError: `url` is not the URL of a broker.
+        FormatError, UsageError: `url` is not the URL of a broker, or there is no such algorithm.
 
     Threads: safe.
     """
@@ -117,11 +118,14 @@ class BrokerClient(Closing):
         *,
         attester: Attester,
         devices: Sequence[Attester] = (),
+        tee_key_algorithm: str = DEFAULT_TEE_KEY,
         http: HTTPSettings | None = None,
     ) -> None:
+        make_tee_key(tee_key_algorithm)  # one that is not known is told now
         self._endpoint = Endpoint(url, http)
         self._attester = attester
         self._devices = devices
+        self._tee_key_algorithm = tee_key_algorithm
         self._lock = threading.Lock()
         self._session: _Session | None = None
 
@@ -194,7 +198,7 @@ class BrokerClient(Closing):
         challenge = parse_challenge(opened.body)
         cookie = self._cookie_of(opened)
 
-        key = TEEKey()
+        key = make_tee_key(self._tee_key_algorithm)
         additional = self._collect_devices(challenge, key)
         report_data = hash_report_data(
             nonce=challenge.nonce,

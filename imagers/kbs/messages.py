@@ -37,12 +37,14 @@ __all__ = [
     "EC_CURVES",
     "MAX_ATTESTATION_BYTES",
     "MAX_MESSAGE_BYTES",
+    "ML_KEM_768_A192KW",
     "PROTOCOL_VERSION",
     "RSA_OAEP_256",
     "Attestation",
     "Challenge",
     "ECPublicKey",
     "InitData",
+    "MLKEMPublicKey",
     "RSAPublicKey",
     "Request",
     "Response",
@@ -65,11 +67,13 @@ MAX_ATTESTATION_BYTES = 2 * 1024 * 1024  # evidence with event logs; the default
 DEFAULT_HASH = "sha384"  # of the report data, for all TEEs but Secure Execution
 ECDH_ES_A256KW = "ECDH-ES+A256KW"
 RSA_OAEP_256 = "RSA-OAEP-256"
+ML_KEM_768_A192KW = "ML-KEM-768+A192KW"
 EC_CURVES = {"P-256": 32, "P-521": 66}  # name -> bytes of a coordinate
 
 _MAX_DEVICE_KINDS = 8
 _MAX_NONCE = 4096  # characters; 44 for all but Secure Execution, whose nonce is a document
 _MAX_TOKEN = 128 * 1024  # the limit of the Rust server for a request head
+_ML_KEM_768_BYTES = 1184  # of an encapsulation key
 _MODULUS_BITS = (2048, 8192)
 _EXPONENT_BITS = (2, 32)  # a long one costs the sender time
 _ADDITIONAL = "evidence of devices"
@@ -217,13 +221,25 @@ class RSAPublicKey:
         return {"kty": "RSA", "alg": self.alg, "n": self.n, "e": self.e}
 
 
-TEEPublicKey = ECPublicKey | RSAPublicKey
+@dataclass(frozen=True, slots=True)
+class MLKEMPublicKey:
+    """A guest's encapsulation key of ML-KEM-768, as JWK; `pub` is checked text, not yet a key."""
+
+    pub: str
+    alg: str = ML_KEM_768_A192KW
+
+    def to_json(self) -> JSONObject:
+        """The members that take part in the report data, and no others."""
+        return {"kty": "AKP", "alg": self.alg, "pub": self.pub}
+
+
+TEEPublicKey = ECPublicKey | MLKEMPublicKey | RSAPublicKey
 
 
 def parse_public_key(key: View) -> TEEPublicKey:
     """A guest's public key from its JWK; other members are dropped.
 
-    Whether the point lies on the curve is checked where the key is used (`jwe`).
+    Whether it is a key, such as a point on its curve, is checked where it is used (`jwe`).
 
     Raises:
         FormatError: a member is missing or of the wrong length.
@@ -243,10 +259,13 @@ def parse_public_key(key: View) -> TEEPublicKey:
         return RSAPublicKey(
             n=_parse_number(key, "n", _MODULUS_BITS), e=_parse_number(key, "e", _EXPONENT_BITS)
         )
+    if kty == "AKP" and alg == ML_KEM_768_A192KW:
+        key.bytes64url("pub", size=_ML_KEM_768_BYTES)
+        return MLKEMPublicKey(key.text("pub"))
     # RSA1_5 is left out on purpose: deprecated, and no client defaults to it.
     raise Unsupported(
-        f"{key.what} at {key.where}: expected a key for {ECDH_ES_A256KW!r} or {RSA_OAEP_256!r}, "
-        f"got kty {kty[:40]!r} with alg {alg[:40]!r}"
+        f"{key.what} at {key.where}: expected a key for {ECDH_ES_A256KW!r}, {ML_KEM_768_A192KW!r} "
+        f"or {RSA_OAEP_256!r}, got kty {kty[:40]!r} with alg {alg[:40]!r}"
     )
 
 

@@ -23,7 +23,7 @@ from imagers.kbs.messages import (
     hash_report_data,
     parse_challenge,
 )
-from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.tee_key import ECKey
 from imagers.model.digest import digest_of
 from imagers.model.evidence import Bound
 from imagers.model.references import ReferenceValue
@@ -271,7 +271,7 @@ def test_guest_of_each_tee_gets_the_key_if_and_only_if_it_is_known(any_world):
 def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
     document = 'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"a" = "b"\n'
     digest = parse_init_data(document.encode()).digest
-    key = TEEKey()
+    key = ECKey()
 
     def attest(broker, bound, sent):
         handshake = Handshake(broker)

@@ -24,7 +24,7 @@ from imagers.kbs.messages import (
     hash_report_data,
     parse_challenge,
 )
-from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.tee_key import ECKey
 from imagers.model.base64 import encode_base64url
 
 SampleVerifier = type(load_verifier("sample"))
@@ -192,7 +192,7 @@ def test_attest_at_another_process_of_the_store_taken_and_taken_once(guest, stat
     message = guest.message(nonce)
     answer = Handshake(other).attest(cookie, message)
     assert Handshake(state).attest(cookie, message).body == answer.body
-    other_key = guest.message(nonce, key=TEEKey())
+    other_key = guest.message(nonce, key=ECKey())
     assert "attested already" in refused(Handshake(state).attest, cookie, other_key).detail
     assert [row.event for row in rows()].count("attest") == 2
     other.close()
@@ -252,7 +252,7 @@ def test_attest_with_evidence_for_another_nonce_refused(handshake, guest):
 def test_attest_with_evidence_for_another_key_refused(handshake, guest):
     """3: who relays somebody's evidence cannot put his own key beside it."""
     cookie, nonce = guest.auth()
-    message = guest.message(nonce, key=TEEKey(), bound_key=guest.key)
+    message = guest.message(nonce, key=ECKey(), bound_key=guest.key)
     assert "other report data" in refused(handshake.attest, cookie, message).detail
 
 
@@ -313,7 +313,7 @@ def test_attest_with_evidence_of_a_device_gives_a_token_with_a_submod_for_it(
 def test_attest_with_evidence_of_a_device_of_another_guest_refused(handshake, guest):
     """The device binds the key of this handshake; the machine's word for it is not enough."""
     cookie, nonce = guest.auth()
-    message = devices(guest, nonce, device_text(guest, nonce, key=TEEKey()))
+    message = devices(guest, nonce, device_text(guest, nonce, key=ECKey()))
     assert "other report data" in refused(handshake.attest, cookie, message).detail
 
 
@@ -362,7 +362,7 @@ def test_attest_again_with_another_key_refused(handshake, guest, rows):
     """4: a stolen cookie does not buy a token for the thief's key."""
     cookie, nonce = guest.auth()
     handshake.attest(cookie, guest.message(nonce))
-    refusal = refused(handshake.attest, cookie, guest.message(nonce, key=TEEKey()))
+    refusal = refused(handshake.attest, cookie, guest.message(nonce, key=ECKey()))
     assert refusal.status == 401
     assert "attested already" in refusal.detail
     assert [row.outcome for row in rows()] == ["ok", "refused"]
@@ -378,7 +378,7 @@ def test_attest_again_leaves_the_first_token_good(handshake, state, guest):
 def test_attest_from_many_threads_with_many_keys_exactly_one_wins(handshake, guest):
     """4: the change from open to attested happens once."""
     cookie, nonce = guest.auth()
-    messages = [guest.message(nonce, key=TEEKey()) for _ in range(8)]
+    messages = [guest.message(nonce, key=ECKey()) for _ in range(8)]
     barrier = threading.Barrier(8)
     results = []
 
@@ -625,7 +625,7 @@ def test_attest_row_names_the_session(guest, state, rows):
 def test_attest_with_an_rsa_modulus_of_zeros_and_few_bits_refused(handshake, guest):
     """2: 784 bits in 256 bytes; its secrets would be anybody's who factors it."""
     cookie, nonce = guest.auth()
-    key = TEEKey()
+    key = ECKey()
     key.public = RSAPublicKey(n=encode_base64url(bytes(158) + b"\xff" * 98), e="AQAB")
     refusal = refused(handshake.attest, cookie, guest.message(nonce, key=key))
     assert (refusal.name, refusal.status) == ("SerdeError", 400)
@@ -635,7 +635,7 @@ def test_attest_with_an_rsa_modulus_of_zeros_and_few_bits_refused(handshake, gue
 def test_attest_point_off_the_curve_refused(handshake, guest):
     """2: no token is made for a key that nothing can be sealed to."""
     cookie, nonce = guest.auth()
-    key = TEEKey()
+    key = ECKey()
     key.public = type(key.public)(crv="P-256", x=key.public.y, y=key.public.x)
     refusal = refused(handshake.attest, cookie, guest.message(nonce, key=key))
     assert (refusal.name, refusal.status) == ("SerdeError", 400)

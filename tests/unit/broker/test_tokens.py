@@ -12,13 +12,13 @@ from imagers.broker.refusals import Refusal
 from imagers.broker.tokens import Accepted, AdminTokens, GuestTokens, Judged
 from imagers.evidence.appraise import appraise_claims
 from imagers.kbs.messages import Attestation, hash_report_data
-from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.tee_key import ECKey
 from imagers.model.evidence import Claims
 from imagers.pki.jose import sign_token
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
-KEY = TEEKey().public
+KEY = ECKey().public
 ADMIN = ed25519.Ed25519PrivateKey.generate()
 GOOD = {
     "iat": int(NOW.timestamp()),
