@@ -4,12 +4,15 @@ from datetime import timedelta
 import pytest
 
 from imagers.errors import AttestationError, KeyRefused, PluginNotFound, RateLimited, RemoteError
+from imagers.evidence.tpm.quote import BOOT_CHAIN
+from imagers.model.base64 import encode_base64
 from imagers.model.digest import digest_of
 from imagers.net.http import HTTPSettings
 from imagers.net.retry import RetryPolicy
 from imagers.testing.broker import EmbeddedBroker
-from imagers.testing.evidence import SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence import SGXWorld, SNPWorld, TDXWorld, TPMWorld
 from imagers.testing.evidence.eventlog import BOOT, replay
+from imagers.testing.evidence.tpm import PCR_BOOT, registers
 
 URI, IMAGE = "kbs:///default/key/1", digest_of(b"image")
 
