@@ -45,6 +45,8 @@ __all__ = [
 ATTESTER_GROUP = "imagers.attesters"
 VERIFIER_GROUP = "imagers.verifiers"
 TEES = {
+    "az-snp-vtpm": "imagers.evidence.azure.snp:AzureSNPVerifier",
+    "az-tdx-vtpm": "imagers.evidence.azure.tdx:AzureTDXVerifier",
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
     "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
@@ -55,6 +57,8 @@ ATTESTERS = {
     "snp": "imagers.evidence.snp.collect:SNPAttester",
     "tdx": "imagers.evidence.tdx.collect:TDXAttester",
     "sgx": "imagers.evidence.sgx.collect:SGXAttester",
+    "az-snp-vtpm": "imagers.evidence.azure.collect:AzureSNPAttester",
+    "az-tdx-vtpm": "imagers.evidence.azure.collect:AzureTDXAttester",
     "tpm": "imagers.evidence.tpm.collect:TPMAttester",
 }
 """Those who collect evidence of this machine, in the order in which they are looked for."""

@@ -11,6 +11,7 @@ replaced. Nothing of it is worth anything where the real roots are in force.
 
 snp        SNPWorld: AMD's authorities, and one chip
 tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they share, eventlog of TDX
+azure      AzureSNPWorld, AzureTDXWorld: machines of Azure, in the worlds of AMD and Intel
 tpm        TPMWorld: a TPM, and the key of it that an operator trusts
 guests     World: what all worlds have; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
@@ -23,6 +24,7 @@ authorities, keys   what certificates of all vendors have alike, and what comes 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from imagers.testing.evidence.azure import AzureSNPWorld, AzureTDXWorld
     from imagers.testing.evidence.machine import Machine
     from imagers.testing.evidence.server import CollateralServer, Fault
     from imagers.testing.evidence.sgx import SGXWorld
@@ -35,6 +37,7 @@ else:
     __getattr__ = door(
         __name__,
         {
+            "azure": ("AzureSNPWorld", "AzureTDXWorld"),
             "machine": ("Machine",),
             "server": ("CollateralServer", "Fault"),
             "sgx": ("SGXWorld",),
@@ -44,4 +47,14 @@ else:
         },
     )
 
-__all__ = ["CollateralServer", "Fault", "Machine", "SGXWorld", "SNPWorld", "TDXWorld", "TPMWorld"]
+__all__ = [
+    "AzureSNPWorld",
+    "AzureTDXWorld",
+    "CollateralServer",
+    "Fault",
+    "Machine",
+    "SGXWorld",
+    "SNPWorld",
+    "TDXWorld",
+    "TPMWorld",
+]

@@ -3,9 +3,9 @@
 
     {"tee": "snp", "seed": hex, "product": "Genoa", "measurement": hex, "init_data": hex}
 
-The TEE is `snp`, `tdx`, `sgx` or `tpm`; the product is one of AMD's. The seed has 32 bytes, and all
-keys come from it. What else may be left out: the product is `Genoa` then, the measurement the
-world's, and the init data zeros.
+The TEE is `snp`, `tdx`, `sgx`, `tpm`, `az-snp-vtpm` or `az-tdx-vtpm`; the product is one of AMD's,
+of a machine that is not Azure's. The seed has 32 bytes, and all keys come from it. What else may be
+left out: the product is `Genoa` then, the measurement the world's, and the init data zeros.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from imagers.testing.evidence.azure import AzureSNPWorld, AzureTDXWorld
 from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.keys import SEED_BYTES
 from imagers.testing.evidence.sgx import SGXWorld
@@ -29,7 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["PRODUCTS", "TEES", "Machine"]
 
-TEES = {"sgx": (32, 64), "snp": (48, 32), "tdx": (48, 48), "tpm": (32, 64)}
+TEES = {
+    "sgx": (32, 64),
+    "snp": (48, 32),
+    "tdx": (48, 48),
+    "tpm": (32, 64),
+    "az-snp-vtpm": (32, 64),
+    "az-tdx-vtpm": (32, 64),
+}
 """The TEEs that there are: length of a measurement, and of init data at most."""
 PRODUCTS = ("Milan", "Genoa", "Turin")
 
@@ -98,6 +106,10 @@ class Machine:
                 return SGXWorld(self.seed, now=now)
             case "tpm":
                 return TPMWorld(self.seed, now=now)
+            case "az-snp-vtpm":
+                return AzureSNPWorld(self.seed, now=now)
+            case "az-tdx-vtpm":
+                return AzureTDXWorld(self.seed, now=now)
         return SNPWorld(self.seed, self.product, now=now)
 
     def attester(self, now: datetime | None = None) -> Attester:

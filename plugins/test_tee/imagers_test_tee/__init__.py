@@ -19,7 +19,15 @@ from imagers.testing.evidence import Machine
 if TYPE_CHECKING:
     from imagers.model.evidence import Attester
 
-__all__ = ["VARIABLE", "sgx_attester", "snp_attester", "tdx_attester", "tpm_attester"]
+__all__ = [
+    "VARIABLE",
+    "az_snp_attester",
+    "az_tdx_attester",
+    "sgx_attester",
+    "snp_attester",
+    "tdx_attester",
+    "tpm_attester",
+]
 
 VARIABLE = "IMAGERS_TEST_TEE"
 _MAX_BYTES = 16 * 1024
@@ -43,6 +51,16 @@ def tdx_attester() -> Attester:
 def sgx_attester() -> Attester:
     """An enclave on a machine of Intel's that is none; see `snp_attester`."""
     return _attester("sgx")
+
+
+def az_snp_attester() -> Attester:
+    """A machine of Azure on AMD SEV-SNP that is none; see `snp_attester`."""
+    return _attester("az-snp-vtpm")
+
+
+def az_tdx_attester() -> Attester:
+    """A machine of Azure on Intel TDX that is none; see `snp_attester`."""
+    return _attester("az-tdx-vtpm")
 
 
 def tpm_attester() -> Attester:

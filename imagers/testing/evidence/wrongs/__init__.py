@@ -4,6 +4,7 @@
 wrong      Wrong: the evidence, and which step has to refuse it
 snp        of AMD: fields of the report, certificates, lists
 intel      of Intel: fields of the quote, what vouches for it, certificates, lists, documents
+azure      of Azure: the paravisor's report, what binds it, and the hardware below
 tpm        of a TPM: fields of the quote, registers, the log
 
 `world.wrongs()` gives them. What a verifier hands on and does not judge is in `CLAIMS` of each.
