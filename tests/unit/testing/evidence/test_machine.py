@@ -39,7 +39,7 @@ def test_machine_prints_without_its_seed():
 @pytest.mark.parametrize(
     ("change", "piece"),
     [
-        ({"tee": "sev"}, "expected one of sgx, snp, tdx, tpm"),
+        ({"tee": "sev"}, "expected one of sgx, snp, tdx, tpm, az-snp-vtpm, az-tdx-vtpm"),
         ({"tee": "sgx", "measurement": "07" * 48}, "expected 32 bytes in hex"),
         ({"seed": "07" * 31}, "expected 32 bytes in hex"),
         ({"seed": "zz" * 32}, "expected 32 bytes in hex"),
