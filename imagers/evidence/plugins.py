@@ -45,6 +45,7 @@ __all__ = [
 ATTESTER_GROUP = "imagers.attesters"
 VERIFIER_GROUP = "imagers.verifiers"
 TEES = {
+    "cca": "imagers.evidence.cca.verify:CCAVerifier",
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
     "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
@@ -54,6 +55,7 @@ ATTESTERS = {
     "snp": "imagers.evidence.snp.collect:SNPAttester",
     "tdx": "imagers.evidence.tdx.collect:TDXAttester",
     "sgx": "imagers.evidence.sgx.collect:SGXAttester",
+    "cca": "imagers.evidence.cca.collect:CCAAttester",
 }
 """Those who collect evidence of this machine, in the order in which they are looked for."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")

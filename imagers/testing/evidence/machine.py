@@ -3,9 +3,9 @@
 
     {"tee": "snp", "seed": hex, "product": "Genoa", "measurement": hex, "init_data": hex}
 
-The TEE is `snp`, `tdx` or `sgx`; the product is one of AMD's. The seed has 32 bytes, and all keys
-come from it. What else may be left out: the product is `Genoa` then, the measurement the world's,
-and the init data zeros.
+The TEE is one of `TEES`; the product is one of AMD's. The seed has 32 bytes, and all keys come from
+it. What else may be left out: the product is `Genoa` then, the measurement the world's, and the
+init data zeros.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from imagers.testing.evidence.cca import CCAWorld
 from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.keys import SEED_BYTES
 from imagers.testing.evidence.sgx import SGXWorld
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRODUCTS", "TEES", "Machine"]
 
-TEES = {"sgx": (32, 64), "snp": (48, 32), "tdx": (48, 48)}
+TEES = {"cca": (32, 64), "sgx": (32, 64), "snp": (48, 32), "tdx": (48, 48)}
 """The TEEs that there are: length of a measurement, and of init data at most."""
 PRODUCTS = ("Milan", "Genoa", "Turin")
 
@@ -91,6 +92,8 @@ class Machine:
             now: as in the world; None: the current time.
         """
         match self.tee:
+            case "cca":
+                return CCAWorld(self.seed, now=now)
             case "tdx":
                 return TDXWorld(self.seed, now=now)
             case "sgx":
