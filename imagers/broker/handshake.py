@@ -263,6 +263,7 @@ class Handshake:
             raise RuntimeError(f"the verifier of {ticket.tee!r} gave claims of {claims.tee!r}")
         with self._state.store.reading() as transaction:
             appraisal = self._state.appraise(transaction, claims)
+        appraisal.check_counts()
         token = self._state.guest_tokens.issue(
             claims,
             appraisal,

@@ -10,6 +10,9 @@
                    3   no debugging, and no setting has any
                   36   else
 
+Of claims that count only with their measurement (`Claims.counts_if_measured`) hardware and
+configuration are 97 and 36 where executables is not 3: nothing of them is known.
+
 The numbers are Trustee's. A value that is missing or expired equals nothing, and a setting whose
 reference values have all expired is one that is not met. The status is that of the worst member.
 
@@ -25,6 +28,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from imagers.errors import EvidenceRejected
+from imagers.evidence.steps import step
 from imagers.model.evidence import Claims
 from imagers.model.references import ReferenceValue, as_word
 
@@ -95,11 +100,14 @@ class Appraisal:
         comparisons: all that were made; of `executables`, of the way that came closest.
         has_references: whether there is a reference value for all names of one way to know a
             machine of this TEE, expired or not.
+        counts: whether anything of the claims may be believed; False: they count only with their
+            measurement, and no reference value equals it.
     """
 
     vector: Mapping[str, int]
     comparisons: tuple[Comparison, ...]
     has_references: bool
+    counts: bool = True
 
     @property
     def status(self) -> str:
@@ -116,6 +124,23 @@ class Appraisal:
     def misses(self) -> tuple[Comparison, ...]:
         """What does not hold."""
         return tuple(one for one in self.comparisons if not one.holds)
+
+    def check_counts(self) -> None:
+        """Raise unless something of the claims may be believed.
+
+        Raises:
+            EvidenceRejected: they count only with a measurement that no reference value equals.
+        """
+        if not self.counts:
+            miss = self.misses[0]
+            with step("measure"):
+                raise EvidenceRejected(
+                    "this evidence counts only where its measurement equals a reference value: "
+                    f"{miss.told(remedy=False)}",
+                    claim=miss.claim,
+                    found=as_word(miss.found),
+                    hint=miss.remedy or None,
+                )
 
 
 def appraise_claims(
@@ -148,16 +173,19 @@ def appraise_claims(
         "storage-opaque": 0,
         "sourced-data": 0,
     }
-    if executables and all(one.holds for one in executables):
+    is_known = bool(executables) and all(one.holds for one in executables)
+    counts = is_known or not claims.counts_if_measured
+    if is_known:
         vector["executables"] = _APPROVED_BOOT
-    if all(one.holds for one in hardware):
+    if counts and all(one.holds for one in hardware):
         vector["hardware"] = _GENUINE
-    if all(one.holds for one in configuration):
+    if counts and all(one.holds for one in configuration):
         vector["configuration"] = _APPROVED_SETTINGS if settings else _SAFE_SETTINGS
     return Appraisal(
         vector=vector,
         comparisons=(*executables, *hardware, *configuration),
         has_references=any(way and way.keys() <= references.keys() for way in claims.measured),
+        counts=counts,
     )
 
 

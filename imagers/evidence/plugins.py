@@ -45,6 +45,7 @@ __all__ = [
 ATTESTER_GROUP = "imagers.attesters"
 VERIFIER_GROUP = "imagers.verifiers"
 TEES = {
+    "csv": "imagers.evidence.csv.verify:CSVVerifier",
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
     "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
@@ -54,6 +55,7 @@ ATTESTERS = {
     "snp": "imagers.evidence.snp.collect:SNPAttester",
     "tdx": "imagers.evidence.tdx.collect:TDXAttester",
     "sgx": "imagers.evidence.sgx.collect:SGXAttester",
+    "csv": "imagers.evidence.csv.collect:CSVAttester",
 }
 """Those who collect evidence of this machine, in the order in which they are looked for."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
