@@ -15,7 +15,7 @@ from imagers.model.closing import Closing
 from imagers.settings import read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from imagers.kbs.admin import BrokerAdmin
     from imagers.kbs.client import BrokerClient
@@ -133,7 +133,8 @@ class BrokerOptions:
         closes it.
 
         Args:
-            tee: name of the TEE to give evidence of.
+            tee: name of the TEE to give evidence of, and those of devices, with commas between;
+                without the first one, such as `,nvidia`: the one that is there.
 
         Raises:
             UsageError, FormatError: as for `require_url`; or a TEE, and no broker.
@@ -145,19 +146,23 @@ class BrokerOptions:
             return None
         if self.is_option:
             self.require_url()
-        attester = None
+        attester, devices = None, []
         if tee is not None:
             from imagers.evidence.plugins import load_attester
 
-            attester = load_attester(tee)
-        return LazyGuest(lambda: self._client(attester))
+            name, *others = tee.split(",")
+            attester = load_attester(name) if name else None
+            devices = [load_attester(one) for one in dict.fromkeys(others)]
+        return LazyGuest(lambda: self._client(attester, devices))
 
-    def _client(self, attester: Attester | None) -> BrokerClient:
+    def _client(self, attester: Attester | None, devices: Sequence[Attester]) -> BrokerClient:
         from imagers.errors import NoTEE
         from imagers.evidence.plugins import find_attester
         from imagers.kbs.client import BrokerClient
+        from imagers.kbs.tee_key import DEFAULT_TEE_KEY
 
         url = self.require_url()
+        algorithm = read_settings().tee_key_algorithm or DEFAULT_TEE_KEY
         try:
             attester = attester or find_attester()
         except NoTEE as error:
@@ -166,7 +171,15 @@ class BrokerOptions:
                 hint=f"{error.hint}; for tests and demos: 'imagers pull --tee sample', whose "
                 "plugin comes, in the clone of imagers, with: pip install ./plugins/sample_tee",
             ) from None
-        return BrokerClient(url, attester=attester, http=self._http(url))
+        http = self._http(url)
+        with blamed_on("IMAGERS_TEE_KEY_ALGORITHM"):
+            return BrokerClient(
+                url,
+                attester=attester,
+                devices=devices,
+                tee_key_algorithm=algorithm,
+                http=http,
+            )
 
 
 def this_broker(broker: BrokerOptions) -> BrokerOptions:

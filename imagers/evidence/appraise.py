@@ -46,6 +46,7 @@ _GENUINE, _UNRECOGNIZED_HARDWARE = 2, 97
 _APPROVED_SETTINGS, _SAFE_SETTINGS, _UNKNOWN_SETTINGS = 2, 3, 36
 _TIERS = ((1, "none"), (31, AFFIRMING), (95, "warning"), (127, "contraindicated"))
 _UP_TO_DATE = "UpToDate"
+_OF_ANOTHER = "a value is worth something if it is of a guest that you started, and not from here"
 _SHOWN = 2  # reference values in a line; a list can have a thousand
 
 
@@ -157,6 +158,10 @@ def appraise_claims(
     # The one that holds; else one that the operator gave values for; else the nearest.
     ways.sort(key=_distance)
     executables = ways[0] if ways else ()
+    if claims.counts_if_measured:  # whoever changed it chose what it says its measurement is
+        executables = tuple(
+            replace(one, remedy=_OF_ANOTHER if one.remedy else "") for one in executables
+        )
     hardware = (
         *_compare_status(claims, book),
         *book.compare("hardware", claims.firmware, must=False),

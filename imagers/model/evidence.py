@@ -12,7 +12,15 @@ if TYPE_CHECKING:
 
     from imagers.model.strict_json import JSON
 
-__all__ = ["Attester", "Bound", "Claims", "Evidence", "ReportData", "Verifier"]
+__all__ = [
+    "Attester",
+    "Bound",
+    "Claims",
+    "DeviceVerifier",
+    "Evidence",
+    "ReportData",
+    "Verifier",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,4 +190,19 @@ class Verifier(Protocol[Parsed]):
             EvidenceRejected: a step says no.
             CouldNotVerify: a document is missing, or not valid now.
             FormatError: a document is none.
+        """
+
+
+@runtime_checkable
+class DeviceVerifier(Verifier[Parsed], Protocol[Parsed]):
+    """Judges evidence of a device of a machine, such as a GPU.
+
+    It comes beside that of the machine's TEE, which binds it, and is never taken alone.
+    """
+
+    def split(self, body: JSON) -> tuple[JSON, ...]:
+        """The evidence of each device in `body`, in the form that `parse` takes.
+
+        Raises:
+            FormatError: there is none, or too many, or one twice.
         """

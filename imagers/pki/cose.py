@@ -14,24 +14,20 @@ Spec: RFC 9052 sections 3, 4.2 and 4.4; RFC 9360 section 2 (x5chain).
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from imagers.errors import FormatError, SignatureInvalid, Unsupported
+from imagers.model.strict_cbor import CBOR, CBORView, Tag, parse_cbor
 from imagers.pki.algorithms import algorithm_of, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = ["ALG", "CONTENT_TYPE", "CRIT", "X5CHAIN", "Sign1", "build_sign1", "parse_sign1"]
 
 ALG, CRIT, CONTENT_TYPE, X5CHAIN = 1, 2, 3, 33  # labels of headers
 _TAG = 18
-_MAP = 5  # the major type
-# How many bytes of a count stand behind a head; the other heads have no count of their own.
-_COUNT_BYTES = {24: 1, 25: 2, 26: 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +43,8 @@ class Sign1:
     """
 
     what: str
-    protected: Mapping[int | str, Any]
-    unprotected: Mapping[int | str, Any]
+    protected: Mapping[int | str, CBOR]
+    unprotected: Mapping[int | str, CBOR]
     payload: bytes
     signature: bytes
     to_be_signed: bytes
@@ -62,9 +58,9 @@ class Sign1:
         chain = self.unprotected.get(X5CHAIN)
         if isinstance(chain, bytes):  # one certificate needs no array
             return [chain]
-        if not isinstance(chain, list | tuple) or not all(isinstance(one, bytes) for one in chain):
+        if not isinstance(chain, tuple) or not all(isinstance(one, bytes) for one in chain):
             raise FormatError("expected certificates in label 33", what=self.what)
-        return list(chain)
+        return cast("list[bytes]", list(chain))
 
     def check_signature(self, key: object) -> None:
         """Raise unless `key` made the signature, by its one algorithm, which the header names.
@@ -85,18 +81,33 @@ class Sign1:
         verify(key, self.signature, self.to_be_signed, what=self.what)
 
 
-def parse_sign1(raw: bytes, *, what: str, max_bytes: int) -> Sign1:
-    """The tagged COSE_Sign1 in `raw`, with its payload inside.
+def parse_sign1(
+    raw: bytes,
+    *,
+    what: str,
+    max_bytes: int,
+    tagged: bool = True,
+    empty_unprotected: bool = False,
+) -> Sign1:
+    """The COSE_Sign1 in `raw`, with its payload inside.
+
+    Args:
+        tagged: whether it stands in its tag; the other form is refused.
+        empty_unprotected: refuse headers that are not signed: a reader that has no use for
+            them has none for bytes that anybody may change.
 
     Raises:
-        FormatError: it is none, or longer than `max_bytes`, or has a protected header twice.
+        FormatError: it is none, or longer than `max_bytes`.
     """
-    if len(raw) > max_bytes:
-        raise FormatError(f"expected at most {max_bytes} bytes, got {len(raw)}", what=what)
-    message = _decode(raw, what)
-    parts = getattr(message, "value", None)
-    if getattr(message, "tag", None) != _TAG or not isinstance(parts, list | tuple):
+    parts = parse_cbor(raw, what=what, max_bytes=max_bytes)
+    if isinstance(parts, Tag) and tagged:
+        if parts.number != _TAG:
+            raise FormatError(f"expected the tag 18 of COSE_Sign1, got {parts.number}", what=what)
+        parts = parts.value
+    elif tagged:
         raise FormatError("expected a tagged COSE_Sign1", what=what)
+    if not isinstance(parts, tuple):
+        raise FormatError("expected the array of a COSE_Sign1", what=what)
     if len(parts) != 4:
         raise FormatError(f"expected 4 parts of a COSE_Sign1, got {len(parts)}", what=what)
     protected_raw, unprotected, payload, signature = parts
@@ -104,17 +115,19 @@ def parse_sign1(raw: bytes, *, what: str, max_bytes: int) -> Sign1:
         isinstance(protected_raw, bytes)
         and isinstance(payload, bytes)
         and isinstance(signature, bytes)
-        and _is_headers(unprotected)
     ):
         raise FormatError("is not a COSE_Sign1 with its payload inside", what=what)
-    protected = _decode(protected_raw, what) if protected_raw else {}
-    if not _is_headers(protected) or len(protected) != _count(protected_raw):
-        # Of a label that is there twice one reader takes the first and another one the last.
-        raise FormatError("expected a map of protected headers, each there once", what=what)
+    outside = _headers(unprotected, f"{what}, unprotected headers")
+    if empty_unprotected and outside:
+        raise FormatError("expected no headers outside of the signature", what=what)
+    where = f"{what}, protected headers"
     return Sign1(
         what=what,
-        protected=protected,
-        unprotected=unprotected,
+        # Empty ones are written as no bytes at all (RFC 9052, section 3).
+        protected=_headers(
+            parse_cbor(protected_raw or b"\xa0", what=where, max_bytes=max_bytes), where
+        ),
+        unprotected=outside,
         payload=payload,
         signature=signature,
         to_be_signed=_to_be_signed(protected_raw, payload),
@@ -142,29 +155,8 @@ def _to_be_signed(protected: bytes, payload: bytes) -> bytes:
     return cbor2.dumps(["Signature1", protected, b"", payload])
 
 
-def _decode(raw: bytes, what: str) -> Any:
-    import cbor2
-
-    stream = io.BytesIO(raw)
-    try:
-        value = cbor2.load(stream)
-    except Exception as error:  # the library raises many kinds for bad bytes
-        raise FormatError("is not CBOR", what=what) from error
-    if stream.tell() != len(raw):
-        raise FormatError("has bytes behind its end", what=what)
-    return value
-
-
-def _is_headers(value: object) -> bool:
-    # A map inside of a tag comes as an immutable one.
-    return isinstance(value, Mapping) and all(isinstance(label, str | int) for label in value)
-
-
-def _count(raw: bytes) -> int | None:
-    """How many pairs the map in `raw` has by its head; None for one of no definite length."""
-    if not raw:
-        return 0
-    major, low = raw[0] >> 5, raw[0] & 0x1F
-    if major != _MAP or (low > 23 and low not in _COUNT_BYTES):
-        return None
-    return low if low <= 23 else int.from_bytes(raw[1 : 1 + _COUNT_BYTES[low]])
+def _headers(value: CBOR, what: str) -> Mapping[int | str, CBOR]:
+    headers = CBORView(value, what=what).value
+    if any(isinstance(label, bytes) for label in headers):
+        raise FormatError("expected numbers and text as labels, got bytes", what=what)
+    return cast("Mapping[int | str, CBOR]", headers)

@@ -115,7 +115,6 @@ class _Layout:
     key: str
     user_id: tuple[str, str]
     usage: str
-    signing_id: str
 
 
 AUTHORITY = _Layout(
@@ -125,7 +124,6 @@ AUTHORITY = _Layout(
     "body.pubkey",
     ("body.uid_size", "body.user_id"),
     "body.preamble.data.usage",
-    "body.preamble.data.sid",
 )
 CHIP = _Layout(
     _CHIP,
@@ -134,7 +132,6 @@ CHIP = _Layout(
     "body.data.pubkey.key",
     ("body.data.uid_size", "body.data.user_id"),
     "body.data.pubkey.usage",
-    "body.data.sid",
 )
 
 
@@ -147,7 +144,7 @@ class Role:
     """
 
     name: str
-    layout: _Layout
+    layout: _Layout = field(repr=False)
     usage: int
 
     @property

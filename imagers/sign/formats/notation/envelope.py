@@ -22,6 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from imagers.errors import FormatError, SignatureInvalid, Unsupported
+from imagers.model.strict_cbor import Tag
 from imagers.model.strict_json import View
 from imagers.pki.chain import MAX_CERTIFICATES, load_certificate
 from imagers.pki.cose import ALG, CONTENT_TYPE, CRIT, Sign1, parse_sign1
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
+    from imagers.model.strict_cbor import CBOR
     from imagers.model.strict_json import JSON, JSONObject
 
 __all__ = [
@@ -54,6 +56,7 @@ _STAMP = f"{PREFIX}timestampSignature"
 _MAX_BYTES = 1024 * 1024
 _WHAT = "notation envelope"
 _KNOWN = frozenset({"signingScheme", "signingTime", "expiry", "authenticSigningTime"})
+_TIME_TAG = 1  # seconds since 1970; notation has whole ones
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|[+-][0-9]{2}:[0-9]{2})\Z")
 
 
@@ -149,7 +152,7 @@ def _parse_cose(raw: bytes) -> Envelope:
         message,
         chain=message.certificates(),
         content_type=message.protected.get(CONTENT_TYPE),
-        crit=list(crit) if isinstance(crit, list | tuple) else None,
+        crit=list(crit) if isinstance(crit, tuple) else None,
         attributes={str(name): value for name, value in message.protected.items()},
         stamp=stamp,
         time=_cbor_time,
@@ -219,9 +222,12 @@ def _json_time(value: JSON, name: str) -> datetime:
     raise FormatError("expected a time of RFC 3339", what=_WHAT, where=f"$.protected.{name}")
 
 
-def _cbor_time(value: object, name: str) -> datetime:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(UTC)
+def _cbor_time(value: CBOR, name: str) -> datetime:
+    if isinstance(value, Tag) and value.number == _TIME_TAG and type(value.value) is int:
+        try:
+            return datetime.fromtimestamp(value.value, UTC)
+        except (ValueError, OverflowError, OSError):  # a year that has no name
+            pass
     raise FormatError("expected a time of CBOR tag 1", what=_WHAT, where=name)
 
 
