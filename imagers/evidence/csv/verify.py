@@ -103,7 +103,12 @@ _POLICY = {
     "csv3": 1 << 6,
     "asid_reuse": 1 << 7,
 }
-_VERSIONS = {"hsk_version": (8, 4), "cek_version": (12, 4), "api_major": (16, 8), "api_minor": (24, 8)}
+_VERSIONS = {
+    "hsk_version": (8, 4),
+    "cek_version": (12, 4),
+    "api_major": (16, 8),
+    "api_minor": (24, 8),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +370,7 @@ def _check_guest(report: Report, rules: Allowed) -> str:
                 f"{what} ({bit} of the guest's policy)",
                 "forbidden",
                 "allowed",
-                hint="docs/tee/csv.md: which policy to start a guest with, and what can be let pass",
+                hint="docs/tee/csv.md says which policy to start a guest with",
             )
     return "closed" if policy & _POLICY["nodbg"] else "under debug"
 

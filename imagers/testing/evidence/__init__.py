@@ -11,6 +11,7 @@ replaced. Nothing of it is worth anything where the real roots are in force.
 
 snp        SNPWorld: AMD's authorities, and one chip
 tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they share, eventlog of TDX
+csv        CSVWorld: Hygon's, and one chip
 guests     World: what all worlds have; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
@@ -22,6 +23,7 @@ authorities, keys   what certificates of all vendors have alike, and what comes 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from imagers.testing.evidence.csv import CSVWorld
     from imagers.testing.evidence.machine import Machine
     from imagers.testing.evidence.server import CollateralServer, Fault
     from imagers.testing.evidence.sgx import SGXWorld
@@ -33,6 +35,7 @@ else:
     __getattr__ = door(
         __name__,
         {
+            "csv": ("CSVWorld",),
             "machine": ("Machine",),
             "server": ("CollateralServer", "Fault"),
             "sgx": ("SGXWorld",),
@@ -41,4 +44,4 @@ else:
         },
     )
 
-__all__ = ["CollateralServer", "Fault", "Machine", "SGXWorld", "SNPWorld", "TDXWorld"]
+__all__ = ["CSVWorld", "CollateralServer", "Fault", "Machine", "SGXWorld", "SNPWorld", "TDXWorld"]

@@ -3,9 +3,9 @@
 
     {"tee": "snp", "seed": hex, "product": "Genoa", "measurement": hex, "init_data": hex}
 
-The TEE is `snp`, `tdx` or `sgx`; the product is one of AMD's. The seed has 32 bytes, and all keys
-come from it. What else may be left out: the product is `Genoa` then, the measurement the world's,
-and the init data zeros.
+The TEE is `csv`, `snp`, `tdx` or `sgx`; the product is one of AMD's. The seed has 32 bytes, and
+all keys come from it. What else may be left out: the product is `Genoa` then, the measurement the
+world's, and the init data zeros.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from imagers.testing.evidence.csv import CSVWorld
 from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.keys import SEED_BYTES
 from imagers.testing.evidence.sgx import SGXWorld
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PRODUCTS", "TEES", "Machine"]
 
-TEES = {"sgx": (32, 64), "snp": (48, 32), "tdx": (48, 48)}
-"""The TEEs that there are: length of a measurement, and of init data at most."""
+TEES = {"csv": (32, 0), "sgx": (32, 64), "snp": (48, 32), "tdx": (48, 48)}
+"""The TEEs that there are: length of a measurement, and of init data at most; 0: none."""
 PRODUCTS = ("Milan", "Genoa", "Turin")
 
 
@@ -66,6 +67,8 @@ class Machine:
         given: dict[str, bytes] = {}
         if "measurement" in view:
             given["measurement"] = _octets(view, "measurement", measurement)
+        if "init_data" in view and not init:
+            raise view.error(f"expected none: {tee} binds none", "init_data")
         if "init_data" in view:
             given["init_data"] = _octets(view, "init_data", *range(1, init + 1))
         seed = _octets(view, "seed", SEED_BYTES)
@@ -91,6 +94,8 @@ class Machine:
             now: as in the world; None: the current time.
         """
         match self.tee:
+            case "csv":
+                return CSVWorld(self.seed, now=now)
             case "tdx":
                 return TDXWorld(self.seed, now=now)
             case "sgx":

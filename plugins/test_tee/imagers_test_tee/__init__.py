@@ -19,7 +19,7 @@ from imagers.testing.evidence import Machine
 if TYPE_CHECKING:
     from imagers.model.evidence import Attester
 
-__all__ = ["VARIABLE", "sgx_attester", "snp_attester", "tdx_attester"]
+__all__ = ["VARIABLE", "csv_attester", "sgx_attester", "snp_attester", "tdx_attester"]
 
 VARIABLE = "IMAGERS_TEST_TEE"
 _MAX_BYTES = 16 * 1024
@@ -43,6 +43,11 @@ def tdx_attester() -> Attester:
 def sgx_attester() -> Attester:
     """An enclave on a machine of Intel's that is none; see `snp_attester`."""
     return _attester("sgx")
+
+
+def csv_attester() -> Attester:
+    """A guest on a chip of Hygon's that is none; see `snp_attester`."""
+    return _attester("csv")
 
 
 def _attester(tee: str) -> Attester:

@@ -39,12 +39,13 @@ def test_machine_prints_without_its_seed():
 @pytest.mark.parametrize(
     ("change", "piece"),
     [
-        ({"tee": "sev"}, "expected one of sgx, snp, tdx"),
+        ({"tee": "sev"}, "expected one of csv, sgx, snp, tdx"),
         ({"tee": "sgx", "measurement": "07" * 48}, "expected 32 bytes in hex"),
         ({"seed": "07" * 31}, "expected 32 bytes in hex"),
         ({"seed": "zz" * 32}, "expected 32 bytes in hex"),
         ({"measurement": "07" * 32}, "expected 48 bytes in hex"),
         ({"init_data": "07" * 33}, "expected at most 32 bytes in hex"),
+        ({"tee": "csv", "init_data": "07"}, "expected none: csv binds none"),
         ({"product": "Rome"}, "expected one of Milan, Genoa, Turin"),
         ({"policy": 1}, "policy"),
     ],
