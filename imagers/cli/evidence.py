@@ -87,6 +87,12 @@ class EvidenceQuestion:
         except ImagersError as error:
             outcome.error = error
             return outcome
+        if reference is None and policy is None and outcome.claims.counts_if_measured:
+            outcome.error = CouldNotVerify(
+                "what this evidence says counts only where its measurement equals a reference "
+                "value, and none was given",
+                hint="--reference FILE, of values that are not from this evidence",
+            )
         if reference is not None or policy is not None:
             wanted = (*demands.references, *_read_references(reference))
             references = {one.name: one for one in wanted}

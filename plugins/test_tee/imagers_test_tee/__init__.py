@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from imagers.model.evidence import Attester
 
 __all__ = ["VARIABLE", "cca_attester", "sgx_attester", "snp_attester", "tdx_attester"]
+__all__ = ["VARIABLE", "csv_attester", "sgx_attester", "snp_attester", "tdx_attester"]
 
 VARIABLE = "IMAGERS_TEST_TEE"
 _MAX_BYTES = 16 * 1024
@@ -48,6 +49,11 @@ def sgx_attester() -> Attester:
 def cca_attester() -> Attester:
     """A realm on a platform of Arm CCA that is none; see `snp_attester`."""
     return _attester("cca")
+
+
+def csv_attester() -> Attester:
+    """A guest on a chip of Hygon's that is none; see `snp_attester`."""
+    return _attester("csv")
 
 
 def _attester(tee: str) -> Attester:

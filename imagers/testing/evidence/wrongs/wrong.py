@@ -25,7 +25,7 @@ NO, COULD_NOT_LOOK, MALFORMED = EvidenceRejected, CouldNotVerify, FormatError
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """Evidence with one thing wrong, to be judged at the world's `now` with `BOUND`.
+    """Evidence with one thing wrong, to be judged at the world's `now`.
 
     Attributes:
         name: of what is wrong.
@@ -35,6 +35,7 @@ class Wrong:
         collateral: by names.
         roots: in place of the vendor's.
         error: of the refusal.
+        bound: what it has to bind.
     """
 
     name: str
@@ -43,3 +44,4 @@ class Wrong:
     collateral: Mapping[str, bytes] = field(repr=False)
     roots: bytes = field(repr=False)
     error: type[ImagersError] = NO
+    bound: Bound = BOUND
