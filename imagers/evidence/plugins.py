@@ -50,6 +50,7 @@ TEES = {
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
     "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
+    "tpm": "imagers.evidence.tpm.verify:TPMVerifier",
 }
 """The verifiers of the house: module and class, whose `make` takes settings and test roots."""
 ATTESTERS = {
@@ -58,6 +59,7 @@ ATTESTERS = {
     "sgx": "imagers.evidence.sgx.collect:SGXAttester",
     "cca": "imagers.evidence.cca.collect:CCAAttester",
     "csv": "imagers.evidence.csv.collect:CSVAttester",
+    "tpm": "imagers.evidence.tpm.collect:TPMAttester",
 }
 """Those who collect evidence of this machine, in the order in which they are looked for."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
