@@ -9,10 +9,11 @@ for, and where.
 
 AMD SEV-SNP is asked through configfs-tsm or /dev/sev-guest, Intel TDX through
 configfs-tsm, with the event log of firmware and agent, Intel SGX through
-/dev/attestation of Gramine. Reading them is for root.
+/dev/attestation of Gramine, Hygon CSV through /dev/csv-guest. Reading them is
+for root.
 
-  --tee NAME                  of this machine: snp, tdx, sgx, or a plugin's;
-                              default: the one that it is
+  --tee NAME                  of this machine: snp, tdx, sgx, csv, or a
+                              plugin's; default: the one that it is
   --report-data HEX           what the evidence is to bind, at most 64 bytes;
                               default: zeros
   --json                      with the name of the TEE and the report data

@@ -8,7 +8,7 @@ changed together, is in the tests of the appraisal: no step of a verifier can se
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagers.evidence.csv.verify import issuers_name
 from imagers.model.base64 import encode_base64
@@ -140,7 +140,7 @@ def _signed_so(make: _Maker) -> Iterator[Wrong]:
 
 
 def _peks(world: CSVWorld, make: _Maker) -> Iterator[Wrong]:
-    for name, step, changes in (
+    peks: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("signed by the HSK", _PEK, {"signer": "HSK"}),
         ("signed by the HSK, as if by the CEK", _PEK, {"signer": "HSK", "signed_as": 0x1004}),
         ("signed by nobody", _PEK, {"signer": "nobody", "signed_as": 0x1004}),
@@ -149,14 +149,16 @@ def _peks(world: CSVWorld, make: _Maker) -> Iterator[Wrong]:
         ("of another user id", _PEK, {"user_id": b"HYGON-SSD-CEK"}),
         ("of another length of the user id", _PEK, {"uid_size": 12}),
         ("of another key", _SIGNATURE, {"key": "nobody"}),
-    ):
-        pek = world.certificate("PEK", **changes)  # type: ignore[arg-type]  # by names
+    )
+    for name, step, changes in peks:
+        pek = world.certificate("PEK", **changes)
         yield make(f"PEK {name}", step, pek=pek)
 
 
 def _issuers(world: CSVWorld, make: _Maker) -> Iterator[Wrong]:
     yield make("no HSK and CEK", _CHAIN, COULD_NOT_LOOK, has_issuers=False)
     yield make("HSK and CEK, cut off", "", MALFORMED, issuers=world.issuers()[:-1])
+    changes: dict[str, Any]
     for role, other in (("HSK", "CEK"), ("CEK", "HRK")):
         for name, changes in (
             (f"signed by the {other}", {"signer": other, "signed_as": 0x13}),
@@ -167,7 +169,7 @@ def _issuers(world: CSVWorld, make: _Maker) -> Iterator[Wrong]:
         ):
             if role == "HSK":
                 changes.pop("signed_as", None)
-            changed = world.certificate(role, **changes)  # type: ignore[arg-type]  # by names
+            changed = world.certificate(role, **changes)
             yield make(f"{role} {name}", _CHAIN, issuers=world.issuers(**{role: changed}))
     foreign = world.certificate("CEK", key="nobody")
     yield make("CEK of another chip", _PEK, issuers=world.issuers(CEK=foreign))
@@ -175,11 +177,8 @@ def _issuers(world: CSVWorld, make: _Maker) -> Iterator[Wrong]:
     yield make("CEK on another curve", "", MALFORMED, issuers=world.issuers(CEK=curve))
     point = world.certificate("CEK", y=b"\x01" * 32)
     yield make("CEK off the curve", _PEK, issuers=world.issuers(CEK=point))
-    for name, changes in (
-        ("of nobody known", {"key": "nobody", "signer": "nobody"}),
-        ("that another signed", {"signer": "nobody"}),
-    ):
-        root = world.certificate("HRK", **changes)  # type: ignore[arg-type]  # by names
+    for name, key in (("of nobody known", "nobody"), ("that another signed", None)):
+        root = world.certificate("HRK", key=key, signer="nobody")
         yield make(f"HRK {name}", _CHAIN, roots=armored(root))
 
 
