@@ -27,7 +27,7 @@ from imagers.evidence.intel import collateral as names
 from imagers.evidence.judge import judge_parsed
 from imagers.evidence.plugins import find_parser, load_verifier
 from imagers.model.evidence import Bound
-from imagers.testing.evidence import CSVWorld, SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence import CCAWorld, CSVWorld, SGXWorld, SNPWorld, TDXWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SEED = bytes(32)
 
 # What is asked of it, a second.
-TARGETS = {"snp": 600, "tdx": 500, "csv, version 1": 300, "csv, version 2": 300}
+TARGETS = {"cca": 800, "csv, version 1": 300, "csv, version 2": 300, "snp": 600, "tdx": 500}
 
 
 def ours(
@@ -80,6 +80,8 @@ def contestants() -> dict[str, Callable[[], object]]:
     for version in (1, 2):
         body = json.dumps(csv.evidence(version=version)).encode()
         found[f"csv, version {version}"] = ours("csv", body, csv.collateral(), csv.now, csv.roots)
+    cca = CCAWorld(SEED)
+    found["cca"] = ours("cca", cca.token(), {}, cca.now, cca.roots)
     for world in (TDXWorld(SEED), SGXWorld(SEED)):
         quote = world.quote()
         found[world.tee] = ours(world.tee, quote, world.collateral(), world.now, world.roots)

@@ -50,7 +50,12 @@ __all__ = [
 ANNOTATION = "io.katacontainers.config.hypervisor.cc_init_data"
 MAX_INIT_DATA = 1024 * 1024
 ALGORITHMS = ("sha256", "sha384", "sha512", "sm3")
-FIELDS = {"snp": ("HOSTDATA", 32), "tdx": ("MRCONFIGID", 48), "sgx": ("CONFIGID", 64)}
+FIELDS = {
+    "snp": ("HOSTDATA", 32),
+    "tdx": ("MRCONFIGID", 48),
+    "sgx": ("CONFIGID", 64),
+    "cca": ("RPV", 64),
+}
 """The field of each TEE that has the digest, and its bytes."""
 _VERSION = "0.1.0"
 _WHAT = "init data"

@@ -45,6 +45,7 @@ __all__ = [
 ATTESTER_GROUP = "imagers.attesters"
 VERIFIER_GROUP = "imagers.verifiers"
 TEES = {
+    "cca": "imagers.evidence.cca.verify:CCAVerifier",
     "csv": "imagers.evidence.csv.verify:CSVVerifier",
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
@@ -55,6 +56,7 @@ ATTESTERS = {
     "snp": "imagers.evidence.snp.collect:SNPAttester",
     "tdx": "imagers.evidence.tdx.collect:TDXAttester",
     "sgx": "imagers.evidence.sgx.collect:SGXAttester",
+    "cca": "imagers.evidence.cca.collect:CCAAttester",
     "csv": "imagers.evidence.csv.collect:CSVAttester",
 }
 """Those who collect evidence of this machine, in the order in which they are looked for."""

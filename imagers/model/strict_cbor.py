@@ -234,10 +234,10 @@ class CBORView:
 
     __slots__ = ("value", "what", "where")
 
-    def __init__(self, value: CBOR, *, what: str, where: str = "$") -> None:
-        if not isinstance(value, Mapping):
+    def __init__(self, value: object, *, what: str, where: str = "$") -> None:
+        if not isinstance(value, MappingProxyType):
             raise FormatError(f"expected a map, got {_kind_of(value)}", what=what, where=where)
-        self.value = value
+        self.value: Mapping[int | str | bytes, CBOR] = value
         self.what = what
         self.where = where
 
@@ -309,7 +309,7 @@ class CBORView:
     def map(self, key: int | str) -> Self:
         """A map."""
         value = self.value.get(key)
-        if not isinstance(value, Mapping):
+        if not isinstance(value, MappingProxyType):
             raise self.wrong("a map", key)
         return type(self)(value, what=self.what, where=self.at(key))
 

@@ -9,10 +9,10 @@ for, and where.
 
 AMD SEV-SNP is asked through configfs-tsm or /dev/sev-guest, Intel TDX through
 configfs-tsm, with the event log of firmware and agent, Intel SGX through
-/dev/attestation of Gramine, Hygon CSV through /dev/csv-guest. Reading them is
-for root.
+/dev/attestation of Gramine, Arm CCA through configfs-tsm, Hygon CSV through
+/dev/csv-guest. Reading them is for root.
 
-  --tee NAME                  of this machine: snp, tdx, sgx, csv, or a
+  --tee NAME                  of this machine: snp, tdx, sgx, cca, csv, or a
                               plugin's; default: the one that it is
   --report-data HEX           what the evidence is to bind, at most 64 bytes;
                               default: zeros

@@ -13,7 +13,7 @@ is in a document, or in the value of the annotation of a pod.
 
   --algorithm NAME            sha256, sha384, sha512 or sm3; default: sha384
   --output FILE               a new file; default: standard output
-  --tee NAME                  snp, tdx or sgx: its digest alone
+  --tee NAME                  snp, tdx, sgx or cca: its digest alone
   --annotation                print the annotation for Kubernetes: name, value
   --raw                       print the document as it is
   --json                      the facts as JSON
@@ -77,7 +77,7 @@ def make(*, algorithm: str, output: str | None, as_json: bool, **given: tuple[st
 
 @command.command("digest", cls=VerbCommand, help=__doc__)
 @click.argument("file")
-@click.option("--tee", type=click.Choice(["snp", "tdx", "sgx"]))
+@click.option("--tee", type=click.Choice(["snp", "tdx", "sgx", "cca"]))
 @json_option
 def digest(*, file: str, tee: str | None, as_json: bool) -> None:
     """Tell what evidence has to have."""

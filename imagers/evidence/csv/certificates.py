@@ -33,7 +33,6 @@ from asn1crypto import pem
 from imagers.core import verify_sm2
 from imagers.errors import EvidenceRejected, FormatError, SignatureInvalid
 from imagers.evidence.roots import read_root
-from imagers.evidence.snp.report import octets
 from imagers.evidence.steps import mismatch
 
 if TYPE_CHECKING:
@@ -298,7 +297,7 @@ def certificate_of_json(view: View, role: str) -> Certificate:
 
 def _field(view: View, name: str, size: int) -> bytes:
     if size > 4:
-        return octets(view, name, size)
+        return view.octets(name, size=size)
     return view.integer(name, maximum=256**size - 1).to_bytes(size, "little")
 
 

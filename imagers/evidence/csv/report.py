@@ -31,7 +31,6 @@ from cryptography.hazmat.primitives import hashes, hmac
 
 from imagers.errors import FormatError
 from imagers.evidence.csv.certificates import Certificate, parse_certificate
-from imagers.evidence.snp.report import octets
 
 if TYPE_CHECKING:
     from imagers.model.strict_json import JSON, View
@@ -209,14 +208,14 @@ def report_of_json(view: View, *, pek: Certificate) -> Report:
     Raises:
         FormatError: a member is missing, of another type, or says what no report has.
     """
-    magic = octets(view, "magic", 16) if "magic" in view else bytes(16)
+    magic = view.octets("magic", size=16) if "magic" in view else bytes(16)
     flags = view.integer("flags", maximum=2**32 - 1)
     if magic not in (bytes(16), EXTENDED):
         raise view.error("expected zeros, or 'ATTESTATION_EXT'", "magic")
     is_extended = magic == EXTENDED and flags != 0
     if is_extended and flags != 1:
         raise view.error(f"expected 0 or 1, got {flags}: its report is not known here", "flags")
-    found = _cut(octets(view, "data", PAGE), 2 if is_extended else 1, is_whole=False)
+    found = _cut(view.octets("data", size=PAGE), 2 if is_extended else 1, is_whole=False)
     inside = found.signer[slice(*_PEK)]
     if inside == pek.raw:  # as csv-rs leaves it
         signer = masked(found.signer[: _SERIAL[1]], found.anonce) + found.signer[_SERIAL[1] :]

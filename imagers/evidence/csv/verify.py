@@ -60,7 +60,6 @@ from imagers.evidence.csv.certificates import (
     root_of,
 )
 from imagers.evidence.csv.report import Report, mac_of, parse_report, report_of_json
-from imagers.evidence.snp.report import octets
 from imagers.evidence.steps import check_bound, mismatch, step
 from imagers.model.evidence import Claims
 from imagers.model.strict_json import View, parse_json
@@ -171,7 +170,7 @@ def parse(body: JSON) -> CSVEvidence:
     chain = view.object("cert_chain")
     pek = certificate_of_json(chain.object("pek"), "PEK")
     report = report_of_json(view.object("attestation_report"), pek=pek)
-    serial = octets(view, "serial_number", _SERIAL).rstrip(b"\0")
+    serial = view.octets("serial_number", size=_SERIAL).rstrip(b"\0")
     if serial != report.serial.encode():
         raise view.error("expected the one in the report", "serial_number")
     issuers = None

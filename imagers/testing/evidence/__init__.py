@@ -11,6 +11,7 @@ replaced. Nothing of it is worth anything where the real roots are in force.
 
 snp        SNPWorld: AMD's authorities, and one chip
 tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they share, eventlog of TDX
+cca        CCAWorld: a platform of Arm CCA, and a realm
 csv        CSVWorld: Hygon's, and one chip
 guests     World: what all worlds have; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
@@ -23,6 +24,7 @@ authorities, keys   what certificates of all vendors have alike, and what comes 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from imagers.testing.evidence.cca import CCAWorld
     from imagers.testing.evidence.csv import CSVWorld
     from imagers.testing.evidence.machine import Machine
     from imagers.testing.evidence.server import CollateralServer, Fault
@@ -35,6 +37,7 @@ else:
     __getattr__ = door(
         __name__,
         {
+            "cca": ("CCAWorld",),
             "csv": ("CSVWorld",),
             "machine": ("Machine",),
             "server": ("CollateralServer", "Fault"),
@@ -44,4 +47,13 @@ else:
         },
     )
 
-__all__ = ["CSVWorld", "CollateralServer", "Fault", "Machine", "SGXWorld", "SNPWorld", "TDXWorld"]
+__all__ = [
+    "CCAWorld",
+    "CSVWorld",
+    "CollateralServer",
+    "Fault",
+    "Machine",
+    "SGXWorld",
+    "SNPWorld",
+    "TDXWorld",
+]

@@ -3,9 +3,9 @@
 
     {"tee": "snp", "seed": hex, "product": "Genoa", "measurement": hex, "init_data": hex}
 
-The TEE is `csv`, `snp`, `tdx` or `sgx`; the product is one of AMD's. The seed has 32 bytes, and
-all keys come from it. What else may be left out: the product is `Genoa` then, the measurement the
-world's, and the init data zeros.
+The TEE is one of `TEES`; the product is one of AMD's. The seed has 32 bytes, and all keys come from
+it. What else may be left out: the product is `Genoa` then, the measurement the world's, and the
+init data zeros.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from imagers.testing.evidence.cca import CCAWorld
 from imagers.testing.evidence.csv import CSVWorld
 from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.keys import SEED_BYTES
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
 
 __all__ = ["PRODUCTS", "TEES", "Machine"]
 
-TEES = {"csv": (32, 0), "sgx": (32, 64), "snp": (48, 32), "tdx": (48, 48)}
+TEES = {
+    "cca": (32, 64),
+    "csv": (32, 0),
+    "sgx": (32, 64),
+    "snp": (48, 32),
+    "tdx": (48, 48),
+}
 """The TEEs that there are: length of a measurement, and of init data at most; 0: none."""
 PRODUCTS = ("Milan", "Genoa", "Turin")
 
@@ -94,6 +101,8 @@ class Machine:
             now: as in the world; None: the current time.
         """
         match self.tee:
+            case "cca":
+                return CCAWorld(self.seed, now=now)
             case "csv":
                 return CSVWorld(self.seed, now=now)
             case "tdx":

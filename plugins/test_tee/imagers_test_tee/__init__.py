@@ -19,6 +19,7 @@ from imagers.testing.evidence import Machine
 if TYPE_CHECKING:
     from imagers.model.evidence import Attester
 
+__all__ = ["VARIABLE", "cca_attester", "sgx_attester", "snp_attester", "tdx_attester"]
 __all__ = ["VARIABLE", "csv_attester", "sgx_attester", "snp_attester", "tdx_attester"]
 
 VARIABLE = "IMAGERS_TEST_TEE"
@@ -43,6 +44,11 @@ def tdx_attester() -> Attester:
 def sgx_attester() -> Attester:
     """An enclave on a machine of Intel's that is none; see `snp_attester`."""
     return _attester("sgx")
+
+
+def cca_attester() -> Attester:
+    """A realm on a platform of Arm CCA that is none; see `snp_attester`."""
+    return _attester("cca")
 
 
 def csv_attester() -> Attester:
