@@ -9,11 +9,11 @@ for, and where.
 
 AMD SEV-SNP is asked through configfs-tsm or /dev/sev-guest, Intel TDX through
 configfs-tsm, with the event log of firmware and agent, Intel SGX through
-/dev/attestation of Gramine, Arm CCA through configfs-tsm. Reading them is for
-root.
+/dev/attestation of Gramine, Arm CCA through configfs-tsm, AWS Nitro through
+/dev/nsm. Reading them is for root.
 
-  --tee NAME                  of this machine: snp, tdx, sgx, cca, or a
-                              plugin's; default: the one that it is
+  --tee NAME                  of this machine: snp, tdx, sgx, cca, nitro,
+                              or a plugin's; default: the one that it is
   --report-data HEX           what the evidence is to bind, at most 64 bytes;
                               default: zeros
   --json                      with the name of the TEE and the report data

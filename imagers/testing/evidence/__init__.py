@@ -12,6 +12,7 @@ replaced. Nothing of it is worth anything where the real roots are in force.
 snp        SNPWorld: AMD's authorities, and one chip
 tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they share, eventlog of TDX
 cca        CCAWorld: a platform of Arm CCA, and a realm
+nitro      NitroWorld: AWS, and one enclave
 guests     World: what all worlds have; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from imagers.testing.evidence.cca import CCAWorld
     from imagers.testing.evidence.machine import Machine
+    from imagers.testing.evidence.nitro import NitroWorld
     from imagers.testing.evidence.server import CollateralServer, Fault
     from imagers.testing.evidence.sgx import SGXWorld
     from imagers.testing.evidence.snp import SNPWorld
@@ -37,6 +39,7 @@ else:
         {
             "cca": ("CCAWorld",),
             "machine": ("Machine",),
+            "nitro": ("NitroWorld",),
             "server": ("CollateralServer", "Fault"),
             "sgx": ("SGXWorld",),
             "snp": ("SNPWorld",),
@@ -44,4 +47,13 @@ else:
         },
     )
 
-__all__ = ["CCAWorld", "CollateralServer", "Fault", "Machine", "SGXWorld", "SNPWorld", "TDXWorld"]
+__all__ = [
+    "CCAWorld",
+    "CollateralServer",
+    "Fault",
+    "Machine",
+    "NitroWorld",
+    "SGXWorld",
+    "SNPWorld",
+    "TDXWorld",
+]

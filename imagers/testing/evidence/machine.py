@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 from imagers.testing.evidence.cca import CCAWorld
 from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.keys import SEED_BYTES
+from imagers.testing.evidence.nitro import NitroWorld
 from imagers.testing.evidence.sgx import SGXWorld
 from imagers.testing.evidence.snp import SNPWorld
 from imagers.testing.evidence.tdx import TDXWorld
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRODUCTS", "TEES", "Machine"]
 
-TEES = {"cca": (32, 64), "sgx": (32, 64), "snp": (48, 32), "tdx": (48, 48)}
+TEES = {"cca": (32, 64), "nitro": (48, 0), "sgx": (32, 64), "snp": (48, 32), "tdx": (48, 48)}
 """The TEEs that there are: length of a measurement, and of init data at most."""
 PRODUCTS = ("Milan", "Genoa", "Turin")
 
@@ -68,6 +69,8 @@ class Machine:
         if "measurement" in view:
             given["measurement"] = _octets(view, "measurement", measurement)
         if "init_data" in view:
+            if not init:
+                raise view.error("has no field in evidence of this TEE", "init_data")
             given["init_data"] = _octets(view, "init_data", *range(1, init + 1))
         seed = _octets(view, "seed", SEED_BYTES)
         return cls(tee=tee, seed=seed, product=product, **given)
@@ -94,6 +97,8 @@ class Machine:
         match self.tee:
             case "cca":
                 return CCAWorld(self.seed, now=now)
+            case "nitro":
+                return NitroWorld(self.seed, now=now)
             case "tdx":
                 return TDXWorld(self.seed, now=now)
             case "sgx":

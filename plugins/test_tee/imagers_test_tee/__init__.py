@@ -19,7 +19,14 @@ from imagers.testing.evidence import Machine
 if TYPE_CHECKING:
     from imagers.model.evidence import Attester
 
-__all__ = ["VARIABLE", "cca_attester", "sgx_attester", "snp_attester", "tdx_attester"]
+__all__ = [
+    "VARIABLE",
+    "cca_attester",
+    "nitro_attester",
+    "sgx_attester",
+    "snp_attester",
+    "tdx_attester",
+]
 
 VARIABLE = "IMAGERS_TEST_TEE"
 _MAX_BYTES = 16 * 1024
@@ -48,6 +55,11 @@ def sgx_attester() -> Attester:
 def cca_attester() -> Attester:
     """A realm on a platform of Arm CCA that is none; see `snp_attester`."""
     return _attester("cca")
+
+
+def nitro_attester() -> Attester:
+    """An enclave of AWS Nitro on a machine that is none; see `snp_attester`."""
+    return _attester("nitro")
 
 
 def _attester(tee: str) -> Attester:
