@@ -20,7 +20,11 @@
    the claims that go into a token.
 
 Init data that a guest sends has to be what its evidence binds, where its TEE binds any: the audit
-row says where not. Device evidence is refused: nothing here would verify it.
+row says where not.
+
+Evidence of devices, such as GPUs, is taken beside that of a TEE and never alone: the text of all of
+it is in the report data of the TEE, which so vouches for them, and each device binds the same nonce
+and key. One that is rejected is the end of the handshake.
 
 Spec: Trustee key broker protocol 0.4.0.
 """
@@ -36,6 +40,7 @@ from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.storage import Session
+from imagers.broker.tokens import Judged
 from imagers.errors import CouldNotVerify, FormatError, ImagersError, LocalError
 from imagers.evidence.init_data import parse_init_data
 from imagers.evidence.judge import judge_parsed
@@ -46,25 +51,30 @@ from imagers.kbs.messages import (
     PROTOCOL_VERSION,
     Challenge,
     Response,
+    hash_device_data,
     hash_report_data,
+    parse_additional,
     parse_attestation,
     parse_request,
 )
-from imagers.model.evidence import Bound
+from imagers.model.evidence import Bound, DeviceVerifier
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from imagers.broker.challenges import Ticket
     from imagers.broker.state import BrokerState
     from imagers.broker.storage import Transaction
-    from imagers.evidence.appraise import Appraisal
     from imagers.kbs.messages import Attestation, InitData
     from imagers.model.evidence import Claims, Verifier
+    from imagers.model.strict_json import JSON
 
 __all__ = ["Answer", "Handshake"]
 
 # Characters; a token of all TEEs that we know takes some thousand. It travels in a header, and
 # every session keeps one.
 _MAX_TOKEN = 32 * 1024
+_MAX_DEVICES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +171,8 @@ class Handshake:
         if earlier is not None:
             return _same_token(earlier, fingerprint)
         attestation = parse_attestation(body)
-        claims, appraisal, token = self._judge(ticket, attestation)
+        judged, token = self._judge(ticket, attestation)
+        claims = judged[0].claims
         with self._state.store.transaction() as transaction:
             now_ms = self._pass_time(transaction)
             # Judging took its time.
@@ -182,19 +193,19 @@ class Handshake:
                 token=token,
             )
             transaction.insert_session(session)
-            kept = {self._kept(ticket.tee, name): at for name, at in claims.collateral.items()}
-            transaction.keep_collateral(kept)
-            told = f"evidence was accepted; appraised as {appraisal.status}"
-            if claims.test_root:
-                told += "; under a root for tests"
-            if attestation.init_data is not None and not claims.init_data:
-                told += "; init data was not judged"
+            transaction.keep_collateral(
+                {
+                    self._kept(one.claims.tee, name): at
+                    for one in judged
+                    for name, at in one.claims.collateral.items()
+                }
+            )
             event = AuditEvent(
                 event="attest",
                 outcome="ok",
                 tee=ticket.tee,
                 session=shown_session(ticket.name),
-                detail=told,
+                detail=_told(judged, attestation),
             )
             append(transaction, event, now=self._state.now())
         return token
@@ -227,14 +238,10 @@ class Handshake:
         """The name under which the number of a document is kept: those of tests apart."""
         return f"test {name}" if tee in self._state.config.test_roots else name
 
-    def _judge(self, ticket: Ticket, attestation: Attestation) -> tuple[Claims, Appraisal, str]:
-        """The claims, their worth and the token, if everything fits."""
+    def _judge(self, ticket: Ticket, attestation: Attestation) -> tuple[Sequence[Judged], str]:
+        """All evidence with its worth, that of the TEE first, and the token, if everything fits."""
         if not self._state.challenges.is_nonce_of(ticket, attestation.nonce):
             raise Refusal("AttestationError", "the nonce is not the one of this session")
-        if attestation.additional_evidence not in ("", "{}"):
-            raise Refusal(
-                "AttestationError", "evidence of additional devices is not taken by this broker"
-            )
         check_public_key(attestation.tee_pubkey)
         report_data = hash_report_data(
             nonce=attestation.nonce,
@@ -242,33 +249,20 @@ class Handshake:
             additional_evidence=attestation.additional_evidence,
             report_hash=ticket.algorithm,
         )
-        with self._state.store.reading() as transaction:
-            seen = transaction.seen_collateral()
         bound = Bound(report_data.digest, _digest_of(attestation.init_data))
         verifier = self._verifier_of(ticket.tee)
-        evidence = verifier.parse(attestation.primary_evidence)
-        verifier.wanted(evidence)  # all that is read of the evidence alone has been read now
-        try:
-            claims = judge_parsed(
-                verifier,
-                evidence,
-                bound=bound,
-                read=self._state.read_collateral,
-                now=_when(self._state.session_time.now_ms()),
-                seen=lambda name: seen.get(self._kept(ticket.tee, name)),
-            )
-        except FormatError as error:  # a document of ours, and no fault of the guest
-            raise CouldNotVerify(f"a document is damaged: {error}", hint=FETCH_NEWEST) from None
-        if claims.tee != ticket.tee:  # a plugin that speaks for another TEE than its name
-            raise RuntimeError(f"the verifier of {ticket.tee!r} gave claims of {claims.tee!r}")
-        with self._state.store.reading() as transaction:
-            appraisal = self._state.appraise(transaction, claims)
+        judged = [self._judge_one(verifier, attestation.primary_evidence, bound)]
+        device_data = hash_device_data(
+            nonce=attestation.nonce,
+            tee_pubkey=attestation.tee_pubkey,
+            report_hash=ticket.algorithm,
+        )
+        for device, body in self._devices(attestation):
+            judged.append(self._judge_one(device, body, Bound(device_data.digest)))
         token = self._state.guest_tokens.issue(
-            claims,
-            appraisal,
+            judged,
             attestation=attestation,
             report_data=report_data,
-            judge=self._state.judges[ticket.tee],
             now=_when(self._state.session_time.now_ms()),
             expires=_when(ticket.expires_ms),
         )
@@ -277,7 +271,52 @@ class Handshake:
                 "AttestationError",
                 f"expected claims for a token of at most {_MAX_TOKEN} characters, got {len(token)}",
             )
-        return claims, appraisal, token
+        return judged, token
+
+    def _devices(self, attestation: Attestation) -> Sequence[tuple[DeviceVerifier[Any], JSON]]:
+        """The evidence of each device, and who judges it."""
+        devices: list[tuple[DeviceVerifier[Any], JSON]] = []
+        for tee, body in parse_additional(attestation.additional_evidence).items():
+            verifier = self._state.verifiers.get(tee)
+            if not isinstance(verifier, DeviceVerifier):
+                raise Refusal(
+                    "AttestationError", f"this broker takes no evidence of the device '{tee}'"
+                )
+            devices += [(verifier, one) for one in verifier.split(body)]
+        if len(devices) > _MAX_DEVICES:
+            raise Refusal(
+                "AttestationError",
+                f"expected at most {_MAX_DEVICES} devices, got {len(devices)}",
+            )
+        return devices
+
+    def _judge_one(self, verifier: Verifier[Any], body: JSON, bound: Bound) -> Judged:
+        """One piece of evidence, and its worth."""
+        tee = verifier.tee
+        with self._state.store.reading() as transaction:
+            seen = transaction.seen_collateral()
+        evidence = verifier.parse(body)
+        verifier.wanted(evidence)  # all that is read of the evidence alone has been read now
+        try:
+            claims = judge_parsed(
+                verifier,
+                evidence,
+                bound=bound,
+                read=self._state.read_collateral,
+                now=_when(self._state.session_time.now_ms()),
+                seen=lambda name: seen.get(self._kept(tee, name)),
+            )
+        except FormatError as error:  # a document of ours, and no fault of the guest
+            raise CouldNotVerify(f"a document is damaged: {error}", hint=FETCH_NEWEST) from None
+        # A plugin that speaks for another TEE than its name, or gives out a device as a machine.
+        if claims.tee != tee or (claims.tee_class == "cpu") == isinstance(verifier, DeviceVerifier):
+            raise RuntimeError(
+                f"the verifier of {tee!r} gave claims of {claims.tee!r}, {claims.tee_class}"
+            )
+        with self._state.store.reading() as transaction:
+            appraisal = self._state.appraise(transaction, claims)
+        appraisal.check_counts()
+        return Judged(claims, appraisal, self._state.judges[tee])
 
     def _verifier_of(self, tee: str) -> Verifier[Any]:
         verifier = self._state.verifiers.get(tee)
@@ -288,7 +327,25 @@ class Handshake:
                 f"this broker takes no evidence of the TEE '{tee}'"
                 + (hint if tee == "sample" else ""),
             )
+        if isinstance(verifier, DeviceVerifier):
+            raise Refusal(
+                "AttestationError",
+                f"evidence of the device '{tee}' is taken beside that of a TEE, not alone",
+            )
         return verifier
+
+
+def _told(judged: Sequence[Judged], attestation: Attestation) -> str:
+    """What was accepted, for the owner."""
+    guest, *devices = judged
+    told = f"evidence was accepted; appraised as {guest.appraisal.status}"
+    for one in devices:
+        told += f"; {one.claims.tee} as {one.appraisal.status}"
+    if any(one.claims.test_root for one in judged):
+        told += "; under a root for tests"
+    if attestation.init_data is not None and not guest.claims.init_data:
+        told += "; init data was not judged"
+    return told
 
 
 def _digest_of(init_data: InitData | None) -> bytes | None:

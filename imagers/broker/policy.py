@@ -13,9 +13,11 @@ The first rule that matches decides; none matching is a denial. A rule matches w
 
 1. `resource` fits: three segments, in which `*` stands for any characters of one segment;
 2. `tee`, if given, names the TEE of the guest;
-3. `trust`, if given, is `affirming` and so is the appraisal of the guest's evidence by the
+3. `devices`, if given, names kinds of devices, such as `nvidia`, and the guest has shown evidence
+   of at least one of each kind;
+4. `trust`, if given, is `affirming` and so is the appraisal of all evidence of the guest by the
    reference values in force: it is the operator's own machine, and not somebody's who rents one;
-4. `image` is `any`, or it is `bound` and the image that the guest names is one that the
+5. `image` is `any`, or it is `bound` and the image that the guest names is one that the
    resource is bound to. A resource without bindings matches no `bound` rule.
 
 The default is the last rule alone. A rule without `trust` takes any genuine guest of its TEEs.
@@ -79,9 +81,10 @@ class ReleaseFacts:
 
     Attributes:
         tee: whose evidence a verifier accepted.
+        devices: kinds of devices whose evidence was accepted beside it.
         image: digest that the guest names, or None.
         bindings: digests of the images that the resource belongs to.
-        is_affirming: whether the evidence is appraised as that of a machine of the operator's.
+        is_affirming: whether all evidence is appraised as that of a machine of the operator's.
     """
 
     path: ResourcePath
@@ -89,6 +92,7 @@ class ReleaseFacts:
     image: Digest | None
     bindings: frozenset[Digest]
     is_affirming: bool
+    devices: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Rule:
         tees: empty means any whose verifier is enabled.
         bound: whether the image must be one that the resource is bound to.
         affirming: whether the guest must be known as one of the operator's.
+        devices: kinds of devices that the guest must have shown.
     """
 
     name: str
@@ -108,6 +113,7 @@ class Rule:
     tees: frozenset[str]
     bound: bool
     affirming: bool = False
+    devices: frozenset[str] = frozenset()
 
     def fits(self, facts: ReleaseFacts) -> bool:
         """Whether resource and TEE are those of the rule; the image is not looked at."""
@@ -168,6 +174,12 @@ class ResourcePolicy:
         for rule in self.rules:
             if not rule.fits(facts):
                 continue
+            if missing := rule.devices - facts.devices:
+                near.append(
+                    f"rule '{rule.name}' does not apply: the guest has shown no evidence of a "
+                    f"device '{min(missing)}'"
+                )
+                continue
             if rule.affirming and not facts.is_affirming:
                 # Before the image: who is not known learns nothing of what is bound to what.
                 unknown_guest = unknown_guest or rule.name
@@ -216,7 +228,7 @@ def parse_policy(text: str) -> ResourcePolicy:
 
 
 def _parse_rule(rule: View) -> Rule:
-    rule.only("name", "effect", "resource", "tee", "image", "trust")
+    rule.only("name", "effect", "resource", "tee", "devices", "image", "trust")
     name = rule.text("name")
     if not _NAME.match(name):
         raise _fault(rule, "name", "a name of letters, digits, '_', '.' and '-'")
@@ -234,13 +246,18 @@ def _parse_rule(rule: View) -> Rule:
         raise _fault(rule, "trust", "'affirming'")
     if effect == "deny" and trust is not None:
         raise _fault(rule, "trust", "none in a rule that denies")
+    devices = _parse_tees(rule, "devices")
+    if effect == "deny" and devices:
+        # A guest would only have to keep quiet about them.
+        raise rule.error("expected none in a rule that denies", "devices")
     return Rule(
         name=name,
         effect="allow" if effect == "allow" else "deny",
         resource=_parse_pattern(rule),
-        tees=_parse_tees(rule),
+        tees=_parse_tees(rule, "tee"),
         bound=image == "bound",
         affirming=trust is not None,
+        devices=devices,
     )
 
 
@@ -252,14 +269,14 @@ def _parse_pattern(rule: View) -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(fnmatch.translate(segment)) for segment in text.split("/"))
 
 
-def _parse_tees(rule: View) -> frozenset[str]:
-    if "tee" not in rule:
+def _parse_tees(rule: View, member: str) -> frozenset[str]:
+    if member not in rule:
         return frozenset()
     # An empty list could be read as "none" or as "any".
-    tees = rule.texts("tee", most=_MAX_TEES, non_empty=True)
+    tees = rule.texts(member, most=_MAX_TEES, non_empty=True)
     for name in tees:
         if not _TEE.match(name):
-            raise rule.error(f"expected the name of a TEE, got {name[:80]!r}", "tee")
+            raise rule.error(f"expected the name of a TEE, got {name[:80]!r}", member)
     return frozenset(tees)
 
 

@@ -4,7 +4,8 @@
 A release, in order; each step can refuse and each refusal is in the audit log:
 
 1. the caller has an attested session or a token of this broker that is not over;
-2. its TEE is one whose verifier is enabled now, with the roots and settings that it was judged by;
+2. its TEE, and that of each of its devices, is one whose verifier is enabled now, with the roots
+   and settings that it was judged by;
 3. the path and the image digest are well-formed;
 4. there is such a resource (a guest that attested may learn that there is not);
 5. the policy allows it: for this path, TEE, named image, the resource's bindings, and the worth
@@ -23,7 +24,7 @@ from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
 from imagers.broker.policy import NotAffirming, ReleaseFacts, RuleDenied, parse_policy
 from imagers.broker.refusals import Refusal
-from imagers.broker.state import SAMPLE
+from imagers.broker.state import SAMPLES
 from imagers.broker.storage import StoredResource
 from imagers.errors import FormatError, PolicyDenied
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES, seal_answer
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from imagers.broker.state import BrokerState
     from imagers.broker.storage import Session, Transaction
-    from imagers.broker.tokens import AttestedGuest
+    from imagers.broker.tokens import Accepted, AttestedGuest
     from imagers.evidence.appraise import Appraisal
     from imagers.kbs.resources import ResourcePath
     from imagers.model.digest import Digest
@@ -164,36 +165,46 @@ class Resources:
         images: Sequence[str],
     ) -> tuple[StoredResource, Digest | None, str]:
         """The resource, the image named, and the rule that allows it."""
-        if guest.tee not in self._state.verifiers:  # step 2
-            raise Refusal("PolicyDeny", f"the TEE '{guest.tee}' is not taken any more")
-        if guest.judge != self._state.judges[guest.tee]:
-            # Before this start somebody was believed who had the seed of a root for tests, or whom
-            # an appraisal policy let pass that is not in force any more.
-            raise Refusal(
-                "TokenVerifierError", "the evidence was accepted under other roots or settings"
-            )
+        for one in guest.accepted:
+            self._check_judge(one)  # step 2
         path = _parse_path(path_text)  # step 3
         image = _parse_image(images)
         stored = transaction.find_resource(path)
         if stored is None:  # step 4
             raise Refusal("ResourceNotFound", f"there is no resource '{path}'")
-        appraisal = self._state.appraise(transaction, guest.claims)
+        judged = [
+            (one.claims.tee, self._state.appraise(transaction, one.claims))
+            for one in guest.accepted
+        ]
+        # Who allows the sample TEE believes guests that prove nothing, and was warned.
+        unknown = [(tee, one) for tee, one in judged if not (one.is_affirming or tee in SAMPLES)]
         facts = ReleaseFacts(
             path=path,
             tee=guest.tee,
             image=image,
             bindings=transaction.bindings(path),
-            # Who allows the sample TEE believes guests that prove nothing, and was warned.
-            is_affirming=appraisal.is_affirming or guest.tee == SAMPLE,
+            is_affirming=not unknown,
+            devices=frozenset(tee for tee, _ in judged[1:]),
         )
         try:
             rule = self._state.policy(transaction).decide(facts)  # step 5
         except NotAffirming as denied:
-            raise _unknown_guest(denied, appraisal, guest.tee) from None
+            raise _unknown_guest(denied, unknown) from None
         except PolicyDenied as denied:
             rule = denied.rule if isinstance(denied, RuleDenied) else ""
             raise Refusal("PolicyDeny", str(denied), rule=rule) from None
         return stored, image, rule
+
+    def _check_judge(self, one: Accepted) -> None:
+        tee = one.claims.tee
+        if tee not in self._state.verifiers:
+            raise Refusal("PolicyDeny", f"the TEE '{tee}' is not taken any more")
+        if one.judge != self._state.judges[tee]:
+            # Before this start somebody was believed who had the seed of a root for tests, or whom
+            # an appraisal policy let pass that is not in force any more.
+            raise Refusal(
+                "TokenVerifierError", "the evidence was accepted under other roots or settings"
+            )
 
     def _open(self, stored: StoredResource) -> SecretKey:
         return self._state.sealer.open(
@@ -363,10 +374,12 @@ class Resources:
         return dump_json({"entries": rows})
 
 
-def _unknown_guest(denied: NotAffirming, appraisal: Appraisal, tee: str) -> Refusal:
+def _unknown_guest(denied: NotAffirming, unknown: Sequence[tuple[str, Appraisal]]) -> Refusal:
     """The refusal of a guest that is not known: the rule for him, the reasons for the owner."""
-    told = "; ".join(one.told() for one in appraisal.misses)
-    if not appraisal.has_references:
+    misses = [one for _, appraisal in unknown for one in appraisal.misses]
+    told = "; ".join(dict.fromkeys(one.told() for one in misses))
+    tee = next((tee for tee, appraisal in unknown if not appraisal.has_references), "")
+    if tee:
         return Refusal(
             "NoReferenceValue",
             f"rule '{denied.rule}' does not apply: this broker has no reference value for the TEE "

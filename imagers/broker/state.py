@@ -39,6 +39,7 @@ from imagers.evidence.policy import MAX_POLICY_BYTES as MAX_APPRAISAL_POLICY
 from imagers.evidence.policy import AppraisalPolicy, parse_appraisal_policy
 from imagers.files import local_errors, read_bounded
 from imagers.model.closing import Closing
+from imagers.model.evidence import DeviceVerifier
 from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ ADMIN_KEY = "admin.key"
 ADMIN_PUBLIC_KEY = "admin.pub"
 MASTER_KEY = "master.key"
 STORE = "broker.sqlite"
-SAMPLE = "sample"
+SAMPLES = ("sample", "sampledevice")
+"""Whose evidence anybody can make: a TEE, and a device."""
 MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, for ever
 _TOKEN_KEY = "token-key"  # noqa: S105 - the name of a setting
 _POLICY = "policy"
@@ -210,14 +212,14 @@ class BrokerState(Closing):
 
     def why_nothing_is_released(self) -> str:
         """Why no guest can get anything, whatever it proves; "" if one may."""
-        if not self.verifiers:
+        tees = {name for name, one in self.verifiers.items() if not isinstance(one, DeviceVerifier)}
+        if not tees:
             return "it takes evidence of no TEE"
         try:
             with self.store.reading() as transaction:
                 rules = self.policy(transaction).rules
         except LocalError as error:  # it starts all the same: an admin has to put it right
             return str(error)
-        tees = self.verifiers.keys()
         if not any(
             rule.effect == "allow" and (not rule.tees or rule.tees & tees) for rule in rules
         ):
@@ -238,7 +240,7 @@ class BrokerState(Closing):
                 default=("none is known",),
             )
             for tee, verifier in self.verifiers.items()
-            if tee != SAMPLE
+            if tee not in SAMPLES
         }
         return {tee: way for tee, way in missing.items() if way}
 
@@ -373,7 +375,7 @@ def _open_in(
             "certificates for tests stand for the vendor's of the TEE %s: it proves nothing",
             tee,
         )
-    if SAMPLE in verifiers:
+    if config.allow_sample_tee:
         _log.warning(
             "the sample TEE is allowed: anybody who reaches this broker can attest; "
             "use it for demonstrations only"
@@ -416,13 +418,13 @@ def _load_verifiers(
     config: BrokerConfig, settings: Mapping[str, View]
 ) -> Mapping[str, Verifier[Any]]:
     names = dict.fromkeys(config.tees)
-    if SAMPLE in names and not config.allow_sample_tee:
+    if names.keys() & set(SAMPLES) and not config.allow_sample_tee:
         raise UsageError(
             "the sample TEE proves nothing and is not taken",
             hint="for a demonstration, say --allow-sample-tee",
         )
     if config.allow_sample_tee:
-        names[SAMPLE] = None
+        names |= dict.fromkeys(SAMPLES)
     for what, told in (("test roots", config.test_roots), ("an appraisal policy", settings)):
         if others := told.keys() - names:
             raise UsageError(f"{what} for the TEE {min(others)!r}, which is not taken")

@@ -9,15 +9,18 @@ readers, and never believed here.
 Status and trustworthiness vector are those of the moment when it was made. What a guest may have is
 decided by the claims in it, appraised anew by the reference values in force when it asks.
 
+The guest's TEE has the submod `cpu0`; each of its devices one more, such as `gpu0`.
+
 A token made under roots for tests says so, in `imagers.test-root`. By which roots and settings a
-verifier judged is in `imagers.judge`, as a digest: a broker that is started with others believes
-nothing that was accepted under these.
+verifier judged is in `imagers.judge` of the submod, as a digest: a broker that is started with
+others believes nothing that was accepted under these.
 
 Spec: draft-ietf-rats-ear; draft-ietf-rats-ar4si; Trustee attestation token.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -34,6 +37,8 @@ from imagers.model.keys import SecretKey
 from imagers.pki.jose import sign_token, verify_token
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from imagers.evidence.appraise import Appraisal
@@ -41,12 +46,14 @@ if TYPE_CHECKING:
     from imagers.model.evidence import Claims, ReportData
     from imagers.model.strict_json import JSONObject, View
 
-__all__ = ["AdminTokens", "AttestedGuest", "GuestTokens"]
+__all__ = ["Accepted", "AdminTokens", "AttestedGuest", "GuestTokens", "Judged"]
 
 _PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
 _ISSUER = "imagers-broker"
 _EVIDENCE = "ear.veraison.annotated-evidence"
 _CLAIMS = "imagers.claims"
+_JUDGE = "imagers.judge"
+_GUEST = "cpu0"
 # Claims that would make a token too long for a header; registers that they led to are measured.
 _LONG = frozenset({"uefi_event_logs"})
 _LEEWAY = timedelta(seconds=30)  # between the clocks of an admin and the broker
@@ -54,22 +61,46 @@ _LONGEST_ADMIN_TOKEN = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """Accepted evidence of a TEE or of a device, and its worth.
+
+    Attributes:
+        judge: digest of the roots and settings of the verifier.
+    """
+
+    claims: Claims
+    appraisal: Appraisal
+    judge: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a token says of one piece of evidence.
+
+    Attributes:
+        claims: without those by Trustee's names.
+        judge: as in `Judged`.
+    """
+
+    claims: Claims
+    judge: str
+
+
+@dataclass(frozen=True, slots=True)
 class AttestedGuest:
     """What a good token says: whose evidence was accepted, and what answers are sealed to.
 
     Attributes:
-        claims: without those by Trustee's names.
-        judge: digest of the roots and settings of the verifier.
+        accepted: that of the TEE first, then those of its devices.
     """
 
     tee_pubkey: TEEPublicKey
-    claims: Claims
-    judge: str
+    accepted: tuple[Accepted, ...]
 
     @property
     def tee(self) -> str:
         """Name of the TEE."""
-        return self.claims.tee
+        return self.accepted[0].claims.tee
 
 
 class GuestTokens:
@@ -111,47 +142,40 @@ class GuestTokens:
 
     def issue(
         self,
-        claims: Claims,
-        appraisal: Appraisal,
+        judged: Sequence[Judged],
         *,
         attestation: Attestation,
         report_data: ReportData,
-        judge: str,
         now: datetime,
         expires: datetime,
     ) -> str:
         """The token of a guest whose evidence was accepted.
 
         Args:
-            judge: as in `AttestedGuest`.
+            judged: that of the TEE first, then those of its devices.
         """
-        evidence: JSONObject = {
-            claims.tee: {name: value for name, value in claims.values.items() if name not in _LONG},
-            "report_data": encode_base64(report_data.digest),
-            "init_data": claims.init_data,
-            "runtime_data_claims": {
-                "nonce": attestation.nonce,
-                "tee-pubkey": attestation.tee_pubkey.to_json(),
-            },
+        runtime: JSONObject = {
+            "nonce": attestation.nonce,
+            "tee-pubkey": attestation.tee_pubkey.to_json(),
         }
-        submod: JSONObject = {
-            "ear.status": appraisal.status,
-            "ear.trustworthiness-vector": dict(appraisal.vector),
-            "ear.appraisal-policy-id": "default",
-            _EVIDENCE: evidence,
-            _CLAIMS: claims_to_json(claims),
-        }
+        counts: Counter[str] = Counter()
+        submods: JSONObject = {}
+        for one in judged:
+            claims = one.claims
+            name = f"{claims.tee_class}{counts[claims.tee_class]}"
+            counts[claims.tee_class] += 1
+            submods[name] = _submod(one, report_data, runtime)
+        claims = judged[0].claims
         payload: JSONObject = {
             "eat_profile": _PROFILE,
             "iat": int(now.timestamp()),
             "ear.verifier-id": {"developer": "imagers", "build": f"imagers-broker {__version__}"},
-            "submods": {f"{claims.tee_class}0": submod},
+            "submods": submods,
             "exp": int(expires.timestamp()),
             "iss": _ISSUER,
             "imagers.tee": claims.tee,
-            "imagers.judge": judge,
         }
-        if claims.test_root:
+        if any(one.claims.test_root for one in judged):
             payload["imagers.test-root"] = True
         return sign_token(payload, key=self._key, header=self._header)
 
@@ -176,18 +200,37 @@ class GuestTokens:
         return guest
 
 
+def _submod(judged: Judged, report_data: ReportData, runtime: JSONObject) -> JSONObject:
+    claims = judged.claims
+    evidence: JSONObject = {
+        claims.tee: {name: value for name, value in claims.values.items() if name not in _LONG},
+        "report_data": encode_base64(report_data.digest),
+        "init_data": claims.init_data,
+        "runtime_data_claims": runtime,
+    }
+    return {
+        "ear.status": judged.appraisal.status,
+        "ear.trustworthiness-vector": dict(judged.appraisal.vector),
+        "ear.appraisal-policy-id": "default",
+        _EVIDENCE: evidence,
+        _CLAIMS: claims_to_json(claims),
+        _JUDGE: judged.judge,
+    }
+
+
 def _guest_of(payload: View) -> AttestedGuest:
     submods = payload.object("submods")
-    if len(submods.value) != 1:  # unreachable: `issue` writes one
-        raise submods.error("expected one submod")
-    (name,) = submods.value
-    submod = submods.object(name)
-    runtime_data = submod.object(_EVIDENCE).object("runtime_data_claims")
+    guest = submods.object(_GUEST)
+    runtime_data = guest.object(_EVIDENCE).object("runtime_data_claims")
+    names = (_GUEST, *(name for name in submods.value if name != _GUEST))
     return AttestedGuest(
         parse_public_key(runtime_data.object("tee-pubkey")),
-        claims_from_json(submod.object(_CLAIMS)),
-        payload.text("imagers.judge"),
+        tuple(_accepted(submods.object(name)) for name in names),
     )
+
+
+def _accepted(submod: View) -> Accepted:
+    return Accepted(claims_from_json(submod.object(_CLAIMS)), submod.text(_JUDGE))
 
 
 class AdminTokens:

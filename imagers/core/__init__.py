@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes at speed: one layer through decryption, decompression, hashing and unpacking.
 
+Beside that, what of libcrypto nothing else brings: SM2 and KMAC256.
+
 This is the only door to the package.
 
 =====================  =====================================================
@@ -19,10 +21,13 @@ This is the only door to the package.
 `make_directories`     missing directories below one, as a layer would make them
 `Watch`                tells how far the work on a blob is, as `BlobProgress`
 `Cancellation`         ends a job from elsewhere
+`verify_sm2`           whether an SM2 signature is good
+`kmac256`              KMAC256 of NIST SP 800-185
 `BACKEND`              "c", or "plain" where the extension is missing
 =====================  =====================================================
 """
 
+from imagers.core.algorithms import kmac256, verify_sm2
 from imagers.core.beginning import look_at
 from imagers.core.budget import Budget, run_layers
 from imagers.core.layer import BACKEND, open_layer, open_range, seal_layer
@@ -62,6 +67,7 @@ __all__ = [
     "Resources",
     "SealedLayer",
     "Watch",
+    "kmac256",
     "look_at",
     "make_directories",
     "open_layer",
@@ -69,4 +75,5 @@ __all__ = [
     "run_layers",
     "run_together",
     "seal_layer",
+    "verify_sm2",
 ]

@@ -19,6 +19,10 @@ def memory_of(
     window_bytes: int,
     threads: int,
 ) -> int: ...
+def sm2_verify(public_key: bytes, signature: bytes, message: bytes, user_id: bytes, /) -> bool: ...
+def kmac256(
+    key: bytes | bytearray | memoryview, data: bytes, customization: bytes, length: int, /
+) -> bytes: ...
 
 @final
 class LayerJob:

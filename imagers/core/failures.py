@@ -203,7 +203,7 @@ _OTHERS: dict[Fault, Callable[[str, bytes, bytes, int, int], Exception]] = {
     Fault.CANCELLED: lambda what, *_: Cancelled(f"{what}: cancelled"),
     Fault.NO_MEMORY: lambda *_: MemoryError(),
     Fault.CRYPTO: lambda what, *_: LocalError(
-        f"{what}: libcrypto failed: is AES-256-CTR or SHA-256 disabled on this machine?"
+        f"{what}: libcrypto failed: is one of its algorithms disabled on this machine?"
     ),
     Fault.READ: lambda what, _t, _m, number, _o: _local(f"cannot read {what}", b"", number),
     Fault.WRITE: lambda what, _t, _m, number, _o: _local(f"cannot write {what}", b"", number),

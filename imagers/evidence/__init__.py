@@ -8,6 +8,7 @@ claims      claims as JSON
 snp         reports of AMD SEV-SNP, and whether they are genuine; who collects them
 tdx, sgx    the same for quotes of Intel; what both share is in intel
 steps       numbered steps, and refusals that name them
+ratls       certificates that carry evidence, and whether a peer is one's own by it
 collateral  what verifiers need beside evidence: kept, fetched, carried
 roots       certificates of vendors that come along
 tsm         the kernel's own interface for evidence

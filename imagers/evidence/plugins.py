@@ -46,6 +46,7 @@ ATTESTER_GROUP = "imagers.attesters"
 VERIFIER_GROUP = "imagers.verifiers"
 TEES = {
     "cca": "imagers.evidence.cca.verify:CCAVerifier",
+    "csv": "imagers.evidence.csv.verify:CSVVerifier",
     "nitro": "imagers.evidence.nitro.verify:NitroVerifier",
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
@@ -58,6 +59,7 @@ ATTESTERS = {
     "sgx": "imagers.evidence.sgx.collect:SGXAttester",
     "cca": "imagers.evidence.cca.collect:CCAAttester",
     "nitro": "imagers.evidence.nitro.collect:NitroAttester",
+    "csv": "imagers.evidence.csv.collect:CSVAttester",
 }
 """Those who collect evidence of this machine, in the order in which they are looked for."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")

@@ -27,6 +27,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
@@ -43,20 +44,23 @@ from imagers.kbs.jwe import MAX_ANSWER_BYTES, open_answer
 from imagers.kbs.messages import (
     Attestation,
     Request,
+    hash_device_data,
     hash_report_data,
     parse_challenge,
     parse_response,
 )
 from imagers.kbs.resources import parse_resource_uri
-from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.tee_key import DEFAULT_TEE_KEY, TEEKey, make_tee_key
 from imagers.kbs.wire import COOKIE_NAME, Endpoint, parse_error
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest
 from imagers.model.evidence import Attester
 from imagers.model.keys import SecretKey
+from imagers.model.strict_json import dump_json
 from imagers.net.http import HTTPSettings
 
 if TYPE_CHECKING:
+    from imagers.kbs.messages import Challenge
     from imagers.kbs.resources import ResourcePath
     from imagers.kbs.wire import ErrorAnswer
     from imagers.model.keys import ResourceStore
@@ -97,17 +101,30 @@ class BrokerClient(Closing):
     Args:
         url: of the broker, without `/kbs/v0`.
         attester: collects the evidence; of it and of nothing else the broker judges.
+        devices: collect evidence of devices of this machine, which the TEE's evidence binds.
+        tee_key_algorithm: of the key that answers are sealed to; see `make_tee_key`.
         http: CA file, time limits; plain http to another machine must be allowed there.
 
     Raises:
-        FormatError, UsageError: `url` is not the URL of a broker.
+        FormatError, UsageError: `url` is not the URL of a broker, or there is no such algorithm.
 
     Threads: safe.
     """
 
-    def __init__(self, url: str, *, attester: Attester, http: HTTPSettings | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        attester: Attester,
+        devices: Sequence[Attester] = (),
+        tee_key_algorithm: str = DEFAULT_TEE_KEY,
+        http: HTTPSettings | None = None,
+    ) -> None:
+        make_tee_key(tee_key_algorithm)  # one that is not known is told now
         self._endpoint = Endpoint(url, http)
         self._attester = attester
+        self._devices = devices
+        self._tee_key_algorithm = tee_key_algorithm
         self._lock = threading.Lock()
         self._session: _Session | None = None
 
@@ -180,9 +197,13 @@ class BrokerClient(Closing):
         challenge = parse_challenge(opened.body)
         cookie = self._cookie_of(opened)
 
-        key = TEEKey()
+        key = make_tee_key(self._tee_key_algorithm)
+        additional = self._collect_devices(challenge, key)
         report_data = hash_report_data(
-            nonce=challenge.nonce, tee_pubkey=key.public, report_hash=challenge.report_hash
+            nonce=challenge.nonce,
+            tee_pubkey=key.public,
+            additional_evidence=additional,
+            report_hash=challenge.report_hash,
         )
         evidence = self._attester.collect(report_data)
         attested = self._endpoint.send(
@@ -190,7 +211,10 @@ class BrokerClient(Closing):
             "attest",
             headers={**_JSON, "Cookie": cookie},
             body=Attestation(
-                nonce=challenge.nonce, tee_pubkey=key.public, primary_evidence=evidence.body
+                nonce=challenge.nonce,
+                tee_pubkey=key.public,
+                primary_evidence=evidence.body,
+                additional_evidence=additional,
             ).to_bytes(),
             max_bytes=_MAX_HANDSHAKE_BYTES,
             repeatable=True,  # the same message in the same session gets the same token
@@ -201,6 +225,15 @@ class BrokerClient(Closing):
         _log.debug("the broker at %s believes it", broker)
         # The cookie serves brokers that keep sessions, the token those that share none.
         return _Session(key, {"Cookie": cookie, "Authorization": f"Bearer {token}"})
+
+    def _collect_devices(self, challenge: Challenge, key: TEEKey) -> str:
+        """The text of all devices' evidence; "" where there are none."""
+        if not self._devices:
+            return ""
+        data = hash_device_data(
+            nonce=challenge.nonce, tee_pubkey=key.public, report_hash=challenge.report_hash
+        )
+        return dump_json({one.tee: one.collect(data).body for one in self._devices}).decode()
 
     def _cookie_of(self, response: Response) -> str:
         found = _COOKIE.search(response.headers.get("Set-Cookie", ""))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encrypted answers of a broker: JWE in flattened JSON, both directions.
 
-    {"protected": b64url({"alg":..,"enc":"A256GCM","epk":{"crv","kty","x","y"}}),
+    {"protected": b64url({"alg":..,"enc":"A256GCM","epk":{"crv","kty","x","y"} or "ek":b64url}),
      "encrypted_key": b64url(40 bytes), "iv": b64url(12), "ciphertext": .., "tag": b64url(16)}
 
 A broker seals for the public key that evidence has bound; a guest opens. Sealing knows
-`ECDH-ES+A256KW` and `RSA-OAEP-256`, opening the first, which is the key that we make.
+`ECDH-ES+A256KW`, `ML-KEM-768+A192KW` and `RSA-OAEP-256`, opening the first two: keys that we make.
 
 The Rust guests compute the additional authenticated data from the header that they
 re-serialise, so the header is written in exactly that form: compact, `alg`, `enc`, the rest
@@ -14,7 +14,8 @@ sorted. When opening, the received text is tried first and that form second.
 Built on the primitives of `cryptography`: jwcrypto keeps keys and plaintext in objects
 that cannot be overwritten. A test opens these with jwcrypto and the other way round.
 
-Spec: RFC 7516 section 7.2.2; RFC 7518 sections 4.3, 4.6, 5.3; RFC 3394.
+Spec: RFC 7516 section 7.2.2; RFC 7518 sections 4.3, 4.6, 5.3; RFC 3394;
+draft-ietf-jose-pqc-kem-05.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, TagMismatch, Unsupported
-from imagers.kbs.messages import EC_CURVES, ECDH_ES_A256KW, ECPublicKey, RSAPublicKey
+from imagers.kbs.messages import ECDH_ES_A256KW, ECPublicKey, MLKEMPublicKey, RSAPublicKey
+from imagers.kbs.tee_key import ECKey, encapsulate, load_mlkem, load_point
 from imagers.model.base64 import decode_base64url, encode_base64url
 from imagers.model.keys import SecretKey
 from imagers.model.strict_json import View, dump_json
@@ -55,6 +57,7 @@ _IV_BYTES = 12
 _TAG_BYTES = 16
 _WRAPPED_BYTES = _CEK_BYTES + 8  # RFC 3394 adds one block of 64 bits
 _WHAT = "broker answer"
+_TEE_PUBKEY = "tee-pubkey"
 # These change what the other members mean; a reader that ignores them reads something else.
 _REFUSED_MEMBERS = ("apu", "apv", "crit", "zip", "b64")
 
@@ -82,12 +85,17 @@ def seal_answer(secret: SecretKey, key: TEEPublicKey) -> bytes:
         FormatError: the public key is no point of its curve, or no RSA key.
     """
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
     cek = os.urandom(_CEK_BYTES)
     header: JSONObject = {"alg": key.alg, "enc": _ENC}
     if isinstance(key, ECPublicKey):
         epk, wrapped = _wrap_ecdh(cek, key)
         header["epk"] = {"crv": epk.crv, "kty": "EC", "x": epk.x, "y": epk.y}
+    elif isinstance(key, MLKEMPublicKey):
+        kek, ciphertext = encapsulate(key, what=_TEE_PUBKEY)
+        wrapped = aes_key_wrap(kek, cek)
+        header["ek"] = encode_base64url(ciphertext)
     else:
         wrapped = _wrap_rsa(cek, key)
     protected = aad_of_header(header)
@@ -109,12 +117,12 @@ def check_public_key(key: TEEPublicKey) -> None:
     """Raise unless answers can be sealed to `key`.
 
     Raises:
-        FormatError: the public key is no point of its curve, or no RSA key.
+        FormatError: the public key is no point of its curve, or no key of RSA or ML-KEM.
     """
-    from imagers.kbs.tee_key import load_point
-
     if isinstance(key, ECPublicKey):
-        load_point(key, what="tee-pubkey")
+        load_point(key, what=_TEE_PUBKEY)
+    elif isinstance(key, MLKEMPublicKey):
+        load_mlkem(key, what=_TEE_PUBKEY)
     else:
         _load_rsa(key)
 
@@ -122,10 +130,8 @@ def check_public_key(key: TEEPublicKey) -> None:
 def _wrap_ecdh(cek: bytes, key: ECPublicKey) -> tuple[ECPublicKey, bytes]:
     from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
-    from imagers.kbs.tee_key import TEEKey
-
-    ephemeral = TEEKey(key.crv)
-    kek = derive_kek(ephemeral.agree(key, what="tee-pubkey"), ECDH_ES_A256KW)
+    ephemeral = ECKey(key.crv)
+    kek = derive_kek(ephemeral.agree(key, what=_TEE_PUBKEY), ECDH_ES_A256KW)
     return ephemeral.public, aes_key_wrap(kek, cek)
 
 
@@ -141,23 +147,22 @@ def _load_rsa(key: RSAPublicKey) -> rsa.RSAPublicKey:
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     numbers = rsa.RSAPublicNumbers(
-        e=int.from_bytes(decode_base64url(key.e, what="tee-pubkey")),
-        n=int.from_bytes(decode_base64url(key.n, what="tee-pubkey")),
+        e=int.from_bytes(decode_base64url(key.e, what=_TEE_PUBKEY)),
+        n=int.from_bytes(decode_base64url(key.n, what=_TEE_PUBKEY)),
     )
     try:
         public = numbers.public_key()
     except ValueError:
         public = None
     if public is None or not numbers.n % 2:  # an even modulus loads, and fails when used
-        raise FormatError("expected an RSA public key", what="tee-pubkey")
+        raise FormatError("expected an RSA public key", what=_TEE_PUBKEY)
     return public
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
     protected: str
-    header: JSONObject
-    epk: ECPublicKey
+    header: View
     wrapped: bytes
     iv: bytes
     ciphertext: bytes
@@ -177,14 +182,13 @@ def open_answer(data: bytes, key: TEEKey) -> SecretKey:
         aes_key_unwrap,
     )
 
-    parts = _parse(data, key.public.crv)
-    kek = derive_kek(key.agree(parts.epk, what=_WHAT), ECDH_ES_A256KW)
+    parts = _parse(data, key.public.alg)
     try:
-        cek = aes_key_unwrap(kek, parts.wrapped)
+        cek = aes_key_unwrap(key.unwrapping_key(parts.header), parts.wrapped)
     except InvalidUnwrap:
         raise TagMismatch(what=_WHAT) from None
     received = parts.protected.encode("ascii")
-    for aad in dict.fromkeys((received, aad_of_header(parts.header))):
+    for aad in dict.fromkeys((received, aad_of_header(parts.header.value))):
         secret = _decrypt(cek, parts, aad)
         if secret is not None:
             return secret
@@ -214,18 +218,17 @@ def _decrypt(cek: bytes, parts: _Parts, aad: bytes) -> SecretKey | None:
         plain[:] = bytes(len(plain))
 
 
-def _parse(data: bytes, crv: str) -> _Parts:
+def _parse(data: bytes, alg: str) -> _Parts:
     answer = View.parse(data, what=_WHAT, max_bytes=MAX_ANSWER_BYTES)
     if answer.value.get("aad") is not None:
         raise Unsupported(f"{_WHAT}: has the member 'aad', which no broker writes")
     header = View.parse(
         answer.bytes64url("protected"), what=f"{_WHAT} header", max_bytes=_MAX_HEADER
     )
-    _check_header(header)
+    _check_header(header, alg)
     return _Parts(
         protected=answer.text("protected"),
-        header=header.value,
-        epk=_parse_epk(header.object("epk"), crv),
+        header=header,
         wrapped=answer.bytes64url("encrypted_key", size=_WRAPPED_BYTES),
         iv=answer.bytes64url("iv", size=_IV_BYTES),
         ciphertext=answer.bytes64url("ciphertext"),
@@ -233,8 +236,8 @@ def _parse(data: bytes, crv: str) -> _Parts:
     )
 
 
-def _check_header(header: View) -> None:
-    for name, expected in (("alg", ECDH_ES_A256KW), ("enc", _ENC)):
+def _check_header(header: View, alg: str) -> None:
+    for name, expected in (("alg", alg), ("enc", _ENC)):
         actual = header.text(name)
         if actual != expected:
             raise Unsupported(
@@ -243,13 +246,3 @@ def _check_header(header: View) -> None:
     for name in _REFUSED_MEMBERS:
         if header.value.get(name) not in (None, ""):
             raise Unsupported(f"{header.what} at $.{name}: is not understood here")
-
-
-def _parse_epk(epk: View, crv: str) -> ECPublicKey:
-    for name, expected in (("kty", "EC"), ("crv", crv)):
-        actual = epk.text(name)
-        if actual != expected:
-            raise epk.error(f"expected {expected!r}, got {actual[:40]!r}", name)
-    for name in ("x", "y"):
-        epk.bytes64url(name, size=EC_CURVES[crv])
-    return ECPublicKey(crv=crv, x=epk.text("x"), y=epk.text("y"))

@@ -27,6 +27,8 @@ from imagers.model.evidence import ReportData
 from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from imagers.model.strict_json import JSON, JSONObject
 
 __all__ = [
@@ -35,17 +37,21 @@ __all__ = [
     "EC_CURVES",
     "MAX_ATTESTATION_BYTES",
     "MAX_MESSAGE_BYTES",
+    "ML_KEM_768_A192KW",
     "PROTOCOL_VERSION",
     "RSA_OAEP_256",
     "Attestation",
     "Challenge",
     "ECPublicKey",
     "InitData",
+    "MLKEMPublicKey",
     "RSAPublicKey",
     "Request",
     "Response",
     "TEEPublicKey",
+    "hash_device_data",
     "hash_report_data",
+    "parse_additional",
     "parse_attestation",
     "parse_challenge",
     "parse_public_key",
@@ -61,12 +67,16 @@ MAX_ATTESTATION_BYTES = 2 * 1024 * 1024  # evidence with event logs; the default
 DEFAULT_HASH = "sha384"  # of the report data, for all TEEs but Secure Execution
 ECDH_ES_A256KW = "ECDH-ES+A256KW"
 RSA_OAEP_256 = "RSA-OAEP-256"
+ML_KEM_768_A192KW = "ML-KEM-768+A192KW"
 EC_CURVES = {"P-256": 32, "P-521": 66}  # name -> bytes of a coordinate
 
+_MAX_DEVICE_KINDS = 8
 _MAX_NONCE = 4096  # characters; 44 for all but Secure Execution, whose nonce is a document
 _MAX_TOKEN = 128 * 1024  # the limit of the Rust server for a request head
+_ML_KEM_768_BYTES = 1184  # of an encapsulation key
 _MODULUS_BITS = (2048, 8192)
 _EXPONENT_BITS = (2, 32)  # a long one costs the sender time
+_ADDITIONAL = "evidence of devices"
 _TEE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 # Older guests leave the dashes out.
@@ -211,13 +221,25 @@ class RSAPublicKey:
         return {"kty": "RSA", "alg": self.alg, "n": self.n, "e": self.e}
 
 
-TEEPublicKey = ECPublicKey | RSAPublicKey
+@dataclass(frozen=True, slots=True)
+class MLKEMPublicKey:
+    """A guest's encapsulation key of ML-KEM-768, as JWK; `pub` is checked text, not yet a key."""
+
+    pub: str
+    alg: str = ML_KEM_768_A192KW
+
+    def to_json(self) -> JSONObject:
+        """The members that take part in the report data, and no others."""
+        return {"kty": "AKP", "alg": self.alg, "pub": self.pub}
+
+
+TEEPublicKey = ECPublicKey | MLKEMPublicKey | RSAPublicKey
 
 
 def parse_public_key(key: View) -> TEEPublicKey:
     """A guest's public key from its JWK; other members are dropped.
 
-    Whether the point lies on the curve is checked where the key is used (`jwe`).
+    Whether it is a key, such as a point on its curve, is checked where it is used (`jwe`).
 
     Raises:
         FormatError: a member is missing or of the wrong length.
@@ -237,10 +259,13 @@ def parse_public_key(key: View) -> TEEPublicKey:
         return RSAPublicKey(
             n=_parse_number(key, "n", _MODULUS_BITS), e=_parse_number(key, "e", _EXPONENT_BITS)
         )
+    if kty == "AKP" and alg == ML_KEM_768_A192KW:
+        key.bytes64url("pub", size=_ML_KEM_768_BYTES)
+        return MLKEMPublicKey(key.text("pub"))
     # RSA1_5 is left out on purpose: deprecated, and no client defaults to it.
     raise Unsupported(
-        f"{key.what} at {key.where}: expected a key for {ECDH_ES_A256KW!r} or {RSA_OAEP_256!r}, "
-        f"got kty {kty[:40]!r} with alg {alg[:40]!r}"
+        f"{key.what} at {key.where}: expected a key for {ECDH_ES_A256KW!r}, {ML_KEM_768_A192KW!r} "
+        f"or {RSA_OAEP_256!r}, got kty {kty[:40]!r} with alg {alg[:40]!r}"
     )
 
 
@@ -293,11 +318,10 @@ class Attestation:
         init: JSON = None
         if self.init_data is not None:
             init = {"format": self.init_data.format, "body": self.init_data.body}
-        runtime: JSONObject = {"nonce": self.nonce, "tee-pubkey": self.tee_pubkey.to_json()}
         return dump_json(
             {
                 "init-data": init,
-                "runtime-data": runtime,
+                "runtime-data": _runtime_data(self.nonce, self.tee_pubkey),
                 "tee-evidence": {
                     "primary_evidence": self.primary_evidence,
                     "additional_evidence": self.additional_evidence,
@@ -324,6 +348,26 @@ def parse_attestation(data: bytes) -> Attestation:
         additional_evidence=evidence.optional_text("additional_evidence") or "",
         init_data=None if init is None else InitData(init.text("format"), init.text("body")),
     )
+
+
+def parse_additional(text: str) -> Mapping[str, JSON]:
+    """Evidence of devices by the names of their TEEs, from `Attestation.additional_evidence`.
+
+    Raises:
+        FormatError: it is no JSON object, or has too many members.
+    """
+    if not text:
+        return {}
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        raise FormatError("is not text", what=_ADDITIONAL) from None
+    devices = View.parse(data, what=_ADDITIONAL, max_bytes=MAX_ATTESTATION_BYTES)
+    if len(devices.value) > _MAX_DEVICE_KINDS:
+        raise devices.error(
+            f"expected at most {_MAX_DEVICE_KINDS} kinds of devices, got {len(devices.value)}"
+        )
+    return {parse_tee_name(name, what=_ADDITIONAL): devices.value[name] for name in devices.value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,16 +419,29 @@ def hash_report_data(
 
     Spec: RFC 8785 over {additional-evidence, nonce, tee-pubkey}.
     """
+    bound: JSONObject = {"additional-evidence": additional_evidence}
+    return _hash_canonical(bound | _runtime_data(nonce, tee_pubkey), report_hash)
+
+
+def hash_device_data(
+    *, nonce: str, tee_pubkey: TEEPublicKey, report_hash: str = DEFAULT_HASH
+) -> ReportData:
+    """What the evidence of a device must bind: nonce and public key.
+
+    Spec: RFC 8785 over {nonce, tee-pubkey}.
+    """
+    return _hash_canonical(_runtime_data(nonce, tee_pubkey), report_hash)
+
+
+def _runtime_data(nonce: str, tee_pubkey: TEEPublicKey) -> JSONObject:
+    return {"nonce": nonce, "tee-pubkey": tee_pubkey.to_json()}
+
+
+def _hash_canonical(bound: JSONObject, report_hash: str) -> ReportData:
     import rfc8785  # used once a handshake
 
     try:
-        canonical = rfc8785.dumps(
-            {
-                "additional-evidence": additional_evidence,
-                "nonce": nonce,
-                "tee-pubkey": tee_pubkey.to_json(),
-            }
-        )
+        canonical = rfc8785.dumps(bound)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError):
         # A lone surrogate, which JSON's escapes can spell.
         raise FormatError(

@@ -12,7 +12,15 @@ if TYPE_CHECKING:
 
     from imagers.model.strict_json import JSON
 
-__all__ = ["Attester", "Bound", "Claims", "Evidence", "ReportData", "Verifier"]
+__all__ = [
+    "Attester",
+    "Bound",
+    "Claims",
+    "DeviceVerifier",
+    "Evidence",
+    "ReportData",
+    "Verifier",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,9 @@ class Claims:
         established_at: aware time.
         instance: which machine the evidence is of, in a form that it cannot choose, such as
             the id of its chip; "" where the TEE tells none. A broker bounds sessions by it.
+        counts_if_measured: what the evidence says was signed only together: nothing of it may be
+            believed, report data and debugging included, unless its `measured` equals reference
+            values of the operator's.
         test_root: roots for tests stood in place of the vendor's: it proves nothing.
     """
 
@@ -101,6 +112,7 @@ class Claims:
     collateral: Mapping[str, int] = field(default_factory=dict)
     established_at: datetime
     instance: str = field(default="", repr=False)
+    counts_if_measured: bool = False
     test_root: bool = False
 
 
@@ -178,4 +190,19 @@ class Verifier(Protocol[Parsed]):
             EvidenceRejected: a step says no.
             CouldNotVerify: a document is missing, or not valid now.
             FormatError: a document is none.
+        """
+
+
+@runtime_checkable
+class DeviceVerifier(Verifier[Parsed], Protocol[Parsed]):
+    """Judges evidence of a device of a machine, such as a GPU.
+
+    It comes beside that of the machine's TEE, which binds it, and is never taken alone.
+    """
+
+    def split(self, body: JSON) -> tuple[JSON, ...]:
+        """The evidence of each device in `body`, in the form that `parse` takes.
+
+        Raises:
+            FormatError: there is none, or too many, or one twice.
         """

@@ -165,13 +165,16 @@ class EmbeddedBroker:
         """
         return load_attester("sample")
 
-    def client(self, attester: Attester | None = None) -> BrokerClient:
+    def client(
+        self, attester: Attester | None = None, devices: Sequence[Attester] = ()
+    ) -> BrokerClient:
         """A new guest; the caller closes it.
 
         Args:
             attester: what makes its evidence; None: the sample TEE.
+            devices: what makes that of its devices.
         """
-        return BrokerClient(self.url, attester=attester or self.attester)
+        return BrokerClient(self.url, attester=attester or self.attester, devices=devices)
 
     def put(self, uri: str, secret: bytes, *, image: Digest | None = None) -> None:
         """Store a secret, bound to an image if one is given."""

@@ -194,6 +194,39 @@ const struct imc_failure *imc_job_failure(const struct imc_job *job);
 /* Wipes and frees; the job is joined or was never started. NULL is fine. */
 void imc_job_free(struct imc_job *job);
 
+/* sm2.c: whether a message was signed by a key under a user id. */
+
+#define IMC_SM2_NUMBER 32    /* bytes of a coordinate, of r, of s; big-endian */
+#define IMC_SM2_USER_ID 8190 /* its length in bits has to fit 16 bits, and libcrypto's check */
+
+struct imc_sm2 {
+    const uint8_t *public_key; /* x, y */
+    const uint8_t *signature;  /* r, s */
+    const uint8_t *message;
+    size_t message_length;
+    const uint8_t *user_id;
+    size_t user_id_length; /* 1 to IMC_SM2_USER_ID */
+};
+
+/* After IMC_OK `good` is the answer; a key that is no point of the curve has signed nothing. */
+enum imc_fault imc_sm2_verify(const struct imc_sm2 *signed_by, bool *good);
+
+/* kmac.c: a code, or a derived key, of 1 to IMC_KMAC_BYTES. */
+
+#define IMC_KMAC_KEY_MIN 4
+#define IMC_KMAC_BYTES 512 /* the most of key, customization and code: libcrypto's bounds */
+
+struct imc_kmac {
+    const uint8_t *key;
+    size_t key_length;
+    const uint8_t *data;
+    size_t data_length;
+    const uint8_t *customization;
+    size_t customization_length;
+};
+
+enum imc_fault imc_kmac256(const struct imc_kmac *input, uint8_t *out, size_t length);
+
 /* For tests and for humans. */
 const char *imc_fault_name(enum imc_fault fault);
 const char *imc_layer_name(size_t index); /* of the table; NULL after the last usable one */

@@ -75,6 +75,12 @@ static PyObject *memory_of(PyObject *module, PyObject *args, PyObject *kwargs) {
 
 static PyMethodDef functions[] = {
     {"memory_of", (PyCFunction)(void (*)(void))memory_of, METH_VARARGS | METH_KEYWORDS, memory_doc},
+    {"sm2_verify", imc_py_sm2_verify, METH_VARARGS,
+     "sm2_verify(public_key, signature, message, user_id, /)\n--\n\n"
+     "Whether it is one; see imagers.core.algorithms."},
+    {"kmac256", imc_py_kmac256, METH_VARARGS,
+     "kmac256(key, data, customization, length, /)\n--\n\n"
+     "See imagers.core.algorithms."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -16,6 +16,10 @@ struct module_state {
 /* py_failure.c. Raises the exception of a failure; always gives NULL. `what` is a str. */
 PyObject *imc_raise(struct module_state *state, const struct imc_failure *failure, PyObject *what);
 
+/* py_algorithms.c; METH_VARARGS. */
+PyObject *imc_py_sm2_verify(PyObject *module, PyObject *args);
+PyObject *imc_py_kmac256(PyObject *module, PyObject *args);
+
 extern PyType_Spec imc_layer_job_spec;
 
 #endif

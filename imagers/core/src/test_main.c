@@ -414,6 +414,70 @@ static int unpack(char **arguments) {
     return 0;
 }
 
+static void bytes_of(const char *hex, uint8_t *out, size_t length) {
+    for (size_t i = 0; i < length; i++) {
+        unsigned value = 0;
+        check(sscanf(hex + 2 * i, "%2x", &value) == 1, "sscanf", i);
+        out[i] = (uint8_t)value;
+    }
+}
+
+/* GB/T 32918.5-2017, annex A.2. */
+static void sm2(void) {
+    static const char message[] = "message digest";
+    uint8_t point[2 * IMC_SM2_NUMBER], signature[2 * IMC_SM2_NUMBER];
+    bytes_of("09f9df311e5421a150dd7d161e4bc5c672179fad1833fc076bb08ff356f35020"
+             "ccea490ce26775a52dc6ea718cc1aa600aed05fbf35e084a6632f6072da9ad13",
+             point, sizeof point);
+    bytes_of("f5a03b0648d2c4630eeac513e1bb81a15944da3827d5b74143ac7eaceee720b3"
+             "b1b6aa29df212fd8763182bc0d421ca1bb9038fd1f7f42d4840b69c485bbc1aa",
+             signature, sizeof signature);
+    struct imc_sm2 signed_by = {
+        .public_key = point,
+        .signature = signature,
+        .message = (const uint8_t *)message,
+        .message_length = sizeof message - 1,
+        .user_id = (const uint8_t *)"1234567812345678",
+        .user_id_length = 16,
+    };
+    bool good = false;
+    check(imc_sm2_verify(&signed_by, &good) == IMC_OK && good, "SM2, as published", 0);
+    for (size_t i = 0; i < sizeof signature; i++) {
+        signature[i] ^= 1;
+        check(imc_sm2_verify(&signed_by, &good) == IMC_OK && !good, "SM2, signature", i);
+        signature[i] ^= 1;
+        point[i] ^= 1;
+        check(imc_sm2_verify(&signed_by, &good) == IMC_OK && !good, "SM2, key", i);
+        point[i] ^= 1;
+    }
+    signed_by.user_id_length = 0;
+    check(imc_sm2_verify(&signed_by, &good) == IMC_CRYPTO && !good, "SM2, no user id", 0);
+}
+
+/* NIST, samples of SP 800-185: KMAC256, sample 5. */
+static void kmac(void) {
+    uint8_t code[64], expected[64], sample_key[32], data[200];
+    bytes_of("75358cf39e41494e949707927cee0af20a3ff553904c86b08f21cc414bcfd691"
+             "589d27cf5e15369cbbff8b9a4c2eb17800855d0235ff635da82533ec6b759b69",
+             expected, sizeof expected);
+    for (size_t i = 0; i < sizeof data; i++) {
+        data[i] = (uint8_t)i;
+        sample_key[i % sizeof sample_key] = (uint8_t)(0x40 + i % sizeof sample_key);
+    }
+    struct imc_kmac input = {
+        .key = sample_key,
+        .key_length = sizeof sample_key,
+        .data = data,
+        .data_length = sizeof data,
+    };
+    check(imc_kmac256(&input, code, sizeof code) == IMC_OK &&
+              memcmp(code, expected, sizeof code) == 0,
+          "KMAC256, sample 5", 0);
+    check(imc_kmac256(&input, code, 0) == IMC_CRYPTO, "KMAC256, no length", 0);
+    input.key_length = IMC_KMAC_KEY_MIN - 1;
+    check(imc_kmac256(&input, code, sizeof code) == IMC_CRYPTO, "KMAC256, short key", 0);
+}
+
 int main(int count, char **arguments) {
     if (count == 7 && strcmp(arguments[1], "unpack") == 0) {
         return unpack(arguments + 2);
@@ -421,6 +485,9 @@ int main(int count, char **arguments) {
     for (size_t i = 0; i < sizeof key; i++) {
         key[i] = (uint8_t)i;
     }
+    force = "sm2.c, kmac.c";
+    sm2();
+    kmac();
     force = "split";
     for (threads = 2; threads <= 4; threads += 2) {
         self_test();

@@ -13,6 +13,7 @@ snp        SNPWorld: AMD's authorities, and one chip
 tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they share, eventlog of TDX
 cca        CCAWorld: a platform of Arm CCA, and a realm
 nitro      NitroWorld: AWS, and one enclave
+csv        CSVWorld: Hygon's, and one chip
 guests     World: what all worlds have; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imagers.testing.evidence.cca import CCAWorld
+    from imagers.testing.evidence.csv import CSVWorld
     from imagers.testing.evidence.machine import Machine
     from imagers.testing.evidence.nitro import NitroWorld
     from imagers.testing.evidence.server import CollateralServer, Fault
@@ -38,6 +40,7 @@ else:
         __name__,
         {
             "cca": ("CCAWorld",),
+            "csv": ("CSVWorld",),
             "machine": ("Machine",),
             "nitro": ("NitroWorld",),
             "server": ("CollateralServer", "Fault"),
@@ -49,6 +52,7 @@ else:
 
 __all__ = [
     "CCAWorld",
+    "CSVWorld",
     "CollateralServer",
     "Fault",
     "Machine",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from imagers.testing.evidence.cca import CCAWorld
+from imagers.testing.evidence.csv import CSVWorld
 from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.keys import SEED_BYTES
 from imagers.testing.evidence.nitro import NitroWorld
@@ -30,8 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = ["PRODUCTS", "TEES", "Machine"]
 
-TEES = {"cca": (32, 64), "nitro": (48, 0), "sgx": (32, 64), "snp": (48, 32), "tdx": (48, 48)}
-"""The TEEs that there are: length of a measurement, and of init data at most."""
+TEES = {
+    "cca": (32, 64),
+    "csv": (32, 0),
+    "nitro": (48, 0),
+    "sgx": (32, 64),
+    "snp": (48, 32),
+    "tdx": (48, 48),
+}
+"""The TEEs that there are: length of a measurement, and of init data at most; 0: none."""
 PRODUCTS = ("Milan", "Genoa", "Turin")
 
 
@@ -68,9 +76,9 @@ class Machine:
         given: dict[str, bytes] = {}
         if "measurement" in view:
             given["measurement"] = _octets(view, "measurement", measurement)
+        if "init_data" in view and not init:
+            raise view.error(f"expected none: {tee} binds none", "init_data")
         if "init_data" in view:
-            if not init:
-                raise view.error("has no field in evidence of this TEE", "init_data")
             given["init_data"] = _octets(view, "init_data", *range(1, init + 1))
         seed = _octets(view, "seed", SEED_BYTES)
         return cls(tee=tee, seed=seed, product=product, **given)
@@ -99,6 +107,8 @@ class Machine:
                 return CCAWorld(self.seed, now=now)
             case "nitro":
                 return NitroWorld(self.seed, now=now)
+            case "csv":
+                return CSVWorld(self.seed, now=now)
             case "tdx":
                 return TDXWorld(self.seed, now=now)
             case "sgx":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "VARIABLE",
     "cca_attester",
+    "csv_attester",
     "nitro_attester",
     "sgx_attester",
     "snp_attester",
@@ -60,6 +61,11 @@ def cca_attester() -> Attester:
 def nitro_attester() -> Attester:
     """An enclave of AWS Nitro on a machine that is none; see `snp_attester`."""
     return _attester("nitro")
+
+
+def csv_attester() -> Attester:
+    """A guest on a chip of Hygon's that is none; see `snp_attester`."""
+    return _attester("csv")
 
 
 def _attester(tee: str) -> Attester:

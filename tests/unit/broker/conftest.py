@@ -14,7 +14,7 @@ from imagers.broker.resources import Resources
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.evidence.plugins import load_attester
 from imagers.kbs.messages import Attestation, Request, hash_report_data, parse_challenge
-from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.tee_key import ECKey
 from imagers.testing.broker import EmbeddedBroker
 
 
@@ -80,7 +80,7 @@ def guest(handshake):
     """Steps of a guest that knows the protocol and can break it."""
 
     class Guest:
-        key = TEEKey()
+        key = ECKey()
 
         def auth(self):
             answer = handshake.auth(Request.offering_hashes("sample").to_bytes())

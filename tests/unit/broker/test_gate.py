@@ -15,7 +15,7 @@ from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import CouldNotVerify, EvidenceRejected, KeyRefused
 from imagers.evidence.init_data import parse_init_data
 from imagers.evidence.judge import judge_evidence
-from imagers.evidence.plugins import load_verifier
+from imagers.evidence.plugins import load_attester, load_verifier
 from imagers.kbs.messages import (
     Attestation,
     InitData,
@@ -23,7 +23,7 @@ from imagers.kbs.messages import (
     hash_report_data,
     parse_challenge,
 )
-from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.tee_key import ECKey
 from imagers.model.digest import digest_of
 from imagers.model.evidence import Bound
 from imagers.model.references import ReferenceValue
@@ -271,7 +271,7 @@ def test_guest_of_each_tee_gets_the_key_if_and_only_if_it_is_known(any_world):
 def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
     document = 'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"a" = "b"\n'
     digest = parse_init_data(document.encode()).digest
-    key = TEEKey()
+    key = ECKey()
 
     def attest(broker, bound, sent):
         handshake = Handshake(broker)
@@ -368,3 +368,43 @@ def test_session_that_an_appraisal_policy_let_pass_ends_with_that_policy(any_wor
             ask({any_world.tee: settings})
         assert caught.value.status == 401
     ask({any_world.tee: {}})
+
+
+def test_key_for_guests_with_a_device_goes_to_those_that_show_one(world):
+    rule = {"name": "gpu", "effect": "allow", "resource": "*/*/*", "image": "any"}
+    device = load_attester("sampledevice")
+    with EmbeddedBroker(worlds=[world], allow_sample_tee=True) as broker:
+        broker.put(URI, b"the key")
+        broker.expect(NAME, OURS.hex())
+        rule |= {"devices": ["sampledevice"], "trust": "affirming"}
+        broker.admin.set_policy(json.dumps({"rules": [rule]}))
+
+        def ask(measurement=OURS, devices=(device,)):
+            attester = world.attester(measurement=measurement)
+            with (
+                broker.client(attester, devices=devices) as guest,
+                guest.get(URI, manifest_digest=None) as key,
+                key.view() as data,
+            ):
+                return bytes(data)
+
+        assert ask() == b"the key"
+        assert "no evidence of a device 'sampledevice'" in refused(ask, devices=())
+        assert "not known as one of the operator's" in refused(ask, measurement=THEIRS)
+
+
+def test_device_that_no_reference_value_knows_makes_its_guest_one_that_is_not_known(
+    world, monkeypatch
+):
+    """What a guest shows counts, also where no rule asks for it."""
+    monkeypatch.setattr("imagers.broker.resources.SAMPLES", ())
+    with EmbeddedBroker(worlds=[world], allow_sample_tee=True) as broker:
+        broker.put(URI, b"the key", image=IMAGE)
+        broker.expect(NAME, OURS.hex())
+        attester = world.attester(measurement=OURS)
+        with broker.client(attester) as guest, guest.get(URI, manifest_digest=IMAGE):
+            pass
+        devices = [load_attester("sampledevice")]
+        with broker.client(attester, devices=devices) as guest:
+            reason = refused(guest.get, URI, manifest_digest=IMAGE)
+        assert "no reference value for the TEE 'sampledevice'" in reason

@@ -20,10 +20,11 @@ from imagers.kbs.messages import (
     InitData,
     Request,
     RSAPublicKey,
+    hash_device_data,
     hash_report_data,
     parse_challenge,
 )
-from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.tee_key import ECKey
 from imagers.model.base64 import encode_base64url
 
 SampleVerifier = type(load_verifier("sample"))
@@ -191,7 +192,7 @@ def test_attest_at_another_process_of_the_store_taken_and_taken_once(guest, stat
     message = guest.message(nonce)
     answer = Handshake(other).attest(cookie, message)
     assert Handshake(state).attest(cookie, message).body == answer.body
-    other_key = guest.message(nonce, key=TEEKey())
+    other_key = guest.message(nonce, key=ECKey())
     assert "attested already" in refused(Handshake(state).attest, cookie, other_key).detail
     assert [row.event for row in rows()].count("attest") == 2
     other.close()
@@ -251,7 +252,7 @@ def test_attest_with_evidence_for_another_nonce_refused(handshake, guest):
 def test_attest_with_evidence_for_another_key_refused(handshake, guest):
     """3: who relays somebody's evidence cannot put his own key beside it."""
     cookie, nonce = guest.auth()
-    message = guest.message(nonce, key=TEEKey(), bound_key=guest.key)
+    message = guest.message(nonce, key=ECKey(), bound_key=guest.key)
     assert "other report data" in refused(handshake.attest, cookie, message).detail
 
 
@@ -273,10 +274,12 @@ def test_attest_again_with_the_same_message_is_not_judged_again(handshake, state
     assert handshake.attest(cookie, message).body == first.body
 
 
-def devices(guest, nonce, text):
+def devices(guest, nonce, text, bound=None):
     """A message with evidence of devices, which its own evidence binds."""
     report_data = hash_report_data(
-        nonce=nonce, tee_pubkey=guest.key.public, additional_evidence=text
+        nonce=nonce,
+        tee_pubkey=guest.key.public,
+        additional_evidence=text if bound is None else bound,
     )
     evidence = load_attester("sample").collect(report_data)
     return Attestation(
@@ -287,11 +290,62 @@ def devices(guest, nonce, text):
     ).to_bytes()
 
 
-def test_attest_with_evidence_of_devices_refused(handshake, guest):
-    """3: nobody here would verify it, however well it is bound."""
+def device_text(guest, nonce, *, key=None):
+    """Evidence of a sample device for this handshake."""
+    data = hash_device_data(nonce=nonce, tee_pubkey=(key or guest.key).public)
+    return json.dumps({"sampledevice": load_attester("sampledevice").collect(data).body})
+
+
+def test_attest_with_evidence_of_a_device_gives_a_token_with_a_submod_for_it(
+    handshake, guest, rows
+):
     cookie, nonce = guest.auth()
-    refusal = refused(handshake.attest, cookie, devices(guest, nonce, '{"nvidia":"x"}'))
-    assert "additional devices" in refusal.detail
+    message = devices(guest, nonce, device_text(guest, nonce))
+    token = json.loads(handshake.attest(cookie, message).body)["token"]
+    payload = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    assert {name: one["imagers.claims"]["tee"] for name, one in payload["submods"].items()} == {
+        "cpu0": "sample",
+        "gpu0": "sampledevice",
+    }
+    assert "sampledevice as contraindicated" in rows()[0].detail
+
+
+def test_attest_with_evidence_of_a_device_of_another_guest_refused(handshake, guest):
+    """The device binds the key of this handshake; the machine's word for it is not enough."""
+    cookie, nonce = guest.auth()
+    message = devices(guest, nonce, device_text(guest, nonce, key=ECKey()))
+    assert "other report data" in refused(handshake.attest, cookie, message).detail
+
+
+def test_attest_with_evidence_of_a_device_that_the_machine_does_not_bind_refused(handshake, guest):
+    """Somebody on the way has put his own device into the message."""
+    cookie, nonce = guest.auth()
+    for bound in ("", "{}"):
+        message = devices(guest, nonce, device_text(guest, nonce), bound=bound)
+        assert "other report data" in refused(handshake.attest, cookie, message).detail
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"nvidia":"x"}', "takes no evidence of the device 'nvidia'"),
+        ('{"sample":{"svn":"1","report_data":""}}', "takes no evidence of the device 'sample'"),
+        ('{"sampledevice":{}}', "sample evidence at $.svn: is missing"),
+        ('{"sampledevice":1,"sampledevice":2}', "sampledevice"),
+        ("[]", "evidence of devices"),
+        ("{", "evidence of devices"),
+        (json.dumps({f"a{number}": 1 for number in range(9)}), "at most 8 kinds of devices, got 9"),
+    ],
+)
+def test_attest_with_evidence_of_devices_that_is_none_refused(handshake, guest, text, why):
+    cookie, nonce = guest.auth()
+    assert why in refused(handshake.attest, cookie, devices(guest, nonce, text)).detail
+
+
+def test_auth_for_a_device_alone_refused(handshake):
+    """A GPU says nothing of the machine that it is in."""
+    body = Request.offering_hashes("sampledevice").to_bytes()
+    assert "beside that of a TEE, not alone" in refused(handshake.auth, body).detail
 
 
 def test_attest_with_evidence_of_no_devices_is_bound_to_that(handshake, guest):
@@ -308,7 +362,7 @@ def test_attest_again_with_another_key_refused(handshake, guest, rows):
     """4: a stolen cookie does not buy a token for the thief's key."""
     cookie, nonce = guest.auth()
     handshake.attest(cookie, guest.message(nonce))
-    refusal = refused(handshake.attest, cookie, guest.message(nonce, key=TEEKey()))
+    refusal = refused(handshake.attest, cookie, guest.message(nonce, key=ECKey()))
     assert refusal.status == 401
     assert "attested already" in refusal.detail
     assert [row.outcome for row in rows()] == ["ok", "refused"]
@@ -324,7 +378,7 @@ def test_attest_again_leaves_the_first_token_good(handshake, state, guest):
 def test_attest_from_many_threads_with_many_keys_exactly_one_wins(handshake, guest):
     """4: the change from open to attested happens once."""
     cookie, nonce = guest.auth()
-    messages = [guest.message(nonce, key=TEEKey()) for _ in range(8)]
+    messages = [guest.message(nonce, key=ECKey()) for _ in range(8)]
     barrier = threading.Barrier(8)
     results = []
 
@@ -571,7 +625,7 @@ def test_attest_row_names_the_session(guest, state, rows):
 def test_attest_with_an_rsa_modulus_of_zeros_and_few_bits_refused(handshake, guest):
     """2: 784 bits in 256 bytes; its secrets would be anybody's who factors it."""
     cookie, nonce = guest.auth()
-    key = TEEKey()
+    key = ECKey()
     key.public = RSAPublicKey(n=encode_base64url(bytes(158) + b"\xff" * 98), e="AQAB")
     refusal = refused(handshake.attest, cookie, guest.message(nonce, key=key))
     assert (refusal.name, refusal.status) == ("SerdeError", 400)
@@ -581,7 +635,7 @@ def test_attest_with_an_rsa_modulus_of_zeros_and_few_bits_refused(handshake, gue
 def test_attest_point_off_the_curve_refused(handshake, guest):
     """2: no token is made for a key that nothing can be sealed to."""
     cookie, nonce = guest.auth()
-    key = TEEKey()
+    key = ECKey()
     key.public = type(key.public)(crv="P-256", x=key.public.y, y=key.public.x)
     refusal = refused(handshake.attest, cookie, guest.message(nonce, key=key))
     assert (refusal.name, refusal.status) == ("SerdeError", 400)

@@ -68,6 +68,21 @@ def test_rule_without_trust_takes_any_genuine_guest():
     assert table.decide(facts(path="a/b/c", own=False)) == "any"
 
 
+def test_rule_with_devices_wants_one_of_each_kind():
+    table = policy({"name": "gpu", "devices": ["a", "b"]})
+    for shown in ((), ("a",), ("c", "a")):
+        with pytest.raises(PolicyDenied, match="'gpu' does not apply: the guest has shown no"):
+            table.check(replace(facts(), devices=frozenset(shown)))
+    assert table.decide(replace(facts(), devices=frozenset("abc"))) == "gpu"
+    assert policy({"name": "cpu"}).decide(replace(facts(), devices=frozenset("a"))) == "cpu"
+
+
+@pytest.mark.parametrize("rule", [{"devices": []}, {"devices": ["a"], "effect": "deny"}])
+def test_policy_with_devices_that_say_nothing_refused(rule):
+    with pytest.raises(FormatError, match=r"devices"):
+        policy(rule)
+
+
 def test_former_default_is_the_default_without_trust():
     (rule,), (former,) = (
         json.loads(text)["rules"] for text in (DEFAULT_POLICY, FORMER_DEFAULT_POLICY)

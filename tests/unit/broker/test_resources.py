@@ -70,10 +70,10 @@ def test_release_by_session_or_token_gives_the_secret_to_the_attested_key(
 
 
 def test_release_is_for_no_other_key(stored, credentials):
-    from imagers.kbs.tee_key import TEEKey
+    from imagers.kbs.tee_key import ECKey
 
     with pytest.raises(TagMismatch):
-        open_answer(stored.release(credentials, PATH, ASKED).body, TEEKey())
+        open_answer(stored.release(credentials, PATH, ASKED).body, ECKey())
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_broker_that_can_release_nothing_says_so(tmp_path, policy, fault):
         policy_file=tmp_path / "policy.json" if policy else None,
     )
     with running(config) as broker:
-        assert (broker.tees, broker.fault) == (("sample",), fault)
+        assert (broker.tees, broker.fault) == (("sample", "sampledevice"), fault)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "broker.example"])  # noqa: S104

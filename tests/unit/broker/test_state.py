@@ -96,9 +96,9 @@ def test_sample_tee_named_without_being_allowed_refused_before_anything_is_made(
 def test_sample_tee_allowed_warns_and_stands_in_the_audit_log(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="imagers.broker"):
         state = open_state(BrokerConfig(state_directory=tmp_path / "state", allow_sample_tee=True))
-    assert set(state.verifiers) == {"sample"}
+    assert set(state.verifiers) == {"sample", "sampledevice"}
     assert "anybody who reaches this broker can attest" in caplog.text
-    assert starts(state)[0]["detail"] == "TEEs: sample"
+    assert starts(state)[0]["detail"] == "TEEs: sample, sampledevice"
     state.close()
 
 

@@ -9,16 +9,16 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from imagers.broker.refusals import Refusal
-from imagers.broker.tokens import AdminTokens, GuestTokens
+from imagers.broker.tokens import Accepted, AdminTokens, GuestTokens, Judged
 from imagers.evidence.appraise import appraise_claims
 from imagers.kbs.messages import Attestation, hash_report_data
-from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.tee_key import ECKey
 from imagers.model.evidence import Claims
 from imagers.pki.jose import sign_token
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
-KEY = TEEKey().public
+KEY = ECKey().public
 ADMIN = ed25519.Ed25519PrivateKey.generate()
 GOOD = {
     "iat": int(NOW.timestamp()),
@@ -43,6 +43,10 @@ CLAIMS = Claims(
 )
 
 
+def judged(claims, judge="by whom"):
+    return Judged(claims, appraise_claims(claims, {}, now=NOW), judge)
+
+
 def parts_of(token):
     return [json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2]]
 
@@ -60,11 +64,9 @@ def tokens(private):
 @pytest.fixture
 def token(tokens):
     return tokens.issue(
-        CLAIMS,
-        appraise_claims(CLAIMS, {}, now=NOW),
+        [judged(CLAIMS)],
         attestation=Attestation(nonce="bm9uY2U=", tee_pubkey=KEY, primary_evidence={}),
         report_data=hash_report_data(nonce="bm9uY2U=", tee_pubkey=KEY),
-        judge="by whom",
         now=NOW,
         expires=LATER,
     )
@@ -83,7 +85,6 @@ def test_token_is_an_ear_with_the_members_of_trustee_in_order(token):
         "exp",
         "iss",
         "imagers.tee",
-        "imagers.judge",
     ]
     assert payload["eat_profile"] == "tag:github.com,2024:confidential-containers/Trustee"
     assert payload["exp"] - payload["iat"] == 300
@@ -109,24 +110,41 @@ def test_token_has_no_private_key_in_it(token):
 
 def test_check_gives_the_guest_back(tokens, token):
     guest = tokens.check(token, now=NOW)
-    assert (guest.tee, guest.tee_pubkey, guest.judge) == ("sample", KEY, "by whom")
-    assert guest.claims == replace(CLAIMS, values={}, instance="")
+    assert (guest.tee, guest.tee_pubkey) == ("sample", KEY)
+    assert guest.accepted == (Accepted(replace(CLAIMS, values={}, instance=""), "by whom"),)
 
 
 def test_token_made_under_a_root_for_tests_says_so(tokens, token):
     assert "imagers.test-root" not in parts_of(token)[1]
     claims = replace(CLAIMS, test_root=True)
     made = tokens.issue(
-        claims,
-        appraise_claims(claims, {}, now=NOW),
+        [judged(claims)],
         attestation=Attestation(nonce="bm9uY2U=", tee_pubkey=KEY, primary_evidence={}),
         report_data=hash_report_data(nonce="bm9uY2U=", tee_pubkey=KEY),
-        judge="by whom",
         now=NOW,
         expires=LATER,
     )
     assert parts_of(made)[1]["imagers.test-root"] is True
-    assert tokens.check(made, now=NOW).claims.test_root
+    assert tokens.check(made, now=NOW).accepted[0].claims.test_root
+
+
+def test_token_has_a_submod_for_each_device_and_gives_them_back_in_their_order(tokens):
+    devices = [replace(CLAIMS, tee=name, tee_class="gpu") for name in ("b", "a")]
+    made = tokens.issue(
+        [judged(CLAIMS), *(judged(one, "of a device") for one in devices)],
+        attestation=Attestation(nonce="bm9uY2U=", tee_pubkey=KEY, primary_evidence={}),
+        report_data=hash_report_data(nonce="bm9uY2U=", tee_pubkey=KEY),
+        now=NOW,
+        expires=LATER,
+    )
+    assert list(parts_of(made)[1]["submods"]) == ["cpu0", "gpu0", "gpu1"]
+    guest = tokens.check(made, now=NOW)
+    assert guest.tee == "sample"
+    assert [(one.claims.tee, one.judge) for one in guest.accepted] == [
+        ("sample", "by whom"),
+        ("b", "of a device"),
+        ("a", "of a device"),
+    ]
 
 
 def test_check_by_another_process_with_the_same_key(private, token):

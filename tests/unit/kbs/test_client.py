@@ -25,7 +25,7 @@ from imagers.evidence.plugins import load_attester
 from imagers.kbs.client import BrokerClient
 from imagers.kbs.jwe import seal_answer
 from imagers.kbs.messages import parse_attestation, parse_request
-from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.tee_key import ECKey
 from imagers.model.digest import digest_of
 from imagers.model.evidence import Evidence
 from imagers.model.keys import SecretKey
@@ -324,7 +324,7 @@ def test_get_new_session_uses_a_new_key(guest):
 
 
 def test_get_answer_for_another_guest_is_tag_mismatch(trustee, guest):
-    stolen = seal_answer(SecretKey(SECRET), TEEKey().public)
+    stolen = seal_answer(SecretKey(SECRET), ECKey().public)
     trustee.say(RESOURCE, (200, {}, stolen))
     with pytest.raises(TagMismatch):
         guest.get(URI, manifest_digest=IMAGE)

@@ -17,11 +17,12 @@ from imagers.kbs.jwe import (
     seal_answer,
 )
 from imagers.kbs.messages import ECDH_ES_A256KW, RSAPublicKey
-from imagers.kbs.tee_key import TEEKey
+from imagers.kbs.tee_key import ECKey, MLKEMKey, make_tee_key
 from imagers.model.base64 import decode_base64url, encode_base64url
 from imagers.model.keys import SecretKey
 from imagers.pki.jose import derive_kek
 
+ALGORITHMS = ("ECDH-ES+A256KW-P256", "ECDH-ES+A256KW-P521", "ML-KEM-768+A192KW")
 SECRET = b"imagers secret \x00\xff" * 3
 
 
@@ -75,15 +76,15 @@ def test_aad_known_answer_whatever_the_order():
         assert aad_of_header(header).decode() == expected
 
 
-@pytest.mark.parametrize("crv", ["P-256", "P-521"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("secret", [b"", b"x", SECRET, bytes(1_000_000)], ids=len)
-def test_answer_round_trip(crv, secret):
-    key = TEEKey(crv)
+def test_answer_round_trip(algorithm, secret):
+    key = make_tee_key(algorithm)
     assert opened(seal(key, secret), key) == secret
 
 
 def test_seal_header_is_compact_and_ordered_for_the_rust_peers():
-    value = seal(TEEKey())
+    value = seal(ECKey())
     assert list(value) == ["protected", "encrypted_key", "iv", "ciphertext", "tag"]
     text = decode_base64url(value["protected"], what="x").decode()
     header = json.loads(text)
@@ -94,14 +95,14 @@ def test_seal_header_is_compact_and_ordered_for_the_rust_peers():
 
 
 def test_seal_twice_shares_nothing():
-    key = TEEKey()
+    key = ECKey()
     one, other = seal(key), seal(key)
     assert all(one[name] != other[name] for name in one)
 
 
 @pytest.mark.parametrize("crv", ["P-256", "P-521"])
 def test_seal_is_opened_by_jwcrypto(crv):
-    key = TEEKey(crv)
+    key = ECKey(crv)
     token = JWE(algs=["ECDH-ES+A256KW", "A256GCM"])
     token.deserialize(json.dumps(seal(key)), jwcrypto_key(key))
     assert token.payload == SECRET
@@ -109,7 +110,7 @@ def test_seal_is_opened_by_jwcrypto(crv):
 
 @pytest.mark.parametrize("crv", ["P-256", "P-521"])
 def test_open_reads_what_jwcrypto_seals(crv):
-    key = TEEKey(crv)
+    key = ECKey(crv)
     token = JWE(
         SECRET,
         protected=json.dumps({"alg": "ECDH-ES+A256KW", "enc": "A256GCM"}),
@@ -147,21 +148,48 @@ def test_seal_rsa_key_that_is_none_refused(n, e):
 
 def test_open_header_reordered_after_sealing_is_tried_in_the_rust_form():
     """A sender may authenticate the re-serialised form and send another spelling."""
-    key = TEEKey()
+    key = ECKey()
     value = seal(key)
     header = header_of(value)
     spaced = json.dumps(dict(reversed(header.items())), indent=1).encode()
     assert opened(value | {"protected": encode_base64url(spaced)}, key) == SECRET
 
 
-def test_open_for_another_key_is_tag_mismatch():
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_open_for_another_key_is_tag_mismatch(algorithm):
     with pytest.raises(TagMismatch, match="broker answer"):
-        opened(seal(TEEKey()), TEEKey())
+        opened(seal(make_tee_key(algorithm)), make_tee_key(algorithm))
 
 
+def test_open_for_a_key_of_another_algorithm_refused():
+    with pytest.raises(Unsupported, match="expected 'ML-KEM-768"):
+        opened(seal(ECKey()), MLKEMKey())
+    with pytest.raises(Unsupported, match="expected 'ECDH-ES"):
+        opened(seal(MLKEMKey()), ECKey())
+
+
+def test_seal_to_ml_kem_has_the_ciphertext_in_the_header_as_the_rust_peers_have_it():
+    header = header_of(seal(MLKEMKey()))
+    assert list(header) == ["alg", "enc", "ek"]
+    assert header["alg"] == "ML-KEM-768+A192KW"
+    assert len(decode_base64url(header["ek"], what="x")) == 1088
+
+
+def test_ml_kem_ciphertext_one_bit_changed_is_tag_mismatch():
+    key = MLKEMKey()
+    value = seal(key)
+    header = header_of(value)
+    ciphertext = bytearray(decode_base64url(header["ek"], what="x"))
+    ciphertext[7] ^= 1
+    changed = header | {"ek": encode_base64url(bytes(ciphertext))}
+    with pytest.raises(TagMismatch):
+        opened(value | {"protected": aad_of_header(changed).decode()}, key)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", ["encrypted_key", "iv", "ciphertext", "tag"])
-def test_open_one_bit_changed_is_tag_mismatch(name):
-    key = TEEKey()
+def test_open_one_bit_changed_is_tag_mismatch(name, algorithm):
+    key = make_tee_key(algorithm)
     value = seal(key)
     data = bytearray(decode_base64url(value[name], what="x"))
     data[0] ^= 1
@@ -170,7 +198,7 @@ def test_open_one_bit_changed_is_tag_mismatch(name):
 
 
 def test_open_header_with_another_member_is_tag_mismatch():
-    key = TEEKey()
+    key = ECKey()
     value = seal(key)
     header = header_of(value) | {"kid": "x"}
     text = encode_base64url(json.dumps(header, separators=(",", ":")).encode())
@@ -208,7 +236,7 @@ def test_open_header_with_another_member_is_tag_mismatch():
     ids=str,
 )
 def test_open_header_that_is_not_ours_refused(change, error):
-    key = TEEKey()
+    key = ECKey()
     value = seal(key)
     text = encode_base64url(json.dumps(header_of(value) | change).encode())
     with pytest.raises(error):
@@ -227,31 +255,31 @@ def test_open_header_that_is_not_ours_refused(change, error):
     ],
 )
 def test_open_member_of_another_form_refused(change, piece):
-    key = TEEKey()
+    key = ECKey()
     with pytest.raises(FormatError) as caught:
         opened(seal(key) | change, key)
     assert piece in str(caught.value)
 
 
 def test_open_member_aad_unsupported():
-    key = TEEKey()
+    key = ECKey()
     with pytest.raises(Unsupported, match="'aad'"):
         opened(seal(key) | {"aad": "QQ"}, key)
 
 
 def test_open_answer_too_long_refused():
     with pytest.raises(FormatError, match="at most 3145728 bytes"):
-        open_answer(b" " * 3_145_729, TEEKey())
+        open_answer(b" " * 3_145_729, ECKey())
 
 
 @given(st.binary(max_size=200))
 def test_open_any_bytes_give_an_error_of_ours(data):
     with pytest.raises(ImagersError):
-        open_answer(data, TEEKey())
+        open_answer(data, ECKey())
 
 
 def test_errors_never_show_the_secret():
-    key = TEEKey()
+    key = ECKey()
     value = seal(key)
     with pytest.raises(TagMismatch) as caught:
         opened(value | {"tag": encode_base64url(bytes(16))}, key)

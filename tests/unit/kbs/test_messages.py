@@ -229,7 +229,7 @@ def test_parse_public_key_bad_coordinate_refused(change, piece):
     [
         {"crv": "P-384"},
         {"alg": "ECDH-ES"},
-        {"kty": "AKP", "alg": "ML-KEM-768+A192KW"},
+        {"kty": "AKP", "alg": "ML-KEM-1024+A256KW"},
         {"kty": "RSA", "alg": "RSA1_5"},
         {"kty": "oct"},
     ],

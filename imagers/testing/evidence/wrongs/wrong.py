@@ -36,7 +36,7 @@ NO, COULD_NOT_LOOK, MALFORMED = EvidenceRejected, CouldNotVerify, FormatError
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """Evidence with one thing wrong, to be judged at the world's `now` with `bound`.
+    """Evidence with one thing wrong, to be judged at the world's `now`.
 
     Attributes:
         name: of what is wrong.
@@ -46,7 +46,7 @@ class Wrong:
         collateral: by names.
         roots: in place of the vendor's.
         error: of the refusal.
-        bound: what it is asked to bind.
+        bound: what it has to bind.
     """
 
     name: str

@@ -46,6 +46,7 @@ def test_machine_prints_without_its_seed():
         ({"seed": "zz" * 32}, "expected 32 bytes in hex"),
         ({"measurement": "07" * 32}, "expected 48 bytes in hex"),
         ({"init_data": "07" * 33}, "expected at most 32 bytes in hex"),
+        ({"tee": "csv", "init_data": "07"}, "expected none: csv binds none"),
         ({"product": "Rome"}, "expected one of Milan, Genoa, Turin"),
         ({"policy": 1}, "policy"),
     ],

@@ -7,7 +7,6 @@ import pytest
 
 from imagers.testing.evidence import NitroWorld
 from imagers.testing.evidence.wrongs.nitro import CLAIMS
-from imagers.testing.evidence.wrongs.wrong import BOUND_ALONE
 from tests.unit.testing.evidence.wrongs.judging import judge, refuses
 
 SEED = b"imagers.testing.evidence.nitro is"[:32]
@@ -23,7 +22,7 @@ def test_evidence_with_one_thing_wrong_is_refused_at_its_step():
 @pytest.mark.parametrize(("name", "fields"), CLAIMS, ids=[name for name, _ in CLAIMS])
 def test_member_is_taken_as_it_is(name, fields):
     assert name
-    judge(WORLD, bound=BOUND_ALONE, **fields)
+    judge(WORLD, binds_init_data=False, **fields)
 
 
 def test_every_member_is_wrong_once():
