@@ -47,6 +47,7 @@ VERIFIER_GROUP = "imagers.verifiers"
 TEES = {
     "cca": "imagers.evidence.cca.verify:CCAVerifier",
     "csv": "imagers.evidence.csv.verify:CSVVerifier",
+    "nitro": "imagers.evidence.nitro.verify:NitroVerifier",
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
     "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
@@ -58,6 +59,7 @@ ATTESTERS = {
     "tdx": "imagers.evidence.tdx.collect:TDXAttester",
     "sgx": "imagers.evidence.sgx.collect:SGXAttester",
     "cca": "imagers.evidence.cca.collect:CCAAttester",
+    "nitro": "imagers.evidence.nitro.collect:NitroAttester",
     "csv": "imagers.evidence.csv.collect:CSVAttester",
     "tpm": "imagers.evidence.tpm.collect:TPMAttester",
 }

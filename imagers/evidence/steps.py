@@ -83,6 +83,8 @@ def check_bound(bound: Bound, *, report_data: bytes, init_data: bytes, field: st
 def _compare(claim: str, digest: bytes | None, found: bytes) -> str:
     if digest is None:
         return f"{claim} not compared"
+    if digest and not found:  # of no length nothing would be compared
+        raise mismatch(claim, digest.hex(), "no field for it")
     expected = digest[: len(found)].ljust(len(found), b"\0")
     if not compare_digest(found, expected):
         raise mismatch(claim, expected.hex(), found.hex())

@@ -12,6 +12,7 @@ replaced. Nothing of it is worth anything where the real roots are in force.
 snp        SNPWorld: AMD's authorities, and one chip
 tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they share, eventlog of TDX
 cca        CCAWorld: a platform of Arm CCA, and a realm
+nitro      NitroWorld: AWS, and one enclave
 csv        CSVWorld: Hygon's, and one chip
 tpm        TPMWorld: a TPM, and the key of it that an operator trusts
 guests     World: what all worlds have; Guest: their attester
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from imagers.testing.evidence.cca import CCAWorld
     from imagers.testing.evidence.csv import CSVWorld
     from imagers.testing.evidence.machine import Machine
+    from imagers.testing.evidence.nitro import NitroWorld
     from imagers.testing.evidence.server import CollateralServer, Fault
     from imagers.testing.evidence.sgx import SGXWorld
     from imagers.testing.evidence.snp import SNPWorld
@@ -42,6 +44,7 @@ else:
             "cca": ("CCAWorld",),
             "csv": ("CSVWorld",),
             "machine": ("Machine",),
+            "nitro": ("NitroWorld",),
             "server": ("CollateralServer", "Fault"),
             "sgx": ("SGXWorld",),
             "snp": ("SNPWorld",),
@@ -56,6 +59,7 @@ __all__ = [
     "CollateralServer",
     "Fault",
     "Machine",
+    "NitroWorld",
     "SGXWorld",
     "SNPWorld",
     "TDXWorld",

@@ -18,6 +18,7 @@ from imagers.testing.evidence.cca import CCAWorld
 from imagers.testing.evidence.csv import CSVWorld
 from imagers.testing.evidence.guests import Guest, World
 from imagers.testing.evidence.keys import SEED_BYTES
+from imagers.testing.evidence.nitro import NitroWorld
 from imagers.testing.evidence.sgx import SGXWorld
 from imagers.testing.evidence.snp import SNPWorld
 from imagers.testing.evidence.tdx import TDXWorld
@@ -34,6 +35,7 @@ __all__ = ["PRODUCTS", "TEES", "Machine"]
 TEES = {
     "cca": (32, 64),
     "csv": (32, 0),
+    "nitro": (48, 0),
     "sgx": (32, 64),
     "snp": (48, 32),
     "tdx": (48, 48),
@@ -43,6 +45,7 @@ TEES = {
 _WORLDS: dict[str, Callable[..., World]] = {
     "cca": CCAWorld,
     "csv": CSVWorld,
+    "nitro": NitroWorld,
     "sgx": SGXWorld,
     "tdx": TDXWorld,
     "tpm": TPMWorld,

@@ -57,6 +57,7 @@ def _attester(tee: str) -> Attester:
 # One for each entry point.
 cca_attester = partial(_attester, "cca")
 csv_attester = partial(_attester, "csv")
+nitro_attester = partial(_attester, "nitro")
 sgx_attester = partial(_attester, "sgx")
 snp_attester = partial(_attester, "snp")
 tdx_attester = partial(_attester, "tdx")

@@ -15,7 +15,7 @@ from imagers.evidence.judge import judge_parsed
 from imagers.evidence.plugins import find_parser, load_verifier
 from imagers.evidence.snp.verify import parse_file
 from imagers.model.evidence import Bound
-from imagers.testing.evidence import CCAWorld, SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence import CCAWorld, NitroWorld, SGXWorld, SNPWorld, TDXWorld
 
 # What cryptography says of certificates that a bit makes odd, before they are refused.
 pytestmark = [
@@ -32,6 +32,7 @@ WORLDS = {
     "tdx 5": TDXWorld(SEED, now=NOW),
     "sgx": SGXWorld(SEED, now=NOW),
     "cca": CCAWorld(SEED, now=NOW),
+    "nitro": NitroWorld(SEED, now=NOW),
 }
 FORMS = {"tdx 5": {"version": 5, "kind": 3}}
 everywhere = pytest.mark.parametrize("name", WORLDS)

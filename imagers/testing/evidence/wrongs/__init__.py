@@ -4,6 +4,7 @@
 wrong      Wrong: the evidence, and which step has to refuse it
 snp        of AMD: fields of the report, certificates, lists
 cca        of Arm: claims of both tokens, keys, shapes
+nitro      of AWS: members of the document, certificates, shapes
 intel      of Intel: fields of the quote, what vouches for it, certificates, lists, documents
 csv        of Hygon: fields of the report, certificates, the log
 tpm        of a TPM: fields of the quote, registers, the log
