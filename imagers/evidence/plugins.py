@@ -48,6 +48,8 @@ TEES = {
     "cca": "imagers.evidence.cca.verify:CCAVerifier",
     "csv": "imagers.evidence.csv.verify:CSVVerifier",
     "nitro": "imagers.evidence.nitro.verify:NitroVerifier",
+    "az-snp-vtpm": "imagers.evidence.azure.snp:AzureSNPVerifier",
+    "az-tdx-vtpm": "imagers.evidence.azure.tdx:AzureTDXVerifier",
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
     "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
@@ -61,6 +63,8 @@ ATTESTERS = {
     "cca": "imagers.evidence.cca.collect:CCAAttester",
     "nitro": "imagers.evidence.nitro.collect:NitroAttester",
     "csv": "imagers.evidence.csv.collect:CSVAttester",
+    "az-snp-vtpm": "imagers.evidence.azure.collect:AzureSNPAttester",
+    "az-tdx-vtpm": "imagers.evidence.azure.collect:AzureTDXAttester",
     "tpm": "imagers.evidence.tpm.collect:TPMAttester",
 }
 """Those who collect evidence of this machine, in the order in which they are looked for."""

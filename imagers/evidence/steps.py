@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 from imagers.errors import CouldNotVerify, EvidenceRejected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from imagers.model.evidence import Bound
     from imagers.model.strict_json import View
 
-__all__ = ["FETCH_NEWEST", "check_bound", "is_crl_optional", "mismatch", "step"]
+__all__ = ["FETCH_NEWEST", "check_bound", "is_crl_optional", "mismatch", "step", "steps_of"]
 
 FETCH_NEWEST = "'imagers attest collateral fetch' gets the newest"
 """The hint for a document that is out of date."""
@@ -57,6 +57,19 @@ def step(name: str) -> Iterator[None]:
         yield
     except (EvidenceRejected, CouldNotVerify) as error:
         error.enter_step(name)
+        raise
+
+
+@contextmanager
+def steps_of(number: int, note: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """A block with steps of another verifier, which are parts of step `number`; who notes them.
+
+    Its step 2 is told as 5.2, if the number is 5.
+    """
+    try:
+        yield lambda line: note(line.replace("step ", f"step {number}.", 1))
+    except (EvidenceRejected, CouldNotVerify) as error:
+        error.is_part_of(number)
         raise
 
 

@@ -10,8 +10,9 @@ for, and where.
 AMD SEV-SNP is asked through configfs-tsm or /dev/sev-guest; Intel TDX through
 configfs-tsm, with the event log of firmware and agent; Arm CCA through
 configfs-tsm; Intel SGX through /dev/attestation of Gramine; Hygon CSV through
-/dev/csv-guest; AWS Nitro through /dev/nsm; a TPM 2.0 through /dev/tpmrm0 where
-it has a key ("imagers attest ak"). Reading them is for root.
+/dev/csv-guest; AWS Nitro through /dev/nsm; machines of Azure (az-snp-vtpm,
+az-tdx-vtpm) through their vTPM; a TPM 2.0 through /dev/tpmrm0 where it has a
+key ("imagers attest ak"). Reading them is for root.
 
   --tee NAME                  of this machine, such as snp, or a plugin's;
                               default: the one that it is

@@ -14,6 +14,7 @@ tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they shar
 cca        CCAWorld: a platform of Arm CCA, and a realm
 nitro      NitroWorld: AWS, and one enclave
 csv        CSVWorld: Hygon's, and one chip
+azure      AzureSNPWorld, AzureTDXWorld: machines of Azure, in the worlds of AMD and Intel
 tpm        TPMWorld: a TPM, and the key of it that an operator trusts
 guests     World: what all worlds have; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
@@ -26,6 +27,7 @@ authorities, keys   what certificates of all vendors have alike, and what comes 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from imagers.testing.evidence.azure import AzureSNPWorld, AzureTDXWorld
     from imagers.testing.evidence.cca import CCAWorld
     from imagers.testing.evidence.csv import CSVWorld
     from imagers.testing.evidence.machine import Machine
@@ -43,6 +45,7 @@ else:
         {
             "cca": ("CCAWorld",),
             "csv": ("CSVWorld",),
+            "azure": ("AzureSNPWorld", "AzureTDXWorld"),
             "machine": ("Machine",),
             "nitro": ("NitroWorld",),
             "server": ("CollateralServer", "Fault"),
@@ -54,6 +57,8 @@ else:
     )
 
 __all__ = [
+    "AzureSNPWorld",
+    "AzureTDXWorld",
     "CCAWorld",
     "CSVWorld",
     "CollateralServer",

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from imagers.testing.evidence.azure import AzureSNPWorld, AzureTDXWorld
 from imagers.testing.evidence.cca import CCAWorld
 from imagers.testing.evidence.csv import CSVWorld
 from imagers.testing.evidence.guests import Guest, World
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["PRODUCTS", "TEES", "Machine"]
 
 TEES = {
+    "az-snp-vtpm": (32, 64),
+    "az-tdx-vtpm": (32, 64),
     "cca": (32, 64),
     "csv": (32, 0),
     "nitro": (48, 0),
@@ -43,6 +46,8 @@ TEES = {
 }
 """The TEEs that there are: length of a measurement, and of init data at most; 0: none."""
 _WORLDS: dict[str, Callable[..., World]] = {
+    "az-snp-vtpm": AzureSNPWorld,
+    "az-tdx-vtpm": AzureTDXWorld,
     "cca": CCAWorld,
     "csv": CSVWorld,
     "nitro": NitroWorld,
