@@ -78,6 +78,7 @@ OPENS = {
     "evidence/snp/collect",
     "evidence/sgx/collect",
     "evidence/tdx/collect",
+    "evidence/tpm/collect",
 }
 # These do no IO and read no clock.
 PURE = [
@@ -114,6 +115,10 @@ PURE = [
     "evidence/snp/verify",
     "evidence/steps",
     "evidence/tdx/verify",
+    "evidence/tpm/log",
+    "evidence/tpm/quote",
+    "evidence/tpm/structures",
+    "evidence/tpm/verify",
 ]
 
 

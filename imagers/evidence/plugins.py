@@ -51,6 +51,7 @@ TEES = {
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
     "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
+    "tpm": "imagers.evidence.tpm.verify:TPMVerifier",
 }
 """The verifiers of the house: module and class, whose `make` takes settings and test roots."""
 ATTESTERS = {
@@ -60,6 +61,7 @@ ATTESTERS = {
     "cca": "imagers.evidence.cca.collect:CCAAttester",
     "nitro": "imagers.evidence.nitro.collect:NitroAttester",
     "csv": "imagers.evidence.csv.collect:CSVAttester",
+    "tpm": "imagers.evidence.tpm.collect:TPMAttester",
 }
 """Those who collect evidence of this machine, in the order in which they are looked for."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")

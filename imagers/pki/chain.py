@@ -76,6 +76,7 @@ class Purpose(Enum):
 
     CODE_SIGNING = ExtendedKeyUsageOID.CODE_SIGNING
     TIME_STAMPING = ExtendedKeyUsageOID.TIME_STAMPING
+    TPM_ENDORSEMENT = x509.ObjectIdentifier("2.23.133.8.1")
 
 
 def parse_certificates(pem: bytes, *, what: str) -> tuple[x509.Certificate, ...]:
@@ -355,7 +356,12 @@ def _usage_problem(
         if not allowed.intersection(extended):
             return f"it may not be used for {purpose.name.lower().replace('_', ' ')}"
     if is_leaf:
-        if isinstance(usage, x509.KeyUsage) and not (
+        if purpose is Purpose.TPM_ENDORSEMENT:
+            if isinstance(usage, x509.KeyUsage) and not (
+                usage.key_encipherment or usage.key_agreement
+            ):
+                return "it may not be used for encryption"
+        elif isinstance(usage, x509.KeyUsage) and not (
             usage.digital_signature or usage.content_commitment
         ):
             return "it may not be used for signatures"

@@ -14,6 +14,7 @@ tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they shar
 cca        CCAWorld: a platform of Arm CCA, and a realm
 nitro      NitroWorld: AWS, and one enclave
 csv        CSVWorld: Hygon's, and one chip
+tpm        TPMWorld: a TPM, and the key of it that an operator trusts
 guests     World: what all worlds have; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from imagers.testing.evidence.sgx import SGXWorld
     from imagers.testing.evidence.snp import SNPWorld
     from imagers.testing.evidence.tdx import TDXWorld
+    from imagers.testing.evidence.tpm import TPMWorld
 else:
     from imagers.lazy import door
 
@@ -47,6 +49,7 @@ else:
             "sgx": ("SGXWorld",),
             "snp": ("SNPWorld",),
             "tdx": ("TDXWorld",),
+            "tpm": ("TPMWorld",),
         },
     )
 
@@ -60,4 +63,5 @@ __all__ = [
     "SGXWorld",
     "SNPWorld",
     "TDXWorld",
+    "TPMWorld",
 ]

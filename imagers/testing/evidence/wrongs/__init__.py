@@ -7,6 +7,7 @@ cca        of Arm: claims of both tokens, keys, shapes
 nitro      of AWS: members of the document, certificates, shapes
 intel      of Intel: fields of the quote, what vouches for it, certificates, lists, documents
 csv        of Hygon: fields of the report, certificates, the log
+tpm        of a TPM: fields of the quote, registers, the log
 
 `world.wrongs()` gives them. What a verifier hands on and does not judge is in `CLAIMS` of each.
 """

@@ -44,7 +44,7 @@ class Wrong:
             even be read, or a document cannot.
         body: the evidence.
         collateral: by names.
-        roots: in place of the vendor's.
+        roots: in place of the vendor's; None: it has none.
         error: of the refusal.
         bound: what it has to bind.
     """
@@ -53,6 +53,6 @@ class Wrong:
     step: str
     body: JSON = field(repr=False)
     collateral: Mapping[str, bytes] = field(repr=False)
-    roots: bytes = field(repr=False)
+    roots: bytes | None = field(repr=False)
     error: type[ImagersError] = NO
     bound: Bound = BOUND
