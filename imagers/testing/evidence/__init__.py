@@ -13,6 +13,7 @@ snp        SNPWorld: AMD's authorities, and one chip
 tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they share, eventlog of TDX
 cca        CCAWorld: a platform of Arm CCA, and a realm
 csv        CSVWorld: Hygon's, and one chip
+nvidia     NVIDIAWorld: NVIDIA's, and one GPU
 guests     World: what all worlds have; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from imagers.testing.evidence.cca import CCAWorld
     from imagers.testing.evidence.csv import CSVWorld
     from imagers.testing.evidence.machine import Machine
+    from imagers.testing.evidence.nvidia import NVIDIAWorld
     from imagers.testing.evidence.server import CollateralServer, Fault
     from imagers.testing.evidence.sgx import SGXWorld
     from imagers.testing.evidence.snp import SNPWorld
@@ -40,6 +42,7 @@ else:
             "cca": ("CCAWorld",),
             "csv": ("CSVWorld",),
             "machine": ("Machine",),
+            "nvidia": ("NVIDIAWorld",),
             "server": ("CollateralServer", "Fault"),
             "sgx": ("SGXWorld",),
             "snp": ("SNPWorld",),
@@ -53,6 +56,7 @@ __all__ = [
     "CollateralServer",
     "Fault",
     "Machine",
+    "NVIDIAWorld",
     "SGXWorld",
     "SNPWorld",
     "TDXWorld",

@@ -17,6 +17,7 @@ from imagers.testing.evidence.cca import CCAWorld
 from imagers.testing.evidence.csv import CSVWorld
 from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.keys import SEED_BYTES
+from imagers.testing.evidence.nvidia import NVIDIAWorld
 from imagers.testing.evidence.sgx import SGXWorld
 from imagers.testing.evidence.snp import SNPWorld
 from imagers.testing.evidence.tdx import TDXWorld
@@ -33,6 +34,7 @@ __all__ = ["PRODUCTS", "TEES", "Machine"]
 TEES = {
     "cca": (32, 64),
     "csv": (32, 0),
+    "nvidia": (48, 0),
     "sgx": (32, 64),
     "snp": (48, 32),
     "tdx": (48, 48),
@@ -105,6 +107,8 @@ class Machine:
                 return CCAWorld(self.seed, now=now)
             case "csv":
                 return CSVWorld(self.seed, now=now)
+            case "nvidia":
+                return NVIDIAWorld(self.seed, now=now)
             case "tdx":
                 return TDXWorld(self.seed, now=now)
             case "sgx":

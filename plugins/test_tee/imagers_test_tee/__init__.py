@@ -19,8 +19,15 @@ from imagers.testing.evidence import Machine
 if TYPE_CHECKING:
     from imagers.model.evidence import Attester
 
-__all__ = ["VARIABLE", "cca_attester", "sgx_attester", "snp_attester", "tdx_attester"]
-__all__ = ["VARIABLE", "csv_attester", "sgx_attester", "snp_attester", "tdx_attester"]
+__all__ = [
+    "VARIABLE",
+    "cca_attester",
+    "csv_attester",
+    "nvidia_attester",
+    "sgx_attester",
+    "snp_attester",
+    "tdx_attester",
+]
 
 VARIABLE = "IMAGERS_TEST_TEE"
 _MAX_BYTES = 16 * 1024
@@ -54,6 +61,11 @@ def cca_attester() -> Attester:
 def csv_attester() -> Attester:
     """A guest on a chip of Hygon's that is none; see `snp_attester`."""
     return _attester("csv")
+
+
+def nvidia_attester() -> Attester:
+    """A GPU of NVIDIA's that is none; see `snp_attester`."""
+    return _attester("nvidia")
 
 
 def _attester(tee: str) -> Attester:

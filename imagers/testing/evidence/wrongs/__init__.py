@@ -6,6 +6,7 @@ snp        of AMD: fields of the report, certificates, lists
 cca        of Arm: claims of both tokens, keys, shapes
 intel      of Intel: fields of the quote, what vouches for it, certificates, lists, documents
 csv        of Hygon: fields of the report, certificates, the log
+nvidia     of NVIDIA: the report, the chain
 
 `world.wrongs()` gives them. What a verifier hands on and does not judge is in `CLAIMS` of each.
 """
