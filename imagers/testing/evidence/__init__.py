@@ -16,6 +16,7 @@ nitro      NitroWorld: AWS, and one enclave
 csv        CSVWorld: Hygon's, and one chip
 azure      AzureSNPWorld, AzureTDXWorld: machines of Azure, in the worlds of AMD and Intel
 tpm        TPMWorld: a TPM, and the key of it that an operator trusts
+nvidia     NVIDIAWorld: NVIDIA's, and one GPU
 guests     World: what all worlds have; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from imagers.testing.evidence.csv import CSVWorld
     from imagers.testing.evidence.machine import Machine
     from imagers.testing.evidence.nitro import NitroWorld
+    from imagers.testing.evidence.nvidia import NVIDIAWorld
     from imagers.testing.evidence.server import CollateralServer, Fault
     from imagers.testing.evidence.sgx import SGXWorld
     from imagers.testing.evidence.snp import SNPWorld
@@ -48,6 +50,7 @@ else:
             "azure": ("AzureSNPWorld", "AzureTDXWorld"),
             "machine": ("Machine",),
             "nitro": ("NitroWorld",),
+            "nvidia": ("NVIDIAWorld",),
             "server": ("CollateralServer", "Fault"),
             "sgx": ("SGXWorld",),
             "snp": ("SNPWorld",),
@@ -64,6 +67,7 @@ __all__ = [
     "CollateralServer",
     "Fault",
     "Machine",
+    "NVIDIAWorld",
     "NitroWorld",
     "SGXWorld",
     "SNPWorld",

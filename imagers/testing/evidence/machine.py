@@ -20,6 +20,7 @@ from imagers.testing.evidence.csv import CSVWorld
 from imagers.testing.evidence.guests import Guest, World
 from imagers.testing.evidence.keys import SEED_BYTES
 from imagers.testing.evidence.nitro import NitroWorld
+from imagers.testing.evidence.nvidia import NVIDIAWorld
 from imagers.testing.evidence.sgx import SGXWorld
 from imagers.testing.evidence.snp import SNPWorld
 from imagers.testing.evidence.tdx import TDXWorld
@@ -39,6 +40,7 @@ TEES = {
     "cca": (32, 64),
     "csv": (32, 0),
     "nitro": (48, 0),
+    "nvidia": (48, 0),
     "sgx": (32, 64),
     "snp": (48, 32),
     "tdx": (48, 48),
@@ -51,6 +53,7 @@ _WORLDS: dict[str, Callable[..., World]] = {
     "cca": CCAWorld,
     "csv": CSVWorld,
     "nitro": NitroWorld,
+    "nvidia": NVIDIAWorld,
     "sgx": SGXWorld,
     "tdx": TDXWorld,
     "tpm": TPMWorld,
