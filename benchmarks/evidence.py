@@ -34,7 +34,17 @@ from imagers.evidence.intel import collateral as names
 from imagers.evidence.judge import judge_parsed
 from imagers.evidence.plugins import find_parser, load_verifier
 from imagers.model.evidence import Bound
-from imagers.testing.evidence import AzureSNPWorld, SGXWorld, SNPWorld, TDXWorld, TPMWorld
+from imagers.testing.evidence import (
+    AzureSNPWorld,
+    CCAWorld,
+    CSVWorld,
+    NitroWorld,
+    NVIDIAWorld,
+    SGXWorld,
+    SNPWorld,
+    TDXWorld,
+    TPMWorld,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +53,7 @@ if TYPE_CHECKING:
 SEED = bytes(32)
 
 # What is asked of it, a second.
-TARGETS = {"snp": 600, "tdx": 500}
+TARGETS = {"cca": 800, "csv, version 1": 300, "csv, version 2": 300, "snp": 600, "tdx": 500}
 
 
 def ours(
@@ -96,6 +106,17 @@ def contestants() -> dict[str, Callable[[], object]]:
     snp = SNPWorld(SEED)
     evidence = json.dumps(snp.evidence()).encode()
     found = {"snp": ours("snp", evidence, snp.collateral(), snp.now, snp.roots)}
+    csv = CSVWorld(SEED)
+    for version in (1, 2):
+        body = json.dumps(csv.evidence(version=version)).encode()
+        found[f"csv, version {version}"] = ours("csv", body, csv.collateral(), csv.now, csv.roots)
+    cca = CCAWorld(SEED)
+    found["cca"] = ours("cca", cca.token(), {}, cca.now, cca.roots)
+    nitro = NitroWorld(SEED)
+    found["nitro"] = ours("nitro", nitro.document(), {}, nitro.now, nitro.roots)
+    gpu = NVIDIAWorld(SEED)
+    body = json.dumps(gpu.evidence()).encode()
+    found["nvidia"] = ours("nvidia", body, {}, gpu.now, gpu.roots)
     for world in (TDXWorld(SEED), SGXWorld(SEED)):
         quote = world.quote()
         found[world.tee] = ours(world.tee, quote, world.collateral(), world.now, world.roots)

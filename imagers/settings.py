@@ -49,6 +49,7 @@ class Settings:
         registries_conf: registries.conf, then its drop-in files; those that exist.
         daemon_host: of the engine that `docker-daemon:` means; None for Docker's own socket.
         broker_url: of the broker that is spoken to; None: nobody named one.
+        broker_reference: file with what a broker in a TEE has to be; None: it is no such broker.
         broker_ca: PEM file, of the only CAs that are trusted for it; None: the system's.
         tee_key_algorithm: of the key that its answers are sealed to; None: what all brokers take.
         named_admin_key: file of its administrator's key; None: where this user's broker writes it.
@@ -71,6 +72,7 @@ class Settings:
     registries_conf: tuple[Path, ...] = ()
     daemon_host: str | None = None
     broker_url: str | None = None
+    broker_reference: str | None = None
     broker_ca: str | None = None
     tee_key_algorithm: str | None = None
     named_admin_key: Path | None = None
@@ -305,6 +307,7 @@ def read_settings() -> Settings:
         registries_conf=_registries_conf(config),
         daemon_host=os.environ.get("DOCKER_HOST") or None,
         broker_url=os.environ.get("IMAGERS_BROKER") or None,
+        broker_reference=os.environ.get("IMAGERS_BROKER_REFERENCE") or None,
         broker_ca=os.environ.get("IMAGERS_BROKER_CA") or None,
         tee_key_algorithm=os.environ.get("IMAGERS_TEE_KEY_ALGORITHM") or None,
         named_admin_key=Path(admin_key) if admin_key else None,

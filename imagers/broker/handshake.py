@@ -315,6 +315,7 @@ class Handshake:
             )
         with self._state.store.reading() as transaction:
             appraisal = self._state.appraise(transaction, claims)
+        appraisal.check_counts()
         return Judged(claims, appraisal, self._state.judges[tee])
 
     def _verifier_of(self, tee: str) -> Verifier[Any]:

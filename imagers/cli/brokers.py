@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from imagers.cli.command import blamed_on, option_group
-from imagers.errors import UsageError
+from imagers.cli.output import say
+from imagers.errors import FormatError, UsageError
 from imagers.model.closing import Closing
 from imagers.settings import read_settings
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from imagers.model.evidence import Attester
     from imagers.model.keys import ResourceStore, SecretKey
     from imagers.net.http import HTTPSettings
+    from imagers.net.tls import PeerCheck
 
 __all__ = [
     "DEFAULT_PORT",
@@ -55,6 +58,8 @@ class BrokerOptions:
     Attributes:
         url: None where no broker was named.
         ca_file: PEM certificates that are trusted for it, and no others.
+        reference: file with what a broker in a TEE has to be, which it shows by RA-TLS.
+        test_roots: certificates in place of the vendor's of a TEE, as TEE=FILE.
         insecure_http: plain http to another machine.
         admin_key: file of the administrator's key; None for the default place.
     """
@@ -63,6 +68,8 @@ class BrokerOptions:
     ca_file: Given | None
     insecure_http: bool
     admin_key: Given | None = None
+    reference: Given | None = None
+    test_roots: tuple[str, ...] = ()
 
     @property
     def is_option(self) -> bool:
@@ -72,6 +79,8 @@ class BrokerOptions:
     def _http(self, url: str) -> HTTPSettings:
         from imagers.net.http import HTTPSettings
 
+        if self.reference is not None:
+            return HTTPSettings(peer_check=self._peer_check(self.reference, url))
         if self.ca_file is not None and url.startswith("https:"):
             from imagers.net.tls import new_tls_context
 
@@ -80,8 +89,44 @@ class BrokerOptions:
         return HTTPSettings(
             ca_file=None if self.ca_file is None else self.ca_file.value,
             insecure_http=self.insecure_http,
-            ca_option="--broker-ca FILE",
+            ca_option="--broker-ca FILE, or a broker in a TEE with --broker-reference FILE",
             plain_option="http:// in its address",
+        )
+
+    def _peer_check(self, reference: Given, url: str) -> PeerCheck:
+        """Whether the broker is one of the user's machines, as far as it shows that."""
+        from datetime import UTC, datetime
+
+        from imagers.cli.evidence import find_collateral, read_test_roots
+        from imagers.evidence.collateral.directory import CollateralDirectory
+        from imagers.evidence.policy import MAX_POLICY_BYTES, parse_appraisal_policy
+        from imagers.evidence.ratls import PeerEvidence
+        from imagers.files import read_bounded
+
+        if self.ca_file is not None:
+            raise UsageError(
+                f"{reference.by} and {self.ca_file.by} exclude each other: a broker is known by "
+                "what it runs, or by its certificate"
+            )
+        if not url.startswith("https:"):
+            raise UsageError(f"{reference.by}: expected a broker with https, got {url[:160]!r}")
+        with blamed_on(reference.by):
+            data = read_bounded(Path(reference.value), max_bytes=MAX_POLICY_BYTES)
+            policy = parse_appraisal_policy(data, what=reference.value)
+            if not policy.references:
+                raise FormatError(
+                    "has no reference values: any machine of a TEE would be a broker",
+                    what=reference.value,
+                    hint="docs/tee/ratls.md says how to make them",
+                )
+        if self.test_roots:
+            say("warning", "certificates for tests stand for the vendor's: this proves nothing")
+        directory = find_collateral(None)
+        return PeerEvidence(
+            policy,
+            read=CollateralDirectory(directory).read if directory is not None else lambda _: None,
+            clock=lambda: datetime.now(UTC),
+            roots=read_test_roots(self.test_roots),
         )
 
     def require_url(self) -> str:
@@ -226,6 +271,8 @@ def _options(
     ca_file: str | None,
     *,
     insecure_http: bool,
+    reference: str | None,
+    test_roots: tuple[str, ...],
     admin_key: str | None = None,
 ) -> BrokerOptions:
     """What the options say, else the variables."""
@@ -242,12 +289,18 @@ def _options(
         one("--broker-ca", ca_file, "IMAGERS_BROKER_CA", user.broker_ca),
         insecure_http,
         one("--broker-admin-key", admin_key, "IMAGERS_BROKER_ADMIN_KEY", named_key),
+        one("--broker-reference", reference, "IMAGERS_BROKER_REFERENCE", user.broker_reference),
+        test_roots,
     )
 
 
 _GUEST = {
     "url": click.option("--broker", "url", metavar="URL"),
     "ca_file": click.option("--broker-ca", "ca_file", metavar="FILE"),
+    "reference": click.option("--broker-reference", "reference", metavar="FILE"),
+    "test_roots": click.option(
+        "--insecure-test-root", "test_roots", multiple=True, metavar="TEE=FILE"
+    ),
     "insecure_http": click.option("--insecure-broker-http", "insecure_http", is_flag=True),
 }
 

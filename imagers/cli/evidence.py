@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagers.cli.command import blamed_on
 from imagers.cli.output import error_facts, print_json, print_line, print_table
-from imagers.errors import CouldNotVerify, EvidenceRejected, ImagersError, UsageError
+from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, ImagersError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,15 +22,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_EVIDENCE",
+    "MAX_ROOTS",
     "EvidenceQuestion",
     "Outcome",
     "find_collateral",
+    "parse_evidence",
     "parse_hex",
     "parse_time",
 ]
 
 MAX_EVIDENCE = 6 * 1024 * 1024
 """Bytes of a file: evidence with an event log."""
+MAX_ROOTS = 256 * 1024
+"""Bytes of a file: certificates for tests."""
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +70,7 @@ class EvidenceQuestion:
         from imagers.evidence.judge import judge_parsed
         from imagers.evidence.plugins import load_verifier
 
-        tee, evidence = self._read_evidence(file)
+        tee, evidence, bound = self._read_evidence(file)
         demands = _read_policy(policy)
         roots = None if self.test_root is None else _read(self.test_root)
         verifier = load_verifier(tee, settings=demands.settings.get(tee), roots=roots)
@@ -74,7 +79,7 @@ class EvidenceQuestion:
             outcome.claims = judge_parsed(
                 verifier,
                 evidence,
-                bound=self.bound,
+                bound=bound,
                 read=self._reader(),
                 now=self.now,
                 note=outcome.steps.append,
@@ -82,6 +87,12 @@ class EvidenceQuestion:
         except ImagersError as error:
             outcome.error = error
             return outcome
+        if reference is None and policy is None and outcome.claims.counts_if_measured:
+            outcome.error = CouldNotVerify(
+                "what this evidence says counts only where its measurement equals a reference "
+                "value, and none was given",
+                hint="--reference FILE, of values that are not from this evidence",
+            )
         if reference is not None or policy is not None:
             wanted = (*demands.references, *_read_references(reference))
             references = {one.name: one for one in wanted}
@@ -94,18 +105,28 @@ class EvidenceQuestion:
                 )
         return outcome
 
-    def _read_evidence(self, file: str) -> tuple[str, Any]:
-        from imagers.evidence.plugins import read_evidence
-
+    def _read_evidence(self, file: str) -> tuple[str, Any, Bound]:
+        """The TEE, the evidence as its verifier takes it, and what it has to bind."""
         data = _read(file)
-        if self.certificate is None:
-            return read_evidence(data, tee=self.tee, what=file)
+        if self.certificate is not None:
+            return self._read_snp(data)
+        tee, evidence, bound = parse_evidence(data, tee=self.tee, what=file)
+        if bound is None:
+            return tee, evidence, self.bound
+        if self.bound.report_data is not None:
+            raise UsageError(
+                "--report-data is for evidence that is in no certificate: this one binds its key"
+            )
+        return tee, evidence, replace(self.bound, report_data=bound)
+
+    def _read_snp(self, data: bytes) -> tuple[str, Any, Bound]:
+        """A report and its certificate, which are in two files."""
         if self.tee not in (None, "snp"):
             raise UsageError("--certificate is for evidence of the TEE snp")
         from imagers.evidence.snp.verify import parse_file
 
         with blamed_on("--certificate"):
-            return "snp", parse_file(data, _read(self.certificate))
+            return "snp", parse_file(data, _read(self.certificate or "")), self.bound
 
     def _reader(self) -> Callable[[str], bytes | None]:
         from imagers.evidence.collateral.directory import CollateralDirectory
@@ -253,6 +274,38 @@ def _shown_claims(claims: Claims) -> Mapping[str, object]:
     }
 
 
+def parse_evidence(data: bytes, *, tee: str | None, what: str) -> tuple[str, Any, bytes | None]:
+    """The content of a file: the TEE, the evidence as its verifier takes it, and what it must bind.
+
+    The latter is None but for evidence in a certificate, which has to be for its key.
+
+    Args:
+        tee: None: the content tells.
+        what: the file, for messages.
+
+    Raises:
+        FormatError: it is evidence of no TEE of the house, or not of this one.
+        EvidenceRejected: it is a certificate, and has no evidence for its key.
+        UsageError: there is no such TEE, or the evidence is of another one.
+    """
+    from imagers.evidence.plugins import read_evidence
+
+    if not data.isascii() or data.lstrip()[:1] == b"{" or _CERTIFICATE not in data:
+        return *read_evidence(data, tee=tee, what=what), None
+    from asn1crypto.pem import unarmor
+
+    from imagers.evidence.ratls import read_ratls
+
+    try:
+        _, _, der = unarmor(data)
+    except ValueError:
+        raise FormatError("expected a certificate in PEM", what=what) from None
+    found = read_ratls(der)
+    if tee not in (None, found.tee):
+        raise UsageError(f"expected evidence of the TEE {tee!r}, got {found.tee!r}")
+    return found.tee, found.evidence, found.report_data
+
+
 def find_collateral(given: str | None) -> Path | None:
     """The directory of collateral: the one that was given, else the user's, if there is one."""
     from imagers.settings import read_settings
@@ -261,6 +314,24 @@ def find_collateral(given: str | None) -> Path | None:
         return Path(given)
     own = read_settings().collateral
     return own if own.is_dir() else None
+
+
+def read_test_roots(words: tuple[str, ...]) -> dict[str, bytes]:
+    """Certificates by the name of a TEE, from words TEE=FILE of an option.
+
+    Raises:
+        UsageError: a word is none, or there are two of one TEE.
+        LocalError: a file cannot be read.
+    """
+    from imagers.files import read_bounded
+
+    roots = {}
+    for word in words:
+        tee, equals, path = word.partition("=")
+        if not equals or not path or tee in roots:
+            raise UsageError(f"--insecure-test-root: expected TEE=FILE once a TEE, got {word!r}")
+        roots[tee] = read_bounded(path, max_bytes=MAX_ROOTS)
+    return roots
 
 
 def _read(path: str) -> bytes:

@@ -10,6 +10,7 @@ tdx, sgx    the same for quotes of Intel; what both share is in intel
 azure       the same for machines of Azure, by their vTPM, on SNP or TDX
 tpm         the same for quotes of a TPM, and what makes its key worth anything
 steps       numbered steps, and refusals that name them
+ratls       certificates that carry evidence, and whether a peer is one's own by it
 collateral  what verifiers need beside evidence: kept, fetched, carried
 roots       certificates of vendors that come along
 tsm         the kernel's own interface for evidence

@@ -10,6 +10,9 @@
                    3   no debugging, and no setting has any
                   36   else
 
+Of claims that count only with their measurement (`Claims.counts_if_measured`) hardware and
+configuration are 97 and 36 where executables is not 3: nothing of them is known.
+
 The numbers are Trustee's. A value that is missing or expired equals nothing, and a setting whose
 reference values have all expired is one that is not met. The status is that of the worst member.
 
@@ -25,6 +28,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from imagers.errors import EvidenceRejected
+from imagers.evidence.steps import step
 from imagers.model.evidence import Claims
 from imagers.model.references import ReferenceValue, as_word
 
@@ -41,6 +46,7 @@ _GENUINE, _UNRECOGNIZED_HARDWARE = 2, 97
 _APPROVED_SETTINGS, _SAFE_SETTINGS, _UNKNOWN_SETTINGS = 2, 3, 36
 _TIERS = ((1, "none"), (31, AFFIRMING), (95, "warning"), (127, "contraindicated"))
 _UP_TO_DATE = "UpToDate"
+_OF_ANOTHER = "a value is worth something if it is of a guest that you started, and not from here"
 _SHOWN = 2  # reference values in a line; a list can have a thousand
 
 
@@ -95,11 +101,14 @@ class Appraisal:
         comparisons: all that were made; of `executables`, of the way that came closest.
         has_references: whether there is a reference value for all names of one way to know a
             machine of this TEE, expired or not.
+        counts: whether anything of the claims may be believed; False: they count only with their
+            measurement, and no reference value equals it.
     """
 
     vector: Mapping[str, int]
     comparisons: tuple[Comparison, ...]
     has_references: bool
+    counts: bool = True
 
     @property
     def status(self) -> str:
@@ -117,6 +126,23 @@ class Appraisal:
         """What does not hold."""
         return tuple(one for one in self.comparisons if not one.holds)
 
+    def check_counts(self) -> None:
+        """Raise unless something of the claims may be believed.
+
+        Raises:
+            EvidenceRejected: they count only with a measurement that no reference value equals.
+        """
+        if not self.counts:
+            miss = self.misses[0]
+            with step("measure"):
+                raise EvidenceRejected(
+                    "this evidence counts only where its measurement equals a reference value: "
+                    f"{miss.told(remedy=False)}",
+                    claim=miss.claim,
+                    found=as_word(miss.found),
+                    hint=miss.remedy or None,
+                )
+
 
 def appraise_claims(
     claims: Claims, references: Mapping[str, ReferenceValue], *, now: datetime
@@ -132,6 +158,10 @@ def appraise_claims(
     # The one that holds; else one that the operator gave values for; else the nearest.
     ways.sort(key=_distance)
     executables = ways[0] if ways else ()
+    if claims.counts_if_measured:  # whoever changed it chose what it says its measurement is
+        executables = tuple(
+            replace(one, remedy=_OF_ANOTHER if one.remedy else "") for one in executables
+        )
     hardware = (
         *_compare_status(claims, book),
         *book.compare("hardware", claims.firmware, must=False),
@@ -148,16 +178,19 @@ def appraise_claims(
         "storage-opaque": 0,
         "sourced-data": 0,
     }
-    if executables and all(one.holds for one in executables):
+    is_known = bool(executables) and all(one.holds for one in executables)
+    counts = is_known or not claims.counts_if_measured
+    if is_known:
         vector["executables"] = _APPROVED_BOOT
-    if all(one.holds for one in hardware):
+    if counts and all(one.holds for one in hardware):
         vector["hardware"] = _GENUINE
-    if all(one.holds for one in configuration):
+    if counts and all(one.holds for one in configuration):
         vector["configuration"] = _APPROVED_SETTINGS if settings else _SAFE_SETTINGS
     return Appraisal(
         vector=vector,
         comparisons=(*executables, *hardware, *configuration),
         has_references=any(way and way.keys() <= references.keys() for way in claims.measured),
+        counts=counts,
     )
 
 

@@ -5,7 +5,8 @@
      "measured": [{"snp_launch_measurement": "ab..."}], "firmware": {...}, "configured": {...},
      "tcb_status": "", "advisories": [], "debug": false,
      "report_data": "00...", "init_data": "00...",
-     "established_at": "2026-11-29T12:00:00+00:00", "test_root": false}
+     "established_at": "2026-11-29T12:00:00+00:00", "counts_if_measured": false,
+     "test_root": false}
 
 The claims as Trustee names them stand beside it where they are wanted. Which machine it was is not
 in it.
@@ -41,6 +42,7 @@ def claims_to_json(claims: Claims) -> JSONObject:
         "report_data": claims.report_data,
         "init_data": claims.init_data,
         "established_at": claims.established_at.isoformat(timespec="seconds"),
+        "counts_if_measured": claims.counts_if_measured,
         "test_root": claims.test_root,
     }
 
@@ -68,5 +70,6 @@ def claims_from_json(claims: View, values: Mapping[str, JSON] | None = None) -> 
         init_data=claims.text("init_data"),
         values=values or {},
         established_at=datetime.fromisoformat(claims.text("established_at")),
+        counts_if_measured=claims.flag("counts_if_measured"),
         test_root=claims.flag("test_root"),
     )

@@ -55,6 +55,7 @@ FIELDS = {
     "snp": ("HOSTDATA", 32),
     "tdx": ("MRCONFIGID", 48),
     "sgx": ("CONFIGID", 64),
+    "cca": ("RPV", 64),
     "tpm": (_REGISTER, 32),
     "az-snp-vtpm": (_REGISTER, 32),
     "az-tdx-vtpm": (_REGISTER, 32),

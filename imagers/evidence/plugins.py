@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ATTESTERS",
     "ATTESTER_GROUP",
+    "DEVICES",
     "TEES",
     "VERIFIER_GROUP",
     "find_attester",
@@ -45,8 +46,12 @@ __all__ = [
 ATTESTER_GROUP = "imagers.attesters"
 VERIFIER_GROUP = "imagers.verifiers"
 TEES = {
+    "cca": "imagers.evidence.cca.verify:CCAVerifier",
+    "csv": "imagers.evidence.csv.verify:CSVVerifier",
+    "nitro": "imagers.evidence.nitro.verify:NitroVerifier",
     "az-snp-vtpm": "imagers.evidence.azure.snp:AzureSNPVerifier",
     "az-tdx-vtpm": "imagers.evidence.azure.tdx:AzureTDXVerifier",
+    "nvidia": "imagers.evidence.nvidia.verify:NVIDIAVerifier",
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
     "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
@@ -57,11 +62,16 @@ ATTESTERS = {
     "snp": "imagers.evidence.snp.collect:SNPAttester",
     "tdx": "imagers.evidence.tdx.collect:TDXAttester",
     "sgx": "imagers.evidence.sgx.collect:SGXAttester",
+    "cca": "imagers.evidence.cca.collect:CCAAttester",
+    "nitro": "imagers.evidence.nitro.collect:NitroAttester",
+    "csv": "imagers.evidence.csv.collect:CSVAttester",
     "az-snp-vtpm": "imagers.evidence.azure.collect:AzureSNPAttester",
     "az-tdx-vtpm": "imagers.evidence.azure.collect:AzureTDXAttester",
     "tpm": "imagers.evidence.tpm.collect:TPMAttester",
 }
 """Those who collect evidence of this machine, in the order in which they are looked for."""
+DEVICES = {"nvidia": "imagers.evidence.nvidia.collect:NVIDIAAttester"}
+"""Those who collect evidence of devices beside that of the machine; never looked for."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 
 _Plugin = TypeVar("_Plugin")
@@ -75,7 +85,7 @@ def load_attester(name: str) -> Attester:
         PluginBroken: it does not load, or is no attester for that name.
         NoTEE: it says that this machine is none of that kind.
     """
-    if name in ATTESTERS:
+    if name in ATTESTERS or name in DEVICES:
         return _house_attester(name)
 
     def is_attester(made: object) -> Attester | None:
@@ -113,7 +123,7 @@ class _Own(Attester, Protocol):
 
 
 def _house_attester(name: str) -> _Own:
-    module, _, kind = ATTESTERS[name].partition(":")
+    module, _, kind = (ATTESTERS | DEVICES)[name].partition(":")
     made: _Own = getattr(import_module(module), kind)()
     return made
 
@@ -198,7 +208,7 @@ def _load(group: str, name: str, kind: str, as_kind: Callable[[object], _Plugin 
     # One distribution seen twice on the path is one plugin; two that differ are a conflict.
     points = {point.value: point for point in entry_points(group=group, name=name)}
     if not points:
-        house = sorted(TEES if group == VERIFIER_GROUP else ATTESTERS)
+        house = sorted(TEES if group == VERIFIER_GROUP else ATTESTERS | DEVICES)
         installed = ", ".join((*house, *_find(group)))
         # Only a folder of ours is named: whoever owns a guessed name gets to run in the guest.
         hint = "install the plugin that has it into the same environment"

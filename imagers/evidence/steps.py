@@ -73,12 +73,15 @@ def steps_of(number: int, note: Callable[[str], None]) -> Iterator[Callable[[str
         raise
 
 
-def check_bound(bound: Bound, *, report_data: bytes, init_data: bytes, field: str) -> str:
+def check_bound(
+    bound: Bound, *, report_data: bytes, init_data: bytes | None = None, field: str = ""
+) -> str:
     """Raise unless report data and init data in the evidence are the expected ones.
 
     Each holds the digest, with zeros behind it or cut to its length.
 
     Args:
+        init_data: None: this TEE binds none, and evidence that has to is refused.
         field: of the TEE, that holds the init data.
 
     Returns:
@@ -86,16 +89,19 @@ def check_bound(bound: Bound, *, report_data: bytes, init_data: bytes, field: st
 
     Spec: Trustee key broker protocol 0.4.0, report data and init data.
     """
-    compared = (
-        _compare("report data", bound.report_data, report_data),
-        _compare(f"init data in {field}", bound.init_data, init_data),
-    )
+    compared = [_compare("report data", bound.report_data, report_data)]
+    if init_data is not None:
+        compared.append(_compare(f"init data in {field}", bound.init_data, init_data))
+    elif bound.init_data is not None:
+        raise mismatch("init data", bound.init_data.hex(), "none: this TEE binds none")
     return ", ".join(compared)
 
 
 def _compare(claim: str, digest: bytes | None, found: bytes) -> str:
     if digest is None:
         return f"{claim} not compared"
+    if digest and not found:  # of no length nothing would be compared
+        raise mismatch(claim, digest.hex(), "no field for it")
     expected = digest[: len(found)].ljust(len(found), b"\0")
     if not compare_digest(found, expected):
         raise mismatch(claim, expected.hex(), found.hex())

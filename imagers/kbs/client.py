@@ -27,6 +27,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
@@ -59,8 +60,6 @@ from imagers.model.strict_json import dump_json
 from imagers.net.http import HTTPSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from imagers.kbs.messages import Challenge
     from imagers.kbs.resources import ResourcePath
     from imagers.kbs.wire import ErrorAnswer

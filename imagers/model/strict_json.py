@@ -21,6 +21,7 @@ import json
 import math
 import re
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, Self, cast
 
 from imagers.errors import FormatError
@@ -268,6 +269,25 @@ class View:
         return decode_base64url(
             self.text(name), what=self.what, where=self.at(name), size=size, max_size=max_size
         )
+
+    def octets(self, name: str, *, size: int | None = None, max_size: int | None = None) -> bytes:
+        """The bytes of a list of numbers, as serde writes them.
+
+        Args:
+            size: how many; None: any number.
+            max_size: the most that there may be.
+        """
+        value = self.value.get(name)
+        if (
+            isinstance(value, list)
+            and size in (None, len(value))
+            and set(map(type, value)) <= {int}
+        ):
+            if max_size is not None and len(value) > max_size:
+                raise self.error(f"expected at most {max_size} bytes, got {len(value)}", name)
+            with suppress(ValueError):  # a number above 255
+                return bytes(cast("list[int]", value))
+        raise self.error(f"expected a list of {'' if size is None else f'{size} '}bytes", name)
 
     def object(self, name: str, *, null_is_empty: bool = False) -> Self:
         """An object.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import ssl
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -23,13 +24,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 if TYPE_CHECKING:
     import socket
-    import ssl
     from collections.abc import Callable, Iterable, Iterator
 
     from _typeshed import SupportsRead
     from typing_extensions import Buffer
 
     from imagers.net.proxies import Proxy
+    from imagers.net.tls import PeerCheck
 
 __all__ = ["SendingTimeout", "new_pools", "reader_of"]
 
@@ -202,6 +203,7 @@ def new_pools(
     max_idle: int,
     tls: ssl.SSLContext | None = None,
     proxy: Proxy | None = None,
+    peer_check: PeerCheck | None = None,
 ) -> urllib3.PoolManager:
     """Pools of connections to any number of servers.
 
@@ -209,6 +211,7 @@ def new_pools(
         max_idle: connections kept to one server.
         tls: for https, also to a proxy.
         proxy: to go through.
+        peer_check: of each connection with TLS, before anything is sent; not through a proxy.
     """
     pools: urllib3.PoolManager
     if proxy is None:
@@ -222,5 +225,23 @@ def new_pools(
             proxy_headers=login,
             proxy_ssl_context=tls,
         )
-    pools.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+    tls_pool = _TLSPool if peer_check is None else _checked_pool(peer_check)
+    pools.pool_classes_by_scheme = {"http": _Pool, "https": tls_pool}
     return pools
+
+
+def _checked_pool(peer_check: PeerCheck) -> type[_TLSPool]:
+    class Connection(_TLSConnection):
+        def connect(self) -> None:
+            super().connect()
+            assert isinstance(self.sock, ssl.SSLSocket)
+            certificate = self.sock.getpeercert(binary_form=True)
+            if certificate is None:
+                raise ssl.SSLError("the peer has shown no certificate")
+            peer_check(certificate)
+            self.is_verified = True
+
+    class Pool(_TLSPool):
+        ConnectionCls = Connection
+
+    return Pool

@@ -48,7 +48,7 @@ from imagers.net.failures import remote_error
 from imagers.net.proxies import Proxies, Proxy
 from imagers.net.retry import RETRIED_STATUS, RetryPolicy, is_idempotent, parse_retry_after
 from imagers.net.stream import ResponseStream
-from imagers.net.tls import new_tls_context
+from imagers.net.tls import PeerCheck, new_checked_context, new_tls_context
 from imagers.net.urls import Origin, join_url, parse_origin, redact_url
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ class HTTPSettings:
         proxies: which requests go through one.
         insecure_http: allow plain http to other machines.
         insecure_skip_verify: accept any certificate.
+        peer_check: decides alone on the certificate of each peer, in place of CAs and names; what
+            it raises passes. Only https is spoken then, and through no proxy.
         connect_timeout_s: bound on one connection attempt.
         read_timeout_s: bound on the silence of a server.
         total_timeout_s: bound on one `request`, retries included, unless it sends a file.
@@ -113,6 +115,7 @@ class HTTPSettings:
     proxies: Proxies = field(default_factory=Proxies)
     insecure_http: bool = False
     insecure_skip_verify: bool = False
+    peer_check: PeerCheck | None = None
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 30.0
     total_timeout_s: float = 300.0
@@ -221,6 +224,8 @@ class HTTPClient(Closing):
         self, settings: HTTPSettings | None = None, *, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self._settings = settings or HTTPSettings()
+        if self._settings.peer_check is not None and self._settings.proxies != Proxies():
+            raise UsageError("a peer that is to show what it is is spoken to without a proxy")
         self._sleep = sleep
         self._lock = threading.Lock()
         self._pools: dict[tuple[str, Proxy | None], urllib3.PoolManager] = {}
@@ -369,6 +374,8 @@ class HTTPClient(Closing):
         """One attempt: follows redirects, retries nothing."""
         origin = parse_origin(url)
         if not self._may_ask(origin):
+            if self._settings.peer_check is not None:
+                raise UsageError(f"{origin}: a peer that is to show what it is needs https")
             raise UsageError(
                 f"{origin}: plain http is used to this machine only",
                 hint="use https, or allow plain http by name",
@@ -418,6 +425,8 @@ class HTTPClient(Closing):
         _log.debug("%s %s%s: %s", method, shown, through, answer)
 
     def _may_ask(self, origin: Origin) -> bool:
+        if self._settings.peer_check is not None:
+            return origin.scheme == "https"
         return origin.scheme == "https" or origin.is_loopback or self._settings.insecure_http
 
     def _check_redirect(self, method: str, status: int, origin: Origin, target: Origin) -> None:
@@ -510,11 +519,13 @@ class HTTPClient(Closing):
                     # Reading the system's roots takes 10 ms.
                     tls = self._tls = self._tls or self._new_tls_context()
                 pools = self._pools[scheme, proxy] = new_pools(
-                    max_idle=_MAX_IDLE, tls=tls, proxy=proxy
+                    max_idle=_MAX_IDLE, tls=tls, proxy=proxy, peer_check=self._settings.peer_check
                 )
             return pools
 
     def _new_tls_context(self) -> ssl.SSLContext:
+        if self._settings.peer_check is not None:
+            return new_checked_context()
         return new_tls_context(
             self._settings.ca_file,
             insecure_skip_verify=self._settings.insecure_skip_verify,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,15 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Sequence
 
-__all__ = ["new_tls_context"]
+__all__ = ["PeerCheck", "new_checked_context", "new_tls_context"]
 
 _log = logging.getLogger(__name__)
+
+PeerCheck = Callable[[bytes], None]
+"""Is handed the certificate of a peer, in DER, and raises unless it is the right one.
+
+The peer has shown by then that it has the certificate's key, and nothing was sent to it.
+"""
 
 
 def new_tls_context(
@@ -66,6 +73,15 @@ def new_tls_context(
         context.verify_mode = ssl.CERT_NONE
         # Whoever asked for it has said so; a warning for each request helps nobody.
         urllib3.disable_warnings(u3.InsecureRequestWarning)
+    return context
+
+
+def new_checked_context() -> ssl.SSLContext:
+    """A context for clients that look at the peer's certificate themselves: a `PeerCheck`."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3  # nothing older says which key was shown
     return context
 
 

@@ -2,6 +2,7 @@
 """usage: imagers attest verify FILE [OPTION]...
        imagers attest diff FILE POLICY [OPTION]...
        imagers attest evidence [OPTION]...
+       imagers attest ratls CERTIFICATE KEY [OPTION]...
        imagers attest ak | collateral | reference | initdata WORD [OPTION]...
 
 Says whether evidence of a machine is genuine, step by step, without any network
@@ -12,8 +13,9 @@ for yes, 40 for no, 22 if it could not be looked up, 11 for what is no evidence.
 diff shows only what is not as the policy wants it, where that value is from,
 and the smallest change that would admit the guest.
 
-  FILE                        evidence as the guest's device gives it, or in the
-                              JSON of the protocol of key brokers
+  FILE                        evidence as the guest's device gives it, in the
+                              JSON of the protocol of key brokers, or in a
+                              certificate of RA-TLS in PEM
   POLICY                      as --policy of "verify"
 
   --reference FILE            of "verify": reference values, as "imagers broker
@@ -49,6 +51,7 @@ from imagers.cli.verbs import (
     attest_collateral,
     attest_evidence,
     attest_initdata,
+    attest_ratls,
     attest_reference,
 )
 
@@ -71,6 +74,7 @@ for word in (
     attest_collateral,
     attest_evidence,
     attest_initdata,
+    attest_ratls,
     attest_reference,
 ):
     command.add_command(word.command)

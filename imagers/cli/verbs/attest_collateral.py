@@ -62,7 +62,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_MAX_ROOTS = 256 * 1024
 _AZURE = "http://169.254.169.254/"  # does not leave the host
 
 
@@ -105,15 +104,15 @@ def fetch(
     as_json: bool,
 ) -> None:
     """Get what evidence needs."""
-    from imagers.cli.evidence import MAX_EVIDENCE
+    from imagers.cli.evidence import MAX_EVIDENCE, parse_evidence
     from imagers.evidence.collateral.fetch import fetch as fetch_documents
-    from imagers.evidence.plugins import load_verifier, read_evidence
+    from imagers.evidence.plugins import load_verifier
     from imagers.files import read_bounded
     from imagers.net.http import HTTPClient
 
     keeper, directory = _keeper(into, test_root)
     data = read_bounded(evidence, max_bytes=MAX_EVIDENCE)
-    tee, parsed = read_evidence(data, tee=tee, what=evidence)
+    tee, parsed, _ = parse_evidence(data, tee=tee, what=evidence)
     names = load_verifier(tee).wanted(parsed)
     settings = _http(sources, source_ca, insecure=insecure_source_http)
     with HTTPClient(settings) as client:
@@ -221,6 +220,7 @@ def _path(into: str | None) -> Path:
 
 
 def _keeper(into: str | None, test_root: str | None) -> tuple[Keeper, Path]:
+    from imagers.cli.evidence import MAX_ROOTS
     from imagers.evidence.collateral.directory import CollateralDirectory
     from imagers.evidence.collateral.fetch import Keeper
     from imagers.files import read_bounded
@@ -228,7 +228,7 @@ def _keeper(into: str | None, test_root: str | None) -> tuple[Keeper, Path]:
     roots = None
     if test_root is not None:
         say("warning", "certificates for tests stand for the vendor's: this proves nothing")
-        roots = read_bounded(test_root, max_bytes=_MAX_ROOTS)
+        roots = read_bounded(test_root, max_bytes=MAX_ROOTS)
     path = _path(into)
     return Keeper(CollateralDirectory(path), datetime.now(UTC), roots), path
 

@@ -33,7 +33,7 @@ one, see "imagers broker reference-value"; the policy may say more.
 
   the others:
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
-  --broker-ca FILE, --insecure-broker-http
+  --broker-ca FILE, --broker-reference FILE, --insecure-broker-http
                               as for "imagers pull"
   --broker-admin-key FILE     as for "imagers encrypt"
   --replace                   of "put": overwrite; the old bindings are lost
@@ -63,7 +63,7 @@ import click
 
 from imagers.cli.brokers import DEFAULT_PORT, BrokerOptions, admin_options, this_broker
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
-from imagers.cli.evidence import find_collateral
+from imagers.cli.evidence import find_collateral, read_test_roots
 from imagers.cli.output import print_json, print_line, print_table, say, write_file
 from imagers.cli.verbs import broker_reference_value
 from imagers.errors import FormatError, LocalError, UsageError
@@ -76,7 +76,6 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _MAX_PORT = 65535
-_MAX_ROOTS = 256 * 1024  # bytes
 _SHOWN_DIGEST = len("sha256:") + 12  # as many as for a session; --json has all of it
 # Those of `imagers.broker.audit`, which needs the extra.
 _EVENTS = ["start", "stop", "auth", "attest", "release", "put", "replace", "delete"]
@@ -162,7 +161,7 @@ def serve(
                 tees=tees,
                 collateral_directory=find_collateral(collateral),
                 appraisal_policy_file=Path(appraisal_policy) if appraisal_policy else None,
-                test_roots=_read_roots(test_roots),
+                test_roots=read_test_roots(test_roots),
                 allow_sample_tee=allow_sample_tee,
             ),
             on_start=on_start,
@@ -173,18 +172,6 @@ def serve(
             with suppress(OSError):
                 if stat.S_ISREG(os.lstat(path).st_mode):  # not /dev/stdout
                     os.unlink(path)
-
-
-def _read_roots(words: tuple[str, ...]) -> dict[str, bytes]:
-    from imagers.files import read_bounded
-
-    roots = {}
-    for word in words:
-        tee, equals, path = word.partition("=")
-        if not equals or not path or tee in roots:
-            raise UsageError(f"--insecure-test-root: expected TEE=FILE once a TEE, got {word!r}")
-        roots[tee] = read_bounded(path, max_bytes=_MAX_ROOTS)
-    return roots
 
 
 def _parse_listen(text: str) -> tuple[str, int]:

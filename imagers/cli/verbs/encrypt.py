@@ -27,7 +27,8 @@ is lost by it: sign afterwards.
   --rekey                     new layer keys, for --encryption-key only
   --decryption-key KEY        opens it now, for these; as for "imagers decrypt"
   --provider-timeout SECONDS  for one answer of a provider; default: 60
-  --broker URL, --broker-ca FILE, --insecure-broker-http
+  --broker URL, --broker-ca FILE, --broker-reference FILE,
+  --insecure-test-root TEE=FILE, --insecure-broker-http
                               of broker:URI; as for "imagers pull"
   --broker-admin-key FILE     else IMAGERS_BROKER_ADMIN_KEY, else where a broker
                               of this user writes it

@@ -19,6 +19,10 @@ must be missing or empty, in a directory that only you and root can change.
                               or http on loopback
   --broker-ca FILE            PEM certificates to trust for it, and no others;
                               else IMAGERS_BROKER_CA
+  --broker-reference FILE     what a broker in a TEE has to run, which it shows
+                              by RA-TLS; else IMAGERS_BROKER_REFERENCE
+  --insecure-test-root TEE=FILE
+                              in place of the vendor's there, for tests
   --insecure-broker-http      plain http to a broker that is not on loopback
   --tee NAME[,DEVICE]...      the TEE to give evidence of, and devices such as
                               nvidia; default: the one that this machine is;

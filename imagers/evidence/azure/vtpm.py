@@ -37,7 +37,6 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from imagers.errors import FormatError
-from imagers.evidence.snp.report import octets
 from imagers.evidence.steps import mismatch, step
 from imagers.evidence.tpm.quote import (
     INIT_DATA_PCR,
@@ -276,11 +275,11 @@ def parse_parts(body: JSON, names: tuple[str, str, str], *, what: str) -> tuple[
     error = quote.error(f"expected {PCRS} values of 32 bytes", "pcrs")
     listed = pcrs if isinstance(pcrs, list) else []
     if version == 0:
-        signature, message = (octets(quote, one) for one in ("signature", "message"))
+        signature, message = (quote.octets(one) for one in ("signature", "message"))
         listed = [_as_hex(one, error) for one in listed]
-        hcl = octets(view, names[1])
+        hcl = view.octets(names[1])
         third = view.value.get(names[2])
-        part = third.encode() if isinstance(third, str) else octets(view, names[2])
+        part = third.encode() if isinstance(third, str) else view.octets(names[2])
     else:
         signature, message = (_hex(quote, one) for one in ("signature", "message"))
         hcl, part = (_padded(view, one) for one in names[1:])

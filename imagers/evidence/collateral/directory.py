@@ -46,6 +46,7 @@ MAX_DOCUMENTS = 10_000
 VENDORS = {
     "snp": "imagers.evidence.snp.collateral:AMD",
     "intel": "imagers.evidence.intel.vendor:Intel",
+    "csv": "imagers.evidence.csv.collateral:Hygon",
 }
 """Who knows the documents whose names begin so."""
 _MAX_NAME = 200

@@ -38,7 +38,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
 from imagers.evidence.roots import read_root
 from imagers.evidence.steps import FETCH_NEWEST
-from imagers.pki.chain import load_certificate, parse_certificates
+from imagers.pki.chain import load_certificate, parse_certificates, parse_root
 from imagers.pki.der import only, split
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ __all__ = [
     "is_signed",
     "key_of",
     "parse_pck",
-    "parse_root",
     "read_crl",
     "read_signer",
     "verified_pck",
@@ -78,7 +77,8 @@ UNREADABLE = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-_BEGIN, _END = b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n"
+_BEGIN, _END = b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----"
+_WIDTHS = (64, 76)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,24 +155,12 @@ def built_in_root() -> x509.Certificate:
     return parse_root(read_root("intel", "root.pem"), what="root.pem")
 
 
-def parse_root(pem: bytes, *, what: str) -> x509.Certificate:
-    """The one certificate in a PEM file that is trusted as root.
-
-    Raises:
-        FormatError: it does not have one.
-    """
-    found = parse_certificates(pem, what=what)
-    if len(found) != 1:
-        raise FormatError(f"expected one root certificate, got {len(found)}", what=what)
-    return found[0]
-
-
 @lru_cache(_CACHED)
 def parse_pck(chain: bytes) -> PCK:
     """The chain of a machine, as it stands in a quote. Nothing of it is verified.
 
-    Its PEM is outside of every signature: it must be the text that its certificates make, lines of
-    64 characters, zeros behind it, so that no bit of it has two values.
+    Its PEM is outside of every signature: it must be a text that its certificates make, in lines of
+    64 characters or, as some services write the first one, 76; with zeros behind it.
 
     Raises:
         FormatError: it is none, or lacks what such a certificate says.
@@ -181,24 +169,28 @@ def parse_pck(chain: bytes) -> PCK:
     if len(chain) > _MAX_CHAIN:
         raise FormatError(f"expected at most {_MAX_CHAIN} bytes, got {len(chain)}", what=what)
     text = chain.rstrip(b"\0")
-    try:
-        blocks = [
-            b64decode(part.partition(b"-----END")[0]) for part in text.split(_BEGIN.rstrip())[1:]
-        ]
-    except Error:
-        blocks = []
-    if text.removesuffix(b"\n") != b"".join(map(_armor, blocks)).removesuffix(b"\n"):
-        raise FormatError("are not PEM in lines of 64 characters", what=what)
+    before, *parts = text.split(_BEGIN)
+    blocks = [_unarmor(part) for part in parts]
+    if before or not all(blocks):
+        raise FormatError("are not PEM in lines of 64 or 76 characters", what=what)
     if len(blocks) not in (2, 3):
         raise FormatError(f"expected 2 or 3, got {len(blocks)}", what=what)
     leaf, issuer = (load_certificate(one, what=what) for one in blocks[:2])
     return _read_pck(leaf, issuer, blocks[2] if len(blocks) == 3 else None, what)
 
 
-def _armor(der: bytes) -> bytes:
+def _unarmor(part: bytes) -> bytes:
+    """The DER behind a line BEGIN, up to the next one; b"" where another text stands there."""
+    try:
+        der = b64decode(part.partition(_END)[0])
+    except Error:
+        return b""
     text = b64encode(der)
-    lines = b"".join(text[at : at + 64] + b"\n" for at in range(0, len(text), 64))
-    return _BEGIN + lines + _END
+    for width in _WIDTHS:
+        lines = b"".join(text[at : at + width] + b"\n" for at in range(0, len(text), width))
+        if part in (lines + _END, lines + _END + b"\n"):
+            return der
+    return b""
 
 
 def _read_pck(

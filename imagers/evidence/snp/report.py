@@ -22,7 +22,6 @@ JSON: virtee/sev, `AttestationReport`.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,6 @@ __all__ = [
     "TCB",
     "Product",
     "Report",
-    "octets",
     "parse_report",
     "report_of_json",
     "report_to_json",
@@ -261,7 +259,11 @@ def report_of_json(value: JSON, *, where: str = "$") -> Report:
             raw[offset + at] = part.integer(member, maximum=255)
     signature = view.object("signature")
     for at, member in enumerate(("r", "s")):
-        _put(raw, SIGNED_BYTES + at * _COMPONENT_BYTES, octets(signature, member, _COMPONENT_BYTES))
+        _put(
+            raw,
+            SIGNED_BYTES + at * _COMPONENT_BYTES,
+            signature.octets(member, size=_COMPONENT_BYTES),
+        )
     for name, offset in _TCBS.items():
         part = view.object(name)
         # With a fmc it is a Turin's; others have it null.
@@ -306,21 +308,5 @@ def _put(raw: bytearray, offset: int, data: bytes) -> None:
 
 def _field(view: View, name: str, size: int) -> bytes:
     if size > 8:
-        return octets(view, name, size)
+        return view.octets(name, size=size)
     return view.integer(name, maximum=256**size - 1).to_bytes(size, "little")
-
-
-def octets(view: View, name: str, size: int | None = None) -> bytes:
-    """Bytes that are written as a list of numbers.
-
-    Args:
-        size: how many; None: any number.
-
-    Raises:
-        FormatError: they are not.
-    """
-    value = view.value.get(name)
-    if isinstance(value, list) and size in (None, len(value)):
-        with suppress(TypeError, ValueError):
-            return bytes(value)  # type: ignore[arg-type]  # checked by bytes itself
-    raise view.error(f"expected a list of {'' if size is None else f'{size} '}bytes", name)

@@ -58,7 +58,6 @@ from imagers.evidence.snp.report import (
     TCB,
     Product,
     Report,
-    octets,
     parse_report,
     report_of_json,
 )
@@ -202,7 +201,7 @@ def _leaf_among(found: dict[str, View], report: Report) -> Leaf | None:
         return None
     signer = "VLEK" if _signing_key(report) == _VLEK else "VCEK"
     kind = signer if signer in found else next(iter(found))
-    leaf = parse_leaf(octets(found[kind], "data"), what=kind)
+    leaf = parse_leaf(found[kind].octets("data"), what=kind)
     if leaf.kind != kind:
         raise found[kind].error(f"expected a {kind}, got a {leaf.kind}", "data")
     return leaf

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from imagers.evidence.tsm import Kernel
     from imagers.model.evidence import Attester, ReportData
 
-__all__ = ["TDXAttester"]
+__all__ = ["AGENT_LOG", "FIRMWARE_LOG", "TDXAttester", "read_logs"]
 
 _PROVIDER = "tdx_guest"
-_CCEL = Path("/sys/firmware/acpi/tables/data/CCEL")
-_AGENT = Path("/run/attestation-agent/eventlog")
+FIRMWARE_LOG = Path("/sys/firmware/acpi/tables/data/CCEL")
+AGENT_LOG = Path("/run/attestation-agent/eventlog")
 
 
 class TDXAttester:
@@ -46,8 +46,8 @@ class TDXAttester:
     def __init__(
         self,
         tsm: Path = TSM_ROOT,
-        firmware_log: Path = _CCEL,
-        agent_log: Path = _AGENT,
+        firmware_log: Path = FIRMWARE_LOG,
+        agent_log: Path = AGENT_LOG,
         *,
         kernel: Kernel | None = None,
     ) -> None:
@@ -71,12 +71,23 @@ class TDXAttester:
         found = read_tsm(self._tsm, report_data.digest, provider=_PROVIDER, kernel=self._kernel)
         if not found.outblob:
             raise NoTEE("the host gives no quotes: its quote generation service is not there")
-        firmware = _read(self._firmware_log)
-        log = None
-        if firmware is not None:
-            log = b64encode(join_logs(firmware, _read(self._agent_log) or b"")).decode()
-        body = {"quote": b64encode(found.outblob).decode(), "cc_eventlog": log}
+        log = read_logs(self._firmware_log, self._agent_log)
+        body = {
+            "quote": b64encode(found.outblob).decode(),
+            "cc_eventlog": None if log is None else b64encode(log).decode(),
+        }
         return Evidence(self.tee, dict(body), report_data)
+
+
+def read_logs(firmware_log: Path, agent_log: Path) -> bytes | None:
+    """The firmware's log, with the agent's behind it; None: there is none of the firmware.
+
+    Raises:
+        FormatError: the firmware's is none.
+        LocalError: one cannot be read.
+    """
+    firmware = _read(firmware_log)
+    return None if firmware is None else join_logs(firmware, _read(agent_log) or b"")
 
 
 def _read(path: Path) -> bytes | None:

@@ -9,7 +9,10 @@ writes, into a directory that does not exist yet:
     collateral/     the documents that a verifier needs, by their names
     tee.json        what IMAGERS_TEST_TEE names for `--tee NAME-test`; the seed is in it
     evidence.json   evidence of the machine, as the protocol carries it
-    report.bin      of AMD, the same as the device gives it, with vcek.der, the chip's certificate
+    document.cbor   of AWS, the same as the module gives it
+    token.cbor      of Arm, the same as the kernel gives it, with trust-anchors.json, its key
+    report.bin      of AMD, the same as the device gives it, with vcek.der, the chip's certificate;
+                    of Hygon, alone
     quote.bin       of Intel, the same as the device gives it; of TDX with ccel.bin, its event log
 """
 

@@ -12,6 +12,7 @@
 | `/sgx/certification/v4/pckcrl?ca=..&encoding=der` | revoked certificates of machines |
 | `/IntelSGXRootCA.der` | those of the root, DER |
 | `/sgx/certification/v4/rootcacrl`, of a PCCS alone | the same in hex |
+| `/hsk_cek?snumber=..` | HSK and CEK of a chip of Hygon |
 
 Spec: AMD VCEK Certificate and KDS Interface Specification (57230) 1.00, chapters 4 and 5; Azure,
 "Trusted Hardware Identity Management"; Intel PCS API, version 4; Intel's PCCS has its paths.
@@ -29,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from imagers.evidence.snp.report import TCB
 from imagers.model.strict_json import dump_json
+from imagers.testing.evidence.csv import CSVWorld
 from imagers.testing.evidence.intel import IntelWorld
 from imagers.testing.evidence.snp import SNPWorld
 
@@ -65,6 +67,10 @@ def answer(
     """
     if isinstance(world, SNPWorld):
         return _amd(world, path, query, headers)
+    if isinstance(world, CSVWorld):
+        if path != "/hsk_cek" or query.get("snumber") != world.serial:
+            return None
+        return Answer(200, world.issuers())
     return _intel(world, path, query) if isinstance(world, IntelWorld) else None
 
 

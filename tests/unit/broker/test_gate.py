@@ -24,11 +24,13 @@ from imagers.kbs.messages import (
     parse_challenge,
 )
 from imagers.kbs.tee_key import ECKey
+from imagers.model.base64 import decode_base64url
 from imagers.model.digest import digest_of
 from imagers.model.evidence import Bound
 from imagers.model.references import ReferenceValue
 from imagers.testing.broker import EmbeddedBroker
-from imagers.testing.evidence import SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence import NVIDIAWorld, SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.make import write_collateral
 
 URI = "kbs:///default/app/key"
@@ -408,3 +410,50 @@ def test_device_that_no_reference_value_knows_makes_its_guest_one_that_is_not_kn
         with broker.client(attester, devices=devices) as guest:
             reason = refused(guest.get, URI, manifest_digest=IMAGE)
         assert "no reference value for the TEE 'sampledevice'" in reason
+
+
+def test_guest_with_a_gpu_gets_the_key_if_machine_and_gpu_are_known(world):
+    """The whole way of composite evidence, over HTTP."""
+    gpu = NVIDIAWorld(b"g" * 32)
+    other = NVIDIAWorld(b"h" * 32)
+    with EmbeddedBroker(worlds=[world, gpu], allow_sample_tee=False) as broker:
+        broker.put(URI, b"the key", image=IMAGE)
+        broker.expect(NAME, OURS.hex())
+        machine = world.attester(measurement=OURS)
+
+        def ask(*devices, measurement=OURS):
+            attester = world.attester(measurement=measurement)
+            with (
+                broker.client(attester, devices=devices) as guest,
+                guest.get(URI, manifest_digest=IMAGE) as key,
+                key.view() as data,
+            ):
+                return bytes(data)
+
+        assert "no reference value for the TEE 'nvidia'" in refused(ask, Guest(gpu))
+        (way, *_) = claims_of(gpu).measured
+        broker.expect("nvidia_measurements", way["nvidia_measurements"])
+        assert ask(Guest(gpu)) == b"the key"
+        assert ask() == b"the key"  # no rule asks for one
+        assert "not known" in refused(ask, Guest(gpu), measurement=THEIRS)
+        changed = Guest(gpu, measurement=b"\1" * 48)
+        assert "not known" in refused(ask, changed)
+        with pytest.raises(EvidenceRejected, match="rejects the evidence"):
+            ask(Guest(other))  # of another root
+        assert "step 1, chain" in broker.log[-1].detail
+        token = token_of(broker, machine, [Guest(gpu)])
+        assert [one["ear.status"] for one in token["submods"].values()] == ["affirming"] * 2
+
+
+def claims_of(world):
+    verifier = load_verifier(world.tee, roots=world.roots)
+    read = world.collateral().get
+    return judge_evidence(verifier, world.evidence(), bound=Bound(), read=read, now=world.now)
+
+
+def token_of(broker, attester, devices):
+    """The payload of the token that a guest gets."""
+    with broker.client(attester, devices=devices) as guest:
+        session, _ = guest._current(stale=None)
+    bearer = session.headers["Authorization"]
+    return json.loads(decode_base64url(bearer.split(".")[1], what="token"))

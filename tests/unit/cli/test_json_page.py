@@ -14,6 +14,7 @@ from imagers.errors import KeyUnavailable
 from imagers.model.descriptor import Platform
 from imagers.model.digest import digest_of
 from imagers.model.media import Compression
+from imagers.model.strict_json import dump_json
 from imagers.testing import (
     EmbeddedRegistry,
     TarEntry,
@@ -22,6 +23,7 @@ from imagers.testing import (
     make_layer,
     make_tar,
 )
+from imagers.testing.evidence import Machine
 from tests.unit.evidence.sgx.test_sigstruct import make_sigstruct
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "json.md"
@@ -245,7 +247,7 @@ def use_a_broker(made, admin):
     made("broker reference-value delete", "a", *admin)
 
 
-def look_after_collateral(made, world):
+def look_after_collateral(made, world, monkeypatch):
     words = ("--insecure-test-root", "roots.pem", "--into", "c")
     crl = world.crl(begin=datetime.now(UTC))
     Path("crl").write_bytes(crl)
@@ -256,6 +258,10 @@ def look_after_collateral(made, world):
     made("attest collateral fetch", "evidence.json", *source)
     made("attest collateral export", "c.tar", "--into", "c")
     made("attest evidence", "--tee", "sample")
+    Path("tee.json").write_bytes(dump_json(Machine(tee="sgx", seed=bytes(32)).to_json()))
+    monkeypatch.setenv("IMAGERS_TEST_TEE", "tee.json")
+    with pytest.warns(UserWarning, match="made up"):
+        made("attest ratls", "cert.pem", "cert.key", "--tee", "sgx-test")
     Path("aa").write_text("a = 1")
     made("attest initdata make", "aa.toml=aa", "--output", "init.toml")
     made("attest initdata digest", "init.toml")
@@ -287,7 +293,7 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
     monkeypatch,
 ):
     verify_evidence(made, snp_words)
-    look_after_collateral(made, snp_world)
+    look_after_collateral(made, snp_world, monkeypatch)
     pushed = f"docker://{imagers_registry.address}/team/app:v1"
     made("copy", plain, pushed)
     change_images(made, keys, plain, labelled, index, admin)

@@ -195,6 +195,27 @@ def test_all_changes_to_these_tees_are_here():
     assert [one["id"] for one in rows if one["tee"].startswith("az-")] == AZURE
 
 
+@pytest.mark.parametrize("name", ["csv-measure", "csv-anonce"])
+def test_change_of_a_csv_report_is_refused(name):
+    rows = json.loads(real_file("mutations.json").read_bytes())
+    (row,) = (one for one in rows if one["id"] == name)
+    data = bytearray(real_file(row["base"]).read_bytes())
+    data[row["offset"]] ^= row["value"]
+    issuers = real_file("csv/csv-rs/hsk_cek.cert").read_bytes()
+
+    def judge():
+        judge_parsed(
+            load_verifier("csv"),
+            find_parser("csv")(bytes(data)),
+            bound=Bound(),
+            read=lambda _: issuers,
+            now=AT["snp"],
+        )
+
+    with pytest.raises((EvidenceRejected, FormatError)):
+        judge()
+
+
 @pytest.mark.parametrize(
     ("tee", "path", "certificate"),
     [

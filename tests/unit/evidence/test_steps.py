@@ -69,9 +69,21 @@ def test_bound_that_nobody_asks_for_is_not_compared():
     )
 
 
+@pytest.mark.parametrize("bound", [Bound(b"d"), Bound(init_data=b"d")])
+def test_bound_that_has_no_field_is_refused(bound):
+    with pytest.raises(EvidenceRejected, match="expected 64, got no field for it"):
+        check_bound(bound, report_data=b"", init_data=b"", field="none")
+
+
 def test_crl_is_required_unless_it_is_said_to_be_optional():
     assert not is_crl_optional(View({}, what="s"))
     assert not is_crl_optional(View({"crl": "required"}, what="s"))
     assert is_crl_optional(View({"crl": "optional"}, what="s"))
     with pytest.raises(FormatError, match="expected 'required' or 'optional', got 'no'"):
         is_crl_optional(View({"crl": "no"}, what="s"))
+
+
+def test_init_data_where_a_tee_binds_none_is_refused():
+    assert check_bound(Bound(b"n" * 48), report_data=b"n" * 32) == "report data as expected"
+    with pytest.raises(EvidenceRejected, match=r"init data: expected 69.*, got none: this TEE"):
+        check_bound(Bound(None, b"i" * 32), report_data=b"")

@@ -22,6 +22,7 @@ def test_digest_is_told_for_each_tee_and_for_one(run, document):
         ["snp", "HOSTDATA"],
         ["tdx", "MRCONFIGID"],
         ["sgx", "CONFIGID"],
+        ["cca", "RPV"],
         ["tpm", "PCR8"],
         ["az-snp-vtpm", "PCR8"],
         ["az-tdx-vtpm", "PCR8"],

@@ -17,11 +17,11 @@ from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
 from imagers.evidence.intel.certificates import (
     built_in_root,
     parse_pck,
-    parse_root,
     read_crl,
     read_signer,
     verified_pck,
 )
+from imagers.pki.chain import parse_root
 from imagers.pki.der import encode
 from tests.real_evidence import real_file
 from tests.unit.evidence.intel.conftest import ARC, NOW, REAL, integer, pair
@@ -67,12 +67,22 @@ def wrapped(der, width, end=b"\n"):
     return b"-----BEGIN CERTIFICATE-----" + end + lines + end + b"-----END CERTIFICATE-----" + end
 
 
+def test_text_of_certificates_as_services_write_it_is_read(world):
+    """In the wild the first one has longer lines, and the next begins where it ends."""
+    ders = [one.public_bytes(Encoding.DER) for one in (world.pck, world.authority, world.root)]
+    first, *others = ders
+    for width, end in ((64, b"\n"), (76, b"\n"), (76, b"")):
+        text = wrapped(first, width).rstrip(b"\n") + end
+        text += b"".join(wrapped(one, 64) for one in others)
+        assert parse_pck(text) == parse_pck(world.chain())
+
+
 def test_text_of_certificates_of_another_form_is_refused(world):
     ders = [one.public_bytes(Encoding.DER) for one in (world.pck, world.authority, world.root)]
     good = b"".join(wrapped(one, 64) for one in ders)
     assert good == world.chain()
     for text in (
-        b"".join(wrapped(one, 76) for one in ders),
+        b"".join(wrapped(one, 72) for one in ders),
         b"".join(wrapped(one, 64, b"\r\n") for one in ders),
         b"\n" + good,
         b"comment\n" + good,

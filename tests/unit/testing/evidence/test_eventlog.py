@@ -37,9 +37,9 @@ def test_records_replay_to_the_registers():
 
 def test_digest_is_of_the_data_unless_told():
     plain, other = Event(0, EV_SEPARATOR, bytes(4)), Event(0, EV_SEPARATOR, bytes(4), b"d" * 48)
-    assert plain.measured == sha384(bytes(4)).digest()
+    assert plain.measured() == sha384(bytes(4)).digest()
     assert [record[2:] for record in read(event_log([plain, other]))] == [
-        (plain.measured, bytes(4)),
+        (plain.measured(), bytes(4)),
         (b"d" * 48, bytes(4)),
     ]
     assert replay([]) == (bytes(48),) * 4

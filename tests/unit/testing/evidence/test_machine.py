@@ -9,6 +9,7 @@ from imagers.errors import FormatError
 from imagers.model.evidence import ReportData
 from imagers.model.strict_json import View
 from imagers.testing.evidence import Machine
+from imagers.testing.evidence.machine import TEES
 
 GOOD = {"tee": "snp", "seed": "07" * 32}
 
@@ -39,12 +40,13 @@ def test_machine_prints_without_its_seed():
 @pytest.mark.parametrize(
     ("change", "piece"),
     [
-        ({"tee": "sev"}, "expected one of sgx, snp, tdx, tpm, az-snp-vtpm, az-tdx-vtpm"),
+        ({"tee": "toy"}, f"expected one of {', '.join(TEES)}"),
         ({"tee": "sgx", "measurement": "07" * 48}, "expected 32 bytes in hex"),
         ({"seed": "07" * 31}, "expected 32 bytes in hex"),
         ({"seed": "zz" * 32}, "expected 32 bytes in hex"),
         ({"measurement": "07" * 32}, "expected 48 bytes in hex"),
         ({"init_data": "07" * 33}, "expected at most 32 bytes in hex"),
+        ({"tee": "csv", "init_data": "07"}, "expected none: csv binds none"),
         ({"product": "Rome"}, "expected one of Milan, Genoa, Turin"),
         ({"policy": 1}, "policy"),
     ],

@@ -4,15 +4,17 @@
 from imagers.errors import ImagersError
 from imagers.evidence.judge import judge_evidence
 from imagers.evidence.plugins import load_verifier
-from imagers.testing.evidence.wrongs.wrong import BOUND, INIT_DATA, REPORT_DATA
+from imagers.model.evidence import Bound
+from imagers.testing.evidence.wrongs.wrong import BOUND, REPORT_DATA
 
 
-def judge(world, **fields):
+def judge(world, *, binds_init_data=True, **fields):
     """Evidence that is good, or was signed with these fields."""
-    body = world.evidence(report_data=REPORT_DATA, init_data=INIT_DATA, **fields)
+    bound = BOUND if binds_init_data else Bound(REPORT_DATA)
+    body = world.evidence(report_data=REPORT_DATA, init_data=bound.init_data or b"", **fields)
     verifier = load_verifier(world.tee, roots=world.roots)
     read = world.collateral().get
-    return judge_evidence(verifier, body, bound=BOUND, read=read, now=world.now)
+    return judge_evidence(verifier, body, bound=bound, read=read, now=world.now)
 
 
 def refuses(world, wrong):
@@ -20,7 +22,7 @@ def refuses(world, wrong):
     verifier = load_verifier(world.tee, roots=wrong.roots)
     read = wrong.collateral.get
     try:
-        judge_evidence(verifier, wrong.body, bound=BOUND, read=read, now=world.now)
+        judge_evidence(verifier, wrong.body, bound=wrong.bound, read=read, now=world.now)
     except ImagersError as error:
         found = (type(error), getattr(error, "step", ""), str(error))
         if found[0] is wrong.error and (not wrong.step or found[1] == wrong.step):
