@@ -27,7 +27,15 @@ from imagers.evidence.intel import collateral as names
 from imagers.evidence.judge import judge_parsed
 from imagers.evidence.plugins import find_parser, load_verifier
 from imagers.model.evidence import Bound
-from imagers.testing.evidence import CCAWorld, CSVWorld, NVIDIAWorld, SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence import (
+    CCAWorld,
+    CSVWorld,
+    NitroWorld,
+    NVIDIAWorld,
+    SGXWorld,
+    SNPWorld,
+    TDXWorld,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,6 +93,8 @@ def contestants() -> dict[str, Callable[[], object]]:
     gpu = NVIDIAWorld(SEED)
     body = json.dumps(gpu.evidence()).encode()
     found["nvidia"] = ours("nvidia", body, {}, gpu.now, gpu.roots)
+    nitro = NitroWorld(SEED)
+    found["nitro"] = ours("nitro", nitro.document(), {}, nitro.now, nitro.roots)
     for world in (TDXWorld(SEED), SGXWorld(SEED)):
         quote = world.quote()
         found[world.tee] = ours(world.tee, quote, world.collateral(), world.now, world.roots)

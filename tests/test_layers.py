@@ -78,6 +78,7 @@ OPENS = {
     "evidence/snp/collect",
     "evidence/sgx/collect",
     "evidence/tdx/collect",
+    "evidence/tpm/collect",
 }
 # These do no IO and read no clock.
 PURE = [
@@ -98,6 +99,9 @@ PURE = [
     "sign/certified",
     "broker/policy",
     "evidence/appraise",
+    "evidence/azure/snp",
+    "evidence/azure/tdx",
+    "evidence/azure/vtpm",
     "evidence/ccel",
     "evidence/claims",
     "evidence/intel/certificates",
@@ -114,6 +118,10 @@ PURE = [
     "evidence/snp/verify",
     "evidence/steps",
     "evidence/tdx/verify",
+    "evidence/tpm/log",
+    "evidence/tpm/quote",
+    "evidence/tpm/structures",
+    "evidence/tpm/verify",
 ]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log of what a confidential guest measured: firmware's (CCEL), and behind it the agent's.
+"""The log of what a machine measured: firmware's (CCEL, or of a TPM), and behind it the agent's.
 
     events = parse_event_log(data)
     check_replay(events, {1: ("rtmr_0", rtmr_0)}, algorithm="SHA-384")
@@ -12,7 +12,8 @@
 
 Eight bytes of 00 or FF end it. Each register is zero at first and then the hash of itself and each
 digest, in order: a log is true if that gives what the hardware says. Registers 1 to 4 are RTMR 0 to
-3 of TDX, by SHA-384, and RTMR 1 to 4 of CSV, by SM3. Register 0 is nobody's.
+3 of TDX, by SHA-384, and RTMR 1 to 4 of CSV, by SM3; register 0 is nobody's there. Of a TPM they
+are its PCRs, 0 to 23; what else is different is in `tpm.log`.
 
 What an event says is bound only where its digest is one of its data (`digest_matches_event`): the
 digest of a program is one of the program.
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_LOG",
+    "NO_ACTION",
     "Event",
     "check_replay",
     "events_as_json",
@@ -58,7 +60,8 @@ MAX_LOG = 4 * 1024 * 1024
 _WHAT = "event log"
 _MAX_EVENTS = 10_000
 _MAX_DEPTH = 64  # nodes of a device path
-_NO_ACTION = 3
+NO_ACTION = 3
+"""The type of an event that says something, and of a TPM extends nothing."""
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 _SPEC_ID = b"Spec ID Event03\0"
 _AGENT = 0x4141454C
@@ -199,7 +202,7 @@ def _read_first(reader: _Reader) -> set[str]:
     _, kind = reader.number(4), reader.number(4)
     reader.take(20)
     inner = _Reader(reader.take(reader.number(4)))
-    if kind != _NO_ACTION or inner.take(16) != _SPEC_ID:
+    if kind != NO_ACTION or inner.take(16) != _SPEC_ID:
         raise FormatError("expected a first record 'Spec ID Event03'", what=_WHAT)
     inner.take(8)
     count = inner.number(4)
@@ -222,13 +225,16 @@ def _algorithm(number: int) -> tuple[str, int]:
     return _ALGORITHMS[number]
 
 
-def replay(events: Sequence[Event], register: int, algorithm: str) -> bytes:
+def replay(events: Sequence[Event], register: int, algorithm: str, *, begin: int = 0) -> bytes:
     """What a register is after all events of a log.
+
+    Args:
+        begin: what it is before, as a number.
 
     Raises:
         FormatError: an event of it has no digest of this kind, so that nothing would bind it.
     """
-    value = bytes(_SIZES[algorithm])
+    value = begin.to_bytes(_SIZES[algorithm])
     for event in events:
         if event.register != register:
             continue

@@ -50,11 +50,15 @@ __all__ = [
 ANNOTATION = "io.katacontainers.config.hypervisor.cc_init_data"
 MAX_INIT_DATA = 1024 * 1024
 ALGORITHMS = ("sha256", "sha384", "sha512", "sm3")
+_REGISTER = "PCR8"
 FIELDS = {
     "snp": ("HOSTDATA", 32),
     "tdx": ("MRCONFIGID", 48),
     "sgx": ("CONFIGID", 64),
     "cca": ("RPV", 64),
+    "tpm": (_REGISTER, 32),
+    "az-snp-vtpm": (_REGISTER, 32),
+    "az-tdx-vtpm": (_REGISTER, 32),
 }
 """The field of each TEE that has the digest, and its bytes."""
 _VERSION = "0.1.0"
@@ -142,9 +146,10 @@ def make_init_data(data: Mapping[str, str], algorithm: str = "sha384") -> bytes:
 
 
 def digest_for(tee: str, digest: bytes) -> bytes:
-    """The digest in the field of a TEE: zeros behind it, or cut."""
-    _, size = FIELDS[tee]
-    return digest[:size].ljust(size, b"\0")
+    """The digest in the field of a TEE: zeros behind it, or cut; a register is extended with it."""
+    name, size = FIELDS[tee]
+    fitted = digest[:size].ljust(size, b"\0")
+    return hashlib.sha256(bytes(size) + fitted).digest() if name == _REGISTER else fitted
 
 
 def to_annotation(document: bytes) -> str:

@@ -49,9 +49,13 @@ TEES = {
     "cca": "imagers.evidence.cca.verify:CCAVerifier",
     "csv": "imagers.evidence.csv.verify:CSVVerifier",
     "nvidia": "imagers.evidence.nvidia.verify:NVIDIAVerifier",
+    "nitro": "imagers.evidence.nitro.verify:NitroVerifier",
+    "az-snp-vtpm": "imagers.evidence.azure.snp:AzureSNPVerifier",
+    "az-tdx-vtpm": "imagers.evidence.azure.tdx:AzureTDXVerifier",
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
     "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
+    "tpm": "imagers.evidence.tpm.verify:TPMVerifier",
 }
 """The verifiers of the house: module and class, whose `make` takes settings and test roots."""
 ATTESTERS = {
@@ -59,7 +63,11 @@ ATTESTERS = {
     "tdx": "imagers.evidence.tdx.collect:TDXAttester",
     "sgx": "imagers.evidence.sgx.collect:SGXAttester",
     "cca": "imagers.evidence.cca.collect:CCAAttester",
+    "nitro": "imagers.evidence.nitro.collect:NitroAttester",
     "csv": "imagers.evidence.csv.collect:CSVAttester",
+    "az-snp-vtpm": "imagers.evidence.azure.collect:AzureSNPAttester",
+    "az-tdx-vtpm": "imagers.evidence.azure.collect:AzureTDXAttester",
+    "tpm": "imagers.evidence.tpm.collect:TPMAttester",
 }
 """Those who collect evidence of this machine, in the order in which they are looked for."""
 DEVICES = {"nvidia": "imagers.evidence.nvidia.collect:NVIDIAAttester"}

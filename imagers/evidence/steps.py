@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 from imagers.errors import CouldNotVerify, EvidenceRejected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from imagers.model.evidence import Bound
     from imagers.model.strict_json import View
 
-__all__ = ["FETCH_NEWEST", "check_bound", "is_crl_optional", "mismatch", "step"]
+__all__ = ["FETCH_NEWEST", "check_bound", "is_crl_optional", "mismatch", "step", "steps_of"]
 
 FETCH_NEWEST = "'imagers attest collateral fetch' gets the newest"
 """The hint for a document that is out of date."""
@@ -60,6 +60,19 @@ def step(name: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def steps_of(number: int, note: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """A block with steps of another verifier, which are parts of step `number`; who notes them.
+
+    Its step 2 is told as 5.2, if the number is 5.
+    """
+    try:
+        yield lambda line: note(line.replace("step ", f"step {number}.", 1))
+    except (EvidenceRejected, CouldNotVerify) as error:
+        error.is_part_of(number)
+        raise
+
+
 def check_bound(
     bound: Bound, *, report_data: bytes, init_data: bytes | None = None, field: str = ""
 ) -> str:
@@ -87,6 +100,8 @@ def check_bound(
 def _compare(claim: str, digest: bytes | None, found: bytes) -> str:
     if digest is None:
         return f"{claim} not compared"
+    if digest and not found:  # of no length nothing would be compared
+        raise mismatch(claim, digest.hex(), "no field for it")
     expected = digest[: len(found)].ljust(len(found), b"\0")
     if not compare_digest(found, expected):
         raise mismatch(claim, expected.hex(), found.hex())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CBOR from outside: bounded, definite lengths, duplicate keys and trailing bytes refused.
+"""CBOR from outside: bounded; duplicate keys, trailing bytes and open ends refused.
 
 Two readers that disagree about a duplicate key see two different claims under one signature;
 that is refused here, for every document that the project reads.
@@ -20,7 +20,8 @@ that is refused here, for every document that the project reads.
 | other simple     | Simple, undefined among them                     |
 | float            | refused: no document that is read here has one   |
 
-A float could pass for the integer that it equals, as a key and as a value. What is missing or
+Strings in pieces are refused, and so are arrays and maps without a length where nobody asked for
+them. A float could pass for the integer that it equals, as a key and as a value. What is missing or
 has another type is a `FormatError` that names its document and its place:
 `token at $[2396]: expected 32 bytes, got 31`.
 
@@ -66,6 +67,7 @@ CBOR = (
     | Simple
 )
 
+_OPEN_ARRAY, _OPEN_MAP, _BREAK = 0x9F, 0xBF, b"\xff"
 _MAX_DEPTH = 32  # a signed CoRIM has 20
 _MAX_VALUES = 200_000  # a value of one byte costs up to 120 in memory
 _SIMPLE: dict[int, CBOR] = {
@@ -73,21 +75,22 @@ _SIMPLE: dict[int, CBOR] = {
 }
 
 
-def parse_cbor(data: bytes, *, what: str, max_bytes: int) -> CBOR:
+def parse_cbor(data: bytes, *, what: str, max_bytes: int, open_ended: bool = False) -> CBOR:
     """The value of one CBOR document; nothing in it can be changed.
 
     Args:
         what: name of the document in error messages.
         max_bytes: upper bound on the length of `data` in bytes.
+        open_ended: take arrays and maps without a length, which end with a break.
 
     Raises:
         FormatError: too long, too deep, too many values, not CBOR, more behind its end, a key
-            twice in one map or of another kind than the table has, text that is not UTF-8, an
-            indefinite length, a float.
+            twice in one map or of another kind than the table has, text that is not UTF-8, a
+            length that is left open, a float.
     """
     if len(data) > max_bytes:
         raise FormatError(f"expected at most {max_bytes} bytes, got {len(data)}", what=what)
-    reader = _Reader(data, what)
+    reader = _Reader(data, what, open_ended=open_ended)
     value = reader.item(_MAX_DEPTH)
     if reader.at != len(data):
         raise reader.error(f"has {len(data) - reader.at} bytes behind its end")
@@ -97,11 +100,12 @@ def parse_cbor(data: bytes, *, what: str, max_bytes: int) -> CBOR:
 class _Reader:
     """One pass over the bytes; every count is held against what is left before it is used."""
 
-    __slots__ = ("at", "data", "left", "what")
+    __slots__ = ("at", "data", "left", "open_ended", "what")
 
-    def __init__(self, data: bytes, what: str) -> None:
+    def __init__(self, data: bytes, what: str, *, open_ended: bool) -> None:
         self.data = data
         self.what = what
+        self.open_ended = open_ended
         self.at = 0
         self.left = _MAX_VALUES
 
@@ -121,6 +125,8 @@ class _Reader:
             number = low
         else:
             if low > 27:
+                if head in (_OPEN_ARRAY, _OPEN_MAP) and self.open_ended:
+                    return self.open_container(major, depth - 1)
                 raise self.error(
                     "has an indefinite length, which is not taken"
                     if low == 31 and 2 <= major <= 5
@@ -172,15 +178,37 @@ class _Reader:
             return tuple([item(depth) for _ in range(number)])
         found: dict[int | str | bytes, CBOR] = {}
         for _ in range(number):
-            key = item(depth)
-            # `True` and `1.0` equal `1` in a dict; neither is taken, so no two kinds clash.
-            if type(key) not in _KEYS:
-                raise self.error(f"expected a number, text or bytes as key, got {_kind_of(key)}")
-            key = cast("int | str | bytes", key)
-            if key in found:
-                raise self.error(f"has the key {_shown(key)} twice in one map")
-            found[key] = item(depth)
+            self.pair(found, depth)
         return MappingProxyType(found)
+
+    def pair(self, found: dict[int | str | bytes, CBOR], depth: int) -> None:
+        """Add the key and the value that start here."""
+        key = self.item(depth)
+        # `True` and `1.0` equal `1` in a dict; neither is taken, so no two kinds clash.
+        if type(key) not in _KEYS:
+            raise self.error(f"expected a number, text or bytes as key, got {_kind_of(key)}")
+        key = cast("int | str | bytes", key)
+        if key in found:
+            raise self.error(f"has the key {_shown(key)} twice in one map")
+        found[key] = self.item(depth)
+
+    def open_container(self, major: int, depth: int) -> CBOR:
+        """The array or map without a length that starts here, to its break."""
+        if depth < 0:
+            raise self.error(f"is nested deeper than {_MAX_DEPTH}")
+        self.at += 1
+        values: list[CBOR] = []
+        found: dict[int | str | bytes, CBOR] = {}
+        while self.data[self.at : self.at + 1] != _BREAK:
+            self.left -= 1
+            if self.left < 0:
+                raise self.error(f"has more than {_MAX_VALUES} values")
+            if major == 4:
+                values.append(self.item(depth))
+            else:
+                self.pair(found, depth)
+        self.at += 1
+        return tuple(values) if major == 4 else MappingProxyType(found)
 
     def long_simple(self, low: int) -> CBOR:
         """The simple value of two bytes that starts here."""
@@ -242,9 +270,10 @@ class CBORView:
         self.where = where
 
     @classmethod
-    def parse(cls, data: bytes, *, what: str, max_bytes: int) -> Self:
+    def parse(cls, data: bytes, *, what: str, max_bytes: int, open_ended: bool = False) -> Self:
         """The map that a document is; arguments and errors as for `parse_cbor`."""
-        return cls(parse_cbor(data, what=what, max_bytes=max_bytes), what=what)
+        value = parse_cbor(data, what=what, max_bytes=max_bytes, open_ended=open_ended)
+        return cls(value, what=what)
 
     def __contains__(self, key: int | str) -> bool:
         return self.value.get(key) is not None

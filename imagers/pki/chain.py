@@ -11,7 +11,8 @@ A chain is good if there is a path from the leaf to a root on which, for every c
    of at least 2048 (RSA) or 256 (EC) bits,
 2. it is valid at the given time, the root too,
 3. every issuer is a CA that may sign certificates, within its path length,
-4. every extended key usage that is there allows the purpose, and the leaf has one,
+4. every extended key usage that is there allows the purpose, and the leaf has one; where no
+   purpose is given, none is there,
 5. and there is no critical extension, and no name constraint, that is not understood here.
 
 Revocation is not looked at: that would need the network.
@@ -47,6 +48,7 @@ __all__ = [
     "describe",
     "load_certificate",
     "parse_certificates",
+    "parse_root",
 ]
 
 MAX_CERTIFICATES = 32  # of one file or one signature
@@ -74,6 +76,7 @@ class Purpose(Enum):
 
     CODE_SIGNING = ExtendedKeyUsageOID.CODE_SIGNING
     TIME_STAMPING = ExtendedKeyUsageOID.TIME_STAMPING
+    TPM_ENDORSEMENT = x509.ObjectIdentifier("2.23.133.8.1")
 
 
 def parse_certificates(pem: bytes, *, what: str) -> tuple[x509.Certificate, ...]:
@@ -99,6 +102,18 @@ def parse_certificates(pem: bytes, *, what: str) -> tuple[x509.Certificate, ...]
     if len(found) != count:
         raise FormatError(f"expected {count} certificates, could read {len(found)}", what=what)
     return found
+
+
+def parse_root(pem: bytes, *, what: str) -> x509.Certificate:
+    """The one certificate in a PEM file that is trusted as root.
+
+    Raises:
+        FormatError: it does not have one.
+    """
+    found = parse_certificates(pem, what=what)
+    if len(found) != 1:
+        raise FormatError(f"expected one root certificate, got {len(found)}", what=what)
+    return found[0]
 
 
 def load_certificate(der: bytes, *, what: str) -> x509.Certificate:
@@ -145,7 +160,7 @@ def check_chain(
     roots: Sequence[x509.Certificate],
     *,
     at: datetime | None,
-    purpose: Purpose,
+    purpose: Purpose | None,
     purpose_is_optional: bool = False,
     what: str = "certificate",
 ) -> tuple[x509.Certificate, ...]:
@@ -155,6 +170,7 @@ def check_chain(
         intermediates: in any order, of any origin; they are trusted no more than the leaf.
         at: aware; when the chain must have been valid; None: the caller looks at times
             himself, with `check_validity` of what this gives.
+        purpose: None: of signers whose certificates name none, such as a vendor's machines.
         purpose_is_optional: whether a leaf without extended key usage will do.
 
     Raises:
@@ -181,7 +197,7 @@ def check_leaf(
     leaf: x509.Certificate,
     *,
     at: datetime | None,
-    purpose: Purpose,
+    purpose: Purpose | None,
     purpose_is_optional: bool = False,
     what: str = "certificate",
 ) -> None:
@@ -197,7 +213,7 @@ class _Search:
         intermediates: Sequence[x509.Certificate],
         roots: Sequence[x509.Certificate],
         at: datetime | None,
-        purpose: Purpose,
+        purpose: Purpose | None,
     ) -> None:
         self._intermediates = intermediates
         self._roots = roots
@@ -239,7 +255,7 @@ class _Search:
 def _problem_of(
     certificate: x509.Certificate,
     at: datetime | None,
-    purpose: Purpose,
+    purpose: Purpose | None,
     *,
     is_leaf: bool,
     below: int = 0,
@@ -310,13 +326,21 @@ def _weakness_of(key: object, algorithm: hashes.HashAlgorithm | None) -> str:
 
 
 def _usage_problem(
-    extensions: x509.Extensions, purpose: Purpose, *, is_leaf: bool, below: int, optional: bool
+    extensions: x509.Extensions,
+    purpose: Purpose | None,
+    *,
+    is_leaf: bool,
+    below: int,
+    optional: bool,
 ) -> str:
     values = {extension.oid: extension.value for extension in extensions}
     usage = values.get(ExtensionOID.KEY_USAGE)
     constraints = values.get(ExtensionOID.BASIC_CONSTRAINTS)
     extended = values.get(ExtensionOID.EXTENDED_KEY_USAGE)
-    if extended is None:
+    if purpose is None:
+        if extended is not None:
+            return "it has an extended key usage, where none is expected"
+    elif extended is None:
         if is_leaf and not optional:
             return f"expected extended key usage {purpose.name.lower().replace('_', ' ')}, got none"
     else:
@@ -332,7 +356,12 @@ def _usage_problem(
         if not allowed.intersection(extended):
             return f"it may not be used for {purpose.name.lower().replace('_', ' ')}"
     if is_leaf:
-        if isinstance(usage, x509.KeyUsage) and not (
+        if purpose is Purpose.TPM_ENDORSEMENT:
+            if isinstance(usage, x509.KeyUsage) and not (
+                usage.key_encipherment or usage.key_agreement
+            ):
+                return "it may not be used for encryption"
+        elif isinstance(usage, x509.KeyUsage) and not (
             usage.digital_signature or usage.content_commitment
         ):
             return "it may not be used for signatures"

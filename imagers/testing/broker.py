@@ -80,7 +80,7 @@ class EmbeddedBroker:
         max_sessions: int = MAX_SESSIONS,
     ) -> None:
         self._tees = (*tees, *(world.tee for world in worlds))
-        self._test_roots = {one.tee: one.roots for one in worlds}
+        self._test_roots = {one.tee: one.roots for one in worlds if one.roots is not None}
         self._worlds = worlds
         self._collateral_directory = collateral_directory
         self._allow_sample_tee = allow_sample_tee

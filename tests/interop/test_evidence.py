@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evidence of the factories is true to the formats: verifiers of others take it, with its root.
 
-go-sev-guest and go-tdx-guest run in a program that `make peers` builds; dcap-qvl is a package of
-Python. What each thing that is wrong does to ours is in tests/unit/testing/evidence/wrongs: it is
-refused, so that nothing is left that they refuse and ours takes.
+go-sev-guest, go-tdx-guest, ccatoken and nitrite run in a program that `make peers` builds; dcap-qvl
+is a package of Python. What each thing that is wrong does to ours is in
+tests/unit/testing/evidence/wrongs: it is refused, so that nothing is left that they refuse and ours
+takes.
 """
 
 import asyncio
@@ -19,7 +20,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from imagers.evidence.intel import collateral as names
 from imagers.evidence.snp.revocation import crl_name
 from imagers.model.base64 import decode_base64
-from imagers.testing.evidence import CollateralServer, SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence import (
+    CCAWorld,
+    CollateralServer,
+    NitroWorld,
+    SGXWorld,
+    SNPWorld,
+    TDXWorld,
+)
 from imagers.testing.evidence.wrongs.wrong import INIT_DATA, MALFORMED, REPORT_DATA
 from tests.interop.conftest import PEERS
 
@@ -84,6 +92,18 @@ def tdx_question(world, body, collateral, roots):
     }
 
 
+def question(world, wrong_or_body, roots):
+    """Of a TEE whose evidence is all in one file."""
+    raw = next(iter(world.raw_files(wrong_or_body).values()))
+    return {
+        "TEE": world.tee,
+        "Now": int(NOW.timestamp()),
+        "Roots": encoded(roots),
+        "Evidence": encoded(raw),
+        "Documents": {},
+    }
+
+
 def ask_go(questions):
     """What the verifiers in Go say of each: "" where they take it."""
     lines = "".join(json.dumps(one) + "\n" for one in questions)
@@ -130,6 +150,41 @@ def test_go_tdx_guest_refuses_what_the_signatures_refuse():
     asked = [tdx_question(world, one.body, one.collateral, one.roots) for one in wrongs]
     steps = ("1, chain", "5, QE report", "6, attestation key", "8, signature")
     check_taken(wrongs, ask_go(asked), *steps)
+
+
+@needs_go
+@pytest.mark.parametrize("is_legacy", [False, True])
+def test_ccatoken_takes_evidence_of_each_profile(is_legacy):
+    world = CCAWorld(SEED, is_legacy=is_legacy, now=NOW)
+    assert ask_go([question(world, world.evidence(**BOUND), world.roots)]) == [""]
+
+
+@needs_go
+@pytest.mark.parametrize("is_legacy", [False, True])
+def test_ccatoken_refuses_what_the_signatures_refuse(is_legacy):
+    world = CCAWorld(SEED, is_legacy=is_legacy, now=NOW)
+    wrongs = list(world.wrongs())
+    answers = ask_go([question(world, one.body, one.roots) for one in wrongs])
+    check_taken(wrongs, answers, "2, platform", "3, binding", "4, realm")
+
+
+@needs_go
+def test_nitrite_takes_evidence():
+    world = NitroWorld(SEED, now=NOW)
+    assert ask_go([question(world, world.evidence(report_data=REPORT_DATA), world.roots)]) == [""]
+
+
+@needs_go
+def test_nitrite_refuses_what_the_signatures_refuse():
+    world = NitroWorld(SEED, now=NOW)
+    wrongs = list(world.wrongs())
+    answers = ask_go([question(world, one.body, one.roots) for one in wrongs])
+    # A root is known by its key, the order of a bundle does not matter, nor what a key is for.
+    usages = ("for signing code", "with name constraints", "of an authority", "signs certificates")
+    orders = ("backwards", "two swapped", "without its root", "one twice", "one more", "root twice")
+    unseen = {one.name for one in wrongs if one.name.endswith((*usages, *orders))}
+    unseen |= {"another root", "certificate of the machine"}
+    check_taken(wrongs, answers, "1, chain", "2, signature", unseen=unseen)
 
 
 def check_taken(wrongs, answers, *steps, unseen=()):

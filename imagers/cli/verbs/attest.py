@@ -3,7 +3,7 @@
        imagers attest diff FILE POLICY [OPTION]...
        imagers attest evidence [OPTION]...
        imagers attest ratls CERTIFICATE KEY [OPTION]...
-       imagers attest collateral | reference | initdata WORD [OPTION]...
+       imagers attest ak | collateral | reference | initdata WORD [OPTION]...
 
 Says whether evidence of a machine is genuine, step by step, without any network
 and without a broker; and, where you say what your guests are, whether it is of
@@ -47,6 +47,7 @@ import click
 from imagers.cli.command import VerbCommand, VerbGroup, json_option, option_group
 from imagers.cli.output import say, telling
 from imagers.cli.verbs import (
+    attest_ak,
     attest_collateral,
     attest_evidence,
     attest_initdata,
@@ -68,7 +69,14 @@ def command() -> None:
     """See the module."""
 
 
-for word in (attest_collateral, attest_evidence, attest_initdata, attest_ratls, attest_reference):
+for word in (
+    attest_ak,
+    attest_collateral,
+    attest_evidence,
+    attest_initdata,
+    attest_ratls,
+    attest_reference,
+):
     command.add_command(word.command)
 
 

@@ -7,13 +7,15 @@ fresh, and proves nothing to anybody who did not choose the report data. The
 exit code is 40 where this machine is no TEE; then it is said which were looked
 for, and where.
 
-AMD SEV-SNP is asked through configfs-tsm or /dev/sev-guest, Intel TDX through
-configfs-tsm, with the event log of firmware and agent, Intel SGX through
-/dev/attestation of Gramine, Arm CCA through configfs-tsm, Hygon CSV through
-/dev/csv-guest. Reading them is for root.
+AMD SEV-SNP is asked through configfs-tsm or /dev/sev-guest; Intel TDX through
+configfs-tsm, with the event log of firmware and agent; Arm CCA through
+configfs-tsm; Intel SGX through /dev/attestation of Gramine; Hygon CSV through
+/dev/csv-guest; AWS Nitro through /dev/nsm; machines of Azure (az-snp-vtpm,
+az-tdx-vtpm) through their vTPM; a TPM 2.0 through /dev/tpmrm0 where it has a
+key ("imagers attest ak"). Reading them is for root.
 
-  --tee NAME                  of this machine: snp, tdx, sgx, cca, csv, or a
-                              plugin's; default: the one that it is
+  --tee NAME                  of this machine, such as snp, or a plugin's;
+                              default: the one that it is
   --report-data HEX           what the evidence is to bind, at most 64 bytes;
                               default: zeros
   --json                      with the name of the TEE and the report data

@@ -13,7 +13,8 @@ is in a document, or in the value of the annotation of a pod.
 
   --algorithm NAME            sha256, sha384, sha512 or sm3; default: sha384
   --output FILE               a new file; default: standard output
-  --tee NAME                  snp, tdx, sgx or cca: its digest alone
+  --tee NAME                  one that binds init data, such as snp: its digest
+                              alone
   --annotation                print the annotation for Kubernetes: name, value
   --raw                       print the document as it is
   --json                      the facts as JSON
@@ -77,21 +78,24 @@ def make(*, algorithm: str, output: str | None, as_json: bool, **given: tuple[st
 
 @command.command("digest", cls=VerbCommand, help=__doc__)
 @click.argument("file")
-@click.option("--tee", type=click.Choice(["snp", "tdx", "sgx", "cca"]))
+@click.option("--tee", metavar="NAME")
 @json_option
 def digest(*, file: str, tee: str | None, as_json: bool) -> None:
     """Tell what evidence has to have."""
     from imagers.evidence.init_data import FIELDS, digest_for
 
+    if tee is not None and tee not in FIELDS:
+        raise UsageError(f"--tee: expected one of {', '.join(FIELDS)}, got {tee[:40]!r}")
     _, found = _read(file)
     if as_json:
         print_json(_facts(found))
     elif tee is not None:
         print_line(digest_for(tee, found.digest).hex())
     else:
-        print_line(f"{'':5}{found.algorithm:12}{found.digest.hex()}")
+        width = max(map(len, FIELDS)) + 2
+        print_line(f"{'':{width}}{found.algorithm:12}{found.digest.hex()}")
         for one, (name, _) in FIELDS.items():
-            print_line(f"{one:5}{name:12}{digest_for(one, found.digest).hex()}")
+            print_line(f"{one:{width}}{name:12}{digest_for(one, found.digest).hex()}")
 
 
 @command.command("show", cls=VerbCommand, help=__doc__)

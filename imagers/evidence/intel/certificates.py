@@ -38,7 +38,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
 from imagers.evidence.roots import read_root
 from imagers.evidence.steps import FETCH_NEWEST
-from imagers.pki.chain import load_certificate, parse_certificates
+from imagers.pki.chain import load_certificate, parse_certificates, parse_root
 from imagers.pki.der import only, split
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ __all__ = [
     "is_signed",
     "key_of",
     "parse_pck",
-    "parse_root",
     "read_crl",
     "read_signer",
     "verified_pck",
@@ -154,18 +153,6 @@ class PCK:
 def built_in_root() -> x509.Certificate:
     """Intel's root."""
     return parse_root(read_root("intel", "root.pem"), what="root.pem")
-
-
-def parse_root(pem: bytes, *, what: str) -> x509.Certificate:
-    """The one certificate in a PEM file that is trusted as root.
-
-    Raises:
-        FormatError: it does not have one.
-    """
-    found = parse_certificates(pem, what=what)
-    if len(found) != 1:
-        raise FormatError(f"expected one root certificate, got {len(found)}", what=what)
-    return found[0]
 
 
 @lru_cache(_CACHED)

@@ -48,7 +48,6 @@ from imagers.evidence.intel.certificates import (
     built_in_root,
     is_signed,
     parse_pck,
-    parse_root,
     read_crl,
     read_signer,
     verified_pck,
@@ -64,6 +63,7 @@ from imagers.evidence.intel.collateral import (
 from imagers.evidence.intel.documents import read_identity, read_tcb_info
 from imagers.evidence.intel.quote import SGX_BODY
 from imagers.evidence.steps import mismatch, step
+from imagers.pki.chain import parse_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

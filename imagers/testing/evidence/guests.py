@@ -35,8 +35,8 @@ class World(Protocol):
         """Of the guest whose evidence names no other."""
 
     @property
-    def roots(self) -> bytes:
-        """PEM: what a verifier takes in place of the vendor's certificates."""
+    def roots(self) -> bytes | None:
+        """PEM: what a verifier takes in place of the vendor's certificates; None: it has none."""
 
     def collateral(self) -> Mapping[str, bytes]:
         """All documents that a verifier may want, by their names."""

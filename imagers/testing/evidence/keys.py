@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 __all__ = ["SEED_BYTES", "ec_key", "octets", "rsa_key"]
 
 SEED_BYTES = 32
-_PRIME_BITS = 2048
 _EXPONENT = 65537
 _SMALL = 200_000
 """Below it all primes are tried by a sieve, which leaves one number in 22 of those looked at."""
@@ -48,9 +47,9 @@ def ec_key(seed: bytes, label: str, curve: type[ec.EllipticCurve]) -> ec.Ellipti
 
 
 @cache
-def rsa_key(seed: bytes, label: str) -> rsa.RSAPrivateKey:
-    """A key of 4096 bits."""
-    p, q = (_prime(octets(seed, f"{label} {one}", _PRIME_BITS // 8)) for one in "pq")
+def rsa_key(seed: bytes, label: str, bits: int = 4096) -> rsa.RSAPrivateKey:
+    """A key of 4096 bits, or fewer."""
+    p, q = (_prime(octets(seed, f"{label} {one}", bits // 16)) for one in "pq")
     private = pow(_EXPONENT, -1, (p - 1) * (q - 1))
     numbers = rsa.RSAPrivateNumbers(
         p,
@@ -76,8 +75,8 @@ def _small_primes() -> list[int]:
 
 def _prime(begin: bytes) -> int:
     """The first prime from a number on, of those that leave 3 when divided by 4."""
-    # With both upper bits set, two of them give 4096 bits.
-    start = int.from_bytes(begin) | 3 << (_PRIME_BITS - 2) | 3
+    # With both upper bits set, two of them give all bits of a key.
+    start = int.from_bytes(begin) | 3 << (len(begin) * 8 - 2) | 3
     is_left = bytearray([1]) * _WINDOW
     for small in _small_primes():
         first = -start * pow(4, -1, small) % small

@@ -10,36 +10,54 @@ init data zeros.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from imagers.testing.evidence.azure import AzureSNPWorld, AzureTDXWorld
 from imagers.testing.evidence.cca import CCAWorld
 from imagers.testing.evidence.csv import CSVWorld
-from imagers.testing.evidence.guests import Guest
+from imagers.testing.evidence.guests import Guest, World
 from imagers.testing.evidence.keys import SEED_BYTES
+from imagers.testing.evidence.nitro import NitroWorld
 from imagers.testing.evidence.nvidia import NVIDIAWorld
 from imagers.testing.evidence.sgx import SGXWorld
 from imagers.testing.evidence.snp import SNPWorld
 from imagers.testing.evidence.tdx import TDXWorld
+from imagers.testing.evidence.tpm import TPMWorld
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from imagers.model.evidence import Attester
     from imagers.model.strict_json import JSON, View
-    from imagers.testing.evidence.guests import World
 
 __all__ = ["PRODUCTS", "TEES", "Machine"]
 
 TEES = {
+    "az-snp-vtpm": (32, 64),
+    "az-tdx-vtpm": (32, 64),
     "cca": (32, 64),
     "csv": (32, 0),
     "nvidia": (48, 0),
+    "nitro": (48, 0),
     "sgx": (32, 64),
     "snp": (48, 32),
     "tdx": (48, 48),
+    "tpm": (32, 64),
 }
 """The TEEs that there are: length of a measurement, and of init data at most; 0: none."""
+_WORLDS: dict[str, Callable[..., World]] = {
+    "az-snp-vtpm": AzureSNPWorld,
+    "az-tdx-vtpm": AzureTDXWorld,
+    "cca": CCAWorld,
+    "csv": CSVWorld,
+    "nitro": NitroWorld,
+    "nvidia": NVIDIAWorld,
+    "sgx": SGXWorld,
+    "tdx": TDXWorld,
+    "tpm": TPMWorld,
+}
 PRODUCTS = ("Milan", "Genoa", "Turin")
 
 
@@ -102,18 +120,9 @@ class Machine:
         Args:
             now: as in the world; None: the current time.
         """
-        match self.tee:
-            case "cca":
-                return CCAWorld(self.seed, now=now)
-            case "csv":
-                return CSVWorld(self.seed, now=now)
-            case "nvidia":
-                return NVIDIAWorld(self.seed, now=now)
-            case "tdx":
-                return TDXWorld(self.seed, now=now)
-            case "sgx":
-                return SGXWorld(self.seed, now=now)
-        return SNPWorld(self.seed, self.product, now=now)
+        if self.tee == "snp":
+            return SNPWorld(self.seed, self.product, now=now)
+        return _WORLDS[self.tee](self.seed, now=now)
 
     def attester(self, now: datetime | None = None) -> Attester:
         """What makes its evidence."""

@@ -5,10 +5,11 @@
 
 writes, into a directory that does not exist yet:
 
-    root.pem        what stands in place of the vendor's certificates
+    root.pem        what stands in place of the vendor's certificates, where it has some
     collateral/     the documents that a verifier needs, by their names
     tee.json        what IMAGERS_TEST_TEE names for `--tee NAME-test`; the seed is in it
     evidence.json   evidence of the machine, as the protocol carries it
+    document.cbor   of AWS, the same as the module gives it
     token.cbor      of Arm, the same as the kernel gives it, with trust-anchors.json, its key
     report.bin      of AMD, the same as the device gives it, with vcek.der, the chip's certificate;
                     of Hygon, alone
@@ -51,8 +52,9 @@ def make_files(machine: Machine, directory: Path, report_data: bytes = b"") -> N
     files = {
         **world.raw_files(evidence),
         "evidence.json": dump_json(evidence),
-        "root.pem": world.roots,
     }
+    if world.roots is not None:
+        files["root.pem"] = world.roots
     with local_errors(directory):
         directory.mkdir(parents=True)
     write_collateral(world.collateral(), directory / "collateral")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,56 +20,17 @@ from imagers.testing.evidence import Machine
 if TYPE_CHECKING:
     from imagers.model.evidence import Attester
 
-__all__ = [
-    "VARIABLE",
-    "cca_attester",
-    "csv_attester",
-    "nvidia_attester",
-    "sgx_attester",
-    "snp_attester",
-    "tdx_attester",
-]
-
 VARIABLE = "IMAGERS_TEST_TEE"
 _MAX_BYTES = 16 * 1024
 
 
-def snp_attester() -> Attester:
-    """A guest on a chip of AMD's that is none.
+def _attester(tee: str) -> Attester:
+    """A guest of a vendor that is none.
 
     Raises:
         NoTEE: the variable names no file that can be read, or a machine of another TEE.
         FormatError: the file does not say which machine.
     """
-    return _attester("snp")
-
-
-def tdx_attester() -> Attester:
-    """A trust domain on a machine of Intel's that is none; see `snp_attester`."""
-    return _attester("tdx")
-
-
-def sgx_attester() -> Attester:
-    """An enclave on a machine of Intel's that is none; see `snp_attester`."""
-    return _attester("sgx")
-
-
-def cca_attester() -> Attester:
-    """A realm on a platform of Arm CCA that is none; see `snp_attester`."""
-    return _attester("cca")
-
-
-def csv_attester() -> Attester:
-    """A guest on a chip of Hygon's that is none; see `snp_attester`."""
-    return _attester("csv")
-
-
-def nvidia_attester() -> Attester:
-    """A GPU of NVIDIA's that is none; see `snp_attester`."""
-    return _attester("nvidia")
-
-
-def _attester(tee: str) -> Attester:
     name = os.environ.get(VARIABLE, "")
     if not name:
         make = f"python -m imagers.testing.evidence make --tee {tee}"
@@ -90,3 +52,16 @@ def _attester(tee: str) -> Attester:
         f"evidence of the TEE '{tee}' is made up, for tests: it proves nothing", stacklevel=3
     )
     return machine.attester()
+
+
+# One for each entry point.
+az_snp_attester = partial(_attester, "az-snp-vtpm")
+az_tdx_attester = partial(_attester, "az-tdx-vtpm")
+cca_attester = partial(_attester, "cca")
+csv_attester = partial(_attester, "csv")
+nitro_attester = partial(_attester, "nitro")
+nvidia_attester = partial(_attester, "nvidia")
+sgx_attester = partial(_attester, "sgx")
+snp_attester = partial(_attester, "snp")
+tdx_attester = partial(_attester, "tdx")
+tpm_attester = partial(_attester, "tpm")

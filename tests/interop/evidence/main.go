@@ -19,6 +19,8 @@ import (
 	sev "github.com/google/go-sev-guest/verify"
 	sevtrust "github.com/google/go-sev-guest/verify/trust"
 	tdx "github.com/google/go-tdx-guest/verify"
+	"github.com/hf/nitrite"
+	"github.com/veraison/ccatoken"
 )
 
 type document struct {
@@ -117,6 +119,41 @@ func td(q question) error {
 	})
 }
 
+func cca(q question) error {
+	block, _ := pem.Decode(q.Roots)
+	if block == nil {
+		return fmt.Errorf("expected a public key")
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return err
+	}
+	token, err := ccatoken.DecodeAndValidateEvidenceFromCBOR(q.Evidence)
+	if err != nil {
+		return err
+	}
+	return token.Verify(key)
+}
+
+func nitro(q question) error {
+	roots, err := parse(q.Roots)
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	for _, one := range roots {
+		pool.AddCert(one)
+	}
+	found, err := nitrite.Verify(q.Evidence, nitrite.VerifyOptions{
+		Roots:       pool,
+		CurrentTime: time.Unix(q.Now, 0),
+	})
+	if err == nil && !found.SignatureOK {
+		err = fmt.Errorf("the signature is not good")
+	}
+	return err
+}
+
 func judge(line []byte) (err error) {
 	defer func() {
 		if found := recover(); found != nil {
@@ -127,10 +164,17 @@ func judge(line []byte) (err error) {
 	if err := json.Unmarshal(line, &q); err != nil {
 		return err
 	}
-	if q.TEE == "snp" {
+	switch q.TEE {
+	case "snp":
 		return snp(q)
+	case "tdx":
+		return td(q)
+	case "cca":
+		return cca(q)
+	case "nitro":
+		return nitro(q)
 	}
-	return td(q)
+	return fmt.Errorf("unknown TEE %q", q.TEE)
 }
 
 func main() {

@@ -32,7 +32,7 @@ ROW = re.compile(r"^\| `([a-z_]+)` \| (.+?) \| (.+?) \| (.*?) ?\|$", re.MULTILIN
 LINK = re.compile(r"\[([^]]+)\]\(#([a-z-]+)\)")
 PRIMITIVES = {"text": str, "bool": bool, "map": dict, "document": dict, "null": type(None)}
 # Words that print no facts: a server, and nothing else.
-WITHOUT = {"broker serve"}
+WITHOUT = {"broker serve", "attest ak request", "attest ak challenge", "attest ak answer"}
 
 
 def read_page():
@@ -266,6 +266,10 @@ def look_after_collateral(made, world, monkeypatch):
     made("attest initdata make", "aa.toml=aa", "--output", "init.toml")
     made("attest initdata digest", "init.toml")
     made("attest initdata show", "init.toml")
+    Path("answer").write_text(json.dumps({"secret": "AA" * 21 + "A="}))
+    kept = {"secret": "AA" * 21 + "A=", "trusted_aks": "MIIB"}
+    Path("kept").write_text(json.dumps(kept))
+    made("attest ak accept", "answer", "--secret", "kept")
     Path("theirs").write_text('{"mr_td": ["00"]}')
     made("attest reference import", "theirs", "--expires", "2099-01-01T00:00:00Z")
     made("attest reference import", "theirs", "--output", "refs.json")

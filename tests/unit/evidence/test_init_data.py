@@ -60,7 +60,7 @@ def test_each_algorithm_gives_a_digest_of_its_size(algorithm):
     assert len(parse_init_data(document).digest) == size
 
 
-@pytest.mark.parametrize("tee", FIELDS)
+@pytest.mark.parametrize("tee", [tee for tee, (name, _) in FIELDS.items() if name != "PCR8"])
 @pytest.mark.parametrize("size", [32, 48, 64])
 def test_digest_fills_the_field_of_a_tee_or_is_cut(tee, size):
     digest = bytes(range(1, size + 1))
@@ -143,3 +143,8 @@ def test_document_of_a_real_guest_has_the_digest_that_it_names():
     assert (found.algorithm, list(found.data)) == ("sha256", ["policy.rego"])
     assert found.digest == hashlib.sha256(document).digest()
     assert of_annotation(to_annotation(document)) == document
+
+
+def test_register_of_a_tpm_was_extended_once_with_the_digest_cut_or_padded():
+    for digest, event in ((b"i" * 48, b"i" * 32), (b"i" * 20, b"i" * 20 + bytes(12))):
+        assert digest_for("tpm", digest) == hashlib.sha256(bytes(32) + event).digest()

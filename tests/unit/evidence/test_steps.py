@@ -69,6 +69,12 @@ def test_bound_that_nobody_asks_for_is_not_compared():
     )
 
 
+@pytest.mark.parametrize("bound", [Bound(b"d"), Bound(init_data=b"d")])
+def test_bound_that_has_no_field_is_refused(bound):
+    with pytest.raises(EvidenceRejected, match="expected 64, got no field for it"):
+        check_bound(bound, report_data=b"", init_data=b"", field="none")
+
+
 def test_crl_is_required_unless_it_is_said_to_be_optional():
     assert not is_crl_optional(View({}, what="s"))
     assert not is_crl_optional(View({"crl": "required"}, what="s"))

@@ -160,6 +160,46 @@ def test_parse_cbor_bad_document_is_refused(raw, piece):
     assert piece in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ("9fff", ()),
+        ("9f018202039f0405ffff", (1, (2, 3), (4, 5))),
+        ("83018202039f0405ff", (1, (2, 3), (4, 5))),
+        ("bfff", {}),
+        ("bf61610161629f0203ffff", {"a": 1, "b": (2, 3)}),
+        ("826161bf61626163ff", ("a", {"b": "c"})),
+    ],
+)
+def test_parse_cbor_open_ends_are_taken_where_they_are_asked_for(raw, value):
+    data = bytes.fromhex(raw)
+    assert parse_cbor(data, what="token", max_bytes=99, open_ended=True) == value
+    with pytest.raises(FormatError, match="indefinite length"):
+        parse(data)
+
+
+@pytest.mark.parametrize(
+    ("raw", "piece"),
+    [
+        ("9f", "ends where a value is expected"),
+        ("bf01", "ends where a value is expected"),
+        ("bf01ff", "no value starts with 0xff"),
+        ("81ff", "no value starts with 0xff"),
+        ("bf01000100ff", "the key 1 twice"),
+        ("bff500ff", "as key, got a boolean"),
+        ("9fff00", "has 1 bytes behind its end"),
+        ("5f4101ff", "an indefinite length"),
+        ("7f6161ff", "an indefinite length"),
+        ("9f" * 33, "nested deeper than 32"),
+        ("9f" + "00" * 200_001 + "ff", "more than 200000 values"),
+    ],
+    ids=range(11),
+)
+def test_parse_cbor_open_ends_that_are_wrong_are_refused(raw, piece):
+    with pytest.raises(FormatError, match=piece):
+        parse_cbor(bytes.fromhex(raw), what="token", max_bytes=MEGA, open_ended=True)
+
+
 def test_parse_cbor_bound_is_inclusive():
     assert parse(b"\x41a", 2) == b"a"
     with pytest.raises(FormatError, match="token: expected at most 1 bytes, got 2"):

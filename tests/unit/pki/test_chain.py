@@ -80,6 +80,20 @@ def test_chain_with_an_expired_issuer_is_refused(pki):
     refused("not valid at", pki.leaf("second", "ended"), [], [root])
 
 
+def test_chain_of_no_purpose_has_none_named(pki):
+    """Step 4."""
+    authority = pki.make("vendor", "root", ca=True)
+    machine = pki.make("machine", "vendor", usages=None)
+    path = check_chain(machine, [authority], [pki.root], at=NOW, purpose=None)
+    assert path == (machine, authority, pki.root)
+    signer = pki.make("signer", "vendor", usages=CODE)
+    other = pki.make("other", "root", ca=True, usages=CODE)
+    below = pki.make("below", "other", usages=None)
+    for leaf, between in ((signer, authority), (below, other)):
+        with pytest.raises(SignatureInvalid, match="extended key usage, where none is expected"):
+            check_chain(leaf, [between], [pki.root], at=NOW, purpose=None)
+
+
 def test_chain_without_a_time_leaves_times_to_its_caller(pki):
     leaf = pki.leaf(end=NOW - timedelta(days=1))
     path = check(leaf, [pki.middle], [pki.root], at=None)

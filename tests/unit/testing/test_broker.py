@@ -4,12 +4,15 @@ from datetime import timedelta
 import pytest
 
 from imagers.errors import AttestationError, KeyRefused, PluginNotFound, RateLimited, RemoteError
+from imagers.evidence.tpm.quote import BOOT_CHAIN
+from imagers.model.base64 import encode_base64
 from imagers.model.digest import digest_of
 from imagers.net.http import HTTPSettings
 from imagers.net.retry import RetryPolicy
 from imagers.testing.broker import EmbeddedBroker
-from imagers.testing.evidence import SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence import SGXWorld, SNPWorld, TDXWorld, TPMWorld
 from imagers.testing.evidence.eventlog import BOOT, replay
+from imagers.testing.evidence.tpm import PCR_BOOT, registers
 
 URI, IMAGE = "kbs:///default/key/1", digest_of(b"image")
 
@@ -124,24 +127,29 @@ def known_as(world):
     if world.tee == "tdx":
         rtmrs = replay(BOOT)
         return {"mr_td": world.measurement, "rtmr_1": rtmrs[1], "rtmr_2": rtmrs[2]}
+    if world.tee == "tpm":
+        values = registers(PCR_BOOT, {11: world.measurement})
+        known = {f"tpm_pcr{at:02}": values[at] for at in BOOT_CHAIN}
+        return {"trusted_aks": world.ak_public} | known
     name = {"snp": "snp_launch_measurement", "sgx": "sgx_mr_enclave"}[world.tee]
     return {name: world.measurement}
 
 
 def test_embedded_broker_takes_the_machines_of_its_worlds_and_knows_them_by_measurement():
-    worlds = [kind(bytes(32)) for kind in (SNPWorld, TDXWorld, SGXWorld)]
+    worlds = [kind(bytes(32)) for kind in (SNPWorld, TDXWorld, SGXWorld, TPMWorld)]
     with EmbeddedBroker(worlds=worlds, allow_sample_tee=False) as broker:
         broker.put(URI, b"secret", image=IMAGE)
         for world in worlds:
             for name, value in known_as(world).items():
-                broker.expect(name, value.hex())
+                text = encode_base64(value) if name == "trusted_aks" else value.hex()
+                broker.expect(name, text)
             with broker.client(world.attester()) as client:
                 assert read(client) == b"secret"
             other = b"\1" * len(world.measurement)
             stranger = world.attester(measurement=other)
             with broker.client(stranger) as client, pytest.raises(KeyRefused):
                 read(client)
-        assert (broker.handshakes, broker.releases, broker.refusals) == (6, 3, 3)
+        assert (broker.handshakes, broker.releases, broker.refusals) == (8, 4, 4)
 
 
 def test_embedded_broker_refuses_machines_of_another_seed():

@@ -16,6 +16,7 @@ from imagers.model.evidence import Bound
 from imagers.testing.evidence.csv import CLOSED, LAYOUTS, armored
 from imagers.testing.evidence.eventlog import BOOT, EV_IPL, Event, event_log
 from imagers.testing.evidence.wrongs.wrong import (
+    BOUND_ALONE,
     COULD_NOT_LOOK,
     MALFORMED,
     NO,
@@ -34,7 +35,6 @@ __all__ = ["CLAIMS", "wrongs"]
 
 _CHAIN, _PEK, _SIGNATURE = "1, chain", "2, PEK", "3, signature"
 _GUEST, _LOG, _BOUND = "5, guest", "6, event log", "7, bound"
-_BOUND_ONLY = Bound(REPORT_DATA)
 
 CLAIMS = (
     ("user_pubkey_digest", b"u" * 32),
@@ -67,7 +67,7 @@ class _Maker:
         issuers: bytes | None = None,
         has_issuers: bool = True,
         roots: bytes | None = None,
-        bound: Bound = _BOUND_ONLY,
+        bound: Bound = BOUND_ALONE,
         **fields: object,
     ) -> Wrong:
         if body is None:

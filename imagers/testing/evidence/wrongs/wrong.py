@@ -15,11 +15,22 @@ if TYPE_CHECKING:
     from imagers.errors import ImagersError
     from imagers.model.strict_json import JSON
 
-__all__ = ["BOUND", "COULD_NOT_LOOK", "INIT_DATA", "MALFORMED", "NO", "REPORT_DATA", "Wrong"]
+__all__ = [
+    "BOUND",
+    "BOUND_ALONE",
+    "COULD_NOT_LOOK",
+    "INIT_DATA",
+    "MALFORMED",
+    "NO",
+    "REPORT_DATA",
+    "Wrong",
+]
 
 REPORT_DATA, INIT_DATA = b"n" * 48, b"i" * 32
 BOUND = Bound(REPORT_DATA, INIT_DATA)
 """What the good evidence binds."""
+BOUND_ALONE = Bound(REPORT_DATA)
+"""The same of a TEE that has no field for init data."""
 NO, COULD_NOT_LOOK, MALFORMED = EvidenceRejected, CouldNotVerify, FormatError
 
 
@@ -33,7 +44,7 @@ class Wrong:
             even be read, or a document cannot.
         body: the evidence.
         collateral: by names.
-        roots: in place of the vendor's.
+        roots: in place of the vendor's; None: it has none.
         error: of the refusal.
         bound: what it has to bind.
     """
@@ -42,6 +53,6 @@ class Wrong:
     step: str
     body: JSON = field(repr=False)
     collateral: Mapping[str, bytes] = field(repr=False)
-    roots: bytes = field(repr=False)
+    roots: bytes | None = field(repr=False)
     error: type[ImagersError] = NO
     bound: Bound = BOUND

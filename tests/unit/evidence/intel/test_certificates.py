@@ -17,11 +17,11 @@ from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
 from imagers.evidence.intel.certificates import (
     built_in_root,
     parse_pck,
-    parse_root,
     read_crl,
     read_signer,
     verified_pck,
 )
+from imagers.pki.chain import parse_root
 from imagers.pki.der import encode
 from tests.real_evidence import real_file
 from tests.unit.evidence.intel.conftest import ARC, NOW, REAL, integer, pair
