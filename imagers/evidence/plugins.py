@@ -24,6 +24,7 @@ from imagers.errors import (
     NoTEE,
     PluginBroken,
     PluginNotFound,
+    Unsupported,
     UsageError,
 )
 from imagers.model.evidence import Attester, Verifier
@@ -36,6 +37,7 @@ __all__ = [
     "ATTESTERS",
     "ATTESTER_GROUP",
     "DEVICES",
+    "NOT_SUPPORTED",
     "TEES",
     "VERIFIER_GROUP",
     "TPMSettings",
@@ -76,6 +78,17 @@ ATTESTERS = {
 DEVICES = {"nvidia": "imagers.evidence.nvidia.collect:NVIDIAAttester"}
 """Those who collect evidence of devices beside that of the machine; never looked for."""
 _BY_TPM = {"az-snp-vtpm": ("device",), "az-tdx-vtpm": ("device",), "tpm": ("device", "handle")}
+NOT_SUPPORTED = {
+    "se": "of IBM Secure Execution only the owner of a key that the image was made for knows it",
+    "psa": "of a PSA token nothing says what a machine with an operating system runs",
+    "virtcca": "Huawei publishes no description of virtCCA's tokens that could be verified by",
+    "hygondcu": "of Hygon's DCU there is no evidence that a verifier could be tried with",
+    "nvidia-dpu": "of NVIDIA's BlueField there is no evidence that a verifier could be tried with",
+    "nvswitch": "of NVIDIA's switches there is no evidence that a verifier could be tried with",
+    "sev": "guests of SEV give no evidence, their owner looks at the launch: docs/tee/sev.md",
+    "sev-es": "guests of SEV-ES give no evidence, their owner looks at the launch: docs/tee/sev.md",
+}
+"""TEEs that are known and that no verifier of the house is for, and why."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 
 _Plugin = TypeVar("_Plugin")
@@ -99,6 +112,7 @@ def load_attester(name: str, tpm: TPMSettings | None = None) -> Attester:
 
     Raises:
         PluginNotFound: none is installed.
+        Unsupported: it is one of `NOT_SUPPORTED`.
         PluginBroken: it does not load, or is no attester for that name.
         NoTEE: it says that this machine is none of that kind.
     """
@@ -158,6 +172,7 @@ def load_verifier(
 
     Raises:
         PluginNotFound: none is installed.
+        Unsupported: it is one of `NOT_SUPPORTED`.
         PluginBroken: it does not load, or is no verifier for that name.
         FormatError: the settings are none of this TEE.
         UsageError: settings or roots for a plugin, which takes none.
@@ -196,8 +211,11 @@ def read_evidence(data: bytes, *, tee: str | None, what: str) -> tuple[str, Any]
 
     Raises:
         FormatError: it is evidence of no TEE of the house, or not of this one.
+        Unsupported: it is one of `NOT_SUPPORTED`.
         UsageError: there is no such TEE.
     """
+    if tee in NOT_SUPPORTED:
+        raise _not_supported(tee)
     if tee is not None and tee not in TEES:
         raise UsageError(f"expected a TEE among {', '.join(TEES)}, got {tee[:40]!r}")
     if tee is not None:
@@ -209,6 +227,13 @@ def read_evidence(data: bytes, *, tee: str | None, what: str) -> tuple[str, Any]
         f"is evidence of none of the TEEs {', '.join(TEES)}",
         what=what,
         hint="--tee NAME says what is wrong with it as evidence of one",
+    )
+
+
+def _not_supported(name: str) -> Unsupported:
+    return Unsupported(
+        f"the TEE {name!r} is not supported: {NOT_SUPPORTED[name]}",
+        hint="docs/tee/not-supported.md says what is missing",
     )
 
 
@@ -226,6 +251,8 @@ def _load(group: str, name: str, kind: str, as_kind: Callable[[object], _Plugin 
         raise PluginNotFound(f"expected the name of a TEE as {kind}, such as 'sample'", name=name)
     # One distribution seen twice on the path is one plugin; two that differ are a conflict.
     points = {point.value: point for point in entry_points(group=group, name=name)}
+    if not points and name in NOT_SUPPORTED:
+        raise _not_supported(name)
     if not points:
         house = sorted(TEES if group == VERIFIER_GROUP else ATTESTERS | DEVICES)
         installed = ", ".join((*house, *_find(group)))

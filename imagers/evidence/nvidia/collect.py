@@ -29,7 +29,7 @@ __all__ = ["NVIDIAAttester"]
 
 _NONCE = 32
 _HOPPER = 9  # NVML_DEVICE_ARCH_HOPPER
-_HINT = "pip install nvidia-ml-py, in a guest with NVIDIA's driver"
+_HINT = "it is of the package nvidia-ml-py, for a guest with NVIDIA's driver"
 
 
 class NVIDIAAttester:

@@ -17,7 +17,7 @@ csv        CSVWorld: Hygon's, and one chip
 azure      AzureSNPWorld, AzureTDXWorld: machines of Azure, in the worlds of AMD and Intel
 tpm        TPMWorld: a TPM, and the key of it that an operator trusts
 nvidia     NVIDIAWorld: NVIDIA's, and one GPU
-guests     World: what all worlds have; Guest: their attester
+guests     World, Vendor: what all worlds have and do; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
 make       files for pages: python -m imagers.testing.evidence make
