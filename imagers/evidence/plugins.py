@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from imagers.errors import (
@@ -38,6 +40,7 @@ __all__ = [
     "NOT_SUPPORTED",
     "TEES",
     "VERIFIER_GROUP",
+    "TPMSettings",
     "find_attester",
     "find_parser",
     "load_attester",
@@ -50,10 +53,10 @@ VERIFIER_GROUP = "imagers.verifiers"
 TEES = {
     "cca": "imagers.evidence.cca.verify:CCAVerifier",
     "csv": "imagers.evidence.csv.verify:CSVVerifier",
-    "nvidia": "imagers.evidence.nvidia.verify:NVIDIAVerifier",
     "nitro": "imagers.evidence.nitro.verify:NitroVerifier",
     "az-snp-vtpm": "imagers.evidence.azure.snp:AzureSNPVerifier",
     "az-tdx-vtpm": "imagers.evidence.azure.tdx:AzureTDXVerifier",
+    "nvidia": "imagers.evidence.nvidia.verify:NVIDIAVerifier",
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
     "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
@@ -74,6 +77,7 @@ ATTESTERS = {
 """Those who collect evidence of this machine, in the order in which they are looked for."""
 DEVICES = {"nvidia": "imagers.evidence.nvidia.collect:NVIDIAAttester"}
 """Those who collect evidence of devices beside that of the machine; never looked for."""
+_BY_TPM = {"az-snp-vtpm": ("device",), "az-tdx-vtpm": ("device",), "tpm": ("device", "handle")}
 NOT_SUPPORTED = {
     "se": "of IBM Secure Execution only the owner of a key that the image was made for knows it",
     "psa": "of a PSA token nothing says what a machine with an operating system runs",
@@ -90,7 +94,20 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _Plugin = TypeVar("_Plugin")
 
 
-def load_attester(name: str) -> Attester:
+@dataclass(frozen=True, slots=True)
+class TPMSettings:
+    """Where a machine has its TPM, for the attesters that speak with one.
+
+    Attributes:
+        device: None: the kernel's.
+        handle: of its attestation key; None: the one that Trustee's guests have.
+    """
+
+    device: Path | None = None
+    handle: int | None = None
+
+
+def load_attester(name: str, tpm: TPMSettings | None = None) -> Attester:
     """The attester of the TEE `name`, or one beside it: `snp-test` gives evidence of `snp`.
 
     Raises:
@@ -100,7 +117,7 @@ def load_attester(name: str) -> Attester:
         NoTEE: it says that this machine is none of that kind.
     """
     if name in ATTESTERS or name in DEVICES:
-        return _house_attester(name)
+        return _house_attester(name, tpm)
 
     def is_attester(made: object) -> Attester | None:
         if not isinstance(made, Attester):
@@ -110,7 +127,7 @@ def load_attester(name: str) -> Attester:
     return _load(ATTESTER_GROUP, name, "attester", is_attester)
 
 
-def find_attester() -> Attester:
+def find_attester(tpm: TPMSettings | None = None) -> Attester:
     """The attester of the TEE that this machine is.
 
     Raises:
@@ -118,7 +135,7 @@ def find_attester() -> Attester:
     """
     looked = []
     for name in ATTESTERS:
-        attester = _house_attester(name)
+        attester = _house_attester(name, tpm)
         why = attester.missing()
         if not why:
             return attester
@@ -136,9 +153,11 @@ class _Own(Attester, Protocol):
         """Why this machine is none of that kind; "" if it is."""
 
 
-def _house_attester(name: str) -> _Own:
+def _house_attester(name: str, tpm: TPMSettings | None) -> _Own:
     module, _, kind = (ATTESTERS | DEVICES)[name].partition(":")
-    made: _Own = getattr(import_module(module), kind)()
+    told = {one: getattr(tpm, one, None) for one in _BY_TPM.get(name, ())}
+    given = {one: value for one, value in told.items() if value is not None}
+    made: _Own = getattr(import_module(module), kind)(**given)
     return made
 
 

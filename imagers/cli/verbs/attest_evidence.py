@@ -44,12 +44,11 @@ _REPORT_DATA = 64
 def command(*, tee: str | None, report_data: str, as_json: bool) -> None:
     """Print evidence of this machine."""
     from imagers.cli.evidence import parse_hex
-    from imagers.evidence.plugins import find_attester, load_attester
+    from imagers.cli.machine import attester_of_machine
     from imagers.model.evidence import ReportData
 
     digest = parse_hex("--report-data", report_data, _REPORT_DATA) or b""
-    attester = find_attester() if tee is None else load_attester(tee)
-    evidence = attester.collect(ReportData(digest))
+    evidence = attester_of_machine(tee).collect(ReportData(digest))
     if as_json:
         facts = {"tee": evidence.tee, "report_data": digest.hex(), "evidence": evidence.body}
         print_json(facts)

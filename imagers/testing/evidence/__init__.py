@@ -14,10 +14,10 @@ tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they shar
 cca        CCAWorld: a platform of Arm CCA, and a realm
 nitro      NitroWorld: AWS, and one enclave
 csv        CSVWorld: Hygon's, and one chip
-nvidia     NVIDIAWorld: NVIDIA's, and one GPU
 azure      AzureSNPWorld, AzureTDXWorld: machines of Azure, in the worlds of AMD and Intel
 tpm        TPMWorld: a TPM, and the key of it that an operator trusts
-guests     World: what all worlds have; Guest: their attester
+nvidia     NVIDIAWorld: NVIDIA's, and one GPU
+guests     World, Vendor: what all worlds have and do; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
 make       files for pages: python -m imagers.testing.evidence make
@@ -49,8 +49,8 @@ else:
             "csv": ("CSVWorld",),
             "azure": ("AzureSNPWorld", "AzureTDXWorld"),
             "machine": ("Machine",),
-            "nvidia": ("NVIDIAWorld",),
             "nitro": ("NitroWorld",),
+            "nvidia": ("NVIDIAWorld",),
             "server": ("CollateralServer", "Fault"),
             "sgx": ("SGXWorld",),
             "snp": ("SNPWorld",),

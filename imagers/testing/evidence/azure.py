@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 from asn1crypto import pem
 
 from imagers.model.base64 import encode_base64url
-from imagers.testing.evidence.guests import Guest
+from imagers.testing.evidence.guests import Vendor
 from imagers.testing.evidence.keys import octets, rsa_key
 from imagers.testing.evidence.snp import SNPWorld
 from imagers.testing.evidence.tdx import TDXWorld
@@ -60,7 +60,7 @@ def _jwk(kid: str, key: rsa.RSAPrivateKey, use: str) -> dict[str, JSON]:
     }
 
 
-class AzureWorld(ABC):
+class AzureWorld(Vendor, ABC):
     """What both have.
 
     Attributes:
@@ -220,12 +220,6 @@ class AzureWorld(ABC):
         """None: the parts are of several places, and are in the JSON."""
         del evidence
         return {}
-
-    def attester(
-        self, *, measurement: bytes | None = None, init_data: bytes = b"", **fields: Any
-    ) -> Guest:
-        """A guest; the arguments are those of `evidence`."""
-        return Guest(self, measurement, init_data, fields)
 
 
 class AzureSNPWorld(AzureWorld):

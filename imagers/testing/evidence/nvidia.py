@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from imagers.evidence.nvidia.report import BLOCKS, FIELDS
 from imagers.model.base64 import encode_base64
 from imagers.testing.evidence.authorities import BEFORE, usage
+from imagers.testing.evidence.guests import Vendor
 from imagers.testing.evidence.keys import ec_key, octets
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ _SHA384 = "2.16.840.1.101.3.4.2.2"
 _EMPTY = (1, 9, 11, *range(13, 22), 24, 25, 29, *range(42, 65))  # as on a real one
 
 
-class NVIDIAWorld:
+class NVIDIAWorld(Vendor):
     """See `World`.
 
     Args:
