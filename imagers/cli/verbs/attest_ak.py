@@ -21,7 +21,8 @@ does not say which machine it is in. The exit code is 40 for no.
                               that issue certificates of endorsement keys
   --secret FILE               of "challenge": a new file that stays with you
   --output FILE               a new file
-  --device FILE               of the TPM; default: AA_TPM_DEVICE, else /dev/tpmrm0
+  --device FILE               of the TPM; default: AA_TPM_DEVICE, else
+                              /dev/tpmrm0
   --handle N                  of the attestation key; default: AA_TPM_AK_HANDLE,
                               else 0x81010002
   --ek-certificate FILE       DER, where the TPM has none in it
