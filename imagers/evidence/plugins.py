@@ -81,7 +81,7 @@ _BY_TPM = {"az-snp-vtpm": ("device",), "az-tdx-vtpm": ("device",), "tpm": ("devi
 NOT_SUPPORTED = {
     "se": "of IBM Secure Execution only the owner of a key that the image was made for knows it",
     "psa": "of a PSA token nothing says what a machine with an operating system runs",
-    "virtcca": "Huawei publishes no description of virtCCA's tokens that could be verified by",
+    "virtcca": "Huawei publishes no description of virtCCA's tokens and of their keys",
     "hygondcu": "of Hygon's DCU there is no evidence that a verifier could be tried with",
     "nvidia-dpu": "of NVIDIA's BlueField there is no evidence that a verifier could be tried with",
     "nvswitch": "of NVIDIA's switches there is no evidence that a verifier could be tried with",

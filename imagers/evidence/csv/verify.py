@@ -345,7 +345,7 @@ def _check_signature(report: Report, pek: Certificate) -> None:
 def _check_mac(report: Report) -> str:
     """Step 4: what was done."""
     if not report.is_whole:
-        return "the guest looked at it"
+        return "for the guest to look at, before it took off what hides the chip"
     expected = mac_of(report.octets("mnonce"), report.signer)
     if not compare_digest(expected, report.mac):
         raise mismatch("MAC", expected.hex(), report.mac.hex())

@@ -26,7 +26,7 @@ from imagers.kbs.messages import (
 from imagers.kbs.tee_key import ECKey
 from imagers.model.base64 import decode_base64url
 from imagers.model.digest import digest_of
-from imagers.model.evidence import Bound
+from imagers.model.evidence import Bound, Evidence
 from imagers.model.references import ReferenceValue
 from imagers.testing.broker import EmbeddedBroker
 from imagers.testing.evidence import (
@@ -41,6 +41,7 @@ from imagers.testing.evidence import (
     TDXWorld,
     TPMWorld,
 )
+from imagers.testing.evidence.csv import CLOSED, remask
 from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.make import write_collateral
 
@@ -445,6 +446,49 @@ def test_device_that_no_reference_value_knows_makes_its_guest_one_that_is_not_kn
         with broker.client(attester, devices=devices) as guest:
             reason = refused(guest.get, URI, manifest_digest=IMAGE)
         assert "no reference value for the TEE 'sampledevice'" in reason
+
+
+class Remasked:
+    """A guest under debugging, whose owner changes its report so that it says that it is closed."""
+
+    tee = "csv"
+
+    def __init__(self, world):
+        self.world = world
+
+    def collect(self, report_data):
+        pattern = b"\x01\0\0\0"
+        wanted = report_data.digest.ljust(64, b"\0")
+        asked = bytes(one ^ other for one, other in zip(wanted, pattern * 16, strict=True))
+        raw = self.world.report(version=1, policy=CLOSED ^ 1, report_data=asked)
+        return Evidence("csv", self.world.body(remask(raw, pattern)), report_data)
+
+
+def test_report_that_counts_with_its_measurement_alone_opens_nothing_without(tmp_path):
+    """Also where a rule takes any genuine guest: nobody knows whether it is one."""
+    hygon = CSVWorld(b"g" * 32)
+    rule = {"name": "any", "effect": "allow", "resource": "*/*/*", "image": "any"}
+    with EmbeddedBroker(
+        worlds=[hygon], collateral_directory=tmp_path / "collateral", allow_sample_tee=False
+    ) as broker:
+        broker.put(URI, b"the key")
+        broker.admin.set_policy(json.dumps({"rules": [rule]}))
+
+        def ask(attester):
+            with broker.client(attester) as guest, guest.get(URI, manifest_digest=None) as key:
+                return len(key)
+
+        own, newer = (Guest(hygon, fields={"version": one}) for one in (1, 2))
+        assert ask(newer) == 7
+        for attester in (own, Remasked(hygon)):
+            with pytest.raises(EvidenceRejected, match="the evidence is rejected: step measure"):
+                ask(attester)
+        broker.expect("csv_v1_measure", hygon.measurement.hex())
+        assert ask(own) == 7
+        with pytest.raises(EvidenceRejected, match="the evidence is rejected: step measure"):
+            ask(Remasked(hygon))
+        told = [row.detail for row in broker.log if row.outcome == "refused"]
+        assert all("this evidence counts only where its measurement equals" in one for one in told)
 
 
 def test_guest_with_a_gpu_gets_the_key_if_machine_and_gpu_are_known(world):

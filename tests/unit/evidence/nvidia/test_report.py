@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports of a GPU are read strictly; what is refused is in the tests of `wrongs`."""
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imagers.errors import FormatError
 from imagers.evidence.nvidia.report import MAX_REPORT, parse_report
@@ -65,3 +69,16 @@ def test_real_report_is_read():
     )
     assert report.nonce.hex().startswith("931d8dd0")
     assert report.text("driver_version") == "550.90.07"
+
+
+GOOD = WORLD.report()
+
+
+@given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=8))
+def test_any_bytes_give_a_report_or_an_error_of_ours(at, change):
+    raw = GOOD[:at] + change + GOOD[at + len(change) :]
+    with suppress(FormatError):
+        report = parse_report(raw)
+        assert raw.startswith(report.signed)
+    with suppress(FormatError):
+        parse_report(change * 200)

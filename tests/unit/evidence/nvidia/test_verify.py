@@ -124,6 +124,16 @@ def test_hex_of_older_guests_is_read():
         judge(body)
 
 
+def test_changed_bytes_of_a_report_are_refused():
+    """Each eleventh, and all of the signature."""
+    raw = WORLD.report(nonce=NONCE)
+    for at in [*range(0, len(raw) - 96, 11), *range(len(raw) - 96, len(raw))]:
+        changed = bytearray(raw)
+        changed[at] ^= 1
+        with pytest.raises((EvidenceRejected, FormatError)):
+            judge(WORLD.evidence(report=bytes(changed)), bound=Bound())
+
+
 def test_what_stands_beside_is_not_believed():
     body = WORLD.evidence(report_data=NONCE)
     body["device_evidence_list"][0]["uuid"] = "another"
