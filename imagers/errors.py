@@ -309,6 +309,12 @@ class _Stepwise(ImagersError):
             self.step = name
             self.args = (f"step {name}: {self}",)
 
+    def is_part_of(self, number: int) -> None:
+        """Say that the step, as another verifier numbers it, is one of step `number`."""
+        if self.step:
+            told, self.step = f"step {self.step}", f"{number}.{self.step}"
+            self.args = (str(self).replace(told, f"step {self.step}", 1),)
+
 
 class CouldNotVerify(VerificationError, _Stepwise):
     """We could not look: not a "no", and never a "yes"."""

@@ -52,6 +52,8 @@ class Settings:
         broker_reference: file with what a broker in a TEE has to be; None: it is no such broker.
         broker_ca: PEM file, of the only CAs that are trusted for it; None: the system's.
         tee_key_algorithm: of the key that its answers are sealed to; None: what all brokers take.
+        tpm_device: of the TPM of this machine; None: the kernel's.
+        tpm_ak_handle: of its attestation key, as written; None: the usual one.
         named_admin_key: file of its administrator's key; None: where this user's broker writes it.
         cosign_password: None where the variable is not set, which is not the same as empty.
     """
@@ -75,6 +77,8 @@ class Settings:
     broker_reference: str | None = None
     broker_ca: str | None = None
     tee_key_algorithm: str | None = None
+    tpm_device: str | None = None
+    tpm_ak_handle: str | None = None
     named_admin_key: Path | None = None
     cosign_password: str | None = field(default=None, repr=False)
 
@@ -310,6 +314,8 @@ def read_settings() -> Settings:
         broker_reference=os.environ.get("IMAGERS_BROKER_REFERENCE") or None,
         broker_ca=os.environ.get("IMAGERS_BROKER_CA") or None,
         tee_key_algorithm=os.environ.get("IMAGERS_TEE_KEY_ALGORITHM") or None,
+        tpm_device=os.environ.get("AA_TPM_DEVICE") or None,
+        tpm_ak_handle=os.environ.get("AA_TPM_AK_HANDLE") or None,
         named_admin_key=Path(admin_key) if admin_key else None,
         cosign_password=_hidden.get(_VARIABLE, os.environ.get(_VARIABLE)),
     )

@@ -2,9 +2,9 @@
 """Real evidence of machines, which belongs to others and is not part of this project.
 
 Where IMAGERS_REAL_EVIDENCE names a directory with it, tests read it: `TEE/ORIGIN/FILE`, of files in
-the repositories of confidential-containers/trustee, google/go-tdx-guest, Phala-Network/dcap-qvl,
-Intel's QVL and openenclave. Without it they are skipped, and evidence of the factories
-(`imagers.testing.evidence`) is what the steps are tested with.
+the repositories of confidential-containers/trustee, openanolis/csv-rs, google/go-tdx-guest,
+Phala-Network/dcap-qvl, Intel's QVL and openenclave. Without it they are skipped, and evidence of
+the factories (`imagers.testing.evidence`) is what the steps are tested with.
 """
 
 import os

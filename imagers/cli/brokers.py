@@ -193,23 +193,23 @@ class BrokerOptions:
             self.require_url()
         attester, devices = None, []
         if tee is not None:
-            from imagers.evidence.plugins import load_attester
+            from imagers.cli.machine import attester_of_machine
 
             name, *others = tee.split(",")
-            attester = load_attester(name) if name else None
-            devices = [load_attester(one) for one in dict.fromkeys(others)]
+            attester = attester_of_machine(name) if name else None
+            devices = [attester_of_machine(one) for one in dict.fromkeys(others)]
         return LazyGuest(lambda: self._client(attester, devices))
 
     def _client(self, attester: Attester | None, devices: Sequence[Attester]) -> BrokerClient:
+        from imagers.cli.machine import attester_of_machine
         from imagers.errors import NoTEE
-        from imagers.evidence.plugins import find_attester
         from imagers.kbs.client import BrokerClient
         from imagers.kbs.tee_key import DEFAULT_TEE_KEY
 
         url = self.require_url()
         algorithm = read_settings().tee_key_algorithm or DEFAULT_TEE_KEY
         try:
-            attester = attester or find_attester()
+            attester = attester or attester_of_machine(None)
         except NoTEE as error:
             raise NoTEE(
                 str(error),

@@ -223,6 +223,8 @@ class Outcome:
             if self.error is not None and self.error.hint:
                 yield "", 2, self.error.hint
         if self.appraisal is None:
+            if self.claims is not None and self.error is not None:
+                yield self.answer, 0, str(self.error)
             return
         yield self.answer, 0, f"a guest of yours: {self.appraisal.status}"
         for one in self.appraisal.comparisons:

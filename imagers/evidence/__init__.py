@@ -7,6 +7,7 @@ appraise    whether a machine that is genuine is one's own
 claims      claims as JSON
 snp         reports of AMD SEV-SNP, and whether they are genuine; who collects them
 tdx, sgx    the same for quotes of Intel; what both share is in intel
+azure       the same for machines of Azure, by their vTPM, on SNP or TDX
 tpm         the same for quotes of a TPM, and what makes its key worth anything
 steps       numbered steps, and refusals that name them
 ratls       certificates that carry evidence, and whether a peer is one's own by it

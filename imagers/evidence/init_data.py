@@ -57,6 +57,8 @@ FIELDS = {
     "sgx": ("CONFIGID", 64),
     "cca": ("RPV", 64),
     "tpm": (_REGISTER, 32),
+    "az-snp-vtpm": (_REGISTER, 32),
+    "az-tdx-vtpm": (_REGISTER, 32),
 }
 """The field of each TEE that has the digest, and its bytes."""
 _VERSION = "0.1.0"

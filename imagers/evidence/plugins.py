@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from imagers.errors import (
@@ -22,6 +24,7 @@ from imagers.errors import (
     NoTEE,
     PluginBroken,
     PluginNotFound,
+    Unsupported,
     UsageError,
 )
 from imagers.model.evidence import Attester, Verifier
@@ -33,8 +36,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ATTESTERS",
     "ATTESTER_GROUP",
+    "DEVICES",
+    "NOT_SUPPORTED",
     "TEES",
     "VERIFIER_GROUP",
+    "TPMSettings",
     "find_attester",
     "find_parser",
     "load_attester",
@@ -48,6 +54,9 @@ TEES = {
     "cca": "imagers.evidence.cca.verify:CCAVerifier",
     "csv": "imagers.evidence.csv.verify:CSVVerifier",
     "nitro": "imagers.evidence.nitro.verify:NitroVerifier",
+    "az-snp-vtpm": "imagers.evidence.azure.snp:AzureSNPVerifier",
+    "az-tdx-vtpm": "imagers.evidence.azure.tdx:AzureTDXVerifier",
+    "nvidia": "imagers.evidence.nvidia.verify:NVIDIAVerifier",
     "sgx": "imagers.evidence.sgx.verify:SGXVerifier",
     "snp": "imagers.evidence.snp.verify:SNPVerifier",
     "tdx": "imagers.evidence.tdx.verify:TDXVerifier",
@@ -61,24 +70,54 @@ ATTESTERS = {
     "cca": "imagers.evidence.cca.collect:CCAAttester",
     "nitro": "imagers.evidence.nitro.collect:NitroAttester",
     "csv": "imagers.evidence.csv.collect:CSVAttester",
+    "az-snp-vtpm": "imagers.evidence.azure.collect:AzureSNPAttester",
+    "az-tdx-vtpm": "imagers.evidence.azure.collect:AzureTDXAttester",
     "tpm": "imagers.evidence.tpm.collect:TPMAttester",
 }
 """Those who collect evidence of this machine, in the order in which they are looked for."""
+DEVICES = {"nvidia": "imagers.evidence.nvidia.collect:NVIDIAAttester"}
+"""Those who collect evidence of devices beside that of the machine; never looked for."""
+_BY_TPM = {"az-snp-vtpm": ("device",), "az-tdx-vtpm": ("device",), "tpm": ("device", "handle")}
+NOT_SUPPORTED = {
+    "se": "of IBM Secure Execution only the owner of a key that the image was made for knows it",
+    "psa": "of a PSA token nothing says what a machine with an operating system runs",
+    "virtcca": "Huawei publishes no description of virtCCA's tokens and of their keys",
+    "hygondcu": "of Hygon's DCU there is no evidence that a verifier could be tried with",
+    "nvidia-dpu": "of NVIDIA's BlueField there is no evidence that a verifier could be tried with",
+    "nvswitch": "of NVIDIA's switches there is no evidence that a verifier could be tried with",
+    "sev": "guests of SEV give no evidence, their owner looks at the launch: docs/tee/sev.md",
+    "sev-es": "guests of SEV-ES give no evidence, their owner looks at the launch: docs/tee/sev.md",
+}
+"""TEEs that are known and that no verifier of the house is for, and why."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 
 _Plugin = TypeVar("_Plugin")
 
 
-def load_attester(name: str) -> Attester:
+@dataclass(frozen=True, slots=True)
+class TPMSettings:
+    """Where a machine has its TPM, for the attesters that speak with one.
+
+    Attributes:
+        device: None: the kernel's.
+        handle: of its attestation key; None: the one that Trustee's guests have.
+    """
+
+    device: Path | None = None
+    handle: int | None = None
+
+
+def load_attester(name: str, tpm: TPMSettings | None = None) -> Attester:
     """The attester of the TEE `name`, or one beside it: `snp-test` gives evidence of `snp`.
 
     Raises:
         PluginNotFound: none is installed.
+        Unsupported: it is one of `NOT_SUPPORTED`.
         PluginBroken: it does not load, or is no attester for that name.
         NoTEE: it says that this machine is none of that kind.
     """
-    if name in ATTESTERS:
-        return _house_attester(name)
+    if name in ATTESTERS or name in DEVICES:
+        return _house_attester(name, tpm)
 
     def is_attester(made: object) -> Attester | None:
         if not isinstance(made, Attester):
@@ -88,7 +127,7 @@ def load_attester(name: str) -> Attester:
     return _load(ATTESTER_GROUP, name, "attester", is_attester)
 
 
-def find_attester() -> Attester:
+def find_attester(tpm: TPMSettings | None = None) -> Attester:
     """The attester of the TEE that this machine is.
 
     Raises:
@@ -96,7 +135,7 @@ def find_attester() -> Attester:
     """
     looked = []
     for name in ATTESTERS:
-        attester = _house_attester(name)
+        attester = _house_attester(name, tpm)
         why = attester.missing()
         if not why:
             return attester
@@ -114,9 +153,11 @@ class _Own(Attester, Protocol):
         """Why this machine is none of that kind; "" if it is."""
 
 
-def _house_attester(name: str) -> _Own:
-    module, _, kind = ATTESTERS[name].partition(":")
-    made: _Own = getattr(import_module(module), kind)()
+def _house_attester(name: str, tpm: TPMSettings | None) -> _Own:
+    module, _, kind = (ATTESTERS | DEVICES)[name].partition(":")
+    told = {one: getattr(tpm, one, None) for one in _BY_TPM.get(name, ())}
+    given = {one: value for one, value in told.items() if value is not None}
+    made: _Own = getattr(import_module(module), kind)(**given)
     return made
 
 
@@ -131,6 +172,7 @@ def load_verifier(
 
     Raises:
         PluginNotFound: none is installed.
+        Unsupported: it is one of `NOT_SUPPORTED`.
         PluginBroken: it does not load, or is no verifier for that name.
         FormatError: the settings are none of this TEE.
         UsageError: settings or roots for a plugin, which takes none.
@@ -169,8 +211,11 @@ def read_evidence(data: bytes, *, tee: str | None, what: str) -> tuple[str, Any]
 
     Raises:
         FormatError: it is evidence of no TEE of the house, or not of this one.
+        Unsupported: it is one of `NOT_SUPPORTED`.
         UsageError: there is no such TEE.
     """
+    if tee in NOT_SUPPORTED:
+        raise _not_supported(tee)
     if tee is not None and tee not in TEES:
         raise UsageError(f"expected a TEE among {', '.join(TEES)}, got {tee[:40]!r}")
     if tee is not None:
@@ -182,6 +227,13 @@ def read_evidence(data: bytes, *, tee: str | None, what: str) -> tuple[str, Any]
         f"is evidence of none of the TEEs {', '.join(TEES)}",
         what=what,
         hint="--tee NAME says what is wrong with it as evidence of one",
+    )
+
+
+def _not_supported(name: str) -> Unsupported:
+    return Unsupported(
+        f"the TEE {name!r} is not supported: {NOT_SUPPORTED[name]}",
+        hint="docs/tee/not-supported.md says what is missing",
     )
 
 
@@ -199,8 +251,10 @@ def _load(group: str, name: str, kind: str, as_kind: Callable[[object], _Plugin 
         raise PluginNotFound(f"expected the name of a TEE as {kind}, such as 'sample'", name=name)
     # One distribution seen twice on the path is one plugin; two that differ are a conflict.
     points = {point.value: point for point in entry_points(group=group, name=name)}
+    if not points and name in NOT_SUPPORTED:
+        raise _not_supported(name)
     if not points:
-        house = sorted(TEES if group == VERIFIER_GROUP else ATTESTERS)
+        house = sorted(TEES if group == VERIFIER_GROUP else ATTESTERS | DEVICES)
         installed = ", ".join((*house, *_find(group)))
         # Only a folder of ours is named: whoever owns a guessed name gets to run in the guest.
         hint = "install the plugin that has it into the same environment"

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 from imagers.errors import CouldNotVerify, EvidenceRejected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from imagers.model.evidence import Bound
     from imagers.model.strict_json import View
 
-__all__ = ["FETCH_NEWEST", "check_bound", "is_crl_optional", "mismatch", "step"]
+__all__ = ["FETCH_NEWEST", "check_bound", "is_crl_optional", "mismatch", "step", "steps_of"]
 
 FETCH_NEWEST = "'imagers attest collateral fetch' gets the newest"
 """The hint for a document that is out of date."""
@@ -60,12 +60,28 @@ def step(name: str) -> Iterator[None]:
         raise
 
 
-def check_bound(bound: Bound, *, report_data: bytes, init_data: bytes, field: str) -> str:
+@contextmanager
+def steps_of(number: int, note: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """A block with steps of another verifier, which are parts of step `number`; who notes them.
+
+    Its step 2 is told as 5.2, if the number is 5.
+    """
+    try:
+        yield lambda line: note(line.replace("step ", f"step {number}.", 1))
+    except (EvidenceRejected, CouldNotVerify) as error:
+        error.is_part_of(number)
+        raise
+
+
+def check_bound(
+    bound: Bound, *, report_data: bytes, init_data: bytes | None = None, field: str = ""
+) -> str:
     """Raise unless report data and init data in the evidence are the expected ones.
 
     Each holds the digest, with zeros behind it or cut to its length.
 
     Args:
+        init_data: None: this TEE binds none, and evidence that has to is refused.
         field: of the TEE, that holds the init data.
 
     Returns:
@@ -73,10 +89,11 @@ def check_bound(bound: Bound, *, report_data: bytes, init_data: bytes, field: st
 
     Spec: Trustee key broker protocol 0.4.0, report data and init data.
     """
-    compared = (
-        _compare("report data", bound.report_data, report_data),
-        _compare(f"init data in {field}", bound.init_data, init_data),
-    )
+    compared = [_compare("report data", bound.report_data, report_data)]
+    if init_data is not None:
+        compared.append(_compare(f"init data in {field}", bound.init_data, init_data))
+    elif bound.init_data is not None:
+        raise mismatch("init data", bound.init_data.hex(), "none: this TEE binds none")
     return ", ".join(compared)
 
 

@@ -21,8 +21,10 @@ does not say which machine it is in. The exit code is 40 for no.
                               that issue certificates of endorsement keys
   --secret FILE               of "challenge": a new file that stays with you
   --output FILE               a new file
-  --device FILE               of the TPM; default: /dev/tpmrm0
-  --handle N                  of the attestation key; default: 0x81010002
+  --device FILE               of the TPM; default: AA_TPM_DEVICE, else
+                              /dev/tpmrm0
+  --handle N                  of the attestation key; default: AA_TPM_AK_HANDLE,
+                              else 0x81010002
   --ek-certificate FILE       DER, where the TPM has none in it
   --at TIME                   of "challenge": RFC 3339; default: now
   --json                      of "accept": the facts as JSON
@@ -39,15 +41,13 @@ import click
 
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.output import print_json, print_line
-from imagers.errors import UsageError
 
 __all__ = ["command"]
 
 _SECRET, _PUBLIC = 0o600, 0o644
 _MAX_CERTIFICATE = 64 * 1024
-_PERSISTENT = range(0x81000000, 0x82000000)
-_handle = click.option("--handle", metavar="N", default="0x81010002")
-_device = click.option("--device", metavar="FILE", default="/dev/tpmrm0")
+_handle = click.option("--handle", metavar="N")
+_device = click.option("--device", metavar="FILE")
 _output = click.option("--output", metavar="FILE", required=True)
 _secret = click.option("--secret", metavar="FILE", required=True)
 
@@ -62,20 +62,21 @@ def command() -> None:
 @_device
 @_handle
 @_output
-def request(*, ek_certificate: str | None, device: str, handle: str, output: str) -> None:
+def request(
+    *, ek_certificate: str | None, device: str | None, handle: str | None, output: str
+) -> None:
     """Write what an operator is asked with."""
-    from pathlib import Path
-
-    from imagers.evidence.tpm.collect import make_request, open_device
+    from imagers.cli.machine import find_tpm
+    from imagers.evidence.tpm.collect import AK_HANDLE, DEVICE, make_request, open_device
     from imagers.evidence.tpm.commands import TPM
     from imagers.files import read_bounded, write_new
 
     certificate = None
     if ek_certificate is not None:
         certificate = read_bounded(ek_certificate, max_bytes=_MAX_CERTIFICATE)
-    number = _parse_handle(handle)
-    with open_device(Path(device)) as transmit:
-        found = make_request(TPM(transmit), number, certificate)
+    place = find_tpm(device, handle)
+    with open_device(place.device or DEVICE) as transmit:
+        found = make_request(TPM(transmit), place.handle or AK_HANDLE, certificate)
     write_new(output, found.to_json(), mode=_PUBLIC)
 
 
@@ -106,11 +107,10 @@ def challenge(*, request: str, ek_root: str, secret: str, output: str, at: str |
 @_device
 @_handle
 @_output
-def answer(*, challenge: str, device: str, handle: str, output: str) -> None:
+def answer(*, challenge: str, device: str | None, handle: str | None, output: str) -> None:
     """Write the secret that the TPM gives out."""
-    from pathlib import Path
-
-    from imagers.evidence.tpm.collect import answer_challenge, open_device
+    from imagers.cli.machine import find_tpm
+    from imagers.evidence.tpm.collect import AK_HANDLE, DEVICE, answer_challenge, open_device
     from imagers.evidence.tpm.commands import TPM
     from imagers.evidence.tpm.enrol import MAX_FILE, answer_to_json, parse_challenge
     from imagers.files import read_bounded, write_new
@@ -118,9 +118,9 @@ def answer(*, challenge: str, device: str, handle: str, output: str) -> None:
     data = read_bounded(challenge, max_bytes=MAX_FILE)
     with blamed_on(challenge):
         asked = parse_challenge(data)
-    number = _parse_handle(handle)
-    with open_device(Path(device)) as transmit:
-        secret = answer_challenge(TPM(transmit), asked, number)
+    place = find_tpm(device, handle)
+    with open_device(place.device or DEVICE) as transmit:
+        secret = answer_challenge(TPM(transmit), asked, place.handle or AK_HANDLE)
     write_new(output, answer_to_json(secret), mode=_PUBLIC)
 
 
@@ -140,13 +140,3 @@ def accept(*, answer: str, secret: str, as_json: bool) -> None:
         print_json({"trusted_aks": key})
     else:
         print_line(f"imagers broker reference-value set --add trusted_aks {key}")
-
-
-def _parse_handle(text: str) -> int:
-    try:
-        number = int(text, 0)
-    except ValueError:
-        number = 0
-    if number not in _PERSISTENT:
-        raise UsageError(f"expected a handle such as 0x81010002 for --handle, got {text[:40]!r}")
-    return number

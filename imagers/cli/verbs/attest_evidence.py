@@ -10,8 +10,9 @@ for, and where.
 AMD SEV-SNP is asked through configfs-tsm or /dev/sev-guest; Intel TDX through
 configfs-tsm, with the event log of firmware and agent; Arm CCA through
 configfs-tsm; Intel SGX through /dev/attestation of Gramine; Hygon CSV through
-/dev/csv-guest; AWS Nitro through /dev/nsm; a TPM 2.0 through /dev/tpmrm0 where
-it has a key ("imagers attest ak"). Reading them is for root.
+/dev/csv-guest; AWS Nitro through /dev/nsm; machines of Azure (az-snp-vtpm,
+az-tdx-vtpm) through their vTPM; a TPM 2.0 through /dev/tpmrm0 where it has a
+key ("imagers attest ak"). Reading them is for root.
 
   --tee NAME                  of this machine, such as snp, or a plugin's;
                               default: the one that it is
@@ -43,12 +44,11 @@ _REPORT_DATA = 64
 def command(*, tee: str | None, report_data: str, as_json: bool) -> None:
     """Print evidence of this machine."""
     from imagers.cli.evidence import parse_hex
-    from imagers.evidence.plugins import find_attester, load_attester
+    from imagers.cli.machine import attester_of_machine
     from imagers.model.evidence import ReportData
 
     digest = parse_hex("--report-data", report_data, _REPORT_DATA) or b""
-    attester = find_attester() if tee is None else load_attester(tee)
-    evidence = attester.collect(ReportData(digest))
+    evidence = attester_of_machine(tee).collect(ReportData(digest))
     if as_json:
         facts = {"tee": evidence.tee, "report_data": digest.hex(), "evidence": evidence.body}
         print_json(facts)

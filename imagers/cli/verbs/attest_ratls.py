@@ -48,11 +48,11 @@ def command(*, certificate: str, key: str, tee: str | None, days: int, as_json: 
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from imagers.evidence.plugins import find_attester, load_attester
+    from imagers.cli.machine import attester_of_machine
     from imagers.evidence.ratls import make_ratls
     from imagers.files import write_new
 
-    attester = find_attester() if tee is None else load_attester(tee)
+    attester = attester_of_machine(tee)
     private = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
     made = x509.load_der_x509_certificate(

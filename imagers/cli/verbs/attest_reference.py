@@ -7,16 +7,16 @@ build them of. make prints a file of them, which "imagers broker reference-value
 set --file" and "imagers attest verify --reference" take; import does so with
 Trustee's, CoRIM and SWID tags of NVIDIA, show tells what is in one.
 
-  FILE of "make"              snp: the firmware, OVMF; tdx: the firmware, TDVF;
+  FILE of "make"              snp, sev, sev-es: the firmware, OVMF; tdx: TDVF;
                               sgx: the enclave: SIGSTRUCT, .signed.so, jar
 
-  --tee NAME                  snp, tdx or sgx
-  --vcpus N                   of snp: how many processors
-  --vcpu-type NAME            of snp: their model, as QEMU has it: EPYC-v4
+  --tee NAME                  snp, tdx, sgx; sev, sev-es: see docs/tee/sev.md
+  --vcpus N                   of snp, sev-es: how many processors
+  --vcpu-type NAME            of these: their model, as QEMU has it: EPYC-v4
   --kernel FILE, --initrd FILE, --append TEXT
-                              of snp: of a direct boot
+                              of snp, sev, sev-es: of a direct boot
   --guest-features N          of snp: SEV_FEATURES of the host; default: 0x1
-  --host NAME                 of snp: QEMU, ec2 or gce; default: QEMU
+  --host NAME                 of snp, sev-es: QEMU, ec2, gce; default: QEMU
   --event-log FILE            of tdx: CCEL of a guest that you know to be good,
                               for RTMR 1 and 2
   --by-signer                 of sgx: any enclave of this signer, product and
@@ -56,7 +56,16 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _MAX_KEY = 64 * 1024
-_SNP = ("vcpus", "vcpu_type", "kernel", "initrd", "append", "guest_features", "host")
+# Options of a launch, and of which TEEs they are.
+_LAUNCH = {
+    "vcpus": ("snp", "sev-es"),
+    "vcpu_type": ("snp", "sev-es"),
+    "kernel": ("snp", "sev-es", "sev"),
+    "initrd": ("snp", "sev-es", "sev"),
+    "append": ("snp", "sev-es", "sev"),
+    "guest_features": ("snp",),
+    "host": ("snp", "sev-es"),
+}
 
 
 @click.group("reference", cls=VerbGroup, help=__doc__)
@@ -77,7 +86,7 @@ def _written(function: Verb) -> Verb:
 
 @command.command("make", cls=VerbCommand, help=__doc__)
 @click.argument("file")
-@click.option("--tee", type=click.Choice(["snp", "tdx", "sgx"]), required=True)
+@click.option("--tee", type=click.Choice(["snp", "tdx", "sgx", "sev", "sev-es"]), required=True)
 @click.option("--vcpus", type=int)
 @click.option("--vcpu-type", metavar="NAME")
 @click.option("--kernel", metavar="FILE")
@@ -99,16 +108,16 @@ def make(
     source: str | None,
     output: str | None,
     as_json: bool,
-    **snp: str | int | None,
+    **launch: str | int | None,
 ) -> None:
     """Compute them."""
     from imagers.model.references import ReferenceValue
 
-    _check_options(tee, snp, event_log=event_log, by_signer=by_signer)
+    _check_options(tee, launch, event_log=event_log, by_signer=by_signer)
     when = _time(expires)
     values: Mapping[str, JSON]
-    if tee == "snp":
-        values = _of_launch(file, snp)
+    if tee in ("snp", "sev", "sev-es"):
+        values = _of_launch(tee, file, launch)
     elif tee == "tdx":
         values = _of_firmware(file, event_log)
     else:
@@ -124,9 +133,12 @@ def make(
 
 
 def _check_options(
-    tee: str, snp: Mapping[str, str | int | None], *, event_log: str | None, by_signer: bool
+    tee: str, launch: Mapping[str, str | int | None], *, event_log: str | None, by_signer: bool
 ) -> None:
-    of_others = {f"--{name.replace('_', '-')}": tee != "snp" and snp[name] for name in _SNP}
+    of_others = {
+        f"--{name.replace('_', '-')}": tee not in tees and launch[name]
+        for name, tees in _LAUNCH.items()
+    }
     of_others |= {
         "--event-log": tee != "tdx" and event_log,
         "--by-signer": tee != "sgx" and by_signer,
@@ -136,12 +148,12 @@ def _check_options(
         raise UsageError(f"{wrong[0]} is not for {tee}")
 
 
-def _of_launch(file: str, given: Mapping[str, str | int | None]) -> dict[str, JSON]:
+def _of_launch(tee: str, file: str, given: Mapping[str, str | int | None]) -> dict[str, JSON]:
     from imagers.evidence.snp.launch import Launch, measure_launch
 
     vcpus, model = given["vcpus"], given["vcpu_type"]
-    if not isinstance(vcpus, int) or not isinstance(model, str):
-        raise UsageError("snp: expected --vcpus and --vcpu-type: they are measured")
+    if tee != "sev" and (vcpus is None or model is None):
+        raise UsageError(f"{tee}: expected --vcpus and --vcpu-type: they are measured")
     features = str(given["guest_features"] or "0x1")
     try:
         bits = int(features, 0)
@@ -152,18 +164,20 @@ def _of_launch(file: str, given: Mapping[str, str | int | None]) -> dict[str, JS
     digest = measure_launch(
         Launch(
             firmware=Path(file),
-            vcpus=vcpus,
-            vcpu_type=model,
+            vcpus=None if vcpus is None else int(vcpus),
+            vcpu_type=None if model is None else str(model),
             kernel=_path(given["kernel"]),
             initrd=_path(given["initrd"]),
             append=str(given["append"] or ""),
             guest_features=bits,
             host=str(given["host"] or "QEMU"),
+            tee=tee,
         )
     )
     if given["kernel"] is None:
         say("warning", "without --kernel nothing says which kernel runs: the host gives its disk")
-    return {"snp_launch_measurement": digest.hex()}
+    name = "snp_launch_measurement" if tee == "snp" else "sev_launch_digest"
+    return {name: digest.hex()}
 
 
 def _path(given: str | int | None) -> Path | None:

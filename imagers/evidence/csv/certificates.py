@@ -25,7 +25,7 @@ Spec: Hygon CSV API; openanolis/csv-rs, `certs`; the JSON is that of its serde.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from asn1crypto import pem
@@ -55,7 +55,7 @@ __all__ = [
 
 _CACHED = 1024
 ROOT_LABEL = "HYGON CERTIFICATE"
-"""What stands in the lines around a root for tests."""
+"""What stands in the lines around a root."""
 _NUMBER = 32  # bytes of a number that count
 _SLOT = 72
 _SM2, _SM2_SIGNATURES = 3, 4  # the curve, the algorithm
@@ -321,21 +321,15 @@ def certificate_to_json(certificate: Certificate) -> dict[str, JSON]:
     return document
 
 
-@cache
-def _built_in() -> Certificate:
-    return parse_certificate(read_root("csv", "hrk.cert"), "HRK")
-
-
+@lru_cache(4)
 def root_of(roots: bytes | None) -> Certificate:
     """Hygon's root, or what stands in its place in tests, armored as PEM is.
 
     Raises:
         FormatError: it is none.
     """
-    if roots is None:
-        return _built_in()
     try:
-        label, _, raw = pem.unarmor(roots)
+        label, _, raw = pem.unarmor(read_root("csv", "hrk.pem") if roots is None else roots)
     except ValueError:
         label, raw = "", b""
     if label != ROOT_LABEL:

@@ -253,7 +253,7 @@ def _check_bound(bound: Bound, user_data: bytes) -> str:
         raise mismatch(
             "length of the user data, which are the report data", _USER_DATA, len(user_data)
         )
-    return check_bound(bound, report_data=user_data, init_data=b"", field="a document")
+    return check_bound(bound, report_data=user_data)
 
 
 def _instance_of(module_id: str) -> str:

@@ -45,12 +45,12 @@ _WHAT = "answer of the TPM"
 _MAX_ANSWER = 4096
 _MAX_NV = 64 * 1024
 _NV_CHUNK = 512  # what each TPM reads at once
+_AUTH_READ = 1 << 18
 _ATTEMPTS = 8
 _POLICY_SESSION = 0x01
 _COMMANDS = {
     "EvictControl": 0x120,
     "CreatePrimary": 0x131,
-    "NV_Write": 0x137,
     "ActivateCredential": 0x147,
     "NV_Read": 0x14E,
     "PolicySecret": 0x151,
@@ -162,23 +162,21 @@ class TPM:
         )
 
     def read_nv(self, index: int) -> bytes:
-        """All that is in a place of its memory, which everybody may read."""
+        """All that is in a place of its memory."""
         public = Reader(self._ask("NV_ReadPublic", (index,)).sized(_MAX_ANSWER), _WHAT)
-        public.take(10)  # index, hash of its name, attributes
+        public.take(6)  # index, hash of its name
+        # The owner reads what is not for everybody.
+        reader = index if public.number(4) & _AUTH_READ else OWNER
         public.sized(64)
         size = public.number(2)
         data = b""
         while len(data) < size:
             chunk = struct.pack(">HH", min(_NV_CHUNK, size - len(data)), len(data))
-            piece = self._ask("NV_Read", (index, index), (_PASSWORD,), chunk).sized(_NV_CHUNK)
+            piece = self._ask("NV_Read", (reader, index), (_PASSWORD,), chunk).sized(_NV_CHUNK)
             if not piece:
                 raise LocalError("the TPM gives less than it says", path=_WHAT)
             data += piece
         return data
-
-    def write_nv(self, index: int, data: bytes) -> None:
-        """Write to the begin of a place that its owner may write to."""
-        self._ask("NV_Write", (OWNER, index), (_PASSWORD,), sized(data) + struct.pack(">H", 0))
 
     @contextmanager
     def primary(self, hierarchy: int, template: bytes) -> Iterator[int]:

@@ -51,7 +51,7 @@ from imagers.evidence.tpm.structures import (
 )
 from imagers.model.base64 import encode_base64
 from imagers.model.strict_json import View, dump_json
-from imagers.pki.chain import Purpose, check_chain, load_certificate
+from imagers.pki.chain import Purpose, check_chain, describe, load_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +71,7 @@ __all__ = [
 ]
 
 MAX_FILE = 64 * 1024
+_EK = "endorsement key"
 _MAX_CERTIFICATE = 16 * 1024
 _MAX_PART = 2048
 _MUST = {
@@ -168,7 +169,7 @@ def make_challenge(
         FormatError: the certificate cannot be read.
         Unsupported: the endorsement key is of another kind than RSA with 2048 bits or P-256.
     """
-    certificate = load_certificate(request.certificate, what="certificate of the endorsement key")
+    certificate = load_certificate(request.certificate, what=f"certificate of the {_EK}")
     with step("1, certificate"):
         try:
             check_chain(
@@ -178,10 +179,12 @@ def make_challenge(
                 at=now,
                 purpose=Purpose.TPM_ENDORSEMENT,
                 purpose_is_optional=True,
-                what="endorsement key",
+                what=_EK,
             )
         except SignatureInvalid as error:
-            raise EvidenceRejected(str(error)) from None
+            # Without the name in it, which may be the TPM's alone.
+            why = str(error).removeprefix(f"{_EK} of {describe(certificate)}: ")
+            raise EvidenceRejected(f"{_EK}: {why}", hint=error.hint) from None
     with step("2, key"):
         _check_ak(request.ak)
     secret = os.urandom(SECRET_BYTES)

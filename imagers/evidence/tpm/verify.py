@@ -60,7 +60,6 @@ from imagers.evidence.tpm.structures import (
     parse_signature,
     spki_of,
 )
-from imagers.model.base64 import encode_base64
 from imagers.model.evidence import Claims
 from imagers.model.strict_json import View, parse_json
 
@@ -92,20 +91,17 @@ class TPMEvidence:
 
     Attributes:
         key: that is to have signed.
+        ak_public: the same as reference values have it.
         values: of the registers.
         events: None: no log came along.
     """
 
     key: Key = field(repr=False)
+    ak_public: str = field(repr=False)
     attest: Attest
     signature: Signature = field(repr=False)
     values: tuple[bytes, ...] = field(repr=False)
     events: tuple[Event, ...] | None = field(default=None, repr=False)
-
-    @property
-    def ak_public(self) -> str:
-        """The key as reference values have it."""
-        return encode_base64(spki_of(self.key))
 
 
 def parse(body: JSON) -> TPMEvidence:
@@ -127,6 +123,7 @@ def parse(body: JSON) -> TPMEvidence:
         events = parse_event_log(view.bytes64("event_log", max_size=MAX_LOG))
     return TPMEvidence(
         key=key,
+        ak_public=view.text("ak_public"),
         attest=parse_attest(quote.bytes64("message", max_size=MAX_ATTEST)),
         signature=parse_signature(quote.bytes64("signature", max_size=MAX_ATTEST)),
         values=parse_values(pcrs if isinstance(pcrs, list) else (), error),

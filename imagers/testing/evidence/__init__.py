@@ -14,8 +14,10 @@ tdx, sgx   TDXWorld, SGXWorld: Intel's, and one machine; intel is what they shar
 cca        CCAWorld: a platform of Arm CCA, and a realm
 nitro      NitroWorld: AWS, and one enclave
 csv        CSVWorld: Hygon's, and one chip
+azure      AzureSNPWorld, AzureTDXWorld: machines of Azure, in the worlds of AMD and Intel
 tpm        TPMWorld: a TPM, and the key of it that an operator trusts
-guests     World: what all worlds have; Guest: their attester
+nvidia     NVIDIAWorld: NVIDIA's, and one GPU
+guests     World, Vendor: what all worlds have and do; Guest: their attester
 server     CollateralServer: the services that give collateral; Fault: what one does wrong
 machine    Machine: a guest of a world, as a file says it
 make       files for pages: python -m imagers.testing.evidence make
@@ -26,10 +28,12 @@ authorities, keys   what certificates of all vendors have alike, and what comes 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from imagers.testing.evidence.azure import AzureSNPWorld, AzureTDXWorld
     from imagers.testing.evidence.cca import CCAWorld
     from imagers.testing.evidence.csv import CSVWorld
     from imagers.testing.evidence.machine import Machine
     from imagers.testing.evidence.nitro import NitroWorld
+    from imagers.testing.evidence.nvidia import NVIDIAWorld
     from imagers.testing.evidence.server import CollateralServer, Fault
     from imagers.testing.evidence.sgx import SGXWorld
     from imagers.testing.evidence.snp import SNPWorld
@@ -43,8 +47,10 @@ else:
         {
             "cca": ("CCAWorld",),
             "csv": ("CSVWorld",),
+            "azure": ("AzureSNPWorld", "AzureTDXWorld"),
             "machine": ("Machine",),
             "nitro": ("NitroWorld",),
+            "nvidia": ("NVIDIAWorld",),
             "server": ("CollateralServer", "Fault"),
             "sgx": ("SGXWorld",),
             "snp": ("SNPWorld",),
@@ -54,11 +60,14 @@ else:
     )
 
 __all__ = [
+    "AzureSNPWorld",
+    "AzureTDXWorld",
     "CCAWorld",
     "CSVWorld",
     "CollateralServer",
     "Fault",
     "Machine",
+    "NVIDIAWorld",
     "NitroWorld",
     "SGXWorld",
     "SNPWorld",

@@ -25,7 +25,7 @@ from imagers.model.base64 import encode_base64url
 from imagers.model.strict_json import View, dump_json
 from imagers.pki.algorithms import algorithm_of, sign
 from imagers.pki.cose import ALG, build_sign1
-from imagers.testing.evidence.guests import Guest
+from imagers.testing.evidence.guests import Vendor
 from imagers.testing.evidence.keys import ec_key, octets
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _PROFILES = {
 _FIRMWARE = ("RSE_BL2", "AP_BL31", "RMM")
 
 
-class CCAWorld:
+class CCAWorld(Vendor):
     """A maker of platforms, and one of them.
 
     Args:
@@ -204,12 +204,6 @@ class CCAWorld:
         """Evidence as the kernel gives it: the token. And the platform's key, as its maker does."""
         token = View(evidence, what="CCA evidence").octets("token")
         return {"token.cbor": token, "trust-anchors.json": dump_json(self.trust_anchors())}
-
-    def attester(
-        self, *, measurement: bytes | None = None, init_data: bytes = b"", **fields: Any
-    ) -> Guest:
-        """A realm on the platform; the arguments are those of `evidence`."""
-        return Guest(self, measurement, init_data, fields)
 
 
 def public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

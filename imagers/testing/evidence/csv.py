@@ -38,6 +38,7 @@ from imagers.evidence.csv.report import (
 from imagers.evidence.csv.verify import issuers_name, parse
 from imagers.model.base64 import encode_base64
 from imagers.testing.evidence.eventlog import BOOT, event_log, replay
+from imagers.testing.evidence.guests import Vendor
 from imagers.testing.evidence.keys import octets
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ LAYOUTS = {1: (_HEAD, 188), 2: ({**_HEAD, **_MORE}, 1024)}
 """Fields of a report by its version, and where they end."""
 
 
-class CSVWorld:
+class CSVWorld(Vendor):
     """See `World`.
 
     Args:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all worlds have, and the attester of a guest in one."""
+"""What all worlds have and do, and the attester of a guest in one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from imagers.model.strict_json import JSON
     from imagers.testing.evidence.wrongs.wrong import Wrong
 
-__all__ = ["Guest", "World"]
+__all__ = ["Guest", "Vendor", "World"]
 
 
 class World(Protocol):
@@ -91,6 +91,16 @@ class Guest:
             **self.fields,
         )
         return Evidence(tee=self.tee, body=body, report_data=report_data)
+
+
+class Vendor:
+    """What all worlds do alike."""
+
+    def attester(
+        self: World, *, measurement: bytes | None = None, init_data: bytes = b"", **fields: Any
+    ) -> Guest:
+        """A guest on the machine; the arguments are those of `World.evidence`."""
+        return Guest(self, measurement, init_data, fields)
 
 
 if TYPE_CHECKING:

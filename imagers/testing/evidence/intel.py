@@ -36,6 +36,7 @@ from imagers.testing.evidence.authorities import (
     revocation_list,
     usage,
 )
+from imagers.testing.evidence.guests import Vendor
 from imagers.testing.evidence.keys import ec_key, octets
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def filled(layout: Layout, size: int, fields: Mapping[str, Field]) -> bytes:
     return bytes(raw)
 
 
-class IntelWorld:
+class IntelWorld(Vendor):
     """Intel, and one machine: what SGX and TDX share.
 
     Args:

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from imagers.testing.evidence.azure import AzureSNPWorld, AzureTDXWorld
 from imagers.testing.evidence.cca import CCAWorld
 from imagers.testing.evidence.csv import CSVWorld
 from imagers.testing.evidence.guests import Guest, World
 from imagers.testing.evidence.keys import SEED_BYTES
 from imagers.testing.evidence.nitro import NitroWorld
+from imagers.testing.evidence.nvidia import NVIDIAWorld
 from imagers.testing.evidence.sgx import SGXWorld
 from imagers.testing.evidence.snp import SNPWorld
 from imagers.testing.evidence.tdx import TDXWorld
@@ -33,9 +35,12 @@ if TYPE_CHECKING:
 __all__ = ["PRODUCTS", "TEES", "Machine"]
 
 TEES = {
+    "az-snp-vtpm": (32, 64),
+    "az-tdx-vtpm": (32, 64),
     "cca": (32, 64),
     "csv": (32, 0),
     "nitro": (48, 0),
+    "nvidia": (48, 0),
     "sgx": (32, 64),
     "snp": (48, 32),
     "tdx": (48, 48),
@@ -43,9 +48,12 @@ TEES = {
 }
 """The TEEs that there are: length of a measurement, and of init data at most; 0: none."""
 _WORLDS: dict[str, Callable[..., World]] = {
+    "az-snp-vtpm": AzureSNPWorld,
+    "az-tdx-vtpm": AzureTDXWorld,
     "cca": CCAWorld,
     "csv": CSVWorld,
     "nitro": NitroWorld,
+    "nvidia": NVIDIAWorld,
     "sgx": SGXWorld,
     "tdx": TDXWorld,
     "tpm": TPMWorld,

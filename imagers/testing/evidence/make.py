@@ -69,6 +69,8 @@ def write_collateral(documents: Mapping[str, bytes], directory: Path) -> None:
     Raises:
         LocalError: one exists, or cannot be written.
     """
+    with local_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     for name, data in documents.items():
         path = directory / name
         with local_errors(path):

@@ -26,7 +26,7 @@ from imagers.model.strict_json import View
 from imagers.pki.algorithms import algorithm_of, sign
 from imagers.pki.cose import ALG, build_sign1
 from imagers.testing.evidence.authorities import BEFORE, usage
-from imagers.testing.evidence.guests import Guest
+from imagers.testing.evidence.guests import Vendor
 from imagers.testing.evidence.keys import ec_key, octets
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _USER_DATA = 64
 _ROOT_SINCE = datetime(2019, 10, 28, tzinfo=UTC)
 
 
-class NitroWorld:
+class NitroWorld(Vendor):
     """AWS, and one enclave on a machine of it.
 
     Args:
@@ -208,12 +208,6 @@ class NitroWorld:
     def raw_files(self, evidence: JSON) -> dict[str, bytes]:
         """Evidence as the module gives it: the document."""
         return {"document.cbor": View(evidence, what="Nitro evidence").bytes64("document")}
-
-    def attester(
-        self, *, measurement: bytes | None = None, init_data: bytes = b"", **fields: Any
-    ) -> Guest:
-        """An enclave on the machine; the arguments are those of `evidence`."""
-        return Guest(self, measurement, init_data, fields)
 
 
 def open_ended(members: Mapping[str, object]) -> bytes:

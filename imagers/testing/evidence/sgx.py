@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from imagers.model.base64 import encode_base64
 from imagers.model.strict_json import View
-from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.intel import SGX_BODY, SGX_BODY_BYTES, IntelWorld, filled
 from imagers.testing.evidence.keys import octets
 
@@ -112,12 +111,6 @@ class SGXWorld(IntelWorld):
     def raw_files(self, evidence: JSON) -> dict[str, bytes]:
         """Evidence as the platform gives it: the quote."""
         return {"quote.bin": View(evidence, what="SGX evidence").bytes64("quote")}
-
-    def attester(
-        self, *, measurement: bytes | None = None, init_data: bytes = b"", **fields: Any
-    ) -> Guest:
-        """An enclave on the machine; the arguments are those of `evidence`."""
-        return Guest(self, measurement, init_data, fields)
 
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from imagers.evidence.snp.report import (
 from imagers.evidence.snp.revocation import crl_name
 from imagers.evidence.snp.verify import parse
 from imagers.testing.evidence.authorities import BEFORE, list_at, revocation_list, usage
-from imagers.testing.evidence.guests import Guest
+from imagers.testing.evidence.guests import Vendor
 from imagers.testing.evidence.keys import ec_key, octets, rsa_key
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ _TCBS = {"current_tcb": 0x038, "reported_tcb": 0x180, "committed_tcb": 0x1E0, "l
 _FIRMWARES = {"current": 0x1E8, "committed": 0x1EC}
 
 
-class SNPWorld:
+class SNPWorld(Vendor):
     """AMD for one product, and one chip of it.
 
     Args:
@@ -414,12 +414,6 @@ class SNPWorld:
     def raw_files(self, evidence: JSON) -> dict[str, bytes]:
         """Evidence as the device and the host give it: the report, and the certificate."""
         return {"report.bin": parse(evidence).report.raw, "vcek.der": self.leaf()}
-
-    def attester(
-        self, *, measurement: bytes | None = None, init_data: bytes = b"", **fields: Any
-    ) -> Guest:
-        """A guest on the chip; the arguments are those of `evidence`."""
-        return Guest(self, measurement, init_data, fields)
 
 
 def _name(common: str) -> x509.Name:

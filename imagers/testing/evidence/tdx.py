@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, ClassVar
 from imagers.model.base64 import encode_base64
 from imagers.model.strict_json import View
 from imagers.testing.evidence.eventlog import BOOT, event_log, replay
-from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.intel import IntelWorld, filled
 from imagers.testing.evidence.keys import octets
 
@@ -186,12 +185,6 @@ class TDXWorld(IntelWorld):
         if view.optional_text("cc_eventlog") is not None:
             files["ccel.bin"] = view.bytes64("cc_eventlog")
         return files
-
-    def attester(
-        self, *, measurement: bytes | None = None, init_data: bytes = b"", **fields: Any
-    ) -> Guest:
-        """A guest of the machine; the arguments are those of `evidence`."""
-        return Guest(self, measurement, init_data, fields)
 
 
 if TYPE_CHECKING:

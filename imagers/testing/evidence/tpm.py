@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from imagers.model.base64 import encode_base64
 from imagers.testing.evidence.eventlog import EV_IPL, EV_SEPARATOR, Event
-from imagers.testing.evidence.guests import Guest
+from imagers.testing.evidence.guests import Vendor
 from imagers.testing.evidence.keys import ec_key, octets, rsa_key
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def signed(
     return pack(">HH", 0x0018, digest) + b"".join(parts)
 
 
-class TPMWorld:
+class TPMWorld(Vendor):
     """A machine with a TPM.
 
     Args:
@@ -234,12 +234,6 @@ class TPMWorld:
         """None: a TPM gives parts, which are in the JSON."""
         del evidence
         return {}
-
-    def attester(
-        self, *, measurement: bytes | None = None, init_data: bytes = b"", **fields: Any
-    ) -> Guest:
-        """The machine; the arguments are those of `evidence`."""
-        return Guest(self, measurement, init_data, fields)
 
 
 if TYPE_CHECKING:

@@ -55,9 +55,12 @@ def _attester(tee: str) -> Attester:
 
 
 # One for each entry point.
+az_snp_attester = partial(_attester, "az-snp-vtpm")
+az_tdx_attester = partial(_attester, "az-tdx-vtpm")
 cca_attester = partial(_attester, "cca")
 csv_attester = partial(_attester, "csv")
 nitro_attester = partial(_attester, "nitro")
+nvidia_attester = partial(_attester, "nvidia")
 sgx_attester = partial(_attester, "sgx")
 snp_attester = partial(_attester, "snp")
 tdx_attester = partial(_attester, "tdx")

@@ -24,11 +24,25 @@ from imagers.kbs.messages import (
     parse_challenge,
 )
 from imagers.kbs.tee_key import ECKey
+from imagers.model.base64 import decode_base64url
 from imagers.model.digest import digest_of
-from imagers.model.evidence import Bound
+from imagers.model.evidence import Bound, Evidence
 from imagers.model.references import ReferenceValue
 from imagers.testing.broker import EmbeddedBroker
-from imagers.testing.evidence import SGXWorld, SNPWorld, TDXWorld
+from imagers.testing.evidence import (
+    AzureSNPWorld,
+    AzureTDXWorld,
+    CCAWorld,
+    CSVWorld,
+    NitroWorld,
+    NVIDIAWorld,
+    SGXWorld,
+    SNPWorld,
+    TDXWorld,
+    TPMWorld,
+)
+from imagers.testing.evidence.csv import CLOSED, remask
+from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.make import write_collateral
 
 URI = "kbs:///default/app/key"
@@ -231,9 +245,29 @@ def test_real_roots_take_nothing_of_tests(world, collateral):
             guest.get(URI, manifest_digest=IMAGE)
 
 
-@pytest.fixture(scope="module", params=[SNPWorld, TDXWorld, SGXWorld], ids=lambda one: one.tee)
+WORLDS = [
+    AzureSNPWorld,
+    AzureTDXWorld,
+    CCAWorld,
+    CSVWorld,
+    NitroWorld,
+    SGXWorld,
+    SNPWorld,
+    TDXWorld,
+    TPMWorld,
+]
+WITH_INIT_DATA = [one for one in WORLDS if one not in (CSVWorld, NitroWorld)]
+WITH_ROOTS = [one for one in WORLDS if one is not TPMWorld]
+
+
+@pytest.fixture(scope="module")
 def any_world(request):
     return request.param(b"a" * 32)
+
+
+def of(worlds):
+    """The test is for guests of each of these."""
+    return pytest.mark.parametrize("any_world", worlds, indirect=True, ids=lambda one: one.tee)
 
 
 def measured(world):
@@ -244,6 +278,7 @@ def measured(world):
     return claims.measured[0]
 
 
+@of(WORLDS)
 def test_guest_of_each_tee_gets_the_key_if_and_only_if_it_is_known(any_world):
     known = measured(any_world)
     with EmbeddedBroker(worlds=[any_world], allow_sample_tee=False) as broker:
@@ -258,7 +293,7 @@ def test_guest_of_each_tee_gets_the_key_if_and_only_if_it_is_known(any_world):
             broker.expect(name, value)
         ask()
         size = len(any_world.measurement)
-        assert "PolicyDeny" in refused(ask, measurement=bytes(size))
+        assert "PolicyDeny" in refused(ask, measurement=b"\1" * size)
         for name in known:
             broker.admin.delete_reference_value(name)
             assert "NoReferenceValue" in refused(ask)
@@ -268,6 +303,7 @@ def test_guest_of_each_tee_gets_the_key_if_and_only_if_it_is_known(any_world):
         ask()
 
 
+@of(WITH_INIT_DATA)
 def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
     document = 'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"a" = "b"\n'
     digest = parse_init_data(document.encode()).digest
@@ -291,7 +327,7 @@ def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
         config = BrokerConfig(
             state_directory=running.state_directory.parent / "other",
             tees=(any_world.tee,),
-            test_roots={any_world.tee: any_world.roots},
+            test_roots={any_world.tee: any_world.roots} if any_world.roots else {},
             collateral_directory=running.state_directory.parent / "collateral",
         )
         with open_state(config) as state:
@@ -303,6 +339,7 @@ def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
                 assert "init data" in caught.value.told
 
 
+@of(WITH_ROOTS)
 def test_session_under_a_root_for_tests_ends_with_that_root(any_world, tmp_path):
     """A broker that is started again without the option believes nobody whom it was for."""
     state = tmp_path / "state"
@@ -336,6 +373,7 @@ def test_document_of_the_broker_that_is_damaged_is_could_not_look(broker, ask, c
     assert row.detail.startswith("a document is damaged: list of revoked certificates of Genoa")
 
 
+@of([SNPWorld, TDXWorld, SGXWorld])
 def test_session_that_an_appraisal_policy_let_pass_ends_with_that_policy(any_world, tmp_path):
     """A broker that is started again with other settings believes nobody by the former ones."""
     state, policy = tmp_path / "state", tmp_path / "policy.json"
@@ -408,3 +446,93 @@ def test_device_that_no_reference_value_knows_makes_its_guest_one_that_is_not_kn
         with broker.client(attester, devices=devices) as guest:
             reason = refused(guest.get, URI, manifest_digest=IMAGE)
         assert "no reference value for the TEE 'sampledevice'" in reason
+
+
+class Remasked:
+    """A guest under debugging, whose owner changes its report so that it says that it is closed."""
+
+    tee = "csv"
+
+    def __init__(self, world):
+        self.world = world
+
+    def collect(self, report_data):
+        pattern = b"\x01\0\0\0"
+        wanted = report_data.digest.ljust(64, b"\0")
+        asked = bytes(one ^ other for one, other in zip(wanted, pattern * 16, strict=True))
+        raw = self.world.report(version=1, policy=CLOSED ^ 1, report_data=asked)
+        return Evidence("csv", self.world.body(remask(raw, pattern)), report_data)
+
+
+def test_report_that_counts_with_its_measurement_alone_opens_nothing_without(tmp_path):
+    """Also where a rule takes any genuine guest: nobody knows whether it is one."""
+    hygon = CSVWorld(b"g" * 32)
+    rule = {"name": "any", "effect": "allow", "resource": "*/*/*", "image": "any"}
+    with EmbeddedBroker(
+        worlds=[hygon], collateral_directory=tmp_path / "collateral", allow_sample_tee=False
+    ) as broker:
+        broker.put(URI, b"the key")
+        broker.admin.set_policy(json.dumps({"rules": [rule]}))
+
+        def ask(attester):
+            with broker.client(attester) as guest, guest.get(URI, manifest_digest=None) as key:
+                return len(key)
+
+        own, newer = (Guest(hygon, fields={"version": one}) for one in (1, 2))
+        assert ask(newer) == 7
+        for attester in (own, Remasked(hygon)):
+            with pytest.raises(EvidenceRejected, match="the evidence is rejected: step measure"):
+                ask(attester)
+        broker.expect("csv_v1_measure", hygon.measurement.hex())
+        assert ask(own) == 7
+        with pytest.raises(EvidenceRejected, match="the evidence is rejected: step measure"):
+            ask(Remasked(hygon))
+        told = [row.detail for row in broker.log if row.outcome == "refused"]
+        assert all("this evidence counts only where its measurement equals" in one for one in told)
+
+
+def test_guest_with_a_gpu_gets_the_key_if_machine_and_gpu_are_known(world):
+    """The whole way of composite evidence, over HTTP."""
+    gpu = NVIDIAWorld(b"g" * 32)
+    other = NVIDIAWorld(b"h" * 32)
+    with EmbeddedBroker(worlds=[world, gpu], allow_sample_tee=False) as broker:
+        broker.put(URI, b"the key", image=IMAGE)
+        broker.expect(NAME, OURS.hex())
+        machine = world.attester(measurement=OURS)
+
+        def ask(*devices, measurement=OURS):
+            attester = world.attester(measurement=measurement)
+            with (
+                broker.client(attester, devices=devices) as guest,
+                guest.get(URI, manifest_digest=IMAGE) as key,
+                key.view() as data,
+            ):
+                return bytes(data)
+
+        assert "no reference value for the TEE 'nvidia'" in refused(ask, Guest(gpu))
+        (way, *_) = claims_of(gpu).measured
+        broker.expect("nvidia_measurements", way["nvidia_measurements"])
+        assert ask(Guest(gpu)) == b"the key"
+        assert ask() == b"the key"  # no rule asks for one
+        assert "not known" in refused(ask, Guest(gpu), measurement=THEIRS)
+        changed = Guest(gpu, measurement=b"\1" * 48)
+        assert "not known" in refused(ask, changed)
+        with pytest.raises(EvidenceRejected, match="rejects the evidence"):
+            ask(Guest(other))  # of another root
+        assert "step 1, chain" in broker.log[-1].detail
+        token = token_of(broker, machine, [Guest(gpu)])
+        assert [one["ear.status"] for one in token["submods"].values()] == ["affirming"] * 2
+
+
+def claims_of(world):
+    verifier = load_verifier(world.tee, roots=world.roots)
+    read = world.collateral().get
+    return judge_evidence(verifier, world.evidence(), bound=Bound(), read=read, now=world.now)
+
+
+def token_of(broker, attester, devices):
+    """The payload of the token that a guest gets."""
+    with broker.client(attester, devices=devices) as guest:
+        session, _ = guest._current(stale=None)
+    bearer = session.headers["Authorization"]
+    return json.loads(decode_base64url(bearer.split(".")[1], what="token"))

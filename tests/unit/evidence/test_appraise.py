@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagers.errors import EvidenceRejected
 from imagers.evidence.appraise import appraise_claims, reference_names
 from imagers.model.evidence import Claims
 from imagers.model.references import ReferenceValue
@@ -218,3 +219,38 @@ def test_affirming_means_that_each_demand_is_met(given_book, debug, status):
         fine &= met("toy_tcb_status", status) if named else status == "UpToDate"
     assert appraisal.is_affirming == (own and fine and not debug)
     assert appraisal.is_affirming == (not appraisal.misses)
+
+
+TOGETHER = replace(CLAIMS, counts_if_measured=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"enclave": ["e1"]}, (3, 2, 3)),
+        ({"signer": ["s1"], "product": [7], "smt": [True]}, (3, 2, 2)),
+        ({}, (33, 97, 36)),
+        ({"enclave": ["e2"]}, (33, 97, 36)),
+        ({"smt": [True], "svn": [3]}, (33, 97, 36)),
+        ({"product": [7], "smt": [True]}, (33, 97, 36)),
+    ],
+)
+def test_claims_that_count_only_together_are_worth_nothing_without_their_measurement(
+    values, expected
+):
+    assert worth(TOGETHER, **values) == expected
+    appraisal = appraise_claims(TOGETHER, book(**values), now=NOW)
+    assert appraisal.counts == (expected[0] == 3)
+    if appraisal.counts:
+        appraisal.check_counts()
+        return
+    with pytest.raises(EvidenceRejected, match="counts only where its") as caught:
+        appraisal.check_counts()
+    assert caught.value.step == "measure"
+    assert "reference-value set" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_value_that_expired_makes_no_claims_count():
+    old = ReferenceValue("enclave", ("e1",), expires=NOW)
+    assert not appraise_claims(TOGETHER, book(enclave=old), now=NOW).counts
+    assert appraise_claims(CLAIMS, book(enclave=old), now=NOW).counts

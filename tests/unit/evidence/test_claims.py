@@ -31,6 +31,14 @@ def test_claims_come_back_from_json_but_for_what_identifies_and_what_is_elsewher
     }
 
 
+def test_that_claims_count_only_together_is_not_lost_on_the_way(claims):
+    together = replace(claims, counts_if_measured=True)
+    text = dump_json(claims_to_json(together))
+    again = claims_from_json(View.parse(text, what="claims", max_bytes=10_000))
+    assert again.counts_if_measured
+    assert not claims_from_json(View(claims_to_json(claims), what="claims")).counts_if_measured
+
+
 def test_claims_print_without_the_machine(claims):
     assert claims.instance not in repr(claims)
 

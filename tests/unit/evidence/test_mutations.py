@@ -5,14 +5,16 @@ A machine that is genuine is nobody's here: no reference value is known, and non
 """
 
 import json
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime
 
 import pytest
+from asn1crypto import pem
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
 from imagers.evidence.appraise import appraise_claims
 from imagers.evidence.intel.collateral import import_documents
-from imagers.evidence.judge import judge_parsed
+from imagers.evidence.judge import judge_evidence, judge_parsed
 from imagers.evidence.plugins import find_parser, load_verifier
 from imagers.evidence.snp.verify import parse_file
 from imagers.model.evidence import Bound
@@ -41,6 +43,7 @@ CHANGES = [
     "tdx-time-late",
     "tdx-tcbinfo",
 ]
+AZURE = ["az-hcl-tcb", "az-hcl-var", "az-hcl-ak", "az-pcr", "az-sig", "az-nonce", "az-tdx-var"]
 AT = {"snp": datetime(2026, 11, 29, tzinfo=UTC), "tdx": datetime(2025, 6, 20, 12, tzinfo=UTC)}
 COLLATERAL = "tdx/dcap-qvl/tdx_quote_collateral.json"
 # Its certificate stands beside it.
@@ -108,6 +111,68 @@ def changed(row):
     return look(tee, parsed(tee, quote), documents=documents(replace))
 
 
+# The step of ours that a stage is; "" where the evidence cannot be read.
+AZURE_STEPS = {
+    "SNP TCB version versus VCEK": "5.5, version",
+    "var-data hash": "4, variable data",
+    "AK public key parse": "",
+    "PCR digest": "3, registers",
+    "TPM signature": "2, signature",
+    "nonce": "6, bound",
+}
+
+
+def azure_parts(tee):
+    """The paravisor's report, and the evidence without it."""
+
+    def read(part):
+        return real_file(f"{tee}/trustee/{part}").read_bytes()
+
+    body = {"version": 1, "tpm_quote": json.loads(read("tpm-quote-v1.json"))}
+    if tee == "az-snp-vtpm":
+        _, _, vcek = next(iter(pem.unarmor(read("vcek.pem"), multiple=True)))
+        body["vcek"] = urlsafe_b64encode(vcek).decode()
+    else:
+        body["td_quote"] = urlsafe_b64encode(read("td-quote.bin")).decode()
+    return bytearray(read("hcl-report.bin")), body
+
+
+def look_at_azure(tee, hcl, body, nonce=b"challenge"):
+    part = {"snp": {"crl": "optional"}} if tee == "az-snp-vtpm" else {"tdx": {"crl": "optional"}}
+    verifier = load_verifier(tee, settings=View(part, what="settings"))
+    whole = {**body, "hcl_report": urlsafe_b64encode(hcl).decode()}
+    return judge_evidence(verifier, whole, bound=Bound(nonce), read={}.get, now=AT["snp"])
+
+
+def test_parts_of_a_machine_of_azure_are_genuine_as_they_are():
+    assert look_at_azure("az-snp-vtpm", *azure_parts("az-snp-vtpm")).tee == "az-snp-vtpm"
+    with pytest.raises(CouldNotVerify, match=r"step 5\.3, TCB info"):
+        look_at_azure("az-tdx-vtpm", *azure_parts("az-tdx-vtpm"))
+
+
+@pytest.mark.parametrize("name", AZURE)
+def test_change_to_a_machine_of_azure_is_refused_at_the_step_that_its_stage_names(name):
+    rows = json.loads(real_file("mutations.json").read_bytes())
+    (row,) = (one for one in rows if one["id"] == name)
+    hcl, body = azure_parts(row["tee"])
+    nonce = b"challenge"
+    if row["op"] == "expect-change":
+        nonce = nonce[::-1]
+    elif row["op"] == "xor-json-hex":
+        quote = body["tpm_quote"]
+        _, member, *at = row["field"].split("/")
+        place, key = (quote[member], int(at[0])) if at else (quote, member)
+        data = bytearray.fromhex(place[key])
+        data[row["offset"]] ^= row["value"]
+        place[key] = data.hex()
+    else:
+        old = 0 if row["op"] == "set" else hcl[row["offset"]]
+        hcl[row["offset"]] = old + row["value"]
+    with pytest.raises((EvidenceRejected, FormatError)) as caught:
+        look_at_azure(row["tee"], hcl, body, nonce)
+    assert getattr(caught.value, "step", "") == AZURE_STEPS[row["stage"]]
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_change_is_refused_at_the_step_that_its_stage_names(name):
     rows = json.loads(real_file("mutations.json").read_bytes())
@@ -127,6 +192,28 @@ def test_change_is_refused_at_the_step_that_its_stage_names(name):
 def test_all_changes_to_these_tees_are_here():
     rows = json.loads(real_file("mutations.json").read_bytes())
     assert [one["id"] for one in rows if one["tee"] in ("snp", "tdx", "sgx")] == CHANGES
+    assert [one["id"] for one in rows if one["tee"].startswith("az-")] == AZURE
+
+
+@pytest.mark.parametrize("name", ["csv-measure", "csv-anonce"])
+def test_change_of_a_csv_report_is_refused(name):
+    rows = json.loads(real_file("mutations.json").read_bytes())
+    (row,) = (one for one in rows if one["id"] == name)
+    data = bytearray(real_file(row["base"]).read_bytes())
+    data[row["offset"]] ^= row["value"]
+    issuers = real_file("csv/csv-rs/hsk_cek.cert").read_bytes()
+
+    def judge():
+        judge_parsed(
+            load_verifier("csv"),
+            find_parser("csv")(bytes(data)),
+            bound=Bound(),
+            read=lambda _: issuers,
+            now=AT["snp"],
+        )
+
+    with pytest.raises((EvidenceRejected, FormatError)):
+        judge()
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 import sys
+from pathlib import Path
 
 import pytest
 
-from imagers.errors import NoTEE, PluginBroken, PluginNotFound
+from imagers.errors import NoTEE, PluginBroken, PluginNotFound, Unsupported
 from imagers.evidence.plugins import (
     ATTESTERS,
+    DEVICES,
+    NOT_SUPPORTED,
     TEES,
     load_attester,
     load_verifier,
+    read_evidence,
 )
 
 MODULE = """
-from imagers.errors import NoTEE
+from imagers.errors import NoTEE, Unsupported
 
 class Good:
     tee = "{name}"
@@ -66,9 +70,10 @@ def test_load_sample_plugin_by_name():
 
 def test_installed_plugins_are_listed_and_none_is_loaded(install):
     install("packa", [("imagers.attesters", "testtee", "no_such_module:X")])
+    house = ", ".join(sorted(ATTESTERS | DEVICES))
     with pytest.raises(
         PluginNotFound,
-        match=rf"there are: {', '.join(sorted(ATTESTERS))}, (\w+-test, )*sample, .*, testtee",
+        match=rf"there are: {house}, ([\w-]+-test, )*sample, .*, testtee",
     ):
         load_attester("toy")
 
@@ -79,8 +84,31 @@ def test_load_absent_plugin_says_how_to_install(load):
         load("toy")
     assert caught.value.name == "toy"
     assert caught.value.hint == "install the plugin that has it into the same environment"
-    house = ATTESTERS if load is load_attester else TEES
+    house = ATTESTERS | DEVICES if load is load_attester else TEES
     assert f"there are: {', '.join(sorted(house))}, " in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NOT_SUPPORTED)
+def test_tee_that_is_known_and_not_supported_says_why(name):
+    for load in (load_attester, load_verifier):
+        with pytest.raises(Unsupported, match=f"'{name}' is not supported: ") as caught:
+            load(name)
+        assert NOT_SUPPORTED[name] in str(caught.value)
+        assert "docs/tee/not-supported.md" in caught.value.hint
+    with pytest.raises(Unsupported, match=f"'{name}' is not supported"):
+        read_evidence(b"{}", tee=name, what="evidence.json")
+
+
+def test_plugin_may_bring_a_tee_that_the_house_does_not_support(install):
+    install("packz", [("imagers.attesters", "virtcca", "packz_module:Nameless")])
+    with pytest.raises(PluginBroken, match="no attester for that TEE"):
+        load_attester("virtcca")
+
+
+@pytest.mark.parametrize("name", NOT_SUPPORTED)
+def test_page_says_what_is_missing(name):
+    page = Path(__file__).parents[3] / "docs" / "tee" / "not-supported.md"
+    assert f"`{name}`" in page.read_text()
 
 
 @pytest.mark.parametrize("name", ["", "../x", "Sample", "a b", "x" * 40])

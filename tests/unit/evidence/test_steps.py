@@ -81,3 +81,9 @@ def test_crl_is_required_unless_it_is_said_to_be_optional():
     assert is_crl_optional(View({"crl": "optional"}, what="s"))
     with pytest.raises(FormatError, match="expected 'required' or 'optional', got 'no'"):
         is_crl_optional(View({"crl": "no"}, what="s"))
+
+
+def test_init_data_where_a_tee_binds_none_is_refused():
+    assert check_bound(Bound(b"n" * 48), report_data=b"n" * 32) == "report data as expected"
+    with pytest.raises(EvidenceRejected, match=r"init data: expected 69.*, got none: this TEE"):
+        check_bound(Bound(None, b"i" * 32), report_data=b"")

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from imagers.testing.evidence import CSVWorld
+from imagers.testing.evidence.make import write_collateral
+
 NONCE = b"n" * 48  # in the report of `snp_words`
 NAME = "snp_launch_measurement"
 
@@ -200,3 +203,32 @@ def test_attest_verify_that_says_no_at_once_is_a_document_too(run, snp_words):
     facts = outcome.json()
     assert (outcome.code, facts["answer"], facts["steps"]) == (40, "no", [])
     assert facts["refused"]["step"] == "1, product"
+
+
+@pytest.fixture
+def csv_words(home):
+    """Looking at a report of CSV of version 1, whose values are signed only together."""
+    world = CSVWorld(b"c" * 32)
+    assert home
+    write_collateral(world.collateral(), Path("collateral"))
+    Path("root.pem").write_bytes(world.roots)
+    Path("report.bin").write_bytes(world.report(version=1))
+    value = {"name": "csv_v1_measure", "values": [world.measurement.hex()]}
+    Path("ours.json").write_text(json.dumps({"reference_values": [value]}))
+    options = ("--collateral", "collateral", "--insecure-test-root", "root.pem")
+    return ("attest", "verify", "report.bin", *options)
+
+
+def test_attest_verify_believes_nothing_that_counts_with_its_measurement_alone(run, csv_words):
+    outcome = run(*csv_words)
+    assert outcome.code == 22
+    assert "counts only where its measurement equals a reference value" in outcome.err
+    assert "could not look  what this evidence says counts only" in outcome.out
+    assert run(*csv_words, "--json").json()["answer"] == "could not look"
+    assert run(*csv_words, "--reference", "ours.json").code == 0
+    other = {"reference_values": [{"name": "csv_v1_measure", "values": ["00" * 32]}]}
+    Path("other.json").write_text(json.dumps(other))
+    refused = run(*csv_words, "--reference", "other.json")
+    assert refused.code == 40
+    assert "the guest is not yours: contraindicated" in refused.err
+    assert "reference-value set" not in refused.out + refused.err

@@ -79,3 +79,22 @@ def test_machine_without_a_tpm_says_so(run):
     assert outcome.code == 40
     assert "there is no none" in outcome.err
     assert not Path("r").exists()
+
+
+def test_environment_says_where_tpm_and_key_are(run, device, monkeypatch):
+    monkeypatch.setenv("AA_TPM_DEVICE", device)
+    monkeypatch.setenv("AA_TPM_AK_HANDLE", "0x81010042")
+    outcome = run("attest", "evidence", "--tee", "tpm")
+    assert outcome.code == 40
+    assert "the TPM has no key at 0x81010042" in outcome.err
+    assert ak(run, "request", "--output", "request.json").code == 0
+    evidence = run("attest", "evidence", "--tee", "tpm", "--report-data", "c0ffee")
+    assert evidence.code == 0
+    Path("evidence.json").write_text(evidence.out)
+    verified = run("attest", "verify", "evidence.json", "--report-data", "c0ffee")
+    assert verified.code == 0
+    assert "yes  step 5, bound: report data as expected" in verified.out
+    monkeypatch.setenv("AA_TPM_AK_HANDLE", "5")
+    outcome = run("attest", "evidence", "--tee", "tpm")
+    assert outcome.code == 2
+    assert "for AA_TPM_AK_HANDLE, got '5'" in outcome.err

@@ -31,7 +31,7 @@ def test_evidence_is_printed_as_the_protocol_has_it(run):
 def test_tee_that_this_machine_is_is_found(run, tmp_path, monkeypatch):
     (tmp_path / "attestation_type").write_text("dcap")
     (tmp_path / "quote").write_bytes(b"quote")
-    monkeypatch.setattr(plugins, "_house_attester", lambda _: SGXAttester(tmp_path))
+    monkeypatch.setattr(plugins, "_house_attester", lambda *_: SGXAttester(tmp_path))
     assert run("attest", "evidence").json() == {"quote": "cXVvdGU="}
     assert (tmp_path / "user_report_data").read_bytes() == bytes(64)
 

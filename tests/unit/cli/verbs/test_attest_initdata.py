@@ -24,6 +24,8 @@ def test_digest_is_told_for_each_tee_and_for_one(run, document):
         ["sgx", "CONFIGID"],
         ["cca", "RPV"],
         ["tpm", "PCR8"],
+        ["az-snp-vtpm", "PCR8"],
+        ["az-tdx-vtpm", "PCR8"],
     ]
     one = run("attest", "initdata", "digest", "init.toml", "--tee", "snp").out.strip()
     assert one == lines[1].split()[2]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command as people ask it; what it computes is tested with each TEE."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -43,6 +44,20 @@ def test_each_tee_gets_the_names_that_its_verifier_compares(run):
     signer = values(run(*make, "x.sig", "--tee", "sgx", "--by-signer"))
     assert list(signer) == ["sgx_mr_signer", "sgx_isv_prod_id", "sgx_isv_svn"]
     assert (signer["sgx_isv_prod_id"], signer["sgx_isv_svn"]) == ((7,), (3,))
+
+
+@pytest.mark.usefixtures("files")
+def test_digest_of_sev_is_of_what_is_measured_there(run):
+    make = ("attest", "reference", "make", "fd", "--tee")
+    (sev,) = values(run(*make, "sev"))["sev_launch_digest"]
+    assert sev == hashlib.sha256(make_firmware()).hexdigest()
+    processors = ("--vcpus", "2", "--vcpu-type", "EPYC-v4")
+    (es,) = values(run(*make, "sev-es", *processors))["sev_launch_digest"]
+    assert (len(es), es != sev) == (64, True)
+    assert "sev-es: expected --vcpus" in run(*make, "sev-es").err
+    assert "--vcpus is not for sev" in run(*make, "sev", *processors).err
+    features = ("--guest-features", "1")
+    assert "--guest-features is not for sev-es" in run(*make, "sev-es", *processors, *features).err
 
 
 @pytest.mark.usefixtures("files")

@@ -73,6 +73,19 @@ def test_each_part_of_a_launch_changes_the_measurement(launch, tmp_path):
     assert measure_launch(launch) == digests[0]
 
 
+def test_sev_measures_no_processors_and_es_does(launch):
+    sev = replace(launch, tee="sev", vcpus=None, vcpu_type=None)
+    assert measure_launch(sev) == measure_launch(replace(sev, vcpus=3))
+    es = [measure_launch(replace(launch, tee="sev-es", vcpus=one)) for one in (2, 3)]
+    others = [
+        measure_launch(replace(one, append="x")) for one in (sev, replace(launch, tee="sev-es"))
+    ]
+    assert {len(one) for one in (measure_launch(sev), *es, *others)} == {32}
+    assert len({measure_launch(sev), *es, *others}) == 5
+    with pytest.raises(UsageError, match="expected a model"):
+        measure_launch(replace(launch, tee="sev-es", vcpu_type=None))
+
+
 def test_firmware_without_a_place_for_hashes_boots_no_kernel_that_is_measured(launch, tmp_path):
     (tmp_path / "fd").write_bytes(make_firmware(has_hashes=False))
     with pytest.raises(FormatError, match="SNP_KERNEL_HASHES") as caught:
