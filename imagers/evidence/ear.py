@@ -31,7 +31,10 @@ from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
-from imagers.errors import EvidenceRejected, SignatureInvalid, Unsupported
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from imagers.errors import EvidenceRejected, FormatError, SignatureInvalid, Unsupported
 from imagers.evidence.appraise import AFFIRMING, tier_of
 from imagers.evidence.steps import mismatch, step
 from imagers.model.base64 import decode_base64url
@@ -39,16 +42,16 @@ from imagers.model.strict_json import View
 from imagers.pki.algorithms import algorithm_of
 from imagers.pki.chain import MAX_CERTIFICATES, check_chain, load_certificate
 from imagers.pki.jose import JWS, MAX_TOKEN_BYTES, parse_token
-from imagers.pki.jwk import jwk_public_key
+from imagers.pki.jwk import is_private_jwk, jwk_public_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cryptography import x509
 
     from imagers.model.strict_json import JSONObject
 
-__all__ = ["EAR", "MAX_EAR", "EARTrust", "Submod", "read_ear"]
+__all__ = ["EAR", "MAX_EAR", "EARTrust", "Submod", "parse_keys", "read_ear"]
 
 MAX_EAR = MAX_TOKEN_BYTES
 """In bytes."""
@@ -61,6 +64,7 @@ _PROFILES = (
 _LEEWAY = timedelta(seconds=60)  # between clocks
 _WITHOUT_END = timedelta(minutes=5)  # as long as Trustee's, of Veraison's that have no end
 _MAX_SUBMODS = 64
+_MAX_KEYS = 256 * 1024
 _MEMBERS = frozenset(
     {
         "instance-identity", "configuration", "executables", "file-system", "hardware",
@@ -171,6 +175,30 @@ def read_ear(token: str, *, trust: EARTrust, nonce: bytes | None, now: datetime)
         expires=expires,
         submods=submods,
     )
+
+
+def parse_keys(data: bytes, *, what: str) -> tuple[object, ...]:
+    """The public keys of a verifier: PEM, a JWK, a list of them (JWKS), or Veraison's discovery.
+
+    Raises:
+        FormatError: it is none of these, or has a private key.
+        Unsupported: a key of another kind than RSA or EC.
+    """
+    if data.lstrip()[:1] != b"{":
+        try:
+            return (load_pem_public_key(data),)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise FormatError("expected a public key in PEM, or a JWK", what=what) from error
+    view = View.parse(data, what=what, max_bytes=_MAX_KEYS)
+    if "ear-verification-key" in view:
+        found: Sequence[View] = [view.object("ear-verification-key")]
+    elif "keys" in view:
+        found = view.objects("keys", most=64, non_empty=True)
+    else:
+        found = [view]
+    if any(map(is_private_jwk, found)):
+        raise view.error("expected a public key, got a private one")
+    return tuple(map(jwk_public_key, found))
 
 
 def _keys(header: View, algorithm: str, trust: EARTrust, now: datetime) -> tuple[object, ...]:

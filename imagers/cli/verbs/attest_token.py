@@ -11,7 +11,8 @@ brings along is never a reason to believe it: name the verifier's key, or the
 root of his certificates.
 
   FILE                        the token, a JWT
-  --key FILE                  public key of the verifier, in PEM (repeat it)
+  --key FILE                  public key of the verifier: PEM, JWK, JWKS, or
+                              Veraison's answer to discovery (repeat it)
   --root FILE                 certificates in PEM, one of which has to lead to
                               that in the token
   --issuer TEXT               who has to have issued it; default: not compared
@@ -66,14 +67,18 @@ def command(
 ) -> None:
     """Say whether a result is genuine, and what it says."""
     from imagers.cli.evidence import parse_hex, parse_time
-    from imagers.evidence.ear import MAX_EAR, EARTrust, read_ear
+    from imagers.evidence.ear import MAX_EAR, EARTrust, parse_keys, read_ear
     from imagers.files import read_bounded
     from imagers.pki.chain import parse_certificates
 
     if not keys and root is None:
         raise UsageError("expected --key or --root: whose results are believed")
     trust = EARTrust(
-        keys=tuple(_load_key(one) for one in keys),
+        keys=tuple(
+            key
+            for one in keys
+            for key in parse_keys(read_bounded(one, max_bytes=_MAX_KEY), what=one)
+        ),
         roots=()
         if root is None
         else parse_certificates(read_bounded(root, max_bytes=_MAX_KEY), what=root),
@@ -98,18 +103,6 @@ def command(
             print_line(f"{name}: {part.status}" + (f": {vector}" if vector else ""))
     if found.status != "affirming":
         raise EvidenceRejected(f"the result is genuine, and not affirming: {found.status}")
-
-
-def _load_key(path: str) -> object:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    from imagers.files import read_bounded
-
-    try:
-        return load_pem_public_key(read_bounded(path, max_bytes=_MAX_KEY))
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise FormatError("expected a public key in PEM", what=path) from error
 
 
 def _facts(found: EAR) -> JSONObject:

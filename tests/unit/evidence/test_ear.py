@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each step of reading another verifier's result says no to one thing that is wrong."""
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import EvidenceRejected, FormatError
-from imagers.evidence.ear import EARTrust, read_ear
+from imagers.evidence.ear import EARTrust, parse_keys, read_ear
 from imagers.model.base64 import encode_base64, encode_base64url
 from imagers.model.strict_json import dump_json
 from imagers.pki.algorithms import sign
@@ -21,6 +23,7 @@ from imagers.pki.chain import parse_certificates
 from imagers.pki.jose import build_jws, sign_token
 from tests.real_evidence import real_file
 
+VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -362,3 +365,67 @@ def test_real_claims_are_read_in_a_token_of_ours(name):
     at = datetime.fromtimestamp(claims["iat"] + 1, UTC)
     found = read(sign_token(claims, key=KEY), nonce=None, now=at)
     assert (found.status, list(found.submods)) == ("affirming", ["test"])
+
+
+EXCHANGE = {
+    one["name"]: one for one in json.loads((VECTORS / "veraison" / "exchange.json").read_bytes())
+}
+VERAISON_NONCE = bytes(range(48)) + bytes(16)
+
+
+def veraison(name, *, nonce=VERAISON_NONCE, later=timedelta(0)):
+    """What the service answered, read with the key of its discovery document."""
+    discovery = EXCHANGE["discovery"]["response"]["body"].encode()
+    answer = json.loads(EXCHANGE[name]["response"]["body"])
+    claims = json.loads(base64.urlsafe_b64decode(answer["result"].split(".")[1] + "=="))
+    at = datetime.fromtimestamp(claims["iat"], UTC) + later
+    trust = EARTrust(parse_keys(discovery, what="discovery"))
+    return read_ear(answer["result"], trust=trust, nonce=nonce, now=at)
+
+
+@pytest.mark.parametrize(
+    ("name", "statuses"),
+    [
+        ("evidence", {"CCA_REALM": "affirming", "CCA_SSD_PLATFORM": "affirming"}),
+        ("evidence of another realm", {"CCA_REALM": "warning", "CCA_SSD_PLATFORM": "affirming"}),
+        (
+            "evidence of a platform with other firmware",
+            {"CCA_REALM": "affirming", "CCA_SSD_PLATFORM": "warning"},
+        ),
+        ("evidence for another nonce", {"ARM_CCA": "contraindicated"}),
+        ("evidence of an unknown platform", {"ARM_CCA": "contraindicated"}),
+        ("evidence with a signature that is not good", {"ARM_CCA": "contraindicated"}),
+    ],
+)
+def test_result_of_veraison_says_what_it_found(name, statuses):
+    found = veraison(name)
+    assert {part: one.status for part, one in found.submods.items()} == statuses
+    assert (found.status == "affirming") == (set(statuses.values()) == {"affirming"})
+
+
+def test_result_of_veraison_is_for_its_nonce_and_its_time():
+    with pytest.raises(EvidenceRejected, match="step 6, nonce"):
+        veraison("evidence", nonce=bytes(64))
+    with pytest.raises(EvidenceRejected, match="step 4, time"):
+        veraison("evidence", later=timedelta(minutes=7))
+
+
+def test_keys_are_read_in_each_form():
+    public = KEY.public_key()
+    jwk = jwk_of(KEY)
+    for data in (
+        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        dump_json(jwk),
+        dump_json({"keys": [jwk]}),
+        dump_json({"ear-verification-key": jwk, "version": "1"}),
+    ):
+        assert parse_keys(data, what="k") == (public,)
+    for data in (
+        b"",
+        b"{}",
+        b'{"keys": []}',
+        dump_json({**jwk, "d": "AAAA"}),
+        dump_json({"keys": [jwk, {**jwk, "d": "AAAA"}]}),
+    ):
+        with pytest.raises(FormatError):
+            parse_keys(data, what="k")

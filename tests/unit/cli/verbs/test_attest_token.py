@@ -53,7 +53,12 @@ def test_result_that_is_not_affirming_is_a_no(ask):
         (token(), ("--key", "key.pem", "--nonce", "00"), 40, "step 6, nonce"),
         ("none", ("--key", "key.pem"), 11, "attestation result: expected a JWT"),
         ("\u00e4", ("--key", "key.pem"), 11, "expected a JWT"),
-        (token(), ("--key", "result.jwt"), 11, "expected a public key in PEM"),
+        (
+            token(),
+            ("--key", "result.jwt"),
+            11,
+            "result.jwt: expected a public key in PEM",
+        ),
         (token(), ("--root", "key.pem"), 11, "CERTIFICATE"),
     ],
     ids=range(9),
