@@ -55,6 +55,14 @@ MODULES = {
         "tests/unit/broker/test_handshake.py",
         "tests/unit/broker/test_state.py",
     ],
+    "imagers/evidence/csv/verify.py": [
+        "tests/unit/evidence/csv/test_verify.py",
+        "tests/unit/testing/evidence/wrongs/test_csv.py",
+    ],
+    "imagers/evidence/nvidia/verify.py": [
+        "tests/unit/evidence/nvidia/test_verify.py",
+        "tests/unit/testing/evidence/wrongs/test_nvidia.py",
+    ],
     "imagers/evidence/intel/engine.py": _INTEL,
     "imagers/evidence/tdx/verify.py": [*_INTEL, "tests/unit/evidence/tdx/test_verify.py"],
     "imagers/evidence/sgx/verify.py": [*_INTEL, "tests/unit/evidence/sgx/test_verify.py"],
