@@ -110,7 +110,7 @@ class EvidenceQuestion:
         data = _read(file)
         if self.certificate is not None:
             return self._read_snp(data)
-        tee, evidence, bound = parse_evidence(data, tee=self.tee, what=file)
+        tee, evidence, bound = parse_evidence(data, tee=self.tee, what=file, at=self.now)
         if bound is None:
             return tee, evidence, self.bound
         if self.bound.report_data is not None:
@@ -276,7 +276,9 @@ def _shown_claims(claims: Claims) -> Mapping[str, object]:
     }
 
 
-def parse_evidence(data: bytes, *, tee: str | None, what: str) -> tuple[str, Any, bytes | None]:
+def parse_evidence(
+    data: bytes, *, tee: str | None, what: str, at: datetime | None = None
+) -> tuple[str, Any, bytes | None]:
     """The content of a file: the TEE, the evidence as its verifier takes it, and what it must bind.
 
     The latter is None but for evidence in a certificate, which has to be for its key.
@@ -284,10 +286,11 @@ def parse_evidence(data: bytes, *, tee: str | None, what: str) -> tuple[str, Any
     Args:
         tee: None: the content tells.
         what: the file, for messages.
+        at: when a certificate has to be valid; None: whenever.
 
     Raises:
         FormatError: it is evidence of no TEE of the house, or not of this one.
-        EvidenceRejected: it is a certificate, and has no evidence for its key.
+        EvidenceRejected: it is a certificate, and not valid, or has no evidence for its key.
         UsageError: there is no such TEE, or the evidence is of another one.
     """
     from imagers.evidence.plugins import read_evidence
@@ -303,6 +306,8 @@ def parse_evidence(data: bytes, *, tee: str | None, what: str) -> tuple[str, Any
     except ValueError:
         raise FormatError("expected a certificate in PEM", what=what) from None
     found = read_ratls(der)
+    if at is not None:
+        found.check_time(at)
     if tee not in (None, found.tee):
         raise UsageError(f"expected evidence of the TEE {tee!r}, got {found.tee!r}")
     return found.tee, found.evidence, found.report_data

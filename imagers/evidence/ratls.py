@@ -102,6 +102,18 @@ class RATLS:
     not_before: datetime
     not_after: datetime
 
+    def check_time(self, now: datetime) -> None:
+        """Step 1, as far as it is about time: raise unless the certificate is valid.
+
+        Raises:
+            EvidenceRejected: it is not.
+        """
+        with step("1, certificate"):
+            if not self.not_before <= now <= self.not_after:
+                expected = f"valid at {now:%Y-%m-%dT%H:%M:%SZ}"
+                span = f"{self.not_before:%Y-%m-%d} to {self.not_after:%Y-%m-%d}"
+                raise mismatch("validity", expected, span)
+
 
 def read_ratls(certificate: bytes) -> RATLS:
     """The evidence in a certificate, after the check that it is for the certificate's key.
@@ -170,11 +182,7 @@ class PeerEvidence:
         """
         now = self.clock()
         found = read_ratls(certificate)
-        with step("1, certificate"):
-            if not found.not_before <= now <= found.not_after:
-                expected = f"valid at {now:%Y-%m-%dT%H:%M:%SZ}"
-                span = f"{found.not_before:%Y-%m-%d} to {found.not_after:%Y-%m-%d}"
-                raise mismatch("validity", expected, span)
+        found.check_time(now)
         verifier = load_verifier(
             found.tee,
             settings=self.policy.settings.get(found.tee),

@@ -138,6 +138,8 @@ def test_verify_of_a_certificate_looks_at_its_key(run, machine, home, reference)
     assert outcome.code == 0, outcome.err
     other = "sgx" if machine.tee == "tdx" else "tdx"
     assert run("attest", "verify", "broker.pem", "--tee", other).code == 2
+    over = run("attest", "verify", "broker.pem", *root, "--at", "2126-01-01T00:00:00Z")
+    assert (over.code, "step 1, certificate: validity" in over.err) == (40, True)
     assert run("attest", "verify", "broker.pem", "--report-data", "00").code == 2
     (home / "bad.pem").write_text("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n")
     assert run("attest", "verify", home / "bad.pem").code == 11
