@@ -31,6 +31,7 @@ WITH_KEYS = {"encrypt", "decrypt", "pull"}
 SAID_BY = {
     "evidence": {"broker"},
     "evidence/carry": {"attest"},
+    "evidence/corim": {"attest"},
     "evidence/ratls": {"pull", "broker", "encrypt"},
     "evidence/snp/collateral": {"attest"},
     "kbs": {"broker"},

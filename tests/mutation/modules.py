@@ -22,6 +22,13 @@ _INTEL = [
     "tests/unit/evidence/intel/test_claims.py",
 ]
 
+_TPM = [
+    "tests/unit/evidence/tpm/test_structures.py",
+    "tests/unit/evidence/tpm/test_quote.py",
+    "tests/unit/evidence/tpm/test_verify.py",
+    "tests/unit/testing/evidence/wrongs/test_tpm.py",
+]
+
 MODULES = {
     "imagers/sign/judge.py": _VERIFY,
     "imagers/sign/requirements.py": [_PARSE],
@@ -64,6 +71,16 @@ MODULES = {
         "tests/unit/testing/evidence/wrongs/test_nvidia.py",
     ],
     "imagers/evidence/intel/engine.py": _INTEL,
+    "imagers/evidence/azure/vtpm.py": [
+        "tests/unit/evidence/azure/test_vtpm.py",
+        "tests/unit/evidence/azure/test_snp.py",
+        "tests/unit/evidence/azure/test_tdx.py",
+        "tests/unit/testing/evidence/wrongs/test_azure.py",
+    ],
+    "imagers/evidence/tpm/enrol.py": ["tests/unit/evidence/tpm/test_enrol.py"],
+    "imagers/evidence/tpm/quote.py": _TPM,
+    "imagers/evidence/tpm/structures.py": _TPM,
+    "imagers/evidence/tpm/verify.py": _TPM,
     "imagers/evidence/tdx/verify.py": [*_INTEL, "tests/unit/evidence/tdx/test_verify.py"],
     "imagers/evidence/sgx/verify.py": [*_INTEL, "tests/unit/evidence/sgx/test_verify.py"],
 }

@@ -5,7 +5,7 @@
 Reference values: what evidence of your own guests has, computed from what you
 build them of. make prints a file of them, which "imagers broker reference-value
 set --file" and "imagers attest verify --reference" take; import does so with
-Trustee's, show tells what is in one.
+Trustee's, CoRIM and SWID tags of NVIDIA, show tells what is in one.
 
   FILE of "make"              snp, sev, sev-es: the firmware, OVMF; tdx: TDVF;
                               sgx: the enclave: SIGSTRUCT, .signed.so, jar
@@ -21,6 +21,8 @@ Trustee's, show tells what is in one.
                               for RTMR 1 and 2
   --by-signer                 of sgx: any enclave of this signer, product and
                               version, and not this one alone
+  --key FILE                  of "import": the public key, in PEM, of who has to
+                              have signed the CoRIM
   --expires TIME              RFC 3339; from then on they equal nothing
   --source TEXT               where they are from; default: the name of FILE
   --output FILE               a new file; default: standard output
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_MAX_KEY = 64 * 1024
 # Options of a launch, and of which TEEs they are.
 _LAUNCH = {
     "vcpus": ("snp", "sev-es"),
@@ -230,12 +233,19 @@ def _of_enclave(file: str, *, by_signer: bool) -> dict[str, JSON]:
 
 @command.command("import", cls=VerbCommand, help=__doc__)
 @click.argument("file")
+@click.option("--key", metavar="FILE")
 @_written
 @json_option
 def import_file(
-    *, file: str, expires: str | None, source: str | None, output: str | None, as_json: bool
+    *,
+    file: str,
+    key: str | None,
+    expires: str | None,
+    source: str | None,
+    output: str | None,
+    as_json: bool,
 ) -> None:
-    """Take Trustee's."""
+    """Take others'."""
     from imagers.evidence.reference import import_references
     from imagers.files import read_bounded
     from imagers.model.references import MAX_REFERENCES_BYTES
@@ -246,8 +256,13 @@ def import_file(
             data,
             expires=_time(expires),
             source=Path(file).name if source is None else source,
+            key=None if key is None else read_bounded(key, max_bytes=_MAX_KEY),
         )
-    _write(found, output, as_json=as_json)
+    if found.left_out:
+        say("warning", f"{found.left_out} measurements are no claims here and were left out")
+    if found.trust_anchors:
+        say("", "it has keys of platforms: the file is a policy, for --policy of 'verify'")
+    _write(found.references, output, as_json=as_json, trust_anchors=found.trust_anchors)
 
 
 @command.command("show", cls=VerbCommand, help=__doc__)
@@ -272,11 +287,19 @@ def show(*, file: str, as_json: bool) -> None:
     print_table(["name", "value", "expires", "source"], rows)
 
 
-def _write(found: Sequence[ReferenceValue], output: str | None, *, as_json: bool) -> None:
+def _write(
+    found: Sequence[ReferenceValue],
+    output: str | None,
+    *,
+    as_json: bool,
+    trust_anchors: Sequence[JSON] = (),
+) -> None:
     from imagers.files import write_new
     from imagers.model.references import references_to_json
 
     document = references_to_json(found)
+    if trust_anchors:
+        document = {"tees": {"cca": {"trust_anchors": [*trust_anchors]}}, **document}
     if output is not None:
         write_new(output, _text(document), mode=0o644)
     if output is None or as_json:
