@@ -38,13 +38,14 @@ if TYPE_CHECKING:
 
     from imagers.model.strict_json import JSON
 
-__all__ = ["AFFIRMING", "Appraisal", "Comparison", "appraise_claims", "reference_names"]
+__all__ = ["AFFIRMING", "Appraisal", "Comparison", "appraise_claims", "reference_names", "tier_of"]
 
 AFFIRMING = "affirming"
 _APPROVED_BOOT, _UNRECOGNIZED = 3, 33
 _GENUINE, _UNRECOGNIZED_HARDWARE = 2, 97
 _APPROVED_SETTINGS, _SAFE_SETTINGS, _UNKNOWN_SETTINGS = 2, 3, 36
-_TIERS = ((1, "none"), (31, AFFIRMING), (95, "warning"), (127, "contraindicated"))
+_NONE = 1
+_TIERS = ((_NONE, "none"), (31, AFFIRMING), (95, "warning"), (127, "contraindicated"))
 _UP_TO_DATE = "UpToDate"
 _OF_ANOTHER = "a value is worth something if it is of a guest that you started, and not from here"
 _SHOWN = 2  # reference values in a line; a list can have a thousand
@@ -113,8 +114,7 @@ class Appraisal:
     @property
     def status(self) -> str:
         """Of the worst member: `none`, `affirming`, `warning` or `contraindicated`."""
-        worst = max(abs(value) for value in self.vector.values())
-        return next(name for most, name in _TIERS if worst <= most)
+        return tier_of(max(self.vector.values()))  # none of ours is negative
 
     @property
     def is_affirming(self) -> bool:
@@ -142,6 +142,15 @@ class Appraisal:
                     found=as_word(miss.found),
                     hint=miss.remedy or None,
                 )
+
+
+def tier_of(value: int) -> str:
+    """What a member of a trust vector means, from -128 to 127."""
+    size = abs(value)
+    if value < 0 and size > _NONE:
+        size -= 1  # negative tiers are one wider: -2 to -32 is as 2 to 31
+        size = max(size, _NONE + 1)
+    return next(name for most, name in _TIERS if size <= most)
 
 
 def appraise_claims(

@@ -38,6 +38,7 @@ __all__ = [
     "build_jws",
     "derive_kek",
     "parse_jws",
+    "parse_token",
     "sign_token",
     "verify_token",
     "x5c_of",
@@ -142,6 +143,17 @@ def sign_token(payload: JSONObject, *, key: PrivateKey, header: JSONObject | Non
     return ".".join(str(parts[name]) for name in _PARTS)
 
 
+def parse_token(token: str, *, what: str) -> JWS:
+    """A compact token. Nothing of it is verified, and critical members are the caller's to know.
+
+    Raises:
+        FormatError: it is none.
+    """
+    if len(token) > MAX_TOKEN_BYTES or not _COMPACT.match(token):
+        raise FormatError("expected a JWT", what=what)
+    return parse_jws(View(dict(zip(_PARTS, token.split("."), strict=True)), what=what))
+
+
 def verify_token(token: str, *, key: object, what: str) -> View:
     """The payload of a token that `key` signed. Its times are the caller's to check.
 
@@ -152,9 +164,7 @@ def verify_token(token: str, *, key: object, what: str) -> View:
         FormatError: not a compact token, or its payload is no object.
         SignatureInvalid: another key, another algorithm, or changed.
     """
-    if len(token) > MAX_TOKEN_BYTES or not _COMPACT.match(token):
-        raise FormatError("expected a JWT", what=what)
-    message = parse_jws(View(dict(zip(_PARTS, token.split("."), strict=True)), what=what))
+    message = parse_token(token, what=what)
     if "crit" in message.header:
         raise SignatureInvalid(f"{what}: has critical members in its header, which nobody knows")
     message.check_signature(key)

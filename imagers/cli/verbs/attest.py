@@ -3,6 +3,7 @@
        imagers attest diff FILE POLICY [OPTION]...
        imagers attest evidence [OPTION]...
        imagers attest ratls CERTIFICATE KEY [OPTION]...
+       imagers attest token FILE [OPTION]...
        imagers attest ak | collateral | reference | initdata WORD [OPTION]...
 
 Says whether evidence of a machine is genuine, step by step, without any network
@@ -53,6 +54,7 @@ from imagers.cli.verbs import (
     attest_initdata,
     attest_ratls,
     attest_reference,
+    attest_token,
 )
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ for word in (
     attest_initdata,
     attest_ratls,
     attest_reference,
+    attest_token,
 ):
     command.add_command(word.command)
 

@@ -43,7 +43,7 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING, ClassVar
 
 from imagers.core import verify_sm2
-from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, SignatureInvalid
+from imagers.errors import CouldNotVerify, EvidenceRejected, SignatureInvalid
 from imagers.evidence.ccel import (
     MAX_LOG,
     Event,
@@ -53,7 +53,6 @@ from imagers.evidence.ccel import (
 )
 from imagers.evidence.csv.certificates import (
     AUTHORITY,
-    CHIP,
     Certificate,
     certificate_of_json,
     parse_certificate,
@@ -213,11 +212,6 @@ def parse_issuers(data: bytes) -> tuple[Certificate, Certificate]:
     Raises:
         FormatError: they are not.
     """
-    if len(data) != AUTHORITY.size + CHIP.size:
-        raise FormatError(
-            f"expected HSK and CEK, {AUTHORITY.size + CHIP.size} bytes, got {len(data)}",
-            what="CSV certificates",
-        )
     return (
         parse_certificate(data[: AUTHORITY.size], "HSK"),
         parse_certificate(data[AUTHORITY.size :], "CEK"),
