@@ -113,13 +113,14 @@ def _facts(found: EAR) -> JSONObject:
         "verifier": found.verifier,
         "issued_at": found.issued_at.isoformat(),
         "expires": found.expires.isoformat(),
-        "submods": {
-            name: {
+        "submods": [
+            {
+                "name": name,
                 "status": part.status,
                 "vector": dict(part.vector),
                 "policy": part.policy,
                 "evidence": part.evidence,
             }
             for name, part in found.submods.items()
-        },
+        ],
     }

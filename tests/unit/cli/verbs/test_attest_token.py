@@ -33,7 +33,7 @@ def test_result_of_a_known_verifier_is_told(ask):
     ]
     told = json.loads(ask(token(), "--key", "key.pem", "--json").out)
     assert told["status"] == "affirming"
-    assert told["submods"]["cpu0"]["policy"] == "default"
+    assert [(one["name"], one["policy"]) for one in told["submods"]] == [("cpu0", "default")]
 
 
 def test_result_that_is_not_affirming_is_a_no(ask):
