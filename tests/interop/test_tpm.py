@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A TPM in software (swtpm) and Debian's tpm2-tools: what one side makes, the other takes."""
 
+import re
 from datetime import UTC, datetime
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
 
 from imagers.errors import EvidenceRejected
 from imagers.evidence.judge import judge_evidence
@@ -21,11 +26,14 @@ from imagers.evidence.tpm.structures import parse_public, spki_of
 from imagers.evidence.tpm.verify import TPMVerifier
 from imagers.model.base64 import decode_base64, encode_base64
 from imagers.model.evidence import Bound, ReportData
+from imagers.testing.evidence import AzureSNPWorld, AzureTDXWorld, TPMWorld
+from imagers.testing.evidence.tpm import PCR_BOOT, pcr_log, registers
 from tests.swtpm import start
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 NONCE = b"n" * 48
 SECRET = b"s" * 32
+SEED = b"imagers.interop with tpm2-tools.."[:32]
 # Keys of tpm2_createak, persistent under a handle each.
 KEYS = {"rsa": ("rsa", "rsassa", "sha256"), "p256": ("ecc256", "ecdsa", "sha256"),
         "p384": ("ecc384", "ecdsa", "sha384")}  # fmt: skip
@@ -168,3 +176,43 @@ def test_certificate_is_read_as_tpm2_nvread_does(tpm):
         request = make_request(chip, AK_HANDLE)
         assert chip.read_nv(0x01C00002).startswith(request.certificate)
     assert tpm.tool("nvread", "0x1c00002").startswith(request.certificate)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_quote_of_the_factory_is_good_for_tpm2_checkquote(tpm, name):
+    world, here = TPMWorld(SEED, name), tpm.directory
+    quote = world.evidence(report_data=NONCE)["tpm_quote"]
+    for part in ("message", "signature"):
+        data = decode_base64(quote[part], what=part, where="$")
+        (here / f"made.{part}").write_bytes(data)
+    (here / "made.pem").write_bytes(pem_of(world.key()))
+    words = ("-u", "made.pem", "-m", "made.message", "-s", "made.signature", "-g", KEYS[name][2])
+    tpm.tool("checkquote", *words, "-q", NONCE[:32].hex())
+    with pytest.raises(AssertionError):
+        tpm.tool("checkquote", *words, "-q", NONCE[:31].hex())
+
+
+@pytest.mark.parametrize("kind", [AzureSNPWorld, AzureTDXWorld])
+def test_quote_of_azures_factory_is_good_for_tpm2_checkquote(tpm, kind):
+    world, here = kind(SEED), tpm.directory
+    quote = world.evidence(report_data=NONCE)["tpm_quote"]
+    (here / "made.message").write_bytes(bytes.fromhex(quote["message"]))
+    head = bytes.fromhex("0014000b0100")
+    (here / "made.signature").write_bytes(head + bytes.fromhex(quote["signature"]))
+    (here / "made.pem").write_bytes(pem_of(world.key()))
+    words = ("-u", "made.pem", "-m", "made.message", "-s", "made.signature", "-g", "sha256")
+    tpm.tool("checkquote", *words, "-q", NONCE.hex())
+
+
+def pem_of(key):
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_log_of_the_factory_gives_tpm2_eventlog_the_same_registers(tpm):
+    (tpm.directory / "log").write_bytes(pcr_log(PCR_BOOT))
+    told = tpm.tool("eventlog", "log").decode()
+    _, _, computed = told.partition("sha256:\n")
+    lines = re.findall(r"^ +(\d+) +: 0x([0-9a-f]{64})$", computed, re.MULTILINE)
+    found = {int(at): value for at, value in lines}
+    values = registers(PCR_BOOT, {})
+    assert found == {at: values[at].hex() for at in {one.register for one in PCR_BOOT}}

@@ -74,6 +74,14 @@ MODULES = {
         "tests/unit/broker/test_handshake.py",
         "tests/unit/broker/test_state.py",
     ],
+    "imagers/evidence/csv/verify.py": [
+        "tests/unit/evidence/csv/test_verify.py",
+        "tests/unit/testing/evidence/wrongs/test_csv.py",
+    ],
+    "imagers/evidence/nvidia/verify.py": [
+        "tests/unit/evidence/nvidia/test_verify.py",
+        "tests/unit/testing/evidence/wrongs/test_nvidia.py",
+    ],
     "imagers/evidence/intel/engine.py": _INTEL,
     "imagers/evidence/azure/vtpm.py": [
         "tests/unit/evidence/azure/test_vtpm.py",

@@ -40,11 +40,12 @@ ALL = ((0x000B, range(24)),)
 """What a quote is of: banks, and registers of each."""
 _KEYS = {"rsa": 0x000B, "p256": 0x000B, "p384": 0x000C}
 _HASHES = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384"}
+_EFI_ACTION = 0x80000007  # whose data is any text
 PCR_BOOT = (
-    Event(0, 0x08, b"firmware 1.0"),
-    Event(2, 0x80000004, b"a driver"),
-    Event(4, 0x80000003, b"a kernel with its initrd and command line"),
-    Event(7, 0x80000001, b"SecureBoot\1"),
+    Event(0, _EFI_ACTION, b"firmware 1.0"),
+    Event(2, _EFI_ACTION, b"a driver"),
+    Event(4, _EFI_ACTION, b"a kernel with its initrd and command line"),
+    Event(7, _EFI_ACTION, b"secure boot"),
     *(Event(one, EV_SEPARATOR, bytes(4)) for one in range(8)),
     Event(9, EV_IPL, b"an initrd"),
 )
