@@ -29,17 +29,6 @@ _TPM = [
     "tests/unit/testing/evidence/wrongs/test_tpm.py",
 ]
 
-_CCA = [
-    "tests/unit/evidence/cca/test_token.py",
-    "tests/unit/evidence/cca/test_verify.py",
-    "tests/unit/testing/evidence/wrongs/test_cca.py",
-]
-_NITRO = [
-    "tests/unit/evidence/nitro/test_document.py",
-    "tests/unit/evidence/nitro/test_verify.py",
-    "tests/unit/testing/evidence/wrongs/test_nitro.py",
-]
-
 MODULES = {
     "imagers/sign/judge.py": _VERIFY,
     "imagers/sign/requirements.py": [_PARSE],
@@ -67,7 +56,6 @@ MODULES = {
     "imagers/encrypt/annotations.py": ["tests/unit/encrypt/test_annotations.py"],
     "imagers/encrypt/schemes/broker.py": ["tests/unit/encrypt/schemes/test_broker.py"],
     "imagers/pull/trust.py": ["tests/unit/pull/test_trust.py"],
-    "imagers/model/strict_cbor.py": ["tests/unit/model/test_strict_cbor.py"],
     "imagers/model/manifest.py": ["tests/unit/model/test_manifest.py"],
     "imagers/broker/policy.py": ["tests/unit/broker/test_policy.py"],
     "imagers/broker/handshake.py": [
@@ -89,12 +77,6 @@ MODULES = {
         "tests/unit/evidence/azure/test_tdx.py",
         "tests/unit/testing/evidence/wrongs/test_azure.py",
     ],
-    "imagers/evidence/cca/token.py": _CCA,
-    "imagers/evidence/cca/verify.py": _CCA,
-    "imagers/evidence/corim.py": ["tests/unit/evidence/test_corim.py"],
-    "imagers/evidence/ear.py": ["tests/unit/evidence/test_ear.py"],
-    "imagers/evidence/nitro/document.py": _NITRO,
-    "imagers/evidence/nitro/verify.py": _NITRO,
     "imagers/evidence/tpm/enrol.py": ["tests/unit/evidence/tpm/test_enrol.py"],
     "imagers/evidence/tpm/quote.py": _TPM,
     "imagers/evidence/tpm/structures.py": _TPM,
