@@ -272,7 +272,7 @@ def of(worlds):
 
 def measured(world, **fields):
     """The claims by which a guest of the world is known."""
-    read = world.collateral().get
+    read, body = world.collateral().get, world.evidence(**fields)
     verifier = load_verifier(world.tee, roots=world.roots)
     claims = judge_evidence(
         verifier, world.evidence(**fields), bound=Bound(), read=read, now=world.now
@@ -504,6 +504,28 @@ def test_report_that_counts_with_its_measurement_alone_opens_nothing_without(tmp
             ask(Remasked(hygon))
         told = [row.detail for row in broker.log if row.outcome == "refused"]
         assert all("this evidence counts only where its measurement equals" in one for one in told)
+
+
+def test_key_of_a_tpm_that_nobody_named_opens_nothing_under_any_rule():
+    """Anybody has one: a quote proves nothing but that its key signed it."""
+    machine = TPMWorld(b"m" * 32)
+    rule = {"name": "any", "effect": "allow", "resource": "*/*/*", "image": "any"}
+    with EmbeddedBroker(worlds=[machine], allow_sample_tee=False) as broker:
+        broker.put(URI, b"the key")
+        broker.admin.set_policy(json.dumps({"rules": [rule]}))
+        for name, value in measured(machine).items():
+            broker.expect(name, value)
+        with broker.client(machine.attester()) as guest:
+            guest.get(URI, manifest_digest=None).close()
+        stranger = TPMWorld(b"s" * 32)
+        same = stranger.attester(measurement=machine.measurement)
+        with (
+            broker.client(same) as guest,
+            pytest.raises(EvidenceRejected, match="the evidence is rejected: step measure"),
+        ):
+            guest.get(URI, manifest_digest=None)
+        refusal = next(row for row in broker.log if row.outcome == "refused")
+        assert "trusted_aks: expected" in refusal.detail
 
 
 def test_guest_with_a_gpu_gets_the_key_if_machine_and_gpu_are_known(world):

@@ -4,7 +4,7 @@
 import hashlib
 import json
 from base64 import b64encode
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -24,6 +24,7 @@ from tests.real_evidence import real_file
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 WORLD = NVIDIAWorld(b"imagers.evidence.nvidia is tested"[:32], now=NOW)
 NONCE = b"n" * 48
+DAY = timedelta(days=1)
 PREFIX = "NVIDIA_Corporation.GPU.measurement_"
 
 
@@ -233,6 +234,20 @@ def test_real_chains_that_are_broken_are_refused():
     body["device_evidence_list"][0]["certificate"] = b64encode(broken).decode()
     with pytest.raises(EvidenceRejected, match="step 1, chain"):
         judge(body, roots=None)
+
+
+@pytest.mark.parametrize("role", ["firmware", "device"])
+def test_refused_chain_names_no_chip(role):
+    """Subjects have serial numbers, and messages reach logs."""
+    chip = "GSP 41431D480FE5"
+    over = {"name": chip, "begin": NOW - 9 * DAY, "days": 1}
+    issued = {role: WORLD.issue(role, **over)}
+    if role == "device":
+        issued["firmware"] = WORLD.issue("firmware", issuer=chip)
+    with pytest.raises(EvidenceRejected, match=r"step 1, chain: .* not valid at") as caught:
+        judge(WORLD.evidence(report_data=NONCE, chain=WORLD.chain(**issued)))
+    assert "of the chain" in str(caught.value)
+    assert "GSP" not in str(caught.value)
 
 
 def test_genuine_gpu_of_nvidia_is_none_under_another_root():
