@@ -272,7 +272,7 @@ def of(worlds):
 
 def measured(world, **fields):
     """The claims by which a guest of the world is known."""
-    read, body = world.collateral().get, world.evidence(**fields)
+    read = world.collateral().get
     verifier = load_verifier(world.tee, roots=world.roots)
     claims = judge_evidence(
         verifier, world.evidence(**fields), bound=Bound(), read=read, now=world.now
