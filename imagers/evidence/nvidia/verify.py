@@ -296,7 +296,9 @@ def _check_path(
 def _without_names(message: str, chain: tuple[x509.Certificate, ...]) -> str:
     """A message without subjects, in which the serial numbers of chip and firmware are."""
     for number, one in enumerate(chain, 1):
-        message = message.replace(describe(one), f"number {number} of the chain")
+        name = describe(one)
+        message = message.replace(f"of {name}", name)
+        message = message.replace(name, f"number {number} of the chain")
     return message
 
 

@@ -517,6 +517,13 @@ def test_key_of_a_tpm_that_nobody_named_opens_nothing_under_any_rule():
             broker.expect(name, value)
         with broker.client(machine.attester()) as guest:
             guest.get(URI, manifest_digest=None).close()
+        # Nor does one count that is named no more, in a session of before.
+        with broker.client(machine.attester()) as guest:
+            guest.get(URI, manifest_digest=None).close()
+            broker.admin.delete_reference_value("trusted_aks")
+            with pytest.raises((EvidenceRejected, KeyRefused), match="step measure"):
+                guest.get(URI, manifest_digest=None)
+        broker.expect("trusted_aks", machine.trusted_ak)
         stranger = TPMWorld(b"s" * 32)
         same = stranger.attester(measurement=machine.measurement)
         with (

@@ -346,6 +346,13 @@ def test_what_is_no_result_is_refused(change):
         )
 
 
+def test_result_of_the_last_year_that_there_is_is_from_the_future():
+    late = {name: value for name, value in GOOD.items() if name != "exp"}
+    token = sign_token(late | {"iat": 253402300799}, key=KEY, header={})
+    with pytest.raises(EvidenceRejected, match="step 4, time: issued"):
+        read_ear(token, trust=EARTrust(keys=(KEY.public_key(),)), nonce=None, now=NOW)
+
+
 @given(st.binary(max_size=200), st.integers(0, 600))
 def test_any_text_is_refused_or_no_result(raw, at):
     good = token()
