@@ -197,10 +197,8 @@ class View:
         """Raise if there are other members."""
         for name in self.value:
             if name not in names:
-                known = ", ".join(names)
-                raise self.error(
-                    f"has the unknown member {str(name)[:80]!r}, expected one of {known}"
-                )
+                known = f"one of {', '.join(names)}" if names else "none"
+                raise self.error(f"has the unknown member {str(name)[:80]!r}, expected {known}")
 
     def exactly(self, *names: str) -> None:
         """Raise unless these members are there, and no others."""

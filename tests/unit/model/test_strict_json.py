@@ -381,6 +381,8 @@ def test_view_only_and_exactly_refuse_what_they_do_not_name():
     with pytest.raises(FormatError, match="unknown member 'b', expected one of a, c") as caught:
         one.only("a", "c")
     assert caught.value.where == "$.a"
+    with pytest.raises(FormatError, match="unknown member 'a', expected none"):
+        one.only()
     with pytest.raises(FormatError, match="is missing") as caught:
         one.exactly("a", "b", "c")
     assert caught.value.where == "$.a.c"
