@@ -268,6 +268,19 @@ class View:
             self.text(name), what=self.what, where=self.at(name), size=size, max_size=max_size
         )
 
+    def hex(self, name: str, *, size: int | None = None) -> bytes:
+        """The bytes of a string of hex, in either case and with nothing between.
+
+        Args:
+            size: how many; None: any number.
+        """
+        text = self.text(name)
+        with suppress(ValueError):
+            data = bytes.fromhex(text)
+            if 2 * len(data) == len(text) and size in (None, len(data)):  # it passes over blanks
+                return data
+        raise self.error(f"expected {'' if size is None else f'{size} bytes in '}hex", name)
+
     def octets(self, name: str, *, size: int | None = None, max_size: int | None = None) -> bytes:
         """The bytes of a list of numbers, as serde writes them.
 
