@@ -199,10 +199,8 @@ class View:
         """Raise if there are other members."""
         for name in self.value:
             if name not in names:
-                known = ", ".join(names)
-                raise self.error(
-                    f"has the unknown member {str(name)[:80]!r}, expected one of {known}"
-                )
+                known = f"one of {', '.join(names)}" if names else "none"
+                raise self.error(f"has the unknown member {str(name)[:80]!r}, expected {known}")
 
     def exactly(self, *names: str) -> None:
         """Raise unless these members are there, and no others."""
@@ -271,6 +269,19 @@ class View:
         return decode_base64url(
             self.text(name), what=self.what, where=self.at(name), size=size, max_size=max_size
         )
+
+    def hex(self, name: str, *, size: int | None = None) -> bytes:
+        """The bytes of a string of hex, in either case and with nothing between.
+
+        Args:
+            size: how many; None: any number.
+        """
+        text = self.text(name)
+        with suppress(ValueError):
+            data = bytes.fromhex(text)
+            if 2 * len(data) == len(text) and size in (None, len(data)):  # it passes over blanks
+                return data
+        raise self.error(f"expected {'' if size is None else f'{size} bytes in '}hex", name)
 
     def octets(self, name: str, *, size: int | None = None, max_size: int | None = None) -> bytes:
         """The bytes of a list of numbers, as serde writes them.

@@ -110,24 +110,14 @@ def parse_anchors(settings: View) -> dict[bytes, Anchor]:
     anchors: dict[bytes, Anchor] = {}
     for one in settings.objects("trust_anchors", most=_MAX_ANCHORS, null_is_empty=True):
         one.exactly("instance-id", "implementation-id", "pkey")
-        instance, key = _hex(one, "instance-id", 33), one.object("pkey")
+        instance, key = one.hex("instance-id", size=33), one.object("pkey")
         if instance in anchors:
             raise one.error("is there twice", "instance-id")
         if is_private_jwk(key):
             raise one.error("expected a public key, got a private one", "pkey")
         der = jwk_public_key(key).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        anchors[instance] = Anchor(_hex(one, "implementation-id", 32), der)
+        anchors[instance] = Anchor(one.hex("implementation-id", size=32), der)
     return anchors
-
-
-def _hex(view: View, name: str, size: int) -> bytes:
-    try:
-        value = bytes.fromhex(view.text(name))
-    except ValueError:
-        value = b""
-    if len(value) != size:
-        raise view.error(f"expected {size} bytes in hex", name)
-    return value
 
 
 def parse(body: JSON) -> Token:

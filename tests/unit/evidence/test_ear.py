@@ -300,7 +300,7 @@ def test_status_is_that_of_the_result(told, status):
     ],
 )
 def test_status_that_is_better_than_its_vector_is_refused(told):
-    refused("7, results", token(KEY, submods={"cpu0": told}), "as of its trust vector")
+    refused("7, results", token(KEY, submods={"cpu0": told}), "by its trust vector")
 
 
 @pytest.mark.parametrize("other", ["none", "warning", "contraindicated"])

@@ -374,6 +374,24 @@ def test_view_bytes_of_another_size_refused_with_their_place(reader):
         read("a", max_size=2)
 
 
+def test_view_hex_gives_bytes_of_either_case():
+    one = view({"x": "00fF", "empty": ""})
+    assert (one.hex("x"), one.hex("x", size=2), one.hex("empty")) == (b"\0\xff", b"\0\xff", b"")
+
+
+@pytest.mark.parametrize("text", ["0", "0x00", "00 ff", " 00", "zz", "\uff10\uff10", 7, None])
+def test_view_hex_that_is_none_is_refused(text):
+    with pytest.raises(FormatError) as caught:
+        view({"x": text}).hex("x")
+    assert caught.value.where == "$.a.x"
+
+
+@pytest.mark.parametrize("text", ["00", "000000", "", "00 ff"])
+def test_view_hex_of_another_size_is_refused(text):
+    with pytest.raises(FormatError, match="expected 2 bytes in hex"):
+        view({"x": text}).hex("x", size=2)
+
+
 def test_view_only_and_exactly_refuse_what_they_do_not_name():
     one = view({"a": 1, "b": None})
     assert "b" in one
@@ -382,6 +400,8 @@ def test_view_only_and_exactly_refuse_what_they_do_not_name():
     with pytest.raises(FormatError, match="unknown member 'b', expected one of a, c") as caught:
         one.only("a", "c")
     assert caught.value.where == "$.a"
+    with pytest.raises(FormatError, match="unknown member 'a', expected none"):
+        one.only()
     with pytest.raises(FormatError, match="is missing") as caught:
         one.exactly("a", "b", "c")
     assert caught.value.where == "$.a.c"
