@@ -212,7 +212,10 @@ class BrokerState(Closing):
 
     def why_nothing_is_released(self) -> str:
         """Why no guest can get anything, whatever it proves; "" if one may."""
-        tees = {name for name, one in self.verifiers.items() if not isinstance(one, DeviceVerifier)}
+        devices = {name for name, one in self.verifiers.items() if isinstance(one, DeviceVerifier)}
+        tees = self.verifiers.keys() - devices
+        if not tees and devices:
+            return "it takes evidence of devices, and of no TEE beside which they count"
         if not tees:
             return "it takes evidence of no TEE"
         try:
@@ -221,9 +224,12 @@ class BrokerState(Closing):
         except LocalError as error:  # it starts all the same: an admin has to put it right
             return str(error)
         if not any(
-            rule.effect == "allow" and (not rule.tees or rule.tees & tees) for rule in rules
+            rule.effect == "allow"
+            and (not rule.tees or rule.tees & tees)
+            and rule.devices <= devices
+            for rule in rules
         ):
-            return "its policy allows nothing to guests of these TEEs"
+            return "its policy allows nothing to guests of these TEEs and devices"
         return ""
 
     def tees_without_references(self) -> Mapping[str, tuple[str, ...]]:

@@ -337,7 +337,7 @@ def _submod(view: View) -> Submod:
     )
     # What was not looked at (none) lowers no status.
     if _STATUSES[status] < _STATUSES[worst] and worst != AFFIRMING:
-        raise mismatch(f"status of {view.where}", f"{worst}, as of its trust vector", status)
+        raise mismatch(f"status of {view.where}", f"{worst}, by its trust vector", status)
     evidence = view.object("ear.veraison.annotated-evidence", null_is_empty=True)
     policy = view.optional_text("ear.appraisal-policy-id") or ""
     return Submod(status, vector, policy, evidence.value)

@@ -40,7 +40,7 @@ from hashlib import sha256, sha384, sha512
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
 
-from imagers.errors import EvidenceRejected, FormatError
+from imagers.errors import EvidenceRejected, FormatError, Unsupported
 from imagers.evidence.appraise import appraise_claims
 from imagers.evidence.judge import judge_parsed
 from imagers.evidence.plugins import find_parser, load_verifier
@@ -80,6 +80,7 @@ _VERSION, _UNIQUE_IDS, _EXTENSIONS = 0xA0, (0x81, 0x82), 0xA3
 _BODY = (_INTEGER, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE)
 _VERSION_3 = 2
 _TDX = 0x81  # type of a TEE in the header of a quote
+_QUOTED = ("sgx", "tdx")
 _LIFETIME = timedelta(days=365)
 
 
@@ -225,6 +226,7 @@ def make_ratls(
 
     Raises:
         NoTEE: this machine is none of that kind.
+        Unsupported: the attester is of another TEE.
         FormatError: the attester gives no quote.
     """
     import cbor2
@@ -236,6 +238,10 @@ def make_ratls(
     )
     entry = cbor2.dumps([_SHA256, sha256(spki).digest()])
     claims = cbor2.dumps({_PUBKEY_HASH: entry})
+    if attester.tee not in _QUOTED:
+        raise Unsupported(
+            f"RA-TLS has no tag for evidence of the TEE {attester.tee!r}: expected sgx or tdx"
+        )
     evidence = attester.collect(ReportData(sha256(claims).digest()))
     quote = View(evidence.body, what=f"{evidence.tee} evidence").bytes64("quote")
     value = cbor2.dumps(cbor2.CBORTag(_TEE_ECDSA_QUOTE, [quote, claims]))

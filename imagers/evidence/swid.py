@@ -98,10 +98,9 @@ class _Tag:
                 f"expected a measurement with its index and digests of SHA-384, got {index[:20]!r}",
                 what=_WHAT,
             )
-        # Zeros stand for one that there is none of.
-        real = {one for one in digests if one.strip("0")}
-        if not real or attributes.get("active") != "True":
+        # Zeros stand for one that there is none of; beside others they allow that it is missing.
+        if not any(one.strip("0") for one in digests) or attributes.get("active") != "True":
             return
-        self.found.setdefault(int(index), set()).update(real)
+        self.found.setdefault(int(index), set()).update(digests)
         if len(self.found) > _MAX_RESOURCES:
             raise FormatError(f"expected at most {_MAX_RESOURCES} measurements", what=_WHAT)

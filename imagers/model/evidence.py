@@ -18,6 +18,7 @@ __all__ = [
     "Claims",
     "DeviceVerifier",
     "Evidence",
+    "RemoteVerifier",
     "ReportData",
     "Verifier",
 ]
@@ -205,4 +206,19 @@ class DeviceVerifier(Verifier[Parsed], Protocol[Parsed]):
 
         Raises:
             FormatError: there is none, or too many, or one twice.
+        """
+
+
+@runtime_checkable
+class RemoteVerifier(Verifier[Parsed], Protocol[Parsed]):
+    """Judges by what a service says of the evidence: collateral that has to be asked for.
+
+    `verify` believes nothing of it that is not signed, and does no IO.
+    """
+
+    def ask(self, evidence: Parsed, bound: Bound) -> Mapping[str, bytes]:
+        """What the service says, by names, for `verify`. This alone does IO.
+
+        Raises:
+            CouldNotVerify: it said nothing.
         """

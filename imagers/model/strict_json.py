@@ -42,6 +42,7 @@ _MAX_VALUES = 200_000  # a value of two bytes costs up to 80 in memory; a layer 
 # at each of its escaped quotes would take time in the square of its length.
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{},]', re.DOTALL)
 _MAX_INT_DIGITS = 20  # a uint64; longer ones cost quadratic time to convert
+_LONG_NUMBER = re.compile(r"[0-9]{20}")  # with a sign it is one too long
 
 
 def parse_json(data: bytes, *, what: str, max_bytes: int) -> JSON:
@@ -92,7 +93,8 @@ def parse_json(data: bytes, *, what: str, max_bytes: int) -> JSON:
                 text,
                 object_pairs_hook=no_duplicates,
                 parse_constant=no_constant,
-                parse_int=bounded_int,
+                # Bytes are written as lists of numbers: without a call for each, twice as fast.
+                parse_int=bounded_int if _LONG_NUMBER.search(text) else int,
                 parse_float=finite_float,
             ),
         )
@@ -197,10 +199,8 @@ class View:
         """Raise if there are other members."""
         for name in self.value:
             if name not in names:
-                known = ", ".join(names)
-                raise self.error(
-                    f"has the unknown member {str(name)[:80]!r}, expected one of {known}"
-                )
+                known = f"one of {', '.join(names)}" if names else "none"
+                raise self.error(f"has the unknown member {str(name)[:80]!r}, expected {known}")
 
     def exactly(self, *names: str) -> None:
         """Raise unless these members are there, and no others."""
@@ -269,6 +269,19 @@ class View:
         return decode_base64url(
             self.text(name), what=self.what, where=self.at(name), size=size, max_size=max_size
         )
+
+    def hex(self, name: str, *, size: int | None = None) -> bytes:
+        """The bytes of a string of hex, in either case and with nothing between.
+
+        Args:
+            size: how many; None: any number.
+        """
+        text = self.text(name)
+        with suppress(ValueError):
+            data = bytes.fromhex(text)
+            if 2 * len(data) == len(text) and size in (None, len(data)):  # it passes over blanks
+                return data
+        raise self.error(f"expected {'' if size is None else f'{size} bytes in '}hex", name)
 
     def octets(self, name: str, *, size: int | None = None, max_size: int | None = None) -> bytes:
         """The bytes of a list of numbers, as serde writes them.

@@ -120,6 +120,8 @@ def fetch(
             _told(one)
             for one in fetch_documents(names, parsed, sources=sources, keeper=keeper, client=client)
         ]
+    if not found:
+        say("", f"this evidence of the TEE {tee} needs no document")
     with telling(_fault(found, keeper.now)):
         _print(found, directory, keeper.now, as_json=as_json)
 

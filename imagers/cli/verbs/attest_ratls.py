@@ -23,12 +23,15 @@ example:
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import click
 
 from imagers.cli.command import VerbCommand, json_option
 from imagers.cli.output import print_json, print_line
+from imagers.errors import UsageError
 
 __all__ = ["command"]
 
@@ -52,6 +55,8 @@ def command(*, certificate: str, key: str, tee: str | None, days: int, as_json: 
     from imagers.evidence.ratls import make_ratls
     from imagers.files import write_new
 
+    if os.path.realpath(certificate) == os.path.realpath(key):
+        raise UsageError(f"expected a file for each of CERTIFICATE and KEY, got {key!r} twice")
     attester = attester_of_machine(tee)
     private = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
@@ -64,7 +69,12 @@ def command(*, certificate: str, key: str, tee: str | None, days: int, as_json: 
         serialization.NoEncryption(),
     )
     write_new(key, pem, mode=_SECRET)
-    write_new(certificate, made.public_bytes(serialization.Encoding.PEM), mode=_PUBLIC)
+    try:
+        write_new(certificate, made.public_bytes(serialization.Encoding.PEM), mode=_PUBLIC)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(key)  # a key without its certificate is of no use
+        raise
     if as_json:
         print_json(
             {

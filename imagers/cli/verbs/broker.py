@@ -135,6 +135,11 @@ def serve(
             f"the broker's packages are not installed: {error.name} is missing",
             hint="in the clone of imagers: pip install '.[broker]'",
         ) from error
+    for several in (one for one in tees if "," in one):  # as "imagers pull" has them
+        raise UsageError(
+            f"--tee: expected one name, got {several[:80]!r}",
+            hint=f"write {' '.join(f'--tee {one}' for one in several[:80].split(','))}",
+        )
     host, port = _parse_listen(listen)
     written: list[str] = []
     handler = _ToStandardError(level=logging.WARNING)
@@ -185,6 +190,8 @@ def _parse_listen(text: str) -> tuple[str, int]:
 
 
 def _announce(broker: RunningBroker) -> None:
+    from imagers.evidence.plugins import DEVICES
+
     for made, path, what in (
         (broker.master_key_made, broker.master_key_file, "master key"),
         (broker.admin_key_made, broker.admin_key_file, "admin key"),
@@ -199,7 +206,7 @@ def _announce(broker: RunningBroker) -> None:
         say(
             "hint",
             "'imagers broker policy show' has its rules, 'imagers broker policy set' changes them"
-            if broker.tees
+            if set(broker.tees) - DEVICES.keys()
             else "say which, as --tee snp; for tests and demos: --allow-sample-tee",
         )
     for tee, names in broker.unknown.items():

@@ -149,7 +149,7 @@ def parse_hcl_report(raw: bytes) -> HCLReport:
         hardware=raw[_HEAD.size : _HEAD.size + _HARDWARE_BYTES],
         bound=sha256(data).digest().ljust(_USER_DATA, b"\0"),
         ak=_parse_ak(view),
-        user_data=_hex(view, "user-data") if "user-data" in view else b"",
+        user_data=view.hex("user-data") if "user-data" in view else b"",
         configuration={
             name.replace("-", "_"): value
             for name, value in configuration.items()
@@ -281,7 +281,7 @@ def parse_parts(body: JSON, names: tuple[str, str, str], *, what: str) -> tuple[
         third = view.value.get(names[2])
         part = third.encode() if isinstance(third, str) else view.octets(names[2])
     else:
-        signature, message = (_hex(quote, one) for one in ("signature", "message"))
+        signature, message = (quote.hex(one) for one in ("signature", "message"))
         hcl, part = (_padded(view, one) for one in names[1:])
     if len(signature) > MAX_ATTEST:
         raise quote.error(f"expected at most {MAX_ATTEST} bytes", "signature")
@@ -300,17 +300,6 @@ def _as_hex(value: JSON, error: FormatError) -> str:
         return bytes(value).hex()  # type: ignore[arg-type]  # checked by bytes itself
     except (TypeError, ValueError):
         raise error from None
-
-
-def _hex(view: View, name: str) -> bytes:
-    text = view.text(name)
-    try:
-        data = bytes.fromhex(text)
-    except ValueError:
-        raise view.error("expected hex", name) from None
-    if len(data) * 2 != len(text):
-        raise view.error("expected hex", name)
-    return data
 
 
 def _padded(view: View, name: str) -> bytes:

@@ -43,7 +43,7 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING, ClassVar
 
 from imagers.core import verify_sm2
-from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, SignatureInvalid
+from imagers.errors import CouldNotVerify, EvidenceRejected, SignatureInvalid
 from imagers.evidence.ccel import (
     MAX_LOG,
     Event,
@@ -53,7 +53,6 @@ from imagers.evidence.ccel import (
 )
 from imagers.evidence.csv.certificates import (
     AUTHORITY,
-    CHIP,
     Certificate,
     certificate_of_json,
     parse_certificate,
@@ -89,7 +88,7 @@ _SERIAL = 64
 _PEK_USAGE, _SM2_SIGNATURES = 0x1002, 4
 _FETCH = "'imagers attest collateral fetch' asks Hygon for it"
 _LOGGED = ("rtmr1", "rtmr2", "rtmr3", "rtmr4")
-_V1 = ("csv_v1_measure",)
+_V1 = "csv_v1_measure"
 _V2 = ("csv_measure", "csv_rtmr1", "csv_rtmr2")
 # Bits of a guest's policy; the first three forbid something.
 _POLICY = {
@@ -213,11 +212,6 @@ def parse_issuers(data: bytes) -> tuple[Certificate, Certificate]:
     Raises:
         FormatError: they are not.
     """
-    if len(data) != AUTHORITY.size + CHIP.size:
-        raise FormatError(
-            f"expected HSK and CEK, {AUTHORITY.size + CHIP.size} bytes, got {len(data)}",
-            what="CSV certificates",
-        )
     return (
         parse_certificate(data[: AUTHORITY.size], "HSK"),
         parse_certificate(data[AUTHORITY.size :], "CEK"),
@@ -246,7 +240,7 @@ class CSVVerifier:
     allowed: Allowed = field(default_factory=Allowed)
     roots: bytes | None = None
     tee: ClassVar[str] = "csv"
-    references: ClassVar[tuple[tuple[str, ...], ...]] = (_V1, _V2)
+    references: ClassVar[tuple[tuple[str, ...], ...]] = ((_V1,), _V2)
 
     @classmethod
     def make(cls, settings: View, roots: bytes | None) -> Self:
@@ -385,7 +379,7 @@ def _check_log(evidence: CSVEvidence) -> str:
 
 def _measured(report: Report) -> dict[str, JSON]:
     if report.version == 1:
-        return {_V1[0]: report.octets("measure").hex()}
+        return {_V1: report.octets("measure").hex()}
     return {name: report.octets(name.removeprefix("csv_")).hex() for name in _V2}
 
 

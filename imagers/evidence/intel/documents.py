@@ -54,7 +54,6 @@ _MAX_LEVELS = 256
 _MAX_ADVISORIES = 256
 _CACHED = 256
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-_HEX = re.compile(r"[0-9A-Fa-f]*")
 _SIGNED = {
     name: re.compile(
         rb'\s*\{\s*"%s"\s*:\s*(\{.*\})\s*,\s*"signature"\s*:\s*"([0-9A-Fa-f]{128})"\s*\}\s*'
@@ -196,8 +195,8 @@ def read_tcb_info(data: bytes, signer: Issued, tee: Literal["tdx", "sgx"]) -> TC
             modules[name] = _module(one, _enclave_levels(one))
     return TCBInfo(
         period=_period(view, what),
-        fmspc=_hex(view, "fmspc", 6),
-        pce_id=_hex(view, "pceId", 2),
+        fmspc=view.hex("fmspc", size=6),
+        pce_id=view.hex("pceId", size=2),
         levels=tuple(
             _level(one, is_tdx=is_tdx)
             for one in view.objects("tcbLevels", most=_MAX_LEVELS, non_empty=True)
@@ -221,11 +220,11 @@ def read_identity(data: bytes, signer: Issued, tee: Literal["tdx", "sgx"]) -> Id
     _expect(view, "version", 2)
     return Identity(
         period=_period(view, what),
-        misc_select=_hex(view, "miscselect", 4),
-        misc_mask=_hex(view, "miscselectMask", 4),
-        attributes=_hex(view, "attributes", 16),
-        attributes_mask=_hex(view, "attributesMask", 16),
-        signer=_hex(view, "mrsigner", 32),
+        misc_select=view.hex("miscselect", size=4),
+        misc_mask=view.hex("miscselectMask", size=4),
+        attributes=view.hex("attributes", size=16),
+        attributes_mask=view.hex("attributesMask", size=16),
+        signer=view.hex("mrsigner", size=32),
         product=view.integer("isvprodid", maximum=65535),
         levels=_enclave_levels(view),
     )
@@ -250,13 +249,6 @@ def _time(view: View, name: str) -> datetime:
     except ValueError:
         pass
     raise view.error(f"expected a time such as 2026-01-31T00:00:00Z, got {text[:40]!r}", name)
-
-
-def _hex(view: View, name: str, size: int) -> bytes:
-    text = view.text(name)
-    if len(text) != 2 * size or not _HEX.fullmatch(text):
-        raise view.error(f"expected {size} bytes in hex", name)
-    return bytes.fromhex(text)
 
 
 def _status(view: View) -> tuple[str, str, tuple[str, ...]]:
@@ -294,8 +286,8 @@ def _enclave_levels(view: View) -> tuple[EnclaveLevel, ...]:
 
 def _module(view: View, levels: tuple[EnclaveLevel, ...]) -> Module:
     return Module(
-        _hex(view, "mrsigner", 48),
-        _hex(view, "attributes", 8),
-        _hex(view, "attributesMask", 8),
+        view.hex("mrsigner", size=48),
+        view.hex("attributes", size=8),
+        view.hex("attributesMask", size=8),
         levels,
     )

@@ -43,7 +43,6 @@ _PASSWORD = 0x40000009
 _NO_SESSIONS, _SESSIONS = 0x8001, 0x8002
 _WHAT = "answer of the TPM"
 _MAX_ANSWER = 4096
-_MAX_NV = 64 * 1024
 _NV_CHUNK = 512  # what each TPM reads at once
 _AUTH_READ = 1 << 18
 _ATTEMPTS = 8

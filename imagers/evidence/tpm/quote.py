@@ -104,7 +104,7 @@ def parse_pcr_settings(settings: View) -> tuple[int, ...]:
     listed = value if isinstance(value, list) else []
     registers = {one for one in listed if type(one) is int and 0 <= one < PCRS}
     if not listed or len(registers) != len(listed):
-        raise settings.error(f"expected a list of registers, 0 to {PCRS - 1}, each once", "pcrs")
+        raise settings.error(f"expected one or more registers, 0 to {PCRS - 1}, each once", "pcrs")
     if found := registers.intersection(_RESETTABLE):
         raise settings.error(f"register {min(found)} can be reset by anybody", "pcrs")
     return tuple(sorted(registers))

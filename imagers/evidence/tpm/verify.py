@@ -16,11 +16,10 @@
 5. *Bound.* The nonce has 32 bytes, which are those of the report data, cut or padded with zeros.
    Register 8 was zero, and extended with the init data once, where there is some.
 
-6. *Measure*, by whoever compares the claims with reference values. **Whose key it is, no step
-   before says**: anybody has a key and signs what he likes with it. The key is a claim,
-   `trusted_aks`, and stands in each way to know a machine; without one that is known nothing of a
-   quote counts: `Claims.counts_if_measured`. An operator gets the key by credential activation
-   (`enrol`), which proves that it is in a genuine TPM and does not leave it.
+**Whose key it is, no step says.** Anybody has a key and signs what he likes with it: the key is a
+claim, `trusted_aks`, and stands in each way to know a machine. Nothing of the evidence counts where
+it is none that the operator trusts (`Claims.counts_if_measured`). He gets it by credential
+activation (`enrol`), which proves that it is in a genuine TPM and does not leave it.
 
 Not looked at: the qualified name of the key, and whether the clock went on: they are claims.
 
@@ -250,7 +249,7 @@ class TPMVerifier:
             },
             established_at=now,
             instance=sha256(key.encode()).hexdigest(),
-            counts_if_measured=True,  # anybody has such a key
+            counts_if_measured=True,  # whoever has a key of his own chose all of it
         )
 
 

@@ -210,7 +210,8 @@ class CSVWorld(Vendor):
             tee += anonce
         tee += signature[:32][::-1].ljust(72, b"\0") + signature[32:][::-1].ljust(72, b"\0")
         inside = self.certificate("PEK") if pek is None else pek
-        behind = masked(inside + self.serial.encode().ljust(64, b"\0"), mask) + bytes(32)
+        behind = masked(inside + self.serial.encode().ljust(64, b"\0"), mask)
+        behind += octets(self._seed, "Hygon spare", 32)  # anything: csv-rs makes zeros of it
         mnonce = values["mnonce"]
         assert isinstance(mnonce, bytes)
         return tee + behind + mac_of(mnonce, behind)
@@ -287,7 +288,9 @@ class CSVWorld(Vendor):
     def raw_files(self, evidence: JSON) -> Mapping[str, bytes]:
         """The report as the device gives it, a page."""
         found = parse(evidence).report
-        return {"report.bin": (found.raw + found.signer).ljust(PAGE, b"\0")}
+        # What csv-rs made zeros of is zeros now, with a MAC over that.
+        signer = found.signer[:-32] + mac_of(found.octets("mnonce"), found.signer)
+        return {"report.bin": (found.raw + signer).ljust(PAGE, b"\0")}
 
 
 def remask(raw: bytes, pattern: bytes) -> bytes:

@@ -155,20 +155,37 @@ def test_state_of_a_killed_broker_is_free(tmp_path):
         pass
 
 
+NOTHING = "its policy allows nothing to guests of these TEEs and devices"
+
+
 @pytest.mark.parametrize(
     ("policy", "fault"),
     [
         (None, ""),
-        ('{"rules": []}', "its policy allows nothing to guests of these TEEs"),
+        ('{"rules": []}', NOTHING),
         (
             (
                 '{"rules": [{"name": "a", "effect": "allow", "resource": "*/*/*", '
                 '"image": "any", "tee": ["tdx"]}]}'
             ),
-            "its policy allows nothing to guests of these TEEs",
+            NOTHING,
+        ),
+        (
+            (
+                '{"rules": [{"name": "a", "effect": "allow", "resource": "*/*/*", '
+                '"image": "any", "devices": ["sampledevice", "nvidia"]}]}'
+            ),
+            NOTHING,
+        ),
+        (
+            (
+                '{"rules": [{"name": "a", "effect": "allow", "resource": "*/*/*", '
+                '"image": "any", "devices": ["sampledevice"]}]}'
+            ),
+            "",
         ),
     ],
-    ids=["the default", "no rule", "another TEE"],
+    ids=["the default", "no rule", "another TEE", "another device", "a device that is taken"],
 )
 def test_broker_that_can_release_nothing_says_so(tmp_path, policy, fault):
     if policy is not None:
@@ -181,6 +198,13 @@ def test_broker_that_can_release_nothing_says_so(tmp_path, policy, fault):
     )
     with running(config) as broker:
         assert (broker.tees, broker.fault) == (("sample", "sampledevice"), fault)
+
+
+def test_broker_that_takes_devices_alone_can_release_nothing(tmp_path):
+    config = BrokerConfig(state_directory=tmp_path / "state", port=0, tees=("nvidia",))
+    with running(config) as broker:
+        expected = "it takes evidence of devices, and of no TEE beside which they count"
+        assert (broker.tees, broker.fault) == (("nvidia",), expected)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "broker.example"])  # noqa: S104

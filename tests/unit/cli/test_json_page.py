@@ -25,6 +25,8 @@ from imagers.testing import (
 )
 from imagers.testing.evidence import Machine
 from tests.unit.evidence.sgx.test_sigstruct import make_sigstruct
+from tests.unit.evidence.test_corim import pem, platform_manifest
+from tests.unit.evidence.test_ear import KEY, NOW, token
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "json.md"
 HEADING = re.compile(r"^#{2,3} (.+)$", re.MULTILINE)
@@ -274,6 +276,11 @@ def look_after_collateral(made, world, monkeypatch):
     made("attest reference import", "theirs", "--expires", "2099-01-01T00:00:00Z")
     made("attest reference import", "theirs", "--output", "refs.json")
     made("attest reference show", "refs.json")
+    Path("platform.corim").write_bytes(platform_manifest())
+    made("attest reference import", "platform.corim")
+    Path("result.jwt").write_text(token())
+    Path("key.pem").write_bytes(pem(KEY))
+    made("attest token", "result.jwt", "--key", "key.pem", "--at", NOW.isoformat())
     Path("x.sig").write_bytes(make_sigstruct())
     made("attest reference make", "x.sig", "--tee", "sgx")
 

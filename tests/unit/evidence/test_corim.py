@@ -100,21 +100,26 @@ def component(name, digest):
     }
 
 
-def test_firmware_of_a_platform_is_the_value_that_its_token_has():
-    instance = b"\1" + b"i" * 32
+INSTANCE = b"\1" + b"i" * 32
+
+
+def platform_manifest():
+    """Two components, a configuration, and the key of one platform."""
     anchor = [
-        {0: {0: octets(b"c" * 32)}, 1: cbor2.CBORTag(550, instance)},
+        {0: {0: octets(b"c" * 32)}, 1: cbor2.CBORTag(550, INSTANCE)},
         [cbor2.CBORTag(554, pem(KEY).decode())],
     ]
-    found = read(
-        corim(
-            component("RMM", b"r" * 32),
-            component("BL", b"b" * 32),
-            {0: "cca.platform-config", 1: {4: octets(b"\1\2"), 5: b"\1\2"}},
-            profile=PLATFORM,
-            keys=[anchor],
-        )
+    return corim(
+        component("RMM", b"r" * 32),
+        component("BL", b"b" * 32),
+        {0: "cca.platform-config", 1: {4: octets(b"\1\2"), 5: b"\1\2"}},
+        profile=PLATFORM,
+        keys=[anchor],
     )
+
+
+def test_firmware_of_a_platform_is_the_value_that_its_token_has():
+    found = read(platform_manifest())
     components = [
         Component("BL", b"b" * 32, b"s" * 32, "1"),
         Component("RMM", b"r" * 32, b"s" * 32, "2"),
@@ -125,7 +130,7 @@ def test_firmware_of_a_platform_is_the_value_that_its_token_has():
         "cca_platform_implementation_id": [(b"c" * 32).hex()],
     }
     (known,) = parse_anchors(View({"trust_anchors": found.trust_anchors}, what="s")).items()
-    assert known[0] == instance
+    assert known[0] == INSTANCE
     assert known[1].implementation_id == b"c" * 32
 
 

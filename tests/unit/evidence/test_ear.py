@@ -101,6 +101,7 @@ def test_result_with_a_key_that_was_given_is_believed():
     assert (found.status, found.verifier) == ("affirming", "https://example.org 1")
     part = found.submods["cpu0"]
     assert part.vector == {"executables": 3, "hardware": 2, "file-system": 0}
+    assert part.policy == "default"
     assert part.evidence == {"report_data": "00"}
     assert "report_data" not in repr(found)
 
@@ -201,6 +202,20 @@ def test_result_of_another_time_is_refused(change, piece):
     refused("4, time", token(KEY, **change), piece)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"exp": SECONDS - 59},
+        {"iat": SECONDS + 60},
+        {"nbf": SECONDS + 60},
+        {"exp": ..., "iat": SECONDS - 359},
+    ],
+    ids=range(4),
+)
+def test_clocks_may_differ_by_a_minute(change):
+    assert read(token(KEY, **change)).issuer == "CoCo-Attestation-Service"
+
+
 def test_result_without_an_end_counts_for_five_minutes():
     found = read(token(KEY, exp=...))
     assert found.expires == NOW + timedelta(minutes=5)
@@ -285,7 +300,7 @@ def test_status_is_that_of_the_result(told, status):
     ],
 )
 def test_status_that_is_better_than_its_vector_is_refused(told):
-    refused("7, results", token(KEY, submods={"cpu0": told}), "as of its trust vector")
+    refused("7, results", token(KEY, submods={"cpu0": told}), "by its trust vector")
 
 
 @pytest.mark.parametrize("other", ["none", "warning", "contraindicated"])
@@ -308,6 +323,9 @@ def test_status_of_all_is_that_of_the_worst(other):
         {"submods": {"a": {}}},
         {"submods": {"a": {"ear.status": "good"}}},
         {"submods": {"a": {"ear.status": True}}},
+        {"submods": {"a": {"ear.status": False}}},
+        {"submods": {"a": {"ear.status": []}}},
+        {"submods": {"a": part("affirming", hardware=-129)}},
         {"submods": {"a": {"ear.status": 3}}},
         {"submods": {"a": part("affirming", other=2)}},
         {"submods": {"a": part("affirming", hardware=128)}},
@@ -317,7 +335,7 @@ def test_status_of_all_is_that_of_the_worst(other):
         {"aud": 7},
         {"eat_nonce": "!"},
     ],
-    ids=range(19),
+    ids=range(22),
 )
 def test_what_is_no_result_is_refused(change):
     with pytest.raises(FormatError):

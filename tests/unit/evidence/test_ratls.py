@@ -12,12 +12,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, ImagersError
+from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, ImagersError, Unsupported
 from imagers.evidence.judge import judge_parsed
 from imagers.evidence.plugins import load_verifier
 from imagers.evidence.policy import AppraisalPolicy
 from imagers.evidence.ratls import PeerEvidence, make_ratls, read_ratls
-from imagers.model.evidence import Bound
+from imagers.model.evidence import Bound, Evidence
 from imagers.model.references import ReferenceValue
 from imagers.pki.der import encode, encode_oid
 from imagers.testing.evidence import SGXWorld, SNPWorld, TDXWorld
@@ -341,8 +341,19 @@ def test_no_bit_of_key_or_evidence_can_be_changed(sgx):
 
 
 def test_attester_of_another_tee_makes_no_certificate():
-    with pytest.raises(FormatError, match="quote"):
+    with pytest.raises(Unsupported, match="of the TEE 'snp': expected sgx or tdx"):
         make_ratls(KEY, SNPWorld(b"s" * 32, now=NOW).attester(), now=NOW)
+
+
+def test_attester_without_a_quote_makes_no_certificate():
+    class Without:
+        tee = "sgx"
+
+        def collect(self, report_data):
+            return Evidence("sgx", {}, report_data)
+
+    with pytest.raises(FormatError, match="quote"):
+        make_ratls(KEY, Without(), now=NOW)
 
 
 # Certificates of others

@@ -39,11 +39,13 @@ def test_measurements_have_the_names_of_trustee():
             resource(3, Hash0="0" * 96),
             resource(4, active="False"),
             resource(5, kind="Other"),
+            resource(6, Hash0="0" * 96, Hash1=TWO),  # may be missing
         )
     )
     assert found == {
         "A_Maker.GPU_x.measurement_1": [ONE],
         "A_Maker.GPU_x.measurement_2": [ONE, TWO],
+        "A_Maker.GPU_x.measurement_6": ["0" * 96, TWO],
     }
 
 

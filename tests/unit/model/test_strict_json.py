@@ -77,6 +77,7 @@ def test_parse_json_good_document_gives_its_value(data, value):
         pytest.param(b"[1e999]", "out of range", id="number that is infinite"),
         pytest.param(b"[-1e999]", "out of range", id="number that is minus infinite"),
         pytest.param(b"[" + b"1" * 21 + b"]", "a number of 21 digits", id="long number"),
+        pytest.param(b"[-" + b"1" * 20 + b"]", "a number of 21 digits", id="long with a sign"),
         pytest.param(b'{"a": 1, "a": 1}', "has the name 'a' twice", id="name twice"),
         pytest.param(rb'{"a": 1, "\u0061": 1}', "has the name 'a' twice", id="name twice, escaped"),
         pytest.param(b'[{"b": {"a": 1, "c": 2, "a": 3}}]', "'a' twice", id="name twice, inside"),
@@ -373,6 +374,24 @@ def test_view_bytes_of_another_size_refused_with_their_place(reader):
         read("a", max_size=2)
 
 
+def test_view_hex_gives_bytes_of_either_case():
+    one = view({"x": "00fF", "empty": ""})
+    assert (one.hex("x"), one.hex("x", size=2), one.hex("empty")) == (b"\0\xff", b"\0\xff", b"")
+
+
+@pytest.mark.parametrize("text", ["0", "0x00", "00 ff", " 00", "zz", "\uff10\uff10", 7, None])
+def test_view_hex_that_is_none_is_refused(text):
+    with pytest.raises(FormatError) as caught:
+        view({"x": text}).hex("x")
+    assert caught.value.where == "$.a.x"
+
+
+@pytest.mark.parametrize("text", ["00", "000000", "", "00 ff"])
+def test_view_hex_of_another_size_is_refused(text):
+    with pytest.raises(FormatError, match="expected 2 bytes in hex"):
+        view({"x": text}).hex("x", size=2)
+
+
 def test_view_only_and_exactly_refuse_what_they_do_not_name():
     one = view({"a": 1, "b": None})
     assert "b" in one
@@ -381,6 +400,8 @@ def test_view_only_and_exactly_refuse_what_they_do_not_name():
     with pytest.raises(FormatError, match="unknown member 'b', expected one of a, c") as caught:
         one.only("a", "c")
     assert caught.value.where == "$.a"
+    with pytest.raises(FormatError, match="unknown member 'a', expected none"):
+        one.only()
     with pytest.raises(FormatError, match="is missing") as caught:
         one.exactly("a", "b", "c")
     assert caught.value.where == "$.a.c"
@@ -405,3 +426,10 @@ def test_view_of_any_document_gives_a_value_or_format_error(value, reader):
         assert encode_base64url(found) == value
     elif reader in ("text", "integer"):
         assert found == value
+
+
+@pytest.mark.parametrize("beside", ['""', '"12345678901234567890123"'])
+@pytest.mark.parametrize("number", [0, 7, -(10**18), 10**19 - 1, 2**64 - 1])
+def test_number_of_64_bits_is_taken_whatever_stands_beside_it(number, beside):
+    text = f"[{number}, {beside}]".encode()
+    assert parse_json(text, what="x", max_bytes=99)[0] == number

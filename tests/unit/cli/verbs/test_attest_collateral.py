@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from imagers.testing.evidence import Fault
+from imagers.model.strict_json import dump_json
+from imagers.testing.evidence import Fault, TPMWorld
 from tests.unit.evidence.collateral.test_fetch import KDS_CRL, make_source
 
 __all__ = ["make_source"]
@@ -43,6 +44,14 @@ def test_fetch_gets_all_and_show_lists_it(run, words, snp_world, make_source):
     verify = ("attest", "verify", "report.bin", "--collateral", "c", *ROOTS)
     outcome = run(*verify)
     assert outcome.code == 0, outcome.err
+
+
+def test_fetch_for_evidence_that_needs_nothing_says_so(run):
+    Path("evidence.json").write_bytes(dump_json(TPMWorld(b"t" * 32).evidence()))
+    outcome = run("attest", "collateral", "fetch", "evidence.json", "--into", "c")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == "imagers: this evidence of the TEE tpm needs no document\n"
+    assert outcome.out.splitlines()[1:] == []
 
 
 def test_fetch_where_one_is_missing_ends_with_why(run, words, make_source):

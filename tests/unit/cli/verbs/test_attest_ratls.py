@@ -3,6 +3,7 @@
 
 import json
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,21 @@ def test_certificate_and_key_are_made_once_and_the_key_for_its_owner_only(
     before = key.read_bytes()
     again = run("attest", "ratls", "broker.pem", "broker.key", "--tee", f"{machine.tee}-test")
     assert (again.code, key.read_bytes()) == (13, before)
+
+
+def test_no_key_is_left_where_there_is_no_place_for_its_certificate(run, machine):
+    words = ("--tee", f"{machine.tee}-test")
+    Path("broker.pem").write_bytes(b"another")
+    assert run("attest", "ratls", "broker.pem", "broker.key", *words).code == 13
+    assert not Path("broker.key").exists()
+    assert Path("broker.pem").read_bytes() == b"another"
+
+
+def test_one_file_is_not_both_certificate_and_key(run, machine):
+    outcome = run("attest", "ratls", "one.pem", "./one.pem", "--tee", f"{machine.tee}-test")
+    assert outcome.code == 2
+    assert "a file for each of CERTIFICATE and KEY, got './one.pem' twice" in outcome.err
+    assert not Path("one.pem").exists()
 
 
 def test_broker_in_an_enclave_is_spoken_to_by_what_it_runs(run, broker, reference, root):

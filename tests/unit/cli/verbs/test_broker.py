@@ -221,3 +221,13 @@ def test_serve_makes_the_directory_into_which_collateral_is_fetched_later(run):
 def test_serve_with_half_a_certificate_refused(run):
     outcome = run("broker", "serve", "--certificate", "file", "--state", "state")
     assert outcome.code == 2
+
+
+def test_tees_of_a_broker_are_named_one_by_one(run):
+    outcome = run("broker", "serve", "--tee", "snp,nvidia", "--state", "state")
+    assert outcome.code == 2
+    assert outcome.err == (
+        "imagers: error: --tee: expected one name, got 'snp,nvidia'\n"
+        "imagers: hint: write --tee snp --tee nvidia\n"
+    )
+    assert not Path("state").exists()

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each step says yes to what is right; what says no is in the tests of `wrongs` too."""
 
+from dataclasses import replace
+
 import pytest
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
 from imagers.evidence.appraise import appraise_claims
+from imagers.evidence.csv.certificates import parse_certificate
 from imagers.evidence.csv.verify import CSVVerifier, issuers_name, parse, parse_file
 from imagers.evidence.judge import judge_evidence, judge_parsed
 from imagers.evidence.plugins import load_verifier
 from imagers.model.evidence import Bound
 from imagers.model.references import ReferenceValue
 from imagers.model.strict_json import View, dump_json
+from imagers.testing.evidence import CSVWorld
 from imagers.testing.evidence.csv import CLOSED, remask
 from tests.real_evidence import real_file
 from tests.unit.evidence.csv.conftest import NONCE, NOW
@@ -29,6 +33,109 @@ def judge(world, evidence, *, bound=BOUND, told=None, **settings):
         now=NOW,
         note=(told if told is not None else []).append,
     )
+
+
+TOLD = {
+    "step 1, chain: HRK, HSK, CEK",
+    "step 2, PEK: of this chip",
+    "step 4, MAC: for the guest to look at, before it took off what hides the chip",
+    "step 5, guest: closed",
+    "step 7, bound: report data as expected",
+}
+
+
+def test_all_that_is_said_of_a_guest(world):
+    told = []
+    claims = judge(world, parse(world.evidence(report_data=NONCE, vm_id=b"v" * 16)), told=told)
+    assert set(told) >= TOLD
+    assert "step 6, event log: 5 events" in told
+    assert (claims.tee, claims.tee_class) == ("csv", "cpu")
+    assert claims.maker == "Hygon, PEK of a chip, report of version 2"
+    assert claims.firmware == {
+        "csv_firmware_major": 1,
+        "csv_firmware_minor": 4,
+        "csv_build": 2337,
+    }
+    bits = ("noks", "nodbg", "nosend", "es")
+    assert {name: claims.configured[f"csv_policy_{name}"] for name in bits} == dict.fromkeys(
+        bits, True
+    )
+    others = ("domain", "csv", "csv3", "asid_reuse")
+    assert not any(claims.configured[f"csv_policy_{name}"] for name in others)
+    assert claims.configured["csv_vm_id"] == (b"v" * 16).hex()
+    assert claims.configured["csv_user_pubkey_digest"] == "00" * 32
+    assert claims.configured["csv_vm_version"] == "00" * 16
+    assert claims.configured["csv_rtmr3"] == claims.values["rtmr3"]
+    assert claims.configured["csv_rtmr4"] == claims.values["rtmr4"]
+    assert claims.established_at == NOW
+    assert claims.values["policy"]["api_minor"] == 0
+    old = judge(world, parse(world.evidence(report_data=NONCE, version=1)))
+    assert old.firmware == {"csv_firmware_major": 1, "csv_firmware_minor": 4}
+    assert "csv_rtmr3" not in old.configured
+    assert len(old.configured) == 11
+
+
+def test_values_are_those_of_trustee(world):
+    values = judge(world, parse(world.evidence(report_data=NONCE, policy=0x4321_87FF))).values
+    assert set(values) == {
+        *("version", "policy", "user_pubkey_digest", "vm_id", "vm_version", "report_data"),
+        *("mnonce", "measure", "sig_usage", "sig_algo", "build", "rtmr_version", "reserved0"),
+        *("rtmr0", "rtmr1", "rtmr2", "rtmr3", "rtmr4", "reserved1", "uefi_event_logs"),
+    }
+    versions = ("hsk_version", "cek_version", "api_major", "api_minor")
+    assert [values["policy"][name] for name in versions] == [7, 8, 0x21, 0x43]
+    assert (values["sig_usage"], values["sig_algo"]) == ("02100000", "04000000")
+    plain = judge(world, parse(world.evidence(report_data=NONCE))).values["policy"]
+    bits = ("nodbg", "noks", "es", "nosend", "domain", "csv", "csv3", "asid_reuse")
+    assert [plain[name] for name in bits] == [1, 1, 1, 1, 0, 0, 0, 0]
+    old = judge(world, parse(world.evidence(report_data=NONCE, version=1))).values
+    assert old["anonce"] == "9b429112"
+    assert "rtmr0" not in old
+
+
+def test_pek_of_a_report_is_the_one_that_is_judged(world):
+    """Also for who puts the evidence together otherwise than `parse`."""
+    evidence = parse(world.evidence(report_data=NONCE))
+    other = parse_certificate(world.certificate("PEK", minor=9), "PEK")
+    with pytest.raises(EvidenceRejected, match="step 2, PEK: the PEK in the report is another"):
+        judge(world, replace(evidence, pek=other))
+
+
+def test_mac_of_a_file_is_looked_at(world):
+    told = []
+    raw = world.report(report_data=NONCE)
+    judge(world, parse_file(raw), told=told)
+    assert "step 4, MAC: good" in told
+    with pytest.raises(EvidenceRejected, match="step 4, MAC: MAC: expected ") as caught:
+        judge(world, parse_file(raw[:-1] + bytes((raw[-1] ^ 1,))))
+    assert caught.value.claim == "MAC"
+
+
+def test_guest_under_debugging_is_told_so(world):
+    told = []
+    evidence = parse(world.evidence(report_data=NONCE, policy=CLOSED & ~1))
+    with pytest.raises(EvidenceRejected, match="step 5, guest: debugging") as caught:
+        judge(world, evidence)
+    assert "(nodbg of the guest's policy)" in caught.value.claim
+    assert (caught.value.expected, caught.value.found) == ("forbidden", "allowed")
+    judge(world, evidence, told=told, debug=True)
+    assert "step 5, guest: under debug" in told
+
+
+def test_usage_that_no_pek_has_is_told_in_hex(world):
+    with pytest.raises(EvidenceRejected, match="sig_usage: expected 0x1002, got 0x1004"):
+        judge(world, parse(world.evidence(report_data=NONCE, sig_usage=0x1004)))
+
+
+def test_name_of_the_issuers_has_a_part_of_a_hash(world):
+    """Of directories that are carried: it stays as it is."""
+    assert issuers_name("NZA9T14052605") == "csv/feba189280f7289a0df6918fe62730c3.hsk_cek"
+    assert len(issuers_name(world.serial)) == len("csv/.hsk_cek") + 32
+
+
+def test_root_that_is_none_is_told_at_the_start():
+    with pytest.raises(FormatError, match="HYGON CERTIFICATE"):
+        CSVVerifier.make(View({}, what="settings"), b"x")
 
 
 def own(claims):
@@ -177,6 +284,19 @@ def test_instance_is_the_chip_whatever_it_says(world):
     two = judge(world, parse(world.evidence(report_data=NONCE, version=2)))
     assert one.instance == two.instance != ""
     assert one.instance not in repr(one)
+
+
+def test_serial_number_beside_a_report_is_the_one_in_it(world):
+    other = CSVWorld(b"x" * 32, now=NOW)
+    other.serial = "TXX"  # with letters at its end that no zero is taken for
+    assert parse(other.evidence()).report.serial == "TXX"
+    body = world.evidence()
+    body["serial_number"] = [*b"ANOTHER"]
+    with pytest.raises(FormatError, match="expected a list of 64 bytes"):
+        parse(body)
+    body["serial_number"] = [*b"ANOTHER".ljust(64, b"\0")]
+    with pytest.raises(FormatError, match=r"at \$\.serial_number: expected the one in the report"):
+        parse(body)
 
 
 def test_old_serde_form_with_a_null_is_read(world):

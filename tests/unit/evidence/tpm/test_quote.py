@@ -38,7 +38,7 @@ def test_registers_of_the_boot_chain_are_the_default():
     "value", [[], None, 11, "11", [24], [-1], [True], [1.0], ["4"], [4, 4], {"4": 1}]
 )
 def test_settings_that_name_no_registers_are_refused(value):
-    with pytest.raises(FormatError, match=r"\$\.pcrs: expected a list of registers, 0 to 23"):
+    with pytest.raises(FormatError, match=r"\$\.pcrs: expected one or more registers, 0 to 23"):
         parse_pcr_settings(settings(value))
 
 
