@@ -10,7 +10,7 @@ of `verify`; the other steps, and the comparison with reference values, are thos
    that the operator gave or, without any, by that of its discovery document, and names the
    realm's challenge as its nonce.
 2. *Platform.* The result is of this evidence: all that it read in it is what is read here. The
-   platform is affirming, and the realm's identity too.
+   platform is affirming, and the identity of both.
 
 What the service found of the realm's measurements counts for nothing: those are for the
 operator's reference values to say.
@@ -94,7 +94,9 @@ class RemoteCCAVerifier:
             raise settings.error("expected https: anybody on the way could answer", "url")
         keys: tuple[object, ...] = ()
         if "keys" in settings:
-            keys = parse_keys(dump_json(settings.value["keys"]), what=settings.what)
+            told = settings.value["keys"]
+            told = {"keys": told} if isinstance(told, list) else told
+            keys = parse_keys(dump_json(told), what=settings.what)
         ca_file = settings.optional_text("ca_file")
         return cls(Veraison(url, ca_file, has_keys=bool(keys)), keys, debug)
 
@@ -179,9 +181,10 @@ def _check_result(result: EAR, evidence: Token) -> None:
         raise mismatch("parts of the result", f"{_PLATFORM} and {_REALM}", found[:200])
     if platform.status != AFFIRMING:
         raise mismatch(f"status of {_PLATFORM}", AFFIRMING, platform.status)
-    identity = realm.vector.get(_IDENTITY, 0)
-    if identity not in _AFFIRMING:
-        raise mismatch(f"{_IDENTITY} of {_REALM}", "2 to 31", identity)
+    for name, part in ((_PLATFORM, platform), (_REALM, realm)):
+        identity = part.vector.get(_IDENTITY, 0)
+        if identity not in _AFFIRMING:
+            raise mismatch(f"{_IDENTITY} of {name}", "2 to 31", identity)
     instance = encode_base64(evidence.platform.instance_id)
     expected = {**platform_values(evidence.platform), "cca-platform-instance-id": instance}
     _check_same(platform, _PLATFORM, expected)

@@ -152,6 +152,23 @@ def test_realm_without_an_identity_is_refused():
     assert "instance-identity of CCA_REALM: expected 2 to 31, got 97" in refused(said=said)
 
 
+def test_platform_whose_identity_was_not_looked_at_is_refused():
+    """A status alone may be that of nothing."""
+    said = lie()
+    said["submods"]["CCA_SSD_PLATFORM"]["ear.trustworthiness-vector"] = {}
+    assert "instance-identity of CCA_SSD_PLATFORM: expected 2 to 31, got 0" in refused(said=said)
+
+
+def test_keys_are_one_or_a_list():
+    numbers = KEY.public_key().public_numbers()
+    x, y = (encode_base64url(one.to_bytes(32)) for one in (numbers.x, numbers.y))
+    jwk = {"kty": "EC", "crv": "P-256", "x": x, "y": y}
+    assert verifier(keys=[jwk, jwk]).keys == (KEY.public_key(),) * 2
+    assert verifier(keys=jwk).keys == (KEY.public_key(),)
+    with pytest.raises(FormatError, match="not empty"):
+        verifier(keys=[])
+
+
 def test_result_by_another_key_is_refused():
     assert "step 1.3, signature" in refused(
         keys={
