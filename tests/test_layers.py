@@ -52,6 +52,7 @@ WORLD = {
         "pull/ahead",
         "registry",
         "encrypt/schemes/providers",
+        "evidence/veraison",  # how long to wait for a result
     },
 }
 # Who may read the environment, print, exit.

@@ -8,8 +8,9 @@ A release, in order; each step can refuse and each refusal is in the audit log:
    and settings that it was judged by;
 3. the path and the image digest are well-formed;
 4. there is such a resource (a guest that attested may learn that there is not);
-5. the policy allows it: for this path, TEE, named image, the resource's bindings, and the worth
-   of the guest's claims by the reference values in force now;
+5. the claims still count, where they do by reference values alone, and the policy allows it: for
+   this path, TEE, named image, the resource's bindings, and the worth of the guest's claims by the
+   reference values in force now;
 6. the secret is opened and sealed to the public key that the evidence bound;
 7. the audit row is on disk. Only then the answer leaves.
 """
@@ -23,10 +24,10 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
 from imagers.broker.policy import NotAffirming, ReleaseFacts, RuleDenied, parse_policy
-from imagers.broker.refusals import Refusal
+from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.state import SAMPLES
 from imagers.broker.storage import StoredResource
-from imagers.errors import FormatError, PolicyDenied
+from imagers.errors import EvidenceRejected, FormatError, PolicyDenied
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES, seal_answer
 from imagers.kbs.resources import parse_resource_path
 from imagers.model.digest import parse_digest
@@ -176,6 +177,8 @@ class Resources:
             (one.claims.tee, self._state.appraise(transaction, one.claims))
             for one in guest.accepted
         ]
+        for _, appraisal in judged:
+            _check_counts(appraisal)
         # Who allows the sample TEE believes guests that prove nothing, and was warned.
         unknown = [(tee, one) for tee, one in judged if not (one.is_affirming or tee in SAMPLES)]
         facts = ReleaseFacts(
@@ -372,6 +375,16 @@ class Resources:
         with self._state.store.reading() as transaction:
             rows: list[JSON] = [dict(row) for row in transaction.list_audit(limit, wanted)]
         return dump_json({"entries": rows})
+
+
+def _check_counts(appraisal: Appraisal) -> None:
+    """Raise if nothing of the claims may be believed now: a reference value is there no more."""
+    try:
+        appraisal.check_counts()
+    except EvidenceRejected as error:
+        refusal = refusal_of(error)
+        assert refusal is not None  # it has a step
+        raise refusal from None
 
 
 def _unknown_guest(denied: NotAffirming, unknown: Sequence[tuple[str, Appraisal]]) -> Refusal:

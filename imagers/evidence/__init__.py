@@ -12,6 +12,7 @@ nitro       the same for enclaves of AWS
 azure       the same for machines of Azure, by their vTPM, on SNP or TDX
 tpm         the same for quotes of a TPM, and what makes its key worth anything
 steps       numbered steps, and refusals that name them
+veraison    a service of others that is asked what it thinks of evidence
 ratls       certificates that carry evidence, and whether a peer is one's own by it
 collateral  what verifiers need beside evidence: kept, fetched, carried
 roots       certificates of vendors that come along

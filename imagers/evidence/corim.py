@@ -118,13 +118,16 @@ def parse_corim(data: bytes, *, key: bytes | None) -> Manifest:
     """
     while data.startswith(_WRAPPERS):
         data = data[3:]
+    ends: list[datetime | None] = []
     if data[:1] == b"\xd2":
-        data = _signed(data, key)
+        data, end = _signed(data, key)
+        ends.append(end)
     elif key is not None:
         raise NoSignature("the CoRIM is not signed, and a key is given")
     document = parse_cbor(data, what=_WHAT, max_bytes=MAX_CORIM)
     view = CBORView(_untagged(document, _UNSIGNED, "a manifest"), what=_WHAT)
-    manifest = Manifest(expires=_expiry(view))
+    ends.append(_expiry(view, 4))
+    manifest = Manifest(expires=min((one for one in ends if one is not None), default=None))
     profile = _profile(view)
     for tag in view.array(1, least=1, most=_MAX_TAGS):
         if not isinstance(tag, Tag) or tag.number != _COMID:
@@ -137,8 +140,8 @@ def parse_corim(data: bytes, *, key: bytes | None) -> Manifest:
     return manifest
 
 
-def _signed(data: bytes, key: bytes | None) -> bytes:
-    """What is signed, after the signature was checked."""
+def _signed(data: bytes, key: bytes | None) -> tuple[bytes, datetime | None]:
+    """What is signed, after the signature was checked, and until when that one is good."""
     message: Sign1 = parse_sign1(data, what=_WHAT, max_bytes=MAX_CORIM)
     if key is None:
         raise CouldNotVerify(
@@ -156,7 +159,10 @@ def _signed(data: bytes, key: bytes | None) -> bytes:
     if headers.text(CONTENT_TYPE) not in _CONTENT_TYPES:
         expected = " or ".join(_CONTENT_TYPES)
         raise headers.error(f"expected {expected}", CONTENT_TYPE)
-    return message.payload
+    if _META not in headers:
+        return message.payload, None
+    meta = CBORView.parse(headers.byte_string(_META), what=f"{_WHAT}, meta", max_bytes=MAX_CORIM)
+    return message.payload, _expiry(meta, 1)
 
 
 def _untagged(value: CBOR, number: int, kind: str) -> CBOR:
@@ -172,10 +178,11 @@ def _profile(view: CBORView) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _expiry(view: CBORView) -> datetime | None:
-    if 4 not in view:
+def _expiry(view: CBORView, label: int) -> datetime | None:
+    """The end of a validity, which the map has at a label."""
+    if label not in view:
         return None
-    validity = view.map(4)
+    validity = view.map(label)
     end = validity.value.get(1)
     if not isinstance(end, Tag) or end.number != _TIME or type(end.value) is not int:
         raise validity.error("expected a time, tag 1", 1)

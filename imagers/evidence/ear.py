@@ -267,11 +267,11 @@ def _check_signature(message: JWS, candidates: tuple[object, ...]) -> None:
 def _check_times(claims: View, now: datetime) -> tuple[datetime, datetime]:
     """Step 4: since when, and until when."""
     issued = _time(claims, "iat")
-    expires = _time(claims, "exp") if "exp" in claims else issued + _WITHOUT_END
     begins = _time(claims, "nbf") if "nbf" in claims else issued
     for name, found in (("issued", issued), ("valid from", begins)):
         if found > now + _LEEWAY:
             raise mismatch(name, f"at most {now:%Y-%m-%dT%H:%M:%SZ}", f"{found:%Y-%m-%dT%H:%M:%SZ}")
+    expires = _time(claims, "exp") if "exp" in claims else issued + _WITHOUT_END
     if expires <= now - _LEEWAY:
         raise mismatch("end", f"after {now:%Y-%m-%dT%H:%M:%SZ}", f"{expires:%Y-%m-%dT%H:%M:%SZ}")
     return issued, expires

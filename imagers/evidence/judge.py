@@ -3,7 +3,8 @@
 
     claims = judge_evidence(verifier, body, bound=bound, read=directory.read, now=now)
 
-Reading collateral is the one step with IO; `read` does it. What it gives is trusted for nothing:
+Reading collateral is the one step with IO; `read` does it, and a `RemoteVerifier` that asks a
+service for its part. What it gives is trusted for nothing:
 each document is verified each time, and one that is older than one that was believed before is
 refused, so that nobody brings back a list in which his certificate is not yet revoked.
 
@@ -18,7 +19,7 @@ from typing import TypeVar
 
 from imagers.errors import CouldNotVerify
 from imagers.evidence.steps import FETCH_NEWEST
-from imagers.model.evidence import Bound, Claims, Verifier
+from imagers.model.evidence import Bound, Claims, RemoteVerifier, Verifier
 from imagers.model.strict_json import JSON
 
 __all__ = ["judge_evidence", "judge_parsed"]
@@ -68,6 +69,8 @@ def judge_parsed(
     """As `judge_evidence`, of evidence that was read before, from a file for one."""
     found = {name: read(name) for name in verifier.wanted(evidence)}
     collateral = {name: data for name, data in found.items() if data is not None}
+    if isinstance(verifier, RemoteVerifier):
+        collateral |= verifier.ask(evidence, bound)
     claims = verifier.verify(evidence, bound=bound, collateral=collateral, now=now, note=note)
     for name, number in claims.collateral.items():
         least = seen(name)

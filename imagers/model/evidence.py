@@ -18,6 +18,7 @@ __all__ = [
     "Claims",
     "DeviceVerifier",
     "Evidence",
+    "RemoteVerifier",
     "ReportData",
     "Verifier",
 ]
@@ -91,9 +92,9 @@ class Claims:
         established_at: aware time.
         instance: which machine the evidence is of, in a form that it cannot choose, such as
             the id of its chip; "" where the TEE tells none. A broker bounds sessions by it.
-        counts_if_measured: what the evidence says was signed only together: nothing of it may be
-            believed, report data and debugging included, unless its `measured` equals reference
-            values of the operator's.
+        counts_if_measured: others can make such evidence, or change all that it says at once:
+            nothing of it may be believed, report data and debugging included, unless its
+            `measured` equals reference values of the operator's.
         test_root: roots for tests stood in place of the vendor's: it proves nothing.
     """
 
@@ -205,4 +206,19 @@ class DeviceVerifier(Verifier[Parsed], Protocol[Parsed]):
 
         Raises:
             FormatError: there is none, or too many, or one twice.
+        """
+
+
+@runtime_checkable
+class RemoteVerifier(Verifier[Parsed], Protocol[Parsed]):
+    """Judges by what a service says of the evidence: collateral that has to be asked for.
+
+    `verify` believes nothing of it that is not signed, and does no IO.
+    """
+
+    def ask(self, evidence: Parsed, bound: Bound) -> Mapping[str, bytes]:
+        """What the service says, by names, for `verify`. This alone does IO.
+
+        Raises:
+            CouldNotVerify: it said nothing.
         """

@@ -42,6 +42,7 @@ _MAX_VALUES = 200_000  # a value of two bytes costs up to 80 in memory; a layer 
 # at each of its escaped quotes would take time in the square of its length.
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{},]', re.DOTALL)
 _MAX_INT_DIGITS = 20  # a uint64; longer ones cost quadratic time to convert
+_LONG_NUMBER = re.compile(r"[0-9]{20}")  # with a sign it is one too long
 
 
 def parse_json(data: bytes, *, what: str, max_bytes: int) -> JSON:
@@ -92,7 +93,8 @@ def parse_json(data: bytes, *, what: str, max_bytes: int) -> JSON:
                 text,
                 object_pairs_hook=no_duplicates,
                 parse_constant=no_constant,
-                parse_int=bounded_int,
+                # Bytes are written as lists of numbers: without a call for each, twice as fast.
+                parse_int=bounded_int if _LONG_NUMBER.search(text) else int,
                 parse_float=finite_float,
             ),
         )

@@ -13,7 +13,7 @@ root of his certificates.
   FILE                        the token, a JWT
   --key FILE                  public key of the verifier: PEM, JWK, JWKS, or
                               Veraison's answer to discovery (repeat it)
-  --root FILE                 certificates in PEM, one of which has to lead to
+  --ca FILE                   certificates in PEM, one of which has to lead to
                               that in the token
   --issuer TEXT               who has to have issued it; default: not compared
   --audience TEXT             whom it has to be for; default: nobody named
@@ -23,7 +23,7 @@ root of his certificates.
   -q, -v, -h                  quiet, verbose, this text
 
 example:
-  imagers attest token result.jwt --root trustee-ca.pem
+  imagers attest token result.jwt --ca trustee-ca.pem
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _MAX_KEY, _MAX_NONCE = 256 * 1024, 64
 @click.command("token", cls=VerbCommand, help=__doc__)
 @click.argument("file")
 @click.option("--key", "keys", multiple=True, metavar="FILE")
-@click.option("--root", metavar="FILE")
+@click.option("--ca", metavar="FILE")
 @click.option("--issuer", metavar="TEXT")
 @click.option("--audience", metavar="TEXT")
 @click.option("--nonce", metavar="HEX")
@@ -58,7 +58,7 @@ def command(
     *,
     file: str,
     keys: tuple[str, ...],
-    root: str | None,
+    ca: str | None,
     issuer: str | None,
     audience: str | None,
     nonce: str | None,
@@ -71,8 +71,8 @@ def command(
     from imagers.files import read_bounded
     from imagers.pki.chain import parse_certificates
 
-    if not keys and root is None:
-        raise UsageError("expected --key or --root: whose results are believed")
+    if not keys and ca is None:
+        raise UsageError("expected --key or --ca: whose results are believed")
     trust = EARTrust(
         keys=tuple(
             key
@@ -80,8 +80,8 @@ def command(
             for key in parse_keys(read_bounded(one, max_bytes=_MAX_KEY), what=one)
         ),
         roots=()
-        if root is None
-        else parse_certificates(read_bounded(root, max_bytes=_MAX_KEY), what=root),
+        if ca is None
+        else parse_certificates(read_bounded(ca, max_bytes=_MAX_KEY), what=ca),
         issuer=issuer,
         audience=audience,
     )

@@ -163,9 +163,10 @@ class AzureSNPVerifier:
                 {_MEASUREMENT: measurement} | values_by_name(vtpm.values, _PREFIX, self.registers),
             ),
             firmware=_renamed(claims.firmware),
-            configured=_renamed(claims.configured)
-            | values_by_name(vtpm.values, _PREFIX, others)
-            | vtpm.hcl.configuration,
+            # First: what it calls its own stands in place of nothing of the hardware's.
+            configured=vtpm.hcl.configuration
+            | _renamed(claims.configured)
+            | values_by_name(vtpm.values, _PREFIX, others),
             report_data=vtpm.report_data,
             init_data=vtpm.init_data,
             values={**claims.values, **vtpm.claims, "measurement": measurement},

@@ -159,10 +159,11 @@ class AzureTDXVerifier:
                 {_MEASUREMENT: way[_MEASUREMENT]}
                 | values_by_name(vtpm.values, _PREFIX, self.registers),
             ),
-            configured={name: one for name, one in way.items() if name != _MEASUREMENT}
+            # First: what it calls its own stands in place of nothing of the hardware's.
+            configured=vtpm.hcl.configuration
+            | {name: one for name, one in way.items() if name != _MEASUREMENT}
             | dict(claims.configured)
-            | values_by_name(vtpm.values, _PREFIX, others)
-            | vtpm.hcl.configuration,
+            | values_by_name(vtpm.values, _PREFIX, others),
             report_data=vtpm.report_data,
             init_data=vtpm.init_data,
             values={**claims.values, **vtpm.claims},

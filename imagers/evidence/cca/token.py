@@ -112,10 +112,15 @@ class Realm:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """Both tokens. Nothing of it is verified, nor that they belong together."""
+    """Both tokens. Nothing of it is verified, nor that they belong together.
+
+    Attributes:
+        raw: as it came.
+    """
 
     platform: Platform
     realm: Realm
+    raw: bytes = field(repr=False)
 
 
 def parse_token(raw: bytes) -> Token:
@@ -133,6 +138,7 @@ def parse_token(raw: bytes) -> Token:
     return Token(
         _parse_platform(collection.byte_string(_PLATFORM)),
         _parse_realm(collection.byte_string(_REALM)),
+        raw,
     )
 
 

@@ -44,7 +44,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, SignatureInvalid
-from imagers.evidence.cca.token import MAX_TOKEN, Component, Platform, Token, parse_token
+from imagers.evidence.cca.token import MAX_TOKEN, Component, Platform, Realm, Token, parse_token
 from imagers.evidence.steps import check_bound, mismatch, step
 from imagers.model.base64 import encode_base64
 from imagers.model.evidence import Claims
@@ -56,11 +56,23 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Self
 
+    from imagers.evidence.cca.remote import RemoteCCAVerifier
     from imagers.model.evidence import Bound, Verifier
     from imagers.model.strict_json import JSON
     from imagers.pki.cose import Sign1
 
-__all__ = ["Anchor", "CCAVerifier", "parse", "parse_anchors", "parse_file", "software_digest"]
+__all__ = [
+    "Anchor",
+    "CCAVerifier",
+    "check_realm",
+    "claims_of",
+    "parse",
+    "parse_anchors",
+    "parse_file",
+    "platform_values",
+    "realm_values",
+    "software_digest",
+]
 
 _WHAT = "CCA evidence"
 _MAX_JSON = 128 * 1024  # each byte of a token is a number there
@@ -145,15 +157,22 @@ class CCAVerifier:
     references: ClassVar[tuple[tuple[str, ...], ...]] = (_MEASURED,)
 
     @classmethod
-    def make(cls, settings: View, roots: bytes | None) -> Self:
+    def make(cls, settings: View, roots: bytes | None) -> Self | RemoteCCAVerifier:
         """A verifier with the settings of an appraisal.
 
-            {"trust_anchors": [...], "debug": true}
+            {"trust_anchors": [...], "debug": true} or {"veraison": {...}, "debug": true}
 
         Raises:
             FormatError: something else stands there, or `roots` is no public key.
         """
-        settings.only("trust_anchors", "debug")
+        settings.only("trust_anchors", "debug", "veraison")
+        service = settings.optional_object("veraison")
+        if service is not None:
+            if "trust_anchors" in settings or roots is not None:
+                raise settings.error("expected no other keys beside the service", "veraison")
+            from imagers.evidence.cca.remote import RemoteCCAVerifier
+
+            return RemoteCCAVerifier.make(service, debug=settings.flag("debug"))
         if roots is not None:
             _test_key(roots)  # a faulty file is told at the start
         return cls(parse_anchors(settings), settings.flag("debug"), roots)
@@ -182,55 +201,19 @@ class CCAVerifier:
             CouldNotVerify: there is no key for this platform.
             FormatError: the realm's key is none.
         """
-        platform, realm = evidence.platform, evidence.realm
+        platform = evidence.platform
         with step("1, trust anchor"):
             key = self._key_of(platform)
         note("step 1, trust anchor: there is a key for this platform")
         with step("2, platform"):
             _check_platform(platform, key)
         note(f"step 2, platform: signed, profile {platform.profile}")
-        with step("3, binding"):
-            digest = _hash(realm.key_hash_algorithm, realm.key_bytes)
-            if not compare_digest(digest, platform.challenge):
-                raise mismatch("digest of the realm's key", platform.challenge.hex(), digest.hex())
-        note(f"step 3, binding: the realm's key, by {realm.key_hash_algorithm}")
-        with step("4, realm"):
-            _check_signature(realm.message, realm.key())
-        note("step 4, realm: signed")
-        with step("5, lifecycle"):
-            is_debug = self._check_lifecycle(platform.lifecycle)
-        note(f"step 5, lifecycle: {'under debugging' if is_debug else 'secured'}")
-        with step("6, bound"):
-            told = check_bound(
-                bound,
-                report_data=realm.challenge,
-                init_data=realm.personalization_value,
-                field="the personalization value",
-            )
-        note(f"step 6, bound: {told}")
-        measurements = (realm.initial_measurement, *realm.extensible_measurements)
-        measured = [one.hex() for one in measurements]
-        measured.append(software_digest(platform.components))
-        return Claims(
-            tee=self.tee,
-            tee_class="cpu",
+        is_debug = check_realm(evidence, bound, note, debug=self.debug)
+        return claims_of(
+            evidence,
             maker="Arm CCA, a platform whose key the operator gave",
-            measured=(dict(zip(_MEASURED, measured, strict=True)),),
-            firmware={
-                "cca_platform_implementation_id": platform.implementation_id.hex(),
-                "cca_platform_config": platform.config.hex(),
-                "cca_platform_lifecycle": platform.lifecycle,
-            },
-            configured={
-                "cca_realm_personalization_value": realm.personalization_value.hex(),
-                "cca_realm_hash_algorithm": realm.hash_algorithm,
-            },
-            debug=is_debug,
-            report_data=realm.challenge.hex(),
-            init_data=realm.personalization_value.hex(),
-            values=_values(evidence),
-            established_at=now,
-            instance=hashlib.sha256(platform.instance_id).hexdigest(),
+            is_debug=is_debug,
+            now=now,
             test_root=self.roots is not None,
         )
 
@@ -246,15 +229,83 @@ class CCAVerifier:
             raise mismatch("implementation id", expected, found)
         return anchor.key
 
-    def _check_lifecycle(self, state: int) -> bool:
-        """Step 5: whether it is under debugging."""
-        if state in _SECURED:
-            return False
-        if state not in _DEBUG:
-            raise mismatch("lifecycle", "secured (0x3000 to 0x30ff)", hex(state))
-        if not self.debug:
-            raise mismatch("debugging", "a secured platform (0x3000 to 0x30ff)", hex(state))
-        return True
+
+def check_realm(evidence: Token, bound: Bound, note: Callable[[str], None], *, debug: bool) -> bool:
+    """Steps 3 to 6: whether the platform is under debugging.
+
+    Raises:
+        EvidenceRejected: a step says no.
+        FormatError: the realm's key is none.
+    """
+    platform, realm = evidence.platform, evidence.realm
+    with step("3, binding"):
+        digest = _hash(realm.key_hash_algorithm, realm.key_bytes)
+        if not compare_digest(digest, platform.challenge):
+            raise mismatch("digest of the realm's key", platform.challenge.hex(), digest.hex())
+    note(f"step 3, binding: the realm's key, by {realm.key_hash_algorithm}")
+    with step("4, realm"):
+        _check_signature(realm.message, realm.key())
+    note("step 4, realm: signed")
+    with step("5, lifecycle"):
+        is_debug = _check_lifecycle(platform.lifecycle, debug=debug)
+    note(f"step 5, lifecycle: {'under debugging' if is_debug else 'secured'}")
+    with step("6, bound"):
+        told = check_bound(
+            bound,
+            report_data=realm.challenge,
+            init_data=realm.personalization_value,
+            field="the personalization value",
+        )
+    note(f"step 6, bound: {told}")
+    return is_debug
+
+
+def _check_lifecycle(state: int, *, debug: bool) -> bool:
+    """Step 5: whether it is under debugging."""
+    if state in _SECURED:
+        return False
+    if state not in _DEBUG:
+        raise mismatch("lifecycle", "secured (0x3000 to 0x30ff)", hex(state))
+    if not debug:
+        raise mismatch("debugging", "a secured platform (0x3000 to 0x30ff)", hex(state))
+    return True
+
+
+def claims_of(
+    evidence: Token, *, maker: str, is_debug: bool, now: datetime, test_root: bool = False
+) -> Claims:
+    """What tokens say for which all steps hold."""
+    platform, realm = evidence.platform, evidence.realm
+    measurements = (realm.initial_measurement, *realm.extensible_measurements)
+    measured = [one.hex() for one in measurements]
+    measured.append(software_digest(platform.components))
+    return Claims(
+        tee=CCAVerifier.tee,
+        tee_class="cpu",
+        maker=maker,
+        measured=(dict(zip(_MEASURED, measured, strict=True)),),
+        firmware={
+            "cca_platform_implementation_id": platform.implementation_id.hex(),
+            "cca_platform_config": platform.config.hex(),
+            "cca_platform_lifecycle": platform.lifecycle,
+        },
+        configured={
+            "cca_realm_personalization_value": realm.personalization_value.hex(),
+            "cca_realm_hash_algorithm": realm.hash_algorithm,
+        },
+        debug=is_debug,
+        report_data=realm.challenge.hex(),
+        init_data=realm.personalization_value.hex(),
+        values={
+            "platform": platform_values(platform),
+            "realm": realm_values(realm),
+            "report_data": realm.challenge.hex(),
+            "init_data": realm.personalization_value.hex(),
+        },
+        established_at=now,
+        instance=hashlib.sha256(platform.instance_id).hexdigest(),
+        test_root=test_root,
+    )
 
 
 def software_digest(components: Iterable[Component]) -> str:
@@ -293,9 +344,8 @@ def _hash(name: str, data: bytes) -> bytes:
     return hashlib.new(name.replace("-", ""), data).digest()
 
 
-def _values(token: Token) -> dict[str, JSON]:
-    """The claims as Trustee names them, but for the instance id, which tells the machine."""
-    platform, realm = token.platform, token.realm
+def platform_values(platform: Platform) -> dict[str, JSON]:
+    """A platform's claims as Trustee names them, but for its id, which tells the machine."""
     components: list[JSON] = [
         {
             "measurement-type": one.kind,
@@ -305,29 +355,29 @@ def _values(token: Token) -> dict[str, JSON]:
         }
         for one in platform.components
     ]
+    return {
+        "cca-platform-profile": platform.profile,
+        "cca-platform-implementation-id": encode_base64(platform.implementation_id),
+        "cca-platform-challenge": encode_base64(platform.challenge),
+        "cca-platform-config": encode_base64(platform.config),
+        "cca-platform-lifecycle": platform.lifecycle,
+        "cca-platform-sw-components": components,
+        "cca-platform-service-indicator": platform.service,
+        "cca-platform-hash-algo-id": platform.hash_algorithm,
+    }
+
+
+def realm_values(realm: Realm) -> dict[str, JSON]:
+    """A realm's claims as Trustee names them."""
     rems: list[JSON] = [encode_base64(one) for one in realm.extensible_measurements]
     return {
-        "platform": {
-            "cca-platform-profile": platform.profile,
-            "cca-platform-implementation-id": encode_base64(platform.implementation_id),
-            "cca-platform-challenge": encode_base64(platform.challenge),
-            "cca-platform-config": encode_base64(platform.config),
-            "cca-platform-lifecycle": platform.lifecycle,
-            "cca-platform-sw-components": components,
-            "cca-platform-service-indicator": platform.service,
-            "cca-platform-hash-algo-id": platform.hash_algorithm,
-        },
-        "realm": {
-            "cca-realm-challenge": encode_base64(realm.challenge),
-            "cca-realm-personalization-value": encode_base64(realm.personalization_value),
-            "cca-realm-initial-measurement": encode_base64(realm.initial_measurement),
-            "cca-realm-extensible-measurements": rems,
-            "cca-realm-hash-algo-id": realm.hash_algorithm,
-            "cca-realm-public-key": encode_base64(realm.key_bytes),
-            "cca-realm-public-key-hash-algo-id": realm.key_hash_algorithm,
-        },
-        "report_data": realm.challenge.hex(),
-        "init_data": realm.personalization_value.hex(),
+        "cca-realm-challenge": encode_base64(realm.challenge),
+        "cca-realm-personalization-value": encode_base64(realm.personalization_value),
+        "cca-realm-initial-measurement": encode_base64(realm.initial_measurement),
+        "cca-realm-extensible-measurements": rems,
+        "cca-realm-hash-algo-id": realm.hash_algorithm,
+        "cca-realm-public-key": encode_base64(realm.key_bytes),
+        "cca-realm-public-key-hash-algo-id": realm.key_hash_algorithm,
     }
 
 

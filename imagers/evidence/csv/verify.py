@@ -88,7 +88,7 @@ _SERIAL = 64
 _PEK_USAGE, _SM2_SIGNATURES = 0x1002, 4
 _FETCH = "'imagers attest collateral fetch' asks Hygon for it"
 _LOGGED = ("rtmr1", "rtmr2", "rtmr3", "rtmr4")
-_V1 = ("csv_v1_measure",)
+_V1 = "csv_v1_measure"
 _V2 = ("csv_measure", "csv_rtmr1", "csv_rtmr2")
 # Bits of a guest's policy; the first three forbid something.
 _POLICY = {
@@ -240,7 +240,7 @@ class CSVVerifier:
     allowed: Allowed = field(default_factory=Allowed)
     roots: bytes | None = None
     tee: ClassVar[str] = "csv"
-    references: ClassVar[tuple[tuple[str, ...], ...]] = (_V1, _V2)
+    references: ClassVar[tuple[tuple[str, ...], ...]] = ((_V1,), _V2)
 
     @classmethod
     def make(cls, settings: View, roots: bytes | None) -> Self:
@@ -379,7 +379,7 @@ def _check_log(evidence: CSVEvidence) -> str:
 
 def _measured(report: Report) -> dict[str, JSON]:
     if report.version == 1:
-        return {_V1[0]: report.octets("measure").hex()}
+        return {_V1: report.octets("measure").hex()}
     return {name: report.octets(name.removeprefix("csv_")).hex() for name in _V2}
 
 

@@ -48,7 +48,7 @@ from imagers.evidence.roots import read_root
 from imagers.evidence.steps import check_bound, mismatch, step
 from imagers.model.evidence import Claims
 from imagers.model.strict_json import View, parse_json
-from imagers.pki.chain import Purpose, check_chain, parse_certificates
+from imagers.pki.chain import Purpose, check_chain, describe, parse_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -283,7 +283,7 @@ def _check_path(
             what="the certificate",
         )
     except SignatureInvalid as error:
-        raise EvidenceRejected(str(error)) from None
+        raise EvidenceRejected(_without_names(str(error), chain)) from None
     if len(path) < 3:
         raise EvidenceRejected("the root signed the certificate itself: it is of no GPU")
     names = path[-2].subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
@@ -291,6 +291,15 @@ def _check_path(
     if line != _LINE:  # NVIDIA's switches and other GPUs have the same root
         raise mismatch("line of the device", f"'{_LINE}'", f"{line[:60]!r}")
     return path
+
+
+def _without_names(message: str, chain: tuple[x509.Certificate, ...]) -> str:
+    """A message without subjects, in which the serial numbers of chip and firmware are."""
+    for number, one in enumerate(chain, 1):
+        name = describe(one)
+        message = message.replace(f"of {name}", name)
+        message = message.replace(name, f"number {number} of the chain")
+    return message
 
 
 def _check_firmware(report: Report, leaf: x509.Certificate) -> None:

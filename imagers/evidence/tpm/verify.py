@@ -17,7 +17,8 @@
    Register 8 was zero, and extended with the init data once, where there is some.
 
 **Whose key it is, no step says.** Anybody has a key and signs what he likes with it: the key is a
-claim, `trusted_aks`, and stands in each way to know a machine. An operator gets it by credential
+claim, `trusted_aks`, and stands in each way to know a machine. Nothing of the evidence counts where
+it is none that the operator trusts (`Claims.counts_if_measured`). He gets it by credential
 activation (`enrol`), which proves that it is in a genuine TPM and does not leave it.
 
 Not looked at: the qualified name of the key, and whether the clock went on: they are claims.
@@ -248,6 +249,7 @@ class TPMVerifier:
             },
             established_at=now,
             instance=sha256(key.encode()).hexdigest(),
+            counts_if_measured=True,  # whoever has a key of his own chose all of it
         )
 
 

@@ -152,6 +152,23 @@ def test_name_of_a_claim_is_a_key_where_no_profile_says_otherwise():
     assert found.left_out == 2
 
 
+def test_end_of_its_signature_is_the_values_too():
+    def ends(signature, **members):
+        meta = cbor2.dumps({0: {0: "a signer"}, 1: {1: cbor2.CBORTag(1, signature)}})
+        head = {1: -7, 3: "application/rim+cbor", 8: meta}
+        payload = corim(measured(641), profile=SNP, **members)
+        return read(signed(payload, protected=head), pem(KEY)).expires
+
+    assert ends(1_700_000_000) == datetime.fromtimestamp(1_700_000_000, UTC)
+    later = {1: cbor2.CBORTag(1, 1_800_000_000)}
+    assert ends(1_700_000_000, _4=later) == datetime.fromtimestamp(1_700_000_000, UTC)
+    assert ends(1_900_000_000, _4=later) == datetime.fromtimestamp(1_800_000_000, UTC)
+    for meta in ("text", cbor2.dumps([]), cbor2.dumps({1: {1: 1_700_000_000}})):
+        protected = {1: -7, 3: "application/rim+cbor", 8: meta}
+        with pytest.raises(FormatError):
+            read(signed(corim(measured(641), profile=SNP), protected=protected), pem(KEY))
+
+
 def test_end_of_its_validity_is_the_values():
     found = read(corim(measured("mr_td"), m4={1: cbor2.CBORTag(1, 1798761600)}))
     assert found.expires == datetime(2027, 1, 1, tzinfo=UTC)

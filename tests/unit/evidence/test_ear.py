@@ -101,6 +101,7 @@ def test_result_with_a_key_that_was_given_is_believed():
     assert (found.status, found.verifier) == ("affirming", "https://example.org 1")
     part = found.submods["cpu0"]
     assert part.vector == {"executables": 3, "hardware": 2, "file-system": 0}
+    assert part.policy == "default"
     assert part.evidence == {"report_data": "00"}
     assert "report_data" not in repr(found)
 
@@ -199,6 +200,20 @@ def test_header_that_nobody_knows_is_refused():
 )
 def test_result_of_another_time_is_refused(change, piece):
     refused("4, time", token(KEY, **change), piece)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"exp": SECONDS - 59},
+        {"iat": SECONDS + 60},
+        {"nbf": SECONDS + 60},
+        {"exp": ..., "iat": SECONDS - 359},
+    ],
+    ids=range(4),
+)
+def test_clocks_may_differ_by_a_minute(change):
+    assert read(token(KEY, **change)).issuer == "CoCo-Attestation-Service"
 
 
 def test_result_without_an_end_counts_for_five_minutes():
@@ -308,6 +323,9 @@ def test_status_of_all_is_that_of_the_worst(other):
         {"submods": {"a": {}}},
         {"submods": {"a": {"ear.status": "good"}}},
         {"submods": {"a": {"ear.status": True}}},
+        {"submods": {"a": {"ear.status": False}}},
+        {"submods": {"a": {"ear.status": []}}},
+        {"submods": {"a": part("affirming", hardware=-129)}},
         {"submods": {"a": {"ear.status": 3}}},
         {"submods": {"a": part("affirming", other=2)}},
         {"submods": {"a": part("affirming", hardware=128)}},
@@ -317,7 +335,7 @@ def test_status_of_all_is_that_of_the_worst(other):
         {"aud": 7},
         {"eat_nonce": "!"},
     ],
-    ids=range(19),
+    ids=range(22),
 )
 def test_what_is_no_result_is_refused(change):
     with pytest.raises(FormatError):
@@ -326,6 +344,13 @@ def test_what_is_no_result_is_refused(change):
                 {name: one for name, one in {**GOOD, **change}.items() if one is not ...}, key=KEY
             )
         )
+
+
+def test_result_of_the_last_year_that_there_is_is_from_the_future():
+    late = {name: value for name, value in GOOD.items() if name != "exp"}
+    token = sign_token(late | {"iat": 253402300799}, key=KEY, header={})
+    with pytest.raises(EvidenceRejected, match="step 4, time: issued"):
+        read_ear(token, trust=EARTrust(keys=(KEY.public_key(),)), nonce=None, now=NOW)
 
 
 @given(st.binary(max_size=200), st.integers(0, 600))

@@ -77,6 +77,7 @@ def test_parse_json_good_document_gives_its_value(data, value):
         pytest.param(b"[1e999]", "out of range", id="number that is infinite"),
         pytest.param(b"[-1e999]", "out of range", id="number that is minus infinite"),
         pytest.param(b"[" + b"1" * 21 + b"]", "a number of 21 digits", id="long number"),
+        pytest.param(b"[-" + b"1" * 20 + b"]", "a number of 21 digits", id="long with a sign"),
         pytest.param(b'{"a": 1, "a": 1}', "has the name 'a' twice", id="name twice"),
         pytest.param(rb'{"a": 1, "\u0061": 1}', "has the name 'a' twice", id="name twice, escaped"),
         pytest.param(b'[{"b": {"a": 1, "c": 2, "a": 3}}]', "'a' twice", id="name twice, inside"),
@@ -425,3 +426,10 @@ def test_view_of_any_document_gives_a_value_or_format_error(value, reader):
         assert encode_base64url(found) == value
     elif reader in ("text", "integer"):
         assert found == value
+
+
+@pytest.mark.parametrize("beside", ['""', '"12345678901234567890123"'])
+@pytest.mark.parametrize("number", [0, 7, -(10**18), 10**19 - 1, 2**64 - 1])
+def test_number_of_64_bits_is_taken_whatever_stands_beside_it(number, beside):
+    text = f"[{number}, {beside}]".encode()
+    assert parse_json(text, what="x", max_bytes=99)[0] == number

@@ -147,9 +147,24 @@ def test_embedded_broker_takes_the_machines_of_its_worlds_and_knows_them_by_meas
                 assert read(client) == b"secret"
             other = b"\1" * len(world.measurement)
             stranger = world.attester(measurement=other)
-            with broker.client(stranger) as client, pytest.raises(KeyRefused):
+            # Of a TPM nothing is believed before, and there is no handshake.
+            refusal = AttestationError if world.tee == "tpm" else KeyRefused
+            with broker.client(stranger) as client, pytest.raises(refusal):
                 read(client)
-        assert (broker.handshakes, broker.releases, broker.refusals) == (8, 4, 4)
+        assert (broker.handshakes, broker.releases, broker.refusals) == (7, 4, 3)
+
+
+def test_embedded_broker_gives_no_session_for_a_key_that_somebody_made_up():
+    """Whoever could have as many as he makes keys would leave none for others."""
+    world, other = (TPMWorld(bytes((at,)) * 32, "p256") for at in (0, 1))
+    with EmbeddedBroker(worlds=[world], allow_sample_tee=False) as broker:
+        for name, value in known_as(world).items():
+            text = encode_base64(value) if name == "trusted_aks" else value.hex()
+            broker.expect(name, text)
+        attester = other.attester(measurement=world.measurement)
+        with broker.client(attester) as client, pytest.raises(AttestationError):
+            read(client)
+        assert broker.handshakes == 0
 
 
 def test_embedded_broker_refuses_machines_of_another_seed():

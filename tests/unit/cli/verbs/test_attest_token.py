@@ -46,7 +46,7 @@ def test_result_that_is_not_affirming_is_a_no(ask):
 @pytest.mark.parametrize(
     ("text", "options", "code", "piece"),
     [
-        (token(), (), 2, "expected --key or --root"),
+        (token(), (), 2, "expected --key or --ca"),
         (token(), ("--key", "other.pem"), 40, "step 3, signature"),
         (token(), ("--key", "key.pem", "--issuer", "x"), 40, "step 5, for us: issuer"),
         (token(), ("--key", "key.pem", "--audience", "x"), 40, "step 5, for us: audience"),
@@ -59,7 +59,7 @@ def test_result_that_is_not_affirming_is_a_no(ask):
             11,
             "result.jwt: expected a public key in PEM",
         ),
-        (token(), ("--root", "key.pem"), 11, "CERTIFICATE"),
+        (token(), ("--ca", "key.pem"), 11, "CERTIFICATE"),
     ],
     ids=range(9),
 )

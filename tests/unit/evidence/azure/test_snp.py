@@ -109,6 +109,15 @@ def test_machine_with_the_same_paravisor_that_started_something_else_is_not_ones
     assert [one.claim for one in found.misses] == [f"snp_pcr{register:02}"]
 
 
+def test_paravisor_says_nothing_in_the_name_of_the_hardware():
+    names = ["smt_enabled", "snp_pcr01"]
+    told = {name.replace("_", "-"): True for name in names} | {"secure-boot": False}
+    data = WORLD.variable_data(members={"vm-configuration": told})
+    good, odd = judged().configured, judged(data=data).configured
+    assert [odd[name] for name in names] == [good[name] for name in names]
+    assert odd["secure_boot"] is False
+
+
 def test_machine_with_a_paravisor_of_somebody_else_is_not_ones_own():
     """Whoever has a machine of his own makes a vTPM of his own, that says what he likes."""
     (way,) = judged().measured

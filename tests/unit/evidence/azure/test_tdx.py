@@ -72,6 +72,15 @@ def test_good_evidence_is_genuine_step_by_step():
     assert (claims.tee, claims.tcb_status) == ("az-tdx-vtpm", "UpToDate")
 
 
+def test_paravisor_says_nothing_in_the_name_of_the_hardware():
+    names = ["rtmr_0", "tdx_pcr01"]
+    told = {name.replace("_", "-"): True for name in names} | {"secure-boot": False}
+    data = WORLD.variable_data(members={"vm-configuration": told})
+    good, odd = judged().configured, judged(data=data).configured
+    assert [odd[name] for name in names] == [good[name] for name in names]
+    assert odd["secure_boot"] is False
+
+
 def test_machine_is_known_by_paravisor_and_registers_together():
     (way,) = judged().measured
     known = {name: ReferenceValue(name, (value,)) for name, value in way.items()}

@@ -50,6 +50,27 @@ def test_token_of_a_known_platform_gives_its_claims():
     assert claims.values["realm"]["cca-realm-hash-algo-id"] == "sha-256"
 
 
+def test_claims_are_those_of_the_token():
+    token = WORLD.token(realm={10: b"n" * 64, 44235: b"i" * 64})
+    claims = judge(token, WORLD.trust_anchors())
+    platform = WORLD.platform_claims()
+    assert (claims.tee, claims.tee_class, claims.init_data) == ("cca", "cpu", (b"i" * 64).hex())
+    assert claims.firmware == {
+        "cca_platform_implementation_id": platform[2396].hex(),
+        "cca_platform_config": platform[2401].hex(),
+        "cca_platform_lifecycle": 0x3001,
+    }
+    assert claims.configured == {
+        "cca_realm_personalization_value": (b"i" * 64).hex(),
+        "cca_realm_hash_algorithm": "sha-256",
+    }
+    assert judge(token, roots=WORLD.roots).test_root
+    assert (claims.values["report_data"], claims.values["init_data"]) == (
+        claims.report_data,
+        claims.init_data,
+    )
+
+
 def test_which_machine_it_was_is_told_by_a_hash_alone():
     claims = judge(WORLD.token(), WORLD.trust_anchors())
     instance = WORLD.platform_claims()[256]

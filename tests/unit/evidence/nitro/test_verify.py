@@ -122,8 +122,9 @@ def test_register_that_is_not_there_equals_nothing_that_is_wanted():
 def test_init_data_has_no_place():
     with pytest.raises(EvidenceRejected) as caught:
         judge(WORLD.document(), bound=Bound(init_data=b"i" * 32))
-    assert "init data in a document: expected" in str(caught.value)
-    assert "got no field for it" in str(caught.value)
+    assert caught.value.step == "5, bound"
+    assert "init data: expected 6969" in str(caught.value)
+    assert "this TEE binds none" in str(caught.value)
 
 
 def test_evidence_is_a_document_or_json():

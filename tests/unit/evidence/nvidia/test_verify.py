@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each step says yes to what is right; what says no is in the tests of `wrongs` too."""
 
+import hashlib
 import json
 from base64 import b64encode
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from imagers.errors import EvidenceRejected, FormatError
 from imagers.evidence.appraise import appraise_claims
@@ -22,6 +24,7 @@ from tests.real_evidence import real_file
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 WORLD = NVIDIAWorld(b"imagers.evidence.nvidia is tested"[:32], now=NOW)
 NONCE = b"n" * 48
+DAY = timedelta(days=1)
 PREFIX = "NVIDIA_Corporation.GPU.measurement_"
 
 
@@ -52,6 +55,33 @@ def test_genuine_report_gives_its_claims():
     assert claims.instance not in repr(claims)
     assert isinstance(NVIDIAVerifier(), DeviceVerifier)
     assert NVIDIAVerifier().wanted(parse(WORLD.evidence())) == ()
+
+
+def test_all_that_is_said_of_a_gpu():
+    told = []
+    claims = judge(WORLD.evidence(report_data=NONCE, blocks={10: b"x" * 48}), told=told)
+    assert told == [
+        "step 1, chain: 5 certificates, of the line GH100",
+        "step 2, firmware: the certificate is for it",
+        "step 3, signature: good",
+        "step 4, bound: report data as expected",
+    ]
+    assert claims.maker == "NVIDIA, a GPU of the line GH100"
+    assert claims.configured == {
+        "nvidia_nvdec0_status": "U",
+        "nvidia_protected_pcie_status": "U",
+    }
+    zeros = {name: value for name, value in claims.firmware.items() if name.startswith(PREFIX)}
+    assert set(zeros.values()) == {"00" * 48}
+    assert len(zeros) + len(claims.measured[1]) == 64
+    assert claims.firmware["allowed_vbios_versions"] == "96.00.9f.00.01"
+    every = b"".join(bytes.fromhex(claims.values["measurements"][str(n)]) for n in range(1, 65))
+    assert claims.measured[0] == {"nvidia_measurements": hashlib.sha384(every).hexdigest()}
+    assert (claims.debug, claims.init_data, claims.counts_if_measured) == (False, "", False)
+    assert claims.established_at == NOW
+    key = WORLD.key("device").public_key()
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert claims.instance == hashlib.sha256(der).hexdigest()
 
 
 @pytest.mark.parametrize("way", [0, 1])
@@ -204,6 +234,20 @@ def test_real_chains_that_are_broken_are_refused():
     body["device_evidence_list"][0]["certificate"] = b64encode(broken).decode()
     with pytest.raises(EvidenceRejected, match="step 1, chain"):
         judge(body, roots=None)
+
+
+@pytest.mark.parametrize("role", ["firmware", "device"])
+def test_refused_chain_names_no_chip(role):
+    """Subjects have serial numbers, and messages reach logs."""
+    chip = "GSP 41431D480FE5"
+    over = {"name": chip, "begin": NOW - 9 * DAY, "days": 1}
+    issued = {role: WORLD.issue(role, **over)}
+    if role == "device":
+        issued["firmware"] = WORLD.issue("firmware", issuer=chip)
+    with pytest.raises(EvidenceRejected, match=r"step 1, chain: .* not valid at") as caught:
+        judge(WORLD.evidence(report_data=NONCE, chain=WORLD.chain(**issued)))
+    assert "of the chain" in str(caught.value)
+    assert "GSP" not in str(caught.value)
 
 
 def test_genuine_gpu_of_nvidia_is_none_under_another_root():

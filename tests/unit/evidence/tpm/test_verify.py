@@ -129,6 +129,9 @@ def test_machine_with_another_key_is_not_ones_own():
     found = appraise_claims(judged(other, measurement=WORLD.measurement), ours, now=NOW)
     assert not found.is_affirming
     assert [one.claim for one in found.misses] == ["trusted_aks"]
+    assert found.vector["hardware"] == 97  # nobody vouches for it
+    with pytest.raises(EvidenceRejected, match="counts only where its measurement equals"):
+        found.check_counts()
 
 
 def test_settings_name_other_registers():
