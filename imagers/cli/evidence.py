@@ -13,7 +13,7 @@ from imagers.cli.output import error_facts, print_json, print_line, print_table
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, ImagersError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from imagers.evidence.appraise import Appraisal, Comparison
     from imagers.evidence.policy import AppraisalPolicy
@@ -101,7 +101,7 @@ class EvidenceQuestion:
                 outcome.error = EvidenceRejected(
                     f"the evidence is genuine, and the guest is not yours: "
                     f"{outcome.appraisal.status}",
-                    hint=outcome.appraisal.misses[0].remedy or None,
+                    hint=_first_remedy(outcome.appraisal.misses),
                 )
         return outcome
 
@@ -321,6 +321,13 @@ def find_collateral(given: str | None) -> Path | None:
         return Path(given)
     own = read_settings().collateral
     return own if own.is_dir() else None
+
+
+def _first_remedy(misses: Sequence[Comparison]) -> str | None:
+    """What would admit the guest; that it takes more than one is said."""
+    first, *others = [one.remedy for one in misses if one.remedy] or [""]
+    more = f", and {len(others)} more above" if others else ""
+    return f"{first}{more}" or None
 
 
 def read_test_roots(words: tuple[str, ...]) -> dict[str, bytes]:

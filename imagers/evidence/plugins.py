@@ -79,7 +79,7 @@ DEVICES = {"nvidia": "imagers.evidence.nvidia.collect:NVIDIAAttester"}
 """Those who collect evidence of devices beside that of the machine; never looked for."""
 _BY_TPM = {"az-snp-vtpm": ("device",), "az-tdx-vtpm": ("device",), "tpm": ("device", "handle")}
 NOT_SUPPORTED = {
-    "se": "of IBM Secure Execution only the owner of a key that the image was made for knows it",
+    "se": "of IBM Secure Execution evidence answers an encrypted request, and none is made here",
     "psa": "of a PSA token nothing says what a machine with an operating system runs",
     "virtcca": "Huawei publishes no description of virtCCA's tokens and of their keys",
     "hygondcu": "of Hygon's DCU there is no evidence that a verifier could be tried with",

@@ -100,6 +100,12 @@ def test_attest_diff_shows_only_what_is_not_as_wanted(run, snp_words, snp_world)
         "  no   hardware: snp_snp_svn: expected 9, got 8; no reference value equals it",
         "         if this guest is yours: imagers broker reference-value set --add snp_snp_svn 8",
     ]
+    assert outcome.err.endswith("reference-value set --add snp_snp_svn 8\n")
+    values = [{"name": f"snp_{one}_svn", "values": [9]} for one in ("snp", "tee")]
+    policy(reference_values=[ours, *values])
+    outcome = run(*words)
+    assert outcome.out.count("if this guest is yours: ") == len(values)
+    assert outcome.err.endswith("set --add snp_snp_svn 8, and 1 more above\n")
     policy(reference_values=[ours])
     outcome = run(*words)
     assert (outcome.code, outcome.out) == (0, "")

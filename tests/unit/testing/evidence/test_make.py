@@ -77,6 +77,16 @@ def test_guest_of_the_file_is_the_machine(made, monkeypatch):
     assert claims.values["measurement"] == MEASUREMENT
 
 
+def test_machine_with_a_device_has_two_files(made, seed, tmp_path, monkeypatch):
+    gpu = tmp_path / "gpu"
+    assert make(seed, gpu, "--tee", "nvidia") == 0
+    monkeypatch.setenv("IMAGERS_TEST_TEE", f"{made / 'tee.json'}{os.pathsep}{gpu / 'tee.json'}")
+    with pytest.warns(UserWarning, match="it proves nothing"):
+        assert [load_attester(f"{one}-test").tee for one in ("nvidia", "snp")] == ["nvidia", "snp"]
+    with pytest.raises(NoTEE, match="expected a machine of the TEE 'tdx', got 'snp', 'nvidia'"):
+        load_attester("tdx-test")
+
+
 def test_nothing_is_written_over(made, seed, capsys):
     before = (made / "tee.json").read_bytes()
     assert make(seed, made) == 13
