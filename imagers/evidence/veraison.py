@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin
 
-from imagers.errors import CouldNotVerify, FormatError, RemoteError
+from imagers.errors import CouldNotVerify, FormatError, LocalError, RemoteError
 from imagers.model.base64 import encode_base64url
 from imagers.model.strict_json import View
 from imagers.net.http import HTTPClient, HTTPSettings
@@ -88,7 +88,7 @@ class Veraison:
         try:
             with HTTPClient(settings) as client:
                 return self._ask(client, evidence, profile, nonce)
-        except (RemoteError, FormatError) as error:
+        except (RemoteError, FormatError, LocalError) as error:
             raise CouldNotVerify(f"the service of Veraison gave no result: {error}") from error
 
     def _ask(

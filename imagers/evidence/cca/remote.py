@@ -36,6 +36,7 @@ from imagers.evidence.steps import mismatch, step, steps_of
 from imagers.evidence.veraison import DISCOVERY, RESULT, Veraison
 from imagers.model.base64 import encode_base64
 from imagers.model.strict_json import View, dump_json
+from imagers.net.tls import new_tls_context
 from imagers.net.urls import parse_origin
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class RemoteCCAVerifier:
 
         Raises:
             FormatError: something else stands there.
+            LocalError: the file cannot be read.
         """
         settings.only("url", "ca_file", "keys")
         url = settings.text("url")
@@ -98,6 +100,8 @@ class RemoteCCAVerifier:
             told = {"keys": told} if isinstance(told, list) else told
             keys = parse_keys(dump_json(told), what=settings.what)
         ca_file = settings.optional_text("ca_file")
+        if ca_file is not None:
+            new_tls_context(ca_file)  # a faulty file is told at the start
         return cls(Veraison(url, ca_file, has_keys=bool(keys)), keys, debug)
 
     def parse(self, body: JSON) -> Token:
@@ -128,7 +132,7 @@ class RemoteCCAVerifier:
         Raises:
             EvidenceRejected: a step says no.
             CouldNotVerify: there is no result of the service.
-            FormatError: the realm's key is none.
+            FormatError: what the service gave is none.
         """
         with step("1, service"):
             result = self._result(evidence, bound, collateral, now, note)

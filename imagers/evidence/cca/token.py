@@ -84,6 +84,7 @@ class Realm:
 
     Attributes:
         key_bytes: as it stands in the claim, which the platform has the digest of.
+        key: what signs the realm's token.
         profile: None: the older one.
     """
 
@@ -95,19 +96,8 @@ class Realm:
     extensible_measurements: tuple[bytes, ...]
     hash_algorithm: str
     key_bytes: bytes
+    key: ec.EllipticCurvePublicKey = field(repr=False, compare=False)
     key_hash_algorithm: str
-
-    def key(self) -> ec.EllipticCurvePublicKey:
-        """What signs the realm's token.
-
-        Raises:
-            FormatError: it is no point of P-384.
-        """
-        raw = self.key_bytes if self.profile is None else _point(self.key_bytes)
-        try:
-            return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), raw)
-        except ValueError as error:
-            raise FormatError("is no point of P-384", what="realm key") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +183,9 @@ def _parse_realm(raw: bytes) -> Realm:
     initial = claims.byte_string(44238, sizes=_SIZES)
     if any(len(one) != len(initial) for one in rems):
         raise claims.error(f"expected {_REMS} measurements of {len(initial)} bytes", 44239)
+    key_bytes = claims.byte_string(
+        44237, sizes=(_POINT_BYTES,) if profile is None else (), max_size=_MAX_TEXT
+    )
     return Realm(
         message=message,
         profile=profile,
@@ -201,11 +194,17 @@ def _parse_realm(raw: bytes) -> Realm:
         initial_measurement=initial,
         extensible_measurements=rems,
         hash_algorithm=_hash_algorithm(claims, 44236),
-        key_bytes=claims.byte_string(
-            44237, sizes=(_POINT_BYTES,) if profile is None else (), max_size=_MAX_TEXT
-        ),
+        key_bytes=key_bytes,
+        key=_load_key(key_bytes if profile is None else _point(key_bytes)),
         key_hash_algorithm=_hash_algorithm(claims, 44240),
     )
+
+
+def _load_key(point: bytes) -> ec.EllipticCurvePublicKey:
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), point)
+    except ValueError as error:
+        raise FormatError("is no point of P-384", what="realm key") from error
 
 
 def _point(raw: bytes) -> bytes:

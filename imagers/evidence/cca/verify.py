@@ -199,7 +199,6 @@ class CCAVerifier:
         Raises:
             EvidenceRejected: a step says no.
             CouldNotVerify: there is no key for this platform.
-            FormatError: the realm's key is none.
         """
         platform = evidence.platform
         with step("1, trust anchor"):
@@ -235,7 +234,6 @@ def check_realm(evidence: Token, bound: Bound, note: Callable[[str], None], *, d
 
     Raises:
         EvidenceRejected: a step says no.
-        FormatError: the realm's key is none.
     """
     platform, realm = evidence.platform, evidence.realm
     with step("3, binding"):
@@ -244,7 +242,7 @@ def check_realm(evidence: Token, bound: Bound, note: Callable[[str], None], *, d
             raise mismatch("digest of the realm's key", platform.challenge.hex(), digest.hex())
     note(f"step 3, binding: the realm's key, by {realm.key_hash_algorithm}")
     with step("4, realm"):
-        _check_signature(realm.message, realm.key())
+        _check_signature(realm.message, realm.key)
     note("step 4, realm: signed")
     with step("5, lifecycle"):
         is_debug = _check_lifecycle(platform.lifecycle, debug=debug)

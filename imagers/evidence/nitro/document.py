@@ -14,9 +14,11 @@ Spec: aws-nitro-enclaves-nsm-api, docs/attestation_process.md, section 3.1.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from imagers.model.strict_cbor import CBORView
+from imagers.pki.chain import load_certificate
 from imagers.pki.cose import ALG, parse_sign1
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ _MAX_AUTHORITIES = 8
 _MAX_PUBLIC_KEY, _MAX_DATA = 1024, 512
 _MAX_TIME = 253402300799999  # the year 9999
 _MAX_ID = 256
+_CACHED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +85,26 @@ def parse_document(raw: bytes) -> Document:
     authorities = claims.byte_strings("cabundle", least=1, most=_MAX_AUTHORITIES)
     if any(not 1 <= len(one) <= _MAX_CERTIFICATE for one in authorities):
         raise claims.error(f"expected certificates of 1 to {_MAX_CERTIFICATE} bytes", "cabundle")
+    certificate = claims.byte_string("certificate", max_size=_MAX_CERTIFICATE)
+    for one in (*authorities, certificate):
+        _check_readable(one)
     return Document(
         message=message,
         module_id=module,
         timestamp=claims.integer("timestamp", minimum=1, maximum=_MAX_TIME),
         pcrs=_parse_pcrs(claims.map("pcrs")),
-        certificate=claims.byte_string("certificate", max_size=_MAX_CERTIFICATE),
+        certificate=certificate,
         authorities=authorities,
         public_key=_optional(claims, "public_key", _MAX_PUBLIC_KEY),
         user_data=_optional(claims, "user_data", _MAX_DATA),
         nonce=_optional(claims, "nonce", _MAX_DATA),
     )
+
+
+@lru_cache(_CACHED)
+def _check_readable(certificate: bytes) -> None:
+    """Raise unless it is a certificate; what raises is not cached."""
+    load_certificate(certificate, what="certificate")
 
 
 def _parse_pcrs(registers: CBORView) -> dict[int, bytes]:

@@ -131,7 +131,6 @@ class NitroVerifier:
 
         Raises:
             EvidenceRejected: a step says no.
-            FormatError: a certificate cannot be read.
         """
         with step("1, chain"):
             leaf = _check_chain(evidence, _root_of(self.roots), now)

@@ -8,9 +8,33 @@ from imagers.evidence.judge import judge_evidence
 from imagers.evidence.plugins import load_verifier
 from imagers.evidence.snp.revocation import crl_name
 from imagers.model.evidence import Bound
-from imagers.testing.evidence import SNPWorld
+from imagers.testing.evidence import (
+    AzureSNPWorld,
+    AzureTDXWorld,
+    CCAWorld,
+    CSVWorld,
+    NitroWorld,
+    NVIDIAWorld,
+    SGXWorld,
+    SNPWorld,
+    TDXWorld,
+    TPMWorld,
+)
+from imagers.testing.evidence.wrongs.wrong import BOUND
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
+WORLDS = [
+    AzureSNPWorld,
+    AzureTDXWorld,
+    CCAWorld,
+    CSVWorld,
+    NitroWorld,
+    NVIDIAWorld,
+    SGXWorld,
+    SNPWorld,
+    TDXWorld,
+    TPMWorld,
+]
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +112,21 @@ def test_steps_are_told_in_order(judge):
     told = []
     judge(note=told.append)
     assert [one.split(",")[0] for one in told] == [f"step {number}" for number in range(1, 9)]
+
+
+@pytest.mark.parametrize("kind", WORLDS, ids=lambda one: one.tee)
+def test_what_a_guest_sent_and_nobody_can_read_is_told_before_documents_are_looked_at(kind):
+    """Else a broker would say that it could not look, and its owner would look for a document."""
+    world = kind(b"unreadable evidence of all TEEs."[:32])
+    verifier = load_verifier(world.tee, roots=world.roots)
+    read, count = world.collateral().get, 0
+    for wrong in world.wrongs():
+        try:
+            judge_evidence(verifier, wrong.body, bound=BOUND, read=read, now=world.now)
+        except FormatError:  # with good documents: by the guest's fault
+            count += 1
+            with pytest.raises(FormatError):
+                verifier.wanted(verifier.parse(wrong.body))
+        except (CouldNotVerify, EvidenceRejected):
+            pass
+    assert count > 5

@@ -172,6 +172,11 @@ def test_service_that_is_dead_is_could_not_look():
         ask(url)
 
 
+def test_certificates_that_are_gone_are_could_not_look(tmp_path):
+    with pytest.raises(CouldNotVerify, match="could not be read"):
+        ask("https://127.0.0.1:1", ca_file=str(tmp_path / "none.pem"))
+
+
 def test_session_that_cannot_be_ended_does_no_harm():
     with service(instead("DELETE", 500, {}, b"")) as (url, _):
         assert RESULT in ask(url)

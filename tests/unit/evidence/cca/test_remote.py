@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
+from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError, LocalError
 from imagers.evidence.appraise import appraise_claims
 from imagers.evidence.cca.remote import RemoteCCAVerifier
 from imagers.evidence.judge import judge_parsed
@@ -233,6 +233,11 @@ def test_judge_asks_the_service_with_the_report_data_as_nonce(monkeypatch):
 def test_settings_that_are_none_are_refused(settings, piece):
     with pytest.raises(FormatError, match=piece):
         verifier(**settings)
+
+
+def test_file_of_certificates_that_is_none_is_told_at_the_start(tmp_path):
+    with pytest.raises(LocalError, match="could not be read"):
+        verifier(ca_file=str(tmp_path / "none.pem"))
 
 
 def test_service_takes_the_place_of_keys():
