@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.errors import EvidenceRejected, FormatError
+from imagers.evidence import ear
 from imagers.evidence.ear import EARTrust, parse_keys, read_ear
 from imagers.model.base64 import encode_base64, encode_base64url
-from imagers.model.strict_json import dump_json
+from imagers.model.strict_json import View, dump_json
 from imagers.pki.algorithms import sign
 from imagers.pki.chain import parse_certificates
 from imagers.pki.jose import build_jws, sign_token
@@ -454,3 +455,23 @@ def test_keys_are_read_in_each_form():
     ):
         with pytest.raises(FormatError):
             parse_keys(data, what="k")
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [("01", ""), ("02", "not that of its certificate"), ("04", "no given root"), ("05", "")],
+)
+def test_keys_in_headers_of_trustee_count_as_its_own_verifier_counts_them(number, why):
+    """Its vectors are headers without tokens: who may have signed is all that can be asked."""
+    folder = "token/trustee/scenario"
+    jwk = json.loads(real_file(f"{folder}{number}-jwk.json").read_bytes())
+    roots = parse_certificates(real_file(f"{folder}{number}-trust.pem").read_bytes(), what="roots")
+    trust = EARTrust(roots=roots)
+    header = View({"alg": "RS256", "jwk": jwk}, what="header")
+    now = datetime(2026, 11, 30, tzinfo=UTC)
+    if why:
+        with pytest.raises(EvidenceRejected, match=why):
+            ear._keys(header, "RS256", trust, now)
+    else:
+        (key,) = ear._keys(header, "RS256", trust, now)
+        assert key.key_size == 2048
