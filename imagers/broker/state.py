@@ -22,7 +22,7 @@ from imagers.broker.keyfiles import (
     make_admin_key,
     make_state_directory,
 )
-from imagers.broker.policy import (
+from imagers.broker.policy.table import (
     DEFAULT_POLICY,
     FORMER_DEFAULT_POLICY,
     MAX_POLICY_BYTES,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from imagers.broker.policy import ResourcePolicy
+    from imagers.broker.policy.table import ResourcePolicy
     from imagers.broker.storage import Transaction
     from imagers.evidence.appraise import Appraisal
     from imagers.model.evidence import Claims, Verifier
