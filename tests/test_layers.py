@@ -98,7 +98,7 @@ PURE = [
     "sign/formats/signed_by",
     "sign/policy_json",
     "sign/certified",
-    "broker/policy",
+    "broker/policy/table",
     "evidence/appraise",
     "evidence/azure/snp",
     "evidence/azure/tdx",

@@ -38,7 +38,7 @@ from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.loglines import LimitedLog
-from imagers.broker.policy import MAX_POLICY_BYTES
+from imagers.broker.policy.table import MAX_POLICY_BYTES
 from imagers.broker.references import References
 from imagers.broker.refusals import Refusal, error_body, refusal_of
 from imagers.broker.resources import IMAGE_QUERY, Credentials, Resources

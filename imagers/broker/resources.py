@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
 from imagers.broker.keeping.rows import StoredResource
-from imagers.broker.policy import NotAffirming, ReleaseFacts, RuleDenied, parse_policy
+from imagers.broker.policy.table import NotAffirming, ReleaseFacts, RuleDenied, parse_policy
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.state import SAMPLES
 from imagers.errors import EvidenceRejected, FormatError, PolicyDenied

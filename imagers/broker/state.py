@@ -24,7 +24,7 @@ from imagers.broker.keyfiles import (
     make_admin_key,
     make_state_directory,
 )
-from imagers.broker.policy import (
+from imagers.broker.policy.table import (
     DEFAULT_POLICY,
     FORMER_DEFAULT_POLICY,
     MAX_POLICY_BYTES,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from imagers.broker.keeping.rows import StoreRow
     from imagers.broker.keeping.transaction import Transaction
-    from imagers.broker.policy import ResourcePolicy
+    from imagers.broker.policy.table import ResourcePolicy
     from imagers.evidence.appraise import Appraisal
     from imagers.model.evidence import Claims, Verifier
     from imagers.model.references import ReferenceValue

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imagers.broker.handshake import Handshake
-from imagers.broker.policy import DEFAULT_POLICY
+from imagers.broker.policy.table import DEFAULT_POLICY
 from imagers.broker.refusals import Refusal
 from imagers.broker.resources import Credentials, Resources
 from imagers.broker.state import BrokerConfig, open_state

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from imagers.broker import server
 from imagers.broker.handshake import Handshake
 from imagers.broker.places import Limits
-from imagers.broker.policy import DEFAULT_POLICY
+from imagers.broker.policy.table import DEFAULT_POLICY
 from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
 from imagers.errors import LocalError, RemoteError, UsageError

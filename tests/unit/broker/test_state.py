@@ -8,7 +8,7 @@ import pytest
 
 from imagers.broker.audit import AuditEvent
 from imagers.broker.keeping.rows import StoreRow
-from imagers.broker.policy import (
+from imagers.broker.policy.table import (
     DEFAULT_POLICY,
     DENY_ALL_POLICY,
     FORMER_DEFAULT_POLICY,
@@ -125,7 +125,7 @@ def test_policy_file_is_put_in_force_at_each_start(tmp_path):
 
 def test_stored_policy_stays_where_no_file_is_given(config):
     state = open_state(config)
-    from imagers.broker.policy import parse_policy
+    from imagers.broker.policy.table import parse_policy
 
     with state.store.transaction() as transaction:
         state.set_policy(transaction, parse_policy(DENY_ALL_POLICY))
