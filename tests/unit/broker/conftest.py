@@ -125,6 +125,11 @@ def plain_http(url):
 
 
 @pytest.fixture
+def http_of():
+    return plain_http
+
+
+@pytest.fixture
 def http(embedded):
     return plain_http(embedded.url)
 
