@@ -124,7 +124,7 @@ def plain_http(url):
     return send
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def http_of():
     return plain_http
 
