@@ -12,6 +12,8 @@
     GET, POST /kbs/v0/imagers/reference-value        admin    (?add=true joins)
     DELETE    /kbs/v0/imagers/reference-value/NAME   admin
     GET  /kbs/v0/imagers/audit           admin
+    GET  /.well-known/jwks.json          anybody
+    GET  /.well-known/openid-configuration   anybody, where the issuer is a URL
     GET  /healthz                        anybody
 
 The body of a request is read only up to its bound and within a time; who is not an admin
@@ -63,6 +65,7 @@ __all__ = ["create_app"]
 _BODY_SECONDS = 30.0  # for a body of 2 MiB: slower is no guest and no admin
 _DRAIN_SECONDS = 2.0  # for the rest of a body that was refused
 _DRAINED_BYTES = 8 * 1024 * 1024
+_PUBLISHED_SECONDS = 300  # as long as a token counts
 _SMALL = 16 * 1024
 _ADMIN = "admin"  # no session is named so
 _JSON = "application/json"
@@ -81,6 +84,8 @@ def create_app(state: BrokerState) -> Starlette:
     return Starlette(
         routes=[
             Route("/healthz", guarded(endpoints.health), methods=["GET"]),
+            Route("/.well-known/jwks.json", guarded(endpoints.keys)),
+            Route("/.well-known/openid-configuration", guarded(endpoints.discovery)),
             Route(f"{PREFIX}/auth", guarded(endpoints.auth), methods=["POST"]),
             Route(f"{PREFIX}/attest", guarded(endpoints.attest), methods=["POST"]),
             Route(f"{PREFIX}/resource", guarded(endpoints.names), methods=["GET"]),
@@ -222,6 +227,17 @@ class _Endpoints:
 
     async def health(self, _: Request) -> Response:
         return Response(b"ok\n", media_type="text/plain")
+
+    async def keys(self, request: Request) -> Response:
+        _only(request, "GET")
+        return _published(self._state.guest_tokens.jwks())
+
+    async def discovery(self, request: Request) -> Response:
+        _only(request, "GET")
+        document = self._state.guest_tokens.discovery()
+        if document is None:
+            raise Refusal("InvalidRequestPath", "the issuer of this broker is no URL")
+        return _published(document)
 
     async def nothing(self, request: Request) -> Response:
         path = request.url.path[:80]
@@ -374,6 +390,12 @@ def _bearer(request: Request) -> str | None:
 
 def _json(body: bytes) -> Response:
     return Response(body, headers={"Cache-Control": "no-store"}, media_type=_JSON)
+
+
+def _published(body: bytes) -> Response:
+    """What is for anybody, and stays as it is for a while."""
+    headers = {"Cache-Control": f"public, max-age={_PUBLISHED_SECONDS}"}
+    return Response(body, headers=headers, media_type=_JSON)
 
 
 def _with_cookie(answer: Answer) -> Response:

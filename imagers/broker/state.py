@@ -31,7 +31,7 @@ from imagers.broker.policy.table import (
     parse_policy,
 )
 from imagers.broker.sealing import Sealer
-from imagers.broker.tokens import AdminTokens, GuestTokens
+from imagers.broker.tokens import DEFAULT_ISSUER, AdminTokens, GuestTokens, check_issuer
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.appraise import appraise_claims, reference_names
 from imagers.evidence.collateral.directory import CollateralDirectory
@@ -97,6 +97,8 @@ class BrokerConfig:
         collateral_directory: lists of revoked certificates, TCB information and such, by name.
         test_roots: certificates in PEM by the name of a TEE, in place of its vendor's. For tests.
         allow_sample_tee: take evidence that anybody can make. For demonstrations.
+        issuer: what this broker is called in its tokens; where it is an https URL, a document of
+            OpenID discovery is there.
         policy_file: resource policy to put in force at the start; None keeps the stored
             one, which at first is "an image's key only for that image and one's own guests".
         certificate_file, certificate_key_file: PEM, for https.
@@ -120,6 +122,7 @@ class BrokerConfig:
     collateral_directory: Path | None = None
     test_roots: Mapping[str, bytes] = field(default_factory=dict)
     allow_sample_tee: bool = False
+    issuer: str = DEFAULT_ISSUER
     policy_file: Path | None = None
     certificate_file: Path | None = None
     certificate_key_file: Path | None = None
@@ -338,9 +341,10 @@ def open_state(config: BrokerConfig) -> BrokerState:
     Raises:
         LocalError: state directory, key files or store cannot be used as they are.
         FormatError: the policy file is none.
-        UsageError: the sample TEE is named without being allowed.
+        UsageError: the sample TEE is named without being allowed, or the issuer is none.
         PluginError: a verifier is missing or broken.
     """
+    check_issuer(config.issuer)
     appraisal = _read_appraisal_policy(config.appraisal_policy_file)
     verifiers = _load_verifiers(config, appraisal.settings)
     policy = _read_policy(config.policy_file) if config.policy_file is not None else None
@@ -370,7 +374,7 @@ def _open_in(
     master_key, master_made = load_master_key(config.master_key_file, may_make=nothing_sealed)
     try:
         sealer = Sealer(master_key)
-        guest_tokens = _open_token_key(store, sealer, config.master_key_file)
+        guest_tokens = _open_token_key(store, sealer, config)
         challenges, session_time = _open_sessions(store, master_key, config.clock)
     finally:
         master_key[:] = bytes(len(master_key))
@@ -436,7 +440,7 @@ def _open_sessions(
     return Challenges(master_key, row.id), SessionTime(clock, row.seen_ms)
 
 
-def _open_token_key(store: Store, sealer: Sealer, master_key_file: Path) -> GuestTokens:
+def _open_token_key(store: Store, sealer: Sealer, config: BrokerConfig) -> GuestTokens:
     """The key for tokens: opening it also proves that the master key is the right one."""
     with store.transaction() as transaction:
         sealed = transaction.get_setting(_TOKEN_KEY)
@@ -446,10 +450,13 @@ def _open_token_key(store: Store, sealer: Sealer, master_key_file: Path) -> Gues
             transaction.set_setting(_TOKEN_KEY, sealed)
         else:
             private = sealer.open_first(
-                sealed, kind="setting", name=_TOKEN_KEY, master_key_path=str(master_key_file)
+                sealed,
+                kind="setting",
+                name=_TOKEN_KEY,
+                master_key_path=str(config.master_key_file),
             )
     with private:
-        return GuestTokens(private)
+        return GuestTokens(private, issuer=config.issuer)
 
 
 def _load_verifiers(

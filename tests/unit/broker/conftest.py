@@ -139,6 +139,11 @@ def plain_http(url):
     return send
 
 
+@pytest.fixture(scope="session")
+def http_of():
+    return plain_http
+
+
 @pytest.fixture
 def http(embedded):
     return plain_http(embedded.url)
