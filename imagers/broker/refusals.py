@@ -47,6 +47,7 @@ STATUS: Mapping[str, int] = {
     "TooManySessions": 429,
     "HeadTooLarge": 431,
     "InternalError": 500,
+    "StoreUnavailable": 503,
     "TooManyConnections": 503,
 }
 
