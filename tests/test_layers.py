@@ -273,6 +273,9 @@ def test_every_package_has_a_row():
 def test_every_module_has_its_test_file():
     """tests/unit mirrors imagers/; modules without logic are named here with the reason."""
     without_logic = {
+        "broker/keeping/database": "a Protocol",
+        "broker/keeping/rows": "values",
+        "broker/keeping/tables": "the schema; used by all tests of the store",
         "__init__": "docstring and version",
         "__main__": "run as a process by tests/cli/test_interruptions.py",
         "testing/evidence/__main__": "run as a process by tests/unit/testing/evidence/test_make.py",

@@ -45,7 +45,9 @@ STATUS: Mapping[str, int] = {
     "ResourceExists": 409,
     "PayloadTooLarge": 413,
     "TooManySessions": 429,
+    "HeadTooLarge": 431,
     "InternalError": 500,
+    "StoreUnavailable": 503,
     "TooManyConnections": 503,
 }
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from imagers.broker.audit import AuditEvent, RefusalLimit, append
 from imagers.broker.challenges import Challenges
 from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
+from imagers.broker.keeping.sqlite import SQLiteDatabase
+from imagers.broker.keeping.store import Store
 from imagers.broker.keyfiles import (
     load_admin_public_key,
     load_master_key,
@@ -29,8 +31,7 @@ from imagers.broker.policy.table import (
     parse_policy,
 )
 from imagers.broker.sealing import Sealer
-from imagers.broker.storage import Store
-from imagers.broker.tokens import AdminTokens, GuestTokens
+from imagers.broker.tokens import DEFAULT_ISSUER, AdminTokens, GuestTokens, check_issuer
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.appraise import appraise_claims, reference_names
 from imagers.evidence.collateral.directory import CollateralDirectory
@@ -46,10 +47,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from imagers.broker.keeping.rows import StoreRow
+    from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.policy.table import ResourcePolicy
-    from imagers.broker.storage import Transaction
     from imagers.evidence.appraise import Appraisal
     from imagers.model.evidence import Claims, Verifier
+    from imagers.model.references import ReferenceValue
     from imagers.model.strict_json import View
 
 __all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "open_state"]
@@ -94,6 +97,8 @@ class BrokerConfig:
         collateral_directory: lists of revoked certificates, TCB information and such, by name.
         test_roots: certificates in PEM by the name of a TEE, in place of its vendor's. For tests.
         allow_sample_tee: take evidence that anybody can make. For demonstrations.
+        issuer: what this broker is called in its tokens; where it is an https URL, a document of
+            OpenID discovery is there.
         policy_file: resource policy to put in force at the start; None keeps the stored
             one, which at first is "an image's key only for that image and one's own guests".
         certificate_file, certificate_key_file: PEM, for https.
@@ -117,6 +122,7 @@ class BrokerConfig:
     collateral_directory: Path | None = None
     test_roots: Mapping[str, bytes] = field(default_factory=dict)
     allow_sample_tee: bool = False
+    issuer: str = DEFAULT_ISSUER
     policy_file: Path | None = None
     certificate_file: Path | None = None
     certificate_key_file: Path | None = None
@@ -139,24 +145,60 @@ class BrokerConfig:
         return self.state_directory / MASTER_KEY
 
 
-class _LastPolicy:
-    """The policy that was parsed last. A thousand rules take 40 ms, more than all the rest.
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What releases are judged by, as it was after so many changes of the store.
 
-    Its version is its text: whoever changes it, and in whichever process, none but the stored
-    one is in force.
+    Attributes:
+        policy: None: the stored one is damaged, and nothing is released.
+        fault: why, in that case.
+    """
+
+    changes: int
+    policy: ResourcePolicy | None
+    fault: str
+    references: Mapping[str, ReferenceValue]
+
+    @classmethod
+    def read(cls, transaction: Transaction) -> Rules:
+        """Those in force in the state that a transaction sees."""
+        policy, fault = None, ""
+        try:
+            stored = transaction.get_setting(_POLICY) or b""
+            policy = parse_policy(stored.decode("utf-8", "replace"))
+        except FormatError as error:
+            fault = str(error)
+        changes = transaction.store_row().changes
+        return cls(changes, policy, fault, transaction.reference_values())
+
+    def appraise(self, claims: Claims, *, now: datetime) -> Appraisal:
+        """The worth of claims by the reference values.
+
+        Args:
+            now: by `BrokerState.session_now`: what has expired once is not in force again where
+                the clock goes back.
+        """
+        names = reference_names(claims)
+        values = {name: one for name, one in self.references.items() if name in names}
+        return appraise_claims(claims, values, now=now)
+
+
+class _LastRules:
+    """The rules that were read last: to parse a thousand takes more than all the rest.
 
     Threads: safe; one reference is replaced.
     """
 
     def __init__(self) -> None:
-        self._last: tuple[bytes, ResourcePolicy] | None = None
+        self._last: Rules | None = None
 
-    def parsed(self, stored: bytes) -> ResourcePolicy:
+    def of(self, transaction: Transaction) -> Rules:
+        if transaction.is_alone:  # what it sees may be changed again, or undone
+            return Rules.read(transaction)
         last = self._last
-        if last is None or last[0] != stored:
-            last = stored, parse_policy(stored.decode("utf-8", "replace"))
-            self._last = last
-        return last[1]
+        if last is None or last.changes != transaction.store_row().changes:
+            last = self._last = Rules.read(transaction)
+        return last
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,30 +227,33 @@ class BrokerState(Closing):
     refusals: Mapping[tuple[str, bool], RefusalLimit] = field(
         default_factory=lambda: {kind: RefusalLimit() for kind in _REFUSALS}
     )
-    policies: _LastPolicy = field(default_factory=_LastPolicy)
+    last_rules: _LastRules = field(default_factory=_LastRules)
 
     def now(self) -> datetime:
         """The time, by the broker's clock."""
         return self.config.clock()
 
-    def session_now(self, stored_ms: int) -> datetime:
+    def session_now(self, row: StoreRow) -> datetime:
         """The time that sessions and their tokens are judged by; see `SessionTime`."""
-        return datetime.fromtimestamp(self.session_time.now_ms(stored_ms) / 1000, UTC)
+        return datetime.fromtimestamp(self.session_time.now_ms(row.seen_ms) / 1000, UTC)
 
-    def policy(self, transaction: Transaction) -> ResourcePolicy:
-        """The policy in force.
+    def rules(self, transaction: Transaction) -> Rules:
+        """The rules in force in the state that a transaction sees."""
+        return self.last_rules.of(transaction)
+
+    def policy(self, rules: Rules) -> ResourcePolicy:
+        """The policy of the rules.
 
         Raises:
             LocalError: the stored one was damaged; nothing is released then.
         """
-        try:
-            return self.policies.parsed(transaction.get_setting(_POLICY) or b"")
-        except FormatError as error:
+        if rules.policy is None:
             raise LocalError(
-                f"the stored policy is damaged: {error}",
+                f"the stored policy is damaged: {rules.fault}",
                 path=str(self.config.state_directory / STORE),
                 hint="put one in force again: 'imagers broker policy set'",
-            ) from None
+            )
+        return rules.policy
 
     def why_nothing_is_released(self) -> str:
         """Why no guest can get anything, whatever it proves; "" if one may."""
@@ -220,14 +265,14 @@ class BrokerState(Closing):
             return "it takes evidence of no TEE"
         try:
             with self.store.reading() as transaction:
-                rules = self.policy(transaction).rules
+                table = self.policy(self.rules(transaction)).rules
         except LocalError as error:  # it starts all the same: an admin has to put it right
             return str(error)
         if not any(
             rule.effect == "allow"
             and (not rule.tees or rule.tees & tees)
             and rule.devices <= devices
-            for rule in rules
+            for rule in table
         ):
             return "its policy allows nothing to guests of these TEEs and devices"
         return ""
@@ -238,7 +283,7 @@ class BrokerState(Closing):
         By name of the TEE, the names of the values that are missing, for the way that is nearest.
         """
         with self.store.reading() as transaction:
-            names = transaction.reference_values().keys()
+            names = self.rules(transaction).references.keys()
         missing = {
             tee: min(
                 (tuple(name for name in way if name not in names) for way in verifier.references),
@@ -250,16 +295,6 @@ class BrokerState(Closing):
         }
         return {tee: way for tee, way in missing.items() if way}
 
-    def appraise(self, transaction: Transaction, claims: Claims) -> Appraisal:
-        """The worth of claims by the reference values in force now.
-
-        What has expired once is not in force again where the clock goes back.
-        """
-        values = transaction.reference_values(reference_names(claims))
-        return appraise_claims(
-            claims, values, now=self.session_now(transaction.store_row().seen_ms)
-        )
-
     def read_collateral(self, name: str) -> bytes | None:
         """A document by its name, or None; nothing of it is verified."""
         directory = self.config.collateral_directory
@@ -269,7 +304,7 @@ class BrokerState(Closing):
         """Put another one in force."""
         transaction.set_setting(_POLICY, policy.text.encode())
 
-    def log_refusal(self, event: AuditEvent, *, caller: str, attested: bool = False) -> None:
+    async def log_refusal(self, event: AuditEvent, *, caller: str, attested: bool = False) -> None:
         """Write the row of a refusal, if the minute has room for it.
 
         Args:
@@ -284,8 +319,8 @@ class BrokerState(Closing):
             event = replace(
                 event, detail=f"{event.detail} ({left_out} refusals before it left out)"
             )
-        with self.store.transaction() as transaction:
-            append(transaction, event, now=now)
+        row = event
+        await self.store.write(lambda transaction: append(transaction, row, now=now))
 
     def close(self) -> None:
         """Write what was left out of the audit log, and close the store. Safe to call twice."""
@@ -306,9 +341,10 @@ def open_state(config: BrokerConfig) -> BrokerState:
     Raises:
         LocalError: state directory, key files or store cannot be used as they are.
         FormatError: the policy file is none.
-        UsageError: the sample TEE is named without being allowed.
+        UsageError: the sample TEE is named without being allowed, or the issuer is none.
         PluginError: a verifier is missing or broken.
     """
+    check_issuer(config.issuer)
     appraisal = _read_appraisal_policy(config.appraisal_policy_file)
     verifiers = _load_verifiers(config, appraisal.settings)
     policy = _read_policy(config.policy_file) if config.policy_file is not None else None
@@ -316,7 +352,7 @@ def open_state(config: BrokerConfig) -> BrokerState:
         raise LocalError("is no directory of collateral", path=str(config.collateral_directory))
     directory = config.state_directory
     make_state_directory(directory)
-    store = Store(directory / STORE)
+    store = Store(SQLiteDatabase(directory / STORE))
     try:
         return _open_in(config, store, verifiers, policy, appraisal)
     except BaseException:
@@ -338,7 +374,7 @@ def _open_in(
     master_key, master_made = load_master_key(config.master_key_file, may_make=nothing_sealed)
     try:
         sealer = Sealer(master_key)
-        guest_tokens = _open_token_key(store, sealer, config.master_key_file)
+        guest_tokens = _open_token_key(store, sealer, config)
         challenges, session_time = _open_sessions(store, master_key, config.clock)
     finally:
         master_key[:] = bytes(len(master_key))
@@ -404,7 +440,7 @@ def _open_sessions(
     return Challenges(master_key, row.id), SessionTime(clock, row.seen_ms)
 
 
-def _open_token_key(store: Store, sealer: Sealer, master_key_file: Path) -> GuestTokens:
+def _open_token_key(store: Store, sealer: Sealer, config: BrokerConfig) -> GuestTokens:
     """The key for tokens: opening it also proves that the master key is the right one."""
     with store.transaction() as transaction:
         sealed = transaction.get_setting(_TOKEN_KEY)
@@ -414,10 +450,13 @@ def _open_token_key(store: Store, sealer: Sealer, master_key_file: Path) -> Gues
             transaction.set_setting(_TOKEN_KEY, sealed)
         else:
             private = sealer.open_first(
-                sealed, kind="setting", name=_TOKEN_KEY, master_key_path=str(master_key_file)
+                sealed,
+                kind="setting",
+                name=_TOKEN_KEY,
+                master_key_path=str(config.master_key_file),
             )
     with private:
-        return GuestTokens(private)
+        return GuestTokens(private, issuer=config.issuer)
 
 
 def _load_verifiers(

@@ -3,8 +3,9 @@
 
 The guest's token is an EAR (EAT attestation result) as Trustee writes it: ES256, the
 verifier's claims below `submods`, and the guest's public key where Trustee looks for it.
-It is made and checked with the broker's own key; the key in its header is for other
-readers, and never believed here.
+It is made and checked with the broker's own key. Its header names that key by its id and does
+not bring it along: other readers have it from `jwks`, which a broker publishes. One that stood in
+the header would be one that Trustee wants a certificate of.
 
 Status and trustworthiness vector are those of the moment when it was made. What a guest may have is
 decided by the claims in it, appraised anew by the reference values in force when it asks.
@@ -20,20 +21,24 @@ Spec: draft-ietf-rats-ear; draft-ietf-rats-ar4si; Trustee attestation token.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from imagers import __version__
 from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal
-from imagers.errors import ImagersError
+from imagers.errors import ImagersError, UsageError
 from imagers.evidence.claims import claims_from_json, claims_to_json
 from imagers.kbs.messages import parse_public_key
 from imagers.kbs.tee_key import public_jwk
-from imagers.model.base64 import encode_base64
+from imagers.model.base64 import encode_base64, encode_base64url
 from imagers.model.keys import SecretKey
+from imagers.model.strict_json import dump_json
 from imagers.pki.jose import sign_token, verify_token
 
 if TYPE_CHECKING:
@@ -46,18 +51,29 @@ if TYPE_CHECKING:
     from imagers.model.evidence import Claims, ReportData
     from imagers.model.strict_json import JSONObject, View
 
-__all__ = ["Accepted", "AdminTokens", "AttestedGuest", "GuestTokens", "Judged"]
+__all__ = [
+    "DEFAULT_ISSUER",
+    "Accepted",
+    "AdminTokens",
+    "AttestedGuest",
+    "GuestTokens",
+    "Judged",
+    "check_issuer",
+]
 
 _PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
-_ISSUER = "imagers-broker"
+DEFAULT_ISSUER = "imagers-broker"
 _EVIDENCE = "ear.veraison.annotated-evidence"
 _CLAIMS = "imagers.claims"
 _JUDGE = "imagers.judge"
 _GUEST = "cpu0"
 # Claims that would make a token too long for a header; registers that they led to are measured.
 _LONG = frozenset({"uefi_event_logs"})
+_REMEMBERED = 256  # good tokens, of 32 KiB at most
 _LEEWAY = timedelta(seconds=30)  # between the clocks of an admin and the broker
 _LONGEST_ADMIN_TOKEN = timedelta(minutes=10)
+_ISSUER = re.compile(r"[!-~]{1,200}\Z")
+_ISSUER_URL = re.compile(r"https://[^/?#]+(?:/[^?#]*[^/?#])?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +119,34 @@ class AttestedGuest:
         return self.accepted[0].claims.tee
 
 
+def check_issuer(name: str) -> None:
+    """Raise unless a broker can have this name in its tokens: an https URL, or no URL at all.
+
+    Raises:
+        UsageError: else.
+    """
+    if not _ISSUER.match(name) or (":" in name and not _ISSUER_URL.match(name)):
+        raise UsageError(
+            f"issuer: expected an https URL without a query and '/' at its end, or a name without "
+            f"spaces and ':', got {name[:80]!r}",
+            hint="for example --issuer https://broker.example",
+        )
+
+
 class GuestTokens:
     """Makes and checks the tokens of guests.
 
     Args:
         private_pem: the P-256 key of this broker.
+        issuer: what the broker is called in them.
+
+    Attributes:
+        key_id: of its key, in the header of each token.
 
     Threads: safe.
     """
 
-    def __init__(self, private_pem: SecretKey) -> None:
+    def __init__(self, private_pem: SecretKey, *, issuer: str = DEFAULT_ISSUER) -> None:
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -120,10 +154,21 @@ class GuestTokens:
             key = load_pem_private_key(bytes(data), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)  # of `make_key`
         self._key = key
+        self._read = lru_cache(maxsize=_REMEMBERED)(self._verify)  # a good token stays one
         public = public_jwk(key.public_key(), "P-256")
-        self._header: JSONObject = {
-            "jwk": {"kty": "EC", "crv": public.crv, "alg": "ES256", "x": public.x, "y": public.y}
+        named: JSONObject = {"crv": public.crv, "kty": "EC", "x": public.x, "y": public.y}
+        # RFC 7638: these members in this order.
+        self.key_id = encode_base64url(sha256(dump_json(named)).digest())
+        self._jwk: JSONObject = {
+            "kty": "EC",
+            "crv": public.crv,
+            "alg": "ES256",
+            "x": public.x,
+            "y": public.y,
+            "kid": self.key_id,
+            "use": "sig",
         }
+        self._issuer = issuer
 
     @staticmethod
     def make_key() -> SecretKey:
@@ -138,6 +183,30 @@ class GuestTokens:
                 serialization.PrivateFormat.PKCS8,
                 serialization.NoEncryption(),
             )
+        )
+
+    def jwks(self) -> bytes:
+        """The JSON of the keys that others check these tokens with.
+
+        Spec: RFC 7517 section 5.
+        """
+        return dump_json({"keys": [self._jwk]})
+
+    def discovery(self) -> bytes | None:
+        """The JSON that says where the keys are; None where the issuer is no URL.
+
+        Spec: OpenID Connect Discovery 1.0, sections 3 and 4.
+        """
+        if ":" not in self._issuer:
+            return None
+        return dump_json(
+            {
+                "issuer": self._issuer,
+                "jwks_uri": f"{self._issuer}/.well-known/jwks.json",
+                "response_types_supported": ["id_token"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["ES256"],
+            }
         )
 
     def issue(
@@ -172,12 +241,12 @@ class GuestTokens:
             "ear.verifier-id": {"developer": "imagers", "build": f"imagers-broker {__version__}"},
             "submods": submods,
             "exp": int(expires.timestamp()),
-            "iss": _ISSUER,
+            "iss": self._issuer,
             "imagers.tee": claims.tee,
         }
         if any(one.claims.test_root for one in judged):
             payload["imagers.test-root"] = True
-        return sign_token(payload, key=self._key, header=self._header)
+        return sign_token(payload, key=self._key, header={"kid": self.key_id})
 
     def check(self, token: str, *, now: datetime) -> AttestedGuest:
         """The guest of a token that this broker made and that is not over.
@@ -186,9 +255,7 @@ class GuestTokens:
             Refusal: it is another's, changed, or expired.
         """
         try:
-            payload = verify_token(token, key=self._key.public_key(), what="token")
-            issued, expires = payload.integer("iat"), payload.integer("exp")
-            guest = _guest_of(payload)
+            issued, expires, guest = self._read(token)
         except ImagersError as error:
             raise Refusal("TokenVerifierError", str(error)) from None
         # No leeway: the same clock made it.
@@ -198,6 +265,11 @@ class GuestTokens:
         if issued > (now + MAX_CLOCK_ERROR).timestamp():
             raise Refusal("TokenVerifierError", "the token is from the future")
         return guest
+
+
+    def _verify(self, token: str) -> tuple[int, int, AttestedGuest]:
+        payload = verify_token(token, key=self._key.public_key(), what="token")
+        return payload.integer("iat"), payload.integer("exp"), _guest_of(payload)
 
 
 def _submod(judged: Judged, report_data: ReportData, runtime: JSONObject) -> JSONObject:

@@ -27,6 +27,7 @@ one, see "imagers broker reference-value"; the policy may say more.
   --appraisal-policy FILE     what to let pass of each TEE, and reference values
   --insecure-test-root TEE=FILE
                               certificates in place of the vendor's: for tests
+  --issuer NAME               in its tokens; best the https URL of the broker
   --url-file FILE             write the URL here once the broker listens
   --allow-sample-tee          believe guests that prove nothing: for tests and
                               demos only
@@ -110,6 +111,7 @@ class _ToStandardError(logging.Handler):
 @click.option("--collateral", metavar="DIR")
 @click.option("--appraisal-policy", metavar="FILE")
 @click.option("--insecure-test-root", "test_roots", multiple=True, metavar="TEE=FILE")
+@click.option("--issuer", metavar="NAME")
 @click.option("--url-file", metavar="FILE")
 @click.option("--allow-sample-tee", is_flag=True)
 def serve(
@@ -123,6 +125,7 @@ def serve(
     collateral: str | None,
     appraisal_policy: str | None,
     test_roots: tuple[str, ...],
+    issuer: str | None,
     url_file: str | None,
     allow_sample_tee: bool,
 ) -> None:
@@ -130,6 +133,7 @@ def serve(
     try:
         from imagers.broker.server import BrokerConfig
         from imagers.broker.server import serve as run_broker
+        from imagers.broker.tokens import DEFAULT_ISSUER
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the broker's packages are not installed: {error.name} is missing",
@@ -168,6 +172,7 @@ def serve(
                 appraisal_policy_file=Path(appraisal_policy) if appraisal_policy else None,
                 test_roots=read_test_roots(test_roots),
                 allow_sample_tee=allow_sample_tee,
+                issuer=issuer if issuer is not None else DEFAULT_ISSUER,
             ),
             on_start=on_start,
         )

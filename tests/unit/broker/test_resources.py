@@ -15,6 +15,7 @@ from imagers.kbs.jwe import open_answer
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 from imagers.pki.jose import sign_token
+from tests.unit.broker.conftest import Now
 
 PATH = "default/key/1"
 IMAGE, OTHER = digest_of(b"manifest"), digest_of(b"other")
@@ -115,7 +116,7 @@ def test_release_after_the_clock_went_back_in_a_session_that_was_over_refused(
     guest.attest()  # the store sees the time
     clock.advance(minutes=-4)
     again = open_state(state.config)
-    for resources in (stored, Resources(again)):
+    for resources in (stored, Now(Resources(again))):
         for one in (credentials, Credentials(cookie=credentials.cookie)):
             assert refused(resources.release, one, PATH, ASKED).status == 401
     again.close()
@@ -259,15 +260,11 @@ def test_release_of_a_sealed_value_that_was_moved_fails_and_is_not_logged_as_rel
     """6: who can write the database cannot swap two secrets."""
     stored.put("default/key/2", SecretKey(b"other"), replace=False)
     bind(stored, path="default/key/2")
-    import sqlalchemy as sa
-
     with state.store.transaction() as transaction:
-        transaction._connection.execute(
-            sa.text(
-                "UPDATE resources SET sealed = "
-                "(SELECT sealed FROM resources WHERE path = 'default/key/2') WHERE path = :path"
-            ),
-            {"path": PATH},
+        transaction._run(
+            "UPDATE resources SET sealed = "
+            "(SELECT sealed FROM resources WHERE path = 'default/key/2') WHERE path = :path",
+            path=PATH,
         )
     with pytest.raises(TagMismatch, match="'default/key/1'"):
         stored.release(credentials, PATH, ASKED)

@@ -7,9 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from jwcrypto.jwk import JWK, JWKSet
+from jwcrypto.jws import JWS
 
 from imagers.broker.refusals import Refusal
-from imagers.broker.tokens import Accepted, AdminTokens, GuestTokens, Judged
+from imagers.broker.tokens import Accepted, AdminTokens, GuestTokens, Judged, check_issuer
+from imagers.errors import UsageError
 from imagers.evidence.appraise import appraise_claims
 from imagers.kbs.messages import Attestation, hash_report_data
 from imagers.kbs.tee_key import ECKey
@@ -76,7 +79,7 @@ def test_token_is_an_ear_with_the_members_of_trustee_in_order(token):
     header, payload = parts_of(token)
     assert header["typ"] == "JWT"
     assert header["alg"] == "ES256"
-    assert set(header["jwk"]) == {"kty", "crv", "alg", "x", "y"}
+    assert list(header) == ["typ", "alg", "kid"]
     assert list(payload) == [
         "eat_profile",
         "iat",
@@ -104,8 +107,47 @@ def test_token_has_the_key_where_trustee_looks_for_it(token):
     assert evidence["sample"] == {"svn": "1"}
 
 
-def test_token_has_no_private_key_in_it(token):
-    assert "d" not in parts_of(token)[0]["jwk"]
+def test_others_check_a_token_with_the_published_key_of_its_id(tokens, token):
+    """As Trustee does: it finds the key by `kid`, takes `alg` of it, and wants no jwk beside."""
+    (published,) = json.loads(tokens.jwks())["keys"]
+    assert list(published) == ["kty", "crv", "alg", "x", "y", "kid", "use"]
+    assert (published["alg"], published["use"]) == ("ES256", "sig")
+    key = JWK(**published)
+    assert published["kid"] == key.thumbprint() == parts_of(token)[0]["kid"]
+    checked = JWS.from_jose_token(token)
+    checked.verify(key, "ES256")
+    assert json.loads(checked.payload)["iss"] == "imagers-broker"
+
+
+def test_key_set_has_no_private_key_in_it(tokens):
+    assert not JWKSet.from_json(tokens.jwks().decode()).get_key(tokens.key_id).has_private
+
+
+def test_issuer_that_is_a_url_is_discovered_below_it(private):
+    tokens = GuestTokens(private, issuer="https://broker.example/kbs")
+    found = json.loads(tokens.discovery())
+    assert found["issuer"] == "https://broker.example/kbs"
+    assert found["jwks_uri"] == "https://broker.example/kbs/.well-known/jwks.json"
+    assert found["id_token_signing_alg_values_supported"] == ["ES256"]
+
+
+def test_issuer_that_is_a_name_is_not_discovered(tokens):
+    assert tokens.discovery() is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "a b", "a\n", "http://broker", "https://", "https://a/", "https://a?b", "x:y", "a" * 201],
+)
+def test_issuer_that_can_be_none_refused(name):
+    with pytest.raises(UsageError, match="issuer: expected an https URL") as caught:
+        check_issuer(name)
+    assert "--issuer" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["imagers-broker", "https://b", "https://broker.example:8443/a"])
+def test_issuer_can_be_a_name_or_a_url(name):
+    check_issuer(name)
 
 
 def test_check_gives_the_guest_back(tokens, token):

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The schema, in the SQL that all kinds of databases share.
+
+resources  path -> sealed secret, its size and version
+versions   path -> the last version; it goes on when a path is deleted and made again, so that
+an old sealed value does not open in the new row
+bindings   path, manifest digest: which images a resource belongs to
+sessions   handshakes whose evidence was accepted, unique by nonce and by place of a machine
+era        one row, kept as sessions are: gone when they are
+store      one row: the random id of this database, how often it was changed
+brokers    name -> the highest time that this broker has seen
+settings   the sealed token key, the policy
+reference_values  name -> what claims of that name have to equal
+collateral        name -> the highest number or time of a document that was believed
+audit      rows that triggers protect from change, a chain for each broker
+"""
+
+from __future__ import annotations
+
+__all__ = ["AUDIT_TEXTS", "NUMBER_DIGITS", "PASSING", "TABLES"]
+
+NUMBER_DIGITS = 50
+"""Of a number of collateral, in text that compares as the number: a CRL's can have 20 bytes."""
+
+AUDIT_TEXTS = (
+    "at",
+    "event",
+    "outcome",
+    "tee",
+    "path",
+    "image",
+    "rule",
+    "session",
+    "detail",
+)
+
+PASSING = ("sessions", "era")
+"""Tables that need not outlive a fall of the database: guests shake hands again."""
+
+# BYTES and PLACE are types that each kind of database has under a name of its own; a place is a
+# number that the database gives, higher for each row.
+_SCHEMA = """
+CREATE TABLE resources (
+    path TEXT PRIMARY KEY, sealed BYTES NOT NULL, size BIGINT NOT NULL, version BIGINT NOT NULL,
+    created_at TEXT NOT NULL
+);
+CREATE TABLE versions (path TEXT PRIMARY KEY, last BIGINT NOT NULL);
+CREATE TABLE bindings (
+    path TEXT NOT NULL, manifest_digest TEXT NOT NULL, PRIMARY KEY (path, manifest_digest)
+);
+CREATE TABLE sessions (
+    nonce TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, broker TEXT NOT NULL, tee TEXT NOT NULL,
+    instance TEXT NOT NULL, slot BIGINT, expires_ms BIGINT NOT NULL, keep_until_ms BIGINT NOT NULL,
+    attested_with TEXT NOT NULL, token TEXT NOT NULL, UNIQUE (tee, instance, slot)
+);
+CREATE INDEX sessions_by_end ON sessions (keep_until_ms);
+CREATE INDEX sessions_by_broker ON sessions (broker);
+CREATE TABLE era (number BIGINT PRIMARY KEY);
+CREATE TABLE store (id BYTES NOT NULL, changes BIGINT NOT NULL);
+CREATE TABLE brokers (name TEXT PRIMARY KEY, seen_ms BIGINT NOT NULL);
+CREATE TABLE settings (name TEXT PRIMARY KEY, value BYTES NOT NULL);
+CREATE TABLE reference_values (name TEXT PRIMARY KEY, value BYTES NOT NULL);
+CREATE TABLE collateral (name TEXT PRIMARY KEY, number TEXT NOT NULL);
+CREATE TABLE audit (
+    place PLACE, broker TEXT NOT NULL, number BIGINT NOT NULL, {texts}, hash BYTES NOT NULL,
+    UNIQUE (broker, number)
+);
+"""
+TABLES = tuple(
+    one.strip()
+    for one in _SCHEMA.format(texts=" TEXT NOT NULL, ".join((*AUDIT_TEXTS, ""))[:-2]).split(";")
+    if one.strip()
+)
