@@ -98,6 +98,7 @@ PURE = [
     "sign/formats/signed_by",
     "sign/policy_json",
     "sign/certified",
+    "broker/policy/inputs",
     "broker/policy/rego/scan",
     "broker/policy/table",
     "evidence/appraise",

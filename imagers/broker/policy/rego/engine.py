@@ -32,7 +32,7 @@ import sys
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from imagers.broker.policy.rego.scan import ScannedPolicy, scan_policy
 from imagers.broker.policy.rego.worker import HEAD, MAX_ANSWER_BYTES
@@ -185,19 +185,22 @@ class _Policy:
 
         Args:
             seen: the input, of which the text may name a part.
-            references: all that are in force.
+            references: all that are in force; a policy gets those that the text names, or a
+                member of what it sees.
 
         Raises:
             _NoAnswer: it is no JSON, or too much.
         """
-        named: JSONObject = {
-            name: references[name] for name in self.scanned.strings if name in references
-        }
+        seen = self.scanned.seen_of(seen)
+        named: JSONObject = {}
+        if references:
+            names = self.scanned.strings | set(_names_in(seen))
+            named = {name: references[name] for name in sorted(names & references.keys())}
         try:
             return _Question(
                 policy=self,
                 built=self._built(named) if named else self._built_without_references,
-                seen=self.scanned.seen_of(seen),
+                seen=seen,
                 references=named,
             )
         except ValueError:
@@ -206,6 +209,17 @@ class _Policy:
     def _built(self, references: JSONObject) -> str:
         """The name of what a worker builds and keeps."""
         return sha256(dump_json([self.text_digest, self.names, references])).hexdigest()
+
+
+def _names_in(value: JSON) -> Iterator[str]:
+    """Of all members: claims are compared with the reference values of their names."""
+    if isinstance(value, dict):
+        yield from value
+        for one in value.values():
+            yield from _names_in(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _names_in(one)
 
 
 @dataclass(frozen=True, slots=True)
@@ -471,7 +485,7 @@ class _Worker(asyncio.Protocol):
                 self._process = _start_process(its)
             ready = loop.create_future()
             self._questions.append(ready)
-            await loop.create_connection(lambda: self, sock=ours)
+            await loop.create_unix_connection(lambda: self, sock=ours)
             self._restart_timer()
             await ready
         except OSError:
@@ -538,8 +552,7 @@ class _Worker(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As of `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.WriteTransport)  # of a socket
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's are no subclass
 
     def data_received(self, data: bytes) -> None:
         """As of `asyncio.Protocol`."""

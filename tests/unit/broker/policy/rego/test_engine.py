@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from imagers.broker.policy.rego import engine as module
 from imagers.broker.policy.rego.engine import Appraised, Decision, PolicyEngine, RegoEngine
@@ -76,6 +77,20 @@ def test_rule_and_reason_are_one_bounded_line():
     assert told.rule == "??[31m" + "x" * 58
     assert len(told.reason) == 512
     assert decide(text, {"a": 1}) == Decision(allow=False)
+
+
+def test_the_loop_of_the_broker_is_as_good_as_that_of_python():
+    async def work():
+        engine = RegoEngine()
+        told = await asyncio.gather(
+            *(engine.decide("a", YES, input={"a": one}, data=REQUEST) for one in (1, 2, 1))
+        )
+        crash = await engine.decide("a", HOSTILE["a range"][0], input={"a": 1}, data=REQUEST)
+        await engine.close()
+        return [one.allow for one in told], crash.fault
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(work()) == ([True, False, True], "crash")
 
 
 def test_the_request_is_seen_in_data_and_what_is_ours_below_imagers():
