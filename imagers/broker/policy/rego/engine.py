@@ -54,6 +54,7 @@ _WALL_SECONDS = 10.0  # the kernel counts those of the processor; this is for on
 _MAX_WORKERS = 16
 _MAX_WAITING = 1000  # questions of one tenant
 _MAX_KILLS = 3
+_MAX_KNOWN = 1000  # to one process; it keeps fewer, and says so
 _MAX_TEXTS = 64  # that are remembered, of all tenants; of one, those that were killed
 _MAX_INPUT_BYTES = 4 * 1024 * 1024
 _MAX_RULE = 64
@@ -520,6 +521,8 @@ class _Worker(asyncio.Protocol):
         if question.built in self._known:
             return question.short()
         frame = question.long()
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
         self._known.add(question.built)
         return frame
 
