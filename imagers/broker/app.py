@@ -31,10 +31,9 @@ from contextlib import suppress
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
@@ -73,15 +72,18 @@ _COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})\s*(?=;|
 _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9_.-]+) *\Z")
 
 
-def create_app(state: BrokerState) -> Starlette:
-    """The ASGI application of an open broker; closing the state is the caller's."""
+def create_app(state: BrokerState) -> Router:
+    """The ASGI application of an open broker; closing the state is the caller's.
+
+    It is starlette's router without its middleware: what fails is answered here.
+    """
     endpoints = _Endpoints(state)
     log = LimitedLog("imagers.broker")
 
     def guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> _Guarded:
         return _Guarded(endpoint, log)
 
-    return Starlette(
+    return Router(
         routes=[
             Route("/healthz", guarded(endpoints.health), methods=["GET"]),
             Route("/.well-known/jwks.json", guarded(endpoints.keys)),

@@ -207,6 +207,7 @@ class BrokerState(Closing):
 
     Attributes:
         judges: by name of a TEE, a digest of the roots and settings of its verifier.
+        devices: the verifiers of devices, which count beside a TEE.
         admin_key_made: the admin key file, if this start made it.
         master_key_made: the master key file, if this start made it.
         refusals: bound the audit rows of refusals: of each event to callers that proved
@@ -222,6 +223,7 @@ class BrokerState(Closing):
     admin_tokens: AdminTokens
     verifiers: Mapping[str, Verifier[Any]]
     judges: Mapping[str, str]
+    devices: Mapping[str, DeviceVerifier[Any]]
     admin_key_made: Path | None
     master_key_made: Path | None
     refusals: Mapping[tuple[str, bool], RefusalLimit] = field(
@@ -257,9 +259,8 @@ class BrokerState(Closing):
 
     def why_nothing_is_released(self) -> str:
         """Why no guest can get anything, whatever it proves; "" if one may."""
-        devices = {name for name, one in self.verifiers.items() if isinstance(one, DeviceVerifier)}
-        tees = self.verifiers.keys() - devices
-        if not tees and devices:
+        tees = self.verifiers.keys() - self.devices.keys()
+        if not tees and self.devices:
             return "it takes evidence of devices, and of no TEE beside which they count"
         if not tees:
             return "it takes evidence of no TEE"
@@ -271,7 +272,7 @@ class BrokerState(Closing):
         if not any(
             rule.effect == "allow"
             and (not rule.tees or rule.tees & tees)
-            and rule.devices <= devices
+            and rule.devices <= self.devices.keys()
             for rule in table
         ):
             return "its policy allows nothing to guests of these TEEs and devices"
@@ -390,6 +391,7 @@ def _open_in(
         admin_tokens=AdminTokens(load_admin_public_key(public_key_file)),
         verifiers=verifiers,
         judges={name: _judge(config, appraisal, name) for name in verifiers},
+        devices={name: one for name, one in verifiers.items() if isinstance(one, DeviceVerifier)},
         admin_key_made=config.admin_key_file if admin_made else None,
         master_key_made=config.master_key_file if master_made else None,
     )
