@@ -17,7 +17,7 @@ from imagers.broker.audit import AuditEvent, RefusalLimit, append
 from imagers.broker.challenges import Challenges
 from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
 from imagers.broker.keeping.sqlite import SQLiteDatabase
-from imagers.broker.keeping.store import Store
+from imagers.broker.keeping.store import BROKER, Store
 from imagers.broker.keyfiles import (
     load_admin_public_key,
     load_master_key,
