@@ -27,6 +27,7 @@ from imagers.broker.policy import NotAffirming, ReleaseFacts, RuleDenied, parse_
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.state import SAMPLES
 from imagers.broker.storage import StoredResource
+from imagers.broker.tokens import Accepted
 from imagers.errors import EvidenceRejected, FormatError, PolicyDenied
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES, seal_answer
 from imagers.kbs.resources import parse_resource_path
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from imagers.broker.state import BrokerState
     from imagers.broker.storage import Session, Transaction
-    from imagers.broker.tokens import Accepted, AttestedGuest
+    from imagers.broker.tokens import AttestedGuest
     from imagers.evidence.appraise import Appraisal
     from imagers.kbs.resources import ResourcePath
     from imagers.model.digest import Digest
@@ -120,7 +121,12 @@ class Resources:
                 with self._open(stored) as secret:
                     answer = seal_answer(secret, guest.tee_pubkey)  # step 6
                 event = AuditEvent(
-                    event="release", outcome="ok", image=str(image or ""), rule=rule, **known
+                    event="release",
+                    outcome="ok",
+                    image=str(image or ""),
+                    rule=rule,
+                    detail=f"vouched for by {guest.issuer}" if guest.issuer else "",
+                    **known,
                 )
                 append(transaction, event, now=self._state.now())  # step 7: on disk at the end
         except Refusal as refusal:
@@ -144,7 +150,7 @@ class Resources:
         session, now = self._session_of(credentials)
         if session is not None:
             return self._state.guest_tokens.check(session.token, now=now), session.name
-        return self._state.guest_tokens.check(_bearer_of(credentials), now=now), ""
+        return self._state.guest_of(_bearer_of(credentials), now=now), ""
 
     def _session_of(self, credentials: Credentials) -> tuple[Session | None, datetime]:
         """The session, unless it is over or none, and the time that it was judged by."""
@@ -167,16 +173,14 @@ class Resources:
     ) -> tuple[StoredResource, Digest | None, str]:
         """The resource, the image named, and the rule that allows it."""
         for one in guest.accepted:
-            self._check_judge(one)  # step 2
+            if isinstance(one, Accepted):
+                self._check_judge(one)  # step 2; of passports the table says it
         path = _parse_path(path_text)  # step 3
         image = _parse_image(images)
         stored = transaction.find_resource(path)
         if stored is None:  # step 4
             raise Refusal("ResourceNotFound", f"there is no resource '{path}'")
-        judged = [
-            (one.claims.tee, self._state.appraise(transaction, one.claims))
-            for one in guest.accepted
-        ]
+        judged = [(one.tee, self._state.worth(transaction, one)) for one in guest.accepted]
         for _, appraisal in judged:
             _check_counts(appraisal)
         # Who allows the sample TEE believes guests that prove nothing, and was warned.

@@ -22,6 +22,12 @@ from imagers.broker.keyfiles import (
     make_admin_key,
     make_state_directory,
 )
+from imagers.broker.passports import (
+    DEFAULT_TENANT,
+    MAX_ISSUERS_BYTES,
+    Passports,
+    parse_issuers,
+)
 from imagers.broker.policy import (
     DEFAULT_POLICY,
     FORMER_DEFAULT_POLICY,
@@ -30,7 +36,13 @@ from imagers.broker.policy import (
 )
 from imagers.broker.sealing import Sealer
 from imagers.broker.storage import Store
-from imagers.broker.tokens import DEFAULT_ISSUER, AdminTokens, GuestTokens, check_issuer
+from imagers.broker.tokens import (
+    DEFAULT_ISSUER,
+    AdminTokens,
+    GuestTokens,
+    Vouched,
+    check_issuer,
+)
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.appraise import appraise_claims, reference_names
 from imagers.evidence.collateral.directory import CollateralDirectory
@@ -48,6 +60,7 @@ if TYPE_CHECKING:
 
     from imagers.broker.policy import ResourcePolicy
     from imagers.broker.storage import Transaction
+    from imagers.broker.tokens import Accepted, AttestedGuest
     from imagers.evidence.appraise import Appraisal
     from imagers.model.evidence import Claims, Verifier
     from imagers.model.strict_json import View
@@ -96,6 +109,7 @@ class BrokerConfig:
         allow_sample_tee: take evidence that anybody can make. For demonstrations.
         issuer: what this broker is called in its tokens; where it is an https URL, a document of
             OpenID discovery is there.
+        passport_issuers_file: whose tokens are taken beside this broker's own; None: nobody's.
         policy_file: resource policy to put in force at the start; None keeps the stored
             one, which at first is "an image's key only for that image and one's own guests".
         certificate_file, certificate_key_file: PEM, for https.
@@ -120,6 +134,7 @@ class BrokerConfig:
     test_roots: Mapping[str, bytes] = field(default_factory=dict)
     allow_sample_tee: bool = False
     issuer: str = DEFAULT_ISSUER
+    passport_issuers_file: Path | None = None
     policy_file: Path | None = None
     certificate_file: Path | None = None
     certificate_key_file: Path | None = None
@@ -181,6 +196,7 @@ class BrokerState(Closing):
     session_time: SessionTime
     guest_tokens: GuestTokens
     admin_tokens: AdminTokens
+    passports: Passports
     verifiers: Mapping[str, Verifier[Any]]
     judges: Mapping[str, str]
     admin_key_made: Path | None
@@ -263,6 +279,23 @@ class BrokerState(Closing):
             claims, values, now=self.session_now(transaction.store_row().seen_ms)
         )
 
+    def guest_of(self, token: str, *, now: datetime) -> AttestedGuest:
+        """The guest of a bearer token: of this broker, or of an issuer that is listed.
+
+        Raises:
+            Refusal: it is neither, or not good.
+        """
+        if not self.passports or self.guest_tokens.is_named_in(token):
+            return self.guest_tokens.check(token, now=now)
+        return self.passports.check(token, tenant=DEFAULT_TENANT, now=now)
+
+    def worth(self, transaction: Transaction, one: Accepted | Vouched) -> Appraisal:
+        """What a guest's evidence, or another's word for it, is worth now."""
+        if isinstance(one, Vouched) and one.appraisal is not None:
+            return one.appraisal
+        assert one.claims is not None  # one of the two is there
+        return self.appraise(transaction, one.claims)
+
     def read_collateral(self, name: str) -> bytes | None:
         """A document by its name, or None; nothing of it is verified."""
         directory = self.config.collateral_directory
@@ -315,6 +348,7 @@ def open_state(config: BrokerConfig) -> BrokerState:
     check_issuer(config.issuer)
     appraisal = _read_appraisal_policy(config.appraisal_policy_file)
     verifiers = _load_verifiers(config, appraisal.settings)
+    passports = _read_passport_issuers(config)
     policy = _read_policy(config.policy_file) if config.policy_file is not None else None
     if config.collateral_directory is not None and not config.collateral_directory.is_dir():
         raise LocalError("is no directory of collateral", path=str(config.collateral_directory))
@@ -322,7 +356,7 @@ def open_state(config: BrokerConfig) -> BrokerState:
     make_state_directory(directory)
     store = Store(directory / STORE)
     try:
-        return _open_in(config, store, verifiers, policy, appraisal)
+        return _open_in(config, store, verifiers, passports, policy=policy, appraisal=appraisal)
     except BaseException:
         store.close()
         raise
@@ -332,6 +366,8 @@ def _open_in(
     config: BrokerConfig,
     store: Store,
     verifiers: Mapping[str, Verifier[Any]],
+    passports: Passports,
+    *,
     policy: ResourcePolicy | None,
     appraisal: AppraisalPolicy,
 ) -> BrokerState:
@@ -356,6 +392,7 @@ def _open_in(
         session_time=session_time,
         guest_tokens=guest_tokens,
         admin_tokens=AdminTokens(load_admin_public_key(public_key_file)),
+        passports=passports,
         verifiers=verifiers,
         judges={name: _judge(config, appraisal, name) for name in verifiers},
         admin_key_made=config.admin_key_file if admin_made else None,
@@ -460,6 +497,20 @@ def _read_appraisal_policy(path: Path | None) -> AppraisalPolicy:
     doing = "the appraisal policy cannot be read"
     data = read_bounded(path, max_bytes=MAX_APPRAISAL_POLICY, doing=doing)
     return parse_appraisal_policy(data, what=str(path))
+
+
+def _read_passport_issuers(config: BrokerConfig) -> Passports:
+    path = config.passport_issuers_file
+    if path is None:
+        return Passports()
+
+    def read(name: str) -> bytes:
+        doing = f"a file of {path} cannot be read"
+        return read_bounded(path.parent / name, max_bytes=MAX_ISSUERS_BYTES, doing=doing)
+
+    doing = "the passport issuers cannot be read"
+    data = read_bounded(path, max_bytes=MAX_ISSUERS_BYTES, doing=doing)
+    return parse_issuers(data, what=str(path), read=read, allow_sample=config.allow_sample_tee)
 
 
 def _read_policy(path: Path) -> ResourcePolicy:
