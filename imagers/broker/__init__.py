@@ -9,12 +9,12 @@
     challenges nonces and cookies that nobody has to remember
     clock      the time that sessions are judged by
     resources  secrets: released to guests, kept by admins
-    policy     the allow and deny table
+    policy     who gets a secret
     tokens     what an attested guest carries; what an admin shows
     audit      the log that only grows
     loglines   the other log, which must not grow without bound
-    storage    SQLite
-    sealing    encryption of what storage keeps
+    keeping    what is kept: SQLite
+    sealing    encryption of what is kept
     keyfiles   files that only their owner may read
     refusals   every "no" of the protocol, with its status
 

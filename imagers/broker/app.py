@@ -29,7 +29,6 @@ import re
 import secrets
 from contextlib import suppress
 from email.utils import format_datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -39,8 +38,9 @@ from starlette.routing import Route
 
 from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
+from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.loglines import LimitedLog
-from imagers.broker.policy import MAX_POLICY_BYTES
+from imagers.broker.policy.table import MAX_POLICY_BYTES
 from imagers.broker.references import References
 from imagers.broker.refusals import Refusal, error_body, refusal_of
 from imagers.broker.resources import IMAGE_QUERY, Credentials, Resources
@@ -67,9 +67,6 @@ _DRAIN_SECONDS = 2.0  # for the rest of a body that was refused
 _DRAINED_BYTES = 8 * 1024 * 1024
 _PUBLISHED_SECONDS = 300  # as long as a token counts
 _SMALL = 16 * 1024
-# Bytes of evidence. JSON of 2 MiB can take tens of MiB when it is parsed: not 40 at once.
-_SMALL_EVIDENCE = 64 * 1024
-_LARGE_AT_ONCE = 2
 _ADMIN = "admin"  # no session is named so
 _JSON = "application/json"
 _COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})\s*(?=;|$)")
@@ -164,11 +161,11 @@ class _Guarded:
             told,
             exc_info=self._log.isEnabledFor(logging.DEBUG),
         )
-        return _error(
-            Refusal(
-                "InternalError", f"fault {number} of the broker; its log has more under that id"
-            )
-        )
+        where = "; its log has more under that id"
+        if isinstance(error, StoreFailed):
+            detail = f"fault {number} of the broker's store{where}; try later"
+            return _error(Refusal("StoreUnavailable", detail))
+        return _error(Refusal("InternalError", f"fault {number} of the broker{where}"))
 
 
 class _Incoming:
@@ -216,7 +213,7 @@ def _no_room(detail: str) -> Refusal:
 
 def _error(refusal: Refusal) -> Response:
     headers = {"Cache-Control": "no-store"}
-    if refusal.name in ("TooManySessions", "TooManyConnections"):
+    if refusal.name in ("TooManySessions", "TooManyConnections", "StoreUnavailable"):
         headers["Retry-After"] = "5"
     return Response(error_body(refusal), refusal.status, headers=headers, media_type=_JSON)
 
@@ -227,7 +224,6 @@ class _Endpoints:
         self._handshake = Handshake(state)
         self._resources = Resources(state)
         self._references = References(state)
-        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def health(self, _: Request) -> Response:
         return Response(b"ok\n", media_type="text/plain")
@@ -251,21 +247,15 @@ class _Endpoints:
 
     async def auth(self, request: Request) -> Response:
         body = bytes(await _read(request, MAX_MESSAGE_BYTES))
-        auth = partial(self._handshake.auth, body, caller=_caller(request))
-        return _with_cookie(await asyncio.to_thread(auth))
+        auth = self._handshake.auth(body, caller=_caller(request))
+        return _with_cookie(await auth)
 
     async def attest(self, request: Request) -> Response:
         cookie, caller = _cookie(request), _caller(request)
         # Nobody without a session makes us hold 2 MiB.
-        check = partial(self._handshake.check_session, cookie, caller=caller)
-        await asyncio.to_thread(check)
+        await self._handshake.check_session(cookie, caller=caller)
         body = bytes(await _read(request, MAX_ATTESTATION_BYTES))
-        attest = partial(self._handshake.attest, cookie, body, caller=caller)
-        if len(body) <= _SMALL_EVIDENCE:
-            answer = await asyncio.to_thread(attest)
-        else:
-            async with self._large:
-                answer = await asyncio.to_thread(attest)
+        answer = await self._handshake.attest(cookie, body, caller=caller)
         _prove(request, answer.session)
         return _with_cookie(answer)
 
@@ -274,61 +264,60 @@ class _Endpoints:
         if request.method == "GET":
             credentials = Credentials(cookie=_cookie(request), bearer=_bearer(request))
             images = request.query_params.getlist(IMAGE_QUERY)
-            release = partial(
-                self._resources.release, credentials, path, images, caller=_caller(request)
+            released = await self._resources.release(
+                credentials, path, images, caller=_caller(request)
             )
-            released = await asyncio.to_thread(release)
             _prove(request, released.caller)
             return Response(released.body, headers={"Cache-Control": "no-store"}, media_type=_JSON)
         await self._admin(request)
         if request.method == "DELETE":
-            await asyncio.to_thread(self._resources.delete, path)
+            await self._resources.delete(path)
             return Response(b"")
         _only(request, "POST", "PUT")
         replace = request.method == "PUT" or _flag(request, "replace")
         data = await _read(request, MAX_RESOURCE_BYTES)
-        await asyncio.to_thread(_put, self._resources, path, data, replace)
+        await asyncio.shield(_put(self._resources, path, data, replace=replace))
         return Response(b"")
 
     async def names(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET")
-        return _json(await asyncio.to_thread(self._resources.names))
+        return _json(await self._resources.names())
 
     async def metadata(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET")
-        return _json(await asyncio.to_thread(self._resources.metadata, request.path_params["path"]))
+        return _json(await self._resources.metadata(request.path_params["path"]))
 
     async def bind(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "POST")
         body = bytes(await _read(request, _SMALL))
-        await asyncio.to_thread(self._resources.bind, request.path_params["path"], body)
+        await self._resources.bind(request.path_params["path"], body)
         return Response(b"")
 
     async def policy(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET", "POST")
         if request.method == "GET":
-            return _json(await asyncio.to_thread(self._resources.policy_text))
+            return _json(await self._resources.policy_text())
         body = bytes(await _read(request, MAX_POLICY_BYTES))
-        await asyncio.to_thread(self._resources.set_policy, body)
+        await self._resources.set_policy(body)
         return Response(b"")
 
     async def references(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "GET", "POST")
         if request.method == "GET":
-            return _json(await asyncio.to_thread(self._references.list))
+            return _json(await self._references.list())
         body = bytes(await _read(request, MAX_REFERENCES_BYTES))
-        await asyncio.to_thread(partial(self._references.set, body, add=_flag(request, "add")))
+        await self._references.set(body, add=_flag(request, "add"))
         return Response(b"")
 
     async def reference(self, request: Request) -> Response:
         await self._admin(request)
         _only(request, "DELETE")
-        await asyncio.to_thread(self._references.delete, request.path_params["name"])
+        await self._references.delete(request.path_params["name"])
         return Response(b"")
 
     async def audit(self, request: Request) -> Response:
@@ -336,7 +325,7 @@ class _Endpoints:
         _only(request, "GET")
         query = dict(request.query_params)
         limit = query.pop("limit", "100")
-        return _json(await asyncio.to_thread(self._resources.audit, limit, query))
+        return _json(await self._resources.audit(limit, query))
 
     async def _admin(self, request: Request) -> None:
         """Raise unless the request is an admin's."""
@@ -346,18 +335,16 @@ class _Endpoints:
         except Refusal as refusal:
             detail = f"{request.method} {request.url.path[:160]}: {refusal.detail}"
             event = AuditEvent(event="admin", outcome="refused", detail=detail)
-            await asyncio.to_thread(
-                partial(self._state.log_refusal, event, caller=_caller(request))
-            )
+            await self._state.log_refusal(event, caller=_caller(request))
             raise
 
 
-def _put(resources: Resources, path: str, data: bytearray, replace: bool) -> None:  # noqa: FBT001
-    # The thread owns the secret: an admin who hangs up ends the request, which would wipe it
-    # while it is sealed here, and zeros would be stored.
+async def _put(resources: Resources, path: str, data: bytearray, *, replace: bool) -> None:
+    # A task of its own: an admin who hangs up ends the request, which would wipe the secret while
+    # the writer's thread seals it, and zeros would be stored.
     with SecretKey(data) as secret:
         data[:] = bytes(len(data))
-        resources.put(path, secret, replace=replace)
+        await resources.put(path, secret, replace=replace)
 
 
 async def _read(request: Request, limit: int) -> bytearray:

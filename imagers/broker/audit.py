@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from imagers.broker.storage import Transaction
+    from imagers.broker.keeping.transaction import Transaction
 
 __all__ = ["AuditEvent", "RefusalLimit", "append", "shown_session"]
 

@@ -31,17 +31,20 @@ Spec: Trustee key broker protocol 0.4.0.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import MAX_CLOCK_ERROR
+from imagers.broker.keeping.database import Taken
+from imagers.broker.keeping.rows import Session
 from imagers.broker.refusals import Refusal, refusal_of
-from imagers.broker.storage import Session
 from imagers.broker.tokens import Judged
-from imagers.errors import CouldNotVerify, FormatError, ImagersError, LocalError
+from imagers.errors import CouldNotVerify, FormatError, ImagersError
 from imagers.evidence.init_data import parse_init_data
 from imagers.evidence.judge import judge_parsed
 from imagers.evidence.steps import FETCH_NEWEST
@@ -60,13 +63,13 @@ from imagers.kbs.messages import (
 from imagers.model.evidence import Bound, DeviceVerifier
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from imagers.broker.challenges import Ticket
-    from imagers.broker.state import BrokerState
-    from imagers.broker.storage import Transaction
+    from imagers.broker.keeping.transaction import Transaction
+    from imagers.broker.state import BrokerState, Rules
     from imagers.kbs.messages import Attestation, InitData
-    from imagers.model.evidence import Claims, Verifier
+    from imagers.model.evidence import ReportData, Verifier
     from imagers.model.strict_json import JSON
 
 __all__ = ["Answer", "Handshake"]
@@ -75,6 +78,10 @@ __all__ = ["Answer", "Handshake"]
 # every session keeps one.
 _MAX_TOKEN = 32 * 1024
 _MAX_DEVICES = 32
+# Bytes of evidence. JSON of 2 MiB can take tens of MiB when it is parsed: not 40 at once.
+_SMALL = 64 * 1024
+_LARGE_AT_ONCE = 2
+_SWEEP_MS = 1000  # how often sessions that are over are dropped, and the others counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,49 @@ class Answer:
     session: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One piece of evidence, read, and what it has to bind."""
+
+    verifier: Verifier[Any]
+    evidence: Any
+    bound: Bound
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What a guest shows.
+
+    Attributes:
+        pieces: that of the TEE first, then those of its devices.
+        waits: whether documents have to be read to judge it.
+    """
+
+    attestation: Attestation
+    report_data: ReportData
+    pieces: Sequence[_Piece]
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the store knows when evidence comes.
+
+    Attributes:
+        earlier: the session, if evidence was accepted in it already.
+        seen: the highest number of each document that was believed.
+    """
+
+    earlier: Session | None
+    seen: Mapping[str, int]
+    rules: Rules
+    now: datetime
+
+
+class _SessionsLost(Exception):
+    """The database has lost which nonces are taken."""
+
+
 class Handshake:
     """The two steps, for any number of guests.
 
@@ -99,8 +149,12 @@ class Handshake:
 
     def __init__(self, state: BrokerState) -> None:
         self._state = state
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        # Of the writer's thread alone.
+        self._sessions = 0
+        self._sweep_at_ms = 0
 
-    def auth(self, body: bytes, *, caller: str = "") -> Answer:
+    async def auth(self, body: bytes, *, caller: str = "") -> Answer:
         """A challenge.
 
         Args:
@@ -117,7 +171,7 @@ class Handshake:
             event = AuditEvent(
                 event="auth", outcome="refused", tee=request.tee, detail=refusal.detail
             )
-            self._state.log_refusal(event, caller=caller)
+            await self._state.log_refusal(event, caller=caller)
             raise
         lifetime = self._state.config.session_lifetime
         expires_ms = self._state.session_time.now_ms() + _in_milliseconds(lifetime)
@@ -126,7 +180,7 @@ class Handshake:
         )
         return Answer(Challenge(nonce).to_bytes(), cookie, _when(expires_ms))
 
-    def attest(self, cookie: str | None, body: bytes, *, caller: str = "") -> Answer:
+    async def attest(self, cookie: str | None, body: bytes, *, caller: str = "") -> Answer:
         """Judge evidence.
 
         Args:
@@ -135,20 +189,20 @@ class Handshake:
         Raises:
             Refusal, FormatError, Unsupported: no token was given.
         """
-        ticket = self.check_session(cookie, caller=caller)
+        ticket = await self.check_session(cookie, caller=caller)
         assert cookie is not None  # `check_session` refuses without one
         fingerprint = hashlib.sha256(body).hexdigest()
         try:
-            token = self._token(ticket, body, fingerprint)
+            token = await self._token(ticket, body, fingerprint)
         except (ImagersError, Refusal) as error:
             refusal = error if isinstance(error, Refusal) else refusal_of(error)
             if refusal is None:
                 raise
-            self._state.log_refusal(_refused(ticket, refusal), caller=caller)
+            await self._state.log_refusal(_refused(ticket, refusal), caller=caller)
             raise refusal from None
         return Answer(Response(token).to_bytes(), cookie, _when(ticket.expires_ms), ticket.name)
 
-    def check_session(self, cookie: str | None, *, caller: str = "") -> Ticket:
+    async def check_session(self, cookie: str | None, *, caller: str = "") -> Ticket:
         """What the cookie says, if this store gave it and it is not over.
 
         Raises:
@@ -161,85 +215,147 @@ class Handshake:
                 return ticket
             detail = "the session is unknown or expired"
         event = AuditEvent(event="attest", outcome="refused", detail=detail)
-        self._state.log_refusal(event, caller=caller)
+        await self._state.log_refusal(event, caller=caller)
         raise Refusal("SessionNotFound", detail)
 
-    def _token(self, ticket: Ticket, body: bytes, fingerprint: str) -> str:
+    async def _token(self, ticket: Ticket, body: bytes, fingerprint: str) -> str:
         """The token of this session: made now, or the one that the same message got before."""
-        with self._state.store.reading() as transaction:
-            earlier = transaction.find_session(ticket.name)
+        known = await self._state.store.read(partial(self._look, ticket))
+        if known.earlier is not None:
+            return _same_token(known.earlier, fingerprint)
+        attestation, judged, token = await self._judge(ticket, body, known)
+        session = Session(
+            name=ticket.name,
+            nonce=attestation.nonce,
+            tee=ticket.tee,
+            instance=judged[0].claims.instance,
+            expires_ms=ticket.expires_ms,
+            keep_until_ms=ticket.expires_ms + _in_milliseconds(MAX_CLOCK_ERROR),
+            attested_with=fingerprint,
+            token=token,
+        )
+        event = AuditEvent(
+            event="attest",
+            outcome="ok",
+            tee=ticket.tee,
+            session=shown_session(ticket.name),
+            detail=_told(judged, attestation),
+        )
+        collateral = {
+            self._kept(one.claims.tee, name): at
+            for one in judged
+            for name, at in one.claims.collateral.items()
+        }
+        keep = partial(self._keep, session, event, collateral)
+        try:
+            try:
+                return await self._state.store.write(keep)
+            except Taken:  # by another broker of this store, at the same time
+                return await self._state.store.write(keep)
+        except _SessionsLost:
+            await self._state.store.change(self._begin_again)
+            raise _unknown_session() from None
+
+    def _look(self, ticket: Ticket, transaction: Transaction) -> _Known:
+        row = transaction.store_row()
+        return _Known(
+            transaction.find_session(ticket.name),
+            transaction.seen_collateral(),
+            self._state.rules(transaction),
+            self._state.session_now(row),
+        )
+
+    def _keep(
+        self,
+        session: Session,
+        event: AuditEvent,
+        collateral: Mapping[str, int],
+        transaction: Transaction,
+    ) -> str:
+        """The token, once session and row are written; or that of the session that was there."""
+        now_ms = self._pass_time(transaction)
+        # Judging took its time.
+        if now_ms >= session.expires_ms:
+            raise _unknown_session()
+        earlier = transaction.find_session(session.name)
         if earlier is not None:
-            return _same_token(earlier, fingerprint)
-        attestation = parse_attestation(body)
-        judged, token = self._judge(ticket, attestation)
-        claims = judged[0].claims
-        with self._state.store.transaction() as transaction:
-            now_ms = self._pass_time(transaction)
-            # Judging took its time.
-            if now_ms >= ticket.expires_ms:
-                raise Refusal("SessionNotFound", "the session is unknown or expired")
-            earlier = transaction.find_session(ticket.name)
-            if earlier is not None:
-                return _same_token(earlier, fingerprint)
-            self._check_room(transaction, claims)
-            session = Session(
-                name=ticket.name,
-                nonce=attestation.nonce,
-                tee=ticket.tee,
-                instance=claims.instance,
-                expires_ms=ticket.expires_ms,
-                keep_until_ms=ticket.expires_ms + _in_milliseconds(MAX_CLOCK_ERROR),
-                attested_with=fingerprint,
-                token=token,
-            )
-            transaction.insert_session(session)
-            transaction.keep_collateral(
-                {
-                    self._kept(one.claims.tee, name): at
-                    for one in judged
-                    for name, at in one.claims.collateral.items()
-                }
-            )
-            event = AuditEvent(
-                event="attest",
-                outcome="ok",
-                tee=ticket.tee,
-                session=shown_session(ticket.name),
-                detail=_told(judged, attestation),
-            )
-            append(transaction, event, now=self._state.now())
-        return token
+            return _same_token(earlier, session.attested_with)
+        transaction.insert_session(self._placed(transaction, session))
+        self._sessions += 1
+        transaction.keep_collateral(collateral)
+        append(transaction, event, now=self._state.now())
+        return session.token
 
     def _pass_time(self, transaction: Transaction) -> int:
         """The time to judge by, which the store keeps; rows that are over by it are dropped."""
-        row = transaction.store_row()
-        if row.id != self._state.challenges.store_id:
-            raise LocalError(
-                "the store has begun again under this broker",
-                hint="another broker of this store was started with its clock set back; restart",
-            )
+        row, challenges = transaction.store_row(), self._state.challenges
+        if not row.has_sessions:
+            raise _SessionsLost
+        if row.id != challenges.store_id:  # another broker has begun again
+            challenges.store_id = row.id
+            raise _unknown_session()
         now_ms = self._state.session_time.now_ms(row.seen_ms)
         transaction.keep_time(now_ms)
-        transaction.drop_sessions(now_ms)
+        if now_ms >= self._sweep_at_ms:
+            self._sweep_at_ms = now_ms + _SWEEP_MS
+            transaction.drop_sessions(now_ms)
+            self._sessions = transaction.count_sessions()
         return now_ms
 
-    def _check_room(self, transaction: Transaction, claims: Claims) -> None:
+    def _begin_again(self, transaction: Transaction) -> None:
+        """Take nothing more that was given out before, unless another broker said so already."""
+        row = transaction.store_row()
+        if row.has_sessions:
+            return
+        transaction.begin_again(row.seen_ms)
+        detail = "the database fell and lost its sessions: guests shake hands again"
+        append(
+            transaction,
+            AuditEvent(event="start", outcome="ok", detail=detail),
+            now=self._state.now(),
+        )
+
+    def _placed(self, transaction: Transaction, session: Session) -> Session:
+        """The session with the place that it takes.
+
+        Raises:
+            Refusal: there is none.
+        """
         config = self._state.config
-        if transaction.store_row().sessions >= config.max_sessions:
+        if self._sessions >= config.max_sessions:
             raise Refusal("TooManySessions", "too many guests have attested; try later")
-        if (
-            claims.instance
-            and transaction.sessions_of(claims.tee, claims.instance)
-            >= config.max_sessions_of_instance
-        ):
+        if not session.instance:
+            return session
+        slot = transaction.find_slot(
+            session.tee, session.instance, most=config.max_sessions_of_instance
+        )
+        if slot is None:
             raise Refusal("TooManySessions", "this machine has attested too often; try later")
+        return replace(session, slot=slot)
 
     def _kept(self, tee: str, name: str) -> str:
         """The name under which the number of a document is kept: those of tests apart."""
         return f"test {name}" if tee in self._state.config.test_roots else name
 
-    def _judge(self, ticket: Ticket, attestation: Attestation) -> tuple[Sequence[Judged], str]:
-        """All evidence with its worth, that of the TEE first, and the token, if everything fits."""
+    async def _judge(
+        self, ticket: Ticket, body: bytes, known: _Known
+    ) -> tuple[Attestation, Sequence[Judged], str]:
+        """All evidence with its worth, that of the TEE first, and the token, if everything fits.
+
+        What takes its time or waits does so in a thread.
+        """
+        if len(body) > _SMALL:
+            async with self._large:
+                shown = await asyncio.to_thread(self._read, ticket, body)
+                return await asyncio.to_thread(self._judge_shown, ticket, shown, known)
+        shown = self._read(ticket, body)
+        if shown.waits:
+            return await asyncio.to_thread(self._judge_shown, ticket, shown, known)
+        return self._judge_shown(ticket, shown, known)
+
+    def _read(self, ticket: Ticket, body: bytes) -> _Shown:
+        """All that the message says, not yet believed."""
+        attestation = parse_attestation(body)
         if not self._state.challenges.is_nonce_of(ticket, attestation.nonce):
             raise Refusal("AttestationError", "the nonce is not the one of this session")
         check_public_key(attestation.tee_pubkey)
@@ -251,19 +367,27 @@ class Handshake:
         )
         bound = Bound(report_data.digest, _digest_of(attestation.init_data))
         verifier = self._verifier_of(ticket.tee)
-        judged = [self._judge_one(verifier, attestation.primary_evidence, bound)]
+        pieces = [_Piece(verifier, verifier.parse(attestation.primary_evidence), bound)]
         device_data = hash_device_data(
             nonce=attestation.nonce,
             tee_pubkey=attestation.tee_pubkey,
             report_hash=ticket.algorithm,
         )
-        for device, body in self._devices(attestation):
-            judged.append(self._judge_one(device, body, Bound(device_data.digest)))
+        for device, one in self._devices(attestation):
+            pieces.append(_Piece(device, device.parse(one), Bound(device_data.digest)))
+        # All that is read of the evidence alone is read here.
+        waits = [bool(piece.verifier.wanted(piece.evidence)) for piece in pieces]
+        return _Shown(attestation, report_data, pieces, any(waits))
+
+    def _judge_shown(
+        self, ticket: Ticket, shown: _Shown, known: _Known
+    ) -> tuple[Attestation, Sequence[Judged], str]:
+        judged = [self._judge_one(piece, known) for piece in shown.pieces]
         token = self._state.guest_tokens.issue(
             judged,
-            attestation=attestation,
-            report_data=report_data,
-            now=_when(self._state.session_time.now_ms()),
+            attestation=shown.attestation,
+            report_data=shown.report_data,
+            now=known.now,
             expires=_when(ticket.expires_ms),
         )
         if len(token) > _MAX_TOKEN:
@@ -271,7 +395,7 @@ class Handshake:
                 "AttestationError",
                 f"expected claims for a token of at most {_MAX_TOKEN} characters, got {len(token)}",
             )
-        return judged, token
+        return shown.attestation, judged, token
 
     def _devices(self, attestation: Attestation) -> Sequence[tuple[DeviceVerifier[Any], JSON]]:
         """The evidence of each device, and who judges it."""
@@ -290,21 +414,17 @@ class Handshake:
             )
         return devices
 
-    def _judge_one(self, verifier: Verifier[Any], body: JSON, bound: Bound) -> Judged:
+    def _judge_one(self, piece: _Piece, known: _Known) -> Judged:
         """One piece of evidence, and its worth."""
-        tee = verifier.tee
-        with self._state.store.reading() as transaction:
-            seen = transaction.seen_collateral()
-        evidence = verifier.parse(body)
-        verifier.wanted(evidence)  # all that is read of the evidence alone has been read now
+        verifier, tee = piece.verifier, piece.verifier.tee
         try:
             claims = judge_parsed(
                 verifier,
-                evidence,
-                bound=bound,
+                piece.evidence,
+                bound=piece.bound,
                 read=self._state.read_collateral,
-                now=_when(self._state.session_time.now_ms()),
-                seen=lambda name: seen.get(self._kept(tee, name)),
+                now=known.now,
+                seen=lambda name: known.seen.get(self._kept(tee, name)),
             )
         except FormatError as error:  # a document of ours, and no fault of the guest
             raise CouldNotVerify(f"a document is damaged: {error}", hint=FETCH_NEWEST) from None
@@ -318,8 +438,7 @@ class Handshake:
             raise RuntimeError(
                 f"the verifier of {tee!r} gave claims of {claims.tee!r}, {claims.tee_class}"
             )
-        with self._state.store.reading() as transaction:
-            appraisal = self._state.appraise(transaction, claims)
+        appraisal = known.rules.appraise(claims, now=known.now)
         appraisal.check_counts()
         return Judged(claims, appraisal, self._state.judges[tee])
 
@@ -338,6 +457,10 @@ class Handshake:
                 f"evidence of the device '{tee}' is taken beside that of a TEE, not alone",
             )
         return verifier
+
+
+def _unknown_session() -> Refusal:
+    return Refusal("SessionNotFound", "the session is unknown or expired")
 
 
 def _told(judged: Sequence[Judged], attestation: Attestation) -> str:

@@ -22,8 +22,8 @@ from imagers.model.references import (
 from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:
+    from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.state import BrokerState
-    from imagers.broker.storage import Transaction
     from imagers.model.references import ReferenceValue
 
 __all__ = ["References"]
@@ -40,12 +40,12 @@ class References:
     def __init__(self, state: BrokerState) -> None:
         self._state = state
 
-    def list(self) -> bytes:
+    async def list(self) -> bytes:
         """The JSON of all of them, sorted by name."""
-        with self._state.store.reading() as transaction:
-            return dump_json(references_to_json(transaction.reference_values().values()))
+        values = await self._state.store.read(lambda t: t.reference_values())
+        return dump_json(references_to_json(values.values()))
 
-    def set(self, body: bytes, *, add: bool) -> None:
+    async def set(self, body: bytes, *, add: bool) -> None:
         """Set those of the message, all or none.
 
         Args:
@@ -56,7 +56,8 @@ class References:
             Refusal: there would be too many, or values of one name would expire at two times.
         """
         references = parse_references(body)
-        with self._state.store.transaction() as transaction:
+
+        def keep(transaction: Transaction) -> None:
             there = transaction.reference_values()
             for one in references:
                 earlier = there.get(one.name)
@@ -66,16 +67,21 @@ class References:
             if len(there.keys() | {one.name for one in references}) > _MAX_NAMES:
                 raise Refusal("SerdeError", f"expected at most {_MAX_NAMES} reference values")
 
-    def delete(self, name: str) -> None:
+        await self._state.store.change(keep)
+
+    async def delete(self, name: str) -> None:
         """Remove one.
 
         Raises:
             Refusal: `ResourceNotFound`.
         """
-        with self._state.store.transaction() as transaction:
+
+        def remove(transaction: Transaction) -> None:
             if not (is_reference_name(name) and transaction.delete_reference_value(name)):
                 raise Refusal("ResourceNotFound", f"there is no reference value {name[:128]!r}")
             self._log(transaction, f"delete {name}")
+
+        await self._state.store.change(remove)
 
     def _log(self, transaction: Transaction, detail: str) -> None:
         event = AuditEvent(event="reference", outcome="ok", detail=detail)

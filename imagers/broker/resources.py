@@ -12,33 +12,38 @@ A release, in order; each step can refuse and each refusal is in the audit log:
    this path, TEE, named image, the resource's bindings, and the worth of the guest's claims by the
    reference values in force now;
 6. the secret is opened and sealed to the public key that the evidence bound;
-7. the audit row is on disk. Only then the answer leaves.
+7. the audit row is on disk, and what was judged by is still in force; else it is judged anew.
+   Only then the answer leaves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
-from imagers.broker.policy import NotAffirming, ReleaseFacts, RuleDenied, parse_policy
+from imagers.broker.keeping.rows import StoredResource
+from imagers.broker.policy.table import NotAffirming, ReleaseFacts, RuleDenied, parse_policy
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.state import SAMPLES
-from imagers.broker.storage import StoredResource
 from imagers.broker.tokens import Accepted
 from imagers.errors import EvidenceRejected, FormatError, PolicyDenied
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES, seal_answer
 from imagers.kbs.resources import parse_resource_path
 from imagers.model.digest import parse_digest
-from imagers.model.strict_json import JSON, View, dump_json
+from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from imagers.broker.state import BrokerState
-    from imagers.broker.storage import Session, Transaction
+    from imagers.broker.challenges import Ticket
+    from imagers.broker.keeping.rows import Session
+    from imagers.broker.keeping.transaction import Transaction
+    from imagers.broker.state import BrokerState, Rules
     from imagers.broker.tokens import AttestedGuest
     from imagers.evidence.appraise import Appraisal
     from imagers.kbs.resources import ResourcePath
@@ -49,6 +54,7 @@ __all__ = ["IMAGE_QUERY", "Credentials", "Released", "Resources"]
 
 _KIND = "resource"
 IMAGE_QUERY = "image-digest"
+_TRIES = 8  # of a release, while admins change what it is judged by
 _MAX_AUDIT = 10_000  # rows of one answer
 _AUDIT_FILTERS = frozenset({"event", "outcome", "path", "image", "session", "since"})
 _MAX_BINDING = 4096  # bytes of the message
@@ -76,6 +82,22 @@ class Released:
     caller: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a release is judged by, as one state of the store had it.
+
+    Attributes:
+        now: the time that sessions are judged by.
+        session: of the cookie, unless it is over or none.
+        found: by the text of its path, the resource that is asked for, and its images.
+    """
+
+    now: datetime
+    session: Session | None
+    rules: Rules
+    found: Mapping[str, tuple[StoredResource, frozenset[Digest]]]
+
+
 class Resources:
     """The secrets of one broker.
 
@@ -87,7 +109,7 @@ class Resources:
 
     # For guests
 
-    def release(
+    async def release(
         self,
         credentials: Credentials,
         path_text: str,
@@ -104,83 +126,85 @@ class Resources:
         Raises:
             Refusal: see the steps of the module.
         """
-        try:
-            guest, session = self._identify(credentials)  # step 1
-        except Refusal as refusal:
-            event = AuditEvent(
-                event="release", outcome="refused", path=path_text, detail=refusal.detail
-            )
-            self._state.log_refusal(event, caller=caller)
-            raise
-        # By key where there is no session: it is as hard to come by as a session is.
-        who = session or str(guest.tee_pubkey)
-        known = {"tee": guest.tee, "path": path_text, "session": shown_session(session)}
-        try:
-            with self._state.store.transaction() as transaction:
-                stored, image, rule = self._decide(transaction, guest, path_text, images)
-                with self._open(stored) as secret:
-                    answer = seal_answer(secret, guest.tee_pubkey)  # step 6
-                event = AuditEvent(
-                    event="release",
-                    outcome="ok",
-                    image=str(image or ""),
-                    rule=rule,
-                    detail=f"vouched for by {guest.issuer}" if guest.issuer else "",
-                    **known,
-                )
-                append(transaction, event, now=self._state.now())  # step 7: on disk at the end
-        except Refusal as refusal:
-            event = AuditEvent(
-                event="release",
-                outcome="refused",
-                image=",".join(images),
-                rule=refusal.rule,
-                detail=refusal.told,
-                **known,
-            )
-            self._state.log_refusal(event, caller=who, attested=True)
-            raise
-        return Released(answer, who)
-
-    def _identify(self, credentials: Credentials) -> tuple[AttestedGuest, str]:
-        """The guest, and the name of its session, or "".
-
-        A good session goes before a bearer token, as with Trustee.
-        """
-        session, now = self._session_of(credentials)
-        if session is not None:
-            return self._state.guest_tokens.check(session.token, now=now), session.name
-        return self._state.guest_of(_bearer_of(credentials), now=now), ""
-
-    def _session_of(self, credentials: Credentials) -> tuple[Session | None, datetime]:
-        """The session, unless it is over or none, and the time that it was judged by."""
         ticket = None
         if credentials.cookie is not None:
             ticket = self._state.challenges.open_cookie(credentials.cookie)
-        with self._state.store.reading() as transaction:
-            now = self._state.session_now(transaction.store_row().seen_ms)
-            session = transaction.find_session(ticket.name) if ticket is not None else None
+        look = partial(self._look, ticket, path_text)
+        for _ in range(_TRIES):
+            seen = await self._state.store.read(look)
+            try:
+                guest = self._identify(credentials, seen)  # step 1
+            except Refusal as refusal:
+                event = AuditEvent(
+                    event="release", outcome="refused", path=path_text, detail=refusal.detail
+                )
+                await self._state.log_refusal(event, caller=caller)
+                raise
+            session = "" if seen.session is None else seen.session.name
+            # By key where there is no session: it is as hard to come by as a session is.
+            who = session or str(guest.tee_pubkey)
+            event = AuditEvent(
+                event="release",
+                outcome="ok",
+                tee=guest.tee,
+                path=path_text,
+                image=",".join(images),
+                session=shown_session(session),
+                detail=f"vouched for by {guest.issuer}" if guest.issuer else "",
+            )
+            try:
+                stored, rule = self._decide(seen, guest, path_text, images)
+            except Refusal as refusal:
+                event = replace(event, outcome="refused", rule=refusal.rule, detail=refusal.told)
+                await self._state.log_refusal(event, caller=who, attested=True)
+                raise
+            with self._open(stored) as secret:
+                answer = seal_answer(secret, guest.tee_pubkey)  # step 6
+            confirm = partial(self._confirm, seen.rules, replace(event, rule=rule))
+            if await self._state.store.write(confirm):  # step 7
+                return Released(answer, who)
+        raise Refusal("StoreUnavailable", "what is in force keeps changing; try later")
+
+    def _look(self, ticket: Ticket | None, path_text: str, transaction: Transaction) -> _Seen:
+        """What one state of the store has."""
+        now = self._state.session_now(transaction.store_row())
+        session = None if ticket is None else transaction.find_session(ticket.name)
         if session is not None and session.expires_ms <= milliseconds(now):
             session = None
-        return session, now
+        found = {}
+        with suppress(FormatError):  # the path is refused later, when it is known who asks
+            path = parse_resource_path(path_text)
+            stored = transaction.find_resource(path)
+            if stored is not None:
+                found[path_text] = stored, transaction.bindings(path)
+        return _Seen(now, session, self._state.rules(transaction), found)
+
+    def _confirm(self, rules: Rules, event: AuditEvent, transaction: Transaction) -> bool:
+        """Whether the release was judged by what is in force; its row is written then."""
+        if transaction.store_row().changes != rules.changes:
+            return False
+        append(transaction, event, now=self._state.now())
+        return True
+
+    def _identify(self, credentials: Credentials, seen: _Seen) -> AttestedGuest:
+        """The guest. A good session goes before a bearer token, as with Trustee."""
+        if seen.session is not None:
+            return self._state.guest_tokens.check(seen.session.token, now=seen.now)
+        return self._state.guest_of(_bearer_of(credentials), now=seen.now)
 
     def _decide(
-        self,
-        transaction: Transaction,
-        guest: AttestedGuest,
-        path_text: str,
-        images: Sequence[str],
-    ) -> tuple[StoredResource, Digest | None, str]:
-        """The resource, the image named, and the rule that allows it."""
+        self, seen: _Seen, guest: AttestedGuest, path_text: str, images: Sequence[str]
+    ) -> tuple[StoredResource, str]:
+        """The resource, and the rule that allows it."""
         for one in guest.accepted:
             if isinstance(one, Accepted):
                 self._check_judge(one)  # step 2; of passports the table says it
         path = _parse_path(path_text)  # step 3
         image = _parse_image(images)
-        stored = transaction.find_resource(path)
-        if stored is None:  # step 4
-            raise Refusal("ResourceNotFound", f"there is no resource '{path}'")
-        judged = [(one.tee, self._state.worth(transaction, one)) for one in guest.accepted]
+        if path_text not in seen.found:  # step 4
+            _raise_missing(path)
+        stored, bindings = seen.found[path_text]
+        judged = [(one.tee, seen.rules.worth(one, now=seen.now)) for one in guest.accepted]
         for _, appraisal in judged:
             _check_counts(appraisal)
         # Who allows the sample TEE believes guests that prove nothing, and was warned.
@@ -189,18 +213,18 @@ class Resources:
             path=path,
             tee=guest.tee,
             image=image,
-            bindings=transaction.bindings(path),
+            bindings=bindings,
             is_affirming=not unknown,
             devices=frozenset(tee for tee, _ in judged[1:]),
         )
         try:
-            rule = self._state.policy(transaction).decide(facts)  # step 5
+            rule = self._state.policy(seen.rules).decide(facts)  # step 5
         except NotAffirming as denied:
             raise _unknown_guest(denied, unknown) from None
         except PolicyDenied as denied:
             rule = denied.rule if isinstance(denied, RuleDenied) else ""
             raise Refusal("PolicyDeny", str(denied), rule=rule) from None
-        return stored, image, rule
+        return stored, rule
 
     def _check_judge(self, one: Accepted) -> None:
         tee = one.claims.tee
@@ -220,7 +244,7 @@ class Resources:
 
     # For admins. The caller has checked the admin's token.
 
-    def put(self, path_text: str, secret: SecretKey, *, replace: bool) -> None:
+    async def put(self, path_text: str, secret: SecretKey, *, replace: bool) -> None:
         """Store a secret; without `replace` only under a free name.
 
         Raises:
@@ -232,80 +256,76 @@ class Resources:
                 "SerdeError", f"expected 1 to {MAX_RESOURCE_BYTES} bytes, got {len(secret)}"
             )
         now = self._state.now()
-        event: Literal["put", "replace"] = "put"
-        with self._state.store.transaction() as transaction:
-            exists = transaction.find_resource(path) is not None
-            if exists and not replace:
-                append(
-                    transaction,
-                    AuditEvent(event="put", outcome="refused", path=str(path), detail="exists"),
-                    now=now,
-                )
-            else:
-                if exists:
-                    # The new secret is not the key of the images that the old one was for.
-                    event = "replace"
-                    transaction.delete_resource(path)
-                version = transaction.next_version(path)
-                transaction.insert_resource(
-                    StoredResource(
-                        path=path,
-                        sealed=self._state.sealer.seal(
-                            secret, kind=_KIND, name=str(path), version=version
-                        ),
-                        size=len(secret),
-                        version=version,
-                        created_at=now.isoformat(timespec="seconds"),
+
+        def keep(transaction: Transaction) -> bool:
+            event: Literal["put", "replace"] = "put"
+            if transaction.find_resource(path) is not None:
+                if not replace:
+                    refused = AuditEvent(
+                        event="put", outcome="refused", path=str(path), detail="exists"
                     )
+                    append(transaction, refused, now=now)
+                    return False
+                # The new secret is not the key of the images that the old one was for.
+                event = "replace"
+                transaction.delete_resource(path)
+            version = transaction.next_version(path)
+            sealed = self._state.sealer.seal(secret, kind=_KIND, name=str(path), version=version)
+            transaction.insert_resource(
+                StoredResource(
+                    path, sealed, len(secret), version, now.isoformat(timespec="seconds")
                 )
-                append(transaction, AuditEvent(event=event, outcome="ok", path=str(path)), now=now)
-        if exists and not replace:
+            )
+            append(transaction, AuditEvent(event=event, outcome="ok", path=str(path)), now=now)
+            return True
+
+        if not await self._state.store.change(keep):
             raise Refusal("ResourceExists", f"there is a resource '{path}' already")
 
-    def delete(self, path_text: str) -> None:
+    async def delete(self, path_text: str) -> None:
         """Remove a secret and its bindings.
 
         Raises:
             Refusal: `ResourceNotFound`.
         """
         path = _parse_path(path_text)
-        with self._state.store.transaction() as transaction:
+
+        def remove(transaction: Transaction) -> None:
             if not transaction.delete_resource(path):
                 _raise_missing(path)
-            append(
-                transaction,
-                AuditEvent(event="delete", outcome="ok", path=str(path)),
-                now=self._state.now(),
-            )
+            event = AuditEvent(event="delete", outcome="ok", path=str(path))
+            append(transaction, event, now=self._state.now())
 
-    def names(self) -> bytes:
+        await self._state.store.change(remove)
+
+    async def names(self) -> bytes:
         """The JSON list of all paths."""
-        with self._state.store.transaction() as transaction:
-            return dump_json([str(path) for path in transaction.list_resources()])
+        paths = await self._state.store.read(lambda transaction: transaction.list_resources())
+        return dump_json([str(path) for path in paths])
 
-    def metadata(self, path_text: str) -> bytes:
+    async def metadata(self, path_text: str) -> bytes:
         """The JSON of what may be told of a secret.
 
         Raises:
             Refusal: `ResourceNotFound`.
         """
         path = _parse_path(path_text)
-        with self._state.store.transaction() as transaction:
-            stored = transaction.find_resource(path)
-            if stored is None:
-                _raise_missing(path)
-            bindings = sorted(str(digest) for digest in transaction.bindings(path))
+        stored, bindings = await self._state.store.read(
+            lambda transaction: (transaction.find_resource(path), transaction.bindings(path))
+        )
+        if stored is None:
+            _raise_missing(path)
         return dump_json(
             {
                 "path": str(path),
                 "size": stored.size,
                 "version": stored.version,
                 "created_at": stored.created_at,
-                "manifest_digests": bindings,
+                "manifest_digests": sorted(str(digest) for digest in bindings),
             }
         )
 
-    def bind(self, path_text: str, body: bytes) -> None:
+    async def bind(self, path_text: str, body: bytes) -> None:
         """Register that a secret belongs to an image.
 
         Raises:
@@ -317,7 +337,8 @@ class Resources:
         digest = parse_digest(
             binding.text("manifest_digest"), what=binding.what, where=binding.at("manifest_digest")
         )
-        with self._state.store.transaction() as transaction:
+
+        def add(transaction: Transaction) -> None:
             if transaction.find_resource(path) is None:
                 _raise_missing(path)
             bindings = transaction.bindings(path)
@@ -326,18 +347,17 @@ class Resources:
             if len(bindings) >= _MAX_BINDINGS:
                 raise Refusal("SerdeError", f"expected at most {_MAX_BINDINGS} bindings")
             transaction.add_binding(path, digest)
-            append(
-                transaction,
-                AuditEvent(event="bind", outcome="ok", path=str(path), image=str(digest)),
-                now=self._state.now(),
-            )
+            event = AuditEvent(event="bind", outcome="ok", path=str(path), image=str(digest))
+            append(transaction, event, now=self._state.now())
 
-    def policy_text(self) -> bytes:
+        await self._state.store.change(add)
+
+    async def policy_text(self) -> bytes:
         """The policy in force."""
-        with self._state.store.transaction() as transaction:
-            return self._state.policy(transaction).text.encode()
+        rules = await self._state.store.read(self._state.rules)
+        return self._state.policy(rules).text.encode()
 
-    def set_policy(self, body: bytes) -> None:
+    async def set_policy(self, body: bytes) -> None:
         """Put another policy in force.
 
         Raises:
@@ -347,19 +367,16 @@ class Resources:
             policy = parse_policy(body.decode())
         except UnicodeDecodeError:
             raise FormatError("is not UTF-8", what="resource policy") from None
-        with self._state.store.transaction() as transaction:
-            self._state.set_policy(transaction, policy)
-            append(
-                transaction,
-                AuditEvent(
-                    event="policy",
-                    outcome="ok",
-                    detail=f"rules: {', '.join(rule.name for rule in policy.rules) or 'none'}",
-                ),
-                now=self._state.now(),
-            )
+        names = ", ".join(rule.name for rule in policy.rules) or "none"
 
-    def audit(self, limit_text: str, filters: Mapping[str, str] | None = None) -> bytes:
+        def keep(transaction: Transaction) -> None:
+            self._state.set_policy(transaction, policy)
+            event = AuditEvent(event="policy", outcome="ok", detail=f"rules: {names}")
+            append(transaction, event, now=self._state.now())
+
+        await self._state.store.change(keep)
+
+    async def audit(self, limit_text: str, filters: Mapping[str, str] | None = None) -> bytes:
         """The JSON of the last rows.
 
         Args:
@@ -376,8 +393,9 @@ class Resources:
             raise Refusal("SerdeError", f"expected no filter {unknown[0][:40]!r}")
         if "since" in wanted:
             wanted["since"] = _parse_since(wanted["since"])
-        with self._state.store.reading() as transaction:
-            rows: list[JSON] = [dict(row) for row in transaction.list_audit(limit, wanted)]
+        rows = await self._state.store.read(
+            lambda transaction: transaction.list_audit(limit, wanted)
+        )
         return dump_json({"entries": rows})
 
 

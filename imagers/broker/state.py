@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from imagers.broker.audit import AuditEvent, RefusalLimit, append
 from imagers.broker.challenges import Challenges
 from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
+from imagers.broker.keeping.sqlite import SQLiteDatabase
+from imagers.broker.keeping.store import Store
 from imagers.broker.keyfiles import (
     load_admin_public_key,
     load_master_key,
@@ -28,14 +30,13 @@ from imagers.broker.passports import (
     Passports,
     parse_issuers,
 )
-from imagers.broker.policy import (
+from imagers.broker.policy.table import (
     DEFAULT_POLICY,
     FORMER_DEFAULT_POLICY,
     MAX_POLICY_BYTES,
     parse_policy,
 )
 from imagers.broker.sealing import Sealer
-from imagers.broker.storage import Store
 from imagers.broker.tokens import (
     DEFAULT_ISSUER,
     AdminTokens,
@@ -58,11 +59,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from imagers.broker.policy import ResourcePolicy
-    from imagers.broker.storage import Transaction
+    from imagers.broker.keeping.rows import StoreRow
+    from imagers.broker.keeping.transaction import Transaction
+    from imagers.broker.policy.table import ResourcePolicy
     from imagers.broker.tokens import Accepted, AttestedGuest
     from imagers.evidence.appraise import Appraisal
     from imagers.model.evidence import Claims, Verifier
+    from imagers.model.references import ReferenceValue
     from imagers.model.strict_json import View
 
 __all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "open_state"]
@@ -157,24 +160,67 @@ class BrokerConfig:
         return self.state_directory / MASTER_KEY
 
 
-class _LastPolicy:
-    """The policy that was parsed last. A thousand rules take 40 ms, more than all the rest.
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What releases are judged by, as it was after so many changes of the store.
 
-    Its version is its text: whoever changes it, and in whichever process, none but the stored
-    one is in force.
+    Attributes:
+        policy: None: the stored one is damaged, and nothing is released.
+        fault: why, in that case.
+    """
+
+    changes: int
+    policy: ResourcePolicy | None
+    fault: str
+    references: Mapping[str, ReferenceValue]
+
+    @classmethod
+    def read(cls, transaction: Transaction) -> Rules:
+        """Those in force in the state that a transaction sees."""
+        policy, fault = None, ""
+        try:
+            stored = transaction.get_setting(_POLICY) or b""
+            policy = parse_policy(stored.decode("utf-8", "replace"))
+        except FormatError as error:
+            fault = str(error)
+        changes = transaction.store_row().changes
+        return cls(changes, policy, fault, transaction.reference_values())
+
+    def appraise(self, claims: Claims, *, now: datetime) -> Appraisal:
+        """The worth of claims by the reference values.
+
+        Args:
+            now: by `BrokerState.session_now`: what has expired once is not in force again where
+                the clock goes back.
+        """
+        names = reference_names(claims)
+        values = {name: one for name, one in self.references.items() if name in names}
+        return appraise_claims(claims, values, now=now)
+
+    def worth(self, one: Accepted | Vouched, *, now: datetime) -> Appraisal:
+        """What a guest's evidence, or another verifier's word for it, is worth; see `appraise`."""
+        if isinstance(one, Vouched) and one.appraisal is not None:
+            return one.appraisal
+        assert one.claims is not None  # one of the two is there
+        return self.appraise(one.claims, now=now)
+
+
+class _LastRules:
+    """The rules that were read last: to parse a thousand takes more than all the rest.
 
     Threads: safe; one reference is replaced.
     """
 
     def __init__(self) -> None:
-        self._last: tuple[bytes, ResourcePolicy] | None = None
+        self._last: Rules | None = None
 
-    def parsed(self, stored: bytes) -> ResourcePolicy:
+    def of(self, transaction: Transaction) -> Rules:
+        if transaction.is_alone:  # what it sees may be changed again, or undone
+            return Rules.read(transaction)
         last = self._last
-        if last is None or last[0] != stored:
-            last = stored, parse_policy(stored.decode("utf-8", "replace"))
-            self._last = last
-        return last[1]
+        if last is None or last.changes != transaction.store_row().changes:
+            last = self._last = Rules.read(transaction)
+        return last
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,80 +250,15 @@ class BrokerState(Closing):
     refusals: Mapping[tuple[str, bool], RefusalLimit] = field(
         default_factory=lambda: {kind: RefusalLimit() for kind in _REFUSALS}
     )
-    policies: _LastPolicy = field(default_factory=_LastPolicy)
+    last_rules: _LastRules = field(default_factory=_LastRules)
 
     def now(self) -> datetime:
         """The time, by the broker's clock."""
         return self.config.clock()
 
-    def session_now(self, stored_ms: int) -> datetime:
+    def session_now(self, row: StoreRow) -> datetime:
         """The time that sessions and their tokens are judged by; see `SessionTime`."""
-        return datetime.fromtimestamp(self.session_time.now_ms(stored_ms) / 1000, UTC)
-
-    def policy(self, transaction: Transaction) -> ResourcePolicy:
-        """The policy in force.
-
-        Raises:
-            LocalError: the stored one was damaged; nothing is released then.
-        """
-        try:
-            return self.policies.parsed(transaction.get_setting(_POLICY) or b"")
-        except FormatError as error:
-            raise LocalError(
-                f"the stored policy is damaged: {error}",
-                path=str(self.config.state_directory / STORE),
-                hint="put one in force again: 'imagers broker policy set'",
-            ) from None
-
-    def why_nothing_is_released(self) -> str:
-        """Why no guest can get anything, whatever it proves; "" if one may."""
-        devices = {name for name, one in self.verifiers.items() if isinstance(one, DeviceVerifier)}
-        tees = self.verifiers.keys() - devices
-        if not tees and devices:
-            return "it takes evidence of devices, and of no TEE beside which they count"
-        if not tees:
-            return "it takes evidence of no TEE"
-        try:
-            with self.store.reading() as transaction:
-                rules = self.policy(transaction).rules
-        except LocalError as error:  # it starts all the same: an admin has to put it right
-            return str(error)
-        if not any(
-            rule.effect == "allow"
-            and (not rule.tees or rule.tees & tees)
-            and rule.devices <= devices
-            for rule in rules
-        ):
-            return "its policy allows nothing to guests of these TEEs and devices"
-        return ""
-
-    def tees_without_references(self) -> Mapping[str, tuple[str, ...]]:
-        """The TEEs no guest of which can be known as one's own: no reference value is set.
-
-        By name of the TEE, the names of the values that are missing, for the way that is nearest.
-        """
-        with self.store.reading() as transaction:
-            names = transaction.reference_values().keys()
-        missing = {
-            tee: min(
-                (tuple(name for name in way if name not in names) for way in verifier.references),
-                key=len,
-                default=("none is known",),
-            )
-            for tee, verifier in self.verifiers.items()
-            if tee not in SAMPLES
-        }
-        return {tee: way for tee, way in missing.items() if way}
-
-    def appraise(self, transaction: Transaction, claims: Claims) -> Appraisal:
-        """The worth of claims by the reference values in force now.
-
-        What has expired once is not in force again where the clock goes back.
-        """
-        values = transaction.reference_values(reference_names(claims))
-        return appraise_claims(
-            claims, values, now=self.session_now(transaction.store_row().seen_ms)
-        )
+        return datetime.fromtimestamp(self.session_time.now_ms(row.seen_ms) / 1000, UTC)
 
     def guest_of(self, token: str, *, now: datetime) -> AttestedGuest:
         """The guest of a bearer token: of this broker, or of an issuer that is listed.
@@ -289,12 +270,63 @@ class BrokerState(Closing):
             return self.guest_tokens.check(token, now=now)
         return self.passports.check(token, tenant=DEFAULT_TENANT, now=now)
 
-    def worth(self, transaction: Transaction, one: Accepted | Vouched) -> Appraisal:
-        """What a guest's evidence, or another's word for it, is worth now."""
-        if isinstance(one, Vouched) and one.appraisal is not None:
-            return one.appraisal
-        assert one.claims is not None  # one of the two is there
-        return self.appraise(transaction, one.claims)
+    def rules(self, transaction: Transaction) -> Rules:
+        """The rules in force in the state that a transaction sees."""
+        return self.last_rules.of(transaction)
+
+    def policy(self, rules: Rules) -> ResourcePolicy:
+        """The policy of the rules.
+
+        Raises:
+            LocalError: the stored one was damaged; nothing is released then.
+        """
+        if rules.policy is None:
+            raise LocalError(
+                f"the stored policy is damaged: {rules.fault}",
+                path=str(self.config.state_directory / STORE),
+                hint="put one in force again: 'imagers broker policy set'",
+            )
+        return rules.policy
+
+    def why_nothing_is_released(self) -> str:
+        """Why no guest can get anything, whatever it proves; "" if one may."""
+        devices = {name for name, one in self.verifiers.items() if isinstance(one, DeviceVerifier)}
+        tees = self.verifiers.keys() - devices
+        if not tees and devices:
+            return "it takes evidence of devices, and of no TEE beside which they count"
+        if not tees:
+            return "it takes evidence of no TEE"
+        try:
+            with self.store.reading() as transaction:
+                table = self.policy(self.rules(transaction)).rules
+        except LocalError as error:  # it starts all the same: an admin has to put it right
+            return str(error)
+        if not any(
+            rule.effect == "allow"
+            and (not rule.tees or rule.tees & tees)
+            and rule.devices <= devices
+            for rule in table
+        ):
+            return "its policy allows nothing to guests of these TEEs and devices"
+        return ""
+
+    def tees_without_references(self) -> Mapping[str, tuple[str, ...]]:
+        """The TEEs no guest of which can be known as one's own: no reference value is set.
+
+        By name of the TEE, the names of the values that are missing, for the way that is nearest.
+        """
+        with self.store.reading() as transaction:
+            names = self.rules(transaction).references.keys()
+        missing = {
+            tee: min(
+                (tuple(name for name in way if name not in names) for way in verifier.references),
+                key=len,
+                default=("none is known",),
+            )
+            for tee, verifier in self.verifiers.items()
+            if tee not in SAMPLES
+        }
+        return {tee: way for tee, way in missing.items() if way}
 
     def read_collateral(self, name: str) -> bytes | None:
         """A document by its name, or None; nothing of it is verified."""
@@ -305,7 +337,7 @@ class BrokerState(Closing):
         """Put another one in force."""
         transaction.set_setting(_POLICY, policy.text.encode())
 
-    def log_refusal(self, event: AuditEvent, *, caller: str, attested: bool = False) -> None:
+    async def log_refusal(self, event: AuditEvent, *, caller: str, attested: bool = False) -> None:
         """Write the row of a refusal, if the minute has room for it.
 
         Args:
@@ -320,8 +352,8 @@ class BrokerState(Closing):
             event = replace(
                 event, detail=f"{event.detail} ({left_out} refusals before it left out)"
             )
-        with self.store.transaction() as transaction:
-            append(transaction, event, now=now)
+        row = event
+        await self.store.write(lambda transaction: append(transaction, row, now=now))
 
     def close(self) -> None:
         """Write what was left out of the audit log, and close the store. Safe to call twice."""
@@ -354,7 +386,7 @@ def open_state(config: BrokerConfig) -> BrokerState:
         raise LocalError("is no directory of collateral", path=str(config.collateral_directory))
     directory = config.state_directory
     make_state_directory(directory)
-    store = Store(directory / STORE)
+    store = Store(SQLiteDatabase(directory / STORE))
     try:
         return _open_in(config, store, verifiers, passports, policy=policy, appraisal=appraisal)
     except BaseException:

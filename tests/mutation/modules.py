@@ -57,7 +57,7 @@ MODULES = {
     "imagers/encrypt/schemes/broker.py": ["tests/unit/encrypt/schemes/test_broker.py"],
     "imagers/pull/trust.py": ["tests/unit/pull/test_trust.py"],
     "imagers/model/manifest.py": ["tests/unit/model/test_manifest.py"],
-    "imagers/broker/policy.py": ["tests/unit/broker/test_policy.py"],
+    "imagers/broker/policy/table.py": ["tests/unit/broker/policy/test_table.py"],
     "imagers/broker/handshake.py": [
         "tests/unit/broker/test_handshake.py",
         "tests/unit/broker/test_state.py",

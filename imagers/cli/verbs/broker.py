@@ -345,7 +345,7 @@ def show_policy(*, broker: BrokerOptions, as_json: bool) -> None:
 @json_option
 def set_policy(*, file: str, broker: BrokerOptions, as_json: bool) -> None:
     """Put another policy in force."""
-    from imagers.broker.policy import MAX_POLICY_BYTES
+    from imagers.broker.policy.table import MAX_POLICY_BYTES
 
     with open(file, "rb") as stream:
         data = stream.read(MAX_POLICY_BYTES + 1)
@@ -368,7 +368,7 @@ def set_policy(*, file: str, broker: BrokerOptions, as_json: bool) -> None:
 @json_option
 def reset_policy(*, broker: BrokerOptions, as_json: bool) -> None:
     """Put the default policy in force."""
-    from imagers.broker.policy import DEFAULT_POLICY
+    from imagers.broker.policy.table import DEFAULT_POLICY
 
     with this_broker(broker).admin() as admin:
         admin.set_policy(DEFAULT_POLICY)

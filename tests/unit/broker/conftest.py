@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A broker that listens, one that does not, and a plain HTTP client for it."""
 
+import asyncio
+import inspect
 import json
 import urllib.error
 import urllib.request
@@ -54,14 +56,27 @@ def state(tmp_path, clock):
     opened.close()
 
 
+class Now:
+    """An object whose coroutines are run to their end, each in a loop of its own."""
+
+    def __init__(self, of):
+        self._of = of
+
+    def __getattr__(self, name):
+        member = getattr(self._of, name)
+        if not inspect.iscoroutinefunction(member):
+            return member
+        return lambda *args, **named: asyncio.run(member(*args, **named))
+
+
 @pytest.fixture
 def handshake(state):
-    return Handshake(state)
+    return Now(Handshake(state))
 
 
 @pytest.fixture
 def resources(state):
-    return Resources(state)
+    return Now(Resources(state))
 
 
 @pytest.fixture

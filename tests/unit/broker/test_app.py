@@ -353,7 +353,7 @@ def test_fault_of_our_own_has_an_id_and_tells_nothing(embedded, http, as_admin, 
     with caplog.at_level(logging.ERROR):
         status, _, body = http("GET", "/kbs/v0/resource", **as_admin)
     detail = json.loads(body)["detail"]
-    assert status == 500
+    assert status == 503
     assert detail.split()[1] in caplog.text
     assert "no such table" in caplog.text
     assert "table" not in detail
@@ -361,7 +361,7 @@ def test_fault_of_our_own_has_an_id_and_tells_nothing(embedded, http, as_admin, 
 
 
 def test_fault_that_is_a_bug_has_an_id_and_not_its_text(embedded, http, as_admin, caplog):
-    def bug(_):
+    async def bug(_):
         raise ZeroDivisionError("with a secret in it")
 
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.ERROR):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imagers.broker.handshake import Handshake
-from imagers.broker.policy import DEFAULT_POLICY
+from imagers.broker.policy.table import DEFAULT_POLICY
 from imagers.broker.refusals import Refusal
 from imagers.broker.resources import Credentials, Resources
 from imagers.broker.state import BrokerConfig, open_state
@@ -44,6 +44,7 @@ from imagers.testing.evidence import (
 from imagers.testing.evidence.csv import CLOSED, remask
 from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.make import write_collateral
+from tests.unit.broker.conftest import Now
 
 URI = "kbs:///default/app/key"
 IMAGE, OTHER = digest_of(b"a manifest"), digest_of(b"another")
@@ -322,7 +323,7 @@ def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
     key = ECKey()
 
     def attest(broker, bound, sent):
-        handshake = Handshake(broker)
+        handshake = Now(Handshake(broker))
         opened = handshake.auth(Request.offering_hashes(any_world.tee).to_bytes())
         nonce = parse_challenge(opened.body).nonce
         report_data = hash_report_data(nonce=nonce, tee_pubkey=key.public)
@@ -371,7 +372,7 @@ def test_session_under_a_root_for_tests_ends_with_that_root(any_world, tmp_path)
         guest.close()
     config = BrokerConfig(state_directory=state, tees=(any_world.tee,))
     with open_state(config) as again:
-        resources, path = Resources(again), URI.removeprefix("kbs:///")
+        resources, path = Now(Resources(again)), URI.removeprefix("kbs:///")
         for credentials in (Credentials(bearer=token), Credentials(cookie=cookie)):
             with pytest.raises(Refusal, match="accepted under other roots or settings") as caught:
                 resources.release(credentials, path, [str(IMAGE)])
@@ -413,7 +414,7 @@ def test_session_that_an_appraisal_policy_let_pass_ends_with_that_policy(any_wor
         )
         with open_state(config) as again:
             path = URI.removeprefix("kbs:///")
-            Resources(again).release(Credentials(bearer=token), path, [str(IMAGE)])
+            Now(Resources(again)).release(Credentials(bearer=token), path, [str(IMAGE)])
 
     ask({})
     for settings in ({"crl": "optional"}, {"debug": True}):

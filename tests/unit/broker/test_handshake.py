@@ -8,9 +8,11 @@ from dataclasses import FrozenInstanceError, replace
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from imagers.broker import handshake as module
 from imagers.broker.handshake import Handshake
+from imagers.broker.keeping.tables import era, sessions
 from imagers.broker.refusals import Refusal
 from imagers.broker.state import open_state
 from imagers.errors import FormatError, LocalError, Unsupported
@@ -26,6 +28,7 @@ from imagers.kbs.messages import (
 )
 from imagers.kbs.tee_key import ECKey
 from imagers.model.base64 import encode_base64url
+from tests.unit.broker.conftest import Now
 
 SampleVerifier = type(load_verifier("sample"))
 
@@ -103,15 +106,17 @@ def test_auth_writes_nothing_down(state, guest):
         guest.auth()
     assert path.stat().st_size == before
     with state.store.reading() as transaction:
-        assert transaction.store_row().sessions == 0
+        assert transaction.count_sessions() == 0
     guest.attest()
 
 
 def test_auth_refused_is_told_of_the_caller(handshake, state, monkeypatch):
     told = []
-    monkeypatch.setattr(
-        type(state), "log_refusal", lambda *a, **more: told.append((a[1].event, more))
-    )
+
+    async def tell(_, event, **more):
+        told.append((event.event, more))
+
+    monkeypatch.setattr(type(state), "log_refusal", tell)
     refused(lambda: handshake.auth(Request(tee="snp").to_bytes(), caller="192.0.2.7"))
     refused(lambda: handshake.attest(None, b"", caller="192.0.2.8"))
     refused(lambda: handshake.check_session("x", caller="192.0.2.9"))
@@ -129,7 +134,11 @@ def test_auth_refused_is_told_of_the_caller(handshake, state, monkeypatch):
 
 def test_attest_refused_is_told_of_the_caller(handshake, guest, state, monkeypatch):
     told = []
-    monkeypatch.setattr(type(state), "log_refusal", lambda *_, **more: told.append(more))
+
+    async def tell(*_, **more):
+        told.append(more)
+
+    monkeypatch.setattr(type(state), "log_refusal", tell)
     cookie, _ = guest.auth()
     refused(lambda: handshake.attest(cookie, b"noise", caller="192.0.2.7"))
     refused(handshake.attest, cookie, b"noise")
@@ -179,7 +188,7 @@ def test_attest_with_the_cookie_of_another_store_refused(guest, handshake, state
         (folder / name).chmod(0o600)
     other = open_state(replace(state.config, state_directory=folder))
     cookie, nonce = guest.auth()
-    refusal = refused(Handshake(other).attest, cookie, guest.message(nonce))
+    refusal = refused(Now(Handshake(other)).attest, cookie, guest.message(nonce))
     assert refusal.name == "SessionNotFound"
     handshake.attest(cookie, guest.message(nonce))
     other.close()
@@ -190,10 +199,10 @@ def test_attest_at_another_process_of_the_store_taken_and_taken_once(guest, stat
     other = open_state(state.config)
     cookie, nonce = guest.auth()
     message = guest.message(nonce)
-    answer = Handshake(other).attest(cookie, message)
-    assert Handshake(state).attest(cookie, message).body == answer.body
+    answer = Now(Handshake(other)).attest(cookie, message)
+    assert Now(Handshake(state)).attest(cookie, message).body == answer.body
     other_key = guest.message(nonce, key=ECKey())
-    assert "attested already" in refused(Handshake(state).attest, cookie, other_key).detail
+    assert "attested already" in refused(Now(Handshake(state)).attest, cookie, other_key).detail
     assert [row.event for row in rows()].count("attest") == 2
     other.close()
 
@@ -443,7 +452,7 @@ def test_attest_session_is_kept_until_no_clock_takes_its_nonce(state, guest, clo
     clock.advance(minutes=10, milliseconds=-1)
     guest.attest()
     assert session_of(state, first) == session
-    clock.advance(milliseconds=1)
+    clock.advance(seconds=1)  # rows are dropped once a second
     guest.attest()
     assert session_of(state, first) is None
 
@@ -459,7 +468,7 @@ def test_attest_after_the_clock_went_back_takes_no_nonce_again(handshake, guest,
     clock.advance(minutes=-5)
     assert refused(handshake.attest, cookie, message).name == "SessionNotFound"
     other = open_state(state.config)  # another process, that has not seen the time itself
-    assert refused(Handshake(other).attest, cookie, message).name == "SessionNotFound"
+    assert refused(Now(Handshake(other)).attest, cookie, message).name == "SessionNotFound"
     other.close()
 
 
@@ -488,14 +497,32 @@ def test_attest_with_a_clock_too_far_behind_is_our_fault(handshake, guest, state
         handshake.attest(cookie, guest.message(nonce))
 
 
-def test_attest_after_the_store_began_again_is_our_fault(handshake, guest, state):
+def test_attest_after_the_store_began_again_is_for_those_who_ask_again(handshake, guest, state):
     """4: nonces of another time of this store are of another store."""
     cookie, nonce = guest.auth()
     with state.store.transaction() as transaction:
         transaction.begin_again(0)
-    with pytest.raises(LocalError, match="begun again") as caught:
-        handshake.attest(cookie, guest.message(nonce))
-    assert "restart" in (caught.value.hint or "")
+    for _ in range(2):
+        assert refused(handshake.attest, cookie, guest.message(nonce)).name == "SessionNotFound"
+    guest.attest()
+
+
+def test_attest_after_the_store_lost_its_sessions_takes_no_nonce_of_before(
+    handshake, guest, state, rows
+):
+    """4: or what was attested once would be so again."""
+    cookie, nonce = guest.auth()
+    message = guest.message(nonce)
+    handshake.attest(cookie, message)
+    with state.store.transaction() as transaction:  # as a database that keeps them in memory
+        transaction._run(sa.delete(sessions))
+        transaction._run(sa.delete(era))
+    before = state.challenges.store_id
+    for _ in range(2):
+        assert refused(handshake.attest, cookie, message).name == "SessionNotFound"
+    assert state.challenges.store_id != before
+    guest.attest()
+    assert [row.detail for row in rows() if "lost its sessions" in row.detail] != []
 
 
 def test_attest_while_judging_takes_the_rest_of_the_time_refused(

@@ -6,11 +6,12 @@ import pytest
 from imagers.broker.references import References
 from imagers.broker.refusals import Refusal
 from imagers.errors import FormatError
+from tests.unit.broker.conftest import Now
 
 
 @pytest.fixture
 def references(state):
-    return References(state)
+    return Now(References(state))
 
 
 def body(*items):

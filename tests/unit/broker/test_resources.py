@@ -15,6 +15,7 @@ from imagers.kbs.jwe import open_answer
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 from imagers.pki.jose import sign_token
+from tests.unit.broker.conftest import Now
 
 PATH = "default/key/1"
 IMAGE, OTHER = digest_of(b"manifest"), digest_of(b"other")
@@ -115,7 +116,7 @@ def test_release_after_the_clock_went_back_in_a_session_that_was_over_refused(
     guest.attest()  # the store sees the time
     clock.advance(minutes=-4)
     again = open_state(state.config)
-    for resources in (stored, Resources(again)):
+    for resources in (stored, Now(Resources(again))):
         for one in (credentials, Credentials(cookie=credentials.cookie)):
             assert refused(resources.release, one, PATH, ASKED).status == 401
     again.close()

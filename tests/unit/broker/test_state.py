@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from imagers.broker.audit import AuditEvent
-from imagers.broker.policy import (
+from imagers.broker.keeping.rows import StoreRow
+from imagers.broker.policy.table import (
     DEFAULT_POLICY,
     DENY_ALL_POLICY,
     FORMER_DEFAULT_POLICY,
@@ -17,6 +18,7 @@ from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import FormatError, LocalError, PluginNotFound, UsageError
 from imagers.model.evidence import Claims
 from imagers.model.references import ReferenceValue
+from tests.unit.broker.conftest import Now
 
 
 @pytest.fixture
@@ -30,8 +32,8 @@ def starts(state):
 
 
 def policy_of(state):
-    with state.store.transaction() as transaction:
-        return state.policy(transaction).text
+    with state.store.reading() as transaction:
+        return state.policy(state.rules(transaction)).text
 
 
 def reopened(config):
@@ -123,7 +125,7 @@ def test_policy_file_is_put_in_force_at_each_start(tmp_path):
 
 def test_stored_policy_stays_where_no_file_is_given(config):
     state = open_state(config)
-    from imagers.broker.policy import parse_policy
+    from imagers.broker.policy.table import parse_policy
 
     with state.store.transaction() as transaction:
         state.set_policy(transaction, parse_policy(DENY_ALL_POLICY))
@@ -148,13 +150,13 @@ def test_log_refusal_is_bounded_for_one_caller_and_says_what_it_left_out(config)
     object.__setattr__(config, "clock", lambda: times[-1])
     refused = AuditEvent(event="admin", outcome="refused", detail="x")
     for _ in range(40):
-        state.log_refusal(refused, caller="192.0.2.1")
-    state.log_refusal(refused, caller="192.0.2.2")
+        Now(state).log_refusal(refused, caller="192.0.2.1")
+    Now(state).log_refusal(refused, caller="192.0.2.2")
     for _ in range(3):
-        state.log_refusal(refused, caller="192.0.2.1")
+        Now(state).log_refusal(refused, caller="192.0.2.1")
     for attested in (False, True):
         noise = AuditEvent(event="release", outcome="refused", detail="y")
-        state.log_refusal(noise, caller="192.0.2.1", attested=attested)
+        Now(state).log_refusal(noise, caller="192.0.2.1", attested=attested)
     state.close()
     admin, release = ("admin", "x"), ("release", "y")
     told = ("admin", "x (10 refusals before it left out)")
@@ -171,7 +173,7 @@ def test_log_refusal_is_bounded_for_all_callers_together(config):
     state = open_state(config)
     object.__setattr__(config, "clock", lambda: datetime(2026, 11, 1, tzinfo=UTC))
     for caller in range(300):
-        state.log_refusal(AuditEvent(event="auth", outcome="refused"), caller=str(caller))
+        Now(state).log_refusal(AuditEvent(event="auth", outcome="refused"), caller=str(caller))
     state.close()
     rows = details_of(config)
     assert len(rows) == 121
@@ -201,7 +203,7 @@ def test_policy_that_was_good_before_is_not_used_for_one_that_is_damaged(config)
     with state.store.transaction() as transaction:
         transaction.set_setting("policy", DEFAULT_POLICY.encode() + b"x")
         with pytest.raises(LocalError, match="damaged"):
-            state.policy(transaction)
+            state.policy(state.rules(transaction))
     state.close()
 
 
@@ -209,6 +211,9 @@ def test_start_with_the_clock_set_back_too_far_ends_all_sessions(config):
     from dataclasses import replace
 
     now = datetime(2026, 11, 1, tzinfo=UTC)
+
+    def session_now(state):
+        return state.session_now(StoreRow(b"", 0, 0, has_sessions=True))
 
     def start(clock):
         state = open_state(replace(config, clock=lambda: clock))
@@ -220,10 +225,10 @@ def test_start_with_the_clock_set_back_too_far_ends_all_sessions(config):
     first = start(now)
     near = start(now - timedelta(minutes=5))
     assert near.challenges.store_id == first.challenges.store_id
-    assert near.session_now(0) == now
+    assert session_now(near) == now
     far = start(now - timedelta(minutes=5, milliseconds=1))
     assert far.challenges.store_id != first.challenges.store_id
-    assert far.session_now(0) == now - timedelta(minutes=5, milliseconds=1)
+    assert session_now(far) == now - timedelta(minutes=5, milliseconds=1)
     state = open_state(config)
     assert "the clock went back" in " ".join(row["detail"] for row in starts(state))
     state.close()
@@ -246,7 +251,7 @@ def test_damaged_stored_policy_releases_nothing(config):
     with state.store.transaction() as transaction:
         transaction.set_setting("policy", b"\xff")
         with pytest.raises(LocalError, match="stored policy is damaged") as caught:
-            state.policy(transaction)
+            state.policy(state.rules(transaction))
     assert "policy set" in (caught.value.hint or "")
     state.close()
 
@@ -256,7 +261,7 @@ def test_policy_that_is_the_former_default_becomes_the_default(tmp_path):
     with open_state(config) as state, state.store.transaction() as transaction:
         state.set_policy(transaction, parse_policy(FORMER_DEFAULT_POLICY))
     with open_state(config) as state, state.store.reading() as transaction:
-        assert state.policy(transaction).text == DEFAULT_POLICY
+        assert state.policy(state.rules(transaction)).text == DEFAULT_POLICY
 
 
 def test_policy_of_the_owner_stays_as_it_is(tmp_path):
@@ -265,7 +270,7 @@ def test_policy_of_the_owner_stays_as_it_is(tmp_path):
     with open_state(config) as state, state.store.transaction() as transaction:
         state.set_policy(transaction, parse_policy(own))
     with open_state(config) as state, state.store.reading() as transaction:
-        assert state.policy(transaction).text == own
+        assert state.policy(state.rules(transaction)).text == own
 
 
 def test_appraisal_policy_sets_reference_values_and_what_may_pass(tmp_path):
@@ -348,7 +353,8 @@ def test_reference_value_that_has_expired_stays_so_where_the_clock_goes_back(tmp
         def is_affirming(minutes):
             times.append(begin + timedelta(minutes=minutes))
             with state.store.reading() as transaction:
-                return state.appraise(transaction, claims).is_affirming
+                now = state.session_now(transaction.store_row())
+                return state.rules(transaction).appraise(claims, now=now).is_affirming
 
         with state.store.transaction() as transaction:
             value = ReferenceValue("code", ("v1",), begin + timedelta(minutes=3))

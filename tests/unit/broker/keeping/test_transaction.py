@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import logging
-import sqlite3
-import stat
 import threading
 
 import pytest
 
-from imagers.broker.storage import Session, Store, StoredResource
+from imagers.broker.keeping.database import Taken
+from imagers.broker.keeping.rows import Session, StoredResource
+from imagers.broker.keeping.sqlite import SQLiteDatabase
+from imagers.broker.keeping.store import Store
 from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
 from imagers.model.digest import digest_of
@@ -22,7 +23,7 @@ ROW = dict.fromkeys(("tee", "path", "image", "rule", "session", "detail"), "") |
 
 @pytest.fixture
 def store(tmp_path):
-    opened = Store(tmp_path / "broker.sqlite")
+    opened = Store(SQLiteDatabase(tmp_path / "broker.sqlite"))
     yield opened
     opened.close()
 
@@ -31,48 +32,11 @@ def resource(path=PATH, sealed=b"sealed", version=1):
     return StoredResource(path, sealed, len(sealed), version, "2026-11-01T00:00:00+00:00")
 
 
-def test_store_files_are_for_their_owner_only(tmp_path, store):
-    with store.transaction() as transaction:
-        transaction.insert_resource(resource())
-        modes = {
-            path.name: stat.S_IMODE(path.stat().st_mode)
-            for path in tmp_path.iterdir()
-            if path.name.startswith("broker.sqlite")
-        }
-    assert "broker.sqlite-wal" in modes
-    assert set(modes.values()) == {0o600}
-
-
-def test_store_open_to_others_refused(tmp_path, store):
-    store.close()
-    (tmp_path / "broker.sqlite").chmod(0o640)
-    with pytest.raises(LocalError, match="expected mode 0600, got 0640"):
-        Store(tmp_path / "broker.sqlite")
-
-
-def test_store_that_is_no_database_refused(tmp_path):
-    path = tmp_path / "broker.sqlite"
-    path.write_bytes(b"not a database at all" * 100)
-    path.chmod(0o600)
-    with pytest.raises(LocalError, match="not a database") as caught:
-        Store(path)
-    assert caught.value.path == str(path)
-
-
-def test_store_of_another_version_refused(tmp_path, store):
-    store.close()
-    with sqlite3.connect(tmp_path / "broker.sqlite") as connection:
-        connection.execute("PRAGMA user_version = 7")
-    connection.close()
-    with pytest.raises(LocalError, match="expected a store of version 3, got 7"):
-        Store(tmp_path / "broker.sqlite")
-
-
 def test_resource_is_there_after_opening_again(tmp_path, store):
     with store.transaction() as transaction:
         transaction.insert_resource(resource())
     store.close()
-    again = Store(tmp_path / "broker.sqlite")
+    again = Store(SQLiteDatabase(tmp_path / "broker.sqlite"))
     with again.transaction() as transaction:
         assert transaction.find_resource(PATH) == resource()
         assert transaction.find_resource(ResourcePath("a", "b", "c")) is None
@@ -156,10 +120,10 @@ def test_session_is_found_by_its_name_until_it_need_not_be_kept(store):
         assert transaction.find_session("name") == session()
         assert transaction.find_session("Name") is None
         transaction.drop_sessions(1299)
-        assert transaction.store_row().sessions == 1
+        assert transaction.count_sessions() == 1
         transaction.drop_sessions(1300)
         assert transaction.find_session("name") is None
-        assert transaction.store_row().sessions == 0
+        assert transaction.count_sessions() == 0
 
 
 @pytest.mark.parametrize("again", [session("other"), session(nonce="other")])
@@ -169,15 +133,27 @@ def test_session_with_a_taken_nonce_or_name_is_an_error(store, again):
     with pytest.raises(LocalError, match="UNIQUE"), store.transaction() as transaction:
         transaction.insert_session(again)
     with store.reading() as transaction:
-        assert transaction.store_row().sessions == 1
+        assert transaction.count_sessions() == 1
 
 
-def test_sessions_are_counted_by_tee_and_instance(store):
+def test_machine_has_so_many_places_and_no_more(store):
     with store.transaction() as transaction:
-        for number, instance in enumerate(("a", "a", "b", "")):
-            transaction.insert_session(session(str(number), str(number), instance=instance))
-        assert [transaction.sessions_of("sample", name) for name in ("a", "b", "c")] == [2, 1, 0]
-        assert transaction.sessions_of("snp", "a") == 0
+        for number in range(3):
+            slot = transaction.find_slot("sample", "a", most=3)
+            assert slot == number
+            transaction.insert_session(session(str(number), str(number), instance="a", slot=slot))
+        assert transaction.find_slot("sample", "a", most=3) is None
+        assert transaction.find_slot("sample", "b", most=3) == 0
+        assert transaction.find_slot("snp", "a", most=3) == 0
+
+
+def test_place_of_a_machine_is_taken_once_even_without_looking(store):
+    with store.transaction() as transaction:
+        transaction.insert_session(session("1", "1", instance="a", slot=0))
+        transaction.insert_session(session("2", "2"))  # of a TEE that tells no machines apart
+        transaction.insert_session(session("3", "3"))
+    with pytest.raises(Taken), store.transaction() as transaction:
+        transaction.insert_session(session("4", "4", instance="a", slot=0))
 
 
 def test_time_that_is_kept_never_goes_back(store):
@@ -194,7 +170,7 @@ def test_store_that_begins_again_has_another_id_and_no_sessions(store):
         transaction.insert_session(session())
         transaction.begin_again(7)
         after = transaction.store_row()
-        assert (after.seen_ms, after.sessions, len(after.id)) == (7, 0, 16)
+        assert (after.seen_ms, transaction.count_sessions(), len(after.id)) == (7, 0, 16)
         assert after.id != before.id
         assert transaction.find_session("name") is None
 
@@ -204,8 +180,8 @@ def test_each_store_has_an_id_of_its_own_and_keeps_it(tmp_path, store):
         with opened.reading() as transaction:
             return transaction.store_row().id
 
-    other = Store(tmp_path / "other.sqlite")
-    again = Store(tmp_path / "broker.sqlite")
+    other = Store(SQLiteDatabase(tmp_path / "other.sqlite"))
+    again = Store(SQLiteDatabase(tmp_path / "broker.sqlite"))
     assert id_of(store) == id_of(again) != id_of(other)
     again.close()
     other.close()
@@ -227,50 +203,12 @@ def test_reading_cannot_write(store):
         transaction.set_setting("a", b"2")
 
 
-def test_store_of_the_version_with_open_sessions_is_taken_over(tmp_path, store):
-    with store.transaction() as transaction:
-        transaction.insert_resource(resource())
-        transaction.append_audit(ROW)
-    store.close()
-    connection = sqlite3.connect(tmp_path / "broker.sqlite")
-    connection.executescript(
-        """
-        DROP TABLE sessions; DROP TABLE store;
-        CREATE TABLE sessions (name TEXT PRIMARY KEY, tee TEXT NOT NULL, nonce TEXT NOT NULL,
-            expires_ms INTEGER NOT NULL, attested_with TEXT, token TEXT);
-        CREATE INDEX ix_sessions_expires_ms ON sessions (expires_ms);
-        INSERT INTO sessions VALUES ('a', 'sample', 'n', 1, NULL, NULL);
-        PRAGMA user_version = 1;
-        """
-    )
-    connection.close()
-    again = Store(tmp_path / "broker.sqlite")
-    with again.transaction() as transaction:
-        assert transaction.list_resources() == (PATH,)
-        assert len(transaction.list_audit(10)) == 1
-        assert transaction.find_session("a") is None
-        transaction.insert_session(session())
-        assert transaction.store_row().sessions == 1
-    again.close()
-
-
 def test_setting_is_replaced(store):
     with store.transaction() as transaction:
         assert transaction.get_setting("a") is None
         transaction.set_setting("a", b"1")
         transaction.set_setting("a", b"2")
         assert transaction.get_setting("a") == b"2"
-
-
-def test_audit_rows_cannot_be_changed_or_deleted_even_past_us(tmp_path, store):
-    with store.transaction() as transaction:
-        transaction.append_audit(ROW)
-    store.close()
-    connection = sqlite3.connect(tmp_path / "broker.sqlite")
-    for statement in ("DELETE FROM audit", "UPDATE audit SET outcome = 'x'"):
-        with pytest.raises(sqlite3.IntegrityError, match="only grows"):
-            connection.execute(statement)
-    connection.close()
 
 
 def test_audit_limit_takes_the_last_oldest_first(store):
@@ -283,7 +221,7 @@ def test_audit_limit_takes_the_last_oldest_first(store):
 
 def test_statements_in_a_log_at_debug_have_no_values(tmp_path, caplog):
     with caplog.at_level(logging.DEBUG, logger="sqlalchemy.engine"):
-        store = Store(tmp_path / "other.sqlite")
+        store = Store(SQLiteDatabase(tmp_path / "other.sqlite"))
         with store.transaction() as transaction:
             transaction.insert_resource(resource(sealed=b"the sealed value"))
             transaction.insert_session(session(nonce="the nonce"))
@@ -293,38 +231,6 @@ def test_statements_in_a_log_at_debug_have_no_values(tmp_path, caplog):
     assert "the nonce" not in caplog.text
 
 
-def test_path_with_characters_of_urls_is_a_path(tmp_path):
-    folder = tmp_path / "a?b#c%20 d"
-    folder.mkdir()
-    Store(folder / "broker.sqlite").close()
-    assert (folder / "broker.sqlite").stat().st_size > 0
-
-
-def test_store_of_the_version_without_claims_is_taken_over(tmp_path, store):
-    """Tokens of then have nothing to appraise."""
-    with store.transaction() as transaction:
-        transaction.insert_resource(resource())
-        transaction.insert_session(session())
-        transaction.keep_time(5)
-        identity = transaction.store_row().id
-    store.close()
-    with sqlite3.connect(tmp_path / "broker.sqlite") as connection:
-        connection.executescript(
-            "DROP TABLE reference_values; DROP TABLE collateral; PRAGMA user_version = 2;"
-        )
-    connection.close()
-    again = Store(tmp_path / "broker.sqlite")
-    with again.transaction() as transaction:
-        row = transaction.store_row()
-        assert (row.id, row.seen_ms, row.sessions) == (identity, 5, 0)
-        assert transaction.find_session("name") is None
-        assert transaction.find_resource(resource().path) is not None
-        assert transaction.reference_values() == {}
-        transaction.insert_session(session())
-        assert transaction.store_row().sessions == 1
-    again.close()
-
-
 def test_reference_values_are_replaced_found_by_name_and_deleted(store):
     one, other = ReferenceValue("b", ("x", 1, True)), ReferenceValue("a", ("y",), source="s")
     with store.transaction() as transaction:
@@ -332,8 +238,6 @@ def test_reference_values_are_replaced_found_by_name_and_deleted(store):
         transaction.set_reference_value(one)
         transaction.set_reference_value(other)
         assert list(transaction.reference_values().items()) == [("a", other), ("b", one)]
-        assert transaction.reference_values(["b", "none"]) == {"b": one}
-        assert transaction.reference_values([]) == {}
         assert transaction.delete_reference_value("b")
         assert not transaction.delete_reference_value("b")
 

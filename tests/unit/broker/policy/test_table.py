@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from imagers.broker.policy import (
+from imagers.broker.policy.table import (
     DEFAULT_POLICY,
     DENY_ALL_POLICY,
     FORMER_DEFAULT_POLICY,

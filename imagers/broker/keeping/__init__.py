@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the broker keeps: nothing that matters is in memory.
+
+    rows         the values that go in and come out
+    tables       the schema
+    transaction  reads and writes that happen together
+    store        connections, and the one writer with its group commit
+    database     what a kind of database has to tell the store
+    sqlite       one file, the default
+
+This package imports none of its modules.
+"""

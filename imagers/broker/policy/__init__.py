@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who gets a secret: policies, and what decides by them.
+
+    table      the simple form: allow and deny rules, the first that matches decides
+
+This package imports none of its modules.
+"""
