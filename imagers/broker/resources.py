@@ -136,7 +136,7 @@ class Resources:
                 guest = self._identify(credentials, seen)  # step 1
             except Refusal as refusal:
                 event = AuditEvent(
-                    event="release", outcome="refused", path=path_text, detail=refusal.detail
+                    event="release", outcome="refused", path=path_text, detail=refusal.told
                 )
                 await self._state.log_refusal(event, caller=caller)
                 raise

@@ -47,7 +47,7 @@ from imagers.broker.tokens import (
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.appraise import appraise_claims, reference_names
 from imagers.evidence.collateral.directory import CollateralDirectory
-from imagers.evidence.plugins import load_verifier
+from imagers.evidence.plugins import DEVICES, load_verifier
 from imagers.evidence.policy import MAX_POLICY_BYTES as MAX_APPRAISAL_POLICY
 from imagers.evidence.policy import AppraisalPolicy, parse_appraisal_policy
 from imagers.files import local_errors, read_bounded
@@ -291,7 +291,9 @@ class BrokerState(Closing):
     def why_nothing_is_released(self) -> str:
         """Why no guest can get anything, whatever it proves; "" if one may."""
         devices = {name for name, one in self.verifiers.items() if isinstance(one, DeviceVerifier)}
-        tees = self.verifiers.keys() - devices
+        devices |= self.passports.tees & DEVICES.keys()
+        tees = self.verifiers.keys() | self.passports.tees
+        tees -= devices
         if not tees and devices:
             return "it takes evidence of devices, and of no TEE beside which they count"
         if not tees:
@@ -446,6 +448,8 @@ def _open_in(
             detail += f"; reference values from {config.appraisal_policy_file}: {names}"
         if config.test_roots:
             detail += f"; test roots: {', '.join(sorted(config.test_roots))}"
+        if config.passport_issuers_file is not None:
+            detail += f"; passport issuers from {config.passport_issuers_file}"
         if config.policy_file is not None:
             detail += f"; policy from {config.policy_file}"
         append(transaction, AuditEvent(event="start", outcome="ok", detail=detail), now=state.now())

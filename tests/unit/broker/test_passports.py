@@ -16,18 +16,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagers.broker.passports import Passports, parse_issuers
+from imagers.broker.references import References
 from imagers.broker.refusals import Refusal
+from imagers.broker.resources import Credentials, Resources
+from imagers.broker.server import BrokerConfig, running
+from imagers.broker.state import open_state
 from imagers.broker.tokens import GuestTokens, Judged
-from imagers.errors import FormatError, UsageError
+from imagers.errors import FormatError, LocalError, TagMismatch, UsageError
 from imagers.evidence.appraise import appraise_claims
+from imagers.kbs.jwe import open_answer
 from imagers.kbs.messages import Attestation, hash_report_data
 from imagers.kbs.tee_key import ECKey
 from imagers.model.base64 import decode_base64url, encode_base64, encode_base64url
+from imagers.model.digest import digest_of
 from imagers.model.evidence import Claims
+from imagers.model.keys import SecretKey
 from imagers.model.strict_json import View, dump_json
 from imagers.pki.algorithms import sign
 from imagers.pki.jose import build_jws, sign_token
 from tests.real_evidence import real_file
+from tests.unit.broker.conftest import Now
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -719,3 +727,151 @@ def test_view_of_good_claims_is_what_trustee_writes():
     assert list(View(GOOD, what="token").value) == [
         "eat_profile", "iat", "ear.verifier-id", "submods", "exp", "iss",
     ]  # fmt: skip
+
+
+# --- a broker that takes them
+
+
+KEPT = "default/key/1"
+SECRET = b"a very secret key-encryption key"
+IMAGE = digest_of(b"manifest")
+GUEST_KEY = ECKey()
+
+
+def made_for(key):
+    return {EVIDENCE + "runtime_data_claims/tee-pubkey": key.public.to_json()}
+
+
+@pytest.fixture
+def broker(tmp_path):
+    """Its resources, under the default policy, with issuers that the test lists."""
+    opened = []
+
+    def make(**entry):
+        (tmp_path / "keys.json").write_bytes(FILES["keys.json"])
+        table = tmp_path / "issuers.json"
+        table.write_bytes(dump_json({"issuers": [listed(**entry)]}))
+        config = BrokerConfig(
+            state_directory=tmp_path / "state", passport_issuers_file=table, clock=lambda: NOW
+        )
+        state = open_state(config)
+        opened.append(state)
+        resources = Now(Resources(state))
+        resources.put(KEPT, SecretKey(SECRET), replace=False)
+        resources.bind(KEPT, json.dumps({"manifest_digest": str(IMAGE)}).encode())
+        return resources, Now(References(state)), state
+
+    yield make
+    for one in opened:
+        one.close()
+
+
+def released(resources, claims):
+    credentials = Credentials(bearer=token(claims))
+    answer = resources.release(credentials, KEPT, [str(IMAGE)])
+    with open_answer(answer.body, GUEST_KEY) as secret, secret.view() as data:
+        return bytes(data)
+
+
+def denied(resources, claims):
+    with pytest.raises(Refusal) as caught:
+        resources.release(Credentials(bearer=token(claims)), KEPT, [str(IMAGE)])
+    return caught.value
+
+
+def last_row(state):
+    with state.store.transaction() as transaction:
+        return transaction.list_audit(1)[0]
+
+
+def test_trusted_passport_opens_what_needs_an_affirming_guest(broker):
+    resources, _, state = broker(affirming="trusted")
+    assert released(resources, changed(**made_for(GUEST_KEY))) == SECRET
+    assert last_row(state)["detail"] == f"vouched for by {ISSUER}"
+
+
+def test_passport_whose_word_is_nothing_opens_nothing_that_needs_an_affirming_guest(broker):
+    resources, _, state = broker()
+    refusal = denied(resources, changed(**made_for(GUEST_KEY)))
+    assert (refusal.name, refusal.rule) == ("PolicyDeny", "bound-image")
+    assert ISSUER not in refusal.detail
+    assert "not asked which machines are yours" in last_row(state)["detail"]
+    resources.set_policy(
+        b'{"rules": [{"name": "genuine", "effect": "allow", "resource": "*/*/*", "image": "any"}]}'
+    )
+    assert released(resources, changed(**made_for(GUEST_KEY))) == SECRET
+
+
+def test_reappraised_passport_opens_by_reference_values_of_this_broker(broker):
+    resources, references, _ = broker(affirming="reappraised")
+    claims = changed(**made_for(GUEST_KEY))
+    assert denied(resources, claims).name == "NoReferenceValue"
+    value = {"name": "snp_launch_measurement", "values": ["ab" * 48]}
+    references.set(dump_json({"reference_values": [value]}), add=False)
+    assert released(resources, claims) == SECRET
+    other = changed(**made_for(GUEST_KEY), **{EVIDENCE + "snp/measurement": "ac" * 48})
+    assert denied(resources, other).name == "PolicyDeny"
+    references.delete("snp_launch_measurement")
+    assert denied(resources, claims).name == "NoReferenceValue"
+
+
+def test_passport_that_is_refused_has_its_reason_in_the_audit_log_only(broker):
+    resources, _, state = broker(affirming="trusted", audience="https://ours.example")
+    refusal = denied(resources, changed(aud="https://theirs.example"))
+    assert refusal.name == "TokenVerifierError"
+    assert "ours.example" not in refusal.detail
+    assert "ours.example" in last_row(state)["detail"]
+
+
+def test_answer_to_a_passport_is_for_nobody_who_stole_it(broker):
+    resources, _, _ = broker(affirming="trusted")
+    answer = resources.release(
+        Credentials(bearer=token(changed(**made_for(GUEST_KEY)))), KEPT, [str(IMAGE)]
+    )
+    with pytest.raises(TagMismatch):
+        open_answer(answer.body, ECKey())
+
+
+def test_own_tokens_are_taken_beside_passports_and_nobodys_are_own(broker):
+    _, _, state = broker(affirming="trusted")
+    foreign = token(header={"kid": state.guest_tokens.key_id})
+    with pytest.raises(Refusal) as caught:
+        state.guest_of(foreign, now=NOW)
+    assert "token" in caught.value.detail
+
+
+def test_broker_of_passports_alone_can_release_something(broker):
+    _, _, state = broker()
+    assert state.why_nothing_is_released() == ""
+
+
+def test_broker_with_passports_of_devices_alone_says_so(broker):
+    _, _, state = broker(tees=["nvidia"])
+    assert "no TEE beside which" in state.why_nothing_is_released()
+
+
+def test_table_with_a_file_that_is_not_there_says_which(tmp_path):
+    table = tmp_path / "issuers.json"
+    table.write_bytes(dump_json({"issuers": [listed()]}))
+    config = BrokerConfig(state_directory=tmp_path / "state", passport_issuers_file=table)
+    with pytest.raises(LocalError) as caught:
+        open_state(config)
+    assert caught.value.path == str(tmp_path / "keys.json")
+    assert "issuers.json" in str(caught.value)
+    assert not (tmp_path / "state").exists()
+
+
+def test_large_passport_is_taken_over_http(tmp_path, http_of):
+    """Tokens of others are long: they carry event logs."""
+    (tmp_path / "keys.json").write_bytes(FILES["keys.json"])
+    table = tmp_path / "issuers.json"
+    table.write_bytes(dump_json({"issuers": [listed()]}))
+    config = BrokerConfig(
+        state_directory=tmp_path / "state", port=0, passport_issuers_file=table, clock=lambda: NOW
+    )
+    claims = changed(**{EVIDENCE + "init_data_claims": "x" * 40_000})
+    with running(config) as broker:
+        status, _, body = http_of(broker.url)(
+            "GET", f"/kbs/v0/resource/{KEPT}", Authorization=f"Bearer {token(claims)}"
+        )
+    assert (status, json.loads(body)["type"].rpartition("/")[2]) == (404, "ResourceNotFound")
