@@ -12,6 +12,10 @@
     GET, POST /kbs/v0/imagers/reference-value        admin    (?add=true joins)
     DELETE    /kbs/v0/imagers/reference-value/NAME   admin
     GET  /kbs/v0/imagers/audit           admin
+    GET, POST /kbs/v0/resource-policy    admin    as Trustee's client sends them, see
+    POST /kbs/v0/attestation-policy      admin    `trustee_admin`
+    POST /kbs/v0/reference-value         admin
+    GET  /kbs/v0/reference-value/NAME    admin
     GET  /.well-known/jwks.json          anybody
     GET  /.well-known/openid-configuration   anybody, where the issuer is a URL
     GET  /healthz                        anybody
@@ -29,7 +33,7 @@ import re
 import secrets
 from contextlib import suppress
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -44,6 +48,8 @@ from imagers.broker.policy.table import MAX_POLICY_BYTES
 from imagers.broker.references import References
 from imagers.broker.refusals import Refusal, error_body, refusal_of
 from imagers.broker.resources import IMAGE_QUERY, Credentials, Resources
+from imagers.broker.trustee_admin import MAX_MESSAGE_BYTES as MAX_ADMIN_MESSAGE
+from imagers.broker.trustee_admin import TrusteeAdmin
 from imagers.errors import ImagersError
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.messages import MAX_ATTESTATION_BYTES, MAX_MESSAGE_BYTES
@@ -90,6 +96,10 @@ def create_app(state: BrokerState) -> Starlette:
             Route(f"{PREFIX}/attest", guarded(endpoints.attest), methods=["POST"]),
             Route(f"{PREFIX}/resource", guarded(endpoints.names), methods=["GET"]),
             Route(f"{PREFIX}/resource/{{path:path}}", guarded(endpoints.resource)),
+            Route(f"{PREFIX}/resource-policy", guarded(endpoints.trustee_policy)),
+            Route(f"{PREFIX}/attestation-policy", guarded(endpoints.trustee_attestation)),
+            Route(f"{PREFIX}/reference-value", guarded(endpoints.trustee_register)),
+            Route(f"{PREFIX}/reference-value/{{name:path}}", guarded(endpoints.trustee_values)),
             Route(f"{PREFIX}/imagers/metadata/{{path:path}}", guarded(endpoints.metadata)),
             Route(f"{PREFIX}/imagers/binding/{{path:path}}", guarded(endpoints.bind)),
             Route(f"{PREFIX}/imagers/policy", guarded(endpoints.policy)),
@@ -224,6 +234,7 @@ class _Endpoints:
         self._handshake = Handshake(state)
         self._resources = Resources(state)
         self._references = References(state)
+        self._trustee = TrusteeAdmin(self._resources, self._references)
 
     async def health(self, _: Request) -> Response:
         return Response(b"ok\n", media_type="text/plain")
@@ -239,11 +250,38 @@ class _Endpoints:
             raise Refusal("InvalidRequestPath", "the issuer of this broker is no URL")
         return _published(document)
 
-    async def nothing(self, request: Request) -> Response:
+    async def nothing(self, request: Request) -> NoReturn:
         path = request.url.path[:80]
         if path.startswith(f"{PREFIX}/"):
             raise Refusal("PluginNotFound", f"there is nothing at {path!r} for {request.method}")
         raise Refusal("InvalidRequestPath", f"expected a path below '{PREFIX}', got {path!r}")
+
+    async def trustee_policy(self, request: Request) -> Response:
+        if request.method == "GET":
+            await self._admin(request)
+            return _json(await self._trustee.resource_policies())
+        return await self._trustee_set(request, self._trustee.set_resource_policy)
+
+    async def trustee_attestation(self, request: Request) -> Response:
+        return await self._trustee_set(request, self._trustee.set_attestation_policy)
+
+    async def trustee_register(self, request: Request) -> Response:
+        return await self._trustee_set(request, self._trustee.register)
+
+    async def trustee_values(self, request: Request) -> Response:
+        if request.method != "GET":
+            await self.nothing(request)
+        await self._admin(request)
+        return _json(await self._trustee.values(request.path_params["name"]))
+
+    async def _trustee_set(
+        self, request: Request, change: Callable[[bytes], Awaitable[None]]
+    ) -> Response:
+        if request.method != "POST":
+            await self.nothing(request)  # as Trustee does: it looks for a plugin of that name
+        await self._admin(request)
+        await change(bytes(await _read(request, MAX_ADMIN_MESSAGE)))
+        return Response(b"")
 
     async def auth(self, request: Request) -> Response:
         body = bytes(await _read(request, MAX_MESSAGE_BYTES))

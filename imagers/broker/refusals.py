@@ -46,6 +46,7 @@ STATUS: Mapping[str, int] = {
     "PayloadTooLarge": 413,
     "TooManySessions": 429,
     "InternalError": 500,
+    "PolicyEngineError": 501,  # a policy in a language that is not taken
     "StoreUnavailable": 503,
     "TooManyConnections": 503,
 }

@@ -22,7 +22,6 @@ from jwcrypto.jwt import JWT
 
 from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
-from imagers.kbs.admin import load_admin_key
 from imagers.model.digest import digest_of
 from imagers.pki.jose import sign_token
 
@@ -50,21 +49,8 @@ def auth(http, tee="sample"):
     return headers["Set-Cookie"], json.loads(data)["nonce"]
 
 
-def admin_headers(broker):
-    """Of an admin who made his token with a library of others."""
-    key = JWK.from_pyca(load_admin_key(broker.admin_key_file))
-    now = int(time.time())
-    token = JWT(
-        header={"alg": "EdDSA"},
-        claims={"iat": now, "exp": now + 60, "role": "admin"},
-        algs=["EdDSA"],
-    )
-    token.make_signed_token(key)
-    return {"Authorization": f"Bearer {token.serialize()}"}
-
-
 @pytest.fixture
-def as_admin(embedded):
+def as_admin(embedded, admin_headers):
     return admin_headers(embedded)
 
 
@@ -311,7 +297,7 @@ def test_admins_body_is_not_read_from_a_stranger(shared_http):
         (("POST", "/kbs/v0/resource", b"x"), (404, "PluginNotFound")),
     ],
 )
-def test_admin_gets(shared, shared_http, request_, expected):
+def test_admin_gets(shared, shared_http, request_, expected, admin_headers):
     assert error(shared_http(*request_, **admin_headers(shared))) == expected
 
 
