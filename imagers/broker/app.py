@@ -18,6 +18,7 @@
     GET  /kbs/v0/reference-value/NAME    admin
     GET  /.well-known/jwks.json          anybody
     GET  /.well-known/openid-configuration   anybody, where the issuer is a URL
+    GET  /openapi.json                   anybody
     GET  /healthz                        anybody
 
 The body of a request is read only up to its bound and within a time; who is not an admin
@@ -44,6 +45,7 @@ from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.loglines import LimitedLog
+from imagers.broker.openapi import openapi_json
 from imagers.broker.policy.table import MAX_POLICY_BYTES
 from imagers.broker.references import References
 from imagers.broker.refusals import Refusal, error_body, refusal_of
@@ -87,9 +89,11 @@ def create_app(state: BrokerState) -> Starlette:
     def guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> _Guarded:
         return _Guarded(endpoint, log)
 
-    return Starlette(
+    nothing = guarded(endpoints.nothing)
+    app = Starlette(
         routes=[
             Route("/healthz", guarded(endpoints.health), methods=["GET"]),
+            Route("/openapi.json", guarded(endpoints.openapi)),
             Route("/.well-known/jwks.json", guarded(endpoints.keys)),
             Route("/.well-known/openid-configuration", guarded(endpoints.discovery)),
             Route(f"{PREFIX}/auth", guarded(endpoints.auth), methods=["POST"]),
@@ -106,9 +110,11 @@ def create_app(state: BrokerState) -> Starlette:
             Route(f"{PREFIX}/imagers/reference-value", guarded(endpoints.references)),
             Route(f"{PREFIX}/imagers/reference-value/{{name}}", guarded(endpoints.reference)),
             Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),
-            Route("/{path:path}", guarded(endpoints.nothing)),
+            Route("/{path:path}", nothing),
         ],
     )
+    app.router.default = nothing  # a path with a line feed fits no pattern
+    return app
 
 
 class _Guarded:
@@ -148,6 +154,7 @@ class _Guarded:
 
     async def _answer(self, request: Request) -> Response:
         try:
+            _check_path(request.scope["path"])
             return await self._endpoint(request)
         except Refusal as refusal:
             return _error(refusal)
@@ -176,6 +183,14 @@ class _Guarded:
             detail = f"fault {number} of the broker's store{where}; try later"
             return _error(Refusal("StoreUnavailable", detail))
         return _error(Refusal("InternalError", f"fault {number} of the broker{where}"))
+
+
+def _check_path(path: str) -> None:
+    # Patterns of routes let a line feed at the end pass: two paths would name one resource.
+    if not (path.isascii() and path.isprintable()):
+        raise Refusal(
+            "InvalidRequestPath", f"expected printable ASCII in a path, got {path[:80]!r}"
+        )
 
 
 class _Incoming:
@@ -238,6 +253,10 @@ class _Endpoints:
 
     async def health(self, _: Request) -> Response:
         return Response(b"ok\n", media_type="text/plain")
+
+    async def openapi(self, request: Request) -> Response:
+        _only(request, "GET")
+        return _published(openapi_json())
 
     async def keys(self, request: Request) -> Response:
         _only(request, "GET")

@@ -44,9 +44,9 @@ STATUS: Mapping[str, int] = {
     "RequestTimeout": 408,
     "ResourceExists": 409,
     "PayloadTooLarge": 413,
+    "PolicyEngineError": 422,  # a policy in a language that is not taken
     "TooManySessions": 429,
     "InternalError": 500,
-    "PolicyEngineError": 501,  # a policy in a language that is not taken
     "StoreUnavailable": 503,
     "TooManyConnections": 503,
 }

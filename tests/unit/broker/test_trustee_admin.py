@@ -3,6 +3,7 @@
 
 import base64
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,11 @@ TABLE = {
     "rules": [{"name": "all", "effect": "allow", "resource": "*/*/*", "image": "any"}],
 }
 REGO = b"package policy\n\ndefault allow = false\n"
+
+
+RECORDED = json.loads(
+    (Path(__file__).resolve().parents[2] / "vectors/guest-components/admin.json").read_bytes()
+)
 
 
 def url64(data):
@@ -72,7 +78,7 @@ def test_policy_in_rego_is_refused_and_says_what_is_taken(embedded, admin, path,
     with BrokerAdmin(embedded.url, key_file=embedded.admin_key_file) as own:
         before = own.get_policy()
         status, name, detail = error(admin("POST", path, body))
-        assert (status, name) == (501, "PolicyEngineError")
+        assert (status, name) == (422, "PolicyEngineError")
         assert "imagers broker policy set" in detail
         assert own.get_policy() == before
 
@@ -194,3 +200,23 @@ def test_stranger_may_none_of_it(shared_http):
             method, f"/kbs/v0/{path}", b"{}" if method == "POST" else None
         )
         assert error((status, body))[:2] == (401, "AdminAuthAccess")
+
+
+def test_client_of_trustee_is_answered_as_it_was_recorded(embedded, http, admin_headers):
+    """Each verb of `kbs-client config`, in its own bytes."""
+    token = admin_headers(embedded)["Authorization"]
+    for one in RECORDED:
+        request, answer = one["exchange"]["request"], one["exchange"]["answer"]
+        headers = {
+            name.replace("-", "_"): value.replace("Bearer ADMIN", token)
+            for name, value in request["headers"]
+            if name != "content-length"
+        }
+        status, _, body = http(
+            request["method"], request["path"], request["body"].encode() or None, **headers
+        )
+        assert (status, body.decode()) == (answer["status"], answer["body"])
+        assert (status == 200) is (one["exit_code"] == 0)
+    verbs = {one["verb"][0] for one in RECORDED}
+    assert {"set-resource", "set-resource-policy", "set-attestation-policy"} <= verbs
+    assert {"delete-resource", "get-reference-value", "set-sample-reference-value"} <= verbs
