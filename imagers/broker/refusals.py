@@ -46,6 +46,7 @@ STATUS: Mapping[str, int] = {
     "PayloadTooLarge": 413,
     "PolicyEngineError": 422,  # a policy in a language that is not taken
     "TooManySessions": 429,
+    "HeadTooLarge": 431,
     "InternalError": 500,
     "StoreUnavailable": 503,
     "TooManyConnections": 503,

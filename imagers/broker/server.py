@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvicorn.server
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from imagers.broker.app import create_app
+from imagers.broker.http1 import HTTP1Protocol
 from imagers.broker.keyfiles import lock_state_directory, make_state_directory
 from imagers.broker.loglines import LimitedLog
 from imagers.broker.places import Network, Place, Places, address_key, forwarded_key
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
-    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 __all__ = ["BrokerConfig", "RunningBroker", "running", "serve"]
 
@@ -148,8 +147,8 @@ class _Connection(Place):
             self.evict()
 
 
-class _Protocol(H11Protocol):
-    """uvicorn's, with what `_Connection` must know."""
+class _Protocol(HTTP1Protocol):
+    """With what `_Connection` must know."""
 
     def __init__(
         self,
@@ -160,25 +159,9 @@ class _Protocol(H11Protocol):
         connection: _Connection,
         log: LimitedLog,
     ) -> None:
-        super().__init__(config, server_state, app_state)
-        self.logger = log  # type: ignore[assignment]  # has all that uvicorn calls
+        super().__init__(config, server_state, app_state, log=log)
         self.app = _Announced(self.app, connection)
         self._connection = connection
-
-    @property
-    def waits_for_head(self) -> bool:
-        """Whether no request runs."""
-        # uvicorn's type forgets that there is no cycle before the first request.
-        cycle: RequestResponseCycle | None = self.cycle
-        return cycle is None or cycle.response_complete
-
-    @property
-    def waits_for_peer(self) -> bool:
-        """Whether it is the peer's turn to send or to read."""
-        if self.waits_for_head:
-            return True
-        # Where more was written than is read, uvicorn waits before it begins an answer.
-        return self.cycle.more_body or self.cycle.response_started or self.flow.write_paused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -490,7 +473,7 @@ def _uvicorn_config(config: BrokerConfig, state: BrokerState) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(state),
         http=_Protocol,
-        loop="asyncio",
+        loop="uvloop",
         ws="none",
         lifespan="off",
         log_config=None,

@@ -25,6 +25,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,7 @@ _JUDGE = "imagers.judge"
 _GUEST = "cpu0"
 # Claims that would make a token too long for a header; registers that they led to are measured.
 _LONG = frozenset({"uefi_event_logs"})
+_REMEMBERED = 256  # good tokens, of 32 KiB at most
 _LEEWAY = timedelta(seconds=30)  # between the clocks of an admin and the broker
 _LONGEST_ADMIN_TOKEN = timedelta(minutes=10)
 _ISSUER = re.compile(r"[!-~]{1,200}\Z")
@@ -174,6 +176,7 @@ class GuestTokens:
             key = load_pem_private_key(bytes(data), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)  # of `make_key`
         self._key = key
+        self._read = lru_cache(maxsize=_REMEMBERED)(self._verify)  # a good token stays one
         public = public_jwk(key.public_key(), "P-256")
         named: JSONObject = {"crv": public.crv, "kty": "EC", "x": public.x, "y": public.y}
         # RFC 7638: these members in this order.
@@ -281,9 +284,7 @@ class GuestTokens:
             Refusal: it is another's, changed, or expired.
         """
         try:
-            payload = verify_token(token, key=self._key.public_key(), what="token")
-            issued, expires = payload.integer("iat"), payload.integer("exp")
-            guest = _guest_of(payload)
+            issued, expires, guest = self._read(token)
         except ImagersError as error:
             raise Refusal("TokenVerifierError", str(error)) from None
         # No leeway: the same clock made it.
@@ -293,6 +294,11 @@ class GuestTokens:
         if issued > (now + MAX_CLOCK_ERROR).timestamp():
             raise Refusal("TokenVerifierError", "the token is from the future")
         return guest
+
+
+    def _verify(self, token: str) -> tuple[int, int, AttestedGuest]:
+        payload = verify_token(token, key=self._key.public_key(), what="token")
+        return payload.integer("iat"), payload.integer("exp"), _guest_of(payload)
 
 
 def _submod(judged: Judged, report_data: ReportData, runtime: JSONObject) -> JSONObject:

@@ -180,7 +180,7 @@ def test_stranger_gets(shared_http, method, path, expected):
 
 @pytest.mark.parametrize(
     "header",
-    ["", "Bearer", "Basic eDp5", "Bearer a b", "Bearer \x7f", "Bearer a.b.c", "bearer "],
+    ["", "Bearer", "Basic eDp5", "Bearer a b", "Bearer \x80", "Bearer a.b.c", "bearer "],
 )
 def test_authorization_that_is_none_refused(shared_http, header):
     assert error(shared_http("GET", PATH, Authorization=header))[0] == 401
@@ -277,7 +277,7 @@ def test_body_that_breaks_off_leaves_the_broker_well(embedded, http):
 
 
 def test_header_that_never_ends_is_refused(embedded):
-    assert b" 400 " in raw(embedded, b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000)
+    assert b" 431 " in raw(embedded, b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000)
 
 
 def test_admins_body_is_not_read_from_a_stranger(shared_http):
