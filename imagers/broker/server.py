@@ -303,9 +303,10 @@ class _Server(uvicorn.Server):
         # No TLS, another version of it, not in time: not our business.
         with suppress(OSError):
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
-                # Before it has sent a byte a connection costs no more than its socket: a
-                # handshake of TLS takes some hundred KiB.
-                await _until_readable(accepted)
+                if tls:
+                    # Before it has sent a byte a connection costs no more than its socket: a
+                    # handshake takes some hundred KiB.
+                    await _until_readable(accepted)
                 await asyncio.get_running_loop().connect_accepted_socket(
                     make_protocol,
                     accepted,

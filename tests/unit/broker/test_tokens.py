@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwcrypto.jwk import JWK, JWKSet
 from jwcrypto.jws import JWS
 
+from imagers.broker import tokens as broker_tokens
 from imagers.broker.refusals import Refusal
 from imagers.broker.tokens import Accepted, AdminTokens, GuestTokens, Judged, check_issuer
 from imagers.errors import UsageError
@@ -187,6 +188,43 @@ def test_token_has_a_submod_for_each_device_and_gives_them_back_in_their_order(t
         ("b", "of a device"),
         ("a", "of a device"),
     ]
+
+
+def test_check_of_a_token_just_made_says_what_it_says_to_who_reads_it(private, tokens, token):
+    """What is remembered is what stands in it."""
+    assert tokens.check(token, now=NOW) == GuestTokens(private).check(token, now=NOW)
+
+
+def test_check_of_a_token_that_is_like_a_known_one_refused(tokens, token):
+    tokens.check(token, now=NOW)
+    head, body, signature = token.split(".")
+    for other in (f"{head}.{body}.{'A' * len(signature)}", token + "A", token + "=", token + " "):
+        with pytest.raises(Refusal, match="TokenVerifierError"):
+            tokens.check(other, now=NOW)
+
+
+def test_tokens_that_are_remembered_are_bounded(private, token, monkeypatch):
+    """And those that were dropped are good all the same."""
+    room = 2 * len(token) + 100
+    monkeypatch.setattr(broker_tokens, "_BELIEVED_CHARACTERS", room)
+    one = GuestTokens(private)
+    payload = parts_of(token)[1]
+    others = [
+        sign_token(payload | {"number": number}, key=one._key, header={"kid": one.key_id})
+        for number in range(5)
+    ]
+    for other in [*others, others[0], token]:
+        one.check(other, now=NOW)
+        assert sum(map(len, one._believed._found)) <= room
+    assert one._believed.find(others[1]) is None
+    one.check(others[1], now=NOW)
+
+
+@pytest.mark.parametrize("now", [LATER, NOW - timedelta(minutes=6)], ids=["over", "to come"])
+def test_check_of_a_known_token_judges_its_times_each_time(tokens, token, now):
+    tokens.check(token, now=NOW)
+    with pytest.raises(Refusal, match=r"has expired|from the future"):
+        tokens.check(token, now=now)
 
 
 def test_check_by_another_process_with_the_same_key(private, token):
