@@ -13,7 +13,7 @@ one door hides nothing at the others.
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -57,16 +57,20 @@ class AuditEvent:
     detail: str = ""
 
 
+_MEMBERS = tuple(one.name for one in fields(AuditEvent))
+
+
 def append(transaction: Transaction, event: AuditEvent, *, now: datetime) -> None:
     """Write one row."""
-    row = {
-        name: "".join(
-            c if c.isprintable() else "\ufffd"
-            for c in value[: _MAX_DETAIL if name == "detail" else _MAX_TEXT]
-        )
-        for name, value in asdict(event).items()
-    }
-    transaction.append_audit({"at": now.isoformat(timespec="milliseconds"), **row})
+    row = {"at": now.isoformat(timespec="milliseconds")}
+    for name in _MEMBERS:
+        text = getattr(event, name)[: _MAX_DETAIL if name == "detail" else _MAX_TEXT]
+        row[name] = text if text.isprintable() else _printable(text)
+    transaction.append_audit(row)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def shown_session(name: str) -> str:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["imagers_broker", "imagers_registry", "imagers_tee"]
 
-_OF_THE_EXTRA = ("sqlalchemy", "starlette", "uvicorn")
+_OF_THE_EXTRA = ("starlette", "uvicorn")
 
 
 @pytest.fixture

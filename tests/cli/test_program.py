@@ -54,7 +54,6 @@ HEAVY = (
     "cryptography",
     "urllib3",
     "jwcrypto",
-    "sqlalchemy",
     "starlette",
     "uvicorn",
     "tqdm",
@@ -123,7 +122,7 @@ def test_start_loads_next_to_nothing_beside_what_it_stands_on(imagers):
 
 
 HEAVY = {"cryptography", "cryptography.x509", "urllib3", "yaml", "jwcrypto", "asn1crypto", "cbor2"}
-RARE = {"requests", "docker", "grpc", "gnupg", "tqdm", "zstandard", "sqlalchemy", "uvicorn"}
+RARE = {"requests", "docker", "grpc", "gnupg", "tqdm", "zstandard", "uvicorn"}
 
 
 KEYS_NEED = {"cryptography", "cryptography.x509"}

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from imagers.errors import LocalError
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
+    from collections.abc import Mapping
 
-__all__ = ["Database", "StoreFailed", "Taken"]
+__all__ = ["Connection", "Cursor", "Database", "StoreFailed", "Taken"]
 
 
 class StoreFailed(LocalError):
@@ -24,11 +24,45 @@ class Taken(StoreFailed):
     """A row that must be the only one of its name is there already."""
 
 
+class Cursor(Protocol):
+    """What a statement gave: the part of DB-API 2.0 that is used here."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows were written."""
+        ...
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row."""
+        ...
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """The rows that are left."""
+        ...
+
+
+class Connection(Protocol):
+    """One that is held; each statement is its own transaction, until `begin`."""
+
+    def execute(self, statement: str, parameters: Mapping[str, Any] = ..., /) -> Cursor:
+        """Run a statement, in the database's own words."""
+        ...
+
+    def close(self) -> None:
+        """Close it; a transaction that is open is undone."""
+        ...
+
+
 class Database(Protocol):
     """Where the rows are.
 
-    Connections are in the mode in which each statement is its own transaction, until `begin`.
+    Attributes:
+        errors: the class of all its exceptions.
+        taken: those that say that a row must be the only one of its name.
     """
+
+    errors: type[Exception]
+    taken: type[Exception]
 
     @property
     def name(self) -> str:
@@ -44,26 +78,27 @@ class Database(Protocol):
         """Make or take over the tables.
 
         Raises:
-            StoreFailed, LocalError: it is no store of ours, or of another version.
+            LocalError: it is no store of ours, or of another version.
         """
         ...
 
-    def connect(self) -> sa.Connection:
-        """A new connection; the caller closes it."""
+    def words(self, statement: str) -> str:
+        """A statement, whose parameters are `:name`, in the database's own words."""
         ...
 
-    def begin_reading(self, connection: sa.Connection) -> None:
-        """Begin a transaction that sees one state and cannot write."""
-        ...
-
-    def begin_writing(self, connection: sa.Connection, *, alone: bool) -> None:
-        """Begin a transaction that writes.
+    def connect(self, *, writes: bool) -> Connection:
+        """A new connection; the caller closes it.
 
         Args:
-            alone: no other transaction of any broker writes beside it; else, none that is alone.
+            writes: else it cannot write.
         """
         ...
 
-    def close(self) -> None:
-        """Close what was opened. Safe to call twice."""
+    def begin(self, *, writes: bool, alone: bool) -> str:
+        """The statements that begin a transaction.
+
+        Args:
+            writes: else it sees one state of the store, and waits for nobody.
+            alone: no other transaction of any broker writes beside it; else, none that is alone.
+        """
         ...

@@ -8,19 +8,13 @@ something is written. What only reads takes no lock.
 from __future__ import annotations
 
 import os
+import re
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from imagers.broker.keeping.store import BROKER
-from imagers.broker.keeping.tables import (
-    AUDIT_TEXTS,
-    METADATA,
-    NUMBER_DIGITS,
-    collateral,
-    era,
-    store,
-)
+from imagers.broker.keeping.tables import AUDIT_TEXTS, TABLES
 from imagers.broker.keeping.transaction import STORE_ID_BYTES, Transaction
 from imagers.broker.keyfiles import check_owner_only, make_owner_only
 from imagers.errors import LocalError
@@ -37,6 +31,7 @@ _WITH_OPEN_SESSIONS = 1  # the version that wrote a row at `auth`, and had no id
 _WITHOUT_CLAIMS = 2  # the version whose tokens had no claims to appraise
 _WITHOUT_CHAIN = 3  # the version whose audit rows had no hash
 _BUSY_MS = 10_000  # how long a transaction waits for another process's
+_TYPES = {"BYTES": "BLOB", "PLACE": "INTEGER PRIMARY KEY AUTOINCREMENT"}
 _TRIGGERS = tuple(
     f"CREATE TRIGGER audit_no_{verb.lower()} BEFORE {verb} ON audit "
     "BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END"
@@ -59,26 +54,20 @@ class SQLiteDatabase:
     """
 
     waits = False
+    errors: type[Exception] = sqlite3.Error
+    taken: type[Exception] = sqlite3.IntegrityError
 
     def __init__(self, path: Path) -> None:
         make_owner_only(path, b"")
         check_owner_only(path)
+        self._path = path.resolve()
         self.name = str(path)
-        # An absolute path as a value, not as text in a URL, which would need quoting.
-        self._engine = sa.create_engine(
-            sa.URL.create("sqlite", database=str(path.resolve())),
-            poolclass=sa.NullPool,
-            isolation_level="AUTOCOMMIT",  # `begin_*` does it
-            hide_parameters=True,  # a log at DEBUG would have tokens and sealed values
-            connect_args={"check_same_thread": False},  # one thread at a time
-        )
-        sa.event.listen(self._engine, "connect", _configure)
 
     def make_schema(self) -> None:
         """See `Database`."""
-        with self.connect() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            version = connection.exec_driver_sql("PRAGMA user_version").scalar()
+        with closing(self.connect(writes=True)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version != _SCHEMA_VERSION:
                 if version not in (0, _WITH_OPEN_SESSIONS, _WITHOUT_CLAIMS, _WITHOUT_CHAIN):
                     raise LocalError(
@@ -87,25 +76,27 @@ class SQLiteDatabase:
                         hint="it was made by another version of imagers",
                     )
                 _make(connection, version)
-                connection.exec_driver_sql(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-            connection.exec_driver_sql("COMMIT")
+                connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            connection.execute("COMMIT")
 
-    def connect(self) -> sa.Connection:
+    def words(self, statement: str) -> str:
         """See `Database`."""
-        return self._engine.connect()
+        return statement
 
-    def begin_reading(self, connection: sa.Connection) -> None:
+    def connect(self, *, writes: bool) -> sqlite3.Connection:
         """See `Database`."""
-        connection.exec_driver_sql("PRAGMA query_only = ON")
-        connection.exec_driver_sql("BEGIN DEFERRED")
+        connection = sqlite3.connect(
+            self._path,
+            isolation_level=None,  # transactions are begun by us
+            check_same_thread=False,  # one thread at a time
+        )
+        for pragma in (*_PRAGMAS, f"query_only = {'OFF' if writes else 'ON'}"):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
 
-    def begin_writing(self, connection: sa.Connection, *, alone: bool) -> None:  # noqa: ARG002
-        """See `Database`. Each writer is alone."""
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    def close(self) -> None:
+    def begin(self, *, writes: bool, alone: bool) -> str:  # noqa: ARG002  # each writer is alone
         """See `Database`."""
-        self._engine.dispose()
+        return "BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED"
 
 
 if TYPE_CHECKING:
@@ -114,51 +105,35 @@ if TYPE_CHECKING:
         return database
 
 
-def _configure(connection: object, _: object) -> None:
-    """Settings of a new connection."""
-    cursor = connection.cursor()  # type: ignore[attr-defined]  # the DBAPI connection
-    try:
-        for pragma in _PRAGMAS:
-            cursor.execute(f"PRAGMA {pragma}")
-    finally:
-        cursor.close()
-
-
-def _make(connection: sa.Connection, version: int) -> None:
+def _make(connection: sqlite3.Connection, version: int) -> None:
     """The tables, and in them what an older version kept.
 
     Guests whose sessions are dropped shake hands again.
     """
-
-    def run(statement: str) -> None:
-        connection.exec_driver_sql(statement)
-
-    if version:
-        run("DROP TABLE sessions")
-        if version != _WITH_OPEN_SESSIONS:
-            run("ALTER TABLE store RENAME TO old_store")
-        run("ALTER TABLE audit RENAME TO old_audit")
-        for verb in ("update", "delete"):
-            run(f"DROP TRIGGER audit_no_{verb}")
-    METADATA.create_all(connection)
-    for trigger in _TRIGGERS:
-        run(trigger)
-    identity, seen_ms = os.urandom(STORE_ID_BYTES), 0
+    run = connection.execute
+    identity, seen_ms, rows, numbers = os.urandom(STORE_ID_BYTES), 0, [], []
     if version in (_WITHOUT_CLAIMS, _WITHOUT_CHAIN):
-        identity, seen_ms = connection.exec_driver_sql("SELECT id, seen_ms FROM old_store").one()
-        run("DROP TABLE old_store")
-    connection.execute(sa.insert(store), {"number": 1, "id": identity, "changes": 0})
-    connection.execute(sa.insert(era), {"number": 1})
-    transaction = Transaction(connection, BROKER, alone=True)
-    transaction.enter_broker()
-    transaction.keep_time(seen_ms)
+        identity, seen_ms = run("SELECT id, seen_ms FROM store").fetchone()
+        run("DROP TABLE store")
+    if version == _WITHOUT_CHAIN:
+        numbers = run("SELECT name, number FROM collateral").fetchall()
+        run("DROP TABLE collateral")
     if version:
         columns = ", ".join(AUDIT_TEXTS)
-        rows = connection.exec_driver_sql(f"SELECT {columns} FROM old_audit ORDER BY number")  # noqa: S608
-        for row in rows.mappings().all():
-            transaction.append_audit(dict(row))
-        run("DROP TABLE old_audit")
-    if version == _WITHOUT_CHAIN:
-        for name, number in connection.execute(sa.select(collateral)).all():
-            here = sa.update(collateral).where(collateral.c.name == name)
-            connection.execute(here, {"number": f"{int(number):0{NUMBER_DIGITS}}"})
+        rows = run(f"SELECT {columns} FROM audit ORDER BY number").fetchall()  # noqa: S608 - ours
+        run("DROP TABLE sessions")
+        run("DROP TABLE audit")
+    there = {name for (name,) in run("SELECT name FROM sqlite_master")}
+    for table in TABLES:
+        if table.split()[2] not in there:
+            run(re.sub("|".join(_TYPES), lambda found: _TYPES[found[0]], table))
+    for trigger in _TRIGGERS:
+        run(trigger)
+    run("INSERT INTO store (id, changes) VALUES (?, 0)", [identity])
+    run("INSERT INTO era (number) VALUES (1)")
+    transaction = Transaction(connection, lambda statement: statement, BROKER, alone=True)
+    transaction.enter_broker()
+    transaction.keep_time(seen_ms)
+    transaction.keep_collateral({name: int(number) for name, number in numbers})
+    for row in rows:
+        transaction.append_audit(dict(zip(AUDIT_TEXTS, row, strict=True)))

@@ -20,10 +20,9 @@ import threading
 from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from functools import lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from imagers.broker.keeping.database import StoreFailed, Taken
 from imagers.broker.keeping.transaction import Transaction
@@ -32,15 +31,12 @@ from imagers.model.closing import Closing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import sqlalchemy as sa
-
-    from imagers.broker.keeping.database import Database
+    from imagers.broker.keeping.database import Connection, Database
 
 __all__ = ["BROKER", "Store"]
 
 BROKER = "broker"
 """The name of a broker that shares its store with no other."""
-_MOST_AT_ONCE = 256  # parts of one transaction
 
 _T = TypeVar("_T")
 
@@ -56,27 +52,10 @@ class _Part(Generic[_T]):
     result: _T | None = None
     error: BaseException | None = None
 
-    def run(self, transaction: Transaction) -> None:
-        transaction.begin_part()
-        try:
-            self.result = self.work(transaction)
-        except IntegrityError as error:
-            self.error = error
-            transaction.undo_part()
-        except SQLAlchemyError:
-            raise  # of the database, and all of the transaction ends
-        except Exception as error:  # noqa: BLE001 - handed to who waits for it
-            self.error = error
-            transaction.undo_part()
-        else:
-            transaction.keep_part()
-
-    def tell(self, database: str) -> None:
+    def tell(self) -> None:
         if self.future.done():  # who waited has gone
             return
-        if isinstance(self.error, SQLAlchemyError):
-            self.future.set_exception(_failure(self.error, database))
-        elif self.error is not None:
+        if self.error is not None:
             self.future.set_exception(self.error)
         else:
             self.future.set_result(self.result)  # type: ignore[arg-type]  # it ran
@@ -86,7 +65,7 @@ class Store(Closing):
     """What one broker keeps.
 
     Args:
-        database: where; it is closed with the store.
+        database: where.
         broker: the name of this broker among those that share the database.
 
     Raises:
@@ -97,12 +76,17 @@ class Store(Closing):
 
     def __init__(self, database: Database, broker: str = BROKER) -> None:
         self._database = database
+        self._words = lru_cache(maxsize=None)(database.words)
         self._broker = broker
-        self._readers: deque[sa.Connection] = deque()
-        self._writer: sa.Connection | None = None
-        self._lock = threading.Lock()
-        self._queue: SimpleQueue[_Part[Any] | None] = SimpleQueue()
+        self._readers: deque[Connection] = deque()
+        self._writer: Connection | None = None
+        self._writes = threading.Lock()  # who has it has the writer's connection
+        self._guard = threading.Lock()  # of the five below
+        self._waiting: list[_Part[Any]] = []
+        self._is_writing = False
+        self._is_closed = False
         self._thread: threading.Thread | None = None
+        self._wake = threading.Semaphore(0)
         try:
             with self._errors():
                 database.make_schema()
@@ -125,15 +109,18 @@ class Store(Closing):
             try:
                 connection = self._readers.pop()
             except IndexError:
-                connection = self._database.connect()
+                connection = self._database.connect(writes=False)
             try:
-                self._database.begin_reading(connection)
-                yield Transaction(connection, self._broker, alone=False)
-                connection.exec_driver_sql("COMMIT")
+                connection.execute(self._database.begin(writes=False, alone=False))
+                yield Transaction(connection, self._words, self._broker, alone=False)
+                connection.execute("COMMIT")
             except BaseException:
-                _end(connection)
+                self._end(connection)
                 raise
-            self._readers.append(connection)
+            if self._is_closed:
+                connection.close()
+            else:
+                self._readers.append(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -147,18 +134,18 @@ class Store(Closing):
 
     @contextmanager
     def _writing(self, *, alone: bool) -> Iterator[Transaction]:
-        with self._lock, self._errors():
-            connection = self._writer or self._database.connect()
+        with self._writes, self._errors():
+            connection = self._writer or self._database.connect(writes=True)
             self._writer = None
             try:
-                self._database.begin_writing(connection, alone=alone)
-                transaction = Transaction(connection, self._broker, alone=alone)
+                connection.execute(self._database.begin(writes=True, alone=alone))
+                transaction = Transaction(connection, self._words, self._broker, alone=alone)
                 yield transaction
                 if alone:
                     transaction.count_change()
-                connection.exec_driver_sql("COMMIT")
+                connection.execute("COMMIT")
             except BaseException:
-                _end(connection)
+                self._end(connection)
                 raise
             self._writer = connection
 
@@ -166,8 +153,19 @@ class Store(Closing):
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except SQLAlchemyError as error:
-            raise _failure(error, self._database.name) from None
+        except self._database.errors as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: BaseException) -> StoreFailed:
+        """What failed, without statement and parameters: those hold sealed values and tokens."""
+        kind = Taken if isinstance(error, self._database.taken) else StoreFailed
+        told = str(error).partition("\n")[0]
+        return kind(f"the store failed: {type(error).__name__}: {told}", path=self._database.name)
+
+    def _end(self, connection: Connection) -> None:
+        """Close a connection whose transaction failed: what it still holds is undone."""
+        with suppress(self._database.errors):
+            connection.close()
 
     # In an event loop
 
@@ -197,55 +195,86 @@ class Store(Closing):
     def _submit(self, work: Callable[[Transaction], _T], *, alone: bool) -> asyncio.Future[_T]:
         loop = asyncio.get_running_loop()
         part = _Part(work, alone, loop.create_future(), loop)
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._write_all, name="imagers-broker-writer", daemon=True
-                    )
-                    self._thread.start()
-        self._queue.put(part)
+        with self._guard:
+            if self._is_closed:
+                raise StoreFailed("the store is closed", path=self._database.name)
+            self._waiting.append(part)
+            is_writing = self._is_writing
+        if not is_writing:
+            # What else is ready in this turn of the loop goes into the same transaction.
+            loop.call_soon(self._begin_writing)
         return part.future
+
+    def _begin_writing(self) -> None:
+        with self._guard:
+            if self._is_writing or not self._waiting:
+                return
+            self._is_writing = True
+            self._start_thread()
+        self._wake.release()
+
+    def _start_thread(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._write_all, name="imagers-broker-writer", daemon=True
+            )
+            self._thread.start()
 
     def _write_all(self) -> None:
         """The writer's thread: transactions of all that waits, until the store is closed."""
-        waiting: deque[_Part[Any] | None] = deque()
         while True:
-            waiting.append(self._queue.get())
-            while not self._queue.empty():
-                waiting.append(self._queue.get())
-            while waiting:
-                first = waiting.popleft()
-                if first is None:
-                    return
-                parts = [first]
-                while (
-                    not first.alone
-                    and len(parts) < _MOST_AT_ONCE
-                    and waiting
-                    and waiting[0] is not None
-                    and not waiting[0].alone
-                ):
-                    parts.append(waiting.popleft())  # type: ignore[arg-type]  # it is not None
-                self._write_parts(parts, alone=first.alone)
+            self._wake.acquire()
+            while True:
+                with self._guard:
+                    parts, self._waiting = self._waiting, []
+                    self._is_writing = bool(parts)
+                    if not parts and self._is_closed:
+                        return
+                if not parts:
+                    break
+                for alone, some in groupby(parts, lambda part: part.alone):
+                    if alone:
+                        for part in some:
+                            self._write_parts([part], alone=True)
+                    else:
+                        self._write_parts(list(some), alone=False)
 
     def _write_parts(self, parts: Sequence[_Part[Any]], *, alone: bool) -> None:
         try:
             with self._writing(alone=alone) as transaction:
                 for part in parts:
-                    part.run(transaction)
+                    self._run(part, transaction)
         except BaseException as error:  # noqa: BLE001 - handed to who waits for it
             for part in parts:
                 part.error = error
         for loop in {part.loop for part in parts}:
             mine = [part for part in parts if part.loop is loop]
             with suppress(RuntimeError):  # the loop was closed: nobody waits
-                loop.call_soon_threadsafe(_tell, mine, self._database.name)
+                loop.call_soon_threadsafe(_tell, mine)
+
+    def _run(self, part: _Part[Any], transaction: Transaction) -> None:
+        transaction.begin_part()
+        try:
+            part.result = part.work(transaction)
+        except self._database.taken as error:
+            part.error = self._failure(error)
+        except self._database.errors:
+            raise  # all of the transaction ends
+        except Exception as error:  # noqa: BLE001 - handed to who waits for it
+            part.error = error
+        if part.error is None:
+            transaction.keep_part()
+        else:
+            transaction.undo_part()
 
     def close(self) -> None:
         """Write what waits, then close all connections. Safe to call twice."""
+        with self._guard:
+            self._is_closed = True
+            if self._waiting:
+                self._start_thread()
         if self._thread is not None:
-            self._queue.put(None)
+            self._wake.release()
             self._thread.join()
             self._thread = None
         if self._writer is not None:
@@ -253,25 +282,8 @@ class Store(Closing):
             self._writer = None
         while self._readers:
             self._readers.pop().close()
-        self._database.close()
 
 
-def _tell(parts: Sequence[_Part[Any]], database: str) -> None:
+def _tell(parts: Sequence[_Part[Any]]) -> None:
     for part in parts:
-        part.tell(database)
-
-
-def _failure(error: SQLAlchemyError, database: str) -> StoreFailed:
-    """What failed, without statement and parameters: those hold sealed values and tokens."""
-    cause = getattr(error, "orig", None)
-    told = str(cause or "see the log").partition("\n")[0]
-    kind = Taken if isinstance(error, IntegrityError) else StoreFailed
-    return kind(f"the store failed: {type(cause or error).__name__}: {told}", path=database)
-
-
-def _end(connection: sa.Connection) -> None:
-    """Close a connection whose transaction failed: what it still holds is undone."""
-    with suppress(SQLAlchemyError):
-        connection.exec_driver_sql("ROLLBACK")
-    connection.invalidate()
-    connection.close()
+        part.tell()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The schema, the same in each kind of database.
+"""The schema, in the SQL that all kinds of databases share.
 
 resources  path -> sealed secret, its size and version
 versions   path -> the last version; it goes on when a path is deleted and made again, so that
-           an old sealed value does not open in the new row
+an old sealed value does not open in the new row
 bindings   path, manifest digest: which images a resource belongs to
 sessions   handshakes whose evidence was accepted, unique by nonce and by place of a machine
 era        one row, kept as sessions are: gone when they are
@@ -17,24 +17,7 @@ audit      rows that triggers protect from change, a chain for each broker
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
-__all__ = [
-    "AUDIT_TEXTS",
-    "METADATA",
-    "NUMBER_DIGITS",
-    "audit",
-    "bindings",
-    "brokers",
-    "collateral",
-    "era",
-    "reference_values",
-    "resources",
-    "sessions",
-    "settings",
-    "store",
-    "versions",
-]
+__all__ = ["AUDIT_TEXTS", "NUMBER_DIGITS", "PASSING", "TABLES"]
 
 NUMBER_DIGITS = 50
 """Of a number of collateral, in text that compares as the number: a CRL's can have 20 bytes."""
@@ -51,85 +34,40 @@ AUDIT_TEXTS = (
     "detail",
 )
 
-METADATA = sa.MetaData()
+PASSING = ("sessions", "era")
+"""Tables that need not outlive a fall of the database: guests shake hands again."""
 
-resources = sa.Table(
-    "resources",
-    METADATA,
-    sa.Column("path", sa.Text, primary_key=True),
-    sa.Column("sealed", sa.LargeBinary, nullable=False),
-    sa.Column("size", sa.Integer, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("created_at", sa.Text, nullable=False),
-)
-versions = sa.Table(
-    "versions",
-    METADATA,
-    sa.Column("path", sa.Text, primary_key=True),
-    sa.Column("last", sa.Integer, nullable=False),
-)
-bindings = sa.Table(
-    "bindings",
-    METADATA,
-    sa.Column("path", sa.Text, primary_key=True),
-    sa.Column("manifest_digest", sa.Text, primary_key=True),
-)
-sessions = sa.Table(
-    "sessions",
-    METADATA,
-    sa.Column("nonce", sa.Text, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False, unique=True),
-    sa.Column("broker", sa.Text, nullable=False, index=True),
-    sa.Column("tee", sa.Text, nullable=False),
-    sa.Column("instance", sa.Text, nullable=False),
-    sa.Column("slot", sa.Integer),
-    sa.Column("expires_ms", sa.BigInteger, nullable=False),
-    sa.Column("keep_until_ms", sa.BigInteger, nullable=False, index=True),
-    sa.Column("attested_with", sa.Text, nullable=False),
-    sa.Column("token", sa.Text, nullable=False),
-    sa.UniqueConstraint("tee", "instance", "slot", name="places_of_a_machine"),
-)
-era = sa.Table("era", METADATA, sa.Column("number", sa.Integer, primary_key=True))
-store = sa.Table(
-    "store",
-    METADATA,
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("id", sa.LargeBinary, nullable=False),
-    sa.Column("changes", sa.BigInteger, nullable=False),
-)
-brokers = sa.Table(
-    "brokers",
-    METADATA,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("seen_ms", sa.BigInteger, nullable=False),
-)
-settings = sa.Table(
-    "settings",
-    METADATA,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("value", sa.LargeBinary, nullable=False),
-)
-reference_values = sa.Table(
-    "reference_values",
-    METADATA,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("value", sa.LargeBinary, nullable=False),
-)
-collateral = sa.Table(
-    "collateral",
-    METADATA,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("number", sa.Text, nullable=False),
-)
-audit = sa.Table(
-    "audit",
-    METADATA,
-    # The order of all brokers' rows; it may have gaps.
-    sa.Column("place", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    sa.Column("broker", sa.Text, nullable=False),
-    sa.Column("number", sa.BigInteger, nullable=False),
-    *(sa.Column(name, sa.Text, nullable=False) for name in AUDIT_TEXTS),
-    sa.Column("hash", sa.LargeBinary, nullable=False),
-    sa.UniqueConstraint("broker", "number", name="links_of_a_chain"),
-    sqlite_autoincrement=True,
+# BYTES and PLACE are types that each kind of database has under a name of its own; a place is a
+# number that the database gives, higher for each row.
+_SCHEMA = """
+CREATE TABLE resources (
+    path TEXT PRIMARY KEY, sealed BYTES NOT NULL, size BIGINT NOT NULL, version BIGINT NOT NULL,
+    created_at TEXT NOT NULL
+);
+CREATE TABLE versions (path TEXT PRIMARY KEY, last BIGINT NOT NULL);
+CREATE TABLE bindings (
+    path TEXT NOT NULL, manifest_digest TEXT NOT NULL, PRIMARY KEY (path, manifest_digest)
+);
+CREATE TABLE sessions (
+    nonce TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, broker TEXT NOT NULL, tee TEXT NOT NULL,
+    instance TEXT NOT NULL, slot BIGINT, expires_ms BIGINT NOT NULL, keep_until_ms BIGINT NOT NULL,
+    attested_with TEXT NOT NULL, token TEXT NOT NULL, UNIQUE (tee, instance, slot)
+);
+CREATE INDEX sessions_by_end ON sessions (keep_until_ms);
+CREATE INDEX sessions_by_broker ON sessions (broker);
+CREATE TABLE era (number BIGINT PRIMARY KEY);
+CREATE TABLE store (id BYTES NOT NULL, changes BIGINT NOT NULL);
+CREATE TABLE brokers (name TEXT PRIMARY KEY, seen_ms BIGINT NOT NULL);
+CREATE TABLE settings (name TEXT PRIMARY KEY, value BYTES NOT NULL);
+CREATE TABLE reference_values (name TEXT PRIMARY KEY, value BYTES NOT NULL);
+CREATE TABLE collateral (name TEXT PRIMARY KEY, number TEXT NOT NULL);
+CREATE TABLE audit (
+    place PLACE, broker TEXT NOT NULL, number BIGINT NOT NULL, {texts}, hash BYTES NOT NULL,
+    UNIQUE (broker, number)
+);
+"""
+TABLES = tuple(
+    one.strip()
+    for one in _SCHEMA.format(texts=" TEXT NOT NULL, ".join((*AUDIT_TEXTS, ""))[:-2]).split(";")
+    if one.strip()
 )

@@ -7,99 +7,55 @@ Statements are made once: to build one costs more than to run it.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
-
 from imagers.broker.keeping.rows import Session, StoredResource, StoreRow
-from imagers.broker.keeping.tables import (
-    AUDIT_TEXTS,
-    NUMBER_DIGITS,
-    audit,
-    bindings,
-    brokers,
-    collateral,
-    era,
-    reference_values,
-    resources,
-    sessions,
-    settings,
-    store,
-    versions,
-)
+from imagers.broker.keeping.tables import AUDIT_TEXTS, NUMBER_DIGITS
 from imagers.kbs.resources import ResourcePath, parse_resource_path
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.references import parse_references, references_to_json
 from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from imagers.broker.keeping.database import Connection, Cursor
     from imagers.model.references import ReferenceValue
 
 __all__ = ["STORE_ID_BYTES", "Transaction", "chain_hash"]
 
 STORE_ID_BYTES = 16
 _FIRST_HASH = bytes(32)  # before the first row of a chain
-_COUNT = sa.func.count()
-_P: sa.BindParameter[Any] = sa.bindparam("p")
+_SESSION = tuple(one.name for one in fields(Session))
+_AUDIT = ("broker", "number", *AUDIT_TEXTS)
 
-_FIND_RESOURCE = sa.select(resources).where(resources.c.path == _P)
-_INSERT_RESOURCE = sa.insert(resources)
-_DELETE_RESOURCE = sa.delete(resources).where(resources.c.path == _P)
-_LIST_RESOURCES = sa.select(resources.c.path).order_by(resources.c.path)
-_LAST_VERSION = sa.select(versions.c.last).where(versions.c.path == _P)
-_INSERT_VERSION = sa.insert(versions)
-_NEXT_VERSION = sa.update(versions).where(versions.c.path == _P).values(last=versions.c.last + 1)
-_BINDINGS = sa.select(bindings.c.manifest_digest).where(bindings.c.path == _P)
-_ADD_BINDING = sa.insert(bindings)
-_DELETE_BINDINGS = sa.delete(bindings).where(bindings.c.path == _P)
-_STORE = sa.select(
-    store.c.id,
-    store.c.changes,
-    sa.select(sa.func.max(brokers.c.seen_ms)).scalar_subquery().label("seen_ms"),
-    sa.select(_COUNT).select_from(era).scalar_subquery().label("eras"),
+
+def _insert(table: str, *columns: str) -> str:
+    values = ", ".join(f":{name}" for name in columns)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608 - names of ours
+
+
+_FIND_RESOURCE = "SELECT sealed, size, version, created_at FROM resources WHERE path = :path"
+_INSERT_RESOURCE = _insert("resources", "path", "sealed", "size", "version", "created_at")
+_NEXT_VERSION = (
+    "INSERT INTO versions (path, last) VALUES (:path, 1) "
+    "ON CONFLICT (path) DO UPDATE SET last = versions.last + 1"
 )
-_ENTER_BROKER = sa.text(
-    "INSERT INTO brokers (name, seen_ms) VALUES (:name, 0) ON CONFLICT (name) DO NOTHING"
+_STORE = (
+    "SELECT id, changes, (SELECT max(seen_ms) FROM brokers), (SELECT count(*) FROM era) FROM store"
 )
-_CHANGE = sa.update(store).values(changes=store.c.changes + 1)
-_KEEP_TIME = (
-    sa.update(brokers)
-    .where(brokers.c.name == sa.bindparam("broker"), brokers.c.seen_ms < sa.bindparam("now_ms"))
-    .values(seen_ms=sa.bindparam("now_ms"))
-)
-_FIND_SESSION = sa.select(*(column for column in sessions.c if column.name != "broker")).where(
-    sessions.c.name == _P
-)
-_INSERT_SESSION = sa.insert(sessions)
-_DROP_SESSIONS = sa.delete(sessions).where(sessions.c.keep_until_ms <= _P)
-_COUNT_SESSIONS = sa.select(_COUNT).select_from(sessions).where(sessions.c.broker == _P)
-_SLOTS = sa.select(sessions.c.slot).where(
-    sessions.c.tee == sa.bindparam("tee"), sessions.c.instance == sa.bindparam("instance")
-)
-_GET_SETTING = sa.select(settings.c.value).where(settings.c.name == _P)
-_DELETE_SETTING = sa.delete(settings).where(settings.c.name == _P)
-_INSERT_SETTING = sa.insert(settings)
-_REFERENCE_VALUES = sa.select(reference_values.c.value).order_by(reference_values.c.name)
-_INSERT_REFERENCE_VALUE = sa.insert(reference_values)
-_DELETE_REFERENCE_VALUE = sa.delete(reference_values).where(reference_values.c.name == _P)
-_COLLATERAL = sa.select(collateral)
-_KEEP_COLLATERAL = sa.text(
+_KEEP_TIME = "UPDATE brokers SET seen_ms = :now_ms WHERE name = :broker AND seen_ms < :now_ms"
+_FIND_SESSION = f"SELECT {', '.join(_SESSION)} FROM sessions WHERE name = :name"  # noqa: S608 - ours
+_INSERT_SESSION = _insert("sessions", "broker", *_SESSION)
+_KEEP_COLLATERAL = (
     "INSERT INTO collateral (name, number) VALUES (:name, :number) "
     "ON CONFLICT (name) DO UPDATE SET number = excluded.number "
     "WHERE collateral.number < excluded.number"
 )
-_LAST_LINK = (
-    sa.select(audit.c.number, audit.c.hash)
-    .where(audit.c.broker == _P)
-    .order_by(audit.c.number.desc())
-    .limit(1)
-)
-_INSERT_AUDIT = sa.insert(audit)
-_SHOWN = tuple(audit.c[name] for name in ("broker", "number", *AUDIT_TEXTS))
+_LAST_LINK = "SELECT number, hash FROM audit WHERE broker = :broker ORDER BY number DESC LIMIT 1"
+_INSERT_AUDIT = _insert("audit", *_AUDIT, "hash")
 
 
 def chain_hash(before: bytes, row: Mapping[str, str | int]) -> bytes:
@@ -108,7 +64,7 @@ def chain_hash(before: bytes, row: Mapping[str, str | int]) -> bytes:
     SHA-256 of the hash before, 32 bytes, and of the row's JSON: broker, number and texts in the
     order of the table, compact, in UTF-8.
     """
-    told = {name: row[name] for name in ("broker", "number", *AUDIT_TEXTS)}
+    told = {name: row[name] for name in _AUDIT}
     return sha256(before + dump_json(told)).digest()
 
 
@@ -116,33 +72,42 @@ class Transaction:
     """Reads and writes that happen together or not at all. Good inside its block.
 
     Args:
+        words: see `Database`.
         broker: whose chain the audit rows continue.
         alone: whether it may change what releases are judged by.
     """
 
-    def __init__(self, connection: sa.Connection, broker: str, *, alone: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        words: Callable[[str], str],
+        broker: str,
+        *,
+        alone: bool,
+    ) -> None:
         self.is_alone = alone
-        self._connection = connection
+        self._execute = connection.execute
+        self._words = words
         self._broker = broker
         self._row: StoreRow | None = None
         self._link: tuple[int, bytes] | None = None
 
-    def _run(self, statement: sa.Executable, **parameters: Any) -> sa.CursorResult[Any]:
-        return self._connection.execute(statement, parameters)
+    def _run(self, statement: str, **parameters: Any) -> Cursor:
+        return self._execute(self._words(statement), parameters)
 
     # One piece of work among others
 
     def begin_part(self) -> None:
         """Begin what can be undone alone."""
-        self._connection.exec_driver_sql("SAVEPOINT part")
+        self._execute("SAVEPOINT part")
 
     def keep_part(self) -> None:
         """End it."""
-        self._connection.exec_driver_sql("RELEASE SAVEPOINT part")
+        self._execute("RELEASE SAVEPOINT part")
 
     def undo_part(self) -> None:
         """End it as if it had not been."""
-        self._connection.exec_driver_sql("ROLLBACK TO SAVEPOINT part")
+        self._execute("ROLLBACK TO SAVEPOINT part")
         self.keep_part()
         self._row = self._link = None
 
@@ -150,16 +115,14 @@ class Transaction:
 
     def find_resource(self, path: ResourcePath) -> StoredResource | None:
         """The resource of that name."""
-        row = self._run(_FIND_RESOURCE, p=str(path)).first()
-        if row is None:
-            return None
-        return StoredResource(path, bytes(row.sealed), row.size, row.version, row.created_at)
+        row = self._run(_FIND_RESOURCE, path=str(path)).fetchone()
+        return None if row is None else StoredResource(path, *row)
 
     def next_version(self, path: ResourcePath) -> int:
         """The number for the next value of that name; it is never given again."""
-        if self._run(_NEXT_VERSION, p=str(path)).rowcount == 0:
-            self._run(_INSERT_VERSION, path=str(path), last=1)
-        return int(self._run(_LAST_VERSION, p=str(path)).scalar_one())
+        self._run(_NEXT_VERSION, path=str(path))
+        found = self._run("SELECT last FROM versions WHERE path = :path", path=str(path))
+        return int(_one(found)[0])
 
     def insert_resource(self, resource: StoredResource) -> None:
         """A new row; the name must be free."""
@@ -174,38 +137,41 @@ class Transaction:
 
     def delete_resource(self, path: ResourcePath) -> bool:
         """Whether there was one; its bindings go with it."""
-        self._run(_DELETE_BINDINGS, p=str(path))
-        return self._run(_DELETE_RESOURCE, p=str(path)).rowcount > 0
+        self._run("DELETE FROM bindings WHERE path = :path", path=str(path))
+        return self._run("DELETE FROM resources WHERE path = :path", path=str(path)).rowcount > 0
 
     def list_resources(self) -> tuple[ResourcePath, ...]:
         """All names, sorted."""
-        return tuple(parse_resource_path(row.path) for row in self._run(_LIST_RESOURCES))
+        rows = self._run("SELECT path FROM resources ORDER BY path").fetchall()
+        return tuple(parse_resource_path(path) for (path,) in rows)
 
     def bindings(self, path: ResourcePath) -> frozenset[Digest]:
         """The images that a resource belongs to."""
-        rows = self._run(_BINDINGS, p=str(path))
-        return frozenset(parse_digest(row.manifest_digest) for row in rows)
+        found = self._run("SELECT manifest_digest FROM bindings WHERE path = :path", path=str(path))
+        return frozenset(parse_digest(digest) for (digest,) in found.fetchall())
 
     def add_binding(self, path: ResourcePath, digest: Digest) -> None:
         """One more image; the pair must be new."""
-        self._run(_ADD_BINDING, path=str(path), manifest_digest=str(digest))
+        add = _insert("bindings", "path", "manifest_digest")
+        self._run(add, path=str(path), manifest_digest=str(digest))
 
     # The store
 
     def store_row(self) -> StoreRow:
         """The one row about the database, as it was when this transaction first looked."""
         if self._row is None:
-            row = self._run(_STORE).one()
-            self._row = StoreRow(bytes(row.id), row.changes, row.seen_ms or 0, row.eras > 0)
+            identity, changes, seen_ms, eras = _one(self._run(_STORE))
+            self._row = StoreRow(identity, changes, seen_ms or 0, eras > 0)
         return self._row
 
     def enter_broker(self) -> None:
         """Write down that there is this broker, if it is new."""
-        self._run(_ENTER_BROKER, name=self._broker)
+        statement = _insert("brokers", "name", "seen_ms") + " ON CONFLICT (name) DO NOTHING"
+        self._run(statement, name=self._broker, seen_ms=0)
 
     def count_change(self) -> None:
         """Tell all who remember what was in force that it may be so no more."""
-        self._run(_CHANGE)
+        self._run("UPDATE store SET changes = changes + 1")
         self._row = None
 
     def keep_time(self, now_ms: int) -> None:
@@ -217,73 +183,77 @@ class Transaction:
 
     def begin_again(self, now_ms: int) -> None:
         """Another id, no sessions, and time from `now_ms` on."""
-        self._run(sa.delete(sessions))
-        self._run(sa.delete(era))
-        self._run(sa.insert(era), number=1)
-        self._run(sa.update(store), id=os.urandom(STORE_ID_BYTES))
-        self._run(sa.update(brokers), seen_ms=now_ms)
+        self._run("DELETE FROM sessions")
+        self._run("DELETE FROM era")
+        self._run("INSERT INTO era (number) VALUES (1)")
+        self._run("UPDATE store SET id = :id", id=os.urandom(STORE_ID_BYTES))
+        self._run("UPDATE brokers SET seen_ms = :now_ms", now_ms=now_ms)
         self._row = None
 
     # Sessions
 
     def drop_sessions(self, now_ms: int) -> None:
         """Forget those that need not be kept any more."""
-        self._run(_DROP_SESSIONS, p=now_ms)
+        self._run("DELETE FROM sessions WHERE keep_until_ms <= :now_ms", now_ms=now_ms)
 
     def count_sessions(self) -> int:
         """How many attested at this broker and are kept."""
-        return int(self._run(_COUNT_SESSIONS, p=self._broker).scalar_one())
+        statement = "SELECT count(*) FROM sessions WHERE broker = :broker"
+        return int(_one(self._run(statement, broker=self._broker))[0])
 
     def find_slot(self, tee: str, instance: str, *, most: int) -> int | None:
         """A free place of a machine, which has `most` of them; None: all are taken."""
-        taken = set(self._run(_SLOTS, tee=tee, instance=instance).scalars())
+        statement = "SELECT slot FROM sessions WHERE tee = :tee AND instance = :instance"
+        taken = {slot for (slot,) in self._run(statement, tee=tee, instance=instance).fetchall()}
         return next((slot for slot in range(most) if slot not in taken), None)
 
     def insert_session(self, session: Session) -> None:
         """A new row; its nonce, its name and its place must be free."""
-        self._run(_INSERT_SESSION, broker=self._broker, **asdict(session))
+        values = {name: getattr(session, name) for name in _SESSION}
+        self._run(_INSERT_SESSION, broker=self._broker, **values)
 
     def find_session(self, name: str) -> Session | None:
         """The session of that name, whether it is over or not."""
-        row = self._run(_FIND_SESSION, p=name).mappings().first()
-        return None if row is None else Session(**row)
+        row = self._run(_FIND_SESSION, name=name).fetchone()
+        return None if row is None else Session(**dict(zip(_SESSION, row, strict=True)))
 
     # Settings
 
     def get_setting(self, name: str) -> bytes | None:
         """A value, or None."""
-        value = self._run(_GET_SETTING, p=name).scalar()
-        return None if value is None else bytes(value)
+        row = self._run("SELECT value FROM settings WHERE name = :name", name=name).fetchone()
+        return None if row is None else row[0]
 
     def set_setting(self, name: str, value: bytes) -> None:
         """Set or replace a value."""
-        self._run(_DELETE_SETTING, p=name)
-        self._run(_INSERT_SETTING, name=name, value=value)
+        self._run("DELETE FROM settings WHERE name = :name", name=name)
+        self._run(_insert("settings", "name", "value"), name=name, value=value)
 
     # Reference values
 
     def reference_values(self) -> Mapping[str, ReferenceValue]:
         """All of them by name, sorted."""
-        found: dict[str, ReferenceValue] = {}
-        for value in self._run(_REFERENCE_VALUES).scalars():
-            found.update((one.name, one) for one in parse_references(bytes(value)))
-        return found
+        rows = self._run("SELECT value FROM reference_values ORDER BY name").fetchall()
+        found = (one for (value,) in rows for one in parse_references(value))
+        return {one.name: one for one in found}
 
     def set_reference_value(self, value: ReferenceValue) -> None:
         """Set or replace one."""
         self.delete_reference_value(value.name)
         data = dump_json(references_to_json([value]))
-        self._run(_INSERT_REFERENCE_VALUE, name=value.name, value=data)
+        self._run(_insert("reference_values", "name", "value"), name=value.name, value=data)
 
     def delete_reference_value(self, name: str) -> bool:
         """Whether there was one."""
-        return self._run(_DELETE_REFERENCE_VALUE, p=name).rowcount > 0
+        statement = "DELETE FROM reference_values WHERE name = :name"
+        return self._run(statement, name=name).rowcount > 0
 
     # Collateral
 
     def seen_collateral(self) -> Mapping[str, int]:
         """The highest number or time of each document that was believed."""
-        return {row.name: int(row.number) for row in self._run(_COLLATERAL)}
+        rows = self._run("SELECT name, number FROM collateral").fetchall()
+        return {name: int(number) for name, number in rows}
 
     def keep_collateral(self, numbers: Mapping[str, int]) -> None:
         """Remember numbers and times, where they are higher than those that are kept."""
@@ -299,8 +269,7 @@ class Transaction:
     def append_audit(self, texts: Mapping[str, str]) -> None:
         """One more row, chained to the last one of this broker."""
         if self._link is None:
-            last = self._run(_LAST_LINK, p=self._broker).first()
-            self._link = (0, _FIRST_HASH) if last is None else (last.number, bytes(last.hash))
+            self._link = self._run(_LAST_LINK, broker=self._broker).fetchone() or (0, _FIRST_HASH)
         number, before = self._link
         row: dict[str, Any] = {"broker": self._broker, "number": number + 1, **texts}
         row["hash"] = chain_hash(before, row)
@@ -316,13 +285,26 @@ class Transaction:
             wanted: by column, what a row must have; `image` and `session` by their beginning;
                 `since` is the earliest `at`, as it is stored.
         """
-        query = sa.select(*_SHOWN).order_by(audit.c.place.desc()).limit(limit)
-        for name, value in (wanted or {}).items():
+        tests = []
+        for name in wanted or {}:
             if name == "since":
-                query = query.where(audit.c.at >= value)
+                tests.append("at >= :since")
             elif name in ("image", "session"):
-                query = query.where(audit.c[name].startswith(value, autoescape=True))
+                tests.append(f"substr({name}, 1, length(:{name})) = :{name}")
             else:
-                query = query.where(audit.c[name] == value)
-        rows = self._connection.execute(query).mappings()
-        return [dict(row) for row in rows][::-1]
+                assert name in AUDIT_TEXTS  # the caller's own names would be SQL
+                tests.append(f"{name} = :{name}")
+        where = f"WHERE {' AND '.join(tests)} " if tests else ""
+        statement = (
+            f"SELECT {', '.join(_AUDIT)} FROM audit {where}"  # noqa: S608 - names of ours
+            "ORDER BY place DESC LIMIT :limit"
+        )
+        rows = self._run(statement, limit=limit, **(wanted or {})).fetchall()
+        return [dict(zip(_AUDIT, row, strict=True)) for row in rows[::-1]]
+
+
+def _one(found: Cursor) -> tuple[Any, ...]:
+    """The row that there always is."""
+    row = found.fetchone()
+    assert row is not None
+    return row

@@ -260,15 +260,11 @@ def test_release_of_a_sealed_value_that_was_moved_fails_and_is_not_logged_as_rel
     """6: who can write the database cannot swap two secrets."""
     stored.put("default/key/2", SecretKey(b"other"), replace=False)
     bind(stored, path="default/key/2")
-    import sqlalchemy as sa
-
     with state.store.transaction() as transaction:
-        transaction._connection.execute(
-            sa.text(
-                "UPDATE resources SET sealed = "
-                "(SELECT sealed FROM resources WHERE path = 'default/key/2') WHERE path = :path"
-            ),
-            {"path": PATH},
+        transaction._run(
+            "UPDATE resources SET sealed = "
+            "(SELECT sealed FROM resources WHERE path = 'default/key/2') WHERE path = :path",
+            path=PATH,
         )
     with pytest.raises(TagMismatch, match="'default/key/1'"):
         stored.release(credentials, PATH, ASKED)

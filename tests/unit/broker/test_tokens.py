@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwcrypto.jwk import JWK, JWKSet
 from jwcrypto.jws import JWS
 
-from imagers.broker import tokens as broker_tokens
 from imagers.broker.refusals import Refusal
 from imagers.broker.tokens import Accepted, AdminTokens, GuestTokens, Judged, check_issuer
 from imagers.errors import UsageError
@@ -201,23 +200,6 @@ def test_check_of_a_token_that_is_like_a_known_one_refused(tokens, token):
     for other in (f"{head}.{body}.{'A' * len(signature)}", token + "A", token + "=", token + " "):
         with pytest.raises(Refusal, match="TokenVerifierError"):
             tokens.check(other, now=NOW)
-
-
-def test_tokens_that_are_remembered_are_bounded(private, token, monkeypatch):
-    """And those that were dropped are good all the same."""
-    room = 2 * len(token) + 100
-    monkeypatch.setattr(broker_tokens, "_BELIEVED_CHARACTERS", room)
-    one = GuestTokens(private)
-    payload = parts_of(token)[1]
-    others = [
-        sign_token(payload | {"number": number}, key=one._key, header={"kid": one.key_id})
-        for number in range(5)
-    ]
-    for other in [*others, others[0], token]:
-        one.check(other, now=NOW)
-        assert sum(map(len, one._believed._found)) <= room
-    assert one._believed.find(others[1]) is None
-    one.check(others[1], now=NOW)
 
 
 @pytest.mark.parametrize("now", [LATER, NOW - timedelta(minutes=6)], ids=["over", "to come"])

@@ -51,7 +51,7 @@ def test_registry_answers(imagers_registry):
 LIGHT = """
 import sys
 import imagers.testing.plugin
-heavy = {"cryptography", "urllib3", "sqlalchemy", "starlette", "uvicorn", "jwcrypto"}
+heavy = {"cryptography", "urllib3", "starlette", "uvicorn", "jwcrypto"}
 heavy |= {"imagers.model", "tarfile", "zstandard"}
 print(sorted(heavy & set(sys.modules)))
 """

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import logging
 import threading
 
 import pytest
@@ -217,18 +216,6 @@ def test_audit_limit_takes_the_last_oldest_first(store):
             transaction.append_audit(ROW | {"detail": str(number)})
         rows = transaction.list_audit(2)
     assert [(row["number"], row["detail"]) for row in rows] == [(4, "3"), (5, "4")]
-
-
-def test_statements_in_a_log_at_debug_have_no_values(tmp_path, caplog):
-    with caplog.at_level(logging.DEBUG, logger="sqlalchemy.engine"):
-        store = Store(SQLiteDatabase(tmp_path / "other.sqlite"))
-        with store.transaction() as transaction:
-            transaction.insert_resource(resource(sealed=b"the sealed value"))
-            transaction.insert_session(session(nonce="the nonce"))
-        store.close()
-    assert "INSERT INTO resources" in caplog.text
-    assert "the sealed value" not in caplog.text
-    assert "the nonce" not in caplog.text
 
 
 def test_reference_values_are_replaced_found_by_name_and_deleted(store):
