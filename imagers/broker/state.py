@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from imagers.model.references import ReferenceValue
     from imagers.model.strict_json import View
 
-__all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "open_state"]
+__all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "check_settings", "open_state"]
 
 ADMIN_KEY = "admin.key"
 ADMIN_PUBLIC_KEY = "admin.pub"
@@ -344,12 +344,7 @@ def open_state(config: BrokerConfig) -> BrokerState:
         UsageError: the sample TEE is named without being allowed, or the issuer is none.
         PluginError: a verifier is missing or broken.
     """
-    check_issuer(config.issuer)
-    appraisal = _read_appraisal_policy(config.appraisal_policy_file)
-    verifiers = _load_verifiers(config, appraisal.settings)
-    policy = _read_policy(config.policy_file) if config.policy_file is not None else None
-    if config.collateral_directory is not None and not config.collateral_directory.is_dir():
-        raise LocalError("is no directory of collateral", path=str(config.collateral_directory))
+    appraisal, verifiers, policy = check_settings(config)
     directory = config.state_directory
     make_state_directory(directory)
     store = Store(SQLiteDatabase(directory / STORE))
@@ -358,6 +353,19 @@ def open_state(config: BrokerConfig) -> BrokerState:
     except BaseException:
         store.close()
         raise
+
+
+def check_settings(
+    config: BrokerConfig,
+) -> tuple[AppraisalPolicy, Mapping[str, Verifier[Any]], ResourcePolicy | None]:
+    """What the configuration names beside the state; nothing is made. Raises as `open_state`."""
+    check_issuer(config.issuer)
+    appraisal = _read_appraisal_policy(config.appraisal_policy_file)
+    verifiers = _load_verifiers(config, appraisal.settings)
+    policy = _read_policy(config.policy_file) if config.policy_file is not None else None
+    if config.collateral_directory is not None and not config.collateral_directory.is_dir():
+        raise LocalError("is no directory of collateral", path=str(config.collateral_directory))
+    return appraisal, verifiers, policy
 
 
 def _open_in(

@@ -266,7 +266,6 @@ class GuestTokens:
             raise Refusal("TokenVerifierError", "the token is from the future")
         return guest
 
-
     def _verify(self, token: str) -> tuple[int, int, AttestedGuest]:
         payload = verify_token(token, key=self._key.public_key(), what="token")
         return payload.integer("iat"), payload.integer("exp"), _guest_of(payload)
