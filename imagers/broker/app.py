@@ -36,10 +36,9 @@ from contextlib import suppress
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, NoReturn
 
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
@@ -81,8 +80,11 @@ _COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})\s*(?=;|
 _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9_.-]+) *\Z")
 
 
-def create_app(state: BrokerState) -> Starlette:
-    """The ASGI application of an open broker; closing the state is the caller's."""
+def create_app(state: BrokerState) -> Router:
+    """The ASGI application of an open broker; closing the state is the caller's.
+
+    It is starlette's router without its middleware: what fails is answered here.
+    """
     endpoints = _Endpoints(state)
     log = LimitedLog("imagers.broker")
 
@@ -90,7 +92,7 @@ def create_app(state: BrokerState) -> Starlette:
         return _Guarded(endpoint, log)
 
     nothing = guarded(endpoints.nothing)
-    app = Starlette(
+    return Router(
         routes=[
             Route("/healthz", guarded(endpoints.health), methods=["GET"]),
             Route("/openapi.json", guarded(endpoints.openapi)),
@@ -112,9 +114,10 @@ def create_app(state: BrokerState) -> Starlette:
             Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),
             Route("/{path:path}", nothing),
         ],
+        # A path with a line feed in it fits no pattern, and is led to no other.
+        default=nothing,
+        redirect_slashes=False,
     )
-    app.router.default = nothing  # a path with a line feed fits no pattern
-    return app
 
 
 class _Guarded:

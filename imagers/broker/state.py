@@ -229,6 +229,7 @@ class BrokerState(Closing):
 
     Attributes:
         judges: by name of a TEE, a digest of the roots and settings of its verifier.
+        devices: the verifiers of devices, which count beside a TEE.
         admin_key_made: the admin key file, if this start made it.
         master_key_made: the master key file, if this start made it.
         refusals: bound the audit rows of refusals: of each event to callers that proved
@@ -245,6 +246,7 @@ class BrokerState(Closing):
     passports: Passports
     verifiers: Mapping[str, Verifier[Any]]
     judges: Mapping[str, str]
+    devices: Mapping[str, DeviceVerifier[Any]]
     admin_key_made: Path | None
     master_key_made: Path | None
     refusals: Mapping[tuple[str, bool], RefusalLimit] = field(
@@ -290,8 +292,7 @@ class BrokerState(Closing):
 
     def why_nothing_is_released(self) -> str:
         """Why no guest can get anything, whatever it proves; "" if one may."""
-        devices = {name for name, one in self.verifiers.items() if isinstance(one, DeviceVerifier)}
-        devices |= self.passports.tees & DEVICES.keys()
+        devices = self.devices.keys() | (self.passports.tees & DEVICES.keys())
         tees = self.verifiers.keys() | self.passports.tees
         tees -= devices
         if not tees and devices:
@@ -429,6 +430,7 @@ def _open_in(
         passports=passports,
         verifiers=verifiers,
         judges={name: _judge(config, appraisal, name) for name in verifiers},
+        devices={name: one for name, one in verifiers.items() if isinstance(one, DeviceVerifier)},
         admin_key_made=config.admin_key_file if admin_made else None,
         master_key_made=config.master_key_file if master_made else None,
     )

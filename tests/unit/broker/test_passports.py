@@ -845,6 +845,13 @@ def test_broker_of_passports_alone_can_release_something(broker):
     assert state.why_nothing_is_released() == ""
 
 
+def test_rule_for_a_device_that_passports_speak_for_can_release_something(broker):
+    resources, _, state = broker(tees=["snp", "nvidia"])
+    rule = {"name": "a", "effect": "allow", "resource": "*/*/*", "image": "any"}
+    resources.set_policy(dump_json({"rules": [{**rule, "devices": ["nvidia"]}]}))
+    assert state.why_nothing_is_released() == ""
+
+
 def test_broker_with_passports_of_devices_alone_says_so(broker):
     _, _, state = broker(tees=["nvidia"])
     assert "no TEE beside which" in state.why_nothing_is_released()
