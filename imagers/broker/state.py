@@ -8,6 +8,7 @@ admin key, token key, default policy), checks what is there, and writes the firs
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -17,7 +18,7 @@ from imagers.broker.audit import AuditEvent, RefusalLimit, append
 from imagers.broker.challenges import Challenges
 from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
 from imagers.broker.keeping.sqlite import SQLiteDatabase
-from imagers.broker.keeping.store import Store
+from imagers.broker.keeping.store import BROKER, Store
 from imagers.broker.keyfiles import (
     load_admin_public_key,
     load_master_key,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from imagers.broker.keeping.database import Database
     from imagers.broker.keeping.rows import StoreRow
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.policy.table import ResourcePolicy
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
     from imagers.model.references import ReferenceValue
     from imagers.model.strict_json import View
 
-__all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "open_state"]
+__all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "check_settings", "open_state"]
 
 ADMIN_KEY = "admin.key"
 ADMIN_PUBLIC_KEY = "admin.pub"
@@ -77,6 +79,7 @@ STORE = "broker.sqlite"
 SAMPLES = ("sample", "sampledevice")
 """Whose evidence anybody can make: a TEE, and a device."""
 MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, for ever
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TOKEN_KEY = "token-key"  # noqa: S105 - the name of a setting
 _POLICY = "policy"
 
@@ -102,6 +105,9 @@ class BrokerConfig:
 
     Attributes:
         state_directory: for the store and the keys; made with mode 0700 if missing.
+        database: `postgresql://…` of a store that many brokers share; None: a file in the state
+            directory.
+        name: of this broker among those that share its store.
         host: address to listen on.
         port: 0 for any free one.
         tees: names of the TEEs to take evidence of.
@@ -129,6 +135,8 @@ class BrokerConfig:
     """
 
     state_directory: Path
+    database: str | None = None
+    name: str = BROKER
     host: str = "127.0.0.1"
     port: int = 8080
     tees: tuple[str, ...] = ()
@@ -293,8 +301,7 @@ class BrokerState(Closing):
     def why_nothing_is_released(self) -> str:
         """Why no guest can get anything, whatever it proves; "" if one may."""
         devices = self.devices.keys() | (self.passports.tees & DEVICES.keys())
-        tees = self.verifiers.keys() | self.passports.tees
-        tees -= devices
+        tees = (self.verifiers.keys() | self.passports.tees) - devices
         if not tees and devices:
             return "it takes evidence of devices, and of no TEE beside which they count"
         if not tees:
@@ -380,32 +387,62 @@ def open_state(config: BrokerConfig) -> BrokerState:
         UsageError: the sample TEE is named without being allowed, or the issuer is none.
         PluginError: a verifier is missing or broken.
     """
+    settings = check_settings(config)
+    make_state_directory(config.state_directory)
+    store = Store(_database(config), config.name)
+    try:
+        return _open_in(config, store, settings)
+    except BaseException:
+        store.close()
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration names beside the state, read."""
+
+    appraisal: AppraisalPolicy
+    verifiers: Mapping[str, Verifier[Any]]
+    policy: ResourcePolicy | None
+    passports: Passports
+
+
+def check_settings(config: BrokerConfig) -> Settings:
+    """What the configuration names beside the state; nothing is made. Raises as `open_state`."""
     check_issuer(config.issuer)
+    if not _NAME.match(config.name):
+        raise UsageError(
+            f"expected a name of letters, digits, '.', '_' and '-', got {config.name[:80]!r}"
+        )
     appraisal = _read_appraisal_policy(config.appraisal_policy_file)
     verifiers = _load_verifiers(config, appraisal.settings)
     passports = _read_passport_issuers(config)
     policy = _read_policy(config.policy_file) if config.policy_file is not None else None
     if config.collateral_directory is not None and not config.collateral_directory.is_dir():
         raise LocalError("is no directory of collateral", path=str(config.collateral_directory))
-    directory = config.state_directory
-    make_state_directory(directory)
-    store = Store(SQLiteDatabase(directory / STORE))
+    return Settings(appraisal, verifiers, policy, passports)
+
+
+def _database(config: BrokerConfig) -> Database:
+    if config.database is None:
+        return SQLiteDatabase(config.state_directory / STORE)
     try:
-        return _open_in(config, store, verifiers, passports, policy=policy, appraisal=appraisal)
-    except BaseException:
-        store.close()
-        raise
+        from imagers.broker.keeping.postgresql import PostgreSQLDatabase
+    except ImportError:
+        raise LocalError(
+            "a store in PostgreSQL needs the extra 'postgresql'",
+            hint="pip install 'imagers[broker,postgresql]'",
+        ) from None
+    return PostgreSQLDatabase(config.database, config.name)
 
 
 def _open_in(
     config: BrokerConfig,
     store: Store,
-    verifiers: Mapping[str, Verifier[Any]],
-    passports: Passports,
-    *,
-    policy: ResourcePolicy | None,
-    appraisal: AppraisalPolicy,
+    settings: Settings,
 ) -> BrokerState:
+    appraisal, verifiers, policy = settings.appraisal, settings.verifiers, settings.policy
+
     def nothing_sealed() -> bool:
         with store.transaction() as transaction:
             return transaction.get_setting(_TOKEN_KEY) is None
@@ -427,7 +464,7 @@ def _open_in(
         session_time=session_time,
         guest_tokens=guest_tokens,
         admin_tokens=AdminTokens(load_admin_public_key(public_key_file)),
-        passports=passports,
+        passports=settings.passports,
         verifiers=verifiers,
         judges={name: _judge(config, appraisal, name) for name in verifiers},
         devices={name: one for name, one in verifiers.items() if isinstance(one, DeviceVerifier)},
