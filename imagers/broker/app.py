@@ -92,7 +92,7 @@ def create_app(state: BrokerState) -> Router:
         return _Guarded(endpoint, log)
 
     nothing = guarded(endpoints.nothing)
-    app = Router(
+    return Router(
         routes=[
             Route("/healthz", guarded(endpoints.health), methods=["GET"]),
             Route("/openapi.json", guarded(endpoints.openapi)),
@@ -114,9 +114,10 @@ def create_app(state: BrokerState) -> Router:
             Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),
             Route("/{path:path}", nothing),
         ],
+        # A path with a line feed in it fits no pattern, and is led to no other.
+        default=nothing,
+        redirect_slashes=False,
     )
-    app.default = nothing  # a path with a line feed fits no pattern
-    return app
 
 
 class _Guarded:

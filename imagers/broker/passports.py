@@ -96,6 +96,10 @@ _BESIDE = frozenset({"report_data", "init_data", "runtime_data_claims", "init_da
 # Verifier malfunction, unexpected evidence, failed cryptography. Spec: AR4SI section 2.3.
 _UNREAD = frozenset({-1, 1, 99})
 _ENOUGH = frozenset({AFFIRMING, "warning"})
+_REAPPRAISE = (
+    "where nobody told its issuer which machines are yours, his row may say "
+    '"affirming": "reappraised"'
+)
 _KNOWN, _UNKNOWN = 2, 33  # of AR4SI's executables
 # Parts of Veraison's results are called by schemes; these two together are one CCA guest.
 _VERAISON_CCA = frozenset({"CCA_REALM", "CCA_SSD_PLATFORM"})
@@ -142,6 +146,14 @@ class Passports:
         return bool(self._issuers)
 
     @property
+    def issuers(self) -> tuple[str, ...]:
+        """Their names, with what they may speak for."""
+        return tuple(
+            f"{one.name or 'any without a name'} ({', '.join(sorted(one.tees))})"
+            for one in self._issuers.values()
+        )
+
+    @property
     def tees(self) -> frozenset[str]:
         """All that somebody may speak for."""
         return frozenset().union(*(one.tees for one in self._issuers.values()))
@@ -160,7 +172,8 @@ class Passports:
             # What was expected is for the owner, as with evidence.
             where = f": step {error.step}" if isinstance(error, EvidenceRejected) else ""
             detail = f"the token is no passport that is taken here{where}"
-            raise Refusal("TokenVerifierError", detail, told=f"passport: {error}") from None
+            told = f"{error}; {error.hint}" if error.hint else str(error)
+            raise Refusal("TokenVerifierError", detail, told=f"passport: {told}") from None
 
     def _issuer_of(self, token: str, tenant: str) -> Issuer:
         """Step 1. What is read here is believed only after the signature was looked at."""
@@ -256,7 +269,9 @@ def _vouched(result: EAR, part: _Part, issuer: Issuer, *, is_guest: bool) -> Vou
     submods = [result.submods[name] for name in part.submods]
     for name, submod in zip(part.submods, submods, strict=True):
         if submod.status not in _ENOUGH:
-            raise mismatch(f"status of {name}", " or ".join(sorted(_ENOUGH)), submod.status)
+            raise mismatch(
+                f"status of {name}", " or ".join(sorted(_ENOUGH)), submod.status, hint=_REAPPRAISE
+            )
     why = ""
     if not issuer.affirming:
         why = "its issuer is not asked which machines are yours"

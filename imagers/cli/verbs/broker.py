@@ -210,6 +210,8 @@ def _announce(broker: RunningBroker) -> None:
     say("", f"the broker listens on {broker.url}; admin key {broker.admin_key_file}")
     tees = ", ".join(broker.tees) or "none"
     say("", f"it takes evidence of: {tees}; resources: {broker.resources}")
+    if broker.issuers:
+        say("", f"it takes passports of: {', '.join(broker.issuers)}")
     if broker.fault:
         say("warning", f"this broker can release nothing: {broker.fault}")
         say(

@@ -158,6 +158,7 @@ def test_health(shared_http):
         ("GET", "/kbs/v0/resource/a/b%0A/c", (404, "InvalidRequestPath")),
         ("GET", "/kbs/v0/imagers/reference-value/%C3%A4", (404, "InvalidRequestPath")),
         ("GET", "/%0A", (404, "InvalidRequestPath")),
+        ("POST", "/kbs/v0/auth%0A/", (404, "InvalidRequestPath")),
         ("DELETE", "/kbs/v0/imagers/reference-value/a%2Fb", (404, "PluginNotFound")),
         ("GET", "/metrics", (404, "InvalidRequestPath")),
         ("GET", PATH, (401, "TokenNotFound")),

@@ -258,6 +258,7 @@ def test_part_that_is_contraindicated_or_unknown_is_nobodys(affirming, status):
     """Veraison calls so what has no good signature."""
     claims = changed(**{CPU + "ear.status": status})
     refused(token(claims), "7, worth", "status of cpu0", affirming=affirming)
+    refused(token(claims), "7, worth", '"affirming": "reappraised"', affirming=affirming)
 
 
 def test_claims_of_trustee_are_appraised_whatever_it_thought_of_them():
@@ -845,6 +846,13 @@ def test_broker_of_passports_alone_can_release_something(broker):
     assert state.why_nothing_is_released() == ""
 
 
+def test_rule_for_a_device_that_passports_speak_for_can_release_something(broker):
+    resources, _, state = broker(tees=["snp", "nvidia"])
+    rule = {"name": "a", "effect": "allow", "resource": "*/*/*", "image": "any"}
+    resources.set_policy(dump_json({"rules": [{**rule, "devices": ["nvidia"]}]}))
+    assert state.why_nothing_is_released() == ""
+
+
 def test_broker_with_passports_of_devices_alone_says_so(broker):
     _, _, state = broker(tees=["nvidia"])
     assert "no TEE beside which" in state.why_nothing_is_released()
@@ -871,6 +879,7 @@ def test_large_passport_is_taken_over_http(tmp_path, http_of):
     )
     claims = changed(**{EVIDENCE + "init_data_claims": "x" * 40_000})
     with running(config) as broker:
+        assert broker.issuers == (f"{ISSUER} (snp)",)
         status, _, body = http_of(broker.url)(
             "GET", f"/kbs/v0/resource/{KEPT}", Authorization=f"Bearer {token(claims)}"
         )
