@@ -16,7 +16,6 @@ import ipaddress
 import os
 import signal
 import socket
-import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +31,8 @@ from imagers.broker.http1 import HTTP1Protocol
 from imagers.broker.keyfiles import lock_state_directory, make_state_directory
 from imagers.broker.loglines import LimitedLog
 from imagers.broker.places import Network, Place, Places, address_key, forwarded_key
-from imagers.broker.state import BrokerConfig, BrokerState, open_state
+from imagers.broker.state import BrokerConfig, BrokerState, check_settings, open_state
+from imagers.broker.tls import ServerCertificate
 from imagers.errors import LocalError, UsageError
 from imagers.files import reason_of
 from imagers.net.urls import is_loopback
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["BrokerConfig", "RunningBroker", "running", "serve"]
+__all__ = ["BrokerConfig", "RunningBroker", "check", "running", "serve"]
 
 _BACKLOG = 128
 _HANDSHAKE_SECONDS = 10.0  # until the first byte, and the end of the handshake of TLS
@@ -54,7 +54,7 @@ _THREADS = 8  # each can hold some copies of a secret of 2 MiB
 _SWEEP_SECONDS = 0.25
 _ACCEPT_AGAIN_SECONDS = 0.1
 _STARTS_WITHIN_S = 30.0
-_NEVER_ASKED = " "  # any; it is not looked at for a key that has none
+_CERTIFICATE_SECONDS = 5.0  # between two looks at its files
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class RunningBroker:
         admin_key_file: private key of the admin, unless it was moved away.
         admin_key_made, master_key_made: whether this start made the file.
         tees: whose evidence is taken.
+        issuers: whose passports are taken.
         resources: how many there are.
         fault: why no guest can get anything; "" if one may.
         unknown: TEEs no guest of which is known as the owner's, and the names of the reference
@@ -78,6 +79,7 @@ class RunningBroker:
     admin_key_made: bool
     master_key_made: bool
     tees: tuple[str, ...]
+    issuers: tuple[str, ...]
     resources: int
     fault: str
     unknown: Mapping[str, tuple[str, ...]]
@@ -218,8 +220,16 @@ class _Server(uvicorn.Server):
     for connections that send no request, or do not even finish the handshake of TLS.
     """
 
-    def __init__(self, config: uvicorn.Config, proxies: Sequence[Network]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        proxies: Sequence[Network],
+        certificate: ServerCertificate | None,
+    ) -> None:
         super().__init__(config)
+        self._certificate = certificate
+        self._certificate_since = time.monotonic()
+        self._hung_up = False
         self.is_listening = threading.Event()
         self.on_listening: Callable[[], None] | None = None
         self._log = LimitedLog("uvicorn.error")
@@ -299,13 +309,14 @@ class _Server(uvicorn.Server):
                 log=self._log,
             )
 
-        tls = self.config.ssl
+        tls = self._certificate.context if self._certificate is not None else None
         # No TLS, another version of it, not in time: not our business.
         with suppress(OSError):
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
-                # Before it has sent a byte a connection costs no more than its socket: a
-                # handshake of TLS takes some hundred KiB.
-                await _until_readable(accepted)
+                if tls:
+                    # Before it has sent a byte a connection costs no more than its socket: a
+                    # handshake takes some hundred KiB.
+                    await _until_readable(accepted)
                 await asyncio.get_running_loop().connect_accepted_socket(
                     make_protocol,
                     accepted,
@@ -318,12 +329,30 @@ class _Server(uvicorn.Server):
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             now = time.monotonic()
+            self._look_at_certificate(now)
             for place in self._places:
                 assert isinstance(place, _Connection)
                 try:
                     place.check_time(now)
                 except Exception:  # noqa: BLE001 - a bug with one must not let all others stay
                     self._log.error("fault while closing a connection", exc_info=True)
+
+    def _look_at_certificate(self, now: float) -> None:
+        """Show another certificate where its files have changed, or at SIGHUP."""
+        asked, self._hung_up = self._hung_up, False
+        if self._certificate is None or not (
+            asked or now - self._certificate_since > _CERTIFICATE_SECONDS
+        ):
+            return
+        self._certificate_since = now
+        try:
+            if self._certificate.renew(always=asked):
+                self._log.warning("the certificate was read again")
+        except LocalError as error:
+            self._log.warning("the certificate stays as it was: %s", error)
+
+    def _hang_up(self, *_: object) -> None:
+        self._hung_up = True
 
     def _tell_evicted(self, place: Place) -> None:
         assert isinstance(place, _Connection)
@@ -340,6 +369,7 @@ class _Server(uvicorn.Server):
             return
         wanted = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self.handle_exit) for number in wanted}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hang_up)
         try:
             yield
         finally:
@@ -377,6 +407,13 @@ def serve(config: BrokerConfig, *, on_start: Callable[[RunningBroker], None] | N
         server.run(sockets=[listener])
 
 
+def check(config: BrokerConfig) -> None:
+    """Raise what `serve` would for what the configuration says; nothing is made or listened on."""
+    _open_certificate(config)
+    _parse_proxies(config)
+    check_settings(config)
+
+
 @contextmanager
 def running(config: BrokerConfig) -> Iterator[RunningBroker]:
     """A broker in a thread of its own, listening until the block ends. Raises as `serve`."""
@@ -408,31 +445,13 @@ def running(config: BrokerConfig) -> Iterator[RunningBroker]:
 @contextmanager
 def _prepared(config: BrokerConfig) -> Iterator[tuple[_Server, socket.socket, RunningBroker]]:
     """Everything that can fail, before anything listens."""
-    tls = _check_transport(config)
+    certificate = _open_certificate(config)
     proxies = _parse_proxies(config)
     with _sole_user(config.state_directory), open_state(config) as state:
-        server = _Server(_uvicorn_config(config, state), proxies)
-        try:
-            server.config.load()
-        except (OSError, ssl.SSLError) as error:
-            raise LocalError(
-                f"certificate and key cannot be used: {_why_unusable(error)}",
-                path=str(config.certificate_file),
-            ) from None
+        server = _Server(_uvicorn_config(config, state), proxies, certificate)
         with _listen(config) as listener:
+            tls = certificate is not None
             yield server, listener, _describe(config, state, listener, tls=tls)
-
-
-def _why_unusable(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        if error.reason == "KEY_VALUES_MISMATCH":
-            return "the key is not that of the certificate"
-        # OpenSSL says no more than "PEM lib", or the name of a routine.
-        return (
-            "expected PEM, a certificate in one file and its private key, without a passphrase, "
-            "in the other"
-        )
-    return reason_of(error)
 
 
 @contextmanager
@@ -446,18 +465,19 @@ def _sole_user(directory: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _check_transport(config: BrokerConfig) -> bool:
-    """Whether TLS is spoken."""
-    if (config.certificate_file is None) != (config.certificate_key_file is None):
+def _open_certificate(config: BrokerConfig) -> ServerCertificate | None:
+    """What TLS is spoken with; None: it is not."""
+    if config.certificate_file is not None and config.certificate_key_file is not None:
+        return ServerCertificate(config.certificate_file, config.certificate_key_file)
+    if config.certificate_file is not None or config.certificate_key_file is not None:
         raise UsageError("expected a certificate and its key, got one of them")
-    tls = config.certificate_file is not None
-    if not tls and not is_loopback(config.host) and not config.unsafe_plain_http:
+    if not is_loopback(config.host) and not config.unsafe_plain_http:
         raise UsageError(
             f"expected a certificate to listen on '{config.host}': tokens and names would be "
             "readable on the network",
             hint="give a certificate and its key, or listen on 127.0.0.1",
         )
-    return tls
+    return None
 
 
 def _parse_proxies(config: BrokerConfig) -> tuple[Network, ...]:
@@ -483,10 +503,6 @@ def _uvicorn_config(config: BrokerConfig, state: BrokerState) -> uvicorn.Config:
         proxy_headers=False,  # `places` reads them, of configured proxies only
         backlog=_BACKLOG,
         timeout_graceful_shutdown=config.stop_timeout_s,
-        ssl_certfile=config.certificate_file,
-        ssl_keyfile=str(config.certificate_key_file) if config.certificate_key_file else None,
-        # Without one OpenSSL asks on the terminal, in C code that hears no signal.
-        ssl_keyfile_password=_NEVER_ASKED,
     )
 
 
@@ -521,6 +537,7 @@ def _describe(
         admin_key_made=state.admin_key_made is not None,
         master_key_made=state.master_key_made is not None,
         tees=tuple(sorted(state.verifiers)),
+        issuers=state.passports.issuers,
         resources=resources,
         fault=state.why_nothing_is_released(),
         unknown=state.tees_without_references(),

@@ -28,6 +28,7 @@ one, see "imagers broker reference-value"; the policy may say more.
   --insecure-test-root TEE=FILE
                               certificates in place of the vendor's: for tests
   --issuer NAME               in its tokens; best the https URL of the broker
+  --passport-issuers FILE     whose tokens are taken in place of evidence
   --url-file FILE             write the URL here once the broker listens
   --allow-sample-tee          believe guests that prove nothing: for tests and
                               demos only
@@ -112,6 +113,7 @@ class _ToStandardError(logging.Handler):
 @click.option("--appraisal-policy", metavar="FILE")
 @click.option("--insecure-test-root", "test_roots", multiple=True, metavar="TEE=FILE")
 @click.option("--issuer", metavar="NAME")
+@click.option("--passport-issuers", metavar="FILE")
 @click.option("--url-file", metavar="FILE")
 @click.option("--allow-sample-tee", is_flag=True)
 def serve(
@@ -126,6 +128,7 @@ def serve(
     appraisal_policy: str | None,
     test_roots: tuple[str, ...],
     issuer: str | None,
+    passport_issuers: str | None,
     url_file: str | None,
     allow_sample_tee: bool,
 ) -> None:
@@ -172,6 +175,7 @@ def serve(
                 appraisal_policy_file=Path(appraisal_policy) if appraisal_policy else None,
                 test_roots=read_test_roots(test_roots),
                 allow_sample_tee=allow_sample_tee,
+                passport_issuers_file=Path(passport_issuers) if passport_issuers else None,
                 issuer=issuer if issuer is not None else DEFAULT_ISSUER,
             ),
             on_start=on_start,
@@ -206,6 +210,8 @@ def _announce(broker: RunningBroker) -> None:
     say("", f"the broker listens on {broker.url}; admin key {broker.admin_key_file}")
     tees = ", ".join(broker.tees) or "none"
     say("", f"it takes evidence of: {tees}; resources: {broker.resources}")
+    if broker.issuers:
+        say("", f"it takes passports of: {', '.join(broker.issuers)}")
     if broker.fault:
         say("warning", f"this broker can release nothing: {broker.fault}")
         say(

@@ -661,3 +661,56 @@ def test_secret_of_an_admin_who_hangs_up_is_stored_as_it_was_sent(
         time.sleep(0.05)
     assert seen == [b"secret"]
     assert embedded.admin.metadata(URI).size == 6
+
+
+def certificate_of(port):
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
+
+
+def renewed(directory):
+    """Other files in the place of those that a broker was started with."""
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(str(directory / "key.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(directory / "cert.pem"))
+    return issued.cert_chain_pems[0].bytes().decode()
+
+
+def test_certificate_whose_files_change_is_shown_and_connections_stay(certificate, monkeypatch):
+    monkeypatch.setattr(server, "_CERTIFICATE_SECONDS", 0.0)
+    config = BrokerConfig(
+        state_directory=certificate / "state",
+        port=0,
+        certificate_file=certificate / "cert.pem",
+        certificate_key_file=certificate / "key.pem",
+    )
+    context = ssl.create_default_context(cafile=str(certificate / "ca.pem"))
+    with running(config) as broker:
+        port = urlsplit(broker.url).port
+        plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
+            asked = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+            assert status_of(connection, asked) == 200
+            new = renewed(certificate)
+            while certificate_of(port) != new:
+                assert status_of(connection, asked) == 200
+            assert status_of(connection, asked) == 200
+
+
+def test_certificate_is_read_again_at_sighup(certificate):
+    program = PROGRAM.replace(
+        "port=0)",
+        "port=0, certificate_file=Path(sys.argv[2]), certificate_key_file=Path(sys.argv[3]))",
+    )
+    words = [sys.executable, "-c", program]
+    words += [str(certificate / name) for name in ("state", "cert.pem", "key.pem")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            port = urlsplit(process.stdout.readline().strip()).port
+            new = renewed(certificate)
+            process.send_signal(signal.SIGHUP)
+            while certificate_of(port) != new:
+                assert process.poll() is None
+            process.terminate()
+            assert process.communicate(timeout=30)[0] == "stopped\n"
+        finally:
+            process.kill()

@@ -189,6 +189,26 @@ def test_token_has_a_submod_for_each_device_and_gives_them_back_in_their_order(t
     ]
 
 
+def test_check_of_a_token_just_made_says_what_it_says_to_who_reads_it(private, tokens, token):
+    """What is remembered is what stands in it."""
+    assert tokens.check(token, now=NOW) == GuestTokens(private).check(token, now=NOW)
+
+
+def test_check_of_a_token_that_is_like_a_known_one_refused(tokens, token):
+    tokens.check(token, now=NOW)
+    head, body, signature = token.split(".")
+    for other in (f"{head}.{body}.{'A' * len(signature)}", token + "A", token + "=", token + " "):
+        with pytest.raises(Refusal, match="TokenVerifierError"):
+            tokens.check(other, now=NOW)
+
+
+@pytest.mark.parametrize("now", [LATER, NOW - timedelta(minutes=6)], ids=["over", "to come"])
+def test_check_of_a_known_token_judges_its_times_each_time(tokens, token, now):
+    tokens.check(token, now=NOW)
+    with pytest.raises(Refusal, match=r"has expired|from the future"):
+        tokens.check(token, now=now)
+
+
 def test_check_by_another_process_with_the_same_key(private, token):
     assert GuestTokens(private).check(token, now=NOW).tee == "sample"
 
