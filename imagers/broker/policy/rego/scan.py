@@ -330,7 +330,8 @@ class _Scan:
                 return at
             if token.depth > start.depth:
                 continue
-            if start.text == "not" and (token.first or token.text == ";"):
+            is_next = token.first and not self._goes_on(at)
+            if start.text == "not" and (is_next or token.text == ";"):
                 return at
             # Unless it was a set that is gone through.
             if start.text == "every" and token.text == "}" and not self._is(at + 1, "{"):
@@ -414,9 +415,14 @@ class _Scan:
             return False
         if self._is(index - 1, "default"):
             return True
-        before = self._tokens[index - 1]
-        goes_on = before.kind == "mark" and before.text not in (")", "]", "}", ";")
-        return (token.first or before.text == ";") and not goes_on and before.text not in _GOES_ON
+        return (token.first or self._is(index - 1, ";")) and not self._goes_on(index)
+
+    def _goes_on(self, index: int) -> bool:
+        """Whether the statement before a token at the beginning of a line has not ended."""
+        before, token = self._tokens[index - 1], self._tokens[index]
+        wants = before.kind == "mark" and before.text not in (")", "]", "}", ";")
+        joins = token.kind == "mark" and token.text not in ("(", "[", "{", "}", ")", "]", ";")
+        return wants or joins or before.text in _GOES_ON
 
     def _called(self, index: int) -> str | None:
         """The name of the function that is called here."""

@@ -58,6 +58,16 @@ REFUSED = {
         "no 'not' in what is listed inside 'not'",
         "line 6",
     ),
+    "not listed in a not that goes on": (
+        HEAD + "x if {\n not 1 ==\n count([1 | some y in [1]; not y == 1])\n}",
+        "no 'not' in what is listed inside 'not'",
+        "line 6",
+    ),
+    "not listed in a not that the next line takes on": (
+        HEAD + "x if {\n not 1\n == count([1 | some y in [1]; not y == 1])\n}",
+        "no 'not' in what is listed inside 'not'",
+        "line 6",
+    ),
     "every listed in not": (
         HEAD + "x if { not count([1 | some y in [1]; every z in [1] { y == z }]) == 1 }",
         "no 'every' in what is listed inside 'not'",
