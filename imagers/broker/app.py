@@ -45,10 +45,20 @@ from imagers.broker.handshake import Handshake
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.loglines import LimitedLog
 from imagers.broker.openapi import openapi_json
+from imagers.broker.policy.rego.scan import is_rego
 from imagers.broker.policy.table import MAX_POLICY_BYTES
 from imagers.broker.references import References
 from imagers.broker.refusals import Refusal, error_body, refusal_of
-from imagers.broker.resources import IMAGE_QUERY, Credentials, Resources
+from imagers.broker.releases import (
+    IMAGE_QUERY,
+    MAX_REQUEST,
+    Asked,
+    Credentials,
+    Releases,
+    join_released,
+    parse_asked,
+)
+from imagers.broker.resources import Resources
 from imagers.broker.trustee_admin import MAX_MESSAGE_BYTES as MAX_ADMIN_MESSAGE
 from imagers.broker.trustee_admin import TrusteeAdmin
 from imagers.errors import ImagersError
@@ -109,6 +119,11 @@ def create_app(state: BrokerState) -> Router:
             Route(f"{PREFIX}/imagers/metadata/{{path:path}}", guarded(endpoints.metadata)),
             Route(f"{PREFIX}/imagers/binding/{{path:path}}", guarded(endpoints.bind)),
             Route(f"{PREFIX}/imagers/policy", guarded(endpoints.policy)),
+            Route(
+                f"{PREFIX}/imagers/attestation-policy/{{name}}",
+                guarded(endpoints.attestation_policy),
+            ),
+            Route("/imagers/v1/release", guarded(endpoints.release)),
             Route(f"{PREFIX}/imagers/reference-value", guarded(endpoints.references)),
             Route(f"{PREFIX}/imagers/reference-value/{{name}}", guarded(endpoints.reference)),
             Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),
@@ -250,6 +265,7 @@ class _Endpoints:
     def __init__(self, state: BrokerState) -> None:
         self._state = state
         self._handshake = Handshake(state)
+        self._releases = Releases(state)
         self._resources = Resources(state)
         self._references = References(state)
         self._trustee = TrusteeAdmin(self._resources, self._references)
@@ -323,12 +339,11 @@ class _Endpoints:
         path = request.path_params["path"]
         if request.method == "GET":
             credentials = Credentials(cookie=_cookie(request), bearer=_bearer(request))
-            images = request.query_params.getlist(IMAGE_QUERY)
-            released = await self._resources.release(
-                credentials, path, images, caller=_caller(request)
-            )
+            query = request.query_params
+            asked = Asked((path,), query.getlist(IMAGE_QUERY), dict(query))
+            released = await self._releases.release(credentials, asked, caller=_caller(request))
             _prove(request, released.caller)
-            return Response(released.body, headers={"Cache-Control": "no-store"}, media_type=_JSON)
+            return _json(released.bodies[0])
         await self._admin(request)
         if request.method == "DELETE":
             await self._resources.delete(path)
@@ -360,10 +375,31 @@ class _Endpoints:
         await self._admin(request)
         _only(request, "GET", "POST")
         if request.method == "GET":
-            return _json(await self._resources.policy_text())
+            policy = await self._resources.policy_text()
+            return _text(policy) if is_rego(policy.decode()) else _json(policy)
         body = bytes(await _read(request, MAX_POLICY_BYTES))
         await self._resources.set_policy(body)
         return Response(b"")
+
+    async def attestation_policy(self, request: Request) -> Response:
+        await self._admin(request)
+        _only(request, "GET", "POST", "DELETE")
+        name = request.path_params["name"]
+        if request.method == "GET":
+            return _text(await self._resources.attestation_policy(name))
+        body = None
+        if request.method == "POST":
+            body = bytes(await _read(request, MAX_POLICY_BYTES))
+        await self._resources.set_attestation_policy(name, body)
+        return Response(b"")
+
+    async def release(self, request: Request) -> Response:
+        _only(request, "POST")
+        credentials = Credentials(cookie=_cookie(request), bearer=_bearer(request))
+        asked = parse_asked(bytes(await _read(request, MAX_REQUEST)))
+        released = await self._releases.release(credentials, asked, caller=_caller(request))
+        _prove(request, released.caller)
+        return _json(join_released(asked, released))
 
     async def references(self, request: Request) -> Response:
         await self._admin(request)
@@ -446,6 +482,10 @@ def _cookie(request: Request) -> str | None:
 def _bearer(request: Request) -> str | None:
     found = _BEARER.match(request.headers.get("authorization", ""))
     return found[1] if found else None
+
+
+def _text(body: bytes) -> Response:
+    return Response(body, headers={"Cache-Control": "no-store"}, media_type="text/plain")
 
 
 def _json(body: bytes) -> Response:

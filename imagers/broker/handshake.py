@@ -67,7 +67,8 @@ if TYPE_CHECKING:
 
     from imagers.broker.challenges import Ticket
     from imagers.broker.keeping.transaction import Transaction
-    from imagers.broker.state import BrokerState, Rules
+    from imagers.broker.rules import Rules
+    from imagers.broker.state import BrokerState
     from imagers.kbs.messages import Attestation, InitData
     from imagers.model.evidence import ReportData, Verifier
     from imagers.model.strict_json import JSON

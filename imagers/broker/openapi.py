@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from imagers import __version__
 from imagers.broker.policy.table import MAX_POLICY_BYTES
 from imagers.broker.refusals import STATUS
+from imagers.broker.rules import CLASSES
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.messages import PROTOCOL_VERSION
 from imagers.kbs.wire import COOKIE_NAME, ERROR_TYPE_PREFIX, PREFIX
@@ -37,6 +38,7 @@ _SEGMENT: JSONObject = {
 _DIGEST: JSONObject = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
 _FLAG: JSONObject = {"type": "string", "enum": ["true", "false"]}
 _TEXT: JSONObject = {"type": "string"}
+_REGO: JSONObject = {"text/plain": {"schema": {"type": "string", "minLength": 1}}}
 _NONE: JSONObject = {"description": "done"}
 _ADMIN: JSON = [{"admin": []}]
 _GUEST: JSON = [{"session": []}, {"token": []}]
@@ -59,6 +61,7 @@ def openapi_json() -> bytes:
             "paths": {
                 **_guest_paths(),
                 **_resource_paths(),
+                **_release_path(),
                 **_trustee_paths(),
                 **_admin_paths(),
                 **_public_paths(),
@@ -199,6 +202,19 @@ def _resource_paths() -> JSONObject:
     }
 
 
+def _release_path() -> JSONObject:
+    return {
+        "/imagers/v1/release": {
+            "post": _operation(
+                "Several secrets of one image, all or none",
+                _answer("a JWE for each", "Released"),
+                security=_GUEST,
+                body=_content("Asked"),
+            )
+        }
+    }
+
+
 def _trustee_paths() -> JSONObject:
     name = _parameter("name", {"type": "string", "minLength": 1}, "path")
     return {
@@ -241,12 +257,36 @@ def _admin_paths() -> JSONObject:
     name = _parameter("name", {"type": "string", "minLength": 1}, "path")
     return {
         f"{PREFIX}/imagers/policy": {
-            "get": _operation("The policy in force", _answer("a table", "Policy"), security=_ADMIN),
+            "get": _operation(
+                "The policy in force",
+                {
+                    "description": "a table, or a text in Rego",
+                    "content": {**_content("Policy"), **_REGO},
+                },
+                security=_ADMIN,
+            ),
             "post": _operation(
                 f"Put a policy of at most {MAX_POLICY_BYTES} bytes in force",
                 _NONE,
                 security=_ADMIN,
-                body=_content("Policy"),
+                body={**_content("Policy"), **_REGO},
+            ),
+        },
+        f"{PREFIX}/imagers/attestation-policy/{{name}}": {
+            "parameters": [_parameter("name", {"enum": list(CLASSES)}, "path")],
+            "get": _operation(
+                "An attestation policy",
+                {"description": "a text in Rego", "content": _REGO},
+                security=_ADMIN,
+            ),
+            "post": _operation(
+                f"Put an attestation policy of at most {MAX_POLICY_BYTES} bytes in force",
+                _NONE,
+                security=_ADMIN,
+                body=_REGO,
+            ),
+            "delete": _operation(
+                "Let reference values alone say what evidence is worth", _NONE, security=_ADMIN
             ),
         },
         f"{PREFIX}/imagers/reference-value": {
@@ -363,6 +403,18 @@ def _admin_schemas() -> JSONObject:
                 "version": {"type": "integer"},
                 "created_at": _TEXT,
                 "manifest_digests": {"type": "array", "items": _DIGEST},
+            }
+        ),
+        "Asked": _object(
+            {"resources": {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 128}},
+            {"image-digest": _TEXT},
+        ),
+        "Released": _object(
+            {
+                "resources": {
+                    "type": "object",
+                    "additionalProperties": {"$ref": "#/components/schemas/JWE"},
+                }
             }
         ),
         "Policy": _object({"rules": {"type": "array", "items": _rule_schema(texts)}}),

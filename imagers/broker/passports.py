@@ -212,7 +212,9 @@ def _guest_of(token: str, issuer: Issuer, now: datetime) -> AttestedGuest:
         )
     with step("8, key"):
         key = _key_of(result.claims, issuer.pointers)
-    return AttestedGuest(key, accepted, issuer=issuer.name or "an issuer without a name")
+    return AttestedGuest(
+        key, accepted, result.claims.value, issuer=issuer.name or "an issuer without a name"
+    )
 
 
 def _check_end(result: EAR) -> None:
@@ -265,7 +267,7 @@ def _tee_of(name: str, part: Submod) -> str:
 def _vouched(result: EAR, part: _Part, issuer: Issuer, *, is_guest: bool) -> Vouched:
     """Step 7: what is said of one TEE or device."""
     if issuer.affirming == "reappraised":
-        return Vouched(part.tee, claims=_claims_of(result, part))
+        return Vouched(part.tee, part.submods, claims=_claims_of(result, part))
     submods = [result.submods[name] for name in part.submods]
     for name, submod in zip(part.submods, submods, strict=True):
         if submod.status not in _ENOUGH:
@@ -285,7 +287,7 @@ def _vouched(result: EAR, part: _Part, issuer: Issuer, *, is_guest: bool) -> Vou
     said = Comparison("executables", "passport", issuer.name, (AFFIRMING,), "", why)
     number = _UNKNOWN if why else _KNOWN
     appraisal = Appraisal({"executables": number}, (said,), has_references=True)
-    return Vouched(part.tee, appraisal=appraisal)
+    return Vouched(part.tee, part.submods, appraisal=appraisal)
 
 
 def _is_affirmed(submod: Submod, member: str) -> bool:

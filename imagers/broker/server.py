@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from imagers.broker.policy.rego.engine import PolicyEngine
+
 __all__ = ["BrokerConfig", "RunningBroker", "check", "running", "serve"]
 
 _BACKLOG = 128
@@ -225,8 +227,10 @@ class _Server(uvicorn.Server):
         config: uvicorn.Config,
         proxies: Sequence[Network],
         certificate: ServerCertificate | None,
+        engine: PolicyEngine,
     ) -> None:
         super().__init__(config)
+        self._engine = engine
         self._certificate = certificate
         self._certificate_since = time.monotonic()
         self._hung_up = False
@@ -262,6 +266,7 @@ class _Server(uvicorn.Server):
             await super().shutdown(sockets=[])
         finally:
             self._sweeping.cancel()
+            await self._engine.close()
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -448,7 +453,7 @@ def _prepared(config: BrokerConfig) -> Iterator[tuple[_Server, socket.socket, Ru
     certificate = _open_certificate(config)
     proxies = _parse_proxies(config)
     with _sole_user(config.state_directory), open_state(config) as state:
-        server = _Server(_uvicorn_config(config, state), proxies, certificate)
+        server = _Server(_uvicorn_config(config, state), proxies, certificate, state.engine)
         with _listen(config) as listener:
             tls = certificate is not None
             yield server, listener, _describe(config, state, listener, tls=tls)

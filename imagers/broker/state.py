@@ -31,22 +31,23 @@ from imagers.broker.passports import (
     Passports,
     parse_issuers,
 )
+from imagers.broker.policy.rego.engine import RegoEngine
 from imagers.broker.policy.table import (
     DEFAULT_POLICY,
     FORMER_DEFAULT_POLICY,
     MAX_POLICY_BYTES,
+    ResourcePolicy,
     parse_policy,
 )
+from imagers.broker.rules import POLICY, LastRules
 from imagers.broker.sealing import Sealer
 from imagers.broker.tokens import (
     DEFAULT_ISSUER,
     AdminTokens,
     GuestTokens,
-    Vouched,
     check_issuer,
 )
 from imagers.errors import FormatError, LocalError, UsageError
-from imagers.evidence.appraise import appraise_claims, reference_names
 from imagers.evidence.collateral.directory import CollateralDirectory
 from imagers.evidence.plugins import DEVICES, load_verifier
 from imagers.evidence.policy import MAX_POLICY_BYTES as MAX_APPRAISAL_POLICY
@@ -63,11 +64,10 @@ if TYPE_CHECKING:
     from imagers.broker.keeping.database import Database
     from imagers.broker.keeping.rows import StoreRow
     from imagers.broker.keeping.transaction import Transaction
-    from imagers.broker.policy.table import ResourcePolicy
-    from imagers.broker.tokens import Accepted, AttestedGuest
-    from imagers.evidence.appraise import Appraisal
-    from imagers.model.evidence import Claims, Verifier
-    from imagers.model.references import ReferenceValue
+    from imagers.broker.policy.rego.engine import PolicyEngine
+    from imagers.broker.rules import RegoPolicy, Rules
+    from imagers.broker.tokens import AttestedGuest
+    from imagers.model.evidence import Verifier
     from imagers.model.strict_json import View
 
 __all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "check_settings", "open_state"]
@@ -81,7 +81,6 @@ SAMPLES = ("sample", "sampledevice")
 MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, for ever
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TOKEN_KEY = "token-key"  # noqa: S105 - the name of a setting
-_POLICY = "policy"
 
 # (event, whether the caller has attested)
 _REFUSALS = (
@@ -169,74 +168,12 @@ class BrokerConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What releases are judged by, as it was after so many changes of the store.
-
-    Attributes:
-        policy: None: the stored one is damaged, and nothing is released.
-        fault: why, in that case.
-    """
-
-    changes: int
-    policy: ResourcePolicy | None
-    fault: str
-    references: Mapping[str, ReferenceValue]
-
-    @classmethod
-    def read(cls, transaction: Transaction) -> Rules:
-        """Those in force in the state that a transaction sees."""
-        policy, fault = None, ""
-        try:
-            stored = transaction.get_setting(_POLICY) or b""
-            policy = parse_policy(stored.decode("utf-8", "replace"))
-        except FormatError as error:
-            fault = str(error)
-        changes = transaction.store_row().changes
-        return cls(changes, policy, fault, transaction.reference_values())
-
-    def appraise(self, claims: Claims, *, now: datetime) -> Appraisal:
-        """The worth of claims by the reference values.
-
-        Args:
-            now: by `BrokerState.session_now`: what has expired once is not in force again where
-                the clock goes back.
-        """
-        names = reference_names(claims)
-        values = {name: one for name, one in self.references.items() if name in names}
-        return appraise_claims(claims, values, now=now)
-
-    def worth(self, one: Accepted | Vouched, *, now: datetime) -> Appraisal:
-        """What a guest's evidence, or another verifier's word for it, is worth; see `appraise`."""
-        if isinstance(one, Vouched) and one.appraisal is not None:
-            return one.appraisal
-        assert one.claims is not None  # one of the two is there
-        return self.appraise(one.claims, now=now)
-
-
-class _LastRules:
-    """The rules that were read last: to parse a thousand takes more than all the rest.
-
-    Threads: safe; one reference is replaced.
-    """
-
-    def __init__(self) -> None:
-        self._last: Rules | None = None
-
-    def of(self, transaction: Transaction) -> Rules:
-        if transaction.is_alone:  # what it sees may be changed again, or undone
-            return Rules.read(transaction)
-        last = self._last
-        if last is None or last.changes != transaction.store_row().changes:
-            last = self._last = Rules.read(transaction)
-        return last
-
-
-@dataclass(frozen=True, slots=True)
 class BrokerState(Closing):
     """An open broker, not yet listening.
 
     Attributes:
         judges: by name of a TEE, a digest of the roots and settings of its verifier.
+        engine: judges by policies in Rego; who runs the broker closes it in its event loop.
         devices: the verifiers of devices, which count beside a TEE.
         admin_key_made: the admin key file, if this start made it.
         master_key_made: the master key file, if this start made it.
@@ -260,7 +197,8 @@ class BrokerState(Closing):
     refusals: Mapping[tuple[str, bool], RefusalLimit] = field(
         default_factory=lambda: {kind: RefusalLimit() for kind in _REFUSALS}
     )
-    last_rules: _LastRules = field(default_factory=_LastRules)
+    engine: PolicyEngine = field(default_factory=RegoEngine)
+    last_rules: LastRules = field(default_factory=LastRules)
 
     def now(self) -> datetime:
         """The time, by the broker's clock."""
@@ -284,7 +222,7 @@ class BrokerState(Closing):
         """The rules in force in the state that a transaction sees."""
         return self.last_rules.of(transaction)
 
-    def policy(self, rules: Rules) -> ResourcePolicy:
+    def policy(self, rules: Rules) -> ResourcePolicy | RegoPolicy:
         """The policy of the rules.
 
         Raises:
@@ -308,14 +246,14 @@ class BrokerState(Closing):
             return "it takes evidence of no TEE"
         try:
             with self.store.reading() as transaction:
-                table = self.policy(self.rules(transaction)).rules
+                policy = self.policy(self.rules(transaction))
         except LocalError as error:  # it starts all the same: an admin has to put it right
             return str(error)
-        if not any(
+        if isinstance(policy, ResourcePolicy) and not any(
             rule.effect == "allow"
             and (not rule.tees or rule.tees & tees)
             and rule.devices <= devices
-            for rule in table
+            for rule in policy.rules
         ):
             return "its policy allows nothing to guests of these TEEs and devices"
         return ""
@@ -342,10 +280,6 @@ class BrokerState(Closing):
         """A document by its name, or None; nothing of it is verified."""
         directory = self.config.collateral_directory
         return None if directory is None else CollateralDirectory(directory).read(name)
-
-    def set_policy(self, transaction: Transaction, policy: ResourcePolicy) -> None:
-        """Put another one in force."""
-        transaction.set_setting(_POLICY, policy.text.encode())
 
     async def log_refusal(self, event: AuditEvent, *, caller: str, attested: bool = False) -> None:
         """Write the row of a refusal, if the minute has room for it.
@@ -472,13 +406,13 @@ def _open_in(
         master_key_made=config.master_key_file if master_made else None,
     )
     with store.transaction() as transaction:
-        if policy is None and transaction.get_setting(_POLICY) in (
+        if policy is None and transaction.get_setting(POLICY) in (
             None,
             FORMER_DEFAULT_POLICY.encode(),
         ):
             policy = parse_policy(DEFAULT_POLICY)
         if policy is not None:
-            state.set_policy(transaction, policy)
+            transaction.set_setting(POLICY, policy.text.encode())
         for one in appraisal.references:
             transaction.set_reference_value(one)
         detail = f"TEEs: {', '.join(sorted(verifiers)) or 'none'}"

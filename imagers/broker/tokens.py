@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_ISSUER",
+    "EVIDENCE",
     "Accepted",
     "AdminTokens",
     "AttestedGuest",
@@ -64,7 +65,8 @@ __all__ = [
 
 _PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
 DEFAULT_ISSUER = "imagers-broker"
-_EVIDENCE = "ear.veraison.annotated-evidence"
+EVIDENCE = "ear.veraison.annotated-evidence"
+"""The member of a submod that has what Trustee names claims."""
 _CLAIMS = "imagers.claims"
 _JUDGE = "imagers.judge"
 _GUEST = "cpu0"
@@ -97,10 +99,12 @@ class Accepted:
     Attributes:
         claims: without those by Trustee's names.
         judge: as in `Judged`.
+        submods: the one of the token that says it.
     """
 
     claims: Claims
     judge: str
+    submods: tuple[str, ...]
 
     @property
     def tee(self) -> str:
@@ -115,9 +119,11 @@ class Vouched:
     Attributes:
         appraisal: what it is worth here; None: that is to be found out, of the claims.
         claims: to be appraised; None: the appraisal is all.
+        submods: those of the token that say it.
     """
 
     tee: str
+    submods: tuple[str, ...]
     appraisal: Appraisal | None = None
     claims: Claims | None = None
 
@@ -128,17 +134,29 @@ class AttestedGuest:
 
     Attributes:
         accepted: that of the TEE first, then those of its devices.
+        claims: all of the token.
         issuer: who vouches for it, if that is not this broker.
     """
 
     tee_pubkey: TEEPublicKey
     accepted: tuple[Accepted | Vouched, ...]
+    claims: JSONObject = field(repr=False)
     issuer: str = ""
 
     @property
     def tee(self) -> str:
         """Name of the TEE."""
         return self.accepted[0].tee
+
+    def evidence_of(self, one: Accepted | Vouched) -> JSONObject:
+        """What Trustee names claims of one piece of evidence; empty where the token has none."""
+        submods = self.claims.get("submods")
+        for name in one.submods:
+            submod = submods.get(name) if isinstance(submods, dict) else None
+            evidence = submod.get(EVIDENCE) if isinstance(submod, dict) else None
+            if isinstance(evidence, dict):
+                return evidence
+        return {}
 
 
 def check_issuer(name: str) -> None:
@@ -312,7 +330,7 @@ def _submod(judged: Judged, report_data: ReportData, runtime: JSONObject) -> JSO
         "ear.status": judged.appraisal.status,
         "ear.trustworthiness-vector": dict(judged.appraisal.vector),
         "ear.appraisal-policy-id": "default",
-        _EVIDENCE: evidence,
+        EVIDENCE: evidence,
         _CLAIMS: claims_to_json(claims),
         _JUDGE: judged.judge,
     }
@@ -321,16 +339,17 @@ def _submod(judged: Judged, report_data: ReportData, runtime: JSONObject) -> JSO
 def _guest_of(payload: View) -> AttestedGuest:
     submods = payload.object("submods")
     guest = submods.object(_GUEST)
-    runtime_data = guest.object(_EVIDENCE).object("runtime_data_claims")
+    runtime_data = guest.object(EVIDENCE).object("runtime_data_claims")
     names = (_GUEST, *(name for name in submods.value if name != _GUEST))
     return AttestedGuest(
         parse_public_key(runtime_data.object("tee-pubkey")),
-        tuple(_accepted(submods.object(name)) for name in names),
+        tuple(_accepted(name, submods.object(name)) for name in names),
+        payload.value,
     )
 
 
-def _accepted(submod: View) -> Accepted:
-    return Accepted(claims_from_json(submod.object(_CLAIMS)), submod.text(_JUDGE))
+def _accepted(name: str, submod: View) -> Accepted:
+    return Accepted(claims_from_json(submod.object(_CLAIMS)), submod.text(_JUDGE), (name,))
 
 
 class AdminTokens:

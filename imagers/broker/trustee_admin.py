@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagers.broker.refusals import Refusal
+from imagers.broker.rules import CLASSES
 from imagers.errors import CouldNotVerify, FormatError, NoSignature
 from imagers.evidence.reference import import_references
 from imagers.model.references import references_to_json
@@ -32,6 +33,7 @@ __all__ = ["MAX_MESSAGE_BYTES", "TrusteeAdmin"]
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024  # as Trustee takes
 _RESOURCE_POLICY = "resource-policy"
+_DEFAULT = "default_"  # begins the ids of the policies that Trustee judges by
 _VERSION = "0.1.0"
 _SOURCE = "a message of Trustee's"
 
@@ -55,26 +57,24 @@ class TrusteeAdmin:
 
         Raises:
             FormatError: the message or its policy is none.
-            Refusal: it is Rego.
         """
         message = View.parse(body, what="resource policy", max_bytes=MAX_MESSAGE_BYTES)
-        text = message.bytes64url("policy")
-        if text.lstrip()[:1] != b"{":
-            raise _no_rego()
-        await self._resources.set_policy(text)
+        await self._resources.set_policy(message.bytes64url("policy"))
 
     async def set_attestation_policy(self, body: bytes) -> None:
         """Put an attestation policy in force.
 
         Raises:
-            FormatError: the message is none.
-            Refusal: it is Rego.
+            FormatError: the message or its policy is none, or the policy is of no class of
+                evidence that there is.
         """
         message = View.parse(body, what="attestation policy", max_bytes=MAX_MESSAGE_BYTES)
         message.optional_text("type")
-        message.text("policy_id")
-        message.bytes64url("policy")
-        raise _no_rego()
+        name = message.text("policy_id").removeprefix(_DEFAULT)
+        if name not in CLASSES:
+            wanted = " or ".join(f"'{_DEFAULT}{one}'" for one in CLASSES)
+            raise message.error(f"expected {wanted}", "policy_id")
+        await self._resources.set_attestation_policy(name, message.bytes64url("policy"))
 
     async def register(self, body: bytes) -> None:
         """Set the reference values of a message, in place of those of the same names.
@@ -105,10 +105,3 @@ class TrusteeAdmin:
             Refusal: `ResourceNotFound`.
         """
         return dump_json(list(await self._references.values(name)))
-
-
-def _no_rego() -> Refusal:
-    return Refusal(
-        "PolicyEngineError",
-        "this broker takes no policy in Rego; 'imagers broker policy set' sets its table",
-    )

@@ -226,8 +226,12 @@ class Transaction:
 
     def set_setting(self, name: str, value: bytes) -> None:
         """Set or replace a value."""
-        self._run("DELETE FROM settings WHERE name = :name", name=name)
+        self.delete_setting(name)
         self._run(_insert("settings", "name", "value"), name=name, value=value)
+
+    def delete_setting(self, name: str) -> None:
+        """Have no such value."""
+        self._run("DELETE FROM settings WHERE name = :name", name=name)
 
     # Reference values
 

@@ -15,6 +15,7 @@ from jwcrypto.jwk import JWK
 from jwcrypto.jwt import JWT
 
 from imagers.broker.handshake import Handshake
+from imagers.broker.releases import Asked, Releases
 from imagers.broker.resources import Resources
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.evidence.plugins import load_attester
@@ -81,6 +82,18 @@ def handshake(state):
 @pytest.fixture
 def resources(state):
     return Now(Resources(state))
+
+
+class Release:
+    """One secret at a time, for guests of a broker."""
+
+    def __init__(self, state):
+        self._releases = Releases(state)
+
+    def __call__(self, credentials, path, images=(), **more):
+        asked = Asked((path,), images)
+        released = asyncio.run(self._releases.release(credentials, asked, **more))
+        return released.bodies[0]
 
 
 @pytest.fixture

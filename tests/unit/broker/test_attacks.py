@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from imagers.broker.handshake import Handshake
 from imagers.broker.refusals import Refusal
-from imagers.broker.resources import Credentials, Resources
+from imagers.broker.releases import Asked, Credentials, Releases
+from imagers.broker.resources import Resources
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import ImagersError
 from imagers.evidence.plugins import load_attester
@@ -50,6 +51,7 @@ class Broker:
         )
         self.state = open_state(config)
         self.handshake, self.resources = Handshake(self.state), Resources(self.state)
+        self.releases = Releases(self.state)
         self._runner = asyncio.Runner()
         self.run(self.resources.put(PATH, SecretKey(SECRET), replace=False))
         bound = json.dumps({"manifest_digest": str(IMAGE)}).encode()
@@ -72,7 +74,7 @@ class Broker:
 
     def release(self, cookie, token):
         credentials = Credentials(cookie=cookie, bearer=token)
-        return self.run(self.resources.release(credentials, PATH, [str(IMAGE)])).body
+        return self.run(self.releases.release(credentials, Asked((PATH,), [str(IMAGE)]))).bodies[0]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from imagers.broker.handshake import Handshake
 from imagers.broker.policy.table import DEFAULT_POLICY
 from imagers.broker.refusals import Refusal
-from imagers.broker.resources import Credentials, Resources
+from imagers.broker.releases import Credentials
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import CouldNotVerify, EvidenceRejected, KeyRefused
 from imagers.evidence.init_data import parse_init_data
@@ -44,7 +44,7 @@ from imagers.testing.evidence import (
 from imagers.testing.evidence.csv import CLOSED, remask
 from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.make import write_collateral
-from tests.unit.broker.conftest import Now
+from tests.unit.broker.conftest import Now, Release
 
 URI = "kbs:///default/app/key"
 IMAGE, OTHER = digest_of(b"a manifest"), digest_of(b"another")
@@ -372,10 +372,10 @@ def test_session_under_a_root_for_tests_ends_with_that_root(any_world, tmp_path)
         guest.close()
     config = BrokerConfig(state_directory=state, tees=(any_world.tee,))
     with open_state(config) as again:
-        resources, path = Now(Resources(again)), URI.removeprefix("kbs:///")
+        release, path = Release(again), URI.removeprefix("kbs:///")
         for credentials in (Credentials(bearer=token), Credentials(cookie=cookie)):
             with pytest.raises(Refusal, match="accepted under other roots or settings") as caught:
-                resources.release(credentials, path, [str(IMAGE)])
+                release(credentials, path, [str(IMAGE)])
             assert caught.value.status == 401
 
 
@@ -414,7 +414,7 @@ def test_session_that_an_appraisal_policy_let_pass_ends_with_that_policy(any_wor
         )
         with open_state(config) as again:
             path = URI.removeprefix("kbs:///")
-            Now(Resources(again)).release(Credentials(bearer=token), path, [str(IMAGE)])
+            Release(again)(Credentials(bearer=token), path, [str(IMAGE)])
 
     ask({})
     for settings in ({"crl": "optional"}, {"debug": True}):
@@ -451,7 +451,7 @@ def test_device_that_no_reference_value_knows_makes_its_guest_one_that_is_not_kn
     world, monkeypatch
 ):
     """What a guest shows counts, also where no rule asks for it."""
-    monkeypatch.setattr("imagers.broker.resources.SAMPLES", ())
+    monkeypatch.setattr("imagers.broker.releases.SAMPLES", ())
     with EmbeddedBroker(worlds=[world], allow_sample_tee=True) as broker:
         broker.put(URI, b"the key", image=IMAGE)
         broker.expect(NAME, OURS.hex())

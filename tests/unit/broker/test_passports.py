@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from imagers.broker.passports import Passports, parse_issuers
 from imagers.broker.references import References
 from imagers.broker.refusals import Refusal
-from imagers.broker.resources import Credentials, Resources
+from imagers.broker.releases import Credentials
+from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
 from imagers.broker.state import open_state
 from imagers.broker.tokens import GuestTokens, Judged
@@ -35,7 +36,7 @@ from imagers.model.strict_json import View, dump_json
 from imagers.pki.algorithms import sign
 from imagers.pki.jose import build_jws, sign_token
 from tests.real_evidence import real_file
-from tests.unit.broker.conftest import Now
+from tests.unit.broker.conftest import Now, Release
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -758,6 +759,7 @@ def broker(tmp_path):
         state = open_state(config)
         opened.append(state)
         resources = Now(Resources(state))
+        resources.release = Release(state)
         resources.put(KEPT, SecretKey(SECRET), replace=False)
         resources.bind(KEPT, json.dumps({"manifest_digest": str(IMAGE)}).encode())
         return resources, Now(References(state)), state
@@ -770,7 +772,7 @@ def broker(tmp_path):
 def released(resources, claims):
     credentials = Credentials(bearer=token(claims))
     answer = resources.release(credentials, KEPT, [str(IMAGE)])
-    with open_answer(answer.body, GUEST_KEY) as secret, secret.view() as data:
+    with open_answer(answer, GUEST_KEY) as secret, secret.view() as data:
         return bytes(data)
 
 
@@ -830,7 +832,7 @@ def test_answer_to_a_passport_is_for_nobody_who_stole_it(broker):
         Credentials(bearer=token(changed(**made_for(GUEST_KEY)))), KEPT, [str(IMAGE)]
     )
     with pytest.raises(TagMismatch):
-        open_answer(answer.body, ECKey())
+        open_answer(answer, ECKey())
 
 
 def test_own_tokens_are_taken_beside_passports_and_nobodys_are_own(broker):

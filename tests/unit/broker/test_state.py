@@ -12,8 +12,8 @@ from imagers.broker.policy.table import (
     DEFAULT_POLICY,
     DENY_ALL_POLICY,
     FORMER_DEFAULT_POLICY,
-    parse_policy,
 )
+from imagers.broker.rules import POLICY
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import FormatError, LocalError, PluginNotFound, UsageError
 from imagers.model.evidence import Claims
@@ -125,10 +125,9 @@ def test_policy_file_is_put_in_force_at_each_start(tmp_path):
 
 def test_stored_policy_stays_where_no_file_is_given(config):
     state = open_state(config)
-    from imagers.broker.policy.table import parse_policy
 
     with state.store.transaction() as transaction:
-        state.set_policy(transaction, parse_policy(DENY_ALL_POLICY))
+        transaction.set_setting(POLICY, DENY_ALL_POLICY.encode())
     state.close()
     again = open_state(config)
     assert policy_of(again) == DENY_ALL_POLICY
@@ -181,7 +180,7 @@ def test_log_refusal_is_bounded_for_all_callers_together(config):
 
 
 def test_policy_is_parsed_again_only_when_it_changes(config, monkeypatch):
-    from imagers.broker import state as module
+    from imagers.broker import rules as module
 
     parsed = []
     parse = module.parse_policy
@@ -259,7 +258,7 @@ def test_damaged_stored_policy_releases_nothing(config):
 def test_policy_that_is_the_former_default_becomes_the_default(tmp_path):
     config = BrokerConfig(state_directory=tmp_path / "state")
     with open_state(config) as state, state.store.transaction() as transaction:
-        state.set_policy(transaction, parse_policy(FORMER_DEFAULT_POLICY))
+        transaction.set_setting(POLICY, FORMER_DEFAULT_POLICY.encode())
     with open_state(config) as state, state.store.reading() as transaction:
         assert state.policy(state.rules(transaction)).text == DEFAULT_POLICY
 
@@ -268,7 +267,7 @@ def test_policy_of_the_owner_stays_as_it_is(tmp_path):
     own = FORMER_DEFAULT_POLICY.replace("bound-image", "mine")
     config = BrokerConfig(state_directory=tmp_path / "state")
     with open_state(config) as state, state.store.transaction() as transaction:
-        state.set_policy(transaction, parse_policy(own))
+        transaction.set_setting(POLICY, own.encode())
     with open_state(config) as state, state.store.reading() as transaction:
         assert state.policy(state.rules(transaction)).text == own
 

@@ -153,7 +153,10 @@ def test_issuer_can_be_a_name_or_a_url(name):
 def test_check_gives_the_guest_back(tokens, token):
     guest = tokens.check(token, now=NOW)
     assert (guest.tee, guest.tee_pubkey) == ("sample", KEY)
-    assert guest.accepted == (Accepted(replace(CLAIMS, values={}, instance=""), "by whom"),)
+    assert guest.accepted == (
+        Accepted(replace(CLAIMS, values={}, instance=""), "by whom", ("cpu0",)),
+    )
+    assert guest.evidence_of(guest.accepted[0])["sample"] == CLAIMS.values
 
 
 def test_token_made_under_a_root_for_tests_says_so(tokens, token):

@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Secrets, released to guests.
+
+A release, in order; each step can refuse and each refusal is in the audit log:
+
+1. the caller has an attested session, or a token of this broker or of an issuer that it lists,
+   that is not over;
+2. its TEE, and that of each of its devices, is one whose verifier is enabled now, with the roots
+   and settings that it was judged by;
+3. the path and the image digest are well-formed;
+4. there is such a resource (a guest that attested may learn that there is not);
+5. the claims still count, where they do by reference values alone, and the policy allows it: for
+   this path, TEE, named image, the resource's bindings, and the worth of the guest's claims by the
+   reference values and the attestation policy in force now;
+6. the secret is opened and sealed to the public key that the evidence bound;
+7. the audit row is on disk, and what was judged by is still in force; else it is judged anew.
+   Only then the answer leaves.
+
+Several secrets in one request are released together or not at all.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from imagers.broker.audit import AuditEvent, append, shown_session
+from imagers.broker.clock import milliseconds
+from imagers.broker.policy.inputs import (
+    Binding,
+    ResourceFacts,
+    attestation_input,
+    reference_inputs,
+    request_data,
+    resource_input,
+)
+from imagers.broker.policy.table import NotAffirming, ReleaseFacts, ResourcePolicy, RuleDenied
+from imagers.broker.refusals import Refusal, refusal_of
+from imagers.broker.resources import RESOURCE_KIND, parse_path, raise_missing
+from imagers.broker.state import SAMPLES
+from imagers.broker.tokens import Accepted, Vouched
+from imagers.errors import EvidenceRejected, FormatError, PolicyDenied
+from imagers.evidence.appraise import AFFIRMING
+from imagers.kbs.jwe import seal_answer
+from imagers.kbs.resources import parse_resource_path
+from imagers.model.digest import parse_digest
+from imagers.model.strict_json import View, dump_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from imagers.broker.challenges import Ticket
+    from imagers.broker.keeping.rows import Session, StoredResource
+    from imagers.broker.keeping.transaction import Transaction
+    from imagers.broker.policy.inputs import Worth
+    from imagers.broker.rules import RegoPolicy, Rules
+    from imagers.broker.state import BrokerState
+    from imagers.broker.tokens import AttestedGuest
+    from imagers.evidence.appraise import Appraisal
+    from imagers.kbs.resources import ResourcePath
+    from imagers.model.digest import Digest
+    from imagers.model.strict_json import JSONObject
+
+__all__ = [
+    "IMAGE_QUERY",
+    "MAX_REQUEST",
+    "Asked",
+    "Credentials",
+    "Released",
+    "Releases",
+    "join_released",
+    "parse_asked",
+]
+
+IMAGE_QUERY = "image-digest"
+_TENANT = "default"
+_MAX_TOGETHER = 128  # secrets of one request: an image has as many layers
+_WHAT = "release request"
+MAX_REQUEST = 128 * 1024
+_TRIES = 8  # of a release, while admins change what it is judged by
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a caller shows: a session's cookie, a bearer token, both or neither."""
+
+    cookie: str | None = None
+    bearer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for.
+
+    Attributes:
+        paths: of the resources, one or more.
+        images: each digest that the request names; more than one is refused.
+        query: the parameters of the request, for policies in Rego.
+    """
+
+    paths: Sequence[str]
+    images: Sequence[str] = ()
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """An answer, and whom it is for.
+
+    Attributes:
+        bodies: a JWE for each path, in the order in which they were asked for.
+        caller: a session's name, or else the guest's key: one guest has one.
+    """
+
+    bodies: Sequence[bytes]
+    caller: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a release is judged by, as one state of the store had it.
+
+    Attributes:
+        now: the time that sessions are judged by.
+        session: of the cookie, unless it is over or none.
+        found: by the text of its path, each resource that is asked for and there, and its images.
+    """
+
+    now: datetime
+    session: Session | None
+    rules: Rules
+    found: Mapping[str, tuple[StoredResource, frozenset[Digest]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One piece of a guest's evidence, and its worth now.
+
+    Attributes:
+        appraisal: by the reference values; None: another verifier's word, or an attestation policy
+            in place of it.
+    """
+
+    one: Accepted | Vouched
+    worth: Worth
+    appraisal: Appraisal | None
+    fault: str = ""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is of a machine of the owner's."""
+        # Who allows the sample TEE believes guests that prove nothing, and was warned.
+        return self.worth.status == AFFIRMING or self.one.tee in SAMPLES
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One request of a guest that is known.
+
+    Attributes:
+        judged: what its evidence is worth, once that was found out.
+    """
+
+    seen: _Seen
+    guest: AttestedGuest
+    asked: Asked
+    judged: list[_Judged] = field(default_factory=list)
+
+
+def parse_asked(body: bytes) -> Asked:
+    """What a request for several secrets asks for.
+
+        {"resources": ["default/app/1", "default/app/2"], "image-digest": "sha256:…"}
+
+    Raises:
+        FormatError: it is none.
+    """
+    message = View.parse(body, what=_WHAT, max_bytes=MAX_REQUEST)
+    message.only("resources", IMAGE_QUERY)
+    paths = message.texts("resources", most=_MAX_TOGETHER, non_empty=True)
+    if len(set(paths)) < len(paths):
+        raise message.error("expected no resource twice", "resources")
+    image = message.optional_text(IMAGE_QUERY)
+    return Asked(paths, () if image is None else (image,))
+
+
+def join_released(asked: Asked, released: Released) -> bytes:
+    """The answer to it: `{"resources": {"default/app/1": JWE, …}}`."""
+    pairs = zip(asked.paths, released.bodies, strict=True)
+    return b'{"resources":{%s}}' % b",".join(dump_json(path) + b":" + jwe for path, jwe in pairs)
+
+
+class Releases:
+    """What guests get of one broker.
+
+    Threads: safe.
+    """
+
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
+
+    async def release(
+        self, credentials: Credentials, asked: Asked, *, caller: str = ""
+    ) -> Released:
+        """The JWE of each secret, for the guest of the credentials.
+
+        Args:
+            caller: who asks, for the bounds of the audit log.
+
+        Raises:
+            Refusal: see the steps of the module; of the first secret that is refused.
+        """
+        ticket = None
+        if credentials.cookie is not None:
+            ticket = self._state.challenges.open_cookie(credentials.cookie)
+        look = partial(self._look, ticket, asked.paths)
+        for _ in range(_TRIES):
+            seen = await self._state.store.read(look)
+            try:
+                guest = self._identify(credentials, seen)  # step 1
+            except Refusal as refusal:
+                event = AuditEvent(
+                    event="release",
+                    outcome="refused",
+                    path=asked.paths[0],
+                    detail=refusal.told,
+                )
+                await self._state.log_refusal(event, caller=caller)
+                raise
+            session = "" if seen.session is None else seen.session.name
+            # By key where there is no session: it is as hard to come by as a session is.
+            who = session or str(guest.tee_pubkey)
+            event = AuditEvent(
+                event="release",
+                outcome="ok",
+                tee=guest.tee,
+                image=",".join(asked.images),
+                session=shown_session(session),
+                detail=f"vouched for by {guest.issuer}" if guest.issuer else "",
+            )
+            case = _Case(seen, guest, asked)
+            events, bodies = [], []
+            for path_text in asked.paths:
+                event = replace(event, path=path_text)
+                try:
+                    stored, rule = await self._decide(case, path_text)
+                except Refusal as refusal:
+                    event = replace(
+                        event, outcome="refused", rule=refusal.rule, detail=refusal.told
+                    )
+                    await self._state.log_refusal(event, caller=who, attested=True)
+                    raise
+                events.append(replace(event, rule=rule))
+                bodies.append(self._seal(stored, guest))  # step 6
+            confirm = partial(self._confirm, seen.rules, events)
+            if await self._state.store.write(confirm):  # step 7
+                return Released(bodies, who)
+        raise Refusal("StoreUnavailable", "what is in force keeps changing; try later")
+
+    def _look(self, ticket: Ticket | None, paths: Sequence[str], transaction: Transaction) -> _Seen:
+        """What one state of the store has."""
+        now = self._state.session_now(transaction.store_row())
+        session = None if ticket is None else transaction.find_session(ticket.name)
+        if session is not None and session.expires_ms <= milliseconds(now):
+            session = None
+        found = {}
+        for path_text in paths:
+            with suppress(FormatError):  # it is refused later, when it is known who asks
+                path = parse_resource_path(path_text)
+                stored = transaction.find_resource(path)
+                if stored is not None:
+                    found[path_text] = stored, transaction.bindings(path)
+        return _Seen(now, session, self._state.rules(transaction), found)
+
+    def _confirm(
+        self, rules: Rules, events: Sequence[AuditEvent], transaction: Transaction
+    ) -> bool:
+        """Whether the release was judged by what is in force; its rows are written then."""
+        if transaction.store_row().changes != rules.changes:
+            return False
+        for event in events:
+            append(transaction, event, now=self._state.now())
+        return True
+
+    def _identify(self, credentials: Credentials, seen: _Seen) -> AttestedGuest:
+        """The guest. A good session goes before a bearer token, as with Trustee."""
+        if seen.session is not None:
+            return self._state.guest_tokens.check(seen.session.token, now=seen.now)
+        return self._state.guest_of(_bearer_of(credentials), now=seen.now)
+
+    def _check_judges(self, guest: AttestedGuest) -> None:
+        for one in guest.accepted:
+            if not isinstance(one, Accepted):
+                continue  # of passports the table says it
+            if one.tee not in self._state.verifiers:
+                raise Refusal("PolicyDeny", f"the TEE '{one.tee}' is not taken any more")
+            if one.judge != self._state.judges[one.tee]:
+                # Before this start somebody was believed who had the seed of a root for tests, or
+                # whom an appraisal policy let pass that is not in force any more.
+                raise Refusal(
+                    "TokenVerifierError", "the evidence was accepted under other roots or settings"
+                )
+
+    async def _judge_one(
+        self, seen: _Seen, guest: AttestedGuest, one: Accepted | Vouched
+    ) -> _Judged:
+        if isinstance(one, Vouched) and one.appraisal is not None:
+            return _Judged(one, one.appraisal, one.appraisal)
+        claims = one.claims
+        assert claims is not None  # one of the two is there
+        appraisal = seen.rules.appraise(claims, now=seen.now)
+        _check_counts(appraisal)
+        text = seen.rules.attestation.get(claims.tee_class)
+        if text is None:
+            return _Judged(one, appraisal, appraisal)
+        references, expired = reference_inputs(seen.rules.references.values(), now=seen.now)
+        worth = await self._state.engine.appraise(
+            _TENANT,
+            text,
+            input=attestation_input(claims, guest.evidence_of(one), expired=expired, now=seen.now),
+            references=references,
+        )
+        return _Judged(one, worth, None, worth.fault)
+
+    async def _decide(self, case: _Case, path_text: str) -> tuple[StoredResource, str]:
+        """The resource, and the rule that allows it."""
+        seen, guest = case.seen, case.guest
+        self._check_judges(guest)  # step 2
+        path = parse_path(path_text)  # step 3
+        image = _parse_image(case.asked.images)
+        if path_text not in seen.found:  # step 4
+            raise_missing(path)
+        stored, bindings = seen.found[path_text]
+        policy = self._state.policy(seen.rules)
+        if not case.judged:
+            case.judged.extend([await self._judge_one(seen, guest, one) for one in guest.accepted])
+        if isinstance(policy, ResourcePolicy):
+            rule = _ask_table(policy, case, path, image, bindings)
+        else:
+            facts = ResourceFacts(
+                now=seen.now, image=image, bindings=[Binding(one) for one in sorted(bindings)]
+            )
+            worth = {name: each.worth for each in case.judged for name in each.one.submods}
+            shown = resource_input(guest.claims, worth, facts)
+            rule = await self._ask(policy, shown, request_data(path, case.asked.query))
+        return stored, rule
+
+    async def _ask(self, policy: RegoPolicy, seen: JSONObject, data: JSONObject) -> str:
+        """The rule of a policy in Rego that allows it."""
+        decision = await self._state.engine.decide(_TENANT, policy.text, input=seen, data=data)
+        if decision.allow:
+            return decision.rule
+        told = decision.reason or "the policy does not allow it"
+        if decision.fault:
+            raise Refusal("PolicyDeny", f"the policy gave no answer: {decision.fault}", told=told)
+        detail = f"rule '{decision.rule}' denies it" if decision.rule else "no rule allows it"
+        raise Refusal("PolicyDeny", detail, rule=decision.rule, told=f"{detail}: {told}")
+
+    def _seal(self, stored: StoredResource, guest: AttestedGuest) -> bytes:
+        secret = self._state.sealer.open(
+            stored.sealed, kind=RESOURCE_KIND, name=str(stored.path), version=stored.version
+        )
+        with secret:
+            return seal_answer(secret, guest.tee_pubkey)
+
+
+def _check_counts(appraisal: Appraisal) -> None:
+    """Raise if nothing of the claims may be believed now: a reference value is there no more."""
+    try:
+        appraisal.check_counts()
+    except EvidenceRejected as error:
+        refusal = refusal_of(error)
+        assert refusal is not None  # it has a step
+        raise refusal from None
+
+
+def _ask_table(
+    policy: ResourcePolicy,
+    case: _Case,
+    path: ResourcePath,
+    image: Digest | None,
+    bindings: frozenset[Digest],
+) -> str:
+    """The rule of a table that allows it."""
+    unknown = [one for one in case.judged if not one.is_known]
+    facts = ReleaseFacts(
+        path=path,
+        tee=case.guest.tee,
+        image=image,
+        bindings=bindings,
+        is_affirming=not unknown,
+        devices=frozenset(one.one.tee for one in case.judged[1:]),
+    )
+    try:
+        return policy.decide(facts)
+    except NotAffirming as denied:
+        raise _unknown_guest(denied, unknown) from None
+    except PolicyDenied as denied:
+        rule = denied.rule if isinstance(denied, RuleDenied) else ""
+        raise Refusal("PolicyDeny", str(denied), rule=rule) from None
+
+
+def _unknown_guest(denied: NotAffirming, unknown: Sequence[_Judged]) -> Refusal:
+    """The refusal of a guest that is not known: the rule for him, the reasons for the owner."""
+    told = "; ".join(dict.fromkeys(reason for one in unknown for reason in _reasons(one)))
+    for one in unknown:
+        if one.appraisal is not None and not one.appraisal.has_references:
+            return Refusal(
+                "NoReferenceValue",
+                f"rule '{denied.rule}' does not apply: this broker has no reference value for the "
+                f"TEE '{one.one.tee}'",
+                rule=denied.rule,
+                told=told,
+            )
+    return Refusal("PolicyDeny", str(denied), rule=denied.rule, told=told)
+
+
+def _reasons(one: _Judged) -> Sequence[str]:
+    if one.appraisal is not None:
+        return [miss.told() for miss in one.appraisal.misses]
+    vector = ", ".join(f"{name} {number}" for name, number in one.worth.vector.items() if number)
+    said = f"the attestation policy says {one.worth.status} of {one.one.tee}: {vector or 'nothing'}"
+    return [f"{said}; it gave no answer: {one.fault}" if one.fault else said]
+
+
+def _bearer_of(credentials: Credentials) -> str:
+    if credentials.bearer is not None:
+        return credentials.bearer
+    if credentials.cookie is None:
+        raise Refusal("TokenNotFound", "the request has neither a session nor a token")
+    raise Refusal("SessionNotFound", "the session is unknown, expired or not attested")
+
+
+def _parse_image(values: Sequence[str]) -> Digest | None:
+    if not values:
+        return None
+    if len(values) > 1:
+        # Two readers could take different ones.
+        raise Refusal("SerdeError", f"expected one '{IMAGE_QUERY}', got {len(values)}")
+    try:
+        return parse_digest(values[0], what=IMAGE_QUERY)
+    except FormatError as error:
+        raise Refusal("SerdeError", str(error)) from None

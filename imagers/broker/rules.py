@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What releases are judged by: policies and reference values, as the store has them.
+
+    policy               the resource policy: a table, or a text in Rego
+    attestation policy   a text in Rego for each class of evidence (`cpu`, `gpu`), which says what
+                         evidence is worth; without one, `imagers.evidence.appraise` does
+
+Spec: Trustee, resource policy and attestation policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagers.broker.policy.rego.scan import is_rego
+from imagers.broker.policy.table import parse_policy
+from imagers.errors import FormatError
+from imagers.evidence.appraise import appraise_claims, reference_names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from imagers.broker.keeping.transaction import Transaction
+    from imagers.broker.policy.table import ResourcePolicy
+    from imagers.evidence.appraise import Appraisal
+    from imagers.model.evidence import Claims
+    from imagers.model.references import ReferenceValue
+
+__all__ = ["ATTESTATION", "CLASSES", "POLICY", "LastRules", "RegoPolicy", "Rules", "parse_either"]
+
+POLICY = "policy"
+"""The setting that has the resource policy."""
+ATTESTATION = "attestation-policy/"
+"""The beginning of the settings that have attestation policies; a class of evidence ends them."""
+CLASSES = ("cpu", "gpu")
+
+
+@dataclass(frozen=True, slots=True)
+class RegoPolicy:
+    """A resource policy in Rego; `imagers.broker.policy.rego` judges by it."""
+
+    text: str
+
+
+def parse_either(text: str) -> ResourcePolicy | RegoPolicy:
+    """The table, or else a text in Rego, of which only the engine can say if it is one.
+
+    Raises:
+        FormatError: a table that is none.
+    """
+    return RegoPolicy(text) if is_rego(text) else parse_policy(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is in force, as it was after so many changes of the store.
+
+    Attributes:
+        policy: None: the stored one is damaged, and nothing is released.
+        fault: why, in that case.
+        attestation: by class of evidence.
+    """
+
+    changes: int
+    policy: ResourcePolicy | RegoPolicy | None
+    fault: str
+    references: Mapping[str, ReferenceValue]
+    attestation: Mapping[str, str]
+
+    @classmethod
+    def read(cls, transaction: Transaction) -> Rules:
+        """Those in force in the state that a transaction sees."""
+        policy, fault = None, ""
+        try:
+            policy = parse_either((transaction.get_setting(POLICY) or b"").decode())
+        except FormatError as error:
+            fault = str(error)
+        except UnicodeDecodeError:
+            fault = "it is not UTF-8"
+        texts = {name: transaction.get_setting(ATTESTATION + name) for name in CLASSES}
+        return cls(
+            transaction.store_row().changes,
+            policy,
+            fault,
+            transaction.reference_values(),
+            {name: text.decode() for name, text in texts.items() if text is not None},
+        )
+
+    def appraise(self, claims: Claims, *, now: datetime) -> Appraisal:
+        """The worth of claims by the reference values.
+
+        Args:
+            now: by `BrokerState.session_now`: what has expired once is not in force again where
+                the clock goes back.
+        """
+        names = reference_names(claims)
+        values = {name: one for name, one in self.references.items() if name in names}
+        return appraise_claims(claims, values, now=now)
+
+
+class LastRules:
+    """The rules that were read last: to parse a thousand takes more than all the rest.
+
+    Threads: safe; one reference is replaced.
+    """
+
+    def __init__(self) -> None:
+        self._last: Rules | None = None
+
+    def of(self, transaction: Transaction) -> Rules:
+        """The rules of the state that a transaction sees."""
+        if transaction.is_alone:  # what it sees may be changed again, or undone
+            return Rules.read(transaction)
+        last = self._last
+        if last is None or last.changes != transaction.store_row().changes:
+            last = self._last = Rules.read(transaction)
+        return last

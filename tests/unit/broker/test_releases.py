@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests that attack a step of a release begin their docstring with its number."""
+
+import json
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwcrypto.jwk import JWK
+
+from imagers.broker.refusals import Refusal
+from imagers.broker.releases import Credentials
+from imagers.broker.state import open_state
+from imagers.errors import LocalError, TagMismatch
+from imagers.kbs.jwe import open_answer
+from imagers.model.digest import digest_of
+from imagers.model.keys import SecretKey
+from imagers.pki.jose import sign_token
+from tests.unit.broker.conftest import Release
+
+PATH = "default/key/1"
+IMAGE, OTHER = digest_of(b"manifest"), digest_of(b"other")
+SECRET = b"a very secret key-encryption key"
+ASKED = [str(IMAGE)]
+
+
+def bind(resources, digest=IMAGE, path=PATH):
+    resources.bind(path, json.dumps({"manifest_digest": str(digest)}).encode())
+
+
+@pytest.fixture
+def stored(resources):
+    resources.put(PATH, SecretKey(SECRET), replace=False)
+    bind(resources)
+    return resources
+
+
+@pytest.fixture
+def release(state, stored):  # noqa: ARG001 - a secret is there
+    return Release(state)
+
+
+@pytest.fixture
+def credentials(guest):
+    cookie, token = guest.attest()
+    return Credentials(cookie=cookie, bearer=token)
+
+
+def refused(call, *arguments, **named):
+    with pytest.raises(Refusal) as caught:
+        call(*arguments, **named)
+    return caught.value
+
+
+def opened(answer, guest):
+    with open_answer(answer, guest.key) as secret, secret.view() as data:
+        return bytes(data)
+
+
+def test_release_by_session_or_token_gives_the_secret_to_the_attested_key(
+    guest, credentials, rows, release
+):
+    for one in (
+        credentials,
+        Credentials(cookie=credentials.cookie),
+        Credentials(bearer=credentials.bearer),
+        Credentials(cookie="0" * 32, bearer=credentials.bearer),
+    ):
+        assert opened(release(one, PATH, ASKED), guest) == SECRET
+    released = [row for row in rows() if row.event == "release"]
+    assert len(released) == 4
+    assert {(row.outcome, row.rule, row.image) for row in released} == {
+        ("ok", "bound-image", str(IMAGE))
+    }
+    assert released[0].session != ""
+    assert released[2].session == ""
+
+
+def test_release_is_for_no_other_key(credentials, release):
+    from imagers.kbs.tee_key import ECKey
+
+    with pytest.raises(TagMismatch):
+        open_answer(release(credentials, PATH, ASKED), ECKey())
+
+
+@pytest.mark.parametrize(
+    ("credentials_", "name"),
+    [
+        (Credentials(), "TokenNotFound"),
+        (Credentials(cookie="0" * 32), "SessionNotFound"),
+        (Credentials(bearer="a.b.c"), "TokenVerifierError"),
+        (Credentials(cookie="0" * 32, bearer="a.b.c"), "TokenVerifierError"),
+    ],
+)
+def test_release_without_good_credentials_refused(rows, credentials_, name, release):
+    """1."""
+    refusal = refused(release, credentials_, PATH, ASKED)
+    assert (refusal.name, refusal.status) == (name, 401)
+    (row,) = [row for row in rows() if row.event == "release"]
+    assert (row.outcome, row.detail, row.tee) == ("refused", refusal.detail, "")
+
+
+def test_release_in_a_session_that_is_not_attested_refused(guest, release):
+    """1: a nonce is not a token."""
+    cookie, _ = guest.auth()
+    assert refused(release, Credentials(cookie=cookie), PATH, ASKED).status == 401
+
+
+def test_release_after_the_session_refused(credentials, clock, release):
+    """1: neither cookie nor token outlive the session."""
+    clock.advance(minutes=5)
+    assert refused(release, credentials, PATH, ASKED).name == "TokenVerifierError"
+    only = Credentials(cookie=credentials.cookie)
+    assert refused(release, only, PATH, ASKED).name == "SessionNotFound"
+
+
+def test_release_after_the_clock_went_back_in_a_session_that_was_over_refused(
+    credentials, clock, guest, state, release
+):
+    """1: time is judged by the highest that the store has seen."""
+    clock.advance(minutes=5)
+    guest.attest()  # the store sees the time
+    clock.advance(minutes=-4)
+    again = open_state(state.config)
+    for resources in (release, Release(again)):
+        for one in (credentials, Credentials(cookie=credentials.cookie)):
+            assert refused(resources, one, PATH, ASKED).status == 401
+    again.close()
+
+
+def test_release_with_the_cookie_of_a_session_that_is_no_row_refused(state, release):
+    """1: a cookie of ours proves nothing before evidence was accepted."""
+    cookie, _ = state.challenges.issue(
+        "sample", algorithm="sha384", expires_ms=state.session_time.now_ms() + 1000
+    )
+    refusal = refused(release, Credentials(cookie=cookie), PATH, ASKED)
+    assert refusal.name == "SessionNotFound"
+
+
+def test_release_refusals_of_one_guest_do_not_fill_the_audit_log(credentials, rows, release):
+    long = "/".join(("a" * 200, "b" * 200, "c" * 200))
+    for one in (credentials, Credentials(bearer=credentials.bearer)):
+        for _ in range(70):
+            refused(release, one, long, ASKED)
+    kept = [row for row in rows() if row.event == "release"]
+    assert len(kept) == 60
+    assert {row.outcome for row in kept} == {"refused"}
+
+
+def test_release_is_in_the_audit_log_however_many_refusals_there_were(credentials, rows, release):
+    for _ in range(70):
+        refused(release, credentials, "none/none/none", ASKED)
+    for _ in range(70):
+        release(credentials, PATH, ASKED)
+    assert [row.outcome for row in rows() if row.event == "release"].count("ok") == 70
+
+
+def test_release_refusals_of_strangers_leave_room_for_those_of_guests(credentials, rows, release):
+    for number in range(300):
+        refused(release, Credentials(), PATH, ASKED, caller=str(number))
+    refused(release, credentials, "none/none/none", ASKED)
+    assert rows()[-1].path == "none/none/none"
+
+
+def test_release_with_a_token_that_somebody_else_signed_refused(credentials, release):
+    """1: the key in the header is not believed."""
+    import base64
+
+    payload = json.loads(base64.urlsafe_b64decode(credentials.bearer.split(".")[1] + "=="))
+    key = ec.generate_private_key(ec.SECP256R1())
+    forged = sign_token(
+        payload,
+        key=key,
+        header={"jwk": JWK.from_pyca(key.public_key()).export_public(as_dict=True)},
+    )
+    refusal = refused(release, Credentials(bearer=forged), PATH, ASKED)
+    assert refusal.name == "TokenVerifierError"
+
+
+def test_release_to_a_tee_that_was_disabled_meanwhile_refused(state, credentials, release):
+    """2."""
+    del state.verifiers["sample"]
+    refusal = refused(release, credentials, PATH, ASKED)
+    assert (refusal.name, refusal.status) == ("PolicyDeny", 403)
+
+
+@pytest.mark.parametrize("path", ["", "a", "a/b", "a/b/c/d", "a/../c", "a//c", "a/b/.c", "a/b/c\n"])
+def test_release_of_a_path_that_is_none_refused(credentials, path, release):
+    """3."""
+    refusal = refused(release, credentials, path, ASKED)
+    assert (refusal.name, refusal.status) == ("InvalidRequestPath", 404)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[""], ["sha256:x"], [str(IMAGE).upper()], [str(IMAGE), str(IMAGE)], [f" {IMAGE}"]],
+    ids=["empty", "no hex", "upper case", "twice", "space"],
+)
+def test_release_with_an_image_digest_that_is_none_refused(credentials, values, release):
+    """3."""
+    refusal = refused(release, credentials, PATH, values)
+    assert (refusal.name, refusal.status) == ("SerdeError", 400)
+
+
+def test_release_of_nothing_is_not_found(credentials, release):
+    """4."""
+    refusal = refused(release, credentials, "default/key/none", ASKED)
+    assert (refusal.name, refusal.status) == ("ResourceNotFound", 404)
+
+
+def test_release_that_a_rule_denies_is_logged_under_its_name(stored, credentials, rows, release):
+    """5."""
+    stored.set_policy(
+        b'{"rules": [{"name": "closed", "effect": "deny", "resource": "*/*/*", "image": "any"}]}'
+    )
+    assert refused(release, credentials, PATH, ASKED).detail == "rule 'closed' denies it"
+    assert [(row.outcome, row.rule) for row in rows() if row.event == "release"] == [
+        ("refused", "closed")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("images", "piece"),
+    [([], "names no image"), ([str(OTHER)], "not bound to the image")],
+    ids=["no image", "another image"],
+)
+def test_release_against_the_policy_refused(credentials, images, piece, release):
+    """5."""
+    refusal = refused(release, credentials, PATH, images)
+    assert (refusal.name, refusal.status) == ("PolicyDeny", 403)
+    assert "rule 'bound-image'" in refusal.detail
+    assert piece in refusal.detail
+
+
+def test_release_after_a_replacement_refused_until_bound_again(stored, guest, credentials, release):
+    """5: the new secret is not the key of the old image."""
+    stored.put(PATH, SecretKey(b"new"), replace=True)
+    assert refused(release, credentials, PATH, ASKED).name == "PolicyDeny"
+    bind(stored)
+    assert opened(release(credentials, PATH, ASKED), guest) == b"new"
+
+
+def test_release_with_a_damaged_policy_gives_nothing(state, credentials, release):
+    """5: could not look is not yes."""
+    with state.store.transaction() as transaction:
+        transaction.set_setting("policy", b"{}")
+    with pytest.raises(LocalError, match="stored policy is damaged"):
+        release(credentials, PATH, ASKED)
+
+
+def test_release_without_an_audit_row_does_not_happen(credentials, monkeypatch, release):
+    """7."""
+    from imagers.broker import releases as module
+
+    def full(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module, "append", full)
+    with pytest.raises(OSError, match="disk full"):
+        release(credentials, PATH, ASKED)
+
+
+def test_release_of_a_sealed_value_that_was_moved_fails_and_is_not_logged_as_released(
+    stored, state, credentials, rows, release
+):
+    """6: who can write the database cannot swap two secrets."""
+    stored.put("default/key/2", SecretKey(b"other"), replace=False)
+    bind(stored, path="default/key/2")
+    with state.store.transaction() as transaction:
+        transaction._run(
+            "UPDATE resources SET sealed = "
+            "(SELECT sealed FROM resources WHERE path = 'default/key/2') WHERE path = :path",
+            path=PATH,
+        )
+    with pytest.raises(TagMismatch, match="'default/key/1'"):
+        release(credentials, PATH, ASKED)
+    assert not any(row.event == "release" for row in rows())
+
+
+def test_every_refusal_of_a_release_is_in_the_audit_log_with_its_reason(credentials, rows, release):
+    for path, images in (
+        (PATH, []),
+        ("default/key/none", ASKED),
+        ("bad", []),
+        (PATH, ["x", "y"]),
+    ):
+        refusal = refused(release, credentials, path, images)
+        row = rows()[-1]
+        assert (row.event, row.outcome, row.path) == ("release", "refused", path)
+        assert (row.tee, row.detail) == ("sample", refusal.detail)
+        assert len(row.session) == 12
+        assert row.image == ",".join(images)
+
+
+def test_store_has_the_secret_nowhere_in_the_clear(stored, state, credentials, release):
+    release(credentials, PATH, ASKED)
+    stored.put(PATH, SecretKey(b"new " + SECRET), replace=True)
+    stored.delete(PATH)
+    state.close()
+    for path in state.config.state_directory.iterdir():
+        data = path.read_bytes()
+        assert SECRET not in data, path.name
+        assert SECRET.hex().encode() not in data, path.name
+        assert credentials.cookie.encode() not in data, path.name
