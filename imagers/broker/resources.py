@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
 from imagers.broker.keeping.rows import StoredResource
+from imagers.broker.policy.rego.scan import is_rego
 from imagers.broker.policy.table import NotAffirming, ReleaseFacts, RuleDenied, parse_policy
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.state import SAMPLES
@@ -364,9 +365,12 @@ class Resources:
             FormatError: it is none; the old one stays.
         """
         try:
-            policy = parse_policy(body.decode())
+            text = body.decode()
         except UnicodeDecodeError:
             raise FormatError("is not UTF-8", what="resource policy") from None
+        if is_rego(text):
+            raise FormatError("expected a table: this broker takes none in Rego", what="policy")
+        policy = parse_policy(text)
         names = ", ".join(rule.name for rule in policy.rules) or "none"
 
         def keep(transaction: Transaction) -> None:

@@ -431,7 +431,7 @@ def _database(config: BrokerConfig) -> Database:
     except ImportError:
         raise LocalError(
             "a store in PostgreSQL needs the extra 'postgresql'",
-            hint="pip install 'imagers[broker,postgresql]'",
+            hint="in the clone of imagers: pip install '.[broker,postgresql]'",
         ) from None
     return PostgreSQLDatabase(config.database, config.name)
 

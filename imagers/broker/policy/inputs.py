@@ -50,6 +50,7 @@ __all__ = [
     "reference_inputs",
     "request_data",
     "resource_input",
+    "with_request",
 ]
 
 _OURS = "imagers"
@@ -135,6 +136,12 @@ def resource_input(
     if facts.init_data is not None:
         ours["init_data"] = facts.init_data
     return {**token, "submods": appraised, _OURS: ours}
+
+
+def with_request(value: JSONObject, data: JSONObject) -> JSONObject:
+    """The input as the engine is given it: `data` of a request is in it, where no guest writes."""
+    ours = value.get(_OURS)
+    return {**value, _OURS: {**(ours if isinstance(ours, dict) else {}), "request": data}}
 
 
 def _appraised(submod: JSON, worth: Worth | None) -> JSON:

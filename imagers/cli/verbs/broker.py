@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """usage: imagers broker serve [OPTION]...
        imagers broker put URI FILE | get URI | list | delete URI
-       imagers broker policy show | set FILE | reset
+       imagers broker policy show | set FILE | reset | test FILE [OPTION]...
        imagers broker reference-value WORD [OPTION]...
        imagers broker audit [--limit N] [FILTER]...
 
@@ -67,7 +67,7 @@ from imagers.cli.brokers import DEFAULT_PORT, BrokerOptions, admin_options, this
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.evidence import find_collateral, read_test_roots
 from imagers.cli.output import print_json, print_line, print_table, say, write_file
-from imagers.cli.verbs import broker_reference_value
+from imagers.cli.verbs import broker_policy_test, broker_reference_value
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.settings import read_settings
 
@@ -325,6 +325,9 @@ def delete(*, uri: str, broker: BrokerOptions, as_json: bool) -> None:
 @command.group("policy", cls=VerbGroup, help=__doc__)
 def policy() -> None:
     """The resource policy."""
+
+
+policy.add_command(broker_policy_test.command)
 
 
 @policy.command("show", cls=VerbCommand, help=__doc__)

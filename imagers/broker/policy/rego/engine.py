@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol, cast
 
+from imagers.broker.policy.inputs import with_request
 from imagers.broker.policy.rego.scan import ScannedPolicy, scan_policy
 from imagers.broker.policy.rego.worker import HEAD, MAX_ANSWER_BYTES
 from imagers.errors import FormatError
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Appraised", "Decision", "PolicyEngine", "RegoEngine"]
 
+_WHAT = "policy"
 _MODULE = "imagers.broker.policy.rego.worker"
 _WALL_SECONDS = 10.0  # the kernel counts those of the processor; this is for one that waits
 _MAX_WORKERS = 16
@@ -129,8 +131,11 @@ class Appraised:
 class PolicyEngine(Protocol):
     """Decides by policies that others wrote."""
 
-    async def check(self, text: str) -> None:
+    async def check(self, text: str, *, what: str = _WHAT) -> None:
         """Raise unless a policy can be put in force.
+
+        Args:
+            what: whose text it is, for messages.
 
         Raises:
             FormatError: it cannot; says where and why.
@@ -284,9 +289,10 @@ class RegoEngine:
         self._idle = asyncio.Event()
         self._closed = False
 
-    async def check(self, text: str) -> None:
+    async def check(self, text: str, *, what: str = _WHAT) -> None:
         """As in `PolicyEngine`; in a process that ends with it."""
-        policy = await self._scan(text, _OF_DECISION + _OF_APPRAISAL)
+        names = _OF_DECISION + _OF_APPRAISAL
+        policy = _Policy(await asyncio.to_thread(scan_policy, text, what=what), text, names)
         async with self._checking:
             worker = _Worker(self._wall_s, self._idle)
             try:
@@ -297,7 +303,7 @@ class RegoEngine:
                 is_placed = line.startswith("line ")
                 raise FormatError(
                     (said if is_placed else error.detail) or _REASONS[error.fault],
-                    what="policy",
+                    what=what,
                     where=line if is_placed else "",
                 ) from None
             finally:
@@ -317,11 +323,9 @@ class RegoEngine:
             input: claims of the guest's token, with what only we know below `imagers`.
             data: of the request: `plugin`, `resource-path`, `query`.
         """
-        ours = input.get("imagers")
-        request: JSONObject = {**(ours if isinstance(ours, dict) else {}), "request": data}
         try:
             policy = await self._scan(text, _OF_DECISION)
-            question = policy.question({**input, "imagers": request}, {})
+            question = policy.question(with_request(input, data), {})
             found = _found(await self._ask(tenant, question))
         except FormatError as error:
             return Decision(allow=False, reason=str(error), fault="refused")

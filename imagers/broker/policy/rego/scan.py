@@ -109,6 +109,20 @@ class ScannedPolicy:
             _copy(value, seen, path)
         return seen
 
+    def absent_of(self, value: JSONObject) -> tuple[tuple[str, ...], ...]:
+        """The paths that end before what the text names, of parts of an input that are there."""
+        return tuple(
+            path for path in self.paths if path[:1] and path[0] in value and not _leads(value, path)
+        )
+
+
+def _leads(value: JSON, path: Sequence[str]) -> bool:
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            return False
+        value = value[name]
+    return True
+
 
 def _copy(value: JSONObject, seen: JSONObject, path: Sequence[str]) -> None:
     """Put what is at a path, of at least one name, into `seen`; as far as the path leads."""
