@@ -20,7 +20,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagers.errors import EvidenceRejected, Unsupported
-from imagers.evidence.steps import mismatch
 from imagers.evidence.tdx.verify import Allowed, check_attributes
 from imagers.model.evidence import Claims
 
@@ -99,18 +98,19 @@ def _tdx(evidence: View, established_at: datetime) -> Claims:
     body = told.object("quote").object("body")
     attributes = int.from_bytes(body.hex("td_attributes", size=8), "little")
     check_attributes(attributes, Allowed())
-    expired = told.text("collateral_expiration_status")
-    if expired != "0":
-        raise mismatch("collateral_expiration_status", "'0'", repr(expired[:40]))
+    if told.text("collateral_expiration_status") != "0":
+        raise EvidenceRejected("the collateral that it was verified with was out of date")
 
-    def register(name: str, size: int = 48) -> JSON:
+    def register(name: str, size: int = 48) -> str:
         return body.hex(name, size=size).hex()
+
+    config_id = register("mr_config_id")
 
     configured: Mapping[str, JSON] = {
         "xfam": register("xfam", 8),
         "rtmr_0": register("rtmr_0"),
         "rtmr_3": register("rtmr_3"),
-        "mr_config_id": register("mr_config_id"),
+        "mr_config_id": config_id,
         "mr_owner": register("mr_owner"),
         "mr_owner_config": register("mr_owner_config"),
         # Quotes of TDX 1.0 have none.
@@ -127,7 +127,7 @@ def _tdx(evidence: View, established_at: datetime) -> Claims:
         advisories=told.texts("advisory_ids", null_is_empty=True),
         debug=False,
         report_data=body.hex("report_data", size=64).hex(),
-        init_data=body.hex("mr_config_id", size=48).hex(),
+        init_data=config_id,
         values={},
         established_at=established_at,
     )

@@ -58,6 +58,7 @@ MODULES = {
     "imagers/pull/trust.py": ["tests/unit/pull/test_trust.py"],
     "imagers/model/manifest.py": ["tests/unit/model/test_manifest.py"],
     "imagers/broker/policy/table.py": ["tests/unit/broker/policy/test_table.py"],
+    "imagers/evidence/trustee.py": ["tests/unit/evidence/test_trustee.py"],
     "imagers/broker/handshake.py": [
         "tests/unit/broker/test_handshake.py",
         "tests/unit/broker/test_state.py",

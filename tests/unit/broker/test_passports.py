@@ -25,6 +25,7 @@ from imagers.broker.state import open_state
 from imagers.broker.tokens import GuestTokens, Judged
 from imagers.errors import FormatError, LocalError, TagMismatch, UsageError
 from imagers.evidence.appraise import appraise_claims
+from imagers.evidence.claims import claims_to_json
 from imagers.kbs.jwe import open_answer
 from imagers.kbs.messages import Attestation, hash_report_data
 from imagers.kbs.tee_key import ECKey
@@ -248,6 +249,14 @@ def test_trusted_issuer_who_did_not_look_at_the_guest_makes_nobody_known(member,
     assert f"says nothing of its {member}" in found.misses[0].told()
 
 
+def test_warning_of_a_trusted_issuer_makes_nobody_known_whatever_he_affirms_beside_it():
+    vector = CPU + "ear.trustworthiness-vector/"
+    claims = changed(**{CPU + "ear.status": "warning", vector + "configuration": 36})
+    found = worth(claims, affirming="trusted").appraisal
+    assert not found.is_affirming
+    assert "says warning" in found.misses[0].told()
+
+
 def test_status_without_a_vector_makes_nobody_known():
     claims = changed(**{CPU + "ear.trustworthiness-vector": ...})
     assert not worth(claims, affirming="trusted").appraisal.is_affirming
@@ -345,8 +354,18 @@ def test_mark_of_tests_in_another_form_is_one(said):
 
 
 def test_claims_of_another_tee_than_the_evidence_are_refused():
-    claims = changed(**{CPU + "imagers.claims": {"tee": "tdx"}})
-    refused(token(claims), "", "passport", affirming="reappraised")
+    told = claims_to_json(replace(CLAIMS, tee="tdx"))
+    claims = changed(**{CPU + "imagers.claims": told})
+    refused(token(claims), "7, worth", "expected 'snp', got 'tdx'", affirming="reappraised")
+    told = claims_to_json(replace(CLAIMS, tee="snp"))
+    claims = changed(**{CPU + "imagers.claims": told})
+    assert worth(claims, affirming="reappraised").claims.measured == CLAIMS.measured
+
+
+def test_claims_under_roots_for_tests_are_refused_where_only_they_say_so():
+    told = claims_to_json(replace(CLAIMS, tee="snp", test_root=True))
+    claims = changed(**{CPU + "imagers.claims": told})
+    refused(token(claims), "7, worth", "roots for tests", affirming="reappraised")
 
 
 # --- devices
@@ -385,6 +404,27 @@ def test_part_in_another_place_is_refused(parts, where):
         refused(
             token(changed(submods=parts)), where, "", tees=["snp", "nvidia"], affirming=affirming
         )
+
+
+def test_device_needs_no_member_of_a_guests_vector_to_be_known():
+    gpu = {**GPU, "ear.trustworthiness-vector": {"configuration": 2}}
+    guest = check(
+        token(changed(**{"submods/gpu0": gpu})), tees=["snp", "nvidia"], affirming="trusted"
+    )
+    assert all(one.appraisal.is_affirming for one in guest.accepted)
+
+
+def test_device_that_is_a_sample_has_no_place_of_a_machine():
+    device = deepcopy(GOOD["submods"]["cpu0"])
+    evidence = device["ear.veraison.annotated-evidence"]
+    evidence["sampledevice"] = evidence.pop("snp")
+    table = parsed(listed(tees=["snp", "sample", "sampledevice"]), allow_sample=True)
+    for parts in ({"cpu0": device}, {**GOOD["submods"], "cpu1": device}):
+        with pytest.raises(Refusal) as caught:
+            table.check(token(changed(submods=parts)), tenant="default", now=NOW)
+        assert "which has another place" in caught.value.told
+    parts = {**GOOD["submods"], "gpu0": device}
+    assert table.check(token(changed(submods=parts)), tenant="default", now=NOW).tee == "snp"
 
 
 def test_part_that_the_issuer_may_not_speak_for_is_refused():
@@ -439,6 +479,11 @@ def test_first_place_that_has_a_key_counts():
     claims = changed(**{"tee-pubkey": other.to_json(), "mine": {"a/b~c": other.to_json()}})
     assert check(token(claims)).tee_pubkey == GUEST
     assert check(token(claims), key_pointers=["/mine/a~1b~0c"]).tee_pubkey == other
+
+
+@pytest.mark.parametrize("value", ["x", [], 7, None, {"attester_runtime_data": "tee-pubkey"}])
+def test_place_that_leads_nowhere_is_passed_over(value):
+    assert check(token(changed(tdx=value))).tee_pubkey == GUEST
 
 
 def test_key_that_is_none_is_not_passed_over():
@@ -525,6 +570,7 @@ def test_name_twice_is_refused():
     [
         (changed(exp=...), "3, end", "does not say when it ends"),
         (changed(exp=SECONDS + 86_401), "3, end", "at most 1 day"),
+        (changed(**{EVIDENCE + "runtime_data_claims": {}}), "8, key", "binds no public key"),
         (changed(exp=SECONDS - 61, iat=SECONDS - 300), "2.4, time", "end"),
         (changed(iat=SECONDS + 61), "2.4, time", "issued"),
         (changed(nbf=SECONDS + 61), "2.4, time", "valid from"),
@@ -699,6 +745,46 @@ def test_table_that_is_none_is_refused(change, where, why):
     with pytest.raises(FormatError, match=why) as caught:
         parsed(listed(**change))
     assert caught.value.where == where
+
+
+@pytest.mark.parametrize(
+    "table", [b"", b"[]", b"{}", b'{"issuers": []}', b'{"issuers": {}}', b'{"issuers": [], "x": 1}']
+)
+def test_document_that_is_no_table_is_refused(table):
+    with pytest.raises(FormatError):
+        parse_issuers(table, what="table", read=FILES.__getitem__, allow_sample=False)
+    whole = dump_json({"issuers": [listed()], "more": 1})
+    with pytest.raises(FormatError, match="unknown member 'more'"):
+        parse_issuers(whole, what="table", read=FILES.__getitem__, allow_sample=False)
+
+
+@pytest.mark.parametrize(
+    ("member", "one", "most"),
+    [("tees", "t{}", 32), ("key_pointers", "/{}", 16), ("keys", "keys.json", 16)],
+)
+def test_table_is_bounded(member, one, most):
+    for count in (most, most + 1):
+        entry = listed(**{member: [one.format(number) for number in range(count)]})
+        if count == most:
+            assert parsed(entry)
+        else:
+            with pytest.raises(FormatError, match=f"at most {most}"):
+                parsed(entry)
+
+
+@pytest.mark.parametrize("name", ["a", "0-9", "a" * 64])
+def test_name_of_a_tenant_is_taken(name):
+    assert parsed(listed(tenant=name)).check(token(), tenant=name, now=NOW).tee == "snp"
+
+
+@pytest.mark.parametrize("name", ["a" * 65, "a\n", "-a", "a_b"])
+def test_name_of_a_tenant_that_can_be_none_is_refused(name):
+    with pytest.raises(FormatError, match="lower-case letters"):
+        parsed(listed(tenant=name))
+
+
+def test_longest_passport_counts_for_a_day():
+    assert check(token(changed(exp=SECONDS + 86_400))).tee == "snp"
 
 
 def test_issuer_that_is_listed_twice_is_refused():

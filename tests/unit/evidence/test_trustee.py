@@ -12,7 +12,7 @@ from imagers.evidence.judge import judge_evidence
 from imagers.evidence.plugins import load_verifier
 from imagers.evidence.trustee import claims_from_trustee
 from imagers.model.base64 import encode_base64
-from imagers.model.evidence import Bound
+from imagers.model.evidence import Bound, Claims
 from imagers.model.references import ReferenceValue
 from imagers.model.strict_json import View
 from imagers.testing.evidence import SNPWorld, TDXWorld
@@ -100,6 +100,86 @@ def test_claims_are_those_of_our_verifier_of_the_same_evidence(kind):
         assert found.configured[name] == ("" if name in missing else value)
 
 
+def test_claims_of_snp_are_these():
+    assert read("snp", SNP) == Claims(
+        tee="snp",
+        tee_class="cpu",
+        maker="as another verifier says",
+        measured=({"snp_launch_measurement": "ab" * 48},),
+        firmware={
+            "snp_bootloader": 3,
+            "snp_microcode": 115,
+            "snp_snp_svn": 8,
+            "snp_tee_svn": 0,
+        },
+        configured={
+            "snp_host_data": "00" * 32,
+            "snp_id_key_digest": "",
+            "snp_author_key_digest": "",
+            "snp_smt_enabled": True,
+            "snp_tsme_enabled": False,
+            "snp_guest_abi_major": 0,
+            "snp_guest_abi_minor": 31,
+            "snp_single_socket": False,
+            "snp_smt_allowed": True,
+        },
+        debug=False,
+        report_data=SNP["report_data"],
+        init_data="00" * 32,
+        values={},
+        established_at=NOW,
+    )
+
+
+@pytest.mark.parametrize("service", ["", "ee" * 48], ids=["TDX 1.0", "TDX 1.5"])
+def test_claims_of_tdx_are_these(service):
+    told = changed(TDX, "tdx/advisory_ids", ["INTEL-SA-1"])
+    if service:
+        told = changed(told, "tdx/quote/body/mr_servicetd", service)
+    assert read("tdx", told) == Claims(
+        tee="tdx",
+        tee_class="cpu",
+        maker="as another verifier says",
+        measured=({"mr_td": "cd" * 48, "rtmr_1": "cd" * 48, "rtmr_2": "cd" * 48},),
+        firmware={"mr_seam": "cd" * 48},
+        configured={
+            "xfam": "e742060000000000",
+            **dict.fromkeys(
+                ("rtmr_0", "rtmr_3", "mr_config_id", "mr_owner", "mr_owner_config"), "cd" * 48
+            ),
+            "mr_servicetd": service,
+        },
+        tcb_status="UpToDate",
+        advisories=("INTEL-SA-1",),
+        debug=False,
+        report_data="00" * 64,
+        init_data="cd" * 48,
+        values={},
+        established_at=NOW,
+    )
+
+
+def test_advisories_may_be_absent():
+    assert read("tdx", changed(TDX, "tdx/advisory_ids", ...)).advisories == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(one for one in SNP["snp"] if "reported" in one), "policy_abi_major", "policy_abi_minor"],
+)
+def test_number_is_one_of_a_byte(name):
+    read("snp", changed(SNP, f"snp/{name}", 255))
+    for number in (256, -1):
+        with pytest.raises(FormatError, match="from 0 to 255"):
+            read("snp", changed(SNP, f"snp/{name}", number))
+
+
+def test_attributes_of_another_length_refused():
+    for text in ("00000010000000", "000000100000000000"):
+        with pytest.raises(FormatError, match="8 bytes in hex"):
+            read("tdx", changed(TDX, "tdx/quote/body/td_attributes", text))
+
+
 def test_setting_that_trustee_does_not_name_equals_no_reference_value():
     references = {
         "snp_launch_measurement": ReferenceValue("snp_launch_measurement", ("ab" * 48,)),
@@ -112,19 +192,19 @@ def test_setting_that_trustee_does_not_name_equals_no_reference_value():
 
 
 @pytest.mark.parametrize(
-    ("tee", "base", "path", "value"),
+    ("tee", "base", "path", "value", "why"),
     [
-        ("snp", SNP, "snp/policy_debug_allowed", True),
-        ("snp", SNP, "snp/policy_migrate_ma", True),
-        ("tdx", TDX, "tdx/quote/body/td_attributes", "0100001000000000"),
-        ("tdx", TDX, "tdx/quote/body/td_attributes", "0000003000000000"),
-        ("tdx", TDX, "tdx/quote/body/td_attributes", "0000000000000000"),
-        ("tdx", TDX, "tdx/quote/body/td_attributes", "0000001001000000"),
-        ("tdx", TDX, "tdx/collateral_expiration_status", "1"),
+        ("snp", SNP, "snp/policy_debug_allowed", True, "^debugging: "),
+        ("snp", SNP, "snp/policy_migrate_ma", True, "^migration: "),
+        ("tdx", TDX, "tdx/quote/body/td_attributes", "0100001000000000", "debugging"),
+        ("tdx", TDX, "tdx/quote/body/td_attributes", "0000003000000000", "migration"),
+        ("tdx", TDX, "tdx/quote/body/td_attributes", "0000000000000000", "SEPT_VE_DISABLE"),
+        ("tdx", TDX, "tdx/quote/body/td_attributes", "0000001001000000", "unknown here"),
+        ("tdx", TDX, "tdx/collateral_expiration_status", "1", "out of date"),
     ],
 )
-def test_machine_that_a_verifier_here_refuses_is_refused(tee, base, path, value):
-    with pytest.raises(EvidenceRejected):
+def test_machine_that_a_verifier_here_refuses_is_refused(tee, base, path, value, why):
+    with pytest.raises(EvidenceRejected, match=why):
         read(tee, changed(base, path, value))
 
 
