@@ -165,7 +165,7 @@ def test_health(shared_http):
         ("GET", "/kbs/v0/", (404, "PluginNotFound")),
         ("GET", "/", (404, "InvalidRequestPath")),
         ("GET", "/kbs/v1/auth", (404, "InvalidRequestPath")),
-        ("GET", "/metrics", (404, "InvalidRequestPath")),
+        ("GET", "/elsewhere", (404, "InvalidRequestPath")),
         ("GET", PATH, (401, "TokenNotFound")),
         ("PATCH", PATH, (401, "AdminAuthAccess")),
         ("POST", PATH, (401, "AdminAuthAccess")),
