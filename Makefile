@@ -68,7 +68,7 @@ soak: ## guests and pulls without end, through faults, for SOAK_SECONDS (600): n
 	@.ci/setup dev
 	$(BIN)/python tests/soak/run.py $(or $(SOAK_SECONDS),600)
 
-peers: ## cosign 2 and 3 and notation out of newer Debian suites, verifiers in Go, for the tests
+peers: ## cosign 2 and 3 and notation out of newer Debian suites, other verifiers, a fuzzer, for the tests
 	@.ci/peers
 
 lock: ## write .ci/requirements.txt anew, with the newest releases that are allowed

@@ -271,21 +271,23 @@ def test_no_file_names_a_package_mirror():
 def module_of(verb):
     """Of a verb, or of words with a help of their own, as `attest collateral`."""
     name, _, word = verb.partition(" ")
-    module = VERBS[name] + (f"_{word}" if word else "").replace("-", "_")
+    module = VERBS[name] + (f"_{word}" if word else "").replace("-", "_").replace(" ", "_")
     return importlib.import_module(f"imagers.cli.verbs.{module}")
 
 
-def words_with_own_help():
-    """Groups below verbs that have a module, and so a help, of their own."""
-    for verb in VERBS:
-        command = importlib.import_module(f"imagers.cli.verbs.{VERBS[verb]}").command
-        if isinstance(command, click.Group):
-            for word, child in command.commands.items():
-                if child.help != command.help:
-                    yield f"{verb} {word}"
+def words_with_own_help(command, words):
+    """Words below a verb that have a module, and so a help, of their own."""
+    if isinstance(command, click.Group):
+        for word, child in command.commands.items():
+            if child.help != command.help:
+                yield f"{words} {word}"
+            yield from words_with_own_help(child, f"{words} {word}")
 
 
-HELPS = [*VERBS, *words_with_own_help()]
+HELPS = [
+    *VERBS,
+    *(word for verb in VERBS for word in words_with_own_help(module_of(verb).command, verb)),
+]
 
 
 def commands_of(command):

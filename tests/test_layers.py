@@ -36,7 +36,7 @@ WORLD = {
     "http.client": {"net"},
     "http.server": {"testing"},
     "requests": set(),
-    "subprocess": {"gpg", "programs", "pull/snapshot"},
+    "subprocess": {"gpg", "programs", "pull/snapshot", "broker/policy/rego/engine"},
     "getpass": {"cli"},
     "time": {
         "gpg",
@@ -98,6 +98,8 @@ PURE = [
     "sign/formats/signed_by",
     "sign/policy_json",
     "sign/certified",
+    "broker/policy/inputs",
+    "broker/policy/rego/scan",
     "broker/policy/table",
     "evidence/appraise",
     "evidence/azure/snp",

@@ -12,8 +12,13 @@
     GET, POST /kbs/v0/imagers/reference-value        admin    (?add=true joins)
     DELETE    /kbs/v0/imagers/reference-value/NAME   admin
     GET  /kbs/v0/imagers/audit           admin
+    GET, POST /kbs/v0/resource-policy    admin    as Trustee's client sends them, see
+    POST /kbs/v0/attestation-policy      admin    `trustee_admin`
+    POST /kbs/v0/reference-value         admin
+    GET  /kbs/v0/reference-value/NAME    admin
     GET  /.well-known/jwks.json          anybody
     GET  /.well-known/openid-configuration   anybody, where the issuer is a URL
+    GET  /openapi.json                   anybody
     GET  /healthz                        anybody
 
 The body of a request is read only up to its bound and within a time; who is not an admin
@@ -30,23 +35,25 @@ import secrets
 import time
 from contextlib import suppress
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.loglines import LimitedLog
 from imagers.broker.metrics import CONTENT_TYPE, Metrics
+from imagers.broker.openapi import openapi_json
 from imagers.broker.policy.table import MAX_POLICY_BYTES
 from imagers.broker.readiness import Readiness
 from imagers.broker.references import References
 from imagers.broker.refusals import Refusal, error_body, refusal_of
 from imagers.broker.resources import IMAGE_QUERY, Credentials, Resources
+from imagers.broker.trustee_admin import MAX_MESSAGE_BYTES as MAX_ADMIN_MESSAGE
+from imagers.broker.trustee_admin import TrusteeAdmin
 from imagers.errors import ImagersError
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.messages import MAX_ATTESTATION_BYTES, MAX_MESSAGE_BYTES
@@ -76,33 +83,45 @@ _COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})\s*(?=;|
 _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9_.-]+) *\Z")
 
 
-def create_app(state: BrokerState) -> Starlette:
-    """The ASGI application of an open broker; closing the state is the caller's."""
+def create_app(state: BrokerState) -> Router:
+    """The ASGI application of an open broker; closing the state is the caller's.
+
+    It is starlette's router without its middleware: what fails is answered here.
+    """
     endpoints = _Endpoints(state)
     log = LimitedLog("imagers.broker")
 
     def guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> _Guarded:
         return _Guarded(endpoint, log, endpoints.counted)
 
-    return Starlette(
+    nothing = guarded(endpoints.nothing)
+    return Router(
         routes=[
             Route("/healthz", guarded(endpoints.health), methods=["GET"]),
             Route("/readyz", guarded(endpoints.ready), methods=["GET"]),
             Route("/metrics", guarded(endpoints.metrics), methods=["GET"]),
+            Route("/openapi.json", guarded(endpoints.openapi)),
             Route("/.well-known/jwks.json", guarded(endpoints.keys)),
             Route("/.well-known/openid-configuration", guarded(endpoints.discovery)),
             Route(f"{PREFIX}/auth", guarded(endpoints.auth), methods=["POST"]),
             Route(f"{PREFIX}/attest", guarded(endpoints.attest), methods=["POST"]),
             Route(f"{PREFIX}/resource", guarded(endpoints.names), methods=["GET"]),
             Route(f"{PREFIX}/resource/{{path:path}}", guarded(endpoints.resource)),
+            Route(f"{PREFIX}/resource-policy", guarded(endpoints.trustee_policy)),
+            Route(f"{PREFIX}/attestation-policy", guarded(endpoints.trustee_attestation)),
+            Route(f"{PREFIX}/reference-value", guarded(endpoints.trustee_register)),
+            Route(f"{PREFIX}/reference-value/{{name:path}}", guarded(endpoints.trustee_values)),
             Route(f"{PREFIX}/imagers/metadata/{{path:path}}", guarded(endpoints.metadata)),
             Route(f"{PREFIX}/imagers/binding/{{path:path}}", guarded(endpoints.bind)),
             Route(f"{PREFIX}/imagers/policy", guarded(endpoints.policy)),
             Route(f"{PREFIX}/imagers/reference-value", guarded(endpoints.references)),
             Route(f"{PREFIX}/imagers/reference-value/{{name}}", guarded(endpoints.reference)),
             Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),
-            Route("/{path:path}", guarded(endpoints.nothing)),
+            Route("/{path:path}", nothing),
         ],
+        # A path with a line feed in it fits no pattern, and is led to no other.
+        default=nothing,
+        redirect_slashes=False,
     )
 
 
@@ -152,6 +171,7 @@ class _Guarded:
 
     async def _answer(self, request: Request) -> Response:
         try:
+            _check_path(request.scope["path"])
             return await self._endpoint(request)
         except Refusal as refusal:
             return _error(refusal)
@@ -180,6 +200,14 @@ class _Guarded:
             detail = f"fault {number} of the broker's store{where}; try later"
             return _error(Refusal("StoreUnavailable", detail))
         return _error(Refusal("InternalError", f"fault {number} of the broker{where}"))
+
+
+def _check_path(path: str) -> None:
+    # Patterns of routes let a line feed at the end pass: two paths would name one resource.
+    if not (path.isascii() and path.isprintable()):
+        raise Refusal(
+            "InvalidRequestPath", f"expected printable ASCII in a path, got {path[:80]!r}"
+        )
 
 
 class _Incoming:
@@ -240,6 +268,7 @@ class _Endpoints:
         self._references = References(state)
         self._readiness = Readiness(state)
         self.counted = Metrics()
+        self._trustee = TrusteeAdmin(self._resources, self._references)
 
     async def health(self, _: Request) -> Response:
         return Response(b"ok\n", media_type="text/plain")
@@ -250,6 +279,10 @@ class _Endpoints:
 
     async def metrics(self, _: Request) -> Response:
         return Response(self.counted.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def openapi(self, request: Request) -> Response:
+        _only(request, "GET")
+        return _published(openapi_json())
 
     async def keys(self, request: Request) -> Response:
         _only(request, "GET")
@@ -262,11 +295,38 @@ class _Endpoints:
             raise Refusal("InvalidRequestPath", "the issuer of this broker is no URL")
         return _published(document)
 
-    async def nothing(self, request: Request) -> Response:
+    async def nothing(self, request: Request) -> NoReturn:
         path = request.url.path[:80]
         if path.startswith(f"{PREFIX}/"):
             raise Refusal("PluginNotFound", f"there is nothing at {path!r} for {request.method}")
         raise Refusal("InvalidRequestPath", f"expected a path below '{PREFIX}', got {path!r}")
+
+    async def trustee_policy(self, request: Request) -> Response:
+        if request.method == "GET":
+            await self._admin(request)
+            return _json(await self._trustee.resource_policies())
+        return await self._trustee_set(request, self._trustee.set_resource_policy)
+
+    async def trustee_attestation(self, request: Request) -> Response:
+        return await self._trustee_set(request, self._trustee.set_attestation_policy)
+
+    async def trustee_register(self, request: Request) -> Response:
+        return await self._trustee_set(request, self._trustee.register)
+
+    async def trustee_values(self, request: Request) -> Response:
+        if request.method != "GET":
+            await self.nothing(request)
+        await self._admin(request)
+        return _json(await self._trustee.values(request.path_params["name"]))
+
+    async def _trustee_set(
+        self, request: Request, change: Callable[[bytes], Awaitable[None]]
+    ) -> Response:
+        if request.method != "POST":
+            await self.nothing(request)  # as Trustee does: it looks for a plugin of that name
+        await self._admin(request)
+        await change(bytes(await _read(request, MAX_ADMIN_MESSAGE)))
+        return Response(b"")
 
     async def auth(self, request: Request) -> Response:
         body = bytes(await _read(request, MAX_MESSAGE_BYTES))

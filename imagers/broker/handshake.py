@@ -368,13 +368,14 @@ class Handshake:
         bound = Bound(report_data.digest, _digest_of(attestation.init_data))
         verifier = self._verifier_of(ticket.tee)
         pieces = [_Piece(verifier, verifier.parse(attestation.primary_evidence), bound)]
-        device_data = hash_device_data(
-            nonce=attestation.nonce,
-            tee_pubkey=attestation.tee_pubkey,
-            report_hash=ticket.algorithm,
-        )
-        for device, one in self._devices(attestation):
-            pieces.append(_Piece(device, device.parse(one), Bound(device_data.digest)))
+        if devices := self._devices(attestation):
+            device_data = hash_device_data(
+                nonce=attestation.nonce,
+                tee_pubkey=attestation.tee_pubkey,
+                report_hash=ticket.algorithm,
+            )
+            bound = Bound(device_data.digest)
+            pieces += [_Piece(device, device.parse(one), bound) for device, one in devices]
         # All that is read of the evidence alone is read here.
         waits = [bool(piece.verifier.wanted(piece.evidence)) for piece in pieces]
         return _Shown(attestation, report_data, pieces, any(waits))
@@ -401,8 +402,8 @@ class Handshake:
         """The evidence of each device, and who judges it."""
         devices: list[tuple[DeviceVerifier[Any], JSON]] = []
         for tee, body in parse_additional(attestation.additional_evidence).items():
-            verifier = self._state.verifiers.get(tee)
-            if not isinstance(verifier, DeviceVerifier):
+            verifier = self._state.devices.get(tee)
+            if verifier is None:
                 raise Refusal(
                     "AttestationError", f"this broker takes no evidence of the device '{tee}'"
                 )
@@ -433,7 +434,7 @@ class Handshake:
         if (
             claims.tee != tee
             or not claims.tee_class.isalpha()
-            or (claims.tee_class == "cpu") == isinstance(verifier, DeviceVerifier)
+            or (claims.tee_class == "cpu") == (tee in self._state.devices)
         ):
             raise RuntimeError(
                 f"the verifier of {tee!r} gave claims of {claims.tee!r}, {claims.tee_class}"
@@ -451,7 +452,7 @@ class Handshake:
                 f"this broker takes no evidence of the TEE '{tee}'"
                 + (hint if tee == "sample" else ""),
             )
-        if isinstance(verifier, DeviceVerifier):
+        if tee in self._state.devices:
             raise Refusal(
                 "AttestationError",
                 f"evidence of the device '{tee}' is taken beside that of a TEE, not alone",

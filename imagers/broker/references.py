@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.state import BrokerState
     from imagers.model.references import ReferenceValue
+    from imagers.model.strict_json import JSON
 
 __all__ = ["References"]
 
@@ -44,6 +45,24 @@ class References:
         """The JSON of all of them, sorted by name."""
         values = await self._state.store.read(lambda t: t.reference_values())
         return dump_json(references_to_json(values.values()))
+
+    async def values(self, name: str) -> tuple[JSON, ...]:
+        """Those of a name that count now.
+
+        Raises:
+            Refusal: `ResourceNotFound`: there are none.
+        """
+
+        def look(transaction: Transaction) -> ReferenceValue | None:
+            found = transaction.reference_values().get(name)
+            now = self._state.session_now(transaction.store_row())
+            is_over = found is not None and found.expires is not None and found.expires <= now
+            return None if is_over else found
+
+        found = await self._state.store.read(look)
+        if found is None:
+            raise _missing(name)
+        return found.values
 
     async def set(self, body: bytes, *, add: bool) -> None:
         """Set those of the message, all or none.
@@ -78,7 +97,7 @@ class References:
 
         def remove(transaction: Transaction) -> None:
             if not (is_reference_name(name) and transaction.delete_reference_value(name)):
-                raise Refusal("ResourceNotFound", f"there is no reference value {name[:128]!r}")
+                raise _missing(name)
             self._log(transaction, f"delete {name}")
 
         await self._state.store.change(remove)
@@ -86,6 +105,10 @@ class References:
     def _log(self, transaction: Transaction, detail: str) -> None:
         event = AuditEvent(event="reference", outcome="ok", detail=detail)
         append(transaction, event, now=self._state.now())
+
+
+def _missing(name: str) -> Refusal:
+    return Refusal("ResourceNotFound", f"there is no reference value {name[:128]!r}")
 
 
 def _joined(earlier: ReferenceValue, one: ReferenceValue) -> ReferenceValue:

@@ -44,6 +44,7 @@ STATUS: Mapping[str, int] = {
     "RequestTimeout": 408,
     "ResourceExists": 409,
     "PayloadTooLarge": 413,
+    "PolicyEngineError": 422,  # a policy in a language that is not taken
     "TooManySessions": 429,
     "HeadTooLarge": 431,
     "InternalError": 500,

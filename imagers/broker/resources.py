@@ -27,9 +27,11 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
 from imagers.broker.keeping.rows import StoredResource
+from imagers.broker.policy.rego.scan import is_rego
 from imagers.broker.policy.table import NotAffirming, ReleaseFacts, RuleDenied, parse_policy
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.state import SAMPLES
+from imagers.broker.tokens import Accepted
 from imagers.errors import EvidenceRejected, FormatError, PolicyDenied
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES, seal_answer
 from imagers.kbs.resources import parse_resource_path
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from imagers.broker.keeping.rows import Session
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.state import BrokerState, Rules
-    from imagers.broker.tokens import Accepted, AttestedGuest
+    from imagers.broker.tokens import AttestedGuest
     from imagers.evidence.appraise import Appraisal
     from imagers.kbs.resources import ResourcePath
     from imagers.model.digest import Digest
@@ -135,7 +137,7 @@ class Resources:
                 guest = self._identify(credentials, seen)  # step 1
             except Refusal as refusal:
                 event = AuditEvent(
-                    event="release", outcome="refused", path=path_text, detail=refusal.detail
+                    event="release", outcome="refused", path=path_text, detail=refusal.told
                 )
                 await self._state.log_refusal(event, caller=caller)
                 raise
@@ -149,6 +151,7 @@ class Resources:
                 path=path_text,
                 image=",".join(images),
                 session=shown_session(session),
+                detail=f"vouched for by {guest.issuer}" if guest.issuer else "",
             )
             try:
                 stored, rule = self._decide(seen, guest, path_text, images)
@@ -186,24 +189,23 @@ class Resources:
 
     def _identify(self, credentials: Credentials, seen: _Seen) -> AttestedGuest:
         """The guest. A good session goes before a bearer token, as with Trustee."""
-        token = _bearer_of(credentials) if seen.session is None else seen.session.token
-        return self._state.guest_tokens.check(token, now=seen.now)
+        if seen.session is not None:
+            return self._state.guest_tokens.check(seen.session.token, now=seen.now)
+        return self._state.guest_of(_bearer_of(credentials), now=seen.now)
 
     def _decide(
         self, seen: _Seen, guest: AttestedGuest, path_text: str, images: Sequence[str]
     ) -> tuple[StoredResource, str]:
         """The resource, and the rule that allows it."""
         for one in guest.accepted:
-            self._check_judge(one)  # step 2
+            if isinstance(one, Accepted):
+                self._check_judge(one)  # step 2; of passports the table says it
         path = _parse_path(path_text)  # step 3
         image = _parse_image(images)
         if path_text not in seen.found:  # step 4
             _raise_missing(path)
         stored, bindings = seen.found[path_text]
-        judged = [
-            (one.claims.tee, seen.rules.appraise(one.claims, now=seen.now))
-            for one in guest.accepted
-        ]
+        judged = [(one.tee, seen.rules.worth(one, now=seen.now)) for one in guest.accepted]
         for _, appraisal in judged:
             _check_counts(appraisal)
         # Who allows the sample TEE believes guests that prove nothing, and was warned.
@@ -363,9 +365,12 @@ class Resources:
             FormatError: it is none; the old one stays.
         """
         try:
-            policy = parse_policy(body.decode())
+            text = body.decode()
         except UnicodeDecodeError:
             raise FormatError("is not UTF-8", what="resource policy") from None
+        if is_rego(text):
+            raise FormatError("expected a table: this broker takes none in Rego", what="policy")
+        policy = parse_policy(text)
         names = ", ".join(rule.name for rule in policy.rules) or "none"
 
         def keep(transaction: Transaction) -> None:

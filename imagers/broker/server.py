@@ -66,6 +66,7 @@ class RunningBroker:
         admin_key_file: private key of the admin, unless it was moved away.
         admin_key_made, master_key_made: whether this start made the file.
         tees: whose evidence is taken.
+        issuers: whose passports are taken.
         resources: how many there are.
         fault: why no guest can get anything; "" if one may.
         unknown: TEEs no guest of which is known as the owner's, and the names of the reference
@@ -78,6 +79,7 @@ class RunningBroker:
     admin_key_made: bool
     master_key_made: bool
     tees: tuple[str, ...]
+    issuers: tuple[str, ...]
     resources: int
     fault: str
     unknown: Mapping[str, tuple[str, ...]]
@@ -535,6 +537,7 @@ def _describe(
         admin_key_made=state.admin_key_made is not None,
         master_key_made=state.master_key_made is not None,
         tees=tuple(sorted(state.verifiers)),
+        issuers=state.passports.issuers,
         resources=resources,
         fault=state.why_nothing_is_released(),
         unknown=state.tees_without_references(),

@@ -8,6 +8,7 @@ admin key, token key, default policy), checks what is there, and writes the firs
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -17,12 +18,18 @@ from imagers.broker.audit import AuditEvent, RefusalLimit, append
 from imagers.broker.challenges import Challenges
 from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
 from imagers.broker.keeping.sqlite import SQLiteDatabase
-from imagers.broker.keeping.store import Store
+from imagers.broker.keeping.store import BROKER, Store
 from imagers.broker.keyfiles import (
     load_admin_public_key,
     load_master_key,
     make_admin_key,
     make_state_directory,
+)
+from imagers.broker.passports import (
+    DEFAULT_TENANT,
+    MAX_ISSUERS_BYTES,
+    Passports,
+    parse_issuers,
 )
 from imagers.broker.policy.table import (
     DEFAULT_POLICY,
@@ -31,11 +38,17 @@ from imagers.broker.policy.table import (
     parse_policy,
 )
 from imagers.broker.sealing import Sealer
-from imagers.broker.tokens import DEFAULT_ISSUER, AdminTokens, GuestTokens, check_issuer
+from imagers.broker.tokens import (
+    DEFAULT_ISSUER,
+    AdminTokens,
+    GuestTokens,
+    Vouched,
+    check_issuer,
+)
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.appraise import appraise_claims, reference_names
 from imagers.evidence.collateral.directory import CollateralDirectory
-from imagers.evidence.plugins import load_verifier
+from imagers.evidence.plugins import DEVICES, load_verifier
 from imagers.evidence.policy import MAX_POLICY_BYTES as MAX_APPRAISAL_POLICY
 from imagers.evidence.policy import AppraisalPolicy, parse_appraisal_policy
 from imagers.files import local_errors, read_bounded
@@ -47,9 +60,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from imagers.broker.keeping.database import Database
     from imagers.broker.keeping.rows import StoreRow
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.policy.table import ResourcePolicy
+    from imagers.broker.tokens import Accepted, AttestedGuest
     from imagers.evidence.appraise import Appraisal
     from imagers.model.evidence import Claims, Verifier
     from imagers.model.references import ReferenceValue
@@ -64,6 +79,7 @@ STORE = "broker.sqlite"
 SAMPLES = ("sample", "sampledevice")
 """Whose evidence anybody can make: a TEE, and a device."""
 MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, for ever
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TOKEN_KEY = "token-key"  # noqa: S105 - the name of a setting
 _POLICY = "policy"
 
@@ -89,6 +105,9 @@ class BrokerConfig:
 
     Attributes:
         state_directory: for the store and the keys; made with mode 0700 if missing.
+        database: `postgresql://…` of a store that many brokers share; None: a file in the state
+            directory.
+        name: of this broker among those that share its store.
         host: address to listen on.
         port: 0 for any free one.
         tees: names of the TEEs to take evidence of.
@@ -99,6 +118,7 @@ class BrokerConfig:
         allow_sample_tee: take evidence that anybody can make. For demonstrations.
         issuer: what this broker is called in its tokens; where it is an https URL, a document of
             OpenID discovery is there.
+        passport_issuers_file: whose tokens are taken beside this broker's own; None: nobody's.
         policy_file: resource policy to put in force at the start; None keeps the stored
             one, which at first is "an image's key only for that image and one's own guests".
         certificate_file, certificate_key_file: PEM, for https.
@@ -115,6 +135,8 @@ class BrokerConfig:
     """
 
     state_directory: Path
+    database: str | None = None
+    name: str = BROKER
     host: str = "127.0.0.1"
     port: int = 8080
     tees: tuple[str, ...] = ()
@@ -123,6 +145,7 @@ class BrokerConfig:
     test_roots: Mapping[str, bytes] = field(default_factory=dict)
     allow_sample_tee: bool = False
     issuer: str = DEFAULT_ISSUER
+    passport_issuers_file: Path | None = None
     policy_file: Path | None = None
     certificate_file: Path | None = None
     certificate_key_file: Path | None = None
@@ -182,6 +205,13 @@ class Rules:
         values = {name: one for name, one in self.references.items() if name in names}
         return appraise_claims(claims, values, now=now)
 
+    def worth(self, one: Accepted | Vouched, *, now: datetime) -> Appraisal:
+        """What a guest's evidence, or another verifier's word for it, is worth; see `appraise`."""
+        if isinstance(one, Vouched) and one.appraisal is not None:
+            return one.appraisal
+        assert one.claims is not None  # one of the two is there
+        return self.appraise(one.claims, now=now)
+
 
 class _LastRules:
     """The rules that were read last: to parse a thousand takes more than all the rest.
@@ -207,6 +237,7 @@ class BrokerState(Closing):
 
     Attributes:
         judges: by name of a TEE, a digest of the roots and settings of its verifier.
+        devices: the verifiers of devices, which count beside a TEE.
         admin_key_made: the admin key file, if this start made it.
         master_key_made: the master key file, if this start made it.
         refusals: bound the audit rows of refusals: of each event to callers that proved
@@ -220,8 +251,10 @@ class BrokerState(Closing):
     session_time: SessionTime
     guest_tokens: GuestTokens
     admin_tokens: AdminTokens
+    passports: Passports
     verifiers: Mapping[str, Verifier[Any]]
     judges: Mapping[str, str]
+    devices: Mapping[str, DeviceVerifier[Any]]
     admin_key_made: Path | None
     master_key_made: Path | None
     refusals: Mapping[tuple[str, bool], RefusalLimit] = field(
@@ -236,6 +269,16 @@ class BrokerState(Closing):
     def session_now(self, row: StoreRow) -> datetime:
         """The time that sessions and their tokens are judged by; see `SessionTime`."""
         return datetime.fromtimestamp(self.session_time.now_ms(row.seen_ms) / 1000, UTC)
+
+    def guest_of(self, token: str, *, now: datetime) -> AttestedGuest:
+        """The guest of a bearer token: of this broker, or of an issuer that is listed.
+
+        Raises:
+            Refusal: it is neither, or not good.
+        """
+        if not self.passports or self.guest_tokens.is_named_in(token):
+            return self.guest_tokens.check(token, now=now)
+        return self.passports.check(token, tenant=DEFAULT_TENANT, now=now)
 
     def rules(self, transaction: Transaction) -> Rules:
         """The rules in force in the state that a transaction sees."""
@@ -257,8 +300,8 @@ class BrokerState(Closing):
 
     def why_nothing_is_released(self) -> str:
         """Why no guest can get anything, whatever it proves; "" if one may."""
-        devices = {name for name, one in self.verifiers.items() if isinstance(one, DeviceVerifier)}
-        tees = self.verifiers.keys() - devices
+        devices = self.devices.keys() | (self.passports.tees & DEVICES.keys())
+        tees = (self.verifiers.keys() | self.passports.tees) - devices
         if not tees and devices:
             return "it takes evidence of devices, and of no TEE beside which they count"
         if not tees:
@@ -344,37 +387,62 @@ def open_state(config: BrokerConfig) -> BrokerState:
         UsageError: the sample TEE is named without being allowed, or the issuer is none.
         PluginError: a verifier is missing or broken.
     """
-    appraisal, verifiers, policy = check_settings(config)
-    directory = config.state_directory
-    make_state_directory(directory)
-    store = Store(SQLiteDatabase(directory / STORE))
+    settings = check_settings(config)
+    make_state_directory(config.state_directory)
+    store = Store(_database(config), config.name)
     try:
-        return _open_in(config, store, verifiers, policy, appraisal)
+        return _open_in(config, store, settings)
     except BaseException:
         store.close()
         raise
 
 
-def check_settings(
-    config: BrokerConfig,
-) -> tuple[AppraisalPolicy, Mapping[str, Verifier[Any]], ResourcePolicy | None]:
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration names beside the state, read."""
+
+    appraisal: AppraisalPolicy
+    verifiers: Mapping[str, Verifier[Any]]
+    policy: ResourcePolicy | None
+    passports: Passports
+
+
+def check_settings(config: BrokerConfig) -> Settings:
     """What the configuration names beside the state; nothing is made. Raises as `open_state`."""
     check_issuer(config.issuer)
+    if not _NAME.match(config.name):
+        raise UsageError(
+            f"expected a name of letters, digits, '.', '_' and '-', got {config.name[:80]!r}"
+        )
     appraisal = _read_appraisal_policy(config.appraisal_policy_file)
     verifiers = _load_verifiers(config, appraisal.settings)
+    passports = _read_passport_issuers(config)
     policy = _read_policy(config.policy_file) if config.policy_file is not None else None
     if config.collateral_directory is not None and not config.collateral_directory.is_dir():
         raise LocalError("is no directory of collateral", path=str(config.collateral_directory))
-    return appraisal, verifiers, policy
+    return Settings(appraisal, verifiers, policy, passports)
+
+
+def _database(config: BrokerConfig) -> Database:
+    if config.database is None:
+        return SQLiteDatabase(config.state_directory / STORE)
+    try:
+        from imagers.broker.keeping.postgresql import PostgreSQLDatabase
+    except ImportError:
+        raise LocalError(
+            "a store in PostgreSQL needs the extra 'postgresql'",
+            hint="in the clone of imagers: pip install '.[broker,postgresql]'",
+        ) from None
+    return PostgreSQLDatabase(config.database, config.name)
 
 
 def _open_in(
     config: BrokerConfig,
     store: Store,
-    verifiers: Mapping[str, Verifier[Any]],
-    policy: ResourcePolicy | None,
-    appraisal: AppraisalPolicy,
+    settings: Settings,
 ) -> BrokerState:
+    appraisal, verifiers, policy = settings.appraisal, settings.verifiers, settings.policy
+
     def nothing_sealed() -> bool:
         with store.transaction() as transaction:
             return transaction.get_setting(_TOKEN_KEY) is None
@@ -396,8 +464,10 @@ def _open_in(
         session_time=session_time,
         guest_tokens=guest_tokens,
         admin_tokens=AdminTokens(load_admin_public_key(public_key_file)),
+        passports=settings.passports,
         verifiers=verifiers,
         judges={name: _judge(config, appraisal, name) for name in verifiers},
+        devices={name: one for name, one in verifiers.items() if isinstance(one, DeviceVerifier)},
         admin_key_made=config.admin_key_file if admin_made else None,
         master_key_made=config.master_key_file if master_made else None,
     )
@@ -417,6 +487,8 @@ def _open_in(
             detail += f"; reference values from {config.appraisal_policy_file}: {names}"
         if config.test_roots:
             detail += f"; test roots: {', '.join(sorted(config.test_roots))}"
+        if config.passport_issuers_file is not None:
+            detail += f"; passport issuers from {config.passport_issuers_file}"
         if config.policy_file is not None:
             detail += f"; policy from {config.policy_file}"
         append(transaction, AuditEvent(event="start", outcome="ok", detail=detail), now=state.now())
@@ -500,6 +572,20 @@ def _read_appraisal_policy(path: Path | None) -> AppraisalPolicy:
     doing = "the appraisal policy cannot be read"
     data = read_bounded(path, max_bytes=MAX_APPRAISAL_POLICY, doing=doing)
     return parse_appraisal_policy(data, what=str(path))
+
+
+def _read_passport_issuers(config: BrokerConfig) -> Passports:
+    path = config.passport_issuers_file
+    if path is None:
+        return Passports()
+
+    def read(name: str) -> bytes:
+        doing = f"a file of {path} cannot be read"
+        return read_bounded(path.parent / name, max_bytes=MAX_ISSUERS_BYTES, doing=doing)
+
+    doing = "the passport issuers cannot be read"
+    data = read_bounded(path, max_bytes=MAX_ISSUERS_BYTES, doing=doing)
+    return parse_issuers(data, what=str(path), read=read, allow_sample=config.allow_sample_tee)
 
 
 def _read_policy(path: Path) -> ResourcePolicy:

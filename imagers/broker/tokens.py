@@ -32,14 +32,14 @@ from typing import TYPE_CHECKING
 from imagers import __version__
 from imagers.broker.clock import MAX_CLOCK_ERROR
 from imagers.broker.refusals import Refusal
-from imagers.errors import ImagersError, UsageError
+from imagers.errors import FormatError, ImagersError, UsageError
 from imagers.evidence.claims import claims_from_json, claims_to_json
 from imagers.kbs.messages import parse_public_key
 from imagers.kbs.tee_key import public_jwk
 from imagers.model.base64 import encode_base64, encode_base64url
 from imagers.model.keys import SecretKey
 from imagers.model.strict_json import dump_json
-from imagers.pki.jose import sign_token, verify_token
+from imagers.pki.jose import parse_token, sign_token, verify_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +58,7 @@ __all__ = [
     "AttestedGuest",
     "GuestTokens",
     "Judged",
+    "Vouched",
     "check_issuer",
 ]
 
@@ -101,6 +102,25 @@ class Accepted:
     claims: Claims
     judge: str
 
+    @property
+    def tee(self) -> str:
+        """Name of the TEE or device."""
+        return self.claims.tee
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """What the token of another verifier says of one part of a machine.
+
+    Attributes:
+        appraisal: what it is worth here; None: that is to be found out, of the claims.
+        claims: to be appraised; None: the appraisal is all.
+    """
+
+    tee: str
+    appraisal: Appraisal | None = None
+    claims: Claims | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class AttestedGuest:
@@ -108,15 +128,17 @@ class AttestedGuest:
 
     Attributes:
         accepted: that of the TEE first, then those of its devices.
+        issuer: who vouches for it, if that is not this broker.
     """
 
     tee_pubkey: TEEPublicKey
-    accepted: tuple[Accepted, ...]
+    accepted: tuple[Accepted | Vouched, ...]
+    issuer: str = ""
 
     @property
     def tee(self) -> str:
         """Name of the TEE."""
-        return self.accepted[0].claims.tee
+        return self.accepted[0].tee
 
 
 def check_issuer(name: str) -> None:
@@ -247,6 +269,13 @@ class GuestTokens:
         if any(one.claims.test_root for one in judged):
             payload["imagers.test-root"] = True
         return sign_token(payload, key=self._key, header={"kid": self.key_id})
+
+    def is_named_in(self, token: str) -> bool:
+        """Whether a token says that its key is this broker's. Nothing of it is verified."""
+        try:
+            return parse_token(token, what="token").header.value.get("kid") == self.key_id
+        except FormatError:
+            return False
 
     def check(self, token: str, *, now: datetime) -> AttestedGuest:
         """The guest of a token that this broker made and that is not over.

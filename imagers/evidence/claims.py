@@ -69,7 +69,17 @@ def claims_from_json(claims: View, values: Mapping[str, JSON] | None = None) -> 
         report_data=claims.text("report_data"),
         init_data=claims.text("init_data"),
         values=values or {},
-        established_at=datetime.fromisoformat(claims.text("established_at")),
+        established_at=_time(claims, "established_at"),
         counts_if_measured=claims.flag("counts_if_measured"),
         test_root=claims.flag("test_root"),
     )
+
+
+def _time(claims: View, name: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(claims.text(name))
+    except ValueError:
+        raise claims.error("expected a time", name) from None
+    if found.tzinfo is None:
+        raise claims.error("expected a time with its zone", name)
+    return found

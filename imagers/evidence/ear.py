@@ -51,16 +51,24 @@ if TYPE_CHECKING:
 
     from imagers.model.strict_json import JSONObject
 
-__all__ = ["EAR", "MAX_EAR", "EARTrust", "Submod", "parse_keys", "read_ear"]
+__all__ = [
+    "EAR",
+    "MAX_EAR",
+    "TRUSTEE_PROFILE",
+    "VERAISON_PROFILE",
+    "EARTrust",
+    "Submod",
+    "parse_keys",
+    "read_ear",
+]
 
 MAX_EAR = MAX_TOKEN_BYTES
 """In bytes."""
 _WHAT = "attestation result"
 _ALGORITHMS = ("ES256", "ES384")
-_PROFILES = (
-    "tag:github.com,2024:confidential-containers/Trustee",
-    "tag:github.com,2023:veraison/ear",
-)
+TRUSTEE_PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
+VERAISON_PROFILE = "tag:github.com,2023:veraison/ear"
+_PROFILES = (TRUSTEE_PROFILE, VERAISON_PROFILE)
 _LEEWAY = timedelta(seconds=60)  # between clocks
 _WITHOUT_END = timedelta(minutes=5)  # as long as Trustee's, of Veraison's that have no end
 _MAX_SUBMODS = 64
@@ -116,6 +124,7 @@ class EAR:
     Attributes:
         verifier: developer and build, in its own words.
         expires: from then on it counts no more.
+        claims: all that stands in it.
     """
 
     profile: str
@@ -124,6 +133,7 @@ class EAR:
     issued_at: datetime
     expires: datetime
     submods: Mapping[str, Submod]
+    claims: View = field(repr=False)
 
     @property
     def status(self) -> str:
@@ -174,6 +184,7 @@ def read_ear(token: str, *, trust: EARTrust, nonce: bytes | None, now: datetime)
         issued_at=issued,
         expires=expires,
         submods=submods,
+        claims=claims,
     )
 
 
@@ -198,7 +209,16 @@ def parse_keys(data: bytes, *, what: str) -> tuple[object, ...]:
         found = [view]
     if any(map(is_private_jwk, found)):
         raise view.error("expected a public key, got a private one")
+    if "keys" in view:
+        # RFC 7517 section 5: a set may have keys of other kinds, and for other uses.
+        found = [one for one in found if one.value.get("kty") in ("RSA", "EC") and _signs(one)]
+        if not found:
+            raise view.error("expected a key of RSA or EC that signs", "keys")
     return tuple(map(jwk_public_key, found))
+
+
+def _signs(key: View) -> bool:
+    return key.value.get("use") in (None, "sig")
 
 
 def _keys(header: View, algorithm: str, trust: EARTrust, now: datetime) -> tuple[object, ...]:

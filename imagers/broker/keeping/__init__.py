@@ -7,6 +7,7 @@
     store        connections, and the one writer with its group commit
     database     what a kind of database has to tell the store
     sqlite       one file, the default
+    postgresql   a server, for many brokers; needs the extra `postgresql`
 
 This package imports none of its modules.
 """

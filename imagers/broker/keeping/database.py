@@ -102,3 +102,7 @@ class Database(Protocol):
             alone: no other transaction of any broker writes beside it; else, none that is alone.
         """
         ...
+
+    def close(self) -> None:
+        """Close what it holds itself. Safe to call twice."""
+        ...

@@ -98,6 +98,9 @@ class SQLiteDatabase:
         """See `Database`."""
         return "BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED"
 
+    def close(self) -> None:
+        """See `Database`: it holds nothing."""
+
 
 if TYPE_CHECKING:
 

@@ -65,7 +65,7 @@ class Store(Closing):
     """What one broker keeps.
 
     Args:
-        database: where.
+        database: where; it is closed with the store.
         broker: the name of this broker among those that share the database.
 
     Raises:
@@ -106,12 +106,11 @@ class Store(Closing):
             StoreFailed: the database cannot be read; also at a write.
         """
         with self._errors():
+            held = None
+            with suppress(IndexError):
+                held = self._readers.pop()
+            connection = self._begun(held, writes=False, alone=False)
             try:
-                connection = self._readers.pop()
-            except IndexError:
-                connection = self._database.connect(writes=False)
-            try:
-                connection.execute(self._database.begin(writes=False, alone=False))
                 yield Transaction(connection, self._words, self._broker, alone=False)
                 connection.execute("COMMIT")
             except BaseException:
@@ -135,10 +134,9 @@ class Store(Closing):
     @contextmanager
     def _writing(self, *, alone: bool) -> Iterator[Transaction]:
         with self._writes, self._errors():
-            connection = self._writer or self._database.connect(writes=True)
-            self._writer = None
+            held, self._writer = self._writer, None
+            connection = self._begun(held, writes=True, alone=alone)
             try:
-                connection.execute(self._database.begin(writes=True, alone=alone))
                 transaction = Transaction(connection, self._words, self._broker, alone=alone)
                 yield transaction
                 if alone:
@@ -148,6 +146,24 @@ class Store(Closing):
                 self._end(connection)
                 raise
             self._writer = connection
+
+    def _begun(self, held: Connection | None, *, writes: bool, alone: bool) -> Connection:
+        """A connection in a transaction: the one that is held, or a new one where that is dead."""
+        begin = self._database.begin(writes=writes, alone=alone)
+        if held is not None:
+            try:
+                held.execute(begin)
+            except self._database.errors:
+                self._end(held)
+            else:
+                return held
+        connection = self._database.connect(writes=writes)
+        try:
+            connection.execute(begin)
+        except BaseException:
+            self._end(connection)
+            raise
+        return connection
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -282,6 +298,7 @@ class Store(Closing):
             self._writer = None
         while self._readers:
             self._readers.pop().close()
+        self._database.close()
 
 
 def _tell(parts: Sequence[_Part[Any]]) -> None:

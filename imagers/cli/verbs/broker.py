@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """usage: imagers broker serve | check-config | reference-value ...
        imagers broker put URI FILE | get URI | list | delete URI
-       imagers broker policy show | set FILE | reset
+       imagers broker policy show | set FILE | reset | test FILE [OPTION]...
        imagers broker audit [--limit N] [FILTER]...
 
 A key broker for guests: "imagers broker serve --help" is about running one. The
@@ -37,7 +37,12 @@ import click
 from imagers.cli.brokers import BrokerOptions, admin_options, this_broker
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.output import print_json, print_line, print_table
-from imagers.cli.verbs import broker_check_config, broker_reference_value, broker_serve
+from imagers.cli.verbs import (
+    broker_check_config,
+    broker_policy_test,
+    broker_reference_value,
+    broker_serve,
+)
 from imagers.errors import FormatError, LocalError, UsageError
 
 if TYPE_CHECKING:
@@ -160,6 +165,9 @@ def delete(*, uri: str, broker: BrokerOptions, as_json: bool) -> None:
 @command.group("policy", cls=VerbGroup, help=__doc__)
 def policy() -> None:
     """The resource policy."""
+
+
+policy.add_command(broker_policy_test.command)
 
 
 @policy.command("show", cls=VerbCommand, help=__doc__)

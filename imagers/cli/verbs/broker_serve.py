@@ -24,6 +24,7 @@ keys are made at first start, for their owner only.
   --insecure-test-root TEE=FILE
                               certificates in place of the vendor's: for tests
   --issuer NAME               in its tokens; best the https URL of the broker
+  --passport-issuers FILE     whose tokens are taken in place of evidence
   --url-file FILE             write the URL here once the broker listens
   --log-format text|json      of what it says while it runs
   --allow-sample-tee          believe guests that prove nothing: for tests and
@@ -79,6 +80,7 @@ Say = Callable[[str, str], None]
 @click.option("--appraisal-policy", metavar="FILE")
 @click.option("--insecure-test-root", "test_roots", multiple=True, metavar="TEE=FILE")
 @click.option("--issuer", metavar="NAME")
+@click.option("--passport-issuers", metavar="FILE")
 @click.option("--url-file", metavar="FILE")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
 @click.option("--allow-sample-tee", is_flag=True)
@@ -123,6 +125,7 @@ def broker_config(
     appraisal_policy: str | None,
     test_roots: tuple[str, ...],
     issuer: str | None,
+    passport_issuers: str | None,
     allow_sample_tee: bool,
 ) -> BrokerConfig:
     """What the options of the command say.
@@ -157,6 +160,7 @@ def broker_config(
         appraisal_policy_file=Path(appraisal_policy) if appraisal_policy else None,
         test_roots=read_test_roots(test_roots),
         allow_sample_tee=allow_sample_tee,
+        passport_issuers_file=Path(passport_issuers) if passport_issuers else None,
         issuer=issuer if issuer is not None else DEFAULT_ISSUER,
     )
 
@@ -183,6 +187,8 @@ def _announce(broker: RunningBroker, tell: Say) -> None:
     tell("", f"the broker listens on {broker.url}; admin key {broker.admin_key_file}")
     tees = ", ".join(broker.tees) or "none"
     tell("", f"it takes evidence of: {tees}; resources: {broker.resources}")
+    if broker.issuers:
+        tell("", f"it takes passports of: {', '.join(broker.issuers)}")
     if broker.fault:
         tell("warning", f"this broker can release nothing: {broker.fault}")
         tell(

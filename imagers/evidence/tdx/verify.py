@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from imagers.model.evidence import Bound, Verifier
     from imagers.model.strict_json import JSON
 
-__all__ = ["Allowed", "TDXEvidence", "TDXVerifier", "parse", "parse_file"]
+__all__ = ["Allowed", "TDXEvidence", "TDXVerifier", "check_attributes", "parse", "parse_file"]
 
 _WHAT = "TDX evidence"
 _MAX_JSON = 6 * 1024 * 1024  # a quote and a log in base64
@@ -195,7 +195,7 @@ class TDXVerifier:
             note=note,
         )
         with step("10, guest"):
-            told = _check_guest(quote, self.allowed)
+            told = check_attributes(quote.number("td_attributes"), self.allowed)
         note(f"step 10, guest: {told}")
         with step("11, event log"):
             told = _check_log(evidence)
@@ -232,9 +232,12 @@ class TDXVerifier:
         )
 
 
-def _check_guest(quote: Quote, rules: Allowed) -> str:
-    """Step 10: what it is."""
-    attributes = quote.number("td_attributes")
+def check_attributes(attributes: int, rules: Allowed) -> str:
+    """Step 10: what kind of guest it is, by the attributes of the TD.
+
+    Raises:
+        EvidenceRejected: one that is not let pass.
+    """
     if attributes & _DEBUG and not rules.debug:
         raise mismatch("debugging", "forbidden by the TD's attributes", "allowed")
     if attributes & _MIGRATABLE and not rules.migration:

@@ -4,17 +4,21 @@
 import asyncio
 import inspect
 import json
+import time
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+from jwcrypto.jwk import JWK
+from jwcrypto.jwt import JWT
 
 from imagers.broker.handshake import Handshake
 from imagers.broker.resources import Resources
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.evidence.plugins import load_attester
+from imagers.kbs.admin import load_admin_key
 from imagers.kbs.messages import Attestation, Request, hash_report_data, parse_challenge
 from imagers.kbs.tee_key import ECKey
 from imagers.testing.broker import EmbeddedBroker
@@ -159,3 +163,21 @@ def shared():
 @pytest.fixture(scope="module")
 def shared_http(shared):
     return plain_http(shared.url)
+
+
+def _admin_headers(broker):
+    """Of an admin who made his token with a library of others."""
+    key = JWK.from_pyca(load_admin_key(broker.admin_key_file))
+    now = int(time.time())
+    token = JWT(
+        header={"alg": "EdDSA"},
+        claims={"iat": now, "exp": now + 60, "role": "admin"},
+        algs=["EdDSA"],
+    )
+    token.make_signed_token(key)
+    return {"Authorization": f"Bearer {token.serialize()}"}
+
+
+@pytest.fixture(scope="session")
+def admin_headers():
+    return _admin_headers

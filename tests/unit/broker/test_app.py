@@ -22,7 +22,6 @@ from jwcrypto.jwt import JWT
 
 from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
-from imagers.kbs.admin import load_admin_key
 from imagers.model.digest import digest_of
 from imagers.pki.jose import sign_token
 
@@ -50,21 +49,8 @@ def auth(http, tee="sample"):
     return headers["Set-Cookie"], json.loads(data)["nonce"]
 
 
-def admin_headers(broker):
-    """Of an admin who made his token with a library of others."""
-    key = JWK.from_pyca(load_admin_key(broker.admin_key_file))
-    now = int(time.time())
-    token = JWT(
-        header={"alg": "EdDSA"},
-        claims={"iat": now, "exp": now + 60, "role": "admin"},
-        algs=["EdDSA"],
-    )
-    token.make_signed_token(key)
-    return {"Authorization": f"Bearer {token.serialize()}"}
-
-
 @pytest.fixture
-def as_admin(embedded):
+def as_admin(embedded, admin_headers):
     return admin_headers(embedded)
 
 
@@ -166,6 +152,15 @@ def test_health(shared_http):
         ("GET", "/", (404, "InvalidRequestPath")),
         ("GET", "/kbs/v1/auth", (404, "InvalidRequestPath")),
         ("GET", "/elsewhere", (404, "InvalidRequestPath")),
+        ("GET", "/kbs/v0/auth/", (404, "PluginNotFound")),
+        ("POST", "/kbs/v0/attest/", (404, "PluginNotFound")),
+        ("GET", "/healthz/", (404, "InvalidRequestPath")),
+        ("GET", "/kbs/v0/resource/a/b/c%0A", (404, "InvalidRequestPath")),
+        ("GET", "/kbs/v0/resource/a/b%0A/c", (404, "InvalidRequestPath")),
+        ("GET", "/kbs/v0/imagers/reference-value/%C3%A4", (404, "InvalidRequestPath")),
+        ("GET", "/%0A", (404, "InvalidRequestPath")),
+        ("POST", "/kbs/v0/auth%0A/", (404, "InvalidRequestPath")),
+        ("DELETE", "/kbs/v0/imagers/reference-value/a%2Fb", (404, "PluginNotFound")),
         ("GET", PATH, (401, "TokenNotFound")),
         ("PATCH", PATH, (401, "AdminAuthAccess")),
         ("POST", PATH, (401, "AdminAuthAccess")),
@@ -311,7 +306,7 @@ def test_admins_body_is_not_read_from_a_stranger(shared_http):
         (("POST", "/kbs/v0/resource", b"x"), (404, "PluginNotFound")),
     ],
 )
-def test_admin_gets(shared, shared_http, request_, expected):
+def test_admin_gets(shared, shared_http, request_, expected, admin_headers):
     assert error(shared_http(*request_, **admin_headers(shared))) == expected
 
 

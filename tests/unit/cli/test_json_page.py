@@ -243,6 +243,20 @@ def use_a_broker(made, admin):
     Path("policy").write_text(text)
     made("broker policy set", "policy", *admin)
     made("broker policy reset", *admin)
+    submod = {"ear.status": "warning", "ear.trustworthiness-vector": {"hardware": 40}}
+    Path("token.json").write_bytes(dump_json({"submods": {"cpu0": submod}}))
+    Path("resource.rego").write_text(
+        "package policy\ndefault allow := false\nallow if input.imagers.image\n"
+        'reason := base64.decode(input.submods.cpu0["ear.status"])\n'
+    )
+    Path("attestation.rego").write_text('package policy\ntrust_claims := {"hardware": 2}\n')
+    asked = ("--claims", "token.json", "--resource", "kbs:///x/y/z")
+    made("broker policy test", "policy", *asked, code=21)
+    made("broker policy test", "resource.rego", *asked, code=21)
+    image = f"sha256:{'ab' * 32}"
+    Path("rule.rego").write_text('package policy\nallow if input.imagers.image\nrule := "r"\n')
+    made("broker policy test", "rule.rego", *asked, "--image", image)
+    made("broker policy test", "attestation.rego", *asked)
     made("broker delete", "kbs:///x/y/z", *admin)
     until = ("--expires", "2030-01-01T00:00:00Z", "--source", "the test")
     made("broker reference-value set", "a", "x", "5", "true", *until, *admin)

@@ -64,6 +64,27 @@ def test_tees_of_a_broker_are_named_one_by_one(run):
     assert not Path("state").exists()
 
 
+def test_issuer_of_a_broker_that_can_be_none_refused(run):
+    outcome = run("broker", "serve", "--issuer", "http://broker.example", "--state", "state")
+    assert outcome.code == 2
+    assert "issuer: expected an https URL" in outcome.err
+    assert "--issuer https://broker.example" in outcome.err
+
+
+def test_passport_issuers_that_cannot_be_read_refused(run, tmp_path):
+    words = ("broker", "serve", "--state", "state", "--passport-issuers")
+    outcome = run(*words, str(tmp_path / "none.json"))
+    assert outcome.code == 13
+    assert "the passport issuers cannot be read" in outcome.err
+    table = tmp_path / "table.json"
+    table.write_text('{"issuers": [{"issuer": "a", "tees": ["snp"]}]}')
+    outcome = run(*words, str(table))
+    assert outcome.code == 11
+    assert "$.issuers[0]: expected 'keys' or 'roots'" in outcome.err
+    table.write_text('{"issuers": [{"issuer": "a", "keys": ["k"], "tees": ["sample"]}]}')
+    assert run(*words, str(table)).code == 13
+
+
 def test_option_on_the_command_line_wins(run):
     Path("broker.toml").write_text('listen = "8080"\n')
     outcome = run("broker", "serve", "--config", "broker.toml", "--listen", "0.0.0.0:0")

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A store in PostgreSQL, which any number of brokers share.
+
+Brokers do not wait for each other where they add rows: each has a chain of audit rows of its own,
+and each `write` a shared lock, which only a `change` is kept out by. Sessions are in tables without
+a log of their own; a server that falls empties them, and `era` with them, which is how brokers
+know.
+
+The tables are in the schema `imagers` of the database that the URL names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from imagers.broker.keeping.tables import PASSING, TABLES
+from imagers.broker.keeping.transaction import STORE_ID_BYTES
+from imagers.errors import FormatError, LocalError, UsageError
+
+if TYPE_CHECKING:
+    from imagers.broker.keeping.database import Connection, Database
+
+__all__ = ["PostgreSQLDatabase"]
+
+_SCHEMA_VERSION = b"4"
+_TYPES = {"BYTES": "BYTEA", "PLACE": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"}
+# Of advisory locks: numbers that nobody else in this database takes.
+_SCHEMA_LOCK, _CHANGE_LOCK, _NAME_LOCK = 0x696D6701, 0x696D6702, 0x696D6703
+_PATIENCE_MS = 10_000
+_OPTIONS = {
+    "search_path": "imagers",
+    "statement_timeout": f"{_PATIENCE_MS}",
+    "lock_timeout": f"{_PATIENCE_MS}",
+    "idle_in_transaction_session_timeout": f"{_PATIENCE_MS}",  # of a broker that was stopped
+}
+_CONNECTION = {
+    "connect_timeout": "5",
+    "tcp_user_timeout": f"{_PATIENCE_MS}",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+}
+_PARAMETER = re.compile(r":(\w+)")
+_NEVER_CHANGED = """
+CREATE FUNCTION audit_only_grows() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'the audit log only grows'; END $$;
+CREATE TRIGGER audit_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
+FOR EACH STATEMENT EXECUTE FUNCTION audit_only_grows();
+"""
+
+
+class PostgreSQLDatabase:
+    """A database of a server.
+
+    Args:
+        url: `postgresql://USER@HOST/DATABASE`, and what else libpq takes, but no password: that
+            is in the file that PGPASSFILE names, or ~/.pgpass.
+        broker: the name of this broker, which no other may have at the same time.
+
+    Raises:
+        UsageError, FormatError: the URL has a password, or is none.
+        LocalError: the server cannot be reached, or another broker has the name.
+    """
+
+    waits = True
+    errors: type[Exception] = psycopg.Error
+    taken: type[Exception] = psycopg.IntegrityError
+
+    def __init__(self, url: str, broker: str) -> None:
+        try:
+            told = conninfo_to_dict(url)
+        except psycopg.Error as error:
+            raise FormatError(
+                f"expected postgresql://USER@HOST/DATABASE: {_first_line(error)}", what="database"
+            ) from None
+        if "password" in told:
+            raise UsageError(
+                "database: expected a URL without a password, which others could read",
+                hint="write it into ~/.pgpass with mode 0600, as "
+                "'HOST:PORT:DATABASE:USER:PASSWORD', or name such a file in PGPASSFILE",
+            )
+        self.name = f"postgresql://{told.get('host', '')}/{told.get('dbname', '')}"
+        options = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
+        self._conninfo = make_conninfo(
+            url, **_CONNECTION, options=options, application_name=f"imagers-broker {broker}"
+        )
+        self._broker = broker
+        self._presence: Connection | None = None
+
+    def make_schema(self) -> None:
+        """See `Database`."""
+        self._presence = self._take_name()
+        with closing(self.connect(writes=True)) as connection:
+            connection.execute("BEGIN")
+            connection.execute(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
+            _check_durable(connection, self.name)
+            row = connection.execute("SELECT to_regclass('imagers.settings') IS NULL").fetchone()
+            if row == (True,):
+                _make(connection)
+            found = connection.execute("SELECT value FROM settings WHERE name = 'schema'")
+            version = found.fetchone()
+            if version != (_SCHEMA_VERSION,):
+                told = version[0].decode("ascii", "replace") if version else "none"
+                raise LocalError(
+                    f"expected a store of version {_SCHEMA_VERSION.decode()}, got {told}",
+                    path=self.name,
+                    hint="it was made by another version of imagers",
+                )
+            connection.execute("COMMIT")
+
+    def _take_name(self) -> Connection:
+        """A connection that has the broker's name, until it is closed."""
+        connection = self.connect(writes=False)
+        taken = connection.execute(
+            f"SELECT pg_try_advisory_lock({_NAME_LOCK}, hashtext(%(name)s))", {"name": self._broker}
+        ).fetchone()
+        if taken != (True,):
+            connection.close()
+            raise LocalError(
+                f"another broker named '{self._broker}' runs on this database",
+                path=self.name,
+                hint="give each broker a name of its own with --name",
+            )
+        return connection
+
+    def words(self, statement: str) -> str:
+        """See `Database`."""
+        return _PARAMETER.sub(r"%(\1)s", statement)
+
+    def connect(self, *, writes: bool) -> Connection:
+        """See `Database`."""
+        connection = psycopg.connect(self._conninfo, autocommit=True)
+        if not writes:
+            connection.execute("SET default_transaction_read_only = on")
+        return connection
+
+    def begin(self, *, writes: bool, alone: bool) -> str:
+        """See `Database`."""
+        if not writes:
+            return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        kind = "" if alone else "_shared"
+        return f"BEGIN; SELECT pg_advisory_xact_lock{kind}({_CHANGE_LOCK})"
+
+    def close(self) -> None:
+        """See `Database`."""
+        if self._presence is not None:
+            with suppress(psycopg.Error):
+                self._presence.close()
+            self._presence = None
+
+
+if TYPE_CHECKING:
+
+    def _is_database(database: PostgreSQLDatabase) -> Database:
+        return database
+
+
+def _check_durable(connection: Connection, name: str) -> None:
+    """Raise where the server would lose what it said it kept."""
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        if connection.execute(f"SHOW {setting}").fetchone() == ("off",):
+            raise LocalError(
+                f"the server has {setting} = off: what it kept would be lost when it falls",
+                path=name,
+                hint=f"set it to on, for this database: ALTER DATABASE ... SET {setting} = on; "
+                "or for the server",
+            )
+
+
+def _make(connection: Connection) -> None:
+    connection.execute("CREATE SCHEMA IF NOT EXISTS imagers")
+    for table in TABLES:
+        connection.execute(re.sub("|".join(_TYPES), lambda found: _TYPES[found[0]], table))
+    for name in PASSING:
+        connection.execute(f"ALTER TABLE {name} SET UNLOGGED")
+    connection.execute(_NEVER_CHANGED)
+    connection.execute(
+        "INSERT INTO store (id, changes) VALUES (%(id)s, 0)", {"id": os.urandom(STORE_ID_BYTES)}
+    )
+    connection.execute("INSERT INTO era (number) VALUES (1)")
+    connection.execute(
+        "INSERT INTO settings (name, value) VALUES ('schema', %(version)s)",
+        {"version": _SCHEMA_VERSION},
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The description of the broker's HTTP interface, in OpenAPI 3.1.
+
+    GET /openapi.json        anybody
+
+It is the one place in which paths, bodies and answers are written down for machines; a test holds
+it against the routes of `app`, and another lets a fuzzer loose by it. What the parts mean is in
+docs/broker.md.
+
+Spec: OpenAPI 3.1.0; JSON Schema 2020-12.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from imagers import __version__
+from imagers.broker.policy.table import MAX_POLICY_BYTES
+from imagers.broker.refusals import STATUS
+from imagers.kbs.jwe import MAX_RESOURCE_BYTES
+from imagers.kbs.messages import PROTOCOL_VERSION
+from imagers.kbs.wire import COOKIE_NAME, ERROR_TYPE_PREFIX, PREFIX
+from imagers.model.strict_json import dump_json
+
+if TYPE_CHECKING:
+    from imagers.model.strict_json import JSON, JSONObject
+
+__all__ = ["openapi_json"]
+
+_JSON = "application/json"
+_SEGMENT: JSONObject = {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$",
+    "maxLength": 255,
+}
+_DIGEST: JSONObject = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
+_FLAG: JSONObject = {"type": "string", "enum": ["true", "false"]}
+_TEXT: JSONObject = {"type": "string"}
+_NONE: JSONObject = {"description": "done"}
+_ADMIN: JSON = [{"admin": []}]
+_GUEST: JSON = [{"session": []}, {"token": []}]
+
+
+@cache
+def openapi_json() -> bytes:
+    """The document."""
+    return dump_json(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "imagers key broker",
+                "version": __version__,
+                "description": "Releases secrets to guests that prove what they are, by the key "
+                f"broker protocol {PROTOCOL_VERSION} of Confidential Containers, and is "
+                "administrated by who has an admin's key.",
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "paths": {
+                **_guest_paths(),
+                **_resource_paths(),
+                **_trustee_paths(),
+                **_admin_paths(),
+                **_public_paths(),
+            },
+            "components": {
+                "schemas": _schemas(),
+                "securitySchemes": {
+                    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE_NAME},
+                    "token": {
+                        "type": "http",
+                        "scheme": "bearer",
+                        "bearerFormat": "JWT",
+                        "description": "what `attest` gave, or a passport of an issuer that the "
+                        "broker lists",
+                    },
+                    "admin": {
+                        "type": "http",
+                        "scheme": "bearer",
+                        "bearerFormat": "JWT",
+                        "description": "EdDSA by the admin's key, `role` is `admin`, for at most "
+                        "ten minutes",
+                    },
+                },
+            },
+        }
+    )
+
+
+def _operation(
+    summary: str,
+    answer: JSONObject,
+    *,
+    security: JSON = None,
+    body: JSONObject | None = None,
+    parameters: tuple[JSONObject, ...] = (),
+) -> JSONObject:
+    """One method of a path; each may answer with an error."""
+    found: JSONObject = {"summary": summary, "security": security or []}
+    if parameters:
+        found["parameters"] = list(parameters)
+    if body is not None:
+        found["requestBody"] = {"required": True, "content": body}
+    error: JSONObject = {"description": "an error", "content": _content("Error")}
+    found["responses"] = {"200": answer, "default": error}
+    return found
+
+
+def _content(schema: str) -> JSONObject:
+    return {_JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+
+
+def _answer(description: str, schema: str) -> JSONObject:
+    return {"description": description, "content": _content(schema)}
+
+
+def _parameter(name: str, schema: JSONObject, where: str = "query") -> JSONObject:
+    return {"name": name, "in": where, "required": where == "path", "schema": schema}
+
+
+def _object(required: dict[str, JSON], optional: dict[str, JSON] | None = None) -> JSONObject:
+    return {
+        "type": "object",
+        "required": list(required),
+        "properties": {**required, **(optional or {})},
+    }
+
+
+def _with_cookie(answer: JSONObject) -> JSONObject:
+    cookie: JSONObject = {"schema": _TEXT, "description": f"`{COOKIE_NAME}`"}
+    return {**answer, "headers": {"Set-Cookie": cookie}}
+
+
+def _guest_paths() -> JSONObject:
+    return {
+        f"{PREFIX}/auth": {
+            "post": _operation(
+                "Begin a handshake",
+                _with_cookie(_answer("a challenge and the cookie of a session", "Challenge")),
+                body=_content("Request"),
+            )
+        },
+        f"{PREFIX}/attest": {
+            "post": _operation(
+                "Show evidence that binds the nonce and a public key",
+                _with_cookie(_answer("a token", "Token")),
+                security=[{"session": []}],
+                body=_content("Attestation"),
+            )
+        },
+    }
+
+
+def _resource_paths() -> JSONObject:
+    secret: JSONObject = {
+        "application/octet-stream": {
+            "schema": {"type": "string", "minLength": 1, "maxLength": MAX_RESOURCE_BYTES}
+        }
+    }
+    names = [_parameter(name, _SEGMENT, "path") for name in ("repository", "type", "tag")]
+    named: JSON = list(names)
+    path = "{repository}/{type}/{tag}"
+    return {
+        f"{PREFIX}/resource": {
+            "get": _operation("List resources", _answer("paths", "Names"), security=_ADMIN)
+        },
+        f"{PREFIX}/resource/{path}": {
+            "parameters": named,
+            "get": _operation(
+                "Get a secret",
+                _answer("the secret, sealed to the key that the evidence bound", "JWE"),
+                security=_GUEST,
+                parameters=(_parameter("image-digest", _DIGEST),),
+            ),
+            "post": _operation(
+                "Store a secret under a free name",
+                _NONE,
+                security=_ADMIN,
+                body=secret,
+                parameters=(_parameter("replace", _FLAG),),
+            ),
+            "put": _operation("Store a secret", _NONE, security=_ADMIN, body=secret),
+            "delete": _operation("Remove a secret", _NONE, security=_ADMIN),
+        },
+        f"{PREFIX}/imagers/metadata/{path}": {
+            "parameters": named,
+            "get": _operation(
+                "What may be told of a secret",
+                _answer("all but itself", "Metadata"),
+                security=_ADMIN,
+            ),
+        },
+        f"{PREFIX}/imagers/binding/{path}": {
+            "parameters": named,
+            "post": _operation(
+                "Bind a secret to an image", _NONE, security=_ADMIN, body=_content("Binding")
+            ),
+        },
+    }
+
+
+def _trustee_paths() -> JSONObject:
+    name = _parameter("name", {"type": "string", "minLength": 1}, "path")
+    return {
+        f"{PREFIX}/resource-policy": {
+            "get": _operation("Ids of policies", _answer("one id", "Names"), security=_ADMIN),
+            "post": _operation(
+                "Put a resource policy in force, as Trustee's client sends it",
+                _NONE,
+                security=_ADMIN,
+                body=_content("TrusteePolicy"),
+            ),
+        },
+        f"{PREFIX}/attestation-policy": {
+            "post": _operation(
+                "Put an attestation policy in force, as Trustee's client sends it",
+                _NONE,
+                security=_ADMIN,
+                body=_content("TrusteeAttestationPolicy"),
+            )
+        },
+        f"{PREFIX}/reference-value": {
+            "post": _operation(
+                "Set reference values by a message of Trustee's",
+                _NONE,
+                security=_ADMIN,
+                body=_content("TrusteeMessage"),
+            )
+        },
+        f"{PREFIX}/reference-value/{{name}}": {
+            "parameters": [name],
+            "get": _operation(
+                "The values of a name", _answer("those that count now", "Values"), security=_ADMIN
+            ),
+        },
+    }
+
+
+def _admin_paths() -> JSONObject:
+    filters = ("event", "outcome", "path", "image", "session", "since")
+    name = _parameter("name", {"type": "string", "minLength": 1}, "path")
+    return {
+        f"{PREFIX}/imagers/policy": {
+            "get": _operation("The policy in force", _answer("a table", "Policy"), security=_ADMIN),
+            "post": _operation(
+                f"Put a policy of at most {MAX_POLICY_BYTES} bytes in force",
+                _NONE,
+                security=_ADMIN,
+                body=_content("Policy"),
+            ),
+        },
+        f"{PREFIX}/imagers/reference-value": {
+            "get": _operation(
+                "Reference values", _answer("all of them", "ReferenceValues"), security=_ADMIN
+            ),
+            "post": _operation(
+                "Set reference values, all or none",
+                _NONE,
+                security=_ADMIN,
+                body=_content("ReferenceValues"),
+                parameters=(_parameter("add", _FLAG),),
+            ),
+        },
+        f"{PREFIX}/imagers/reference-value/{{name}}": {
+            "parameters": [name],
+            "delete": _operation("Remove a reference value", _NONE, security=_ADMIN),
+        },
+        f"{PREFIX}/imagers/audit": {
+            "get": _operation(
+                "The newest rows of the audit log",
+                _answer("rows", "Audit"),
+                security=_ADMIN,
+                parameters=(
+                    _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 10_000}),
+                    *(_parameter(one, _TEXT) for one in filters),
+                ),
+            )
+        },
+    }
+
+
+def _public_paths() -> JSONObject:
+    return {
+        "/.well-known/jwks.json": {
+            "get": _operation(
+                "The keys that the broker's tokens are checked with", _answer("a JWKS", "JWKS")
+            )
+        },
+        "/.well-known/openid-configuration": {
+            "get": _operation(
+                "Where the keys are, if the issuer is a URL", _answer("discovery", "Discovery")
+            )
+        },
+        "/openapi.json": {
+            "get": _operation(
+                "This document",
+                {"description": "OpenAPI", "content": {_JSON: {"schema": {"type": "object"}}}},
+            )
+        },
+        "/healthz": {
+            "get": _operation(
+                "Whether the broker runs",
+                {"description": "it does", "content": {"text/plain": {"schema": _TEXT}}},
+            )
+        },
+    }
+
+
+def _schemas() -> JSONObject:
+    return {**_wire_schemas(), **_admin_schemas()}
+
+
+def _wire_schemas() -> JSONObject:
+    key: JSONObject = {
+        "type": "object",
+        "required": ["kty", "alg"],
+        "properties": {
+            "kty": {"enum": ["EC", "RSA", "AKP"]},
+            "alg": {"enum": ["ECDH-ES+A256KW", "RSA-OAEP-256", "ML-KEM-768+A192KW"]},
+            "crv": {"enum": ["P-256", "P-521"]},
+            **dict.fromkeys(("x", "y", "n", "e", "pub"), _TEXT),
+        },
+    }
+    evidence = _object({"primary_evidence": True, "additional_evidence": _TEXT})
+    init_data: JSONObject = {
+        "anyOf": [{"type": "null"}, _object({"format": {"const": "toml"}, "body": _TEXT})]
+    }
+    jwe = dict.fromkeys(("protected", "encrypted_key", "iv", "ciphertext", "tag"), _TEXT)
+    names: JSON = [ERROR_TYPE_PREFIX + name for name in STATUS]
+    return {
+        "Error": _object({"type": {"enum": names}, "detail": _TEXT}),
+        "Request": _object(
+            {"version": {"const": PROTOCOL_VERSION}, "tee": _TEXT, "extra-params": True}
+        ),
+        "Challenge": _object({"nonce": _TEXT, "extra-params": True}),
+        "Attestation": _object(
+            {
+                "runtime-data": _object({"nonce": _TEXT, "tee-pubkey": key}),
+                "tee-evidence": evidence,
+            },
+            {"init-data": init_data},
+        ),
+        "Token": _object({"token": _TEXT}),
+        "JWE": _object(dict(jwe)),
+        "JWKS": _object({"keys": {"type": "array", "items": {"type": "object"}}}),
+        "Discovery": _object({"issuer": _TEXT, "jwks_uri": _TEXT}),
+    }
+
+
+def _admin_schemas() -> JSONObject:
+    base64url: JSONObject = {"type": "string", "pattern": "^[A-Za-z0-9_-]*$"}
+    value: JSONObject = {"type": ["string", "integer", "boolean"]}
+    values: JSONObject = {"type": "array", "items": value, "minItems": 1, "maxItems": 1000}
+    texts: JSONObject = {"type": "array", "items": _TEXT, "minItems": 1}
+    return {
+        "Names": {"type": "array", "items": _TEXT},
+        "Values": values,
+        "Binding": _object({"manifest_digest": _DIGEST}),
+        "Metadata": _object(
+            {
+                "path": _TEXT,
+                "size": {"type": "integer"},
+                "version": {"type": "integer"},
+                "created_at": _TEXT,
+                "manifest_digests": {"type": "array", "items": _DIGEST},
+            }
+        ),
+        "Policy": _object({"rules": {"type": "array", "items": _rule_schema(texts)}}),
+        "ReferenceValues": _object(
+            {
+                "reference_values": {
+                    "type": "array",
+                    "items": _object(
+                        {
+                            "name": {
+                                "type": "string",
+                                "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,127}$",
+                            },
+                            "values": values,
+                        },
+                        {
+                            "expires": {"type": ["string", "null"], "format": "date-time"},
+                            "source": {"type": "string", "maxLength": 1024},
+                        },
+                    ),
+                }
+            }
+        ),
+        "Audit": _object({"entries": {"type": "array", "items": {"type": "object"}}}),
+        "TrusteePolicy": _object({"policy": base64url}),
+        "TrusteeAttestationPolicy": _object(
+            {"policy_id": _TEXT, "policy": base64url}, {"type": _TEXT}
+        ),
+        "TrusteeMessage": _object(
+            {
+                "version": {"const": "0.1.0"},
+                "type": {"enum": ["sample", "corim", "swid"]},
+                "payload": {"type": "string", "contentEncoding": "base64"},
+            }
+        ),
+    }
+
+
+def _rule_schema(texts: JSONObject) -> JSONObject:
+    rule = _object(
+        {
+            "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"},
+            "effect": {"enum": ["allow", "deny"]},
+            "resource": _TEXT,
+            "image": {"enum": ["bound", "any"]},
+        },
+        {"trust": {"const": "affirming"}, "tee": texts, "devices": texts},
+    )
+    return {**rule, "additionalProperties": False}

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+import secrets
+
+import psycopg
+import pytest
+
+from imagers.broker.keeping.database import StoreFailed
+from imagers.broker.keeping.postgresql import PostgreSQLDatabase
+from imagers.broker.keeping.store import Store
+from imagers.broker.keeping.tables import AUDIT_TEXTS
+from imagers.errors import FormatError, LocalError, UsageError
+from tests.postgresql import Server
+
+ROW = dict.fromkeys(AUDIT_TEXTS, "x")
+
+
+@pytest.fixture
+def url(server):
+    return server.new_database(f"t{secrets.token_hex(8)}")
+
+
+@pytest.fixture
+def own_server():
+    """One that the test may make fall."""
+    running = Server()
+    yield running
+    running.stop()
+
+
+def row_of(store):
+    with store.reading() as transaction:
+        return transaction.store_row()
+
+
+def rows(store):
+    with store.reading() as transaction:
+        return [(row["broker"], row["number"]) for row in transaction.list_audit(1000)]
+
+
+def test_two_brokers_share_what_they_keep_and_each_has_a_chain(url):
+    with (
+        Store(PostgreSQLDatabase(url, "a"), "a") as one,
+        Store(PostgreSQLDatabase(url, "b"), "b") as other,
+    ):
+        with one.transaction() as transaction:
+            transaction.set_setting("x", b"1")
+        with other.reading() as transaction:
+            assert transaction.get_setting("x") == b"1"
+
+        async def run():
+            await asyncio.gather(
+                *(store.write(lambda t: t.append_audit(ROW)) for store in (one, other) * 20)
+            )
+
+        asyncio.run(run())
+        kept = rows(one)
+    for name in ("a", "b"):
+        assert [number for broker, number in kept if broker == name] == list(range(1, 21))
+
+
+def test_time_is_the_highest_of_all_brokers(url):
+    with (
+        Store(PostgreSQLDatabase(url, "a"), "a") as one,
+        Store(PostgreSQLDatabase(url, "b"), "b") as other,
+    ):
+        for store, now_ms in ((one, 5), (other, 9), (one, 7)):
+            with store.transaction() as transaction:
+                transaction.keep_time(now_ms)
+        assert (row_of(one).seen_ms, row_of(other).seen_ms) == (9, 9)
+
+
+def test_change_of_one_broker_waits_for_the_writes_of_the_other_and_is_seen_by_it(url):
+    with (
+        Store(PostgreSQLDatabase(url, "a"), "a") as one,
+        Store(PostgreSQLDatabase(url, "b"), "b") as other,
+    ):
+        order = []
+
+        async def run():
+            def write(transaction):
+                order.append(("write", transaction.store_row().changes))
+                asyncio.run_coroutine_threadsafe(change_begins(), loop).result(10)
+                order.append(("written", transaction.store_row().changes))
+
+            async def change_begins():
+                nonlocal changing
+                changing = asyncio.ensure_future(
+                    other.change(lambda _: order.append(("change", None)))
+                )
+                await asyncio.sleep(0.2)  # enough for it to come before, if it could
+
+            loop, changing = asyncio.get_running_loop(), None
+            await one.write(write)
+            await changing
+
+        before = row_of(one).changes
+        asyncio.run(run())
+        assert order == [("write", before), ("written", before), ("change", None)]
+        assert row_of(one).changes == before + 1
+
+
+def test_name_of_a_broker_that_runs_is_taken(url):
+    with (
+        Store(PostgreSQLDatabase(url, "a"), "a"),
+        pytest.raises(LocalError, match="another broker named 'a'") as caught,
+    ):
+        Store(PostgreSQLDatabase(url, "a"), "a")
+    assert "--name" in caught.value.hint
+    Store(PostgreSQLDatabase(url, "a"), "a").close()
+
+
+def test_audit_rows_cannot_be_changed_deleted_or_emptied_even_past_us(url):
+    with Store(PostgreSQLDatabase(url, "a"), "a") as store, store.transaction() as transaction:
+        transaction.append_audit(ROW)
+    for statement in ("DELETE FROM audit", "UPDATE audit SET outcome = 'x'", "TRUNCATE audit"):
+        with (
+            psycopg.connect(url, options="-c search_path=imagers") as connection,
+            pytest.raises(psycopg.errors.RaiseException, match="only grows"),
+        ):
+            connection.execute(statement)
+
+
+def test_url_with_a_password_refused_and_not_repeated():
+    with pytest.raises(UsageError, match="without a password") as caught:
+        PostgreSQLDatabase("postgresql://imagers:geheim@127.0.0.1/x", "a")
+    assert "geheim" not in f"{caught.value}{caught.value.hint}"
+    assert "pgpass" in caught.value.hint
+
+
+def test_text_that_is_no_url_refused():
+    with pytest.raises(FormatError, match="expected postgresql://"):
+        PostgreSQLDatabase("what is this", "a")
+
+
+def test_server_that_is_not_there_is_told():
+    with pytest.raises(StoreFailed, match="onnection"):
+        Store(PostgreSQLDatabase("postgresql://imagers@127.0.0.1:1/x", "a"), "a")
+
+
+def test_server_that_would_lose_what_it_kept_refused(url):
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    with pytest.raises(LocalError, match="synchronous_commit = off"):
+        Store(PostgreSQLDatabase(url, "a"), "a")
+
+
+def test_store_of_another_version_refused(url):
+    Store(PostgreSQLDatabase(url, "a"), "a").close()
+    with psycopg.connect(url, options="-c search_path=imagers") as connection:
+        connection.execute("UPDATE settings SET value = '9' WHERE name = 'schema'")
+    with pytest.raises(LocalError, match="expected a store of version 4, got 9"):
+        Store(PostgreSQLDatabase(url, "a"), "a")
+
+
+def test_server_that_falls_loses_no_accepted_write_and_is_used_again_when_it_is_back(own_server):
+    url = own_server.new_database("x")
+    with Store(PostgreSQLDatabase(url, "a"), "a") as store:
+        with store.reading():  # two connections are held
+            row_of(store)
+
+        async def write(value):
+            await store.write(lambda t: t.set_setting("x", value))
+
+        asyncio.run(write(b"1"))
+        own_server.fall()
+        with pytest.raises(StoreFailed):
+            asyncio.run(write(b"2"))
+        with pytest.raises(StoreFailed):
+            row_of(store)
+        own_server.start()
+        with store.reading() as transaction:
+            assert transaction.get_setting("x") == b"1"
+        asyncio.run(write(b"3"))
+        # It has lost which nonces are taken, and the store knows.
+        assert not row_of(store).has_sessions
