@@ -9,6 +9,9 @@ keys are made at first start, for their owner only.
                               is said here wins; paths are from its directory
   --state DIR                 database and keys; default:
                               ~/.local/state/imagers/broker
+  --database URL              postgresql://USER@HOST/NAME that brokers share, in
+                              place of a file in the state directory
+  --name NAME                 of this broker among those that share it
   --listen HOST:PORT          default 127.0.0.1:8080; port 0 takes a free one
   --certificate FILE, --certificate-key FILE
                               PEM, for https, the key without a passphrase;
@@ -71,6 +74,8 @@ Say = Callable[[str, str], None]
 @click.command("serve", cls=VerbCommand, help=__doc__)
 @config_option
 @click.option("--state", metavar="DIR")
+@click.option("--database", metavar="URL")
+@click.option("--name", metavar="NAME")
 @click.option("--listen", default=f"127.0.0.1:{DEFAULT_PORT}", metavar="HOST:PORT")
 @click.option("--certificate", metavar="FILE")
 @click.option("--certificate-key", metavar="FILE")
@@ -116,6 +121,8 @@ def command(*, url_file: str | None, log_format: str, **options: object) -> None
 def broker_config(
     *,
     state: str | None,
+    database: str | None,
+    name: str | None,
     listen: str,
     certificate: str | None,
     certificate_key: str | None,
@@ -135,6 +142,7 @@ def broker_config(
         LocalError: a file of certificates for tests cannot be read.
     """
     try:
+        from imagers.broker.keeping.store import BROKER
         from imagers.broker.server import BrokerConfig
         from imagers.broker.tokens import DEFAULT_ISSUER
     except ModuleNotFoundError as error:
@@ -150,6 +158,8 @@ def broker_config(
     host, port = _parse_listen(listen)
     return BrokerConfig(
         state_directory=Path(state) if state else read_settings().broker_state,
+        database=database,
+        name=name if name is not None else BROKER,
         host=host,
         port=port,
         certificate_file=Path(certificate) if certificate else None,

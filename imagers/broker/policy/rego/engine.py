@@ -18,7 +18,8 @@ many, the one that was idle for longest ends. What has no answer is a denial, an
     input                    the facts are more than a policy is given
     busy, unavailable        too many wait, or no process starts
 
-Of those that wait behind one that was killed, each is asked again.
+Of those that wait behind one that was killed, each is asked again. The same policy, with the same
+reference values and facts, gets the answer that it got before: one cannot say another.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ _WALL_SECONDS = 10.0  # the kernel counts those of the processor; this is for on
 _MAX_WORKERS = 16
 _MAX_WAITING = 1000  # questions of one tenant
 _MAX_KILLS = 3
+_MAX_KEPT = 1000  # answers of one tenant
+_MAX_KEPT_BYTES = 4096
+_MAX_KNOWN = 1000  # to one process; it keeps fewer, and says so
 _MAX_TEXTS = 64  # that are remembered, of all tenants; of one, those that were killed
 _MAX_INPUT_BYTES = 4 * 1024 * 1024
 _MAX_RULE = 64
@@ -397,15 +401,21 @@ class RegoEngine:
             _NoAnswer: there is none.
         """
         while True:
+            if self._closed:
+                raise _NoAnswer("unavailable")
             tenant = self._tenants.pop(name, None) or _Tenant()
             self._tenants[name] = tenant  # last: the one that was used last
             if tenant.kills.get(question.policy.text_digest, 0) >= _MAX_KILLS:
                 raise _NoAnswer("suspended")
+            short = question.short()
+            if (known := tenant.answer_to(short)) is not None:
+                return known
             worker = await self._worker(tenant)
             try:
                 answer = await worker.ask(worker.frame_of(question))
                 if answer.get("unknown") is True:
                     answer = await worker.ask(question.long())
+                tenant.keep_answer(short, answer)
                 return answer
             except _Lost:
                 continue
@@ -448,6 +458,21 @@ class _Tenant:
 
     worker: _Worker | None = None
     kills: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    _answers: OrderedDict[bytes, JSONObject] = field(default_factory=OrderedDict)
+
+    def answer_to(self, frame: bytes) -> JSONObject | None:
+        """What a policy said of the same facts: it sees no clock and no dice, and says it again."""
+        key = sha256(frame).digest()
+        if key in self._answers:
+            self._answers.move_to_end(key)
+        return self._answers.get(key)
+
+    def keep_answer(self, frame: bytes, answer: JSONObject) -> None:
+        """For `answer_to`; of those that are none, and of long ones, nothing is kept."""
+        if "found" in answer and len(dump_json(answer)) <= _MAX_KEPT_BYTES:
+            self._answers[sha256(frame).digest()] = answer
+            if len(self._answers) > _MAX_KEPT:
+                self._answers.popitem(last=False)
 
     def count_kill(self, text: str) -> None:
         """Of a policy by its hash."""
@@ -520,6 +545,8 @@ class _Worker(asyncio.Protocol):
         if question.built in self._known:
             return question.short()
         frame = question.long()
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
         self._known.add(question.built)
         return frame
 

@@ -13,7 +13,9 @@ text is refused here, with the line of its fault, unless
    rules and `plugin`, `resource-path` and `query` of the request;
 4. it does without `with`, for which the engine ends, and without functions that look at the
    machine, at a clock or at dice: the same facts get the same answer;
-5. strings are written as the engine compares them, which takes `\u0041` and `A` for two.
+5. strings are written as the engine compares them, which takes `\u0041` and `A` for two;
+6. no `not` stands inside `every`, and what is listed (`[x | ...]`) inside `not` or `every` holds no
+   `not`, `every` or list of its own: the engine mistakes the variables there, and says yes.
 
 That each function that is called is known (`calls`) is for the engine to say.
 
@@ -57,6 +59,7 @@ _GOES_ON = frozenset(
 )  # what they begin is not at its end
 _KEYWORDS = _GOES_ON | {"contains", "false", "null", "true"}
 _OPENS = {"(": ")", "[": "]", "{": "}"}
+_CLOSES = frozenset(_OPENS.values())
 _FORBIDDEN = {
     "http.send": "a policy asks nobody",
     "net.lookup_ip_addr": "a policy asks nobody",
@@ -78,6 +81,7 @@ _TOKEN = re.compile(
     |(?P<mark>:=|==|!=|<=|>=|[][(){}.,;:=|&+*/%<>-])""",
     re.VERBOSE,
 )
+_CALL_INSTEAD = "call a rule or a function that has it"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 _REGO = re.compile(r"(?:[ \t\r\n]|#[^\n]*\n)*package\b")
 
@@ -160,7 +164,7 @@ class _Token:
     at: int
     line: int
     first: bool  # of its line
-    depth: int
+    depth: int  # brackets around it
 
 
 class _Scan:
@@ -185,6 +189,8 @@ class _Scan:
                 continue
             if token.text == "with":
                 raise self._fault(token, "'with' is not supported")
+            if token.text in ("not", "every"):
+                self._check_scopes(index)
             if token.text == "import":
                 self._check_import(index)
             elif token.text == "input":
@@ -253,12 +259,13 @@ class _Scan:
                 raise self._error(f"expected no {self._text[at]!r}", line=line)
             kind, text = match.lastgroup or "", match[0]
             if kind not in ("blank", "comment"):
-                token = _Token(kind, text, at, line, first, len(open_))
+                depth = len(open_) - (text in _CLOSES)
+                token = _Token(kind, text, at, line, first, depth)
                 if text in _OPENS:
                     open_.append(token)
                     if len(open_) > _MAX_DEPTH:
                         raise self._fault(token, f"expected brackets at most {_MAX_DEPTH} deep")
-                elif text in _OPENS.values() and (not open_ or _OPENS[open_.pop().text] != text):
+                elif text in _CLOSES and (not open_ or _OPENS[open_.pop().text] != text):
                     raise self._fault(token, f"'{text}' closes nothing")
                 elif kind in ("string", "raw"):
                     self._check_string(token)
@@ -295,6 +302,41 @@ class _Scan:
         for token in self._tokens:
             if token.kind in ("string", "raw"):
                 yield _content(token)
+
+    def _check_scopes(self, index: int) -> None:
+        """Rule 6, from a `not` or an `every` to its end."""
+        start = self._tokens[index]
+        inside = self._tokens[index + 1 : self._end_of(index)]
+        for at, token in enumerate(inside):
+            if start.text == "every" and _is_word(inside, at, "not"):
+                raise self._fault(token, f"expected no 'not' inside 'every'; {_CALL_INSTEAD}")
+            if token.text != "|" or token.depth <= start.depth:
+                continue
+            for other in _around(inside, at):
+                word = inside[other].text
+                if other != at and (word == "|" or _is_word(inside, other, "not", "every")):
+                    raise self._fault(
+                        inside[other],
+                        f"expected no '{word}' in what is listed inside '{start.text}'; "
+                        f"{_CALL_INSTEAD}",
+                    )
+
+    def _end_of(self, index: int) -> int:
+        """The place behind the statement of a `not` or an `every`."""
+        start = self._tokens[index]
+        for at in range(index + 1, len(self._tokens)):
+            token = self._tokens[at]
+            if token.depth < start.depth:
+                return at
+            if token.depth > start.depth:
+                continue
+            is_next = token.first and not self._goes_on(at)
+            if start.text == "not" and (is_next or token.text == ";"):
+                return at
+            # Unless it was a set that is gone through.
+            if start.text == "every" and token.text == "}" and not self._is(at + 1, "{"):
+                return at
+        return len(self._tokens)
 
     # Rules 2 and 3
 
@@ -373,9 +415,14 @@ class _Scan:
             return False
         if self._is(index - 1, "default"):
             return True
-        before = self._tokens[index - 1]
-        goes_on = before.kind == "mark" and before.text not in (")", "]", "}", ";")
-        return (token.first or before.text == ";") and not goes_on and before.text not in _GOES_ON
+        return (token.first or self._is(index - 1, ";")) and not self._goes_on(index)
+
+    def _goes_on(self, index: int) -> bool:
+        """Whether the statement before a token at the beginning of a line has not ended."""
+        before, token = self._tokens[index - 1], self._tokens[index]
+        wants = before.kind == "mark" and before.text not in (")", "]", "}", ";")
+        joins = token.kind == "mark" and token.text not in ("(", "[", "{", "}", ")", "]", ";")
+        return wants or joins or before.text in _GOES_ON
 
     def _called(self, index: int) -> str | None:
         """The name of the function that is called here."""
@@ -397,6 +444,23 @@ class _Scan:
             parts += [self._text[end:at], ".".join(("input", *_REQUEST))]
             end = at + len("data")
         return "".join((*parts, self._text[end:]))
+
+
+def _is_word(tokens: Sequence[_Token], at: int, *words: str) -> bool:
+    """Whether a keyword stands there, and no member of that name."""
+    is_member = at > 0 and tokens[at - 1].text == "."
+    return tokens[at].kind == "name" and tokens[at].text in words and not is_member
+
+
+def _around(tokens: Sequence[_Token], at: int) -> range:
+    """The places that are in the innermost bracket that a token is in."""
+    depth = tokens[at].depth
+    first, last = at, at
+    while first > 0 and tokens[first - 1].depth >= depth:
+        first -= 1
+    while last + 1 < len(tokens) and tokens[last + 1].depth >= depth:
+        last += 1
+    return range(first, last + 1)
 
 
 def _content(token: _Token) -> str:

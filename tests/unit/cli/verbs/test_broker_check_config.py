@@ -25,7 +25,7 @@ def test_check_config_says_what_a_broker_would_do_and_makes_nothing(run):
     ("text", "code", "told"),
     [
         ('listn = "127.0.0.1:1"', 11, "got 'listn'\nimagers: hint: write 'listen'\n"),
-        ('zzz = "1"', 11, "got 'zzz'\nimagers: hint: there are state, listen, "),
+        ('zzz = "1"', 11, "got 'zzz'\nimagers: hint: there are state, "),
         ('config = "other.toml"', 11, "got 'config'"),
         ("debug = true", 11, "got 'debug'"),
         ("listen = 8080", 11, "at listen: expected a string, got a number"),

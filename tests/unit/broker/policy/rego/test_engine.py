@@ -248,7 +248,7 @@ def test_too_many_that_wait_are_told_so(monkeypatch):
     async def work(engine):
         await engine.decide("a", YES, input={"a": 1}, data=REQUEST)
         return await asyncio.gather(
-            *(engine.decide("a", YES, input={"a": 1}, data=REQUEST) for _ in range(5))
+            *(engine.decide("a", YES, input={"a": 1 + one}, data=REQUEST) for one in range(1, 6))
         )
 
     assert [one.fault for one in run(work)] == ["", "", "", "busy", "busy"]
@@ -282,10 +282,43 @@ def test_a_worker_that_somebody_ends_is_started_again():
         await engine.decide("a", YES, input={"a": 1}, data=REQUEST)
         (number,) = engine.processes
         os.kill(number, 9)
-        told = [await engine.decide("a", YES, input={"a": 1}, data=REQUEST) for _ in range(2)]
-        return told[1].allow, number in engine.processes
+        told = [await engine.decide("a", YES, input={"a": one}, data=REQUEST) for one in (2, 3, 1)]
+        return told[1].fault, told[2].allow, number in engine.processes, len(engine.processes)
 
-    assert run(work) == (True, False)
+    assert run(work) == ("", True, False, 1)
+
+
+def test_the_same_facts_get_the_answer_that_they_got_before():
+    async def work(engine):
+        async def ask(tenant, value, text=YES):
+            return (await engine.decide(tenant, text, input={"a": value}, data=REQUEST)).allow
+
+        assert await ask("a", 1)
+        os.kill(engine.processes[0], 9)
+        while engine.processes:  # noqa: ASYNC110 - it says so to nobody
+            await asyncio.sleep(0)
+        assert await ask("a", 1)
+        assert engine.processes == ()  # nobody was asked
+        assert not await ask("a", 2)
+        assert not await ask("a", 1, HEAD + "allow if input.a == 2\n")
+        assert await ask("b", 1)
+        return len(engine.processes)
+
+    assert run(work) == 2
+
+
+def test_answers_that_are_kept_are_bounded(monkeypatch):
+    monkeypatch.setattr(module, "_MAX_KEPT", 2)
+
+    async def work(engine):
+        for value in range(5):
+            await engine.decide("a", YES, input={"a": value}, data=REQUEST)
+        text = HEAD + f'reason := "{"x" * 5000}"\n'
+        await engine.decide("a", text, input={}, data=REQUEST)
+        kept = engine._tenants["a"]._answers
+        return [one["found"] for one in kept.values()]
+
+    assert run(work) == [{"allow": False}, {"allow": False}]
 
 
 def test_without_a_program_there_is_no_yes(monkeypatch):

@@ -50,6 +50,39 @@ REFUSED = {
     "the clock": (HEAD + "x := time.now_ns()", "input.imagers.now_ns", "line 4"),
     "dice": (HEAD + 'x := rand.intn("a", 3)', "calls rand.intn", "line 4"),
     "print": (HEAD + 'allow if { print("a") }', "calls print: nobody would read it", "line 4"),
+    "not in every": (HEAD + "x if {\n every y in input {\n not y == 2\n}\n}", "no 'not'", "line 6"),
+    "not in every of a set": (HEAD + "x if { every y in {1, 2} { not y } }", "no 'not'", "line 4"),
+    "not deep in every": (HEAD + "x if { every y in [1] { [1 | not y] } }", "no 'not'", "line 4"),
+    "not listed in not": (
+        HEAD + "x if {\n not count([1 | some y in [1]\n not y == 1]) == 1\n}",
+        "no 'not' in what is listed inside 'not'",
+        "line 6",
+    ),
+    "not listed in a not that goes on": (
+        HEAD + "x if {\n not 1 ==\n count([1 | some y in [1]; not y == 1])\n}",
+        "no 'not' in what is listed inside 'not'",
+        "line 6",
+    ),
+    "not listed in a not that the next line takes on": (
+        HEAD + "x if {\n not 1\n == count([1 | some y in [1]; not y == 1])\n}",
+        "no 'not' in what is listed inside 'not'",
+        "line 6",
+    ),
+    "every listed in not": (
+        HEAD + "x if { not count([1 | some y in [1]; every z in [1] { y == z }]) == 1 }",
+        "no 'every' in what is listed inside 'not'",
+        "line 4",
+    ),
+    "a list in a list in not": (
+        HEAD + "x if { not count([y | some y in [1]; [z | z := y] == [1]]) == 1 }",
+        "no '|' in what is listed inside 'not'",
+        "line 4",
+    ),
+    "a list in a list in every": (
+        HEAD + "x if { every a in [1] { count({y | some y in [1]; {z | z := y} == {1}}) == a } }",
+        "no '|' in what is listed inside 'every'",
+        "line 4",
+    ),
     "a function of ours": (HEAD + "query_reference_value(x) := 1", "which is ours", ""),
 }  # fmt: skip
 
@@ -72,6 +105,18 @@ def test_a_text_above_the_bound_is_refused_before_it_is_read():
 def test_brackets_and_words_in_strings_and_comments_are_none():
     text = HEAD + 'x := "[[[{ data with"\ny := `((( data\n[`\n# {{{ with data\nallow if x == y\n'
     assert scan_policy(text).rules == {"allow", "x", "y"}
+
+
+def test_a_not_beside_every_is_taken():
+    scan_policy(HEAD + "x if { every y in {1} { y } ; not input.a; z := [1 | not input.b] }")
+    scan_policy(HEAD + "x if { not input.a\n every y in [[{1}]] { y.not == 1 }\n not input.b\n}")
+    scan_policy(HEAD + "x if every y in [1] { y }\nz if not input.b\n")
+
+
+def test_lists_beside_and_in_a_not_are_taken():
+    scan_policy(HEAD + "x if {\n not count([1 | input.a]) == 1\n y := [1 | not input.b]\n}")
+    scan_policy(HEAD + "x if { not input.a; y := [1 | z := [2 | input.c]; not input.b] }")
+    scan_policy(HEAD + "x if { every y in [1 | input.a] { count([z | z := y]) == 1 } }")
 
 
 def test_brackets_are_as_deep_as_they_may_be():

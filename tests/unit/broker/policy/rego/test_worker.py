@@ -2,6 +2,7 @@
 """The engine as a worker uses it; here in this process, so of texts that do not end it."""
 
 import json
+import os
 import resource
 import signal
 import socket
@@ -221,6 +222,10 @@ def test_a_worker_has_no_environment_files_or_descriptors_and_ends_on_its_limits
         limits = resource.prlimit(process.pid, resource.RLIMIT_AS)
         with open(f"/proc/{process.pid}/environ", "rb") as file:
             environment = file.read()
+        descriptors = {
+            os.readlink(f"/proc/{process.pid}/fd/{one}")
+            for one in os.listdir(f"/proc/{process.pid}/fd")
+        }
         with open(f"/proc/{process.pid}/statm") as file:
             size = int(file.read().split()[0]) * resource.getpagesize()
         body = "l := numbers.range(1, 3000)\n"
@@ -230,6 +235,8 @@ def test_a_worker_has_no_environment_files_or_descriptors_and_ends_on_its_limits
         assert process.wait(timeout=120) == -signal.SIGXCPU
         process.communicate()
     assert b"=" not in environment
+    assert {one.partition(":")[0] for one in descriptors} == {"/dev/null", "socket"}
+    assert len(descriptors) == 2
     assert size < limits[0] <= size + 600 * 1024 * 1024
 
 
