@@ -32,6 +32,7 @@ import asyncio
 import logging
 import re
 import secrets
+import time
 from contextlib import suppress
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, NoReturn
@@ -44,9 +45,11 @@ from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.loglines import LimitedLog
+from imagers.broker.metrics import CONTENT_TYPE, Metrics
 from imagers.broker.openapi import openapi_json
 from imagers.broker.policy.rego.scan import is_rego
 from imagers.broker.policy.table import MAX_POLICY_BYTES
+from imagers.broker.readiness import Readiness
 from imagers.broker.references import References
 from imagers.broker.refusals import Refusal, error_body, refusal_of
 from imagers.broker.releases import (
@@ -99,12 +102,14 @@ def create_app(state: BrokerState) -> Router:
     log = LimitedLog("imagers.broker")
 
     def guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> _Guarded:
-        return _Guarded(endpoint, log)
+        return _Guarded(endpoint, log, endpoints.counted)
 
     nothing = guarded(endpoints.nothing)
     return Router(
         routes=[
             Route("/healthz", guarded(endpoints.health), methods=["GET"]),
+            Route("/readyz", guarded(endpoints.ready), methods=["GET"]),
+            Route("/metrics", guarded(endpoints.metrics), methods=["GET"]),
             Route("/openapi.json", guarded(endpoints.openapi)),
             Route("/.well-known/jwks.json", guarded(endpoints.keys)),
             Route("/.well-known/openid-configuration", guarded(endpoints.discovery)),
@@ -141,11 +146,18 @@ class _Guarded:
     It is a class so that starlette hands over all methods, and refuses none in its own words.
     """
 
-    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]], log: LimitedLog) -> None:
+    def __init__(
+        self,
+        endpoint: Callable[[Request], Awaitable[Response]],
+        log: LimitedLog,
+        counted: Metrics,
+    ) -> None:
         self._endpoint = endpoint
         self._log = log
+        self._counted = counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
         body = _Incoming(receive)
         request = Request(scope, body.receive)
         place = _place(request)
@@ -155,6 +167,8 @@ class _Guarded:
             response = await self._answer(request)
         if place is not None and not place.hold(len(response.body)):
             response = _error(_no_room("too many answers are on their way; try later"))
+        seconds = time.perf_counter() - began
+        self._counted.count(self._endpoint.__name__, response.status_code, seconds=seconds)
         if body.is_complete or "expect" in request.headers:
             await response(scope, receive, send)
             return
@@ -268,10 +282,19 @@ class _Endpoints:
         self._releases = Releases(state)
         self._resources = Resources(state)
         self._references = References(state)
+        self._readiness = Readiness(state)
+        self.counted = Metrics()
         self._trustee = TrusteeAdmin(self._resources, self._references)
 
     async def health(self, _: Request) -> Response:
         return Response(b"ok\n", media_type="text/plain")
+
+    async def ready(self, _: Request) -> Response:
+        await self._readiness.check()
+        return Response(b"ok\n", media_type="text/plain")
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(self.counted.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def openapi(self, request: Request) -> Response:
         _only(request, "GET")

@@ -178,3 +178,16 @@ def test_guest_is_short_and_imports_little_of_ours():
     lines = (EXAMPLES / "guest_pull.py").read_text().splitlines()
     assert len(lines) <= 25
     assert sum(line.startswith(("import imagers", "from imagers")) for line in lines) <= 3
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_unit_of_the_broker_is_one(tmp_path):
+    program = Path(sys.executable).parent / "imagers"
+    text = (EXAMPLES / "imagers-broker.service").read_text()
+    assert text.count("/usr/local/bin/imagers ") == 2
+    unit = tmp_path / "imagers-broker.service"
+    unit.write_text(text.replace("/usr/local/bin/imagers ", f"{program} "))
+    words = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    told = [line for line in done.stderr.splitlines() if unit.name in line]
+    assert (done.returncode, told) == (0, [])

@@ -169,6 +169,10 @@ class Transaction:
         statement = _insert("brokers", "name", "seen_ms") + " ON CONFLICT (name) DO NOTHING"
         self._run(statement, name=self._broker, seen_ms=0)
 
+    def touch(self) -> None:
+        """Write a row as it is: to see whether the store takes it."""
+        self._run("UPDATE brokers SET seen_ms = seen_ms WHERE name = :name", name=self._broker)
+
     def count_change(self) -> None:
         """Tell all who remember what was in force that it may be so no more."""
         self._run("UPDATE store SET changes = changes + 1")

@@ -1,42 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""usage: imagers broker serve [OPTION]...
+"""usage: imagers broker serve | check-config | reference-value ...
        imagers broker put URI FILE | get URI | list | delete URI
        imagers broker policy show | set FILE | reset | test FILE [OPTION]...
-       imagers broker reference-value WORD [OPTION]...
        imagers broker audit [--limit N] [FILTER]...
 
-A key broker for guests. "serve" needs no set-up: its database and keys are made
-at first start, for their owner only. The other words administrate a running
-one; "get" shows what is known of a secret, never the secret. A secret bound to
-an image goes to guests that name this image and whose measurement is a known
-one, see "imagers broker reference-value"; the policy may say more.
+A key broker for guests: "imagers broker serve --help" is about running one. The
+other words administrate one that runs; "get" shows what is known of a secret,
+never the secret. A secret bound to an image goes to guests that name this image
+and whose measurement is a known one, see "imagers broker reference-value"; the
+policy may say more.
 
-  serve:
-  --state DIR                 database and keys; default:
-                              ~/.local/state/imagers/broker
-  --listen HOST:PORT          default 127.0.0.1:8080; port 0 takes a free one
-  --certificate FILE, --certificate-key FILE
-                              PEM, for https, the key without a passphrase;
-                              needed to listen on more than loopback
-  --trusted-proxy ADDRESS     an address or network (repeat it) whose header
-                              X-Forwarded-For is believed, for the share of
-                              connections that each address has
-  --tee NAME                  take its evidence (repeat it), see docs/tee
-  --collateral DIR            lists of revoked certificates and such; default:
-                              ~/.local/state/imagers/collateral
-  --appraisal-policy FILE     what to let pass of each TEE, and reference values
-  --insecure-test-root TEE=FILE
-                              certificates in place of the vendor's: for tests
-  --issuer NAME               in its tokens; best the https URL of the broker
-  --passport-issuers FILE     whose tokens are taken in place of evidence
-  --url-file FILE             write the URL here once the broker listens
-  --allow-sample-tee          believe guests that prove nothing: for tests and
-                              demos only
-
-  the others:
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
-  --broker-ca FILE, --broker-reference FILE, --insecure-broker-http
-                              as for "imagers pull"
+  --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
+  --insecure-broker-http      as for "imagers pull"
   --broker-admin-key FILE     as for "imagers encrypt"
   --replace                   of "put": overwrite; the old bindings are lost
   --limit N                   of "audit": how many entries, the newest ones;
@@ -47,32 +23,29 @@ one, see "imagers broker reference-value"; the policy may say more.
   -q, -v, -h                  quiet, verbose, this text
 
 example:
-  imagers broker serve --listen 127.0.0.1:8080
+  imagers broker put kbs:///default/app/key FILE
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import re
-import stat
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from imagers.cli.brokers import DEFAULT_PORT, BrokerOptions, admin_options, this_broker
+from imagers.cli.brokers import BrokerOptions, admin_options, this_broker
 from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
-from imagers.cli.evidence import find_collateral, read_test_roots
-from imagers.cli.output import print_json, print_line, print_table, say, write_file
-from imagers.cli.verbs import broker_policy_test, broker_reference_value
+from imagers.cli.output import print_json, print_line, print_table
+from imagers.cli.verbs import (
+    broker_check_config,
+    broker_policy_test,
+    broker_reference_value,
+    broker_serve,
+)
 from imagers.errors import FormatError, LocalError, UsageError
-from imagers.settings import read_settings
 
 if TYPE_CHECKING:
-    from imagers.broker.server import RunningBroker
     from imagers.kbs.admin import AuditEntry
 
 __all__ = ["command"]
@@ -92,141 +65,8 @@ def command() -> None:
     """See the module."""
 
 
-command.add_command(broker_reference_value.command)
-
-
-class _ToStandardError(logging.Handler):
-    """Log lines of the server, in the program's form."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(record.levelname.lower(), record.getMessage())
-
-
-@command.command("serve", cls=VerbCommand, help=__doc__)
-@click.option("--state", metavar="DIR")
-@click.option("--listen", default=f"127.0.0.1:{DEFAULT_PORT}", metavar="HOST:PORT")
-@click.option("--certificate", metavar="FILE")
-@click.option("--certificate-key", metavar="FILE")
-@click.option("--trusted-proxy", multiple=True, metavar="ADDRESS")
-@click.option("--tee", "tees", multiple=True, metavar="NAME")
-@click.option("--collateral", metavar="DIR")
-@click.option("--appraisal-policy", metavar="FILE")
-@click.option("--insecure-test-root", "test_roots", multiple=True, metavar="TEE=FILE")
-@click.option("--issuer", metavar="NAME")
-@click.option("--passport-issuers", metavar="FILE")
-@click.option("--url-file", metavar="FILE")
-@click.option("--allow-sample-tee", is_flag=True)
-def serve(
-    *,
-    state: str | None,
-    listen: str,
-    certificate: str | None,
-    certificate_key: str | None,
-    trusted_proxy: tuple[str, ...],
-    tees: tuple[str, ...],
-    collateral: str | None,
-    appraisal_policy: str | None,
-    test_roots: tuple[str, ...],
-    issuer: str | None,
-    passport_issuers: str | None,
-    url_file: str | None,
-    allow_sample_tee: bool,
-) -> None:
-    """Run a broker."""
-    try:
-        from imagers.broker.server import BrokerConfig
-        from imagers.broker.server import serve as run_broker
-        from imagers.broker.tokens import DEFAULT_ISSUER
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"the broker's packages are not installed: {error.name} is missing",
-            hint="in the clone of imagers: pip install '.[broker]'",
-        ) from error
-    for several in (one for one in tees if "," in one):  # as "imagers pull" has them
-        raise UsageError(
-            f"--tee: expected one name, got {several[:80]!r}",
-            hint=f"write {' '.join(f'--tee {one}' for one in several[:80].split(','))}",
-        )
-    host, port = _parse_listen(listen)
-    written: list[str] = []
-    handler = _ToStandardError(level=logging.WARNING)
-    logging.getLogger().addHandler(handler)
-
-    def on_start(broker: RunningBroker) -> None:
-        _announce(broker)
-        if url_file is not None:
-            write_file(url_file, broker.url + "\n")
-            written.append(url_file)
-
-    if collateral is None and tees:
-        with suppress(OSError):  # so that what is fetched into it later is found
-            read_settings().collateral.mkdir(parents=True, exist_ok=True)
-    try:
-        run_broker(
-            BrokerConfig(
-                state_directory=Path(state) if state else read_settings().broker_state,
-                host=host,
-                port=port,
-                certificate_file=Path(certificate) if certificate else None,
-                certificate_key_file=Path(certificate_key) if certificate_key else None,
-                trusted_proxies=trusted_proxy,
-                tees=tees,
-                collateral_directory=find_collateral(collateral),
-                appraisal_policy_file=Path(appraisal_policy) if appraisal_policy else None,
-                test_roots=read_test_roots(test_roots),
-                allow_sample_tee=allow_sample_tee,
-                passport_issuers_file=Path(passport_issuers) if passport_issuers else None,
-                issuer=issuer if issuer is not None else DEFAULT_ISSUER,
-            ),
-            on_start=on_start,
-        )
-    finally:
-        logging.getLogger().removeHandler(handler)
-        for path in written:
-            with suppress(OSError):
-                if stat.S_ISREG(os.lstat(path).st_mode):  # not /dev/stdout
-                    os.unlink(path)
-
-
-def _parse_listen(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > _MAX_PORT:
-        raise UsageError(
-            f"--listen: expected HOST:PORT, got {text!r}",
-            hint="for guests and admins of this machine only: 127.0.0.1:8080",
-        )
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _announce(broker: RunningBroker) -> None:
-    from imagers.evidence.plugins import DEVICES
-
-    for made, path, what in (
-        (broker.master_key_made, broker.master_key_file, "master key"),
-        (broker.admin_key_made, broker.admin_key_file, "admin key"),
-    ):
-        if made:
-            say("", f"made the {what} {path}; keep a copy in a safe place")
-    say("", f"the broker listens on {broker.url}; admin key {broker.admin_key_file}")
-    tees = ", ".join(broker.tees) or "none"
-    say("", f"it takes evidence of: {tees}; resources: {broker.resources}")
-    if broker.issuers:
-        say("", f"it takes passports of: {', '.join(broker.issuers)}")
-    if broker.fault:
-        say("warning", f"this broker can release nothing: {broker.fault}")
-        say(
-            "hint",
-            "'imagers broker policy show' has its rules, 'imagers broker policy set' changes them"
-            if set(broker.tees) - DEVICES.keys()
-            else "say which, as --tee snp; for tests and demos: --allow-sample-tee",
-        )
-    for tee, names in broker.unknown.items():
-        say(
-            "warning",
-            f"no guest of the TEE {tee} is known as yours: there is no reference value "
-            f"{', '.join(names)}",
-        )
-        say("hint", "'imagers broker reference-value set' gives one; docs/tee says how to make it")
+for _module in (broker_serve, broker_check_config, broker_reference_value):
+    command.add_command(_module.command)
 
 
 def _parse_since(text: str) -> str:

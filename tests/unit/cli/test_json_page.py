@@ -233,6 +233,8 @@ def verify_evidence(made, snp_words):
 def use_a_broker(made, admin):
     Path("secret").write_bytes(b"secret")
     Path("policy").write_text('{"rules": [{"allow": true, "resource": "**"}]}')
+    Path("broker.toml").write_text('state = "state"\n')
+    made("broker check-config", "broker.toml")
     made("broker put", "kbs:///x/y/z", "secret", *admin)
     made("broker put", "kbs:///x/y/z", "secret", *admin, code=10)
     made("broker get", "kbs:///x/y/z", *admin)

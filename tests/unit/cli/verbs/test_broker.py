@@ -6,10 +6,9 @@ from typing import get_args, get_type_hints
 import pytest
 
 from imagers.broker.audit import AuditEvent
-from imagers.cli.verbs.broker import _EVENTS, _parse_listen
-from imagers.errors import KeyRefused, UsageError
+from imagers.cli.verbs.broker import _EVENTS
+from imagers.errors import KeyRefused
 from imagers.model.digest import digest_of
-from imagers.settings import read_settings
 
 
 def put(run, admin, name="kbs:///a/b/c", data=b"secret", *more):
@@ -184,71 +183,3 @@ def test_broker_of_this_machine_is_the_default(run):
     outcome = run("broker", "list", "--broker-admin-key", "/nowhere/key")
     assert outcome.code == 13
     assert "/nowhere/key" in outcome.err
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
-        ("[::1]:0", ("::1", 0)),
-        ("localhost:65535", ("localhost", 65535)),
-    ],
-)
-def test_parse_listen(text, expected):
-    assert _parse_listen(text) == expected
-
-
-@pytest.mark.parametrize("text", ["8080", ":8080", "host:", "host:x", "host:65536", "host:-1"])
-def test_parse_listen_refused(text):
-    with pytest.raises(UsageError, match="expected HOST:PORT"):
-        _parse_listen(text)
-
-
-def test_serve_beyond_loopback_needs_a_certificate(run):
-    outcome = run("broker", "serve", "--listen", "0.0.0.0:0", "--state", "state")
-    assert outcome.code == 2
-    assert "certificate" in outcome.err
-
-
-def test_serve_makes_the_directory_into_which_collateral_is_fetched_later(run):
-    words = ("broker", "serve", "--state", "state", "--appraisal-policy", "none.json")
-    assert run(*words).code == 13
-    assert not read_settings().collateral.exists()
-    assert run(*words, "--tee", "snp").code == 13
-    assert read_settings().collateral.is_dir()
-
-
-def test_serve_with_half_a_certificate_refused(run):
-    outcome = run("broker", "serve", "--certificate", "file", "--state", "state")
-    assert outcome.code == 2
-
-
-def test_tees_of_a_broker_are_named_one_by_one(run):
-    outcome = run("broker", "serve", "--tee", "snp,nvidia", "--state", "state")
-    assert outcome.code == 2
-    assert outcome.err == (
-        "imagers: error: --tee: expected one name, got 'snp,nvidia'\n"
-        "imagers: hint: write --tee snp --tee nvidia\n"
-    )
-    assert not Path("state").exists()
-
-
-def test_issuer_of_a_broker_that_can_be_none_refused(run):
-    outcome = run("broker", "serve", "--issuer", "http://broker.example", "--state", "state")
-    assert outcome.code == 2
-    assert "issuer: expected an https URL" in outcome.err
-    assert "--issuer https://broker.example" in outcome.err
-
-
-def test_passport_issuers_that_cannot_be_read_refused(run, tmp_path):
-    words = ("broker", "serve", "--state", "state", "--passport-issuers")
-    outcome = run(*words, str(tmp_path / "none.json"))
-    assert outcome.code == 13
-    assert "the passport issuers cannot be read" in outcome.err
-    table = tmp_path / "table.json"
-    table.write_text('{"issuers": [{"issuer": "a", "tees": ["snp"]}]}')
-    outcome = run(*words, str(table))
-    assert outcome.code == 11
-    assert "$.issuers[0]: expected 'keys' or 'roots'" in outcome.err
-    table.write_text('{"issuers": [{"issuer": "a", "keys": ["k"], "tees": ["sample"]}]}')
-    assert run(*words, str(table)).code == 13

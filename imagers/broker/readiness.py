@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a broker can serve guests now: its store takes writes, and its policy can be read."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from imagers.broker.keeping.database import StoreFailed
+from imagers.broker.refusals import Refusal
+
+if TYPE_CHECKING:
+    from imagers.broker.keeping.transaction import Transaction
+    from imagers.broker.state import BrokerState, Rules
+
+__all__ = ["Readiness"]
+
+_GOOD_S = 1.0  # anybody may ask: at most one write to the disk in this time
+
+
+class Readiness:
+    """Looks, and knows the answer for a second.
+
+    Threads: one, that of the event loop.
+    """
+
+    def __init__(self, state: BrokerState) -> None:
+        self._state = state
+        self._looked_at: float | None = None
+        self._fault = ""
+
+    async def check(self) -> None:
+        """Raise unless guests can be served.
+
+        Raises:
+            Refusal: they cannot. The reason has no paths: it is for whoever asks.
+        """
+        now = time.monotonic()
+        if self._looked_at is None or now - self._looked_at > _GOOD_S:
+            self._looked_at = now
+            self._fault = await self._look()
+        if self._fault:
+            raise Refusal("StoreUnavailable", self._fault)
+
+    async def _look(self) -> str:
+        try:
+            rules = await self._state.store.write(self._write)
+        except StoreFailed:
+            return "the store cannot be written"
+        return "the stored policy is damaged" if rules.policy is None else ""
+
+    def _write(self, transaction: Transaction) -> Rules:
+        transaction.touch()
+        return self._state.rules(transaction)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from imagers.broker import readiness
+from imagers.broker.policy.table import DEFAULT_POLICY
+
+
+@pytest.fixture(autouse=True)
+def always_looks(monkeypatch):
+    monkeypatch.setattr(readiness, "_GOOD_S", -1.0)
+
+
+def test_broker_that_can_serve_guests_is_ready(http):
+    status, _, body = http("GET", "/readyz")
+    assert (status, body) == (200, b"ok\n")
+
+
+def test_broker_with_a_damaged_policy_is_not_ready_and_lives(embedded, http):
+    with closing(sqlite3.connect(embedded.state_directory / "broker.sqlite")) as store:
+        store.execute("UPDATE settings SET value = ? WHERE name = 'policy'", (b"{",))
+        store.execute("UPDATE store SET changes = changes + 1")
+        store.commit()
+    status, headers, body = http("GET", "/readyz")
+    assert (status, headers["Retry-After"]) == (503, "5")
+    assert json.loads(body)["detail"] == "the stored policy is damaged"
+    assert http("GET", "/healthz")[0] == 200
+    embedded.admin.set_policy(DEFAULT_POLICY)
+    assert http("GET", "/readyz")[0] == 200
+
+
+def test_broker_whose_store_takes_no_writes_is_not_ready(embedded, http):
+    with closing(sqlite3.connect(embedded.state_directory / "broker.sqlite")) as store:
+        store.execute(
+            "CREATE TRIGGER full BEFORE UPDATE ON brokers BEGIN SELECT RAISE(FAIL, 'full'); END"
+        )
+        status, _, body = http("GET", "/readyz")
+        assert status == 503
+        assert json.loads(body)["detail"] == "the store cannot be written"
+        assert str(embedded.state_directory).encode() not in body
+        store.execute("DROP TRIGGER full")
+    assert http("GET", "/readyz")[0] == 200
+
+
+def test_answer_is_known_for_a_while(embedded, http, monkeypatch):
+    """Anybody may ask, and each look writes to the disk."""
+    monkeypatch.setattr(readiness, "_GOOD_S", 3600.0)
+    assert http("GET", "/readyz")[0] == 200
+    with closing(sqlite3.connect(embedded.state_directory / "broker.sqlite")) as store:
+        store.execute("UPDATE settings SET value = ? WHERE name = 'policy'", (b"{",))
+        store.execute("UPDATE store SET changes = changes + 1")
+        store.commit()
+    assert http("GET", "/readyz")[0] == 200
