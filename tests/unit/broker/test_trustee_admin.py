@@ -74,13 +74,15 @@ def test_resource_policy_may_be_the_table_of_this_broker(embedded, admin):
         ),
     ],
 )
-def test_policy_in_rego_is_refused_and_says_what_is_taken(embedded, admin, path, body):
-    with BrokerAdmin(embedded.url, key_file=embedded.admin_key_file) as own:
-        before = own.get_policy()
-        status, name, detail = error(admin("POST", path, body))
-        assert (status, name) == (422, "PolicyEngineError")
-        assert "imagers broker policy set" in detail
-        assert own.get_policy() == before
+def test_policy_in_rego_is_put_in_force_or_refused_with_its_line(admin, path, body):
+    kept = "imagers/policy" if path == "resource-policy" else "imagers/attestation-policy/cpu"
+    assert admin("POST", path, body) == (200, b"")
+    assert admin("GET", kept) == (200, REGO)
+    broken = body | {"policy": url64(REGO + b"\nallow if { nothing(1) }\n")}
+    status, name, detail = error(admin("POST", path, broken))
+    assert (status, name) == (400, "SerdeError")
+    assert "line" in detail
+    assert admin("GET", kept) == (200, REGO)
 
 
 @pytest.mark.parametrize(
