@@ -11,7 +11,8 @@ from imagers.broker.refusals import Refusal
 
 if TYPE_CHECKING:
     from imagers.broker.keeping.transaction import Transaction
-    from imagers.broker.state import BrokerState, Rules
+    from imagers.broker.rules import Rules
+    from imagers.broker.state import BrokerState
 
 __all__ = ["Readiness"]
 
