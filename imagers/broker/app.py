@@ -419,6 +419,7 @@ class _Endpoints:
     async def release(self, request: Request) -> Response:
         _only(request, "POST")
         credentials = Credentials(cookie=_cookie(request), bearer=_bearer(request))
+        credentials.require()
         asked = parse_asked(bytes(await _read(request, MAX_REQUEST)))
         released = await self._releases.release(credentials, asked, caller=_caller(request))
         _prove(request, released.caller)

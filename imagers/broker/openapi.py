@@ -38,7 +38,8 @@ _SEGMENT: JSONObject = {
 _DIGEST: JSONObject = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
 _FLAG: JSONObject = {"type": "string", "enum": ["true", "false"]}
 _TEXT: JSONObject = {"type": "string"}
-_REGO: JSONObject = {"text/plain": {"schema": {"type": "string", "minLength": 1}}}
+_TEXT_PLAIN = "text/plain"
+_REGO: JSONObject = {_TEXT_PLAIN: {"schema": {"type": "string", "minLength": 1}}}
 _NONE: JSONObject = {"description": "done"}
 _ADMIN: JSON = [{"admin": []}]
 _GUEST: JSON = [{"session": []}, {"token": []}]
@@ -329,6 +330,18 @@ def _public_paths() -> JSONObject:
         "/.well-known/openid-configuration": {
             "get": _operation(
                 "Where the keys are, if the issuer is a URL", _answer("discovery", "Discovery")
+            )
+        },
+        "/readyz": {
+            "get": _operation(
+                "Whether it can serve: 503 where it cannot",
+                {"description": "ready", "content": {_TEXT_PLAIN: {"schema": _TEXT}}},
+            )
+        },
+        "/metrics": {
+            "get": _operation(
+                "Figures for Prometheus",
+                {"description": "text format", "content": {_TEXT_PLAIN: {"schema": _TEXT}}},
             )
         },
         "/openapi.json": {

@@ -90,6 +90,15 @@ class Credentials:
     cookie: str | None = None
     bearer: str | None = None
 
+    def require(self) -> None:
+        """Raise unless something is shown.
+
+        Raises:
+            Refusal: `TokenNotFound`.
+        """
+        if self.cookie is None and self.bearer is None:
+            raise Refusal("TokenNotFound", "the request has neither a session nor a token")
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -429,8 +438,7 @@ def _reasons(one: _Judged) -> Sequence[str]:
 def _bearer_of(credentials: Credentials) -> str:
     if credentials.bearer is not None:
         return credentials.bearer
-    if credentials.cookie is None:
-        raise Refusal("TokenNotFound", "the request has neither a session nor a token")
+    credentials.require()
     raise Refusal("SessionNotFound", "the session is unknown, expired or not attested")
 
 

@@ -45,8 +45,8 @@ def test_each_method_is_described_and_no_other(shared, shared_http, admin_header
             status, _, body = shared_http(method.upper(), filled(path), **admin)
             name = json.loads(body)["type"].rpartition("/")[2] if status >= 400 else ""
             is_refused = name in ("MethodNotAllowed", "PluginNotFound") or (
-                # It answers probes of all kinds.
-                path == "/healthz" and method != "get"
+                # For probes: any other method finds nothing.
+                path in ("/healthz", "/readyz", "/metrics") and method != "get"
             )
             assert is_refused is ((method, path) not in described()), (method, path, status, name)
 

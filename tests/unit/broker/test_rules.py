@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import pytest
+
+from imagers.broker.keeping.sqlite import SQLiteDatabase
+from imagers.broker.keeping.store import Store
+from imagers.broker.policy.table import DEFAULT_POLICY, DENY_ALL_POLICY, ResourcePolicy
+from imagers.broker.rules import ATTESTATION, POLICY, LastRules, RegoPolicy, Rules, parse_either
+from imagers.errors import FormatError
+
+REGO = "package policy\n\ndefault allow := false\n"
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(SQLiteDatabase(tmp_path / "broker.sqlite")) as opened:
+        yield opened
+
+
+def set_policy(store, text):
+    with store.transaction() as transaction:
+        transaction.set_setting(POLICY, text.encode())
+
+
+def read(store):
+    with store.reading() as transaction:
+        return Rules.read(transaction)
+
+
+def test_policy_is_a_table_or_rego():
+    assert isinstance(parse_either(DEFAULT_POLICY), ResourcePolicy)
+    assert parse_either(REGO) == RegoPolicy(REGO)
+    for neither in ("", "x", '{"rules": 7}'):
+        with pytest.raises(FormatError):
+            parse_either(neither)
+
+
+@pytest.mark.parametrize("stored", [b"", b"\xff", b'{"rules": 7}'])
+def test_stored_policy_that_is_damaged_is_none(store, stored):
+    with store.transaction() as transaction:
+        transaction.set_setting(POLICY, stored)
+    rules = read(store)
+    assert rules.policy is None
+    assert rules.fault != ""
+
+
+def test_attestation_policies_are_by_class(store):
+    set_policy(store, REGO)
+    assert read(store).attestation == {}
+    with store.transaction() as transaction:
+        transaction.set_setting(ATTESTATION + "gpu", REGO.encode())
+    assert read(store).attestation == {"gpu": REGO}
+
+
+def test_last_rules_are_read_again_after_each_change_and_not_before(store):
+    last = LastRules()
+
+    def current():
+        with store.reading() as transaction:
+            return last.of(transaction)
+
+    set_policy(store, DEFAULT_POLICY)
+    first = current()
+    assert current() is first
+    set_policy(store, DENY_ALL_POLICY)
+    assert current().policy.rules[0].name == "deny-all"
+
+
+def test_rules_of_a_change_that_was_undone_are_never_those_in_force(store):
+    """Its number of changes is that of the next one."""
+    last = LastRules()
+    set_policy(store, DENY_ALL_POLICY)
+
+    def change_and_fail():
+        with store.transaction() as transaction:
+            transaction.set_setting(POLICY, DEFAULT_POLICY.encode())
+            assert last.of(transaction).policy.rules[0].name == "bound-image"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        change_and_fail()
+    with store.transaction() as transaction:
+        transaction.set_setting("x", b"")
+    with store.reading() as transaction:
+        assert last.of(transaction).policy.rules[0].name == "deny-all"
