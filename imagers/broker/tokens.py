@@ -22,10 +22,9 @@ Spec: draft-ietf-rats-ear; draft-ietf-rats-ar4si; Trustee attestation token.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,7 @@ from imagers.kbs.messages import parse_public_key
 from imagers.kbs.tee_key import public_jwk
 from imagers.model.base64 import encode_base64, encode_base64url
 from imagers.model.keys import SecretKey
-from imagers.model.strict_json import dump_json
+from imagers.model.strict_json import View, dump_json
 from imagers.pki.jose import parse_token, sign_token, verify_token
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from imagers.evidence.appraise import Appraisal
     from imagers.kbs.messages import Attestation, TEEPublicKey
     from imagers.model.evidence import Claims, ReportData
-    from imagers.model.strict_json import JSONObject, View
+    from imagers.model.strict_json import JSONObject
 
 __all__ = [
     "DEFAULT_ISSUER",
@@ -194,7 +193,8 @@ class GuestTokens:
             key = load_pem_private_key(bytes(data), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)  # of `make_key`
         self._key = key
-        self._read = lru_cache(maxsize=_REMEMBERED)(self._verify)  # a good token stays one
+        # Tokens that were made or verified: a good one stays good until its end.
+        self._good: OrderedDict[str, tuple[int, int, AttestedGuest]] = OrderedDict()
         public = public_jwk(key.public_key(), "P-256")
         named: JSONObject = {"crv": public.crv, "kty": "EC", "x": public.x, "y": public.y}
         # RFC 7638: these members in this order.
@@ -286,7 +286,9 @@ class GuestTokens:
         }
         if any(one.claims.test_root for one in judged):
             payload["imagers.test-root"] = True
-        return sign_token(payload, key=self._key, header={"kid": self.key_id})
+        token = sign_token(payload, key=self._key, header={"kid": self.key_id})
+        self._remember(token, View(payload, what="token"))
+        return token
 
     def is_named_in(self, token: str) -> bool:
         """Whether a token says that its key is this broker's. Nothing of it is verified."""
@@ -302,9 +304,12 @@ class GuestTokens:
             Refusal: it is another's, changed, or expired.
         """
         try:
-            issued, expires, guest = self._read(token)
+            known = self._good.get(token) or self._remember(
+                token, verify_token(token, key=self._key.public_key(), what="token")
+            )
         except ImagersError as error:
             raise Refusal("TokenVerifierError", str(error)) from None
+        issued, expires, guest = known
         # No leeway: the same clock made it.
         if now.timestamp() >= expires:
             raise Refusal("TokenVerifierError", "the token has expired")
@@ -313,9 +318,13 @@ class GuestTokens:
             raise Refusal("TokenVerifierError", "the token is from the future")
         return guest
 
-    def _verify(self, token: str) -> tuple[int, int, AttestedGuest]:
-        payload = verify_token(token, key=self._key.public_key(), what="token")
-        return payload.integer("iat"), payload.integer("exp"), _guest_of(payload)
+    def _remember(self, token: str, payload: View) -> tuple[int, int, AttestedGuest]:
+        """What a token says that is known to be good."""
+        said = payload.integer("iat"), payload.integer("exp"), _guest_of(payload)
+        self._good[token] = said
+        if len(self._good) > _REMEMBERED:
+            self._good.popitem(last=False)
+        return said
 
 
 def _submod(judged: Judged, report_data: ReportData, runtime: JSONObject) -> JSONObject:

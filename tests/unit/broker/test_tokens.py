@@ -17,6 +17,7 @@ from imagers.evidence.appraise import appraise_claims
 from imagers.kbs.messages import Attestation, hash_report_data
 from imagers.kbs.tee_key import ECKey
 from imagers.model.evidence import Claims
+from imagers.model.strict_json import View
 from imagers.pki.jose import sign_token
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -157,6 +158,21 @@ def test_check_gives_the_guest_back(tokens, token):
         Accepted(replace(CLAIMS, values={}, instance=""), "by whom", ("cpu0",)),
     )
     assert guest.evidence_of(guest.accepted[0])["sample"] == {"svn": "1"}
+
+
+def test_guest_of_a_token_is_the_same_where_it_was_made_and_where_it_is_verified(tokens, token):
+    made = tokens.check(token, now=NOW)
+    tokens._good.clear()
+    verified = tokens.check(token, now=NOW)
+    assert made == verified
+    assert json.dumps(made.claims) == json.dumps(verified.claims)
+
+
+def test_no_more_tokens_are_remembered_than_there_may_be(tokens, token):
+    for number in range(300):
+        tokens._remember(f"{number}", View(parts_of(token)[1], what="token"))
+    assert len(tokens._good) == 256
+    assert token not in tokens._good
 
 
 def test_token_made_under_a_root_for_tests_says_so(tokens, token):
