@@ -67,7 +67,7 @@ from imagers.broker.trustee_admin import TrusteeAdmin
 from imagers.errors import ImagersError
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.messages import MAX_ATTESTATION_BYTES, MAX_MESSAGE_BYTES
-from imagers.kbs.wire import COOKIE_NAME, PREFIX
+from imagers.kbs.wire import COOKIE_NAME, OUR_PREFIX, PREFIX
 from imagers.model.keys import SecretKey
 from imagers.model.references import MAX_REFERENCES_BYTES
 
@@ -128,7 +128,7 @@ def create_app(state: BrokerState) -> Router:
                 f"{PREFIX}/imagers/attestation-policy/{{name}}",
                 guarded(endpoints.attestation_policy),
             ),
-            Route("/imagers/v1/release", guarded(endpoints.release)),
+            Route(f"{OUR_PREFIX}/release", guarded(endpoints.release)),
             Route(f"{PREFIX}/imagers/reference-value", guarded(endpoints.references)),
             Route(f"{PREFIX}/imagers/reference-value/{{name}}", guarded(endpoints.reference)),
             Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),

@@ -250,9 +250,18 @@ class LazyGuest(Closing):
 
     def get(self, uri: str, *, manifest_digest: Digest | None) -> SecretKey:
         """See `ResourceStore`."""
+        return self._made().get(uri, manifest_digest=manifest_digest)
+
+    def get_all(
+        self, uris: Sequence[str], *, manifest_digest: Digest | None
+    ) -> dict[str, SecretKey]:
+        """See `ResourceStore`."""
+        return self._made().get_all(uris, manifest_digest=manifest_digest)
+
+    def _made(self) -> BrokerClient:
         with self._lock:
             self._client = self._client or self._make()
-        return self._client.get(uri, manifest_digest=manifest_digest)
+            return self._client
 
     def close(self) -> None:
         """Close it, if it was made."""
