@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""usage: imagers broker serve | check-config | reference-value ...
+"""usage: imagers broker init | serve | check-config | reference-value ...
        imagers broker put URI FILE | get URI | list | delete URI
        imagers broker policy show | set FILE | reset | test FILE ...
        imagers broker audit [--limit N] [FILTER]...
 
-A key broker for guests: "imagers broker serve --help" is about running one. The
-other words administrate one that runs; "get" shows what is known of a secret,
-never the secret. A secret bound to an image goes to guests that name this image
-and whose measurement is a known one, see "imagers broker reference-value"; the
-policy may say more, see "imagers broker policy".
+A key broker for guests: "imagers broker init --help" is about its first day, and
+"imagers broker serve --help" about running one. The other words administrate
+one that runs; "get" shows what is known of a secret, never the secret. A secret
+bound to an image goes to guests that name this image and whose measurement is a
+known one, see "imagers broker reference-value"; the policy may say more, see
+"imagers broker policy".
 
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
   --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
@@ -39,6 +40,7 @@ from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.output import print_json, print_line, print_table
 from imagers.cli.verbs import (
     broker_check_config,
+    broker_init,
     broker_policy,
     broker_reference_value,
     broker_serve,
@@ -65,7 +67,13 @@ def command() -> None:
     """See the module."""
 
 
-for _module in (broker_serve, broker_check_config, broker_policy, broker_reference_value):
+for _module in (
+    broker_init,
+    broker_serve,
+    broker_check_config,
+    broker_policy,
+    broker_reference_value,
+):
     command.add_command(_module.command)
 
 
