@@ -451,12 +451,23 @@ class _Endpoints:
         """Raise unless the request is an admin's."""
         try:
             self._state.admin_tokens.check(_bearer(request), now=self._state.now())
+            self._check_certificate(request)
             _prove(request, _ADMIN)
         except Refusal as refusal:
             detail = f"{request.method} {request.url.path[:160]}: {refusal.detail}"
             event = AuditEvent(event="admin", outcome="refused", detail=detail)
             await self._state.log_refusal(event, caller=_caller(request))
             raise
+
+    def _check_certificate(self, request: Request) -> None:
+        if self._state.config.admin_ca_file is None:
+            return
+        place = _place(request)
+        if place is None or not place.shows_certificate:
+            raise Refusal(
+                "AdminCertificate",
+                "expected a certificate of the admins' CA, got none",
+            )
 
 
 async def _put(resources: Resources, path: str, data: bytearray, *, replace: bool) -> None:

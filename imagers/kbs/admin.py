@@ -400,6 +400,14 @@ class BrokerAdmin(Closing):
         if response.status in _DONE:
             return
         error = parse_error(response.body)
+        if response.status == _UNAUTHORIZED and error.name == "AdminCertificate":
+            raise Unauthorized(
+                f"{what}: the broker demands a certificate: {error.detail}",
+                status=response.status,
+                code=error.name,
+                hint="give it with --broker-admin-certificate FILE and "
+                "--broker-admin-certificate-key FILE",
+            )
         if response.status == _UNAUTHORIZED and error.name:
             raise Unauthorized(
                 f"{what}: the broker does not accept the admin key: {error}",

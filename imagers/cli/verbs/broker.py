@@ -4,7 +4,7 @@
        imagers broker policy show | set FILE | reset | test FILE ...
        imagers broker audit [--limit N] [FILTER]...
 
-A key broker for guests: "imagers broker init --help" is about its first day, and
+A key broker for guests: "imagers broker init --help" is about its first day,
 "imagers broker serve --help" about running one. The other words administrate
 one that runs; "get" shows what is known of a secret, never the secret. A secret
 bound to an image goes to guests that name this image and whose measurement is a
@@ -14,7 +14,10 @@ known one, see "imagers broker reference-value"; the policy may say more, see
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
   --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
   --insecure-broker-http      as for "imagers pull"
-  --broker-admin-key FILE     as for "imagers encrypt"
+  --broker-admin-key FILE     else IMAGERS_BROKER_ADMIN_KEY, else where a broker
+                              of this user writes it
+  --broker-admin-certificate FILE, --broker-admin-certificate-key FILE
+                              PEM, for a broker that was started with --admin-ca
   --replace                   of "put": overwrite; the old bindings are lost
   --limit N                   of "audit": how many entries, the newest ones;
                               default 100; FILTER is any of
