@@ -349,7 +349,8 @@ def check_settings(config: BrokerConfig) -> Settings:
     check_issuer(config.issuer)
     if not _NAME.match(config.name):
         raise UsageError(
-            f"expected a name of letters, digits, '.', '_' and '-', got {config.name[:80]!r}"
+            "--name: expected a name of letters, digits, '.', '_' and '-', "
+            f"got {config.name[:80]!r}"
         )
     appraisal = _read_appraisal_policy(config.appraisal_policy_file)
     verifiers = _load_verifiers(config, appraisal.settings)
