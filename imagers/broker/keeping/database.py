@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from imagers.errors import LocalError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Connection", "Cursor", "Database", "StoreFailed", "Taken"]
 
@@ -94,12 +94,16 @@ class Database(Protocol):
         """
         ...
 
-    def begin(self, *, writes: bool, alone: bool) -> str:
-        """The statements that begin a transaction.
+    def begin_reading(self) -> Sequence[str]:
+        """The statements that begin a transaction which sees one state, and waits for nobody."""
+        ...
+
+    def begin_writing(self, *, alone: bool, patient: bool) -> Sequence[str]:
+        """The statements that begin a transaction which writes.
 
         Args:
-            writes: else it sees one state of the store, and waits for nobody.
             alone: no other transaction of any broker writes beside it; else, none that is alone.
+            patient: wait a while for other processes; else fail at once.
         """
         ...
 

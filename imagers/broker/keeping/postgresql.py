@@ -24,6 +24,8 @@ from imagers.broker.keeping.transaction import STORE_ID_BYTES
 from imagers.errors import FormatError, LocalError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from imagers.broker.keeping.database import Connection, Database
 
 __all__ = ["PostgreSQLDatabase"]
@@ -139,12 +141,14 @@ class PostgreSQLDatabase:
             connection.execute("SET default_transaction_read_only = on")
         return connection
 
-    def begin(self, *, writes: bool, alone: bool) -> str:
+    def begin_reading(self) -> Sequence[str]:
         """See `Database`."""
-        if not writes:
-            return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        return ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",)
+
+    def begin_writing(self, *, alone: bool, patient: bool) -> Sequence[str]:  # noqa: ARG002
+        """See `Database`. The server's own time limits are its patience."""
         kind = "" if alone else "_shared"
-        return f"BEGIN; SELECT pg_advisory_xact_lock{kind}({_CHANGE_LOCK})"
+        return (f"BEGIN; SELECT pg_advisory_xact_lock{kind}({_CHANGE_LOCK})",)
 
     def close(self) -> None:
         """See `Database`."""

@@ -20,6 +20,7 @@ from imagers.broker.keyfiles import check_owner_only, make_owner_only
 from imagers.errors import LocalError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from imagers.broker.keeping.database import Database
@@ -31,7 +32,7 @@ _WITH_OPEN_SESSIONS = 1  # the version that wrote a row at `auth`, and had no id
 _WITHOUT_CLAIMS = 2  # the version whose tokens had no claims to appraise
 _WITHOUT_CHAIN = 3  # the version whose audit rows had no hash
 _BUSY_MS = 10_000  # how long a transaction waits for another process's
-_TYPES = {"BYTES": "BLOB", "PLACE": "INTEGER PRIMARY KEY AUTOINCREMENT"}
+_TYPES = {"BYTES": "BLOB", "PLACE": "INTEGER PRIMARY KEY"}
 _TRIGGERS = tuple(
     f"CREATE TRIGGER audit_no_{verb.lower()} BEFORE {verb} ON audit "
     "BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END"
@@ -43,6 +44,7 @@ _PRAGMAS = (
     "synchronous = FULL",  # an answer is sent after its audit row is safe
     "secure_delete = ON",
     "trusted_schema = OFF",
+    "temp_store = MEMORY",
 )
 
 
@@ -94,9 +96,13 @@ class SQLiteDatabase:
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
-    def begin(self, *, writes: bool, alone: bool) -> str:  # noqa: ARG002  # each writer is alone
+    def begin_reading(self) -> Sequence[str]:
         """See `Database`."""
-        return "BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED"
+        return ("BEGIN DEFERRED",)
+
+    def begin_writing(self, *, alone: bool, patient: bool) -> Sequence[str]:  # noqa: ARG002
+        """See `Database`. Each writer is alone."""
+        return (f"PRAGMA busy_timeout = {_BUSY_MS if patient else 0}", "BEGIN IMMEDIATE")
 
     def close(self) -> None:
         """See `Database`: it holds nothing."""

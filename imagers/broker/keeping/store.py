@@ -2,8 +2,9 @@
 """The store of one broker: connections that are held, and one writer.
 
 To be durable costs the same for one row and for a hundred. So what waits to be written is written
-together: `write` gives its work to a thread that runs all that waits in one transaction, each part
-so that it can be undone alone, and answers when the transaction is on disk.
+together, each part so that it can be undone alone, and `write` answers when the transaction is on
+disk. Where statements wait for nobody, they run in the event loop: a thread for them would cost
+more than they do. What waits, the flush to disk or a database far away, is a thread's.
 
     reading       sees one state, and waits for no writer
     write         adds: sessions, audit rows
@@ -20,8 +21,8 @@ import threading
 from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import groupby
+from functools import lru_cache, partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from imagers.broker.keeping.database import StoreFailed, Taken
@@ -81,12 +82,12 @@ class Store(Closing):
         self._readers: deque[Connection] = deque()
         self._writer: Connection | None = None
         self._writes = threading.Lock()  # who has it has the writer's connection
-        self._guard = threading.Lock()  # of the five below
-        self._waiting: list[_Part[Any]] = []
+        self._guard = threading.Lock()  # of the four below
+        self._waiting: deque[_Part[Any]] = deque()
         self._is_writing = False
         self._is_closed = False
         self._thread: threading.Thread | None = None
-        self._wake = threading.Semaphore(0)
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # of the thread
         try:
             with self._errors():
                 database.make_schema()
@@ -109,7 +110,7 @@ class Store(Closing):
             held = None
             with suppress(IndexError):
                 held = self._readers.pop()
-            connection = self._begun(held, writes=False, alone=False)
+            connection = self._begun(held, self._database.begin_reading(), writes=False)
             try:
                 yield Transaction(connection, self._words, self._broker, alone=False)
                 connection.execute("COMMIT")
@@ -134,32 +135,53 @@ class Store(Closing):
     @contextmanager
     def _writing(self, *, alone: bool) -> Iterator[Transaction]:
         with self._writes, self._errors():
-            held, self._writer = self._writer, None
-            connection = self._begun(held, writes=True, alone=alone)
+            connection, transaction = self._open(alone=alone)
             try:
-                transaction = Transaction(connection, self._words, self._broker, alone=alone)
                 yield transaction
-                if alone:
-                    transaction.count_change()
-                connection.execute("COMMIT")
             except BaseException:
-                self._end(connection)
+                self._undo(connection)
                 raise
+            self._commit(connection, transaction)
+
+    def _open(self, *, alone: bool, patient: bool = True) -> tuple[Connection, Transaction]:
+        """A transaction that writes, for who has `_writes`."""
+        held, self._writer = self._writer, None
+        begin = self._database.begin_writing(alone=alone, patient=patient)
+        connection = self._begun(held, begin, writes=True)
+        return connection, Transaction(connection, self._words, self._broker, alone=alone)
+
+    def _commit(self, connection: Connection, transaction: Transaction) -> None:
+        try:
+            if transaction.is_alone:
+                transaction.count_change()
+            connection.execute("COMMIT")
+        except BaseException:
+            self._end(connection)
+            raise
+        self._writer = connection
+
+    def _undo(self, connection: Connection) -> None:
+        try:
+            connection.execute("ROLLBACK")
+        except self._database.errors:
+            self._end(connection)
+        else:
             self._writer = connection
 
-    def _begun(self, held: Connection | None, *, writes: bool, alone: bool) -> Connection:
+    def _begun(self, held: Connection | None, begin: Sequence[str], *, writes: bool) -> Connection:
         """A connection in a transaction: the one that is held, or a new one where that is dead."""
-        begin = self._database.begin(writes=writes, alone=alone)
         if held is not None:
             try:
-                held.execute(begin)
+                for statement in begin:
+                    held.execute(statement)
             except self._database.errors:
                 self._end(held)
             else:
                 return held
         connection = self._database.connect(writes=writes)
         try:
-            connection.execute(begin)
+            for statement in begin:
+                connection.execute(statement)
         except BaseException:
             self._end(connection)
             raise
@@ -223,57 +245,103 @@ class Store(Closing):
 
     def _begin_writing(self) -> None:
         with self._guard:
-            if self._is_writing or not self._waiting:
+            if self._is_writing or not self._waiting or self._is_closed:
                 return
             self._is_writing = True
-            self._start_thread()
-        self._wake.release()
+        if self._database.waits or not self._writes.acquire(blocking=False):
+            self._hand_over(self._write_all)
+            return
+        alone = self._waiting[0].alone
+        try:
+            connection, transaction = self._open(alone=alone, patient=False)
+        except Exception:  # noqa: BLE001 - another process writes, or it is told by the thread
+            self._writes.release()
+            self._hand_over(self._write_all)
+            return
+        parts = self._take()
+        error: BaseException | None = None
+        try:
+            self._run_all(parts, transaction)
+        except BaseException as failure:  # noqa: BLE001 - handed to who waits for it
+            error = failure
+        self._hand_over(partial(self._finish, parts, connection, transaction, error))
 
-    def _start_thread(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._write_all, name="imagers-broker-writer", daemon=True
-            )
-            self._thread.start()
+    def _hand_over(self, work: Callable[[], None]) -> None:
+        with self._guard:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run_work, name="imagers-broker-writer", daemon=True
+                )
+                self._thread.start()
+        self._work.put(work)
+
+    def _run_work(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+    def _take(self) -> Sequence[_Part[Any]]:
+        """The parts of the next transaction: one that is alone, or all until the next such."""
+        with self._guard:
+            parts = [self._waiting.popleft()]
+            while not parts[0].alone and self._waiting and not self._waiting[0].alone:
+                parts.append(self._waiting.popleft())
+        return parts
 
     def _write_all(self) -> None:
-        """The writer's thread: transactions of all that waits, until the store is closed."""
-        while True:
-            self._wake.acquire()
-            while True:
-                with self._guard:
-                    parts, self._waiting = self._waiting, []
-                    self._is_writing = bool(parts)
-                    if not parts and self._is_closed:
-                        return
-                if not parts:
-                    break
-                for alone, some in groupby(parts, lambda part: part.alone):
-                    if alone:
-                        for part in some:
-                            self._write_parts([part], alone=True)
-                    else:
-                        self._write_parts(list(some), alone=False)
+        """In the thread: all that waits."""
+        while self._waiting:
+            parts = self._take()
+            error: BaseException | None = None
+            try:
+                with self._writing(alone=parts[0].alone) as transaction:
+                    self._run_all(parts, transaction)
+            except BaseException as failure:  # noqa: BLE001 - handed to who waits for it
+                error = failure
+            self._tell(parts, error)
+        self._end_writing()
 
-    def _write_parts(self, parts: Sequence[_Part[Any]], *, alone: bool) -> None:
+    def _finish(
+        self,
+        parts: Sequence[_Part[Any]],
+        connection: Connection,
+        transaction: Transaction,
+        error: BaseException | None,
+    ) -> None:
+        """In the thread: the end of a transaction whose statements ran."""
         try:
-            with self._writing(alone=alone) as transaction:
-                for part in parts:
-                    self._run(part, transaction)
-        except BaseException as error:  # noqa: BLE001 - handed to who waits for it
-            for part in parts:
-                part.error = error
-        for loop in {part.loop for part in parts}:
-            mine = [part for part in parts if part.loop is loop]
-            with suppress(RuntimeError):  # the loop was closed: nobody waits
-                loop.call_soon_threadsafe(_tell, mine)
+            if error is None:
+                self._commit(connection, transaction)
+            else:
+                self._undo(connection)
+        except BaseException as failure:  # noqa: BLE001 - handed to who waits for it
+            error = failure
+        finally:
+            self._writes.release()
+        self._tell(parts, error)
+        self._end_writing()
 
-    def _run(self, part: _Part[Any], transaction: Transaction) -> None:
+    def _end_writing(self) -> None:
+        with self._guard:
+            self._is_writing = False
+            loops = {part.loop for part in self._waiting}
+        for loop in loops:
+            with suppress(RuntimeError):  # the loop was closed: nobody waits
+                loop.call_soon_threadsafe(self._begin_writing)
+
+    def _run_all(self, parts: Sequence[_Part[Any]], transaction: Transaction) -> None:
+        """Run the work of each part. What it raises ends the whole transaction."""
+        if len(parts) == 1:  # it is undone with all of it
+            parts[0].result = parts[0].work(transaction)
+            return
+        for part in parts:
+            self._run_part(part, transaction)
+
+    def _run_part(self, part: _Part[Any], transaction: Transaction) -> None:
         transaction.begin_part()
         try:
             part.result = part.work(transaction)
         except self._database.taken as error:
-            part.error = self._failure(error)
+            part.error = error
         except self._database.errors:
             raise  # all of the transaction ends
         except Exception as error:  # noqa: BLE001 - handed to who waits for it
@@ -283,14 +351,26 @@ class Store(Closing):
         else:
             transaction.undo_part()
 
+    def _tell(self, parts: Sequence[_Part[Any]], error: BaseException | None) -> None:
+        """Let those know who wait."""
+        for part in parts:
+            found = error if error is not None else part.error
+            is_ours = isinstance(found, self._database.errors)
+            part.error = self._failure(found) if is_ours and found is not None else found
+        for loop in {part.loop for part in parts}:
+            mine = [part for part in parts if part.loop is loop]
+            with suppress(RuntimeError):  # the loop was closed: nobody waits
+                loop.call_soon_threadsafe(_tell, mine)
+
     def close(self) -> None:
         """Write what waits, then close all connections. Safe to call twice."""
         with self._guard:
             self._is_closed = True
-            if self._waiting:
-                self._start_thread()
+            has_waiting = bool(self._waiting)
+        if has_waiting:
+            self._hand_over(self._write_all)
         if self._thread is not None:
-            self._wake.release()
+            self._work.put(None)
             self._thread.join()
             self._thread = None
         if self._writer is not None:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import sqlite3
 import threading
 
 import pytest
 
 from imagers.broker.keeping.database import StoreFailed, Taken
+from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import Store
 from imagers.broker.keeping.tables import AUDIT_TEXTS
 from imagers.broker.keeping.transaction import chain_hash
@@ -24,11 +26,14 @@ class Counting:
     def __getattr__(self, name):
         return getattr(self._database, name)
 
-    def begin(self, *, writes, alone):
-        if writes:
-            assert self.gate.wait(10)
-            self.writes.append(alone)
-        return self._database.begin(writes=writes, alone=alone)
+    @property
+    def waits(self):  # for the gate, not in the event loop
+        return not self.gate.is_set() or self._database.waits
+
+    def begin_writing(self, *, alone, patient):
+        assert self.gate.wait(10)
+        self.writes.append(alone)
+        return self._database.begin_writing(alone=alone, patient=patient)
 
 
 @pytest.fixture
@@ -222,3 +227,22 @@ def test_chain_hash_is_what_its_definition_says():
     text = json.dumps(row, separators=(",", ":"), ensure_ascii=False).encode()
     assert chain_hash(b"\1" * 32, row) == hashlib.sha256(b"\1" * 32 + text).digest()
     assert chain_hash(b"\2" * 32, row) != chain_hash(b"\1" * 32, row)
+
+
+def test_other_process_that_writes_is_waited_for_and_not_in_the_event_loop(tmp_path):
+    path = tmp_path / "broker.sqlite"
+    with Store(SQLiteDatabase(path)) as store:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+
+        async def run():
+            writing = asyncio.ensure_future(store.write(setting("a")))
+            for _ in range(20):  # the loop goes on
+                await asyncio.sleep(0.01)
+            assert not writing.done()
+            other.execute("COMMIT")
+            await writing
+
+        asyncio.run(run())
+        assert get(store, "a") == b"1"
+        other.close()
