@@ -67,7 +67,7 @@ from imagers.broker.trustee_admin import TrusteeAdmin
 from imagers.errors import ImagersError
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.messages import MAX_ATTESTATION_BYTES, MAX_MESSAGE_BYTES
-from imagers.kbs.wire import COOKIE_NAME, PREFIX
+from imagers.kbs.wire import COOKIE_NAME, OUR_PREFIX, PREFIX
 from imagers.model.keys import SecretKey
 from imagers.model.references import MAX_REFERENCES_BYTES
 
@@ -128,7 +128,7 @@ def create_app(state: BrokerState) -> Router:
                 f"{PREFIX}/imagers/attestation-policy/{{name}}",
                 guarded(endpoints.attestation_policy),
             ),
-            Route("/imagers/v1/release", guarded(endpoints.release)),
+            Route(f"{OUR_PREFIX}/release", guarded(endpoints.release)),
             Route(f"{PREFIX}/imagers/reference-value", guarded(endpoints.references)),
             Route(f"{PREFIX}/imagers/reference-value/{{name}}", guarded(endpoints.reference)),
             Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),
@@ -451,12 +451,23 @@ class _Endpoints:
         """Raise unless the request is an admin's."""
         try:
             self._state.admin_tokens.check(_bearer(request), now=self._state.now())
+            self._check_certificate(request)
             _prove(request, _ADMIN)
         except Refusal as refusal:
             detail = f"{request.method} {request.url.path[:160]}: {refusal.detail}"
             event = AuditEvent(event="admin", outcome="refused", detail=detail)
             await self._state.log_refusal(event, caller=_caller(request))
             raise
+
+    def _check_certificate(self, request: Request) -> None:
+        if self._state.config.admin_ca_file is None:
+            return
+        place = _place(request)
+        if place is None or not place.shows_certificate:
+            raise Refusal(
+                "AdminCertificate",
+                "expected a certificate of the admins' CA, got none",
+            )
 
 
 async def _put(resources: Resources, path: str, data: bytearray, *, replace: bool) -> None:

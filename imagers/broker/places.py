@@ -85,6 +85,11 @@ class Place:
         """Since when we wait for the peer; None while we work for it."""
         raise NotImplementedError
 
+    @property
+    def shows_certificate(self) -> bool:
+        """Whether the peer has shown a certificate of the clients' CA, and that it has its key."""
+        raise NotImplementedError
+
     def evict(self) -> None:
         """Close the connection at once."""
         raise NotImplementedError

@@ -35,6 +35,7 @@ STATUS: Mapping[str, int] = {
     "TokenNotFound": 401,  # neither cookie nor bearer token
     "TokenVerifierError": 401,  # bearer token not ours or expired
     "AdminAuthAccess": 401,
+    "AdminCertificate": 401,  # the token is an admin's, the connection shows no certificate
     "PolicyDeny": 403,
     "NoReferenceValue": 403,  # nobody said what a guest of this TEE has to be
     "InvalidRequestPath": 404,

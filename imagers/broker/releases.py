@@ -45,6 +45,7 @@ from imagers.errors import EvidenceRejected, FormatError, PolicyDenied
 from imagers.evidence.appraise import AFFIRMING
 from imagers.kbs.jwe import seal_answer
 from imagers.kbs.resources import parse_resource_path
+from imagers.kbs.wire import MAX_TOGETHER
 from imagers.model.digest import parse_digest
 from imagers.model.strict_json import View, dump_json
 
@@ -77,7 +78,6 @@ __all__ = [
 
 IMAGE_QUERY = "image-digest"
 _TENANT = "default"
-_MAX_TOGETHER = 128  # secrets of one request: an image has as many layers
 _WHAT = "release request"
 MAX_REQUEST = 128 * 1024
 _TRIES = 8  # of a release, while admins change what it is judged by
@@ -189,7 +189,7 @@ def parse_asked(body: bytes) -> Asked:
     """
     message = View.parse(body, what=_WHAT, max_bytes=MAX_REQUEST)
     message.only("resources", IMAGE_QUERY)
-    paths = message.texts("resources", most=_MAX_TOGETHER, non_empty=True)
+    paths = message.texts("resources", most=MAX_TOGETHER, non_empty=True)
     if len(set(paths)) < len(paths):
         raise message.error("expected no resource twice", "resources")
     image = message.optional_text(IMAGE_QUERY)

@@ -111,6 +111,12 @@ class _Connection(Place):
         key = forwarded_key(self.peer, forwarded, self._proxies)
         return key is None or self._places.move(self, key)
 
+    @property
+    def shows_certificate(self) -> bool:
+        transport = None if self.protocol is None else self.protocol.transport
+        # OpenSSL has verified it, or there would be no connection.
+        return transport is not None and bool(transport.get_extra_info("peercert"))
+
     def evict(self) -> None:
         if self.protocol is not None:
             # Not `close`, which would wait until the peer has read what we sent.
@@ -473,9 +479,16 @@ def _sole_user(directory: Path) -> Iterator[None]:
 def _open_certificate(config: BrokerConfig) -> ServerCertificate | None:
     """What TLS is spoken with; None: it is not."""
     if config.certificate_file is not None and config.certificate_key_file is not None:
-        return ServerCertificate(config.certificate_file, config.certificate_key_file)
+        return ServerCertificate(
+            config.certificate_file, config.certificate_key_file, config.admin_ca_file
+        )
     if config.certificate_file is not None or config.certificate_key_file is not None:
         raise UsageError("expected a certificate and its key, got one of them")
+    if config.admin_ca_file is not None:
+        raise UsageError(
+            "expected a certificate of the broker: without https no admin can show one of the "
+            "admins' CA"
+        )
     if not is_loopback(config.host) and not config.unsafe_plain_http:
         raise UsageError(
             f"expected a certificate to listen on '{config.host}': tokens and names would be "

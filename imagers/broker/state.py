@@ -121,6 +121,8 @@ class BrokerConfig:
         policy_file: resource policy to put in force at the start; None keeps the stored
             one, which at first is "an image's key only for that image and one's own guests".
         certificate_file, certificate_key_file: PEM, for https.
+        admin_ca_file: PEM; admins have to show a certificate of these CAs beside their token; None:
+            the token is enough.
         unsafe_plain_http: listen without TLS on an address that is not this machine's own.
         trusted_proxies: addresses and networks whose X-Forwarded-For is believed, for the
             shares of places; of anybody else it is not looked at.
@@ -148,6 +150,7 @@ class BrokerConfig:
     policy_file: Path | None = None
     certificate_file: Path | None = None
     certificate_key_file: Path | None = None
+    admin_ca_file: Path | None = None
     unsafe_plain_http: bool = False
     trusted_proxies: tuple[str, ...] = ()
     session_lifetime: timedelta = timedelta(minutes=5)
@@ -346,7 +349,8 @@ def check_settings(config: BrokerConfig) -> Settings:
     check_issuer(config.issuer)
     if not _NAME.match(config.name):
         raise UsageError(
-            f"expected a name of letters, digits, '.', '_' and '-', got {config.name[:80]!r}"
+            "--name: expected a name of letters, digits, '.', '_' and '-', "
+            f"got {config.name[:80]!r}"
         )
     appraisal = _read_appraisal_policy(config.appraisal_policy_file)
     verifiers = _load_verifiers(config, appraisal.settings)

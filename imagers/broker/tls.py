@@ -25,6 +25,10 @@ __all__ = ["ServerCertificate"]
 class ServerCertificate:
     """A certificate and its key, in PEM, the key without a passphrase.
 
+    Args:
+        client_ca_file: certificates of CAs, in PEM. A client may show a certificate, and one that
+            is not of these gets no connection.
+
     Attributes:
         context: for connections to come.
 
@@ -32,9 +36,12 @@ class ServerCertificate:
         LocalError: they cannot be used.
     """
 
-    def __init__(self, certificate_file: Path, key_file: Path) -> None:
+    def __init__(
+        self, certificate_file: Path, key_file: Path, client_ca_file: Path | None = None
+    ) -> None:
         self._certificate_file = certificate_file
         self._key_file = key_file
+        self._client_ca_file = client_ca_file
         self._seen = self._look()
         self.context = self._load()
 
@@ -57,7 +64,7 @@ class ServerCertificate:
     def _look(self) -> tuple[object, ...]:
         """What changes when a file is written or replaced, by a link to another directory too."""
         found: list[object] = []
-        for path in (self._certificate_file, self._key_file):
+        for path in filter(None, (self._certificate_file, self._key_file, self._client_ca_file)):
             with suppress(OSError):
                 told = os.stat(path)
                 found.append((told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns))
@@ -73,6 +80,15 @@ class ServerCertificate:
                 f"certificate and key cannot be used: {_why_unusable(error)}",
                 path=str(self._certificate_file),
             ) from None
+        if self._client_ca_file is not None:
+            try:
+                context.load_verify_locations(self._client_ca_file)
+            except (OSError, ssl.SSLError) as error:
+                reason = "expected certificates of CAs in PEM"
+                if not isinstance(error, ssl.SSLError):
+                    reason = reason_of(error)
+                raise LocalError(reason, path=str(self._client_ca_file)) from None
+            context.verify_mode = ssl.CERT_OPTIONAL  # guests have none
         return context
 
 

@@ -60,6 +60,7 @@ class BrokerOptions:
         ca_file: PEM certificates that are trusted for it, and no others.
         reference: file with what a broker in a TEE has to be, which it shows by RA-TLS.
         test_roots: certificates in place of the vendor's of a TEE, as TEE=FILE.
+        certificates: pairs of certificate and key, shown where the broker asks for one.
         insecure_http: plain http to another machine.
         admin_key: file of the administrator's key; None for the default place.
     """
@@ -70,6 +71,7 @@ class BrokerOptions:
     admin_key: Given | None = None
     reference: Given | None = None
     test_roots: tuple[str, ...] = ()
+    certificates: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_option(self) -> bool:
@@ -81,12 +83,19 @@ class BrokerOptions:
 
         if self.reference is not None:
             return HTTPSettings(peer_check=self._peer_check(self.reference, url))
-        if self.ca_file is not None and url.startswith("https:"):
+        if url.startswith("https:"):
             from imagers.net.tls import new_tls_context
 
-            with blamed_on(self.ca_file.by):
-                new_tls_context(self.ca_file.value)
+            if self.ca_file is not None:
+                with blamed_on(self.ca_file.by):
+                    new_tls_context(self.ca_file.value)
+            if self.certificates:
+                with blamed_on("--broker-admin-certificate"):
+                    new_tls_context(None, client_certificates=self.certificates)
+        elif self.certificates:
+            raise UsageError("--broker-admin-certificate is for a broker with https")
         return HTTPSettings(
+            client_certificates=self.certificates,
             ca_file=None if self.ca_file is None else self.ca_file.value,
             insecure_http=self.insecure_http,
             ca_option="--broker-ca FILE, or a broker in a TEE with --broker-reference FILE",
@@ -250,9 +259,18 @@ class LazyGuest(Closing):
 
     def get(self, uri: str, *, manifest_digest: Digest | None) -> SecretKey:
         """See `ResourceStore`."""
+        return self._made().get(uri, manifest_digest=manifest_digest)
+
+    def get_all(
+        self, uris: Sequence[str], *, manifest_digest: Digest | None
+    ) -> dict[str, SecretKey]:
+        """See `ResourceStore`."""
+        return self._made().get_all(uris, manifest_digest=manifest_digest)
+
+    def _made(self) -> BrokerClient:
         with self._lock:
             self._client = self._client or self._make()
-        return self._client.get(uri, manifest_digest=manifest_digest)
+            return self._client
 
     def close(self) -> None:
         """Close it, if it was made."""
@@ -274,8 +292,17 @@ def _options(
     reference: str | None,
     test_roots: tuple[str, ...],
     admin_key: str | None = None,
+    certificate: str | None = None,
+    certificate_key: str | None = None,
 ) -> BrokerOptions:
     """What the options say, else the variables."""
+    if (certificate is None) != (certificate_key is None):
+        raise UsageError(
+            "expected --broker-admin-certificate and --broker-admin-certificate-key, got one of "
+            "them"
+        )
+    if certificate is not None and reference is not None:
+        raise UsageError("--broker-reference and --broker-admin-certificate exclude each other")
     user = read_settings()
     named_key = None if user.named_admin_key is None else str(user.named_admin_key)
 
@@ -291,6 +318,7 @@ def _options(
         one("--broker-admin-key", admin_key, "IMAGERS_BROKER_ADMIN_KEY", named_key),
         one("--broker-reference", reference, "IMAGERS_BROKER_REFERENCE", user.broker_reference),
         test_roots,
+        () if certificate is None or certificate_key is None else ((certificate, certificate_key),),
     )
 
 
@@ -310,6 +338,13 @@ broker_options = option_group("broker", _options, _GUEST)
 admin_options = option_group(
     "broker",
     _options,
-    {**_GUEST, "admin_key": click.option("--broker-admin-key", "admin_key", metavar="FILE")},
+    {
+        **_GUEST,
+        "admin_key": click.option("--broker-admin-key", "admin_key", metavar="FILE"),
+        "certificate": click.option("--broker-admin-certificate", "certificate", metavar="FILE"),
+        "certificate_key": click.option(
+            "--broker-admin-certificate-key", "certificate_key", metavar="FILE"
+        ),
+    },
 )
 """The options of an administrator; the verb gets them as `broker`."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from imagers.model.image import Layer
     from imagers.model.keys import KeyUnwrapper, SecretKey, WrappedKey
 
-__all__ = ["LayerKey", "LayerKeys", "unwrap_documents", "unwrap_layer_keys"]
+__all__ = ["LayerKey", "LayerKeys", "packets_of", "unwrap_documents", "unwrap_layer_keys"]
 
 _MAX_TRIED = 100  # lines that an error keeps
 _MAX_NAMED = 4  # keys or packets that a message names
@@ -83,6 +83,20 @@ class LayerKeys(list[LayerKey | None], Closing):
         for key in self:
             if key is not None:
                 key.close()
+
+
+def packets_of(layers: Iterable[Layer]) -> list[WrappedKey]:
+    """The key packets of all encrypted layers.
+
+    Raises:
+        FormatError: the annotations of a layer are not right.
+    """
+    return [
+        packet
+        for layer in layers
+        if is_encrypted(layer.descriptor.media_type)
+        for packet in read_annotations(layer.descriptor, what=layer.what).wrapped
+    ]
 
 
 def unwrap_layer_keys(

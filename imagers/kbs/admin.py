@@ -249,25 +249,47 @@ class BrokerAdmin(Closing):
         response = self._send("POST", f"imagers/binding/{path}", _EMPTY, body, repeatable=True)
         self._check_ours(f"bind {uri!r} to an image", response)
 
-    def get_policy(self) -> str:
-        """The resource policy in force, as JSON text."""
-        response = self._send("GET", "imagers/policy", _MAX_ANSWER)
+    def get_policy(self, attestation: str | None = None) -> str:
+        """A policy in force: a table as JSON text, or a text in Rego.
+
+        Args:
+            attestation: a class of evidence, `cpu` or `gpu`, whose attestation policy is meant;
+                None: the resource policy.
+
+        Raises:
+            NotFound: there is no such attestation policy.
+        """
+        response = self._send("GET", _policy_path(attestation), _MAX_ANSWER)
+        if attestation is not None and response.status == _NOT_FOUND:
+            error = parse_error(response.body)
+            if error.name == "ResourceNotFound":
+                raise NotFound(
+                    f"the broker has no attestation policy for {attestation!r}: reference values "
+                    "alone say what its evidence is worth",
+                    status=response.status,
+                    code=error.name,
+                )
         self._check_ours("show the policy", response)
         try:
             return response.body.decode()
         except UnicodeDecodeError:
             raise FormatError("is not UTF-8", what="policy") from None
 
-    def set_policy(self, text: str, *, what: str = "policy") -> None:
-        """Put another resource policy in force.
+    def set_policy(
+        self, text: str, *, attestation: str | None = None, what: str = "policy"
+    ) -> None:
+        """Put another policy in force.
 
         Args:
+            attestation: as for `get_policy`.
             what: its file, for messages.
 
         Raises:
             FormatError: the broker found a fault in it; the old one stays in force.
         """
-        response = self._send("POST", "imagers/policy", _EMPTY, text.encode(), repeatable=True)
+        response = self._send(
+            "POST", _policy_path(attestation), _EMPTY, text.encode(), repeatable=True
+        )
         if response.status in _BAD_INPUT:
             # Its own words say where, such as `$.rules[0].effect`.
             raise FormatError(
@@ -276,6 +298,17 @@ class BrokerAdmin(Closing):
                 hint="the policy that was in force before still is",
             )
         self._check_ours("set the policy", response)
+
+    def reset_attestation_policy(self, attestation: str) -> None:
+        """Let reference values alone say what evidence of a class is worth.
+
+        Args:
+            attestation: as for `get_policy`.
+        """
+        self._check_ours(
+            "remove the attestation policy",
+            self._send("DELETE", _policy_path(attestation), _EMPTY),
+        )
 
     def reference_values(self) -> tuple[ReferenceValue, ...]:
         """What guests are compared with, sorted by name."""
@@ -367,6 +400,14 @@ class BrokerAdmin(Closing):
         if response.status in _DONE:
             return
         error = parse_error(response.body)
+        if response.status == _UNAUTHORIZED and error.name == "AdminCertificate":
+            raise Unauthorized(
+                f"{what}: the broker demands a certificate: {error.detail}",
+                status=response.status,
+                code=error.name,
+                hint="give it with --broker-admin-certificate FILE and "
+                "--broker-admin-certificate-key FILE",
+            )
         if response.status == _UNAUTHORIZED and error.name:
             raise Unauthorized(
                 f"{what}: the broker does not accept the admin key: {error}",
@@ -394,6 +435,10 @@ class BrokerAdmin(Closing):
                 hint="'imagers broker list' shows what it has",
             )
         raise self._endpoint.failure(what, response)
+
+
+def _policy_path(attestation: str | None) -> str:
+    return "imagers/policy" if attestation is None else f"imagers/attestation-policy/{attestation}"
 
 
 def _parse_entry(entry: View) -> AuditEntry:

@@ -19,6 +19,9 @@ session is fresh or the name of the error says that it is a refusal.
 The digest of the image travels as `?image-digest=` with each request. It is what this agent
 says: a broker believes it because evidence shows which agent that is.
 
+Several secrets of one image are asked for together (`get_all`) where the broker takes that, as
+ours does.
+
 Spec: Trustee key broker protocol 0.4.0.
 """
 
@@ -51,12 +54,12 @@ from imagers.kbs.messages import (
 )
 from imagers.kbs.resources import parse_resource_uri
 from imagers.kbs.tee_key import DEFAULT_TEE_KEY, TEEKey, make_tee_key
-from imagers.kbs.wire import COOKIE_NAME, Endpoint, parse_error
+from imagers.kbs.wire import COOKIE_NAME, MAX_TOGETHER, OUR_PREFIX, Endpoint, parse_error
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest
 from imagers.model.evidence import Attester
 from imagers.model.keys import SecretKey
-from imagers.model.strict_json import dump_json
+from imagers.model.strict_json import View, dump_json
 from imagers.net.http import HTTPSettings
 
 if TYPE_CHECKING:
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     from imagers.kbs.resources import ResourcePath
     from imagers.kbs.wire import ErrorAnswer
     from imagers.model.keys import ResourceStore
+    from imagers.model.strict_json import JSONObject
     from imagers.net.http import Response
 
 __all__ = ["BrokerClient"]
@@ -74,6 +78,7 @@ _REFUSING = (400, 401, 403)
 _UNAUTHORIZED = 401
 _FORBIDDEN = 403
 _NOT_FOUND = 404
+_NO_SUCH_REQUEST = (_NOT_FOUND, 405)
 _MAX_HANDSHAKE_BYTES = 256 * 1024  # of an answer: a challenge, or a token of some KiB
 _OWNER_SEES = "its owner sees more in 'imagers broker audit'"
 _JSON = {"Content-Type": "application/json"}
@@ -127,6 +132,7 @@ class BrokerClient(Closing):
         self._tee_key_algorithm = tee_key_algorithm
         self._lock = threading.Lock()
         self._session: _Session | None = None
+        self._takes_many = True  # until the broker says that it does not
 
     def __repr__(self) -> str:
         return f"BrokerClient({self._endpoint.origin}, tee={self._attester.tee!r})"
@@ -151,6 +157,62 @@ class BrokerClient(Closing):
         if response.status != _OK:
             self._raise_refusal(uri, response)
         return open_answer(response.body, session.key)
+
+    def get_all(
+        self, uris: Sequence[str], *, manifest_digest: Digest | None
+    ) -> dict[str, SecretKey]:
+        """See `ResourceStore`.
+
+        A broker that has said that it knows no such request is not asked in this way again.
+        """
+        found: dict[str, SecretKey] = {}
+        try:
+            for start in range(0, len(uris), MAX_TOGETHER):
+                portion = uris[start : start + MAX_TOGETHER]
+                got = self._get_portion(portion, manifest_digest)
+                if not got:
+                    break
+                found.update(got)
+        except BaseException:
+            _close_all(found)
+            raise
+        if len(found) < len(uris):
+            _close_all(found)
+            return {}
+        return found
+
+    def _get_portion(self, uris: Sequence[str], digest: Digest | None) -> dict[str, SecretKey]:
+        if not self._takes_many:
+            return {}
+        names = {uri: str(parse_resource_uri(uri)) for uri in uris}
+        session, _ = self._current(stale=None)
+        question: JSONObject = {"resources": list(names.values())}
+        if digest is not None:
+            question["image-digest"] = str(digest)
+        response = self._endpoint.send(
+            "POST",
+            "release",
+            prefix=OUR_PREFIX,
+            headers={**_JSON, **session.headers},
+            body=dump_json(question),
+            max_bytes=MAX_ANSWER_BYTES,
+            repeatable=True,  # as asking for one secret is
+        )
+        if response.status != _OK:
+            if response.status in _NO_SUCH_REQUEST:
+                is_missing = parse_error(response.body).name == "ResourceNotFound"
+                self._takes_many = is_missing  # else the broker knows the request
+            return {}
+        answer = View.parse(response.body, what="released resources", max_bytes=MAX_ANSWER_BYTES)
+        sealed = answer.object("resources")
+        found: dict[str, SecretKey] = {}
+        try:
+            for uri, name in names.items():
+                found[uri] = open_answer(dump_json(sealed.object(name).value), session.key)
+        except BaseException:
+            _close_all(found)
+            raise
+        return found
 
     def close(self) -> None:
         """Forget the session and close the connections. Safe to call twice."""
@@ -298,6 +360,11 @@ class BrokerClient(Closing):
         if error.name == "PluginInternalError":
             hint = "Trustee gives this answer also where it has no such resource"
         raise KeyRefused(f"the broker refuses {uri!r}", reason=str(error), hint=hint)
+
+
+def _close_all(secrets: dict[str, SecretKey]) -> None:
+    for one in secrets.values():
+        one.close()
 
 
 if TYPE_CHECKING:

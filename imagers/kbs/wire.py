@@ -17,9 +17,20 @@ if TYPE_CHECKING:
 
     from imagers.net.http import HTTPSettings, Response
 
-__all__ = ["COOKIE_NAME", "ERROR_TYPE_PREFIX", "PREFIX", "Endpoint", "ErrorAnswer", "parse_error"]
+__all__ = [
+    "COOKIE_NAME",
+    "ERROR_TYPE_PREFIX",
+    "MAX_TOGETHER",
+    "OUR_PREFIX",
+    "PREFIX",
+    "Endpoint",
+    "ErrorAnswer",
+    "parse_error",
+]
 
 PREFIX = "/kbs/v0"
+OUR_PREFIX = "/imagers/v1"
+MAX_TOGETHER = 128  # secrets of one request: an image has as many layers
 COOKIE_NAME = "kbs-session-id"
 ERROR_TYPE_PREFIX = "https://github.com/confidential-containers/kbs/errors/"
 _MAX_ERROR = 64 * 1024
@@ -79,7 +90,7 @@ class Endpoint:
             raise UsageError(
                 f"expected the URL of a broker without a query, got {redact_url(url)!r}"
             )
-        self._base = url.rstrip("/") + PREFIX
+        self._base = url.rstrip("/")
         self._client = HTTPClient(settings)
 
     def send(
@@ -91,6 +102,7 @@ class Endpoint:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         repeatable: bool | None = None,
+        prefix: str = PREFIX,
     ) -> Response:
         """The answer, whatever its status.
 
@@ -102,7 +114,7 @@ class Endpoint:
         """
         return self._client.request(
             method,
-            f"{self._base}/{path}",
+            f"{self._base}{prefix}/{path}",
             headers=headers,
             body=body,
             max_bytes=max_bytes,

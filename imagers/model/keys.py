@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
 from imagers.model.closing import Closing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Buffer
 
@@ -200,4 +200,20 @@ class ResourceStore(Protocol):
             KeyUnavailable: it has no such secret.
             AttestationError: it does not believe what this machine is.
             RemoteError: it could not be asked.
+        """
+
+    def get_all(
+        self, uris: Sequence[str], *, manifest_digest: Digest | None
+    ) -> dict[str, SecretKey]:
+        """The secrets of these names by one question, all or none; the caller closes them.
+
+        None where the broker takes no such question, or does not give one of them: which, and
+        why, is for `get` to say.
+
+        Args:
+            uris: no two are equal.
+            manifest_digest: as for `get`.
+
+        Raises:
+            AttestationError, RemoteError, FormatError: as for `get`.
         """

@@ -33,7 +33,7 @@ from imagers.core import (
     make_directories,
     open_layer,
 )
-from imagers.encrypt.keys import unwrap_layer_keys
+from imagers.encrypt.keys import packets_of, unwrap_layer_keys
 from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper
 from imagers.errors import FormatError
 from imagers.files import local_errors
@@ -244,6 +244,13 @@ class _TrustedOnly:
         self.trusted.check_may_ask_broker()
         return self.store.get(uri, manifest_digest=manifest_digest)
 
+    def get_all(
+        self, uris: Sequence[str], *, manifest_digest: Digest | None
+    ) -> dict[str, SecretKey]:
+        """See `ResourceStore`; raises PolicyDenied before it asks."""
+        self.trusted.check_may_ask_broker()
+        return self.store.get_all(uris, manifest_digest=manifest_digest)
+
 
 @contextmanager
 def _layer_keys(
@@ -251,14 +258,16 @@ def _layer_keys(
 ) -> Iterator[LayerKeys]:
     """Every layer's key, None for plain ones; wiped when the block ends."""
     trusted = plan.trusted
+    layers = [planned.layer for planned in plan.layers]
     with ExitStack() as stack:
         asked = list(unwrappers)
         if resources is not None:
             store = _TrustedOnly(resources, trusted)
-            asked.append(stack.enter_context(BrokerKeyUnwrapper(store)))
+            packets = packets_of(layers)
+            asked.append(stack.enter_context(BrokerKeyUnwrapper(store, packets)))
         yield stack.enter_context(
             unwrap_layer_keys(
-                [planned.layer for planned in plan.layers],
+                layers,
                 asked,
                 manifest_digest=trusted.manifest.descriptor.digest,
             )

@@ -77,10 +77,9 @@ class PostgreSQLDatabase:
     def __init__(self, url: str, broker: str) -> None:
         try:
             told = conninfo_to_dict(url)
-        except psycopg.Error as error:
-            raise FormatError(
-                f"expected postgresql://USER@HOST/DATABASE: {_first_line(error)}", what="database"
-            ) from None
+        except psycopg.Error:
+            # Its words repeat the text, and a password that is in it.
+            raise FormatError("expected postgresql://USER@HOST/DATABASE", what="database") from None
         if "password" in told:
             raise UsageError(
                 "database: expected a URL without a password, which others could read",
@@ -192,7 +191,3 @@ def _make(connection: Connection) -> None:
         "INSERT INTO settings (name, value) VALUES ('schema', %(version)s)",
         {"version": _SCHEMA_VERSION},
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""usage: imagers broker serve | check-config | reference-value ...
+"""usage: imagers broker init | serve | check-config | reference-value ...
        imagers broker put URI FILE | get URI | list | delete URI
-       imagers broker policy show | set FILE | reset | test FILE [OPTION]...
+       imagers broker policy show | set FILE | reset | test FILE ...
        imagers broker audit [--limit N] [FILTER]...
 
-A key broker for guests: "imagers broker serve --help" is about running one. The
-other words administrate one that runs; "get" shows what is known of a secret,
-never the secret. A secret bound to an image goes to guests that name this image
-and whose measurement is a known one, see "imagers broker reference-value"; the
-policy may say more.
+A key broker for guests: "imagers broker init --help" is about its first day,
+"imagers broker serve --help" about running one. The other words administrate
+one that runs; "get" shows what is known of a secret, never the secret. A secret
+bound to an image goes to guests that name this image and whose measurement is a
+known one, see "imagers broker reference-value"; the policy may say more, see
+"imagers broker policy".
 
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
   --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
   --insecure-broker-http      as for "imagers pull"
-  --broker-admin-key FILE     as for "imagers encrypt"
+  --broker-admin-key FILE     else IMAGERS_BROKER_ADMIN_KEY, else where a broker
+                              of this user writes it
+  --broker-admin-certificate FILE, --broker-admin-certificate-key FILE
+                              PEM, for a broker that was started with --admin-ca
   --replace                   of "put": overwrite; the old bindings are lost
   --limit N                   of "audit": how many entries, the newest ones;
                               default 100; FILTER is any of
@@ -39,11 +43,12 @@ from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.output import print_json, print_line, print_table
 from imagers.cli.verbs import (
     broker_check_config,
-    broker_policy_test,
+    broker_init,
+    broker_policy,
     broker_reference_value,
     broker_serve,
 )
-from imagers.errors import FormatError, LocalError, UsageError
+from imagers.errors import LocalError, UsageError
 
 if TYPE_CHECKING:
     from imagers.kbs.admin import AuditEntry
@@ -65,7 +70,13 @@ def command() -> None:
     """See the module."""
 
 
-for _module in (broker_serve, broker_check_config, broker_reference_value):
+for _module in (
+    broker_init,
+    broker_serve,
+    broker_check_config,
+    broker_policy,
+    broker_reference_value,
+):
     command.add_command(_module.command)
 
 
@@ -160,69 +171,6 @@ def delete(*, uri: str, broker: BrokerOptions, as_json: bool) -> None:
         print_json({"uri": uri})
     else:
         print_line(f"deleted {uri}")
-
-
-@command.group("policy", cls=VerbGroup, help=__doc__)
-def policy() -> None:
-    """The resource policy."""
-
-
-policy.add_command(broker_policy_test.command)
-
-
-@policy.command("show", cls=VerbCommand, help=__doc__)
-@admin_options
-@json_option
-def show_policy(*, broker: BrokerOptions, as_json: bool) -> None:
-    """Show the policy in force."""
-    with this_broker(broker).admin() as admin:
-        text = admin.get_policy()
-    if as_json:
-        print_json({"text": text})
-        return
-    for line in text.rstrip("\n").split("\n"):
-        print_line(line)
-
-
-@policy.command("set", cls=VerbCommand, help=__doc__)
-@click.argument("file")
-@admin_options
-@json_option
-def set_policy(*, file: str, broker: BrokerOptions, as_json: bool) -> None:
-    """Put another policy in force."""
-    from imagers.broker.policy.table import MAX_POLICY_BYTES
-
-    with open(file, "rb") as stream:
-        data = stream.read(MAX_POLICY_BYTES + 1)
-    if len(data) > MAX_POLICY_BYTES:
-        raise FormatError(f"expected at most {MAX_POLICY_BYTES} bytes, got more", what=file)
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise FormatError("is not UTF-8", what=file) from None
-    with this_broker(broker).admin() as admin:
-        admin.set_policy(text, what=file)
-    if as_json:
-        print_json({"policy": file})
-    else:
-        print_line(f"policy {file} is in force")
-
-
-@policy.command("reset", cls=VerbCommand, help=__doc__)
-@admin_options
-@json_option
-def reset_policy(*, broker: BrokerOptions, as_json: bool) -> None:
-    """Put the default policy in force."""
-    from imagers.broker.policy.table import DEFAULT_POLICY
-
-    with this_broker(broker).admin() as admin:
-        admin.set_policy(DEFAULT_POLICY)
-    if as_json:
-        print_json({"policy": None})
-        return
-    click.echo(
-        "the default policy is in force: keys go to your own guests of the image that they are for"
-    )
 
 
 @command.command("audit", cls=VerbCommand, help=__doc__)

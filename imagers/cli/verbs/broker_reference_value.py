@@ -21,7 +21,9 @@ next request, also of guests that have attested before.
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
   --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
   --insecure-broker-http      as for "imagers pull"
-  --broker-admin-key FILE     as for "imagers encrypt"
+  --broker-admin-key FILE, --broker-admin-certificate FILE,
+  --broker-admin-certificate-key FILE
+                              as for "imagers broker"
   --json                      the facts as JSON
   -q, -v, -h                  quiet, verbose, this text
 

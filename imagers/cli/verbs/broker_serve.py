@@ -17,6 +17,8 @@ keys are made at first start, for their owner only.
                               PEM, for https, the key without a passphrase;
                               needed to listen on more than loopback; read
                               again when they change, and at SIGHUP
+  --admin-ca FILE             PEM; an admin has to show a certificate of this CA
+                              beside the token; guests need none
   --trusted-proxy ADDRESS     an address or network (repeat it) whose header
                               X-Forwarded-For is believed, for the share of
                               connections that each address has
@@ -79,6 +81,7 @@ Say = Callable[[str, str], None]
 @click.option("--listen", default=f"127.0.0.1:{DEFAULT_PORT}", metavar="HOST:PORT")
 @click.option("--certificate", metavar="FILE")
 @click.option("--certificate-key", metavar="FILE")
+@click.option("--admin-ca", metavar="FILE")
 @click.option("--trusted-proxy", multiple=True, metavar="ADDRESS")
 @click.option("--tee", "tees", multiple=True, metavar="NAME")
 @click.option("--collateral", metavar="DIR")
@@ -126,6 +129,7 @@ def broker_config(
     listen: str,
     certificate: str | None,
     certificate_key: str | None,
+    admin_ca: str | None,
     trusted_proxy: tuple[str, ...],
     tees: tuple[str, ...],
     collateral: str | None,
@@ -164,6 +168,7 @@ def broker_config(
         port=port,
         certificate_file=Path(certificate) if certificate else None,
         certificate_key_file=Path(certificate_key) if certificate_key else None,
+        admin_ca_file=Path(admin_ca) if admin_ca else None,
         trusted_proxies=trusted_proxy,
         tees=tees,
         collateral_directory=find_collateral(collateral),

@@ -30,8 +30,9 @@ is lost by it: sign afterwards.
   --broker URL, --broker-ca FILE, --broker-reference FILE,
   --insecure-test-root TEE=FILE, --insecure-broker-http
                               of broker:URI; as for "imagers pull"
-  --broker-admin-key FILE     else IMAGERS_BROKER_ADMIN_KEY, else where a broker
-                              of this user writes it
+  --broker-admin-key FILE, --broker-admin-certificate FILE,
+  --broker-admin-certificate-key FILE
+                              as for "imagers broker"
   --replace                   overwrite an existing key of that name there
   --kek-file FILE             32 bytes in place of a key made in the broker
   --policy FILE, --registries.d DIR

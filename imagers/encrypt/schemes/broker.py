@@ -241,14 +241,17 @@ class BrokerKeyUnwrapper(Closing):
 
     Args:
         store: the broker; stays the caller's.
+        packets: those of the image; when the first key is asked for, so are the others, by one
+            question where the broker takes that.
 
     Threads: one at a time.
     """
 
     description = "the key broker"
 
-    def __init__(self, store: ResourceStore) -> None:
+    def __init__(self, store: ResourceStore, packets: Iterable[WrappedKey] = ()) -> None:
         self._store = store
+        self._together = list(dict.fromkeys(filter(None, map(_resource_of, packets))))
         self._keks: dict[tuple[str, Digest | None], SecretKey] = {}
 
     def unwrap(self, wrapped: WrappedKey, context: UnwrapContext) -> SecretKey:
@@ -287,22 +290,42 @@ class BrokerKeyUnwrapper(Closing):
             raise NotMine("not a Confidential Containers packet") from error
 
     def _kek(self, kid: str, context: UnwrapContext) -> SecretKey:
-        name = (kid, context.manifest_digest)
-        kek = self._keks.get(name)
-        if kek is None:
-            kek = self._store.get(kid, manifest_digest=context.manifest_digest)
-            try:
-                _check_kek(kek, kid)
-            except FormatError:
-                kek.close()
-                raise
-            self._keks[name] = kek
+        digest = context.manifest_digest
+        name = (kid, digest)
+        if name not in self._keks:
+            self._ask_together(kid, digest)
+        if name not in self._keks:
+            self._keks[name] = self._store.get(kid, manifest_digest=digest)
+        kek = self._keks[name]
+        try:
+            _check_kek(kek, kid)
+        except FormatError:
+            del self._keks[name]
+            kek.close()
+            raise
         return kek
+
+    def _ask_together(self, kid: str, digest: Digest | None) -> None:
+        """Get the keys of the image, once; what does not come so is asked for one by one."""
+        uris, self._together = self._together, []
+        if kid in uris and len(uris) > 1:
+            found = self._store.get_all(uris, manifest_digest=digest)
+            self._keks.update({(uri, digest): kek for uri, kek in found.items()})
 
     def close(self) -> None:
         """Wipe the keys. Safe to call twice; a later `unwrap` asks the broker again."""
         while self._keks:
             self._keks.popitem()[1].close()
+
+
+def _resource_of(wrapped: WrappedKey) -> str | None:
+    """The name of the key that opens a packet; None where it is no broker's, or has a fault."""
+    if not wrapped.scheme.startswith("provider."):
+        return None
+    try:
+        return parse_packet(wrapped.packet, what="").resource
+    except (FormatError, Unsupported):
+        return None
 
 
 def _open_packet(packet: Packet, kek: memoryview, what: str) -> SecretKey:

@@ -12,14 +12,17 @@ import threading
 import time
 import urllib.request
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
@@ -30,9 +33,12 @@ from imagers.broker.places import Limits
 from imagers.broker.policy.table import DEFAULT_POLICY
 from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
-from imagers.errors import LocalError, RemoteError, UsageError
+from imagers.errors import KeyUnavailable, LocalError, RemoteError, Unauthorized, UsageError
+from imagers.evidence.plugins import load_attester
 from imagers.kbs.admin import BrokerAdmin, load_admin_key
+from imagers.kbs.client import BrokerClient
 from imagers.model.digest import digest_of
+from imagers.model.keys import SecretKey
 from imagers.net.http import HTTPSettings
 from imagers.net.retry import RetryPolicy
 from imagers.pki.jose import sign_token
@@ -522,6 +528,102 @@ def test_peers_that_read_nothing_are_not_waited_for(
     stuck = [connect(port, source, small=True, sent=asked * number) for _ in range(3)]
     assert all(was_reset(one) for one in stuck)
     assert get(f"{embedded.url}/healthz") == 200
+
+
+@pytest.fixture
+def admins_ca(certificate):
+    """Files of the CA of admins, of one of them, and of one of another CA."""
+    for name in ("admins", "others"):
+        authority = trustme.CA()
+        issued = authority.issue_cert("admin@example.org")
+        authority.cert_pem.write_to_path(str(certificate / f"{name}-ca.pem"))
+        issued.private_key_pem.write_to_path(str(certificate / f"{name}.key"))
+        issued.cert_chain_pems[0].write_to_path(str(certificate / f"{name}.pem"))
+    return BrokerConfig(
+        state_directory=certificate / "state",
+        port=0,
+        certificate_file=certificate / "cert.pem",
+        certificate_key_file=certificate / "key.pem",
+        admin_ca_file=certificate / "admins-ca.pem",
+        allow_sample_tee=True,
+    )
+
+
+def admin_of(broker, here, *names):
+    shown = tuple((here / f"{name}.pem", here / f"{name}.key") for name in names)
+    once = RetryPolicy(attempts=1)
+    http = HTTPSettings(ca_file=here / "ca.pem", client_certificates=shown, retry=once)
+    return BrokerAdmin(broker.url, key_file=broker.admin_key_file, http=http)
+
+
+def test_admin_with_a_certificate_of_the_admins_ca_is_let_in(certificate, admins_ca):
+    with running(admins_ca) as broker, admin_of(broker, certificate, "admins") as admin:
+        assert admin.list_resources() == ()
+        assert admin.list_resources() == ()  # on the same connection, or with a session of TLS
+
+
+def test_admin_with_the_key_and_no_certificate_refused_and_in_the_audit_log(certificate, admins_ca):
+    with running(admins_ca) as broker:
+        with (
+            admin_of(broker, certificate) as admin,
+            pytest.raises(Unauthorized, match="the broker demands a certificate") as caught,
+        ):
+            admin.put_resource("kbs:///a/b/c", SecretKey(b"secret"))
+        assert caught.value.code == "AdminCertificate"
+        assert "--broker-admin-certificate" in caught.value.hint
+        with admin_of(broker, certificate, "admins") as admin:
+            assert admin.list_resources() == ()
+            last = admin.audit(1)[0]
+    assert (last.event, last.outcome) == ("admin", "refused")
+    assert "expected a certificate of the admins' CA" in last.detail
+
+
+def test_certificate_of_another_ca_gets_no_connection(certificate, admins_ca):
+    with (
+        running(admins_ca) as broker,
+        admin_of(broker, certificate, "others") as admin,
+        pytest.raises(RemoteError),
+    ):
+        admin.list_resources()
+
+
+def test_certificate_of_an_admin_without_the_key_of_one_is_nothing(certificate, admins_ca):
+    stranger = certificate / "stranger.key"
+    key = Ed25519PrivateKey.generate()
+    stranger.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
+    shown = ((certificate / "admins.pem", certificate / "admins.key"),)
+    http = HTTPSettings(ca_file=certificate / "ca.pem", client_certificates=shown)
+    with (
+        running(admins_ca) as broker,
+        BrokerAdmin(broker.url, key_file=stranger, http=http) as admin,
+        pytest.raises(Unauthorized) as caught,
+    ):
+        admin.list_resources()
+    assert caught.value.code == "AdminAuthAccess"
+
+
+def test_guest_needs_no_certificate_where_admins_do(certificate, admins_ca):
+    http = HTTPSettings(ca_file=certificate / "ca.pem")
+    attester = load_attester("sample")
+    with (
+        running(admins_ca) as broker,
+        BrokerClient(broker.url, attester=attester, http=http) as guest,
+        pytest.raises(KeyUnavailable),  # it has attested, and there is no such key
+    ):
+        guest.get("kbs:///a/b/c", manifest_digest=None)
+
+
+def test_admins_ca_without_https_or_that_is_none_refused(certificate, admins_ca):
+    plain = replace(admins_ca, certificate_file=None, certificate_key_file=None)
+    with pytest.raises(UsageError, match="expected a certificate of the broker"), running(plain):
+        pass
+    for name, told in (("admins.key", "expected certificates of CAs"), ("none.pem", "no such")):
+        config = replace(admins_ca, admin_ca_file=certificate / name)
+        with pytest.raises(LocalError, match=told) as caught, running(config):
+            pass
+        assert caught.value.path == str(certificate / name)
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00"], ids=len)

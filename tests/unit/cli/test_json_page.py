@@ -235,6 +235,7 @@ def use_a_broker(made, admin):
     Path("policy").write_text('{"rules": [{"allow": true, "resource": "**"}]}')
     Path("broker.toml").write_text('state = "state"\n')
     made("broker check-config", "broker.toml")
+    made("broker init", "first", "--name", "broker.example.org")
     made("broker put", "kbs:///x/y/z", "secret", *admin)
     made("broker put", "kbs:///x/y/z", "secret", *admin, code=10)
     made("broker get", "kbs:///x/y/z", *admin)

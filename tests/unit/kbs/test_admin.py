@@ -201,6 +201,9 @@ ACTIONS = {
     "bind": lambda admin: admin.bind_manifest(URI, IMAGE),
     "get policy": lambda admin: admin.get_policy(),
     "set policy": lambda admin: admin.set_policy("{}"),
+    "show attestation policy": lambda admin: admin.get_policy("cpu"),
+    "set attestation policy": lambda admin: admin.set_policy("{}", attestation="cpu"),
+    "reset attestation policy": lambda admin: admin.reset_attestation_policy("cpu"),
     "audit": lambda admin: admin.audit(),
 }
 

@@ -92,6 +92,41 @@ def test_get_many_secrets_take_one_handshake(embedded, client):
     assert embedded.releases == 5
 
 
+MANY = [f"kbs:///default/many/{number}" for number in range(130)]  # more than one request takes
+
+
+def opened(secrets):
+    read = {}
+    for uri, secret in secrets.items():
+        with secret, secret.view() as data:
+            read[uri] = bytes(data)
+    return read
+
+
+def test_get_all_gives_every_secret_by_one_handshake(embedded, client):
+    for uri in MANY:
+        embedded.put(uri, uri.encode(), image=IMAGE)
+    assert opened(client.get_all(MANY, manifest_digest=IMAGE)) == {u: u.encode() for u in MANY}
+    assert embedded.handshakes == 1
+    assert embedded.releases == len(MANY)
+
+
+@pytest.mark.parametrize("image", [OTHER, None], ids=["refused", "missing"])
+def test_get_all_gives_none_where_one_is_not_to_be_had(embedded, client, image):
+    for uri in MANY[:-1]:
+        embedded.put(uri, b"secret", image=IMAGE)
+    if image is not None:
+        embedded.put(MANY[-1], b"secret", image=image)
+    assert client.get_all(MANY, manifest_digest=IMAGE) == {}
+    # It was no fault of the request: the next one is asked so again.
+    assert len(opened(client.get_all(MANY[:2], manifest_digest=IMAGE))) == 2
+
+
+def test_get_all_of_no_image_names_none(embedded, client):
+    embedded.put(MANY[0], b"secret", image=IMAGE)
+    assert client.get_all([MANY[0]], manifest_digest=None) == {}
+
+
 def test_get_from_many_threads_takes_one_handshake(embedded, client):
     barrier = threading.Barrier(8)
     results = []
@@ -424,3 +459,45 @@ def test_handshake_that_failed_is_tried_again_by_the_next_get(trustee, guest):
     guest._current(stale=None)
     trustee.say(RESOURCE, (200, {}, sealed_for(trustee)))
     assert read(guest) == SECRET
+
+
+# Many secrets in one request
+
+RELEASE = "/imagers/v1/release"
+TWO = [URI, "kbs:///default/key/2"]
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_get_all_of_a_broker_that_knows_no_such_request_is_asked_once(trustee, guest, status):
+    trustee.say(RELEASE, (status, {}, b"nothing here"))
+    for _ in range(2):
+        assert guest.get_all(TWO, manifest_digest=IMAGE) == {}
+    assert trustee.count(RELEASE) == 1
+
+
+def test_get_all_says_what_it_wants_and_shows_the_session(trustee, guest):
+    trustee.say_error(RELEASE, 404, "ResourceNotFound", "there is no resource 'default/key/2'")
+    for _ in range(2):
+        assert guest.get_all(TWO, manifest_digest=IMAGE) == {}
+    asked = [one for one in trustee.requests if one[1] == RELEASE]
+    assert len(asked) == 2
+    _, _, headers, body = asked[0]
+    assert json.loads(body) == {
+        "resources": ["default/key/1", "default/key/2"],
+        "image-digest": str(IMAGE),
+    }
+    assert headers["Authorization"] == "Bearer aaa.bbb.ccc"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"[]", "expected an object"),
+        (b'{"resources": {}}', "default/key/1"),
+        (b'{"resources": {"default/key/1": {"protected": "e30"}}}', "is missing"),
+    ],
+)
+def test_get_all_with_an_answer_that_is_none_is_told(trustee, guest, answer, told):
+    trustee.say(RELEASE, (200, {}, answer))
+    with pytest.raises(FormatError, match=told):
+        guest.get_all(TWO, manifest_digest=IMAGE)

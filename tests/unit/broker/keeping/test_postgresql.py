@@ -128,9 +128,13 @@ def test_url_with_a_password_refused_and_not_repeated():
     assert "pgpass" in caught.value.hint
 
 
-def test_text_that_is_no_url_refused():
-    with pytest.raises(FormatError, match="expected postgresql://"):
-        PostgreSQLDatabase("what is this", "a")
+@pytest.mark.parametrize(
+    "url", ["what is this", "mysql://me:hunter2@db/x", "postgresql://me:hunter2@db:port/x"]
+)
+def test_text_that_is_no_url_refused_without_its_password(url):
+    with pytest.raises(FormatError, match="expected postgresql://") as caught:
+        PostgreSQLDatabase(url, "a")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_server_that_is_not_there_is_told():

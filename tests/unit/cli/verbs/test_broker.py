@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import json
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -48,40 +47,6 @@ def test_put_of_no_secret_refused(run, admin, data):
     outcome = put(run, admin, "kbs:///a/b/c", data)
     assert outcome.code == 13
     assert "expected 1 to" in outcome.err
-
-
-def test_policy_show_set_reset(run, admin):
-    before = run("broker", "policy", "show", *admin).out
-    assert json.loads(before)["rules"]
-    Path("rules.json").write_text('{"rules": []}')
-    assert run("broker", "policy", "set", "rules.json", *admin).code == 0
-    assert json.loads(run("broker", "policy", "show", *admin).out)["rules"] == []
-    assert run("broker", "policy", "reset", *admin).code == 0
-    assert run("broker", "policy", "show", *admin).out == before
-
-
-def test_policy_with_a_fault_leaves_the_old_one_in_force(run, admin):
-    before = run("broker", "policy", "show", *admin).out
-    Path("rules.json").write_text('{"rules": [{"effect": "perhaps"}]}')
-    outcome = run("broker", "policy", "set", "rules.json", *admin)
-    assert outcome.code == 11
-    assert outcome.err.startswith("imagers: error: rules.json: resource policy at $.rules[0]")
-    assert run("broker", "policy", "show", *admin).out == before
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (b"\xff\xfe", "rules.json: is not UTF-8"),
-        (b"{" * 300_000, "rules.json: expected at most "),
-        (b"", "rules.json: resource policy: is not JSON"),
-    ],
-)
-def test_policy_file_that_is_none_is_a_fault_of_the_file(run, admin, content, told):
-    Path("rules.json").write_bytes(content)
-    outcome = run("broker", "policy", "set", "rules.json", *admin)
-    assert outcome.code == 11
-    assert outcome.err.startswith(f"imagers: error: {told}")
 
 
 @pytest.mark.parametrize(

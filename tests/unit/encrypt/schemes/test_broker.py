@@ -50,6 +50,12 @@ class Store:
             raise KeyRefused("refused", reason="no such key")
         return SecretKey(self.secrets[uri])
 
+    def get_all(self, uris, *, manifest_digest):
+        self.asked.append((tuple(uris), manifest_digest))
+        if not self.secrets.keys() >= set(uris):
+            return {}
+        return {uri: SecretKey(self.secrets[uri]) for uri in uris}
+
 
 def packet(**changes):
     document = {
@@ -287,6 +293,60 @@ def test_unwrap_with_another_key_of_that_name_raises_tag_mismatch():
     with pytest.raises(TagMismatch) as caught:
         unwrap(wrap(), Store(_1=bytes(32)))
     assert "another one by now" in caught.value.hint
+
+
+OTHER_KID = KID[:-1] + "2"
+OTHER_KEK = bytes(range(1, 33))
+
+
+def packets():
+    """One of each of two keys, the first of them twice, and one for somebody else."""
+    other = BrokerKeyWrapper(SecretKey(OTHER_KEK), OTHER_KID)
+    wrapped = other.wrap(SecretKey(b"others"), WrapContext("layer 2 of 2"))
+    return [
+        WrappedKey(COCO, wrap()),
+        WrappedKey(COCO, wrapped),
+        WrappedKey(COCO, wrap()),
+        WrappedKey("jwe", wrapped),
+        WrappedKey(COCO, b"{}"),
+    ]
+
+
+def test_unwrapper_with_the_images_packets_asks_for_all_keys_at_once():
+    store, given = Store(_1=SAMPLE_KEK, _2=OTHER_KEK), packets()
+    with BrokerKeyUnwrapper(store, given) as unwrapper:
+        assert store.asked == []
+        assert opened(unwrapper.unwrap(given[0], TRUSTED)) == b"private options"
+        assert opened(unwrapper.unwrap(given[1], TRUSTED)) == b"others"
+        assert store.asked == [((KID, OTHER_KID), TRUSTED.manifest_digest)]
+        unwrapper.close()
+        unwrapper.unwrap(given[1], TRUSTED).close()
+    assert store.asked[1:] == [(OTHER_KID, TRUSTED.manifest_digest)]
+
+
+def test_unwrapper_that_does_not_get_all_keys_at_once_asks_one_by_one():
+    store, given = Store(_1=SAMPLE_KEK), packets()
+    with BrokerKeyUnwrapper(store, given) as unwrapper:
+        assert opened(unwrapper.unwrap(given[0], TRUSTED)) == b"private options"
+        with pytest.raises(KeyRefused):
+            unwrapper.unwrap(given[1], TRUSTED)
+    assert [uri for uri, _ in store.asked] == [(KID, OTHER_KID), KID, OTHER_KID]
+
+
+def test_unwrapper_with_packets_of_one_key_asks_for_it_alone():
+    store, given = Store(_1=SAMPLE_KEK), packets()[:1]
+    with BrokerKeyUnwrapper(store, given * 3) as unwrapper:
+        unwrapper.unwrap(given[0], TRUSTED).close()
+    assert [uri for uri, _ in store.asked] == [KID]
+
+
+def test_unwrapper_wipes_a_key_of_many_that_is_none():
+    store, given = Store(_1=SAMPLE_KEK, _2=b"short"), packets()
+    with BrokerKeyUnwrapper(store, given) as unwrapper:
+        unwrapper.unwrap(given[0], TRUSTED).close()
+        with pytest.raises(FormatError, match="expected a key of 32 bytes, got 5"):
+            unwrapper.unwrap(given[1], TRUSTED)
+        assert [uri for uri, _ in unwrapper._keks] == [KID]
 
 
 def test_unwrap_with_a_resource_that_is_no_key_raises_and_keeps_nothing():
