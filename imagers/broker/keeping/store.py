@@ -24,7 +24,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from imagers.broker.keeping.database import StoreFailed, Taken
+from imagers.broker.keeping.database import Crossed, StoreFailed, Taken
 from imagers.broker.keeping.transaction import Transaction
 from imagers.model.closing import Closing
 
@@ -174,7 +174,11 @@ class Store(Closing):
 
     def _failure(self, error: BaseException) -> StoreFailed:
         """What failed, without statement and parameters: those hold sealed values and tokens."""
-        kind = Taken if isinstance(error, self._database.taken) else StoreFailed
+        kind = StoreFailed
+        if isinstance(error, self._database.taken):
+            kind = Taken
+        elif isinstance(error, self._database.again):
+            kind = Crossed
         told = str(error).partition("\n")[0]
         return kind(f"the store failed: {type(error).__name__}: {told}", path=self._database.name)
 
@@ -256,6 +260,18 @@ class Store(Closing):
                         self._write_parts(list(some), alone=False)
 
     def _write_parts(self, parts: Sequence[_Part[Any]], *, alone: bool) -> None:
+        self._write_together(parts, alone=alone)
+        if isinstance(parts[0].error, Crossed):
+            # With another broker's, over rows that both add. One part holds few of them.
+            for part in parts:
+                part.error = None
+                self._write_together([part], alone=alone)
+        for loop in {part.loop for part in parts}:
+            mine = [part for part in parts if part.loop is loop]
+            with suppress(RuntimeError):  # the loop was closed: nobody waits
+                loop.call_soon_threadsafe(_tell, mine)
+
+    def _write_together(self, parts: Sequence[_Part[Any]], *, alone: bool) -> None:
         try:
             with self._writing(alone=alone) as transaction:
                 for part in parts:
@@ -263,10 +279,6 @@ class Store(Closing):
         except BaseException as error:  # noqa: BLE001 - handed to who waits for it
             for part in parts:
                 part.error = error
-        for loop in {part.loop for part in parts}:
-            mine = [part for part in parts if part.loop is loop]
-            with suppress(RuntimeError):  # the loop was closed: nobody waits
-                loop.call_soon_threadsafe(_tell, mine)
 
     def _run(self, part: _Part[Any], transaction: Transaction) -> None:
         transaction.begin_part()
