@@ -254,7 +254,8 @@ class Handshake:
             except Taken:  # by another broker of this store, at the same time
                 return await self._state.store.write(keep)
         except _SessionsLost:
-            await self._state.store.change(self._begin_again)
+            # What is given out from now on is of the new store.
+            self._state.challenges.store_id = await self._state.store.change(self._begin_again)
             raise _unknown_session() from None
 
     def _look(self, ticket: Ticket, transaction: Transaction) -> _Known:
@@ -303,11 +304,14 @@ class Handshake:
             self._sessions = transaction.count_sessions()
         return now_ms
 
-    def _begin_again(self, transaction: Transaction) -> None:
-        """Take nothing more that was given out before, unless another broker said so already."""
+    def _begin_again(self, transaction: Transaction) -> bytes:
+        """Take nothing more that was given out before, unless another broker said so already.
+
+        Returns the id of the store.
+        """
         row = transaction.store_row()
         if row.has_sessions:
-            return
+            return row.id
         transaction.begin_again(row.seen_ms)
         detail = "the database fell and lost its sessions: guests shake hands again"
         append(
@@ -315,6 +319,7 @@ class Handshake:
             AuditEvent(event="start", outcome="ok", detail=detail),
             now=self._state.now(),
         )
+        return transaction.store_row().id
 
     def _placed(self, transaction: Transaction, session: Session) -> Session:
         """The session with the place that it takes.

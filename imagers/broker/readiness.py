@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ class Readiness:
         self._state = state
         self._looked_at: float | None = None
         self._fault = ""
+        self._looking = asyncio.Lock()
 
     async def check(self) -> None:
         """Raise unless guests can be served.
@@ -36,10 +38,10 @@ class Readiness:
         Raises:
             Refusal: they cannot. The reason has no paths: it is for whoever asks.
         """
-        now = time.monotonic()
-        if self._looked_at is None or now - self._looked_at > _GOOD_S:
-            self._looked_at = now
-            self._fault = await self._look()
+        async with self._looking:  # what was good is no answer while a store does not answer
+            if self._looked_at is None or time.monotonic() - self._looked_at > _GOOD_S:
+                self._fault = await self._look()
+                self._looked_at = time.monotonic()
         if self._fault:
             raise Refusal("StoreUnavailable", self._fault)
 

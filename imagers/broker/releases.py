@@ -4,7 +4,7 @@
 A release, in order; each step can refuse and each refusal is in the audit log:
 
 1. the caller has an attested session, or a token of this broker or of an issuer that it lists,
-   that is not over;
+   that is not over; before that nothing of a secret is read;
 2. its TEE, and that of each of its devices, is one whose verifier is enabled now, with the roots
    and settings that it was judged by;
 3. the path and the image digest are well-formed;
@@ -13,16 +13,18 @@ A release, in order; each step can refuse and each refusal is in the audit log:
    this path, TEE, named image, the resource's bindings, and the worth of the guest's claims by the
    reference values and the attestation policy in force now;
 6. the secret is opened and sealed to the public key that the evidence bound;
-7. the audit row is on disk, and what was judged by is still in force; else it is judged anew.
-   Only then the answer leaves.
+7. the audit row is on disk, and what was judged by is still in force and was read moments ago;
+   else it is judged anew. Only then the answer leaves.
 
-Several secrets in one request are released together or not at all.
+Several secrets in one request are released together or not at all; together they are no larger
+than one may be.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,7 +45,7 @@ from imagers.broker.state import SAMPLES
 from imagers.broker.tokens import Accepted, Vouched
 from imagers.errors import EvidenceRejected, FormatError, PolicyDenied
 from imagers.evidence.appraise import AFFIRMING
-from imagers.kbs.jwe import seal_answer
+from imagers.kbs.jwe import MAX_RESOURCE_BYTES, seal_answer
 from imagers.kbs.resources import parse_resource_path
 from imagers.kbs.wire import MAX_TOGETHER
 from imagers.model.digest import parse_digest
@@ -80,6 +82,7 @@ IMAGE_QUERY = "image-digest"
 _TENANT = "default"
 _WHAT = "release request"
 MAX_REQUEST = 128 * 1024
+_FRESH = timedelta(seconds=5)  # how old what a release is judged by may be when it leaves
 _TRIES = 8  # of a release, while admins change what it is judged by
 
 
@@ -225,11 +228,10 @@ class Releases:
         ticket = None
         if credentials.cookie is not None:
             ticket = self._state.challenges.open_cookie(credentials.cookie)
-        look = partial(self._look, ticket, asked.paths)
+        look = partial(self._look, ticket, credentials, asked.paths)
         for _ in range(_TRIES):
-            seen = await self._state.store.read(look)
             try:
-                guest = self._identify(credentials, seen)  # step 1
+                seen, guest = await self._state.store.read(look)
             except Refusal as refusal:
                 event = AuditEvent(
                     event="release",
@@ -264,41 +266,56 @@ class Releases:
                     raise
                 events.append(replace(event, rule=rule))
                 bodies.append(self._seal(stored, guest))  # step 6
-            confirm = partial(self._confirm, seen.rules, events)
+            confirm = partial(self._confirm, seen, events)
             if await self._state.store.write(confirm):  # step 7
                 return Released(bodies, who)
         raise Refusal("StoreUnavailable", "what is in force keeps changing; try later")
 
-    def _look(self, ticket: Ticket | None, paths: Sequence[str], transaction: Transaction) -> _Seen:
-        """What one state of the store has."""
+    def _look(
+        self,
+        ticket: Ticket | None,
+        credentials: Credentials,
+        paths: Sequence[str],
+        transaction: Transaction,
+    ) -> tuple[_Seen, AttestedGuest]:
+        """What one state of the store has, for a guest that is known: nothing is read for others.
+
+        Raises:
+            Refusal: see step 1; or it is too much.
+        """
         now = self._state.session_now(transaction.store_row())
         session = None if ticket is None else transaction.find_session(ticket.name)
         if session is not None and session.expires_ms <= milliseconds(now):
             session = None
-        found = {}
+        guest = self._identify(credentials, session, now)  # step 1
+        found, size = {}, 0
         for path_text in paths:
             with suppress(FormatError):  # it is refused later, when it is known who asks
                 path = parse_resource_path(path_text)
                 stored = transaction.find_resource(path)
                 if stored is not None:
+                    size += stored.size
+                    _check_size(size)
                     found[path_text] = stored, transaction.bindings(path)
-        return _Seen(now, session, self._state.rules(transaction), found)
+        return _Seen(now, session, self._state.rules(transaction), found), guest
 
-    def _confirm(
-        self, rules: Rules, events: Sequence[AuditEvent], transaction: Transaction
-    ) -> bool:
+    def _confirm(self, seen: _Seen, events: Sequence[AuditEvent], transaction: Transaction) -> bool:
         """Whether the release was judged by what is in force; its rows are written then."""
-        if transaction.store_row().changes != rules.changes:
+        row = transaction.store_row()
+        # What was in time when it was read may be over, after a policy that took long.
+        if row.changes != seen.rules.changes or self._state.session_now(row) - seen.now > _FRESH:
             return False
         for event in events:
             append(transaction, event, now=self._state.now())
         return True
 
-    def _identify(self, credentials: Credentials, seen: _Seen) -> AttestedGuest:
+    def _identify(
+        self, credentials: Credentials, session: Session | None, now: datetime
+    ) -> AttestedGuest:
         """The guest. A good session goes before a bearer token, as with Trustee."""
-        if seen.session is not None:
-            return self._state.guest_tokens.check(seen.session.token, now=seen.now)
-        return self._state.guest_of(_bearer_of(credentials), now=seen.now)
+        if session is not None:
+            return self._state.guest_tokens.check(session.token, now=now)
+        return self._state.guest_of(_bearer_of(credentials), now=now)
 
     def _check_judges(self, guest: AttestedGuest) -> None:
         for one in guest.accepted:
@@ -374,6 +391,15 @@ class Releases:
         )
         with secret:
             return seal_answer(secret, guest.tee_pubkey)
+
+
+def _check_size(size: int) -> None:
+    """Raise where the secrets of one request are more than one may be."""
+    if size > MAX_RESOURCE_BYTES:
+        raise Refusal(
+            "PayloadTooLarge",
+            f"expected at most {MAX_RESOURCE_BYTES} bytes of secrets together; ask for fewer",
+        )
 
 
 def _check_counts(appraisal: Appraisal) -> None:

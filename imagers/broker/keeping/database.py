@@ -10,7 +10,7 @@ from imagers.errors import LocalError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Connection", "Cursor", "Database", "StoreFailed", "Taken"]
+__all__ = ["Connection", "Crossed", "Cursor", "Database", "StoreFailed", "Taken"]
 
 
 class StoreFailed(LocalError):
@@ -18,6 +18,10 @@ class StoreFailed(LocalError):
 
     Nothing of the transaction is kept.
     """
+
+
+class Crossed(StoreFailed):
+    """Two transactions waited for each other; this one was undone, and can be tried again."""
 
 
 class Taken(StoreFailed):
@@ -59,10 +63,12 @@ class Database(Protocol):
     Attributes:
         errors: the class of all its exceptions.
         taken: those that say that a row must be the only one of its name.
+        again: those that say that transactions waited for each other, and this one had to go.
     """
 
     errors: type[Exception]
     taken: type[Exception]
+    again: tuple[type[Exception], ...]
 
     @property
     def name(self) -> str:

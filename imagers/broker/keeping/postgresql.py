@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -26,6 +27,9 @@ from imagers.errors import FormatError, LocalError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from psycopg.abc import PQGen
+    from psycopg.waiting import Ready, Wait
+
     from imagers.broker.keeping.database import Connection, Database
 
 __all__ = ["PostgreSQLDatabase"]
@@ -35,18 +39,21 @@ _TYPES = {"BYTES": "BYTEA", "PLACE": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMAR
 # Of advisory locks: numbers that nobody else in this database takes.
 _SCHEMA_LOCK, _CHANGE_LOCK, _NAME_LOCK = 0x696D6701, 0x696D6702, 0x696D6703
 _PATIENCE_MS = 10_000
+_NAME_PATIENCE_MS = 2_000
+_GIVE_UP_S = 15.0  # on a server that keeps none of its own limits: stopped, or its disk is
+# So that the server ends what a broker had whose machine is gone: its name, and its locks.
+_KEEPALIVES = {"idle": "5", "interval": "2", "count": "3"}
 _OPTIONS = {
     "search_path": "imagers",
     "statement_timeout": f"{_PATIENCE_MS}",
     "lock_timeout": f"{_PATIENCE_MS}",
     "idle_in_transaction_session_timeout": f"{_PATIENCE_MS}",  # of a broker that was stopped
+    **{f"tcp_keepalives_{name}": value for name, value in _KEEPALIVES.items()},
 }
 _CONNECTION = {
     "connect_timeout": "5",
     "tcp_user_timeout": f"{_PATIENCE_MS}",
-    "keepalives_idle": "5",
-    "keepalives_interval": "2",
-    "keepalives_count": "3",
+    **{f"keepalives_{name}": value for name, value in _KEEPALIVES.items()},
 }
 _PARAMETER = re.compile(r":(\w+)")
 _NEVER_CHANGED = """
@@ -55,6 +62,32 @@ $$ BEGIN RAISE EXCEPTION 'the audit log only grows'; END $$;
 CREATE TRIGGER audit_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
 FOR EACH STATEMENT EXECUTE FUNCTION audit_only_grows();
 """
+
+
+_T = TypeVar("_T")
+
+
+class _Connection(psycopg.Connection[tuple[Any, ...]]):
+    """One that gives a server up that does not answer."""
+
+    def wait(self, gen: PQGen[_T], *args: Any, **named: Any) -> _T:
+        return super().wait(_bounded(gen), *args, **named)
+
+
+def _bounded(steps: PQGen[_T]) -> PQGen[_T]:
+    """The steps, which psycopg wakes up some times a second, until the time is over."""
+    end = time.monotonic() + _GIVE_UP_S
+    ready: Ready | int
+    try:
+        wanted: Wait = next(steps)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > end:
+                raise psycopg.OperationalError("the server does not answer")
+            wanted = steps.send(ready)
+    except StopIteration as done:
+        result: _T = done.value
+        return result
 
 
 class PostgreSQLDatabase:
@@ -73,6 +106,7 @@ class PostgreSQLDatabase:
     waits = True
     errors: type[Exception] = psycopg.Error
     taken: type[Exception] = psycopg.IntegrityError
+    again: tuple[type[Exception], ...] = (psycopg.errors.DeadlockDetected,)
 
     def __init__(self, url: str, broker: str) -> None:
         try:
@@ -118,16 +152,19 @@ class PostgreSQLDatabase:
     def _take_name(self) -> Connection:
         """A connection that has the broker's name, until it is closed."""
         connection = self.connect(writes=False)
-        taken = connection.execute(
-            f"SELECT pg_try_advisory_lock({_NAME_LOCK}, hashtext(%(name)s))", {"name": self._broker}
-        ).fetchone()
-        if taken != (True,):
+        try:
+            # The server takes a moment to see that the one before has gone.
+            connection.execute(f"SET lock_timeout = {_NAME_PATIENCE_MS}")
+            connection.execute(
+                f"SELECT pg_advisory_lock({_NAME_LOCK}, hashtext(%(name)s))", {"name": self._broker}
+            )
+        except psycopg.errors.LockNotAvailable:
             connection.close()
             raise LocalError(
                 f"another broker named '{self._broker}' runs on this database",
                 path=self.name,
                 hint="give each broker a name of its own with --name",
-            )
+            ) from None
         return connection
 
     def words(self, statement: str) -> str:
@@ -136,7 +173,7 @@ class PostgreSQLDatabase:
 
     def connect(self, *, writes: bool) -> Connection:
         """See `Database`."""
-        connection = psycopg.connect(self._conninfo, autocommit=True)
+        connection = _Connection.connect(self._conninfo, autocommit=True)
         if not writes:
             connection.execute("SET default_transaction_read_only = on")
         return connection
@@ -148,7 +185,9 @@ class PostgreSQLDatabase:
     def begin_writing(self, *, alone: bool, patient: bool) -> Sequence[str]:  # noqa: ARG002
         """See `Database`. The server's own time limits are its patience."""
         kind = "" if alone else "_shared"
-        return (f"BEGIN; SELECT pg_advisory_xact_lock{kind}({_CHANGE_LOCK})",)
+        # Whatever the database's default is: what is read must be what is there after the wait.
+        lock = f"SELECT pg_advisory_xact_lock{kind}({_CHANGE_LOCK})"
+        return (f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock}",)
 
     def close(self) -> None:
         """See `Database`."""

@@ -58,6 +58,7 @@ class SQLiteDatabase:
     waits = False
     errors: type[Exception] = sqlite3.Error
     taken: type[Exception] = sqlite3.IntegrityError
+    again: tuple[type[Exception], ...] = ()  # who writes is alone
 
     def __init__(self, path: Path) -> None:
         make_owner_only(path, b"")

@@ -25,7 +25,7 @@ from functools import lru_cache, partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from imagers.broker.keeping.database import StoreFailed, Taken
+from imagers.broker.keeping.database import Crossed, StoreFailed, Taken
 from imagers.broker.keeping.transaction import Transaction
 from imagers.model.closing import Closing
 
@@ -113,10 +113,15 @@ class Store(Closing):
             connection = self._begun(held, self._database.begin_reading(), writes=False)
             try:
                 yield Transaction(connection, self._words, self._broker, alone=False)
-                connection.execute("COMMIT")
-            except BaseException:
-                self._end(connection)
-                raise
+            finally:
+                self._end_reading(connection)
+
+    def _end_reading(self, connection: Connection) -> None:
+        try:
+            connection.execute("ROLLBACK")
+        except self._database.errors:
+            self._end(connection)
+        else:
             if self._is_closed:
                 connection.close()
             else:
@@ -196,7 +201,11 @@ class Store(Closing):
 
     def _failure(self, error: BaseException) -> StoreFailed:
         """What failed, without statement and parameters: those hold sealed values and tokens."""
-        kind = Taken if isinstance(error, self._database.taken) else StoreFailed
+        kind = StoreFailed
+        if isinstance(error, self._database.taken):
+            kind = Taken
+        elif isinstance(error, self._database.again):
+            kind = Crossed
         told = str(error).partition("\n")[0]
         return kind(f"the store failed: {type(error).__name__}: {told}", path=self._database.name)
 
@@ -291,14 +300,24 @@ class Store(Closing):
         """In the thread: all that waits."""
         while self._waiting:
             parts = self._take()
-            error: BaseException | None = None
-            try:
-                with self._writing(alone=parts[0].alone) as transaction:
-                    self._run_all(parts, transaction)
-            except BaseException as failure:  # noqa: BLE001 - handed to who waits for it
-                error = failure
-            self._tell(parts, error)
+            error = self._write_together(parts)
+            if isinstance(error, Crossed):
+                # With another broker's, over rows that both add. One part holds few of them.
+                for part in parts:
+                    part.error = None
+                    self._tell([part], self._write_together([part]))
+            else:
+                self._tell(parts, error)
         self._end_writing()
+
+    def _write_together(self, parts: Sequence[_Part[Any]]) -> BaseException | None:
+        """What ended the transaction of these parts, if something did."""
+        try:
+            with self._writing(alone=parts[0].alone) as transaction:
+                self._run_all(parts, transaction)
+        except BaseException as error:  # noqa: BLE001 - handed to who waits for it
+            return error
+        return None
 
     def _finish(
         self,

@@ -719,3 +719,14 @@ def test_attest_unsupported_key_is_refused_not_raised(handshake, guest):
     except Unsupported:  # pragma: no cover
         pytest.fail("the error of the parser left the handshake")
     assert refusal.name == "SerdeError"
+
+
+def test_sessions_that_the_database_lost_are_shaken_hands_for_once_more(state, guest, rows):
+    guest.attest()
+    with state.store.transaction() as transaction:
+        transaction._run("DELETE FROM sessions")
+        transaction._run("DELETE FROM era")
+    with pytest.raises(Refusal, match="unknown or expired"):
+        guest.attest()
+    guest.attest()
+    assert [row.event for row in rows() if "lost its sessions" in row.detail] == ["start"]

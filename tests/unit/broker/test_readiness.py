@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import asyncio
 import json
 import sqlite3
 from contextlib import closing
@@ -7,6 +8,7 @@ import pytest
 
 from imagers.broker import readiness
 from imagers.broker.policy.table import DEFAULT_POLICY
+from imagers.broker.readiness import Readiness
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +56,21 @@ def test_answer_is_known_for_a_while(embedded, http, monkeypatch):
         store.execute("UPDATE store SET changes = changes + 1")
         store.commit()
     assert http("GET", "/readyz")[0] == 200
+
+
+def test_nobody_is_told_that_a_broker_is_ready_while_its_store_does_not_answer(state, monkeypatch):
+    monkeypatch.setattr(readiness, "_GOOD_S", 3600.0)
+
+    async def run():
+        probes = [asyncio.ensure_future(asked.check()) for _ in range(3)]
+        for _ in range(9):  # turns of the loop
+            await asyncio.sleep(0)
+        assert not any(probe.done() for probe in probes)
+        other.execute("COMMIT")
+        await asyncio.gather(*probes)
+
+    asked = Readiness(state)
+    path = state.config.state_directory / "broker.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.run(run())

@@ -2,20 +2,22 @@
 """Tests that attack a step of a release begin their docstring with its number."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto.jwk import JWK
 
+from imagers.broker.policy.rego.engine import Decision
 from imagers.broker.refusals import Refusal
-from imagers.broker.releases import Credentials
+from imagers.broker.releases import Asked, Credentials, Releases
 from imagers.broker.state import open_state
 from imagers.errors import LocalError, TagMismatch
-from imagers.kbs.jwe import open_answer
+from imagers.kbs.jwe import MAX_RESOURCE_BYTES, open_answer
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 from imagers.pki.jose import sign_token
-from tests.unit.broker.conftest import Release
+from tests.unit.broker.conftest import Now, Release
 
 PATH = "default/key/1"
 IMAGE, OTHER = digest_of(b"manifest"), digest_of(b"other")
@@ -301,3 +303,50 @@ def test_store_has_the_secret_nowhere_in_the_clear(stored, state, credentials, r
         assert SECRET not in data, path.name
         assert SECRET.hex().encode() not in data, path.name
         assert credentials.cookie.encode() not in data, path.name
+
+
+def test_release_to_a_stranger_reads_no_secret(state, credentials, release):
+    """1: who proves nothing cannot make the broker hold the secrets whose names he guesses."""
+    with state.store.transaction() as transaction:
+        transaction._run("DROP TABLE resources")
+    for stranger in (Credentials(cookie="0" * 32), Credentials(bearer="a.b.c")):
+        assert refused(release, stranger, PATH, ASKED).status == 401
+    with pytest.raises(LocalError, match="resources"):
+        release(credentials, PATH, ASKED)
+
+
+def test_release_of_more_than_one_answer_may_hold_refused(state, resources, guest):
+    """4: an answer is held whole, as often as there are guests who ask."""
+    half = MAX_RESOURCE_BYTES // 2
+    paths = [f"default/large/{number}" for number in range(3)]
+    for path, size in zip(paths, (half, half, 1), strict=True):
+        resources.put(path, SecretKey(bytes(size)), replace=False)
+        bind(resources, path=path)
+    cookie, _ = guest.attest()
+    releases = Now(Releases(state))
+    released = releases.release(Credentials(cookie=cookie), Asked(paths[:2], ASKED))
+    assert len(released.bodies) == 2
+    refusal = refused(releases.release, Credentials(cookie=cookie), Asked(paths, ASKED))
+    assert refusal.name == "PayloadTooLarge"
+    assert f"at most {MAX_RESOURCE_BYTES} bytes of secrets together" in refusal.detail
+
+
+def test_release_by_a_policy_that_took_longer_than_the_session_refused(
+    state, stored, guest, clock, rows
+):
+    """7: what was in time when it was read may be over when the policy has answered."""
+
+    class Slow:
+        def __init__(self, engine):
+            self.check, self.appraise = engine.check, engine.appraise
+            self.close = engine.close
+
+        async def decide(self, *_, **__):
+            clock.advance(minutes=5)
+            return Decision(allow=True, rule="slow")
+
+    cookie, _ = guest.attest()
+    stored.set_policy(b"package policy\ndefault allow = true\n")
+    slow = replace(state, engine=Slow(state.engine))
+    assert refused(Release(slow), Credentials(cookie=cookie), PATH, ASKED).status == 401
+    assert [row.outcome for row in rows() if row.event == "release"] == ["refused"]
