@@ -8,12 +8,14 @@
     handshake  challenge and evidence
     challenges nonces and cookies that nobody has to remember
     clock      the time that sessions are judged by
-    resources  secrets: released to guests, kept by admins
+    releases   secrets, released to guests
+    rules      what releases are judged by
+    resources  secrets and policies, kept by admins
     policy     who gets a secret
     tokens     what an attested guest carries; what an admin shows
     audit      the log that only grows
     loglines   the other log, which must not grow without bound
-    keeping    what is kept: SQLite
+    keeping    what is kept: SQLite, or PostgreSQL for many brokers
     sealing    encryption of what is kept
     keyfiles   files that only their owner may read
     refusals   every "no" of the protocol, with its status
