@@ -116,7 +116,7 @@ def test_wheel_has_every_module_the_types_the_licence_and_one_extension(wheel):
 def test_wheel_has_nothing_else(wheel):
     allowed = re.compile(
         rf"imagers/(\w+/)*\w+\.(py|pyi)|imagers/py\.typed|imagers/core/_core\.abi3\.so"
-        rf"|imagers/evidence/\w+/roots/\w+\.pem"
+        rf"|imagers/evidence/\w+/roots/\w+\.pem|imagers/broker/policy/rego/\w+\.rego"
         rf"|imagers-{re.escape(__version__)}\.dist-info/.*"
     )
     assert [name for name in content(wheel) if not allowed.fullmatch(name)] == []

@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING
 
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
-from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.inputs import (
     Binding,
     ResourceFacts,
@@ -80,6 +79,7 @@ __all__ = [
 ]
 
 IMAGE_QUERY = "image-digest"
+_TENANT = "default"
 _WHAT = "release request"
 MAX_REQUEST = 128 * 1024
 _FRESH = timedelta(seconds=5)  # how old what a release is judged by may be when it leaves
@@ -344,7 +344,7 @@ class Releases:
             return _Judged(one, appraisal, appraisal)
         references, expired = reference_inputs(seen.rules.references.values(), now=seen.now)
         worth = await self._state.engine.appraise(
-            DEFAULT_TENANT,
+            _TENANT,
             text,
             input=attestation_input(claims, guest.evidence_of(one), expired=expired, now=seen.now),
             references=references,
@@ -376,9 +376,7 @@ class Releases:
 
     async def _ask(self, policy: RegoPolicy, seen: JSONObject, data: JSONObject) -> str:
         """The rule of a policy in Rego that allows it."""
-        decision = await self._state.engine.decide(
-            DEFAULT_TENANT, policy.text, input=seen, data=data
-        )
+        decision = await self._state.engine.decide(_TENANT, policy.text, input=seen, data=data)
         if decision.allow:
             return decision.rule
         told = decision.reason or "the policy does not allow it"

@@ -40,6 +40,7 @@ BELOW = {
     "broker": {
         "serve",
         "init",
+        "check-config",
         "put",
         "get",
         "list",

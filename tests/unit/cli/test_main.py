@@ -38,7 +38,7 @@ def test_run_unknown_verb_is_a_usage_error_with_a_hint(run):
     [
         (["key"], "generate, show"),
         (["policy"], "check, init"),
-        (["broker", "policy"], "show, set, reset"),
+        (["broker", "policy"], "test, show, set, reset"),
     ],
     ids=" ".join,
 )
