@@ -422,6 +422,7 @@ def test_help_of_a_verb_ends_with_an_example(verb):
 def test_examples_are_command_lines_that_the_program_takes():
     wrong = []
     count = 0
+    top = root.make_context("imagers", [], resilient_parsing=True)
     for place, line in examples():
         words = shlex.split(line.replace("\\\n", " "), comments=True)[1:]
         command = root
@@ -431,7 +432,7 @@ def test_examples_are_command_lines_that_the_program_takes():
                 break
         count += 1
         try:
-            command.make_context(line, words)
+            command.make_context(line, words, parent=top)
         except (click.ClickException, AttributeError) as error:
             wrong.append(f"{place}: {line}: {error}")
     assert wrong == []
