@@ -87,6 +87,7 @@ _DRAIN_SECONDS = 2.0  # for the rest of a body that was refused
 _DRAINED_BYTES = 8 * 1024 * 1024
 _PUBLISHED_SECONDS = 300  # as long as a token counts
 _SMALL = 16 * 1024
+_LATER = (429, 503)  # statuses that say when to ask again
 _ADMIN = "admin"  # no session is named so
 _JSON = "application/json"
 _COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})\s*(?=;|$)")
@@ -270,7 +271,7 @@ def _no_room(detail: str) -> Refusal:
 
 def _error(refusal: Refusal) -> Response:
     headers = {"Cache-Control": "no-store"}
-    if refusal.name in ("TooManySessions", "TooManyConnections", "StoreUnavailable"):
+    if refusal.status in _LATER:
         headers["Retry-After"] = "5"
     return Response(error_body(refusal), refusal.status, headers=headers, media_type=_JSON)
 

@@ -128,10 +128,12 @@ class _Known:
     """What the store knows when evidence comes.
 
     Attributes:
+        store_id: of the store, which changes where it begins again.
         earlier: the session, if evidence was accepted in it already.
         seen: the highest number of each document that was believed.
     """
 
+    store_id: bytes
     earlier: Session | None
     seen: Mapping[str, int]
     rules: Rules
@@ -151,7 +153,7 @@ class Handshake:
     def __init__(self, state: BrokerState) -> None:
         self._state = state
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
-        # Of the writer's thread alone.
+        # Of who writes: one at a time.
         self._sessions = 0
         self._sweep_at_ms = 0
 
@@ -190,11 +192,12 @@ class Handshake:
         Raises:
             Refusal, FormatError, Unsupported: no token was given.
         """
+        store_id = self._state.challenges.store_id
         ticket = await self.check_session(cookie, caller=caller)
         assert cookie is not None  # `check_session` refuses without one
         fingerprint = hashlib.sha256(body).hexdigest()
         try:
-            token = await self._token(ticket, body, fingerprint)
+            token = await self._token(ticket, store_id, body, fingerprint)
         except (ImagersError, Refusal) as error:
             refusal = error if isinstance(error, Refusal) else refusal_of(error)
             if refusal is None:
@@ -219,9 +222,15 @@ class Handshake:
         await self._state.log_refusal(event, caller=caller)
         raise Refusal("SessionNotFound", detail)
 
-    async def _token(self, ticket: Ticket, body: bytes, fingerprint: str) -> str:
-        """The token of this session: made now, or the one that the same message got before."""
+    async def _token(self, ticket: Ticket, store_id: bytes, body: bytes, fingerprint: str) -> str:
+        """The token of this session: made now, or the one that the same message got before.
+
+        Args:
+            store_id: of the store that gave the ticket.
+        """
         known = await self._state.store.read(partial(self._look, ticket))
+        if known.store_id != store_id:  # it has begun again
+            raise _unknown_session()
         if known.earlier is not None:
             return _same_token(known.earlier, fingerprint)
         attestation, judged, token = await self._judge(ticket, body, known)
@@ -247,7 +256,7 @@ class Handshake:
             for one in judged
             for name, at in one.claims.collateral.items()
         }
-        keep = partial(self._keep, session, event, collateral)
+        keep = partial(self._keep, session, event, collateral, store_id)
         try:
             try:
                 return await self._state.store.write(keep)
@@ -261,6 +270,7 @@ class Handshake:
     def _look(self, ticket: Ticket, transaction: Transaction) -> _Known:
         row = transaction.store_row()
         return _Known(
+            row.id,
             transaction.find_session(ticket.name),
             transaction.seen_collateral(),
             self._state.rules(transaction),
@@ -272,10 +282,11 @@ class Handshake:
         session: Session,
         event: AuditEvent,
         collateral: Mapping[str, int],
+        store_id: bytes,
         transaction: Transaction,
     ) -> str:
         """The token, once session and row are written; or that of the session that was there."""
-        now_ms = self._pass_time(transaction)
+        now_ms = self._pass_time(transaction, store_id)
         # Judging took its time.
         if now_ms >= session.expires_ms:
             raise _unknown_session()
@@ -288,13 +299,13 @@ class Handshake:
         append(transaction, event, now=self._state.now())
         return session.token
 
-    def _pass_time(self, transaction: Transaction) -> int:
+    def _pass_time(self, transaction: Transaction, store_id: bytes) -> int:
         """The time to judge by, which the store keeps; rows that are over by it are dropped."""
-        row, challenges = transaction.store_row(), self._state.challenges
+        row = transaction.store_row()
         if not row.has_sessions:
             raise _SessionsLost
-        if row.id != challenges.store_id:  # another broker has begun again
-            challenges.store_id = row.id
+        # Not with what the broker knows by now: the ticket was given before.
+        if row.id != store_id:
             raise _unknown_session()
         now_ms = self._state.session_time.now_ms(row.seen_ms)
         transaction.keep_time(now_ms)

@@ -207,7 +207,8 @@ def _release_path() -> JSONObject:
     return {
         "/imagers/v1/release": {
             "post": _operation(
-                "Several secrets of one image, all or none",
+                f"Several secrets of one image, all or none, together at most {MAX_RESOURCE_BYTES} "
+                "bytes",
                 _answer("a JWE for each", "Released"),
                 security=_GUEST,
                 body=_content("Asked"),

@@ -49,6 +49,7 @@ STATUS: Mapping[str, int] = {
     "HeadTooLarge": 431,
     "InternalError": 500,
     "StoreUnavailable": 503,
+    "PolicyUnavailable": 503,  # nobody has judged: too many wait, or no process starts
     "TooManyConnections": 503,
 }
 

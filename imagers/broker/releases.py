@@ -38,6 +38,7 @@ from imagers.broker.policy.inputs import (
     request_data,
     resource_input,
 )
+from imagers.broker.policy.rego.engine import NOT_ASKED
 from imagers.broker.policy.table import NotAffirming, ReleaseFacts, ResourcePolicy, RuleDenied
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.resources import RESOURCE_KIND, parse_path, raise_missing
@@ -349,6 +350,7 @@ class Releases:
             input=attestation_input(claims, guest.evidence_of(one), expired=expired, now=seen.now),
             references=references,
         )
+        _check_asked(worth.fault)
         return _Judged(one, worth, None, worth.fault)
 
     async def _decide(self, case: _Case, path_text: str) -> tuple[StoredResource, str]:
@@ -379,6 +381,7 @@ class Releases:
         decision = await self._state.engine.decide(_TENANT, policy.text, input=seen, data=data)
         if decision.allow:
             return decision.rule
+        _check_asked(decision.fault)
         told = decision.reason or "the policy does not allow it"
         if decision.fault:
             raise Refusal("PolicyDeny", f"the policy gave no answer: {decision.fault}", told=told)
@@ -391,6 +394,12 @@ class Releases:
         )
         with secret:
             return seal_answer(secret, guest.tee_pubkey)
+
+
+def _check_asked(fault: str) -> None:
+    """Raise where a policy was not even asked: that is no denial, which a guest takes as final."""
+    if fault in NOT_ASKED:
+        raise Refusal("PolicyUnavailable", f"the policy was not asked: {fault}; try later")
 
 
 def _check_size(size: int) -> None:

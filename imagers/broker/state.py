@@ -222,7 +222,12 @@ class BrokerState(Closing):
         return self.passports.check(token, tenant=DEFAULT_TENANT, now=now)
 
     def rules(self, transaction: Transaction) -> Rules:
-        """The rules in force in the state that a transaction sees."""
+        """The rules in force in the state that a transaction sees.
+
+        Each look is also how a broker comes to know that another one has begun the store again.
+        """
+        if not transaction.is_alone:
+            self.challenges.store_id = transaction.store_row().id
         return self.last_rules.of(transaction)
 
     def policy(self, rules: Rules) -> ResourcePolicy | RegoPolicy:

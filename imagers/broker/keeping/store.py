@@ -82,12 +82,15 @@ class Store(Closing):
         self._readers: deque[Connection] = deque()
         self._writer: Connection | None = None
         self._writes = threading.Lock()  # who has it has the writer's connection
-        self._guard = threading.Lock()  # of the four below
+        self._guard = threading.RLock()  # of the three below
         self._waiting: deque[_Part[Any]] = deque()
         self._is_writing = False
         self._is_closed = False
-        self._thread: threading.Thread | None = None
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # of the thread
+        self._thread = threading.Thread(
+            target=self._run_work, name="imagers-broker-writer", daemon=True
+        )
+        self._thread.start()
         try:
             with self._errors():
                 database.make_schema()
@@ -257,32 +260,22 @@ class Store(Closing):
             if self._is_writing or not self._waiting or self._is_closed:
                 return
             self._is_writing = True
-        if self._database.waits or not self._writes.acquire(blocking=False):
-            self._hand_over(self._write_all)
-            return
-        alone = self._waiting[0].alone
+            parts = self._take()
+            if self._database.waits or not self._writes.acquire(blocking=False):
+                self._work.put(partial(self._write_all, parts))
+                return
         try:
-            connection, transaction = self._open(alone=alone, patient=False)
-        except Exception:  # noqa: BLE001 - another process writes, or it is told by the thread
+            connection, transaction = self._open(alone=parts[0].alone, patient=False)
+        except Exception:  # noqa: BLE001 - another process writes, or the thread fails and tells it
+            self._work.put(partial(self._write_all, parts))
             self._writes.release()
-            self._hand_over(self._write_all)
             return
-        parts = self._take()
         error: BaseException | None = None
         try:
             self._run_all(parts, transaction)
         except BaseException as failure:  # noqa: BLE001 - handed to who waits for it
             error = failure
-        self._hand_over(partial(self._finish, parts, connection, transaction, error))
-
-    def _hand_over(self, work: Callable[[], None]) -> None:
-        with self._guard:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run_work, name="imagers-broker-writer", daemon=True
-                )
-                self._thread.start()
-        self._work.put(work)
+        self._work.put(partial(self._finish, parts, connection, transaction, error))
 
     def _run_work(self) -> None:
         while (work := self._work.get()) is not None:
@@ -291,15 +284,14 @@ class Store(Closing):
     def _take(self) -> Sequence[_Part[Any]]:
         """The parts of the next transaction: one that is alone, or all until the next such."""
         with self._guard:
-            parts = [self._waiting.popleft()]
-            while not parts[0].alone and self._waiting and not self._waiting[0].alone:
+            parts = [self._waiting.popleft()] if self._waiting else []
+            while parts and not parts[0].alone and self._waiting and not self._waiting[0].alone:
                 parts.append(self._waiting.popleft())
         return parts
 
-    def _write_all(self) -> None:
-        """In the thread: all that waits."""
-        while self._waiting:
-            parts = self._take()
+    def _write_all(self, parts: Sequence[_Part[Any]]) -> None:
+        """In the thread: these parts, and then all that waits."""
+        while parts:
             error = self._write_together(parts)
             if isinstance(error, Crossed):
                 # With another broker's, over rows that both add. One part holds few of them.
@@ -308,6 +300,7 @@ class Store(Closing):
                     self._tell([part], self._write_together([part]))
             else:
                 self._tell(parts, error)
+            parts = self._take()
         self._end_writing()
 
     def _write_together(self, parts: Sequence[_Part[Any]]) -> BaseException | None:
@@ -359,16 +352,13 @@ class Store(Closing):
         transaction.begin_part()
         try:
             part.result = part.work(transaction)
-        except self._database.taken as error:
-            part.error = error
-        except self._database.errors:
-            raise  # all of the transaction ends
+        except self._database.again:
+            raise  # all of the transaction has to go
         except Exception as error:  # noqa: BLE001 - handed to who waits for it
             part.error = error
-        if part.error is None:
-            transaction.keep_part()
+            transaction.undo_part()  # which fails where the whole transaction has
         else:
-            transaction.undo_part()
+            transaction.keep_part()
 
     def _tell(self, parts: Sequence[_Part[Any]], error: BaseException | None) -> None:
         """Let those know who wait."""
@@ -385,13 +375,10 @@ class Store(Closing):
         """Write what waits, then close all connections. Safe to call twice."""
         with self._guard:
             self._is_closed = True
-            has_waiting = bool(self._waiting)
-        if has_waiting:
-            self._hand_over(self._write_all)
-        if self._thread is not None:
+        with self._writes:  # whose statements run has handed over the rest when it is free
+            self._work.put(lambda: self._write_all(self._take()))
             self._work.put(None)
-            self._thread.join()
-            self._thread = None
+        self._thread.join()
         if self._writer is not None:
             self._writer.close()
             self._writer = None

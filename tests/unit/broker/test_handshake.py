@@ -505,6 +505,35 @@ def test_attest_after_the_store_began_again_is_for_those_who_ask_again(handshake
     guest.attest()
 
 
+def test_attest_with_a_cookie_of_before_is_refused_however_much_the_broker_knows(
+    handshake, guest, state, monkeypatch
+):
+    """4: while evidence is judged, another request tells the broker that the store began again."""
+    issue = state.guest_tokens.issue
+
+    def begin_again_meanwhile(*arguments, **more):
+        with state.store.transaction() as transaction:
+            transaction.begin_again(state.session_time.now_ms())
+        with state.store.reading() as transaction:
+            state.rules(transaction)
+            assert state.challenges.store_id == transaction.store_row().id
+        return issue(*arguments, **more)
+
+    cookie, nonce = guest.auth()
+    monkeypatch.setattr(state.guest_tokens, "issue", begin_again_meanwhile)
+    assert refused(handshake.attest, cookie, guest.message(nonce)).name == "SessionNotFound"
+
+
+def test_broker_knows_that_the_store_began_again_by_any_look(state):
+    with state.store.transaction() as transaction:
+        transaction.begin_again(0)
+        state.rules(transaction)  # it may be undone
+        assert state.challenges.store_id != transaction.store_row().id
+    with state.store.reading() as transaction:
+        state.rules(transaction)
+        assert state.challenges.store_id == transaction.store_row().id
+
+
 def test_attest_after_the_store_lost_its_sessions_takes_no_nonce_of_before(
     handshake, guest, state, rows
 ):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests that attack a step of a release begin their docstring with its number."""
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from jwcrypto.jwk import JWK
 from imagers.broker.policy.rego.engine import Decision
 from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Asked, Credentials, Releases
+from imagers.broker.rules import ATTESTATION, POLICY
 from imagers.broker.state import open_state
 from imagers.errors import LocalError, TagMismatch
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES, open_answer
@@ -350,3 +352,17 @@ def test_release_by_a_policy_that_took_longer_than_the_session_refused(
     slow = replace(state, engine=Slow(state.engine))
     assert refused(Release(slow), Credentials(cookie=cookie), PATH, ASKED).status == 401
     assert [row.outcome for row in rows() if row.event == "release"] == ["refused"]
+
+
+@pytest.mark.parametrize("setting", [POLICY, ATTESTATION + "cpu"])
+def test_policy_that_was_not_asked_is_no_denial_which_a_guest_would_take_as_final(
+    release, state, credentials, rows, setting
+):
+    """5."""
+    rego = b"package policy\n\ndefault allow := true\n\ntrust_claims := {}\n"
+    with state.store.transaction() as transaction:
+        transaction.set_setting(setting, rego)
+    asyncio.run(state.engine.close())  # it starts no process any more
+    refusal = refused(release, credentials, PATH, ASKED)
+    assert (refusal.name, refusal.status) == ("PolicyUnavailable", 503)
+    assert (rows()[-1].outcome, rows()[-1].detail) == ("refused", refusal.detail)

@@ -1,49 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests that attack a step of a release begin their docstring with its number."""
-
 import json
 
 import pytest
 
 from imagers.broker.refusals import Refusal
-from imagers.broker.releases import Credentials
 from imagers.errors import FormatError
-from imagers.kbs.jwe import open_answer
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 
 PATH = "default/key/1"
-IMAGE, OTHER = digest_of(b"manifest"), digest_of(b"other")
-SECRET = b"a very secret key-encryption key"
-ASKED = [str(IMAGE)]
 
 
-def bind(resources, digest=IMAGE, path=PATH):
-    resources.bind(path, json.dumps({"manifest_digest": str(digest)}).encode())
+def bind(resources, digest):
+    resources.bind(PATH, json.dumps({"manifest_digest": str(digest)}).encode())
 
 
 @pytest.fixture
 def stored(resources):
-    resources.put(PATH, SecretKey(SECRET), replace=False)
-    bind(resources)
+    resources.put(PATH, SecretKey(b"a secret"), replace=False)
+    bind(resources, digest_of(b"manifest"))
     return resources
-
-
-@pytest.fixture
-def credentials(guest):
-    cookie, token = guest.attest()
-    return Credentials(cookie=cookie, bearer=token)
 
 
 def refused(call, *arguments, **named):
     with pytest.raises(Refusal) as caught:
         call(*arguments, **named)
     return caught.value
-
-
-def opened(answer, guest):
-    with open_answer(answer, guest.key) as secret, secret.view() as data:
-        return bytes(data)
 
 
 @pytest.mark.parametrize("size", [0, 2 * 1024 * 1024 + 1])

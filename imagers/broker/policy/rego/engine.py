@@ -47,7 +47,10 @@ if TYPE_CHECKING:
 
     from imagers.model.strict_json import JSON, JSONObject
 
-__all__ = ["Appraised", "Decision", "PolicyEngine", "RegoEngine"]
+__all__ = ["NOT_ASKED", "Appraised", "Decision", "PolicyEngine", "RegoEngine"]
+
+NOT_ASKED = frozenset({"busy", "unavailable"})
+"""Faults of which the policy knows nothing: it can be asked again."""
 
 _WHAT = "policy"
 _MODULE = "imagers.broker.policy.rego.worker"

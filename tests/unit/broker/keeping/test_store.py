@@ -105,8 +105,9 @@ def test_row_that_must_be_the_only_one_fails_alone(store):
     assert get(store, "a") == b"1"
 
 
-def test_fault_of_the_database_fails_all_of_the_transaction_and_is_over_with_it(store, database):
+def test_statement_that_fails_fails_alone(store, database):
     def bad(transaction):
+        transaction.set_setting("bad", b"1")
         transaction._run("SELECT 1 FROM nowhere")
 
     async def run():
@@ -116,16 +117,40 @@ def test_fault_of_the_database_fails_all_of_the_transaction_and_is_over_with_it(
         ]
         await asyncio.sleep(0)
         database.gate.set()
-        results = await asyncio.gather(*waiting, return_exceptions=True)
-        await store.write(setting("c"))
-        return results
+        return await asyncio.gather(*waiting, return_exceptions=True)
 
     results = asyncio.run(run())
     assert isinstance(results[0], StoreFailed)
     assert "nowhere" in str(results[0])
-    kept = [get(store, name) == b"1" for name in "ab"]
-    assert kept == [not isinstance(one, StoreFailed) for one in results[1:]]
-    assert get(store, "c") == b"1"
+    assert results[1:] == [None, None]
+    assert [get(store, name) for name in ("bad", "a", "b")] == [None, b"1", b"1"]
+
+
+def test_database_that_fails_fails_all_of_the_transaction_and_is_over_with_it(store, database):
+    def lose(transaction):
+        transaction._run("ROLLBACK")  # as a database does that can go on with nothing
+
+    async def run():
+        database.gate.clear()
+        waiting = [
+            asyncio.ensure_future(store.write(work)) for work in (setting("a"), lose, setting("b"))
+        ]
+        await asyncio.sleep(0)
+        database.gate.set()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        await store.write(setting("c"))
+        return results
+
+    assert {type(one) for one in asyncio.run(run())} == {StoreFailed}
+    assert [get(store, name) for name in "abc"] == [None, None, b"1"]
+
+
+def test_store_that_was_closed_takes_nothing_and_closes_again(new_database):
+    store = Store(new_database())
+    store.close()
+    store.close()
+    with pytest.raises(StoreFailed, match="closed"):
+        asyncio.run(store.write(setting("a")))
 
 
 def test_change_is_alone_and_counted(store, database):

@@ -54,7 +54,8 @@ def test_a_fault_of_the_engine_is_told():
         "count(numbers.range(1, count(input.submods) * 1000000000)) > 0 }\n"
     )
     told = attempt(text, guest(gpu0=GPU))
-    assert (told.allow, told.fault) == (False, "crash")
+    assert not told.allow
+    assert told.fault in ("crash", "processor")  # which is first is the machine's
 
 
 @pytest.mark.parametrize("token", [{}, {"submods": 1}, {"submods": {"cpu0": 1}}])

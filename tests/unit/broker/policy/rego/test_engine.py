@@ -22,6 +22,7 @@ LOOP = HEAD + (
 )
 REQUEST = {"plugin": "resource", "resource-path": ["default", "key", "1"], "query": {}}
 LARGE = f'x := "{"x" * 60_000}"\n'
+SPENT = ("crash", "processor")  # all memory, or the time to fill it, which is the machine's
 UNKNOWN = {"executables": 33, "hardware": 97, "configuration": 36}
 
 
@@ -87,10 +88,10 @@ def test_the_loop_of_the_broker_is_as_good_as_that_of_python():
         )
         crash = await engine.decide("a", HOSTILE["a range"][0], input={"a": 1}, data=REQUEST)
         await engine.close()
-        return [one.allow for one in told], crash.fault
+        return [one.allow for one in told], crash.fault in SPENT
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        assert runner.run(work()) == ([True, False, True], "crash")
+        assert runner.run(work()) == ([True, False, True], True)
 
 
 def test_the_request_is_seen_in_data_and_what_is_ours_below_imagers():
@@ -121,7 +122,7 @@ def test_a_guest_cannot_speak_for_the_request():
         ("package policy\ntrust_claims := []\n", "expected any of instance-identity", ""),
         ('package policy\ntrust_claims := {"hardware": "2"}\n', "expected -128 to 127", ""),
         (LOOP.replace("  input.a\n", ""), "took too much of the processor", ""),
-        (HEAD + "allow if count(numbers.range(1, 1000000000)) > 0\n", "too much memory", ""),
+        (HEAD + "allow if count(numbers.range(1, 1000000000)) > 0\n", "took too much", ""),
         (HEAD + LARGE + "reason := [x, x, x, x, x]\n", "gave an answer above", ""),
     ],
     ids=range(11),
@@ -144,10 +145,10 @@ DOUBLING = 'a0 := "xxxxxxxxxxxxxxxx"\n' + "".join(
 HOSTILE = {
     "a loop": (LOOP, "processor"),
     "strings that double": (HEAD + DOUBLING + "allow if { input.a; count(a10) > 5 }\n", "failed"),
-    "a range": (HEAD + "allow if { input.a; count(numbers.range(1, 1000000000)) > 0 }\n", "crash"),
+    "a range": (HEAD + "allow if { input.a; count(numbers.range(1, 1000000000)) > 0 }\n", SPENT),
     "values without end": (
         LOOP.replace("[1 |", "[[a, b] |").replace("a * b == 7", "a + b > 0"),
-        None,  # what is spent first, memory or the processor
+        SPENT,
     ),
     "a regular expression": (  # this engine's do not go back
         HEAD + 'allow if { input.a; regex.match("(a+)+$", sprintf("%s!", [input.b])) }\n',
@@ -177,7 +178,7 @@ def test_a_hostile_policy_denies_and_the_next_one_is_judged(case):
     assert not told.allow
     assert other.allow
     if fault is not None:
-        assert told.fault == fault
+        assert told.fault in fault if fault is SPENT else told.fault == fault
         assert told.reason
 
 
@@ -186,14 +187,15 @@ def test_a_policy_that_was_killed_three_times_is_suspended_for_its_tenant_alone(
 
     async def work(engine):
         async def fault(tenant, value):
-            return (await engine.decide(tenant, crash, input=value, data=REQUEST)).fault
+            fault = (await engine.decide(tenant, crash, input=value, data=REQUEST)).fault
+            return "spent" if fault in SPENT else fault
 
         killed = [await fault("a", {"a": 1}) for _ in range(3)]
         after = [await fault("a", {}), await fault("b", {})]
         other = await engine.decide("a", YES, input={"a": 1}, data=REQUEST)
         return killed, after, other.allow
 
-    assert run(work) == (["crash"] * 3, ["suspended", ""], True)
+    assert run(work) == (["spent"] * 3, ["suspended", ""], True)
 
 
 def test_those_that_wait_behind_a_policy_that_is_killed_get_their_answers():
@@ -207,7 +209,7 @@ def test_those_that_wait_behind_a_policy_that_is_killed_get_their_answers():
 
     told = run(work)
     assert [one.allow for one in told] == [True, False, True, False, True]
-    assert [one.fault for one in told] == ["", "crash", "", "crash", ""]
+    assert [one.fault in SPENT for one in told] == [False, True, False, True, False]
 
 
 def test_a_policy_that_does_not_end_is_killed_by_the_clock_too():
@@ -438,7 +440,7 @@ def test_an_appraisal_of_another_form_is_worth_nothing(body):
 
 def test_a_hostile_attestation_policy_is_worth_nothing():
     text = "package policy\ntrust_claims := {} if count(numbers.range(1, 1000000000)) > 0\n"
-    assert appraise(text).fault == "crash"
+    assert appraise(text).fault in SPENT
     assert appraise("package policy\ntrust_claims := {").fault == "refused"
 
 
