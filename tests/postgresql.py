@@ -6,6 +6,7 @@ Debian's package `postgresql` has it; where it is not installed, tests that ask 
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,6 +28,19 @@ def programs():
     return found[-1].parent if found else None
 
 
+def _free_port():
+    """A port that the system gives no client: one that asks a server which is down could get it.
+
+    On loopback it would then be connected to itself, and the server could not start again.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(first // 2, first), 100):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is no free port")
+
+
 class Server:
     """A server whose data and socket are in a directory; root runs it as nobody.
 
@@ -46,9 +60,7 @@ class Server:
             shutil.chown(self._folder, "nobody", "nogroup")
         self._data = self._folder / "data"
         self._run("initdb", "-D", self._data, "-U", "imagers", "--auth=trust", "--no-sync")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = _free_port()
         self.process = None
         self.start()
 
