@@ -45,14 +45,13 @@ from imagers.model.references import (
     parse_references,
     references_to_json,
 )
-from imagers.model.strict_json import View, dump_json, parse_json
+from imagers.model.strict_json import JSONObject, View, dump_json, parse_json
 from imagers.net.http import HTTPSettings
 from imagers.pki.jose import sign_token
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from imagers.model.strict_json import JSONObject
     from imagers.net.http import Response
 
 __all__ = ["AuditEntry", "BrokerAdmin", "ResourceMetadata", "load_admin_key"]
