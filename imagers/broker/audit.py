@@ -32,7 +32,13 @@ _A_MINUTE_OF_ONE = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """One thing that happened; "" where a member does not apply."""
+    """One thing that happened; "" where a member does not apply.
+
+    Attributes:
+        client: the address that asked.
+        evidence: SHA-256 of the guest's attestation as it came, in hex.
+        claims: SHA-256 of what its token says of it, `submods`, in hex.
+    """
 
     event: Literal[
         "start",
@@ -54,6 +60,9 @@ class AuditEvent:
     image: str = ""
     rule: str = ""
     session: str = ""
+    client: str = ""
+    evidence: str = ""
+    claims: str = ""
     detail: str = ""
 
 

@@ -129,7 +129,8 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
         numbers = run("SELECT name, number FROM collateral").fetchall()
         run("DROP TABLE collateral")
     if version:
-        columns = ", ".join(AUDIT_TEXTS)
+        had = {name for (_, name, *_) in run("PRAGMA table_info(audit)")}
+        columns = ", ".join(name if name in had else "''" for name in AUDIT_TEXTS)
         rows = run(f"SELECT {columns} FROM audit ORDER BY number").fetchall()  # noqa: S608 - ours
         run("DROP TABLE sessions")
         run("DROP TABLE audit")

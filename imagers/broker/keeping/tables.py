@@ -13,6 +13,7 @@ settings   the sealed token key, the policy
 reference_values  name -> what claims of that name have to equal
 collateral        name -> the highest number or time of a document that was believed
 audit      rows that triggers protect from change, a chain for each broker
+audit_heads  what the last row of a chain was, signed now and then
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ AUDIT_TEXTS = (
     "image",
     "rule",
     "session",
+    "client",
+    "evidence",
+    "claims",
     "detail",
 )
 
@@ -64,6 +68,10 @@ CREATE TABLE collateral (name TEXT PRIMARY KEY, number TEXT NOT NULL);
 CREATE TABLE audit (
     place PLACE, broker TEXT NOT NULL, number BIGINT NOT NULL, {texts}, hash BYTES NOT NULL,
     UNIQUE (broker, number)
+);
+CREATE TABLE audit_heads (
+    broker TEXT NOT NULL, number BIGINT NOT NULL, signed TEXT NOT NULL,
+    PRIMARY KEY (broker, number)
 );
 """
 TABLES = tuple(

@@ -320,7 +320,7 @@ CLAIMS = Claims(
 
 def of_another_broker(claims, **changes):
     """A token of a broker of ours, which its key and issuer are of."""
-    private = GuestTokens.make_key()
+    private = make_signing_key()
     tokens = GuestTokens(private, issuer="https://other.example")
     FILES["other.json"] = tokens.jwks()
     made = tokens.issue(

@@ -57,7 +57,7 @@ def parts_of(token):
 
 @pytest.fixture
 def private():
-    return GuestTokens.make_key()
+    return make_signing_key()
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_check_token_of_a_clock_that_was_far_ahead_refused(tokens, token):
 
 def test_check_of_another_broker_refused_though_its_key_is_in_the_header(token):
     with (
-        GuestTokens.make_key() as other,
+        make_signing_key() as other,
         pytest.raises(Refusal, match="token: the signature does not fit"),
     ):
         GuestTokens(other).check(token, now=NOW)
