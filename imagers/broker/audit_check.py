@@ -54,7 +54,7 @@ def check_chains(
         heads: signed ones, of any of the chains.
     """
     waiting: dict[str, dict[int, list[Head]]] = {}
-    for head in heads:
+    for head in dict.fromkeys(heads):
         waiting.setdefault(head.link.broker, {}).setdefault(head.link.number, []).append(head)
     problems: list[str] = []
     chain: _Chain | None = None

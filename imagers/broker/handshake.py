@@ -39,7 +39,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from imagers.broker.audit import AuditEvent, append, shown_session
-from imagers.broker.clock import MAX_CLOCK_ERROR
+from imagers.broker.clock import MAX_CLOCK_ERROR, milliseconds
 from imagers.broker.keeping.database import Taken
 from imagers.broker.keeping.rows import Session
 from imagers.broker.refusals import Refusal, refusal_of
@@ -236,6 +236,8 @@ class Handshake:
             raise _unknown_session()
         if known.earlier is not None:
             return _same_token(known.earlier, fingerprint)
+        if milliseconds(known.now) >= ticket.expires_ms:  # by the time that the store has seen
+            raise _unknown_session()
         attestation, judged, token = await self._judge(ticket, body, known)
         session = Session(
             name=ticket.name,

@@ -19,8 +19,11 @@ Show who got what, and who did not; the newest entries last.
     --head FILE               of --export-head, of any time (repeat it)
     --state DIR, --database URL
                               as for "imagers broker serve"
-  --broker URL and what else "imagers broker" has to reach one; --verify reaches
-                              none
+  --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
+  --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
+  --insecure-broker-http, --broker-admin-key FILE,
+  --broker-admin-certificate FILE, --broker-admin-certificate-key FILE
+                              as for "imagers broker"; --verify reaches no broker
   --json                      the facts as JSON; a line each with --follow
   -q, -v, -h                  quiet, verbose, this text
 
@@ -33,7 +36,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -223,11 +226,12 @@ def _facts(entry: AuditEntry) -> dict[str, object]:
 
 def _follow(admin: BrokerAdmin, limit: int, filters: Mapping[str, str], *, as_json: bool) -> None:
     """Print entries, and those that come, until the user has seen enough."""
-    for entry in _coming(admin, limit, filters):
-        if as_json:
-            click.echo(json.dumps(_facts(entry)))
-        else:
-            print_line("  ".join(_cells(entry)))
+    with suppress(KeyboardInterrupt):  # this is how it is meant to end
+        for entry in _coming(admin, limit, filters):
+            if as_json:
+                click.echo(json.dumps(_facts(entry)))
+            else:
+                print_line("  ".join(_cells(entry)))
 
 
 def _coming(admin: BrokerAdmin, limit: int, filters: Mapping[str, str]) -> Iterator[AuditEntry]:

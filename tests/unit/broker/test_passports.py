@@ -22,7 +22,7 @@ from imagers.broker.releases import Credentials
 from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
 from imagers.broker.state import open_state
-from imagers.broker.tokens import GuestTokens, Judged
+from imagers.broker.tokens import GuestTokens, Judged, make_signing_key
 from imagers.errors import FormatError, LocalError, TagMismatch, UsageError
 from imagers.evidence.appraise import appraise_claims
 from imagers.evidence.claims import claims_to_json

@@ -11,7 +11,14 @@ from jwcrypto.jwk import JWK, JWKSet
 from jwcrypto.jws import JWS
 
 from imagers.broker.refusals import Refusal
-from imagers.broker.tokens import Accepted, AdminTokens, GuestTokens, Judged, check_issuer
+from imagers.broker.tokens import (
+    Accepted,
+    AdminTokens,
+    GuestTokens,
+    Judged,
+    check_issuer,
+    make_signing_key,
+)
 from imagers.errors import UsageError
 from imagers.evidence.appraise import appraise_claims
 from imagers.kbs.messages import Attestation, hash_report_data

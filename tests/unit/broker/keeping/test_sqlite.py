@@ -4,14 +4,16 @@ import stat
 
 import pytest
 
+from imagers.broker.audit_check import check_chains
 from imagers.broker.keeping.rows import StoredResource
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import Store
+from imagers.broker.keeping.tables import AUDIT_TEXTS
 from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
 
 PATH = ResourcePath("default", "key", "1")
-ROW = dict.fromkeys(("tee", "path", "image", "rule", "session", "detail"), "") | {
+ROW = dict.fromkeys(AUDIT_TEXTS, "") | {
     "at": "2026-11-01T00:00:00+00:00",
     "event": "put",
     "outcome": "ok",
@@ -127,10 +129,14 @@ def test_store_of_an_older_version_is_taken_over(tmp_path, version, more):
     with Store(SQLiteDatabase(path)) as store, store.transaction() as transaction:
         assert transaction.list_resources() == (PATH,)
         assert transaction.count_sessions() == 0
-        rows = transaction.list_audit(10)
-        assert [(row["number"], row["at"]) for row in rows] == [(1, "a"), (2, "b")]
+        rows = [row for row, _ in transaction.audit_chains()]
+        assert [(row["number"], row["at"], row["client"]) for row in rows] == [
+            (1, "a", ""),
+            (2, "b", ""),
+        ]
         transaction.append_audit(ROW)
-        assert transaction.list_audit(1)[0]["number"] == 3
+        assert transaction.last_link().number == 3
+        assert not check_chains(transaction.audit_chains(), ()).problems
         row = transaction.store_row()
         assert (len(row.id), row.seen_ms) == (16, 5 if version > 1 else 0)
         assert (row.id == bytes(range(16))) == (version > 1)

@@ -7,13 +7,14 @@ from imagers.broker.keeping.database import Taken
 from imagers.broker.keeping.rows import Session, StoredResource
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import Store
+from imagers.broker.keeping.tables import AUDIT_TEXTS
 from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
 from imagers.model.digest import digest_of
 from imagers.model.references import ReferenceValue
 
 PATH = ResourcePath("default", "key", "1")
-ROW = dict.fromkeys(("tee", "path", "image", "rule", "session", "detail"), "") | {
+ROW = dict.fromkeys(AUDIT_TEXTS, "") | {
     "at": "2026-11-01T00:00:00+00:00",
     "event": "put",
     "outcome": "ok",
@@ -211,7 +212,11 @@ def test_audit_limit_takes_the_last_oldest_first(store):
         for number in range(5):
             transaction.append_audit(ROW | {"detail": str(number)})
         rows = transaction.list_audit(2)
-    assert [(row["number"], row["detail"]) for row in rows] == [(4, "3"), (5, "4")]
+        (row,) = transaction.list_audit(10, {"id": rows[0]["id"]})
+        hashed = [one for _, one in transaction.audit_chains()]
+    assert [row["detail"] for row in rows] == ["3", "4"]
+    assert row == rows[0]
+    assert [row["id"] for row in rows] == [one.hex()[:16] for one in hashed[3:]]
 
 
 def test_reference_values_are_replaced_found_by_name_and_deleted(store):
