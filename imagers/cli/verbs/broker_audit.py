@@ -23,7 +23,7 @@ Show who got what, and who did not; the newest entries last.
   --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
   --insecure-broker-http, --broker-admin-key FILE,
   --broker-admin-certificate FILE, --broker-admin-certificate-key FILE
-                              as for "imagers broker"; --verify reaches no broker
+                              as for "imagers broker"; --verify needs none
   --json                      the facts as JSON; a line each with --follow
   -q, -v, -h                  quiet, verbose, this text
 
