@@ -35,9 +35,11 @@ class AuditEvent:
     """One thing that happened; "" where a member does not apply.
 
     Attributes:
+        tenant: whose row it is; "": the broker's own.
         client: the address that asked.
         evidence: SHA-256 of the guest's attestation as it came, in hex.
         claims: SHA-256 of what its token says of it, `submods`, in hex.
+        admin: who did it.
     """
 
     event: Literal[
@@ -55,6 +57,7 @@ class AuditEvent:
         "admin",
     ]
     outcome: Literal["ok", "refused"]
+    tenant: str = ""
     tee: str = ""
     path: str = ""
     image: str = ""
@@ -63,6 +66,7 @@ class AuditEvent:
     client: str = ""
     evidence: str = ""
     claims: str = ""
+    admin: str = ""
     detail: str = ""
 
 

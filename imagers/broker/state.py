@@ -20,18 +20,14 @@ from imagers.broker.challenges import Challenges
 from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import BROKER, Store
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.keyfiles import (
     load_admin_public_key,
     load_master_key,
     make_admin_key,
     make_state_directory,
 )
-from imagers.broker.passports import (
-    DEFAULT_TENANT,
-    MAX_ISSUERS_BYTES,
-    Passports,
-    parse_issuers,
-)
+from imagers.broker.passports import MAX_ISSUERS_BYTES, Passports, parse_issuers
 from imagers.broker.policy.rego.engine import RegoEngine
 from imagers.broker.policy.table import (
     DEFAULT_POLICY,
@@ -225,14 +221,14 @@ class BrokerState(Closing):
             return self.guest_tokens.check(token, now=now)
         return self.passports.check(token, tenant=DEFAULT_TENANT, now=now)
 
-    def rules(self, transaction: Transaction) -> Rules:
-        """The rules in force in the state that a transaction sees.
+    def rules(self, transaction: Transaction, tenant: str = DEFAULT_TENANT) -> Rules:
+        """The rules in force for a tenant in the state that a transaction sees.
 
         Each look is also how a broker comes to know that another one has begun the store again.
         """
         if not transaction.is_alone:
             self.challenges.store_id = transaction.store_row().id
-        return self.last_rules.of(transaction)
+        return self.last_rules.of(transaction, tenant)
 
     def policy(self, rules: Rules) -> ResourcePolicy | RegoPolicy:
         """The policy of the rules.
@@ -437,15 +433,15 @@ def _open_in(
     )
     store.before_commit = audit_heads.keep
     with store.transaction() as transaction:
-        if policy is None and transaction.get_setting(POLICY) in (
+        if policy is None and transaction.get_policy(DEFAULT_TENANT, POLICY) in (
             None,
             FORMER_DEFAULT_POLICY.encode(),
         ):
             policy = parse_policy(DEFAULT_POLICY)
         if policy is not None:
-            transaction.set_setting(POLICY, policy.text.encode())
+            transaction.set_policy(DEFAULT_TENANT, POLICY, policy.text.encode())
         for one in appraisal.references:
-            transaction.set_reference_value(one)
+            transaction.set_reference_value(DEFAULT_TENANT, one)
         detail = f"TEEs: {', '.join(sorted(verifiers)) or 'none'}"
         if appraisal.references:
             names = ", ".join(one.name for one in appraisal.references)

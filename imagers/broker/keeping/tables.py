@@ -9,8 +9,12 @@ sessions   handshakes whose evidence was accepted, unique by nonce and by place 
 era        one row, kept as sessions are: gone when they are
 store      one row: the random id of this database, how often it was changed
 brokers    name -> the highest time that this broker has seen
-settings   the sealed token key, the policy
-reference_values  name -> what claims of that name have to equal
+settings   the sealed token key
+tenants    names that are or were taken: those of tenants that are gone are not given again
+repositories      who owns one; what is not here is the default tenant's
+admins     the public keys of admins by their hash, each of one tenant
+policies   of each tenant: resource policy and attestation policies
+reference_values  of each tenant: name -> what claims of that name have to equal
 collateral        name -> the highest number or time of a document that was believed
 audit      rows that triggers protect from change, a chain for each broker
 audit_heads  what the last row of a chain was, signed now and then
@@ -18,12 +22,16 @@ audit_heads  what the last row of a chain was, signed now and then
 
 from __future__ import annotations
 
-__all__ = ["AUDIT_TEXTS", "NUMBER_DIGITS", "PASSING", "TABLES"]
+__all__ = ["AUDIT_TEXTS", "DEFAULT_TENANT", "NUMBER_DIGITS", "PASSING", "TABLES"]
+
+DEFAULT_TENANT = "default"
+"""Is always there, and owns each repository that nobody else does."""
 
 NUMBER_DIGITS = 50
 """Of a number of collateral, in text that compares as the number: a CRL's can have 20 bytes."""
 
 AUDIT_TEXTS = (
+    "tenant",
     "at",
     "event",
     "outcome",
@@ -35,6 +43,7 @@ AUDIT_TEXTS = (
     "client",
     "evidence",
     "claims",
+    "admin",
     "detail",
 )
 
@@ -63,7 +72,18 @@ CREATE TABLE era (number BIGINT PRIMARY KEY);
 CREATE TABLE store (id BYTES NOT NULL, changes BIGINT NOT NULL);
 CREATE TABLE brokers (name TEXT PRIMARY KEY, seen_ms BIGINT NOT NULL);
 CREATE TABLE settings (name TEXT PRIMARY KEY, value BYTES NOT NULL);
-CREATE TABLE reference_values (name TEXT PRIMARY KEY, value BYTES NOT NULL);
+CREATE TABLE tenants (name TEXT PRIMARY KEY, gone BIGINT NOT NULL);
+CREATE TABLE repositories (name TEXT PRIMARY KEY, tenant TEXT NOT NULL);
+CREATE TABLE admins (
+    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, roles TEXT NOT NULL,
+    public_key BYTES NOT NULL, UNIQUE (tenant, name)
+);
+CREATE TABLE policies (
+    tenant TEXT NOT NULL, name TEXT NOT NULL, value BYTES NOT NULL, PRIMARY KEY (tenant, name)
+);
+CREATE TABLE reference_values (
+    tenant TEXT NOT NULL, name TEXT NOT NULL, value BYTES NOT NULL, PRIMARY KEY (tenant, name)
+);
 CREATE TABLE collateral (name TEXT PRIMARY KEY, number TEXT NOT NULL);
 CREATE TABLE audit (
     place PLACE, broker TEXT NOT NULL, number BIGINT NOT NULL, {texts}, hash BYTES NOT NULL,

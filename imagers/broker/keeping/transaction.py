@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from imagers.broker.keeping.rows import Session, StoredResource, StoreRow
-from imagers.broker.keeping.tables import AUDIT_TEXTS, NUMBER_DIGITS
+from imagers.broker.keeping.rows import Admin, Session, StoredResource, StoreRow
+from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, NUMBER_DIGITS
 from imagers.kbs.resources import ResourcePath, parse_resource_path
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.references import parse_references, references_to_json
@@ -31,6 +31,7 @@ FIRST_HASH = bytes(32)
 """What stands in for the hash before the first row of a chain."""
 _SESSION = tuple(one.name for one in fields(Session))
 _AUDIT = ("broker", "number", *AUDIT_TEXTS)
+_ADMIN = ("id", "tenant", "name", "roles", "public_key")
 
 
 def _insert(table: str, *columns: str) -> str:
@@ -40,6 +41,17 @@ def _insert(table: str, *columns: str) -> str:
 
 _FIND_RESOURCE = "SELECT sealed, size, version, created_at FROM resources WHERE path = :path"
 _INSERT_RESOURCE = _insert("resources", "path", "sealed", "size", "version", "created_at")
+# The repository of a path is what stands before its first slash.
+_OF_REPOSITORY = "substr(path, 1, length(repositories.name) + 1) = repositories.name || '/'"
+_LIST_RESOURCES = (
+    f"SELECT path FROM resources LEFT JOIN repositories ON {_OF_REPOSITORY} "  # noqa: S608 - ours
+    "WHERE coalesce(repositories.tenant, :default) = :tenant"
+)
+_IS_USED = (
+    "SELECT 1 FROM resources WHERE substr(path, 1, length(:beginning)) = :beginning "
+    "UNION ALL SELECT 1 FROM bindings WHERE substr(path, 1, length(:beginning)) = :beginning "
+    "LIMIT 1"
+)
 _NEXT_VERSION = (
     "INSERT INTO versions (path, last) VALUES (:path, 1) "
     "ON CONFLICT (path) DO UPDATE SET last = versions.last + 1"
@@ -162,10 +174,14 @@ class Transaction:
         self._run("DELETE FROM bindings WHERE path = :path", path=str(path))
         return self._run("DELETE FROM resources WHERE path = :path", path=str(path)).rowcount > 0
 
-    def list_resources(self) -> tuple[ResourcePath, ...]:
-        """All names, sorted."""
-        rows = self._run("SELECT path FROM resources ORDER BY path").fetchall()
-        return tuple(parse_resource_path(path) for (path,) in rows)
+    def list_resources(self, tenant: str) -> tuple[ResourcePath, ...]:
+        """The names of a tenant's, sorted."""
+        rows = self._run(_LIST_RESOURCES, tenant=tenant, default=DEFAULT_TENANT).fetchall()
+        return tuple(sorted(parse_resource_path(path) for (path,) in rows))
+
+    def count_resources(self) -> int:
+        """How many there are, of all tenants."""
+        return int(_one(self._run("SELECT count(*) FROM resources"))[0])
 
     def bindings(self, path: ResourcePath) -> frozenset[Digest]:
         """The images that a resource belongs to."""
@@ -252,31 +268,106 @@ class Transaction:
 
     def set_setting(self, name: str, value: bytes) -> None:
         """Set or replace a value."""
-        self.delete_setting(name)
+        self._run("DELETE FROM settings WHERE name = :name", name=name)
         self._run(_insert("settings", "name", "value"), name=name, value=value)
 
-    def delete_setting(self, name: str) -> None:
-        """Have no such value."""
-        self._run("DELETE FROM settings WHERE name = :name", name=name)
+    # Tenants
+
+    def tenants(self) -> tuple[str, ...]:
+        """The names of all, sorted."""
+        rows = self._run("SELECT name FROM tenants WHERE gone = 0 ORDER BY name").fetchall()
+        return tuple(name for (name,) in rows)
+
+    def insert_tenant(self, name: str) -> None:
+        """One more; the name must never have been taken."""
+        self._run(_insert("tenants", "name", "gone"), name=name, gone=0)
+
+    def delete_tenant(self, name: str) -> None:
+        """It is gone, with its admins, policies and values; its repositories are nobody's."""
+        for table in ("repositories", "admins", "policies", "reference_values"):
+            self._run(f"DELETE FROM {table} WHERE tenant = :name", name=name)  # noqa: S608 - ours
+        self._run("UPDATE tenants SET gone = 1 WHERE name = :name", name=name)
+
+    def owners(self) -> Mapping[str, str]:
+        """The tenant of each repository that is not the default tenant's, by its name, sorted."""
+        rows = self._run("SELECT name, tenant FROM repositories ORDER BY name").fetchall()
+        return dict(rows)
+
+    def owner_of(self, repository: str) -> str:
+        """The tenant of a repository."""
+        statement = "SELECT tenant FROM repositories WHERE name = :name"
+        row = self._run(statement, name=repository).fetchone()
+        return DEFAULT_TENANT if row is None else str(row[0])
+
+    def set_owner(self, repository: str, tenant: str) -> None:
+        """Give a repository to a tenant."""
+        self._run("DELETE FROM repositories WHERE name = :name", name=repository)
+        if tenant != DEFAULT_TENANT:
+            self._run(_insert("repositories", "name", "tenant"), name=repository, tenant=tenant)
+
+    def is_used(self, repository: str) -> bool:
+        """Whether anything is kept for it."""
+        return self._run(_IS_USED, beginning=f"{repository}/").fetchone() is not None
+
+    # Admins
+
+    def admins(self, tenant: str | None = None) -> tuple[Admin, ...]:
+        """Those of a tenant, or all, sorted by tenant and name."""
+        where = "" if tenant is None else "WHERE tenant = :tenant "
+        statement = f"SELECT {', '.join(_ADMIN)} FROM admins {where}ORDER BY tenant, name"  # noqa: S608 - ours
+        named = {} if tenant is None else {"tenant": tenant}
+        return tuple(map(_admin, self._run(statement, **named).fetchall()))
+
+    def find_admin(self, id: str) -> Admin | None:  # noqa: A002 - its name
+        """The admin whose key has that hash."""
+        statement = f"SELECT {', '.join(_ADMIN)} FROM admins WHERE id = :id"  # noqa: S608 - ours
+        row = self._run(statement, id=id).fetchone()
+        return None if row is None else _admin(row)
+
+    def insert_admin(self, admin: Admin) -> None:
+        """A new row; the key must be nobody's, and the name free in its tenant."""
+        values = {name: getattr(admin, name) for name in _ADMIN}
+        self._run(_insert("admins", *_ADMIN), **values | {"roles": ",".join(sorted(admin.roles))})
+
+    def delete_admin(self, id: str) -> bool:  # noqa: A002 - its name
+        """Whether there was one."""
+        return self._run("DELETE FROM admins WHERE id = :id", id=id).rowcount > 0
+
+    # Policies
+
+    def get_policy(self, tenant: str, name: str) -> bytes | None:
+        """A policy of a tenant, or None."""
+        statement = "SELECT value FROM policies WHERE tenant = :tenant AND name = :name"
+        row = self._run(statement, tenant=tenant, name=name).fetchone()
+        return None if row is None else row[0]
+
+    def set_policy(self, tenant: str, name: str, value: bytes | None) -> None:
+        """Set or replace one; None: have none of that name."""
+        named = {"tenant": tenant, "name": name}
+        self._run("DELETE FROM policies WHERE tenant = :tenant AND name = :name", **named)
+        if value is not None:
+            self._run(_insert("policies", "tenant", "name", "value"), **named, value=value)
 
     # Reference values
 
-    def reference_values(self) -> Mapping[str, ReferenceValue]:
-        """All of them by name, sorted."""
-        rows = self._run("SELECT value FROM reference_values ORDER BY name").fetchall()
+    def reference_values(self, tenant: str) -> Mapping[str, ReferenceValue]:
+        """All of a tenant by name, sorted."""
+        statement = "SELECT value FROM reference_values WHERE tenant = :tenant ORDER BY name"
+        rows = self._run(statement, tenant=tenant).fetchall()
         found = (one for (value,) in rows for one in parse_references(value))
         return {one.name: one for one in found}
 
-    def set_reference_value(self, value: ReferenceValue) -> None:
+    def set_reference_value(self, tenant: str, value: ReferenceValue) -> None:
         """Set or replace one."""
-        self.delete_reference_value(value.name)
+        self.delete_reference_value(tenant, value.name)
         data = dump_json(references_to_json([value]))
-        self._run(_insert("reference_values", "name", "value"), name=value.name, value=data)
+        insert = _insert("reference_values", "tenant", "name", "value")
+        self._run(insert, tenant=tenant, name=value.name, value=data)
 
-    def delete_reference_value(self, name: str) -> bool:
+    def delete_reference_value(self, tenant: str, name: str) -> bool:
         """Whether there was one."""
-        statement = "DELETE FROM reference_values WHERE name = :name"
-        return self._run(statement, name=name).rowcount > 0
+        statement = "DELETE FROM reference_values WHERE tenant = :tenant AND name = :name"
+        return self._run(statement, tenant=tenant, name=name).rowcount > 0
 
     # Collateral
 
@@ -336,15 +427,25 @@ class Transaction:
         return [signed for (signed,) in self._run("SELECT signed FROM audit_heads").fetchall()]
 
     def list_audit(
-        self, limit: int, wanted: Mapping[str, str] | None = None
+        self,
+        limit: int,
+        wanted: Mapping[str, str] | None = None,
+        *,
+        tenants: Sequence[str] | None = None,
     ) -> Sequence[Mapping[str, str]]:
         """The last rows, oldest first: the texts, and `id`, the first 16 hex digits of the hash.
 
         Args:
+            tenants: whose; None: all.
             wanted: by column, what a row must have; `image` and `session` by their beginning;
                 `since` is the earliest `at`, as it is stored; `id` is that of the one row.
         """
-        tests, values = [], dict[str, Any](wanted or {})
+        tests: list[str] = []
+        values: dict[str, Any] = dict(wanted or {})
+        if tenants is not None:
+            of = {f"tenant_{at}": name for at, name in enumerate(tenants)}
+            tests.append(f"tenant IN ({', '.join(f':{name}' for name in of) or 'NULL'})")
+            values |= of
         for name in wanted or {}:
             if name == "since":
                 tests.append("at >= :since")
@@ -381,6 +482,11 @@ class Transaction:
 
     def _links_after(self, broker: str, number: int, place: int) -> Sequence[tuple[Any, ...]]:
         return self._run(_NEXT_LINKS, broker=broker, number=number, place=place).fetchall()
+
+
+def _admin(row: tuple[Any, ...]) -> Admin:
+    values = dict(zip(_ADMIN, row, strict=True))
+    return Admin(**values | {"roles": frozenset(filter(None, values["roles"].split(",")))})
 
 
 def _one(found: Cursor) -> tuple[Any, ...]:

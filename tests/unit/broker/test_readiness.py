@@ -23,7 +23,7 @@ def test_broker_that_can_serve_guests_is_ready(http):
 
 def test_broker_with_a_damaged_policy_is_not_ready_and_lives(embedded, http):
     with closing(sqlite3.connect(embedded.state_directory / "broker.sqlite")) as store:
-        store.execute("UPDATE settings SET value = ? WHERE name = 'policy'", (b"{",))
+        store.execute("UPDATE policies SET value = ? WHERE name = 'policy'", (b"{",))
         store.execute("UPDATE store SET changes = changes + 1")
         store.commit()
     status, headers, body = http("GET", "/readyz")
@@ -52,7 +52,7 @@ def test_answer_is_known_for_a_while(embedded, http, monkeypatch):
     monkeypatch.setattr(readiness, "_GOOD_S", 3600.0)
     assert http("GET", "/readyz")[0] == 200
     with closing(sqlite3.connect(embedded.state_directory / "broker.sqlite")) as store:
-        store.execute("UPDATE settings SET value = ? WHERE name = 'policy'", (b"{",))
+        store.execute("UPDATE policies SET value = ? WHERE name = 'policy'", (b"{",))
         store.execute("UPDATE store SET changes = changes + 1")
         store.commit()
     assert http("GET", "/readyz")[0] == 200
