@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
 
@@ -45,7 +45,7 @@ from imagers.model.references import (
     parse_references,
     references_to_json,
 )
-from imagers.model.strict_json import JSONObject, View, dump_json, parse_json
+from imagers.model.strict_json import View, dump_json, parse_json
 from imagers.net.http import HTTPSettings
 from imagers.pki.jose import sign_token
 
@@ -96,7 +96,7 @@ class AuditEntry:
     """One row of a broker's audit log; "" where a member does not apply.
 
     Attributes:
-        number: counts up from 1 without gaps, of all rows of a broker; None: it is not told.
+        id: 16 hex digits, of the hash that the row has in its chain.
         at: RFC 3339, by the broker's clock.
         event: such as `release`, `attest`, `put`.
         outcome: `ok` or `refused`.
@@ -105,12 +105,15 @@ class AuditEntry:
         image: digest that the guest named.
         rule: of the policy that decided.
         session: which session, by a name that opens nothing.
+        client: the address that asked.
+        evidence: SHA-256 of the guest's attestation, as it came, in hex.
+        claims: SHA-256 of what its token says of it, in hex.
         tenant: whose row it is; "": the broker's own.
         admin: who did it, by name and the beginning of the key's id.
         detail: why.
     """
 
-    number: int | None
+    id: str
     at: str
     event: str
     outcome: str
@@ -119,9 +122,15 @@ class AuditEntry:
     image: str = ""
     rule: str = ""
     session: str = ""
+    client: str = ""
+    evidence: str = ""
+    claims: str = ""
     tenant: str = ""
     admin: str = ""
     detail: str = ""
+
+
+_ENTRY_TEXTS = tuple(one.name for one in fields(AuditEntry) if one.default == "")
 
 
 def load_admin_key(path: str | os.PathLike[str]) -> Ed25519PrivateKey:
@@ -364,7 +373,7 @@ class BrokerAdmin(Closing):
         Args:
             filters: only entries that fit all of them, by the names that the broker takes:
                 `event`, `outcome`, `path`, `image` and `session` (a beginning of it is enough for
-                the last two), and `since`, an RFC 3339 time.
+                the last two), `since`, an RFC 3339 time, and `id`.
 
         Raises:
             UsageError: the broker does not take a value.
@@ -377,12 +386,18 @@ class BrokerAdmin(Closing):
         answer = View.parse(response.body, what="audit log", max_bytes=_MAX_ANSWER)
         return tuple(map(_parse_entry, answer.objects("entries")))
 
+    def audit_heads(self) -> bytes:
+        """Signed heads of the chains of the audit log, in JSON: to be kept elsewhere."""
+        response = self._send("GET", "imagers/audit/head", _MAX_ANSWER)
+        self._check_ours("export the heads of the audit log", response)
+        return response.body
+
     def ask(
         self,
         what: str,
         method: str,
         path: str,
-        body: JSONObject | None = None,
+        body: bytes | None = None,
         *,
         missing: str,
         hint: str,
@@ -398,8 +413,7 @@ class BrokerAdmin(Closing):
             NotFound: there is no such thing.
             Unsupported: the broker is not ours.
         """
-        data = None if body is None else dump_json(body)
-        response = self._send(method, path, _MAX_ANSWER, data)
+        response = self._send(method, path, _MAX_ANSWER, body)
         error = parse_error(response.body)
         if response.status == _NOT_FOUND and error.name == "ResourceNotFound":
             raise NotFound(missing, status=response.status, code=error.name, hint=hint)
@@ -486,12 +500,9 @@ def _policy_path(attestation: str | None) -> str:
 
 
 def _parse_entry(entry: View) -> AuditEntry:
-    texts = {
-        name: entry.optional_text(name) or ""
-        for name in ("tee", "path", "image", "rule", "session", "tenant", "admin", "detail")
-    }
+    texts = {name: entry.optional_text(name) or "" for name in _ENTRY_TEXTS}
     return AuditEntry(
-        number=entry.integer("number") if "number" in entry else None,
+        id=entry.text("id"),
         at=entry.text("at"),
         event=entry.text("event"),
         outcome=entry.text("outcome"),

@@ -21,7 +21,7 @@ from urllib.parse import quote
 from imagers.errors import FormatError, UsageError
 from imagers.files import read_bounded
 from imagers.model.base64 import encode_base64
-from imagers.model.strict_json import View
+from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
     import os
@@ -140,7 +140,7 @@ class TenantAdmin:
             f"assign the repository {repository!r}",
             "POST",
             f"repository/{_part(repository)}",
-            {"tenant": tenant},
+            dump_json({"tenant": tenant}),
             missing=f"the broker has no tenant {tenant!r}",
         )
 
@@ -178,16 +178,17 @@ class TenantAdmin:
             NotFound: there is no such tenant.
             RemoteError: code `Conflict`: the name is taken, or the key in use.
         """
+        message: JSONObject = {
+            "name": name,
+            "roles": [*roles],
+            "public_key": encode_base64(key.public_bytes_raw()),
+            "tenant": tenant,
+        }
         self._ask(
             f"add the admin key {name!r}",
             "POST",
             "admin-key",
-            {
-                "name": name,
-                "roles": [*roles],
-                "public_key": encode_base64(key.public_bytes_raw()),
-                **({} if tenant is None else {"tenant": tenant}),
-            },
+            dump_json(message),
             missing=f"the broker has no tenant {tenant!r}",
         )
 
@@ -211,7 +212,7 @@ class TenantAdmin:
         what: str,
         method: str,
         path: str,
-        body: JSONObject | None = None,
+        body: bytes | None = None,
         *,
         missing: str = "",
     ) -> bytes:
