@@ -250,7 +250,7 @@ def test_audit_of_some_tenants_has_their_rows_alone(store):
             assert [int(row["detail"]) for row in rows] == found
         assert len(transaction.list_audit(10)) == 4
         assert len(transaction.list_audit(10, {"event": "put"}, tenants=["a"])) == 2
-        assert [row["number"] for row in transaction.list_audit(1, tenants=["b"])] == [3]
+        assert [row["detail"] for row in transaction.list_audit(1, tenants=["b"])] == ["3"]
 
 
 def test_resources_are_listed_of_the_tenant_that_owns_the_repository(store):
