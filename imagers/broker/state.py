@@ -49,6 +49,7 @@ from imagers.broker.refusals import Refusal
 from imagers.broker.rules import POLICY, LastRules
 from imagers.broker.sealing import Sealer
 from imagers.broker.tokens import DEFAULT_ISSUER, GuestTokens, check_issuer, make_signing_key
+from imagers.broker.ui.login import Logins, make_login_key
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.collateral.directory import CollateralDirectory
 from imagers.evidence.plugins import DEVICES, load_verifier
@@ -86,7 +87,7 @@ SAMPLES = ("sample", "sampledevice")
 MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, for ever
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _FIRST_ADMIN = "admin"
-_TOKEN_KEY, _AUDIT_KEY = "token-key", "audit-key"  # names of settings
+_TOKEN_KEY, _AUDIT_KEY, _LOGIN_KEY = "token-key", "audit-key", "login-key"  # settings
 
 _T = TypeVar("_T")
 _log = logging.getLogger("imagers.broker")
@@ -188,6 +189,7 @@ class BrokerState(Closing):
     session_time: SessionTime
     guest_tokens: GuestTokens
     audit_heads: AuditHeads
+    logins: Logins
     passports: Passports
     verifiers: Mapping[str, Verifier[Any]]
     judges: Mapping[str, str]
@@ -216,6 +218,22 @@ class BrokerState(Closing):
             raise Refusal("AdminAuthAccess", "the request has no token of an admin")
         found = await self.store.read(lambda transaction: find_admins(transaction, token))
         return check_admin_token(token, found, now=self.now())
+
+    def log_in(self, by: Admin) -> str:
+        """The cookie of an admin who has shown a token."""
+        return self.logins.issue(by.id, now_ms=self.session_time.now_ms())
+
+    async def find_logged_in(self, cookie: str | None) -> Admin | None:
+        """The admin of a cookie, as the store has him now."""
+        if cookie is None:
+            return None
+
+        def look(transaction: Transaction) -> Admin | None:
+            now_ms = self.session_time.now_ms(transaction.store_row().seen_ms)
+            key_id = self.logins.check(cookie, now_ms=now_ms)
+            return None if key_id is None else transaction.find_admin(key_id)
+
+        return await self.store.read(look)
 
     async def change(self, by: Admin, work: Callable[[Transaction], _T]) -> _T:
         """As `Store.change`, by an admin who still is the same when it is done.
@@ -442,6 +460,8 @@ def _open_in(
             guest_tokens = GuestTokens(private, issuer=config.issuer)
         with _open_key(_AUDIT_KEY, store, sealer, config) as private:
             audit_heads = AuditHeads(private, clock=config.clock)
+        with _open_key(_LOGIN_KEY, store, sealer, config, make=make_login_key) as key:
+            logins = Logins(key)
         challenges, session_time = _open_sessions(store, master_key, config.clock)
     finally:
         master_key[:] = bytes(len(master_key))
@@ -454,6 +474,7 @@ def _open_in(
         session_time=session_time,
         guest_tokens=guest_tokens,
         audit_heads=audit_heads,
+        logins=logins,
         passports=settings.passports,
         verifiers=verifiers,
         judges={name: _judge(config, appraisal, name) for name in verifiers},
@@ -541,12 +562,19 @@ def _open_sessions(
     return Challenges(master_key, row.id), SessionTime(clock, row.seen_ms)
 
 
-def _open_key(name: str, store: Store, sealer: Sealer, config: BrokerConfig) -> SecretKey:
-    """A signing key of the store: opening it also proves that the master key is the right one."""
+def _open_key(
+    name: str,
+    store: Store,
+    sealer: Sealer,
+    config: BrokerConfig,
+    *,
+    make: Callable[[], SecretKey] = make_signing_key,
+) -> SecretKey:
+    """A key of the store: opening it also proves that the master key is the right one."""
     with store.transaction() as transaction:
         sealed = transaction.get_setting(name)
         if sealed is None:
-            private = make_signing_key()
+            private = make()
             sealed = sealer.seal(private, kind="setting", name=name, version=1)
             transaction.set_setting(name, sealed)
             return private

@@ -2,14 +2,15 @@
 """usage: imagers broker init | serve | check-config | reference-value ...
        imagers broker put URI FILE | get URI | list | delete URI
        imagers broker policy show | set FILE | reset | test FILE ...
-       imagers broker audit ...
+       imagers broker audit ... | ui
 
 A key broker for guests: "imagers broker init --help" is about its first day,
 "imagers broker serve --help" about running one. The other words administrate
 one that runs; "get" shows what is known of a secret, never the secret. A secret
 bound to an image goes to guests that name this image and whose measurement is a
 known one, see "imagers broker reference-value"; the policy may say more, see
-"imagers broker policy". Who got what, and who did not: "imagers broker audit".
+"imagers broker policy". Who got what, and who did not: "imagers broker audit",
+and in a browser "imagers broker ui".
 
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
   --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
@@ -40,6 +41,7 @@ from imagers.cli.verbs import (
     broker_policy,
     broker_reference_value,
     broker_serve,
+    broker_ui,
 )
 from imagers.errors import LocalError
 
@@ -58,6 +60,7 @@ for _module in (
     broker_policy,
     broker_reference_value,
     broker_audit,
+    broker_ui,
 ):
     command.add_command(_module.command)
 
