@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from imagers.broker.audit import AuditEvent, RefusalLimit, append
 from imagers.broker.challenges import Challenges
 from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
+from imagers.broker.headfile import HeadFile
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import BROKER, Store
 from imagers.broker.keyfiles import (
@@ -24,6 +27,8 @@ from imagers.broker.keyfiles import (
     load_master_key,
     make_admin_key,
     make_state_directory,
+    read_master_key,
+    read_master_keys,
 )
 from imagers.broker.passports import (
     DEFAULT_TENANT,
@@ -40,7 +45,7 @@ from imagers.broker.policy.table import (
     parse_policy,
 )
 from imagers.broker.rules import POLICY, LastRules
-from imagers.broker.sealing import Sealer
+from imagers.broker.sealing import SETTING_KIND, Sealer
 from imagers.broker.tokens import (
     DEFAULT_ISSUER,
     AdminTokens,
@@ -55,6 +60,7 @@ from imagers.evidence.policy import AppraisalPolicy, parse_appraisal_policy
 from imagers.files import local_errors, read_bounded
 from imagers.model.closing import Closing
 from imagers.model.evidence import DeviceVerifier
+from imagers.model.keys import SecretKey
 from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:
@@ -75,12 +81,16 @@ __all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "check_settings", "ope
 ADMIN_KEY = "admin.key"
 ADMIN_PUBLIC_KEY = "admin.pub"
 MASTER_KEY = "master.key"
+NEXT_KEY = "master.next"
+HEAD = "head"
 STORE = "broker.sqlite"
 SAMPLES = ("sample", "sampledevice")
 """Whose evidence anybody can make: a TEE, and a device."""
 MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, for ever
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TOKEN_KEY = "token-key"  # noqa: S105 - the name of a setting
+_CHALLENGE_KEY = "challenge-key"
+_CHALLENGE_KEY_BYTES = 32
 
 # (event, whether the caller has attested)
 _REFUSALS = (
@@ -127,6 +137,8 @@ class BrokerConfig:
         trusted_proxies: addresses and networks whose X-Forwarded-For is believed, for the
             shares of places; of anybody else it is not looked at.
         session_lifetime: of a handshake and its token, from its start, never extended.
+        master_key_fd: a descriptor that gives the master key, in place of the file; read once.
+        accept_older_state: believe a database that is older than one that was seen here.
         max_sessions: attested, at the same time, each kept for its lifetime and the longest
             error of a clock; more are refused with 429.
         max_sessions_of_instance: the same of one machine, for TEEs whose verifier tells
@@ -153,6 +165,8 @@ class BrokerConfig:
     admin_ca_file: Path | None = None
     unsafe_plain_http: bool = False
     trusted_proxies: tuple[str, ...] = ()
+    master_key_fd: int | None = None
+    accept_older_state: bool = False
     session_lifetime: timedelta = timedelta(minutes=5)
     max_sessions: int = MAX_SESSIONS
     max_sessions_of_instance: int = 256
@@ -168,6 +182,11 @@ class BrokerConfig:
     def master_key_file(self) -> Path:
         """Where the first start writes the master key."""
         return self.state_directory / MASTER_KEY
+
+    @property
+    def next_key_file(self) -> Path:
+        """Where the next master key is while it is rotated."""
+        return self.state_directory / NEXT_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,17 +405,18 @@ def _open_in(
 ) -> BrokerState:
     appraisal, verifiers, policy = settings.appraisal, settings.verifiers, settings.policy
 
-    def nothing_sealed() -> bool:
-        with store.transaction() as transaction:
-            return transaction.get_setting(_TOKEN_KEY) is None
-
-    master_key, master_made = load_master_key(config.master_key_file, may_make=nothing_sealed)
-    try:
-        sealer = Sealer(master_key)
-        guest_tokens = _open_token_key(store, sealer, config)
-        challenges, session_time = _open_sessions(store, master_key, config.clock)
-    finally:
-        master_key[:] = bytes(len(master_key))
+    sealer, master_made = open_sealer(config, store)
+    head_file = HeadFile(config.state_directory / HEAD, sealer)
+    unsealed = store.unseal(
+        sealer,
+        least=head_file.read(),
+        accept_older=config.accept_older_state,
+        keep=partial(_keep_number, head_file),
+    )
+    with _own_key(store, sealer, _TOKEN_KEY, GuestTokens.make_key) as private:
+        guest_tokens = GuestTokens(private, issuer=config.issuer)
+    with _own_key(store, sealer, _CHALLENGE_KEY, _make_challenge_key) as secret:
+        challenges, session_time = _open_sessions(store, secret, config.clock)
     public_key_file = config.state_directory / ADMIN_PUBLIC_KEY
     admin_made = make_admin_key(config.admin_key_file, public_key_file)
     state = BrokerState(
@@ -425,6 +445,8 @@ def _open_in(
         for one in appraisal.references:
             transaction.set_reference_value(one)
         detail = f"TEEs: {', '.join(sorted(verifiers)) or 'none'}"
+        if unsealed.older is not None:
+            detail += f"; older state accepted: change {unsealed.older}"
         if appraisal.references:
             names = ", ".join(one.name for one in appraisal.references)
             detail += f"; reference values from {config.appraisal_policy_file}: {names}"
@@ -448,8 +470,54 @@ def _open_in(
     return state
 
 
+def open_sealer(config: BrokerConfig, store: Store) -> tuple[Sealer, bool]:
+    """What the values of a store are opened with, and whether the master key was made now.
+
+    Raises:
+        LocalError: a key is missing, or is not the one of this store.
+    """
+
+    def may_make() -> bool:
+        with store.reading() as transaction:
+            row = transaction.store_row()
+            return row.head is None and transaction.get_setting(_TOKEN_KEY) is None
+
+    made = False
+    if config.master_key_fd is not None:
+        keys = read_master_keys(config.master_key_fd)
+    else:
+        key, made = load_master_key(config.master_key_file, may_make=may_make)
+        keys = [key, *_next_keys(config)]
+    try:
+        sealer = Sealer(keys, find=partial(_next_keys, config))
+    finally:
+        for key in keys:
+            key[:] = bytes(len(key))
+    with store.reading() as transaction:
+        sealed = transaction.get_setting(_TOKEN_KEY)
+    if sealed is not None:
+        where = str(config.master_key_file)
+        if config.master_key_fd is not None:
+            where = f"descriptor {config.master_key_fd}"
+        sealer.open_first(sealed, kind=SETTING_KIND, name=_TOKEN_KEY, master_key_path=where).close()
+    return sealer, made
+
+
+def _next_keys(config: BrokerConfig) -> list[bytearray]:
+    """The next master key, where there is one: another process may have made it since."""
+    path = config.next_key_file
+    return [read_master_key(path)] if config.master_key_fd is None and path.exists() else []
+
+
+def _keep_number(file: HeadFile, number: int) -> None:
+    try:
+        file.write(number)
+    except LocalError as error:  # the change is on disk, and is not undone for this
+        _log.error("an old copy of the store might be believed after the next start: %s", error)
+
+
 def _open_sessions(
-    store: Store, master_key: bytearray, clock: Callable[[], datetime]
+    store: Store, secret: SecretKey, clock: Callable[[], datetime]
 ) -> tuple[Challenges, SessionTime]:
     with store.transaction() as transaction:
         row, now = transaction.store_row(), clock()
@@ -460,26 +528,24 @@ def _open_sessions(
             detail = "the clock went back: all sessions were ended, and time begins again"
             append(transaction, AuditEvent(event="start", outcome="ok", detail=detail), now=now)
             row = transaction.store_row()
-    return Challenges(master_key, row.id), SessionTime(clock, row.seen_ms)
+    with secret.view() as data:
+        return Challenges(bytes(data), row.id), SessionTime(clock, row.seen_ms)
 
 
-def _open_token_key(store: Store, sealer: Sealer, config: BrokerConfig) -> GuestTokens:
-    """The key for tokens: opening it also proves that the master key is the right one."""
+def _make_challenge_key() -> SecretKey:
+    return SecretKey(secrets.token_bytes(_CHALLENGE_KEY_BYTES))
+
+
+def _own_key(store: Store, sealer: Sealer, name: str, make: Callable[[], SecretKey]) -> SecretKey:
+    """A key that all brokers of the store share; the caller closes it."""
     with store.transaction() as transaction:
-        sealed = transaction.get_setting(_TOKEN_KEY)
-        if sealed is None:
-            private = GuestTokens.make_key()
-            sealed = sealer.seal(private, kind="setting", name=_TOKEN_KEY, version=1)
-            transaction.set_setting(_TOKEN_KEY, sealed)
-        else:
-            private = sealer.open_first(
-                sealed,
-                kind="setting",
-                name=_TOKEN_KEY,
-                master_key_path=str(config.master_key_file),
-            )
-    with private:
-        return GuestTokens(private, issuer=config.issuer)
+        sealed = transaction.get_setting(name)
+        if sealed is not None:
+            return sealer.open(sealed, kind=SETTING_KIND, name=name, version=1)
+        key = make()
+        sealed = sealer.seal(key, kind=SETTING_KIND, name=name, version=1)
+        transaction.set_setting(name, sealed)
+        return key
 
 
 def _load_verifiers(

@@ -56,6 +56,7 @@ class SQLiteDatabase:
     """
 
     waits = False
+    takes_over = True
     errors: type[Exception] = sqlite3.Error
     taken: type[Exception] = sqlite3.IntegrityError
     again: tuple[type[Exception], ...] = ()  # who writes is alone

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads and writes that happen together or not at all.
 
-Statements are made once: to build one costs more than to run it.
+Statements are made once: to build one costs more than to run it. Those about sealed tables are in
+`sealed`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from imagers.broker.keeping.rows import Session, StoredResource, StoreRow
+from imagers.broker.keeping.sealed import SealedRows
 from imagers.broker.keeping.tables import AUDIT_TEXTS, NUMBER_DIGITS
 from imagers.kbs.resources import ResourcePath, parse_resource_path
 from imagers.model.digest import Digest, parse_digest
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from imagers.broker.keeping.database import Connection, Cursor
+    from imagers.broker.keeping.sealed import HeldHeads
     from imagers.model.references import ReferenceValue
 
 __all__ = ["STORE_ID_BYTES", "Transaction", "chain_hash"]
@@ -37,14 +40,9 @@ def _insert(table: str, *columns: str) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608 - names of ours
 
 
-_FIND_RESOURCE = "SELECT sealed, size, version, created_at FROM resources WHERE path = :path"
-_INSERT_RESOURCE = _insert("resources", "path", "sealed", "size", "version", "created_at")
-_NEXT_VERSION = (
-    "INSERT INTO versions (path, last) VALUES (:path, 1) "
-    "ON CONFLICT (path) DO UPDATE SET last = versions.last + 1"
-)
 _STORE = (
-    "SELECT id, changes, (SELECT max(seen_ms) FROM brokers), (SELECT count(*) FROM era) FROM store"
+    "SELECT id, changes, (SELECT max(seen_ms) FROM brokers), (SELECT count(*) FROM era), "
+    "head, head_key FROM store"
 )
 _KEEP_TIME = "UPDATE brokers SET seen_ms = :now_ms WHERE name = :broker AND seen_ms < :now_ms"
 _FIND_SESSION = f"SELECT {', '.join(_SESSION)} FROM sessions WHERE name = :name"  # noqa: S608 - ours
@@ -74,6 +72,7 @@ class Transaction:
     Args:
         words: see `Database`.
         broker: whose chain the audit rows continue.
+        heads: what is known of the sealed tables; None: nothing is, and none of them is read.
         alone: whether it may change what releases are judged by.
     """
 
@@ -82,10 +81,15 @@ class Transaction:
         connection: Connection,
         words: Callable[[str], str],
         broker: str,
+        heads: HeldHeads | None = None,
         *,
         alone: bool,
     ) -> None:
         self.is_alone = alone
+        self._heads = heads
+        # What begins now sees no state before the newest that was seen until now.
+        self._least = 0 if heads is None else heads.number
+        self.sealed = SealedRows(self._run, self.store_row, heads, alone=alone)
         self._execute = connection.execute
         self._words = words
         self._broker = broker
@@ -115,53 +119,54 @@ class Transaction:
 
     def find_resource(self, path: ResourcePath) -> StoredResource | None:
         """The resource of that name."""
-        row = self._run(_FIND_RESOURCE, path=str(path)).fetchone()
+        row = self.sealed.get("resources", str(path))
         return None if row is None else StoredResource(path, *row)
 
     def next_version(self, path: ResourcePath) -> int:
         """The number for the next value of that name; it is never given again."""
-        self._run(_NEXT_VERSION, path=str(path))
-        found = self._run("SELECT last FROM versions WHERE path = :path", path=str(path))
-        return int(_one(found)[0])
+        row = self.sealed.get("versions", str(path))
+        version = 1 if row is None else int(row[0]) + 1
+        self.sealed.put("versions", [str(path)], [version])
+        return version
 
     def insert_resource(self, resource: StoredResource) -> None:
         """A new row; the name must be free."""
-        self._run(
-            _INSERT_RESOURCE,
-            path=str(resource.path),
-            sealed=resource.sealed,
-            size=resource.size,
-            version=resource.version,
-            created_at=resource.created_at,
-        )
+        one = resource
+        values = (one.sealed, one.size, one.version, one.created_at)
+        self.sealed.insert("resources", [str(one.path)], values)
 
     def delete_resource(self, path: ResourcePath) -> bool:
         """Whether there was one; its bindings go with it."""
-        self._run("DELETE FROM bindings WHERE path = :path", path=str(path))
-        return self._run("DELETE FROM resources WHERE path = :path", path=str(path)).rowcount > 0
+        self.sealed.remove_all("bindings", str(path))
+        return self.sealed.remove("resources", str(path))
 
     def list_resources(self) -> tuple[ResourcePath, ...]:
         """All names, sorted."""
-        rows = self._run("SELECT path FROM resources ORDER BY path").fetchall()
-        return tuple(parse_resource_path(path) for (path,) in rows)
+        return tuple(parse_resource_path(str(path)) for _, path in self.sealed.names("resources"))
 
     def bindings(self, path: ResourcePath) -> frozenset[Digest]:
         """The images that a resource belongs to."""
-        found = self._run("SELECT manifest_digest FROM bindings WHERE path = :path", path=str(path))
-        return frozenset(parse_digest(digest) for (digest,) in found.fetchall())
+        rows = self.sealed.rows("bindings", str(path))
+        return frozenset(parse_digest(digest) for _, digest in rows)
 
     def add_binding(self, path: ResourcePath, digest: Digest) -> None:
         """One more image; the pair must be new."""
-        add = _insert("bindings", "path", "manifest_digest")
-        self._run(add, path=str(path), manifest_digest=str(digest))
+        self.sealed.insert("bindings", [str(path), str(digest)])
 
     # The store
 
     def store_row(self) -> StoreRow:
-        """The one row about the database, as it was when this transaction first looked."""
+        """The one row about the database, as it was when this transaction first looked.
+
+        Raises:
+            Altered: it is an older state of the database than one that was seen.
+        """
         if self._row is None:
-            identity, changes, seen_ms, eras = _one(self._run(_STORE))
-            self._row = StoreRow(identity, changes, seen_ms or 0, eras > 0)
+            identity, changes, seen_ms, eras, head, key = _one(self._run(_STORE))
+            if self._heads is not None and changes < self._least:
+                told = f"expected change {self._least} or later, got {changes}: it is an old copy"
+                raise self._heads.altered(told)
+            self._row = StoreRow(identity, changes, seen_ms or 0, eras > 0, head, key or "")
         return self._row
 
     def enter_broker(self) -> None:
@@ -172,11 +177,6 @@ class Transaction:
     def touch(self) -> None:
         """Write a row as it is: to see whether the store takes it."""
         self._run("UPDATE brokers SET seen_ms = seen_ms WHERE name = :name", name=self._broker)
-
-    def count_change(self) -> None:
-        """Tell all who remember what was in force that it may be so no more."""
-        self._run("UPDATE store SET changes = changes + 1")
-        self._row = None
 
     def keep_time(self, now_ms: int) -> None:
         """Remember a time, if it is later than the one that is kept."""
@@ -241,20 +241,18 @@ class Transaction:
 
     def reference_values(self) -> Mapping[str, ReferenceValue]:
         """All of them by name, sorted."""
-        rows = self._run("SELECT value FROM reference_values ORDER BY name").fetchall()
-        found = (one for (value,) in rows for one in parse_references(value))
+        rows = self.sealed.rows("reference_values")
+        found = (one for _, value in rows for one in parse_references(value))
         return {one.name: one for one in found}
 
     def set_reference_value(self, value: ReferenceValue) -> None:
         """Set or replace one."""
-        self.delete_reference_value(value.name)
         data = dump_json(references_to_json([value]))
-        self._run(_insert("reference_values", "name", "value"), name=value.name, value=data)
+        self.sealed.put("reference_values", [value.name], [data])
 
     def delete_reference_value(self, name: str) -> bool:
         """Whether there was one."""
-        statement = "DELETE FROM reference_values WHERE name = :name"
-        return self._run(statement, name=name).rowcount > 0
+        return self.sealed.remove("reference_values", name)
 
     # Collateral
 

@@ -9,6 +9,7 @@ from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import Store
 from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
+from tests.unit.broker.keeping.conftest import unsealed
 
 PATH = ResourcePath("default", "key", "1")
 ROW = dict.fromkeys(("tee", "path", "image", "rule", "session", "detail"), "") | {
@@ -20,7 +21,7 @@ ROW = dict.fromkeys(("tee", "path", "image", "rule", "session", "detail"), "") |
 
 @pytest.fixture
 def store(tmp_path):
-    opened = Store(SQLiteDatabase(tmp_path / "broker.sqlite"))
+    opened = unsealed(Store(SQLiteDatabase(tmp_path / "broker.sqlite")))
     yield opened
     opened.close()
 
@@ -124,7 +125,7 @@ def test_store_of_an_older_version_is_taken_over(tmp_path, version, more):
     connection.executescript(f"{OLD_TABLES}{more} PRAGMA user_version = {version}")
     connection.close()
     path.chmod(0o600)
-    with Store(SQLiteDatabase(path)) as store, store.transaction() as transaction:
+    with unsealed(Store(SQLiteDatabase(path))) as store, store.transaction() as transaction:
         assert transaction.list_resources() == (PATH,)
         assert transaction.count_sessions() == 0
         rows = transaction.list_audit(10)
