@@ -32,7 +32,12 @@ _A_MINUTE_OF_ONE = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """One thing that happened; "" where a member does not apply."""
+    """One thing that happened; "" where a member does not apply.
+
+    Attributes:
+        tenant: whose row it is; "": the broker's own.
+        admin: who did it.
+    """
 
     event: Literal[
         "start",
@@ -49,11 +54,13 @@ class AuditEvent:
         "admin",
     ]
     outcome: Literal["ok", "refused"]
+    tenant: str = ""
     tee: str = ""
     path: str = ""
     image: str = ""
     rule: str = ""
     session: str = ""
+    admin: str = ""
     detail: str = ""
 
 

@@ -45,6 +45,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.refusals import Refusal
 from imagers.broker.tokens import AttestedGuest, Vouched
 from imagers.errors import EvidenceRejected, ImagersError, UsageError
@@ -69,9 +70,8 @@ if TYPE_CHECKING:
     from imagers.model.evidence import Claims
     from imagers.model.strict_json import JSON
 
-__all__ = ["DEFAULT_TENANT", "MAX_ISSUERS_BYTES", "Issuer", "Passports", "parse_issuers"]
+__all__ = ["MAX_ISSUERS_BYTES", "Issuer", "Passports", "parse_issuers"]
 
-DEFAULT_TENANT = "default"
 MAX_ISSUERS_BYTES = 256 * 1024
 _WHAT, _TABLE = "passport", "passport issuers"
 _MAX_ISSUERS, _MAX_POINTERS, _MAX_TEES, _MAX_KEY_FILES = 1000, 16, 32, 16

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imagers.broker.audit import AuditEvent, append
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.refusals import Refusal
 from imagers.model.references import (
     MAX_SOURCE,
@@ -43,7 +44,7 @@ class References:
 
     async def list(self) -> bytes:
         """The JSON of all of them, sorted by name."""
-        values = await self._state.store.read(lambda t: t.reference_values())
+        values = await self._state.store.read(lambda t: t.reference_values(DEFAULT_TENANT))
         return dump_json(references_to_json(values.values()))
 
     async def values(self, name: str) -> tuple[JSON, ...]:
@@ -54,7 +55,7 @@ class References:
         """
 
         def look(transaction: Transaction) -> ReferenceValue | None:
-            found = transaction.reference_values().get(name)
+            found = transaction.reference_values(DEFAULT_TENANT).get(name)
             now = self._state.session_now(transaction.store_row())
             is_over = found is not None and found.expires is not None and found.expires <= now
             return None if is_over else found
@@ -77,11 +78,11 @@ class References:
         references = parse_references(body)
 
         def keep(transaction: Transaction) -> None:
-            there = transaction.reference_values()
+            there = transaction.reference_values(DEFAULT_TENANT)
             for one in references:
                 earlier = there.get(one.name)
                 wanted = one if earlier is None or not add else _joined(earlier, one)
-                transaction.set_reference_value(wanted)
+                transaction.set_reference_value(DEFAULT_TENANT, wanted)
                 self._log(transaction, f"set {one.name}: {len(wanted.values)} values")
             if len(there.keys() | {one.name for one in references}) > _MAX_NAMES:
                 raise Refusal("SerdeError", f"expected at most {_MAX_NAMES} reference values")
@@ -96,7 +97,9 @@ class References:
         """
 
         def remove(transaction: Transaction) -> None:
-            if not (is_reference_name(name) and transaction.delete_reference_value(name)):
+            if not (
+                is_reference_name(name) and transaction.delete_reference_value(DEFAULT_TENANT, name)
+            ):
                 raise _missing(name)
             self._log(transaction, f"delete {name}")
 

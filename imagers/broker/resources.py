@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from imagers.broker.audit import AuditEvent, append
 from imagers.broker.keeping.rows import StoredResource
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.table import ResourcePolicy
 from imagers.broker.refusals import Refusal
 from imagers.broker.rules import ATTESTATION, CLASSES, POLICY, parse_either
@@ -106,7 +107,9 @@ class Resources:
 
     async def names(self) -> bytes:
         """The JSON list of all paths."""
-        paths = await self._state.store.read(lambda transaction: transaction.list_resources())
+        paths = await self._state.store.read(
+            lambda transaction: transaction.list_resources(DEFAULT_TENANT)
+        )
         return dump_json([str(path) for path in paths])
 
     async def metadata(self, path_text: str) -> bytes:
@@ -175,7 +178,7 @@ class Resources:
         else:
             await self._state.engine.check(policy.text)
             told = f"in Rego, SHA-256 {sha256(body).hexdigest()}"
-        await self._keep_setting(POLICY, body, told)
+        await self._keep_policy(POLICY, body, told)
 
     async def attestation_policy(self, name: str) -> bytes:
         """The attestation policy of a class of evidence.
@@ -200,14 +203,11 @@ class Resources:
         if body is not None:
             await self._state.engine.check(_text(body, what="attestation policy"))
         told = "removed" if body is None else f"SHA-256 {sha256(body).hexdigest()}"
-        await self._keep_setting(ATTESTATION + name, body, f"attestation of {name}: {told}")
+        await self._keep_policy(ATTESTATION + name, body, f"attestation of {name}: {told}")
 
-    async def _keep_setting(self, name: str, value: bytes | None, told: str) -> None:
+    async def _keep_policy(self, name: str, value: bytes | None, told: str) -> None:
         def keep(transaction: Transaction) -> None:
-            if value is None:
-                transaction.delete_setting(name)
-            else:
-                transaction.set_setting(name, value)
+            transaction.set_policy(DEFAULT_TENANT, name, value)
             event = AuditEvent(event="policy", outcome="ok", detail=told)
             append(transaction, event, now=self._state.now())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What releases are judged by: policies and reference values, as the store has them.
+"""What releases are judged by: policies and reference values of a tenant, as the store has them.
 
     policy               the resource policy: a table, or a text in Rego
     attestation policy   a text in Rego for each class of evidence (`cpu`, `gpu`), which says what
@@ -10,7 +10,7 @@ Spec: Trustee, resource policy and attestation policy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagers.broker.policy.rego.scan import is_rego
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["ATTESTATION", "CLASSES", "POLICY", "LastRules", "RegoPolicy", "Rules", "parse_either"]
 
 POLICY = "policy"
-"""The setting that has the resource policy."""
+"""The name of the resource policy among those of a tenant."""
 ATTESTATION = "attestation-policy/"
-"""The beginning of the settings that have attestation policies; a class of evidence ends them."""
+"""The beginning of the names of attestation policies; a class of evidence ends them."""
 CLASSES = ("cpu", "gpu")
 
 
@@ -55,7 +55,7 @@ def parse_either(text: str) -> ResourcePolicy | RegoPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is in force, as it was after so many changes of the store.
+    """What is in force for a tenant, as it was after so many changes of the store.
 
     Attributes:
         policy: None: the stored one is damaged, and nothing is released.
@@ -70,21 +70,21 @@ class Rules:
     attestation: Mapping[str, str]
 
     @classmethod
-    def read(cls, transaction: Transaction) -> Rules:
+    def read(cls, transaction: Transaction, tenant: str) -> Rules:
         """Those in force in the state that a transaction sees."""
         policy, fault = None, ""
         try:
-            policy = parse_either((transaction.get_setting(POLICY) or b"").decode())
+            policy = parse_either((transaction.get_policy(tenant, POLICY) or b"").decode())
         except FormatError as error:
             fault = str(error)
         except UnicodeDecodeError:
             fault = "it is not UTF-8"
-        texts = {name: transaction.get_setting(ATTESTATION + name) for name in CLASSES}
+        texts = {name: transaction.get_policy(tenant, ATTESTATION + name) for name in CLASSES}
         return cls(
             transaction.store_row().changes,
             policy,
             fault,
-            transaction.reference_values(),
+            transaction.reference_values(tenant),
             {name: text.decode() for name, text in texts.items() if text is not None},
         )
 
@@ -100,20 +100,30 @@ class Rules:
         return appraise_claims(claims, values, now=now)
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of the store after so many changes."""
+
+    changes: int
+    rules: dict[str, Rules] = field(default_factory=dict)
+
+
 class LastRules:
-    """The rules that were read last: to parse a thousand takes more than all the rest.
+    """The rules that were read last, of each tenant: to parse a thousand takes more than the rest.
 
     Threads: safe; one reference is replaced.
     """
 
     def __init__(self) -> None:
-        self._last: Rules | None = None
+        self._last = _Read(-1)
 
-    def of(self, transaction: Transaction) -> Rules:
-        """The rules of the state that a transaction sees."""
+    def of(self, transaction: Transaction, tenant: str) -> Rules:
+        """The rules of a tenant in the state that a transaction sees."""
         if transaction.is_alone:  # what it sees may be changed again, or undone
-            return Rules.read(transaction)
-        last = self._last
-        if last is None or last.changes != transaction.store_row().changes:
-            last = self._last = Rules.read(transaction)
-        return last
+            return Rules.read(transaction, tenant)
+        last, changes = self._last, transaction.store_row().changes
+        if last.changes != changes:
+            last = self._last = _Read(changes)
+        if tenant not in last.rules:
+            last.rules[tenant] = Rules.read(transaction, tenant)
+        return last.rules[tenant]

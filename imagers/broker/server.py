@@ -547,7 +547,7 @@ def _describe(
 ) -> RunningBroker:
     host = f"[{config.host}]" if ":" in config.host else config.host
     with state.store.reading() as transaction:
-        resources = len(transaction.list_resources())
+        resources = transaction.count_resources()
     return RunningBroker(
         url=f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}",
         admin_key_file=config.admin_key_file,

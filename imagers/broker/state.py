@@ -22,6 +22,7 @@ from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
 from imagers.broker.headfile import HeadFile
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import BROKER, Store
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.keyfiles import (
     load_admin_public_key,
     load_master_key,
@@ -30,12 +31,7 @@ from imagers.broker.keyfiles import (
     read_master_key,
     read_master_keys,
 )
-from imagers.broker.passports import (
-    DEFAULT_TENANT,
-    MAX_ISSUERS_BYTES,
-    Passports,
-    parse_issuers,
-)
+from imagers.broker.passports import MAX_ISSUERS_BYTES, Passports, parse_issuers
 from imagers.broker.policy.rego.engine import RegoEngine
 from imagers.broker.policy.table import (
     DEFAULT_POLICY,
@@ -240,14 +236,14 @@ class BrokerState(Closing):
             return self.guest_tokens.check(token, now=now)
         return self.passports.check(token, tenant=DEFAULT_TENANT, now=now)
 
-    def rules(self, transaction: Transaction) -> Rules:
-        """The rules in force in the state that a transaction sees.
+    def rules(self, transaction: Transaction, tenant: str = DEFAULT_TENANT) -> Rules:
+        """The rules in force for a tenant in the state that a transaction sees.
 
         Each look is also how a broker comes to know that another one has begun the store again.
         """
         if not transaction.is_alone:
             self.challenges.store_id = transaction.store_row().id
-        return self.last_rules.of(transaction)
+        return self.last_rules.of(transaction, tenant)
 
     def policy(self, rules: Rules) -> ResourcePolicy | RegoPolicy:
         """The policy of the rules.
@@ -435,15 +431,15 @@ def _open_in(
         master_key_made=config.master_key_file if master_made else None,
     )
     with store.transaction() as transaction:
-        if policy is None and transaction.get_setting(POLICY) in (
+        if policy is None and transaction.get_policy(DEFAULT_TENANT, POLICY) in (
             None,
             FORMER_DEFAULT_POLICY.encode(),
         ):
             policy = parse_policy(DEFAULT_POLICY)
         if policy is not None:
-            transaction.set_setting(POLICY, policy.text.encode())
+            transaction.set_policy(DEFAULT_TENANT, POLICY, policy.text.encode())
         for one in appraisal.references:
-            transaction.set_reference_value(one)
+            transaction.set_reference_value(DEFAULT_TENANT, one)
         detail = f"TEEs: {', '.join(sorted(verifiers)) or 'none'}"
         if unsealed.older is not None:
             detail += f"; older state accepted: change {unsealed.older}"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from imagers.broker.keeping.tables import PASSING, TABLES
+from imagers.broker.keeping.tables import DEFAULT_TENANT, PASSING, TABLES
 from imagers.broker.keeping.transaction import STORE_ID_BYTES
 from imagers.errors import FormatError, LocalError, UsageError
 
@@ -227,6 +227,9 @@ def _make(connection: Connection) -> None:
         "INSERT INTO store (id, changes) VALUES (%(id)s, 0)", {"id": os.urandom(STORE_ID_BYTES)}
     )
     connection.execute("INSERT INTO era (number) VALUES (1)")
+    connection.execute(
+        "INSERT INTO tenants (name, gone) VALUES (%(name)s, 0)", {"name": DEFAULT_TENANT}
+    )
     connection.execute(
         "INSERT INTO settings (name, value) VALUES ('schema', %(version)s)",
         {"version": _SCHEMA_VERSION},

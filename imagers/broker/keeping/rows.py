@@ -9,7 +9,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from imagers.kbs.resources import ResourcePath
 
-__all__ = ["Session", "StoreRow", "StoredResource"]
+__all__ = ["Admin", "Session", "StoreRow", "StoredResource"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admin:
+    """Who may administrate, and what of it.
+
+    Attributes:
+        id: hash of the public key, in hex.
+        name: what his tenant calls him.
+        public_key: the 32 bytes of an Ed25519 key.
+    """
+
+    id: str
+    tenant: str
+    name: str
+    roles: frozenset[str]
+    public_key: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +70,7 @@ class StoreRow:
 
     Attributes:
         id: random; of this database, and of no copy that began again.
-        changes: counts what releases are judged by: resources, bindings, policy, values.
+        changes: counts what releases are judged by: resources, bindings, policies, values, owners.
         seen_ms: the highest time that any broker of this store kept.
         has_sessions: whether the rows of sessions are whole. A database that keeps them in
             memory loses them when it falls, and with them which nonces are taken.

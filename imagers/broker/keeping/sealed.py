@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.keeping.head import BUCKETS, Bucket, Head, bucket_of, row_digest, shown
-from imagers.broker.keeping.tables import SEALED
+from imagers.broker.keeping.tables import DEFAULT_TENANT, SEALED
 from imagers.errors import LocalError
 
 if TYPE_CHECKING:
@@ -355,14 +355,14 @@ class SealedRows:
         self._verified()
 
     def begin(self) -> bool:
-        """Begin the first head, of all rows that are there; whether there are any."""
+        """Begin the first head, of all rows that are there; whether a broker has put any there."""
         assert self._alone
         self._head = Head(self._row().changes, "", b"")
         for table, sealed in SEALED.items():
             for row in self._run(_select(table, 0)).fetchall():
                 name = (table, *row[: len(sealed.key)])
                 self._marked[name] = row_digest(name, row[len(sealed.key) :])
-        return bool(self._marked)
+        return bool(self._marked.keys() - {("tenants", DEFAULT_TENANT)})
 
     def seal(self, *, number: int | None = None) -> Head:
         """End a change: write the next head, with what was written here and nothing else.

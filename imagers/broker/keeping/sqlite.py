@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from imagers.broker.keeping.store import BROKER
-from imagers.broker.keeping.tables import AUDIT_TEXTS, TABLES
+from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, TABLES
 from imagers.broker.keeping.transaction import STORE_ID_BYTES, Transaction
 from imagers.broker.keyfiles import check_owner_only, make_owner_only
 from imagers.errors import LocalError
@@ -31,6 +31,13 @@ _SCHEMA_VERSION = 4
 _WITH_OPEN_SESSIONS = 1  # the version that wrote a row at `auth`, and had no id
 _WITHOUT_CLAIMS = 2  # the version whose tokens had no claims to appraise
 _WITHOUT_CHAIN = 3  # the version whose audit rows had no hash
+# Of old stores: columns that they did not have, and policies, which were among the settings.
+_OLD_AUDIT = {
+    "tenant": "CASE WHEN event IN ('start', 'stop', 'auth', 'attest', 'admin') "
+    f"THEN '' ELSE '{DEFAULT_TENANT}' END",
+    "admin": "''",
+}
+_OLD_POLICIES = "name = 'policy' OR substr(name, 1, 19) = 'attestation-policy/'"
 _BUSY_MS = 10_000  # how long a transaction waits for another process's
 _TYPES = {"BYTES": "BLOB", "PLACE": "INTEGER PRIMARY KEY"}
 _TRIGGERS = tuple(
@@ -122,16 +129,21 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
     Guests whose sessions are dropped shake hands again.
     """
     run = connection.execute
-    identity, seen_ms, rows, numbers = os.urandom(STORE_ID_BYTES), 0, [], []
+    identity, seen_ms = os.urandom(STORE_ID_BYTES), 0
+    rows, numbers, policies, references = [], [], [], []
     if version in (_WITHOUT_CLAIMS, _WITHOUT_CHAIN):
         identity, seen_ms = run("SELECT id, seen_ms FROM store").fetchone()
         run("DROP TABLE store")
     if version == _WITHOUT_CHAIN:
         numbers = run("SELECT name, number FROM collateral").fetchall()
+        references = run("SELECT name, value FROM reference_values").fetchall()
         run("DROP TABLE collateral")
+        run("DROP TABLE reference_values")
     if version:
-        columns = ", ".join(AUDIT_TEXTS)
+        columns = ", ".join(_OLD_AUDIT.get(name, name) for name in AUDIT_TEXTS)
         rows = run(f"SELECT {columns} FROM audit ORDER BY number").fetchall()  # noqa: S608 - ours
+        policies = run(f"SELECT name, value FROM settings WHERE {_OLD_POLICIES}").fetchall()  # noqa: S608 - ours
+        run(f"DELETE FROM settings WHERE {_OLD_POLICIES}")  # noqa: S608 - ours
         run("DROP TABLE sessions")
         run("DROP TABLE audit")
     there = {name for (name,) in run("SELECT name FROM sqlite_master")}
@@ -142,9 +154,15 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
         run(trigger)
     run("INSERT INTO store (id, changes) VALUES (?, 0)", [identity])
     run("INSERT INTO era (number) VALUES (1)")
+    run("INSERT INTO tenants (name, gone) VALUES (?, 0)", [DEFAULT_TENANT])
     transaction = Transaction(connection, lambda statement: statement, BROKER, alone=True)
     transaction.enter_broker()
     transaction.keep_time(seen_ms)
     transaction.keep_collateral({name: int(number) for name, number in numbers})
+    # Before there is a head, which is made of all that is there.
+    for table, found in (("policies", policies), ("reference_values", references)):
+        for name, value in found:
+            columns = "(tenant, name, value) VALUES (?, ?, ?)"
+            run(f"INSERT INTO {table} {columns}", [DEFAULT_TENANT, name, value])
     for row in rows:
         transaction.append_audit(dict(zip(AUDIT_TEXTS, row, strict=True)))

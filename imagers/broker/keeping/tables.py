@@ -11,8 +11,12 @@ store      one row: the random id of this database, how often it was changed, an
 seals      the digest of each row of a sealed table, by bucket and name; see `head`
 buckets    the digest of each bucket that is not empty
 brokers    name -> the highest time that this broker has seen
-settings   the sealed token key, the policy
-reference_values  name -> what claims of that name have to equal
+settings   the sealed token key
+tenants    names that are or were taken: those of tenants that are gone are not given again
+repositories      who owns one; what is not here is the default tenant's
+admins     the public keys of admins by their hash, each of one tenant
+policies   of each tenant: resource policy and attestation policies
+reference_values  of each tenant: name -> what claims of that name have to equal
 collateral        name -> the highest number or time of a document that was believed
 audit      rows that triggers protect from change, a chain for each broker
 """
@@ -25,7 +29,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AUDIT_TEXTS", "NUMBER_DIGITS", "PASSING", "SEALED", "TABLES", "SealedTable"]
+__all__ = [
+    "AUDIT_TEXTS",
+    "DEFAULT_TENANT",
+    "NUMBER_DIGITS",
+    "PASSING",
+    "SEALED",
+    "TABLES",
+    "SealedTable",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +57,22 @@ SEALED: Mapping[str, SealedTable] = {
     "resources": SealedTable(("path",), ("sealed", "size", "version", "created_at")),
     "versions": SealedTable(("path",), ("last",)),
     "bindings": SealedTable(("path", "manifest_digest")),
-    "reference_values": SealedTable(("name",), ("value",)),
+    "tenants": SealedTable(("name",), ("gone",)),
+    "repositories": SealedTable(("name",), ("tenant",)),
+    "admins": SealedTable(("id",), ("tenant", "name", "roles", "public_key")),
+    "policies": SealedTable(("tenant", "name"), ("value",)),
+    "reference_values": SealedTable(("tenant", "name"), ("value",)),
 }
 """What releases and the rights of admins are judged by. `sealed.SealedRows` reads and writes it."""
+
+DEFAULT_TENANT = "default"
+"""Is always there, and owns each repository that nobody else does."""
 
 NUMBER_DIGITS = 50
 """Of a number of collateral, in text that compares as the number: a CRL's can have 20 bytes."""
 
 AUDIT_TEXTS = (
+    "tenant",
     "at",
     "event",
     "outcome",
@@ -61,6 +81,7 @@ AUDIT_TEXTS = (
     "image",
     "rule",
     "session",
+    "admin",
     "detail",
 )
 
@@ -93,7 +114,18 @@ CREATE TABLE seals (
 CREATE TABLE buckets (number BIGINT PRIMARY KEY, digest BYTES NOT NULL);
 CREATE TABLE brokers (name TEXT PRIMARY KEY, seen_ms BIGINT NOT NULL);
 CREATE TABLE settings (name TEXT PRIMARY KEY, value BYTES NOT NULL);
-CREATE TABLE reference_values (name TEXT PRIMARY KEY, value BYTES NOT NULL);
+CREATE TABLE tenants (name TEXT PRIMARY KEY, gone BIGINT NOT NULL);
+CREATE TABLE repositories (name TEXT PRIMARY KEY, tenant TEXT NOT NULL);
+CREATE TABLE admins (
+    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, roles TEXT NOT NULL,
+    public_key BYTES NOT NULL, UNIQUE (tenant, name)
+);
+CREATE TABLE policies (
+    tenant TEXT NOT NULL, name TEXT NOT NULL, value BYTES NOT NULL, PRIMARY KEY (tenant, name)
+);
+CREATE TABLE reference_values (
+    tenant TEXT NOT NULL, name TEXT NOT NULL, value BYTES NOT NULL, PRIMARY KEY (tenant, name)
+);
 CREATE TABLE collateral (name TEXT PRIMARY KEY, number TEXT NOT NULL);
 CREATE TABLE audit (
     place PLACE, broker TEXT NOT NULL, number BIGINT NOT NULL, {texts}, hash BYTES NOT NULL,

@@ -12,9 +12,9 @@ from dataclasses import fields, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from imagers.broker.keeping.rows import Session, StoredResource, StoreRow
+from imagers.broker.keeping.rows import Admin, Session, StoredResource, StoreRow
 from imagers.broker.keeping.sealed import SealedRows
-from imagers.broker.keeping.tables import AUDIT_TEXTS, NUMBER_DIGITS
+from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, NUMBER_DIGITS
 from imagers.kbs.resources import ResourcePath, parse_resource_path
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.references import parse_references, references_to_json
@@ -33,6 +33,7 @@ STORE_ID_BYTES = 16
 _FIRST_HASH = bytes(32)  # before the first row of a chain
 _SESSION = tuple(one.name for one in fields(Session))
 _AUDIT = ("broker", "number", *AUDIT_TEXTS)
+_ADMIN = ("id", "tenant", "name", "roles", "public_key")
 
 
 def _insert(table: str, *columns: str) -> str:
@@ -140,9 +141,17 @@ class Transaction:
         self.sealed.remove_all("bindings", str(path))
         return self.sealed.remove("resources", str(path))
 
-    def list_resources(self) -> tuple[ResourcePath, ...]:
-        """All names, sorted."""
-        return tuple(parse_resource_path(str(path)) for _, path in self.sealed.names("resources"))
+    def list_resources(self, tenant: str) -> tuple[ResourcePath, ...]:
+        """The names of a tenant's, sorted."""
+        owners = self.owners()
+        paths = (parse_resource_path(str(path)) for _, path in self.sealed.names("resources"))
+        return tuple(
+            path for path in paths if owners.get(path.repository, DEFAULT_TENANT) == tenant
+        )
+
+    def count_resources(self) -> int:
+        """How many there are, of all tenants."""
+        return len(self.sealed.names("resources"))
 
     def bindings(self, path: ResourcePath) -> frozenset[Digest]:
         """The images that a resource belongs to."""
@@ -230,29 +239,104 @@ class Transaction:
 
     def set_setting(self, name: str, value: bytes) -> None:
         """Set or replace a value."""
-        self.delete_setting(name)
+        self._run("DELETE FROM settings WHERE name = :name", name=name)
         self._run(_insert("settings", "name", "value"), name=name, value=value)
 
-    def delete_setting(self, name: str) -> None:
-        """Have no such value."""
-        self._run("DELETE FROM settings WHERE name = :name", name=name)
+    # Tenants
+
+    def tenants(self) -> tuple[str, ...]:
+        """The names of all, sorted."""
+        return tuple(name for name, gone in self.sealed.rows("tenants") if not gone)
+
+    def insert_tenant(self, name: str) -> None:
+        """One more; the name must never have been taken."""
+        self.sealed.insert("tenants", [name], [0])
+
+    def delete_tenant(self, name: str) -> None:
+        """It is gone, with its admins, policies and values; its repositories are nobody's."""
+        for repository, tenant in self.owners().items():
+            if tenant == name:
+                self.sealed.remove("repositories", repository)
+        for admin in self.admins(name):
+            self.sealed.remove("admins", admin.id)
+        for table in ("policies", "reference_values"):
+            self.sealed.remove_all(table, name)
+        self.sealed.put("tenants", [name], [1])
+
+    def owners(self) -> Mapping[str, str]:
+        """The tenant of each repository that is not the default tenant's, by its name, sorted."""
+        return dict(self.sealed.rows("repositories"))
+
+    def owner_of(self, repository: str) -> str:
+        """The tenant of a repository."""
+        row = self.sealed.get("repositories", repository)
+        return DEFAULT_TENANT if row is None else str(row[0])
+
+    def set_owner(self, repository: str, tenant: str) -> None:
+        """Give a repository to a tenant."""
+        if tenant == DEFAULT_TENANT:
+            self.sealed.remove("repositories", repository)
+        else:
+            self.sealed.put("repositories", [repository], [tenant])
+
+    def is_used(self, repository: str) -> bool:
+        """Whether anything is kept for it."""
+        names = (*self.sealed.names("resources"), *self.sealed.names("bindings"))
+        return any(str(path).startswith(f"{repository}/") for _, path, *_ in names)
+
+    # Admins
+
+    def admins(self, tenant: str | None = None) -> tuple[Admin, ...]:
+        """Those of a tenant, or all, sorted by tenant and name."""
+        found = (_admin(row) for row in self.sealed.rows("admins"))
+        wanted = (one for one in found if tenant in (None, one.tenant))
+        return tuple(sorted(wanted, key=lambda one: (one.tenant, one.name)))
+
+    def find_admin(self, id: str) -> Admin | None:  # noqa: A002 - its name
+        """The admin whose key has that hash."""
+        row = self.sealed.get("admins", id)
+        return None if row is None else _admin((id, *row))
+
+    def insert_admin(self, admin: Admin) -> None:
+        """A new row; the key must be nobody's, and the name free in its tenant."""
+        roles = ",".join(sorted(admin.roles))
+        values = (admin.tenant, admin.name, roles, admin.public_key)
+        self.sealed.insert("admins", [admin.id], values)
+
+    def delete_admin(self, id: str) -> bool:  # noqa: A002 - its name
+        """Whether there was one."""
+        return self.sealed.remove("admins", id)
+
+    # Policies
+
+    def get_policy(self, tenant: str, name: str) -> bytes | None:
+        """A policy of a tenant, or None."""
+        row = self.sealed.get("policies", tenant, name)
+        return None if row is None else row[0]
+
+    def set_policy(self, tenant: str, name: str, value: bytes | None) -> None:
+        """Set or replace one; None: have none of that name."""
+        if value is None:
+            self.sealed.remove("policies", tenant, name)
+        else:
+            self.sealed.put("policies", [tenant, name], [value])
 
     # Reference values
 
-    def reference_values(self) -> Mapping[str, ReferenceValue]:
-        """All of them by name, sorted."""
-        rows = self.sealed.rows("reference_values")
-        found = (one for _, value in rows for one in parse_references(value))
+    def reference_values(self, tenant: str) -> Mapping[str, ReferenceValue]:
+        """All of a tenant by name, sorted."""
+        rows = self.sealed.rows("reference_values", tenant)
+        found = (one for *_, value in rows for one in parse_references(value))
         return {one.name: one for one in found}
 
-    def set_reference_value(self, value: ReferenceValue) -> None:
+    def set_reference_value(self, tenant: str, value: ReferenceValue) -> None:
         """Set or replace one."""
         data = dump_json(references_to_json([value]))
-        self.sealed.put("reference_values", [value.name], [data])
+        self.sealed.put("reference_values", [tenant, value.name], [data])
 
-    def delete_reference_value(self, name: str) -> bool:
+    def delete_reference_value(self, tenant: str, name: str) -> bool:
         """Whether there was one."""
-        return self.sealed.remove("reference_values", name)
+        return self.sealed.remove("reference_values", tenant, name)
 
     # Collateral
 
@@ -283,15 +367,22 @@ class Transaction:
         self._link = row["number"], row["hash"]
 
     def list_audit(
-        self, limit: int, wanted: Mapping[str, str] | None = None
+        self,
+        limit: int,
+        wanted: Mapping[str, str] | None = None,
+        *,
+        tenants: Sequence[str] | None = None,
     ) -> Sequence[Mapping[str, str | int]]:
         """The last rows, oldest first.
 
         Args:
+            tenants: whose; None: all.
             wanted: by column, what a row must have; `image` and `session` by their beginning;
                 `since` is the earliest `at`, as it is stored.
         """
-        tests = []
+        tests, of = [], {f"tenant_{at}": name for at, name in enumerate(tenants or ())}
+        if tenants is not None:
+            tests.append(f"tenant IN ({', '.join(f':{name}' for name in of) or 'NULL'})")
         for name in wanted or {}:
             if name == "since":
                 tests.append("at >= :since")
@@ -305,8 +396,13 @@ class Transaction:
             f"SELECT {', '.join(_AUDIT)} FROM audit {where}"  # noqa: S608 - names of ours
             "ORDER BY place DESC LIMIT :limit"
         )
-        rows = self._run(statement, limit=limit, **(wanted or {})).fetchall()
+        rows = self._run(statement, limit=limit, **of, **(wanted or {})).fetchall()
         return [dict(zip(_AUDIT, row, strict=True)) for row in rows[::-1]]
+
+
+def _admin(row: tuple[Any, ...]) -> Admin:
+    values = dict(zip(_ADMIN, row, strict=True))
+    return Admin(**values | {"roles": frozenset(filter(None, values["roles"].split(",")))})
 
 
 def _one(found: Cursor) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from imagers.broker.handshake import Handshake
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.table import DEFAULT_POLICY
 from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Credentials
@@ -346,7 +347,7 @@ def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
         with open_state(config) as state:
             with state.store.transaction() as transaction:
                 for name, value in measured(any_world, init_data=digest).items():
-                    transaction.set_reference_value(ReferenceValue(name, (value,)))
+                    transaction.set_reference_value(DEFAULT_TENANT, ReferenceValue(name, (value,)))
             attest(state, digest, document)
             attest(state, digest, None)
             for bound, sent in ((digest, document + "#"), (b"", document), (b"x" * 32, document)):

@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 from imagers.broker import readiness
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.table import DEFAULT_POLICY
 from imagers.broker.readiness import Readiness
 from imagers.broker.rules import POLICY
@@ -19,7 +20,7 @@ def always_looks(monkeypatch):
 
 
 def damage_policy(transaction):
-    transaction.set_setting(POLICY, b"{")
+    transaction.set_policy(DEFAULT_TENANT, POLICY, b"{")
 
 
 def test_broker_that_can_serve_guests_is_ready(http):

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto.jwk import JWK
 
 from imagers.broker.keeping.sealed import Altered
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.rego.engine import Decision
 from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Asked, Credentials, Releases
@@ -250,7 +251,7 @@ def test_release_after_a_replacement_refused_until_bound_again(stored, guest, cr
 def test_release_with_a_damaged_policy_gives_nothing(state, credentials, release):
     """5: could not look is not yes."""
     with state.store.transaction() as transaction:
-        transaction.set_setting("policy", b"{}")
+        transaction.set_policy(DEFAULT_TENANT, "policy", b"{}")
     with pytest.raises(LocalError, match="stored policy is damaged"):
         release(credentials, PATH, ASKED)
 
@@ -400,7 +401,7 @@ def test_policy_that_was_not_asked_is_no_denial_which_a_guest_would_take_as_fina
     """5."""
     rego = b"package policy\n\ndefault allow := true\n\ntrust_claims := {}\n"
     with state.store.transaction() as transaction:
-        transaction.set_setting(setting, rego)
+        transaction.set_policy(DEFAULT_TENANT, setting, rego)
     asyncio.run(state.engine.close())  # it starts no process any more
     refusal = refused(release, credentials, PATH, ASKED)
     assert (refusal.name, refusal.status) == ("PolicyUnavailable", 503)

@@ -4,9 +4,11 @@ import pytest
 
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import Store
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.table import DEFAULT_POLICY, DENY_ALL_POLICY, ResourcePolicy
 from imagers.broker.rules import ATTESTATION, POLICY, LastRules, RegoPolicy, Rules, parse_either
 from imagers.errors import FormatError
+from imagers.model.references import ReferenceValue
 from tests.unit.broker.keeping.conftest import unsealed
 
 REGO = "package policy\n\ndefault allow := false\n"
@@ -20,12 +22,12 @@ def store(tmp_path):
 
 def set_policy(store, text):
     with store.transaction() as transaction:
-        transaction.set_setting(POLICY, text.encode())
+        transaction.set_policy(DEFAULT_TENANT, POLICY, text.encode())
 
 
 def read(store):
     with store.reading() as transaction:
-        return Rules.read(transaction)
+        return Rules.read(transaction, DEFAULT_TENANT)
 
 
 def test_policy_is_a_table_or_rego():
@@ -39,7 +41,7 @@ def test_policy_is_a_table_or_rego():
 @pytest.mark.parametrize("stored", [b"", b"\xff", b'{"rules": 7}'])
 def test_stored_policy_that_is_damaged_is_none(store, stored):
     with store.transaction() as transaction:
-        transaction.set_setting(POLICY, stored)
+        transaction.set_policy(DEFAULT_TENANT, POLICY, stored)
     rules = read(store)
     assert rules.policy is None
     assert rules.fault != ""
@@ -49,7 +51,7 @@ def test_attestation_policies_are_by_class(store):
     set_policy(store, REGO)
     assert read(store).attestation == {}
     with store.transaction() as transaction:
-        transaction.set_setting(ATTESTATION + "gpu", REGO.encode())
+        transaction.set_policy(DEFAULT_TENANT, ATTESTATION + "gpu", REGO.encode())
     assert read(store).attestation == {"gpu": REGO}
 
 
@@ -58,7 +60,7 @@ def test_last_rules_are_read_again_after_each_change_and_not_before(store):
 
     def current():
         with store.reading() as transaction:
-            return last.of(transaction)
+            return last.of(transaction, DEFAULT_TENANT)
 
     set_policy(store, DEFAULT_POLICY)
     first = current()
@@ -74,8 +76,8 @@ def test_rules_of_a_change_that_was_undone_are_never_those_in_force(store):
 
     def change_and_fail():
         with store.transaction() as transaction:
-            transaction.set_setting(POLICY, DEFAULT_POLICY.encode())
-            assert last.of(transaction).policy.rules[0].name == "bound-image"
+            transaction.set_policy(DEFAULT_TENANT, POLICY, DEFAULT_POLICY.encode())
+            assert last.of(transaction, DEFAULT_TENANT).policy.rules[0].name == "bound-image"
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -83,4 +85,20 @@ def test_rules_of_a_change_that_was_undone_are_never_those_in_force(store):
     with store.transaction() as transaction:
         transaction.set_setting("x", b"")
     with store.reading() as transaction:
-        assert last.of(transaction).policy.rules[0].name == "deny-all"
+        assert last.of(transaction, DEFAULT_TENANT).policy.rules[0].name == "deny-all"
+
+
+def test_rules_are_each_tenants_own(store):
+    last = LastRules()
+    with store.transaction() as transaction:
+        transaction.set_policy("a", POLICY, DENY_ALL_POLICY.encode())
+        transaction.set_policy("a", ATTESTATION + "cpu", REGO.encode())
+        transaction.set_policy("b", POLICY, DEFAULT_POLICY.encode())
+        transaction.set_reference_value("b", ReferenceValue("x", (1,)))
+    with store.reading() as transaction:
+        for _ in range(2):  # read, and remembered
+            a, b, c = (last.of(transaction, name) for name in "abc")
+            assert (a.policy.rules[0].name, b.policy.rules[0].name) == ("deny-all", "bound-image")
+            assert (list(a.attestation), list(b.attestation)) == (["cpu"], [])
+            assert (list(a.references), list(b.references)) == ([], ["x"])
+            assert c.policy is None

@@ -81,7 +81,7 @@ def test_running_with_a_damaged_policy_says_so_and_takes_another(tmp_path):
     with running(config) as broker:
         assert broker.fault == ""
     with closing(sqlite3.connect(tmp_path / "state" / "broker.sqlite")) as store:
-        store.execute("UPDATE settings SET value = ? WHERE name = 'policy'", (b"{",))
+        store.execute("UPDATE policies SET value = ? WHERE name = 'policy'", (b"{",))
         store.commit()
     with running(config) as broker:
         assert "the stored policy is damaged" in broker.fault

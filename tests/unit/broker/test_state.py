@@ -11,6 +11,7 @@ import pytest
 
 from imagers.broker.audit import AuditEvent
 from imagers.broker.keeping.rows import StoreRow
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.table import (
     DEFAULT_POLICY,
     DENY_ALL_POLICY,
@@ -131,7 +132,7 @@ def test_stored_policy_stays_where_no_file_is_given(config):
     state = open_state(config)
 
     with state.store.transaction() as transaction:
-        transaction.set_setting(POLICY, DENY_ALL_POLICY.encode())
+        transaction.set_policy(DEFAULT_TENANT, POLICY, DENY_ALL_POLICY.encode())
     state.close()
     again = open_state(config)
     assert policy_of(again) == DENY_ALL_POLICY
@@ -194,7 +195,9 @@ def test_policy_is_parsed_again_only_when_it_changes(config, monkeypatch):
     assert [policy_of(state) for _ in range(3)] == [DEFAULT_POLICY] * 3
     assert parsed == [DEFAULT_POLICY]
     with state.store.transaction() as transaction:
-        transaction.set_setting("policy", DENY_ALL_POLICY.encode())  # as another process would
+        transaction.set_policy(
+            DEFAULT_TENANT, "policy", DENY_ALL_POLICY.encode()
+        )  # as another process would
     assert [policy_of(state) for _ in range(2)] == [DENY_ALL_POLICY] * 2
     assert parsed == [DEFAULT_POLICY, DENY_ALL_POLICY]
     state.close()
@@ -204,7 +207,7 @@ def test_policy_that_was_good_before_is_not_used_for_one_that_is_damaged(config)
     state = open_state(config)
     policy_of(state)
     with state.store.transaction() as transaction:
-        transaction.set_setting("policy", DEFAULT_POLICY.encode() + b"x")
+        transaction.set_policy(DEFAULT_TENANT, "policy", DEFAULT_POLICY.encode() + b"x")
         with pytest.raises(LocalError, match="damaged"):
             state.policy(state.rules(transaction))
     state.close()
@@ -250,7 +253,7 @@ def test_policy_file_that_is_none_refused_before_anything_is_made(tmp_path, data
 def test_damaged_stored_policy_releases_nothing(config):
     state = open_state(config)
     with state.store.transaction() as transaction:
-        transaction.set_setting("policy", b"\xff")
+        transaction.set_policy(DEFAULT_TENANT, "policy", b"\xff")
         with pytest.raises(LocalError, match="stored policy is damaged") as caught:
             state.policy(state.rules(transaction))
     assert "policy set" in (caught.value.hint or "")
@@ -260,7 +263,7 @@ def test_damaged_stored_policy_releases_nothing(config):
 def test_policy_that_is_the_former_default_becomes_the_default(tmp_path):
     config = BrokerConfig(state_directory=tmp_path / "state")
     with open_state(config) as state, state.store.transaction() as transaction:
-        transaction.set_setting(POLICY, FORMER_DEFAULT_POLICY.encode())
+        transaction.set_policy(DEFAULT_TENANT, POLICY, FORMER_DEFAULT_POLICY.encode())
     with open_state(config) as state, state.store.reading() as transaction:
         assert state.policy(state.rules(transaction)).text == DEFAULT_POLICY
 
@@ -269,7 +272,7 @@ def test_policy_of_the_owner_stays_as_it_is(tmp_path):
     own = FORMER_DEFAULT_POLICY.replace("bound-image", "mine")
     config = BrokerConfig(state_directory=tmp_path / "state")
     with open_state(config) as state, state.store.transaction() as transaction:
-        transaction.set_setting(POLICY, own.encode())
+        transaction.set_policy(DEFAULT_TENANT, POLICY, own.encode())
     with open_state(config) as state, state.store.reading() as transaction:
         assert state.policy(state.rules(transaction)).text == own
 
@@ -285,7 +288,10 @@ def test_appraisal_policy_sets_reference_values_and_what_may_pass(tmp_path):
         assert state.verifiers["snp"].allowed.without_crl
         assert state.tees_without_references() == {}
         with state.store.reading() as transaction:
-            assert transaction.reference_values()["snp_launch_measurement"].source == "the file"
+            assert (
+                transaction.reference_values(DEFAULT_TENANT)["snp_launch_measurement"].source
+                == "the file"
+            )
             row = transaction.list_audit(1)[0]
     assert row["detail"].endswith(f"; reference values from {path}: snp_launch_measurement")
 
@@ -331,7 +337,9 @@ def test_tees_without_reference_values_are_named_with_what_is_missing(tmp_path):
         missing = {"snp": ("snp_launch_measurement",)}
         assert state.tees_without_references() == missing
         with state.store.transaction() as transaction:
-            transaction.set_reference_value(ReferenceValue("snp_launch_measurement", ("x",)))
+            transaction.set_reference_value(
+                DEFAULT_TENANT, ReferenceValue("snp_launch_measurement", ("x",))
+            )
         assert state.tees_without_references() == {}
 
 
@@ -359,7 +367,7 @@ def test_reference_value_that_has_expired_stays_so_where_the_clock_goes_back(tmp
 
         with state.store.transaction() as transaction:
             value = ReferenceValue("code", ("v1",), begin + timedelta(minutes=3))
-            transaction.set_reference_value(value)
+            transaction.set_reference_value(DEFAULT_TENANT, value)
         assert is_affirming(2)
         assert not is_affirming(4)
         assert not is_affirming(1)
@@ -440,6 +448,6 @@ def test_challenges_are_those_of_the_store_and_not_of_the_master_key(config):
     with open_state(config) as state:
         assert state.challenges.open_cookie(cookie) is not None
         with state.store.transaction() as transaction:
-            transaction.delete_setting("challenge-key")
+            transaction._run("DELETE FROM settings WHERE name = 'challenge-key'")
     with open_state(config) as state:
         assert state.challenges.open_cookie(cookie) is None

@@ -7,12 +7,14 @@ import pytest
 from imagers.broker.keeping.rows import StoredResource
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import Store
+from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT
 from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
+from imagers.model.references import ReferenceValue
 from tests.unit.broker.keeping.conftest import unsealed
 
 PATH = ResourcePath("default", "key", "1")
-ROW = dict.fromkeys(("tee", "path", "image", "rule", "session", "detail"), "") | {
+ROW = dict.fromkeys(AUDIT_TEXTS, "") | {
     "at": "2026-11-01T00:00:00+00:00",
     "event": "put",
     "outcome": "ok",
@@ -100,9 +102,12 @@ OLD_TABLES = """
     CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit
         BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END;
     INSERT INTO resources VALUES ('default/key/1', x'00', 1, 1, '2026-11-01T00:00:00+00:00');
+    INSERT INTO settings VALUES ('token-key', x'01');
+    INSERT INTO settings VALUES ('policy', x'02');
+    INSERT INTO settings VALUES ('attestation-policy/gpu', x'03');
     INSERT INTO sessions VALUES ('n', 'name', 't');
     INSERT INTO audit VALUES (1, 'a', 'put', 'ok', '', 'default/key/1', '', '', '', '');
-    INSERT INTO audit VALUES (2, 'b', 'put', 'ok', '', 'default/key/2', '', '', '', '');
+    INSERT INTO audit VALUES (2, 'b', 'attest', 'ok', '', 'default/key/2', '', '', '', '');
 """
 STORE_TABLE = """
     CREATE TABLE store (id BLOB NOT NULL, seen_ms INTEGER NOT NULL, sessions INTEGER NOT NULL);
@@ -111,6 +116,8 @@ STORE_TABLE = """
 VALUE_TABLES = """
     CREATE TABLE reference_values (name TEXT PRIMARY KEY, value BLOB NOT NULL);
     CREATE TABLE collateral (name TEXT PRIMARY KEY, number TEXT NOT NULL);
+    INSERT INTO reference_values
+        VALUES ('r', CAST('{"reference_values": [{"name": "r", "values": [1]}]}' AS BLOB));
     INSERT INTO collateral VALUES ('a', '5');
     INSERT INTO collateral VALUES ('b', '730750818665451459101842416358141509827966271488');
 """
@@ -126,10 +133,18 @@ def test_store_of_an_older_version_is_taken_over(tmp_path, version, more):
     connection.close()
     path.chmod(0o600)
     with unsealed(Store(SQLiteDatabase(path))) as store, store.transaction() as transaction:
-        assert transaction.list_resources() == (PATH,)
+        assert transaction.list_resources(DEFAULT_TENANT) == (PATH,)
         assert transaction.count_sessions() == 0
         rows = transaction.list_audit(10)
         assert [(row["number"], row["at"]) for row in rows] == [(1, "a"), (2, "b")]
+        assert [row["tenant"] for row in rows] == [DEFAULT_TENANT, ""]
+        assert transaction.tenants() == (DEFAULT_TENANT,)
+        assert transaction.get_setting("token-key") == b"\1"
+        assert transaction.get_setting("policy") is None
+        assert transaction.get_policy(DEFAULT_TENANT, "policy") == b"\2"
+        assert transaction.get_policy(DEFAULT_TENANT, "attestation-policy/gpu") == b"\3"
+        values = {"r": ReferenceValue("r", (1,))} if version == 3 else {}
+        assert transaction.reference_values(DEFAULT_TENANT) == values
         transaction.append_audit(ROW)
         assert transaction.list_audit(1)[0]["number"] == 3
         row = transaction.store_row()

@@ -4,9 +4,10 @@ import threading
 import pytest
 
 from imagers.broker.keeping.database import Taken
-from imagers.broker.keeping.rows import Session, StoredResource
+from imagers.broker.keeping.rows import Admin, Session, StoredResource
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import Store
+from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT
 from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
 from imagers.model.digest import digest_of
@@ -14,7 +15,7 @@ from imagers.model.references import ReferenceValue
 from tests.unit.broker.keeping.conftest import unsealed
 
 PATH = ResourcePath("default", "key", "1")
-ROW = dict.fromkeys(("tee", "path", "image", "rule", "session", "detail"), "") | {
+ROW = dict.fromkeys(AUDIT_TEXTS, "") | {
     "at": "2026-11-01T00:00:00+00:00",
     "event": "put",
     "outcome": "ok",
@@ -33,7 +34,7 @@ def test_resource_is_there_after_opening_again(new_database, store):
     with again.transaction() as transaction:
         assert transaction.find_resource(PATH) == resource()
         assert transaction.find_resource(ResourcePath("a", "b", "c")) is None
-        assert transaction.list_resources() == (PATH,)
+        assert transaction.list_resources(DEFAULT_TENANT) == (PATH,)
     again.close()
 
 
@@ -57,7 +58,7 @@ def test_exception_in_a_transaction_undoes_it(store):
     with pytest.raises(ZeroDivisionError):
         fail()
     with store.transaction() as transaction:
-        assert transaction.list_resources() == ()
+        assert transaction.list_resources(DEFAULT_TENANT) == ()
 
 
 def test_versions_go_on_after_a_delete(store):
@@ -218,12 +219,14 @@ def test_audit_limit_takes_the_last_oldest_first(store):
 def test_reference_values_are_replaced_found_by_name_and_deleted(store):
     one, other = ReferenceValue("b", ("x", 1, True)), ReferenceValue("a", ("y",), source="s")
     with store.transaction() as transaction:
-        transaction.set_reference_value(ReferenceValue("b", ("old",)))
-        transaction.set_reference_value(one)
-        transaction.set_reference_value(other)
-        assert list(transaction.reference_values().items()) == [("a", other), ("b", one)]
-        assert transaction.delete_reference_value("b")
-        assert not transaction.delete_reference_value("b")
+        transaction.set_reference_value("t", ReferenceValue("b", ("old",)))
+        transaction.set_reference_value("t", one)
+        transaction.set_reference_value("t", other)
+        assert list(transaction.reference_values("t").items()) == [("a", other), ("b", one)]
+        assert transaction.reference_values("u") == {}
+        assert not transaction.delete_reference_value("u", "b")
+        assert transaction.delete_reference_value("t", "b")
+        assert not transaction.delete_reference_value("t", "b")
 
 
 def test_numbers_of_collateral_only_grow(store):
@@ -233,3 +236,105 @@ def test_numbers_of_collateral_only_grow(store):
         assert transaction.seen_collateral() == {"a": 5, "b": 2**159, "c": 0}
         transaction.keep_collateral({"a": 6})
         assert transaction.seen_collateral()["a"] == 6
+
+
+def test_audit_of_some_tenants_has_their_rows_alone(store):
+    with store.transaction() as transaction:
+        for tenant in ("", "a", "b", "a"):
+            transaction.append_audit(ROW | {"tenant": tenant})
+        for wanted, found in ((["a"], [2, 4]), (["", "b"], [1, 3]), (["c"], []), ([], [])):
+            rows = transaction.list_audit(10, tenants=wanted)
+            assert [row["number"] for row in rows] == found
+        assert len(transaction.list_audit(10)) == 4
+        assert len(transaction.list_audit(10, {"event": "put"}, tenants=["a"])) == 2
+        assert [row["number"] for row in transaction.list_audit(1, tenants=["b"])] == [3]
+
+
+def test_resources_are_listed_of_the_tenant_that_owns_the_repository(store):
+    paths = [ResourcePath(name, "key", "1") for name in ("a", "ab", "a_", "default")]
+    with store.transaction() as transaction:
+        transaction.insert_tenant("t")
+        transaction.set_owner("a", "t")
+        for path in paths:
+            transaction.insert_resource(resource(path))
+        assert transaction.list_resources("t") == (paths[0],)
+        assert set(transaction.list_resources(DEFAULT_TENANT)) == set(paths[1:])
+        assert transaction.count_resources() == 4
+
+
+def test_repository_is_the_default_tenants_until_another_owns_it(store):
+    with store.transaction() as transaction:
+        assert transaction.tenants() == (DEFAULT_TENANT,)
+        transaction.insert_tenant("t")
+        assert transaction.owner_of("a") == DEFAULT_TENANT
+        transaction.set_owner("a", "t")
+        assert (transaction.owner_of("a"), transaction.owners()) == ("t", {"a": "t"})
+        assert transaction.owner_of("A") == DEFAULT_TENANT
+        transaction.set_owner("a", DEFAULT_TENANT)
+        assert (transaction.owner_of("a"), transaction.owners()) == (DEFAULT_TENANT, {})
+
+
+def test_repository_is_used_while_it_has_a_resource_or_a_binding(store):
+    path = ResourcePath("a", "key", "1")
+    with store.transaction() as transaction:
+        transaction.insert_resource(resource(path))
+        assert [transaction.is_used(name) for name in ("a", "b", "a/key")] == [True, False, True]
+        transaction.delete_resource(path)
+        assert not transaction.is_used("a")
+        transaction.add_binding(path, digest_of(b"image"))
+        assert transaction.is_used("a")
+
+
+def admin(digit="0", **more):
+    named = {"tenant": "t", "name": "alice", "roles": frozenset({"owner", "writer"})}
+    return Admin(id=digit * 64, public_key=bytes(32), **named | more)
+
+
+def test_admins_are_found_by_key_and_tenant(store):
+    other = admin("1", tenant="u", roles=frozenset())
+    with store.transaction() as transaction:
+        transaction.insert_admin(admin())
+        transaction.insert_admin(other)
+        assert transaction.find_admin("0" * 64) == admin()
+        assert transaction.find_admin("2" * 64) is None
+        assert transaction.admins() == (admin(), other)
+        assert transaction.admins("u") == (other,)
+        assert transaction.delete_admin("0" * 64)
+        assert not transaction.delete_admin("0" * 64)
+
+
+@pytest.mark.parametrize("again", [admin(tenant="u"), admin("1")])
+def test_admin_with_a_key_that_is_anothers_or_a_taken_name_is_an_error(store, again):
+    with store.transaction() as transaction:
+        transaction.insert_admin(admin())
+    with pytest.raises(Taken), store.transaction() as transaction:
+        transaction.insert_admin(again)
+
+
+def test_tenant_that_is_gone_leaves_nothing_but_its_name(store):
+    with store.transaction() as transaction:
+        for name in ("t", "u"):
+            transaction.insert_tenant(name)
+            transaction.set_owner(f"of-{name}", name)
+            transaction.set_policy(name, "policy", b"{}")
+            transaction.set_reference_value(name, ReferenceValue("b", ("x",)))
+        transaction.insert_admin(admin())
+        transaction.delete_tenant("t")
+        assert transaction.tenants() == (DEFAULT_TENANT, "u")
+        assert (transaction.owners(), transaction.admins()) == ({"of-u": "u"}, ())
+        assert transaction.get_policy("t", "policy") is None
+        assert transaction.get_policy("u", "policy") == b"{}"
+        assert transaction.reference_values("t") == {} != transaction.reference_values("u")
+    with pytest.raises(Taken), store.transaction() as transaction:
+        transaction.insert_tenant("t")
+
+
+def test_policies_are_kept_by_tenant_and_name(store):
+    with store.transaction() as transaction:
+        transaction.set_policy("t", "a", b"1")
+        transaction.set_policy("t", "a", b"2")
+        transaction.set_policy("u", "a", b"3")
+        assert transaction.get_policy("t", "a") == b"2"
+        transaction.set_policy("t", "a", None)
+        assert transaction.get_policy("t", "a") is None
+        assert transaction.get_policy("u", "a") == b"3"
