@@ -133,6 +133,7 @@ def create_app(state: BrokerState) -> Router:
             Route(f"{PREFIX}/imagers/reference-value", guarded(endpoints.references)),
             Route(f"{PREFIX}/imagers/reference-value/{{name}}", guarded(endpoints.reference)),
             Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),
+            Route(f"{PREFIX}/imagers/audit/head", guarded(endpoints.audit_heads)),
             Route("/{path:path}", nothing),
         ],
         # A path with a line feed in it fits no pattern, and is led to no other.
@@ -447,6 +448,11 @@ class _Endpoints:
         query = dict(request.query_params)
         limit = query.pop("limit", "100")
         return _json(await self._resources.audit(limit, query))
+
+    async def audit_heads(self, request: Request) -> Response:
+        await self._admin(request)
+        _only(request, "GET")
+        return _json(await self._resources.audit_heads())
 
     async def _admin(self, request: Request) -> None:
         """Raise unless the request is an admin's."""

@@ -36,6 +36,9 @@ class AuditEvent:
 
     Attributes:
         tenant: whose row it is; "": the broker's own.
+        client: the address that asked.
+        evidence: SHA-256 of the guest's attestation as it came, in hex.
+        claims: SHA-256 of what its token says of it, `submods`, in hex.
         admin: who did it.
     """
 
@@ -52,6 +55,7 @@ class AuditEvent:
         "policy",
         "reference",
         "admin",
+        "rotate",
     ]
     outcome: Literal["ok", "refused"]
     tenant: str = ""
@@ -60,6 +64,9 @@ class AuditEvent:
     image: str = ""
     rule: str = ""
     session: str = ""
+    client: str = ""
+    evidence: str = ""
+    claims: str = ""
     admin: str = ""
     detail: str = ""
 

@@ -34,6 +34,7 @@ __all__ = [
     "make_admin_key",
     "make_owner_only",
     "make_state_directory",
+    "new_master_key",
     "read_master_key",
     "read_master_keys",
     "replace_owner_only",
@@ -179,8 +180,13 @@ def load_master_key(path: Path, *, may_make: Callable[[], bool]) -> tuple[bytear
                 path=str(path),
                 hint="bring the file back from where it was saved; without it the secrets are lost",
             )
-        made = make_owner_only(path, secrets.token_bytes(_MASTER_KEY_BYTES))
+        made = make_owner_only(path, new_master_key())
     return read_master_key(path), made
+
+
+def new_master_key() -> bytes:
+    """A master key that nobody has."""
+    return secrets.token_bytes(_MASTER_KEY_BYTES)
 
 
 def read_master_key(path: Path) -> bytearray:

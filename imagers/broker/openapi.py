@@ -255,7 +255,7 @@ def _trustee_paths() -> JSONObject:
 
 
 def _admin_paths() -> JSONObject:
-    filters = ("event", "outcome", "path", "image", "session", "since")
+    filters = ("event", "outcome", "path", "image", "session", "since", "id")
     name = _parameter("name", {"type": "string", "minLength": 1}, "path")
     return {
         f"{PREFIX}/imagers/policy": {
@@ -316,6 +316,13 @@ def _admin_paths() -> JSONObject:
                     _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 10_000}),
                     *(_parameter(one, _TEXT) for one in filters),
                 ),
+            )
+        },
+        f"{PREFIX}/imagers/audit/head": {
+            "get": _operation(
+                "Signed heads of the chains of the audit log",
+                _answer("heads", "AuditHeads"),
+                security=_ADMIN,
             )
         },
     }
@@ -406,6 +413,7 @@ def _admin_schemas() -> JSONObject:
     value: JSONObject = {"type": ["string", "integer", "boolean"]}
     values: JSONObject = {"type": "array", "items": value, "minItems": 1, "maxItems": 1000}
     texts: JSONObject = {"type": "array", "items": _TEXT, "minItems": 1}
+    jwks: JSONObject = {"$ref": "#/components/schemas/JWKS"}
     return {
         "Names": {"type": "array", "items": _TEXT},
         "Values": values,
@@ -453,6 +461,7 @@ def _admin_schemas() -> JSONObject:
             }
         ),
         "Audit": _object({"entries": {"type": "array", "items": {"type": "object"}}}),
+        "AuditHeads": _object({"keys": jwks, "heads": {"type": "array", "items": _TEXT}}),
         "TrusteePolicy": _object({"policy": base64url}),
         "TrusteeAttestationPolicy": _object(
             {"policy_id": _TEXT, "policy": base64url}, {"type": _TEXT}

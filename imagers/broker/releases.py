@@ -41,7 +41,8 @@ from imagers.broker.policy.inputs import (
 from imagers.broker.policy.rego.engine import NOT_ASKED
 from imagers.broker.policy.table import NotAffirming, ReleaseFacts, ResourcePolicy, RuleDenied
 from imagers.broker.refusals import Refusal, refusal_of
-from imagers.broker.resources import RESOURCE_KIND, parse_path, raise_missing
+from imagers.broker.resources import parse_path, raise_missing
+from imagers.broker.sealing import RESOURCE_KIND
 from imagers.broker.state import SAMPLES
 from imagers.broker.tokens import Accepted, Vouched
 from imagers.errors import EvidenceRejected, FormatError, PolicyDenied
@@ -221,7 +222,7 @@ class Releases:
         """The JWE of each secret, for the guest of the credentials.
 
         Args:
-            caller: who asks, for the bounds of the audit log.
+            caller: the address that asks, for the audit log and its bounds.
 
         Raises:
             Refusal: see the steps of the module; of the first secret that is refused.
@@ -251,6 +252,9 @@ class Releases:
                 tee=guest.tee,
                 image=",".join(asked.images),
                 session=shown_session(session),
+                client=caller,
+                evidence="" if seen.session is None else seen.session.attested_with,
+                claims=guest.claims_digest,
                 detail=f"vouched for by {guest.issuer}" if guest.issuer else "",
             )
             case = _Case(seen, guest, asked)

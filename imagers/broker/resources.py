@@ -6,6 +6,7 @@ Each change is in the audit log, and in force for the next release.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Literal, NoReturn
@@ -16,6 +17,7 @@ from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.table import ResourcePolicy
 from imagers.broker.refusals import Refusal
 from imagers.broker.rules import ATTESTATION, CLASSES, POLICY, parse_either
+from imagers.broker.sealing import RESOURCE_KIND
 from imagers.errors import FormatError
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.resources import parse_resource_path
@@ -23,19 +25,18 @@ from imagers.model.digest import parse_digest
 from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.state import BrokerState
     from imagers.kbs.resources import ResourcePath
     from imagers.model.keys import SecretKey
 
-__all__ = ["RESOURCE_KIND", "Resources", "parse_path", "raise_missing"]
+__all__ = ["Resources", "parse_path", "raise_missing"]
 
-RESOURCE_KIND = "resource"
-"""Of what the sealer seals."""
 _MAX_AUDIT = 10_000  # rows of one answer
-_AUDIT_FILTERS = frozenset({"event", "outcome", "path", "image", "session", "since"})
+_AUDIT_FILTERS = frozenset({"event", "outcome", "path", "image", "session", "since", "id"})
+_ID = re.compile(r"[0-9a-f]{16}\Z")
 _MAX_BINDING = 4096  # bytes of the message
 _MAX_BINDINGS = 1000  # of one resource: the manifests of a large index
 
@@ -230,10 +231,21 @@ class Resources:
             raise Refusal("SerdeError", f"expected no filter {unknown[0][:40]!r}")
         if "since" in wanted:
             wanted["since"] = _parse_since(wanted["since"])
+        if "id" in wanted and not _ID.match(wanted["id"]):
+            raise Refusal("SerdeError", "expected an id of 16 hex digits")
         rows = await self._state.store.read(
             lambda transaction: transaction.list_audit(limit, wanted)
         )
         return dump_json({"entries": rows})
+
+    async def audit_heads(self) -> bytes:
+        """The JSON of the last signed head of each broker's chain; this one's is signed now."""
+
+        def sign(transaction: Transaction) -> Sequence[str]:
+            self._state.audit_heads.sign(transaction)
+            return transaction.audit_heads()
+
+        return self._state.audit_heads.to_bytes(await self._state.store.write(sign))
 
 
 def _text(body: bytes, *, what: str) -> str:

@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 
     from imagers.broker.keeping.sealed import HeadKeys
 
-__all__ = ["SETTING_KIND", "Sealer", "derive_key", "key_id_of"]
+__all__ = ["RESOURCE_KIND", "SETTING_KIND", "Sealer", "derive_key", "key_id_of"]
 
+RESOURCE_KIND = "resource"
+"""Of what the sealer seals: the secrets of the owner."""
 SETTING_KIND = "setting"
-"""Of the keys that all brokers of a store share."""
+"""The same: the keys that all brokers of a store share."""
 
 _CONTEXT = "imagers-broker seal v2"
 _CONTEXT_WITHOUT_ID = "imagers-broker seal v1"
@@ -86,6 +88,7 @@ class Sealer:
 
     Attributes:
         current: id of the key in force.
+        ids: of the keys that it was given.
 
     Threads: safe.
     """
@@ -99,7 +102,8 @@ class Sealer:
         self._lock = threading.Lock()
         self._keys: dict[str, _Key] = {}
         self._add(master_keys)
-        self.current = key_id_of(master_keys[0])
+        self.ids = tuple(self._keys)
+        self.current = self.ids[0]
 
     def _add(self, master_keys: Iterable[bytearray]) -> None:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM

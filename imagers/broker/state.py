@@ -17,6 +17,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from imagers.broker.audit import AuditEvent, RefusalLimit, append
+from imagers.broker.audit_heads import AuditHeads
 from imagers.broker.challenges import Challenges
 from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
 from imagers.broker.headfile import HeadFile
@@ -47,6 +48,7 @@ from imagers.broker.tokens import (
     AdminTokens,
     GuestTokens,
     check_issuer,
+    make_signing_key,
 )
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.collateral.directory import CollateralDirectory
@@ -72,7 +74,18 @@ if TYPE_CHECKING:
     from imagers.model.evidence import Verifier
     from imagers.model.strict_json import View
 
-__all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "check_settings", "open_state"]
+__all__ = [
+    "HEAD",
+    "MAX_SESSIONS",
+    "OWN_KEYS",
+    "STORE",
+    "BrokerConfig",
+    "BrokerState",
+    "check_settings",
+    "open_database",
+    "open_sealer",
+    "open_state",
+]
 
 ADMIN_KEY = "admin.key"
 ADMIN_PUBLIC_KEY = "admin.pub"
@@ -84,8 +97,9 @@ SAMPLES = ("sample", "sampledevice")
 """Whose evidence anybody can make: a TEE, and a device."""
 MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, for ever
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-_TOKEN_KEY = "token-key"  # noqa: S105 - the name of a setting
-_CHALLENGE_KEY = "challenge-key"
+_TOKEN_KEY, _AUDIT_KEY, _CHALLENGE_KEY = "token-key", "audit-key", "challenge-key"
+OWN_KEYS = (_TOKEN_KEY, _AUDIT_KEY, _CHALLENGE_KEY)
+"""The settings that are sealed: keys that all brokers of a store share."""
 _CHALLENGE_KEY_BYTES = 32
 
 # (event, whether the caller has attested)
@@ -205,6 +219,7 @@ class BrokerState(Closing):
     challenges: Challenges
     session_time: SessionTime
     guest_tokens: GuestTokens
+    audit_heads: AuditHeads
     admin_tokens: AdminTokens
     passports: Passports
     verifiers: Mapping[str, Verifier[Any]]
@@ -309,9 +324,11 @@ class BrokerState(Closing):
 
         Args:
             caller: who it was, as far as is known: an address or a session's name.
-            attested: whether he proved what he is.
+            attested: whether he proved what he is; else it is an address.
         """
         now = self.now()
+        if not attested:
+            event = replace(event, client=caller)
         left_out = self.refusals[event.event, attested].admit(now, caller)
         if left_out is None:
             return
@@ -346,7 +363,8 @@ def open_state(config: BrokerConfig) -> BrokerState:
     """
     settings = check_settings(config)
     make_state_directory(config.state_directory)
-    store = Store(_database(config), config.name)
+    database = open_database(config.state_directory, config.database, name=config.name)
+    store = Store(database, config.name)
     try:
         return _open_in(config, store, settings)
     except BaseException:
@@ -381,9 +399,19 @@ def check_settings(config: BrokerConfig) -> Settings:
     return Settings(appraisal, verifiers, policy, passports)
 
 
-def _database(config: BrokerConfig) -> Database:
-    if config.database is None:
-        return SQLiteDatabase(config.state_directory / STORE)
+def open_database(state_directory: Path, url: str | None, *, name: str = BROKER) -> Database:
+    """The database of a broker; nothing is in it until a store is opened.
+
+    Args:
+        url: of PostgreSQL; None: a file in the state directory.
+        name: of the broker.
+
+    Raises:
+        LocalError: it cannot be reached, is open to others, or the extra is not installed.
+        UsageError, FormatError: the URL has a password, or is none.
+    """
+    if url is None:
+        return SQLiteDatabase(state_directory / STORE)
     try:
         from imagers.broker.keeping.postgresql import PostgreSQLDatabase
     except ImportError:
@@ -391,7 +419,7 @@ def _database(config: BrokerConfig) -> Database:
             "a store in PostgreSQL needs the extra 'postgresql'",
             hint="in the clone of imagers: pip install '.[broker,postgresql]'",
         ) from None
-    return PostgreSQLDatabase(config.database, config.name)
+    return PostgreSQLDatabase(url, name)
 
 
 def _open_in(
@@ -405,12 +433,14 @@ def _open_in(
     head_file = HeadFile(config.state_directory / HEAD, sealer)
     unsealed = store.unseal(
         sealer,
-        least=head_file.read(),
+        least=_seen_number(head_file, config),
         accept_older=config.accept_older_state,
         keep=partial(_keep_number, head_file),
     )
-    with _own_key(store, sealer, _TOKEN_KEY, GuestTokens.make_key) as private:
+    with _own_key(store, sealer, _TOKEN_KEY, make_signing_key) as private:
         guest_tokens = GuestTokens(private, issuer=config.issuer)
+    with _own_key(store, sealer, _AUDIT_KEY, make_signing_key) as private:
+        audit_heads = AuditHeads(private, clock=config.clock)
     with _own_key(store, sealer, _CHALLENGE_KEY, _make_challenge_key) as secret:
         challenges, session_time = _open_sessions(store, secret, config.clock)
     public_key_file = config.state_directory / ADMIN_PUBLIC_KEY
@@ -422,6 +452,7 @@ def _open_in(
         challenges=challenges,
         session_time=session_time,
         guest_tokens=guest_tokens,
+        audit_heads=audit_heads,
         admin_tokens=AdminTokens(load_admin_public_key(public_key_file)),
         passports=settings.passports,
         verifiers=verifiers,
@@ -430,6 +461,7 @@ def _open_in(
         admin_key_made=config.admin_key_file if admin_made else None,
         master_key_made=config.master_key_file if master_made else None,
     )
+    store.before_commit = audit_heads.keep
     with store.transaction() as transaction:
         if policy is None and transaction.get_policy(DEFAULT_TENANT, POLICY) in (
             None,
@@ -485,7 +517,7 @@ def open_sealer(config: BrokerConfig, store: Store) -> tuple[Sealer, bool]:
         key, made = load_master_key(config.master_key_file, may_make=may_make)
         keys = [key, *_next_keys(config)]
     try:
-        sealer = Sealer(keys, find=partial(_next_keys, config))
+        sealer = Sealer(keys, find=partial(_keys_now, config))
     finally:
         for key in keys:
             key[:] = bytes(len(key))
@@ -500,9 +532,24 @@ def open_sealer(config: BrokerConfig, store: Store) -> tuple[Sealer, bool]:
 
 
 def _next_keys(config: BrokerConfig) -> list[bytearray]:
-    """The next master key, where there is one: another process may have made it since."""
-    path = config.next_key_file
-    return [read_master_key(path)] if config.master_key_fd is None and path.exists() else []
+    """The next master key, where there is one."""
+    return [read_master_key(config.next_key_file)] if config.next_key_file.exists() else []
+
+
+def _keys_now(config: BrokerConfig) -> list[bytearray]:
+    """The master keys of the files: a rotation may have made or exchanged them since the start."""
+    if config.master_key_fd is not None:
+        return []
+    return [read_master_key(config.master_key_file), *_next_keys(config)]
+
+
+def _seen_number(file: HeadFile, config: BrokerConfig) -> int | None:
+    try:
+        return file.read()
+    except (LocalError, FormatError):
+        if not config.accept_older_state:
+            raise
+        return None
 
 
 def _keep_number(file: HeadFile, number: int) -> None:

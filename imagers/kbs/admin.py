@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
 
@@ -91,7 +91,7 @@ class AuditEntry:
     """One row of a broker's audit log; "" where a member does not apply.
 
     Attributes:
-        number: counts up from 1 without gaps.
+        id: 16 hex digits, of the hash that the row has in its chain.
         at: RFC 3339, by the broker's clock.
         event: such as `release`, `attest`, `put`.
         outcome: `ok` or `refused`.
@@ -100,10 +100,13 @@ class AuditEntry:
         image: digest that the guest named.
         rule: of the policy that decided.
         session: which session, by a name that opens nothing.
+        client: the address that asked.
+        evidence: SHA-256 of the guest's attestation, as it came, in hex.
+        claims: SHA-256 of what its token says of it, in hex.
         detail: why.
     """
 
-    number: int
+    id: str
     at: str
     event: str
     outcome: str
@@ -112,7 +115,13 @@ class AuditEntry:
     image: str = ""
     rule: str = ""
     session: str = ""
+    client: str = ""
+    evidence: str = ""
+    claims: str = ""
     detail: str = ""
+
+
+_ENTRY_TEXTS = tuple(one.name for one in fields(AuditEntry) if one.default == "")
 
 
 def load_admin_key(path: str | os.PathLike[str]) -> Ed25519PrivateKey:
@@ -357,7 +366,7 @@ class BrokerAdmin(Closing):
         Args:
             filters: only entries that fit all of them, by the names that the broker takes:
                 `event`, `outcome`, `path`, `image` and `session` (a beginning of it is enough for
-                the last two), and `since`, an RFC 3339 time.
+                the last two), `since`, an RFC 3339 time, and `id`.
 
         Raises:
             UsageError: the broker does not take a value.
@@ -369,6 +378,12 @@ class BrokerAdmin(Closing):
         self._check_ours("show the audit log", response)
         answer = View.parse(response.body, what="audit log", max_bytes=_MAX_ANSWER)
         return tuple(map(_parse_entry, answer.objects("entries")))
+
+    def audit_heads(self) -> bytes:
+        """Signed heads of the chains of the audit log, in JSON: to be kept elsewhere."""
+        response = self._send("GET", "imagers/audit/head", _MAX_ANSWER)
+        self._check_ours("export the heads of the audit log", response)
+        return response.body
 
     def close(self) -> None:
         """Close the connections. Safe to call twice."""
@@ -442,12 +457,9 @@ def _policy_path(attestation: str | None) -> str:
 
 
 def _parse_entry(entry: View) -> AuditEntry:
-    texts = {
-        name: entry.optional_text(name) or ""
-        for name in ("tee", "path", "image", "rule", "session", "detail")
-    }
+    texts = {name: entry.optional_text(name) or "" for name in _ENTRY_TEXTS}
     return AuditEntry(
-        number=entry.integer("number"),
+        id=entry.text("id"),
         at=entry.text("at"),
         event=entry.text("event"),
         outcome=entry.text("outcome"),

@@ -140,7 +140,10 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
         run("DROP TABLE collateral")
         run("DROP TABLE reference_values")
     if version:
-        columns = ", ".join(_OLD_AUDIT.get(name, name) for name in AUDIT_TEXTS)
+        had = {name for (_, name, *_) in run("PRAGMA table_info(audit)")}
+        columns = ", ".join(
+            _OLD_AUDIT.get(name, name if name in had else "''") for name in AUDIT_TEXTS
+        )
         rows = run(f"SELECT {columns} FROM audit ORDER BY number").fetchall()  # noqa: S608 - ours
         policies = run(f"SELECT name, value FROM settings WHERE {_OLD_POLICIES}").fetchall()  # noqa: S608 - ours
         run(f"DELETE FROM settings WHERE {_OLD_POLICIES}")  # noqa: S608 - ours

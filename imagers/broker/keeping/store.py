@@ -107,6 +107,9 @@ class Store(Closing):
     Raises:
         LocalError: it cannot be opened, is not a store of ours, or open to others.
 
+    Attributes:
+        before_commit: called with each transaction that wrote, at its end.
+
     Threads: safe.
     """
 
@@ -130,6 +133,7 @@ class Store(Closing):
             target=self._run_work, name="imagers-broker-writer", daemon=True
         )
         self._thread.start()
+        self.before_commit: Callable[[Transaction], None] = _do_nothing
         try:
             with self._errors():
                 database.make_schema()
@@ -271,6 +275,7 @@ class Store(Closing):
         try:
             if transaction.is_alone:
                 head = transaction.sealed.seal(number=number)
+            self.before_commit(transaction)
             connection.execute("COMMIT")
         except BaseException:
             self._end(connection)
@@ -508,6 +513,10 @@ class Store(Closing):
         while self._readers:
             self._readers.pop().close()
         self._database.close()
+
+
+def _do_nothing(transaction: Transaction) -> None:
+    """What is done before a commit unless somebody wants more."""
 
 
 def _tell(parts: Sequence[_Part[Any]]) -> None:

@@ -19,6 +19,7 @@ policies   of each tenant: resource policy and attestation policies
 reference_values  of each tenant: name -> what claims of that name have to equal
 collateral        name -> the highest number or time of a document that was believed
 audit      rows that triggers protect from change, a chain for each broker
+audit_heads  what the last row of a chain was, signed now and then
 """
 
 from __future__ import annotations
@@ -81,6 +82,9 @@ AUDIT_TEXTS = (
     "image",
     "rule",
     "session",
+    "client",
+    "evidence",
+    "claims",
     "admin",
     "detail",
 )
@@ -130,6 +134,10 @@ CREATE TABLE collateral (name TEXT PRIMARY KEY, number TEXT NOT NULL);
 CREATE TABLE audit (
     place PLACE, broker TEXT NOT NULL, number BIGINT NOT NULL, {texts}, hash BYTES NOT NULL,
     UNIQUE (broker, number)
+);
+CREATE TABLE audit_heads (
+    broker TEXT NOT NULL, number BIGINT NOT NULL, signed TEXT NOT NULL,
+    PRIMARY KEY (broker, number)
 );
 """
 TABLES = tuple(

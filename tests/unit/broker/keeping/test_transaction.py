@@ -213,7 +213,11 @@ def test_audit_limit_takes_the_last_oldest_first(store):
         for number in range(5):
             transaction.append_audit(ROW | {"detail": str(number)})
         rows = transaction.list_audit(2)
-    assert [(row["number"], row["detail"]) for row in rows] == [(4, "3"), (5, "4")]
+        (row,) = transaction.list_audit(10, {"id": rows[0]["id"]})
+        hashed = [one for _, one in transaction.audit_chains()]
+    assert [row["detail"] for row in rows] == ["3", "4"]
+    assert row == rows[0]
+    assert [row["id"] for row in rows] == [one.hex()[:16] for one in hashed[3:]]
 
 
 def test_reference_values_are_replaced_found_by_name_and_deleted(store):
