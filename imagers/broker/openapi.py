@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from imagers import __version__
+from imagers.broker.admins import ROLES
 from imagers.broker.policy.table import MAX_POLICY_BYTES
 from imagers.broker.refusals import STATUS
 from imagers.broker.rules import CLASSES
@@ -65,6 +66,7 @@ def openapi_json() -> bytes:
                 **_release_path(),
                 **_trustee_paths(),
                 **_admin_paths(),
+                **_tenant_paths(),
                 **_public_paths(),
             },
             "components": {
@@ -82,8 +84,10 @@ def openapi_json() -> bytes:
                         "type": "http",
                         "scheme": "bearer",
                         "bearerFormat": "JWT",
-                        "description": "EdDSA by the admin's key, `role` is `admin`, for at most "
-                        "ten minutes",
+                        "description": "EdDSA by the admin's key, which `kid` names by the SHA-256 "
+                        "of its 32 bytes in hex, `role` is `admin`, for at most ten minutes. "
+                        "Which roles of the key an operation is for is in docs/broker.md; without "
+                        "one the answer is 403",
                     },
                 },
             },
@@ -328,6 +332,44 @@ def _admin_paths() -> JSONObject:
     }
 
 
+def _tenant_paths() -> JSONObject:
+    name = _parameter("name", {"type": "string", "minLength": 1}, "path")
+    return {
+        f"{PREFIX}/imagers/admin-key": {
+            "get": _operation(
+                "Admin keys of a tenant, one's own if no other is named",
+                _answer("all of them", "AdminKeys"),
+                security=_ADMIN,
+                parameters=(_parameter("tenant", _TEXT),),
+            ),
+            "post": _operation(
+                "Add an admin key", _NONE, security=_ADMIN, body=_content("NewAdminKey")
+            ),
+        },
+        f"{PREFIX}/imagers/admin-key/{{id}}": {
+            "parameters": [_parameter("id", {"type": "string", "minLength": 1}, "path")],
+            "delete": _operation("Remove an admin key", _NONE, security=_ADMIN),
+        },
+        f"{PREFIX}/imagers/tenant": {
+            "get": _operation("Tenants", _answer("all of them", "Tenants"), security=_ADMIN)
+        },
+        f"{PREFIX}/imagers/tenant/{{name}}": {
+            "parameters": [name],
+            "post": _operation("Add a tenant", _NONE, security=_ADMIN),
+            "delete": _operation("Remove a tenant that has no secrets", _NONE, security=_ADMIN),
+        },
+        f"{PREFIX}/imagers/repository/{{name}}": {
+            "parameters": [name],
+            "post": _operation(
+                "Give a repository without secrets to a tenant",
+                _NONE,
+                security=_ADMIN,
+                body=_content("Owner"),
+            ),
+        },
+    }
+
+
 def _public_paths() -> JSONObject:
     return {
         "/.well-known/jwks.json": {
@@ -368,7 +410,7 @@ def _public_paths() -> JSONObject:
 
 
 def _schemas() -> JSONObject:
-    return {**_wire_schemas(), **_admin_schemas()}
+    return {**_wire_schemas(), **_admin_schemas(), **_tenant_schemas()}
 
 
 def _wire_schemas() -> JSONObject:
@@ -473,6 +515,35 @@ def _admin_schemas() -> JSONObject:
                 "payload": {"type": "string", "contentEncoding": "base64"},
             }
         ),
+    }
+
+
+def _tenant_schemas() -> JSONObject:
+    roles: JSONObject = {"type": "array", "items": {"enum": list(ROLES)}, "minItems": 1}
+    key: dict[str, JSON] = {
+        "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$"},
+        "roles": roles,
+        "public_key": {"type": "string", "contentEncoding": "base64"},
+    }
+    tenant = _object(
+        {
+            "name": _TEXT,
+            "repositories": {"type": "array", "items": _TEXT},
+            "admin_keys": {"type": "integer"},
+        }
+    )
+    return {
+        "NewAdminKey": _object(key, {"tenant": _TEXT}),
+        "AdminKeys": _object(
+            {
+                "admin_keys": {
+                    "type": "array",
+                    "items": _object({"id": _TEXT, "tenant": _TEXT, **key}),
+                }
+            }
+        ),
+        "Tenants": _object({"tenants": {"type": "array", "items": tenant}}),
+        "Owner": _object({"tenant": _TEXT}),
     }
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Secrets and policies, kept by admins. The caller has checked the admin's token.
+"""Secrets and policies of tenants, kept by their admins, whose role for it the caller has checked.
 
-Each change is in the audit log, and in force for the next release.
+Each change is in the audit log, and in force for the next release. What is another tenant's is as
+if it were not there; into a repository that is another's nothing is put, whatever is in it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
-from imagers.broker.audit import AuditEvent, append
+from imagers.broker.admins import Right, by_admin, has_right
+from imagers.broker.audit import append
 from imagers.broker.keeping.rows import StoredResource
-from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.table import ResourcePolicy
 from imagers.broker.refusals import Refusal
 from imagers.broker.rules import ATTESTATION, CLASSES, POLICY, parse_either
@@ -25,15 +26,18 @@ from imagers.model.digest import parse_digest
 from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from imagers.broker.keeping.rows import Admin
     from imagers.broker.keeping.transaction import Transaction
+    from imagers.broker.rules import Rules
     from imagers.broker.state import BrokerState
     from imagers.kbs.resources import ResourcePath
     from imagers.model.keys import SecretKey
 
 __all__ = ["Resources", "parse_path", "raise_missing"]
 
+_T = TypeVar("_T")
 _MAX_AUDIT = 10_000  # rows of one answer
 _AUDIT_FILTERS = frozenset({"event", "outcome", "path", "image", "session", "since", "id"})
 _ID = re.compile(r"[0-9a-f]{16}\Z")
@@ -50,11 +54,11 @@ class Resources:
     def __init__(self, state: BrokerState) -> None:
         self._state = state
 
-    async def put(self, path_text: str, secret: SecretKey, *, replace: bool) -> None:
+    async def put(self, by: Admin, path_text: str, secret: SecretKey, *, replace: bool) -> None:
         """Store a secret; without `replace` only under a free name.
 
         Raises:
-            Refusal: `ResourceExists`, or a bad name or size.
+            Refusal: `ResourceExists`, `RepositoryDenied`, or a bad name or size.
         """
         path = parse_path(path_text)
         if not 1 <= len(secret) <= MAX_RESOURCE_BYTES:
@@ -67,8 +71,8 @@ class Resources:
             event: Literal["put", "replace"] = "put"
             if transaction.find_resource(path) is not None:
                 if not replace:
-                    refused = AuditEvent(
-                        event="put", outcome="refused", path=str(path), detail="exists"
+                    refused = by_admin(
+                        by, event="put", outcome="refused", path=str(path), detail="exists"
                     )
                     append(transaction, refused, now=now)
                     return False
@@ -84,46 +88,49 @@ class Resources:
                     path, sealed, len(secret), version, now.isoformat(timespec="seconds")
                 )
             )
-            append(transaction, AuditEvent(event=event, outcome="ok", path=str(path)), now=now)
+            append(transaction, by_admin(by, event=event, path=str(path)), now=now)
             return True
 
-        if not await self._state.store.change(keep):
+        if not await self._change(by, path, keep):
             raise Refusal("ResourceExists", f"there is a resource '{path}' already")
 
-    async def delete(self, path_text: str) -> None:
+    async def delete(self, by: Admin, path_text: str) -> None:
         """Remove a secret and its bindings.
 
         Raises:
-            Refusal: `ResourceNotFound`.
+            Refusal: `ResourceNotFound`, `RepositoryDenied`.
         """
         path = parse_path(path_text)
 
         def remove(transaction: Transaction) -> None:
             if not transaction.delete_resource(path):
                 raise_missing(path)
-            event = AuditEvent(event="delete", outcome="ok", path=str(path))
-            append(transaction, event, now=self._state.now())
+            append(transaction, by_admin(by, event="delete", path=str(path)), now=self._state.now())
 
-        await self._state.store.change(remove)
+        await self._change(by, path, remove)
 
-    async def names(self) -> bytes:
-        """The JSON list of all paths."""
+    async def names(self, by: Admin) -> bytes:
+        """The JSON list of all paths of his tenant."""
         paths = await self._state.store.read(
-            lambda transaction: transaction.list_resources(DEFAULT_TENANT)
+            lambda transaction: transaction.list_resources(by.tenant)
         )
         return dump_json([str(path) for path in paths])
 
-    async def metadata(self, path_text: str) -> bytes:
+    async def metadata(self, by: Admin, path_text: str) -> bytes:
         """The JSON of what may be told of a secret.
 
         Raises:
             Refusal: `ResourceNotFound`.
         """
         path = parse_path(path_text)
-        stored, bindings = await self._state.store.read(
-            lambda transaction: (transaction.find_resource(path), transaction.bindings(path))
+        stored, bindings, owner = await self._state.store.read(
+            lambda transaction: (
+                transaction.find_resource(path),
+                transaction.bindings(path),
+                transaction.owner_of(path.repository),
+            )
         )
-        if stored is None:
+        if stored is None or owner != by.tenant:
             raise_missing(path)
         return dump_json(
             {
@@ -135,11 +142,11 @@ class Resources:
             }
         )
 
-    async def bind(self, path_text: str, body: bytes) -> None:
+    async def bind(self, by: Admin, path_text: str, body: bytes) -> None:
         """Register that a secret belongs to an image.
 
         Raises:
-            Refusal: `ResourceNotFound`, or too many.
+            Refusal: `ResourceNotFound`, `RepositoryDenied`, or too many.
             FormatError: the message is none.
         """
         path = parse_path(path_text)
@@ -157,17 +164,42 @@ class Resources:
             if len(bindings) >= _MAX_BINDINGS:
                 raise Refusal("SerdeError", f"expected at most {_MAX_BINDINGS} bindings")
             transaction.add_binding(path, digest)
-            event = AuditEvent(event="bind", outcome="ok", path=str(path), image=str(digest))
+            event = by_admin(by, event="bind", path=str(path), image=str(digest))
             append(transaction, event, now=self._state.now())
 
-        await self._state.store.change(add)
+        await self._change(by, path, add)
 
-    async def policy_text(self) -> bytes:
+    async def _change(self, by: Admin, path: ResourcePath, work: Callable[[Transaction], _T]) -> _T:
+        """Change something of a repository that is his tenant's.
+
+        Raises:
+            Refusal: `RepositoryDenied`, in the same words whoever owns it and whatever is there.
+        """
+
+        def run(transaction: Transaction) -> _T:
+            if transaction.owner_of(path.repository) != by.tenant:
+                raise Refusal(
+                    "RepositoryDenied",
+                    f"the repository '{path.repository}' is not one of the admin's tenant",
+                )
+            return work(transaction)
+
+        try:
+            return await self._state.change(by, run)
+        except Refusal as refusal:
+            if refusal.name == "RepositoryDenied":
+                await self._state.log_denied(by, refusal.detail, path=str(path))
+            raise
+
+    async def policy_text(self, by: Admin) -> bytes:
         """The policy in force."""
-        rules = await self._state.store.read(self._state.rules)
+        rules = await self._rules(by)
         return self._state.policy(rules).text.encode()
 
-    async def set_policy(self, body: bytes) -> None:
+    async def _rules(self, by: Admin) -> Rules:
+        return await self._state.store.read(lambda t: self._state.rules(t, by.tenant))
+
+    async def set_policy(self, by: Admin, body: bytes) -> None:
         """Put another policy in force.
 
         Raises:
@@ -179,20 +211,20 @@ class Resources:
         else:
             await self._state.engine.check(policy.text)
             told = f"in Rego, SHA-256 {sha256(body).hexdigest()}"
-        await self._keep_policy(POLICY, body, told)
+        await self._keep_policy(by, POLICY, body, told)
 
-    async def attestation_policy(self, name: str) -> bytes:
+    async def attestation_policy(self, by: Admin, name: str) -> bytes:
         """The attestation policy of a class of evidence.
 
         Raises:
             Refusal: `ResourceNotFound`: reference values alone say what it is worth.
         """
-        rules = await self._state.store.read(self._state.rules)
+        rules = await self._rules(by)
         if name not in rules.attestation:
             raise Refusal("ResourceNotFound", f"there is no attestation policy {name[:40]!r}")
         return rules.attestation[name].encode()
 
-    async def set_attestation_policy(self, name: str, body: bytes | None) -> None:
+    async def set_attestation_policy(self, by: Admin, name: str, body: bytes | None) -> None:
         """Put another attestation policy in force, or none.
 
         Raises:
@@ -204,18 +236,21 @@ class Resources:
         if body is not None:
             await self._state.engine.check(_text(body, what="attestation policy"))
         told = "removed" if body is None else f"SHA-256 {sha256(body).hexdigest()}"
-        await self._keep_policy(ATTESTATION + name, body, f"attestation of {name}: {told}")
+        await self._keep_policy(by, ATTESTATION + name, body, f"attestation of {name}: {told}")
 
-    async def _keep_policy(self, name: str, value: bytes | None, told: str) -> None:
+    async def _keep_policy(self, by: Admin, name: str, value: bytes | None, told: str) -> None:
         def keep(transaction: Transaction) -> None:
-            transaction.set_policy(DEFAULT_TENANT, name, value)
-            event = AuditEvent(event="policy", outcome="ok", detail=told)
-            append(transaction, event, now=self._state.now())
+            transaction.set_policy(by.tenant, name, value)
+            append(transaction, by_admin(by, event="policy", detail=told), now=self._state.now())
 
-        await self._state.store.change(keep)
+        await self._state.change(by, keep)
 
-    async def audit(self, limit_text: str, filters: Mapping[str, str] | None = None) -> bytes:
-        """The JSON of the last rows.
+    async def audit(
+        self, by: Admin, limit_text: str, filters: Mapping[str, str] | None = None
+    ) -> bytes:
+        """The JSON of the last rows of his tenant, and for who operates the broker of its own.
+
+        None has its number in the chain, which would tell how many rows are another's.
 
         Args:
             filters: what rows must have; see `Transaction.list_audit`.
@@ -233,8 +268,10 @@ class Resources:
             wanted["since"] = _parse_since(wanted["since"])
         if "id" in wanted and not _ID.match(wanted["id"]):
             raise Refusal("SerdeError", "expected an id of 16 hex digits")
+        tenants = [by.tenant] if has_right(by, Right.READ) else []
+        tenants += [""] if has_right(by, Right.OPERATE) else []
         rows = await self._state.store.read(
-            lambda transaction: transaction.list_audit(limit, wanted)
+            lambda transaction: transaction.list_audit(limit, wanted, tenants=tenants)
         )
         return dump_json({"entries": rows})
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.broker.audit import AuditEvent, append
-from imagers.broker.headfile import HeadFile
 from imagers.broker.keeping.store import Store
 from imagers.broker.keyfiles import make_owner_only, new_master_key
 from imagers.broker.sealing import RESOURCE_KIND, SETTING_KIND
-from imagers.broker.state import HEAD, OWN_KEYS, STORE, open_database, open_sealer
+from imagers.broker.state import STORE, open_database
+from imagers.broker.unsealing import OWN_KEYS, head_file, open_sealer
 from imagers.errors import LocalError
 from imagers.files import local_errors, sync_directory
 
@@ -91,8 +91,8 @@ def rotate(config: BrokerConfig) -> Rotated:
                 hint="a descriptor gives both, one after the other",
             )
         before, key = sealer.ids
-        head_file = HeadFile(config.state_directory / HEAD, sealer)
-        store.unseal(sealer, least=head_file.read())
+        file = head_file(config, sealer)
+        store.unseal(sealer, least=file.read())
         with store.transaction() as transaction:
             transaction.sealed.verify()  # which tells the sealer the key in force until now
             sealer.current = key
@@ -104,7 +104,7 @@ def rotate(config: BrokerConfig) -> Rotated:
             told = AuditEvent(event="rotate", outcome="ok", detail=detail)
             append(transaction, told, now=config.clock())
         with store.reading() as transaction:
-            head_file.write(transaction.store_row().changes)
+            file.write(transaction.store_row().changes)
     old_file = None if config.master_key_fd is not None else _exchange_files(config, before)
     return Rotated(before, key, count, old_file)
 

@@ -5,9 +5,10 @@
         admin.put_resource("kbs:///default/key/1", secret)
         admin.bind_manifest("kbs:///default/key/1", digest)
 
-Each request carries a token of its own, signed with the admin's Ed25519 key and good for a
-minute. One key is for one broker: a broker that has seen a token could use it, within that
-minute, at another one that trusts the same key.
+Each request carries a token of its own, which names the admin's Ed25519 key, is signed with it and
+good for a minute. What it sees and changes is what its tenant has; `imagers.kbs.tenants` is about
+those. One key is for one broker: a broker that has seen a token could use it, within that minute,
+at another one that trusts the same key.
 
 `put_resource`, `delete_resource` and `list_resources` are Trustee's; the others are ours,
 under `/kbs/v0/imagers/`. Trustee knows no create-only: a put there overwrites, so a full
@@ -34,7 +35,7 @@ from imagers.errors import (
 from imagers.files import read_bounded
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.resources import parse_resource_path, parse_resource_uri
-from imagers.kbs.wire import Endpoint, parse_error
+from imagers.kbs.wire import Endpoint, admin_key_id, parse_error
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.keys import SecretKey
@@ -63,6 +64,10 @@ _DONE = (200, 201, 204)
 _BAD_INPUT = (400, 413)
 _JSON = "application/json"
 _BYTES = "application/octet-stream"
+_DENIED = {
+    "RoleDenied": "an owner of the tenant adds keys that may: 'imagers broker admin-key add'",
+    "RepositoryDenied": "an operator gives one to your tenant: 'imagers broker tenant assign'",
+}
 _UNAUTHORIZED = 401
 _NOT_FOUND = 404
 _CONFLICT = 409
@@ -103,6 +108,8 @@ class AuditEntry:
         client: the address that asked.
         evidence: SHA-256 of the guest's attestation, as it came, in hex.
         claims: SHA-256 of what its token says of it, in hex.
+        tenant: whose row it is; "": the broker's own.
+        admin: who did it, by name and the beginning of the key's id.
         detail: why.
     """
 
@@ -118,6 +125,8 @@ class AuditEntry:
     client: str = ""
     evidence: str = ""
     claims: str = ""
+    tenant: str = ""
+    admin: str = ""
     detail: str = ""
 
 
@@ -348,15 +357,13 @@ class BrokerAdmin(Closing):
         """
         if not is_reference_name(name):
             raise UsageError(f"expected the name of a reference value, got {name[:128]!r}")
-        response = self._send("DELETE", f"imagers/reference-value/{name}", _EMPTY)
-        if response.status == _NOT_FOUND and parse_error(response.body).name == "ResourceNotFound":
-            raise NotFound(
-                f"the broker has no reference value {name!r}",
-                status=response.status,
-                code="ResourceNotFound",
-                hint="'imagers broker reference-value list' shows what it has",
-            )
-        self._check_ours("delete a reference value", response)
+        self.ask(
+            "delete a reference value",
+            "DELETE",
+            f"imagers/reference-value/{name}",
+            missing=f"the broker has no reference value {name!r}",
+            hint="'imagers broker reference-value list' shows what it has",
+        )
 
     def audit(
         self, limit: int = 100, filters: Mapping[str, str] | None = None
@@ -385,6 +392,34 @@ class BrokerAdmin(Closing):
         self._check_ours("export the heads of the audit log", response)
         return response.body
 
+    def ask(
+        self,
+        what: str,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        missing: str,
+        hint: str,
+    ) -> bytes:
+        """The answer to a request of our own broker's.
+
+        Args:
+            what: is asked for, for messages.
+            missing: what to say where there is no such thing.
+            hint: what to type then.
+
+        Raises:
+            NotFound: there is no such thing.
+            Unsupported: the broker is not ours.
+        """
+        response = self._send(method, path, _MAX_ANSWER, body)
+        error = parse_error(response.body)
+        if response.status == _NOT_FOUND and error.name == "ResourceNotFound":
+            raise NotFound(missing, status=response.status, code=error.name, hint=hint)
+        self._check_ours(what, response)
+        return response.body
+
     def close(self) -> None:
         """Close the connections. Safe to call twice."""
         self._endpoint.close()
@@ -403,6 +438,7 @@ class BrokerAdmin(Closing):
         token = sign_token(
             {"iat": now, "nbf": now, "exp": now + _TOKEN_SECONDS, "role": "admin"},
             key=self._key,
+            header={"kid": admin_key_id(self._key.public_key())},
         )
         headers = {"Authorization": f"Bearer {token}"}
         if body is not None:
@@ -429,6 +465,13 @@ class BrokerAdmin(Closing):
                 status=response.status,
                 code=error.name,
                 hint="is it the key of this broker, and do the clocks agree?",
+            )
+        if error.name in _DENIED:
+            raise Unauthorized(
+                f"{what}: {error.detail}",
+                status=response.status,
+                code=error.name,
+                hint=_DENIED[error.name],
             )
         self._raise(what, response)
 

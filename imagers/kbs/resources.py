@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from imagers.errors import FormatError
 
-__all__ = ["ResourcePath", "parse_resource_path", "parse_resource_uri"]
+__all__ = ["ResourcePath", "is_repository", "parse_resource_path", "parse_resource_uri"]
 
 _SCHEME = "kbs:///"
 _MAX_SEGMENT = 255  # characters; a file name's length, for brokers that store files
@@ -39,6 +39,11 @@ class ResourcePath:
         return f"{_SCHEME}{self}"
 
 
+def is_repository(text: str) -> bool:
+    """Whether it can be the first segment of a name."""
+    return _is_segment(text)
+
+
 def parse_resource_path(text: str, *, what: str = "resource") -> ResourcePath:
     """A `ResourcePath` from `repository/type/tag`.
 
@@ -47,9 +52,7 @@ def parse_resource_path(text: str, *, what: str = "resource") -> ResourcePath:
             digits, `_`, `-` and (not in front) `.`.
     """
     segments = text.split("/", _SEGMENTS)  # a fourth piece, however long, is one item
-    if len(segments) != _SEGMENTS or not all(
-        len(one) <= _MAX_SEGMENT and _SEGMENT.match(one) for one in segments
-    ):
+    if len(segments) != _SEGMENTS or not all(map(_is_segment, segments)):
         raise FormatError(
             "expected 'repository/type/tag' of letters, digits, '_', '-' and '.', "
             f"got {text[:160]!r}",
@@ -72,3 +75,7 @@ def parse_resource_uri(text: str) -> ResourcePath:
             f"expected 'kbs:///repository/type/tag', got {text[:160]!r}", what="resource URI"
         )
     return parse_resource_path(text.removeprefix(_SCHEME), what="resource URI")
+
+
+def _is_segment(text: str) -> bool:
+    return len(text) <= _MAX_SEGMENT and _SEGMENT.match(text) is not None

@@ -135,6 +135,7 @@ CREATE TABLE audit (
     place PLACE, broker TEXT NOT NULL, number BIGINT NOT NULL, {texts}, hash BYTES NOT NULL,
     UNIQUE (broker, number)
 );
+CREATE INDEX audit_by_tenant ON audit (tenant, place);
 CREATE TABLE audit_heads (
     broker TEXT NOT NULL, number BIGINT NOT NULL, signed TEXT NOT NULL,
     PRIMARY KEY (broker, number)

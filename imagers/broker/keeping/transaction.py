@@ -441,10 +441,12 @@ class Transaction:
             wanted: by column, what a row must have; `image` and `session` by their beginning;
                 `since` is the earliest `at`, as it is stored; `id` is that of the one row.
         """
-        of = {f"tenant_{at}": name for at, name in enumerate(tenants or ())}
-        tests, values = [], dict[str, Any]({**of, **(wanted or {})})
+        tests: list[str] = []
+        values: dict[str, Any] = dict(wanted or {})
         if tenants is not None:
+            of = {f"tenant_{at}": name for at, name in enumerate(tenants)}
             tests.append(f"tenant IN ({', '.join(f':{name}' for name in of) or 'NULL'})")
+            values |= of
         for name in wanted or {}:
             if name == "since":
                 tests.append("at >= :since")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from imagers.broker import rotation
+from imagers.broker.headfile import HeadFile
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.resources import Resources
@@ -16,7 +17,7 @@ from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import LocalError
 from imagers.kbs.resources import parse_resource_path
 from imagers.model.keys import SecretKey
-from tests.unit.broker.conftest import Now
+from tests.unit.broker.conftest import Now, first_admin
 from tests.unit.broker.keeping.conftest import server  # noqa: F401 - a fixture
 
 PATHS = [f"default/key/{number}" for number in range(7)]
@@ -28,7 +29,9 @@ def config(tmp_path):
 
 
 def put(state, path, secret=None):
-    Now(Resources(state)).put(path, SecretKey(secret or path.encode()), replace=False)
+    Now(Resources(state), first_admin(state)).put(
+        path, SecretKey(secret or path.encode()), replace=False
+    )
 
 
 def secret_of(state, path):
@@ -113,7 +116,7 @@ STEPS = [
     (rotation, "_seal_some", 0),
     (rotation, "_seal_some", 1),
     (rotation, "_seal_some", 2),
-    (rotation.HeadFile, "write", 0),
+    (HeadFile, "write", 0),
     (rotation, "_exchange_files", 0),
     (rotation, "sync_directory", 0),
 ]

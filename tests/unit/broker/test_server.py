@@ -4,14 +4,13 @@ import http.client
 import os
 import signal
 import socket
-import sqlite3
 import ssl
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,6 +41,7 @@ from imagers.model.keys import SecretKey
 from imagers.net.http import HTTPSettings
 from imagers.net.retry import RetryPolicy
 from imagers.pki.jose import sign_token
+from tests.unit.broker.conftest import change_as_a_broker
 
 URI, PATH, IMAGE = "kbs:///default/key/1", "/kbs/v0/resource/default/key/1", digest_of(b"image")
 PROGRAM = """
@@ -80,9 +80,7 @@ def test_running_with_a_damaged_policy_says_so_and_takes_another(tmp_path):
     )
     with running(config) as broker:
         assert broker.fault == ""
-    with closing(sqlite3.connect(tmp_path / "state" / "broker.sqlite")) as store:
-        store.execute("UPDATE policies SET value = ? WHERE name = 'policy'", (b"{",))
-        store.commit()
+    change_as_a_broker(tmp_path / "state", lambda t: t.set_policy("default", "policy", b"{"))
     with running(config) as broker:
         assert "the stored policy is damaged" in broker.fault
         with BrokerAdmin(broker.url, key_file=broker.admin_key_file) as admin:
@@ -355,10 +353,10 @@ def test_stop_lets_a_running_request_finish(tmp_path, monkeypatch):
     started, go_on = threading.Event(), threading.Event()
     names = Resources.names
 
-    def slow(self):
+    def slow(self, by):
         started.set()
         assert go_on.wait(10)
-        return names(self)
+        return names(self, by)
 
     monkeypatch.setattr(Resources, "names", slow)
     results = []
@@ -739,12 +737,12 @@ def test_secret_of_an_admin_who_hangs_up_is_stored_as_it_was_sent(
     began, go_on, seen = threading.Event(), threading.Event(), []
     put = Resources.put
 
-    async def slow(self, path, secret, *, replace):
+    async def slow(self, by, path, secret, *, replace):
         began.set()
         assert await asyncio.to_thread(go_on.wait, 10)
         with secret.view() as data:
             seen.append(bytes(data))
-        await put(self, path, secret, replace=replace)
+        await put(self, by, path, secret, replace=replace)
 
     monkeypatch.setattr(Resources, "put", slow)
     now = int(time.time())
