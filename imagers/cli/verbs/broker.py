@@ -2,7 +2,7 @@
 """usage: imagers broker init | serve | check-config | reference-value ...
        imagers broker put URI FILE | get URI | list | delete URI
        imagers broker policy show | set FILE | reset | test FILE ...
-       imagers broker audit ... | ui
+       imagers broker audit ... | ui | rotate-master-key ...
 
 A key broker for guests: "imagers broker init --help" is about its first day,
 "imagers broker serve --help" about running one. The other words administrate
@@ -40,6 +40,7 @@ from imagers.cli.verbs import (
     broker_init,
     broker_policy,
     broker_reference_value,
+    broker_rotate_master_key,
     broker_serve,
     broker_ui,
 )
@@ -61,6 +62,7 @@ for _module in (
     broker_reference_value,
     broker_audit,
     broker_ui,
+    broker_rotate_master_key,
 ):
     command.add_command(_module.command)
 

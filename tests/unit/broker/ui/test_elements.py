@@ -1,7 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
+from html.parser import HTMLParser
+
 from imagers.broker.ui.elements import element, table, to_html
 
 HOSTILE = "</td><script>alert(1)</script>&\"'<!--"
+
+
+class Seen(HTMLParser):
+    """What a browser makes of it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts = [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, attributes))
+
+    def handle_data(self, data):
+        self.texts.append(data)
 
 
 def html(root):
@@ -12,11 +30,9 @@ def html(root):
 
 def test_text_and_attributes_cannot_become_markup():
     told = html(element("p", HOSTILE, element("b", HOSTILE), HOSTILE, title=HOSTILE))
-    assert "<script" not in told
-    assert "<!--" not in told
-    assert told.count("&lt;script&gt;alert(1)&lt;/script&gt;&amp;") == 4
-    assert 'title="&lt;/td&gt;' in told
-    assert "&amp;&quot;'&lt;" in told
+    seen = Seen(told)
+    assert seen.tags == [("p", [("title", HOSTILE)]), ("b", [])]
+    assert seen.texts == [HOSTILE] * 3
 
 
 def test_children_stand_in_their_order():
