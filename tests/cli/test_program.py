@@ -48,6 +48,7 @@ BELOW = {
         "policy",
         "reference-value",
         "audit",
+        "ui",
         "rotate-master-key",
     },
     "key": {"generate", "show"},

@@ -335,6 +335,7 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
         with pytest.raises(KeyUnavailable):
             guest.get("kbs:///a/b/c", manifest_digest=digest_of(b"other"))
     made("broker audit", *admin)
+    made("broker ui", *admin)
     newest = imagers_broker.log[-1].id
     made("broker audit", "--why", newest, *admin)
     made("broker audit", "--export-head", "head", *admin)
