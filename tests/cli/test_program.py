@@ -49,6 +49,8 @@ BELOW = {
         "reference-value",
         "audit",
         "rotate-master-key",
+        "backup",
+        "restore",
     },
     "key": {"generate", "show"},
 }
