@@ -182,6 +182,11 @@ class BrokerConfig:
         return self.state_directory / MASTER_KEY
 
     @property
+    def store_file(self) -> Path:
+        """Where the store is, unless it is in a database of its own."""
+        return self.state_directory / STORE
+
+    @property
     def next_key_file(self) -> Path:
         """Where the next master key is while it is rotated."""
         return self.state_directory / NEXT_KEY

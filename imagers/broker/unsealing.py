@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imagers.broker.keeping.store import Store, Unsealed
+    from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.state import BrokerConfig
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "make_challenge_key",
     "open_sealer",
     "own_key",
+    "require_store",
     "unseal",
 ]
 
@@ -46,6 +48,20 @@ _HEAD = "head"
 _CHALLENGE_KEY_BYTES = 32
 
 _log = logging.getLogger("imagers.broker")
+
+
+def require_store(config: BrokerConfig) -> None:
+    """Raise where there is no store in the state directory: to open one would make it.
+
+    Raises:
+        LocalError: there is none.
+    """
+    if config.database is None and not config.store_file.is_file():
+        raise LocalError(
+            "there is no store",
+            path=str(config.store_file),
+            hint="--state DIR names the broker's directory",
+        )
 
 
 def open_sealer(config: BrokerConfig, store: Store) -> tuple[Sealer, bool]:
@@ -96,8 +112,17 @@ def head_file(config: BrokerConfig, sealer: Sealer) -> HeadFile:
     return HeadFile(config.state_directory / _HEAD, sealer)
 
 
-def unseal(config: BrokerConfig, store: Store, sealer: Sealer) -> Unsealed:
+def unseal(
+    config: BrokerConfig,
+    store: Store,
+    sealer: Sealer,
+    *,
+    fill: Callable[[Transaction], None] | None = None,
+) -> Unsealed:
     """Verify the head of a store, and that it is not older than one that was seen here.
+
+    Args:
+        fill: see `Store.unseal`.
 
     Raises:
         Altered, StoreFailed: see `Store.unseal`.
@@ -115,6 +140,7 @@ def unseal(config: BrokerConfig, store: Store, sealer: Sealer) -> Unsealed:
         least=least,
         accept_older=config.accept_older_state,
         keep=partial(_keep_number, file),
+        fill=fill,
     )
 
 

@@ -50,6 +50,8 @@ BELOW = {
         "audit",
         "ui",
         "rotate-master-key",
+        "backup",
+        "restore",
     },
     "key": {"generate", "show"},
 }

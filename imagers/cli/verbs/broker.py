@@ -2,7 +2,8 @@
 """usage: imagers broker init | serve | check-config | reference-value ...
        imagers broker put URI FILE | get URI | list | delete URI
        imagers broker policy show | set FILE | reset | test FILE ...
-       imagers broker audit ... | ui | rotate-master-key ...
+       imagers broker audit ... | ui
+       imagers broker backup FILE | restore FILE | rotate-master-key
 
 A key broker for guests: "imagers broker init --help" is about its first day,
 "imagers broker serve --help" about running one. The other words administrate
@@ -36,10 +37,12 @@ from imagers.cli.command import VerbCommand, VerbGroup, json_option
 from imagers.cli.output import print_json, print_line
 from imagers.cli.verbs import (
     broker_audit,
+    broker_backup,
     broker_check_config,
     broker_init,
     broker_policy,
     broker_reference_value,
+    broker_restore,
     broker_rotate_master_key,
     broker_serve,
     broker_ui,
@@ -62,6 +65,8 @@ for _module in (
     broker_reference_value,
     broker_audit,
     broker_ui,
+    broker_backup,
+    broker_restore,
     broker_rotate_master_key,
 ):
     command.add_command(_module.command)
