@@ -51,6 +51,7 @@ BELOW = {
         "rotate-master-key",
         "backup",
         "restore",
+        "import-trustee",
     },
     "key": {"generate", "show"},
 }

@@ -3,6 +3,7 @@
        imagers broker put URI FILE | get URI | list | delete URI
        imagers broker policy show | set FILE | reset | test FILE ...
        imagers broker audit ... | backup FILE | restore FILE | rotate-master-key
+       imagers broker import-trustee DIR
 
 A key broker for guests: "imagers broker init --help" is about its first day,
 "imagers broker serve --help" about running one. The other words administrate
@@ -37,6 +38,7 @@ from imagers.cli.verbs import (
     broker_audit,
     broker_backup,
     broker_check_config,
+    broker_import_trustee,
     broker_init,
     broker_policy,
     broker_reference_value,
@@ -64,6 +66,7 @@ for _module in (
     broker_backup,
     broker_restore,
     broker_rotate_master_key,
+    broker_import_trustee,
 ):
     command.add_command(_module.command)
 
