@@ -156,10 +156,7 @@ class TenantAdmin:
         path = "admin-key" if tenant is None else f"admin-key?tenant={quote(tenant, safe='')}"
         missing = f"the broker has no tenant {tenant!r}"
         body = self._ask("list admin keys", "GET", path, missing=missing)
-        return tuple(
-            AdminKey(one.text("id"), one.text("tenant"), one.text("name"), one.texts("roles"))
-            for one in _parsed(body, "admin keys").objects("admin_keys")
-        )
+        return tuple(map(_key, _parsed(body, "admin keys").objects("admin_keys")))
 
     def add_key(
         self,
@@ -168,7 +165,7 @@ class TenantAdmin:
         key: Ed25519PublicKey,
         *,
         tenant: str | None = None,
-    ) -> None:
+    ) -> AdminKey:
         """Let a key administrate.
 
         Args:
@@ -184,13 +181,14 @@ class TenantAdmin:
             "public_key": encode_base64(key.public_bytes_raw()),
             "tenant": tenant,
         }
-        self._ask(
+        body = self._ask(
             f"add the admin key {name!r}",
             "POST",
             "admin-key",
             dump_json(message),
             missing=f"the broker has no tenant {tenant!r}",
         )
+        return _key(_parsed(body, "admin key"))
 
     def remove_key(self, key_id: str) -> None:
         """Let a key administrate no more.
@@ -222,6 +220,10 @@ class TenantAdmin:
 
 def _parsed(body: bytes, what: str) -> View:
     return View.parse(body, what=what, max_bytes=_MAX_ANSWER)
+
+
+def _key(one: View) -> AdminKey:
+    return AdminKey(one.text("id"), one.text("tenant"), one.text("name"), one.texts("roles"))
 
 
 def _part(name: str) -> str:

@@ -48,6 +48,8 @@ BELOW = {
         "policy",
         "reference-value",
         "audit",
+        "tenant",
+        "admin-key",
     },
     "key": {"generate", "show"},
 }
