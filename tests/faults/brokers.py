@@ -71,8 +71,7 @@ class Broker:
             lines |= {"database": database, "name": name}
             if keys is not None:
                 self._state.mkdir(mode=0o700)
-                for key in ("master.key", "admin.key", "admin.pub"):
-                    shutil.copy(keys / key, self._state / key)
+                shutil.copy(keys / "master.key", self._state / "master.key")
         text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
         self._config.write_text(text + "allow-sample-tee = true\n")
         self.state = self._state
