@@ -42,7 +42,8 @@ from imagers.broker.policy.inputs import (
 from imagers.broker.policy.rego.engine import NOT_ASKED
 from imagers.broker.policy.table import NotAffirming, ReleaseFacts, ResourcePolicy, RuleDenied
 from imagers.broker.refusals import Refusal, refusal_of
-from imagers.broker.resources import RESOURCE_KIND, parse_path, raise_missing
+from imagers.broker.resources import parse_path, raise_missing
+from imagers.broker.sealing import RESOURCE_KIND
 from imagers.broker.state import SAMPLES
 from imagers.broker.tokens import Accepted, Vouched
 from imagers.errors import EvidenceRejected, FormatError, PolicyDenied

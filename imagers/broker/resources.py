@@ -18,6 +18,7 @@ from imagers.broker.keeping.rows import StoredResource
 from imagers.broker.policy.table import ResourcePolicy
 from imagers.broker.refusals import Refusal
 from imagers.broker.rules import ATTESTATION, CLASSES, POLICY, parse_either
+from imagers.broker.sealing import RESOURCE_KIND
 from imagers.errors import FormatError
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.resources import parse_resource_path
@@ -34,11 +35,9 @@ if TYPE_CHECKING:
     from imagers.kbs.resources import ResourcePath
     from imagers.model.keys import SecretKey
 
-__all__ = ["RESOURCE_KIND", "Resources", "parse_path", "raise_missing"]
+__all__ = ["Resources", "parse_path", "raise_missing"]
 
 _T = TypeVar("_T")
-RESOURCE_KIND = "resource"
-"""Of what the sealer seals."""
 _MAX_AUDIT = 10_000  # rows of one answer
 _AUDIT_FILTERS = frozenset({"event", "outcome", "path", "image", "session", "since", "id"})
 _ID = re.compile(r"[0-9a-f]{16}\Z")

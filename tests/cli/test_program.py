@@ -50,6 +50,7 @@ BELOW = {
         "audit",
         "tenant",
         "admin-key",
+        "rotate-master-key",
     },
     "key": {"generate", "show"},
 }

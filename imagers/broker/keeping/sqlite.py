@@ -18,7 +18,6 @@ from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, TABLES
 from imagers.broker.keeping.transaction import STORE_ID_BYTES, Transaction
 from imagers.broker.keyfiles import check_owner_only, make_owner_only
 from imagers.errors import LocalError
-from imagers.model.references import parse_references
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +62,7 @@ class SQLiteDatabase:
     """
 
     waits = False
+    takes_over = True
     errors: type[Exception] = sqlite3.Error
     taken: type[Exception] = sqlite3.IntegrityError
     again: tuple[type[Exception], ...] = ()  # who writes is alone
@@ -135,7 +135,7 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
         run("DROP TABLE store")
     if version == _WITHOUT_CHAIN:
         numbers = run("SELECT name, number FROM collateral").fetchall()
-        references = run("SELECT value FROM reference_values").fetchall()
+        references = run("SELECT name, value FROM reference_values").fetchall()
         run("DROP TABLE collateral")
         run("DROP TABLE reference_values")
     if version:
@@ -160,9 +160,10 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
     transaction.enter_broker()
     transaction.keep_time(seen_ms)
     transaction.keep_collateral({name: int(number) for name, number in numbers})
-    for name, value in policies:
-        transaction.set_policy(DEFAULT_TENANT, name, value)
-    for one in (one for (value,) in references for one in parse_references(value)):
-        transaction.set_reference_value(DEFAULT_TENANT, one)
+    # Before there is a head, which is made of all that is there.
+    for table, found in (("policies", policies), ("reference_values", references)):
+        for name, value in found:
+            columns = "(tenant, name, value) VALUES (?, ?, ?)"
+            run(f"INSERT INTO {table} {columns}", [DEFAULT_TENANT, name, value])
     for row in rows:
         transaction.append_audit(dict(zip(AUDIT_TEXTS, row, strict=True)))

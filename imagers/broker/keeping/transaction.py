@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads and writes that happen together or not at all.
 
-Statements are made once: to build one costs more than to run it.
+Statements are made once: to build one costs more than to run it. Those about sealed tables are in
+`sealed`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from imagers.broker.keeping.rows import Admin, Session, StoredResource, StoreRow
+from imagers.broker.keeping.sealed import SealedRows
 from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, NUMBER_DIGITS
 from imagers.kbs.resources import ResourcePath, parse_resource_path
 from imagers.model.digest import Digest, parse_digest
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from imagers.broker.keeping.database import Connection, Cursor
+    from imagers.broker.keeping.sealed import HeldHeads
     from imagers.model.references import ReferenceValue
 
 __all__ = ["FIRST_HASH", "STORE_ID_BYTES", "Link", "Transaction", "chain_hash"]
@@ -39,25 +42,9 @@ def _insert(table: str, *columns: str) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608 - names of ours
 
 
-_FIND_RESOURCE = "SELECT sealed, size, version, created_at FROM resources WHERE path = :path"
-_INSERT_RESOURCE = _insert("resources", "path", "sealed", "size", "version", "created_at")
-# The repository of a path is what stands before its first slash.
-_OF_REPOSITORY = "substr(path, 1, length(repositories.name) + 1) = repositories.name || '/'"
-_LIST_RESOURCES = (
-    f"SELECT path FROM resources LEFT JOIN repositories ON {_OF_REPOSITORY} "  # noqa: S608 - ours
-    "WHERE coalesce(repositories.tenant, :default) = :tenant"
-)
-_IS_USED = (
-    "SELECT 1 FROM resources WHERE substr(path, 1, length(:beginning)) = :beginning "
-    "UNION ALL SELECT 1 FROM bindings WHERE substr(path, 1, length(:beginning)) = :beginning "
-    "LIMIT 1"
-)
-_NEXT_VERSION = (
-    "INSERT INTO versions (path, last) VALUES (:path, 1) "
-    "ON CONFLICT (path) DO UPDATE SET last = versions.last + 1"
-)
 _STORE = (
-    "SELECT id, changes, (SELECT max(seen_ms) FROM brokers), (SELECT count(*) FROM era) FROM store"
+    "SELECT id, changes, (SELECT max(seen_ms) FROM brokers), (SELECT count(*) FROM era), "
+    "head, head_key FROM store"
 )
 _KEEP_TIME = "UPDATE brokers SET seen_ms = :now_ms WHERE name = :broker AND seen_ms < :now_ms"
 _FIND_SESSION = f"SELECT {', '.join(_SESSION)} FROM sessions WHERE name = :name"  # noqa: S608 - ours
@@ -107,6 +94,7 @@ class Transaction:
     Args:
         words: see `Database`.
         broker: whose chain the audit rows continue.
+        heads: what is known of the sealed tables; None: nothing is, and none of them is read.
         alone: whether it may change what releases are judged by.
     """
 
@@ -115,10 +103,15 @@ class Transaction:
         connection: Connection,
         words: Callable[[str], str],
         broker: str,
+        heads: HeldHeads | None = None,
         *,
         alone: bool,
     ) -> None:
         self.is_alone = alone
+        self._heads = heads
+        # What begins now sees no state before the newest that was seen until now.
+        self._least = 0 if heads is None else heads.number
+        self.sealed = SealedRows(self._run, self.store_row, heads, alone=alone)
         self._execute = connection.execute
         self._words = words
         self._broker = broker
@@ -149,57 +142,72 @@ class Transaction:
 
     def find_resource(self, path: ResourcePath) -> StoredResource | None:
         """The resource of that name."""
-        row = self._run(_FIND_RESOURCE, path=str(path)).fetchone()
+        row = self.sealed.get("resources", str(path))
         return None if row is None else StoredResource(path, *row)
 
     def next_version(self, path: ResourcePath) -> int:
         """The number for the next value of that name; it is never given again."""
-        self._run(_NEXT_VERSION, path=str(path))
-        found = self._run("SELECT last FROM versions WHERE path = :path", path=str(path))
-        return int(_one(found)[0])
+        row = self.sealed.get("versions", str(path))
+        version = 1 if row is None else int(row[0]) + 1
+        self.sealed.put("versions", [str(path)], [version])
+        return version
 
     def insert_resource(self, resource: StoredResource) -> None:
         """A new row; the name must be free."""
-        self._run(
-            _INSERT_RESOURCE,
-            path=str(resource.path),
-            sealed=resource.sealed,
-            size=resource.size,
-            version=resource.version,
-            created_at=resource.created_at,
-        )
+        one = resource
+        values = (one.sealed, one.size, one.version, one.created_at)
+        self.sealed.insert("resources", [str(one.path)], values)
+
+    def set_sealed(self, resource: StoredResource, sealed: bytes) -> None:
+        """The same value, sealed anew."""
+        self.sealed.remove("resources", str(resource.path))
+        self.insert_resource(replace(resource, sealed=sealed))
 
     def delete_resource(self, path: ResourcePath) -> bool:
         """Whether there was one; its bindings go with it."""
-        self._run("DELETE FROM bindings WHERE path = :path", path=str(path))
-        return self._run("DELETE FROM resources WHERE path = :path", path=str(path)).rowcount > 0
+        self.sealed.remove_all("bindings", str(path))
+        return self.sealed.remove("resources", str(path))
 
     def list_resources(self, tenant: str) -> tuple[ResourcePath, ...]:
         """The names of a tenant's, sorted."""
-        rows = self._run(_LIST_RESOURCES, tenant=tenant, default=DEFAULT_TENANT).fetchall()
-        return tuple(sorted(parse_resource_path(path) for (path,) in rows))
+        owners = self.owners()
+        return tuple(
+            path
+            for path in self.all_resources()
+            if owners.get(path.repository, DEFAULT_TENANT) == tenant
+        )
+
+    def all_resources(self) -> tuple[ResourcePath, ...]:
+        """The names of all tenants', sorted."""
+        return tuple(parse_resource_path(str(path)) for _, path in self.sealed.names("resources"))
 
     def count_resources(self) -> int:
         """How many there are, of all tenants."""
-        return int(_one(self._run("SELECT count(*) FROM resources"))[0])
+        return len(self.sealed.names("resources"))
 
     def bindings(self, path: ResourcePath) -> frozenset[Digest]:
         """The images that a resource belongs to."""
-        found = self._run("SELECT manifest_digest FROM bindings WHERE path = :path", path=str(path))
-        return frozenset(parse_digest(digest) for (digest,) in found.fetchall())
+        rows = self.sealed.rows("bindings", str(path))
+        return frozenset(parse_digest(digest) for _, digest in rows)
 
     def add_binding(self, path: ResourcePath, digest: Digest) -> None:
         """One more image; the pair must be new."""
-        add = _insert("bindings", "path", "manifest_digest")
-        self._run(add, path=str(path), manifest_digest=str(digest))
+        self.sealed.insert("bindings", [str(path), str(digest)])
 
     # The store
 
     def store_row(self) -> StoreRow:
-        """The one row about the database, as it was when this transaction first looked."""
+        """The one row about the database, as it was when this transaction first looked.
+
+        Raises:
+            Altered: it is an older state of the database than one that was seen.
+        """
         if self._row is None:
-            identity, changes, seen_ms, eras = _one(self._run(_STORE))
-            self._row = StoreRow(identity, changes, seen_ms or 0, eras > 0)
+            identity, changes, seen_ms, eras, head, key = _one(self._run(_STORE))
+            if self._heads is not None and changes < self._least:
+                told = f"expected change {self._least} or later, got {changes}: it is an old copy"
+                raise self._heads.altered(told)
+            self._row = StoreRow(identity, changes, seen_ms or 0, eras > 0, head, key or "")
         return self._row
 
     def enter_broker(self) -> None:
@@ -210,11 +218,6 @@ class Transaction:
     def touch(self) -> None:
         """Write a row as it is: to see whether the store takes it."""
         self._run("UPDATE brokers SET seen_ms = seen_ms WHERE name = :name", name=self._broker)
-
-    def count_change(self) -> None:
-        """Tell all who remember what was in force that it may be so no more."""
-        self._run("UPDATE store SET changes = changes + 1")
-        self._row = None
 
     def keep_time(self, now_ms: int) -> None:
         """Remember a time, if it is later than the one that is kept."""
@@ -275,99 +278,97 @@ class Transaction:
 
     def tenants(self) -> tuple[str, ...]:
         """The names of all, sorted."""
-        rows = self._run("SELECT name FROM tenants WHERE gone = 0 ORDER BY name").fetchall()
-        return tuple(name for (name,) in rows)
+        return tuple(name for name, gone in self.sealed.rows("tenants") if not gone)
 
     def insert_tenant(self, name: str) -> None:
         """One more; the name must never have been taken."""
-        self._run(_insert("tenants", "name", "gone"), name=name, gone=0)
+        self.sealed.insert("tenants", [name], [0])
 
     def delete_tenant(self, name: str) -> None:
         """It is gone, with its admins, policies and values; its repositories are nobody's."""
-        for table in ("repositories", "admins", "policies", "reference_values"):
-            self._run(f"DELETE FROM {table} WHERE tenant = :name", name=name)  # noqa: S608 - ours
-        self._run("UPDATE tenants SET gone = 1 WHERE name = :name", name=name)
+        for repository, tenant in self.owners().items():
+            if tenant == name:
+                self.sealed.remove("repositories", repository)
+        for admin in self.admins(name):
+            self.sealed.remove("admins", admin.id)
+        for table in ("policies", "reference_values"):
+            self.sealed.remove_all(table, name)
+        self.sealed.put("tenants", [name], [1])
 
     def owners(self) -> Mapping[str, str]:
         """The tenant of each repository that is not the default tenant's, by its name, sorted."""
-        rows = self._run("SELECT name, tenant FROM repositories ORDER BY name").fetchall()
-        return dict(rows)
+        return dict(self.sealed.rows("repositories"))
 
     def owner_of(self, repository: str) -> str:
         """The tenant of a repository."""
-        statement = "SELECT tenant FROM repositories WHERE name = :name"
-        row = self._run(statement, name=repository).fetchone()
+        row = self.sealed.get("repositories", repository)
         return DEFAULT_TENANT if row is None else str(row[0])
 
     def set_owner(self, repository: str, tenant: str) -> None:
         """Give a repository to a tenant."""
-        self._run("DELETE FROM repositories WHERE name = :name", name=repository)
-        if tenant != DEFAULT_TENANT:
-            self._run(_insert("repositories", "name", "tenant"), name=repository, tenant=tenant)
+        if tenant == DEFAULT_TENANT:
+            self.sealed.remove("repositories", repository)
+        else:
+            self.sealed.put("repositories", [repository], [tenant])
 
     def is_used(self, repository: str) -> bool:
         """Whether anything is kept for it."""
-        return self._run(_IS_USED, beginning=f"{repository}/").fetchone() is not None
+        names = (*self.sealed.names("resources"), *self.sealed.names("bindings"))
+        return any(str(path).startswith(f"{repository}/") for _, path, *_ in names)
 
     # Admins
 
     def admins(self, tenant: str | None = None) -> tuple[Admin, ...]:
         """Those of a tenant, or all, sorted by tenant and name."""
-        where = "" if tenant is None else "WHERE tenant = :tenant "
-        statement = f"SELECT {', '.join(_ADMIN)} FROM admins {where}ORDER BY tenant, name"  # noqa: S608 - ours
-        named = {} if tenant is None else {"tenant": tenant}
-        return tuple(map(_admin, self._run(statement, **named).fetchall()))
+        found = (_admin(row) for row in self.sealed.rows("admins"))
+        wanted = (one for one in found if tenant in (None, one.tenant))
+        return tuple(sorted(wanted, key=lambda one: (one.tenant, one.name)))
 
     def find_admin(self, id: str) -> Admin | None:  # noqa: A002 - its name
         """The admin whose key has that hash."""
-        statement = f"SELECT {', '.join(_ADMIN)} FROM admins WHERE id = :id"  # noqa: S608 - ours
-        row = self._run(statement, id=id).fetchone()
-        return None if row is None else _admin(row)
+        row = self.sealed.get("admins", id)
+        return None if row is None else _admin((id, *row))
 
     def insert_admin(self, admin: Admin) -> None:
         """A new row; the key must be nobody's, and the name free in its tenant."""
-        values = {name: getattr(admin, name) for name in _ADMIN}
-        self._run(_insert("admins", *_ADMIN), **values | {"roles": ",".join(sorted(admin.roles))})
+        roles = ",".join(sorted(admin.roles))
+        values = (admin.tenant, admin.name, roles, admin.public_key)
+        self.sealed.insert("admins", [admin.id], values)
 
     def delete_admin(self, id: str) -> bool:  # noqa: A002 - its name
         """Whether there was one."""
-        return self._run("DELETE FROM admins WHERE id = :id", id=id).rowcount > 0
+        return self.sealed.remove("admins", id)
 
     # Policies
 
     def get_policy(self, tenant: str, name: str) -> bytes | None:
         """A policy of a tenant, or None."""
-        statement = "SELECT value FROM policies WHERE tenant = :tenant AND name = :name"
-        row = self._run(statement, tenant=tenant, name=name).fetchone()
+        row = self.sealed.get("policies", tenant, name)
         return None if row is None else row[0]
 
     def set_policy(self, tenant: str, name: str, value: bytes | None) -> None:
         """Set or replace one; None: have none of that name."""
-        named = {"tenant": tenant, "name": name}
-        self._run("DELETE FROM policies WHERE tenant = :tenant AND name = :name", **named)
-        if value is not None:
-            self._run(_insert("policies", "tenant", "name", "value"), **named, value=value)
+        if value is None:
+            self.sealed.remove("policies", tenant, name)
+        else:
+            self.sealed.put("policies", [tenant, name], [value])
 
     # Reference values
 
     def reference_values(self, tenant: str) -> Mapping[str, ReferenceValue]:
         """All of a tenant by name, sorted."""
-        statement = "SELECT value FROM reference_values WHERE tenant = :tenant ORDER BY name"
-        rows = self._run(statement, tenant=tenant).fetchall()
-        found = (one for (value,) in rows for one in parse_references(value))
+        rows = self.sealed.rows("reference_values", tenant)
+        found = (one for *_, value in rows for one in parse_references(value))
         return {one.name: one for one in found}
 
     def set_reference_value(self, tenant: str, value: ReferenceValue) -> None:
         """Set or replace one."""
-        self.delete_reference_value(tenant, value.name)
         data = dump_json(references_to_json([value]))
-        insert = _insert("reference_values", "tenant", "name", "value")
-        self._run(insert, tenant=tenant, name=value.name, value=data)
+        self.sealed.put("reference_values", [tenant, value.name], [data])
 
     def delete_reference_value(self, tenant: str, name: str) -> bool:
         """Whether there was one."""
-        statement = "DELETE FROM reference_values WHERE tenant = :tenant AND name = :name"
-        return self._run(statement, tenant=tenant, name=name).rowcount > 0
+        return self.sealed.remove("reference_values", tenant, name)
 
     # Collateral
 

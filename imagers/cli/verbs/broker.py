@@ -2,7 +2,7 @@
 """usage: imagers broker init | serve | check-config | reference-value ...
        imagers broker put URI FILE | get URI | list | delete URI
        imagers broker policy show | set FILE | reset | test FILE ...
-       imagers broker audit ... | tenant ... | admin-key ...
+       imagers broker audit ... | tenant ... | admin-key ... | rotate-master-key ...
 
 A key broker for guests: "imagers broker init --help" is about its first day,
 "imagers broker serve --help" about running one. The other words administrate
@@ -41,6 +41,7 @@ from imagers.cli.verbs import (
     broker_init,
     broker_policy,
     broker_reference_value,
+    broker_rotate_master_key,
     broker_serve,
     broker_tenant,
 )
@@ -63,6 +64,7 @@ for _module in (
     broker_audit,
     broker_tenant,
     broker_admin_key,
+    broker_rotate_master_key,
 ):
     command.add_command(_module.command)
 

@@ -350,6 +350,8 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
     made("broker audit", "--export-head", "head", *admin)
     state = imagers_broker.admin_key_file.parent
     made("broker audit", "--verify", "--head", "head", "--state", state, *admin)
+    made("broker rotate-master-key", "--state", state)
+    made("broker rotate-master-key", "--state", state, "--database", "postgresql:///x")
     Path("password").write_text("s3cret")
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(Path("auth.json").absolute()))
     with EmbeddedRegistry(username="me", password="s3cret") as registry:

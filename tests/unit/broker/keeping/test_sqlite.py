@@ -12,6 +12,7 @@ from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT
 from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
 from imagers.model.references import ReferenceValue
+from tests.unit.broker.keeping.conftest import unsealed
 
 PATH = ResourcePath("default", "key", "1")
 ROW = dict.fromkeys(AUDIT_TEXTS, "") | {
@@ -23,7 +24,7 @@ ROW = dict.fromkeys(AUDIT_TEXTS, "") | {
 
 @pytest.fixture
 def store(tmp_path):
-    opened = Store(SQLiteDatabase(tmp_path / "broker.sqlite"))
+    opened = unsealed(Store(SQLiteDatabase(tmp_path / "broker.sqlite")))
     yield opened
     opened.close()
 
@@ -132,7 +133,7 @@ def test_store_of_an_older_version_is_taken_over(tmp_path, version, more):
     connection.executescript(f"{OLD_TABLES}{more} PRAGMA user_version = {version}")
     connection.close()
     path.chmod(0o600)
-    with Store(SQLiteDatabase(path)) as store, store.transaction() as transaction:
+    with unsealed(Store(SQLiteDatabase(path))) as store, store.transaction() as transaction:
         assert transaction.list_resources(DEFAULT_TENANT) == (PATH,)
         assert transaction.count_sessions() == 0
         rows = [row for row, _ in transaction.audit_chains()]

@@ -12,6 +12,7 @@ from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
 from imagers.model.digest import digest_of
 from imagers.model.references import ReferenceValue
+from tests.unit.broker.keeping.conftest import unsealed
 
 PATH = ResourcePath("default", "key", "1")
 ROW = dict.fromkeys(AUDIT_TEXTS, "") | {
@@ -29,7 +30,7 @@ def test_resource_is_there_after_opening_again(new_database, store):
     with store.transaction() as transaction:
         transaction.insert_resource(resource())
     store.close()
-    again = Store(new_database())
+    again = unsealed(Store(new_database()))
     with again.transaction() as transaction:
         assert transaction.find_resource(PATH) == resource()
         assert transaction.find_resource(ResourcePath("a", "b", "c")) is None
