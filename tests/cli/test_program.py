@@ -49,6 +49,8 @@ BELOW = {
         "reference-value",
         "audit",
         "ui",
+        "tenant",
+        "admin-key",
         "rotate-master-key",
         "backup",
         "restore",
