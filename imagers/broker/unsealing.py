@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AUDIT_KEY",
     "CHALLENGE_KEY",
+    "LOGIN_KEY",
     "OWN_KEYS",
     "TOKEN_KEY",
     "head_file",
@@ -39,8 +40,9 @@ __all__ = [
     "unseal",
 ]
 
-TOKEN_KEY, AUDIT_KEY, CHALLENGE_KEY = "token-key", "audit-key", "challenge-key"
-OWN_KEYS = (TOKEN_KEY, AUDIT_KEY, CHALLENGE_KEY)
+TOKEN_KEY, AUDIT_KEY = "token-key", "audit-key"
+CHALLENGE_KEY, LOGIN_KEY = "challenge-key", "login-key"
+OWN_KEYS = (TOKEN_KEY, AUDIT_KEY, CHALLENGE_KEY, LOGIN_KEY)
 """Settings that are sealed: keys that all brokers of a store share."""
 _HEAD = "head"
 _CHALLENGE_KEY_BYTES = 32

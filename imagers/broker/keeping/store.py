@@ -357,6 +357,10 @@ class Store(Closing):
             return await asyncio.to_thread(self._read, work)
         return self._read(work)
 
+    async def read_aside(self, work: Callable[[Transaction], _T]) -> _T:
+        """The same, for what takes its time: in a thread."""
+        return await asyncio.to_thread(self._read, work)
+
     async def write(self, work: Callable[[Transaction], _T]) -> _T:
         """What `work` gives, once what it wrote is on disk. An exception of it undoes it alone.
 

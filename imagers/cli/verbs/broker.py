@@ -2,7 +2,8 @@
 """usage: imagers broker init | serve | check-config | reference-value ...
        imagers broker put URI FILE | get URI | list | delete URI
        imagers broker policy show | set FILE | reset | test FILE ...
-       imagers broker audit ... | backup FILE | restore FILE | rotate-master-key
+       imagers broker audit ... | ui | tenant ... | admin-key ...
+       imagers broker backup FILE | restore FILE | rotate-master-key
        imagers broker import-trustee DIR
 
 A key broker for guests: "imagers broker init --help" is about its first day,
@@ -10,7 +11,9 @@ A key broker for guests: "imagers broker init --help" is about its first day,
 one that runs; "get" shows what is known of a secret, never the secret. A secret
 bound to an image goes to guests that name this image and whose measurement is a
 known one, see "imagers broker reference-value"; the policy may say more, see
-"imagers broker policy". Who got what, and who did not: "imagers broker audit".
+"imagers broker policy". Who got what, and who did not: "imagers broker audit",
+and in a browser "imagers broker ui". Who administrates what of it: "imagers
+broker admin-key" and "imagers broker tenant".
 
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
   --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
@@ -35,6 +38,7 @@ from imagers.cli.brokers import BrokerOptions, admin_options, this_broker
 from imagers.cli.command import VerbCommand, VerbGroup, json_option
 from imagers.cli.output import print_json, print_line
 from imagers.cli.verbs import (
+    broker_admin_key,
     broker_audit,
     broker_backup,
     broker_check_config,
@@ -45,6 +49,8 @@ from imagers.cli.verbs import (
     broker_restore,
     broker_rotate_master_key,
     broker_serve,
+    broker_tenant,
+    broker_ui,
 )
 from imagers.errors import LocalError
 
@@ -63,8 +69,11 @@ for _module in (
     broker_policy,
     broker_reference_value,
     broker_audit,
+    broker_ui,
     broker_backup,
     broker_restore,
+    broker_tenant,
+    broker_admin_key,
     broker_rotate_master_key,
     broker_import_trustee,
 ):
