@@ -501,8 +501,7 @@ class _Endpoints:
         _only(request, "GET", "POST")
         if request.method == "GET":
             return _json(await self._admin_keys.list(by, request.query_params.get("tenant")))
-        await self._admin_keys.add(by, bytes(await _read(request, _SMALL)))
-        return Response(b"")
+        return _json(await self._admin_keys.add(by, bytes(await _read(request, _SMALL))))
 
     async def admin_key(self, request: Request) -> Response:
         by = await self._admin(request, Right.APPOINT, Right.OPERATE)

@@ -343,7 +343,10 @@ def _tenant_paths() -> JSONObject:
                 parameters=(_parameter("tenant", _TEXT),),
             ),
             "post": _operation(
-                "Add an admin key", _NONE, security=_ADMIN, body=_content("NewAdminKey")
+                "Add an admin key",
+                _answer("the key", "AdminKey"),
+                security=_ADMIN,
+                body=_content("NewAdminKey"),
             ),
         },
         f"{PREFIX}/imagers/admin-key/{{id}}": {
@@ -534,13 +537,9 @@ def _tenant_schemas() -> JSONObject:
     )
     return {
         "NewAdminKey": _object(key, {"tenant": _TEXT}),
+        "AdminKey": _object({"id": _TEXT, "tenant": _TEXT, **key}),
         "AdminKeys": _object(
-            {
-                "admin_keys": {
-                    "type": "array",
-                    "items": _object({"id": _TEXT, "tenant": _TEXT, **key}),
-                }
-            }
+            {"admin_keys": {"type": "array", "items": {"$ref": "#/components/schemas/AdminKey"}}}
         ),
         "Tenants": _object({"tenants": {"type": "array", "items": tenant}}),
         "Owner": _object({"tenant": _TEXT}),

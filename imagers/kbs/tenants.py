@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from imagers.kbs.admin import BrokerAdmin
     from imagers.model.strict_json import JSONObject
 
-__all__ = ["AdminKey", "Tenant", "TenantAdmin", "load_admin_public_key"]
+__all__ = ["AdminKey", "Tenant", "TenantAdmin", "load_admin_public_key", "parse_admin_public_key"]
 
 _MAX_ANSWER = 16 * 1024 * 1024
 _MAX_KEY_FILE = 64 * 1024
@@ -76,11 +76,20 @@ def load_admin_public_key(path: str | os.PathLike[str]) -> Ed25519PublicKey:
         LocalError: no such file, or it cannot be read.
         FormatError: no such key in it.
     """
+    data = read_bounded(path, max_bytes=_MAX_KEY_FILE, doing="the public key cannot be read")
+    return parse_admin_public_key(data, what=str(path))
+
+
+def parse_admin_public_key(data: bytes, *, what: str) -> Ed25519PublicKey:
+    """An Ed25519 public key in PEM.
+
+    Raises:
+        FormatError: it is none.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    data = read_bounded(path, max_bytes=_MAX_KEY_FILE, doing="the public key cannot be read")
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
@@ -88,7 +97,7 @@ def load_admin_public_key(path: str | os.PathLike[str]) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise FormatError(
             "expected a PEM file with an Ed25519 public key",
-            what=str(path),
+            what=what,
             hint="of a private one: openssl pkey -in alice.key -pubout -out alice.pub",
         )
     return key
@@ -156,10 +165,7 @@ class TenantAdmin:
         path = "admin-key" if tenant is None else f"admin-key?tenant={quote(tenant, safe='')}"
         missing = f"the broker has no tenant {tenant!r}"
         body = self._ask("list admin keys", "GET", path, missing=missing)
-        return tuple(
-            AdminKey(one.text("id"), one.text("tenant"), one.text("name"), one.texts("roles"))
-            for one in _parsed(body, "admin keys").objects("admin_keys")
-        )
+        return tuple(map(_key, _parsed(body, "admin keys").objects("admin_keys")))
 
     def add_key(
         self,
@@ -168,7 +174,7 @@ class TenantAdmin:
         key: Ed25519PublicKey,
         *,
         tenant: str | None = None,
-    ) -> None:
+    ) -> AdminKey:
         """Let a key administrate.
 
         Args:
@@ -184,13 +190,14 @@ class TenantAdmin:
             "public_key": encode_base64(key.public_bytes_raw()),
             "tenant": tenant,
         }
-        self._ask(
+        body = self._ask(
             f"add the admin key {name!r}",
             "POST",
             "admin-key",
             dump_json(message),
             missing=f"the broker has no tenant {tenant!r}",
         )
+        return _key(_parsed(body, "admin key"))
 
     def remove_key(self, key_id: str) -> None:
         """Let a key administrate no more.
@@ -222,6 +229,10 @@ class TenantAdmin:
 
 def _parsed(body: bytes, what: str) -> View:
     return View.parse(body, what=what, max_bytes=_MAX_ANSWER)
+
+
+def _key(one: View) -> AdminKey:
+    return AdminKey(one.text("id"), one.text("tenant"), one.text("name"), one.texts("roles"))
 
 
 def _part(name: str) -> str:

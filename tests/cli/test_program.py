@@ -49,9 +49,12 @@ BELOW = {
         "reference-value",
         "audit",
         "ui",
+        "tenant",
+        "admin-key",
         "rotate-master-key",
         "backup",
         "restore",
+        "import-trustee",
     },
     "key": {"generate", "show"},
 }

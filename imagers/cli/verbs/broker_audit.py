@@ -58,7 +58,7 @@ __all__ = ["command"]
 _SHOWN_DIGEST = len("sha256:") + 12  # as many as for a session; --json has all of it
 # Those of `imagers.broker.audit`, which needs the extra.
 _EVENTS = ["start", "stop", "auth", "attest", "release", "put", "replace", "delete"]
-_EVENTS += ["bind", "policy", "reference", "admin", "restore", "rotate"]
+_EVENTS += ["bind", "policy", "reference", "admin", "admin-key", "restore", "rotate", "tenant"]
 _DIGEST = re.compile(r"(?:sha(?:256|384|512):)?[0-9a-f]{1,128}\Z")
 _ID = re.compile(r"[0-9a-f]{16}\Z")
 _AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")
@@ -66,7 +66,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _ALL = 10_000  # entries of one answer
 _POLL_S = 1.0
 _OVERLAP = timedelta(seconds=30)  # a row can be written that long after its time
-_HEAD = ["id", "at", "event", "outcome", "tee", "session", "resource", "image", "rule", "detail"]
+_HEAD = ["id", "at", "event", "outcome", "tee", "who", "resource", "image", "rule", "detail"]
 
 
 @click.command("audit", cls=VerbCommand, help=__doc__)
@@ -196,7 +196,7 @@ def _cells(entry: AuditEntry) -> list[str]:
         entry.event,
         entry.outcome,
         entry.tee,
-        entry.session,
+        entry.session or entry.admin,
         entry.path,
         entry.image[:_SHOWN_DIGEST],
         entry.rule,
@@ -220,6 +220,8 @@ def _facts(entry: AuditEntry) -> dict[str, object]:
         "client": entry.client or None,
         "evidence": entry.evidence or None,
         "claims": entry.claims or None,
+        "tenant": entry.tenant or None,
+        "admin": entry.admin or None,
         "detail": entry.detail or None,
     }
 

@@ -5,7 +5,7 @@ import base64
 import json
 import threading
 from dataclasses import FrozenInstanceError, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -727,7 +727,9 @@ def test_init_data_that_is_too_long_for_a_token_is_not_seen_and_no_refusal():
         measured=(),
         debug=False,
         report_data="",
-        init_data="0",
+        init_data="00",
+        values={},
+        established_at=datetime(2026, 11, 1, tzinfo=UTC),
     )
     short, long = ({"a": "x" * size} for size in (100, 13_000))
     assert shown(short, claims) == short

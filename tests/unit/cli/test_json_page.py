@@ -264,6 +264,16 @@ def use_a_broker(made, admin):
     made("broker reference-value set", "a", "y", "--add", *admin)
     made("broker reference-value list", *admin)
     made("broker reference-value delete", "a", *admin)
+    made("key generate", "admin", "--output", "alice")
+    made("broker tenant add", "team-a", *admin)
+    made("broker tenant assign", "team-a", "app-a", *admin)
+    made("broker tenant list", *admin)
+    words = ("--role", "owner", "--tenant", "team-a")
+    made("broker admin-key add", "alice", "alice.pub", *words, *admin)
+    made("broker admin-key list", "--tenant", "team-a", *admin)
+    made("broker tenant remove", "team-a", *admin)
+    made("broker admin-key add", "bob", "alice.pub", "--role", "auditor", *admin)
+    made("broker admin-key remove", "bob", *admin)
 
 
 def look_after_collateral(made, world, monkeypatch):
@@ -342,6 +352,11 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
     state = imagers_broker.admin_key_file.parent
     made("broker audit", "--verify", "--head", "head", "--state", state, *admin)
     made("broker backup", "--state", state, "backup")
+    for name in ("a/b/d", "bad"):
+        secret = Path("trustee/repository", name)
+        secret.parent.mkdir(parents=True, exist_ok=True)
+        secret.write_bytes(b"secret")
+    made("broker import-trustee", "trustee", *admin, code=12)
     made("broker rotate-master-key", "--state", state)
     made("broker rotate-master-key", "--state", state, "--database", "postgresql:///x")
     other = Path("other")

@@ -112,8 +112,8 @@ def test_two_teams_share_a_broker_and_nothing_else(embedded, tenants, as_admin):
 def test_keys_are_added_listed_and_removed(tenants):
     key = Ed25519PrivateKey.generate().public_key()
     tenants.add("team-a")
-    tenants.add_key("alice", ["writer", "auditor"], key, tenant="team-a")
     alice = AdminKey(admin_key_id(key), "team-a", "alice", ("auditor", "writer"))
+    assert tenants.add_key("alice", ["writer", "auditor"], key, tenant="team-a") == alice
     assert tenants.keys("team-a") == (alice,)
     (own,) = tenants.keys()
     assert (own.name, own.tenant) == ("admin", "default")

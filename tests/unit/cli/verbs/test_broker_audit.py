@@ -48,7 +48,7 @@ def test_audit_filters_and_shows_image_and_session(run, admin, imagers_broker):
     assert rows("--session", session, "--event", "release") == [got, refused]
     assert rows("--session", "nobody") == []
     head, *lines = run("broker", "audit", *admin, "--event", "release").out.splitlines()
-    assert head.split()[5:8] == ["session", "resource", "image"]
+    assert head.split()[5:8] == ["who", "resource", "image"]
     assert [line.split()[5:8] for line in lines] == [
         [session, "a/b/c", str(image)[:19]],
         [session, "a/b/d", str(image)[:19]],
