@@ -57,6 +57,7 @@ Event = Literal[
     "reference",
     "admin",
     "admin-key",
+    "restore",
     "rotate",
     "tenant",
 ]

@@ -11,7 +11,7 @@ import fcntl
 import os
 import secrets
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError
@@ -19,8 +19,9 @@ from imagers.files import local_errors, sync_directory, write_new
 from imagers.kbs.tenants import parse_admin_public_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
         Ed25519PrivateKey,
@@ -39,6 +40,7 @@ __all__ = [
     "read_master_key",
     "read_master_keys",
     "replace_owner_only",
+    "write_owner_only",
 ]
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -146,6 +148,27 @@ def make_owner_only(path: Path, data: bytes) -> bool:
                 temporary.unlink()
         sync_directory(path.parent)
     return True
+
+
+@contextmanager
+def write_owner_only(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which has the name with mode 0600 when the block ends well, or never.
+
+    Raises:
+        LocalError: the name exists, or the file could not be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with local_errors(path, "cannot be written"):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            path.hardlink_to(temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(path.parent)
 
 
 def replace_owner_only(path: Path, data: bytes) -> None:

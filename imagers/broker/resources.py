@@ -266,14 +266,27 @@ class Resources:
             raise Refusal("SerdeError", f"expected no filter {unknown[0][:40]!r}")
         if "since" in wanted:
             wanted["since"] = _parse_since(wanted["since"])
+        return dump_json({"entries": await self.audit_rows(by, limit, wanted)})
+
+    async def audit_rows(
+        self, by: Admin, limit: int, wanted: Mapping[str, str]
+    ) -> Sequence[Mapping[str, str]]:
+        """The same, as rows.
+
+        Raises:
+            Refusal: `id` is none.
+        """
         if "id" in wanted and not _ID.match(wanted["id"]):
             raise Refusal("SerdeError", "expected an id of 16 hex digits")
-        tenants = [by.tenant] if has_right(by, Right.READ) else []
-        tenants += [""] if has_right(by, Right.OPERATE) else []
-        rows = await self._state.store.read(
-            lambda transaction: transaction.list_audit(limit, wanted, tenants=tenants)
+        return await self._state.store.read_aside(
+            lambda transaction: transaction.list_audit(limit, wanted, tenants=_rows_of(by))
         )
-        return dump_json({"entries": rows})
+
+    async def count_releases(self, by: Admin, since: str) -> Mapping[tuple[str, str], int]:
+        """How many releases there were of his tenant; see `Transaction.count_releases`."""
+        return await self._state.store.read_aside(
+            lambda transaction: transaction.count_releases(since, _rows_of(by))
+        )
 
     async def audit_heads(self) -> bytes:
         """The JSON of the last signed head of each broker's chain; this one's is signed now."""
@@ -283,6 +296,12 @@ class Resources:
             return transaction.audit_heads()
 
         return self._state.audit_heads.to_bytes(await self._state.store.write(sign))
+
+
+def _rows_of(by: Admin) -> Sequence[str]:
+    """Whose rows an admin sees; "": the broker's own."""
+    mine = [by.tenant] if has_right(by, Right.READ) else []
+    return [*mine, ""] if has_right(by, Right.OPERATE) else mine
 
 
 def _text(body: bytes, *, what: str) -> str:

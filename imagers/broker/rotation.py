@@ -19,8 +19,8 @@ from imagers.broker.audit import AuditEvent, append
 from imagers.broker.keeping.store import Store
 from imagers.broker.keyfiles import make_owner_only, new_master_key
 from imagers.broker.sealing import RESOURCE_KIND, SETTING_KIND
-from imagers.broker.state import STORE, open_database
-from imagers.broker.unsealing import OWN_KEYS, head_file, open_sealer
+from imagers.broker.state import open_database
+from imagers.broker.unsealing import OWN_KEYS, head_file, open_sealer, require_store
 from imagers.errors import LocalError
 from imagers.files import local_errors, sync_directory
 
@@ -62,15 +62,10 @@ def make_next_key(config: BrokerConfig) -> bool:
     Raises:
         LocalError: there is no store, or no master key of one.
     """
-    if config.database is None:
-        _require(config.state_directory / STORE, "there is no store")
-    _require(config.master_key_file, "there is no master key")
+    require_store(config)
+    if not config.master_key_file.is_file():
+        raise LocalError("there is no master key", path=str(config.master_key_file))
     return make_owner_only(config.next_key_file, new_master_key())
-
-
-def _require(path: Path, told: str) -> None:
-    if not path.is_file():
-        raise LocalError(told, path=str(path), hint="--state DIR names the broker's directory")
 
 
 def rotate(config: BrokerConfig) -> Rotated:

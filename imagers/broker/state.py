@@ -47,9 +47,11 @@ from imagers.broker.policy.table import (
 from imagers.broker.refusals import Refusal
 from imagers.broker.rules import POLICY, LastRules
 from imagers.broker.tokens import DEFAULT_ISSUER, GuestTokens, check_issuer, make_signing_key
+from imagers.broker.ui.login import Logins, make_login_key
 from imagers.broker.unsealing import (
     AUDIT_KEY,
     CHALLENGE_KEY,
+    LOGIN_KEY,
     TOKEN_KEY,
     make_challenge_key,
     open_sealer,
@@ -180,6 +182,11 @@ class BrokerConfig:
         return self.state_directory / MASTER_KEY
 
     @property
+    def store_file(self) -> Path:
+        """Where the store is, unless it is in a database of its own."""
+        return self.state_directory / STORE
+
+    @property
     def next_key_file(self) -> Path:
         """Where the next master key is while it is rotated."""
         return self.state_directory / NEXT_KEY
@@ -205,6 +212,7 @@ class BrokerState(Closing):
     session_time: SessionTime
     guest_tokens: GuestTokens
     audit_heads: AuditHeads
+    logins: Logins
     passports: Passports
     verifiers: Mapping[str, Verifier[Any]]
     judges: Mapping[str, str]
@@ -235,6 +243,22 @@ class BrokerState(Closing):
             lambda transaction: find_admins(transaction, token, self.last_rules)
         )
         return check_admin_token(token, found, now=self.now())
+
+    def log_in(self, by: Admin) -> str:
+        """The cookie of an admin who has shown a token."""
+        return self.logins.issue(by.id, now_ms=self.session_time.now_ms())
+
+    async def find_logged_in(self, cookie: str | None) -> Admin | None:
+        """The admin of a cookie, as the store has him now."""
+        if cookie is None:
+            return None
+
+        def look(transaction: Transaction) -> Admin | None:
+            now_ms = self.session_time.now_ms(transaction.store_row().seen_ms)
+            key_id = self.logins.check(cookie, now_ms=now_ms)
+            return None if key_id is None else transaction.find_admin(key_id)
+
+        return await self.store.read(look)
 
     async def change(self, by: Admin, work: Callable[[Transaction], _T]) -> _T:
         """As `Store.change`, by an admin who still is the same when it is done.
@@ -456,6 +480,8 @@ def _open_in(
         guest_tokens = GuestTokens(private, issuer=config.issuer)
     with own_key(store, sealer, AUDIT_KEY, make_signing_key) as private:
         audit_heads = AuditHeads(private, clock=config.clock)
+    with own_key(store, sealer, LOGIN_KEY, make_login_key) as key:
+        logins = Logins(key)
     with own_key(store, sealer, CHALLENGE_KEY, make_challenge_key) as secret:
         challenges, session_time = _open_sessions(store, secret, config.clock)
     admin_made, enrolled = _enrol_admin(config, store)
@@ -467,6 +493,7 @@ def _open_in(
         session_time=session_time,
         guest_tokens=guest_tokens,
         audit_heads=audit_heads,
+        logins=logins,
         passports=settings.passports,
         verifiers=verifiers,
         judges={name: _judge(config, appraisal, name) for name in verifiers},

@@ -23,27 +23,45 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imagers.broker.keeping.store import Store, Unsealed
+    from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.state import BrokerConfig
 
 __all__ = [
     "AUDIT_KEY",
     "CHALLENGE_KEY",
+    "LOGIN_KEY",
     "OWN_KEYS",
     "TOKEN_KEY",
     "head_file",
     "make_challenge_key",
     "open_sealer",
     "own_key",
+    "require_store",
     "unseal",
 ]
 
-TOKEN_KEY, AUDIT_KEY, CHALLENGE_KEY = "token-key", "audit-key", "challenge-key"
-OWN_KEYS = (TOKEN_KEY, AUDIT_KEY, CHALLENGE_KEY)
+TOKEN_KEY, AUDIT_KEY = "token-key", "audit-key"
+CHALLENGE_KEY, LOGIN_KEY = "challenge-key", "login-key"
+OWN_KEYS = (TOKEN_KEY, AUDIT_KEY, CHALLENGE_KEY, LOGIN_KEY)
 """Settings that are sealed: keys that all brokers of a store share."""
 _HEAD = "head"
 _CHALLENGE_KEY_BYTES = 32
 
 _log = logging.getLogger("imagers.broker")
+
+
+def require_store(config: BrokerConfig) -> None:
+    """Raise where there is no store in the state directory: to open one would make it.
+
+    Raises:
+        LocalError: there is none.
+    """
+    if config.database is None and not config.store_file.is_file():
+        raise LocalError(
+            "there is no store",
+            path=str(config.store_file),
+            hint="--state DIR names the broker's directory",
+        )
 
 
 def open_sealer(config: BrokerConfig, store: Store) -> tuple[Sealer, bool]:
@@ -94,8 +112,17 @@ def head_file(config: BrokerConfig, sealer: Sealer) -> HeadFile:
     return HeadFile(config.state_directory / _HEAD, sealer)
 
 
-def unseal(config: BrokerConfig, store: Store, sealer: Sealer) -> Unsealed:
+def unseal(
+    config: BrokerConfig,
+    store: Store,
+    sealer: Sealer,
+    *,
+    fill: Callable[[Transaction], None] | None = None,
+) -> Unsealed:
     """Verify the head of a store, and that it is not older than one that was seen here.
+
+    Args:
+        fill: see `Store.unseal`.
 
     Raises:
         Altered, StoreFailed: see `Store.unseal`.
@@ -113,6 +140,7 @@ def unseal(config: BrokerConfig, store: Store, sealer: Sealer) -> Unsealed:
         least=least,
         accept_older=config.accept_older_state,
         keep=partial(_keep_number, file),
+        fill=fill,
     )
 
 

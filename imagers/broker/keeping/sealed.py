@@ -30,7 +30,7 @@ from imagers.broker.keeping.tables import DEFAULT_TENANT, SEALED
 from imagers.errors import LocalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from imagers.broker.keeping.database import Cursor
     from imagers.broker.keeping.head import Name, Value
@@ -345,14 +345,19 @@ class SealedRows:
             found += self._run(one, bucket=number).fetchall()
         return found
 
-    def verify(self) -> None:
+    def verify(self, *, rows: bool = False) -> None:
         """Raise unless the head is one of the brokers'.
+
+        Args:
+            rows: and each row of all tables is as it says.
 
         Raises:
             Altered: it is not.
             StoreFailed: its key is not here.
         """
         self._verified()
+        for table in SEALED if rows else ():
+            self.rows(table)
 
     def begin(self) -> bool:
         """Begin the first head, of all rows that are there; whether a broker has put any there."""
@@ -363,6 +368,26 @@ class SealedRows:
                 name = (table, *row[: len(sealed.key)])
                 self._marked[name] = row_digest(name, row[len(sealed.key) :])
         return bool(self._marked.keys() - {("tenants", DEFAULT_TENANT)})
+
+    def fill(
+        self,
+        rows: Iterable[tuple[str, Mapping[str, Value]]],
+        *,
+        number: int,
+        head: bytes,
+        head_key: str,
+    ) -> None:
+        """Put rows of another store in the place of all that is here, and its head, unverified.
+
+        Args:
+            rows: tables, sealed and others, and values by column: names of ours.
+        """
+        for table in SEALED:
+            self._run(f"DELETE FROM {table}")  # noqa: S608 - names of ours
+        for table, row in rows:
+            values = ", ".join(f":{name}" for name in row)
+            self._run(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({values})", **row)  # noqa: S608 - names of ours
+        self._run(_SET_HEAD, number=number, mac=head, key=head_key)
 
     def seal(self, *, number: int | None = None) -> Head:
         """End a change: write the next head, with what was written here and nothing else.

@@ -71,8 +71,8 @@ class Older(Altered):
         super().__init__(
             f"expected change {least} or later, got {number}: it is an old copy",
             path=path,
-            hint="if you have put back a backup, and know that nothing that was revoked since is "
-            "in it: start once with --accept-older-state",
+            hint="if you have put back a backup, and will take back again what was taken back "
+            "since: say --accept-older-state, once",
         )
         self.number = number
 
@@ -150,6 +150,7 @@ class Store(Closing):
         least: int | None = None,
         accept_older: bool = False,
         keep: Callable[[int], None] | None = None,
+        fill: Callable[[Transaction], None] | None = None,
     ) -> Unsealed:
         """Verify the head; from then on the sealed tables are read and written.
 
@@ -161,6 +162,8 @@ class Store(Closing):
             accept_older: believe a head with a lower one.
             keep: writes a number down outside of the database; called with those that are higher
                 than the one before, not in an event loop.
+            fill: puts rows and a head there first; each row is compared with the head then, and
+                all is undone where one does not fit.
 
         Raises:
             Altered: it is not what the brokers of this store made it, or older.
@@ -170,10 +173,12 @@ class Store(Closing):
         with self._writes, self._errors():
             connection, transaction = self._open(alone=True, heads=heads)
             try:
+                if fill is not None:
+                    fill(transaction)
                 row = transaction.store_row()
                 if row.head is None:
                     self._begin_head(transaction, heads, least)
-                transaction.sealed.verify()
+                transaction.sealed.verify(rows=fill is not None)
                 older = self._older(row, least, accept=accept_older)
             except BaseException:
                 self._undo(connection)
@@ -351,6 +356,10 @@ class Store(Closing):
         if self._database.waits:
             return await asyncio.to_thread(self._read, work)
         return self._read(work)
+
+    async def read_aside(self, work: Callable[[Transaction], _T]) -> _T:
+        """The same, for what takes its time: in a thread."""
+        return await asyncio.to_thread(self._read, work)
 
     async def write(self, work: Callable[[Transaction], _T]) -> _T:
         """What `work` gives, once what it wrote is on disk. An exception of it undoes it alone.

@@ -470,6 +470,23 @@ class Transaction:
             for hashed, *texts in rows[::-1]
         ]
 
+    def count_releases(self, since: str, tenants: Sequence[str]) -> Mapping[tuple[str, str], int]:
+        """How many rows of releases there are, by hour (`2026-01-31T12`) and outcome.
+
+        Args:
+            since: the first hour.
+            tenants: whose.
+        """
+        of = {f"tenant_{at}": name for at, name in enumerate(tenants)}
+        rows = self._run(
+            "SELECT substr(at, 1, 13), outcome, count(*) FROM audit "  # noqa: S608 - names of ours
+            "WHERE event = 'release' AND at >= :since "
+            f"AND tenant IN ({', '.join(f':{name}' for name in of) or 'NULL'}) GROUP BY 1, 2",
+            since=since,
+            **of,
+        ).fetchall()
+        return {(hour, outcome): count for hour, outcome, count in rows}
+
     def audit_chains(self) -> Iterator[tuple[Mapping[str, str | int], bytes]]:
         """All rows with their hashes: chain by chain, in their order."""
         brokers = self._run("SELECT DISTINCT broker FROM audit ORDER BY broker").fetchall()
