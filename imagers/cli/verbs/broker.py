@@ -4,6 +4,7 @@
        imagers broker policy show | set FILE | reset | test FILE ...
        imagers broker audit ... | ui | tenant ... | admin-key ...
        imagers broker backup FILE | restore FILE | rotate-master-key
+       imagers broker import-trustee DIR
 
 A key broker for guests: "imagers broker init --help" is about its first day,
 "imagers broker serve --help" about running one. The other words administrate
@@ -12,7 +13,7 @@ bound to an image goes to guests that name this image and whose measurement is a
 known one, see "imagers broker reference-value"; the policy may say more, see
 "imagers broker policy". Who got what, and who did not: "imagers broker audit",
 and in a browser "imagers broker ui". Who administrates what of it: "imagers
-broker admin-key" and "tenant".
+broker admin-key" and "imagers broker tenant".
 
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
   --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
@@ -41,6 +42,7 @@ from imagers.cli.verbs import (
     broker_audit,
     broker_backup,
     broker_check_config,
+    broker_import_trustee,
     broker_init,
     broker_policy,
     broker_reference_value,
@@ -67,12 +69,13 @@ for _module in (
     broker_policy,
     broker_reference_value,
     broker_audit,
-    broker_tenant,
-    broker_admin_key,
     broker_ui,
     broker_backup,
     broker_restore,
+    broker_tenant,
+    broker_admin_key,
     broker_rotate_master_key,
+    broker_import_trustee,
 ):
     command.add_command(_module.command)
 
