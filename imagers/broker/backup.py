@@ -238,8 +238,8 @@ def restore(config: BrokerConfig, path: Path) -> Restored:
         LocalError: the store is not empty, a broker runs on the state directory, or the master key
             is not here.
         FormatError: the file is no copy, or was changed.
-        Altered: what is in it is not what the brokers of a store made; or it is older than what was
-            seen here, which the configuration does not accept.
+        Altered: what is in it is not what the brokers of a store made.
+        Older: than what was seen here, which the configuration does not accept.
     """
     with local_errors(path, "cannot be read"):
         descriptor = open_regular(path)

@@ -126,7 +126,7 @@ def unseal(
         fill: see `Store.unseal`.
 
     Raises:
-        Altered, StoreFailed: see `Store.unseal`.
+        Altered, Older, StoreFailed: see `Store.unseal`.
         LocalError, FormatError: the file of the number is not what a broker wrote.
     """
     file = head_file(config, sealer)

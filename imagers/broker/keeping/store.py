@@ -63,7 +63,7 @@ class Unsealed:
     older: int | None
 
 
-class Older(Altered):
+class Older(StoreFailed):
     """A whole database that is older than one that this broker has seen.
 
     Attributes:
@@ -169,7 +169,8 @@ class Store(Closing):
                 all is undone where one does not fit.
 
         Raises:
-            Altered: it is not what the brokers of this store made it, or older.
+            Altered: it is not what the brokers of this store made it.
+            Older: it is older than what was seen.
             StoreFailed: the key of its head is not here.
         """
         heads = HeldHeads(keys, path=self._database.name)
