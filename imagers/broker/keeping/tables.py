@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 __all__ = [
     "AUDIT_TEXTS",
     "DEFAULT_TENANT",
+    "LASTING",
     "NUMBER_DIGITS",
     "PASSING",
     "SEALED",
     "TABLES",
+    "WITH_SECRETS",
     "SealedTable",
 ]
 
@@ -65,6 +67,12 @@ SEALED: Mapping[str, SealedTable] = {
     "reference_values": SealedTable(("tenant", "name"), ("value",)),
 }
 """What releases and the rights of admins are judged by. `sealed.SealedRows` reads and writes it."""
+
+WITH_SECRETS = tuple(name for name, one in SEALED.items() if "sealed" in one.values)
+"""Those whose rows have a sealed value, of their `path` and `version`."""
+
+LASTING: Mapping[str, tuple[str, str | int]] = {}
+"""Rows that stay for ever, whatever is restored: tables, a column and what is in it then."""
 
 DEFAULT_TENANT = "default"
 """Is always there, and owns each repository that nobody else does."""

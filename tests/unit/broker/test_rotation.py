@@ -67,7 +67,7 @@ def test_all_is_sealed_with_another_key_which_takes_the_place_of_the_first(confi
     filled(config).close()
     before = config.master_key_file.read_bytes()
     done = rotated(config)
-    assert done.sealed == len(PATHS) + 3
+    assert done.sealed == len(PATHS) + len(rotation.OWN_KEYS)
     assert done.before != done.key
     assert config.master_key_file.read_bytes() != before
     assert done.old_file.read_bytes() == before
