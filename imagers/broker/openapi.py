@@ -16,7 +16,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from imagers import __version__
-from imagers.broker.policy.table import MAX_POLICY_BYTES
+from imagers.broker.images import MAX_REASON
+from imagers.broker.policy.table import MAX_APPROVALS, MAX_POLICY_BYTES
 from imagers.broker.refusals import STATUS
 from imagers.broker.rules import CLASSES
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
@@ -307,6 +308,7 @@ def _admin_paths() -> JSONObject:
             "parameters": [name],
             "delete": _operation("Remove a reference value", _NONE, security=_ADMIN),
         },
+        **_image_paths(),
         f"{PREFIX}/imagers/audit": {
             "get": _operation(
                 "The newest rows of the audit log",
@@ -317,6 +319,34 @@ def _admin_paths() -> JSONObject:
                     *(_parameter(one, _TEXT) for one in filters),
                 ),
             )
+        },
+    }
+
+
+def _image_paths() -> JSONObject:
+    path = f"{PREFIX}/imagers/image/{{repository}}"
+    changes = {
+        "approval": ("Approve an image", "Approval"),
+        "revocation": ("Serve an image nevermore", "Revocation"),
+        "successor": ("Say what follows an image", "Succession"),
+        "floor": ("Serve nothing older than an image", "Floor"),
+    }
+    named: JSON = [_parameter("repository", _SEGMENT, "path")]
+    return {
+        path: {
+            "parameters": named,
+            "get": _operation(
+                "The images of a repository",
+                _answer("the oldest first", "Images"),
+                security=_ADMIN,
+            ),
+        },
+        **{
+            f"{path}/{name}": {
+                "parameters": named,
+                "post": _operation(summary, _NONE, security=_ADMIN, body=_content(schema)),
+            }
+            for name, (summary, schema) in changes.items()
         },
     }
 
@@ -361,7 +391,7 @@ def _public_paths() -> JSONObject:
 
 
 def _schemas() -> JSONObject:
-    return {**_wire_schemas(), **_admin_schemas()}
+    return {**_wire_schemas(), **_admin_schemas(), **_image_schemas()}
 
 
 def _wire_schemas() -> JSONObject:
@@ -467,6 +497,40 @@ def _admin_schemas() -> JSONObject:
     }
 
 
+def _image_schemas() -> JSONObject:
+    image: JSONObject = {"manifest_digest": _DIGEST}
+    signature: JSONObject = {"type": "string", "contentEncoding": "base64"}
+    approval = _object({"admin": _TEXT, "until": _TEXT})
+    no_digest: JSONObject = {"anyOf": [{"type": "null"}, _DIGEST]}
+    no_text: JSONObject = {"type": ["string", "null"]}
+    known = _object(
+        {
+            **image,
+            "state": {"enum": ["active", "proposed", "superseded", "too-old", "revoked"]},
+            "successor": no_digest,
+            "reason": no_text,
+            "proposed_by": no_text,
+            "proposed_at": no_text,
+            "approvals": {"type": "array", "items": approval},
+        }
+    )
+    return {
+        "Images": _object(
+            {
+                "repository": _TEXT,
+                "floor": no_digest,
+                "images": {"type": "array", "items": known},
+            }
+        ),
+        "Approval": _object({**image, "until": {"type": "integer"}, "signature": signature}),
+        "Revocation": _object(
+            {**image, "reason": {"type": "string", "minLength": 1, "maxLength": MAX_REASON}}
+        ),
+        "Succession": _object({**image, "successor": _DIGEST}),
+        "Floor": _object({"manifest_digest": no_digest}),
+    }
+
+
 def _rule_schema(texts: JSONObject) -> JSONObject:
     rule = _object(
         {
@@ -475,6 +539,11 @@ def _rule_schema(texts: JSONObject) -> JSONObject:
             "resource": _TEXT,
             "image": {"enum": ["bound", "any"]},
         },
-        {"trust": {"const": "affirming"}, "tee": texts, "devices": texts},
+        {
+            "trust": {"const": "affirming"},
+            "tee": texts,
+            "devices": texts,
+            "approvals": {"type": "integer", "minimum": 1, "maximum": MAX_APPROVALS},
+        },
     )
     return {**rule, "additionalProperties": False}

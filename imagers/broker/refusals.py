@@ -38,6 +38,8 @@ STATUS: Mapping[str, int] = {
     "AdminCertificate": 401,  # the token is an admin's, the connection shows no certificate
     "PolicyDeny": 403,
     "NoReferenceValue": 403,  # nobody said what a guest of this TEE has to be
+    "ImageRevoked": 403,
+    "ImageTooOld": 403,  # than the oldest that its repository serves
     "InvalidRequestPath": 404,
     "PluginNotFound": 404,
     "ResourceNotFound": 404,

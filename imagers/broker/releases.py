@@ -9,9 +9,12 @@ A release, in order; each step can refuse and each refusal is in the audit log:
    and settings that it was judged by;
 3. the path and the image digest are well-formed;
 4. there is such a resource (a guest that attested may learn that there is not);
-5. the claims still count, where they do by reference values alone, and the policy allows it: for
-   this path, TEE, named image, the resource's bindings, and the worth of the guest's claims by the
-   reference values and the attestation policy in force now;
+5. the claims still count, where they do by reference values alone; the image that the guest names
+   is not revoked, nor older than the oldest that its repository serves; and the policy allows it:
+   for this path, TEE, named image, the resource's bindings and their approvals, and the worth of
+   the guest's claims by the reference values and the attestation policy in force now. A name
+   counts only from a guest whose claims are affirming; one that names none of the resource's
+   images is refused where any of these would be;
 6. the secret is opened and sealed to the public key that the evidence bound;
 7. the audit row is on disk, and what was judged by is still in force and was read moments ago;
    else it is judged anew. Only then the answer leaves.
@@ -30,6 +33,14 @@ from typing import TYPE_CHECKING
 
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
+from imagers.broker.keeping.transaction import Transaction
+from imagers.broker.policy.images import (
+    ImageDenied,
+    check_named,
+    check_unnamed,
+    good_approvals,
+    newest_successor,
+)
 from imagers.broker.policy.inputs import (
     Binding,
     ResourceFacts,
@@ -57,8 +68,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from imagers.broker.challenges import Ticket
-    from imagers.broker.keeping.rows import Session, StoredResource
-    from imagers.broker.keeping.transaction import Transaction
+    from imagers.broker.keeping.rows import Image, Session, StoredResource
     from imagers.broker.policy.inputs import Worth
     from imagers.broker.rules import RegoPolicy, Rules
     from imagers.broker.state import BrokerState
@@ -139,13 +149,35 @@ class _Seen:
     Attributes:
         now: the time that sessions are judged by.
         session: of the cookie, unless it is over or none.
-        found: by the text of its path, each resource that is asked for and there, and its images.
+        found: by the text of its path, each resource that is asked for and there.
     """
 
     now: datetime
     session: Session | None
     rules: Rules
-    found: Mapping[str, tuple[StoredResource, frozenset[Digest]]]
+    found: Mapping[str, _Found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A resource, and what is known of its images.
+
+    Attributes:
+        bound: those that it belongs to.
+        approvals: how many of each count; empty where no policy asks for it.
+        floor: the number of the oldest that its repository serves; 0: any.
+        named: what the repository knows of the image that the guest names.
+        successor: what to take in place of that.
+        has_ended: whether there is an approval that is over.
+    """
+
+    stored: StoredResource
+    bound: Mapping[Digest, Image]
+    approvals: Mapping[Digest, int]
+    floor: int
+    named: Image | None
+    successor: Digest | None
+    has_ended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +213,11 @@ class _Case:
     guest: AttestedGuest
     asked: Asked
     judged: list[_Judged] = field(default_factory=list)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all its evidence is of a machine of the owner's."""
+        return bool(self.judged) and all(one.is_known for one in self.judged)
 
 
 def parse_asked(body: bytes) -> Asked:
@@ -229,7 +266,7 @@ class Releases:
         ticket = None
         if credentials.cookie is not None:
             ticket = self._state.challenges.open_cookie(credentials.cookie)
-        look = partial(self._look, ticket, credentials, asked.paths)
+        look = partial(self._look, ticket, credentials, asked)
         for _ in range(_TRIES):
             try:
                 seen, guest = await self._state.store.read(look)
@@ -264,6 +301,10 @@ class Releases:
                         event, outcome="refused", rule=refusal.rule, detail=refusal.told
                     )
                     await self._state.log_refusal(event, caller=who, attested=True)
+                    if any(found.has_ended for found in seen.found.values()):
+                        # No broker whose clock is behind, or that starts anew, may say yes yet.
+                        keep = partial(Transaction.keep_time, now_ms=milliseconds(seen.now))
+                        await self._state.store.write(keep)
                     raise
                 events.append(replace(event, rule=rule))
                 bodies.append(self._seal(stored, guest))  # step 6
@@ -276,7 +317,7 @@ class Releases:
         self,
         ticket: Ticket | None,
         credentials: Credentials,
-        paths: Sequence[str],
+        asked: Asked,
         transaction: Transaction,
     ) -> tuple[_Seen, AttestedGuest]:
         """What one state of the store has, for a guest that is known: nothing is read for others.
@@ -289,16 +330,44 @@ class Releases:
         if session is not None and session.expires_ms <= milliseconds(now):
             session = None
         guest = self._identify(credentials, session, now)  # step 1
-        found, size = {}, 0
-        for path_text in paths:
-            with suppress(FormatError):  # it is refused later, when it is known who asks
+        seen = _Seen(now, session, self._state.rules(transaction), found := {})
+        size, image = 0, None
+        with suppress(Refusal):  # later, when it is known who asks; so with the paths
+            image = _parse_image(asked.images)
+        for path_text in asked.paths:
+            with suppress(FormatError):
                 path = parse_resource_path(path_text)
                 stored = transaction.find_resource(path)
                 if stored is not None:
                     size += stored.size
                     _check_size(size)
-                    found[path_text] = stored, transaction.bindings(path)
-        return _Seen(now, session, self._state.rules(transaction), found), guest
+                    found[path_text] = self._look_at_images(seen, stored, image, transaction)
+        return seen, guest
+
+    def _look_at_images(
+        self, seen: _Seen, stored: StoredResource, image: Digest | None, transaction: Transaction
+    ) -> _Found:
+        path, rules = stored.path, seen.rules
+        floor = rules.floors.get(path.repository, 0)
+        bound = transaction.bound_images(path)
+        named = None if image is None else bound.get(image)
+        if image is not None and named is None:
+            named = transaction.find_image(path.repository, image)
+        successor = None
+        if named is not None and named.successor is not None:
+            known = {one.digest: one for one in transaction.list_images(path.repository)}
+            successor = newest_successor(named, known, floor=floor)
+        approvals, has_ended = {}, False
+        if rules.asks_for_approvals:
+            given = transaction.bound_approvals(path)
+            keys = {one.id: one.public_key for one in transaction.admins(_TENANT)}
+            approvals = {
+                digest: len(good_approvals(one, given.get(digest, ()), keys, now=seen.now))
+                for digest, one in bound.items()
+            }
+            ends = [one.until for each in given.values() for one in each]
+            has_ended = bool(ends) and min(ends) <= seen.now.timestamp()
+        return _Found(stored, bound, approvals, floor, named, successor, has_ended)
 
     def _confirm(self, seen: _Seen, events: Sequence[AuditEvent], transaction: Transaction) -> bool:
         """Whether the release was judged by what is in force; its rows are written then."""
@@ -361,20 +430,24 @@ class Releases:
         image = _parse_image(case.asked.images)
         if path_text not in seen.found:  # step 4
             raise_missing(path)
-        stored, bindings = seen.found[path_text]
+        found = seen.found[path_text]
         policy = self._state.policy(seen.rules)
         if not case.judged:
             case.judged.extend([await self._judge_one(seen, guest, one) for one in guest.accepted])
+        if not case.is_known:  # then what it says is nobody's word
+            image = None
+        if image is not None:
+            _check_named(image, found)
         if isinstance(policy, ResourcePolicy):
-            rule = _ask_table(policy, case, path, image, bindings)
+            rule = _ask_table(policy, case, path, image, found)
         else:
-            facts = ResourceFacts(
-                now=seen.now, image=image, bindings=[Binding(one) for one in sorted(bindings)]
-            )
+            facts = ResourceFacts(now=seen.now, image=image, bindings=_bindings(found))
             worth = {name: each.worth for each in case.judged for name in each.one.submods}
             shown = resource_input(guest.claims, worth, facts)
             rule = await self._ask(policy, shown, request_data(path, case.asked.query))
-        return stored, rule
+        if image not in found.bound:
+            _check_unnamed(found, rule)
+        return found.stored, rule
 
     async def _ask(self, policy: RegoPolicy, seen: JSONObject, data: JSONObject) -> str:
         """The rule of a policy in Rego that allows it."""
@@ -421,12 +494,37 @@ def _check_counts(appraisal: Appraisal) -> None:
         raise refusal from None
 
 
+def _check_named(image: Digest, found: _Found) -> None:
+    try:
+        check_named(image, found.named, floor=found.floor, successor=found.successor)
+    except ImageDenied as denied:
+        raise Refusal(denied.name, str(denied), told=denied.told) from None
+
+
+def _check_unnamed(found: _Found, rule: str) -> None:
+    try:
+        check_unnamed(found.bound.values(), floor=found.floor)
+    except ImageDenied as denied:
+        raise Refusal(denied.name, str(denied), rule=rule, told=denied.told) from None
+
+
+def _bindings(found: _Found) -> Sequence[Binding]:
+    return [
+        Binding(
+            digest,
+            "active" if image.state == "current" else image.state,
+            found.approvals.get(digest, 0),
+        )
+        for digest, image in sorted(found.bound.items())
+    ]
+
+
 def _ask_table(
     policy: ResourcePolicy,
     case: _Case,
     path: ResourcePath,
     image: Digest | None,
-    bindings: frozenset[Digest],
+    found: _Found,
 ) -> str:
     """The rule of a table that allows it."""
     unknown = [one for one in case.judged if not one.is_known]
@@ -434,9 +532,10 @@ def _ask_table(
         path=path,
         tee=case.guest.tee,
         image=image,
-        bindings=bindings,
+        bindings=frozenset(found.bound),
         is_affirming=not unknown,
         devices=frozenset(one.one.tee for one in case.judged[1:]),
+        approvals=0 if image is None else found.approvals.get(image, 0),
     )
     try:
         return policy.decide(facts)

@@ -134,8 +134,11 @@ class Resources:
             }
         )
 
-    async def bind(self, path_text: str, body: bytes) -> None:
-        """Register that a secret belongs to an image.
+    async def bind(self, path_text: str, body: bytes, *, by: str = "") -> None:
+        """Register that a secret belongs to an image, and propose that to its repository.
+
+        Args:
+            by: the id of the admin's key.
 
         Raises:
             Refusal: `ResourceNotFound`, or too many.
@@ -155,9 +158,10 @@ class Resources:
                 return
             if len(bindings) >= _MAX_BINDINGS:
                 raise Refusal("SerdeError", f"expected at most {_MAX_BINDINGS} bindings")
-            transaction.add_binding(path, digest)
+            now = self._state.now()
+            transaction.add_binding(path, digest, by=by, at=now.isoformat(timespec="seconds"))
             event = AuditEvent(event="bind", outcome="ok", path=str(path), image=str(digest))
-            append(transaction, event, now=self._state.now())
+            append(transaction, event, now=now)
 
         await self._state.store.change(add)
 

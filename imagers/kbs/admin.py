@@ -32,9 +32,11 @@ from imagers.errors import (
     UsageError,
 )
 from imagers.files import read_bounded
+from imagers.kbs.images import KnownImages, parse_images, sign_approval
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
-from imagers.kbs.resources import parse_resource_path, parse_resource_uri
+from imagers.kbs.resources import parse_repository, parse_resource_path, parse_resource_uri
 from imagers.kbs.wire import Endpoint, parse_error
+from imagers.model.base64 import encode_base64
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.keys import SecretKey
@@ -49,8 +51,11 @@ from imagers.net.http import HTTPSettings
 from imagers.pki.jose import sign_token
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from imagers.model.strict_json import JSONObject
     from imagers.net.http import Response
 
 __all__ = ["AuditEntry", "BrokerAdmin", "ResourceMetadata", "load_admin_key"]
@@ -348,6 +353,50 @@ class BrokerAdmin(Closing):
                 hint="'imagers broker reference-value list' shows what it has",
             )
         self._check_ours("delete a reference value", response)
+
+    def images(self, repository: str) -> KnownImages:
+        """The images of a repository, whose digests secrets were bound to."""
+        response = self._send("GET", f"imagers/image/{parse_repository(repository)}", _MAX_ANSWER)
+        self._check_ours("list images", response)
+        return parse_images(response.body, max_bytes=_MAX_ANSWER)
+
+    def approve_image(self, repository: str, digest: Digest, *, until: datetime) -> None:
+        """Sign that an image is good, until a time.
+
+        Raises:
+            NotFound: the repository has no such image.
+        """
+        seconds = int(until.timestamp())
+        signature = sign_approval(self._key, repository=repository, digest=digest, until=seconds)
+        told: JSONObject = {"until": seconds, "signature": encode_base64(signature)}
+        self._change_image(repository, "approval", digest, told)
+
+    def revoke_image(self, repository: str, digest: Digest, *, reason: str) -> None:
+        """Let an image be served nevermore. Raises as `approve_image`."""
+        self._change_image(repository, "revocation", digest, {"reason": reason})
+
+    def supersede_image(self, repository: str, digest: Digest, *, successor: Digest) -> None:
+        """Say what to take in place of an image. Raises as `approve_image`."""
+        self._change_image(repository, "successor", digest, {"successor": str(successor)})
+
+    def set_image_floor(self, repository: str, digest: Digest | None) -> None:
+        """Let nothing older than an image be served; None: all. Raises as `approve_image`."""
+        self._change_image(repository, "floor", digest, {})
+
+    def _change_image(
+        self, repository: str, what: str, digest: Digest | None, told: JSONObject
+    ) -> None:
+        body = dump_json({"manifest_digest": None if digest is None else str(digest), **told})
+        path = f"imagers/image/{parse_repository(repository)}/{what}"
+        response = self._send("POST", path, _EMPTY, body, repeatable=True)
+        if response.status == _NOT_FOUND and parse_error(response.body).name == "ResourceNotFound":
+            raise NotFound(
+                f"the repository {repository!r} has no such image",
+                status=response.status,
+                code="ResourceNotFound",
+                hint=f"'imagers broker image list {repository}' shows what it has",
+            )
+        self._check_ours(f"change an image of {repository!r}", response)
 
     def audit(
         self, limit: int = 100, filters: Mapping[str, str] | None = None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from imagers.errors import FormatError
 
-__all__ = ["ResourcePath", "parse_resource_path", "parse_resource_uri"]
+__all__ = ["ResourcePath", "parse_repository", "parse_resource_path", "parse_resource_uri"]
 
 _SCHEME = "kbs:///"
 _MAX_SEGMENT = 255  # characters; a file name's length, for brokers that store files
@@ -56,6 +56,20 @@ def parse_resource_path(text: str, *, what: str = "resource") -> ResourcePath:
             what=what,
         )
     return ResourcePath(*segments)
+
+
+def parse_repository(text: str) -> str:
+    """The first part of a resource's name.
+
+    Raises:
+        FormatError: it can be none.
+    """
+    if len(text) > _MAX_SEGMENT or not _SEGMENT.match(text):
+        raise FormatError(
+            f"expected a name of letters, digits, '_', '-' and '.', got {text[:80]!r}",
+            what="repository",
+        )
+    return text
 
 
 def parse_resource_uri(text: str) -> ResourcePath:

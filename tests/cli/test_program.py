@@ -47,6 +47,7 @@ BELOW = {
         "delete",
         "policy",
         "reference-value",
+        "image",
         "audit",
     },
     "key": {"generate", "show"},

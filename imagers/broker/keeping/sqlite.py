@@ -18,6 +18,8 @@ from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, TABLES
 from imagers.broker.keeping.transaction import STORE_ID_BYTES, Transaction
 from imagers.broker.keyfiles import check_owner_only, make_owner_only
 from imagers.errors import LocalError
+from imagers.kbs.resources import parse_resource_path
+from imagers.model.digest import parse_digest
 from imagers.model.references import parse_references
 
 if TYPE_CHECKING:
@@ -159,6 +161,11 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
     transaction.enter_broker()
     transaction.keep_time(seen_ms)
     transaction.keep_collateral({name: int(number) for name, number in numbers})
+    if version:
+        bound = run("SELECT path, manifest_digest FROM bindings ORDER BY rowid").fetchall()
+        for path, digest in bound:
+            repository = parse_resource_path(path).repository
+            transaction.propose_image(repository, parse_digest(digest), by="", at="")
     for name, value in policies:
         transaction.set_policy(DEFAULT_TENANT, name, value)
     for one in (one for (value,) in references for one in parse_references(value)):

@@ -5,6 +5,9 @@ resources  path -> sealed secret, its size and version
 versions   path -> the last version; it goes on when a path is deleted and made again, so that
 an old sealed value does not open in the new row
 bindings   path, manifest digest: which images a resource belongs to
+images     what is known of each image of a repository, in the order of `number`; never forgotten
+approvals  signatures of admins over an image; what counts is judged at each release
+floors     repository -> the number of its oldest image that is served
 sessions   handshakes whose evidence was accepted, unique by nonce and by place of a machine
 era        one row, kept as sessions are: gone when they are
 store      one row: the random id of this database, how often it was changed
@@ -57,6 +60,18 @@ CREATE TABLE versions (path TEXT PRIMARY KEY, last BIGINT NOT NULL);
 CREATE TABLE bindings (
     path TEXT NOT NULL, manifest_digest TEXT NOT NULL, PRIMARY KEY (path, manifest_digest)
 );
+CREATE TABLE images (
+    repository TEXT NOT NULL, manifest_digest TEXT NOT NULL, number BIGINT NOT NULL,
+    state TEXT NOT NULL, successor TEXT NOT NULL, reason TEXT NOT NULL, proposed_by TEXT NOT NULL,
+    proposed_at TEXT NOT NULL, PRIMARY KEY (repository, manifest_digest),
+    UNIQUE (repository, number)
+);
+CREATE TABLE approvals (
+    repository TEXT NOT NULL, manifest_digest TEXT NOT NULL, admin TEXT NOT NULL,
+    until BIGINT NOT NULL, signature BYTES NOT NULL,
+    PRIMARY KEY (repository, manifest_digest, admin)
+);
+CREATE TABLE floors (repository TEXT PRIMARY KEY, number BIGINT NOT NULL);
 CREATE TABLE sessions (
     nonce TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, broker TEXT NOT NULL, tee TEXT NOT NULL,
     instance TEXT NOT NULL, slot BIGINT, expires_ms BIGINT NOT NULL, keep_until_ms BIGINT NOT NULL,

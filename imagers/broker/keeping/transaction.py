@@ -11,7 +11,14 @@ from dataclasses import fields, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from imagers.broker.keeping.rows import Admin, Session, StoredResource, StoreRow
+from imagers.broker.keeping.rows import (
+    Admin,
+    Approval,
+    Image,
+    Session,
+    StoredResource,
+    StoreRow,
+)
 from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, NUMBER_DIGITS
 from imagers.kbs.resources import ResourcePath, parse_resource_path
 from imagers.model.digest import Digest, parse_digest
@@ -48,7 +55,7 @@ _LIST_RESOURCES = (
 )
 _IS_USED = (
     "SELECT 1 FROM resources WHERE substr(path, 1, length(:beginning)) = :beginning "
-    "UNION ALL SELECT 1 FROM bindings WHERE substr(path, 1, length(:beginning)) = :beginning "
+    "UNION ALL SELECT 1 FROM images WHERE repository = :repository "
     "LIMIT 1"
 )
 _NEXT_VERSION = (
@@ -60,6 +67,29 @@ _STORE = (
 )
 _KEEP_TIME = "UPDATE brokers SET seen_ms = :now_ms WHERE name = :broker AND seen_ms < :now_ms"
 _FIND_SESSION = f"SELECT {', '.join(_SESSION)} FROM sessions WHERE name = :name"  # noqa: S608 - ours
+_IMAGE = (
+    "repository", "manifest_digest", "number", "state", "successor", "reason", "proposed_by",
+    "proposed_at",
+)  # fmt: skip
+_IMAGES = f"SELECT {', '.join(f'images.{name}' for name in _IMAGE)} FROM images"  # noqa: S608 - ours
+_FIND_IMAGE = f"{_IMAGES} WHERE repository = :repository AND manifest_digest = :manifest_digest"
+_BOUND_IMAGES = (
+    f"{_IMAGES} JOIN bindings ON bindings.manifest_digest = images.manifest_digest "
+    "WHERE bindings.path = :path AND images.repository = :repository"
+)
+_BOUND_APPROVALS = (
+    "SELECT approvals.manifest_digest, admin, until, signature FROM approvals "
+    "JOIN bindings ON bindings.manifest_digest = approvals.manifest_digest "
+    "WHERE bindings.path = :path AND repository = :repository"
+)
+_DELETE_APPROVAL = (
+    "DELETE FROM approvals "
+    "WHERE repository = :repository AND manifest_digest = :manifest_digest AND admin = :admin"
+)
+_SET_IMAGE = (
+    "UPDATE images SET state = :state, successor = :successor, reason = :reason "
+    "WHERE repository = :repository AND manifest_digest = :manifest_digest"
+)
 _INSERT_SESSION = _insert("sessions", "broker", *_SESSION)
 _KEEP_COLLATERAL = (
     "INSERT INTO collateral (name, number) VALUES (:name, :number) "
@@ -166,10 +196,89 @@ class Transaction:
         found = self._run("SELECT manifest_digest FROM bindings WHERE path = :path", path=str(path))
         return frozenset(parse_digest(digest) for (digest,) in found.fetchall())
 
-    def add_binding(self, path: ResourcePath, digest: Digest) -> None:
-        """One more image; the pair must be new."""
+    def add_binding(self, path: ResourcePath, digest: Digest, *, by: str, at: str) -> None:
+        """One more image; the pair must be new. Args as of `propose_image`."""
         add = _insert("bindings", "path", "manifest_digest")
         self._run(add, path=str(path), manifest_digest=str(digest))
+        self.propose_image(path.repository, digest, by=by, at=at)
+
+    # Images
+
+    def propose_image(self, repository: str, digest: Digest, *, by: str, at: str) -> None:
+        """Let a repository know an image; nothing changes for one that it knows.
+
+        Args:
+            by: the id of an admin's key, or "".
+            at: when, in RFC 3339.
+        """
+        if self.find_image(repository, digest) is not None:
+            return
+        last = "SELECT max(number) FROM images WHERE repository = :repository"
+        (number,) = _one(self._run(last, repository=repository))
+        image = Image(
+            repository=repository,
+            digest=digest,
+            number=(number or 0) + 1,
+            proposed_by=by,
+            proposed_at=at,
+        )
+        self._run(_insert("images", *_IMAGE), **_image_row(image))
+
+    def find_image(self, repository: str, digest: Digest) -> Image | None:
+        """What a repository knows of an image."""
+        found = self._run(_FIND_IMAGE, repository=repository, manifest_digest=str(digest))
+        row = found.fetchone()
+        return None if row is None else _image_of(row)
+
+    def bound_images(self, path: ResourcePath) -> Mapping[Digest, Image]:
+        """The images that a resource belongs to."""
+        found = self._run(_BOUND_IMAGES, path=str(path), repository=path.repository)
+        return {image.digest: image for image in map(_image_of, found.fetchall())}
+
+    def list_images(self, repository: str) -> tuple[Image, ...]:
+        """All that a repository knows, the oldest first."""
+        statement = f"{_IMAGES} WHERE repository = :repository ORDER BY number"
+        return tuple(map(_image_of, self._run(statement, repository=repository).fetchall()))
+
+    def set_image(self, image: Image) -> None:
+        """Keep state, successor and reason of one that is there."""
+        row = _image_row(image)
+        names = ("repository", "manifest_digest", "state", "successor", "reason")
+        self._run(_SET_IMAGE, **{name: row[name] for name in names})
+
+    def approvals(self, repository: str) -> Mapping[Digest, Sequence[Approval]]:
+        """Those of a repository's images, whether they count or not."""
+        statement = (
+            "SELECT manifest_digest, admin, until, signature FROM approvals "
+            "WHERE repository = :repository"
+        )
+        return _by_image(self._run(statement, repository=repository))
+
+    def bound_approvals(self, path: ResourcePath) -> Mapping[Digest, Sequence[Approval]]:
+        """Those of the images that a resource belongs to."""
+        return _by_image(self._run(_BOUND_APPROVALS, path=str(path), repository=path.repository))
+
+    def set_approval(self, repository: str, digest: Digest, approval: Approval) -> None:
+        """Keep one; the admin's former one of that image goes."""
+        named = {
+            "repository": repository,
+            "manifest_digest": str(digest),
+            "admin": approval.admin,
+        }
+        self._run(_DELETE_APPROVAL, **named)
+        add = _insert("approvals", *named, "until", "signature")
+        self._run(add, **named, until=approval.until, signature=approval.signature)
+
+    def floors(self) -> Mapping[str, int]:
+        """By repository, the number of the oldest image that is served, where there is one."""
+        return dict(self._run("SELECT repository, number FROM floors").fetchall())
+
+    def set_floor(self, repository: str, number: int) -> None:
+        """Serve nothing older; 0: all."""
+        self._run("DELETE FROM floors WHERE repository = :repository", repository=repository)
+        if number:
+            add = _insert("floors", "repository", "number")
+            self._run(add, repository=repository, number=number)
 
     # The store
 
@@ -202,7 +311,12 @@ class Transaction:
             self._row = replace(row, seen_ms=now_ms)
 
     def begin_again(self, now_ms: int) -> None:
-        """Another id, no sessions, and time from `now_ms` on."""
+        """Another id, no sessions, and time from `now_ms` on; what is over stays over."""
+        seen_s = self.store_row().seen_ms // 1000
+        over = "SELECT repository, manifest_digest, admin FROM approvals WHERE until <= :seen_s"
+        for repository, digest, admin in self._run(over, seen_s=seen_s).fetchall():
+            named = {"repository": repository, "manifest_digest": digest, "admin": admin}
+            self._run(_DELETE_APPROVAL, **named)
         self._run("DELETE FROM sessions")
         self._run("DELETE FROM era")
         self._run("INSERT INTO era (number) VALUES (1)")
@@ -285,7 +399,8 @@ class Transaction:
 
     def is_used(self, repository: str) -> bool:
         """Whether anything is kept for it."""
-        return self._run(_IS_USED, beginning=f"{repository}/").fetchone() is not None
+        named = {"repository": repository, "beginning": f"{repository}/"}
+        return self._run(_IS_USED, **named).fetchone() is not None
 
     # Admins
 
@@ -407,6 +522,32 @@ class Transaction:
         )
         rows = self._run(statement, limit=limit, **of, **(wanted or {})).fetchall()
         return [dict(zip(_AUDIT, row, strict=True)) for row in rows[::-1]]
+
+
+def _image_row(image: Image) -> dict[str, Any]:
+    return {
+        "repository": image.repository,
+        "manifest_digest": str(image.digest),
+        "number": image.number,
+        "state": image.state,
+        "successor": "" if image.successor is None else str(image.successor),
+        "reason": image.reason,
+        "proposed_by": image.proposed_by,
+        "proposed_at": image.proposed_at,
+    }
+
+
+def _image_of(row: tuple[Any, ...]) -> Image:
+    named = dict(zip(_IMAGE, row, strict=True))
+    digest, successor = parse_digest(named.pop("manifest_digest")), named.pop("successor")
+    return Image(digest=digest, successor=parse_digest(successor) if successor else None, **named)
+
+
+def _by_image(found: Cursor) -> Mapping[Digest, Sequence[Approval]]:
+    approvals: dict[Digest, list[Approval]] = {}
+    for digest, *row in found.fetchall():
+        approvals.setdefault(parse_digest(digest), []).append(Approval(*row))
+    return approvals
 
 
 def _admin(row: tuple[Any, ...]) -> Admin:

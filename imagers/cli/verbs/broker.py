@@ -2,6 +2,7 @@
 """usage: imagers broker init | serve | check-config | reference-value ...
        imagers broker put URI FILE | get URI | list | delete URI
        imagers broker policy show | set FILE | reset | test FILE ...
+       imagers broker image list | approve | supersede | revoke | floor ...
        imagers broker audit [--limit N] [FILTER]...
 
 A key broker for guests: "imagers broker init --help" is about its first day,
@@ -9,7 +10,7 @@ A key broker for guests: "imagers broker init --help" is about its first day,
 one that runs; "get" shows what is known of a secret, never the secret. A secret
 bound to an image goes to guests that name this image and whose measurement is a
 known one, see "imagers broker reference-value"; the policy may say more, see
-"imagers broker policy".
+"imagers broker policy"; about images that are no good, "imagers broker image".
 
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
   --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
@@ -43,6 +44,7 @@ from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
 from imagers.cli.output import print_json, print_line, print_table
 from imagers.cli.verbs import (
     broker_check_config,
+    broker_image,
     broker_init,
     broker_policy,
     broker_reference_value,
@@ -59,7 +61,7 @@ _MAX_PORT = 65535
 _SHOWN_DIGEST = len("sha256:") + 12  # as many as for a session; --json has all of it
 # Those of `imagers.broker.audit`, which needs the extra.
 _EVENTS = ["start", "stop", "auth", "attest", "release", "put", "replace", "delete"]
-_EVENTS += ["bind", "policy", "reference", "admin"]
+_EVENTS += ["bind", "approve", "supersede", "revoke", "floor", "policy", "reference", "admin"]
 _DIGEST = re.compile(r"(?:sha(?:256|384|512):)?[0-9a-f]{1,128}\Z")
 _AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -76,6 +78,7 @@ for _module in (
     broker_check_config,
     broker_policy,
     broker_reference_value,
+    broker_image,
 ):
     command.add_command(_module.command)
 

@@ -52,8 +52,9 @@ def test_bind_beyond_the_limit_refused(stored, state):
     from imagers.kbs.resources import parse_resource_path
 
     with state.store.transaction() as transaction:
+        path = parse_resource_path(PATH)
         for number in range(999):
-            transaction.add_binding(parse_resource_path(PATH), digest_of(b"%d" % number))
+            transaction.add_binding(path, digest_of(b"%d" % number), by="", at="")
     assert "at most 1000" in refused(bind, stored, digest_of(b"last")).detail
 
 

@@ -10,9 +10,11 @@ from imagers.broker.keeping.store import Store
 from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT
 from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
+from imagers.model.digest import digest_of
 from imagers.model.references import ReferenceValue
 
 PATH = ResourcePath("default", "key", "1")
+IMAGES = (digest_of(b"b"), digest_of(b"a"))
 ROW = dict.fromkeys(AUDIT_TEXTS, "") | {
     "at": "2026-11-01T00:00:00+00:00",
     "event": "put",
@@ -129,10 +131,15 @@ def test_store_of_an_older_version_is_taken_over(tmp_path, version, more):
     path = tmp_path / "broker.sqlite"
     connection = sqlite3.connect(path)
     connection.executescript(f"{OLD_TABLES}{more} PRAGMA user_version = {version}")
+    with connection:
+        rows = [(str(PATH), str(one)) for one in IMAGES]
+        connection.executemany("INSERT INTO bindings VALUES (?, ?)", rows)
     connection.close()
     path.chmod(0o600)
     with Store(SQLiteDatabase(path)) as store, store.transaction() as transaction:
         assert transaction.list_resources(DEFAULT_TENANT) == (PATH,)
+        assert tuple(one.digest for one in transaction.list_images("default")) == IMAGES
+        assert transaction.bound_images(PATH).keys() == set(IMAGES)
         assert transaction.count_sessions() == 0
         rows = transaction.list_audit(10)
         assert [(row["number"], row["at"]) for row in rows] == [(1, "a"), (2, "b")]
