@@ -48,6 +48,7 @@ class AuditEvent:
         "put",
         "replace",
         "delete",
+        "undelete",
         "bind",
         "approve",
         "supersede",

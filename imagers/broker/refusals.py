@@ -40,6 +40,8 @@ STATUS: Mapping[str, int] = {
     "NoReferenceValue": 403,  # nobody said what a guest of this TEE has to be
     "ImageRevoked": 403,
     "ImageTooOld": 403,  # than the oldest that its repository serves
+    "ResourceExpired": 403,
+    "ResourceUsedUp": 403,
     "InvalidRequestPath": 404,
     "PluginNotFound": 404,
     "ResourceNotFound": 404,

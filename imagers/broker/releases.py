@@ -8,7 +8,8 @@ A release, in order; each step can refuse and each refusal is in the audit log:
 2. its TEE, and that of each of its devices, is one whose verifier is enabled now, with the roots
    and settings that it was judged by;
 3. the path and the image digest are well-formed;
-4. there is such a resource (a guest that attested may learn that there is not);
+4. there is such a resource (a guest that attested may learn that there is not), its time is not
+   over, and it has not been released as often as it may be;
 5. the claims still count, where they do by reference values alone; the image that the guest names
    is not revoked, nor older than the oldest that its repository serves; and the policy allows it:
    for this path, TEE, named image, the resource's bindings and their approvals, and the worth of
@@ -16,8 +17,9 @@ A release, in order; each step can refuse and each refusal is in the audit log:
    counts only from a guest whose claims are affirming; one that names none of the resource's
    images is refused where any of these would be;
 6. the secret is opened and sealed to the public key that the evidence bound;
-7. the audit row is on disk, and what was judged by is still in force and was read moments ago;
-   else it is judged anew. Only then the answer leaves.
+7. the audit row is on disk, the release is counted where the resource has a number of them, and
+   what was judged by is still in force and was read moments ago; else it is judged anew. Only then
+   the answer leaves.
 
 Several secrets in one request are released together or not at all; together they are no larger
 than one may be.
@@ -27,7 +29,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -65,7 +67,6 @@ from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from imagers.broker.challenges import Ticket
     from imagers.broker.keeping.rows import Image, Session, StoredResource
@@ -168,7 +169,7 @@ class _Found:
         floor: the number of the oldest that its repository serves; 0: any.
         named: what the repository knows of the image that the guest names.
         successor: what to take in place of that.
-        has_ended: whether there is an approval that is over.
+        has_ended: whether the resource is over, or an approval.
     """
 
     stored: StoredResource
@@ -291,7 +292,7 @@ class Releases:
                 detail=f"vouched for by {guest.issuer}" if guest.issuer else "",
             )
             case = _Case(seen, guest, asked)
-            events, bodies = [], []
+            events, bodies, counted = [], [], []
             for path_text in asked.paths:
                 event = replace(event, path=path_text)
                 try:
@@ -308,8 +309,11 @@ class Releases:
                     raise
                 events.append(replace(event, rule=rule))
                 bodies.append(self._seal(stored, guest))  # step 6
-            confirm = partial(self._confirm, seen, events)
-            if await self._state.store.write(confirm):  # step 7
+                if stored.max_uses:
+                    counted.append(stored)
+            # How often something was released is what the next release is judged by.
+            write = self._state.store.change if counted else self._state.store.write
+            if await write(partial(self._confirm, seen, events, counted)):  # step 7
                 return Released(bodies, who)
         raise Refusal("StoreUnavailable", "what is in force keeps changing; try later")
 
@@ -357,7 +361,7 @@ class Releases:
         if named is not None and named.successor is not None:
             known = {one.digest: one for one in transaction.list_images(path.repository)}
             successor = newest_successor(named, known, floor=floor)
-        approvals, has_ended = {}, False
+        approvals, ends = {}, []
         if rules.asks_for_approvals:
             given = transaction.bound_approvals(path)
             keys = {one.id: one.public_key for one in transaction.admins(_TENANT)}
@@ -366,15 +370,26 @@ class Releases:
                 for digest, one in bound.items()
             }
             ends = [one.until for each in given.values() for one in each]
-            has_ended = bool(ends) and min(ends) <= seen.now.timestamp()
+        if stored.expires:
+            ends.append(stored.expires)
+        has_ended = bool(ends) and min(ends) <= seen.now.timestamp()
         return _Found(stored, bound, approvals, floor, named, successor, has_ended)
 
-    def _confirm(self, seen: _Seen, events: Sequence[AuditEvent], transaction: Transaction) -> bool:
+    def _confirm(
+        self,
+        seen: _Seen,
+        events: Sequence[AuditEvent],
+        counted: Sequence[StoredResource],
+        transaction: Transaction,
+    ) -> bool:
         """Whether the release was judged by what is in force; its rows are written then."""
         row = transaction.store_row()
         # What was in time when it was read may be over, after a policy that took long.
         if row.changes != seen.rules.changes or self._state.session_now(row) - seen.now > _FRESH:
             return False
+        for stored in counted:
+            if not transaction.use_resource(stored):  # unreachable: it would be another state
+                raise Refusal("ResourceUsedUp", f"'{stored.path}' was released as often as it may")
         for event in events:
             append(transaction, event, now=self._state.now())
         return True
@@ -431,6 +446,7 @@ class Releases:
         if path_text not in seen.found:  # step 4
             raise_missing(path)
         found = seen.found[path_text]
+        _check_ends(found.stored, seen.now)
         policy = self._state.policy(seen.rules)
         if not case.judged:
             case.judged.extend([await self._judge_one(seen, guest, one) for one in guest.accepted])
@@ -481,6 +497,20 @@ def _check_size(size: int) -> None:
         raise Refusal(
             "PayloadTooLarge",
             f"expected at most {MAX_RESOURCE_BYTES} bytes of secrets together; ask for fewer",
+        )
+
+
+def _check_ends(stored: StoredResource, now: datetime) -> None:
+    if stored.expires and stored.expires <= now.timestamp():
+        end = datetime.fromtimestamp(stored.expires, UTC).isoformat()
+        raise Refusal(
+            "ResourceExpired", f"the time of '{stored.path}' is over", told=f"it ended at {end}"
+        )
+    if stored.max_uses and stored.uses >= stored.max_uses:
+        raise Refusal(
+            "ResourceUsedUp",
+            f"'{stored.path}' was released as often as it may be",
+            told=f"that is {stored.max_uses} times",
         )
 
 

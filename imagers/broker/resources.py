@@ -6,6 +6,8 @@ Each change is in the audit log, and in force for the next release.
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Literal, NoReturn
@@ -28,16 +30,55 @@ if TYPE_CHECKING:
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.state import BrokerState
     from imagers.kbs.resources import ResourcePath
+    from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
+    from imagers.model.strict_json import JSONObject
 
-__all__ = ["RESOURCE_KIND", "Resources", "parse_path", "raise_missing"]
+__all__ = ["RESOURCE_KIND", "Ends", "Resources", "parse_path", "raise_missing"]
 
 RESOURCE_KIND = "resource"
 """Of what the sealer seals."""
 _MAX_AUDIT = 10_000  # rows of one answer
 _AUDIT_FILTERS = frozenset({"event", "outcome", "path", "image", "session", "since"})
 _MAX_BINDING = 4096  # bytes of the message
+_LAST = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that datetime knows
+_MAX_USES = 2**31 - 1
+_NUMBER = re.compile(r"[1-9][0-9]{0,11}\Z")
 _MAX_BINDINGS = 1000  # of one resource: the manifests of a large index
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """When a secret is released no more.
+
+    Attributes:
+        expires: seconds since 1970; 0: never.
+        max_uses: after so many releases; 0: never.
+    """
+
+    expires: int = 0
+    max_uses: int = 0
+
+    @classmethod
+    def parse(cls, expires: str | None, max_uses: str | None) -> Ends:
+        """From what a request says.
+
+        Raises:
+            Refusal: it is no number, or a time that nobody sees.
+        """
+        found = []
+        for name, text, most in (("expires", expires, _LAST), ("max-uses", max_uses, _MAX_USES)):
+            is_number = text is None or (_NUMBER.match(text) and int(text) <= most)
+            if not is_number:
+                raise Refusal("SerdeError", f"expected '{name}' from 1 to {most}")
+            found.append(int(text or 0))
+        return cls(*found)
+
+    def told(self) -> str:
+        """For the audit log."""
+        end = datetime.fromtimestamp(self.expires, UTC).isoformat() if self.expires else ""
+        words = [f"expires {end}" if end else "", f"uses {self.max_uses}" if self.max_uses else ""]
+        return "; ".join(filter(None, words))
 
 
 class Resources:
@@ -49,12 +90,18 @@ class Resources:
     def __init__(self, state: BrokerState) -> None:
         self._state = state
 
-    async def put(self, path_text: str, secret: SecretKey, *, replace: bool) -> None:
-        """Store a secret; without `replace` only under a free name.
+    async def put(
+        self, path_text: str, secret: SecretKey, *, replace: bool, ends: Ends | None = None
+    ) -> None:
+        """Store a secret; without `replace` only under a free name. What it replaces is kept.
+
+        Args:
+            ends: None: never.
 
         Raises:
             Refusal: `ResourceExists`, or a bad name or size.
         """
+        ends = ends or Ends()
         path = parse_path(path_text)
         if not 1 <= len(secret) <= MAX_RESOURCE_BYTES:
             raise Refusal(
@@ -73,24 +120,34 @@ class Resources:
                     return False
                 # The new secret is not the key of the images that the old one was for.
                 event = "replace"
-                transaction.delete_resource(path)
+                transaction.retire_resource(path)
             version = transaction.next_version(path)
             sealed = self._state.sealer.seal(
                 secret, kind=RESOURCE_KIND, name=str(path), version=version
             )
             transaction.insert_resource(
                 StoredResource(
-                    path, sealed, len(secret), version, now.isoformat(timespec="seconds")
+                    path,
+                    sealed,
+                    len(secret),
+                    version,
+                    now.isoformat(timespec="seconds"),
+                    ends.expires,
+                    ends.max_uses,
                 )
             )
-            append(transaction, AuditEvent(event=event, outcome="ok", path=str(path)), now=now)
+            row = AuditEvent(event=event, outcome="ok", path=str(path), detail=ends.told())
+            append(transaction, row, now=now)
             return True
 
         if not await self._state.store.change(keep):
             raise Refusal("ResourceExists", f"there is a resource '{path}' already")
 
-    async def delete(self, path_text: str) -> None:
-        """Remove a secret and its bindings.
+    async def delete(self, path_text: str, *, permanently: bool = False) -> None:
+        """Serve a secret no more; it can be had again, unless it is deleted permanently.
+
+        Args:
+            permanently: former ones too, also where there is none that is served.
 
         Raises:
             Refusal: `ResourceNotFound`.
@@ -98,12 +155,38 @@ class Resources:
         path = parse_path(path_text)
 
         def remove(transaction: Transaction) -> None:
-            if not transaction.delete_resource(path):
+            take = transaction.delete_resource if permanently else transaction.retire_resource
+            if not take(path):
                 raise_missing(path)
-            event = AuditEvent(event="delete", outcome="ok", path=str(path))
+            told = "permanently" if permanently else ""
+            event = AuditEvent(event="delete", outcome="ok", path=str(path), detail=told)
             append(transaction, event, now=self._state.now())
 
         await self._state.store.change(remove)
+
+    async def undelete(self, path_text: str, version: int | None) -> None:
+        """Serve a former secret again, with its bindings; one that is served becomes a former one.
+
+        Args:
+            version: None: the newest of the former ones.
+
+        Raises:
+            Refusal: `ResourceNotFound`.
+        """
+        path = parse_path(path_text)
+
+        def revive(transaction: Transaction) -> None:
+            former = transaction.former_resources(path)
+            wanted = [one for one in former if version in (None, one.resource.version)]
+            if not wanted:
+                raise_missing(path)
+            transaction.retire_resource(path)
+            transaction.revive_resource(wanted[0])
+            told = f"version {wanted[0].resource.version}"
+            event = AuditEvent(event="undelete", outcome="ok", path=str(path), detail=told)
+            append(transaction, event, now=self._state.now())
+
+        await self._state.store.change(revive)
 
     async def names(self) -> bytes:
         """The JSON list of all paths."""
@@ -119,18 +202,20 @@ class Resources:
             Refusal: `ResourceNotFound`.
         """
         path = parse_path(path_text)
-        stored, bindings = await self._state.store.read(
-            lambda transaction: (transaction.find_resource(path), transaction.bindings(path))
+        stored, bindings, former = await self._state.store.read(
+            lambda transaction: (
+                transaction.find_resource(path),
+                transaction.bindings(path),
+                transaction.former_resources(path),
+            )
         )
         if stored is None:
             raise_missing(path)
         return dump_json(
             {
                 "path": str(path),
-                "size": stored.size,
-                "version": stored.version,
-                "created_at": stored.created_at,
-                "manifest_digests": sorted(str(digest) for digest in bindings),
+                **_told(stored, bindings),
+                "former": [_told(one.resource, one.manifest_digests) for one in former],
             }
         )
 
@@ -238,6 +323,19 @@ class Resources:
             lambda transaction: transaction.list_audit(limit, wanted)
         )
         return dump_json({"entries": rows})
+
+
+def _told(stored: StoredResource, bindings: frozenset[Digest]) -> JSONObject:
+    end = datetime.fromtimestamp(stored.expires, UTC).isoformat() if stored.expires else None
+    return {
+        "size": stored.size,
+        "version": stored.version,
+        "created_at": stored.created_at,
+        "expires": end,
+        "uses": stored.uses,
+        "max_uses": stored.max_uses or None,
+        "manifest_digests": [*sorted(str(digest) for digest in bindings)],
+    }
 
 
 def _text(body: bytes, *, what: str) -> str:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from imagers.kbs.resources import ResourcePath
     from imagers.model.digest import Digest
 
-__all__ = ["Admin", "Approval", "Image", "Session", "StoreRow", "StoredResource"]
+__all__ = ["Admin", "Approval", "FormerResource", "Image", "Session", "StoreRow", "StoredResource"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +32,30 @@ class Admin:
 
 @dataclass(frozen=True, slots=True)
 class StoredResource:
-    """A resource as it is stored; `sealed` opens with kind `resource`, its path and version."""
+    """A resource as it is stored; `sealed` opens with kind `resource`, its path and version.
+
+    Attributes:
+        expires: seconds since 1970, from which on it is not released; 0: never.
+        max_uses: how often it is released; 0: without an end.
+        uses: how often it was, counted where there is an end.
+    """
 
     path: ResourcePath
     sealed: bytes
     size: int
     version: int
     created_at: str
+    expires: int = 0
+    max_uses: int = 0
+    uses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FormerResource:
+    """A resource that was replaced or deleted, and the images that it belonged to."""
+
+    resource: StoredResource
+    manifest_digests: frozenset[Digest]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from imagers.broker.keeping.rows import StoredResource
 from imagers.broker.keeping.store import BROKER
 from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, TABLES
 from imagers.broker.keeping.transaction import STORE_ID_BYTES, Transaction
@@ -132,7 +133,7 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
     """
     run = connection.execute
     identity, seen_ms = os.urandom(STORE_ID_BYTES), 0
-    rows, numbers, policies, references = [], [], [], []
+    rows, numbers, policies, references, resources = [], [], [], [], []
     if version in (_WITHOUT_CLAIMS, _WITHOUT_CHAIN):
         identity, seen_ms = run("SELECT id, seen_ms FROM store").fetchone()
         run("DROP TABLE store")
@@ -142,6 +143,9 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
         run("DROP TABLE collateral")
         run("DROP TABLE reference_values")
     if version:
+        old = "SELECT path, sealed, size, version, created_at FROM resources"
+        resources = run(old).fetchall()
+        run("DROP TABLE resources")
         columns = ", ".join(_OLD_AUDIT.get(name, name) for name in AUDIT_TEXTS)
         rows = run(f"SELECT {columns} FROM audit ORDER BY number").fetchall()  # noqa: S608 - ours
         policies = run(f"SELECT name, value FROM settings WHERE {_OLD_POLICIES}").fetchall()  # noqa: S608 - ours
@@ -166,6 +170,8 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
         for path, digest in bound:
             repository = parse_resource_path(path).repository
             transaction.propose_image(repository, parse_digest(digest), by="", at="")
+    for path, *row in resources:
+        transaction.insert_resource(StoredResource(parse_resource_path(path), *row))
     for name, value in policies:
         transaction.set_policy(DEFAULT_TENANT, name, value)
     for one in (one for (value,) in references for one in parse_references(value)):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schema, in the SQL that all kinds of databases share.
 
-resources  path -> sealed secret, its size and version
+resources  path -> sealed secret, its size and version, when and after how many releases it ends
+former_resources  the same of secrets that were replaced or deleted, and what they were bound to
 versions   path -> the last version; it goes on when a path is deleted and made again, so that
 an old sealed value does not open in the new row
 bindings   path, manifest digest: which images a resource belongs to
@@ -54,7 +55,13 @@ PASSING = ("sessions", "era")
 _SCHEMA = """
 CREATE TABLE resources (
     path TEXT PRIMARY KEY, sealed BYTES NOT NULL, size BIGINT NOT NULL, version BIGINT NOT NULL,
-    created_at TEXT NOT NULL
+    created_at TEXT NOT NULL, expires BIGINT NOT NULL, max_uses BIGINT NOT NULL,
+    uses BIGINT NOT NULL
+);
+CREATE TABLE former_resources (
+    path TEXT NOT NULL, sealed BYTES NOT NULL, size BIGINT NOT NULL, version BIGINT NOT NULL,
+    created_at TEXT NOT NULL, expires BIGINT NOT NULL, max_uses BIGINT NOT NULL,
+    uses BIGINT NOT NULL, manifest_digests TEXT NOT NULL, PRIMARY KEY (path, version)
 );
 CREATE TABLE versions (path TEXT PRIMARY KEY, last BIGINT NOT NULL);
 CREATE TABLE bindings (

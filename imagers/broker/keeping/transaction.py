@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from imagers.broker.keeping.rows import (
     Admin,
     Approval,
+    FormerResource,
     Image,
     Session,
     StoredResource,
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from imagers.broker.keeping.database import Connection, Cursor
     from imagers.model.references import ReferenceValue
 
-__all__ = ["STORE_ID_BYTES", "Transaction", "chain_hash"]
+__all__ = ["MAX_FORMER", "STORE_ID_BYTES", "Transaction", "chain_hash"]
 
 STORE_ID_BYTES = 16
+MAX_FORMER = 16
+"""Versions of a resource that are kept beside the one that is served."""
 _FIRST_HASH = bytes(32)  # before the first row of a chain
 _SESSION = tuple(one.name for one in fields(Session))
 _AUDIT = ("broker", "number", *AUDIT_TEXTS)
@@ -45,8 +48,19 @@ def _insert(table: str, *columns: str) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608 - names of ours
 
 
-_FIND_RESOURCE = "SELECT sealed, size, version, created_at FROM resources WHERE path = :path"
-_INSERT_RESOURCE = _insert("resources", "path", "sealed", "size", "version", "created_at")
+_RESOURCE = ("sealed", "size", "version", "created_at", "expires", "max_uses", "uses")
+_FIND_RESOURCE = f"SELECT {', '.join(_RESOURCE)} FROM resources WHERE path = :path"  # noqa: S608 - ours
+_INSERT_RESOURCE = _insert("resources", "path", *_RESOURCE)
+_INSERT_FORMER = _insert("former_resources", "path", *_RESOURCE, "manifest_digests")
+_LIST_FORMER = (
+    f"SELECT manifest_digests, {', '.join(_RESOURCE)} FROM former_resources "  # noqa: S608 - ours
+    "WHERE path = :path ORDER BY version DESC"
+)
+_DELETE_FORMER = "DELETE FROM former_resources WHERE path = :path AND version = :version"
+_USE_RESOURCE = (
+    "UPDATE resources SET uses = uses + 1 "
+    "WHERE path = :path AND version = :version AND uses < max_uses"
+)
 # The repository of a path is what stands before its first slash.
 _OF_REPOSITORY = "substr(path, 1, length(repositories.name) + 1) = repositories.name || '/'"
 _LIST_RESOURCES = (
@@ -55,6 +69,8 @@ _LIST_RESOURCES = (
 )
 _IS_USED = (
     "SELECT 1 FROM resources WHERE substr(path, 1, length(:beginning)) = :beginning "
+    "UNION ALL SELECT 1 FROM former_resources "
+    "WHERE substr(path, 1, length(:beginning)) = :beginning "
     "UNION ALL SELECT 1 FROM images WHERE repository = :repository "
     "LIMIT 1"
 )
@@ -168,17 +184,50 @@ class Transaction:
 
     def insert_resource(self, resource: StoredResource) -> None:
         """A new row; the name must be free."""
-        self._run(
-            _INSERT_RESOURCE,
-            path=str(resource.path),
-            sealed=resource.sealed,
-            size=resource.size,
-            version=resource.version,
-            created_at=resource.created_at,
-        )
+        self._run(_INSERT_RESOURCE, **_resource_row(resource))
+
+    def use_resource(self, resource: StoredResource) -> bool:
+        """Count a release of one that has an end; False: it has been released as often."""
+        named = {"path": str(resource.path), "version": resource.version}
+        return self._run(_USE_RESOURCE, **named).rowcount > 0
+
+    def retire_resource(self, path: ResourcePath) -> bool:
+        """Whether there was one; it is a former one now, with its bindings. The oldest go."""
+        found = self.find_resource(path)
+        if found is None:
+            return False
+        digests = " ".join(sorted(str(one) for one in self.bindings(path)))
+        self._delete_current(path)
+        self._run(_INSERT_FORMER, **_resource_row(found), manifest_digests=digests)
+        for old in self.former_resources(path)[MAX_FORMER:]:
+            self._run(_DELETE_FORMER, path=str(path), version=old.resource.version)
+        return True
+
+    def former_resources(self, path: ResourcePath) -> Sequence[FormerResource]:
+        """Those that were replaced or deleted, the newest first."""
+        rows = self._run(_LIST_FORMER, path=str(path)).fetchall()
+        return [
+            FormerResource(
+                StoredResource(path, *row), frozenset(map(parse_digest, digests.split()))
+            )
+            for digests, *row in rows
+        ]
+
+    def revive_resource(self, former: FormerResource) -> None:
+        """Have it again, with its bindings; the name must be free."""
+        resource = former.resource
+        named = {"path": str(resource.path), "version": resource.version}
+        self._run(_DELETE_FORMER, **named)
+        self.insert_resource(resource)
+        for digest in former.manifest_digests:
+            self.add_binding(resource.path, digest, by="", at="")
 
     def delete_resource(self, path: ResourcePath) -> bool:
-        """Whether there was one; its bindings go with it."""
+        """Whether there was one, or a former one; nothing is left, nor of its bindings."""
+        former = self._run("DELETE FROM former_resources WHERE path = :path", path=str(path))
+        return self._delete_current(path) or former.rowcount > 0
+
+    def _delete_current(self, path: ResourcePath) -> bool:
         self._run("DELETE FROM bindings WHERE path = :path", path=str(path))
         return self._run("DELETE FROM resources WHERE path = :path", path=str(path)).rowcount > 0
 
@@ -317,6 +366,9 @@ class Transaction:
         for repository, digest, admin in self._run(over, seen_s=seen_s).fetchall():
             named = {"repository": repository, "manifest_digest": digest, "admin": admin}
             self._run(_DELETE_APPROVAL, **named)
+        for table in ("resources", "former_resources"):
+            over = f"UPDATE {table} SET expires = 1 WHERE expires BETWEEN 1 AND :seen_s"  # noqa: S608 - ours
+            self._run(over, seen_s=seen_s)
         self._run("DELETE FROM sessions")
         self._run("DELETE FROM era")
         self._run("INSERT INTO era (number) VALUES (1)")
@@ -522,6 +574,13 @@ class Transaction:
         )
         rows = self._run(statement, limit=limit, **of, **(wanted or {})).fetchall()
         return [dict(zip(_AUDIT, row, strict=True)) for row in rows[::-1]]
+
+
+def _resource_row(resource: StoredResource) -> dict[str, Any]:
+    return {
+        "path": str(resource.path),
+        **{name: getattr(resource, name) for name in _RESOURCE},
+    }
 
 
 def _image_row(image: Image) -> dict[str, Any]:

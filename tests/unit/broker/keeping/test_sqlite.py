@@ -140,6 +140,8 @@ def test_store_of_an_older_version_is_taken_over(tmp_path, version, more):
         assert transaction.list_resources(DEFAULT_TENANT) == (PATH,)
         assert tuple(one.digest for one in transaction.list_images("default")) == IMAGES
         assert transaction.bound_images(PATH).keys() == set(IMAGES)
+        kept = StoredResource(PATH, b"\0", 1, 1, "2026-11-01T00:00:00+00:00")
+        assert transaction.find_resource(PATH) == kept
         assert transaction.count_sessions() == 0
         rows = transaction.list_audit(10)
         assert [(row["number"], row["at"]) for row in rows] == [(1, "a"), (2, "b")]

@@ -405,3 +405,71 @@ def test_what_is_over_stays_over_when_time_begins_again(store):
         transaction.begin_again(1_000)
         (left,) = transaction.approvals("default")[IMAGES[0]]
         assert (left.admin, transaction.store_row().seen_ms) == ("bob", 1_000)
+
+
+def versions(transaction):
+    served = transaction.find_resource(PATH)
+    former = [one.resource.version for one in transaction.former_resources(PATH)]
+    return served and served.version, former
+
+
+def test_former_resources_keep_their_bindings_and_come_back_with_them(store):
+    with store.transaction() as transaction:
+        for version in (1, 2):
+            transaction.retire_resource(PATH)
+            transaction.insert_resource(resource(version=version, sealed=b"%d" % version))
+            transaction.add_binding(PATH, IMAGES[version], by="ann", at="now")
+        assert versions(transaction) == (2, [1])
+        assert transaction.bindings(PATH) == {IMAGES[2]}
+        assert transaction.retire_resource(PATH)
+        assert not transaction.retire_resource(PATH)
+        assert versions(transaction) == (None, [2, 1])
+        assert transaction.bindings(PATH) == frozenset()
+        transaction.revive_resource(transaction.former_resources(PATH)[1])
+        assert versions(transaction) == (1, [2])
+        assert transaction.find_resource(PATH).sealed == b"1"
+        assert transaction.bindings(PATH) == {IMAGES[1]}
+        assert [one.proposed_by for one in transaction.list_images("default")] == ["ann"] * 2
+        assert transaction.is_used("default")
+
+
+def test_no_more_than_some_former_resources_are_kept(store):
+    with store.transaction() as transaction:
+        for version in range(1, 20):
+            transaction.insert_resource(resource(version=version))
+            transaction.retire_resource(PATH)
+        assert versions(transaction) == (None, list(range(19, 3, -1)))
+
+
+def test_delete_resource_leaves_no_former_one(store):
+    other = ResourcePath("default", "key", "2")
+    with store.transaction() as transaction:
+        for path in (PATH, other):
+            transaction.insert_resource(resource(path))
+            transaction.retire_resource(path)
+        assert transaction.delete_resource(PATH)
+        assert not transaction.delete_resource(PATH)
+        assert transaction.former_resources(PATH) == []
+        assert len(transaction.former_resources(other)) == 1
+
+
+def test_uses_are_counted_up_to_their_end_and_no_further(store):
+    limited = replace(resource(), max_uses=2)
+    with store.transaction() as transaction:
+        transaction.insert_resource(limited)
+        assert not transaction.use_resource(replace(limited, version=2))
+        assert [transaction.use_resource(limited) for _ in range(3)] == [True, True, False]
+        transaction.retire_resource(PATH)
+        assert not transaction.use_resource(limited)
+        transaction.revive_resource(transaction.former_resources(PATH)[0])
+        assert transaction.find_resource(PATH) == replace(limited, uses=2)
+
+
+def test_resource_that_is_over_stays_over_when_time_begins_again(store):
+    paths = [ResourcePath("default", "key", str(number)) for number in range(3)]
+    with store.transaction() as transaction:
+        transaction.keep_time(9_000)
+        for path, expires in zip(paths, (0, 9, 10), strict=True):
+            transaction.insert_resource(replace(resource(path), expires=expires))
+        transaction.begin_again(1_000)
+        assert [transaction.find_resource(path).expires for path in paths] == [0, 1, 10]
