@@ -11,7 +11,15 @@
     GET, POST /kbs/v0/imagers/policy     admin
     GET, POST /kbs/v0/imagers/reference-value        admin    (?add=true joins)
     DELETE    /kbs/v0/imagers/reference-value/NAME   admin
+    POST /kbs/v0/imagers/undelete/R/T/T              admin    (?version=N)
+    GET  /kbs/v0/imagers/image/R                     admin
+    POST /kbs/v0/imagers/image/R/approval            admin    (and revocation, successor, floor)
     GET  /kbs/v0/imagers/audit           admin
+    GET, POST /kbs/v0/imagers/admin-key              admin    (?tenant=NAME, of an operator)
+    DELETE    /kbs/v0/imagers/admin-key/ID           admin
+    GET  /kbs/v0/imagers/tenant                      admin, an operator
+    POST, DELETE /kbs/v0/imagers/tenant/NAME         admin, an operator
+    POST /kbs/v0/imagers/repository/R                admin, an operator    (who owns it)
     GET, POST /kbs/v0/resource-policy    admin    as Trustee's client sends them, see
     POST /kbs/v0/attestation-policy      admin    `trustee_admin`
     POST /kbs/v0/reference-value         admin
@@ -41,8 +49,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
+from imagers.broker.adminkeys import AdminKeys
+from imagers.broker.admins import Right, require_right
 from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
+from imagers.broker.images import Images
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.loglines import LimitedLog
 from imagers.broker.metrics import CONTENT_TYPE, Metrics
@@ -61,7 +72,8 @@ from imagers.broker.releases import (
     join_released,
     parse_asked,
 )
-from imagers.broker.resources import Resources
+from imagers.broker.resources import Ends, Resources
+from imagers.broker.tenants import Tenants
 from imagers.broker.trustee_admin import MAX_MESSAGE_BYTES as MAX_ADMIN_MESSAGE
 from imagers.broker.trustee_admin import TrusteeAdmin
 from imagers.errors import ImagersError
@@ -77,6 +89,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from imagers.broker.handshake import Answer
+    from imagers.broker.keeping.rows import Admin
     from imagers.broker.places import Place
     from imagers.broker.state import BrokerState
 
@@ -87,6 +100,7 @@ _DRAIN_SECONDS = 2.0  # for the rest of a body that was refused
 _DRAINED_BYTES = 8 * 1024 * 1024
 _PUBLISHED_SECONDS = 300  # as long as a token counts
 _SMALL = 16 * 1024
+_DIGITS = 18  # of a version: it fits into 64 bits
 _LATER = (429, 503)  # statuses that say when to ask again
 _ADMIN = "admin"  # no session is named so
 _JSON = "application/json"
@@ -106,6 +120,7 @@ def create_app(state: BrokerState) -> Router:
         return _Guarded(endpoint, log, endpoints.counted)
 
     nothing = guarded(endpoints.nothing)
+    image = f"{PREFIX}/imagers/image/{{repository}}"
     return Router(
         routes=[
             Route("/healthz", guarded(endpoints.health), methods=["GET"]),
@@ -124,6 +139,12 @@ def create_app(state: BrokerState) -> Router:
             Route(f"{PREFIX}/reference-value/{{name:path}}", guarded(endpoints.trustee_values)),
             Route(f"{PREFIX}/imagers/metadata/{{path:path}}", guarded(endpoints.metadata)),
             Route(f"{PREFIX}/imagers/binding/{{path:path}}", guarded(endpoints.bind)),
+            Route(f"{PREFIX}/imagers/undelete/{{path:path}}", guarded(endpoints.undelete)),
+            Route(image, guarded(endpoints.images)),
+            Route(f"{image}/approval", guarded(endpoints.approval)),
+            Route(f"{image}/revocation", guarded(endpoints.revocation)),
+            Route(f"{image}/successor", guarded(endpoints.successor)),
+            Route(f"{image}/floor", guarded(endpoints.floor)),
             Route(f"{PREFIX}/imagers/policy", guarded(endpoints.policy)),
             Route(
                 f"{PREFIX}/imagers/attestation-policy/{{name}}",
@@ -132,6 +153,11 @@ def create_app(state: BrokerState) -> Router:
             Route(f"{OUR_PREFIX}/release", guarded(endpoints.release)),
             Route(f"{PREFIX}/imagers/reference-value", guarded(endpoints.references)),
             Route(f"{PREFIX}/imagers/reference-value/{{name}}", guarded(endpoints.reference)),
+            Route(f"{PREFIX}/imagers/tenant", guarded(endpoints.tenants)),
+            Route(f"{PREFIX}/imagers/tenant/{{name}}", guarded(endpoints.tenant)),
+            Route(f"{PREFIX}/imagers/repository/{{name}}", guarded(endpoints.repository)),
+            Route(f"{PREFIX}/imagers/admin-key", guarded(endpoints.admin_keys)),
+            Route(f"{PREFIX}/imagers/admin-key/{{id}}", guarded(endpoints.admin_key)),
             Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),
             Route("/{path:path}", nothing),
         ],
@@ -283,6 +309,9 @@ class _Endpoints:
         self._releases = Releases(state)
         self._resources = Resources(state)
         self._references = References(state)
+        self._images = Images(state)
+        self._tenants = Tenants(state)
+        self._admin_keys = AdminKeys(state)
         self._readiness = Readiness(state)
         self.counted = Metrics()
         self._trustee = TrusteeAdmin(self._resources, self._references)
@@ -320,7 +349,7 @@ class _Endpoints:
 
     async def trustee_policy(self, request: Request) -> Response:
         if request.method == "GET":
-            await self._admin(request)
+            await self._admin(request, Right.READ)
             return _json(await self._trustee.resource_policies())
         return await self._trustee_set(request, self._trustee.set_resource_policy)
 
@@ -333,16 +362,16 @@ class _Endpoints:
     async def trustee_values(self, request: Request) -> Response:
         if request.method != "GET":
             await self.nothing(request)
-        await self._admin(request)
-        return _json(await self._trustee.values(request.path_params["name"]))
+        by = await self._admin(request, Right.READ)
+        return _json(await self._trustee.values(by, request.path_params["name"]))
 
     async def _trustee_set(
-        self, request: Request, change: Callable[[bytes], Awaitable[None]]
+        self, request: Request, change: Callable[[Admin, bytes], Awaitable[None]]
     ) -> Response:
         if request.method != "POST":
             await self.nothing(request)  # as Trustee does: it looks for a plugin of that name
-        await self._admin(request)
-        await change(bytes(await _read(request, MAX_ADMIN_MESSAGE)))
+        by = await self._admin(request, Right.RULE)
+        await change(by, bytes(await _read(request, MAX_ADMIN_MESSAGE)))
         return Response(b"")
 
     async def auth(self, request: Request) -> Response:
@@ -368,53 +397,89 @@ class _Endpoints:
             released = await self._releases.release(credentials, asked, caller=_caller(request))
             _prove(request, released.caller)
             return _json(released.bodies[0])
-        await self._admin(request)
+        by = await self._admin(request, Right.WRITE)
         if request.method == "DELETE":
-            await self._resources.delete(path)
+            await self._resources.delete(by, path, permanently=_flag(request, "permanently"))
             return Response(b"")
         _only(request, "POST", "PUT")
         replace = request.method == "PUT" or _flag(request, "replace")
+        ends = Ends.parse(_one_value(request, "expires"), _one_value(request, "max-uses"))
         data = await _read(request, MAX_RESOURCE_BYTES)
-        await asyncio.shield(_put(self._resources, path, data, replace=replace))
+        await asyncio.shield(_put(self._resources, by, path, data, replace=replace, ends=ends))
         return Response(b"")
 
     async def names(self, request: Request) -> Response:
-        await self._admin(request)
+        by = await self._admin(request, Right.SEE)
         _only(request, "GET")
-        return _json(await self._resources.names())
+        return _json(await self._resources.names(by))
 
     async def metadata(self, request: Request) -> Response:
-        await self._admin(request)
+        by = await self._admin(request, Right.SEE)
         _only(request, "GET")
-        return _json(await self._resources.metadata(request.path_params["path"]))
+        return _json(await self._resources.metadata(by, request.path_params["path"]))
 
     async def bind(self, request: Request) -> Response:
-        await self._admin(request)
+        by = await self._admin(request, Right.WRITE)
         _only(request, "POST")
         body = bytes(await _read(request, _SMALL))
-        await self._resources.bind(request.path_params["path"], body)
+        await self._resources.bind(by, request.path_params["path"], body)
+        return Response(b"")
+
+    async def undelete(self, request: Request) -> Response:
+        by = await self._admin(request, Right.WRITE)
+        _only(request, "POST")
+        text = _one_value(request, "version")
+        if text is not None and not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+            raise Refusal("SerdeError", f"expected the number of a version, got {text[:40]!r}")
+        version = None if text is None else int(text)
+        await self._resources.undelete(by, request.path_params["path"], version)
+        return Response(b"")
+
+    async def images(self, request: Request) -> Response:
+        by = await self._admin(request, Right.SEE)
+        _only(request, "GET")
+        return _json(await self._images.list(by, request.path_params["repository"]))
+
+    async def approval(self, request: Request) -> Response:
+        return await self._change_image(request, Right.WRITE, self._images.approve)
+
+    async def revocation(self, request: Request) -> Response:
+        return await self._change_image(request, Right.WRITE, self._images.revoke)
+
+    async def successor(self, request: Request) -> Response:
+        return await self._change_image(request, Right.WRITE, self._images.supersede)
+
+    async def floor(self, request: Request) -> Response:
+        return await self._change_image(request, Right.RULE, self._images.set_floor)
+
+    async def _change_image(
+        self, request: Request, right: Right, change: Callable[[Admin, str, bytes], Awaitable[None]]
+    ) -> Response:
+        by = await self._admin(request, right)
+        _only(request, "POST")
+        await change(by, request.path_params["repository"], bytes(await _read(request, _SMALL)))
         return Response(b"")
 
     async def policy(self, request: Request) -> Response:
-        await self._admin(request)
+        by = await self._admin(request, _to_rule(request))
         _only(request, "GET", "POST")
         if request.method == "GET":
-            policy = await self._resources.policy_text()
+            policy = await self._resources.policy_text(by)
             return _text(policy) if is_rego(policy.decode()) else _json(policy)
         body = bytes(await _read(request, MAX_POLICY_BYTES))
-        await self._resources.set_policy(body)
+        await self._resources.set_policy(by, body)
         return Response(b"")
 
     async def attestation_policy(self, request: Request) -> Response:
-        await self._admin(request)
+        by = await self._admin(request, _to_rule(request))
         _only(request, "GET", "POST", "DELETE")
         name = request.path_params["name"]
         if request.method == "GET":
-            return _text(await self._resources.attestation_policy(name))
+            return _text(await self._resources.attestation_policy(by, name))
         body = None
         if request.method == "POST":
             body = bytes(await _read(request, MAX_POLICY_BYTES))
-        await self._resources.set_attestation_policy(name, body)
+        await self._resources.set_attestation_policy(by, name, body)
         return Response(b"")
 
     async def release(self, request: Request) -> Response:
@@ -427,38 +492,79 @@ class _Endpoints:
         return _json(join_released(asked, released))
 
     async def references(self, request: Request) -> Response:
-        await self._admin(request)
+        by = await self._admin(request, _to_rule(request))
         _only(request, "GET", "POST")
         if request.method == "GET":
-            return _json(await self._references.list())
+            return _json(await self._references.list(by))
         body = bytes(await _read(request, MAX_REFERENCES_BYTES))
-        await self._references.set(body, add=_flag(request, "add"))
+        await self._references.set(by, body, add=_flag(request, "add"))
         return Response(b"")
 
     async def reference(self, request: Request) -> Response:
-        await self._admin(request)
+        by = await self._admin(request, Right.RULE)
         _only(request, "DELETE")
-        await self._references.delete(request.path_params["name"])
+        await self._references.delete(by, request.path_params["name"])
         return Response(b"")
 
     async def audit(self, request: Request) -> Response:
-        await self._admin(request)
+        by = await self._admin(request, Right.READ, Right.OPERATE)
         _only(request, "GET")
         query = dict(request.query_params)
         limit = query.pop("limit", "100")
-        return _json(await self._resources.audit(limit, query))
+        return _json(await self._resources.audit(by, limit, query))
 
-    async def _admin(self, request: Request) -> None:
-        """Raise unless the request is an admin's."""
+    async def tenants(self, request: Request) -> Response:
+        await self._admin(request, Right.OPERATE)
+        _only(request, "GET")
+        return _json(await self._tenants.list())
+
+    async def tenant(self, request: Request) -> Response:
+        by = await self._admin(request, Right.OPERATE)
+        _only(request, "POST", "DELETE")
+        name = request.path_params["name"]
+        await (self._tenants.add if request.method == "POST" else self._tenants.remove)(by, name)
+        return Response(b"")
+
+    async def repository(self, request: Request) -> Response:
+        by = await self._admin(request, Right.OPERATE)
+        _only(request, "POST")
+        body = bytes(await _read(request, _SMALL))
+        await self._tenants.assign(by, request.path_params["name"], body)
+        return Response(b"")
+
+    async def admin_keys(self, request: Request) -> Response:
+        by = await self._admin(request, Right.APPOINT, Right.OPERATE)
+        _only(request, "GET", "POST")
+        if request.method == "GET":
+            return _json(await self._admin_keys.list(by, request.query_params.get("tenant")))
+        await self._admin_keys.add(by, bytes(await _read(request, _SMALL)))
+        return Response(b"")
+
+    async def admin_key(self, request: Request) -> Response:
+        by = await self._admin(request, Right.APPOINT, Right.OPERATE)
+        _only(request, "DELETE")
+        await self._admin_keys.remove(by, request.path_params["id"])
+        return Response(b"")
+
+    async def _admin(self, request: Request, *rights: Right) -> Admin:
+        """The admin whose request it is, who has one of the rights."""
+        asked = f"{request.method} {request.url.path[:160]}"
         try:
-            self._state.admin_tokens.check(_bearer(request), now=self._state.now())
+            by = await self._state.admin_of(_bearer(request))
             self._check_certificate(request)
-            _prove(request, _ADMIN)
         except Refusal as refusal:
-            detail = f"{request.method} {request.url.path[:160]}: {refusal.detail}"
-            event = AuditEvent(event="admin", outcome="refused", detail=detail)
+            event = AuditEvent(
+                event="admin", outcome="refused", detail=f"{asked}: {refusal.detail}"
+            )
             await self._state.log_refusal(event, caller=_caller(request))
             raise
+        _prove(request, f"{_ADMIN} of {by.tenant}")
+        try:
+            require_right(by, *rights)
+        except Refusal as refusal:
+            await self._state.log_denied(by, f"{asked}: {refusal.detail}")
+            raise
+        return by
 
     def _check_certificate(self, request: Request) -> None:
         if self._state.config.admin_ca_file is None:
@@ -471,12 +577,14 @@ class _Endpoints:
             )
 
 
-async def _put(resources: Resources, path: str, data: bytearray, *, replace: bool) -> None:
+async def _put(
+    resources: Resources, by: Admin, path: str, data: bytearray, *, replace: bool, ends: Ends
+) -> None:
     # A task of its own: an admin who hangs up ends the request, which would wipe the secret while
     # the writer's thread seals it, and zeros would be stored.
     with SecretKey(data) as secret:
         data[:] = bytes(len(data))
-        await resources.put(path, secret, replace=replace)
+        await resources.put(by, path, secret, replace=replace, ends=ends)
 
 
 async def _read(request: Request, limit: int) -> bytearray:
@@ -503,11 +611,23 @@ def _only(request: Request, *methods: str) -> None:
         raise Refusal("MethodNotAllowed", f"expected {' or '.join(methods)}, got {request.method}")
 
 
+def _to_rule(request: Request) -> Right:
+    """What an admin has to have for policies and reference values."""
+    return Right.READ if request.method == "GET" else Right.RULE
+
+
 def _flag(request: Request, name: str) -> bool:
     values = request.query_params.getlist(name)
     if values not in ([], ["true"], ["false"]):
         raise Refusal("SerdeError", f"expected '{name}=true' or '{name}=false'")
     return values == ["true"]
+
+
+def _one_value(request: Request, name: str) -> str | None:
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise Refusal("SerdeError", f"expected '{name}' once")
+    return values[0] if values else None
 
 
 def _cookie(request: Request) -> str | None:

@@ -6,28 +6,65 @@ other; a secret leaves the broker only after its row is on disk.
 
 What is given out always has its row. Refusals are bounded a minute, of each caller and of all
 together, or anybody could fill the disk. What was left out is counted in the next row that is
-kept. Each kind of refusal has a bound of its own, and so have guests that have attested: noise at
-one door hides nothing at the others.
+kept. Each kind of refusal has a bound of its own, and so have guests that have attested, and each
+tenant: noise at one door hides nothing at the others.
+
+A row is of the tenant that it is about, or the broker's own: its starts, and handshakes, which are
+for no tenant yet.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import Counter, defaultdict
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from imagers.broker.keeping.transaction import Transaction
 
-__all__ = ["AuditEvent", "RefusalLimit", "append", "shown_session"]
+__all__ = [
+    "AuditEvent",
+    "Event",
+    "Outcome",
+    "RefusalLimit",
+    "RefusalLimits",
+    "append",
+    "shown_session",
+]
 
 _MAX_TEXT = 400  # characters of a member
 _MAX_DETAIL = 2000  # of why: several claims of 96 digits, wanted and found
 _SESSION_DIGITS = 12  # of the session's name: enough to tell sessions apart
 _A_MINUTE = 120
 _A_MINUTE_OF_ONE = 30
+
+
+Event = Literal[
+    "start",
+    "stop",
+    "auth",
+    "attest",
+    "release",
+    "put",
+    "replace",
+    "delete",
+    "undelete",
+    "bind",
+    "approve",
+    "supersede",
+    "revoke",
+    "floor",
+    "policy",
+    "reference",
+    "admin",
+    "admin-key",
+    "tenant",
+]
+Outcome = Literal["ok", "refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,26 +76,8 @@ class AuditEvent:
         admin: who did it.
     """
 
-    event: Literal[
-        "start",
-        "stop",
-        "auth",
-        "attest",
-        "release",
-        "put",
-        "replace",
-        "delete",
-        "undelete",
-        "bind",
-        "approve",
-        "supersede",
-        "revoke",
-        "floor",
-        "policy",
-        "reference",
-        "admin",
-    ]
-    outcome: Literal["ok", "refused"]
+    event: Event
+    outcome: Outcome
     tenant: str = ""
     tee: str = ""
     path: str = ""
@@ -126,3 +145,28 @@ class RefusalLimit:
         with self._lock:
             left_out, self._left_out = self._left_out, 0
             return left_out
+
+
+class RefusalLimits:
+    """A limit of its own for each kind of refusal and each tenant.
+
+    Threads: safe.
+    """
+
+    def __init__(self) -> None:
+        self._limits: defaultdict[tuple[str, str, bool], RefusalLimit] = defaultdict(RefusalLimit)
+
+    def admit(self, event: AuditEvent, now: datetime, caller: str, *, attested: bool) -> int | None:
+        """As of `RefusalLimit`.
+
+        Args:
+            attested: whether the caller proved what he is.
+        """
+        return self._limits[event.tenant, event.event, attested].admit(now, caller)
+
+    def take_left_out(self) -> Mapping[str, int]:
+        """As of `RefusalLimit`, by tenant."""
+        left_out: Counter[str] = Counter()
+        for (tenant, *_), limit in list(self._limits.items()):
+            left_out[tenant] += limit.take_left_out()
+        return +left_out

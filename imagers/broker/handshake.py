@@ -19,6 +19,9 @@
 6. Sessions are bounded, all together and for each machine that the evidence names, and so are
    the claims that go into a token.
 
+The token has the appraisal by the reference values of the tenant `default`. Evidence that counts by
+reference values alone is taken where those of any tenant say so, and counts for no other.
+
 Init data that a guest sends has to be what its evidence binds, where its TEE binds any: the audit
 row says where not.
 
@@ -234,6 +237,7 @@ class Handshake:
         if known.earlier is not None:
             return _same_token(known.earlier, fingerprint)
         attestation, judged, token = await self._judge(ticket, body, known)
+        await self._check_counts(judged, known)
         session = Session(
             name=ticket.name,
             nonce=attestation.nonce,
@@ -457,8 +461,25 @@ class Handshake:
                 f"the verifier of {tee!r} gave claims of {claims.tee!r}, {claims.tee_class}"
             )
         appraisal = known.rules.appraise(claims, now=known.now)
-        appraisal.check_counts()
         return Judged(claims, appraisal, self._state.judges[tee])
+
+    async def _check_counts(self, judged: Sequence[Judged], known: _Known) -> None:
+        """Raise unless each piece of evidence counts for a tenant: each release asks its own again.
+
+        Raises:
+            EvidenceRejected: one counts for nobody.
+        """
+        others = [one for one in judged if not one.appraisal.counts]
+        if others:
+            await self._state.store.read(partial(self._check_tenants, others, known.now))
+
+    def _check_tenants(
+        self, judged: Sequence[Judged], now: datetime, transaction: Transaction
+    ) -> None:
+        tenants = [self._state.rules(transaction, name) for name in transaction.tenants()]
+        for one in judged:
+            if not any(rules.appraise(one.claims, now=now).counts for rules in tenants):
+                one.appraisal.check_counts()
 
     def _verifier_of(self, tee: str) -> Verifier[Any]:
         verifier = self._state.verifiers.get(tee)

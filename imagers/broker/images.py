@@ -19,11 +19,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from imagers.broker.audit import AuditEvent, append
+from imagers.broker.admins import approving_keys, by_admin
+from imagers.broker.audit import append
 from imagers.broker.keeping.rows import Approval
 from imagers.broker.policy.images import good_approvals
 from imagers.broker.policy.table import ResourcePolicy
 from imagers.broker.refusals import Refusal
+from imagers.broker.resources import change_repository
 from imagers.kbs.images import is_approval
 from imagers.model.digest import parse_digest
 from imagers.model.strict_json import View, dump_json
@@ -57,14 +59,16 @@ class Images:
     def __init__(self, state: BrokerState) -> None:
         self._state = state
 
-    async def list(self, admin: Admin, repository: str) -> bytes:
+    async def list(self, by: Admin, repository: str) -> bytes:
         """The JSON of all that a repository knows, the oldest first."""
 
         def look(transaction: Transaction) -> JSONObject:
-            rules = self._state.rules(transaction)
+            if transaction.owner_of(repository) != by.tenant:
+                return {"repository": repository, "floor": None, "images": []}
+            rules = self._state.rules(transaction, by.tenant)
             now = self._state.session_now(transaction.store_row())
-            admins = {one.id: one for one in transaction.admins(admin.tenant)}
-            keys = {one.id: one.public_key for one in admins.values()}
+            admins = transaction.admins(by.tenant)
+            keys = approving_keys(admins)
             images = transaction.list_images(repository)
             given = transaction.approvals(repository)
             floor = rules.floors.get(repository, 0)
@@ -76,7 +80,7 @@ class Images:
                     _told(
                         one,
                         good_approvals(one, given.get(one.digest, ()), keys, now=now),
-                        {id_: who.name for id_, who in admins.items()},
+                        {one.id: one.name for one in admins},
                         floor=floor,
                         wanted=_wanted(rules, repository),
                     )
@@ -86,22 +90,22 @@ class Images:
 
         return dump_json(await self._state.store.read(look))
 
-    async def approve(self, admin: Admin, repository: str, body: bytes) -> None:
+    async def approve(self, by: Admin, repository: str, body: bytes) -> None:
         """Keep an admin's approval; his former one of that image counts no more.
 
             {"manifest_digest": "sha256:…", "until": 1798761600, "signature": base64}
 
         Raises:
             FormatError: the message is none.
-            Refusal: there is no such image, or it is revoked or of his own; the signature is not
-                his, or over.
+            Refusal: there is no such image, or it is revoked, or he proposed it; the signature is
+                not his, or over; the repository is not his tenant's, as with all that follow.
         """
         message = _parse(body, "until", "signature")
         until = message.integer("until", maximum=_LAST)
         signature = message.bytes64("signature", size=_SIGNATURE_BYTES)
         digest = _digest(message)
         if not is_approval(
-            admin.public_key, signature, repository=repository, digest=digest, until=until
+            by.public_key, signature, repository=repository, digest=digest, until=until
         ):
             raise Refusal("SerdeError", "the signature is not this admin's, or of something else")
 
@@ -109,21 +113,21 @@ class Images:
             image = _find(transaction, repository, digest)
             if image.state == "revoked":
                 raise Refusal("ImageRevoked", f"the image {digest} is revoked")
-            if image.proposed_by == admin.id:
+            if image.proposed_by == by.id:
                 raise Refusal(
                     "PolicyDeny",
-                    "who proposed an image, by binding a secret to it, approves it not",
+                    "expected another admin than who bound a secret to the image first",
                 )
             now = self._state.session_now(transaction.store_row())
             if until <= now.timestamp():
                 raise Refusal("SerdeError", "expected a time that is to come, got one that is over")
-            transaction.set_approval(repository, digest, Approval(admin.id, until, signature))
+            transaction.set_approval(repository, digest, Approval(by.id, until, signature))
             told = datetime.fromtimestamp(until, UTC).isoformat()
-            self._log(transaction, "approve", repository, digest, f"until {told}")
+            self._log(transaction, by, "approve", repository, digest, detail=f"until {told}")
 
-        await self._state.store.change(keep)
+        await change_repository(self._state, by, repository, keep)
 
-    async def revoke(self, repository: str, body: bytes) -> None:
+    async def revoke(self, by: Admin, repository: str, body: bytes) -> None:
         """Serve an image nevermore; the reason that was given first stays.
 
             {"manifest_digest": "sha256:…", "reason": "CVE-2026-1"}
@@ -143,11 +147,11 @@ class Images:
             if image.state == "revoked":
                 return
             transaction.set_image(replace(image, state="revoked", reason=reason))
-            self._log(transaction, "revoke", repository, digest, reason)
+            self._log(transaction, by, "revoke", repository, digest, detail=reason)
 
-        await self._state.store.change(keep)
+        await change_repository(self._state, by, repository, keep)
 
-    async def supersede(self, repository: str, body: bytes) -> None:
+    async def supersede(self, by: Admin, repository: str, body: bytes) -> None:
         """Say what to take in place of an image; one that is revoked stays so.
 
             {"manifest_digest": "sha256:…", "successor": "sha256:…"}
@@ -172,11 +176,11 @@ class Images:
                 raise Refusal("SerdeError", f"the image {digest} is what {successor} leads to")
             state = "superseded" if image.state == "current" else image.state
             transaction.set_image(replace(image, state=state, successor=successor))
-            self._log(transaction, "supersede", repository, digest, f"by {successor}")
+            self._log(transaction, by, "supersede", repository, digest, detail=f"by {successor}")
 
-        await self._state.store.change(keep)
+        await change_repository(self._state, by, repository, keep)
 
-    async def set_floor(self, repository: str, body: bytes) -> None:
+    async def set_floor(self, by: Admin, repository: str, body: bytes) -> None:
         """Serve nothing older than an image.
 
             {"manifest_digest": "sha256:…"}       null: serve all
@@ -192,21 +196,23 @@ class Images:
             number = 0 if digest is None else _find(transaction, repository, digest).number
             transaction.set_floor(repository, number)
             told = "none" if digest is None else f"number {number}"
-            self._log(transaction, "floor", repository, digest, told)
+            self._log(transaction, by, "floor", repository, digest, detail=told)
 
-        await self._state.store.change(keep)
+        await change_repository(self._state, by, repository, keep)
 
     def _log(
         self,
         transaction: Transaction,
+        by: Admin,
         event: Literal["approve", "revoke", "supersede", "floor"],
         repository: str,
         digest: Digest | None,
+        *,
         detail: str,
     ) -> None:
-        row = AuditEvent(
+        row = by_admin(
+            by,
             event=event,
-            outcome="ok",
             image="" if digest is None else str(digest),
             detail=f"repository {repository}: {detail}",
         )

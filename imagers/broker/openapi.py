@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from imagers import __version__
+from imagers.broker.admins import ROLES
 from imagers.broker.images import MAX_REASON
 from imagers.broker.policy.table import MAX_APPROVALS, MAX_POLICY_BYTES
 from imagers.broker.refusals import STATUS
@@ -38,6 +39,7 @@ _SEGMENT: JSONObject = {
 }
 _DIGEST: JSONObject = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
 _FLAG: JSONObject = {"type": "string", "enum": ["true", "false"]}
+_NUMBER: JSONObject = {"type": "integer", "minimum": 1}
 _TEXT: JSONObject = {"type": "string"}
 _TEXT_PLAIN = "text/plain"
 _REGO: JSONObject = {_TEXT_PLAIN: {"schema": {"type": "string", "minLength": 1}}}
@@ -66,6 +68,7 @@ def openapi_json() -> bytes:
                 **_release_path(),
                 **_trustee_paths(),
                 **_admin_paths(),
+                **_tenant_paths(),
                 **_public_paths(),
             },
             "components": {
@@ -83,8 +86,10 @@ def openapi_json() -> bytes:
                         "type": "http",
                         "scheme": "bearer",
                         "bearerFormat": "JWT",
-                        "description": "EdDSA by the admin's key, `role` is `admin`, for at most "
-                        "ten minutes",
+                        "description": "EdDSA by the admin's key, which `kid` names by the SHA-256 "
+                        "of its 32 bytes in hex, `role` is `admin`, for at most ten minutes. "
+                        "Which roles of the key an operation is for is in docs/broker.md; without "
+                        "one the answer is 403",
                     },
                 },
             },
@@ -164,6 +169,7 @@ def _resource_paths() -> JSONObject:
     }
     names = [_parameter(name, _SEGMENT, "path") for name in ("repository", "type", "tag")]
     named: JSON = list(names)
+    ends = _parameter("expires", _NUMBER), _parameter("max-uses", _NUMBER)
     path = "{repository}/{type}/{tag}"
     return {
         f"{PREFIX}/resource": {
@@ -182,10 +188,26 @@ def _resource_paths() -> JSONObject:
                 _NONE,
                 security=_ADMIN,
                 body=secret,
-                parameters=(_parameter("replace", _FLAG),),
+                parameters=(_parameter("replace", _FLAG), *ends),
             ),
-            "put": _operation("Store a secret", _NONE, security=_ADMIN, body=secret),
-            "delete": _operation("Remove a secret", _NONE, security=_ADMIN),
+            "put": _operation(
+                "Store a secret", _NONE, security=_ADMIN, body=secret, parameters=ends
+            ),
+            "delete": _operation(
+                "Serve a secret no more",
+                _NONE,
+                security=_ADMIN,
+                parameters=(_parameter("permanently", _FLAG),),
+            ),
+        },
+        f"{PREFIX}/imagers/undelete/{path}": {
+            "parameters": named,
+            "post": _operation(
+                "Serve a former secret again",
+                _NONE,
+                security=_ADMIN,
+                parameters=(_parameter("version", _NUMBER),),
+            ),
         },
         f"{PREFIX}/imagers/metadata/{path}": {
             "parameters": named,
@@ -351,6 +373,44 @@ def _image_paths() -> JSONObject:
     }
 
 
+def _tenant_paths() -> JSONObject:
+    name = _parameter("name", {"type": "string", "minLength": 1}, "path")
+    return {
+        f"{PREFIX}/imagers/admin-key": {
+            "get": _operation(
+                "Admin keys of a tenant, one's own if no other is named",
+                _answer("all of them", "AdminKeys"),
+                security=_ADMIN,
+                parameters=(_parameter("tenant", _TEXT),),
+            ),
+            "post": _operation(
+                "Add an admin key", _NONE, security=_ADMIN, body=_content("NewAdminKey")
+            ),
+        },
+        f"{PREFIX}/imagers/admin-key/{{id}}": {
+            "parameters": [_parameter("id", {"type": "string", "minLength": 1}, "path")],
+            "delete": _operation("Remove an admin key", _NONE, security=_ADMIN),
+        },
+        f"{PREFIX}/imagers/tenant": {
+            "get": _operation("Tenants", _answer("all of them", "Tenants"), security=_ADMIN)
+        },
+        f"{PREFIX}/imagers/tenant/{{name}}": {
+            "parameters": [name],
+            "post": _operation("Add a tenant", _NONE, security=_ADMIN),
+            "delete": _operation("Remove a tenant that has no secrets", _NONE, security=_ADMIN),
+        },
+        f"{PREFIX}/imagers/repository/{{name}}": {
+            "parameters": [name],
+            "post": _operation(
+                "Give a repository without secrets to a tenant",
+                _NONE,
+                security=_ADMIN,
+                body=_content("Owner"),
+            ),
+        },
+    }
+
+
 def _public_paths() -> JSONObject:
     return {
         "/.well-known/jwks.json": {
@@ -391,7 +451,12 @@ def _public_paths() -> JSONObject:
 
 
 def _schemas() -> JSONObject:
-    return {**_wire_schemas(), **_admin_schemas(), **_image_schemas()}
+    return {
+        **_wire_schemas(),
+        **_admin_schemas(),
+        **_image_schemas(),
+        **_tenant_schemas(),
+    }
 
 
 def _wire_schemas() -> JSONObject:
@@ -436,6 +501,15 @@ def _admin_schemas() -> JSONObject:
     value: JSONObject = {"type": ["string", "integer", "boolean"]}
     values: JSONObject = {"type": "array", "items": value, "minItems": 1, "maxItems": 1000}
     texts: JSONObject = {"type": "array", "items": _TEXT, "minItems": 1}
+    version: dict[str, JSON] = {
+        "size": {"type": "integer"},
+        "version": {"type": "integer"},
+        "created_at": _TEXT,
+        "expires": {"type": ["string", "null"]},
+        "uses": {"type": "integer"},
+        "max_uses": {"type": ["integer", "null"]},
+        "manifest_digests": {"type": "array", "items": _DIGEST},
+    }
     return {
         "Names": {"type": "array", "items": _TEXT},
         "Values": values,
@@ -443,10 +517,8 @@ def _admin_schemas() -> JSONObject:
         "Metadata": _object(
             {
                 "path": _TEXT,
-                "size": {"type": "integer"},
-                "version": {"type": "integer"},
-                "created_at": _TEXT,
-                "manifest_digests": {"type": "array", "items": _DIGEST},
+                **version,
+                "former": {"type": "array", "items": _object(version)},
             }
         ),
         "Asked": _object(
@@ -528,6 +600,35 @@ def _image_schemas() -> JSONObject:
         ),
         "Succession": _object({**image, "successor": _DIGEST}),
         "Floor": _object({"manifest_digest": no_digest}),
+    }
+
+
+def _tenant_schemas() -> JSONObject:
+    roles: JSONObject = {"type": "array", "items": {"enum": list(ROLES)}, "minItems": 1}
+    key: dict[str, JSON] = {
+        "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$"},
+        "roles": roles,
+        "public_key": {"type": "string", "contentEncoding": "base64"},
+    }
+    tenant = _object(
+        {
+            "name": _TEXT,
+            "repositories": {"type": "array", "items": _TEXT},
+            "admin_keys": {"type": "integer"},
+        }
+    )
+    return {
+        "NewAdminKey": _object(key, {"tenant": _TEXT}),
+        "AdminKeys": _object(
+            {
+                "admin_keys": {
+                    "type": "array",
+                    "items": _object({"id": _TEXT, "tenant": _TEXT, **key}),
+                }
+            }
+        ),
+        "Tenants": _object({"tenants": {"type": "array", "items": tenant}}),
+        "Owner": _object({"tenant": _TEXT}),
     }
 
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reference values, kept by admins: what claims have to equal. The caller has checked the admin.
+"""Reference values of tenants, kept by their admins: what claims have to equal.
+
+The caller has checked the admin, and his role for it.
 
 Each change is in the audit log, and in force for the next request, also for guests that have
 attested before.
@@ -10,8 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imagers.broker.audit import AuditEvent, append
-from imagers.broker.keeping.tables import DEFAULT_TENANT
+from imagers.broker.admins import by_admin
+from imagers.broker.audit import append
 from imagers.broker.refusals import Refusal
 from imagers.model.references import (
     MAX_SOURCE,
@@ -23,6 +25,7 @@ from imagers.model.references import (
 from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:
+    from imagers.broker.keeping.rows import Admin
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.state import BrokerState
     from imagers.model.references import ReferenceValue
@@ -42,12 +45,12 @@ class References:
     def __init__(self, state: BrokerState) -> None:
         self._state = state
 
-    async def list(self) -> bytes:
+    async def list(self, by: Admin) -> bytes:
         """The JSON of all of them, sorted by name."""
-        values = await self._state.store.read(lambda t: t.reference_values(DEFAULT_TENANT))
+        values = await self._state.store.read(lambda t: t.reference_values(by.tenant))
         return dump_json(references_to_json(values.values()))
 
-    async def values(self, name: str) -> tuple[JSON, ...]:
+    async def values(self, by: Admin, name: str) -> tuple[JSON, ...]:
         """Those of a name that count now.
 
         Raises:
@@ -55,7 +58,7 @@ class References:
         """
 
         def look(transaction: Transaction) -> ReferenceValue | None:
-            found = transaction.reference_values(DEFAULT_TENANT).get(name)
+            found = transaction.reference_values(by.tenant).get(name)
             now = self._state.session_now(transaction.store_row())
             is_over = found is not None and found.expires is not None and found.expires <= now
             return None if is_over else found
@@ -65,7 +68,7 @@ class References:
             raise _missing(name)
         return found.values
 
-    async def set(self, body: bytes, *, add: bool) -> None:
+    async def set(self, by: Admin, body: bytes, *, add: bool) -> None:
         """Set those of the message, all or none.
 
         Args:
@@ -78,18 +81,18 @@ class References:
         references = parse_references(body)
 
         def keep(transaction: Transaction) -> None:
-            there = transaction.reference_values(DEFAULT_TENANT)
+            there = transaction.reference_values(by.tenant)
             for one in references:
                 earlier = there.get(one.name)
                 wanted = one if earlier is None or not add else _joined(earlier, one)
-                transaction.set_reference_value(DEFAULT_TENANT, wanted)
-                self._log(transaction, f"set {one.name}: {len(wanted.values)} values")
+                transaction.set_reference_value(by.tenant, wanted)
+                self._log(transaction, by, f"set {one.name}: {len(wanted.values)} values")
             if len(there.keys() | {one.name for one in references}) > _MAX_NAMES:
                 raise Refusal("SerdeError", f"expected at most {_MAX_NAMES} reference values")
 
-        await self._state.store.change(keep)
+        await self._state.change(by, keep)
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, by: Admin, name: str) -> None:
         """Remove one.
 
         Raises:
@@ -98,16 +101,15 @@ class References:
 
         def remove(transaction: Transaction) -> None:
             if not (
-                is_reference_name(name) and transaction.delete_reference_value(DEFAULT_TENANT, name)
+                is_reference_name(name) and transaction.delete_reference_value(by.tenant, name)
             ):
                 raise _missing(name)
-            self._log(transaction, f"delete {name}")
+            self._log(transaction, by, f"delete {name}")
 
-        await self._state.store.change(remove)
+        await self._state.change(by, remove)
 
-    def _log(self, transaction: Transaction, detail: str) -> None:
-        event = AuditEvent(event="reference", outcome="ok", detail=detail)
-        append(transaction, event, now=self._state.now())
+    def _log(self, transaction: Transaction, by: Admin, detail: str) -> None:
+        append(transaction, by_admin(by, event="reference", detail=detail), now=self._state.now())
 
 
 def _missing(name: str) -> Refusal:

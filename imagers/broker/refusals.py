@@ -36,6 +36,8 @@ STATUS: Mapping[str, int] = {
     "TokenVerifierError": 401,  # bearer token not ours or expired
     "AdminAuthAccess": 401,
     "AdminCertificate": 401,  # the token is an admin's, the connection shows no certificate
+    "RoleDenied": 403,  # the admin's key has no role for it
+    "RepositoryDenied": 403,  # it is not the admin's tenant's
     "PolicyDeny": 403,
     "NoReferenceValue": 403,  # nobody said what a guest of this TEE has to be
     "ImageRevoked": 403,
@@ -48,6 +50,7 @@ STATUS: Mapping[str, int] = {
     "MethodNotAllowed": 405,
     "RequestTimeout": 408,
     "ResourceExists": 409,
+    "Conflict": 409,  # a tenant or admin key is there already, or still needed
     "PayloadTooLarge": 413,
     "TooManySessions": 429,
     "HeadTooLarge": 431,

@@ -3,8 +3,8 @@
 
 A release, in order; each step can refuse and each refusal is in the audit log:
 
-1. the caller has an attested session, or a token of this broker or of an issuer that it lists,
-   that is not over; before that nothing of a secret is read;
+1. the caller has an attested session, or a token of this broker or of an issuer that is listed for
+   the tenant that owns the repository, that is not over; before that nothing of a secret is read;
 2. its TEE, and that of each of its devices, is one whose verifier is enabled now, with the roots
    and settings that it was judged by;
 3. the path and the image digest are well-formed;
@@ -21,8 +21,9 @@ A release, in order; each step can refuse and each refusal is in the audit log:
    what was judged by is still in force and was read moments ago; else it is judged anew. Only then
    the answer leaves.
 
-Several secrets in one request are released together or not at all; together they are no larger
-than one may be.
+Policy, reference values and issuers are those of the tenant that owns the repository, and the row
+is his. Several secrets in one request are released together or not at all, each by its own tenant;
+together they are no larger than one may be.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from imagers.broker.admins import approving_keys
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.keeping.transaction import Transaction
 from imagers.broker.policy.images import (
     ImageDenied,
@@ -91,7 +94,6 @@ __all__ = [
 ]
 
 IMAGE_QUERY = "image-digest"
-_TENANT = "default"
 _WHAT = "release request"
 MAX_REQUEST = 128 * 1024
 _FRESH = timedelta(seconds=5)  # how old what a release is judged by may be when it leaves
@@ -148,15 +150,20 @@ class _Seen:
     """What a release is judged by, as one state of the store had it.
 
     Attributes:
+        changes: of the store, after which it was in this state.
         now: the time that sessions are judged by.
         session: of the cookie, unless it is over or none.
+        cases: of each tenant of whose something is asked for.
+        owners: the tenant of each path that is asked for, by its text; "" of one that is none.
         found: by the text of its path, each resource that is asked for and there.
     """
 
+    changes: int
     now: datetime
     session: Session | None
-    rules: Rules
-    found: Mapping[str, _Found]
+    cases: dict[str, _Case] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+    found: dict[str, _Found] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,21 +211,39 @@ class _Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One request of a guest that is known.
+    """A guest as one tenant knows it.
 
     Attributes:
-        judged: what its evidence is worth, once that was found out.
+        judged: what its evidence is worth to him, once that was found out.
     """
 
-    seen: _Seen
+    tenant: str
     guest: AttestedGuest
-    asked: Asked
+    rules: Rules
     judged: list[_Judged] = field(default_factory=list)
 
     @property
     def is_known(self) -> bool:
         """Whether all its evidence is of a machine of the owner's."""
         return bool(self.judged) and all(one.is_known for one in self.judged)
+
+
+class _Outdated(Exception):  # a signal
+    """What a release was judged by is in force no more."""
+
+
+class _Refused(Exception):
+    """Who asks is refused before it is known what there is.
+
+    Attributes:
+        tenant: whose path it is; "": it is none.
+    """
+
+    def __init__(self, refusal: Refusal, tenant: str, path: str) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+        self.tenant = tenant
+        self.path = path
 
 
 def parse_asked(body: bytes) -> Asked:
@@ -270,33 +295,36 @@ class Releases:
         look = partial(self._look, ticket, credentials, asked)
         for _ in range(_TRIES):
             try:
-                seen, guest = await self._state.store.read(look)
-            except Refusal as refusal:
+                seen = await self._state.store.read(look)
+            except _Refused as refused:
                 event = AuditEvent(
                     event="release",
                     outcome="refused",
-                    path=asked.paths[0],
-                    detail=refusal.told,
+                    tenant=refused.tenant,
+                    path=refused.path,
+                    detail=refused.refusal.told,
                 )
                 await self._state.log_refusal(event, caller=caller)
-                raise
+                raise refused.refusal from None
             session = "" if seen.session is None else seen.session.name
             # By key where there is no session: it is as hard to come by as a session is.
-            who = session or str(guest.tee_pubkey)
-            event = AuditEvent(
-                event="release",
-                outcome="ok",
-                tee=guest.tee,
-                image=",".join(asked.images),
-                session=shown_session(session),
-                detail=f"vouched for by {guest.issuer}" if guest.issuer else "",
-            )
-            case = _Case(seen, guest, asked)
+            first = seen.cases[seen.owners[asked.paths[0]]].guest
+            who = session or str(first.tee_pubkey)
             events, bodies, counted = [], [], []
             for path_text in asked.paths:
-                event = replace(event, path=path_text)
+                case = seen.cases[seen.owners[path_text]]
+                event = AuditEvent(
+                    event="release",
+                    outcome="ok",
+                    tenant=case.tenant,
+                    tee=case.guest.tee,
+                    path=path_text,
+                    image=",".join(asked.images),
+                    session=shown_session(session),
+                    detail=f"vouched for by {case.guest.issuer}" if case.guest.issuer else "",
+                )
                 try:
-                    stored, rule = await self._decide(case, path_text)
+                    stored, rule = await self._decide(seen, case, asked, path_text)
                 except Refusal as refusal:
                     event = replace(
                         event, outcome="refused", rule=refusal.rule, detail=refusal.told
@@ -308,12 +336,13 @@ class Releases:
                         await self._state.store.write(keep)
                     raise
                 events.append(replace(event, rule=rule))
-                bodies.append(self._seal(stored, guest))  # step 6
+                bodies.append(self._seal(stored, case.guest))  # step 6
                 if stored.max_uses:
                     counted.append(stored)
             # How often something was released is what the next release is judged by.
             write = self._state.store.change if counted else self._state.store.write
-            if await write(partial(self._confirm, seen, events, counted)):  # step 7
+            with suppress(_Outdated):
+                await write(partial(self._confirm, seen, events, counted))  # step 7
                 return Released(bodies, who)
         raise Refusal("StoreUnavailable", "what is in force keeps changing; try later")
 
@@ -323,57 +352,38 @@ class Releases:
         credentials: Credentials,
         asked: Asked,
         transaction: Transaction,
-    ) -> tuple[_Seen, AttestedGuest]:
+    ) -> _Seen:
         """What one state of the store has, for a guest that is known: nothing is read for others.
 
         Raises:
-            Refusal: see step 1; or it is too much.
+            _Refused: see step 1; or it is too much.
         """
-        now = self._state.session_now(transaction.store_row())
+        row = transaction.store_row()
+        now = self._state.session_now(row)
         session = None if ticket is None else transaction.find_session(ticket.name)
         if session is not None and session.expires_ms <= milliseconds(now):
             session = None
-        guest = self._identify(credentials, session, now)  # step 1
-        seen = _Seen(now, session, self._state.rules(transaction), found := {})
-        size, image = 0, None
-        with suppress(Refusal):  # later, when it is known who asks; so with the paths
-            image = _parse_image(asked.images)
+        seen, size = _Seen(row.changes, now, session), 0
+        image = _image_of(asked.images)
         for path_text in asked.paths:
-            with suppress(FormatError):
-                path = parse_resource_path(path_text)
-                stored = transaction.find_resource(path)
-                if stored is not None:
+            path = _path_of(path_text)
+            tenant = "" if path is None else self._state.owner_of(transaction, path)
+            seen.owners[path_text] = tenant
+            try:
+                if tenant not in seen.cases:
+                    of = tenant or DEFAULT_TENANT
+                    guest = self._identify(credentials, session, of, now)  # step 1
+                    seen.cases[tenant] = _Case(tenant, guest, self._state.rules(transaction, of))
+                # A bad path or image is refused later, when it is known who asks.
+                stored = None if path is None else transaction.find_resource(path)
+                if path is not None and stored is not None:
                     size += stored.size
                     _check_size(size)
-                    found[path_text] = self._look_at_images(seen, stored, image, transaction)
-        return seen, guest
-
-    def _look_at_images(
-        self, seen: _Seen, stored: StoredResource, image: Digest | None, transaction: Transaction
-    ) -> _Found:
-        path, rules = stored.path, seen.rules
-        floor = rules.floors.get(path.repository, 0)
-        bound = transaction.bound_images(path)
-        named = None if image is None else bound.get(image)
-        if image is not None and named is None:
-            named = transaction.find_image(path.repository, image)
-        successor = None
-        if named is not None and named.successor is not None:
-            known = {one.digest: one for one in transaction.list_images(path.repository)}
-            successor = newest_successor(named, known, floor=floor)
-        approvals, ends = {}, []
-        if rules.asks_for_approvals:
-            given = transaction.bound_approvals(path)
-            keys = {one.id: one.public_key for one in transaction.admins(_TENANT)}
-            approvals = {
-                digest: len(good_approvals(one, given.get(digest, ()), keys, now=seen.now))
-                for digest, one in bound.items()
-            }
-            ends = [one.until for each in given.values() for one in each]
-        if stored.expires:
-            ends.append(stored.expires)
-        has_ended = bool(ends) and min(ends) <= seen.now.timestamp()
-        return _Found(stored, bound, approvals, floor, named, successor, has_ended)
+                    case = seen.cases[tenant]
+                    seen.found[path_text] = _find(transaction, stored, image, case, now)
+            except Refusal as refusal:
+                raise _Refused(refusal, tenant, path_text) from None
+        return seen
 
     def _confirm(
         self,
@@ -381,26 +391,29 @@ class Releases:
         events: Sequence[AuditEvent],
         counted: Sequence[StoredResource],
         transaction: Transaction,
-    ) -> bool:
-        """Whether the release was judged by what is in force; its rows are written then."""
+    ) -> None:
+        """Write the rows of a release that was judged by what is in force.
+
+        Raises:
+            _Outdated: it was not. Nothing is changed then, which would make others outdated.
+        """
         row = transaction.store_row()
         # What was in time when it was read may be over, after a policy that took long.
-        if row.changes != seen.rules.changes or self._state.session_now(row) - seen.now > _FRESH:
-            return False
+        if row.changes != seen.changes or self._state.session_now(row) - seen.now > _FRESH:
+            raise _Outdated
         for stored in counted:
             if not transaction.use_resource(stored):  # unreachable: it would be another state
                 raise Refusal("ResourceUsedUp", f"'{stored.path}' was released as often as it may")
         for event in events:
             append(transaction, event, now=self._state.now())
-        return True
 
     def _identify(
-        self, credentials: Credentials, session: Session | None, now: datetime
+        self, credentials: Credentials, session: Session | None, tenant: str, now: datetime
     ) -> AttestedGuest:
-        """The guest. A good session goes before a bearer token, as with Trustee."""
+        """The guest, to a tenant. A good session goes before a bearer token, as with Trustee."""
         if session is not None:
             return self._state.guest_tokens.check(session.token, now=now)
-        return self._state.guest_of(_bearer_of(credentials), now=now)
+        return self._state.guest_of(_bearer_of(credentials), tenant, now=now)
 
     def _check_judges(self, guest: AttestedGuest) -> None:
         for one in guest.accepted:
@@ -415,41 +428,42 @@ class Releases:
                     "TokenVerifierError", "the evidence was accepted under other roots or settings"
                 )
 
-    async def _judge_one(
-        self, seen: _Seen, guest: AttestedGuest, one: Accepted | Vouched
-    ) -> _Judged:
+    async def _judge_one(self, seen: _Seen, case: _Case, one: Accepted | Vouched) -> _Judged:
         if isinstance(one, Vouched) and one.appraisal is not None:
             return _Judged(one, one.appraisal, one.appraisal)
-        claims = one.claims
+        claims, rules = one.claims, case.rules
         assert claims is not None  # one of the two is there
-        appraisal = seen.rules.appraise(claims, now=seen.now)
+        appraisal = rules.appraise(claims, now=seen.now)
         _check_counts(appraisal)
-        text = seen.rules.attestation.get(claims.tee_class)
+        text = rules.attestation.get(claims.tee_class)
         if text is None:
             return _Judged(one, appraisal, appraisal)
-        references, expired = reference_inputs(seen.rules.references.values(), now=seen.now)
+        references, expired = reference_inputs(rules.references.values(), now=seen.now)
+        evidence = case.guest.evidence_of(one)
         worth = await self._state.engine.appraise(
-            _TENANT,
+            case.tenant,
             text,
-            input=attestation_input(claims, guest.evidence_of(one), expired=expired, now=seen.now),
+            input=attestation_input(claims, evidence, expired=expired, now=seen.now),
             references=references,
         )
         _check_asked(worth.fault)
         return _Judged(one, worth, None, worth.fault)
 
-    async def _decide(self, case: _Case, path_text: str) -> tuple[StoredResource, str]:
+    async def _decide(
+        self, seen: _Seen, case: _Case, asked: Asked, path_text: str
+    ) -> tuple[StoredResource, str]:
         """The resource, and the rule that allows it."""
-        seen, guest = case.seen, case.guest
+        guest, judged = case.guest, case.judged
         self._check_judges(guest)  # step 2
         path = parse_path(path_text)  # step 3
-        image = _parse_image(case.asked.images)
+        image = _parse_image(asked.images)
         if path_text not in seen.found:  # step 4
             raise_missing(path)
         found = seen.found[path_text]
         _check_ends(found.stored, seen.now)
-        policy = self._state.policy(seen.rules)
-        if not case.judged:
-            case.judged.extend([await self._judge_one(seen, guest, one) for one in guest.accepted])
+        policy = self._state.policy(case.rules)
+        if not judged:
+            judged.extend([await self._judge_one(seen, case, one) for one in guest.accepted])
         if not case.is_known:  # then what it says is nobody's word
             image = None
         if image is not None:
@@ -458,16 +472,19 @@ class Releases:
             rule = _ask_table(policy, case, path, image, found)
         else:
             facts = ResourceFacts(now=seen.now, image=image, bindings=_bindings(found))
-            worth = {name: each.worth for each in case.judged for name in each.one.submods}
+            worth = {name: each.worth for each in judged for name in each.one.submods}
             shown = resource_input(guest.claims, worth, facts)
-            rule = await self._ask(policy, shown, request_data(path, case.asked.query))
+            data = request_data(path, asked.query)
+            rule = await self._ask(case.tenant, policy, shown, data)
         if image not in found.bound:
             _check_unnamed(found, rule)
         return found.stored, rule
 
-    async def _ask(self, policy: RegoPolicy, seen: JSONObject, data: JSONObject) -> str:
+    async def _ask(
+        self, tenant: str, policy: RegoPolicy, seen: JSONObject, data: JSONObject
+    ) -> str:
         """The rule of a policy in Rego that allows it."""
-        decision = await self._state.engine.decide(_TENANT, policy.text, input=seen, data=data)
+        decision = await self._state.engine.decide(tenant, policy.text, input=seen, data=data)
         if decision.allow:
             return decision.rule
         _check_asked(decision.fault)
@@ -485,19 +502,49 @@ class Releases:
             return seal_answer(secret, guest.tee_pubkey)
 
 
-def _check_asked(fault: str) -> None:
-    """Raise where a policy was not even asked: that is no denial, which a guest takes as final."""
-    if fault in NOT_ASKED:
-        raise Refusal("PolicyUnavailable", f"the policy was not asked: {fault}; try later")
+def _path_of(text: str) -> ResourcePath | None:
+    try:
+        return parse_resource_path(text)
+    except FormatError:
+        return None
 
 
-def _check_size(size: int) -> None:
-    """Raise where the secrets of one request are more than one may be."""
-    if size > MAX_RESOURCE_BYTES:
-        raise Refusal(
-            "PayloadTooLarge",
-            f"expected at most {MAX_RESOURCE_BYTES} bytes of secrets together; ask for fewer",
-        )
+def _image_of(images: Sequence[str]) -> Digest | None:
+    try:
+        return _parse_image(images)
+    except Refusal:
+        return None
+
+
+def _find(
+    transaction: Transaction,
+    stored: StoredResource,
+    image: Digest | None,
+    case: _Case,
+    now: datetime,
+) -> _Found:
+    path, rules = stored.path, case.rules
+    floor = rules.floors.get(path.repository, 0)
+    bound = transaction.bound_images(path)
+    named = None if image is None else bound.get(image)
+    if image is not None and named is None:
+        named = transaction.find_image(path.repository, image)
+    successor = None
+    if named is not None and named.successor is not None:
+        known = {one.digest: one for one in transaction.list_images(path.repository)}
+        successor = newest_successor(named, known, floor=floor)
+    ends = [stored.expires] if stored.expires else []
+    approvals = {}
+    if rules.asks_for_approvals:
+        given = transaction.bound_approvals(path)
+        keys = approving_keys(transaction.admins(case.tenant))
+        approvals = {
+            digest: len(good_approvals(one, given.get(digest, ()), keys, now=now))
+            for digest, one in bound.items()
+        }
+        ends += [one.until for each in given.values() for one in each]
+    has_ended = bool(ends) and min(ends) <= now.timestamp()
+    return _Found(stored, bound, approvals, floor, named, successor, has_ended)
 
 
 def _check_ends(stored: StoredResource, now: datetime) -> None:
@@ -512,16 +559,6 @@ def _check_ends(stored: StoredResource, now: datetime) -> None:
             f"'{stored.path}' was released as often as it may be",
             told=f"that is {stored.max_uses} times",
         )
-
-
-def _check_counts(appraisal: Appraisal) -> None:
-    """Raise if nothing of the claims may be believed now: a reference value is there no more."""
-    try:
-        appraisal.check_counts()
-    except EvidenceRejected as error:
-        refusal = refusal_of(error)
-        assert refusal is not None  # it has a step
-        raise refusal from None
 
 
 def _check_named(image: Digest, found: _Found) -> None:
@@ -547,6 +584,31 @@ def _bindings(found: _Found) -> Sequence[Binding]:
         )
         for digest, image in sorted(found.bound.items())
     ]
+
+
+def _check_asked(fault: str) -> None:
+    """Raise where a policy was not even asked: that is no denial, which a guest takes as final."""
+    if fault in NOT_ASKED:
+        raise Refusal("PolicyUnavailable", f"the policy was not asked: {fault}; try later")
+
+
+def _check_size(size: int) -> None:
+    """Raise where the secrets of one request are more than one may be."""
+    if size > MAX_RESOURCE_BYTES:
+        raise Refusal(
+            "PayloadTooLarge",
+            f"expected at most {MAX_RESOURCE_BYTES} bytes of secrets together; ask for fewer",
+        )
+
+
+def _check_counts(appraisal: Appraisal) -> None:
+    """Raise if nothing of the claims may be believed now: a reference value is there no more."""
+    try:
+        appraisal.check_counts()
+    except EvidenceRejected as error:
+        refusal = refusal_of(error)
+        assert refusal is not None  # it has a step
+        raise refusal from None
 
 
 def _ask_table(

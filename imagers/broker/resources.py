@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Secrets and policies, kept by admins. The caller has checked the admin's token.
+"""Secrets and policies of tenants, kept by their admins, whose role for it the caller has checked.
 
-Each change is in the audit log, and in force for the next release.
+Each change is in the audit log, and in force for the next release. What is another tenant's is as
+if it were not there; into a repository that is another's nothing is put, whatever is in it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
-from imagers.broker.audit import AuditEvent, append
+from imagers.broker.admins import Right, by_admin, has_right
+from imagers.broker.audit import append
 from imagers.broker.keeping.rows import StoredResource
-from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.table import ResourcePolicy
 from imagers.broker.refusals import Refusal
 from imagers.broker.rules import ATTESTATION, CLASSES, POLICY, parse_either
@@ -25,21 +26,25 @@ from imagers.model.digest import parse_digest
 from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from imagers.broker.keeping.rows import Admin
     from imagers.broker.keeping.transaction import Transaction
+    from imagers.broker.rules import Rules
     from imagers.broker.state import BrokerState
     from imagers.kbs.resources import ResourcePath
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
     from imagers.model.strict_json import JSONObject
 
-__all__ = ["RESOURCE_KIND", "Ends", "Resources", "parse_path", "raise_missing"]
+__all__ = ["RESOURCE_KIND", "Ends", "Resources", "change_repository", "parse_path", "raise_missing"]
 
+_T = TypeVar("_T")
 RESOURCE_KIND = "resource"
 """Of what the sealer seals."""
 _MAX_AUDIT = 10_000  # rows of one answer
 _AUDIT_FILTERS = frozenset({"event", "outcome", "path", "image", "session", "since"})
+_OF_THE_CHAIN = frozenset({"broker", "number"})
 _MAX_BINDING = 4096  # bytes of the message
 _LAST = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that datetime knows
 _MAX_USES = 2**31 - 1
@@ -64,12 +69,11 @@ class Ends:
         """From what a request says.
 
         Raises:
-            Refusal: it is no number, or a time that nobody sees.
+            Refusal: it is no number, or one that no time has.
         """
         found = []
         for name, text, most in (("expires", expires, _LAST), ("max-uses", max_uses, _MAX_USES)):
-            is_number = text is None or (_NUMBER.match(text) and int(text) <= most)
-            if not is_number:
+            if text is not None and (_NUMBER.match(text) is None or int(text) > most):
                 raise Refusal("SerdeError", f"expected '{name}' from 1 to {most}")
             found.append(int(text or 0))
         return cls(*found)
@@ -91,7 +95,13 @@ class Resources:
         self._state = state
 
     async def put(
-        self, path_text: str, secret: SecretKey, *, replace: bool, ends: Ends | None = None
+        self,
+        by: Admin,
+        path_text: str,
+        secret: SecretKey,
+        *,
+        replace: bool,
+        ends: Ends | None = None,
     ) -> None:
         """Store a secret; without `replace` only under a free name. What it replaces is kept.
 
@@ -99,10 +109,9 @@ class Resources:
             ends: None: never.
 
         Raises:
-            Refusal: `ResourceExists`, or a bad name or size.
+            Refusal: `ResourceExists`, `RepositoryDenied`, or a bad name or size.
         """
-        ends = ends or Ends()
-        path = parse_path(path_text)
+        path, ends = parse_path(path_text), ends or Ends()
         if not 1 <= len(secret) <= MAX_RESOURCE_BYTES:
             raise Refusal(
                 "SerdeError", f"expected 1 to {MAX_RESOURCE_BYTES} bytes, got {len(secret)}"
@@ -113,8 +122,8 @@ class Resources:
             event: Literal["put", "replace"] = "put"
             if transaction.find_resource(path) is not None:
                 if not replace:
-                    refused = AuditEvent(
-                        event="put", outcome="refused", path=str(path), detail="exists"
+                    refused = by_admin(
+                        by, event="put", outcome="refused", path=str(path), detail="exists"
                     )
                     append(transaction, refused, now=now)
                     return False
@@ -136,21 +145,21 @@ class Resources:
                     ends.max_uses,
                 )
             )
-            row = AuditEvent(event=event, outcome="ok", path=str(path), detail=ends.told())
+            row = by_admin(by, event=event, path=str(path), detail=ends.told())
             append(transaction, row, now=now)
             return True
 
-        if not await self._state.store.change(keep):
+        if not await self._change(by, path, keep):
             raise Refusal("ResourceExists", f"there is a resource '{path}' already")
 
-    async def delete(self, path_text: str, *, permanently: bool = False) -> None:
+    async def delete(self, by: Admin, path_text: str, *, permanently: bool = False) -> None:
         """Serve a secret no more; it can be had again, unless it is deleted permanently.
 
         Args:
             permanently: former ones too, also where there is none that is served.
 
         Raises:
-            Refusal: `ResourceNotFound`.
+            Refusal: `ResourceNotFound`, `RepositoryDenied`.
         """
         path = parse_path(path_text)
 
@@ -159,19 +168,19 @@ class Resources:
             if not take(path):
                 raise_missing(path)
             told = "permanently" if permanently else ""
-            event = AuditEvent(event="delete", outcome="ok", path=str(path), detail=told)
-            append(transaction, event, now=self._state.now())
+            row = by_admin(by, event="delete", path=str(path), detail=told)
+            append(transaction, row, now=self._state.now())
 
-        await self._state.store.change(remove)
+        await self._change(by, path, remove)
 
-    async def undelete(self, path_text: str, version: int | None) -> None:
+    async def undelete(self, by: Admin, path_text: str, version: int | None) -> None:
         """Serve a former secret again, with its bindings; one that is served becomes a former one.
 
         Args:
             version: None: the newest of the former ones.
 
         Raises:
-            Refusal: `ResourceNotFound`.
+            Refusal: `ResourceNotFound`, `RepositoryDenied`.
         """
         path = parse_path(path_text)
 
@@ -183,33 +192,34 @@ class Resources:
             transaction.retire_resource(path)
             transaction.revive_resource(wanted[0])
             told = f"version {wanted[0].resource.version}"
-            event = AuditEvent(event="undelete", outcome="ok", path=str(path), detail=told)
-            append(transaction, event, now=self._state.now())
+            row = by_admin(by, event="undelete", path=str(path), detail=told)
+            append(transaction, row, now=self._state.now())
 
-        await self._state.store.change(revive)
+        await self._change(by, path, revive)
 
-    async def names(self) -> bytes:
-        """The JSON list of all paths."""
+    async def names(self, by: Admin) -> bytes:
+        """The JSON list of all paths of his tenant."""
         paths = await self._state.store.read(
-            lambda transaction: transaction.list_resources(DEFAULT_TENANT)
+            lambda transaction: transaction.list_resources(by.tenant)
         )
         return dump_json([str(path) for path in paths])
 
-    async def metadata(self, path_text: str) -> bytes:
+    async def metadata(self, by: Admin, path_text: str) -> bytes:
         """The JSON of what may be told of a secret.
 
         Raises:
             Refusal: `ResourceNotFound`.
         """
         path = parse_path(path_text)
-        stored, bindings, former = await self._state.store.read(
+        stored, bindings, former, owner = await self._state.store.read(
             lambda transaction: (
                 transaction.find_resource(path),
                 transaction.bindings(path),
                 transaction.former_resources(path),
+                transaction.owner_of(path.repository),
             )
         )
-        if stored is None:
+        if stored is None or owner != by.tenant:
             raise_missing(path)
         return dump_json(
             {
@@ -219,14 +229,11 @@ class Resources:
             }
         )
 
-    async def bind(self, path_text: str, body: bytes, *, by: str = "") -> None:
+    async def bind(self, by: Admin, path_text: str, body: bytes) -> None:
         """Register that a secret belongs to an image, and propose that to its repository.
 
-        Args:
-            by: the id of the admin's key.
-
         Raises:
-            Refusal: `ResourceNotFound`, or too many.
+            Refusal: `ResourceNotFound`, `RepositoryDenied`, or too many.
             FormatError: the message is none.
         """
         path = parse_path(path_text)
@@ -244,18 +251,29 @@ class Resources:
             if len(bindings) >= _MAX_BINDINGS:
                 raise Refusal("SerdeError", f"expected at most {_MAX_BINDINGS} bindings")
             now = self._state.now()
-            transaction.add_binding(path, digest, by=by, at=now.isoformat(timespec="seconds"))
-            event = AuditEvent(event="bind", outcome="ok", path=str(path), image=str(digest))
+            transaction.add_binding(path, digest, by=by.id, at=now.isoformat(timespec="seconds"))
+            event = by_admin(by, event="bind", path=str(path), image=str(digest))
             append(transaction, event, now=now)
 
-        await self._state.store.change(add)
+        await self._change(by, path, add)
 
-    async def policy_text(self) -> bytes:
+    async def _change(self, by: Admin, path: ResourcePath, work: Callable[[Transaction], _T]) -> _T:
+        """Change something of a repository that is his tenant's.
+
+        Raises:
+            Refusal: `RepositoryDenied`, in the same words whoever owns it and whatever is there.
+        """
+        return await change_repository(self._state, by, path.repository, work, path=str(path))
+
+    async def policy_text(self, by: Admin) -> bytes:
         """The policy in force."""
-        rules = await self._state.store.read(self._state.rules)
+        rules = await self._rules(by)
         return self._state.policy(rules).text.encode()
 
-    async def set_policy(self, body: bytes) -> None:
+    async def _rules(self, by: Admin) -> Rules:
+        return await self._state.store.read(lambda t: self._state.rules(t, by.tenant))
+
+    async def set_policy(self, by: Admin, body: bytes) -> None:
         """Put another policy in force.
 
         Raises:
@@ -267,20 +285,20 @@ class Resources:
         else:
             await self._state.engine.check(policy.text)
             told = f"in Rego, SHA-256 {sha256(body).hexdigest()}"
-        await self._keep_policy(POLICY, body, told)
+        await self._keep_policy(by, POLICY, body, told)
 
-    async def attestation_policy(self, name: str) -> bytes:
+    async def attestation_policy(self, by: Admin, name: str) -> bytes:
         """The attestation policy of a class of evidence.
 
         Raises:
             Refusal: `ResourceNotFound`: reference values alone say what it is worth.
         """
-        rules = await self._state.store.read(self._state.rules)
+        rules = await self._rules(by)
         if name not in rules.attestation:
             raise Refusal("ResourceNotFound", f"there is no attestation policy {name[:40]!r}")
         return rules.attestation[name].encode()
 
-    async def set_attestation_policy(self, name: str, body: bytes | None) -> None:
+    async def set_attestation_policy(self, by: Admin, name: str, body: bytes | None) -> None:
         """Put another attestation policy in force, or none.
 
         Raises:
@@ -292,18 +310,22 @@ class Resources:
         if body is not None:
             await self._state.engine.check(_text(body, what="attestation policy"))
         told = "removed" if body is None else f"SHA-256 {sha256(body).hexdigest()}"
-        await self._keep_policy(ATTESTATION + name, body, f"attestation of {name}: {told}")
+        await self._keep_policy(by, ATTESTATION + name, body, f"attestation of {name}: {told}")
 
-    async def _keep_policy(self, name: str, value: bytes | None, told: str) -> None:
+    async def _keep_policy(self, by: Admin, name: str, value: bytes | None, told: str) -> None:
         def keep(transaction: Transaction) -> None:
-            transaction.set_policy(DEFAULT_TENANT, name, value)
-            event = AuditEvent(event="policy", outcome="ok", detail=told)
-            append(transaction, event, now=self._state.now())
+            transaction.set_policy(by.tenant, name, value)
+            append(transaction, by_admin(by, event="policy", detail=told), now=self._state.now())
 
-        await self._state.store.change(keep)
+        await self._state.change(by, keep)
 
-    async def audit(self, limit_text: str, filters: Mapping[str, str] | None = None) -> bytes:
-        """The JSON of the last rows.
+    async def audit(
+        self, by: Admin, limit_text: str, filters: Mapping[str, str] | None = None
+    ) -> bytes:
+        """The JSON of the last rows of his tenant, and for who operates the broker of its own.
+
+        To others they have no number: those of a broker's chain would tell how many rows are
+        another's.
 
         Args:
             filters: what rows must have; see `Transaction.list_audit`.
@@ -319,10 +341,15 @@ class Resources:
             raise Refusal("SerdeError", f"expected no filter {unknown[0][:40]!r}")
         if "since" in wanted:
             wanted["since"] = _parse_since(wanted["since"])
+        operates = has_right(by, Right.OPERATE)
+        tenants = [by.tenant] if has_right(by, Right.READ) else []
+        tenants += [""] if operates else []
         rows = await self._state.store.read(
-            lambda transaction: transaction.list_audit(limit, wanted)
+            lambda transaction: transaction.list_audit(limit, wanted, tenants=tenants)
         )
-        return dump_json({"entries": rows})
+        hidden = frozenset() if operates else _OF_THE_CHAIN
+        shown = [{name: row[name] for name in row if name not in hidden} for row in rows]
+        return dump_json({"entries": shown})
 
 
 def _told(stored: StoredResource, bindings: frozenset[Digest]) -> JSONObject:
@@ -355,6 +382,39 @@ def _parse_since(text: str) -> str:
     except (ValueError, OverflowError):  # the latter: before the year 1, or after 9999
         raise Refusal("SerdeError", f"expected a time with its zone, got {text[:40]!r}") from None
     return moment.isoformat(timespec="milliseconds")
+
+
+async def change_repository(
+    state: BrokerState,
+    by: Admin,
+    repository: str,
+    work: Callable[[Transaction], _T],
+    *,
+    path: str = "",
+) -> _T:
+    """Change something of a repository that is his tenant's.
+
+    Args:
+        path: of a resource, for the audit log.
+
+    Raises:
+        Refusal: `RepositoryDenied`, in the same words whoever owns it and whatever is there.
+    """
+
+    def run(transaction: Transaction) -> _T:
+        if transaction.owner_of(repository) != by.tenant:
+            raise Refusal(
+                "RepositoryDenied",
+                f"the repository '{repository}' is not one of the admin's tenant",
+            )
+        return work(transaction)
+
+    try:
+        return await state.change(by, run)
+    except Refusal as refusal:
+        if refusal.name == "RepositoryDenied":
+            await state.log_denied(by, refusal.detail, path=path)
+        raise
 
 
 def parse_path(text: str) -> ResourcePath:

@@ -35,6 +35,7 @@ POLICY = "policy"
 ATTESTATION = "attestation-policy/"
 """The beginning of the names of attestation policies; a class of evidence ends them."""
 CLASSES = ("cpu", "gpu")
+_MAX_OWNERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +117,11 @@ class _Read:
 
     changes: int
     rules: dict[str, Rules] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
 
 
 class LastRules:
-    """The rules that were read last, of each tenant: to parse a thousand takes more than the rest.
+    """What was read last, rules and owners: to parse a thousand values takes more than the rest.
 
     Threads: safe; one reference is replaced.
     """
@@ -129,11 +131,26 @@ class LastRules:
 
     def of(self, transaction: Transaction, tenant: str) -> Rules:
         """The rules of a tenant in the state that a transaction sees."""
+        found = self._of(transaction).rules
+        if tenant not in found:
+            found[tenant] = Rules.read(transaction, tenant)
+        return found[tenant]
+
+    def owner_of(self, transaction: Transaction, repository: str) -> str:
+        """The tenant of a repository in that state."""
+        found = self._of(transaction).owners
+        owner = found.get(repository)
+        if owner is None:
+            owner = transaction.owner_of(repository)
+            if len(found) < _MAX_OWNERS:  # anybody may ask for any name
+                found[repository] = owner
+        return owner
+
+    def _of(self, transaction: Transaction) -> _Read:
+        changes = transaction.store_row().changes
         if transaction.is_alone:  # what it sees may be changed again, or undone
-            return Rules.read(transaction, tenant)
-        last, changes = self._last, transaction.store_row().changes
+            return _Read(changes)
+        last = self._last
         if last.changes != changes:
             last = self._last = _Read(changes)
-        if tenant not in last.rules:
-            last.rules[tenant] = Rules.read(transaction, tenant)
-        return last.rules[tenant]
+        return last

@@ -12,11 +12,20 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from imagers.broker.audit import AuditEvent, RefusalLimit, append
+from imagers.broker.admins import (
+    OPERATOR,
+    ROLES,
+    by_admin,
+    check_admin_token,
+    find_admins,
+    shown_admin,
+)
+from imagers.broker.audit import AuditEvent, RefusalLimits, append
 from imagers.broker.challenges import Challenges
 from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
+from imagers.broker.keeping.rows import Admin
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import BROKER, Store
 from imagers.broker.keeping.tables import DEFAULT_TENANT
@@ -35,20 +44,17 @@ from imagers.broker.policy.table import (
     ResourcePolicy,
     parse_policy,
 )
+from imagers.broker.refusals import Refusal
 from imagers.broker.rules import POLICY, LastRules
 from imagers.broker.sealing import Sealer
-from imagers.broker.tokens import (
-    DEFAULT_ISSUER,
-    AdminTokens,
-    GuestTokens,
-    check_issuer,
-)
+from imagers.broker.tokens import DEFAULT_ISSUER, GuestTokens, check_issuer
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.collateral.directory import CollateralDirectory
 from imagers.evidence.plugins import DEVICES, load_verifier
 from imagers.evidence.policy import MAX_POLICY_BYTES as MAX_APPRAISAL_POLICY
 from imagers.evidence.policy import AppraisalPolicy, parse_appraisal_policy
 from imagers.files import local_errors, read_bounded
+from imagers.kbs.wire import admin_key_id
 from imagers.model.closing import Closing
 from imagers.model.evidence import DeviceVerifier
 from imagers.model.strict_json import dump_json
@@ -63,6 +69,7 @@ if TYPE_CHECKING:
     from imagers.broker.policy.rego.engine import PolicyEngine
     from imagers.broker.rules import RegoPolicy, Rules
     from imagers.broker.tokens import AttestedGuest
+    from imagers.kbs.resources import ResourcePath
     from imagers.model.evidence import Verifier
     from imagers.model.strict_json import View
 
@@ -76,17 +83,10 @@ SAMPLES = ("sample", "sampledevice")
 """Whose evidence anybody can make: a TEE, and a device."""
 MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, for ever
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_FIRST_ADMIN = "admin"
 _TOKEN_KEY = "token-key"  # noqa: S105 - the name of a setting
 
-# (event, whether the caller has attested)
-_REFUSALS = (
-    ("admin", False),
-    ("auth", False),
-    ("attest", False),
-    ("release", False),
-    ("release", True),
-)
-
+_T = TypeVar("_T")
 _log = logging.getLogger("imagers.broker")
 
 
@@ -176,8 +176,7 @@ class BrokerState(Closing):
         devices: the verifiers of devices, which count beside a TEE.
         admin_key_made: the admin key file, if this start made it.
         master_key_made: the master key file, if this start made it.
-        refusals: bound the audit rows of refusals: of each event to callers that proved
-            nothing, and to guests that have attested.
+        refusals: bound the audit rows of refusals.
     """
 
     config: BrokerConfig
@@ -186,16 +185,13 @@ class BrokerState(Closing):
     challenges: Challenges
     session_time: SessionTime
     guest_tokens: GuestTokens
-    admin_tokens: AdminTokens
     passports: Passports
     verifiers: Mapping[str, Verifier[Any]]
     judges: Mapping[str, str]
     devices: Mapping[str, DeviceVerifier[Any]]
     admin_key_made: Path | None
     master_key_made: Path | None
-    refusals: Mapping[tuple[str, bool], RefusalLimit] = field(
-        default_factory=lambda: {kind: RefusalLimit() for kind in _REFUSALS}
-    )
+    refusals: RefusalLimits = field(default_factory=RefusalLimits)
     engine: PolicyEngine = field(default_factory=RegoEngine)
     last_rules: LastRules = field(default_factory=LastRules)
 
@@ -207,15 +203,40 @@ class BrokerState(Closing):
         """The time that sessions and their tokens are judged by; see `SessionTime`."""
         return datetime.fromtimestamp(self.session_time.now_ms(row.seen_ms) / 1000, UTC)
 
-    def guest_of(self, token: str, *, now: datetime) -> AttestedGuest:
-        """The guest of a bearer token: of this broker, or of an issuer that is listed.
+    async def admin_of(self, token: str | None) -> Admin:
+        """The admin whose token it is.
+
+        Raises:
+            Refusal: nobody's.
+        """
+        if token is None:
+            raise Refusal("AdminAuthAccess", "the request has no token of an admin")
+        found = await self.store.read(lambda transaction: find_admins(transaction, token))
+        return check_admin_token(token, found, now=self.now())
+
+    async def change(self, by: Admin, work: Callable[[Transaction], _T]) -> _T:
+        """As `Store.change`, by an admin who still is the same when it is done.
+
+        Raises:
+            Refusal: he is not.
+        """
+
+        def run(transaction: Transaction) -> _T:
+            if transaction.find_admin(by.id) != by:
+                raise Refusal("AdminAuthAccess", "the admin key was removed or changed meanwhile")
+            return work(transaction)
+
+        return await self.store.change(run)
+
+    def guest_of(self, token: str, tenant: str, *, now: datetime) -> AttestedGuest:
+        """The guest of a bearer token: of this broker, or of an issuer that the tenant lists.
 
         Raises:
             Refusal: it is neither, or not good.
         """
         if not self.passports or self.guest_tokens.is_named_in(token):
             return self.guest_tokens.check(token, now=now)
-        return self.passports.check(token, tenant=DEFAULT_TENANT, now=now)
+        return self.passports.check(token, tenant=tenant, now=now)
 
     def rules(self, transaction: Transaction, tenant: str = DEFAULT_TENANT) -> Rules:
         """The rules in force for a tenant in the state that a transaction sees.
@@ -225,6 +246,10 @@ class BrokerState(Closing):
         if not transaction.is_alone:
             self.challenges.store_id = transaction.store_row().id
         return self.last_rules.of(transaction, tenant)
+
+    def owner_of(self, transaction: Transaction, path: ResourcePath) -> str:
+        """The tenant that owns the repository of a path, in that state."""
+        return self.last_rules.owner_of(transaction, path.repository)
 
     def policy(self, rules: Rules) -> ResourcePolicy | RegoPolicy:
         """The policy of the rules.
@@ -248,19 +273,22 @@ class BrokerState(Closing):
             return "it takes evidence of devices, and of no TEE beside which they count"
         if not tees:
             return "it takes evidence of no TEE"
-        try:
-            with self.store.reading() as transaction:
-                policy = self.policy(self.rules(transaction))
-        except LocalError as error:  # it starts all the same: an admin has to put it right
-            return str(error)
-        if isinstance(policy, ResourcePolicy) and not any(
-            rule.effect == "allow"
-            and (not rule.tees or rule.tees & tees)
-            and rule.devices <= devices
-            for rule in policy.rules
-        ):
-            return "its policy allows nothing to guests of these TEEs and devices"
-        return ""
+        faults = []
+        with self.store.reading() as transaction:
+            for tenant in transaction.tenants():
+                try:
+                    policy = self.policy(self.rules(transaction, tenant))
+                except LocalError as error:  # it starts all the same: an admin has to put it right
+                    faults.append(str(error))
+                    continue
+                if not isinstance(policy, ResourcePolicy) or any(
+                    rule.effect == "allow"
+                    and (not rule.tees or rule.tees & tees)
+                    and rule.devices <= devices
+                    for rule in policy.rules
+                ):
+                    return ""
+        return min(faults, default="its policy allows nothing to guests of these TEEs and devices")
 
     def tees_without_references(self) -> Mapping[str, tuple[str, ...]]:
         """The TEEs no guest of which can be known as one's own: no reference value is set.
@@ -268,7 +296,8 @@ class BrokerState(Closing):
         By name of the TEE, the names of the values that are missing, for the way that is nearest.
         """
         with self.store.reading() as transaction:
-            names = self.rules(transaction).references.keys()
+            tenants = transaction.tenants()
+            names = {name for one in tenants for name in self.rules(transaction, one).references}
         missing = {
             tee: min(
                 (tuple(name for name in way if name not in names) for way in verifier.references),
@@ -293,7 +322,7 @@ class BrokerState(Closing):
             attested: whether he proved what he is.
         """
         now = self.now()
-        left_out = self.refusals[event.event, attested].admit(now, caller)
+        left_out = self.refusals.admit(event, now, caller, attested=attested)
         if left_out is None:
             return
         if left_out:
@@ -303,13 +332,17 @@ class BrokerState(Closing):
         row = event
         await self.store.write(lambda transaction: append(transaction, row, now=now))
 
+    async def log_denied(self, by: Admin, detail: str, *, path: str = "") -> None:
+        """The same for an admin, who has no right to what he asks for."""
+        event = by_admin(by, event="admin", outcome="refused", path=path, detail=detail)
+        await self.log_refusal(event, caller=by.id, attested=True)
+
     def close(self) -> None:
         """Write what was left out of the audit log, and close the store. Safe to call twice."""
         try:
-            left_out = sum(limit.take_left_out() for limit in self.refusals.values())
-            if left_out:
+            for tenant, left_out in self.refusals.take_left_out().items():
                 detail = f"{left_out} refusals before it left out"
-                event = AuditEvent(event="stop", outcome="ok", detail=detail)
+                event = AuditEvent(event="stop", outcome="ok", tenant=tenant, detail=detail)
                 with self.store.transaction() as transaction:
                     append(transaction, event, now=self.now())
         finally:
@@ -393,8 +426,7 @@ def _open_in(
         challenges, session_time = _open_sessions(store, master_key, config.clock)
     finally:
         master_key[:] = bytes(len(master_key))
-    public_key_file = config.state_directory / ADMIN_PUBLIC_KEY
-    admin_made = make_admin_key(config.admin_key_file, public_key_file)
+    admin_made, enrolled = _enrol_admin(config, store)
     state = BrokerState(
         config=config,
         store=store,
@@ -402,7 +434,6 @@ def _open_in(
         challenges=challenges,
         session_time=session_time,
         guest_tokens=guest_tokens,
-        admin_tokens=AdminTokens(load_admin_public_key(public_key_file)),
         passports=settings.passports,
         verifiers=verifiers,
         judges={name: _judge(config, appraisal, name) for name in verifiers},
@@ -420,7 +451,7 @@ def _open_in(
             transaction.set_policy(DEFAULT_TENANT, POLICY, policy.text.encode())
         for one in appraisal.references:
             transaction.set_reference_value(DEFAULT_TENANT, one)
-        detail = f"TEEs: {', '.join(sorted(verifiers)) or 'none'}"
+        detail = f"TEEs: {', '.join(sorted(verifiers)) or 'none'}{enrolled}"
         if appraisal.references:
             names = ", ".join(one.name for one in appraisal.references)
             detail += f"; reference values from {config.appraisal_policy_file}: {names}"
@@ -442,6 +473,36 @@ def _open_in(
             "use it for demonstrations only"
         )
     return state
+
+
+def _enrol_admin(config: BrokerConfig, store: Store) -> tuple[bool, str]:
+    """Let there be an admin who may do all: whether his key was made now, and what the log says.
+
+    It is that of the state directory, unless the store has one that another broker made. Where
+    both of its files are gone, it is replaced: nobody has it any more, or somebody else.
+    """
+    public_key_file = config.state_directory / ADMIN_PUBLIC_KEY
+    is_there = public_key_file.exists() or public_key_file.is_symlink()
+    with store.transaction() as transaction:
+        admins = transaction.admins(DEFAULT_TENANT)
+        has_operator = any(OPERATOR in one.roles for one in admins)
+        if has_operator and (is_there or config.database is not None):
+            return False, ""
+        made = make_admin_key(config.admin_key_file, public_key_file)
+        key = load_admin_public_key(public_key_file)
+        first = Admin(
+            id=admin_key_id(key),
+            tenant=DEFAULT_TENANT,
+            name=_FIRST_ADMIN,
+            roles=frozenset(ROLES),
+            public_key=key.public_bytes_raw(),
+        )
+        for earlier in admins:
+            if earlier.name == first.name:
+                transaction.delete_admin(earlier.id)
+        transaction.delete_admin(first.id)
+        transaction.insert_admin(first)
+    return made, f"; admin key '{shown_admin(first)}' has all roles"
 
 
 def _open_sessions(

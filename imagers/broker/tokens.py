@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an attested guest carries, and what an admin shows.
+"""What an attested guest carries.
 
 The guest's token is an EAR (EAT attestation result) as Trustee writes it: ES256, the
 verifier's claims below `submods`, and the guest's public key where Trustee looks for it.
@@ -24,7 +24,6 @@ from __future__ import annotations
 import re
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -42,8 +41,7 @@ from imagers.pki.jose import parse_token, sign_token, verify_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from datetime import datetime
 
     from imagers.evidence.appraise import Appraisal
     from imagers.kbs.messages import Attestation, TEEPublicKey
@@ -54,7 +52,6 @@ __all__ = [
     "DEFAULT_ISSUER",
     "EVIDENCE",
     "Accepted",
-    "AdminTokens",
     "AttestedGuest",
     "GuestTokens",
     "Judged",
@@ -72,8 +69,6 @@ _GUEST = "cpu0"
 # Claims that would make a token too long for a header; registers that they led to are measured.
 _LONG = frozenset({"uefi_event_logs"})
 _REMEMBERED = 256  # good tokens, of 32 KiB at most
-_LEEWAY = timedelta(seconds=30)  # between the clocks of an admin and the broker
-_LONGEST_ADMIN_TOKEN = timedelta(minutes=10)
 _ISSUER = re.compile(r"[!-~]{1,200}\Z")
 _ISSUER_URL = re.compile(r"https://[^/?#]+(?:/[^?#]*[^/?#])?\Z")
 
@@ -359,46 +354,3 @@ def _guest_of(payload: View) -> AttestedGuest:
 
 def _accepted(name: str, submod: View) -> Accepted:
     return Accepted(claims_from_json(submod.object(_CLAIMS)), submod.text(_JUDGE), (name,))
-
-
-class AdminTokens:
-    """Checks the tokens of admins.
-
-    Threads: safe.
-    """
-
-    def __init__(self, public_key: Ed25519PublicKey) -> None:
-        self._key = public_key
-
-    def check(self, token: str | None, *, now: datetime) -> None:
-        """Raise unless the admin's key signed it, a short while ago and for a short while.
-
-        Raises:
-            Refusal: else.
-        """
-        what = "admin token"
-        if token is None:
-            raise Refusal("AdminAuthAccess", "the request has no token of an admin")
-        try:
-            payload = verify_token(token, key=self._key, what=what)
-            issued, expires = _time(payload, "iat"), _time(payload, "exp")
-            not_before = _time(payload, "nbf") if "nbf" in payload else issued
-            role = payload.optional_text("role")
-        except ImagersError as error:
-            raise Refusal("AdminAuthAccess", str(error)) from None
-        if role != "admin":
-            raise Refusal("AdminAuthAccess", f"{what}: expected the role 'admin'")
-        if expires - issued > _LONGEST_ADMIN_TOKEN:
-            raise Refusal(
-                "AdminAuthAccess",
-                f"{what}: expected one for at most {_LONGEST_ADMIN_TOKEN.seconds} s",
-            )
-        if max(issued, not_before) > now + _LEEWAY:
-            raise Refusal("AdminAuthAccess", f"{what}: is from the future; do the clocks agree?")
-        if expires + _LEEWAY <= now:
-            raise Refusal("AdminAuthAccess", f"{what}: has expired; do the clocks agree?")
-
-
-def _time(payload: View, name: str) -> datetime:
-    latest = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that datetime knows
-    return datetime.fromtimestamp(payload.integer(name, maximum=latest), UTC)

@@ -8,7 +8,7 @@
     GET  reference-value/NAME   the values of one
 
 A resource policy may be the table of this broker (JSON) in place of Rego. The caller has checked
-the admin.
+the admin, and his role for it.
 
 Spec: Trustee at 78962cd, kbs/src/api_server.rs and tools/kbs-client; its reference value provider
 service, message 0.1.0.
@@ -26,6 +26,7 @@ from imagers.model.references import references_to_json
 from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
+    from imagers.broker.keeping.rows import Admin
     from imagers.broker.references import References
     from imagers.broker.resources import Resources
 
@@ -52,16 +53,16 @@ class TrusteeAdmin:
         """The JSON list of the ids of resource policies: there is always one."""
         return dump_json([_RESOURCE_POLICY])
 
-    async def set_resource_policy(self, body: bytes) -> None:
+    async def set_resource_policy(self, by: Admin, body: bytes) -> None:
         """Put a resource policy in force.
 
         Raises:
             FormatError: the message or its policy is none.
         """
         message = View.parse(body, what="resource policy", max_bytes=MAX_MESSAGE_BYTES)
-        await self._resources.set_policy(message.bytes64url("policy"))
+        await self._resources.set_policy(by, message.bytes64url("policy"))
 
-    async def set_attestation_policy(self, body: bytes) -> None:
+    async def set_attestation_policy(self, by: Admin, body: bytes) -> None:
         """Put an attestation policy in force.
 
         Raises:
@@ -74,9 +75,9 @@ class TrusteeAdmin:
         if name not in CLASSES:
             wanted = " or ".join(f"'{_DEFAULT}{one}'" for one in CLASSES)
             raise message.error(f"expected {wanted}", "policy_id")
-        await self._resources.set_attestation_policy(name, message.bytes64url("policy"))
+        await self._resources.set_attestation_policy(by, name, message.bytes64url("policy"))
 
-    async def register(self, body: bytes) -> None:
+    async def register(self, by: Admin, body: bytes) -> None:
         """Set the reference values of a message, in place of those of the same names.
 
         Raises:
@@ -96,12 +97,12 @@ class TrusteeAdmin:
             ) from None
         if not found.references:
             raise FormatError("expected values of claims, got keys alone", what="reference values")
-        await self._references.set(dump_json(references_to_json(found.references)), add=False)
+        await self._references.set(by, dump_json(references_to_json(found.references)), add=False)
 
-    async def values(self, name: str) -> bytes:
+    async def values(self, by: Admin, name: str) -> bytes:
         """The JSON list of the values of a name that count now.
 
         Raises:
             Refusal: `ResourceNotFound`.
         """
-        return dump_json(list(await self._references.values(name)))
+        return dump_json(list(await self._references.values(by, name)))

@@ -7,6 +7,7 @@
     resources   names of secrets: `kbs:///repository/type/tag`
     client      BrokerClient: one handshake, any number of secrets
     admin       BrokerAdmin: put, list, delete and bind them; policy and audit log
+    tenants     TenantAdmin: tenants, their repositories and admin keys
     wire        requests and error answers that the two share
 
 What is named in `__all__` is imported when it is first asked for.

@@ -5,9 +5,10 @@
         admin.put_resource("kbs:///default/key/1", secret)
         admin.bind_manifest("kbs:///default/key/1", digest)
 
-Each request carries a token of its own, signed with the admin's Ed25519 key and good for a
-minute. One key is for one broker: a broker that has seen a token could use it, within that
-minute, at another one that trusts the same key.
+Each request carries a token of its own, which names the admin's Ed25519 key, is signed with it and
+good for a minute. What it sees and changes is what its tenant has; `imagers.kbs.tenants` is about
+those. One key is for one broker: a broker that has seen a token could use it, within that minute,
+at another one that trusts the same key.
 
 `put_resource`, `delete_resource` and `list_resources` are Trustee's; the others are ours,
 under `/kbs/v0/imagers/`. Trustee knows no create-only: a put there overwrites, so a full
@@ -19,7 +20,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
 
@@ -35,7 +37,7 @@ from imagers.files import read_bounded
 from imagers.kbs.images import KnownImages, parse_images, sign_approval
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.resources import parse_repository, parse_resource_path, parse_resource_uri
-from imagers.kbs.wire import Endpoint, parse_error
+from imagers.kbs.wire import Endpoint, admin_key_id, parse_error
 from imagers.model.base64 import encode_base64
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest, parse_digest
@@ -68,27 +70,39 @@ _DONE = (200, 201, 204)
 _BAD_INPUT = (400, 413)
 _JSON = "application/json"
 _BYTES = "application/octet-stream"
+_DENIED = {
+    "RoleDenied": "an owner of the tenant adds keys that may: 'imagers broker admin-key add'",
+    "RepositoryDenied": "an operator gives one to your tenant: 'imagers broker tenant assign'",
+}
 _UNAUTHORIZED = 401
 _NOT_FOUND = 404
 _CONFLICT = 409
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceMetadata:
     """What a broker tells of a secret without telling the secret.
 
     Attributes:
         size: of the secret in bytes.
         created_at: RFC 3339, by the broker's clock.
-        version: 1, and one more with each replacement.
+        version: no other secret of that name had it.
+        expires: RFC 3339, from when on it is not released; None: never.
+        uses: how often it was released, counted where there is a `max_uses`.
+        max_uses: how often it is released; None: without an end.
         manifest_digests: of the images that it is bound to.
+        former: what it replaced, or what was deleted of that name, the newest first.
     """
 
     uri: str
     size: int
     version: int
     created_at: str
+    expires: str | None
+    uses: int
+    max_uses: int | None
     manifest_digests: tuple[Digest, ...]
+    former: tuple[ResourceMetadata, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +110,7 @@ class AuditEntry:
     """One row of a broker's audit log; "" where a member does not apply.
 
     Attributes:
-        number: counts up from 1 without gaps.
+        number: counts up from 1 without gaps, of all rows of a broker; None: it is not told.
         at: RFC 3339, by the broker's clock.
         event: such as `release`, `attest`, `put`.
         outcome: `ok` or `refused`.
@@ -105,10 +119,12 @@ class AuditEntry:
         image: digest that the guest named.
         rule: of the policy that decided.
         session: which session, by a name that opens nothing.
+        tenant: whose row it is; "": the broker's own.
+        admin: who did it, by name and the beginning of the key's id.
         detail: why.
     """
 
-    number: int
+    number: int | None
     at: str
     event: str
     outcome: str
@@ -117,6 +133,8 @@ class AuditEntry:
     image: str = ""
     rule: str = ""
     session: str = ""
+    tenant: str = ""
+    admin: str = ""
     detail: str = ""
 
 
@@ -167,12 +185,25 @@ class BrokerAdmin(Closing):
         self._key = load_admin_key(key_file)
         self._endpoint = Endpoint(url, http)
 
-    def put_resource(self, uri: str, secret: SecretKey, *, replace: bool = False) -> None:
+    def put_resource(
+        self,
+        uri: str,
+        secret: SecretKey,
+        *,
+        replace: bool = False,
+        expires: datetime | None = None,
+        max_uses: int | None = None,
+    ) -> None:
         """Store a secret under a name that is free; with `replace` also under one that is not.
 
         A replaced secret loses its bindings: it is no longer the key of those images.
 
+        Args:
+            expires: from then on it is not released.
+            max_uses: how often it is released.
+
         Raises:
+            Unsupported: it is to end, and the broker is not ours: it would not.
             RemoteError: code `ResourceExists`: the name is taken, nothing was changed.
             Unauthorized: the broker does not accept the admin key.
         """
@@ -181,13 +212,21 @@ class BrokerAdmin(Closing):
             raise FormatError(
                 f"expected 1 to {MAX_RESOURCE_BYTES} bytes, got {len(secret)}", what="secret"
             )
-        query = "?replace=true" if replace else ""  # Trustee ignores it, and replaces always
+        query: dict[str, str | int] = {}  # Trustee ignores it, and replaces always
+        if replace:
+            query["replace"] = "true"
+        if expires is not None:
+            query["expires"] = int(expires.timestamp())
+        if max_uses is not None:
+            query["max-uses"] = max_uses
+        if expires is not None or max_uses is not None:
+            with suppress(NotFound):
+                self.metadata(uri)
+        target = f"resource/{path}?{urlencode(query)}" if query else f"resource/{path}"
         with secret.view() as data:
             # urllib3 sends `bytes`; this copy lives as long as the call.
             # Create-only is sent once: after a lost answer, "exists" would be our own doing.
-            response = self._send(
-                "POST", f"resource/{path}{query}", _EMPTY, bytes(data), _BYTES, repeatable=replace
-            )
+            response = self._send("POST", target, _EMPTY, bytes(data), _BYTES, repeatable=replace)
         if response.status == _CONFLICT:
             raise RemoteError(
                 f"the broker has a resource {uri!r} already",
@@ -197,14 +236,40 @@ class BrokerAdmin(Closing):
             )
         self._check(f"put {uri!r}", response)
 
-    def delete_resource(self, uri: str) -> None:
-        """Remove a secret and its bindings.
+    def delete_resource(self, uri: str, *, permanently: bool = False) -> None:
+        """Let a secret be served no more.
+
+        Args:
+            permanently: nothing of it is left, nor of what had that name before. Else our own
+                broker keeps it, see `undelete_resource`.
 
         Raises:
             NotFound: there is none of that name.
         """
         path = parse_resource_uri(uri)
-        self._check(f"delete {uri!r}", self._send("DELETE", f"resource/{path}", _EMPTY))
+        query = "?permanently=true" if permanently else ""
+        self._check(f"delete {uri!r}", self._send("DELETE", f"resource/{path}{query}", _EMPTY))
+
+    def undelete_resource(self, uri: str, *, version: int | None = None) -> None:
+        """Have a secret again that was deleted or replaced, with its bindings.
+
+        Args:
+            version: None: the newest of them.
+
+        Raises:
+            NotFound: there is none.
+            Unsupported: the broker is not ours.
+        """
+        path = parse_resource_uri(uri)
+        query = "" if version is None else f"?version={version}"
+        what = "secret" if version is None else f"version {version}"
+        self.ask(
+            f"undelete {uri!r}",
+            "POST",
+            f"imagers/undelete/{path}{query}",
+            missing=f"the broker keeps no former {what} of {uri!r}",
+            hint="it may have been deleted permanently; 'imagers broker audit' shows by whom",
+        )
 
     def list_resources(self) -> tuple[str, ...]:
         """The URIs of all secrets, sorted."""
@@ -229,18 +294,11 @@ class BrokerAdmin(Closing):
             Unsupported: the broker is not ours.
         """
         path = parse_resource_uri(uri)
-        response = self._send("GET", f"imagers/metadata/{path}", _EMPTY * 16)
+        response = self._send("GET", f"imagers/metadata/{path}", _MAX_ANSWER)
         self._check_ours(f"show metadata of {uri!r}", response)
-        answer = View.parse(response.body, what="resource metadata", max_bytes=_EMPTY * 16)
-        return ResourceMetadata(
-            uri=uri,
-            size=answer.integer("size"),
-            version=answer.integer("version"),
-            created_at=answer.text("created_at"),
-            manifest_digests=tuple(
-                parse_digest(one, what=answer.what) for one in answer.texts("manifest_digests")
-            ),
-        )
+        answer = View.parse(response.body, what="resource metadata", max_bytes=_MAX_ANSWER)
+        former = tuple(_parse_metadata(uri, one) for one in answer.objects("former"))
+        return replace(_parse_metadata(uri, answer), former=former)
 
     def bind_manifest(self, uri: str, digest: Digest) -> None:
         """Say that a secret belongs to the image with this manifest; repeating it is no fault.
@@ -344,19 +402,18 @@ class BrokerAdmin(Closing):
         """
         if not is_reference_name(name):
             raise UsageError(f"expected the name of a reference value, got {name[:128]!r}")
-        response = self._send("DELETE", f"imagers/reference-value/{name}", _EMPTY)
-        if response.status == _NOT_FOUND and parse_error(response.body).name == "ResourceNotFound":
-            raise NotFound(
-                f"the broker has no reference value {name!r}",
-                status=response.status,
-                code="ResourceNotFound",
-                hint="'imagers broker reference-value list' shows what it has",
-            )
-        self._check_ours("delete a reference value", response)
+        self.ask(
+            "delete a reference value",
+            "DELETE",
+            f"imagers/reference-value/{name}",
+            missing=f"the broker has no reference value {name!r}",
+            hint="'imagers broker reference-value list' shows what it has",
+        )
 
     def images(self, repository: str) -> KnownImages:
         """The images of a repository, whose digests secrets were bound to."""
-        response = self._send("GET", f"imagers/image/{parse_repository(repository)}", _MAX_ANSWER)
+        path = f"imagers/image/{parse_repository(repository)}"
+        response = self._send("GET", path, _MAX_ANSWER)
         self._check_ours("list images", response)
         return parse_images(response.body, max_bytes=_MAX_ANSWER)
 
@@ -386,17 +443,14 @@ class BrokerAdmin(Closing):
     def _change_image(
         self, repository: str, what: str, digest: Digest | None, told: JSONObject
     ) -> None:
-        body = dump_json({"manifest_digest": None if digest is None else str(digest), **told})
-        path = f"imagers/image/{parse_repository(repository)}/{what}"
-        response = self._send("POST", path, _EMPTY, body, repeatable=True)
-        if response.status == _NOT_FOUND and parse_error(response.body).name == "ResourceNotFound":
-            raise NotFound(
-                f"the repository {repository!r} has no such image",
-                status=response.status,
-                code="ResourceNotFound",
-                hint=f"'imagers broker image list {repository}' shows what it has",
-            )
-        self._check_ours(f"change an image of {repository!r}", response)
+        self.ask(
+            f"change an image of {repository!r}",
+            "POST",
+            f"imagers/image/{parse_repository(repository)}/{what}",
+            {"manifest_digest": None if digest is None else str(digest), **told},
+            missing=f"the repository {repository!r} has no such image",
+            hint=f"'imagers broker image list {repository}' shows what it has",
+        )
 
     def audit(
         self, limit: int = 100, filters: Mapping[str, str] | None = None
@@ -419,6 +473,35 @@ class BrokerAdmin(Closing):
         answer = View.parse(response.body, what="audit log", max_bytes=_MAX_ANSWER)
         return tuple(map(_parse_entry, answer.objects("entries")))
 
+    def ask(
+        self,
+        what: str,
+        method: str,
+        path: str,
+        body: JSONObject | None = None,
+        *,
+        missing: str,
+        hint: str,
+    ) -> bytes:
+        """The answer to a request of our own broker's.
+
+        Args:
+            what: is asked for, for messages.
+            missing: what to say where there is no such thing.
+            hint: what to type then.
+
+        Raises:
+            NotFound: there is no such thing.
+            Unsupported: the broker is not ours.
+        """
+        data = None if body is None else dump_json(body)
+        response = self._send(method, path, _MAX_ANSWER, data)
+        error = parse_error(response.body)
+        if response.status == _NOT_FOUND and error.name == "ResourceNotFound":
+            raise NotFound(missing, status=response.status, code=error.name, hint=hint)
+        self._check_ours(what, response)
+        return response.body
+
     def close(self) -> None:
         """Close the connections. Safe to call twice."""
         self._endpoint.close()
@@ -437,6 +520,7 @@ class BrokerAdmin(Closing):
         token = sign_token(
             {"iat": now, "nbf": now, "exp": now + _TOKEN_SECONDS, "role": "admin"},
             key=self._key,
+            header={"kid": admin_key_id(self._key.public_key())},
         )
         headers = {"Authorization": f"Bearer {token}"}
         if body is not None:
@@ -464,6 +548,13 @@ class BrokerAdmin(Closing):
                 code=error.name,
                 hint="is it the key of this broker, and do the clocks agree?",
             )
+        if error.name in _DENIED:
+            raise Unauthorized(
+                f"{what}: {error.detail}",
+                status=response.status,
+                code=error.name,
+                hint=_DENIED[error.name],
+            )
         self._raise(what, response)
 
     def _check_ours(self, what: str, response: Response) -> None:
@@ -490,13 +581,28 @@ def _policy_path(attestation: str | None) -> str:
     return "imagers/policy" if attestation is None else f"imagers/attestation-policy/{attestation}"
 
 
+def _parse_metadata(uri: str, one: View) -> ResourceMetadata:
+    return ResourceMetadata(
+        uri=uri,
+        size=one.integer("size"),
+        version=one.integer("version"),
+        created_at=one.text("created_at"),
+        expires=one.optional_text("expires"),
+        uses=one.integer("uses"),
+        max_uses=None if one.value.get("max_uses") is None else one.integer("max_uses"),
+        manifest_digests=tuple(
+            parse_digest(digest, what=one.what) for digest in one.texts("manifest_digests")
+        ),
+    )
+
+
 def _parse_entry(entry: View) -> AuditEntry:
     texts = {
         name: entry.optional_text(name) or ""
-        for name in ("tee", "path", "image", "rule", "session", "detail")
+        for name in ("tee", "path", "image", "rule", "session", "tenant", "admin", "detail")
     }
     return AuditEntry(
-        number=entry.integer("number"),
+        number=entry.integer("number") if "number" in entry else None,
         at=entry.text("at"),
         event=entry.text("event"),
         outcome=entry.text("outcome"),

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 
 from imagers.errors import FormatError
 
-__all__ = ["ResourcePath", "parse_repository", "parse_resource_path", "parse_resource_uri"]
+__all__ = [
+    "ResourcePath",
+    "is_repository",
+    "parse_repository",
+    "parse_resource_path",
+    "parse_resource_uri",
+]
 
 _SCHEME = "kbs:///"
 _MAX_SEGMENT = 255  # characters; a file name's length, for brokers that store files
@@ -39,23 +45,9 @@ class ResourcePath:
         return f"{_SCHEME}{self}"
 
 
-def parse_resource_path(text: str, *, what: str = "resource") -> ResourcePath:
-    """A `ResourcePath` from `repository/type/tag`.
-
-    Raises:
-        FormatError: not three segments, or a segment with other characters than letters,
-            digits, `_`, `-` and (not in front) `.`.
-    """
-    segments = text.split("/", _SEGMENTS)  # a fourth piece, however long, is one item
-    if len(segments) != _SEGMENTS or not all(
-        len(one) <= _MAX_SEGMENT and _SEGMENT.match(one) for one in segments
-    ):
-        raise FormatError(
-            "expected 'repository/type/tag' of letters, digits, '_', '-' and '.', "
-            f"got {text[:160]!r}",
-            what=what,
-        )
-    return ResourcePath(*segments)
+def is_repository(text: str) -> bool:
+    """Whether it can be the first segment of a name."""
+    return _is_segment(text)
 
 
 def parse_repository(text: str) -> str:
@@ -64,12 +56,29 @@ def parse_repository(text: str) -> str:
     Raises:
         FormatError: it can be none.
     """
-    if len(text) > _MAX_SEGMENT or not _SEGMENT.match(text):
+    if not is_repository(text):
         raise FormatError(
             f"expected a name of letters, digits, '_', '-' and '.', got {text[:80]!r}",
             what="repository",
         )
     return text
+
+
+def parse_resource_path(text: str, *, what: str = "resource") -> ResourcePath:
+    """A `ResourcePath` from `repository/type/tag`.
+
+    Raises:
+        FormatError: not three segments, or a segment with other characters than letters,
+            digits, `_`, `-` and (not in front) `.`.
+    """
+    segments = text.split("/", _SEGMENTS)  # a fourth piece, however long, is one item
+    if len(segments) != _SEGMENTS or not all(map(_is_segment, segments)):
+        raise FormatError(
+            "expected 'repository/type/tag' of letters, digits, '_', '-' and '.', "
+            f"got {text[:160]!r}",
+            what=what,
+        )
+    return ResourcePath(*segments)
 
 
 def parse_resource_uri(text: str) -> ResourcePath:
@@ -86,3 +95,7 @@ def parse_resource_uri(text: str) -> ResourcePath:
             f"expected 'kbs:///repository/type/tag', got {text[:160]!r}", what="resource URI"
         )
     return parse_resource_path(text.removeprefix(_SCHEME), what="resource URI")
+
+
+def _is_segment(text: str) -> bool:
+    return len(text) <= _MAX_SEGMENT and _SEGMENT.match(text) is not None

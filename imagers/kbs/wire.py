@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, RemoteError, UsageError
@@ -14,6 +15,8 @@ from imagers.net.urls import parse_origin, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from imagers.net.http import HTTPSettings, Response
 
@@ -25,6 +28,7 @@ __all__ = [
     "PREFIX",
     "Endpoint",
     "ErrorAnswer",
+    "admin_key_id",
     "parse_error",
 ]
 
@@ -52,6 +56,11 @@ class ErrorAnswer:
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.name, self.detail) if part) or "no reason given"
+
+
+def admin_key_id(key: Ed25519PublicKey) -> str:
+    """How tokens of admins name their key, in `kid`: SHA-256 of its 32 bytes, in hex."""
+    return sha256(key.public_bytes_raw()).hexdigest()
 
 
 def parse_error(body: bytes) -> ErrorAnswer:

@@ -48,6 +48,7 @@ BELOW = {
         "policy",
         "reference-value",
         "image",
+        "undelete",
         "audit",
     },
     "key": {"generate", "show"},

@@ -107,6 +107,7 @@ CREATE TABLE audit (
     place PLACE, broker TEXT NOT NULL, number BIGINT NOT NULL, {texts}, hash BYTES NOT NULL,
     UNIQUE (broker, number)
 );
+CREATE INDEX audit_by_tenant ON audit (tenant, place);
 """
 TABLES = tuple(
     one.strip()

@@ -67,12 +67,14 @@ _LIST_RESOURCES = (
     f"SELECT path FROM resources LEFT JOIN repositories ON {_OF_REPOSITORY} "  # noqa: S608 - ours
     "WHERE coalesce(repositories.tenant, :default) = :tenant"
 )
-_IS_USED = (
+_HAS_SECRETS = (
     "SELECT 1 FROM resources WHERE substr(path, 1, length(:beginning)) = :beginning "
     "UNION ALL SELECT 1 FROM former_resources "
     "WHERE substr(path, 1, length(:beginning)) = :beginning "
-    "UNION ALL SELECT 1 FROM images WHERE repository = :repository "
     "LIMIT 1"
+)
+_FREE_REPOSITORIES = (
+    "DELETE FROM repositories WHERE tenant = :name AND name NOT IN (SELECT repository FROM images)"
 )
 _NEXT_VERSION = (
     "INSERT INTO versions (path, last) VALUES (:path, 1) "
@@ -427,9 +429,14 @@ class Transaction:
         self._run(_insert("tenants", "name", "gone"), name=name, gone=0)
 
     def delete_tenant(self, name: str) -> None:
-        """It is gone, with its admins, policies and values; its repositories are nobody's."""
-        for table in ("repositories", "admins", "policies", "reference_values"):
+        """It is gone, with its admins, policies and values; its repositories are nobody's.
+
+        Those that know images stay with its name, which nobody takes again: what is known of them
+        is nobody else's, and is not forgotten.
+        """
+        for table in ("admins", "policies", "reference_values"):
             self._run(f"DELETE FROM {table} WHERE tenant = :name", name=name)  # noqa: S608 - ours
+        self._run(_FREE_REPOSITORIES, name=name)
         self._run("UPDATE tenants SET gone = 1 WHERE name = :name", name=name)
 
     def owners(self) -> Mapping[str, str]:
@@ -449,10 +456,14 @@ class Transaction:
         if tenant != DEFAULT_TENANT:
             self._run(_insert("repositories", "name", "tenant"), name=repository, tenant=tenant)
 
-    def is_used(self, repository: str) -> bool:
-        """Whether anything is kept for it."""
-        named = {"repository": repository, "beginning": f"{repository}/"}
-        return self._run(_IS_USED, **named).fetchone() is not None
+    def has_secrets(self, repository: str) -> bool:
+        """Whether a secret is kept for it, or a former one."""
+        return self._run(_HAS_SECRETS, beginning=f"{repository}/").fetchone() is not None
+
+    def knows_images(self, repository: str) -> bool:
+        """Whether a secret of it was ever bound to an image."""
+        statement = "SELECT 1 FROM images WHERE repository = :repository LIMIT 1"
+        return self._run(statement, repository=repository).fetchone() is not None
 
     # Admins
 

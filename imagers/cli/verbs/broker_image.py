@@ -32,8 +32,6 @@ example:
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -50,8 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _DEFAULT = "365d"
-_AHEAD = re.compile(r"([0-9]{1,6})([hd])\Z")
-_SECONDS = {"h": 3600, "d": 86400}
 
 
 @click.group("image", cls=VerbGroup, help=__doc__)
@@ -102,7 +98,9 @@ def approve(
     *, repository: str, digest: str, until: str, broker: BrokerOptions, as_json: bool
 ) -> None:
     """Say that an image is good."""
-    image, end = _digest("DIGEST", digest), _parse_until(until)
+    from imagers.cli.evidence import parse_time_ahead
+
+    image, end = _digest("DIGEST", digest), parse_time_ahead("--until", until)
     with this_broker(broker).admin() as admin:
         admin.approve_image(repository, image, until=end)
     if as_json:
@@ -182,20 +180,6 @@ def _digest(name: str, text: str) -> Digest:
 
     with blamed_on(name):
         return parse_digest(text)
-
-
-def _parse_until(text: str) -> datetime:
-    """A time of RFC 3339, or how far ahead."""
-    from imagers.cli.evidence import parse_time
-
-    ahead = _AHEAD.match(text)
-    if ahead is None:
-        return parse_time("--until", text)
-    try:
-        seconds = int(ahead[1]) * _SECONDS[ahead[2]]
-        return datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
-    except OverflowError:
-        raise UsageError(f"--until: expected a time before the year 10000, got {text!r}") from None
 
 
 def _facts(one: KnownImage) -> dict[str, object]:

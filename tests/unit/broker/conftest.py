@@ -11,17 +11,21 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwcrypto.jwk import JWK
 from jwcrypto.jwt import JWT
 
 from imagers.broker.handshake import Handshake
+from imagers.broker.keeping.rows import Admin
 from imagers.broker.releases import Asked, Releases
 from imagers.broker.resources import Resources
 from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.tenants import Tenants
 from imagers.evidence.plugins import load_attester
 from imagers.kbs.admin import load_admin_key
 from imagers.kbs.messages import Attestation, Request, hash_report_data, parse_challenge
 from imagers.kbs.tee_key import ECKey
+from imagers.kbs.wire import admin_key_id
 from imagers.testing.broker import EmbeddedBroker
 
 
@@ -62,16 +66,21 @@ def state(tmp_path, clock):
 
 
 class Now:
-    """An object whose coroutines are run to their end, each in a loop of its own."""
+    """An object whose coroutines are run to their end, each in a loop of its own.
 
-    def __init__(self, of):
+    Args:
+        first: arguments that each call begins with.
+    """
+
+    def __init__(self, of, *first):
         self._of = of
+        self._first = first
 
     def __getattr__(self, name):
         member = getattr(self._of, name)
         if not inspect.iscoroutinefunction(member):
             return member
-        return lambda *args, **named: asyncio.run(member(*args, **named))
+        return lambda *args, **named: asyncio.run(member(*self._first, *args, **named))
 
 
 @pytest.fixture
@@ -79,9 +88,50 @@ def handshake(state):
     return Now(Handshake(state))
 
 
+def first_admin(state):
+    """The one that the first start made, who may do all."""
+    with state.store.reading() as transaction:
+        return transaction.admins()[0]
+
+
 @pytest.fixture
-def resources(state):
-    return Now(Resources(state))
+def admin(state):
+    return first_admin(state)
+
+
+@pytest.fixture
+def new_admin(state):
+    """Makes an admin of a tenant, with the roles that are given, past all checks."""
+
+    def make(tenant, *roles):
+        key = Ed25519PrivateKey.generate().public_key()
+        row = Admin(
+            id=admin_key_id(key),
+            tenant=tenant,
+            name=f"{'-'.join(roles)}-{admin_key_id(key)[:6]}",
+            roles=frozenset(roles),
+            public_key=key.public_bytes_raw(),
+        )
+        with state.store.transaction() as transaction:
+            transaction.insert_admin(row)
+        return row
+
+    return make
+
+
+@pytest.fixture
+def tenants(state, admin):
+    """The tenants `a` and `b`, with the repositories `of-a` and `of-b`."""
+    found = Now(Tenants(state))
+    for name in ("a", "b"):
+        found.add(admin, name)
+        found.assign(admin, f"of-{name}", json.dumps({"tenant": name}).encode())
+    return found
+
+
+@pytest.fixture
+def resources(state, admin):
+    return Now(Resources(state), admin)
 
 
 class Release:

@@ -356,7 +356,7 @@ def test_fault_of_our_own_has_an_id_and_tells_nothing(embedded, http, as_admin, 
 
 
 def test_fault_that_is_a_bug_has_an_id_and_not_its_text(embedded, http, as_admin, caplog):
-    async def bug(_):
+    async def bug(*_):
         raise ZeroDivisionError("with a secret in it")
 
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.ERROR):

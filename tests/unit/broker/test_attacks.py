@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagers.broker.handshake import Handshake
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Asked, Credentials, Releases
 from imagers.broker.resources import Resources
@@ -31,7 +32,7 @@ from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 from imagers.model.strict_json import dump_json
 from imagers.pki.jose import sign_token
-from tests.unit.broker.conftest import Clock
+from tests.unit.broker.conftest import Clock, first_admin
 
 PATH, SECRET, IMAGE = "default/key/1", b"a very secret key-encryption key", digest_of(b"manifest")
 KEYS = (ECKey(), ECKey())  # of the guest, and of who attacks it
@@ -50,12 +51,13 @@ class Broker:
             session_lifetime=LIFETIME,
         )
         self.state = open_state(config)
-        self.handshake, self.resources = Handshake(self.state), Resources(self.state)
+        self.handshake, resources = Handshake(self.state), Resources(self.state)
         self.releases = Releases(self.state)
         self._runner = asyncio.Runner()
-        self.run(self.resources.put(PATH, SecretKey(SECRET), replace=False))
+        admin = first_admin(self.state)
+        self.run(resources.put(admin, PATH, SecretKey(SECRET), replace=False))
         bound = json.dumps({"manifest_digest": str(IMAGE)}).encode()
-        self.run(self.resources.bind(PATH, bound))
+        self.run(resources.bind(admin, PATH, bound))
 
     def run(self, coroutine):
         return self._runner.run(coroutine)
@@ -251,9 +253,9 @@ def test_token_with_any_claim_changed_is_nobodys(broker):
                 sign_token(changed, key=stranger, header={"kid": header["kid"]}),
             ):
                 with pytest.raises(Refusal) as caught:
-                    broker.state.guest_of(forged, now=broker.clock())
+                    broker.state.guest_of(forged, DEFAULT_TENANT, now=broker.clock())
                 assert caught.value.name == "TokenVerifierError"
-    assert broker.state.guest_of(token, now=broker.clock()).tee == "sample"
+    assert broker.state.guest_of(token, DEFAULT_TENANT, now=broker.clock()).tee == "sample"
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def test_token_with_another_header_is_nobodys(broker, header):
     for end in (signature, "", "AA", encode_base64url(bytes(64))):
         forged = f"{encode_base64url(dump_json(header))}.{body}.{end}"
         with pytest.raises(Refusal) as caught:
-            broker.state.guest_of(forged, now=broker.clock())
+            broker.state.guest_of(forged, DEFAULT_TENANT, now=broker.clock())
         assert caught.value.name == "TokenVerifierError"
 
 

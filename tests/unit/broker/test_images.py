@@ -3,7 +3,7 @@
 
 import asyncio
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from imagers.broker.handshake import Handshake
 from imagers.broker.images import Images
-from imagers.broker.keeping.rows import Admin
+from imagers.broker.keeping.rows import Admin, Approval
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Asked, Credentials, Releases
@@ -55,7 +55,7 @@ def new_admin(name):
     return SimpleNamespace(key=key, row=row)
 
 
-ANN, BOB, EVE = map(new_admin, ("ann", "bob", "eve"))
+ANN, BOB, EVE, ROOT = map(new_admin, ("ann", "bob", "eve", "root"))
 
 
 class Broker:
@@ -69,7 +69,7 @@ class Broker:
         )
         self._open()
         with self.state.store.transaction() as transaction:
-            for one in (ANN, BOB, EVE):
+            for one in (ANN, BOB, EVE, ROOT):
                 transaction.insert_admin(one.row)
 
     def _open(self):
@@ -89,14 +89,14 @@ class Broker:
         return self._runner.run(coroutine)
 
     def policy(self, *rules):
-        self.run(self.resources.set_policy(json.dumps({"rules": rules}).encode()))
+        self.run(self.resources.set_policy(ROOT.row, json.dumps({"rules": rules}).encode()))
 
     def put(self, path=PATH, *, replace=False):
-        self.run(self.resources.put(path, SecretKey(b"secret"), replace=replace))
+        self.run(self.resources.put(ROOT.row, path, SecretKey(b"secret"), replace=replace))
 
     def bind(self, digest, path=PATH, *, by=EVE):
         body = json.dumps({"manifest_digest": str(digest)}).encode()
-        self.run(self.resources.bind(path, body, by=by.row.id))
+        self.run(self.resources.bind(by.row, path, body))
 
     def approve(self, digest, *, by=ANN, key=None, until=None, repository=REPOSITORY):
         seconds = int((until or self.clock() + timedelta(days=30)).timestamp())
@@ -107,17 +107,19 @@ class Broker:
         self._say(digest, lambda told: self.images.approve(by.row, repository, told), **body)
 
     def revoke(self, digest, reason="why", repository=REPOSITORY):
-        self._say(digest, lambda told: self.images.revoke(repository, told), reason=reason)
+        self._say(
+            digest, lambda told: self.images.revoke(ROOT.row, repository, told), reason=reason
+        )
 
     def supersede(self, digest, successor):
         self._say(
             digest,
-            lambda told: self.images.supersede(REPOSITORY, told),
+            lambda told: self.images.supersede(ROOT.row, REPOSITORY, told),
             successor=str(successor),
         )
 
     def floor(self, digest):
-        self._say(digest, lambda told: self.images.set_floor(REPOSITORY, told))
+        self._say(digest, lambda told: self.images.set_floor(ROOT.row, REPOSITORY, told))
 
     def _say(self, digest, call, **body):
         named = None if digest is None else str(digest)
@@ -221,7 +223,7 @@ def test_no_policy_brings_a_revoked_image_back_and_neither_does_silence(broker):
 
 def test_a_policy_in_rego_cannot_bring_a_revoked_image_back(broker):
     text = b"package policy\nallow if { input.imagers.bindings[0] }\n"
-    broker.run(broker.resources.set_policy(text))
+    broker.run(broker.resources.set_policy(ROOT.row, text))
     broker.release()
     broker.revoke(A)
     assert refused(broker.release).name == "ImageRevoked"
@@ -236,7 +238,7 @@ def test_a_policy_in_rego_sees_states_and_approvals(broker):
         '  one.digest == input.imagers.image\n  one.state == "superseded"\n'
         "  one.approvals == 1\n}\n"
     )
-    broker.run(broker.resources.set_policy(text.encode()))
+    broker.run(broker.resources.set_policy(ROOT.row, text.encode()))
     broker.supersede(A, B)
     assert refused(broker.release).name == "PolicyDeny"
     broker.approve(A)
@@ -250,7 +252,7 @@ def test_a_revocation_outlives_the_secret_and_its_bindings(broker, how):
     broker.revoke(A)
     path = PATH
     if how == "delete":
-        broker.run(broker.resources.delete(PATH))
+        broker.run(broker.resources.delete(ROOT.row, PATH))
         broker.put()
     elif how == "replace":
         broker.put(replace=True)
@@ -352,7 +354,12 @@ def test_an_approval_of_another_tenants_admin_does_not_count(broker):
             public_key=BOB.row.public_key,
         )
         transaction.insert_admin(theirs)
-    broker.approve(A, by=BOB)
+    their_word = SimpleNamespace(key=BOB.key, row=theirs)
+    assert refused(broker.approve, A, by=their_word).name == "RepositoryDenied"
+    with broker.state.store.transaction() as transaction:
+        until = int(broker.clock().timestamp()) + 60
+        signature = sign_approval(BOB.key, repository=REPOSITORY, digest=A, until=until)
+        transaction.set_approval(REPOSITORY, A, Approval(theirs.id, until, signature))
     assert "has 1 of 2" in refused(broker.release).detail
 
 
@@ -361,6 +368,7 @@ def test_an_approval_of_another_tenants_admin_does_not_count(broker):
     [
         ({"key": BOB}, "SerdeError", "not this admin's"),
         ({"repository": "other"}, "SerdeError", "of something else"),
+        ({"by": EVE}, "PolicyDeny", "another admin"),
         ({"until": datetime(2026, 10, 1, tzinfo=UTC)}, "SerdeError", "over"),
     ],
 )
@@ -369,6 +377,30 @@ def test_approve_that_would_not_count_refused(broker, more, name, piece):
     assert refusal.name == name
     assert piece in refusal.detail
     assert broker.rows("approve") == []
+
+
+def test_an_approval_of_a_key_that_may_no_more_approve_does_not_count(broker):
+    broker.policy(NEEDS_TWO)
+    for one in (ANN, BOB):
+        broker.approve(A, by=one)
+    broker.release()
+    with broker.state.store.transaction() as transaction:
+        transaction.delete_admin(BOB.row.id)
+        transaction.insert_admin(replace(BOB.row, roles=frozenset({"auditor"})))
+    assert "has 1 of 2" in refused(broker.release).detail
+
+
+def test_another_tenants_images_are_neither_seen_nor_changed(broker):
+    with broker.state.store.transaction() as transaction:
+        transaction.insert_tenant("theirs")
+        theirs = replace(EVE.row, id="0" * 64, tenant="theirs", public_key=bytes(32))
+        transaction.insert_admin(theirs)
+    for repository in (REPOSITORY, "nobody"):
+        told = json.loads(broker.run(broker.images.list(theirs, repository)))
+        assert told == {"repository": repository, "floor": None, "images": []}
+        body = json.dumps({"manifest_digest": str(A), "reason": "x"}).encode()
+        refusal = refused(broker.run, broker.images.revoke(theirs, repository, body))
+        assert refusal.detail == f"the repository '{repository}' is not one of the admin's tenant"
 
 
 def test_approve_of_a_revoked_image_refused(broker):
@@ -417,7 +449,7 @@ def broker_new(broker):
 def test_revoke_message_that_is_none_refused(broker, body):
     told = json.dumps({"manifest_digest": str(A), **body}).encode()
     with pytest.raises(FormatError):
-        broker.run(broker.images.revoke(REPOSITORY, told))
+        broker.run(broker.images.revoke(ROOT.row, REPOSITORY, told))
     broker.release()
 
 
@@ -544,7 +576,7 @@ def _admin(broker, model, name, *told):
         if is_replaced:
             broker.put(replace=True)
         else:
-            broker.run(broker.resources.delete(PATH))
+            broker.run(broker.resources.delete(ROOT.row, PATH))
             broker.put()
         model.bound.clear()
 

@@ -3,11 +3,18 @@
 
 import json
 import re
+import time
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from imagers.broker.admins import ROLES
 from imagers.broker.app import create_app
 from imagers.broker.openapi import openapi_json
 from imagers.broker.refusals import STATUS
-from imagers.kbs.wire import ERROR_TYPE_PREFIX
+from imagers.kbs.admin import BrokerAdmin
+from imagers.kbs.tenants import TenantAdmin
+from imagers.kbs.wire import ERROR_TYPE_PREFIX, admin_key_id
+from imagers.pki.jose import sign_token
 
 DOCUMENT = json.loads(openapi_json())
 METHODS = ("get", "post", "put", "delete")
@@ -63,6 +70,64 @@ def test_stranger_gets_what_is_for_anybody_and_nothing_else(shared_http):
             assert (status, name) in ((401, "TokenNotFound"), (401, "SessionNotFound")), path
         else:
             assert status in (200, 400, 404), path
+
+
+SEE, WRITE = ("owner", "writer", "auditor"), ("owner", "writer")
+READ, APPOINT = ("owner", "auditor"), ("owner", "operator")
+FOR_ROLES = {
+    "resource": {"get": SEE},
+    f"resource/{RESOURCE}": dict.fromkeys(("post", "put", "delete"), WRITE),
+    f"imagers/metadata/{RESOURCE}": {"get": SEE},
+    f"imagers/binding/{RESOURCE}": {"post": WRITE},
+    f"imagers/undelete/{RESOURCE}": {"post": WRITE},
+    "imagers/image/{repository}": {"get": SEE},
+    "imagers/image/{repository}/approval": {"post": WRITE},
+    "imagers/image/{repository}/revocation": {"post": WRITE},
+    "imagers/image/{repository}/successor": {"post": WRITE},
+    "imagers/image/{repository}/floor": {"post": ("owner",)},
+    "imagers/policy": {"get": READ, "post": ("owner",)},
+    "imagers/attestation-policy/{name}": {"get": READ, "post": ("owner",), "delete": ("owner",)},
+    "imagers/reference-value": {"get": READ, "post": ("owner",)},
+    "imagers/reference-value/{name}": {"delete": ("owner",)},
+    "imagers/audit": {"get": ("owner", "auditor", "operator")},
+    "imagers/admin-key": dict.fromkeys(("get", "post"), APPOINT),
+    "imagers/admin-key/{id}": {"delete": APPOINT},
+    "imagers/tenant": {"get": ("operator",)},
+    "imagers/tenant/{name}": dict.fromkeys(("post", "delete"), ("operator",)),
+    "imagers/repository/{name}": {"post": ("operator",)},
+    "resource-policy": {"get": READ, "post": ("owner",)},
+    "attestation-policy": {"post": ("owner",)},
+    "reference-value": {"post": ("owner",)},
+    "reference-value/{name}": {"get": READ},
+}
+
+
+def test_each_operation_of_admins_is_for_its_roles_and_no_other(shared, shared_http):
+    keys = {}
+    with BrokerAdmin(shared.url, key_file=shared.admin_key_file) as admin:
+        for role in ROLES:
+            keys[role] = Ed25519PrivateKey.generate()
+            TenantAdmin(admin).add_key(f"the-{role}", [role], keys[role].public_key())
+
+    def token(role):
+        now = int(time.time())
+        claims = {"iat": now, "exp": now + 60, "role": "admin"}
+        kid = admin_key_id(keys[role].public_key())
+        return f"Bearer {sign_token(claims, key=keys[role], header={'kid': kid})}"
+
+    walked = set()
+    for method, path in sorted(described()):
+        operation = DOCUMENT["paths"][path][method]
+        if operation["security"] != [{"admin": []}]:
+            continue
+        walked.add((method, path))
+        roles = FOR_ROLES[path.removeprefix("/kbs/v0/")][method]
+        for role in ROLES:
+            answer = shared_http(method.upper(), filled(path), Authorization=token(role))
+            name = json.loads(answer[2])["type"].rpartition("/")[2] if answer[0] >= 400 else ""
+            assert name != "AdminAuthAccess"
+            assert (name == "RoleDenied") is (role not in roles), (method, path, role, name)
+    assert len(walked) == sum(map(len, FOR_ROLES.values()))
 
 
 def test_document_is_published_to_anybody(shared_http):

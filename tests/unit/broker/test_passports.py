@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.passports import Passports, parse_issuers
 from imagers.broker.references import References
 from imagers.broker.refusals import Refusal
@@ -37,7 +38,7 @@ from imagers.model.strict_json import View, dump_json
 from imagers.pki.algorithms import sign
 from imagers.pki.jose import build_jws, sign_token
 from tests.real_evidence import real_file
-from tests.unit.broker.conftest import Now, Release
+from tests.unit.broker.conftest import Now, Release, first_admin
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -844,11 +845,12 @@ def broker(tmp_path):
         )
         state = open_state(config)
         opened.append(state)
-        resources = Now(Resources(state))
+        admin = first_admin(state)
+        resources = Now(Resources(state), admin)
         resources.release = Release(state)
         resources.put(KEPT, SecretKey(SECRET), replace=False)
         resources.bind(KEPT, json.dumps({"manifest_digest": str(IMAGE)}).encode())
-        return resources, Now(References(state)), state
+        return resources, Now(References(state), admin), state
 
     yield make
     for one in opened:
@@ -925,7 +927,7 @@ def test_own_tokens_are_taken_beside_passports_and_nobodys_are_own(broker):
     _, _, state = broker(affirming="trusted")
     foreign = token(header={"kid": state.guest_tokens.key_id})
     with pytest.raises(Refusal) as caught:
-        state.guest_of(foreign, now=NOW)
+        state.guest_of(foreign, DEFAULT_TENANT, now=NOW)
     assert "token" in caught.value.detail
 
 

@@ -10,8 +10,8 @@ from tests.unit.broker.conftest import Now
 
 
 @pytest.fixture
-def references(state):
-    return Now(References(state))
+def references(state, admin):
+    return Now(References(state), admin)
 
 
 def body(*items):

@@ -355,10 +355,10 @@ def test_stop_lets_a_running_request_finish(tmp_path, monkeypatch):
     started, go_on = threading.Event(), threading.Event()
     names = Resources.names
 
-    def slow(self):
+    def slow(self, by):
         started.set()
         assert go_on.wait(10)
-        return names(self)
+        return names(self, by)
 
     monkeypatch.setattr(Resources, "names", slow)
     results = []
@@ -739,12 +739,12 @@ def test_secret_of_an_admin_who_hangs_up_is_stored_as_it_was_sent(
     began, go_on, seen = threading.Event(), threading.Event(), []
     put = Resources.put
 
-    async def slow(self, path, secret, *, replace):
+    async def slow(self, by, path, secret, **more):
         began.set()
         assert await asyncio.to_thread(go_on.wait, 10)
         with secret.view() as data:
             seen.append(bytes(data))
-        await put(self, path, secret, replace=replace)
+        await put(self, by, path, secret, **more)
 
     monkeypatch.setattr(Resources, "put", slow)
     now = int(time.time())

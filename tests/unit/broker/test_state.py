@@ -101,7 +101,7 @@ def test_sample_tee_allowed_warns_and_stands_in_the_audit_log(tmp_path, caplog):
         state = open_state(BrokerConfig(state_directory=tmp_path / "state", allow_sample_tee=True))
     assert set(state.verifiers) == {"sample", "sampledevice"}
     assert "anybody who reaches this broker can attest" in caplog.text
-    assert starts(state)[0]["detail"] == "TEEs: sample, sampledevice"
+    assert starts(state)[0]["detail"].startswith("TEEs: sample, sampledevice; admin key 'admin ")
     state.close()
 
 

@@ -5,13 +5,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwcrypto.jwk import JWK, JWKSet
 from jwcrypto.jws import JWS
 
 from imagers.broker.refusals import Refusal
-from imagers.broker.tokens import Accepted, AdminTokens, GuestTokens, Judged, check_issuer
+from imagers.broker.tokens import Accepted, GuestTokens, Judged, check_issuer
 from imagers.errors import UsageError
 from imagers.evidence.appraise import appraise_claims
 from imagers.kbs.messages import Attestation, hash_report_data
@@ -23,13 +22,6 @@ from imagers.pki.jose import sign_token
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
 KEY = ECKey().public
-ADMIN = ed25519.Ed25519PrivateKey.generate()
-GOOD = {
-    "iat": int(NOW.timestamp()),
-    "nbf": int(NOW.timestamp()),
-    "exp": int(NOW.timestamp()) + 60,
-    "role": "admin",
-}
 
 CLAIMS = Claims(
     tee="sample",
@@ -272,72 +264,3 @@ def test_check_own_signature_on_something_else_refused(private, tokens, payload)
         key = load_pem_private_key(bytes(data), None)
     with pytest.raises(Refusal):
         tokens.check(sign_token(payload, key=key), now=NOW)
-
-
-@pytest.fixture
-def admin_tokens():
-    return AdminTokens(ADMIN.public_key())
-
-
-def admin_token(key=ADMIN, **changes):
-    payload = {name: value for name, value in (GOOD | changes).items() if value is not None}
-    return sign_token(payload, key=key)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"nbf": None},
-        {"iss": "someone"},
-        {"iat": GOOD["iat"] + 25, "nbf": GOOD["iat"] + 25},
-        {"exp": GOOD["iat"] - 25, "iat": GOOD["iat"] - 60, "nbf": None},
-    ],
-    ids=str,
-)
-def test_admin_good_token_accepted(admin_tokens, changes):
-    admin_tokens.check(admin_token(**changes), now=NOW)
-
-
-@pytest.mark.parametrize(
-    ("changes", "piece"),
-    [
-        ({"role": None}, "role 'admin'"),
-        ({"role": "Admin"}, "role 'admin'"),
-        ({"role": ["admin"]}, "expected a string"),
-        ({"exp": None}, "is missing"),
-        ({"iat": None}, "is missing"),
-        ({"exp": GOOD["iat"] + 601}, "at most 600 s"),
-        ({"iat": GOOD["iat"] + 31}, "from the future"),
-        ({"nbf": GOOD["iat"] + 31}, "from the future"),
-        ({"iat": GOOD["iat"] - 90, "exp": GOOD["iat"] - 30}, "has expired"),
-        ({"exp": 10**15}, "from 0 to"),
-        ({"iat": -1}, "from 0 to"),
-        ({"exp": True}, "whole number"),
-        ({"exp": 1e9}, "whole number"),
-    ],
-    ids=str,
-)
-def test_admin_bad_token_refused(admin_tokens, changes, piece):
-    with pytest.raises(Refusal) as caught:
-        admin_tokens.check(admin_token(**changes), now=NOW)
-    assert caught.value.name == "AdminAuthAccess"
-    assert piece in caught.value.detail
-
-
-def test_admin_token_of_another_key_or_none_refused(admin_tokens):
-    other = admin_token(key=ed25519.Ed25519PrivateKey.generate())
-    for token in (other, None, "", "a.b.c"):
-        with pytest.raises(Refusal) as caught:
-            admin_tokens.check(token, now=NOW)
-        assert caught.value.status == 401
-
-
-def test_guest_token_is_no_admin_token(admin_tokens, token):
-    with pytest.raises(Refusal):
-        admin_tokens.check(token, now=NOW)
-
-
-def test_admin_token_is_no_guest_token(tokens):
-    with pytest.raises(Refusal):
-        tokens.check(admin_token(), now=NOW)

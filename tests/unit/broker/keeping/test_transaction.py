@@ -274,17 +274,28 @@ def test_repository_is_the_default_tenants_until_another_owns_it(store):
         assert (transaction.owner_of("a"), transaction.owners()) == (DEFAULT_TENANT, {})
 
 
-def test_repository_is_used_while_it_has_a_resource_and_once_it_knows_an_image(store):
+def test_repository_has_secrets_until_the_last_former_one_is_gone_and_knows_images_for_ever(store):
     path = ResourcePath("a", "key", "1")
     with store.transaction() as transaction:
         transaction.insert_resource(resource(path))
-        assert [transaction.is_used(name) for name in ("a", "b", "a/key")] == [True, False, True]
-        transaction.delete_resource(path)
-        assert not transaction.is_used("a")
+        assert [transaction.has_secrets(one) for one in ("a", "b", "a/key")] == [True, False, True]
+        assert not transaction.knows_images("a")
         transaction.add_binding(path, digest_of(b"image"), by="", at="")
-        assert transaction.is_used("a")
+        transaction.retire_resource(path)
+        assert transaction.has_secrets("a")
         transaction.delete_resource(path)
-        assert transaction.is_used("a")
+        assert not transaction.has_secrets("a")
+        assert [transaction.knows_images(name) for name in ("a", "b")] == [True, False]
+
+
+def test_tenant_that_is_gone_keeps_the_repositories_that_know_images(store):
+    with store.transaction() as transaction:
+        transaction.insert_tenant("t")
+        for name in ("a", "b"):
+            transaction.set_owner(name, "t")
+        transaction.propose_image("a", digest_of(b"image"), by="", at="")
+        transaction.delete_tenant("t")
+        assert transaction.owners() == {"a": "t"}
 
 
 def admin(digit="0", **more):
@@ -430,7 +441,7 @@ def test_former_resources_keep_their_bindings_and_come_back_with_them(store):
         assert transaction.find_resource(PATH).sealed == b"1"
         assert transaction.bindings(PATH) == {IMAGES[1]}
         assert [one.proposed_by for one in transaction.list_images("default")] == ["ann"] * 2
-        assert transaction.is_used("default")
+        assert transaction.has_secrets("default")
 
 
 def test_no_more_than_some_former_resources_are_kept(store):
