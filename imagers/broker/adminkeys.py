@@ -66,8 +66,8 @@ class AdminKeys:
         found = await self._state.store.read(look)
         return dump_json({"admin_keys": [_told(one) for one in found]})
 
-    async def add(self, by: Admin, body: bytes) -> None:
-        """One more.
+    async def add(self, by: Admin, body: bytes) -> bytes:
+        """One more; returns its JSON.
 
         Raises:
             FormatError: the message is none.
@@ -91,6 +91,7 @@ class AdminKeys:
             raise Refusal(
                 "Conflict", f"the name '{admin.name}' is taken in the tenant, or the key in use"
             ) from None
+        return dump_json(_told(admin))
 
     async def remove(self, by: Admin, key_id: str) -> None:
         """Have no such key.

@@ -159,6 +159,7 @@ def create_app(state: BrokerState) -> Router:
             Route(f"{PREFIX}/imagers/admin-key", guarded(endpoints.admin_keys)),
             Route(f"{PREFIX}/imagers/admin-key/{{id}}", guarded(endpoints.admin_key)),
             Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),
+            Route(f"{PREFIX}/imagers/audit/head", guarded(endpoints.audit_heads)),
             Route("/{path:path}", nothing),
         ],
         # A path with a line feed in it fits no pattern, and is led to no other.
@@ -513,6 +514,11 @@ class _Endpoints:
         limit = query.pop("limit", "100")
         return _json(await self._resources.audit(by, limit, query))
 
+    async def audit_heads(self, request: Request) -> Response:
+        await self._admin(request, Right.OPERATE)
+        _only(request, "GET")
+        return _json(await self._resources.audit_heads())
+
     async def tenants(self, request: Request) -> Response:
         await self._admin(request, Right.OPERATE)
         _only(request, "GET")
@@ -537,8 +543,7 @@ class _Endpoints:
         _only(request, "GET", "POST")
         if request.method == "GET":
             return _json(await self._admin_keys.list(by, request.query_params.get("tenant")))
-        await self._admin_keys.add(by, bytes(await _read(request, _SMALL)))
-        return Response(b"")
+        return _json(await self._admin_keys.add(by, bytes(await _read(request, _SMALL))))
 
     async def admin_key(self, request: Request) -> Response:
         by = await self._admin(request, Right.APPOINT, Right.OPERATE)

@@ -73,6 +73,9 @@ class AuditEvent:
 
     Attributes:
         tenant: whose row it is; "": the broker's own.
+        client: the address that asked.
+        evidence: SHA-256 of the guest's attestation as it came, in hex.
+        claims: SHA-256 of what its token says of it, `submods`, in hex.
         admin: who did it.
     """
 
@@ -84,6 +87,9 @@ class AuditEvent:
     image: str = ""
     rule: str = ""
     session: str = ""
+    client: str = ""
+    evidence: str = ""
+    claims: str = ""
     admin: str = ""
     detail: str = ""
 

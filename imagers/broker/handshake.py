@@ -42,7 +42,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from imagers.broker.audit import AuditEvent, append, shown_session
-from imagers.broker.clock import MAX_CLOCK_ERROR
+from imagers.broker.clock import MAX_CLOCK_ERROR, milliseconds
 from imagers.broker.keeping.database import Taken
 from imagers.broker.keeping.rows import Session
 from imagers.broker.refusals import Refusal, refusal_of
@@ -200,12 +200,13 @@ class Handshake:
         assert cookie is not None  # `check_session` refuses without one
         fingerprint = hashlib.sha256(body).hexdigest()
         try:
-            token = await self._token(ticket, store_id, body, fingerprint)
+            token = await self._token(ticket, store_id, body, fingerprint, caller)
         except (ImagersError, Refusal) as error:
             refusal = error if isinstance(error, Refusal) else refusal_of(error)
             if refusal is None:
                 raise
-            await self._state.log_refusal(_refused(ticket, refusal), caller=caller)
+            event = _refused(ticket, refusal, fingerprint)
+            await self._state.log_refusal(event, caller=caller)
             raise refusal from None
         return Answer(Response(token).to_bytes(), cookie, _when(ticket.expires_ms), ticket.name)
 
@@ -225,7 +226,9 @@ class Handshake:
         await self._state.log_refusal(event, caller=caller)
         raise Refusal("SessionNotFound", detail)
 
-    async def _token(self, ticket: Ticket, store_id: bytes, body: bytes, fingerprint: str) -> str:
+    async def _token(
+        self, ticket: Ticket, store_id: bytes, body: bytes, fingerprint: str, caller: str
+    ) -> str:
         """The token of this session: made now, or the one that the same message got before.
 
         Args:
@@ -236,6 +239,8 @@ class Handshake:
             raise _unknown_session()
         if known.earlier is not None:
             return _same_token(known.earlier, fingerprint)
+        if milliseconds(known.now) >= ticket.expires_ms:  # by the time that the store has seen
+            raise _unknown_session()
         attestation, judged, token = await self._judge(ticket, body, known)
         await self._check_counts(judged, known)
         session = Session(
@@ -253,6 +258,9 @@ class Handshake:
             outcome="ok",
             tee=ticket.tee,
             session=shown_session(ticket.name),
+            client=caller,
+            evidence=fingerprint,
+            claims=self._state.guest_tokens.check(token, now=known.now).claims_digest,
             detail=_told(judged, attestation),
         )
         collateral = {
@@ -545,12 +553,13 @@ def _same_token(session: Session, fingerprint: str) -> str:
     return session.token
 
 
-def _refused(ticket: Ticket, refusal: Refusal) -> AuditEvent:
+def _refused(ticket: Ticket, refusal: Refusal, fingerprint: str) -> AuditEvent:
     return AuditEvent(
         event="attest",
         outcome="refused",
         tee=ticket.tee,
         session=shown_session(ticket.name),
+        evidence=fingerprint,
         detail=refusal.told,
     )
 

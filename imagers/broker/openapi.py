@@ -278,7 +278,7 @@ def _trustee_paths() -> JSONObject:
 
 
 def _admin_paths() -> JSONObject:
-    filters = ("event", "outcome", "path", "image", "session", "since")
+    filters = ("event", "outcome", "path", "image", "session", "since", "id")
     name = _parameter("name", {"type": "string", "minLength": 1}, "path")
     return {
         f"{PREFIX}/imagers/policy": {
@@ -342,6 +342,13 @@ def _admin_paths() -> JSONObject:
                 ),
             )
         },
+        f"{PREFIX}/imagers/audit/head": {
+            "get": _operation(
+                "Signed heads of the chains of the audit log",
+                _answer("heads", "AuditHeads"),
+                security=_ADMIN,
+            )
+        },
     }
 
 
@@ -384,7 +391,10 @@ def _tenant_paths() -> JSONObject:
                 parameters=(_parameter("tenant", _TEXT),),
             ),
             "post": _operation(
-                "Add an admin key", _NONE, security=_ADMIN, body=_content("NewAdminKey")
+                "Add an admin key",
+                _answer("the key", "AdminKey"),
+                security=_ADMIN,
+                body=_content("NewAdminKey"),
             ),
         },
         f"{PREFIX}/imagers/admin-key/{{id}}": {
@@ -510,6 +520,7 @@ def _admin_schemas() -> JSONObject:
         "max_uses": {"type": ["integer", "null"]},
         "manifest_digests": {"type": "array", "items": _DIGEST},
     }
+    jwks: JSONObject = {"$ref": "#/components/schemas/JWKS"}
     return {
         "Names": {"type": "array", "items": _TEXT},
         "Values": values,
@@ -555,6 +566,7 @@ def _admin_schemas() -> JSONObject:
             }
         ),
         "Audit": _object({"entries": {"type": "array", "items": {"type": "object"}}}),
+        "AuditHeads": _object({"keys": jwks, "heads": {"type": "array", "items": _TEXT}}),
         "TrusteePolicy": _object({"policy": base64url}),
         "TrusteeAttestationPolicy": _object(
             {"policy_id": _TEXT, "policy": base64url}, {"type": _TEXT}
@@ -619,13 +631,9 @@ def _tenant_schemas() -> JSONObject:
     )
     return {
         "NewAdminKey": _object(key, {"tenant": _TEXT}),
+        "AdminKey": _object({"id": _TEXT, "tenant": _TEXT, **key}),
         "AdminKeys": _object(
-            {
-                "admin_keys": {
-                    "type": "array",
-                    "items": _object({"id": _TEXT, "tenant": _TEXT, **key}),
-                }
-            }
+            {"admin_keys": {"type": "array", "items": {"$ref": "#/components/schemas/AdminKey"}}}
         ),
         "Tenants": _object({"tenants": {"type": "array", "items": tenant}}),
         "Owner": _object({"tenant": _TEXT}),

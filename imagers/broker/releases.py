@@ -284,7 +284,7 @@ class Releases:
         """The JWE of each secret, for the guest of the credentials.
 
         Args:
-            caller: who asks, for the bounds of the audit log.
+            caller: the address that asks, for the audit log and its bounds.
 
         Raises:
             Refusal: see the steps of the module; of the first secret that is refused.
@@ -321,6 +321,9 @@ class Releases:
                     path=path_text,
                     image=",".join(asked.images),
                     session=shown_session(session),
+                    client=caller,
+                    evidence="" if seen.session is None else seen.session.attested_with,
+                    claims=case.guest.claims_digest,
                     detail=f"vouched for by {case.guest.issuer}" if case.guest.issuer else "",
                 )
                 try:

@@ -26,7 +26,7 @@ from imagers.model.digest import parse_digest
 from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from imagers.broker.keeping.rows import Admin
     from imagers.broker.keeping.transaction import Transaction
@@ -43,8 +43,8 @@ _T = TypeVar("_T")
 RESOURCE_KIND = "resource"
 """Of what the sealer seals."""
 _MAX_AUDIT = 10_000  # rows of one answer
-_AUDIT_FILTERS = frozenset({"event", "outcome", "path", "image", "session", "since"})
-_OF_THE_CHAIN = frozenset({"broker", "number"})
+_AUDIT_FILTERS = frozenset({"event", "outcome", "path", "image", "session", "since", "id"})
+_ID = re.compile(r"[0-9a-f]{16}\Z")
 _MAX_BINDING = 4096  # bytes of the message
 _LAST = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that datetime knows
 _MAX_USES = 2**31 - 1
@@ -324,8 +324,7 @@ class Resources:
     ) -> bytes:
         """The JSON of the last rows of his tenant, and for who operates the broker of its own.
 
-        To others they have no number: those of a broker's chain would tell how many rows are
-        another's.
+        None has its number in the chain, which would tell how many rows are another's.
 
         Args:
             filters: what rows must have; see `Transaction.list_audit`.
@@ -341,15 +340,23 @@ class Resources:
             raise Refusal("SerdeError", f"expected no filter {unknown[0][:40]!r}")
         if "since" in wanted:
             wanted["since"] = _parse_since(wanted["since"])
-        operates = has_right(by, Right.OPERATE)
+        if "id" in wanted and not _ID.match(wanted["id"]):
+            raise Refusal("SerdeError", "expected an id of 16 hex digits")
         tenants = [by.tenant] if has_right(by, Right.READ) else []
-        tenants += [""] if operates else []
+        tenants += [""] if has_right(by, Right.OPERATE) else []
         rows = await self._state.store.read(
             lambda transaction: transaction.list_audit(limit, wanted, tenants=tenants)
         )
-        hidden = frozenset() if operates else _OF_THE_CHAIN
-        shown = [{name: row[name] for name in row if name not in hidden} for row in rows]
-        return dump_json({"entries": shown})
+        return dump_json({"entries": rows})
+
+    async def audit_heads(self) -> bytes:
+        """The JSON of the last signed head of each broker's chain; this one's is signed now."""
+
+        def sign(transaction: Transaction) -> Sequence[str]:
+            self._state.audit_heads.sign(transaction)
+            return transaction.audit_heads()
+
+        return self._state.audit_heads.to_bytes(await self._state.store.write(sign))
 
 
 def _told(stored: StoredResource, bindings: frozenset[Digest]) -> JSONObject:

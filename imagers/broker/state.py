@@ -23,6 +23,7 @@ from imagers.broker.admins import (
     shown_admin,
 )
 from imagers.broker.audit import AuditEvent, RefusalLimits, append
+from imagers.broker.audit_heads import AuditHeads
 from imagers.broker.challenges import Challenges
 from imagers.broker.clock import SessionTime, is_too_far_back, milliseconds
 from imagers.broker.keeping.rows import Admin
@@ -47,7 +48,7 @@ from imagers.broker.policy.table import (
 from imagers.broker.refusals import Refusal
 from imagers.broker.rules import POLICY, LastRules
 from imagers.broker.sealing import Sealer
-from imagers.broker.tokens import DEFAULT_ISSUER, GuestTokens, check_issuer
+from imagers.broker.tokens import DEFAULT_ISSUER, GuestTokens, check_issuer, make_signing_key
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.collateral.directory import CollateralDirectory
 from imagers.evidence.plugins import DEVICES, load_verifier
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from imagers.broker.tokens import AttestedGuest
     from imagers.kbs.resources import ResourcePath
     from imagers.model.evidence import Verifier
+    from imagers.model.keys import SecretKey
     from imagers.model.strict_json import View
 
 __all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "check_settings", "open_state"]
@@ -84,7 +86,7 @@ SAMPLES = ("sample", "sampledevice")
 MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, for ever
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _FIRST_ADMIN = "admin"
-_TOKEN_KEY = "token-key"  # noqa: S105 - the name of a setting
+_TOKEN_KEY, _AUDIT_KEY = "token-key", "audit-key"  # names of settings
 
 _T = TypeVar("_T")
 _log = logging.getLogger("imagers.broker")
@@ -185,6 +187,7 @@ class BrokerState(Closing):
     challenges: Challenges
     session_time: SessionTime
     guest_tokens: GuestTokens
+    audit_heads: AuditHeads
     passports: Passports
     verifiers: Mapping[str, Verifier[Any]]
     judges: Mapping[str, str]
@@ -319,9 +322,11 @@ class BrokerState(Closing):
 
         Args:
             caller: who it was, as far as is known: an address or a session's name.
-            attested: whether he proved what he is.
+            attested: whether he proved what he is; else it is an address.
         """
         now = self.now()
+        if not attested:
+            event = replace(event, client=caller)
         left_out = self.refusals.admit(event, now, caller, attested=attested)
         if left_out is None:
             return
@@ -360,7 +365,8 @@ def open_state(config: BrokerConfig) -> BrokerState:
     """
     settings = check_settings(config)
     make_state_directory(config.state_directory)
-    store = Store(_database(config), config.name)
+    database = open_database(config.state_directory, config.database, name=config.name)
+    store = Store(database, config.name)
     try:
         return _open_in(config, store, settings)
     except BaseException:
@@ -395,9 +401,19 @@ def check_settings(config: BrokerConfig) -> Settings:
     return Settings(appraisal, verifiers, policy, passports)
 
 
-def _database(config: BrokerConfig) -> Database:
-    if config.database is None:
-        return SQLiteDatabase(config.state_directory / STORE)
+def open_database(state_directory: Path, url: str | None, *, name: str = BROKER) -> Database:
+    """The database of a broker; nothing is in it until a store is opened.
+
+    Args:
+        url: of PostgreSQL; None: a file in the state directory.
+        name: of the broker.
+
+    Raises:
+        LocalError: it cannot be reached, is open to others, or the extra is not installed.
+        UsageError, FormatError: the URL has a password, or is none.
+    """
+    if url is None:
+        return SQLiteDatabase(state_directory / STORE)
     try:
         from imagers.broker.keeping.postgresql import PostgreSQLDatabase
     except ImportError:
@@ -405,7 +421,7 @@ def _database(config: BrokerConfig) -> Database:
             "a store in PostgreSQL needs the extra 'postgresql'",
             hint="in the clone of imagers: pip install '.[broker,postgresql]'",
         ) from None
-    return PostgreSQLDatabase(config.database, config.name)
+    return PostgreSQLDatabase(url, name)
 
 
 def _open_in(
@@ -422,7 +438,10 @@ def _open_in(
     master_key, master_made = load_master_key(config.master_key_file, may_make=nothing_sealed)
     try:
         sealer = Sealer(master_key)
-        guest_tokens = _open_token_key(store, sealer, config)
+        with _open_key(_TOKEN_KEY, store, sealer, config) as private:
+            guest_tokens = GuestTokens(private, issuer=config.issuer)
+        with _open_key(_AUDIT_KEY, store, sealer, config) as private:
+            audit_heads = AuditHeads(private, clock=config.clock)
         challenges, session_time = _open_sessions(store, master_key, config.clock)
     finally:
         master_key[:] = bytes(len(master_key))
@@ -434,6 +453,7 @@ def _open_in(
         challenges=challenges,
         session_time=session_time,
         guest_tokens=guest_tokens,
+        audit_heads=audit_heads,
         passports=settings.passports,
         verifiers=verifiers,
         judges={name: _judge(config, appraisal, name) for name in verifiers},
@@ -441,6 +461,7 @@ def _open_in(
         admin_key_made=config.admin_key_file if admin_made else None,
         master_key_made=config.master_key_file if master_made else None,
     )
+    store.before_commit = audit_heads.keep
     with store.transaction() as transaction:
         if policy is None and transaction.get_policy(DEFAULT_TENANT, POLICY) in (
             None,
@@ -520,23 +541,18 @@ def _open_sessions(
     return Challenges(master_key, row.id), SessionTime(clock, row.seen_ms)
 
 
-def _open_token_key(store: Store, sealer: Sealer, config: BrokerConfig) -> GuestTokens:
-    """The key for tokens: opening it also proves that the master key is the right one."""
+def _open_key(name: str, store: Store, sealer: Sealer, config: BrokerConfig) -> SecretKey:
+    """A signing key of the store: opening it also proves that the master key is the right one."""
     with store.transaction() as transaction:
-        sealed = transaction.get_setting(_TOKEN_KEY)
+        sealed = transaction.get_setting(name)
         if sealed is None:
-            private = GuestTokens.make_key()
-            sealed = sealer.seal(private, kind="setting", name=_TOKEN_KEY, version=1)
-            transaction.set_setting(_TOKEN_KEY, sealed)
-        else:
-            private = sealer.open_first(
-                sealed,
-                kind="setting",
-                name=_TOKEN_KEY,
-                master_key_path=str(config.master_key_file),
-            )
-    with private:
-        return GuestTokens(private, issuer=config.issuer)
+            private = make_signing_key()
+            sealed = sealer.seal(private, kind="setting", name=name, version=1)
+            transaction.set_setting(name, sealed)
+            return private
+    return sealer.open_first(
+        sealed, kind="setting", name=name, master_key_path=str(config.master_key_file)
+    )
 
 
 def _load_verifiers(

@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        EllipticCurvePrivateKey,
+        EllipticCurvePublicKey,
+    )
+
     from imagers.evidence.appraise import Appraisal
     from imagers.kbs.messages import Attestation, TEEPublicKey
     from imagers.model.evidence import Claims, ReportData
@@ -57,6 +62,9 @@ __all__ = [
     "Judged",
     "Vouched",
     "check_issuer",
+    "load_signing_key",
+    "make_signing_key",
+    "published_jwk",
 ]
 
 _PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
@@ -129,6 +137,7 @@ class AttestedGuest:
     Attributes:
         accepted: that of the TEE first, then those of its devices.
         claims: all of the token.
+        claims_digest: SHA-256 of what the token says of the guest, its `submods`, in hex.
         issuer: who vouches for it, if that is not this broker.
     """
 
@@ -136,6 +145,11 @@ class AttestedGuest:
     accepted: tuple[Accepted | Vouched, ...]
     claims: JSONObject = field(repr=False)
     issuer: str = ""
+    claims_digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = sha256(dump_json(self.claims.get("submods"))).hexdigest()
+        object.__setattr__(self, "claims_digest", digest)
 
     @property
     def tee(self) -> str:
@@ -167,6 +181,51 @@ def check_issuer(name: str) -> None:
         )
 
 
+def make_signing_key() -> SecretKey:
+    """A new private key for ES256, in PEM."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    return SecretKey(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+def load_signing_key(private_pem: SecretKey) -> EllipticCurvePrivateKey:
+    """The key of `make_signing_key`."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    with private_pem.view() as data:
+        key = load_pem_private_key(bytes(data), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
+def published_jwk(key: EllipticCurvePublicKey) -> JSONObject:
+    """What others check signatures by a P-256 key with; `kid` is its thumbprint.
+
+    Spec: RFC 7517 section 4; RFC 7638.
+    """
+    public = public_jwk(key, "P-256")
+    # These members in this order.
+    named: JSONObject = {"crv": public.crv, "kty": "EC", "x": public.x, "y": public.y}
+    return {
+        "kty": "EC",
+        "crv": public.crv,
+        "alg": "ES256",
+        "x": public.x,
+        "y": public.y,
+        "kid": encode_base64url(sha256(dump_json(named)).digest()),
+        "use": "sig",
+    }
+
+
 class GuestTokens:
     """Makes and checks the tokens of guests.
 
@@ -181,44 +240,12 @@ class GuestTokens:
     """
 
     def __init__(self, private_pem: SecretKey, *, issuer: str = DEFAULT_ISSUER) -> None:
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-        with private_pem.view() as data:
-            key = load_pem_private_key(bytes(data), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)  # of `make_key`
-        self._key = key
+        self._key = load_signing_key(private_pem)
         # Tokens that were made or verified: a good one stays good until its end.
         self._good: OrderedDict[str, tuple[int, int, AttestedGuest]] = OrderedDict()
-        public = public_jwk(key.public_key(), "P-256")
-        named: JSONObject = {"crv": public.crv, "kty": "EC", "x": public.x, "y": public.y}
-        # RFC 7638: these members in this order.
-        self.key_id = encode_base64url(sha256(dump_json(named)).digest())
-        self._jwk: JSONObject = {
-            "kty": "EC",
-            "crv": public.crv,
-            "alg": "ES256",
-            "x": public.x,
-            "y": public.y,
-            "kid": self.key_id,
-            "use": "sig",
-        }
+        self._jwk = published_jwk(self._key.public_key())
+        self.key_id = str(self._jwk["kid"])
         self._issuer = issuer
-
-    @staticmethod
-    def make_key() -> SecretKey:
-        """A new private key, in PEM."""
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        key = ec.generate_private_key(ec.SECP256R1())
-        return SecretKey(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
 
     def jwks(self) -> bytes:
         """The JSON of the keys that others check these tokens with.

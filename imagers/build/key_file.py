@@ -5,8 +5,9 @@
         facts = describe_key(content, name="release.key", passphrase=passphrase)
     facts.fingerprint
 
-Read are public keys of recipients and of signers, private keys that decrypt, and private keys of
-signers in cosign's format. A key-encryption key has no public half, and is refused as all else.
+Read are public keys of recipients, of signers and of a broker's admins, private keys that decrypt,
+those of admins, and private keys of signers in cosign's format. A key-encryption key has no public
+half, and is refused as all else.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_der_public_key,
+    load_pem_private_key,
 )
 
 from imagers.encrypt.keyfiles import (
@@ -83,9 +86,14 @@ def describe_key(content: SecretKey, *, name: str, passphrase: SecretKey) -> Key
         signer = open_private_key(data, passphrase, what=name)
         return _facts("private", signer.public_key.spki)
     if holds_private_key(data, name=name):
-        private = parse_private_key(
-            content, name=name, password=passphrase if len(passphrase) else None
-        )
+        try:
+            private = parse_private_key(
+                content, name=name, password=passphrase if len(passphrase) else None
+            )
+        except Unsupported:
+            if (admin := _admin_key(data)) is None:
+                raise
+            return _facts("private", _spki(admin.public_key()))
         return _facts("private", _spki(private.key.public_key()), private.kid)
     if len(data) == _KEK_BYTES:
         raise FormatError(
@@ -99,7 +107,18 @@ def describe_key(content: SecretKey, *, name: str, passphrase: SecretKey) -> Key
     return _facts("public", _spki(public.key), public.kid)
 
 
-def _spki(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> bytes:
+def _admin_key(data: bytes) -> ed25519.Ed25519PrivateKey | None:
+    """The key, if it is one as `imagers key generate admin` makes it."""
+    try:
+        key = load_pem_private_key(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    return key if isinstance(key, ed25519.Ed25519PrivateKey) else None
+
+
+def _spki(
+    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey,
+) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 

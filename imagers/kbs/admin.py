@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
 
@@ -110,7 +110,7 @@ class AuditEntry:
     """One row of a broker's audit log; "" where a member does not apply.
 
     Attributes:
-        number: counts up from 1 without gaps, of all rows of a broker; None: it is not told.
+        id: 16 hex digits, of the hash that the row has in its chain.
         at: RFC 3339, by the broker's clock.
         event: such as `release`, `attest`, `put`.
         outcome: `ok` or `refused`.
@@ -119,12 +119,15 @@ class AuditEntry:
         image: digest that the guest named.
         rule: of the policy that decided.
         session: which session, by a name that opens nothing.
+        client: the address that asked.
+        evidence: SHA-256 of the guest's attestation, as it came, in hex.
+        claims: SHA-256 of what its token says of it, in hex.
         tenant: whose row it is; "": the broker's own.
         admin: who did it, by name and the beginning of the key's id.
         detail: why.
     """
 
-    number: int | None
+    id: str
     at: str
     event: str
     outcome: str
@@ -133,9 +136,15 @@ class AuditEntry:
     image: str = ""
     rule: str = ""
     session: str = ""
+    client: str = ""
+    evidence: str = ""
+    claims: str = ""
     tenant: str = ""
     admin: str = ""
     detail: str = ""
+
+
+_ENTRY_TEXTS = tuple(one.name for one in fields(AuditEntry) if one.default == "")
 
 
 def load_admin_key(path: str | os.PathLike[str]) -> Ed25519PrivateKey:
@@ -447,7 +456,7 @@ class BrokerAdmin(Closing):
             f"change an image of {repository!r}",
             "POST",
             f"imagers/image/{parse_repository(repository)}/{what}",
-            {"manifest_digest": None if digest is None else str(digest), **told},
+            dump_json({"manifest_digest": None if digest is None else str(digest), **told}),
             missing=f"the repository {repository!r} has no such image",
             hint=f"'imagers broker image list {repository}' shows what it has",
         )
@@ -460,7 +469,7 @@ class BrokerAdmin(Closing):
         Args:
             filters: only entries that fit all of them, by the names that the broker takes:
                 `event`, `outcome`, `path`, `image` and `session` (a beginning of it is enough for
-                the last two), and `since`, an RFC 3339 time.
+                the last two), `since`, an RFC 3339 time, and `id`.
 
         Raises:
             UsageError: the broker does not take a value.
@@ -473,12 +482,18 @@ class BrokerAdmin(Closing):
         answer = View.parse(response.body, what="audit log", max_bytes=_MAX_ANSWER)
         return tuple(map(_parse_entry, answer.objects("entries")))
 
+    def audit_heads(self) -> bytes:
+        """Signed heads of the chains of the audit log, in JSON: to be kept elsewhere."""
+        response = self._send("GET", "imagers/audit/head", _MAX_ANSWER)
+        self._check_ours("export the heads of the audit log", response)
+        return response.body
+
     def ask(
         self,
         what: str,
         method: str,
         path: str,
-        body: JSONObject | None = None,
+        body: bytes | None = None,
         *,
         missing: str,
         hint: str,
@@ -494,8 +509,7 @@ class BrokerAdmin(Closing):
             NotFound: there is no such thing.
             Unsupported: the broker is not ours.
         """
-        data = None if body is None else dump_json(body)
-        response = self._send(method, path, _MAX_ANSWER, data)
+        response = self._send(method, path, _MAX_ANSWER, body)
         error = parse_error(response.body)
         if response.status == _NOT_FOUND and error.name == "ResourceNotFound":
             raise NotFound(missing, status=response.status, code=error.name, hint=hint)
@@ -597,12 +611,9 @@ def _parse_metadata(uri: str, one: View) -> ResourceMetadata:
 
 
 def _parse_entry(entry: View) -> AuditEntry:
-    texts = {
-        name: entry.optional_text(name) or ""
-        for name in ("tee", "path", "image", "rule", "session", "tenant", "admin", "detail")
-    }
+    texts = {name: entry.optional_text(name) or "" for name in _ENTRY_TEXTS}
     return AuditEntry(
-        number=entry.integer("number") if "number" in entry else None,
+        id=entry.text("id"),
         at=entry.text("at"),
         event=entry.text("event"),
         outcome=entry.text("outcome"),

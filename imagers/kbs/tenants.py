@@ -21,7 +21,7 @@ from urllib.parse import quote
 from imagers.errors import FormatError, UsageError
 from imagers.files import read_bounded
 from imagers.model.base64 import encode_base64
-from imagers.model.strict_json import View
+from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
     import os
@@ -140,7 +140,7 @@ class TenantAdmin:
             f"assign the repository {repository!r}",
             "POST",
             f"repository/{_part(repository)}",
-            {"tenant": tenant},
+            dump_json({"tenant": tenant}),
             missing=f"the broker has no tenant {tenant!r}",
         )
 
@@ -156,10 +156,7 @@ class TenantAdmin:
         path = "admin-key" if tenant is None else f"admin-key?tenant={quote(tenant, safe='')}"
         missing = f"the broker has no tenant {tenant!r}"
         body = self._ask("list admin keys", "GET", path, missing=missing)
-        return tuple(
-            AdminKey(one.text("id"), one.text("tenant"), one.text("name"), one.texts("roles"))
-            for one in _parsed(body, "admin keys").objects("admin_keys")
-        )
+        return tuple(map(_key, _parsed(body, "admin keys").objects("admin_keys")))
 
     def add_key(
         self,
@@ -168,7 +165,7 @@ class TenantAdmin:
         key: Ed25519PublicKey,
         *,
         tenant: str | None = None,
-    ) -> None:
+    ) -> AdminKey:
         """Let a key administrate.
 
         Args:
@@ -178,18 +175,20 @@ class TenantAdmin:
             NotFound: there is no such tenant.
             RemoteError: code `Conflict`: the name is taken, or the key in use.
         """
-        self._ask(
+        message: JSONObject = {
+            "name": name,
+            "roles": [*roles],
+            "public_key": encode_base64(key.public_bytes_raw()),
+            "tenant": tenant,
+        }
+        body = self._ask(
             f"add the admin key {name!r}",
             "POST",
             "admin-key",
-            {
-                "name": name,
-                "roles": [*roles],
-                "public_key": encode_base64(key.public_bytes_raw()),
-                **({} if tenant is None else {"tenant": tenant}),
-            },
+            dump_json(message),
             missing=f"the broker has no tenant {tenant!r}",
         )
+        return _key(_parsed(body, "admin key"))
 
     def remove_key(self, key_id: str) -> None:
         """Let a key administrate no more.
@@ -211,7 +210,7 @@ class TenantAdmin:
         what: str,
         method: str,
         path: str,
-        body: JSONObject | None = None,
+        body: bytes | None = None,
         *,
         missing: str = "",
     ) -> bytes:
@@ -221,6 +220,10 @@ class TenantAdmin:
 
 def _parsed(body: bytes, what: str) -> View:
     return View.parse(body, what=what, max_bytes=_MAX_ANSWER)
+
+
+def _key(one: View) -> AdminKey:
+    return AdminKey(one.text("id"), one.text("tenant"), one.text("name"), one.texts("roles"))
 
 
 def _part(name: str) -> str:

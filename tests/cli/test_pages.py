@@ -79,8 +79,12 @@ class Shell:
             stderr=subprocess.STDOUT,
         )
 
-    def run(self, command):
-        """What it printed, and its exit code."""
+    def run(self, command, expected=()):
+        """What it printed, and its exit code.
+
+        Args:
+            expected: what a server says, which can come a moment after it listens.
+        """
         is_server = command.endswith("&")
         if is_server:
             command = f"{command.removesuffix('&')} >server.log 2>&1 &"
@@ -90,8 +94,7 @@ class Shell:
         for line in self.lines(command):
             if re.fullmatch(r"=\d+=\n", line):
                 if is_server:
-                    self.wait()
-                    lines = (self.here / "server.log").read_text().splitlines(keepends=True)
+                    lines = [self.wait(expected)]
                 return "".join(lines), int(line.strip("=\n"))
             lines.append(line)
         raise AssertionError(f"the shell ended in: {command}\n{''.join(lines)}")
@@ -109,13 +112,16 @@ class Shell:
                 yield from (f"{line.decode()}\n" for line in whole)
         raise AssertionError(f"nothing came for {WITHIN_S} s after: {command}\n{left.decode()}")
 
-    def wait(self):
+    def wait(self, expected):
+        """What a server has said, once it listens and has said what is expected."""
+        log = self.here / "server.log"
         for _ in range(WITHIN_S * 10):
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+                listens = probe.connect_ex(("127.0.0.1", self.port)) == 0
+            if listens and missing_of(expected, said := log.read_text()) is None:
+                return said
             time.sleep(0.1)
-        raise AssertionError((self.here / "server.log").read_text())
+        return log.read_text()
 
     def close(self):
         # What it started is in its jobs, and ends with it.
@@ -178,14 +184,19 @@ def spelt(text, shell, registry):
     return text
 
 
-def assert_printed(expected, printed, command):
-    """Each expected line is among those printed, in this order."""
+def missing_of(expected, printed):
+    """The first expected line that is not among those printed, in this order; or None."""
     rest = iter(printed.splitlines())
     for line in expected:
         pattern = re.escape(line).replace(r"\.\.\.", ".*")
-        assert any(re.fullmatch(pattern, one.rstrip()) for one in rest), (
-            f"$ {command}\nprinted:\n{printed}\nand not, in this order:\n{line}"
-        )
+        if not any(re.fullmatch(pattern, one.rstrip()) for one in rest):
+            return line
+    return None
+
+
+def assert_printed(expected, printed, command):
+    line = missing_of(expected, printed)
+    assert line is None, f"$ {command}\nprinted:\n{printed}\nand not, in this order:\n{line}"
 
 
 @pytest.mark.timeout(300)
@@ -196,8 +207,8 @@ def test_commands_of_the_page_do_what_it_says(page, shell, imagers_registry):
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     for command, expected in steps(text):
-        printed, code = shell.run(spelt(command, shell, imagers_registry))
         wanted = [spelt(line, shell, imagers_registry) for line in expected]
+        printed, code = shell.run(spelt(command, shell, imagers_registry), wanted)
         assert_printed(wanted, printed, command)
         fails = any("error: " in line for line in expected)
         assert (code != 0) is fails, f"$ {command}\nexit code {code}:\n{printed}"

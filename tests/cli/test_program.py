@@ -50,6 +50,8 @@ BELOW = {
         "image",
         "undelete",
         "audit",
+        "tenant",
+        "admin-key",
     },
     "key": {"generate", "show"},
 }

@@ -39,7 +39,6 @@ _WITHOUT_CHAIN = 3  # the version whose audit rows had no hash
 _OLD_AUDIT = {
     "tenant": "CASE WHEN event IN ('start', 'stop', 'auth', 'attest', 'admin') "
     f"THEN '' ELSE '{DEFAULT_TENANT}' END",
-    "admin": "''",
 }
 _OLD_POLICIES = "name = 'policy' OR substr(name, 1, 19) = 'attestation-policy/'"
 _BUSY_MS = 10_000  # how long a transaction waits for another process's
@@ -143,10 +142,12 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
         run("DROP TABLE collateral")
         run("DROP TABLE reference_values")
     if version:
-        old = "SELECT path, sealed, size, version, created_at FROM resources"
-        resources = run(old).fetchall()
+        names = "path, sealed, size, version, created_at"
+        resources = run(f"SELECT {names} FROM resources").fetchall()  # noqa: S608 - ours
         run("DROP TABLE resources")
-        columns = ", ".join(_OLD_AUDIT.get(name, name) for name in AUDIT_TEXTS)
+        had = {name for (_, name, *_) in run("PRAGMA table_info(audit)")}
+        old = {name: name for name in had} | _OLD_AUDIT
+        columns = ", ".join(old.get(name, "''") for name in AUDIT_TEXTS)
         rows = run(f"SELECT {columns} FROM audit ORDER BY number").fetchall()  # noqa: S608 - ours
         policies = run(f"SELECT name, value FROM settings WHERE {_OLD_POLICIES}").fetchall()  # noqa: S608 - ours
         run(f"DELETE FROM settings WHERE {_OLD_POLICIES}")  # noqa: S608 - ours

@@ -72,6 +72,9 @@ class Store(Closing):
     Raises:
         LocalError: it cannot be opened, is not a store of ours, or open to others.
 
+    Attributes:
+        before_commit: called with each transaction that wrote, at its end.
+
     Threads: safe.
     """
 
@@ -91,6 +94,7 @@ class Store(Closing):
             target=self._run_work, name="imagers-broker-writer", daemon=True
         )
         self._thread.start()
+        self.before_commit: Callable[[Transaction], None] = _do_nothing
         try:
             with self._errors():
                 database.make_schema()
@@ -162,6 +166,7 @@ class Store(Closing):
         try:
             if transaction.is_alone:
                 transaction.count_change()
+            self.before_commit(transaction)
             connection.execute("COMMIT")
         except BaseException:
             self._end(connection)
@@ -385,6 +390,10 @@ class Store(Closing):
         while self._readers:
             self._readers.pop().close()
         self._database.close()
+
+
+def _do_nothing(transaction: Transaction) -> None:
+    """What is done before a commit unless somebody wants more."""
 
 
 def _tell(parts: Sequence[_Part[Any]]) -> None:

@@ -21,6 +21,7 @@ policies   of each tenant: resource policy and attestation policies
 reference_values  of each tenant: name -> what claims of that name have to equal
 collateral        name -> the highest number or time of a document that was believed
 audit      rows that triggers protect from change, a chain for each broker
+audit_heads  what the last row of a chain was, signed now and then
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ AUDIT_TEXTS = (
     "image",
     "rule",
     "session",
+    "client",
+    "evidence",
+    "claims",
     "admin",
     "detail",
 )
@@ -108,6 +112,10 @@ CREATE TABLE audit (
     UNIQUE (broker, number)
 );
 CREATE INDEX audit_by_tenant ON audit (tenant, place);
+CREATE TABLE audit_heads (
+    broker TEXT NOT NULL, number BIGINT NOT NULL, signed TEXT NOT NULL,
+    PRIMARY KEY (broker, number)
+);
 """
 TABLES = tuple(
     one.strip()

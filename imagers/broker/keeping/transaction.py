@@ -7,7 +7,7 @@ Statements are made once: to build one costs more than to run it.
 from __future__ import annotations
 
 import os
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +27,18 @@ from imagers.model.references import parse_references, references_to_json
 from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from imagers.broker.keeping.database import Connection, Cursor
     from imagers.model.references import ReferenceValue
 
-__all__ = ["MAX_FORMER", "STORE_ID_BYTES", "Transaction", "chain_hash"]
+__all__ = ["FIRST_HASH", "MAX_FORMER", "STORE_ID_BYTES", "Link", "Transaction", "chain_hash"]
 
 STORE_ID_BYTES = 16
 MAX_FORMER = 16
 """Versions of a resource that are kept beside the one that is served."""
-_FIRST_HASH = bytes(32)  # before the first row of a chain
+FIRST_HASH = bytes(32)
+"""What stands in for the hash before the first row of a chain."""
 _SESSION = tuple(one.name for one in fields(Session))
 _AUDIT = ("broker", "number", *AUDIT_TEXTS)
 _ADMIN = ("id", "tenant", "name", "roles", "public_key")
@@ -116,6 +117,26 @@ _KEEP_COLLATERAL = (
 )
 _LAST_LINK = "SELECT number, hash FROM audit WHERE broker = :broker ORDER BY number DESC LIMIT 1"
 _INSERT_AUDIT = _insert("audit", *_AUDIT, "hash")
+_SHOWN_AUDIT = ("hash", *AUDIT_TEXTS)
+_NEXT_LINKS = (
+    f"SELECT {', '.join(_AUDIT)}, hash, place FROM audit "  # noqa: S608 - names of ours
+    "WHERE broker = :broker AND (number > :number OR (number = :number AND place > :place)) "
+    "ORDER BY number, place LIMIT 1000"
+)
+_LAST_HEADS = (
+    "SELECT signed FROM audit_heads AS one WHERE number = "
+    "(SELECT max(number) FROM audit_heads WHERE broker = one.broker) ORDER BY broker"
+)
+_ID_BYTES = 8  # of a row's hash
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A row of a chain, by its broker, number from 1, and hash of 32 bytes."""
+
+    broker: str
+    number: int
+    hash: bytes
 
 
 def chain_hash(before: bytes, row: Mapping[str, str | int]) -> bytes:
@@ -150,7 +171,8 @@ class Transaction:
         self._words = words
         self._broker = broker
         self._row: StoreRow | None = None
-        self._link: tuple[int, bytes] | None = None
+        self._link: Link | None = None
+        self._has_new_link = False
 
     def _run(self, statement: str, **parameters: Any) -> Cursor:
         return self._execute(self._words(statement), parameters)
@@ -169,7 +191,7 @@ class Transaction:
         """End it as if it had not been."""
         self._execute("ROLLBACK TO SAVEPOINT part")
         self.keep_part()
-        self._row = self._link = None
+        self._row = self._link = None  # `has_new_link` may say too much, which is no harm
 
     # Resources
 
@@ -545,13 +567,42 @@ class Transaction:
 
     def append_audit(self, texts: Mapping[str, str]) -> None:
         """One more row, chained to the last one of this broker."""
-        if self._link is None:
-            self._link = self._run(_LAST_LINK, broker=self._broker).fetchone() or (0, _FIRST_HASH)
-        number, before = self._link
-        row: dict[str, Any] = {"broker": self._broker, "number": number + 1, **texts}
-        row["hash"] = chain_hash(before, row)
+        last = self.last_link()
+        row: dict[str, Any] = {"broker": self._broker, "number": last.number + 1, **texts}
+        row["hash"] = chain_hash(last.hash, row)
         self._run(_INSERT_AUDIT, **row)
-        self._link = row["number"], row["hash"]
+        self._link = Link(self._broker, row["number"], row["hash"])
+        self._has_new_link = True
+
+    def last_link(self) -> Link:
+        """The last row of this broker's chain; number 0 where it has none."""
+        if self._link is None:
+            row = self._run(_LAST_LINK, broker=self._broker).fetchone()
+            self._link = Link(self._broker, *(row or (0, FIRST_HASH)))
+        return self._link
+
+    @property
+    def has_new_link(self) -> bool:
+        """Whether rows were appended."""
+        return self._has_new_link
+
+    def keep_audit_head(self, link: Link, signed: str) -> None:
+        """One more signed head; repeating it is no fault."""
+        statement = _insert("audit_heads", "broker", "number", "signed")
+        self._run(
+            f"{statement} ON CONFLICT (broker, number) DO NOTHING",
+            broker=link.broker,
+            number=link.number,
+            signed=signed,
+        )
+
+    def audit_heads(self) -> Sequence[str]:
+        """The last signed head of each chain."""
+        return [signed for (signed,) in self._run(_LAST_HEADS).fetchall()]
+
+    def all_audit_heads(self) -> Sequence[str]:
+        """All signed heads."""
+        return [signed for (signed,) in self._run("SELECT signed FROM audit_heads").fetchall()]
 
     def list_audit(
         self,
@@ -559,20 +610,27 @@ class Transaction:
         wanted: Mapping[str, str] | None = None,
         *,
         tenants: Sequence[str] | None = None,
-    ) -> Sequence[Mapping[str, str | int]]:
-        """The last rows, oldest first.
+    ) -> Sequence[Mapping[str, str]]:
+        """The last rows, oldest first: the texts, and `id`, the first 16 hex digits of the hash.
 
         Args:
             tenants: whose; None: all.
             wanted: by column, what a row must have; `image` and `session` by their beginning;
-                `since` is the earliest `at`, as it is stored.
+                `since` is the earliest `at`, as it is stored; `id` is that of the one row.
         """
-        tests, of = [], {f"tenant_{at}": name for at, name in enumerate(tenants or ())}
+        tests: list[str] = []
+        values: dict[str, Any] = dict(wanted or {})
         if tenants is not None:
+            of = {f"tenant_{at}": name for at, name in enumerate(tenants)}
             tests.append(f"tenant IN ({', '.join(f':{name}' for name in of) or 'NULL'})")
+            values |= of
         for name in wanted or {}:
             if name == "since":
                 tests.append("at >= :since")
+            elif name == "id":
+                tests.append("hash >= :id AND hash <= :end")
+                values["id"] = bytes.fromhex(values["id"])
+                values["end"] = values["id"] + b"\xff" * (len(FIRST_HASH) - _ID_BYTES)
             elif name in ("image", "session"):
                 tests.append(f"substr({name}, 1, length(:{name})) = :{name}")
             else:
@@ -580,11 +638,28 @@ class Transaction:
                 tests.append(f"{name} = :{name}")
         where = f"WHERE {' AND '.join(tests)} " if tests else ""
         statement = (
-            f"SELECT {', '.join(_AUDIT)} FROM audit {where}"  # noqa: S608 - names of ours
+            f"SELECT {', '.join(_SHOWN_AUDIT)} FROM audit {where}"  # noqa: S608 - names of ours
             "ORDER BY place DESC LIMIT :limit"
         )
-        rows = self._run(statement, limit=limit, **of, **(wanted or {})).fetchall()
-        return [dict(zip(_AUDIT, row, strict=True)) for row in rows[::-1]]
+        rows = self._run(statement, limit=limit, **values).fetchall()
+        return [
+            {"id": hashed[:_ID_BYTES].hex(), **dict(zip(AUDIT_TEXTS, texts, strict=True))}
+            for hashed, *texts in rows[::-1]
+        ]
+
+    def audit_chains(self) -> Iterator[tuple[Mapping[str, str | int], bytes]]:
+        """All rows with their hashes: chain by chain, in their order."""
+        brokers = self._run("SELECT DISTINCT broker FROM audit ORDER BY broker").fetchall()
+        for (broker,) in brokers:
+            number = place = 0
+            # No constraint is relied on: who changes rows may have dropped it.
+            while rows := self._links_after(broker, number, place):
+                for *told, hashed, _ in rows:
+                    yield dict(zip(_AUDIT, told, strict=True)), hashed
+                number, place = rows[-1][1], rows[-1][-1]
+
+    def _links_after(self, broker: str, number: int, place: int) -> Sequence[tuple[Any, ...]]:
+        return self._run(_NEXT_LINKS, broker=broker, number=number, place=place).fetchall()
 
 
 def _resource_row(resource: StoredResource) -> dict[str, Any]:

@@ -3,14 +3,16 @@
        imagers broker put URI FILE | get URI | list | delete URI | undelete URI
        imagers broker policy show | set FILE | reset | test FILE ...
        imagers broker image list | approve | supersede | revoke | floor ...
-       imagers broker audit [--limit N] [FILTER]...
+       imagers broker audit ... | tenant ... | admin-key ...
 
 A key broker for guests: "imagers broker init --help" is about its first day,
 "imagers broker serve --help" about running one. The other words administrate
 one that runs; "get" shows what is known of a secret, never the secret. A secret
 bound to an image goes to guests that name this image and whose measurement is a
 known one, see "imagers broker reference-value"; the policy may say more, see
-"imagers broker policy"; about images that are no good, "imagers broker image".
+"imagers broker policy". Who got what, and who did not: "imagers broker audit".
+Who administrates what of it: "imagers broker admin-key" and "tenant".
+About images that are no good: "imagers broker image".
 
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
   --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
@@ -26,10 +28,6 @@ known one, see "imagers broker reference-value"; the policy may say more, see
   --permanently               of "delete": with all that had the name before;
                               else "undelete" has it again
   --version N                 of "undelete": which one; "get" shows them
-  --limit N                   of "audit": how many entries, the newest ones;
-                              default 100; FILTER is any of
-    --resource URI, --image DIGEST, --session NAME, --event WORD,
-    --outcome ok|refused, --since TIME (RFC 3339, or as 90s, 30m, 12h, 7d)
   --json                      the facts as JSON
   -q, -v, -h                  quiet, verbose, this text
 
@@ -39,38 +37,30 @@ example:
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from imagers.cli.brokers import BrokerOptions, admin_options, this_broker
-from imagers.cli.command import VerbCommand, VerbGroup, blamed_on, json_option
-from imagers.cli.output import print_json, print_line, print_table
+from imagers.cli.command import VerbCommand, VerbGroup, json_option
+from imagers.cli.output import print_json, print_line
 from imagers.cli.verbs import (
+    broker_admin_key,
+    broker_audit,
     broker_check_config,
     broker_image,
     broker_init,
     broker_policy,
     broker_reference_value,
     broker_serve,
+    broker_tenant,
 )
-from imagers.errors import LocalError, UsageError
+from imagers.errors import LocalError
 
 if TYPE_CHECKING:
-    from imagers.kbs.admin import AuditEntry, ResourceMetadata
+    from imagers.kbs.admin import ResourceMetadata
 
 __all__ = ["command"]
-
-_MAX_PORT = 65535
-_SHOWN_DIGEST = len("sha256:") + 12  # as many as for a session; --json has all of it
-# Those of `imagers.broker.audit`, which needs the extra.
-_EVENTS = ["start", "stop", "auth", "attest", "release", "put", "replace", "delete", "undelete"]
-_EVENTS += ["bind", "approve", "supersede", "revoke", "floor", "policy", "reference", "admin"]
-_DIGEST = re.compile(r"(?:sha(?:256|384|512):)?[0-9a-f]{1,128}\Z")
-_AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.group("broker", cls=VerbGroup, help=__doc__)
@@ -85,25 +75,11 @@ for _module in (
     broker_policy,
     broker_reference_value,
     broker_image,
+    broker_audit,
+    broker_tenant,
+    broker_admin_key,
 ):
     command.add_command(_module.command)
-
-
-def _parse_since(text: str) -> str:
-    """A time of RFC 3339, or how long ago."""
-    ago = _AGO.match(text)
-    try:
-        if ago is not None:
-            moment = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
-        else:
-            moment = datetime.fromisoformat(text)
-        # A time without a zone is one of the clock on the wall here.
-        return moment.astimezone(UTC).isoformat()
-    except (ValueError, OverflowError):
-        raise UsageError(
-            f"--since: expected a time such as 2026-01-31T12:00:00Z, or 90s, 30m, 12h, 7d, "
-            f"got {text[:80]!r}"
-        ) from None
 
 
 @command.command("put", cls=VerbCommand, help=__doc__)
@@ -224,88 +200,3 @@ def undelete(*, uri: str, version: int | None, broker: BrokerOptions, as_json: b
         print_json({"uri": uri, "version": found.version})
     else:
         print_line(f"{uri} is version {found.version} again, as it was bound")
-
-
-@command.command("audit", cls=VerbCommand, help=__doc__)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100)
-@click.option("--resource", metavar="URI")
-@click.option("--image", metavar="DIGEST")
-@click.option("--session", metavar="NAME")
-@click.option("--event", type=click.Choice(_EVENTS))
-@click.option("--outcome", type=click.Choice(["ok", "refused"]))
-@click.option("--since", metavar="TIME")
-@admin_options
-@json_option
-def audit(
-    *,
-    limit: int,
-    resource: str | None,
-    image: str | None,
-    session: str | None,
-    event: str | None,
-    outcome: str | None,
-    since: str | None,
-    broker: BrokerOptions,
-    as_json: bool,
-) -> None:
-    """Show who got what, and who did not."""
-    from imagers.kbs.resources import parse_resource_path
-
-    # A value that no entry can have would show nothing, and look like "nobody got anything".
-    if resource is not None:
-        with blamed_on("--resource"):
-            resource = str(parse_resource_path(resource.removeprefix("kbs:///")))
-    if image is not None:
-        image = image.lower()
-        if _DIGEST.match(image) is None:
-            raise UsageError(f"--image: expected a digest or its beginning, got {image[:160]!r}")
-        if ":" not in image:
-            image = f"sha256:{image}"
-    asked = {
-        "path": resource,
-        "image": image,
-        "session": session,
-        "event": event,
-        "outcome": outcome,
-        "since": None if since is None else _parse_since(since),
-    }
-    filters = {name: value for name, value in asked.items() if value is not None}
-    with this_broker(broker).admin() as admin:
-        entries = admin.audit(limit, filters)
-    if as_json:
-        print_json({"entries": [_audit_facts(entry) for entry in entries]})
-        return
-    print_table(
-        ["no", "at", "event", "outcome", "tee", "session", "resource", "image", "rule", "detail"],
-        [
-            [
-                str(entry.number),
-                entry.at,
-                entry.event,
-                entry.outcome,
-                entry.tee or "-",
-                entry.session or "-",
-                entry.path or "-",
-                entry.image[:_SHOWN_DIGEST] or "-",
-                entry.rule or "-",
-                entry.detail or "-",
-            ]
-            for entry in entries
-        ],
-    )
-
-
-def _audit_facts(entry: AuditEntry) -> dict[str, object]:
-    """A row for a program; null where a member does not apply."""
-    return {
-        "number": entry.number,
-        "at": entry.at,
-        "event": entry.event,
-        "outcome": entry.outcome,
-        "tee": entry.tee or None,
-        "session": entry.session or None,
-        "uri": f"kbs:///{entry.path}" if entry.path else None,
-        "digest": entry.image or None,
-        "rule": entry.rule or None,
-        "detail": entry.detail or None,
-    }

@@ -11,6 +11,7 @@ owner only) and NAME.pub, a kek as NAME.kek; nothing is ever overwritten.
     cosign     ECDSA P-256 for signatures, in cosign's encrypted file format
     rsa        RSA 3072 for encryption, for recipients jwe:NAME.pub
     ec         ECDH P-256 for encryption, for recipients jwe:NAME.pub
+    admin      Ed25519 for who administrates a key broker, see "imagers broker"
     kek        32 random bytes, a key-encryption key for --kek-file
 
   --output NAME            where to write, without ending
@@ -53,7 +54,7 @@ def command() -> None:
 
 
 @command.command("generate", cls=VerbCommand, help=__doc__)
-@click.argument("kind", type=click.Choice(["cosign", "rsa", "ec", "kek"]), metavar="KIND")
+@click.argument("kind", type=click.Choice(["cosign", "rsa", "ec", "admin", "kek"]), metavar="KIND")
 @click.option("--output", required=True, metavar="NAME")
 @click.option("--passphrase-file", metavar="FILE")
 @json_option
@@ -69,7 +70,7 @@ def generate(*, kind: str, output: str, passphrase_file: str | None, as_json: bo
         write_new(f"{output}.kek", os.urandom(_KEK_BYTES), mode=0o600)
         lines = [f"{output}.kek: 32 random bytes"]
     else:
-        lines = _generate_recipient(kind, output)
+        lines = _generate_pair(kind, output)
     if as_json:
         print_json({"files": _made(kind, output)})
     else:
@@ -118,8 +119,8 @@ def _generate_cosign(output: str, passphrase_file: str | None) -> list[str]:
     ]
 
 
-def _generate_recipient(kind: str, output: str) -> list[str]:
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+def _generate_pair(kind: str, output: str) -> list[str]:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
         NoEncryption,
@@ -129,9 +130,11 @@ def _generate_recipient(kind: str, output: str) -> list[str]:
 
     from imagers.sign.keyfiles import write_pair
 
-    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
     if kind == "rsa":
         key, shown = rsa.generate_private_key(65537, _RSA_BITS), f"RSA {_RSA_BITS}"
+    elif kind == "admin":
+        key, shown = ed25519.Ed25519PrivateKey.generate(), "Ed25519"
     else:
         key, shown = ec.generate_private_key(ec.SECP256R1()), "EC P-256"
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -19,7 +19,7 @@ from imagers.broker.admins import (
 from imagers.broker.keeping.rows import Admin
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.refusals import Refusal
-from imagers.broker.tokens import GuestTokens
+from imagers.broker.tokens import GuestTokens, make_signing_key
 from imagers.kbs.wire import admin_key_id
 from imagers.pki.jose import sign_token
 
@@ -104,7 +104,7 @@ def test_token_of_another_key_refused():
 
 
 def test_token_of_a_guest_is_none_of_an_admin_and_the_other_way_round():
-    with GuestTokens.make_key() as private:
+    with make_signing_key() as private:
         guests, key = GuestTokens(private), _loaded(private)
         token = sign_token(GOOD, key=key)
         assert refused(check_admin_token, token, [ALICE], now=NOW).name == "AdminAuthAccess"

@@ -3,6 +3,9 @@
 
 import asyncio
 import json
+import secrets
+import shutil
+import threading
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -20,7 +23,7 @@ from imagers.broker.keeping.rows import Admin, Approval
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Asked, Credentials, Releases
-from imagers.broker.resources import Resources
+from imagers.broker.resources import Ends, Resources
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import FormatError, LocalError
 from imagers.evidence.plugins import load_attester
@@ -30,6 +33,7 @@ from imagers.kbs.tee_key import ECKey
 from imagers.model.base64 import encode_base64
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
+from tests.postgresql import Server
 from tests.unit.broker.conftest import Clock
 
 REPOSITORY, PATH = "default", "default/key/1"
@@ -61,16 +65,17 @@ ANN, BOB, EVE, ROOT = map(new_admin, ("ann", "bob", "eve", "root"))
 class Broker:
     """One over a directory, in a loop of its own, with a clock that can be moved."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, **config):
         self.clock = Clock()
         self._runner = asyncio.Runner()
         self._config = BrokerConfig(
-            state_directory=directory, allow_sample_tee=True, clock=self.clock
+            state_directory=directory, allow_sample_tee=True, clock=self.clock, **config
         )
         self._open()
         with self.state.store.transaction() as transaction:
             for one in (ANN, BOB, EVE, ROOT):
-                transaction.insert_admin(one.row)
+                if transaction.find_admin(one.row.id) is None:
+                    transaction.insert_admin(one.row)
 
     def _open(self):
         self.state = open_state(self._config)
@@ -91,8 +96,9 @@ class Broker:
     def policy(self, *rules):
         self.run(self.resources.set_policy(ROOT.row, json.dumps({"rules": rules}).encode()))
 
-    def put(self, path=PATH, *, replace=False):
-        self.run(self.resources.put(ROOT.row, path, SecretKey(b"secret"), replace=replace))
+    def put(self, path=PATH, *, replace=False, ends=None):
+        secret = SecretKey(b"secret")
+        self.run(self.resources.put(ROOT.row, path, secret, replace=replace, ends=ends))
 
     def bind(self, digest, path=PATH, *, by=EVE):
         body = json.dumps({"manifest_digest": str(digest)}).encode()
@@ -451,6 +457,88 @@ def test_revoke_message_that_is_none_refused(broker, body):
     with pytest.raises(FormatError):
         broker.run(broker.images.revoke(ROOT.row, REPOSITORY, told))
     broker.release()
+
+
+# --- many brokers
+
+
+@pytest.fixture(scope="module")
+def server():
+    running = Server()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def two(server, tmp_path):
+    """Two brokers over one store in PostgreSQL."""
+    url = server.new_database(f"t{secrets.token_hex(8)}")
+    one = Broker(tmp_path / "one", database=url, name="one")
+    (tmp_path / "other").mkdir(mode=0o700)
+    for name in ("master.key", "admin.pub"):
+        shutil.copy(tmp_path / "one" / name, tmp_path / "other" / name)
+    other = Broker(tmp_path / "other", database=url, name="other")
+    one.put()
+    for image in (A, B):
+        one.bind(image)
+    yield one, other
+    other.close()
+    one.close()
+
+
+def test_what_one_broker_revokes_is_refused_by_the_other_at_once(two):
+    one, other = two
+    kept = other.attest()
+    other.release(credentials=kept)
+    one.supersede(A, B)
+    one.revoke(A)
+    refusal = refused(other.release, credentials=kept)
+    assert (refusal.name, str(B) in refusal.detail) == ("ImageRevoked", True)
+    other.release(B, credentials=kept)
+    one.policy(NEEDS_TWO)
+    assert "has 0 of 2" in refused(other.release, B).detail
+    other.approve(B, by=ANN)
+    one.approve(B, by=BOB)
+    for broker in two:
+        broker.release(B)
+
+
+def test_approval_that_one_broker_says_is_over_is_so_at_one_whose_clock_is_behind(two):
+    one, other = two
+    one.policy(NEEDS_TWO)
+    one.approve(A, by=ANN, until=one.clock() + timedelta(minutes=2))
+    one.approve(A, by=BOB)
+    for broker in two:
+        broker.release()
+    kept = [broker.attest() for broker in two]
+    one.clock.advance(minutes=2)
+    assert "has 1 of 2" in refused(one.release, credentials=kept[0]).detail
+    assert "has 1 of 2" in refused(other.release, credentials=kept[1]).detail
+
+
+def test_uses_are_counted_by_all_brokers_together(two):
+    one, other = two
+    one.put("default/key/2", ends=Ends(max_uses=5))
+    one.bind(A, "default/key/2")
+    results = []
+
+    def ask(broker):
+        kept = broker.attest()
+        path = "default/key/2"
+        results.extend(_status(broker, A, path, credentials=kept) for _ in range(6))
+
+    threads = [threading.Thread(target=ask, args=(broker,)) for broker in two]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # 503: what was in force kept changing, which is no release.
+    assert results.count(200) <= 5
+    assert set(results) <= {200, 403, 503}
+    while results.count(200) < 5:
+        one.release(A, "default/key/2")
+        results.append(200)
+    assert refused(other.release, A, "default/key/2").name == "ResourceUsedUp"
 
 
 # --- orders of events

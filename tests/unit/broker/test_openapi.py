@@ -90,6 +90,7 @@ FOR_ROLES = {
     "imagers/reference-value": {"get": READ, "post": ("owner",)},
     "imagers/reference-value/{name}": {"delete": ("owner",)},
     "imagers/audit": {"get": ("owner", "auditor", "operator")},
+    "imagers/audit/head": {"get": ("operator",)},
     "imagers/admin-key": dict.fromkeys(("get", "post"), APPOINT),
     "imagers/admin-key/{id}": {"delete": APPOINT},
     "imagers/tenant": {"get": ("operator",)},

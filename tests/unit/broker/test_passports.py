@@ -23,7 +23,7 @@ from imagers.broker.releases import Credentials
 from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
 from imagers.broker.state import open_state
-from imagers.broker.tokens import GuestTokens, Judged
+from imagers.broker.tokens import GuestTokens, Judged, make_signing_key
 from imagers.errors import FormatError, LocalError, TagMismatch, UsageError
 from imagers.evidence.appraise import appraise_claims
 from imagers.evidence.claims import claims_to_json
@@ -321,7 +321,7 @@ CLAIMS = Claims(
 
 def of_another_broker(claims, **changes):
     """A token of a broker of ours, which its key and issuer are of."""
-    private = GuestTokens.make_key()
+    private = make_signing_key()
     tokens = GuestTokens(private, issuer="https://other.example")
     FILES["other.json"] = tokens.jwks()
     made = tokens.issue(

@@ -10,7 +10,13 @@ from jwcrypto.jwk import JWK, JWKSet
 from jwcrypto.jws import JWS
 
 from imagers.broker.refusals import Refusal
-from imagers.broker.tokens import Accepted, GuestTokens, Judged, check_issuer
+from imagers.broker.tokens import (
+    Accepted,
+    GuestTokens,
+    Judged,
+    check_issuer,
+    make_signing_key,
+)
 from imagers.errors import UsageError
 from imagers.evidence.appraise import appraise_claims
 from imagers.kbs.messages import Attestation, hash_report_data
@@ -49,7 +55,7 @@ def parts_of(token):
 
 @pytest.fixture
 def private():
-    return GuestTokens.make_key()
+    return make_signing_key()
 
 
 @pytest.fixture
@@ -241,7 +247,7 @@ def test_check_token_of_a_clock_that_was_far_ahead_refused(tokens, token):
 
 def test_check_of_another_broker_refused_though_its_key_is_in_the_header(token):
     with (
-        GuestTokens.make_key() as other,
+        make_signing_key() as other,
         pytest.raises(Refusal, match="token: the signature does not fit"),
     ):
         GuestTokens(other).check(token, now=NOW)

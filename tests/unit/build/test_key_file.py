@@ -3,7 +3,7 @@ import json
 import os
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -101,7 +101,7 @@ def test_private_key_without_its_password_is_no_key_of_another_kind():
         (os.urandom(32), FormatError, "32 bytes, which a key-encryption key has"),
         (b'{"kty":"oct","k":"AAAA"}', Unsupported, "oct"),
         (b'{"default":[]}', FormatError, "kty"),
-        (private(ed25519.Ed25519PrivateKey.generate()), Unsupported, "expected an RSA or EC"),
+        (private(x25519.X25519PrivateKey.generate()), Unsupported, "expected an RSA or EC"),
         (
             public(rsa.generate_private_key(65537, 1024)),  # noqa: S505  # it is refused
             Unsupported,
@@ -109,7 +109,7 @@ def test_private_key_without_its_password_is_no_key_of_another_kind():
         ),
         (public(ec.generate_private_key(ec.SECP256K1())), Unsupported, "expected an"),
     ],
-    ids=["empty", "text", "kek", "symmetric", "other JSON", "Ed25519", "small RSA", "other curve"],
+    ids=["empty", "text", "kek", "symmetric", "other JSON", "X25519", "small RSA", "other curve"],
 )
 def test_what_is_no_key_refused(data, kind, piece):
     with pytest.raises(kind, match=piece):

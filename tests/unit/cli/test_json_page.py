@@ -264,6 +264,16 @@ def use_a_broker(made, admin):
     made("broker reference-value set", "a", "y", "--add", *admin)
     made("broker reference-value list", *admin)
     made("broker reference-value delete", "a", *admin)
+    made("key generate", "admin", "--output", "alice")
+    made("broker tenant add", "team-a", *admin)
+    made("broker tenant assign", "team-a", "app-a", *admin)
+    made("broker tenant list", *admin)
+    words = ("--role", "owner", "--tenant", "team-a")
+    made("broker admin-key add", "alice", "alice.pub", *words, *admin)
+    made("broker admin-key list", "--tenant", "team-a", *admin)
+    made("broker tenant remove", "team-a", *admin)
+    made("broker admin-key add", "bob", "alice.pub", "--role", "auditor", *admin)
+    made("broker admin-key remove", "bob", *admin)
 
 
 def look_after_collateral(made, world, monkeypatch):
@@ -335,6 +345,11 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
         with pytest.raises(KeyUnavailable):
             guest.get("kbs:///a/b/c", manifest_digest=digest_of(b"other"))
     made("broker audit", *admin)
+    newest = imagers_broker.log[-1].id
+    made("broker audit", "--why", newest, *admin)
+    made("broker audit", "--export-head", "head", *admin)
+    state = imagers_broker.admin_key_file.parent
+    made("broker audit", "--verify", "--head", "head", "--state", state, *admin)
     Path("password").write_text("s3cret")
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(Path("auth.json").absolute()))
     with EmbeddedRegistry(username="me", password="s3cret") as registry:

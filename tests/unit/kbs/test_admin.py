@@ -186,7 +186,7 @@ def test_audit_tells_each_change_in_order_and_its_limit_takes_the_last(embedded)
         ("policy", "ok"),
         ("delete", "ok"),
     ]
-    assert [row.number for row in rows] == list(range(1, 8))
+    assert len({row.id for row in rows}) == 7
     assert rows[2].path == "default/key/1"
     assert rows[2].image == str(IMAGE)
     assert rows[5].detail == "rules: deny-all"

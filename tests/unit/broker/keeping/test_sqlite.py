@@ -4,6 +4,7 @@ import stat
 
 import pytest
 
+from imagers.broker.audit_check import check_chains
 from imagers.broker.keeping.rows import StoredResource
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import Store
@@ -143,8 +144,11 @@ def test_store_of_an_older_version_is_taken_over(tmp_path, version, more):
         kept = StoredResource(PATH, b"\0", 1, 1, "2026-11-01T00:00:00+00:00")
         assert transaction.find_resource(PATH) == kept
         assert transaction.count_sessions() == 0
-        rows = transaction.list_audit(10)
-        assert [(row["number"], row["at"]) for row in rows] == [(1, "a"), (2, "b")]
+        rows = [row for row, _ in transaction.audit_chains()]
+        assert [(row["number"], row["at"], row["client"]) for row in rows] == [
+            (1, "a", ""),
+            (2, "b", ""),
+        ]
         assert [row["tenant"] for row in rows] == [DEFAULT_TENANT, ""]
         assert transaction.tenants() == (DEFAULT_TENANT,)
         assert transaction.get_setting("token-key") == b"\1"
@@ -154,7 +158,8 @@ def test_store_of_an_older_version_is_taken_over(tmp_path, version, more):
         values = {"r": ReferenceValue("r", (1,))} if version == 3 else {}
         assert transaction.reference_values(DEFAULT_TENANT) == values
         transaction.append_audit(ROW)
-        assert transaction.list_audit(1)[0]["number"] == 3
+        assert transaction.last_link().number == 3
+        assert not check_chains(transaction.audit_chains(), ()).problems
         row = transaction.store_row()
         assert (len(row.id), row.seen_ms) == (16, 5 if version > 1 else 0)
         assert (row.id == bytes(range(16))) == (version > 1)

@@ -213,7 +213,11 @@ def test_audit_limit_takes_the_last_oldest_first(store):
         for number in range(5):
             transaction.append_audit(ROW | {"detail": str(number)})
         rows = transaction.list_audit(2)
-    assert [(row["number"], row["detail"]) for row in rows] == [(4, "3"), (5, "4")]
+        (row,) = transaction.list_audit(10, {"id": rows[0]["id"]})
+        hashed = [one for _, one in transaction.audit_chains()]
+    assert [row["detail"] for row in rows] == ["3", "4"]
+    assert row == rows[0]
+    assert [row["id"] for row in rows] == [one.hex()[:16] for one in hashed[3:]]
 
 
 def test_reference_values_are_replaced_found_by_name_and_deleted(store):
@@ -240,14 +244,14 @@ def test_numbers_of_collateral_only_grow(store):
 
 def test_audit_of_some_tenants_has_their_rows_alone(store):
     with store.transaction() as transaction:
-        for tenant in ("", "a", "b", "a"):
-            transaction.append_audit(ROW | {"tenant": tenant})
+        for number, tenant in enumerate(("", "a", "b", "a"), 1):
+            transaction.append_audit(ROW | {"tenant": tenant, "detail": str(number)})
         for wanted, found in ((["a"], [2, 4]), (["", "b"], [1, 3]), (["c"], []), ([], [])):
             rows = transaction.list_audit(10, tenants=wanted)
-            assert [row["number"] for row in rows] == found
+            assert [int(row["detail"]) for row in rows] == found
         assert len(transaction.list_audit(10)) == 4
         assert len(transaction.list_audit(10, {"event": "put"}, tenants=["a"])) == 2
-        assert [row["number"] for row in transaction.list_audit(1, tenants=["b"])] == [3]
+        assert [row["detail"] for row in transaction.list_audit(1, tenants=["b"])] == ["3"]
 
 
 def test_resources_are_listed_of_the_tenant_that_owns_the_repository(store):

@@ -1,13 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import pytest
-
-from imagers.broker.audit import AuditEvent
-from imagers.cli.verbs.broker import _EVENTS
-from imagers.errors import KeyRefused
-from imagers.model.digest import digest_of
 
 
 def put(run, admin, name="kbs:///a/b/c", data=b"secret", *more):
@@ -65,83 +59,6 @@ def test_broker_address_without_a_scheme_is_explained(run, given, meant):
         f"imagers: error: --broker: expected a URL with http:// or https://, got '{given}'\n"
         f"imagers: hint: write --broker {meant}\n"
     )
-
-
-def test_audit_filters_and_shows_image_and_session(run, admin, imagers_broker):
-    image = digest_of(b"image")
-    imagers_broker.put("kbs:///a/b/c", b"secret", image=image)
-    imagers_broker.put("kbs:///a/b/d", b"secret")
-    with imagers_broker.client() as guest:
-        guest.get("kbs:///a/b/c", manifest_digest=image).close()
-        with pytest.raises(KeyRefused):
-            guest.get("kbs:///a/b/d", manifest_digest=image)
-
-    def rows(*filters):
-        found = run("broker", "audit", *admin, "--json", *filters)
-        assert found.code == 0, found.err
-        return [(row["event"], row["uri"], row["outcome"]) for row in found.json()["entries"]]
-
-    got = ("release", "kbs:///a/b/c", "ok")
-    refused = ("release", "kbs:///a/b/d", "refused")
-    assert rows("--event", "release") == [got, refused]
-    assert rows("--event", "release", "--resource", "kbs:///a/b/d") == [refused]
-    assert rows("--outcome", "refused") == [refused]
-    assert got in rows("--image", str(image)[:19], "--limit", "9")
-    assert rows("--image", image.hex[:8], "--outcome", "refused") == [refused]
-    assert rows("--image", image.hex.upper(), "--outcome", "refused") == [refused]
-    assert rows("--outcome", "refused", "--resource", "a/b/d") == [refused]
-    assert rows("--since", "1h", "--event", "release") == [got, refused]
-    assert rows("--since", "2999-01-01T00:00:00Z") == []
-    session = run("broker", "audit", *admin, "--json").json()["entries"][-1]["session"]
-    assert rows("--session", session, "--event", "release") == [got, refused]
-    assert rows("--session", "nobody") == []
-    head, *lines = run("broker", "audit", *admin, "--event", "release").out.splitlines()
-    assert head.split()[5:8] == ["session", "resource", "image"]
-    assert [line.split()[5:8] for line in lines] == [
-        [session, "a/b/c", str(image)[:19]],
-        [session, "a/b/d", str(image)[:19]],
-    ]
-
-
-@pytest.mark.parametrize(
-    "time", ["yesterday", "0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-14:00", "999999999d"]
-)
-def test_audit_with_a_time_that_is_none_is_a_usage_error(run, admin, time):
-    outcome = run("broker", "audit", *admin, "--since", time)
-    assert outcome.code == 2
-    assert "--since: expected a time such as" in outcome.err
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "code"),
-    [
-        ("--event", "releases", 2),
-        ("--resource", "kbs://host/a/b/c", 11),
-        ("--resource", "a/b", 11),
-        ("--image", "sha256:%", 2),
-        ("--image", "docker://r.example/app", 2),
-    ],
-)
-def test_audit_filter_that_no_entry_can_fit_is_refused(run, admin, option, value, code):
-    """An empty list would look like the answer that nobody got anything."""
-    outcome = run("broker", "audit", *admin, option, value)
-    assert (outcome.code, outcome.out) == (code, "")
-    assert option in outcome.err
-
-
-def test_audit_events_are_those_that_the_broker_writes():
-    assert list(get_args(get_type_hints(AuditEvent)["event"])) == _EVENTS
-
-
-def test_audit_shows_the_newest_entries(run, admin):
-    for number in range(3):
-        put(run, admin, f"kbs:///a/b/c{number}")
-    entries = run("broker", "audit", *admin, "--limit", "2", "--json").json()["entries"]
-    assert len(entries) == 2
-    assert entries[-1]["uri"] == "kbs:///a/b/c2"
-    assert entries[-1]["tee"] is None
-    text = run("broker", "audit", *admin).out
-    assert text.splitlines()[0].split()[:4] == ["no", "at", "event", "outcome"]
 
 
 def test_broker_of_this_machine_is_the_default(run):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("kind", ["rsa", "ec"])
-def test_generate_recipient_makes_a_pair_that_fits(run, kind):
+@pytest.mark.parametrize("kind", ["rsa", "ec", "admin"])
+def test_generate_makes_a_pair_that_fits(run, kind):
     outcome = run("key", "generate", kind, "--output", "one")
     assert outcome.code == 0
     assert stat.S_IMODE(Path("one.key").stat().st_mode) == 0o600
@@ -17,7 +17,7 @@ def test_generate_recipient_makes_a_pair_that_fits(run, kind):
     ).stdout
     assert public == Path("one.pub").read_bytes()
     shown = run("key", "show", "one.pub", "--json").json()
-    assert shown["kind"] == {"rsa": "RSA 3072", "ec": "EC P-256"}[kind]
+    assert shown["kind"] == {"rsa": "RSA 3072", "ec": "EC P-256", "admin": "Ed25519"}[kind]
 
 
 def test_generate_cosign_makes_a_pair_that_its_passphrase_opens(run):
@@ -74,10 +74,10 @@ def test_generate_with_a_wide_open_umask_keeps_the_secret_closed(run):
 def pairs(run):
     """Names of pairs NAME.key and NAME.pub of all kinds, the signer's with a passphrase."""
     Path("secret").write_text("horse\n")
-    for kind in ("rsa", "ec"):
+    for kind in ("rsa", "ec", "admin"):
         run("key", "generate", kind, "--output", kind)
     run("key", "generate", "cosign", "--output", "cosign", "--passphrase-file", "secret")
-    return {"rsa": (), "ec": (), "cosign": ("--passphrase-file", "secret")}
+    return {"rsa": (), "ec": (), "admin": (), "cosign": ("--passphrase-file", "secret")}
 
 
 def test_show_of_both_halves_is_the_same_but_for_the_word(run, pairs):
