@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError
 from imagers.files import local_errors
+from imagers.kbs.tenants import parse_admin_public_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -223,18 +224,8 @@ def load_admin_public_key(path: Path) -> Ed25519PublicKey:
         LocalError: it cannot be read, or others may write it.
         FormatError: no such key in it.
     """
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ed25519
-
     check_owner_only(path, readable=True)
-    try:
-        key = serialization.load_pem_public_key(_read(path, _MAX_PEM))
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, ed25519.Ed25519PublicKey):
-        raise FormatError("expected a PEM file with an Ed25519 public key", what=str(path))
-    return key
+    return parse_admin_public_key(_read(path, _MAX_PEM), what=str(path))
 
 
 def _load_private(path: Path) -> Ed25519PrivateKey:

@@ -605,13 +605,17 @@ def _check_size(size: int) -> None:
 
 
 def _check_counts(appraisal: Appraisal) -> None:
-    """Raise if nothing of the claims may be believed now: a reference value is there no more."""
+    """Raise if nothing of the claims may be believed now, by this tenant.
+
+    A reference value is there no more, or it is another tenant's. It is no fault of the session:
+    to shake hands again would not help.
+    """
     try:
         appraisal.check_counts()
     except EvidenceRejected as error:
         refusal = refusal_of(error)
         assert refusal is not None  # it has a step
-        raise refusal from None
+        raise Refusal("PolicyDeny", refusal.detail, told=refusal.told) from None
 
 
 def _ask_table(

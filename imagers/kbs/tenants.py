@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from imagers.kbs.admin import BrokerAdmin
     from imagers.model.strict_json import JSONObject
 
-__all__ = ["AdminKey", "Tenant", "TenantAdmin", "load_admin_public_key"]
+__all__ = ["AdminKey", "Tenant", "TenantAdmin", "load_admin_public_key", "parse_admin_public_key"]
 
 _MAX_ANSWER = 16 * 1024 * 1024
 _MAX_KEY_FILE = 64 * 1024
@@ -76,11 +76,20 @@ def load_admin_public_key(path: str | os.PathLike[str]) -> Ed25519PublicKey:
         LocalError: no such file, or it cannot be read.
         FormatError: no such key in it.
     """
+    data = read_bounded(path, max_bytes=_MAX_KEY_FILE, doing="the public key cannot be read")
+    return parse_admin_public_key(data, what=str(path))
+
+
+def parse_admin_public_key(data: bytes, *, what: str) -> Ed25519PublicKey:
+    """An Ed25519 public key in PEM.
+
+    Raises:
+        FormatError: it is none.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    data = read_bounded(path, max_bytes=_MAX_KEY_FILE, doing="the public key cannot be read")
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
@@ -88,7 +97,7 @@ def load_admin_public_key(path: str | os.PathLike[str]) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise FormatError(
             "expected a PEM file with an Ed25519 public key",
-            what=str(path),
+            what=what,
             hint="of a private one: openssl pkey -in alice.key -pubout -out alice.pub",
         )
     return key

@@ -39,6 +39,7 @@ from urllib.parse import urlsplit
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from imagers.broker.keeping.sqlite import SQLiteDatabase
+from imagers.broker.keeping.tables import AUDIT_TEXTS
 from imagers.broker.keeping.transaction import chain_hash
 from imagers.evidence.plugins import load_attester
 from imagers.kbs.admin import load_admin_key
@@ -71,8 +72,7 @@ class Broker:
             lines |= {"database": database, "name": name}
             if keys is not None:
                 self._state.mkdir(mode=0o700)
-                for key in ("master.key", "admin.key", "admin.pub"):
-                    shutil.copy(keys / key, self._state / key)
+                shutil.copy(keys / "master.key", self._state / "master.key")
         text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
         self._config.write_text(text + "allow-sample-tee = true\n")
         self.state = self._state
@@ -194,7 +194,7 @@ class World:
 
     def rows(self):
         """All audit rows, with their hashes, in their order."""
-        names = "broker, number, at, event, outcome, tee, path, image, rule, session, detail"
+        names = ", ".join(("broker", "number", *AUDIT_TEXTS))
         statement = f"SELECT {names}, hash FROM audit ORDER BY place"  # noqa: S608 - of ours
         if self._server is None:
             path = self.brokers[0].state / "broker.sqlite"

@@ -4,8 +4,8 @@
        imagers broker admin-key remove NAME [--tenant TENANT]
 
 Says whose keys administrate a broker. FILE is a public key, as "imagers key
-generate admin" makes it; its owner gives the private one to other verbs with
---broker-admin-key. The one that a broker makes at its first start has all roles.
+generate admin" makes it; the private one is for --broker-admin-key. The key
+that a broker makes at its first start has all roles.
 
   --role ROLE                 what it may, of its tenant (repeat it):
       owner                   all, also change policies and admin keys

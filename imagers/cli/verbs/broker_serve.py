@@ -199,7 +199,9 @@ def _announce(broker: RunningBroker, tell: Say) -> None:
     ):
         if made:
             tell("", f"made the {what} {path}; keep a copy in a safe place")
-    tell("", f"the broker listens on {broker.url}; admin key {broker.admin_key_file}")
+    # Another broker of the store may have made it, or it was moved to where it is used.
+    key = f"; admin key {broker.admin_key_file}" if broker.admin_key_file.exists() else ""
+    tell("", f"the broker listens on {broker.url}{key}")
     tees = ", ".join(broker.tees) or "none"
     tell("", f"it takes evidence of: {tees}; resources: {broker.resources}")
     if broker.issuers:

@@ -2,10 +2,13 @@
 """Genuine is not one's own: the whole way of evidence of a real TEE, over HTTP."""
 
 import json
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from imagers.broker.handshake import Handshake
 from imagers.broker.keeping.tables import DEFAULT_TENANT
@@ -17,6 +20,7 @@ from imagers.errors import CouldNotVerify, EvidenceRejected, KeyRefused
 from imagers.evidence.init_data import parse_init_data
 from imagers.evidence.judge import judge_evidence
 from imagers.evidence.plugins import load_attester, load_verifier
+from imagers.kbs.admin import BrokerAdmin
 from imagers.kbs.messages import (
     Attestation,
     InitData,
@@ -25,9 +29,11 @@ from imagers.kbs.messages import (
     parse_challenge,
 )
 from imagers.kbs.tee_key import ECKey
+from imagers.kbs.tenants import TenantAdmin
 from imagers.model.base64 import decode_base64url
 from imagers.model.digest import digest_of
 from imagers.model.evidence import Bound, Evidence
+from imagers.model.keys import SecretKey
 from imagers.model.references import ReferenceValue
 from imagers.testing.broker import EmbeddedBroker
 from imagers.testing.evidence import (
@@ -340,6 +346,32 @@ def test_guest_of_each_tee_gets_the_key_if_and_only_if_it_is_known(any_world):
             assert denied in no()
             broker.expect(name, known[name])
         ask()
+
+
+@of([one for one in WORLDS if one.tee == "tpm"])
+def test_evidence_that_counts_for_one_tenant_counts_for_no_other(any_world, tmp_path):
+    """Its handshake is for no tenant yet; each release asks who owns the secret."""
+    known, uris = measured(any_world), [f"kbs:///of-{name}/app/key" for name in "ab"]
+    with EmbeddedBroker(worlds=[any_world], allow_sample_tee=False) as broker, ExitStack() as stack:
+        tenants, clients = TenantAdmin(broker.admin), []
+        for name, uri in zip("ab", uris, strict=True):
+            key = Ed25519PrivateKey.generate()
+            path = tmp_path / f"{name}.key"
+            path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            tenants.add(name)
+            tenants.assign(name, f"of-{name}")
+            tenants.add_key(name, ["owner"], key.public_key(), tenant=name)
+            clients.append(stack.enter_context(BrokerAdmin(broker.url, key_file=path)))
+            with SecretKey(name.encode()) as secret:
+                clients[-1].put_resource(uri, secret)
+            clients[-1].bind_manifest(uri, IMAGE)
+        guest = stack.enter_context(broker.client(any_world.attester()))
+        with pytest.raises(EvidenceRejected, match="step measure"):
+            guest.get(uris[0], manifest_digest=IMAGE)
+        references = [ReferenceValue(name, (value,)) for name, value in known.items()]
+        clients[1].set_reference_values(references)
+        guest.get(uris[1], manifest_digest=IMAGE).close()
+        assert "step measure" in refused(guest.get, uris[0], manifest_digest=IMAGE)
 
 
 @of(WITH_INIT_DATA)

@@ -23,6 +23,7 @@ from imagers.broker.releases import Credentials
 from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
 from imagers.broker.state import open_state
+from imagers.broker.tenants import Tenants
 from imagers.broker.tokens import GuestTokens, Judged, make_signing_key
 from imagers.errors import FormatError, LocalError, TagMismatch, UsageError
 from imagers.evidence.appraise import appraise_claims
@@ -912,6 +913,31 @@ def test_passport_that_is_refused_has_its_reason_in_the_audit_log_only(broker):
     assert refusal.name == "TokenVerifierError"
     assert "ours.example" not in refusal.detail
     assert "ours.example" in last_row(state)["detail"]
+
+
+def test_passport_is_taken_where_its_issuer_is_listed_for_the_owner_alone(broker):
+    resources, _, state = broker(affirming="trusted", tenant="a")
+    admin, claims = first_admin(state), changed(**made_for(GUEST_KEY))
+    tenants = Now(Tenants(state), admin)
+    tenants.add("a")
+    tenants.assign("of-a", b'{"tenant": "a"}')
+    of_a = replace(admin, id="0" * 64, tenant="a")
+    with state.store.transaction() as transaction:
+        transaction.insert_admin(of_a)
+    owner = Now(Resources(state), of_a)
+    owner.put("of-a/key/1", SecretKey(SECRET), replace=False)
+    owner.bind("of-a/key/1", json.dumps({"manifest_digest": str(IMAGE)}).encode())
+    refusal = denied(resources, claims)
+    assert refusal.name == "TokenVerifierError"
+    assert (last_row(state)["tenant"], "'default'" in last_row(state)["detail"]) == (
+        DEFAULT_TENANT,
+        True,
+    )
+    credentials = Credentials(bearer=token(claims))
+    answer = resources.release(credentials, "of-a/key/1", [str(IMAGE)])
+    with open_answer(answer, GUEST_KEY) as secret, secret.view() as data:
+        assert bytes(data) == SECRET
+    assert last_row(state)["tenant"] == "a"
 
 
 def test_answer_to_a_passport_is_for_nobody_who_stole_it(broker):

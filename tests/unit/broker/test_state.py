@@ -2,13 +2,16 @@
 import json
 import logging
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from imagers.broker.admins import ROLES
 from imagers.broker.audit import AuditEvent
 from imagers.broker.keeping.rows import StoreRow
 from imagers.broker.keeping.tables import DEFAULT_TENANT
+from imagers.broker.keyfiles import load_admin_public_key
 from imagers.broker.policy.table import (
     DEFAULT_POLICY,
     DENY_ALL_POLICY,
@@ -17,6 +20,7 @@ from imagers.broker.policy.table import (
 from imagers.broker.rules import POLICY
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import FormatError, LocalError, PluginNotFound, UsageError
+from imagers.kbs.wire import admin_key_id
 from imagers.model.evidence import Claims
 from imagers.model.references import ReferenceValue
 from tests.unit.broker.conftest import Now
@@ -64,6 +68,49 @@ def test_second_start_makes_nothing(config):
     assert len(starts(state)) == 2
     state.close()
     assert {p.name: p.read_bytes() for p in config.state_directory.glob("*.key")} == before
+
+
+def admins_of(config):
+    with open_state(config) as state, state.store.reading() as transaction:
+        return {one.name: one for one in transaction.admins()}
+
+
+def test_admin_key_of_the_first_start_may_do_all(config):
+    (first,) = admins_of(config).values()
+    key = load_admin_public_key(config.state_directory / "admin.pub")
+    assert (first.id, first.public_key) == (admin_key_id(key), key.public_bytes_raw())
+    assert (first.tenant, first.roles) == (DEFAULT_TENANT, frozenset(ROLES))
+
+
+def test_admin_key_whose_files_are_both_gone_is_replaced(config):
+    """Who takes them away wants that it opens nothing more."""
+    before = admins_of(config)["admin"]
+    (config.state_directory / "admin.key").unlink()
+    assert admins_of(config) == {"admin": before}  # kept elsewhere
+    (config.state_directory / "admin.pub").unlink()
+    after = admins_of(config)
+    assert list(after) == ["admin"]
+    assert after["admin"].id != before.id
+    assert (config.state_directory / "admin.key").exists()
+
+
+def test_admin_key_that_was_removed_does_not_come_back_with_a_start(config):
+    before = admins_of(config)["admin"]
+    other = replace(before, id="0" * 64, name="other")
+    with open_state(config) as state, state.store.transaction() as transaction:
+        transaction.delete_admin(before.id)
+        transaction.insert_admin(other)
+    assert admins_of(config) == {"other": other}
+
+
+def test_store_without_an_operator_gets_the_admin_key_that_is_there(config):
+    before = admins_of(config)["admin"]
+    with open_state(config) as state, state.store.transaction() as transaction:
+        transaction.delete_admin(before.id)
+    with open_state(config) as state:
+        assert state.admin_key_made is None
+        assert f"admin key 'admin {before.id[:12]}' has all roles" in starts(state)[-1]["detail"]
+    assert admins_of(config) == {"admin": before}
 
 
 def test_start_with_another_master_key_refused(config):

@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -15,7 +16,10 @@ from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.keeping.postgresql import PostgreSQLDatabase
 from imagers.broker.keeping.store import Store
 from imagers.broker.keeping.tables import AUDIT_TEXTS
+from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import FormatError, LocalError, UsageError
+from imagers.kbs.admin import load_admin_key
+from imagers.pki.jose import sign_token
 from tests.postgresql import Server
 
 ROW = dict.fromkeys(AUDIT_TEXTS, "x")
@@ -160,6 +164,25 @@ def test_store_of_another_version_refused(url):
         connection.execute("UPDATE settings SET value = '9' WHERE name = 'schema'")
     with pytest.raises(LocalError, match="expected a store of version 4, got 9"):
         Store(PostgreSQLDatabase(url, "a"), "a")
+
+
+def test_brokers_of_one_store_have_its_admins_and_the_second_makes_no_key(url, tmp_path):
+    configs = [
+        BrokerConfig(state_directory=tmp_path / name, database=url, name=name) for name in "ab"
+    ]
+    with open_state(configs[0]) as one:
+        assert one.admin_key_made is not None
+        (tmp_path / "b").mkdir(mode=0o700)
+        copied = tmp_path / "b" / "master.key"
+        copied.write_bytes(configs[0].master_key_file.read_bytes())
+        copied.chmod(0o600)
+        with open_state(configs[1]) as other:
+            assert (other.admin_key_made, other.master_key_made) == (None, None)
+            assert not list((tmp_path / "b").glob("admin.*"))
+            key = load_admin_key(configs[0].admin_key_file)
+            now = int(datetime.now(UTC).timestamp())
+            token = sign_token({"iat": now, "exp": now + 60, "role": "admin"}, key=key)
+            assert asyncio.run(other.admin_of(token)).name == "admin"
 
 
 def test_server_that_falls_loses_no_accepted_write_and_is_used_again_when_it_is_back(own_server):
