@@ -105,7 +105,7 @@ def test_wheel_has_every_module_the_types_the_licence_and_one_extension(wheel):
     modules = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "imagers").rglob("*")
-        if path.suffix in (".py", ".pyi") or path.name == "py.typed"
+        if path.suffix in (".py", ".pyi", ".css", ".js") or path.name == "py.typed"
     }
     assert modules <= names
     assert [name for name in names if name.endswith(".so")] == ["imagers/core/_core.abi3.so"]
@@ -117,6 +117,7 @@ def test_wheel_has_nothing_else(wheel):
     allowed = re.compile(
         rf"imagers/(\w+/)*\w+\.(py|pyi)|imagers/py\.typed|imagers/core/_core\.abi3\.so"
         rf"|imagers/evidence/\w+/roots/\w+\.pem|imagers/broker/policy/rego/\w+\.rego"
+        rf"|imagers/broker/ui/page\.(css|js)"
         rf"|imagers-{re.escape(__version__)}\.dist-info/.*"
     )
     assert [name for name in content(wheel) if not allowed.fullmatch(name)] == []

@@ -44,6 +44,7 @@ import time
 from contextlib import suppress
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import parse_qs
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -76,6 +77,8 @@ from imagers.broker.resources import Ends, Resources
 from imagers.broker.tenants import Tenants
 from imagers.broker.trustee_admin import MAX_MESSAGE_BYTES as MAX_ADMIN_MESSAGE
 from imagers.broker.trustee_admin import TrusteeAdmin
+from imagers.broker.ui.login import COOKIE as LOGIN_COOKIE
+from imagers.broker.ui.pages import ASSETS, HEADERS, READERS, Page, Pages, asset
 from imagers.errors import ImagersError
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.messages import MAX_ATTESTATION_BYTES, MAX_MESSAGE_BYTES
@@ -105,6 +108,7 @@ _LATER = (429, 503)  # statuses that say when to ask again
 _ADMIN = "admin"  # no session is named so
 _JSON = "application/json"
 _COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})\s*(?=;|$)")
+_LOGIN_COOKIE = re.compile(rf"(?:^|;)\s*{LOGIN_COOKIE}=([0-9a-f.]{{1,200}})\s*(?=;|$)")
 _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9_.-]+) *\Z")
 
 
@@ -160,6 +164,8 @@ def create_app(state: BrokerState) -> Router:
             Route(f"{PREFIX}/imagers/admin-key/{{id}}", guarded(endpoints.admin_key)),
             Route(f"{PREFIX}/imagers/audit", guarded(endpoints.audit)),
             Route(f"{PREFIX}/imagers/audit/head", guarded(endpoints.audit_heads)),
+            Route("/ui", guarded(endpoints.ui)),
+            Route("/ui/{path:path}", guarded(endpoints.ui)),
             Route("/{path:path}", nothing),
         ],
         # A path with a line feed in it fits no pattern, and is led to no other.
@@ -314,6 +320,7 @@ class _Endpoints:
         self._tenants = Tenants(state)
         self._admin_keys = AdminKeys(state)
         self._readiness = Readiness(state)
+        self._pages = Pages(state, self._resources, self._references)
         self.counted = Metrics()
         self._trustee = TrusteeAdmin(self._resources, self._references)
 
@@ -551,11 +558,54 @@ class _Endpoints:
         await self._admin_keys.remove(by, request.path_params["id"])
         return Response(b"")
 
+    async def ui(self, request: Request) -> Response:
+        """All pages for people: those of `imagers.broker.ui`."""
+        path = request.path_params.get("path", "")
+        if request.method == "POST":
+            return await self._enter_or_leave(request, path)
+        _only(request, "GET")
+        if path in ASSETS:
+            return Response(asset(path), headers={**HEADERS, "Content-Type": ASSETS[path]})
+        by = await self._state.find_logged_in(_login_cookie(request))
+        if by is None:
+            return _show(self._pages.login())
+        try:
+            self._check_certificate(request)
+            _prove(request, f"{_ADMIN} of {by.tenant}")
+            return _show(await self._pages.show(by, path, dict(request.query_params)))
+        except Refusal as refusal:
+            return _show(self._pages.refused(refusal, by))
+
+    async def _enter_or_leave(self, request: Request, path: str) -> Response:
+        """Log in, or out: by a form of ours, and no other site's."""
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise Refusal("AdminAuthAccess", "the form is of another site")
+        secure = "; Secure" if request.url.scheme == "https" else ""
+        attributes = f"; Path=/ui; HttpOnly; SameSite=Strict{secure}"
+        response = Response(status_code=303, headers={**HEADERS, "Location": "/ui"})
+        if path == "logout":
+            response.headers["Set-Cookie"] = f"{LOGIN_COOKIE}=; Max-Age=0{attributes}"
+            return response
+        if path != "login":
+            await self.nothing(request)
+        form = parse_qs(bytes(await _read(request, _SMALL)).decode("ascii", "replace"))
+        try:
+            token = form.get("token", [""])[0].strip()
+            by = await self._check_admin(request, token or None, *READERS)
+        except Refusal as refusal:
+            return _show(self._pages.login(refusal.detail))
+        cookie = self._state.log_in(by)
+        response.headers["Set-Cookie"] = f"{LOGIN_COOKIE}={cookie}{attributes}"
+        return response
+
     async def _admin(self, request: Request, *rights: Right) -> Admin:
         """The admin whose request it is, who has one of the rights."""
+        return await self._check_admin(request, _bearer(request), *rights)
+
+    async def _check_admin(self, request: Request, token: str | None, *rights: Right) -> Admin:
         asked = f"{request.method} {request.url.path[:160]}"
         try:
-            by = await self._state.admin_of(_bearer(request))
+            by = await self._state.admin_of(token)
             self._check_certificate(request)
         except Refusal as refusal:
             event = AuditEvent(
@@ -640,9 +690,18 @@ def _cookie(request: Request) -> str | None:
     return found[1] if found else None
 
 
+def _login_cookie(request: Request) -> str | None:
+    found = _LOGIN_COOKIE.search(request.headers.get("cookie", ""))
+    return found[1] if found else None
+
+
 def _bearer(request: Request) -> str | None:
     found = _BEARER.match(request.headers.get("authorization", ""))
     return found[1] if found else None
+
+
+def _show(page: Page) -> Response:
+    return Response(page.body, page.status, headers=HEADERS, media_type="text/html")
 
 
 def _text(body: bytes) -> Response:

@@ -62,6 +62,8 @@ Event = Literal[
     "reference",
     "admin",
     "admin-key",
+    "restore",
+    "rotate",
     "tenant",
 ]
 Outcome = Literal["ok", "refused"]

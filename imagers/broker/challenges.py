@@ -70,16 +70,16 @@ class Challenges:
     """Makes and knows the challenges of one store.
 
     Args:
-        master_key: of the broker; two keys are derived from it, the caller wipes his copy.
+        secret: of the store; two keys are derived from it.
         store_id: of the database.
 
     Threads: safe.
     """
 
-    def __init__(self, master_key: bytearray, store_id: bytes) -> None:
+    def __init__(self, secret: bytes, store_id: bytes) -> None:
         self.store_id = store_id
-        self._nonce_key = derive_key(master_key, purpose=_NONCE_LABEL)
-        self._cookie_key = derive_key(master_key, purpose=_COOKIE_LABEL)
+        self._nonce_key = derive_key(secret, purpose=_NONCE_LABEL)
+        self._cookie_key = derive_key(secret, purpose=_COOKIE_LABEL)
 
     def issue(self, tee: str, *, algorithm: str, expires_ms: int) -> tuple[str, str]:
         """A fresh cookie and its nonce, both as text for the wire."""

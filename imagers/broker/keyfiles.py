@@ -11,16 +11,17 @@ import fcntl
 import os
 import secrets
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, LocalError
-from imagers.files import local_errors
+from imagers.files import local_errors, sync_directory, write_new
 from imagers.kbs.tenants import parse_admin_public_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
         Ed25519PrivateKey,
@@ -35,6 +36,11 @@ __all__ = [
     "make_admin_key",
     "make_owner_only",
     "make_state_directory",
+    "new_master_key",
+    "read_master_key",
+    "read_master_keys",
+    "replace_owner_only",
+    "write_owner_only",
 ]
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -140,17 +146,45 @@ def make_owner_only(path: Path, data: bytes) -> bool:
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     return True
 
 
-def _sync_directory(path: Path) -> None:
-    """A key that sealed something must not vanish in a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+@contextmanager
+def write_owner_only(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which has the name with mode 0600 when the block ends well, or never.
+
+    Raises:
+        LocalError: the name exists, or the file could not be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with local_errors(path, "cannot be written"):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            path.hardlink_to(temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(path.parent)
+
+
+def replace_owner_only(path: Path, data: bytes) -> None:
+    """Let `path` have mode 0600 and `data`, whether it existed or not, or be as it was.
+
+    Raises:
+        LocalError: it could not be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with local_errors(path, "cannot be written"):
+        try:
+            write_new(temporary, data, mode=0o600)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(path.parent)
 
 
 def load_master_key(path: Path, *, may_make: Callable[[], bool]) -> tuple[bytearray, bool]:
@@ -170,7 +204,21 @@ def load_master_key(path: Path, *, may_make: Callable[[], bool]) -> tuple[bytear
                 path=str(path),
                 hint="bring the file back from where it was saved; without it the secrets are lost",
             )
-        made = make_owner_only(path, secrets.token_bytes(_MASTER_KEY_BYTES))
+        made = make_owner_only(path, new_master_key())
+    return read_master_key(path), made
+
+
+def new_master_key() -> bytes:
+    """A master key that nobody has."""
+    return secrets.token_bytes(_MASTER_KEY_BYTES)
+
+
+def read_master_key(path: Path) -> bytearray:
+    """The master key of a file; the caller wipes it.
+
+    Raises:
+        LocalError: it cannot be read; of another length; open to others.
+    """
     check_owner_only(path)
     data = bytearray(_read(path, _MASTER_KEY_BYTES + 1))
     if len(data) != _MASTER_KEY_BYTES:
@@ -179,7 +227,27 @@ def load_master_key(path: Path, *, may_make: Callable[[], bool]) -> tuple[bytear
             + (" or more" if len(data) > _MASTER_KEY_BYTES else ""),
             path=str(path),
         )
-    return data, made
+    return data
+
+
+def read_master_keys(descriptor: int) -> list[bytearray]:
+    """The master key that a descriptor gives, and the next one while it is rotated; it is closed.
+
+    Raises:
+        LocalError: it cannot be read, or has something else.
+    """
+    what = f"descriptor {descriptor}"
+    with local_errors(what, "cannot be read"), os.fdopen(descriptor, "rb") as file:
+        data = bytearray(file.read(2 * _MASTER_KEY_BYTES + 1))
+    if len(data) not in (_MASTER_KEY_BYTES, 2 * _MASTER_KEY_BYTES):
+        raise LocalError(
+            f"expected a master key of {_MASTER_KEY_BYTES} bytes, or two while it is rotated, got "
+            f"{len(data)} bytes" + (" or more" if len(data) > 2 * _MASTER_KEY_BYTES else ""),
+            path=what,
+        )
+    keys = [data[:_MASTER_KEY_BYTES], data[_MASTER_KEY_BYTES:]]
+    data[:] = bytes(len(data))
+    return [key for key in keys if key]
 
 
 def make_admin_key(private_path: Path, public_path: Path) -> bool:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a broker can serve guests now: its store takes writes, and its policy can be read."""
+"""Whether a broker can serve guests now.
+
+Its store takes writes, was not changed from outside, and its policy can be read.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,11 @@ class Readiness:
         try:
             rules = await self._state.store.write(self._write)
         except StoreFailed:
-            return "the store cannot be written"
+            if self._state.store.fault is None:
+                return "the store cannot be written"
+        if self._state.store.fault is not None:
+            # Until the next start: what else is there, nobody knows.
+            return "the store was changed from outside"
         return "the stored policy is damaged" if rules.policy is None else ""
 
     def _write(self, transaction: Transaction) -> Rules:

@@ -57,7 +57,8 @@ from imagers.broker.policy.inputs import (
 from imagers.broker.policy.rego.engine import NOT_ASKED
 from imagers.broker.policy.table import NotAffirming, ReleaseFacts, ResourcePolicy, RuleDenied
 from imagers.broker.refusals import Refusal, refusal_of
-from imagers.broker.resources import RESOURCE_KIND, parse_path, raise_missing
+from imagers.broker.resources import parse_path, raise_missing
+from imagers.broker.sealing import RESOURCE_KIND
 from imagers.broker.state import SAMPLES
 from imagers.broker.tokens import Accepted, Vouched
 from imagers.errors import EvidenceRejected, FormatError, PolicyDenied
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from imagers.broker.challenges import Ticket
-    from imagers.broker.keeping.rows import Image, Session, StoredResource
+    from imagers.broker.keeping.rows import Approval, Image, Session, StoredResource
     from imagers.broker.policy.inputs import Worth
     from imagers.broker.rules import RegoPolicy, Rules
     from imagers.broker.state import BrokerState
@@ -405,8 +406,7 @@ class Releases:
         if row.changes != seen.changes or self._state.session_now(row) - seen.now > _FRESH:
             raise _Outdated
         for stored in counted:
-            if not transaction.use_resource(stored):  # unreachable: it would be another state
-                raise Refusal("ResourceUsedUp", f"'{stored.path}' was released as often as it may")
+            transaction.use_resource(stored)
         for event in events:
             append(transaction, event, now=self._state.now())
 
@@ -539,7 +539,9 @@ def _find(
     ends = [stored.expires] if stored.expires else []
     approvals = {}
     if rules.asks_for_approvals:
-        given = transaction.bound_approvals(path)
+        given: dict[Digest, Sequence[Approval]] = {}
+        for digest in bound:
+            given |= transaction.approvals(path.repository, digest)
         keys = approving_keys(transaction.admins(case.tenant))
         approvals = {
             digest: len(good_approvals(one, given.get(digest, ()), keys, now=now))

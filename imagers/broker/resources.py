@@ -19,6 +19,7 @@ from imagers.broker.keeping.rows import StoredResource
 from imagers.broker.policy.table import ResourcePolicy
 from imagers.broker.refusals import Refusal
 from imagers.broker.rules import ATTESTATION, CLASSES, POLICY, parse_either
+from imagers.broker.sealing import RESOURCE_KIND
 from imagers.errors import FormatError
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.resources import parse_resource_path
@@ -37,11 +38,9 @@ if TYPE_CHECKING:
     from imagers.model.keys import SecretKey
     from imagers.model.strict_json import JSONObject
 
-__all__ = ["RESOURCE_KIND", "Ends", "Resources", "change_repository", "parse_path", "raise_missing"]
+__all__ = ["Ends", "Resources", "change_repository", "parse_path", "raise_missing"]
 
 _T = TypeVar("_T")
-RESOURCE_KIND = "resource"
-"""Of what the sealer seals."""
 _MAX_AUDIT = 10_000  # rows of one answer
 _AUDIT_FILTERS = frozenset({"event", "outcome", "path", "image", "session", "since", "id"})
 _ID = re.compile(r"[0-9a-f]{16}\Z")
@@ -340,14 +339,27 @@ class Resources:
             raise Refusal("SerdeError", f"expected no filter {unknown[0][:40]!r}")
         if "since" in wanted:
             wanted["since"] = _parse_since(wanted["since"])
+        return dump_json({"entries": await self.audit_rows(by, limit, wanted)})
+
+    async def audit_rows(
+        self, by: Admin, limit: int, wanted: Mapping[str, str]
+    ) -> Sequence[Mapping[str, str]]:
+        """The same, as rows.
+
+        Raises:
+            Refusal: `id` is none.
+        """
         if "id" in wanted and not _ID.match(wanted["id"]):
             raise Refusal("SerdeError", "expected an id of 16 hex digits")
-        tenants = [by.tenant] if has_right(by, Right.READ) else []
-        tenants += [""] if has_right(by, Right.OPERATE) else []
-        rows = await self._state.store.read(
-            lambda transaction: transaction.list_audit(limit, wanted, tenants=tenants)
+        return await self._state.store.read_aside(
+            lambda transaction: transaction.list_audit(limit, wanted, tenants=_rows_of(by))
         )
-        return dump_json({"entries": rows})
+
+    async def count_releases(self, by: Admin, since: str) -> Mapping[tuple[str, str], int]:
+        """How many releases there were of his tenant; see `Transaction.count_releases`."""
+        return await self._state.store.read_aside(
+            lambda transaction: transaction.count_releases(since, _rows_of(by))
+        )
 
     async def audit_heads(self) -> bytes:
         """The JSON of the last signed head of each broker's chain; this one's is signed now."""
@@ -370,6 +382,12 @@ def _told(stored: StoredResource, bindings: frozenset[Digest]) -> JSONObject:
         "max_uses": stored.max_uses or None,
         "manifest_digests": [*sorted(str(digest) for digest in bindings)],
     }
+
+
+def _rows_of(by: Admin) -> Sequence[str]:
+    """Whose rows an admin sees; "": the broker's own."""
+    mine = [by.tenant] if has_right(by, Right.READ) else []
+    return [*mine, ""] if has_right(by, Right.OPERATE) else mine
 
 
 def _text(body: bytes, *, what: str) -> str:

@@ -32,7 +32,6 @@ from imagers.broker.keeping.store import BROKER, Store
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.keyfiles import (
     load_admin_public_key,
-    load_master_key,
     make_admin_key,
     make_state_directory,
 )
@@ -47,8 +46,18 @@ from imagers.broker.policy.table import (
 )
 from imagers.broker.refusals import Refusal
 from imagers.broker.rules import POLICY, LastRules
-from imagers.broker.sealing import Sealer
 from imagers.broker.tokens import DEFAULT_ISSUER, GuestTokens, check_issuer, make_signing_key
+from imagers.broker.ui.login import Logins, make_login_key
+from imagers.broker.unsealing import (
+    AUDIT_KEY,
+    CHALLENGE_KEY,
+    LOGIN_KEY,
+    TOKEN_KEY,
+    make_challenge_key,
+    open_sealer,
+    own_key,
+    unseal,
+)
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.evidence.collateral.directory import CollateralDirectory
 from imagers.evidence.plugins import DEVICES, load_verifier
@@ -69,6 +78,7 @@ if TYPE_CHECKING:
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.policy.rego.engine import PolicyEngine
     from imagers.broker.rules import RegoPolicy, Rules
+    from imagers.broker.sealing import Sealer
     from imagers.broker.tokens import AttestedGuest
     from imagers.kbs.resources import ResourcePath
     from imagers.model.evidence import Verifier
@@ -80,13 +90,13 @@ __all__ = ["MAX_SESSIONS", "BrokerConfig", "BrokerState", "check_settings", "ope
 ADMIN_KEY = "admin.key"
 ADMIN_PUBLIC_KEY = "admin.pub"
 MASTER_KEY = "master.key"
+NEXT_KEY = "master.next"
 STORE = "broker.sqlite"
 SAMPLES = ("sample", "sampledevice")
 """Whose evidence anybody can make: a TEE, and a device."""
 MAX_SESSIONS = 200_000  # of some 2 KiB of disk each; 333 handshakes a second, for ever
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _FIRST_ADMIN = "admin"
-_TOKEN_KEY, _AUDIT_KEY = "token-key", "audit-key"  # names of settings
 
 _T = TypeVar("_T")
 _log = logging.getLogger("imagers.broker")
@@ -125,6 +135,8 @@ class BrokerConfig:
         trusted_proxies: addresses and networks whose X-Forwarded-For is believed, for the
             shares of places; of anybody else it is not looked at.
         session_lifetime: of a handshake and its token, from its start, never extended.
+        master_key_fd: a descriptor that gives the master key, in place of the file; read once.
+        accept_older_state: believe a database that is older than one that was seen here.
         max_sessions: attested, at the same time, each kept for its lifetime and the longest
             error of a clock; more are refused with 429.
         max_sessions_of_instance: the same of one machine, for TEEs whose verifier tells
@@ -151,6 +163,8 @@ class BrokerConfig:
     admin_ca_file: Path | None = None
     unsafe_plain_http: bool = False
     trusted_proxies: tuple[str, ...] = ()
+    master_key_fd: int | None = None
+    accept_older_state: bool = False
     session_lifetime: timedelta = timedelta(minutes=5)
     max_sessions: int = MAX_SESSIONS
     max_sessions_of_instance: int = 256
@@ -166,6 +180,16 @@ class BrokerConfig:
     def master_key_file(self) -> Path:
         """Where the first start writes the master key."""
         return self.state_directory / MASTER_KEY
+
+    @property
+    def store_file(self) -> Path:
+        """Where the store is, unless it is in a database of its own."""
+        return self.state_directory / STORE
+
+    @property
+    def next_key_file(self) -> Path:
+        """Where the next master key is while it is rotated."""
+        return self.state_directory / NEXT_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +212,7 @@ class BrokerState(Closing):
     session_time: SessionTime
     guest_tokens: GuestTokens
     audit_heads: AuditHeads
+    logins: Logins
     passports: Passports
     verifiers: Mapping[str, Verifier[Any]]
     judges: Mapping[str, str]
@@ -216,6 +241,22 @@ class BrokerState(Closing):
             raise Refusal("AdminAuthAccess", "the request has no token of an admin")
         found = await self.store.read(lambda transaction: find_admins(transaction, token))
         return check_admin_token(token, found, now=self.now())
+
+    def log_in(self, by: Admin) -> str:
+        """The cookie of an admin who has shown a token."""
+        return self.logins.issue(by.id, now_ms=self.session_time.now_ms())
+
+    async def find_logged_in(self, cookie: str | None) -> Admin | None:
+        """The admin of a cookie, as the store has him now."""
+        if cookie is None:
+            return None
+
+        def look(transaction: Transaction) -> Admin | None:
+            now_ms = self.session_time.now_ms(transaction.store_row().seen_ms)
+            key_id = self.logins.check(cookie, now_ms=now_ms)
+            return None if key_id is None else transaction.find_admin(key_id)
+
+        return await self.store.read(look)
 
     async def change(self, by: Admin, work: Callable[[Transaction], _T]) -> _T:
         """As `Store.change`, by an admin who still is the same when it is done.
@@ -431,20 +472,16 @@ def _open_in(
 ) -> BrokerState:
     appraisal, verifiers, policy = settings.appraisal, settings.verifiers, settings.policy
 
-    def nothing_sealed() -> bool:
-        with store.transaction() as transaction:
-            return transaction.get_setting(_TOKEN_KEY) is None
-
-    master_key, master_made = load_master_key(config.master_key_file, may_make=nothing_sealed)
-    try:
-        sealer = Sealer(master_key)
-        with _open_key(_TOKEN_KEY, store, sealer, config) as private:
-            guest_tokens = GuestTokens(private, issuer=config.issuer)
-        with _open_key(_AUDIT_KEY, store, sealer, config) as private:
-            audit_heads = AuditHeads(private, clock=config.clock)
-        challenges, session_time = _open_sessions(store, master_key, config.clock)
-    finally:
-        master_key[:] = bytes(len(master_key))
+    sealer, master_made = open_sealer(config, store)
+    unsealed = unseal(config, store, sealer)
+    with own_key(store, sealer, TOKEN_KEY, make_signing_key) as private:
+        guest_tokens = GuestTokens(private, issuer=config.issuer)
+    with own_key(store, sealer, AUDIT_KEY, make_signing_key) as private:
+        audit_heads = AuditHeads(private, clock=config.clock)
+    with own_key(store, sealer, LOGIN_KEY, make_login_key) as key:
+        logins = Logins(key)
+    with own_key(store, sealer, CHALLENGE_KEY, make_challenge_key) as secret:
+        challenges, session_time = _open_sessions(store, secret, config.clock)
     admin_made, enrolled = _enrol_admin(config, store)
     state = BrokerState(
         config=config,
@@ -454,6 +491,7 @@ def _open_in(
         session_time=session_time,
         guest_tokens=guest_tokens,
         audit_heads=audit_heads,
+        logins=logins,
         passports=settings.passports,
         verifiers=verifiers,
         judges={name: _judge(config, appraisal, name) for name in verifiers},
@@ -473,6 +511,8 @@ def _open_in(
         for one in appraisal.references:
             transaction.set_reference_value(DEFAULT_TENANT, one)
         detail = f"TEEs: {', '.join(sorted(verifiers)) or 'none'}{enrolled}"
+        if unsealed.older is not None:
+            detail += f"; older state accepted: change {unsealed.older}"
         if appraisal.references:
             names = ", ".join(one.name for one in appraisal.references)
             detail += f"; reference values from {config.appraisal_policy_file}: {names}"
@@ -527,7 +567,7 @@ def _enrol_admin(config: BrokerConfig, store: Store) -> tuple[bool, str]:
 
 
 def _open_sessions(
-    store: Store, master_key: bytearray, clock: Callable[[], datetime]
+    store: Store, secret: SecretKey, clock: Callable[[], datetime]
 ) -> tuple[Challenges, SessionTime]:
     with store.transaction() as transaction:
         row, now = transaction.store_row(), clock()
@@ -538,21 +578,8 @@ def _open_sessions(
             detail = "the clock went back: all sessions were ended, and time begins again"
             append(transaction, AuditEvent(event="start", outcome="ok", detail=detail), now=now)
             row = transaction.store_row()
-    return Challenges(master_key, row.id), SessionTime(clock, row.seen_ms)
-
-
-def _open_key(name: str, store: Store, sealer: Sealer, config: BrokerConfig) -> SecretKey:
-    """A signing key of the store: opening it also proves that the master key is the right one."""
-    with store.transaction() as transaction:
-        sealed = transaction.get_setting(name)
-        if sealed is None:
-            private = make_signing_key()
-            sealed = sealer.seal(private, kind="setting", name=name, version=1)
-            transaction.set_setting(name, sealed)
-            return private
-    return sealer.open_first(
-        sealed, kind="setting", name=name, master_key_path=str(config.master_key_file)
-    )
+    with secret.view() as data:
+        return Challenges(bytes(data), row.id), SessionTime(clock, row.seen_ms)
 
 
 def _load_verifiers(

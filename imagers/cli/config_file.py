@@ -5,7 +5,8 @@
     tee = ["snp", "tdx"]          # an option that is repeated
     allow-sample-tee = false      # one without a value
 
-An option on the command line wins. Paths are relative to the directory of the file.
+An option on the command line wins. Paths are relative to the directory of the file. What is said
+for one start alone, by an option that is `hidden`, is no key.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def read_config(path: str, command: click.Command) -> dict[str, object]:
     options = {
         one.opts[0].removeprefix("--"): one
         for one in command.params
-        if isinstance(one, click.Option) and one.expose_value
+        if isinstance(one, click.Option) and one.expose_value and not one.hidden
     }
     found: dict[str, object] = {}
     for key in document.value:

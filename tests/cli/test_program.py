@@ -52,6 +52,10 @@ BELOW = {
         "audit",
         "tenant",
         "admin-key",
+        "ui",
+        "rotate-master-key",
+        "backup",
+        "restore",
     },
     "key": {"generate", "show"},
 }

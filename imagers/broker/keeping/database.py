@@ -80,6 +80,11 @@ class Database(Protocol):
         """Whether reading may wait for a network, so that it must not in an event loop."""
         ...
 
+    @property
+    def takes_over(self) -> bool:
+        """Whether stores of earlier versions, whose rows have no head, are taken over."""
+        ...
+
     def make_schema(self) -> None:
         """Make or take over the tables.
 

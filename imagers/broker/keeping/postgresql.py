@@ -104,6 +104,7 @@ class PostgreSQLDatabase:
     """
 
     waits = True
+    takes_over = False
     errors: type[Exception] = psycopg.Error
     taken: type[Exception] = psycopg.IntegrityError
     again: tuple[type[Exception], ...] = (psycopg.errors.DeadlockDetected,)

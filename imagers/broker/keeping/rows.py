@@ -131,9 +131,13 @@ class StoreRow:
         seen_ms: the highest time that any broker of this store kept.
         has_sessions: whether the rows of sessions are whole. A database that keeps them in
             memory loses them when it falls, and with them which nonces are taken.
+        head: the MAC of the sealed tables after these changes; see `head`.
+        head_key: id of the master key that it is made with.
     """
 
     id: bytes
     changes: int
     seen_ms: int
     has_sessions: bool
+    head: bytes | None = None
+    head_key: str = ""

@@ -13,15 +13,11 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from imagers.broker.keeping.rows import StoredResource
 from imagers.broker.keeping.store import BROKER
 from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, TABLES
 from imagers.broker.keeping.transaction import STORE_ID_BYTES, Transaction
 from imagers.broker.keyfiles import check_owner_only, make_owner_only
 from imagers.errors import LocalError
-from imagers.kbs.resources import parse_resource_path
-from imagers.model.digest import parse_digest
-from imagers.model.references import parse_references
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +62,7 @@ class SQLiteDatabase:
     """
 
     waits = False
+    takes_over = True
     errors: type[Exception] = sqlite3.Error
     taken: type[Exception] = sqlite3.IntegrityError
     again: tuple[type[Exception], ...] = ()  # who writes is alone
@@ -138,11 +135,11 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
         run("DROP TABLE store")
     if version == _WITHOUT_CHAIN:
         numbers = run("SELECT name, number FROM collateral").fetchall()
-        references = run("SELECT value FROM reference_values").fetchall()
+        references = run("SELECT name, value FROM reference_values").fetchall()
         run("DROP TABLE collateral")
         run("DROP TABLE reference_values")
     if version:
-        names = "path, sealed, size, version, created_at"
+        names = "path, sealed, size, version, created_at, 0, 0, 0"
         resources = run(f"SELECT {names} FROM resources").fetchall()  # noqa: S608 - ours
         run("DROP TABLE resources")
         had = {name for (_, name, *_) in run("PRAGMA table_info(audit)")}
@@ -166,16 +163,28 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
     transaction.enter_broker()
     transaction.keep_time(seen_ms)
     transaction.keep_collateral({name: int(number) for name, number in numbers})
+    # Before there is a head, which is made of all that is there.
+    for table, found in (("policies", policies), ("reference_values", references)):
+        for name, value in found:
+            columns = "(tenant, name, value) VALUES (?, ?, ?)"
+            run(f"INSERT INTO {table} {columns}", [DEFAULT_TENANT, name, value])
+    for resource in resources:
+        run("INSERT INTO resources VALUES (?, ?, ?, ?, ?, ?, ?, ?)", resource)
     if version:
-        bound = run("SELECT path, manifest_digest FROM bindings ORDER BY rowid").fetchall()
-        for path, digest in bound:
-            repository = parse_resource_path(path).repository
-            transaction.propose_image(repository, parse_digest(digest), by="", at="")
-    for path, *row in resources:
-        transaction.insert_resource(StoredResource(parse_resource_path(path), *row))
-    for name, value in policies:
-        transaction.set_policy(DEFAULT_TENANT, name, value)
-    for one in (one for (value,) in references for one in parse_references(value)):
-        transaction.set_reference_value(DEFAULT_TENANT, one)
+        _know_images(connection)
     for row in rows:
         transaction.append_audit(dict(zip(AUDIT_TEXTS, row, strict=True)))
+
+
+def _know_images(connection: sqlite3.Connection) -> None:
+    """Images in the order in which secrets were bound to them."""
+    bound = connection.execute("SELECT path, manifest_digest FROM bindings ORDER BY rowid")
+    known: dict[str, list[str]] = {}
+    for path, digest in bound.fetchall():
+        images = known.setdefault(path.partition("/")[0], [])
+        if digest not in images:
+            images.append(digest)
+            connection.execute(
+                "INSERT INTO images VALUES (?, ?, ?, 'current', '', '', '', '')",
+                [path.partition("/")[0], digest, len(images)],
+            )

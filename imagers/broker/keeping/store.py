@@ -12,6 +12,8 @@ more than they do. What waits, the flush to disk or a database far away, is a th
 
 So who has judged by what it read, and finds the store's `changes` the same in its `write`, has
 judged by what is in force.
+
+A store is unsealed once, with the keys of its head; before that its sealed tables are not read.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from imagers.broker.keeping.database import Crossed, StoreFailed, Taken
+from imagers.broker.keeping.sealed import Altered, HeldHeads
 from imagers.broker.keeping.transaction import Transaction
 from imagers.model.closing import Closing
 
@@ -33,13 +36,45 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from imagers.broker.keeping.database import Connection, Database
+    from imagers.broker.keeping.rows import StoreRow
+    from imagers.broker.keeping.sealed import HeadKeys
 
-__all__ = ["BROKER", "Store"]
+__all__ = ["BROKER", "Older", "Store", "Unsealed"]
 
 BROKER = "broker"
 """The name of a broker that shares its store with no other."""
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """How a store was found.
+
+    Attributes:
+        is_first: it had no head until now.
+        older: the number of its head, where that is lower than one that was seen before.
+    """
+
+    is_first: bool
+    older: int | None
+
+
+class Older(Altered):
+    """A whole database that is older than one that this broker has seen.
+
+    Attributes:
+        number: of its head.
+    """
+
+    def __init__(self, number: int, least: int, *, path: str) -> None:
+        super().__init__(
+            f"expected change {least} or later, got {number}: it is an old copy",
+            path=path,
+            hint="if you have put back a backup, and will take back again what was taken back "
+            "since: say --accept-older-state, once",
+        )
+        self.number = number
 
 
 @dataclass(slots=True)
@@ -89,6 +124,10 @@ class Store(Closing):
         self._waiting: deque[_Part[Any]] = deque()
         self._is_writing = False
         self._is_closed = False
+        self._heads: HeldHeads | None = None
+        self._keep: Callable[[int], None] | None = None
+        self._kept = threading.Lock()  # of the number below
+        self._kept_number = 0
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # of the thread
         self._thread = threading.Thread(
             target=self._run_work, name="imagers-broker-writer", daemon=True
@@ -98,11 +137,75 @@ class Store(Closing):
         try:
             with self._errors():
                 database.make_schema()
-            with self.transaction() as transaction:
+            with self._writing(alone=False) as transaction:
                 transaction.enter_broker()
         except BaseException:
             self.close()
             raise
+
+    def unseal(
+        self,
+        keys: HeadKeys,
+        *,
+        least: int | None = None,
+        accept_older: bool = False,
+        keep: Callable[[int], None] | None = None,
+        fill: Callable[[Transaction], None] | None = None,
+    ) -> Unsealed:
+        """Verify the head; from then on the sealed tables are read and written.
+
+        A store without a head gets one if it may: it has no rows that somebody could have put
+        there, or was taken over from an earlier version; not where a head was seen before.
+
+        Args:
+            least: the highest number of a head that was seen by this broker; None: none was.
+            accept_older: believe a head with a lower one.
+            keep: writes a number down outside of the database; called with those that are higher
+                than the one before, not in an event loop.
+            fill: puts rows and a head there first; each row is compared with the head then, and
+                all is undone where one does not fit.
+
+        Raises:
+            Altered: it is not what the brokers of this store made it, or older.
+            StoreFailed: the key of its head is not here.
+        """
+        heads = HeldHeads(keys, path=self._database.name)
+        with self._writes, self._errors():
+            connection, transaction = self._open(alone=True, heads=heads)
+            try:
+                if fill is not None:
+                    fill(transaction)
+                row = transaction.store_row()
+                if row.head is None:
+                    self._begin_head(transaction, heads, least)
+                transaction.sealed.verify(rows=fill is not None)
+                older = self._older(row, least, accept=accept_older)
+            except BaseException:
+                self._undo(connection)
+                raise
+            heads.on_newest = lambda: self._work.put(self._keep_number)
+            self._heads, self._keep = heads, keep
+            self._commit(connection, transaction, number=max(row.changes, least or 0) + 1)
+        return Unsealed(is_first=row.head is None, older=older)
+
+    def _older(self, row: StoreRow, least: int | None, *, accept: bool) -> int | None:
+        """The number, where it is lower than one that was seen; raises unless that is accepted."""
+        if least is None or least <= row.changes:
+            return None
+        if not accept:
+            raise Older(row.changes, least, path=self._database.name)
+        return row.changes
+
+    def _begin_head(self, transaction: Transaction, heads: HeldHeads, least: int | None) -> None:
+        if least is not None:
+            raise heads.altered("it has no head")
+        if transaction.sealed.begin() and not self._database.takes_over:
+            raise heads.altered("it has rows, and no head")
+
+    @property
+    def fault(self) -> Altered | None:
+        """What was changed from outside, once that was seen."""
+        return None if self._heads is None else self._heads.fault
 
     # In this thread
 
@@ -119,7 +222,7 @@ class Store(Closing):
                 held = self._readers.pop()
             connection = self._begun(held, self._database.begin_reading(), writes=False)
             try:
-                yield Transaction(connection, self._words, self._broker, alone=False)
+                yield self._transaction(connection, alone=False)
             finally:
                 self._end_reading(connection)
 
@@ -155,23 +258,47 @@ class Store(Closing):
                 raise
             self._commit(connection, transaction)
 
-    def _open(self, *, alone: bool, patient: bool = True) -> tuple[Connection, Transaction]:
+    def _transaction(
+        self, connection: Connection, *, alone: bool, heads: HeldHeads | None = None
+    ) -> Transaction:
+        heads = heads or self._heads
+        return Transaction(connection, self._words, self._broker, heads, alone=alone)
+
+    def _open(
+        self, *, alone: bool, patient: bool = True, heads: HeldHeads | None = None
+    ) -> tuple[Connection, Transaction]:
         """A transaction that writes, for who has `_writes`."""
         held, self._writer = self._writer, None
         begin = self._database.begin_writing(alone=alone, patient=patient)
         connection = self._begun(held, begin, writes=True)
-        return connection, Transaction(connection, self._words, self._broker, alone=alone)
+        return connection, self._transaction(connection, alone=alone, heads=heads)
 
-    def _commit(self, connection: Connection, transaction: Transaction) -> None:
+    def _commit(
+        self, connection: Connection, transaction: Transaction, *, number: int | None = None
+    ) -> None:
+        head = None
         try:
             if transaction.is_alone:
-                transaction.count_change()
+                head = transaction.sealed.seal(number=number)
             self.before_commit(transaction)
             connection.execute("COMMIT")
         except BaseException:
             self._end(connection)
             raise
         self._writer = connection
+        if head is not None and self._heads is not None:
+            # It is on disk: no state before it is believed any more, nor after another start.
+            self._heads.hold(head)
+            self._keep_number()
+
+    def _keep_number(self) -> None:
+        """Let the highest number be written down outside of the database."""
+        if self._heads is None or self._keep is None:
+            return
+        with self._kept:
+            if self._heads.number > self._kept_number:
+                self._keep(self._heads.number)
+                self._kept_number = self._heads.number
 
     def _undo(self, connection: Connection) -> None:
         try:
@@ -229,6 +356,10 @@ class Store(Closing):
         if self._database.waits:
             return await asyncio.to_thread(self._read, work)
         return self._read(work)
+
+    async def read_aside(self, work: Callable[[Transaction], _T]) -> _T:
+        """The same, for what takes its time: in a thread."""
+        return await asyncio.to_thread(self._read, work)
 
     async def write(self, work: Callable[[Transaction], _T]) -> _T:
         """What `work` gives, once what it wrote is on disk. An exception of it undoes it alone.
@@ -384,6 +515,7 @@ class Store(Closing):
             self._work.put(lambda: self._write_all(self._take()))
             self._work.put(None)
         self._thread.join()
+        self._keep_number()
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -11,7 +11,9 @@ approvals  signatures of admins over an image; what counts is judged at each rel
 floors     repository -> the number of its oldest image that is served
 sessions   handshakes whose evidence was accepted, unique by nonce and by place of a machine
 era        one row, kept as sessions are: gone when they are
-store      one row: the random id of this database, how often it was changed
+store      one row: the random id of this database, how often it was changed, and the head
+seals      the digest of each row of a sealed table, by bucket and name; see `head`
+buckets    the digest of each bucket that is not empty
 brokers    name -> the highest time that this broker has seen
 settings   the sealed token key
 tenants    names that are or were taken: those of tenants that are gone are not given again
@@ -26,7 +28,60 @@ audit_heads  what the last row of a chain was, signed now and then
 
 from __future__ import annotations
 
-__all__ = ["AUDIT_TEXTS", "DEFAULT_TENANT", "NUMBER_DIGITS", "PASSING", "TABLES"]
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "AUDIT_TEXTS",
+    "DEFAULT_TENANT",
+    "NUMBER_DIGITS",
+    "PASSING",
+    "SEALED",
+    "TABLES",
+    "SealedTable",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedTable:
+    """A table of which no row is believed that the brokers did not make.
+
+    Attributes:
+        key: its columns, of which the first says the bucket.
+        values: the other columns.
+    """
+
+    key: tuple[str, ...]
+    values: tuple[str, ...] = ()
+
+
+SEALED: Mapping[str, SealedTable] = {
+    "resources": SealedTable(
+        ("path",),
+        ("sealed", "size", "version", "created_at", "expires", "max_uses", "uses"),
+    ),
+    "former_resources": SealedTable(
+        ("path", "version"),
+        ("sealed", "size", "created_at", "expires", "max_uses", "uses", "manifest_digests"),
+    ),
+    "versions": SealedTable(("path",), ("last",)),
+    "bindings": SealedTable(("path", "manifest_digest")),
+    "images": SealedTable(
+        ("repository", "manifest_digest"),
+        ("number", "state", "successor", "reason", "proposed_by", "proposed_at"),
+    ),
+    "approvals": SealedTable(("repository", "manifest_digest", "admin"), ("until", "signature")),
+    "floors": SealedTable(("repository",), ("number",)),
+    "tenants": SealedTable(("name",), ("gone",)),
+    "repositories": SealedTable(("name",), ("tenant",)),
+    "admins": SealedTable(("id",), ("tenant", "name", "roles", "public_key")),
+    "policies": SealedTable(("tenant", "name"), ("value",)),
+    "reference_values": SealedTable(("tenant", "name"), ("value",)),
+}
+"""What releases and the rights of admins are judged by. `sealed.SealedRows` reads and writes it."""
 
 DEFAULT_TENANT = "default"
 """Is always there, and owns each repository that nobody else does."""
@@ -91,7 +146,11 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_by_end ON sessions (keep_until_ms);
 CREATE INDEX sessions_by_broker ON sessions (broker);
 CREATE TABLE era (number BIGINT PRIMARY KEY);
-CREATE TABLE store (id BYTES NOT NULL, changes BIGINT NOT NULL);
+CREATE TABLE store (id BYTES NOT NULL, changes BIGINT NOT NULL, head BYTES, head_key TEXT);
+CREATE TABLE seals (
+    bucket BIGINT NOT NULL, name TEXT NOT NULL, digest BYTES NOT NULL, PRIMARY KEY (bucket, name)
+);
+CREATE TABLE buckets (number BIGINT PRIMARY KEY, digest BYTES NOT NULL);
 CREATE TABLE brokers (name TEXT PRIMARY KEY, seen_ms BIGINT NOT NULL);
 CREATE TABLE settings (name TEXT PRIMARY KEY, value BYTES NOT NULL);
 CREATE TABLE tenants (name TEXT PRIMARY KEY, gone BIGINT NOT NULL);

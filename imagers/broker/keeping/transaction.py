@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads and writes that happen together or not at all.
 
-Statements are made once: to build one costs more than to run it.
+Statements are made once: to build one costs more than to run it. Those about sealed tables are in
+`sealed`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from imagers.broker.keeping.rows import (
     StoredResource,
     StoreRow,
 )
-from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, NUMBER_DIGITS
+from imagers.broker.keeping.sealed import SealedRows
+from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, NUMBER_DIGITS, SEALED
 from imagers.kbs.resources import ResourcePath, parse_resource_path
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.references import parse_references, references_to_json
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from imagers.broker.keeping.database import Connection, Cursor
+    from imagers.broker.keeping.sealed import HeldHeads
     from imagers.model.references import ReferenceValue
 
 __all__ = ["FIRST_HASH", "MAX_FORMER", "STORE_ID_BYTES", "Link", "Transaction", "chain_hash"]
@@ -37,10 +40,12 @@ __all__ = ["FIRST_HASH", "MAX_FORMER", "STORE_ID_BYTES", "Link", "Transaction", 
 STORE_ID_BYTES = 16
 MAX_FORMER = 16
 """Versions of a resource that are kept beside the one that is served."""
+_FEW = 16  # images of a resource: more are looked up among all that the repository knows
 FIRST_HASH = bytes(32)
 """What stands in for the hash before the first row of a chain."""
 _SESSION = tuple(one.name for one in fields(Session))
 _AUDIT = ("broker", "number", *AUDIT_TEXTS)
+_RESOURCE = SEALED["resources"].values
 _ADMIN = ("id", "tenant", "name", "roles", "public_key")
 
 
@@ -49,66 +54,12 @@ def _insert(table: str, *columns: str) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608 - names of ours
 
 
-_RESOURCE = ("sealed", "size", "version", "created_at", "expires", "max_uses", "uses")
-_FIND_RESOURCE = f"SELECT {', '.join(_RESOURCE)} FROM resources WHERE path = :path"  # noqa: S608 - ours
-_INSERT_RESOURCE = _insert("resources", "path", *_RESOURCE)
-_INSERT_FORMER = _insert("former_resources", "path", *_RESOURCE, "manifest_digests")
-_LIST_FORMER = (
-    f"SELECT manifest_digests, {', '.join(_RESOURCE)} FROM former_resources "  # noqa: S608 - ours
-    "WHERE path = :path ORDER BY version DESC"
-)
-_DELETE_FORMER = "DELETE FROM former_resources WHERE path = :path AND version = :version"
-_USE_RESOURCE = (
-    "UPDATE resources SET uses = uses + 1 "
-    "WHERE path = :path AND version = :version AND uses < max_uses"
-)
-# The repository of a path is what stands before its first slash.
-_OF_REPOSITORY = "substr(path, 1, length(repositories.name) + 1) = repositories.name || '/'"
-_LIST_RESOURCES = (
-    f"SELECT path FROM resources LEFT JOIN repositories ON {_OF_REPOSITORY} "  # noqa: S608 - ours
-    "WHERE coalesce(repositories.tenant, :default) = :tenant"
-)
-_HAS_SECRETS = (
-    "SELECT 1 FROM resources WHERE substr(path, 1, length(:beginning)) = :beginning "
-    "UNION ALL SELECT 1 FROM former_resources "
-    "WHERE substr(path, 1, length(:beginning)) = :beginning "
-    "LIMIT 1"
-)
-_FREE_REPOSITORIES = (
-    "DELETE FROM repositories WHERE tenant = :name AND name NOT IN (SELECT repository FROM images)"
-)
-_NEXT_VERSION = (
-    "INSERT INTO versions (path, last) VALUES (:path, 1) "
-    "ON CONFLICT (path) DO UPDATE SET last = versions.last + 1"
-)
 _STORE = (
-    "SELECT id, changes, (SELECT max(seen_ms) FROM brokers), (SELECT count(*) FROM era) FROM store"
+    "SELECT id, changes, (SELECT max(seen_ms) FROM brokers), (SELECT count(*) FROM era), "
+    "head, head_key FROM store"
 )
 _KEEP_TIME = "UPDATE brokers SET seen_ms = :now_ms WHERE name = :broker AND seen_ms < :now_ms"
 _FIND_SESSION = f"SELECT {', '.join(_SESSION)} FROM sessions WHERE name = :name"  # noqa: S608 - ours
-_IMAGE = (
-    "repository", "manifest_digest", "number", "state", "successor", "reason", "proposed_by",
-    "proposed_at",
-)  # fmt: skip
-_IMAGES = f"SELECT {', '.join(f'images.{name}' for name in _IMAGE)} FROM images"  # noqa: S608 - ours
-_FIND_IMAGE = f"{_IMAGES} WHERE repository = :repository AND manifest_digest = :manifest_digest"
-_BOUND_IMAGES = (
-    f"{_IMAGES} JOIN bindings ON bindings.manifest_digest = images.manifest_digest "
-    "WHERE bindings.path = :path AND images.repository = :repository"
-)
-_BOUND_APPROVALS = (
-    "SELECT approvals.manifest_digest, admin, until, signature FROM approvals "
-    "JOIN bindings ON bindings.manifest_digest = approvals.manifest_digest "
-    "WHERE bindings.path = :path AND repository = :repository"
-)
-_DELETE_APPROVAL = (
-    "DELETE FROM approvals "
-    "WHERE repository = :repository AND manifest_digest = :manifest_digest AND admin = :admin"
-)
-_SET_IMAGE = (
-    "UPDATE images SET state = :state, successor = :successor, reason = :reason "
-    "WHERE repository = :repository AND manifest_digest = :manifest_digest"
-)
 _INSERT_SESSION = _insert("sessions", "broker", *_SESSION)
 _KEEP_COLLATERAL = (
     "INSERT INTO collateral (name, number) VALUES (:name, :number) "
@@ -155,6 +106,7 @@ class Transaction:
     Args:
         words: see `Database`.
         broker: whose chain the audit rows continue.
+        heads: what is known of the sealed tables; None: nothing is, and none of them is read.
         alone: whether it may change what releases are judged by.
     """
 
@@ -163,10 +115,15 @@ class Transaction:
         connection: Connection,
         words: Callable[[str], str],
         broker: str,
+        heads: HeldHeads | None = None,
         *,
         alone: bool,
     ) -> None:
         self.is_alone = alone
+        self._heads = heads
+        # What begins now sees no state before the newest that was seen until now.
+        self._least = 0 if heads is None else heads.number
+        self.sealed = SealedRows(self._run, self.store_row, heads, alone=alone)
         self._execute = connection.execute
         self._words = words
         self._broker = broker
@@ -197,82 +154,119 @@ class Transaction:
 
     def find_resource(self, path: ResourcePath) -> StoredResource | None:
         """The resource of that name."""
-        row = self._run(_FIND_RESOURCE, path=str(path)).fetchone()
+        row = self.sealed.get("resources", str(path))
         return None if row is None else StoredResource(path, *row)
 
     def next_version(self, path: ResourcePath) -> int:
         """The number for the next value of that name; it is never given again."""
-        self._run(_NEXT_VERSION, path=str(path))
-        found = self._run("SELECT last FROM versions WHERE path = :path", path=str(path))
-        return int(_one(found)[0])
+        row = self.sealed.get("versions", str(path))
+        version = 1 if row is None else int(row[0]) + 1
+        self.sealed.put("versions", [str(path)], [version])
+        return version
 
     def insert_resource(self, resource: StoredResource) -> None:
         """A new row; the name must be free."""
-        self._run(_INSERT_RESOURCE, **_resource_row(resource))
+        values = [getattr(resource, name) for name in _RESOURCE]
+        self.sealed.insert("resources", [str(resource.path)], values)
 
-    def use_resource(self, resource: StoredResource) -> bool:
-        """Count a release of one that has an end; False: it has been released as often."""
-        named = {"path": str(resource.path), "version": resource.version}
-        return self._run(_USE_RESOURCE, **named).rowcount > 0
+    def use_resource(self, resource: StoredResource) -> None:
+        """Count a release of one that has an end; it must be as it is kept."""
+        self.sealed.remove("resources", str(resource.path))
+        self.insert_resource(replace(resource, uses=resource.uses + 1))
+
+    def values_of(self, path: ResourcePath) -> Sequence[StoredResource]:
+        """All that is kept of that name."""
+        current = self.find_resource(path)
+        former = [one.resource for one in self.former_resources(path)]
+        return former if current is None else [current, *former]
+
+    def set_sealed(self, resource: StoredResource, sealed: bytes) -> None:
+        """The same value, sealed anew."""
+        for one in self.former_resources(resource.path):
+            if one.resource == resource:
+                self.set_former(replace(one, resource=replace(resource, sealed=sealed)))
+                return
+        self.sealed.remove("resources", str(resource.path))
+        self.insert_resource(replace(resource, sealed=sealed))
 
     def retire_resource(self, path: ResourcePath) -> bool:
         """Whether there was one; it is a former one now, with its bindings. The oldest go."""
         found = self.find_resource(path)
         if found is None:
             return False
-        digests = " ".join(sorted(str(one) for one in self.bindings(path)))
+        self.set_former(FormerResource(found, self.bindings(path)))
         self._delete_current(path)
-        self._run(_INSERT_FORMER, **_resource_row(found), manifest_digests=digests)
         for old in self.former_resources(path)[MAX_FORMER:]:
-            self._run(_DELETE_FORMER, path=str(path), version=old.resource.version)
+            self.sealed.remove("former_resources", str(path), old.resource.version)
         return True
 
     def former_resources(self, path: ResourcePath) -> Sequence[FormerResource]:
         """Those that were replaced or deleted, the newest first."""
-        rows = self._run(_LIST_FORMER, path=str(path)).fetchall()
         return [
             FormerResource(
-                StoredResource(path, *row), frozenset(map(parse_digest, digests.split()))
+                StoredResource(path, sealed, size, version, *row),
+                frozenset(map(parse_digest, digests.split())),
             )
-            for digests, *row in rows
+            for _, version, sealed, size, *row, digests in reversed(
+                self.sealed.rows("former_resources", str(path))
+            )
         ]
+
+    def set_former(self, former: FormerResource) -> None:
+        """Keep one, in the place of the one of its version that may be there."""
+        one = former.resource
+        digests = " ".join(sorted(map(str, former.manifest_digests)))
+        values = (one.sealed, one.size, one.created_at, one.expires, one.max_uses, one.uses)
+        self.sealed.put("former_resources", [str(one.path), one.version], [*values, digests])
 
     def revive_resource(self, former: FormerResource) -> None:
         """Have it again, with its bindings; the name must be free."""
-        resource = former.resource
-        named = {"path": str(resource.path), "version": resource.version}
-        self._run(_DELETE_FORMER, **named)
-        self.insert_resource(resource)
+        one = former.resource
+        self.sealed.remove("former_resources", str(one.path), one.version)
+        self.insert_resource(one)
         for digest in former.manifest_digests:
-            self.add_binding(resource.path, digest, by="", at="")
+            self.add_binding(one.path, digest, by="", at="")
 
     def delete_resource(self, path: ResourcePath) -> bool:
         """Whether there was one, or a former one; nothing is left, nor of its bindings."""
-        former = self._run("DELETE FROM former_resources WHERE path = :path", path=str(path))
-        return self._delete_current(path) or former.rowcount > 0
+        had_former = bool(self.sealed.names("former_resources", str(path)))
+        self.sealed.remove_all("former_resources", str(path))
+        return self._delete_current(path) or had_former
 
     def _delete_current(self, path: ResourcePath) -> bool:
-        self._run("DELETE FROM bindings WHERE path = :path", path=str(path))
-        return self._run("DELETE FROM resources WHERE path = :path", path=str(path)).rowcount > 0
+        self.sealed.remove_all("bindings", str(path))
+        return self.sealed.remove("resources", str(path))
 
     def list_resources(self, tenant: str) -> tuple[ResourcePath, ...]:
         """The names of a tenant's, sorted."""
-        rows = self._run(_LIST_RESOURCES, tenant=tenant, default=DEFAULT_TENANT).fetchall()
-        return tuple(sorted(parse_resource_path(path) for (path,) in rows))
+        owners = self.owners()
+        return tuple(
+            path
+            for path in self.all_resources()
+            if owners.get(path.repository, DEFAULT_TENANT) == tenant
+        )
+
+    def all_resources(self) -> tuple[ResourcePath, ...]:
+        """The names of all tenants', sorted."""
+        return tuple(parse_resource_path(str(path)) for _, path in self.sealed.names("resources"))
+
+    def all_former_resources(self) -> tuple[ResourcePath, ...]:
+        """The names of which there are former ones, of all tenants, sorted."""
+        names = {str(path) for _, path, _ in self.sealed.names("former_resources")}
+        return tuple(sorted(map(parse_resource_path, names)))
 
     def count_resources(self) -> int:
         """How many there are, of all tenants."""
-        return int(_one(self._run("SELECT count(*) FROM resources"))[0])
+        return len(self.sealed.names("resources"))
 
     def bindings(self, path: ResourcePath) -> frozenset[Digest]:
         """The images that a resource belongs to."""
-        found = self._run("SELECT manifest_digest FROM bindings WHERE path = :path", path=str(path))
-        return frozenset(parse_digest(digest) for (digest,) in found.fetchall())
+        rows = self.sealed.rows("bindings", str(path))
+        return frozenset(parse_digest(digest) for _, digest in rows)
 
     def add_binding(self, path: ResourcePath, digest: Digest, *, by: str, at: str) -> None:
         """One more image; the pair must be new. Args as of `propose_image`."""
-        add = _insert("bindings", "path", "manifest_digest")
-        self._run(add, path=str(path), manifest_digest=str(digest))
+        self.sealed.insert("bindings", [str(path), str(digest)])
         self.propose_image(path.repository, digest, by=by, at=at)
 
     # Images
@@ -286,80 +280,93 @@ class Transaction:
         """
         if self.find_image(repository, digest) is not None:
             return
-        last = "SELECT max(number) FROM images WHERE repository = :repository"
-        (number,) = _one(self._run(last, repository=repository))
-        image = Image(
-            repository=repository,
-            digest=digest,
-            number=(number or 0) + 1,
-            proposed_by=by,
-            proposed_at=at,
+        # None is ever removed.
+        number = len(self.sealed.names("images", repository)) + 1
+        self.set_image(
+            Image(
+                repository=repository,
+                digest=digest,
+                number=number,
+                proposed_by=by,
+                proposed_at=at,
+            )
         )
-        self._run(_insert("images", *_IMAGE), **_image_row(image))
 
     def find_image(self, repository: str, digest: Digest) -> Image | None:
         """What a repository knows of an image."""
-        found = self._run(_FIND_IMAGE, repository=repository, manifest_digest=str(digest))
-        row = found.fetchone()
-        return None if row is None else _image_of(row)
+        row = self.sealed.get("images", repository, str(digest))
+        return None if row is None else _image_of((repository, str(digest), *row))
 
     def bound_images(self, path: ResourcePath) -> Mapping[Digest, Image]:
         """The images that a resource belongs to."""
-        found = self._run(_BOUND_IMAGES, path=str(path), repository=path.repository)
-        return {image.digest: image for image in map(_image_of, found.fetchall())}
+        bound = self.bindings(path)
+        if len(bound) > _FEW:
+            known = self.list_images(path.repository)
+            return {one.digest: one for one in known if one.digest in bound}
+        found = ((digest, self.find_image(path.repository, digest)) for digest in bound)
+        return {digest: image for digest, image in found if image is not None}
 
     def list_images(self, repository: str) -> tuple[Image, ...]:
         """All that a repository knows, the oldest first."""
-        statement = f"{_IMAGES} WHERE repository = :repository ORDER BY number"
-        return tuple(map(_image_of, self._run(statement, repository=repository).fetchall()))
+        images = map(_image_of, self.sealed.rows("images", repository))
+        return tuple(sorted(images, key=lambda one: one.number))
 
     def set_image(self, image: Image) -> None:
-        """Keep state, successor and reason of one that is there."""
-        row = _image_row(image)
-        names = ("repository", "manifest_digest", "state", "successor", "reason")
-        self._run(_SET_IMAGE, **{name: row[name] for name in names})
-
-    def approvals(self, repository: str) -> Mapping[Digest, Sequence[Approval]]:
-        """Those of a repository's images, whether they count or not."""
-        statement = (
-            "SELECT manifest_digest, admin, until, signature FROM approvals "
-            "WHERE repository = :repository"
+        """Keep what is known of an image, in the place of what was."""
+        successor = "" if image.successor is None else str(image.successor)
+        self.sealed.put(
+            "images",
+            [image.repository, str(image.digest)],
+            [
+                image.number,
+                image.state,
+                successor,
+                image.reason,
+                image.proposed_by,
+                image.proposed_at,
+            ],
         )
-        return _by_image(self._run(statement, repository=repository))
 
-    def bound_approvals(self, path: ResourcePath) -> Mapping[Digest, Sequence[Approval]]:
-        """Those of the images that a resource belongs to."""
-        return _by_image(self._run(_BOUND_APPROVALS, path=str(path), repository=path.repository))
+    def approvals(
+        self, repository: str, digest: Digest | None = None
+    ) -> Mapping[Digest, Sequence[Approval]]:
+        """Those of an image, or of all of a repository, whether they count or not."""
+        key = [repository] if digest is None else [repository, str(digest)]
+        found: dict[Digest, list[Approval]] = {}
+        for _, of, *row in self.sealed.rows("approvals", *key):
+            found.setdefault(parse_digest(of), []).append(Approval(*row))
+        return found
 
     def set_approval(self, repository: str, digest: Digest, approval: Approval) -> None:
         """Keep one; the admin's former one of that image goes."""
-        named = {
-            "repository": repository,
-            "manifest_digest": str(digest),
-            "admin": approval.admin,
-        }
-        self._run(_DELETE_APPROVAL, **named)
-        add = _insert("approvals", *named, "until", "signature")
-        self._run(add, **named, until=approval.until, signature=approval.signature)
+        key = (repository, str(digest), approval.admin)
+        self.sealed.put("approvals", key, [approval.until, approval.signature])
 
     def floors(self) -> Mapping[str, int]:
         """By repository, the number of the oldest image that is served, where there is one."""
-        return dict(self._run("SELECT repository, number FROM floors").fetchall())
+        return dict(self.sealed.rows("floors"))
 
     def set_floor(self, repository: str, number: int) -> None:
         """Serve nothing older; 0: all."""
-        self._run("DELETE FROM floors WHERE repository = :repository", repository=repository)
         if number:
-            add = _insert("floors", "repository", "number")
-            self._run(add, repository=repository, number=number)
+            self.sealed.put("floors", [repository], [number])
+        else:
+            self.sealed.remove("floors", repository)
 
     # The store
 
     def store_row(self) -> StoreRow:
-        """The one row about the database, as it was when this transaction first looked."""
+        """The one row about the database, as it was when this transaction first looked.
+
+        Raises:
+            Altered: it is an older state of the database than one that was seen.
+        """
         if self._row is None:
-            identity, changes, seen_ms, eras = _one(self._run(_STORE))
-            self._row = StoreRow(identity, changes, seen_ms or 0, eras > 0)
+            identity, changes, seen_ms, eras, head, key = _one(self._run(_STORE))
+            if self._heads is not None and changes < self._least:
+                told = f"expected change {self._least} or later, got {changes}: it is an old copy"
+                raise self._heads.altered(told)
+            self._row = StoreRow(identity, changes, seen_ms or 0, eras > 0, head, key or "")
         return self._row
 
     def enter_broker(self) -> None:
@@ -371,11 +378,6 @@ class Transaction:
         """Write a row as it is: to see whether the store takes it."""
         self._run("UPDATE brokers SET seen_ms = seen_ms WHERE name = :name", name=self._broker)
 
-    def count_change(self) -> None:
-        """Tell all who remember what was in force that it may be so no more."""
-        self._run("UPDATE store SET changes = changes + 1")
-        self._row = None
-
     def keep_time(self, now_ms: int) -> None:
         """Remember a time, if it is later than the one that is kept."""
         row = self.store_row()
@@ -385,20 +387,27 @@ class Transaction:
 
     def begin_again(self, now_ms: int) -> None:
         """Another id, no sessions, and time from `now_ms` on; what is over stays over."""
-        seen_s = self.store_row().seen_ms // 1000
-        over = "SELECT repository, manifest_digest, admin FROM approvals WHERE until <= :seen_s"
-        for repository, digest, admin in self._run(over, seen_s=seen_s).fetchall():
-            named = {"repository": repository, "manifest_digest": digest, "admin": admin}
-            self._run(_DELETE_APPROVAL, **named)
-        for table in ("resources", "former_resources"):
-            over = f"UPDATE {table} SET expires = 1 WHERE expires BETWEEN 1 AND :seen_s"  # noqa: S608 - ours
-            self._run(over, seen_s=seen_s)
+        self._end_what_is_over(self.store_row().seen_ms // 1000)
         self._run("DELETE FROM sessions")
         self._run("DELETE FROM era")
         self._run("INSERT INTO era (number) VALUES (1)")
         self._run("UPDATE store SET id = :id", id=os.urandom(STORE_ID_BYTES))
         self._run("UPDATE brokers SET seen_ms = :now_ms", now_ms=now_ms)
         self._row = None
+
+    def _end_what_is_over(self, now: int) -> None:
+        for repository, digest, admin, until, _ in self.sealed.rows("approvals"):
+            if until <= now:
+                self.sealed.remove("approvals", repository, digest, admin)
+        for path in self.all_resources():
+            found = self.find_resource(path)
+            if found is not None and 0 < found.expires <= now:
+                self.sealed.remove("resources", str(path))
+                self.insert_resource(replace(found, expires=1))
+        for path in self.all_former_resources():
+            for one in self.former_resources(path):
+                if 0 < one.resource.expires <= now:
+                    self.set_former(replace(one, resource=replace(one.resource, expires=1)))
 
     # Sessions
 
@@ -443,12 +452,11 @@ class Transaction:
 
     def tenants(self) -> tuple[str, ...]:
         """The names of all, sorted."""
-        rows = self._run("SELECT name FROM tenants WHERE gone = 0 ORDER BY name").fetchall()
-        return tuple(name for (name,) in rows)
+        return tuple(name for name, gone in self.sealed.rows("tenants") if not gone)
 
     def insert_tenant(self, name: str) -> None:
         """One more; the name must never have been taken."""
-        self._run(_insert("tenants", "name", "gone"), name=name, gone=0)
+        self.sealed.insert("tenants", [name], [0])
 
     def delete_tenant(self, name: str) -> None:
         """It is gone, with its admins, policies and values; its repositories are nobody's.
@@ -456,96 +464,93 @@ class Transaction:
         Those that know images stay with its name, which nobody takes again: what is known of them
         is nobody else's, and is not forgotten.
         """
-        for table in ("admins", "policies", "reference_values"):
-            self._run(f"DELETE FROM {table} WHERE tenant = :name", name=name)  # noqa: S608 - ours
-        self._run(_FREE_REPOSITORIES, name=name)
-        self._run("UPDATE tenants SET gone = 1 WHERE name = :name", name=name)
+        for repository, tenant in self.owners().items():
+            if tenant == name and not self.knows_images(repository):
+                self.sealed.remove("repositories", repository)
+        for admin in self.admins(name):
+            self.sealed.remove("admins", admin.id)
+        for table in ("policies", "reference_values"):
+            self.sealed.remove_all(table, name)
+        self.sealed.put("tenants", [name], [1])
 
     def owners(self) -> Mapping[str, str]:
         """The tenant of each repository that is not the default tenant's, by its name, sorted."""
-        rows = self._run("SELECT name, tenant FROM repositories ORDER BY name").fetchall()
-        return dict(rows)
+        return dict(self.sealed.rows("repositories"))
 
     def owner_of(self, repository: str) -> str:
         """The tenant of a repository."""
-        statement = "SELECT tenant FROM repositories WHERE name = :name"
-        row = self._run(statement, name=repository).fetchone()
+        row = self.sealed.get("repositories", repository)
         return DEFAULT_TENANT if row is None else str(row[0])
 
     def set_owner(self, repository: str, tenant: str) -> None:
         """Give a repository to a tenant."""
-        self._run("DELETE FROM repositories WHERE name = :name", name=repository)
-        if tenant != DEFAULT_TENANT:
-            self._run(_insert("repositories", "name", "tenant"), name=repository, tenant=tenant)
+        if tenant == DEFAULT_TENANT:
+            self.sealed.remove("repositories", repository)
+        else:
+            self.sealed.put("repositories", [repository], [tenant])
 
     def has_secrets(self, repository: str) -> bool:
         """Whether a secret is kept for it, or a former one."""
-        return self._run(_HAS_SECRETS, beginning=f"{repository}/").fetchone() is not None
+        names = (*self.sealed.names("resources"), *self.sealed.names("former_resources"))
+        return any(str(path).startswith(f"{repository}/") for _, path, *_ in names)
 
     def knows_images(self, repository: str) -> bool:
         """Whether a secret of it was ever bound to an image."""
-        statement = "SELECT 1 FROM images WHERE repository = :repository LIMIT 1"
-        return self._run(statement, repository=repository).fetchone() is not None
+        return bool(self.sealed.names("images", repository))
 
     # Admins
 
     def admins(self, tenant: str | None = None) -> tuple[Admin, ...]:
         """Those of a tenant, or all, sorted by tenant and name."""
-        where = "" if tenant is None else "WHERE tenant = :tenant "
-        statement = f"SELECT {', '.join(_ADMIN)} FROM admins {where}ORDER BY tenant, name"  # noqa: S608 - ours
-        named = {} if tenant is None else {"tenant": tenant}
-        return tuple(map(_admin, self._run(statement, **named).fetchall()))
+        found = (_admin(row) for row in self.sealed.rows("admins"))
+        wanted = (one for one in found if tenant in (None, one.tenant))
+        return tuple(sorted(wanted, key=lambda one: (one.tenant, one.name)))
 
     def find_admin(self, id: str) -> Admin | None:  # noqa: A002 - its name
         """The admin whose key has that hash."""
-        statement = f"SELECT {', '.join(_ADMIN)} FROM admins WHERE id = :id"  # noqa: S608 - ours
-        row = self._run(statement, id=id).fetchone()
-        return None if row is None else _admin(row)
+        row = self.sealed.get("admins", id)
+        return None if row is None else _admin((id, *row))
 
     def insert_admin(self, admin: Admin) -> None:
         """A new row; the key must be nobody's, and the name free in its tenant."""
-        values = {name: getattr(admin, name) for name in _ADMIN}
-        self._run(_insert("admins", *_ADMIN), **values | {"roles": ",".join(sorted(admin.roles))})
+        roles = ",".join(sorted(admin.roles))
+        values = (admin.tenant, admin.name, roles, admin.public_key)
+        self.sealed.insert("admins", [admin.id], values)
 
     def delete_admin(self, id: str) -> bool:  # noqa: A002 - its name
         """Whether there was one."""
-        return self._run("DELETE FROM admins WHERE id = :id", id=id).rowcount > 0
+        return self.sealed.remove("admins", id)
 
     # Policies
 
     def get_policy(self, tenant: str, name: str) -> bytes | None:
         """A policy of a tenant, or None."""
-        statement = "SELECT value FROM policies WHERE tenant = :tenant AND name = :name"
-        row = self._run(statement, tenant=tenant, name=name).fetchone()
+        row = self.sealed.get("policies", tenant, name)
         return None if row is None else row[0]
 
     def set_policy(self, tenant: str, name: str, value: bytes | None) -> None:
         """Set or replace one; None: have none of that name."""
-        named = {"tenant": tenant, "name": name}
-        self._run("DELETE FROM policies WHERE tenant = :tenant AND name = :name", **named)
-        if value is not None:
-            self._run(_insert("policies", "tenant", "name", "value"), **named, value=value)
+        if value is None:
+            self.sealed.remove("policies", tenant, name)
+        else:
+            self.sealed.put("policies", [tenant, name], [value])
 
     # Reference values
 
     def reference_values(self, tenant: str) -> Mapping[str, ReferenceValue]:
         """All of a tenant by name, sorted."""
-        statement = "SELECT value FROM reference_values WHERE tenant = :tenant ORDER BY name"
-        rows = self._run(statement, tenant=tenant).fetchall()
-        found = (one for (value,) in rows for one in parse_references(value))
+        rows = self.sealed.rows("reference_values", tenant)
+        found = (one for *_, value in rows for one in parse_references(value))
         return {one.name: one for one in found}
 
     def set_reference_value(self, tenant: str, value: ReferenceValue) -> None:
         """Set or replace one."""
-        self.delete_reference_value(tenant, value.name)
         data = dump_json(references_to_json([value]))
-        insert = _insert("reference_values", "tenant", "name", "value")
-        self._run(insert, tenant=tenant, name=value.name, value=data)
+        self.sealed.put("reference_values", [tenant, value.name], [data])
 
     def delete_reference_value(self, tenant: str, name: str) -> bool:
         """Whether there was one."""
-        statement = "DELETE FROM reference_values WHERE tenant = :tenant AND name = :name"
-        return self._run(statement, tenant=tenant, name=name).rowcount > 0
+        return self.sealed.remove("reference_values", tenant, name)
 
     # Collateral
 
@@ -647,6 +652,23 @@ class Transaction:
             for hashed, *texts in rows[::-1]
         ]
 
+    def count_releases(self, since: str, tenants: Sequence[str]) -> Mapping[tuple[str, str], int]:
+        """How many rows of releases there are, by hour (`2026-01-31T12`) and outcome.
+
+        Args:
+            since: the first hour.
+            tenants: whose.
+        """
+        of = {f"tenant_{at}": name for at, name in enumerate(tenants)}
+        rows = self._run(
+            "SELECT substr(at, 1, 13), outcome, count(*) FROM audit "  # noqa: S608 - names of ours
+            "WHERE event = 'release' AND at >= :since "
+            f"AND tenant IN ({', '.join(f':{name}' for name in of) or 'NULL'}) GROUP BY 1, 2",
+            since=since,
+            **of,
+        ).fetchall()
+        return {(hour, outcome): count for hour, outcome, count in rows}
+
     def audit_chains(self) -> Iterator[tuple[Mapping[str, str | int], bytes]]:
         """All rows with their hashes: chain by chain, in their order."""
         brokers = self._run("SELECT DISTINCT broker FROM audit ORDER BY broker").fetchall()
@@ -662,37 +684,18 @@ class Transaction:
         return self._run(_NEXT_LINKS, broker=broker, number=number, place=place).fetchall()
 
 
-def _resource_row(resource: StoredResource) -> dict[str, Any]:
-    return {
-        "path": str(resource.path),
-        **{name: getattr(resource, name) for name in _RESOURCE},
-    }
-
-
-def _image_row(image: Image) -> dict[str, Any]:
-    return {
-        "repository": image.repository,
-        "manifest_digest": str(image.digest),
-        "number": image.number,
-        "state": image.state,
-        "successor": "" if image.successor is None else str(image.successor),
-        "reason": image.reason,
-        "proposed_by": image.proposed_by,
-        "proposed_at": image.proposed_at,
-    }
-
-
-def _image_of(row: tuple[Any, ...]) -> Image:
-    named = dict(zip(_IMAGE, row, strict=True))
-    digest, successor = parse_digest(named.pop("manifest_digest")), named.pop("successor")
-    return Image(digest=digest, successor=parse_digest(successor) if successor else None, **named)
-
-
-def _by_image(found: Cursor) -> Mapping[Digest, Sequence[Approval]]:
-    approvals: dict[Digest, list[Approval]] = {}
-    for digest, *row in found.fetchall():
-        approvals.setdefault(parse_digest(digest), []).append(Approval(*row))
-    return approvals
+def _image_of(row: Sequence[Any]) -> Image:
+    repository, digest, number, state, successor, reason, proposed_by, proposed_at = row
+    return Image(
+        repository=repository,
+        digest=parse_digest(digest),
+        number=number,
+        state=state,
+        successor=parse_digest(successor) if successor else None,
+        reason=reason,
+        proposed_by=proposed_by,
+        proposed_at=proposed_at,
+    )
 
 
 def _admin(row: tuple[Any, ...]) -> Admin:

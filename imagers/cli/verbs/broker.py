@@ -3,16 +3,18 @@
        imagers broker put URI FILE | get URI | list | delete URI | undelete URI
        imagers broker policy show | set FILE | reset | test FILE ...
        imagers broker image list | approve | supersede | revoke | floor ...
-       imagers broker audit ... | tenant ... | admin-key ...
+       imagers broker audit ... | ui | tenant ... | admin-key ...
+       imagers broker backup FILE | restore FILE | rotate-master-key
 
 A key broker for guests: "imagers broker init --help" is about its first day,
 "imagers broker serve --help" about running one. The other words administrate
 one that runs; "get" shows what is known of a secret, never the secret. A secret
 bound to an image goes to guests that name this image and whose measurement is a
 known one, see "imagers broker reference-value"; the policy may say more, see
-"imagers broker policy". Who got what, and who did not: "imagers broker audit".
-Who administrates what of it: "imagers broker admin-key" and "tenant".
-About images that are no good: "imagers broker image".
+"imagers broker policy". Who got what, and who did not: "imagers broker audit",
+and in a browser "imagers broker ui". Who administrates what of it: "imagers
+broker admin-key" and "tenant". About images that are no good: "imagers broker
+image".
 
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
   --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
@@ -47,13 +49,17 @@ from imagers.cli.output import print_json, print_line
 from imagers.cli.verbs import (
     broker_admin_key,
     broker_audit,
+    broker_backup,
     broker_check_config,
     broker_image,
     broker_init,
     broker_policy,
     broker_reference_value,
+    broker_restore,
+    broker_rotate_master_key,
     broker_serve,
     broker_tenant,
+    broker_ui,
 )
 from imagers.errors import LocalError
 
@@ -78,6 +84,10 @@ for _module in (
     broker_audit,
     broker_tenant,
     broker_admin_key,
+    broker_ui,
+    broker_backup,
+    broker_restore,
+    broker_rotate_master_key,
 ):
     command.add_command(_module.command)
 

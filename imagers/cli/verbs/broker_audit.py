@@ -69,6 +69,8 @@ _EVENTS += [
     "admin",
     "admin-key",
     "tenant",
+    "restore",
+    "rotate",
 ]
 _DIGEST = re.compile(r"(?:sha(?:256|384|512):)?[0-9a-f]{1,128}\Z")
 _ID = re.compile(r"[0-9a-f]{16}\Z")

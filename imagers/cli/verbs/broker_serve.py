@@ -12,6 +12,10 @@ keys are made at first start, for their owner only.
   --database URL              postgresql://USER@HOST/NAME that brokers share, in
                               place of a file in the state directory
   --name NAME                 of this broker among those that share it
+  --master-key-fd N           a descriptor that gives the master key; default:
+                              a file in the state directory
+  --accept-older-state        believe a database that is older than one that was
+                              seen here, at this start: after a restore
   --listen HOST:PORT          default 127.0.0.1:8080; port 0 takes a free one
   --certificate FILE, --certificate-key FILE
                               PEM, for https, the key without a passphrase;
@@ -78,6 +82,8 @@ Say = Callable[[str, str], None]
 @click.option("--state", metavar="DIR")
 @click.option("--database", metavar="URL")
 @click.option("--name", metavar="NAME")
+@click.option("--master-key-fd", type=click.IntRange(min=0), metavar="N", hidden=True)
+@click.option("--accept-older-state", is_flag=True, hidden=True)
 @click.option("--listen", default=f"127.0.0.1:{DEFAULT_PORT}", metavar="HOST:PORT")
 @click.option("--certificate", metavar="FILE")
 @click.option("--certificate-key", metavar="FILE")
@@ -126,6 +132,7 @@ def broker_config(
     state: str | None,
     database: str | None,
     name: str | None,
+    master_key_fd: int | None,
     listen: str,
     certificate: str | None,
     certificate_key: str | None,
@@ -138,6 +145,7 @@ def broker_config(
     issuer: str | None,
     passport_issuers: str | None,
     allow_sample_tee: bool,
+    accept_older_state: bool = False,
 ) -> BrokerConfig:
     """What the options of the command say.
 
@@ -164,6 +172,8 @@ def broker_config(
         state_directory=Path(state) if state else read_settings().broker_state,
         database=database,
         name=name if name is not None else BROKER,
+        master_key_fd=master_key_fd,
+        accept_older_state=accept_older_state,
         host=host,
         port=port,
         certificate_file=Path(certificate) if certificate else None,

@@ -17,8 +17,11 @@ from jwcrypto.jwt import JWT
 
 from imagers.broker.handshake import Handshake
 from imagers.broker.keeping.rows import Admin
+from imagers.broker.keeping.sqlite import SQLiteDatabase
+from imagers.broker.keeping.store import Store
 from imagers.broker.releases import Asked, Releases
 from imagers.broker.resources import Resources
+from imagers.broker.sealing import Sealer
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.broker.tenants import Tenants
 from imagers.evidence.plugins import load_attester
@@ -132,6 +135,14 @@ def tenants(state, admin):
 @pytest.fixture
 def resources(state, admin):
     return Now(Resources(state), admin)
+
+
+def change_as_a_broker(directory, work):
+    """Change the store of a state directory as another broker of it would."""
+    with Store(SQLiteDatabase(directory / "broker.sqlite")) as store:
+        store.unseal(Sealer([bytearray((directory / "master.key").read_bytes())]))
+        with store.transaction() as transaction:
+            work(transaction)
 
 
 class Release:

@@ -346,7 +346,7 @@ def test_fault_of_our_own_has_an_id_and_tells_nothing(embedded, http, as_admin, 
     connection.execute("ALTER TABLE resources RENAME TO gone")
     connection.close()
     with caplog.at_level(logging.ERROR):
-        status, _, body = http("GET", "/kbs/v0/resource", **as_admin)
+        status, _, body = http("GET", "/kbs/v0/imagers/metadata/default/key/1", **as_admin)
     detail = json.loads(body)["detail"]
     assert status == 503
     assert detail.split()[1] in caplog.text

@@ -15,6 +15,7 @@ from imagers.broker.keeping.store import Store
 from imagers.broker.keeping.tables import AUDIT_TEXTS
 from imagers.broker.keeping.transaction import FIRST_HASH, Link, chain_hash
 from imagers.broker.tokens import make_signing_key
+from tests.unit.broker.keeping.conftest import unsealed
 
 
 def chain(count, broker="broker", texts=None):
@@ -163,7 +164,7 @@ def test_no_more_problems_are_told_than_one_reads():
 def path(tmp_path):
     """A store of ten rows, and one head of the fifth."""
     path = tmp_path / "broker.sqlite"
-    with Store(SQLiteDatabase(path)) as store:
+    with unsealed(Store(SQLiteDatabase(path))) as store:
         for number in range(1, 11):
             with store.transaction() as transaction:
                 transaction.append_audit(ROW | {"detail": str(number)})
@@ -177,7 +178,7 @@ SIGNER = AuditHeads(make_signing_key(), clock=lambda: datetime(2026, 11, 1, tzin
 
 
 def export(path):
-    with Store(SQLiteDatabase(path)) as store, store.reading() as transaction:
+    with unsealed(Store(SQLiteDatabase(path))) as store, store.reading() as transaction:
         return parse_heads(SIGNER.to_bytes(transaction.audit_heads()), what="head")
 
 
@@ -206,12 +207,12 @@ def test_store_is_compared_with_heads_that_were_kept(path):
 
 
 def test_heads_in_the_store_say_more_nearly_where(path):
-    with Store(SQLiteDatabase(path)) as store, store.transaction() as transaction:
+    with unsealed(Store(SQLiteDatabase(path))) as store, store.transaction() as transaction:
         SIGNER.sign(transaction)
     kept = export(path)
     change(path, "UPDATE audit SET detail = 'x' WHERE number = 8")
     assert "row 8 does not follow" in check(path, kept).problems[0]
-    with Store(SQLiteDatabase(path)) as store, store.reading() as transaction:
+    with unsealed(Store(SQLiteDatabase(path))) as store, store.reading() as transaction:
         rows = list(transaction.audit_chains())
     anew = made_anew(rows)
     change_hashes = [
@@ -230,11 +231,11 @@ def test_heads_in_the_store_say_more_nearly_where(path):
 def test_head_in_the_store_that_nobody_signed_is_told(path):
     kept = export(path)
     other = AuditHeads(make_signing_key(), clock=lambda: datetime(2026, 11, 1, tzinfo=UTC))
-    with Store(SQLiteDatabase(path)) as store, store.transaction() as transaction:
+    with unsealed(Store(SQLiteDatabase(path))) as store, store.transaction() as transaction:
         other.sign(transaction)
     (told,) = check(path, kept).problems
     assert "is not signed by a key for heads that is known" in told
-    with Store(SQLiteDatabase(path)) as store, store.reading() as transaction:
+    with unsealed(Store(SQLiteDatabase(path))) as store, store.reading() as transaction:
         signed = transaction.all_audit_heads()
     assert len(signed) == 2
     with pytest.raises(Exception, match="is not signed by a key"):

@@ -16,6 +16,7 @@ from imagers.broker.state import open_state
 from imagers.broker.tokens import load_signing_key, make_signing_key
 from imagers.errors import FormatError, SignatureInvalid
 from imagers.pki.jose import sign_token
+from tests.unit.broker.keeping.conftest import unsealed
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 ROW = dict.fromkeys(AUDIT_TEXTS, "")
@@ -37,7 +38,7 @@ def heads(private):
 
 @pytest.fixture
 def store(tmp_path):
-    with Store(SQLiteDatabase(tmp_path / "broker.sqlite")) as store:
+    with unsealed(Store(SQLiteDatabase(tmp_path / "broker.sqlite"))) as store:
         append(store)
         yield store
 

@@ -7,13 +7,20 @@ from contextlib import closing
 import pytest
 
 from imagers.broker import readiness
+from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.table import DEFAULT_POLICY
 from imagers.broker.readiness import Readiness
+from imagers.broker.rules import POLICY
+from tests.unit.broker.conftest import change_as_a_broker
 
 
 @pytest.fixture(autouse=True)
 def always_looks(monkeypatch):
     monkeypatch.setattr(readiness, "_GOOD_S", -1.0)
+
+
+def damage_policy(transaction):
+    transaction.set_policy(DEFAULT_TENANT, POLICY, b"{")
 
 
 def test_broker_that_can_serve_guests_is_ready(http):
@@ -22,16 +29,39 @@ def test_broker_that_can_serve_guests_is_ready(http):
 
 
 def test_broker_with_a_damaged_policy_is_not_ready_and_lives(embedded, http):
-    with closing(sqlite3.connect(embedded.state_directory / "broker.sqlite")) as store:
-        store.execute("UPDATE policies SET value = ? WHERE name = 'policy'", (b"{",))
-        store.execute("UPDATE store SET changes = changes + 1")
-        store.commit()
+    change_as_a_broker(embedded.state_directory, damage_policy)
     status, headers, body = http("GET", "/readyz")
     assert (status, headers["Retry-After"]) == (503, "5")
     assert json.loads(body)["detail"] == "the stored policy is damaged"
     assert http("GET", "/healthz")[0] == 200
     embedded.admin.set_policy(DEFAULT_POLICY)
     assert http("GET", "/readyz")[0] == 200
+
+
+def test_broker_whose_store_was_changed_from_outside_is_not_ready_until_it_is_started_anew(
+    embedded, http, admin_headers
+):
+    embedded.put("kbs:///default/key/1", b"secret")
+    with closing(sqlite3.connect(embedded.state_directory / "broker.sqlite")) as store:
+        store.execute("UPDATE resources SET version = version + 1")
+        store.commit()
+        path = "/kbs/v0/imagers/metadata/default/key/1"
+        assert http("GET", path, **admin_headers(embedded))[0] == 503
+        store.execute("UPDATE resources SET version = version - 1")
+        store.commit()
+        assert http("GET", path, **admin_headers(embedded))[0] == 200
+    status, _, body = http("GET", "/readyz")
+    assert status == 503
+    assert json.loads(body)["detail"] == "the store was changed from outside"
+
+
+def test_broker_whose_store_is_an_old_copy_is_not_ready(embedded, http):
+    with closing(sqlite3.connect(embedded.state_directory / "broker.sqlite")) as store:
+        store.execute("UPDATE store SET changes = 0")
+        store.commit()
+    status, _, body = http("GET", "/readyz")
+    assert status == 503
+    assert json.loads(body)["detail"] == "the store was changed from outside"
 
 
 def test_broker_whose_store_takes_no_writes_is_not_ready(embedded, http):
@@ -51,10 +81,7 @@ def test_answer_is_known_for_a_while(embedded, http, monkeypatch):
     """Anybody may ask, and each look writes to the disk."""
     monkeypatch.setattr(readiness, "_GOOD_S", 3600.0)
     assert http("GET", "/readyz")[0] == 200
-    with closing(sqlite3.connect(embedded.state_directory / "broker.sqlite")) as store:
-        store.execute("UPDATE policies SET value = ? WHERE name = 'policy'", (b"{",))
-        store.execute("UPDATE store SET changes = changes + 1")
-        store.commit()
+    change_as_a_broker(embedded.state_directory, damage_policy)
     assert http("GET", "/readyz")[0] == 200
 
 

@@ -3,6 +3,8 @@
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto.jwk import JWK
 
+from imagers.broker.keeping.sealed import Altered
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.rego.engine import Decision
 from imagers.broker.refusals import Refusal
@@ -19,6 +22,7 @@ from imagers.broker.rules import ATTESTATION, POLICY
 from imagers.broker.state import open_state
 from imagers.errors import LocalError, TagMismatch
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES, open_answer
+from imagers.kbs.resources import parse_resource_path
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 from imagers.pki.jose import sign_token
@@ -278,7 +282,42 @@ def test_release_of_a_sealed_value_that_was_moved_fails_and_is_not_logged_as_rel
             "(SELECT sealed FROM resources WHERE path = 'default/key/2') WHERE path = :path",
             path=PATH,
         )
+    with pytest.raises(Altered, match="default/key/1"):
+        release(credentials, PATH, ASKED)
+    assert not any(row.event == "release" for row in rows())
+
+
+def test_release_of_a_value_that_is_sealed_for_another_path_fails(
+    stored, state, credentials, rows, release
+):
+    """6: nor could who has the keys of heads and not the master key."""
+    stored.put("default/key/2", SecretKey(b"other"), replace=False)
+    with state.store.transaction() as transaction:
+        one = transaction.find_resource(parse_resource_path(PATH))
+        other = transaction.find_resource(parse_resource_path("default/key/2"))
+        transaction.sealed.remove("resources", PATH)
+        transaction.insert_resource(replace(one, sealed=other.sealed))
     with pytest.raises(TagMismatch, match="'default/key/1'"):
+        release(credentials, PATH, ASKED)
+    assert not any(row.event == "release" for row in rows())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM bindings",
+        "INSERT INTO bindings SELECT path, 'sha512:00' FROM bindings",
+        "DELETE FROM resources",
+        "UPDATE resources SET created_at = ''",
+    ],
+)
+@pytest.mark.usefixtures("stored")
+def test_release_by_rows_that_no_broker_made_fails(state, credentials, rows, release, statement):
+    """4: a row, one that is missing, or one too many."""
+    with closing(sqlite3.connect(state.config.state_directory / "broker.sqlite")) as outside:
+        outside.execute(statement)
+        outside.commit()
+    with pytest.raises(Altered, match="changed from outside"):
         release(credentials, PATH, ASKED)
     assert not any(row.event == "release" for row in rows())
 

@@ -9,13 +9,14 @@ from imagers.broker.policy.table import DEFAULT_POLICY, DENY_ALL_POLICY, Resourc
 from imagers.broker.rules import ATTESTATION, POLICY, LastRules, RegoPolicy, Rules, parse_either
 from imagers.errors import FormatError
 from imagers.model.references import ReferenceValue
+from tests.unit.broker.keeping.conftest import unsealed
 
 REGO = "package policy\n\ndefault allow := false\n"
 
 
 @pytest.fixture
 def store(tmp_path):
-    with Store(SQLiteDatabase(tmp_path / "broker.sqlite")) as opened:
+    with unsealed(Store(SQLiteDatabase(tmp_path / "broker.sqlite"))) as opened:
         yield opened
 
 

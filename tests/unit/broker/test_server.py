@@ -4,14 +4,13 @@ import http.client
 import os
 import signal
 import socket
-import sqlite3
 import ssl
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,6 +41,7 @@ from imagers.model.keys import SecretKey
 from imagers.net.http import HTTPSettings
 from imagers.net.retry import RetryPolicy
 from imagers.pki.jose import sign_token
+from tests.unit.broker.conftest import change_as_a_broker
 
 URI, PATH, IMAGE = "kbs:///default/key/1", "/kbs/v0/resource/default/key/1", digest_of(b"image")
 PROGRAM = """
@@ -80,9 +80,7 @@ def test_running_with_a_damaged_policy_says_so_and_takes_another(tmp_path):
     )
     with running(config) as broker:
         assert broker.fault == ""
-    with closing(sqlite3.connect(tmp_path / "state" / "broker.sqlite")) as store:
-        store.execute("UPDATE policies SET value = ? WHERE name = 'policy'", (b"{",))
-        store.commit()
+    change_as_a_broker(tmp_path / "state", lambda t: t.set_policy("default", "policy", b"{"))
     with running(config) as broker:
         assert "the stored policy is damaged" in broker.fault
         with BrokerAdmin(broker.url, key_file=broker.admin_key_file) as admin:

@@ -57,7 +57,8 @@ def test_first_start_makes_all_of_it_for_its_owner_only(config):
     modes = {
         path.name: stat.S_IMODE(path.stat().st_mode) for path in config.state_directory.iterdir()
     }
-    assert modes == dict.fromkeys(("admin.key", "admin.pub", "broker.sqlite", "master.key"), 0o600)
+    names = ("admin.key", "admin.pub", "broker.sqlite", "head", "master.key")
+    assert modes == dict.fromkeys(names, 0o600)
 
 
 def test_second_start_makes_nothing(config):
@@ -257,8 +258,6 @@ def test_policy_that_was_good_before_is_not_used_for_one_that_is_damaged(config)
 
 
 def test_start_with_the_clock_set_back_too_far_ends_all_sessions(config):
-    from dataclasses import replace
-
     now = datetime(2026, 11, 1, tzinfo=UTC)
 
     def session_now(state):

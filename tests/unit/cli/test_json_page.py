@@ -345,11 +345,20 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
         with pytest.raises(KeyUnavailable):
             guest.get("kbs:///a/b/c", manifest_digest=digest_of(b"other"))
     made("broker audit", *admin)
+    made("broker ui", *admin)
     newest = imagers_broker.log[-1].id
     made("broker audit", "--why", newest, *admin)
     made("broker audit", "--export-head", "head", *admin)
     state = imagers_broker.admin_key_file.parent
     made("broker audit", "--verify", "--head", "head", "--state", state, *admin)
+    made("broker backup", "--state", state, "backup")
+    made("broker rotate-master-key", "--state", state)
+    made("broker rotate-master-key", "--state", state, "--database", "postgresql:///x")
+    other = Path("other")
+    other.mkdir(mode=0o700)
+    (former,) = state.glob("master.key.*")
+    former.rename(other / "master.key")
+    made("broker restore", "--state", other, "backup")
     Path("password").write_text("s3cret")
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(Path("auth.json").absolute()))
     with EmbeddedRegistry(username="me", password="s3cret") as registry:

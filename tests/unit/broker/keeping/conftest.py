@@ -8,6 +8,7 @@ import pytest
 from imagers.broker.keeping.postgresql import PostgreSQLDatabase
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import Store
+from imagers.broker.sealing import Sealer
 from tests.postgresql import Server
 
 
@@ -27,7 +28,13 @@ def new_database(request, tmp_path):
     return lambda name="broker": PostgreSQLDatabase(url, name)
 
 
+def unsealed(store, **more):
+    """The store, with the key of all tests."""
+    store.unseal(Sealer([bytearray(32)]), **more)
+    return store
+
+
 @pytest.fixture
 def store(new_database):
-    with Store(new_database()) as opened:
+    with unsealed(Store(new_database())) as opened:
         yield opened

@@ -21,6 +21,7 @@ from imagers.errors import FormatError, LocalError, UsageError
 from imagers.kbs.admin import load_admin_key
 from imagers.pki.jose import sign_token
 from tests.postgresql import Server
+from tests.unit.broker.keeping.conftest import unsealed
 
 ROW = dict.fromkeys(AUDIT_TEXTS, "x")
 
@@ -50,8 +51,8 @@ def rows(store):
 
 def test_two_brokers_share_what_they_keep_and_each_has_a_chain(url):
     with (
-        Store(PostgreSQLDatabase(url, "a"), "a") as one,
-        Store(PostgreSQLDatabase(url, "b"), "b") as other,
+        unsealed(Store(PostgreSQLDatabase(url, "a"), "a")) as one,
+        unsealed(Store(PostgreSQLDatabase(url, "b"), "b")) as other,
     ):
         with one.transaction() as transaction:
             transaction.set_setting("x", b"1")
@@ -71,8 +72,8 @@ def test_two_brokers_share_what_they_keep_and_each_has_a_chain(url):
 
 def test_time_is_the_highest_of_all_brokers(url):
     with (
-        Store(PostgreSQLDatabase(url, "a"), "a") as one,
-        Store(PostgreSQLDatabase(url, "b"), "b") as other,
+        unsealed(Store(PostgreSQLDatabase(url, "a"), "a")) as one,
+        unsealed(Store(PostgreSQLDatabase(url, "b"), "b")) as other,
     ):
         for store, now_ms in ((one, 5), (other, 9), (one, 7)):
             with store.transaction() as transaction:
@@ -82,8 +83,8 @@ def test_time_is_the_highest_of_all_brokers(url):
 
 def test_change_of_one_broker_waits_for_the_writes_of_the_other_and_is_seen_by_it(url):
     with (
-        Store(PostgreSQLDatabase(url, "a"), "a") as one,
-        Store(PostgreSQLDatabase(url, "b"), "b") as other,
+        unsealed(Store(PostgreSQLDatabase(url, "a"), "a")) as one,
+        unsealed(Store(PostgreSQLDatabase(url, "b"), "b")) as other,
     ):
         order = []
 
@@ -115,13 +116,16 @@ def test_name_of_a_broker_that_runs_is_taken(url):
         Store(PostgreSQLDatabase(url, "a"), "a"),
         pytest.raises(LocalError, match="another broker named 'a'") as caught,
     ):
-        Store(PostgreSQLDatabase(url, "a"), "a")
+        unsealed(Store(PostgreSQLDatabase(url, "a"), "a"))
     assert "--name" in caught.value.hint
-    Store(PostgreSQLDatabase(url, "a"), "a").close()
+    unsealed(Store(PostgreSQLDatabase(url, "a"), "a")).close()
 
 
 def test_audit_rows_cannot_be_changed_deleted_or_emptied_even_past_us(url):
-    with Store(PostgreSQLDatabase(url, "a"), "a") as store, store.transaction() as transaction:
+    with (
+        unsealed(Store(PostgreSQLDatabase(url, "a"), "a")) as store,
+        store.transaction() as transaction,
+    ):
         transaction.append_audit(ROW)
     for statement in ("DELETE FROM audit", "UPDATE audit SET outcome = 'x'", "TRUNCATE audit"):
         with (
@@ -155,15 +159,15 @@ def test_server_that_would_lose_what_it_kept_refused(url):
         name = connection.info.dbname
         connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
     with pytest.raises(LocalError, match="synchronous_commit = off"):
-        Store(PostgreSQLDatabase(url, "a"), "a")
+        unsealed(Store(PostgreSQLDatabase(url, "a"), "a"))
 
 
 def test_store_of_another_version_refused(url):
-    Store(PostgreSQLDatabase(url, "a"), "a").close()
+    unsealed(Store(PostgreSQLDatabase(url, "a"), "a")).close()
     with psycopg.connect(url, options="-c search_path=imagers") as connection:
         connection.execute("UPDATE settings SET value = '9' WHERE name = 'schema'")
     with pytest.raises(LocalError, match="expected a store of version 4, got 9"):
-        Store(PostgreSQLDatabase(url, "a"), "a")
+        unsealed(Store(PostgreSQLDatabase(url, "a"), "a"))
 
 
 def test_brokers_of_one_store_have_its_admins_and_the_second_makes_no_key(url, tmp_path):
@@ -187,7 +191,7 @@ def test_brokers_of_one_store_have_its_admins_and_the_second_makes_no_key(url, t
 
 def test_server_that_falls_loses_no_accepted_write_and_is_used_again_when_it_is_back(own_server):
     url = own_server.new_database("x")
-    with Store(PostgreSQLDatabase(url, "a"), "a") as store:
+    with unsealed(Store(PostgreSQLDatabase(url, "a"), "a")) as store:
         with store.reading():  # two connections are held
             row_of(store)
 
@@ -216,8 +220,8 @@ def test_write_sees_the_change_that_it_waited_for_whatever_the_database_isolates
             f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'"
         )
     with (
-        Store(PostgreSQLDatabase(url, "a"), "a") as one,
-        Store(PostgreSQLDatabase(url, "b"), "b") as other,
+        unsealed(Store(PostgreSQLDatabase(url, "a"), "a")) as one,
+        unsealed(Store(PostgreSQLDatabase(url, "b"), "b")) as other,
         psycopg.connect(url, autocommit=True) as looks,
     ):
         before = row_of(one).changes
@@ -245,8 +249,8 @@ async def _changes(store):
 
 def test_writes_of_two_brokers_that_cross_are_both_kept(url):
     with (
-        Store(PostgreSQLDatabase(url, "a"), "a") as one,
-        Store(PostgreSQLDatabase(url, "b"), "b") as other,
+        unsealed(Store(PostgreSQLDatabase(url, "a"), "a")) as one,
+        unsealed(Store(PostgreSQLDatabase(url, "b"), "b")) as other,
     ):
         both = threading.Barrier(2)
 
@@ -274,7 +278,7 @@ def test_server_that_does_not_answer_is_given_up_and_used_again(own_server, monk
     monkeypatch.setattr(postgresql, "_GIVE_UP_S", 0.5)
     monkeypatch.setitem(postgresql._CONNECTION, "connect_timeout", "2")
     main = own_server.process.pid
-    with Store(PostgreSQLDatabase(own_server.new_database("x"), "a"), "a") as store:
+    with unsealed(Store(PostgreSQLDatabase(own_server.new_database("x"), "a"), "a")) as store:
         before = row_of(store)  # a connection is held
         children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
         stopped = [main, *map(int, children)]

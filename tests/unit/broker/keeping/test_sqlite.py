@@ -13,6 +13,7 @@ from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
 from imagers.model.digest import digest_of
 from imagers.model.references import ReferenceValue
+from tests.unit.broker.keeping.conftest import unsealed
 
 PATH = ResourcePath("default", "key", "1")
 IMAGES = (digest_of(b"b"), digest_of(b"a"))
@@ -25,7 +26,7 @@ ROW = dict.fromkeys(AUDIT_TEXTS, "") | {
 
 @pytest.fixture
 def store(tmp_path):
-    opened = Store(SQLiteDatabase(tmp_path / "broker.sqlite"))
+    opened = unsealed(Store(SQLiteDatabase(tmp_path / "broker.sqlite")))
     yield opened
     opened.close()
 
@@ -137,7 +138,7 @@ def test_store_of_an_older_version_is_taken_over(tmp_path, version, more):
         connection.executemany("INSERT INTO bindings VALUES (?, ?)", rows)
     connection.close()
     path.chmod(0o600)
-    with Store(SQLiteDatabase(path)) as store, store.transaction() as transaction:
+    with unsealed(Store(SQLiteDatabase(path))) as store, store.transaction() as transaction:
         assert transaction.list_resources(DEFAULT_TENANT) == (PATH,)
         assert tuple(one.digest for one in transaction.list_images("default")) == IMAGES
         assert transaction.bound_images(PATH).keys() == set(IMAGES)

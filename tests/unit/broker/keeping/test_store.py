@@ -10,6 +10,7 @@ from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import Store
 from imagers.broker.keeping.tables import AUDIT_TEXTS
 from imagers.broker.keeping.transaction import chain_hash
+from tests.unit.broker.keeping.conftest import unsealed
 
 ROW = dict.fromkeys(AUDIT_TEXTS, "x")
 
@@ -43,7 +44,7 @@ def database(new_database):
 
 @pytest.fixture
 def store(database):
-    with Store(database) as opened:
+    with unsealed(Store(database)) as opened:
         database.writes.clear()
         yield opened
 

@@ -13,6 +13,7 @@ from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
 from imagers.model.digest import digest_of
 from imagers.model.references import ReferenceValue
+from tests.unit.broker.keeping.conftest import unsealed
 
 PATH = ResourcePath("default", "key", "1")
 ROW = dict.fromkeys(AUDIT_TEXTS, "") | {
@@ -30,7 +31,7 @@ def test_resource_is_there_after_opening_again(new_database, store):
     with store.transaction() as transaction:
         transaction.insert_resource(resource())
     store.close()
-    again = Store(new_database())
+    again = unsealed(Store(new_database()))
     with again.transaction() as transaction:
         assert transaction.find_resource(PATH) == resource()
         assert transaction.find_resource(ResourcePath("a", "b", "c")) is None
@@ -384,9 +385,9 @@ def test_image_keeps_state_successor_and_reason_and_no_other_does(store):
         for one in (PATH, path):
             transaction.add_binding(one, IMAGES[0], by="", at="")
         image = transaction.find_image("default", IMAGES[0])
-        changed = replace(image, state="revoked", successor=IMAGES[1], reason="why", number=9)
+        changed = replace(image, state="revoked", successor=IMAGES[1], reason="why")
         transaction.set_image(changed)
-        assert transaction.find_image("default", IMAGES[0]) == replace(changed, number=1)
+        assert transaction.find_image("default", IMAGES[0]) == changed
         assert transaction.find_image("other", IMAGES[0]).state == "current"
 
 
@@ -406,7 +407,7 @@ def test_approvals_are_one_an_admin_and_image(store):
         transaction.set_approval("default", IMAGES[0], second)
         transaction.set_approval("other", IMAGES[0], first)
         transaction.set_approval("default", IMAGES[0], replace(first, until=7))
-        found = transaction.bound_approvals(PATH)
+        found = transaction.approvals("default", IMAGES[0])
         assert list(found) == [IMAGES[0]]
         assert set(found[IMAGES[0]]) == {replace(first, until=7), second}
         assert transaction.approvals("default")[IMAGES[1]] == [first]
@@ -468,16 +469,27 @@ def test_delete_resource_leaves_no_former_one(store):
         assert len(transaction.former_resources(other)) == 1
 
 
-def test_uses_are_counted_up_to_their_end_and_no_further(store):
+def test_uses_are_counted_and_stay_when_it_is_deleted_and_comes_back(store):
     limited = replace(resource(), max_uses=2)
     with store.transaction() as transaction:
         transaction.insert_resource(limited)
-        assert not transaction.use_resource(replace(limited, version=2))
-        assert [transaction.use_resource(limited) for _ in range(3)] == [True, True, False]
+        transaction.use_resource(limited)
         transaction.retire_resource(PATH)
-        assert not transaction.use_resource(limited)
         transaction.revive_resource(transaction.former_resources(PATH)[0])
-        assert transaction.find_resource(PATH) == replace(limited, uses=2)
+        assert transaction.find_resource(PATH) == replace(limited, uses=1)
+
+
+def test_value_is_sealed_anew_where_it_is(store):
+    with store.transaction() as transaction:
+        for version in (1, 2):
+            transaction.retire_resource(PATH)
+            transaction.insert_resource(resource(version=version))
+            transaction.add_binding(PATH, IMAGES[version], by="", at="")
+        for one in transaction.values_of(PATH):
+            transaction.set_sealed(one, b"anew %d" % one.version)
+        assert [one.sealed for one in transaction.values_of(PATH)] == [b"anew 2", b"anew 1"]
+        assert transaction.former_resources(PATH)[0].manifest_digests == {IMAGES[1]}
+        assert transaction.all_former_resources() == (PATH,)
 
 
 def test_resource_that_is_over_stays_over_when_time_begins_again(store):

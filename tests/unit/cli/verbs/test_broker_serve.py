@@ -92,7 +92,7 @@ def test_option_on_the_command_line_wins(run):
 
 
 def test_every_key_is_on_the_page():
-    keys = {one.opts[0] for one in command.params if one.expose_value}
+    keys = {one.opts[0] for one in command.params if one.expose_value and not one.hidden}
     page = (DOCS / "broker.md").read_text()
     rows = re.findall(r"^\| `([a-z-]+)` \| (?:text|list|boolean) ", page, re.MULTILINE)
     assert {f"--{row}" for row in rows} == keys
