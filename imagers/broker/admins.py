@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from imagers.broker.audit import Event, Outcome
     from imagers.broker.keeping.rows import Admin
     from imagers.broker.keeping.transaction import Transaction
+    from imagers.broker.rules import LastRules
     from imagers.model.strict_json import View
 
 __all__ = [
@@ -125,8 +126,11 @@ def by_admin(
     )
 
 
-def find_admins(transaction: Transaction, token: str) -> Sequence[Admin]:
+def find_admins(transaction: Transaction, token: str, last: LastRules) -> Sequence[Admin]:
     """Those whose token it may be. Nothing of it is verified.
+
+    Args:
+        last: remembers who they are: anybody may send a token.
 
     Raises:
         Refusal: it is no token.
@@ -136,7 +140,7 @@ def find_admins(transaction: Transaction, token: str) -> Sequence[Admin]:
     except ImagersError as error:
         raise Refusal("AdminAuthAccess", str(error)) from None
     if key_id is None:
-        return transaction.admins(DEFAULT_TENANT)
+        return last.admins_of(transaction, DEFAULT_TENANT)
     found = transaction.find_admin(key_id) if _KEY_ID.match(key_id) else None
     return () if found is None else (found,)
 

@@ -48,7 +48,7 @@ from imagers.broker.keeping.rows import Session
 from imagers.broker.refusals import Refusal, refusal_of
 from imagers.broker.tokens import Judged
 from imagers.errors import CouldNotVerify, FormatError, ImagersError
-from imagers.evidence.init_data import parse_init_data
+from imagers.evidence.init_data import init_data_claims, parse_init_data
 from imagers.evidence.judge import judge_parsed
 from imagers.evidence.steps import FETCH_NEWEST
 from imagers.kbs.jwe import check_public_key
@@ -64,6 +64,7 @@ from imagers.kbs.messages import (
     parse_request,
 )
 from imagers.model.evidence import Bound, DeviceVerifier
+from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,15 +73,18 @@ if TYPE_CHECKING:
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.rules import Rules
     from imagers.broker.state import BrokerState
-    from imagers.kbs.messages import Attestation, InitData
-    from imagers.model.evidence import ReportData, Verifier
-    from imagers.model.strict_json import JSON
+    from imagers.evidence.init_data import InitData
+    from imagers.kbs.messages import Attestation
+    from imagers.kbs.messages import InitData as AttestedInitData
+    from imagers.model.evidence import Claims, ReportData, Verifier
+    from imagers.model.strict_json import JSON, JSONObject
 
 __all__ = ["Answer", "Handshake"]
 
 # Characters; a token of all TEEs that we know takes some thousand. It travels in a header, and
 # every session keeps one.
 _MAX_TOKEN = 32 * 1024
+_MAX_INIT_DATA_CLAIMS = 12 * 1024  # a third more in base64, beside the other claims
 _MAX_DEVICES = 32
 # Bytes of evidence. JSON of 2 MiB can take tens of MiB when it is parsed: not 40 at once.
 _SMALL = 64 * 1024
@@ -123,6 +127,7 @@ class _Shown:
     attestation: Attestation
     report_data: ReportData
     pieces: Sequence[_Piece]
+    init_data: InitData | None
     waits: bool
 
 
@@ -394,7 +399,8 @@ class Handshake:
             additional_evidence=attestation.additional_evidence,
             report_hash=ticket.algorithm,
         )
-        bound = Bound(report_data.digest, _digest_of(attestation.init_data))
+        init_data = _read_init_data(attestation.init_data)
+        bound = Bound(report_data.digest, None if init_data is None else init_data.digest)
         verifier = self._verifier_of(ticket.tee)
         pieces = [_Piece(verifier, verifier.parse(attestation.primary_evidence), bound)]
         if devices := self._devices(attestation):
@@ -407,7 +413,7 @@ class Handshake:
             pieces += [_Piece(device, device.parse(one), bound) for device, one in devices]
         # All that is read of the evidence alone is read here.
         waits = [bool(piece.verifier.wanted(piece.evidence)) for piece in pieces]
-        return _Shown(attestation, report_data, pieces, any(waits))
+        return _Shown(attestation, report_data, pieces, init_data, any(waits))
 
     def _judge_shown(
         self, ticket: Ticket, shown: _Shown, known: _Known
@@ -419,6 +425,7 @@ class Handshake:
             report_data=shown.report_data,
             now=known.now,
             expires=_when(ticket.expires_ms),
+            init_data=_shown_init_data(shown.init_data, judged[0].claims),
         )
         if len(token) > _MAX_TOKEN:
             raise Refusal(
@@ -523,8 +530,8 @@ def _told(judged: Sequence[Judged], attestation: Attestation) -> str:
     return told
 
 
-def _digest_of(init_data: InitData | None) -> bytes | None:
-    """What the evidence has to bind of the init data that the guest says it was started with."""
+def _read_init_data(init_data: AttestedInitData | None) -> InitData | None:
+    """The init data that the guest says it was started with, whose digest its evidence binds."""
     if init_data is None:
         return None
     if init_data.format != "toml":
@@ -533,7 +540,18 @@ def _digest_of(init_data: InitData | None) -> bytes | None:
         document = init_data.body.encode()
     except UnicodeEncodeError:
         raise FormatError("is not text", what="init data") from None
-    return parse_init_data(document).digest
+    return parse_init_data(document)
+
+
+def _shown_init_data(init_data: InitData | None, claims: Claims) -> JSONObject | None:
+    """What policies see of it: nothing where the evidence does not bind it, or there is too much.
+
+    A policy that asks for what it does not see says no.
+    """
+    if init_data is None or not claims.init_data:
+        return None
+    found = init_data_claims(init_data.data)
+    return found if len(dump_json(found)) <= _MAX_INIT_DATA_CLAIMS else None
 
 
 def _check_version(version: str) -> None:

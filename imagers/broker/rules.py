@@ -19,9 +19,10 @@ from imagers.errors import FormatError
 from imagers.evidence.appraise import appraise_claims, reference_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from imagers.broker.keeping.rows import Admin
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.policy.table import ResourcePolicy
     from imagers.evidence.appraise import Appraisal
@@ -118,6 +119,7 @@ class _Read:
     changes: int
     rules: dict[str, Rules] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    admins: dict[str, Sequence[Admin]] = field(default_factory=dict)
 
 
 class LastRules:
@@ -145,6 +147,13 @@ class LastRules:
             if len(found) < _MAX_OWNERS:  # anybody may ask for any name
                 found[repository] = owner
         return owner
+
+    def admins_of(self, transaction: Transaction, tenant: str) -> Sequence[Admin]:
+        """The admins of a tenant in that state."""
+        found = self._of(transaction).admins
+        if tenant not in found:
+            found[tenant] = transaction.admins(tenant)
+        return found[tenant]
 
     def _of(self, transaction: Transaction) -> _Read:
         changes = transaction.store_row().changes

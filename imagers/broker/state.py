@@ -239,7 +239,9 @@ class BrokerState(Closing):
         """
         if token is None:
             raise Refusal("AdminAuthAccess", "the request has no token of an admin")
-        found = await self.store.read(lambda transaction: find_admins(transaction, token))
+        found = await self.store.read(
+            lambda transaction: find_admins(transaction, token, self.last_rules)
+        )
         return check_admin_token(token, found, now=self.now())
 
     def log_in(self, by: Admin) -> str:

@@ -279,11 +279,13 @@ class GuestTokens:
         report_data: ReportData,
         now: datetime,
         expires: datetime,
+        init_data: JSONObject | None = None,
     ) -> str:
         """The token of a guest whose evidence was accepted.
 
         Args:
             judged: that of the TEE first, then those of its devices.
+            init_data: what policies may see of the init data that the evidence binds.
         """
         runtime: JSONObject = {
             "nonce": attestation.nonce,
@@ -291,11 +293,11 @@ class GuestTokens:
         }
         counts: Counter[str] = Counter()
         submods: JSONObject = {}
-        for one in judged:
+        for index, one in enumerate(judged):
             claims = one.claims
             name = f"{claims.tee_class}{counts[claims.tee_class]}"
             counts[claims.tee_class] += 1
-            submods[name] = _submod(one, report_data, runtime)
+            submods[name] = _submod(one, report_data, runtime, init_data if index == 0 else None)
         claims = judged[0].claims
         payload: JSONObject = {
             "eat_profile": _PROFILE,
@@ -349,7 +351,9 @@ class GuestTokens:
         return said
 
 
-def _submod(judged: Judged, report_data: ReportData, runtime: JSONObject) -> JSONObject:
+def _submod(
+    judged: Judged, report_data: ReportData, runtime: JSONObject, init_data: JSONObject | None
+) -> JSONObject:
     claims = judged.claims
     evidence: JSONObject = {
         claims.tee: {name: value for name, value in claims.values.items() if name not in _LONG},
@@ -357,6 +361,8 @@ def _submod(judged: Judged, report_data: ReportData, runtime: JSONObject) -> JSO
         "init_data": claims.init_data,
         "runtime_data_claims": runtime,
     }
+    if init_data is not None:
+        evidence["init_data_claims"] = init_data
     return {
         "ear.status": judged.appraisal.status,
         "ear.trustworthiness-vector": dict(judged.appraisal.vector),

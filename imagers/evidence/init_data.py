@@ -30,9 +30,12 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives import hashes
 
 from imagers.errors import FormatError
+from imagers.model.strict_json import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from imagers.model.strict_json import JSON, JSONObject
 
 __all__ = [
     "ALGORITHMS",
@@ -41,6 +44,7 @@ __all__ = [
     "MAX_INIT_DATA",
     "InitData",
     "digest_for",
+    "init_data_claims",
     "make_init_data",
     "of_annotation",
     "parse_init_data",
@@ -61,6 +65,9 @@ FIELDS = {
     "az-tdx-vtpm": (_REGISTER, 32),
 }
 """The field of each TEE that has the digest, and its bytes."""
+_SETTINGS = ("aa.toml", "cdh.toml")
+_AGENT_POLICY, _POLICY_DATA = "policy.rego", "policy_data := {"
+_MAX_SETTINGS, _MAX_SETTINGS_DOTS = 64 * 1024, 1024
 _VERSION = "0.1.0"
 _WHAT = "init data"
 _MAX_DOTS = 32  # outside of texts: a key of n parts takes memory in the square of n
@@ -87,6 +94,47 @@ class InitData:
     algorithm: str
     data: Mapping[str, str] = field(repr=False)
     digest: bytes
+
+
+def init_data_claims(data: Mapping[str, str]) -> JSONObject:
+    """What policies see of init data: its texts, those that are known in parts.
+
+    `aa.toml` and `cdh.toml` are their TOML as JSON, where they are any. A `policy.rego` that ends
+    with `policy_data := ` and a JSON object has the name `agent_policy_claims` and is that object.
+
+    Spec: Trustee, `init_data_claims`.
+    """
+    claims: JSONObject = {}
+    for name, text in data.items():
+        if name in _SETTINGS:
+            claims[name] = _settings(text)
+        elif name == _AGENT_POLICY and (found := _policy_data(text)) is not None:
+            claims["agent_policy_claims"] = found
+        else:
+            claims[name] = text
+    return claims
+
+
+def _settings(text: str) -> JSON:
+    try:
+        if len(text) > _MAX_SETTINGS or text.count(".") > _MAX_SETTINGS_DOTS:
+            return text
+        # Dates have no form of their own in JSON.
+        found: JSON = json.loads(json.dumps(tomllib.loads(text), default=str, allow_nan=False))
+    except (ValueError, RecursionError):
+        return text
+    return found
+
+
+def _policy_data(text: str) -> JSONObject | None:
+    _, mark, rest = text.partition(_POLICY_DATA)
+    if not mark:
+        return None
+    try:
+        found = parse_json(("{" + rest).encode(), what=_WHAT, max_bytes=MAX_INIT_DATA)
+    except (FormatError, UnicodeEncodeError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def parse_init_data(document: bytes) -> InitData:

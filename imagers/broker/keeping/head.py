@@ -16,14 +16,14 @@ No IO here.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from imagers.model.strict_json import dump_json
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["BUCKETS", "Bucket", "Head", "Name", "Value", "bucket_of", "row_digest", "shown"]
 
@@ -31,6 +31,7 @@ BUCKETS = 256
 DIGEST_BYTES = 32
 _EMPTY = bytes(DIGEST_BYTES)  # of a bucket without rows
 _LABEL = b"imagers-broker head v1\0"
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _KINDS: Mapping[type, bytes] = {str: b"s", bytes: b"b", int: b"i"}
 
 Name = tuple[str | int, ...]
@@ -43,7 +44,7 @@ def _field(value: Value) -> bytes:
         return b"n"
     data = value if isinstance(value, bytes) else str(value).encode()
     kind = _KINDS.get(type(value), b"?")  # a database of loose types can be given any other
-    return kind + len(data).to_bytes(4, "big") + data
+    return b"%b%b%b" % (kind, len(data).to_bytes(4, "big"), data)
 
 
 def row_digest(name: Name, values: Iterable[Value]) -> bytes:
@@ -53,12 +54,17 @@ def row_digest(name: Name, values: Iterable[Value]) -> bytes:
 
 def bucket_of(name: Name) -> int:
     """The number of the bucket: one for all rows of a table with this first column."""
-    return sha256(shown(name[:2]).encode()).digest()[0]
+    return _bucket_of(name[:2])
+
+
+@lru_cache(maxsize=65536)
+def _bucket_of(group: Name) -> int:
+    return sha256(shown(group).encode()).digest()[0]
 
 
 def shown(name: Name) -> str:
     """The name as text, of which there is one."""
-    return dump_json(list(name)).decode()
+    return _encode(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +125,19 @@ class Head:
         """The digest of the row of that name; None: there is no such row."""
         return self.buckets[bucket_of(name)].groups.get(name[:2], {}).get(name)
 
-    def names(self, prefix: Name) -> Iterator[Name]:
-        """The names of all rows of a table, or of those whose key begins so."""
+    def rows(self, prefix: Name) -> Mapping[Name, bytes]:
+        """The digests of all rows of a table, or of those whose key begins so, by name."""
         if len(prefix) > 1:
             group = self.buckets[bucket_of(prefix)].groups.get(prefix[:2], {})
-            yield from (name for name in group if name[: len(prefix)] == prefix)
-            return
+            if len(prefix) == len(prefix[:2]):
+                return group
+            return {name: one for name, one in group.items() if name[: len(prefix)] == prefix}
+        found: dict[Name, bytes] = {}
         for bucket in self.buckets:
             for group_name, group in bucket.groups.items():
                 if group_name[0] == prefix[0]:
-                    yield from group
+                    found.update(group)
+        return found
 
     def changed(self, marked: Mapping[Name, bytes | None]) -> Mapping[int, Bucket]:
         """The buckets that are other ones after the rows were set or removed."""

@@ -198,7 +198,8 @@ class SealedRows:
         count = len(SEALED[table].key)
         assert len(key) == count  # else it would be any of several rows
         found = self._select(table, key).fetchone()
-        self._check((table, *key), found)
+        name = (table, *key)
+        self._compare(name, found, self._digest(name))
         return None if found is None else found[count:]
 
     def rows(self, table: str, *key: str | int) -> Sequence[tuple[Any, ...]]:
@@ -208,26 +209,32 @@ class SealedRows:
             Altered: one of them is not as it was made; one is missing, or too many.
         """
         count = len(SEALED[table].key)
+        expected = self._expected((table, *key))
         found = {(table, *row[:count]): row for row in self._select(table, key).fetchall()}
-        for name in {*self.names(table, *key), *found}:
-            self._check(name, found.get(name))
-        return [found[name] for name in sorted(found, key=lambda name: name[1:])]
+        for name, row in found.items():
+            self._compare(name, row, expected.get(name))
+        if len(found) < len(expected):
+            for name in expected.keys() - found.keys():
+                self._compare(name, None, expected[name])
+        return [found[name] for name in sorted(found)]
 
     def names(self, table: str, *key: str | int) -> Sequence[Name]:
         """The names of the rows whose key begins so, sorted; the table itself is not read."""
-        prefix = (table, *key)
-        names = set(self._verified().names(prefix))
-        for name, digest in self._marked.items():
-            if name[: len(prefix)] == prefix:
-                (names.discard if digest is None else names.add)(name)
-        return sorted(names, key=lambda name: name[1:])
+        return sorted(self._expected((table, *key)))
+
+    def _expected(self, prefix: Name) -> Mapping[Name, bytes]:
+        """The digests of the rows whose name begins so, by name, as this transaction has them."""
+        there = self._verified().rows(prefix)
+        if not self._marked:
+            return there
+        marked = {n: one for n, one in self._marked.items() if n[: len(prefix)] == prefix}
+        return {name: one for name, one in ({**there, **marked}).items() if one is not None}
 
     def _select(self, table: str, key: Sequence[str | int]) -> Cursor:
         given = dict(zip(SEALED[table].key, key, strict=False))
         return self._run(_select(table, len(key)), **given)
 
-    def _check(self, name: Name, row: Sequence[Any] | None) -> None:
-        expected = self._digest(name)
+    def _compare(self, name: Name, row: Sequence[Any] | None, expected: bytes | None) -> None:
         if row is None:
             if expected is not None:
                 raise self._held.altered(f"the row {shown(name)} is missing")

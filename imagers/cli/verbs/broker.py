@@ -5,6 +5,7 @@
        imagers broker image list | approve | supersede | revoke | floor ...
        imagers broker audit ... | ui | tenant ... | admin-key ...
        imagers broker backup FILE | restore FILE | rotate-master-key
+       imagers broker import-trustee DIR
 
 A key broker for guests: "imagers broker init --help" is about its first day,
 "imagers broker serve --help" about running one. The other words administrate
@@ -52,6 +53,7 @@ from imagers.cli.verbs import (
     broker_backup,
     broker_check_config,
     broker_image,
+    broker_import_trustee,
     broker_init,
     broker_policy,
     broker_reference_value,
@@ -82,12 +84,13 @@ for _module in (
     broker_reference_value,
     broker_image,
     broker_audit,
-    broker_tenant,
-    broker_admin_key,
     broker_ui,
     broker_backup,
     broker_restore,
+    broker_tenant,
+    broker_admin_key,
     broker_rotate_master_key,
+    broker_import_trustee,
 ):
     command.add_command(_module.command)
 

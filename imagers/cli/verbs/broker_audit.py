@@ -68,9 +68,9 @@ _EVENTS += [
     "reference",
     "admin",
     "admin-key",
-    "tenant",
     "restore",
     "rotate",
+    "tenant",
 ]
 _DIGEST = re.compile(r"(?:sha(?:256|384|512):)?[0-9a-f]{1,128}\Z")
 _ID = re.compile(r"[0-9a-f]{16}\Z")

@@ -19,6 +19,7 @@ from imagers.broker.admins import (
 from imagers.broker.keeping.rows import Admin
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.refusals import Refusal
+from imagers.broker.rules import LastRules
 from imagers.broker.tokens import GuestTokens, make_signing_key
 from imagers.kbs.wire import admin_key_id
 from imagers.pki.jose import sign_token
@@ -120,22 +121,22 @@ def test_token_that_names_its_key_is_of_an_admin_of_any_tenant(state):
     with state.store.transaction() as transaction:
         transaction.insert_admin(BOB)
         named = admin_token(OTHER, {"kid": BOB.id})
-        assert find_admins(transaction, named) == (BOB,)
+        assert find_admins(transaction, named, LastRules()) == (BOB,)
         for kid in (BOB.id.upper(), BOB.id[:12], "0" * 64, "", "\0"):
-            assert find_admins(transaction, admin_token(OTHER, {"kid": kid})) == ()
+            assert find_admins(transaction, admin_token(OTHER, {"kid": kid}), LastRules()) == ()
 
 
 def test_token_that_names_no_key_is_of_an_admin_of_the_default_tenant(state, admin):
     """So that who proves nothing makes a broker try a bounded number of keys."""
     with state.store.transaction() as transaction:
         transaction.insert_admin(BOB)
-        assert find_admins(transaction, admin_token(OTHER)) == (admin,)
+        assert find_admins(transaction, admin_token(OTHER), LastRules()) == (admin,)
 
 
 @pytest.mark.parametrize("token", ["", "a.b.c", "é", "x" * 200_000])
 def test_text_that_is_no_token_refused(state, token):
     with state.store.reading() as transaction:
-        assert refused(find_admins, transaction, token).name == "AdminAuthAccess"
+        assert refused(find_admins, transaction, token, LastRules()).name == "AdminAuthAccess"
 
 
 def test_roles_have_the_rights_that_are_written_down():

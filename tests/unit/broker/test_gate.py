@@ -16,6 +16,7 @@ from imagers.broker.policy.table import DEFAULT_POLICY
 from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Credentials
 from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.tokens import EVIDENCE
 from imagers.errors import CouldNotVerify, EvidenceRejected, KeyRefused
 from imagers.evidence.init_data import parse_init_data
 from imagers.evidence.judge import judge_evidence
@@ -35,6 +36,7 @@ from imagers.model.digest import digest_of
 from imagers.model.evidence import Bound, Evidence
 from imagers.model.keys import SecretKey
 from imagers.model.references import ReferenceValue
+from imagers.pki.jose import parse_token
 from imagers.testing.broker import EmbeddedBroker
 from imagers.testing.evidence import (
     AzureSNPWorld,
@@ -374,6 +376,12 @@ def test_evidence_that_counts_for_one_tenant_counts_for_no_other(any_world, tmp_
         assert "step measure" in refused(guest.get, uris[0], manifest_digest=IMAGE)
 
 
+def seen_init_data(answer):
+    token = parse_token(json.loads(answer.body)["token"], what="token")
+    submods = json.loads(token.payload)["submods"]
+    return submods["cpu0"][EVIDENCE].get("init_data_claims")
+
+
 @of(WITH_INIT_DATA)
 def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
     document = 'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"a" = "b"\n'
@@ -405,8 +413,8 @@ def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
             with state.store.transaction() as transaction:
                 for name, value in measured(any_world, init_data=digest).items():
                     transaction.set_reference_value(DEFAULT_TENANT, ReferenceValue(name, (value,)))
-            attest(state, digest, document)
-            attest(state, digest, None)
+            assert seen_init_data(attest(state, digest, document)) == {"a": "b"}
+            assert seen_init_data(attest(state, digest, None)) is None
             for bound, sent in ((digest, document + "#"), (b"", document), (b"x" * 32, document)):
                 with pytest.raises(Refusal, match=r"step \d+, bound") as caught:
                     attest(state, bound, sent)

@@ -5,15 +5,16 @@ import base64
 import json
 import threading
 from dataclasses import FrozenInstanceError, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from imagers.broker import handshake as module
-from imagers.broker.handshake import Handshake
+from imagers.broker.handshake import Handshake, _shown_init_data
 from imagers.broker.refusals import Refusal
 from imagers.broker.state import open_state
 from imagers.errors import FormatError, LocalError, Unsupported
+from imagers.evidence.init_data import make_init_data, parse_init_data
 from imagers.evidence.plugins import load_attester, load_verifier
 from imagers.kbs.messages import (
     Attestation,
@@ -26,6 +27,7 @@ from imagers.kbs.messages import (
 )
 from imagers.kbs.tee_key import ECKey
 from imagers.model.base64 import encode_base64url
+from imagers.model.evidence import Claims
 from tests.unit.broker.conftest import Now
 
 SampleVerifier = type(load_verifier("sample"))
@@ -715,6 +717,28 @@ def test_attest_with_init_data_says_that_it_was_not_judged(handshake, guest, row
     token = json.loads(answer.body)["token"]
     assert "toml" not in base64.urlsafe_b64decode(token.split(".")[1] + "==").decode()
     assert "init data was not judged" in rows()[0].detail
+
+
+def test_init_data_that_is_too_long_for_a_token_is_not_seen_and_no_refusal():
+    claims = Claims(
+        tee="snp",
+        tee_class="cpu",
+        maker="m",
+        measured=(),
+        debug=False,
+        report_data="",
+        init_data="00",
+        values={},
+        established_at=datetime(2026, 11, 1, tzinfo=UTC),
+    )
+    short, long = ({"a": "x" * size} for size in (100, 13_000))
+    assert shown(short, claims) == short
+    assert shown(long, claims) is None
+    assert shown(short, replace(claims, init_data="")) is None
+
+
+def shown(data, claims):
+    return _shown_init_data(parse_init_data(make_init_data(data)), claims)
 
 
 def test_attest_verifier_that_breaks_is_our_fault_and_gives_no_token(handshake, state, guest):

@@ -88,6 +88,28 @@ def test_rules_of_a_change_that_was_undone_are_never_those_in_force(store):
         assert last.of(transaction, DEFAULT_TENANT).policy.rules[0].name == "deny-all"
 
 
+def test_owner_of_a_repository_is_seen_after_each_change(store):
+    last = LastRules()
+
+    def owner():
+        with store.reading() as transaction:
+            return last.owner_of(transaction, "app")
+
+    assert owner() == owner() == DEFAULT_TENANT
+    with store.transaction() as transaction:
+        transaction.set_owner("app", "a")
+        assert last.owner_of(transaction, "app") == "a"
+    assert owner() == "a"
+
+
+def test_names_that_anybody_asks_for_are_not_all_remembered(store):
+    last = LastRules()
+    with store.reading() as transaction:
+        for number in range(1100):
+            assert last.owner_of(transaction, f"r{number}") == DEFAULT_TENANT
+    assert len(last._last.owners) == 1000
+
+
 def test_rules_are_each_tenants_own(store):
     last = LastRules()
     with store.transaction() as transaction:

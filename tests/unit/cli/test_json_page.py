@@ -352,6 +352,11 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
     state = imagers_broker.admin_key_file.parent
     made("broker audit", "--verify", "--head", "head", "--state", state, *admin)
     made("broker backup", "--state", state, "backup")
+    for name in ("a/b/d", "bad"):
+        secret = Path("trustee/repository", name)
+        secret.parent.mkdir(parents=True, exist_ok=True)
+        secret.write_bytes(b"secret")
+    made("broker import-trustee", "trustee", *admin, code=12)
     made("broker rotate-master-key", "--state", state)
     made("broker rotate-master-key", "--state", state, "--database", "postgresql:///x")
     other = Path("other")

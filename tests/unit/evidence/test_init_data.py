@@ -14,6 +14,7 @@ from imagers.evidence.init_data import (
     FIELDS,
     MAX_INIT_DATA,
     digest_for,
+    init_data_claims,
     make_init_data,
     of_annotation,
     parse_init_data,
@@ -148,3 +149,38 @@ def test_document_of_a_real_guest_has_the_digest_that_it_names():
 def test_register_of_a_tpm_was_extended_once_with_the_digest_cut_or_padded():
     for digest, event in ((b"i" * 48, b"i" * 32), (b"i" * 20, b"i" * 20 + bytes(12))):
         assert digest_for("tpm", digest) == hashlib.sha256(bytes(32) + event).digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "seen"),
+    [
+        ("aa.toml", "[token_configs]\nurl = 'x'\n", {"token_configs": {"url": "x"}}),
+        ("cdh.toml", "a = [1, true, 1.5]\n", {"a": [1, True, 1.5]}),
+        ("cdh.toml", "a = 2026-01-01\n", {"a": "2026-01-01"}),
+        ("cdh.toml", "a = nan\n", "a = nan\n"),
+        ("aa.toml", "no toml", "no toml"),
+        ("aa.toml", "a" + ".a" * 2000 + " = 1", "a" + ".a" * 2000 + " = 1"),
+        ("aa.toml", "a = " + "[" * 3000, "a = " + "[" * 3000),
+        ("other.toml", "a = 1\n", "a = 1\n"),
+        ("policy.rego", "package a\n", "package a\n"),
+        ("policy.rego", "policy_data := {", "policy_data := {"),
+        ("policy.rego", "policy_data := {}\nallow := true\n", "policy_data := {}\nallow := true\n"),
+        ("policy.rego", 'policy_data := {"a": 1, "a": 2}', 'policy_data := {"a": 1, "a": 2}'),
+    ],
+    ids=range(12),
+)
+def test_texts_that_are_known_are_seen_in_parts(name, text, seen):
+    assert init_data_claims({name: text}) == {name: seen}
+
+
+def test_data_of_the_policy_of_an_agent_is_seen_in_place_of_its_text():
+    text = 'package a\n\npolicy_data := {\n  "containers": [{"OCI": {}}]\n}\n'
+    claims = init_data_claims({"policy.rego": text, "b": "c"})
+    assert claims == {"agent_policy_claims": {"containers": [{"OCI": {}}]}, "b": "c"}
+
+
+def test_real_init_data_is_seen_in_parts():
+    document = real_file("initdata/trustee/init-data-with-policy.toml").read_bytes()
+    claims = init_data_claims(parse_init_data(document).data)
+    assert claims.keys() == {"agent_policy_claims"}
+    assert "containers" in claims["agent_policy_claims"]

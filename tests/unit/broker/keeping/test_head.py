@@ -49,9 +49,9 @@ def test_rows_of_one_group_are_in_one_bucket_and_names_are_found_by_their_beginn
     head = head_of({ROW: b"1" * 32, OTHER: b"2" * 32, AWAY: b"3" * 32})
     assert head.find(ROW) == b"1" * 32
     assert head.find((*ROW[:2], "sha256:02")) is None
-    assert set(head.names(("bindings",))) == set(head.names(ROW[:2])) == {ROW, OTHER}
-    assert list(head.names(("bindings", "default/key/2"))) == []
-    assert list(head.names(("resources",))) == [AWAY]
+    assert set(head.rows(("bindings",))) == set(head.rows(ROW[:2])) == {ROW, OTHER}
+    assert list(head.rows(("bindings", "default/key/2"))) == []
+    assert list(head.rows(("resources",))) == [AWAY]
 
 
 def test_bucket_is_other_for_each_set_of_rows_and_the_same_for_each_way_to_it():
