@@ -12,6 +12,7 @@ import pytest
 from imagers.broker import backup
 from imagers.broker.backup import make_backup, restore
 from imagers.broker.keeping.database import StoreFailed
+from imagers.broker.keeping.rows import Approval
 from imagers.broker.keeping.sealed import Altered
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.state import BrokerConfig, open_state
@@ -56,7 +57,11 @@ def bring_key(config, other):
 
 def fill(config):
     with filled(config) as state, state.store.transaction() as transaction:
-        transaction.add_binding(parse_resource_path(PATHS[0]), IMAGE)
+        transaction.add_binding(parse_resource_path(PATHS[0]), IMAGE, by="", at="")
+        revoked = transaction.find_image("default", IMAGE)
+        transaction.set_image(replace(revoked, state="revoked", reason="why"))
+        transaction.set_floor("default", 1)
+        transaction.set_approval("default", IMAGE, Approval("ann", 5, b"x"))
         transaction.set_reference_value(DEFAULT_TENANT, ReferenceValue("code", ("v1", 2, True)))
         transaction.insert_tenant("theirs")
         transaction.set_owner("of-theirs", "theirs")
@@ -74,6 +79,10 @@ def look(state):
             transaction.all_resources(),
             [transaction.find_resource(path) for path in transaction.all_resources()],
             transaction.bindings(parse_resource_path(PATHS[0])),
+            [transaction.former_resources(path) for path in transaction.all_former_resources()],
+            transaction.list_images("default"),
+            transaction.approvals("default"),
+            transaction.floors(),
             transaction.reference_values(DEFAULT_TENANT),
             transaction.tenants(),
             transaction.owners(),
