@@ -25,7 +25,7 @@ from imagers.errors import ImagersError, SignatureInvalid
 from imagers.pki.jose import parse_token, verify_token
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from imagers.broker.audit import Event, Outcome
     from imagers.broker.keeping.rows import Admin
@@ -38,6 +38,7 @@ __all__ = [
     "OWNER",
     "ROLES",
     "Right",
+    "approving_keys",
     "by_admin",
     "check_admin_token",
     "find_admins",
@@ -92,6 +93,11 @@ def require_right(admin: Admin, *rights: Right) -> None:
             f"to {rights[0].value} is for the role {' or '.join(wanted)}: the key "
             f"'{admin.name}' has {', '.join(sorted(admin.roles))}",
         )
+
+
+def approving_keys(admins: Iterable[Admin]) -> Mapping[str, bytes]:
+    """By their ids, the keys of those whose approval of an image counts."""
+    return {one.id: one.public_key for one in admins if has_right(one, Right.WRITE)}
 
 
 def shown_admin(admin: Admin) -> str:

@@ -11,6 +11,9 @@
     GET, POST /kbs/v0/imagers/policy     admin
     GET, POST /kbs/v0/imagers/reference-value        admin    (?add=true joins)
     DELETE    /kbs/v0/imagers/reference-value/NAME   admin
+    POST /kbs/v0/imagers/undelete/R/T/T              admin    (?version=N)
+    GET  /kbs/v0/imagers/image/R                     admin
+    POST /kbs/v0/imagers/image/R/approval            admin    (and revocation, successor, floor)
     GET  /kbs/v0/imagers/audit           admin
     GET, POST /kbs/v0/imagers/admin-key              admin    (?tenant=NAME, of an operator)
     DELETE    /kbs/v0/imagers/admin-key/ID           admin
@@ -51,6 +54,7 @@ from imagers.broker.adminkeys import AdminKeys
 from imagers.broker.admins import Right, require_right
 from imagers.broker.audit import AuditEvent
 from imagers.broker.handshake import Handshake
+from imagers.broker.images import Images
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.loglines import LimitedLog
 from imagers.broker.metrics import CONTENT_TYPE, Metrics
@@ -69,7 +73,7 @@ from imagers.broker.releases import (
     join_released,
     parse_asked,
 )
-from imagers.broker.resources import Resources
+from imagers.broker.resources import Ends, Resources
 from imagers.broker.tenants import Tenants
 from imagers.broker.trustee_admin import MAX_MESSAGE_BYTES as MAX_ADMIN_MESSAGE
 from imagers.broker.trustee_admin import TrusteeAdmin
@@ -99,6 +103,7 @@ _DRAIN_SECONDS = 2.0  # for the rest of a body that was refused
 _DRAINED_BYTES = 8 * 1024 * 1024
 _PUBLISHED_SECONDS = 300  # as long as a token counts
 _SMALL = 16 * 1024
+_DIGITS = 18  # of a version: it fits into 64 bits
 _LATER = (429, 503)  # statuses that say when to ask again
 _ADMIN = "admin"  # no session is named so
 _JSON = "application/json"
@@ -119,6 +124,7 @@ def create_app(state: BrokerState) -> Router:
         return _Guarded(endpoint, log, endpoints.counted)
 
     nothing = guarded(endpoints.nothing)
+    image = f"{PREFIX}/imagers/image/{{repository}}"
     return Router(
         routes=[
             Route("/healthz", guarded(endpoints.health), methods=["GET"]),
@@ -137,6 +143,12 @@ def create_app(state: BrokerState) -> Router:
             Route(f"{PREFIX}/reference-value/{{name:path}}", guarded(endpoints.trustee_values)),
             Route(f"{PREFIX}/imagers/metadata/{{path:path}}", guarded(endpoints.metadata)),
             Route(f"{PREFIX}/imagers/binding/{{path:path}}", guarded(endpoints.bind)),
+            Route(f"{PREFIX}/imagers/undelete/{{path:path}}", guarded(endpoints.undelete)),
+            Route(image, guarded(endpoints.images)),
+            Route(f"{image}/approval", guarded(endpoints.approval)),
+            Route(f"{image}/revocation", guarded(endpoints.revocation)),
+            Route(f"{image}/successor", guarded(endpoints.successor)),
+            Route(f"{image}/floor", guarded(endpoints.floor)),
             Route(f"{PREFIX}/imagers/policy", guarded(endpoints.policy)),
             Route(
                 f"{PREFIX}/imagers/attestation-policy/{{name}}",
@@ -304,6 +316,7 @@ class _Endpoints:
         self._releases = Releases(state)
         self._resources = Resources(state)
         self._references = References(state)
+        self._images = Images(state)
         self._tenants = Tenants(state)
         self._admin_keys = AdminKeys(state)
         self._readiness = Readiness(state)
@@ -394,12 +407,13 @@ class _Endpoints:
             return _json(released.bodies[0])
         by = await self._admin(request, Right.WRITE)
         if request.method == "DELETE":
-            await self._resources.delete(by, path)
+            await self._resources.delete(by, path, permanently=_flag(request, "permanently"))
             return Response(b"")
         _only(request, "POST", "PUT")
         replace = request.method == "PUT" or _flag(request, "replace")
+        ends = Ends.parse(_one_value(request, "expires"), _one_value(request, "max-uses"))
         data = await _read(request, MAX_RESOURCE_BYTES)
-        await asyncio.shield(_put(self._resources, by, path, data, replace=replace))
+        await asyncio.shield(_put(self._resources, by, path, data, replace=replace, ends=ends))
         return Response(b"")
 
     async def names(self, request: Request) -> Response:
@@ -417,6 +431,41 @@ class _Endpoints:
         _only(request, "POST")
         body = bytes(await _read(request, _SMALL))
         await self._resources.bind(by, request.path_params["path"], body)
+        return Response(b"")
+
+    async def undelete(self, request: Request) -> Response:
+        by = await self._admin(request, Right.WRITE)
+        _only(request, "POST")
+        text = _one_value(request, "version")
+        if text is not None and not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+            raise Refusal("SerdeError", f"expected the number of a version, got {text[:40]!r}")
+        version = None if text is None else int(text)
+        await self._resources.undelete(by, request.path_params["path"], version)
+        return Response(b"")
+
+    async def images(self, request: Request) -> Response:
+        by = await self._admin(request, Right.SEE)
+        _only(request, "GET")
+        return _json(await self._images.list(by, request.path_params["repository"]))
+
+    async def approval(self, request: Request) -> Response:
+        return await self._change_image(request, Right.WRITE, self._images.approve)
+
+    async def revocation(self, request: Request) -> Response:
+        return await self._change_image(request, Right.WRITE, self._images.revoke)
+
+    async def successor(self, request: Request) -> Response:
+        return await self._change_image(request, Right.WRITE, self._images.supersede)
+
+    async def floor(self, request: Request) -> Response:
+        return await self._change_image(request, Right.RULE, self._images.set_floor)
+
+    async def _change_image(
+        self, request: Request, right: Right, change: Callable[[Admin, str, bytes], Awaitable[None]]
+    ) -> Response:
+        by = await self._admin(request, right)
+        _only(request, "POST")
+        await change(by, request.path_params["repository"], bytes(await _read(request, _SMALL)))
         return Response(b"")
 
     async def policy(self, request: Request) -> Response:
@@ -584,13 +633,13 @@ class _Endpoints:
 
 
 async def _put(
-    resources: Resources, by: Admin, path: str, data: bytearray, *, replace: bool
+    resources: Resources, by: Admin, path: str, data: bytearray, *, replace: bool, ends: Ends
 ) -> None:
     # A task of its own: an admin who hangs up ends the request, which would wipe the secret while
     # the writer's thread seals it, and zeros would be stored.
     with SecretKey(data) as secret:
         data[:] = bytes(len(data))
-        await resources.put(by, path, secret, replace=replace)
+        await resources.put(by, path, secret, replace=replace, ends=ends)
 
 
 async def _read(request: Request, limit: int) -> bytearray:
@@ -627,6 +676,13 @@ def _flag(request: Request, name: str) -> bool:
     if values not in ([], ["true"], ["false"]):
         raise Refusal("SerdeError", f"expected '{name}=true' or '{name}=false'")
     return values == ["true"]
+
+
+def _one_value(request: Request, name: str) -> str | None:
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise Refusal("SerdeError", f"expected '{name}' once")
+    return values[0] if values else None
 
 
 def _cookie(request: Request) -> str | None:

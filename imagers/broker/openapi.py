@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from imagers import __version__
 from imagers.broker.admins import ROLES
-from imagers.broker.policy.table import MAX_POLICY_BYTES
+from imagers.broker.images import MAX_REASON
+from imagers.broker.policy.table import MAX_APPROVALS, MAX_POLICY_BYTES
 from imagers.broker.refusals import STATUS
 from imagers.broker.rules import CLASSES
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
@@ -38,6 +39,7 @@ _SEGMENT: JSONObject = {
 }
 _DIGEST: JSONObject = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
 _FLAG: JSONObject = {"type": "string", "enum": ["true", "false"]}
+_NUMBER: JSONObject = {"type": "integer", "minimum": 1}
 _TEXT: JSONObject = {"type": "string"}
 _TEXT_PLAIN = "text/plain"
 _REGO: JSONObject = {_TEXT_PLAIN: {"schema": {"type": "string", "minLength": 1}}}
@@ -167,6 +169,7 @@ def _resource_paths() -> JSONObject:
     }
     names = [_parameter(name, _SEGMENT, "path") for name in ("repository", "type", "tag")]
     named: JSON = list(names)
+    ends = _parameter("expires", _NUMBER), _parameter("max-uses", _NUMBER)
     path = "{repository}/{type}/{tag}"
     return {
         f"{PREFIX}/resource": {
@@ -185,10 +188,26 @@ def _resource_paths() -> JSONObject:
                 _NONE,
                 security=_ADMIN,
                 body=secret,
-                parameters=(_parameter("replace", _FLAG),),
+                parameters=(_parameter("replace", _FLAG), *ends),
             ),
-            "put": _operation("Store a secret", _NONE, security=_ADMIN, body=secret),
-            "delete": _operation("Remove a secret", _NONE, security=_ADMIN),
+            "put": _operation(
+                "Store a secret", _NONE, security=_ADMIN, body=secret, parameters=ends
+            ),
+            "delete": _operation(
+                "Serve a secret no more",
+                _NONE,
+                security=_ADMIN,
+                parameters=(_parameter("permanently", _FLAG),),
+            ),
+        },
+        f"{PREFIX}/imagers/undelete/{path}": {
+            "parameters": named,
+            "post": _operation(
+                "Serve a former secret again",
+                _NONE,
+                security=_ADMIN,
+                parameters=(_parameter("version", _NUMBER),),
+            ),
         },
         f"{PREFIX}/imagers/metadata/{path}": {
             "parameters": named,
@@ -311,6 +330,7 @@ def _admin_paths() -> JSONObject:
             "parameters": [name],
             "delete": _operation("Remove a reference value", _NONE, security=_ADMIN),
         },
+        **_image_paths(),
         f"{PREFIX}/imagers/audit": {
             "get": _operation(
                 "The newest rows of the audit log",
@@ -328,6 +348,34 @@ def _admin_paths() -> JSONObject:
                 _answer("heads", "AuditHeads"),
                 security=_ADMIN,
             )
+        },
+    }
+
+
+def _image_paths() -> JSONObject:
+    path = f"{PREFIX}/imagers/image/{{repository}}"
+    changes = {
+        "approval": ("Approve an image", "Approval"),
+        "revocation": ("Serve an image nevermore", "Revocation"),
+        "successor": ("Say what follows an image", "Succession"),
+        "floor": ("Serve nothing older than an image", "Floor"),
+    }
+    named: JSON = [_parameter("repository", _SEGMENT, "path")]
+    return {
+        path: {
+            "parameters": named,
+            "get": _operation(
+                "The images of a repository",
+                _answer("the oldest first", "Images"),
+                security=_ADMIN,
+            ),
+        },
+        **{
+            f"{path}/{name}": {
+                "parameters": named,
+                "post": _operation(summary, _NONE, security=_ADMIN, body=_content(schema)),
+            }
+            for name, (summary, schema) in changes.items()
         },
     }
 
@@ -413,7 +461,12 @@ def _public_paths() -> JSONObject:
 
 
 def _schemas() -> JSONObject:
-    return {**_wire_schemas(), **_admin_schemas(), **_tenant_schemas()}
+    return {
+        **_wire_schemas(),
+        **_admin_schemas(),
+        **_image_schemas(),
+        **_tenant_schemas(),
+    }
 
 
 def _wire_schemas() -> JSONObject:
@@ -458,6 +511,15 @@ def _admin_schemas() -> JSONObject:
     value: JSONObject = {"type": ["string", "integer", "boolean"]}
     values: JSONObject = {"type": "array", "items": value, "minItems": 1, "maxItems": 1000}
     texts: JSONObject = {"type": "array", "items": _TEXT, "minItems": 1}
+    version: dict[str, JSON] = {
+        "size": {"type": "integer"},
+        "version": {"type": "integer"},
+        "created_at": _TEXT,
+        "expires": {"type": ["string", "null"]},
+        "uses": {"type": "integer"},
+        "max_uses": {"type": ["integer", "null"]},
+        "manifest_digests": {"type": "array", "items": _DIGEST},
+    }
     jwks: JSONObject = {"$ref": "#/components/schemas/JWKS"}
     return {
         "Names": {"type": "array", "items": _TEXT},
@@ -466,10 +528,8 @@ def _admin_schemas() -> JSONObject:
         "Metadata": _object(
             {
                 "path": _TEXT,
-                "size": {"type": "integer"},
-                "version": {"type": "integer"},
-                "created_at": _TEXT,
-                "manifest_digests": {"type": "array", "items": _DIGEST},
+                **version,
+                "former": {"type": "array", "items": _object(version)},
             }
         ),
         "Asked": _object(
@@ -521,6 +581,40 @@ def _admin_schemas() -> JSONObject:
     }
 
 
+def _image_schemas() -> JSONObject:
+    image: JSONObject = {"manifest_digest": _DIGEST}
+    signature: JSONObject = {"type": "string", "contentEncoding": "base64"}
+    approval = _object({"admin": _TEXT, "until": _TEXT})
+    no_digest: JSONObject = {"anyOf": [{"type": "null"}, _DIGEST]}
+    no_text: JSONObject = {"type": ["string", "null"]}
+    known = _object(
+        {
+            **image,
+            "state": {"enum": ["active", "proposed", "superseded", "too-old", "revoked"]},
+            "successor": no_digest,
+            "reason": no_text,
+            "proposed_by": no_text,
+            "proposed_at": no_text,
+            "approvals": {"type": "array", "items": approval},
+        }
+    )
+    return {
+        "Images": _object(
+            {
+                "repository": _TEXT,
+                "floor": no_digest,
+                "images": {"type": "array", "items": known},
+            }
+        ),
+        "Approval": _object({**image, "until": {"type": "integer"}, "signature": signature}),
+        "Revocation": _object(
+            {**image, "reason": {"type": "string", "minLength": 1, "maxLength": MAX_REASON}}
+        ),
+        "Succession": _object({**image, "successor": _DIGEST}),
+        "Floor": _object({"manifest_digest": no_digest}),
+    }
+
+
 def _tenant_schemas() -> JSONObject:
     roles: JSONObject = {"type": "array", "items": {"enum": list(ROLES)}, "minItems": 1}
     key: dict[str, JSON] = {
@@ -554,6 +648,11 @@ def _rule_schema(texts: JSONObject) -> JSONObject:
             "resource": _TEXT,
             "image": {"enum": ["bound", "any"]},
         },
-        {"trust": {"const": "affirming"}, "tee": texts, "devices": texts},
+        {
+            "trust": {"const": "affirming"},
+            "tee": texts,
+            "devices": texts,
+            "approvals": {"type": "integer", "minimum": 1, "maximum": MAX_APPROVALS},
+        },
     )
     return {**rule, "additionalProperties": False}

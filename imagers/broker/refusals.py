@@ -40,6 +40,10 @@ STATUS: Mapping[str, int] = {
     "RepositoryDenied": 403,  # it is not the admin's tenant's
     "PolicyDeny": 403,
     "NoReferenceValue": 403,  # nobody said what a guest of this TEE has to be
+    "ImageRevoked": 403,
+    "ImageTooOld": 403,  # than the oldest that its repository serves
+    "ResourceExpired": 403,
+    "ResourceUsedUp": 403,
     "InvalidRequestPath": 404,
     "PluginNotFound": 404,
     "ResourceNotFound": 404,

@@ -8,13 +8,18 @@ A release, in order; each step can refuse and each refusal is in the audit log:
 2. its TEE, and that of each of its devices, is one whose verifier is enabled now, with the roots
    and settings that it was judged by;
 3. the path and the image digest are well-formed;
-4. there is such a resource (a guest that attested may learn that there is not);
-5. the claims still count, where they do by reference values alone, and the policy allows it: for
-   this path, TEE, named image, the resource's bindings, and the worth of the guest's claims by the
-   reference values and the attestation policy in force now;
+4. there is such a resource (a guest that attested may learn that there is not), its time is not
+   over, and it has not been released as often as it may be;
+5. the claims still count, where they do by reference values alone; the image that the guest names
+   is not revoked, nor older than the oldest that its repository serves; and the policy allows it:
+   for this path, TEE, named image, the resource's bindings and their approvals, and the worth of
+   the guest's claims by the reference values and the attestation policy in force now. A name
+   counts only from a guest whose claims are affirming; one that names none of the resource's
+   images is refused where any of these would be;
 6. the secret is opened and sealed to the public key that the evidence bound;
-7. the audit row is on disk, and what was judged by is still in force and was read moments ago;
-   else it is judged anew. Only then the answer leaves.
+7. the audit row is on disk, the release is counted where the resource has a number of them, and
+   what was judged by is still in force and was read moments ago; else it is judged anew. Only then
+   the answer leaves.
 
 Policy, reference values and issuers are those of the tenant that owns the repository, and the row
 is his. Several secrets in one request are released together or not at all, each by its own tenant;
@@ -23,14 +28,24 @@ together they are no larger than one may be.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from imagers.broker.admins import approving_keys
 from imagers.broker.audit import AuditEvent, append, shown_session
 from imagers.broker.clock import milliseconds
 from imagers.broker.keeping.tables import DEFAULT_TENANT
+from imagers.broker.keeping.transaction import Transaction
+from imagers.broker.policy.images import (
+    ImageDenied,
+    check_named,
+    check_unnamed,
+    good_approvals,
+    newest_successor,
+)
 from imagers.broker.policy.inputs import (
     Binding,
     ResourceFacts,
@@ -56,11 +71,9 @@ from imagers.model.strict_json import View, dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from imagers.broker.challenges import Ticket
-    from imagers.broker.keeping.rows import Session, StoredResource
-    from imagers.broker.keeping.transaction import Transaction
+    from imagers.broker.keeping.rows import Approval, Image, Session, StoredResource
     from imagers.broker.policy.inputs import Worth
     from imagers.broker.rules import RegoPolicy, Rules
     from imagers.broker.state import BrokerState
@@ -143,7 +156,7 @@ class _Seen:
         session: of the cookie, unless it is over or none.
         cases: of each tenant of whose something is asked for.
         owners: the tenant of each path that is asked for, by its text; "" of one that is none.
-        found: by the text of its path, each resource that is asked for and there, and its images.
+        found: by the text of its path, each resource that is asked for and there.
     """
 
     changes: int
@@ -151,7 +164,29 @@ class _Seen:
     session: Session | None
     cases: dict[str, _Case] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
-    found: dict[str, tuple[StoredResource, frozenset[Digest]]] = field(default_factory=dict)
+    found: dict[str, _Found] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A resource, and what is known of its images.
+
+    Attributes:
+        bound: those that it belongs to.
+        approvals: how many of each count; empty where no policy asks for it.
+        floor: the number of the oldest that its repository serves; 0: any.
+        named: what the repository knows of the image that the guest names.
+        successor: what to take in place of that.
+        has_ended: whether the resource is over, or an approval.
+    """
+
+    stored: StoredResource
+    bound: Mapping[Digest, Image]
+    approvals: Mapping[Digest, int]
+    floor: int
+    named: Image | None
+    successor: Digest | None
+    has_ended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +222,15 @@ class _Case:
     guest: AttestedGuest
     rules: Rules
     judged: list[_Judged] = field(default_factory=list)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all its evidence is of a machine of the owner's."""
+        return bool(self.judged) and all(one.is_known for one in self.judged)
+
+
+class _Outdated(Exception):  # a signal
+    """What a release was judged by is in force no more."""
 
 
 class _Refused(Exception):
@@ -249,7 +293,7 @@ class Releases:
         ticket = None
         if credentials.cookie is not None:
             ticket = self._state.challenges.open_cookie(credentials.cookie)
-        look = partial(self._look, ticket, credentials, asked.paths)
+        look = partial(self._look, ticket, credentials, asked)
         for _ in range(_TRIES):
             try:
                 seen = await self._state.store.read(look)
@@ -267,7 +311,7 @@ class Releases:
             # By key where there is no session: it is as hard to come by as a session is.
             first = seen.cases[seen.owners[asked.paths[0]]].guest
             who = session or str(first.tee_pubkey)
-            events, bodies = [], []
+            events, bodies, counted = [], [], []
             for path_text in asked.paths:
                 case = seen.cases[seen.owners[path_text]]
                 event = AuditEvent(
@@ -290,11 +334,19 @@ class Releases:
                         event, outcome="refused", rule=refusal.rule, detail=refusal.told
                     )
                     await self._state.log_refusal(event, caller=who, attested=True)
+                    if any(found.has_ended for found in seen.found.values()):
+                        # No broker whose clock is behind, or that starts anew, may say yes yet.
+                        keep = partial(Transaction.keep_time, now_ms=milliseconds(seen.now))
+                        await self._state.store.write(keep)
                     raise
                 events.append(replace(event, rule=rule))
                 bodies.append(self._seal(stored, case.guest))  # step 6
-            confirm = partial(self._confirm, seen, events)
-            if await self._state.store.write(confirm):  # step 7
+                if stored.max_uses:
+                    counted.append(stored)
+            # How often something was released is what the next release is judged by.
+            write = self._state.store.change if counted else self._state.store.write
+            with suppress(_Outdated):
+                await write(partial(self._confirm, seen, events, counted))  # step 7
                 return Released(bodies, who)
         raise Refusal("StoreUnavailable", "what is in force keeps changing; try later")
 
@@ -302,7 +354,7 @@ class Releases:
         self,
         ticket: Ticket | None,
         credentials: Credentials,
-        paths: Sequence[str],
+        asked: Asked,
         transaction: Transaction,
     ) -> _Seen:
         """What one state of the store has, for a guest that is known: nothing is read for others.
@@ -316,7 +368,8 @@ class Releases:
         if session is not None and session.expires_ms <= milliseconds(now):
             session = None
         seen, size = _Seen(row.changes, now, session), 0
-        for path_text in paths:
+        image = _image_of(asked.images)
+        for path_text in asked.paths:
             path = _path_of(path_text)
             tenant = "" if path is None else self._state.owner_of(transaction, path)
             seen.owners[path_text] = tenant
@@ -325,25 +378,37 @@ class Releases:
                     of = tenant or DEFAULT_TENANT
                     guest = self._identify(credentials, session, of, now)  # step 1
                     seen.cases[tenant] = _Case(tenant, guest, self._state.rules(transaction, of))
-                # A bad path is refused later, when it is known who asks.
+                # A bad path or image is refused later, when it is known who asks.
                 stored = None if path is None else transaction.find_resource(path)
                 if path is not None and stored is not None:
                     size += stored.size
                     _check_size(size)
-                    seen.found[path_text] = stored, transaction.bindings(path)
+                    case = seen.cases[tenant]
+                    seen.found[path_text] = _find(transaction, stored, image, case, now)
             except Refusal as refusal:
                 raise _Refused(refusal, tenant, path_text) from None
         return seen
 
-    def _confirm(self, seen: _Seen, events: Sequence[AuditEvent], transaction: Transaction) -> bool:
-        """Whether the release was judged by what is in force; its rows are written then."""
+    def _confirm(
+        self,
+        seen: _Seen,
+        events: Sequence[AuditEvent],
+        counted: Sequence[StoredResource],
+        transaction: Transaction,
+    ) -> None:
+        """Write the rows of a release that was judged by what is in force.
+
+        Raises:
+            _Outdated: it was not. Nothing is changed then, which would make others outdated.
+        """
         row = transaction.store_row()
         # What was in time when it was read may be over, after a policy that took long.
         if row.changes != seen.changes or self._state.session_now(row) - seen.now > _FRESH:
-            return False
+            raise _Outdated
+        for stored in counted:
+            transaction.use_resource(stored)
         for event in events:
             append(transaction, event, now=self._state.now())
-        return True
 
     def _identify(
         self, credentials: Credentials, session: Session | None, tenant: str, now: datetime
@@ -397,21 +462,26 @@ class Releases:
         image = _parse_image(asked.images)
         if path_text not in seen.found:  # step 4
             raise_missing(path)
-        stored, bindings = seen.found[path_text]
+        found = seen.found[path_text]
+        _check_ends(found.stored, seen.now)
         policy = self._state.policy(case.rules)
         if not judged:
             judged.extend([await self._judge_one(seen, case, one) for one in guest.accepted])
+        if not case.is_known:  # then what it says is nobody's word
+            image = None
+        if image is not None:
+            _check_named(image, found)
         if isinstance(policy, ResourcePolicy):
-            rule = _ask_table(policy, case, path, image, bindings)
+            rule = _ask_table(policy, case, path, image, found)
         else:
-            facts = ResourceFacts(
-                now=seen.now, image=image, bindings=[Binding(one) for one in sorted(bindings)]
-            )
+            facts = ResourceFacts(now=seen.now, image=image, bindings=_bindings(found))
             worth = {name: each.worth for each in judged for name in each.one.submods}
             shown = resource_input(guest.claims, worth, facts)
             data = request_data(path, asked.query)
             rule = await self._ask(case.tenant, policy, shown, data)
-        return stored, rule
+        if image not in found.bound:
+            _check_unnamed(found, rule)
+        return found.stored, rule
 
     async def _ask(
         self, tenant: str, policy: RegoPolicy, seen: JSONObject, data: JSONObject
@@ -440,6 +510,85 @@ def _path_of(text: str) -> ResourcePath | None:
         return parse_resource_path(text)
     except FormatError:
         return None
+
+
+def _image_of(images: Sequence[str]) -> Digest | None:
+    try:
+        return _parse_image(images)
+    except Refusal:
+        return None
+
+
+def _find(
+    transaction: Transaction,
+    stored: StoredResource,
+    image: Digest | None,
+    case: _Case,
+    now: datetime,
+) -> _Found:
+    path, rules = stored.path, case.rules
+    floor = rules.floors.get(path.repository, 0)
+    bound = transaction.bound_images(path)
+    named = None if image is None else bound.get(image)
+    if image is not None and named is None:
+        named = transaction.find_image(path.repository, image)
+    successor = None
+    if named is not None and named.successor is not None:
+        known = {one.digest: one for one in transaction.list_images(path.repository)}
+        successor = newest_successor(named, known, floor=floor)
+    ends = [stored.expires] if stored.expires else []
+    approvals = {}
+    if rules.asks_for_approvals:
+        given: dict[Digest, Sequence[Approval]] = {}
+        for digest in bound:
+            given |= transaction.approvals(path.repository, digest)
+        keys = approving_keys(transaction.admins(case.tenant))
+        approvals = {
+            digest: len(good_approvals(one, given.get(digest, ()), keys, now=now))
+            for digest, one in bound.items()
+        }
+        ends += [one.until for each in given.values() for one in each]
+    has_ended = bool(ends) and min(ends) <= now.timestamp()
+    return _Found(stored, bound, approvals, floor, named, successor, has_ended)
+
+
+def _check_ends(stored: StoredResource, now: datetime) -> None:
+    if stored.expires and stored.expires <= now.timestamp():
+        end = datetime.fromtimestamp(stored.expires, UTC).isoformat()
+        raise Refusal(
+            "ResourceExpired", f"the time of '{stored.path}' is over", told=f"it ended at {end}"
+        )
+    if stored.max_uses and stored.uses >= stored.max_uses:
+        raise Refusal(
+            "ResourceUsedUp",
+            f"'{stored.path}' was released as often as it may be",
+            told=f"that is {stored.max_uses} times",
+        )
+
+
+def _check_named(image: Digest, found: _Found) -> None:
+    try:
+        check_named(image, found.named, floor=found.floor, successor=found.successor)
+    except ImageDenied as denied:
+        raise Refusal(denied.name, str(denied), told=denied.told) from None
+
+
+def _check_unnamed(found: _Found, rule: str) -> None:
+    try:
+        check_unnamed(found.bound.values(), floor=found.floor)
+    except ImageDenied as denied:
+        raise Refusal(denied.name, str(denied), rule=rule, told=denied.told) from None
+
+
+def _bindings(found: _Found) -> Sequence[Binding]:
+    return [
+        Binding(
+            digest,
+            "active" if image.state == "current" else image.state,
+            found.approvals.get(digest, 0),
+        )
+        for digest, image in sorted(found.bound.items())
+    ]
 
 
 def _check_asked(fault: str) -> None:
@@ -476,7 +625,7 @@ def _ask_table(
     case: _Case,
     path: ResourcePath,
     image: Digest | None,
-    bindings: frozenset[Digest],
+    found: _Found,
 ) -> str:
     """The rule of a table that allows it."""
     unknown = [one for one in case.judged if not one.is_known]
@@ -484,9 +633,10 @@ def _ask_table(
         path=path,
         tee=case.guest.tee,
         image=image,
-        bindings=bindings,
+        bindings=frozenset(found.bound),
         is_affirming=not unknown,
         devices=frozenset(one.one.tee for one in case.judged[1:]),
+        approvals=0 if image is None else found.approvals.get(image, 0),
     )
     try:
         return policy.decide(facts)

@@ -8,6 +8,7 @@ if it were not there; into a repository that is another's nothing is put, whatev
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
@@ -33,16 +34,54 @@ if TYPE_CHECKING:
     from imagers.broker.rules import Rules
     from imagers.broker.state import BrokerState
     from imagers.kbs.resources import ResourcePath
+    from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
+    from imagers.model.strict_json import JSONObject
 
-__all__ = ["Resources", "parse_path", "raise_missing"]
+__all__ = ["Ends", "Resources", "change_repository", "parse_path", "raise_missing"]
 
 _T = TypeVar("_T")
 _MAX_AUDIT = 10_000  # rows of one answer
 _AUDIT_FILTERS = frozenset({"event", "outcome", "path", "image", "session", "since", "id"})
 _ID = re.compile(r"[0-9a-f]{16}\Z")
 _MAX_BINDING = 4096  # bytes of the message
+_LAST = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that datetime knows
+_MAX_USES = 2**31 - 1
+_NUMBER = re.compile(r"[1-9][0-9]{0,11}\Z")
 _MAX_BINDINGS = 1000  # of one resource: the manifests of a large index
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """When a secret is released no more.
+
+    Attributes:
+        expires: seconds since 1970; 0: never.
+        max_uses: after so many releases; 0: never.
+    """
+
+    expires: int = 0
+    max_uses: int = 0
+
+    @classmethod
+    def parse(cls, expires: str | None, max_uses: str | None) -> Ends:
+        """From what a request says.
+
+        Raises:
+            Refusal: it is no number, or one that no time has.
+        """
+        found = []
+        for name, text, most in (("expires", expires, _LAST), ("max-uses", max_uses, _MAX_USES)):
+            if text is not None and (_NUMBER.match(text) is None or int(text) > most):
+                raise Refusal("SerdeError", f"expected '{name}' from 1 to {most}")
+            found.append(int(text or 0))
+        return cls(*found)
+
+    def told(self) -> str:
+        """For the audit log."""
+        end = datetime.fromtimestamp(self.expires, UTC).isoformat() if self.expires else ""
+        words = [f"expires {end}" if end else "", f"uses {self.max_uses}" if self.max_uses else ""]
+        return "; ".join(filter(None, words))
 
 
 class Resources:
@@ -54,13 +93,24 @@ class Resources:
     def __init__(self, state: BrokerState) -> None:
         self._state = state
 
-    async def put(self, by: Admin, path_text: str, secret: SecretKey, *, replace: bool) -> None:
-        """Store a secret; without `replace` only under a free name.
+    async def put(
+        self,
+        by: Admin,
+        path_text: str,
+        secret: SecretKey,
+        *,
+        replace: bool,
+        ends: Ends | None = None,
+    ) -> None:
+        """Store a secret; without `replace` only under a free name. What it replaces is kept.
+
+        Args:
+            ends: None: never.
 
         Raises:
             Refusal: `ResourceExists`, `RepositoryDenied`, or a bad name or size.
         """
-        path = parse_path(path_text)
+        path, ends = parse_path(path_text), ends or Ends()
         if not 1 <= len(secret) <= MAX_RESOURCE_BYTES:
             raise Refusal(
                 "SerdeError", f"expected 1 to {MAX_RESOURCE_BYTES} bytes, got {len(secret)}"
@@ -78,24 +128,34 @@ class Resources:
                     return False
                 # The new secret is not the key of the images that the old one was for.
                 event = "replace"
-                transaction.delete_resource(path)
+                transaction.retire_resource(path)
             version = transaction.next_version(path)
             sealed = self._state.sealer.seal(
                 secret, kind=RESOURCE_KIND, name=str(path), version=version
             )
             transaction.insert_resource(
                 StoredResource(
-                    path, sealed, len(secret), version, now.isoformat(timespec="seconds")
+                    path,
+                    sealed,
+                    len(secret),
+                    version,
+                    now.isoformat(timespec="seconds"),
+                    ends.expires,
+                    ends.max_uses,
                 )
             )
-            append(transaction, by_admin(by, event=event, path=str(path)), now=now)
+            row = by_admin(by, event=event, path=str(path), detail=ends.told())
+            append(transaction, row, now=now)
             return True
 
         if not await self._change(by, path, keep):
             raise Refusal("ResourceExists", f"there is a resource '{path}' already")
 
-    async def delete(self, by: Admin, path_text: str) -> None:
-        """Remove a secret and its bindings.
+    async def delete(self, by: Admin, path_text: str, *, permanently: bool = False) -> None:
+        """Serve a secret no more; it can be had again, unless it is deleted permanently.
+
+        Args:
+            permanently: former ones too, also where there is none that is served.
 
         Raises:
             Refusal: `ResourceNotFound`, `RepositoryDenied`.
@@ -103,11 +163,38 @@ class Resources:
         path = parse_path(path_text)
 
         def remove(transaction: Transaction) -> None:
-            if not transaction.delete_resource(path):
+            take = transaction.delete_resource if permanently else transaction.retire_resource
+            if not take(path):
                 raise_missing(path)
-            append(transaction, by_admin(by, event="delete", path=str(path)), now=self._state.now())
+            told = "permanently" if permanently else ""
+            row = by_admin(by, event="delete", path=str(path), detail=told)
+            append(transaction, row, now=self._state.now())
 
         await self._change(by, path, remove)
+
+    async def undelete(self, by: Admin, path_text: str, version: int | None) -> None:
+        """Serve a former secret again, with its bindings; one that is served becomes a former one.
+
+        Args:
+            version: None: the newest of the former ones.
+
+        Raises:
+            Refusal: `ResourceNotFound`, `RepositoryDenied`.
+        """
+        path = parse_path(path_text)
+
+        def revive(transaction: Transaction) -> None:
+            former = transaction.former_resources(path)
+            wanted = [one for one in former if version in (None, one.resource.version)]
+            if not wanted:
+                raise_missing(path)
+            transaction.retire_resource(path)
+            transaction.revive_resource(wanted[0])
+            told = f"version {wanted[0].resource.version}"
+            row = by_admin(by, event="undelete", path=str(path), detail=told)
+            append(transaction, row, now=self._state.now())
+
+        await self._change(by, path, revive)
 
     async def names(self, by: Admin) -> bytes:
         """The JSON list of all paths of his tenant."""
@@ -123,10 +210,11 @@ class Resources:
             Refusal: `ResourceNotFound`.
         """
         path = parse_path(path_text)
-        stored, bindings, owner = await self._state.store.read(
+        stored, bindings, former, owner = await self._state.store.read(
             lambda transaction: (
                 transaction.find_resource(path),
                 transaction.bindings(path),
+                transaction.former_resources(path),
                 transaction.owner_of(path.repository),
             )
         )
@@ -135,15 +223,13 @@ class Resources:
         return dump_json(
             {
                 "path": str(path),
-                "size": stored.size,
-                "version": stored.version,
-                "created_at": stored.created_at,
-                "manifest_digests": sorted(str(digest) for digest in bindings),
+                **_told(stored, bindings),
+                "former": [_told(one.resource, one.manifest_digests) for one in former],
             }
         )
 
     async def bind(self, by: Admin, path_text: str, body: bytes) -> None:
-        """Register that a secret belongs to an image.
+        """Register that a secret belongs to an image, and propose that to its repository.
 
         Raises:
             Refusal: `ResourceNotFound`, `RepositoryDenied`, or too many.
@@ -163,9 +249,10 @@ class Resources:
                 return
             if len(bindings) >= _MAX_BINDINGS:
                 raise Refusal("SerdeError", f"expected at most {_MAX_BINDINGS} bindings")
-            transaction.add_binding(path, digest)
+            now = self._state.now()
+            transaction.add_binding(path, digest, by=by.id, at=now.isoformat(timespec="seconds"))
             event = by_admin(by, event="bind", path=str(path), image=str(digest))
-            append(transaction, event, now=self._state.now())
+            append(transaction, event, now=now)
 
         await self._change(by, path, add)
 
@@ -175,21 +262,7 @@ class Resources:
         Raises:
             Refusal: `RepositoryDenied`, in the same words whoever owns it and whatever is there.
         """
-
-        def run(transaction: Transaction) -> _T:
-            if transaction.owner_of(path.repository) != by.tenant:
-                raise Refusal(
-                    "RepositoryDenied",
-                    f"the repository '{path.repository}' is not one of the admin's tenant",
-                )
-            return work(transaction)
-
-        try:
-            return await self._state.change(by, run)
-        except Refusal as refusal:
-            if refusal.name == "RepositoryDenied":
-                await self._state.log_denied(by, refusal.detail, path=str(path))
-            raise
+        return await change_repository(self._state, by, path.repository, work, path=str(path))
 
     async def policy_text(self, by: Admin) -> bytes:
         """The policy in force."""
@@ -298,6 +371,19 @@ class Resources:
         return self._state.audit_heads.to_bytes(await self._state.store.write(sign))
 
 
+def _told(stored: StoredResource, bindings: frozenset[Digest]) -> JSONObject:
+    end = datetime.fromtimestamp(stored.expires, UTC).isoformat() if stored.expires else None
+    return {
+        "size": stored.size,
+        "version": stored.version,
+        "created_at": stored.created_at,
+        "expires": end,
+        "uses": stored.uses,
+        "max_uses": stored.max_uses or None,
+        "manifest_digests": [*sorted(str(digest) for digest in bindings)],
+    }
+
+
 def _rows_of(by: Admin) -> Sequence[str]:
     """Whose rows an admin sees; "": the broker's own."""
     mine = [by.tenant] if has_right(by, Right.READ) else []
@@ -321,6 +407,39 @@ def _parse_since(text: str) -> str:
     except (ValueError, OverflowError):  # the latter: before the year 1, or after 9999
         raise Refusal("SerdeError", f"expected a time with its zone, got {text[:40]!r}") from None
     return moment.isoformat(timespec="milliseconds")
+
+
+async def change_repository(
+    state: BrokerState,
+    by: Admin,
+    repository: str,
+    work: Callable[[Transaction], _T],
+    *,
+    path: str = "",
+) -> _T:
+    """Change something of a repository that is his tenant's.
+
+    Args:
+        path: of a resource, for the audit log.
+
+    Raises:
+        Refusal: `RepositoryDenied`, in the same words whoever owns it and whatever is there.
+    """
+
+    def run(transaction: Transaction) -> _T:
+        if transaction.owner_of(repository) != by.tenant:
+            raise Refusal(
+                "RepositoryDenied",
+                f"the repository '{repository}' is not one of the admin's tenant",
+            )
+        return work(transaction)
+
+    try:
+        return await state.change(by, run)
+    except Refusal as refusal:
+        if refusal.name == "RepositoryDenied":
+            await state.log_denied(by, refusal.detail, path=path)
+        raise
 
 
 def parse_path(text: str) -> ResourcePath:

@@ -63,6 +63,7 @@ class Rules:
         policy: None: the stored one is damaged, and nothing is released.
         fault: why, in that case.
         attestation: by class of evidence.
+        floors: by repository, the number of the oldest image that is served.
     """
 
     changes: int
@@ -70,6 +71,7 @@ class Rules:
     fault: str
     references: Mapping[str, ReferenceValue]
     attestation: Mapping[str, str]
+    floors: Mapping[str, int]
 
     @classmethod
     def read(cls, transaction: Transaction, tenant: str) -> Rules:
@@ -88,6 +90,14 @@ class Rules:
             fault,
             transaction.reference_values(tenant),
             {name: text.decode() for name, text in texts.items() if text is not None},
+            transaction.floors(),
+        )
+
+    @property
+    def asks_for_approvals(self) -> bool:
+        """Whether the policy may look at the approvals of images."""
+        return isinstance(self.policy, RegoPolicy) or (
+            self.policy is not None and self.policy.demands_approvals
         )
 
     def appraise(self, claims: Claims, *, now: datetime) -> Appraisal:

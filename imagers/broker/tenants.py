@@ -133,6 +133,12 @@ class Tenants:
             if before == tenant:
                 return
             _check_unused(transaction, repository)
+            if transaction.knows_images(repository):
+                # What was revoked stays so, and whose images they are is nobody else's.
+                raise Refusal(
+                    "Conflict",
+                    f"the repository '{repository}' knows images: it changes hands no more",
+                )
             owners = transaction.owners()
             if tenant != DEFAULT_TENANT and Counter(owners.values())[tenant] >= _MAX_REPOSITORIES:
                 raise Refusal("Conflict", f"expected at most {_MAX_REPOSITORIES} repositories")
@@ -164,8 +170,9 @@ def require_tenant(transaction: Transaction, name: str) -> None:
 
 
 def _check_unused(transaction: Transaction, repository: str) -> None:
-    if transaction.is_used(repository):
+    if transaction.has_secrets(repository):
         raise Refusal(
             "Conflict",
-            f"the repository '{repository}' has secrets: its owner deletes them first",
+            f"the repository '{repository}' has secrets, or former ones: its owner deletes them "
+            "permanently first",
         )

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ MAX_EVIDENCE = 6 * 1024 * 1024
 """Bytes of a file: evidence with an event log."""
 MAX_ROOTS = 256 * 1024
 """Bytes of a file: certificates for tests."""
+_AHEAD = re.compile(r"([0-9]{1,6})([hd])\Z")
+_SECONDS = {"h": 3600, "d": 86400}
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 
 
@@ -386,3 +389,16 @@ def parse_time(option: str, text: str | None) -> datetime:
     except (ValueError, OverflowError):
         pass
     raise UsageError(f"{option}: expected a time as 2026-11-29T12:00:00Z, got {text[:80]!r}")
+
+
+def parse_time_ahead(option: str, text: str) -> datetime:
+    """The time of an option, or how far ahead it is, in whole seconds.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    ahead = _AHEAD.match(text)
+    if ahead is None:
+        return parse_time(option, text).replace(microsecond=0)
+    seconds = int(ahead[1]) * _SECONDS[ahead[2]]
+    return datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)

@@ -20,7 +20,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
 
@@ -33,9 +34,11 @@ from imagers.errors import (
     UsageError,
 )
 from imagers.files import read_bounded
+from imagers.kbs.images import KnownImages, parse_images, sign_approval
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
-from imagers.kbs.resources import parse_resource_path, parse_resource_uri
+from imagers.kbs.resources import parse_repository, parse_resource_path, parse_resource_uri
 from imagers.kbs.wire import Endpoint, admin_key_id, parse_error
+from imagers.model.base64 import encode_base64
 from imagers.model.closing import Closing
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.keys import SecretKey
@@ -50,8 +53,11 @@ from imagers.net.http import HTTPSettings
 from imagers.pki.jose import sign_token
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from imagers.model.strict_json import JSONObject
     from imagers.net.http import Response
 
 __all__ = ["AuditEntry", "BrokerAdmin", "ResourceMetadata", "load_admin_key"]
@@ -73,22 +79,30 @@ _NOT_FOUND = 404
 _CONFLICT = 409
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceMetadata:
     """What a broker tells of a secret without telling the secret.
 
     Attributes:
         size: of the secret in bytes.
         created_at: RFC 3339, by the broker's clock.
-        version: 1, and one more with each replacement.
+        version: no other secret of that name had it.
+        expires: RFC 3339, from when on it is not released; None: never.
+        uses: how often it was released, counted where there is a `max_uses`.
+        max_uses: how often it is released; None: without an end.
         manifest_digests: of the images that it is bound to.
+        former: what it replaced, or what was deleted of that name, the newest first.
     """
 
     uri: str
     size: int
     version: int
     created_at: str
+    expires: str | None
+    uses: int
+    max_uses: int | None
     manifest_digests: tuple[Digest, ...]
+    former: tuple[ResourceMetadata, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +194,25 @@ class BrokerAdmin(Closing):
         self._key = load_admin_key(key_file)
         self._endpoint = Endpoint(url, http)
 
-    def put_resource(self, uri: str, secret: SecretKey, *, replace: bool = False) -> None:
+    def put_resource(
+        self,
+        uri: str,
+        secret: SecretKey,
+        *,
+        replace: bool = False,
+        expires: datetime | None = None,
+        max_uses: int | None = None,
+    ) -> None:
         """Store a secret under a name that is free; with `replace` also under one that is not.
 
         A replaced secret loses its bindings: it is no longer the key of those images.
 
+        Args:
+            expires: from then on it is not released.
+            max_uses: how often it is released.
+
         Raises:
+            Unsupported: it is to end, and the broker is not ours: it would not.
             RemoteError: code `ResourceExists`: the name is taken, nothing was changed.
             Unauthorized: the broker does not accept the admin key.
         """
@@ -194,13 +221,21 @@ class BrokerAdmin(Closing):
             raise FormatError(
                 f"expected 1 to {MAX_RESOURCE_BYTES} bytes, got {len(secret)}", what="secret"
             )
-        query = "?replace=true" if replace else ""  # Trustee ignores it, and replaces always
+        query: dict[str, str | int] = {}  # Trustee ignores it, and replaces always
+        if replace:
+            query["replace"] = "true"
+        if expires is not None:
+            query["expires"] = int(expires.timestamp())
+        if max_uses is not None:
+            query["max-uses"] = max_uses
+        if expires is not None or max_uses is not None:
+            with suppress(NotFound):
+                self.metadata(uri)
+        target = f"resource/{path}?{urlencode(query)}" if query else f"resource/{path}"
         with secret.view() as data:
             # urllib3 sends `bytes`; this copy lives as long as the call.
             # Create-only is sent once: after a lost answer, "exists" would be our own doing.
-            response = self._send(
-                "POST", f"resource/{path}{query}", _EMPTY, bytes(data), _BYTES, repeatable=replace
-            )
+            response = self._send("POST", target, _EMPTY, bytes(data), _BYTES, repeatable=replace)
         if response.status == _CONFLICT:
             raise RemoteError(
                 f"the broker has a resource {uri!r} already",
@@ -210,14 +245,40 @@ class BrokerAdmin(Closing):
             )
         self._check(f"put {uri!r}", response)
 
-    def delete_resource(self, uri: str) -> None:
-        """Remove a secret and its bindings.
+    def delete_resource(self, uri: str, *, permanently: bool = False) -> None:
+        """Let a secret be served no more.
+
+        Args:
+            permanently: nothing of it is left, nor of what had that name before. Else our own
+                broker keeps it, see `undelete_resource`.
 
         Raises:
             NotFound: there is none of that name.
         """
         path = parse_resource_uri(uri)
-        self._check(f"delete {uri!r}", self._send("DELETE", f"resource/{path}", _EMPTY))
+        query = "?permanently=true" if permanently else ""
+        self._check(f"delete {uri!r}", self._send("DELETE", f"resource/{path}{query}", _EMPTY))
+
+    def undelete_resource(self, uri: str, *, version: int | None = None) -> None:
+        """Have a secret again that was deleted or replaced, with its bindings.
+
+        Args:
+            version: None: the newest of them.
+
+        Raises:
+            NotFound: there is none.
+            Unsupported: the broker is not ours.
+        """
+        path = parse_resource_uri(uri)
+        query = "" if version is None else f"?version={version}"
+        what = "secret" if version is None else f"version {version}"
+        self.ask(
+            f"undelete {uri!r}",
+            "POST",
+            f"imagers/undelete/{path}{query}",
+            missing=f"the broker keeps no former {what} of {uri!r}",
+            hint="it may have been deleted permanently; 'imagers broker audit' shows by whom",
+        )
 
     def list_resources(self) -> tuple[str, ...]:
         """The URIs of all secrets, sorted."""
@@ -242,18 +303,11 @@ class BrokerAdmin(Closing):
             Unsupported: the broker is not ours.
         """
         path = parse_resource_uri(uri)
-        response = self._send("GET", f"imagers/metadata/{path}", _EMPTY * 16)
+        response = self._send("GET", f"imagers/metadata/{path}", _MAX_ANSWER)
         self._check_ours(f"show metadata of {uri!r}", response)
-        answer = View.parse(response.body, what="resource metadata", max_bytes=_EMPTY * 16)
-        return ResourceMetadata(
-            uri=uri,
-            size=answer.integer("size"),
-            version=answer.integer("version"),
-            created_at=answer.text("created_at"),
-            manifest_digests=tuple(
-                parse_digest(one, what=answer.what) for one in answer.texts("manifest_digests")
-            ),
-        )
+        answer = View.parse(response.body, what="resource metadata", max_bytes=_MAX_ANSWER)
+        former = tuple(_parse_metadata(uri, one) for one in answer.objects("former"))
+        return replace(_parse_metadata(uri, answer), former=former)
 
     def bind_manifest(self, uri: str, digest: Digest) -> None:
         """Say that a secret belongs to the image with this manifest; repeating it is no fault.
@@ -363,6 +417,48 @@ class BrokerAdmin(Closing):
             f"imagers/reference-value/{name}",
             missing=f"the broker has no reference value {name!r}",
             hint="'imagers broker reference-value list' shows what it has",
+        )
+
+    def images(self, repository: str) -> KnownImages:
+        """The images of a repository, whose digests secrets were bound to."""
+        path = f"imagers/image/{parse_repository(repository)}"
+        response = self._send("GET", path, _MAX_ANSWER)
+        self._check_ours("list images", response)
+        return parse_images(response.body, max_bytes=_MAX_ANSWER)
+
+    def approve_image(self, repository: str, digest: Digest, *, until: datetime) -> None:
+        """Sign that an image is good, until a time.
+
+        Raises:
+            NotFound: the repository has no such image.
+        """
+        seconds = int(until.timestamp())
+        signature = sign_approval(self._key, repository=repository, digest=digest, until=seconds)
+        told: JSONObject = {"until": seconds, "signature": encode_base64(signature)}
+        self._change_image(repository, "approval", digest, told)
+
+    def revoke_image(self, repository: str, digest: Digest, *, reason: str) -> None:
+        """Let an image be served nevermore. Raises as `approve_image`."""
+        self._change_image(repository, "revocation", digest, {"reason": reason})
+
+    def supersede_image(self, repository: str, digest: Digest, *, successor: Digest) -> None:
+        """Say what to take in place of an image. Raises as `approve_image`."""
+        self._change_image(repository, "successor", digest, {"successor": str(successor)})
+
+    def set_image_floor(self, repository: str, digest: Digest | None) -> None:
+        """Let nothing older than an image be served; None: all. Raises as `approve_image`."""
+        self._change_image(repository, "floor", digest, {})
+
+    def _change_image(
+        self, repository: str, what: str, digest: Digest | None, told: JSONObject
+    ) -> None:
+        self.ask(
+            f"change an image of {repository!r}",
+            "POST",
+            f"imagers/image/{parse_repository(repository)}/{what}",
+            dump_json({"manifest_digest": None if digest is None else str(digest), **told}),
+            missing=f"the repository {repository!r} has no such image",
+            hint=f"'imagers broker image list {repository}' shows what it has",
         )
 
     def audit(
@@ -500,6 +596,21 @@ class BrokerAdmin(Closing):
 
 def _policy_path(attestation: str | None) -> str:
     return "imagers/policy" if attestation is None else f"imagers/attestation-policy/{attestation}"
+
+
+def _parse_metadata(uri: str, one: View) -> ResourceMetadata:
+    return ResourceMetadata(
+        uri=uri,
+        size=one.integer("size"),
+        version=one.integer("version"),
+        created_at=one.text("created_at"),
+        expires=one.optional_text("expires"),
+        uses=one.integer("uses"),
+        max_uses=None if one.value.get("max_uses") is None else one.integer("max_uses"),
+        manifest_digests=tuple(
+            parse_digest(digest, what=one.what) for digest in one.texts("manifest_digests")
+        ),
+    )
 
 
 def _parse_entry(entry: View) -> AuditEntry:

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 
 from imagers.errors import FormatError
 
-__all__ = ["ResourcePath", "is_repository", "parse_resource_path", "parse_resource_uri"]
+__all__ = [
+    "ResourcePath",
+    "is_repository",
+    "parse_repository",
+    "parse_resource_path",
+    "parse_resource_uri",
+]
 
 _SCHEME = "kbs:///"
 _MAX_SEGMENT = 255  # characters; a file name's length, for brokers that store files
@@ -42,6 +48,20 @@ class ResourcePath:
 def is_repository(text: str) -> bool:
     """Whether it can be the first segment of a name."""
     return _is_segment(text)
+
+
+def parse_repository(text: str) -> str:
+    """The first part of a resource's name.
+
+    Raises:
+        FormatError: it can be none.
+    """
+    if not is_repository(text):
+        raise FormatError(
+            f"expected a name of letters, digits, '_', '-' and '.', got {text[:80]!r}",
+            what="repository",
+        )
+    return text
 
 
 def parse_resource_path(text: str, *, what: str = "resource") -> ResourcePath:

@@ -47,6 +47,8 @@ BELOW = {
         "delete",
         "policy",
         "reference-value",
+        "image",
+        "undelete",
         "audit",
         "ui",
         "tenant",

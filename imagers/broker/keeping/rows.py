@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from imagers.kbs.resources import ResourcePath
+    from imagers.model.digest import Digest
 
-__all__ = ["Admin", "Session", "StoreRow", "StoredResource"]
+__all__ = ["Admin", "Approval", "FormerResource", "Image", "Session", "StoreRow", "StoredResource"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +32,69 @@ class Admin:
 
 @dataclass(frozen=True, slots=True)
 class StoredResource:
-    """A resource as it is stored; `sealed` opens with kind `resource`, its path and version."""
+    """A resource as it is stored; `sealed` opens with kind `resource`, its path and version.
+
+    Attributes:
+        expires: seconds since 1970, from which on it is not released; 0: never.
+        max_uses: how often it is released; 0: without an end.
+        uses: how often it was, counted where there is an end.
+    """
 
     path: ResourcePath
     sealed: bytes
     size: int
     version: int
     created_at: str
+    expires: int = 0
+    max_uses: int = 0
+    uses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FormerResource:
+    """A resource that was replaced or deleted, and the images that it belonged to."""
+
+    resource: StoredResource
+    manifest_digests: frozenset[Digest]
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """An admin's word that an image is good, as it was given; it may count no more.
+
+    Attributes:
+        admin: the id of his key.
+        until: seconds since 1970, when it is over.
+        signature: see `imagers.kbs.images`.
+    """
+
+    admin: str
+    until: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image of a repository; it is known for ever.
+
+    Attributes:
+        number: its place among the images of its repository, in the order in which they were
+            proposed.
+        state: `revoked` is final.
+        successor: what to take in its place, if that was said; also of one that is revoked.
+        reason: why it was revoked, else "".
+        proposed_by: the id of the admin key that bound it first; "": it is not known.
+        proposed_at: RFC 3339, by the broker's clock; "" as above.
+    """
+
+    repository: str
+    digest: Digest
+    number: int
+    state: Literal["current", "superseded", "revoked"] = "current"
+    successor: Digest | None = None
+    reason: str = ""
+    proposed_by: str = ""
+    proposed_at: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,7 +129,7 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
     """
     run = connection.execute
     identity, seen_ms = os.urandom(STORE_ID_BYTES), 0
-    rows, numbers, policies, references = [], [], [], []
+    rows, numbers, policies, references, resources = [], [], [], [], []
     if version in (_WITHOUT_CLAIMS, _WITHOUT_CHAIN):
         identity, seen_ms = run("SELECT id, seen_ms FROM store").fetchone()
         run("DROP TABLE store")
@@ -139,6 +139,9 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
         run("DROP TABLE collateral")
         run("DROP TABLE reference_values")
     if version:
+        names = "path, sealed, size, version, created_at, 0, 0, 0"
+        resources = run(f"SELECT {names} FROM resources").fetchall()  # noqa: S608 - ours
+        run("DROP TABLE resources")
         had = {name for (_, name, *_) in run("PRAGMA table_info(audit)")}
         old = {name: name for name in had} | _OLD_AUDIT
         columns = ", ".join(old.get(name, "''") for name in AUDIT_TEXTS)
@@ -165,5 +168,23 @@ def _make(connection: sqlite3.Connection, version: int) -> None:
         for name, value in found:
             columns = "(tenant, name, value) VALUES (?, ?, ?)"
             run(f"INSERT INTO {table} {columns}", [DEFAULT_TENANT, name, value])
+    for resource in resources:
+        run("INSERT INTO resources VALUES (?, ?, ?, ?, ?, ?, ?, ?)", resource)
+    if version:
+        _know_images(connection)
     for row in rows:
         transaction.append_audit(dict(zip(AUDIT_TEXTS, row, strict=True)))
+
+
+def _know_images(connection: sqlite3.Connection) -> None:
+    """Images in the order in which secrets were bound to them."""
+    bound = connection.execute("SELECT path, manifest_digest FROM bindings ORDER BY rowid")
+    known: dict[str, list[str]] = {}
+    for path, digest in bound.fetchall():
+        images = known.setdefault(path.partition("/")[0], [])
+        if digest not in images:
+            images.append(digest)
+            connection.execute(
+                "INSERT INTO images VALUES (?, ?, ?, 'current', '', '', '', '')",
+                [path.partition("/")[0], digest, len(images)],
+            )

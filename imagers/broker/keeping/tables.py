@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schema, in the SQL that all kinds of databases share.
 
-resources  path -> sealed secret, its size and version
+resources  path -> sealed secret, its size and version, when and after how many releases it ends
+former_resources  the same of secrets that were replaced or deleted, and what they were bound to
 versions   path -> the last version; it goes on when a path is deleted and made again, so that
 an old sealed value does not open in the new row
 bindings   path, manifest digest: which images a resource belongs to
+images     what is known of each image of a repository, in the order of `number`; never forgotten
+approvals  signatures of admins over an image; what counts is judged at each release
+floors     repository -> the number of its oldest image that is served
 sessions   handshakes whose evidence was accepted, unique by nonce and by place of a machine
 era        one row, kept as sessions are: gone when they are
 store      one row: the random id of this database, how often it was changed, and the head
@@ -57,9 +61,22 @@ class SealedTable:
 
 
 SEALED: Mapping[str, SealedTable] = {
-    "resources": SealedTable(("path",), ("sealed", "size", "version", "created_at")),
+    "resources": SealedTable(
+        ("path",),
+        ("sealed", "size", "version", "created_at", "expires", "max_uses", "uses"),
+    ),
+    "former_resources": SealedTable(
+        ("path", "version"),
+        ("sealed", "size", "created_at", "expires", "max_uses", "uses", "manifest_digests"),
+    ),
     "versions": SealedTable(("path",), ("last",)),
     "bindings": SealedTable(("path", "manifest_digest")),
+    "images": SealedTable(
+        ("repository", "manifest_digest"),
+        ("number", "state", "successor", "reason", "proposed_by", "proposed_at"),
+    ),
+    "approvals": SealedTable(("repository", "manifest_digest", "admin"), ("until", "signature")),
+    "floors": SealedTable(("repository",), ("number",)),
     "tenants": SealedTable(("name",), ("gone",)),
     "repositories": SealedTable(("name",), ("tenant",)),
     "admins": SealedTable(("id",), ("tenant", "name", "roles", "public_key")),
@@ -71,7 +88,7 @@ SEALED: Mapping[str, SealedTable] = {
 WITH_SECRETS = tuple(name for name, one in SEALED.items() if "sealed" in one.values)
 """Those whose rows have a sealed value, of their `path` and `version`."""
 
-LASTING: Mapping[str, tuple[str, str | int]] = {}
+LASTING: Mapping[str, tuple[str, str | int]] = {"images": ("state", "revoked")}
 """Rows that stay for ever, whatever is restored: tables, a column and what is in it then."""
 
 DEFAULT_TENANT = "default"
@@ -105,12 +122,30 @@ PASSING = ("sessions", "era")
 _SCHEMA = """
 CREATE TABLE resources (
     path TEXT PRIMARY KEY, sealed BYTES NOT NULL, size BIGINT NOT NULL, version BIGINT NOT NULL,
-    created_at TEXT NOT NULL
+    created_at TEXT NOT NULL, expires BIGINT NOT NULL, max_uses BIGINT NOT NULL,
+    uses BIGINT NOT NULL
+);
+CREATE TABLE former_resources (
+    path TEXT NOT NULL, sealed BYTES NOT NULL, size BIGINT NOT NULL, version BIGINT NOT NULL,
+    created_at TEXT NOT NULL, expires BIGINT NOT NULL, max_uses BIGINT NOT NULL,
+    uses BIGINT NOT NULL, manifest_digests TEXT NOT NULL, PRIMARY KEY (path, version)
 );
 CREATE TABLE versions (path TEXT PRIMARY KEY, last BIGINT NOT NULL);
 CREATE TABLE bindings (
     path TEXT NOT NULL, manifest_digest TEXT NOT NULL, PRIMARY KEY (path, manifest_digest)
 );
+CREATE TABLE images (
+    repository TEXT NOT NULL, manifest_digest TEXT NOT NULL, number BIGINT NOT NULL,
+    state TEXT NOT NULL, successor TEXT NOT NULL, reason TEXT NOT NULL, proposed_by TEXT NOT NULL,
+    proposed_at TEXT NOT NULL, PRIMARY KEY (repository, manifest_digest),
+    UNIQUE (repository, number)
+);
+CREATE TABLE approvals (
+    repository TEXT NOT NULL, manifest_digest TEXT NOT NULL, admin TEXT NOT NULL,
+    until BIGINT NOT NULL, signature BYTES NOT NULL,
+    PRIMARY KEY (repository, manifest_digest, admin)
+);
+CREATE TABLE floors (repository TEXT PRIMARY KEY, number BIGINT NOT NULL);
 CREATE TABLE sessions (
     nonce TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, broker TEXT NOT NULL, tee TEXT NOT NULL,
     instance TEXT NOT NULL, slot BIGINT, expires_ms BIGINT NOT NULL, keep_until_ms BIGINT NOT NULL,

@@ -12,9 +12,17 @@ from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from imagers.broker.keeping.rows import Admin, Session, StoredResource, StoreRow
+from imagers.broker.keeping.rows import (
+    Admin,
+    Approval,
+    FormerResource,
+    Image,
+    Session,
+    StoredResource,
+    StoreRow,
+)
 from imagers.broker.keeping.sealed import SealedRows
-from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, NUMBER_DIGITS
+from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, NUMBER_DIGITS, SEALED
 from imagers.kbs.resources import ResourcePath, parse_resource_path
 from imagers.model.digest import Digest, parse_digest
 from imagers.model.references import parse_references, references_to_json
@@ -27,13 +35,17 @@ if TYPE_CHECKING:
     from imagers.broker.keeping.sealed import HeldHeads
     from imagers.model.references import ReferenceValue
 
-__all__ = ["FIRST_HASH", "STORE_ID_BYTES", "Link", "Transaction", "chain_hash"]
+__all__ = ["FIRST_HASH", "MAX_FORMER", "STORE_ID_BYTES", "Link", "Transaction", "chain_hash"]
 
 STORE_ID_BYTES = 16
+MAX_FORMER = 16
+"""Versions of a resource that are kept beside the one that is served."""
+_FEW = 16  # images of a resource: more are looked up among all that the repository knows
 FIRST_HASH = bytes(32)
 """What stands in for the hash before the first row of a chain."""
 _SESSION = tuple(one.name for one in fields(Session))
 _AUDIT = ("broker", "number", *AUDIT_TEXTS)
+_RESOURCE = SEALED["resources"].values
 _ADMIN = ("id", "tenant", "name", "roles", "public_key")
 
 
@@ -154,17 +166,59 @@ class Transaction:
 
     def insert_resource(self, resource: StoredResource) -> None:
         """A new row; the name must be free."""
-        one = resource
-        values = (one.sealed, one.size, one.version, one.created_at)
-        self.sealed.insert("resources", [str(one.path)], values)
+        values = [getattr(resource, name) for name in _RESOURCE]
+        self.sealed.insert("resources", [str(resource.path)], values)
 
-    def set_sealed(self, resource: StoredResource, sealed: bytes) -> None:
-        """The same value, sealed anew."""
+    def use_resource(self, resource: StoredResource) -> None:
+        """Count a release of one that has an end; it must be as it is kept."""
         self.sealed.remove("resources", str(resource.path))
-        self.insert_resource(replace(resource, sealed=sealed))
+        self.insert_resource(replace(resource, uses=resource.uses + 1))
+
+    def retire_resource(self, path: ResourcePath) -> bool:
+        """Whether there was one; it is a former one now, with its bindings. The oldest go."""
+        found = self.find_resource(path)
+        if found is None:
+            return False
+        self.set_former(FormerResource(found, self.bindings(path)))
+        self._delete_current(path)
+        for old in self.former_resources(path)[MAX_FORMER:]:
+            self.sealed.remove("former_resources", str(path), old.resource.version)
+        return True
+
+    def former_resources(self, path: ResourcePath) -> Sequence[FormerResource]:
+        """Those that were replaced or deleted, the newest first."""
+        return [
+            FormerResource(
+                StoredResource(path, sealed, size, version, *row),
+                frozenset(map(parse_digest, digests.split())),
+            )
+            for _, version, sealed, size, *row, digests in reversed(
+                self.sealed.rows("former_resources", str(path))
+            )
+        ]
+
+    def set_former(self, former: FormerResource) -> None:
+        """Keep one, in the place of the one of its version that may be there."""
+        one = former.resource
+        digests = " ".join(sorted(map(str, former.manifest_digests)))
+        values = (one.sealed, one.size, one.created_at, one.expires, one.max_uses, one.uses)
+        self.sealed.put("former_resources", [str(one.path), one.version], [*values, digests])
+
+    def revive_resource(self, former: FormerResource) -> None:
+        """Have it again, with its bindings; the name must be free."""
+        one = former.resource
+        self.sealed.remove("former_resources", str(one.path), one.version)
+        self.insert_resource(one)
+        for digest in former.manifest_digests:
+            self.add_binding(one.path, digest, by="", at="")
 
     def delete_resource(self, path: ResourcePath) -> bool:
-        """Whether there was one; its bindings go with it."""
+        """Whether there was one, or a former one; nothing is left, nor of its bindings."""
+        had_former = bool(self.sealed.names("former_resources", str(path)))
+        self.sealed.remove_all("former_resources", str(path))
+        return self._delete_current(path) or had_former
+
+    def _delete_current(self, path: ResourcePath) -> bool:
         self.sealed.remove_all("bindings", str(path))
         return self.sealed.remove("resources", str(path))
 
@@ -181,6 +235,11 @@ class Transaction:
         """The names of all tenants', sorted."""
         return tuple(parse_resource_path(str(path)) for _, path in self.sealed.names("resources"))
 
+    def all_former_resources(self) -> tuple[ResourcePath, ...]:
+        """The names of which there are former ones, of all tenants, sorted."""
+        names = {str(path) for _, path, _ in self.sealed.names("former_resources")}
+        return tuple(sorted(map(parse_resource_path, names)))
+
     def count_resources(self) -> int:
         """How many there are, of all tenants."""
         return len(self.sealed.names("resources"))
@@ -190,9 +249,93 @@ class Transaction:
         rows = self.sealed.rows("bindings", str(path))
         return frozenset(parse_digest(digest) for _, digest in rows)
 
-    def add_binding(self, path: ResourcePath, digest: Digest) -> None:
-        """One more image; the pair must be new."""
+    def add_binding(self, path: ResourcePath, digest: Digest, *, by: str, at: str) -> None:
+        """One more image; the pair must be new. Args as of `propose_image`."""
         self.sealed.insert("bindings", [str(path), str(digest)])
+        self.propose_image(path.repository, digest, by=by, at=at)
+
+    # Images
+
+    def propose_image(self, repository: str, digest: Digest, *, by: str, at: str) -> None:
+        """Let a repository know an image; nothing changes for one that it knows.
+
+        Args:
+            by: the id of an admin's key, or "".
+            at: when, in RFC 3339.
+        """
+        if self.find_image(repository, digest) is not None:
+            return
+        number = max((one.number for one in self.list_images(repository)), default=0) + 1
+        self.set_image(
+            Image(
+                repository=repository,
+                digest=digest,
+                number=number,
+                proposed_by=by,
+                proposed_at=at,
+            )
+        )
+
+    def find_image(self, repository: str, digest: Digest) -> Image | None:
+        """What a repository knows of an image."""
+        row = self.sealed.get("images", repository, str(digest))
+        return None if row is None else _image_of((repository, str(digest), *row))
+
+    def bound_images(self, path: ResourcePath) -> Mapping[Digest, Image]:
+        """The images that a resource belongs to."""
+        bound = self.bindings(path)
+        if len(bound) > _FEW:
+            known = self.list_images(path.repository)
+            return {one.digest: one for one in known if one.digest in bound}
+        found = ((digest, self.find_image(path.repository, digest)) for digest in bound)
+        return {digest: image for digest, image in found if image is not None}
+
+    def list_images(self, repository: str) -> tuple[Image, ...]:
+        """All that a repository knows, the oldest first."""
+        images = map(_image_of, self.sealed.rows("images", repository))
+        return tuple(sorted(images, key=lambda one: one.number))
+
+    def set_image(self, image: Image) -> None:
+        """Keep what is known of an image, in the place of what was."""
+        successor = "" if image.successor is None else str(image.successor)
+        self.sealed.put(
+            "images",
+            [image.repository, str(image.digest)],
+            [
+                image.number,
+                image.state,
+                successor,
+                image.reason,
+                image.proposed_by,
+                image.proposed_at,
+            ],
+        )
+
+    def approvals(
+        self, repository: str, digest: Digest | None = None
+    ) -> Mapping[Digest, Sequence[Approval]]:
+        """Those of an image, or of all of a repository, whether they count or not."""
+        key = [repository] if digest is None else [repository, str(digest)]
+        found: dict[Digest, list[Approval]] = {}
+        for _, of, *row in self.sealed.rows("approvals", *key):
+            found.setdefault(parse_digest(of), []).append(Approval(*row))
+        return found
+
+    def set_approval(self, repository: str, digest: Digest, approval: Approval) -> None:
+        """Keep one; the admin's former one of that image goes."""
+        key = (repository, str(digest), approval.admin)
+        self.sealed.put("approvals", key, [approval.until, approval.signature])
+
+    def floors(self) -> Mapping[str, int]:
+        """By repository, the number of the oldest image that is served, where there is one."""
+        return dict(self.sealed.rows("floors"))
+
+    def set_floor(self, repository: str, number: int) -> None:
+        """Serve nothing older; 0: all."""
+        if number:
+            self.sealed.put("floors", [repository], [number])
+        else:
+            self.sealed.remove("floors", repository)
 
     # The store
 
@@ -227,13 +370,28 @@ class Transaction:
             self._row = replace(row, seen_ms=now_ms)
 
     def begin_again(self, now_ms: int) -> None:
-        """Another id, no sessions, and time from `now_ms` on."""
+        """Another id, no sessions, and time from `now_ms` on; what is over stays over."""
+        self._end_what_is_over(self.store_row().seen_ms // 1000)
         self._run("DELETE FROM sessions")
         self._run("DELETE FROM era")
         self._run("INSERT INTO era (number) VALUES (1)")
         self._run("UPDATE store SET id = :id", id=os.urandom(STORE_ID_BYTES))
         self._run("UPDATE brokers SET seen_ms = :now_ms", now_ms=now_ms)
         self._row = None
+
+    def _end_what_is_over(self, now: int) -> None:
+        for repository, digest, admin, until, _ in self.sealed.rows("approvals"):
+            if until <= now:
+                self.sealed.remove("approvals", repository, digest, admin)
+        for path in self.all_resources():
+            found = self.find_resource(path)
+            if found is not None and 0 < found.expires <= now:
+                self.sealed.remove("resources", str(path))
+                self.insert_resource(replace(found, expires=1))
+        for path in self.all_former_resources():
+            for one in self.former_resources(path):
+                if 0 < one.resource.expires <= now:
+                    self.set_former(replace(one, resource=replace(one.resource, expires=1)))
 
     # Sessions
 
@@ -285,9 +443,13 @@ class Transaction:
         self.sealed.insert("tenants", [name], [0])
 
     def delete_tenant(self, name: str) -> None:
-        """It is gone, with its admins, policies and values; its repositories are nobody's."""
+        """It is gone, with its admins, policies and values; its repositories are nobody's.
+
+        Those that know images stay with its name, which nobody takes again: what is known of them
+        is nobody else's, and is not forgotten.
+        """
         for repository, tenant in self.owners().items():
-            if tenant == name:
+            if tenant == name and not self.knows_images(repository):
                 self.sealed.remove("repositories", repository)
         for admin in self.admins(name):
             self.sealed.remove("admins", admin.id)
@@ -311,10 +473,14 @@ class Transaction:
         else:
             self.sealed.put("repositories", [repository], [tenant])
 
-    def is_used(self, repository: str) -> bool:
-        """Whether anything is kept for it."""
-        names = (*self.sealed.names("resources"), *self.sealed.names("bindings"))
+    def has_secrets(self, repository: str) -> bool:
+        """Whether a secret is kept for it, or a former one."""
+        names = (*self.sealed.names("resources"), *self.sealed.names("former_resources"))
         return any(str(path).startswith(f"{repository}/") for _, path, *_ in names)
+
+    def knows_images(self, repository: str) -> bool:
+        """Whether a secret of it was ever bound to an image."""
+        return bool(self.sealed.names("images", repository))
 
     # Admins
 
@@ -500,6 +666,20 @@ class Transaction:
 
     def _links_after(self, broker: str, number: int, place: int) -> Sequence[tuple[Any, ...]]:
         return self._run(_NEXT_LINKS, broker=broker, number=number, place=place).fetchall()
+
+
+def _image_of(row: Sequence[Any]) -> Image:
+    repository, digest, number, state, successor, reason, proposed_by, proposed_at = row
+    return Image(
+        repository=repository,
+        digest=parse_digest(digest),
+        number=number,
+        state=state,
+        successor=parse_digest(successor) if successor else None,
+        reason=reason,
+        proposed_by=proposed_by,
+        proposed_at=proposed_at,
+    )
 
 
 def _admin(row: tuple[Any, ...]) -> Admin:

@@ -7,7 +7,8 @@ A resource policy:
     input   the claims of the guest's token: submods.cpu0["ear.status"] and so on, but as the
             tenant's own policy and reference values appraise them now
     input.imagers   {"image": "sha256:...", "signer": "...", "init_data": {...},
-                     "bindings": [{"digest": "sha256:...", "state": "active"}], "now_ns": 17...}
+                     "bindings": [{"digest": "sha256:...", "state": "active", "approvals": 2}],
+                     "now_ns": 17...}
 
 An attestation policy, of each piece of evidence:
 
@@ -77,10 +78,20 @@ class Worth(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """An image that a resource belongs to."""
+    """An image that a resource belongs to.
+
+    Attributes:
+        state: `active`, `superseded` or `revoked`.
+        approvals: how many admins have approved it.
+    """
 
     digest: Digest
     state: str = "active"
+    approvals: int = 0
+
+    def to_json(self) -> JSONObject:
+        """As policies see it."""
+        return {"digest": str(self.digest), "state": self.state, "approvals": self.approvals}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +99,7 @@ class ResourceFacts:
     """What is known beside the token of a guest.
 
     Attributes:
-        image: digest that the guest names.
+        image: digest that the guest names, if its word counts.
         signer: whose signature the image has, if that is known.
         init_data: claims of the init data that its evidence binds.
     """
@@ -127,7 +138,7 @@ def resource_input(
     }
     ours: JSONObject = {
         "now_ns": _nanoseconds(facts.now),
-        "bindings": [{"digest": str(one.digest), "state": one.state} for one in facts.bindings],
+        "bindings": [one.to_json() for one in facts.bindings],
     }
     if facts.image is not None:
         ours["image"] = str(facts.image)

@@ -18,11 +18,12 @@ The first rule that matches decides; none matching is a denial. A rule matches w
 4. `trust`, if given, is `affirming` and so is the appraisal of all evidence of the guest by the
    reference values in force: it is the operator's own machine, and not somebody's who rents one;
 5. `image` is `any`, or it is `bound` and the image that the guest names is one that the
-   resource is bound to. A resource without bindings matches no `bound` rule.
+   resource is bound to. A resource without bindings matches no `bound` rule;
+6. `approvals`, if given, is not more than how many admins have approved that image.
 
-The default is the last rule alone. A rule without `trust` takes any genuine guest of its TEEs.
-What image a guest names is the word of its agent: that is worth as much as the measurement of the
-agent in the evidence, which `trust` compares.
+The default is the last rule alone. A rule for `any` image without `trust` takes any genuine guest
+of its TEEs. What image a guest names is the word of its agent, and worth as much as the measurement
+of the agent in the evidence: so `bound` asks for what `trust` does, whether it is given or not.
 
 No IO and no clock here.
 """
@@ -45,6 +46,7 @@ __all__ = [
     "DEFAULT_POLICY",
     "DENY_ALL_POLICY",
     "FORMER_DEFAULT_POLICY",
+    "MAX_APPROVALS",
     "MAX_POLICY_BYTES",
     "NotAffirming",
     "ReleaseFacts",
@@ -67,6 +69,8 @@ DENY_ALL_POLICY = (
     '{"rules": [{"name": "deny-all", "effect": "deny", "resource": "*/*/*", "image": "any"}]}\n'
 )
 MAX_POLICY_BYTES = 256 * 1024
+MAX_APPROVALS = 16
+"""That a rule can demand."""
 _MAX_RULES = 1000
 _MAX_TEES = 32
 _WHAT = "resource policy"
@@ -85,6 +89,7 @@ class ReleaseFacts:
         image: digest that the guest names, or None.
         bindings: digests of the images that the resource belongs to.
         is_affirming: whether all evidence is appraised as that of a machine of the operator's.
+        approvals: how many admins have approved the image that the guest names.
     """
 
     path: ResourcePath
@@ -93,6 +98,7 @@ class ReleaseFacts:
     bindings: frozenset[Digest]
     is_affirming: bool
     devices: frozenset[str] = frozenset()
+    approvals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,7 @@ class Rule:
         bound: whether the image must be one that the resource is bound to.
         affirming: whether the guest must be known as one of the operator's.
         devices: kinds of devices that the guest must have shown.
+        approvals: that the image must have.
     """
 
     name: str
@@ -114,6 +121,7 @@ class Rule:
     bound: bool
     affirming: bool = False
     devices: frozenset[str] = frozenset()
+    approvals: int = 0
 
     def fits(self, facts: ReleaseFacts) -> bool:
         """Whether resource and TEE are those of the rule; the image is not looked at."""
@@ -157,6 +165,20 @@ class ResourcePolicy:
         self.rules = rules
         self.text = text
 
+    def approvals_of(self, repository: str) -> int:
+        """How many approvals an image of a repository needs at least, to be served at all."""
+        wanted = [
+            rule.approvals
+            for rule in self.rules
+            if rule.effect == "allow" and rule.resource[0].fullmatch(repository)
+        ]
+        return min(wanted, default=0)
+
+    @property
+    def demands_approvals(self) -> bool:
+        """Whether any rule asks how many admins have approved an image."""
+        return any(rule.approvals for rule in self.rules)
+
     def check(self, facts: ReleaseFacts) -> None:
         """Raise unless the policy lets the facts through."""
         self.decide(facts)
@@ -180,11 +202,11 @@ class ResourcePolicy:
                     f"device '{min(missing)}'"
                 )
                 continue
-            if rule.affirming and not facts.is_affirming:
+            if (rule.affirming or rule.bound) and not facts.is_affirming:
                 # Before the image: who is not known learns nothing of what is bound to what.
                 unknown_guest = unknown_guest or rule.name
                 continue
-            if rule.bound and (reason := _unbound(facts)) is not None:
+            if rule.bound and (reason := _unbound(facts, rule.approvals)) is not None:
                 near.append(f"rule '{rule.name}' does not apply: {reason}")
                 continue
             if rule.effect != "allow":
@@ -195,7 +217,7 @@ class ResourcePolicy:
         raise PolicyDenied("; ".join(near[:3]) or "no rule allows it")
 
 
-def _unbound(facts: ReleaseFacts) -> str | None:
+def _unbound(facts: ReleaseFacts, approvals: int) -> str | None:
     """Why a `bound` rule does not match. It never shows what the resource is bound to."""
     if not facts.bindings:
         return "the resource is not bound to any image"
@@ -203,6 +225,8 @@ def _unbound(facts: ReleaseFacts) -> str | None:
         return "the request names no image"
     if facts.image not in facts.bindings:
         return f"the resource is not bound to the image {facts.image}"
+    if facts.approvals < approvals:
+        return f"the image {facts.image} has {facts.approvals} of {approvals} approvals"
     return None
 
 
@@ -228,7 +252,7 @@ def parse_policy(text: str) -> ResourcePolicy:
 
 
 def _parse_rule(rule: View) -> Rule:
-    rule.only("name", "effect", "resource", "tee", "devices", "image", "trust")
+    rule.only("name", "effect", "resource", "tee", "devices", "image", "trust", "approvals")
     name = rule.text("name")
     if not _NAME.match(name):
         raise _fault(rule, "name", "a name of letters, digits, '_', '.' and '-'")
@@ -250,6 +274,12 @@ def _parse_rule(rule: View) -> Rule:
     if effect == "deny" and devices:
         # A guest would only have to keep quiet about them.
         raise rule.error("expected none in a rule that denies", "devices")
+    approvals = 0
+    if "approvals" in rule:
+        if image != "bound":
+            # The guest names its image, and would have to name none.
+            raise rule.error("expected none in a rule for any image", "approvals")
+        approvals = rule.integer("approvals", minimum=1, maximum=MAX_APPROVALS)
     return Rule(
         name=name,
         effect="allow" if effect == "allow" else "deny",
@@ -258,6 +288,7 @@ def _parse_rule(rule: View) -> Rule:
         bound=image == "bound",
         affirming=trust is not None,
         devices=devices,
+        approvals=approvals,
     )
 
 

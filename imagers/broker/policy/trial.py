@@ -93,14 +93,27 @@ class TriedGuest:
     references: Mapping[str, ReferenceValue]
     now: datetime
 
+    @property
+    def is_affirming(self) -> bool:
+        """Whether all its evidence is that of a machine of the operator's."""
+        worth = [one.worth.status for one in self.parts.values()]
+        return bool(worth) and all(status == AFFIRMING for status in worth)
+
 
 @dataclass(frozen=True, slots=True)
 class TriedRequest:
-    """What a resource policy is asked for."""
+    """What a resource policy is asked for.
+
+    Attributes:
+        image: that the guest names; it counts only if the guest is known.
+        bindings: the images that the resource belongs to, all of them active.
+        approvals: of each of these.
+    """
 
     path: ResourcePath
     image: Digest | None = None
     bindings: tuple[Digest, ...] = ()
+    approvals: int = 0
     signer: str | None = None
     query: Mapping[str, str] = field(default_factory=dict)
 
@@ -223,8 +236,9 @@ def _try_table(text: str, guest: TriedGuest, request: TriedRequest) -> Trial:
         tee=first.tee,
         image=request.image,
         bindings=frozenset(request.bindings),
-        is_affirming=all(one.worth.status == AFFIRMING for one in guest.parts.values()),
+        is_affirming=guest.is_affirming,
         devices=frozenset(one.tee for name, one in guest.parts.items() if name != _GUEST),
+        approvals=request.approvals,
     )
     seen: JSONObject = {
         "resource": str(facts.path),
@@ -232,6 +246,7 @@ def _try_table(text: str, guest: TriedGuest, request: TriedRequest) -> Trial:
         "devices": [*sorted(facts.devices)],
         "image": None if facts.image is None else str(facts.image),
         "bindings": [*sorted(map(str, facts.bindings))],
+        "approvals": facts.approvals,
         "affirming": facts.is_affirming,
     }
     policy = parse_policy(text)
@@ -252,9 +267,9 @@ async def _try_resource(
 ) -> Trial:
     facts = ResourceFacts(
         guest.now,
-        image=request.image,
+        image=request.image if guest.is_affirming else None,
         signer=request.signer,
-        bindings=tuple(map(Binding, request.bindings)),
+        bindings=[Binding(one, approvals=request.approvals) for one in request.bindings],
     )
     worth = {name: one.worth for name, one in guest.parts.items()}
     asked = resource_input(guest.token, worth, facts)

@@ -57,8 +57,21 @@ __all__ = ["command"]
 
 _SHOWN_DIGEST = len("sha256:") + 12  # as many as for a session; --json has all of it
 # Those of `imagers.broker.audit`, which needs the extra.
-_EVENTS = ["start", "stop", "auth", "attest", "release", "put", "replace", "delete"]
-_EVENTS += ["bind", "policy", "reference", "admin", "admin-key", "restore", "rotate", "tenant"]
+_EVENTS = ["start", "stop", "auth", "attest", "release", "put", "replace", "delete", "undelete"]
+_EVENTS += [
+    "bind",
+    "approve",
+    "supersede",
+    "revoke",
+    "floor",
+    "policy",
+    "reference",
+    "admin",
+    "admin-key",
+    "restore",
+    "rotate",
+    "tenant",
+]
 _DIGEST = re.compile(r"(?:sha(?:256|384|512):)?[0-9a-f]{1,128}\Z")
 _ID = re.compile(r"[0-9a-f]{16}\Z")
 _AGO = re.compile(r"([0-9]{1,9})([smhd])\Z")

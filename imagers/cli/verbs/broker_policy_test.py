@@ -19,6 +19,7 @@ a resource policy, with a rule "allow", or an attestation policy, with a rule
   --resource URI              that is asked for
   --image DIGEST              that the guest names
   --bound DIGEST              that the resource is bound to (repeat it)
+  --approvals N               that each of these has
   --signer NAME               whose signature the image has
 
   --at TIME                   RFC 3339; default: now
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _MAX_CLAIMS = 6 * 1024 * 1024
+_MAX_APPROVALS = 16  # that of `imagers.broker.policy.table`, which needs the extra
 _MAX_SHOWN = 60  # characters of a value
 
 
@@ -67,6 +69,7 @@ _MAX_SHOWN = 60  # characters of a value
 @click.option("--resource", metavar="URI")
 @click.option("--image", metavar="DIGEST")
 @click.option("--bound", multiple=True, metavar="DIGEST")
+@click.option("--approvals", type=click.IntRange(0, _MAX_APPROVALS), default=0)
 @click.option("--signer", metavar="NAME")
 @click.option("--at", metavar="TIME")
 @click.option("--tee", metavar="NAME")
@@ -83,6 +86,7 @@ def command(
     resource: str | None,
     image: str | None,
     bound: tuple[str, ...],
+    approvals: int,
     signer: str | None,
     at: str | None,
     tee: str | None,
@@ -114,7 +118,7 @@ def command(
             test_root=test_root,
         )
         guest = guest_of_evidence(_judge(question, evidence), references, now=now)
-    request = _request(resource, image, bound, signer)
+    request = _request(resource, image, bound, approvals, signer)
     trial = asyncio.run(try_policy(text, guest, request, what=file))
     denied = None if trial.allow else PolicyDenied(_why(trial))
     with telling(denied):
@@ -169,7 +173,11 @@ def _judge(question: EvidenceQuestion, file: str) -> Claims:
 
 
 def _request(
-    resource: str | None, image: str | None, bound: tuple[str, ...], signer: str | None
+    resource: str | None,
+    image: str | None,
+    bound: tuple[str, ...],
+    approvals: int,
+    signer: str | None,
 ) -> TriedRequest | None:
     from imagers.broker.policy.trial import TriedRequest
     from imagers.kbs.resources import parse_resource_path
@@ -184,7 +192,9 @@ def _request(
     with blamed_on("--bound"):
         bindings = tuple(parse_digest(one, what="digest") for one in bound)
     query = {} if image is None else {"image-digest": image}
-    return TriedRequest(path, image=named, bindings=bindings, signer=signer, query=query)
+    return TriedRequest(
+        path, image=named, bindings=bindings, approvals=approvals, signer=signer, query=query
+    )
 
 
 def _why(trial: Trial) -> str:

@@ -12,6 +12,7 @@ import pytest
 from imagers.broker import backup
 from imagers.broker.backup import make_backup, restore
 from imagers.broker.keeping.database import StoreFailed
+from imagers.broker.keeping.rows import Approval
 from imagers.broker.keeping.sealed import Altered
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.state import BrokerConfig, open_state
@@ -56,7 +57,11 @@ def bring_key(config, other):
 
 def fill(config):
     with filled(config) as state, state.store.transaction() as transaction:
-        transaction.add_binding(parse_resource_path(PATHS[0]), IMAGE)
+        transaction.add_binding(parse_resource_path(PATHS[0]), IMAGE, by="", at="")
+        revoked = transaction.find_image("default", IMAGE)
+        transaction.set_image(replace(revoked, state="revoked", reason="why"))
+        transaction.set_floor("default", 1)
+        transaction.set_approval("default", IMAGE, Approval("ann", 5, b"x"))
         transaction.set_reference_value(DEFAULT_TENANT, ReferenceValue("code", ("v1", 2, True)))
         transaction.insert_tenant("theirs")
         transaction.set_owner("of-theirs", "theirs")
@@ -74,6 +79,10 @@ def look(state):
             transaction.all_resources(),
             [transaction.find_resource(path) for path in transaction.all_resources()],
             transaction.bindings(parse_resource_path(PATHS[0])),
+            [transaction.former_resources(path) for path in transaction.all_former_resources()],
+            transaction.list_images("default"),
+            transaction.approvals("default"),
+            transaction.floors(),
             transaction.reference_values(DEFAULT_TENANT),
             transaction.tenants(),
             transaction.owners(),
@@ -278,6 +287,26 @@ def test_restore_of_an_older_state_than_was_seen_refused_unless_it_is_accepted(c
         with state.store.reading() as transaction:
             (row,) = transaction.list_audit(100, {"event": "restore"})
     assert row["detail"].endswith("rows, older than what was seen here")
+
+
+def test_image_that_was_revoked_since_stays_so_after_an_older_backup(config, tmp_path):
+    fill(config)
+    make_backup(config, tmp_path / "backup")
+    new = digest_of(b"new")
+    with open_state(config) as state, state.store.transaction() as transaction:
+        transaction.propose_image("default", new, by="", at="")
+        for digest in (IMAGE, new):
+            found = transaction.find_image("default", digest)
+            transaction.set_image(replace(found, state="revoked", reason="it leaks"))
+    config.store_file.unlink()
+    restore(replace(config, accept_older_state=True), tmp_path / "backup")
+    with open_state(config) as state, state.store.transaction() as transaction:
+        for digest in (IMAGE, new):
+            found = transaction.find_image("default", digest)
+            assert (found.state, found.reason) == ("revoked", "it leaks")
+        transaction.propose_image("default", digest_of(b"newer"), by="", at="")
+        numbers = [one.number for one in transaction.list_images("default")]
+    assert numbers == sorted(set(numbers))
 
 
 def test_restore_that_was_killed_puts_nothing_in_force_and_can_be_said_again(

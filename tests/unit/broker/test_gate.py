@@ -235,11 +235,36 @@ def test_token_has_the_claims_of_all_tees_and_says_that_the_root_is_for_tests(br
     assert world.chip_id.hex()[:16] not in json.dumps(payload)
 
 
-def test_rule_without_trust_takes_any_genuine_guest(broker, ask):
-    policy = json.loads(DEFAULT_POLICY)
-    del policy["rules"][0]["trust"]
-    broker.admin.set_policy(json.dumps(policy))
+def set_rule(broker, **changes):
+    rule = json.loads(DEFAULT_POLICY)["rules"][0] | changes
+    del rule["trust"]
+    broker.admin.set_policy(json.dumps({"rules": [rule]}))
+
+
+def test_rule_without_trust_takes_any_genuine_guest_where_no_name_counts(broker, ask):
+    set_rule(broker, image="any")
     assert ask(THEIRS) == b"the key"
+    assert ask(THEIRS, image=OTHER) == b"the key"
+    broker.expect(NAME, OURS.hex())
+    set_rule(broker)
+    assert "this guest is not known" in refused(ask, THEIRS)
+    assert ask(OURS) == b"the key"
+
+
+def test_what_image_an_unknown_guest_names_is_nobodys_word(broker, ask):
+    """It could be running the revoked one, whatever it says."""
+    broker.expect(NAME, OURS.hex())
+    broker.admin.bind_manifest(URI, OTHER)
+    set_rule(broker, image="any")
+    broker.admin.revoke_image("default", IMAGE, reason="CVE-2026-1")
+    assert ask(OURS, image=OTHER) == b"the key"
+    for image in (IMAGE, OTHER):
+        reason = refused(ask, THEIRS, image=image)
+        assert "for guests that are known, and name one of its images" in reason
+        assert "revoked" not in reason
+    assert f"the image {IMAGE} is revoked" in refused(ask, OURS)
+    for one in broker.admin.audit(3, {"event": "release"}):
+        assert (one.outcome, "CVE-2026-1" in one.detail) == ("refused", True)
 
 
 def test_real_roots_take_nothing_of_tests(world, collateral):

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,6 +17,7 @@ from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.rego.engine import Decision
 from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Asked, Credentials, Releases
+from imagers.broker.resources import Ends
 from imagers.broker.rules import ATTESTATION, POLICY
 from imagers.broker.state import open_state
 from imagers.errors import LocalError, TagMismatch
@@ -406,3 +408,76 @@ def test_policy_that_was_not_asked_is_no_denial_which_a_guest_would_take_as_fina
     refusal = refused(release, credentials, PATH, ASKED)
     assert (refusal.name, refusal.status) == ("PolicyUnavailable", 503)
     assert (rows()[-1].outcome, rows()[-1].detail) == ("refused", refusal.detail)
+
+
+# --- ends
+
+
+def limited(resources, path="default/key/2", **ends):
+    resources.put(path, SecretKey(SECRET), replace=True, ends=Ends(**ends))
+    bind(resources, path=path)
+    return path
+
+
+def test_release_as_often_as_it_may_be_and_no_more(resources, credentials, rows, release):
+    path = limited(resources, max_uses=2)
+    for _ in range(2):
+        release(credentials, path, ASKED)
+    refusal = refused(release, credentials, path, ASKED)
+    assert (refusal.status, refusal.name) == (403, "ResourceUsedUp")
+    told = [(row.outcome, row.detail) for row in rows() if row.path == path][-3:]
+    assert [outcome for outcome, _ in told] == ["ok", "ok", "refused"]
+    assert json.loads(resources.metadata(path))["uses"] == 2
+    release(credentials, PATH, ASKED)
+    resources.delete(path)
+    resources.undelete(path, None)
+    assert refused(release, credentials, path, ASKED).name == "ResourceUsedUp"
+    limited(resources, path, max_uses=1)
+    release(credentials, path, ASKED)
+
+
+def test_release_that_is_refused_is_not_counted(resources, credentials, release):
+    path = limited(resources, max_uses=1)
+    assert refused(release, credentials, path, [str(OTHER)]).name == "PolicyDeny"
+    release(credentials, path, ASKED)
+
+
+def test_releases_at_once_are_counted_each(state, resources, credentials, release):  # noqa: ARG001
+    path = limited(resources, max_uses=3)
+    releases = Releases(state)
+
+    async def at_once():
+        asked = [releases.release(credentials, Asked((path,), ASKED)) for _ in range(6)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    found = asyncio.run(at_once())
+    refusals = [one for one in found if isinstance(one, Refusal)]
+    assert [one.name for one in refusals] == ["ResourceUsedUp"] * 3
+
+
+def test_release_together_is_counted_for_all_or_for_none(state, resources, credentials, release):  # noqa: ARG001
+    paths = [limited(resources, f"default/key/{number}", max_uses=number) for number in (2, 3)]
+    together = Asked(paths, ASKED)
+    for _ in range(2):
+        asyncio.run(Releases(state).release(credentials, together))
+    assert refused(asyncio.run, Releases(state).release(credentials, together)).status == 403
+    assert [json.loads(resources.metadata(path))["uses"] for path in paths] == [2, 2]
+
+
+def test_release_until_its_time_is_over_and_no_clock_brings_it_back(
+    state, clock, guest, resources, rows, release
+):
+    end = clock() + timedelta(minutes=4)
+    path = limited(resources, expires=int(end.timestamp()))
+    credentials = Credentials(cookie=guest.attest()[0])
+    clock.advance(minutes=4, milliseconds=-1)
+    release(credentials, path, ASKED)
+    clock.advance(milliseconds=1)
+    refusal = refused(release, credentials, path, ASKED)
+    assert (refusal.status, refusal.name) == (403, "ResourceExpired")
+    assert end.isoformat() in rows()[-1].detail
+    clock.advance(minutes=-4)
+    assert refused(release, credentials, path, ASKED).name == "ResourceExpired"
+    with state.store.reading() as transaction:
+        assert transaction.store_row().seen_ms >= end.timestamp() * 1000
+    release(credentials, PATH, ASKED)

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from imagers.broker.refusals import Refusal
+from imagers.broker.resources import Ends
 from imagers.errors import FormatError
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
@@ -52,8 +53,9 @@ def test_bind_beyond_the_limit_refused(stored, state):
     from imagers.kbs.resources import parse_resource_path
 
     with state.store.transaction() as transaction:
+        path = parse_resource_path(PATH)
         for number in range(999):
-            transaction.add_binding(parse_resource_path(PATH), digest_of(b"%d" % number))
+            transaction.add_binding(path, digest_of(b"%d" % number), by="", at="")
     assert "at most 1000" in refused(bind, stored, digest_of(b"last")).detail
 
 
@@ -77,3 +79,47 @@ def test_audit_filters_are_texts_and_no_patterns(resources):
 def test_set_policy_that_is_no_text_refused(resources):
     with pytest.raises(FormatError, match="UTF-8"):
         resources.set_policy(b"\xff")
+
+
+def test_deleted_secret_comes_back_with_its_bindings(stored):
+    stored.delete(PATH)
+    assert refused(stored.metadata, PATH).status == 404
+    stored.undelete(PATH, None)
+    found = json.loads(stored.metadata(PATH))
+    assert (found["version"], found["former"]) == (1, [])
+    assert found["manifest_digests"] == [str(digest_of(b"manifest"))]
+
+
+def test_replaced_secret_comes_back_and_the_other_is_kept(stored, rows):
+    for size in (2, 3):
+        stored.put(PATH, SecretKey(bytes(size)), replace=True)
+    stored.undelete(PATH, 2)
+    found = json.loads(stored.metadata(PATH))
+    assert (found["version"], found["size"]) == (2, 2)
+    assert [one["version"] for one in found["former"]] == [3, 1]
+    assert (rows()[-1].event, rows()[-1].detail) == ("undelete", "version 2")
+    stored.put(PATH, SecretKey(b"x"), replace=True)
+    assert json.loads(stored.metadata(PATH))["version"] == 4
+
+
+def test_undelete_of_what_is_not_kept_refused(stored):
+    for version in (None, 1, 2):
+        assert refused(stored.undelete, PATH, version).name == "ResourceNotFound"
+    stored.delete(PATH)
+    assert refused(stored.undelete, PATH, 2).name == "ResourceNotFound"
+    stored.delete(PATH, permanently=True)
+    assert refused(stored.undelete, PATH, None).name == "ResourceNotFound"
+    assert refused(stored.delete, PATH, permanently=True).name == "ResourceNotFound"
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1e3", "x", "9" * 13, "999999999999", "\u0661"])
+def test_end_that_is_no_number_refused(text):
+    for pair in ((text, None), (None, text)):
+        assert refused(Ends.parse, *pair).name == "SerdeError"
+
+
+def test_ends_are_numbers_or_none():
+    assert Ends.parse(None, None) == Ends()
+    assert Ends.parse("1798761600", "3") == Ends(1798761600, 3)
+    assert Ends(1798761600, 3).told() == "expires 2027-01-01T00:00:00+00:00; uses 3"
+    assert Ends().told() == ""

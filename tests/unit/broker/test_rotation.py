@@ -87,6 +87,22 @@ def test_former_key_opens_nothing_any_more(config):
         open_state(config)
 
 
+def test_former_versions_are_sealed_anew_too_and_come_back(config):
+    path = PATHS[0]
+    with filled(config) as state:
+        resources = Now(Resources(state), first_admin(state))
+        resources.put(path, SecretKey(b"another"), replace=True)
+        resources.delete(PATHS[1])
+    done = rotated(config)
+    assert done.sealed == len(PATHS) + 1 + len(rotation.OWN_KEYS)
+    done.old_file.unlink()
+    with open_state(config) as state:
+        resources = Now(Resources(state), first_admin(state))
+        for one, version in ((path, 1), (PATHS[1], None)):
+            resources.undelete(one, version)
+            assert secret_of(state, one) == one.encode()
+
+
 def test_broker_that_serves_goes_on_and_seals_with_the_next_key(config):
     with filled(config) as state:
         cookie, _ = state.challenges.issue("sample", algorithm="sha256", expires_ms=1)
@@ -188,7 +204,9 @@ def test_values_from_before_there_were_ids_are_sealed_anew(config):
     with filled(config) as state, state.store.transaction() as transaction:
         found = transaction.find_resource(parse_resource_path(PATHS[0]))
         key = config.master_key_file.read_bytes()
-        transaction.set_sealed(found, _sealed_without_id(key, PATHS[0], found.version))
+        transaction.sealed.remove("resources", PATHS[0])
+        without_id = _sealed_without_id(key, PATHS[0], found.version)
+        transaction.insert_resource(replace(found, sealed=without_id))
     with open_state(config) as state:
         assert secret_of(state, PATHS[0]).decode() == PATHS[0]
     done = rotated(config)

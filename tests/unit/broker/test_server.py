@@ -737,12 +737,12 @@ def test_secret_of_an_admin_who_hangs_up_is_stored_as_it_was_sent(
     began, go_on, seen = threading.Event(), threading.Event(), []
     put = Resources.put
 
-    async def slow(self, by, path, secret, *, replace):
+    async def slow(self, by, path, secret, **more):
         began.set()
         assert await asyncio.to_thread(go_on.wait, 10)
         with secret.view() as data:
             seen.append(bytes(data))
-        await put(self, by, path, secret, replace=replace)
+        await put(self, by, path, secret, **more)
 
     monkeypatch.setattr(Resources, "put", slow)
     now = int(time.time())

@@ -118,6 +118,8 @@ def test_tenant_with_secrets_stays(tenants, admin, of):
     refusal = refused(tenants.remove, admin, "a")
     assert (refusal.name, refusal.status) == ("Conflict", 409)
     of("a").resources.delete(OF_A)
+    assert refused(tenants.remove, admin, "a").name == "Conflict"
+    of("a").resources.delete(OF_A, permanently=True)
     tenants.remove(admin, "a")
     assert [one["name"] for one in listed(tenants)] == ["b", DEFAULT_TENANT]
 
@@ -148,12 +150,24 @@ def test_repository_is_handed_over_while_nothing_is_in_it(tenants, admin, of):
         refusal = refused(tenants.assign, admin, "of-a", owner(tenant))
         assert (refusal.name, refusal.status) == ("Conflict", 409)
     tenants.assign(admin, "of-a", owner("a"))  # it is already
-    of("a").resources.delete(OF_A)
+    of("a").resources.delete(OF_A, permanently=True)
     tenants.assign(admin, "of-a", owner("b"))
     assert listed(tenants)[1]["repositories"] == ["of-a", "of-b"]
     tenants.assign(admin, "of-a", owner(DEFAULT_TENANT))
     assert listed(tenants)[2]["repositories"] == []
     of(DEFAULT_TENANT).resources.put(OF_A, secret(), replace=False)
+
+
+def test_repository_that_knows_images_changes_hands_no_more(tenants, admin, of):
+    of("a").resources.put(OF_A, secret(), replace=False)
+    of("a").resources.bind(OF_A, binding())
+    of("a").resources.delete(OF_A, permanently=True)
+    assert "knows images" in refused(tenants.assign, admin, "of-a", owner("b")).detail
+    tenants.remove(admin, "a")
+    for tenant in ("b", DEFAULT_TENANT):
+        assert "knows images" in refused(tenants.assign, admin, "of-a", owner(tenant)).detail
+    refusal = refused(of(DEFAULT_TENANT).resources.put, OF_A, secret(), replace=False)
+    assert refusal.name == "RepositoryDenied"
 
 
 def test_repository_of_the_default_tenant_with_secrets_is_not_given_away(tenants, admin, of):
@@ -417,10 +431,14 @@ def test_guest_without_a_session_is_in_the_audit_log_of_whose_secret_it_wanted(s
 
 
 def test_release_sees_a_new_owner_at_once(state, tenants, admin, stored, guest):
-    stored("b").resources.delete(OF_B)
+    path = "free/key/1"
     stored("b").resources.set_policy(ALLOW)
     stored("a").resources.set_policy(DENY)
-    assert refused(released, state, guest, [OF_B]).name == "ResourceNotFound"
-    tenants.assign(admin, "of-b", owner("a"))
-    stored("a").resources.put(OF_B, secret(), replace=False)
-    assert refused(released, state, guest, [OF_B]).name == "PolicyDeny"
+    tenants.assign(admin, "free", owner("b"))
+    stored("b").resources.put(path, secret(), replace=False)
+    released(state, guest, [path])
+    stored("b").resources.delete(path, permanently=True)
+    assert refused(released, state, guest, [path]).name == "ResourceNotFound"
+    tenants.assign(admin, "free", owner("a"))
+    stored("a").resources.put(path, secret(), replace=False)
+    assert refused(released, state, guest, [path]).name == "PolicyDeny"

@@ -3,7 +3,7 @@ import base64
 import json
 import threading
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -23,6 +23,7 @@ from imagers.model.keys import SecretKey
 
 URI = "kbs:///default/key/1"
 IMAGE = digest_of(b"manifest")
+LATER = datetime(2999, 1, 1, tzinfo=UTC)
 SECRET = SecretKey(b"a very secret key-encryption key")
 
 
@@ -204,6 +205,12 @@ ACTIONS = {
     "show attestation policy": lambda admin: admin.get_policy("cpu"),
     "set attestation policy": lambda admin: admin.set_policy("{}", attestation="cpu"),
     "reset attestation policy": lambda admin: admin.reset_attestation_policy("cpu"),
+    "undelete": lambda admin: admin.undelete_resource(URI),
+    "images": lambda admin: admin.images("default"),
+    "approve": lambda admin: admin.approve_image("default", IMAGE, until=LATER),
+    "revoke": lambda admin: admin.revoke_image("default", IMAGE, reason="x"),
+    "supersede": lambda admin: admin.supersede_image("default", IMAGE, successor=IMAGE),
+    "floor": lambda admin: admin.set_image_floor("default", None),
     "audit": lambda admin: admin.audit(),
 }
 
@@ -292,3 +299,58 @@ def test_load_admin_key_of_another_kind_refused(tmp_path):
         with pytest.raises(FormatError, match="Ed25519 private key") as caught:
             load_admin_key(path)
         assert caught.value.what == str(path)
+
+
+def test_put_with_ends_then_metadata_tells_them(embedded):
+    embedded.admin.put_resource(URI, SECRET, expires=LATER, max_uses=3)
+    found = embedded.admin.metadata(URI)
+    assert (found.expires, found.max_uses, found.uses) == (LATER.isoformat(), 3, 0)
+    embedded.admin.put_resource(URI, SECRET, replace=True)
+    found = embedded.admin.metadata(URI)
+    assert (found.expires, found.max_uses) == (None, None)
+    assert [one.max_uses for one in found.former] == [3]
+
+
+@pytest.mark.parametrize("ends", [{"expires": LATER}, {"max_uses": 1}])
+def test_put_with_ends_to_a_broker_that_has_none_stores_nothing(scripted, foreign, ends):
+    """It would take the secret and keep it for ever."""
+    with pytest.raises(Unsupported):
+        foreign.put_resource(URI, SECRET, **ends)
+    assert [one[0] for one in scripted.requests] == ["GET"]
+
+
+def test_undelete_gives_back_what_was_deleted(embedded):
+    embedded.put(URI, b"one", image=IMAGE)
+    embedded.admin.delete_resource(URI)
+    embedded.admin.undelete_resource(URI)
+    assert embedded.admin.metadata(URI).manifest_digests == (IMAGE,)
+    embedded.admin.delete_resource(URI, permanently=True)
+    with pytest.raises(NotFound, match="keeps no former secret of"):
+        embedded.admin.undelete_resource(URI)
+    with pytest.raises(NotFound, match="keeps no former version 1 of"):
+        embedded.admin.undelete_resource(URI, version=1)
+
+
+def test_images_tell_what_admins_said_of_them(embedded):
+    other = digest_of(b"other")
+    embedded.put(URI, b"one", image=IMAGE)
+    embedded.admin.bind_manifest(URI, other)
+    embedded.admin.supersede_image("default", IMAGE, successor=other)
+    embedded.admin.revoke_image("default", IMAGE, reason="why")
+    embedded.admin.set_image_floor("default", other)
+    known = embedded.admin.images("default")
+    assert (known.repository, known.floor) == ("default", other)
+    assert [(one.digest, one.state) for one in known.images] == [
+        (IMAGE, "revoked"),
+        (other, "active"),
+    ]
+    assert (known.images[0].successor, known.images[0].reason) == (other, "why")
+    embedded.admin.set_image_floor("default", None)
+    assert embedded.admin.images("default").floor is None
+    with pytest.raises(RemoteError, match="another admin"):
+        embedded.admin.approve_image("default", other, until=LATER)
+    with pytest.raises(NotFound, match="'default' has no such image"):
+        embedded.admin.revoke_image("default", digest_of(b"unknown"), reason="x")
+    for name in ("", "a/b", "a?b"):
+        with pytest.raises(FormatError, match="repository: expected a name"):
+            embedded.admin.images(name)

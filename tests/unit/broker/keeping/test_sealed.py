@@ -5,6 +5,7 @@ import ast
 import asyncio
 import re
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import imagers.broker
 from imagers.broker.keeping.database import StoreFailed, Taken
 from imagers.broker.keeping.head import Seen
-from imagers.broker.keeping.rows import Admin, StoredResource
+from imagers.broker.keeping.rows import Admin, Approval, FormerResource, StoredResource
 from imagers.broker.keeping.sealed import Altered
 from imagers.broker.keeping.store import Older, Store
 from imagers.broker.keeping.tables import DEFAULT_TENANT, LASTING, SEALED
@@ -38,7 +39,10 @@ def fill(store):
             version = transaction.next_version(path)
             row = StoredResource(path, b"sealed", 6, version, "2026-11-01T00:00:00+00:00")
             transaction.insert_resource(row)
-        transaction.add_binding(PATH, IMAGE)
+        transaction.set_former(FormerResource(row, frozenset()))
+        transaction.add_binding(PATH, IMAGE, by="", at="")
+        transaction.set_approval("default", IMAGE, Approval("ann", 5, b"signature"))
+        transaction.set_floor("default", 1)
         transaction.set_reference_value(DEFAULT_TENANT, VALUE)
         transaction.insert_tenant("other")
         transaction.set_owner("theirs", "other")
@@ -54,6 +58,10 @@ def look(transaction):
         transaction.bindings(PATH),
         transaction.find_resource(OTHER),
         transaction.bindings(OTHER),
+        transaction.former_resources(OTHER),
+        transaction.list_images("default"),
+        transaction.approvals("default"),
+        transaction.floors(),
         transaction.reference_values(DEFAULT_TENANT),
         transaction.tenants(),
         transaction.owner_of("default"),
@@ -186,6 +194,10 @@ def test_old_rows_that_are_put_back_are_not_believed(store, outside, names):
             version = transaction.next_version(path)
             row = StoredResource(path, b"new", 3, version, "2026-11-02T00:00:00+00:00")
             transaction.insert_resource(row)
+        image = transaction.find_image("default", IMAGE)
+        transaction.set_image(replace(image, state="revoked", reason="why"))
+        transaction.set_approval("default", IMAGE, Approval("ann", 4, b"another"))
+        transaction.set_floor("default", 2)
         transaction.set_reference_value(DEFAULT_TENANT, ReferenceValue("code", ("v2",)))
         transaction.delete_tenant("other")
     with store.reading() as transaction:
@@ -363,9 +375,9 @@ def test_change_of_another_broker_is_seen_at_once_and_believed(filled, again):
             found = look(transaction)
         assert found[0] == (OTHER,)
         assert (found[1], found[2]) == (None, frozenset())
-        assert found[5]["code"].values == ("v2",)
+        assert found[9]["code"].values == ("v2",)
         with filled.transaction() as transaction:
-            transaction.add_binding(OTHER, IMAGE)
+            transaction.add_binding(OTHER, IMAGE, by="", at="")
         with other.reading() as transaction:
             assert transaction.bindings(OTHER) == {IMAGE}
 
@@ -421,7 +433,7 @@ def test_change_that_is_undone_leaves_the_head_as_it_was(filled):
 
 def test_row_that_is_inserted_where_there_is_one_is_refused_by_the_database(filled):
     with pytest.raises(Taken), filled.transaction() as transaction:
-        transaction.add_binding(PATH, IMAGE)
+        transaction.add_binding(PATH, IMAGE, by="", at="")
     with filled.reading() as transaction:
         assert transaction.bindings(PATH) == {IMAGE}
 

@@ -11,10 +11,12 @@ from imagers.broker.keeping.store import Store
 from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT
 from imagers.errors import LocalError
 from imagers.kbs.resources import ResourcePath
+from imagers.model.digest import digest_of
 from imagers.model.references import ReferenceValue
 from tests.unit.broker.keeping.conftest import unsealed
 
 PATH = ResourcePath("default", "key", "1")
+IMAGES = (digest_of(b"b"), digest_of(b"a"))
 ROW = dict.fromkeys(AUDIT_TEXTS, "") | {
     "at": "2026-11-01T00:00:00+00:00",
     "event": "put",
@@ -131,10 +133,17 @@ def test_store_of_an_older_version_is_taken_over(tmp_path, version, more):
     path = tmp_path / "broker.sqlite"
     connection = sqlite3.connect(path)
     connection.executescript(f"{OLD_TABLES}{more} PRAGMA user_version = {version}")
+    with connection:
+        rows = [(str(PATH), str(one)) for one in IMAGES]
+        connection.executemany("INSERT INTO bindings VALUES (?, ?)", rows)
     connection.close()
     path.chmod(0o600)
     with unsealed(Store(SQLiteDatabase(path))) as store, store.transaction() as transaction:
         assert transaction.list_resources(DEFAULT_TENANT) == (PATH,)
+        assert tuple(one.digest for one in transaction.list_images("default")) == IMAGES
+        assert transaction.bound_images(PATH).keys() == set(IMAGES)
+        kept = StoredResource(PATH, b"\0", 1, 1, "2026-11-01T00:00:00+00:00")
+        assert transaction.find_resource(PATH) == kept
         assert transaction.count_sessions() == 0
         rows = [row for row, _ in transaction.audit_chains()]
         assert [(row["number"], row["at"], row["client"]) for row in rows] == [

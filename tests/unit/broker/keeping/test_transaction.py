@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import threading
+from dataclasses import replace
 
 import pytest
 
 from imagers.broker.keeping.database import Taken
-from imagers.broker.keeping.rows import Admin, Session, StoredResource
+from imagers.broker.keeping.rows import Admin, Approval, Session, StoredResource
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import Store
 from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT
@@ -74,8 +75,8 @@ def test_delete_takes_the_bindings_of_that_path_only(store):
     other = ResourcePath("default", "key", "2")
     digest = digest_of(b"image")
     with store.transaction() as transaction:
-        transaction.add_binding(PATH, digest)
-        transaction.add_binding(other, digest)
+        transaction.add_binding(PATH, digest, by="", at="")
+        transaction.add_binding(other, digest, by="", at="")
         transaction.delete_resource(PATH)
         assert transaction.bindings(PATH) == frozenset()
         assert transaction.bindings(other) == {digest}
@@ -278,15 +279,28 @@ def test_repository_is_the_default_tenants_until_another_owns_it(store):
         assert (transaction.owner_of("a"), transaction.owners()) == (DEFAULT_TENANT, {})
 
 
-def test_repository_is_used_while_it_has_a_resource_or_a_binding(store):
+def test_repository_has_secrets_until_the_last_former_one_is_gone_and_knows_images_for_ever(store):
     path = ResourcePath("a", "key", "1")
     with store.transaction() as transaction:
         transaction.insert_resource(resource(path))
-        assert [transaction.is_used(name) for name in ("a", "b", "a/key")] == [True, False, True]
+        assert [transaction.has_secrets(one) for one in ("a", "b", "a/key")] == [True, False, True]
+        assert not transaction.knows_images("a")
+        transaction.add_binding(path, digest_of(b"image"), by="", at="")
+        transaction.retire_resource(path)
+        assert transaction.has_secrets("a")
         transaction.delete_resource(path)
-        assert not transaction.is_used("a")
-        transaction.add_binding(path, digest_of(b"image"))
-        assert transaction.is_used("a")
+        assert not transaction.has_secrets("a")
+        assert [transaction.knows_images(name) for name in ("a", "b")] == [True, False]
+
+
+def test_tenant_that_is_gone_keeps_the_repositories_that_know_images(store):
+    with store.transaction() as transaction:
+        transaction.insert_tenant("t")
+        for name in ("a", "b"):
+            transaction.set_owner(name, "t")
+        transaction.propose_image("a", digest_of(b"image"), by="", at="")
+        transaction.delete_tenant("t")
+        assert transaction.owners() == {"a": "t"}
 
 
 def admin(digit="0", **more):
@@ -342,3 +356,134 @@ def test_policies_are_kept_by_tenant_and_name(store):
         transaction.set_policy("t", "a", None)
         assert transaction.get_policy("t", "a") is None
         assert transaction.get_policy("u", "a") == b"3"
+
+
+IMAGES = tuple(digest_of(b"%d" % number) for number in range(3))
+
+
+def test_images_are_known_in_their_order_and_stay_known(store):
+    other = ResourcePath("default", "key", "2")
+    with store.transaction() as transaction:
+        for path, digest in ((PATH, IMAGES[0]), (other, IMAGES[0]), (PATH, IMAGES[1])):
+            transaction.add_binding(path, digest, by=f"of {path}", at="now")
+        transaction.delete_resource(PATH)
+        transaction.add_binding(PATH, IMAGES[2], by="", at="")
+        known = transaction.list_images("default")
+        assert [(one.digest, one.number) for one in known] == list(
+            zip(IMAGES, (1, 2, 3), strict=True)
+        )
+        assert (known[0].proposed_by, known[0].proposed_at) == (f"of {PATH}", "now")
+        assert transaction.find_image("default", IMAGES[1]) == known[1]
+        assert transaction.find_image("other", IMAGES[1]) is None
+        assert transaction.bound_images(PATH) == {IMAGES[2]: known[2]}
+        assert transaction.bound_images(other) == {IMAGES[0]: known[0]}
+
+
+def test_image_keeps_state_successor_and_reason_and_no_other_does(store):
+    path = ResourcePath("other", "key", "1")
+    with store.transaction() as transaction:
+        for one in (PATH, path):
+            transaction.add_binding(one, IMAGES[0], by="", at="")
+        image = transaction.find_image("default", IMAGES[0])
+        changed = replace(image, state="revoked", successor=IMAGES[1], reason="why")
+        transaction.set_image(changed)
+        assert transaction.find_image("default", IMAGES[0]) == changed
+        assert transaction.find_image("other", IMAGES[0]).state == "current"
+
+
+def test_floors_are_set_and_taken_away(store):
+    with store.transaction() as transaction:
+        for name, number in (("a", 3), ("b", 1), ("a", 2), ("b", 0)):
+            transaction.set_floor(name, number)
+        assert transaction.floors() == {"a": 2}
+
+
+def test_approvals_are_one_an_admin_and_image(store):
+    first, second = Approval("ann", 5, b"1"), Approval("bob", 6, b"2")
+    with store.transaction() as transaction:
+        transaction.add_binding(PATH, IMAGES[0], by="", at="")
+        for digest in IMAGES[:2]:
+            transaction.set_approval("default", digest, first)
+        transaction.set_approval("default", IMAGES[0], second)
+        transaction.set_approval("other", IMAGES[0], first)
+        transaction.set_approval("default", IMAGES[0], replace(first, until=7))
+        found = transaction.approvals("default", IMAGES[0])
+        assert list(found) == [IMAGES[0]]
+        assert set(found[IMAGES[0]]) == {replace(first, until=7), second}
+        assert transaction.approvals("default")[IMAGES[1]] == [first]
+
+
+def test_what_is_over_stays_over_when_time_begins_again(store):
+    with store.transaction() as transaction:
+        transaction.keep_time(9_999)
+        for admin, until in (("ann", 9), ("bob", 10)):
+            transaction.set_approval("default", IMAGES[0], Approval(admin, until, b""))
+        transaction.begin_again(1_000)
+        (left,) = transaction.approvals("default")[IMAGES[0]]
+        assert (left.admin, transaction.store_row().seen_ms) == ("bob", 1_000)
+
+
+def versions(transaction):
+    served = transaction.find_resource(PATH)
+    former = [one.resource.version for one in transaction.former_resources(PATH)]
+    return served and served.version, former
+
+
+def test_former_resources_keep_their_bindings_and_come_back_with_them(store):
+    with store.transaction() as transaction:
+        for version in (1, 2):
+            transaction.retire_resource(PATH)
+            transaction.insert_resource(resource(version=version, sealed=b"%d" % version))
+            transaction.add_binding(PATH, IMAGES[version], by="ann", at="now")
+        assert versions(transaction) == (2, [1])
+        assert transaction.bindings(PATH) == {IMAGES[2]}
+        assert transaction.retire_resource(PATH)
+        assert not transaction.retire_resource(PATH)
+        assert versions(transaction) == (None, [2, 1])
+        assert transaction.bindings(PATH) == frozenset()
+        transaction.revive_resource(transaction.former_resources(PATH)[1])
+        assert versions(transaction) == (1, [2])
+        assert transaction.find_resource(PATH).sealed == b"1"
+        assert transaction.bindings(PATH) == {IMAGES[1]}
+        assert [one.proposed_by for one in transaction.list_images("default")] == ["ann"] * 2
+        assert transaction.has_secrets("default")
+
+
+def test_no_more_than_some_former_resources_are_kept(store):
+    with store.transaction() as transaction:
+        for version in range(1, 20):
+            transaction.insert_resource(resource(version=version))
+            transaction.retire_resource(PATH)
+        assert versions(transaction) == (None, list(range(19, 3, -1)))
+
+
+def test_delete_resource_leaves_no_former_one(store):
+    other = ResourcePath("default", "key", "2")
+    with store.transaction() as transaction:
+        for path in (PATH, other):
+            transaction.insert_resource(resource(path))
+            transaction.retire_resource(path)
+        assert transaction.delete_resource(PATH)
+        assert not transaction.delete_resource(PATH)
+        assert transaction.former_resources(PATH) == []
+        assert len(transaction.former_resources(other)) == 1
+
+
+def test_uses_are_counted_and_stay_when_it_is_deleted_and_comes_back(store):
+    limited = replace(resource(), max_uses=2)
+    with store.transaction() as transaction:
+        transaction.insert_resource(limited)
+        transaction.use_resource(limited)
+        transaction.retire_resource(PATH)
+        transaction.revive_resource(transaction.former_resources(PATH)[0])
+        assert transaction.find_resource(PATH) == replace(limited, uses=1)
+
+
+def test_resource_that_is_over_stays_over_when_time_begins_again(store):
+    paths = [ResourcePath("default", "key", str(number)) for number in range(3)]
+    with store.transaction() as transaction:
+        transaction.keep_time(9_000)
+        for path, expires in zip(paths, (0, 9, 10), strict=True):
+            transaction.insert_resource(replace(resource(path), expires=expires))
+        transaction.begin_again(1_000)
+        assert [transaction.find_resource(path).expires for path in paths] == [0, 1, 10]

@@ -87,7 +87,7 @@ def test_what_only_we_know_is_below_imagers_and_what_a_token_has_there_is_not():
         "image": str(DIGEST),
         "signer": "me",
         "init_data": {"a": 1},
-        "bindings": [{"digest": str(DIGEST), "state": "active"}],
+        "bindings": [{"digest": str(DIGEST), "state": "active", "approvals": 0}],
     }
 
 

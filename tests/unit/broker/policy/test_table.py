@@ -307,3 +307,55 @@ def test_parse_policy_one_name_twice_refused(rules):
     with pytest.raises(FormatError, match="has the name 'r' twice") as caught:
         policy(*rules)
     assert caught.value.where == f"$.rules[{len(rules) - 1}].name"
+
+
+def approved(approvals, **more):
+    return replace(facts(**more), approvals=approvals)
+
+
+def test_rule_that_demands_approvals_takes_no_image_with_fewer():
+    two = policy({"image": "bound", "approvals": 2})
+    assert two.decide(approved(2)) == "r"
+    assert two.decide(approved(3)) == "r"
+    for number in (0, 1):
+        with pytest.raises(PolicyDenied, match=f"has {number} of 2 approvals"):
+            two.decide(approved(number))
+    with pytest.raises(PolicyDenied, match="not bound to the image"):
+        two.decide(approved(2, image=OTHER))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"approvals": 2},
+        {"image": "bound", "approvals": 0},
+        {"image": "bound", "approvals": 17},
+        {"image": "bound", "approvals": True},
+        {"image": "bound", "approvals": "2"},
+        {"effect": "deny", "approvals": 1},
+    ],
+)
+def test_approvals_that_mean_nothing_refused(change):
+    with pytest.raises(FormatError, match="approvals"):
+        policy(change)
+
+
+def test_a_name_counts_only_from_a_known_guest_whether_trust_is_said_or_not():
+    bound = policy({"image": "bound"})
+    assert bound.decide(facts()) == "r"
+    with pytest.raises(NotAffirming, match="rule 'r' does not apply: this guest"):
+        bound.decide(facts(own=False))
+
+
+def test_approvals_of_a_repository_are_what_it_needs_at_least():
+    table = policy(
+        {"name": "a", "image": "bound", "approvals": 3},
+        {"name": "b", "image": "bound", "approvals": 2, "resource": "prod/*/*"},
+        {"name": "c", "resource": "trust/*/*"},
+        {"name": "d", "resource": "no/*/*", "effect": "deny"},
+    )
+    found = [table.approvals_of(name) for name in ("prod", "other", "trust", "no")]
+    assert found == [2, 3, 0, 3]
+    assert table.demands_approvals
+    assert not parse_policy(DEFAULT_POLICY).demands_approvals
+    assert policy({"effect": "deny"}).approvals_of("x") == 0

@@ -60,7 +60,9 @@ def test_a_policy_in_rego_says_its_rule_and_what_it_saw(run):
     outcome = run(*TEST, "image.rego", *ASKED, *BOUND)
     assert outcome.code == 0
     assert outcome.out.startswith("yes, rule 'of the image' allows it\n")
-    assert f"imagers.image               {DIGEST[:60]}..." in outcome.out
+    assert ["imagers.image", f"{DIGEST[:60]}..."] in [
+        row.split() for row in outcome.out.splitlines()
+    ]
 
 
 def test_a_policy_in_rego_that_denies_says_why_and_what_was_not_there(run):
