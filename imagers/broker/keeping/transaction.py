@@ -265,8 +265,7 @@ class Transaction:
         """
         if self.find_image(repository, digest) is not None:
             return
-        # None is ever removed.
-        number = len(self.sealed.names("images", repository)) + 1
+        number = max((one.number for one in self.list_images(repository)), default=0) + 1
         self.set_image(
             Image(
                 repository=repository,

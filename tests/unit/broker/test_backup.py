@@ -289,6 +289,26 @@ def test_restore_of_an_older_state_than_was_seen_refused_unless_it_is_accepted(c
     assert row["detail"].endswith("rows, older than what was seen here")
 
 
+def test_image_that_was_revoked_since_stays_so_after_an_older_backup(config, tmp_path):
+    fill(config)
+    make_backup(config, tmp_path / "backup")
+    new = digest_of(b"new")
+    with open_state(config) as state, state.store.transaction() as transaction:
+        transaction.propose_image("default", new, by="", at="")
+        for digest in (IMAGE, new):
+            found = transaction.find_image("default", digest)
+            transaction.set_image(replace(found, state="revoked", reason="it leaks"))
+    config.store_file.unlink()
+    restore(replace(config, accept_older_state=True), tmp_path / "backup")
+    with open_state(config) as state, state.store.transaction() as transaction:
+        for digest in (IMAGE, new):
+            found = transaction.find_image("default", digest)
+            assert (found.state, found.reason) == ("revoked", "it leaks")
+        transaction.propose_image("default", digest_of(b"newer"), by="", at="")
+        numbers = [one.number for one in transaction.list_images("default")]
+    assert numbers == sorted(set(numbers))
+
+
 def test_restore_that_was_killed_puts_nothing_in_force_and_can_be_said_again(
     config, other, tmp_path, monkeypatch
 ):

@@ -204,9 +204,9 @@ def test_values_from_before_there_were_ids_are_sealed_anew(config):
     with filled(config) as state, state.store.transaction() as transaction:
         found = transaction.find_resource(parse_resource_path(PATHS[0]))
         key = config.master_key_file.read_bytes()
-        old = _sealed_without_id(key, PATHS[0], found.version)
         transaction.sealed.remove("resources", PATHS[0])
-        transaction.insert_resource(replace(found, sealed=old))
+        without_id = _sealed_without_id(key, PATHS[0], found.version)
+        transaction.insert_resource(replace(found, sealed=without_id))
     with open_state(config) as state:
         assert secret_of(state, PATHS[0]).decode() == PATHS[0]
     done = rotated(config)
