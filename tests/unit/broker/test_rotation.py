@@ -215,20 +215,6 @@ def test_values_from_before_there_were_ids_are_sealed_anew(config):
         assert secret_of(state, PATHS[0]).decode() == PATHS[0]
 
 
-def test_former_values_are_sealed_anew_too(config):
-    path = parse_resource_path(PATHS[0])
-    with filled(config) as state, state.store.transaction() as transaction:
-        transaction.retire_resource(path)
-    done = rotated(config)
-    with open_state(config) as state, state.store.reading() as transaction:
-        (former,) = transaction.former_resources(path)
-        value = former.resource
-        assert state.sealer.key_of(value.sealed) == done.key
-        place = {"kind": RESOURCE_KIND, "name": PATHS[0], "version": value.version}
-        with state.sealer.open(value.sealed, **place) as secret, secret.view() as data:
-            assert bytes(data).decode() == PATHS[0]
-
-
 def _sealed_without_id(key, name, version):
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
