@@ -29,9 +29,10 @@ from imagers.model.references import parse_references, references_to_json
 from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from imagers.broker.keeping.database import Connection, Cursor
+    from imagers.broker.keeping.head import Value
     from imagers.broker.keeping.sealed import HeldHeads
     from imagers.model.references import ReferenceValue
 
@@ -310,6 +311,32 @@ class Transaction:
                 image.proposed_at,
             ],
         )
+
+    def put_lasting(self, rows: Iterable[Sequence[Value]]) -> None:
+        """Have rows that stay for ever in an older state, as `SealedRows.lasting` gave them.
+
+        An image keeps the number that it has there, or takes a free one. What followed it is left
+        out where it is not known there, or leads back to it.
+        """
+        for table, *row in rows:
+            if table == "images":
+                self._put_lasting_image(_image_of(row))
+            else:
+                count = len(SEALED[str(table)].key)
+                self.sealed.put(str(table), row[:count], row[count:])  # type: ignore[arg-type]  # no key is None
+
+    def _put_lasting_image(self, image: Image) -> None:
+        known = {one.digest: one for one in self.list_images(image.repository)}
+        there = known.pop(image.digest, None)
+        taken = {one.number for one in known.values()}
+        if there is not None:
+            image = replace(image, number=there.number)
+        elif image.number in taken:
+            image = replace(image, number=max(taken) + 1)
+        after = image.successor
+        while after in known:  # which has each of them once
+            after = known.pop(after).successor
+        self.set_image(image if after is None else replace(image, successor=None))
 
     def approvals(
         self, repository: str, digest: Digest | None = None

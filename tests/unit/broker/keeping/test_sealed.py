@@ -12,7 +12,7 @@ import pytest
 
 import imagers.broker
 from imagers.broker.keeping.database import StoreFailed, Taken
-from imagers.broker.keeping.head import Seen
+from imagers.broker.keeping.head import Seen, shown
 from imagers.broker.keeping.rows import Admin, Approval, FormerResource, StoredResource
 from imagers.broker.keeping.sealed import Altered
 from imagers.broker.keeping.store import Older, Store
@@ -463,3 +463,73 @@ def test_no_statement_but_those_of_the_sealed_rows_names_a_sealed_table():
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found += [(path.name, node.value) for _ in names.findall(node.value)]
     assert found == []
+
+
+def test_seal_that_swallows_the_next_one_does_not_hide_its_row(filled, again, outside):
+    """Two seals in one text: the bucket's digest would be the same, and a row less be there."""
+    repository = "images-of-two"
+    first, second = sorted((digest_of(b"1"), digest_of(b"2")))
+    with filled.transaction() as transaction:
+        for image in (first, second):
+            transaction.propose_image(repository, image, by="", at="")
+        revoked = replace(transaction.find_image(repository, second), state="revoked")
+        transaction.set_image(revoked)
+    names = [shown(("images", repository, str(image))) for image in (first, second)]
+    digests = [
+        outside.run("SELECT digest FROM seals WHERE name = :name", name=name)[0][0]
+        for name in names
+    ]
+    name = names[1].encode()
+    swallowed = b"%bs%b%b%b" % (digests[0], len(name).to_bytes(4, "big"), name, digests[1])
+    outside.run(
+        "UPDATE seals SET digest = :digest WHERE name = :name", name=names[0], digest=swallowed
+    )
+    outside.run("DELETE FROM seals WHERE name = :name", name=names[1])
+    outside.run("DELETE FROM images WHERE manifest_digest = :of", of=str(second))
+    with pytest.raises(Altered, match="a seal that is none"):
+        again()
+
+
+def test_revoked_image_that_is_changed_at_once_is_kept_and_seen(again, outside, monkeypatch):
+    """Else it would be served again where an older state is put back, after this one is damaged."""
+    kept = []
+    with again(keep=kept.append) as other:
+        with other.transaction() as transaction:
+            transaction.propose_image("default", IMAGE, by="", at="")
+            image = transaction.find_image("default", IMAGE)
+        hold = other._heads.hold
+
+        def change(head):
+            outside.run("UPDATE images SET state = 'current'")
+            hold(head)
+
+        monkeypatch.setattr(other._heads, "hold", change)
+        with other.transaction() as transaction:
+            transaction.set_image(replace(image, state="revoked", reason="CVE"))
+        assert isinstance(other.fault, Altered)
+    assert [row[4] for row in kept[-1].lasting] == ["revoked"]
+
+
+def test_revoked_images_fit_into_any_older_state(store):
+    """Numbers were given anew there, and what followed them is not known, or followed by them."""
+    old, new, later, gone = (digest_of(bytes([number])) for number in range(4))
+    with store.transaction() as transaction:
+        for image in (old, new):
+            transaction.propose_image("default", image, by="", at="")
+        first = transaction.find_image("default", old)
+        transaction.set_image(replace(first, successor=new))
+
+    def revoked(digest, number, successor=None):
+        follows = "" if successor is None else str(successor)
+        return ("images", "default", str(digest), number, "revoked", follows, "CVE", "ann", "now")
+
+    rows = (revoked(new, 3, old), revoked(later, 2, gone), revoked(old, 1, new))
+    with store.transaction() as transaction:
+        transaction.put_lasting(rows)
+        images = transaction.list_images("default")
+    assert [(one.digest, one.number, one.successor) for one in images] == [
+        (old, 1, new),
+        (new, 2, None),
+        (later, 3, None),
+    ]
+    assert {one.state for one in images} == {"revoked"}
