@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ STORE_ID_BYTES = 16
 MAX_FORMER = 16
 """Versions of a resource that are kept beside the one that is served."""
 _FEW = 16  # images of a resource: more are looked up among all that the repository knows
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_HASH = bytes(32)
 """What stands in for the hash before the first row of a chain."""
 _SESSION = tuple(one.name for one in fields(Session))
@@ -419,6 +421,10 @@ class Transaction:
             for one in self.former_resources(path):
                 if 0 < one.resource.expires <= now:
                     self.set_former(replace(one, resource=replace(one.resource, expires=1)))
+        for tenant in self.tenants():
+            for value in self.reference_values(tenant).values():
+                if value.expires is not None and value.expires.timestamp() <= now:
+                    self.set_reference_value(tenant, replace(value, expires=_LONG_AGO))
 
     # Sessions
 
