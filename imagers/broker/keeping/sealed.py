@@ -100,6 +100,7 @@ class HeldHeads:
         self.fault: Altered | None = None
         self._lock = threading.Lock()
         self._heads: tuple[Head, ...] = ()
+        self._former: set[str] = set()
 
     def hold(self, head: Head) -> None:
         """Remember a head that was verified, or made and kept."""
@@ -110,6 +111,7 @@ class HeldHeads:
             self._heads = tuple(heads[:_HELD])
             self.number = max(self.number, head.number)
             if is_newest:
+                self._former |= {one.key for one in heads} - {head.key, ""}
                 self.keys.current = head.key
         if is_newest and self.on_newest is not None:
             self.on_newest()
@@ -126,6 +128,15 @@ class HeldHeads:
                     raise self.altered(f"change {row.changes} has another head")
                 return head
         return None
+
+    def check_key(self, row: StoreRow) -> None:
+        """Raise where a new head is made with a key that was rotated away: others may have it.
+
+        Raises:
+            Altered: it is.
+        """
+        if row.changes > self.number and row.head_key in self._former:
+            raise self.altered("its head is made with a former master key")
 
     def newest(self) -> Head:
         """The newest; one without rows where there is none."""
@@ -346,6 +357,7 @@ class SealedRows:
             if number not in range(BUCKETS) or not is_one:
                 raise held.altered("its head is none of the brokers'")
             digests[number] = digest
+        held.check_key(row)
         message = Head.message(row.changes, digests)
         if not hmac.compare_digest(self._mac(row.head_key, message), mac):
             raise held.altered("its head is none of the brokers'")

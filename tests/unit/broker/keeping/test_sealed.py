@@ -533,3 +533,25 @@ def test_revoked_images_fit_into_any_older_state(store):
         (later, 3, None),
     ]
     assert {one.state for one in images} == {"revoked"}
+
+
+def test_new_head_of_a_key_that_was_rotated_away_is_not_believed(new_database, outside):
+    """Who has the former key, and writes the database, makes no more changes of his own."""
+    former = bytes(32)
+    sealer = Sealer([bytearray(former), bytearray(b"n" * 32)])
+    with Store(new_database()) as store:
+        store.unseal(sealer)
+        copy = outside.copy()
+        sealer.current = sealer.ids[1]
+        with store.transaction():
+            pass
+        with store.transaction() as transaction:
+            assert transaction.store_row().head_key == sealer.ids[1]
+        outside.put_back(copy)
+        with Store(new_database("theirs"), "theirs") as theirs:
+            theirs.unseal(Sealer([bytearray(former)]))
+            for _ in range(3):
+                with theirs.transaction() as transaction:
+                    transaction.set_policy(DEFAULT_TENANT, "policy", b"any")
+        with pytest.raises(Altered, match="former master key"), store.reading() as transaction:
+            transaction.get_policy(DEFAULT_TENANT, "policy")
