@@ -354,7 +354,7 @@ class SealedRows:
         digests = [Bucket().digest] * BUCKETS
         for number, digest in self._run("SELECT number, digest FROM buckets").fetchall():
             is_one = isinstance(digest, bytes) and len(digest) == DIGEST_BYTES
-            if number not in range(BUCKETS) or not is_one:
+            if not isinstance(number, int) or number not in range(BUCKETS) or not is_one:
                 raise held.altered("its head is none of the brokers'")
             digests[number] = digest
         held.check_key(row)
@@ -381,7 +381,9 @@ class SealedRows:
         with suppress(TypeError, ValueError, RecursionError):
             # Of another length, it could be one digest and the whole of the next row after it.
             if isinstance(digest, bytes) and len(digest) == DIGEST_BYTES:
-                return tuple(json.loads(name))
+                found = tuple(json.loads(name))
+                hash(found)  # there is no list in it
+                return found
         raise self._held.altered("it has a seal that is none")
 
     def _mac(self, key: str, message: bytes) -> bytes:

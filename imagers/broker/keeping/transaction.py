@@ -376,6 +376,9 @@ class Transaction:
         """
         if self._row is None:
             identity, changes, seen_ms, eras, head, key = _one(self._run(_STORE))
+            wanted = ((changes, int), (seen_ms or 0, int), (head or b"", bytes), (key or "", str))
+            if self._heads is not None and not all(isinstance(*one) for one in wanted):
+                raise self._heads.altered("what it says of itself has other types")
             if self._heads is not None and changes < self._least:
                 told = f"expected change {self._least} or later, got {changes}: it is an old copy"
                 raise self._heads.altered(told)

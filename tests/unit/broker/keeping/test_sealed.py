@@ -555,3 +555,53 @@ def test_new_head_of_a_key_that_was_rotated_away_is_not_believed(new_database, o
                     transaction.set_policy(DEFAULT_TENANT, "policy", b"any")
         with pytest.raises(Altered, match="former master key"), store.reading() as transaction:
             transaction.get_policy(DEFAULT_TENANT, "policy")
+
+
+OTHER_TYPES = {
+    "the number": "UPDATE store SET changes = 'x'",
+    "a number with a fraction": "UPDATE store SET changes = changes + 0.5",
+    "the head": "UPDATE store SET head = 'x'",
+    "its key": "UPDATE store SET head_key = x'00'",
+    "the time": "UPDATE brokers SET seen_ms = 'x'",
+}
+OTHER_TYPES_OF_SEALS = {
+    "a list in a name": "UPDATE seals SET name = '[\"images\",[1]]'",
+    "a name": "UPDATE seals SET name = 1",
+    "a digest": "UPDATE seals SET digest = 'x'",
+    "a bucket": "UPDATE buckets SET digest = 'x'",
+}
+
+
+@pytest.mark.parametrize("statement", OTHER_TYPES.values(), ids=OTHER_TYPES)
+def test_row_of_the_store_with_other_types_is_refused_and_stops_no_writer(
+    new_database, outside, statement
+):
+    """SQLite keeps any type in any column."""
+    with unsealed(Store(new_database()), keep=lambda _: None) as store:
+        if not store._database.takes_over:
+            pytest.skip("the columns of PostgreSQL have types")
+        copy, times = outside.copy(), outside.run("SELECT seen_ms FROM brokers")
+        outside.run(statement)
+        with pytest.raises(Altered, match="other types"), store.reading() as transaction:
+            transaction.tenants()
+        store._work.put(store._keep_number)
+        with pytest.raises(Altered):
+            asyncio.run(store.change(lambda transaction: transaction.next_version(PATH)))
+        outside.put_back(copy, "store")
+        outside.run("UPDATE brokers SET seen_ms = :time", time=times[0][0])
+        assert asyncio.run(store.change(lambda transaction: transaction.next_version(PATH))) == 1
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("statement", OTHER_TYPES_OF_SEALS.values(), ids=OTHER_TYPES_OF_SEALS)
+def test_start_with_seals_of_other_types_refused(new_database, again, outside, statement):
+    if not new_database("types").takes_over:
+        pytest.skip("the columns of PostgreSQL have types")
+    outside.run(
+        "CREATE TABLE loose AS SELECT * FROM seals",
+        "DROP TABLE seals",
+        "ALTER TABLE loose RENAME TO seals",
+        statement,
+    )
+    with pytest.raises(Altered):
+        again()
