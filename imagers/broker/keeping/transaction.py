@@ -478,6 +478,10 @@ class Transaction:
         names = (*self.sealed.names("resources"), *self.sealed.names("former_resources"))
         return any(str(path).startswith(f"{repository}/") for _, path, *_ in names)
 
+    def repositories_of_images(self) -> Sequence[str]:
+        """Those that know images, sorted."""
+        return sorted({str(name[1]) for name in self.sealed.names("images")})
+
     def knows_images(self, repository: str) -> bool:
         """Whether a secret of it was ever bound to an image."""
         return bool(self.sealed.names("images", repository))
