@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from imagers.broker.audit import AuditEvent, append
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.keeping.store import Store
-from imagers.broker.keeping.tables import AUDIT_TEXTS, SEALED
+from imagers.broker.keeping.tables import AUDIT_TEXTS, SEALED, WITH_SECRETS
 from imagers.broker.keyfiles import lock_state_directory, make_state_directory, write_owner_only
 from imagers.broker.state import open_database
 from imagers.broker.unsealing import OWN_KEYS, open_sealer, require_store, unseal
@@ -51,7 +51,6 @@ _NAME = "restore"  # of the chain of audit rows about it
 _FORMAT = "imagers-broker-backup"
 _MAX_LINE = 16 * 1024 * 1024  # a secret of 2 MiB, sealed, in base64, many times over
 _PAGE, _LARGE_PAGE = 500, 16  # rows that are read at once
-_LARGE = frozenset({"resources", "former_resources"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,7 @@ def _rows(run: Callable[..., Cursor], name: str) -> Iterator[Sequence[Any]]:
     copied = _COPIED[name]
     order = ", ".join(copied.order)
     what = f"SELECT {', '.join((*copied.order, *copied.columns))} FROM {name}"  # noqa: S608 - ours
-    end = f"ORDER BY {order} LIMIT {_LARGE_PAGE if name in _LARGE else _PAGE}"
+    end = f"ORDER BY {order} LIMIT {_LARGE_PAGE if name in WITH_SECRETS else _PAGE}"
     after = f"({order}) > ({', '.join(f':after_{one}' for one in copied.order)})"
     found = run(f"{what} {end}").fetchall()
     while found:
@@ -239,8 +238,8 @@ def restore(config: BrokerConfig, path: Path) -> Restored:
         LocalError: the store is not empty, a broker runs on the state directory, or the master key
             is not here.
         FormatError: the file is no copy, or was changed.
-        Altered: what is in it is not what the brokers of a store made; or it is older than what was
-            seen here, which the configuration does not accept.
+        Altered: what is in it is not what the brokers of a store made.
+        Older: than what was seen here, which the configuration does not accept.
     """
     with local_errors(path, "cannot be read"):
         descriptor = open_regular(path)

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The number of the newest head that a broker has seen, kept outside of the database.
+"""What a broker has seen of its store, kept outside of the database.
 
-    {"number": 17, "key": "0123456789abcdef", "mac": HMAC-SHA-256 in hex}
+    {"number": 17, "lasting": [["images", …], …], "key": "0123456789abcdef", "mac": "…"}
+
+The number of the newest head, and rows that stay for ever, such as revoked images: they are put
+into an older state that is accepted. MAC: HMAC-SHA-256 over a label and the JSON of the first two.
 
 Who can write the database alone cannot write this file, which is beside the master key: a whole old
 database in the place of the new one has a lower number. The MAC keeps it from being set by who has
@@ -14,6 +17,7 @@ import hmac
 import os
 from typing import TYPE_CHECKING
 
+from imagers.broker.keeping.head import Seen
 from imagers.broker.keyfiles import check_owner_only, replace_owner_only
 from imagers.errors import LocalError
 from imagers.files import read_bounded
@@ -22,11 +26,12 @@ from imagers.model.strict_json import View, dump_json
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from imagers.broker.keeping.head import Value
     from imagers.broker.keeping.sealed import HeadKeys
 
 __all__ = ["HeadFile"]
 
-_MAX_BYTES = 4096
+_MAX_BYTES = 64 * 1024 * 1024
 _LABEL = b"imagers-broker head file v1\0"
 
 
@@ -39,9 +44,10 @@ class HeadFile:
     def __init__(self, path: Path, keys: HeadKeys) -> None:
         self._path = path
         self._keys = keys
+        self._lasting: dict[tuple[Value, ...], None] = {}
 
-    def read(self) -> int | None:
-        """The number; None: there is no such file, since no broker has run here.
+    def read(self) -> Seen | None:
+        """What was seen; None: there is no such file, since no broker has run here.
 
         Raises:
             LocalError: it is not what a broker wrote, its key is not here, or it is open to others.
@@ -55,21 +61,26 @@ class HeadFile:
             what=str(self._path),
             max_bytes=_MAX_BYTES,
         )
-        file.only("number", "key", "mac")
-        number, key = file.integer("number"), file.text("key")
-        if not hmac.compare_digest(file.text("mac").encode(), self._mac(number, key).encode()):
+        file.only("number", "lasting", "key", "mac")
+        number, key, lasting = file.integer("number"), file.text("key"), file.value.get("lasting")
+        mac = self._mac(number, lasting, key)
+        if not hmac.compare_digest(file.text("mac").encode(), mac.encode()):
             raise LocalError("was not written by a broker of this store", path=str(self._path))
-        return number
+        assert isinstance(lasting, list)  # a broker wrote it
+        self._lasting = dict.fromkeys(tuple(row) for row in lasting)  # type: ignore[arg-type]
+        return Seen(number, tuple(self._lasting))
 
-    def write(self, number: int) -> None:
-        """Keep a number.
+    def write(self, seen: Seen) -> None:
+        """Keep what was seen, beside all rows that were kept before.
 
         Raises:
             LocalError: it could not be written; the file is as it was.
         """
-        key = self._keys.current
-        mac = self._mac(number, key)
-        replace_owner_only(self._path, dump_json({"number": number, "key": key, "mac": mac}))
+        self._lasting |= dict.fromkeys(seen.lasting)
+        key, lasting = self._keys.current, [list(row) for row in self._lasting]
+        mac = self._mac(seen.number, lasting, key)
+        document = {"number": seen.number, "lasting": lasting, "key": key, "mac": mac}
+        replace_owner_only(self._path, dump_json(document))
 
-    def _mac(self, number: int, key: str) -> str:
-        return self._keys.mac(key, _LABEL + number.to_bytes(8, "big")).hex()
+    def _mac(self, number: int, lasting: object, key: str) -> str:
+        return self._keys.mac(key, _LABEL + dump_json([number, lasting])).hex()

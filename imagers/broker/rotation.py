@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagers.broker.audit import AuditEvent, append
+from imagers.broker.keeping.head import Seen
 from imagers.broker.keeping.store import Store
+from imagers.broker.keeping.tables import SEALED, WITH_SECRETS
 from imagers.broker.keyfiles import make_owner_only, new_master_key
 from imagers.broker.sealing import RESOURCE_KIND, SETTING_KIND
 from imagers.broker.state import open_database
@@ -28,10 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from imagers.broker.keeping.head import Name
+    from imagers.broker.keeping.sealed import SealedRows
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.sealing import Sealer
     from imagers.broker.state import BrokerConfig
-    from imagers.kbs.resources import ResourcePath
 
 __all__ = ["NAME", "Rotated", "make_next_key", "rotate"]
 
@@ -87,7 +90,7 @@ def rotate(config: BrokerConfig) -> Rotated:
             )
         before, key = sealer.ids
         file = head_file(config, sealer)
-        store.unseal(sealer, least=file.read())
+        store.unseal(sealer, seen=file.read())
         with store.transaction() as transaction:
             transaction.sealed.verify()  # which tells the sealer the key in force until now
             sealer.current = key
@@ -99,7 +102,7 @@ def rotate(config: BrokerConfig) -> Rotated:
             told = AuditEvent(event="rotate", outcome="ok", detail=detail)
             append(transaction, told, now=config.clock())
         with store.reading() as transaction:
-            file.write(transaction.store_row().changes)
+            file.write(Seen(transaction.store_row().changes))
     old_file = None if config.master_key_fd is not None else _exchange_files(config, before)
     return Rotated(before, key, count, old_file)
 
@@ -107,12 +110,12 @@ def rotate(config: BrokerConfig) -> Rotated:
 def _seal_anew(store: Store, sealer: Sealer) -> int:
     with store.transaction() as transaction:
         count = _seal_own_keys(transaction, sealer)
-        names = {*transaction.all_resources(), *transaction.all_former_resources()}
-        paths: Sequence[ResourcePath] = sorted(names)
-    while paths:
+        rows = transaction.sealed
+        names = [name for table in WITH_SECRETS for name in rows.names(table)]
+    while names:
         with store.transaction() as transaction:
-            done, sealed = _seal_some(transaction, sealer, paths)
-        paths, count = paths[done:], count + sealed
+            done, sealed = _seal_some(transaction.sealed, sealer, names)
+        names, count = names[done:], count + sealed
     return count
 
 
@@ -129,23 +132,26 @@ def _seal_own_keys(transaction: Transaction, sealer: Sealer) -> int:
     return count
 
 
-def _seal_some(
-    transaction: Transaction, sealer: Sealer, paths: Sequence[ResourcePath]
-) -> tuple[int, int]:
-    """How many of the paths were looked at, and how many values sealed anew."""
+def _seal_some(rows: SealedRows, sealer: Sealer, names: Sequence[Name]) -> tuple[int, int]:
+    """How many of the rows were looked at, and how many values sealed anew."""
     done = count = size = 0
-    for path in paths:
+    for table, *key in names:
         if count == _ROWS or size >= _BYTES:
             break
         done += 1
-        for found in transaction.values_of(path):
-            if sealer.key_of(found.sealed) == sealer.current:
-                continue
-            place = {"kind": RESOURCE_KIND, "name": str(path)}
-            with sealer.open(found.sealed, version=found.version, **place) as secret:
-                anew = sealer.seal(secret, version=found.version, **place)
-            transaction.set_sealed(found, anew)
-            count, size = count + 1, size + found.size
+        columns = SEALED[str(table)]
+        values = rows.get(str(table), *key)
+        if values is None:
+            continue
+        row = dict(zip((*columns.key, *columns.values), (*key, *values), strict=True))
+        if sealer.key_of(row["sealed"]) == sealer.current:
+            continue
+        place = {"kind": RESOURCE_KIND, "name": row["path"], "version": row["version"]}
+        size += len(row["sealed"])
+        with sealer.open(row["sealed"], **place) as secret:
+            row["sealed"] = sealer.seal(secret, **place)
+        rows.put(str(table), key, [row[name] for name in columns.values])
+        count += 1
     return done, count
 
 

@@ -22,6 +22,7 @@ from imagers.model.keys import SecretKey
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from imagers.broker.keeping.head import Seen
     from imagers.broker.keeping.store import Store, Unsealed
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.state import BrokerConfig
@@ -125,28 +126,28 @@ def unseal(
         fill: see `Store.unseal`.
 
     Raises:
-        Altered, StoreFailed: see `Store.unseal`.
+        Altered, Older, StoreFailed: see `Store.unseal`.
         LocalError, FormatError: the file of the number is not what a broker wrote.
     """
     file = head_file(config, sealer)
-    least = None
+    seen = None
     try:
-        least = file.read()
+        seen = file.read()
     except (LocalError, FormatError):
         if not config.accept_older_state:
             raise
     return store.unseal(
         sealer,
-        least=least,
+        seen=seen,
         accept_older=config.accept_older_state,
-        keep=partial(_keep_number, file),
+        keep=partial(_keep, file),
         fill=fill,
     )
 
 
-def _keep_number(file: HeadFile, number: int) -> None:
+def _keep(file: HeadFile, seen: Seen) -> None:
     try:
-        file.write(number)
+        file.write(seen)
     except LocalError as error:  # the change is on disk, and is not undone for this
         _log.error("an old copy of the store might be believed after the next start: %s", error)
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["BUCKETS", "Bucket", "Head", "Name", "Value", "bucket_of", "row_digest", "shown"]
+__all__ = ["BUCKETS", "Bucket", "Head", "Name", "Seen", "Value", "bucket_of", "row_digest", "shown"]
 
 BUCKETS = 256
 DIGEST_BYTES = 32
@@ -65,6 +65,19 @@ def _bucket_of(group: Name) -> int:
 def shown(name: Name) -> str:
     """The name as text, of which there is one."""
     return _encode(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a broker has seen of a store, kept outside of it.
+
+    Attributes:
+        number: of the newest head.
+        lasting: rows that stay for ever: table, then the values of key and other columns.
+    """
+
+    number: int
+    lasting: tuple[tuple[Value, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

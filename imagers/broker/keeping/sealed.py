@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.keeping.head import BUCKETS, Bucket, Head, bucket_of, row_digest, shown
-from imagers.broker.keeping.tables import DEFAULT_TENANT, SEALED
+from imagers.broker.keeping.tables import DEFAULT_TENANT, LASTING, SEALED
 from imagers.errors import LocalError
 
 if TYPE_CHECKING:
@@ -253,6 +253,22 @@ class SealedRows:
             raise RuntimeError("the store was not unsealed")
         return self._heads
 
+    def lasting(self) -> Sequence[tuple[Value, ...]]:
+        """The rows that stay for ever: table, then the values of all columns.
+
+        Raises:
+            Altered: one of them is not as it was made.
+        """
+        found: list[tuple[Value, ...]] = []
+        for table, (column, value) in LASTING.items():
+            count = len(SEALED[table].key)
+            some = f"{_select(table, 0)} WHERE {column} = :value"
+            for row in self._run(some, value=value).fetchall():
+                name = (table, *row[:count])
+                self._compare(name, row, self._digest(name))
+                found.append((table, *row))
+        return found
+
     # Writing
 
     def insert(self, table: str, key: Sequence[str | int], values: Sequence[Value] = ()) -> None:
@@ -275,6 +291,13 @@ class SealedRows:
         self._run(_delete(table), **dict(zip(SEALED[table].key, key, strict=True)))
         self._marked[name] = None
         return was_there
+
+    def put_lasting(self, rows: Iterable[Sequence[Value]]) -> None:
+        """Have rows that stay for ever, as `lasting` gave them."""
+        for table, *values in rows:
+            assert isinstance(table, str)  # a name of ours
+            count = len(SEALED[table].key)
+            self.put(table, values[:count], values[count:])  # type: ignore[arg-type]  # no key is None
 
     def remove_all(self, table: str, *key: str | int) -> None:
         """Remove all rows whose key begins so."""

@@ -28,14 +28,17 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from imagers.broker.keeping.database import Crossed, StoreFailed, Taken
+from imagers.broker.keeping.head import Seen
 from imagers.broker.keeping.sealed import Altered, HeldHeads
+from imagers.broker.keeping.tables import LASTING
 from imagers.broker.keeping.transaction import Transaction
 from imagers.model.closing import Closing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from imagers.broker.keeping.database import Connection, Database
+    from imagers.broker.keeping.head import Head, Name, Value
     from imagers.broker.keeping.rows import StoreRow
     from imagers.broker.keeping.sealed import HeadKeys
 
@@ -60,7 +63,7 @@ class Unsealed:
     older: int | None
 
 
-class Older(Altered):
+class Older(StoreFailed):
     """A whole database that is older than one that this broker has seen.
 
     Attributes:
@@ -125,9 +128,10 @@ class Store(Closing):
         self._is_writing = False
         self._is_closed = False
         self._heads: HeldHeads | None = None
-        self._keep: Callable[[int], None] | None = None
-        self._kept = threading.Lock()  # of the number below
+        self._keep: Callable[[Seen], None] | None = None
+        self._kept = threading.Lock()  # of the two below
         self._kept_number = 0
+        self._kept_digests: dict[str, Mapping[Name, bytes]] = {}
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # of the thread
         self._thread = threading.Thread(
             target=self._run_work, name="imagers-broker-writer", daemon=True
@@ -147,9 +151,9 @@ class Store(Closing):
         self,
         keys: HeadKeys,
         *,
-        least: int | None = None,
+        seen: Seen | None = None,
         accept_older: bool = False,
-        keep: Callable[[int], None] | None = None,
+        keep: Callable[[Seen], None] | None = None,
         fill: Callable[[Transaction], None] | None = None,
     ) -> Unsealed:
         """Verify the head; from then on the sealed tables are read and written.
@@ -158,18 +162,19 @@ class Store(Closing):
         there, or was taken over from an earlier version; not where a head was seen before.
 
         Args:
-            least: the highest number of a head that was seen by this broker; None: none was.
-            accept_older: believe a head with a lower one.
-            keep: writes a number down outside of the database; called with those that are higher
-                than the one before, not in an event loop.
+            seen: what this broker saw of the store; None: nothing.
+            accept_older: believe a head with a lower number; what stays for ever is put into it.
+            keep: writes down what was seen, outside of the database; not in an event loop.
             fill: puts rows and a head there first; each row is compared with the head then, and
                 all is undone where one does not fit.
 
         Raises:
-            Altered: it is not what the brokers of this store made it, or older.
+            Altered: it is not what the brokers of this store made it.
+            Older: it is older than what was seen.
             StoreFailed: the key of its head is not here.
         """
         heads = HeldHeads(keys, path=self._database.name)
+        least = None if seen is None else seen.number
         with self._writes, self._errors():
             connection, transaction = self._open(alone=True, heads=heads)
             try:
@@ -180,6 +185,8 @@ class Store(Closing):
                     self._begin_head(transaction, heads, least)
                 transaction.sealed.verify(rows=fill is not None)
                 older = self._older(row, least, accept=accept_older)
+                if older is not None and seen is not None:
+                    transaction.sealed.put_lasting(seen.lasting)
             except BaseException:
                 self._undo(connection)
                 raise
@@ -292,13 +299,26 @@ class Store(Closing):
             self._keep_number()
 
     def _keep_number(self) -> None:
-        """Let the highest number be written down outside of the database."""
+        """Let what was seen be written down outside of the database, if it is more than before."""
         if self._heads is None or self._keep is None:
             return
         with self._kept:
-            if self._heads.number > self._kept_number:
-                self._keep(self._heads.number)
-                self._kept_number = self._heads.number
+            if (number := self._heads.number) > self._kept_number:
+                self._keep(Seen(number, self._lasting(self._heads.newest())))
+                self._kept_number = number
+
+    def _lasting(self, head: Head) -> tuple[tuple[Value, ...], ...]:
+        """The rows that stay for ever, where there can be others than the last time."""
+        digests = {table: head.rows((table,)) for table in LASTING}
+        if digests == self._kept_digests:
+            return ()
+        try:
+            with self.reading() as transaction:
+                rows = tuple(transaction.sealed.lasting())
+        except StoreFailed:  # the change is on disk; they are looked for again after the next one
+            return ()
+        self._kept_digests = digests
+        return rows
 
     def _undo(self, connection: Connection) -> None:
         try:

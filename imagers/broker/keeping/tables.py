@@ -37,10 +37,12 @@ if TYPE_CHECKING:
 __all__ = [
     "AUDIT_TEXTS",
     "DEFAULT_TENANT",
+    "LASTING",
     "NUMBER_DIGITS",
     "PASSING",
     "SEALED",
     "TABLES",
+    "WITH_SECRETS",
     "SealedTable",
 ]
 
@@ -82,6 +84,12 @@ SEALED: Mapping[str, SealedTable] = {
     "reference_values": SealedTable(("tenant", "name"), ("value",)),
 }
 """What releases and the rights of admins are judged by. `sealed.SealedRows` reads and writes it."""
+
+WITH_SECRETS = tuple(name for name, one in SEALED.items() if "sealed" in one.values)
+"""Those whose rows have a sealed value, of their `path` and `version`."""
+
+LASTING: Mapping[str, tuple[str, str | int]] = {"images": ("state", "revoked")}
+"""Rows that stay for ever, whatever is restored: tables, a column and what is in it then."""
 
 DEFAULT_TENANT = "default"
 """Is always there, and owns each repository that nobody else does."""
@@ -129,8 +137,7 @@ CREATE TABLE bindings (
 CREATE TABLE images (
     repository TEXT NOT NULL, manifest_digest TEXT NOT NULL, number BIGINT NOT NULL,
     state TEXT NOT NULL, successor TEXT NOT NULL, reason TEXT NOT NULL, proposed_by TEXT NOT NULL,
-    proposed_at TEXT NOT NULL, PRIMARY KEY (repository, manifest_digest),
-    UNIQUE (repository, number)
+    proposed_at TEXT NOT NULL, PRIMARY KEY (repository, manifest_digest)
 );
 CREATE TABLE approvals (
     repository TEXT NOT NULL, manifest_digest TEXT NOT NULL, admin TEXT NOT NULL,

@@ -174,18 +174,8 @@ class Transaction:
         self.sealed.remove("resources", str(resource.path))
         self.insert_resource(replace(resource, uses=resource.uses + 1))
 
-    def values_of(self, path: ResourcePath) -> Sequence[StoredResource]:
-        """All that is kept of that name."""
-        current = self.find_resource(path)
-        former = [one.resource for one in self.former_resources(path)]
-        return former if current is None else [current, *former]
-
     def set_sealed(self, resource: StoredResource, sealed: bytes) -> None:
         """The same value, sealed anew."""
-        for one in self.former_resources(resource.path):
-            if one.resource == resource:
-                self.set_former(replace(one, resource=replace(resource, sealed=sealed)))
-                return
         self.sealed.remove("resources", str(resource.path))
         self.insert_resource(replace(resource, sealed=sealed))
 
@@ -280,8 +270,8 @@ class Transaction:
         """
         if self.find_image(repository, digest) is not None:
             return
-        # None is ever removed.
-        number = len(self.sealed.names("images", repository)) + 1
+        # A revoked one outlives a restore: numbers can have gaps.
+        number = max((one.number for one in self.list_images(repository)), default=0) + 1
         self.set_image(
             Image(
                 repository=repository,

@@ -12,10 +12,11 @@ import pytest
 
 import imagers.broker
 from imagers.broker.keeping.database import StoreFailed, Taken
+from imagers.broker.keeping.head import Seen
 from imagers.broker.keeping.rows import Admin, Approval, FormerResource, StoredResource
 from imagers.broker.keeping.sealed import Altered
 from imagers.broker.keeping.store import Older, Store
-from imagers.broker.keeping.tables import DEFAULT_TENANT, SEALED
+from imagers.broker.keeping.tables import DEFAULT_TENANT, LASTING, SEALED
 from imagers.broker.sealing import Sealer
 from imagers.kbs.resources import ResourcePath
 from imagers.model.digest import digest_of
@@ -261,7 +262,7 @@ def test_start_believes_what_is_as_the_brokers_made_it(filled, again):
     with filled.reading() as transaction:
         wanted = look(transaction)
         number = transaction.store_row().changes
-    with again(least=number) as other, other.reading() as transaction:
+    with again(seen=Seen(number)) as other, other.reading() as transaction:
         assert look(transaction) == wanted
         assert transaction.store_row().changes == number + 1
 
@@ -309,20 +310,46 @@ def test_start_with_an_older_state_refused_unless_it_is_accepted(filled, again):
     with filled.reading() as transaction:
         number = transaction.store_row().changes
     with pytest.raises(Older, match=f"expected change {number + 5} or later, got {number}"):
-        again(least=number + 5)
+        again(seen=Seen(number + 5))
     kept = []
-    with again(least=number + 5, accept_older=True, keep=kept.append) as other:
+    keep = lambda seen: kept.append(seen.number)  # noqa: E731
+    with again(seen=Seen(number + 5), accept_older=True, keep=keep) as other:
         with other.reading() as transaction:
             assert transaction.store_row().changes == number + 6
         assert kept == [number + 6]
     # No number is ever given to two states.
-    again(least=number + 6).close()
+    again(seen=Seen(number + 6)).close()
+
+
+def test_rows_that_stay_for_ever_are_seen_and_put_into_an_older_state(
+    store, again, outside, monkeypatch
+):
+    monkeypatch.setitem(LASTING, "tenants", ("gone", 1))
+    fill(store)
+    copy, kept = outside.copy(), []
+    with again(keep=kept.append) as other:
+        with other.transaction() as transaction:
+            transaction.delete_tenant("other")
+        assert kept[-1].lasting == (("tenants", "other", 1),)
+        with other.transaction():
+            pass
+        assert kept[-1].lasting == ()  # nothing more than before
+    outside.put_back(copy)
+    seen = Seen(kept[-1].number, (("tenants", "other", 1), ("tenants", "never", 1)))
+    with again(seen=seen, accept_older=True) as other:
+        with other.reading() as transaction:
+            assert transaction.tenants() == (DEFAULT_TENANT,)
+        with pytest.raises(Taken), other.transaction() as transaction:
+            transaction.insert_tenant("never")
+    no_older = Seen(1, (("tenants", DEFAULT_TENANT, 1),))
+    with again(seen=no_older) as other, other.reading() as transaction:
+        assert transaction.tenants() == (DEFAULT_TENANT,)
 
 
 def test_start_without_a_head_refused_where_one_was_seen(again, outside):
     outside.run("UPDATE store SET head = NULL, head_key = NULL", "DELETE FROM seals")
     with pytest.raises(Altered, match="it has no head"):
-        again(least=1)
+        again(seen=Seen(1))
 
 
 @pytest.mark.usefixtures("filled")
@@ -357,7 +384,7 @@ def test_change_of_another_broker_is_seen_at_once_and_believed(filled, again):
 
 def test_numbers_that_are_seen_are_kept_before_the_answer_of_a_change(again):
     kept = []
-    with again(keep=kept.append) as one:
+    with again(keep=lambda seen: kept.append(seen.number)) as one:
         asyncio.run(one.change(lambda _: None))
         with one.reading() as transaction:
             number = transaction.store_row().changes

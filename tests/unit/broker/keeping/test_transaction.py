@@ -479,19 +479,6 @@ def test_uses_are_counted_and_stay_when_it_is_deleted_and_comes_back(store):
         assert transaction.find_resource(PATH) == replace(limited, uses=1)
 
 
-def test_value_is_sealed_anew_where_it_is(store):
-    with store.transaction() as transaction:
-        for version in (1, 2):
-            transaction.retire_resource(PATH)
-            transaction.insert_resource(resource(version=version))
-            transaction.add_binding(PATH, IMAGES[version], by="", at="")
-        for one in transaction.values_of(PATH):
-            transaction.set_sealed(one, b"anew %d" % one.version)
-        assert [one.sealed for one in transaction.values_of(PATH)] == [b"anew 2", b"anew 1"]
-        assert transaction.former_resources(PATH)[0].manifest_digests == {IMAGES[1]}
-        assert transaction.all_former_resources() == (PATH,)
-
-
 def test_resource_that_is_over_stays_over_when_time_begins_again(store):
     paths = [ResourcePath("default", "key", str(number)) for number in range(3)]
     with store.transaction() as transaction:

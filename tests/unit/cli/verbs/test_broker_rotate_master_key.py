@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.unsealing import OWN_KEYS
 
 
 @pytest.fixture
@@ -20,14 +21,14 @@ def test_rotation_says_what_is_in_force_and_where_the_former_key_is(run, state):
     (old,) = state.glob("master.key.*")
     assert old.read_bytes() == before
     name = old.suffix.removeprefix(".")
-    assert f"sealed 3 values anew; nothing needs the master key {name}" in outcome.out
+    assert f"sealed {len(OWN_KEYS)} values anew; nothing needs the master key {name}" in outcome.out
     assert f"the former one, which opens older backups, is {old}" in outcome.out
     open_state(BrokerConfig(state_directory=state)).close()
 
 
 def test_rotation_as_json(run, state):
     facts = json.loads(run("broker", "rotate-master-key", "--state", state, "--json").out)
-    assert (facts["sealed"], facts["next_key_file"]) == (3, None)
+    assert (facts["sealed"], facts["next_key_file"]) == (len(OWN_KEYS), None)
     assert facts["old_file"] == str(state / f"master.key.{facts['before']}")
 
 
