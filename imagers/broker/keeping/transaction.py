@@ -174,14 +174,6 @@ class Transaction:
         self.sealed.remove("resources", str(resource.path))
         self.insert_resource(replace(resource, uses=resource.uses + 1))
 
-<<<<<<< HEAD
-=======
-    def set_sealed(self, resource: StoredResource, sealed: bytes) -> None:
-        """The same value, sealed anew."""
-        self.sealed.remove("resources", str(resource.path))
-        self.insert_resource(replace(resource, sealed=sealed))
-
->>>>>>> images
     def retire_resource(self, path: ResourcePath) -> bool:
         """Whether there was one; it is a former one now, with its bindings. The oldest go."""
         found = self.find_resource(path)
@@ -273,10 +265,7 @@ class Transaction:
         """
         if self.find_image(repository, digest) is not None:
             return
-<<<<<<< HEAD
-=======
         # A revoked one outlives a restore: numbers can have gaps.
->>>>>>> images
         number = max((one.number for one in self.list_images(repository)), default=0) + 1
         self.set_image(
             Image(
