@@ -10,7 +10,6 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from imagers.broker.ui.views import SCREENS
 from imagers.errors import KeyRefused
 from imagers.model.digest import digest_of
 from imagers.testing.broker import EmbeddedBroker
