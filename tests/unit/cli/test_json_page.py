@@ -255,7 +255,7 @@ def use_a_broker(made, admin):
     made("broker policy test", "policy", *asked, code=21)
     made("broker policy test", "resource.rego", *asked, code=21)
     image = f"sha256:{'ab' * 32}"
-    Path("rule.rego").write_text('package policy\nallow if input.imagers.image\nrule := "r"\n')
+    Path("rule.rego").write_text('package policy\nallow if input.submods\nrule := "r"\n')
     made("broker policy test", "rule.rego", *asked, "--image", image)
     made("broker policy test", "attestation.rego", *asked)
     made("broker delete", "kbs:///x/y/z", *admin)
