@@ -268,6 +268,7 @@ class Transaction:
         """
         if self.find_image(repository, digest) is not None:
             return
+        # A revoked one outlives a restore: numbers can have gaps.
         number = max((one.number for one in self.list_images(repository)), default=0) + 1
         self.set_image(
             Image(
@@ -513,6 +514,10 @@ class Transaction:
         """Whether a secret is kept for it, or a former one."""
         names = (*self.sealed.names("resources"), *self.sealed.names("former_resources"))
         return any(str(path).startswith(f"{repository}/") for _, path, *_ in names)
+
+    def repositories_of_images(self) -> Sequence[str]:
+        """Those that know images, sorted."""
+        return sorted({str(name[1]) for name in self.sealed.names("images")})
 
     def knows_images(self, repository: str) -> bool:
         """Whether a secret of it was ever bound to an image."""

@@ -14,7 +14,7 @@ from imagers.kbs.admin import BrokerAdmin
 from imagers.kbs.tenants import TenantAdmin
 from imagers.model.digest import digest_of
 
-PAGES = ["", "/attempts", "/guests", "/resources", "/policies", "/reference-values"]
+PAGES = ["", "/attempts", "/guests", "/images", "/resources", "/policies", "/reference-values"]
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
 
 
@@ -177,7 +177,7 @@ def test_roles_see_what_the_interface_for_programs_shows_them(embedded, browser,
         seen[role] = {page: browser.get(page)[0] for page in PAGES}
     everything = dict.fromkeys(PAGES, 200)
     assert seen["owner"] == seen["auditor"] == everything
-    closed = dict.fromkeys(["/resources", "/policies", "/reference-values"], 403)
+    closed = dict.fromkeys(["/images", "/resources", "/policies", "/reference-values"], 403)
     assert seen["operator"] == everything | closed
     with new_key("default", "writer") as admin:
         status, _, body = browser.log_in(admin.make_token())
