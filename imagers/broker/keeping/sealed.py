@@ -355,8 +355,9 @@ class SealedRows:
     def _parse(self, name: Any, digest: Any) -> Name:
         """What `shown` gave, or anything else, whose digest is then another one."""
         with suppress(TypeError, ValueError, RecursionError):
-            if isinstance(digest, bytes):
-                return tuple(json.loads(name))
+            found = tuple(json.loads(name))
+            if isinstance(digest, bytes) and all(isinstance(one, (str, int)) for one in found):
+                return found
         raise self._held.altered("it has a seal that is none")
 
     def _mac(self, key: str, message: bytes) -> bytes:

@@ -289,7 +289,7 @@ def test_head_in_the_store_that_is_no_text_is_told(path, signed):
         path,
         "DROP TABLE audit_heads",
         "CREATE TABLE audit_heads (broker, number, signed)",
-        f"INSERT INTO audit_heads VALUES ('broker', 1, {signed})",
+        f"INSERT INTO audit_heads VALUES ('broker', 1, {signed})",  # noqa: S608
     )
     assert check(path, kept).problems == ["a head in the store: is no text"]
 
