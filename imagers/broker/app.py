@@ -560,7 +560,14 @@ class _Endpoints:
 
     async def ui(self, request: Request) -> Response:
         """All pages for people: those of `imagers.broker.ui`."""
-        path = request.path_params.get("path", "")
+        try:
+            return await self._answer_browser(request, request.path_params.get("path", ""))
+        except Refusal as refusal:
+            response = _error(refusal)
+            response.headers.update(HEADERS)
+            return response
+
+    async def _answer_browser(self, request: Request, path: str) -> Response:
         if request.method == "POST":
             return await self._enter_or_leave(request, path)
         _only(request, "GET")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "check_chains", "check_store"]
 
+_NUMBERS = ("number", "place")
 _MAX_PROBLEMS = 100  # that are told one by one
 
 
@@ -50,7 +51,8 @@ def check_chains(
     hashes after it anew.
 
     Args:
-        rows: with their hashes, chain by chain, in the order of their numbers.
+        rows: with their hashes, chain by chain, in the order of their numbers; `place` says where
+            the log shows one.
         heads: signed ones, of any of the chains.
     """
     waiting: dict[str, dict[int, list[Head]]] = {}
@@ -96,11 +98,17 @@ def check_store(database: Database, exported: Sequence[Heads]) -> Report:
             store = Transaction(connection, database.words, "", alone=False)
             if exported:
                 for signed in store.all_audit_heads():
+                    if not isinstance(signed, str):
+                        problems.append("a head in the store: is no text")
+                        continue
                     try:
                         heads.append(_verify(signed, exported))
                     except (FormatError, SignatureInvalid) as error:
                         problems.append(f"a head in the store: {error}")
             report = check_chains(store.audit_chains(), heads)
+            if lost := store.count_audit() - report.rows:
+                told = "1 row is" if lost == 1 else f"{lost} rows are"
+                problems.append(f"{told} of no chain, and shown: put in, or changed")
     except database.errors as error:
         told = str(error).partition("\n")[0]
         raise StoreFailed(f"the store cannot be read: {told}", path=database.name) from None
@@ -124,6 +132,7 @@ class _Chain:
         self._number = 0
         self._hash = FIRST_HASH
         self._signed = 0
+        self._place: int | None = None
 
     def add(self, row: Mapping[str, str | int], hashed: bytes, problems: list[str]) -> None:
         number = row["number"]
@@ -140,6 +149,7 @@ class _Chain:
                 f"{self.name}: row {number} does not follow from the one before: "
                 "one of the two was changed, or put in, or what was between them taken out"
             )
+        self._check_place(row["place"], number, problems)
         self._number, self._hash = number, hashed
         for head in self._heads.pop(number, ()):
             if head.link.hash == hashed:
@@ -150,6 +160,12 @@ class _Chain:
                 f"head of row {number} was signed, {head.at}: one was changed, dropped or put in, "
                 "and the chain made anew"
             )
+
+    def _check_place(self, place: object, number: int, problems: list[str]) -> None:
+        if not isinstance(place, int) or (self._place is not None and place <= self._place):
+            problems.append(f"{self.name}: row {number} is shown before row {self._number}: moved")
+            return
+        self._place = place
 
     def end(self, problems: list[str]) -> int:
         """How many rows are signed; tells of heads whose rows are not there."""
@@ -163,7 +179,7 @@ class _Chain:
 
 
 def _is_row(row: Mapping[str, str | int]) -> bool:
-    return all(isinstance(one, str) for name, one in row.items() if name != "number")
+    return all(isinstance(one, str) for name, one in row.items() if name not in _NUMBERS)
 
 
 def _span(first: int, last: int) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import re
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from imagers.broker.audit import AuditEvent, append
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.keeping.store import Store
-from imagers.broker.keeping.tables import AUDIT_TEXTS, SEALED, WITH_SECRETS
+from imagers.broker.keeping.tables import AUDIT_TEXTS, COLUMNS, SEALED, WITH_SECRETS
 from imagers.broker.keyfiles import lock_state_directory, make_state_directory, write_owner_only
 from imagers.broker.state import open_database
 from imagers.broker.unsealing import OWN_KEYS, open_sealer, require_store, unseal
@@ -50,6 +51,8 @@ __all__ = ["Backup", "Restored", "make_backup", "restore"]
 _NAME = "restore"  # of the chain of audit rows about it
 _FORMAT = "imagers-broker-backup"
 _MAX_LINE = 16 * 1024 * 1024  # a secret of 2 MiB, sealed, in base64, many times over
+_NUMBERS_END = 2**63
+_HALF = re.compile("[\ud800-\udfff]")  # of a pair: no text has it
 _PAGE, _LARGE_PAGE = 500, 16  # rows that are read at once
 
 
@@ -171,10 +174,15 @@ def _shown(value: Any) -> JSON:
     return {"b": encode_base64(value)} if isinstance(value, bytes) else value
 
 
-def _value(shown: Any, what: str) -> Any:
-    if isinstance(shown, dict) and shown.keys() == {"b"} and isinstance(shown["b"], str):
-        return decode_base64(shown["b"], what=what)
-    if shown is None or (isinstance(shown, (str, int)) and not isinstance(shown, bool)):
+def _value(shown: Any, kind: str, what: str) -> Any:
+    """The value of a column of that kind; a database of loose types would take any other."""
+    if kind == "BYTES":
+        if isinstance(shown, dict) and shown.keys() == {"b"} and isinstance(shown["b"], str):
+            return decode_base64(shown["b"], what=what)
+    elif kind == "BIGINT":
+        if type(shown) is int and abs(shown) < _NUMBERS_END:
+            return shown
+    elif isinstance(shown, str) and "\0" not in shown and not _HALF.search(shown):
         return shown
     raise FormatError("has a value that is none", what=what)
 
@@ -222,7 +230,14 @@ class _Reader:
                 raise FormatError(f"has no row in line {self.rows + 1}", what=self._what) from None
             if len(row) != len(columns):
                 raise FormatError(f"has no row in line {self.rows + 1}", what=self._what)
-            yield name, [_value(one, self._what) for one in row]
+            kinds = COLUMNS[name]
+            yield (
+                name,
+                [
+                    _value(one, kinds[column], self._what)
+                    for one, column in zip(row, columns, strict=True)
+                ],
+            )
         end = View.parse(line, what=self._what, max_bytes=_MAX_LINE)
         is_whole = end.integer("rows") == self.rows and self._file.read(1) == b""
         if not is_whole or not hmac.compare_digest(
@@ -271,14 +286,16 @@ def _put_back(config: BrokerConfig, reader: _Reader) -> Restored:
     database = open_database(config.state_directory, config.database, name=_NAME)
     with Store(database, _NAME) as store:
         with store.reading() as transaction:
-            if transaction.store_row().head is not None:
-                raise LocalError(
-                    "expected an empty store",
-                    path=database.name,
-                    hint="move what is there away, or name another --state or --database",
-                )
+            _require(transaction.store_row().head is None, database.name)
         sealer, _ = open_sealer(config, store)
-        unsealed = unseal(config, store, sealer, fill=lambda t: _fill(t, reader))
+
+        def fill(transaction: Transaction) -> None:
+            # A store of a former version has no head, and keys; and another broker may have begun.
+            keys = [transaction.get_setting(name) for name in OWN_KEYS]
+            _require(not any(keys), database.name)
+            _fill(transaction, reader)
+
+        unsealed = unseal(config, store, sealer, fill=fill)
         with store.transaction() as transaction:
             detail = f"a backup of change {reader.number}, {reader.rows} rows"
             if unsealed.older is not None:
@@ -286,6 +303,15 @@ def _put_back(config: BrokerConfig, reader: _Reader) -> Restored:
             event = AuditEvent(event="restore", outcome="ok", detail=detail)
             append(transaction, event, now=config.clock())
     return Restored(reader.number, reader.rows, unsealed.older is not None)
+
+
+def _require(is_empty: bool, name: str) -> None:  # noqa: FBT001
+    if not is_empty:
+        raise LocalError(
+            "expected an empty store",
+            path=name,
+            hint="move what is there away, or name another --state or --database",
+        )
 
 
 def _fill(transaction: Transaction, reader: _Reader) -> None:

@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     from imagers.broker.keeping.head import Value
     from imagers.broker.keeping.sealed import HeadKeys
 
-__all__ = ["HeadFile"]
+__all__ = ["HeadFile", "OtherKey"]
 
 _MAX_BYTES = 64 * 1024 * 1024
 _LABEL = b"imagers-broker head file v1\0"
+
+
+class OtherKey(LocalError):
+    """What was seen is sealed with a master key that is not here, so nobody knows what it is."""
 
 
 class HeadFile:
@@ -50,7 +54,8 @@ class HeadFile:
         """What was seen; None: there is no such file, since no broker has run here.
 
         Raises:
-            LocalError: it is not what a broker wrote, its key is not here, or it is open to others.
+            OtherKey: its key is not here.
+            LocalError: it is not what a broker wrote, or it is open to others.
             FormatError: it is no such file.
         """
         if not os.path.lexists(self._path):
@@ -63,7 +68,16 @@ class HeadFile:
         )
         file.only("number", "lasting", "key", "mac")
         number, key, lasting = file.integer("number"), file.text("key"), file.value.get("lasting")
-        mac = self._mac(number, lasting, key)
+        try:
+            mac = self._mac(number, lasting, key)
+        except LocalError as error:
+            raise OtherKey(
+                str(error),
+                path=str(self._path),
+                hint="where an older backup is put back, put the master key that was in force "
+                "later beside it as master.next; where this broker was stopped while the key was "
+                "rotated, move this file away",
+            ) from None
         if not hmac.compare_digest(file.text("mac").encode(), mac.encode()):
             raise LocalError("was not written by a broker of this store", path=str(self._path))
         assert isinstance(lasting, list)  # a broker wrote it

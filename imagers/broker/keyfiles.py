@@ -157,6 +157,8 @@ def write_owner_only(path: Path) -> Iterator[BinaryIO]:
     Raises:
         LocalError: the name exists, or the file could not be written.
     """
+    if os.path.lexists(path):  # else it is told after all was written
+        raise LocalError("is there already", path=str(path), hint="give it another name")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with local_errors(path, "cannot be written"):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -13,7 +13,7 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING
 
-from imagers.broker.headfile import HeadFile
+from imagers.broker.headfile import HeadFile, OtherKey
 from imagers.broker.keyfiles import load_master_key, read_master_key, read_master_keys
 from imagers.broker.sealing import SETTING_KIND, Sealer
 from imagers.errors import FormatError, LocalError
@@ -133,9 +133,12 @@ def unseal(
     seen = None
     try:
         seen = file.read()
-    except (LocalError, FormatError):
+    except OtherKey:
+        raise  # an older state is accepted with the images that were revoked since, or not at all
+    except (LocalError, FormatError) as error:
         if not config.accept_older_state:
             raise
+        _log.warning("images that were revoked since may be served again: %s", error)
     return store.unseal(
         sealer,
         seen=seen,

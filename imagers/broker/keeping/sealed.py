@@ -379,10 +379,10 @@ class SealedRows:
     def _parse(self, name: Any, digest: Any) -> Name:
         """What `shown` gave, or anything else, whose digest is then another one."""
         with suppress(TypeError, ValueError, RecursionError):
+            found = tuple(json.loads(name))
             # Of another length, it could be one digest and the whole of the next row after it.
-            if isinstance(digest, bytes) and len(digest) == DIGEST_BYTES:
-                found = tuple(json.loads(name))
-                hash(found)  # there is no list in it
+            is_digest = isinstance(digest, bytes) and len(digest) == DIGEST_BYTES
+            if is_digest and all(isinstance(one, (str, int)) for one in found):
                 return found
         raise self._held.altered("it has a seal that is none")
 

@@ -28,6 +28,7 @@ audit_heads  what the last row of a chain was, signed now and then
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUDIT_TEXTS",
+    "COLUMNS",
     "DEFAULT_TENANT",
     "LASTING",
     "NUMBER_DIGITS",
@@ -188,3 +190,10 @@ TABLES = tuple(
     for one in _SCHEMA.format(texts=" TEXT NOT NULL, ".join((*AUDIT_TEXTS, ""))[:-2]).split(";")
     if one.strip()
 )
+
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    table.split()[2]: dict(re.findall(r"(\w+) (TEXT|BYTES|BIGINT)\b", table))
+    for table in TABLES
+    if table.startswith("CREATE TABLE")
+}
+"""By table, the kinds of its columns."""

@@ -630,8 +630,8 @@ class Transaction:
         """The last signed head of each chain."""
         return [signed for (signed,) in self._run(_LAST_HEADS).fetchall()]
 
-    def all_audit_heads(self) -> Sequence[str]:
-        """All signed heads."""
+    def all_audit_heads(self) -> Sequence[object]:
+        """All signed heads, or what is in their place."""
         return [signed for (signed,) in self._run("SELECT signed FROM audit_heads").fetchall()]
 
     def list_audit(
@@ -694,15 +694,22 @@ class Transaction:
         ).fetchall()
         return {(hour, outcome): count for hour, outcome, count in rows}
 
+    def count_audit(self) -> int:
+        """How many rows there are, also such as are of no chain."""
+        return int(_one(self._run("SELECT count(*) FROM audit"))[0])
+
     def audit_chains(self) -> Iterator[tuple[Mapping[str, str | int], bytes]]:
-        """All rows with their hashes: chain by chain, in their order."""
+        """All rows of chains with their hashes: chain by chain, in their order.
+
+        `place` is where the log shows a row, which is no part of its hash.
+        """
         brokers = self._run("SELECT DISTINCT broker FROM audit ORDER BY broker").fetchall()
         for (broker,) in brokers:
             number = place = 0
             # No constraint is relied on: who changes rows may have dropped it.
             while rows := self._links_after(broker, number, place):
-                for *told, hashed, _ in rows:
-                    yield dict(zip(_AUDIT, told, strict=True)), hashed
+                for *told, hashed, shown_at in rows:
+                    yield {**dict(zip(_AUDIT, told, strict=True)), "place": shown_at}, hashed
                 number, place = rows[-1][1], rows[-1][-1]
 
     def _links_after(self, broker: str, number: int, place: int) -> Sequence[tuple[Any, ...]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from imagers.broker.resources import Resources
     from imagers.broker.state import BrokerState
 
-    _Shown = tuple[str, Sequence[Element]]
+    _Shown = tuple[str, Callable[[], Sequence[Element]]]
 
 __all__ = ["ASSETS", "HEADERS", "READERS", "Page", "Pages", "asset"]
 
@@ -110,7 +111,11 @@ class Pages:
             title, content = await self._screens[path](by, query)
         else:
             raise Refusal("ResourceNotFound", f"there is no page {path[:80]!r}")
-        return Page(200, views.frame(title, content, here=path, name=by.name))
+        # A page can have thousands of rows: it is written beside the loop that serves guests.
+        body = await asyncio.to_thread(
+            lambda: views.frame(title, content(), here=path, name=by.name)
+        )
+        return Page(200, body)
 
     @staticmethod
     def login(problem: str = "") -> Page:
@@ -130,13 +135,13 @@ class Pages:
         since = (now - timedelta(hours=views.HOURS - 1)).isoformat()[: len("2026-01-31T12")]
         counts = await self._resources.count_releases(by, since)
         rows = await self._rows(by, _NEWEST, outcome="refused")
-        return "Overview", views.overview(counts, rows, now=now)
+        return "Overview", lambda: views.overview(counts, rows, now=now)
 
     async def _attempts(self, by: Admin, query: Mapping[str, str]) -> _Shown:
         wanted = {name: query[name] for name in ("outcome", "session") if name in query}
         rows = await self._rows(by, _ROWS, **wanted)
         guests = [row for row in rows if row["event"] in ("auth", "attest", "release")]
-        return "Attempts", views.attempts(guests, only_refused="outcome" in wanted)
+        return "Attempts", lambda: views.attempts(guests, only_refused="outcome" in wanted)
 
     async def _attempt(self, by: Admin, row_id: str) -> _Shown:
         found = await self._rows(by, 1, id=row_id)
@@ -148,11 +153,12 @@ class Pages:
             story = await self._rows(by, _ROWS, session=row["session"])
         before = [one for one in story if (one["at"], one["id"]) < (row["at"], row["id"])]
         title = "Why it was refused" if row["outcome"] == "refused" else "What was done"
-        return title, views.attempt(row, before)
+        return title, lambda: views.attempt(row, before)
 
     async def _guests(self, by: Admin, query: Mapping[str, str]) -> _Shown:
         del query
-        return "Guests", views.guests(await self._rows(by, _SEEN))
+        rows = await self._rows(by, _SEEN)
+        return "Guests", lambda: views.guests(rows)
 
     async def _images(self, by: Admin, query: Mapping[str, str]) -> _Shown:
         del query
@@ -162,11 +168,13 @@ class Pages:
     async def _list_resources(self, by: Admin, query: Mapping[str, str]) -> _Shown:
         del query
         require_right(by, Right.SEE)
-        return "Resources", views.resources(json.loads(await self._resources.names(by)))
+        names = await self._resources.names(by)
+        return "Resources", lambda: views.resources(json.loads(names))
 
     async def _resource(self, by: Admin, path: str) -> _Shown:
         require_right(by, Right.SEE)
-        return path, views.resource(json.loads(await self._resources.metadata(by, path)))
+        facts = await self._resources.metadata(by, path)
+        return path, lambda: views.resource(json.loads(facts))
 
     async def _policies(self, by: Admin, query: Mapping[str, str]) -> _Shown:
         del query
@@ -179,13 +187,15 @@ class Pages:
                 texts[f"Attestation policy: {name}"] = "none: reference values alone decide\n"
             else:
                 texts[f"Attestation policy: {name}"] = text.decode()
-        return "Policies", views.policies(texts)
+        return "Policies", lambda: views.policies(texts)
 
     async def _reference_values(self, by: Admin, query: Mapping[str, str]) -> _Shown:
         del query
         require_right(by, Right.READ)
-        values = json.loads(await self._references.list(by))["reference_values"]
-        return "Reference values", views.reference_values(values, now=self._state.now())
+        data, now = await self._references.list(by), self._state.now()
+        return "Reference values", lambda: views.reference_values(
+            json.loads(data)["reference_values"], now=now
+        )
 
     async def _rows(self, by: Admin, limit: int, **wanted: str) -> Sequence[Mapping[str, str]]:
         return await self._resources.audit_rows(by, limit, wanted)

@@ -25,7 +25,7 @@ def chain(count, broker="broker", texts=None):
         told = (
             dict.fromkeys(AUDIT_TEXTS, "") | {"detail": f"{number}"} | (texts or {}).get(number, {})
         )
-        row = {"broker": broker, "number": number, **told}
+        row = {"broker": broker, "number": number, "place": number, **told}
         before = chain_hash(before, row)
         found.append((row, before))
     return found
@@ -153,6 +153,17 @@ def test_row_with_values_of_another_kind_is_told(damage):
     assert "broker: a row after row 1 is damaged" in problems(rows)
 
 
+def test_row_that_is_shown_elsewhere_than_it_was_written_is_told():
+    rows = chain(4)
+    rows[1] = (rows[1][0] | {"place": 9}, rows[1][1])
+    assert problems(rows) == [
+        "broker: row 3 is shown before row 2: moved",
+        "broker: row 4 is shown before row 3: moved",
+    ]
+    rows[1] = (rows[1][0] | {"place": None}, rows[1][1])
+    assert problems(rows) == ["broker: row 2 is shown before row 1: moved"]
+
+
 def test_no_more_problems_are_told_than_one_reads():
     rows = [(row, bytes(32)) for row, _ in chain(300)]
     told = problems(rows)
@@ -252,6 +263,35 @@ def test_rows_that_were_put_in_past_the_constraints_are_told(path):
         f"INSERT INTO audit (place, {columns}) SELECT 99, {columns} FROM audit WHERE number = 4",  # noqa: S608
     )
     assert check(path).problems == ["broker: row 4 is there twice: one was put in"]
+
+
+@pytest.mark.parametrize(
+    ("broker", "number"), [("'broker'", "-3"), ("'broker'", "NULL"), ("NULL", "3")]
+)
+def test_row_of_no_chain_that_the_log_shows_is_told(path, broker, number):
+    kept = export(path)
+    columns = ", ".join((*AUDIT_TEXTS, "hash"))
+    change(
+        path,
+        "CREATE TABLE other AS SELECT * FROM audit",
+        "DROP TABLE audit",
+        "ALTER TABLE other RENAME TO audit",
+        f"INSERT INTO audit (place, broker, number, {columns}) "  # noqa: S608
+        f"SELECT -1, {broker}, {number}, {columns} FROM audit WHERE number = 4",
+    )
+    assert check(path, kept).problems == ["1 row is of no chain, and shown: put in, or changed"]
+
+
+@pytest.mark.parametrize("signed", ["NULL", "5", "x'ff'"])
+def test_head_in_the_store_that_is_no_text_is_told(path, signed):
+    kept = export(path)
+    change(
+        path,
+        "DROP TABLE audit_heads",
+        "CREATE TABLE audit_heads (broker, number, signed)",
+        f"INSERT INTO audit_heads VALUES ('broker', 1, {signed})",  # noqa: S608
+    )
+    assert check(path, kept).problems == ["a head in the store: is no text"]
 
 
 def test_file_that_is_no_store_is_told(tmp_path):

@@ -3,7 +3,9 @@ import json
 import os
 import secrets
 import shutil
+import sqlite3
 import stat
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 
@@ -203,6 +205,52 @@ def test_backup_that_was_changed_is_not_put_in_force(config, other, tmp_path, ch
         assert transaction.all_resources() == ()
 
 
+def other_value(table, at, value):
+    def change(lines):
+        next(one for one in lines[1:] if one[0] == table)[at] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        other_value("bindings", 1, 10**30),
+        other_value("bindings", 1, None),
+        other_value("bindings", 1, "\ud800"),
+        other_value("bindings", 1, "a\0"),
+        other_value("resources", 3, 10**30),
+        other_value("resources", 3, True),
+        other_value("resources", 2, "x"),
+        other_value("audit", 2, "x"),
+        other_value("audit", -1, "x"),
+        other_value("settings", 2, "x"),
+        other_value("seals", 1, -(2**63)),
+        other_value("audit_heads", 3, 5),
+    ],
+)
+def test_value_of_another_kind_is_refused_before_anything_is_made(config, other, tmp_path, change):
+    fill(config)
+    with open_state(config) as state, state.store.transaction() as transaction:
+        state.audit_heads.sign(transaction)
+    make_backup(config, tmp_path / "backup")
+    rewritten(tmp_path / "backup", change)
+    bring_key(config, other)
+    with pytest.raises(FormatError, match="has a value that is none"):
+        restore(other, tmp_path / "backup")
+    assert not other.store_file.exists()
+
+
+@pytest.mark.parametrize("name", ["[[1,[2]],3]", '[{"a":1}]', "[null]", "[" * 9000, "5"])
+def test_seal_that_is_none_is_told(config, other, tmp_path, name):
+    fill(config)
+    make_backup(config, tmp_path / "backup")
+    rewritten(tmp_path / "backup", other_value("seals", 2, name))
+    bring_key(config, other)
+    with pytest.raises(Altered, match="it has a seal that is none"):
+        restore(other, tmp_path / "backup")
+
+
 def cut(data):
     return data[:-40]
 
@@ -258,6 +306,33 @@ def test_restore_over_a_store_refused(config, tmp_path):
     with pytest.raises(LocalError, match="expected an empty store") as caught:
         restore(config, tmp_path / "backup")
     assert "move what is there away" in caught.value.hint
+
+
+def test_restore_over_a_store_that_has_keys_and_no_head_refused(config, other, tmp_path):
+    fill(config)
+    make_backup(config, tmp_path / "backup")
+    bring_key(config, other)
+    open_state(other).close()
+    with closing(sqlite3.connect(other.store_file)) as connection:
+        connection.execute("UPDATE store SET head = NULL")
+        connection.commit()
+    with pytest.raises(LocalError, match="expected an empty store"):
+        restore(other, tmp_path / "backup")
+
+
+def test_restore_where_a_broker_begins_meanwhile_refused(config, other, tmp_path, monkeypatch):
+    fill(config)
+    make_backup(config, tmp_path / "backup")
+    bring_key(config, other)
+    real = backup.open_sealer
+
+    def begun(config, store):
+        open_state(other).close()
+        return real(config, store)
+
+    monkeypatch.setattr(backup, "open_sealer", begun)
+    with pytest.raises(LocalError, match="expected an empty store"):
+        restore(other, tmp_path / "backup")
 
 
 def test_restore_beside_a_broker_that_runs_refused(config, other, tmp_path):
@@ -328,6 +403,31 @@ def test_image_that_was_revoked_since_stays_so_after_an_older_backup(config, tmp
         transaction.propose_image("default", digest_of(b"newer"), by="", at="")
         numbers = [one.number for one in transaction.list_images("default")]
     assert numbers == sorted(set(numbers))
+
+
+def test_image_that_was_revoked_since_stays_so_after_a_backup_from_before_a_rotation(
+    config, tmp_path
+):
+    fill(config)
+    make_backup(config, tmp_path / "backup")
+    new = digest_of(b"new")
+    with open_state(config) as state, state.store.transaction() as transaction:
+        transaction.propose_image("default", new, by="", at="")
+        found = transaction.find_image("default", new)
+        transaction.set_image(replace(found, state="revoked", reason="it leaks"))
+    done = rotated(config)
+    config.store_file.unlink()
+    config.master_key_file.rename(tmp_path / "later.key")
+    done.old_file.rename(config.master_key_file)
+    accepting = replace(config, accept_older_state=True)
+    for one in (config, accepting):
+        with pytest.raises(LocalError, match="is sealed with the master key") as caught:
+            restore(one, tmp_path / "backup")
+        assert "as master.next" in caught.value.hint
+    (tmp_path / "later.key").rename(config.next_key_file)
+    assert restore(accepting, tmp_path / "backup").is_older
+    with open_state(config) as state, state.store.reading() as transaction:
+        assert transaction.find_image("default", new).state == "revoked"
 
 
 def test_restore_that_was_killed_puts_nothing_in_force_and_can_be_said_again(

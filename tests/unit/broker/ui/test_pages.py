@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who sees which page, over HTTP."""
 
+import asyncio
 import re
+import threading
 from urllib.parse import urlencode
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from imagers.broker.references import References
+from imagers.broker.resources import Resources
 from imagers.broker.state import open_state
+from imagers.broker.ui import views
+from imagers.broker.ui.pages import Pages
 from imagers.errors import KeyRefused
 from imagers.kbs.admin import BrokerAdmin
 from imagers.kbs.tenants import TenantAdmin
 from imagers.model.digest import digest_of
+from tests.unit.broker.conftest import first_admin
 
 PAGES = ["", "/attempts", "/guests", "/images", "/resources", "/policies", "/reference-values"]
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
@@ -246,3 +253,35 @@ def test_pages_load_nothing_from_elsewhere(browser):
         assert status == 200
         assert "://" not in body
         assert kind
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "more"),
+    [
+        ("POST", "/ui/login", {"Sec_Fetch_Site": "cross-site"}),
+        ("POST", "/ui/other", {}),
+        ("DELETE", "/ui", {}),
+        ("GET", "/ui/page.txt", {}),
+    ],
+)
+def test_refusals_have_the_headers_of_pages(embedded, method, path, more):
+    http = http_of_without_redirects(embedded.url)
+    _, headers, _ = http(method, path, **more)
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_pages_are_written_beside_the_loop_that_serves_guests(state, monkeypatch):
+    threads = []
+    real = views.frame
+
+    def frame(*args, **named):
+        threads.append(threading.get_ident())
+        return real(*args, **named)
+
+    monkeypatch.setattr(views, "frame", frame)
+    pages = Pages(state, Resources(state), References(state))
+    for path in PAGES:
+        asyncio.run(pages.show(first_admin(state), path.removeprefix("/"), {}))
+    assert len(threads) == len(PAGES)
+    assert threading.get_ident() not in threads

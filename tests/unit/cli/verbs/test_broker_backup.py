@@ -23,4 +23,4 @@ def test_backup_over_a_file_is_refused(run, state):
     assert run("broker", "backup", "--state", state, "today.backup").code == 0
     outcome = run("broker", "backup", "--state", state, "today.backup")
     assert outcome.code == 13
-    assert "today.backup: cannot be written: file exists" in outcome.err
+    assert "today.backup: is there already" in outcome.err
