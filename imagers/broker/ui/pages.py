@@ -163,7 +163,8 @@ class Pages:
     async def _images(self, by: Admin, query: Mapping[str, str]) -> _Shown:
         del query
         require_right(by, Right.SEE)
-        return "Images", views.images(await self._known_images.list_all(by))
+        known = await self._known_images.list_all(by)
+        return "Images", lambda: views.images(known)
 
     async def _list_resources(self, by: Admin, query: Mapping[str, str]) -> _Shown:
         del query

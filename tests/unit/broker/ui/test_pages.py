@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from imagers.broker.images import Images
 from imagers.broker.references import References
 from imagers.broker.resources import Resources
 from imagers.broker.state import open_state
@@ -280,7 +281,7 @@ def test_pages_are_written_beside_the_loop_that_serves_guests(state, monkeypatch
         return real(*args, **named)
 
     monkeypatch.setattr(views, "frame", frame)
-    pages = Pages(state, Resources(state), References(state))
+    pages = Pages(state, Resources(state), References(state), Images(state))
     for path in PAGES:
         asyncio.run(pages.show(first_admin(state), path.removeprefix("/"), {}))
     assert len(threads) == len(PAGES)
