@@ -426,6 +426,7 @@ class Handshake:
             now=known.now,
             expires=_when(ticket.expires_ms),
             init_data=_shown_init_data(shown.init_data, judged[0].claims),
+            store_id=self._state.challenges.store_id,
         )
         if len(token) > _MAX_TOKEN:
             raise Refusal(

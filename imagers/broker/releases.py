@@ -384,7 +384,7 @@ class Releases:
             try:
                 if tenant not in seen.cases:
                     of = tenant or DEFAULT_TENANT
-                    guest = self._identify(credentials, session, of, now)  # step 1
+                    guest = self._identify(credentials, session, of, row.id, now)  # step 1
                     seen.cases[tenant] = _Case(tenant, guest, self._state.rules(transaction, of))
                 # A bad path or image is refused later, when it is known who asks.
                 stored = None if path is None else transaction.find_resource(path)
@@ -419,12 +419,18 @@ class Releases:
             append(transaction, event, now=self._state.now())
 
     def _identify(
-        self, credentials: Credentials, session: Session | None, tenant: str, now: datetime
+        self,
+        credentials: Credentials,
+        session: Session | None,
+        tenant: str,
+        store_id: bytes,
+        now: datetime,
     ) -> AttestedGuest:
         """The guest, to a tenant. A good session goes before a bearer token, as with Trustee."""
         if session is not None:
             return self._state.guest_tokens.check(session.token, now=now)
-        return self._state.guest_of(_bearer_of(credentials), tenant, now=now)
+        bearer = _bearer_of(credentials)
+        return self._state.guest_of(bearer, tenant, now=now, store_id=store_id)
 
     def _check_judges(self, guest: AttestedGuest) -> None:
         for one in guest.accepted:

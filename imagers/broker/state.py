@@ -274,14 +274,19 @@ class BrokerState(Closing):
 
         return await self.store.change(run)
 
-    def guest_of(self, token: str, tenant: str, *, now: datetime) -> AttestedGuest:
+    def guest_of(
+        self, token: str, tenant: str, *, now: datetime, store_id: bytes | None = None
+    ) -> AttestedGuest:
         """The guest of a bearer token: of this broker, or of an issuer that the tenant lists.
+
+        Args:
+            store_id: see `GuestTokens.check`.
 
         Raises:
             Refusal: it is neither, or not good.
         """
         if not self.passports or self.guest_tokens.is_named_in(token):
-            return self.guest_tokens.check(token, now=now)
+            return self.guest_tokens.check(token, now=now, store_id=store_id)
         return self.passports.check(token, tenant=tenant, now=now)
 
     def rules(self, transaction: Transaction, tenant: str = DEFAULT_TENANT) -> Rules:

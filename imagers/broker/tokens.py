@@ -14,7 +14,8 @@ The guest's TEE has the submod `cpu0`; each of its devices one more, such as `gp
 
 A token made under roots for tests says so, in `imagers.test-root`. By which roots and settings a
 verifier judged is in `imagers.judge` of the submod, as a digest: a broker that is started with
-others believes nothing that was accepted under these.
+others believes nothing that was accepted under these. The store is named in `imagers.store`: one
+whose time begins again has another name, and takes no token from before.
 
 Spec: draft-ietf-rats-ear; draft-ietf-rats-ar4si; Trustee attestation token.
 """
@@ -74,6 +75,8 @@ EVIDENCE = "ear.veraison.annotated-evidence"
 _CLAIMS = "imagers.claims"
 _JUDGE = "imagers.judge"
 _GUEST = "cpu0"
+_STORE = "imagers.store"
+_STORE_DIGITS = 16
 # Claims that would make a token too long for a header; registers that they led to are measured.
 _LONG = frozenset({"uefi_event_logs"})
 _REMEMBERED = 256  # good tokens, of 32 KiB at most
@@ -280,12 +283,14 @@ class GuestTokens:
         now: datetime,
         expires: datetime,
         init_data: JSONObject | None = None,
+        store_id: bytes = b"",
     ) -> str:
         """The token of a guest whose evidence was accepted.
 
         Args:
             judged: that of the TEE first, then those of its devices.
             init_data: what policies may see of the init data that the evidence binds.
+            store_id: where it counts; another one when the time of the store begins again.
         """
         runtime: JSONObject = {
             "nonce": attestation.nonce,
@@ -307,6 +312,7 @@ class GuestTokens:
             "exp": int(expires.timestamp()),
             "iss": self._issuer,
             "imagers.tee": claims.tee,
+            _STORE: _store_name(store_id),
         }
         if any(one.claims.test_root for one in judged):
             payload["imagers.test-root"] = True
@@ -321,8 +327,11 @@ class GuestTokens:
         except FormatError:
             return False
 
-    def check(self, token: str, *, now: datetime) -> AttestedGuest:
+    def check(self, token: str, *, now: datetime, store_id: bytes | None = None) -> AttestedGuest:
         """The guest of a token that this broker made and that is not over.
+
+        Args:
+            store_id: of the store as it is now; None: of any.
 
         Raises:
             Refusal: it is another's, changed, or expired.
@@ -340,6 +349,9 @@ class GuestTokens:
         # Made while the clock was far ahead: it would be good for as long.
         if issued > (now + MAX_CLOCK_ERROR).timestamp():
             raise Refusal("TokenVerifierError", "the token is from the future")
+        if store_id is not None and guest.claims.get(_STORE) != _store_name(store_id):
+            # It may have ended, by the time that was before.
+            raise Refusal("TokenVerifierError", "the token is from before the time began again")
         return guest
 
     def _remember(self, token: str, payload: View) -> tuple[int, int, AttestedGuest]:
@@ -349,6 +361,10 @@ class GuestTokens:
         if len(self._good) > _REMEMBERED:
             self._good.popitem(last=False)
         return said
+
+
+def _store_name(store_id: bytes) -> str:
+    return sha256(store_id).hexdigest()[:_STORE_DIGITS]
 
 
 def _submod(

@@ -139,6 +139,23 @@ def test_release_after_the_clock_went_back_in_a_session_that_was_over_refused(
     again.close()
 
 
+@pytest.mark.usefixtures("stored")
+def test_release_with_a_token_from_before_the_time_began_again_refused(
+    credentials, clock, guest, state
+):
+    """1: it was over, by the time that was before; all sessions end, and so does what they gave."""
+    clock.advance(minutes=11)
+    guest.attest()  # the store sees the time
+    state.store.close()
+    clock.advance(minutes=-9)
+    again = open_state(state.config)
+    for one in (credentials, Credentials(bearer=credentials.bearer)):
+        refusal = refused(Release(again), one, PATH, ASKED)
+        assert (refusal.status, refusal.name) == (401, "TokenVerifierError")
+        assert "began again" in refusal.detail
+    again.close()
+
+
 def test_release_with_the_cookie_of_a_session_that_is_no_row_refused(state, release):
     """1: a cookie of ours proves nothing before evidence was accepted."""
     cookie, _ = state.challenges.issue(

@@ -87,6 +87,7 @@ def test_token_is_an_ear_with_the_members_of_trustee_in_order(token):
         "exp",
         "iss",
         "imagers.tee",
+        "imagers.store",
     ]
     assert payload["eat_profile"] == "tag:github.com,2024:confidential-containers/Trustee"
     assert payload["exp"] - payload["iat"] == 300
