@@ -31,7 +31,7 @@ from imagers.broker.keeping.store import Store
 from imagers.broker.keeping.tables import AUDIT_TEXTS, COLUMNS, SEALED, WITH_SECRETS
 from imagers.broker.keyfiles import lock_state_directory, make_state_directory, write_owner_only
 from imagers.broker.state import open_database
-from imagers.broker.unsealing import OWN_KEYS, open_sealer, require_store, unseal
+from imagers.broker.unsealing import OWN_KEYS, check_descriptor, open_sealer, require_store, unseal
 from imagers.errors import FormatError, LocalError
 from imagers.files import local_errors, open_regular
 from imagers.model.base64 import decode_base64, encode_base64
@@ -256,6 +256,7 @@ def restore(config: BrokerConfig, path: Path) -> Restored:
         Altered: what is in it is not what the brokers of a store made.
         Older: than what was seen here, which the configuration does not accept.
     """
+    check_descriptor(config)
     with local_errors(path, "cannot be read"):
         descriptor = open_regular(path)
     with os.fdopen(descriptor, "rb") as file:

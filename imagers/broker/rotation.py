@@ -22,7 +22,13 @@ from imagers.broker.keeping.tables import SEALED, WITH_SECRETS
 from imagers.broker.keyfiles import make_owner_only, new_master_key
 from imagers.broker.sealing import RESOURCE_KIND, SETTING_KIND
 from imagers.broker.state import open_database
-from imagers.broker.unsealing import OWN_KEYS, head_file, open_sealer, require_store
+from imagers.broker.unsealing import (
+    OWN_KEYS,
+    check_descriptor,
+    head_file,
+    open_sealer,
+    require_store,
+)
 from imagers.errors import LocalError
 from imagers.files import local_errors, sync_directory
 
@@ -77,6 +83,7 @@ def rotate(config: BrokerConfig) -> Rotated:
     Raises:
         LocalError: there is no next key, or the store cannot be used.
     """
+    check_descriptor(config)
     database = open_database(config.state_directory, config.database, name=NAME)
     with Store(database, NAME) as store:
         with store.reading() as transaction:

@@ -53,6 +53,7 @@ from imagers.broker.unsealing import (
     CHALLENGE_KEY,
     LOGIN_KEY,
     TOKEN_KEY,
+    check_descriptor,
     make_challenge_key,
     open_sealer,
     own_key,
@@ -435,6 +436,7 @@ class Settings:
 def check_settings(config: BrokerConfig) -> Settings:
     """What the configuration names beside the state; nothing is made. Raises as `open_state`."""
     check_issuer(config.issuer)
+    check_descriptor(config)
     if not _NAME.match(config.name):
         raise UsageError(
             "--name: expected a name of letters, digits, '.', '_' and '-', "

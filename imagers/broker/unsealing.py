@@ -9,6 +9,7 @@ with own_key(store, sealer, TOKEN_KEY, make_signing_key) as private: ...
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from imagers.broker.headfile import HeadFile, OtherKey
 from imagers.broker.keyfiles import load_master_key, read_master_key, read_master_keys
 from imagers.broker.sealing import SETTING_KIND, Sealer
 from imagers.errors import FormatError, LocalError
+from imagers.files import local_errors
 from imagers.model.keys import SecretKey
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ __all__ = [
     "LOGIN_KEY",
     "OWN_KEYS",
     "TOKEN_KEY",
+    "check_descriptor",
     "head_file",
     "make_challenge_key",
     "open_sealer",
@@ -63,6 +66,18 @@ def require_store(config: BrokerConfig) -> None:
             path=str(config.store_file),
             hint="--state DIR names the broker's directory",
         )
+
+
+def check_descriptor(config: BrokerConfig) -> None:
+    """Raise where the descriptor of the master key is not open, before a file of ours gets it.
+
+    Raises:
+        LocalError: nobody gave it.
+    """
+    if config.master_key_fd is None:
+        return
+    with local_errors(f"descriptor {config.master_key_fd}", "cannot be read"):
+        os.fstat(config.master_key_fd)
 
 
 def open_sealer(config: BrokerConfig, store: Store) -> tuple[Sealer, bool]:

@@ -107,18 +107,25 @@ def _entries(directory: Path, namespace: str, moved: Moved) -> Iterator[tuple[st
     if folder.is_dir():
         for path in sorted(folder.rglob("*")):
             key = path.relative_to(folder).as_posix().replace(_SLASH, "/")
-            if path.is_symlink() or not path.is_file():
-                if path.is_symlink():
-                    moved.left.append((f"{namespace}/{key}", "is a symbolic link"))
+            if path.is_symlink():
+                moved.left.append((f"{namespace}/{key}", "is a symbolic link"))
+                continue
+            if not path.is_file():
+                if not path.is_dir():
+                    moved.left.append((f"{namespace}/{key}", "is no file"))
                 continue
             try:
                 yield key, read_bounded(path, max_bytes=MAX_RESOURCE_BYTES)
             except LocalError as error:
                 moved.left.append((f"{namespace}/{key}", str(error)))
     if file.is_file():
-        document = View.parse(
-            read_bounded(file, max_bytes=_MAX_JSON), what=str(file), max_bytes=_MAX_JSON
-        )
+        try:
+            document = View.parse(
+                read_bounded(file, max_bytes=_MAX_JSON), what=str(file), max_bytes=_MAX_JSON
+            )
+        except (FormatError, LocalError) as error:
+            moved.left.append((file.name, str(error)))
+            return
         for key in sorted(document.value):
             try:
                 text = document.text(key).rstrip("=")

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -46,6 +47,8 @@ __all__ = ["BROKER", "Older", "Store", "Unsealed"]
 
 BROKER = "broker"
 """The name of a broker that shares its store with no other."""
+
+_ASIDE = 2  # looks that take their time, at once
 
 _T = TypeVar("_T")
 
@@ -133,6 +136,8 @@ class Store(Closing):
         self._made_lasting: list[tuple[Value, ...]] = []
         self._kept_number = 0
         self._kept_digests: dict[str, Mapping[Name, bytes]] = {}
+        # Of its own, or some admins' long looks would take all threads that judge evidence.
+        self._aside = ThreadPoolExecutor(_ASIDE, "imagers-broker-look")
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # of the thread
         self._thread = threading.Thread(
             target=self._run_work, name="imagers-broker-writer", daemon=True
@@ -383,8 +388,8 @@ class Store(Closing):
         return self._read(work)
 
     async def read_aside(self, work: Callable[[Transaction], _T]) -> _T:
-        """The same, for what takes its time: in a thread."""
-        return await asyncio.to_thread(self._read, work)
+        """The same, for what takes its time: in a thread of a few that guests do not wait for."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside, self._read, work)
 
     async def write(self, work: Callable[[Transaction], _T]) -> _T:
         """What `work` gives, once what it wrote is on disk. An exception of it undoes it alone.
@@ -540,6 +545,7 @@ class Store(Closing):
             self._work.put(lambda: self._write_all(self._take()))
             self._work.put(None)
         self._thread.join()
+        self._aside.shutdown(cancel_futures=True)
         self._keep_number()
         if self._writer is not None:
             self._writer.close()

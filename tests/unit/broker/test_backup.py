@@ -17,6 +17,7 @@ from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.keeping.rows import Approval
 from imagers.broker.keeping.sealed import Altered
 from imagers.broker.keeping.tables import DEFAULT_TENANT
+from imagers.broker.rotation import rotate
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.errors import FormatError, LocalError
 from imagers.kbs.resources import parse_resource_path
@@ -298,6 +299,23 @@ def test_restore_without_the_master_key_or_with_another_one_refused(config, othe
     other.master_key_file.write_bytes(bytes(32))
     with pytest.raises(StoreFailed, match="sealed with the master key"):
         restore(other, tmp_path / "backup")
+
+
+def test_descriptor_that_nobody_gave_is_refused_before_a_file_of_ours_gets_it(
+    config, other, tmp_path
+):
+    fill(config)
+    make_backup(config, tmp_path / "backup")
+    unused = os.dup(0)
+    os.close(unused)
+    for use in (
+        lambda: restore(replace(other, master_key_fd=unused), tmp_path / "backup"),
+        lambda: open_state(replace(other, master_key_fd=unused)),
+        lambda: rotate(replace(config, master_key_fd=unused)),
+    ):
+        with pytest.raises(LocalError, match=f"descriptor {unused}: cannot be read: bad file"):
+            use()
+    assert not other.state_directory.exists()
 
 
 def test_restore_over_a_store_refused(config, tmp_path):

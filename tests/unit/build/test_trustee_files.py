@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import base64
 import json
+import os
 
 import pytest
 
@@ -140,3 +141,15 @@ def test_admin_who_is_not_accepted_is_told_so_and_nothing_is_listed(running, tmp
             pytest.raises(Unauthorized),
         ):
             move_trustee(tmp_path, admin)
+
+
+def test_pipe_and_a_namespace_that_is_no_json_are_told_and_the_rest_is_taken(tmp_path, running):
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / "default\\x2Fodd\\x2F1").write_bytes(b"secret")
+    os.mkfifo(tmp_path / "repository" / "default\\x2Fodd\\x2Fpipe")
+    (tmp_path / "reference_value.json").write_text("[]")
+    moved = move_trustee(tmp_path, running.admin)
+    assert moved.taken == ["kbs:///default/odd/1"]
+    left = dict(moved.left)
+    assert left["repository/default/odd/pipe"] == "is no file"
+    assert "expected an object, got a list" in left["reference_value.json"]

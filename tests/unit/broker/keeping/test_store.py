@@ -269,3 +269,20 @@ def test_other_process_that_writes_is_waited_for_and_not_in_the_event_loop(tmp_p
         asyncio.run(run())
         assert get(store, "a") == b"1"
         other.close()
+
+
+def test_looks_that_take_their_time_leave_threads_to_others(store):
+    go_on = threading.Event()
+
+    async def run():
+        looks = [
+            asyncio.ensure_future(store.read_aside(lambda _: go_on.wait(20))) for _ in range(64)
+        ]
+        await asyncio.sleep(0)  # all of them have begun
+        try:
+            assert await asyncio.wait_for(asyncio.to_thread(int), 10) == 0
+        finally:
+            go_on.set()
+        assert await asyncio.gather(*looks) == [True] * 64
+
+    asyncio.run(run())
