@@ -320,7 +320,7 @@ class _Endpoints:
         self._tenants = Tenants(state)
         self._admin_keys = AdminKeys(state)
         self._readiness = Readiness(state)
-        self._pages = Pages(state, self._resources, self._references)
+        self._pages = Pages(state, self._resources, self._references, self._images)
         self.counted = Metrics()
         self._trustee = TrusteeAdmin(self._resources, self._references)
 

@@ -65,30 +65,45 @@ class Images:
         def look(transaction: Transaction) -> JSONObject:
             if transaction.owner_of(repository) != by.tenant:
                 return {"repository": repository, "floor": None, "images": []}
-            rules = self._state.rules(transaction, by.tenant)
-            now = self._state.session_now(transaction.store_row())
-            admins = transaction.admins(by.tenant)
-            keys = approving_keys(admins)
-            images = transaction.list_images(repository)
-            given = transaction.approvals(repository)
-            floor = rules.floors.get(repository, 0)
-            oldest = [str(one.digest) for one in images if one.number == floor]
-            return {
-                "repository": repository,
-                "floor": oldest[0] if oldest else None,
-                "images": [
-                    _told(
-                        one,
-                        good_approvals(one, given.get(one.digest, ()), keys, now=now),
-                        {one.id: one.name for one in admins},
-                        floor=floor,
-                        wanted=_wanted(rules, repository),
-                    )
-                    for one in images
-                ],
-            }
+            return self._look(transaction, by, repository)
 
         return dump_json(await self._state.store.read(look))
+
+    async def list_all(self, by: Admin) -> Sequence[JSONObject]:
+        """The same of each repository of his tenant that knows images, by name."""
+
+        def look(transaction: Transaction) -> Sequence[JSONObject]:
+            return [
+                self._look(transaction, by, name)
+                for name in transaction.repositories_of_images()
+                if transaction.owner_of(name) == by.tenant
+            ]
+
+        return await self._state.store.read_aside(look)
+
+    def _look(self, transaction: Transaction, by: Admin, repository: str) -> JSONObject:
+        rules = self._state.rules(transaction, by.tenant)
+        now = self._state.session_now(transaction.store_row())
+        admins = transaction.admins(by.tenant)
+        keys = approving_keys(admins)
+        images = transaction.list_images(repository)
+        given = transaction.approvals(repository)
+        floor = rules.floors.get(repository, 0)
+        oldest = [str(one.digest) for one in images if one.number == floor]
+        return {
+            "repository": repository,
+            "floor": oldest[0] if oldest else None,
+            "images": [
+                _told(
+                    one,
+                    good_approvals(one, given.get(one.digest, ()), keys, now=now),
+                    {one.id: one.name for one in admins},
+                    floor=floor,
+                    wanted=_wanted(rules, repository),
+                )
+                for one in images
+            ],
+        }
 
     async def approve(self, by: Admin, repository: str, body: bytes) -> None:
         """Keep an admin's approval; his former one of that image counts no more.

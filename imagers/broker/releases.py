@@ -166,6 +166,14 @@ class _Seen:
     owners: dict[str, str] = field(default_factory=dict)
     found: dict[str, _Found] = field(default_factory=dict)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether something that it was judged by is over: a resource, an approval or a value."""
+        values = (one for case in self.cases.values() for one in case.rules.references.values())
+        return any(found.has_ended for found in self.found.values()) or any(
+            one.expires is not None and one.expires <= self.now for one in values
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Found:
@@ -334,7 +342,7 @@ class Releases:
                         event, outcome="refused", rule=refusal.rule, detail=refusal.told
                     )
                     await self._state.log_refusal(event, caller=who, attested=True)
-                    if any(found.has_ended for found in seen.found.values()):
+                    if seen.has_ended:
                         # No broker whose clock is behind, or that starts anew, may say yes yet.
                         keep = partial(Transaction.keep_time, now_ms=milliseconds(seen.now))
                         await self._state.store.write(keep)

@@ -95,10 +95,13 @@ class Rules:
 
     @property
     def asks_for_approvals(self) -> bool:
-        """Whether the policy may look at the approvals of images."""
-        return isinstance(self.policy, RegoPolicy) or (
-            self.policy is not None and self.policy.demands_approvals
-        )
+        """Whether the policy looks at the approvals of images.
+
+        A text in Rego that does so without the word sees none, which is never more than there are.
+        """
+        if isinstance(self.policy, RegoPolicy):
+            return "approvals" in self.policy.text
+        return self.policy is not None and self.policy.demands_approvals
 
     def appraise(self, claims: Claims, *, now: datetime) -> Appraisal:
         """The worth of claims by the reference values.

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
 
@@ -53,8 +54,6 @@ from imagers.net.http import HTTPSettings
 from imagers.pki.jose import sign_token
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from imagers.model.strict_json import JSONObject

@@ -146,7 +146,15 @@ def test_text_is_readable_in_light_and_dark(browser, scheme):
 @pytest.mark.parametrize("size", SIZES)
 def test_no_page_is_wider_than_its_window(browser, size):
     browser.set_window_size(*SIZES[size])
-    for link in ("Overview", "Attempts", "Guests", "Resources", "Policies", "Reference values"):
+    for link in (
+        "Overview",
+        "Attempts",
+        "Guests",
+        "Images",
+        "Resources",
+        "Policies",
+        "Reference values",
+    ):
         browser.find_element(By.LINK_TEXT, link).click()
         wide, seen = browser.execute_script(
             "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"

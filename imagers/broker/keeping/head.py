@@ -25,7 +25,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["BUCKETS", "Bucket", "Head", "Name", "Seen", "Value", "bucket_of", "row_digest", "shown"]
+__all__ = [
+    "BUCKETS",
+    "DIGEST_BYTES",
+    "Bucket",
+    "Head",
+    "Name",
+    "Seen",
+    "Value",
+    "bucket_of",
+    "row_digest",
+    "shown",
+]
 
 BUCKETS = 256
 DIGEST_BYTES = 32
@@ -85,7 +96,8 @@ class Bucket:
     """Rows, and the digest of all of them.
 
     Attributes:
-        groups: by table and first column of the key: the digests of rows, by name.
+        groups: by table and first column of the key: the digests of rows, by name. Each has
+            `DIGEST_BYTES`: then no two buckets have one digest.
     """
 
     groups: Mapping[Name, Mapping[Name, bytes]] = field(default_factory=dict)

@@ -25,7 +25,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from imagers.broker.keeping.database import StoreFailed
-from imagers.broker.keeping.head import BUCKETS, Bucket, Head, bucket_of, row_digest, shown
+from imagers.broker.keeping.head import (
+    BUCKETS,
+    DIGEST_BYTES,
+    Bucket,
+    Head,
+    bucket_of,
+    row_digest,
+    shown,
+)
 from imagers.broker.keeping.tables import DEFAULT_TENANT, LASTING, SEALED
 from imagers.errors import LocalError
 
@@ -92,6 +100,7 @@ class HeldHeads:
         self.fault: Altered | None = None
         self._lock = threading.Lock()
         self._heads: tuple[Head, ...] = ()
+        self._former: set[str] = set()
 
     def hold(self, head: Head) -> None:
         """Remember a head that was verified, or made and kept."""
@@ -102,6 +111,7 @@ class HeldHeads:
             self._heads = tuple(heads[:_HELD])
             self.number = max(self.number, head.number)
             if is_newest:
+                self._former |= {one.key for one in heads} - {head.key, ""}
                 self.keys.current = head.key
         if is_newest and self.on_newest is not None:
             self.on_newest()
@@ -119,6 +129,15 @@ class HeldHeads:
                 return head
         return None
 
+    def check_key(self, row: StoreRow) -> None:
+        """Raise where a new head is made with a key that was rotated away: others may have it.
+
+        Raises:
+            Altered: it is.
+        """
+        if row.changes > self.number and row.head_key in self._former:
+            raise self.altered("its head is made with a former master key")
+
     def newest(self) -> Head:
         """The newest; one without rows where there is none."""
         heads = self._heads
@@ -131,18 +150,29 @@ class HeldHeads:
         return error
 
 
+def _columns(table: str) -> tuple[str, ...]:
+    return (*SEALED[table].key, *SEALED[table].values)
+
+
+def _is_lasting(table: str, *row: Value) -> bool:
+    """Whether a row, the values of all columns, stays for ever."""
+    if table not in LASTING:
+        return False
+    column, value = LASTING[table]
+    return row[_columns(table).index(column)] == value
+
+
 @cache
 def _select(table: str, columns: int) -> str:
     """The statement for rows whose key has so many columns given."""
-    sealed = SEALED[table]
-    tests = " AND ".join(f"{name} = :{name}" for name in sealed.key[:columns])
+    tests = " AND ".join(f"{name} = :{name}" for name in SEALED[table].key[:columns])
     where = f" WHERE {tests}" if tests else ""
-    return f"SELECT {', '.join((*sealed.key, *sealed.values))} FROM {table}{where}"  # noqa: S608 - names of ours
+    return f"SELECT {', '.join(_columns(table))} FROM {table}{where}"  # noqa: S608 - names of ours
 
 
 @cache
 def _insert(table: str) -> str:
-    names = (*SEALED[table].key, *SEALED[table].values)
+    names = _columns(table)
     values = ", ".join(f":{name}" for name in names)
     return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({values})"  # noqa: S608 - names of ours
 
@@ -170,6 +200,9 @@ class SealedRows:
         row: what the database says of itself, in this transaction.
         heads: None: the store was not unsealed; nothing of it can be read then.
         alone: whether it may write.
+
+    Attributes:
+        made_lasting: the rows that were written here and stay for ever, by name; see `lasting`.
     """
 
     def __init__(
@@ -186,6 +219,7 @@ class SealedRows:
         self._alone = alone
         self._head: Head | None = None
         self._marked: dict[Name, bytes | None] = {}
+        self.made_lasting: dict[Name, tuple[Value, ...]] = {}
 
     # Reading
 
@@ -259,25 +293,20 @@ class SealedRows:
         Raises:
             Altered: one of them is not as it was made.
         """
-        found: list[tuple[Value, ...]] = []
-        for table, (column, value) in LASTING.items():
-            count = len(SEALED[table].key)
-            some = f"{_select(table, 0)} WHERE {column} = :value"
-            for row in self._run(some, value=value).fetchall():
-                name = (table, *row[:count])
-                self._compare(name, row, self._digest(name))
-                found.append((table, *row))
-        return found
+        # Of all rows: one whose column was changed would not be found by it.
+        found = ((table, *row) for table in LASTING for row in self.rows(table))
+        return [row for row in found if _is_lasting(*row)]
 
     # Writing
 
     def insert(self, table: str, key: Sequence[str | int], values: Sequence[Value] = ()) -> None:
         """Add a row. The database refuses it where there is one of this key."""
         name = self._writable(table, key)
-        sealed = SEALED[table]
-        given = dict(zip((*sealed.key, *sealed.values), (*key, *values), strict=True))
+        given = dict(zip(_columns(table), (*key, *values), strict=True))
         self._run(_insert(table), **given)
         self._marked[name] = row_digest(name, values)
+        if _is_lasting(table, *key, *values):
+            self.made_lasting[name] = (table, *key, *values)
 
     def put(self, table: str, key: Sequence[str | int], values: Sequence[Value] = ()) -> None:
         """Add a row, in the place of the one that may be there."""
@@ -291,13 +320,6 @@ class SealedRows:
         self._run(_delete(table), **dict(zip(SEALED[table].key, key, strict=True)))
         self._marked[name] = None
         return was_there
-
-    def put_lasting(self, rows: Iterable[Sequence[Value]]) -> None:
-        """Have rows that stay for ever, as `lasting` gave them."""
-        for table, *values in rows:
-            assert isinstance(table, str)  # a name of ours
-            count = len(SEALED[table].key)
-            self.put(table, values[:count], values[count:])  # type: ignore[arg-type]  # no key is None
 
     def remove_all(self, table: str, *key: str | int) -> None:
         """Remove all rows whose key begins so."""
@@ -331,9 +353,11 @@ class SealedRows:
         held, base = self._held, self._held.newest()
         digests = [Bucket().digest] * BUCKETS
         for number, digest in self._run("SELECT number, digest FROM buckets").fetchall():
-            if number not in range(BUCKETS) or not isinstance(digest, bytes):
+            is_one = isinstance(digest, bytes) and len(digest) == DIGEST_BYTES
+            if not isinstance(number, int) or number not in range(BUCKETS) or not is_one:
                 raise held.altered("its head is none of the brokers'")
             digests[number] = digest
+        held.check_key(row)
         message = Head.message(row.changes, digests)
         if not hmac.compare_digest(self._mac(row.head_key, message), mac):
             raise held.altered("its head is none of the brokers'")
@@ -356,7 +380,9 @@ class SealedRows:
         """What `shown` gave, or anything else, whose digest is then another one."""
         with suppress(TypeError, ValueError, RecursionError):
             found = tuple(json.loads(name))
-            if isinstance(digest, bytes) and all(isinstance(one, (str, int)) for one in found):
+            # Of another length, it could be one digest and the whole of the next row after it.
+            is_digest = isinstance(digest, bytes) and len(digest) == DIGEST_BYTES
+            if is_digest and all(isinstance(one, (str, int)) for one in found):
                 return found
         raise self._held.altered("it has a seal that is none")
 

@@ -132,7 +132,8 @@ class Store(Closing):
         self._is_closed = False
         self._heads: HeldHeads | None = None
         self._keep: Callable[[Seen], None] | None = None
-        self._kept = threading.Lock()  # of the two below
+        self._kept = threading.Lock()  # of the three below
+        self._made_lasting: list[tuple[Value, ...]] = []
         self._kept_number = 0
         self._kept_digests: dict[str, Mapping[Name, bytes]] = {}
         # Of its own, or some admins' long looks would take all threads that judge evidence.
@@ -191,7 +192,7 @@ class Store(Closing):
                 transaction.sealed.verify(rows=fill is not None)
                 older = self._older(row, least, accept=accept_older)
                 if older is not None and seen is not None:
-                    transaction.sealed.put_lasting(seen.lasting)
+                    transaction.put_lasting(seen.lasting)
             except BaseException:
                 self._undo(connection)
                 raise
@@ -300,6 +301,8 @@ class Store(Closing):
         self._writer = connection
         if head is not None and self._heads is not None:
             # It is on disk: no state before it is believed any more, nor after another start.
+            with self._kept:  # what stays for ever, as it was made: it may be changed by now
+                self._made_lasting += transaction.sealed.made_lasting.values()
             self._heads.hold(head)
             self._keep_number()
 
@@ -309,8 +312,10 @@ class Store(Closing):
             return
         with self._kept:
             if (number := self._heads.number) > self._kept_number:
-                self._keep(Seen(number, self._lasting(self._heads.newest())))
+                lasting = (*self._made_lasting, *self._lasting(self._heads.newest()))
+                self._keep(Seen(number, tuple(dict.fromkeys(lasting))))
                 self._kept_number = number
+                self._made_lasting.clear()
 
     def _lasting(self, head: Head) -> tuple[tuple[Value, ...], ...]:
         """The rows that stay for ever, where there can be others than the last time."""

@@ -139,8 +139,7 @@ CREATE TABLE bindings (
 CREATE TABLE images (
     repository TEXT NOT NULL, manifest_digest TEXT NOT NULL, number BIGINT NOT NULL,
     state TEXT NOT NULL, successor TEXT NOT NULL, reason TEXT NOT NULL, proposed_by TEXT NOT NULL,
-    proposed_at TEXT NOT NULL, PRIMARY KEY (repository, manifest_digest),
-    UNIQUE (repository, number)
+    proposed_at TEXT NOT NULL, PRIMARY KEY (repository, manifest_digest)
 );
 CREATE TABLE approvals (
     repository TEXT NOT NULL, manifest_digest TEXT NOT NULL, admin TEXT NOT NULL,

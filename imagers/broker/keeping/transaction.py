@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,10 @@ from imagers.model.references import parse_references, references_to_json
 from imagers.model.strict_json import dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from imagers.broker.keeping.database import Connection, Cursor
+    from imagers.broker.keeping.head import Value
     from imagers.broker.keeping.sealed import HeldHeads
     from imagers.model.references import ReferenceValue
 
@@ -41,6 +43,7 @@ STORE_ID_BYTES = 16
 MAX_FORMER = 16
 """Versions of a resource that are kept beside the one that is served."""
 _FEW = 16  # images of a resource: more are looked up among all that the repository knows
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_HASH = bytes(32)
 """What stands in for the hash before the first row of a chain."""
 _SESSION = tuple(one.name for one in fields(Session))
@@ -265,6 +268,7 @@ class Transaction:
         """
         if self.find_image(repository, digest) is not None:
             return
+        # A revoked one outlives a restore: numbers can have gaps.
         number = max((one.number for one in self.list_images(repository)), default=0) + 1
         self.set_image(
             Image(
@@ -311,6 +315,32 @@ class Transaction:
             ],
         )
 
+    def put_lasting(self, rows: Iterable[Sequence[Value]]) -> None:
+        """Have rows that stay for ever in an older state, as `SealedRows.lasting` gave them.
+
+        An image keeps the number that it has there, or takes a free one. What followed it is left
+        out where it is not known there, or leads back to it.
+        """
+        for table, *row in rows:
+            if table == "images":
+                self._put_lasting_image(_image_of(row))
+            else:
+                count = len(SEALED[str(table)].key)
+                self.sealed.put(str(table), row[:count], row[count:])  # type: ignore[arg-type]  # no key is None
+
+    def _put_lasting_image(self, image: Image) -> None:
+        known = {one.digest: one for one in self.list_images(image.repository)}
+        there = known.pop(image.digest, None)
+        taken = {one.number for one in known.values()}
+        if there is not None:
+            image = replace(image, number=there.number)
+        elif image.number in taken:
+            image = replace(image, number=max(taken) + 1)
+        after = image.successor
+        while after in known:  # which has each of them once
+            after = known.pop(after).successor
+        self.set_image(image if after is None else replace(image, successor=None))
+
     def approvals(
         self, repository: str, digest: Digest | None = None
     ) -> Mapping[Digest, Sequence[Approval]]:
@@ -347,6 +377,9 @@ class Transaction:
         """
         if self._row is None:
             identity, changes, seen_ms, eras, head, key = _one(self._run(_STORE))
+            wanted = ((changes, int), (seen_ms or 0, int), (head or b"", bytes), (key or "", str))
+            if self._heads is not None and not all(isinstance(*one) for one in wanted):
+                raise self._heads.altered("what it says of itself has other types")
             if self._heads is not None and changes < self._least:
                 told = f"expected change {self._least} or later, got {changes}: it is an old copy"
                 raise self._heads.altered(told)
@@ -392,6 +425,10 @@ class Transaction:
             for one in self.former_resources(path):
                 if 0 < one.resource.expires <= now:
                     self.set_former(replace(one, resource=replace(one.resource, expires=1)))
+        for tenant in self.tenants():
+            for value in self.reference_values(tenant).values():
+                if value.expires is not None and value.expires.timestamp() <= now:
+                    self.set_reference_value(tenant, replace(value, expires=_LONG_AGO))
 
     # Sessions
 
@@ -477,6 +514,10 @@ class Transaction:
         """Whether a secret is kept for it, or a former one."""
         names = (*self.sealed.names("resources"), *self.sealed.names("former_resources"))
         return any(str(path).startswith(f"{repository}/") for _, path, *_ in names)
+
+    def repositories_of_images(self) -> Sequence[str]:
+        """Those that know images, sorted."""
+        return sorted({str(name[1]) for name in self.sealed.names("images")})
 
     def knows_images(self, repository: str) -> bool:
         """Whether a secret of it was ever bound to an image."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from xml.etree.ElementTree import Element
 
+    from imagers.broker.images import Images
     from imagers.broker.keeping.rows import Admin
     from imagers.broker.references import References
     from imagers.broker.resources import Resources
@@ -78,14 +79,18 @@ class Pages:
     Threads: safe.
     """
 
-    def __init__(self, state: BrokerState, resources: Resources, references: References) -> None:
+    def __init__(
+        self, state: BrokerState, resources: Resources, references: References, images: Images
+    ) -> None:
         self._state = state
         self._resources = resources
         self._references = references
+        self._known_images = images
         self._screens: Mapping[str, Callable[[Admin, Mapping[str, str]], Awaitable[_Shown]]] = {
             "": self._overview,
             "attempts": self._attempts,
             "guests": self._guests,
+            "images": self._images,
             "resources": self._list_resources,
             "policies": self._policies,
             "reference-values": self._reference_values,
@@ -154,6 +159,12 @@ class Pages:
         del query
         rows = await self._rows(by, _SEEN)
         return "Guests", lambda: views.guests(rows)
+
+    async def _images(self, by: Admin, query: Mapping[str, str]) -> _Shown:
+        del query
+        require_right(by, Right.SEE)
+        known = await self._known_images.list_all(by)
+        return "Images", lambda: views.images(known)
 
     async def _list_resources(self, by: Admin, query: Mapping[str, str]) -> _Shown:
         del query

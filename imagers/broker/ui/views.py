@@ -30,6 +30,7 @@ __all__ = [
     "attempts",
     "frame",
     "guests",
+    "images",
     "login",
     "overview",
     "policies",
@@ -46,6 +47,7 @@ SCREENS = {
     "": "Overview",
     "attempts": "Attempts",
     "guests": "Guests",
+    "images": "Images",
     "resources": "Resources",
     "policies": "Policies",
     "reference-values": "Reference values",
@@ -308,6 +310,39 @@ def guests(rows: Sequence[Row]) -> Sequence[Element]:
         )
     head = ["session", "TEE", "address", "first seen", "last seen", "released", "refused", "claims"]
     return [table(head, lines, empty="No guest was seen.")]
+
+
+def images(repositories: Sequence[JSONObject]) -> Sequence[Element]:
+    """The images that each repository knows, the newest first, and whether they are served."""
+    content: list[Element] = []
+    for one in repositories:
+        known = one["images"]
+        assert isinstance(known, list)  # as `Images` has them
+        content.append(element("h2", f"Repository {one['repository']}"))
+        content.append(
+            table(
+                ["image", "state", "instead", "why", "approved by", "proposed"],
+                [_image(image) for image in reversed(known) if isinstance(image, dict)],
+                empty="It knows none.",
+            )
+        )
+    return content or [element("p", "No repository knows an image.", class_="empty")]
+
+
+def _image(image: JSONObject) -> list[Element | str]:
+    given = image["approvals"]
+    approvals = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    state = _text(image["state"])
+    proposed = (_text(image[name] or "") for name in ("proposed_by", "proposed_at"))
+    by, at = proposed
+    return [
+        element("code", _text(image["manifest_digest"])),
+        element("span", state, class_="ok" if state in ("active", "superseded") else "refused"),
+        element("code", _text(image["successor"] or "")),
+        _text(image["reason"] or ""),
+        ", ".join(f"{one['admin']} until {_time(_text(one['until']))}" for one in approvals),
+        f"{by} {_time(at)}".strip(),
+    ]
 
 
 def resources(paths: Sequence[str]) -> Sequence[Element]:

@@ -365,6 +365,27 @@ def test_restore_beside_a_broker_that_runs_refused(config, other, tmp_path):
         restore(other, tmp_path / "backup")
 
 
+def test_restore_of_an_older_state_brings_no_revoked_image_back(config, tmp_path):
+    with open_state(config) as state:
+        put(state, PATHS[0])
+        with state.store.transaction() as transaction:
+            transaction.add_binding(parse_resource_path(PATHS[0]), IMAGE, by="", at="")
+        make_backup(config, tmp_path / "backup")
+        with state.store.transaction() as transaction:
+            image = transaction.find_image("default", IMAGE)
+            transaction.set_image(replace(image, state="revoked", reason="why"))
+    for one in config.state_directory.glob("broker.sqlite*"):
+        one.unlink()
+    older = replace(config, accept_older_state=True)
+    restore(older, tmp_path / "backup")
+    with open_state(older) as state, state.store.transaction() as transaction:
+        found = transaction.find_image("default", IMAGE)
+        assert (found.state, found.reason) == ("revoked", "why")
+        assert transaction.bound_images(parse_resource_path(PATHS[0])) == {IMAGE: found}
+        transaction.propose_image("default", digest_of(b"next"), by="", at="")
+        assert transaction.list_images("default")[-1].number == 2
+
+
 def test_restore_of_an_older_state_than_was_seen_refused_unless_it_is_accepted(config, tmp_path):
     fill(config)
     make_backup(config, tmp_path / "backup")

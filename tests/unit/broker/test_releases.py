@@ -25,6 +25,7 @@ from imagers.kbs.jwe import MAX_RESOURCE_BYTES, open_answer
 from imagers.kbs.resources import parse_resource_path
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
+from imagers.model.references import ReferenceValue
 from imagers.pki.jose import sign_token
 from tests.unit.broker.conftest import Now, Release
 
@@ -481,3 +482,17 @@ def test_release_until_its_time_is_over_and_no_clock_brings_it_back(
     with state.store.reading() as transaction:
         assert transaction.store_row().seen_ms >= end.timestamp() * 1000
     release(credentials, PATH, ASKED)
+
+
+def test_refusal_after_a_reference_value_was_over_keeps_the_time(
+    state, clock, credentials, release
+):
+    """Step 5: a clock that goes back does not bring the value back."""
+    end = clock() + timedelta(minutes=1)
+    with state.store.transaction() as transaction:
+        value = ReferenceValue("code", ("v1",), expires=end)
+        transaction.set_reference_value(DEFAULT_TENANT, value)
+    clock.advance(minutes=1)
+    refused(release, credentials, PATH, [str(OTHER)])
+    with state.store.reading() as transaction:
+        assert transaction.store_row().seen_ms >= end.timestamp() * 1000

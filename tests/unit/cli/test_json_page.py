@@ -255,7 +255,7 @@ def use_a_broker(made, admin):
     made("broker policy test", "policy", *asked, code=21)
     made("broker policy test", "resource.rego", *asked, code=21)
     image = f"sha256:{'ab' * 32}"
-    Path("rule.rego").write_text('package policy\nallow if input.imagers.image\nrule := "r"\n')
+    Path("rule.rego").write_text('package policy\nallow if input.submods\nrule := "r"\n')
     made("broker policy test", "rule.rego", *asked, "--image", image)
     made("broker policy test", "attestation.rego", *asked)
     made("broker delete", "kbs:///x/y/z", *admin)
@@ -274,6 +274,28 @@ def use_a_broker(made, admin):
     made("broker tenant remove", "team-a", *admin)
     made("broker admin-key add", "bob", "alice.pub", "--role", "auditor", *admin)
     made("broker admin-key remove", "bob", *admin)
+
+
+def know_images(made, admin, broker):
+    one, two = (digest_of(name) for name in (b"one", b"two"))
+    for name, image in (("kbs:///i/b/1", one), ("kbs:///i/b/2", two)):
+        broker.put(name, b"secret", image=image)
+    made("key generate", "admin", "--output", "carol")
+    made("broker admin-key add", "carol", "carol.pub", "--role", "writer", *admin)
+    made("broker image approve", "i", one, *admin[:-1], "carol.key")
+    made("broker image supersede", "i", one, "--by", two, *admin)
+    made("broker image floor", "i", two, *admin)
+    made("broker image revoke", "i", one, "--reason", "CVE-2026-1", *admin)
+    made("broker image list", "i", *admin)
+    made("broker put", "kbs:///x/y/w", "secret", "--expires", "2099-01-01T00:00:00Z", *admin)
+    made("broker get", "kbs:///x/y/w", *admin)
+    made("broker put", "kbs:///x/y/w", "secret", "--replace", "--max-uses", "3", *admin)
+    made("broker get", "kbs:///x/y/w", *admin)
+    made("broker delete", "kbs:///x/y/w", *admin)
+    made("broker put", "kbs:///x/y/w", "secret", *admin)
+    made("broker get", "kbs:///x/y/w", *admin)
+    made("broker delete", "kbs:///x/y/w", *admin)
+    made("broker undelete", "kbs:///x/y/w", *admin)
 
 
 def look_after_collateral(made, world, monkeypatch):
@@ -338,6 +360,7 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
     make_keys(made)
     sign_and_verify(made, pushed)
     use_a_broker(made, admin)
+    know_images(made, admin, imagers_broker)
     image = digest_of(b"image")
     imagers_broker.put("kbs:///a/b/c", b"secret", image=image)
     with imagers_broker.client() as guest:

@@ -12,7 +12,7 @@ import pytest
 
 import imagers.broker
 from imagers.broker.keeping.database import StoreFailed, Taken
-from imagers.broker.keeping.head import Seen
+from imagers.broker.keeping.head import Seen, shown
 from imagers.broker.keeping.rows import Admin, Approval, FormerResource, StoredResource
 from imagers.broker.keeping.sealed import Altered
 from imagers.broker.keeping.store import Older, Store
@@ -463,3 +463,145 @@ def test_no_statement_but_those_of_the_sealed_rows_names_a_sealed_table():
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found += [(path.name, node.value) for _ in names.findall(node.value)]
     assert found == []
+
+
+def test_seal_that_swallows_the_next_one_does_not_hide_its_row(filled, again, outside):
+    """Two seals in one text: the bucket's digest would be the same, and a row less be there."""
+    repository = "images-of-two"
+    first, second = sorted((digest_of(b"1"), digest_of(b"2")))
+    with filled.transaction() as transaction:
+        for image in (first, second):
+            transaction.propose_image(repository, image, by="", at="")
+        revoked = replace(transaction.find_image(repository, second), state="revoked")
+        transaction.set_image(revoked)
+    names = [shown(("images", repository, str(image))) for image in (first, second)]
+    digests = [
+        outside.run("SELECT digest FROM seals WHERE name = :name", name=name)[0][0]
+        for name in names
+    ]
+    name = names[1].encode()
+    swallowed = b"%bs%b%b%b" % (digests[0], len(name).to_bytes(4, "big"), name, digests[1])
+    outside.run(
+        "UPDATE seals SET digest = :digest WHERE name = :name", name=names[0], digest=swallowed
+    )
+    outside.run("DELETE FROM seals WHERE name = :name", name=names[1])
+    outside.run("DELETE FROM images WHERE manifest_digest = :of", of=str(second))
+    with pytest.raises(Altered, match="a seal that is none"):
+        again()
+
+
+def test_revoked_image_that_is_changed_at_once_is_kept_and_seen(again, outside, monkeypatch):
+    """Else it would be served again where an older state is put back, after this one is damaged."""
+    kept = []
+    with again(keep=kept.append) as other:
+        with other.transaction() as transaction:
+            transaction.propose_image("default", IMAGE, by="", at="")
+            image = transaction.find_image("default", IMAGE)
+        hold = other._heads.hold
+
+        def change(head):
+            outside.run("UPDATE images SET state = 'current'")
+            hold(head)
+
+        monkeypatch.setattr(other._heads, "hold", change)
+        with other.transaction() as transaction:
+            transaction.set_image(replace(image, state="revoked", reason="CVE"))
+        assert isinstance(other.fault, Altered)
+    assert [row[4] for row in kept[-1].lasting] == ["revoked"]
+
+
+def test_revoked_images_fit_into_any_older_state(store):
+    """Numbers were given anew there, and what followed them is not known, or followed by them."""
+    old, new, later, gone = (digest_of(bytes([number])) for number in range(4))
+    with store.transaction() as transaction:
+        for image in (old, new):
+            transaction.propose_image("default", image, by="", at="")
+        first = transaction.find_image("default", old)
+        transaction.set_image(replace(first, successor=new))
+
+    def revoked(digest, number, successor=None):
+        follows = "" if successor is None else str(successor)
+        return ("images", "default", str(digest), number, "revoked", follows, "CVE", "ann", "now")
+
+    rows = (revoked(new, 3, old), revoked(later, 2, gone), revoked(old, 1, new))
+    with store.transaction() as transaction:
+        transaction.put_lasting(rows)
+        images = transaction.list_images("default")
+    assert [(one.digest, one.number, one.successor) for one in images] == [
+        (old, 1, new),
+        (new, 2, None),
+        (later, 3, None),
+    ]
+    assert {one.state for one in images} == {"revoked"}
+
+
+def test_new_head_of_a_key_that_was_rotated_away_is_not_believed(new_database, outside):
+    """Who has the former key, and writes the database, makes no more changes of his own."""
+    former = bytes(32)
+    sealer = Sealer([bytearray(former), bytearray(b"n" * 32)])
+    with Store(new_database()) as store:
+        store.unseal(sealer)
+        copy = outside.copy()
+        sealer.current = sealer.ids[1]
+        with store.transaction():
+            pass
+        with store.transaction() as transaction:
+            assert transaction.store_row().head_key == sealer.ids[1]
+        outside.put_back(copy)
+        with Store(new_database("theirs"), "theirs") as theirs:
+            theirs.unseal(Sealer([bytearray(former)]))
+            for _ in range(3):
+                with theirs.transaction() as transaction:
+                    transaction.set_policy(DEFAULT_TENANT, "policy", b"any")
+        with pytest.raises(Altered, match="former master key"), store.reading() as transaction:
+            transaction.get_policy(DEFAULT_TENANT, "policy")
+
+
+OTHER_TYPES = {
+    "the number": "UPDATE store SET changes = 'x'",
+    "a number with a fraction": "UPDATE store SET changes = changes + 0.5",
+    "the head": "UPDATE store SET head = 'x'",
+    "its key": "UPDATE store SET head_key = x'00'",
+    "the time": "UPDATE brokers SET seen_ms = 'x'",
+}
+OTHER_TYPES_OF_SEALS = {
+    "a list in a name": "UPDATE seals SET name = '[\"images\",[1]]'",
+    "a name": "UPDATE seals SET name = 1",
+    "a digest": "UPDATE seals SET digest = 'x'",
+    "a bucket": "UPDATE buckets SET digest = 'x'",
+}
+
+
+@pytest.mark.parametrize("statement", OTHER_TYPES.values(), ids=OTHER_TYPES)
+def test_row_of_the_store_with_other_types_is_refused_and_stops_no_writer(
+    new_database, outside, statement
+):
+    """SQLite keeps any type in any column."""
+    with unsealed(Store(new_database()), keep=lambda _: None) as store:
+        if not store._database.takes_over:
+            pytest.skip("the columns of PostgreSQL have types")
+        copy, times = outside.copy(), outside.run("SELECT seen_ms FROM brokers")
+        outside.run(statement)
+        with pytest.raises(Altered, match="other types"), store.reading() as transaction:
+            transaction.tenants()
+        store._work.put(store._keep_number)
+        with pytest.raises(Altered):
+            asyncio.run(store.change(lambda transaction: transaction.next_version(PATH)))
+        outside.put_back(copy, "store")
+        outside.run("UPDATE brokers SET seen_ms = :time", time=times[0][0])
+        assert asyncio.run(store.change(lambda transaction: transaction.next_version(PATH))) == 1
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("statement", OTHER_TYPES_OF_SEALS.values(), ids=OTHER_TYPES_OF_SEALS)
+def test_start_with_seals_of_other_types_refused(new_database, again, outside, statement):
+    if not new_database("types").takes_over:
+        pytest.skip("the columns of PostgreSQL have types")
+    outside.run(
+        "CREATE TABLE loose AS SELECT * FROM seals",
+        "DROP TABLE seals",
+        "ALTER TABLE loose RENAME TO seals",
+        statement,
+    )
+    with pytest.raises(Altered):
+        again()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -421,6 +422,26 @@ def test_what_is_over_stays_over_when_time_begins_again(store):
         transaction.begin_again(1_000)
         (left,) = transaction.approvals("default")[IMAGES[0]]
         assert (left.admin, transaction.store_row().seen_ms) == ("bob", 1_000)
+
+
+def test_reference_values_that_are_over_stay_over_when_time_begins_again(store):
+    ends = {"over": 9, "not-over": 10}
+    values = [
+        ReferenceValue(name, ("v",), expires=datetime.fromtimestamp(end, UTC))
+        for name, end in ends.items()
+    ]
+    with store.transaction() as transaction:
+        transaction.keep_time(9_999)
+        transaction.insert_tenant("other")
+        for tenant in (DEFAULT_TENANT, "other"):
+            for value in (*values, ReferenceValue("lasts", ("v",))):
+                transaction.set_reference_value(tenant, value)
+        transaction.begin_again(1_000)
+        for tenant in (DEFAULT_TENANT, "other"):
+            found = transaction.reference_values(tenant)
+            assert found["over"].expires == datetime(1970, 1, 1, tzinfo=UTC)
+            assert found["not-over"] == values[1]
+            assert found["lasts"].expires is None
 
 
 def versions(transaction):

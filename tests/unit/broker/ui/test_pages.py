@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from imagers.broker.images import Images
 from imagers.broker.references import References
 from imagers.broker.resources import Resources
 from imagers.broker.state import open_state
@@ -21,7 +22,7 @@ from imagers.kbs.tenants import TenantAdmin
 from imagers.model.digest import digest_of
 from tests.unit.broker.conftest import first_admin
 
-PAGES = ["", "/attempts", "/guests", "/resources", "/policies", "/reference-values"]
+PAGES = ["", "/attempts", "/guests", "/images", "/resources", "/policies", "/reference-values"]
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
 
 
@@ -184,7 +185,7 @@ def test_roles_see_what_the_interface_for_programs_shows_them(embedded, browser,
         seen[role] = {page: browser.get(page)[0] for page in PAGES}
     everything = dict.fromkeys(PAGES, 200)
     assert seen["owner"] == seen["auditor"] == everything
-    closed = dict.fromkeys(["/resources", "/policies", "/reference-values"], 403)
+    closed = dict.fromkeys(["/images", "/resources", "/policies", "/reference-values"], 403)
     assert seen["operator"] == everything | closed
     with new_key("default", "writer") as admin:
         status, _, body = browser.log_in(admin.make_token())
@@ -280,7 +281,7 @@ def test_pages_are_written_beside_the_loop_that_serves_guests(state, monkeypatch
         return real(*args, **named)
 
     monkeypatch.setattr(views, "frame", frame)
-    pages = Pages(state, Resources(state), References(state))
+    pages = Pages(state, Resources(state), References(state), Images(state))
     for path in PAGES:
         asyncio.run(pages.show(first_admin(state), path.removeprefix("/"), {}))
     assert len(threads) == len(PAGES)

@@ -114,6 +114,29 @@ def test_reference_value_that_is_over_is_told():
     assert "b True 2026-11-01 12:31:00 UTC \u2013 c 1 \u2013 \u2013" in text
 
 
+IMAGE = {
+    "manifest_digest": "sha256:1",
+    "state": "active",
+    "successor": None,
+    "reason": None,
+    "proposed_by": "ann",
+    "proposed_at": "2026-11-01T12:00:00+00:00",
+    "approvals": [{"admin": "bob", "until": "2026-12-01T00:00:00+00:00"}],
+}
+REVOKED = {"state": "revoked", "reason": "CVE-1", "successor": "sha256:1", "approvals": []}
+
+
+def test_images_have_their_states_the_newest_first():
+    old = IMAGE | REVOKED | {"manifest_digest": "sha256:0", "proposed_by": None}
+    seen = Seen(views.images([{"repository": "app", "floor": None, "images": [old, IMAGE]}]))
+    assert "Repository app" in seen.text
+    assert "sha256:1 active" in seen.text
+    assert "bob until 2026-12-01 00:00:00 UTC ann 2026-11-01 12:00:00 UTC" in seen.text
+    assert "sha256:0 revoked sha256:1 CVE-1 \u2013 2026-11-01 12:00:00 UTC" in seen.text
+    assert seen.text.index("sha256:1 active") < seen.text.index("sha256:0 revoked")
+    assert "No repository knows an image." in Seen(views.images([])).text
+
+
 def test_resource_shows_what_may_be_told():
     facts = {"path": "a/b/c", "size": 7, "manifest_digests": ["sha256:1", "sha256:2"]}
     text = Seen(views.resource(facts)).text
@@ -137,6 +160,17 @@ EVERYTHING = row(**dict.fromkeys((*AUDIT_TEXTS, "id"), HOSTILE))
         views.attempts([EVERYTHING], only_refused=True),
         views.attempt(EVERYTHING, [EVERYTHING]),
         views.guests([EVERYTHING]),
+        views.images(
+            [
+                {
+                    "repository": HOSTILE,
+                    "images": [
+                        dict.fromkeys(IMAGE, HOSTILE)
+                        | {"approvals": [{"admin": HOSTILE, "until": HOSTILE}]}
+                    ],
+                }
+            ]
+        ),
         views.resources([HOSTILE]),
         views.resource({HOSTILE: [HOSTILE]}),
         views.policies({HOSTILE: HOSTILE}),
@@ -146,7 +180,7 @@ EVERYTHING = row(**dict.fromkeys((*AUDIT_TEXTS, "id"), HOSTILE))
         views.login(HOSTILE),
         views.told(HOSTILE),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_nothing_that_others_wrote_becomes_markup_or_a_link_elsewhere(content):
     seen = Seen(content)
