@@ -6,10 +6,8 @@ Debian's package `postgresql` has it; where it is not installed, tests that ask 
 
 import contextlib
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -17,6 +15,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
+from tests.ports import free_port
 
 WAIT = 60
 NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
@@ -26,19 +26,6 @@ def programs():
     """The directory of the newest server that is installed, or None."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: p.parts[4])
     return found[-1].parent if found else None
-
-
-def _free_port():
-    """A port that the system gives no client: one that asks a server which is down could get it.
-
-    On loopback it would then be connected to itself, and the server could not start again.
-    """
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for port in random.sample(range(first // 2, first), 100):
-        with socket.socket() as one, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("there is no free port")
 
 
 class Server:
@@ -60,7 +47,7 @@ class Server:
             shutil.chown(self._folder, "nobody", "nogroup")
         self._data = self._folder / "data"
         self._run("initdb", "-D", self._data, "-U", "imagers", "--auth=trust", "--no-sync")
-        self.port = _free_port()
+        self.port = free_port()
         self.process = None
         self.start()
 

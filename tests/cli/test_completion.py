@@ -108,7 +108,7 @@ def test_name_of_a_file_is_no_command(imagers, environment, shell):
     [
         ("imagers ", [*VERBS, "help"]),
         ("imagers -q help broker p", ["policy", "put"]),
-        ("imagers key generate ", ["cosign", "ec", "kek", "rsa"]),
+        ("imagers key generate ", ["admin", "cosign", "ec", "kek", "rsa"]),
         ("imagers verify --p", ["--platform", "--policy"]),
         ("imagers verify x --policy fi", ["first.json"]),
         ("imagers verify oci:", ["oci:first.json", "oci:second"]),

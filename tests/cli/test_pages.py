@@ -22,6 +22,7 @@ import pytest
 import trustme
 
 from imagers.testing import make_image, make_tar
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHIN_S = 60  # of one command
@@ -126,11 +127,6 @@ class Shell:
     def close(self):
         # What it started is in its jobs, and ends with it.
         self.process.communicate(b"kill $(jobs -p) 2>/dev/null; wait; exit\n", timeout=WITHIN_S)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ audit_heads  what the last row of a chain was, signed now and then
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -192,7 +192,11 @@ TABLES = tuple(
 )
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
-    table.split()[2]: dict(re.findall(r"(\w+) (TEXT|BYTES|BIGINT)\b", table))
+    table.split()[2]: {
+        name: kind.rstrip(",")
+        for name, kind in pairwise(table.replace("(", " ").split())
+        if kind.rstrip(",") in ("TEXT", "BYTES", "BIGINT")
+    }
     for table in TABLES
     if table.startswith("CREATE TABLE")
 }

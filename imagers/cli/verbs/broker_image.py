@@ -17,6 +17,9 @@ bound to, in that order. Each change is in force for the next request.
   floor        nothing older than it is served; --none: all that is not revoked
 
   --until TIME                RFC 3339, or as 30d, 12h; default 365d
+  --by DIGEST                 of supersede: the image that follows it
+  --reason TEXT               of revoke: for the audit log
+  --none                      of floor: in place of a digest
   --broker URL                else IMAGERS_BROKER, else http://127.0.0.1:8080
   --broker-ca FILE, --broker-reference FILE, --insecure-test-root TEE=FILE,
   --insecure-broker-http      as for "imagers pull"

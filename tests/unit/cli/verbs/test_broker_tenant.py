@@ -54,4 +54,7 @@ def test_repository_with_secrets_stays(run, admin):
     run(*TENANT, "add", "team-a", *admin)
     outcome = run(*TENANT, "assign", "team-a", "app-a", *admin)
     assert outcome.code == 10
-    assert "'app-a' has secrets: its owner deletes them first" in outcome.err
+    assert (
+        "'app-a' has secrets, or former ones: its owner deletes them permanently first"
+        in outcome.err
+    )
