@@ -488,7 +488,12 @@ class Releases:
         if isinstance(policy, ResourcePolicy):
             rule = _ask_table(policy, case, path, image, found)
         else:
-            facts = ResourceFacts(now=seen.now, image=image, bindings=_bindings(found))
+            facts = ResourceFacts(
+                now=seen.now,
+                image=image,
+                init_data=_init_data_of(guest),
+                bindings=_bindings(found),
+            )
             worth = {name: each.worth for each in judged for name in each.one.submods}
             shown = resource_input(guest.claims, worth, facts)
             data = request_data(path, asked.query)
@@ -603,6 +608,12 @@ def _bindings(found: _Found) -> Sequence[Binding]:
         )
         for digest, image in sorted(found.bound.items())
     ]
+
+
+def _init_data_of(guest: AttestedGuest) -> JSONObject | None:
+    """What its token says of the init data that the evidence of its TEE binds."""
+    claims = guest.evidence_of(guest.accepted[0]).get("init_data_claims")
+    return claims if isinstance(claims, dict) else None
 
 
 def _check_asked(fault: str) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Genuine is not one's own: the whole way of evidence of a real TEE, over HTTP."""
 
+import asyncio
 import json
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,9 @@ from imagers.broker.handshake import Handshake
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.table import DEFAULT_POLICY
 from imagers.broker.refusals import Refusal
-from imagers.broker.releases import Credentials
+from imagers.broker.releases import Asked, Credentials, Releases
+from imagers.broker.resources import Resources
+from imagers.broker.rules import POLICY
 from imagers.broker.state import BrokerConfig, open_state
 from imagers.broker.tokens import EVIDENCE
 from imagers.errors import CouldNotVerify, EvidenceRejected, KeyRefused
@@ -53,7 +56,7 @@ from imagers.testing.evidence import (
 from imagers.testing.evidence.csv import CLOSED, remask
 from imagers.testing.evidence.guests import Guest
 from imagers.testing.evidence.make import write_collateral
-from tests.unit.broker.conftest import Now, Release
+from tests.unit.broker.conftest import Now, Release, first_admin
 
 URI = "kbs:///default/app/key"
 IMAGE, OTHER = digest_of(b"a manifest"), digest_of(b"another")
@@ -376,6 +379,16 @@ def test_evidence_that_counts_for_one_tenant_counts_for_no_other(any_world, tmp_
         assert "step measure" in refused(guest.get, uris[0], manifest_digest=IMAGE)
 
 
+FOR_INIT_DATA = b"""package policy
+
+import rego.v1
+
+default allow := false
+
+allow if input.imagers.init_data.a == "b"
+"""
+
+
 def seen_init_data(answer):
     token = parse_token(json.loads(answer.body)["token"], what="token")
     submods = json.loads(token.payload)["submods"]
@@ -415,6 +428,24 @@ def test_init_data_of_each_tee_has_to_be_what_the_evidence_binds(any_world):
                     transaction.set_reference_value(DEFAULT_TENANT, ReferenceValue(name, (value,)))
             assert seen_init_data(attest(state, digest, document)) == {"a": "b"}
             assert seen_init_data(attest(state, digest, None)) is None
+            with state.store.transaction() as transaction:
+                transaction.set_policy(DEFAULT_TENANT, POLICY, FOR_INIT_DATA)
+            with SecretKey(b"secret") as secret:
+                admin = first_admin(state)
+                Now(Resources(state), admin).put("default/key/1", secret, replace=False)
+            told = Credentials(cookie=attest(state, digest, document).cookie)
+            silent = Credentials(cookie=attest(state, digest, None).cookie)
+
+            async def ask():
+                releases = Releases(state)
+                try:
+                    await releases.release(told, Asked(("default/key/1",)))
+                    with pytest.raises(Refusal, match="no rule allows it"):
+                        await releases.release(silent, Asked(("default/key/1",)))
+                finally:
+                    await state.engine.close()
+
+            asyncio.run(ask())
             for bound, sent in ((digest, document + "#"), (b"", document), (b"x" * 32, document)):
                 with pytest.raises(Refusal, match=r"step \d+, bound") as caught:
                     attest(state, bound, sent)
