@@ -29,7 +29,7 @@ together they are no larger than one may be.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -322,9 +322,9 @@ class Releases:
             events, bodies, counted = [], [], []
             for path_text in asked.paths:
                 case = seen.cases[seen.owners[path_text]]
-                event = AuditEvent(
+                told = partial(
+                    AuditEvent,
                     event="release",
-                    outcome="ok",
                     tenant=case.tenant,
                     tee=case.guest.tee,
                     path=path_text,
@@ -333,21 +333,19 @@ class Releases:
                     client=caller,
                     evidence="" if seen.session is None else seen.session.attested_with,
                     claims=case.guest.claims_digest,
-                    detail=f"vouched for by {case.guest.issuer}" if case.guest.issuer else "",
                 )
                 try:
                     stored, rule = await self._decide(seen, case, asked, path_text)
                 except Refusal as refusal:
-                    event = replace(
-                        event, outcome="refused", rule=refusal.rule, detail=refusal.told
-                    )
+                    event = told(outcome="refused", rule=refusal.rule, detail=refusal.told)
                     await self._state.log_refusal(event, caller=who, attested=True)
                     if seen.has_ended:
                         # No broker whose clock is behind, or that starts anew, may say yes yet.
                         keep = partial(Transaction.keep_time, now_ms=milliseconds(seen.now))
                         await self._state.store.write(keep)
                     raise
-                events.append(replace(event, rule=rule))
+                vouched = f"vouched for by {case.guest.issuer}" if case.guest.issuer else ""
+                events.append(told(outcome="ok", rule=rule, detail=vouched))
                 bodies.append(self._seal(stored, case.guest))  # step 6
                 if stored.max_uses:
                     counted.append(stored)

@@ -323,7 +323,7 @@ class _Server(uvicorn.Server):
         tls = self._certificate.context if self._certificate is not None else None
         # No TLS, another version of it, not in time: not our business.
         with suppress(OSError):
-            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+            async with asyncio.timeout(_HANDSHAKE_SECONDS if tls else None):
                 if tls:
                     # Before it has sent a byte a connection costs no more than its socket: a
                     # handshake takes some hundred KiB.
