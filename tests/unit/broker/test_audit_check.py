@@ -366,5 +366,7 @@ def test_file_that_is_no_store_is_told(tmp_path):
     path = tmp_path / "broker.sqlite"
     path.write_bytes(b"x" * 5000)
     path.chmod(0o600)
-    with pytest.raises(StoreFailed, match="the store cannot be read: file is not a database"):
+    with pytest.raises(
+        StoreFailed, match=r"broker\.sqlite: the store cannot be read: file is not a database"
+    ):
         check(path)
