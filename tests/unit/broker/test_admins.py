@@ -132,7 +132,11 @@ def test_token_that_names_its_key_is_of_an_admin_of_any_tenant(state):
             assert find_admins(transaction, admin_token(OTHER, {"kid": kid}), LastRules()) == ()
 
 
-@pytest.mark.parametrize("kid", [BOB.id + "0", BOB.id + "\n", "0" * 63, "\0", "é"])
+@pytest.mark.parametrize(
+    "kid",
+    [BOB.id + "0", BOB.id + "\n", "0" * 63, "\0", "é"],
+    ids=["longer", "with a line feed", "shorter", "nothing", "no digit"],
+)
 def test_text_that_is_no_id_of_a_key_is_not_looked_up(kid):
     """A database may fail at it, and anybody may send it."""
     assert find_admins(None, admin_token(OTHER, {"kid": kid}), LastRules()) == ()

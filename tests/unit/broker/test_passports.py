@@ -628,7 +628,7 @@ TOLD = [
 
 @pytest.mark.parametrize(("claims", "told"), TOLD)
 def test_owner_is_told_what_was_expected_and_found(claims, told):
-    assert refused(token(claims), "", "").told.endswith(told)
+    assert refused(token(claims), "", "").told.endswith(f": {told}")
 
 
 def test_owner_is_told_of_claims_of_another_tee_and_of_a_key_that_is_none():
@@ -778,7 +778,7 @@ def test_parts_that_are_none_of_a_guest_of_veraison_are_told():
     (_, part) = claims["submods"].popitem()
     whole = claims | {"exp": claims["iat"] + 300, "submods": {"x" * 300: part}}
     found = refused(token(whole), "6", "", now=now, issuer=claims.get("iss"), tees=["cca"])
-    assert found.told.endswith(f"parts: expected those of a CCA guest, got {'x' * 200}")
+    assert found.told.endswith(f": parts: expected those of a CCA guest, got {'x' * 200}")
 
 
 def test_result_of_veraison_about_evidence_that_is_not_good_is_nobodys():
