@@ -66,11 +66,7 @@ MODULES = {
     "imagers/broker/admins.py": ["tests/unit/broker/test_admins.py"],
     "imagers/broker/audit_check.py": ["tests/unit/broker/test_audit_check.py"],
     "imagers/broker/keeping/head.py": ["tests/unit/broker/keeping/test_head.py"],
-    "imagers/broker/keeping/sealed.py": ["tests/unit/broker/keeping/test_sealed.py"],
-    "imagers/broker/passports.py": ["tests/unit/broker/test_passports.py"],
     "imagers/broker/policy/images.py": ["tests/unit/broker/policy/test_images.py"],
-    "imagers/broker/policy/rego/scan.py": ["tests/unit/broker/policy/rego/test_scan.py"],
-    "imagers/broker/releases.py": ["tests/unit/broker/test_releases.py"],
     "imagers/evidence/csv/verify.py": [
         "tests/unit/evidence/csv/test_verify.py",
         "tests/unit/testing/evidence/wrongs/test_csv.py",
