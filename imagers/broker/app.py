@@ -371,7 +371,7 @@ class _Endpoints:
         if request.method != "GET":
             await self.nothing(request)
         by = await self._admin(request, Right.READ)
-        return _json(await self._trustee.values(by, request.path_params["name"]))
+        return _json(await self._trustee.value(by, request.path_params["name"]))
 
     async def _trustee_set(
         self, request: Request, change: Callable[[Admin, bytes], Awaitable[None]]

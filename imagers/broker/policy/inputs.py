@@ -187,14 +187,14 @@ def attestation_input(
 def reference_inputs(
     references: Iterable[ReferenceValue], *, now: datetime
 ) -> tuple[dict[str, JSON], tuple[str, ...]]:
-    """What `query_reference_value` gives, always a list, by name; and the names that are over."""
+    """What `query_reference_value` gives, by name, as it is registered; the names that are over."""
     in_force: dict[str, JSON] = {}
     expired = []
     for one in references:
         if one.expires is not None and one.expires <= now:
             expired.append(one.name)
         else:
-            in_force[one.name] = list(one.values)
+            in_force[one.name] = one.as_policies_see_it()
     return in_force, tuple(sorted(expired))
 
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from imagers.broker.policy.inputs import (
     request_data,
     resource_input,
 )
+from imagers.evidence.reference import import_references
 from imagers.kbs.resources import parse_resource_path
 from imagers.model.digest import parse_digest
 from imagers.model.evidence import Claims
@@ -128,3 +130,9 @@ def test_reference_values_that_are_over_are_named_and_not_given():
         ReferenceValue("d", (True,), expires=NOW + timedelta(seconds=1)),
     ]
     assert reference_inputs(values, now=NOW) == ({"c": [1, 2], "d": [True]}, ("a", "b"))
+
+
+def test_reference_values_are_given_as_trustee_registers_them():
+    payload = {"major_version": 1, "debug": False, "svn": ["1"], "snp_bootloader": [3, 4]}
+    found = import_references(json.dumps(payload).encode()).references
+    assert reference_inputs(found, now=NOW) == (payload, ())
