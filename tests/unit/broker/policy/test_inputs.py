@@ -4,12 +4,14 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 from imagers.broker.policy.inputs import (
+    NAMES,
     Binding,
     ResourceFacts,
     attestation_input,
     reference_inputs,
     request_data,
     resource_input,
+    with_request,
 )
 from imagers.evidence.reference import import_references
 from imagers.kbs.resources import parse_resource_path
@@ -82,12 +84,11 @@ def test_a_submod_that_nobody_appraised_counts_as_unknown():
 
 def test_what_only_we_know_is_below_imagers_and_what_a_token_has_there_is_not():
     facts = ResourceFacts(
-        NOW, image=DIGEST, signer="me", init_data={"a": 1}, bindings=(Binding(DIGEST),)
+        NOW, image=DIGEST, init_data={"a": 1}, bindings=(Binding(DIGEST),)
     )
     assert resource_input(TOKEN, {}, facts)["imagers"] == {
         "now_ns": NOW_NS,
         "image": str(DIGEST),
-        "signer": "me",
         "init_data": {"a": 1},
         "bindings": [{"digest": str(DIGEST), "state": "active", "approvals": 0}],
     }
@@ -130,6 +131,13 @@ def test_reference_values_that_are_over_are_named_and_not_given():
         ReferenceValue("d", (True,), expires=NOW + timedelta(seconds=1)),
     ]
     assert reference_inputs(values, now=NOW) == ({"c": [1, 2], "d": [True]}, ("a", "b"))
+
+
+def test_all_members_that_are_ours_are_known_by_name():
+    facts = ResourceFacts(NOW, image=DIGEST, init_data={"a": 1}, bindings=(Binding(DIGEST),))
+    asked = with_request(resource_input(TOKEN, {}, facts), {})
+    judged = attestation_input(CLAIMS, {}, expired=(), now=NOW)
+    assert asked["imagers"].keys() | judged["imagers"].keys() == NAMES
 
 
 def test_reference_values_are_given_as_trustee_registers_them():
