@@ -83,9 +83,7 @@ def test_a_submod_that_nobody_appraised_counts_as_unknown():
 
 
 def test_what_only_we_know_is_below_imagers_and_what_a_token_has_there_is_not():
-    facts = ResourceFacts(
-        NOW, image=DIGEST, init_data={"a": 1}, bindings=(Binding(DIGEST),)
-    )
+    facts = ResourceFacts(NOW, image=DIGEST, init_data={"a": 1}, bindings=(Binding(DIGEST),))
     assert resource_input(TOKEN, {}, facts)["imagers"] == {
         "now_ns": NOW_NS,
         "image": str(DIGEST),
