@@ -523,7 +523,7 @@ def _admin_schemas() -> JSONObject:
     jwks: JSONObject = {"$ref": "#/components/schemas/JWKS"}
     return {
         "Names": {"type": "array", "items": _TEXT},
-        "Value": {"anyOf": [value, values]},
+        "Value": {**values, "type": ["string", "integer", "boolean", "array"]},
         "Binding": _object({"manifest_digest": _DIGEST}),
         "Metadata": _object(
             {
