@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from imagers.broker.policy.rego.tokens import CLOSES, KEYWORDS, OPENS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from imagers.broker.policy.rego.tokens import Token
 
@@ -34,7 +34,7 @@ _ENDS = ("in", ";", "some", "every")  # what is declared
 
 
 def find_unknown(
-    rule: Sequence[Token], known: Iterable[str], denied: Iterable[range]
+    rule: Sequence[Token], known: Container[str], denied: Iterable[range]
 ) -> tuple[Token, str] | None:
     """The first name of a rule that stands for nothing, and what to say; None: there is none.
 
@@ -43,14 +43,14 @@ def find_unknown(
         known: names of rules, and what is imported.
         denied: the places of each `not` and what it denies, those inside others too.
     """
-    return _Rule(rule, frozenset(known) | _ALWAYS, denied).unknown()
+    return _Rule(rule, known, denied).unknown()
 
 
 class _Rule:
     """The tokens of one rule, and what is around each."""
 
     def __init__(
-        self, tokens: Sequence[Token], known: frozenset[str], denied: Iterable[range]
+        self, tokens: Sequence[Token], known: Container[str], denied: Iterable[range]
     ) -> None:
         self._tokens = tokens
         self._known = known
@@ -105,7 +105,8 @@ class _Rule:
         """The places of names that may be variables."""
         for at, token in enumerate(self._tokens):
             is_name = token.kind == "name" and not self._is(at - 1, ".")
-            if is_name and token.text not in self._known and not self._is_called(at):
+            is_known = token.text in _ALWAYS or token.text in self._known
+            if is_name and not is_known and not self._is_called(at):
                 yield at
 
     def _is(self, at: int, *texts: str) -> bool:
