@@ -67,9 +67,11 @@ class _Rule:
             elif token.text == ",":
                 self._last_comma[open_[-1]] = at
         self._denied: list[range | None] = [None] * len(tokens)
+        self._lists: set[range | None] = set()
         for one in sorted(denied, key=lambda one: one.start):  # the innermost last
             self._denied[one.start : one.stop] = [one] * len(one)
-        self._lists = {one for one in self._denied if one is not None and self._has_list(one)}
+            if any(self._is(at, "|") for at in one):
+                self._lists.add(one)
         self._body = next(
             (at for at, one in enumerate(tokens) if not one.depth and self._is(at, "if", "{")),
             len(tokens),
@@ -119,9 +121,6 @@ class _Rule:
         while self._is(at + 1, "."):
             at += 2
         return self._is(at + 1, "(") and not self._tokens[at + 1].first
-
-    def _has_list(self, places: range) -> bool:
-        return any(self._is(at, "|") for at in places)
 
     def _declarations(self) -> Iterator[int]:
         """The places between `some` or `every` and `in`, or the end of the line."""
