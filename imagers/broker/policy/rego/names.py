@@ -64,7 +64,7 @@ class _Rule:
             self._around.append(open_[-1])
             if token.text in OPENS and token.kind == "mark":
                 open_.append(at)
-            elif token.text == ",":
+            elif token.text == "," and not self._is(at + 1, ")"):
                 self._last_comma[open_[-1]] = at
         self._denied: list[range | None] = [None] * len(tokens)
         self._lists: set[range | None] = set()

@@ -418,7 +418,8 @@ class _Scan:
         before, token = self._tokens[index - 1], self._tokens[index]
         wants = before.kind == "mark" and before.text not in (")", "]", "}", ";")
         joins = token.kind == "mark" and token.text not in ("(", "[", "{", "}", ")", "]", ";")
-        return wants or joins or before.text in GOES_ON
+        is_member = self._is(index - 2, ".")  # as in `import future.keywords.in`
+        return wants or joins or (before.text in GOES_ON and not is_member)
 
     def _called(self, index: int) -> str | None:
         """The name of the function that is called here."""

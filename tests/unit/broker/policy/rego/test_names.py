@@ -28,6 +28,8 @@ GOOD = {
     "a partial rule": "p[x] := y if { some x, y in input.a }\nallow if p[1] == 2",
     "a set": "deny contains x if { some x in input.a }\nallow if count(deny) == 0",
     "an argument that is given back": "allow if { walk(input, [path, value]); value == path[0] }",
+    "one behind which is a comma": "allow if { walk(\n  input,\n  [path, _],\n); path == [] }",
+    "behind an import of a keyword": "import future.keywords.in\nm := 1\nallow if { m == 1 }",
     "listed": "allow if { count([x | some x in input.a]) == 1 }",
     "an object that is listed": "allow if { {k: v | some k, v in input.a} == {} }",
     "in what is denied": "allow if { some x in input.a; not x == 1 }",
