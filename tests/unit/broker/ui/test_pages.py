@@ -10,11 +10,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from imagers.broker.config import BrokerConfig
 from imagers.broker.images import Images
 from imagers.broker.references import References
 from imagers.broker.resources import Resources
 from imagers.broker.server import running
-from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.start import open_state
 from imagers.broker.ui import views
 from imagers.broker.ui.pages import Pages
 from imagers.errors import KeyRefused
