@@ -203,6 +203,8 @@ class _Guarded:
             response = await self._answer(request)
         if place is not None and not place.hold(len(response.body)):
             response = _error(_no_room("too many answers are on their way; try later"))
+        if f"{scope['path']}/".startswith("/ui/"):  # faults and refusals too
+            response.headers.update(HEADERS)
         seconds = time.perf_counter() - began
         self._counted.count(self._endpoint.__name__, response.status_code, seconds=seconds)
         if body.is_complete or "expect" in request.headers:
@@ -373,7 +375,7 @@ class _Endpoints:
         if request.method != "GET":
             await self.nothing(request)
         by = await self._admin(request, Right.READ)
-        return _json(await self._trustee.values(by, request.path_params["name"]))
+        return _json(await self._trustee.value(by, request.path_params["name"]))
 
     async def _trustee_set(
         self, request: Request, change: Callable[[Admin, bytes], Awaitable[None]]
@@ -562,19 +564,12 @@ class _Endpoints:
 
     async def ui(self, request: Request) -> Response:
         """All pages for people: those of `imagers.broker.ui`."""
-        try:
-            return await self._answer_browser(request, request.path_params.get("path", ""))
-        except Refusal as refusal:
-            response = _error(refusal)
-            response.headers.update(HEADERS)
-            return response
-
-    async def _answer_browser(self, request: Request, path: str) -> Response:
+        path = request.path_params.get("path", "")
         if request.method == "POST":
             return await self._enter_or_leave(request, path)
-        _only(request, "GET")
+        _only(request, "GET", "HEAD")  # the server leaves the body of an answer to HEAD out
         if path in ASSETS:
-            return Response(asset(path), headers={**HEADERS, "Content-Type": ASSETS[path]})
+            return Response(asset(path), headers={"Content-Type": ASSETS[path]})
         by = await self._state.find_logged_in(_login_cookie(request))
         if by is None:
             return _show(self._pages.login())
@@ -589,9 +584,9 @@ class _Endpoints:
         """Log in, or out: by a form of ours, and no other site's."""
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Refusal("AdminAuthAccess", "the form is of another site")
-        secure = "; Secure" if request.url.scheme == "https" else ""
+        secure = "; Secure" if self._is_https(request) else ""
         attributes = f"; Path=/ui; HttpOnly; SameSite=Strict{secure}"
-        response = Response(status_code=303, headers={**HEADERS, "Location": "/ui"})
+        response = Response(status_code=303, headers={"Location": "/ui"})
         if path == "logout":
             response.headers["Set-Cookie"] = f"{LOGIN_COOKIE}=; Max-Age=0{attributes}"
             return response
@@ -606,6 +601,14 @@ class _Endpoints:
         cookie = self._state.log_in(by)
         response.headers["Set-Cookie"] = f"{LOGIN_COOKIE}={cookie}{attributes}"
         return response
+
+    def _is_https(self, request: Request) -> bool:
+        """Whether the browser speaks https: to us, or to the proxy that ends TLS before us."""
+        if request.url.scheme == "https" or self._state.config.issuer.startswith("https://"):
+            return True
+        place = _place(request)
+        is_proxied = place is not None and place.is_proxied
+        return is_proxied and request.headers.get("x-forwarded-proto") == "https"
 
     async def _admin(self, request: Request, *rights: Right) -> Admin:
         """The admin whose request it is, who has one of the rights."""
@@ -710,7 +713,7 @@ def _bearer(request: Request) -> str | None:
 
 
 def _show(page: Page) -> Response:
-    return Response(page.body, page.status, headers=HEADERS, media_type="text/html")
+    return Response(page.body, page.status, media_type="text/html")
 
 
 def _text(body: bytes) -> Response:
