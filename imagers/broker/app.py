@@ -143,7 +143,7 @@ def create_app(state: BrokerState) -> Router:
             ),
             Route(f"{OUR_PREFIX}/release", guarded(endpoints.release)),
             Route(f"{PREFIX}/imagers/reference-value", guarded(endpoints.references)),
-            Route(f"{PREFIX}/imagers/reference-value/{{name}}", guarded(endpoints.reference)),
+            Route(f"{PREFIX}/imagers/reference-value/{{name:path}}", guarded(endpoints.reference)),
             Route(f"{PREFIX}/imagers/tenant", guarded(endpoints.tenants)),
             Route(f"{PREFIX}/imagers/tenant/{{name}}", guarded(endpoints.tenant)),
             Route(f"{PREFIX}/imagers/repository/{{name}}", guarded(endpoints.repository)),

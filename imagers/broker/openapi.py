@@ -553,7 +553,7 @@ def _admin_schemas() -> JSONObject:
                         {
                             "name": {
                                 "type": "string",
-                                "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,127}$",
+                                "pattern": "^[A-Za-z][A-Za-z0-9_.:/-]{0,127}$",
                             },
                             "values": values,
                         },

@@ -44,7 +44,7 @@ MAX_VALUES = 1000
 MAX_SOURCE = 1024  # characters
 _MAX_TEXT = 1024  # of a value
 _WHAT = "reference values"
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}\Z")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.:/-]{0,127}\Z")  # rvps:///a/b:v1 is one of Trustee's
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def _parse_reference(item: View) -> ReferenceValue:
     item.only("name", "values", "expires", "source", "single")
     name = item.text("name")
     if not is_reference_name(name):
-        raise item.error("expected a name of letters, digits, '_', '.' and '-'", "name")
+        raise item.error("expected a name of letters, digits, '_', '.', ':', '/' and '-'", "name")
     source = item.optional_text("source") or ""
     if len(source) > MAX_SOURCE:
         raise item.error(f"expected at most {MAX_SOURCE} characters", "source")

@@ -76,10 +76,10 @@ def test_document_is_bounded():
         parse_references(b" " * (MAX_REFERENCES_BYTES + 1))
 
 
-@pytest.mark.parametrize("name", ["a", "mr_td", "A.b-c_9", "x" * 128])
+@pytest.mark.parametrize("name", ["a", "mr_td", "A.b-c_9", "rvps:///github.com/a/b:v1", "x" * 128])
 def test_names(name):
     assert is_reference_name(name)
-    for other in ("", "9a", name + "/", name + "\n", "x" * 129, "é"):
+    for other in ("", "9a", "/" + name, name + "?", name + "\n", "x" * 129, "é"):
         assert not is_reference_name(other)
 
 

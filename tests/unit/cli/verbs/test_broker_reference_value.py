@@ -26,6 +26,14 @@ def test_set_list_add_delete(run, admin):
     assert listed(run, admin) == {}
 
 
+def test_name_may_be_one_of_trustee(run, admin):
+    name = "rvps:///github.com/a/b:v0.18.0"
+    assert run(*SET, name, "ab", *admin).code == 0
+    assert listed(run, admin)[name]["values"] == ["ab"]
+    assert run("broker", "reference-value", "delete", name, *admin).code == 0
+    assert listed(run, admin) == {}
+
+
 def test_words_are_numbers_flags_or_text(run, admin):
     words = ("5", "true", "0", "05", "12345678901")
     outcome = run(*SET, "a", *words, "--expires", "2030-01-01T00:00:00+02:00", *admin)
