@@ -106,6 +106,7 @@ def read_all(stream):
 def ahead_of(source, place, downloads=3, cancellation=None):
     return ReadAhead(
         source.layers(),
+        [None] * COUNT,
         place,
         downloads=downloads,
         cancellation=cancellation or Cancellation(),
@@ -115,14 +116,14 @@ def ahead_of(source, place, downloads=3, cancellation=None):
 @pytest.mark.parametrize("downloads", [1, 2, 3, 20])
 def test_layers_come_whole_and_in_order_whoever_fetched_them(source, place, downloads):
     with ahead_of(source, place, downloads) as ahead:
-        assert [read_all(ahead.open(index)) for index in range(COUNT)] == source.data
+        assert [read_all(ahead.open(index).stream) for index in range(COUNT)] == source.data
     assert sorted(source.opened) == list(range(COUNT))
     assert all(stream.closed for stream in source.streams)
 
 
 def test_no_more_layers_are_fetched_than_asked_for(source, place):
     with ahead_of(source, place, 3) as ahead:
-        first = ahead.open(0)
+        first = ahead.open(0).stream
         source.wait_for(3)
         assert sorted(source.opened) == [0, 1, 2]
         first.close()
@@ -133,9 +134,9 @@ def test_no_more_layers_are_fetched_than_asked_for(source, place):
 
 def test_one_download_fetches_nothing_ahead(source, place):
     with ahead_of(source, place, 1) as ahead:
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         assert source.opened == [0]
-        read_all(ahead.open(1))
+        read_all(ahead.open(1).stream)
         assert source.opened == [0, 1]
 
 
@@ -146,7 +147,7 @@ def test_layer_of_a_local_file_is_given_as_it_is(source, place, tmp_path):
     source.open_raw_blob = lambda _, what: files[int(what.split()[1]) - 1]
     with ahead_of(source, place) as ahead:
         for index in range(2):
-            assert ahead.open(index) is files[index]
+            assert ahead.open(index).stream is files[index]
             files[index].close()
 
 
@@ -154,9 +155,9 @@ def test_layer_is_read_while_it_grows(source, place):
     gate = threading.Event()
     source.faults[1] = {"gate": gate, "at": 2000}
     with ahead_of(source, place) as ahead:
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         source.wait_for(2)
-        stream = ahead.open(1)
+        stream = ahead.open(1).stream
         buffer = memoryview(bytearray(2000))
         got = b""
         while len(got) < 2000:
@@ -167,12 +168,12 @@ def test_layer_is_read_while_it_grows(source, place):
 
 def test_layer_that_is_there_is_a_file_that_the_core_reads_itself(source, place):
     with ahead_of(source, place, 2) as ahead:
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         source.wait_for(2)
         file = ahead._files[1]
         with file._changed:
             assert file._changed.wait_for(lambda: not file._filling, PATIENCE_S)
-        with ahead.open(1) as stream:
+        with ahead.open(1).stream as stream:
             assert os.pread(stream.fileno(), 10**6, 0) == source.data[1]
 
 
@@ -180,11 +181,11 @@ def test_layer_that_is_there_is_a_file_that_the_core_reads_itself(source, place)
 def test_error_is_the_readers_when_its_turn_comes(source, place, at):
     source.faults[2] = {"error": RemoteError("gone"), "at": at}
     with ahead_of(source, place) as ahead:
-        assert read_all(ahead.open(0)) == source.data[0]
+        assert read_all(ahead.open(0).stream) == source.data[0]
         source.wait_for(3)
-        assert read_all(ahead.open(1)) == source.data[1]
+        assert read_all(ahead.open(1).stream) == source.data[1]
         with pytest.raises(RemoteError, match="gone"):
-            read_all(ahead.open(2))
+            read_all(ahead.open(2).stream)
 
 
 def test_surplus_is_kept_to_one_byte(source, place):
@@ -194,10 +195,10 @@ def test_surplus_is_kept_to_one_byte(source, place):
     layers[1] = Layer(
         1, COUNT, Descriptor(OCI_LAYER, digest_of(source.data[1]), 5000), None, source
     )
-    with ReadAhead(layers, place, downloads=2, cancellation=Cancellation()) as ahead:
-        read_all(ahead.open(0))
+    with ReadAhead(layers, [None] * COUNT, place, downloads=2, cancellation=Cancellation()) as ahead:
+        read_all(ahead.open(0).stream)
         source.wait_for(2)
-        assert len(read_all(ahead.open(1))) == 5001
+        assert len(read_all(ahead.open(1).stream)) == 5001
 
 
 def test_full_disk_is_told_with_what_helps(source, place, monkeypatch):
@@ -210,10 +211,10 @@ def test_full_disk_is_told_with_what_helps(source, place, monkeypatch):
 
     with ahead_of(source, place) as ahead:
         monkeypatch.setattr("imagers.pull.ahead.os", FullDisk())
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         source.wait_for(2)
         with pytest.raises(LocalError, match="downloaded ahead: no space left") as raised:
-            read_all(ahead.open(1))
+            read_all(ahead.open(1).stream)
     assert "--jobs 1" in raised.value.hint
 
 
@@ -228,9 +229,9 @@ def test_disk_that_gives_nothing_back_is_a_local_error(source, place, monkeypatc
     gate = threading.Event()
     source.faults[1] = {"gate": gate, "at": 2000}
     with ahead_of(source, place) as ahead:
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         source.wait_for(2)
-        stream = ahead.open(1)
+        stream = ahead.open(1).stream
         monkeypatch.setattr("imagers.pull.ahead.os", BrokenDisk())
         with pytest.raises(LocalError, match="downloaded ahead: input/output error"):
             read_all(stream)
@@ -242,9 +243,9 @@ def test_cancelled_while_it_waits_for_a_download(source, place):
     source.faults[1] = {"gate": gate}
     cancellation = Cancellation()
     with ahead_of(source, place, 2, cancellation) as ahead:
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         source.wait_for(2)
-        stream = ahead.open(1)
+        stream = ahead.open(1).stream
         cancellation.cancel()
         with pytest.raises(Cancelled):
             read_all(stream)
@@ -255,7 +256,7 @@ def test_leaving_stops_downloads_and_takes_the_files_away(source, place):
     gate = threading.Event()
     source.faults[1] = {"gate": gate, "at": 2000}
     with ahead_of(source, place) as ahead:
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         source.wait_for(3)
         threading.Timer(0.05, gate.set).start()
     assert not [one for one in threading.enumerate() if one.name.startswith("download")]
