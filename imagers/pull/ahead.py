@@ -318,14 +318,13 @@ class _GrowingFile:
 
         Closing what is given closes the file.
         """
+        if waits:
+            try:
+                self._wait(cancellation, show)
+            except BaseException:
+                self.close()
+                raise
         with self._changed:
-            while waits and self._filling:
-                cancellation.check()
-                self._changed.wait(_TICK_S)
-                show(self._size)
-            if waits and self._error is not None:
-                self._close_file()
-                raise self._error
             if not self._filling and self._error is None:
                 # All there: the descriptor itself, which the core reads without us.
                 fd, self._fd, self._closed = self._fd, -1, True
@@ -333,6 +332,15 @@ class _GrowingFile:
                 os.lseek(fd, 0, os.SEEK_SET)
                 return Arrived(os.fdopen(fd, "rb", buffering=0), checked)
         return Arrived(_Reader(self, cancellation), None)
+
+    def _wait(self, cancellation: Cancellation, show: Callable[[int], None]) -> None:
+        with self._changed:
+            while self._filling:
+                cancellation.check()
+                self._changed.wait(_TICK_S)
+                show(self._size)
+            if self._error is not None:
+                raise self._error
 
     def read_at(self, offset: int, buffer: memoryview, cancellation: Cancellation) -> int:
         """Some bytes; 0 at the end."""
