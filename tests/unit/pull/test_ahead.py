@@ -353,9 +353,7 @@ def test_checked_layer_of_a_local_file_stays_where_it_lies(source, place, tmp_pa
     path = tmp_path.parent / "blob"
     path.write_bytes(source.data[1])
     local = open(path, "rb", buffering=0)  # noqa: SIM115  # closed below
-    source.open_raw_blob = lambda _, what: (
-        local if what.startswith("layer 2 ") else Stream(b"")
-    )
+    source.open_raw_blob = lambda _, what: local if what.startswith("layer 2 ") else Stream(b"")
     with ahead_of(source, place, 1, checked=True) as ahead:
         ahead.open(0).close()
         with ahead.open(1) as arrived:
