@@ -151,7 +151,7 @@ def command(  # one parameter an option
     if as_json:
         seconds = round(time.perf_counter() - start, 3)
         places = {"bundle": bundle, "reference": image.source.name, "policy": path}
-        print_json(places | {"seconds": seconds} | _facts(report))
+        print_json(places | {"seconds": seconds, "streamed": stream} | _facts(report))
     else:
         _print_report(report, path, bundle, time.perf_counter() - start)
 

@@ -70,6 +70,7 @@ from imagers.testing import (
     make_layer,
     make_tar,
 )
+from imagers.testing.registry import EmbeddedRegistry
 from imagers.transport.copy import copy_image
 from imagers.transport.names import parse_image_name
 from imagers.transport.open import open_sink, open_source
@@ -139,6 +140,12 @@ def named(source, find, *, name=NAME, pinned=False):
         name = f"{NAME.removesuffix(':v1')}@{digest_of(source.top.raw)}"
     identity = docker_identity(parse_reference(name))
     return NamedImage(identity, source, lambda digest, _: find(digest))
+
+
+def trusted_by_digest(source):
+    """The identity of a name with the digest of what the source has."""
+    name = f"{NAME.removesuffix(':v1')}@{digest_of(source.top.raw)}"
+    return docker_identity(parse_reference(name))
 
 
 def options_for(*requirements, **more):
@@ -591,14 +598,35 @@ def test_pull_from_a_local_layout_that_changes_after_the_check_leaves_nothing(bu
         pytest.raises(IntegrityError, match=f"others from byte {at - at % PIECE} on"),
     ):
         pull_image(
-            NamedImage(docker_identity(parse_reference(f"{NAME.removesuffix(':v1')}@"
-                       f"{digest_of(memory.top.raw)}")), source, lambda *_: no_signatures("")),
+            NamedImage(trusted_by_digest(memory), source, lambda *_: no_signatures("")),
             bundle,
             options_for(ACCEPT),
             resources=Store(),
             on_progress=after_the_check(layer.size, act),
-        )  # fmt: skip
+        )
     assert nothing_is_left(bundle)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["checked", "streamed"])
+def test_pull_goes_on_where_a_registry_broke_off(bundle, stream):
+    memory = encrypted_image(make_tar(("a", b"1")), make_tar(("big", BIG)))
+    layer = layers_of(memory)[1]
+    with EmbeddedRegistry() as registry:
+        name = f"docker://{registry.address}/team/app:v1"
+        with open_sink(parse_image_name(name)) as sink:
+            copy_image(memory, sink)
+        path = f"/blobs/{layer.digest}"
+        registry.break_off(path=path, after=300_000)
+        with open_source(parse_image_name(name)) as source:
+            pull_image(
+                NamedImage(trusted_by_digest(memory), source, lambda *_: no_signatures("")),
+                bundle,
+                options_for(ACCEPT, stream=stream),
+                resources=Store(),
+            )
+        asked = [one.status for one in registry.requests if path in one.path]
+    assert asked[-2:] == [200, 206]
+    assert (bundle / "rootfs" / "big").read_bytes() == BIG
 
 
 @pytest.mark.parametrize("encrypted", [True, False], ids=["encrypted", "plain"])
