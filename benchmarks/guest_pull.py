@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What it costs to check a layer before it is opened: `imagers pull` beside `--stream`.
 
-    python benchmarks/guest_pull.py [--mebibytes 256] [--runs 5] [--place DIRECTORY] [--layout]
+    python benchmarks/guest_pull.py [--mebibytes 256] [--layers 1 4] [--runs 5] [--layout]
 
 An image of gzip layers, encrypted for a key file, from a docker-registry on loopback or, with
 `--layout`, from an OCI layout; whole processes that take turns. What is printed is CPU time of a
@@ -110,6 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mebibytes", type=int, default=256)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--layers", type=int, nargs="+", default=[1, 4], metavar="N")
     parser.add_argument("--place", type=Path, help="where bundles and kept layers go")
     parser.add_argument("--layout", action="store_true", help="from an OCI layout")
     arguments = parser.parse_args()
@@ -118,8 +119,10 @@ def main() -> None:
         raise SystemExit("there is no docker-registry; --layout does without")
     with tempfile.TemporaryDirectory(dir=arguments.place) as name:
         folder = Path(name)
-        for command in (["genrsa", "-out", "private.pem", "2048"],
-                        ["rsa", "-in", "private.pem", "-pubout", "-out", "public.pem"]):  # fmt: skip
+        for command in (
+            ["genrsa", "-out", "private.pem", "2048"],
+            ["rsa", "-in", "private.pem", "-pubout", "-out", "public.pem"],
+        ):
             subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
         out("cc", "-O2", Path(__file__).with_name("peak.c"), "-o", folder / "peak")
         accept = {"default": [{"type": "insecureAcceptAnything"}]}
@@ -129,7 +132,7 @@ def main() -> None:
             cores = len(os.sched_getaffinity(0))
             print(f"load {os.getloadavg()[0]:.1f}, {cores} cores, {out('openssl', 'version')}")
             worst = 0.0
-            for layers in (1, 4):
+            for layers in arguments.layers:
                 image = f"oci:{folder}/image-{layers}"
                 if registry is not None:
                     image = f"docker://{registry.address}/image-{layers}:v1"
