@@ -104,6 +104,7 @@ _DRAINED_BYTES = 8 * 1024 * 1024
 _PUBLISHED_SECONDS = 300  # as long as a token counts
 _SMALL = 16 * 1024
 _DIGITS = 18  # of a version: it fits into 64 bits
+_BODIES = frozenset((b"content-length", b"transfer-encoding"))  # who has none of them has no body
 _LATER = (429, 503)  # statuses that say when to ask again
 _ADMIN = "admin"  # no session is named so
 _JSON = "application/json"
@@ -194,6 +195,7 @@ class _Guarded:
         began = time.perf_counter()
         body = _Incoming(receive)
         request = Request(scope, body.receive)
+        body.is_complete = _BODIES.isdisjoint(name for name, _ in scope["headers"])
         place = _place(request)
         if place is not None and not place.arrive(request.headers.getlist("x-forwarded-for")):
             response = _error(_no_room("too many connections; try later"))

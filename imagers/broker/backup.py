@@ -30,7 +30,7 @@ from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.keeping.store import Store
 from imagers.broker.keeping.tables import AUDIT_TEXTS, COLUMNS, SEALED, WITH_SECRETS
 from imagers.broker.keyfiles import lock_state_directory, make_state_directory, write_owner_only
-from imagers.broker.state import open_database
+from imagers.broker.start import open_database
 from imagers.broker.unsealing import OWN_KEYS, check_descriptor, open_sealer, require_store, unseal
 from imagers.errors import FormatError, LocalError
 from imagers.files import local_errors, open_regular
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
+    from imagers.broker.config import BrokerConfig
     from imagers.broker.keeping.database import Cursor
     from imagers.broker.keeping.transaction import Transaction
-    from imagers.broker.state import BrokerConfig
     from imagers.model.strict_json import JSON
 
 __all__ = ["Backup", "Restored", "make_backup", "restore"]

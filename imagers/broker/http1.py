@@ -11,14 +11,15 @@ llhttp, which httptools wraps, is strict about lines, names, values and lengths.
 5. a connection is used again only if all of the last request was read;
 6. `Upgrade` is ignored, and the connection closes with the answer. With a body it is refused, for
    httptools takes the body for bytes of the new protocol;
-7. what is refused is answered as all errors are, and once: never within another answer.
+7. what is refused is answered as all errors are, and once: never within another answer;
+8. head and body of an answer leave in one piece: uvicorn would send two, and wake the peer twice.
 
 Spec: RFC 9112 sections 3.2, 5, 6, 7.1.2, 9.3; RFC 9110 sections 7.8, 10.1.1.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -26,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from imagers.broker.refusals import Refusal, error_body
 
 if TYPE_CHECKING:
+    import asyncio
     import logging
 
     import uvicorn
@@ -117,11 +119,13 @@ class HTTP1Protocol(HttpToolsProtocol):
         self._head_begun = False
         self._check_head()
         super().on_headers_complete()
+        self.cycle.transport = _InOnePiece(self.cycle)  # type: ignore[assignment]  # rule 8: has all that it calls
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # rule 6
 
     def on_response_complete(self) -> None:
         """The answer is written."""
+        cast("_InOnePiece", self.cycle.transport).flush()  # an answer to HEAD has no body
         if self.cycle.more_body:  # rule 5
             self.transport.close()
         super().on_response_complete()
@@ -179,6 +183,36 @@ class HTTP1Protocol(HttpToolsProtocol):
         ]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
         self.transport.write(head.encode() + lines + b"\r\n" + body)
+
+
+class _InOnePiece:
+    """What the answer to one request is written to: its head waits for what follows."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._transport: asyncio.Transport = cycle.transport
+        self._head: bytes | None = None  # b"": it is on its way
+
+    def write(self, data: bytes) -> None:
+        if not self._cycle.response_started:  # 100 Continue
+            self._transport.write(data)
+        elif self._head is None:
+            self._head = data
+        else:
+            self._transport.writelines([self._head, data])
+            self._head = b""
+
+    def flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 def _malformed(why: str) -> Refusal:

@@ -27,6 +27,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = ["Limits", "Network", "Place", "Places", "address_key", "forwarded_key
 _MANY_REQUESTS = 8  # a guest makes two before it has attested
 _MAX_HOPS = 16  # proxies of ours in a row
 _IPv6_SHARE = 64  # bits of the prefix: what one host is given
+_REMEMBERED = 1024  # addresses: to read one takes longer than the rest of a connection's start
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -237,6 +239,7 @@ class Places:
         victim.evict()
 
 
+@lru_cache(_REMEMBERED)
 def address_key(text: str) -> str:
     """Whose share an address takes: an IPv4 address, or the /64 of an IPv6 address."""
     try:
@@ -260,7 +263,7 @@ def forwarded_key(peer: str, forwarded: Iterable[str], proxies: Iterable[Network
         forwarded: the values of X-Forwarded-For, in order.
     """
     networks = tuple(proxies)
-    if not _is_in(peer, networks):
+    if not networks or not _is_in(peer, networks):
         return None
     parts = [part for value in forwarded for part in value.split(",")]
     for text in map(_without_port, reversed(parts[-_MAX_HOPS:])):

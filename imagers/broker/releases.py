@@ -29,7 +29,7 @@ together they are no larger than one may be.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -98,6 +98,7 @@ IMAGE_QUERY = "image-digest"
 _WHAT = "release request"
 MAX_REQUEST = 128 * 1024
 _FRESH = timedelta(seconds=5)  # how old what a release is judged by may be when it leaves
+_SMALL = 4096  # bytes of a secret, of those that are kept in memory, sealed
 _TRIES = 8  # of a release, while admins change what it is judged by
 
 
@@ -170,7 +171,8 @@ class _Seen:
     def has_ended(self) -> bool:
         """Whether something that it was judged by is over: a resource, an approval or a value."""
         values = (one for case in self.cases.values() for one in case.rules.references.values())
-        return any(found.has_ended for found in self.found.values()) or any(
+        ends = (found.end for found in self.found.values())
+        return any(end and end <= self.now.timestamp() for end in ends) or any(
             one.expires is not None and one.expires <= self.now for one in values
         )
 
@@ -185,7 +187,7 @@ class _Found:
         floor: the number of the oldest that its repository serves; 0: any.
         named: what the repository knows of the image that the guest names.
         successor: what to take in place of that.
-        has_ended: whether the resource is over, or an approval.
+        end: when the first of the resource and the approvals is over, in seconds; 0: none.
     """
 
     stored: StoredResource
@@ -194,7 +196,7 @@ class _Found:
     floor: int
     named: Image | None
     successor: Digest | None
-    has_ended: bool
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,9 +324,9 @@ class Releases:
             events, bodies, counted = [], [], []
             for path_text in asked.paths:
                 case = seen.cases[seen.owners[path_text]]
-                event = AuditEvent(
+                told = partial(
+                    AuditEvent,
                     event="release",
-                    outcome="ok",
                     tenant=case.tenant,
                     tee=case.guest.tee,
                     path=path_text,
@@ -333,21 +335,19 @@ class Releases:
                     client=caller,
                     evidence="" if seen.session is None else seen.session.attested_with,
                     claims=case.guest.claims_digest,
-                    detail=f"vouched for by {case.guest.issuer}" if case.guest.issuer else "",
                 )
                 try:
                     stored, rule = await self._decide(seen, case, asked, path_text)
                 except Refusal as refusal:
-                    event = replace(
-                        event, outcome="refused", rule=refusal.rule, detail=refusal.told
-                    )
+                    event = told(outcome="refused", rule=refusal.rule, detail=refusal.told)
                     await self._state.log_refusal(event, caller=who, attested=True)
                     if seen.has_ended:
                         # No broker whose clock is behind, or that starts anew, may say yes yet.
                         keep = partial(Transaction.keep_time, now_ms=milliseconds(seen.now))
                         await self._state.store.write(keep)
                     raise
-                events.append(replace(event, rule=rule))
+                vouched = f"vouched for by {case.guest.issuer}" if case.guest.issuer else ""
+                events.append(told(outcome="ok", rule=rule, detail=vouched))
                 bodies.append(self._seal(stored, case.guest))  # step 6
                 if stored.max_uses:
                     counted.append(stored)
@@ -387,15 +387,28 @@ class Releases:
                     guest = self._identify(credentials, session, of, row.id, now)  # step 1
                     seen.cases[tenant] = _Case(tenant, guest, self._state.rules(transaction, of))
                 # A bad path or image is refused later, when it is known who asks.
-                stored = None if path is None else transaction.find_resource(path)
-                if path is not None and stored is not None:
-                    size += stored.size
-                    _check_size(size)
-                    case = seen.cases[tenant]
-                    seen.found[path_text] = _find(transaction, stored, image, case, now)
+                if path is not None:
+                    found = self._find(transaction, path, image, seen.cases[tenant], now)
+                    if found is not None:
+                        size += found.stored.size
+                        _check_size(size)
+                        seen.found[path_text] = found
             except Refusal as refusal:
                 raise _Refused(refusal, tenant, path_text) from None
         return seen
+
+    def _find(
+        self,
+        transaction: Transaction,
+        path: ResourcePath,
+        image: Digest | None,
+        case: _Case,
+        now: datetime,
+    ) -> _Found | None:
+        read = partial(_find, transaction, path, image, case, now)
+        if case.rules.asks_for_approvals:  # which count until a time
+            return read()
+        return self._state.last_rules.recall(transaction, (path, image), read, is_small=_is_small)
 
     def _confirm(
         self,
@@ -540,12 +553,14 @@ def _image_of(images: Sequence[str]) -> Digest | None:
 
 def _find(
     transaction: Transaction,
-    stored: StoredResource,
+    path: ResourcePath,
     image: Digest | None,
     case: _Case,
     now: datetime,
-) -> _Found:
-    path, rules = stored.path, case.rules
+) -> _Found | None:
+    stored, rules = transaction.find_resource(path), case.rules
+    if stored is None:
+        return None
     floor = rules.floors.get(path.repository, 0)
     bound = transaction.bound_images(path)
     named = None if image is None else bound.get(image)
@@ -567,8 +582,11 @@ def _find(
             for digest, one in bound.items()
         }
         ends += [one.until for each in given.values() for one in each]
-    has_ended = bool(ends) and min(ends) <= now.timestamp()
-    return _Found(stored, bound, approvals, floor, named, successor, has_ended)
+    return _Found(stored, bound, approvals, floor, named, successor, min(ends, default=0))
+
+
+def _is_small(found: _Found | None) -> bool:
+    return found is not None and found.stored.size + len(found.bound) <= _SMALL
 
 
 def _check_ends(stored: StoredResource, now: datetime) -> None:

@@ -21,7 +21,7 @@ from imagers.broker.keeping.store import Store
 from imagers.broker.keeping.tables import SEALED, WITH_SECRETS
 from imagers.broker.keyfiles import make_owner_only, new_master_key
 from imagers.broker.sealing import RESOURCE_KIND, SETTING_KIND
-from imagers.broker.state import open_database
+from imagers.broker.start import open_database
 from imagers.broker.unsealing import (
     OWN_KEYS,
     check_descriptor,
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from imagers.broker.config import BrokerConfig
     from imagers.broker.keeping.head import Name
     from imagers.broker.keeping.sealed import SealedRows
     from imagers.broker.keeping.transaction import Transaction
     from imagers.broker.sealing import Sealer
-    from imagers.broker.state import BrokerConfig
 
 __all__ = ["NAME", "Rotated", "make_next_key", "rotate"]
 

@@ -11,7 +11,7 @@ Spec: Trustee, resource policy and attestation policy.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from imagers.broker.policy.rego.scan import is_rego
 from imagers.broker.policy.table import parse_policy
@@ -19,7 +19,7 @@ from imagers.errors import FormatError
 from imagers.evidence.appraise import appraise_claims, reference_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
     from datetime import datetime
 
     from imagers.broker.keeping.rows import Admin
@@ -37,6 +37,9 @@ ATTESTATION = "attestation-policy/"
 """The beginning of the names of attestation policies; a class of evidence ends them."""
 CLASSES = ("cpu", "gpu")
 _MAX_OWNERS = 1000
+_MAX_SMALL = 1000
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +120,19 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What was read of the store after so many changes."""
+    """What was read of one state of the store.
 
-    changes: int
+    Attributes:
+        state: how many changes it had seen, and its head, which names all rows that are judged by:
+            who writes the database besides the brokers has no head for other ones.
+        small: what was read and takes little memory, by names of who read it.
+    """
+
+    state: tuple[int, bytes | None]
     rules: dict[str, Rules] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     admins: dict[str, Sequence[Admin]] = field(default_factory=dict)
+    small: dict[Hashable, object] = field(default_factory=dict)
 
 
 class LastRules:
@@ -132,7 +142,7 @@ class LastRules:
     """
 
     def __init__(self) -> None:
-        self._last = _Read(-1)
+        self._last = _Read((-1, None))
 
     def of(self, transaction: Transaction, tenant: str) -> Rules:
         """The rules of a tenant in the state that a transaction sees."""
@@ -158,11 +168,29 @@ class LastRules:
             found[tenant] = transaction.admins(tenant)
         return found[tenant]
 
+    def recall(
+        self,
+        transaction: Transaction,
+        name: Hashable,
+        read: Callable[[], _T],
+        *,
+        is_small: Callable[[_T], bool],
+    ) -> _T:
+        """What `read` gives in that state, for who names it so each time."""
+        found = self._of(transaction).small
+        if name in found:
+            return found[name]  # type: ignore[return-value]  # it is of this name
+        value = read()
+        if len(found) < _MAX_SMALL and is_small(value):
+            found[name] = value
+        return value
+
     def _of(self, transaction: Transaction) -> _Read:
-        changes = transaction.store_row().changes
+        row = transaction.store_row()
+        state = (row.changes, row.head)
         if transaction.is_alone:  # what it sees may be changed again, or undone
-            return _Read(changes)
+            return _Read(state)
         last = self._last
-        if last.changes != changes:
-            last = self._last = _Read(changes)
+        if last.state != state:
+            last = self._last = _Read(state)
         return last

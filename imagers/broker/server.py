@@ -27,11 +27,13 @@ import uvicorn
 import uvicorn.server
 
 from imagers.broker.app import create_app
+from imagers.broker.config import BrokerConfig
 from imagers.broker.http1 import HTTP1Protocol
 from imagers.broker.keyfiles import lock_state_directory, make_state_directory
 from imagers.broker.loglines import LimitedLog
 from imagers.broker.places import Network, Place, Places, address_key, forwarded_key
-from imagers.broker.state import BrokerConfig, BrokerState, check_settings, open_state
+from imagers.broker.start import check_settings, open_state
+from imagers.broker.state import BrokerState
 from imagers.broker.tls import ServerCertificate
 from imagers.errors import LocalError, UsageError
 from imagers.files import reason_of
@@ -323,7 +325,7 @@ class _Server(uvicorn.Server):
         tls = self._certificate.context if self._certificate is not None else None
         # No TLS, another version of it, not in time: not our business.
         with suppress(OSError):
-            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+            async with asyncio.timeout(_HANDSHAKE_SECONDS if tls else None):
                 if tls:
                     # Before it has sent a byte a connection costs no more than its socket: a
                     # handshake takes some hundred KiB.

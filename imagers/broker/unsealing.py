@@ -24,10 +24,10 @@ from imagers.model.keys import SecretKey
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from imagers.broker.config import BrokerConfig
     from imagers.broker.keeping.head import Seen
     from imagers.broker.keeping.store import Store, Unsealed
     from imagers.broker.keeping.transaction import Transaction
-    from imagers.broker.state import BrokerConfig
 
 __all__ = [
     "AUDIT_KEY",

@@ -8,7 +8,7 @@ is inside `cryptography`, which gives no way to overwrite it (docs/threats.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from imagers.core import kmac256
@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _CIPHERTEXT_BYTES = 1088
+_REMEMBERED = 256  # public keys: a guest shows its own each time
 _KEM_KEK_BYTES = 24
 
 
@@ -52,6 +53,7 @@ def curve_of(crv: str) -> ec.EllipticCurve:
     return {"P-256": ec.SECP256R1, "P-521": ec.SECP521R1}[crv]()
 
 
+@lru_cache(_REMEMBERED)
 def load_point(key: ECPublicKey, *, what: str) -> ec.EllipticCurvePublicKey:
     """The public key, after the check that its point lies on the curve.
 

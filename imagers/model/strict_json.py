@@ -40,6 +40,7 @@ _MAX_DEPTH = 64  # deeper than any document of these formats; json itself recurs
 _MAX_VALUES = 200_000  # a value of two bytes costs up to 80 in memory; a layer needs 5 for 120
 # The closing quote is optional, so that a string without one ends the search: trying again
 # at each of its escaped quotes would take time in the square of its length.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{},]', re.DOTALL)
 _MAX_INT_DIGITS = 20  # a uint64; longer ones cost quadratic time to convert
 _LONG_NUMBER = re.compile(r"[0-9]{20}")  # with a sign it is one too long
@@ -390,4 +391,4 @@ class View:
 
 def dump_json(value: object) -> bytes:
     """Compact UTF-8 JSON, members in the order that they have."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _encode(value).encode()

@@ -4,9 +4,10 @@
 What comes from the image: Entrypoint, Cmd, Env, WorkingDir, User, Volumes, Labels. All
 else is a fixed, tight frame: three capabilities, no new privileges, namespaces of its own,
 a read-only root. The frame equals the one that Confidential Containers guests get, with
-two repairs: `User` is looked up in the image instead of being ignored, and devices are denied
-but those of the runtime. A layer may have device nodes that anybody can open; runc denies them
-where nothing is said, others do not.
+four repairs. `User` is looked up in the image instead of being ignored, and so is the home
+directory. Devices are denied but those of the runtime: a layer may have device nodes that anybody
+can open; runc denies them where nothing is said, others do not. And labels that runtimes obey as
+annotations are left out: they would widen the frame, or start another program beside the image's.
 
     document = make_runtime_config(config, passwd=..., group=..., owner=(0, 0))
 
@@ -25,7 +26,7 @@ from imagers.model.strict_json import JSON, JSONObject, View, dump_json
 if TYPE_CHECKING:
     from imagers.model.manifest import ImageConfig
 
-__all__ = ["check_runtime_config", "make_runtime_config", "working_directory"]
+__all__ = ["check_runtime_config", "labels_left_out", "make_runtime_config", "working_directory"]
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
@@ -33,6 +34,23 @@ _OPEN_FILES = 1024
 _MAX_ID = 2**32 - 2  # the last one means "none" to the kernel
 _MAX_ACCOUNTS_BYTES = 1024 * 1024
 _MAX_PATH_BYTES = 4095  # PATH_MAX of Linux counts the NUL
+
+# Annotations that begin so are orders, to whom stands beside them.
+_OBEYED = (
+    "run.oci.",  # crun, youki: handlers, groups of the caller that are kept, files for its output
+    "module.wasm.image/",  # crun, youki: run by another handler
+    "org.systemd.property.",  # runc, crun: any property of the unit
+    "org.criu.",  # runc, crun: a configuration file of CRIU
+    "io.katacontainers.",  # kata: paths on the host, kernel parameters, what a guest checks
+    "dev.gvisor.",  # runsc: its own flags, mounts from the host
+    "cdi.k8s.io/",  # containerd, CRI-O, kata: devices
+    "nvidia.cdi.k8s.io/",  # the same, by NVIDIA's runtime
+    "io.kubernetes.",  # kata, runsc, CRI-O: whether it is a pod's sandbox, and whose container
+    "io.containerd.",  # containerd's shims
+    "io.container.manager",  # who is taken for the engine: Podman and CRI-O
+    "io.podman.annotations.",  # Podman: privileged, no seccomp, no labels
+    "io.crio.",  # CRI-O
+)
 
 # What decides how the image runs; labels decide nothing.
 _RUNTIME_MEMBERS = frozenset(
@@ -124,6 +142,20 @@ def _absolute(path: str, where: str) -> str:
     return path
 
 
+def _home_of(passwd: bytes, uid: int) -> str:
+    """The home directory of a user; "/" where there is none, as runtimes have it."""
+    for parts in _accounts(passwd, 6):
+        if _number(parts[2]) == uid:
+            home = parts[5]
+            return home if home.startswith("/") and "\0" not in home else "/"
+    return "/"
+
+
+def _environment(config: View, home: str) -> list[str]:
+    found = _string_list(config, "Env") or [_PATH, "TERM=xterm"]
+    return found if any(one.startswith("HOME=") for one in found) else [*found, f"HOME={home}"]
+
+
 def _resolve_user(text: str, passwd: bytes, group: bytes) -> tuple[int, int, list[int]]:
     """User id, group id and supplementary groups of `USER[:GROUP]`, by name or number.
 
@@ -172,7 +204,7 @@ def _resolve_user(text: str, passwd: bytes, group: bytes) -> tuple[int, int, lis
 
 
 def _annotations(image: ImageConfig) -> dict[str, JSON]:
-    """Labels, and the fields of the image that conversion.md makes annotations of."""
+    """Labels that nobody obeys, and the fields that conversion.md makes annotations of."""
     document, config = image.document, _config(image)
     result: dict[str, JSON] = {}
     for name, value in (
@@ -190,10 +222,21 @@ def _annotations(image: ImageConfig) -> dict[str, JSON]:
     if ports:
         result["org.opencontainers.image.exposedPorts"] = ",".join(sorted(ports))
     # A label of the same name wins, as conversion.md says.
+    labels = _labels(config)
+    return result | {name: labels[name] for name in labels if not name.startswith(_OBEYED)}
+
+
+def _labels(config: View) -> dict[str, str]:
+    found: dict[str, str] = {}
     for name in config.value:
         if name.casefold() == "labels":  # all of them, as an engine in Go adds them up
-            result.update(config.string_map(name))
-    return result
+            found.update(config.string_map(name))
+    return found
+
+
+def labels_left_out(image: ImageConfig) -> tuple[str, ...]:
+    """The names of the labels that are no annotations of the bundle: runtimes obey them."""
+    return tuple(sorted(name for name in _labels(_config(image)) if name.startswith(_OBEYED)))
 
 
 def check_runtime_config(image: ImageConfig) -> None:
@@ -273,7 +316,7 @@ def make_runtime_config(
                 "terminal": False,
                 "user": user,
                 "args": args or ["sh"],
-                "env": _string_list(config, "Env") or [_PATH, "TERM=xterm"],
+                "env": _environment(config, _home_of(passwd, 0 if rootless else uid)),
                 "cwd": working_directory(image),
                 "noNewPrivileges": True,
                 "capabilities": dict.fromkeys(

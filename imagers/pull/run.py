@@ -46,7 +46,7 @@ from imagers.model.keys import KeyUnwrapper, ResourceStore
 from imagers.model.manifest import check_config_size
 from imagers.model.stream import read_all
 from imagers.pull.ahead import ReadAhead
-from imagers.pull.bundle import make_runtime_config, working_directory
+from imagers.pull.bundle import labels_left_out, make_runtime_config, working_directory
 from imagers.pull.named import NamedImage
 from imagers.pull.plan import PlannedLayer, make_plan
 from imagers.pull.staging import Staging, check_destination
@@ -129,6 +129,11 @@ class PullReport:
                 count = left.count + (0 if old is None else old.count)
                 found[left.kind] = replace(old or left, count=count)
         return tuple(found[kind] for kind in sorted(found))
+
+    @property
+    def labels_left_out(self) -> tuple[str, ...]:
+        """The names of the image's labels that are no annotations of the bundle."""
+        return labels_left_out(self.trusted.config)
 
 
 def trust_image(

@@ -29,9 +29,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from imagers.broker.config import MAX_SESSIONS
 from imagers.broker.policy.table import DEFAULT_POLICY, DENY_ALL_POLICY
 from imagers.broker.server import BrokerConfig, running
-from imagers.broker.state import MAX_SESSIONS
 from imagers.evidence.plugins import load_attester
 from imagers.kbs.admin import BrokerAdmin
 from imagers.kbs.client import BrokerClient

@@ -61,7 +61,7 @@ MODULES = {
     "imagers/evidence/trustee.py": ["tests/unit/evidence/test_trustee.py"],
     "imagers/broker/handshake.py": [
         "tests/unit/broker/test_handshake.py",
-        "tests/unit/broker/test_state.py",
+        "tests/unit/broker/test_start.py",
     ],
     "imagers/evidence/csv/verify.py": [
         "tests/unit/evidence/csv/test_verify.py",

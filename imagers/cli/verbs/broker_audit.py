@@ -324,7 +324,8 @@ def _verify(
     """Compare the store of this machine with heads that were kept."""
     from imagers.broker.audit_check import check_store
     from imagers.broker.audit_heads import MAX_HEADS, parse_heads
-    from imagers.broker.state import STORE, open_database
+    from imagers.broker.config import STORE
+    from imagers.broker.start import open_database
     from imagers.files import read_bounded
     from imagers.settings import read_settings
 

@@ -37,7 +37,7 @@ __all__ = ["command"]
 def command(*, file: str, state: str | None, database: str | None, as_json: bool) -> None:
     """Write all that a broker keeps into a file."""
     from imagers.broker.backup import make_backup
-    from imagers.broker.state import BrokerConfig
+    from imagers.broker.config import BrokerConfig
 
     folder = Path(state) if state else read_settings().broker_state
     made = make_backup(BrokerConfig(state_directory=folder, database=database), Path(file))

@@ -50,7 +50,7 @@ def command(
 ) -> None:
     """Put what was written in force."""
     from imagers.broker.backup import restore
-    from imagers.broker.state import BrokerConfig
+    from imagers.broker.config import BrokerConfig
 
     config = BrokerConfig(
         state_directory=Path(state) if state else read_settings().broker_state,

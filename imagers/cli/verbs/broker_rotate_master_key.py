@@ -48,8 +48,8 @@ def command(
     *, state: str | None, database: str | None, master_key_fd: int | None, as_json: bool
 ) -> None:
     """Seal all with another master key."""
+    from imagers.broker.config import BrokerConfig
     from imagers.broker.rotation import make_next_key, rotate
-    from imagers.broker.state import BrokerConfig
 
     config = BrokerConfig(
         state_directory=Path(state) if state else read_settings().broker_state,

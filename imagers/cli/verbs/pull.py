@@ -166,6 +166,7 @@ def _facts(report: PullReport) -> dict[str, object]:
             for one in trusted.decision.signers
         ],
         "requirements": trusted.decision.where,
+        "labels_left_out": list(report.labels_left_out),
         "layers": [
             {
                 "index": layer.planned.layer.index,
@@ -187,6 +188,8 @@ def _print_report(report: PullReport, policy: str, bundle: str, seconds: float) 
     print_trusted(report.trusted, policy)
     for left in report.left_out:
         say("warning", f"left out {left.text}")
+    for name in report.labels_left_out:
+        say("warning", f"left out the label {name[:80]!r}: runtimes obey it")
     print_table(
         ["layer", "encrypted", "stored", "tar", "entries", "MB/s of tar"],
         [

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwcrypto.jwk import JWK
 from jwcrypto.jwt import JWT
 
+from imagers.broker.config import BrokerConfig
 from imagers.broker.handshake import Handshake
 from imagers.broker.keeping.rows import Admin
 from imagers.broker.keeping.sqlite import SQLiteDatabase
@@ -22,7 +23,7 @@ from imagers.broker.keeping.store import Store
 from imagers.broker.releases import Asked, Releases
 from imagers.broker.resources import Resources
 from imagers.broker.sealing import Sealer
-from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.start import open_state
 from imagers.broker.tenants import Tenants
 from imagers.evidence.plugins import load_attester
 from imagers.kbs.admin import load_admin_key

@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imagers.broker.config import BrokerConfig
 from imagers.broker.handshake import Handshake
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Asked, Credentials, Releases
 from imagers.broker.resources import Resources
-from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.start import open_state
 from imagers.errors import ImagersError
 from imagers.evidence.plugins import load_attester
 from imagers.kbs.jwe import open_answer

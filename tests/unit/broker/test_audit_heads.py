@@ -12,7 +12,7 @@ from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.store import Store
 from imagers.broker.keeping.tables import AUDIT_TEXTS
 from imagers.broker.keeping.transaction import Link
-from imagers.broker.state import open_state
+from imagers.broker.start import open_state
 from imagers.broker.tokens import load_signing_key, make_signing_key
 from imagers.errors import FormatError, SignatureInvalid
 from imagers.pki.jose import sign_token

@@ -13,12 +13,13 @@ import pytest
 
 from imagers.broker import backup
 from imagers.broker.backup import make_backup, restore
+from imagers.broker.config import BrokerConfig
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.keeping.rows import Approval
 from imagers.broker.keeping.sealed import Altered
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.rotation import rotate
-from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.start import open_state
 from imagers.errors import FormatError, LocalError
 from imagers.kbs.resources import parse_resource_path
 from imagers.model.digest import digest_of

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from imagers.broker.config import BrokerConfig
 from imagers.broker.handshake import Handshake
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.policy.table import DEFAULT_POLICY
@@ -18,7 +19,7 @@ from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Asked, Credentials, Releases
 from imagers.broker.resources import Resources
 from imagers.broker.rules import POLICY
-from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.start import open_state
 from imagers.broker.tokens import EVIDENCE
 from imagers.errors import CouldNotVerify, EvidenceRejected, KeyRefused
 from imagers.evidence.init_data import parse_init_data

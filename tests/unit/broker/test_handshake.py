@@ -12,7 +12,7 @@ import pytest
 from imagers.broker import handshake as module
 from imagers.broker.handshake import Handshake, _shown_init_data
 from imagers.broker.refusals import Refusal
-from imagers.broker.state import open_state
+from imagers.broker.start import open_state
 from imagers.errors import FormatError, LocalError, Unsupported
 from imagers.evidence.init_data import make_init_data, parse_init_data
 from imagers.evidence.plugins import load_attester, load_verifier

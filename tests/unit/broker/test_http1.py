@@ -296,3 +296,21 @@ def test_body_that_is_damaged_on_its_way_is_refused_once(connect):
     connection.sendall(b"zz\r\n")
     assert status(receive(connection)[0]) == 400
     assert is_closed(connection)
+
+
+def test_head_and_body_of_an_answer_come_in_one_piece(connect):
+    """Rule 8."""
+    connection = connect()
+    for _ in range(20):
+        connection.sendall(GET + b"\r\n")
+        head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+        assert (status(head), body) == (200, b"ok\n")
+
+
+def test_answer_without_a_body_does_not_wait_for_one(connect):
+    """Rule 8."""
+    connection = connect()
+    for _ in range(2):
+        connection.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+        assert (status(head), body) == (200, b"")

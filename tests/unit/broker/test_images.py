@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imagers.broker.config import BrokerConfig
 from imagers.broker.handshake import Handshake
 from imagers.broker.images import Images
 from imagers.broker.keeping.rows import Admin, Approval
@@ -24,7 +25,7 @@ from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Asked, Credentials, Releases
 from imagers.broker.resources import Ends, Resources
-from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.start import open_state
 from imagers.errors import FormatError, LocalError
 from imagers.evidence.plugins import load_attester
 from imagers.kbs.images import sign_approval

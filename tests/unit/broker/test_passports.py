@@ -22,7 +22,7 @@ from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Credentials
 from imagers.broker.resources import Resources
 from imagers.broker.server import BrokerConfig, running
-from imagers.broker.state import open_state
+from imagers.broker.start import open_state
 from imagers.broker.tenants import Tenants
 from imagers.broker.tokens import GuestTokens, Judged, make_signing_key
 from imagers.errors import FormatError, LocalError, TagMismatch, UsageError

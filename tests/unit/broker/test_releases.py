@@ -19,7 +19,7 @@ from imagers.broker.refusals import Refusal
 from imagers.broker.releases import Asked, Credentials, Releases
 from imagers.broker.resources import Ends
 from imagers.broker.rules import ATTESTATION, POLICY
-from imagers.broker.state import open_state
+from imagers.broker.start import open_state
 from imagers.errors import LocalError, TagMismatch
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES, open_answer
 from imagers.kbs.resources import parse_resource_path

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from imagers.broker import rotation
+from imagers.broker.config import BrokerConfig
 from imagers.broker.headfile import HeadFile
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.keeping.tables import DEFAULT_TENANT
 from imagers.broker.resources import Resources
 from imagers.broker.rotation import make_next_key, rotate
 from imagers.broker.sealing import RESOURCE_KIND
-from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.start import open_state
 from imagers.errors import LocalError
 from imagers.kbs.resources import parse_resource_path
 from imagers.model.keys import SecretKey

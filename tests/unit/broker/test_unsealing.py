@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.config import BrokerConfig
+from imagers.broker.start import open_state
 from imagers.errors import LocalError
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft4Validator
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT4
 
 from imagers.errors import FormatError, ImagersError, Unsupported
 from imagers.model.manifest import parse_config
-from imagers.pull.bundle import check_runtime_config, make_runtime_config
+from imagers.pull.bundle import check_runtime_config, labels_left_out, make_runtime_config
 
 PASSWD = b"""\
 root:x:0:0:root:/root:/bin/sh
@@ -34,6 +37,7 @@ tail:x:78:apple,app
 own:x:1001:app
 """
 NOBODY = 65534
+SCHEMA = Path("/usr/share/gocode/src/github.com/opencontainers/runtime-spec/schema")
 
 
 def image(config=None, **members):
@@ -75,7 +79,7 @@ def test_bundle_arguments_are_entrypoint_then_cmd(config, args):
 
 
 def test_bundle_environment_of_the_image_replaces_the_default():
-    assert convert({"Env": ["A=b", "C="]})["process"]["env"] == ["A=b", "C="]
+    assert convert({"Env": ["A=b", "C="]})["process"]["env"] == ["A=b", "C=", "HOME=/root"]
     default = convert()["process"]["env"]
     assert default[0].startswith("PATH=/usr/local/sbin:")
     assert "TERM=xterm" in default
@@ -218,6 +222,81 @@ def test_bundle_labels_and_facts_become_annotations():
         prefix + "exposedPorts": "443/tcp,80/tcp",
         "a": "b",
     }
+
+
+@pytest.mark.parametrize(
+    ("user", "home"),
+    [
+        ("", "/root"),
+        ("app", "/home/app"),
+        ("1000", "/home/app"),
+        ("5", "/"),
+        ("late", "/"),
+    ],
+)
+def test_bundle_home_is_that_of_the_user_in_the_image(user, home):
+    assert f"HOME={home}" in convert({"User": user, "Env": ["A=b"]})["process"]["env"]
+
+
+def test_bundle_home_of_the_image_wins():
+    environment = convert({"User": "app", "Env": ["HOME=/data"]})["process"]["env"]
+    assert environment == ["HOME=/data"]
+
+
+@pytest.mark.parametrize("home", ["", "home", "a\0b"])
+def test_bundle_home_that_is_no_path_is_the_root(home):
+    passwd = f"app:x:7:7::{home}:/bin/sh\n".encode()
+    assert "HOME=/" in convert({"User": "app"}, passwd=passwd)["process"]["env"]
+
+
+def test_bundle_home_of_an_ordinary_caller_is_that_of_root():
+    environment = convert({"User": "app"}, owner=(NOBODY, NOBODY))["process"]["env"]
+    assert "HOME=/root" in environment
+
+
+OBEYED = [
+    "run.oci.handler",
+    "module.wasm.image/variant",
+    "org.systemd.property.DeviceAllow",
+    "org.criu.config",
+    "io.katacontainers.config.hypervisor.kernel_params",
+    "dev.gvisor.flag.debug",
+    "cdi.k8s.io/devices",
+    "nvidia.cdi.k8s.io/gpu",
+    "io.kubernetes.cri.container-type",
+    "io.containerd.runc.options",
+    "io.container.manager",
+    "io.podman.annotations.privileged",
+    "io.crio.something",
+]
+
+
+@pytest.mark.parametrize("name", OBEYED)
+def test_bundle_label_that_runtimes_obey_is_left_out_and_told(name):
+    config = {"labels": {name: "x"}, "Labels": {"org.example.run.oci.handler": "y"}}
+    assert name not in convert(config)["annotations"]
+    assert convert(config)["annotations"]["org.example.run.oci.handler"] == "y"
+    assert labels_left_out(image(config)) == (name,)
+
+
+def test_bundle_is_one_by_the_schema_of_the_runtime_spec():
+    if not SCHEMA.exists():
+        pytest.skip("golang-github-opencontainers-specs-dev is not installed")
+
+    def retrieve(uri):
+        contents = json.loads((SCHEMA / Path(uri).name).read_text())
+        return Resource.from_contents(contents, default_specification=DRAFT4)
+
+    schema = json.loads((SCHEMA / "config-schema.json").read_text())
+    validator = Draft4Validator(schema, registry=Registry(retrieve=retrieve))
+    config = {
+        "Cmd": ["a"], "Env": ["A=b"], "User": "app", "WorkingDir": "/a", "Volumes": {"/data": {}},
+        "Labels": {"a": "b"}, "StopSignal": "SIGINT", "ExposedPorts": {"80/tcp": {}},
+    }  # fmt: skip
+    for owner in ((0, 0), (NOBODY, NOBODY)):
+        for document in (convert(owner=owner), convert(config, owner=owner)):
+            assert list(validator.iter_errors(document)) == []
+    assert list(validator.iter_errors(convert() | {"root": {"readonly": True}}))
 
 
 # --- the frame

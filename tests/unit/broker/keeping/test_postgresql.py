@@ -11,12 +11,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from imagers.broker.config import BrokerConfig
 from imagers.broker.keeping import postgresql
 from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.keeping.postgresql import PostgreSQLDatabase
 from imagers.broker.keeping.store import Store
 from imagers.broker.keeping.tables import AUDIT_TEXTS
-from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.start import open_state
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.kbs.admin import load_admin_key
 from imagers.pki.jose import sign_token

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from imagers.broker.images import Images
 from imagers.broker.references import References
 from imagers.broker.resources import Resources
-from imagers.broker.state import open_state
+from imagers.broker.start import open_state
 from imagers.broker.ui import views
 from imagers.broker.ui.pages import Pages
 from imagers.errors import KeyRefused

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from imagers.broker.config import BrokerConfig
 from imagers.broker.server import running
-from imagers.broker.state import BrokerConfig
 from imagers.model.strict_json import dump_json
 from imagers.testing.evidence.machine import Machine
 from imagers.testing.evidence.make import write_collateral

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from imagers.broker.backup import make_backup
-from imagers.broker.state import BrokerConfig, open_state
+from imagers.broker.config import BrokerConfig
+from imagers.broker.start import open_state
 
 
 @pytest.fixture
