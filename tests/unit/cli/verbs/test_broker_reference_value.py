@@ -34,6 +34,15 @@ def test_words_are_numbers_flags_or_text(run, admin):
     assert listed(run, admin)["a"]["expires"] == "2029-12-31T22:00:00+00:00"
 
 
+def test_one_value_is_set_without_a_list(run, admin):
+    assert run(*SET, "debug", "false", "--single", *admin).out == "set debug: false\n"
+    assert listed(run, admin)["debug"]["single"] is True
+    document = run(*LIST, *admin, "--json").out
+    Path("again.json").write_text(document)
+    assert run(*SET, "--file", "again.json", *admin).code == 0
+    assert run(*LIST, *admin, "--json").out == document
+
+
 def test_set_takes_a_file(run, admin):
     values = [{"name": "a", "values": ["x"]}, {"name": "b", "values": [1, False]}]
     Path("values.json").write_text(json.dumps({"reference_values": values}))
@@ -57,6 +66,9 @@ def test_set_takes_a_file(run, admin):
         (("--file", "none.json"), 13, "none.json: no such file"),
         (("--file", "bad.json"), 11, "bad.json"),
         (("a", "x", "--file", "bad.json"), 2, "expected it alone"),
+        (("--single", "--file", "bad.json"), 2, "expected it alone"),
+        (("a", "x", "y", "--single"), 2, "expected one value with 'single', got 2"),
+        (("a", "x", "--single", "--add"), 2, "--add makes a list"),
     ],
 )
 def test_set_refuses(run, admin, words, code, piece):
