@@ -316,20 +316,19 @@ def _unpack_all(
     ) as ahead:
         for index, (planned, key) in enumerate(zip(plan.layers, keys, strict=True)):
             layer = planned.layer
-            with (
-                Watch(on_progress, layer.what, layer.descriptor.size) as watch,
-                ahead.open(index, _first_half(watch)) as arrived,
-            ):
-                opened = _unpack(
-                    planned,
-                    key,
-                    arrived,
-                    sink,
-                    limits=allowance.limits,
-                    resources=resources,
-                    watch=watch,
-                    cancellation=cancellation,
-                )
+            with Watch(on_progress, layer.what, layer.descriptor.size) as watch:
+                watch.show(0)
+                with ahead.open(index, _first_half(watch)) as arrived:
+                    opened = _unpack(
+                        planned,
+                        key,
+                        arrived,
+                        sink,
+                        limits=allowance.limits,
+                        resources=resources,
+                        watch=watch,
+                        cancellation=cancellation,
+                    )
                 allowance.spend(
                     stored_size=opened.size,
                     tar_size=opened.tar_size + opened.hole_bytes,
@@ -342,7 +341,6 @@ def _unpack_all(
 
 def _first_half(watch: Watch) -> Callable[[int], None]:
     """Tells the bytes of a check; where each is read twice, each counts half."""
-    watch.show(0)
     return lambda done: watch.show(done // 2)
 
 
