@@ -29,33 +29,27 @@
     GET  /openapi.json                   anybody
     GET  /healthz                        anybody
 
-The body of a request is read only up to its bound and within a time; who is not an admin
-is told so before the body of an admin's request is read. An error of ours is answered with
-an id under which the log has the rest.
+Who is not an admin is told so before the body of an admin's request is read. What is about each
+request is in `guarded`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
-import secrets
-import time
-from contextlib import suppress
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import parse_qs
 
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from imagers.broker.adminkeys import AdminKeys
 from imagers.broker.admins import Right, require_right
 from imagers.broker.audit import AuditEvent
+from imagers.broker.guarded import JSON_TYPE, Guarded, caller_of, place_of, prove, read_body
 from imagers.broker.handshake import Handshake
 from imagers.broker.images import Images
-from imagers.broker.keeping.database import StoreFailed
 from imagers.broker.loglines import LimitedLog
 from imagers.broker.metrics import CONTENT_TYPE, Metrics
 from imagers.broker.openapi import openapi_json
@@ -63,7 +57,7 @@ from imagers.broker.policy.rego.scan import is_rego
 from imagers.broker.policy.table import MAX_POLICY_BYTES
 from imagers.broker.readiness import Readiness
 from imagers.broker.references import References
-from imagers.broker.refusals import Refusal, error_body, refusal_of
+from imagers.broker.refusals import Refusal
 from imagers.broker.releases import (
     IMAGE_QUERY,
     MAX_REQUEST,
@@ -78,8 +72,7 @@ from imagers.broker.tenants import Tenants
 from imagers.broker.trustee_admin import MAX_MESSAGE_BYTES as MAX_ADMIN_MESSAGE
 from imagers.broker.trustee_admin import TrusteeAdmin
 from imagers.broker.ui.login import COOKIE as LOGIN_COOKIE
-from imagers.broker.ui.pages import ASSETS, HEADERS, READERS, Page, Pages, asset
-from imagers.errors import ImagersError
+from imagers.broker.ui.pages import ASSETS, READERS, Page, Pages, asset
 from imagers.kbs.jwe import MAX_RESOURCE_BYTES
 from imagers.kbs.messages import MAX_ATTESTATION_BYTES, MAX_MESSAGE_BYTES
 from imagers.kbs.wire import COOKIE_NAME, OUR_PREFIX, PREFIX
@@ -89,25 +82,18 @@ from imagers.model.references import MAX_REFERENCES_BYTES
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from starlette.types import Message, Receive, Scope, Send
+    from starlette.requests import Request
 
     from imagers.broker.handshake import Answer
     from imagers.broker.keeping.rows import Admin
-    from imagers.broker.places import Place
     from imagers.broker.state import BrokerState
 
 __all__ = ["create_app"]
 
-_BODY_SECONDS = 30.0  # for a body of 2 MiB: slower is no guest and no admin
-_DRAIN_SECONDS = 2.0  # for the rest of a body that was refused
-_DRAINED_BYTES = 8 * 1024 * 1024
 _PUBLISHED_SECONDS = 300  # as long as a token counts
 _SMALL = 16 * 1024
 _DIGITS = 18  # of a version: it fits into 64 bits
-_BODIES = frozenset((b"content-length", b"transfer-encoding"))  # who has none of them has no body
-_LATER = (429, 503)  # statuses that say when to ask again
 _ADMIN = "admin"  # no session is named so
-_JSON = "application/json"
 _COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE_NAME}=([A-Za-z0-9_-]{{1,128}})\s*(?=;|$)")
 _LOGIN_COOKIE = re.compile(rf"(?:^|;)\s*{LOGIN_COOKIE}=([0-9a-f.]{{1,200}})\s*(?=;|$)")
 _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9_.-]+) *\Z")
@@ -121,8 +107,8 @@ def create_app(state: BrokerState) -> Router:
     endpoints = _Endpoints(state)
     log = LimitedLog("imagers.broker")
 
-    def guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> _Guarded:
-        return _Guarded(endpoint, log, endpoints.counted)
+    def guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Guarded:
+        return Guarded(endpoint, log, endpoints.counted)
 
     nothing = guarded(endpoints.nothing)
     image = f"{PREFIX}/imagers/image/{{repository}}"
@@ -157,7 +143,7 @@ def create_app(state: BrokerState) -> Router:
             ),
             Route(f"{OUR_PREFIX}/release", guarded(endpoints.release)),
             Route(f"{PREFIX}/imagers/reference-value", guarded(endpoints.references)),
-            Route(f"{PREFIX}/imagers/reference-value/{{name}}", guarded(endpoints.reference)),
+            Route(f"{PREFIX}/imagers/reference-value/{{name:path}}", guarded(endpoints.reference)),
             Route(f"{PREFIX}/imagers/tenant", guarded(endpoints.tenants)),
             Route(f"{PREFIX}/imagers/tenant/{{name}}", guarded(endpoints.tenant)),
             Route(f"{PREFIX}/imagers/repository/{{name}}", guarded(endpoints.repository)),
@@ -173,142 +159,6 @@ def create_app(state: BrokerState) -> Router:
         default=nothing,
         redirect_slashes=False,
     )
-
-
-class _Guarded:
-    """An ASGI endpoint whose every failure is an error answer of the protocol.
-
-    It is a class so that starlette hands over all methods, and refuses none in its own words.
-    """
-
-    def __init__(
-        self,
-        endpoint: Callable[[Request], Awaitable[Response]],
-        log: LimitedLog,
-        counted: Metrics,
-    ) -> None:
-        self._endpoint = endpoint
-        self._log = log
-        self._counted = counted
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = time.perf_counter()
-        body = _Incoming(receive)
-        request = Request(scope, body.receive)
-        body.is_complete = _BODIES.isdisjoint(name for name, _ in scope["headers"])
-        place = _place(request)
-        if place is not None and not place.arrive(request.headers.getlist("x-forwarded-for")):
-            response = _error(_no_room("too many connections; try later"))
-        else:
-            response = await self._answer(request)
-        if place is not None and not place.hold(len(response.body)):
-            response = _error(_no_room("too many answers are on their way; try later"))
-        seconds = time.perf_counter() - began
-        self._counted.count(self._endpoint.__name__, response.status_code, seconds=seconds)
-        if body.is_complete or "expect" in request.headers:
-            await response(scope, receive, send)
-            return
-        # The caller still sends. To close now would reset the connection, and the reset can
-        # overtake the answer: it is sent, then the rest is read for a while, then we close.
-        start = {
-            "type": "http.response.start",
-            "status": response.status_code,
-            "headers": response.raw_headers,
-        }
-        await send(start)
-        await send({"type": "http.response.body", "body": response.body, "more_body": True})
-        await body.drain()
-        await send({"type": "http.response.body", "body": b""})
-
-    async def _answer(self, request: Request) -> Response:
-        try:
-            _check_path(request.scope["path"])
-            return await self._endpoint(request)
-        except Refusal as refusal:
-            return _error(refusal)
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
-        except ImagersError as error:
-            meant = refusal_of(error)
-            return self._own_fault(error) if meant is None else _error(meant)
-        except Exception as error:  # noqa: BLE001 - the border: nothing may leave it unshaped
-            return self._own_fault(error)
-
-    def _own_fault(self, error: Exception) -> Response:
-        number = secrets.token_hex(4)
-        # The classes of our errors hold no secrets; of others only the kind is logged, since
-        # their text may repeat parameters.
-        told = str(error) if isinstance(error, ImagersError) else ""
-        self._log.error(
-            "fault %s: %s %s",
-            number,
-            type(error).__name__,
-            told,
-            exc_info=self._log.isEnabledFor(logging.DEBUG),
-        )
-        where = "; its log has more under that id"
-        if isinstance(error, StoreFailed):
-            detail = f"fault {number} of the broker's store{where}; try later"
-            return _error(Refusal("StoreUnavailable", detail))
-        return _error(Refusal("InternalError", f"fault {number} of the broker{where}"))
-
-
-def _check_path(path: str) -> None:
-    # Patterns of routes let a line feed at the end pass: two paths would name one resource.
-    if not (path.isascii() and path.isprintable()):
-        raise Refusal(
-            "InvalidRequestPath", f"expected printable ASCII in a path, got {path[:80]!r}"
-        )
-
-
-class _Incoming:
-    """The body of a request on its way in: knows if there is more, and can read it to nowhere."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self.is_complete = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        self.is_complete = not message.get("more_body", False)
-        return message
-
-    async def drain(self) -> None:
-        left = _DRAINED_BYTES
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN_SECONDS):
-                while not self.is_complete and left > 0:
-                    left -= len((await self.receive()).get("body", b""))
-
-
-def _place(request: Request) -> Place | None:
-    """The place of the connection; None where another server than ours runs the application."""
-    place: Place | None = request.scope.get("imagers.place")
-    return place
-
-
-def _caller(request: Request) -> str:
-    """Who asks, as far as is known without a proof: whose share the connection takes."""
-    place = _place(request)
-    return (place.address if place is not None else None) or ""
-
-
-def _prove(request: Request, caller: str) -> None:
-    """The caller has proved to be somebody: strangers do not displace his connection."""
-    place = _place(request)
-    if place is not None:
-        place.prove(caller)
-
-
-def _no_room(detail: str) -> Refusal:
-    return Refusal("TooManyConnections", detail)
-
-
-def _error(refusal: Refusal) -> Response:
-    headers = {"Cache-Control": "no-store"}
-    if refusal.status in _LATER:
-        headers["Retry-After"] = "5"
-    return Response(error_body(refusal), refusal.status, headers=headers, media_type=_JSON)
 
 
 class _Endpoints:
@@ -373,7 +223,7 @@ class _Endpoints:
         if request.method != "GET":
             await self.nothing(request)
         by = await self._admin(request, Right.READ)
-        return _json(await self._trustee.values(by, request.path_params["name"]))
+        return _json(await self._trustee.value(by, request.path_params["name"]))
 
     async def _trustee_set(
         self, request: Request, change: Callable[[Admin, bytes], Awaitable[None]]
@@ -381,21 +231,21 @@ class _Endpoints:
         if request.method != "POST":
             await self.nothing(request)  # as Trustee does: it looks for a plugin of that name
         by = await self._admin(request, Right.RULE)
-        await change(by, bytes(await _read(request, MAX_ADMIN_MESSAGE)))
+        await change(by, bytes(await read_body(request, MAX_ADMIN_MESSAGE)))
         return Response(b"")
 
     async def auth(self, request: Request) -> Response:
-        body = bytes(await _read(request, MAX_MESSAGE_BYTES))
-        auth = self._handshake.auth(body, caller=_caller(request))
+        body = bytes(await read_body(request, MAX_MESSAGE_BYTES))
+        auth = self._handshake.auth(body, caller=caller_of(request))
         return _with_cookie(await auth)
 
     async def attest(self, request: Request) -> Response:
-        cookie, caller = _cookie(request), _caller(request)
+        cookie, caller = _cookie(request), caller_of(request)
         # Nobody without a session makes us hold 2 MiB.
         await self._handshake.check_session(cookie, caller=caller)
-        body = bytes(await _read(request, MAX_ATTESTATION_BYTES))
+        body = bytes(await read_body(request, MAX_ATTESTATION_BYTES))
         answer = await self._handshake.attest(cookie, body, caller=caller)
-        _prove(request, answer.session)
+        prove(request, answer.session)
         return _with_cookie(answer)
 
     async def resource(self, request: Request) -> Response:
@@ -404,8 +254,8 @@ class _Endpoints:
             credentials = Credentials(cookie=_cookie(request), bearer=_bearer(request))
             query = request.query_params
             asked = Asked((path,), query.getlist(IMAGE_QUERY), dict(query))
-            released = await self._releases.release(credentials, asked, caller=_caller(request))
-            _prove(request, released.caller)
+            released = await self._releases.release(credentials, asked, caller=caller_of(request))
+            prove(request, released.caller)
             return _json(released.bodies[0])
         by = await self._admin(request, Right.WRITE)
         if request.method == "DELETE":
@@ -414,7 +264,7 @@ class _Endpoints:
         _only(request, "POST", "PUT")
         replace = request.method == "PUT" or _flag(request, "replace")
         ends = Ends.parse(_one_value(request, "expires"), _one_value(request, "max-uses"))
-        data = await _read(request, MAX_RESOURCE_BYTES)
+        data = await read_body(request, MAX_RESOURCE_BYTES)
         await asyncio.shield(_put(self._resources, by, path, data, replace=replace, ends=ends))
         return Response(b"")
 
@@ -431,7 +281,7 @@ class _Endpoints:
     async def bind(self, request: Request) -> Response:
         by = await self._admin(request, Right.WRITE)
         _only(request, "POST")
-        body = bytes(await _read(request, _SMALL))
+        body = bytes(await read_body(request, _SMALL))
         await self._resources.bind(by, request.path_params["path"], body)
         return Response(b"")
 
@@ -467,7 +317,7 @@ class _Endpoints:
     ) -> Response:
         by = await self._admin(request, right)
         _only(request, "POST")
-        await change(by, request.path_params["repository"], bytes(await _read(request, _SMALL)))
+        await change(by, request.path_params["repository"], bytes(await read_body(request, _SMALL)))
         return Response(b"")
 
     async def policy(self, request: Request) -> Response:
@@ -476,7 +326,7 @@ class _Endpoints:
         if request.method == "GET":
             policy = await self._resources.policy_text(by)
             return _text(policy) if is_rego(policy.decode()) else _json(policy)
-        body = bytes(await _read(request, MAX_POLICY_BYTES))
+        body = bytes(await read_body(request, MAX_POLICY_BYTES))
         await self._resources.set_policy(by, body)
         return Response(b"")
 
@@ -488,7 +338,7 @@ class _Endpoints:
             return _text(await self._resources.attestation_policy(by, name))
         body = None
         if request.method == "POST":
-            body = bytes(await _read(request, MAX_POLICY_BYTES))
+            body = bytes(await read_body(request, MAX_POLICY_BYTES))
         await self._resources.set_attestation_policy(by, name, body)
         return Response(b"")
 
@@ -496,9 +346,9 @@ class _Endpoints:
         _only(request, "POST")
         credentials = Credentials(cookie=_cookie(request), bearer=_bearer(request))
         credentials.require()
-        asked = parse_asked(bytes(await _read(request, MAX_REQUEST)))
-        released = await self._releases.release(credentials, asked, caller=_caller(request))
-        _prove(request, released.caller)
+        asked = parse_asked(bytes(await read_body(request, MAX_REQUEST)))
+        released = await self._releases.release(credentials, asked, caller=caller_of(request))
+        prove(request, released.caller)
         return _json(join_released(asked, released))
 
     async def references(self, request: Request) -> Response:
@@ -506,7 +356,7 @@ class _Endpoints:
         _only(request, "GET", "POST")
         if request.method == "GET":
             return _json(await self._references.list(by))
-        body = bytes(await _read(request, MAX_REFERENCES_BYTES))
+        body = bytes(await read_body(request, MAX_REFERENCES_BYTES))
         await self._references.set(by, body, add=_flag(request, "add"))
         return Response(b"")
 
@@ -543,7 +393,7 @@ class _Endpoints:
     async def repository(self, request: Request) -> Response:
         by = await self._admin(request, Right.OPERATE)
         _only(request, "POST")
-        body = bytes(await _read(request, _SMALL))
+        body = bytes(await read_body(request, _SMALL))
         await self._tenants.assign(by, request.path_params["name"], body)
         return Response(b"")
 
@@ -552,7 +402,7 @@ class _Endpoints:
         _only(request, "GET", "POST")
         if request.method == "GET":
             return _json(await self._admin_keys.list(by, request.query_params.get("tenant")))
-        return _json(await self._admin_keys.add(by, bytes(await _read(request, _SMALL))))
+        return _json(await self._admin_keys.add(by, bytes(await read_body(request, _SMALL))))
 
     async def admin_key(self, request: Request) -> Response:
         by = await self._admin(request, Right.APPOINT, Right.OPERATE)
@@ -562,25 +412,18 @@ class _Endpoints:
 
     async def ui(self, request: Request) -> Response:
         """All pages for people: those of `imagers.broker.ui`."""
-        try:
-            return await self._answer_browser(request, request.path_params.get("path", ""))
-        except Refusal as refusal:
-            response = _error(refusal)
-            response.headers.update(HEADERS)
-            return response
-
-    async def _answer_browser(self, request: Request, path: str) -> Response:
+        path = request.path_params.get("path", "")
         if request.method == "POST":
             return await self._enter_or_leave(request, path)
-        _only(request, "GET")
+        _only(request, "GET", "HEAD")  # the server leaves the body of an answer to HEAD out
         if path in ASSETS:
-            return Response(asset(path), headers={**HEADERS, "Content-Type": ASSETS[path]})
+            return Response(asset(path), headers={"Content-Type": ASSETS[path]})
         by = await self._state.find_logged_in(_login_cookie(request))
         if by is None:
             return _show(self._pages.login())
         try:
             self._check_certificate(request)
-            _prove(request, f"{_ADMIN} of {by.tenant}")
+            prove(request, f"{_ADMIN} of {by.tenant}")
             return _show(await self._pages.show(by, path, dict(request.query_params)))
         except Refusal as refusal:
             return _show(self._pages.refused(refusal, by))
@@ -589,15 +432,15 @@ class _Endpoints:
         """Log in, or out: by a form of ours, and no other site's."""
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Refusal("AdminAuthAccess", "the form is of another site")
-        secure = "; Secure" if request.url.scheme == "https" else ""
+        secure = "; Secure" if self._is_https(request) else ""
         attributes = f"; Path=/ui; HttpOnly; SameSite=Strict{secure}"
-        response = Response(status_code=303, headers={**HEADERS, "Location": "/ui"})
+        response = Response(status_code=303, headers={"Location": "/ui"})
         if path == "logout":
             response.headers["Set-Cookie"] = f"{LOGIN_COOKIE}=; Max-Age=0{attributes}"
             return response
         if path != "login":
             await self.nothing(request)
-        form = parse_qs(bytes(await _read(request, _SMALL)).decode("ascii", "replace"))
+        form = parse_qs(bytes(await read_body(request, _SMALL)).decode("ascii", "replace"))
         try:
             token = form.get("token", [""])[0].strip()
             by = await self._check_admin(request, token or None, *READERS)
@@ -606,6 +449,14 @@ class _Endpoints:
         cookie = self._state.log_in(by)
         response.headers["Set-Cookie"] = f"{LOGIN_COOKIE}={cookie}{attributes}"
         return response
+
+    def _is_https(self, request: Request) -> bool:
+        """Whether the browser speaks https: to us, or to the proxy that ends TLS before us."""
+        if request.url.scheme == "https" or self._state.config.issuer.startswith("https://"):
+            return True
+        place = place_of(request)
+        is_proxied = place is not None and place.is_proxied
+        return is_proxied and request.headers.get("x-forwarded-proto") == "https"
 
     async def _admin(self, request: Request, *rights: Right) -> Admin:
         """The admin whose request it is, who has one of the rights."""
@@ -620,9 +471,9 @@ class _Endpoints:
             event = AuditEvent(
                 event="admin", outcome="refused", detail=f"{asked}: {refusal.detail}"
             )
-            await self._state.log_refusal(event, caller=_caller(request))
+            await self._state.log_refusal(event, caller=caller_of(request))
             raise
-        _prove(request, f"{_ADMIN} of {by.tenant}")
+        prove(request, f"{_ADMIN} of {by.tenant}")
         try:
             require_right(by, *rights)
         except Refusal as refusal:
@@ -633,7 +484,7 @@ class _Endpoints:
     def _check_certificate(self, request: Request) -> None:
         if self._state.config.admin_ca_file is None:
             return
-        place = _place(request)
+        place = place_of(request)
         if place is None or not place.shows_certificate:
             raise Refusal(
                 "AdminCertificate",
@@ -649,25 +500,6 @@ async def _put(
     with SecretKey(data) as secret:
         data[:] = bytes(len(data))
         await resources.put(by, path, secret, replace=replace, ends=ends)
-
-
-async def _read(request: Request, limit: int) -> bytearray:
-    """The body, of at most `limit` bytes; the caller may overwrite it."""
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and (len(length) > len(str(limit)) or int(length) > limit):
-        raise Refusal("PayloadTooLarge", f"expected at most {limit} bytes")
-    data, place = bytearray(), _place(request)
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for piece in request.stream():
-                if len(data) + len(piece) > limit:
-                    raise Refusal("PayloadTooLarge", f"expected at most {limit} bytes")
-                data += piece
-                if place is not None and not place.hold(len(data)):
-                    raise _no_room("too many bodies are on their way; try later")
-    except TimeoutError:
-        raise Refusal("RequestTimeout", f"expected the body within {_BODY_SECONDS:g} s") from None
-    return data
 
 
 def _only(request: Request, *methods: str) -> None:
@@ -710,7 +542,7 @@ def _bearer(request: Request) -> str | None:
 
 
 def _show(page: Page) -> Response:
-    return Response(page.body, page.status, headers=HEADERS, media_type="text/html")
+    return Response(page.body, page.status, media_type="text/html")
 
 
 def _text(body: bytes) -> Response:
@@ -718,13 +550,13 @@ def _text(body: bytes) -> Response:
 
 
 def _json(body: bytes) -> Response:
-    return Response(body, headers={"Cache-Control": "no-store"}, media_type=_JSON)
+    return Response(body, headers={"Cache-Control": "no-store"}, media_type=JSON_TYPE)
 
 
 def _published(body: bytes) -> Response:
     """What is for anybody, and stays as it is for a while."""
     headers = {"Cache-Control": f"public, max-age={_PUBLISHED_SECONDS}"}
-    return Response(body, headers=headers, media_type=_JSON)
+    return Response(body, headers=headers, media_type=JSON_TYPE)
 
 
 def _with_cookie(answer: Answer) -> Response:
@@ -736,5 +568,5 @@ def _with_cookie(answer: Answer) -> Response:
             "Set-Cookie": f"{COOKIE_NAME}={answer.cookie}; Expires={expires}",
             "Cache-Control": "no-store",
         },
-        media_type=_JSON,
+        media_type=JSON_TYPE,
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_CLOCK_ERROR", "SessionTime", "is_too_far_back", "milliseconds"]
 
 MAX_CLOCK_ERROR = timedelta(minutes=5)  # how far back a clock may go, and brokers be apart
+_MAX_ERROR_MS = MAX_CLOCK_ERROR // timedelta(milliseconds=1)
 
 
 class SessionTime:
@@ -55,7 +56,7 @@ class SessionTime:
 
 def is_too_far_back(clock_ms: int, seen_ms: int) -> bool:
     """Whether a clock is further behind than a clock may be."""
-    return seen_ms - clock_ms > MAX_CLOCK_ERROR // timedelta(milliseconds=1)
+    return seen_ms - clock_ms > _MAX_ERROR_MS
 
 
 def milliseconds(when: datetime) -> int:

@@ -7,6 +7,7 @@ to its own, which fails if that exists.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -48,6 +49,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _MASTER_KEY_BYTES = 32
 _MAX_PEM = 64 * 1024
 _LOCK = "lock"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # on this file system
 
 
 def make_state_directory(path: Path) -> None:
@@ -167,10 +169,30 @@ def write_owner_only(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            path.hardlink_to(temporary)
+            _name_new(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         sync_directory(path.parent)
+
+
+def _name_new(temporary: Path, path: Path) -> None:
+    """Give a file its name, which nothing may have.
+
+    Where the file system has no links the name is taken by an empty file first, which the other
+    replaces at once: nothing of another is written over, and only a crash between the two leaves
+    the empty one.
+    """
+    try:
+        path.hardlink_to(temporary)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        try:
+            temporary.replace(path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def replace_owner_only(path: Path, data: bytes) -> None:

@@ -271,7 +271,7 @@ def _trustee_paths() -> JSONObject:
         f"{PREFIX}/reference-value/{{name}}": {
             "parameters": [name],
             "get": _operation(
-                "The values of a name", _answer("those that count now", "Values"), security=_ADMIN
+                "The value of a name", _answer("as it was registered", "Value"), security=_ADMIN
             ),
         },
     }
@@ -523,7 +523,7 @@ def _admin_schemas() -> JSONObject:
     jwks: JSONObject = {"$ref": "#/components/schemas/JWKS"}
     return {
         "Names": {"type": "array", "items": _TEXT},
-        "Values": values,
+        "Value": {**values, "type": ["string", "integer", "boolean", "array"]},
         "Binding": _object({"manifest_digest": _DIGEST}),
         "Metadata": _object(
             {
@@ -553,13 +553,14 @@ def _admin_schemas() -> JSONObject:
                         {
                             "name": {
                                 "type": "string",
-                                "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,127}$",
+                                "pattern": "^[A-Za-z][A-Za-z0-9_.:/-]{0,127}$",
                             },
                             "values": values,
                         },
                         {
                             "expires": {"type": ["string", "null"], "format": "date-time"},
                             "source": {"type": "string", "maxLength": 1024},
+                            "single": {"type": "boolean"},
                         },
                     ),
                 }

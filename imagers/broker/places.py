@@ -69,6 +69,7 @@ class Place:
     """One connection, as `Places` sees it; the server's own says what is missing here.
 
     Attributes:
+        is_proxied: whether a configured proxy made it.
         address: whose share it takes; None: a proxy's, before a request says for whom.
         caller: what it has proved to be, or "".
         held: bytes that count.
@@ -77,6 +78,7 @@ class Place:
 
     def __init__(self, places: Places, address: str | None) -> None:
         self._places = places
+        self.is_proxied = address is None
         self.address = address
         self.caller = ""
         self.held = 0

@@ -50,8 +50,8 @@ class References:
         values = await self._state.store.read(lambda t: t.reference_values(by.tenant))
         return dump_json(references_to_json(values.values()))
 
-    async def values(self, by: Admin, name: str) -> tuple[JSON, ...]:
-        """Those of a name that count now.
+    async def value(self, by: Admin, name: str) -> JSON:
+        """What counts now of a name: a list, or the one value that was registered without one.
 
         Raises:
             Refusal: `ResourceNotFound`: there are none.
@@ -66,7 +66,7 @@ class References:
         found = await self._state.store.read(look)
         if found is None:
             raise _missing(name)
-        return found.values
+        return found.as_policies_see_it()
 
     async def set(self, by: Admin, body: bytes, *, add: bool) -> None:
         """Set those of the message, all or none.
@@ -128,7 +128,8 @@ def _joined(earlier: ReferenceValue, one: ReferenceValue) -> ReferenceValue:
             f"values of {one.name!r} join those that {_end(earlier)}: expected no other "
             f"time, got {one.expires.isoformat()}; set all of them, or delete those that are there",
         )
-    return replace(earlier, values=values, source=_joined_source(earlier, one))
+    source = _joined_source(earlier, one)
+    return replace(earlier, values=values, source=source, is_single=False)
 
 
 def _joined_source(earlier: ReferenceValue, one: ReferenceValue) -> str:

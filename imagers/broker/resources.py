@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 from imagers.broker.admins import Right, by_admin, has_right
 from imagers.broker.audit import append
 from imagers.broker.keeping.rows import StoredResource
+from imagers.broker.keeping.sealed import Altered
 from imagers.broker.policy.table import ResourcePolicy
 from imagers.broker.refusals import Refusal
 from imagers.broker.rules import ATTESTATION, CLASSES, POLICY, parse_either
@@ -351,15 +352,25 @@ class Resources:
         """
         if "id" in wanted and not _ID.match(wanted["id"]):
             raise Refusal("SerdeError", "expected an id of 16 hex digits")
-        return await self._state.store.read_aside(
+        return await self._read_audit(
             lambda transaction: transaction.list_audit(limit, wanted, tenants=_rows_of(by))
         )
 
     async def count_releases(self, by: Admin, since: str) -> Mapping[tuple[str, str], int]:
         """How many releases there were of his tenant; see `Transaction.count_releases`."""
-        return await self._state.store.read_aside(
+        return await self._read_audit(
             lambda transaction: transaction.count_releases(since, _rows_of(by))
         )
+
+    async def _read_audit(self, look: Callable[[Transaction], _T]) -> _T:
+        try:
+            return await self._state.store.read_aside(look)
+        except Altered:
+            raise Refusal(
+                "StoreUnavailable",
+                "a row of the audit log was changed from outside; 'imagers broker audit --verify', "
+                "where the store is, says which",
+            ) from None
 
     async def audit_heads(self) -> bytes:
         """The JSON of the last signed head of each broker's chain; this one's is signed now."""

@@ -248,7 +248,7 @@ class _Server(uvicorn.Server):
         self._crowd_log = LimitedLog("imagers.broker", a_minute=6)
         self._places = Places(on_evict=self._tell_evicted)
         self._proxies = proxies
-        self._tasks: list[asyncio.Task[None]] = []
+        self._listeners: list[socket.socket] = []
         self._handshakes: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -258,37 +258,52 @@ class _Server(uvicorn.Server):
             loop.set_default_executor(ThreadPoolExecutor(_THREADS, "imagers-broker-call"))
             for listener in sockets or []:
                 listener.setblocking(False)
-                self._tasks.append(loop.create_task(self._accept(listener)))
+                self._listeners.append(listener)
+                loop.add_reader(listener, self._accept, listener)
             self._sweeping = loop.create_task(self._sweep())
             self.is_listening.set()
             if self.on_listening is not None:
                 self.on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for task in (*self._tasks, *self._handshakes):
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        loop = asyncio.get_running_loop()
+        self._listeners.clear()
         for listener in sockets or []:
+            loop.remove_reader(listener)
             listener.close()
+        for task in self._handshakes:
+            task.cancel()
         try:
             await super().shutdown(sockets=[])
         finally:
             self._sweeping.cancel()
             await self._engine.close()
 
-    async def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket) -> None:
+        """Accept one connection, of those that wait."""
+        try:
+            accepted, address = listener.accept()
+            accepted.setblocking(False)
+            self._begin(accepted, _Connection(self._places, address[0], self._proxies))
+        except BlockingIOError:
+            pass  # it is gone
+        except OSError as error:
+            # Gone before it was accepted, or no file descriptor is left.
+            self._log.warning("cannot accept a connection: %s", reason_of(error))
+            self._pause(listener)
+        except Exception:  # noqa: BLE001 - a bug here must not close the broker to all
+            self._log.error("fault while accepting a connection", exc_info=True)
+            self._pause(listener)
+
+    def _pause(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, address = await loop.sock_accept(listener)
-                self._begin(accepted, _Connection(self._places, address[0], self._proxies))
-            except OSError as error:
-                # Gone before it was accepted, or no file descriptor is left.
-                self._log.warning("cannot accept a connection: %s", reason_of(error))
-                await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
-            except Exception:  # noqa: BLE001 - a bug here must not close the broker to all
-                self._log.error("fault while accepting a connection", exc_info=True)
-                await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
+        loop.remove_reader(listener)
+
+        def go_on() -> None:
+            if listener in self._listeners:
+                loop.add_reader(listener, self._accept, listener)
+
+        loop.call_later(_ACCEPT_AGAIN_SECONDS, go_on)
 
     def _begin(self, accepted: socket.socket, connection: _Connection) -> None:
         if not self._places.enter(connection):

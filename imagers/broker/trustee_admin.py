@@ -5,7 +5,7 @@
     GET  resource-policy        the ids of the policies
     POST attestation-policy     {"type": "rego", "policy_id": "default_cpu", "policy": base64url}
     POST reference-value        {"version": "0.1.0", "type": "sample", "payload": base64}
-    GET  reference-value/NAME   the values of one
+    GET  reference-value/NAME   the value of one, or the list of them, as it was registered
 
 A resource policy may be the table of this broker (JSON) in place of Rego. The caller has checked
 the admin, and his role for it.
@@ -99,10 +99,10 @@ class TrusteeAdmin:
             raise FormatError("expected values of claims, got keys alone", what="reference values")
         await self._references.set(by, dump_json(references_to_json(found.references)), add=False)
 
-    async def values(self, by: Admin, name: str) -> bytes:
-        """The JSON list of the values of a name that count now.
+    async def value(self, by: Admin, name: str) -> bytes:
+        """The JSON of what counts now of a name, as it was registered.
 
         Raises:
             Refusal: `ResourceNotFound`.
         """
-        return dump_json(list(await self._references.values(by, name)))
+        return dump_json(await self._references.value(by, name))

@@ -165,6 +165,7 @@ def _set_value(admin: BrokerAdmin, value: bytes) -> None:
     one = {
         "name": stored.text("name"),
         "values": found if isinstance(found, list) else [found],
+        "single": not isinstance(found, list),
         "expires": None if expires is None else expires.isoformat(),
         "source": "a Trustee",
     }

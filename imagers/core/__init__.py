@@ -8,7 +8,10 @@ This is the only door to the package.
 =====================  =====================================================
 `seal_layer`           check, compress, encrypt and write one layer
 `open_layer`           check, decrypt, decompress, unpack one layer
+`check_layer`          only check one, so that it can be opened afterwards
 `look_at`              what the first bytes of a layer say of its compression
+`compression_of_checked`
+                       the same of a layer that was checked
 `open_range`           a part of a layer, with the cipher that can
 `CipherParameters`     cipher name, key and nonce of a layer
 `DirectorySink`        a directory to unpack into
@@ -28,9 +31,9 @@ This is the only door to the package.
 """
 
 from imagers.core.algorithms import kmac256, verify_sm2
-from imagers.core.beginning import look_at
+from imagers.core.beginning import compression_of_checked, look_at
 from imagers.core.budget import Budget, run_layers
-from imagers.core.layer import BACKEND, open_layer, open_range, seal_layer
+from imagers.core.layer import BACKEND, check_layer, open_layer, open_range, seal_layer
 from imagers.core.plain_unpack import make_directories
 from imagers.core.together import run_together
 from imagers.core.values import (
@@ -38,6 +41,7 @@ from imagers.core.values import (
     AES_256_CTR_HMAC_SHA256,
     Allowance,
     Cancellation,
+    CheckedLayer,
     CipherParameters,
     DirectorySink,
     Limits,
@@ -57,6 +61,7 @@ __all__ = [
     "BlobProgress",
     "Budget",
     "Cancellation",
+    "CheckedLayer",
     "CipherParameters",
     "DirectorySink",
     "Limits",
@@ -67,6 +72,8 @@ __all__ = [
     "Resources",
     "SealedLayer",
     "Watch",
+    "check_layer",
+    "compression_of_checked",
     "kmac256",
     "look_at",
     "make_directories",

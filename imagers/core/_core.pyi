@@ -70,10 +70,24 @@ class LayerJob:
         threads: int,
         what: str,
         force: str | None,
+        piece_key: memoryview | None,
+        codes: bytes | None,
     ) -> LayerJob: ...
     def run(
         self,
         read: Callable[[memoryview], int] | None,
         tick: Callable[[int, int, int], bool] | None,
         /,
-    ) -> tuple[str, int, int, int, str, bytes, str, int, list[tuple[int, int, bytes, bytes]]]: ...
+    ) -> tuple[
+        str,
+        int,
+        int,
+        int,
+        str,
+        bytes,
+        str,
+        int,
+        list[tuple[int, int, bytes, bytes]],
+        bytes | None,
+        bytes | None,
+    ]: ...

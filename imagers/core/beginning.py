@@ -4,13 +4,15 @@
     source, compression = look_at(stream, cipher=None, size=descriptor.size, told=told, what="…")
     opened = open_layer(source, ..., compression=compression)
 
+    compression = compression_of_checked(check_layer(stream, ...), what="…")
+
 Builders and converters write layers whose type says gzip and whose bytes are a plain tar, and
 the reverse; containers/image, Docker and containerd look at the bytes, and so do we. The judge is
 the diff_id.
 
 Of an encrypted layer the first bytes are decrypted, and with the cipher that can, authenticated.
-With the other one they are as unauthenticated as all that is decompressed; an attacker who
-changes them gets another reader to fail.
+With the other one they are as unauthenticated as all that is decompressed, unless the layer was
+checked before; an attacker who changes them gets another reader to fail.
 """
 
 from __future__ import annotations
@@ -19,18 +21,18 @@ import os
 from typing import TYPE_CHECKING
 
 from imagers.core.jobs import source_of
-from imagers.core.values import AES256_GCM_HKDF_1MB
+from imagers.core.values import AES256_GCM_HKDF_1MB, BEGINNING_BYTES
 from imagers.errors import FormatError, IntegrityError
 from imagers.model.media import compression_of_bytes
 
 if TYPE_CHECKING:
-    from imagers.core.values import CipherParameters
+    from imagers.core.values import CheckedLayer, CipherParameters
     from imagers.model.media import Compression
     from imagers.model.stream import RawStream
 
-__all__ = ["BEGINNING", "look_at"]
+__all__ = ["compression_of_checked", "look_at"]
 
-BEGINNING = 512  # bytes: a header of a tar
+
 _SEGMENT = 1024 * 1024
 
 
@@ -57,12 +59,24 @@ def look_at(
         What reading the source raises.
     """
     is_aead = cipher is not None and cipher.name == AES256_GCM_HKDF_1MB
-    beginning, again = _peek(source, min(size, _SEGMENT if is_aead else BEGINNING))
+    beginning, again = _peek(source, min(size, _SEGMENT if is_aead else BEGINNING_BYTES))
     if beginning is not None and cipher is not None:
         beginning = _decrypt(beginning, cipher, size)
     if beginning is None:
         return again, told
     return again, compression_of_bytes(beginning, what=what)
+
+
+def compression_of_checked(checked: CheckedLayer, *, what: str) -> Compression:
+    """The compression of a layer whose stored bytes were right: of what was checked, not read anew.
+
+    Raises:
+        Unsupported: a compression that nothing here undoes.
+    """
+    beginning = checked.beginning
+    if checked.cipher is not None:
+        beginning = _decrypt_ctr(beginning, checked.cipher)
+    return compression_of_bytes(beginning, what=what)
 
 
 def _peek(source: RawStream, count: int) -> tuple[bytes | None, RawStream]:
@@ -112,11 +126,15 @@ def _decrypt(beginning: bytes, cipher: CipherParameters, size: int) -> bytes | N
                 size=size,
                 cipher=cipher,
                 offset=0,
-                length=BEGINNING,
+                length=BEGINNING_BYTES,
                 what="",
             )
         except (FormatError, IntegrityError):
             return None
+    return _decrypt_ctr(beginning, cipher)
+
+
+def _decrypt_ctr(beginning: bytes, cipher: CipherParameters) -> bytes:
     from cryptography.hazmat.primitives.ciphers import (
         Cipher,
         algorithms,

@@ -17,6 +17,7 @@ from imagers.errors import (
     Cancelled,
     DigestMismatch,
     FormatError,
+    IntegrityError,
     LocalError,
     TagMismatch,
     TrailingData,
@@ -42,11 +43,13 @@ class Fault(IntEnum):
     CRYPTO = 3  # libcrypto refused to work: a broken installation
     READ = 4  # number: errno
     WRITE = 5  # number: errno
+    KEEP = 6  # number: errno
     STORED_SHORT = 10  # number: expected, other: actual
     STORED_LONG = 11  # number: expected
     STORED_DIGEST = 12  # text: expected digest, more: actual digest
     TAG = 13
     DIFF_ID = 14  # text: expected digest, more: actual digest
+    CHANGED = 15  # number: bytes before
     NOT_GZIP = 20
     BAD_GZIP = 21
     SHORT_GZIP = 22
@@ -185,6 +188,7 @@ def _unsupported_kind(what: str, text: bytes, _more: bytes, number: int, _other:
 
 
 _NO_ROOM = "make room, or choose a destination on another file system"
+_NO_ROOM_TO_KEEP = f"{_NO_ROOM}; --jobs 1 keeps one layer at a time, and with --stream none"
 _NO_ROOM_TO_UNPACK = (
     f"{_NO_ROOM}; layers that are downloaded ahead take some too, and --jobs 1 downloads none ahead"
 )
@@ -207,6 +211,9 @@ _OTHERS: dict[Fault, Callable[[str, bytes, bytes, int, int], Exception]] = {
     ),
     Fault.READ: lambda what, _t, _m, number, _o: _local(f"cannot read {what}", b"", number),
     Fault.WRITE: lambda what, _t, _m, number, _o: _local(f"cannot write {what}", b"", number),
+    Fault.KEEP: lambda what, _t, _m, number, _o: _local(
+        f"cannot keep {what} until it is checked", b"", number, no_room=_NO_ROOM_TO_KEEP
+    ),
     Fault.UNPACK: lambda what, text, _m, number, _o: _local(
         f"cannot unpack {what}", text, number, no_room=_NO_ROOM_TO_UNPACK
     ),
@@ -217,6 +224,10 @@ _OTHERS: dict[Fault, Callable[[str, bytes, bytes, int, int], Exception]] = {
     Fault.STORED_DIGEST: _digest_mismatch("digest"),
     Fault.TAG: lambda what, *_: TagMismatch(what=what),
     Fault.DIFF_ID: _digest_mismatch("diff_id"),
+    Fault.CHANGED: lambda what, _t, _m, number, _o: IntegrityError(
+        f"{what}: expected the bytes that were checked, got others from byte {number} on",
+        hint="something else writes to the disk that the layer was kept on; do not trust it",
+    ),
     Fault.SHORT_GZIP: lambda what, *_: Truncated("gzip data ends too early", what=what),
     Fault.SHORT_ZSTD: lambda what, *_: Truncated("zstd data ends too early", what=what),
     Fault.TAR_SHORT: lambda what, *_: Truncated("tar ends inside an entry", what=what),

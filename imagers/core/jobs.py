@@ -27,12 +27,21 @@ from imagers.model.media import Compression
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imagers.core.values import Cancellation, CipherParameters, Limits, Progress, Resources
+    from imagers.core.values import (
+        Cancellation,
+        CheckedLayer,
+        CipherParameters,
+        Limits,
+        Progress,
+        Resources,
+    )
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
+    from imagers.model.keys import SecretKey
     from imagers.model.stream import RawStream
 
 __all__ = [
+    "CheckJob",
     "OpenJob",
     "SealJob",
     "check_cipher",
@@ -89,6 +98,7 @@ class OpenJob:
         sees_tar: whether the tar is wanted: to give on, to unpack, or to check `diff_id`.
         gives_tar: whether a sink that is a file gets the tar, not the compressed bytes.
         tar_bytes: the most that the tar may have.
+        checked: what the source is known by, piece by piece, in place of digest and HMAC.
     """
 
     source: int | RawStream
@@ -103,6 +113,27 @@ class OpenJob:
     what: str
     tar_bytes: int
     limits: Limits
+    resources: Resources
+    on_progress: Callable[[Progress], None] | None
+    cancellation: Cancellation | None
+    checked: CheckedLayer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckJob:
+    """Read a stored layer, check it, and perhaps write it as it is.
+
+    Attributes:
+        key: of the codes.
+    """
+
+    source: int | RawStream
+    sink: int | None
+    expected: Descriptor
+    cipher: CipherParameters | None
+    hmac: bytes
+    key: SecretKey
+    what: str
     resources: Resources
     on_progress: Callable[[Progress], None] | None
     cancellation: Cancellation | None

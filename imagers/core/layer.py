@@ -4,6 +4,12 @@
     seal   source ─▶ check digest ─▶ [decompress] ─▶ [diff_id] ─▶ [compress] ─▶ cipher + mac ─▶ sink
     open   source ─▶ check digest + mac ─▶ cipher ─▶ [decompress] ─▶ [diff_id] ─▶ sink or unpack
 
+The latter in two calls where nothing may be looked at before the stored bytes are known to be right
+(docs/adr/0081):
+
+    check  source ─▶ codes of its pieces ─▶ check digest + mac ─▶ [copy]
+    open   the same again ─▶ the same codes? ─▶ cipher ─▶ [decompress] ─▶ [diff_id] ─▶ unpack
+
 Nothing is verified before the call returns: what a sink got until then is provisional, so
 a caller writes to a place that nobody looks at and publishes it afterwards. What may be
 wrong is reported in this order, because a fault early in the chain causes those after it:
@@ -27,6 +33,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from imagers.core.jobs import (
+    CheckJob,
     OpenJob,
     SealJob,
     check_cipher,
@@ -35,8 +42,16 @@ from imagers.core.jobs import (
     check_means,
     source_of,
 )
-from imagers.core.values import AES256_GCM_HKDF_1MB, DirectorySink, Limits, Resources
+from imagers.core.values import (
+    AES256_GCM_HKDF_1MB,
+    KEY_BYTES,
+    CheckedLayer,
+    DirectorySink,
+    Limits,
+    Resources,
+)
 from imagers.errors import Unsupported
+from imagers.model.keys import random_secret
 from imagers.model.media import Compression
 
 if TYPE_CHECKING:
@@ -53,7 +68,7 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.stream import RawStream
 
-__all__ = ["BACKEND", "open_layer", "open_range", "seal_layer"]
+__all__ = ["BACKEND", "check_layer", "open_layer", "open_range", "seal_layer"]
 
 BACKEND: str
 try:
@@ -165,6 +180,65 @@ def seal_layer(
     return sealed
 
 
+def check_layer(
+    source: int | RawStream,
+    sink: int | None,
+    *,
+    expected: Descriptor,
+    cipher: CipherParameters | None,
+    hmac: bytes | None,
+    what: str,
+    resources: Resources = Resources(),  # noqa: B008  # frozen
+    on_progress: Callable[[Progress], None] | None = None,
+    cancellation: Cancellation | None = None,
+) -> CheckedLayer:
+    """Check stored bytes as they are: digest and HMAC; nothing is decrypted or looked into.
+
+    What the result knows is each piece of them, so that `open_layer` can read them again from a
+    file that others might have written to meanwhile. The caller closes it.
+
+    Args:
+        source: as for `seal_layer`.
+        sink: a descriptor gets the stored bytes; None: nothing does.
+        expected, cipher, hmac: as for `open_layer`. A layer with the cipher
+            `AES256_GCM_HKDF_1MB` needs no check beforehand, and gets none.
+        what, resources, on_progress, cancellation: as for `seal_layer`.
+
+    Raises:
+        Truncated, TrailingData, DigestMismatch: the stored bytes are not `expected`.
+        TagMismatch: the HMAC is another one: wrong key, or changed bytes.
+        LocalError: a read or write failed; full disk.
+        Cancelled: by `cancellation`. Whatever `source` or `on_progress` raises passes.
+
+    Threads: any number of calls at once, each with its own arguments.
+    """
+    if cipher is not None and (hmac is None or cipher.name == AES256_GCM_HKDF_1MB):
+        raise ValueError("a cipher without an HMAC")
+    check_descriptors(source, sink)
+    check_cipher(cipher, hmac, what=what)
+    check_means(resources)
+    key = random_secret(KEY_BYTES)
+    try:
+        codes, beginning = _backend.check(
+            CheckJob(
+                source=source_of(source),
+                sink=sink,
+                expected=expected,
+                cipher=cipher,
+                hmac=hmac or b"",
+                key=key,
+                what=what,
+                resources=resources,
+                on_progress=on_progress,
+                cancellation=cancellation,
+            )
+        )
+    except BaseException:
+        key.close()
+        raise
+    return CheckedLayer(expected, cipher, hmac, beginning, codes, key)
+
+
 def open_layer(
     source: int | RawStream,
     sink: int | DirectorySink | None,
@@ -174,6 +248,7 @@ def open_layer(
     hmac: bytes | None,
     compression: Compression,
     diff_id: Digest | None,
+    checked: CheckedLayer | None = None,
     decompress: bool = True,
     what: str,
     limits: Limits = Limits(),  # noqa: B008  # frozen
@@ -193,6 +268,9 @@ def open_layer(
         compression: of the tar in the layer.
         diff_id: what the tar must turn out to be; None checks no tar. With
             `decompress=False` the tar is looked at only if it is given.
+        checked: what `check_layer` found with the same `expected`, `cipher` and `hmac`. Each
+            piece of the source is compared with that in memory, before anything else is done
+            with it; digest and HMAC are not computed again.
         limits: what the layer may cost.
         what, means, on_progress, cancellation: as for `seal_layer`.
 
@@ -201,6 +279,8 @@ def open_layer(
             the compressed data ends early or goes on, or the tar is not `diff_id`.
         TagMismatch: the HMAC, or the tag of a segment, is another one: wrong key, or
             changed bytes.
+        IntegrityError: the source is not what was checked; nothing from the piece on that is
+            another one has been decrypted.
         FormatError: compressed data or tar are damaged, or an entry would leave the root.
         Unsupported: a kind of entry that is not unpacked here; a limit, which is
             `WindowTooLarge` for the window of `resources`.
@@ -211,6 +291,10 @@ def open_layer(
     """
     if cipher is not None and hmac is None and cipher.name != AES256_GCM_HKDF_1MB:
         raise ValueError("a cipher without an HMAC")
+    if checked is not None and (
+        (checked.expected, checked.cipher, checked.hmac) != (expected, cipher, hmac)
+    ):
+        raise ValueError("another layer was checked")
     check_descriptors(source, sink)
     check_cipher(cipher, hmac, what=what)
     check_limits(limits)
@@ -233,6 +317,7 @@ def open_layer(
             resources=resources,
             on_progress=on_progress,
             cancellation=cancellation,
+            checked=checked,
         )
     )
 

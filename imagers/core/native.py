@@ -27,11 +27,11 @@ from imagers.model.media import Compression
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imagers.core.jobs import OpenJob
+    from imagers.core.jobs import CheckJob, OpenJob
     from imagers.core.values import CipherParameters
     from imagers.model.stream import RawStream
 
-__all__ = ["memory_of", "open_", "seal"]
+__all__ = ["check", "memory_of", "open_", "seal"]
 
 # enum imc_compression of src/imagers_core.h
 _NUMBER = {Compression.NONE: 0, Compression.GZIP: 1, Compression.ZSTD: 2}
@@ -41,7 +41,7 @@ _NUMBER = {Compression.NONE: 0, Compression.GZIP: 1, Compression.ZSTD: 2}
 _force: str | None = None
 
 
-def _tick_of(job: SealJob | OpenJob) -> Callable[[int, int, int], bool] | None:
+def _tick_of(job: SealJob | OpenJob | CheckJob) -> Callable[[int, int, int], bool] | None:
     cancellation, report = job.cancellation, job.on_progress
     if cancellation is None and report is None:
         return None
@@ -56,7 +56,7 @@ def _tick_of(job: SealJob | OpenJob) -> Callable[[int, int, int], bool] | None:
     return tick
 
 
-def _finish(job: SealJob | OpenJob, progress: Progress) -> None:
+def _finish(job: SealJob | OpenJob | CheckJob, progress: Progress) -> None:
     if job.cancellation is not None and job.cancellation.is_cancelled:
         raise failure_of(Fault.CANCELLED, what=job.what)
     if job.on_progress is not None:
@@ -73,7 +73,7 @@ def _key(stack: ExitStack, cipher: CipherParameters | None) -> memoryview | None
     return None if cipher is None else stack.enter_context(cipher.key.view())
 
 
-def _threads(job: SealJob | OpenJob) -> int:
+def _threads(job: SealJob | OpenJob | CheckJob) -> int:
     threads = usable_cores() if job.resources.threads is None else job.resources.threads
     if isinstance(job, SealJob) and job.compress is not Compression.NONE:
         threads = min(threads, job.resources.compressors)
@@ -142,7 +142,8 @@ def seal(job: SealJob) -> SealedLayer:
             what=job.what,
             force=_force,
         )
-    digest, size, tar_size, _, tar_digest, hmac, _, _, _ = native.run(read, _tick_of(job))
+    result = native.run(read, _tick_of(job))
+    digest, size, tar_size, _, tar_digest, hmac, _, _, _, _, _ = result
     _finish(job, Progress(job.expected.size, size, 0))
     return SealedLayer(
         digest=_digest(digest),
@@ -158,6 +159,7 @@ def open_(job: OpenJob) -> OpenedLayer:
     """See `imagers.core.layer.open_layer`."""
     source, read = _source(job.source)
     directory = job.sink if isinstance(job.sink, DirectorySink) else None
+    known = job.checked
     with ExitStack() as stack:
         native = LayerJob.open(
             source=source,
@@ -180,9 +182,11 @@ def open_(job: OpenJob) -> OpenedLayer:
             threads=_threads(job),
             what=job.what,
             force=_force,
+            piece_key=None if known is None else stack.enter_context(known.key.view()),
+            codes=None if known is None else known.codes,
         )
     result = native.run(read, _tick_of(job))
-    _, size, tar_size, entries, tar_digest, _, digest, hole_bytes, left_out = result
+    _, size, tar_size, entries, tar_digest, _, digest, hole_bytes, left_out, _, _ = result
     bytes_out = tar_size if job.gives_tar else size
     _finish(job, Progress(size, bytes_out, entries))
     return OpenedLayer(
@@ -198,3 +202,37 @@ def open_(job: OpenJob) -> OpenedLayer:
             for kind, count, first, attribute in left_out
         ),
     )
+
+
+def check(job: CheckJob) -> tuple[bytes, bytes]:
+    """The codes of the pieces, and the first bytes; see `imagers.core.layer.check_layer`."""
+    source, read = _source(job.source)
+    with ExitStack() as stack:
+        native = LayerJob.open(
+            source=source,
+            sink=job.sink,
+            root=None,
+            keep_owner=False,
+            size=job.expected.size,
+            digest=str(job.expected.digest),
+            diff_id=None,
+            key=_key(stack, job.cipher),
+            nonce=None if job.cipher is None else job.cipher.nonce,
+            hmac=job.hmac,
+            decode=_NUMBER[Compression.NONE],
+            sees_tar=False,
+            gives_tar=False,
+            tar_bytes=0,
+            window_bytes=job.resources.window_bytes,
+            max_entries=0,
+            max_name_bytes=1,
+            threads=_threads(job),
+            what=job.what,
+            force=_force,
+            piece_key=stack.enter_context(job.key.view()),
+            codes=None,
+        )
+    *_, codes, beginning = native.run(read, _tick_of(job))
+    size = job.expected.size
+    _finish(job, Progress(size, size, 0))
+    return codes or b"", beginning or b""

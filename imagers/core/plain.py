@@ -17,22 +17,31 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from imagers.core.failures import Fault, failure_of
 from imagers.core.plain_codec import PIECE, reader_of, writer_of
 from imagers.core.plain_tar import TarReader
 from imagers.core.plain_unpack import Unpacker
-from imagers.core.values import DirectorySink, OpenedLayer, Progress, SealedLayer
+from imagers.core.values import (
+    BEGINNING_BYTES,
+    CODE_BYTES,
+    DirectorySink,
+    OpenedLayer,
+    Progress,
+    SealedLayer,
+)
 from imagers.errors import FormatError, IntegrityError, Unsupported
 from imagers.model.digest import Digest, Hasher, new_hasher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from imagers.core.jobs import OpenJob, SealJob
-    from imagers.core.values import CipherParameters
+    from imagers.core.jobs import CheckJob, OpenJob, SealJob
+    from imagers.core.values import CheckedLayer, CipherParameters
+    from imagers.model.keys import SecretKey
 
-__all__ = ["open_", "seal"]
+__all__ = ["check", "open_", "seal"]
 
 _PROGRESS_S = 0.1
 # Faults of the data behind the cipher: they wait until the stored bytes have been checked.
@@ -56,9 +65,10 @@ class _Null:
 
 
 class _File:
-    def __init__(self, fd: int, what: str) -> None:
+    def __init__(self, fd: int, what: str, fault: Fault = Fault.WRITE) -> None:
         self._fd = fd
         self._what = what
+        self._fault = fault
 
     def write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -66,7 +76,7 @@ class _File:
             try:
                 view = view[os.write(self._fd, view) :]
             except OSError as error:
-                raise _errno_failure(Fault.WRITE, error, self._what) from error
+                raise _errno_failure(self._fault, error, self._what) from error
 
     def finish(self) -> None:
         """The descriptor is the caller's."""
@@ -79,7 +89,7 @@ def _errno_failure(fault: Fault, error: OSError, what: str) -> Exception:
 class _Clock:
     """Progress and cancellation, looked at between pieces."""
 
-    def __init__(self, job: SealJob | OpenJob) -> None:
+    def __init__(self, job: SealJob | OpenJob | CheckJob) -> None:
         self._job = job
         self._next = time.monotonic() + _PROGRESS_S
         self.bytes_in = self.bytes_out = self.entries = 0
@@ -97,7 +107,7 @@ class _Clock:
 class _Source:
     """The stored bytes: counted, held to `expected.size`, hashed."""
 
-    def __init__(self, job: SealJob | OpenJob, clock: _Clock) -> None:
+    def __init__(self, job: SealJob | OpenJob | CheckJob, clock: _Clock) -> None:
         self._source = job.source
         self._expected = job.expected
         self._what = job.what
@@ -110,19 +120,20 @@ class _Source:
         while self.size < self._expected.size:
             piece = self._read(min(PIECE, self._expected.size - self.size))
             if not piece:
-                raise failure_of(
-                    Fault.STORED_SHORT,
-                    what=self._what,
-                    number=self._expected.size,
-                    other=self.size,
-                )
-            self._hasher.update(piece)
+                raise self._size_failure(Fault.STORED_SHORT)
+            self._see(piece)
             self.size += len(piece)
             self._clock.bytes_in = self.size
             self._clock.tick()
             yield piece
         if self._read(1):
-            raise failure_of(Fault.STORED_LONG, what=self._what, number=self._expected.size)
+            raise self._size_failure(Fault.STORED_LONG)
+
+    def _size_failure(self, fault: Fault) -> Exception:
+        return failure_of(fault, what=self._what, number=self._expected.size, other=self.size)
+
+    def _see(self, piece: bytes) -> None:
+        self._hasher.update(piece)
 
     def _read(self, count: int) -> bytes:
         """`count` bytes; fewer only at the end of the stream."""
@@ -152,9 +163,52 @@ class _Source:
         _check_digest(Fault.STORED_DIGEST, self._expected.digest, actual, self._what)
 
 
+class _Codes:
+    """The codes of pieces: GMAC, under a nonce that is the number of the piece.
+
+    Spec: NIST SP 800-38D; see `src/pieces.c`.
+    """
+
+    def __init__(self, key: SecretKey) -> None:
+        with key.view() as data:
+            self._gcm = AESGCM(bytes(data))
+        self.count = 0
+
+    def of_next(self, piece: bytes) -> bytes:
+        nonce = self.count.to_bytes(12)
+        self.count += 1
+        return self._gcm.encrypt(nonce, b"", piece)
+
+
+class _Known(_Source):
+    """Stored bytes that were checked before: a piece that is another one is not given out."""
+
+    def __init__(self, job: OpenJob, clock: _Clock, checked: CheckedLayer) -> None:
+        super().__init__(job, clock)
+        self._codes = _Codes(checked.key)
+        self._expected_codes = checked.codes
+
+    def _see(self, piece: bytes) -> None:
+        start = self._codes.count * CODE_BYTES
+        expected = self._expected_codes[start : start + CODE_BYTES]
+        if not hmac_module.compare_digest(self._codes.of_next(piece), expected):
+            raise self._size_failure(Fault.CHANGED)
+
+    def _size_failure(self, fault: Fault) -> Exception:  # noqa: ARG002  # too few are others too
+        return failure_of(Fault.CHANGED, what=self._what, number=self.size)
+
+    def check_digest(self) -> None:
+        """It was, with the HMAC."""
+
+
 def _check_digest(fault: Fault, expected: Digest, actual: Digest, what: str) -> None:
     if not hmac_module.compare_digest(actual.hex, expected.hex):
         raise failure_of(fault, what=what, text=str(expected).encode(), more=str(actual).encode())
+
+
+def _check_tag(actual: bytes, expected: bytes, what: str) -> None:
+    if not hmac_module.compare_digest(actual, expected):
+        raise failure_of(Fault.TAG, what=what)
 
 
 class _Cipher:
@@ -276,6 +330,32 @@ def seal(job: SealJob) -> SealedLayer:
     )
 
 
+def check(job: CheckJob) -> tuple[bytes, bytes]:
+    """The codes of the pieces, and the first bytes; see `imagers.core.layer.check_layer`."""
+    clock = _Clock(job)
+    source = _Source(job, clock)
+    sink: _Sink = _Null() if job.sink is None else _File(job.sink, job.what, Fault.KEEP)
+    codes = _Codes(job.key)
+    mac = None
+    if job.cipher is not None:
+        with job.cipher.key.view() as key:
+            mac = hmac_module.new(bytes(key), digestmod="sha256")
+    found = bytearray()
+    beginning = b""
+    for piece in source.pieces():
+        found += codes.of_next(piece)
+        beginning = beginning or piece[:BEGINNING_BYTES]
+        if mac is not None:
+            mac.update(piece)
+        sink.write(piece)
+        clock.bytes_out += len(piece)
+    source.check_digest()
+    if mac is not None:
+        _check_tag(mac.digest(), job.hmac, job.what)
+    clock.tick(end=True)
+    return bytes(found), beginning
+
+
 class _Opened:
     """What becomes of a layer's bytes behind the cipher."""
 
@@ -356,7 +436,8 @@ class _Opened:
 def open_(job: OpenJob) -> OpenedLayer:
     """See `imagers.core.layer.open_layer`."""
     clock = _Clock(job)
-    source = _Source(job, clock)
+    known = job.checked
+    source = _Source(job, clock) if known is None else _Known(job, clock, known)
     cipher = None if job.cipher is None else _Cipher(job.cipher)
     fault: Exception | None = None
     with closing(_Opened(job, clock)) as opened:
@@ -368,8 +449,8 @@ def open_(job: OpenJob) -> OpenedLayer:
                 except _OF_DATA as error:
                     fault = error
         source.check_digest()
-        if cipher is not None and not hmac_module.compare_digest(cipher.tag(), job.hmac):
-            raise failure_of(Fault.TAG, what=job.what)
+        if cipher is not None and known is None:
+            _check_tag(cipher.tag(), job.hmac, job.what)
         if fault is not None:
             raise fault
         opened.finish()

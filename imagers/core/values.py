@@ -7,7 +7,7 @@ Nothing here moves a byte; see `imagers.core.layer` for that.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -15,17 +15,21 @@ from imagers.errors import Cancelled, Unsupported
 
 if TYPE_CHECKING:
     from imagers.core.left_out import LeftOut
+    from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
 
 __all__ = [
     "AES256_GCM_HKDF_1MB",
     "AES_256_CTR_HMAC_SHA256",
+    "BEGINNING_BYTES",
+    "CODE_BYTES",
     "KEY_BYTES",
     "MAC_BYTES",
     "NONCE_BYTES",
     "Allowance",
     "Cancellation",
+    "CheckedLayer",
     "CipherParameters",
     "DirectorySink",
     "Limits",
@@ -43,6 +47,8 @@ AES256_GCM_HKDF_1MB = "AES256_GCM_HKDF_1MB"
 KEY_BYTES = 32
 NONCE_BYTES = 16  # the whole first counter block, incremented as a 128-bit big-endian number
 MAC_BYTES = 32
+CODE_BYTES = 16  # of a piece, see CheckedLayer
+BEGINNING_BYTES = 512  # of a layer, to tell its compression: a header of a tar
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
@@ -247,6 +253,29 @@ class SealedLayer:
     source_size: int
     diff_id: Digest | None
     tar_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedLayer:
+    """Stored bytes that were right once, and how they are known again: see `check_layer`.
+
+    Attributes:
+        expected: what they turned out to be; so are `cipher` and `hmac`.
+        beginning: the first of them, at most 512.
+        codes: one for each 256 KiB: 64 bytes for each MiB.
+        key: of the codes; `close` wipes it.
+    """
+
+    expected: Descriptor
+    cipher: CipherParameters | None
+    hmac: bytes | None
+    beginning: bytes = field(repr=False)
+    codes: bytes = field(repr=False)
+    key: SecretKey
+
+    def close(self) -> None:
+        """Forget them. Safe to call twice."""
+        self.key.close()
 
 
 @dataclass(frozen=True, slots=True)

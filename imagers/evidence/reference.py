@@ -5,15 +5,15 @@
 
 Trustee registers reference values with a message of `version`, `type` (`sample`, `corim` or `swid`)
 and `payload`, in base64; the payload alone is taken too. That of `sample` maps names to values or
-lists of values. But for a signed CoRIM they come without anybody's signature: who sets them has to
-know where they are from.
+lists of values, and policies in Rego see either as it was registered. But for a signed CoRIM they
+come without anybody's signature: who sets them has to know where they are from.
 
 Spec: Trustee, reference value provider service, message 0.1.0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, NoSignature, Unsupported
@@ -113,7 +113,12 @@ def _plain(
     if "reference_values" in view:
         return Imported(parse_references(data))
     values = {name: _values(view, name, value) for name, value in view.value.items()}
-    return Imported(_references(values, expires, source))
+    return Imported(
+        tuple(
+            replace(one, is_single=not isinstance(view.value[one.name], list))
+            for one in _references(values, expires, source)
+        )
+    )
 
 
 def _corim(data: bytes, expires: datetime | None, source: str, key: bytes | None) -> Imported:

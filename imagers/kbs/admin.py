@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from imagers.errors import (
     FormatError,
@@ -413,7 +413,7 @@ class BrokerAdmin(Closing):
         self.ask(
             "delete a reference value",
             "DELETE",
-            f"imagers/reference-value/{name}",
+            f"imagers/reference-value/{quote(name, safe='')}",
             missing=f"the broker has no reference value {name!r}",
             hint="'imagers broker reference-value list' shows what it has",
         )

@@ -8,7 +8,8 @@ Builders make files of them, admins set them at a broker:
        "expires": "2027-11-29T00:00:00+00:00", "source": "OVMF.fd of edk2-stable202611"}
     ]}
 
-`expires` and `source` may be absent. A value is a string, a whole number, or true or false.
+`expires` and `source` may be absent. A value is a string, a whole number, or true or false. With
+`"single": true` there is one value, which policies in Rego see as it is, and not in a list.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ MAX_VALUES = 1000
 MAX_SOURCE = 1024  # characters
 _MAX_TEXT = 1024  # of a value
 _WHAT = "reference values"
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}\Z")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.:/-]{0,127}\Z")  # rvps:///a/b:v1 is one of Trustee's
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,18 @@ class ReferenceValue:
         name: as verifiers name their claims, such as `snp_launch_measurement`.
         expires: aware; from then on it equals nothing. None: never.
         source: where the operator has it from, for people.
+        is_single: whether policies in Rego see the one value as it is, and no list of it.
     """
 
     name: str
     values: tuple[JSON, ...]
     expires: datetime | None = None
     source: str = ""
+    is_single: bool = False
+
+    def as_policies_see_it(self) -> JSON:
+        """What `query_reference_value` gives: the value, or the list of them."""
+        return self.values[0] if self.is_single else list(self.values)
 
 
 def as_word(value: object) -> str:
@@ -109,6 +116,7 @@ def references_to_json(references: Iterable[ReferenceValue]) -> JSONObject:
                 "values": list(one.values),
                 "expires": None if one.expires is None else one.expires.isoformat(),
                 "source": one.source,
+                **({"single": True} if one.is_single else {}),
             }
             for one in references
         ]
@@ -116,14 +124,18 @@ def references_to_json(references: Iterable[ReferenceValue]) -> JSONObject:
 
 
 def _parse_reference(item: View) -> ReferenceValue:
-    item.only("name", "values", "expires", "source")
+    item.only("name", "values", "expires", "source", "single")
     name = item.text("name")
     if not is_reference_name(name):
-        raise item.error("expected a name of letters, digits, '_', '.' and '-'", "name")
+        raise item.error("expected a name of letters, digits, '_', '.', ':', '/' and '-'", "name")
     source = item.optional_text("source") or ""
     if len(source) > MAX_SOURCE:
         raise item.error(f"expected at most {MAX_SOURCE} characters", "source")
-    return ReferenceValue(name, _parse_values(item), _parse_expiry(item), source)
+    values = _parse_values(item)
+    is_single = item.flag("single")
+    if is_single and len(values) != 1:
+        raise item.error(f"expected one value with 'single', got {len(values)}", "values")
+    return ReferenceValue(name, values, _parse_expiry(item), source, is_single)
 
 
 def _parse_values(item: View) -> tuple[JSON, ...]:

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Downloads of layers whose turn has not come yet.
+"""Downloads of layers, checked before they are opened, also of those whose turn has not come.
 
-    with ReadAhead(layers, staging_fd, downloads=3, cancellation=stop) as ahead:
+    with ReadAhead(layers, checks, staging_fd, downloads=3, cancellation=stop) as ahead:
         for index in range(len(layers)):
-            stream = ahead.open(index)
+            with ahead.open(index) as arrived:
+                ...                       # arrived.stream, arrived.checked
 
 Layers are unpacked one after another, because each changes what is below it. While one is,
-the next ones are fetched into files without a name in the staging place, and are read from
-there when their turn comes, also while they are still growing. What is in the files is as
-unverified as what a registry sends, and is checked by whoever reads it.
+the next ones are fetched into files without a name in the staging place. What is in the files is
+as unverified as what a registry sends:
+
+- a layer with a check goes through it on its way into the file, and is given out when all of it
+  was right, with what tells whether the file still is what was checked;
+- one without is read from there when its turn comes, also while it is still growing, and is
+  checked by whoever reads it.
 """
 
 from __future__ import annotations
@@ -16,21 +21,24 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
+from imagers.core import Cancellation, Resources
 from imagers.errors import Cancelled, LocalError
 from imagers.files import local_errors, reason_of
+from imagers.model.closing import Closing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
-    from imagers.core import Cancellation
+    from imagers.core import CheckedLayer, Progress
     from imagers.model.image import Layer
     from imagers.model.stream import RawStream
 
-__all__ = ["ReadAhead"]
+__all__ = ["Arrived", "Check", "ReadAhead"]
 
 _PLACE = "the staging place of the bundle"  # in messages
 _PIECE = 1024 * 1024
@@ -38,11 +46,46 @@ _TICK_S = 0.1
 _GRACE_S = 2.0  # for all threads to see that all is over
 
 
+class Check(Protocol):
+    """`imagers.core.check_layer` for one layer."""
+
+    def __call__(
+        self,
+        source: RawStream,
+        sink: int | None,
+        /,
+        *,
+        resources: Resources,
+        on_progress: Callable[[Progress], None] | None,
+        cancellation: Cancellation,
+    ) -> CheckedLayer:
+        """See `check_layer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived(Closing):
+    """The stored bytes of a layer; closing closes both.
+
+    Attributes:
+        checked: of a layer with a check; the stream may give other bytes by now.
+    """
+
+    stream: RawStream
+    checked: CheckedLayer | None
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        self.stream.close()
+        if self.checked is not None:
+            self.checked.close()
+
+
 class ReadAhead:
     """See the module. Leaving stops the downloads and gives the files back.
 
     Args:
         layers: in the order in which they will be opened.
+        checks: of each layer; None: it has none.
         place: a directory for the files.
         downloads: at the same time, that of the layer whose turn it is included. With 1,
             and for layers that are local files, nothing is fetched ahead.
@@ -50,12 +93,19 @@ class ReadAhead:
     """
 
     def __init__(
-        self, layers: Sequence[Layer], place: int, *, downloads: int, cancellation: Cancellation
+        self,
+        layers: Sequence[Layer],
+        checks: Sequence[Check | None],
+        place: int,
+        *,
+        downloads: int,
+        cancellation: Cancellation,
     ) -> None:
         self._layers = layers
+        self._checks = checks
         self._place = place
         self._downloads = downloads
-        self._cancellation = cancellation
+        self._cancellation = Cancellation(within=cancellation)
         self._changed = threading.Condition()
         self._turn = -1  # the layer that was opened last
         self._next = 0  # the first that nobody has begun to fetch
@@ -63,24 +113,58 @@ class ReadAhead:
         self._files: dict[int, _GrowingFile] = {}
         self._threads: list[threading.Thread] = []
 
-    def open(self, index: int) -> RawStream:
-        """The stored bytes of a layer, unchecked; its turn has come. In order, each once.
+    def open(self, index: int, show: Callable[[int], None] = lambda _: None) -> Arrived:
+        """The stored bytes of a layer; its turn has come. In order, each once.
+
+        Args:
+            show: is told in this thread how many bytes are there while it is waited for a check.
 
         Raises:
             RemoteError, LocalError, NotFound: it cannot be had.
+            IntegrityError: of a check.
         """
         with self._changed:
             self._turn = index
             self._next = max(self._next, index + 1)
             file = self._files.pop(index, None)
             self._changed.notify_all()
+        check = self._checks[index]
         if file is not None:
-            return file.reader(self._cancellation)
+            return file.arrived(self._cancellation, show, waits=check is not None)
         stream = self._layers[index].open_raw()
-        is_local = hasattr(stream, "fileno")
-        if not (is_local or self._threads):
-            self._start()
-        return stream
+        try:
+            is_local = hasattr(stream, "fileno")
+            if not (is_local or self._threads):
+                self._start()
+            if check is None:
+                return Arrived(stream, None)
+            if is_local:
+                return Arrived(stream, self._check_in_place(stream, check, show))
+        except BaseException:
+            stream.close()
+            raise
+        file = self._new_file(index)
+        file.fill(stream, check, Resources(), show)
+        return file.arrived(self._cancellation, show, waits=True)
+
+    def _new_file(self, index: int) -> _GrowingFile:
+        return _GrowingFile(self._place, self._layers[index], index, self._cancellation)
+
+    def _check_in_place(
+        self, stream: RawStream, check: Check, show: Callable[[int], None]
+    ) -> CheckedLayer:
+        """A file is read twice where it lies."""
+        fd: int = stream.fileno()  # type: ignore[attr-defined]  # it is local
+        start = os.lseek(fd, 0, os.SEEK_CUR)
+        checked = check(
+            stream,
+            None,
+            resources=Resources(),
+            on_progress=lambda progress: show(progress.bytes_in),
+            cancellation=self._cancellation,
+        )
+        os.lseek(fd, start, os.SEEK_SET)
+        return checked
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +175,7 @@ class ReadAhead:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._cancellation.cancel()
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -113,18 +198,18 @@ class ReadAhead:
 
     def _work(self) -> None:
         while (found := self._wait_for_layer()) is not None:
-            layer, file = found
-            file.fill(layer)
+            file, check = found
+            file.fetch(check)
 
-    def _wait_for_layer(self) -> tuple[Layer, _GrowingFile] | None:
+    def _wait_for_layer(self) -> tuple[_GrowingFile, Check | None] | None:
         """The next layer to fetch; None when there will be none."""
         with self._changed:
             while not self._stopped and self._next < len(self._layers):
                 if self._next - self._turn < self._downloads:
                     index = self._next
                     self._next += 1
-                    file = self._files[index] = _GrowingFile(self._place, f"layer-{index}")
-                    return self._layers[index], file
+                    file = self._files[index] = self._new_file(index)
+                    return file, self._checks[index]
                 self._changed.wait()
             return None
 
@@ -132,46 +217,80 @@ class ReadAhead:
 class _GrowingFile:
     """A file without a name that one thread fills and another reads; the last closes it."""
 
-    def __init__(self, place: int, name: str) -> None:
+    def __init__(self, place: int, layer: Layer, index: int, cancellation: Cancellation) -> None:
         self._changed = threading.Condition()
-        self._name = name
+        self._layer = layer
+        self._name = f"layer-{index}"
         self._place = place
+        self._cancellation = cancellation
+        self._checked: CheckedLayer | None = None
         self._fd = -1
         self._size = 0
         self._filling = True
         self._closed = False
         self._error: BaseException | None = None
 
-    def fill(self, layer: Layer) -> None:
-        """Fetch the layer; what goes wrong is the reader's."""
-        error: BaseException | None = None
+    def fetch(self, check: Check | None) -> None:
+        """Fetch the layer, on the side of others; what goes wrong is the reader's."""
         try:
-            self._fetch(layer)
-        except BaseException as raised:  # noqa: BLE001  # raised where it is read
-            error = raised
+            stream = self._layer.open_raw()
+        except BaseException as error:  # noqa: BLE001  # raised where it is read
+            self._end(error)
+        else:
+            self.fill(stream, check, Resources(threads=1))
+
+    def fill(
+        self,
+        stream: RawStream,
+        check: Check | None,
+        resources: Resources,
+        show: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Take all of a stream, and close it; what goes wrong is the reader's."""
+        try:
+            self._make_file()
+            if check is None:
+                self._copy(stream)
+                self._end(None)
+                return
+
+            def on_progress(progress: Progress) -> None:
+                self._size = progress.bytes_in
+                show(progress.bytes_in)
+
+            checked = check(
+                stream,
+                self._fd,
+                resources=resources,
+                on_progress=on_progress,
+                cancellation=self._cancellation,
+            )
+            self._end(None, checked)
+        except BaseException as error:  # noqa: BLE001  # raised where it is read
+            self._end(error)
+        finally:
+            stream.close()
+
+    def _end(self, error: BaseException | None, checked: CheckedLayer | None = None) -> None:
         with self._changed:
             self._filling = False
             self._error = error
+            self._checked = checked
             if self._closed:
                 self._close_file()
             self._changed.notify_all()
 
-    def _fetch(self, layer: Layer) -> None:
-        stream = layer.open_raw()
-        try:
-            self._make_file()
-            # A byte more than there should be is enough to see that there is too much.
-            left = layer.descriptor.size + 1
-            buffer = memoryview(bytearray(min(_PIECE, left)))
-            while left and not self._closed and (count := stream.readinto(buffer[:left])):
-                self._write(buffer[:count])
-                left -= count
-        finally:
-            stream.close()
+    def _copy(self, stream: RawStream) -> None:
+        # A byte more than there should be is enough to see that there is too much.
+        left = self._layer.descriptor.size + 1
+        buffer = memoryview(bytearray(min(_PIECE, left)))
+        while left and not self._closed and (count := stream.readinto(buffer[:left])):
+            self._write(buffer[:count])
+            left -= count
 
     def _make_file(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        with local_errors(_PLACE, "cannot keep a layer that is downloaded ahead"), self._changed:
+        with local_errors(_PLACE, f"cannot keep {self._layer.what}"), self._changed:
             if self._closed:  # and so, perhaps, is the place
                 raise Cancelled("cancelled")
             self._fd = os.open(self._name, flags, 0o600, dir_fd=self._place)
@@ -192,15 +311,36 @@ class _GrowingFile:
                 hint="with --jobs 1 nothing is downloaded ahead",
             ) from error
 
-    def reader(self, cancellation: Cancellation) -> RawStream:
-        """The bytes from the first, as they come; its closing closes the file."""
+    def arrived(
+        self, cancellation: Cancellation, show: Callable[[int], None], *, waits: bool
+    ) -> Arrived:
+        """The bytes from the first, as they come or, if it `waits`, when all of them are there.
+
+        Closing what is given closes the file.
+        """
+        if waits:
+            try:
+                self._wait(cancellation, show)
+            except BaseException:
+                self.close()
+                raise
         with self._changed:
             if not self._filling and self._error is None:
                 # All there: the descriptor itself, which the core reads without us.
                 fd, self._fd, self._closed = self._fd, -1, True
+                checked, self._checked = self._checked, None
                 os.lseek(fd, 0, os.SEEK_SET)
-                return os.fdopen(fd, "rb", buffering=0)
-        return _Reader(self, cancellation)
+                return Arrived(os.fdopen(fd, "rb", buffering=0), checked)
+        return Arrived(_Reader(self, cancellation), None)
+
+    def _wait(self, cancellation: Cancellation, show: Callable[[int], None]) -> None:
+        with self._changed:
+            while self._filling:
+                cancellation.check()
+                self._changed.wait(_TICK_S)
+                show(self._size)
+            if self._error is not None:
+                raise self._error
 
     def read_at(self, offset: int, buffer: memoryview, cancellation: Cancellation) -> int:
         """Some bytes; 0 at the end."""
@@ -229,6 +369,8 @@ class _GrowingFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+        if self._checked is not None:
+            self._checked.close()
 
 
 class _Reader:

@@ -17,10 +17,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.core import (
+    AES256_GCM_HKDF_1MB,
     Allowance,
     Budget,
     Cancellation,
@@ -29,6 +31,8 @@ from imagers.core import (
     OnProgress,
     Ownership,
     Watch,
+    check_layer,
+    compression_of_checked,
     look_at,
     make_directories,
     open_layer,
@@ -60,12 +64,13 @@ if TYPE_CHECKING:
     from imagers.encrypt.keys import LayerKey, LayerKeys
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
-    from imagers.model.stream import RawStream
+    from imagers.pull.ahead import Arrived, Check
     from imagers.pull.plan import Plan
 
 __all__ = ["PullOptions", "PullReport", "PulledLayer", "pull_image", "trust_image"]
 
 _DOWNLOADS = 3  # at the same time, as image-rs has it
+_DOWNLOAD_BYTES = 8 * 1024 * 1024  # of memory, so that one has more than it takes
 _MAX_ACCOUNTS_BYTES = 1024 * 1024
 
 
@@ -78,6 +83,9 @@ class PullOptions:
             never about that of a mirror. There is no default.
         platform: what is chosen of an index; the config must be for it. None: this machine's.
         require_encrypted: refuse an image with a plain layer.
+        stream: open layers while they come, and compare digest and HMAC at their end. Else a
+            layer's stored bytes are all there and right before any of them is decompressed
+            (docs/adr/0081); those from a registry are kept beside the bundle meanwhile.
         limits: bounds of every layer, and of all together.
         budget: memory to work with, and how many layers are downloaded at the same time;
             layers are unpacked one after another.
@@ -86,6 +94,7 @@ class PullOptions:
     policy: Policy
     platform: Platform | None = None
     require_encrypted: bool = False
+    stream: bool = False
     limits: Limits = field(default_factory=Limits)
     budget: Budget = field(default_factory=Budget)
 
@@ -294,26 +303,32 @@ def _unpack_all(
     sink = _sink_of(staging)
     pulled = []
     allowance = Allowance(options.limits)
+    downloads = _DOWNLOADS if budget.jobs is None else budget.jobs
     with ReadAhead(
         [planned.layer for planned in plan.layers],
+        [
+            None if options.stream else _check_of(planned, key)
+            for planned, key in zip(plan.layers, keys, strict=True)
+        ],
         staging.place_fd,
-        downloads=_DOWNLOADS if budget.jobs is None else budget.jobs,
+        downloads=min(downloads, budget.memory_bytes // _DOWNLOAD_BYTES),
         cancellation=cancellation,
     ) as ahead:
         for index, (planned, key) in enumerate(zip(plan.layers, keys, strict=True)):
             layer = planned.layer
             with Watch(on_progress, layer.what, layer.descriptor.size) as watch:
                 watch.show(0)
-                opened = _unpack(
-                    planned,
-                    key,
-                    ahead.open(index),
-                    sink,
-                    limits=allowance.limits,
-                    resources=resources,
-                    watch=watch,
-                    cancellation=cancellation,
-                )
+                with ahead.open(index, _first_half(watch)) as arrived:
+                    opened = _unpack(
+                        planned,
+                        key,
+                        arrived,
+                        sink,
+                        limits=allowance.limits,
+                        resources=resources,
+                        watch=watch,
+                        cancellation=cancellation,
+                    )
                 allowance.spend(
                     stored_size=opened.size,
                     tar_size=opened.tar_size + opened.hole_bytes,
@@ -324,10 +339,31 @@ def _unpack_all(
     return pulled
 
 
+def _first_half(watch: Watch) -> Callable[[int], None]:
+    """Tells the bytes of a check; where each is read twice, each counts half."""
+    return lambda done: watch.show(done // 2)
+
+
+def _check_of(planned: PlannedLayer, key: LayerKey | None) -> Check | None:
+    """What a layer goes through before it is opened.
+
+    None where each of its segments is authenticated before it is decompressed anyway.
+    """
+    if key is not None and key.cipher.name == AES256_GCM_HKDF_1MB:
+        return None
+    return partial(
+        check_layer,
+        expected=planned.layer.descriptor,
+        cipher=None if key is None else key.cipher,
+        hmac=None if key is None else key.hmac,
+        what=planned.layer.what,
+    )
+
+
 def _unpack(
     planned: PlannedLayer,
     key: LayerKey | None,
-    stream: RawStream,
+    arrived: Arrived,
     sink: DirectorySink,
     *,
     limits: Limits,
@@ -335,32 +371,32 @@ def _unpack(
     watch: Watch,
     cancellation: Cancellation,
 ) -> OpenedLayer:
-    """One layer, checked, in the tree; closes the stream."""
+    """One layer, checked, in the tree."""
     layer, cipher = planned.layer, None if key is None else key.cipher
-    try:
-        again, compression = look_at(
-            stream,
-            cipher=cipher,
-            size=layer.descriptor.size,
-            told=planned.compression,
-            what=layer.what,
+    size, checked, stream = layer.descriptor.size, arrived.checked, arrived.stream
+    if checked is None:
+        stream, compression = look_at(
+            stream, cipher=cipher, size=size, told=planned.compression, what=layer.what
         )
-        return open_layer(
-            again,
-            sink,
-            expected=layer.descriptor,
-            cipher=cipher,
-            hmac=None if key is None else key.hmac,
-            compression=compression,
-            diff_id=layer.diff_id,
-            what=layer.what,
-            limits=limits,
-            resources=resources,
-            on_progress=lambda progress: watch.show(progress.bytes_in),
-            cancellation=cancellation,
-        )
-    finally:
-        stream.close()
+    else:
+        compression = compression_of_checked(checked, what=layer.what)
+    return open_layer(
+        stream,
+        sink,
+        expected=layer.descriptor,
+        cipher=cipher,
+        hmac=None if key is None else key.hmac,
+        compression=compression,
+        diff_id=layer.diff_id,
+        checked=checked,
+        what=layer.what,
+        limits=limits,
+        resources=resources,
+        on_progress=lambda progress: watch.show(
+            progress.bytes_in if checked is None else (size + progress.bytes_in) // 2
+        ),
+        cancellation=cancellation,
+    )
 
 
 def _sink_of(staging: Staging) -> DirectorySink:

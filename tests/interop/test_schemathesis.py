@@ -48,7 +48,7 @@ def test_schemathesis_finds_no_server_error_and_no_answer_that_is_not_described(
             [
                 PROGRAM,
                 *("run", f"{broker.url}/openapi.json", "--url", broker.url),
-                *("--checks", ",".join(CHECKS), "--phases", "examples,fuzzing"),
+                *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing,stateful"),
                 *("--max-examples", "8", "--seed", "7", "--no-color"),
                 *("--suppress-health-check", "all", "--generation-database", "none"),
                 *(("--header", f"Authorization: {header}") if header else ()),

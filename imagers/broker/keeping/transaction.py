@@ -22,7 +22,7 @@ from imagers.broker.keeping.rows import (
     StoredResource,
     StoreRow,
 )
-from imagers.broker.keeping.sealed import SealedRows
+from imagers.broker.keeping.sealed import Altered, SealedRows
 from imagers.broker.keeping.tables import AUDIT_TEXTS, DEFAULT_TENANT, NUMBER_DIGITS, SEALED
 from imagers.kbs.resources import ResourcePath, parse_resource_path
 from imagers.model.digest import Digest, parse_digest
@@ -647,6 +647,9 @@ class Transaction:
             tenants: whose; None: all.
             wanted: by column, what a row must have; `image` and `session` by their beginning;
                 `since` is the earliest `at`, as it is stored; `id` is that of the one row.
+
+        Raises:
+            Altered: a row is none that was written.
         """
         tests: list[str] = []
         values: dict[str, Any] = dict(wanted or {})
@@ -672,10 +675,20 @@ class Transaction:
             "ORDER BY place DESC LIMIT :limit"
         )
         rows = self._run(statement, limit=limit, **values).fetchall()
+        self._check_audit(
+            (text for _, *texts in rows for text in texts), (hashed for hashed, *_ in rows)
+        )
         return [
             {"id": hashed[:_ID_BYTES].hex(), **dict(zip(AUDIT_TEXTS, texts, strict=True))}
             for hashed, *texts in rows[::-1]
         ]
+
+    def _check_audit(self, texts: Iterable[object], hashes: Iterable[object] = ()) -> None:
+        """Raise where what stands in a row is of another kind than what is written there."""
+        are_hashes = (isinstance(one, bytes) and len(one) == len(FIRST_HASH) for one in hashes)
+        if not all(isinstance(one, str) for one in texts) or not all(are_hashes):
+            path = "" if self._heads is None else self._heads.path
+            raise Altered("a row of the audit log is none that was written", path=path)
 
     def count_releases(self, since: str, tenants: Sequence[str]) -> Mapping[tuple[str, str], int]:
         """How many rows of releases there are, by hour (`2026-01-31T12`) and outcome.
@@ -683,6 +696,9 @@ class Transaction:
         Args:
             since: the first hour.
             tenants: whose.
+
+        Raises:
+            Altered: a row is not as it was written.
         """
         of = {f"tenant_{at}": name for at, name in enumerate(tenants)}
         rows = self._run(
@@ -692,6 +708,7 @@ class Transaction:
             since=since,
             **of,
         ).fetchall()
+        self._check_audit(text for *texts, _ in rows for text in texts)
         return {(hour, outcome): count for hour, outcome, count in rows}
 
     def count_audit(self) -> int:

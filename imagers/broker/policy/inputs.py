@@ -6,7 +6,7 @@ A resource policy:
     data    plugin "resource", resource-path ["default", "app", "key"], query {"a": "b"}
     input   the claims of the guest's token: submods.cpu0["ear.status"] and so on, but as the
             tenant's own policy and reference values appraise them now
-    input.imagers   {"image": "sha256:...", "signer": "...", "init_data": {...},
+    input.imagers   {"image": "sha256:...", "init_data": {...},
                      "bindings": [{"digest": "sha256:...", "state": "active", "approvals": 2}],
                      "now_ns": 17...}
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from imagers.model.strict_json import JSON, JSONObject
 
 __all__ = [
+    "NAMES",
     "Binding",
     "ResourceFacts",
     "Worth",
@@ -62,6 +63,10 @@ _SHOWN = (
     "tee", "maker", "measured", "firmware", "configured", "advisories", "debug",
     "counts_if_measured", "test_root",
 )  # fmt: skip
+NAMES = frozenset(
+    {*_SHOWN, "bindings", "expired", "image", "init_data", "now_ns", "request", "tcb_status"}
+)
+"""All members of `input.imagers`."""
 
 
 class Worth(Protocol):
@@ -100,13 +105,11 @@ class ResourceFacts:
 
     Attributes:
         image: digest that the guest names, if its word counts.
-        signer: whose signature the image has, if that is known.
         init_data: claims of the init data that its evidence binds.
     """
 
     now: datetime
     image: Digest | None = None
-    signer: str | None = None
     init_data: JSONObject | None = None
     bindings: Sequence[Binding] = field(default=())
 
@@ -142,8 +145,6 @@ def resource_input(
     }
     if facts.image is not None:
         ours["image"] = str(facts.image)
-    if facts.signer is not None:
-        ours["signer"] = facts.signer
     if facts.init_data is not None:
         ours["init_data"] = facts.init_data
     return {**token, "submods": appraised, _OURS: ours}
@@ -187,14 +188,14 @@ def attestation_input(
 def reference_inputs(
     references: Iterable[ReferenceValue], *, now: datetime
 ) -> tuple[dict[str, JSON], tuple[str, ...]]:
-    """What `query_reference_value` gives, always a list, by name; and the names that are over."""
+    """What `query_reference_value` gives, by name, as it is registered; the names that are over."""
     in_force: dict[str, JSON] = {}
     expired = []
     for one in references:
         if one.expires is not None and one.expires <= now:
             expired.append(one.name)
         else:
-            in_force[one.name] = list(one.values)
+            in_force[one.name] = one.as_policies_see_it()
     return in_force, tuple(sorted(expired))
 
 

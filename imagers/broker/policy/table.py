@@ -159,11 +159,16 @@ class NotAffirming(PolicyDenied):
 
 
 class ResourcePolicy:
-    """A table, and the text that it was made from."""
+    """A table, and the text that it was made from.
+
+    Attributes:
+        demands_approvals: whether any rule asks how many admins have approved an image.
+    """
 
     def __init__(self, rules: tuple[Rule, ...], text: str) -> None:
         self.rules = rules
         self.text = text
+        self.demands_approvals = any(rule.approvals for rule in rules)
 
     def approvals_of(self, repository: str) -> int:
         """How many approvals an image of a repository needs at least, to be served at all."""
@@ -173,11 +178,6 @@ class ResourcePolicy:
             if rule.effect == "allow" and rule.resource[0].fullmatch(repository)
         ]
         return min(wanted, default=0)
-
-    @property
-    def demands_approvals(self) -> bool:
-        """Whether any rule asks how many admins have approved an image."""
-        return any(rule.approvals for rule in self.rules)
 
     def check(self, facts: ReleaseFacts) -> None:
         """Raise unless the policy lets the facts through."""

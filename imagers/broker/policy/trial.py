@@ -114,7 +114,6 @@ class TriedRequest:
     image: Digest | None = None
     bindings: tuple[Digest, ...] = ()
     approvals: int = 0
-    signer: str | None = None
     query: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -268,7 +267,7 @@ async def _try_resource(
     facts = ResourceFacts(
         guest.now,
         image=request.image if guest.is_affirming else None,
-        signer=request.signer,
+        init_data=_init_data_of(guest),
         bindings=[Binding(one, approvals=request.approvals) for one in request.bindings],
     )
     worth = {name: one.worth for name, one in guest.parts.items()}
@@ -285,6 +284,13 @@ async def _try_resource(
         seen=scanned.seen_of(whole),
         absent=tuple(map(".".join, scanned.absent_of(whole))),
     )
+
+
+def _init_data_of(guest: TriedGuest) -> JSONObject | None:
+    """What its token says of the init data that the evidence of its TEE binds."""
+    part = guest.parts.get(_GUEST)
+    claims = None if part is None else part.evidence.get("init_data_claims")
+    return claims if isinstance(claims, dict) else None
 
 
 async def _try_attestation(

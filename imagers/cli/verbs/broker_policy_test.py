@@ -20,7 +20,6 @@ a resource policy, with a rule "allow", or an attestation policy, with a rule
   --image DIGEST              that the guest names
   --bound DIGEST              that the resource is bound to (repeat it)
   --approvals N               that each of these has
-  --signer NAME               whose signature the image has
 
   --at TIME                   RFC 3339; default: now
   --tee NAME, --certificate FILE, --collateral DIR, --insecure-test-root FILE
@@ -70,7 +69,6 @@ _MAX_SHOWN = 60  # characters of a value
 @click.option("--image", metavar="DIGEST")
 @click.option("--bound", multiple=True, metavar="DIGEST")
 @click.option("--approvals", type=click.IntRange(0, _MAX_APPROVALS), default=0)
-@click.option("--signer", metavar="NAME")
 @click.option("--at", metavar="TIME")
 @click.option("--tee", metavar="NAME")
 @click.option("--certificate", metavar="FILE")
@@ -87,7 +85,6 @@ def command(
     image: str | None,
     bound: tuple[str, ...],
     approvals: int,
-    signer: str | None,
     at: str | None,
     tee: str | None,
     certificate: str | None,
@@ -118,7 +115,7 @@ def command(
             test_root=test_root,
         )
         guest = guest_of_evidence(_judge(question, evidence), references, now=now)
-    request = _request(resource, image, bound, approvals, signer)
+    request = _request(resource, image, bound, approvals)
     trial = asyncio.run(try_policy(text, guest, request, what=file))
     denied = None if trial.allow else PolicyDenied(_why(trial))
     with telling(denied):
@@ -177,7 +174,6 @@ def _request(
     image: str | None,
     bound: tuple[str, ...],
     approvals: int,
-    signer: str | None,
 ) -> TriedRequest | None:
     from imagers.broker.policy.trial import TriedRequest
     from imagers.kbs.resources import parse_resource_path
@@ -192,9 +188,7 @@ def _request(
     with blamed_on("--bound"):
         bindings = tuple(parse_digest(one, what="digest") for one in bound)
     query = {} if image is None else {"image-digest": image}
-    return TriedRequest(
-        path, image=named, bindings=bindings, approvals=approvals, signer=signer, query=query
-    )
+    return TriedRequest(path, image=named, bindings=bindings, approvals=approvals, query=query)
 
 
 def _why(trial: Trial) -> str:

@@ -14,6 +14,7 @@ next request, also of guests that have attested before.
   --file FILE                 in place of NAME and VALUE: all that "imagers
                               attest reference make" wrote into it
   --add                       keep the values that are there, and their expiry
+  --single                    policies in Rego see VALUE and no list: for "=="
   --expires TIME              RFC 3339; from then on they equal nothing
   --source TEXT               where you have them from; refusals say it
 
@@ -63,6 +64,7 @@ def command() -> None:
 @click.argument("value", nargs=-1)
 @click.option("--file", metavar="FILE")
 @click.option("--add", is_flag=True)
+@click.option("--single", is_flag=True)
 @click.option("--expires", metavar="TIME")
 @click.option("--source", metavar="TEXT")
 @admin_options
@@ -73,6 +75,7 @@ def set_(
     value: tuple[str, ...],
     file: str | None,
     add: bool,
+    single: bool,
     expires: str | None,
     source: str | None,
     broker: BrokerOptions,
@@ -83,13 +86,16 @@ def set_(
 
     references: tuple[ReferenceValue, ...]
     if file is not None:
-        if name is not None or expires is not None or source is not None:
+        if name is not None or single or expires is not None or source is not None:
             raise UsageError("--file has names, values, times and sources; expected it alone")
         references = _read(file)
     elif name is None or not value:
         raise UsageError("expected NAME and VALUE, or --file FILE")
+    elif add and single:
+        raise UsageError("--add makes a list, and --single is for one value; expected one of them")
     else:
-        references = (_given(name, value, expires, source or "the command line"),)
+        source = source or "the command line"
+        references = (_given(name, value, expires, source, single=single),)
     with this_broker(broker).admin() as admin:
         admin.set_reference_values(references, add=add)
     if as_json:
@@ -144,7 +150,9 @@ def _read(file: str) -> tuple[ReferenceValue, ...]:
     return parse_references(read_bounded(file, max_bytes=MAX_REFERENCES_BYTES), what=file)
 
 
-def _given(name: str, values: tuple[str, ...], expires: str | None, source: str) -> ReferenceValue:
+def _given(
+    name: str, values: tuple[str, ...], expires: str | None, source: str, *, single: bool
+) -> ReferenceValue:
     """The value that the words say, read as one from a file is."""
     from imagers.cli.evidence import parse_time
     from imagers.errors import FormatError
@@ -158,6 +166,7 @@ def _given(name: str, values: tuple[str, ...], expires: str | None, source: str)
         "values": [_value(word) for word in values],
         "expires": expires,
         "source": source,
+        "single": single,
     }
     try:
         (reference,) = parse_references(dump_json({"reference_values": [item]}))
@@ -182,4 +191,5 @@ def _facts(one: ReferenceValue) -> dict[str, object]:
         "values": list(one.values),
         "expires": _time(one),
         "source": one.source or None,
+        **({"single": True} if one.is_single else {}),
     }

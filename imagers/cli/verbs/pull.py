@@ -28,6 +28,10 @@ must be missing or empty, in a directory that only you and root can change.
                               nvidia; default: the one that this machine is;
                               "sample" for tests
   --require-encrypted         fail if a layer is not encrypted
+  --stream                    open layers while they come, and compare digest
+                              and HMAC at their end; default: before anything
+                              of a layer is decompressed, for which it is kept
+                              beside BUNDLE
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --jobs N                    layers downloaded at the same time; default: 3
   --memory SIZE               to work with; default: 64MiB
@@ -87,6 +91,7 @@ __all__ = ["command"]
 @broker_options
 @click.option("--tee", metavar="NAME")
 @click.option("--require-encrypted", is_flag=True)
+@click.option("--stream", is_flag=True)
 @platform_option
 @budget_options
 @reading_options
@@ -102,6 +107,7 @@ def command(  # one parameter an option
     broker: BrokerOptions,
     tee: str | None,
     require_encrypted: bool,
+    stream: bool,
     platform: str | None,
     budget: Budget,
     registry: RegistryOptions,
@@ -119,6 +125,7 @@ def command(  # one parameter an option
             policy=document,
             platform=parse_platform(platform),
             require_encrypted=require_encrypted,
+            stream=stream,
             budget=budget,
         )
         # A name that is none and a policy without its keys are told before a passphrase is typed.
@@ -144,7 +151,7 @@ def command(  # one parameter an option
     if as_json:
         seconds = round(time.perf_counter() - start, 3)
         places = {"bundle": bundle, "reference": image.source.name, "policy": path}
-        print_json(places | {"seconds": seconds} | _facts(report))
+        print_json(places | {"seconds": seconds, "streamed": stream} | _facts(report))
     else:
         _print_report(report, path, bundle, time.perf_counter() - start)
 

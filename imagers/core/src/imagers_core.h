@@ -6,6 +6,11 @@
  *     seal   source -> [decode] -> [tar digest] -> [encode] -> cipher + mac -> sink
  *     open   source -> digest + mac + cipher -> [decode] -> [tar digest] -> sink or unpack
  *
+ * The latter in two jobs where nothing may be looked at before it is known to be right:
+ *
+ *     check  source -> codes of its pieces -> digest + mac -> [sink]
+ *     open   source -> the same codes? -> cipher -> [decode] -> [tar digest] -> sink or unpack
+ *
  * A job is made, started, perhaps fed, waited for, joined, asked, and freed, in that order
  * and by one thread; cancel and progress may be called by any thread in between. The job
  * owns its threads, all of which end before imc_job_join returns.
@@ -23,6 +28,8 @@
 #define IMC_DIGEST_TEXT 137   /* "sha512:" and 128 hex digits and a NUL, with two bytes to spare */
 #define IMC_FAILURE_TEXT 1024 /* bytes of a foreign name that a failure keeps */
 #define IMC_PIECE ((size_t)256 * 1024)
+#define IMC_CODE_BYTES 16 /* of a piece: see pieces.c */
+#define IMC_BEGINNING 512 /* bytes of a source that a check keeps */
 
 /* What is wrong; imagers/core/failures.py has the same numbers and the words. */
 enum imc_fault {
@@ -32,11 +39,13 @@ enum imc_fault {
     IMC_CRYPTO = 3,
     IMC_READ = 4,
     IMC_WRITE = 5,
+    IMC_KEEP = 6,
     IMC_STORED_SHORT = 10,
     IMC_STORED_LONG = 11,
     IMC_STORED_DIGEST = 12,
     IMC_TAG = 13,
     IMC_DIFF_ID = 14,
+    IMC_CHANGED = 15,
     IMC_NOT_GZIP = 20,
     IMC_BAD_GZIP = 21,
     IMC_SHORT_GZIP = 22,
@@ -119,12 +128,15 @@ enum imc_compression { IMC_PLAIN = 0, IMC_GZIP = 1, IMC_ZSTD = 2 };
 struct imc_options {
     bool sealing;
     bool has_cipher;
-    const uint8_t *key;          /* IMC_KEY_BYTES, with a cipher */
-    const uint8_t *nonce;        /* IMC_NONCE_BYTES, with a cipher */
-    const uint8_t *hmac;         /* IMC_MAC_BYTES, to open with a cipher */
-    const char *digest;          /* "sha256:..." of the source */
-    const char *diff_id;         /* of the tar; NULL: computed with SHA-256, not compared */
-    uint64_t size;               /* of the source */
+    const uint8_t *key;       /* IMC_KEY_BYTES, with a cipher */
+    const uint8_t *nonce;     /* IMC_NONCE_BYTES, with a cipher */
+    const uint8_t *hmac;      /* IMC_MAC_BYTES, to open with a cipher */
+    const uint8_t *piece_key; /* IMC_KEY_BYTES; opening: a check, or what follows it. NULL: none */
+    const uint8_t *codes;     /* of the pieces, in place of digest and hmac; NULL: a check */
+    size_t codes_length;      /* in bytes: IMC_CODE_BYTES for each piece of the source */
+    const char *digest;       /* "sha256:..." of the source */
+    const char *diff_id;      /* of the tar; NULL: computed with SHA-256, not compared */
+    uint64_t size;            /* of the source */
     enum imc_compression decode; /* to undo */
     enum imc_compression encode; /* to do, when sealing */
     bool sees_tar;               /* the decoded bytes are the tar, and it is wanted */
@@ -165,8 +177,9 @@ struct imc_result {
 
 struct imc_job;
 
-/* The most that a job with these options has in memory at once, but for the threads' stacks and
- * for what unpacking remembers of its entries (up to 32 bytes each). Only these count: sealing,
+/* The most that a job with these options has in memory at once, but for the threads' stacks, for
+ * what unpacking remembers of its entries (up to 32 bytes each) and for the codes of pieces (up to
+ * 128 bytes for each MiB of the source). Only these count: sealing,
  * decode, encode, sees_tar, size, source_fd, root_fd, window_bytes, threads. */
 size_t imc_job_memory(const struct imc_options *options);
 
@@ -188,6 +201,9 @@ void imc_job_progress(const struct imc_job *job, struct imc_progress *progress);
 /* Waits for the thread; then result and failure are final. Safe to call twice. */
 enum imc_fault imc_job_join(struct imc_job *job);
 const struct imc_result *imc_job_result(const struct imc_job *job);
+/* Of a check: the codes of all pieces, and the first bytes of the source; NULL of other jobs. */
+const uint8_t *imc_job_codes(const struct imc_job *job, size_t *length);
+const uint8_t *imc_job_beginning(const struct imc_job *job, size_t *length);
 /* IMC_LEFT_KINDS of them, or NULL where nothing was unpacked. */
 const struct imc_left_out *imc_job_left_out(const struct imc_job *job);
 const struct imc_failure *imc_job_failure(const struct imc_job *job);

@@ -47,16 +47,17 @@ void imc_digest_text(const char *algorithm, const uint8_t *digest, size_t length
 struct imc_layer_config {
     bool sealing;
     bool has_cipher;
-    const uint8_t *key;
-    const uint8_t *nonce;
-    const char *stored_hash; /* "algorithm:..." of the bytes on the registry's side */
+    bool has_mac;
+    const uint8_t *key;      /* of both */
+    const uint8_t *nonce;    /* of the cipher */
+    const char *stored_hash; /* "algorithm:..." of the bytes on the registry's side; NULL: none */
     const char *plain_hash;  /* of the bytes on the other side of the cipher; NULL: none */
 };
 
 struct imc_layer_sums {
-    char stored[IMC_DIGEST_TEXT];
-    char plain[IMC_DIGEST_TEXT]; /* empty without plain_hash */
-    uint8_t hmac[IMC_MAC_BYTES]; /* only with a cipher */
+    char stored[IMC_DIGEST_TEXT]; /* empty without stored_hash */
+    char plain[IMC_DIGEST_TEXT];  /* empty without plain_hash */
+    uint8_t hmac[IMC_MAC_BYTES];  /* only with a mac */
 };
 
 /* Everything that is done to each byte of a layer at one end of the pipeline, so that a
@@ -78,6 +79,20 @@ extern const struct imc_layer_ops imc_layer_libcrypto;
  * what that cannot do; NULL if there is none of that name. */
 const struct imc_layer_ops *imc_layer_pick(const struct imc_layer_config *config,
                                            const char *force);
+
+/* pieces.c: codes of the pieces of a source, made or compared. */
+
+struct imc_pieces;
+
+/* `codes` NULL: they are made. */
+enum imc_fault imc_pieces_new(const uint8_t *key, const uint8_t *codes, size_t length,
+                              struct imc_pieces **pieces);
+/* The next piece. IMC_CHANGED: it is another one than when the codes were made. */
+enum imc_fault imc_pieces_take(struct imc_pieces *pieces, const uint8_t *data, size_t length);
+const uint8_t *imc_pieces_codes(const struct imc_pieces *pieces, size_t *length);
+/* The first bytes of the source, where codes are made. */
+const uint8_t *imc_pieces_beginning(const struct imc_pieces *pieces, size_t *length);
+void imc_pieces_free(struct imc_pieces *pieces); /* NULL is fine */
 
 /* gzip_stage.c, zstd_stage.c. A stage owns no thread and no file. A step takes input and
  * gives output until one of them is used up; the caller comes back with more of it. */

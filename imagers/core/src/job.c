@@ -121,15 +121,19 @@ static enum imc_fault make_hashes(struct imc_job *job, const struct imc_options 
     bool decodes = !options->sealing && options->sees_tar && options->decode != IMC_PLAIN;
     struct imc_layer_config config = {
         .sealing = options->sealing,
-        .has_cipher = options->has_cipher,
+        .has_cipher = options->has_cipher && !job->checks,
+        .has_mac = options->has_cipher && !job->is_known,
         .key = options->key,
         .nonce = options->nonce,
-        .stored_hash = options->sealing ? "sha256:" : options->digest,
+        .stored_hash = options->sealing ? "sha256:"
+                       : job->is_known  ? NULL
+                                        : options->digest,
     };
     bool needs_tar = options->sees_tar;
     bool needs_source = options->sealing && (changes || split);
     bool needs_opened = false;
-    job->wants_opened = !options->sealing && options->sink_fd >= 0 && !options->gives_tar;
+    job->wants_opened =
+        !options->sealing && options->sink_fd >= 0 && !options->gives_tar && !job->checks;
     if (options->sealing && !changes) {
         bool same = options->sees_tar && same_algorithm(tar, options->digest);
         config.plain_hash = split ? NULL : options->digest;
@@ -184,6 +188,10 @@ static enum imc_fault make_parts(struct imc_job *job, const struct imc_options *
     const struct imc_owner owner = {job, &job->over, stop};
     struct imc_plan plan;
     enum imc_fault fault = make_hashes(job, options);
+    if (fault == IMC_OK && options->piece_key != NULL) {
+        fault =
+            imc_pieces_new(options->piece_key, options->codes, options->codes_length, &job->pieces);
+    }
     if (fault == IMC_OK) {
         bool decodes = options->sealing || options->sees_tar;
         fault = make_reader(decodes ? options->decode : IMC_PLAIN, options->window_bytes,
@@ -218,6 +226,8 @@ enum imc_fault imc_job_new(const struct imc_options *options, struct imc_job **o
     job->options.key = NULL; /* only the state of the layer has it */
     job->options.nonce = NULL;
     job->options.hmac = NULL;
+    job->options.piece_key = NULL;
+    job->options.codes = NULL;
     job->options.force = NULL;
     job->options.digest = job->digest;
     job->options.diff_id = options->diff_id == NULL ? NULL : job->diff_id;
@@ -230,6 +240,8 @@ enum imc_fault imc_job_new(const struct imc_options *options, struct imc_job **o
     if (options->hmac != NULL) {
         memcpy(job->hmac, options->hmac, IMC_MAC_BYTES);
     }
+    job->checks = options->piece_key != NULL && options->codes == NULL;
+    job->is_known = options->codes != NULL;
     job->source_waits = waits(options->source_fd);
     job->sink_waits = waits(options->sink_fd);
     if (options->sink_fd >= 0) {
@@ -313,6 +325,16 @@ const struct imc_result *imc_job_result(const struct imc_job *job) {
     return &job->result;
 }
 
+const uint8_t *imc_job_codes(const struct imc_job *job, size_t *length) {
+    *length = 0;
+    return job->checks ? imc_pieces_codes(job->pieces, length) : NULL;
+}
+
+const uint8_t *imc_job_beginning(const struct imc_job *job, size_t *length) {
+    *length = 0;
+    return job->checks ? imc_pieces_beginning(job->pieces, length) : NULL;
+}
+
 const struct imc_left_out *imc_job_left_out(const struct imc_job *job) {
     return job->untar == NULL ? NULL : imc_untar_left_out(job->untar);
 }
@@ -329,6 +351,7 @@ void imc_job_free(struct imc_job *job) {
     imc_hasher_free(job->source_hash);
     imc_hasher_free(job->tar_hash);
     imc_hasher_free(job->opened_hash);
+    imc_pieces_free(job->pieces);
     if (job->decoder != NULL) {
         job->decoder->ops->free(job->decoder);
     }

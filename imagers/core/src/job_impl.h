@@ -33,7 +33,10 @@ struct imc_job {
     struct imc_stage *decoder;      /* NULL: none */
     struct imc_untar *untar;
     struct imc_tar_reader *tar_reader;
-    struct imc_ring *ring; /* NULL: the source is a file */
+    struct imc_ring *ring;     /* NULL: the source is a file */
+    struct imc_pieces *pieces; /* NULL: it is read once */
+    bool checks;               /* only: what is written are the stored bytes */
+    bool is_known;             /* by its pieces: neither digest nor hmac is computed */
 
     struct imc_line *line;     /* of what job_steps.c does with each piece */
     struct imc_frames *frames; /* compression; NULL: none */

@@ -102,7 +102,7 @@ enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t le
             if (errno == EAGAIN || errno == EWOULDBLOCK) {
                 waits = true;
             } else if (errno != EINTR) {
-                return imc_fail(failure, IMC_WRITE, (uint64_t)errno, 0);
+                return imc_fail(failure, job->checks ? IMC_KEEP : IMC_WRITE, (uint64_t)errno, 0);
             }
             continue;
         }
@@ -111,6 +111,15 @@ enum imc_fault imc_job_write(struct imc_job *job, const uint8_t *data, size_t le
         write_back(job, (size_t)count);
     }
     return IMC_OK;
+}
+
+/* Too few bytes or too many: of a source that was checked before, the same as other ones. */
+static enum imc_fault fail_size(const struct imc_job *job, enum imc_fault fault, uint64_t actual,
+                                struct imc_failure *failure) {
+    if (job->is_known) {
+        return imc_fail(failure, IMC_CHANGED, job->taken, 0);
+    }
+    return imc_fail(failure, fault, job->options.size, actual);
 }
 
 /* Whether the source goes on after its last byte. */
@@ -126,7 +135,7 @@ static enum imc_fault check_end(struct imc_job *job, uint8_t **buffer,
         fault = is_over(job) ? IMC_CANCELLED : IMC_OK;
     }
     if (fault == IMC_OK && got > 0) {
-        fault = imc_fail(failure, IMC_STORED_LONG, job->options.size, 0);
+        fault = fail_size(job, IMC_STORED_LONG, 0, failure);
     }
     return fault;
 }
@@ -150,10 +159,16 @@ enum imc_fault imc_job_read(struct imc_job *job, uint8_t **buffer, size_t *lengt
         return fault;
     }
     if (got < want) {
-        return imc_fail(failure, IMC_STORED_SHORT, job->options.size, job->taken + got);
+        return fail_size(job, IMC_STORED_SHORT, job->taken + got, failure);
     }
     if (got > want) { /* a feeder that ignores the size */
-        return imc_fail(failure, IMC_STORED_LONG, job->options.size, 0);
+        return fail_size(job, IMC_STORED_LONG, 0, failure);
+    }
+    if (job->pieces != NULL) {
+        fault = imc_pieces_take(job->pieces, *buffer, got);
+        if (fault != IMC_OK) {
+            return imc_fail(failure, fault, job->taken, 0);
+        }
     }
     job->taken += got;
     atomic_store_explicit(&job->bytes_in, job->taken, memory_order_relaxed);

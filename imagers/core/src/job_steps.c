@@ -2,6 +2,7 @@
 /* What a job does with each piece, as the stations of its line.
  *
  *     open            read -> cipher [-> write] -> decompress -> diff_id [-> write or unpack]
+ *     check           read -> digest and hmac [-> write]
  *     seal, as it is  read -> source digest [-> cipher] -> write
  *     seal, anew      read -> source digest [-> decompress] -> diff_id -> compress, or cipher ->
  * write

@@ -5,6 +5,7 @@
  * bytes, HMAC-SHA256 of the stored bytes, and SHA-256 of the plain bytes. Stored bytes are what a
  * registry has (encrypted), plain bytes what goes into the cipher or comes out of it.
  *
+ *     K1   SHA-256 (stored) + HMAC (stored)
  *     K2   AES-CTR + SHA-256 (stored) + HMAC (stored)
  *     K3   K2 + SHA-256 (plain): the diff_id of an uncompressed layer, or the digest of a source
  *
@@ -33,8 +34,9 @@ enum {
 #define IMC_LAYER_MAX_BYTES ((UINT64_C(1) << 61) - 65)
 
 enum imc_direction {
-    IMC_OPEN, /* stored bytes in, plain bytes out */
-    IMC_SEAL, /* plain bytes in, stored bytes out */
+    IMC_OPEN,  /* stored bytes in, plain bytes out */
+    IMC_SEAL,  /* plain bytes in, stored bytes out */
+    IMC_CHECK, /* stored bytes in, and left as they are; no plain digest */
 };
 
 /* Owned and placed by the caller (malloc's alignment is enough); private to its kernel. Holds

@@ -85,10 +85,11 @@ void imc_hasher_free(struct imc_hasher *hasher) {
 
 struct state {
     bool sealing;
-    EVP_CIPHER_CTX *cipher; /* NULL: none */
+    /* Each NULL where it is not wanted. */
+    EVP_CIPHER_CTX *cipher;
     EVP_MAC_CTX *mac;
     struct imc_hasher *stored;
-    struct imc_hasher *plain; /* NULL: none */
+    struct imc_hasher *plain;
 };
 
 static void layer_wipe(void *opaque) {
@@ -106,19 +107,24 @@ static void layer_wipe(void *opaque) {
 
 static bool init_cipher(struct state *state, const struct imc_layer_config *config) {
     EVP_CIPHER *cipher = EVP_CIPHER_fetch(NULL, "AES-256-CTR", NULL);
+    state->cipher = EVP_CIPHER_CTX_new();
+    bool good = cipher != NULL && state->cipher != NULL &&
+                EVP_CipherInit_ex2(state->cipher, cipher, config->key, config->nonce,
+                                   config->sealing ? 1 : 0, NULL) == 1;
+    EVP_CIPHER_free(cipher);
+    return good;
+}
+
+static bool init_mac(struct state *state, const struct imc_layer_config *config) {
     EVP_MAC *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
     char digest[] = "SHA256";
     OSSL_PARAM parameters[] = {
         OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
         OSSL_PARAM_construct_end(),
     };
-    state->cipher = EVP_CIPHER_CTX_new();
     state->mac = mac == NULL ? NULL : EVP_MAC_CTX_new(mac);
-    bool good = cipher != NULL && state->cipher != NULL && state->mac != NULL &&
-                EVP_CipherInit_ex2(state->cipher, cipher, config->key, config->nonce,
-                                   config->sealing ? 1 : 0, NULL) == 1 &&
-                EVP_MAC_init(state->mac, config->key, IMC_KEY_BYTES, parameters) == 1;
-    EVP_CIPHER_free(cipher);
+    bool good =
+        state->mac != NULL && EVP_MAC_init(state->mac, config->key, IMC_KEY_BYTES, parameters) == 1;
     EVP_MAC_free(mac);
     return good;
 }
@@ -129,11 +135,17 @@ static enum imc_fault layer_init(const struct imc_layer_config *config, void **o
         return IMC_NO_MEMORY;
     }
     state->sealing = config->sealing;
-    enum imc_fault fault = imc_hasher_new(config->stored_hash, &state->stored);
+    enum imc_fault fault = IMC_OK;
+    if (config->stored_hash != NULL) {
+        fault = imc_hasher_new(config->stored_hash, &state->stored);
+    }
     if (fault == IMC_OK && config->plain_hash != NULL) {
         fault = imc_hasher_new(config->plain_hash, &state->plain);
     }
     if (fault == IMC_OK && config->has_cipher && !init_cipher(state, config)) {
+        fault = IMC_CRYPTO;
+    }
+    if (fault == IMC_OK && config->has_mac && !init_mac(state, config)) {
         fault = IMC_CRYPTO;
     }
     if (fault != IMC_OK) {
@@ -154,15 +166,19 @@ static enum imc_fault cipher_block(struct state *state, uint8_t *data, size_t le
     return IMC_OK;
 }
 
+static enum imc_fault step_if_any(struct imc_hasher *hasher, const uint8_t *data, size_t length) {
+    return hasher == NULL ? IMC_OK : imc_hasher_step(hasher, data, length);
+}
+
 static enum imc_fault stored_block(struct state *state, const uint8_t *data, size_t length) {
     if (state->mac != NULL && EVP_MAC_update(state->mac, data, length) != 1) {
         return IMC_CRYPTO;
     }
-    return imc_hasher_step(state->stored, data, length);
+    return step_if_any(state->stored, data, length);
 }
 
 static enum imc_fault plain_block(struct state *state, const uint8_t *data, size_t length) {
-    return state->plain == NULL ? IMC_OK : imc_hasher_step(state->plain, data, length);
+    return step_if_any(state->plain, data, length);
 }
 
 static enum imc_fault layer_step(void *opaque, uint8_t *data, size_t length) {
@@ -195,7 +211,10 @@ static enum imc_fault layer_finish(void *opaque, struct imc_layer_sums *sums) {
          length != sizeof sums->hmac)) {
         return IMC_CRYPTO;
     }
-    enum imc_fault fault = imc_hasher_finish(state->stored, sums->stored);
+    enum imc_fault fault = IMC_OK;
+    if (state->stored != NULL) {
+        fault = imc_hasher_finish(state->stored, sums->stored);
+    }
     if (fault == IMC_OK && state->plain != NULL) {
         fault = imc_hasher_finish(state->plain, sums->plain);
     }

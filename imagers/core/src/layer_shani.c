@@ -290,6 +290,15 @@ INLINE void seal_blocks(struct imc_kernel_state *state, const uint8_t *in, uint8
     run_block(&x, state, HASH_STORED, block);
 }
 
+/* Bytes are left where and what they are. */
+STITCHED static void k1_check(struct imc_kernel_state *state, const uint8_t *in, uint8_t *out,
+                              size_t count) {
+    struct lanes x = start_lanes(state);
+    (void)out;
+    for (size_t i = 0; i < count; i++)
+        run_block(&x, state, HASH_STORED, (struct block){.stored = in + IMC_LAYER_BLOCK_BYTES * i});
+}
+
 STITCHED static void k2_open(struct imc_kernel_state *state, const uint8_t *in, uint8_t *out,
                              size_t count) {
     open_blocks(state, in, out, count, 0);
@@ -408,14 +417,19 @@ static void finish_chain(uint32_t words[8], const uint8_t *tail, uint64_t length
 static bool init(struct imc_kernel_state *state, const uint8_t key[IMC_LAYER_KEY_BYTES],
                  const uint8_t nonce[IMC_LAYER_NONCE_BYTES], enum imc_direction direction,
                  bool wants_plain_digest) {
+    if (direction == IMC_CHECK && wants_plain_digest)
+        return false;
     memset(state, 0, sizeof *state);
-    expand_key(state->round_keys, key);
+    if (direction != IMC_CHECK)
+        expand_key(state->round_keys, key);
     memcpy(state->digest, INITIAL, sizeof INITIAL);
     memcpy(state->plain, INITIAL, sizeof INITIAL);
     start_hmac_chain(state->hmac, key, 0x36);
     start_hmac_chain(state->hmac_outer, key, 0x5c);
-    state->counter_high = load_big_endian(nonce);
-    state->counter_low = load_big_endian(nonce + 8);
+    if (direction != IMC_CHECK) {
+        state->counter_high = load_big_endian(nonce);
+        state->counter_low = load_big_endian(nonce + 8);
+    }
     state->direction = direction;
     state->wants_plain_digest = wants_plain_digest;
     return true;
@@ -434,11 +448,13 @@ static void crypt_in_block(struct imc_kernel_state *state, const uint8_t *in, ui
 }
 
 static bool update(struct imc_kernel_state *state, const uint8_t *in, uint8_t *out, size_t length) {
-    static void (*const kernels[2][2])(struct imc_kernel_state *, const uint8_t *, uint8_t *,
+    static void (*const kernels[3][2])(struct imc_kernel_state *, const uint8_t *, uint8_t *,
                                        size_t) = {
         [IMC_OPEN] = {k2_open, k3_open},
         [IMC_SEAL] = {k2_seal, k3_seal},
+        [IMC_CHECK] = {k1_check, NULL},
     };
+    bool crypts = state->direction != IMC_CHECK; /* otherwise the keystream is zeros */
     if (length > IMC_LAYER_MAX_BYTES - state->length)
         return false;
     if (length == 0) /* `in` and `out` may be NULL here, and NULL + 0 is undefined */
@@ -465,7 +481,8 @@ static bool update(struct imc_kernel_state *state, const uint8_t *in, uint8_t *o
         length -= count * IMC_LAYER_BLOCK_BYTES;
     }
     if (length != 0) { /* 3: begin the block that this piece ends in */
-        make_keystream(state);
+        if (crypts)
+            make_keystream(state);
         crypt_in_block(state, in, out, 0, length);
     }
     return true;

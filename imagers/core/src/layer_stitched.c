@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The entry "shani" of the table: imagers' layers through the stitched kernels of layer_shani.c.
  *
- * They do SHA-256 and AES-256-CTR with its HMAC, all or nothing: a layer without a cipher, or
- * with another digest, is libcrypto's.
+ * They do SHA-256 and the HMAC of a cipher, with it or without: a layer that has none, another
+ * digest, or no need of these is libcrypto's.
  */
 #include "impl.h"
 #include "layer_kernel.h"
@@ -27,8 +27,8 @@ static bool usable(const struct imc_layer_config *config) {
     if (!supported || config == NULL) {
         return supported;
     }
-    return config->has_cipher && is_sha256(config->stored_hash) &&
-           (config->plain_hash == NULL || is_sha256(config->plain_hash));
+    return config->has_mac && config->stored_hash != NULL && is_sha256(config->stored_hash) &&
+           (config->plain_hash == NULL || (config->has_cipher && is_sha256(config->plain_hash)));
 }
 
 #if defined(__x86_64__)
@@ -54,8 +54,10 @@ static enum imc_fault layer_init(const struct imc_layer_config *config, void **o
         return IMC_NO_MEMORY;
     }
     state->has_plain = config->plain_hash != NULL;
-    if (!kernel->init(&state->kernel, config->key, config->nonce,
-                      config->sealing ? IMC_SEAL : IMC_OPEN, state->has_plain)) {
+    enum imc_direction direction = !config->has_cipher ? IMC_CHECK
+                                   : config->sealing   ? IMC_SEAL
+                                                       : IMC_OPEN;
+    if (!kernel->init(&state->kernel, config->key, config->nonce, direction, state->has_plain)) {
         layer_wipe(state);
         return IMC_CRYPTO; /* unreachable: it gives true */
     }

@@ -86,6 +86,22 @@ static bool take_cipher(struct imc_options *options, const Py_buffer *key, const
     return options->nonce != NULL;
 }
 
+/* The key of pieces and their codes, where there are any; as above. False with an exception. */
+static bool take_pieces(struct imc_options *options, const Py_buffer *key, const Py_buffer *codes) {
+    if (key->buf == NULL) {
+        return true;
+    }
+    uint64_t count = options->size / IMC_PIECE + (options->size % IMC_PIECE != 0);
+    if (codes->buf != NULL && (uint64_t)codes->len != count * IMC_CODE_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "codes must be those of all pieces");
+        return false;
+    }
+    options->codes = codes->buf;
+    options->codes_length = (size_t)codes->len;
+    options->piece_key = exactly(key, IMC_KEY_BYTES, "piece_key");
+    return options->piece_key != NULL;
+}
+
 static PyObject *make(PyTypeObject *type, const struct imc_options *options, PyObject *what) {
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     struct layer_job *self = (struct layer_job *)allocate(type, 0);
@@ -160,7 +176,7 @@ static PyObject *layer_job_open(PyObject *type, PyObject *args, PyObject *kwargs
         "digest",      "diff_id",        "key",       "nonce",      "hmac",
         "decode",      "sees_tar",       "gives_tar", "tar_bytes",  "window_bytes",
         "max_entries", "max_name_bytes", "threads",   "what",       "force",
-        NULL};
+        "piece_key",   "codes",          NULL};
     struct imc_options options = {.sealing = false};
     int keep_owner = 0;
     int decode = 0;
@@ -171,13 +187,15 @@ static PyObject *layer_job_open(PyObject *type, PyObject *args, PyObject *kwargs
     Py_buffer key = {0};
     Py_buffer nonce = {0};
     Py_buffer hmac = {0};
+    Py_buffer piece_key = {0};
+    Py_buffer codes = {0};
     PyObject *self = NULL;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "$O&O&O&pKszz*z*z*ippKKKKIUz", names, descriptor_or_none,
+            args, kwargs, "$O&O&O&pKszz*z*z*ippKKKKIUzz*z*", names, descriptor_or_none,
             &options.source_fd, descriptor_or_none, &options.sink_fd, descriptor_or_none,
             &options.root_fd, &keep_owner, &numbers[0], &options.digest, &options.diff_id, &key,
             &nonce, &hmac, &decode, &sees_tar, &gives_tar, &numbers[1], &numbers[2], &numbers[3],
-            &numbers[4], &options.threads, &what, &options.force)) {
+            &numbers[4], &options.threads, &what, &options.force, &piece_key, &codes)) {
         return NULL;
     }
     options.keep_owner = keep_owner != 0;
@@ -197,13 +215,16 @@ static PyObject *layer_job_open(PyObject *type, PyObject *args, PyObject *kwargs
     }
     options.decode = (enum imc_compression)decode;
     options.hmac = options.has_cipher ? exactly(&hmac, IMC_MAC_BYTES, "hmac") : NULL;
-    if (!options.has_cipher || options.hmac != NULL) {
+    if ((!options.has_cipher || options.hmac != NULL) &&
+        take_pieces(&options, &piece_key, &codes)) {
         self = make((PyTypeObject *)type, &options, what);
     }
 done:
     PyBuffer_Release(&key);
     PyBuffer_Release(&nonce);
     PyBuffer_Release(&hmac);
+    PyBuffer_Release(&piece_key);
+    PyBuffer_Release(&codes);
     return self;
 }
 
@@ -422,51 +443,16 @@ static bool feed_from(struct layer_job *self, PyObject *read, PyObject *tick) {
     return good;
 }
 
-/* What was left out, as a list of (kind, count, name, attribute). */
-static PyObject *left_out_of(const struct layer_job *self) {
-    const struct imc_left_out *left = imc_job_left_out(self->job);
-    PyObject *list = PyList_New(0);
-    for (int kind = 0; list != NULL && left != NULL && kind < IMC_LEFT_KINDS; kind++) {
-        const struct imc_left_out *one = &left[kind];
-        if (one->count == 0) {
-            continue;
-        }
-        PyObject *item =
-            Py_BuildValue("(iKy#y#)", kind, (unsigned long long)one->count, (const char *)one->name,
-                          (Py_ssize_t)one->name_length, (const char *)one->attribute,
-                          (Py_ssize_t)one->attribute_length);
-        if (item == NULL || PyList_Append(list, item) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(item);
-    }
-    return list;
-}
-
-static PyObject *result_of(const struct layer_job *self) {
-    const struct imc_result *result = imc_job_result(self->job);
-    PyObject *left_out = left_out_of(self);
-    if (left_out == NULL) {
-        return NULL;
-    }
-    return Py_BuildValue("(sKKKsy#sKN)", result->stored_digest,
-                         (unsigned long long)result->stored_size,
-                         (unsigned long long)result->tar_size, (unsigned long long)result->entries,
-                         result->tar_digest, (const char *)result->hmac,
-                         (Py_ssize_t)(result->has_hmac ? IMC_MAC_BYTES : 0), result->opened_digest,
-                         (unsigned long long)result->hole_bytes, left_out);
-}
-
 PyDoc_STRVAR(run_doc,
              "run(read, tick, /)\n--\n\n"
              "Do the job, once: (stored digest, stored size, tar size, entries, tar digest, hmac,\n"
-             "opened digest, bytes of holes, what was left out).");
+             "opened digest, bytes of holes, what was left out, codes, beginning).");
 
 /* What came of a job that was joined. */
 static PyObject *outcome_of(struct layer_job *self) {
     const struct imc_failure *failure = imc_job_failure(self->job);
     if (failure->fault == IMC_OK) {
-        return result_of(self);
+        return imc_py_result(self->job);
     }
     struct module_state *state = PyType_GetModuleState(Py_TYPE((PyObject *)self));
     return state == NULL ? NULL : imc_raise(state, failure, self->what);

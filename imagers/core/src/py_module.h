@@ -16,6 +16,9 @@ struct module_state {
 /* py_failure.c. Raises the exception of a failure; always gives NULL. `what` is a str. */
 PyObject *imc_raise(struct module_state *state, const struct imc_failure *failure, PyObject *what);
 
+/* py_result.c. Of a job that was joined and has not failed. */
+PyObject *imc_py_result(const struct imc_job *job);
+
 /* py_algorithms.c; METH_VARARGS. */
 PyObject *imc_py_sm2_verify(PyObject *module, PyObject *args);
 PyObject *imc_py_kmac256(PyObject *module, PyObject *args);

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
 import os
 import stat
 import threading
@@ -13,6 +14,7 @@ from imagers.broker.keyfiles import (
     make_admin_key,
     make_owner_only,
     make_state_directory,
+    write_owner_only,
 )
 from imagers.errors import FormatError, LocalError
 from imagers.kbs.admin import load_admin_key
@@ -229,3 +231,78 @@ def test_lock_that_is_a_link_or_open_to_others_is_refused(tmp_path):
     (tmp_path / "lock").chmod(0o666)
     with pytest.raises(LocalError, match="expected mode 0600"):
         lock_state_directory(tmp_path)
+
+
+@pytest.fixture(params=[None, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+def links(request, monkeypatch):
+    """A file system with links, and such as have none."""
+
+    def refuse(*_, **__):
+        raise OSError(request.param, "no links")
+
+    if request.param is not None:
+        monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.usefixtures("links")
+def test_file_has_its_name_when_all_of_it_is_written(tmp_path):
+    path = tmp_path / "backup"
+    with write_owner_only(path) as file:
+        file.write(b"half")
+        file.flush()
+        assert not path.exists()
+        file.write(b" and whole")
+    assert (path.read_bytes(), mode_of(path)) == (b"half and whole", 0o600)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("links")
+def test_file_that_is_there_is_not_written_over(tmp_path):
+    path = tmp_path / "backup"
+
+    def write():
+        with write_owner_only(path) as file:
+            file.write(b"mine")
+            path.write_bytes(b"of another, meanwhile")
+
+    with pytest.raises(LocalError, match="exists"):
+        write()
+    assert path.read_bytes() == b"of another, meanwhile"
+    with pytest.raises(LocalError, match="is there already"), write_owner_only(path):
+        pass
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("links")
+def test_file_that_is_not_whole_leaves_nothing(tmp_path):
+    def write():
+        with write_owner_only(tmp_path / "backup") as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_that_cannot_be_named_leaves_nothing(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EPERM, "no links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
+    wanted = pytest.raises(LocalError, match="cannot be written")
+    with wanted, write_owner_only(tmp_path / "backup"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC])
+def test_file_is_named_in_no_other_way_where_links_fail(tmp_path, monkeypatch, fault):
+    def refuse(*_, **__):
+        raise OSError(fault, "broken")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(LocalError), write_owner_only(tmp_path / "backup"):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -47,6 +47,17 @@ def test_values_are_set_replaced_joined_and_removed(references, rows):
     ]
 
 
+def test_a_single_value_stays_one_until_others_join_it(references):
+    references.set(body({"name": "a", "values": [False], "single": True}), add=True)
+    assert stored(references)["a"]["single"] is True
+    assert references.value("a") is False
+    references.set(body({"name": "a", "values": [True]}), add=True)
+    assert "single" not in stored(references)["a"]
+    assert references.value("a") == [False, True]
+    references.set(body({"name": "a", "values": [1], "single": True}), add=True)
+    assert references.value("a") == [False, True, 1]
+
+
 def test_joined_values_of_another_type_are_others(references):
     references.set(body({"name": "a", "values": [1]}), add=False)
     references.set(body({"name": "a", "values": [True, "1", 1]}), add=True)

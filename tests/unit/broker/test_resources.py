@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -69,6 +71,26 @@ def test_audit_limit_that_is_no_number_refused(resources, limit):
 )
 def test_audit_since_that_is_no_time_refused(resources, time):
     assert refused(resources.audit, "9", {"since": time}).name == "SerdeError"
+
+
+@pytest.mark.parametrize(
+    "change", ["hash = NULL", "hash = 'x'", "hash = x'00'", "detail = x'00'", "outcome = NULL"]
+)
+def test_audit_with_a_row_that_was_changed_says_so(resources, state, change):
+    resources.set_policy(b'{"rules": []}')
+    with closing(sqlite3.connect(state.config.state_directory / "broker.sqlite")) as database:
+        database.executescript(
+            "DROP TRIGGER audit_no_update; PRAGMA writable_schema = ON;"
+            "UPDATE sqlite_master SET sql = replace(sql, ' NOT NULL', '') WHERE name = 'audit';"
+            "PRAGMA writable_schema = RESET;"
+        )
+        database.execute(f"UPDATE audit SET event = 'release', {change}")  # noqa: S608 - ours
+        database.commit()
+    refusal = refused(resources.audit, "9")
+    assert (refusal.status, refusal.name) == (503, "StoreUnavailable")
+    assert "a row of the audit log was changed from outside; 'imagers broker" in refusal.detail
+    if "outcome" in change:
+        assert refused(resources.count_releases, "2026").detail == refusal.detail
 
 
 def test_audit_filters_are_texts_and_no_patterns(resources):

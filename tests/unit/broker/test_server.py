@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import http.client
+import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -108,6 +110,38 @@ def test_running_stops_when_the_block_raises(tmp_path):
     port = int(broker.url.rpartition(":")[2])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+class Told(logging.Handler):
+    """Lets somebody wait for a line of a log."""
+
+    def __init__(self, piece):
+        super().__init__()
+        self._piece = piece
+        self.is_told = threading.Event()
+
+    def emit(self, record):
+        if self._piece in record.getMessage():
+            self.is_told.set()
+
+
+def test_connection_for_which_no_descriptor_is_left_is_accepted_later(tmp_path):
+    told, (soft, hard) = Told("cannot accept"), resource.getrlimit(resource.RLIMIT_NOFILE)
+    log = logging.getLogger("uvicorn.error")
+    log.addHandler(told)
+    with running(BrokerConfig(state_directory=tmp_path / "state", port=0)) as broker:
+        parts = urlsplit(broker.url)
+        with socket.socket() as client:
+            client.settimeout(30)
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # no new one
+                client.connect((parts.hostname, parts.port))
+                assert told.is_told.wait(30)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                log.removeHandler(told)
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_session_outlives_its_broker(tmp_path):

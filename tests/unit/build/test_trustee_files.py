@@ -78,6 +78,7 @@ def test_all_that_a_trustee_keeps_is_taken(broker, tmp_path, lay_out):
     assert broker.admin.metadata("kbs:///default/key/2").size == 2
     (value,) = broker.admin.reference_values()
     assert (value.name, value.values, value.expires.year) == ("code", ("v1", 2), 2099)
+    assert not value.is_single
     assert broker.admin.get_policy() == POLICY
     assert broker.admin.get_policy("cpu") == CPU
 

@@ -262,6 +262,7 @@ def use_a_broker(made, admin):
     until = ("--expires", "2030-01-01T00:00:00Z", "--source", "the test")
     made("broker reference-value set", "a", "x", "5", "true", *until, *admin)
     made("broker reference-value set", "a", "y", "--add", *admin)
+    made("broker reference-value set", "b", "5", "--single", *admin)
     made("broker reference-value list", *admin)
     made("broker reference-value delete", "a", *admin)
     made("key generate", "admin", "--output", "alice")

@@ -13,6 +13,7 @@ from imagers.core import (
     CipherParameters,
     DirectorySink,
     Ownership,
+    check_layer,
     layer,
     native,
     open_layer,
@@ -120,6 +121,24 @@ class Driver:
                 )
                 file.seek(0)
                 return result, file.read()
+        finally:
+            close()
+
+    def check(self, data, *, piece=None, expected=None, **settings):
+        """(CheckedLayer, the bytes written)."""
+        settings = {"cipher": None, "hmac": None, "what": "layer"} | settings
+        source, close = self.source(data, piece)
+        try:
+            with self.path().open("w+b", buffering=0) as sink:
+                settings = {"sink": sink.fileno()} | settings
+                checked = check_layer(
+                    source,
+                    settings.pop("sink"),
+                    expected=expected or self.descriptor(data),
+                    **settings,
+                )
+                sink.seek(0)
+                return checked, sink.read()
         finally:
             close()
 

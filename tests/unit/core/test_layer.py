@@ -2,6 +2,7 @@
 """What callers of the door are promised, by both implementations."""
 
 import contextlib
+import dataclasses
 import gzip
 import hashlib
 import os
@@ -10,10 +11,12 @@ import time
 
 import pytest
 import zstandard
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imagers.core import (
+    AES256_GCM_HKDF_1MB,
     Cancellation,
     CipherParameters,
     DirectorySink,
@@ -751,3 +754,262 @@ def test_split_job_with_damage_in_each_stage_tells_what_came_first(both):
     )
     assert issubclass(kind, IntegrityError)
     assert kind is not TagMismatch
+
+
+# ---- checked first, opened then -----------------------------------------------------------------
+
+
+def checked_layer(core, data, **settings):
+    """(CheckedLayer, stored bytes, what `core.open` needs)."""
+    sealed, stored = core.seal(data)
+    cipher = core.cipher()
+    checked, _ = core.check(stored, cipher=cipher, hmac=sealed.hmac, **settings)
+    opening = {
+        "cipher": cipher,
+        "hmac": sealed.hmac,
+        "expected": core.descriptor(stored),
+        "checked": checked,
+    }
+    return checked, stored, opening
+
+
+@pytest.mark.parametrize("length", EDGES + BIG_EDGES)
+@pytest.mark.parametrize("piece", [None, 1 << 30, 1000], ids=["file", "stream", "small pieces"])
+def test_check_then_open_gives_the_same_bytes_at_edges(core, length, piece):
+    data = noise(length)
+    sealed, stored = core.seal(data)
+    cipher = core.cipher()
+    checked, kept = core.check(stored, piece=piece, cipher=cipher, hmac=sealed.hmac)
+    assert kept == stored
+    opened, tar = core.open(
+        kept, cipher=cipher, hmac=sealed.hmac, checked=checked, diff_id=digest_of(data)
+    )
+    assert tar == data
+    assert opened.size == opened.tar_size == length
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_check_then_open_of_a_plain_layer_gives_the_same_bytes(core, algorithm):
+    data = noise(PIECE + 5)
+    expected = core.descriptor(data, algorithm)
+    checked, kept = core.check(data, expected=expected)
+    _, tar = core.open(kept, expected=expected, checked=checked, diff_id=digest_of(data))
+    assert tar == data
+
+
+@pytest.mark.parametrize("length", [0, 1, PIECE - 1, PIECE, 3 * PIECE + 5, 65 * PIECE])
+def test_check_makes_the_codes_that_another_library_makes(core, length):
+    data = noise(length)
+    checked, _ = core.check(data)
+    with checked.key.view() as key:
+        gcm = AESGCM(bytes(key))
+    pieces = [data[at : at + PIECE] for at in range(0, length, PIECE)]
+    assert checked.codes == b"".join(
+        gcm.encrypt(number.to_bytes(12), b"", piece) for number, piece in enumerate(pieces)
+    )
+    assert checked.beginning == data[:512]
+
+
+def test_check_draws_a_key_of_its_own_each_time(core):
+    one, _ = core.check(b"data")
+    other, _ = core.check(b"data")
+    assert one.key != other.key
+    assert one.codes != other.codes
+
+
+def test_check_without_a_sink_only_checks(core):
+    data = noise(PIECE + 1)
+    checked, kept = core.check(data, sink=None)
+    assert kept == b""
+    assert len(checked.codes) == 32
+
+
+def test_checked_layer_shows_no_secret_and_forgets_its_key(core):
+    checked, _ = core.check(b"data")
+    with checked.key.view() as key:
+        assert bytes(key) != bytes(32)
+    assert str(checked.codes) not in repr(checked)
+    checked.close()
+    with pytest.raises(ValueError, match="closed"), checked.key.view():
+        pass
+
+
+@pytest.mark.parametrize("piece", [None, 1 << 30], ids=["file", "stream"])
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        (lambda data: b"x" + data[1:], DigestMismatch, "expected 'sha256:"),
+        (lambda data: data[:-1] + b"x", DigestMismatch, "expected 'sha256:"),
+        (lambda data: data[:-1], Truncated, "layer"),
+        (lambda data: data[:PIECE], Truncated, "layer"),
+        (lambda _: b"", Truncated, "layer"),
+        (lambda data: data + b"x", TrailingData, "layer"),
+    ],
+)
+def test_check_of_other_bytes_is_refused(core, piece, change, error, text):
+    sealed, stored = core.seal(noise(PIECE + 100))
+    with pytest.raises(error, match=text):
+        core.check(
+            change(stored),
+            piece=piece,
+            expected=core.descriptor(stored),
+            cipher=core.cipher(),
+            hmac=sealed.hmac,
+        )
+
+
+@pytest.mark.parametrize("length", [0, 100, PIECE + 100])
+def test_check_with_another_key_or_hmac_is_refused(core, length):
+    sealed, stored = core.seal(noise(length))
+    other = bytes([sealed.hmac[0] ^ 1]) + sealed.hmac[1:]
+    with pytest.raises(TagMismatch, match="layer: authentication tag does not match"):
+        core.check(stored, cipher=core.cipher(), hmac=other)
+    with pytest.raises(TagMismatch, match="layer: authentication tag does not match"):
+        core.check(stored, cipher=core.cipher(key=bytes(32)), hmac=sealed.hmac)
+
+
+def test_check_reports_the_digest_before_the_hmac(core):
+    _, stored = core.seal(noise(100))
+    with pytest.raises(DigestMismatch):
+        core.check(b"x" + stored[1:], expected=core.descriptor(stored), cipher=core.cipher(),
+                   hmac=bytes(32))  # fmt: skip
+
+
+def test_check_with_a_full_disk_says_what_helps(core):
+    with (
+        open("/dev/full", "wb", buffering=0) as full,
+        pytest.raises(LocalError, match="cannot keep layer until it is checked: No space") as told,
+    ):
+        core.check(noise(PIECE + 1), sink=full.fileno())
+    assert "--stream" in told.value.hint
+
+
+def test_check_is_cancelled(core):
+    cancellation = Cancellation()
+    cancellation.cancel()
+    with pytest.raises(Cancelled):
+        core.check(noise(3 * PIECE), cancellation=cancellation)
+
+
+def test_check_tells_progress_to_its_end(core):
+    seen = []
+    core.check(noise(PIECE + 5), on_progress=seen.append)
+    assert seen[-1].bytes_in == PIECE + 5
+
+
+def changes_of(stored):
+    """{what: (the stored bytes after it, the first byte of the piece where it is seen)}."""
+    found = {}
+    for start in range(0, len(stored), PIECE):
+        end = min(start + PIECE, len(stored))
+        for at in (start, (start + end) // 2, end - 1):
+            flipped = bytes([stored[at] ^ 1])
+            found[f"byte {at}"] = stored[:at] + flipped + stored[at + 1 :], start
+    first, second, third = (stored[at : at + PIECE] for at in (0, PIECE, 2 * PIECE))
+    rest = stored[3 * PIECE :]
+    assert rest
+    return found | {
+        "first two swapped": (second + first + third + rest, 0),
+        "next two swapped": (first + third + second + rest, PIECE),
+        "a piece twice": (first + first + third + rest, PIECE),
+        "a piece left out": (first + third + rest, PIECE),
+        "a byte put in": (first + b"x" + second + third + rest, PIECE),
+        "cut at a piece": (first + second + third, 3 * PIECE),
+        "cut inside the last": (stored[:-1], 3 * PIECE),
+        "cut inside the first": (first[:-1], 0),
+        "empty": (b"", 0),
+        "longer": (stored + b"x", len(stored)),
+        "zeros": (bytes(len(stored)), 0),
+    }
+
+
+CHANGED_LAYER = noise(3 * PIECE + 1000)
+CHANGES = list(changes_of(CHANGED_LAYER))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("piece", [None, 1 << 30], ids=["file", "stream"])
+def test_open_checked_layer_that_changed_meanwhile_gives_nothing_from_there_on(
+    core, tmp_path, change, piece
+):
+    data = CHANGED_LAYER
+    _, stored, opening = checked_layer(core, data)
+    other, start = changes_of(stored)[change]
+    source, close = core.source(other, piece)
+    opening |= {"compression": Compression.NONE, "diff_id": None, "what": "layer"}
+    with (tmp_path / "sink").open("w+b", buffering=0) as sink:
+        with pytest.raises(
+            IntegrityError, match=f"^layer: expected .*, got others from byte {start} on$"
+        ) as told:
+            layer.open_layer(source, sink.fileno(), **opening)
+        sink.seek(0)
+        got = sink.read()
+    close()
+    assert "do not trust it" in told.value.hint
+    assert len(got) <= start
+    assert data.startswith(got)
+
+
+def test_open_checked_layer_with_the_codes_of_another_of_the_same_bytes_is_refused(core):
+    """Codes are worth something only under their key: they cannot be carried over."""
+    checked, stored, opening = checked_layer(core, noise(100))
+    other, _, _ = checked_layer(core, noise(100))
+    mixed = dataclasses.replace(checked, key=other.key)
+    with pytest.raises(IntegrityError, match="from byte 0 on"):
+        core.open(stored, **(opening | {"checked": mixed}))
+
+
+@pytest.mark.parametrize("name", ["expected", "cipher", "hmac"])
+def test_open_with_the_check_of_another_layer_is_the_callers_bug(core, name):
+    """Else an HMAC that nobody compared would count as compared."""
+    _, stored, opening = checked_layer(core, noise(100))
+    other = {
+        "expected": core.descriptor(b"other"),
+        "cipher": core.cipher(key=bytes(32)),
+        "hmac": bytes(32),
+    }
+    with pytest.raises(ValueError, match="another layer was checked"):
+        core.open(stored, **(opening | {name: other[name]}))
+
+
+def test_open_encrypted_layer_whose_check_compared_no_hmac_is_the_callers_bug(core):
+    _, stored, opening = checked_layer(core, noise(100))
+    unkeyed, _ = core.check(stored)
+    with pytest.raises(ValueError, match="another layer was checked"):
+        core.open(stored, **(opening | {"checked": unkeyed}))
+
+
+def test_check_with_a_cipher_that_has_tags_of_its_own_is_the_callers_bug(core):
+    cipher = CipherParameters(AES256_GCM_HKDF_1MB, SecretKey(bytes(32)), b"")
+    with pytest.raises(ValueError, match="without an HMAC"):
+        core.check(b"data", cipher=cipher)
+    with pytest.raises(ValueError, match="without an HMAC"):
+        core.check(b"data", cipher=core.cipher())
+
+
+def test_check_and_open_of_a_checked_layer_report_the_same_in_c_and_python(both):
+    def change(name):
+        def call(core):
+            _, stored, opening = checked_layer(core, noise(3 * PIECE + 1000))
+            return core.open(changes_of(stored)[name][0], **opening)
+
+        return call
+
+    for name in CHANGES:
+        assert both(change(name))[0] is IntegrityError
+    assert both(lambda core: core.check(b"x", expected=core.descriptor(b"y")))[0] is DigestMismatch
+
+
+@pytest.mark.parametrize("compression", [Compression.GZIP, Compression.ZSTD])
+def test_open_checked_layer_is_decompressed_and_held_to_its_diff_id(core, compression):
+    data = (noise(1000) + bytes(3000)) * 500
+    sealed, stored = core.seal(data, compress=compression)
+    cipher = core.cipher()
+    checked, _ = core.check(stored, cipher=cipher, hmac=sealed.hmac)
+    opening = {"cipher": cipher, "hmac": sealed.hmac, "checked": checked}
+    opening |= {"compression": compression}
+    assert core.open(stored, diff_id=digest_of(data), **opening)[1] == data
+    with pytest.raises(DigestMismatch, match="diff_id"):
+        core.open(stored, diff_id=digest_of(b"other"), **opening)
+    kept, compressed = core.open(stored, decompress=False, **opening)
+    assert kept.digest == digest_of(compressed)

@@ -59,6 +59,8 @@ OPENS = EMPTY | {
     "gives_tar": True,
     "max_entries": 1,
     "max_name_bytes": 1,
+    "piece_key": None,
+    "codes": None,
 }
 CONSTRUCTORS = {"seal": (_core.LayerJob.seal, SEALS), "open": (_core.LayerJob.open, OPENS)}
 

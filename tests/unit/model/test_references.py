@@ -30,6 +30,9 @@ def test_references_come_back():
     assert one == ReferenceValue("mr_td", ("ab", 1, True), datetime(2027, 1, 1, tzinfo=UTC), "x")
     assert parse_references(dump_json(references_to_json([one]))) == (one,)
     assert parse({"name": "a", "values": [0]}) == (ReferenceValue("a", (0,)),)
+    (one,) = parse({"name": "a", "values": [False], "single": True})
+    assert one == ReferenceValue("a", (False,), is_single=True)
+    assert parse_references(dump_json(references_to_json([one]))) == (one,)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,8 @@ def test_references_come_back():
         ({"expires": 5}, "expected a string"),
         ({"source": "s" * 1025}, "at most 1024"),
         ({"comment": ""}, "unknown member"),
+        ({"single": True}, "expected one value with 'single', got 3"),
+        ({"single": 1}, "expected true or false"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -71,10 +76,10 @@ def test_document_is_bounded():
         parse_references(b" " * (MAX_REFERENCES_BYTES + 1))
 
 
-@pytest.mark.parametrize("name", ["a", "mr_td", "A.b-c_9", "x" * 128])
+@pytest.mark.parametrize("name", ["a", "mr_td", "A.b-c_9", "rvps:///github.com/a/b:v1", "x" * 128])
 def test_names(name):
     assert is_reference_name(name)
-    for other in ("", "9a", name + "/", name + "\n", "x" * 129, "é"):
+    for other in ("", "9a", "/" + name, name + "?", name + "\n", "x" * 129, "é"):
         assert not is_reference_name(other)
 
 

@@ -5,11 +5,12 @@ import errno
 import gc
 import os
 import threading
+from functools import partial
 
 import pytest
 
-from imagers.core import Cancellation
-from imagers.errors import Cancelled, LocalError, RemoteError
+from imagers.core import Cancellation, check_layer
+from imagers.errors import Cancelled, DigestMismatch, LocalError, RemoteError, Truncated
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.image import Layer
@@ -103,9 +104,15 @@ def read_all(stream):
     return data
 
 
-def ahead_of(source, place, downloads=3, cancellation=None):
+def check_of(layer):
+    return partial(check_layer, expected=layer.descriptor, cipher=None, hmac=None, what=layer.what)
+
+
+def ahead_of(source, place, downloads=3, cancellation=None, *, checked=False):
+    layers = source.layers()
     return ReadAhead(
-        source.layers(),
+        layers,
+        [check_of(layer) if checked else None for layer in layers],
         place,
         downloads=downloads,
         cancellation=cancellation or Cancellation(),
@@ -115,14 +122,14 @@ def ahead_of(source, place, downloads=3, cancellation=None):
 @pytest.mark.parametrize("downloads", [1, 2, 3, 20])
 def test_layers_come_whole_and_in_order_whoever_fetched_them(source, place, downloads):
     with ahead_of(source, place, downloads) as ahead:
-        assert [read_all(ahead.open(index)) for index in range(COUNT)] == source.data
+        assert [read_all(ahead.open(index).stream) for index in range(COUNT)] == source.data
     assert sorted(source.opened) == list(range(COUNT))
     assert all(stream.closed for stream in source.streams)
 
 
 def test_no_more_layers_are_fetched_than_asked_for(source, place):
     with ahead_of(source, place, 3) as ahead:
-        first = ahead.open(0)
+        first = ahead.open(0).stream
         source.wait_for(3)
         assert sorted(source.opened) == [0, 1, 2]
         first.close()
@@ -133,9 +140,9 @@ def test_no_more_layers_are_fetched_than_asked_for(source, place):
 
 def test_one_download_fetches_nothing_ahead(source, place):
     with ahead_of(source, place, 1) as ahead:
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         assert source.opened == [0]
-        read_all(ahead.open(1))
+        read_all(ahead.open(1).stream)
         assert source.opened == [0, 1]
 
 
@@ -146,7 +153,7 @@ def test_layer_of_a_local_file_is_given_as_it_is(source, place, tmp_path):
     source.open_raw_blob = lambda _, what: files[int(what.split()[1]) - 1]
     with ahead_of(source, place) as ahead:
         for index in range(2):
-            assert ahead.open(index) is files[index]
+            assert ahead.open(index).stream is files[index]
             files[index].close()
 
 
@@ -154,9 +161,9 @@ def test_layer_is_read_while_it_grows(source, place):
     gate = threading.Event()
     source.faults[1] = {"gate": gate, "at": 2000}
     with ahead_of(source, place) as ahead:
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         source.wait_for(2)
-        stream = ahead.open(1)
+        stream = ahead.open(1).stream
         buffer = memoryview(bytearray(2000))
         got = b""
         while len(got) < 2000:
@@ -167,12 +174,12 @@ def test_layer_is_read_while_it_grows(source, place):
 
 def test_layer_that_is_there_is_a_file_that_the_core_reads_itself(source, place):
     with ahead_of(source, place, 2) as ahead:
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         source.wait_for(2)
         file = ahead._files[1]
         with file._changed:
             assert file._changed.wait_for(lambda: not file._filling, PATIENCE_S)
-        with ahead.open(1) as stream:
+        with ahead.open(1).stream as stream:
             assert os.pread(stream.fileno(), 10**6, 0) == source.data[1]
 
 
@@ -180,11 +187,11 @@ def test_layer_that_is_there_is_a_file_that_the_core_reads_itself(source, place)
 def test_error_is_the_readers_when_its_turn_comes(source, place, at):
     source.faults[2] = {"error": RemoteError("gone"), "at": at}
     with ahead_of(source, place) as ahead:
-        assert read_all(ahead.open(0)) == source.data[0]
+        assert read_all(ahead.open(0).stream) == source.data[0]
         source.wait_for(3)
-        assert read_all(ahead.open(1)) == source.data[1]
+        assert read_all(ahead.open(1).stream) == source.data[1]
         with pytest.raises(RemoteError, match="gone"):
-            read_all(ahead.open(2))
+            read_all(ahead.open(2).stream)
 
 
 def test_surplus_is_kept_to_one_byte(source, place):
@@ -194,10 +201,12 @@ def test_surplus_is_kept_to_one_byte(source, place):
     layers[1] = Layer(
         1, COUNT, Descriptor(OCI_LAYER, digest_of(source.data[1]), 5000), None, source
     )
-    with ReadAhead(layers, place, downloads=2, cancellation=Cancellation()) as ahead:
-        read_all(ahead.open(0))
+    with ReadAhead(
+        layers, [None] * COUNT, place, downloads=2, cancellation=Cancellation()
+    ) as ahead:
+        read_all(ahead.open(0).stream)
         source.wait_for(2)
-        assert len(read_all(ahead.open(1))) == 5001
+        assert len(read_all(ahead.open(1).stream)) == 5001
 
 
 def test_full_disk_is_told_with_what_helps(source, place, monkeypatch):
@@ -210,10 +219,10 @@ def test_full_disk_is_told_with_what_helps(source, place, monkeypatch):
 
     with ahead_of(source, place) as ahead:
         monkeypatch.setattr("imagers.pull.ahead.os", FullDisk())
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         source.wait_for(2)
         with pytest.raises(LocalError, match="downloaded ahead: no space left") as raised:
-            read_all(ahead.open(1))
+            read_all(ahead.open(1).stream)
     assert "--jobs 1" in raised.value.hint
 
 
@@ -228,9 +237,9 @@ def test_disk_that_gives_nothing_back_is_a_local_error(source, place, monkeypatc
     gate = threading.Event()
     source.faults[1] = {"gate": gate, "at": 2000}
     with ahead_of(source, place) as ahead:
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         source.wait_for(2)
-        stream = ahead.open(1)
+        stream = ahead.open(1).stream
         monkeypatch.setattr("imagers.pull.ahead.os", BrokenDisk())
         with pytest.raises(LocalError, match="downloaded ahead: input/output error"):
             read_all(stream)
@@ -242,9 +251,9 @@ def test_cancelled_while_it_waits_for_a_download(source, place):
     source.faults[1] = {"gate": gate}
     cancellation = Cancellation()
     with ahead_of(source, place, 2, cancellation) as ahead:
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         source.wait_for(2)
-        stream = ahead.open(1)
+        stream = ahead.open(1).stream
         cancellation.cancel()
         with pytest.raises(Cancelled):
             read_all(stream)
@@ -255,7 +264,147 @@ def test_leaving_stops_downloads_and_takes_the_files_away(source, place):
     gate = threading.Event()
     source.faults[1] = {"gate": gate, "at": 2000}
     with ahead_of(source, place) as ahead:
-        read_all(ahead.open(0))
+        read_all(ahead.open(0).stream)
         source.wait_for(3)
         threading.Timer(0.05, gate.set).start()
     assert not [one for one in threading.enumerate() if one.name.startswith("download")]
+
+
+# ---- layers that are checked on their way ----------------------------------------------------
+
+
+@pytest.mark.parametrize("downloads", [1, 2, 3, 20])
+def test_checked_layers_come_whole_and_in_order_whoever_fetched_them(source, place, downloads):
+    with ahead_of(source, place, downloads, checked=True) as ahead:
+        for index, layer in enumerate(source.layers()):
+            with ahead.open(index) as arrived:
+                assert read_all(arrived.stream) == source.data[index]
+                assert arrived.checked.expected == layer.descriptor
+                assert arrived.checked.beginning == source.data[index][:512]
+            with pytest.raises(ValueError, match="closed"), arrived.checked.key.view():
+                pass
+    assert sorted(source.opened) == list(range(COUNT))
+    assert all(stream.closed for stream in source.streams)
+
+
+@pytest.mark.parametrize("downloads", [1, 3])
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [(lambda data: data[:-1] + b"x", DigestMismatch), (lambda data: data[:-1], Truncated)],
+)
+def test_wrong_layer_is_told_when_its_turn_comes(source, place, downloads, change, error):
+    source.data[2] = b"0123456789" * 1000
+    ahead = ahead_of(source, place, downloads, checked=True)
+    source.open_raw_blob = lambda _, what: Stream(
+        change(source.data[2]) if "3" in what.split()[1] else source.data[int(what.split()[1]) - 1]
+    )
+    with ahead:
+        for index in range(2):
+            with ahead.open(index) as arrived:
+                assert read_all(arrived.stream) == source.data[index]
+        with pytest.raises(error, match=f"layer 3 of {COUNT}"):
+            ahead.open(2)
+
+
+@pytest.mark.parametrize("at", [0, 2000])
+def test_error_of_a_stream_that_is_checked_is_told_when_its_turn_comes(source, place, at):
+    source.faults[1] = {"error": RemoteError("gone"), "at": at}
+    with ahead_of(source, place, checked=True) as ahead:
+        ahead.open(0).close()
+        with pytest.raises(RemoteError, match="gone"):
+            ahead.open(1)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_nothing_of_a_checked_layer_is_given_out_before_all_of_it_is_there(source, place, index):
+    gate = threading.Event()
+    source.data[0] = bytes(5000)
+    source.faults[index] = {"gate": gate, "at": 4999}
+    given = []
+
+    def open_all(ahead):
+        for number in range(2):
+            with ahead.open(number) as arrived:
+                given.append(read_all(arrived.stream))
+
+    with ahead_of(source, place, checked=True) as ahead:
+        reader = threading.Thread(target=open_all, args=[ahead])
+        reader.start()
+        source.wait_for(3)
+        assert source.data[index] not in given
+        gate.set()
+        reader.join(PATIENCE_S)
+        assert given == source.data[:2]
+
+
+def test_waiting_for_a_check_tells_how_much_is_there(source, place):
+    told = []
+    with ahead_of(source, place, checked=True) as ahead:
+        ahead.open(0).close()
+        ahead.open(1, told.append).close()
+        ahead.open(2).close()
+    with ahead_of(source, place, 1, checked=True) as ahead:
+        for index in range(2):
+            ahead.open(index, told.append).close()
+    assert told[-1] == len(source.data[1])
+
+
+def test_checked_layer_of_a_local_file_stays_where_it_lies(source, place, tmp_path):
+    path = tmp_path.parent / "blob"
+    path.write_bytes(source.data[1])
+    local = open(path, "rb", buffering=0)  # noqa: SIM115  # closed below
+    source.open_raw_blob = lambda _, what: local if what.startswith("layer 2 ") else Stream(b"")
+    with ahead_of(source, place, 1, checked=True) as ahead:
+        ahead.open(0).close()
+        with ahead.open(1) as arrived:
+            assert arrived.stream is local
+            assert os.listdir(place) == []
+            assert read_all(local) == source.data[1]
+
+
+def test_full_disk_is_told_with_what_helps_where_a_layer_is_kept(source, place, monkeypatch):
+    class FullDisk:
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        def open(self, *_, **__):
+            return os.open("/dev/full", os.O_RDWR | os.O_CLOEXEC)
+
+        def unlink(self, *_, **__):
+            pass
+
+    with ahead_of(source, place, 1, checked=True) as ahead:
+        ahead.open(0).close()
+        monkeypatch.setattr("imagers.pull.ahead.os", FullDisk())
+        with pytest.raises(LocalError, match="cannot keep layer 2 of 6 until it is che") as raised:
+            ahead.open(1)
+    assert "--stream" in raised.value.hint
+
+
+def test_cancelled_while_it_waits_for_a_check(source, place):
+    gate = threading.Event()
+    source.faults[1] = {"gate": gate}
+    cancellation = Cancellation()
+    with ahead_of(source, place, 2, cancellation, checked=True) as ahead:
+        ahead.open(0).close()
+        source.wait_for(2)
+        cancellation.cancel()
+        with pytest.raises(Cancelled):
+            ahead.open(1)
+        gate.set()
+
+
+def test_leaving_stops_checks_and_forgets_what_nobody_opened(source, place):
+    gate = threading.Event()
+    source.faults[2] = {"gate": gate, "at": 2000}
+    with ahead_of(source, place, checked=True) as ahead:
+        ahead.open(0).close()
+        source.wait_for(3)
+        file = ahead._files[1]
+        with file._changed:
+            assert file._changed.wait_for(lambda: not file._filling, PATIENCE_S)
+        key = file._checked.key
+        threading.Timer(0.05, gate.set).start()
+    assert not [one for one in threading.enumerate() if one.name.startswith("download")]
+    with pytest.raises(ValueError, match="closed"), key.view():
+        pass

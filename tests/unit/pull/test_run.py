@@ -6,6 +6,7 @@ from the trust decision to the rename, is the real thing.
 """
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -15,12 +16,13 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from imagers.core import Cancellation, Limits
+from imagers.core import AES256_GCM_HKDF_1MB, Cancellation, Limits
 from imagers.core.left_out import Left
 from imagers.encrypt.image import encrypt_image
 from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper, BrokerKeyWrapper
@@ -30,6 +32,7 @@ from imagers.errors import (
     DigestMismatch,
     FormatError,
     ImagersError,
+    IntegrityError,
     KeyRefused,
     LocalError,
     NoMatchingKey,
@@ -67,6 +70,10 @@ from imagers.testing import (
     make_layer,
     make_tar,
 )
+from imagers.testing.registry import EmbeddedRegistry
+from imagers.transport.copy import copy_image
+from imagers.transport.names import parse_image_name
+from imagers.transport.open import open_sink, open_source
 
 AMD64 = Platform("linux", "amd64")
 NAME = "registry.example.org/team/app:v1"
@@ -133,6 +140,12 @@ def named(source, find, *, name=NAME, pinned=False):
         name = f"{NAME.removesuffix(':v1')}@{digest_of(source.top.raw)}"
     identity = docker_identity(parse_reference(name))
     return NamedImage(identity, source, lambda digest, _: find(digest))
+
+
+def trusted_by_digest(source):
+    """The identity of a name with the digest of what the source has."""
+    name = f"{NAME.removesuffix(':v1')}@{digest_of(source.top.raw)}"
+    return docker_identity(parse_reference(name))
 
 
 def options_for(*requirements, **more):
@@ -468,6 +481,272 @@ def test_pull_layer_that_ends_early_leaves_nothing(source, bundle):
         )
     assert (caught.value.expected, caught.value.actual) == (layer.size, layer.size - 1)
     assert nothing_is_left(bundle)
+
+
+# ---- checked first, opened then -----------------------------------------------------------------
+
+
+PIECE = 256 * 1024
+BIG = os.urandom(3 * PIECE)
+
+
+def kept_files():
+    """Links to the files in which layers are kept."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            if "/layer-" in (name := os.readlink(link)) and name.endswith("(deleted)"):
+                found.append(link)
+    return found
+
+
+def kept_file():
+    """A descriptor of the only one, with which it can be changed."""
+    (found,) = kept_files()
+    return os.open(found, os.O_RDWR)
+
+
+def flip(at):
+    def change(fd):
+        os.pwrite(fd, bytes([os.pread(fd, 1, at)[0] ^ 1]), at)
+
+    return change
+
+
+def swap_pieces(fd):
+    first, second = os.pread(fd, PIECE, 0), os.pread(fd, PIECE, PIECE)
+    os.pwrite(fd, second + first, 0)
+
+
+def overwrite(fd):
+    os.pwrite(fd, os.urandom(os.fstat(fd).st_size), 0)
+
+
+CHANGES = {
+    "first byte": (flip(0), 0),
+    "last byte of the first piece": (flip(PIECE - 1), 0),
+    "second piece": (flip(PIECE), PIECE),
+    "last piece": (flip(3 * PIECE), 3 * PIECE),
+    "swapped": (swap_pieces, 0),
+    "overwritten": (overwrite, 0),
+    "cut": (lambda fd: os.ftruncate(fd, 2 * PIECE), 2 * PIECE),
+    "emptied": (lambda fd: os.ftruncate(fd, 0), 0),
+    "prolonged": (lambda fd: os.pwrite(fd, b"x", os.fstat(fd).st_size), None),
+}
+
+
+def after_the_check(size, action):
+    """Progress that does something between the two passes over a layer, once."""
+    done = []
+
+    def on_progress(news):
+        if news.done == size // 2 and not done:
+            done.append(action())
+
+    return on_progress
+
+
+def layers_of(source):
+    return parse_manifest(source.top.raw, media_type=OCI_MANIFEST).layers
+
+
+@pytest.mark.parametrize("encrypted", [True, False], ids=["encrypted", "plain"])
+@pytest.mark.parametrize(("change", "start"), CHANGES.values(), ids=CHANGES)
+def test_pull_layer_that_changes_after_its_check_leaves_nothing(bundle, change, start, encrypted):
+    tar = make_tar(("big", BIG))
+    source = encrypted_image(tar) if encrypted else plain_image(tar)
+    (layer,) = layers_of(source)
+    where = layer.size if start is None else start
+
+    def act():
+        fd = kept_file()
+        try:
+            change(fd)
+        finally:
+            os.close(fd)
+
+    with pytest.raises(
+        IntegrityError, match=f"layer 1 of 1: expected the bytes .* others from byte {where} on"
+    ):
+        pull_image(
+            named(source, no_signatures, pinned=True),
+            bundle,
+            options_for(ACCEPT),
+            resources=Store(),
+            on_progress=after_the_check(layer.size, act),
+        )
+    assert nothing_is_left(bundle)
+
+
+@pytest.mark.parametrize("at", [0, 2 * PIECE + 1])
+def test_pull_from_a_local_layout_that_changes_after_the_check_leaves_nothing(bundle, tmp_path, at):
+    memory = encrypted_image(make_tar(("big", BIG)))
+    (layer,) = layers_of(memory)
+    layout = f"oci:{tmp_path}/layout"
+    with open_sink(parse_image_name(layout)) as sink:
+        copy_image(memory, sink)
+    blob = tmp_path / "layout" / "blobs" / "sha256" / layer.digest.hex
+    assert blob.read_bytes() == memory.blobs[layer.digest]
+
+    def act():
+        fd = os.open(blob, os.O_RDWR)
+        flip(at)(fd)
+        os.close(fd)
+
+    with (
+        open_source(parse_image_name(layout)) as source,
+        pytest.raises(IntegrityError, match=f"others from byte {at - at % PIECE} on"),
+    ):
+        pull_image(
+            NamedImage(trusted_by_digest(memory), source, lambda *_: no_signatures("")),
+            bundle,
+            options_for(ACCEPT),
+            resources=Store(),
+            on_progress=after_the_check(layer.size, act),
+        )
+    assert nothing_is_left(bundle)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["checked", "streamed"])
+def test_pull_goes_on_where_a_registry_broke_off(bundle, stream):
+    memory = encrypted_image(make_tar(("a", b"1")), make_tar(("big", BIG)))
+    layer = layers_of(memory)[1]
+    with EmbeddedRegistry() as registry:
+        name = f"docker://{registry.address}/team/app:v1"
+        with open_sink(parse_image_name(name)) as sink:
+            copy_image(memory, sink)
+        path = f"/blobs/{layer.digest}"
+        registry.break_off(path=path, after=300_000)
+        with open_source(parse_image_name(name)) as source:
+            pull_image(
+                NamedImage(trusted_by_digest(memory), source, lambda *_: no_signatures("")),
+                bundle,
+                options_for(ACCEPT, stream=stream),
+                resources=Store(),
+            )
+        asked = [one.status for one in registry.requests if path in one.path]
+    assert asked[-2:] == [200, 206]
+    assert (bundle / "rootfs" / "big").read_bytes() == BIG
+
+
+@pytest.mark.parametrize("encrypted", [True, False], ids=["encrypted", "plain"])
+@pytest.mark.parametrize("stream", [False, True], ids=["checked", "streamed"])
+def test_pull_unpacks_nothing_of_a_layer_before_all_of_it_was_checked(bundle, stream, encrypted):
+    """With `stream` the tree grows while the layer comes: what the test looks at is there."""
+    tar = make_tar(("early", b"1"), ("big", BIG))
+    source = encrypted_image(tar) if encrypted else plain_image(tar)
+    (layer,) = layers_of(source)
+    seen = []
+
+    class Slow:
+        """Its last byte comes when somebody has looked into the staging place."""
+
+        def __init__(self, inner):
+            self.inner = inner
+            self.left = layer.size
+
+        def readinto(self, buffer):
+            if self.left == 1:
+                (place,) = bundle.parent.iterdir()
+                early = place / "rootfs" / "early"
+                deadline = time.monotonic() + 60
+                while stream and not early.exists() and time.monotonic() < deadline:
+                    os.sched_yield()
+                seen.append(early.exists())
+            count = self.inner.readinto(buffer[: max(1, self.left - 1)])
+            self.left -= count
+            return count
+
+        def close(self):
+            self.inner.close()
+
+    open_raw_blob = source.open_raw_blob
+    source.open_raw_blob = lambda *args, **more: Slow(open_raw_blob(*args, **more))
+    pull_image(
+        named(source, no_signatures, pinned=True),
+        bundle,
+        options_for(ACCEPT, stream=stream),
+        resources=Store(),
+    )
+    assert seen[0] is stream
+    assert (bundle / "rootfs" / "big").read_bytes() == BIG
+
+
+@pytest.mark.parametrize(("stream", "error"), [(False, DigestMismatch), (True, Unsupported)])
+def test_pull_layer_with_other_bytes_is_not_looked_at(bundle, stream, error):
+    """Not even its compression: bzip2 is refused only where bytes are looked at as they come."""
+    source = plain_image(make_tar(("a", b"1")))
+    (layer,) = layers_of(source)
+    source.blobs[layer.digest] = b"BZh91AY&SY".ljust(layer.size, b"x")
+    with pytest.raises(error):
+        pull_image(
+            named(source, no_signatures, pinned=True), bundle, options_for(ACCEPT, stream=stream)
+        )
+    assert nothing_is_left(bundle)
+
+
+def test_pull_layer_whose_compression_changes_after_its_check_is_still_told_by_what_was_checked(
+    bundle,
+):
+    """What undoes the compression is not asked of the file again."""
+    source = plain_image(make_tar(("a", b"1")))
+    (layer,) = layers_of(source)
+
+    def act():
+        fd = kept_file()
+        os.pwrite(fd, b"BZh91AY&SY", 0)
+        os.close(fd)
+
+    with pytest.raises(IntegrityError, match="others from byte 0 on"):
+        pull_image(
+            named(source, no_signatures, pinned=True),
+            bundle,
+            options_for(ACCEPT),
+            on_progress=after_the_check(layer.size, act),
+        )
+    assert nothing_is_left(bundle)
+
+
+def test_pull_layer_whose_tags_are_its_own_needs_no_check_before(bundle):
+    """Each segment is authenticated before it is decompressed: nothing of it is kept."""
+    plain = plain_image(make_tar(("early", b"1"), ("big", BIG)))
+    image = load_image(parse_manifest(plain.top.raw), plain)
+    source = MemoryRepository()
+    with SecretKey(KEK) as kek:
+        encrypt_image(image, source, [BrokerKeyWrapper(kek, KID)], cipher=AES256_GCM_HKDF_1MB)
+    kept = []
+
+    def on_progress(_news):
+        kept.extend(kept_files())
+
+    pull_image(
+        named(source, no_signatures, pinned=True),
+        bundle,
+        options_for(ACCEPT),
+        resources=Store(),
+        on_progress=on_progress,
+    )
+    assert kept == []
+    assert (bundle / "rootfs" / "big").read_bytes() == BIG
+
+
+def test_pull_streamed_gives_the_same_tree_and_report(bundle):
+    tars = [make_tar(("a", b"1")), make_tar(("b", BIG))]
+    source = encrypted_image(*tars)
+    reports = [
+        pull_image(
+            named(source, no_signatures, pinned=True),
+            bundle.with_name(f"bundle-{stream}"),
+            options_for(ACCEPT, stream=stream),
+            resources=Store(),
+        )
+        for stream in (False, True)
+    ]
+    opened = [[layer.opened for layer in report.layers] for report in reports]
+    assert opened[0] == opened[1]
+    for stream in (False, True):
+        root = bundle.with_name(f"bundle-{stream}") / "rootfs"
+        assert (root / "b").read_bytes() == BIG
 
 
 def test_pull_beyond_the_limits_of_a_layer_leaves_nothing(source, bundle):

@@ -5,7 +5,8 @@
 # It says of evidence what imagers/evidence/appraise.py says. What a verifier established is in
 # input.imagers, by the names of reference values; below the name of its TEE are the claims as Trustee
 # names them, such as input.snp.measurement. query_reference_value gives the list of values of a
-# name, and is undefined where there is none, or where it is over.
+# name, or the one value that was registered without a list, and is undefined where there is none, or
+# where it is over.
 #
 # To know some of your guests by more than this, write another rule beside these, such as
 #
@@ -58,9 +59,13 @@ is_known if {
 	some way in input.imagers.measured
 	count(way) > 0
 	every name, value in way {
-		value in query_reference_value(name)
+		equals_one(name, value)
 	}
 }
+
+equals_one(name, value) if value in query_reference_value(name)
+
+equals_one(name, value) if value == query_reference_value(name)
 
 # Some evidence others can make: it counts with its measurement alone.
 counts if {
@@ -82,7 +87,7 @@ hardware := 2 if {
 	}
 }
 
-is_good_status(name, value) if value in query_reference_value(name)
+is_good_status(name, value) if equals_one(name, value)
 
 is_good_status(name, value) if {
 	value == "UpToDate"
@@ -104,11 +109,11 @@ is_closed if {
 	}
 }
 
-is_met(name, value) if value in query_reference_value(name)
+is_met(name, value) if equals_one(name, value)
 
 is_met(name, _) if not is_named(name)
 
-# A value that is over is met by nothing.
-is_named(name) if query_reference_value(name)
+# Of any value, false too. One that is over is met by nothing.
+is_named(name) if query_reference_value(name) != null
 
 is_named(name) if name in input.imagers.expired

@@ -15,7 +15,9 @@ text is refused here, with the line of its fault, unless
    machine, at a clock or at dice: the same facts get the same answer;
 5. strings are written as the engine compares them, which takes `\u0041` and `A` for two;
 6. no `not` stands inside `every`, and what is listed (`[x | ...]`) inside `not` or `every` holds no
-   `not`, `every` or list of its own: the engine mistakes the variables there, and says yes.
+   `not`, `every` or list of its own: the engine mistakes the variables there, and says yes;
+7. each name is that of a rule, or given a value (`names`), and what is named of `input.imagers` is
+   something that can be there.
 
 That each function that is called is known (`calls`) is for the engine to say.
 
@@ -33,14 +35,18 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from imagers.broker.policy.inputs import NAMES
+from imagers.broker.policy.rego.names import find_unknown
+from imagers.broker.policy.rego.tokens import CLOSES, GOES_ON, KEYWORDS, OPENS, Token
 from imagers.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from imagers.model.strict_json import JSON, JSONObject
 
@@ -52,14 +58,9 @@ REFERENCE = "query_reference_value"
 _WHAT = "policy"
 _MAX_DEPTH = 64
 _PACKAGE = "policy"
-_REQUEST = ("imagers", "request")
+_OURS = "imagers"
+_REQUEST = (_OURS, "request")
 _OF_REQUEST = frozenset({"plugin", "resource-path", "query", "reference"})
-_GOES_ON = frozenset(
-    {"as", "default", "else", "every", "if", "import", "in", "not", "package", "some", "with"}
-)  # what they begin is not at its end
-_KEYWORDS = _GOES_ON | {"contains", "false", "null", "true"}
-_OPENS = {"(": ")", "[": "]", "{": "}"}
-_CLOSES = frozenset(_OPENS.values())
 _FORBIDDEN = {
     "http.send": "a policy asks nobody",
     "net.lookup_ip_addr": "a policy asks nobody",
@@ -157,16 +158,6 @@ def scan_policy(text: str, *, what: str = _WHAT) -> ScannedPolicy:
     return _Scan(text, what).result()
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    text: str
-    at: int
-    line: int
-    first: bool  # of its line
-    depth: int  # brackets around it
-
-
 class _Scan:
     """One text on its way through."""
 
@@ -197,7 +188,7 @@ class _Scan:
                 self._note_path(index)
             elif token.text == "data":
                 self._read_data(index)
-            elif token.text not in _KEYWORDS:
+            elif token.text not in KEYWORDS:
                 if self._is_head(index):
                     rules.add(token.text)
                 if (name := self._called(index)) is not None:
@@ -209,6 +200,7 @@ class _Scan:
         for name, line in self._own.items():
             if name not in rules:
                 raise self._error(f"has no rule {name[:80]!r}", line=line)
+        self._check_names(rules)
         calls = {name: line for name, line in called.items() if name not in rules}
         self._check_calls(calls)
         calls.pop(REFERENCE, None)
@@ -226,7 +218,7 @@ class _Scan:
     def _error(self, message: str, *, line: int = 0) -> FormatError:
         return FormatError(message, what=self._what, where=f"line {line}" if line else "")
 
-    def _fault(self, token: _Token, message: str) -> FormatError:
+    def _fault(self, token: Token, message: str) -> FormatError:
         return self._error(message, line=token.line)
 
     def _is(self, index: int, *texts: str) -> bool:
@@ -238,7 +230,7 @@ class _Scan:
         if not 0 <= index < len(self._tokens):
             return None
         token = self._tokens[index]
-        return _content(token) if token.kind in ("name", "string", "raw") else None
+        return token.content() if token.kind in ("name", "string", "raw") else None
 
     # Rule 1
 
@@ -250,22 +242,22 @@ class _Scan:
         if size > MAX_REGO_BYTES:
             raise self._error(f"expected at most {MAX_REGO_BYTES} bytes, got {size}")
 
-    def _read(self) -> Iterator[_Token]:
+    def _read(self) -> Iterator[Token]:
         at, line, first = 0, 1, True
-        open_: list[_Token] = []
+        open_: list[Token] = []
         while at < len(self._text):
             match = _TOKEN.match(self._text, at)
             if match is None:
                 raise self._error(f"expected no {self._text[at]!r}", line=line)
             kind, text = match.lastgroup or "", match[0]
             if kind not in ("blank", "comment"):
-                depth = len(open_) - (text in _CLOSES)
-                token = _Token(kind, text, at, line, first, depth)
-                if text in _OPENS:
+                depth = len(open_) - (text in CLOSES)
+                token = Token(kind, text, at, line, first, depth)
+                if text in OPENS:
                     open_.append(token)
                     if len(open_) > _MAX_DEPTH:
                         raise self._fault(token, f"expected brackets at most {_MAX_DEPTH} deep")
-                elif text in _CLOSES and (not open_ or _OPENS[open_.pop().text] != text):
+                elif text in CLOSES and (not open_ or OPENS[open_.pop().text] != text):
                     raise self._fault(token, f"'{text}' closes nothing")
                 elif kind in ("string", "raw"):
                     self._check_string(token)
@@ -284,7 +276,7 @@ class _Scan:
             line = self._text.count("\n", 0, match.start()) + 1
             raise self._error(f"expected no control character, got {match[0]!r}", line=line)
 
-    def _check_string(self, token: _Token) -> None:
+    def _check_string(self, token: Token) -> None:
         """Rule 5."""
         if "\t" in token.text:
             raise self._fault(token, "expected a tabulator in a string as \\t")
@@ -301,13 +293,15 @@ class _Scan:
     def _strings(self) -> Iterator[str]:
         for token in self._tokens:
             if token.kind in ("string", "raw"):
-                yield _content(token)
+                yield token.content()
 
     def _check_scopes(self, index: int) -> None:
         """Rule 6, from a `not` or an `every` to its end."""
         start = self._tokens[index]
         inside = self._tokens[index + 1 : self._end_of(index)]
         for at, token in enumerate(inside):
+            if token.depth == start.depth and _is_word(inside, at, "not", "every"):
+                raise self._fault(token, f"expected no '{token.text}' after '{start.text}'")
             if start.text == "every" and _is_word(inside, at, "not"):
                 raise self._fault(token, f"expected no 'not' inside 'every'; {_CALL_INSTEAD}")
             if token.text != "|" or token.depth <= start.depth:
@@ -376,7 +370,9 @@ class _Scan:
         self._paths[*_REQUEST, *path] = None
 
     def _note_path(self, index: int) -> None:
-        self._paths[self._names_after(index)] = None
+        path = self._names_after(index)
+        self._check_ours(path, self._tokens[index])
+        self._paths[path] = None
 
     def _names_after(self, index: int) -> tuple[str, ...]:
         """The names that follow the root of a reference, as far as they are written out."""
@@ -392,7 +388,7 @@ class _Scan:
                     break
             else:
                 break
-            names.append(_content(self._tokens[index]))
+            names.append(self._tokens[index].content())
             index += self._is(index + 1, "]")
         return tuple(names)
 
@@ -422,7 +418,8 @@ class _Scan:
         before, token = self._tokens[index - 1], self._tokens[index]
         wants = before.kind == "mark" and before.text not in (")", "]", "}", ";")
         joins = token.kind == "mark" and token.text not in ("(", "[", "{", "}", ")", "]", ";")
-        return wants or joins or before.text in _GOES_ON
+        is_member = self._is(index - 2, ".")  # as in `import future.keywords.in`
+        return wants or joins or (before.text in GOES_ON and not is_member)
 
     def _called(self, index: int) -> str | None:
         """The name of the function that is called here."""
@@ -438,6 +435,34 @@ class _Scan:
             if name in _FORBIDDEN:
                 raise self._error(f"calls {name}: {_FORBIDDEN[name]}", line=line)
 
+    # Rule 7
+
+    def _check_names(self, rules: Iterable[str]) -> None:
+        tokens = self._tokens
+        starts = [
+            at
+            for at, token in enumerate(tokens)
+            if at > 1 and token.kind == "name" and token.text != "else"
+            if token.first and not token.depth and not self._goes_on(at)
+        ]
+        spans = list(pairwise((*starts, len(tokens))))
+        imports = {end for start, end in spans if tokens[start].text == "import"}
+        known = {*rules, *(tokens[end - 1].content() for end in imports)}
+        denied = [at for at in range(len(tokens)) if _is_word(tokens, at, "not")]
+        for start, end in spans:
+            if end in imports:
+                continue
+            here = denied[bisect_left(denied, start) : bisect_left(denied, end)]
+            scopes = [range(at - start, self._end_of(at) - start) for at in here]
+            unknown = find_unknown(tokens[start:end], known, scopes)
+            if unknown is not None:
+                raise self._fault(*unknown)
+
+    def _check_ours(self, path: Sequence[str], token: Token) -> None:
+        if path[:1] == (_OURS,) and len(path) > 1 and path[1] not in NAMES:
+            names = ", ".join(sorted(NAMES))
+            raise self._fault(token, f"input.imagers has no {path[1][:80]!r}; it has {names}")
+
     def _source(self) -> str:
         parts, end = [], 0
         for at in self._edits:
@@ -446,13 +471,13 @@ class _Scan:
         return "".join((*parts, self._text[end:]))
 
 
-def _is_word(tokens: Sequence[_Token], at: int, *words: str) -> bool:
+def _is_word(tokens: Sequence[Token], at: int, *words: str) -> bool:
     """Whether a keyword stands there, and no member of that name."""
     is_member = at > 0 and tokens[at - 1].text == "."
     return tokens[at].kind == "name" and tokens[at].text in words and not is_member
 
 
-def _around(tokens: Sequence[_Token], at: int) -> range:
+def _around(tokens: Sequence[Token], at: int) -> range:
     """The places that are in the innermost bracket that a token is in."""
     depth = tokens[at].depth
     first, last = at, at
@@ -461,14 +486,3 @@ def _around(tokens: Sequence[_Token], at: int) -> range:
     while last + 1 < len(tokens) and tokens[last + 1].depth >= depth:
         last += 1
     return range(first, last + 1)
-
-
-def _content(token: _Token) -> str:
-    """What a name or a string stands for."""
-    if token.kind == "name":
-        return token.text
-    if token.kind == "raw":
-        return token.text[1:-1]
-    value: JSON = json.loads(token.text)
-    assert isinstance(value, str)  # of this kind
-    return value

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 from imagers.broker.policy.inputs import (
+    NAMES,
     Binding,
     ResourceFacts,
     attestation_input,
     reference_inputs,
     request_data,
     resource_input,
+    with_request,
 )
+from imagers.evidence.reference import import_references
 from imagers.kbs.resources import parse_resource_path
 from imagers.model.digest import parse_digest
 from imagers.model.evidence import Claims
@@ -79,13 +83,10 @@ def test_a_submod_that_nobody_appraised_counts_as_unknown():
 
 
 def test_what_only_we_know_is_below_imagers_and_what_a_token_has_there_is_not():
-    facts = ResourceFacts(
-        NOW, image=DIGEST, signer="me", init_data={"a": 1}, bindings=(Binding(DIGEST),)
-    )
+    facts = ResourceFacts(NOW, image=DIGEST, init_data={"a": 1}, bindings=(Binding(DIGEST),))
     assert resource_input(TOKEN, {}, facts)["imagers"] == {
         "now_ns": NOW_NS,
         "image": str(DIGEST),
-        "signer": "me",
         "init_data": {"a": 1},
         "bindings": [{"digest": str(DIGEST), "state": "active", "approvals": 0}],
     }
@@ -128,3 +129,16 @@ def test_reference_values_that_are_over_are_named_and_not_given():
         ReferenceValue("d", (True,), expires=NOW + timedelta(seconds=1)),
     ]
     assert reference_inputs(values, now=NOW) == ({"c": [1, 2], "d": [True]}, ("a", "b"))
+
+
+def test_all_members_that_are_ours_are_known_by_name():
+    facts = ResourceFacts(NOW, image=DIGEST, init_data={"a": 1}, bindings=(Binding(DIGEST),))
+    asked = with_request(resource_input(TOKEN, {}, facts), {})
+    judged = attestation_input(CLAIMS, {}, expired=(), now=NOW)
+    assert asked["imagers"].keys() | judged["imagers"].keys() == NAMES
+
+
+def test_reference_values_are_given_as_trustee_registers_them():
+    payload = {"major_version": 1, "debug": False, "svn": ["1"], "snp_bootloader": [3, 4]}
+    found = import_references(json.dumps(payload).encode()).references
+    assert reference_inputs(found, now=NOW) == (payload, ())

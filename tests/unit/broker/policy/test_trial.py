@@ -62,3 +62,11 @@ def test_a_fault_of_the_engine_is_told():
 def test_what_is_no_token_is_refused(token):
     with pytest.raises(FormatError, match="submods"):
         guest_of_token(View(token, what="token"), (), now=NOW)
+
+
+def test_a_resource_policy_sees_the_init_data_of_the_tee_as_a_broker_shows_it():
+    text = 'package policy\nallow if input.imagers.init_data.algorithm == "sha384"\n'
+    evidence = {"tdx": {}, "init_data_claims": {"algorithm": "sha384"}}
+    one = {"ear.status": "affirming", "ear.veraison.annotated-evidence": evidence}
+    assert attempt(text, guest(cpu0=one)).allow
+    assert not attempt(text, guest(gpu0=one)).allow

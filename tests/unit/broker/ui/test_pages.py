@@ -10,9 +10,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from imagers.broker.config import BrokerConfig
 from imagers.broker.images import Images
 from imagers.broker.references import References
 from imagers.broker.resources import Resources
+from imagers.broker.server import running
 from imagers.broker.start import open_state
 from imagers.broker.ui import views
 from imagers.broker.ui.pages import Pages
@@ -270,6 +272,46 @@ def test_refusals_have_the_headers_of_pages(embedded, method, path, more):
     _, headers, _ = http(method, path, **more)
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_faults_have_the_headers_of_pages(embedded, browser, monkeypatch):
+    browser.log_in(embedded.admin.make_token())
+    monkeypatch.setattr("imagers.broker.app.asset", None)
+    assert browser.get("/page.css")[0] == 500
+    assert b"nosniff" not in http_of_without_redirects(embedded.url)("GET", "/uix")[1].as_bytes()
+
+
+def test_head_is_answered_as_get_without_a_body(embedded, browser):
+    browser.log_in(embedded.admin.make_token())
+    http = http_of_without_redirects(embedded.url)
+    for path in ("/ui", "/ui/page.css", "/ui/attempts"):
+        status, headers, body = http("HEAD", path, Cookie=browser.cookie)
+        got, as_got, page = http("GET", path, Cookie=browser.cookie)
+        assert (status, body) == (got, b"")
+        assert int(headers["Content-Length"]) == len(page)
+        assert headers["Content-Type"] == as_got["Content-Type"]
+
+
+@pytest.mark.parametrize(
+    ("config", "forwarded", "is_secure"),
+    [
+        ({}, "https", False),
+        ({"trusted_proxies": ("127.0.0.1",)}, "https", True),
+        ({"trusted_proxies": ("127.0.0.1",)}, "http", False),
+        ({"trusted_proxies": ("127.0.0.1",)}, None, False),
+        ({"trusted_proxies": ("192.0.2.1",)}, "https", False),
+        ({"issuer": "https://broker.example"}, None, True),
+    ],
+)
+def test_the_cookie_of_a_login_is_for_https_where_a_browser_speaks_it(
+    tmp_path, config, forwarded, is_secure
+):
+    with running(BrokerConfig(state_directory=tmp_path / "state", port=0, **config)) as broker:
+        with BrokerAdmin(broker.url, key_file=broker.admin_key_file) as admin:
+            token = admin.make_token()
+        browser = Browser(http_of_without_redirects(broker.url))
+        _, headers, _ = browser.log_in(token, X_Forwarded_Proto=forwarded)
+    assert ("Secure" in headers["Set-Cookie"].split("; ")) == is_secure
 
 
 def test_pages_are_written_beside_the_loop_that_serves_guests(state, monkeypatch):

@@ -26,12 +26,29 @@ def test_set_list_add_delete(run, admin):
     assert listed(run, admin) == {}
 
 
+def test_name_may_be_one_of_trustee(run, admin):
+    name = "rvps:///github.com/a/b:v0.18.0"
+    assert run(*SET, name, "ab", *admin).code == 0
+    assert listed(run, admin)[name]["values"] == ["ab"]
+    assert run("broker", "reference-value", "delete", name, *admin).code == 0
+    assert listed(run, admin) == {}
+
+
 def test_words_are_numbers_flags_or_text(run, admin):
     words = ("5", "true", "0", "05", "12345678901")
     outcome = run(*SET, "a", *words, "--expires", "2030-01-01T00:00:00+02:00", *admin)
     assert outcome.out == "set a: 5, true, 0 and 2 more\n"
     assert listed(run, admin)["a"]["values"] == [5, True, 0, "05", "12345678901"]
     assert listed(run, admin)["a"]["expires"] == "2029-12-31T22:00:00+00:00"
+
+
+def test_one_value_is_set_without_a_list(run, admin):
+    assert run(*SET, "debug", "false", "--single", *admin).out == "set debug: false\n"
+    assert listed(run, admin)["debug"]["single"] is True
+    document = run(*LIST, *admin, "--json").out
+    Path("again.json").write_text(document)
+    assert run(*SET, "--file", "again.json", *admin).code == 0
+    assert run(*LIST, *admin, "--json").out == document
 
 
 def test_set_takes_a_file(run, admin):
@@ -57,6 +74,9 @@ def test_set_takes_a_file(run, admin):
         (("--file", "none.json"), 13, "none.json: no such file"),
         (("--file", "bad.json"), 11, "bad.json"),
         (("a", "x", "--file", "bad.json"), 2, "expected it alone"),
+        (("--single", "--file", "bad.json"), 2, "expected it alone"),
+        (("a", "x", "y", "--single"), 2, "expected one value with 'single', got 2"),
+        (("a", "x", "--single", "--add"), 2, "--add makes a list"),
     ],
 )
 def test_set_refuses(run, admin, words, code, piece):

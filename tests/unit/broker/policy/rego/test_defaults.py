@@ -81,7 +81,7 @@ def test_every_tee_that_has_a_verifier_has_a_world_and_is_in_the_text():
     assert TEES.keys() <= scan_policy(attestation_policy()).strings
 
 
-KINDS_OF_VALUE = ("none", "right", "wrong", "both", "expired", "other kind")
+KINDS_OF_VALUE = ("none", "right", "wrong", "both", "expired", "other kind", "single", "unequal")
 
 
 def reference(name, value, kind):
@@ -90,12 +90,15 @@ def reference(name, value, kind):
         name,
         {
             "right": (value,),
+            "single": (value,),
+            "unequal": (not value if isinstance(value, bool) else "another",),
             "expired": (value,),
             "wrong": ("another",),
             "both": ("another", value),
             "other kind": (str(value) if not isinstance(value, str) else True,),
         }[kind],
         expires=expires,
+        is_single=kind in ("single", "unequal"),
     )
 
 
@@ -116,6 +119,8 @@ def test_ones_own_machine_is_affirmed_and_a_stranger_is_not(appraise, tee):
     right = {name: reference(name, one, "right") for name, one in values_of(claims).items()}
     compare(appraise, claims, right)
     assert appraise(claims, right).status == "affirming"
+    single = {name: replace(one, is_single=True) for name, one in right.items()}
+    assert appraise(claims, single).status == "affirming"
     for references in ({}, {name: replace(one, expires=NOW) for name, one in right.items()}):
         compare(appraise, claims, references)
         assert appraise(claims, references).status in ("warning", "contraindicated")
@@ -141,6 +146,15 @@ def test_any_values_give_the_same_vector(appraise, tee, data):
         if kind != "none":
             references[name] = reference(name, value, kind)
     compare(appraise, claims, references)
+
+
+def test_a_setting_that_has_to_be_false_is_compared(appraise):
+    claims = claims_of("snp")
+    name = next(name for name, value in claims.configured.items() if value is True)
+    for is_single in (False, True):
+        wanted = ReferenceValue(name, (False,), is_single=is_single)
+        compare(appraise, claims, {name: wanted})
+        assert appraise(claims, {name: wanted}).vector["configuration"] == 36
 
 
 def test_a_tee_that_is_not_in_the_text_is_contraindicated(appraise):

@@ -22,7 +22,7 @@ LOOP = HEAD + (
 )
 REQUEST = {"plugin": "resource", "resource-path": ["default", "key", "1"], "query": {}}
 LARGE = f'x := "{"x" * 60_000}"\n'
-SPENT = ("crash", "processor")  # all memory, or the time to fill it, which is the machine's
+SPENT = ("crash", "processor", "slow")  # which of the bounds is first is the machine's
 UNKNOWN = {"executables": 33, "hardware": 97, "configuration": 36}
 
 

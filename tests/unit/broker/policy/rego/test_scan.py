@@ -83,6 +83,14 @@ REFUSED = {
         "no '|' in what is listed inside 'every'",
         "line 4",
     ),
+    "two nots": (HEAD + "x if { not 1 not 2 }", "expected no 'not' after 'not'", "line 4"),
+    "two everys": (HEAD + "x if { every every y }", "expected no 'every' after 'every'", "line 4"),
+    "no rule and no value": (HEAD + "x := tru", "'tru' is no rule and has no value", "line 4"),
+    "not among ours": (
+        HEAD + 'x if input.imagers.signer == "y"',
+        "input.imagers has no 'signer'; it has advisories, bindings",
+        "line 4",
+    ),
     "a function of ours": (HEAD + "query_reference_value(x) := 1", "which is ours", ""),
 }  # fmt: skip
 
