@@ -68,6 +68,11 @@ soak: ## guests and pulls without end, through faults, for SOAK_SECONDS (600): n
 	@.ci/setup dev
 	$(BIN)/python tests/soak/run.py $(or $(SOAK_SECONDS),600)
 
+faults: ## brokers of one store, killed while they are used; SEEDS (1000), half over SQLite, half over PostgreSQL
+	@.ci/setup test
+	nice $(BIN)/python tests/faults/brokers.py --store sqlite $$(( $(or $(SEEDS),1000) / 2 ))
+	nice $(BIN)/python tests/faults/brokers.py --store postgresql $$(( $(or $(SEEDS),1000) / 2 ))
+
 peers: ## cosign 2 and 3 and notation out of newer Debian suites, other verifiers, a fuzzer, for the tests
 	@.ci/peers
 
