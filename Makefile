@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 
-.PHONY: demo test dev check lint types fmt bench asan tsan fuzz mutants soak peers lock build clean
+.PHONY: demo test dev check lint types fmt bench asan tsan fuzz mutants faults soak peers lock build clean
 
 demo: ## run the demo; IMAGE=oci:PATH:TAG takes another image
 	@.ci/setup demo
