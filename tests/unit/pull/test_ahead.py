@@ -270,6 +270,21 @@ def test_leaving_stops_downloads_and_takes_the_files_away(source, place):
     assert not [one for one in threading.enumerate() if one.name.startswith("download")]
 
 
+@pytest.mark.parametrize("started", [0, 1])
+def test_interrupt_while_downloads_are_started_is_passed_on(source, place, monkeypatch, started):
+    class Interrupted(threading.Thread):
+        def start(self):
+            if self.name == f"download-{started}":
+                raise KeyboardInterrupt
+            super().start()
+
+    monkeypatch.setattr("imagers.pull.ahead.threading.Thread", Interrupted)
+    with pytest.raises(KeyboardInterrupt), ahead_of(source, place) as ahead:
+        ahead.open(0)
+    assert source.streams[0].closed
+    assert not [one for one in threading.enumerate() if one.name.startswith("download")]
+
+
 # ---- layers that are checked on their way ----------------------------------------------------
 
 
