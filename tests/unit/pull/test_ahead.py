@@ -423,3 +423,33 @@ def test_leaving_stops_checks_and_forgets_what_nobody_opened(source, place):
     assert not [one for one in threading.enumerate() if one.name.startswith("download")]
     with pytest.raises(ValueError, match="closed"), key.view():
         pass
+
+
+def test_leaving_ends_a_check_of_a_layer_that_comes_without_end(source, place):
+    came = threading.Event()
+
+    class Endless(Stream):
+        def readinto(self, buffer):
+            came.set()
+            buffer[:1] = b"x"
+            return 1
+
+    layers = source.layers()[:2]
+    endless = Descriptor(OCI_LAYER, layers[1].descriptor.digest, 1 << 40)
+    layers[1] = Layer(1, 2, endless, None, source)
+    source.open_raw_blob = lambda descriptor, **_: (
+        Endless(b"") if descriptor is endless else Stream(source.data[0])
+    )
+    with ReadAhead(
+        layers,
+        [check_of(layer) for layer in layers],
+        place,
+        downloads=2,
+        cancellation=Cancellation(),
+    ) as ahead:
+        ahead.open(0).close()
+        assert came.wait(PATIENCE_S)
+    for thread in threading.enumerate():
+        if thread.name.startswith("download"):
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
