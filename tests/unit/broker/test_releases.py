@@ -380,7 +380,7 @@ def test_release_to_a_stranger_reads_no_secret(state, credentials, release):
 def test_release_of_a_resource_with_many_images_takes_no_memory(
     state, resources, credentials, release
 ):
-    """A guest may name as many images as he likes, and each would be remembered with all of them."""
+    """A guest may name any images, and each would be remembered with all of the resource's."""
     release(credentials, PATH, ASKED)
     assert list(state.last_rules._last.small) == [(parse_resource_path(PATH), IMAGE)]
     for number in range(5):
