@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 
-.PHONY: demo test dev check lint types fmt bench asan tsan fuzz mutants soak peers lock build clean
+.PHONY: demo test dev check lint types fmt bench asan tsan fuzz mutants faults soak peers lock build clean
 
 demo: ## run the demo; IMAGE=oci:PATH:TAG takes another image
 	@.ci/setup demo
@@ -67,6 +67,11 @@ mutants: ## whether tests notice a wrong line where trust is decided; MODULE=ima
 soak: ## guests and pulls without end, through faults, for SOAK_SECONDS (600): nothing grows
 	@.ci/setup dev
 	$(BIN)/python tests/soak/run.py $(or $(SOAK_SECONDS),600)
+
+faults: ## brokers of one store, killed while they are used; SEEDS (1000), half over SQLite, half over PostgreSQL
+	@.ci/setup test
+	nice $(BIN)/python tests/faults/brokers.py --store sqlite $$(( $(or $(SEEDS),1000) / 2 ))
+	nice $(BIN)/python tests/faults/brokers.py --store postgresql $$(( $(or $(SEEDS),1000) / 2 ))
 
 peers: ## cosign 2 and 3 and notation out of newer Debian suites, other verifiers, a fuzzer, for the tests
 	@.ci/peers

@@ -4,24 +4,27 @@
     python tests/faults/brokers.py [--store sqlite|postgresql] [--first SEED] RUNS
 
 A run starts one broker over SQLite, or two or three over a PostgreSQL, each a process. Guests begin
-a handshake at one broker and end it at another, ask for secrets, send a message twice, and two
-messages for one nonce at once; an admin puts, replaces and deletes secrets and changes the policy.
-At two moments that the seed gives, a broker or PostgreSQL is killed (SIGKILL) and started again.
-Whoever gets no answer goes on. Then, with all up again,
+a handshake at one broker and end it at another, ask for secrets, one or two at once, send a message
+twice, and two messages for one nonce at once. One admin puts, replaces, deletes and revives
+secrets, some of which are released a few times only, and changes the policy. Another one binds
+secrets to images, approves, supersedes and revokes images, and moves the floor. At two moments that
+the seed gives, a broker or PostgreSQL is killed (SIGKILL) and started again. Whoever gets no answer
+goes on. Then, with all up again,
 
-1. what an admin was told is done, is done, or undone by what he did after it;
+1. what an admin was told is done, has its row, and no row is there that nobody asked for;
 2. each secret that a guest got has its row, and no row is there twice;
-3. each release, in the order of the rows, is by the policy that was put in force last before it;
-4. no guest got a secret that had been replaced or deleted before he asked;
+3. each release, in the order of the rows, was right by the rows before it: `broker_history`;
+4. no guest got a secret that had been replaced or deleted before he asked, or for an image that had
+   been revoked or was older than the floor, or once more than it may be released;
 5. a nonce was taken for one message, however many brokers were asked at once, and after a fall;
-6. the chain of each broker's rows is whole.
+6. the chain of each broker's rows is whole;
+7. what the store has is what the rows say, and what a guest gets then.
 """
 
 import argparse
 import contextlib
 import http.client
 import json
-import re
 import secrets
 import shutil
 import signal
@@ -36,26 +39,33 @@ from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from imagers.broker.keeping.sqlite import SQLiteDatabase
 from imagers.broker.keeping.tables import AUDIT_TEXTS
 from imagers.broker.keeping.transaction import chain_hash
-from imagers.evidence.plugins import load_attester
 from imagers.kbs.admin import load_admin_key
-from imagers.kbs.jwe import open_answer
-from imagers.kbs.messages import Attestation, Request, hash_report_data, parse_challenge
-from imagers.kbs.tee_key import ECKey
+from imagers.model.base64 import encode_base64
 from imagers.pki.jose import sign_token
+from tests.faults.broker_history import APPROVED, History
+from tests.faults.broker_users import (
+    COUNTED,
+    IMAGED,
+    ONCE,
+    OURS,
+    PATHS,
+    Admin,
+    Guest,
+    ImageAdmin,
+)
 from tests.postgresql import Server
 
-PREFIX = "/kbs/v0"
 WAIT_S = 60
 GUESTS = 3
-PATHS = tuple(f"default/fault/{number}" for number in range(4))
 FAULTS = 2
-BEFORE, BETWEEN, AFTER = (10, 60), (10, 60), 30  # answers of brokers
-_SESSION_DIGITS = 12
+BEFORE, BETWEEN, AFTER = (30, 200), (30, 200), 60  # answers of brokers
 
 
 class Broker:
@@ -135,10 +145,14 @@ class World:
             broker.wait()
         self.brokers = [first, *others]
         self._admin_key = load_admin_key(first.state / "admin.key")
+        self.other_admin_key = Ed25519PrivateKey.generate()
         self.stopping = threading.Event()
         self.answers = 0
         self._counted = threading.Condition()
         self.kills = []
+        public = encode_base64(self.other_admin_key.public_key().public_bytes_raw())
+        body = json.dumps({"name": "other", "roles": ["writer"], "public_key": public})
+        assert self.ask_as_admin(self.random, "POST", f"{OURS}/admin-key", body)[0] == 200
 
     # Requests
 
@@ -166,16 +180,25 @@ class World:
             self._counted.notify_all()
         return found
 
-    def ask_as_admin(self, random, method, path, body=None):
+    def ask_as_admin(self, random, method, path, body=None, key=None):
         now = int(time.time())
-        token = sign_token({"iat": now, "exp": now + 60, "role": "admin"}, key=self._admin_key)
+        token = sign_token(
+            {"iat": now, "exp": now + 60, "role": "admin"}, key=key or self._admin_key
+        )
         return self.ask(random, method, path, body, Authorization=f"Bearer {token}")
 
     def wait_for_answers(self, more):
         with self._counted:
             wanted = self.answers + more
-            done = self._counted.wait_for(lambda: self.answers >= wanted, WAIT_S)
+            done = self._counted.wait_for(
+                lambda: self.answers >= wanted or self.stopping.is_set(), WAIT_S
+            )
         assert done, f"no {more} answers within {WAIT_S} s after {self.kills}"
+
+    def end_use(self):
+        with self._counted:
+            self.stopping.set()
+            self._counted.notify_all()
 
     # Faults
 
@@ -212,139 +235,6 @@ class World:
             broker.stop()
 
 
-class Admin:
-    """Changes secrets and the policy, one after the other.
-
-    Attributes:
-        done: by what was changed, each step: its value (None: deleted), when it began and ended,
-            and whether it is known to be done.
-    """
-
-    def __init__(self, world, seed):
-        self._world, self._random = world, Random(seed)
-        self.done = {name: [] for name in (*PATHS, "policy")}
-
-    def run(self):
-        while not self._world.stopping.is_set():
-            self.step()
-
-    def step(self):
-        if self._random.random() < 0.3:
-            self.set_policy("allow" if self._random.random() < 0.7 else "deny")
-            return
-        path = self._random.choice(PATHS)
-        if self._random.random() < 0.2:
-            self._change(path, None, "DELETE", f"{PREFIX}/resource/{path}")
-        else:
-            value = f"{path}#{len(self.done[path])}"
-            self._change(path, value, "PUT", f"{PREFIX}/resource/{path}", value.encode())
-
-    def set_policy(self, effect):
-        name = f"{effect}-{len(self.done['policy'])}"
-        rule = {"name": name, "effect": effect, "resource": "*/*/*", "image": "any"}
-        text = json.dumps({"rules": [rule]})
-        return self._change("policy", name, "POST", f"{PREFIX}/imagers/policy", text)
-
-    def _change(self, name, value, *request):
-        began = time.monotonic()
-        answer = self._world.ask_as_admin(self._random, *request)
-        if answer is not None and answer[0] not in (200, 404):
-            raise AssertionError(f"{request[:2]}: {answer}")
-        known = answer is not None
-        self.done[name].append((value, began, time.monotonic(), known))
-        return known
-
-    def may_be(self, name, since=None, until=None):
-        """The values that something may have had at a time."""
-        steps = self.done[name]
-        last = -1
-        for number, (_, _, ended, known) in enumerate(steps):
-            if known and (since is None or ended <= since):
-                last = number
-        values = [None] if last < 0 else []
-        return values + [
-            value for value, began, _, _ in steps[max(last, 0) :] if until is None or began <= until
-        ]
-
-
-class Guest:
-    """Attests and asks, over and over.
-
-    Attributes:
-        got: of each secret that it got: path, the image that it named, session, value, when it
-            asked and when it had it.
-        taken: by nonce, the messages that a token was given for.
-    """
-
-    def __init__(self, world, seed):
-        self._world, self._random = world, Random(seed)
-        self.got = []
-        self.taken = {}
-
-    def run(self):
-        with ThreadPoolExecutor(2) as both:
-            while not self._world.stopping.is_set():
-                self._handshake(both)
-
-    def _ask(self, method, path, body=None, random=None, **headers):
-        return self._world.ask(random or self._random, method, path, body, **headers)
-
-    def _handshake(self, both):
-        body = Request.offering_hashes("sample").to_bytes()
-        answer = self._ask("POST", f"{PREFIX}/auth", body)
-        if answer is None:
-            return
-        assert answer[0] == 200, answer
-        cookie = answer[1]["Set-Cookie"].partition(";")[0]
-        nonce = parse_challenge(answer[2]).nonce
-        keys = [ECKey(), ECKey()]
-        messages = [_message(nonce, key) for key in keys]
-        count = 2 if self._random.random() < 0.3 else 1  # at once, at any two brokers
-
-        def attest(number, seed):
-            return self._attest(cookie, nonce, messages[number], random=Random(seed))
-
-        seeds = [self._random.random() for _ in range(count)]
-        list(both.map(attest, range(count), seeds))
-        if not self.taken.get(nonce):
-            return
-        (first, *_) = self.taken[nonce]
-        key = keys[messages.index(first)]
-        for _ in range(self._random.randrange(1, 6)):
-            if self._random.random() < 0.2:  # with the same message, or another one
-                self._attest(cookie, nonce, self._random.choice(messages))
-            else:
-                self._get(cookie, key)
-
-    def _attest(self, cookie, nonce, message, random=None):
-        answer = self._ask("POST", f"{PREFIX}/attest", message, random=random, Cookie=cookie)
-        if answer is not None:
-            assert answer[0] in (200, 401), answer
-            if answer[0] == 200:
-                self.taken.setdefault(nonce, set()).add(message)
-
-    def _get(self, cookie, key):
-        path = self._random.choice(PATHS)
-        image = f"sha256:{self._random.randbytes(32).hex()}"
-        asked = time.monotonic()
-        answer = self._ask("GET", f"{PREFIX}/resource/{path}?image-digest={image}", Cookie=cookie)
-        if answer is None:
-            return
-        assert answer[0] in (200, 401, 403, 404), answer
-        if answer[0] == 200:
-            with open_answer(answer[2], key) as secret, secret.view() as data:
-                value = bytes(data).decode()
-            self.got.append((path, image, value, asked, time.monotonic()))
-
-
-def _message(nonce, key):
-    report_data = hash_report_data(nonce=nonce, tee_pubkey=key.public)
-    evidence = load_attester("sample").collect(report_data)
-    return Attestation(
-        nonce=nonce, tee_pubkey=key.public, primary_evidence=evidence.body
-    ).to_bytes()
-
-
 def run(seed, server=None):
     """One run; raises AssertionError where something does not hold, else says what happened."""
     folder = Path(tempfile.mkdtemp(prefix="imagers-faults-"))
@@ -352,10 +242,15 @@ def run(seed, server=None):
     try:
         world = World(seed, folder, server)
         admin = Admin(world, world.random.random())
-        guests = [Guest(world, world.random.random()) for _ in range(GUESTS)]
-        assert admin.set_policy("allow")
-        _use(world, [admin, *guests])
-        return _check(world, admin, guests)
+        of_images = ImageAdmin(world, world.random.random())
+        groups, images = (PATHS, COUNTED, IMAGED), of_images.images
+        guests = [
+            Guest(world, world.random.random(), groups=groups, images=images) for _ in range(GUESTS)
+        ]
+        admin.begin()
+        of_images.begin()
+        _use(world, [admin, of_images, *guests])
+        return _check(world, admin, of_images, guests)
     finally:
         if world is not None:
             world.stop()
@@ -370,7 +265,7 @@ def _use(world, users):
             user.run()
         except BaseException as error:  # noqa: BLE001 - told by the main thread
             failures.append(error)
-            world.stopping.set()
+            world.end_use()
 
     threads = [threading.Thread(target=drive, args=(user,)) for user in users]
     for thread in threads:
@@ -381,26 +276,26 @@ def _use(world, users):
             world.fault()
         world.wait_for_answers(AFTER)
     finally:
-        world.stopping.set()
+        world.end_use()
         for thread in threads:
             thread.join(2 * WAIT_S)
         if failures:
             raise failures[0]
 
 
-def _check(world, admin, guests):
+def _check(world, admin, of_images, guests):
     rows = world.rows()
     _check_chains(rows)
-    _check_order(rows)
-    ok = Counter(
-        row["image"] for row in rows if (row["event"], row["outcome"]) == ("release", "ok")
-    )
-    assert set(ok.values()) <= {1}, "a release has two rows"
+    _check_changes(rows, (admin, of_images))
+    history = History(rows)
     got = [one for guest in guests for one in guest.got]
+    _check_got(rows, got, sum((guest.unknown for guest in guests), Counter()))
+    numbers = {image: known.number for image, known in history.images.get(APPROVED, {}).items()}
     for path, image, value, asked, had in got:
-        assert ok[image] == 1, f"{path} was released without a row"
-        may_be = admin.may_be(path, asked, had)
-        assert value in may_be, f"got {value}, expected one of {may_be}"
+        _check_one(admin, of_images, numbers, (path, image, value, asked, had))
+    for value, count in Counter(value for _, _, value, _, _ in got).items():
+        most = admin.most.get(value, count)
+        assert count <= most, f"{value} was released {count} times, and may be {most} times"
     for guest in guests:
         for messages in guest.taken.values():
             assert len(messages) == 1, "a nonce was taken for two messages"
@@ -408,8 +303,53 @@ def _check(world, admin, guests):
         row["session"] for row in rows if (row["event"], row["outcome"]) == ("attest", "ok")
     )
     assert set(attested.values()) <= {1}, "a session was attested twice"
-    _check_kept(world, admin)
+    _check_kept(world, admin, history)
     return f"{'+'.join(world.kills)}: {world.answers} answers, {len(got)} secrets, {len(rows)} rows"
+
+
+def _check_changes(rows, admins):
+    """Rows of changes: as many as were told to be done, or some more of those nobody knows of."""
+    done = sum((admin.done for admin in admins), Counter())
+    unknown = sum((admin.unknown for admin in admins), Counter())
+    found = Counter(
+        ("put" if row["event"] == "replace" else row["event"], row["path"], row["image"])
+        for row in rows
+        if row["outcome"] == "ok"
+    )
+    events = {event for event, _, _ in done}
+    for what in {*done, *unknown, *(one for one in found if one[0] in events)}:
+        least = min(done[what], 1) if what[0] in ONCE else done[what]
+        most = done[what] + unknown[what]
+        assert least <= found[what] <= most, f"{what}: {found[what]} rows, not {least} to {most}"
+
+
+def _check_got(rows, got, unknown):
+    """Rows of releases: one for each secret that was got, and for some whose answer was lost."""
+    found = Counter(
+        (row["path"], row["image"])
+        for row in rows
+        if (row["event"], row["outcome"]) == ("release", "ok")
+    )
+    had = Counter((path, image) for path, image, _, _, _ in got)
+    for what in {*found, *had}:
+        most = had[what] + unknown[what]
+        assert had[what] <= found[what] <= most, f"{what}: {found[what]} rows, got {had[what]}"
+
+
+def _check_one(admin, of_images, numbers, one):
+    """A secret that a guest got: by what was known when it asked, and when it had it."""
+    path, image, value, asked, had = one
+    if path in IMAGED:
+        may_be = of_images.may_be(path, asked, had)
+        assert None in of_images.may_be(f"revoke {image}", asked, had), f"{one}: was revoked"
+        floors = of_images.may_be("floor", asked, had)
+        number = numbers.get(image, 0)
+        assert any(numbers.get(floor, 0) <= number for floor in floors), f"{one}: floor {floors}"
+    elif path in COUNTED:
+        may_be = admin.most  # what was had again, `History` knows
+    else:
+        may_be = admin.may_be(path, asked, had)
+    assert value in may_be, f"{path}: got {value}, expected one of {may_be}"
 
 
 def _check_chains(rows):
@@ -421,44 +361,38 @@ def _check_chains(rows):
         links[row["broker"]] = row["number"], bytes(row["hash"])
 
 
-def _check_order(rows):
-    """Releases by the policy in force: rows of changes are written beside no others."""
-    policy = ""
-    for row in rows:
-        if (row["event"], row["outcome"]) == ("policy", "ok"):
-            policy = re.fullmatch(r"rules: (\S+)", row["detail"])[1]
-        elif (row["event"], row["outcome"]) == ("release", "ok"):
-            assert row["rule"] == policy, f"released by {row['rule']} while {policy} was in force"
-            assert policy.startswith("allow"), row
-
-
-def _check_kept(world, admin):
+def _check_kept(world, admin, history):
     random = Random(0)
-    policy = json.loads(_answer(world, random, "GET", f"{PREFIX}/imagers/policy")[2])
-    name = policy["rules"][0]["name"]
+    policy = json.loads(_answer(world, random, "GET", f"{OURS}/policy")[2])
+    name = policy["rules"][-1]["name"]
     assert name in admin.may_be("policy"), f"{name} is in force"
+    assert name == history.policy, f"{name} is in force, by the rows {history.policy}"
+    for path in (*PATHS, *COUNTED, *IMAGED):
+        status, _, body = _answer(world, random, "GET", f"{OURS}/metadata/{path}")
+        history.check_secret(path, json.loads(body) if status == 200 else None)
+    told = json.loads(_answer(world, random, "GET", f"{OURS}/image/{APPROVED}")[2])
+    history.check_images(APPROVED, told)
     assert admin.set_policy("allow")
-    guest = Guest(world, 0)
+    guest = Guest(world, 0, groups=(PATHS,))
     world.stopping.clear()
     values = dict.fromkeys(PATHS)
+    listed = set(history.secrets) & set(PATHS)
     with ThreadPoolExecutor(2) as both:
         for _ in range(200):
-            guest._handshake(both)
+            guest.handshake(both)
             values |= {path: value for path, _, value, _, _ in guest.got}
-            listed = json.loads(_answer(world, random, "GET", f"{PREFIX}/resource")[2])
             if all(values[path] is not None for path in listed):
                 break
     for path in PATHS:
-        value = values[path] if path in listed else None
         may_be = admin.may_be(path)
-        assert value in may_be, f"{path}: has {value}, expected one of {may_be}"
+        assert values[path] in may_be, f"{path}: has {values[path]}, expected one of {may_be}"
 
 
 def _answer(world, random, *request):
     for _ in range(100):
         answer = world.ask_as_admin(random, *request)
         if answer is not None:
-            assert answer[0] == 200, answer
+            assert answer[0] in (200, 404), answer
             return answer
     raise AssertionError(f"no answer to {request}")
 

@@ -63,6 +63,10 @@ MODULES = {
         "tests/unit/broker/test_handshake.py",
         "tests/unit/broker/test_start.py",
     ],
+    "imagers/broker/admins.py": ["tests/unit/broker/test_admins.py"],
+    "imagers/broker/audit_check.py": ["tests/unit/broker/test_audit_check.py"],
+    "imagers/broker/keeping/head.py": ["tests/unit/broker/keeping/test_head.py"],
+    "imagers/broker/policy/images.py": ["tests/unit/broker/policy/test_images.py"],
     "imagers/evidence/csv/verify.py": [
         "tests/unit/evidence/csv/test_verify.py",
         "tests/unit/testing/evidence/wrongs/test_csv.py",

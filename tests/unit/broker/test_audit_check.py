@@ -84,6 +84,12 @@ def test_row_that_was_put_in_is_told():
     assert problems(twice) == ["broker: row 2 is there twice: one was put in"]
 
 
+def test_head_of_a_row_that_is_missing_between_others_is_no_end():
+    rows = chain(6)
+    told = problems(rows[:2] + rows[3:], heads(rows, 3))
+    assert told == ["broker: row 3 is missing"]
+
+
 def test_rows_that_were_dropped_at_the_end_are_told_by_a_head_alone():
     rows = chain(6)
     assert problems(rows[:4]) == []
@@ -160,6 +166,8 @@ def test_row_that_is_shown_elsewhere_than_it_was_written_is_told():
         "broker: row 3 is shown before row 2: moved",
         "broker: row 4 is shown before row 3: moved",
     ]
+    rows[1] = (rows[1][0] | {"place": 1}, rows[1][1])
+    assert problems(rows) == ["broker: row 2 is shown before row 1: moved"]
     rows[1] = (rows[1][0] | {"place": None}, rows[1][1])
     assert problems(rows) == ["broker: row 2 is shown before row 1: moved"]
 
@@ -169,6 +177,7 @@ def test_no_more_problems_are_told_than_one_reads():
     told = problems(rows)
     assert len(told) == 101
     assert told[-1] == "and 200 more"
+    assert len(problems([(row, bytes(32)) for row, _ in chain(100)])) == 100
 
 
 @pytest.fixture
@@ -280,23 +289,84 @@ def test_row_of_no_chain_that_the_log_shows_is_told(path, broker, number):
         f"SELECT -1, {broker}, {number}, {columns} FROM audit WHERE number = 4",
     )
     assert check(path, kept).problems == ["1 row is of no chain, and shown: put in, or changed"]
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE audit SET broker = NULL WHERE number = 10")
+        connection.commit()
+    told = "2 rows are of no chain, and shown: put in, or changed"
+    assert check(path, kept).problems[0] == told
 
 
-@pytest.mark.parametrize("signed", ["NULL", "5", "x'ff'"])
-def test_head_in_the_store_that_is_no_text_is_told(path, signed):
+class Busy(SQLiteDatabase):
+    """A store that another broker writes to while it is read."""
+
+    def words(self, statement):
+        if "count(*)" not in statement:  # at first there is no state of it that is read
+            return statement
+        with closing(sqlite3.connect(self.name)) as connection:
+            names = ", ".join(("broker", *AUDIT_TEXTS, "hash"))
+            connection.execute(
+                f"INSERT INTO audit (number, {names}) "  # noqa: S608
+                f"SELECT (SELECT max(number) + 1 FROM audit), {names} FROM audit WHERE number = 1"
+            )
+            connection.commit()
+        return statement
+
+
+def test_row_that_is_written_meanwhile_is_none_of_those_that_are_checked(path):
+    report = check_store(Busy(path), [])
+    assert (report.rows, report.problems) == (10, [])
+    assert check(path).rows > 10
+
+
+@pytest.mark.parametrize(
+    ("signed", "told"),
+    [
+        ("NULL", "is no text"),
+        ("5", "is no text"),
+        ("x'ff'", "is no text"),
+        ("'a.b'", "head of an audit log: expected a JWT"),
+    ],
+)
+def test_what_is_no_head_in_the_store_is_told(path, signed, told):
     kept = export(path)
+    with_heads(path, f"SELECT 'broker', 1, {signed}")
+    (problem,) = check(path, kept).problems
+    assert problem.startswith(f"a head in the store: {told}")
+
+
+def with_heads(path, rows):
+    """Put other rows in the place of the heads of a store."""
     change(
         path,
         "DROP TABLE audit_heads",
         "CREATE TABLE audit_heads (broker, number, signed)",
-        f"INSERT INTO audit_heads VALUES ('broker', 1, {signed})",  # noqa: S608
+        f"INSERT INTO audit_heads {rows}",
     )
-    assert check(path, kept).problems == ["a head in the store: is no text"]
+
+
+def test_no_more_problems_of_a_store_are_told_than_one_reads(path):
+    kept = export(path)
+    with_heads(path, "SELECT 'broker', one.number, 5 FROM audit AS one, audit, audit AS more")
+    assert len(check(path, kept).problems) == 101
+
+
+def test_heads_of_two_brokers_are_each_of_the_key_that_signed_them(path):
+    other = AuditHeads(make_signing_key(), clock=lambda: datetime(2026, 11, 1, tzinfo=UTC))
+    one = export(path)
+    with unsealed(Store(SQLiteDatabase(path))) as store, store.transaction() as transaction:
+        other.sign(transaction)
+        (*_, signed) = transaction.audit_heads()
+    two = parse_heads(other.to_bytes([signed]), what="head")
+    for kept in ([one, two], [two, one]):
+        report = check(path, *kept)
+        assert (report.signed, report.problems) == (10, [])
 
 
 def test_file_that_is_no_store_is_told(tmp_path):
     path = tmp_path / "broker.sqlite"
     path.write_bytes(b"x" * 5000)
     path.chmod(0o600)
-    with pytest.raises(StoreFailed, match=r"broker\.sqlite: the store cannot be read"):
+    with pytest.raises(
+        StoreFailed, match=r"broker\.sqlite: the store cannot be read: file is not a database"
+    ):
         check(path)

@@ -232,6 +232,13 @@ def test_word_of_an_issuer_is_nothing_by_default():
     assert not found.appraisal.is_affirming
     (miss,) = found.appraisal.misses
     assert "not asked which machines are yours" in miss.told()
+    assert (miss.member, miss.claim, miss.found, miss.source) == (
+        "executables",
+        "passport",
+        ISSUER,
+        "",
+    )
+    assert found.appraisal.vector == {"executables": 33}
 
 
 def test_word_of_a_trusted_issuer_is_his_appraisal():
@@ -380,9 +387,10 @@ GPU = {
 }
 
 
-def test_device_counts_beside_its_machine():
+@pytest.mark.parametrize("name", ["gpu0", "gpu100", "some-gpu9"])
+def test_device_counts_beside_its_machine(name):
     guest = check(
-        token(changed(**{"submods/gpu0": GPU})), tees=["snp", "nvidia"], affirming="trusted"
+        token(changed(**{f"submods/{name}": GPU})), tees=["snp", "nvidia"], affirming="trusted"
     )
     assert [one.tee for one in guest.accepted] == ["snp", "nvidia"]
     assert all(one.appraisal.is_affirming for one in guest.accepted)
@@ -397,6 +405,9 @@ def test_device_counts_beside_its_machine():
         ({"cpu0": GOOD["submods"]["cpu0"], "gpu0": GOOD["submods"]["cpu0"]}, "6, parts"),
         ({"cpu0": GOOD["submods"]["cpu0"], "x": GPU}, "6, parts"),
         ({"cpu0": GOOD["submods"]["cpu0"], "gpu00": GPU}, "6, parts"),
+        ({"cpu0": GOOD["submods"]["cpu0"], "gpu1000": GPU}, "6, parts"),
+        ({"cpu0": GOOD["submods"]["cpu0"], "gpu-0": GPU}, "6, parts"),
+        ({"cpu0": GOOD["submods"]["cpu0"], "0": GPU}, "6, parts"),
         ({"CPU0": GOOD["submods"]["cpu0"]}, "6, parts"),
         ({"cpu0": GOOD["submods"]["cpu0"], "gpu0": {**GPU, "ear.status": "none"}}, "7, worth"),
     ],
@@ -448,6 +459,8 @@ def test_sample_is_nobodys_unless_it_is_allowed():
     with pytest.raises(UsageError, match="proves nothing") as caught:
         parsed(listed(tees=["snp", "sample"]))
     assert "--allow-sample-tee" in caught.value.hint
+    with pytest.raises(UsageError, match="'sampledevice' proves nothing"):
+        parsed(listed(tees=["snp", "sampledevice"]))
     claims = changed(**{EVIDENCE + "snp": ..., EVIDENCE + "sample": {}})
     refused(token(claims), "6, parts", "got 'sample'", affirming="trusted")
     table = parsed(listed(tees=["sample"]), allow_sample=True)
@@ -591,6 +604,49 @@ def test_passport_with_a_claim_that_is_not_good_is_refused(claims, where, why):
     refused(token(claims), where, why)
 
 
+TOLD = [
+    (
+        changed(iss="x" * 300),
+        f"issuer: expected one that is listed for 'default', got '{'x' * 200}'",
+    ),
+    (
+        changed(exp=SECONDS + 86_401),
+        "time from issue to end: expected at most 1 day, 0:00:00, got more",
+    ),
+    (changed(submods={"x" * 300: GPU}), f"parts: expected 'cpu0', got {'x' * 200}"),
+    (
+        changed(**{"submods/gpu0": GPU, EVIDENCE + "tdx": {}, EVIDENCE + "snp": ...}),
+        "TEE: expected one of snp, got 'nvidia'",
+    ),
+    (changed(**{EVIDENCE + "snp": ...}), "TEE of cpu0: expected one, got none"),
+    (
+        changed(**{EVIDENCE + "a" * 150: {}, EVIDENCE + "b" * 150: {}, EVIDENCE + "snp": ...}),
+        f"TEE of cpu0: expected one, got {'a' * 150}, {'b' * 48}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("claims", "told"), TOLD)
+def test_owner_is_told_what_was_expected_and_found(claims, told):
+    assert refused(token(claims), "", "").told.endswith(f": {told}")
+
+
+def test_owner_is_told_of_claims_of_another_tee_and_of_a_key_that_is_none():
+    other = claims_to_json(replace(CLAIMS, tee="t" * 60))
+    claims = changed(**{CPU + "imagers.claims": other})
+    found = refused(token(claims), "", "", affirming="reappraised")
+    assert found.told.endswith(f"TEE of the claims of cpu0: expected 'snp', got '{'t' * 40}'")
+    claims = changed(tdx={"attester_runtime_data": {"tee-pubkey": None}})
+    found = refused(token(claims), "", "")
+    assert found.told.startswith("passport: passport at /tdx/attester_runtime_data/tee-pubkey: ")
+
+
+def test_text_that_is_no_token_is_told_as_it_is():
+    found = refused("x", "", "")
+    assert found.detail == "the token is no passport that is taken here"
+    assert found.told == "passport: passport: expected a JWT"
+
+
 @given(st.data())
 def test_passport_with_any_claim_changed_is_refused_or_says_the_same(data):
     """A signature covers all of it: whatever is changed on the way is noticed."""
@@ -708,6 +764,23 @@ def test_realm_whose_executables_nobody_looked_at_is_not_known():
     assert not found.appraisal.is_affirming
 
 
+def test_realm_with_a_warning_is_not_known_whatever_is_said_of_its_platform():
+    _, claims, now = of_veraison("evidence")
+    claims["submods"]["CCA_REALM"]["ear.status"] = "warning"
+    whole = claims | {"exp": claims["iat"] + 300, "tee-pubkey": GUEST.to_json()}
+    entry = {"issuer": claims.get("iss"), "tees": ["cca"], "affirming": "trusted"}
+    (found,) = check(token(whole), now=now, **entry).accepted
+    assert "says warning" in found.appraisal.misses[0].told()
+
+
+def test_parts_that_are_none_of_a_guest_of_veraison_are_told():
+    _, claims, now = of_veraison("evidence")
+    (_, part) = claims["submods"].popitem()
+    whole = claims | {"exp": claims["iat"] + 300, "submods": {"x" * 300: part}}
+    found = refused(token(whole), "6", "", now=now, issuer=claims.get("iss"), tees=["cca"])
+    assert found.told.endswith(f": parts: expected those of a CCA guest, got {'x' * 200}")
+
+
 def test_result_of_veraison_about_evidence_that_is_not_good_is_nobodys():
     for name in (
         "evidence for another nonce",
@@ -790,8 +863,32 @@ def test_longest_passport_counts_for_a_day():
 
 
 def test_issuer_that_is_listed_twice_is_refused():
-    with pytest.raises(FormatError, match="twice for the tenant 'default'"):
+    with pytest.raises(FormatError, match="twice for the tenant 'default'") as caught:
         parsed(listed(), listed(tenant="default"))
+    assert caught.value.where == "$.issuers[1].issuer"
+
+
+def test_table_has_no_more_issuers_and_bytes_than_one_reads():
+    many = [listed(issuer=str(number)) for number in range(1001)]
+    assert parsed(*many[:-1])
+    with pytest.raises(FormatError, match="at most 1000"):
+        parsed(*many)
+    table = dump_json({"issuers": [listed()]})
+    table += b" " * (256 * 1024 - len(table))
+    assert parse_issuers(table, what="table", read=FILES.__getitem__, allow_sample=False)
+    with pytest.raises(FormatError):
+        parse_issuers(table + b" ", what="table", read=FILES.__getitem__, allow_sample=False)
+
+
+@pytest.mark.parametrize("name", ["t", "t" * 32])
+def test_name_of_a_tee_is_taken(name):
+    assert parsed(listed(tees=[name])).tees == {name}
+
+
+@pytest.mark.parametrize("name", ["t" * 33, "t\n", "-t", ""])
+def test_name_of_a_tee_that_can_be_none_is_refused(name):
+    with pytest.raises(FormatError, match="the name of a TEE"):
+        parsed(listed(tees=[name]))
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,7 @@ def test_what_is_changed_from_outside_is_seen_and_said(filled, outside, statemen
         look(transaction)
     assert "docs/broker.md" in caught.value.hint
     assert "docs/broker.md" in filled.fault.hint
+    assert caught.value.path
     assert before[1] is not None
 
 

@@ -111,6 +111,8 @@ def test_the_successor_is_the_last_that_may_be_served(states, floor, found):
 def test_successors_that_go_in_a_circle_come_to_an_end():
     one = image(A, 1, successor=B)
     assert newest_successor(one, {A: one, B: image(B, 2, successor=A)}, floor=0) == B
+    later = {B: image(B, 2, successor=C), C: image(C, 3, successor=B)}
+    assert newest_successor(one, {A: one, **later}, floor=0) == C
     assert newest_successor(image(), {}, floor=0) is None
 
 
