@@ -342,7 +342,7 @@ class _Scan:
         if self._name(1) != _PACKAGE or (len(self._tokens) > 2 and not self._tokens[2].first):
             raise self._error("expected the package 'policy'", line=line)
         for index, token in enumerate(self._tokens):
-            if index and token.text == "package" and token.kind == "name":
+            if index and _is_word(self._tokens, index, "package"):
                 raise self._fault(token, "expected one package")
 
     def _check_import(self, index: int) -> None:

@@ -42,7 +42,7 @@ GOOD = {
     "an import of one that is a keyword": "import input.as as bs\nallow if bs == 1",
     "imports": "allow if { snp.svn == quote.svn }",
     "rules": "default n := 1\nm := n\nallow if { n == m }\nallow if data.policy.m == 2",
-    "members": "allow if { input.tru == input.allowed.x.y; input.a.some == 1 }",
+    "members": "allow if { input.tru == input.allowed.x.y; input.package.some == 1 }",
     "nothing named": "allow if { input.a[_] == 1; [_, _] = input.b }",
     "functions with dots": "allow if { object.get(input, 'a', 1) == 1 }".replace("'", '"'),
 }
