@@ -74,7 +74,14 @@ class Guarded:
             response.headers.update(HEADERS)
         seconds = time.perf_counter() - began
         self._counted.count(self._endpoint.__name__, response.status_code, seconds=seconds)
-        if body.is_complete or "expect" in request.headers:
+        waits = "expect" in request.headers
+        if not (body.is_complete or waits):
+            await body.drain(0)  # what is there already
+        if not body.is_complete:
+            # Who sends the rest, reads the answer and asks again could be there before we have
+            # read it all: he would be refused as one who pipelines.
+            response.headers["Connection"] = "close"
+        if body.is_complete or waits:
             await response(scope, receive, send)
             return
         # The caller still sends. To close now would reset the connection, and the reset can
@@ -86,7 +93,7 @@ class Guarded:
         }
         await send(start)
         await send({"type": "http.response.body", "body": response.body, "more_body": True})
-        await body.drain()
+        await body.drain(_DRAIN_SECONDS)
         await send({"type": "http.response.body", "body": b""})
 
     async def _answer(self, request: Request) -> Response:
@@ -142,10 +149,10 @@ class _Incoming:
         self.is_complete = not message.get("more_body", False)
         return message
 
-    async def drain(self) -> None:
+    async def drain(self, seconds: float) -> None:
         left = _DRAINED_BYTES
         with suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN_SECONDS):
+            async with asyncio.timeout(seconds):
                 while not self.is_complete and left > 0:
                     left -= len((await self.receive()).get("body", b""))
 

@@ -98,7 +98,8 @@ IMAGE_QUERY = "image-digest"
 _WHAT = "release request"
 MAX_REQUEST = 128 * 1024
 _FRESH = timedelta(seconds=5)  # how old what a release is judged by may be when it leaves
-_SMALL = 4096  # bytes of a secret, of those that are kept in memory, sealed
+_SMALL = 4096  # bytes of a secret and its images, of those that are kept in memory, sealed
+_IMAGE = 768  # bytes that what is known of one takes there
 _TRIES = 8  # of a release, while admins change what it is judged by
 
 
@@ -586,7 +587,7 @@ def _find(
 
 
 def _is_small(found: _Found | None) -> bool:
-    return found is not None and found.stored.size + len(found.bound) <= _SMALL
+    return found is not None and found.stored.size + _IMAGE * len(found.bound) <= _SMALL
 
 
 def _check_ends(stored: StoredResource, now: datetime) -> None:

@@ -188,9 +188,9 @@ def _unsupported_kind(what: str, text: bytes, _more: bytes, number: int, _other:
 
 
 _NO_ROOM = "make room, or choose a destination on another file system"
-_NO_ROOM_TO_KEEP = f"{_NO_ROOM}; --jobs 1 keeps one layer at a time, and with --stream none"
-_NO_ROOM_TO_UNPACK = (
-    f"{_NO_ROOM}; layers that are downloaded ahead take some too, and --jobs 1 downloads none ahead"
+_NO_ROOM_BESIDE = (
+    f"{_NO_ROOM}; layers are kept there until they are unpacked: --jobs 1 keeps one at a time, "
+    "and --jobs 1 with --stream none"
 )
 
 
@@ -212,10 +212,10 @@ _OTHERS: dict[Fault, Callable[[str, bytes, bytes, int, int], Exception]] = {
     Fault.READ: lambda what, _t, _m, number, _o: _local(f"cannot read {what}", b"", number),
     Fault.WRITE: lambda what, _t, _m, number, _o: _local(f"cannot write {what}", b"", number),
     Fault.KEEP: lambda what, _t, _m, number, _o: _local(
-        f"cannot keep {what} until it is checked", b"", number, no_room=_NO_ROOM_TO_KEEP
+        f"cannot keep {what} until it is checked", b"", number, no_room=_NO_ROOM_BESIDE
     ),
     Fault.UNPACK: lambda what, text, _m, number, _o: _local(
-        f"cannot unpack {what}", text, number, no_room=_NO_ROOM_TO_UNPACK
+        f"cannot unpack {what}", text, number, no_room=_NO_ROOM_BESIDE
     ),
     Fault.STORED_SHORT: lambda what, _t, _m, number, other: Truncated(
         expected=number, actual=other, what=what

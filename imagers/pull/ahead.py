@@ -184,7 +184,8 @@ class ReadAhead:
             file.close()
         deadline = time.monotonic() + _GRACE_S
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():  # Ctrl-C may have come before all were started
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _start(self) -> None:
         left = len(self._layers) - self._turn - 1

@@ -38,9 +38,13 @@ _MAX_PATH_BYTES = 4095  # PATH_MAX of Linux counts the NUL
 # Annotations that begin so are orders, to whom stands beside them.
 _OBEYED = (
     "run.oci.",  # crun, youki: handlers, groups of the caller that are kept, files for its output
+    "krun.",  # crun with libkrun: network and graphics of the host, size and kind of the machine
     "module.wasm.image/",  # crun, youki: run by another handler
     "org.systemd.property.",  # runc, crun: any property of the unit
     "org.criu.",  # runc, crun: a configuration file of CRIU
+    "org.opencontainers.runc.",  # runc: processors that are kept from others
+    "io.microsoft.",  # the guest of Hyper-V: all devices and capabilities
+    "com.urunc.",  # urunc: machine, kernel and its command line
     "io.katacontainers.",  # kata: paths on the host, kernel parameters, what a guest checks
     "dev.gvisor.",  # runsc: its own flags, mounts from the host
     "cdi.k8s.io/",  # containerd, CRI-O, kata: devices

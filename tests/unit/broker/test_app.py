@@ -158,7 +158,7 @@ def test_health(shared_http):
         ("GET", "/kbs/v0/imagers/reference-value/%C3%A4", (404, "InvalidRequestPath")),
         ("GET", "/%0A", (404, "InvalidRequestPath")),
         ("POST", "/kbs/v0/auth%0A/", (404, "InvalidRequestPath")),
-        ("DELETE", "/kbs/v0/imagers/reference-value/a%2Fb", (404, "PluginNotFound")),
+        ("DELETE", "/kbs/v0/imagers/reference-value/a%2Fb", (401, "AdminAuthAccess")),
         ("GET", PATH, (401, "TokenNotFound")),
         ("PATCH", PATH, (401, "AdminAuthAccess")),
         ("POST", PATH, (401, "AdminAuthAccess")),

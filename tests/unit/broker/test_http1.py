@@ -314,3 +314,27 @@ def test_answer_without_a_body_does_not_wait_for_one(connect):
         connection.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
         assert (status(head), body) == (200, b"")
+
+
+@pytest.mark.parametrize("more", [b"", b"Expect: 100-continue\r\n"])
+def test_answer_before_the_end_of_a_body_says_that_the_connection_closes(connect, more):
+    """Rule 5: who asks again, behind the rest of the body, would be taken for one who pipelines."""
+    connection = connect()
+    head = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
+    connection.sendall(head + more + b"\r\nab")
+    answer, _ = receive(connection)
+    assert status(answer) == 404
+    assert b"connection: close" in answer.lower()
+    if not more:
+        connection.sendall(b"cd")
+    assert is_closed(connection)
+
+
+def test_answer_after_a_body_that_nobody_wanted_leaves_the_connection_open(connect):
+    """Rule 5."""
+    connection = connect()
+    for _ in range(2):
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab")
+        answer, _ = receive(connection)
+        assert status(answer) == 404
+        assert b"connection:" not in answer.lower()

@@ -377,6 +377,18 @@ def test_release_to_a_stranger_reads_no_secret(state, credentials, release):
         release(credentials, PATH, ASKED)
 
 
+def test_release_of_a_resource_with_many_images_takes_no_memory(
+    state, resources, credentials, release
+):
+    """A guest may name any images, and each would be remembered with all of the resource's."""
+    release(credentials, PATH, ASKED)
+    assert list(state.last_rules._last.small) == [(parse_resource_path(PATH), IMAGE)]
+    for number in range(5):
+        bind(resources, digest_of(b"%d" % number))
+    release(credentials, PATH, ASKED)
+    assert not state.last_rules._last.small
+
+
 def test_release_of_more_than_one_answer_may_hold_refused(state, resources, guest):
     """4: an answer is held whole, as often as there are guests who ask."""
     half = MAX_RESOURCE_BYTES // 2

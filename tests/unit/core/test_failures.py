@@ -42,7 +42,8 @@ def test_local_error_says_what_the_machine_said():
     assert isinstance(error, LocalError)
     assert error.path == "usr/\N{REPLACEMENT CHARACTER}x"
     assert str(error).endswith("cannot unpack layer: No space left on device")
-    assert "--jobs 1" in error.hint
+    assert "--jobs 1 with --stream none" in error.hint  # of room that is taken until then
+    assert failure_of(Fault.KEEP, what="layer", number=28).hint == error.hint
     assert "make room" in failure_of(Fault.WRITE, what="layer", number=28).hint
     assert failure_of(Fault.WRITE, what="layer", number=5).hint is None
 

@@ -875,6 +875,14 @@ def test_check_reports_the_digest_before_the_hmac(core):
                    hmac=bytes(32))  # fmt: skip
 
 
+def test_check_that_fails_forgets_its_key(core):
+    with pytest.raises(DigestMismatch) as told:
+        core.check(b"x", expected=core.descriptor(b"y"))
+    (frame,) = [one.frame for one in told.traceback if one.name == "check_layer"]
+    with pytest.raises(ValueError, match="closed"), frame.f_locals["key"].view():
+        pass
+
+
 def test_check_with_a_full_disk_says_what_helps(core):
     with (
         open("/dev/full", "wb", buffering=0) as full,

@@ -270,6 +270,21 @@ def test_leaving_stops_downloads_and_takes_the_files_away(source, place):
     assert not [one for one in threading.enumerate() if one.name.startswith("download")]
 
 
+@pytest.mark.parametrize("started", [0, 1])
+def test_interrupt_while_downloads_are_started_is_passed_on(source, place, monkeypatch, started):
+    class Interrupted(threading.Thread):
+        def start(self):
+            if self.name == f"download-{started}":
+                raise KeyboardInterrupt
+            super().start()
+
+    monkeypatch.setattr("imagers.pull.ahead.threading.Thread", Interrupted)
+    with pytest.raises(KeyboardInterrupt), ahead_of(source, place) as ahead:
+        ahead.open(0)
+    assert source.streams[0].closed
+    assert not [one for one in threading.enumerate() if one.name.startswith("download")]
+
+
 # ---- layers that are checked on their way ----------------------------------------------------
 
 
@@ -408,3 +423,33 @@ def test_leaving_stops_checks_and_forgets_what_nobody_opened(source, place):
     assert not [one for one in threading.enumerate() if one.name.startswith("download")]
     with pytest.raises(ValueError, match="closed"), key.view():
         pass
+
+
+def test_leaving_ends_a_check_of_a_layer_that_comes_without_end(source, place):
+    came = threading.Event()
+
+    class Endless(Stream):
+        def readinto(self, buffer):
+            came.set()
+            buffer[:1] = b"x"
+            return 1
+
+    layers = source.layers()[:2]
+    endless = Descriptor(OCI_LAYER, layers[1].descriptor.digest, 1 << 40)
+    layers[1] = Layer(1, 2, endless, None, source)
+    source.open_raw_blob = lambda descriptor, **_: (
+        Endless(b"") if descriptor is endless else Stream(source.data[0])
+    )
+    with ReadAhead(
+        layers,
+        [check_of(layer) for layer in layers],
+        place,
+        downloads=2,
+        cancellation=Cancellation(),
+    ) as ahead:
+        ahead.open(0).close()
+        assert came.wait(PATIENCE_S)
+    for thread in threading.enumerate():
+        if thread.name.startswith("download"):
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()

@@ -256,9 +256,13 @@ def test_bundle_home_of_an_ordinary_caller_is_that_of_root():
 
 OBEYED = [
     "run.oci.handler",
+    "krun.use_passt",
     "module.wasm.image/variant",
     "org.systemd.property.DeviceAllow",
     "org.criu.config",
+    "org.opencontainers.runc.exec.isolated-cpu-affinity-transition",
+    "io.microsoft.virtualmachine.lcow.privileged",
+    "com.urunc.unikernel.cmdline",
     "io.katacontainers.config.hypervisor.kernel_params",
     "dev.gvisor.flag.debug",
     "cdi.k8s.io/devices",

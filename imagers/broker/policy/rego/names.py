@@ -13,14 +13,15 @@ A name is given a value
     f(x), walk(xs, [x, _])            as an argument of the function that is defined, and as the
                                       last one of several of one that is called
 
-anywhere in its rule, but not by what `not` denies, unless something is listed there.
+anywhere in its rule; by what is listed (`[x | ...]`) or by the body of an `every` for that alone,
+and by what `not` denies not at all. `some x` gives none.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imagers.broker.policy.rego.tokens import CLOSES, KEYWORDS, OPENS
+from imagers.broker.policy.rego.tokens import CLOSES, KEYWORDS, OPENS, is_body
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
@@ -66,12 +67,6 @@ class _Rule:
                 open_.append(at)
             elif token.text == "," and not self._is(at + 1, ")"):
                 self._last_comma[open_[-1]] = at
-        self._denied: list[range | None] = [None] * len(tokens)
-        self._lists: set[range | None] = set()
-        for one in sorted(denied, key=lambda one: one.start):  # the innermost last
-            self._denied[one.start : one.stop] = [one] * len(one)
-            if any(self._is(at, "|") for at in one):
-                self._lists.add(one)
         self._body = next(
             (at for at, one in enumerate(tokens) if not one.depth and self._is(at, "if", "{")),
             len(tokens),
@@ -84,24 +79,43 @@ class _Rule:
             ),
             len(tokens),
         )
-        self._declared = set(self._declarations())
+        self._bodies = dict(self._bodies_of_every())
+        self._declared = dict(self._declarations())
+        self._denied = frozenset(denied)
+        own = {range(at, self._close[at]) for at in self._bodies.values()}
+        own |= {range(at, self._close[at]) for at in self._lists()}
+        self._scopes: list[range | None] = [None] * len(tokens)  # the innermost of each
+        self._outer: dict[range, range | None] = {}
+        for one in sorted({*self._denied, *own}, key=lambda one: (one.start, -one.stop)):
+            self._outer[one] = self._scopes[one.start]
+            self._scopes[one.start : one.stop] = [one] * len(one)
 
     def unknown(self) -> tuple[Token, str] | None:
         given: dict[str, set[range | None]] = {}
         used: list[int] = []
         for at in self._names():
-            scope = self._denied[at]
-            if self._is_given(at) and (scope is None or scope in self._lists):
+            place = self._declared.get(at, at)
+            if place < 0:
+                continue
+            scope = self._scopes[place]
+            if self._is_given(at) and scope not in self._denied:
                 given.setdefault(self._tokens[at].text, set()).add(scope)
             else:
                 used.append(at)
         for at in used:
             token = self._tokens[at]
-            if not given.get(token.text, set()) & {None, self._denied[at]}:
+            if given.get(token.text, set()).isdisjoint(self._around_scope(self._scopes[at])):
                 is_denied = self._is_given(at)
                 why = "has no value outside 'not'" if is_denied else "is no rule and has no value"
                 return token, f"{token.text[:80]!r} {why}"
         return None
+
+    def _around_scope(self, scope: range | None) -> Iterator[range | None]:
+        """A scope, and all that it is in."""
+        while scope is not None:
+            yield scope
+            scope = self._outer[scope]
+        yield None
 
     def _names(self) -> Iterator[int]:
         """The places of names that may be variables."""
@@ -122,17 +136,53 @@ class _Rule:
             at += 2
         return self._is(at + 1, "(") and not self._tokens[at + 1].first
 
-    def _declarations(self) -> Iterator[int]:
-        """The places between `some` or `every` and `in`, or the end of the line."""
+    def _declarations(self) -> Iterator[tuple[int, int]]:
+        """The places between `some` or `every` and `in`, and where the name counts; -1: nowhere."""
         for at, token in enumerate(self._tokens):
             if not self._is(at, "some", "every") or self._is(at - 1, "."):
                 continue
+            places: list[int] = []
             for place in range(at + 1, len(self._tokens)):
                 one = self._tokens[place]
                 is_next = one.first and one.depth == token.depth and not self._is(place - 1, ",")
                 if is_next or one.depth < token.depth or self._is(place, *_ENDS):
+                    if self._is(place, "in"):
+                        yield from ((name, self._bodies.get(at, name)) for name in places)
+                    else:
+                        yield from ((name, -1) for name in places)
                     break
-                yield place
+                places.append(place)
+
+    def _bodies_of_every(self) -> Iterator[tuple[int, int]]:
+        """The places of each `every` and of the bracket of its body."""
+        for at, token in enumerate(self._tokens):
+            if self._is(at, "every") and not self._is(at - 1, "."):
+                for place in range(at + 1, len(self._tokens)):
+                    one = self._tokens[place]
+                    if one.depth < token.depth or self._is(place, ";"):
+                        break
+                    if (
+                        one.depth == token.depth
+                        and self._is(place, "{")
+                        and is_body(self._tokens, place)
+                    ):
+                        yield at, place
+                        break
+
+    def _lists(self) -> Iterator[int]:
+        """The places of brackets of what is listed: there `|` is no union."""
+        seen = set()
+        for at in range(len(self._tokens)):
+            around = self._around[at]
+            if around in seen or not self._is(at, "|", ",", ";"):
+                continue
+            seen.add(around)
+            if (
+                self._is(at, "|")
+                and self._is(around, "[", "{")
+                and not is_body(self._tokens, around)
+            ):
+                yield around
 
     def _is_given(self, at: int) -> bool:
         """Whether a name is given its value here."""

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING
 
 from imagers.broker.policy.inputs import NAMES
 from imagers.broker.policy.rego.names import find_unknown
-from imagers.broker.policy.rego.tokens import CLOSES, GOES_ON, KEYWORDS, OPENS, Token
+from imagers.broker.policy.rego.tokens import CLOSES, GOES_ON, KEYWORDS, OPENS, Token, is_body
 from imagers.errors import FormatError
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ class _Scan:
 
     def _end_of(self, index: int) -> int:
         """The place behind the statement of a `not` or an `every`."""
-        start = self._tokens[index]
+        start, is_in_body = self._tokens[index], False
         for at in range(index + 1, len(self._tokens)):
             token = self._tokens[at]
             if token.depth < start.depth:
@@ -327,8 +327,9 @@ class _Scan:
             is_next = token.first and not self._goes_on(at)
             if start.text == "not" and (is_next or token.text == ";"):
                 return at
+            is_in_body = is_in_body or is_body(self._tokens, at)
             # Unless it was a set that is gone through.
-            if start.text == "every" and token.text == "}" and not self._is(at + 1, "{"):
+            if start.text == "every" and token.text == "}" and is_in_body:
                 return at
         return len(self._tokens)
 
@@ -341,7 +342,7 @@ class _Scan:
         if self._name(1) != _PACKAGE or (len(self._tokens) > 2 and not self._tokens[2].first):
             raise self._error("expected the package 'policy'", line=line)
         for index, token in enumerate(self._tokens):
-            if index and token.text == "package" and token.kind == "name":
+            if index and _is_word(self._tokens, index, "package"):
                 raise self._fault(token, "expected one package")
 
     def _check_import(self, index: int) -> None:
@@ -389,6 +390,10 @@ class _Scan:
             else:
                 break
             names.append(self._tokens[index].content())
+            if len(names) > _MAX_DEPTH:
+                raise self._fault(
+                    self._tokens[index], f"expected paths of at most {_MAX_DEPTH} names"
+                )
             index += self._is(index + 1, "]")
         return tuple(names)
 
@@ -446,17 +451,29 @@ class _Scan:
             if token.first and not token.depth and not self._goes_on(at)
         ]
         spans = list(pairwise((*starts, len(tokens))))
-        imports = {end for start, end in spans if tokens[start].text == "import"}
-        known = {*rules, *(tokens[end - 1].content() for end in imports)}
+        imports = {start for start, _ in spans if tokens[start].text == "import"}
+        known = {*rules, *(name for at in imports for name in self._imported(at))}
         denied = [at for at in range(len(tokens)) if _is_word(tokens, at, "not")]
         for start, end in spans:
-            if end in imports:
+            if start in imports:
                 continue
             here = denied[bisect_left(denied, start) : bisect_left(denied, end)]
             scopes = [range(at - start, self._end_of(at) - start) for at in here]
             unknown = find_unknown(tokens[start:end], known, scopes)
             if unknown is not None:
                 raise self._fault(*unknown)
+
+    def _imported(self, index: int) -> Sequence[str]:
+        """The name that an import gives to a part of `input`."""
+        if not self._is(index + 1, "input"):
+            return ()  # a language and its keywords
+        path = self._names_after(index + 1)
+        behind = index + 2
+        while behind < len(self._tokens) and not self._tokens[behind].first:
+            if self._is(behind, "as") and not self._is(behind - 1, "."):
+                return (self._name(behind + 1) or "",)
+            behind += 1
+        return path[-1:]
 
     def _check_ours(self, path: Sequence[str], token: Token) -> None:
         if path[:1] == (_OURS,) and len(path) > 1 and path[1] not in NAMES:

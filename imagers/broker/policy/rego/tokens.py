@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from imagers.model.strict_json import JSON
 
-__all__ = ["CLOSES", "GOES_ON", "KEYWORDS", "OPENS", "Token"]
+__all__ = ["CLOSES", "GOES_ON", "KEYWORDS", "OPENS", "Token", "is_body"]
 
 GOES_ON = frozenset(
     {"as", "default", "else", "every", "if", "import", "in", "not", "package", "some", "with"}
@@ -48,3 +50,14 @@ class Token:
         value: JSON = json.loads(self.text)
         assert isinstance(value, str)  # of this kind
         return value
+
+
+def is_body(tokens: Sequence[Token], at: int) -> bool:
+    """Whether a `{` begins statements, of a rule or of an `every`, and is no value."""
+    if tokens[at].text != "{" or not at:
+        return False
+    before = tokens[at - 1]
+    if before.kind == "mark":
+        return before.text in CLOSES
+    is_member = at > 1 and tokens[at - 2].text == "."
+    return before.kind != "name" or is_member or before.text not in GOES_ON - {"else", "if"}

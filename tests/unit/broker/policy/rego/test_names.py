@@ -34,9 +34,15 @@ GOOD = {
     "an object that is listed": "allow if { {k: v | some k, v in input.a} == {} }",
     "in what is denied": "allow if { some x in input.a; not x == 1 }",
     "listed in what is denied": "allow if { not count([x | some x in input.a]) > 1 }",
+    "in a body of every": "allow if { every x in {1} | {2} { y := x; y > 0 } }",
+    "what is gone through": "allow if { every x in input.a[i] { x > 0 }; i == 1 }",
+    "one name listed twice": "allow if { [x | some x in input.a] == {x | some x in input.b} }",
+    "a union": "allow := c if { input.a | input.b == c; c := input.d }",
+    "an import of a member in brackets": 'import input.submods["cpu0"]\nallow if cpu0 == 1',
+    "an import of one that is a keyword": "import input.as as bs\nallow if bs == 1",
     "imports": "allow if { snp.svn == quote.svn }",
     "rules": "default n := 1\nm := n\nallow if { n == m }\nallow if data.policy.m == 2",
-    "members": "allow if { input.tru == input.allowed.x.y; input.a.some == 1 }",
+    "members": "allow if { input.tru == input.allowed.x.y; input.package.some == 1 }",
     "nothing named": "allow if { input.a[_] == 1; [_, _] = input.b }",
     "functions with dots": "allow if { object.get(input, 'a', 1) == 1 }".replace("'", '"'),
 }
@@ -60,6 +66,11 @@ BAD = {
     "allow if { input.a in tees }": "tees",
     "allow if { input.a == {1: foo} }": "foo",
     "allow if { [1] [x] == 1 }": "x",
+    "allow if { some x; not x }": "x",
+    "allow if { xs := [x | some x in input.a]; not x == 1 }": "x",
+    "allow if { every x in input.a { x > 0 }; not x }": "x",
+    "allow if { not y; every x in input.a { y := x } }": "y",
+    "allow if not v1": "v1",
 }
 
 
@@ -94,3 +105,10 @@ def test_a_value_that_is_denied_is_none(text):
 def test_values_of_a_denied_list_are_none_outside():
     with pytest.raises(FormatError, match="'x' is no rule and has no value"):
         scan_policy(HEAD + "allow if { x == 1; not count([x | some x in input.a]) > 1 }\n")
+
+
+def test_a_path_that_is_longer_than_an_input_is_deep_is_refused():
+    path = ".a" * 65
+    with pytest.raises(FormatError, match="expected paths of at most 64 names"):
+        scan_policy(f"{HEAD}allow if input{path}\n")
+    assert scan_policy(f"{HEAD}allow if input{path[2:]}\n").paths[-1] == ("a",) * 64

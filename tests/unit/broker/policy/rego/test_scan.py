@@ -52,6 +52,11 @@ REFUSED = {
     "print": (HEAD + 'allow if { print("a") }', "calls print: nobody would read it", "line 4"),
     "not in every": (HEAD + "x if {\n every y in input {\n not y == 2\n}\n}", "no 'not'", "line 6"),
     "not in every of a set": (HEAD + "x if { every y in {1, 2} { not y } }", "no 'not'", "line 4"),
+    "not in every of a union": (
+        HEAD + "x if { every y in {1} | {2} { not y } }",
+        "no 'not'",
+        "line 4",
+    ),
     "not deep in every": (HEAD + "x if { every y in [1] { [1 | not y] } }", "no 'not'", "line 4"),
     "not listed in not": (
         HEAD + "x if {\n not count([1 | some y in [1]\n not y == 1]) == 1\n}",
