@@ -153,7 +153,7 @@ class _Seen:
     """What a release is judged by, as one state of the store had it.
 
     Attributes:
-        changes: of the store, after which it was in this state.
+        state: of the store: how many changes it had seen, and its head.
         now: the time that sessions are judged by.
         session: of the cookie, unless it is over or none.
         cases: of each tenant of whose something is asked for.
@@ -161,7 +161,7 @@ class _Seen:
         found: by the text of its path, each resource that is asked for and there.
     """
 
-    changes: int
+    state: tuple[int, bytes | None]
     now: datetime
     session: Session | None
     cases: dict[str, _Case] = field(default_factory=dict)
@@ -376,7 +376,7 @@ class Releases:
         session = None if ticket is None else transaction.find_session(ticket.name)
         if session is not None and session.expires_ms <= milliseconds(now):
             session = None
-        seen, size = _Seen(row.changes, now, session), 0
+        seen, size = _Seen((row.changes, row.head), now, session), 0
         image = _image_of(asked.images)
         for path_text in asked.paths:
             path = _path_of(path_text)
@@ -425,7 +425,8 @@ class Releases:
         """
         row = transaction.store_row()
         # What was in time when it was read may be over, after a policy that took long.
-        if row.changes != seen.changes or self._state.session_now(row) - seen.now > _FRESH:
+        state = (row.changes, row.head)
+        if state != seen.state or self._state.session_now(row) - seen.now > _FRESH:
             raise _Outdated
         for stored in counted:
             transaction.use_resource(stored)
