@@ -48,7 +48,7 @@ def check_bundle(bundle):
     config = json.loads((bundle / "config.json").read_text())
     assert config["process"]["args"] == ["/bin/tool", "x"]
     assert config["process"]["user"] == {"uid": 1000, "gid": 1000}
-    assert config["process"]["env"] == ["A=b"]
+    assert config["process"]["env"] == ["A=b", "HOME=/"]
     assert config["root"] == {"path": "rootfs", "readonly": True}
 
 

@@ -254,10 +254,10 @@ def test_policies_and_values_are_each_tenants_own(of):
     for missing in ("x", "y"):
         refusal = refused(b.references.delete, missing)
         assert refusal.detail == f"there is no reference value '{missing}'"
-        assert refused(b.references.values, missing).status == 404
+        assert refused(b.references.value, missing).status == 404
     b.references.set(values("x", 2), add=True)  # nothing is joined
     b.resources.set_attestation_policy("cpu", None)
-    assert (a.references.values("x"), b.references.values("x")) == ((1,), (2,))
+    assert (a.references.value("x"), b.references.value("x")) == ([1], [2])
     assert a.resources.attestation_policy("cpu") == REGO
     assert a.resources.policy_text() == ALLOW
 

@@ -106,7 +106,7 @@ def test_policy_in_rego_is_put_in_force_or_refused_with_its_line(admin, path, bo
         ("reference-value", message("sample", b"{}")),
         ("reference-value", message("sample", b'{"a": 1.5}')),
         ("reference-value", message("sample", b'{"a": null}')),
-        ("reference-value", message("sample", b'{"a/b": 1}')),
+        ("reference-value", message("sample", b'{"/a": 1}')),
         ("reference-value", message("sample", b'{"a": 1, "a": 2}')),
         ("reference-value", message("corim", b"{}")),
         ("reference-value", message("corim", b"\xd9\x01\xf5")),

@@ -103,13 +103,13 @@ def test_embedded_broker_that_is_stopped_says_so():
 def test_embedded_broker_failed_start_leaves_no_folder(tmp_path, monkeypatch):
     import tempfile
 
-    from imagers.broker import state
+    from imagers.broker import start
 
     def missing(name, **_):
         raise PluginNotFound("not installed", name=name)
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(state, "load_verifier", missing)
+    monkeypatch.setattr(start, "load_verifier", missing)
     with pytest.raises(PluginNotFound), EmbeddedBroker():
         pass
     assert list(tmp_path.iterdir()) == []
