@@ -6,11 +6,9 @@ import hashlib
 import json
 import logging
 import re
-import socket
 import threading
 import time
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
 
 import pytest
 import rfc8785
@@ -241,25 +239,6 @@ def test_query_of_many_names_is_read_once(shared_http, guest_token_of_shared):
     answer = shared_http("GET", f"{PATH}?{query}", Authorization=f"Bearer {guest_token_of_shared}")
     assert error(answer) == (404, "ResourceNotFound")
     assert time.monotonic() - begin < 20
-
-
-def raw(embedded, data, *, shut=False):
-    """What a server answers to bytes that no client library would send."""
-    parts = urlsplit(embedded.url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
-        connection.sendall(data)
-        if shut:
-            connection.shutdown(socket.SHUT_WR)
-        answer = b""
-        while piece := connection.recv(65536):
-            answer += piece
-            if b"\r\n\r\n" in answer and not shut:
-                break
-        return answer
-
-
-def test_header_that_never_ends_is_refused(embedded):
-    assert b" 431 " in raw(embedded, b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000)
 
 
 def test_admins_body_is_not_read_from_a_stranger(shared_http):

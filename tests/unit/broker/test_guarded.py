@@ -74,3 +74,7 @@ def test_fault_that_is_a_bug_has_an_id_and_not_its_text(embedded, http, as_admin
     assert "ZeroDivisionError" in caplog.text
     assert "with a secret" not in caplog.text + body.decode()
     assert embedded.admin.list_resources() == ()
+
+
+def test_header_that_never_ends_is_refused(embedded):
+    assert b" 431 " in raw(embedded, b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000)
