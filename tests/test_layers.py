@@ -17,7 +17,7 @@ ROWS = [
     {"core", "net", "programs"},
     {"gpg", "pki"},
     {"registry", "layout"},
-    {"transport"},
+    {"transport", "store"},
     {"encrypt", "sign", "evidence", "kbs"},
     {"pull", "build", "broker", "settings"},
     {"agent", "testing"},
@@ -72,6 +72,7 @@ OPENS = {
     "sign/formats/lookaside",
     "registry/spool",
     "registry/logins",
+    "store",
     "evidence/roots",
     "evidence/collateral",  # by name, below one directory
     # Devices and files of the kernel, in a guest.

@@ -79,6 +79,11 @@ class StagedDirectory:
         self._name = ""
         raise BlockingIOError(errno.EAGAIN, "others make the same thing and are in the way")
 
+    @property
+    def name(self) -> str:
+        """Of the place in its parent; "" when it is no place any more."""
+        return self._name
+
     def _is_ours(self) -> bool:
         """Whether it is the new directory, and not what somebody put there before it was opened."""
         with os.scandir(self.fd) as entries:

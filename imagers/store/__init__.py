@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guest keeps of the images that it pulled, so that the next pull is short.
+
+from imagers.store import Store, open_store_key
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagers.store.key import load_store_key
+    from imagers.store.seal import Checks, Seal, StoredAs, entry_name
+    from imagers.store.store import Entry, Found, NewEntry, Removed, Store
+else:
+    from imagers.lazy import door
+
+    __getattr__ = door(
+        __name__,
+        {
+            "key": ("load_store_key",),
+            "seal": ("Checks", "Seal", "StoredAs", "entry_name"),
+            "store": ("Entry", "Found", "NewEntry", "Removed", "Store"),
+        },
+    )
+
+__all__ = [
+    "Checks",
+    "Entry",
+    "Found",
+    "NewEntry",
+    "Removed",
+    "Seal",
+    "Store",
+    "StoredAs",
+    "entry_name",
+    "load_store_key",
+]
