@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The snapshotters by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from imagers.errors import Unsupported
+
+if TYPE_CHECKING:
+    from imagers.pull.snapshots.snapshotter import Snapshotter
+
+__all__ = ["SNAPSHOTTERS", "load_snapshotter"]
+
+SNAPSHOTTERS = ("overlay", "plain", "erofs")
+"""Each is the module of this name."""
+
+
+def load_snapshotter(name: str) -> Snapshotter:
+    """The snapshotter of this name.
+
+    Raises:
+        Unsupported: there is none.
+    """
+    if name not in SNAPSHOTTERS:
+        raise Unsupported(
+            f"expected a snapshotter, got {name!r}", hint=f"they are: {', '.join(SNAPSHOTTERS)}"
+        )
+    snapshotter: Snapshotter = import_module(f"imagers.pull.snapshots.{name}").SNAPSHOTTER
+    return snapshotter
