@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from imagers.store.key import load_store_key
     from imagers.store.seal import Checks, Seal, StoredAs, entry_name
-    from imagers.store.store import Entry, Found, NewEntry, Removed, Store
+    from imagers.store.store import BUNDLE, Entry, Found, NewEntry, Removed, Store
 else:
     from imagers.lazy import door
 
@@ -18,11 +18,12 @@ else:
         {
             "key": ("load_store_key",),
             "seal": ("Checks", "Seal", "StoredAs", "entry_name"),
-            "store": ("Entry", "Found", "NewEntry", "Removed", "Store"),
+            "store": ("BUNDLE", "Entry", "Found", "NewEntry", "Removed", "Store"),
         },
     )
 
 __all__ = [
+    "BUNDLE",
     "Checks",
     "Entry",
     "Found",

@@ -25,7 +25,7 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 SOMEBODY_ELSE = """
-import importlib, os, pkgutil, sys
+import ctypes, importlib, os, pkgutil, sys
 import imagers
 for module in pkgutil.walk_packages(imagers.__path__, "imagers."):
     if not module.name.endswith("__main__"):
