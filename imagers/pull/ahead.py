@@ -31,6 +31,7 @@ from imagers.core import Cancellation, Resources
 from imagers.errors import Cancelled, IntegrityError, LocalError
 from imagers.files import local_errors, reason_of
 from imagers.model.closing import Closing
+from imagers.store import BLOB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,9 +43,7 @@ if TYPE_CHECKING:
     from imagers.model.stream import RawStream
     from imagers.store import NewEntry
 
-__all__ = ["BLOB", "Arrived", "Check", "Keeping", "ReadAhead"]
-
-BLOB = "blob"  # the file of an entry
+__all__ = ["Arrived", "Check", "Keeping", "ReadAhead"]
 
 _PLACE = "the staging place of the bundle"  # in messages
 _PIECE = 1024 * 1024

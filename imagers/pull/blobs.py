@@ -14,8 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError
-from imagers.pull.ahead import BLOB
-from imagers.store import Seal, entry_name
+from imagers.store import BLOB, Seal, entry_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,4 +98,4 @@ class KeptBlobs:
         new.commit(seal).close()
 
     def _name(self, index: int) -> str:
-        return entry_name("blob", self._layers[index].layer.descriptor.digest)
+        return entry_name(BLOB, self._layers[index].layer.descriptor.digest)

@@ -109,7 +109,7 @@ def kept_trees(plan: Plan, keys: LayerKeys, options: PullOptions) -> Iterator[Tr
     if store is None or snapshotter is None:
         yield None
         return
-    remove_stale_bundles(store, snapshotter)
+    remove_stale_bundles(store)
     stored_as = _stored_as(plan, keys, store)
     checks = _checks_of(plan, options)
     with Trees(store, snapshotter, plan, stored_as, checks) as trees:

@@ -33,7 +33,8 @@ from imagers.files import local_errors, read_bounded
 from imagers.model.closing import Closing
 from imagers.model.digest import digest_of
 from imagers.pull.snapshots.snapshotter import Committed
-from imagers.store import BUNDLE, Seal, entry_name
+from imagers.pull.snapshots.table import load_snapshotter
+from imagers.store import BUNDLE, Seal, content_digest, entry_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -148,11 +149,12 @@ class Trees(Closing):
                 yield making
             assert making.opened is not None  # set by the block
             self._make_room(index, making.opened)
-            self._entries[index] = self._hold(
-                new.commit(self._seal(index, making.opened, prepared.facts))
-            )
+            with local_errors(new.path, "the kept tree cannot be read"):
+                content = content_digest(new.fd)
+            seal = self._seal(index, making.opened, prepared.facts, content)
+            self._entries[index] = self._hold(new.commit(seal))
 
-    def _seal(self, index: int, opened: OpenedLayer, facts: dict[str, str]) -> Seal:
+    def _seal(self, index: int, opened: OpenedLayer, facts: dict[str, str], content: str) -> Seal:
         return Seal(
             name=self._names[index],
             size=opened.tar_size,
@@ -173,6 +175,7 @@ class Trees(Closing):
                 for left in opened.left_out
             ),
             facts=facts,
+            content=content,
         )
 
     def _make_room(self, index: int, opened: OpenedLayer) -> None:
@@ -249,7 +252,7 @@ def bundle_entry(bundle: Path) -> str:
     return entry_name(BUNDLE, digest_of(os.fsencode(bundle.absolute())))
 
 
-def remove_stale_bundles(store: Store, snapshotter: Snapshotter) -> None:
+def remove_stale_bundles(store: Store) -> None:
     """Remove what bundles wrote that are gone: unmounted, or of a process that was killed.
 
     A bundle that is mounted in another mount namespace cannot be seen from here, and stays.
@@ -265,11 +268,11 @@ def remove_stale_bundles(store: Store, snapshotter: Snapshotter) -> None:
             if os.path.ismount(Path(seal.facts["bundle"], "rootfs")):
                 continue
             # A pull that was killed before its bundle appeared.
-            snapshotter.release(Path(seal.facts["root"]))
+            load_snapshotter(seal.facts["snapshotter"]).release(Path(seal.facts["root"]))
         store.remove(found.name)
 
 
-def remove_bundle(store: Store, snapshotter: Snapshotter, bundle: Path) -> bool:
+def remove_bundle(store: Store, bundle: Path) -> bool:
     """Unmount the root of a bundle and remove what its container wrote; False: there is none.
 
     The directory itself stays, with `config.json` and an empty `rootfs`.
@@ -278,7 +281,10 @@ def remove_bundle(store: Store, snapshotter: Snapshotter, bundle: Path) -> bool:
         LocalError: it is in use.
     """
     name = bundle_entry(bundle)
-    if not any(found.name == name for found in store.entries()):
+    entry = store.find(name)
+    if entry is None:
         return False
+    with entry:
+        snapshotter = load_snapshotter(entry.seal.facts["snapshotter"])
     snapshotter.release(bundle.absolute() / "rootfs")
     return store.remove(name)

@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import stat
@@ -37,22 +38,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, IntegrityError, LocalError
-from imagers.files import has_name, local_errors, sync_file_system, write_all
+from imagers.files import has_name, local_errors, reason_of, sync_file_system, write_all
 from imagers.layout.guarded import open_guarded
 from imagers.layout.staged_directory import StagedDirectory, remove_abandoned
 from imagers.model.closing import Closing
+from imagers.store.content import content_digest
 from imagers.store.seal import MAX_SEAL_BYTES, Seal, parse_seal, write_seal
 
 if TYPE_CHECKING:
     from imagers.model.keys import SecretKey
 
-__all__ = ["BUNDLE", "Entry", "Found", "NewEntry", "Removed", "Store"]
+__all__ = ["BLOB", "BUNDLE", "Entry", "Found", "NewEntry", "Removed", "Store"]
 
+BLOB = "blob"  # the kind of an entry with stored bytes, and its one file
 BUNDLE = "bundle"  # the kind of an entry that is no layer: what the container of a bundle writes
 _SEAL = "seal"
 _MARK = ".new.imagers-"
-_NAME = re.compile(r"[a-z]+-sha(256|384|512)-[0-9a-f]+")
+_NAME = re.compile(r"[a-z]+-(sha256|sha384|sha512)-[0-9a-f]+")
 _MOUNTS = Path("/proc/self/mountinfo")
+_FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -255,6 +259,19 @@ class Store(Closing):
             os.fsync(entry.fd)
         entry.seal = seal
 
+    def verify(self, name: str) -> str:
+        """What is wrong with an entry: it is read to its end; "" where it is what was sealed."""
+        entry = self.find(name)
+        if entry is None:
+            return next((one.fault for one in self.entries() if one.name == name), "is not there")
+        with entry:
+            try:
+                if _content_of(entry) == (entry.seal.content or _digest_in(name)):
+                    return ""
+            except OSError as error:
+                return f"cannot be read: {reason_of(error)}"
+        return "its content is not what was sealed"
+
     def entries(self) -> list[Found]:
         """All of them, the one that was used last at the end."""
         with local_errors(self.path):
@@ -386,6 +403,20 @@ class Store(Closing):
             raise
 
 
+def _content_of(entry: Entry) -> str:
+    if entry.seal.content:
+        return content_digest(entry.fd, leave_out={_SEAL})
+    if entry.seal.diff_id is None:  # a bundle: what its container writes is its own
+        return _digest_in(entry.seal.name)
+    with open(os.open(BLOB, _FILE_FLAGS, dir_fd=entry.fd), "rb", buffering=0) as file:
+        return hashlib.file_digest(file, entry.seal.name.split("-")[1]).hexdigest()
+
+
+def _digest_in(name: str) -> str:
+    """The hex of the digest that a blob's entry is named after."""
+    return name.rpartition("-")[2]
+
+
 def _write_seal(fd: int, data: bytes, name: str = _SEAL) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     file = os.open(name, flags, 0o600, dir_fd=fd)
@@ -397,10 +428,9 @@ def _write_seal(fd: int, data: bytes, name: str = _SEAL) -> None:
 
 
 def _read_seal(fd: int, name: str) -> bytes:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with (
         local_errors(name, "has no seal"),
-        open(os.open(_SEAL, flags, dir_fd=fd), "rb", buffering=0) as file,
+        open(os.open(_SEAL, _FILE_FLAGS, dir_fd=fd), "rb", buffering=0) as file,
     ):
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise LocalError("the seal is no file", path=name)

@@ -32,6 +32,9 @@ must be missing or empty, in a directory that only you and root can change.
                               and HMAC at their end; default: before anything
                               of a layer is decompressed, for which it is kept
                               beside BUNDLE
+  --store DIR, --no-store     what is kept for the next pull: see "imagers store"
+  --store-place KIND, --store-size SIZE, --store-key KEY, --snapshotter NAME
+                              as for "imagers store"
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --jobs N                    layers downloaded at the same time; default: 3
   --memory SIZE               to work with; default: 64MiB
@@ -72,6 +75,7 @@ from imagers.cli.images import (
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
 from imagers.cli.signatures import policy_for, policy_option, print_trusted, registries_d_option
+from imagers.cli.stores import StoreOptions, keeping_options
 
 if TYPE_CHECKING:
     from imagers.core import Budget
@@ -94,6 +98,7 @@ __all__ = ["command"]
 @click.option("--stream", is_flag=True)
 @platform_option
 @budget_options
+@keeping_options
 @reading_options
 @json_option
 def command(  # one parameter an option
@@ -110,6 +115,7 @@ def command(  # one parameter an option
     stream: bool,
     platform: str | None,
     budget: Budget,
+    store: StoreOptions,
     registry: RegistryOptions,
     as_json: bool,
 ) -> None:
@@ -119,6 +125,9 @@ def command(  # one parameter an option
     resources = broker.guest(tee)
     start = time.perf_counter()
     with ExitStack() as stack:
+        if resources is not None:
+            stack.enter_context(resources)
+        opened = stack.enter_context(store.opened(resources))
         image = stack.enter_context(open_named(ref, registry, registries_d))
         path, document = policy_for(image, policy)
         options = PullOptions(
@@ -127,12 +136,12 @@ def command(  # one parameter an option
             require_encrypted=require_encrypted,
             stream=stream,
             budget=budget,
+            store=None if opened is None else opened.store,
+            snapshotter=None if opened is None else opened.snapshotter,
         )
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
         unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))
-        if resources is not None:
-            stack.enter_context(resources)
         bar = stack.enter_context(ProgressBar("pull"))
 
         def on_trusted(trusted: TrustedImage) -> None:
@@ -173,6 +182,7 @@ def _facts(report: PullReport) -> dict[str, object]:
                 "digest": str(layer.planned.layer.descriptor.digest),
                 "media_type": layer.planned.layer.descriptor.media_type,
                 "encrypted": layer.planned.is_encrypted,
+                "kept": layer.is_kept,
                 "size": layer.opened.size,
                 "tar_size": layer.opened.tar_size,
                 "entries": layer.opened.entries,
@@ -191,11 +201,12 @@ def _print_report(report: PullReport, policy: str, bundle: str, seconds: float) 
     for name in report.labels_left_out:
         say("warning", f"left out the label {name[:80]!r}: runtimes obey it")
     print_table(
-        ["layer", "encrypted", "stored", "tar", "entries", "MB/s of tar"],
+        ["layer", "encrypted", "kept", "stored", "tar", "entries", "MB/s of tar"],
         [
             [
                 str(layer.planned.layer.index),
                 "yes" if layer.planned.is_encrypted else "no",
+                "yes" if layer.is_kept else "no",
                 human_bytes(layer.opened.size),
                 human_bytes(layer.opened.tar_size),
                 str(layer.opened.entries),

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from imagers.errors import Unsupported
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from imagers.pull.snapshots.snapshotter import Snapshotter
 
-__all__ = ["SNAPSHOTTERS", "load_snapshotter"]
+__all__ = ["SNAPSHOTTERS", "choose_snapshotter", "load_snapshotter"]
 
 SNAPSHOTTERS = ("overlay", "plain", "erofs")
 """Each is the module of this name."""
@@ -29,3 +31,13 @@ def load_snapshotter(name: str) -> Snapshotter:
         )
     snapshotter: Snapshotter = import_module(f"imagers.pull.snapshots.{name}").SNAPSHOTTER
     return snapshotter
+
+
+def choose_snapshotter(directory: Path) -> Snapshotter:
+    """Overlayfs where it can be mounted below this directory, else plain directories."""
+    overlay = load_snapshotter("overlay")
+    try:
+        overlay.check(directory)
+    except Unsupported:
+        return load_snapshotter("plain")
+    return overlay

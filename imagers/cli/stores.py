@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of the store of a guest, and what they are turned into."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imagers.cli.command import blamed_on, option_group, parse_size
+from imagers.cli.output import say
+from imagers.errors import FormatError, LocalError, UsageError
+from imagers.pull.snapshots.table import SNAPSHOTTERS
+from imagers.settings import read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from imagers.cli.command import Verb
+    from imagers.model.keys import ResourceStore, SecretKey
+    from imagers.pull.snapshots.snapshotter import Snapshotter
+    from imagers.store import Store
+
+__all__ = ["OpenedStore", "StoreOptions", "keeping_options", "store_options"]
+
+PLACES = ("shared", "private")
+_DEFAULT_BYTES = 10 * 1024**3
+_DEFAULT_PART = 4  # of the file system
+_MIN_KEY_BYTES = 32
+_MAX_KEY_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStore:
+    """A store, and who makes root file systems of what it keeps; None: nobody does."""
+
+    store: Store
+    snapshotter: Snapshotter | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """What is kept from one pull to the next, and where.
+
+    Attributes:
+        directory: None: the default place.
+        is_off: nothing is kept.
+        place: whether only the guest can read and write there; None: nobody said so.
+        size: the most that is kept, as written.
+        key: of the seals: a file, or a broker's resource; None: one for each boot.
+        snapshotter: of a private place; None: one that works here.
+    """
+
+    directory: str | None
+    is_off: bool
+    place: str | None
+    size: str | None
+    key: str | None
+    snapshotter: str | None
+
+    @contextmanager
+    def opened(
+        self, resources: ResourceStore | None = None, *, must: bool = False
+    ) -> Iterator[OpenedStore | None]:
+        """The store; None: it is off, or there is none at the default place.
+
+        Args:
+            resources: where a key is asked for that is a broker's.
+            must: there is one, or an error.
+
+        Raises:
+            UsageError: the options are not one thing.
+            LocalError, Unsupported: it cannot be had as they say.
+        """
+        given = [
+            name
+            for name, value in {
+                "--store": self.directory,
+                "--store-place": self.place,
+                "--store-size": self.size,
+                "--store-key": self.key,
+                "--snapshotter": self.snapshotter,
+            }.items()
+            if value is not None
+        ]
+        if self.is_off:
+            if given:
+                raise UsageError(f"{given[0]} and --no-store exclude each other")
+            yield None
+            return
+        if self.snapshotter is not None and self.place != "private":
+            raise UsageError(
+                "--snapshotter is for --store-place private: elsewhere no unpacked layers are kept"
+            )
+        from imagers.store import Store
+
+        path = Path(self.directory) if self.directory is not None else read_settings().store
+        with ExitStack() as stack:
+            try:
+                key = stack.enter_context(self._load_key(resources))
+                store = stack.enter_context(Store(path, key, max_bytes=self._max_bytes()))
+            except LocalError as error:
+                if given or must:
+                    raise
+                say("warning", f"nothing is kept of this image: {error}")  # nobody asked for it
+                yield None
+                return
+            if store.max_bytes is None:
+                status = os.fstatvfs(store.fd)
+                whole = status.f_blocks * status.f_frsize
+                store.max_bytes = min(_DEFAULT_BYTES, whole // _DEFAULT_PART)
+            yield OpenedStore(store, self._find_snapshotter(path))
+
+    def _max_bytes(self) -> int | None:
+        return None if self.size is None else parse_size(self.size, "--store-size")
+
+    def _find_snapshotter(self, path: Path) -> Snapshotter | None:
+        if self.place != "private":
+            return None
+        from imagers.pull.snapshots.table import choose_snapshotter, load_snapshotter
+
+        if self.snapshotter is None:
+            return choose_snapshotter(path)
+        with blamed_on("--snapshotter"):
+            snapshotter = load_snapshotter(self.snapshotter)
+            snapshotter.check(path)
+        return snapshotter
+
+    def _load_key(self, resources: ResourceStore | None) -> SecretKey:
+        from imagers.files import read_bounded
+        from imagers.model.keys import SecretKey
+        from imagers.store import load_store_key
+
+        if self.key is None:
+            directory = read_settings().runtime
+            if directory is None:
+                raise LocalError(
+                    "there is no directory for a key that lasts as long as this boot",
+                    path="XDG_RUNTIME_DIR",
+                    hint="name a key with --store-key, or keep nothing with --no-store",
+                )
+            return load_store_key(directory)
+        with blamed_on("--store-key"):
+            if not self.key.startswith("kbs:"):
+                key = SecretKey(read_bounded(self.key, max_bytes=_MAX_KEY_BYTES))
+            elif resources is None:
+                raise UsageError(
+                    "expected a broker that the key is asked for, got none",
+                    hint="name one with --broker URL",
+                )
+            else:
+                key = resources.get(self.key, manifest_digest=None)
+            if len(key) < _MIN_KEY_BYTES:
+                raise FormatError(
+                    f"expected at least {_MIN_KEY_BYTES} bytes, got {len(key)}", what="key"
+                )
+        return key
+
+
+def _group(*, is_off: bool) -> Mapping[str, Callable[[Verb], Verb]]:
+    off = {"is_off": click.option("--no-store", "is_off", is_flag=True)} if is_off else {}
+    return {
+        "directory": click.option("--store", "directory", metavar="DIR"),
+        "place": click.option("--store-place", "place", type=click.Choice(PLACES)),
+        "size": click.option("--store-size", "size", metavar="SIZE"),
+        "key": click.option("--store-key", "key", metavar="KEY"),
+        "snapshotter": click.option("--snapshotter", type=click.Choice(SNAPSHOTTERS)),
+        **off,
+    }
+
+
+keeping_options = option_group("store", StoreOptions, _group(is_off=True))
+"""Of a pull: which store, if any."""
+
+store_options = option_group("store", partial(StoreOptions, is_off=False), _group(is_off=False))
+"""Of who looks after a store."""
