@@ -85,7 +85,7 @@ def _compare(folder: Path, place: Path, image: str, size: int, runs: int, what: 
     """Prints a row; CPU seconds of a GB that the default takes more."""
     streamed, checked = Runs(), Runs()
     bundle = place / "bundle"
-    pull = [*IMAGERS, "pull", "-q", image, str(bundle), "--policy", f"{folder}/policy.json",
+    pull = [*IMAGERS, "pull", "-q", "--no-store", image, str(bundle), "--policy", f"{folder}/policy.json",
             "--tls-verify=false", "--decryption-key", f"{folder}/private.pem"]  # fmt: skip
     for _ in range(runs):
         for one, more in ((streamed, ["--stream"]), (checked, [])):

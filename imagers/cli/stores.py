@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,19 +48,19 @@ class StoreOptions:
 
     Attributes:
         directory: None: the default place.
-        is_off: nothing is kept.
-        place: whether only the guest can read and write there; None: nobody said so.
         size: the most that is kept, as written.
         key: of the seals: a file, or a broker's resource; None: one for each boot.
+        place: whether only the guest can read and write there; None: nobody said so.
         snapshotter: of a private place; None: one that works here.
+        is_off: nothing is kept.
     """
 
     directory: str | None
-    is_off: bool
-    place: str | None
     size: str | None
     key: str | None
-    snapshotter: str | None
+    place: str | None = None
+    snapshotter: str | None = None
+    is_off: bool = False
 
     @contextmanager
     def opened(
@@ -162,20 +161,23 @@ class StoreOptions:
         return key
 
 
-def _group(*, is_off: bool) -> Mapping[str, Callable[[Verb], Verb]]:
-    off = {"is_off": click.option("--no-store", "is_off", is_flag=True)} if is_off else {}
-    return {
-        "directory": click.option("--store", "directory", metavar="DIR"),
-        "place": click.option("--store-place", "place", type=click.Choice(PLACES)),
-        "size": click.option("--store-size", "size", metavar="SIZE"),
-        "key": click.option("--store-key", "key", metavar="KEY"),
-        "snapshotter": click.option("--snapshotter", type=click.Choice(SNAPSHOTTERS)),
-        **off,
-    }
+_OPTIONS: Mapping[str, Callable[[Verb], Verb]] = {
+    "directory": click.option("--store", "directory", metavar="DIR"),
+    "size": click.option("--store-size", "size", metavar="SIZE"),
+    "key": click.option("--store-key", "key", metavar="KEY"),
+}
 
-
-keeping_options = option_group("store", StoreOptions, _group(is_off=True))
-"""Of a pull: which store, if any."""
-
-store_options = option_group("store", partial(StoreOptions, is_off=False), _group(is_off=False))
+store_options = option_group("store", StoreOptions, _OPTIONS)
 """Of who looks after a store."""
+
+keeping_options = option_group(
+    "store",
+    StoreOptions,
+    {
+        **_OPTIONS,
+        "place": click.option("--store-place", "place", type=click.Choice(PLACES)),
+        "snapshotter": click.option("--snapshotter", type=click.Choice(SNAPSHOTTERS)),
+        "is_off": click.option("--no-store", "is_off", is_flag=True),
+    },
+)
+"""Of a pull."""

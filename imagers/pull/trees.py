@@ -186,8 +186,8 @@ class Trees(Closing):
                 f"{max(0, free)} of the store's {self._store.max_bytes} can be had: the rest is "
                 "in use",
                 path=str(self._store.path),
-                hint="allow more with --store-size, remove bundles with `imagers store remove`, or "
-                "keep nothing with --no-store",
+                hint="allow more with --store-size, keep nothing with --no-store, or remove what "
+                "is not needed: 'imagers store' says how",
             )
 
     def _committed(self, upto: int) -> list[Committed]:

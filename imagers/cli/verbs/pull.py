@@ -32,9 +32,9 @@ must be missing or empty, in a directory that only you and root can change.
                               and HMAC at their end; default: before anything
                               of a layer is decompressed, for which it is kept
                               beside BUNDLE
-  --store DIR, --no-store     what is kept for the next pull: see "imagers store"
-  --store-place KIND, --store-size SIZE, --store-key KEY, --snapshotter NAME
-                              as for "imagers store"
+  --no-store                  keep nothing for the next pull
+  --store DIR, --store-place KIND, --store-size SIZE, --store-key KEY,
+  --snapshotter NAME          see "imagers store"
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --jobs N                    layers downloaded at the same time; default: 3
   --memory SIZE               to work with; default: 64MiB

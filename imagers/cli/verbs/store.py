@@ -13,22 +13,26 @@ short. Policy, signatures and keys are asked at each pull, whatever is kept.
   remove                      remove layers; of a BUNDLE whose root is mounted:
                               unmount it, and drop what its container wrote
 
-  --store DIR                 default: IMAGERS_STORE, else /var/lib/imagers/store
-                              for root, else ~/.local/state/imagers/store
-  --store-place KIND          "shared", the default: others, such as the host,
-                              may write there. Layers are kept as the registry
-                              has them, and checked, decrypted and unpacked each
-                              time. "private": memory, or a volume that only the
-                              guest can read. Unpacked layers are kept
+  --store DIR                 default: IMAGERS_STORE, else for root
+                              /var/lib/imagers/store, for others
+                              ~/.local/state/imagers/store
+  --store-key KEY             of the seals: a file with 32 bytes or more, or, of
+                              "pull", kbs:///A/B/C of the broker; default: one
+                              for each boot, in XDG_RUNTIME_DIR or /run/imagers
   --store-size SIZE           what was longest not used goes first; default:
                               10GiB, or a quarter of the file system
-  --store-key KEY             of the seals: file with 32 bytes or more, or of
-                              "pull" kbs:///REPOSITORY/TYPE/TAG; default: one for
-                              each boot, in XDG_RUNTIME_DIR or /run/imagers
-  --snapshotter NAME          how unpacked layers are kept: overlay, plain
-                              directories, or erofs images with a dm-verity tree;
-                              default: overlay, plain where that cannot be
-                              mounted
+
+"imagers pull" has these, and:
+
+  --store-place KIND          "shared", the default: others, such as the host,
+                              may read and write there. Layers are kept as the
+                              registry has them; each time they are checked,
+                              decrypted and unpacked. "private": memory, or a
+                              volume that only the guest reads. Unpacked layers
+                              are kept
+  --snapshotter NAME          how: overlay, plain (directories) or erofs (with
+                              dm-verity); default: overlay where it can be
+                              mounted, else plain
   --json                      the result as JSON
   -q, -v, -h                  quiet, verbose, this text
 

@@ -208,6 +208,12 @@ def sign_and_verify(made, pushed):
     made("verify", pushed, *policy)
     made("verify", pushed, *policy, "--explain")
     made("pull", pushed, "signed", *policy)
+    names = [one["name"] for one in made("store list")["entries"]]
+    made("store verify")
+    Path(os.environ["IMAGERS_STORE"], names[0], "seal").write_text("none")
+    made("store verify", code=20)
+    made("store gc")
+    made("store remove", names[1])
     made("inspect", pushed, "--referrers")
     made("list-tags", pushed.removesuffix(":v1"))
     made("delete", pushed)
