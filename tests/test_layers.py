@@ -51,6 +51,7 @@ WORLD = {
         "core/watch",
         "pull/ahead",
         "registry",
+        "store",  # since when this machine runs
         "encrypt/schemes/providers",
         "evidence/veraison",  # how long to wait for a result
     },

@@ -32,6 +32,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ BUNDLE = "bundle"  # the kind of an entry that is no layer: what the container o
 _SEAL = "seal"
 _MARK = ".new.imagers-"
 _NAME = re.compile(r"[a-z]+-(sha256|sha384|sha512)-[0-9a-f]+")
-_MOUNTS = Path("/proc/self/mountinfo")
+_UPTIME = Path("/proc/uptime")
 _FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -284,7 +285,7 @@ class Store(Closing):
         """Remove an entry; False where there is none.
 
         Raises:
-            LocalError: a process, a mount or another entry needs it, or it cannot be removed.
+            LocalError: a process or another entry needs it, or it cannot be removed.
         """
         with local_errors(self.path, f"{name} cannot be removed"):
             fd = self._open(name)
@@ -311,12 +312,6 @@ class Store(Closing):
                 hint="remove it when the command that uses it has ended",
             ) from None
         # From here on nobody begins to use it; who needs it has said so already.
-        if f"/{name}/" in _MOUNTS.read_text(errors="replace"):
-            raise LocalError(
-                f"{name} is mounted",
-                path=str(self.path),
-                hint="remove the bundle first: `imagers store remove BUNDLE`",
-            )
         for one in self.entries():
             if name in one.needs:
                 raise LocalError(
@@ -348,11 +343,17 @@ class Store(Closing):
         return free
 
     def collect(self) -> list[Removed]:
-        """Remove what has no seal of this store's key; then what is above the limit."""
+        """Remove what has no seal of this store's key; then what is above the limit.
+
+        What a bundle of this boot has written stays: it may be mounted.
+        """
+        booted = time.time() - float(_UPTIME.read_text().split()[0])
         removed = [
             Removed(one.name, one.size, one.fault)
             for one in self.entries()
-            if one.seal is None and self._try_remove(one.name)
+            if one.seal is None
+            and not (one.is_bundle and one.used > booted)
+            and self._try_remove(one.name)
         ]
         before = {one.name: one for one in self.entries()}
         self.make_room()

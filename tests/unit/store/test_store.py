@@ -236,3 +236,13 @@ def test_store_on_a_file_is_refused(tmp_path, key):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(LocalError, match="no store can be kept here"):
         Store(tmp_path / "file", key)
+
+
+def test_what_a_bundle_of_this_boot_wrote_stays_although_its_seal_is_no_more(store, put):
+    """The key may have been lost, and a container may be running."""
+    name = name_of("b", "bundle")
+    put(store, name).close()
+    (store.path / name / "seal").write_bytes(b"")
+    assert store.collect() == []
+    use(store, name, 1000)  # long before this machine was started
+    assert [one.name for one in store.collect()] == [name]
