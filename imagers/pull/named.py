@@ -33,11 +33,13 @@ class NamedImage(Closing):
         source: closed with this object.
         find: the signatures of a manifest or an index, of the given formats. A place that cannot
             be asked is in the answer as a failure, and no error.
+        read_key: the bytes of a key that a policy names.
     """
 
     identity: ImageIdentity
     source: ImageSource
     find: Callable[[Digest, Collection[str]], Found]
+    read_key: Callable[[str], bytes]
     _loaded: list[tuple[sign.Policy, sign.Trust]] = field(
         default_factory=list, repr=False, compare=False
     )
@@ -52,7 +54,6 @@ class NamedImage(Closing):
         """
         import logging
 
-        from imagers.sign.keyfiles import read_key_file
         from imagers.sign.materials import load_trust
 
         for known, trust in self._loaded:
@@ -61,7 +62,7 @@ class NamedImage(Closing):
         selected = policy.select(self.identity)
         log = logging.getLogger(__name__)
         log.debug("%s: the policy has its requirements at %s", self.identity, selected.where)
-        loaded = load_trust(selected, read_key_file)
+        loaded = load_trust(selected, self.read_key)
         self._loaded.append((policy, loaded))
         return loaded
 
@@ -98,6 +99,8 @@ def open_image(
     name: str | transport.ImageName,
     transport: transport.TransportOptions | None = None,
     lookasides: sign.Lookasides | None = None,
+    *,
+    read_key: Callable[[str], bytes] | None = None,
 ) -> NamedImage:
     """The image of that name; the caller closes it. Nothing is read or asked yet.
 
@@ -105,6 +108,7 @@ def open_image(
         name: as a user writes it; or one from `imagers.transport.names.locate`.
         transport: logins, certificates, mirrors; None: none of them.
         lookasides: where OpenPGP signatures outside of registries are; None: nowhere.
+        read_key: the bytes of a key that a policy names; None: files only.
 
     Raises:
         FormatError, Unsupported, UsageError: it is no name of an image.
@@ -112,6 +116,7 @@ def open_image(
         LocalError: a file of `transport` cannot be read.
     """
     from imagers.sign.find import Finder
+    from imagers.sign.keyfiles import read_key_file
     from imagers.sign.places import places_of
     from imagers.transport.names import locate, parse_image_name
     from imagers.transport.open import open_source
@@ -121,7 +126,7 @@ def open_image(
     identity = identity_of(name)
     source = open_source(name, transport)
     finder = Finder(places_of(name, source, lookasides=lookasides, transport=transport))
-    return NamedImage(identity, source, finder.find)
+    return NamedImage(identity, source, finder.find, read_key or read_key_file)
 
 
 def identity_of(name: transport.ImageName) -> ImageIdentity:
