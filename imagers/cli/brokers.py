@@ -14,6 +14,7 @@ from imagers.cli.command import blamed_on, option_group
 from imagers.cli.output import say
 from imagers.errors import FormatError, UsageError
 from imagers.model.closing import Closing
+from imagers.model.origin import Origin
 from imagers.settings import read_settings
 
 if TYPE_CHECKING:
@@ -41,10 +42,11 @@ DEFAULT_PORT = 8080
 
 
 class Given(NamedTuple):
-    """What the user said, and where: the name of an option or of a variable."""
+    """What the user said, and where: the name of an option, a variable, a file or a word."""
 
     value: str
     by: str
+    origin: Origin = Origin.CALLER
 
     def better(self, value: str) -> str:
         """What should have been typed."""
@@ -152,7 +154,7 @@ class BrokerOptions:
             )
         from imagers.net.urls import parse_origin, with_scheme
 
-        url, by = self.url
+        url, by = self.url.value, self.url.by
         meant = with_scheme(url)
         if meant is not None:
             raise UsageError(
