@@ -64,7 +64,8 @@ def policy_for(
     """
     user = user or read_settings()
     named = user.guest.policy
-    with blamed_on("--policy" if place else named and named.by):
+    by = None if named is None else named.by
+    with blamed_on("--policy" if place else by):
         policy = user.policy_for(image.identity, place, resources)
     return user.find_policy(place) or _PIN, policy
 

@@ -60,14 +60,15 @@ def new_tls_context(
     else:
         _log.debug("trusts the CAs of %s", "the system" if ca_file is None else f"{ca_file} only")
     with _told(ca_file or _CONFIGURATION, "CA file"):
-        context = ssl.create_default_context(cafile=ca_file, cadata=ca_pem)
+        cas = None if ca_pem is None else _checked(ca_pem)
+        context = ssl.create_default_context(cafile=ca_file, cadata=cas)
     for path in more_ca_files:
         _log.debug("trusts the CAs of %s too", path)
         with _told(path, "CA file"):
             context.load_verify_locations(cafile=path)
     for pem in more_cas:
         with _told(_CONFIGURATION, "CA file"):
-            context.load_verify_locations(cadata=pem)
+            context.load_verify_locations(cadata=_checked(pem))
     for certificate, key in client_certificates:
         _log.debug("shows the certificate %s to servers that ask", certificate)
         with _told(certificate, "client certificate"):
@@ -96,12 +97,19 @@ def new_checked_context() -> ssl.SSLContext:
     return context
 
 
+def _checked(pem: str) -> str:
+    """A text that Python reads certificates from: for an empty one it would take the system's."""
+    if not pem or not pem.isascii():
+        raise ValueError("no PEM")
+    return pem
+
+
 @contextmanager
 def _told(path: str | os.PathLike[str] | None, kind: str) -> Iterator[None]:
     """Errors of the block as errors about a file."""
     try:
         yield
-    except (ssl.SSLError, ValueError) as error:  # the latter for none at all, and other letters
+    except (ssl.SSLError, ValueError) as error:
         raise FormatError(
             "expected certificates in PEM"
             if kind == "CA file"

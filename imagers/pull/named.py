@@ -33,13 +33,13 @@ class NamedImage(Closing):
         source: closed with this object.
         find: the signatures of a manifest or an index, of the given formats. A place that cannot
             be asked is in the answer as a failure, and no error.
-        read_key: the bytes of a key that a policy names.
+        read_key: the bytes of a key that a policy names; None: files only.
     """
 
     identity: ImageIdentity
     source: ImageSource
     find: Callable[[Digest, Collection[str]], Found]
-    read_key: Callable[[str], bytes]
+    read_key: Callable[[str], bytes] | None = None
     _loaded: list[tuple[sign.Policy, sign.Trust]] = field(
         default_factory=list, repr=False, compare=False
     )
@@ -54,6 +54,7 @@ class NamedImage(Closing):
         """
         import logging
 
+        from imagers.sign.keyfiles import read_key_file
         from imagers.sign.materials import load_trust
 
         for known, trust in self._loaded:
@@ -62,7 +63,7 @@ class NamedImage(Closing):
         selected = policy.select(self.identity)
         log = logging.getLogger(__name__)
         log.debug("%s: the policy has its requirements at %s", self.identity, selected.where)
-        loaded = load_trust(selected, self.read_key)
+        loaded = load_trust(selected, self.read_key or read_key_file)
         self._loaded.append((policy, loaded))
         return loaded
 
@@ -116,7 +117,6 @@ def open_image(
         LocalError: a file of `transport` cannot be read.
     """
     from imagers.sign.find import Finder
-    from imagers.sign.keyfiles import read_key_file
     from imagers.sign.places import places_of
     from imagers.transport.names import locate, parse_image_name
     from imagers.transport.open import open_source
@@ -126,7 +126,7 @@ def open_image(
     identity = identity_of(name)
     source = open_source(name, transport)
     finder = Finder(places_of(name, source, lookasides=lookasides, transport=transport))
-    return NamedImage(identity, source, finder.find, read_key or read_key_file)
+    return NamedImage(identity, source, finder.find, read_key)
 
 
 def identity_of(name: transport.ImageName) -> ImageIdentity:

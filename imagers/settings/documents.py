@@ -8,18 +8,14 @@ What a broker gives is kept in memory, and nowhere else: it is asked anew each t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from imagers.errors import FormatError, Unsupported, UsageError
+from imagers.model.keys import ResourceStore
 from imagers.model.origin import Origin
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from imagers.model.keys import ResourceStore
-
-__all__ = ["Document", "is_at_broker", "key_reader", "path_of", "read_document", "read_text"]
+__all__ = ["Document", "is_at_broker", "key_reader", "path_of", "read_document"]
 
 _FORMS = "a path, file:///PATH or kbs:///REPOSITORY/TYPE/TAG"
 
@@ -68,14 +64,11 @@ def path_of(place: str) -> str:
     return path
 
 
-def read_document(
-    place: str, *, max_bytes: int, resources: ResourceStore | None, hint: str | None = None
-) -> bytes:
+def read_document(place: str, *, max_bytes: int, resources: ResourceStore | None) -> bytes:
     """The bytes at a place.
 
     Args:
         resources: where those at a broker are asked for; None: nobody named one.
-        hint: for a file that cannot be read.
 
     Raises:
         LocalError: a file cannot be read, or is too long.
@@ -86,7 +79,7 @@ def read_document(
     if not is_at_broker(place):
         from imagers.files import read_bounded
 
-        return read_bounded(path_of(place), max_bytes=max_bytes, hint=hint)
+        return read_bounded(path_of(place), max_bytes=max_bytes)
     if place.startswith("kbs+"):
         raise Unsupported(
             f"expected {_FORMS}, got {place[:160]!r}",
@@ -103,28 +96,12 @@ def read_document(
         return bytes(data)
 
 
-def read_text(place: str, *, max_bytes: int, resources: ResourceStore | None) -> str:
-    """The same, as text."""
-    return text_of(read_document(place, max_bytes=max_bytes, resources=resources), what=place)
-
-
-def text_of(data: bytes, *, what: str) -> str:
-    """The text in a document.
-
-    Raises:
-        FormatError: it is no UTF-8.
-    """
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise FormatError(f"is not UTF-8 at byte {error.start}", what=what) from None
-
-
 def key_reader(resources: ResourceStore | None) -> Callable[[str], bytes]:
     """What reads the keys that a policy names, those at a broker too: for `open_image`."""
-    from imagers.sign.keyfiles import MAX_KEYRING_BYTES, read_key_file
 
     def read(place: str) -> bytes:
+        from imagers.sign.keyfiles import MAX_KEYRING_BYTES, read_key_file
+
         if resources is None or not is_at_broker(place):
             return read_key_file(place)
         return read_document(place, max_bytes=MAX_KEYRING_BYTES, resources=resources)

@@ -20,18 +20,15 @@ Spec: confidential-containers/guest-components, image-rs/src/config.rs and confi
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from imagers.errors import FormatError, Unsupported
-from imagers.files import is_shared_with_host, read_bounded
+from imagers.files import read_bounded
 from imagers.model.origin import Origin
 from imagers.model.strict_json import View
+from imagers.registry.mirrors import RegistriesConf
 from imagers.settings.documents import Document
-
-if TYPE_CHECKING:
-    from imagers.registry.mirrors import RegistriesConf
 
 __all__ = [
     "GuestConfig",
@@ -70,16 +67,14 @@ _KBC_KEYS = frozenset({"name", "url", "kbs_cert"})
 # Of these the service that reads the file is told something, and a pull nothing.
 _OF_THE_SERVICE = frozenset({"socket", "aa", "log", "skip_sealed_secret_verification"})
 _HUB_KEYS = _OF_THE_SERVICE | {"kbc", "image", "credentials"}
-_PREFIX = "agent."
 _VERIFIES = "agent.enable_signature_verification"
 _POLICY_WORD = "agent.image_policy_file"
 _LOGIN_WORD = "agent.image_registry_auth"
 _KBC_WORD = "agent.aa_kbc_params"
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A value, and who said it: a key of a file, or a word."""
+class Said(NamedTuple):
+    """A value, and who said it: a variable, a key of a file, or a word."""
 
     value: str
     by: str
@@ -101,7 +96,7 @@ class GuestConfig:
         roots: certificates in PEM that are trusted beside the system's, for registries.
         broker: URL of the key broker.
         broker_ca: certificates in PEM that are trusted for it.
-        passed_over: what the file has and nobody reads, as messages say it.
+        passed_over: what it has and nobody reads, a sentence each.
         is_silent_on_images: whether it has no part about images, so that the kernel's words count.
     """
 
@@ -142,8 +137,7 @@ def load_guest_config(path: str) -> GuestConfig:
         FormatError, Unsupported: as `parse_guest_config`.
     """
     raw = read_bounded(path, max_bytes=_MAX_BYTES)
-    origin = Origin.of_file(is_shared=is_shared_with_host(path))
-    return parse_guest_config(raw, what=path, origin=origin)
+    return parse_guest_config(raw, what=path)
 
 
 def load_kernel_words(path: str) -> GuestConfig:
@@ -156,9 +150,7 @@ def load_kernel_words(path: str) -> GuestConfig:
     return parse_kernel_words(read_bounded(path, max_bytes=_MAX_BYTES), what=path)
 
 
-def parse_guest_config(
-    raw: bytes, *, what: str, origin: Origin = Origin.FILE
-) -> GuestConfig:
+def parse_guest_config(raw: bytes, *, what: str, origin: Origin = Origin.FILE) -> GuestConfig:
     """The configuration in a file of image-rs or of the Confidential Data Hub.
 
     Args:
@@ -218,9 +210,9 @@ def parse_kernel_words(raw: bytes, *, what: str) -> GuestConfig:
     params = next((value for name, value in pairs if name == _KBC_WORD), "")
     broker = parse_kbc_params(params, what=f"{_KBC_WORD} in {what}") if params else None
     verifies = words.get(_VERIFIES) == "true"
-    passed = ()
+    passed: tuple[str, ...] = ()
     if _POLICY_WORD in words and not verifies:
-        passed = (f"{_POLICY_WORD}, as there is no {_VERIFIES}=true",)
+        passed = (f"{_POLICY_WORD} is passed over: there is no {_VERIFIES}=true",)
     return GuestConfig(
         policy=document(_POLICY_WORD) if verifies else None,
         logins=document(_LOGIN_WORD),
@@ -250,13 +242,15 @@ def _check_kbc(name: str, what: str) -> None:
     if name != _KBC:
         raise Unsupported(
             f"{what}: expected the client {_KBC!r}, got {name[:80]!r}",
-            hint="others need no broker of Trustee's protocol, which is the one that is spoken",
+            hint=f"brokers are spoken to in Trustee's protocol: '{_KBC}::https://HOST'",
         )
 
 
 def _parse(raw: bytes, what: str) -> View:
     if raw.lstrip().startswith(b"{"):
         return View.parse(raw, what=what, max_bytes=_MAX_BYTES)
+    import tomllib
+
     try:
         return View(tomllib.loads(raw.decode()), what=what, where="")
     except UnicodeDecodeError as error:
@@ -329,7 +323,7 @@ def _said(view: View, key: str, value: str, origin: Origin) -> Said:
 
 def _unknown(view: View, known: frozenset[str]) -> tuple[str, ...]:
     return tuple(
-        f"{view.what} has the unknown key {view.at(str(key)[:80])!r}"
+        f"{view.what}: the key {view.at(str(key)[:80])!r} is not known, and is passed over"
         for key in view.value
         if key not in known
     )

@@ -69,7 +69,7 @@ class Settings:
         named_admin_key: file of its administrator's key; None: where this user's broker writes it.
         cosign_password: None where the variable is not set, which is not the same as empty.
         guest: what a guest's configuration says, less what a variable says in its place.
-        kbc_params: the guest's broker in the words of Confidential Containers; None: `guest` has it.
+        kbc_params: the guest's broker, as `AA_KBC_PARAMS` has it; None: `guest` has it.
     """
 
     policy_paths: tuple[Path, ...]
@@ -400,18 +400,18 @@ def hide_secrets() -> None:
         _hidden[_VARIABLE] = os.environ.pop(_VARIABLE)
 
 
-def read_settings(config: GuestConfig | None = None) -> Settings:
+def read_settings(guest: GuestConfig | None = None) -> Settings:
     """The settings of this process.
 
     Args:
-        config: of a guest; the variables that guests have are read then, too. Every variable wins
-            over it.
+        guest: configuration of a guest; the variables that guests have are read then, too. Every
+            variable wins over it.
     """
     home = Path(os.environ.get("HOME") or "/nonexistent")
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     state = Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state")
     admin_key = os.environ.get("IMAGERS_BROKER_ADMIN_KEY")
-    guest, kbc_params = (GuestConfig(), None) if config is None else _in_a_guest(config)
+    guest, kbc_params = (GuestConfig(), None) if guest is None else _in_a_guest(guest)
     return Settings(
         policy_paths=(
             config / "containers" / "policy.json",
