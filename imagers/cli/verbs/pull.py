@@ -21,12 +21,11 @@ must be missing or empty, in a directory that only you and root can change.
                               else IMAGERS_BROKER_CA
   --broker-reference FILE     what a broker in a TEE has to run, which it shows
                               by RA-TLS; else IMAGERS_BROKER_REFERENCE
-  --insecure-test-root TEE=FILE
-                              in place of the vendor's there, for tests
   --insecure-broker-http      plain http to a broker that is not on loopback
   --tee NAME[,DEVICE]...      the TEE to give evidence of, and devices such as
-                              nvidia; default: the one that this machine is;
-                              "sample" for tests
+                              nvidia; default: the one that this machine is
+  --measure REGISTER          extend tpm:14, tpm:15 or rtmr:3 with image, policy
+                              and names of keys, before BUNDLE appears
   --require-encrypted         fail if a layer is not encrypted
   --stream                    open layers while they come, and compare digest
                               and HMAC at their end; default: before anything
@@ -39,6 +38,8 @@ must be missing or empty, in a directory that only you and root can change.
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE,
   --ranges N
                               as for "imagers copy"
+  --insecure-test-root TEE=FILE, --tee sample
+                              for tests
   --json                      the result as JSON
   -q, -v, -h                  quiet, verbose, this text
 
@@ -90,6 +91,7 @@ __all__ = ["command"]
 @timeout_option
 @broker_options
 @click.option("--tee", metavar="NAME")
+@click.option("--measure", metavar="REGISTER")
 @click.option("--require-encrypted", is_flag=True)
 @click.option("--stream", is_flag=True)
 @platform_option
@@ -106,6 +108,7 @@ def command(  # one parameter an option
     timeout_s: float | None,
     broker: BrokerOptions,
     tee: str | None,
+    measure: str | None,
     require_encrypted: bool,
     stream: bool,
     platform: str | None,
@@ -114,8 +117,10 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
+    from imagers.cli.machine import measure_of_machine
     from imagers.pull.run import PullOptions, pull_image
 
+    measured = None if measure is None else measure_of_machine(measure)
     resources = broker.guest(tee)
     start = time.perf_counter()
     with ExitStack() as stack:
@@ -144,6 +149,7 @@ def command(  # one parameter an option
             options,
             unwrappers=unwrappers,
             resources=resources,
+            measure=measured,
             on_trusted=on_trusted,
             on_step=bar.step,
             on_progress=bar.show,
@@ -151,7 +157,8 @@ def command(  # one parameter an option
     if as_json:
         seconds = round(time.perf_counter() - start, 3)
         places = {"bundle": bundle, "reference": image.source.name, "policy": path}
-        print_json(places | {"seconds": seconds, "streamed": stream} | _facts(report))
+        told = {"seconds": seconds, "streamed": stream, "measured": measure}
+        print_json(places | told | _facts(report))
     else:
         _print_report(report, path, bundle, time.perf_counter() - start)
 
