@@ -42,6 +42,7 @@ from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper
 from imagers.errors import FormatError
 from imagers.files import local_errors
 from imagers.model.descriptor import Platform
+from imagers.model.evidence import Measure
 from imagers.model.keys import KeyUnwrapper, ResourceStore
 from imagers.model.manifest import check_config_size
 from imagers.model.stream import read_all
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from imagers.encrypt.keys import LayerKey, LayerKeys
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
+    from imagers.model.strict_json import JSON
     from imagers.pull.ahead import Arrived, Check
     from imagers.pull.plan import Plan
 
@@ -195,6 +197,7 @@ def pull_image(
     resources: ResourceStore | None = None,
     on_trusted: Callable[[TrustedImage], None] | None = None,
     on_step: Callable[[str], None] | None = None,
+    measure: Measure | None = None,
     on_progress: OnProgress | None = None,
     cancellation: Cancellation | None = None,
 ) -> PullReport:
@@ -205,6 +208,8 @@ def pull_image(
             check, open to its owner only.
         unwrappers: keys from files.
         resources: a broker that keys are asked for, once for the whole image.
+        measure: what the image, its policy and its keys are measured with, after the last check
+            and before the bundle appears.
         on_trusted, on_step, on_progress: news for a user interface, told in this thread. A step
             says what is done now, in words, before there are layers to work on.
         cancellation: ends the work within about 100 ms.
@@ -214,6 +219,7 @@ def pull_image(
             it should be.
         KeyUnavailable, AttestationError: there are no keys.
         RemoteError, LocalError, Cancelled: the outside world.
+        As `measure`.
         In each case nothing is at `bundle` that was not there before.
 
     Spec: OCI image-spec v1.1, layer.md; OCI runtime-spec v1.0.2, bundle.md.
@@ -239,8 +245,22 @@ def pull_image(
             owner=(os.geteuid(), os.getegid()),
         )
         _make_working_directory(trusted, staging)
+        if measure is not None:
+            measure.record("PullImage", _measured(trusted, options.policy, keys))
         staging.publish(config)
     return PullReport(trusted, tuple(layers))
+
+
+def _measured(trusted: TrustedImage, policy: Policy, keys: LayerKeys) -> JSON:
+    """What is measured of a pull: the same for the same image, policy and keys."""
+    names: list[JSON] = [*sorted({name for key in keys if key is not None for name in key.names})]
+    return {
+        "image": str(trusted.manifest.descriptor.digest),
+        "top": str(trusted.top_digest),
+        "config": str(trusted.manifest.config.digest),
+        "policy": str(policy.digest),
+        "keys": names,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ class Settings:
         tee_key_algorithm: of the key that its answers are sealed to; None: what all brokers take.
         tpm_device: of the TPM of this machine; None: the kernel's.
         tpm_ak_handle: of its attestation key, as written; None: the usual one.
+        agent_log: file with what was measured in this machine since its start; None: the usual one.
         named_admin_key: file of its administrator's key; None: where this user's broker writes it.
         cosign_password: None where the variable is not set, which is not the same as empty.
         guest: what a guest's configuration says, less what a variable says in its place.
@@ -93,6 +94,7 @@ class Settings:
     tee_key_algorithm: str | None = None
     tpm_device: str | None = None
     tpm_ak_handle: str | None = None
+    agent_log: str | None = None
     named_admin_key: Path | None = None
     cosign_password: str | None = field(default=None, repr=False)
     guest: GuestConfig = field(default_factory=GuestConfig)
@@ -445,6 +447,7 @@ def read_settings(guest: GuestConfig | None = None) -> Settings:
         tee_key_algorithm=os.environ.get("IMAGERS_TEE_KEY_ALGORITHM") or None,
         tpm_device=os.environ.get("AA_TPM_DEVICE") or None,
         tpm_ak_handle=os.environ.get("AA_TPM_AK_HANDLE") or None,
+        agent_log=os.environ.get("AAEL_PATH") or None,
         named_admin_key=Path(admin_key) if admin_key else None,
         cosign_password=_hidden.get(_VARIABLE, os.environ.get(_VARIABLE)),
         guest=guest,

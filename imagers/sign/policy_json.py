@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from imagers.errors import FormatError, PolicyDenied
+from imagers.model.digest import Digest, digest_of
 from imagers.model.identity import ImageIdentity, parse_path_scope
 from imagers.model.reference import normal_name
 from imagers.sign.requirements import (
@@ -73,10 +74,12 @@ class Policy:
     Attributes:
         default: for images that no scope fits; never empty.
         transports: by transport and scope; a list is never empty.
+        digest: of the document, as it was written.
     """
 
     default: tuple[Requirement, ...]
     transports: Mapping[str, Mapping[str, tuple[Requirement, ...]]]
+    digest: Digest
 
     def select(self, identity: ImageIdentity) -> Selected:
         """The list for `identity`: of the most specific scope only.
@@ -129,7 +132,8 @@ def parse_policy(raw: bytes, *, what: str = "policy") -> Policy:
                     where=where,
                 )
             transports[transport][scope] = _parse_list(scopes, written, where)
-    return Policy(_parse_list(document, "default", document.at("default")), transports)
+    default = _parse_list(document, "default", document.at("default"))
+    return Policy(default, transports, digest_of(raw))
 
 
 def _parse_list(parent: Strict, name: str, where: str) -> tuple[Requirement, ...]:

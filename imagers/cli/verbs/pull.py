@@ -29,6 +29,8 @@ must be missing or empty, in a directory that only you and root can change.
   --insecure-broker-http      plain http to a broker that is not on loopback
   --tee NAME[,DEVICE]...      the TEE to give evidence of, and devices such as
                               nvidia; default: the one that this machine is
+  --measure REGISTER          extend tpm:14, tpm:15 or rtmr:3 with image, policy
+                              and names of keys, before BUNDLE appears
   --require-encrypted         fail if a layer is not encrypted
   --stream                    open layers while they come, and compare digest
                               and HMAC at their end, not before
@@ -94,6 +96,7 @@ __all__ = ["command"]
 @broker_options
 @guest_options
 @click.option("--tee", metavar="NAME")
+@click.option("--measure", metavar="REGISTER")
 @click.option("--require-encrypted", is_flag=True)
 @click.option("--stream", is_flag=True)
 @platform_option
@@ -111,6 +114,7 @@ def command(  # one parameter an option
     broker: BrokerOptions,
     user: Settings,
     tee: str | None,
+    measure: str | None,
     require_encrypted: bool,
     stream: bool,
     platform: str | None,
@@ -119,8 +123,10 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
+    from imagers.cli.machine import measure_of_machine
     from imagers.pull.run import PullOptions, pull_image
 
+    measured = None if measure is None else measure_of_machine(measure)
     resources = broker.or_guests(user).guest(tee)
     start = time.perf_counter()
     with ExitStack() as stack:
@@ -151,6 +157,7 @@ def command(  # one parameter an option
             options,
             unwrappers=unwrappers,
             resources=resources,
+            measure=measured,
             on_trusted=on_trusted,
             on_step=bar.step,
             on_progress=bar.show,
@@ -158,7 +165,8 @@ def command(  # one parameter an option
     if as_json:
         seconds = round(time.perf_counter() - start, 3)
         places = {"bundle": bundle, "reference": image.source.name, "policy": path}
-        print_json(places | {"seconds": seconds, "streamed": stream} | _facts(report))
+        told = {"seconds": seconds, "streamed": stream, "measured": measure}
+        print_json(places | told | _facts(report))
     else:
         _print_report(report, path, bundle, time.perf_counter() - start)
 
