@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from imagers.errors import FormatError, Unsupported, UsageError
+from imagers.errors import FormatError, KeyRefused, Unsupported, UsageError
 from imagers.model.keys import ResourceStore
 from imagers.model.origin import Origin
 
@@ -90,7 +90,12 @@ def read_document(place: str, *, max_bytes: int, resources: ResourceStore | None
             f"{place[:160]!r} is at a broker, and none is named",
             hint="'imagers pull --broker https://HOST' asks it; other verbs take a file",
         )
-    with resources.get(place, manifest_digest=None) as secret, secret.view() as data:
+    try:
+        found = resources.get(place, manifest_digest=None)
+    except KeyRefused as error:
+        error.hint = "its policy needs a rule that asks for no image, as docs/guest.md has one"
+        raise
+    with found as secret, secret.view() as data:
         if len(data) > max_bytes:
             raise FormatError(f"expected at most {max_bytes} bytes, got {len(data)}", what=place)
         return bytes(data)

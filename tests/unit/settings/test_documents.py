@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from imagers.errors import FormatError, KeyUnavailable, LocalError, Unsupported, UsageError
+from imagers.errors import (
+    FormatError,
+    KeyRefused,
+    KeyUnavailable,
+    LocalError,
+    Unsupported,
+    UsageError,
+)
 from imagers.model.origin import Origin
 from imagers.settings.documents import Document, key_reader, path_of, read_document
 
@@ -34,6 +41,13 @@ def test_document_of_a_broker_is_read_and_bounded(broker):
         read_document(URI, max_bytes=7, resources=broker)
     with pytest.raises(KeyUnavailable, match="has no resource 'kbs:///a/b/c'"):
         read_document("kbs:///a/b/c", max_bytes=8, resources=broker)
+
+
+def test_document_that_the_broker_refuses_says_what_its_policy_needs(broker, imagers_broker):
+    imagers_broker.allow_bound()
+    with pytest.raises(KeyRefused, match="the broker refuses 'kbs:///default/") as caught:
+        read_document(URI, max_bytes=8, resources=broker)
+    assert "needs a rule that asks for no image" in caught.value.hint
 
 
 def test_document_of_a_broker_without_one_is_refused():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logins that a guest gets from its broker: who sees them, and who does not.
+"""What a guest gets from its broker beside keys; of logins, who sees them, and who does not.
 
 A key provider is the spy: a program that the pull starts while it has the login. It looks at what
 it inherits, at the process that started it, and at all files that this one could have written.
@@ -133,6 +133,27 @@ def guest(imagers, imagers_broker, registries, tmp_path):
         return imagers("pull", f"{own.address}/team/app:v1", "bundle", *words, *key)
 
     return pull
+
+
+def test_policy_its_keys_and_the_images_come_with_one_attestation(imagers, publish, keys):
+    image = publish()
+    broker = image.broker
+    broker.admin.set_policy(json.dumps(FOR_ALL))
+    rule = {"type": "sigstoreSigned", "keyPath": "kbs:///default/settings/signer"}
+    broker.put(POLICY, json.dumps({"default": [rule]}).encode())
+    broker.put("kbs:///default/settings/signer", (keys / "cosign1.pub").read_bytes())
+    words = ("--policy", POLICY, *image.guest, "--json")
+    report = imagers.succeed("pull", image.reference, "bundle", *words).json()
+    assert (report["basis"], report["policy"]) == ("signature", POLICY)
+    assert (broker.handshakes, broker.releases) == (1, 3)
+    assert imagers.leftovers() == ["bundle"]
+
+    # The key of somebody else, from now on.
+    imagers.succeed("broker", "delete", "kbs:///default/settings/signer", *image.admin)
+    broker.put("kbs:///default/settings/signer", (keys / "cosign2.pub").read_bytes())
+    refused = imagers("pull", image.reference, "other", *words)
+    assert refused.code == 21
+    assert imagers.leftovers() == ["bundle"]
 
 
 def sent_to(registry):
