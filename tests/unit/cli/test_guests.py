@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import trustme
 
-from imagers.cli.brokers import BrokerOptions
 from imagers.cli.guests import budget_of
 from imagers.core import Budget
 from imagers.settings import load_guest_config, read_settings
@@ -266,22 +265,28 @@ def test_proxy_of_the_file_is_used_for_other_machines(guest):
     assert guest.pull(*words).code == 0  # of this machine
 
 
-@row("extra_root_certificates")
-def test_roots_of_the_file_are_trusted_beside_the_systems(guest, plain):
+@pytest.fixture
+def secure():
+    """A server with https, and the certificate of its CA, which nobody else knows."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    root = authority.cert_pem.bytes().decode()
-    Path("root.pem").write_text(root)
     with EmbeddedRegistry(tls=context) as registry:
-        name = f"{registry.address}/team/app:v1"
-        guest.run("copy", plain, f"docker://{name}", "--registry-ca", "root.pem")
-        assert guest.pull(*guest.with_policy(), name=name).code == 10
-        words = guest.with_policy({"extra_root_certificates": [root]})
-        assert guest.pull(*words, name=name).code == 0
-        outcome = guest.pull(*guest.with_policy({"extra_root_certificates": [""]}), name=name)
-        assert outcome.code == 11
-        assert "CA file 'in the configuration': expected certificates in PEM" in outcome.err
+        yield registry, authority.cert_pem.bytes().decode()
+
+
+@row("extra_root_certificates")
+def test_roots_of_the_file_are_trusted_beside_the_systems(guest, plain, secure):
+    registry, root = secure
+    Path("root.pem").write_text(root)
+    name = f"{registry.address}/team/app:v1"
+    guest.run("copy", plain, f"docker://{name}", "--registry-ca", "root.pem")
+    assert guest.pull(*guest.with_policy(), name=name).code == 10
+    words = guest.with_policy({"extra_root_certificates": [root]})
+    assert guest.pull(*words, name=name).code == 0
+    outcome = guest.pull(*guest.with_policy({"extra_root_certificates": [""]}), name=name)
+    assert outcome.code == 11
+    assert "CA file 'in the configuration': expected certificates in PEM" in outcome.err
 
 
 @row("kbc", "kbs_uri")
@@ -308,19 +313,26 @@ def test_broker_of_the_data_hub_is_asked(guest, monkeypatch):
 
 
 @row("[kbc] kbs_cert", "KBS_CERT")
-def test_certificates_of_the_file_are_those_of_the_broker(guest, monkeypatch):
-    kbc = {"name": "cc_kbc", "url": "https://127.0.0.1:1", "kbs_cert": "none"}
-    document = {"kbc": kbc, "image": {"image_security_policy_uri": f"{SETTINGS}p"}}
+def test_certificates_for_the_broker_are_the_only_ones(guest, secure, monkeypatch):
+    server, root = secure  # which is no broker: what it answers shows that it was spoken to
+    other = trustme.CA().cert_pem.bytes().decode()
     monkeypatch.delenv("IMAGERS_BROKER")
-    outcome = guest.pull(*guest.config(document))
-    assert outcome.code == 11
-    assert "kbc.kbs_cert of c.json: CA file 'in the configuration': expected certificates" in (
-        outcome.err
-    )
-    monkeypatch.setenv("KBS_CERT", "none either")
-    assert "KBS_CERT: CA file" in guest.pull(*guest.config(document)).err
-    given = BrokerOptions(None, None, insecure_http=False).or_guests(guest.user(document))
-    assert given.ca_pem == ("none either", "KBS_CERT", given.ca_pem.origin)
+
+    def told(pem):
+        kbc = {"name": "cc_kbc", "url": server.url, "kbs_cert": pem}
+        image = {"image_security_policy_uri": f"{SETTINGS}p"}
+        return guest.pull(*guest.config({"kbc": kbc, "image": image})).err
+
+    assert "404" in told(root)
+    assert "the certificate was not accepted" in told(other)
+    assert "kbc.kbs_cert of c.json: CA file 'in the configuration': expected" in told("none")
+    monkeypatch.setenv("KBS_CERT", other)
+    assert "the certificate was not accepted" in told(root)
+    monkeypatch.setenv("KBS_CERT", root)
+    assert "404" in told(other)
+    Path("other.pem").write_text(other)
+    monkeypatch.setenv("IMAGERS_BROKER_CA", "other.pem")
+    assert "the certificate was not accepted" in told(root)
 
 
 @row("[image]")
