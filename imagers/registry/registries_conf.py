@@ -125,7 +125,7 @@ def _parse(text: str, what: str) -> View:
         raise FormatError(f"expected at most {_MAX_FILE} characters", what=what)
     try:
         file = View(tomllib.loads(text), what=what, where="")
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits is no TOML error
         raise FormatError(f"expected TOML: {str(error)[:200]}", what=what) from error
     if "registries" in file:
         raise file.error(

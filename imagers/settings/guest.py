@@ -255,7 +255,7 @@ def _parse(raw: bytes, what: str) -> View:
         return View(tomllib.loads(raw.decode()), what=what, where="")
     except UnicodeDecodeError as error:
         raise FormatError(f"is not UTF-8 at byte {error.start}", what=what) from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits is no TOML error
         raise FormatError(
             f"expected JSON, or TOML: {str(error)[:160]}",
             what=what,

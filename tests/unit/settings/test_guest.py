@@ -2,12 +2,16 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imagers.errors import FormatError, LocalError, Unsupported
 from imagers.model.origin import Origin
 from imagers.registry.mirrors import RegistriesConf
 from imagers.settings.documents import Document
 from imagers.settings.guest import (
+    _HUB_KEYS,
+    _IMAGE_KEYS,
     GuestConfig,
     Said,
     load_guest_config,
@@ -147,10 +151,32 @@ def test_value_of_another_type_is_refused_where_it_stands(document, where):
     assert "c.json" in str(caught.value)
 
 
-@pytest.mark.parametrize("raw", [b"{", b"{}{}", b"[[", b"\xff = 1", b'{"kbc": 1, "kbc": 2}'])
+@pytest.mark.parametrize(
+    "raw",
+    [b"{", b"{}{}", b"[[", b"\xff = 1", b'{"kbc": 1, "kbc": 2}', b"a = " + b"1" * 5000],
+    ids=lambda raw: repr(raw[:24]),
+)
 def test_what_is_neither_json_nor_toml_is_refused(raw):
     with pytest.raises(FormatError, match=r"^c"):
         parse_guest_config(raw, what="c")
+
+
+KEYS = st.sampled_from(sorted(_IMAGE_KEYS | _HUB_KEYS | {"kbs_uri", "name", "url", "https_proxy"}))
+LEAVES = st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["cc_kbc", "null"])
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)
+)
+
+
+@given(st.binary() | st.dictionaries(KEYS, VALUES).map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_a_configuration_or_refused(raw):
+    for parse_bytes in (parse_guest_config, parse_kernel_words):
+        try:
+            found = parse_bytes(raw, what="c.json")
+        except (FormatError, Unsupported) as error:
+            assert "c.json" in str(error)  # noqa: PT017  # there may be none
+        else:
+            assert isinstance(found, GuestConfig)
 
 
 def test_what_is_known_and_not_done_is_refused():
