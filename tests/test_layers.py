@@ -78,6 +78,7 @@ OPENS = {
     "evidence/collateral",  # by name, below one directory
     # Devices and files of the kernel, in a guest.
     "evidence/tsm",
+    "evidence/measure",  # the log beside a register
     "evidence/snp/collect",
     "evidence/sgx/collect",
     "evidence/tdx/collect",

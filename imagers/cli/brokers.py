@@ -14,6 +14,7 @@ from imagers.cli.command import blamed_on, option_group
 from imagers.cli.output import say
 from imagers.errors import FormatError, UsageError
 from imagers.model.closing import Closing
+from imagers.model.origin import Origin
 from imagers.settings import read_settings
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from imagers.model.keys import ResourceStore, SecretKey
     from imagers.net.http import HTTPSettings
     from imagers.net.tls import PeerCheck
+    from imagers.settings import Settings
 
 __all__ = [
     "DEFAULT_PORT",
@@ -41,13 +43,16 @@ DEFAULT_PORT = 8080
 
 
 class Given(NamedTuple):
-    """What the user said, and where: the name of an option or of a variable."""
+    """What the user said, and where: the name of an option, a variable, a file or a word."""
 
     value: str
     by: str
+    origin: Origin = Origin.CALLER
 
     def better(self, value: str) -> str:
         """What should have been typed."""
+        if " " in self.by:  # a key of a file
+            return f"{value} there"
         return f"{self.by}{' ' if self.by.startswith('-') else '='}{value}"
 
 
@@ -58,6 +63,7 @@ class BrokerOptions:
     Attributes:
         url: None where no broker was named.
         ca_file: PEM certificates that are trusted for it, and no others.
+        ca_pem: the same in PEM, of a guest's configuration.
         reference: file with what a broker in a TEE has to be, which it shows by RA-TLS.
         test_roots: certificates in place of the vendor's of a TEE, as TEE=FILE.
         certificates: pairs of certificate and key, shown where the broker asks for one.
@@ -72,6 +78,21 @@ class BrokerOptions:
     reference: Given | None = None
     test_roots: tuple[str, ...] = ()
     certificates: tuple[tuple[str, str], ...] = ()
+    ca_pem: Given | None = None
+
+    def or_guests(self, user: Settings) -> BrokerOptions:
+        """These, with the broker of a guest's variables or configuration where none is named.
+
+        Raises:
+            FormatError, Unsupported: the variable names none that can be spoken to.
+        """
+        said = user.guest_broker if self.url is None else None
+        ca = user.guest.broker_ca if self.ca_file is None and self.reference is None else None
+        return replace(
+            self,
+            url=self.url if said is None else Given(*said),
+            ca_pem=None if ca is None else Given(*ca),
+        )
 
     @property
     def is_option(self) -> bool:
@@ -89,6 +110,9 @@ class BrokerOptions:
             if self.ca_file is not None:
                 with blamed_on(self.ca_file.by):
                     new_tls_context(self.ca_file.value)
+            if self.ca_pem is not None:
+                with blamed_on(self.ca_pem.by):
+                    new_tls_context(None, ca_pem=self.ca_pem.value)
             if self.certificates:
                 with blamed_on("--broker-admin-certificate"):
                     new_tls_context(None, client_certificates=self.certificates)
@@ -97,6 +121,7 @@ class BrokerOptions:
         return HTTPSettings(
             client_certificates=self.certificates,
             ca_file=None if self.ca_file is None else self.ca_file.value,
+            ca_pem=None if self.ca_pem is None else self.ca_pem.value,
             insecure_http=self.insecure_http,
             ca_option="--broker-ca FILE, or a broker in a TEE with --broker-reference FILE",
             plain_option="http:// in its address",
@@ -152,7 +177,7 @@ class BrokerOptions:
             )
         from imagers.net.urls import parse_origin, with_scheme
 
-        url, by = self.url
+        url, by = self.url.value, self.url.by
         meant = with_scheme(url)
         if meant is not None:
             raise UsageError(

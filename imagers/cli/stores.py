@@ -15,7 +15,6 @@ from imagers.cli.command import blamed_on, option_group, parse_size
 from imagers.cli.output import say
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.pull.snapshots.table import SNAPSHOTTERS
-from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from imagers.cli.command import Verb
     from imagers.model.keys import ResourceStore, SecretKey
     from imagers.pull.snapshots.snapshotter import Snapshotter
+    from imagers.settings import Settings
     from imagers.store import Store
 
 __all__ = ["OpenedStore", "StoreOptions", "keeping_options", "store_options"]
@@ -64,11 +64,12 @@ class StoreOptions:
 
     @contextmanager
     def opened(
-        self, resources: ResourceStore | None = None, *, must: bool = False
+        self, user: Settings, resources: ResourceStore | None = None, *, must: bool = False
     ) -> Iterator[OpenedStore | None]:
         """The store; None: it is off, or there is none at the default place.
 
         Args:
+            user: what this machine says.
             resources: where a key is asked for that is a broker's.
             must: there is one, or an error.
 
@@ -98,10 +99,10 @@ class StoreOptions:
             )
         from imagers.store import Store
 
-        path = Path(self.directory) if self.directory is not None else read_settings().store
+        path = user.store if self.directory is None else Path(self.directory)
         with ExitStack() as stack:
             try:
-                key = stack.enter_context(self._load_key(resources))
+                key = stack.enter_context(self._load_key(user, resources))
                 store = stack.enter_context(Store(path, key, max_bytes=self._max_bytes()))
             except LocalError as error:
                 if given or must:
@@ -130,20 +131,19 @@ class StoreOptions:
             snapshotter.check(path)
         return snapshotter
 
-    def _load_key(self, resources: ResourceStore | None) -> SecretKey:
+    def _load_key(self, user: Settings, resources: ResourceStore | None) -> SecretKey:
         from imagers.files import read_bounded
         from imagers.model.keys import SecretKey
         from imagers.store import load_store_key
 
         if self.key is None:
-            directory = read_settings().runtime
-            if directory is None:
+            if user.runtime is None:
                 raise LocalError(
                     "there is no directory for a key that lasts as long as this boot",
                     path="XDG_RUNTIME_DIR",
                     hint="name a key with --store-key, or keep nothing with --no-store",
                 )
-            return load_store_key(directory)
+            return load_store_key(user.runtime)
         with blamed_on("--store-key"):
             if not self.key.startswith("kbs:"):
                 key = SecretKey(read_bounded(self.key, max_bytes=_MAX_KEY_BYTES))

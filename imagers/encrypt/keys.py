@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from imagers.core import CipherParameters
 from imagers.encrypt.annotations import EncryptedLayerInfo, annotation_of, read_annotations
-from imagers.encrypt.describe import describe_wrapped_key, find_fault
+from imagers.encrypt.describe import describe_recipients, describe_wrapped_key, find_fault
 from imagers.encrypt.options import associated_data, parse_private_options
 from imagers.errors import (
     DigestMismatch,
@@ -57,6 +57,7 @@ class LayerKey:
         media_type: of the layer after decryption.
         compression: of the layer after decryption.
         scheme: of the packet that was opened.
+        names: of the keys that open that packet, as it says; its scheme where it says none.
         opened_by: description of the unwrapper that opened it.
     """
 
@@ -65,6 +66,7 @@ class LayerKey:
     media_type: str
     compression: Compression
     scheme: str
+    names: tuple[str, ...]
     opened_by: str
 
     def close(self) -> None:
@@ -207,6 +209,8 @@ def _unwrap_layer_key(
         media_type=media_type,
         compression=compression_of(media_type),
         scheme=wrapped.scheme,
+        names=tuple(one["key"] for one in describe_recipients(wrapped) if one["key"])
+        or (wrapped.scheme,),
         opened_by=unwrapper.description,
     )
 

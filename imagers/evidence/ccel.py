@@ -19,6 +19,7 @@ What an event says is bound only where its digest is one of its data (`digest_ma
 digest of a program is one of the program.
 
 An event of the agent has type 6, and as data the tag `LEAA`, a size and `DOMAIN OPERATION CONTENT`.
+`agent_event` makes that, and `make_record` a record; `measure` puts them behind one another.
 
 Spec: TCG PC Client Platform Firmware Profile 1.06, section 10; UEFI 2.11, section 38 and 10.3
 (device paths); Trustee, the claim `uefi_event_logs`.
@@ -41,18 +42,25 @@ from imagers.evidence.steps import mismatch
 from imagers.model.strict_json import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from imagers.model.strict_json import JSON
 
 __all__ = [
+    "ALGORITHMS",
     "MAX_LOG",
     "NO_ACTION",
     "Event",
+    "agent_event",
     "check_replay",
+    "digest_by",
     "events_as_json",
+    "is_of_agent",
     "join_logs",
+    "make_header",
+    "make_record",
     "parse_event_log",
+    "parse_records",
     "replay",
 ]
 
@@ -62,18 +70,15 @@ _MAX_EVENTS = 10_000
 _MAX_DEPTH = 64  # nodes of a device path
 NO_ACTION = 3
 """The type of an event that says something, and of a TPM extends nothing."""
+_EVENT_TAG = 6
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 _SPEC_ID = b"Spec ID Event03\0"
 _AGENT = 0x4141454C
 _ENDS = (bytes(8), b"\xff" * 8)
-_ALGORITHMS = {
-    0x04: ("SHA-1", 20),
-    0x0B: ("SHA-256", 32),
-    0x0C: ("SHA-384", 48),
-    0x0D: ("SHA-512", 64),
-    0x12: ("SM3", 32),
-}
-_SIZES = dict(_ALGORITHMS.values())
+ALGORITHMS = {0x04: "SHA-1", 0x0B: "SHA-256", 0x0C: "SHA-384", 0x0D: "SHA-512", 0x12: "SM3"}
+"""By the numbers of TCG's registry."""
+_SIZES = {"SHA-1": 20, "SHA-256": 32, "SHA-384": 48, "SHA-512": 64, "SM3": 32}
+_NUMBERS = {name: number for number, name in ALGORITHMS.items()}
 _TYPES = {
     0x00: "EV_PREBOOT_CERT",
     0x01: "EV_POST_CODE",
@@ -134,6 +139,10 @@ class Event:
         return _TYPES.get(self.kind, f"{self.kind:#010x}")
 
 
+class _CutOff(FormatError):
+    """The bytes end before the record does."""
+
+
 class _Reader:
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -143,7 +152,7 @@ class _Reader:
         end = self.at + size
         if end > len(self.data):
             left = len(self.data) - self.at
-            raise FormatError(
+            raise _CutOff(
                 f"expected {size} bytes at {self.at}, got {left}: it is cut off", what=_WHAT
             )
         part = self.data[self.at : end]
@@ -182,19 +191,70 @@ def _read_log(data: bytes) -> tuple[tuple[Event, ...], int]:
     while reader.at < len(data) and data[reader.at : reader.at + 8] not in _ENDS:
         if len(events) == _MAX_EVENTS:
             raise FormatError(f"expected at most {_MAX_EVENTS} events", what=_WHAT)
-        register, kind, count = (reader.number(4) for _ in range(3))
-        if count > len(declared):
-            raise FormatError(
-                f"expected at most {len(declared)} digests in an event, got {count}", what=_WHAT
-            )
-        digests: dict[str, bytes] = {}
-        for _ in range(count):
-            name, size = _algorithm(reader.number(2))
-            if name not in declared or name in digests:
-                raise FormatError(f"expected one digest {name} in an event", what=_WHAT)
-            digests[name] = reader.take(size)
-        events.append(Event(register, kind, digests, reader.take(reader.number(4))))
+        events.append(_read_event(reader, declared))
     return tuple(events), reader.at
+
+
+def _read_event(reader: _Reader, declared: Collection[str]) -> Event:
+    register, kind, count = (reader.number(4) for _ in range(3))
+    if count > len(declared):
+        raise FormatError(
+            f"expected at most {len(declared)} digests in an event, got {count}", what=_WHAT
+        )
+    digests: dict[str, bytes] = {}
+    for _ in range(count):
+        name, size = _algorithm(reader.number(2))
+        if name not in declared or name in digests:
+            raise FormatError(f"expected one digest {name} in an event", what=_WHAT)
+        digests[name] = reader.take(size)
+    return Event(register, kind, digests, reader.take(reader.number(4)))
+
+
+def parse_records(data: bytes) -> tuple[tuple[Event, ...], tuple[int, ...]]:
+    """The records of an agent, which have no first one before them, and where each ends.
+
+    The last one may be cut off, as a power cut leaves it: it is none then.
+
+    Raises:
+        FormatError: there is something else.
+    """
+    reader = _Reader(data)
+    events: list[Event] = []
+    ends: list[int] = []
+    with suppress(_CutOff):
+        while reader.at < len(data):
+            events.append(_read_event(reader, _SIZES))
+            ends.append(reader.at)
+    return tuple(events), tuple(ends)
+
+
+def agent_event(domain: str, operation: str, content: str) -> bytes:
+    """The data of an event of the agent.
+
+    Spec: guest-components, Attestation Agent Event Log.
+    """
+    text = f"{domain} {operation} {content}".encode()
+    return struct.pack("<II", _AGENT, len(text)) + text
+
+
+def is_of_agent(event: Event) -> bool:
+    """Whether an event says that it is one of the agent's."""
+    return event.kind == _EVENT_TAG and event.data[:4] == struct.pack("<I", _AGENT)
+
+
+def make_record(register: int, digests: Mapping[str, bytes], data: bytes) -> bytes:
+    """The record of an event of the agent."""
+    parts = [struct.pack("<III", register, _EVENT_TAG, len(digests))]
+    parts += [struct.pack("<H", _NUMBERS[name]) + digest for name, digest in digests.items()]
+    return b"".join([*parts, struct.pack("<I", len(data)), data])
+
+
+def make_header(algorithms: Iterable[str]) -> bytes:
+    """A first record, for a log of which the firmware wrote none."""
+    declared = [struct.pack("<HH", _NUMBERS[name], _SIZES[name]) for name in algorithms]
+    inner = _SPEC_ID + struct.pack("<IBBBBI", 0, 0, 2, 0, 2, len(declared))
+    inner += b"".join(declared) + b"\0"
+    return struct.pack("<II", 0, NO_ACTION) + bytes(20) + struct.pack("<I", len(inner)) + inner
 
 
 def _read_first(reader: _Reader) -> set[str]:
@@ -206,8 +266,8 @@ def _read_first(reader: _Reader) -> set[str]:
         raise FormatError("expected a first record 'Spec ID Event03'", what=_WHAT)
     inner.take(8)
     count = inner.number(4)
-    if not 1 <= count <= len(_ALGORITHMS):
-        raise FormatError(f"expected 1 to {len(_ALGORITHMS)} algorithms, got {count}", what=_WHAT)
+    if not 1 <= count <= len(ALGORITHMS):
+        raise FormatError(f"expected 1 to {len(ALGORITHMS)} algorithms, got {count}", what=_WHAT)
     found: set[str] = set()
     for _ in range(count):
         (name, known), size = _algorithm(inner.number(2)), inner.number(2)
@@ -219,10 +279,11 @@ def _read_first(reader: _Reader) -> set[str]:
 
 
 def _algorithm(number: int) -> tuple[str, int]:
-    if number not in _ALGORITHMS:
+    if number not in ALGORITHMS:
         known = ", ".join(_SIZES)
         raise FormatError(f"expected an algorithm of {known}, got {number:#06x}", what=_WHAT)
-    return _ALGORITHMS[number]
+    name = ALGORITHMS[number]
+    return name, _SIZES[name]
 
 
 def replay(events: Sequence[Event], register: int, algorithm: str, *, begin: int = 0) -> bytes:
@@ -244,7 +305,7 @@ def replay(events: Sequence[Event], register: int, algorithm: str, *, begin: int
                 f"expected a digest {algorithm} in each event of register {register}, got {found}",
                 what=_WHAT,
             )
-        value = _digest(algorithm, value + event.digests[algorithm])
+        value = digest_by(algorithm, value + event.digests[algorithm])
     return value
 
 
@@ -268,7 +329,8 @@ def check_replay(
             raise mismatch(f"{name} by the event log", found.hex(), replayed.hex())
 
 
-def _digest(algorithm: str, data: bytes) -> bytes:
+def digest_by(algorithm: str, data: bytes) -> bytes:
+    """The hash of bytes, by the name that a log has for it."""
     if algorithm == "SM3":  # hashlib has it only where OpenSSL was built with it
         state = hashes.Hash(hashes.SM3())
         state.update(data)
@@ -288,7 +350,7 @@ def events_as_json(events: Sequence[Event]) -> list[JSON]:
             "event": b64encode(event.data).decode(),
             "details": _details(event),
             "digest_matches_event": all(
-                _digest(name, event.data) == digest for name, digest in event.digests.items()
+                digest_by(name, event.data) == digest for name, digest in event.digests.items()
             ),
         }
         for event in events

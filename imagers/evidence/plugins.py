@@ -40,7 +40,7 @@ __all__ = [
     "NOT_SUPPORTED",
     "TEES",
     "VERIFIER_GROUP",
-    "TPMSettings",
+    "MachineSettings",
     "find_attester",
     "find_parser",
     "load_attester",
@@ -77,7 +77,13 @@ ATTESTERS = {
 """Those who collect evidence of this machine, in the order in which they are looked for."""
 DEVICES = {"nvidia": "imagers.evidence.nvidia.collect:NVIDIAAttester"}
 """Those who collect evidence of devices beside that of the machine; never looked for."""
-_BY_TPM = {"az-snp-vtpm": ("device",), "az-tdx-vtpm": ("device",), "tpm": ("device", "handle")}
+_BY_SETTINGS = {
+    "az-snp-vtpm": ("device",),
+    "az-tdx-vtpm": ("device",),
+    "csv": ("agent_log",),
+    "tdx": ("agent_log",),
+    "tpm": ("device", "handle", "agent_log"),
+}
 NOT_SUPPORTED = {
     "se": "of IBM Secure Execution evidence answers an encrypted request, and none is made here",
     "psa": "of a PSA token nothing says what a machine with an operating system runs",
@@ -95,19 +101,21 @@ _Plugin = TypeVar("_Plugin")
 
 
 @dataclass(frozen=True, slots=True)
-class TPMSettings:
-    """Where a machine has its TPM, for the attesters that speak with one.
+class MachineSettings:
+    """Where a machine has its TPM and the log of its agent, for the attesters that need them.
 
     Attributes:
         device: None: the kernel's.
         handle: of its attestation key; None: the one that Trustee's guests have.
+        agent_log: None: the one of Confidential Containers.
     """
 
     device: Path | None = None
     handle: int | None = None
+    agent_log: Path | None = None
 
 
-def load_attester(name: str, tpm: TPMSettings | None = None) -> Attester:
+def load_attester(name: str, machine: MachineSettings | None = None) -> Attester:
     """The attester of the TEE `name`, or one beside it: `snp-test` gives evidence of `snp`.
 
     Raises:
@@ -117,7 +125,7 @@ def load_attester(name: str, tpm: TPMSettings | None = None) -> Attester:
         NoTEE: it says that this machine is none of that kind.
     """
     if name in ATTESTERS or name in DEVICES:
-        return _house_attester(name, tpm)
+        return _house_attester(name, machine)
 
     def is_attester(made: object) -> Attester | None:
         if not isinstance(made, Attester):
@@ -127,7 +135,7 @@ def load_attester(name: str, tpm: TPMSettings | None = None) -> Attester:
     return _load(ATTESTER_GROUP, name, "attester", is_attester)
 
 
-def find_attester(tpm: TPMSettings | None = None) -> Attester:
+def find_attester(machine: MachineSettings | None = None) -> Attester:
     """The attester of the TEE that this machine is.
 
     Raises:
@@ -135,7 +143,7 @@ def find_attester(tpm: TPMSettings | None = None) -> Attester:
     """
     looked = []
     for name in ATTESTERS:
-        attester = _house_attester(name, tpm)
+        attester = _house_attester(name, machine)
         why = attester.missing()
         if not why:
             return attester
@@ -153,9 +161,9 @@ class _Own(Attester, Protocol):
         """Why this machine is none of that kind; "" if it is."""
 
 
-def _house_attester(name: str, tpm: TPMSettings | None) -> _Own:
+def _house_attester(name: str, machine: MachineSettings | None) -> _Own:
     module, _, kind = (ATTESTERS | DEVICES)[name].partition(":")
-    told = {one: getattr(tpm, one, None) for one in _BY_TPM.get(name, ())}
+    told = {one: getattr(machine, one, None) for one in _BY_SETTINGS.get(name, ())}
     given = {one: value for one, value in told.items() if value is not None}
     made: _Own = getattr(import_module(module), kind)(**given)
     return made

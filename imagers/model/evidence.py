@@ -18,6 +18,7 @@ __all__ = [
     "Claims",
     "DeviceVerifier",
     "Evidence",
+    "Measure",
     "RemoteVerifier",
     "ReportData",
     "Verifier",
@@ -115,6 +116,21 @@ class Claims:
     instance: str = field(default="", repr=False)
     counts_if_measured: bool = False
     test_root: bool = False
+
+
+class Measure(Protocol):
+    """Puts what happens in a guest into a register that its evidence has."""
+
+    def record(self, operation: str, content: JSON) -> None:
+        """Measure one event, unless the register has it already.
+
+        Args:
+            operation: what happened, in one word.
+            content: with what; no secrets, and of one form for one meaning: it is hashed.
+
+        Raises:
+            ImagersError: it is not measured; whatever it is about must not happen.
+        """
 
 
 @runtime_checkable

@@ -25,6 +25,7 @@ from imagers.encrypt.keys import packets_of, unwrap_layer_keys
 from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper
 from imagers.errors import FormatError
 from imagers.files import local_errors
+from imagers.model.evidence import Measure
 from imagers.model.keys import KeyUnwrapper, ResourceStore
 from imagers.model.manifest import check_config_size
 from imagers.model.stream import read_all
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
     from imagers.encrypt.keys import LayerKeys
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
+    from imagers.model.strict_json import JSON
     from imagers.pull.plan import Plan
+    from imagers.sign.policy_json import Policy
 
 __all__ = ["PullOptions", "PullReport", "PulledLayer", "pull_image", "trust_image"]
 
@@ -135,6 +138,7 @@ def pull_image(
     resources: ResourceStore | None = None,
     on_trusted: Callable[[TrustedImage], None] | None = None,
     on_step: Callable[[str], None] | None = None,
+    measure: Measure | None = None,
     on_progress: OnProgress | None = None,
     cancellation: Cancellation | None = None,
 ) -> PullReport:
@@ -145,6 +149,8 @@ def pull_image(
             check, open to its owner only.
         unwrappers: keys from files.
         resources: a broker that keys are asked for, once for the whole image.
+        measure: what the image, its policy and its keys are measured with, after the last check
+            and before the bundle appears.
         on_trusted, on_step, on_progress: news for a user interface, told in this thread. A step
             says what is done now, in words, before there are layers to work on.
         cancellation: ends the work within about 100 ms.
@@ -154,6 +160,7 @@ def pull_image(
             it should be.
         KeyUnavailable, AttestationError: there are no keys.
         RemoteError, LocalError, Cancelled: the outside world.
+        As `measure`.
         In each case nothing is at `bundle` that was not there before.
 
     Spec: OCI image-spec v1.1, layer.md; OCI runtime-spec v1.0.2, bundle.md.
@@ -178,11 +185,14 @@ def pull_image(
         )
         if trees is not None:
             trees.compose(staging, bundle)
-        _publish(trusted, staging)
+        record = None if measure is None else _measured(trusted, options.policy, keys)
+        _publish(trusted, staging, measure, record)
     return PullReport(trusted, tuple(layers))
 
 
-def _publish(trusted: TrustedImage, staging: Staging) -> None:
+def _publish(
+    trusted: TrustedImage, staging: Staging, measure: Measure | None, record: JSON
+) -> None:
     config = make_runtime_config(
         trusted.config,
         passwd=_read_below(staging.root_fd, "passwd"),
@@ -190,7 +200,21 @@ def _publish(trusted: TrustedImage, staging: Staging) -> None:
         owner=(os.geteuid(), os.getegid()),
     )
     _make_working_directory(trusted, staging)
+    if measure is not None:
+        measure.record("PullImage", record)
     staging.publish(config)
+
+
+def _measured(trusted: TrustedImage, policy: Policy, keys: LayerKeys) -> JSON:
+    """What is measured of a pull: the same for the same image, policy and keys."""
+    names: list[JSON] = [*sorted({name for key in keys if key is not None for name in key.names})]
+    return {
+        "image": str(trusted.manifest.descriptor.digest),
+        "top": str(trusted.top_digest),
+        "config": str(trusted.manifest.config.digest),
+        "policy": str(policy.digest),
+        "keys": names,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,11 @@ class AuthFile:
     document: View = field(repr=False)
     is_legacy: bool = False
 
+    @property
+    def names_helpers(self) -> bool:
+        """Whether it leaves logins to programs."""
+        return bool(self._object("credHelpers").value or self.document.value.get("credsStore"))
+
     def find(self, registry: str, repository: str) -> Login | HelperName | None:
         """The login for a repository: the most specific key wins.
 

@@ -74,7 +74,7 @@ class Policy:
     Attributes:
         default: for images that no scope fits; never empty.
         transports: by transport and scope; a list is never empty.
-        digest: SHA-256 of the bytes that it was parsed from.
+        digest: of the document, as it was written.
     """
 
     default: tuple[Requirement, ...]

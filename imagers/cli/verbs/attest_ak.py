@@ -66,7 +66,7 @@ def request(
     *, ek_certificate: str | None, device: str | None, handle: str | None, output: str
 ) -> None:
     """Write what an operator is asked with."""
-    from imagers.cli.machine import find_tpm
+    from imagers.cli.machine import find_machine
     from imagers.evidence.tpm.collect import AK_HANDLE, DEVICE, make_request, open_device
     from imagers.evidence.tpm.commands import TPM
     from imagers.files import read_bounded, write_new
@@ -74,7 +74,7 @@ def request(
     certificate = None
     if ek_certificate is not None:
         certificate = read_bounded(ek_certificate, max_bytes=_MAX_CERTIFICATE)
-    place = find_tpm(device, handle)
+    place = find_machine(device, handle)
     with open_device(place.device or DEVICE) as transmit:
         found = make_request(TPM(transmit), place.handle or AK_HANDLE, certificate)
     write_new(output, found.to_json(), mode=_PUBLIC)
@@ -109,7 +109,7 @@ def challenge(*, request: str, ek_root: str, secret: str, output: str, at: str |
 @_output
 def answer(*, challenge: str, device: str | None, handle: str | None, output: str) -> None:
     """Write the secret that the TPM gives out."""
-    from imagers.cli.machine import find_tpm
+    from imagers.cli.machine import find_machine
     from imagers.evidence.tpm.collect import AK_HANDLE, DEVICE, answer_challenge, open_device
     from imagers.evidence.tpm.commands import TPM
     from imagers.evidence.tpm.enrol import MAX_FILE, answer_to_json, parse_challenge
@@ -118,7 +118,7 @@ def answer(*, challenge: str, device: str | None, handle: str | None, output: st
     data = read_bounded(challenge, max_bytes=MAX_FILE)
     with blamed_on(challenge):
         asked = parse_challenge(data)
-    place = find_tpm(device, handle)
+    place = find_machine(device, handle)
     with open_device(place.device or DEVICE) as transmit:
         secret = answer_challenge(TPM(transmit), asked, place.handle or AK_HANDLE)
     write_new(output, answer_to_json(secret), mode=_PUBLIC)

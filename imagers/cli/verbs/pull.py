@@ -6,32 +6,34 @@ the keys, decrypts, checks every digest and diff_id, unpacks, and lets BUNDLE
 appear with rootfs and config.json, by one rename after the last check. BUNDLE
 must be missing or empty, in a directory that only you and root can change.
 
+  --config FILE               what a guest has: image-rs's config.json, or the
+                              Confidential Data Hub's; options and variables
+                              win over it, key by key: docs/guest.md
+  --kernel-command-line FILE  the same by words of the kernel: /proc/cmdline
   --policy FILE               containers policy.json; default: that of the user
                               or the system, which is none where it accepts
                               everything by default. Without any, REF needs a
-                              digest
+                              digest. This FILE, DIR and that of --authfile and
+                              --image-rs-registries may be kbs:///A/B/C
   --registries.d DIR          where lookasides of GPG signatures are configured
   --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE,
                               FILE:fd=N, or provider:NAME; repeatable
   --provider-timeout SECONDS  for one answer of a provider; default: 60
-  --broker URL                a key broker, else IMAGERS_BROKER; asked only for
-                              an image that is signed or named by digest; https,
-                              or http on loopback
+  --broker URL                a key broker, else IMAGERS_BROKER; asked for keys
+                              only of an image that is signed or named by
+                              digest; https, or http on loopback
   --broker-ca FILE            PEM certificates to trust for it, and no others;
                               else IMAGERS_BROKER_CA
   --broker-reference FILE     what a broker in a TEE has to run, which it shows
                               by RA-TLS; else IMAGERS_BROKER_REFERENCE
-  --insecure-test-root TEE=FILE
-                              in place of the vendor's there, for tests
   --insecure-broker-http      plain http to a broker that is not on loopback
   --tee NAME[,DEVICE]...      the TEE to give evidence of, and devices such as
-                              nvidia; default: the one that this machine is;
-                              "sample" for tests
+                              nvidia; default: the one that this machine is
+  --measure REGISTER          extend tpm:14, tpm:15 or rtmr:3 with image, policy
+                              and names of keys, before BUNDLE appears
   --require-encrypted         fail if a layer is not encrypted
   --stream                    open layers while they come, and compare digest
-                              and HMAC at their end; default: before anything
-                              of a layer is decompressed, for which it is kept
-                              beside BUNDLE
+                              and HMAC at their end, not before
   --no-store                  keep nothing for the next pull
   --store DIR, --store-place KIND, --store-size SIZE, --store-key KEY,
   --snapshotter NAME          see "imagers store"
@@ -39,9 +41,10 @@ must be missing or empty, in a directory that only you and root can change.
   --jobs N                    layers downloaded at the same time; default: 3
   --memory SIZE               to work with; default: 64MiB
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
-  --authfile FILE, --daemon-host URL, --image-rs-registries FILE,
-  --ranges N
+  --authfile FILE, --daemon-host URL, --image-rs-registries FILE, --ranges N
                               as for "imagers copy"
+  --insecure-test-root TEE=FILE, --tee sample
+                              for tests
   --json                      the result as JSON
   -q, -v, -h                  quiet, verbose, this text
 
@@ -66,6 +69,7 @@ from imagers.cli.command import (
     json_option,
     platform_option,
 )
+from imagers.cli.guests import budget_of, guest_options
 from imagers.cli.images import (
     RegistryOptions,
     open_named,
@@ -81,6 +85,7 @@ if TYPE_CHECKING:
     from imagers.core import Budget
     from imagers.pull.run import PullReport
     from imagers.pull.trust import TrustedImage
+    from imagers.settings import Settings
 
 __all__ = ["command"]
 
@@ -93,7 +98,9 @@ __all__ = ["command"]
 @click.option("--decryption-key", "keys", multiple=True, metavar="KEY")
 @timeout_option
 @broker_options
+@guest_options
 @click.option("--tee", metavar="NAME")
+@click.option("--measure", metavar="REGISTER")
 @click.option("--require-encrypted", is_flag=True)
 @click.option("--stream", is_flag=True)
 @platform_option
@@ -110,7 +117,9 @@ def command(  # one parameter an option
     keys: tuple[str, ...],
     timeout_s: float | None,
     broker: BrokerOptions,
+    user: Settings,
     tee: str | None,
+    measure: str | None,
     require_encrypted: bool,
     stream: bool,
     platform: str | None,
@@ -120,22 +129,26 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
+    from imagers.cli.machine import measure_of_machine
     from imagers.pull.run import PullOptions, pull_image
 
-    resources = broker.guest(tee)
+    measured = None if measure is None else measure_of_machine(measure)
+    resources = broker.or_guests(user).guest(tee)
     start = time.perf_counter()
     with ExitStack() as stack:
         if resources is not None:
             stack.enter_context(resources)
-        opened = stack.enter_context(store.opened(resources))
-        image = stack.enter_context(open_named(ref, registry, registries_d))
-        path, document = policy_for(image, policy)
+        opened = stack.enter_context(store.opened(user, resources))
+        image = stack.enter_context(
+            open_named(ref, registry, registries_d, user=user, resources=resources)
+        )
+        path, document = policy_for(image, policy, user, resources)
         options = PullOptions(
             policy=document,
             platform=parse_platform(platform),
             require_encrypted=require_encrypted,
             stream=stream,
-            budget=budget,
+            budget=budget_of(budget, user),
             store=None if opened is None else opened.store,
             snapshotter=None if opened is None else opened.snapshotter,
         )
@@ -153,6 +166,7 @@ def command(  # one parameter an option
             options,
             unwrappers=unwrappers,
             resources=resources,
+            measure=measured,
             on_trusted=on_trusted,
             on_step=bar.step,
             on_progress=bar.show,
@@ -160,7 +174,8 @@ def command(  # one parameter an option
     if as_json:
         seconds = round(time.perf_counter() - start, 3)
         places = {"bundle": bundle, "reference": image.source.name, "policy": path}
-        print_json(places | {"seconds": seconds, "streamed": stream} | _facts(report))
+        told = {"seconds": seconds, "streamed": stream, "measured": measure}
+        print_json(places | told | _facts(report))
     else:
         _print_report(report, path, bundle, time.perf_counter() - start)
 

@@ -53,6 +53,7 @@ from imagers.cli.command import VerbCommand, VerbGroup, json_option
 from imagers.cli.output import human_bytes, print_json, print_line, print_table
 from imagers.cli.stores import StoreOptions, store_options
 from imagers.errors import IntegrityError, LocalError
+from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +73,7 @@ def command() -> None:
 
 @contextmanager
 def _opened(options: StoreOptions) -> Iterator[OpenedStore]:
-    with options.opened(must=True) as opened:
+    with options.opened(read_settings(), must=True) as opened:
         assert opened is not None
         yield opened
 

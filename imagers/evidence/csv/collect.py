@@ -39,7 +39,8 @@ from imagers.evidence.csv.report import (
     parse_report,
     report_to_json,
 )
-from imagers.evidence.tdx.collect import AGENT_LOG, FIRMWARE_LOG, read_logs
+from imagers.evidence.measure import AGENT_LOG, reading_log
+from imagers.evidence.tdx.collect import FIRMWARE_LOG, read_logs
 from imagers.files import reason_of
 from imagers.model.evidence import Evidence
 
@@ -102,10 +103,11 @@ class CSVAttester:
             raise LocalError(reason_of(error), path=str(self._device)) from error
         data = report_data.digest.ljust(_USER_DATA, b"\0")
         try:
-            report = self._report(fd, data)
+            with reading_log(self._agent_log) as agent:
+                report = self._report(fd, data)
         finally:
             os.close(fd)
-        log = read_logs(self._firmware_log, self._agent_log) if report.version == 2 else None
+        log = read_logs(self._firmware_log, agent) if report.version == 2 else None
         body: dict[str, JSON] = {
             "attestation_report": report_to_json(report),
             "cert_chain": {"pek": certificate_to_json(report.pek)},

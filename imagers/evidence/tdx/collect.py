@@ -6,30 +6,36 @@
 The log is the firmware's (CCEL) with the records of the agent of Confidential Containers behind
 it. Without the firmware's there is none: the agent's alone does not begin where the registers do.
 
-Spec: UEFI 2.11, section 38; ACPI 6.5, table CCEL.
+Spec: UEFI 2.11, section 38; ACPI 6.5, table CCEL; Linux,
+Documentation/ABI/testing/sysfs-devices-virtual-misc-tdx_guest.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from imagers.errors import LocalError, NoTEE
 from imagers.evidence.ccel import MAX_LOG, join_logs
-from imagers.evidence.tsm import TSM_ROOT, missing_tsm, read_tsm
+from imagers.evidence.measure import AGENT_LOG, reading_log
+from imagers.evidence.tsm import TSM_ROOT, Kernel, missing_tsm, read_tsm
 from imagers.files import reason_of
 from imagers.model.evidence import Evidence
 
 if TYPE_CHECKING:
-    from imagers.evidence.tsm import Kernel
+    from collections.abc import Mapping
+
+    from imagers.evidence.measure import Register
     from imagers.model.evidence import Attester, ReportData
 
-__all__ = ["AGENT_LOG", "FIRMWARE_LOG", "TDXAttester", "read_logs"]
+__all__ = ["FIRMWARE_LOG", "RTMR", "TDXAttester", "read_firmware_log", "read_logs"]
 
 _PROVIDER = "tdx_guest"
 FIRMWARE_LOG = Path("/sys/firmware/acpi/tables/data/CCEL")
-AGENT_LOG = Path("/run/attestation-agent/eventlog")
+_REGISTERS = Path("/sys/devices/virtual/misc/tdx_guest/measurements")
+_RTMR_BYTES = 48
 
 
 class TDXAttester:
@@ -68,10 +74,11 @@ class TDXAttester:
             LocalError: the kernel refuses, or a log cannot be read.
             FormatError: the firmware's log is none.
         """
-        found = read_tsm(self._tsm, report_data.digest, provider=_PROVIDER, kernel=self._kernel)
+        with reading_log(self._agent_log) as agent:
+            found = read_tsm(self._tsm, report_data.digest, provider=_PROVIDER, kernel=self._kernel)
         if not found.outblob:
             raise NoTEE("the host gives no quotes: its quote generation service is not there")
-        log = read_logs(self._firmware_log, self._agent_log)
+        log = read_logs(self._firmware_log, agent)
         body = {
             "quote": b64encode(found.outblob).decode(),
             "cc_eventlog": None if log is None else b64encode(log).decode(),
@@ -79,19 +86,23 @@ class TDXAttester:
         return Evidence(self.tee, dict(body), report_data)
 
 
-def read_logs(firmware_log: Path, agent_log: Path) -> bytes | None:
-    """The firmware's log, with the agent's behind it; None: there is none of the firmware.
+def read_logs(firmware_log: Path, agent: bytes) -> bytes | None:
+    """The firmware's log, with the agent's records behind it; None: there is none of the firmware.
 
     Raises:
         FormatError: the firmware's is none.
-        LocalError: one cannot be read.
+        LocalError: it cannot be read.
     """
-    firmware = _read(firmware_log)
-    return None if firmware is None else join_logs(firmware, _read(agent_log) or b"")
+    firmware = read_firmware_log(firmware_log)
+    return None if firmware is None else join_logs(firmware, agent)
 
 
-def _read(path: Path) -> bytes | None:
-    """A log; None: there is none."""
+def read_firmware_log(path: Path = FIRMWARE_LOG) -> bytes | None:
+    """The firmware's log; None: there is none.
+
+    Raises:
+        LocalError: it cannot be read, or is too long.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_LOG + 1)
@@ -104,5 +115,66 @@ def _read(path: Path) -> bytes | None:
     return data
 
 
+@dataclass(frozen=True, slots=True)
+class RTMR:
+    """RTMR 3: the register that neither firmware nor boot loader extends. See `Register`.
+
+    Attributes:
+        directory: of the kernel's files, one a register (6.16 and newer); a write extends it.
+        kernel: what the kernel does; tests have their own.
+    """
+
+    directory: Path = _REGISTERS
+    kernel: Kernel = field(default_factory=Kernel)
+    name: ClassVar[str] = "RTMR 3"
+    index: ClassVar[int] = 4
+    algorithm: ClassVar[str] = "SHA-384"
+    counts_no_action: ClassVar[bool] = True
+
+    def read(self) -> bytes:
+        """See `Register`.
+
+        Raises:
+            NoTEE: the kernel gives no register.
+            LocalError: it may not be read, or is something else.
+        """
+        try:
+            value = self.kernel.read(self._file)
+        except FileNotFoundError:
+            raise NoTEE(
+                f"there is no {self._file}",
+                hint="Linux has it from 6.16 on, in a guest of Intel TDX",
+            ) from None
+        except OSError as error:
+            raise LocalError(reason_of(error), path=str(self._file)) from error
+        if len(value) != _RTMR_BYTES:
+            raise LocalError(
+                f"expected {_RTMR_BYTES} bytes, got {len(value)}", path=str(self._file)
+            )
+        return value
+
+    def banks(self) -> tuple[str, ...]:
+        """See `Register`."""
+        return (self.algorithm,)
+
+    def extend(self, digests: Mapping[str, bytes]) -> None:
+        """See `Register`.
+
+        Raises:
+            LocalError: the kernel refuses.
+        """
+        try:
+            self.kernel.write(self._file, digests[self.algorithm])
+        except OSError as error:
+            raise LocalError(
+                reason_of(error), path=str(self._file), hint="measuring is for root"
+            ) from error
+
+    @property
+    def _file(self) -> Path:
+        return self.directory / "rtmr3:sha384"
+
+
 if TYPE_CHECKING:
     _attester: Attester = TDXAttester()
+    _register: Register = RTMR()

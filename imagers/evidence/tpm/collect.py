@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from imagers.errors import FormatError, LocalError, NoTEE
-from imagers.evidence.ccel import MAX_LOG, parse_event_log
+from imagers.evidence.ccel import ALGORITHMS, MAX_LOG, join_logs, make_header, parse_event_log
+from imagers.evidence.measure import AGENT_LOG, reading_log
 from imagers.evidence.tpm.commands import AK_TEMPLATE, ENDORSEMENT, TPM
 from imagers.evidence.tpm.enrol import Request
 from imagers.evidence.tpm.structures import parse_public, spki_of
@@ -26,8 +28,10 @@ from imagers.model.base64 import encode_base64
 from imagers.model.evidence import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
+    from imagers.evidence.measure import Register
     from imagers.evidence.tpm.enrol import Challenge
     from imagers.model.evidence import Attester, ReportData
     from imagers.model.strict_json import JSON
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AK_HANDLE",
     "DEVICE",
+    "MEASURED",
+    "PCR",
     "TPMAttester",
     "answer_challenge",
     "make_request",
@@ -44,6 +50,9 @@ __all__ = [
 
 AK_HANDLE = 0x81010002
 DEVICE = Path("/dev/tpmrm0")
+MEASURED = (14, 15)
+"""Registers for what a guest measures itself. None that a machine is known by (`quote.BOOT_CHAIN`),
+that grows with what runs (10), or that somebody can reset (16 and above)."""
 _LOG = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
 _NONCE_BYTES = 32
 _MAX_ANSWER = 4096
@@ -140,6 +149,7 @@ class TPMAttester:
         device: of the TPM.
         handle: of the attestation key.
         log: of the firmware; one that is not there is left out.
+        agent_log: records of what was measured since.
         transmit: what speaks with a TPM, in place of the device.
     """
 
@@ -150,12 +160,14 @@ class TPMAttester:
         device: Path = DEVICE,
         handle: int = AK_HANDLE,
         log: Path = _LOG,
+        agent_log: Path = AGENT_LOG,
         *,
         transmit: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._device = device
         self._handle = handle
         self._log = log
+        self._agent_log = agent_log
         self._transmit = transmit
 
     def missing(self) -> str:
@@ -177,7 +189,7 @@ class TPMAttester:
             FormatError: what they gave is something else.
         """
         nonce = report_data.digest[:_NONCE_BYTES].ljust(_NONCE_BYTES, b"\0")
-        with self._open() as tpm:
+        with reading_log(self._agent_log) as agent, self._open() as tpm:
             if not tpm.has(self._handle):
                 raise NoTEE(
                     f"the TPM has no key at {self._handle:#x}",
@@ -186,6 +198,8 @@ class TPMAttester:
             public = parse_public(tpm.read_public(self._handle))
             attest, signature, values = tpm.quote(self._handle, nonce)
         log = read_log(self._log)
+        if agent:
+            log = join_logs(make_header(ALGORITHMS.values()) if log is None else log, agent)
         body: dict[str, JSON] = {
             "ak_public": encode_base64(spki_of(public.key)),
             "tpm_quote": {
@@ -197,13 +211,67 @@ class TPMAttester:
         }
         return Evidence(self.tee, body, report_data)
 
-    @contextmanager
-    def _open(self) -> Iterator[TPM]:
-        if self._transmit is not None:
-            yield TPM(self._transmit)
-            return
-        with open_device(self._device) as transmit:
-            yield TPM(transmit)
+    def _open(self) -> AbstractContextManager[TPM]:
+        return _opened(self._device, self._transmit)
+
+
+@contextmanager
+def _opened(device: Path, transmit: Callable[[bytes], bytes] | None) -> Iterator[TPM]:
+    if transmit is not None:
+        yield TPM(transmit)
+        return
+    with open_device(device) as opened:
+        yield TPM(opened)
+
+
+@dataclass(frozen=True, slots=True)
+class PCR:
+    """A register of the TPM. See `Register`.
+
+    Attributes:
+        number: see `MEASURED`.
+        device: of the TPM.
+        transmit: what speaks with a TPM, in place of the device.
+    """
+
+    number: int
+    device: Path = DEVICE
+    transmit: Callable[[bytes], bytes] | None = None
+    algorithm: ClassVar[str] = "SHA-256"
+    counts_no_action: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """See `Register`."""
+        return f"PCR {self.number}"
+
+    @property
+    def index(self) -> int:
+        """See `Register`."""
+        return self.number
+
+    def read(self) -> bytes:
+        """See `Register`; raises as `open_device`."""
+        with _opened(self.device, self.transmit) as tpm:
+            return tpm.read_pcrs()[self.number]
+
+    def banks(self) -> tuple[str, ...]:
+        """See `Register`; raises as `open_device`."""
+        with _opened(self.device, self.transmit) as tpm:
+            found = tpm.banks(self.number)
+        names = tuple(ALGORITHMS.get(one, "") for one in found)
+        if not all(names):
+            shown = ", ".join(f"{one:#06x}" for one in found)
+            raise LocalError(
+                f"{self.name} has a bank that is not known here: {shown}", path="the TPM"
+            )
+        return names
+
+    def extend(self, digests: Mapping[str, bytes]) -> None:
+        """See `Register`; raises as `open_device`."""
+        by_number = {bank: digests[name] for bank, name in ALGORITHMS.items() if name in digests}
+        with _opened(self.device, self.transmit) as tpm:
+            tpm.extend(self.number, by_number)
 
 
 def read_log(path: Path = _LOG) -> bytes | None:
@@ -228,3 +296,4 @@ def read_log(path: Path = _LOG) -> bytes | None:
 
 if TYPE_CHECKING:
     _attester: Attester = TPMAttester()
+    _register: Register = PCR(MEASURED[0])

@@ -34,7 +34,7 @@ from imagers.evidence.tpm.structures import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["AK_TEMPLATE", "ENDORSEMENT", "OWNER", "TPM"]
 
@@ -58,8 +58,12 @@ _COMMANDS = {
     "NV_ReadPublic": 0x169,
     "ReadPublic": 0x173,
     "StartAuthSession": 0x176,
+    "GetCapability": 0x17A,
     "PCR_Read": 0x17E,
+    "PCR_Extend": 0x182,
 }
+_CAP_PCRS = 5
+_MAX_BANKS = 16
 _HANDLE = 0x08B
 _RETRY = frozenset({0x908, 0x90A, 0x922})  # TPM_RC_YIELDED, TPM_RC_TESTING, TPM_RC_RETRY
 _WORDS = {
@@ -77,6 +81,7 @@ _WORDS = {
     0x149: "the place is not for everybody",
     0x14A: "nothing was written there",
     0x14C: "something is there already",
+    0x107: "it lets nobody extend this register from here",
     0x902: "it has no room for another key",
     0x903: "it has no room for another session",
     0x908: "it is busy",
@@ -138,6 +143,25 @@ class TPM:
                 values[at] = answer.sized(64)
             left = tuple(at for at in left if at not in values)
         return tuple(values[at] for at in range(PCRS))
+
+    def banks(self, register: int) -> tuple[int, ...]:
+        """The hashes for which a register has a value."""
+        answer = self._ask("GetCapability", (), parameters=struct.pack(">III", _CAP_PCRS, 0, 1))
+        has_more, capability, count = answer.number(1), answer.number(4), answer.number(4)
+        if has_more or capability != _CAP_PCRS or count > _MAX_BANKS:
+            raise LocalError("the TPM does not say which banks it has", path=_WHAT)
+        found = []
+        for _ in range(count):
+            bank, bits = answer.number(2), int.from_bytes(answer.take(answer.number(1)), "little")
+            if bits >> register & 1:
+                found.append(bank)
+        return tuple(found)
+
+    def extend(self, register: int, digests: Mapping[int, bytes]) -> None:
+        """Extend a register, in each bank with the digest by its hash."""
+        parameters = struct.pack(">I", len(digests))
+        parameters += b"".join(struct.pack(">H", bank) + one for bank, one in digests.items())
+        self._ask("PCR_Extend", (register,), (_PASSWORD,), parameters)
 
     def quote(self, key: int, nonce: bytes) -> tuple[Attest, bytes, tuple[bytes, ...]]:
         """A quote of all registers of the SHA-256 bank, its TPMT_SIGNATURE, and their values.

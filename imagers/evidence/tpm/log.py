@@ -5,7 +5,8 @@
 
 The firmware alone writes to registers 0 to 7, so that the log gives them. To others the operating
 system writes too, which has logs of its own: there the log counts for a register that it gives, and
-is no claim for one that went on after it.
+is no claim for one that went on after it. An agent that measures has a register for itself: where
+the log has events of it and does not give the register, the log is not what was measured.
 
 EV_NO_ACTION says something and extends nothing. One of it says at which locality the TPM was
 started, from which register 0 begins.
@@ -20,7 +21,7 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING
 
 from imagers.errors import EvidenceRejected, FormatError
-from imagers.evidence.ccel import NO_ACTION, replay
+from imagers.evidence.ccel import NO_ACTION, is_of_agent, replay
 from imagers.evidence.steps import mismatch
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ def check_log(events: Sequence[Event], values: Sequence[bytes]) -> tuple[Event, 
         values: of all registers.
 
     Raises:
-        EvidenceRejected: it does not give what the firmware measured.
+        EvidenceRejected: it does not give what the firmware, or an agent, measured.
     """
     measured = tuple(one for one in events if one.kind != NO_ACTION)
+    of_agent = {one.register for one in measured if is_of_agent(one)}
     given = set()
     for register, value in enumerate(values):
         begin = _locality(events) if register == 0 else 0
@@ -54,7 +56,7 @@ def check_log(events: Sequence[Event], values: Sequence[bytes]) -> tuple[Event, 
             raise EvidenceRejected(str(error)) from None
         if compare_digest(found, value):
             given.add(register)
-        elif register in _OF_FIRMWARE:
+        elif register in _OF_FIRMWARE or register in of_agent:
             raise mismatch(f"PCR {register} by the event log", value.hex(), found.hex())
     return tuple(
         replace(one, digests={_BANK: one.digests[_BANK]})

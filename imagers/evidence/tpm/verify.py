@@ -11,8 +11,8 @@
    SHA-384.
 3. *Registers.* The quote is of all 24 of the SHA-256 bank, and of no others, and its digest is that
    of the values that came along. There is no quote of a SHA-1 bank here.
-4. *Event log.* A log that comes along gives registers 0 to 7 when it is replayed; events of
-   others are claims only where it gives those too. See `log`.
+4. *Event log.* A log that comes along gives registers 0 to 7 when it is replayed, and those with
+   events of an agent; events of others are claims only where it gives those too. See `log`.
 5. *Bound.* The nonce has 32 bytes, which are those of the report data, cut or padded with zeros.
    Register 8 was zero, and extended with the init data once, where there is some.
 

@@ -4,6 +4,7 @@
 import json
 import re
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import pytest
 
 from imagers.cli.main import VERBS, root
 from imagers.errors import KeyUnavailable
+from imagers.evidence.tdx.collect import RTMR
 from imagers.model.descriptor import Platform
 from imagers.model.digest import digest_of
 from imagers.model.media import Compression
@@ -25,6 +27,7 @@ from imagers.testing import (
 )
 from imagers.testing.evidence import Machine
 from tests.unit.evidence.sgx.test_sigstruct import make_sigstruct
+from tests.unit.evidence.tdx.test_collect import Registers
 from tests.unit.evidence.test_corim import pem, platform_manifest
 from tests.unit.evidence.test_ear import KEY, NOW, token
 
@@ -363,7 +366,11 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
     made("inspect", labelled, "--platform", "linux/amd64")
     made("inspect", "oci:e:v1", "--platform", "linux/amd64")
     made("inspect", index, "--platform", "linux/amd64")
-    made("pull", labelled, "bundle", "--policy", accept, "--platform", "linux/amd64")
+    monkeypatch.setenv("AAEL_PATH", "eventlog")
+    kernel = partial(RTMR, kernel=Registers())
+    monkeypatch.setattr("imagers.evidence.tdx.collect.RTMR", kernel)
+    words = ("--policy", accept, "--platform", "linux/amd64", "--measure", "rtmr:3")
+    made("pull", labelled, "bundle", *words)
     make_keys(made)
     sign_and_verify(made, pushed)
     use_a_broker(made, admin)

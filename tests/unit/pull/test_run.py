@@ -1059,3 +1059,64 @@ def test_pull_by_an_ordinary_user_makes_everything_his():
 
 
 # ---- names -------------------------------------------------------------------------------------
+
+
+class Measured:
+    """A `Measure` that notes what there is at the bundle when it is asked; it can refuse."""
+
+    def __init__(self, bundle, error=None):
+        self.bundle, self.error = bundle, error
+        self.events = []
+
+    def record(self, operation, content):
+        self.events.append((operation, content, self.bundle.exists()))
+        if self.error is not None:
+            raise self.error
+
+
+def test_pull_is_measured_after_the_last_check_and_before_it_appears(source, bundle):
+    measure = Measured(bundle)
+    options = options_for(ACCEPT)
+    image = named(source, lambda _: Found(), pinned=True)
+    store = Store()
+    report = pull_image(image, bundle, options, resources=store, measure=measure)
+    manifest = report.trusted.manifest
+    content = {
+        "image": str(manifest.descriptor.digest),
+        "top": str(report.trusted.top_digest),
+        "config": str(manifest.config.digest),
+        "policy": str(options.policy.digest),
+        "keys": [KID],
+    }
+    assert measure.events == [("PullImage", content, False)]
+    assert (bundle / "config.json").exists()
+
+
+def test_pull_that_cannot_be_measured_leaves_no_bundle(source, bundle):
+    error = LocalError("no register", path="/dev/tpmrm0")
+    image = named(source, lambda _: Found(), pinned=True)
+    with pytest.raises(LocalError, match="no register"):
+        pull_image(
+            image, bundle, options_for(ACCEPT), resources=Store(), measure=Measured(bundle, error)
+        )
+    assert list(bundle.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("fault", ["key", "layer"])
+def test_pull_that_fails_is_not_measured(source, bundle, fault):
+    measure = Measured(bundle)
+    image = named(source, lambda _: Found(), pinned=True)
+    store = Store(KeyRefused("no", reason="policy") if fault == "key" else None)
+    if fault == "layer":
+        source.lies["layer 2 of 2"] = Lie(after=10)
+    with pytest.raises(ImagersError):
+        pull_image(image, bundle, options_for(ACCEPT), resources=store, measure=measure)
+    assert measure.events == []
+
+
+def test_image_without_keys_is_measured_with_none(bundle):
+    measure = Measured(bundle)
+    image = named(plain_image(make_tar(("a", b"1"))), lambda _: Found(), pinned=True)
+    pull_image(image, bundle, options_for(ACCEPT), measure=measure)
+    ((_, content, _),) = measure.events
+    assert content["keys"] == []

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evidence as the kernel gives it, by a double of the kernel: the parser reads it again."""
 
+import errno
 import os
 from base64 import b64decode
+from hashlib import sha384
 
 import pytest
 
-from imagers.errors import FormatError, LocalError, NoTEE
-from imagers.evidence.ccel import MAX_LOG, parse_event_log
-from imagers.evidence.tdx.collect import TDXAttester
+from imagers.errors import EvidenceRejected, FormatError, LocalError, NoTEE
+from imagers.evidence.ccel import MAX_LOG, check_replay, parse_event_log
+from imagers.evidence.measure import MeasuredLog
+from imagers.evidence.tdx.collect import RTMR, TDXAttester, read_firmware_log
 from imagers.evidence.tdx.verify import parse
 from imagers.model.evidence import ReportData
-from imagers.testing.evidence.eventlog import BOOT, event_log
+from imagers.testing.evidence.eventlog import BOOT, event_log, replay
 from tests.unit.evidence.intel.conftest import World
 from tests.unit.evidence.test_tsm import ROOT, FakeKernel
 
@@ -83,3 +86,63 @@ def test_host_without_quotes_is_said(tmp_path):
     kernel = FakeKernel("tdx_guest", lambda _: b"", has_privlevel=False, aux=None)
     with pytest.raises(NoTEE, match="quote generation service"):
         TDXAttester(tmp_path, kernel=kernel).collect(DIGEST)
+
+
+class Registers:
+    """The files of the kernel: a write of 48 bytes extends, all else is EINVAL."""
+
+    def __init__(self):
+        self.values = {f"rtmr{number}:sha384": bytes(48) for number in range(4)}
+
+    def read(self, path):
+        try:
+            return self.values[path.name]
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path)) from None
+
+    def write(self, path, data):
+        if len(data) != 48:
+            raise OSError(errno.EINVAL, "Invalid argument", str(path))
+        self.values[path.name] = sha384(self.values[path.name] + data).digest()
+
+
+def test_measured_events_give_the_register_that_a_quote_has(make, tmp_path):
+    (tmp_path / "firmware").write_bytes(FIRMWARE)
+    kernel = Registers()
+    kernel.values["rtmr3:sha384"] = replay(BOOT)[3]
+    log = MeasuredLog(
+        RTMR(kernel=kernel), tmp_path / "agent", read_firmware_log(tmp_path / "firmware")
+    )
+    for _ in range(2):
+        log.record("PullImage", {"image": "sha256:01"})
+    body = make().collect(DIGEST).body
+    events = parse_event_log(b64decode(body["cc_eventlog"]))
+    rtmr = {4: ("rtmr_3", kernel.values["rtmr3:sha384"])}
+    check_replay(events, rtmr, algorithm="SHA-384")
+    assert len(events) == len(BOOT) + 1
+    with pytest.raises(EvidenceRejected, match="rtmr_3 by the event log"):
+        check_replay(events[:-1], rtmr, algorithm="SHA-384")
+
+
+def test_kernel_without_registers_is_told(tmp_path):
+    log = MeasuredLog(RTMR(tmp_path / "none"), tmp_path / "agent")
+    with pytest.raises(NoTEE, match=r"there is no .*rtmr3:sha384") as caught:
+        log.record("PullImage", {})
+    assert "6.16" in caught.value.hint
+
+
+def test_register_that_is_none_or_that_the_kernel_keeps_is_told(tmp_path):
+    (tmp_path / "rtmr3:sha384").write_bytes(bytes(32))
+    with pytest.raises(LocalError, match="expected 48 bytes, got 32"):
+        RTMR(tmp_path).read()
+    (tmp_path / "other" / "rtmr3:sha384").mkdir(parents=True)
+    with pytest.raises(LocalError, match="is a directory"):
+        RTMR(tmp_path / "other").read()
+
+    class Refuses(Registers):
+        def write(self, path, _):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with pytest.raises(LocalError, match="permission denied") as caught:
+        RTMR(kernel=Refuses()).extend({"SHA-384": bytes(48)})
+    assert "root" in caught.value.hint

@@ -8,10 +8,13 @@ from struct import pack
 import pytest
 
 from imagers.errors import LocalError, NoTEE
-from imagers.evidence.ccel import MAX_LOG
+from imagers.evidence.ccel import MAX_LOG, digest_by, make_record, parse_event_log
 from imagers.evidence.judge import judge_evidence
+from imagers.evidence.measure import MeasuredLog
 from imagers.evidence.tpm.collect import (
     AK_HANDLE,
+    MEASURED,
+    PCR,
     TPMAttester,
     answer_challenge,
     make_request,
@@ -21,6 +24,7 @@ from imagers.evidence.tpm.collect import (
 from imagers.evidence.tpm.commands import AK_TEMPLATE, ENDORSEMENT, TPM
 from imagers.evidence.tpm.enrol import accept, answer_to_json, make_challenge, parse_request
 from imagers.evidence.tpm.verify import TPMVerifier
+from imagers.model.base64 import decode_base64
 from imagers.model.evidence import Bound, ReportData
 from imagers.pki.chain import parse_certificates
 from imagers.testing.evidence.tpm import PCR_BOOT, pcr_log
@@ -158,3 +162,53 @@ def test_certificate_can_be_told_where_the_tpm_has_none(tpm):
     with pytest.raises(NoTEE) as caught:
         make_request(Empty())
     assert "--ek-certificate FILE" in caught.value.hint
+
+
+def test_register_is_extended_in_each_bank(line, tpm):
+    register = PCR(MEASURED[0], transmit=line)
+    before = register.read()
+    names = register.banks()
+    assert "SHA-256" in names
+    register.extend({name: digest_by(name, b"event") for name in names})
+    assert register.read() == sha256(before + sha256(b"event").digest()).digest()
+    assert register.read() == tpm.read_pcrs()[14]
+
+
+def test_register_with_a_bank_that_is_not_known_is_not_extended(monkeypatch, line):
+    monkeypatch.setattr(TPM, "banks", lambda *_: (0x0B, 0x27))
+    with pytest.raises(
+        LocalError, match=r"PCR 14 has a bank that is not known here: 0x000b, 0x0027"
+    ):
+        PCR(14, transmit=line).banks()
+
+
+def test_what_was_measured_is_in_the_claims_of_the_next_evidence(line, tpm, tmp_path):
+    assert tpm.has(AK_HANDLE)
+    path = tmp_path / "agent"
+    log = MeasuredLog(PCR(15, transmit=line), path)
+    log.record("PullImage", {"image": "sha256:01"})
+    log.record("PullImage", {"image": "sha256:02"})
+    attester = TPMAttester(log=tmp_path / "none", agent_log=path, transmit=line)
+    body = attester.collect(NONCE).body
+    told = judged(body).values["uefi_event_logs"]
+    assert [one["details"]["data"]["content"] for one in told] == [
+        {"image": "sha256:01"},
+        {"image": "sha256:02"},
+    ]
+    assert all(one["digest_matches_event"] and one["index"] == 15 for one in told)
+
+
+def test_log_of_the_firmware_stands_before_what_was_measured(line, tpm, tmp_path):
+    assert tpm.has(AK_HANDLE)
+    (tmp_path / "firmware").write_bytes(pcr_log(PCR_BOOT))
+    (tmp_path / "agent").write_bytes(b"")
+    attester = TPMAttester(log=tmp_path / "firmware", agent_log=tmp_path / "agent", transmit=line)
+    alone = decode_base64(attester.collect(NONCE).body["event_log"], what="log", where="$")
+    assert alone == pcr_log(PCR_BOOT)
+    data = b"LEAA\0\0\0\0"
+    record = make_record(14, {"SHA-256": sha256(data).digest()}, data)
+    (tmp_path / "agent").write_bytes(record)
+    both = decode_base64(attester.collect(NONCE).body["event_log"], what="log", where="$")
+    *first, last = parse_event_log(both)
+    assert tuple(first) == parse_event_log(alone)
+    assert (last.register, last.data) == (14, data)

@@ -105,3 +105,30 @@ def test_place_that_is_shorter_than_it_says_is_refused():
     line = Scripted(answer(body=public), answer(body=pack(">I", len(nothing)) + nothing))
     with pytest.raises(LocalError, match="gives less than it says"):
         TPM(line).read_nv(0x01C00002)
+
+
+def banks(*listed):
+    body = pack(">BII", 0, 5, len(listed))
+    body += b"".join(pack(">HB", bank, 3) + bits.to_bytes(3, "little") for bank, bits in listed)
+    return answer(body=body)
+
+
+def test_banks_of_a_register_are_those_that_have_it():
+    tpm = TPM(Scripted(banks((0x04, 0), (0x0B, 0xFFFFFF), (0x0C, 1 << 14))))
+    assert tpm.banks(14) == (0x0B, 0x0C)
+    assert tpm.banks(15) == (0x0B,)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [pack(">BII", 1, 5, 0), pack(">BII", 0, 6, 0), pack(">BII", 0, 5, 17)],
+    ids=["there are more", "another capability", "too many"],
+)
+def test_tpm_that_does_not_say_its_banks_is_told(body):
+    with pytest.raises(LocalError, match="does not say which banks it has"):
+        TPM(Scripted(answer(body=body))).banks(14)
+
+
+def test_register_that_cannot_be_extended_from_here_is_told():
+    with pytest.raises(LocalError, match="TPM2_PCR_Extend: it lets nobody extend this register"):
+        TPM(Scripted(answer(0x107))).extend(17, {0x0B: bytes(32)})

@@ -6,7 +6,7 @@ import pytest
 from imagers.errors import EvidenceRejected
 from imagers.evidence.ccel import parse_event_log
 from imagers.evidence.tpm.log import check_log
-from imagers.testing.evidence.eventlog import EV_IPL, Event
+from imagers.testing.evidence.eventlog import EV_EVENT_TAG, EV_IPL, Event
 from imagers.testing.evidence.tpm import PCR_BOOT, pcr_log, registers
 
 LOCALITY = b"StartupLocality\0"
@@ -63,3 +63,31 @@ def test_log_without_the_bank_that_is_quoted_is_refused():
     ]
     with pytest.raises(EvidenceRejected, match="expected a digest SHA-256 in each event"):
         check_log(events, registers(PCR_BOOT, {}))
+
+
+def agents(register, text=b"PullImage {}"):
+    data = b"LEAA" + (len(text) + 8).to_bytes(4, "little") + b"imagers " + text
+    return Event(register, EV_EVENT_TAG, data)
+
+
+def test_events_of_an_agent_are_claims_where_they_give_their_register():
+    events = (*PCR_BOOT, agents(14), agents(14, b"PullImage []"))
+    found = check(events, registers(events, {}))
+    assert [one.data for one in found[-2:]] == [one.data for one in events[-2:]]
+
+
+@pytest.mark.parametrize("change", ["changed", "missing", "added", "swapped", "not extended"])
+def test_log_that_is_not_what_an_agent_measured_is_refused(change):
+    first, second = agents(14), agents(14, b"PullImage []")
+    values = registers((*PCR_BOOT, first, second), {})
+    events = {
+        "changed": (agents(14, b"PullImage 1"), second),
+        "missing": (second,),
+        "added": (first, second, agents(14, b"PullImage 2")),
+        "swapped": (second, first),
+        "not extended": (first, second),
+    }[change]
+    if change == "not extended":
+        values[14] = bytes(32)
+    with pytest.raises(EvidenceRejected, match="PCR 14 by the event log"):
+        check((*PCR_BOOT, *events), values)
