@@ -31,7 +31,7 @@ from imagers.core import Cancellation, Resources
 from imagers.errors import Cancelled, IntegrityError, LocalError
 from imagers.files import local_errors, reason_of
 from imagers.model.closing import Closing
-from imagers.store import BLOB
+from imagers.store.store import BLOB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from imagers.core import CheckedLayer, Progress
     from imagers.model.image import Layer
     from imagers.model.stream import RawStream
-    from imagers.store import NewEntry
+    from imagers.store.store import NewEntry
 
 __all__ = ["Arrived", "Check", "Keeping", "ReadAhead"]
 

@@ -14,7 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError
-from imagers.store import BLOB, Seal, entry_name
+from imagers.store.seal import Seal, entry_name
+from imagers.store.store import BLOB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from imagers.model.stream import RawStream
     from imagers.pull.ahead import Check
     from imagers.pull.plan import PlannedLayer
-    from imagers.store import Checks, NewEntry, Store, StoredAs
+    from imagers.store import Store
+    from imagers.store.seal import Checks, StoredAs
+    from imagers.store.store import NewEntry
 
 __all__ = ["KeptBlobs"]
 

@@ -38,7 +38,8 @@ from imagers.pull.blobs import KeptBlobs
 from imagers.pull.snapshots.snapshotter import Snapshotter
 from imagers.pull.trees import Making, Trees, remove_stale_bundles
 from imagers.sign.policy_json import Policy
-from imagers.store import Checks, Store, StoredAs
+from imagers.store import Store
+from imagers.store.seal import Checks, StoredAs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

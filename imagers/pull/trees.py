@@ -34,7 +34,9 @@ from imagers.model.closing import Closing
 from imagers.model.digest import digest_of
 from imagers.pull.snapshots.snapshotter import Committed
 from imagers.pull.snapshots.table import load_snapshotter
-from imagers.store import BUNDLE, Seal, content_digest, entry_name
+from imagers.store.content import content_digest
+from imagers.store.seal import Seal, entry_name
+from imagers.store.store import BUNDLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
     from imagers.pull.plan import Plan
     from imagers.pull.snapshots.snapshotter import Snapshotter
     from imagers.pull.staging import Staging
-    from imagers.store import Checks, Entry, Store, StoredAs
+    from imagers.store import Store
+    from imagers.store.seal import Checks, StoredAs
+    from imagers.store.store import Entry
 
 __all__ = ["Making", "Trees", "bundle_entry", "remove_bundle", "remove_stale_bundles"]
 
@@ -186,8 +190,7 @@ class Trees(Closing):
                 f"{max(0, free)} of the store's {self._store.max_bytes} can be had: the rest is "
                 "in use",
                 path=str(self._store.path),
-                hint="allow more with --store-size, keep nothing with --no-store, or remove what "
-                "is not needed: 'imagers store' says how",
+                hint="allow more with --store-size, or keep nothing with --no-store",
             )
 
     def _committed(self, upto: int) -> list[Committed]:

@@ -34,15 +34,14 @@ must be missing or empty, in a directory that only you and root can change.
   --require-encrypted         fail if a layer is not encrypted
   --stream                    open layers while they come, and compare digest
                               and HMAC at their end, not before
-  --no-store                  keep nothing for the next pull
-  --store DIR, --store-place KIND, --store-size SIZE, --store-key KEY,
-  --snapshotter NAME          see "imagers store"
+  --no-store, --store DIR, --store-place KIND, --store-size SIZE,
+  --store-key KEY, --snapshotter NAME
+                              what is kept for the next pull: "imagers store"
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --jobs N                    layers downloaded at the same time; default: 3
-  --memory SIZE               to work with; default: 64MiB
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
-  --authfile FILE, --daemon-host URL, --image-rs-registries FILE, --ranges N
-                              as for "imagers copy"
+  --authfile FILE, --daemon-host URL, --image-rs-registries FILE, --ranges N,
+  --memory SIZE               as for "imagers copy"; memory: "imagers encrypt"
   --insecure-test-root TEE=FILE, --tee sample
                               for tests
   --json                      the result as JSON

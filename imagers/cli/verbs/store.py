@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imagers.cli.stores import OpenedStore
-    from imagers.store import Found
+    from imagers.store.store import Found
 
 __all__ = ["command"]
 

@@ -4,14 +4,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from imagers.errors import Unsupported
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from imagers.pull.snapshots.snapshotter import Snapshotter
+from imagers.pull.snapshots.snapshotter import Snapshotter
 
 __all__ = ["SNAPSHOTTERS", "choose_snapshotter", "load_snapshotter"]
 

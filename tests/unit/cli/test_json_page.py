@@ -2,6 +2,7 @@
 """docs/json.md and what `--json` prints, against each other in both directions."""
 
 import json
+import os
 import re
 from datetime import UTC, datetime
 from functools import partial

@@ -5,7 +5,8 @@ import pytest
 
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
-from imagers.store import Checks, Seal, Store, StoredAs, entry_name
+from imagers.store import Store
+from imagers.store.seal import Checks, Seal, StoredAs, entry_name
 
 CHECKS = Checks(
     image=digest_of(b"manifest"), basis="signature", policy="ab" * 32, signers=("K1",), at=1_700_000

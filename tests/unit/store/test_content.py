@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from imagers.store import content_digest
+from imagers.store.content import content_digest
 
 
 def build(root):
