@@ -51,9 +51,11 @@ class Plain:
 
     def compose(self, layers: Sequence[Committed], root: Path, scratch: Path) -> None:
         """See `Snapshotter`."""
+        del scratch
         if layers:
             with local_errors(root):
-                _clone(layers[-1].place / TREE, root, scratch, share=False)
+                # Not in `scratch`: files are linked there, and it may be on another file system.
+                _clone(layers[-1].place / TREE, root, root.parent, share=False)
 
     def release(self, root: Path) -> None:
         """See `Snapshotter`: nothing was mounted."""

@@ -91,9 +91,9 @@ class Snapshotter(Protocol):
         """Let the tree of `layers`, the base first, appear at `root`, writable.
 
         Args:
-            root: an empty directory.
-            scratch: an empty directory on the same file system as `root`, for what changes there;
-                it must stay as long as `root` is used.
+            root: an empty directory, in one that only the caller uses.
+            scratch: an empty directory, for what changes at `root`; it must stay as long as that is
+                used.
 
         Both may be renamed afterwards by a directory above them. After an error nothing is mounted.
 
