@@ -191,6 +191,7 @@ def parse_kernel_words(raw: bytes, *, what: str) -> GuestConfig:
     `agent.aa_kbc_params` the first one.
 
     Raises:
+        FormatError: a place is empty.
         FormatError, Unsupported: as `parse_kbc_params`.
     """
     pairs = [
@@ -204,11 +205,14 @@ def parse_kernel_words(raw: bytes, *, what: str) -> GuestConfig:
     origin = Origin.KERNEL
 
     def document(word: str) -> Document | None:
-        value = words.get(word)
-        return None if not value else Document(value, by=word, origin=origin)
+        if word not in words:
+            return None
+        if not words[word]:
+            raise FormatError("expected a place, got nothing", what=f"{word} in {what}")
+        return Document(words[word], by=word, origin=origin)
 
-    params = next((value for name, value in pairs if name == _KBC_WORD), "")
-    broker = parse_kbc_params(params, what=f"{_KBC_WORD} in {what}") if params else None
+    params = next((value for name, value in pairs if name == _KBC_WORD), None)
+    broker = None if params is None else parse_kbc_params(params, what=f"{_KBC_WORD} in {what}")
     verifies = words.get(_VERIFIES) == "true"
     passed: tuple[str, ...] = ()
     if _POLICY_WORD in words and not verifies:
@@ -278,7 +282,9 @@ def _images(view: View, origin: Origin, known: frozenset[str]) -> GuestConfig:
         """The document at a place, or else in the file."""
         place = view.optional_text(uri)
         text = view.optional_text(inline) if inline else None
-        if place:
+        if place == "":  # a variable of a template that is not set would end in silence
+            raise view.error("expected a place, got nothing", uri)
+        if place is not None:
             return Document(place, by=f"{uri} of {view.what}", origin=origin)
         if text is None:
             return None

@@ -132,6 +132,11 @@ def test_keys_that_nobody_knows_are_told_and_passed_over():
         ({"image_security_policy": {}}, "$.image_security_policy"),
         ({"sigstore_config": {}}, "$.sigstore_config"),
         ({"authenticated_registry_credentials_uri": 1}, "$.authenticated_registry_credentials_uri"),
+        ({"image_security_policy_uri": ""}, "$.image_security_policy_uri"),
+        (
+            {"authenticated_registry_credentials_uri": ""},
+            "$.authenticated_registry_credentials_uri",
+        ),
         ({"registry_config": "x"}, "$.registry_config"),
         ({"registry_config": {"registry": [{}]}}, "$.registry_config.registry[0]"),
         ({"max_concurrent_layer_downloads_per_image": "3"}, None),
@@ -254,6 +259,12 @@ def test_words_are_split_once_and_the_last_of_two_counts():
     assert words("agent.no_proxy=").no_proxy is None
     twice = "agent.enable_signature_verification=true agent.enable_signature_verification=True"
     assert words(f"{twice} agent.image_policy_file=/p").policy is None
+
+
+@pytest.mark.parametrize("word", ["aa_kbc_params", "image_registry_auth", "image_policy_file"])
+def test_word_without_its_value_is_refused(word):
+    with pytest.raises(FormatError, match=rf"agent\.{word} in cmdline: expected .*, got"):
+        words(f"agent.{word}= agent.enable_signature_verification=true")
 
 
 def test_broker_in_a_word_is_the_first_one():
