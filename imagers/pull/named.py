@@ -33,11 +33,13 @@ class NamedImage(Closing):
         source: closed with this object.
         find: the signatures of a manifest or an index, of the given formats. A place that cannot
             be asked is in the answer as a failure, and no error.
+        transport_options: how it is reached; None: somebody else opened the source.
     """
 
     identity: ImageIdentity
     source: ImageSource
     find: Callable[[Digest, Collection[str]], Found]
+    transport_options: transport.TransportOptions | None = None
     _loaded: list[tuple[sign.Policy, sign.Trust]] = field(
         default_factory=list, repr=False, compare=False
     )
@@ -121,7 +123,7 @@ def open_image(
     identity = identity_of(name)
     source = open_source(name, transport)
     finder = Finder(places_of(name, source, lookasides=lookasides, transport=transport))
-    return NamedImage(identity, source, finder.find)
+    return NamedImage(identity, source, finder.find, transport)
 
 
 def identity_of(name: transport.ImageName) -> ImageIdentity:

@@ -24,8 +24,10 @@ must be missing or empty, in a directory that only you and root can change.
   --insecure-broker-http      plain http to a broker that is not on loopback
   --tee NAME[,DEVICE]...      the TEE to give evidence of, and devices such as
                               nvidia; default: the one that this machine is
-  --measure REGISTER          extend tpm:14, tpm:15 or rtmr:3 with image, policy
-                              and names of keys, before BUNDLE appears
+  --measure REGISTER          extend tpm:14, tpm:15 or rtmr:3 with settings, and
+                              with image, policy and names of keys
+  --init-data FILE, --print-settings, --insecure-unmeasured-settings
+                              what the host may steer: docs/guest.md
   --require-encrypted         fail if a layer is not encrypted
   --stream                    open layers while they come, and compare digest
                               and HMAC at their end; default: before anything
@@ -70,6 +72,13 @@ from imagers.cli.images import (
     parse_platform,
     reading_options,
 )
+from imagers.cli.measuring import (
+    BrokerGuard,
+    Measuring,
+    measuring_options,
+    print_settings,
+    settings_in_force,
+)
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
 from imagers.cli.signatures import policy_for, policy_option, print_trusted, registries_d_option
@@ -91,7 +100,7 @@ __all__ = ["command"]
 @timeout_option
 @broker_options
 @click.option("--tee", metavar="NAME")
-@click.option("--measure", metavar="REGISTER")
+@measuring_options
 @click.option("--require-encrypted", is_flag=True)
 @click.option("--stream", is_flag=True)
 @platform_option
@@ -108,7 +117,7 @@ def command(  # one parameter an option
     timeout_s: float | None,
     broker: BrokerOptions,
     tee: str | None,
-    measure: str | None,
+    measuring: Measuring,
     require_encrypted: bool,
     stream: bool,
     platform: str | None,
@@ -117,11 +126,12 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.cli.machine import measure_of_machine
     from imagers.pull.run import PullOptions, pull_image
 
-    measured = None if measure is None else measure_of_machine(measure)
-    resources = broker.guest(tee)
+    measure = measuring.measure()
+    init_data = measuring.read_init_data(tee)
+    guard = BrokerGuard(broker, unmeasured=measuring.unmeasured, waits=measuring.is_asked)
+    resources = broker.guest(tee, None if init_data is None else init_data.text, before=guard)
     start = time.perf_counter()
     with ExitStack() as stack:
         image = stack.enter_context(open_named(ref, registry, registries_d))
@@ -135,6 +145,13 @@ def command(  # one parameter an option
         )
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
+        if measuring.only_print:
+            print_settings(settings_in_force(image, options.policy, broker))
+            return
+        if measuring.is_asked:
+            # Before any evidence is made: a broker reads there what is in force here.
+            settings = settings_in_force(image, options.policy, broker)
+            measuring.settle(settings, init_data, measure, guard)
         unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))
         if resources is not None:
             stack.enter_context(resources)
@@ -149,7 +166,7 @@ def command(  # one parameter an option
             options,
             unwrappers=unwrappers,
             resources=resources,
-            measure=measured,
+            measure=measure,
             on_trusted=on_trusted,
             on_step=bar.step,
             on_progress=bar.show,
@@ -157,7 +174,7 @@ def command(  # one parameter an option
     if as_json:
         seconds = round(time.perf_counter() - start, 3)
         places = {"bundle": bundle, "reference": image.source.name, "policy": path}
-        told = {"seconds": seconds, "streamed": stream, "measured": measure}
+        told = {"seconds": seconds, "streamed": stream, "measured": measuring.register}
         print_json(places | told | _facts(report))
     else:
         _print_report(report, path, bundle, time.perf_counter() - start)
