@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from imagers.errors import FormatError, Unsupported
-from imagers.files import read_bounded
+from imagers.files import is_shared_with_host, read_bounded
 from imagers.model.origin import Origin
 from imagers.model.strict_json import View
 from imagers.registry.mirrors import RegistriesConf
@@ -137,7 +137,8 @@ def load_guest_config(path: str) -> GuestConfig:
         FormatError, Unsupported: as `parse_guest_config`.
     """
     raw = read_bounded(path, max_bytes=_MAX_BYTES)
-    return parse_guest_config(raw, what=path)
+    origin = Origin.of_file(is_shared=is_shared_with_host(path))
+    return parse_guest_config(raw, what=path, origin=origin)
 
 
 def load_kernel_words(path: str) -> GuestConfig:
