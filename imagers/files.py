@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "StagedFile",
     "has_name",
     "is_hidden_name",
+    "is_shared_with_host",
     "local_errors",
     "open_for_lock",
     "open_regular",
@@ -39,6 +41,10 @@ _FILE_MODE = 0o644  # less the umask
 _NO_UNNAMED_FILES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 _HIDDEN = ".imagers-"
 _PROC_FD = "/proc/self/fd"
+_SHARED = frozenset({"9p", "virtiofs", "vboxsf", "fuse.vmhgfs-fuse", "vmhgfs", "prl_fs"})
+_MAX_MOUNTS = 4 * 1024 * 1024
+_MOUNT_POINT = 4  # the fifth word of a line, blanks in it as octal numbers
+_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def reason_of(error: OSError) -> str:
@@ -90,6 +96,29 @@ def read_bounded(
     if len(data) > max_bytes:
         raise LocalError(f"expected at most {max_bytes} bytes, got more", path=str(path))
     return data
+
+
+def is_shared_with_host(path: Path | str, *, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Whether a file is on a file system that a hypervisor shares with its guest.
+
+    Not where the whole system is on it: then so is the program that asks.
+
+    Raises:
+        LocalError: it cannot be told.
+    """
+    real = os.path.realpath(path)
+    best = ("", "")
+    for line in read_bounded(mounts, max_bytes=_MAX_MOUNTS).decode(errors="replace").splitlines():
+        before, _, after = line.partition(" - ")
+        words = before.split(" ")
+        if len(words) < _MOUNT_POINT + 1 or not after:
+            continue
+        point = _OCTAL.sub(lambda one: chr(int(one[1], 8)), words[_MOUNT_POINT]).rstrip("/")
+        # A later mount covers an earlier one at the same place.
+        if len(point) >= len(best[0]) and (real == point or real.startswith(point + "/")):
+            best = (point, after.split(" ")[0])
+    point, kind = best
+    return bool(point) and kind in _SHARED
 
 
 def write_new(path: Path | str, data: bytes, *, mode: int) -> None:

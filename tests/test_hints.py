@@ -43,6 +43,7 @@ SAID_BY = {
     "cli/evidence": {"attest"},
     "cli/main": set(VERBS),
     "cli/images": WITH_IMAGES,
+    "cli/measuring": {"pull"},
     "cli/passphrases": {"sign"},
     "cli/recipients": {"encrypt"},
     "cli/reports": {"encrypt", "decrypt"},
@@ -55,6 +56,7 @@ SAID_BY = {
     "encrypt/wrappers": WITH_KEYS,
     "core": WITH_KEYS,
     "model": WITH_IMAGES - {"sign"},  # which signs the images of all platforms
+    "model/origin": {"pull"},
     "pull": {"pull"},
     "registry": WITH_IMAGES,
     "settings": {"verify", "pull"},

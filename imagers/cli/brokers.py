@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from imagers.model.keys import ResourceStore, SecretKey
     from imagers.net.http import HTTPSettings
     from imagers.net.tls import PeerCheck
+    from imagers.pull.measured_settings import MeasuredBroker
     from imagers.settings import Settings
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 DEFAULT_PORT = 8080
+_CA = "the CA of the broker"
+_MAX_FILE = 16 * 1024 * 1024  # of certificates, or of reference values
 
 
 class Given(NamedTuple):
@@ -163,6 +166,31 @@ class BrokerOptions:
             roots=read_test_roots(self.test_roots),
         )
 
+    def measured(self) -> MeasuredBroker | None:
+        """What is measured of it; None where none was named, or by a variable that names none.
+
+        Raises:
+            LocalError: a file cannot be read.
+        """
+        from imagers.model.digest import digest_of
+        from imagers.net.urls import parse_origin
+        from imagers.pull.measured_settings import MeasuredBroker
+
+        if self.url is None:
+            return None
+        try:
+            parse_origin(self.url.value)
+        except FormatError:  # told when it is asked, and never asked
+            return None
+        ca, ca_origin = _measured_file(self.ca_file, _CA)
+        if self.ca_pem is not None:
+            ca = digest_of(self.ca_pem.value.encode())
+            ca_origin = ((self.ca_pem.origin, _CA, self.ca_pem.by),)
+        reference, reference_origin = _measured_file(self.reference, "what the broker has to be")
+        address = (self.url.origin, "the broker's address", self.url.by)
+        origins = (address, *ca_origin, *reference_origin)
+        return MeasuredBroker(self.url.value.rstrip("/"), ca, reference, origins)
+
     def require_url(self) -> str:
         """The URL.
 
@@ -204,7 +232,13 @@ class BrokerOptions:
         with blamed_on(key.by or None):
             return BrokerAdmin(url, key_file=key.value, http=http)
 
-    def guest(self, tee: str | None) -> LazyGuest | None:
+    def guest(
+        self,
+        tee: str | None,
+        init_data: str | None = None,
+        *,
+        before: Callable[[], None] = lambda: None,
+    ) -> LazyGuest | None:
         """The guest's side of the broker, which is spoken to when a key is asked for.
 
         None where no broker is named. What was said on the command line is looked at now; a
@@ -214,6 +248,8 @@ class BrokerOptions:
         Args:
             tee: name of the TEE to give evidence of, and those of devices, with commas between;
                 without the first one, such as `,nvidia`: the one that is there.
+            init_data: the document that this machine was started with.
+            before: called before the broker is asked for the first time; it may raise.
 
         Raises:
             UsageError, FormatError: as for `require_url`; or a TEE, and no broker.
@@ -232,9 +268,16 @@ class BrokerOptions:
             name, *others = tee.split(",")
             attester = attester_of_machine(name) if name else None
             devices = [attester_of_machine(one) for one in dict.fromkeys(others)]
-        return LazyGuest(lambda: self._client(attester, devices))
 
-    def _client(self, attester: Attester | None, devices: Sequence[Attester]) -> BrokerClient:
+        def make() -> BrokerClient:
+            before()
+            return self._client(attester, devices, init_data)
+
+        return LazyGuest(make)
+
+    def _client(
+        self, attester: Attester | None, devices: Sequence[Attester], init_data: str | None
+    ) -> BrokerClient:
         from imagers.cli.machine import attester_of_machine
         from imagers.errors import NoTEE
         from imagers.kbs.client import BrokerClient
@@ -257,8 +300,26 @@ class BrokerOptions:
                 attester=attester,
                 devices=devices,
                 tee_key_algorithm=algorithm,
+                init_data=init_data,
                 http=http,
             )
+
+
+def _measured_file(
+    given: Given | None, what: str
+) -> tuple[Digest | None, tuple[tuple[Origin, str, str], ...]]:
+    """The digest of a file, and where it came from."""
+    from imagers.files import is_shared_with_host, read_bounded
+    from imagers.model.digest import digest_of
+
+    if given is None:
+        return None, ()
+    with blamed_on(given.by):
+        data = read_bounded(given.value, max_bytes=_MAX_FILE)
+        origin = given.origin
+        if origin.is_measured:
+            origin = Origin.of_file(is_shared=is_shared_with_host(given.value))
+    return digest_of(data), ((origin, what, given.value),)
 
 
 def this_broker(broker: BrokerOptions) -> BrokerOptions:

@@ -46,6 +46,7 @@ from imagers.errors import (
 from imagers.kbs.jwe import MAX_ANSWER_BYTES, open_answer
 from imagers.kbs.messages import (
     Attestation,
+    InitData,
     Request,
     hash_device_data,
     hash_report_data,
@@ -108,6 +109,7 @@ class BrokerClient(Closing):
         attester: collects the evidence; of it and of nothing else the broker judges.
         devices: collect evidence of devices of this machine, which the TEE's evidence binds.
         tee_key_algorithm: of the key that answers are sealed to; see `make_tee_key`.
+        init_data: the document that this machine was started with, for the broker's policies.
         http: CA file, time limits; plain http to another machine must be allowed there.
 
     Raises:
@@ -123,6 +125,7 @@ class BrokerClient(Closing):
         attester: Attester,
         devices: Sequence[Attester] = (),
         tee_key_algorithm: str = DEFAULT_TEE_KEY,
+        init_data: str | None = None,
         http: HTTPSettings | None = None,
     ) -> None:
         make_tee_key(tee_key_algorithm)  # one that is not known is told now
@@ -130,6 +133,7 @@ class BrokerClient(Closing):
         self._attester = attester
         self._devices = devices
         self._tee_key_algorithm = tee_key_algorithm
+        self._init_data = None if init_data is None else InitData("toml", init_data)
         self._lock = threading.Lock()
         self._session: _Session | None = None
         self._takes_many = True  # until the broker says that it does not
@@ -277,6 +281,7 @@ class BrokerClient(Closing):
                 tee_pubkey=key.public,
                 primary_evidence=evidence.body,
                 additional_evidence=additional,
+                init_data=self._init_data,
             ).to_bytes(),
             max_bytes=_MAX_HANDSHAKE_BYTES,
             repeatable=True,  # the same message in the same session gets the same token

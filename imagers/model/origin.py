@@ -55,5 +55,6 @@ def check_origin(origin: Origin, what: str, name: str) -> None:
         raise PolicyDenied(
             f"{what} comes from {origin.value} ('{name[:160]}'), which the host may write and no "
             "evidence covers",
-            hint="name it in the guest's own image: docs/guest.md",
+            hint="name it in the guest's own image: docs/guest.md; --insecure-unmeasured-settings "
+            "takes it as it is",
         )

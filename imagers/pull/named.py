@@ -33,12 +33,14 @@ class NamedImage(Closing):
         source: closed with this object.
         find: the signatures of a manifest or an index, of the given formats. A place that cannot
             be asked is in the answer as a failure, and no error.
+        transport_options: how it is reached; None: somebody else opened the source.
         read_key: the bytes of a key that a policy names; None: files only.
     """
 
     identity: ImageIdentity
     source: ImageSource
     find: Callable[[Digest, Collection[str]], Found]
+    transport_options: transport.TransportOptions | None = None
     read_key: Callable[[str], bytes] | None = None
     _loaded: list[tuple[sign.Policy, sign.Trust]] = field(
         default_factory=list, repr=False, compare=False
@@ -126,7 +128,7 @@ def open_image(
     identity = identity_of(name)
     source = open_source(name, transport)
     finder = Finder(places_of(name, source, lookasides=lookasides, transport=transport))
-    return NamedImage(identity, source, finder.find, read_key)
+    return NamedImage(identity, source, finder.find, transport, read_key)
 
 
 def identity_of(name: transport.ImageName) -> ImageIdentity:

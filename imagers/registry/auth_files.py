@@ -74,6 +74,10 @@ class AuthFile:
     document: View = field(repr=False)
     is_legacy: bool = False
 
+    def __str__(self) -> str:
+        """Its name in messages: a path, or where else it was read."""
+        return self.document.what
+
     @property
     def names_helpers(self) -> bool:
         """Whether it leaves logins to programs."""

@@ -73,14 +73,13 @@ def _find_in_files(
 ) -> Login | None:
     for one in files:
         file = one if isinstance(one, AuthFile) else _read(one)
-        name = file.document.what
         found = file.find(registry, repository)
         if isinstance(found, HelperName):
-            login = _ask(found, registry, name)
+            login = _ask(found, registry, file)
         else:
             login = found
             text = "%s: %s has no login" if found is None else "%s: the login of %s"
-            _log.debug(text, f"{registry}/{repository}", name)
+            _log.debug(text, f"{registry}/{repository}", file)
         if login is not None:
             return login
     return None

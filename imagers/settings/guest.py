@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from imagers.errors import FormatError, Unsupported
-from imagers.files import read_bounded
+from imagers.files import is_shared_with_host, read_bounded
 from imagers.model.origin import Origin
 from imagers.model.strict_json import View
 from imagers.registry.mirrors import RegistriesConf
@@ -137,7 +137,8 @@ def load_guest_config(path: str) -> GuestConfig:
         FormatError, Unsupported: as `parse_guest_config`.
     """
     raw = read_bounded(path, max_bytes=_MAX_BYTES)
-    return parse_guest_config(raw, what=path)
+    origin = Origin.of_file(is_shared=is_shared_with_host(path))
+    return parse_guest_config(raw, what=path, origin=origin)
 
 
 def load_kernel_words(path: str) -> GuestConfig:
@@ -191,6 +192,7 @@ def parse_kernel_words(raw: bytes, *, what: str) -> GuestConfig:
     `agent.aa_kbc_params` the first one.
 
     Raises:
+        FormatError: a place is empty.
         FormatError, Unsupported: as `parse_kbc_params`.
     """
     pairs = [
@@ -204,11 +206,14 @@ def parse_kernel_words(raw: bytes, *, what: str) -> GuestConfig:
     origin = Origin.KERNEL
 
     def document(word: str) -> Document | None:
-        value = words.get(word)
-        return None if not value else Document(value, by=word, origin=origin)
+        if word not in words:
+            return None
+        if not words[word]:
+            raise FormatError("expected a place, got nothing", what=f"{word} in {what}")
+        return Document(words[word], by=word, origin=origin)
 
-    params = next((value for name, value in pairs if name == _KBC_WORD), "")
-    broker = parse_kbc_params(params, what=f"{_KBC_WORD} in {what}") if params else None
+    params = next((value for name, value in pairs if name == _KBC_WORD), None)
+    broker = None if params is None else parse_kbc_params(params, what=f"{_KBC_WORD} in {what}")
     verifies = words.get(_VERIFIES) == "true"
     passed: tuple[str, ...] = ()
     if _POLICY_WORD in words and not verifies:
@@ -231,8 +236,8 @@ def parse_kbc_params(text: str, *, what: str) -> str:
         FormatError: it has no `::`, or no URL.
         Unsupported: it names another client.
     """
-    name, colons, url = text.partition("::")
-    if not colons or not url:
+    name, _, url = text.partition("::")
+    if not url:
         raise FormatError(f"expected '{_KBC}::https://HOST', got {text[:160]!r}", what=what)
     _check_kbc(name, what)
     return url
@@ -278,7 +283,9 @@ def _images(view: View, origin: Origin, known: frozenset[str]) -> GuestConfig:
         """The document at a place, or else in the file."""
         place = view.optional_text(uri)
         text = view.optional_text(inline) if inline else None
-        if place:
+        if place == "":  # a variable of a template that is not set would end in silence
+            raise view.error("expected a place, got nothing", uri)
+        if place is not None:
             return Document(place, by=f"{uri} of {view.what}", origin=origin)
         if text is None:
             return None

@@ -13,6 +13,7 @@ import pytest
 from imagers.evidence.ccel import digest_by, join_logs, make_header, make_record, parse_records
 from imagers.evidence.tpm.collect import PCR
 from imagers.model.base64 import encode_base64
+from imagers.model.digest import digest_of
 from imagers.testing import make_image, make_tar
 from tests.swtpm import Device, start
 
@@ -99,10 +100,14 @@ def guest(device, tmp_path_factory):
 
 def test_image_that_was_pulled_is_in_the_claims(guest):
     guest.evidence()
-    ((register, event), *_) = guest.verify()
+    ((_, settings), (register, event), *_) = guest.verify()
     assert register == 14
     assert (event["domain"], event["operation"]) == ("imagers", "PullImage")
     assert event["content"]["image"] == guest.first["digest"]
+    told = guest.run("pull", "oci:one", "bundle", "--policy", "policy.json", "--print-settings")
+    assert settings["operation"] == "Settings"
+    assert settings["content"] == {"digest": str(digest_of(told.stdout.strip().encode()))}
+    assert settings["content"]["digest"] in told.stderr
     assert guest.first["measured"] == "tpm:14"
     assert (guest.here / "first" / "config.json").exists()
 
@@ -111,7 +116,8 @@ def test_image_that_is_pulled_again_is_measured_once_and_another_one_too(guest):
     guest.pull("one", "again")
     guest.evidence()
     before = guest.verify()
-    assert [one["content"]["image"] for _, one in before].count(guest.first["digest"]) == 1
+    assert [one["operation"] for _, one in before].count("Settings") == 1
+    assert [one["content"].get("image") for _, one in before].count(guest.first["digest"]) == 1
     other = guest.pull("two", "other")
     guest.pull("two", "other")
     guest.evidence()

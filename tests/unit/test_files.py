@@ -8,6 +8,7 @@ from imagers import files
 from imagers.errors import FormatError, LocalError
 from imagers.files import (
     StagedFile,
+    is_shared_with_host,
     local_errors,
     open_regular,
     read_bounded,
@@ -228,3 +229,52 @@ def test_write_new_on_a_full_disk_leaves_nothing_and_names_the_path(tmp_path, mo
     assert caught.value.path == str(tmp_path / "file")
     assert "make room" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+MOUNTS = r"""
+21 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
+22 21 0:5 / /dev rw - devtmpfs udev rw
+30 21 0:40 / /shared rw master:2 - virtiofs kataShared rw
+31 30 0:41 / /shared/own rw - tmpfs tmpfs rw
+32 21 0:42 / /a\040blank rw - 9p share rw
+33 21 0:43 / /later rw - 9p share rw
+34 21 0:44 / /later rw - tmpfs tmpfs rw
+cut off
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "is_shared"),
+    [
+        ("/etc/ca.pem", False),
+        ("/shared/ca.pem", True),
+        ("/shared", True),
+        ("/sharedness/ca.pem", False),
+        ("/shared/own/ca.pem", False),
+        ("/shared/own/../ca.pem", True),
+        ("/a blank/ca.pem", True),
+        ("/later/ca.pem", False),
+    ],
+)
+def test_file_on_what_a_hypervisor_shares_is_told(tmp_path, path, is_shared):
+    (tmp_path / "mounts").write_text(MOUNTS)
+    assert is_shared_with_host(path, mounts=tmp_path / "mounts") is is_shared
+
+
+def test_link_to_what_a_hypervisor_shares_is_followed(tmp_path):
+    (tmp_path / "mounts").write_text(f"1 1 0:1 / {tmp_path}/shared rw - virtiofs share rw\n")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "shared" / "ca.pem")
+    assert is_shared_with_host(tmp_path / "link", mounts=tmp_path / "mounts")
+
+
+def test_system_that_is_shared_as_a_whole_has_no_files_of_its_host(tmp_path):
+    """There the host has the program that asks, too."""
+    (tmp_path / "mounts").write_text("1 1 0:1 / / rw - 9p share rw\n")
+    assert not is_shared_with_host("/etc/ca.pem", mounts=tmp_path / "mounts")
+    assert not is_shared_with_host(__file__)
+
+
+def test_machine_that_does_not_tell_its_mounts_is_refused(tmp_path):
+    with pytest.raises(LocalError):
+        is_shared_with_host("/etc/ca.pem", mounts=tmp_path / "none")

@@ -6,9 +6,8 @@ the keys, decrypts, checks every digest and diff_id, unpacks, and lets BUNDLE
 appear with rootfs and config.json, by one rename after the last check. BUNDLE
 must be missing or empty, in a directory that only you and root can change.
 
-  --config FILE               what a guest has: image-rs's config.json, or the
-                              Confidential Data Hub's; options and variables
-                              win over it, key by key: docs/guest.md
+  --config FILE               image-rs's config.json or the Confidential Data
+                              Hub's; options and variables win: docs/guest.md
   --kernel-command-line FILE  the same by words of the kernel: /proc/cmdline
   --policy FILE               containers policy.json; default: that of the user
                               or the system, which is none where it accepts
@@ -29,8 +28,10 @@ must be missing or empty, in a directory that only you and root can change.
   --insecure-broker-http      plain http to a broker that is not on loopback
   --tee NAME[,DEVICE]...      the TEE to give evidence of, and devices such as
                               nvidia; default: the one that this machine is
-  --measure REGISTER          extend tpm:14, tpm:15 or rtmr:3 with image, policy
-                              and names of keys, before BUNDLE appears
+  --measure REGISTER          extend tpm:14, tpm:15 or rtmr:3 with settings, and
+                              with image, policy and names of keys
+  --init-data FILE, --print-settings, --insecure-unmeasured-settings
+                              what the host may steer: docs/guest.md
   --require-encrypted         fail if a layer is not encrypted
   --stream                    open layers while they come, and compare digest
                               and HMAC at their end, not before
@@ -75,6 +76,13 @@ from imagers.cli.images import (
     parse_platform,
     reading_options,
 )
+from imagers.cli.measuring import (
+    BrokerGuard,
+    Measuring,
+    measuring_options,
+    print_settings,
+    settings_in_force,
+)
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
 from imagers.cli.signatures import policy_for, policy_option, print_trusted, registries_d_option
@@ -99,7 +107,7 @@ __all__ = ["command"]
 @broker_options
 @guest_options
 @click.option("--tee", metavar="NAME")
-@click.option("--measure", metavar="REGISTER")
+@measuring_options
 @click.option("--require-encrypted", is_flag=True)
 @click.option("--stream", is_flag=True)
 @platform_option
@@ -118,7 +126,7 @@ def command(  # one parameter an option
     broker: BrokerOptions,
     user: Settings,
     tee: str | None,
-    measure: str | None,
+    measuring: Measuring,
     require_encrypted: bool,
     stream: bool,
     platform: str | None,
@@ -128,11 +136,15 @@ def command(  # one parameter an option
     as_json: bool,
 ) -> None:
     """See the module."""
-    from imagers.cli.machine import measure_of_machine
     from imagers.pull.run import PullOptions, pull_image
 
-    measured = None if measure is None else measure_of_machine(measure)
-    resources = broker.or_guests(user).guest(tee)
+    broker = broker.or_guests(user)
+    measure = measuring.measure()
+    init_data = measuring.read_init_data(tee)
+    if policy is None and init_data is None:  # which is compared with the policy in force
+        measuring.check_policy(user.guest.policy)
+    guard = BrokerGuard(broker, unmeasured=measuring.unmeasured, waits=measuring.is_asked)
+    resources = broker.guest(tee, None if init_data is None else init_data.text, before=guard)
     start = time.perf_counter()
     with ExitStack() as stack:
         if resources is not None:
@@ -153,6 +165,13 @@ def command(  # one parameter an option
         )
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
+        if measuring.only_print:
+            print_settings(settings_in_force(image, options.policy, broker))
+            return
+        if measuring.is_asked:
+            # Before any evidence is made: a broker reads there what is in force here.
+            settings = settings_in_force(image, options.policy, broker)
+            measuring.settle(settings, init_data, measure, guard)
         unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))
         bar = stack.enter_context(ProgressBar("pull"))
 
@@ -165,7 +184,7 @@ def command(  # one parameter an option
             options,
             unwrappers=unwrappers,
             resources=resources,
-            measure=measured,
+            measure=measure,
             on_trusted=on_trusted,
             on_step=bar.step,
             on_progress=bar.show,
@@ -173,7 +192,7 @@ def command(  # one parameter an option
     if as_json:
         seconds = round(time.perf_counter() - start, 3)
         places = {"bundle": bundle, "reference": image.source.name, "policy": path}
-        told = {"seconds": seconds, "streamed": stream, "measured": measure}
+        told = {"seconds": seconds, "streamed": stream, "measured": measuring.register}
         print_json(places | told | _facts(report))
     else:
         _print_report(report, path, bundle, time.perf_counter() - start)

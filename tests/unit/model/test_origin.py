@@ -30,7 +30,7 @@ def test_an_unmeasured_setting_is_refused_and_named(origin):
         check_origin(origin, "the broker's address", "agent.aa_kbc_params")
     assert str(caught.value).startswith(f"the broker's address comes from {origin.value}")
     assert "agent.aa_kbc_params" in str(caught.value)
-    assert "docs/guest.md" in caught.value.hint
+    assert "--insecure-unmeasured-settings" in caught.value.hint
 
 
 def test_a_file_is_the_guests_or_on_a_file_system_that_the_host_shares():
