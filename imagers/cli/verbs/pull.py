@@ -57,6 +57,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,7 +150,6 @@ def command(  # one parameter an option
     with ExitStack() as stack:
         if resources is not None:
             stack.enter_context(resources)
-        opened = stack.enter_context(store.opened(user, resources))
         image = stack.enter_context(
             open_named(ref, registry, registries_d, user=user, resources=resources)
         )
@@ -160,8 +160,6 @@ def command(  # one parameter an option
             require_encrypted=require_encrypted,
             stream=stream,
             budget=budget_of(budget, user),
-            store=None if opened is None else opened.store,
-            snapshotter=None if opened is None else opened.snapshotter,
         )
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
@@ -173,6 +171,10 @@ def command(  # one parameter an option
             settings = settings_in_force(image, options.policy, broker)
             measuring.settle(settings, init_data, measure, guard)
         unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))
+        # Not before what the broker is to read is measured: it may have the key of the store.
+        kept = stack.enter_context(store.opened(user, resources))
+        if kept is not None:
+            options = replace(options, store=kept.store, snapshotter=kept.snapshotter)
         bar = stack.enter_context(ProgressBar("pull"))
 
         def on_trusted(trusted: TrustedImage) -> None:
