@@ -53,6 +53,9 @@ class StoreOptions:
         place: whether only the guest can read and write there; None: nobody said so.
         snapshotter: of a private place; None: one that works here.
         is_off: nothing is kept.
+
+    Raises:
+        UsageError: they are not one thing.
     """
 
     directory: str | None
@@ -61,6 +64,25 @@ class StoreOptions:
     place: str | None = None
     snapshotter: str | None = None
     is_off: bool = False
+
+    def __post_init__(self) -> None:
+        if self.is_off and self._given:
+            raise UsageError(f"{self._given[0]} and --no-store exclude each other")
+        if self.snapshotter is not None and self.place != "private":
+            raise UsageError(
+                "--snapshotter is for --store-place private: elsewhere no unpacked layers are kept"
+            )
+
+    @property
+    def _given(self) -> list[str]:
+        values = {
+            "--store": self.directory,
+            "--store-place": self.place,
+            "--store-size": self.size,
+            "--store-key": self.key,
+            "--snapshotter": self.snapshotter,
+        }
+        return [name for name, value in values.items() if value is not None]
 
     @contextmanager
     def opened(
@@ -74,29 +96,11 @@ class StoreOptions:
             must: there is one, or an error.
 
         Raises:
-            UsageError: the options are not one thing.
-            LocalError, Unsupported: it cannot be had as they say.
+            LocalError, Unsupported: it cannot be had as the options say.
         """
-        given = [
-            name
-            for name, value in {
-                "--store": self.directory,
-                "--store-place": self.place,
-                "--store-size": self.size,
-                "--store-key": self.key,
-                "--snapshotter": self.snapshotter,
-            }.items()
-            if value is not None
-        ]
         if self.is_off:
-            if given:
-                raise UsageError(f"{given[0]} and --no-store exclude each other")
             yield None
             return
-        if self.snapshotter is not None and self.place != "private":
-            raise UsageError(
-                "--snapshotter is for --store-place private: elsewhere no unpacked layers are kept"
-            )
         from imagers.store import Store
 
         path = user.store if self.directory is None else Path(self.directory)
@@ -105,7 +109,7 @@ class StoreOptions:
                 key = stack.enter_context(self._load_key(user, resources))
                 store = stack.enter_context(Store(path, key, max_bytes=self._max_bytes()))
             except LocalError as error:
-                if given or must:
+                if self._given or must:
                     raise
                 say("warning", f"nothing is kept of this image: {error}")  # nobody asked for it
                 yield None
