@@ -26,6 +26,7 @@ from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 from imagers.model.media import Compression
+from imagers.pull.snapshots.places import remove_directory
 from imagers.pull.snapshots.snapshotter import Committed
 from imagers.pull.snapshots.table import load_snapshotter
 from imagers.testing import TarEntry, make_tar
@@ -173,7 +174,7 @@ class ThroughLayers(Driver):
         super().__init__(folder)
         self._snapshotter = snapshotter  # None: of an ordinary user
         self.lists_once = getattr(snapshotter, "name", "plain") == "plain"
-        self._roots = []
+        self._roots, self._places = [], []
 
     def check(self):
         self._snapshotter.check(self._folder)
@@ -186,6 +187,7 @@ class ThroughLayers(Driver):
         for data in tars:
             place = self.path()
             place.mkdir()
+            self._places.append(place)
             try:
                 with self._snapshotter.prepare(layers, place) as prepared:
                     root = Path(f"/proc/self/fd/{prepared.root_fd}")
@@ -202,8 +204,11 @@ class ThroughLayers(Driver):
         return root
 
     def release(self):
+        """Unmounted, and gone: trees may be deeper than pytest removes."""
         for root in self._roots:
             self._snapshotter.release(root)
+        for place in self._places:
+            remove_directory(place)
 
 
 IMPLEMENTATIONS = {
