@@ -25,6 +25,7 @@ from imagers.programs import ask_program
 from imagers.pull.snapshots.loop import open_loop
 from imagers.pull.snapshots.mount import detach, mount_image
 from imagers.pull.snapshots.overlay import change_tree, compose_tree
+from imagers.pull.snapshots.places import remove_directory
 from imagers.pull.snapshots.snapshotter import Prepared
 from imagers.pull.snapshots.trial import check_by_trial
 
@@ -112,11 +113,19 @@ SNAPSHOTTER: Snapshotter = Erofs()
 
 def _make_image(place: Path) -> dict[str, str]:
     upper, image, hashes = place / _UPPER, place / _IMAGE, place / _HASHES
-    with local_errors(upper):
-        _tidy(os.fsencode(upper))
+    try:
+        with local_errors(upper):
+            _tidy(os.fsencode(upper))
+    except LocalError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
+            raise Unsupported(
+                "expected paths that Linux takes in one call for an EROFS image, got a longer one",
+                hint=_OTHER,
+            ) from error
+        raise
     _run("mkfs.erofs", "--quiet", f"-U{_UUID}", str(image), str(upper), what=image)
     with local_errors(place):
-        shutil.rmtree(upper)
+        remove_directory(upper)
         size = image.stat().st_size
     out = _run(
         "veritysetup", "format", *_VERITY, _blocks(size), str(image), str(hashes), what=image
@@ -130,13 +139,13 @@ def _make_image(place: Path) -> dict[str, str]:
 def _tidy(upper: bytes) -> None:
     """Take away what only the overlay needs that made the layer."""
     _tidy_one(upper)
-    for folder, directories, files in os.walk(upper, onerror=_raise):
-        for name in (*directories, *files):
-            _tidy_one(os.path.join(folder, name))
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    folders = [upper]  # by hand: trees may be deeper than Python recurses
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                _tidy_one(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
 
 
 def _tidy_one(path: bytes) -> None:

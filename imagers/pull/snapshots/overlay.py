@@ -10,7 +10,6 @@ hides their files. The first is unpacked as it is.
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from imagers.pull.snapshots.mount import (
     detach,
     mount_overlay,
 )
-from imagers.pull.snapshots.places import TREE, make_root, open_directory
+from imagers.pull.snapshots.places import TREE, make_root, open_directory, remove_directory
 from imagers.pull.snapshots.snapshotter import Prepared
 from imagers.pull.snapshots.trial import check_by_trial
 
@@ -120,7 +119,7 @@ def change_tree(opens: OpenLowers | None, place: Path, upper: str) -> Iterator[i
         yield root_fd
     if opens is not None:
         with local_errors(place):
-            shutil.rmtree(place / _WORK)
+            remove_directory(place / _WORK)
 
 
 def compose_tree(opens: OpenLowers, root: Path, scratch: Path) -> None:

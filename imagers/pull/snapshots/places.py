@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from imagers.layout.staged_directory import remove_content
+
 if TYPE_CHECKING:
-    from contextlib import ExitStack
     from pathlib import Path
 
-__all__ = ["DIRECTORY", "TREE", "make_root", "open_directory"]
+__all__ = ["DIRECTORY", "TREE", "make_root", "open_directory", "remove_directory"]
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """The flags."""
@@ -35,3 +37,14 @@ def make_root(opened: ExitStack, path: Path) -> int:
     os.fchmod(fd, _ROOT_MODE)  # mkdir obeys the umask
     os.utime(fd, ns=(0, 0))  # so that the same layers are the same tree
     return fd
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory of ours with all in it, at any depth.
+
+    Raises:
+        OSError: something is left.
+    """
+    with ExitStack() as opened:
+        remove_content(open_directory(opened, path))
+    path.rmdir()

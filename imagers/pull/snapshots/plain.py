@@ -10,13 +10,12 @@ time where the file system has reflinks: a container does write to its files.
 
 from __future__ import annotations
 
-import shutil
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from imagers.files import local_errors
 from imagers.pull.snapshots.clone import clone_tree
-from imagers.pull.snapshots.places import TREE, make_root, open_directory
+from imagers.pull.snapshots.places import TREE, make_root, open_directory, remove_directory
 from imagers.pull.snapshots.snapshotter import Prepared
 
 if TYPE_CHECKING:
@@ -70,4 +69,4 @@ def _clone(source: Path, target: Path, place: Path, *, share: bool) -> None:
     with ExitStack() as opened:
         directories = [open_directory(opened, path) for path in (source, target, spare)]
         clone_tree(*directories, share=share)
-    shutil.rmtree(spare)
+    remove_directory(spare)

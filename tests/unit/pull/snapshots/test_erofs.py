@@ -206,3 +206,17 @@ def test_time_that_an_image_cannot_keep_is_refused(erofs, mtime):
     ) as e:
         prepared.__exit__(None, None, None)
     assert e.value.hint == "the snapshotters 'overlay' and 'plain' take it"
+
+
+def test_tree_that_is_deeper_than_a_path_is_long_is_refused(erofs):
+    prepared = erofs.snapshotter.prepare([], erofs.place())
+    above = os.dup(prepared.__enter__().root_fd)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=above)
+        below = os.open("d" * 250, os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = below
+    os.close(above)
+    with pytest.raises(Unsupported, match="expected paths that Linux takes in one call") as e:
+        prepared.__exit__(None, None, None)
+    assert e.value.hint == "the snapshotters 'overlay' and 'plain' take it"

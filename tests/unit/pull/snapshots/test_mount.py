@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import subprocess
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -70,6 +71,17 @@ def test_mount_is_at_no_path_until_it_is_attached(place, mounts):
         os.close(tree)
     assert os.listdir(place / "root") == ["f"]
     assert len(mounts(place)) == 1
+
+
+def test_mount_does_not_appear_where_mounts_are_shared(place, mounts):
+    """As on most machines; a copy of it would stay there for ever."""
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", place], check=True)
+        os.close(show(place))
+        assert len(mounts(place)) == 1
+    finally:
+        subprocess.run(["umount", "--recursive", place], check=True)
 
 
 def test_mount_that_is_never_attached_ends_with_its_descriptor(place):
