@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from imagers.model.keys import ResourceStore, SecretKey
     from imagers.net.http import HTTPSettings
     from imagers.net.tls import PeerCheck
-    from imagers.pull.measured_settings import MeasuredBroker
+    from imagers.pull.measured_settings import MeasuredBroker, Source
+    from imagers.settings import Settings
 
 __all__ = [
     "DEFAULT_PORT",
@@ -52,6 +53,8 @@ class Given(NamedTuple):
 
     def better(self, value: str) -> str:
         """What should have been typed."""
+        if " " in self.by:  # a key of a file
+            return f"{value} there"
         return f"{self.by}{' ' if self.by.startswith('-') else '='}{value}"
 
 
@@ -62,6 +65,7 @@ class BrokerOptions:
     Attributes:
         url: None where no broker was named.
         ca_file: PEM certificates that are trusted for it, and no others.
+        ca_pem: the same in PEM, of a guest's configuration.
         reference: file with what a broker in a TEE has to be, which it shows by RA-TLS.
         test_roots: certificates in place of the vendor's of a TEE, as TEE=FILE.
         certificates: pairs of certificate and key, shown where the broker asks for one.
@@ -76,6 +80,21 @@ class BrokerOptions:
     reference: Given | None = None
     test_roots: tuple[str, ...] = ()
     certificates: tuple[tuple[str, str], ...] = ()
+    ca_pem: Given | None = None
+
+    def or_guests(self, user: Settings) -> BrokerOptions:
+        """These, with the broker of a guest's variables or configuration where none is named.
+
+        Raises:
+            FormatError, Unsupported: the variable names none that can be spoken to.
+        """
+        said = user.guest_broker if self.url is None else None
+        ca = user.guest.broker_ca if self.ca_file is None and self.reference is None else None
+        return replace(
+            self,
+            url=self.url if said is None else Given(*said),
+            ca_pem=None if ca is None else Given(*ca),
+        )
 
     @property
     def is_option(self) -> bool:
@@ -93,6 +112,9 @@ class BrokerOptions:
             if self.ca_file is not None:
                 with blamed_on(self.ca_file.by):
                     new_tls_context(self.ca_file.value)
+            if self.ca_pem is not None:
+                with blamed_on(self.ca_pem.by):
+                    new_tls_context(None, ca_pem=self.ca_pem.value)
             if self.certificates:
                 with blamed_on("--broker-admin-certificate"):
                     new_tls_context(None, client_certificates=self.certificates)
@@ -101,6 +123,7 @@ class BrokerOptions:
         return HTTPSettings(
             client_certificates=self.certificates,
             ca_file=None if self.ca_file is None else self.ca_file.value,
+            ca_pem=None if self.ca_pem is None else self.ca_pem.value,
             insecure_http=self.insecure_http,
             ca_option="--broker-ca FILE, or a broker in a TEE with --broker-reference FILE",
             plain_option="http:// in its address",
@@ -148,8 +171,9 @@ class BrokerOptions:
         Raises:
             LocalError: a file cannot be read.
         """
+        from imagers.model.digest import digest_of
         from imagers.net.urls import parse_origin
-        from imagers.pull.measured_settings import MeasuredBroker
+        from imagers.pull.measured_settings import MeasuredBroker, Source
 
         if self.url is None:
             return None
@@ -157,11 +181,14 @@ class BrokerOptions:
             parse_origin(self.url.value)
         except FormatError:  # told when it is asked, and never asked
             return None
-        ca, ca_origin = _measured_file(self.ca_file, "the CA of the broker")
-        reference, reference_origin = _measured_file(self.reference, "what the broker has to be")
-        address = (self.url.origin, "the broker's address", self.url.by)
-        origins = (address, *ca_origin, *reference_origin)
-        return MeasuredBroker(self.url.value.rstrip("/"), ca, reference, origins)
+        ca, ca_source = _measured_file(self.ca_file, "the CA of the broker")
+        if self.ca_pem is not None:
+            ca = digest_of(self.ca_pem.value.encode())
+            ca_source = (Source(self.ca_pem.origin, "the CA of the broker", self.ca_pem.by),)
+        reference, reference_source = _measured_file(self.reference, "what the broker has to be")
+        address = Source(self.url.origin, "the broker's address", self.url.by)
+        sources = (address, *ca_source, *reference_source)
+        return MeasuredBroker(self.url.value.rstrip("/"), ca, reference, sources)
 
     def require_url(self) -> str:
         """The URL.
@@ -277,12 +304,11 @@ class BrokerOptions:
             )
 
 
-def _measured_file(
-    given: Given | None, what: str
-) -> tuple[Digest | None, tuple[tuple[Origin, str, str], ...]]:
+def _measured_file(given: Given | None, what: str) -> tuple[Digest | None, tuple[Source, ...]]:
     """The digest of a file, and where it came from."""
     from imagers.files import is_shared_with_host, read_bounded
     from imagers.model.digest import digest_of
+    from imagers.pull.measured_settings import Source
 
     if given is None:
         return None, ()
@@ -291,7 +317,7 @@ def _measured_file(
         origin = given.origin
         if origin.is_measured:
             origin = Origin.of_file(is_shared=is_shared_with_host(given.value))
-    return digest_of(data), ((origin, what, given.value),)
+    return digest_of(data), (Source(origin, what, given.value, is_read_again=True),)
 
 
 def this_broker(broker: BrokerOptions) -> BrokerOptions:

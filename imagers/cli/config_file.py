@@ -57,7 +57,7 @@ def read_config(path: str, command: click.Command) -> dict[str, object]:
         document = View(tomllib.loads(data.decode()), what=path, where="")
     except UnicodeDecodeError:
         raise FormatError("is not UTF-8", what=path) from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits is no TOML error
         text = str(error)
         raise FormatError(f"is no TOML: {text[:1].lower()}{text[1:]}", what=path) from None
     options = {

@@ -12,7 +12,7 @@ import click
 
 from imagers.cli.command import Verb, option_group
 from imagers.cli.output import say
-from imagers.errors import FormatError, LocalError, Unsupported, UsageError
+from imagers.errors import FormatError, Unsupported, UsageError
 from imagers.model.descriptor import Platform
 from imagers.settings import read_settings
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from imagers.model.image import ImageSink, ImageSource
+    from imagers.model.keys import ResourceStore
     from imagers.pull.named import NamedImage
+    from imagers.settings import Settings
     from imagers.transport.names import ImageName
     from imagers.transport.open import TransportOptions
 
@@ -68,11 +70,19 @@ class RegistryOptions:
     image_rs_registries: str | None = None
     ranges: int = 1
 
-    def transport(self, *, is_remote: bool = True) -> TransportOptions:
+    def transport(
+        self,
+        user: Settings | None = None,
+        *,
+        is_remote: bool = True,
+        resources: ResourceStore | None = None,
+    ) -> TransportOptions:
         """The same for `imagers.transport`, with what the user's machine says.
 
         Args:
+            user: None: what it says outside of guests.
             is_remote: for a registry; else nothing is read that only registries need.
+            resources: the broker whose documents are used.
 
         Raises:
             UsageError: the credentials are not USER:PASSWORD.
@@ -82,18 +92,17 @@ class RegistryOptions:
             from imagers.registry.credentials import Credentials
 
             credentials = Credentials.parse(self.creds)
-        options = read_settings().transport_options(
-            is_remote=is_remote, image_rs_registries=self.image_rs_registries
+        options = (user or read_settings()).transport_options(
+            is_remote=is_remote,
+            image_rs_registries=self.image_rs_registries,
+            logins=self.authfile,
+            resources=resources,
         )
-        if self.authfile is not None and not Path(self.authfile).exists():
-            # A login was expected there: to go on without would be a surprise.
-            raise LocalError("no such file", path=self.authfile, hint="--authfile names it")
         return replace(
             options,
             credentials=credentials,
             tls_verify=self.tls_verify,
             ca_file=self.registry_ca,
-            auth_files=options.auth_files if self.authfile is None else (Path(self.authfile),),
             cert_dir=None if self.cert_dir is None else Path(self.cert_dir),
             daemon_host=self.daemon_host or options.daemon_host,
             ranges=self.ranges,
@@ -189,20 +198,30 @@ def name_of(text: str) -> ImageName:
 
 
 def open_named(
-    text: str, options: RegistryOptions, registries_d: str | None = None, *, asks: bool = True
+    text: str,
+    options: RegistryOptions,
+    registries_d: str | None = None,
+    *,
+    asks: bool = True,
+    user: Settings | None = None,
+    resources: ResourceStore | None = None,
 ) -> NamedImage:
     """The image that a name of the command line means; the caller closes it.
 
     Args:
-        registries_d: directory; None: the user's, else the system's.
+        registries_d: place; None: the user's, else the system's.
         asks: whether signatures are looked for. Else no file is read that only these need.
+        user: None: what this machine says outside of guests.
+        resources: the broker whose documents and keys are used.
     """
     from imagers.pull.named import open_image
+    from imagers.settings.documents import key_reader
 
     name = name_of(text)
-    transport = options.transport(is_remote=name.is_remote)
-    lookasides = read_settings().lookasides(registries_d) if asks and name.is_remote else None
-    return open_image(name, transport, lookasides)
+    user = user or read_settings()
+    transport = options.transport(user, is_remote=name.is_remote, resources=resources)
+    lookasides = user.lookasides(registries_d, resources) if asks and name.is_remote else None
+    return open_image(name, transport, lookasides, read_key=key_reader(resources))
 
 
 def open_source_of(text: str, options: RegistryOptions) -> ImageSource:

@@ -15,9 +15,11 @@ from imagers.settings import read_settings
 
 if TYPE_CHECKING:
     from imagers.model.descriptor import Platform
+    from imagers.model.keys import ResourceStore
     from imagers.model.manifest import RawManifest
     from imagers.pull.named import NamedImage
     from imagers.pull.trust import TrustedImage
+    from imagers.settings import Settings
     from imagers.sign.policy_json import Policy
 
 __all__ = [
@@ -40,18 +42,32 @@ policy_option = click.option("--policy", metavar="FILE")
 """`--policy`: the one in force, in place of the user's and the system's."""
 
 
-def policy_for(image: NamedImage, path: str | None) -> tuple[str, Policy]:
+def policy_for(
+    image: NamedImage,
+    place: str | None,
+    user: Settings | None = None,
+    resources: ResourceStore | None = None,
+) -> tuple[str, Policy]:
     """The policy that decides whether an image may be used: that of `--policy`, else the one found.
 
     Before it stands what it is called in an answer: its path, mostly.
 
+    Args:
+        place: of `--policy`.
+        user: None: what this machine says outside of guests.
+        resources: the broker that is asked, if the place is there.
+
     Raises:
         CouldNotVerify: what was found accepts everything by default, which is nobody's word.
         LocalError, FormatError, Unsupported: there is none, or it cannot be used.
+        As `read_document`, for a policy of a broker.
     """
-    with blamed_on(path and "--policy"):
-        policy = read_settings().policy_for(image.identity, path)
-    return read_settings().find_policy(path) or _PIN, policy
+    user = user or read_settings()
+    named = user.guest.policy
+    by = None if named is None else named.by
+    with blamed_on("--policy" if place else by):
+        policy = user.policy_for(image.identity, place, resources)
+    return user.find_policy(place) or _PIN, policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -342,7 +342,7 @@ class BrokerClient(Closing):
         if response.status == _NOT_FOUND and error.name:
             raise KeyUnavailable(
                 f"the broker at {self._endpoint.origin} has no resource {uri!r}",
-                hint="was the image's key stored at this broker? 'imagers broker list' shows",
+                hint="was it stored at this broker? 'imagers broker list' shows",
             )
         if response.status == _FORBIDDEN and error.name:
             raise KeyRefused(

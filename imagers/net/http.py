@@ -92,7 +92,9 @@ class HTTPSettings:
 
     Attributes:
         ca_file: PEM file; only its certificates are trusted then, and none of the system's.
+        ca_pem: the same in PEM, in place of it.
         more_ca_files: PEM files; trusted beside those.
+        more_cas: the same, in PEM.
         client_certificates: pairs of PEM files, certificate and key, for servers that ask.
         proxies: which requests go through one.
         insecure_http: allow plain http to other machines.
@@ -110,7 +112,9 @@ class HTTPSettings:
     """
 
     ca_file: str | os.PathLike[str] | None = None
+    ca_pem: str | None = None
     more_ca_files: tuple[str | os.PathLike[str], ...] = ()
+    more_cas: tuple[str, ...] = ()
     client_certificates: tuple[tuple[str | os.PathLike[str], str | os.PathLike[str]], ...] = ()
     proxies: Proxies = field(default_factory=Proxies)
     insecure_http: bool = False
@@ -529,7 +533,9 @@ class HTTPClient(Closing):
         return new_tls_context(
             self._settings.ca_file,
             insecure_skip_verify=self._settings.insecure_skip_verify,
+            ca_pem=self._settings.ca_pem,
             more_ca_files=self._settings.more_ca_files,
+            more_cas=self._settings.more_cas,
             client_certificates=self._settings.client_certificates,
         )
 

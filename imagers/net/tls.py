@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["PeerCheck", "new_checked_context", "new_tls_context"]
 
 _log = logging.getLogger(__name__)
+_CONFIGURATION = "in the configuration"
 
 PeerCheck = Callable[[bytes], None]
 """Is handed the certificate of a peer, in DER, and raises unless it is the right one.
@@ -33,8 +34,10 @@ The peer has shown by then that it has the certificate's key, and nothing was se
 def new_tls_context(
     ca_file: str | os.PathLike[str] | None,
     *,
+    ca_pem: str | None = None,
     insecure_skip_verify: bool = False,
     more_ca_files: Sequence[str | os.PathLike[str]] = (),
+    more_cas: Sequence[str] = (),
     client_certificates: Sequence[tuple[str | os.PathLike[str], str | os.PathLike[str]]] = (),
 ) -> ssl.SSLContext:
     """A context for clients that verifies certificates and host names.
@@ -42,21 +45,30 @@ def new_tls_context(
     Args:
         ca_file: PEM; only its certificates are trusted, and none of the system's. It may be
             the certificate of the server itself.
+        ca_pem: the same in PEM, in place of it.
         insecure_skip_verify: accept any certificate.
         more_ca_files: PEM; trusted beside `ca_file` or the system's.
+        more_cas: the same, in PEM.
         client_certificates: pairs of certificate and key in PEM, shown to servers that ask.
 
     Raises:
         LocalError: a file could not be read.
         FormatError: it has no certificates, or certificate and key do not fit.
     """
-    _log.debug("trusts the CAs of %s", "the system" if ca_file is None else f"{ca_file} only")
-    with _told(ca_file, "CA file"):
-        context = ssl.create_default_context(cafile=ca_file)
+    if ca_pem is not None:
+        _log.debug("trusts the CAs that the configuration has, only")
+    else:
+        _log.debug("trusts the CAs of %s", "the system" if ca_file is None else f"{ca_file} only")
+    with _told(ca_file or _CONFIGURATION, "CA file"):
+        cas = None if ca_pem is None else _checked(ca_pem)
+        context = ssl.create_default_context(cafile=ca_file, cadata=cas)
     for path in more_ca_files:
         _log.debug("trusts the CAs of %s too", path)
         with _told(path, "CA file"):
             context.load_verify_locations(cafile=path)
+    for pem in more_cas:
+        with _told(_CONFIGURATION, "CA file"):
+            context.load_verify_locations(cadata=_checked(pem))
     for certificate, key in client_certificates:
         _log.debug("shows the certificate %s to servers that ask", certificate)
         with _told(certificate, "client certificate"):
@@ -64,7 +76,7 @@ def new_tls_context(
             context.load_cert_chain(certificate, key, password="")
     # Python leaves the minimum to the system's configuration, which may have none.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca_file is not None or more_ca_files:
+    if ca_file is not None or ca_pem is not None or more_ca_files or more_cas:
         # A server's own certificate may be pinned, too, and not only that of its CA.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if insecure_skip_verify:
@@ -85,12 +97,19 @@ def new_checked_context() -> ssl.SSLContext:
     return context
 
 
+def _checked(pem: str) -> str:
+    """A text that Python reads certificates from: for an empty one it would take the system's."""
+    if not pem or not pem.isascii():
+        raise ValueError("no PEM")
+    return pem
+
+
 @contextmanager
 def _told(path: str | os.PathLike[str] | None, kind: str) -> Iterator[None]:
     """Errors of the block as errors about a file."""
     try:
         yield
-    except ssl.SSLError as error:
+    except (ssl.SSLError, ValueError) as error:
         raise FormatError(
             "expected certificates in PEM"
             if kind == "CA file"

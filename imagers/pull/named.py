@@ -34,12 +34,14 @@ class NamedImage(Closing):
         find: the signatures of a manifest or an index, of the given formats. A place that cannot
             be asked is in the answer as a failure, and no error.
         transport_options: how it is reached; None: somebody else opened the source.
+        read_key: the bytes of a key that a policy names; None: files only.
     """
 
     identity: ImageIdentity
     source: ImageSource
     find: Callable[[Digest, Collection[str]], Found]
     transport_options: transport.TransportOptions | None = None
+    read_key: Callable[[str], bytes] | None = None
     _loaded: list[tuple[sign.Policy, sign.Trust]] = field(
         default_factory=list, repr=False, compare=False
     )
@@ -63,7 +65,7 @@ class NamedImage(Closing):
         selected = policy.select(self.identity)
         log = logging.getLogger(__name__)
         log.debug("%s: the policy has its requirements at %s", self.identity, selected.where)
-        loaded = load_trust(selected, read_key_file)
+        loaded = load_trust(selected, self.read_key or read_key_file)
         self._loaded.append((policy, loaded))
         return loaded
 
@@ -100,6 +102,8 @@ def open_image(
     name: str | transport.ImageName,
     transport: transport.TransportOptions | None = None,
     lookasides: sign.Lookasides | None = None,
+    *,
+    read_key: Callable[[str], bytes] | None = None,
 ) -> NamedImage:
     """The image of that name; the caller closes it. Nothing is read or asked yet.
 
@@ -107,6 +111,7 @@ def open_image(
         name: as a user writes it; or one from `imagers.transport.names.locate`.
         transport: logins, certificates, mirrors; None: none of them.
         lookasides: where OpenPGP signatures outside of registries are; None: nowhere.
+        read_key: the bytes of a key that a policy names; None: files only.
 
     Raises:
         FormatError, Unsupported, UsageError: it is no name of an image.
@@ -123,7 +128,7 @@ def open_image(
     identity = identity_of(name)
     source = open_source(name, transport)
     finder = Finder(places_of(name, source, lookasides=lookasides, transport=transport))
-    return NamedImage(identity, source, finder.find, transport)
+    return NamedImage(identity, source, finder.find, transport, read_key)
 
 
 def identity_of(name: transport.ImageName) -> ImageIdentity:

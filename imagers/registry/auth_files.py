@@ -74,6 +74,15 @@ class AuthFile:
     document: View = field(repr=False)
     is_legacy: bool = False
 
+    def __str__(self) -> str:
+        """Its name in messages: a path, or where else it was read."""
+        return self.document.what
+
+    @property
+    def names_helpers(self) -> bool:
+        """Whether it leaves logins to programs."""
+        return bool(self._object("credHelpers").value or self.document.value.get("credsStore"))
+
     def find(self, registry: str, repository: str) -> Login | HelperName | None:
         """The login for a repository: the most specific key wins.
 

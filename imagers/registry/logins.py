@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 def find_login(
-    paths: Sequence[Path],
+    files: Sequence[Path | AuthFile],
     registry: str,
     repository: str,
     *,
@@ -49,6 +49,7 @@ def find_login(
     """The login that the files have for a repository; None: anonymous.
 
     Args:
+        files: paths; or one that was read already, which was not on the disk.
         helpers: who is asked, in this order: `AUTH_FILES` are the files; all others are names
             of programs, as registries.conf has them in `credential-helpers`.
 
@@ -58,7 +59,7 @@ def find_login(
     """
     for helper in helpers:
         if helper == AUTH_FILES:
-            login = _find_in_files(paths, registry, repository)
+            login = _find_in_files(files, registry, repository)
         else:
             login = _ask(helper_of(helper, registry), registry, "registries.conf")
         if login is not None:
@@ -67,15 +68,18 @@ def find_login(
     return None
 
 
-def _find_in_files(paths: Sequence[Path], registry: str, repository: str) -> Login | None:
-    for path in paths:
-        found = _read(path).find(registry, repository)
+def _find_in_files(
+    files: Sequence[Path | AuthFile], registry: str, repository: str
+) -> Login | None:
+    for one in files:
+        file = one if isinstance(one, AuthFile) else _read(one)
+        found = file.find(registry, repository)
         if isinstance(found, HelperName):
-            login = _ask(found, registry, path)
+            login = _ask(found, registry, file)
         else:
             login = found
             text = "%s: %s has no login" if found is None else "%s: the login of %s"
-            _log.debug(text, f"{registry}/{repository}", path)
+            _log.debug(text, f"{registry}/{repository}", file)
         if login is not None:
             return login
     return None

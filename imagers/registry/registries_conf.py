@@ -34,7 +34,7 @@ from imagers.registry.mirrors import AUTH_FILES, Mirror, RegistriesConf, Rule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["parse_image_rs_registries", "parse_registries_conf"]
+__all__ = ["parse_image_rs_registries", "parse_registries_conf", "read_image_rs_registries"]
 
 _MAX_FILE = 1024 * 1024
 _MAX_RULES = 4096
@@ -90,7 +90,15 @@ def parse_image_rs_registries(text: str, *, what: str) -> RegistriesConf:
     Raises:
         FormatError: it is no TOML, a value is malformed, or image-rs does not know a key.
     """
-    file = _parse(text, what)
+    return read_image_rs_registries(_parse(text, what))
+
+
+def read_image_rs_registries(file: View) -> RegistriesConf:
+    """The same in a document that is parsed, or in a table of another one.
+
+    Raises:
+        FormatError: a value is malformed, or image-rs does not know a key.
+    """
     unknown = sorted(file.value.keys() - _IMAGE_RS_KEYS)
     if unknown:
         raise file.error(
@@ -117,7 +125,7 @@ def _parse(text: str, what: str) -> View:
         raise FormatError(f"expected at most {_MAX_FILE} characters", what=what)
     try:
         file = View(tomllib.loads(text), what=what, where="")
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits is no TOML error
         raise FormatError(f"expected TOML: {str(error)[:200]}", what=what) from error
     if "registries" in file:
         raise file.error(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from imagers.sign.registries_d import RegistriesD
 
 __all__ = [
+    "MAX_KEYRING_BYTES",
     "find_policy",
     "find_registries_d",
     "load_certificate_chain",
@@ -48,7 +49,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 _KEY_REFERENCE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|pkcs11:")  # as cosign names keys
-_MAX_KEYRING_BYTES = 4 * 1024 * 1024  # an OpenPGP key with many certifications
+MAX_KEYRING_BYTES = 4 * 1024 * 1024  # an OpenPGP key with many certifications
 _MAX_CONFIG_FILES = 1024
 
 
@@ -76,7 +77,7 @@ def read_key_file(path: str) -> bytes:
         )
     if path.startswith("file:///"):
         path = path.removeprefix("file://")
-    return _read(path, max_bytes=_MAX_KEYRING_BYTES)  # parsers of keys have smaller bounds
+    return _read(path, max_bytes=MAX_KEYRING_BYTES)  # parsers of keys have smaller bounds
 
 
 def load_private_key(path: str, passphrase: SecretKey) -> SigstorePrivateKey:
@@ -101,7 +102,7 @@ def load_certificate_chain(path: str) -> tuple[Certificate, ...]:
     """
     from imagers.pki.chain import parse_certificates
 
-    pem = _read(path, max_bytes=_MAX_KEYRING_BYTES)
+    pem = _read(path, max_bytes=MAX_KEYRING_BYTES)
     return parse_certificates(pem, what=f"certificate chain '{path}'")
 
 
@@ -238,7 +239,7 @@ def load_trust_store(directory: str, name: str) -> tuple[Certificate, ...]:
             raise LocalError("expected a file, got a symbolic link", path=path)
         if not one.endswith((".pem", ".crt", ".cer")):
             continue
-        data = _read(path, max_bytes=_MAX_KEYRING_BYTES)
+        data = _read(path, max_bytes=MAX_KEYRING_BYTES)
         if data.lstrip().startswith(b"-----BEGIN"):
             found += parse_certificates(data, what=path)
         else:
@@ -260,7 +261,7 @@ def load_notation_key(key_path: str, chain_path: str, passphrase: SecretKey | No
 
     return parse_notation_key(
         _read(key_path, max_bytes=MAX_KEY_BYTES),
-        _read(chain_path, max_bytes=_MAX_KEYRING_BYTES),
+        _read(chain_path, max_bytes=MAX_KEYRING_BYTES),
         passphrase,
         what=f"key file '{key_path}'",
         chain_what=f"certificate chain '{chain_path}'",

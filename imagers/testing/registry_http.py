@@ -45,11 +45,16 @@ _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,12}\Z")
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """One request as the registry saw it, and the status that it gave."""
+    """One request as the registry saw it, and the status that it gave.
+
+    Attributes:
+        authorization: the header; "" without one.
+    """
 
     method: str
     path: str
     status: int
+    authorization: str = ""
 
 
 @dataclass
@@ -146,7 +151,10 @@ class Connection(BaseHTTPRequestHandler):
         del size
         # What is no HTTP, as the TLS that clients try first, has neither method nor path.
         if getattr(self, "command", None):
-            self.state.requests.append(LoggedRequest(self.command, self.path, int(code)))
+            authorization = self.headers.get("Authorization", "") if self.headers else ""
+            self.state.requests.append(
+                LoggedRequest(self.command, self.path, int(code), authorization)
+            )
 
     def do_GET(self) -> None:  # as the base class
         """Any request."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from imagers.errors import LocalError, UsageError
 from imagers.model.image import ImageSink, ImageSource
 from imagers.net.proxies import Proxies
+from imagers.registry.auth_files import AuthFile
 from imagers.registry.credentials import Login
 from imagers.registry.mirrors import RegistriesConf
 from imagers.transport.kinds.transport import find_transport
@@ -33,7 +34,8 @@ class TransportOptions:
 
     Attributes:
         credentials: for the registry; None: what `auth_files` have for its name.
-        auth_files: where logins are looked for, in this order; none there: anonymous.
+        auth_files: where logins are looked for, in this order, or what was read of such a file;
+            none there: anonymous.
         cert_dir: certificates for the registry; None: those below `cert_roots`.
         cert_roots: directories with one directory a registry, in this order.
         proxies: which requests go through one.
@@ -42,6 +44,7 @@ class TransportOptions:
         tls_verify: the word of skopeo: False accepts any certificate, and plain http to any
             machine. Plain http to this machine needs no permission.
         ca_file: PEM; only its certificates are trusted, and none of the system's.
+        more_cas: certificates in PEM that are trusted beside these.
         spool_directory: for blobs that wait for their upload; None: /var/tmp.
         daemon_host: of the engine that `docker-daemon:` means; None: Docker's own socket.
         connect_timeout_s: bound on one connection attempt.
@@ -50,7 +53,7 @@ class TransportOptions:
     """
 
     credentials: Login | None = field(default=None, repr=False)
-    auth_files: tuple[Path, ...] = ()
+    auth_files: tuple[Path | AuthFile, ...] = ()
     cert_dir: Path | None = None
     cert_roots: tuple[Path, ...] = ()
     proxies: Proxies = field(default_factory=Proxies)
@@ -58,6 +61,7 @@ class TransportOptions:
     plain_http: bool = False
     tls_verify: bool = True
     ca_file: str | os.PathLike[str] | None = None
+    more_cas: tuple[str, ...] = ()
     spool_directory: str | os.PathLike[str] | None = None
     daemon_host: str | None = None
     connect_timeout_s: float = 10.0
@@ -129,6 +133,7 @@ def open_registry(
     settings = HTTPSettings(
         ca_file=options.ca_file,
         more_ca_files=found.ca_files,
+        more_cas=options.more_cas,
         client_certificates=found.client_pairs,
         proxies=options.proxies,
         insecure_http=options.plain_http or not options.tls_verify,

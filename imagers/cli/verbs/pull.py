@@ -6,17 +6,22 @@ the keys, decrypts, checks every digest and diff_id, unpacks, and lets BUNDLE
 appear with rootfs and config.json, by one rename after the last check. BUNDLE
 must be missing or empty, in a directory that only you and root can change.
 
+  --config FILE               what a guest has: image-rs's config.json, or the
+                              Confidential Data Hub's; options and variables
+                              win over it, key by key: docs/guest.md
+  --kernel-command-line FILE  the same by words of the kernel: /proc/cmdline
   --policy FILE               containers policy.json; default: that of the user
                               or the system, which is none where it accepts
                               everything by default. Without any, REF needs a
-                              digest
+                              digest. This FILE, DIR and that of --authfile and
+                              --image-rs-registries may be kbs:///A/B/C
   --registries.d DIR          where lookasides of GPG signatures are configured
   --decryption-key KEY        private key FILE, FILE:file=PASSWORDFILE,
                               FILE:fd=N, or provider:NAME; repeatable
   --provider-timeout SECONDS  for one answer of a provider; default: 60
-  --broker URL                a key broker, else IMAGERS_BROKER; asked only for
-                              an image that is signed or named by digest; https,
-                              or http on loopback
+  --broker URL                a key broker, else IMAGERS_BROKER; asked for keys
+                              only of an image that is signed or named by
+                              digest; https, or http on loopback
   --broker-ca FILE            PEM certificates to trust for it, and no others;
                               else IMAGERS_BROKER_CA
   --broker-reference FILE     what a broker in a TEE has to run, which it shows
@@ -29,16 +34,12 @@ must be missing or empty, in a directory that only you and root can change.
   --init-data FILE, --print-settings, --insecure-unmeasured-settings
                               what the host may steer: docs/guest.md
   --require-encrypted         fail if a layer is not encrypted
-  --stream                    open layers while they come, and compare digest
-                              and HMAC at their end; default: before anything
-                              of a layer is decompressed, for which it is kept
-                              beside BUNDLE
+  --stream                    open layers as they come and check them at the end
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --jobs N                    layers downloaded at the same time; default: 3
   --memory SIZE               to work with; default: 64MiB
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
-  --authfile FILE, --daemon-host URL, --image-rs-registries FILE,
-  --ranges N
+  --authfile FILE, --daemon-host URL, --image-rs-registries FILE, --ranges N
                               as for "imagers copy"
   --insecure-test-root TEE=FILE, --tee sample
                               for tests
@@ -66,6 +67,7 @@ from imagers.cli.command import (
     json_option,
     platform_option,
 )
+from imagers.cli.guests import budget_of, guest_options
 from imagers.cli.images import (
     RegistryOptions,
     open_named,
@@ -73,11 +75,11 @@ from imagers.cli.images import (
     reading_options,
 )
 from imagers.cli.measuring import (
-    BrokerGuard,
     Measuring,
+    check_used,
     measuring_options,
     print_settings,
-    settings_in_force,
+    settle,
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from imagers.core import Budget
     from imagers.pull.run import PullReport
     from imagers.pull.trust import TrustedImage
+    from imagers.settings import Settings
 
 __all__ = ["command"]
 
@@ -99,6 +102,7 @@ __all__ = ["command"]
 @click.option("--decryption-key", "keys", multiple=True, metavar="KEY")
 @timeout_option
 @broker_options
+@guest_options
 @click.option("--tee", metavar="NAME")
 @measuring_options
 @click.option("--require-encrypted", is_flag=True)
@@ -116,6 +120,7 @@ def command(  # one parameter an option
     keys: tuple[str, ...],
     timeout_s: float | None,
     broker: BrokerOptions,
+    user: Settings,
     tee: str | None,
     measuring: Measuring,
     require_encrypted: bool,
@@ -130,31 +135,39 @@ def command(  # one parameter an option
 
     measure = measuring.measure()
     init_data = measuring.read_init_data(tee)
-    guard = BrokerGuard(broker, unmeasured=measuring.unmeasured, waits=measuring.is_asked)
-    resources = broker.guest(tee, None if init_data is None else init_data.text, before=guard)
+    asked = broker.or_guests(user)
+    resources = asked.guest(
+        tee,
+        None if init_data is None else init_data.text,
+        before=lambda: measuring.check_broker(asked, is_vouched_for=init_data is not None),
+    )
+    settings = measuring.settings(ref, user, asked, registry, policy)
+    if settings is not None and measuring.only_print:
+        print_settings(settings)
+        return
+    # Before a broker is asked for anything: it reads in the evidence what is in force here.
+    if settings is not None:
+        settle(settings, init_data, measure)
     start = time.perf_counter()
     with ExitStack() as stack:
-        image = stack.enter_context(open_named(ref, registry, registries_d))
-        path, document = policy_for(image, policy)
+        if resources is not None:
+            stack.enter_context(resources)
+        image = stack.enter_context(
+            open_named(ref, registry, registries_d, user=user, resources=resources)
+        )
+        path, document = policy_for(image, policy, user, resources)
         options = PullOptions(
             policy=document,
             platform=parse_platform(platform),
             require_encrypted=require_encrypted,
             stream=stream,
-            budget=budget,
+            budget=budget_of(budget, user),
         )
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
-        if measuring.only_print:
-            print_settings(settings_in_force(image, options.policy, broker))
-            return
-        if measuring.is_asked:
-            # Before any evidence is made: a broker reads there what is in force here.
-            settings = settings_in_force(image, options.policy, broker)
-            measuring.settle(settings, init_data, measure, guard)
+        if settings is not None:
+            check_used(settings, image, options.policy)
         unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))
-        if resources is not None:
-            stack.enter_context(resources)
         bar = stack.enter_context(ProgressBar("pull"))
 
         def on_trusted(trusted: TrustedImage) -> None:

@@ -49,3 +49,7 @@ def test_bytes_that_are_no_text_refused(tmp_path):
     Path(tmp_path / "a.toml").write_bytes(b'name = "\xff"')
     with pytest.raises(FormatError, match="is not UTF-8"):
         read_config(str(tmp_path / "a.toml"), work)
+    for text in ("[", "a = " + "[" * 100_000, f"a = {'1' * 5000}"):
+        (tmp_path / "a.toml").write_text(text)
+        with pytest.raises(FormatError, match=r"a\.toml: is no TOML: "):
+            read_config(str(tmp_path / "a.toml"), work)

@@ -23,6 +23,19 @@ def test_new_tls_context_pinned_file_is_all_that_is_trusted(authority, tmp_path)
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
+def test_new_tls_context_takes_certificates_from_memory(authority):
+    pem = authority.cert_pem.bytes().decode()
+    pinned = new_tls_context(None, ca_pem=pem)
+    assert len(pinned.get_ca_certs()) == 1
+    assert pinned.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+    beside = new_tls_context(None, more_cas=[pem])
+    assert len(beside.get_ca_certs()) == len(new_tls_context(None).get_ca_certs()) + 1
+    for wrong in ("", "none", "\u00e9"):
+        for given in ({"ca_pem": wrong}, {"more_cas": [wrong]}):
+            with pytest.raises(FormatError, match="'in the configuration': expected certificates"):
+                new_tls_context(None, **given)
+
+
 def test_new_tls_context_unverified_only_by_its_ugly_name():
     context = new_tls_context(None, insecure_skip_verify=True)
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)

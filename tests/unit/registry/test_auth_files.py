@@ -197,3 +197,17 @@ def test_find_base64_with_line_breaks():
 )
 def test_find_what_go_leaves_empty_is_no_login(members):
     assert file_of(**members).find("r.io", "app") is None
+
+
+def test_file_that_leaves_logins_to_programs_says_so():
+    assert file_of(credsStore="x").names_helpers
+    assert file_of(credHelpers={"a.io": "x"}, auths={"b.io": packed("u:p")}).names_helpers
+    for plain in (file_of(auths=AUTHS), file_of(credHelpers={}, credsStore=""), file_of()):
+        assert not plain.names_helpers
+    with pytest.raises(FormatError):
+        assert file_of(credHelpers=[]).names_helpers
+
+
+def test_file_is_shown_by_its_name_alone():
+    assert str(file_of(auths=AUTHS)) == "auth.json"
+    assert "host" not in repr(file_of(auths=AUTHS))

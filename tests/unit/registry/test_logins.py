@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from imagers.errors import FormatError, LocalError, PluginBroken, PluginNotFound, UsageError
-from imagers.registry.auth_files import HelperName
+from imagers.registry.auth_files import HelperName, parse_auth_file
 from imagers.registry.credentials import Credentials, IdentityToken
 from imagers.registry.helpers import ask_helper
 from imagers.registry.logins import find_login, forget_login, keep_login
@@ -157,3 +157,12 @@ def test_login_through_a_link_of_somebody_else_is_refused(tmp_path):
         keep_login(tmp_path / "auth.json", "r.example", Credentials("user", "password"))
     assert (tmp_path / "precious").read_text() == "{}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["auth.json", "precious"]
+
+
+def test_file_that_was_read_elsewhere_is_asked_in_its_turn(tmp_path):
+    (tmp_path / "auth.json").write_text(json.dumps({"auths": {"a.io": {"registrytoken": "t"}}}))
+    raw = json.dumps({"auths": {"b.io/team": {"identitytoken": "i"}}}).encode()
+    files = (parse_auth_file(raw, what="kbs:///a/b/c"), tmp_path / "auth.json")
+    assert isinstance(find_login(files, "b.io", "team/app"), IdentityToken)
+    assert find_login(files, "b.io", "other/app") is None
+    assert find_login(files, "a.io", "team/app") is not None

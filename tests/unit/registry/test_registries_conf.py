@@ -51,6 +51,7 @@ def test_pulls_from_a_mirror_by_digest_only():
     ("text", "message"),
     [
         ("[", "TOML"),
+        pytest.param(f"a = {'1' * 5000}", "TOML", id="a number of too many digits"),
         ('[registries.search]\nregistries = ["a"]', "version 2"),
         ("[[registry]]\n", "prefix or a location"),
         ("[[registry]]\nlocation = 1", "a string"),
@@ -95,6 +96,7 @@ def test_malformed_refused_with_its_place(text, message):
         ("[[registry]]\ninsecure = true\n", "a prefix or a location"),
         ('[registries.search]\nregistries = ["a"]', "version 2|image-rs knows no"),
         ("[", "TOML"),
+        pytest.param(f"a = {'1' * 5000}", "TOML", id="a number of too many digits"),
     ],
 )
 def test_image_rs_file_with_what_a_guest_would_ignore_refused(text, message):

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from imagers import settings as settings_module
 from imagers.errors import CouldNotVerify, FormatError, LocalError, PolicyDenied
 from imagers.model.identity import docker_identity
 from imagers.model.reference import parse_reference
-from imagers.settings import hide_secrets, read_settings
+from imagers.settings import hide_secrets, machine, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +87,7 @@ def test_read_settings_auth_files_in_the_order_of_the_manual_page(monkeypatch):
 
 @pytest.mark.parametrize("password", ["horse", ""])
 def test_passphrase_is_kept_and_no_program_that_is_started_gets_it(monkeypatch, password):
-    monkeypatch.setattr(settings_module, "_hidden", {})
+    monkeypatch.setattr(machine, "_hidden", {})
     monkeypatch.setenv("COSIGN_PASSWORD", password)
     assert read_settings().cosign_password == password
     hide_secrets()
