@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 DEFAULT_PORT = 8080
+_CA = "the CA of the broker"
 _MAX_FILE = 16 * 1024 * 1024  # of certificates, or of reference values
 
 
@@ -181,10 +182,10 @@ class BrokerOptions:
             parse_origin(self.url.value)
         except FormatError:  # told when it is asked, and never asked
             return None
-        ca, ca_source = _measured_file(self.ca_file, "the CA of the broker")
+        ca, ca_source = _measured_file(self.ca_file, _CA)
         if self.ca_pem is not None:
             ca = digest_of(self.ca_pem.value.encode())
-            ca_source = (Source(self.ca_pem.origin, "the CA of the broker", self.ca_pem.by),)
+            ca_source = (Source(self.ca_pem.origin, _CA, self.ca_pem.by),)
         reference, reference_source = _measured_file(self.reference, "what the broker has to be")
         address = Source(self.url.origin, "the broker's address", self.url.by)
         sources = (address, *ca_source, *reference_source)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,8 +12,11 @@ import click
 from imagers.cli.command import blamed_on, option_group
 from imagers.cli.output import print_bytes, say
 from imagers.errors import PolicyDenied
+from imagers.model.origin import check_origin
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from imagers.cli.brokers import BrokerOptions
     from imagers.cli.images import RegistryOptions
     from imagers.evidence.init_data import InitData
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from imagers.pull.measured_settings import MeasuredSettings
     from imagers.pull.named import NamedImage
     from imagers.settings import Settings
+    from imagers.settings.documents import Document
     from imagers.sign.policy_json import Policy
 
 __all__ = [
@@ -148,10 +153,25 @@ class Measuring:
             PolicyDenied: it may.
         """
         measured = broker.measured()
-        if measured is None:
-            return
+        if measured is not None:
+            with self._refusing():
+                measured.check_sources(is_vouched_for=is_vouched_for)
+
+    def check_policy(self, named: Document | None) -> None:
+        """Raise where a host may have named the policy of a guest's configuration.
+
+        Raises:
+            PolicyDenied: it may.
+        """
+        if named is not None and not self.only_print:
+            with self._refusing():
+                check_origin(named.origin, "the policy", named.by)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """A block that raises `PolicyDenied` for what a host may have set; a warning if it counts."""
         try:
-            measured.check_sources(is_vouched_for=is_vouched_for)
+            yield
         except PolicyDenied as error:
             if not self.unmeasured:
                 raise

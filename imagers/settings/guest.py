@@ -236,8 +236,8 @@ def parse_kbc_params(text: str, *, what: str) -> str:
         FormatError: it has no `::`, or no URL.
         Unsupported: it names another client.
     """
-    name, colons, url = text.partition("::")
-    if not colons or not url:
+    name, _, url = text.partition("::")
+    if not url:
         raise FormatError(f"expected '{_KBC}::https://HOST', got {text[:160]!r}", what=what)
     _check_kbc(name, what)
     return url

@@ -6,9 +6,8 @@ the keys, decrypts, checks every digest and diff_id, unpacks, and lets BUNDLE
 appear with rootfs and config.json, by one rename after the last check. BUNDLE
 must be missing or empty, in a directory that only you and root can change.
 
-  --config FILE               what a guest has: image-rs's config.json, or the
-                              Confidential Data Hub's; options and variables
-                              win over it, key by key: docs/guest.md
+  --config FILE               image-rs's config.json or the Confidential Data
+                              Hub's; options and variables win: docs/guest.md
   --kernel-command-line FILE  the same by words of the kernel: /proc/cmdline
   --policy FILE               containers policy.json; default: that of the user
                               or the system, which is none where it accepts
@@ -136,6 +135,8 @@ def command(  # one parameter an option
     measure = measuring.measure()
     init_data = measuring.read_init_data(tee)
     asked = broker.or_guests(user)
+    if policy is None and init_data is None:  # which is compared with the policy in force
+        measuring.check_policy(user.guest.policy)
     resources = asked.guest(
         tee,
         None if init_data is None else init_data.text,

@@ -14,6 +14,7 @@ import trustme
 
 from imagers.cli.guests import budget_of
 from imagers.core import Budget
+from imagers.model.digest import digest_of
 from imagers.settings import load_guest_config, read_settings
 from imagers.testing import EmbeddedBroker, EmbeddedRegistry
 from tests.ports import free_port
@@ -69,7 +70,7 @@ class Guest:
 
     def kernel(self, words):
         Path("cmdline").write_text(f"BOOT_IMAGE=/vmlinuz ro {words} quiet\n")
-        return ("--kernel-command-line", "cmdline")
+        return ("--kernel-command-line", "cmdline", "--insecure-unmeasured-settings")
 
     def pull(self, *words, name=None):
         """How a pull ends; it leaves a bundle, or nothing."""
@@ -485,6 +486,52 @@ def test_policy_in_a_word_of_the_kernel_counts_with_another_word(guest):
     outcome = guest.pull(*guest.kernel(f"{word} agent.enable_signature_verification=TRUE"))
     assert outcome.code in (13, 22)  # without a policy, or with one that accepts by default
     assert "agent.image_policy_file is passed over" in outcome.err
+
+
+def test_broker_and_policy_in_words_of_the_kernel_are_refused_as_the_hosts(guest, monkeypatch):
+    Path("p.json").write_text(ACCEPT)
+    *kernel, anyway = guest.kernel(
+        "agent.image_policy_file=p.json agent.enable_signature_verification=true"
+    )
+    outcome = guest.pull(*kernel)
+    assert outcome.code == 21
+    assert "the policy comes from the kernel's command line ('agent.image_policy_file')" in (
+        outcome.err
+    )
+    assert guest.registry.asked() == []
+    assert guest.pull(*kernel, "--policy", "p.json").code == 0
+    outcome = guest.pull(*kernel, anyway)
+    assert outcome.code == 0
+    assert "imagers: warning: the policy comes from the kernel's" in outcome.err
+
+    monkeypatch.delenv("IMAGERS_BROKER")
+    *kernel, anyway = guest.kernel(f"agent.aa_kbc_params=cc_kbc::{guest.broker.url}")
+    words = guest.config({"image_security_policy_uri": guest.put("policy", ACCEPT)})
+    outcome = guest.pull(*words, *kernel)
+    assert outcome.code == 21
+    assert "the broker's address comes from the kernel's command line" in outcome.err
+    assert guest.broker.handshakes == 0
+    assert guest.pull(*words, *kernel, anyway).code == 0
+
+
+def test_settings_of_a_file_are_measured_as_they_count(guest, secure, monkeypatch):
+    monkeypatch.delenv("IMAGERS_BROKER")
+    server, root = secure
+    kbc = {"name": "cc_kbc", "url": server.url, "kbs_cert": root}
+    Path("auth.json").write_text("{}")
+    image = {
+        "image_security_policy": ACCEPT,
+        "authenticated_registry_credentials_uri": "auth.json",
+        "registry_config": mirrored("mirror.example"),
+    }
+    words = guest.config({"kbc": kbc, "image": image})
+    outcome = guest.run("pull", guest.name, "bundle", *words, "--print-settings")
+    assert outcome.code == 0, outcome
+    document = outcome.json()
+    assert document["broker"]["url"] == server.url
+    assert document["broker"]["ca"] == str(digest_of(root.encode()))
+    assert document["auth"] == ["auth.json"]
+    assert "mirror.example" in json.dumps(document["registries"])
 
 
 def test_words_of_the_kernel_are_read_only_where_somebody_says_so(guest):

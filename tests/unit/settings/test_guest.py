@@ -49,12 +49,65 @@ def test_empty_file_says_nothing_and_speaks_of_images():
     assert parse({}) == GuestConfig(is_silent_on_images=False)
 
 
+WHOLE = {
+    "work_dir": "/w",
+    "image_security_policy_uri": "/p.json",
+    "image_security_policy": "{}",
+    "sigstore_config_uri": "/s.yaml",
+    "sigstore_config": "docker: {}",
+    "authenticated_registry_credentials_uri": "/auth.json",
+    "anonymous_fallback_on_unauthorized": False,
+    "registry_configuration_uri": "/r.toml",
+    "registry_config": {},
+    "max_concurrent_layer_downloads_per_image": 64,
+    "image_pull_proxy": {"https_proxy": "http://a", "http_proxy": "http://b", "no_proxy": "c"},
+    "extra_root_certificates": ["PEM"] * 1024,
+}
+
+
+@pytest.mark.parametrize("is_hub", [False, True])
+def test_each_key_of_images_is_known_and_read(is_hub):
+    own = {"kbc": "cc_kbc", "kbs_uri": BROKER}
+    for_services = {"socket": "", "aa": {}, "log": {}, "skip_sealed_secret_verification": True}
+    kbc = {"name": "cc_kbc", "url": BROKER, "kbs_cert": ""}
+    hub = {"kbc": kbc, "image": WHOLE, "credentials": [], **for_services}
+    config = parse(hub if is_hub else WHOLE | own)
+    assert config.passed_over == ()
+    where = "image." if is_hub else ""
+    assert config.work_dir == Said("/w", f"{where}work_dir of c.json", Origin.FILE)
+    assert config.policy.origin is config.sigstore.origin is Origin.FILE
+    assert (config.sigstore.name, config.logins.name) == ("/s.yaml", "/auth.json")
+    assert config.downloads == 64
+    assert config.roots == ("PEM",) * 1024
+    proxies = (config.https_proxy, config.http_proxy, config.no_proxy)
+    assert proxies == ("http://a", "http://b", "c")
+    assert (config.broker.value, config.broker_ca) == (BROKER, None)
+
+
+def test_numbers_have_bounds():
+    for key, value in (
+        ("max_concurrent_layer_downloads_per_image", 65),
+        ("extra_root_certificates", ["PEM"] * 1025),
+    ):
+        with pytest.raises(FormatError, match=key):
+            parse({key: value})
+    assert parse({"max_concurrent_layer_downloads_per_image": 1}).downloads == 1
+
+
+def test_empty_proxies_are_none():
+    empty = dict.fromkeys(("https_proxy", "http_proxy", "no_proxy"), "")
+    kernel = words("agent.https_proxy= agent.http_proxy= agent.no_proxy=")
+    for config in (parse({"image_pull_proxy": empty}), kernel):
+        assert (config.https_proxy, config.http_proxy, config.no_proxy) == (None, None, None)
+
+
 def test_place_of_a_policy_wins_over_one_that_stands_in_the_file():
     both = {"image_security_policy_uri": "/p.json", "image_security_policy": "{}"}
     by = "image_security_policy_uri of c.json"
     assert parse(both).policy == Document("/p.json", by, Origin.FILE)
     inline = parse({"image_security_policy": "{}"}).policy
-    assert (inline.name, inline.text) == ("image_security_policy of c.json", "{}")
+    name = "image_security_policy of c.json"
+    assert inline == Document(name, "image_security_policy", Origin.FILE, "{}")
 
 
 def test_place_of_a_sigstore_configuration_wins_over_one_that_stands_in_the_file():
@@ -158,7 +211,7 @@ def test_value_of_another_type_is_refused_where_it_stands(document, where):
 
 @pytest.mark.parametrize(
     "raw",
-    [b"{", b"{}{}", b"[[", b"\xff = 1", b'{"kbc": 1, "kbc": 2}', b"a = " + b"1" * 5000],
+    [b"{", b"{}{}", b"[[", b"\xff = 1", b"a = " + b"1" * 5000, b"a = " + b"[" * 100_000],
     ids=lambda raw: repr(raw[:24]),
 )
 def test_what_is_neither_json_nor_toml_is_refused(raw):
@@ -256,7 +309,7 @@ def test_words_of_the_kernel_in_eight_cases(text, proxies, logins, policy):
 def test_words_are_split_once_and_the_last_of_two_counts():
     assert words("agent.no_proxy=a=b").no_proxy == "a=b"
     assert words("agent.no_proxy=a agent.no_proxy=b agent.no_proxy").no_proxy == "b"
-    assert words("agent.no_proxy=").no_proxy is None
+    assert words("agent.no_proxy=a").broker is None
     twice = "agent.enable_signature_verification=true agent.enable_signature_verification=True"
     assert words(f"{twice} agent.image_policy_file=/p").policy is None
 
@@ -284,10 +337,12 @@ def test_broker_in_parameters_may_have_an_address_with_colons():
 
 def test_words_count_for_images_only_where_the_file_is_silent():
     kernel = words(f"agent.image_registry_auth=/k agent.aa_kbc_params=cc_kbc::{BROKER}")
-    silent = parse({"kbc": {"name": "cc_kbc", "url": "https://own.example.org"}, "oops": 1})
+    kbc = {"name": "cc_kbc", "url": "https://own.example.org", "kbs_cert": "PEM"}
+    silent = parse({"kbc": kbc, "oops": 1})
     both = silent.or_else(kernel)
     assert (both.logins.name, both.broker.value) == ("/k", "https://own.example.org")
     assert both.passed_over == silent.passed_over
+    assert both.broker_ca == silent.broker_ca == Said("PEM", "kbc.kbs_cert of c.json", Origin.FILE)
     both = parse({"work_dir": "/w"}).or_else(kernel)
     assert (both.logins, both.work_dir.value, both.broker.value) == (None, "/w", BROKER)
 
