@@ -169,7 +169,7 @@ class Measuring:
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
-        """A block that raises `PolicyDenied` for what a host may have set; a warning if it counts."""
+        """A block that raises for what a host may have set, or warns where it counts."""
         try:
             yield
         except PolicyDenied as error:
