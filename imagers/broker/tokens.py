@@ -41,7 +41,7 @@ from imagers.model.strict_json import View, dump_json
 from imagers.pki.jose import parse_token, sign_token, verify_token
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from imagers.evidence.appraise import Appraisal
     from imagers.kbs.messages import Attestation, TEEPublicKey
     from imagers.model.evidence import Claims, ReportData
-    from imagers.model.strict_json import JSONObject
+    from imagers.model.strict_json import JSON, JSONObject
 
 __all__ = [
     "DEFAULT_ISSUER",
@@ -77,8 +77,9 @@ _JUDGE = "imagers.judge"
 _GUEST = "cpu0"
 _STORE = "imagers.store"
 _STORE_DIGITS = 16
-# Claims that would make a token too long for a header; registers that they led to are measured.
-_LONG = frozenset({"uefi_event_logs"})
+# What would make a token too long for a header; registers that it led to are measured.
+_LOG = "uefi_event_logs"
+_MAX_EVENTS = 12 * 1024  # of an agent's events, in JSON
 _REMEMBERED = 256  # good tokens, of 32 KiB at most
 _ISSUER = re.compile(r"[!-~]{1,200}\Z")
 _ISSUER_URL = re.compile(r"https://[^/?#]+(?:/[^?#]*[^/?#])?\Z")
@@ -372,7 +373,7 @@ def _submod(
 ) -> JSONObject:
     claims = judged.claims
     evidence: JSONObject = {
-        claims.tee: {name: value for name, value in claims.values.items() if name not in _LONG},
+        claims.tee: _told(claims.values),
         "report_data": encode_base64(report_data.digest),
         "init_data": claims.init_data,
         "runtime_data_claims": runtime,
@@ -387,6 +388,30 @@ def _submod(
         _CLAIMS: claims_to_json(claims),
         _JUDGE: judged.judge,
     }
+
+
+def _told(values: Mapping[str, JSON]) -> JSONObject:
+    """The claims by Trustee's names, and of the event log what an agent measured.
+
+    An event counts whose data its digest binds. Of too many there are none: a policy that asks for
+    what it does not see says no.
+    """
+    told = {name: value for name, value in values.items() if name != _LOG}
+    log = values.get(_LOG)
+    events: list[JSON] = []
+    for one in log if isinstance(log, list) else []:
+        details = one.get("details") if isinstance(one, dict) else None
+        if (
+            isinstance(one, dict)
+            and one.get("digest_matches_event") is True
+            and isinstance(details, dict)
+            and details.get("unicode_name") == "AAEL"
+        ):
+            data: JSONObject = {"unicode_name": "AAEL", "data": details.get("data")}
+            events.append({name: one[name] for name in one if name != "event"} | {"details": data})
+    if events and len(dump_json(events)) <= _MAX_EVENTS:
+        told[_LOG] = events
+    return told
 
 
 def _guest_of(payload: View) -> AttestedGuest:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from imagers.model.keys import ResourceStore, SecretKey
     from imagers.net.http import HTTPSettings
     from imagers.net.tls import PeerCheck
-    from imagers.pull.measured_settings import MeasuredBroker
+    from imagers.pull.measured_settings import MeasuredBroker, Source
     from imagers.settings import Settings
 
 __all__ = [
@@ -174,7 +174,7 @@ class BrokerOptions:
         """
         from imagers.model.digest import digest_of
         from imagers.net.urls import parse_origin
-        from imagers.pull.measured_settings import MeasuredBroker
+        from imagers.pull.measured_settings import MeasuredBroker, Source
 
         if self.url is None:
             return None
@@ -182,14 +182,14 @@ class BrokerOptions:
             parse_origin(self.url.value)
         except FormatError:  # told when it is asked, and never asked
             return None
-        ca, ca_origin = _measured_file(self.ca_file, _CA)
+        ca, ca_source = _measured_file(self.ca_file, _CA)
         if self.ca_pem is not None:
             ca = digest_of(self.ca_pem.value.encode())
-            ca_origin = ((self.ca_pem.origin, _CA, self.ca_pem.by),)
-        reference, reference_origin = _measured_file(self.reference, "what the broker has to be")
-        address = (self.url.origin, "the broker's address", self.url.by)
-        origins = (address, *ca_origin, *reference_origin)
-        return MeasuredBroker(self.url.value.rstrip("/"), ca, reference, origins)
+            ca_source = (Source(self.ca_pem.origin, _CA, self.ca_pem.by),)
+        reference, reference_source = _measured_file(self.reference, "what the broker has to be")
+        address = Source(self.url.origin, "the broker's address", self.url.by)
+        sources = (address, *ca_source, *reference_source)
+        return MeasuredBroker(self.url.value.rstrip("/"), ca, reference, sources)
 
     def require_url(self) -> str:
         """The URL.
@@ -305,12 +305,11 @@ class BrokerOptions:
             )
 
 
-def _measured_file(
-    given: Given | None, what: str
-) -> tuple[Digest | None, tuple[tuple[Origin, str, str], ...]]:
+def _measured_file(given: Given | None, what: str) -> tuple[Digest | None, tuple[Source, ...]]:
     """The digest of a file, and where it came from."""
     from imagers.files import is_shared_with_host, read_bounded
     from imagers.model.digest import digest_of
+    from imagers.pull.measured_settings import Source
 
     if given is None:
         return None, ()
@@ -319,7 +318,7 @@ def _measured_file(
         origin = given.origin
         if origin.is_measured:
             origin = Origin.of_file(is_shared=is_shared_with_host(given.value))
-    return digest_of(data), ((origin, what, given.value),)
+    return digest_of(data), (Source(origin, what, given.value, is_read_again=True),)
 
 
 def this_broker(broker: BrokerOptions) -> BrokerOptions:

@@ -4,34 +4,36 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from imagers.cli.command import blamed_on, option_group
 from imagers.cli.output import print_bytes, say
-from imagers.errors import PolicyDenied, UsageError
+from imagers.errors import PolicyDenied
 from imagers.model.origin import check_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imagers.cli.brokers import BrokerOptions
+    from imagers.cli.images import RegistryOptions
     from imagers.evidence.init_data import InitData
     from imagers.model.evidence import Measure
     from imagers.pull.measured_settings import MeasuredSettings
     from imagers.pull.named import NamedImage
+    from imagers.settings import Settings
     from imagers.settings.documents import Document
     from imagers.sign.policy_json import Policy
 
 __all__ = [
-    "BrokerGuard",
     "Measuring",
     "OwnInitData",
+    "check_used",
     "measuring_options",
     "print_settings",
-    "settings_in_force",
+    "settle",
 ]
 
 
@@ -90,111 +92,127 @@ class Measuring:
             check_own_init_data(evidence, document.digest)
         return OwnInitData(data.decode(), document)
 
-    @property
-    def is_asked(self) -> bool:
-        """Whether settings are measured, or compared with what was."""
-        return self.register is not None or self.init_data is not None
+    def settings(
+        self,
+        ref: str,
+        user: Settings,
+        broker: BrokerOptions,
+        registry: RegistryOptions,
+        policy: str | None,
+    ) -> MeasuredSettings | None:
+        """The settings of a pull that a host could have chosen, before anybody is asked anything.
+
+        What a broker has is in it by its name: who the broker is decides what it says. None where
+        nobody wants to know.
+
+        Args:
+            policy: of `--policy`.
+
+        Raises:
+            As what reads them for the pull.
+        """
+        from imagers.cli.images import name_of
+        from imagers.pull.measured_settings import MeasuredSettings
+        from imagers.pull.named import identity_of
+        from imagers.registry.mirrors import AUTH_FILES, RegistriesConf
+        from imagers.settings.documents import Document, is_at_broker
+
+        if self.register is None and self.init_data is None and not self.only_print:
+            return None
+        name = name_of(ref)
+        place = user.find_policy(policy)
+        if place is None or not is_at_broker(place):
+            place = str(user.policy_for(identity_of(name), policy).digest)
+        if not name.is_remote:
+            return MeasuredSettings(broker.measured(), place)
+        rules = registry.image_rs_registries
+        document = user.guest.registries if rules is None else Document(rules)
+        if isinstance(document, Document) and is_at_broker(document.name):
+            registries: RegistriesConf | str = document.name
+        else:
+            registries = user.registries(rules)
+        logins = user.guest.logins if registry.authfile is None else Document(registry.authfile)
+        has_logins = logins is not None and is_at_broker(logins.name)
+        if has_logins and isinstance(registries, RegistriesConf):  # then no program is asked
+            registries = replace(registries, credential_helpers=(AUTH_FILES,))
+        if registry.creds is not None:
+            auth = ["--creds"]
+        elif logins is not None:
+            auth = [logins.name]
+        else:
+            auth = [str(one) for one in user.auth_files]
+        return MeasuredSettings(broker.measured(), place, registries, tuple(auth))
+
+    def check_broker(self, broker: BrokerOptions, *, is_vouched_for: bool) -> None:
+        """Raise where a host may have named the broker, or its CA; before it is asked.
+
+        Args:
+            is_vouched_for: init data has the settings in force.
+
+        Raises:
+            PolicyDenied: it may.
+        """
+        measured = broker.measured()
+        if measured is not None:
+            with self._refusing():
+                measured.check_sources(is_vouched_for=is_vouched_for)
 
     def check_policy(self, named: Document | None) -> None:
-        """Raise if the host may have named the policy of a guest's configuration.
+        """Raise where a host may have named the policy of a guest's configuration.
 
         Raises:
             PolicyDenied: it may.
         """
         if named is not None and not self.only_print:
-            with _refusing(unmeasured=self.unmeasured):
+            with self._refusing():
                 check_origin(named.origin, "the policy", named.by)
 
-    def settle(
-        self,
-        settings: MeasuredSettings,
-        init_data: OwnInitData | None,
-        measure: Measure | None,
-        guard: BrokerGuard,
-    ) -> None:
-        """Compare settings with the init data, and measure them; from then on a broker is asked.
-
-        Raises:
-            PolicyDenied: the init data has other ones, or none.
-            FormatError: what it has is no settings document.
-            As `Measure.record`.
-        """
-        from imagers.pull.measured_settings import INIT_DATA_KEY
-
-        if init_data is not None:
-            stated = init_data.document.data.get(INIT_DATA_KEY)
-            if stated is None:
-                raise PolicyDenied(
-                    f"settings: the init data of this machine has no {INIT_DATA_KEY!r}",
-                    hint="'imagers pull --print-settings' prints it; docs/guest.md says how it "
-                    "gets there",
-                )
-            with blamed_on("--init-data"):
-                settings.check_init_data(stated)
-        if measure is not None:
-            measure.record("Settings", settings.event)
-        guard.settled(is_vouched_for=init_data is not None)
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """A block that raises for what a host may have set, or warns where it counts."""
+        try:
+            yield
+        except PolicyDenied as error:
+            if not self.unmeasured:
+                raise
+            say("warning", f"{error}; it counts all the same")
 
 
-class BrokerGuard:
-    """Called before a broker is asked for the first time: raises where it must not be.
+def settle(
+    settings: MeasuredSettings, init_data: OwnInitData | None, measure: Measure | None
+) -> None:
+    """Compare settings with the init data, and measure them.
 
-    Args:
-        unmeasured: it may be one that a host named.
-        waits: settings are measured or compared first.
+    Raises:
+        PolicyDenied: the init data has other ones, or none.
+        FormatError: what it has is no settings document.
+        As `Measure.record`.
     """
+    from imagers.pull.measured_settings import INIT_DATA_KEY
 
-    def __init__(self, broker: BrokerOptions, *, unmeasured: bool, waits: bool) -> None:
-        self._broker = broker
-        self._unmeasured = unmeasured
-        self._waits = waits
-        self._is_vouched_for = False
-
-    def settled(self, *, is_vouched_for: bool) -> None:
-        """Settings are measured, or compared with init data that has them."""
-        self._waits, self._is_vouched_for = False, is_vouched_for
-
-    def __call__(self) -> None:
-        """See the class.
-
-        Raises:
-            PolicyDenied: the host may have named the broker, or its CA.
-            UsageError: the broker has settings that were to be measured before it is asked.
-        """
-        if self._waits:
-            raise UsageError(
-                "settings that a broker has cannot be measured before it is asked",
-                hint="name files, or pull without --measure and --init-data",
+    if init_data is not None:
+        stated = init_data.document.data.get(INIT_DATA_KEY)
+        if stated is None:
+            raise PolicyDenied(
+                f"settings: the init data of this machine has no {INIT_DATA_KEY!r}",
+                hint="'imagers pull --print-settings' prints it; docs/guest.md says how it gets "
+                "there",
             )
-        measured = self._broker.measured()
-        if measured is None:
-            return
-        with _refusing(unmeasured=self._unmeasured):
-            measured.check_origins(is_vouched_for=self._is_vouched_for)
+        with blamed_on("--init-data"):
+            settings.check_init_data(stated)
+    if measure is not None:
+        measure.record("Settings", settings.event)
 
 
-@contextmanager
-def _refusing(*, unmeasured: bool) -> Iterator[None]:
-    """A block that raises `PolicyDenied` for a setting of the host's; a warning if it may count."""
-    try:
-        yield
-    except PolicyDenied as error:
-        if not unmeasured:
-            raise
-        say("warning", f"{error}; it counts all the same")
+def check_used(settings: MeasuredSettings, image: NamedImage, policy: Policy) -> None:
+    """Raise unless a pull uses what was measured: files were read a second time for it.
 
-
-def settings_in_force(image: NamedImage, policy: Policy, broker: BrokerOptions) -> MeasuredSettings:
-    """The settings of a pull that a host could have chosen, as they were read for it."""
-    from imagers.pull.measured_settings import MeasuredSettings
-
+    Raises:
+        PolicyDenied: one was exchanged in between.
+    """
     options = image.transport_options
     assert options is not None  # opened by its name
-    if options.credentials is not None:
-        auth: tuple[str, ...] = ("--creds",)
-    else:
-        auth = tuple(map(str, options.auth_files))
-    return MeasuredSettings(broker.measured(), str(policy.digest), options.registries, auth)
+    settings.check_used(policy.digest, options.registries)
 
 
 def print_settings(settings: MeasuredSettings) -> None:

@@ -2,14 +2,14 @@
 """What a host could choose of a guest's settings, as one document that is measured.
 
     settings = MeasuredSettings(broker, policy=str(policy.digest), registries=..., auth=names)
-    broker.check_origins(is_vouched_for=False)
+    broker.check_sources(is_vouched_for=False)
     measure.record("Settings", settings.event)
 
 Which broker is asked and how it is known, where names of images lead, which policy decides, and
 where logins come from: by their names, never a login or a digest of one.
 
     {"auth": [TEXT...], "broker": {"ca": DIGEST, "reference": DIGEST, "url": TEXT} or null,
-     "policy": DIGEST or URI, "registries": {...}, "version": 1}
+     "policy": DIGEST or URI, "registries": {...} or URI, "version": 1}
 
 One writer and one form: canonical JSON (RFC 8785). docs/formats.md has every member.
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hmac import compare_digest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from imagers.errors import FormatError, PolicyDenied
 from imagers.model.digest import Digest, digest_of, parse_digest
@@ -31,7 +31,7 @@ from imagers.registry.mirrors import Mirror, RegistriesConf, Rule
 if TYPE_CHECKING:
     from imagers.model.strict_json import JSON, JSONObject
 
-__all__ = ["INIT_DATA_KEY", "MeasuredBroker", "MeasuredSettings", "parse_settings"]
+__all__ = ["INIT_DATA_KEY", "MeasuredBroker", "MeasuredSettings", "Source", "parse_settings"]
 
 INIT_DATA_KEY = "imagers-settings.json"
 """The name of the document among the texts of init data."""
@@ -39,6 +39,21 @@ _WHAT = "settings document"
 _VERSION = 1
 _MAX_DOCUMENT = 1024 * 1024
 _MAX_SHOWN = 200
+
+
+class Source(NamedTuple):
+    """Where something of a broker came from.
+
+    Attributes:
+        what: it is, such as "the broker's address".
+        name: of the option, variable, file or word that had it.
+        is_read_again: it is a file, of which the content is used later.
+    """
+
+    origin: Origin
+    what: str
+    name: str
+    is_read_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +64,31 @@ class MeasuredBroker:
         url: its address.
         ca: digest of the only certificates that are trusted for it; None: those of the system.
         reference: digest of what a broker in a TEE has to be; None: it is no such broker.
-        origins: of these, each with what it is and the name of who said it.
+        sources: of these.
     """
 
     url: str
     ca: Digest | None = None
     reference: Digest | None = None
-    origins: tuple[tuple[Origin, str, str], ...] = ()
+    sources: tuple[Source, ...] = ()
 
     def to_json(self) -> JSONObject:
         """As it stands in the document."""
         return {"url": self.url, "ca": _text(self.ca), "reference": _text(self.reference)}
 
-    def check_origins(self, *, is_vouched_for: bool) -> None:
+    def check_sources(self, *, is_vouched_for: bool) -> None:
         """Raise where address, CA or reference come from a place that a host may write.
 
         Args:
             is_vouched_for: init data has the document with them. It does not vouch for a file that
-                a host can exchange after it was read.
+                is read again when it is used: a host could exchange it in between.
 
         Raises:
             PolicyDenied: they do.
         """
-        for origin, what, name in self.origins:
-            if origin is Origin.SHARED_FILE or not is_vouched_for:
-                check_origin(origin, what, name)
+        for one in self.sources:
+            if one.is_read_again or not is_vouched_for:
+                check_origin(one.origin, one.what, one.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +98,13 @@ class MeasuredSettings:
     Attributes:
         broker: None: none is asked.
         policy: digest of policy.json, or the URI that it has at the broker.
-        registries: where names lead.
+        registries: where names lead, or the URI that says it at the broker.
         auth: names of the sources of logins, in the order in which they are asked.
     """
 
     broker: MeasuredBroker | None
     policy: str
-    registries: RegistriesConf = field(default_factory=RegistriesConf)
+    registries: RegistriesConf | str = field(default_factory=RegistriesConf)
     auth: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
@@ -114,9 +129,27 @@ class MeasuredSettings:
             "auth": list(self.auth),
             "broker": None if self.broker is None else self.broker.to_json(),
             "policy": self.policy,
-            "registries": _registries(self.registries),
+            "registries": self.registries
+            if isinstance(self.registries, str)
+            else _registries(self.registries),
             "version": _VERSION,
         }
+
+    def check_used(self, policy: Digest, registries: RegistriesConf) -> None:
+        """Raise unless these are the ones that it has; those that a broker has are its own to say.
+
+        Raises:
+            PolicyDenied: they are not.
+        """
+        for what, known, used in (
+            ("policy", self.policy, str(policy)),
+            ("registries", self.registries, registries),
+        ):
+            is_at_broker = isinstance(known, str) and known.startswith("kbs:")
+            if not is_at_broker and known != used:
+                raise PolicyDenied(
+                    f"settings: {what}: not as it was measured, it was changed since"
+                )
 
     def check_init_data(self, stated: str) -> None:
         """Raise unless the text that init data has under `INIT_DATA_KEY` is this document.
@@ -146,7 +179,6 @@ def parse_settings(data: bytes) -> MeasuredSettings:
     """
     view = View.parse(data, what=_WHAT, max_bytes=_MAX_DOCUMENT)
     broker = view.optional_object("broker")
-    registries = view.object("registries")
     found = MeasuredSettings(
         broker=None
         if broker is None
@@ -154,15 +186,9 @@ def parse_settings(data: bytes) -> MeasuredSettings:
             broker.text("url"), _digest(broker, "ca"), _digest(broker, "reference")
         ),
         policy=view.text("policy"),
-        registries=RegistriesConf(
-            rules=tuple(map(_rule, registries.objects("rules"))),
-            search=registries.texts("search"),
-            insecure_is_any_certificate=registries.flag("insecure_is_any_certificate"),
-            insecure_needs_location=registries.flag("insecure_needs_location"),
-            unqualified=registries.texts("unqualified"),
-            aliases=registries.string_map("aliases"),
-            credential_helpers=registries.texts("credential_helpers"),
-        ),
+        registries=view.text("registries")
+        if isinstance(view.value.get("registries"), str)
+        else _parse_registries(view.object("registries")),
         auth=view.texts("auth"),
     )
     # So that there is no member that is unknown or missing, and no second form.
@@ -172,6 +198,18 @@ def parse_settings(data: bytes) -> MeasuredSettings:
             what=_WHAT,
         )
     return found
+
+
+def _parse_registries(view: View) -> RegistriesConf:
+    return RegistriesConf(
+        rules=tuple(map(_rule, view.objects("rules"))),
+        search=view.texts("search"),
+        insecure_is_any_certificate=view.flag("insecure_is_any_certificate"),
+        insecure_needs_location=view.flag("insecure_needs_location"),
+        unqualified=view.texts("unqualified"),
+        aliases=view.string_map("aliases"),
+        credential_helpers=view.texts("credential_helpers"),
+    )
 
 
 def _digest(view: View, name: str) -> Digest | None:

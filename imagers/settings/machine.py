@@ -284,9 +284,13 @@ class Settings:
         """The place of the policy in force, as `locate_policy`; None where there is none."""
         from imagers.sign.keyfiles import find_policy
 
-        if explicit is None and self.guest.policy is not None:
-            return self.guest.policy.name
-        return find_policy(explicit=explicit, candidates=[str(path) for path in self.policy_paths])
+        named = self._named_policy(explicit)
+        paths = [str(path) for path in self.policy_paths]
+        return find_policy(explicit=None if named is None else named.name, candidates=paths)
+
+    def _named_policy(self, explicit: str | None) -> Document | None:
+        """The policy that somebody named, whose word counts whatever it says."""
+        return self.guest.policy if explicit is None else Document(explicit)
 
     def locate_policy(self, explicit: str | None = None) -> str:
         """The place of the containers policy in force.
@@ -300,10 +304,9 @@ class Settings:
         """
         from imagers.sign.keyfiles import locate_policy
 
-        if explicit is None and self.guest.policy is not None:
-            return self.guest.policy.name
+        named = self._named_policy(explicit)
         paths = [str(path) for path in self.policy_paths]
-        return locate_policy(explicit=explicit, candidates=paths)
+        return locate_policy(explicit=None if named is None else named.name, candidates=paths)
 
     def load_policy(
         self, explicit: str | None = None, resources: ResourceStore | None = None
@@ -322,9 +325,7 @@ class Settings:
         from imagers.sign.keyfiles import load_policy
         from imagers.sign.policy_json import MAX_POLICY_BYTES, parse_policy
 
-        document = Document(self.locate_policy(explicit))
-        if explicit is None and self.guest.policy is not None:
-            document = self.guest.policy
+        document = self._named_policy(explicit) or Document(self.locate_policy())
         if document.text is None and not is_at_broker(document.name):
             return load_policy(path_of(document.name))
         raw = document.read(max_bytes=MAX_POLICY_BYTES, resources=resources)
@@ -359,8 +360,7 @@ class Settings:
             return pin
         policy = self.load_policy(explicit, resources)
         selected = policy.select(identity)
-        is_named = explicit is not None or self.guest.policy is not None
-        if not is_named and pin is None and selected.is_unsaid:
+        if self._named_policy(explicit) is None and pin is None and selected.is_unsaid:
             path = self.locate_policy()
             raise CouldNotVerify(
                 f"nobody has looked at {identity}: the policy '{path}' accepts every image at "

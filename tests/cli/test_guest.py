@@ -82,14 +82,19 @@ def spy(imagers, tmp_path):
     return report
 
 
-@pytest.fixture(params=[False, True], ids=["basic", "token"])
+@pytest.fixture
 def registries(request, imagers, images, spy):
-    """The registry of an encrypted image, and another one that has it; each wants a login."""
+    """The registry of an encrypted image, and another one that has it; each wants a login.
+
+    As a parameter: whether by tokens.
+    """
     del spy
     with ExitStack() as stack:
         own, mirror = (
             stack.enter_context(
-                EmbeddedRegistry(username=USER, password=one, token_auth=request.param)
+                EmbeddedRegistry(
+                    username=USER, password=one, token_auth=getattr(request, "param", False)
+                )
             )
             for one in (PASSWORD, OTHER)
         )
@@ -160,6 +165,7 @@ def sent_to(registry):
     return {one.authorization for one in registry.requests} - {""}
 
 
+@pytest.mark.parametrize("registries", [False, True], ids=["basic", "token"], indirect=True)
 def test_login_goes_to_its_registry_and_shows_nowhere_else(
     imagers, imagers_broker, registries, guest, spy
 ):

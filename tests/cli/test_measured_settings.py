@@ -93,3 +93,38 @@ def test_init_data_without_the_document_is_refused(imagers, guest, content, code
     assert refused.code == code, refused
     assert told in refused.stderr
     assert guest.broker.handshakes == 0
+
+
+def of_the_kernel(imagers, guest):
+    """The words of a pull where the kernel's command line names the broker."""
+    (imagers.here / "cmdline").write_text(f"quiet agent.aa_kbc_params=cc_kbc::{guest.broker.url}\n")
+    at = guest.words.index("--broker")
+    return (*guest.words[:at], *guest.words[at + 2 :], "--kernel-command-line", "cmdline")
+
+
+def test_broker_of_the_kernels_command_line_is_not_asked(imagers, guest):
+    guest.started_with("other=/dev/null")
+    words = of_the_kernel(imagers, guest)
+    refused = imagers(*words)
+    assert refused.code == 21, refused
+    assert "the broker's address comes from the kernel's command line" in refused.stderr
+    assert guest.broker.handshakes == 0
+    taken = imagers.succeed(*words, "--insecure-unmeasured-settings")
+    assert "imagers: warning: the broker's address comes from the kernel's" in taken.stderr
+    assert guest.broker.handshakes == 1
+
+
+def test_broker_of_the_kernels_command_line_is_asked_where_init_data_has_it(imagers, guest):
+    printed(imagers, guest)
+    guest.started_with("imagers-settings.json=settings.json")
+    imagers.succeed(*of_the_kernel(imagers, guest), "--init-data", "init.toml")
+    assert guest.broker.handshakes == 1
+
+
+def test_policy_of_a_broker_is_in_the_settings_by_its_name(imagers, guest):
+    place = "kbs:///default/policy/1"
+    guest.broker.put(place, guest.policy.read_bytes())
+    words = [place if one is guest.policy else one for one in guest.words]
+    done = imagers.succeed(*words[:-2], "--print-settings")
+    assert json.loads(done.stdout)["policy"] == place
+    assert guest.broker.handshakes == 0

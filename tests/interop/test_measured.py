@@ -14,7 +14,8 @@ from imagers.evidence.ccel import digest_by, join_logs, make_header, make_record
 from imagers.evidence.tpm.collect import PCR
 from imagers.model.base64 import encode_base64
 from imagers.model.digest import digest_of
-from imagers.testing import make_image, make_tar
+from imagers.model.references import ReferenceValue
+from imagers.testing import EmbeddedBroker, EmbeddedRegistry, make_image, make_tar
 from tests.swtpm import Device, start
 
 REPORT_DATA = "c0ffee"
@@ -163,3 +164,67 @@ def test_machine_without_a_tpm_pulls_nothing_that_is_to_be_measured(tmp_path):
     told = guest.pull("one", "bundle", code=40)
     assert "there is no /nonexistent/tpm" in told
     assert not (tmp_path / "bundle").exists()
+
+
+POLICY = """package policy
+
+default allow := false
+
+evidence := input.submods.cpu0["ear.veraison.annotated-evidence"]
+
+measured contains one.details.data.content.digest if {
+  some one in evidence.tpm.uefi_event_logs
+  one.digest_matches_event
+  one.index == 14
+  one.details.data.domain == "imagers"
+  one.details.data.operation == "Settings"
+}
+
+allow if {
+  input.submods.cpu0["ear.status"] == "affirming"
+  input.imagers.image == input.imagers.bindings[_].digest
+  measured == {"DIGEST"}
+}
+"""
+
+
+def test_broker_reads_the_settings_in_the_evidence_before_it_gives_a_key(tmp_path):
+    """A guest that measured other settings than its operator computed gets none."""
+    for tpm in start(tmp_path / "tpm"):
+        device = Device(tpm)
+        try:
+            check_broker(Guest(tmp_path, device.path))
+        finally:
+            device.close()
+
+
+def check_broker(guest):
+    guest.run("attest", "ak", "request", "--output", "request.json")
+    guest.evidence()
+    guest.verify()
+    with EmbeddedRegistry() as registry, EmbeddedBroker(tees=("tpm",)) as broker:
+        values = json.loads((guest.here / "ours.json").read_text())["reference_values"]
+        broker.admin.set_reference_values(
+            [ReferenceValue(one["name"], tuple(one["values"]), source="test") for one in values]
+        )
+        name = f"{registry.address}/team/app"
+        admin = ("--broker", broker.url, "--broker-admin-key", broker.admin_key_file)
+        words = ("--encryption-key", "broker:kbs:///default/app/", "--policy", "policy.json")
+        done = guest.run("encrypt", "oci:one", f"docker://{name}:v1", *words, *admin, "--json")
+        name += f"@{json.loads(done.stdout)['digest']}"
+        words = (
+            "--policy", "policy.json", "--platform", "linux/amd64", "--broker", broker.url,
+            "--tee", "tpm",
+        )  # fmt: skip
+        told = guest.run("pull", name, "bundle", *words, "--print-settings")
+        expected = str(digest_of(told.stdout.strip().encode()))
+        broker.admin.set_policy(POLICY.replace("DIGEST", expected))
+        refused = guest.run("pull", name, "bundle", *words, code=31)
+        assert "no rule allows it" in refused.stderr
+        guest.run("pull", name, "bundle", *words, "--measure", "tpm:14")
+        assert (guest.here / "bundle" / "config.json").exists()
+        (guest.here / "other.json").write_text((guest.here / "policy.json").read_text() + " ")
+        words = ("--policy", "other.json", *words[2:], "--measure", "tpm:14")
+        refused = guest.run("pull", name, "other", *words, code=31)
+        assert "no rule allows it" in refused.stderr
+        assert not (guest.here / "other").exists()

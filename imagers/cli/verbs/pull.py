@@ -33,8 +33,7 @@ must be missing or empty, in a directory that only you and root can change.
   --init-data FILE, --print-settings, --insecure-unmeasured-settings
                               what the host may steer: docs/guest.md
   --require-encrypted         fail if a layer is not encrypted
-  --stream                    open layers while they come, and compare digest
-                              and HMAC at their end, not before
+  --stream                    open layers as they come and check them at the end
   --no-store, --store DIR, --store-place KIND, --store-size SIZE,
   --store-key KEY, --snapshotter NAME
                               what is kept for the next pull: "imagers store"
@@ -43,8 +42,7 @@ must be missing or empty, in a directory that only you and root can change.
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE, --ranges N,
   --memory SIZE               as for "imagers copy"; memory: "imagers encrypt"
-  --insecure-test-root TEE=FILE, --tee sample
-                              for tests
+  --insecure-test-root TEE=FILE, --tee sample  for tests
   --json                      the result as JSON
   -q, -v, -h                  quiet, verbose, this text
 
@@ -78,11 +76,11 @@ from imagers.cli.images import (
     reading_options,
 )
 from imagers.cli.measuring import (
-    BrokerGuard,
     Measuring,
+    check_used,
     measuring_options,
     print_settings,
-    settings_in_force,
+    settle,
 )
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
@@ -139,13 +137,23 @@ def command(  # one parameter an option
     """See the module."""
     from imagers.pull.run import PullOptions, pull_image
 
-    broker = broker.or_guests(user)
     measure = measuring.measure()
     init_data = measuring.read_init_data(tee)
+    asked = broker.or_guests(user)
     if policy is None and init_data is None:  # which is compared with the policy in force
         measuring.check_policy(user.guest.policy)
-    guard = BrokerGuard(broker, unmeasured=measuring.unmeasured, waits=measuring.is_asked)
-    resources = broker.guest(tee, None if init_data is None else init_data.text, before=guard)
+    resources = asked.guest(
+        tee,
+        None if init_data is None else init_data.text,
+        before=lambda: measuring.check_broker(asked, is_vouched_for=init_data is not None),
+    )
+    settings = measuring.settings(ref, user, asked, registry, policy)
+    if settings is not None and measuring.only_print:
+        print_settings(settings)
+        return
+    # Before a broker is asked for anything: it reads in the evidence what is in force here.
+    if settings is not None:
+        settle(settings, init_data, measure)
     start = time.perf_counter()
     with ExitStack() as stack:
         if resources is not None:
@@ -163,13 +171,8 @@ def command(  # one parameter an option
         )
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
-        if measuring.only_print:
-            print_settings(settings_in_force(image, options.policy, broker))
-            return
-        if measuring.is_asked:
-            # Before any evidence is made: a broker reads there what is in force here.
-            settings = settings_in_force(image, options.policy, broker)
-            measuring.settle(settings, init_data, measure, guard)
+        if settings is not None:
+            check_used(settings, image, options.policy)
         unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))
         # Not before what the broker is to read is measured: it may have the key of the store.
         kept = stack.enter_context(store.opened(user, resources))

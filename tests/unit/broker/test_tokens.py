@@ -65,8 +65,12 @@ def tokens(private):
 
 @pytest.fixture
 def token(tokens):
+    return issue(tokens, CLAIMS)
+
+
+def issue(tokens, claims):
     return tokens.issue(
-        [judged(CLAIMS)],
+        [judged(claims)],
         attestation=Attestation(nonce="bm9uY2U=", tee_pubkey=KEY, primary_evidence={}),
         report_data=hash_report_data(nonce="bm9uY2U=", tee_pubkey=KEY),
         now=NOW,
@@ -105,6 +109,48 @@ def test_token_has_the_key_where_trustee_looks_for_it(token):
     evidence = parts_of(token)[1]["submods"]["cpu0"]["ear.veraison.annotated-evidence"]
     assert evidence["runtime_data_claims"]["tee-pubkey"] == KEY.to_json()
     assert evidence["sample"] == {"svn": "1"}
+
+
+def event(number, **members):
+    """One that an agent measured, as a verifier tells of it."""
+    data = {"domain": "imagers", "operation": "PullImage", "content": {"image": number}}
+    return {
+        "index": 14,
+        "type_name": "EV_EVENT_TAG",
+        "digests": [{"alg": "SHA-256", "digest": "00" * 32}],
+        "event": "TEVBQQ==",
+        "details": {"string": "long", "unicode_name": "AAEL", "data": data},
+        "digest_matches_event": True,
+        **members,
+    }
+
+
+def events_in_a_token(tokens, events):
+    claims = replace(CLAIMS, values={"svn": "1", "uefi_event_logs": events})
+    evidence = parts_of(issue(tokens, claims))[1]["submods"]["cpu0"][
+        "ear.veraison.annotated-evidence"
+    ]
+    return evidence["sample"].get("uefi_event_logs")
+
+
+def test_token_has_of_an_event_log_what_an_agent_measured(tokens):
+    others = [
+        {"index": 4, "details": {"string": "a kernel"}, "digest_matches_event": True},
+        event(2, digest_matches_event=False),
+        event(3, details={}),
+    ]
+    (told,) = events_in_a_token(tokens, [*others, event(1)])
+    assert told["index"] == 14
+    assert told["details"] == {"unicode_name": "AAEL", "data": event(1)["details"]["data"]}
+    assert told["digests"] == event(1)["digests"]
+    assert "event" not in told
+    assert events_in_a_token(tokens, others) is None
+
+
+def test_token_has_none_of_too_many_events(tokens):
+    """A policy that asks for one then says no."""
+    assert len(events_in_a_token(tokens, [event(one) for one in range(20)])) == 20
+    assert events_in_a_token(tokens, [event(one) for one in range(60)]) is None
 
 
 def test_others_check_a_token_with_the_published_key_of_its_id(tokens, token):

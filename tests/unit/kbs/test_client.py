@@ -309,6 +309,20 @@ def test_get_from_trustee_sends_what_it_wants(trustee, guest):
     assert resource[2]["Cookie"] == "kbs-session-id=0123abc"
 
 
+def test_init_data_of_the_machine_is_sent_along(trustee):
+    document = 'version = "0.1.0"'
+    attester = load_attester("sample")
+    for init_data in (None, document):
+        with (
+            BrokerClient(trustee.url, attester=attester, init_data=init_data, http=ONCE) as one,
+            pytest.raises(RemoteError),
+        ):
+            one.get(URI, manifest_digest=IMAGE)
+    without, sent = (parse_attestation(one[3]) for one in trustee.requests if one[1] == ATTEST)
+    assert without.init_data is None
+    assert (sent.init_data.format, sent.init_data.body) == ("toml", document)
+
+
 def test_get_without_image_sends_no_query(trustee, guest):
     trustee.say_error(RESOURCE, 401, "PolicyDeny")
     with pytest.raises(KeyRefused):

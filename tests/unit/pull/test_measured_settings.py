@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from imagers.errors import FormatError, PolicyDenied
 from imagers.model.digest import digest_of
 from imagers.model.origin import Origin
-from imagers.pull.measured_settings import MeasuredBroker, MeasuredSettings, parse_settings
+from imagers.pull.measured_settings import (
+    MeasuredBroker,
+    MeasuredSettings,
+    Source,
+    parse_settings,
+)
 from imagers.registry.mirrors import Mirror, RegistriesConf, Rule
 
 URL = "https://broker.example.org"
@@ -55,8 +60,12 @@ def test_document_has_all_of_it_in_one_form():
 
 @pytest.mark.parametrize(
     "settings",
-    [SETTINGS, MeasuredSettings(None, "kbs:///default/policy/1")],
-    ids=["with all", "with the least"],
+    [
+        SETTINGS,
+        MeasuredSettings(None, "kbs:///default/policy/1"),
+        MeasuredSettings(None, "kbs:///default/policy/1", "kbs:///default/registries/1"),
+    ],
+    ids=["with all", "with the least", "at a broker"],
 )
 def test_document_is_read_as_it_was_written(settings):
     again = parse_settings(settings.to_bytes())
@@ -64,8 +73,8 @@ def test_document_is_read_as_it_was_written(settings):
     assert again.to_bytes() == settings.to_bytes()
 
 
-def test_origins_are_no_part_of_the_document():
-    broker = MeasuredBroker(URL, origins=((Origin.KERNEL, "the broker's address", "word"),))
+def test_where_it_comes_from_is_no_part_of_the_document():
+    broker = MeasuredBroker(URL, sources=(Source(Origin.KERNEL, "the broker's address", "word"),))
     assert MeasuredSettings(broker, "p").digest == MeasuredSettings(MeasuredBroker(URL), "p").digest
 
 
@@ -134,16 +143,31 @@ ADDRESS, CA = "the broker's address", "the CA of the broker"
         ((Origin.CALLER, Origin.FILE), False, None),
         ((Origin.KERNEL, Origin.FILE), False, ADDRESS),
         ((Origin.KERNEL, Origin.FILE), True, None),
+        ((Origin.SHARED_FILE, Origin.FILE), False, ADDRESS),
+        ((Origin.SHARED_FILE, Origin.FILE), True, None),
         ((Origin.CALLER, Origin.SHARED_FILE), False, CA),
         ((Origin.CALLER, Origin.SHARED_FILE), True, CA),
         ((Origin.KERNEL, Origin.KERNEL), False, ADDRESS),
     ],
 )
 def test_broker_that_a_host_may_have_named_is_refused(origins, is_vouched_for, refused):
+    """Init data does not vouch for a file that is read again when it is used."""
     address, ca = origins
-    broker = MeasuredBroker(URL, origins=((address, ADDRESS, "a"), (ca, CA, "b")))
+    sources = (Source(address, ADDRESS, "a"), Source(ca, CA, "b", is_read_again=True))
+    broker = MeasuredBroker(URL, sources=sources)
     if refused is None:
-        broker.check_origins(is_vouched_for=is_vouched_for)
+        broker.check_sources(is_vouched_for=is_vouched_for)
         return
     with pytest.raises(PolicyDenied, match=f"^{refused} comes from "):
-        broker.check_origins(is_vouched_for=is_vouched_for)
+        broker.check_sources(is_vouched_for=is_vouched_for)
+
+
+def test_what_is_used_is_what_was_measured():
+    policy = digest_of(b"policy")
+    SETTINGS.check_used(policy, REGISTRIES)
+    with pytest.raises(PolicyDenied, match="settings: policy: not as it was measured"):
+        SETTINGS.check_used(digest_of(b"other"), REGISTRIES)
+    with pytest.raises(PolicyDenied, match="settings: registries: not as it was measured"):
+        SETTINGS.check_used(policy, RegistriesConf())
+    of_broker = MeasuredSettings(None, "kbs:///a/b/policy", "kbs:///a/b/registries")
+    of_broker.check_used(policy, REGISTRIES)

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from imagers.errors import CouldNotVerify, FormatError, LocalError, PolicyDenied
+from imagers.errors import CouldNotVerify, FormatError, LocalError, PolicyDenied, UsageError
 from imagers.model.identity import docker_identity
+from imagers.model.keys import SecretKey
+from imagers.model.origin import Origin
 from imagers.model.reference import parse_reference
-from imagers.settings import hide_secrets, machine, read_settings
+from imagers.settings import GuestConfig, hide_secrets, machine, read_settings
+from imagers.settings.documents import Document
+from imagers.settings.guest import Said
 
 
 @pytest.fixture(autouse=True)
@@ -194,3 +198,90 @@ def test_transport_options_are_the_users(monkeypatch, tmp_path):
         user.transport_options()
     # What is wrong there must keep nobody from a directory of his own.
     assert user.transport_options(is_remote=False).proxies.https is None
+
+
+GUEST = GuestConfig(
+    policy=Document("policy of c.json", "image_security_policy", Origin.FILE, '{"default": 1}'),
+    logins=Document("kbs:///a/b/logins", "key"),
+    registries=Document("kbs:///a/b/registries", "key"),
+    sigstore=Document("kbs:///a/b/sigstore", "key"),
+    roots=("PEM",),
+    https_proxy="http://file:1",
+    broker=Said("https://file", "kbs_uri", Origin.FILE),
+)
+
+
+class Broker:
+    """A `ResourceStore` with three documents, which says what it was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def get(self, uri, *, manifest_digest):
+        assert manifest_digest is None  # there is no image yet
+        self.asked.append(uri)
+        documents = {
+            "logins": b'{"auths": {"a.example": {"username": "u", "password": "p"}}}',
+            "registries": b'[[registry]]\nlocation = "a.example"\n',
+            "sigstore": b"docker: {a.example: {sigstore: 'file:///s'}}",
+        }
+        return SecretKey(documents[uri.rpartition("/")[2]])
+
+
+@pytest.fixture
+def _no_variables(monkeypatch):
+    for name in ("REGISTRY_AUTH_FILE", "CONTAINERS_REGISTRIES_CONF", "AA_KBC_PARAMS", "KBS_CERT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_no_variables")
+def test_documents_of_a_guest_are_read_from_its_broker_when_they_are_needed():
+    user, broker = read_settings(GUEST), Broker()
+    assert user.transport_options(is_remote=False, resources=broker).more_cas == ()
+    assert broker.asked == []
+    options = user.transport_options(resources=broker)
+    assert [str(one) for one in options.auth_files] == ["kbs:///a/b/logins"]
+    assert options.registries.credential_helpers == ("containers-auth.json",)
+    assert options.registries.rules[0].prefix == "a.example"
+    assert (options.more_cas, options.proxies.https.url) == (("PEM",), "http://file:1")
+    scope = user.lookasides(resources=broker).config.for_repository("a.example/app")
+    assert scope.lookaside == "file:///s"
+    assert len(broker.asked) == 3
+    with pytest.raises(UsageError, match="is at a broker, and none is named"):
+        user.transport_options()
+
+
+@pytest.mark.usefixtures("_no_variables")
+def test_what_is_named_for_a_call_wins_over_a_guests_configuration(tmp_path):
+    user = read_settings(GUEST)
+    for name in ("auth.json", "r.toml"):
+        (tmp_path / name).write_text("")
+    options = user.transport_options(
+        image_rs_registries=f"file://{tmp_path}/r.toml", logins=f"{tmp_path}/auth.json"
+    )
+    assert options.auth_files == (tmp_path / "auth.json",)
+    assert options.registries.rules == ()
+    (tmp_path / "d").mkdir()
+    assert user.lookasides(f"file://{tmp_path}/d").config.scopes == {}
+    assert user.find_policy("/other.json") == "/other.json"
+    assert user.find_policy() == user.locate_policy() == "policy of c.json"
+    with pytest.raises(FormatError, match=r"policy of c\.json' at \$\.default"):
+        user.load_policy()
+
+
+@pytest.mark.usefixtures("_no_variables")
+def test_variables_of_guests_count_in_guests_only(monkeypatch):
+    monkeypatch.setenv("AA_KBC_PARAMS", "cc_kbc::https://variable")
+    monkeypatch.setenv("KBS_CERT", "PEM")
+    name = "CDH_DEFAULT_IMAGE_AUTHENTICATED_REGISTRY_CREDENTIALS"
+    monkeypatch.setenv(name, "/auth.json")
+    user = read_settings()
+    assert (user.guest, user.guest_broker) == (GuestConfig(), None)
+    user = read_settings(GUEST)
+    assert user.guest_broker == Said("https://variable", "AA_KBC_PARAMS", Origin.CALLER)
+    assert user.guest.broker_ca == Said("PEM", "KBS_CERT", Origin.CALLER)
+    assert user.guest.logins == Document("/auth.json", name)
+    monkeypatch.delenv("AA_KBC_PARAMS")
+    assert read_settings(GUEST).guest_broker == GUEST.broker

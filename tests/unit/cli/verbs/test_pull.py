@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from imagers.evidence.tdx.collect import RTMR
 from imagers.model.media import Compression
 from imagers.testing import TarEntry, make_image, make_layer, make_tar
+from tests.unit.evidence.tdx.test_collect import Registers
 
 
 @pytest.fixture
@@ -127,3 +130,36 @@ def test_pull_under_a_policy_without_its_key_says_so_before_it_opens_keys(run, p
     assert outcome.code == 13
     assert "none.pub" in outcome.err
     assert "missing.key" not in outcome.err
+
+
+@pytest.mark.parametrize("is_exchanged", [False, True])
+def test_pull_uses_what_was_measured(run, plain, monkeypatch, is_exchanged):
+    """Files are read a second time, and a host could exchange them in between."""
+    policy = '{"default": [{"type": "insecureAcceptAnything"}]}'
+
+    class Kernel(Registers):
+        def write(self, path, data):
+            super().write(path, data)
+            Path("policy.json").write_text(f"{policy} " if is_exchanged else policy)
+
+    Path("policy.json").write_text(policy)
+    monkeypatch.setenv("AAEL_PATH", "eventlog")
+    monkeypatch.setattr("imagers.evidence.tdx.collect.RTMR", partial(RTMR, kernel=Kernel()))
+    outcome = run(
+        "pull", plain, "bundle", "--policy", "policy.json", "--measure", "rtmr:3", "--json"
+    )
+    assert outcome.code == (21 if is_exchanged else 0)
+    if is_exchanged:
+        assert "settings: policy: not as it was measured" in outcome.err
+    else:
+        assert outcome.json()["measured"] == "rtmr:3"
+    assert Path("bundle").exists() is not is_exchanged
+    assert b"imagers Settings" in Path("eventlog").read_bytes()
+    assert (b"imagers PullImage" in Path("eventlog").read_bytes()) is not is_exchanged
+
+
+def test_pull_of_a_broker_that_is_no_url_measures_nothing(run, plain, accept, monkeypatch):
+    monkeypatch.setenv("AAEL_PATH", "eventlog")
+    words = ("--policy", accept, "--measure", "rtmr:3", "--broker", "h.example")
+    assert run("pull", plain, "bundle", *words).code == 2
+    assert not Path("eventlog").exists()
