@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """usage: imagers store list | verify | gc [OPTION]...
-       imagers store remove NAME|BUNDLE... [OPTION]...
+       imagers store remove NAME... [OPTION]...
 
 Looks after what "imagers pull" keeps, so that the next pull of an image is
 short. Policy, signatures and keys are asked at each pull, whatever is kept.
@@ -10,8 +10,9 @@ short. Policy, signatures and keys are asked at each pull, whatever is kept.
                               the exit code is 20 then
   gc                          remove what is good for nothing, such as what an
                               earlier boot has kept, and what is above the limit
-  remove                      remove layers; of a BUNDLE whose root is mounted:
-                              unmount it, and drop what its container wrote
+  remove                      remove entries; NAME may be the path of a bundle
+                              whose root is mounted: it is unmounted, and what
+                              its container wrote goes
 
   --store DIR                 default: IMAGERS_STORE, else for root
                               /var/lib/imagers/store, for others
