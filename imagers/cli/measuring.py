@@ -15,7 +15,7 @@ from imagers.errors import PolicyDenied
 from imagers.model.origin import check_origin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from imagers.cli.brokers import BrokerOptions
     from imagers.cli.images import RegistryOptions
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from imagers.pull.named import NamedImage
     from imagers.settings import Settings
     from imagers.settings.documents import Document
+    from imagers.settings.guest import Said
     from imagers.sign.policy_json import Policy
 
 __all__ = [
@@ -166,6 +167,16 @@ class Measuring:
         if named is not None and not self.only_print:
             with self._refusing():
                 check_origin(named.origin, "the policy", named.by)
+
+    def check_store(self, said: Sequence[Said]) -> None:
+        """Raise where a host may have named the place of unpacked layers.
+
+        Raises:
+            PolicyDenied: it may.
+        """
+        for one in said:
+            with self._refusing():
+                check_origin(one.origin, "where unpacked layers are kept", one.by)
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from imagers.cli.command import blamed_on, option_group, parse_size
 from imagers.cli.output import say
 from imagers.errors import FormatError, LocalError, UsageError
 from imagers.pull.snapshots.table import SNAPSHOTTERS
+from imagers.settings.guest import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from imagers.model.keys import ResourceStore, SecretKey
     from imagers.pull.snapshots.snapshotter import Snapshotter
     from imagers.settings import Settings
+    from imagers.settings.guest import Said
     from imagers.store import Store
 
 __all__ = ["OpenedStore", "StoreOptions", "keeping_options", "store_options"]
 
-PLACES = ("shared", "private")
 _DEFAULT_BYTES = 10 * 1024**3
 _DEFAULT_PART = 4  # of the file system
 _MIN_KEY_BYTES = 32
@@ -68,10 +69,32 @@ class StoreOptions:
     def __post_init__(self) -> None:
         if self.is_off and self._given:
             raise UsageError(f"{self._given[0]} and --no-store exclude each other")
-        if self.snapshotter is not None and self.place != "private":
-            raise UsageError(
-                "--snapshotter is for --store-place private: elsewhere no unpacked layers are kept"
-            )
+
+    def where(self, user: Settings) -> list[Said]:
+        """What the guest's configuration says of a private place; [] where it is none.
+
+        Who chooses that chooses who reads unpacked layers, and changes them.
+
+        Raises:
+            UsageError: what is only for a private place was given for another.
+        """
+        if self._place(user) != "private":
+            if self.snapshotter is not None:
+                raise UsageError(
+                    "--snapshotter is for --store-place private: elsewhere no unpacked layers are "
+                    "kept"
+                )
+            return []
+        said = [None if self.place else user.guest.store_place]
+        if self.directory is None and not user.names_store:
+            said.append(user.guest.work_dir)
+        return [one for one in said if one is not None]
+
+    def _place(self, user: Settings) -> str:
+        if self.is_off:
+            return "shared"
+        said = user.guest.store_place
+        return self.place or ("shared" if said is None else said.value)
 
     @property
     def _given(self) -> list[str]:
@@ -118,13 +141,13 @@ class StoreOptions:
                 status = os.fstatvfs(store.fd)
                 whole = status.f_blocks * status.f_frsize
                 store.max_bytes = min(_DEFAULT_BYTES, whole // _DEFAULT_PART)
-            yield OpenedStore(store, self._find_snapshotter(path))
+            yield OpenedStore(store, self._find_snapshotter(path, user))
 
     def _max_bytes(self) -> int | None:
         return None if self.size is None else parse_size(self.size, "--store-size")
 
-    def _find_snapshotter(self, path: Path) -> Snapshotter | None:
-        if self.place != "private":
+    def _find_snapshotter(self, path: Path, user: Settings) -> Snapshotter | None:
+        if self._place(user) != "private":
             return None
         from imagers.pull.snapshots.table import choose_snapshotter, load_snapshotter
 

@@ -31,6 +31,7 @@ from imagers.registry.mirrors import RegistriesConf
 from imagers.settings.documents import Document
 
 __all__ = [
+    "PLACES",
     "GuestConfig",
     "Said",
     "load_guest_config",
@@ -39,6 +40,9 @@ __all__ = [
     "parse_kbc_params",
     "parse_kernel_words",
 ]
+
+PLACES = ("shared", "private")
+"""Who can read and write where layers are kept: others too, or only this guest."""
 
 _MAX_BYTES = 4 * 1024 * 1024  # a policy may stand in it
 _MAX_DOWNLOADS = 64
@@ -49,6 +53,7 @@ _NO_URI = "null"  # image-rs's default
 _IMAGE_KEYS = frozenset(
     {
         "work_dir",
+        "store_place",
         "image_security_policy_uri",
         "image_security_policy",
         "sigstore_config_uri",
@@ -87,6 +92,7 @@ class GuestConfig:
 
     Attributes:
         work_dir: where image-rs keeps layers.
+        store_place: "shared" or "private": who can read and write there.
         policy: a containers policy.
         sigstore: where GPG signatures are, in YAML.
         logins: an auth.json.
@@ -101,6 +107,7 @@ class GuestConfig:
     """
 
     work_dir: Said | None = None
+    store_place: Said | None = None
     policy: Document | None = None
     sigstore: Document | None = None
     logins: Document | None = None
@@ -294,9 +301,13 @@ def _images(view: View, origin: Origin, known: frozenset[str]) -> GuestConfig:
     table = view.optional_object("registry_config")
     downloads = "max_concurrent_layer_downloads_per_image"
     work_dir = view.optional_text("work_dir")
+    place = view.optional_text("store_place")
+    if place not in (None, *PLACES):
+        raise view.error(f"expected 'shared' or 'private', got {place[:80]!r}", "store_place")
     proxies = view.object("image_pull_proxy", null_is_empty=True)
     return GuestConfig(
         work_dir=None if not work_dir else _said(view, "work_dir", work_dir, origin),
+        store_place=None if place is None else _said(view, "store_place", place, origin),
         policy=named("image_security_policy_uri", "image_security_policy"),
         sigstore=named("sigstore_config_uri", "sigstore_config"),
         logins=named("authenticated_registry_credentials_uri"),

@@ -50,6 +50,7 @@ class Settings:
         broker_state: directory of the broker's database and keys.
         collateral: directory of what verifiers need beside evidence.
         store: directory of what pulls keep.
+        names_store: whether a variable named it.
         runtime: directory for what lasts as long as this boot; None: there is none.
         spool: directory for blobs that wait for their upload; None for /var/tmp.
         registries_d_paths: where registries.d is looked for, in this order.
@@ -79,6 +80,7 @@ class Settings:
     broker_state: Path
     collateral: Path
     store: Path
+    names_store: bool
     runtime: Path | None
     spool: Path | None
     registries_d_paths: tuple[Path, ...] = ()
@@ -426,6 +428,7 @@ def read_settings(guest: GuestConfig | None = None) -> Settings:
         broker_state=state / "imagers" / "broker",
         collateral=state / "imagers" / "collateral",
         store=_store(state, guest),
+        names_store=bool(os.environ.get("IMAGERS_STORE")),
         runtime=_runtime(),
         registries_d_paths=(
             config / "containers" / "registries.d",

@@ -142,6 +142,7 @@ def command(  # one parameter an option
     asked = broker.or_guests(user)
     if policy is None and init_data is None:  # which is compared with the policy in force
         measuring.check_policy(user.guest.policy)
+    measuring.check_store(store.where(user))
     resources = asked.guest(
         tee,
         None if init_data is None else init_data.text,

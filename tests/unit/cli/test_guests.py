@@ -134,8 +134,31 @@ def private(guest):
 
 
 @row("work_dir")
-def test_work_dir_is_handed_out(guest):
-    assert guest.user({"work_dir": "/run/image"}).guest.work_dir.value == "/run/image"
+def test_work_dir_is_where_layers_are_kept(guest, monkeypatch):
+    monkeypatch.delenv("IMAGERS_STORE")
+    work = Path.cwd().parent / "work"
+    words = guest.config({"work_dir": str(work), "image_security_policy": ACCEPT})
+    assert guest.pull(*words).code == 0
+    assert {path.name[:12] for path in (work / "imagers").iterdir()} == {"blob-sha256-"}
+
+
+@row("store_place")
+def test_store_place_is_as_its_option_and_not_the_hosts_to_say(guest, monkeypatch):
+    document = {"store_place": "private", "image_security_policy": ACCEPT}
+    words = guest.config(document)
+    assert guest.pull(*words, "--snapshotter", "plain").code == 0
+    store = Path(os.environ["IMAGERS_STORE"])
+    assert {path.name[:13] for path in store.iterdir()} == {"plain-sha256-"}
+    shared = guest.pull(*words, "--store-place", "shared", "--snapshotter", "plain")
+    assert (shared.code, "--store-place private" in shared.err) == (2, True)
+    wrong = guest.pull(*guest.config({"store_place": "mine"}))
+    assert wrong.code == 11
+    assert "$.store_place: expected 'shared' or 'private', got 'mine'" in wrong.err
+    monkeypatch.setattr("imagers.settings.guest.is_shared_with_host", lambda _: True)
+    Path("accept.json").write_text(ACCEPT)
+    refused = guest.pull(*guest.config(document), "--policy", "accept.json")
+    assert refused.code == 21
+    assert "where unpacked layers are kept comes from a file system that the host" in refused.err
 
 
 @row("image_security_policy_uri", "PATH", "file:///PATH")
