@@ -225,7 +225,7 @@ def _mount(image: int, at: int, name: str) -> int:
         return mount_image(image, at, name, "erofs")
     except OSError as error:
         # Kernels before 6.12, and file systems such as tmpfs.
-        if error.errno not in (errno.ENOTBLK, errno.EINVAL):
+        if error.errno != errno.ENOTBLK:
             raise
     device = open_loop(image)
     try:
