@@ -63,14 +63,25 @@ class Runs:
         self.memory.append(kibibytes / 1024)
 
 
-def _encrypted(folder: Path, layers: int, mebibytes: int, target: str) -> int:
-    """An encrypted image at `target`, of layers that half compress; its stored bytes."""
+def encrypted_image(
+    folder: Path, layers: int, mebibytes: int, target: str, *, files: int = 0
+) -> int:
+    """An encrypted image at `target`, of layers that half compress; its stored bytes.
+
+    Args:
+        files: small ones, in the last layer.
+    """
     size = mebibytes * _MIB // layers
     tars = []
     for number in range(layers):
         # A part that gzip shrinks to nothing beside one that it leaves.
         data = (os.urandom(48 * 1024) + bytes(48 * 1024)) * (2 * size // (96 * 1024))
-        tars.append(make_tar(TarEntry.file(f"data-{number}", data)))
+        small = files if number == layers - 1 else 0
+        more = [
+            TarEntry.file(f"small/{one % 100}/{one}", os.urandom(one % 8192))
+            for one in range(small)
+        ]
+        tars.append(make_tar(TarEntry.file(f"data-{number}", data), *more))
     plain = f"oci:{folder}/plain-{layers}"
     with open_sink(parse_image_name(plain)) as sink:
         copy_image(MemoryRepository(make_image(*tars)), sink)
@@ -85,7 +96,8 @@ def _compare(folder: Path, place: Path, image: str, size: int, runs: int, what: 
     """Prints a row; CPU seconds of a GB that the default takes more."""
     streamed, checked = Runs(), Runs()
     bundle = place / "bundle"
-    pull = [*IMAGERS, "pull", "-q", image, str(bundle), "--policy", f"{folder}/policy.json",
+    pull = [*IMAGERS, "pull", "-q", "--no-store", image, str(bundle),
+            "--policy", f"{folder}/policy.json",
             "--tls-verify=false", "--decryption-key", f"{folder}/private.pem"]  # fmt: skip
     for _ in range(runs):
         for one, more in ((streamed, ["--stream"]), (checked, [])):
@@ -136,7 +148,7 @@ def main() -> None:
                 image = f"oci:{folder}/image-{layers}"
                 if registry is not None:
                     image = f"docker://{registry.address}/image-{layers}:v1"
-                size = _encrypted(folder, layers, arguments.mebibytes, image)
+                size = encrypted_image(folder, layers, arguments.mebibytes, image)
                 what = f"{layers} layer{'s' if layers > 1 else ''}, {size / _MIB:.0f} MiB"
                 worst = max(worst, _compare(folder, folder, image, size, arguments.runs, what))
         finally:

@@ -346,7 +346,7 @@ def story(demo: Demo, image: str | None) -> None:
     demo.run("cat", str(work / "policy.json"))
     bundles = work / "bundles"
     bundles.mkdir()
-    pull = ["--policy", str(work / "policy.json"), *guest]
+    pull = ["--no-store", "--policy", str(work / "policy.json"), *guest]
     app = str(bundles / "app")
     _, seconds = demo.run("imagers", "pull", reference, app, *pull, machine=machine)
     demo.measured("pull, decrypt, unpack", stored, count, seconds)

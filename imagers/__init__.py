@@ -18,6 +18,7 @@ row   package               what it holds
 4     `imagers.registry`    registries over `net`
 4     `imagers.layout`      images on disk: OCI layouts, archives, directories
 5     `imagers.transport`   "docker://...", "oci:...": parse, open, copy
+5     `imagers.store`       what a guest keeps of images: whole or not there, sealed
 6     `imagers.encrypt`     image in, encrypted image out, and back
 6     `imagers.sign`        signatures and the containers policy
 6     `imagers.evidence`    attesters and verifiers of TEEs

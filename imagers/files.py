@@ -32,6 +32,7 @@ __all__ = [
     "read_bounded",
     "reason_of",
     "sync_directory",
+    "sync_file_system",
     "write_all",
     "write_new",
 ]
@@ -180,6 +181,16 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def sync_file_system(fd: int) -> None:
+    """Put all that was written to the file system of a descriptor on its disk."""
+    import ctypes  # Python has sync and fsync, and nothing between
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def sync_directory(path: Path) -> None:

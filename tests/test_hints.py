@@ -48,6 +48,7 @@ SAID_BY = {
     "cli/recipients": {"encrypt"},
     "cli/reports": {"encrypt", "decrypt"},
     "cli/signatures": {"copy", "encrypt", "verify", "pull"},
+    "cli/stores": {"pull"},
     "encrypt": {"encrypt"},
     "encrypt/keyfiles": WITH_KEYS,
     "encrypt/keys": WITH_KEYS,

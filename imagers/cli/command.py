@@ -31,6 +31,7 @@ __all__ = [
     "common_options",
     "json_option",
     "option_group",
+    "parse_size",
     "platform_option",
 ]
 
@@ -257,12 +258,20 @@ _MAX_JOBS = 64
 def _make_budget(jobs: int | None, memory: str | None) -> Budget:
     from imagers.core import Budget
 
-    if memory is None:
-        return Budget(jobs)
-    size = _SIZE.match(memory)
+    return Budget(jobs) if memory is None else Budget(jobs, parse_size(memory, "--memory"))
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes, of a number with K, M, G or T behind it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    size = _SIZE.match(text)
     if size is None:
-        raise UsageError(f"expected a size such as 64MiB for --memory, got {memory[:80]!r}")
-    return Budget(jobs, int(size[1]) * 1024 ** _POWERS[(size[2] or "").upper()])
+        raise UsageError(f"expected a size such as 64MiB for {option}, got {text[:80]!r}")
+    unit: int = 1024 ** _POWERS[(size[2] or "").upper()]
+    return int(size[1]) * unit
 
 
 budget_options = option_group(

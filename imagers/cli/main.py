@@ -48,6 +48,7 @@ VERBS = {
     "logout": "logout",
     "policy": "policy",
     "key": "key",
+    "store": "store",
     "attest": "attest",
     "broker": "broker",
 }
@@ -70,6 +71,7 @@ Takes container images to confidential guests: encrypted, signed, verified.
   logout    REGISTRY       drop it
   policy    check | init   look after policy.json
   key       generate | show   signing and encryption keys
+  store     list | WORD       what pulls keep: look at it, remove it
   attest    WORD           evidence of machines: make, check, compare it
   broker    serve | WORD   a key broker, and its administration
 

@@ -31,8 +31,11 @@ _MAX_LINKS = 40  # on the way, as Linux follows
 _SHARED = stat.S_IWGRP | stat.S_IWOTH
 
 
-def open_guarded(path: Path) -> int:
+def open_guarded(path: Path, *, holds: str = "bundle") -> int:
     """A descriptor of the directory at `path`, for reading; the caller closes it.
+
+    Args:
+        holds: what is to be in it, for messages.
 
     Raises:
         OSError: it is not there, no directory, or cannot be opened.
@@ -42,7 +45,7 @@ def open_guarded(path: Path) -> int:
     shown = "/"
     try:
         status = os.fstat(here)
-        _check_directory(status, shown, is_last=False)
+        _check_directory(status, shown, holds, is_last=False)
         # What is left of the way; links put their own names in front.
         left = list(reversed(path.absolute().parts[1:]))
         links = 0
@@ -56,7 +59,9 @@ def open_guarded(path: Path) -> int:
                     if links > _MAX_LINKS:
                         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                     if status.st_mode & _SHARED and not _is_trusted(found.st_uid):
-                        raise _refused(os.path.join(shown, name), "is a link of another user")
+                        raise _refused(
+                            os.path.join(shown, name), holds, "is a link of another user"
+                        )
                     target = os.readlink("", dir_fd=following)
                 finally:
                     os.close(following)
@@ -72,28 +77,28 @@ def open_guarded(path: Path) -> int:
             here, status, shown = following, found, os.path.join(shown, name)
             if not stat.S_ISDIR(found.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            _check_directory(status, shown, is_last=not left)
+            _check_directory(status, shown, holds, is_last=not left)
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
     finally:
         os.close(here)
 
 
-def _check_directory(status: os.stat_result, shown: str, *, is_last: bool) -> None:
+def _check_directory(status: os.stat_result, shown: str, holds: str, *, is_last: bool) -> None:
     # In a user namespace nobody can say whose the directories above are: those of root
     # outside look like those of anybody else there. The last one must be known.
     if not _is_trusted(status.st_uid) and (is_last or not _is_unmapped(status.st_uid)):
-        raise _refused(shown, f"belongs to another user, {status.st_uid}")
+        raise _refused(shown, holds, f"belongs to another user, {status.st_uid}")
     if status.st_mode & stat.S_ISVTX:
         return  # others may add names, and take away only their own
     if status.st_mode & stat.S_IWOTH:
-        raise _refused(shown, "can be written by every user")
+        raise _refused(shown, holds, "can be written by every user")
     if status.st_mode & stat.S_IWGRP and _has_others(status.st_gid):
-        raise _refused(shown, f"can be written by the group {status.st_gid}")
+        raise _refused(shown, holds, f"can be written by the group {status.st_gid}")
 
 
-def _refused(shown: str, why: str) -> LocalError:
+def _refused(shown: str, holds: str, why: str) -> LocalError:
     return LocalError(
-        f"{why}, who could put another bundle in the place of this one",
+        f"{why}, who could put another {holds} in the place of this one",
         path=shown,
         hint="choose a place that only you and root can write to, as `mktemp -d` makes one",
     )

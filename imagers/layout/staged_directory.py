@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["StagedDirectory", "SwappedError", "remove_abandoned"]
+__all__ = ["StagedDirectory", "SwappedError", "remove_abandoned", "remove_content"]
 
 _ATTEMPTS = 8  # at a place that nobody else takes away while it is being made
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -79,6 +79,11 @@ class StagedDirectory:
         self._name = ""
         raise BlockingIOError(errno.EAGAIN, "others make the same thing and are in the way")
 
+    @property
+    def name(self) -> str:
+        """Of the place in its parent; "" when it is no place any more."""
+        return self._name
+
     def _is_ours(self) -> bool:
         """Whether it is the new directory, and not what somebody put there before it was opened."""
         with os.scandir(self.fd) as entries:
@@ -109,7 +114,7 @@ class StagedDirectory:
     def discard(self) -> None:
         """Remove what was not published. Safe to call twice, and after `publish`."""
         if self.fd >= 0 and self._name:
-            _remove_tree(self.fd)
+            remove_content(self.fd)
         if self._name:
             _remove_empty(self._name, self._parent)
         self._name = ""
@@ -158,7 +163,7 @@ def _remove_if_abandoned(name: str, parent: int) -> None:
         # Its owner may have published it, and let go of it, since it was opened here.
         if not has_name(fd, name, parent=parent):
             return
-        _remove_tree(fd)
+        remove_content(fd)
         _remove_empty(name, parent)
     except OSError:
         return
@@ -171,7 +176,7 @@ def _remove_empty(name: str, parent: int) -> None:
         os.rmdir(name, dir_fd=parent)
 
 
-def _remove_tree(place: int) -> None:
+def remove_content(place: int) -> None:
     """Remove all that is in a directory, as far as possible, whatever an image has put there.
 
     Not `shutil.rmtree`: that keeps a descriptor and a Python frame for each level, so that

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from imagers.pull.named import NamedImage, open_image
     from imagers.pull.permit import permit_image
     from imagers.pull.run import PullOptions, PullReport, pull_image, trust_image
+    from imagers.pull.snapshots.table import choose_snapshotter, load_snapshotter
     from imagers.pull.trust import TrustedImage
 else:
     from imagers.lazy import door
@@ -21,6 +22,7 @@ else:
         {
             "named": ("NamedImage", "open_image"),
             "permit": ("permit_image",),
+            "snapshots.table": ("choose_snapshotter", "load_snapshotter"),
             "run": ("PullOptions", "PullReport", "pull_image", "trust_image"),
             "trust": ("TrustedImage",),
         },
@@ -31,6 +33,8 @@ __all__ = [
     "PullOptions",
     "PullReport",
     "TrustedImage",
+    "choose_snapshotter",
+    "load_snapshotter",
     "open_image",
     "permit_image",
     "pull_image",

@@ -14,6 +14,9 @@ as unverified as what a registry sends:
   was right, with what tells whether the file still is what was checked;
 - one without is read from there when its turn comes, also while it is still growing, and is
   checked by whoever reads it.
+
+With `keeping` the files have names, in entries of a store on their way: what was opened well may
+be kept. What is kept already is read where it lies, after it was checked again.
 """
 
 from __future__ import annotations
@@ -25,9 +28,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from imagers.core import Cancellation, Resources
-from imagers.errors import Cancelled, LocalError
+from imagers.errors import Cancelled, IntegrityError, LocalError
 from imagers.files import local_errors, reason_of
 from imagers.model.closing import Closing
+from imagers.store.store import BLOB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,8 +41,9 @@ if TYPE_CHECKING:
     from imagers.core import CheckedLayer, Progress
     from imagers.model.image import Layer
     from imagers.model.stream import RawStream
+    from imagers.store.store import NewEntry
 
-__all__ = ["Arrived", "Check", "ReadAhead"]
+__all__ = ["Arrived", "Check", "Keeping", "ReadAhead"]
 
 _PLACE = "the staging place of the bundle"  # in messages
 _PIECE = 1024 * 1024
@@ -62,22 +67,44 @@ class Check(Protocol):
         """See `check_layer`."""
 
 
+class Keeping(Protocol):
+    """Stored bytes that are kept from one pull to the next; layers by their index."""
+
+    def open(self, index: int) -> RawStream | None:
+        """Those of a layer, from a local file, *unchecked*; None: they are not kept."""
+
+    def check(self, index: int) -> Check:
+        """What they go through before they are used."""
+
+    def drop(self, index: int) -> None:
+        """They are not what they were."""
+
+    def prepare(self, index: int) -> NewEntry | None:
+        """A place for them, which is to be committed or closed; None: there is no room."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrived(Closing):
-    """The stored bytes of a layer; closing closes both.
+    """The stored bytes of a layer; closing closes all of it.
 
     Attributes:
         checked: of a layer with a check; the stream may give other bytes by now.
+        is_kept: they were there from an earlier pull.
+        entry: where they may be kept.
     """
 
     stream: RawStream
     checked: CheckedLayer | None
+    is_kept: bool = False
+    entry: NewEntry | None = None
 
     def close(self) -> None:
         """Safe to call twice."""
         self.stream.close()
         if self.checked is not None:
             self.checked.close()
+        if self.entry is not None:
+            self.entry.close()
 
 
 class ReadAhead:
@@ -90,6 +117,7 @@ class ReadAhead:
         downloads: at the same time, that of the layer whose turn it is included. With 1,
             and for layers that are local files, nothing is fetched ahead.
         cancellation: ends the waiting for a download.
+        keeping: what is kept of the layers; None: nothing is.
     """
 
     def __init__(
@@ -100,13 +128,16 @@ class ReadAhead:
         *,
         downloads: int,
         cancellation: Cancellation,
+        keeping: Keeping | None = None,
     ) -> None:
         self._layers = layers
+        self._keeping = keeping
         self._checks = checks
         self._place = place
         self._downloads = downloads
         self._cancellation = Cancellation(within=cancellation)
         self._changed = threading.Condition()
+        self._local = set() if keeping is None else _not_to_fetch(layers, keeping)
         self._turn = -1  # the layer that was opened last
         self._next = 0  # the first that nobody has begun to fetch
         self._stopped = False
@@ -131,24 +162,61 @@ class ReadAhead:
         check = self._checks[index]
         if file is not None:
             return file.arrived(self._cancellation, show, waits=check is not None)
+        kept = self._open_kept(index, show)
+        if kept is not None:
+            return kept
         stream = self._layers[index].open_raw()
         try:
             is_local = hasattr(stream, "fileno")
             if not (is_local or self._threads):
                 self._start()
-            if check is None:
-                return Arrived(stream, None)
-            if is_local:
+            if is_local and check is not None:
                 return Arrived(stream, self._check_in_place(stream, check, show))
+            if is_local or (check is None and self._keeping is None):
+                return Arrived(stream, None)
         except BaseException:
             stream.close()
             raise
         file = self._new_file(index)
-        file.fill(stream, check, Resources(), show)
-        return file.arrived(self._cancellation, show, waits=True)
+        if check is not None:
+            file.fill(stream, check, Resources(), show)
+            return file.arrived(self._cancellation, show, waits=True)
+        # What is read while it comes goes into a file only to be kept.
+        thread = threading.Thread(
+            target=file.fill, args=(stream, None, Resources()), daemon=True, name="download-0"
+        )
+        self._threads.append(thread)
+        thread.start()
+        return file.arrived(self._cancellation, show, waits=False)
+
+    def _open_kept(self, index: int, show: Callable[[int], None]) -> Arrived | None:
+        """What is kept of a layer, if it still is what it was."""
+        stream = None if self._keeping is None else self._keeping.open(index)
+        if self._keeping is None or stream is None:
+            return None
+        try:
+            checked = self._check_in_place(stream, self._keeping.check(index), show)
+        except IntegrityError:
+            stream.close()
+            self._keeping.drop(index)
+            return None
+        except BaseException:
+            stream.close()
+            raise
+        if self._checks[index] is not None:
+            return Arrived(stream, checked, is_kept=True)
+        checked.close()
+        return Arrived(stream, None, is_kept=True)
 
     def _new_file(self, index: int) -> _GrowingFile:
-        return _GrowingFile(self._place, self._layers[index], index, self._cancellation)
+        keeping = self._keeping
+        return _GrowingFile(
+            self._place,
+            self._layers[index],
+            index,
+            self._cancellation,
+            None if keeping is None else lambda: keeping.prepare(index),
+        )
 
     def _check_in_place(
         self, stream: RawStream, check: Check, show: Callable[[int], None]
@@ -209,16 +277,44 @@ class ReadAhead:
                 if self._next - self._turn < self._downloads:
                     index = self._next
                     self._next += 1
+                    if index in self._local:
+                        continue
                     file = self._files[index] = self._new_file(index)
                     return file, self._checks[index]
                 self._changed.wait()
             return None
 
 
-class _GrowingFile:
-    """A file without a name that one thread fills and another reads; the last closes it."""
+def _not_to_fetch(layers: Sequence[Layer], keeping: Keeping) -> set[int]:
+    """Layers that are kept, and those that will be when their turn comes: they come twice."""
+    seen = set()
+    found = set()
+    for index, layer in enumerate(layers):
+        if layer.descriptor.digest in seen:
+            found.add(index)
+        elif (stream := keeping.open(index)) is not None:
+            stream.close()
+            found.add(index)
+        seen.add(layer.descriptor.digest)
+    return found
 
-    def __init__(self, place: int, layer: Layer, index: int, cancellation: Cancellation) -> None:
+
+class _GrowingFile:
+    """A file that one thread fills and another reads; the last closes it.
+
+    Without a name, or in an entry of a store on its way.
+    """
+
+    def __init__(
+        self,
+        place: int,
+        layer: Layer,
+        index: int,
+        cancellation: Cancellation,
+        prepare: Callable[[], NewEntry | None] | None,
+    ) -> None:
+        self._prepare = prepare
+        self._entry: NewEntry | None = None
         self._changed = threading.Condition()
         self._layer = layer
         self._name = f"layer-{index}"
@@ -291,11 +387,17 @@ class _GrowingFile:
 
     def _make_file(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        entry = None if self._prepare is None else self._prepare()
         with local_errors(_PLACE, f"cannot keep {self._layer.what}"), self._changed:
+            self._entry = entry
             if self._closed:  # and so, perhaps, is the place
                 raise Cancelled("cancelled")
-            self._fd = os.open(self._name, flags, 0o600, dir_fd=self._place)
-            os.unlink(self._name, dir_fd=self._place)
+            if entry is not None:
+                self._fd = os.open(BLOB, flags, 0o600, dir_fd=entry.fd)
+            else:
+                self._fd = os.open(self._name, flags, 0o600, dir_fd=self._place)
+                os.unlink(self._name, dir_fd=self._place)
+            self._changed.notify_all()
 
     def _write(self, piece: memoryview) -> None:
         try:
@@ -326,13 +428,17 @@ class _GrowingFile:
                 self.close()
                 raise
         with self._changed:
+            while self._fd < 0 and self._filling:
+                cancellation.check()
+                self._changed.wait(_TICK_S)
             if not self._filling and self._error is None:
                 # All there: the descriptor itself, which the core reads without us.
                 fd, self._fd, self._closed = self._fd, -1, True
                 checked, self._checked = self._checked, None
+                entry, self._entry = self._entry, None
                 os.lseek(fd, 0, os.SEEK_SET)
-                return Arrived(os.fdopen(fd, "rb", buffering=0), checked)
-        return Arrived(_Reader(self, cancellation), None)
+                return Arrived(os.fdopen(fd, "rb", buffering=0), checked, entry=entry)
+        return Arrived(_Reader(self, cancellation), None, entry=self._entry)
 
     def _wait(self, cancellation: Cancellation, show: Callable[[int], None]) -> None:
         with self._changed:
@@ -372,6 +478,8 @@ class _GrowingFile:
             os.close(fd)
         if self._checked is not None:
             self._checked.close()
+        if self._entry is not None:
+            self._entry.close()
 
 
 class _Reader:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imagers.model.digest import digest_of
 from imagers.model.image import Layer
 from imagers.model.media import Compression, compression_of, is_encrypted, plaintext_media_type
 from imagers.pull.bundle import check_runtime_config
 
 if TYPE_CHECKING:
+    from imagers.model.digest import Digest
     from imagers.model.image import BlobSource
     from imagers.pull.trust import TrustedImage
 
@@ -42,6 +44,15 @@ class Plan:
 
     trusted: TrustedImage
     layers: tuple[PlannedLayer, ...]
+
+    @property
+    def chain_ids(self) -> list[Digest]:
+        """Of each layer, with those below it (OCI image-spec v1.1, config.md, "Layer ChainID")."""
+        found: list[Digest] = []
+        for planned in self.layers:
+            own = planned.layer.diff_id
+            found.append(digest_of(f"{found[-1]} {own}".encode()) if found else own)
+        return found
 
 
 def make_plan(trusted: TrustedImage, source: BlobSource) -> Plan:

@@ -15,103 +15,44 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagers.core import (
-    AES256_GCM_HKDF_1MB,
-    Allowance,
-    Budget,
-    Cancellation,
-    DirectorySink,
-    Limits,
-    OnProgress,
-    Ownership,
-    Watch,
-    check_layer,
-    compression_of_checked,
-    look_at,
-    make_directories,
-    open_layer,
-)
+from imagers.core import Cancellation, OnProgress, make_directories
 from imagers.encrypt.keys import packets_of, unwrap_layer_keys
 from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper
 from imagers.errors import FormatError
 from imagers.files import local_errors
-from imagers.model.descriptor import Platform
 from imagers.model.evidence import Measure
 from imagers.model.keys import KeyUnwrapper, ResourceStore
 from imagers.model.manifest import check_config_size
 from imagers.model.stream import read_all
-from imagers.pull.ahead import ReadAhead
 from imagers.pull.bundle import labels_left_out, make_runtime_config, working_directory
+from imagers.pull.layers import PulledLayer, PullOptions, kept_trees, open_layers, sink_of
 from imagers.pull.named import NamedImage
-from imagers.pull.plan import PlannedLayer, make_plan
+from imagers.pull.plan import make_plan
 from imagers.pull.staging import Staging, check_destination
 from imagers.pull.trust import TrustDecision, TrustedImage
 from imagers.sign.decision import Explanation
 from imagers.sign.found import Found
-from imagers.sign.policy_json import Policy
 from imagers.transport.resolve import this_platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from imagers.core import OpenedLayer, Resources
     from imagers.core.left_out import Left, LeftOut
-    from imagers.encrypt.keys import LayerKey, LayerKeys
+    from imagers.encrypt.keys import LayerKeys
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
     from imagers.model.strict_json import JSON
-    from imagers.pull.ahead import Arrived, Check
     from imagers.pull.plan import Plan
+    from imagers.sign.policy_json import Policy
 
 __all__ = ["PullOptions", "PullReport", "PulledLayer", "pull_image", "trust_image"]
 
-_DOWNLOADS = 3  # at the same time, as image-rs has it
-_DOWNLOAD_BYTES = 8 * 1024 * 1024  # of memory, so that one has more than it takes
 _MAX_ACCOUNTS_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class PullOptions:
-    """What a pull accepts.
-
-    Attributes:
-        policy: the containers policy in force; it is asked about the name that the user wrote,
-            never about that of a mirror. There is no default.
-        platform: what is chosen of an index; the config must be for it. None: this machine's.
-        require_encrypted: refuse an image with a plain layer.
-        stream: open layers while they come, and compare digest and HMAC at their end. Else a
-            layer's stored bytes are all there and right before any of them is decompressed
-            (docs/adr/0081); those from a registry are kept beside the bundle meanwhile.
-        limits: bounds of every layer, and of all together.
-        budget: memory to work with, and how many layers are downloaded at the same time;
-            layers are unpacked one after another.
-    """
-
-    policy: Policy
-    platform: Platform | None = None
-    require_encrypted: bool = False
-    stream: bool = False
-    limits: Limits = field(default_factory=Limits)
-    budget: Budget = field(default_factory=Budget)
-
-
-@dataclass(frozen=True, slots=True)
-class PulledLayer:
-    """What became of one layer; sizes in bytes.
-
-    Attributes:
-        seconds: from the layer's turn to its last check.
-    """
-
-    planned: PlannedLayer
-    opened: OpenedLayer
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,21 +175,34 @@ def pull_image(
     if on_step is not None and trusted.encrypted_layers:
         on_step("attests, asks for keys" if resources is not None else "opens the keys")
     # Steps 7 and 8 of trust.py: all keys first, then the layers.
-    with _layer_keys(plan, unwrappers, resources) as keys, Staging(bundle) as staging:
-        layers = _unpack_all(
-            plan, keys, staging, options, on_progress=on_progress, cancellation=cancellation
+    with (
+        _layer_keys(plan, unwrappers, resources) as keys,
+        Staging(bundle) as staging,
+        kept_trees(plan, keys, options) as trees,
+    ):
+        layers = open_layers(
+            plan, keys, staging, options, trees, on_progress=on_progress, cancellation=cancellation
         )
-        config = make_runtime_config(
-            trusted.config,
-            passwd=_read_below(staging.root_fd, "passwd"),
-            group=_read_below(staging.root_fd, "group"),
-            owner=(os.geteuid(), os.getegid()),
-        )
-        _make_working_directory(trusted, staging)
-        if measure is not None:
-            measure.record("PullImage", _measured(trusted, options.policy, keys))
-        staging.publish(config)
+        if trees is not None:
+            trees.compose(staging, bundle)
+        record = None if measure is None else _measured(trusted, options.policy, keys)
+        _publish(trusted, staging, measure, record)
     return PullReport(trusted, tuple(layers))
+
+
+def _publish(
+    trusted: TrustedImage, staging: Staging, measure: Measure | None, record: JSON
+) -> None:
+    config = make_runtime_config(
+        trusted.config,
+        passwd=_read_below(staging.root_fd, "passwd"),
+        group=_read_below(staging.root_fd, "group"),
+        owner=(os.geteuid(), os.getegid()),
+    )
+    _make_working_directory(trusted, staging)
+    if measure is not None:
+        measure.record("PullImage", record)
+    staging.publish(config)
 
 
 def _measured(trusted: TrustedImage, policy: Policy, keys: LayerKeys) -> JSON:
@@ -308,121 +262,6 @@ def _layer_keys(
         )
 
 
-def _unpack_all(
-    plan: Plan,
-    keys: LayerKeys,
-    staging: Staging,
-    options: PullOptions,
-    *,
-    on_progress: OnProgress | None,
-    cancellation: Cancellation,
-) -> list[PulledLayer]:
-    """The layers from the base up: each changes what is below it."""
-    budget = options.budget
-    resources = budget.resources_of(1, jobs=1)
-    sink = _sink_of(staging)
-    pulled = []
-    allowance = Allowance(options.limits)
-    downloads = _DOWNLOADS if budget.jobs is None else budget.jobs
-    with ReadAhead(
-        [planned.layer for planned in plan.layers],
-        [
-            None if options.stream else _check_of(planned, key)
-            for planned, key in zip(plan.layers, keys, strict=True)
-        ],
-        staging.place_fd,
-        downloads=min(downloads, budget.memory_bytes // _DOWNLOAD_BYTES),
-        cancellation=cancellation,
-    ) as ahead:
-        for index, (planned, key) in enumerate(zip(plan.layers, keys, strict=True)):
-            layer = planned.layer
-            with Watch(on_progress, layer.what, layer.descriptor.size) as watch:
-                watch.show(0)
-                with ahead.open(index, _first_half(watch)) as arrived:
-                    opened = _unpack(
-                        planned,
-                        key,
-                        arrived,
-                        sink,
-                        limits=allowance.limits,
-                        resources=resources,
-                        watch=watch,
-                        cancellation=cancellation,
-                    )
-                allowance.spend(
-                    stored_size=opened.size,
-                    tar_size=opened.tar_size + opened.hole_bytes,
-                    entries=opened.entries,
-                    what=layer.what,
-                )
-            pulled.append(PulledLayer(planned, opened, watch.seconds))
-    return pulled
-
-
-def _first_half(watch: Watch) -> Callable[[int], None]:
-    """Tells the bytes of a check; where each is read twice, each counts half."""
-    return lambda done: watch.show(done // 2)
-
-
-def _check_of(planned: PlannedLayer, key: LayerKey | None) -> Check | None:
-    """What a layer goes through before it is opened.
-
-    None where each of its segments is authenticated before it is decompressed anyway.
-    """
-    if key is not None and key.cipher.name == AES256_GCM_HKDF_1MB:
-        return None
-    return partial(
-        check_layer,
-        expected=planned.layer.descriptor,
-        cipher=None if key is None else key.cipher,
-        hmac=None if key is None else key.hmac,
-        what=planned.layer.what,
-    )
-
-
-def _unpack(
-    planned: PlannedLayer,
-    key: LayerKey | None,
-    arrived: Arrived,
-    sink: DirectorySink,
-    *,
-    limits: Limits,
-    resources: Resources,
-    watch: Watch,
-    cancellation: Cancellation,
-) -> OpenedLayer:
-    """One layer, checked, in the tree."""
-    layer, cipher = planned.layer, None if key is None else key.cipher
-    size, checked, stream = layer.descriptor.size, arrived.checked, arrived.stream
-    if checked is None:
-        stream, compression = look_at(
-            stream, cipher=cipher, size=size, told=planned.compression, what=layer.what
-        )
-    else:
-        compression = compression_of_checked(checked, what=layer.what)
-    return open_layer(
-        stream,
-        sink,
-        expected=layer.descriptor,
-        cipher=cipher,
-        hmac=None if key is None else key.hmac,
-        compression=compression,
-        diff_id=layer.diff_id,
-        checked=checked,
-        what=layer.what,
-        limits=limits,
-        resources=resources,
-        on_progress=lambda progress: watch.show(
-            progress.bytes_in if checked is None else (size + progress.bytes_in) // 2
-        ),
-        cancellation=cancellation,
-    )
-
-
-def _sink_of(staging: Staging) -> DirectorySink:
-    return DirectorySink(staging.root_fd, Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE)
-
-
 def _make_working_directory(trusted: TrustedImage, staging: Staging) -> None:
     """Make the image's working directory where no layer has it, as Docker and runc do.
 
@@ -431,7 +270,7 @@ def _make_working_directory(trusted: TrustedImage, staging: Staging) -> None:
     """
     path = working_directory(trusted.config)
     try:
-        make_directories(_sink_of(staging), path.encode(), what="rootfs")
+        make_directories(sink_of(staging), path.encode(), what="rootfs")
     except FormatError as error:
         # It speaks of an entry of a layer, and there is none.
         reason = str(getattr(error.__cause__, "strerror", error)).lower()

@@ -20,11 +20,12 @@ import stat
 from typing import TYPE_CHECKING
 
 from imagers.errors import LocalError
-from imagers.files import reason_of
+from imagers.files import local_errors, reason_of, sync_file_system
 from imagers.layout.guarded import open_guarded
 from imagers.layout.staged_directory import StagedDirectory, remove_abandoned
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -105,6 +106,7 @@ class Staging:
         self._bundle = bundle.absolute()
         self._parent_fd = -1
         self._place: StagedDirectory | None = None
+        self._release: Callable[[], None] | None = None
         self.root_fd = -1
 
     def __enter__(self) -> Self:
@@ -115,11 +117,7 @@ class Staging:
             remove_abandoned(self._parent_fd, mark)
             self._place = StagedDirectory(self._parent_fd, self._bundle.name, mark)
             os.mkdir("rootfs", 0o755, dir_fd=self._place.fd)
-            self.root_fd = os.open(
-                "rootfs",
-                os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW,
-                dir_fd=self._place.fd,
-            )
+            self.root_fd = self._open_root()
             # mkdir obeys the umask; a root file system must be passable for its users.
             os.fchmod(self.root_fd, 0o755)
         except OSError as error:
@@ -146,6 +144,33 @@ class Staging:
         assert self._place is not None  # entered
         return self._place.fd
 
+    @property
+    def root(self) -> Path:
+        """The path of the root, until it is published."""
+        assert self._place is not None  # entered
+        return self._bundle.parent / self._place.name / "rootfs"
+
+    def compose(self, compose: Callable[[Path], None], release: Callable[[Path], None]) -> None:
+        """Let somebody else make the root at its path, with a mount perhaps.
+
+        Args:
+            release: undoes that; it is called where nothing is published.
+
+        Raises:
+            LocalError: it is not there afterwards. What `compose` raises passes.
+        """
+        root = self.root
+        self._release = lambda: release(root)
+        compose(root)
+        os.close(self.root_fd)
+        self.root_fd = -1
+        with local_errors(root, "cannot be opened"):
+            self.root_fd = self._open_root()
+
+    def _open_root(self) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open("rootfs", flags, dir_fd=self.place_fd)
+
     def publish(self, config: bytes) -> None:
         """Write config.json and let the bundle appear.
 
@@ -164,8 +189,10 @@ class Staging:
                 file.write(config)
             # A rename may reach the disk before the data of the files: after a power cut
             # the bundle would be there with holes. So the data goes first.
-            os.sync()
+            sync_file_system(self.root_fd)
+            sync_file_system(self._place.fd)
             self._place.publish()
+            self._release = None
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise LocalError(
@@ -181,6 +208,9 @@ class Staging:
         if self.root_fd >= 0:
             os.close(self.root_fd)
             self.root_fd = -1
+        if self._release is not None:
+            self._release()
+            self._release = None
         if self._place is not None:
             self._place.discard()
             self._place = None

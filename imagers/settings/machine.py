@@ -49,6 +49,8 @@ class Settings:
         policy_paths: where a containers policy is looked for, in this order.
         broker_state: directory of the broker's database and keys.
         collateral: directory of what verifiers need beside evidence.
+        store: directory of what pulls keep.
+        runtime: directory for what lasts as long as this boot; None: there is none.
         spool: directory for blobs that wait for their upload; None for /var/tmp.
         registries_d_paths: where registries.d is looked for, in this order.
         default_lookaside: URL of GPG signatures where registries.d says nothing.
@@ -76,6 +78,8 @@ class Settings:
     policy_paths: tuple[Path, ...]
     broker_state: Path
     collateral: Path
+    store: Path
+    runtime: Path | None
     spool: Path | None
     registries_d_paths: tuple[Path, ...] = ()
     default_lookaside: str | None = None
@@ -421,6 +425,8 @@ def read_settings(guest: GuestConfig | None = None) -> Settings:
         ),
         broker_state=state / "imagers" / "broker",
         collateral=state / "imagers" / "collateral",
+        store=_store(state, guest),
+        runtime=_runtime(),
         registries_d_paths=(
             config / "containers" / "registries.d",
             Path("/etc/containers/registries.d"),
@@ -484,6 +490,22 @@ def _registries_conf(config: Path) -> tuple[Path, ...]:
     for directory in (system, own):
         found += sorted((directory / "registries.conf.d").glob("*.conf"))
     return tuple(found)
+
+
+def _store(state: Path, guest: GuestConfig) -> Path:
+    named = os.environ.get("IMAGERS_STORE")
+    if named:
+        return Path(named)
+    if guest.work_dir is not None:
+        return Path(guest.work_dir.value) / "imagers"
+    return Path("/var/lib/imagers/store") if os.geteuid() == 0 else state / "imagers" / "store"
+
+
+def _runtime() -> Path | None:
+    run = os.environ.get("XDG_RUNTIME_DIR")
+    if run:
+        return Path(run) / "imagers"
+    return Path("/run/imagers") if os.geteuid() == 0 else None
 
 
 def _either(name: str) -> str | None:

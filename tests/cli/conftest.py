@@ -25,7 +25,7 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 SOMEBODY_ELSE = """
-import importlib, os, pkgutil, sys
+import ctypes, importlib, os, pkgutil, sys
 import imagers
 for module in pkgutil.walk_packages(imagers.__path__, "imagers."):
     if not module.name.endswith("__main__"):
@@ -78,13 +78,17 @@ class Program:
         self.home = base / "home"
         self.tmp = base / "tmp"
         self.here = base / "here"
-        for directory in (self.home, self.tmp, self.here):
+        self.store = base / "store"
+        self.runtime = base / "run"
+        for directory in (self.home, self.tmp, self.here, self.runtime):
             directory.mkdir()
         self.environment = {
             name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ
         } | {
             "HOME": str(self.home),
             "TMPDIR": str(self.tmp),
+            "IMAGERS_STORE": str(self.store),
+            "XDG_RUNTIME_DIR": str(self.runtime),
             # Files that are left open, and other sins of a library, become lines on stderr.
             "PYTHONWARNINGS": "always::ResourceWarning",
         }

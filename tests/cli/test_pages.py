@@ -159,6 +159,7 @@ def shell(tmp_path, imagers_registry):
         "HOME": str(home),
         "XDG_CONFIG_HOME": str(home / "config"),
         "XDG_RUNTIME_DIR": str(home),
+        "IMAGERS_STORE": str(home / "store"),
         "CONTAINERS_REGISTRIES_CONF": str(home / "registries.conf"),
         "CONTAINERS_STORAGE_CONF": str(home / "storage.conf"),
         "PYTHONUNBUFFERED": "1",  # lines in the order of a terminal

@@ -59,6 +59,7 @@ BELOW = {
         "import-trustee",
     },
     "key": {"generate", "show"},
+    "store": {"list", "verify", "gc", "remove"},
 }
 HEAVY = (
     "cryptography",

@@ -34,14 +34,15 @@ must be missing or empty, in a directory that only you and root can change.
                               what the host may steer: docs/guest.md
   --require-encrypted         fail if a layer is not encrypted
   --stream                    open layers as they come and check them at the end
+  --no-store, --store DIR, --store-place KIND, --store-size SIZE,
+  --store-key KEY, --snapshotter NAME
+                              what is kept for the next pull: "imagers store"
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --jobs N                    layers downloaded at the same time; default: 3
-  --memory SIZE               to work with; default: 64MiB
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
-  --authfile FILE, --daemon-host URL, --image-rs-registries FILE, --ranges N
-                              as for "imagers copy"
-  --insecure-test-root TEE=FILE, --tee sample
-                              for tests
+  --authfile FILE, --daemon-host URL, --image-rs-registries FILE, --ranges N,
+  --memory SIZE               as for "imagers copy"; memory: "imagers encrypt"
+  --insecure-test-root TEE=FILE, --tee sample  for tests
   --json                      the result as JSON
   -q, -v, -h                  quiet, verbose, this text
 
@@ -54,6 +55,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +85,7 @@ from imagers.cli.measuring import (
 from imagers.cli.output import ProgressBar, human_bytes, print_json, print_table, say
 from imagers.cli.recipients import opened_unwrappers, timeout_option
 from imagers.cli.signatures import policy_for, policy_option, print_trusted, registries_d_option
+from imagers.cli.stores import StoreOptions, keeping_options
 
 if TYPE_CHECKING:
     from imagers.core import Budget
@@ -108,6 +111,7 @@ __all__ = ["command"]
 @click.option("--stream", is_flag=True)
 @platform_option
 @budget_options
+@keeping_options
 @reading_options
 @json_option
 def command(  # one parameter an option
@@ -126,6 +130,7 @@ def command(  # one parameter an option
     stream: bool,
     platform: str | None,
     budget: Budget,
+    store: StoreOptions,
     registry: RegistryOptions,
     as_json: bool,
 ) -> None:
@@ -169,6 +174,10 @@ def command(  # one parameter an option
         if settings is not None:
             check_used(settings, image, options.policy)
         unwrappers = stack.enter_context(opened_unwrappers(keys, timeout_s))
+        # Not before what the broker is to read is measured: it may have the key of the store.
+        kept = stack.enter_context(store.opened(user, resources))
+        if kept is not None:
+            options = replace(options, store=kept.store, snapshotter=kept.snapshotter)
         bar = stack.enter_context(ProgressBar("pull"))
 
         def on_trusted(trusted: TrustedImage) -> None:
@@ -211,6 +220,7 @@ def _facts(report: PullReport) -> dict[str, object]:
                 "digest": str(layer.planned.layer.descriptor.digest),
                 "media_type": layer.planned.layer.descriptor.media_type,
                 "encrypted": layer.planned.is_encrypted,
+                "kept": layer.is_kept,
                 "size": layer.opened.size,
                 "tar_size": layer.opened.tar_size,
                 "entries": layer.opened.entries,
@@ -229,11 +239,12 @@ def _print_report(report: PullReport, policy: str, bundle: str, seconds: float) 
     for name in report.labels_left_out:
         say("warning", f"left out the label {name[:80]!r}: runtimes obey it")
     print_table(
-        ["layer", "encrypted", "stored", "tar", "entries", "MB/s of tar"],
+        ["layer", "encrypted", "kept", "stored", "tar", "entries", "MB/s of tar"],
         [
             [
                 str(layer.planned.layer.index),
                 "yes" if layer.planned.is_encrypted else "no",
+                "yes" if layer.is_kept else "no",
                 human_bytes(layer.opened.size),
                 human_bytes(layer.opened.tar_size),
                 str(layer.opened.entries),

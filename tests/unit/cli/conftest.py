@@ -38,6 +38,8 @@ def home(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setenv("IMAGERS_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "home"
 

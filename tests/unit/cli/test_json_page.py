@@ -2,6 +2,7 @@
 """docs/json.md and what `--json` prints, against each other in both directions."""
 
 import json
+import os
 import re
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +18,9 @@ from imagers.model.descriptor import Platform
 from imagers.model.digest import digest_of
 from imagers.model.media import Compression
 from imagers.model.strict_json import dump_json
+from imagers.store import Store, load_store_key
+from imagers.store.seal import Checks, Seal, entry_name
+from imagers.store.store import BUNDLE
 from imagers.testing import (
     EmbeddedRegistry,
     TarEntry,
@@ -196,6 +200,17 @@ def make_keys(made):
     made("key show", "k.kek", code=11)
 
 
+def put_bundle_entry():
+    name = entry_name(BUNDLE, digest_of(b"path"))
+    with (
+        load_store_key(Path(os.environ["XDG_RUNTIME_DIR"], "imagers")) as key,
+        Store(Path(os.environ["IMAGERS_STORE"]), key) as store,
+        store.prepare(name) as new,
+    ):
+        checks = Checks(digest_of(b"image"), "signature", "00" * 32, (), 0)
+        new.commit(Seal(name, 0, checks, facts={"bundle": "/b", "boot": "earlier"})).close()
+
+
 def sign_and_verify(made, pushed):
     made("policy init", "--scope", "h/app", "--key", "signer.pub")
     made("policy init", "--scope", "h/app", "--key", "signer.pub", "--output", "p.json")
@@ -211,6 +226,14 @@ def sign_and_verify(made, pushed):
     made("verify", pushed, *policy)
     made("verify", pushed, *policy, "--explain")
     made("pull", pushed, "signed", *policy)
+    names = [one["name"] for one in made("store list")["entries"]]
+    made("store verify")
+    put_bundle_entry()
+    Path(os.environ["IMAGERS_STORE"], names[0], "seal").write_text("none")
+    made("store list")
+    made("store verify", code=20)
+    made("store gc")
+    made("store remove", names[1])
     made("inspect", pushed, "--referrers")
     made("list-tags", pushed.removesuffix(":v1"))
     made("delete", pushed)

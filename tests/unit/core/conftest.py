@@ -4,6 +4,7 @@
 import os
 import stat
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,10 +21,14 @@ from imagers.core import (
     plain,
     seal_layer,
 )
+from imagers.errors import Unsupported
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 from imagers.model.media import Compression
+from imagers.pull.snapshots.places import remove_directory
+from imagers.pull.snapshots.snapshotter import Committed
+from imagers.pull.snapshots.table import load_snapshotter
 from imagers.testing import TarEntry, make_tar
 
 KEY = bytes(range(32))
@@ -53,6 +58,7 @@ class Driver:
     """Calls of the core with what most tests do not care about filled in."""
 
     Memory = Memory
+    lists_once = True
 
     def __init__(self, folder):
         self._folder = folder
@@ -161,6 +167,50 @@ class Driver:
         return root
 
 
+class ThroughLayers(Driver):
+    """Each layer in a place of its own, and what is looked at is the root that is made of them."""
+
+    def __init__(self, folder, snapshotter=None):
+        super().__init__(folder)
+        self._snapshotter = snapshotter  # None: of an ordinary user
+        self.lists_once = getattr(snapshotter, "name", "plain") == "plain"
+        self._roots, self._places = [], []
+
+    def check(self):
+        self._snapshotter.check(self._folder)
+
+    def unpack(self, *tars, root=None, **settings):
+        """Straight where there is a root already, or none that may mount."""
+        if root is not None or os.geteuid() != 0:
+            return super().unpack(*tars, root=root, **settings)
+        layers = []
+        for data in tars:
+            place = self.path()
+            place.mkdir()
+            self._places.append(place)
+            try:
+                with self._snapshotter.prepare(layers, place) as prepared:
+                    root = Path(f"/proc/self/fd/{prepared.root_fd}")
+                    super().unpack(data, root=root, **settings)
+            except Unsupported as error:
+                if "EROFS image" not in str(error):
+                    raise
+                pytest.skip(str(error))
+            layers.append(Committed(place, prepared.facts))
+        root, scratch = super().unpack(), self.path()
+        scratch.mkdir()
+        self._snapshotter.compose(layers, root, scratch)
+        self._roots.append(root)
+        return root
+
+    def release(self):
+        """Unmounted, and gone: trees may be deeper than pytest removes."""
+        for root in self._roots:
+            self._snapshotter.release(root)
+        for place in self._places:
+            remove_directory(place)
+
+
 IMPLEMENTATIONS = {
     "c": (native, None),
     "c-libcrypto": (native, "layer=libcrypto"),  # not the stitched kernels
@@ -185,9 +235,19 @@ def core(request, monkeypatch, tmp_path):
 
 @pytest.fixture(params=["c", "c-split", "c-walk", "plain"])
 def unpacking(request, monkeypatch, tmp_path):
-    """Like `core`, and with names resolved by openat2 and by hand."""
-    use(monkeypatch, request.param)
-    return Driver(tmp_path)
+    """Like `core`, and with names resolved by openat2 and by hand; or through a snapshotter."""
+    through = request.param.removeprefix("through ")
+    if through == request.param:
+        use(monkeypatch, request.param)
+        yield Driver(tmp_path)
+        return
+    driver = ThroughLayers(tmp_path, load_snapshotter(through))
+    try:
+        driver.check()
+    except Unsupported as error:
+        pytest.skip(str(error))
+    yield driver
+    driver.release()
 
 
 @pytest.fixture

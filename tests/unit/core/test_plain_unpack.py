@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unpacking: what lands where, and that nothing ever lands outside of the root.
 
-Each test runs with openat2, with the C code's own walk, and in plain Python.
+Each test runs with openat2, with the C code's own walk, and in plain Python; and layer by layer
+through each way to keep layers.
 """
 
 import dataclasses
@@ -22,6 +23,8 @@ from imagers.core.plain_unpack import make_directories
 from imagers.errors import FormatError, LocalError, Unsupported
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+WAYS = ["c", "c-split", "c-walk", "plain", "through overlay", "through plain", "through erofs"]
+pytestmark = pytest.mark.parametrize("unpacking", WAYS, indirect=True)
 
 
 def assert_contained(root):
@@ -448,8 +451,11 @@ def test_whiteout_spares_what_its_own_layer_made_through_a_link(unpacking, tar, 
 def test_whiteouts_of_one_directory_again_and_again_list_it_once(
     unpacking, tar, make, tree, whiteout
 ):
-    """A layer of 8,000 entries took a minute, and one of 80,000 would have taken two hours."""
-    count = 4000
+    """A layer of 8,000 entries took a minute, and one of 80,000 would have taken two hours.
+
+    The kernel lists a directory that overlayfs merges each time that somebody tries to remove it.
+    """
+    count = 4000 if unpacking.lists_once else 400
     entries = [make.file(f"d/{number}") for number in range(count)]
     root = unpacking.unpack(lower(tar, make), tar(*entries, *[make.file(whiteout)] * count))
     got = tree(root)

@@ -999,7 +999,7 @@ def test_pull_counts_the_holes_of_sparse_files_as_bytes_of_tars(bundle):
 
 
 AS_SOMEBODY_ELSE = """
-import importlib, os, pathlib, pkgutil, sys
+import ctypes, importlib, os, pathlib, pkgutil, sys
 import imagers
 for module in pkgutil.walk_packages(imagers.__path__, "imagers."):
     if module.name.startswith(("imagers.core", "imagers.pull", "imagers.layout", "imagers.model")):

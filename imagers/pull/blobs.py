@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stored bytes of layers that are kept where the host may write: nothing of them is believed.
+
+What is kept is what the registry has, encrypted where the layer is. It is opened as if it had
+been downloaded: digest, HMAC and diff_id are compared anew, by whoever reads it. The seal beside
+it says what was verified once; an entry without one of this guest's key is not there.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from imagers.errors import LocalError
+from imagers.store.seal import Seal, entry_name
+from imagers.store.store import BLOB
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imagers.core import OpenedLayer
+    from imagers.model.stream import RawStream
+    from imagers.pull.ahead import Check
+    from imagers.pull.plan import PlannedLayer
+    from imagers.store import Store
+    from imagers.store.seal import Checks, StoredAs
+    from imagers.store.store import NewEntry
+
+__all__ = ["KeptBlobs"]
+
+
+class KeptBlobs:
+    """The `Keeping` of a store.
+
+    Args:
+        layers: of the image.
+        stored_as: of each of them.
+        checks: on whose word they will be kept.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        layers: Sequence[PlannedLayer],
+        stored_as: Sequence[StoredAs],
+        checks: Checks,
+        full_checks: Sequence[Check],
+    ) -> None:
+        self._store = store
+        self._layers = layers
+        self._stored_as = stored_as
+        self._checks = checks
+        self._full_checks = full_checks
+
+    def open(self, index: int) -> RawStream | None:
+        """See `Keeping`."""
+        descriptor = self._layers[index].layer.descriptor
+        entry = self._store.find(self._name(index))
+        if entry is None:
+            return None
+        with entry, suppress(OSError):
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            file = os.fdopen(os.open(BLOB, flags, dir_fd=entry.fd), "rb", buffering=0)
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_size == descriptor.size:
+                return file
+            file.close()
+        return None
+
+    def check(self, index: int) -> Check:
+        """See `Keeping`."""
+        return self._full_checks[index]
+
+    def drop(self, index: int) -> None:
+        """See `Keeping`."""
+        with suppress(LocalError):  # another pull has it open, and finds the same
+            self._store.remove(self._name(index))
+
+    def prepare(self, index: int) -> NewEntry | None:
+        """See `Keeping`."""
+        size = self._layers[index].layer.descriptor.size
+        if self._store.make_room(size) < size:
+            return None
+        return self._store.prepare(self._name(index))
+
+    def keep(self, index: int, new: NewEntry, opened: OpenedLayer) -> None:
+        """Let an entry appear: the layer was opened well."""
+        planned = self._layers[index]
+        seal = Seal(
+            name=self._name(index),
+            size=planned.layer.descriptor.size,
+            checks=self._checks,
+            diff_id=planned.layer.diff_id,
+            stored_as=(self._stored_as[index],),
+            tar_size=opened.tar_size,
+            entries=opened.entries,
+            hole_bytes=opened.hole_bytes,
+        )
+        new.commit(seal).close()
+
+    def _name(self, index: int) -> str:
+        return entry_name(BLOB, self._layers[index].layer.descriptor.digest)

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unpacked layers that are kept where nobody but the guest can write, and roots made of them.
+
+    with Trees(store, snapshotter, plan, stored_as, checks) as trees:
+        for index in range(len(plan.layers)):
+            opened = trees.found(index)              # from an earlier pull, or None
+            if opened is None:
+                with trees.make(index) as making:
+                    making.opened = open_layer(stream, making.sink, ...)
+        trees.compose(staging, bundle)
+
+A tree is found by its ChainID, and given only to an image in which the layer is the same stored
+bytes under the same key as when it was verified: a diff_id is no secret, and knowing it must
+not be as good as having the key. Where the bytes are others, they are fetched and checked, and
+the tree is not made again.
+
+What a container writes is an entry of its own, named after the bundle, which needs the layers:
+none of them goes before it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagers.core import DirectorySink, OpenedLayer, Ownership
+from imagers.core.left_out import Left, LeftOut
+from imagers.errors import LocalError
+from imagers.files import local_errors, read_bounded
+from imagers.model.closing import Closing
+from imagers.model.digest import digest_of
+from imagers.pull.snapshots.snapshotter import Committed
+from imagers.pull.snapshots.table import load_snapshotter
+from imagers.store.content import content_digest
+from imagers.store.seal import Seal, entry_name
+from imagers.store.store import BUNDLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from imagers.pull.plan import Plan
+    from imagers.pull.snapshots.snapshotter import Snapshotter
+    from imagers.pull.staging import Staging
+    from imagers.store import Store
+    from imagers.store.seal import Checks, StoredAs
+    from imagers.store.store import Entry
+
+__all__ = ["Making", "Trees", "bundle_entry", "remove_bundle", "remove_stale_bundles"]
+
+_SCRATCH = "scratch"
+_MAX_STORED_AS = 64  # in one seal; the oldest goes
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_NAMESPACE = "/proc/self/ns/mnt"
+_MAX_BOOT_ID_BYTES = 64
+
+
+@dataclass(slots=True)
+class Making:
+    """A layer that is being made.
+
+    Attributes:
+        sink: where it is unpacked; None: it is only to be checked.
+        opened: what came of it, to be set before the block ends.
+    """
+
+    sink: DirectorySink | None
+    opened: OpenedLayer | None = None
+
+
+class Trees(Closing):
+    """See the module. What is found stays locked until this object is closed.
+
+    Args:
+        stored_as: of each layer.
+        checks: on whose word what is made will be kept.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        snapshotter: Snapshotter,
+        plan: Plan,
+        stored_as: Sequence[StoredAs],
+        checks: Checks,
+    ) -> None:
+        self._store = store
+        self._snapshotter = snapshotter
+        self._plan = plan
+        self._stored_as = stored_as
+        self._checks = checks
+        self._names = [entry_name(snapshotter.name, chain) for chain in plan.chain_ids]
+        self._stack = ExitStack()
+        self._entries: list[Entry | None] = [None] * len(self._names)
+        try:
+            # From the top, so that the base is what was used last.
+            for index in reversed(range(len(self._names))):
+                self._entries[index] = self._hold(store.find(self._names[index]))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the layers. Safe to call twice."""
+        self._stack.close()
+
+    def _hold(self, entry: Entry | None) -> Entry | None:
+        return None if entry is None else self._stack.enter_context(entry)
+
+    def found(self, index: int) -> OpenedLayer | None:
+        """What was read when the layer was kept; None: it has to be fetched."""
+        entry = self._entries[index]
+        if entry is None or self._stored_as[index] not in entry.seal.stored_as:
+            return None
+        seal = entry.seal
+        return OpenedLayer(
+            size=self._plan.layers[index].layer.descriptor.size,
+            tar_size=seal.tar_size,
+            diff_id=seal.diff_id,
+            entries=seal.entries,
+            hole_bytes=seal.hole_bytes,
+            left_out=tuple(
+                LeftOut(
+                    Left(int(one["kind"])),
+                    int(one["count"]),
+                    bytes.fromhex(one["first"]),
+                    bytes.fromhex(one["attribute"]),
+                )
+                for one in seal.left_out
+            ),
+        )
+
+    @contextmanager
+    def make(self, index: int) -> Iterator[Making]:
+        """Unpack a layer on those below it, which are all there; it is kept when the block ends.
+
+        Raises:
+            LocalError: there is no room, or it cannot be written. What the snapshotter raises
+                passes.
+        """
+        entry = self._entries[index]
+        if entry is not None:
+            yield Making(None)
+            known = (*entry.seal.stored_as, self._stored_as[index])[-_MAX_STORED_AS:]
+            self._store.reseal(entry, replace(entry.seal, stored_as=known))
+            return
+        with self._store.prepare(self._names[index]) as new:
+            with self._snapshotter.prepare(self._committed(index), new.path) as prepared:
+                owner = Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE
+                making = Making(DirectorySink(prepared.root_fd, owner))
+                yield making
+            assert making.opened is not None  # set by the block
+            self._make_room(index, making.opened)
+            with local_errors(new.path, "the kept tree cannot be read"):
+                content = content_digest(new.fd)
+            seal = self._seal(index, making.opened, prepared.facts, content)
+            self._entries[index] = self._hold(new.commit(seal))
+
+    def _seal(self, index: int, opened: OpenedLayer, facts: dict[str, str], content: str) -> Seal:
+        return Seal(
+            name=self._names[index],
+            size=opened.tar_size,
+            checks=self._checks,
+            needs=tuple(self._names[:index][-1:]),
+            diff_id=self._plan.layers[index].layer.diff_id,
+            stored_as=(self._stored_as[index],),
+            tar_size=opened.tar_size,
+            entries=opened.entries,
+            hole_bytes=opened.hole_bytes,
+            left_out=tuple(
+                {
+                    "kind": str(int(left.kind)),
+                    "count": str(left.count),
+                    "first": left.first.hex(),
+                    "attribute": left.attribute.hex(),
+                }
+                for left in opened.left_out
+            ),
+            facts=facts,
+            content=content,
+        )
+
+    def _make_room(self, index: int, opened: OpenedLayer) -> None:
+        free = self._store.make_room(opened.tar_size)
+        if free < opened.tar_size:
+            raise LocalError(
+                f"{self._plan.layers[index].layer.what} takes {opened.tar_size} bytes, and "
+                f"{max(0, free)} of the store's {self._store.max_bytes} can be had: the rest is "
+                "in use",
+                path=str(self._store.path),
+                hint="allow more with --store-size, or keep nothing with --no-store",
+            )
+
+    def _committed(self, upto: int) -> list[Committed]:
+        return [
+            Committed(entry.path, entry.seal.facts)
+            for entry in self._entries[:upto]
+            if entry is not None
+        ]
+
+    def compose(self, staging: Staging, bundle: Path) -> None:
+        """Let the tree of all layers be the root of a bundle on its way.
+
+        Raises:
+            As `Snapshotter.compose`.
+        """
+        name = bundle_entry(bundle)
+        self._store.remove(name)  # of a bundle that was here before
+        with self._store.prepare(name) as new:
+            with local_errors(new.path):
+                os.mkdir(_SCRATCH, 0o700, dir_fd=new.fd)
+            seal = Seal(
+                name=name,
+                size=0,
+                checks=self._checks,
+                needs=tuple(self._names),
+                facts={
+                    "bundle": str(bundle),
+                    "root": str(staging.root),
+                    "snapshotter": self._snapshotter.name,
+                    **_here(),
+                },
+            )
+            entry = self._stack.enter_context(new.commit(seal))
+
+        def release(root: Path) -> None:
+            self._snapshotter.release(root)
+            entry.close()
+            self._store.remove(name)
+
+        staging.compose(
+            lambda root: self._snapshotter.compose(
+                self._committed(len(self._names)), root, entry.path / _SCRATCH
+            ),
+            release,
+        )
+        if not os.path.ismount(staging.root):
+            # A tree of its own, which needs nothing of the store.
+            entry.close()
+            self._store.remove(name)
+
+
+def _here() -> dict[str, str]:
+    """Where a mount is seen: this boot, this mount namespace."""
+    with local_errors(_NAMESPACE):
+        namespace = os.readlink(_NAMESPACE)
+    boot = read_bounded(_BOOT_ID, max_bytes=_MAX_BOOT_ID_BYTES)
+    return {"boot": boot.decode("ascii", "replace").strip(), "namespace": namespace}
+
+
+def bundle_entry(bundle: Path) -> str:
+    """The name of the entry with what the container of a bundle writes."""
+    return entry_name(BUNDLE, digest_of(os.fsencode(bundle.absolute())))
+
+
+def remove_stale_bundles(store: Store) -> None:
+    """Remove what bundles wrote that are gone: unmounted, or of a process that was killed.
+
+    A bundle that is mounted in another mount namespace cannot be seen from here, and stays.
+    """
+    here = _here()
+    for found in store.entries():
+        seal = found.seal
+        if seal is None or not found.is_bundle or found.in_use:
+            continue
+        if seal.facts.get("boot") == here["boot"]:
+            if seal.facts.get("namespace") != here["namespace"]:
+                continue
+            if os.path.ismount(Path(seal.facts["bundle"], "rootfs")):
+                continue
+            # A pull that was killed before its bundle appeared.
+            load_snapshotter(seal.facts["snapshotter"]).release(Path(seal.facts["root"]))
+        store.remove(found.name)
+
+
+def remove_bundle(store: Store, bundle: Path) -> bool:
+    """Unmount the root of a bundle and remove what its container wrote; False: there is none.
+
+    The directory itself stays, with `config.json` and an empty `rootfs`.
+
+    Raises:
+        LocalError: it is in use.
+    """
+    name = bundle_entry(bundle)
+    entry = store.find(name)
+    if entry is None:
+        return False
+    with entry:
+        snapshotter = load_snapshotter(entry.seal.facts["snapshotter"])
+    snapshotter.release(bundle.absolute() / "rootfs")
+    return store.remove(name)

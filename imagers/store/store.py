@@ -1,0 +1,441 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kept layers, each an entry that is there whole or not at all.
+
+    with Store(path, key, max_bytes=10 * 2**30) as store:
+        entry = store.find(name)                   # locked against removal until it is closed
+        if entry is None:
+            with store.prepare(name) as new:
+                ...                                # write below new.fd, or at new.path
+                entry = new.commit(seal)
+
+The index is the directory itself:
+
+    STORE/blob-sha256-HEX/         an entry: `seal`, and what its writer has put beside it
+    STORE/overlay-sha256-HEX/
+    STORE/.new.imagers-XXXXXXXX/   one that somebody prepares, or died over
+
+An entry appears with one rename, after its bytes and its seal are on the disk. Whoever uses it
+holds a shared lock on its directory, whoever removes it an exclusive one, and then moves it away
+with one rename: a process that is killed, or a power cut, leaves entries whole, and places
+without a name that the next one to open the store removes. There is no other file to repair.
+
+Nothing below an entry is believed for its place: `find` gives only what has a seal under the
+store's key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import stat
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagers.errors import FormatError, IntegrityError, LocalError
+from imagers.files import has_name, local_errors, reason_of, sync_file_system, write_all
+from imagers.layout.guarded import open_guarded
+from imagers.layout.staged_directory import StagedDirectory, remove_abandoned
+from imagers.model.closing import Closing
+from imagers.store.content import content_digest
+from imagers.store.seal import MAX_SEAL_BYTES, Seal, parse_seal, write_seal
+
+if TYPE_CHECKING:
+    from imagers.model.keys import SecretKey
+
+__all__ = ["BLOB", "BUNDLE", "Entry", "Found", "NewEntry", "Removed", "Store"]
+
+BLOB = "blob"  # the kind of an entry with stored bytes, and its one file
+BUNDLE = "bundle"  # the kind of an entry that is no layer: what the container of a bundle writes
+_SEAL = "seal"
+_MARK = ".new.imagers-"
+_NAME = re.compile(r"[a-z]+-(sha256|sha384|sha512)-[0-9a-f]+")
+_UPTIME = Path("/proc/uptime")
+_FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Entry(Closing):
+    """A kept layer that nobody removes while this object is open.
+
+    Attributes:
+        fd: of its directory; this object keeps it.
+        path: the same.
+    """
+
+    def __init__(self, fd: int, path: Path, seal: Seal) -> None:
+        self.fd = fd
+        self.path = path
+        self.seal = seal
+
+    def close(self) -> None:
+        """Let go of it. Safe to call twice."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What `entries` tells of one; `seal` is None where it is not one of this store's key.
+
+    Attributes:
+        fault: why there is no seal; "" where there is one.
+        used: when it was last found or made, seconds since the epoch.
+        in_use: whether a process holds it.
+    """
+
+    name: str
+    seal: Seal | None
+    fault: str
+    used: float
+    in_use: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes that it counts; 0 where nobody knows."""
+        return 0 if self.seal is None else self.seal.size
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of entries that it is nothing without."""
+        return () if self.seal is None else self.seal.needs
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether it is what a bundle has written, which goes with the bundle."""
+        return self.name.startswith(f"{BUNDLE}-")
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """An entry that is gone, and why."""
+
+    name: str
+    size: int
+    why: str
+
+
+class NewEntry(Closing):
+    """A directory on its way into the store; closing it without `commit` removes it.
+
+    Attributes:
+        fd: of the directory; this object keeps it.
+        path: of the same.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+        with local_errors(store.path, "nothing can be kept"):
+            self._place = StagedDirectory(store.fd, name, _MARK)
+        self.fd = self._place.fd
+        self.path = store.path / self._place.name
+
+    def commit(self, seal: Seal) -> Entry:
+        """Seal what is there, and let it appear; what another process has kept meanwhile stays.
+
+        Raises:
+            LocalError: it could not be written.
+        """
+        assert seal.name == self._name
+        with local_errors(self._store.path, f"{self._name} cannot be kept"):
+            _write_seal(self.fd, write_seal(seal, self._store.key))
+            # The bytes before the name: a rename may reach the disk ahead of them.
+            sync_file_system(self.fd)
+            entry = self._publish()
+        self.close()
+        if entry is None:
+            raise LocalError(
+                f"{self._name} was kept, and somebody removed it at once",
+                path=str(self._store.path),
+            )
+        return entry
+
+    def _publish(self) -> Entry | None:
+        try:
+            self._place.publish()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            entry = self._store.find(self._name)
+            if entry is not None:
+                return entry
+            self._store.remove(self._name)  # of an earlier boot, say
+            self._place.publish()
+        return self._store.find(self._name)
+
+    def close(self) -> None:
+        """Remove what was not committed. Safe to call twice."""
+        self.fd = -1
+        self._place.discard()
+
+
+class Store(Closing):
+    """See the module.
+
+    Args:
+        path: made, with mode 0700, where it is missing. Nobody but root and the caller may be
+            able to change it.
+        key: of the seals; stays the caller's, and must stay open as long as this object.
+        max_bytes: `make_room` keeps the entries below that together; None: no limit.
+
+    Attributes:
+        fd: of the directory; this object keeps it.
+
+    Raises:
+        LocalError: it cannot be made, or others can change it.
+
+    Threads: safe.
+    """
+
+    def __init__(self, path: Path, key: SecretKey, *, max_bytes: int | None = None) -> None:
+        self.path = path.absolute()
+        self.key = key
+        self.max_bytes = max_bytes
+        with local_errors(self.path, "no store can be kept here"):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.fd = open_guarded(self.path, holds="store")
+        remove_abandoned(self.fd, _MARK)
+
+    def close(self) -> None:
+        """Give back the descriptor. Safe to call twice."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def find(self, name: str) -> Entry | None:
+        """The entry, locked against removal, and its use noted; None: there is none.
+
+        One whose seal is not of this store's key, or not of this entry, is none.
+        """
+        with local_errors(self.path, f"{name} cannot be looked for"):
+            fd = self._open(name)
+        if fd is None:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            # It may have been moved away between the two.
+            if not has_name(fd, name, parent=self.fd):
+                os.close(fd)
+                return None
+            seal = parse_seal(_read_seal(fd, name), self.key, name)
+            with contextlib.suppress(OSError):  # a store that is only read
+                os.utime(fd)
+        except (IntegrityError, FormatError, LocalError):
+            os.close(fd)
+            return None
+        except BaseException:
+            os.close(fd)
+            raise
+        return Entry(fd, self.path / name, seal)
+
+    def prepare(self, name: str) -> NewEntry:
+        """A place for an entry.
+
+        Raises:
+            LocalError: it cannot be made.
+        """
+        return NewEntry(self, name)
+
+    def reseal(self, entry: Entry, seal: Seal) -> None:
+        """Put another seal on an entry, by one rename.
+
+        Raises:
+            LocalError: it could not be written.
+        """
+        data = write_seal(seal, self.key)
+        name = f".{_SEAL}.{os.getpid()}"
+        with local_errors(entry.path, "cannot be sealed"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=entry.fd)
+            _write_seal(entry.fd, data, name)
+            os.rename(name, _SEAL, src_dir_fd=entry.fd, dst_dir_fd=entry.fd)
+            os.fsync(entry.fd)
+        entry.seal = seal
+
+    def verify(self, name: str) -> str:
+        """What is wrong with an entry: it is read to its end; "" where it is what was sealed."""
+        entry = self.find(name)
+        if entry is None:
+            return next((one.fault for one in self.entries() if one.name == name), "is not there")
+        with entry:
+            try:
+                if _content_of(entry) == (entry.seal.content or _digest_in(name)):
+                    return ""
+            except OSError as error:
+                return f"cannot be read: {reason_of(error)}"
+        return "its content is not what was sealed"
+
+    def entries(self) -> list[Found]:
+        """All of them, the one that was used last at the end."""
+        with local_errors(self.path):
+            found = [
+                one for name in os.listdir(self.fd) if (one := self._look_at(name)) is not None
+            ]
+        return sorted(found, key=lambda one: (one.used, one.name))
+
+    def remove(self, name: str) -> bool:
+        """Remove an entry; False where there is none.
+
+        Raises:
+            LocalError: a process or another entry needs it, or it cannot be removed.
+        """
+        with local_errors(self.path, f"{name} cannot be removed"):
+            fd = self._open(name)
+            if fd is None:
+                return False
+            try:
+                self._lock_for_removal(fd, name)
+                with StagedDirectory(self.fd, name, _MARK) as aside:
+                    # First out of sight, at once; then as slowly as it takes.
+                    os.rename(name, name, src_dir_fd=self.fd, dst_dir_fd=aside.fd)
+                    os.fsync(self.fd)
+                    fcntl.flock(fd, fcntl.LOCK_UN)
+            finally:
+                os.close(fd)
+        return True
+
+    def _lock_for_removal(self, fd: int, name: str) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LocalError(
+                f"{name} is in use",
+                path=str(self.path),
+                hint="remove it when the command that uses it has ended",
+            ) from None
+        # From here on nobody begins to use it; who needs it has said so already.
+        for one in self.entries():
+            if name in one.needs:
+                raise LocalError(
+                    f"{name} is needed by {one.name}",
+                    path=str(self.path),
+                    hint=f"remove {one.name} first",
+                )
+
+    def make_room(self, needed: int = 0) -> int:
+        """Remove what was longest not used, until `needed` bytes fit; how many then are free.
+
+        Nothing goes that a process uses, and nothing that something needs. The result may be less
+        than `needed`, and negative.
+        """
+        if self.max_bytes is None:
+            return needed
+        found = self.entries()
+        free = self.max_bytes - sum(one.size for one in found)
+        needed_by = Counter(name for one in found for name in one.needs)
+        left = [one for one in found if not one.is_bundle]
+        while free < needed:
+            one = next((one for one in left if not (needed_by[one.name] or one.in_use)), None)
+            if one is None:
+                break
+            left.remove(one)
+            if self._try_remove(one.name):
+                free += one.size
+                needed_by.subtract(one.needs)
+        return free
+
+    def collect(self) -> list[Removed]:
+        """Remove what has no seal of this store's key; then what is above the limit.
+
+        What a bundle of this boot has written stays: it may be mounted.
+        """
+        booted = time.time() - float(_UPTIME.read_text().split()[0])
+        removed = [
+            Removed(one.name, one.size, one.fault)
+            for one in self.entries()
+            if one.seal is None
+            and not (one.is_bundle and one.used > booted)
+            and self._try_remove(one.name)
+        ]
+        before = {one.name: one for one in self.entries()}
+        self.make_room()
+        after = {one.name for one in self.entries()}
+        removed += [
+            Removed(name, one.size, "longest not used, and the store is above its limit")
+            for name, one in before.items()
+            if name not in after
+        ]
+        return removed
+
+    def _try_remove(self, name: str) -> bool:
+        with contextlib.suppress(LocalError):
+            return self.remove(name)
+        return False
+
+    def _look_at(self, name: str) -> Found | None:
+        fd = self._open(name)
+        if fd is None:
+            return None
+        try:
+            used = os.fstat(fd).st_mtime
+            in_use = False
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, fcntl.LOCK_UN)  # at once: others wait for it
+            except BlockingIOError:
+                in_use = True
+            try:
+                seal = parse_seal(_read_seal(fd, name), self.key, name)
+            except (IntegrityError, FormatError, LocalError) as error:
+                return Found(name, None, str(error), used, in_use)
+            return Found(name, seal, "", used, in_use)
+        finally:
+            os.close(fd)
+
+    def _open(self, name: str) -> int | None:
+        """A descriptor of an entry; None: there is none, or what has its name is no directory."""
+        if not _NAME.fullmatch(name):
+            return None
+        try:
+            return os.open(name, _FLAGS, dir_fd=self.fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None
+            raise
+
+
+def _content_of(entry: Entry) -> str:
+    if entry.seal.content:
+        return content_digest(entry.fd, leave_out={_SEAL})
+    if entry.seal.diff_id is None:  # a bundle: what its container writes is its own
+        return _digest_in(entry.seal.name)
+    with open(os.open(BLOB, _FILE_FLAGS, dir_fd=entry.fd), "rb", buffering=0) as file:
+        return hashlib.file_digest(file, entry.seal.name.split("-")[1]).hexdigest()
+
+
+def _digest_in(name: str) -> str:
+    """The hex of the digest that a blob's entry is named after."""
+    return name.rpartition("-")[2]
+
+
+def _write_seal(fd: int, data: bytes, name: str = _SEAL) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    file = os.open(name, flags, 0o600, dir_fd=fd)
+    try:
+        write_all(file, data)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _read_seal(fd: int, name: str) -> bytes:
+    with (
+        local_errors(name, "has no seal"),
+        open(os.open(_SEAL, _FILE_FLAGS, dir_fd=fd), "rb", buffering=0) as file,
+    ):
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise LocalError("the seal is no file", path=name)
+        data = file.read(MAX_SEAL_BYTES + 1) or b""
+    if len(data) > MAX_SEAL_BYTES:
+        raise LocalError(f"expected a seal of at most {MAX_SEAL_BYTES} bytes", path=name)
+    return data

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entries of a store: whole or not there, and nothing goes that somebody needs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from imagers.errors import LocalError
+from imagers.model.keys import SecretKey
+from imagers.store import Store
+
+from .conftest import make_seal, name_of
+
+
+def names(store):
+    return [one.name for one in store.entries()]
+
+
+def use(store, name, at):
+    """As if it had been used then."""
+    os.utime(store.path / name, (at, at))
+
+
+def test_entry_is_found_with_what_was_put_into_it(store, put):
+    put(store, name_of("a"), b"data").close()
+    with store.find(name_of("a")) as entry:
+        assert (entry.path / "blob").read_bytes() == b"data"
+        assert entry.seal == make_seal(name_of("a"))
+        assert os.listdir(entry.fd)
+    assert store.find(name_of("b")) is None
+
+
+def test_what_is_not_committed_is_nowhere(store):
+    with store.prepare(name_of("a")) as new:
+        (new.path / "blob").write_bytes(b"half")
+        assert store.entries() == []
+    assert os.listdir(store.path) == []
+
+
+def test_the_first_of_two_that_prepare_the_same_stays(store):
+    with store.prepare(name_of("a")) as one, store.prepare(name_of("a")) as two:
+        (one.path / "blob").write_bytes(b"one")
+        (two.path / "blob").write_bytes(b"two")
+        one.commit(make_seal(name_of("a"), size=1)).close()
+        with two.commit(make_seal(name_of("a"), size=2)) as entry:
+            assert entry.seal.size == 1
+            assert (entry.path / "blob").read_bytes() == b"one"
+    assert os.listdir(store.path) == [name_of("a")]
+
+
+def test_entry_of_another_key_is_none_and_is_replaced(store, make_store, put):
+    put(store, name_of("a"), b"old").close()
+    with SecretKey(b"another key of thirty-two bytes!") as key:
+        later = make_store(key=key)
+        assert later.find(name_of("a")) is None
+        assert later.entries()[0].fault == (
+            f"seal of {name_of('a')}: it was not written under this store's key"
+        )
+        with put(later, name_of("a"), b"new") as entry:
+            assert (entry.path / "blob").read_bytes() == b"new"
+        later.close()
+
+
+def test_entry_under_another_name_is_none(store, put):
+    """The host gives one layer for another, with its seal."""
+    put(store, name_of("a")).close()
+    (store.path / name_of("a")).rename(store.path / name_of("b"))
+    assert store.find(name_of("b")) is None
+
+
+@pytest.mark.parametrize("fault", ["missing", "fifo", "link", "directory", "large", "empty"])
+def test_entry_with_a_seal_that_is_none_is_none_and_is_collected(store, put, tmp_path, fault):
+    put(store, name_of("a")).close()
+    seal = store.path / name_of("a") / "seal"
+    data = seal.read_bytes()
+    seal.unlink()
+    match fault:
+        case "fifo":
+            os.mkfifo(seal)
+        case "link":
+            (tmp_path / "moved").write_bytes(data)
+            seal.symlink_to(tmp_path / "moved")
+        case "directory":
+            seal.mkdir()
+        case "large":
+            seal.write_bytes(data + b" " * 2**20)
+        case "empty":
+            seal.write_bytes(b"")
+    assert store.find(name_of("a")) is None
+    assert [one.name for one in store.collect()] == [name_of("a")]
+    assert os.listdir(store.path) == []
+
+
+@pytest.mark.parametrize("name", ["..", ".", "x", "blob-sha256-XY", "../blob-sha256-00", ""])
+def test_names_that_are_none_are_not_there(store, name):
+    assert store.find(name) is None
+    assert store.remove(name) is False
+
+
+def test_what_has_the_name_of_an_entry_and_is_none_is_nothing(store, tmp_path):
+    (store.path / name_of("file")).write_bytes(b"")
+    (store.path / name_of("link")).symlink_to(tmp_path)
+    assert store.find(name_of("file")) is None
+    assert store.find(name_of("link")) is None
+    assert store.remove(name_of("link")) is False
+    assert names(store) == []
+
+
+def test_what_is_removed_is_gone_with_all_that_is_below(store, put):
+    put(store, name_of("a")).close()
+    inside = store.path / name_of("a") / "tree" / "deep"
+    inside.mkdir(parents=True)
+    inside.chmod(0)
+    assert store.remove(name_of("a"))
+    assert not store.remove(name_of("a"))
+    assert os.listdir(store.path) == []
+
+
+def test_what_a_process_uses_is_not_removed(store, put):
+    with put(store, name_of("a")):
+        assert store.entries()[0].in_use
+        with pytest.raises(LocalError, match="is in use"):
+            store.remove(name_of("a"))
+    assert not store.entries()[0].in_use
+    assert store.remove(name_of("a"))
+
+
+def test_what_another_process_uses_is_not_removed(store, put):
+    put(store, name_of("a")).close()
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom imagers.store import Store\n"
+        "from imagers.model.keys import SecretKey\n"
+        f"entry = Store(Path({str(store.path)!r}), SecretKey(b'k' * 32)).find({name_of('a')!r})\n"
+        "print(entry is not None, flush=True)\nsys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"True\n"
+        with pytest.raises(LocalError, match="is in use"):
+            store.remove(name_of("a"))
+        other.stdin.close()
+        other.wait()
+    assert store.remove(name_of("a"))
+
+
+def test_what_another_entry_needs_is_not_removed(store, put):
+    put(store, name_of("base")).close()
+    put(store, name_of("top"), needs=[name_of("base")]).close()
+    with pytest.raises(LocalError, match=f"is needed by {name_of('top')}"):
+        store.remove(name_of("base"))
+    assert store.remove(name_of("top"))
+    assert store.remove(name_of("base"))
+
+
+def test_room_is_made_of_what_was_longest_not_used(make_store, put):
+    store = make_store(max_bytes=300)
+    for at, text in enumerate("abc"):
+        put(store, name_of(text)).close()
+        use(store, name_of(text), 1000 + at)
+    store.find(name_of("a")).close()  # used now
+    assert store.make_room(100) == 100
+    assert set(names(store)) == {name_of("a"), name_of("c")}
+
+
+def test_room_is_not_made_of_what_is_in_use_or_needed(make_store, put):
+    store = make_store(max_bytes=300)
+    put(store, name_of("base")).close()
+    put(store, name_of("top"), needs=[name_of("base")]).close()
+    with put(store, name_of("held")):
+        for at, text in enumerate(("base", "held", "top")):
+            use(store, name_of(text), 1000 + at)
+        assert store.make_room(100) == 100  # `base` is older than `top`, and below it
+        assert set(names(store)) == {name_of("base"), name_of("held")}
+        assert store.make_room(300) == 200
+        assert names(store) == [name_of("held")]
+
+
+def test_room_is_not_made_of_what_a_bundle_has_written(make_store, put):
+    store = make_store(max_bytes=150)
+    put(store, name_of("b", "bundle")).close()
+    assert store.make_room(100) == 50
+
+
+def test_store_without_a_limit_has_room(store):
+    assert store.make_room(2**60) == 2**60
+
+
+def test_collect_says_what_went_and_why(make_store, put):
+    store = make_store(max_bytes=100)
+    for at, text in enumerate("ab"):
+        put(store, name_of(text)).close()
+        use(store, name_of(text), 1000 + at)
+    (removed,) = store.collect()
+    assert (removed.name, removed.size) == (name_of("a"), 100)
+    assert "above its limit" in removed.why
+
+
+def test_place_of_a_dead_process_is_removed_by_the_next(store, make_store):
+    program = (
+        "import os\nfrom pathlib import Path\nfrom imagers.store import Store\n"
+        "from imagers.model.keys import SecretKey\n"
+        f"store = Store(Path({str(store.path)!r}), SecretKey(b'k' * 32))\n"
+        f"new = store.prepare({name_of('a')!r})\n"
+        "(new.path / 'blob').write_bytes(b'half')\nos.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    assert len(os.listdir(store.path)) == 1
+    with store.prepare(name_of("b")):  # of one that lives
+        make_store()
+        assert len(os.listdir(store.path)) == 1
+
+
+def test_reseal_changes_the_seal_and_nothing_else(store, put):
+    with put(store, name_of("a"), b"data") as entry:
+        store.reseal(entry, make_seal(name_of("a"), size=7))
+        assert entry.seal.size == 7
+    with store.find(name_of("a")) as entry:
+        assert entry.seal.size == 7
+        assert sorted(os.listdir(entry.path)) == ["blob", "seal"]
+
+
+def test_store_where_others_can_write_is_refused(tmp_path, key):
+    tmp_path.chmod(0o777)
+    with pytest.raises(LocalError, match="another store in the place"):
+        Store(tmp_path / "store", key)
+
+
+def test_store_is_for_its_owner_only(store):
+    assert store.path.stat().st_mode & 0o777 == 0o700
+
+
+def test_store_on_a_file_is_refused(tmp_path, key):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(LocalError, match="no store can be kept here"):
+        Store(tmp_path / "file", key)
+
+
+def test_what_a_bundle_of_this_boot_wrote_stays_although_its_seal_is_no_more(store, put):
+    """The key may have been lost, and a container may be running."""
+    name = name_of("b", "bundle")
+    put(store, name).close()
+    (store.path / name / "seal").write_bytes(b"")
+    assert store.collect() == []
+    use(store, name, 1000)  # long before this machine was started
+    assert [one.name for one in store.collect()] == [name]
