@@ -123,6 +123,16 @@ def test_event_whose_data_is_another_ones_does_not_count(register, path):
     assert register.extended == 2
 
 
+def test_event_of_another_register_does_not_count(register, path):
+    class Other(Register):
+        index = 15
+
+    MeasuredLog(Other(), path).record("PullImage", CONTENT)
+    MeasuredLog(register, path).record("PullImage", CONTENT)
+    assert [one.register for one in events(path)] == [15, 14]
+    assert register.extended == 1
+
+
 @pytest.mark.parametrize("change", ["cut", "other", "twice", "gone"])
 def test_log_that_does_not_give_the_register_is_refused(register, path, change):
     log = MeasuredLog(register, path)
