@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from imagers.errors import DigestMismatch, LocalError
+from imagers.files import read_mounts
 from imagers.model.keys import SecretKey
 from imagers.pull.run import pull_image
 from imagers.pull.snapshots.table import load_snapshotter
@@ -39,9 +40,9 @@ MOUNTS = [
 def store(tmp_path):
     with SecretKey(b"k" * 32) as key, Store(tmp_path / "store", key) as store:
         yield store
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        if (at := line.split()[4]).startswith(str(tmp_path)):
-            subprocess.run(["umount", "-l", at], check=True)
+    for mount in read_mounts():
+        if mount.point.startswith(str(tmp_path)):
+            subprocess.run(["umount", "-l", mount.point], check=True)
 
 
 @pytest.fixture(params=["plain", *MOUNTS])
