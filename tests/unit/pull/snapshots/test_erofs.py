@@ -109,7 +109,7 @@ def test_image_that_is_put_right_before_it_is_verified_is_not_mounted(two, monke
     right = two.folder / "right"
     right.write_bytes(path.read_bytes())
     flip(path, path.stat().st_size - 1)
-    run = module._run  # noqa: SLF001
+    run = module._run
 
     def swap_and_run(program, *words, what):
         if what == path:
