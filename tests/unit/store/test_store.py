@@ -4,6 +4,8 @@
 import os
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 
 import pytest
 
@@ -220,6 +222,46 @@ def test_reseal_changes_the_seal_and_nothing_else(store, put):
     with store.find(name_of("a")) as entry:
         assert entry.seal.size == 7
         assert sorted(os.listdir(entry.path)) == ["blob", "seal"]
+
+
+def test_new_entry_is_in_use_before_it_has_its_name(make_store, put):
+    """Nobody can take it away between its rename and its lock."""
+    other = make_store()
+    refused = []
+
+    class Hurried(type(other)):
+        def find(self, name):
+            with pytest.raises(LocalError, match="is in use"):
+                other.remove(name)
+            refused.append(name)
+            return super().find(name)
+
+    with Hurried(other.path, other.key) as store:
+        put(store, name_of("a")).close()
+    assert refused == [name_of("a")]
+
+
+def test_two_threads_can_seal_an_entry(store, put):
+    name = name_of("a")
+    put(store, name).close()
+    errors = []
+
+    def seal():
+        try:
+            for number in range(50):
+                with store.find(name) as entry:
+                    store.reseal(entry, replace(entry.seal, tar_size=number))
+        except LocalError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=seal) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert store.entries()[0].seal.tar_size == 49
+    assert os.listdir(store.path) == [name]
 
 
 def test_store_where_others_can_write_is_refused(tmp_path, key):
